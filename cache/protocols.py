@@ -1,0 +1,54 @@
+"""The seams between the folders: whoever writes sequences, and whoever receives weights.
+
+`teacher_server` implements them (a vLLM engine, and a deterministic fake), `orchestration` wires them. The rest of
+the program sees only these types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.identity import TeacherIdentity
+from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request that the engine could not answer, with the reason in one line."""
+
+    reason: str
+
+
+Outcome = tuple[int, TeacherRecord | Failure]
+
+
+class SequenceSource(Protocol):
+    """A model that writes sequences and says what it believes about them."""
+
+    identity: TeacherIdentity
+
+    def generate(self, requests: Iterable[GenerateRequest], *, k: int) -> Iterator[Outcome]:
+        """Write one completion a request.
+
+        `requests` is drawn from lazily, as the engine has room, so a queue may stand behind it. Yields
+        (position of the request in `requests`, record or failure) in the order of completion. `k` is the number of
+        log-probabilities kept a position; 0 keeps the text alone.
+        """
+        ...
+
+    def score(self, requests: Iterable[ScoreRequest], *, k: int) -> Iterator[Outcome]:
+        """Teacher-forced prefill over given tokens; same conventions as `generate`, k >= 1."""
+        ...
+
+
+class WeightSink(Protocol):
+    """An engine whose weights can be replaced while it runs."""
+
+    def push(self, tensors: Mapping[str, NDArray[np.generic]], version: int) -> None:
+        """Replace the named tensors; later samples are stamped with `version`."""
+        ...

@@ -1,0 +1,288 @@
+"""The schema of an experiment: one YAML file is one `DistillConfig`.
+
+What changes the numbers (teacher, data, generation, students, evaluation) stands apart from what only changes speed
+and place (`runtime`, `budgets`): the digest of an experiment covers the first group alone, so moving to another
+machine or another number of engines continues the same run.
+
+Every model is frozen and refuses unknown keys. Contradictions inside one block are refused here, with both values
+and the cure; what needs files or hardware is checked in `orchestration`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Dtype = Literal["float32", "bfloat16", "float16"]
+ObjectiveName = Literal["sft", "seqkd", "kd"]
+
+
+class Block(BaseModel):
+    """Base of every block: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), populate_by_name=True)
+
+
+class ModelShape(Block):
+    """Sizes of a decoder, for planning where its files are not at hand and for random models."""
+
+    layers: Positive
+    hidden: Positive
+    heads: Positive
+    kv_heads: Positive
+    mlp: Positive
+    vocab: Positive
+    head_dim: Positive | None = None
+    tied_embeddings: bool = False
+    max_positions: Positive = 4096
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.head_dim or self.hidden // self.heads
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights of a Llama-style decoder of this shape."""
+        attention = self.hidden * self.head_size * (2 * self.heads + 2 * self.kv_heads)
+        block = attention + 3 * self.hidden * self.mlp + 2 * self.hidden
+        embeddings = self.vocab * self.hidden * (1 if self.tied_embeddings else 2)
+        return self.layers * block + embeddings + self.hidden
+
+
+class ModelSource(Block):
+    """Where a model comes from: exactly one of `hub`, `path`, `package` and `random`."""
+
+    hub: str | None = None
+    revision: str | None = None
+    path: Path | None = None
+    package: str | None = None
+    file: str | None = None
+    random: ModelShape | None = None
+    seed: int = 0
+    shape: ModelShape | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("hub", "path", "package", "random") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"name exactly one of hub, path, package, random; got {', '.join(given) or 'none of them'}"
+            )
+        if (self.package is None) != (self.file is None):
+            raise ValueError(f"package={self.package} and file={self.file} go together: name both")
+        if self.revision is not None and self.hub is None:
+            raise ValueError(f"revision={self.revision} needs hub: remove it or name the hub id")
+        return self
+
+    @property
+    def label(self) -> str:
+        """A short name for people."""
+        if self.hub:
+            return self.hub + (f"@{self.revision}" if self.revision else "")
+        if self.path:
+            return str(self.path)
+        return f"{self.package}/{self.file}" if self.package else f"random(seed={self.seed})"
+
+
+class TeacherConfig(Block):
+    """The model that is asked once, and what is kept of its beliefs."""
+
+    model: ModelSource
+    dtype: Dtype = "bfloat16"
+    quantization: str | None = None
+    licence: str | None = None
+    top_k: Positive = 64
+
+
+class SplitConfig(Block):
+    """One split of the data: a file (JSONL, Parquet, CSV) or a hub dataset."""
+
+    path: Path | None = None
+    hub: str | None = None
+    revision: str | None = None
+    subset: str | None = None
+    split: str | None = None
+    limit: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError(f"name exactly one of path and hub; got path={self.path}, hub={self.hub}")
+        return self
+
+
+class DataConfig(Block):
+    """The prompts. A row holds `prompt_field`, or `messages_field` (a conversation)."""
+
+    train: SplitConfig
+    dev: SplitConfig
+    test: SplitConfig
+    prompt_field: str = "prompt"
+    response_field: str | None = None
+    messages_field: str | None = None
+    template: Literal["chat", "alpaca", "raw"] = "chat"
+    system_prompt: str | None = None
+    max_prompt_tokens: Positive = 256
+
+    @model_validator(mode="after")
+    def _system_needs_chat(self) -> Self:
+        if self.system_prompt is not None and self.template != "chat":
+            raise ValueError(f"system_prompt is only used by template=chat, not template={self.template}: remove one")
+        if self.messages_field is not None and self.template != "chat":
+            raise ValueError(f"messages_field needs template=chat, not template={self.template}")
+        return self
+
+
+class GenerationConfig(Block):
+    """How the teacher writes its answers."""
+
+    temperature: Annotated[float, Field(ge=0.0)] = 0.0
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    max_new_tokens: Positive = 256
+    samples_per_prompt: Positive = 1
+    seed: NonNegative = 0
+
+    @model_validator(mode="after")
+    def _samples_need_noise(self) -> Self:
+        if self.temperature == 0.0 and self.samples_per_prompt > 1:
+            raise ValueError(
+                f"samples_per_prompt={self.samples_per_prompt} with temperature=0.0 gives the same answer "
+                "every time: raise temperature or ask for one sample"
+            )
+        return self
+
+
+class InitConfig(Block):
+    """Where a student starts: the teacher with some of its layers, or a model of its own."""
+
+    model: ModelSource | None = None
+    keep_layers: Positive | tuple[NonNegative, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if (self.model is None) == (self.keep_layers is None):
+            raise ValueError("name exactly one of keep_layers (derive from the teacher) and model (start from it)")
+        if isinstance(self.keep_layers, tuple) and list(self.keep_layers) != sorted(set(self.keep_layers)):
+            raise ValueError(f"keep_layers={list(self.keep_layers)} must be increasing and without repeats")
+        return self
+
+
+class StageConfig(Block):
+    """One training stage of a student."""
+
+    objective: ObjectiveName
+    source: Literal["teacher", "gold"] = "teacher"
+    divergence: Literal["forward_kl", "reverse_kl"] = "forward_kl"
+    tail: Literal["bucket", "renormalize"] = "bucket"
+    ce_weight: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    steps: Positive | None = None
+    epochs: Annotated[float, Field(gt=0.0)] | None = None
+    tokens_per_step: Positive = 65536
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: NonNegative = 0
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    gradient_clip: Annotated[float, Field(gt=0.0)] = 1.0
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    seed: NonNegative = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"name exactly one of steps and epochs; got steps={self.steps}, epochs={self.epochs}")
+        if self.steps is not None and self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps={self.warmup_steps} must be less than steps={self.steps}")
+        if self.objective == "sft" and self.source != "gold":
+            raise ValueError(f"objective=sft learns gold answers but source={self.source}: set source: gold or seqkd")
+        if self.objective == "seqkd" and self.source != "teacher":
+            raise ValueError(f"objective=seqkd learns the teacher's answers but source={self.source}: set sft instead")
+        if self.objective != "kd" and self.ce_weight:
+            raise ValueError(f"ce_weight={self.ce_weight} only mixes into objective=kd, not {self.objective}")
+        return self
+
+
+class StudentConfig(Block):
+    """One student: where it starts and the stages it goes through, each from the one before."""
+
+    init: InitConfig
+    stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
+
+
+class EvaluationConfig(Block):
+    """What the final comparison measures, on the test split."""
+
+    max_new_tokens: Positive | None = None
+    samples_shown: NonNegative = 3
+
+
+class EngineSettings(Block):
+    """Size and number of the inference engines of one role. Changes speed only."""
+
+    count: Positive = 1
+    tensor_parallel: Positive = 1
+    cpus: Positive = 2
+    max_model_len: Positive = 1024
+    max_batched_tokens: Positive = 1024
+    max_sequences: Positive = 64
+    kv_cache_gib: Annotated[float, Field(gt=0.0)] = 1.0
+
+
+class TrainingSettings(Block):
+    """The gang of training workers. Changes speed and memory only."""
+
+    workers: Positive = 2
+    cpus_per_worker: Annotated[float, Field(gt=0.0)] = 1.0
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    micro_batch_tokens: Positive = 4096
+    checkpoint_every_s: Annotated[float, Field(gt=0.0)] = 300.0
+
+
+class RuntimeConfig(Block):
+    """Where and with what the experiment runs. Never part of any digest."""
+
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    nodes: Positive = 1
+    gpus_per_node: Positive = 8
+    gpu_memory_gib: Annotated[float, Field(gt=0.0)] = 80.0
+    cache_root: Path = Path("data/cache")
+    models_root: Path = Path("data/models")
+    run_root: Path = Path("runs")
+    tracking_uri: str | None = None
+    ray_address: str | None = None
+    commit_every_s: Annotated[float, Field(gt=0.0, le=30.0)] = 20.0
+    teacher_engine: EngineSettings = EngineSettings()
+    student_engine: EngineSettings = EngineSettings()
+    training: TrainingSettings = TrainingSettings()
+
+
+class BudgetConfig(Block):
+    """Limits that stop a fill cleanly; what was bought stays in the cache."""
+
+    max_teacher_tokens: Positive | None = None
+    max_gpu_hours: Annotated[float, Field(gt=0.0)] | None = None
+
+
+class DistillConfig(Block):
+    """One experiment."""
+
+    name: Name
+    teacher: TeacherConfig
+    data: DataConfig
+    generation: GenerationConfig = GenerationConfig()
+    students: Annotated[dict[Name, StudentConfig], Field(min_length=1)]
+    evaluation: EvaluationConfig = EvaluationConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    budgets: BudgetConfig = BudgetConfig()
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of everything that changes the numbers; `runtime` and `budgets` are left out."""
+        text = json.dumps(self.model_dump(mode="json", exclude={"runtime", "budgets"}), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
