@@ -6,7 +6,10 @@ not part of an identity: the same weights at the same precision are the same tea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import asdict, dataclass
+
+from cache.canonical import canonical
 
 NUMERICS_EPOCH = 1
 """Raised by hand when a release changes what the same weights say by more than rounding."""
@@ -25,3 +28,9 @@ class TeacherIdentity:
     kv_cache_dtype: str = "auto"
     logprobs_mode: str = "raw_logprobs"
     numerics_epoch: int = NUMERICS_EPOCH
+
+    def digest(self) -> str:
+        """SHA-256 (hex) over the named fields, each tagged and length-prefixed; names the teacher's cache."""
+        pairs = sorted(asdict(self).items())
+        named = [part for pair in pairs for part in pair]
+        return hashlib.sha256(canonical("stillroom/identity/1", *named)).hexdigest()

@@ -52,3 +52,9 @@ class Interrupted(DistillError):
     """The user or a budget stopped the work; everything finished so far is committed."""
 
     exit_code = 130
+
+
+class BudgetReached(DistillError):
+    """A budget stopped the fill; everything finished so far is committed and a rerun goes on from there."""
+
+    exit_code = 3

@@ -15,81 +15,14 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Positive = Annotated[int, Field(gt=0)]
-NonNegative = Annotated[int, Field(ge=0)]
+from configs.models import Block, ModelSource, NonNegative, Positive
+from configs.models import ModelShape as ModelShape
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Dtype = Literal["float32", "bfloat16", "float16"]
 ObjectiveName = Literal["sft", "seqkd", "kd"]
-
-
-class Block(BaseModel):
-    """Base of every block: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), populate_by_name=True)
-
-
-class ModelShape(Block):
-    """Sizes of a decoder, for planning where its files are not at hand and for random models."""
-
-    layers: Positive
-    hidden: Positive
-    heads: Positive
-    kv_heads: Positive
-    mlp: Positive
-    vocab: Positive
-    head_dim: Positive | None = None
-    tied_embeddings: bool = False
-    max_positions: Positive = 4096
-
-    @property
-    def head_size(self) -> int:
-        """Width of one attention head."""
-        return self.head_dim or self.hidden // self.heads
-
-    @property
-    def parameters(self) -> int:
-        """Number of weights of a Llama-style decoder of this shape."""
-        attention = self.hidden * self.head_size * (2 * self.heads + 2 * self.kv_heads)
-        block = attention + 3 * self.hidden * self.mlp + 2 * self.hidden
-        embeddings = self.vocab * self.hidden * (1 if self.tied_embeddings else 2)
-        return self.layers * block + embeddings + self.hidden
-
-
-class ModelSource(Block):
-    """Where a model comes from: exactly one of `hub`, `path`, `package` and `random`."""
-
-    hub: str | None = None
-    revision: str | None = None
-    path: Path | None = None
-    package: str | None = None
-    file: str | None = None
-    random: ModelShape | None = None
-    seed: int = 0
-    shape: ModelShape | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        given = [name for name in ("hub", "path", "package", "random") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"name exactly one of hub, path, package, random; got {', '.join(given) or 'none of them'}"
-            )
-        if (self.package is None) != (self.file is None):
-            raise ValueError(f"package={self.package} and file={self.file} go together: name both")
-        if self.revision is not None and self.hub is None:
-            raise ValueError(f"revision={self.revision} needs hub: remove it or name the hub id")
-        return self
-
-    @property
-    def label(self) -> str:
-        """A short name for people."""
-        if self.hub:
-            return self.hub + (f"@{self.revision}" if self.revision else "")
-        if self.path:
-            return str(self.path)
-        return f"{self.package}/{self.file}" if self.package else f"random(seed={self.seed})"
 
 
 class TeacherConfig(Block):
@@ -170,6 +103,8 @@ class InitConfig(Block):
     def _one_start(self) -> Self:
         if (self.model is None) == (self.keep_layers is None):
             raise ValueError("name exactly one of keep_layers (derive from the teacher) and model (start from it)")
+        if self.keep_layers == ():
+            raise ValueError("keep_layers=[] keeps nothing: name at least one layer, or how many to keep")
         if isinstance(self.keep_layers, tuple) and list(self.keep_layers) != sorted(set(self.keep_layers)):
             raise ValueError(f"keep_layers={list(self.keep_layers)} must be increasing and without repeats")
         return self
@@ -281,6 +216,26 @@ class DistillConfig(Block):
     evaluation: EvaluationConfig = EvaluationConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     budgets: BudgetConfig = BudgetConfig()
+
+    @model_validator(mode="after")
+    def _blocks_agree(self) -> Self:
+        gold = [name for name, student in self.students.items() if any(s.source == "gold" for s in student.stages)]
+        if gold and self.data.response_field is None and self.data.messages_field is None:
+            raise ValueError(
+                f"students.{gold[0]} has source=gold but data.response_field and data.messages_field are not set: "
+                "name the field with the answers, or set source: teacher"
+            )
+        new = {"generation": self.generation.max_new_tokens}
+        new["evaluation"] = self.evaluation.max_new_tokens or new["generation"]
+        for role, block in (("teacher_engine", "generation"), ("student_engine", "evaluation")):
+            limit = getattr(self.runtime, role).max_model_len
+            # One more than the sequence: an engine refuses to score a sequence as long as its limit.
+            if (needed := self.data.max_prompt_tokens + new[block] + 1) > limit:
+                raise ValueError(
+                    f"data.max_prompt_tokens={self.data.max_prompt_tokens} + {block}.max_new_tokens={new[block]} + 1 "
+                    f"exceed runtime.{role}.max_model_len={limit}: raise it to {needed} or lower the others"
+                )
+        return self
 
     def digest(self) -> str:
         """SHA-256 (hex) of everything that changes the numbers; `runtime` and `budgets` are left out."""

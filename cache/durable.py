@@ -1,0 +1,75 @@
+"""Files that survive a power cut, and files that only one process can create.
+
+A name appears only once its bytes are on disk: write beside, fsync, then rename (replace) or link (exclusive), then
+fsync the directory that holds the name.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
+
+
+def sync_directory(path: Path) -> None:
+    """Put the names inside a directory on disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that must not exist yet, and put its bytes (not yet its name) on disk.
+
+    Raises:
+        FileExistsError: when the name is taken.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write or overwrite a file so that a reader sees the old bytes or the new ones, never a mixture."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside.unlink(missing_ok=True)
+    write_new(beside, data)
+    os.replace(beside, path)
+    sync_directory(path.parent)
+
+
+def link_exclusively(source: Path, target: Path) -> None:
+    """Give a finished file its final name, unless the name is taken; on disk when this returns.
+
+    Where the file system knows no hard links the bytes are written under the final name instead; a crash in the
+    middle then leaves a torn file, which its reader must recognise by the digest inside.
+
+    Raises:
+        FileExistsError: when the name is taken.
+    """
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        write_new(target, source.read_bytes())
+    sync_directory(target.parent)
+
+
+def write_tree(root: Path, objects: Iterable[tuple[str, bytes]]) -> None:
+    """Write new files at paths relative to `root`, then put every directory on disk, the deepest first."""
+    directories = {root}
+    for name, data in objects:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        directories.update(parent for parent in path.parents if parent.is_relative_to(root))
+        write_new(path, data)
+    for directory in sorted(directories, key=lambda path: len(path.parts), reverse=True):
+        sync_directory(directory)

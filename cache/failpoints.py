@@ -1,0 +1,27 @@
+"""Named places where a test may kill the process, to prove that no moment of a write is dangerous.
+
+With `STILLROOM_FAILPOINT=<name>` in the environment the process kills itself (SIGKILL, no clean-up runs) when it
+reaches that place. `FAILPOINTS` lists those of a segment's commit in the order they are passed; other writers, such
+as checkpoints, name their own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+VARIABLE = "STILLROOM_FAILPOINT"
+
+FAILPOINTS = (
+    "segment-after-staging",  # the staging directory and its owner.json exist, nothing is written yet
+    "segment-after-arrays",  # every object is written and fsynced, still in staging
+    "segment-after-rename",  # the segment stands under segments/, the directories not yet fsynced
+    "segment-before-manifest",  # the manifest is written and fsynced in staging, not yet linked
+    "segment-after-manifest",  # the manifest is linked: the segment counts; staging not yet removed
+)
+
+
+def failpoint(name: str) -> None:
+    """Kill this process if the environment names this place."""
+    if os.environ.get(VARIABLE) == name:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,69 @@
+"""Content addresses: the name of a sequence, the name of a generation, and the seed that follows from it.
+
+A sequence key names (teacher, tokens, prompt length); a generation key names (teacher, prompt, how it was sampled).
+How long an answer may be is not in the key: a shorter limit reads a prefix of the same answer. At temperature 0 all
+that only shapes the sampling noise is left out, so every greedy request for a prompt is one request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import NewType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.canonical import canonical, token_bytes
+from cache.records import GenerateRequest
+
+SequenceKey = NewType("SequenceKey", bytes)
+GenerationKey = NewType("GenerationKey", bytes)
+
+KEY_BYTES = 32
+"""Length of both kinds of key: SHA-256."""
+
+
+def sequence_key(
+    identity_digest: str, token_ids: NDArray[np.integer] | Sequence[int], prompt_len: int
+) -> SequenceKey:
+    """The name of a sequence of `token_ids` [T] whose first `prompt_len` tokens are the prompt.
+
+    Raises:
+        RecordError: when a token id is outside 0..2**31-1.
+    """
+    parts = canonical("stillroom/sequence/1", identity_digest, int(prompt_len), token_bytes(token_ids))
+    return SequenceKey(hashlib.sha256(parts).digest())
+
+
+def generation_key(identity_digest: str, request: GenerateRequest) -> GenerationKey:
+    """The name of one completion: the teacher, the prompt and everything that changes what is sampled.
+
+    Stop ids count as a set. `max_new_tokens` is left out; at temperature 0 so are the seed, the replicate and the
+    cuts of the distribution (top-p, top-k, min-p), none of which moves its maximum.
+
+    Raises:
+        RecordError: when a token id is outside 0..2**31-1 or a number is NaN.
+    """
+    greedy = request.temperature == 0
+    noise: tuple[int | float, ...] = (1.0, 0, 0.0, 0, 0)
+    if not greedy:
+        cuts = (float(request.top_p), max(int(request.top_k), 0), float(request.min_p))
+        noise = (*cuts, int(request.sampling_seed), int(request.replicate))
+    parts = canonical(
+        "stillroom/generation/1",
+        identity_digest,
+        token_bytes(request.prompt_ids),
+        token_bytes(sorted(set(request.stop_ids))),
+        float(request.temperature),
+        *noise,
+        float(request.presence_penalty),
+        float(request.frequency_penalty),
+        float(request.repetition_penalty),
+    )
+    return GenerationKey(hashlib.sha256(parts).digest())
+
+
+def engine_seed(key: bytes) -> int:
+    """The engine's seed of one request: the first 63 bits of its generation key, so no two requests share noise."""
+    return int.from_bytes(key[:8], "big") >> 1

@@ -1,0 +1,151 @@
+"""The manifest of a segment: what makes it count, and how to tell that it is still what was written.
+
+A manifest is one line of canonical JSON, `{"body": {...}, "sha256": "<hex>"}`, where the digest covers the canonical
+JSON of the body. It names every object of its segment with size and SHA-256. Readers trust nothing else: a segment
+without a manifest does not exist, an object that differs from its manifest is damaged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+from cache.encoding import ENCODINGS
+from configs.errors import CacheError
+
+FORMAT = 1
+"""Version of the on-disk format; a reader refuses any other."""
+
+LARGEST_COUNT = 2**32 - 1
+LARGEST_OBJECT = 2**40
+LARGEST_MANIFEST = 2**24
+
+
+class DamagedObject(CacheError):
+    """An object on disk differs from its manifest. `segment` is the uuid, `name` the object's path inside it."""
+
+    def __init__(self, segment: str, name: str, reason: str) -> None:
+        super().__init__(f"segment {segment} object {name}: {reason}")
+        self.segment, self.name, self.reason = segment, name, reason
+
+    def __reduce__(self) -> tuple[type[DamagedObject], tuple[str, str, str]]:
+        return type(self), (self.segment, self.name, self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """Size in bytes and SHA-256 (hex) of one object."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, data: bytes) -> Self:
+        """Describe these bytes."""
+        return cls(len(data), hashlib.sha256(data).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything a reader needs to know of a segment before it opens it.
+
+    `rows` counts sequences, `scored_rows` the positions with log-probabilities, `tokens` prompt and response tokens
+    together. `k` and `encoding` are those of all scored rows (0 and `None` in a segment of text alone).
+    `objects` is keyed by path below `segments/<uuid>/`; `keys` describes `manifests/<uuid>.keys`.
+    """
+
+    uuid: str
+    identity: str
+    created_ns: int
+    rows: int
+    scored_rows: int
+    tokens: int
+    response_tokens: int
+    generations: int
+    vocab: int
+    k: int
+    encoding: str | None
+    chunk_rows: int
+    keys: ObjectInfo
+    objects: Mapping[str, ObjectInfo]
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    licence: str | None = None
+    format: int = FORMAT
+
+    @property
+    def order(self) -> tuple[int, str]:
+        """Sorts segments by age; among equals the oldest wins."""
+        return self.created_ns, self.uuid
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk, the manifest itself aside."""
+        return self.keys.size + sum(info.size for info in self.objects.values())
+
+    def to_bytes(self) -> bytes:
+        """The manifest as it stands on disk."""
+        body = _canonical_json(asdict(self))
+        digest = hashlib.sha256(body.encode()).hexdigest()
+        return f'{{"body":{body},"sha256":"{digest}"}}\n'.encode()
+
+
+def read_manifest(path: Path, *, identity: str) -> Manifest:
+    """Read and check a manifest.
+
+    Raises:
+        DamagedObject: it is torn, changed, or not of this segment.
+        CacheError: it is of another format version or of another teacher.
+        OSError: it cannot be read.
+    """
+    uuid, name = path.stem, f"manifests/{path.name}"
+    if path.stat().st_size > LARGEST_MANIFEST:
+        raise DamagedObject(uuid, name, "larger than any manifest")
+    try:
+        outer = json.loads(path.read_bytes())
+        body, digest = outer["body"], outer["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedObject(uuid, name, "not a manifest") from error
+    if hashlib.sha256(_canonical_json(body).encode()).hexdigest() != digest:
+        raise DamagedObject(uuid, name, "differs from its own digest")
+    if not isinstance(body, dict) or body.get("format") != FORMAT:
+        version = body.get("format") if isinstance(body, dict) else None
+        raise CacheError(
+            f"{path}: written in format {version}, this version reads format {FORMAT}: upgrade stillroom or use "
+            "another runtime.cache_root"
+        )
+    manifest = _parse(body, uuid=uuid, name=name)
+    if manifest.identity != identity:
+        raise CacheError(f"{path}: belongs to teacher {manifest.identity}, not {identity}: move it back")
+    return manifest
+
+
+def _parse(body: dict[str, Any], *, uuid: str, name: str) -> Manifest:
+    try:
+        objects = {path: ObjectInfo(**info) for path, info in body.pop("objects").items()}
+        manifest = Manifest(objects=objects, keys=ObjectInfo(**body.pop("keys")), **body)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise DamagedObject(uuid, name, "lacks a field") from error
+    counts = [getattr(manifest, item.name) for item in fields(Manifest) if item.type == "int"]
+    sizes = [info.size for info in (*manifest.objects.values(), manifest.keys)]
+    sane = (
+        manifest.uuid == uuid
+        and all(isinstance(number, int) and number >= 0 for number in counts + sizes)
+        and all(number <= LARGEST_OBJECT for number in sizes)
+        and all(".." not in path.split("/") and not path.startswith("/") for path in manifest.objects)
+        and max(manifest.rows, manifest.scored_rows, manifest.tokens, manifest.generations) <= LARGEST_COUNT
+        and manifest.k <= manifest.vocab < 2**31
+        and manifest.scored_rows <= manifest.response_tokens <= manifest.tokens
+        and (manifest.encoding in ENCODINGS if manifest.k else manifest.encoding is None)
+        and (manifest.scored_rows == 0 or 0 < manifest.chunk_rows <= manifest.scored_rows)
+    )
+    if not sane:
+        raise DamagedObject(uuid, name, "holds numbers that no segment can have")
+    return manifest
+
+
+def _canonical_json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

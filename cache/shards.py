@@ -1,0 +1,169 @@
+"""Reading chunks straight from a Zarr v3 shard object, checked at every step.
+
+zarr-python writes the segments; reading them through it costs more than the decompression itself when the unit is a
+chunk, and it neither bounds what a chunk expands to nor notices a missing shard. The layout read here is the plain
+`sharding_indexed` one: chunks, then an index of little-endian uint64 (offset, length) pairs and its crc32c, at the
+end. Every chunk is blosc (whose header tells its size before anything is expanded) followed by a crc32c.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numcodecs import blosc
+from numpy.typing import NDArray
+
+from cache.manifests import DamagedObject, ObjectInfo
+
+_CRC_BYTES = 4
+_ENTRY_BYTES = 16
+_BLOSC_HEADER = 16
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkLayout:
+    """Shape, type and number of the chunks of one array; `transposed` chunks are stored column by column."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    chunks: int
+    transposed: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one chunk when expanded."""
+        return prod(self.shape) * self.dtype.itemsize
+
+
+def read_verified(path: Path, info: ObjectInfo, *, segment: str, name: str) -> bytes:
+    """Read a whole object and compare it with its manifest; one failure is read again, the second one counts.
+
+    Raises:
+        DamagedObject: the object is missing, or its size or digest differs in two reads.
+        OSError: it cannot be read, which says nothing about its content.
+    """
+    reason = ""
+    for _ in range(2):
+        try:
+            if path.stat().st_size != info.size:
+                reason = f"{path.stat().st_size} bytes instead of {info.size}"
+                continue
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise DamagedObject(segment, name, "missing") from error
+        if hashlib.sha256(data).hexdigest() == info.sha256:
+            return data
+        reason = "SHA-256 differs from the manifest"
+    raise DamagedObject(segment, name, reason)
+
+
+class ShardFile:
+    """One shard object. The first read verifies all of it; later ones read a chunk and check its crc32c."""
+
+    __slots__ = ("_index", "_info", "_layout", "_name", "_path", "_segment")
+
+    def __init__(self, path: Path, info: ObjectInfo, layout: ChunkLayout, *, segment: str, name: str) -> None:
+        self._path, self._info, self._layout = path, info, layout
+        self._segment, self._name = segment, name
+        self._index: NDArray[np.uint64] | None = None
+
+    def chunk(self, number: int) -> Array:
+        """Chunk `number`, expanded, in its logical shape; read-only.
+
+        Raises:
+            DamagedObject: the object differs from what was written.
+            OSError: it cannot be read.
+        """
+        payload = self._checked_read(number)
+        if payload is None:
+            payload = self._verify(number)
+        expanded = np.empty(self._layout.nbytes, dtype=np.uint8)
+        if len(payload) < _BLOSC_HEADER or int.from_bytes(payload[4:8], "little") != len(expanded):
+            raise self._damaged(f"chunk {number} does not expand to {len(expanded)} bytes")
+        try:
+            blosc.decompress(payload, expanded)
+        except RuntimeError as error:
+            raise self._damaged(f"chunk {number} cannot be expanded") from error
+        expanded.flags.writeable = False
+        array = expanded.view(self._layout.dtype)
+        if self._layout.transposed:
+            return np.ascontiguousarray(array.reshape(self._layout.shape[::-1]).T)
+        return array.reshape(self._layout.shape)
+
+    def _checked_read(self, number: int) -> bytes | None:
+        """The chunk alone, or `None` when the whole object must be looked at."""
+        if self._index is None:
+            return None
+        offset, length = (int(part) for part in self._index[number])
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY)
+        except FileNotFoundError as error:
+            raise self._damaged("missing") from error
+        try:
+            return _without_crc(os.pread(descriptor, length, offset), length=length)
+        finally:
+            os.close(descriptor)
+
+    def _verify(self, number: int) -> bytes:
+        data = read_verified(self._path, self._info, segment=self._segment, name=self._name)
+        index_bytes = self._layout.chunks * _ENTRY_BYTES
+        index = _without_crc(data[-(index_bytes + _CRC_BYTES) :], length=index_bytes + _CRC_BYTES)
+        if index is None:
+            raise self._damaged("its index is not one")
+        entries = np.frombuffer(index, dtype="<u8").reshape(self._layout.chunks, 2)
+        if (entries > len(data)).any() or (entries.sum(axis=1) > len(data)).any():
+            raise self._damaged("its index points outside it")
+        self._index = entries
+        offset, length = (int(part) for part in entries[number])
+        payload = _without_crc(data[offset : offset + length], length=length)
+        if payload is None:
+            raise self._damaged(f"chunk {number} fails its crc32c")
+        return payload
+
+    def _damaged(self, reason: str) -> DamagedObject:
+        return DamagedObject(self._segment, self._name, reason)
+
+
+class ChunkCache:
+    """The chunks used last, at most `max_bytes` of them (but always the newest one)."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._chunks: OrderedDict[tuple[str, str, int], Array] = OrderedDict()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes held now."""
+        return self._bytes
+
+    def get(self, key: tuple[str, str, int], load: Callable[[], Array]) -> Array:
+        """The chunk of this (segment, column, number), loaded when it is not held."""
+        chunk = self._chunks.get(key)
+        if chunk is not None:
+            self._chunks.move_to_end(key)
+            return chunk
+        chunk = load()
+        self._chunks[key] = chunk
+        self._bytes += chunk.nbytes
+        while self._bytes > self._max_bytes and len(self._chunks) > 1:
+            self._bytes -= self._chunks.popitem(last=False)[1].nbytes
+        return chunk
+
+
+def _without_crc(data: bytes, *, length: int) -> bytes | None:
+    if len(data) != length or length < _CRC_BYTES:
+        return None
+    payload, crc = data[:-_CRC_BYTES], data[-_CRC_BYTES:]
+    return payload if google_crc32c.value(payload) == int.from_bytes(crc, "little") else None

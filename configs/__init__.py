@@ -1,0 +1,42 @@
+"""What an experiment is: the schema, its loading, the error tree and logging; beside them the shipped YAML files.
+
+Nothing here needs more than pydantic and PyYAML.
+"""
+
+from __future__ import annotations
+
+from configs.errors import (
+    BudgetReached,
+    CacheError,
+    ConfigError,
+    DataError,
+    DistillError,
+    EngineError,
+    Interrupted,
+    ModelError,
+    RecordError,
+    TrainingError,
+)
+from configs.loading import dump_config, load_config, resolve_data_path
+from configs.logs import configure_logging, quiet_environment, redact
+from configs.schema import DistillConfig
+
+__all__ = [
+    "BudgetReached",
+    "CacheError",
+    "ConfigError",
+    "DataError",
+    "DistillConfig",
+    "DistillError",
+    "EngineError",
+    "Interrupted",
+    "ModelError",
+    "RecordError",
+    "TrainingError",
+    "configure_logging",
+    "dump_config",
+    "load_config",
+    "quiet_environment",
+    "redact",
+    "resolve_data_path",
+]

@@ -1,0 +1,201 @@
+"""Reading an experiment: YAML and `--set key=value` in, one checked `DistillConfig` out.
+
+A configuration that cannot work dies here. Every mistake becomes one line that names the file, the dotted key, what
+was given, what is allowed and, for a misspelt key, the nearest valid one; several mistakes are reported together, a
+line each. Values are checked strictly: nothing is quietly turned from text into a number or from true into 1.
+
+Paths stay as they are written, so the digest of an experiment does not know where its checkout lies;
+`resolve_data_path` finds the file when it is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from configs.errors import ConfigError
+from configs.explain import explain
+from configs.schema import DistillConfig
+
+_FLOAT = "tag:yaml.org,2002:float"
+_MERGE = "tag:yaml.org,2002:merge"
+_TIMESTAMP = "tag:yaml.org,2002:timestamp"
+_SCIENTIFIC = re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$")
+
+
+def load_config(path: Path, *, overrides: Sequence[str] = ()) -> DistillConfig:
+    """Read and check one experiment.
+
+    Args:
+        path: The YAML file.
+        overrides: `a.b=c` settings, applied in order over the file. The value is YAML; a segment may be a list index
+            (`students.kd.stages.0.learning_rate=3e-4`).
+
+    Raises:
+        ConfigError: one line a mistake, naming file, key, value and cure.
+    """
+    data = _parse(_read(path), origin=str(path))
+    if data is None:
+        raise ConfigError(f"{path}: the file is empty; start from a copy of configs/quickstart.yaml")
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: holds {_kind(data)}; an experiment is a block of `key: value` lines")
+    # Through JSON and back: what an anchor shares in the file must not be shared by settings.
+    data = json.loads(_as_json(data, origin=path))
+    for override in overrides:
+        _apply(data, override)
+    text = _as_json(data, origin=path)
+    try:
+        # Strict mode for Python values would refuse a list for a tuple and text for a path; for JSON it does not.
+        return DistillConfig.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        lines = explain(error.errors(include_url=False), data=data)
+        raise ConfigError("\n".join(f"{path}: {line}" for line in lines)) from None
+
+
+def dump_config(config: DistillConfig) -> str:
+    """The resolved configuration as YAML, defaults included and unset options left out; `load_config` reads it back."""
+    resolved = config.model_dump(mode="json", exclude_none=True)
+    return yaml.dump(resolved, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def resolve_data_path(path: Path, *, config_dir: Path) -> Path:
+    """Find a data file or model directory that a configuration names.
+
+    A relative path is looked for beside the YAML file first, then from the working directory.
+
+    Raises:
+        ConfigError: naming every place that was tried.
+    """
+    try:
+        wanted = path.expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{path}: no such user's home directory; write the path in full") from None
+    places = [wanted] if wanted.is_absolute() else [config_dir.absolute() / wanted, Path.cwd() / wanted]
+    for place in places:
+        if place.exists():
+            return place
+    tried = " nor ".join(dict.fromkeys(str(place) for place in places))
+    raise ConfigError(f"{path}: found neither {tried}; correct the path or put the file there")
+
+
+def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """YAML 1.1's implicit types with `3e-4` as a number and without dates (a revision may look like one)."""
+    base = yaml.SafeLoader.yaml_implicit_resolvers
+    kept = {first: [pair for pair in pairs if pair[0] != _TIMESTAMP] for first, pairs in base.items()}
+    for first in "-+0123456789":
+        kept.setdefault(first, []).append((_FLOAT, _SCIENTIFIC))
+    return kept
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe loading in which keys are text and no key stands twice in one block."""
+
+    yaml_implicit_resolvers = _resolvers()
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key.start_mark)
+            line = key.start_mark.line + 1
+            if key.value in seen and key.tag != _MERGE:
+                reason = f"key {key.value} stands twice in one block (lines {seen[key.value]} and {line}); remove one"
+                raise yaml.constructor.ConstructorError(None, None, reason, key.start_mark)
+            seen[key.value] = line
+            if key.tag != _MERGE:
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep=deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes whatever `_Loader` would not read back as text."""
+
+    yaml_implicit_resolvers = _resolvers()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file; name a YAML file, e.g. configs/quickstart.yaml") from None
+    except IsADirectoryError:
+        names = ", ".join(sorted(file.name for file in path.glob("*.yaml"))) or "none"
+        raise ConfigError(f"{path}: is a directory; name one YAML file in it (there: {names})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8 text") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check its permissions and the path") from None
+
+
+def _parse(text: str, *, origin: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        raise ConfigError(f"{origin}:{where} not valid YAML: {error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        # All but the first: PyYAML's constructors on an explicit tag that does not fit its text, as in `!!int ""`.
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{origin}: not valid YAML: {reason}") from None
+
+
+def _as_json(data: Any, *, origin: Path) -> bytes:
+    try:
+        return json.dumps(data, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{origin}: {error}; write plain text, numbers, lists and blocks") from None
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    segments = key.strip().split(".")
+    if not equals or not all(segments):
+        raise ConfigError(f"--set {override}: not of the form key=value, e.g. --set generation.max_new_tokens=32")
+    value = _parse(text, origin=f"--set {override}")
+    place: Any = data
+    done: list[str] = []
+    while True:
+        name, segments = _split(place, segments)
+        where = ".".join(done)
+        done.append(name)
+        if isinstance(place, list):
+            index: int | str = _index(name, length=len(place), where=where, override=override)
+        elif isinstance(place, dict):
+            index = name
+        else:
+            raise ConfigError(f"--set {override}: {where} is {place!r}, which has no key {name}; set {where} itself")
+        if not segments:
+            place[index] = value
+            return
+        if isinstance(place, dict) and place.get(name) is None:
+            place[index] = {}
+        place = place[index]
+
+
+def _split(place: Any, segments: list[str]) -> tuple[str, list[str]]:
+    """The next key and the rest. A student's name may hold dots: the longest key that exists wins."""
+    if isinstance(place, dict):
+        for count in range(len(segments), 1, -1):
+            name = ".".join(segments[:count])
+            if name in place:
+                return name, segments[count:]
+    return segments[0], segments[1:]
+
+
+def _index(name: str, *, length: int, where: str, override: str) -> int:
+    if name.isdecimal() and int(name) < length:
+        return int(name)
+    raise ConfigError(
+        f"--set {override}: {where} is a list of {length}; {name} must be an index from 0 to {length - 1}"
+    )
+
+
+def _kind(value: Any) -> str:
+    return "a list" if isinstance(value, list) else f"only the value {value!r}"

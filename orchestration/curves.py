@@ -1,0 +1,64 @@
+"""Training curves as a file: one JSON object an optimiser step.
+
+The leader of a gang writes it, the driver follows it, and it stays with the trained student, so that a later
+experiment that reuses the student can show its curves too. A resumed training cuts off the steps it repeats.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from student_train.job import StepMetrics
+
+CURVES = "curves.jsonl"
+
+
+class CurveWriter:
+    """Writes the curve of one training."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._begun = False
+
+    def __call__(self, metrics: StepMetrics) -> None:
+        """Append one step; the first call drops everything from that step on."""
+        if not self._begun:
+            kept = [point for point in read_curve(self._path) if point.step < metrics.step]
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_text("".join(_line(point) for point in kept))
+            self._begun = True
+        with self._path.open("a") as stream:
+            stream.write(_line(metrics))
+
+
+class CurveReader:
+    """Follows a growing curve; every step is returned once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._last = -1
+
+    def new(self) -> list[StepMetrics]:
+        """Steps that were not returned before."""
+        found = [point for point in read_curve(self._path) if point.step > self._last]
+        if found:
+            self._last = found[-1].step
+        return found
+
+
+def read_curve(path: Path) -> list[StepMetrics]:
+    """All whole lines of a curve, in order; a line that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    points = []
+    for line in path.read_text().splitlines(keepends=True):
+        if line.endswith("\n"):
+            raw = json.loads(line)
+            points.append(StepMetrics(step=raw["step"], values=raw["values"]))
+    return points
+
+
+def _line(metrics: StepMetrics) -> str:
+    return json.dumps(asdict(metrics)) + "\n"

@@ -1,0 +1,28 @@
+"""The one function that other programs call. It sets the environment before it imports anything heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from configs import DistillConfig
+from orchestration.environment import prepare_environment
+
+if TYPE_CHECKING:
+    from orchestration.report import Report
+
+Until = Literal["plan", "fill", "train", "eval"]
+
+
+def run_pipeline(config: DistillConfig, *, config_dir: Path, until: Until = "eval") -> Report | None:
+    """Run an experiment up to and including a stage; None when it stops before the comparison.
+
+    `config_dir` is where relative data and model paths are looked up first. What is done already is not done again.
+
+    Raises:
+        DistillError: anything that a user can act upon, see `configs.errors`.
+    """
+    prepare_environment(ray_address=config.runtime.ray_address)
+    from orchestration.pipeline import Pipeline
+
+    return Pipeline(config, config_dir=config_dir).run(until=until)

@@ -1,0 +1,163 @@
+"""The final comparison: teacher, untouched students and trained students on the test split.
+
+Every result is an artifact addressed by the model and the test view, so a model that was evaluated once is not
+evaluated again. The teacher's own row is the noise floor: the live engine against what the cache keeps of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cache import CacheView, GenerateRequest, ScoreRequest, TeacherCache, TeacherIdentity, TeacherRecord
+from cache.protocols import Failure
+from cache.records import tail_logmass
+from configs import EngineError
+from evaluation import HeldOutMetrics, held_out_metrics, rouge_l
+from evaluation.held_out import TokenBeliefs
+from orchestration.artifacts import Artifacts, digest_of
+from orchestration.models import ModelFiles
+from orchestration.ray_engines import Answers
+from orchestration.ray_pool import EnginePool
+from orchestration.report import Evaluated
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model to be evaluated."""
+
+    name: str
+    role: str
+    digest: str
+    directory: Path
+    identity: TeacherIdentity
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class TestBench:
+    """What every candidate is measured on."""
+
+    cache: TeacherCache
+    view: CacheView
+    requests: tuple[GenerateRequest, ...]
+    tokenizer_of: ModelFiles
+    top_k: int
+
+    def digest(self, candidate: Candidate) -> str:
+        """The address of a candidate's evaluation."""
+        wanted = [[r.max_new_tokens, r.temperature, r.top_p, r.sampling_seed] for r in self.requests[:1]]
+        return digest_of(model=candidate.digest, role=candidate.role, view=self.view.digest, generation=wanted)
+
+    def texts(self, records: Sequence[TeacherRecord | Failure]) -> tuple[str, ...]:
+        """Answers as text; a failed one is empty."""
+        return tuple(
+            "" if isinstance(r, Failure) else self.tokenizer_of.tokenizer.decode(r.response_ids, skip_special_tokens=True)
+            for r in records
+        )
+
+    def references(self) -> list[TeacherRecord]:
+        """The teacher's records, in the order of the view."""
+        return [r for block in self.cache.iter_blocks(self.view, [np.arange(len(self.view))]) for r in block]
+
+
+def finished(candidates: Sequence[Candidate], *, bench: TestBench, artifacts: Artifacts) -> dict[str, Evaluated]:
+    """Evaluations that exist already, by name."""
+    found = {}
+    for candidate in candidates:
+        raw = artifacts.read_evaluation(bench.digest(candidate))
+        if raw is not None:
+            answers = raw["answers"]
+            assert isinstance(answers, list)
+            # The name may differ from the experiment that made it.
+            fields: dict[str, object] = raw | {"name": candidate.name, "answers": tuple(answers)}
+            found[candidate.name] = Evaluated(**fields)  # type: ignore[arg-type]
+    return found
+
+
+def evaluate_teacher(
+    candidate: Candidate, *, bench: TestBench, pool: EnginePool, artifacts: Artifacts
+) -> tuple[Evaluated, int]:
+    """Measure the live teacher against its own cached answers; also the teacher tokens that this took."""
+    answers = pool.answer(bench.requests, k=0)
+    references = bench.references()
+    rescored = pool.answer(
+        [ScoreRequest(tuple(map(int, r.token_ids)), r.prompt_len) for r in references], k=bench.top_k
+    )
+    beliefs = [
+        _intersect(cached, live)
+        for cached, live in zip(references, rescored.outcomes, strict=True)
+        if isinstance(live, TeacherRecord) and cached.response_len
+    ]
+    tokens = sum(len(o.token_ids) for o in (*answers.outcomes, *rescored.outcomes) if isinstance(o, TeacherRecord))
+    return _keep(candidate, held_out_metrics(beliefs), answers, bench=bench, artifacts=artifacts), tokens
+
+
+def evaluate_student(
+    candidate: Candidate, metrics: HeldOutMetrics, *, bench: TestBench, pool: EnginePool, artifacts: Artifacts
+) -> Evaluated:
+    """Let a student answer the test prompts and put that beside its held-out metrics."""
+    pool.load(candidate.directory, candidate.identity)
+    return _keep(candidate, metrics, pool.answer(bench.requests, k=0), bench=bench, artifacts=artifacts)
+
+
+def _keep(
+    candidate: Candidate, metrics: HeldOutMetrics, answers: Answers, *, bench: TestBench, artifacts: Artifacts
+) -> Evaluated:
+    texts = bench.texts(answers.outcomes)
+    written = sum(o.response_len for o in answers.outcomes if isinstance(o, TeacherRecord))
+    if written == 0:
+        reasons = [o.reason for o in answers.outcomes if isinstance(o, Failure)]
+        raise EngineError(f"{candidate.name} answered no test prompt: {reasons[0] if reasons else 'no prompts'}")
+    evaluated = Evaluated(
+        name=candidate.name,
+        role=candidate.role,
+        parameters=candidate.parameters,
+        forward_kl=metrics.forward_kl,
+        forward_kl_stderr=metrics.forward_kl_stderr,
+        reverse_kl=metrics.reverse_kl,
+        top1_agreement=metrics.top1_agreement,
+        perplexity=metrics.perplexity,
+        rouge_l=rouge_l(texts, bench.texts(bench.references())),
+        tokens_per_s=written / answers.seconds,
+        answers=texts,
+    )
+    artifacts.write_evaluation(bench.digest(candidate), asdict(evaluated))
+    return evaluated
+
+
+def _intersect(cached: TeacherRecord, live: TeacherRecord) -> TokenBeliefs:
+    """Two top-k rows of one position, compared on the ids that both hold; everything else is the bucket.
+
+    An engine names only its own K best ids, so a cached id may be missing among them. Taking the ids of both sides
+    keeps the comparison a coarsening of the true one, that is a lower bound.
+    """
+    assert cached.topk_ids is not None and live.topk_ids is not None
+    assert cached.topk_logprobs is not None and live.topk_logprobs is not None and live.target_logprobs is not None
+    order = np.argsort(live.topk_ids, axis=1)
+    ids = np.take_along_axis(live.topk_ids, order, axis=1)
+    logprobs = np.take_along_axis(live.topk_logprobs, order, axis=1)
+    at = np.stack([np.searchsorted(row, wanted) for row, wanted in zip(ids, cached.topk_ids, strict=True)])
+    at = np.minimum(at, ids.shape[1] - 1)
+    shared = np.take_along_axis(ids, at, axis=1) == cached.topk_ids
+    teacher = np.where(shared, cached.topk_logprobs, -np.inf).astype(np.float32)
+    student = np.where(shared, np.take_along_axis(logprobs, at, axis=1), -np.inf).astype(np.float32)
+    # The vocabulary is larger than K here; K = V has an empty tail and needs no bucket.
+    full = np.isneginf(cached.tail_logmass).all() if cached.tail_logmass is not None else False
+    vocab = cached.k if full else cached.k + 1
+    return TokenBeliefs(
+        teacher_topk=teacher,
+        teacher_tail=tail_logmass(teacher, vocab=vocab),
+        student_topk=student,
+        student_tail=tail_logmass(student, vocab=vocab),
+        student_target=live.target_logprobs,
+        top1_agrees=(cached.topk_ids[:, 0] == live.topk_ids[:, 0]).astype(np.int64),
+    )
+
+
+def in_order(candidates: Sequence[Candidate], results: Mapping[str, Evaluated]) -> tuple[Evaluated, ...]:
+    """The rows of the table: teacher, untouched, trained."""
+    return tuple(results[candidate.name] for candidate in candidates)

@@ -1,0 +1,209 @@
+"""An experiment from its configuration to the comparison."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from configs import DistillConfig, configure_logging, dump_config
+from orchestration.artifacts import Artifacts
+from orchestration.console import Console
+from orchestration.context import Run, Teacher, open_cache, open_teacher
+from orchestration.entry import Until
+from orchestration.plan import FillPlan, SequenceSet, plan_fill, sequence_sets
+from orchestration.plan_report import show_plan
+from orchestration.preflight import choose_accelerator, require_writable, resolve_paths, visible_gpus
+from orchestration.prompts import PromptSet, load_prompts
+from orchestration.redirect import terminal_kept
+from orchestration.report import Report, print_report, read_report, write_report
+from orchestration.stages import (
+    Views,
+    evaluate_stage,
+    fill_stage,
+    pin_views,
+    rejected_of,
+    teacher_stage,
+    test_bench,
+    train_stage,
+)
+from orchestration.tracking import Tracker, flatten
+
+logger = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """One experiment; `run` goes as far as it is told and never does again what is done."""
+
+    def __init__(self, config: DistillConfig, *, config_dir: Path) -> None:
+        self._as_written = config
+        self._digest = config.digest()
+        self._config_dir = config_dir
+        self._run_dir = config.runtime.run_root / f"{config.name}-{self._digest[:10]}"
+
+    def run(self, *, until: Until) -> Report | None:
+        """See `orchestration.run_pipeline`."""
+        config = resolve_paths(self._as_written, config_dir=self._config_dir)
+        runtime = config.runtime
+        gpus = visible_gpus()
+        device = choose_accelerator(config, gpus=gpus)
+        require_writable(runtime.run_root, key="runtime.run_root")
+        require_writable(runtime.cache_root, key="runtime.cache_root")
+        require_writable(runtime.models_root, key="runtime.models_root")
+        log_file = self._run_dir / "logs" / "driver.log"
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        with terminal_kept(log_file) as terminal:
+            configure_logging(log_file)
+            console = Console(terminal)
+            report = self._finished(console)
+            if report is not None:
+                return report
+            console.say(f"Experiment {config.name} in {self._run_dir} (logs in {self._run_dir / 'logs'})")
+            (self._run_dir / "config.yaml").write_text(dump_config(self._as_written))
+            run = Run(
+                config=config,
+                config_digest=self._digest,
+                directory=self._run_dir,
+                device=device,
+                gpus=gpus,
+                console=console,
+                tracker=Tracker(self._run_dir, uri=_tracking_uri(config)),
+                artifacts=Artifacts(runtime.run_root),
+            )
+            try:
+                return self._stages(run, until=until)
+            finally:
+                run.close()
+
+    def _stages(self, run: Run, *, until: Until) -> Report | None:
+        with run.console.stage("teacher") as stage:
+            teacher = open_teacher(run.config)
+            stage.summary = f"{teacher.files.label}, identity {teacher.identity.digest()[:12]}"
+        prompts = self._prompts(run, teacher)
+        cache = open_cache(run.config, teacher)
+        sets = sequence_sets(run.config, prompts.splits, stop_ids=teacher.files.stop_ids)
+        plan = plan_fill(sets, cache=cache)
+        show_plan(plan, config=run.config, shape=teacher.files.shape, console=run.console, device=run.device)
+        if until == "plan":
+            return None
+        require_writable(run.config.runtime.cache_root, key="runtime.cache_root", needed_bytes=plan.stored_bytes)
+        self._start_tracking(run, plan)
+        try:
+            report = self._work(run, teacher, prompts, sets, plan, until=until)
+        except BaseException as error:
+            run.tracker.finish("pipeline", status="KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            raise
+        run.tracker.finish("pipeline")
+        return report
+
+    def _work(
+        self,
+        run: Run,
+        teacher: Teacher,
+        prompts: PromptSet,
+        sets: tuple[SequenceSet, ...],
+        plan: FillPlan,
+        *,
+        until: Until,
+    ) -> Report | None:
+        cache = open_cache(run.config, teacher)
+        pool = run.pool(
+            teacher.files, teacher.identity, settings=run.config.runtime.teacher_engine, k=run.config.teacher.top_k
+        )
+        result = fill_stage(run, plan, teacher=teacher, cache=cache, pool=pool)
+        cache.refresh()
+        prompts = rejected_of(prompts, result)
+        prompts.write_rejected(run.directory / "rejected.jsonl")
+        views = pin_views(run, sets, cache=cache, failed=len(result.failed))
+        _track_fill(run, plan, cache_bytes=cache.stats().bytes_per_token, views=views)
+        if until == "fill":
+            return None
+        bench, kept = test_bench(run, teacher=teacher, cache=cache, views=views, sets=sets)
+        evaluated_teacher = teacher_stage(run, teacher=teacher, bench=bench, pool=pool) if until == "eval" else None
+        pool.release()
+        students = train_stage(run, teacher=teacher, views=views)
+        if evaluated_teacher is None:
+            return None
+        models = evaluate_stage(
+            run,
+            students,
+            teacher=teacher,
+            cache=cache,
+            views=views,
+            results={"teacher": evaluated_teacher},
+            bench=bench,
+        )
+        run.tracker.log_final("pipeline", run.tokens.metrics())
+        report = Report(
+            experiment=run.config.name,
+            config_digest=self._digest,
+            cache_digest=bench.view.digest,
+            prompts=tuple(prompts.splits["test"][i].text for i in kept),
+            references=bench.texts(bench.references()),
+            models=models,
+            times=tuple(run.console.times),
+            teacher_forward_tokens=run.tokens.fill + run.tokens.evaluation,
+            rejected_rows=len(prompts.rejected),
+        )
+        write_report(report, run.directory)
+        run.tracker.artifact("pipeline", run.directory / "report.md")
+        run.tracker.artifact("pipeline", run.directory / "config.yaml")
+        self._show(report, run.console)
+        return report
+
+    def _finished(self, console: Console) -> Report | None:
+        report = read_report(self._run_dir)
+        if report is not None:
+            console.say(f"Experiment {self._as_written.name} is finished; its results are in {self._run_dir}")
+            self._show(report, console)
+        return report
+
+    def _show(self, report: Report, console: Console) -> None:
+        print_report(report, console, samples=self._as_written.evaluation.samples_shown)
+        console.say(f"Everything is in {self._run_dir} (report.md, report.json, config.yaml, views, logs).")
+        console.say("Compare runs in the browser: make ui")
+
+    def _prompts(self, run: Run, teacher: Teacher) -> PromptSet:
+        with run.console.stage("prompts") as stage:
+            prompts = load_prompts(
+                run.config.data,
+                tokenizer=teacher.files.tokenizer,
+                max_new_tokens=run.config.generation.max_new_tokens,
+            )
+            counts = ", ".join(f"{len(rows):,} {name}" for name, rows in prompts.splits.items())
+            stage.summary = counts + (f"; {len(prompts.rejected)} rows set aside" if prompts.rejected else "")
+        prompts.write_rejected(run.directory / "rejected.jsonl")
+        if prompts.rejected:
+            first = prompts.rejected[0]
+            run.console.warn(
+                f"{len(prompts.rejected)} rows set aside in {run.directory / 'rejected.jsonl'}; the first: "
+                f"{first.split} row {first.row}, {first.reason}"
+            )
+        return prompts
+
+    def _start_tracking(self, run: Run, plan: FillPlan) -> None:
+        params = flatten(self._as_written.model_dump(mode="json", exclude={"students"}, exclude_none=True))
+        tags = {"config_digest": self._digest, "run_dir": run.directory.name}
+        run.tracker.start(run.directory.name, params=params, tags=tags)
+        run.tracker.child("fill", params={"misses": plan.misses}, tags={"role": "fill"})
+
+
+def _track_fill(run: Run, plan: FillPlan, *, cache_bytes: float, views: Views) -> None:
+    rows = sum(len(part.sequences.requests) for part in plan.sets)
+    run.tracker.log_final(
+        "fill",
+        {
+            "cache/hit_rate": 1.0 - plan.misses / rows,
+            "cache/bytes_per_token": cache_bytes,
+            "fill/teacher_tokens": float(run.tokens.fill),
+        },
+    )
+    run.tracker.finish("fill")
+    logger.info("views: %s", {name: view.digest for name, view in views.views.items()})
+
+
+def _tracking_uri(config: DistillConfig) -> str:
+    """The configured store, or SQLite under the run root; absolute, because every process resolves it by itself."""
+    if config.runtime.tracking_uri is not None:
+        return config.runtime.tracking_uri
+    return f"sqlite:///{os.path.abspath(config.runtime.run_root)}/mlflow.db"

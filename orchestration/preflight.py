@@ -1,0 +1,127 @@
+"""Everything that can be refused before anything expensive starts. One line each: the key or path, and the cure."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Literal
+from uuid import uuid4
+
+from configs import ConfigError, resolve_data_path
+from configs.schema import DistillConfig, ModelShape
+from orchestration.prompts import SPLITS
+
+FREE_MARGIN_BYTES = 2**30
+"""Room that must remain on a disk beside what the run will write."""
+
+Device = Literal["cpu", "gpu"]
+
+
+def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
+    """The configuration with the paths of data and models made real; the digest is taken before this.
+
+    Raises:
+        ConfigError: a file is missing or empty.
+    """
+    data = config.data
+    changed = {}
+    for split in SPLITS:
+        source = getattr(data, split)
+        if source.path is not None:
+            path = resolve_data_path(source.path, config_dir=config_dir)
+            if not path.is_file():
+                raise ConfigError(f"data.{split}.path={source.path} is not a file: name a .jsonl, .parquet or .csv file")
+            if path.stat().st_size == 0:
+                raise ConfigError(f"data.{split}.path={source.path} is empty: put prompts in it or name another file")
+            changed[split] = source.model_copy(update={"path": path})
+    teacher = config.teacher
+    if teacher.model.path is not None:
+        path = resolve_data_path(teacher.model.path, config_dir=config_dir)
+        teacher = teacher.model_copy(update={"model": teacher.model.model_copy(update={"path": path})})
+    students = dict(config.students)
+    for name, student in students.items():
+        model = student.init.model
+        if model is not None and model.path is not None:
+            real = model.model_copy(update={"path": resolve_data_path(model.path, config_dir=config_dir)})
+            init = student.init.model_copy(update={"model": real})
+            students[name] = student.model_copy(update={"init": init})
+    return config.model_copy(
+        update={"data": data.model_copy(update=changed), "teacher": teacher, "students": students}
+    )
+
+
+def require_writable(path: Path, *, key: str, needed_bytes: int = 0) -> None:
+    """Make `path` and prove that it can be written and has room.
+
+    Raises:
+        ConfigError: it cannot, or has not.
+    """
+    probe = path / f".probe-{uuid4().hex[:8]}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.write_text("probe")
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"{key}={path} cannot be written ({error.strerror}): name another directory") from error
+    free = shutil.disk_usage(path).free
+    if free < needed_bytes + FREE_MARGIN_BYTES:
+        raise ConfigError(
+            f"{key}={path} has {free / 2**30:.1f} GiB free but the run needs {needed_bytes / 2**30:.1f} GiB and "
+            f"{FREE_MARGIN_BYTES / 2**30:.0f} GiB to spare: free some, or name another directory"
+        )
+
+
+def choose_accelerator(config: DistillConfig, *, gpus: int) -> Device:
+    """What `runtime.accelerator` means on a machine with `gpus` GPUs.
+
+    Raises:
+        ConfigError: GPUs are demanded and there are none.
+    """
+    wanted = config.runtime.accelerator
+    if wanted == "gpu" and gpus == 0 and config.runtime.ray_address is None:
+        raise ConfigError(
+            "runtime.accelerator=gpu but this machine has no GPU: set runtime.accelerator=cpu, attach to a cluster "
+            "with --ray-address, or look at the plan alone with `distill plan --assume-gpus N`"
+        )
+    if wanted == "auto":
+        return "gpu" if gpus else "cpu"
+    return wanted
+
+
+def visible_gpus() -> int:
+    """GPUs of this machine that this process may use."""
+    masked = os.environ.get("CUDA_VISIBLE_DEVICES")
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return 0
+    count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    return count if masked is None else min(count, len([d for d in masked.split(",") if d.strip() not in ("", "-1")]))
+
+
+def require_fitting_lengths(config: DistillConfig, *, teacher: ModelShape) -> None:
+    """Refuse sequences longer than a model or an engine, and a k that the vocabulary does not have.
+
+    Raises:
+        ConfigError: naming both values.
+    """
+    longest = config.data.max_prompt_tokens + config.generation.max_new_tokens
+    parts = f"data.max_prompt_tokens={config.data.max_prompt_tokens} + generation.max_new_tokens=" + str(
+        config.generation.max_new_tokens
+    )
+    if longest > teacher.max_positions:
+        raise ConfigError(f"{parts} is more than the teacher's {teacher.max_positions} positions: lower one of them")
+    for role in ("teacher_engine", "student_engine"):
+        limit = getattr(config.runtime, role).max_model_len
+        # One more than the sequence: scoring writes one token that is thrown away.
+        if longest + 1 > limit:
+            raise ConfigError(
+                f"{parts} needs runtime.{role}.max_model_len of at least {longest + 1}, not {limit}: raise it, "
+                "or lower one of the two"
+            )
+    if config.teacher.top_k > teacher.vocab:
+        raise ConfigError(
+            f"teacher.top_k={config.teacher.top_k} is more than the teacher's {teacher.vocab} tokens: lower it"
+        )

@@ -1,0 +1,169 @@
+"""Inference engines as Ray actors, and the queue from which they draw their work.
+
+A queue hands out leases of requests. An engine draws from it as it has room, so that it never waits at the end of a
+lease, and writes what it finishes into segments of its own (`fill_shift`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from cache import GenerateRequest, ScoreRequest, TeacherCache, TeacherIdentity, TeacherRecord
+from cache.protocols import Failure
+from orchestration.redirect import redirect_output
+from configs.schema import EngineSettings
+from orchestration.fill_shift import FillOrder, Progress, Shift, longest
+from orchestration.plan import Request
+from teacher_server.startup_check import check_engine
+
+LEASE = 16
+"""Requests of one lease: a dead engine loses at most this many that it had not begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """Everything that an engine needs to start, on whatever node."""
+
+    model_dir: Path
+    identity: TeacherIdentity
+    vocab: int
+    dtype: str
+    quantization: str | None
+    settings: EngineSettings
+    max_logprobs: int
+    accelerator: str
+    log_dir: Path
+
+
+@ray.remote(num_cpus=0)
+class LeaseQueue:
+    """Requests still to be done, and the progress of those at work on them.
+
+    With a budget, a request is handed out only if its longest possible answer still fits beside everything that is
+    done or under way, so the budget is never exceeded.
+    """
+
+    def __init__(self, requests: Sequence[tuple[int, Request]], *, token_budget: int | None) -> None:
+        self._waiting = deque(requests)
+        self._token_budget = token_budget
+        self._reserved = 0
+        self._progress = Progress()
+        self._stopped = False
+
+    def lease(self) -> list[tuple[int, Request]]:
+        """Up to `LEASE` requests; empty when there is no more work that may be done."""
+        leased: list[tuple[int, Request]] = []
+        while self._waiting and len(leased) < LEASE and not self._stopped and self._affords(self._waiting[0][1]):
+            self._reserved += longest(self._waiting[0][1])
+            leased.append(self._waiting.popleft())
+        return leased
+
+    def report(self, delta: Progress) -> bool:
+        """Add what an engine did since its last report; the answer is whether it should stop."""
+        self._progress.add(delta)
+        return self._stopped
+
+    def progress(self) -> Progress:
+        """The totals so far."""
+        return self._progress
+
+    def stop(self) -> None:
+        """Hand out nothing more; engines commit what they have at their next report."""
+        self._stopped = True
+
+    def _affords(self, request: Request) -> bool:
+        if self._token_budget is None:
+            return True
+        under_way = self._reserved - self._progress.settled_tokens
+        return self._progress.forward_tokens + under_way + longest(request) <= self._token_budget
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Outcomes in the order of their requests, and how long they took together."""
+
+    outcomes: tuple[TeacherRecord | Failure, ...]
+    seconds: float
+
+
+@ray.remote(max_restarts=0)
+class EngineActor:
+    """One engine in one process."""
+
+    def __init__(self, spec: EngineSpec, *, index: int) -> None:
+        redirect_output(spec.log_dir / f"engine-{index}.log")
+        from teacher_server.vllm_engine import VllmEngine  # noqa: PLC0415  (20-50 s: only where an engine runs)
+
+        self._spec = spec
+        # Engines without a seed all start from the same one and draw the same noise.
+        self._engine = VllmEngine(
+            spec.model_dir,
+            identity=spec.identity,
+            vocab=spec.vocab,
+            dtype=spec.dtype,
+            settings=spec.settings,
+            seed=index + 1,
+            max_logprobs=spec.max_logprobs,
+            quantization=spec.quantization,
+        )
+
+    def ready(self) -> None:
+        """Return when the engine is up."""
+
+    def check(self, prompts: Sequence[tuple[int, ...]], *, bos_id: int | None) -> None:
+        """Compare the engine with a plain transformers forward pass.
+
+        Raises:
+            EngineError: they disagree.
+        """
+        check_engine(self._engine, model_dir=self._spec.model_dir, prompts=prompts, bos_id=bos_id)
+
+    def load(self, model_dir: Path, identity: TeacherIdentity) -> None:
+        """Replace the weights by those of another model of the same shape."""
+        self._engine.load(model_dir, identity=identity)
+
+    def answer(self, requests: Sequence[Request], *, k: int) -> Answers:
+        """Answer all requests; nothing is cached."""
+        started = time.monotonic()
+        outcomes = dict(self._outcomes(requests, k=k))
+        return Answers(tuple(outcomes[i] for i in range(len(requests))), time.monotonic() - started)
+
+    def fill(self, queue: ray.actor.ActorHandle, order: FillOrder) -> None:
+        """Work on the queue until it is empty or stopped, committing segments on the way."""
+        cache = TeacherCache.open(order.cache_root, self._spec.identity)
+        with cache.writer(vocab=self._spec.vocab, licence=order.licence, provenance=order.provenance) as writer:
+            Shift(RemoteLeases(queue), order, writer).work(self._engine)
+
+    def close(self) -> None:
+        """End every process of the engine."""
+        self._engine.close()
+
+    def _outcomes(self, requests: Sequence[Request], *, k: int) -> Iterator[tuple[int, TeacherRecord | Failure]]:
+        generate = [(i, r) for i, r in enumerate(requests) if isinstance(r, GenerateRequest)]
+        score = [(i, r) for i, r in enumerate(requests) if isinstance(r, ScoreRequest)]
+        for position, outcome in self._engine.generate([r for _, r in generate], k=k):
+            yield generate[position][0], outcome
+        for position, outcome in self._engine.score([r for _, r in score], k=k):
+            yield score[position][0], outcome
+
+
+class RemoteLeases:
+    """The queue as an engine sees it."""
+
+    def __init__(self, queue: ray.actor.ActorHandle) -> None:
+        self._queue = queue
+
+    def lease(self) -> list[tuple[int, Request]]:
+        """The next lease; empty when there is no more work."""
+        leased: list[tuple[int, Request]] = ray.get(self._queue.lease.remote())
+        return leased
+
+    def report(self, delta: Progress) -> bool:
+        """Report progress; the answer is whether to stop."""
+        return bool(ray.get(self._queue.report.remote(delta)))

@@ -1,0 +1,145 @@
+"""A pool of engines of one model shape: started when first needed, then kept until released.
+
+Starting an engine costs a minute, so whoever comes next with a model of the same shape gets the running engines with
+new weights.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from cache import TeacherIdentity
+from configs import EngineError
+from orchestration.console import Progress as ProgressBar
+from orchestration.fill_shift import FillOrder, Progress
+from orchestration.plan import Request
+from orchestration.ray_engines import Answers, EngineActor, EngineSpec, LeaseQueue
+from teacher_server.environment import engine_environment
+
+STOP_GRACE_S = 15.0
+"""How long a stopped fill may take to commit what it has."""
+
+POLL_S = 0.3
+
+logger = logging.getLogger(__name__)
+
+
+class EnginePool:
+    """Engines of one shape. Not started before `start` or the first use."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self._spec = spec
+        self._actors: list[ray.actor.ActorHandle] = []
+
+    @property
+    def started(self) -> bool:
+        """Whether the engines run."""
+        return bool(self._actors)
+
+    def start(self, *, check_prompts: Sequence[tuple[int, ...]] = (), bos_id: int | None = None) -> None:
+        """Start the engines, and compare each with a plain forward pass if prompts are given.
+
+        Raises:
+            EngineError: an engine does not come up or does not say what its weights say.
+        """
+        if self._actors:
+            return
+        settings = self._spec.settings
+        gpus = settings.tensor_parallel if self._spec.accelerator == "gpu" else 0
+        environment = engine_environment(settings, accelerator=self._spec.accelerator)
+        self._actors = [
+            EngineActor.options(  # type: ignore[attr-defined]
+                num_cpus=settings.cpus if not gpus else 1, num_gpus=gpus, runtime_env={"env_vars": environment}
+            ).remote(self._spec, index=index)
+            for index in range(settings.count)
+        ]
+        try:
+            ray.get([actor.ready.remote() for actor in self._actors])
+            if check_prompts:
+                ray.get([actor.check.remote(check_prompts, bos_id=bos_id) for actor in self._actors])
+        except (RayActorError, RayTaskError) as error:
+            self.release()
+            raise _engine_error(error, self._spec.log_dir) from error
+
+    def load(self, model_dir: Path, identity: TeacherIdentity) -> None:
+        """Make the engines serve another model of the same shape, starting them if need be."""
+        if not self._actors:
+            self._spec = replace(self._spec, model_dir=model_dir, identity=identity)
+            self.start()
+        elif identity != self._spec.identity:
+            self._ask([actor.load.remote(model_dir, identity) for actor in self._actors])
+            self._spec = replace(self._spec, model_dir=model_dir, identity=identity)
+
+    def answer(self, requests: Sequence[Request], *, k: int) -> Answers:
+        """Answer all requests with the first engine; nothing is cached."""
+        self.start()
+        answers: Answers = self._ask([self._actors[0].answer.remote(requests, k=k)])[0]
+        return answers
+
+    def fill(
+        self,
+        work: Sequence[tuple[int, Request]],
+        order: FillOrder,
+        *,
+        progress: ProgressBar,
+        token_budget: int | None,
+        seconds_budget: float | None,
+    ) -> Progress:
+        """Let all engines work through `work`, within the budgets.
+
+        Records that were finished are committed whatever happens here.
+        """
+        self.start()
+        queue = LeaseQueue.remote(list(work), token_budget=token_budget)  # type: ignore[attr-defined]
+        shifts = [actor.fill.remote(queue, order) for actor in self._actors]
+        started = time.monotonic()
+        try:
+            pending = shifts
+            while pending:
+                done, pending = ray.wait(pending, num_returns=len(pending), timeout=POLL_S)
+                so_far: Progress = ray.get(queue.progress.remote())
+                progress.update(so_far.rows + len(so_far.failures), tokens=so_far.response_tokens)
+                self._ask(done)
+                if seconds_budget is not None and time.monotonic() - started > seconds_budget:
+                    break
+        finally:
+            self._finish(queue, shifts)
+        total: Progress = ray.get(queue.progress.remote())
+        return total
+
+    def release(self) -> None:
+        """End the engines and give their memory and devices back."""
+        for actor in self._actors:
+            # Lets the engine end its own children before its process goes.
+            try:
+                ray.get(actor.close.remote(), timeout=STOP_GRACE_S)
+            except (RayActorError, RayTaskError, ray.exceptions.GetTimeoutError):
+                logger.info("an engine did not close by itself")
+            ray.kill(actor)
+        self._actors = []
+
+    def _finish(self, queue: ray.actor.ActorHandle, shifts: list[ray.ObjectRef]) -> None:
+        queue.stop.remote()
+        ray.wait(shifts, num_returns=len(shifts), timeout=STOP_GRACE_S)
+
+    def _ask(self, references: list[ray.ObjectRef]) -> list[Answers]:
+        try:
+            return list(ray.get(references))
+        except (RayActorError, RayTaskError) as error:
+            self.release()
+            raise _engine_error(error, self._spec.log_dir) from error
+
+
+def _engine_error(error: Exception, log_dir: Path) -> EngineError:
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, EngineError):
+        return cause
+    reason = (str(cause or error).strip().splitlines() or ["it died"])[-1]
+    return EngineError(f"an inference engine failed: {reason}; its log is in {log_dir}")

@@ -1,0 +1,84 @@
+"""Held-out scoring of a student in a process of its own, on whatever device the cluster gives it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from cache import CacheView, TeacherCache, TeacherIdentity
+from configs import DistillError, TrainingError
+from evaluation.held_out import HeldOutMetrics, TokenBeliefs, held_out_metrics
+from orchestration.redirect import redirect_output
+from student_train.held_out import score_view
+
+TOKENS_PER_BATCH = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringJob:
+    """One model against one view."""
+
+    model_dir: Path
+    cache_root: Path
+    identity: TeacherIdentity
+    view: Path
+    vocab: int
+    dtype: str
+    accelerator: str
+    log_file: Path
+
+
+def score_students(jobs: list[ScoringJob], *, cpus: int) -> list[HeldOutMetrics]:
+    """Score several models, one after the other in one process.
+
+    Raises:
+        TrainingError: a model could not be scored.
+    """
+    if not jobs:
+        return []
+    gpus = 1 if jobs[0].accelerator == "gpu" else 0
+    environment = {"OMP_NUM_THREADS": str(cpus)}
+    task = _score_all.options(num_cpus=cpus, num_gpus=gpus, runtime_env={"env_vars": environment})
+    try:
+        metrics: list[HeldOutMetrics] = ray.get(task.remote(jobs))
+    except RayTaskError as error:
+        if isinstance(error.cause, DistillError):
+            raise error.cause from error
+        raise TrainingError(f"held-out scoring failed: {error.cause}; see {jobs[0].log_file}") from error
+    except RayError as error:
+        raise TrainingError(f"held-out scoring died: {error}; see {jobs[0].log_file}") from error
+    return metrics
+
+
+@ray.remote(max_retries=0)
+def _score_all(jobs: list[ScoringJob]) -> list[HeldOutMetrics]:
+    redirect_output(jobs[0].log_file)
+    return [_score(job) for job in jobs]
+
+
+def _score(job: ScoringJob) -> HeldOutMetrics:
+    cache = TeacherCache.open(job.cache_root, job.identity)
+    rows = score_view(
+        job.model_dir,
+        cache=cache,
+        view=CacheView.load(job.view),
+        vocab=job.vocab,
+        dtype=job.dtype,
+        device="cuda" if job.accelerator == "gpu" else "cpu",
+        tokens_per_batch=TOKENS_PER_BATCH,
+    )
+    return held_out_metrics(
+        TokenBeliefs(
+            teacher_topk=row.record.topk_logprobs,
+            teacher_tail=row.record.tail_logmass,
+            student_topk=row.topk_logprobs,
+            student_tail=row.tail_logmass,
+            student_target=row.target_logprobs,
+            top1_agrees=(row.argmax_ids == row.record.topk_ids[:, 0]).astype(np.int64),
+        )
+        for row in rows
+    )

@@ -1,0 +1,156 @@
+"""Train one stage in a gang of Ray Train workers, and follow it from the driver."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import ray
+from ray.train import RunConfig, ScalingConfig, get_context
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.exceptions import TrainingFailedError
+
+from configs import DistillError, TrainingError
+from orchestration.artifacts import write_json
+from orchestration.curves import CURVES, CurveReader, CurveWriter
+from orchestration.redirect import redirect_output
+from student_train.job import StepMetrics, TrainJob
+from student_train.trainer import train_stage
+
+POLL_S = 0.5
+START_TIMEOUT_S = 1800
+STOP_GRACE_S = 60.0
+"""How long a stopped gang may take to write its checkpoint."""
+
+WORKER_ENVIRONMENT = {
+    # The collectives have a time limit of their own (`torch_config.timeout_s`); this one covers Ray's barriers.
+    "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": str(START_TIMEOUT_S),
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def train_in_gang(
+    job: TrainJob, *, log_dir: Path, accelerator: str, on_step: Callable[[StepMetrics], None]
+) -> dict[str, object]:
+    """Train a stage; returns the fields of its `TrainResult`.
+
+    On an interrupt the gang is asked to write a checkpoint before the interrupt goes on.
+
+    Raises:
+        TrainingError: a worker failed; the checkpoint of the last save remains.
+    """
+    job.work_dir.mkdir(parents=True, exist_ok=True)
+    stop_file, result_file = job.work_dir / "STOP", job.work_dir / "result.json"
+    stop_file.unlink(missing_ok=True)
+    result_file.unlink(missing_ok=True)
+    gang = _Gang(job, log_dir=log_dir, accelerator=accelerator)
+    curve = CurveReader(job.work_dir / CURVES)
+    try:
+        while gang.running(POLL_S):
+            for metrics in curve.new():
+                on_step(metrics)
+    except BaseException:
+        stop_file.touch()
+        gang.wait(STOP_GRACE_S)
+        raise
+    gang.raise_failure()
+    for metrics in curve.new():
+        on_step(metrics)
+    if not result_file.exists():
+        raise TrainingError(f"the training ended without a result; see {log_dir}")
+    result: dict[str, object] = json.loads(result_file.read_text())
+    return result
+
+
+class _Gang:
+    """`TorchTrainer.fit` in a thread, so that the driver stays free to follow the curve and to be interrupted."""
+
+    def __init__(self, job: TrainJob, *, log_dir: Path, accelerator: str) -> None:
+        self._log_dir = log_dir
+        self._error: Exception | None = None
+        self._trainer = _trainer(job, log_dir=log_dir, accelerator=accelerator)
+        self._thread = threading.Thread(target=self._fit, daemon=True)
+        self._thread.start()
+
+    def running(self, seconds: float) -> bool:
+        """Wait up to `seconds`, then say whether the gang still works."""
+        self._thread.join(seconds)
+        return self._thread.is_alive()
+
+    def wait(self, seconds: float) -> None:
+        """Give the gang time to end by itself."""
+        deadline = time.monotonic() + seconds
+        while self.running(POLL_S) and time.monotonic() < deadline:
+            pass
+
+    def raise_failure(self) -> None:
+        """Raise what ended the gang, if anything did."""
+        if self._error is None:
+            return
+        for cause in _causes(self._error):
+            if isinstance(cause, DistillError):
+                raise cause
+        reason = (str(self._error).strip().splitlines() or ["a worker died"])[-1]
+        raise TrainingError(f"training failed: {reason}; see {self._log_dir}") from self._error
+
+    def _fit(self) -> None:
+        try:
+            self._trainer.fit()
+        except (TrainingFailedError, ray.exceptions.RayError) as error:
+            self._error = error
+
+
+def _trainer(job: TrainJob, *, log_dir: Path, accelerator: str) -> TorchTrainer:
+    settings = job.settings
+    gpu = accelerator == "gpu"
+    resources = {"CPU": settings.cpus_per_worker} | ({"GPU": 1} if gpu else {})
+    threads = max(int(settings.cpus_per_worker), 1)
+    return TorchTrainer(
+        _work,
+        train_loop_config={"job": job, "log_dir": log_dir},
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=START_TIMEOUT_S),
+        scaling_config=ScalingConfig(num_workers=settings.workers, use_gpu=gpu, resources_per_worker=resources),
+        run_config=RunConfig(
+            name=job.work_dir.name,
+            storage_path=str(job.work_dir / "ray"),
+            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)}},
+        ),
+    )
+
+
+def _work(config: dict[str, object]) -> None:
+    """The training function of each worker."""
+    job, log_dir = config["job"], config["log_dir"]
+    assert isinstance(job, TrainJob) and isinstance(log_dir, Path)
+    rank = get_context().get_world_rank()
+    redirect_output(log_dir / f"{job.work_dir.name}-rank{rank}.log")
+    leads = rank == 0
+    result = train_stage(
+        job,
+        report=CurveWriter(job.work_dir / CURVES) if leads else _ignore,
+        should_stop=(job.work_dir / "STOP").exists,
+    )
+    if leads:
+        write_json(job.work_dir / "result.json", asdict(result) | {"output_dir": str(result.output_dir)})
+
+
+def _ignore(_: StepMetrics) -> None:
+    """Metrics are the same on every rank; the leader writes them."""
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """An error, what it carries for single workers, and what caused it."""
+    found: list[BaseException] = [error]
+    found += list(getattr(error, "worker_failures", {}).values())
+    for known in list(found):
+        for attribute in ("cause", "__cause__", "_base_exc", "training_failed_error"):
+            inner = getattr(known, attribute, None)
+            if isinstance(inner, BaseException):
+                found.append(inner)
+    return found
+

@@ -1,0 +1,146 @@
+"""The comparison at the end: a table, sample answers side by side, and the same as files in the run directory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from configs import ConfigError
+from orchestration.artifacts import write_json
+from orchestration.console import Console, clock
+
+ANSWER_SHOWN = 240
+"""Characters of a sample answer that the terminal shows; the files hold all of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """One model's row. Divergences in nats a token, agreement a fraction, Rouge-L x 100."""
+
+    name: str
+    role: str
+    parameters: int
+    forward_kl: float
+    forward_kl_stderr: float
+    reverse_kl: float
+    top1_agreement: float
+    perplexity: float
+    rouge_l: float
+    tokens_per_s: float
+    answers: tuple[str, ...]
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers under their names in MLflow."""
+        names = (
+            "forward_kl", "forward_kl_stderr", "reverse_kl", "top1_agreement", "perplexity", "rouge_l", "tokens_per_s"
+        )  # fmt: skip
+        return {f"eval/test/{name}": float(getattr(self, name)) for name in names} | {
+            "eval/parameters": float(self.parameters)
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A finished experiment."""
+
+    experiment: str
+    config_digest: str
+    cache_digest: str
+    prompts: tuple[str, ...]
+    references: tuple[str, ...]
+    models: tuple[Evaluated, ...]
+    times: tuple[tuple[str, float], ...]
+    teacher_forward_tokens: int
+    rejected_rows: int
+
+
+def write_report(report: Report, run_dir: Path) -> None:
+    """Write `report.json` and `report.md`; the first marks the experiment as finished."""
+    (run_dir / "report.md").write_text(_markdown(report))
+    write_json(run_dir / "report.json", asdict(report))
+
+
+def read_report(run_dir: Path) -> Report | None:
+    """The report of a finished experiment, or None."""
+    path = run_dir / "report.json"
+    if not path.exists():
+        return None
+    try:
+        raw = json.loads(path.read_text())
+        models = tuple(Evaluated(**model | {"answers": tuple(model["answers"])}) for model in raw.pop("models"))
+        times = tuple((title, seconds) for title, seconds in raw.pop("times"))
+        listed = {name: tuple(raw.pop(name)) for name in ("prompts", "references")}
+        return Report(models=models, times=times, **listed, **raw)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}): remove it and run again; nothing else is lost") from error
+
+
+def print_report(report: Report, console: Console, *, samples: int) -> None:
+    """Show the table, `samples` answers side by side and the times."""
+    table = Table(title=f"{report.experiment}: held-out comparison ({len(report.prompts)} test prompts)")
+    for title in COLUMNS:
+        table.add_column(title, justify="left" if title == "model" else "right", no_wrap=True)
+    for model in report.models:
+        table.add_row(*_cells(model))
+    console.say(table)
+    for index in range(min(samples, len(report.prompts))):
+        console.say(_sample(report, index))
+    if report.times:
+        console.say(
+            "Times: " + ", ".join(f"{title} {clock(seconds)}" for title, seconds in report.times)
+            + f"; together {clock(sum(seconds for _, seconds in report.times))}"
+        )
+
+
+COLUMNS = ("model", "params", "KL(teacher‖·)", "KL(·‖teacher)", "top-1", "Rouge-L", "ppl", "tok/s")
+
+
+def _cells(model: Evaluated) -> tuple[str, ...]:
+    return (
+        model.name,
+        f"{model.parameters / 1e6:,.1f} M",
+        f"{model.forward_kl:.3f} ± {1.96 * model.forward_kl_stderr:.3f}",
+        f"{model.reverse_kl:.3f}",
+        f"{100 * model.top1_agreement:.1f} %",
+        f"{model.rouge_l:.1f}",
+        f"{model.perplexity:,.2f}" if model.perplexity < 1e5 else f"{model.perplexity:.1e}",
+        f"{model.tokens_per_s:,.0f}",
+    )
+
+
+def _sample(report: Report, index: int) -> Table:
+    table = Table(title=escape(_short(report.prompts[index])), title_justify="left", show_header=False, min_width=60)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold", max_width=100)
+    for model in report.models:
+        table.add_row(model.name, escape(_short(model.answers[index])))
+    return table
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= ANSWER_SHOWN else flat[: ANSWER_SHOWN - 1] + "…"
+
+
+def _markdown(report: Report) -> str:
+    lines = [
+        f"# {report.experiment}",
+        "",
+        f"Config `{report.config_digest[:12]}`, test view `{report.cache_digest[:12]}`, "
+        f"{report.teacher_forward_tokens:,} teacher forward tokens, {report.rejected_rows} rows set aside.",
+        "KL in nats a token at the teacher's answers (tail bucket, 95 % interval over sequences); the teacher's own row "
+        "is the noise floor: the live teacher against what the cache keeps of it.",
+        "",
+        "| " + " | ".join(COLUMNS) + " |",
+        "|" + "---|" * len(COLUMNS),
+        *("| " + " | ".join(_cells(model)) + " |" for model in report.models),
+    ]
+    for index, prompt in enumerate(report.prompts):
+        lines += ["", f"## {' '.join(prompt.split())}", "", f"- **teacher (cached)**: {report.references[index]}"]
+        lines += [f"- **{model.name}**: {model.answers[index]}" for model in report.models]
+    return "\n".join(lines) + "\n"
+

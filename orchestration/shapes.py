@@ -1,0 +1,68 @@
+"""Shapes of models: read from a `config.json`, or assumed from the experiment's YAML. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from configs import ModelError
+from configs.schema import InitConfig, ModelShape, ModelSource
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedShape:
+    """A model's sizes for planning; `assumed` when they come from the YAML and no file was seen."""
+
+    label: str
+    shape: ModelShape
+    assumed: bool
+
+
+def read_shape(config_json: Path) -> ModelShape:
+    """Sizes from a transformers `config.json`.
+
+    Raises:
+        ModelError: the file lacks a size that a decoder has.
+    """
+    raw = json.loads(config_json.read_text())
+    text = raw.get("text_config", raw)
+    heads = text.get("num_attention_heads")
+    try:
+        return ModelShape(
+            layers=text.get("num_hidden_layers"),
+            hidden=text.get("hidden_size"),
+            heads=heads,
+            kv_heads=text.get("num_key_value_heads") or heads,
+            mlp=text.get("intermediate_size"),
+            vocab=text.get("vocab_size"),
+            head_dim=text.get("head_dim"),
+            tied_embeddings=bool(text.get("tie_word_embeddings", raw.get("tie_word_embeddings", False))),
+            max_positions=text.get("max_position_embeddings") or 4096,
+        )
+    except ValidationError as error:
+        keys = ", ".join(str(item["loc"][0]) for item in error.errors())
+        raise ModelError(f"{config_json} does not describe a decoder: no usable {keys}") from error
+
+
+def shape_at_hand(source: ModelSource) -> PlannedShape | None:
+    """The shape that is known without fetching anything, or None."""
+    if source.random is not None:
+        return PlannedShape(source.label, source.random, assumed=False)
+    if source.path is not None and (source.path / "config.json").is_file():
+        return PlannedShape(source.label, read_shape(source.path / "config.json"), assumed=False)
+    if source.shape is not None:
+        return PlannedShape(source.label, source.shape, assumed=True)
+    return None
+
+
+def student_shape(init: InitConfig, teacher: PlannedShape) -> PlannedShape | None:
+    """The shape a student will have; None when its own model is neither at hand nor described."""
+    if init.model is not None:
+        return shape_at_hand(init.model)
+    kept = init.keep_layers if isinstance(init.keep_layers, int) else len(init.keep_layers or ())
+    return PlannedShape(
+        f"{teacher.label}, {kept} layers", teacher.shape.model_copy(update={"layers": kept}), teacher.assumed
+    )

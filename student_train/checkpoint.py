@@ -1,0 +1,206 @@
+"""Checkpoints that survive being killed at any moment.
+
+A checkpoint is a directory `step-<n>`: DeepSpeed's shards, one random state a process, `state.json` and, written last,
+`manifest.json` with the size and SHA-256 of every other file. It is made in a staging directory by all processes;
+after a barrier the leader hashes and syncs it, renames it into place and replaces the file `LATEST`. Reading takes the
+newest one whose every file still matches its manifest, so a torn or damaged one costs the time since the one before.
+
+DeepSpeed's own files are pickles. They are read only after their digests matched a manifest, and only from the run
+directory that this program wrote.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cache.failpoints import failpoint
+from configs.errors import ConfigError
+from student_train.directories import STAGING_PREFIX, commit_directory, new_staging, replace_file
+from student_train.gang import Gang
+from student_train.job import StepMetrics
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+KEPT = 2
+"""Checkpoints that stay: the newest, and one to fall back on should it be damaged later."""
+
+_MANIFEST = "manifest.json"
+_STATE = "state.json"
+_BLOCK = 2**22
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerState:
+    """Where a stage stands after `step` optimiser steps.
+
+    The next global batch is number `step`, counted over epochs. `pending` are the metrics reported since the checkpoint
+    before: they may not have reached the tracker when the process died, so they are reported again.
+    """
+
+    step: int
+    tokens: int
+    skipped: int
+    skipped_in_a_row: int
+    world_size: int
+    view_digest: str
+    stage_digest: str
+    dev_losses: tuple[tuple[int, float], ...]
+    pending: tuple[StepMetrics, ...]
+
+
+class Checkpoints:
+    """The checkpoints of one stage, below one directory. All processes of the gang make every call."""
+
+    def __init__(self, root: Path, *, gang: Gang) -> None:
+        self._root = root
+        self._gang = gang
+
+    def save(self, state: TrainerState, *, write_shards: Callable[[Path], None]) -> Path:
+        """Write a checkpoint; `write_shards` is called on every process with the directory to write into."""
+        final = self._root / f"step-{state.step:09d}"
+        name = self._gang.from_leader(str(new_staging(final)) if self._gang.leads else None)
+        assert name is not None
+        staging = Path(name)
+        write_shards(staging)
+        (staging / f"random-{self._gang.rank}.json").write_text(json.dumps(_random_state()), encoding="utf-8")
+        self._gang.barrier()
+        if self._gang.leads:
+            (staging / _STATE).write_text(_encode(state), encoding="utf-8")
+            (staging / _MANIFEST).write_text(json.dumps(_describe(staging), indent=1), encoding="utf-8")
+            failpoint("checkpoint-before-rename")
+            commit_directory(staging, final)
+            failpoint("checkpoint-before-latest")
+            replace_file(self._root / "LATEST", final.name + "\n")
+            self._drop_old()
+        self._gang.barrier()
+        return final
+
+    def newest(self) -> tuple[Path, TrainerState] | None:
+        """The newest checkpoint whose files are all as they were written, or None."""
+        found: Path | None = None
+        if self._gang.leads:
+            for path in sorted(self._root.glob("step-*"), reverse=True):
+                if (damage := damaged(path)) is None:
+                    found = path
+                    break
+                logger.warning("checkpoint %s is left out: %s", path, damage)
+        name = self._gang.from_leader(None if found is None else str(found))
+        if name is None:
+            return None
+        return Path(name), _decode((Path(name) / _STATE).read_text(encoding="utf-8"))
+
+    def restore_random(self, path: Path) -> None:
+        """Set this process's random state to what it was when `path` was written."""
+        _set_random_state(json.loads((path / f"random-{self._gang.rank}.json").read_text(encoding="utf-8")))
+
+    def clean(self) -> None:
+        """Remove what killed processes left unfinished. Only one gang at a time trains into a directory."""
+        if self._gang.leads:
+            for path in self._root.glob(f"{STAGING_PREFIX}*"):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+        self._gang.barrier()
+
+    def _drop_old(self) -> None:
+        """The newest was hashed from disk just now; of the others, only one stays."""
+        for path in sorted(self._root.glob("step-*"), reverse=True)[KEPT:]:
+            # Without its manifest a half-removed checkpoint is no checkpoint.
+            (path / _MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def check_resumable(state: TrainerState, *, path: Path, world_size: int, view_digest: str, stage_digest: str) -> None:
+    """Refuse to go on from a checkpoint of other data, another stage or another number of processes.
+
+    Raises:
+        ConfigError: naming both values and the cure.
+    """
+    cure = f"or remove {path.parent} to start the stage again"
+    if state.view_digest != view_digest:
+        raise ConfigError(
+            f"checkpoint {path.name} was trained on view {state.view_digest[:12]}, this run reads "
+            f"{view_digest[:12]}: restore the rows that changed {cure}"
+        )
+    if state.stage_digest != stage_digest:
+        raise ConfigError(
+            f"checkpoint {path.name} belongs to stage {state.stage_digest[:12]}, this is {stage_digest[:12]}: "
+            f"undo the change {cure}"
+        )
+    if state.world_size != world_size:
+        raise ConfigError(
+            f"checkpoint {path.name} was written by {state.world_size} workers, this gang has {world_size}: "
+            f"set workers: {state.world_size} {cure}"
+        )
+
+
+def damaged(path: Path) -> str | None:
+    """What is wrong with a checkpoint directory, or None when every file matches the manifest."""
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            return f"format {manifest['format']} is not {FORMAT}"
+        for name, (size, digest) in manifest["files"].items():
+            if (path / name).stat().st_size != size:
+                return f"{name} has another size than its manifest says"
+            if _sha256(path / name) != digest:
+                return f"{name} does not match its digest"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        return f"{_MANIFEST} cannot be read: {error}"
+    return None
+
+
+def _describe(folder: Path) -> dict[str, object]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    listed = {str(path.relative_to(folder)): (path.stat().st_size, _sha256(path)) for path in files}
+    return {"format": FORMAT, "files": listed}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb", buffering=_BLOCK) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _encode(state: TrainerState) -> str:
+    return json.dumps(dataclasses.asdict(state))
+
+
+def _decode(text: str) -> TrainerState:
+    fields = json.loads(text)
+    pending = tuple(StepMetrics(entry["step"], entry["values"]) for entry in fields.pop("pending"))
+    dev_losses = tuple((int(step), float(loss)) for step, loss in fields.pop("dev_losses"))
+    return TrainerState(**fields, pending=pending, dev_losses=dev_losses)
+
+
+def _random_state() -> dict[str, str | list[str]]:
+    on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": _text(torch.get_rng_state()), "gpu": [_text(state) for state in on_gpu]}
+
+
+def _set_random_state(saved: dict[str, str | list[str]]) -> None:
+    assert isinstance(saved["cpu"], str)
+    torch.set_rng_state(_tensor(saved["cpu"]))
+    if torch.cuda.is_available() and len(saved["gpu"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([_tensor(state) for state in saved["gpu"]])
+
+
+def _text(state: torch.Tensor) -> str:
+    return base64.b64encode(state.numpy().tobytes()).decode("ascii")
+
+
+def _tensor(text: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)

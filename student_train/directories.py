@@ -1,0 +1,91 @@
+"""Directories that appear whole or not at all.
+
+A model or a checkpoint is many files. It is written into a staging directory beside its final place, every file and
+directory is synced, and one rename makes it visible. A process killed at any point leaves a staging directory that no
+reader looks at.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+STAGING_PREFIX = ".staging-"
+"""Names with this prefix are unfinished work; nothing reads them."""
+
+_WEIGHT_SUFFIXES = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".gguf")
+_NOT_COPIED = ("config.json", "README.md")
+
+
+@contextmanager
+def staged_directory(final: Path) -> Iterator[Path]:
+    """Yield an empty directory that becomes `final` when the block ends without an error.
+
+    An existing `final` is replaced. On an error the staging directory is removed and `final` is left as it was.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    staging = new_staging(final)
+    try:
+        yield staging
+        commit_directory(staging, final)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def new_staging(final: Path) -> Path:
+    """An empty staging directory beside `final`, on the same file system so that a rename is atomic."""
+    staging = final.parent / f"{STAGING_PREFIX}{final.name}-{uuid.uuid4().hex[:12]}"
+    staging.mkdir(parents=True)
+    return staging
+
+
+def commit_directory(staging: Path, final: Path) -> None:
+    """Sync everything below `staging`, then rename it to `final`; an existing `final` is replaced."""
+    sync_tree(staging)
+    if final.exists():
+        old = final.parent / f"{STAGING_PREFIX}{final.name}-old-{uuid.uuid4().hex[:12]}"
+        os.rename(final, old)
+        os.rename(staging, final)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.rename(staging, final)
+    sync_path(final.parent)
+
+
+def sync_tree(root: Path) -> None:
+    """Flush every file and directory below `root` to disk, children before parents."""
+    for folder, _, files in os.walk(root, topdown=False):
+        for name in files:
+            sync_path(Path(folder, name))
+        sync_path(Path(folder))
+
+
+def sync_path(path: Path) -> None:
+    """Flush one file or directory to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write `text` to `path` so that a reader sees the old content or the new one, never a part."""
+    draft = path.with_name(f"{STAGING_PREFIX}{path.name}-{uuid.uuid4().hex[:12]}")
+    draft.write_text(text, encoding="utf-8")
+    sync_path(draft)
+    os.replace(draft, path)
+    sync_path(path.parent)
+
+
+def copy_companions(source: Path, target: Path) -> None:
+    """Copy what belongs to a model besides weights and config: tokenizer, template, generation config, licence."""
+    for path in sorted(source.iterdir()):
+        wanted = path.is_file() and path.name not in _NOT_COPIED and not path.name.startswith(".")
+        if wanted and not path.name.endswith(_WEIGHT_SUFFIXES):
+            shutil.copyfile(path, target / path.name)

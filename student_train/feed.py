@@ -1,0 +1,97 @@
+"""From a cache view to the micro-batches of this process, one optimiser step at a time.
+
+Everything here is a pure function of the view and the settings: which rows make up a step, which process takes which
+of them, how they fall into micro-batches and how many response tokens the whole step has. So the processes agree
+without talking, and a resumed run sees exactly what the undisturbed one would have seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, count, islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.batches import global_batches, rank_rows
+from cache.store import TeacherCache
+from cache.views import CacheView
+from configs.schema import StageConfig
+from student_train.batching import MicroBatch, collate, split_rows
+from student_train.gang import Gang
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class StepBatch:
+    """One optimiser step's work for this process.
+
+    `response_tokens` and `tokens` count the whole step over all processes; `batches` has the same length on each.
+    """
+
+    response_tokens: int
+    tokens: int
+    batches: tuple[MicroBatch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Reads a view for one process of a gang."""
+
+    cache: TeacherCache
+    view: CacheView
+    gang: Gang
+    micro_batch_tokens: int
+    with_targets: bool
+
+    def steps(self, batches: Sequence[Rows]) -> Iterator[StepBatch]:
+        """The work of each global batch in turn, read from the cache as it is asked for."""
+        mine = [self._share(rows, rank=self.gang.rank) for rows in batches]
+        for rows, share, records in zip(batches, mine, self.cache.iter_blocks(self.view, mine), strict=True):
+            split = self._split(share)
+            made = [collate([records[row] for row in part], with_targets=self.with_targets) for part in split]
+            rounds = max(len(self._split(self._share(rows, rank=rank))) for rank in range(self.gang.world_size))
+            # One with no rows keeps the collectives of the others company.
+            made += [collate([], with_targets=self.with_targets)] * (rounds - len(made))
+            lengths = np.asarray(self.view.lengths)[rows]
+            responses = lengths - np.asarray(self.view.prompt_len)[rows]
+            yield StepBatch(int(responses.sum()), int(lengths.sum()), tuple(made))
+
+    def _share(self, rows: Rows, *, rank: int) -> Rows:
+        return rank_rows(
+            rows, rank=rank, world_size=self.gang.world_size, lengths=np.asarray(self.view.lengths)
+        )
+
+    def _split(self, share: Rows) -> tuple[Rows, ...]:
+        # The last token of a row is not fed in.
+        return split_rows(np.asarray(self.view.lengths)[share].astype(np.int64) - 1, tokens=self.micro_batch_tokens)
+
+
+def total_steps(stage: StageConfig, *, view: CacheView) -> int:
+    """The number of optimiser steps of a stage; a fraction of an epoch is rounded up to whole batches."""
+    if stage.steps is not None:
+        return stage.steps
+    assert stage.epochs is not None
+    whole = int(stage.epochs)
+    steps = sum(len(_epoch(stage, view=view, epoch=epoch)) for epoch in range(whole))
+    rest = stage.epochs - whole
+    return steps + (math.ceil(rest * len(_epoch(stage, view=view, epoch=whole))) if rest else 0)
+
+
+def training_batches(stage: StageConfig, *, view: CacheView, first: int, steps: int) -> list[Rows]:
+    """Global batches number `first` to `steps` - 1 of a stage, counted over its epochs."""
+    endless = chain.from_iterable(_epoch(stage, view=view, epoch=epoch) for epoch in count())
+    return list(islice(endless, first, steps))
+
+
+def held_out_batches(view: CacheView, *, tokens: int) -> list[Rows]:
+    """All rows of a view in order, cut into batches of about `tokens` tokens."""
+    ends = np.cumsum(np.asarray(view.lengths), dtype=np.int64)
+    return [rows for rows in np.split(np.arange(len(view)), np.flatnonzero(np.diff(ends // tokens)) + 1) if len(rows)]
+
+
+def _epoch(stage: StageConfig, *, view: CacheView, epoch: int) -> tuple[Rows, ...]:
+    return global_batches(view, seed=stage.seed, epoch=epoch, tokens_per_batch=stage.tokens_per_step)

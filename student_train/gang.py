@@ -1,0 +1,93 @@
+"""The processes that train one student together.
+
+They are started by somebody else (Ray Train, or a test), with the usual variables in the environment: RANK,
+WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT. A process without them is a gang of one.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from configs.errors import ConfigError
+
+Accelerator = Literal["auto", "cpu", "gpu"]
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+"""A gang that lost a member fails after this long instead of hanging for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gang:
+    """This process's place among its peers."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes what is written once."""
+        return self.rank == 0
+
+    def total(self, values: Tensor) -> Tensor:
+        """The elementwise sum over all processes, the same on each."""
+        summed = values.detach().clone().to(self.device)
+        dist.all_reduce(summed)
+        return summed
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        # A sum and not `dist.barrier`, which guesses a device under NCCL.
+        self.total(torch.zeros(1))
+
+    def from_leader(self, text: str | None) -> str | None:
+        """The leader's text, on every process."""
+        box = [text]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+
+def join_gang(accelerator: Accelerator) -> Gang:
+    """Join the process group, making one if nobody has, and pick this process's device.
+
+    Sets the environment that DeepSpeed reads while it is imported, so call it before.
+
+    Raises:
+        ConfigError: accelerator=gpu without a GPU.
+    """
+    device = _device(accelerator)
+    single = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    if "RANK" not in os.environ and not dist.is_initialized():
+        os.environ.update(single | {"MASTER_PORT": str(_free_port())})
+    # The CPU accelerator counts its devices by this name, which launchers other than MPI do not set.
+    os.environ.setdefault("LOCAL_SIZE", os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
+    os.environ.setdefault("DS_ACCELERATOR", "cpu" if device.type == "cpu" else "cuda")
+    if not dist.is_initialized():
+        backend = "gloo" if device.type == "cpu" else "nccl"
+        dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
+    return Gang(dist.get_rank(), dist.get_world_size(), device)
+
+
+def _device(accelerator: Accelerator) -> torch.device:
+    available = torch.cuda.is_available()
+    if accelerator == "gpu" and not available:
+        raise ConfigError("accelerator=gpu but this machine has no GPU that torch can use: set accelerator: cpu")
+    if accelerator == "cpu" or not available:
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,64 @@
+"""What goes into the training of one stage, and what comes out. All of it pickles: it travels to the gang's processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.identity import TeacherIdentity
+from configs.schema import StageConfig, TrainingSettings
+from student_train.gang import Accelerator
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJob:
+    """One stage of one student.
+
+    `model_dir` is where it starts, `output_dir` where the trained model appears (whole, or not at all), `work_dir`
+    holds the checkpoints. `vocab` is the number of tokens that exist (the tokenizer's length); what the embedding has
+    beyond is padding. `teacher` and `licence` go into the model card.
+    """
+
+    stage: StageConfig
+    settings: TrainingSettings
+    model_dir: Path
+    cache_root: Path
+    identity: TeacherIdentity
+    train_view: Path
+    dev_view: Path | None
+    work_dir: Path
+    output_dir: Path
+    vocab: int
+    accelerator: Accelerator = "auto"
+    teacher: str = "unnamed"
+    licence: str | None = None
+
+    def stage_digest(self) -> str:
+        """SHA-256 (hex) of what decides the course of the training apart from the data and the starting weights."""
+        text = json.dumps({"stage": self.stage.model_dump(mode="json"), "vocab": self.vocab}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class StepMetrics:
+    """Metrics after `step` optimiser steps, by their tracking names. Log-probabilities and losses are in nats a token."""
+
+    step: int
+    values: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """How a stage ended. `finished` is False when it was stopped; then there is a checkpoint and no model yet.
+
+    `dev_losses` are (step, held-out loss in nats a response token); empty without a dev view.
+    """
+
+    finished: bool
+    output_dir: Path
+    steps: int
+    tokens: int
+    skipped: int
+    dev_losses: tuple[tuple[int, float], ...]

@@ -1,0 +1,108 @@
+"""A student as the training engine sees it: decoder and loss in one module.
+
+The decoder gives hidden states; only those that predict a response token reach the head. The head is a module of its
+own that holds the weight and returns the loss: under ZeRO-3 a weight is whole only inside the forward pass of the
+module that holds it, and the fused loss needs it exactly there (its backward pass needs it no more).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from configs.errors import ModelError
+from configs.schema import StageConfig
+from student_train.batching import MicroBatch
+from student_train.objectives import objective
+
+TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""The dtypes of a config by name."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoder:
+    """A causal language model taken apart: `body` gives hidden states, `head` [V, H] turns them into logits."""
+
+    model: Any
+    body: nn.Module
+    head: nn.Parameter
+    softcap: float | None
+
+    @property
+    def vocab(self) -> int:
+        """V, the rows of the head, padding of the embedding included."""
+        return int(self.head.shape[0])
+
+    def hidden(self, batch: MicroBatch) -> Float[Tensor, "N H"]:
+        """The hidden states that predict the batch's response tokens."""
+        return hidden_states(self.body, batch)
+
+
+def load_decoder(model_dir: Path, *, dtype: torch.dtype) -> Decoder:
+    """Load a plain transformers directory, from safetensors and without remote code.
+
+    Raises:
+        ModelError: not loadable, or its head does more than a matrix product and a tanh bound.
+    """
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            model_dir, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{model_dir} cannot be loaded as a causal language model: {error}") from error
+    return take_apart(model)
+
+
+def take_apart(model: Any) -> Decoder:  # noqa: ANN401 - transformers gives untyped models
+    """The parts of a loaded model.
+
+    Raises:
+        ModelError: its head does more than a matrix product and a tanh bound, so the fused loss would be wrong.
+    """
+    head = model.get_output_embeddings()
+    config = model.config
+    scaled = [name for name in ("logit_scale", "logits_scaling") if getattr(config, name, None) not in (None, 1.0)]
+    if not isinstance(head, nn.Linear) or head.bias is not None or scaled:
+        raise ModelError(f"{config.model_type}: only heads that are one matrix without bias or scale are supported")
+    return Decoder(model, model.get_decoder(), head.weight, getattr(config, "final_logit_softcapping", None))
+
+
+def hidden_states(body: nn.Module, batch: MicroBatch) -> Float[Tensor, "N H"]:
+    """Run the decoder over the padded rows and pick the states that predict a response token."""
+    states = body(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+    return states.flatten(0, 1).index_select(0, batch.positions)
+
+
+class LossHead(nn.Module):
+    """The output matrix with the stage's objective behind it."""
+
+    def __init__(self, weight: nn.Parameter, *, stage: StageConfig, vocab: int, softcap: float | None) -> None:
+        super().__init__()
+        self.weight = weight
+        self._stage, self._vocab, self._softcap = stage, vocab, softcap
+        self._objective = objective(stage.objective)
+
+    def forward(self, hidden: Float[Tensor, "N H"], batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Summed loss and metric sums (named by `student_train.fused.METRICS`) of the batch."""
+        sums = self._objective(hidden, self.weight, batch, self._stage, self._vocab, self._softcap)
+        return sums.loss, sums.metrics
+
+
+class StudentModule(nn.Module):
+    """Decoder and loss as one module, which is what DeepSpeed wraps."""
+
+    def __init__(self, decoder: Decoder, *, stage: StageConfig, vocab: int) -> None:
+        super().__init__()
+        self.body = decoder.body
+        self.head = LossHead(decoder.head, stage=stage, vocab=vocab, softcap=decoder.softcap)
+
+    def forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Summed loss and metric sums of the batch. An empty batch gives zero and zero gradients everywhere."""
+        loss, metrics = self.head(hidden_states(self.body, batch), batch)
+        return loss, metrics

@@ -1,0 +1,78 @@
+"""What a student learns, by name.
+
+Each objective is a pure function from hidden states at the response positions, the head and a micro-batch to summed
+losses. `sft` learns gold answers and `seqkd` the teacher's; both are cross-entropy and differ in where the sequences
+come from. `kd` learns the teacher's distribution at each position of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MappingProxyType
+
+from jaxtyping import Float
+from torch import Tensor
+
+from configs.errors import ConfigError
+from configs.schema import StageConfig
+from student_train.batching import MicroBatch
+from student_train.fused import LossSums, fused_cross_entropy, fused_divergence
+
+Objective = Callable[[Tensor, Tensor, MicroBatch, StageConfig, int, float | None], LossSums]
+
+
+def answer_loss(
+    hidden: Float[Tensor, "N H"],
+    head: Float[Tensor, "W H"],
+    batch: MicroBatch,
+    stage: StageConfig,
+    vocab: int,
+    softcap: float | None,
+) -> LossSums:
+    """Cross-entropy on the response tokens."""
+    return fused_cross_entropy(hidden, head, labels=batch.labels, vocab=vocab, softcap=softcap)
+
+
+def teacher_loss(
+    hidden: Float[Tensor, "N H"],
+    head: Float[Tensor, "W H"],
+    batch: MicroBatch,
+    stage: StageConfig,
+    vocab: int,
+    softcap: float | None,
+) -> LossSums:
+    """The stage's divergence from the teacher + `ce_weight` x cross-entropy on the response tokens."""
+    assert batch.targets is not None
+    return fused_divergence(
+        stage.divergence,
+        hidden,
+        head,
+        batch.targets,
+        labels=batch.labels,
+        vocab=vocab,
+        tail=stage.tail,
+        ce_weight=stage.ce_weight,
+        softcap=softcap,
+    )
+
+
+OBJECTIVES: MappingProxyType[str, Objective] = MappingProxyType(
+    {"sft": answer_loss, "seqkd": answer_loss, "kd": teacher_loss}
+)
+"""Every objective by the name it has in a config."""
+
+
+def objective(name: str) -> Objective:
+    """The function of an objective.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    if name not in OBJECTIVES:
+        raise ConfigError(f"objective={name} is unknown: choose one of {', '.join(OBJECTIVES)}")
+    return OBJECTIVES[name]
+
+
+def needs_targets(name: str) -> bool:
+    """Whether an objective reads the teacher's log-probabilities, not its text alone."""
+    return objective(name) is teacher_loss

@@ -1,0 +1,92 @@
+"""What an engine can be asked: the limits of a request, and its sampling settings in the engine's words."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from cache.records import GenerateRequest, ScoreRequest
+
+SMALLEST_TEMPERATURE = 0.01
+"""vLLM silently raises smaller positive temperatures to this one."""
+
+
+class SamplingArguments(TypedDict):
+    """Keyword arguments of `vllm.SamplingParams` that follow from a request alone."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    presence_penalty: float
+    frequency_penalty: float
+    repetition_penalty: float
+    seed: int | None
+    max_tokens: int
+    stop_token_ids: list[int]
+
+
+def sampling_arguments(request: GenerateRequest, *, seed: int) -> SamplingArguments:
+    """The sampling settings of `request`.
+
+    Args:
+        seed: The engine's seed for this request; greedy requests get none, because a seeded request is sampled
+            apart from its batch.
+    """
+    greedy = request.temperature == 0
+    return {
+        "temperature": request.temperature,
+        "top_p": 1.0 if greedy else request.top_p,
+        "top_k": 0 if greedy else request.top_k,
+        "min_p": 0.0 if greedy else request.min_p,
+        "presence_penalty": request.presence_penalty,
+        "frequency_penalty": request.frequency_penalty,
+        "repetition_penalty": request.repetition_penalty,
+        "seed": None if greedy else seed,
+        "max_tokens": request.max_new_tokens,
+        "stop_token_ids": list(request.stop_ids),
+    }
+
+
+def refusal(request: GenerateRequest | ScoreRequest, *, vocab: int, max_model_len: int) -> str | None:
+    """Why an engine cannot answer `request`, in one line, or None.
+
+    Args:
+        vocab: V, the number of token ids the tokenizer knows.
+        max_model_len: Tokens of the longest sequence, prompt and answer together.
+    """
+    if isinstance(request, ScoreRequest):
+        return _score_refusal(request, max_model_len=max_model_len) or _unknown_id(request.token_ids, vocab=vocab)
+    return _generate_refusal(request, max_model_len=max_model_len) or _unknown_id(request.prompt_ids, vocab=vocab)
+
+
+def _score_refusal(request: ScoreRequest, *, max_model_len: int) -> str | None:
+    length = len(request.token_ids)
+    if not 0 < request.prompt_len < length:
+        return f"prompt_len={request.prompt_len} leaves no prompt or no response of a sequence of {length} tokens"
+    if length + 1 > max_model_len:
+        return f"a sequence of {length} tokens needs max_model_len >= {length + 1}, which is {max_model_len}"
+    return None
+
+
+def _generate_refusal(request: GenerateRequest, *, max_model_len: int) -> str | None:
+    prompt, answer = len(request.prompt_ids), request.max_new_tokens
+    if prompt == 0:
+        return "the prompt is empty"
+    if answer < 1:
+        return f"max_new_tokens={answer} must be at least 1"
+    if prompt + answer > max_model_len:
+        return f"{prompt} prompt tokens and max_new_tokens={answer} exceed max_model_len={max_model_len}"
+    if request.temperature != 0 and request.temperature < SMALLEST_TEMPERATURE:
+        return f"temperature={request.temperature} must be 0 or at least {SMALLEST_TEMPERATURE}"
+    if not 0 < request.top_p <= 1:
+        return f"top_p={request.top_p} must lie in (0, 1]"
+    if not 0 <= request.min_p <= 1:
+        return f"min_p={request.min_p} must lie in [0, 1]"
+    return None
+
+
+def _unknown_id(token_ids: tuple[int, ...], *, vocab: int) -> str | None:
+    if min(token_ids) < 0 or max(token_ids) >= vocab:
+        strange = next(token for token in token_ids if not 0 <= token < vocab)
+        return f"token id {strange} is outside the vocabulary of {vocab}"
+    return None

@@ -1,0 +1,24 @@
+"""What holds for every test: one thread, no telemetry, checked array shapes, reproducible property tests.
+
+All of it has to happen before torch, the heavy parts and our own packages are imported, so it stands at the top level.
+"""
+
+from __future__ import annotations
+
+import os
+
+from configs.logs import quiet_environment
+
+os.environ.update(quiet_environment())
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+# From here on every array that enters or leaves a function of these packages is checked against its signature.
+install_import_hook(["cache", "student_train", "evaluation"], "beartype.beartype")
+
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("explore", derandomize=False, deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))

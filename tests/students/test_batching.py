@@ -1,0 +1,132 @@
+"""Micro-batches against a naive reading of the records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from student_builders import PADDED, VOCAB, record, records, tiny_llama
+
+from cache.records import TeacherRecord
+from configs.errors import DataError
+from configs.schema import StageConfig
+from student_train.batching import collate, split_rows
+from student_train.divergences import divergence
+from student_train.model import Decoder, StudentModule, load_decoder
+from student_train.targets import SparseTargets
+
+KD = StageConfig(objective="kd", steps=1, dtype="float32", ce_weight=0.25)
+SEQKD = StageConfig(objective="seqkd", steps=1, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Decoder:
+    return load_decoder(tiny_llama(tmp_path_factory.mktemp("student") / "model"), dtype=torch.float32)
+
+
+def naive_loss(decoder: Decoder, rows: list[TeacherRecord], *, stage: StageConfig) -> torch.Tensor:
+    """One row at a time, the whole sequence, the plain head, and a loop over response tokens."""
+    total = torch.zeros(())
+    for row in rows:
+        logits = decoder.model(input_ids=torch.from_numpy(row.token_ids).long()[None]).logits[0, :, :VOCAB]
+        for i in range(row.response_len):
+            predicting = logits[row.prompt_len + i - 1][None]
+            answer = torch.tensor([int(row.token_ids[row.prompt_len + i])])
+            ce = torch.nn.functional.cross_entropy(predicting, answer)
+            if stage.objective == "seqkd":
+                total = total + ce
+                continue
+            assert row.topk_ids is not None and row.topk_logprobs is not None and row.tail_logmass is not None
+            targets = SparseTargets(
+                torch.from_numpy(row.topk_ids[i : i + 1]).long(),
+                torch.from_numpy(row.topk_logprobs[i : i + 1]),
+                torch.from_numpy(row.tail_logmass[i : i + 1]),
+            )
+            total = total + divergence(stage.divergence, predicting, targets)[0] + stage.ce_weight * ce
+    return total
+
+
+def batched_loss(decoder: Decoder, rows: list[TeacherRecord], *, stage: StageConfig, tokens: int) -> torch.Tensor:
+    module = StudentModule(decoder, stage=stage, vocab=VOCAB)
+    lengths = np.array([len(row.token_ids) - 1 for row in rows], dtype=np.int64)
+    total = torch.zeros(())
+    for part in split_rows(lengths, tokens=tokens):
+        loss, _ = module(collate([rows[at] for at in part], with_targets=stage.objective == "kd"))
+        total = total + loss
+    return total
+
+
+def gradient(decoder: Decoder, loss: torch.Tensor) -> torch.Tensor:
+    decoder.model.zero_grad()
+    loss.backward()
+    return torch.cat([parameter.grad.flatten() for parameter in decoder.model.parameters()])
+
+
+@pytest.mark.parametrize("stage", [KD, SEQKD], ids=["kd", "seqkd"])
+@pytest.mark.parametrize("tokens", [1, 40, 10_000])
+def test_loss_and_gradient_equal_the_naive_reading(decoder: Decoder, stage: StageConfig, tokens: int) -> None:
+    rows = records(7)
+    expected = naive_loss(decoder, rows, stage=stage)
+    loss = batched_loss(decoder, rows, stage=stage, tokens=tokens)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-4)
+    ours, theirs = gradient(decoder, loss), gradient(decoder, expected)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_the_shift_is_by_one() -> None:
+    row = record(5, prompt=3, response=4)
+    batch = collate([record(6, prompt=9, response=4), row], with_targets=True)
+    width = batch.input_ids.shape[1]
+    assert width == 12
+    assert batch.positions[4:].tolist() == [width + 2, width + 3, width + 4, width + 5]
+    flat = batch.input_ids.flatten()
+    assert flat[batch.positions[4:]].tolist() == row.token_ids[2:6].tolist()
+    assert batch.labels[4:].tolist() == row.token_ids[3:7].tolist()
+    assert batch.targets is not None and row.topk_ids is not None
+    assert batch.targets.ids[4:].tolist() == row.topk_ids.tolist()
+
+
+def test_an_empty_batch_runs_the_whole_model_with_zero_gradients(decoder: Decoder) -> None:
+    module = StudentModule(decoder, stage=KD, vocab=VOCAB)
+    loss, metrics = module(collate([], with_targets=True))
+    assert float(loss.detach()) == 0.0
+    assert float(metrics.abs().max()) == 0.0
+    assert all(parameter.requires_grad for parameter in module.parameters())
+    assert float(gradient(decoder, loss).abs().max()) == 0.0
+
+
+def test_padding_of_the_embedding_is_masked(decoder: Decoder) -> None:
+    assert decoder.vocab == PADDED > VOCAB
+    rows = records(3)
+    loss = batched_loss(decoder, rows, stage=SEQKD, tokens=1000)
+    with torch.no_grad():
+        decoder.head[VOCAB:] += 50.0
+    try:
+        assert float(batched_loss(decoder, rows, stage=SEQKD, tokens=1000).detach()) == float(loss.detach())
+    finally:
+        with torch.no_grad():
+            decoder.head[VOCAB:] -= 50.0
+
+
+def test_text_without_logprobs_is_refused_for_kd() -> None:
+    with pytest.raises(DataError, match="holds text alone"):
+        collate([record(1, text_only=True)], with_targets=True)
+    assert collate([record(1, text_only=True)], with_targets=False).targets is None
+
+
+def test_different_k_in_one_batch_is_refused() -> None:
+    with pytest.raises(DataError, match=r"keep \[4, 8\] tokens a position"):
+        collate([record(1, k=4), record(2, k=8)], with_targets=True)
+
+
+@given(lengths=st.lists(st.integers(0, 300), max_size=60), tokens=st.integers(1, 600))
+def test_split_rows_uses_every_row_once_within_the_budget(lengths: list[int], tokens: int) -> None:
+    array = np.array(lengths, dtype=np.int64)
+    parts = split_rows(array, tokens=tokens)
+    assert sorted(np.concatenate([np.empty(0, np.int64), *parts]).tolist()) == list(range(len(lengths)))
+    for part in parts:
+        assert len(part) == 1 or len(part) * int(array[part].max()) <= tokens
