@@ -15,7 +15,7 @@ one: a quantised distribution stays a distribution.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float32, Int32
@@ -30,7 +30,17 @@ STEPS_PER_NAT = 16
 LARGEST_STEP = 255
 SMALLEST_F16 = float(np.finfo(np.float16).min)
 
-Columns = Mapping[str, NDArray[np.generic]]
+Columns = Mapping[str, NDArray[Any]]
+
+
+def check_encoding(encoding: str) -> None:
+    """Refuse an encoding that does not exist.
+
+    Raises:
+        RecordError: naming those that do.
+    """
+    if encoding not in ENCODINGS:
+        raise RecordError(f"encoding={encoding} is unknown: choose one of {', '.join(ENCODINGS)}")
 
 
 def resolve_encoding(encoding: str, *, k: int, vocab: int) -> Encoding:
@@ -39,8 +49,7 @@ def resolve_encoding(encoding: str, *, k: int, vocab: int) -> Encoding:
     Raises:
         RecordError: for an unknown encoding, for k outside 1..vocab, and for `full` with k < vocab.
     """
-    if encoding not in ENCODINGS:
-        raise RecordError(f"encoding={encoding} is unknown: choose one of {', '.join(ENCODINGS)}")
+    check_encoding(encoding)
     if not 1 <= k <= vocab:
         raise RecordError(f"k={k} must lie in 1..vocab={vocab}")
     if encoding == "full" and k < vocab:

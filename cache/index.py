@@ -56,16 +56,21 @@ GENERATION_ROW = np.dtype(
     [("key", KEY), ("sequence", KEY), ("reach", "<u4"), ("response_len", "<i8"), ("finish", "u1"), ("segment", "<i4")]
 )
 
-Table = NDArray[np.void]
+Table = NDArray[Any]
+"""Structured rows. (The checkers compare an exact dtype, which has no static name here.)"""
+
+Keys = NDArray[Any]
+"""Fixed-length byte strings."""
+
 Found = NDArray[np.int64]
 
 
-def key_array(keys: Sequence[bytes]) -> NDArray[np.bytes_]:
+def key_array(keys: Sequence[bytes]) -> Keys:
     """Keys as an array that sorts and compares like the bytes themselves (all have the same length)."""
     return np.frombuffer(b"".join(keys), dtype=KEY)
 
 
-def key_bytes(keys: NDArray[np.bytes_]) -> list[bytes]:
+def key_bytes(keys: Keys) -> list[bytes]:
     """The way back; `tolist` alone would drop trailing zero bytes."""
     return [key.ljust(KEY_BYTES, b"\0") for key in keys.tolist()]
 
@@ -75,9 +80,7 @@ def reach(finish: NDArray[Any], response_len: NDArray[Any]) -> NDArray[np.uint32
     return np.where(finish == FINISHES.index("stop"), ENDLESS, response_len).astype(np.uint32)
 
 
-def pack_keys(
-    keys: NDArray[np.bytes_], entries: NDArray[np.void], generations: NDArray[np.void]
-) -> bytes:
+def pack_keys(keys: Keys, entries: Table, generations: Table) -> bytes:
     """The key object: R sorted keys, their R entries in the same order, G generations sorted by key."""
     order = np.argsort(keys, kind="stable")
     ordered = generations[np.argsort(generations["key"], kind="stable")]
@@ -115,8 +118,8 @@ class KeyIndex:
 
     sequences: Table = field(default_factory=lambda: np.empty(0, dtype=SEQUENCE_ROW))
     generations: Table = field(default_factory=lambda: np.empty(0, dtype=GENERATION_ROW))
-    _sequence_keys: NDArray[np.bytes_] = field(default_factory=lambda: np.empty(0, dtype=KEY))
-    _reach_keys: NDArray[np.bytes_] = field(default_factory=lambda: np.empty(0, dtype=f"S{KEY_BYTES + 4}"))
+    _sequence_keys: Keys = field(default_factory=lambda: np.empty(0, dtype=KEY))
+    _reach_keys: Keys = field(default_factory=lambda: np.empty(0, dtype=f"S{KEY_BYTES + 4}"))
 
     def extend(self, tables: Sequence[tuple[Table, Table]], *, age: NDArray[np.int64]) -> None:
         """Take in the tables of further segments; `age[segment]` ranks all segments, the oldest 0."""
@@ -125,24 +128,24 @@ class KeyIndex:
         self._sequence_keys = np.ascontiguousarray(self.sequences["key"])
         self._reach_keys = _with_limit(self.generations["key"], self.generations["reach"])
 
-    def find_sequences(self, keys: NDArray[np.bytes_]) -> Found:
+    def find_sequences(self, keys: Keys) -> Found:
         """Position in `sequences` of each key, -1 where there is none."""
-        return _exact(self._sequence_keys, keys, wanted=keys, at=np.searchsorted(self._sequence_keys, keys))
+        return _exact(self._sequence_keys, keys, at=np.searchsorted(self._sequence_keys, keys))
 
-    def find_generations(self, keys: NDArray[np.bytes_], *, limits: NDArray[np.int64]) -> Found:
+    def find_generations(self, keys: Keys, *, limits: NDArray[np.int64]) -> Found:
         """Position in `generations` of the oldest row that serves each limit on new tokens, -1 where none does."""
         at = np.searchsorted(self._reach_keys, _with_limit(keys, limits))
-        return _exact(self.generations["key"], keys, wanted=keys, at=at)
+        return _exact(self.generations["key"], keys, at=at)
 
 
-def _exact(table: NDArray[Any], keys: NDArray[Any], *, wanted: NDArray[Any], at: NDArray[np.int64]) -> Found:
+def _exact(table: NDArray[Any], keys: NDArray[Any], *, at: NDArray[np.int64]) -> Found:
     if not len(table) or not len(keys):
         return np.full(len(keys), -1, dtype=np.int64)
     inside = np.minimum(at, len(table) - 1)
-    return np.where((at < len(table)) & (table[inside] == wanted), at, -1).astype(np.int64)
+    return np.where((at < len(table)) & (table[inside] == keys), at, -1).astype(np.int64)
 
 
-def _with_limit(keys: NDArray[Any], limits: NDArray[Any]) -> NDArray[np.bytes_]:
+def _with_limit(keys: NDArray[Any], limits: NDArray[Any]) -> Keys:
     """Key and big-endian limit in one string, so that one bisection finds the first far enough row of a key."""
     joined = np.empty((len(keys), KEY_BYTES + 4), dtype=np.uint8)
     joined[:, :KEY_BYTES] = np.ascontiguousarray(keys).view(np.uint8).reshape(-1, KEY_BYTES)
@@ -174,7 +177,8 @@ def _fullest(table: Table, *, age: NDArray[np.int64]) -> Table:
     keep = sizes[group] == 1
     keep[winners] = True
     ordered["finish"][winners] = finish
-    return ordered[keep]
+    kept: Table = ordered[keep]
+    return kept
 
 
 def _staircase(table: Table, *, age: NDArray[np.int64]) -> Table:
@@ -190,4 +194,5 @@ def _staircase(table: Table, *, age: NDArray[np.int64]) -> Table:
     keep[0] = True
     # Group 0 of reach r and group 1 of reach r differ in the upper half, so a new group always stands higher.
     keep[1:] = height[1:] > highest[:-1]
-    return ordered[keep]
+    kept: Table = ordered[keep]
+    return kept

@@ -24,9 +24,7 @@ KEY_BYTES = 32
 """Length of both kinds of key: SHA-256."""
 
 
-def sequence_key(
-    identity_digest: str, token_ids: NDArray[np.integer] | Sequence[int], prompt_len: int
-) -> SequenceKey:
+def sequence_key(identity_digest: str, token_ids: NDArray[np.integer] | Sequence[int], prompt_len: int) -> SequenceKey:
     """The name of a sequence of `token_ids` [T] whose first `prompt_len` tokens are the prompt.
 
     Raises:

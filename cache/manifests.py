@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from cache.encoding import ENCODINGS
 from configs.errors import CacheError
@@ -44,7 +44,7 @@ class ObjectInfo:
     sha256: str
 
     @classmethod
-    def of(cls, data: bytes) -> Self:
+    def of(cls, data: bytes) -> ObjectInfo:
         """Describe these bytes."""
         return cls(len(data), hashlib.sha256(data).hexdigest())
 
@@ -82,11 +82,11 @@ class Manifest:
         return self.created_ns, self.uuid
 
     @property
-    def bytes(self) -> int:
-        """Size on disk, the manifest itself aside."""
+    def disk_bytes(self) -> int:
+        """Size of all objects, the manifest itself aside."""
         return self.keys.size + sum(info.size for info in self.objects.values())
 
-    def to_bytes(self) -> bytes:
+    def to_json(self) -> bytes:
         """The manifest as it stands on disk."""
         body = _canonical_json(asdict(self))
         digest = hashlib.sha256(body.encode()).hexdigest()

@@ -99,16 +99,19 @@ def tail_logmass(topk_logprobs: Float[np.ndarray, "S K"], *, vocab: int) -> Floa
     if topk_logprobs.shape[1] >= vocab:
         return np.full(topk_logprobs.shape[0], -np.inf, dtype=np.float32)
     mass = np.exp(topk_logprobs.astype(np.float64)).sum(axis=1)
-    return np.log(np.maximum(1.0 - mass, TAIL_FLOOR)).astype(np.float32)
+    tail: Float32[np.ndarray, " S"] = np.log(np.maximum(1.0 - mass, TAIL_FLOOR)).astype(np.float32)
+    return tail
 
 
-def validate_record(record: TeacherRecord) -> None:
+def validate_record(record: TeacherRecord, *, vocab: int | None = None) -> None:
     """Refuse a record that breaks the rules of the module's docstring.
+
+    With `vocab` given, also top-k ids outside it, k above it, and a tail that does not fit it (-inf means K = V).
 
     Raises:
         RecordError: naming the key and the rule.
     """
-    reason = _broken_rule(record)
+    reason = _broken_rule(record) or (None if vocab is None else _broken_vocabulary(record, vocab=vocab))
     if reason is not None:
         raise RecordError(f"record {record.key.hex()[:12]} refused: {reason}")
 
@@ -147,7 +150,24 @@ def _broken_row(record: TeacherRecord) -> str | None:
         return "top-k probabilities sum to more than 1"
     if int(ids.min()) < 0:
         return "negative top-k id"
+    if int(record.target_ranks.min()) < 1:
+        return "target rank below 1"
     ordered = np.sort(ids, axis=1)
     if (ordered[:, 1:] == ordered[:, :-1]).any():
         return "duplicate ids in one top-k row"
+    return None
+
+
+def _broken_vocabulary(record: TeacherRecord, *, vocab: int) -> str | None:
+    ids, tail = record.topk_ids, record.tail_logmass
+    if ids is None or tail is None:
+        return None
+    if record.k > vocab:
+        return f"k={record.k} exceeds the vocabulary of {vocab}"
+    if ids.size and int(ids.max()) >= vocab:
+        return f"top-k id {int(ids.max())} outside the vocabulary of {vocab}"
+    if record.k < vocab and np.isneginf(tail).any():
+        return f"tail_logmass=-inf although k={record.k} is less than the vocabulary of {vocab}"
+    if record.k == vocab and not np.isneginf(tail).all():
+        return f"tail_logmass is finite although k equals the vocabulary of {vocab}"
     return None

@@ -19,7 +19,7 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-from numcodecs import blosc
+from numcodecs import blosc  # type: ignore[import-untyped]  # ships no types
 from numpy.typing import NDArray
 
 from cache.manifests import DamagedObject, ObjectInfo

@@ -61,7 +61,9 @@ def load_config(path: Path, *, overrides: Sequence[str] = ()) -> DistillConfig:
 def dump_config(config: DistillConfig) -> str:
     """The resolved configuration as YAML, defaults included and unset options left out; `load_config` reads it back."""
     resolved = config.model_dump(mode="json", exclude_none=True)
-    return yaml.dump(resolved, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    # PyYAML writes these line breaks of Unicode as they are and reads them back as spaces; escaped they survive.
+    readable = not any(mark in config.model_dump_json() for mark in "\x85\u2028\u2029")
+    return yaml.dump(resolved, Dumper=_Dumper, sort_keys=False, allow_unicode=readable, width=120)
 
 
 def resolve_data_path(path: Path, *, config_dir: Path) -> Path:

@@ -4,21 +4,23 @@ What changes the numbers (teacher, data, generation, students, evaluation) stand
 and place (`runtime`, `budgets`): the digest of an experiment covers the first group alone, so moving to another
 machine or another number of engines continues the same run.
 
-Every model is frozen and refuses unknown keys. Contradictions inside one block are refused here, with both values
-and the cure; what needs files or hardware is checked in `orchestration`.
+Every model is frozen and refuses unknown keys. Contradictions inside a block and between blocks are refused here, with
+both values and the cure; what needs files or hardware is checked in `orchestration`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from configs.models import Block, ModelSource, NonNegative, Positive
+from configs.models import Block, NonNegative, Positive
 from configs.models import ModelShape as ModelShape
+from configs.models import ModelSource as ModelSource
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -50,6 +52,13 @@ class SplitConfig(Block):
         if (self.path is None) == (self.hub is None):
             raise ValueError(f"name exactly one of path and hub; got path={self.path}, hub={self.hub}")
         return self
+
+    @property
+    def assumed_rows(self) -> int | None:
+        """Rows as far as they are known without looking at the data: `limit`, or the length of a slice."""
+        sliced = re.fullmatch(r"\w+\[(\d*):(\d+)\]", self.split or "")
+        rows = int(sliced[2]) - int(sliced[1] or 0) if sliced else None
+        return min((n for n in (rows, self.limit) if n is not None), default=None)
 
 
 class DataConfig(Block):
@@ -225,17 +234,23 @@ class DistillConfig(Block):
                 f"students.{gold[0]} has source=gold but data.response_field and data.messages_field are not set: "
                 "name the field with the answers, or set source: teacher"
             )
-        new = {"generation": self.generation.max_new_tokens}
-        new["evaluation"] = self.evaluation.max_new_tokens or new["generation"]
-        for role, block in (("teacher_engine", "generation"), ("student_engine", "evaluation")):
-            limit = getattr(self.runtime, role).max_model_len
-            # One more than the sequence: an engine refuses to score a sequence as long as its limit.
-            if (needed := self.data.max_prompt_tokens + new[block] + 1) > limit:
-                raise ValueError(
-                    f"data.max_prompt_tokens={self.data.max_prompt_tokens} + {block}.max_new_tokens={new[block]} + 1 "
-                    f"exceed runtime.{role}.max_model_len={limit}: raise it to {needed} or lower the others"
-                )
+        teacher, students = self.generation.max_new_tokens, self.evaluation.max_new_tokens or 0
+        # Student engines also score what the teacher wrote, so the longer of the two counts there.
+        longest = (
+            f"evaluation.max_new_tokens={students}" if students > teacher else f"generation.max_new_tokens={teacher}"
+        )
+        self._fits(self.runtime.teacher_engine, "teacher_engine", f"generation.max_new_tokens={teacher}", teacher)
+        self._fits(self.runtime.student_engine, "student_engine", longest, max(teacher, students))
         return self
+
+    def _fits(self, engine: EngineSettings, name: str, block: str, new_tokens: int) -> None:
+        # One more than the sequence: an engine refuses to score a sequence as long as its limit.
+        needed = self.data.max_prompt_tokens + new_tokens + 1
+        if needed > engine.max_model_len:
+            raise ValueError(
+                f"data.max_prompt_tokens={self.data.max_prompt_tokens} + {block}.max_new_tokens={new_tokens} + 1 "
+                f"exceed runtime.{name}.max_model_len={engine.max_model_len}: raise it to {needed} or lower the others"
+            )
 
     def digest(self) -> str:
         """SHA-256 (hex) of everything that changes the numbers; `runtime` and `budgets` are left out."""

@@ -53,7 +53,10 @@ def held_out_metrics(sequences: Iterable[TokenBeliefs]) -> HeldOutMetrics:
     """
     forward, reverse, agree, nll, counts = [], [], [], [], []
     for beliefs in sequences:
-        p, q = _buckets(beliefs.teacher_topk, beliefs.teacher_tail), _buckets(beliefs.student_topk, beliefs.student_tail)
+        p, q = (
+            _buckets(beliefs.teacher_topk, beliefs.teacher_tail),
+            _buckets(beliefs.student_topk, beliefs.student_tail),
+        )
         forward.append(_kl(p, q).sum())
         reverse.append(_kl(q, p).sum())
         agree.append(int(beliefs.top1_agrees.sum()))
@@ -83,7 +86,8 @@ def _kl(log_p: NDArray[np.float64], log_q: NDArray[np.float64]) -> NDArray[np.fl
     """KL(p ‖ q) a row; 0 log 0 is 0."""
     with np.errstate(invalid="ignore"):
         terms = np.exp(log_p) * (log_p - log_q)
-    return np.where(np.isneginf(log_p), 0.0, terms).sum(axis=1)
+    sums: NDArray[np.float64] = np.where(np.isneginf(log_p), 0.0, terms).sum(axis=1)
+    return sums
 
 
 def _ratio_stderr(sums: NDArray[np.float64], counts: NDArray[np.int64]) -> float:

@@ -1,7 +1,8 @@
 """Rouge-L of answers against the teacher's.
 
 F-measure with stemming, mean x 100, as in the literature of sequence-level distillation. A diagnostic: it says how
-close the wording is, not how good the answer.
+close the wording is, not how good the answer. Words are runs of a-z and 0-9 and the stems are English, so answers in
+other scripts score 0.
 """
 
 from __future__ import annotations
@@ -20,5 +21,8 @@ def rouge_l(answers: Sequence[str], references: Sequence[str]) -> float:
     if len(answers) != len(references) or not answers:
         raise ValueError(f"{len(answers)} answers for {len(references)} references")
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
-    scores = [scorer.score(ref, answer)["rougeL"].fmeasure for answer, ref in zip(answers, references, strict=True)]
+    scores = [
+        float(scorer.score(reference, answer)["rougeL"].fmeasure)
+        for answer, reference in zip(answers, references, strict=True)
+    ]
     return 100.0 * sum(scores) / len(scores)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from configs import DistillConfig, DistillError, load_config, redact
+from configs import ConfigError, DistillConfig, DistillError, load_config, redact
 from orchestration.entry import Until, run_pipeline
 from orchestration.environment import prepare_environment
 
@@ -93,9 +93,11 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from orchestration.show import print_finished
+    from orchestration.show import run_directory, show_finished
 
-    print_finished(_load(arguments), stream=sys.stdout)
+    config = _load(arguments)
+    if show_finished(config, stream=sys.stdout) is None:
+        raise ConfigError(f"{run_directory(config)} holds no finished experiment: `distill run` with this config first")
 
 
 def _cache(arguments: argparse.Namespace) -> int:
@@ -108,7 +110,7 @@ def _cache(arguments: argparse.Namespace) -> int:
 def _ui(arguments: argparse.Namespace) -> None:
     from orchestration.ui import serve_ui
 
-    serve_ui(_load(arguments), port=arguments.port)
+    serve_ui(_load(arguments), port=arguments.port, stream=sys.stdout)
 
 
 if __name__ == "__main__":

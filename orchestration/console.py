@@ -19,6 +19,9 @@ PLAIN_EVERY_S = 15.0
 """Without a terminal, a progress line this often."""
 
 
+PLAIN_WIDTH = 140
+
+
 class Progress(Protocol):
     """Where a stage reports how far it is."""
 
@@ -31,7 +34,8 @@ class Console:
     """The user's terminal."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._rich = RichConsole(file=stream, highlight=False, soft_wrap=True)
+        # A pipe has no width; tables would be cut to 80 columns.
+        self._rich = RichConsole(file=stream, highlight=False, width=None if stream.isatty() else PLAIN_WIDTH)
         self.times: list[tuple[str, float]] = []
 
     def say(self, message: RenderableType = "") -> None:

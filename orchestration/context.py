@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from cache import TeacherCache, TeacherIdentity
@@ -14,6 +14,7 @@ from configs.schema import EngineSettings
 from orchestration.artifacts import Artifacts
 from orchestration.console import Console
 from orchestration.models import ModelFiles, materialise
+from orchestration.placement import Hardware
 from orchestration.preflight import Device, require_fitting_lengths
 from orchestration.ray_cluster import cluster, probe_roots
 from orchestration.ray_engines import EngineSpec
@@ -68,14 +69,18 @@ class Run:
     config: DistillConfig
     config_digest: str
     directory: Path
-    device: Device
-    gpus: int
+    hardware: Hardware
     console: Console
     tracker: Tracker
     artifacts: Artifacts
     tokens: TokenCounts = field(default_factory=TokenCounts)
     _stack: ExitStack = field(default_factory=ExitStack)
     _clustered: bool = False
+
+    @property
+    def device(self) -> Device:
+        """What the run computes on."""
+        return self.hardware.accelerator
 
     @property
     def logs(self) -> Path:
@@ -88,7 +93,7 @@ class Run:
             return
         runtime = self.config.runtime
         with self.console.stage("ray") as stage:
-            self._stack.enter_context(cluster(address=runtime.ray_address, gpus=self.gpus))
+            self._stack.enter_context(cluster(address=runtime.ray_address, gpus=self.hardware.gpus_per_node))
             nodes = probe_roots({"runtime.cache_root": runtime.cache_root, "runtime.run_root": runtime.run_root})
             stage.summary = f"attached to {nodes} nodes" if runtime.ray_address else "local, loopback only"
         self._clustered = True
@@ -142,15 +147,11 @@ def identity_of(files: ModelFiles, *, config: DistillConfig) -> TeacherIdentity:
 
 def open_cache(config: DistillConfig, teacher: Teacher) -> TeacherCache:
     """The teacher's part of the cache."""
-    return TeacherCache.open(
-        config.runtime.cache_root, teacher.identity, provenance=teacher.provenance(config)
-    )
+    return TeacherCache.open(config.runtime.cache_root, teacher.identity, provenance=teacher.provenance(config))
 
 
 def _version(*names: str) -> str:
     """The version of the first of these distributions that is installed."""
-    from importlib.metadata import PackageNotFoundError
-
     for name in names:
         try:
             return version(name)

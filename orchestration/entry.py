@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from configs import DistillConfig
 from orchestration.environment import prepare_environment
+from orchestration.show import show_finished
 
 if TYPE_CHECKING:
     from orchestration.report import Report
 
-Until = Literal["plan", "fill", "train", "eval"]
+Until = Literal["fill", "train", "eval"]
 
 
 def run_pipeline(config: DistillConfig, *, config_dir: Path, until: Until = "eval") -> Report | None:
     """Run an experiment up to and including a stage; None when it stops before the comparison.
 
-    `config_dir` is where relative data and model paths are looked up first. What is done already is not done again.
+    `config_dir` is where relative data and model paths are looked up first. What is done already is not done again;
+    of a finished experiment the comparison is shown at once.
 
     Raises:
         DistillError: anything that a user can act upon, see `configs.errors`.
     """
+    report = show_finished(config, stream=sys.stdout)
+    if report is not None:
+        return report
     prepare_environment(ray_address=config.runtime.ray_address)
     from orchestration.pipeline import Pipeline
 

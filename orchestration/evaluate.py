@@ -55,7 +55,9 @@ class TestBench:
     def texts(self, records: Sequence[TeacherRecord | Failure]) -> tuple[str, ...]:
         """Answers as text; a failed one is empty."""
         return tuple(
-            "" if isinstance(r, Failure) else self.tokenizer_of.tokenizer.decode(r.response_ids, skip_special_tokens=True)
+            ""
+            if isinstance(r, Failure)
+            else self.tokenizer_of.tokenizer.decode(r.response_ids, skip_special_tokens=True)
             for r in records
         )
 

@@ -103,9 +103,7 @@ class _Work:
     requests: tuple[Request, ...]
 
 
-def _next_work(
-    sets: Sequence[SequenceSet], *, cache: TeacherCache, failed: dict[Request, str]
-) -> _Work | None:
+def _next_work(sets: Sequence[SequenceSet], *, cache: TeacherCache, failed: dict[Request, str]) -> _Work | None:
     """The misses of the first kind that is still open: completions of one k, then scores of one k."""
     cache.refresh()
     open_sets = [part for part in plan_fill(sets, cache=cache).sets if part.asks_teacher]
@@ -114,9 +112,11 @@ def _next_work(
             wanted: dict[Request, None] = {}
             for part in open_sets:
                 if part.sequences.k == k:
-                    found = [r for _, r in part.missing.score] if scoring else [
-                        part.sequences.requests[i] for i in part.missing.generate
-                    ]
+                    found = (
+                        [r for _, r in part.missing.score]
+                        if scoring
+                        else [part.sequences.requests[i] for i in part.missing.generate]
+                    )
                     wanted |= dict.fromkeys(request for request in found if request not in failed)
             if wanted:
                 return _Work(scoring, k, tuple(wanted))
@@ -161,9 +161,7 @@ def _explain_standstill(still: int, budgets: Budgets) -> None:
     raise EngineError(f"the engines ended with {still:,} rows still missing; see their logs")
 
 
-def _store_gold_text(
-    sets: Sequence[SequenceSet], *, cache: TeacherCache, order: FillOrder, vocab: int
-) -> None:
+def _store_gold_text(sets: Sequence[SequenceSet], *, cache: TeacherCache, order: FillOrder, vocab: int) -> None:
     """Gold answers that nobody scores are kept as text: that asks no teacher."""
     identity = cache.identity.digest()
     records = []

@@ -3,9 +3,10 @@
 CPU: measured rates of one model, scaled by cores and by parameters.
 
 GPU: reading prompts and scoring is bound by arithmetic, 2 FLOP a parameter and token at an assumed share of the peak.
-Writing is done in steps of one token for every running sequence; a step takes the longer of reading all weights once
-at an assumed share of the memory bandwidth and the arithmetic of its tokens. A tensor-parallel group counts as one
-GPU that many times as fast. Engines work side by side; their start-up is added once.
+Writing is done in steps of one token for every running sequence; a step reads all weights once and every sequence's
+keys and values (at half of max_model_len) at an assumed share of the memory bandwidth, and then does the arithmetic of
+its tokens; nothing is taken to overlap. A tensor-parallel group counts as one GPU that many times as fast. Engines work
+side by side; their start-up is added once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from configs.schema import EngineSettings
-from orchestration.memory_fit import DTYPE_BYTES, QUANTIZED_BYTES
+from orchestration.memory_fit import DTYPE_BYTES, QUANTIZED_BYTES, kv_bytes
 from orchestration.shapes import PlannedShape
 
 CPU_REFERENCE_PARAMETERS = 134_515_008
@@ -25,6 +26,9 @@ CPU_WRITE_RATE = 230.0
 
 CPU_READ_RATE = 550.0
 """Tokens a second scored with 64 log-probabilities each; a bare prefill reached 900."""
+
+CPU_TRUSTED_SPEEDUP = 10.0
+"""Very small models are not faster than this over the reference: scheduling, not arithmetic, takes their time."""
 
 GPU_FLOPS = 312e12
 """Dense bfloat16 peak of an A100 (data sheet), the slowest GPU with 80 GB."""
@@ -83,6 +87,7 @@ def expected_seconds(
         read, write = _gpu_rates(teacher, settings=settings, dtype=dtype, quantization=quantization)
     else:
         speed = settings.cpus / CPU_REFERENCE_CORES * CPU_REFERENCE_PARAMETERS / teacher.shape.parameters
+        speed = min(speed, CPU_TRUSTED_SPEEDUP)
         read, write = CPU_READ_RATE * speed, CPU_WRITE_RATE * speed
     read, write = read * settings.count, write * settings.count
     asked = work.read_tokens + work.written_tokens
@@ -95,10 +100,9 @@ def _gpu_rates(
     teacher: PlannedShape, *, settings: EngineSettings, dtype: str, quantization: str | None
 ) -> tuple[float, float]:
     """Tokens a second of one engine, reading and writing."""
-    parameters = teacher.shape.parameters
-    compute = GPU_FLOPS * COMPUTE_SHARE * settings.tensor_parallel
-    bandwidth = GPU_BANDWIDTH * BANDWIDTH_SHARE * settings.tensor_parallel
-    read = compute / (2 * parameters)
-    weights = parameters * QUANTIZED_BYTES.get(quantization or "", DTYPE_BYTES[dtype])
-    step = max(weights / bandwidth, settings.max_sequences / read)
-    return read, settings.max_sequences / step
+    shape, split, sequences = teacher.shape, settings.tensor_parallel, settings.max_sequences
+    read = GPU_FLOPS * COMPUTE_SHARE * split / (2 * shape.parameters)
+    weights = shape.parameters * QUANTIZED_BYTES.get(quantization or "", DTYPE_BYTES[dtype]) / split
+    cached = sequences * settings.max_model_len / 2 * kv_bytes(shape, split=split, dtype=dtype)
+    step = (weights + cached) / (GPU_BANDWIDTH * BANDWIDTH_SHARE) + sequences / read
+    return read, sequences / step

@@ -25,7 +25,7 @@ USABLE = 0.95
 """Share of a GPU's nominal memory that may be planned with; the driver and fragmentation keep the rest."""
 
 RUNTIME_GIB = 3.0
-"""CUDA context, communicators, captured graphs and the libraries' workspaces of one process. An assumption."""
+"""CUDA context, communicators, captured graphs and the libraries themselves, of one process. An assumption."""
 
 HEAD_CHUNK_BYTES = 256 * 2**20
 """Float32 logits of one chunk of the fused loss; two such tables live at once. `student_train.fused.CHUNK_BYTES`."""
@@ -115,9 +115,13 @@ def engine_memory(
 
 def kv_tokens(shape: ModelShape, *, settings: EngineSettings, dtype: str) -> int:
     """Tokens that the KV cache of one engine holds; a head that cannot be split is kept whole by every GPU."""
-    heads = math.ceil(shape.kv_heads / settings.tensor_parallel)
-    per_token = 2 * shape.layers * heads * shape.head_size * DTYPE_BYTES[dtype]
-    return int(settings.kv_cache_gib * GIB / per_token)
+    return int(settings.kv_cache_gib * GIB / kv_bytes(shape, split=settings.tensor_parallel, dtype=dtype))
+
+
+def kv_bytes(shape: ModelShape, *, split: int, dtype: str) -> float:
+    """Bytes of one token's keys and values on one GPU of a group of `split`."""
+    heads = math.ceil(shape.kv_heads / split)
+    return 2 * shape.layers * heads * shape.head_size * DTYPE_BYTES[dtype]
 
 
 def training_memory(model: PlannedShape, *, label: str, settings: TrainingSettings, stage: StageConfig) -> MemoryFit:

@@ -57,6 +57,12 @@ class ModelFiles:
         return len(self.tokenizer)
 
     @property
+    def leading_bos(self) -> int | None:
+        """The id that the tokenizer puts before every text, if it does that."""
+        ids = self.tokenizer("a").input_ids
+        return self.tokenizer.bos_token_id if ids[:1] == [self.tokenizer.bos_token_id] else None
+
+    @property
     def stop_ids(self) -> tuple[int, ...]:
         """Every id that ends an answer, sorted: the tokenizer's EOS and those of the generation config."""
         stops = {self.tokenizer.eos_token_id} if self.tokenizer.eos_token_id is not None else set()
@@ -85,6 +91,19 @@ def materialise(source: ModelSource, *, models_root: Path) -> ModelFiles:
         assert source.random is not None
         directory = _make_random(source.random, seed=source.seed, models_root=models_root)
     return open_model(directory, label=source.label)
+
+
+def is_at_hand(source: ModelSource) -> bool:
+    """Whether `materialise` would find everything on this machine."""
+    if source.hub is None:
+        return True
+    try:
+        snapshot_download(
+            source.hub, revision=source.revision, allow_patterns=list(HUB_PATTERNS), local_files_only=True
+        )
+    except (LocalEntryNotFoundError, OSError):
+        return False
+    return True
 
 
 def open_model(directory: Path, *, label: str) -> ModelFiles:
@@ -169,7 +188,12 @@ def _random_llama(shape: ModelShape, *, seed: int, tokenizer: PreTrainedTokenize
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LlamaForCausalLM(config)
+        model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        # Padding of the vocabulary is never the best token: its logits are zero where others are widely spread.
+        model.get_input_embeddings().weight[len(tokenizer) :] = 0.0
+        model.get_output_embeddings().weight[len(tokenizer) :] = 0.0
+    return model
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:

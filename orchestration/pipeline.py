@@ -12,11 +12,14 @@ from orchestration.console import Console
 from orchestration.context import Run, Teacher, open_cache, open_teacher
 from orchestration.entry import Until
 from orchestration.plan import FillPlan, SequenceSet, plan_fill, sequence_sets
-from orchestration.plan_report import show_plan
-from orchestration.preflight import choose_accelerator, require_writable, resolve_paths, visible_gpus
+from orchestration.plan_report import fill_time, show_plan
+from orchestration.planning import hardware_of, require_placement
+from orchestration.preflight import require_compiler, require_writable, resolve_paths
 from orchestration.prompts import PromptSet, load_prompts
 from orchestration.redirect import terminal_kept
-from orchestration.report import Report, print_report, read_report, write_report
+from orchestration.report import Report, write_report
+from orchestration.shapes import PlannedShape
+from orchestration.show import run_directory, show_report
 from orchestration.stages import (
     Views,
     evaluate_stage,
@@ -39,14 +42,14 @@ class Pipeline:
         self._as_written = config
         self._digest = config.digest()
         self._config_dir = config_dir
-        self._run_dir = config.runtime.run_root / f"{config.name}-{self._digest[:10]}"
+        self._run_dir = run_directory(config)
 
     def run(self, *, until: Until) -> Report | None:
         """See `orchestration.run_pipeline`."""
         config = resolve_paths(self._as_written, config_dir=self._config_dir)
         runtime = config.runtime
-        gpus = visible_gpus()
-        device = choose_accelerator(config, gpus=gpus)
+        hardware = hardware_of(config)
+        require_compiler(hardware.accelerator)
         require_writable(runtime.run_root, key="runtime.run_root")
         require_writable(runtime.cache_root, key="runtime.cache_root")
         require_writable(runtime.models_root, key="runtime.models_root")
@@ -55,17 +58,13 @@ class Pipeline:
         with terminal_kept(log_file) as terminal:
             configure_logging(log_file)
             console = Console(terminal)
-            report = self._finished(console)
-            if report is not None:
-                return report
             console.say(f"Experiment {config.name} in {self._run_dir} (logs in {self._run_dir / 'logs'})")
             (self._run_dir / "config.yaml").write_text(dump_config(self._as_written))
             run = Run(
                 config=config,
                 config_digest=self._digest,
                 directory=self._run_dir,
-                device=device,
-                gpus=gpus,
+                hardware=hardware,
                 console=console,
                 tracker=Tracker(self._run_dir, uri=_tracking_uri(config)),
                 artifacts=Artifacts(runtime.run_root),
@@ -83,9 +82,13 @@ class Pipeline:
         cache = open_cache(run.config, teacher)
         sets = sequence_sets(run.config, prompts.splits, stop_ids=teacher.files.stop_ids)
         plan = plan_fill(sets, cache=cache)
-        show_plan(plan, config=run.config, shape=teacher.files.shape, console=run.console, device=run.device)
-        if until == "plan":
-            return None
+        shape = PlannedShape(teacher.files.label, teacher.files.shape, assumed=False)
+        show_plan(
+            plan,
+            time=fill_time(plan, config=run.config, teacher=shape, accelerator=run.device),
+            console=run.console,
+        )
+        require_placement(run.config, teacher=shape, hardware=run.hardware)
         require_writable(run.config.runtime.cache_root, key="runtime.cache_root", needed_bytes=plan.stored_bytes)
         self._start_tracking(run, plan)
         try:
@@ -148,20 +151,8 @@ class Pipeline:
         write_report(report, run.directory)
         run.tracker.artifact("pipeline", run.directory / "report.md")
         run.tracker.artifact("pipeline", run.directory / "config.yaml")
-        self._show(report, run.console)
+        show_report(report, self._as_written, console=run.console)
         return report
-
-    def _finished(self, console: Console) -> Report | None:
-        report = read_report(self._run_dir)
-        if report is not None:
-            console.say(f"Experiment {self._as_written.name} is finished; its results are in {self._run_dir}")
-            self._show(report, console)
-        return report
-
-    def _show(self, report: Report, console: Console) -> None:
-        print_report(report, console, samples=self._as_written.evaluation.samples_shown)
-        console.say(f"Everything is in {self._run_dir} (report.md, report.json, config.yaml, views, logs).")
-        console.say("Compare runs in the browser: make ui")
 
     def _prompts(self, run: Run, teacher: Teacher) -> PromptSet:
         with run.console.stage("prompts") as stage:

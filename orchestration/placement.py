@@ -1,54 +1,33 @@
 """Which part of an experiment runs on which GPU, and whether it fits there. Pure arithmetic, nothing is started.
 
 An experiment has three phases that follow one another and may use the same GPUs: teacher engines fill the cache,
-a gang of workers trains, student engines write the answers that are compared. A tensor-parallel group never crosses a
-node (its ranks exchange activations in every layer); engines are dealt over the nodes in turn; workers fill node after
-node, so neighbouring ranks share one.
+a gang of workers trains, student engines write the answers that are compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from configs import ConfigError
-from configs.schema import DistillConfig, EngineSettings, ModelShape, TrainingSettings
+from configs.schema import DistillConfig, EngineSettings, ModelShape
+from orchestration.bundles import Bundle, Hardware, place_engines, place_workers
 from orchestration.fill_time import FillTime
 from orchestration.memory_fit import (
     GIB,
-    RUNTIME_GIB,
     USABLE,
     MemoryFit,
+    MemoryItem,
     engine_memory,
     kv_tokens,
     training_memory,
 )
 from orchestration.shapes import PlannedShape
 
-Role = Literal["teacher engine", "training worker", "student engine"]
-_ENGINES: tuple[tuple[Role, str], ...] = (("teacher engine", "teacher_engine"), ("student engine", "student_engine"))
+__all__ = ["Bundle", "Hardware", "Placement", "memory_fit", "plan_placement", "render_placement"]
 
-
-@dataclass(frozen=True, slots=True)
-class Hardware:
-    """What there is, or what is assumed. On CPUs the number of GPUs is not looked at; `cpus` None is unknown."""
-
-    accelerator: Literal["cpu", "gpu"]
-    nodes: int = 1
-    gpus_per_node: int = 0
-    gpu_memory_gib: float = 80.0
-    cpus: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Bundle:
-    """One process (or tensor-parallel group): its place. `gpus` are indices on the node; none on CPUs."""
-
-    role: Role
-    index: int
-    node: int
-    gpus: tuple[int, ...]
+_TEACHER_KEY = "runtime.teacher_engine"
+_STUDENT_KEY = "runtime.student_engine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +55,17 @@ def plan_placement(
         ConfigError: too few GPUs or CPUs, heads that cannot be split, or too little memory; names keys and cure.
     """
     runtime = config.runtime
-    known = {name: shape for name, shape in students.items() if shape is not None}
     _check_layers(config, teacher)
-    _check_engine(runtime.teacher_engine, "runtime.teacher_engine", {"teacher": teacher}, config.teacher.dtype, hardware)
-    for name, shape in known.items():
-        dtype = config.students[name].stages[-1].dtype
-        _check_engine(runtime.student_engine, "runtime.student_engine", {f"students.{name}": shape}, dtype, hardware)
+    dtype = config.teacher.dtype
+    _check_engine(runtime.teacher_engine, key=_TEACHER_KEY, who="the teacher", shape=teacher.shape, dtype=dtype)
+    for name, student in students.items():
+        if student is not None:
+            who, dtype = f"students.{name}", config.students[name].stages[-1].dtype
+            _check_engine(runtime.student_engine, key=_STUDENT_KEY, who=who, shape=student.shape, dtype=dtype)
     bundles = [
-        *_place_engines("teacher engine", runtime.teacher_engine, "runtime.teacher_engine", hardware),
-        *_place_workers(runtime.training, hardware),
-        *_place_engines("student engine", runtime.student_engine, "runtime.student_engine", hardware),
+        *place_engines("teacher engine", runtime.teacher_engine, key=_TEACHER_KEY, hardware=hardware),
+        *place_workers(runtime.training, hardware=hardware),
+        *place_engines("student engine", runtime.student_engine, key=_STUDENT_KEY, hardware=hardware),
     ]
     fits = memory_fit(config, teacher=teacher, students=students)
     if hardware.accelerator == "gpu":
@@ -103,7 +83,7 @@ def memory_fit(
         engine_memory(
             teacher,
             label="teacher engine",
-            key="runtime.teacher_engine",
+            key=_TEACHER_KEY,
             settings=runtime.teacher_engine,
             dtype=config.teacher.dtype,
             quantization=config.teacher.quantization,
@@ -122,7 +102,7 @@ def memory_fit(
             engine_memory(
                 shape,
                 label=f"student engine, {name}",
-                key="runtime.student_engine",
+                key=_STUDENT_KEY,
                 settings=runtime.student_engine,
                 dtype=stages[-1].dtype,
             )
@@ -136,11 +116,11 @@ def render_placement(placement: Placement, *, fill: FillTime | None = None) -> l
     lines = [_hardware_line(hardware)]
     for role in dict.fromkeys(bundle.role for bundle in placement.bundles):
         same = [bundle for bundle in placement.bundles if bundle.role == role]
-        lines.append(f"  {role}s: " + "; ".join(_bundle_text(bundle) for bundle in same))
-    for fit in placement.fits:
-        room = f" of {hardware.gpu_memory_gib * USABLE:.1f} usable" if hardware.accelerator == "gpu" else ""
-        unit = "GPU" if hardware.accelerator == "gpu" else "process"
-        lines.append(f"  {fit.label}: {fit.total_bytes / GIB:.2f} GiB{room} a {unit}{_mark(assumed=fit.assumed)}")
+        lines.append(f"  {role}s: " + _places_text(same))
+    unit = "GPU" if hardware.accelerator == "gpu" else "process"
+    room = f" of {hardware.gpu_memory_gib * USABLE:.1f} usable" if hardware.accelerator == "gpu" else ""
+    for fit, names in _distinct(placement.fits):
+        lines.append(f"  {names}: {fit.total_bytes / GIB:.2f} GiB{room} a {unit}{_mark(assumed=fit.assumed)}")
         for item in fit.items:
             lines.append(f"    {item.name:<11} {item.size_bytes / GIB:8.2f} GiB  {item.arithmetic}")
     if fill is not None:
@@ -150,3 +130,106 @@ def render_placement(placement: Placement, *, fill: FillTime | None = None) -> l
             f"(reads {fill.read_rate:,.0f}, writes {fill.write_rate:,.0f} tokens/s){_mark(assumed=fill.assumed)}"
         )
     return lines + [f"  note: {note}" for note in placement.notes]
+
+
+def _check_layers(config: DistillConfig, teacher: PlannedShape) -> None:
+    layers = teacher.shape.layers
+    for name, student in config.students.items():
+        kept = student.init.keep_layers
+        key = f"students.{name}.init.keep_layers"
+        if isinstance(kept, int) and kept > layers:
+            raise ConfigError(f"{key}={kept} but the teacher has {layers} layers: keep at most {layers}")
+        if isinstance(kept, tuple) and kept[-1] >= layers:
+            raise ConfigError(f"{key} names layer {kept[-1]} but the teacher's last layer is {layers - 1}: lower it")
+
+
+def _check_engine(settings: EngineSettings, *, key: str, who: str, shape: ModelShape, dtype: str) -> None:
+    """Refuse what the engine itself would refuse, minutes later: an uneven split, a cache too small for one row."""
+    split = settings.tensor_parallel
+    if not _splits_evenly(shape, split):
+        fine = ", ".join(str(ways) for ways in range(1, 2 * split) if _splits_evenly(shape, ways))
+        raise ConfigError(
+            f"{key}.tensor_parallel={split} does not divide {who} (heads={shape.heads}, kv_heads={shape.kv_heads}, "
+            f"mlp={shape.mlp}): set it to one of {fine}"
+        )
+    held = kv_tokens(shape, settings=settings, dtype=dtype)
+    if held < settings.max_model_len:
+        raise ConfigError(
+            f"{key}.kv_cache_gib={settings.kv_cache_gib:g} holds {held} tokens of {who} but "
+            f"{key}.max_model_len={settings.max_model_len}: raise the first or lower the second"
+        )
+
+
+def _splits_evenly(shape: ModelShape, ways: int) -> bool:
+    """Whole heads and equal slices for every rank; few key-value heads may be repeated, a whole number of times."""
+    kv_fine = shape.kv_heads % ways == 0 or ways % shape.kv_heads == 0
+    return shape.heads % ways == 0 and shape.mlp % ways == 0 and kv_fine
+
+
+def _check_fit(fit: MemoryFit, hardware: Hardware) -> None:
+    if fit.fits(memory_gib=hardware.gpu_memory_gib):
+        return
+    terms = ", ".join(f"{item.name} {item.size_bytes / GIB:.1f}" for item in fit.items)
+    raise ConfigError(
+        f"{fit.label} needs {fit.total_bytes / GIB:.1f} GiB a GPU{_mark(assumed=fit.assumed)} but "
+        f"{hardware.gpu_memory_gib * USABLE:.1f} of runtime.gpu_memory_gib={hardware.gpu_memory_gib:g} are usable "
+        f"({terms}): {fit.cure}"
+    )
+
+
+def _notes(config: DistillConfig, students: Mapping[str, PlannedShape | None], hardware: Hardware) -> tuple[str, ...]:
+    notes = [
+        f"students.{name}: its model is not at hand and has no shape block, so its memory was not checked"
+        for name, shape in students.items()
+        if shape is None
+    ]
+    width = config.runtime.teacher_engine.tensor_parallel
+    idle = hardware.gpus_per_node % width
+    if hardware.accelerator == "gpu" and idle:
+        notes.append(
+            f"runtime.teacher_engine.tensor_parallel={width} leaves {idle} GPUs of every node idle in the fill"
+        )
+    return tuple(notes)
+
+
+def _hardware_line(hardware: Hardware) -> str:
+    if hardware.accelerator == "cpu":
+        cpus = "" if hardware.cpus is None else f", {hardware.cpus} CPUs each"
+        return f"placement on CPUs: {hardware.nodes} node(s){cpus}"
+    return (
+        f"placement on GPUs: {hardware.nodes} node(s) x {hardware.gpus_per_node} x {hardware.gpu_memory_gib:g} GiB; "
+        "phases follow one another and reuse them"
+    )
+
+
+def _places_text(bundles: Sequence[Bundle]) -> str:
+    """`node 0: 0 on GPU 0-3, 2 on GPU 4-7; node 1: ...`."""
+    nodes = []
+    for node in sorted({bundle.node for bundle in bundles}):
+        here = [bundle for bundle in bundles if bundle.node == node]
+        nodes.append(f"node {node}: " + ", ".join(f"{bundle.index}{_gpus_text(bundle.gpus)}" for bundle in here))
+    return "; ".join(nodes)
+
+
+def _gpus_text(gpus: tuple[int, ...]) -> str:
+    if len(gpus) < 2:
+        return "".join(f" on GPU {gpu}" for gpu in gpus)
+    return f" on GPU {gpus[0]}-{gpus[-1]}"
+
+
+def _distinct(fits: Sequence[MemoryFit]) -> list[tuple[MemoryFit, str]]:
+    """Fits that differ in more than their label, each with the labels that share it."""
+    groups: dict[tuple[MemoryItem, ...], list[MemoryFit]] = {}
+    for fit in fits:
+        groups.setdefault(fit.items, []).append(fit)
+    return [(same[0], "; ".join(fit.label for fit in same)) for same in groups.values()]
+
+
+def _mark(*, assumed: bool) -> str:
+    return " (assumed)" if assumed else ""
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

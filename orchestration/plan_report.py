@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from configs.schema import DistillConfig, ModelShape
+from configs.schema import DistillConfig
 from orchestration.console import Console, clock
-from orchestration.placement import expected_fill_seconds
+from orchestration.fill_time import FillTime, TeacherWork, expected_seconds
 from orchestration.plan import FillPlan
-from orchestration.preflight import Device
+from orchestration.shapes import PlannedShape
 
 
-def show_plan(
-    plan: FillPlan, *, config: DistillConfig, shape: ModelShape, console: Console, device: Device, assumed: str = ""
-) -> None:
+def show_plan(plan: FillPlan, *, time: FillTime, console: Console, assumed_rows: bool = False) -> None:
     """Print hits and misses set by set, and what the misses would cost at most."""
-    table = Table(title="What the teacher is asked" + assumed)
-    for title in ("sequences", "rows", "in the cache", "to ask", "prompt tokens", "response tokens, at most"):
+    mark = " (assumed)" if assumed_rows else ""
+    table = Table(title="What the teacher is asked")
+    for title in ("sequences", "rows", "cached", "to ask", "prompt tokens", "response tokens ≤"):
         table.add_column(title, justify="left" if title == "sequences" else "right", no_wrap=True)
     for part in plan.sets:
         table.add_row(
@@ -24,17 +23,28 @@ def show_plan(
             f"{len(part.sequences.requests):,}",
             f"{part.hits:,}",
             f"{part.misses:,}",
-            f"{part.prompt_tokens:,}",
-            f"{part.response_tokens:,}",
+            f"{part.prompt_tokens:,}{mark}",
+            f"{part.response_tokens:,}{mark}",
         )
     console.say(table)
     if not plan.asks_teacher:
-        console.say("Nothing to ask: the teacher is not started.")
+        console.say("Nothing to ask: every row is in the cache and no engine starts for it.")
         return
-    seconds = expected_fill_seconds(
-        config, shape, prompt_tokens=plan.prompt_tokens, response_tokens=plan.response_tokens, accelerator=device
-    )
     console.say(
-        f"At most {plan.prompt_tokens + plan.response_tokens:,} teacher tokens, {plan.stored_bytes / 2**20:,.1f} MiB "
-        f"of cache, about {clock(seconds)} once the engine is up."
+        f"At most {plan.prompt_tokens + plan.response_tokens:,} teacher tokens{mark}, "
+        f"{plan.stored_bytes / 2**20:,.1f} MiB of cache{mark}, about {clock(time.seconds)} with the engine's start"
+        + (" (assumed)." if time.assumed or assumed_rows else ".")
+    )
+
+
+def fill_time(plan: FillPlan, *, config: DistillConfig, teacher: PlannedShape, accelerator: str) -> FillTime:
+    """Estimated wall time of the misses."""
+    scored = sum(len(r.token_ids) - r.prompt_len for p in plan.sets if p.asks_teacher for _, r in p.missing.score)
+    return expected_seconds(
+        teacher,
+        work=TeacherWork(plan.prompt_tokens + scored, plan.response_tokens - scored),
+        settings=config.runtime.teacher_engine,
+        accelerator=accelerator,
+        dtype=config.teacher.dtype,
+        quantization=config.teacher.quantization,
     )

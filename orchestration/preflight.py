@@ -32,7 +32,9 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
         if source.path is not None:
             path = resolve_data_path(source.path, config_dir=config_dir)
             if not path.is_file():
-                raise ConfigError(f"data.{split}.path={source.path} is not a file: name a .jsonl, .parquet or .csv file")
+                raise ConfigError(
+                    f"data.{split}.path={source.path} is not a file: name a .jsonl, .parquet or .csv file"
+                )
             if path.stat().st_size == 0:
                 raise ConfigError(f"data.{split}.path={source.path} is empty: put prompts in it or name another file")
             changed[split] = source.model_copy(update={"path": path})
@@ -47,9 +49,7 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
             real = model.model_copy(update={"path": resolve_data_path(model.path, config_dir=config_dir)})
             init = student.init.model_copy(update={"model": real})
             students[name] = student.model_copy(update={"init": init})
-    return config.model_copy(
-        update={"data": data.model_copy(update=changed), "teacher": teacher, "students": students}
-    )
+    return config.model_copy(update={"data": data.model_copy(update=changed), "teacher": teacher, "students": students})
 
 
 def require_writable(path: Path, *, key: str, needed_bytes: int = 0) -> None:
@@ -125,3 +125,18 @@ def require_fitting_lengths(config: DistillConfig, *, teacher: ModelShape) -> No
         raise ConfigError(
             f"teacher.top_k={config.teacher.top_k} is more than the teacher's {teacher.vocab} tokens: lower it"
         )
+
+
+def cpu_count() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def require_compiler(device: Device) -> None:
+    """On GPUs vLLM and Triton compile kernels while they run.
+
+    Raises:
+        ConfigError: there is no C compiler.
+    """
+    if device == "gpu" and not any(shutil.which(name) for name in ("cc", "gcc", "clang")):
+        raise ConfigError("no C compiler found, and vLLM compiles GPU kernels while it runs: install gcc")

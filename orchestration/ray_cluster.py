@@ -15,11 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from configs import ConfigError, EngineError
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Records go through the shared file system and not through Ray, so the object store stays small."""
+
+
+TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
 
 
 @contextmanager
@@ -32,6 +36,37 @@ def cluster(*, address: str | None, gpus: int) -> Iterator[None]:
     """
     with _attached(address) if address else _private(gpus):
         yield
+
+
+def probe_roots(roots: Mapping[str, Path]) -> int:
+    """Let every node read a file that this process writes below each root; returns the number of nodes.
+
+    Raises:
+        ConfigError: a node does not see a root that this process sees.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) == 1:
+        return 1
+    for key, root in roots.items():
+        probe = root.resolve() / f".probe-{secrets.token_hex(4)}"
+        probe.write_text(probe.name)
+        try:
+            for node in nodes:
+                strategy = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
+                if ray.get(_reads.options(scheduling_strategy=strategy).remote(str(probe))) != probe.name:
+                    raise ConfigError(
+                        f"{key}={root} is not shared: node {node['NodeManagerAddress']} does not see what this one "
+                        "writes there; name a directory on a file system that every node mounts at the same place"
+                    )
+        finally:
+            probe.unlink()
+    return len(nodes)
+
+
+@ray.remote(num_cpus=0)
+def _reads(path: str) -> str | None:
+    probe = Path(path)
+    return probe.read_text() if probe.exists() else None
 
 
 @contextmanager
@@ -52,7 +87,17 @@ def _attached(address: str) -> Iterator[None]:
 def _private(gpus: int) -> Iterator[None]:
     # Unix sockets allow 107 characters, so the directory must have a short name.
     directory = Path(tempfile.mkdtemp(prefix="stillroom-"))
-    before = _set_token(directory)
+    _set_token(directory)
+    try:
+        _start(directory, gpus=gpus)
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(directory, ignore_errors=True)
+        os.environ.pop(TOKEN_PATH, None)
+
+
+def _start(directory: Path, *, gpus: int) -> None:
     try:
         ray.init(
             address="local",
@@ -65,34 +110,25 @@ def _private(gpus: int) -> Iterator[None]:
             configure_logging=False,
             _temp_dir=str(directory / "ray"),
         )
-        _require_loopback()
-        yield
-    except (ConnectionError, TimeoutError) as error:
-        raise EngineError(f"the local Ray cluster did not start: {error}") from error
-    finally:
-        ray.shutdown()
-        shutil.rmtree(directory, ignore_errors=True)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    except (ConnectionError, TimeoutError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise EngineError(f"the local Ray cluster did not start: {reason}") from error
+    _require_loopback()
 
 
 def _require_loopback() -> None:
     """Refuse to run with daemons that other machines can reach (see `environment.prepare_environment`)."""
     node = ray.util.get_node_ip_address()
     if node != "127.0.0.1":
-        raise EngineError(f"the private Ray cluster took {node} for its address instead of 127.0.0.1; "
-                          "call environment.prepare_environment before ray is imported")
+        raise EngineError(
+            f"the private Ray cluster took {node} for its address instead of 127.0.0.1; "
+            "call environment.prepare_environment before ray is imported"
+        )
 
 
-def _set_token(directory: Path) -> Mapping[str, str | None]:
-    """Write a fresh token that only this user can read, and return the variables as they were."""
+def _set_token(directory: Path) -> None:
+    """Write a fresh token that only this user can read, and tell Ray where it is."""
     token = directory / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    return before
+    os.environ[TOKEN_PATH] = str(token)

@@ -16,10 +16,10 @@ import ray
 
 from cache import GenerateRequest, ScoreRequest, TeacherCache, TeacherIdentity, TeacherRecord
 from cache.protocols import Failure
-from orchestration.redirect import redirect_output
 from configs.schema import EngineSettings
 from orchestration.fill_shift import FillOrder, Progress, Shift, longest
 from orchestration.plan import Request
+from orchestration.redirect import redirect_output
 from teacher_server.startup_check import check_engine
 
 LEASE = 16
@@ -98,7 +98,7 @@ class EngineActor:
 
     def __init__(self, spec: EngineSpec, *, index: int) -> None:
         redirect_output(spec.log_dir / f"engine-{index}.log")
-        from teacher_server.vllm_engine import VllmEngine  # noqa: PLC0415  (20-50 s: only where an engine runs)
+        from teacher_server.vllm_engine import VllmEngine
 
         self._spec = spec
         # Engines without a seed all start from the same one and draw the same noise.
@@ -116,13 +116,15 @@ class EngineActor:
     def ready(self) -> None:
         """Return when the engine is up."""
 
-    def check(self, prompts: Sequence[tuple[int, ...]], *, bos_id: int | None) -> None:
+    def check(self, prompts: Sequence[tuple[int, ...]], *, stop_ids: tuple[int, ...], bos_id: int | None) -> None:
         """Compare the engine with a plain transformers forward pass.
 
         Raises:
             EngineError: they disagree.
         """
-        check_engine(self._engine, model_dir=self._spec.model_dir, prompts=prompts, bos_id=bos_id)
+        check_engine(
+            self._engine, model_dir=self._spec.model_dir, prompts=prompts, stop_ids=stop_ids, expected_bos=bos_id
+        )
 
     def load(self, model_dir: Path, identity: TeacherIdentity) -> None:
         """Replace the weights by those of another model of the same shape."""
@@ -149,8 +151,9 @@ class EngineActor:
         score = [(i, r) for i, r in enumerate(requests) if isinstance(r, ScoreRequest)]
         for position, outcome in self._engine.generate([r for _, r in generate], k=k):
             yield generate[position][0], outcome
-        for position, outcome in self._engine.score([r for _, r in score], k=k):
-            yield score[position][0], outcome
+        if score:
+            for position, outcome in self._engine.score([r for _, r in score], k=k):
+                yield score[position][0], outcome
 
 
 class RemoteLeases:

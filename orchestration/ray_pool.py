@@ -43,30 +43,33 @@ class EnginePool:
         """Whether the engines run."""
         return bool(self._actors)
 
-    def start(self, *, check_prompts: Sequence[tuple[int, ...]] = (), bos_id: int | None = None) -> None:
-        """Start the engines, and compare each with a plain forward pass if prompts are given.
+    def start(self) -> None:
+        """Start the engines, unless they run.
 
         Raises:
-            EngineError: an engine does not come up or does not say what its weights say.
+            EngineError: an engine does not come up.
         """
         if self._actors:
             return
         settings = self._spec.settings
         gpus = settings.tensor_parallel if self._spec.accelerator == "gpu" else 0
-        environment = engine_environment(settings, accelerator=self._spec.accelerator)
+        environment = engine_environment(settings, self._spec.accelerator)
         self._actors = [
             EngineActor.options(  # type: ignore[attr-defined]
                 num_cpus=settings.cpus if not gpus else 1, num_gpus=gpus, runtime_env={"env_vars": environment}
             ).remote(self._spec, index=index)
             for index in range(settings.count)
         ]
-        try:
-            ray.get([actor.ready.remote() for actor in self._actors])
-            if check_prompts:
-                ray.get([actor.check.remote(check_prompts, bos_id=bos_id) for actor in self._actors])
-        except (RayActorError, RayTaskError) as error:
-            self.release()
-            raise _engine_error(error, self._spec.log_dir) from error
+        self._ask([actor.ready.remote() for actor in self._actors])
+
+    def check(self, prompts: Sequence[tuple[int, ...]], *, stop_ids: tuple[int, ...], bos_id: int | None) -> None:
+        """Compare every engine with a plain transformers forward pass.
+
+        Raises:
+            EngineError: one of them does not say what its weights say.
+        """
+        self.start()
+        self._ask([actor.check.remote(prompts, stop_ids=stop_ids, bos_id=bos_id) for actor in self._actors])
 
     def load(self, model_dir: Path, identity: TeacherIdentity) -> None:
         """Make the engines serve another model of the same shape, starting them if need be."""

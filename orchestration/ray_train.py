@@ -153,4 +153,3 @@ def _causes(error: BaseException) -> list[BaseException]:
             if isinstance(inner, BaseException):
                 found.append(inner)
     return found
-

@@ -91,7 +91,8 @@ def print_report(report: Report, console: Console, *, samples: int) -> None:
         console.say(_sample(report, index))
     if report.times:
         console.say(
-            "Times: " + ", ".join(f"{title} {clock(seconds)}" for title, seconds in report.times)
+            "Times: "
+            + ", ".join(f"{title} {clock(seconds)}" for title, seconds in report.times)
             + f"; together {clock(sum(seconds for _, seconds in report.times))}"
         )
 
@@ -143,4 +144,3 @@ def _markdown(report: Report) -> str:
         lines += ["", f"## {' '.join(prompt.split())}", "", f"- **teacher (cached)**: {report.references[index]}"]
         lines += [f"- **{model.name}**: {model.answers[index]}" for model in report.models]
     return "\n".join(lines) + "\n"
-

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache import CacheView, GenerateRequest, TeacherCache
@@ -47,13 +47,11 @@ class Views:
 def fill_stage(run: Run, plan: FillPlan, *, teacher: Teacher, cache: TeacherCache, pool: EnginePool) -> FillResult:
     """Ask the teacher for what is missing; starts no engine when nothing is."""
     config = run.config
-    bos = teacher.files.tokenizer.bos_token_id
     if plan.asks_teacher:
         run.need_cluster()
         with run.console.stage("teacher engine") as stage:
             stage.update(0, note="importing vLLM, loading weights, comparing with transformers")
-            prompts = _some_prompts(plan)
-            pool.start(check_prompts=prompts, bos_id=bos)
+            pool.check(_some_prompts(plan), stop_ids=teacher.files.stop_ids, bos_id=teacher.files.leading_bos)
             stage.summary = f"{config.runtime.teacher_engine.count} up, agree with a plain forward pass"
     with run.console.stage("fill", total=plan.misses, unit="rows") as stage:
         result = fill(
@@ -72,8 +70,10 @@ def fill_stage(run: Run, plan: FillPlan, *, teacher: Teacher, cache: TeacherCach
             vocab=teacher.files.vocab,
             progress=stage,
         )
-        stage.summary = f"{result.rows:,} new rows, {result.response_tokens:,} response tokens" if plan.misses else (
-            "nothing to ask: every row is in the cache"
+        stage.summary = (
+            f"{result.rows:,} new rows, {result.response_tokens:,} response tokens"
+            if plan.misses
+            else ("nothing to ask: every row is in the cache")
         )
     run.tokens.fill = result.teacher_tokens
     return result
@@ -281,9 +281,7 @@ def _scoring_job(run: Run, candidate: Candidate, *, teacher: Teacher, views: Vie
 
 
 def _limited(request: GenerateRequest, limit: int) -> GenerateRequest:
-    import dataclasses
-
-    return dataclasses.replace(request, max_new_tokens=limit)
+    return replace(request, max_new_tokens=limit)
 
 
 def _some_prompts(plan: FillPlan) -> list[tuple[int, ...]]:
@@ -302,7 +300,5 @@ def _seconds_budget(run: Run) -> float | None:
 
 def rejected_of(prompts: PromptSet, result: FillResult) -> PromptSet:
     """The prompts with the rows that the teacher could not answer added to those set aside."""
-    failures = [
-        Rejected("fill", position, reason, "") for position, reason in enumerate(result.failed.values())
-    ]
+    failures = [Rejected("fill", position, reason, "") for position, reason in enumerate(result.failed.values())]
     return PromptSet(prompts.splits, (*prompts.rejected, *failures))

@@ -95,7 +95,7 @@ class Tracker:
 
     def _attempt(self, action: dict[str, object]) -> None:
         """Replay what an earlier failure left, then do `action`; keep all of it if the tracker is down."""
-        waiting = self._read_spool() + [json.loads(json.dumps(action, default=str))]
+        waiting = [*self._read_spool(), json.loads(json.dumps(action, default=str))]
         for done, waiting_action in enumerate(waiting):
             try:
                 self._perform(waiting_action)

@@ -17,7 +17,8 @@ from cache.keys import engine_seed, generation_key
 from cache.protocols import Failure, Outcome
 from cache.records import Finish, GenerateRequest, Origin, ScoreRequest, TeacherRecord
 from configs.errors import EngineError
-from teacher_server.flat_logprobs import TopkRows, make_record
+from teacher_server.answers import make_record
+from teacher_server.flat_logprobs import TopkRows
 from teacher_server.requests import refusal
 
 CONTEXT = 3
@@ -127,7 +128,8 @@ class FakeTeacher:
         logits = np.random.default_rng((self._seed, len(context), *context)).normal(scale=SPREAD, size=self._vocab)
         logits[self._eos_id] += EOS_LOGIT
         logits -= logits.max()
-        return (logits - np.log(np.exp(logits).sum())).astype(np.float32)
+        row: Float32[np.ndarray, " V"] = (logits - np.log(np.exp(logits).sum())).astype(np.float32)
+        return row
 
 
 def _keep(logprobs: Float32[np.ndarray, "S V"], *, targets: np.ndarray, k: int) -> TopkRows:

@@ -1,4 +1,4 @@
-"""The engine's flat log-probability containers as numpy rows, and rows as records.
+"""The engine's flat log-probability containers as numpy rows.
 
 A flat container holds, for every position, the token that really came first and then the K best tokens by descending
 log-probability: a constant stride of K + 1. The token that really came may appear twice (alone and among the K
@@ -7,15 +7,12 @@ best), so entries are read by their place in the row and never by their rank.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
-from cache.keys import sequence_key
-from cache.records import Finish, Origin, TeacherRecord, tail_logmass
 from configs.errors import EngineError
 
 
@@ -30,7 +27,11 @@ class FlatContainer(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TopkRows:
-    """Log-probabilities of S positions, in nats, as in `TeacherRecord`."""
+    """Log-probabilities of S positions, in nats, as in `TeacherRecord`.
+
+    The rank of a target far outside the head may count ids that the tokenizer does not know: the engine gives their
+    number, not their names.
+    """
 
     topk_ids: Int32[np.ndarray, "S K"]
     topk_logprobs: Float32[np.ndarray, "S K"]
@@ -77,35 +78,6 @@ def topk_rows(
         topk_logprobs=np.ascontiguousarray(head_logprobs[:, :k]),
         target_logprobs=target_logprobs,
         target_ranks=ranks,
-    )
-
-
-def make_record(
-    rows: TopkRows | None,
-    *,
-    identity_digest: str,
-    token_ids: Sequence[int],
-    prompt_len: int,
-    finish: Finish,
-    origin: Origin,
-    vocab: int,
-) -> TeacherRecord:
-    """The record of one sequence; text alone when `rows` is None."""
-    key = sequence_key(identity_digest, token_ids, prompt_len)
-    tokens = np.array(token_ids, dtype=np.int32)
-    if rows is None:
-        return TeacherRecord(key=key, token_ids=tokens, prompt_len=prompt_len, finish=finish, origin=origin)
-    return TeacherRecord(
-        key=key,
-        token_ids=tokens,
-        prompt_len=prompt_len,
-        finish=finish,
-        origin=origin,
-        topk_ids=rows.topk_ids,
-        topk_logprobs=rows.topk_logprobs,
-        target_logprobs=rows.target_logprobs,
-        target_ranks=rows.target_ranks,
-        tail_logmass=tail_logmass(rows.topk_logprobs, vocab=vocab),
     )
 
 

@@ -11,7 +11,15 @@ SMALLEST_TEMPERATURE = 0.01
 
 
 class SamplingArguments(TypedDict):
-    """Keyword arguments of `vllm.SamplingParams` that follow from a request alone."""
+    """Keyword arguments of `vllm.SamplingParams` that are the same for every kind of request."""
+
+    flat_logprobs: bool
+    detokenize: bool
+    ignore_eos: bool
+
+
+class GenerateArguments(SamplingArguments):
+    """Keyword arguments of `vllm.SamplingParams` for a completion."""
 
     temperature: float
     top_p: float
@@ -23,17 +31,33 @@ class SamplingArguments(TypedDict):
     seed: int | None
     max_tokens: int
     stop_token_ids: list[int]
+    logprobs: int | None
 
 
-def sampling_arguments(request: GenerateRequest, *, seed: int) -> SamplingArguments:
-    """The sampling settings of `request`.
+class ScoreArguments(SamplingArguments):
+    """Keyword arguments of `vllm.SamplingParams` for scoring; the one sampled token is thrown away."""
+
+    temperature: float
+    max_tokens: int
+    prompt_logprobs: int
+
+
+_ALWAYS: SamplingArguments = {"flat_logprobs": True, "detokenize": False, "ignore_eos": True}
+"""Rows without an object a token, token ids only, and no stops but the request's own."""
+
+
+def generate_arguments(request: GenerateRequest, *, seed: int, logprobs: int) -> GenerateArguments:
+    """The engine's settings for writing `request`.
 
     Args:
+        request: What is asked.
         seed: The engine's seed for this request; greedy requests get none, because a seeded request is sampled
             apart from its batch.
+        logprobs: Log-probabilities a token; 0 asks for none.
     """
     greedy = request.temperature == 0
     return {
+        **_ALWAYS,
         "temperature": request.temperature,
         "top_p": 1.0 if greedy else request.top_p,
         "top_k": 0 if greedy else request.top_k,
@@ -44,13 +68,20 @@ def sampling_arguments(request: GenerateRequest, *, seed: int) -> SamplingArgume
         "seed": None if greedy else seed,
         "max_tokens": request.max_new_tokens,
         "stop_token_ids": list(request.stop_ids),
+        "logprobs": logprobs or None,
     }
+
+
+def score_arguments(*, logprobs: int) -> ScoreArguments:
+    """The engine's settings for scoring a sequence with `logprobs` log-probabilities a token."""
+    return {**_ALWAYS, "temperature": 0.0, "max_tokens": 1, "prompt_logprobs": logprobs}
 
 
 def refusal(request: GenerateRequest | ScoreRequest, *, vocab: int, max_model_len: int) -> str | None:
     """Why an engine cannot answer `request`, in one line, or None.
 
     Args:
+        request: What is asked.
         vocab: V, the number of token ids the tokenizer knows.
         max_model_len: Tokens of the longest sequence, prompt and answer together.
     """

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import gc
 import itertools
-import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
-import numpy as np
 import vllm
 from vllm import SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
@@ -36,9 +34,10 @@ from cache.protocols import Failure, Outcome
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from configs.errors import EngineError
 from configs.schema import EngineSettings
+from teacher_server.answers import generated, scored
+from teacher_server.engine_arguments import engine_arguments, require_declared, require_same_numerics
 from teacher_server.environment import Accelerator, require_environment
-from teacher_server.flat_logprobs import make_record, topk_rows
-from teacher_server.requests import refusal, sampling_arguments
+from teacher_server.requests import GenerateArguments, ScoreArguments, generate_arguments, refusal, score_arguments
 from teacher_server.weights import require_same_shape, require_weights
 
 SPARE_IDS = 32
@@ -47,9 +46,6 @@ SPARE_IDS = 32
 Those rows were never trained to be likely, so a handful among the best is already rare; a row with more than this
 many becomes a `Failure` instead of a short or wrong row.
 """
-
-CPU_BLOCK_TOKENS = 32
-"""KV block of the CPU engine; its default of 128 makes prefix caching useless for prompts of usual length."""
 
 _FAULTS = (
     RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, OSError, MemoryError,
@@ -95,11 +91,7 @@ class VllmEngine:
         accelerator: Accelerator = "cpu" if current_platform.is_cpu() else "gpu"
         require_environment(settings, accelerator)
         require_weights(model_dir)
-        if (identity.dtype, identity.quantization) != (dtype, quantization):
-            raise EngineError(
-                f"dtype={dtype} quantization={quantization} contradict the identity's dtype={identity.dtype} "
-                f"quantization={identity.quantization}"
-            )
+        require_declared(identity, dtype=dtype, quantization=quantization)
         self.identity = identity
         self._digest = identity.digest()
         self._model_dir = model_dir
@@ -110,9 +102,11 @@ class VllmEngine:
         self._busy = False
         self._ids = itertools.count()
         started = time.monotonic()
-        arguments = _engine_arguments(model_dir, identity=identity, settings=settings, seed=seed, accelerator=accelerator)
+        arguments = engine_arguments(
+            model_dir, identity=identity, settings=settings, seed=seed, accelerator=accelerator
+        )
         try:
-            config = arguments.create_engine_config()
+            config = EngineArgs(**arguments).create_engine_config()
             self._engine: LLMEngine | None = LLMEngine(
                 config, Executor.get_class(config), log_stats=False, multiprocess_mode=False
             )
@@ -163,19 +157,22 @@ class VllmEngine:
             EngineError: the engine died or is closed, serves another call, or `k` is beyond `max_logprobs`.
         """
         self._require_k(k, least=0)
-        asked = self._asked(k)
-
-        def params(request: GenerateRequest) -> SamplingParams:
-            seed = engine_seed(generation_key(self._digest, request))
-            return _sampling_params(
-                **sampling_arguments(request, seed=seed), logprobs=asked if k else None, prompt_logprobs=None
-            )
-
+        asked = self._asked(k) if k else 0
         return self._drive(
             requests,
             prompt=lambda request: request.prompt_ids,
-            params=params,
-            record=lambda request, output: self._generated(request, output, k=k),
+            arguments=lambda request: generate_arguments(
+                request, seed=engine_seed(generation_key(self._digest, request)), logprobs=asked
+            ),
+            answer=lambda request, output: generated(
+                request,
+                response=list(output.outputs[0].token_ids),
+                finish_reason=output.outputs[0].finish_reason,
+                flat=output.outputs[0].logprobs,
+                identity_digest=self._digest,
+                k=k,
+                vocab=self._vocab,
+            ),
         )
 
     def score(self, requests: Iterable[ScoreRequest], *, k: int) -> Iterator[Outcome]:
@@ -185,14 +182,14 @@ class VllmEngine:
             EngineError: the engine died or is closed, serves another call, or `k` is 0 or beyond `max_logprobs`.
         """
         self._require_k(k, least=1)
-        asked = self._asked(k)
+        arguments = score_arguments(logprobs=self._asked(k))
         return self._drive(
             requests,
             prompt=lambda request: request.token_ids,
-            params=lambda _request: _sampling_params(
-                temperature=0.0, max_tokens=1, logprobs=None, prompt_logprobs=asked
+            arguments=lambda _request: arguments,
+            answer=lambda request, output: scored(
+                request, flat=output.prompt_logprobs, identity_digest=self._digest, k=k, vocab=self._vocab
             ),
-            record=lambda request, output: self._scored(request, output, k=k),
         )
 
     def load(self, model_dir: Path, *, identity: TeacherIdentity) -> None:
@@ -204,15 +201,14 @@ class VllmEngine:
         """
         engine = self._ready()
         require_same_shape(self._model_dir, model_dir)
-        if (identity.dtype, identity.quantization) != (self.identity.dtype, self.identity.quantization):
-            raise EngineError(f"an engine of dtype={self.identity.dtype} cannot become one of dtype={identity.dtype}")
+        require_same_numerics(self.identity, identity)
         try:
             engine.collective_rpc("reload_weights", kwargs={"weights_path": str(model_dir)})
             cleared = engine.reset_prefix_cache()
         except _FAULTS as error:
             raise self._died(error) from error
         if not cleared:
-            raise self._died(RuntimeError("the prefix cache could not be cleared after a change of weights"))
+            raise self._died(RuntimeError("its prefix cache could not be cleared after a change of weights"))
         self.identity, self._digest, self._model_dir = identity, identity.digest(), model_dir
 
     def close(self) -> None:
@@ -254,8 +250,8 @@ class VllmEngine:
         requests: Iterable[_Request],
         *,
         prompt: Callable[[_Request], tuple[int, ...]],
-        params: Callable[[_Request], SamplingParams],
-        record: Callable[[_Request, RequestOutput], TeacherRecord | Failure],
+        arguments: Callable[[_Request], GenerateArguments | ScoreArguments],
+        answer: Callable[[_Request, RequestOutput], TeacherRecord | Failure],
     ) -> Iterator[Outcome]:
         """Keep the engine full from `requests` and yield what it finishes."""
         engine = self._ready()
@@ -267,7 +263,7 @@ class VllmEngine:
                 while len(flying) < self._settings.max_sequences and (drawn := next(source, None)) is not None:
                     reason = refusal(drawn[1], vocab=self._vocab, max_model_len=self._max_model_len)
                     name = str(next(self._ids))
-                    reason = reason or self._submit(name, prompt=prompt(drawn[1]), params=params(drawn[1]))
+                    reason = reason or self._submit(name, prompt=prompt(drawn[1]), arguments=arguments(drawn[1]))
                     if reason is not None:
                         yield drawn[0], Failure(reason)
                     else:
@@ -276,15 +272,19 @@ class VllmEngine:
                     return
                 for output in self._step():
                     position, request = flying.pop(output.request_id)
-                    yield position, record(request, output)
+                    yield position, answer(request, output)
         finally:
             self._busy = False
             if flying and self._broken is None:
                 engine.abort_request(list(flying))
 
-    def _submit(self, name: str, *, prompt: tuple[int, ...], params: SamplingParams) -> str | None:
+    def _submit(
+        self, name: str, *, prompt: tuple[int, ...], arguments: GenerateArguments | ScoreArguments
+    ) -> str | None:
+        """Hand one request to the engine; the reason when it refuses it."""
         assert self._engine is not None
         try:
+            params = SamplingParams(**arguments, output_kind=RequestOutputKind.FINAL_ONLY)
             self._engine.add_request(name, tokens_input(list(prompt)), params)
         except ValueError as error:
             # The engine checks a request before it takes it in; nothing of it is left behind.
@@ -301,99 +301,6 @@ class VllmEngine:
         except _FAULTS as error:
             raise self._died(error) from error
         return [output for output in outputs if output.finished]
-
-    def _generated(self, request: GenerateRequest, output: RequestOutput, *, k: int) -> TeacherRecord | Failure:
-        answer = output.outputs[0]
-        if answer.finish_reason not in ("stop", "length"):
-            return Failure(f"the engine ended the request with {answer.finish_reason}")
-        response = list(answer.token_ids)
-        if max(response) >= self._vocab:
-            return Failure(f"the model wrote token id {max(response)}, beyond the tokenizer's {self._vocab}")
-        rows = None
-        if k:
-            targets = np.array(response, dtype=np.int32)
-            rows = topk_rows(answer.logprobs, targets=targets, k=k, vocab=self._vocab)
-            if rows is None:
-                return Failure(_too_few(k, vocab=self._vocab))
-        return make_record(
-            rows,
-            identity_digest=self._digest,
-            token_ids=[*request.prompt_ids, *response],
-            prompt_len=len(request.prompt_ids),
-            finish="stop" if answer.finish_reason == "stop" else "length",
-            origin="decode",
-            vocab=self._vocab,
-        )
-
-    def _scored(self, request: ScoreRequest, output: RequestOutput, *, k: int) -> TeacherRecord | Failure:
-        if output.prompt_logprobs is None:
-            return Failure(f"the engine ended the request with {output.outputs[0].finish_reason}")
-        targets = np.array(request.token_ids[request.prompt_len :], dtype=np.int32)
-        rows = topk_rows(output.prompt_logprobs, targets=targets, k=k, vocab=self._vocab, first=request.prompt_len)
-        if rows is None:
-            return Failure(_too_few(k, vocab=self._vocab))
-        return make_record(
-            rows,
-            identity_digest=self._digest,
-            token_ids=request.token_ids,
-            prompt_len=request.prompt_len,
-            finish="given",
-            origin="prefill",
-            vocab=self._vocab,
-        )
-
-
-def _engine_arguments(
-    model_dir: Path, *, identity: TeacherIdentity, settings: EngineSettings, seed: int, accelerator: Accelerator
-) -> EngineArgs:
-    """What differs on a CPU: no compilation (52 s of start for 3 % of speed) and no chunked prefill.
-
-    A sampled request crashes the CPU engine when its prompt is split over steps, so a step must hold any prompt.
-    """
-    on_cpu = accelerator == "cpu"
-    batched = max(settings.max_batched_tokens, settings.max_model_len if on_cpu else 1)
-    return EngineArgs(
-        model=str(model_dir),
-        skip_tokenizer_init=True,
-        trust_remote_code=False,
-        load_format="safetensors",
-        use_tqdm_on_load=False,
-        dtype=identity.dtype,
-        quantization=identity.quantization,
-        kv_cache_dtype=identity.kv_cache_dtype,
-        hf_overrides=json.loads(identity.hf_overrides) if identity.hf_overrides else {},
-        seed=seed,
-        max_model_len=settings.max_model_len,
-        max_num_batched_tokens=batched,
-        max_num_seqs=settings.max_sequences,
-        kv_cache_memory_bytes=int(settings.kv_cache_gib * 2**30),
-        block_size=CPU_BLOCK_TOKENS if on_cpu else None,
-        enable_prefix_caching=True,
-        enable_chunked_prefill=not on_cpu,
-        enforce_eager=on_cpu,
-        tensor_parallel_size=settings.tensor_parallel,
-        # Named, because inside a Ray actor vLLM would otherwise start workers through Ray.
-        distributed_executor_backend="mp" if settings.tensor_parallel > 1 else "uni",
-        generation_config="vllm",
-        logprobs_mode=identity.logprobs_mode,
-        max_logprobs=-1,
-        disable_log_stats=True,
-    )
-
-
-def _sampling_params(**arguments: Any) -> SamplingParams:
-    """Sampling settings plus what every request has: token ids only, flat rows, one output, no stops but its own."""
-    return SamplingParams(
-        **arguments,
-        flat_logprobs=True,
-        detokenize=False,
-        ignore_eos=True,
-        output_kind=RequestOutputKind.FINAL_ONLY,
-    )
-
-
-def _too_few(k: int, *, vocab: int) -> str:
-    return f"fewer than k={k} of the model's most likely ids are below the tokenizer's {vocab}: lower k"
 
 
 def _first_line(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # From here on every array that enters or leaves a function of these packages is checked against its signature.
-install_import_hook(["cache", "student_train", "evaluation"], "beartype.beartype")
+install_import_hook(["cache", "student_train", "evaluation"], "shape_checks.checked")
 
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("explore", derandomize=False, deadline=None, max_examples=1000)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -14,26 +15,42 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from student_builders import VOCAB
 from torch import Tensor
 
 from cache.records import TeacherRecord
+from configs.errors import DistillError
 from configs.schema import StageConfig, TrainingSettings
 from student_train.batching import collate
+from student_train.checkpoint import Checkpoints, TrainerState
 from student_train.gang import join_gang
+from student_train.job import StepMetrics, TrainJob, TrainResult
 from student_train.model import TORCH_DTYPES, StudentModule, load_decoder
+from student_train.trainer import train_stage
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def engine_steps(
-    model_dir: Path, stage: StageConfig, settings: TrainingSettings, vocab: int, plan: list[list[list[list[TeacherRecord]]]]
+Plan = list[list[list[list[TeacherRecord]]]]
+"""For each step, for each rank, its micro-batches."""
+
+Case = tuple[Path, StageConfig, TrainingSettings, Plan]
+"""A model and how it is trained."""
+
+
+def engine_steps(cases: list[Case]) -> list[tuple[list[Any], dict[str, Tensor] | None]]:
+    """Optimiser steps straight on the engine; for each case the outcomes and, on the leader, the weights."""
+    return [_engine_steps(*case) for case in cases]
+
+
+def _engine_steps(
+    model_dir: Path, stage: StageConfig, settings: TrainingSettings, plan: Plan
 ) -> tuple[list[Any], dict[str, Tensor] | None]:
-    """Optimiser steps straight on the engine; `plan[step][rank]` is a list of micro-batches. Outcomes and weights."""
     gang = join_gang("cpu")
     from student_train.deepspeed_engine import DeepSpeedEngine
 
     decoder = load_decoder(model_dir, dtype=TORCH_DTYPES[stage.dtype])
-    engine = DeepSpeedEngine(StudentModule(decoder, stage=stage, vocab=vocab), stage=stage, settings=settings, gang=gang)
+    engine = DeepSpeedEngine(StudentModule(decoder, stage=stage, vocab=VOCAB), stage=stage, settings=settings, gang=gang)
     outcomes = []
     for step in plan:
         rounds = max(len(batches) for batches in step)
@@ -41,13 +58,68 @@ def engine_steps(
         mine += [collate([], with_targets=True)] * (rounds - len(mine))
         tokens = sum(row.response_len for batches in step for rows in batches for row in rows)
         outcomes.append(engine.step(mine, global_tokens=tokens, learning_rate=stage.learning_rate))
-    return outcomes, engine.whole_weights(decoder.model)
+    weights = engine.whole_weights(decoder.model)
+    engine.close()
+    return outcomes, weights
+
+
+def train(job: TrainJob, *, stop_at: int | None, die_at: int | None) -> tuple[TrainResult | str, list[StepMetrics]]:
+    """Train a stage; ask to stop after step `stop_at`, or die of SIGKILL when the metrics of step `die_at` come."""
+    reported: list[StepMetrics] = []
+
+    def report(metrics: StepMetrics) -> None:
+        reported.append(metrics)
+        if metrics.step == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def should_stop() -> bool:
+        # One process alone asks: the others have to follow it.
+        return os.environ["RANK"] == "1" and reported[-1].step == stop_at
+
+    try:
+        return train_stage(job, report=report, should_stop=should_stop), reported
+    except DistillError as error:
+        return f"{type(error).__name__}: {error}", reported
+
+
+def checkpoint(root: Path, steps: list[int]) -> None:
+    """Write checkpoints of nothing much."""
+    store = Checkpoints(root, gang=join_gang("cpu"))
+    for step in steps:
+        store.save(trainer_state(step), write_shards=write_weights)
+
+
+def trainer_state(step: int) -> TrainerState:
+    """A state with something in every field."""
+    return TrainerState(
+        step=step,
+        tokens=100 * step,
+        skipped=2,
+        skipped_in_a_row=1,
+        world_size=2,
+        view_digest="v" * 64,
+        stage_digest="s" * 64,
+        dev_losses=((0, 3.5), (1, 2.25)),
+        pending=(StepMetrics(step, {"train/loss": 1.25, "train/tokens": 100.0}),),
+    )
+
+
+def write_weights(folder: Path) -> None:
+    """Stand in for DeepSpeed's shards."""
+    (folder / "state").mkdir()
+    (folder / "state" / "weights.bin").write_bytes(bytes(range(256)) * 64)
 
 
 def run_gang(
-    function: str, args: tuple[object, ...], *, folder: Path, world_size: int, env: dict[str, str] | None = None
+    function: str,
+    args: dict[str, Any],
+    *,
+    folder: Path,
+    world_size: int,
+    env: dict[str, str] | None = None,
+    dies: bool = False,
 ) -> list[Any]:
-    """Run a function of this module in `world_size` processes; what each of them returned, or None if it was killed."""
+    """Run a function of this module in `world_size` processes; what each returned. With `dies` the leader must not end well."""
     folder.mkdir(parents=True, exist_ok=True)
     job = folder / "job.pickle"
     job.write_bytes(pickle.dumps(args))
@@ -71,6 +143,9 @@ def run_gang(
     finally:
         for process in processes:
             process.kill()
+    if dies:
+        assert processes[0].returncode == -signal.SIGKILL, outputs[0]
+        return []
     for process, output in zip(processes, outputs, strict=True):
         assert process.returncode == 0, output
     return [pickle.loads((folder / f"result-{rank}.pickle").read_bytes()) for rank in range(world_size)]
@@ -80,7 +155,7 @@ def main() -> None:
     torch.set_num_threads(1)
     job = Path(sys.argv[1])
     args = pickle.loads(job.read_bytes())
-    result = globals()[sys.argv[2]](*args)
+    result = globals()[sys.argv[2]](**args)
     job.with_name(f"result-{os.environ['RANK']}.pickle").write_bytes(pickle.dumps(result))
 
 

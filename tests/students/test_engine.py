@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from gang_worker import run_gang
+from gang_worker import Plan, run_gang
 from student_builders import VOCAB, records, tiny_llama
 from torch import Tensor
 
@@ -26,7 +27,6 @@ STAGE = StageConfig(
     ce_weight=0.2,
     gradient_clip=0.5,
 )
-Plan = list[list[list[list[TeacherRecord]]]]
 
 
 def uneven_plan() -> Plan:
@@ -63,31 +63,72 @@ def reference(model_dir: Path, plan: Plan, *, stage: StageConfig) -> tuple[list[
     return losses, norms, {name: value.detach() for name, value in decoder.model.named_parameters()}
 
 
-def assert_equals_reference(folder: Path, *, zero_stage: int, tied: bool) -> None:
-    model_dir = tiny_llama(folder / "model", tied=tied)
+def assert_equals_reference(folder: Path, cases: list[tuple[int, bool]]) -> None:
+    """Train under each (ZeRO stage, tied embeddings) in one gang and compare with the reference."""
     plan = uneven_plan()
-    settings = TrainingSettings.model_validate({"zero_stage": zero_stage})
-    outcomes, weights = run_gang(
-        "engine_steps", (model_dir, STAGE, settings, VOCAB, plan), folder=folder / "gang", world_size=2
-    )[0]
-    losses, norms, expected = reference(model_dir, plan, stage=STAGE)
-    assert [outcome.sums[0] for outcome in outcomes] == pytest.approx(losses, rel=1e-5)
-    assert [outcome.grad_norm for outcome in outcomes] == pytest.approx(norms, rel=1e-4)
-    assert min(norms) > STAGE.gradient_clip  # so that clipping took part
-    assert weights.keys() == expected.keys()
-    start = load_decoder(model_dir, dtype=torch.float32).model.state_dict()
-    for name, value in expected.items():
-        assert float((value - start[name]).abs().max()) > 1e-3
-        # Adam divides by the gradient's own size, so rounding in a gradient near zero shows: a hundredth of one step.
-        torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-5)
+    models = {tied: tiny_llama(folder / f"model-{tied}", tied=tied) for tied in (True, False)}
+    jobs = [(models[tied], STAGE, TrainingSettings.model_validate({"zero_stage": zero}), plan) for zero, tied in cases]
+    results = run_gang("engine_steps", {"cases": jobs}, folder=folder / "gang", world_size=2)[0]
+    for (_, tied), (outcomes, weights) in zip(cases, results, strict=True):
+        losses, norms, expected = reference(models[tied], plan, stage=STAGE)
+        assert [outcome.sums[0] for outcome in outcomes] == pytest.approx(losses, rel=1e-5)
+        assert [outcome.grad_norm for outcome in outcomes] == pytest.approx(norms, rel=1e-4)
+        assert min(norms) > STAGE.gradient_clip  # so that clipping took part
+        assert weights.keys() == expected.keys()
+        start = load_decoder(models[tied], dtype=torch.float32).model.state_dict()
+        for name, value in expected.items():
+            assert float((value - start[name]).abs().max()) > 1e-3
+            # Adam divides by the gradient's own size, so rounding in a gradient near zero shows: a hundredth of a step.
+            torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-5)
 
 
 def test_zero_2_equals_one_process(tmp_path: Path) -> None:
-    assert_equals_reference(tmp_path, zero_stage=2, tied=True)
+    assert_equals_reference(tmp_path, [(2, True)])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
-@pytest.mark.parametrize("tied", [True, False])
-def test_every_zero_stage_equals_one_process(tmp_path: Path, zero_stage: int, tied: bool) -> None:
-    assert_equals_reference(tmp_path, zero_stage=zero_stage, tied=tied)
+def test_every_zero_stage_equals_one_process(tmp_path: Path) -> None:
+    assert_equals_reference(tmp_path, [(zero, tied) for zero in range(4) for tied in (True, False)])
+
+
+def broken(row: TeacherRecord, *, value: float) -> TeacherRecord:
+    """The record with one log-probability that is no number, or not a finite one."""
+    assert row.topk_logprobs is not None
+    logprobs = row.topk_logprobs.copy()
+    logprobs[-1, 0] = value
+    return replace(row, topk_logprobs=logprobs)
+
+
+def assert_broken_steps_are_dropped(folder: Path, cases: list[tuple[int, str]]) -> None:
+    """Under each (ZeRO stage, dtype), steps with a bad record leave no trace in the weights."""
+    model_dir = tiny_llama(folder / "model")
+    rows = records(6)
+    good: Plan = [[[rows[0:1], rows[1:2]], [rows[2:3]]], [[rows[3:4]], [rows[4:6]]]]
+    # On one process alone; once in an early micro-batch and once in the last.
+    bad = [
+        [[rows[0:1]], [[broken(rows[1], value=math.nan)], rows[2:3]]],
+        [[rows[3:4], [broken(rows[4], value=math.inf)]], [rows[5:6]]],
+    ]
+    jobs = []
+    for zero, dtype in cases:
+        stage = STAGE.model_copy(update={"dtype": dtype})
+        settings = TrainingSettings.model_validate({"zero_stage": zero})
+        jobs += [(model_dir, stage, settings, plan) for plan in (good, [good[0], *bad, good[1]])]
+    leader, other = run_gang("engine_steps", {"cases": jobs}, folder=folder / "gang", world_size=2)
+    for at in range(0, len(jobs), 2):
+        for outcomes, _ in (leader[at + 1], other[at + 1]):
+            assert [outcome.skipped for outcome in outcomes] == [False, True, True, False]
+        (clean, expected), (outcomes, weights) = leader[at : at + 2]
+        assert [outcome.skipped for outcome in clean] == [False, False]
+        assert outcomes[3].sums == clean[1].sums
+        for name, value in expected.items():
+            assert torch.equal(weights[name], value)
+
+
+def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path) -> None:
+    assert_broken_steps_are_dropped(tmp_path, [(2, "float32")])
+
+
+@pytest.mark.slow
+def test_a_step_that_is_not_finite_changes_nothing_anywhere(tmp_path: Path) -> None:
+    assert_broken_steps_are_dropped(tmp_path, [(zero, dtype) for zero in range(4) for dtype in ("float32", "bfloat16")])

@@ -1,0 +1,139 @@
+"""From requests to stored rows: which sequence answers a request, and what is lacking.
+
+Reading is left to the library; a damaged object met on the way surfaces as `DamagedObject`, which the store answers
+by setting the segment aside and asking again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.index import FINISHES, GENERATION_ROW, SEQUENCE_ROW, Table, key_array, key_bytes
+from cache.keys import KEY_BYTES, generation_key, sequence_key
+from cache.library import Library
+from cache.records import GenerateRequest, ScoreRequest
+
+Request = GenerateRequest | ScoreRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What the cache cannot answer.
+
+    `generate` holds positions of requests to be written anew; `score` holds (position, sequence) whose
+    log-probabilities are to be had, a stored completion that lacks them included. Of requests that one answer serves
+    only one is listed.
+    """
+
+    generate: tuple[int, ...]
+    score: tuple[tuple[int, ScoreRequest], ...]
+
+
+class Answers:
+    """The stored answers of one library. Remembers the prefixes that it handed out, so that they can be read."""
+
+    def __init__(self, library: Library, *, identity: str) -> None:
+        self._library = library
+        self._identity = identity
+        self._prefixes: dict[bytes, tuple[bytes, int]] = {}
+
+    def missing(self, requests: Sequence[Request], *, k: int) -> Missing:
+        """What a teacher must be asked; see `TeacherCache.missing`."""
+        names = self._names(requests)
+        keys = self._resolve(requests, names)
+        stored = self.stored_k(keys)
+        generate: dict[bytes, int] = {}
+        score: dict[bytes, tuple[int, ScoreRequest]] = {}
+        for position, (request, name, key) in enumerate(zip(requests, names, keys, strict=True)):
+            if stored[position] >= k:
+                continue
+            if isinstance(request, ScoreRequest):
+                score.setdefault(name, (position, request))
+            elif key is not None:
+                if key not in score:
+                    score[key] = (position, ScoreRequest(self._tokens(key), len(request.prompt_ids)))
+            elif name not in generate or _limit(requests[generate[name]]) < request.max_new_tokens:
+                generate[name] = position
+        return Missing(tuple(sorted(generate.values())), tuple(sorted(score.values(), key=lambda item: item[0])))
+
+    def keys(self, requests: Sequence[Request]) -> list[bytes | None]:
+        """The sequence key of each request, `None` for a completion that was never written far enough."""
+        return self._resolve(requests, self._names(requests))
+
+    def _names(self, requests: Sequence[Request]) -> list[bytes]:
+        """Generation key or sequence key of each request."""
+        return [
+            generation_key(self._identity, request)
+            if isinstance(request, GenerateRequest)
+            else sequence_key(self._identity, request.token_ids, request.prompt_len)
+            for request in requests
+        ]
+
+    def _resolve(self, requests: Sequence[Request], names: Sequence[bytes]) -> list[bytes | None]:
+        """The sequence key of each request; `None` for a completion that was never written (or not far enough)."""
+        limits = np.array([_limit(request) for request in requests], dtype=np.int64)
+        index = self._library.index
+        found = index.find_generations(key_array(names), limits=limits)
+        answers = np.zeros(len(found), dtype=GENERATION_ROW)
+        answers[found >= 0] = index.generations[found[found >= 0]]
+        sequences, lengths = key_bytes(answers["sequence"]), answers["response_len"].tolist()
+        keys: list[bytes | None] = []
+        for at, request in enumerate(requests):
+            if isinstance(request, ScoreRequest):
+                keys.append(names[at])
+            elif found[at] < 0:
+                keys.append(None)
+            elif lengths[at] <= request.max_new_tokens:
+                keys.append(sequences[at])
+            else:
+                keys.append(self._prefix(sequences[at], length=len(request.prompt_ids) + request.max_new_tokens))
+        return keys
+
+    def _prefix(self, key: bytes, *, length: int) -> bytes:
+        """The key of the first `length` tokens of a stored sequence, remembered so that it can be read."""
+        entry = self.locate([key])[0]
+        tokens = self._read_tokens(entry, length=length)
+        prefix = sequence_key(self._identity, tokens, int(entry["prompt_len"]))
+        self._prefixes[prefix] = (key, length)
+        return prefix
+
+    def _tokens(self, key: bytes) -> tuple[int, ...]:
+        entry = self.locate([key])[0]
+        return tuple(self._read_tokens(entry, length=int(entry["length"])).tolist())
+
+    def _read_tokens(self, entry: np.void, *, length: int) -> NDArray[np.int32]:
+        return self._library.tokens(int(entry["segment"]), row=int(entry["row"]), length=length)
+
+    def stored_k(self, keys: Sequence[bytes | None]) -> list[int]:
+        """The k of each key's fullest row, -1 where there is none."""
+        entries = self.locate([bytes(KEY_BYTES) if key is None else key for key in keys])
+        held: list[int] = np.where(entries["segment"] >= 0, entries["k"], -1).tolist()
+        return held
+
+    def locate(self, keys: Sequence[bytes]) -> Table:
+        """The index entry of each key, prefixes included; `segment` is -1 where there is none."""
+        index = self._library.index
+        found = index.find_sequences(key_array(keys))
+        entries = np.zeros(len(keys), dtype=SEQUENCE_ROW)
+        entries["segment"] = -1
+        entries[found >= 0] = index.sequences[found[found >= 0]]
+        for at, key in enumerate(keys if self._prefixes else ()):
+            if key in self._prefixes:
+                whole, length = self._prefixes[key]
+                origin = int(index.find_sequences(key_array([whole]))[0])
+                if origin < 0:
+                    continue
+                entry = index.sequences[origin]
+                if entries["segment"][at] < 0 or entries["k"][at] < entry["k"]:
+                    entries[at] = entry
+                    entries["key"][at], entries["length"][at] = key, length
+                    entries["finish"][at] = FINISHES.index("length")
+        return entries
+
+
+def _limit(request: Request) -> int:
+    return request.max_new_tokens if isinstance(request, GenerateRequest) else 0

@@ -1,0 +1,61 @@
+"""Global batches: which rows of a view make up each optimiser step, whatever the number of processes.
+
+Both functions are pure, so every process computes the same batches without talking to the others, and the state of
+the data pipeline is one number, the index of the next batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from jaxtyping import Int
+from numpy.typing import NDArray
+
+from cache.canonical import canonical
+from cache.views import CacheView
+
+Rows = NDArray[np.int64]
+
+
+def global_batches(view: CacheView, *, seed: int, epoch: int, tokens_per_batch: int) -> tuple[Rows, ...]:
+    """The batches of one epoch, as positions in the view: each row once, at most `tokens_per_batch` tokens a batch.
+
+    A row longer than the budget is a batch of its own; the last batch may be short. The order depends on the view's
+    digest, the seed and the epoch alone.
+    """
+    order = _permutation(len(view), name=canonical("stillroom/epoch/1", view.digest, int(seed), int(epoch)))
+    ends = np.cumsum(view.lengths[order], dtype=np.int64)
+    cuts = []
+    start, spent = 0, 0
+    while start < len(order):
+        start = max(int(np.searchsorted(ends, spent + tokens_per_batch, side="right")), start + 1)
+        spent = int(ends[start - 1])
+        cuts.append(start)
+    return tuple(np.split(order, cuts[:-1])) if cuts else ()
+
+
+def rank_rows(batch: Rows, *, lengths: Int[np.ndarray, " R"], rank: int, world_size: int) -> Rows:
+    """The rows of a global batch that one rank takes: a partition of the batch, balanced by tokens.
+
+    The longest row goes first, each to the rank with the fewest tokens so far (the lowest rank among equals); a rank
+    may get none. `lengths` are the token counts of all rows of the view. The share keeps the order of the batch.
+    """
+    sizes = np.asarray(lengths)[batch]
+    loads = np.zeros(world_size, dtype=np.int64)
+    owner = np.empty(len(batch), dtype=np.int64)
+    for position in np.argsort(-sizes.astype(np.int64), kind="stable"):
+        owner[position] = lightest = int(np.argmin(loads))
+        loads[lightest] += sizes[position]
+    share: Rows = batch[owner == rank]
+    return share
+
+
+def _permutation(count: int, *, name: bytes) -> Rows:
+    """A permutation that follows from `name` alone.
+
+    The raw stream of a bit generator is fixed for good, unlike `Generator.permutation`, which may change with numpy.
+    """
+    seed = int.from_bytes(hashlib.sha256(name).digest(), "little")
+    drawn = np.random.PCG64(seed).random_raw(count)
+    return np.argsort(np.atleast_1d(drawn), kind="stable").astype(np.int64)

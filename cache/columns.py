@@ -1,0 +1,148 @@
+"""The columns of a segment: their shapes, their values, and the Zarr v3 group that holds them.
+
+Shapes: R sequences, N scored rows (positions with log-probabilities), K top-k. Row r of the columns per row belongs to
+the sequence i with `row_offsets[i] <= r < row_offsets[i + 1]`; a sequence kept as text alone has `k[i] == 0` and no
+rows.
+
+Every array is one shard object. Columns over N x K have chunks of 8,192 rows, all others are one chunk: a reader
+fetches whole chunks and never a slice per sequence. Chunks are blosc-zstd with bit shuffling, then crc32c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec
+from zarr.storage import MemoryStore
+
+from cache.encoding import Encoding, encode_rows, row_columns
+from cache.index import FINISHES
+from cache.manifests import Manifest
+from cache.records import Origin, TeacherRecord
+from cache.shards import ChunkLayout
+
+CHUNK_ROWS = 8192
+ORIGINS: tuple[Origin, ...] = ("decode", "prefill")
+NO_VERSION = -1
+COMPRESSION_LEVEL = 5
+
+_PER_SEQUENCE = {"prompt_len": "<i4", "finish": "u1", "origin": "u1", "policy_version": "<i8", "k": "<i4"}
+_OFFSETS = {"token_offsets": "<i8", "row_offsets": "<i8"}
+_PER_ROW = {"top1_logprob": "<f4", "tail_logmass": "<f4", "target_logprob": "<f4", "target_rank": "<i4"}
+_PER_ENTRY = {"topk_ids": "<i4", "topk_dq": "u1", "topk_logprob_f16": "<f2", "topk_logprob": "<f4"}
+_TRANSPOSED = frozenset({"topk_dq"})
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentSize:
+    """The numbers that fix the shape of every array: R, N, all tokens, K, and rows a chunk."""
+
+    rows: int
+    scored_rows: int
+    tokens: int
+    k: int
+    chunk_rows: int
+    encoding: Encoding | None
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> SegmentSize:
+        """As a manifest tells them."""
+        return cls(
+            rows=manifest.rows,
+            scored_rows=manifest.scored_rows,
+            tokens=manifest.tokens,
+            k=manifest.k,
+            chunk_rows=manifest.chunk_rows,
+            encoding=cast(Encoding | None, manifest.encoding),
+        )
+
+
+def layouts(size: SegmentSize) -> dict[str, ChunkLayout]:
+    """Chunk layout of every array of a segment of this size."""
+    found = {name: ChunkLayout(np.dtype(kind), (size.rows,), 1) for name, kind in _PER_SEQUENCE.items()}
+    found |= {name: ChunkLayout(np.dtype(kind), (size.rows + 1,), 1) for name, kind in _OFFSETS.items()}
+    found["token_ids"] = ChunkLayout(np.dtype("<i4"), (size.tokens,), 1)
+    if size.encoding is None or size.scored_rows == 0:
+        return found
+    columns = {"topk_ids", "tail_logmass", "target_logprob", "target_rank", *row_columns(size.encoding)}
+    chunks = -(-size.scored_rows // size.chunk_rows)
+    for name, kind in _PER_ROW.items():
+        if name in columns:
+            found[name] = ChunkLayout(np.dtype(kind), (size.scored_rows,), 1)
+    for name, kind in _PER_ENTRY.items():
+        if name in columns:
+            shape = (size.chunk_rows, size.k)
+            found[name] = ChunkLayout(np.dtype(kind), shape, chunks, transposed=name in _TRANSPOSED)
+    return found
+
+
+def segment_columns(records: Sequence[TeacherRecord], *, encoding: Encoding | None) -> dict[str, NDArray[np.generic]]:
+    """All arrays of a segment of these records, whose scored ones share one k."""
+    scored = [record for record in records if record.k]
+    versions = [NO_VERSION if record.policy_version is None else record.policy_version for record in records]
+    columns: dict[str, NDArray[np.generic]] = {
+        "token_ids": np.concatenate([record.token_ids for record in records]).astype("<i4", copy=False),
+        "token_offsets": _offsets([len(record.token_ids) for record in records]),
+        "row_offsets": _offsets([record.response_len if record.k else 0 for record in records]),
+        "prompt_len": np.array([record.prompt_len for record in records], dtype="<i4"),
+        "finish": np.array([FINISHES.index(record.finish) for record in records], dtype="u1"),
+        "origin": np.array([ORIGINS.index(record.origin) for record in records], dtype="u1"),
+        "policy_version": np.array(versions, dtype="<i8"),
+        "k": np.array([record.k for record in records], dtype="<i4"),
+    }
+    if encoding is None or not any(record.response_len for record in scored):
+        return columns
+    columns |= encode_rows(_joined(scored, "topk_logprobs", kind="<f4"), encoding=encoding)
+    columns["topk_ids"] = _joined(scored, "topk_ids", kind="<i4")
+    columns["tail_logmass"] = _joined(scored, "tail_logmass", kind="<f4")
+    columns["target_logprob"] = _joined(scored, "target_logprobs", kind="<f4")
+    columns["target_rank"] = _joined(scored, "target_ranks", kind="<i4")
+    return columns
+
+
+def zarr_objects(columns: Mapping[str, NDArray[np.generic]], *, size: SegmentSize) -> dict[str, bytes]:
+    """The objects of the Zarr group, by path, with the very bytes that go to disk."""
+    held: dict[str, Any] = {}
+    store = MemoryStore(held)
+    group = zarr.create_group(store, zarr_format=3)
+    for name, layout in layouts(size).items():
+        values = columns[name]
+        rows = layout.shape[0] * layout.chunks
+        array = group.create_array(
+            name,
+            shape=values.shape,
+            chunks=layout.shape,
+            shards=(rows, *layout.shape[1:]),
+            dtype=layout.dtype,
+            filters=[TransposeCodec(order=(1, 0))] if layout.transposed else [],
+            compressors=[
+                BloscCodec(cname="zstd", clevel=COMPRESSION_LEVEL, shuffle="bitshuffle"),
+                Crc32cCodec(),
+            ],
+            fill_value=_impossible(layout.dtype),
+            # An object that is not there must never read as an array of zeros.
+            config={"write_empty_chunks": True},
+        )
+        array[:] = values
+    return {path: buffer.to_bytes() for path, buffer in sorted(held.items())}
+
+
+def _impossible(dtype: np.dtype[Any]) -> float | int:
+    """A fill value that cannot be data; in `topk_dq` the first column is always 0, so 255 there is none either."""
+    if dtype.kind == "f":
+        return float("nan")
+    return 255 if dtype.kind == "u" else -2
+
+
+def _offsets(counts: Sequence[int]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(counts)]).astype("<i8")
+
+
+def _joined(records: Sequence[TeacherRecord], name: str, *, kind: str) -> NDArray[Any]:
+    joined: NDArray[Any] = np.concatenate([getattr(record, name) for record in records]).astype(kind, copy=False)
+    return joined

@@ -1,0 +1,198 @@
+"""The fingerprint of a model directory: its weights and its configuration, whatever files they were saved in.
+
+The weights are hashed as sorted (tensor name, dtype, shape, SHA-256 of the bytes), so re-sharding or re-saving
+changes nothing; the configuration without the keys that saving rewrites. Only safetensors files are read: their
+header tells where each tensor lies, and nothing in them can run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from cache.canonical import canonical
+from cache.durable import replace_file
+from configs.errors import ModelError
+
+VOLATILE_CONFIG_KEYS = frozenset(
+    {
+        "_attn_implementation",
+        "_attn_implementation_autoset",
+        "_commit_hash",
+        "_name_or_path",
+        "attn_implementation",
+        "dtype",  # part of the identity: what the engine runs in, not what the file was saved in
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+    }
+)
+KEPT_WHOLE = frozenset({"quantization_config"})
+"""Blocks whose keys all count, even those named like a volatile one."""
+
+LARGEST_HEADER = 100 * 2**20
+READ_BYTES = 8 * 2**20
+MEMO_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFingerprint:
+    """SHA-256 (hex) of a model's weights and of what counts in its configuration."""
+
+    weights_sha256: str
+    config_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def fingerprint_model(model_dir: Path, *, memo: Path | None = None) -> ModelFingerprint:
+    """Fingerprint a model directory.
+
+    `memo` names a JSON file that remembers what each weight file hashed to, by its path, size and modification time.
+
+    Raises:
+        ModelError: when there are no safetensors or no config.json, or they are not sound.
+    """
+    files = sorted(model_dir.glob("*.safetensors"))
+    if not files:
+        raise ModelError(
+            f"{model_dir}: no *.safetensors, so the weights cannot be fingerprinted: save the model with "
+            "save_pretrained(..., safe_serialization=True) and name that directory"
+        )
+    config = _config_digest(model_dir / "config.json")
+    known = _read_memo(memo)
+    digests: dict[str, str] = {}
+    seen: dict[str, Any] = {}
+    for path in files:
+        tensors = _file_digests(path, known=known, seen=seen)
+        for name in tensors.keys() & digests.keys():
+            raise ModelError(f"{path}: tensor {name} stands in two files: remove the copy that is not used")
+        digests |= tensors
+    if memo is not None and known | seen != known:
+        _write_memo(memo, known | seen)
+    parts = canonical("stillroom/weights/1", *(part for item in sorted(digests.items()) for part in item))
+    return ModelFingerprint(hashlib.sha256(parts).hexdigest(), config)
+
+
+def _file_digests(path: Path, *, known: Mapping[str, Any], seen: dict[str, Any]) -> dict[str, str]:
+    """One digest a tensor of (dtype, shape, bytes), from the memo when the file is unchanged."""
+    try:
+        status = path.stat()
+        stamp = [status.st_size, status.st_mtime_ns]
+        name = str(path.resolve())
+        entry = known.get(name)
+        if isinstance(entry, dict) and entry.get("stamp") == stamp and isinstance(entry.get("tensors"), dict):
+            tensors = {str(key): str(value) for key, value in entry["tensors"].items()}
+        else:
+            tensors = _hash_tensors(path)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}): check the model directory") from error
+    seen[name] = {"stamp": stamp, "tensors": tensors}
+    return tensors
+
+
+def _hash_tensors(path: Path) -> dict[str, str]:
+    tensors = list(_tensors(path))
+    # hashlib lets go of the interpreter lock, so threads hash on all cores.
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        digests = pool.map(lambda tensor: _tensor_digest(path, tensor), tensors)
+        return {tensor.name: digest for tensor, digest in zip(tensors, digests, strict=True)}
+
+
+def _tensor_digest(path: Path, tensor: _Tensor) -> str:
+    content = hashlib.sha256()
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        at = tensor.start
+        while at < tensor.end:
+            piece = os.pread(descriptor, min(READ_BYTES, tensor.end - at), at)
+            if not piece:
+                raise ModelError(f"{path}: ends inside tensor {tensor.name}: fetch the file again")
+            content.update(piece)
+            at += len(piece)
+    finally:
+        os.close(descriptor)
+    parts = canonical(tensor.dtype, len(tensor.shape), *tensor.shape, content.digest())
+    return hashlib.sha256(parts).hexdigest()
+
+
+def _tensors(path: Path) -> Iterator[_Tensor]:
+    """The tensors that the header of a safetensors file names."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 0 < length <= min(LARGEST_HEADER, size - 8):
+            raise ModelError(f"{path}: not a safetensors file: fetch it again")
+        text = file.read(length)
+    data = 8 + length
+    try:
+        for name, entry in json.loads(text).items():
+            if name != "__metadata__":
+                start, end = entry["data_offsets"]
+                if not 0 <= start <= end <= size - data or min(entry["shape"], default=0) < 0:
+                    raise ModelError(f"{path}: tensor {name} lies outside the file: fetch it again")
+                if prod(entry["shape"]) > 0 and start == end:
+                    raise ModelError(f"{path}: tensor {name} has a shape but no bytes: fetch it again")
+                yield _Tensor(name, entry["dtype"], tuple(entry["shape"]), data + start, data + end)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{path}: its header is not that of a safetensors file: fetch it again") from error
+
+
+def _config_digest(path: Path) -> str:
+    try:
+        config = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: missing: a model directory needs its config.json") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: not readable as JSON ({error}): fetch the model again") from error
+    text = json.dumps(_stable(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical("stillroom/config/1", text)).hexdigest()
+
+
+def _stable(value: Any) -> Any:
+    """The value without volatile keys at any depth."""
+    if isinstance(value, list):
+        return [_stable(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: item if key in KEPT_WHOLE else _stable(item)
+        for key, item in value.items()
+        if key not in VOLATILE_CONFIG_KEYS
+    }
+
+
+def _read_memo(memo: Path | None) -> dict[str, Any]:
+    """What the memo knows; one that cannot be read is worth nothing and is written anew."""
+    if memo is None:
+        return {}
+    try:
+        stored = json.loads(memo.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    sound = isinstance(stored, dict) and stored.get("format") == MEMO_FORMAT and isinstance(stored.get("files"), dict)
+    return dict(stored["files"]) if sound else {}
+
+
+def _write_memo(memo: Path, files: Mapping[str, Any]) -> None:
+    try:
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(memo, json.dumps({"format": MEMO_FORMAT, "files": files}).encode())
+    except OSError as error:
+        raise ModelError(f"{memo}: cannot be written ({error.strerror}): name a writable memo file") from error

@@ -1,0 +1,84 @@
+"""From pending records to the bytes of a segment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cache.columns import CHUNK_ROWS, SegmentSize, segment_columns, zarr_objects
+from cache.encoding import resolve_encoding
+from cache.index import ENTRY, FINISHES, GENERATION, key_array, pack_keys
+from cache.records import TeacherRecord
+from configs.errors import RecordError
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A request by its generation key, and the pending sequence that answers it."""
+
+    key: bytes
+    sequence: bytes
+    response_len: int
+    max_new_tokens: int
+    finish: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackedSegment:
+    """The objects of a segment's Zarr group by path, its key object, and the numbers that its manifest repeats."""
+
+    objects: dict[str, bytes]
+    keys: bytes
+    size: SegmentSize
+    response_tokens: int
+    generations: int
+
+
+def answered_generation(record: TeacherRecord, *, key: bytes, max_new_tokens: int | None) -> Generation:
+    """The generation that a record answers; the limit is the record's own length when none is given.
+
+    Raises:
+        RecordError: when the record was not generated, or is longer than its limit.
+    """
+    limit = record.response_len if max_new_tokens is None else max_new_tokens
+    if record.finish == "given":
+        raise RecordError(f"record {record.key.hex()[:12]} refused: finish=given answers no generation")
+    if record.response_len > limit:
+        raise RecordError(
+            f"record {record.key.hex()[:12]} refused: {record.response_len} response tokens exceed the limit of {limit}"
+        )
+    return Generation(key, record.key, record.response_len, limit, FINISHES.index(record.finish))
+
+
+def pack_segment(
+    records: Sequence[TeacherRecord], *, generations: Sequence[Generation], encoding: str, vocab: int
+) -> PackedSegment:
+    """Pack records, none of them twice, whose scored ones share one k."""
+    k = max(record.k for record in records)
+    scored_rows = sum(record.response_len for record in records if record.k)
+    size = SegmentSize(
+        rows=len(records),
+        scored_rows=scored_rows,
+        tokens=sum(len(record.token_ids) for record in records),
+        k=k,
+        chunk_rows=min(CHUNK_ROWS, scored_rows),
+        encoding=resolve_encoding(encoding, k=k, vocab=vocab) if k else None,
+    )
+    entries = np.zeros(len(records), dtype=ENTRY)
+    entries["row"] = np.arange(len(records))
+    entries["k"] = [record.k for record in records]
+    entries["length"] = [len(record.token_ids) for record in records]
+    entries["prompt_len"] = [record.prompt_len for record in records]
+    entries["finish"] = [FINISHES.index(record.finish) for record in records]
+    answered = np.zeros(len(generations), dtype=GENERATION)
+    for at, found in enumerate(generations):
+        answered[at] = (found.key, found.sequence, found.response_len, found.max_new_tokens, found.finish, b"")
+    return PackedSegment(
+        objects=zarr_objects(segment_columns(records, encoding=size.encoding), size=size),
+        keys=pack_keys(key_array([record.key for record in records]), entries, answered),
+        size=size,
+        response_tokens=sum(record.response_len for record in records),
+        generations=len(generations),
+    )

@@ -1,0 +1,285 @@
+"""The teacher cache: what a teacher said and believed, asked once and read by every experiment.
+
+One `TeacherCache` is one process's window on `<root>/<identity digest>/`. Any number of processes may read and
+commit at the same time; each sees what others committed after `refresh`. An instance belongs to one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.answers import Answers, Missing, Request
+from cache.directory import open_directory, pin_view
+from cache.encoding import check_encoding
+from cache.identity import TeacherIdentity
+from cache.index import SEQUENCE_ROW, Table
+from cache.keys import KEY_BYTES, generation_key
+from cache.library import Damage, Library
+from cache.manifests import DamagedObject
+from cache.records import GenerateRequest, TeacherRecord
+from cache.views import CacheView
+from cache.writer import CommitReport, SegmentWriter, WriterTerms
+from configs.errors import CacheError
+
+Asked = TypeVar("Asked")
+
+CHUNK_CACHE_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """Counts over all sound segments; `records` counts different sequences, `bytes` what lies on disk.
+
+    `bytes_per_token` is per response token.
+    """
+
+    records: int
+    tokens: int
+    response_tokens: int
+    bytes: int
+    segments: int
+    bytes_per_token: float
+
+
+class TeacherCache:
+    """Everything that is known of one teacher. Make one with `open`."""
+
+    def __init__(self, identity: TeacherIdentity, library: Library, *, provenance: Mapping[str, str]) -> None:
+        self.identity = identity
+        self._digest = identity.digest()
+        self._library = library
+        self._provenance = dict(provenance)
+        self._answers = Answers(library, identity=self._digest)
+
+    @classmethod
+    def open(
+        cls,
+        root: Path,
+        identity: TeacherIdentity,
+        *,
+        provenance: Mapping[str, str] | None = None,
+        create: bool = True,
+        cache_bytes: int = CHUNK_CACHE_BYTES,
+    ) -> TeacherCache:
+        """Open the cache of a teacher below `root`, made first unless `create` is off.
+
+        `provenance` goes into every manifest that this process writes; `cache_bytes` bounds the expanded chunks that
+        are kept in memory.
+
+        Raises:
+            ConfigError: when the place cannot be used.
+            CacheError: when the cache is of another format version, or is not there and `create` is off.
+        """
+        directory = open_directory(root, identity, create=create)
+        library = Library(directory, identity=identity.digest(), cache_bytes=cache_bytes)
+        library.refresh()
+        return cls(identity, library, provenance=provenance or {})
+
+    def refresh(self) -> None:
+        """Pick up what others committed, and drop what others found damaged.
+
+        Raises:
+            CacheError: when the directory cannot be read.
+        """
+        self._library.refresh()
+
+    def missing(self, requests: Sequence[Request], *, k: int) -> Missing:
+        """What a teacher must be asked so that every request is answered with `k` log-probabilities (0: text alone).
+
+        A stored answer serves every limit that it stopped within, and every smaller one as a prefix; a stored row
+        serves every smaller k. More log-probabilities for a stored sequence are a score of it, never a new answer.
+
+        Raises:
+            CacheError: when the disk cannot be read.
+        """
+        return self._sound(lambda: self._answers.missing(requests, k=k))
+
+    def lookup(self, requests: Sequence[Request], *, k: int = 0) -> list[bytes | None]:
+        """The sequence key that answers each request with at least `k` log-probabilities, or `None`.
+
+        A request whose limit cuts a longer stored answer gets the key of the prefix, which this instance can then
+        read like any other (and a view of it anywhere).
+
+        Raises:
+            CacheError: when the disk cannot be read.
+        """
+
+        def ask() -> list[bytes | None]:
+            keys = self._answers.keys(requests)
+            stored = self._answers.stored_k(keys)
+            return [key if held >= k else None for key, held in zip(keys, stored, strict=True)]
+
+        return self._sound(ask)
+
+    def writer(
+        self,
+        *,
+        vocab: int,
+        encoding: str = "topk-u8",
+        provenance: Mapping[str, str] | None = None,
+        licence: str | None = None,
+    ) -> SegmentWriter:
+        """A writer of new segments. `vocab` is V; rows with K = V are always kept in full.
+
+        Raises:
+            RecordError: for an unknown encoding.
+        """
+        check_encoding(encoding)
+        terms = WriterTerms(
+            directory=self._library.directory,
+            identity=self._digest,
+            encoding=encoding,
+            vocab=vocab,
+            provenance=self._provenance | dict(provenance or {}),
+            licence=licence,
+        )
+        return SegmentWriter(terms, committed=lambda manifest, keys: self._library.admit([(manifest, keys)]))
+
+    def put(
+        self,
+        records: Iterable[TeacherRecord | tuple[TeacherRecord, GenerateRequest]],
+        *,
+        vocab: int,
+        encoding: str = "topk-u8",
+        provenance: Mapping[str, str] | None = None,
+        licence: str | None = None,
+    ) -> CommitReport | None:
+        """Commit records, or (record, the request it answers), as one segment; all or none.
+
+        Raises:
+            RecordError: when a record breaks a rule.
+            CacheError: when the disk refuses.
+        """
+        with self.writer(vocab=vocab, encoding=encoding, provenance=provenance, licence=licence) as writer:
+            for item in records:
+                if isinstance(item, TeacherRecord):
+                    writer.add(item)
+                else:
+                    record, request = item
+                    name = generation_key(self._digest, request)
+                    writer.add(record, generation_key=name, max_new_tokens=request.max_new_tokens)
+            return writer.commit()
+
+    def get_many(self, keys: Sequence[bytes], *, k: int | None = None) -> list[TeacherRecord | None]:
+        """The fullest record of each key cut to `k` entries (`None`: as stored), or `None` without one of that k.
+
+        Raises:
+            CacheError: when the disk cannot be read.
+        """
+
+        def ask() -> list[TeacherRecord | None]:
+            entries = self._answers.locate(keys)
+            held = np.flatnonzero((entries["segment"] >= 0) & (entries["k"] >= (k or 0)))
+            records: list[TeacherRecord | None] = [None] * len(keys)
+            for at, record in zip(held.tolist(), self._library.read(entries[held], k=k), strict=True):
+                records[at] = record
+            return records
+
+        return self._sound(ask)
+
+    def view(self, keys: Sequence[bytes], *, dataset: str, k: int) -> CacheView:
+        """The rows of these keys in this order, each key once, read with `k` log-probabilities; pinned.
+
+        Raises:
+            CacheError: when a key is not held with at least `k` log-probabilities.
+        """
+        ordered = list(dict.fromkeys(keys))
+        entries = self._answers.locate(ordered)
+        lacking = np.flatnonzero((entries["segment"] < 0) | (entries["k"] < k))
+        if len(lacking):
+            first = ordered[int(lacking[0])].hex()[:12]
+            raise CacheError(
+                f"view {dataset}: {len(lacking)} of {len(ordered)} rows are not in the cache with k={k} "
+                f"(the first is {first}): run the fill again"
+            )
+        numbers, segment = np.unique(entries["segment"], return_inverse=True)
+        view = CacheView(
+            identity=self._digest,
+            dataset=dataset,
+            k=k,
+            segments=tuple(self._library.segment(number).manifest.uuid for number in numbers.tolist()),
+            keys=np.frombuffer(b"".join(ordered), dtype=np.uint8).reshape(-1, KEY_BYTES).copy(),
+            segment=segment.astype(np.int32),
+            row=entries["row"].astype(np.int64),
+            prompt_len=entries["prompt_len"].astype(np.int32),
+            lengths=entries["length"].astype(np.int32),
+            finish=entries["finish"].copy(),
+        )
+        pin_view(self._library.directory, view)
+        return view
+
+    def iter_blocks(self, view: CacheView, indices: Iterable[NDArray[np.integer]]) -> Iterator[list[TeacherRecord]]:
+        """For each array of positions in the view its records, in that order: the way to read in bulk.
+
+        Whole chunks are read and kept while they fit. Arrays of one block may share memory with each other.
+
+        Raises:
+            CacheError: when the view is of another teacher, or a row of it was lost or damaged.
+        """
+        entries = self._view_entries(view)
+        return (self._block(view, entries[np.asarray(positions, dtype=np.int64)]) for positions in indices)
+
+    def stats(self) -> CacheStats:
+        """Counts over all sound segments."""
+        manifests = self._library.manifests
+        response_tokens = sum(manifest.response_tokens for manifest in manifests)
+        size = sum(manifest.disk_bytes for manifest in manifests)
+        return CacheStats(
+            records=len(self._library.index.sequences),
+            tokens=sum(manifest.tokens for manifest in manifests),
+            response_tokens=response_tokens,
+            bytes=size,
+            segments=len(manifests),
+            bytes_per_token=size / response_tokens if response_tokens else 0.0,
+        )
+
+    def verify(self) -> list[Damage]:
+        """Every object that differs from its manifest, and every manifest that cannot be read. Changes nothing.
+
+        Raises:
+            CacheError: when the disk cannot be read.
+        """
+        return self._library.damages()
+
+    def _view_entries(self, view: CacheView) -> Table:
+        if view.identity != self._digest:
+            raise CacheError(f"view {view.dataset} is of teacher {view.identity}, this cache of {self._digest}")
+        if any(self._library.number(uuid) is None for uuid in view.segments):
+            self.refresh()
+        numbers = [self._library.number(uuid) for uuid in view.segments]
+        lost = [uuid for uuid, number in zip(view.segments, numbers, strict=True) if number is None]
+        if lost:
+            raise self._lost(view, segment=lost[0])
+        entries = np.zeros(len(view), dtype=SEQUENCE_ROW)
+        entries["key"] = np.ascontiguousarray(view.keys).view(f"S{KEY_BYTES}").reshape(-1)
+        entries["segment"] = np.array(numbers, dtype=np.int32)[view.segment] if numbers else 0
+        entries["row"], entries["length"] = view.row, view.lengths
+        entries["prompt_len"], entries["finish"] = view.prompt_len, view.finish
+        return entries
+
+    def _block(self, view: CacheView, entries: Table) -> list[TeacherRecord]:
+        try:
+            return self._library.read(entries, k=view.k)
+        except DamagedObject as error:
+            self._library.set_aside(error)
+            raise self._lost(view, segment=error.segment) from error
+
+    def _lost(self, view: CacheView, *, segment: str) -> CacheError:
+        return CacheError(
+            f"view {view.dataset} lost rows: segment {segment} below {self._library.directory} is gone or damaged: "
+            "run the fill again, then start this stage anew"
+        )
+
+    def _sound(self, ask: Callable[[], Asked]) -> Asked:
+        """Ask until no damaged segment is met; each one met is set aside first."""
+        while True:
+            try:
+                return ask()
+            except DamagedObject as error:
+                self._library.set_aside(error)

@@ -1,0 +1,286 @@
+"""Committing records: one writer, one segment at a time, each of them all or nothing.
+
+Records wait in memory until `commit`. A commit writes every object into the writer's own staging directory, renames
+the finished segment into place and links its manifest last, each step on disk before the next begins. A crash leaves
+staging directories or segments that no manifest names; readers never see those, and nothing here removes another
+writer's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+
+from cache.durable import link_exclusively, replace_file, sync_directory, write_new, write_tree
+from cache.encoding import resolve_encoding
+from cache.failpoints import failpoint
+from cache.index import FINISHES
+from cache.keys import sequence_key
+from cache.manifests import Manifest, ObjectInfo
+from cache.packing import Generation, PackedSegment, answered_generation, pack_segment
+from cache.records import TeacherRecord, validate_record
+from configs.errors import CacheError, RecordError
+
+MAX_ROWS = 131_072
+HEARTBEAT_S = 60.0
+TEXT_TOKENS_PER_ROW = 64
+"""A token of text alone takes this small a part of the memory of a scored row."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitReport:
+    """What one commit made permanent: sequences, all tokens, response tokens, bytes on disk and the segment's uuid."""
+
+    rows: int
+    tokens: int
+    response_tokens: int
+    bytes: int
+    uuid: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriterTerms:
+    """What holds for every segment of one writer. `directory` is that of the teacher below the cache root."""
+
+    directory: Path
+    identity: str
+    encoding: str
+    vocab: int
+    provenance: Mapping[str, str]
+    licence: str | None
+
+
+class SegmentWriter:
+    """Collects records and commits them as segments. Made by `TeacherCache.writer`; used by one thread at a time.
+
+    As a context manager it commits at the end, or drops what is pending when an exception passes through; what was
+    committed before stays.
+    """
+
+    def __init__(self, terms: WriterTerms, *, committed: Callable[[Manifest, bytes], None]) -> None:
+        self._terms = terms
+        self._committed = committed
+        self._records: dict[bytes, TeacherRecord] = {}
+        self._generations: dict[tuple[bytes, bytes], Generation] = {}
+        self._k = 0
+        self._tokens = 0
+        self._scored_rows = 0
+        self._first_added: float | None = None
+        self._staging: Path | None = None
+        self._heartbeat = 0.0
+        self._owner: dict[str, str | int | float] = {}
+
+    @property
+    def identity_digest(self) -> str:
+        """Digest of the teacher that the records are of."""
+        return self._terms.identity
+
+    @property
+    def pending_rows(self) -> int:
+        """Sequences that are not committed yet."""
+        return len(self._records)
+
+    @property
+    def pending_tokens(self) -> int:
+        """Tokens (prompt and response) of the pending sequences."""
+        return self._tokens
+
+    def add(
+        self, record: TeacherRecord, *, generation_key: bytes | None = None, max_new_tokens: int | None = None
+    ) -> None:
+        """Take a record into the next segment, and with `generation_key` also the request that it answers.
+
+        A sequence that is pending already is kept once, the fuller of the two.
+
+        Raises:
+            RecordError: when the record breaks a rule, is not named by its own key, or has another k than the pending
+                ones; nothing of it is taken.
+            CacheError: when the staging directory cannot be made.
+        """
+        self._check(record)
+        generation = None
+        if generation_key is not None:
+            generation = answered_generation(record, key=generation_key, max_new_tokens=max_new_tokens)
+        self._stage()
+        known = self._records.get(record.key)
+        if known is not None:
+            self._count(known, sign=-1)
+            fuller = record if record.k > known.k else known
+            record = replace(fuller, finish=min(known.finish, record.finish, key=FINISHES.index))
+        self._records[record.key] = record
+        self._count(record, sign=1)
+        self._k = record.k or self._k
+        if generation is not None:
+            self._generations.setdefault((generation.key, generation.sequence), generation)
+
+    def due(self, commit_every_s: float, *, max_rows: int = MAX_ROWS) -> bool:
+        """Whether the pending records have waited long enough, or are many enough, to be committed.
+
+        `max_rows` counts scored rows (positions with log-probabilities), which are what fills the memory.
+        """
+        first = self._first_added
+        weight = self._scored_rows + self._tokens // TEXT_TOKENS_PER_ROW
+        return first is not None and (time.monotonic() - first >= commit_every_s or weight >= max_rows)
+
+    def commit(self) -> CommitReport | None:
+        """Make the pending records permanent; `None` when there are none.
+
+        Raises:
+            CacheError: when the disk refuses. The records stay pending and may be committed again.
+        """
+        if not self._records:
+            return None
+        staging = self._stage()
+        try:
+            manifest, keys = self._publish(staging)
+        except OSError as error:
+            self._drop_staging()
+            raise CacheError(
+                f"{staging}: segment not committed ({error.strerror}): free space or repair the disk and run again"
+            ) from error
+        self._drop_staging()
+        self._forget()
+        self._committed(manifest, keys)
+        return CommitReport(
+            rows=manifest.rows,
+            tokens=manifest.tokens,
+            response_tokens=manifest.response_tokens,
+            bytes=manifest.disk_bytes,
+            uuid=manifest.uuid,
+        )
+
+    def abort(self) -> None:
+        """Drop what is pending; nothing of it was or will be visible."""
+        self._drop_staging()
+        self._forget()
+
+    def close(self) -> None:
+        """Commit what is pending.
+
+        Raises:
+            CacheError: when the disk refuses.
+        """
+        self.commit()
+
+    def __enter__(self) -> SegmentWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def _check(self, record: TeacherRecord) -> None:
+        validate_record(record, vocab=self._terms.vocab)
+        if record.key != sequence_key(self._terms.identity, record.token_ids, record.prompt_len):
+            raise RecordError(f"record {record.key.hex()[:12]} refused: its key is not that of its tokens and teacher")
+        if record.k:
+            resolve_encoding(self._terms.encoding, k=record.k, vocab=self._terms.vocab)
+            if self._k and record.k != self._k:
+                raise RecordError(
+                    f"record {record.key.hex()[:12]} refused: k={record.k} but the pending rows have k={self._k}: "
+                    "commit first, a segment has one k"
+                )
+
+    def _count(self, record: TeacherRecord, *, sign: int) -> None:
+        self._tokens += sign * len(record.token_ids)
+        self._scored_rows += sign * (record.response_len if record.k else 0)
+
+    def _stage(self) -> Path:
+        """The staging directory of the segment under way, made when the first record comes."""
+        now = time.time()
+        if self._staging is None:
+            staging = self._terms.directory / "staging" / str(uuid.uuid4())
+            self._owner = {"host": socket.gethostname(), "boot_id": _boot_id(), "pid": os.getpid(), "start_time": now}
+            try:
+                staging.mkdir()
+                write_new(staging / "owner.json", self._owner_json(now))
+                sync_directory(staging)
+                sync_directory(staging.parent)
+            except OSError as error:
+                raise CacheError(f"{staging}: cannot be written ({error.strerror}): check the cache root") from error
+            self._staging, self._heartbeat = staging, now
+            self._first_added = self._first_added or time.monotonic()
+            failpoint("segment-after-staging")
+        elif now - self._heartbeat >= HEARTBEAT_S:
+            # A heartbeat that cannot be written is no reason to lose the record: the commit will tell.
+            with suppress(OSError):
+                replace_file(self._staging / "owner.json", self._owner_json(now))
+            self._heartbeat = now
+        return self._staging
+
+    def _owner_json(self, now: float) -> bytes:
+        return json.dumps(self._owner | {"heartbeat": now}).encode()
+
+    def _publish(self, staging: Path) -> tuple[Manifest, bytes]:
+        terms, name = self._terms, staging.name
+        packed = pack_segment(
+            list(self._records.values()),
+            generations=list(self._generations.values()),
+            encoding=terms.encoding,
+            vocab=terms.vocab,
+        )
+        write_tree(staging / "segment", packed.objects.items())
+        write_new(staging / "keys", packed.keys)
+        failpoint("segment-after-arrays")
+        segment = terms.directory / "segments" / name
+        os.rename(staging / "segment", segment)
+        failpoint("segment-after-rename")
+        sync_directory(segment.parent)
+        manifest = _manifest(packed, terms=terms, name=name)
+        manifests = terms.directory / "manifests"
+        link_exclusively(staging / "keys", manifests / f"{name}.keys")
+        write_new(staging / "manifest.json", manifest.to_json())
+        failpoint("segment-before-manifest")
+        link_exclusively(staging / "manifest.json", manifests / f"{name}.json")
+        failpoint("segment-after-manifest")
+        return manifest, packed.keys
+
+    def _drop_staging(self) -> None:
+        if self._staging is not None:
+            shutil.rmtree(self._staging, ignore_errors=True)
+            self._staging = None
+
+    def _forget(self) -> None:
+        self._records, self._generations = {}, {}
+        self._k = self._tokens = self._scored_rows = 0
+        self._first_added = None
+
+
+def _manifest(packed: PackedSegment, *, terms: WriterTerms, name: str) -> Manifest:
+    size = packed.size
+    return Manifest(
+        uuid=name,
+        identity=terms.identity,
+        created_ns=time.time_ns(),
+        rows=size.rows,
+        scored_rows=size.scored_rows,
+        tokens=size.tokens,
+        response_tokens=packed.response_tokens,
+        generations=packed.generations,
+        vocab=terms.vocab,
+        k=size.k,
+        encoding=size.encoding,
+        chunk_rows=size.chunk_rows,
+        keys=ObjectInfo.of(packed.keys),
+        objects={path: ObjectInfo.of(data) for path, data in packed.objects.items()},
+        provenance=dict(terms.provenance),
+        licence=terms.licence,
+    )
+
+
+def _boot_id() -> str:
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else ""

@@ -1,0 +1,114 @@
+"""`distill plan`: what an experiment would ask, need and cost. Nothing is started and nothing is downloaded.
+
+Where the teacher's files are at hand the cache is asked; where they are not, shapes come from the YAML, every row
+counts as a miss, and each number that rests on that is marked as assumed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TextIO
+
+from cache import GenerateRequest
+from configs import ConfigError, DistillConfig
+from orchestration.console import Console
+from orchestration.context import open_cache, open_teacher
+from orchestration.models import is_at_hand
+from orchestration.placement import Hardware, Placement, plan_placement, render_placement
+from orchestration.plan import FillPlan, NothingHeld, SequenceSet, plan_fill, sequence_sets
+from orchestration.plan_report import fill_time, show_plan
+from orchestration.preflight import choose_accelerator, cpu_count, require_fitting_lengths, resolve_paths, visible_gpus
+from orchestration.prompts import SPLITS, load_prompts
+from orchestration.shapes import PlannedShape, shape_at_hand, student_shape
+
+
+def print_plan(config: DistillConfig, *, config_dir: Path, assume_gpus: int | None, stream: TextIO) -> None:
+    """Print the plan.
+
+    Raises:
+        ConfigError: it cannot work: too little memory, a missing file, a shape that is neither at hand nor described.
+    """
+    config = resolve_paths(config, config_dir=config_dir)
+    console = Console(stream)
+    hardware = hardware_of(config, assume_gpus=assume_gpus)
+    if is_at_hand(config.teacher.model):
+        teacher = open_teacher(config)
+        shape = PlannedShape(teacher.files.label, teacher.files.shape, assumed=False)
+        prompts = load_prompts(
+            config.data, tokenizer=teacher.files.tokenizer, max_new_tokens=config.generation.max_new_tokens
+        )
+        sets = sequence_sets(config, prompts.splits, stop_ids=teacher.files.stop_ids)
+        plan, assumed = plan_fill(sets, cache=open_cache(config, teacher)), False
+    else:
+        shape = _assumed_shape(config)
+        require_fitting_lengths(config, teacher=shape.shape)
+        plan, assumed = _assumed_plan(config), True
+        console.warn(f"{config.teacher.model.label} is not on this machine: shapes from the YAML, all rows misses")
+    time = fill_time(plan, config=config, teacher=shape, accelerator=hardware.accelerator)
+    show_plan(plan, time=time, console=console, assumed_rows=assumed)
+    placement = require_placement(config, teacher=shape, hardware=hardware)
+    for line in render_placement(placement, fill=time):
+        console.say(line)
+
+
+def require_placement(config: DistillConfig, *, teacher: PlannedShape, hardware: Hardware) -> Placement:
+    """Where everything runs.
+
+    Raises:
+        ConfigError: it does not fit; names keys and cure.
+    """
+    students = {name: student_shape(student.init, teacher) for name, student in config.students.items()}
+    return plan_placement(config, teacher=teacher, students=students, hardware=hardware)
+
+
+def hardware_of(config: DistillConfig, *, assume_gpus: int | None = None) -> Hardware:
+    """What the experiment will run on: this machine, a cluster that is attached to, or an assumed number of GPUs.
+
+    Raises:
+        ConfigError: GPUs are demanded and there are none.
+    """
+    runtime = config.runtime
+    if assume_gpus is not None:
+        per_node = min(assume_gpus, runtime.gpus_per_node)
+        if assume_gpus < 1 or assume_gpus % per_node:
+            raise ConfigError(
+                f"--assume-gpus {assume_gpus} is no multiple of runtime.gpus_per_node={runtime.gpus_per_node}: "
+                "correct one"
+            )
+        return Hardware("gpu", assume_gpus // per_node, per_node, runtime.gpu_memory_gib)
+    gpus = visible_gpus()
+    if choose_accelerator(config, gpus=gpus) == "cpu":
+        return Hardware("cpu", cpus=cpu_count())
+    # The driver of a cluster may run on a node without a GPU; then the configuration says what the others have.
+    per_node = gpus if gpus and runtime.ray_address is None else runtime.gpus_per_node
+    return Hardware("gpu", runtime.nodes, per_node, runtime.gpu_memory_gib)
+
+
+def _assumed_shape(config: DistillConfig) -> PlannedShape:
+    shape = shape_at_hand(config.teacher.model)
+    if shape is None:
+        raise ConfigError(
+            f"teacher.model={config.teacher.model.label} is not on this machine and has no shape to plan with: "
+            "download it, or write its sizes under teacher.model.shape"
+        )
+    return shape
+
+
+def _assumed_plan(config: DistillConfig) -> FillPlan:
+    """Every row a miss of the longest prompt and answer."""
+    sets = []
+    for split in SPLITS:
+        rows = getattr(config.data, split).assumed_rows
+        if rows is None:
+            raise ConfigError(
+                f"data.{split} is not on this machine: set data.{split}.limit, or slice the split, to plan without it"
+            )
+        samples = config.generation.samples_per_prompt if split == "train" else 1
+        # The plan only counts tokens, so one request stands for all of them.
+        request = GenerateRequest(
+            prompt_ids=(0,) * config.data.max_prompt_tokens,
+            stop_ids=(),
+            max_new_tokens=config.generation.max_new_tokens,
+        )
+        sets.append(SequenceSet("teacher", split, (request,) * (rows * samples), config.teacher.top_k))
+    return plan_fill(sets, cache=NothingHeld())

@@ -1,0 +1,83 @@
+"""How one engine is configured, from its settings and the identity of its model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cache.identity import TeacherIdentity
+from configs.errors import EngineError
+from configs.schema import EngineSettings
+from teacher_server.environment import Accelerator
+
+CPU_BLOCK_TOKENS = 32
+"""KV block of the CPU engine; its default of 128 makes prefix caching useless for prompts of usual length."""
+
+
+def engine_arguments(
+    model_dir: Path, *, identity: TeacherIdentity, settings: EngineSettings, seed: int, accelerator: Accelerator
+) -> dict[str, Any]:
+    """Keyword arguments of `vllm.EngineArgs`.
+
+    The model is read from safetensors without remote code; no tokenizer is loaded; its generation_config.json, which
+    would add stops of its own, is ignored. `max_num_batched_tokens` is bounded because the engine materialises
+    float32 logits of all tokens of a step when it scores. Limits of k are kept by the caller.
+
+    On a CPU there is no compilation (50 s of start for at most 3 % of speed) and no chunked prefill: a sampled request
+    crashes the CPU engine when its prompt is split over steps, so one step must hold any prompt.
+    """
+    on_cpu = accelerator == "cpu"
+    return {
+        "model": str(model_dir),
+        "skip_tokenizer_init": True,
+        "trust_remote_code": False,
+        "load_format": "safetensors",
+        "use_tqdm_on_load": False,
+        "generation_config": "vllm",
+        "dtype": identity.dtype,
+        "quantization": identity.quantization,
+        "kv_cache_dtype": identity.kv_cache_dtype,
+        "hf_overrides": json.loads(identity.hf_overrides) if identity.hf_overrides else {},
+        "logprobs_mode": identity.logprobs_mode,
+        "max_logprobs": -1,
+        "seed": seed,
+        "max_model_len": settings.max_model_len,
+        "max_num_batched_tokens": max(settings.max_batched_tokens, settings.max_model_len if on_cpu else 1),
+        "max_num_seqs": settings.max_sequences,
+        "kv_cache_memory_bytes": int(settings.kv_cache_gib * 2**30),
+        "block_size": CPU_BLOCK_TOKENS if on_cpu else None,
+        "enable_prefix_caching": True,
+        "enable_chunked_prefill": not on_cpu,
+        "enforce_eager": on_cpu,
+        "tensor_parallel_size": settings.tensor_parallel,
+        # Named, because inside a Ray actor vLLM would otherwise start its workers through Ray.
+        "distributed_executor_backend": "mp" if settings.tensor_parallel > 1 else "uni",
+        "disable_log_stats": True,
+    }
+
+
+def require_declared(identity: TeacherIdentity, *, dtype: str, quantization: str | None) -> None:
+    """Refuse an engine whose precision is not the one that its records will be filed under.
+
+    Raises:
+        EngineError: naming both values.
+    """
+    for name, value in (("dtype", dtype), ("quantization", quantization)):
+        declared = getattr(identity, name)
+        if declared != value:
+            raise EngineError(
+                f"the engine is asked for {name}={value}, its identity says {name}={declared}: align them"
+            )
+
+
+def require_same_numerics(running: TeacherIdentity, wanted: TeacherIdentity) -> None:
+    """Refuse new weights under an identity that this engine could only honour after a restart.
+
+    Raises:
+        EngineError: naming the field and both values.
+    """
+    for name in ("dtype", "quantization", "kv_cache_dtype", "logprobs_mode", "hf_overrides", "adapter_sha256"):
+        here, there = getattr(running, name), getattr(wanted, name)
+        if here != there:
+            raise EngineError(f"a running engine of {name}={here} cannot become one of {name}={there}: start another")

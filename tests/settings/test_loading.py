@@ -1,0 +1,282 @@
+"""Loading: every mistake is one line that names file, key, value and cure; what is dumped is read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs import ConfigError, DistillConfig, dump_config, load_config, resolve_data_path
+
+EXPERIMENT = """\
+name: test
+teacher: {model: {hub: some/model}}
+data:
+  train: {path: train.jsonl}
+  dev: {path: dev.jsonl}
+  test: {path: test.jsonl}
+students:
+  kd: &student
+    init: {keep_layers: 2}
+    stages:
+      - {objective: kd, steps: 10}
+  v1.5: *student
+"""
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(EXPERIMENT)
+    return path
+
+
+def complaint(path: Path, *overrides: str) -> list[str]:
+    """The lines of the error that loading must end with."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides=overrides)
+    assert "pydantic" not in str(caught.value)
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+    return str(caught.value).splitlines()
+
+
+def one_line(path: Path, *overrides: str) -> str:
+    lines = complaint(path, *overrides)
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        (
+            "students.kd.stages.0.learnng_rate=1",
+            "students.kd.stages.0.learnng_rate: unknown key; did you mean students.kd.stages.0.learning_rate?",
+        ),
+        ("teachr=1", "teachr: unknown key; did you mean teacher?"),
+        (
+            "runtime.teacher_engine.cpu=1",
+            "runtime.teacher_engine.cpu: unknown key; did you mean runtime.teacher_engine.cpus?",
+        ),
+        (
+            "generation.learning_rate=1",
+            "generation.learning_rate: unknown key; did you mean students.NAME.stages.0.learning_rate?",
+        ),
+        ("budgets.qqq=1", "budgets.qqq: unknown key; remove it; valid here: max_gpu_hours, max_teacher_tokens"),
+        ("teacher.top_k=abc", "teacher.top_k: given 'abc'; must be a whole number"),
+        ("teacher.top_k='64'", "teacher.top_k: given '64'; must be a whole number"),
+        ("teacher.top_k=true", "teacher.top_k: given true; must be a whole number"),
+        ("teacher.top_k=64.0", "teacher.top_k: given 64.0; must be a whole number"),
+        ("teacher.top_k=0", "teacher.top_k: given 0; must be more than 0"),
+        ("generation.top_p=1.5", "generation.top_p: given 1.5; must be at most 1.0"),
+        ("generation.temperature=.inf", "generation.temperature: given inf; must be a finite number"),
+        ("teacher.dtype=fp8", "teacher.dtype: given 'fp8'; must be one of 'float32', 'bfloat16' or 'float16'"),
+        ("teacher.model.revision=1234567", "teacher.model.revision: given 1234567; must be text (put it in quotes)"),
+        (
+            "students.kd.init.keep_layers=few",
+            "students.kd.init.keep_layers: given 'few'; must be a whole number or a list",
+        ),
+        (
+            "students.kd.init.keep_layers=[3,1]",
+            "students.kd.init: keep_layers=[3, 1] must be increasing and without repeats",
+        ),
+        ("students.kd.stages=[]", "students.kd.stages: given []; must be at least 1 entry, not empty"),
+        ("students={}", "students: given {}; must be at least 1 entry, not empty"),
+        ("teacher.model=gpt", "teacher.model: given 'gpt'; must be a block of keys"),
+        ("runtime=null", "runtime: given nothing; must be a block of keys"),
+        ("generation.samples_per_prompt=2", "generation: samples_per_prompt=2 with temperature=0.0"),
+        ("generation.max_new_tokens=9999", "data.max_prompt_tokens=256 + generation.max_new_tokens=9999"),
+    ],
+)
+def test_a_mistake_is_one_line_with_key_value_and_cure(written: Path, override: str, words: str) -> None:
+    assert one_line(written, override).startswith(f"{written}: {words}")
+
+
+def test_a_bad_student_name_is_shown(written: Path) -> None:
+    lines = complaint(written, "students.KD={}")
+    assert lines[0].startswith(f"{written}: students.KD: given 'KD'; must be a name")
+
+
+def test_a_missing_block_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "part.yaml"
+    path.write_text("name: part\nteacher: {model: {hub: a/b}}\n")
+    assert complaint(path) == [f"{path}: data: is required; add it", f"{path}: students: is required; add it"]
+
+
+def test_several_mistakes_are_all_reported_a_line_each(written: Path) -> None:
+    lines = complaint(written, "teacher.top_k=x", "generation.top_p=7", "data.trian={}")
+    assert len(lines) == 3
+    assert all(line.startswith(f"{written}: ") for line in lines)
+    assert {line.split(": ")[1] for line in lines} == {"teacher.top_k", "generation.top_p", "data.trian"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "empty"),
+        ("# nothing\n", "empty"),
+        ("- a\n", "a list"),
+        ("just text", "'just text'"),
+        ("name: a\nname: b\n", "name stands twice in one block (lines 1 and 2)"),
+        ("name: {a: 1, a: 2}\n", "a stands twice"),
+        ("name: [1\n", "line 2, column 1: not valid YAML"),
+        ("name: !!python/object/apply:os.getcwd []\n", "python/object"),
+        ("name: *nowhere\n", "nowhere"),
+        ("name: &a [*a]\n", "Circular"),
+        ("name: !!binary aGk=\n", "bytes"),
+        ("name: !!int ''\n", "not valid YAML"),
+        ("? [1, 2]\n: 3\n", "a key must be plain text"),
+        ('name: "\\ud800"\n', "surrogates"),
+        ("name: " + "[" * 5000, "recursion"),
+    ],
+)
+def test_what_is_not_an_experiment_is_one_line(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    line = one_line(path)
+    assert line.startswith(f"{path}: ")
+    assert words in line
+
+
+def test_a_missing_file_names_an_example(tmp_path: Path) -> None:
+    assert "no such file" in one_line(tmp_path / "absent.yaml")
+
+
+def test_a_directory_names_the_files_in_it(written: Path) -> None:
+    assert "experiment.yaml" in one_line(written.parent)
+
+
+def test_text_that_is_not_utf8_names_the_byte(tmp_path: Path) -> None:
+    path = tmp_path / "latin.yaml"
+    path.write_bytes("name: caf\u00e9".encode("latin-1"))
+    assert "byte 9 is not UTF-8" in one_line(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("students.kd.stages.0.learning_rate=3e-4", 3e-4),
+        ("students.kd.stages.0.learning_rate=1.5E-5", 1.5e-5),
+        ("students.kd.stages.0.learning_rate=2", 2.0),
+        ("students.kd.stages.0.learning_rate= 0.1", 0.1),
+    ],
+)
+def test_numbers_may_be_written_scientifically(written: Path, override: str, value: float) -> None:
+    assert load_config(written, overrides=[override]).students["kd"].stages[0].learning_rate == value
+
+
+def test_scientific_notation_in_the_file_is_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(EXPERIMENT.replace("steps: 10", "steps: 10, learning_rate: 3e-4, weight_decay: +1E-2"))
+    stage = load_config(path).students["kd"].stages[0]
+    assert (stage.learning_rate, stage.weight_decay) == (3e-4, 1e-2)
+
+
+def test_later_settings_win_and_absent_blocks_are_made(written: Path) -> None:
+    config = load_config(written, overrides=["runtime.training.workers=3", "runtime.training.workers=5", "name=other"])
+    assert (config.runtime.training.workers, config.name) == (5, "other")
+
+
+def test_a_setting_may_hold_a_list_or_a_whole_block(written: Path) -> None:
+    overrides = ["students.kd.init.keep_layers=[0, 3]", "generation={temperature: 0.5, max_new_tokens: 7}"]
+    config = load_config(written, overrides=overrides)
+    assert config.students["kd"].init.keep_layers == (0, 3)
+    assert (config.generation.temperature, config.generation.max_new_tokens) == (0.5, 7)
+
+
+def test_a_name_with_dots_is_found(written: Path) -> None:
+    config = load_config(written, overrides=["students.v1.5.init.keep_layers=4"])
+    assert config.students["v1.5"].init.keep_layers == 4
+
+
+def test_a_setting_does_not_reach_through_an_anchor(written: Path) -> None:
+    config = load_config(written, overrides=["students.kd.stages.0.steps=99"])
+    assert config.students["kd"].stages[0].steps == 99
+    assert config.students["v1.5"].stages[0].steps == 10
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("name", "not of the form key=value"),
+        ("=3", "not of the form key=value"),
+        ("a..b=3", "not of the form key=value"),
+        ("name.x=3", "name is 'test', which has no key x"),
+        ("students.kd.stages.1.steps=3", "students.kd.stages is a list of 1; 1 must be an index from 0 to 0"),
+        ("students.kd.stages.first.steps=3", "first must be an index"),
+        ("teacher.top_k=[1", "not valid YAML"),
+    ],
+)
+def test_a_bad_setting_is_quoted(written: Path, override: str, words: str) -> None:
+    line = one_line(written, override)
+    assert line.startswith(f"--set {override}: ")
+    assert words in line
+
+
+def test_the_digest_does_not_know_where_the_file_lies(written: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "deep" / "er" / "renamed.yaml"
+    moved.parent.mkdir(parents=True)
+    moved.write_text(EXPERIMENT)
+    assert load_config(moved).digest() == load_config(written).digest()
+    assert str(tmp_path) not in dump_config(load_config(written))
+
+
+def test_a_dump_is_read_back_as_the_same_experiment(written: Path, tmp_path: Path) -> None:
+    config = load_config(written, overrides=["generation.temperature=1e-5", "students.kd.init.keep_layers=[0,2]"])
+    path = tmp_path / "dump.yaml"
+    path.write_text(dump_config(config))
+    assert load_config(path) == config
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_any_text_survives_a_dump(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    assert _round_trip(tmp_path_factory, text) == text
+
+
+@pytest.mark.parametrize("text", ["3e-4", "12e4567", "2024-01-01", "yes", "null", "0x10", "1_000", "~", "1:30", ""])
+def test_text_that_looks_like_something_else_survives_a_dump(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    assert _round_trip(tmp_path_factory, text) == text
+
+
+def _round_trip(tmp_path_factory: pytest.TempPathFactory, prompt: str) -> str | None:
+    blocks: dict[str, Any] = yaml.safe_load(EXPERIMENT)
+    blocks["data"]["system_prompt"] = prompt
+    config = DistillConfig.model_validate(blocks)
+    path = tmp_path_factory.mktemp("dump") / "dump.yaml"
+    path.write_text(dump_config(config), encoding="utf-8", newline="")
+    return load_config(path).data.system_prompt
+
+
+def test_data_is_looked_for_beside_the_file_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside, working = tmp_path / "configs", tmp_path / "work"
+    for folder in (beside, working):
+        folder.mkdir()
+        (folder / "both.jsonl").touch()
+    (working / "here.jsonl").touch()
+    monkeypatch.chdir(working)
+    assert resolve_data_path(Path("both.jsonl"), config_dir=beside) == beside / "both.jsonl"
+    assert resolve_data_path(Path("here.jsonl"), config_dir=beside) == working / "here.jsonl"
+    assert resolve_data_path(beside / "both.jsonl", config_dir=working) == beside / "both.jsonl"
+    assert resolve_data_path(Path("both.jsonl"), config_dir=Path("../configs")).is_absolute()
+
+
+def test_data_that_is_nowhere_names_both_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        resolve_data_path(Path("x.jsonl"), config_dir=tmp_path / "configs")
+    assert str(tmp_path / "configs" / "x.jsonl") in str(caught.value)
+    assert str(tmp_path / "x.jsonl") in str(caught.value)
+    with pytest.raises(ConfigError, match=r"x\.jsonl"):
+        resolve_data_path(tmp_path / "x.jsonl", config_dir=tmp_path)
+
+
+def test_a_home_directory_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    assert resolve_data_path(Path("~/model"), config_dir=Path("/")) == tmp_path / "model"

@@ -1,0 +1,158 @@
+"""The schema: contradictions are refused with both values, digests cover what changes the numbers and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from configs.schema import (
+    DistillConfig,
+    GenerationConfig,
+    InitConfig,
+    ModelShape,
+    ModelSource,
+    SplitConfig,
+    StageConfig,
+)
+
+
+def experiment(**changes: Any) -> DistillConfig:
+    blocks: dict[str, Any] = {
+        "name": "test",
+        "teacher": {"model": {"path": "teacher"}},
+        "data": {split: {"path": f"{split}.jsonl"} for split in ("train", "dev", "test")},
+        "students": {"kd": {"init": {"keep_layers": 2}, "stages": [{"objective": "kd", "steps": 10}]}},
+    }
+    return DistillConfig.model_validate(blocks | changes)
+
+
+@pytest.mark.parametrize(
+    ("shape", "published"),
+    [
+        (ModelShape(layers=28, hidden=3584, heads=28, kv_heads=4, mlp=18944, vocab=152064), 7_615_616_512),
+        (
+            ModelShape(layers=28, hidden=1536, heads=12, kv_heads=2, mlp=8960, vocab=151936, tied_embeddings=True),
+            1_543_714_304,
+        ),
+        (ModelShape(layers=80, hidden=8192, heads=64, kv_heads=8, mlp=28672, vocab=128256), 70_553_706_496),
+        (ModelShape(layers=32, hidden=4096, heads=32, kv_heads=8, mlp=14336, vocab=128256), 8_030_261_248),
+    ],
+)
+def test_parameter_counts_are_those_of_the_published_models(shape: ModelShape, published: int) -> None:
+    # Qwen2.5 adds biases to queries, keys and values, which a Llama-style count leaves out: below 0.02 percent.
+    assert shape.parameters == pytest.approx(published, rel=2e-4)
+
+
+def test_a_wider_head_than_hidden_over_heads_counts() -> None:
+    narrow = ModelShape(layers=1, hidden=8, heads=2, kv_heads=1, mlp=16, vocab=10)
+    wide = narrow.model_copy(update={"head_dim": 8})
+    # Queries and output grow by 2 heads x 4 columns each, keys and values by 1 head x 4 each, times 8 rows.
+    assert (narrow.head_size, wide.head_size) == (4, 8)
+    assert wide.parameters - narrow.parameters == 8 * 4 * (2 * 2 + 2 * 1)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: ModelSource(), ["exactly one", "none of them"]),
+        (lambda: ModelSource(hub="a/b", path=Path("c")), ["exactly one", "hub, path"]),
+        (lambda: ModelSource(package="p"), ["package=p", "file=None"]),
+        (lambda: ModelSource(path=Path("c"), revision="main"), ["revision=main", "hub"]),
+        (lambda: ModelShape(layers=1, hidden=10, heads=3, kv_heads=3, mlp=4, vocab=8), ["hidden=10", "heads=3"]),
+        (lambda: ModelShape(layers=1, hidden=12, heads=4, kv_heads=3, mlp=4, vocab=8), ["heads=4", "kv_heads=3"]),
+        (lambda: SplitConfig(), ["path=None", "hub=None"]),
+        (lambda: SplitConfig(path=Path("a"), hub="b"), ["path=a", "hub=b"]),
+        (lambda: GenerationConfig(samples_per_prompt=3), ["samples_per_prompt=3", "temperature=0.0"]),
+        (lambda: InitConfig(), ["keep_layers", "model"]),
+        (lambda: InitConfig(keep_layers=(2, 1)), ["[2, 1]", "increasing"]),
+        (lambda: InitConfig(keep_layers=(1, 1)), ["[1, 1]", "repeats"]),
+        (lambda: InitConfig(keep_layers=()), ["keep_layers=[]"]),
+        (lambda: StageConfig(objective="kd"), ["steps=None", "epochs=None"]),
+        (lambda: StageConfig(objective="kd", steps=1, epochs=1.0), ["steps=1", "epochs=1.0"]),
+        (lambda: StageConfig(objective="kd", steps=4, warmup_steps=4), ["warmup_steps=4", "steps=4"]),
+        (lambda: StageConfig(objective="sft", steps=4), ["objective=sft", "source=teacher"]),
+        (lambda: StageConfig(objective="seqkd", steps=4, source="gold"), ["objective=seqkd", "source=gold"]),
+        (lambda: StageConfig(objective="seqkd", steps=4, ce_weight=0.5), ["ce_weight=0.5", "seqkd"]),
+    ],
+)
+def test_contradictions_within_a_block_name_both_values(build: Any, words: list[str]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        build()
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {
+                "students": {
+                    "x": {"init": {"keep_layers": 1}, "stages": [{"objective": "sft", "source": "gold", "steps": 9}]}
+                }
+            },
+            ["students.x", "source=gold", "data.response_field"],
+        ),
+        (
+            {"generation": {"max_new_tokens": 768}},
+            [
+                "data.max_prompt_tokens=256",
+                "generation.max_new_tokens=768",
+                "teacher_engine.max_model_len=1024",
+                "1025",
+            ],
+        ),
+        (
+            {"evaluation": {"max_new_tokens": 900}},
+            ["evaluation.max_new_tokens=900", "student_engine.max_model_len=1024", "1157"],
+        ),
+    ],
+)
+def test_contradictions_between_blocks_name_both_keys(changes: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        experiment(**changes)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_the_longest_sequence_that_fits_is_accepted() -> None:
+    assert experiment(generation={"max_new_tokens": 767}).generation.max_new_tokens == 767
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_no_number_is_infinite(value: float) -> None:
+    with pytest.raises(ValidationError):
+        GenerationConfig(temperature=value)
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        experiment().name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"runtime": {"nodes": 4, "run_root": "elsewhere", "training": {"workers": 7}}},
+        {"budgets": {"max_teacher_tokens": 5}},
+    ],
+)
+def test_speed_place_and_budgets_leave_the_digest_alone(changes: dict[str, Any]) -> None:
+    assert experiment(**changes).digest() == experiment().digest()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"teacher": {"model": {"path": "teacher"}, "top_k": 8}},
+        {"generation": {"max_new_tokens": 255}},
+        {"generation": {"temperature": 1e-9}},
+        {"evaluation": {"samples_shown": 4}},
+        {"students": {"kd": {"init": {"keep_layers": 2}, "stages": [{"objective": "kd", "steps": 11}]}}},
+    ],
+)
+def test_what_changes_the_numbers_changes_the_digest(changes: dict[str, Any]) -> None:
+    assert experiment(**changes).digest() != experiment().digest()

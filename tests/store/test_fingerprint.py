@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from cache.fingerprint import VOLATILE_CONFIG_KEYS, ModelFingerprint, fingerprint_model
+from configs.errors import ModelError
+
+CONFIG = {"model_type": "llama", "hidden_size": 8, "text_config": {"layers": 2}}
+
+
+@pytest.fixture
+def tensors() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "layer.1": rng.normal(size=(4, 3)).astype(np.float32),
+        "layer.0": rng.normal(size=(2, 6)).astype(np.float16),
+        "empty": np.empty((0, 4), dtype=np.float32),
+        "scalar": np.array(1.5, dtype=np.float32),
+    }
+
+
+def save_model(
+    path: Path, shards: dict[str, dict[str, np.ndarray]], *, config: dict[str, object] | None = None
+) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    for name, part in shards.items():
+        save_file(part, path / name, metadata={"format": name})
+    (path / "config.json").write_text(json.dumps(CONFIG if config is None else config))
+    return path
+
+
+def test_sharding_and_saving_again_change_nothing(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
+    whole = save_model(tmp_path / "whole", {"model.safetensors": tensors})
+    names = list(reversed(tensors))
+    parts = save_model(
+        tmp_path / "parts", {f"m-{i}.safetensors": {name: tensors[name]} for i, name in enumerate(names)}
+    )
+    assert fingerprint_model(whole) == fingerprint_model(parts)
+
+
+@pytest.mark.parametrize("change", ["value", "name", "shape", "dtype", "fewer"])
+def test_any_change_of_a_tensor_changes_the_weights(
+    tmp_path: Path, tensors: dict[str, np.ndarray], change: str
+) -> None:
+    before = fingerprint_model(save_model(tmp_path / "a", {"model.safetensors": tensors}))
+    changed = dict(tensors)
+    moved = changed.pop("layer.1")
+    if change == "value":
+        changed["layer.1"] = moved + np.float32(1e-6)
+    elif change == "name":
+        changed["layer.2"] = moved
+    elif change == "shape":
+        changed["layer.1"] = moved.reshape(3, 4)
+    elif change == "dtype":
+        changed["layer.1"] = moved.view(np.int32)
+    after = fingerprint_model(save_model(tmp_path / "b", {"model.safetensors": changed}))
+    assert after.weights_sha256 != before.weights_sha256
+    assert after.config_sha256 == before.config_sha256
+
+
+def config_digest(path: Path, config: dict[str, object]) -> str:
+    tensor = {"x": np.zeros(1, dtype=np.float32)}
+    return fingerprint_model(save_model(path, {"model.safetensors": tensor}, config=config)).config_sha256
+
+
+@pytest.mark.parametrize("key", sorted(VOLATILE_CONFIG_KEYS))
+def test_what_saving_rewrites_is_no_part_of_the_configuration(tmp_path: Path, key: str) -> None:
+    nested = {**CONFIG, key: "x", "text_config": {"layers": 2, key: "y"}}
+    assert config_digest(tmp_path / "a", nested) == config_digest(tmp_path / "b", CONFIG)
+
+
+def test_everything_else_is_part_of_the_configuration(tmp_path: Path) -> None:
+    plain = config_digest(tmp_path / "a", CONFIG)
+    assert config_digest(tmp_path / "b", {**CONFIG, "hidden_size": 9}) != plain
+    assert config_digest(tmp_path / "c", {**CONFIG, "text_config": {"layers": 3}}) != plain
+    quantized = config_digest(tmp_path / "d", {**CONFIG, "quantization_config": {"dtype": "int4"}})
+    assert quantized != config_digest(tmp_path / "e", {**CONFIG, "quantization_config": {"dtype": "int8"}})
+
+
+def test_the_memo_spares_reading_until_the_file_changes(
+    tmp_path: Path, tensors: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, memo = save_model(tmp_path / "m", {"model.safetensors": tensors}), tmp_path / "memo" / "memo.json"
+    first = fingerprint_model(model, memo=memo)
+    reads: list[Path] = []
+    from cache import fingerprint
+
+    hashed = fingerprint._hash_tensors
+    monkeypatch.setattr(fingerprint, "_hash_tensors", lambda path: reads.append(path) or hashed(path))
+    assert fingerprint_model(model, memo=memo) == first
+    assert reads == []
+    save_model(model, {"model.safetensors": {**tensors, "new": np.ones(3, dtype=np.float32)}})
+    assert fingerprint_model(model, memo=memo) != first
+    assert reads == [model / "model.safetensors"]
+
+
+def test_a_damaged_memo_is_written_anew(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
+    model, memo = save_model(tmp_path / "m", {"model.safetensors": tensors}), tmp_path / "memo.json"
+    memo.write_text("{torn")
+    assert fingerprint_model(model, memo=memo) == fingerprint_model(model)
+    assert json.loads(memo.read_text())["files"]
+
+
+def test_no_safetensors_is_refused_with_the_cure(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(ModelError, match=r"safetensors.*save_pretrained"):
+        fingerprint_model(tmp_path)
+
+
+def test_a_missing_or_broken_config_is_refused(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
+    model = save_model(tmp_path, {"model.safetensors": tensors})
+    (model / "config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"config\.json"):
+        fingerprint_model(model)
+    (model / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"config\.json"):
+        fingerprint_model(model)
+
+
+def test_a_tensor_in_two_files_is_refused(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
+    model = save_model(tmp_path, {"a.safetensors": tensors, "b.safetensors": tensors})
+    with pytest.raises(ModelError, match="two files"):
+        fingerprint_model(model)
+
+
+@pytest.mark.parametrize("cut", [4, 20, 200, -1])
+def test_a_cut_file_is_refused(tmp_path: Path, tensors: dict[str, np.ndarray], cut: int) -> None:
+    model = save_model(tmp_path, {"model.safetensors": tensors})
+    data = (model / "model.safetensors").read_bytes()
+    (model / "model.safetensors").write_bytes(data[:cut])
+    with pytest.raises(ModelError):
+        fingerprint_model(model)
+
+
+def test_a_header_that_points_outside_the_file_is_refused(tmp_path: Path) -> None:
+    header = json.dumps({"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4000]}}).encode()
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0\0\0")
+    with pytest.raises(ModelError, match="outside"):
+        fingerprint_model(tmp_path)
+
+
+def test_a_fingerprint_is_two_hex_digests(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
+    found = fingerprint_model(save_model(tmp_path, {"model.safetensors": tensors}))
+    assert isinstance(found, ModelFingerprint)
+    assert all(len(bytes.fromhex(digest)) == 32 for digest in (found.weights_sha256, found.config_sha256))

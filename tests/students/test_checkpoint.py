@@ -1,0 +1,136 @@
+"""Checkpoints that were torn, damaged or left by another run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from gang_worker import run_gang, trainer_state, write_weights
+
+from configs.errors import ConfigError
+from student_train.checkpoint import KEPT, Checkpoints, check_resumable, damaged
+from student_train.gang import Gang
+
+
+@pytest.fixture(scope="module", autouse=True)
+def group_of_one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    meeting = tmp_path_factory.mktemp("gang") / "meeting"
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Checkpoints:
+    return Checkpoints(tmp_path / "work", gang=Gang(0, 1, torch.device("cpu")))
+
+
+def save(store: Checkpoints, *steps: int) -> list[Path]:
+    return [store.save(trainer_state(step), write_shards=write_weights) for step in steps]
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def test_what_was_saved_comes_back(store: Checkpoints) -> None:
+    (path,) = save(store, 7)
+    assert store.newest() == (path, trainer_state(7))
+    assert (path.parent / "LATEST").read_text(encoding="utf-8") == "step-000000007\n"
+    assert (path / "state" / "weights.bin").is_file()
+
+
+def test_nothing_saved_is_no_checkpoint(store: Checkpoints) -> None:
+    assert store.newest() is None
+
+
+def test_only_the_newest_ones_stay(store: Checkpoints) -> None:
+    paths = save(store, 1, 2, 9, 10)
+    assert sorted(paths[0].parent.glob("step-*")) == paths[-KEPT:]
+    found = store.newest()
+    assert found is not None
+    assert found[0] == paths[-1]
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "flipped bit in the weights": lambda path: flip_a_bit(path / "state" / "weights.bin"),
+    "flipped bit in the state": lambda path: flip_a_bit(path / "state.json"),
+    "flipped bit in the random state": lambda path: flip_a_bit(path / "random-0.json"),
+    "truncated": lambda path: (path / "state" / "weights.bin").write_bytes(b"short"),
+    "file gone": lambda path: (path / "state.json").unlink(),
+    "manifest gone": lambda path: (path / "manifest.json").unlink(),
+    "manifest cut": lambda path: (path / "manifest.json").write_text('{"format": 1, "fil', encoding="utf-8"),
+    "manifest of another kind": lambda path: (path / "manifest.json").write_text("[]", encoding="utf-8"),
+    "unknown format": lambda path: (path / "manifest.json").write_text('{"format": 99}', encoding="utf-8"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_newest_is_left_out(
+    store: Checkpoints, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    older, newer = save(store, 3, 4)
+    damage(newer)
+    assert damaged(newer) is not None
+    assert store.newest() == (older, trainer_state(3))
+    assert str(newer) in caplog.text
+
+
+def test_a_failed_save_leaves_the_older_one(store: Checkpoints) -> None:
+    (older,) = save(store, 3)
+
+    def full(_: Path) -> None:
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space"):
+        store.save(trainer_state(4), write_shards=full)
+    assert store.newest() == (older, trainer_state(3))
+    store.clean()
+    assert sorted(path.name for path in older.parent.iterdir()) == ["LATEST", "step-000000003"]
+
+
+def test_random_state_comes_back(store: Checkpoints) -> None:
+    torch.manual_seed(5)
+    (path,) = save(store, 1)
+    expected = torch.rand(4)
+    torch.rand(100)
+    store.restore_random(path)
+    assert torch.equal(torch.rand(4), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("checkpoint-before-rename", 1), ("checkpoint-before-latest", 2)],
+)
+def test_killed_in_the_middle_of_a_commit(store: Checkpoints, tmp_path: Path, name: str, found: int) -> None:
+    save(store, 1)
+    args = {"root": tmp_path / "work", "steps": [2]}
+    run_gang("checkpoint", args, folder=tmp_path / "gang", world_size=1, env={"STILLROOM_FAILPOINT": name}, dies=True)
+    newest = store.newest()
+    assert newest is not None
+    assert newest[1].step == found
+    store.clean()
+    assert not list((tmp_path / "work").glob(".staging-*"))
+    assert store.newest() == newest
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"view_digest": "w" * 64}, "was trained on view wwwwwwwwwwww, this run reads vvvvvvvvvvvv"),
+        ({"stage_digest": "t" * 64}, "belongs to stage tttttttttttt, this is ssssssssssss"),
+        ({"world_size": 4}, "was written by 4 workers, this gang has 2: set workers: 4"),
+    ],
+)
+def test_another_runs_checkpoint_is_refused(change: dict[str, object], message: str) -> None:
+    state = replace(trainer_state(3), **change)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=message):
+        check_resumable(
+            state, path=Path("work/step-000000003"), world_size=2, view_digest="v" * 64, stage_digest="s" * 64
+        )

@@ -1,0 +1,124 @@
+"""Flat containers become rows by place, never by rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cache.protocols import Failure
+from cache.records import GenerateRequest, ScoreRequest, TeacherRecord, validate_record
+from configs.errors import EngineError
+from teacher_server.answers import generated, scored
+from teacher_server.flat_logprobs import topk_rows
+
+V = 12
+
+
+@dataclass
+class Flat:
+    start_indices: list[int] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    ranks: list[int | None] = field(default_factory=list)
+
+
+def logprobs(rows: int, *, seed: int = 0) -> NDArray[np.float32]:
+    logits = np.random.default_rng(seed).normal(scale=2, size=(rows, V))
+    table: NDArray[np.float32] = (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
+    return table
+
+
+def container(table: NDArray[np.float32], targets: list[int], *, k: int, empty_first: bool = False) -> Flat:
+    """What the engine returns: the real token with its true rank, then the k best with ranks 1..k."""
+    flat = Flat(start_indices=[0] if empty_first else [])
+    for row, target in zip(table, targets, strict=True):
+        flat.start_indices.append(len(flat.token_ids))
+        best = np.argsort(-row)[:k]
+        flat.token_ids += [target, *best.tolist()]
+        flat.logprobs += [float(row[target]), *row[best].tolist()]
+        flat.ranks += [1 + int((row > row[target]).sum()), *range(1, k + 1)]
+    return flat
+
+
+def test_rows_are_read_by_place_wherever_the_target_ranks() -> None:
+    table = logprobs(3)
+    order = np.argsort(-table, axis=1)
+    targets = np.array([order[0, 0], order[1, 2], order[2, -1]], dtype=np.int32)
+    rows = topk_rows(container(table, targets.tolist(), k=4), targets=targets, k=4, vocab=V)
+    assert rows is not None
+    assert rows.topk_ids.tolist() == order[:, :4].tolist()
+    np.testing.assert_array_equal(rows.topk_logprobs, np.take_along_axis(table, order[:, :4], axis=1))
+    np.testing.assert_array_equal(rows.target_logprobs, table[np.arange(3), targets])
+    assert rows.target_ranks.tolist() == [1, 3, V]
+    assert rows.topk_ids.dtype == np.int32 and rows.topk_logprobs.dtype == np.float32
+
+
+def test_ids_beyond_the_tokenizer_are_dropped_from_heads_and_ranks() -> None:
+    table, known = logprobs(5, seed=3), 9
+    best_known = np.argsort(-table[:, :known], axis=1)
+    targets = best_known[:, 3].astype(np.int32)
+    flat = container(table, targets.tolist(), k=4 + V - known)
+    assert max(flat.token_ids) >= known
+    rows = topk_rows(flat, targets=targets, k=4, vocab=known)
+    assert rows is not None
+    assert rows.topk_ids.tolist() == best_known[:, :4].tolist()
+    np.testing.assert_array_equal(rows.topk_logprobs, np.take_along_axis(table, best_known[:, :4], axis=1))
+    assert rows.target_ranks.tolist() == [4] * 5
+
+
+def test_a_row_with_too_few_known_ids_gives_no_rows() -> None:
+    table = np.tile(np.linspace(-9, -1, V, dtype=np.float32), (2, 1))
+    targets = np.array([0, 1], dtype=np.int32)
+    assert topk_rows(container(table, [0, 1], k=4), targets=targets, k=2, vocab=V - 3) is None
+
+
+def test_a_prompt_is_skipped() -> None:
+    given = (4, 7, 1, 0, 9)
+    table = logprobs(4)
+    flat = container(table, list(given[1:]), k=3, empty_first=True)
+    record = scored(ScoreRequest(given, 2), flat=flat, identity_digest="x", k=3, vocab=V)
+    assert isinstance(record, TeacherRecord)
+    validate_record(record)
+    np.testing.assert_array_equal(record.target_logprobs, table[[1, 2, 3], [1, 0, 9]])
+
+
+@pytest.mark.parametrize("damage", ["shifted", "short", "ragged", "narrow"])
+def test_a_container_of_another_layout_is_an_error(damage: str) -> None:
+    targets = [3, 4, 5]
+    flat = container(logprobs(3), targets, k=4)
+    wanted = 4
+    if damage == "shifted":
+        targets = [4, 5, 3]
+    elif damage == "short":
+        targets = [3, 4, 5, 6]
+    elif damage == "ragged":
+        del flat.token_ids[-1], flat.logprobs[-1], flat.ranks[-1]
+    else:
+        wanted = 5
+    with pytest.raises(EngineError, match=r"log-probability rows|rows of log-probabilities"):
+        topk_rows(flat, targets=np.array(targets, dtype=np.int32), k=wanted, vocab=V)
+
+
+def written(**changes: object) -> TeacherRecord | Failure:
+    request = GenerateRequest((1, 2), (5,), 3)
+    arguments: dict[str, object] = {"response": [3, 4, 5], "finish_reason": "stop", "flat": None, "vocab": V}
+    arguments |= {"identity_digest": "x", "k": 4} | changes
+    return generated(request, **arguments)  # type: ignore[arg-type]
+
+
+def test_a_completion_becomes_a_record() -> None:
+    record = written(flat=container(logprobs(3), [3, 4, 5], k=4))
+    assert isinstance(record, TeacherRecord)
+    validate_record(record)
+    assert (record.token_ids.tolist(), record.prompt_len, record.finish) == ([1, 2, 3, 4, 5], 2, "stop")
+
+
+def test_what_the_engine_could_not_do_is_a_failure_with_its_reason() -> None:
+    aborted, strange = written(finish_reason="abort"), written(response=[3, 4, V])
+    crowded = written(flat=container(logprobs(3), [3, 4, 5], k=4), vocab=6)
+    assert isinstance(aborted, Failure) and "abort" in aborted.reason
+    assert isinstance(strange, Failure) and f"token id {V}" in strange.reason
+    assert isinstance(crowded, Failure) and "lower k" in crowded.reason

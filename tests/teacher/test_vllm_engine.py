@@ -1,0 +1,183 @@
+"""The real engine on a tiny model: the conformance suite, and agreement with transformers.
+
+One engine is started for the whole file. The last two tests break and close it, so they stand at the end.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conformance import *  # noqa: F403
+from conformance import PROMPTS, Subject, greedy, records, tokens
+from engine_process import EngineProcess
+from tiny_llama import MATRIX_ROWS, VOCAB, full_logprobs, save_tiny_llama
+
+from cache.identity import TeacherIdentity
+from cache.keys import sequence_key
+from cache.records import GenerateRequest, ScoreRequest
+from configs.errors import EngineError, ModelError
+from configs.schema import EngineSettings
+from teacher_server.startup_check import check_engine
+
+pytestmark = pytest.mark.engine
+
+SETTINGS = EngineSettings(cpus=1, max_model_len=128, max_batched_tokens=128, max_sequences=4, kv_cache_gib=0.05)
+IDENTITY = TeacherIdentity(weights_sha256="a" * 64, config_sha256="b" * 64, dtype="float32")
+OTHER = TeacherIdentity(weights_sha256="c" * 64, config_sha256="b" * 64, dtype="float32")
+NEAR = 2e-2
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("models")
+    return save_tiny_llama(root / "first", seed=0), save_tiny_llama(root / "second", seed=1)
+
+
+@pytest.fixture(scope="module")
+def shared_memory() -> set[str]:
+    return set(os.listdir("/dev/shm"))
+
+
+@pytest.fixture(scope="module")
+def engine(models: tuple[Path, Path], shared_memory: set[str]) -> Iterator[EngineProcess]:
+    engine = EngineProcess(
+        models[0], identity=IDENTITY, settings=SETTINGS, vocab=VOCAB, dtype="float32", seed=11, max_logprobs=VOCAB
+    )
+    yield engine
+    engine.close()
+    if engine.process.is_alive():
+        engine.process.kill()
+
+
+@pytest.fixture
+def subject(engine: EngineProcess) -> Subject:
+    return Subject(
+        source=engine,
+        vocab=VOCAB,
+        max_sequences=SETTINGS.max_sequences,
+        max_model_len=SETTINGS.max_model_len,
+        tolerance=NEAR,
+    )
+
+
+def sequence() -> tuple[int, ...]:
+    return tuple(int(token) for token in np.random.default_rng(5).integers(3, VOCAB, size=60))
+
+
+def assert_rows_are_the_model_s(engine: EngineProcess, model_dir: Path, *, k: int) -> None:
+    """Scores of one sequence equal the float32 forward pass; ids beyond the vocabulary are folded into the tail."""
+    given, prompt_len = sequence(), 7
+    [record] = records(engine.score([ScoreRequest(given, prompt_len)], k=k))
+    truth = full_logprobs(model_dir, given)[prompt_len - 1 :]
+    known = truth[:, :VOCAB]
+    targets = np.array(given[prompt_len:])[:, None]
+    best = np.argsort(-known, axis=1)[:, :k]
+    assert record.topk_ids is not None and record.topk_logprobs is not None and record.tail_logmass is not None
+    assert int(record.topk_ids.max()) < VOCAB
+    np.testing.assert_allclose(record.target_logprobs, np.take_along_axis(truth, targets, axis=1)[:, 0], atol=NEAR)
+    np.testing.assert_allclose(record.topk_logprobs, np.take_along_axis(known, best, axis=1), atol=NEAR)
+    np.testing.assert_allclose(np.take_along_axis(truth, record.topk_ids, axis=1), record.topk_logprobs, atol=NEAR)
+    head = np.exp(np.take_along_axis(known, best, axis=1).astype(np.float64)).sum(axis=1)
+    np.testing.assert_allclose(np.exp(record.tail_logmass.astype(np.float64)), 1 - head, atol=2e-3)
+    ranks = 1 + (known > np.take_along_axis(known, targets, axis=1)).sum(axis=1)
+    assert record.target_ranks is not None
+    assert np.abs(record.target_ranks - ranks).max() <= MATRIX_ROWS - VOCAB
+
+
+@pytest.mark.parametrize("k", [1, 8, 120])
+def test_scores_are_those_of_transformers(engine: EngineProcess, models: tuple[Path, Path], k: int) -> None:
+    assert_rows_are_the_model_s(engine, models[0], k=k)
+
+
+def test_ids_beyond_the_tokenizer_would_have_been_among_the_best(models: tuple[Path, Path]) -> None:
+    truth = full_logprobs(models[0], sequence())
+    assert (np.argsort(-truth, axis=1)[:, :120] >= VOCAB).any()
+
+
+def test_written_rows_are_those_of_transformers(engine: EngineProcess, models: tuple[Path, Path]) -> None:
+    for record in records(engine.generate([greedy(prompt, new=16) for prompt in PROMPTS], k=8)):
+        truth = full_logprobs(models[0], tokens(record))[record.prompt_len - 1 :]
+        np.testing.assert_allclose(
+            record.target_logprobs, np.take_along_axis(truth, record.response_ids[:, None], axis=1)[:, 0], atol=NEAR
+        )
+        assert record.topk_logprobs is not None
+        np.testing.assert_allclose(record.topk_logprobs, -np.sort(-truth[:, :VOCAB], axis=1)[:, :8], atol=NEAR)
+
+
+def test_sampling_follows_the_model_s_distribution(engine: EngineProcess, models: tuple[Path, Path]) -> None:
+    draws = 400
+    requests = [GenerateRequest(PROMPTS[0], (), 1, temperature=1.0, replicate=each) for each in range(draws)]
+    drawn = np.array([record.response_ids[0] for record in records(engine.generate(requests, k=0))])
+    probs = np.exp(full_logprobs(models[0], (*PROMPTS[0], 3))[-1])
+    best = int(probs.argmax())
+    spread = float(np.sqrt(probs[best] * (1 - probs[best]) / draws))
+    assert abs(float((drawn == best).mean()) - float(probs[best])) < 4 * spread
+    assert len(set(drawn.tolist())) > 1
+
+
+def test_new_weights_take_the_place_of_the_old(engine: EngineProcess, models: tuple[Path, Path]) -> None:
+    # A prompt longer than a KV block, so a prefix cache that outlived its weights would show.
+    asked = greedy(sequence(), new=8)
+    [before] = records(engine.generate([asked], k=4))
+    engine.load(models[1], identity=OTHER)
+    try:
+        assert_rows_are_the_model_s(engine, models[1], k=8)
+        [after] = records(engine.generate([asked], k=4))
+        truth = full_logprobs(models[1], tokens(after))[after.prompt_len - 1 :]
+        assert after.topk_logprobs is not None
+        np.testing.assert_allclose(after.topk_logprobs, -np.sort(-truth[:, :VOCAB], axis=1)[:, :4], atol=NEAR)
+        assert after.key == sequence_key(OTHER.digest(), tokens(after), after.prompt_len)
+        assert tokens(after) != tokens(before)
+    finally:
+        engine.load(models[0], identity=IDENTITY)
+    [again] = records(engine.generate([asked], k=4))
+    assert (again.key, tokens(again)) == (before.key, tokens(before))
+
+
+def test_a_model_of_another_shape_is_refused_and_changes_nothing(
+    engine: EngineProcess, models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    deeper = save_tiny_llama(tmp_path / "deeper", seed=0, layers=3)
+    with pytest.raises(ModelError, match="num_hidden_layers=3"):
+        engine.load(deeper, identity=OTHER)
+    assert_rows_are_the_model_s(engine, models[0], k=8)
+
+
+def test_the_startup_check_passes_on_the_right_model_alone(engine: EngineProcess, models: tuple[Path, Path]) -> None:
+    for agreement in check_engine(engine, model_dir=models[0], prompts=PROMPTS[:3:2], expected_bos=1):
+        assert agreement.mean_nats < NEAR and agreement.top1 > 0.9
+    with pytest.raises(EngineError, match="not the model that transformers loads"):
+        check_engine(engine, model_dir=models[1], prompts=PROMPTS[:3:2])
+
+
+def test_it_listens_on_the_loopback_alone_and_has_no_children(engine: EngineProcess) -> None:
+    sockets = engine.sockets()
+    assert set(sockets.listening) <= {"127.0.0.1", "::1"}
+    assert sockets.children == ()
+
+
+def test_it_says_what_it_is(engine: EngineProcess, models: tuple[Path, Path]) -> None:
+    described = engine.describe()
+    assert described["model_dir"] == str(models[0])
+    assert described["identity"] == IDENTITY.digest()
+
+
+def test_a_dead_engine_says_so_and_stays_dead(engine: EngineProcess) -> None:
+    engine.break_down()
+    with pytest.raises(EngineError, match=r"RuntimeError: planted fault$"):
+        list(engine.generate([greedy(PROMPTS[0])], k=2))
+    with pytest.raises(EngineError, match="planted fault"):
+        list(engine.score([ScoreRequest((1, 5, 6), 1)], k=2))
+
+
+def test_closing_leaves_nothing_behind(engine: EngineProcess, shared_memory: set[str]) -> None:
+    left = engine.close()
+    assert left is not None
+    assert left.children == ()
+    assert left.listening == ()
+    assert engine.process.exitcode == 0
+    assert set(os.listdir("/dev/shm")) <= shared_memory
