@@ -90,7 +90,7 @@ class Manifest:
         """The manifest as it stands on disk."""
         body = _canonical_json(asdict(self))
         digest = hashlib.sha256(body.encode()).hexdigest()
-        return f'{{"body":{body},"sha256":"{digest}"}}\n'.encode()
+        return f'{{"body":{body},"sha256":"{digest}"}}'.encode()
 
 
 def read_manifest(path: Path, *, identity: str) -> Manifest:

@@ -57,6 +57,12 @@ class TeacherCache:
         self._provenance = dict(provenance)
         self._answers = Answers(library, identity=self._digest)
 
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What the newest segment records of its origin; empty for an empty cache."""
+        newest = max(self._library.manifests, key=lambda manifest: manifest.order, default=None)
+        return {} if newest is None else dict(newest.provenance)
+
     @classmethod
     def open(
         cls,

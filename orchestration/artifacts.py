@@ -9,12 +9,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
+
+from cache.durable import replace_file
 
 RECIPE = 1
 """Raised by hand when a release trains or measures differently from the same inputs."""
@@ -70,10 +70,6 @@ class Artifacts:
 
 def write_json(path: Path, content: object) -> None:
     """Write a JSON file so that a reader sees all of it or nothing."""
+    text = json.dumps(content, indent=2)
     path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    with staging.open("w") as stream:
-        json.dump(content, stream, indent=2)
-        stream.flush()
-        os.fsync(stream.fileno())
-    staging.replace(path)
+    replace_file(path, text.encode())

@@ -18,8 +18,8 @@ from rich.text import Text
 PLAIN_EVERY_S = 15.0
 """Without a terminal, a progress line this often."""
 
-
 PLAIN_WIDTH = 140
+"""Columns of a table in a pipe, which has no width of its own; the usual 80 would cut numbers off."""
 
 
 class Progress(Protocol):
@@ -34,17 +34,20 @@ class Console:
     """The user's terminal."""
 
     def __init__(self, stream: TextIO) -> None:
-        # A pipe has no width; tables would be cut to 80 columns.
         self._rich = RichConsole(file=stream, highlight=False, width=None if stream.isatty() else PLAIN_WIDTH)
         self.times: list[tuple[str, float]] = []
 
     def say(self, message: RenderableType = "") -> None:
         """Print a line or a table."""
-        self._rich.print(message, markup=False) if isinstance(message, str) else self._rich.print(message)
+        if isinstance(message, str):
+            # Left for the terminal to wrap, so that paths can be copied whole.
+            self._rich.print(message, markup=False, soft_wrap=True)
+        else:
+            self._rich.print(message)
 
     def warn(self, message: str) -> None:
         """Print a line that asks for attention."""
-        self._rich.print(Text(f"  ! {message}", style="yellow"))
+        self._rich.print(Text(f"  ! {message}", style="yellow"), soft_wrap=True)
 
     @contextmanager
     def stage(self, title: str, *, total: float | None = None, unit: str = "") -> Iterator[StageProgress]:
@@ -64,7 +67,8 @@ class Console:
         seconds = time.monotonic() - started
         self.times.append((title, seconds))
         self._rich.print(
-            Text.assemble(("✓ ", "green"), (f"{title:<28}", "bold"), f"{clock(seconds):>8}  ", progress.summary)
+            Text.assemble(("✓ ", "green"), (f"{title:<28}", "bold"), f"{clock(seconds):>8}  ", progress.summary),
+            soft_wrap=True,
         )
 
 
@@ -75,7 +79,7 @@ class StageProgress:
         self._title = title
         self._unit = unit
         self._started = started
-        self._first: tuple[float, float] | None = None
+        self._first: tuple[float, float, int] | None = None
         self._last_plain = started
         self._done = 0.0
         self._tokens: int | None = None
@@ -89,7 +93,7 @@ class StageProgress:
         now = time.monotonic()
         # Rates leave the start-up out: they count from the first sign of work.
         if self._first is None and done > 0:
-            self._first = (now, done)
+            self._first = (now, done, tokens or 0)
         self._done, self._tokens, self._note = done, tokens, note
         if self.plain is not None and now - self._last_plain >= PLAIN_EVERY_S:
             self._last_plain = now
@@ -98,14 +102,14 @@ class StageProgress:
     def line(self) -> str:
         """The current state as text: count, rate, time left."""
         now = time.monotonic()
-        elapsed = now - self._started
-        parts = [self._title, clock(elapsed)]
+        parts = [self._title, clock(now - self._started)]
         if self.total:
             parts.append(f"{self._done:,.0f}/{self.total:,.0f} {self._unit}")
         if self._first is not None and now > self._first[0]:
-            rate = (self._done - self._first[1]) / (now - self._first[0])
-            if self._tokens is not None and elapsed > 0:
-                parts.append(f"{self._tokens / (now - self._first[0] + 1e-9):,.0f} tok/s")
+            began, done, tokens = self._first
+            rate = (self._done - done) / (now - began)
+            if self._tokens is not None and self._tokens > tokens:
+                parts.append(f"{(self._tokens - tokens) / (now - began):,.0f} tok/s")
             if rate > 0 and self.total:
                 parts.append(f"{clock(max(self.total - self._done, 0) / rate)} left")
         if self._note:

@@ -74,8 +74,9 @@ class Run:
     tracker: Tracker
     artifacts: Artifacts
     tokens: TokenCounts = field(default_factory=TokenCounts)
-    _stack: ExitStack = field(default_factory=ExitStack)
+    _cluster: ExitStack = field(default_factory=ExitStack)
     _clustered: bool = False
+    _pools: list[EnginePool] = field(default_factory=list)
 
     @property
     def device(self) -> Device:
@@ -93,7 +94,7 @@ class Run:
             return
         runtime = self.config.runtime
         with self.console.stage("ray") as stage:
-            self._stack.enter_context(cluster(address=runtime.ray_address, gpus=self.hardware.gpus_per_node))
+            self._cluster.enter_context(cluster(address=runtime.ray_address, gpus=self.hardware.gpus_per_node))
             nodes = probe_roots({"runtime.cache_root": runtime.cache_root, "runtime.run_root": runtime.run_root})
             stage.summary = f"attached to {nodes} nodes" if runtime.ray_address else "local, loopback only"
         self._clustered = True
@@ -113,12 +114,16 @@ class Run:
                 log_dir=self.logs,
             )
         )
-        self._stack.callback(pool.release)
+        self._pools.append(pool)
         return pool
 
     def close(self) -> None:
-        """End engines and cluster."""
-        self._stack.close()
+        """End the engines, then the cluster that holds them."""
+        try:
+            for pool in self._pools:
+                pool.release()
+        finally:
+            self._cluster.close()
 
 
 def open_teacher(config: DistillConfig) -> Teacher:

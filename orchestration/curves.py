@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from cache.durable import replace_file
 from student_train.job import StepMetrics
 
 CURVES = "curves.jsonl"
@@ -27,7 +28,8 @@ class CurveWriter:
         if not self._begun:
             kept = [point for point in read_curve(self._path) if point.step < metrics.step]
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text("".join(_line(point) for point in kept))
+            # In one go: the driver reads the file meanwhile, and a kill must not cost the steps before.
+            replace_file(self._path, "".join(_line(point) for point in kept).encode())
             self._begun = True
         with self._path.open("a") as stream:
             stream.write(_line(metrics))

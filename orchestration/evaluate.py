@@ -24,6 +24,9 @@ from orchestration.ray_engines import Answers
 from orchestration.ray_pool import EnginePool
 from orchestration.report import Evaluated
 
+WARM_UP = 4
+"""Test prompts that an engine answers before its speed is measured."""
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -84,7 +87,7 @@ def evaluate_teacher(
     candidate: Candidate, *, bench: TestBench, pool: EnginePool, artifacts: Artifacts
 ) -> tuple[Evaluated, int]:
     """Measure the live teacher against its own cached answers; also the teacher tokens that this took."""
-    answers = pool.answer(bench.requests, k=0)
+    answers = _timed_answers(bench, pool=pool)
     references = bench.references()
     rescored = pool.answer(
         [ScoreRequest(tuple(map(int, r.token_ids)), r.prompt_len) for r in references], k=bench.top_k
@@ -103,7 +106,13 @@ def evaluate_student(
 ) -> Evaluated:
     """Let a student answer the test prompts and put that beside its held-out metrics."""
     pool.load(candidate.directory, candidate.identity)
-    return _keep(candidate, metrics, pool.answer(bench.requests, k=0), bench=bench, artifacts=artifacts)
+    return _keep(candidate, metrics, _timed_answers(bench, pool=pool), bench=bench, artifacts=artifacts)
+
+
+def _timed_answers(bench: TestBench, *, pool: EnginePool) -> Answers:
+    """Answers to the test prompts from a warm engine: the first batch after a start takes seconds longer."""
+    pool.answer(bench.requests[:WARM_UP], k=0)
+    return pool.answer(bench.requests, k=0)
 
 
 def _keep(

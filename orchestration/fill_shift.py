@@ -8,7 +8,7 @@ still missing in the cache.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Protocol
 
 from cache import GenerateRequest, SegmentWriter, TeacherRecord
 from cache.keys import generation_key
-from cache.protocols import Failure, SequenceSource
+from cache.protocols import Failure, Outcome, SequenceSource
 from configs import RecordError
 from orchestration.plan import Request
 
@@ -69,6 +69,14 @@ def longest(request: Request) -> int:
     return len(request.token_ids)
 
 
+class Ask(Protocol):
+    """What `generate` and `score` of a `SequenceSource` have in common; both are generators and can be closed."""
+
+    def __call__(self, requests: Iterator[Request], *, k: int) -> Generator[Outcome, None, None]:
+        """Outcomes as they finish."""
+        ...
+
+
 class Leases(Protocol):
     """Where a shift gets its requests from and reports to."""
 
@@ -99,9 +107,10 @@ class Shift:
         """Answer requests until there are none or a stop is asked for; everything finished is then committed."""
         reporter = threading.Thread(target=self._report_until_finished, daemon=True)
         reporter.start()
-        ask = engine.score if self._order.scoring else engine.generate
+        # One queue holds requests of one kind, which its type does not say.
+        ask: Ask = engine.score if self._order.scoring else engine.generate  # type: ignore[assignment]
         try:
-            with closing(ask(self._draw(), k=self._order.k)) as outcomes:  # type: ignore[type-var, call-overload]
+            with closing(ask(self._draw(), k=self._order.k)) as outcomes:
                 for index, outcome in outcomes:
                     self._take(*self._drawn.pop(index), outcome)
                     if self._stop.is_set():

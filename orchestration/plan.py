@@ -122,7 +122,7 @@ def sequence_sets(
     The test split is always the teacher's: it is what students are compared with.
     """
     stages = [stage for student in config.students.values() for stage in student.stages]
-    sets = []
+    sets: list[tuple[Source, str, int]] = []
     if any(stage.source == "teacher" for stage in stages):
         sets += [("teacher", split, config.teacher.top_k) for split in ("train", "dev")]
     if any(stage.source == "gold" for stage in stages):

@@ -47,13 +47,14 @@ def probe_roots(roots: Mapping[str, Path]) -> int:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if len(nodes) == 1:
         return 1
+    reads = ray.remote(num_cpus=0)(_reads)
     for key, root in roots.items():
         probe = root.resolve() / f".probe-{secrets.token_hex(4)}"
         probe.write_text(probe.name)
         try:
             for node in nodes:
                 strategy = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
-                if ray.get(_reads.options(scheduling_strategy=strategy).remote(str(probe))) != probe.name:
+                if ray.get(reads.options(scheduling_strategy=strategy).remote(str(probe))) != probe.name:
                     raise ConfigError(
                         f"{key}={root} is not shared: node {node['NodeManagerAddress']} does not see what this one "
                         "writes there; name a directory on a file system that every node mounts at the same place"
@@ -63,7 +64,6 @@ def probe_roots(roots: Mapping[str, Path]) -> int:
     return len(nodes)
 
 
-@ray.remote(num_cpus=0)
 def _reads(path: str) -> str | None:
     probe = Path(path)
     return probe.read_text() if probe.exists() else None

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import ray
 
@@ -37,7 +38,7 @@ class EngineSpec:
     quantization: str | None
     settings: EngineSettings
     max_logprobs: int
-    accelerator: str
+    accelerator: Literal["cpu", "gpu"]
     log_dir: Path
 
 

@@ -13,7 +13,7 @@ from cache import CacheView, TeacherCache, TeacherIdentity
 from configs import DistillError, TrainingError
 from evaluation.held_out import HeldOutMetrics, TokenBeliefs, held_out_metrics
 from orchestration.redirect import redirect_output
-from student_train.held_out import score_view
+from student_train.held_out import HeldOutRow, score_view
 
 TOKENS_PER_BATCH = 4096
 
@@ -42,7 +42,9 @@ def score_students(jobs: list[ScoringJob], *, cpus: int) -> list[HeldOutMetrics]
         return []
     gpus = 1 if jobs[0].accelerator == "gpu" else 0
     environment = {"OMP_NUM_THREADS": str(cpus)}
-    task = _score_all.options(num_cpus=cpus, num_gpus=gpus, runtime_env={"env_vars": environment})
+    task = ray.remote(_score_all).options(
+        max_retries=0, num_cpus=cpus, num_gpus=gpus, runtime_env={"env_vars": environment}
+    )
     try:
         metrics: list[HeldOutMetrics] = ray.get(task.remote(jobs))
     except RayTaskError as error:
@@ -54,7 +56,6 @@ def score_students(jobs: list[ScoringJob], *, cpus: int) -> list[HeldOutMetrics]
     return metrics
 
 
-@ray.remote(max_retries=0)
 def _score_all(jobs: list[ScoringJob]) -> list[HeldOutMetrics]:
     redirect_output(jobs[0].log_file)
     return [_score(job) for job in jobs]
@@ -71,14 +72,17 @@ def _score(job: ScoringJob) -> HeldOutMetrics:
         device="cuda" if job.accelerator == "gpu" else "cpu",
         tokens_per_batch=TOKENS_PER_BATCH,
     )
-    return held_out_metrics(
-        TokenBeliefs(
-            teacher_topk=row.record.topk_logprobs,
-            teacher_tail=row.record.tail_logmass,
-            student_topk=row.topk_logprobs,
-            student_tail=row.tail_logmass,
-            student_target=row.target_logprobs,
-            top1_agrees=(row.argmax_ids == row.record.topk_ids[:, 0]).astype(np.int64),
-        )
-        for row in rows
+    return held_out_metrics(_beliefs(row) for row in rows)
+
+
+def _beliefs(row: HeldOutRow) -> TokenBeliefs:
+    teacher = row.record
+    assert teacher.topk_ids is not None and teacher.topk_logprobs is not None and teacher.tail_logmass is not None
+    return TokenBeliefs(
+        teacher_topk=teacher.topk_logprobs,
+        teacher_tail=teacher.tail_logmass,
+        student_topk=row.topk_logprobs,
+        student_tail=row.tail_logmass,
+        student_target=row.target_logprobs,
+        top1_agrees=(row.argmax_ids == teacher.topk_ids[:, 0]).astype(np.int64),
     )

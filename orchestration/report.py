@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -15,6 +17,8 @@ from orchestration.console import Console, clock
 
 ANSWER_SHOWN = 240
 """Characters of a sample answer that the terminal shows; the files hold all of it."""
+
+COLUMNS = ("model", "params", "KL(teacher‖·)", "KL(·‖teacher)", "top-1", "Rouge-L", "ppl", "tok/s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,8 @@ class Report:
 
 def write_report(report: Report, run_dir: Path) -> None:
     """Write `report.json` and `report.md`; the first marks the experiment as finished."""
-    (run_dir / "report.md").write_text(_markdown(report))
+    # Text may hold half a surrogate pair, which no file can.
+    (run_dir / "report.md").write_text(_markdown(report), encoding="utf-8", errors="backslashreplace")
     write_json(run_dir / "report.json", asdict(report))
 
 
@@ -72,9 +77,9 @@ def read_report(run_dir: Path) -> Report | None:
     try:
         raw = json.loads(path.read_text())
         models = tuple(Evaluated(**model | {"answers": tuple(model["answers"])}) for model in raw.pop("models"))
-        times = tuple((title, seconds) for title, seconds in raw.pop("times"))
-        listed = {name: tuple(raw.pop(name)) for name in ("prompts", "references")}
-        return Report(models=models, times=times, **listed, **raw)
+        lists: dict[str, Any] = {name: tuple(raw.pop(name)) for name in ("prompts", "references")}
+        lists["times"] = tuple((title, seconds) for title, seconds in raw.pop("times"))
+        return Report(models=models, **lists, **raw)
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} cannot be read ({error}): remove it and run again; nothing else is lost") from error
 
@@ -97,14 +102,13 @@ def print_report(report: Report, console: Console, *, samples: int) -> None:
         )
 
 
-COLUMNS = ("model", "params", "KL(teacher‖·)", "KL(·‖teacher)", "top-1", "Rouge-L", "ppl", "tok/s")
-
-
 def _cells(model: Evaluated) -> tuple[str, ...]:
+    # One sequence alone has no standard error.
+    interval = "" if math.isnan(model.forward_kl_stderr) else f" ± {1.96 * model.forward_kl_stderr:.3f}"
     return (
         model.name,
         f"{model.parameters / 1e6:,.1f} M",
-        f"{model.forward_kl:.3f} ± {1.96 * model.forward_kl_stderr:.3f}",
+        f"{model.forward_kl:.3f}{interval}",
         f"{model.reverse_kl:.3f}",
         f"{100 * model.top1_agreement:.1f} %",
         f"{model.rouge_l:.1f}",
@@ -123,7 +127,8 @@ def _sample(report: Report, index: int) -> Table:
 
 
 def _short(text: str) -> str:
-    flat = " ".join(text.split())
+    """One line, cut, and without the control characters with which an answer could drive the terminal."""
+    flat = "".join(char if char.isprintable() else "\ufffd" for char in " ".join(text.split()))
     return flat if len(flat) <= ANSWER_SHOWN else flat[: ANSWER_SHOWN - 1] + "…"
 
 
@@ -133,14 +138,21 @@ def _markdown(report: Report) -> str:
         "",
         f"Config `{report.config_digest[:12]}`, test view `{report.cache_digest[:12]}`, "
         f"{report.teacher_forward_tokens:,} teacher forward tokens, {report.rejected_rows} rows set aside.",
-        "KL in nats a token at the teacher's answers (tail bucket, 95 % interval over sequences); the teacher's own row "
-        "is the noise floor: the live teacher against what the cache keeps of it.",
+        "KL in nats a token at the teacher's answers (tail bucket, 95 % interval over sequences); the teacher's own "
+        "row is the noise floor: the live teacher against what the cache keeps of it.",
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + "---|" * len(COLUMNS),
         *("| " + " | ".join(_cells(model)) + " |" for model in report.models),
     ]
     for index, prompt in enumerate(report.prompts):
-        lines += ["", f"## {' '.join(prompt.split())}", "", f"- **teacher (cached)**: {report.references[index]}"]
-        lines += [f"- **{model.name}**: {model.answers[index]}" for model in report.models]
+        lines += ["", f"## Prompt {index + 1}", "", *_literal(prompt)]
+        lines += ["", "**teacher (cached)**", "", *_literal(report.references[index])]
+        for model in report.models:
+            lines += ["", f"**{model.name}**", "", *_literal(model.answers[index])]
     return "\n".join(lines) + "\n"
+
+
+def _literal(text: str) -> list[str]:
+    """The lines of a code block: whatever a model writes, headings and HTML included, stays text."""
+    return [f"    {line}" for line in text.splitlines()] or ["    (empty)"]

@@ -224,6 +224,7 @@ def _train(run: Run, student: Student, link: Link, *, teacher: Teacher, views: V
     steps = total_steps(link.stage, view=views.views[link.train_view])
     title = f"train {student.name}" + (f" {link.stage.objective}" if len(student.links) > 1 else "")
     with run.console.stage(title, total=steps, unit="steps") as stage:
+        stage.update(0, note="starting the workers")
 
         def on_step(metrics: StepMetrics) -> None:
             loss = metrics.values.get("train/loss", float("nan"))

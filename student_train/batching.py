@@ -43,9 +43,7 @@ class MicroBatch:
     def to(self, device: torch.device) -> MicroBatch:
         """The same batch on another device."""
         targets = None if self.targets is None else self.targets.to(device)
-        return MicroBatch(
-            self.input_ids.to(device), self.positions.to(device), self.labels.to(device), targets
-        )
+        return MicroBatch(self.input_ids.to(device), self.positions.to(device), self.labels.to(device), targets)
 
 
 def split_rows(lengths: NDArray[np.int64], *, tokens: int) -> tuple[NDArray[np.int64], ...]:
@@ -86,7 +84,8 @@ def collate(records: Sequence[TeacherRecord], *, with_targets: bool) -> MicroBat
 
 
 def _joined(arrays: Sequence[NDArray[np.integer]]) -> NDArray[np.int64]:
-    return np.concatenate([np.empty(0, np.int64), *arrays]).astype(np.int64, copy=False)
+    joined: NDArray[np.int64] = np.concatenate([np.empty(0, np.int64), *arrays], dtype=np.int64)
+    return joined
 
 
 def _targets(records: Sequence[TeacherRecord]) -> SparseTargets:

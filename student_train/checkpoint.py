@@ -171,8 +171,11 @@ def _describe(folder: Path) -> dict[str, object]:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb", buffering=_BLOCK) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _encode(state: TrainerState) -> str:

@@ -25,7 +25,7 @@ from student_train.directories import copy_companions, staged_directory
 _LAYER = re.compile(r"(?:^|(?<=\.))layers\.(\d+)\.")
 
 _PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers")
-"""Config entries that hold one item a layer. Named, because other lists may happen to be as long as the model is deep."""
+"""Config entries that hold one item a layer. Named, because other lists may happen to be as long."""
 
 
 def derive_student(teacher_dir: Path, out_dir: Path, *, keep_layers: int | tuple[int, ...]) -> Path:

@@ -81,8 +81,8 @@ def event_logprobs(
 ) -> tuple[Float[Tensor, "N E"], Float[Tensor, "N E"]]:
     """Teacher and student as log-probabilities over the same events, from the student's logits.
 
-    `kept` are the logits at the teacher's ids, `rest` is the log-sum-exp of all others. `bucket` gives E = K + 1 events,
-    the last being the tail; `renormalize` gives E = K and forgets the tail on both sides.
+    `kept` are the logits at the teacher's ids, `rest` is the log-sum-exp of all others. `bucket` gives E = K + 1
+    events, the last being the tail; `renormalize` gives E = K and forgets the tail on both sides.
 
     Raises:
         ConfigError: another `tail`.

@@ -29,7 +29,7 @@ class ModelCard:
 
 
 def export_student(
-    model: Any,  # noqa: ANN401 - transformers gives untyped models
+    model: Any,
     weights: Mapping[str, Tensor],
     *,
     start: Path,

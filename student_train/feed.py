@@ -61,9 +61,7 @@ class Feed:
             yield StepBatch(int(responses.sum()), int(lengths.sum()), tuple(made))
 
     def _share(self, rows: Rows, *, rank: int) -> Rows:
-        return rank_rows(
-            rows, rank=rank, world_size=self.gang.world_size, lengths=np.asarray(self.view.lengths)
-        )
+        return rank_rows(rows, rank=rank, world_size=self.gang.world_size, lengths=np.asarray(self.view.lengths))
 
     def _split(self, share: Rows) -> tuple[Rows, ...]:
         # The last token of a row is not fed in.

@@ -108,7 +108,9 @@ def _apply(hidden: Tensor, head: Tensor, labels: Tensor, targets: SparseTargets,
     if len(targets) and (worst := int(torch.maximum(targets.ids.max(), labels.max()))) >= form.vocab:
         raise ModelError(f"token id {worst} lies outside the student's vocabulary of {form.vocab}")
     differentiate = torch.is_grad_enabled() and (hidden.requires_grad or head.requires_grad)
-    loss, metrics = _FusedLoss.apply(hidden, head, labels, targets, form, differentiate)
+    loss, metrics = _FusedLoss.apply(  # type: ignore[no-untyped-call]
+        hidden, head, labels, targets, form, differentiate
+    )
     return LossSums(loss, metrics)
 
 
@@ -135,7 +137,9 @@ class _FusedLoss(torch.autograd.Function):
             stop = min(start + rows, len(targets))
             part = hidden[start:stop]
             logits = (part @ weight.T).to(exact)
-            grad_logits = _chunk(logits, labels[start:stop], targets.rows(start, stop), form, sums, differentiate=differentiate)
+            grad_logits = _chunk(
+                logits, labels[start:stop], targets.rows(start, stop), form, sums, differentiate=differentiate
+            )
             if grad_hidden is not None and grad_head is not None:
                 grad_logits = grad_logits.to(hidden.dtype)
                 torch.mm(grad_logits, weight, out=grad_hidden[start:stop])
@@ -154,7 +158,7 @@ class _FusedLoss(torch.autograd.Function):
 
 
 def _add_product(total: Tensor, grad_logits: Tensor, hidden: Tensor) -> None:
-    """total += grad_logits^T hidden; `total` is at least float32 also where the factors are not."""
+    """Add grad_logits^T hidden to `total`, which is at least float32 also where the factors are not."""
     if total.dtype == hidden.dtype:
         total.addmm_(grad_logits.T, hidden)
     else:

@@ -32,7 +32,7 @@ class HeldOutRow:
     """A model's log-probabilities (nats, normalised over `vocab`) along one record of S response tokens.
 
     `topk_logprobs` are at the record's top-k ids, `tail_logmass` outside them (-inf when nothing is), `target_logprobs`
-    at the response tokens; `argmax_ids` are the model's own best tokens and `entropy` is that of its whole distribution.
+    at the response tokens; `argmax_ids` are the model's own best tokens, `entropy` is that of its whole distribution.
     """
 
     record: TeacherRecord
@@ -75,7 +75,13 @@ def _score(
     assert batch.targets is not None
     hidden = decoder.hidden(batch)
     parts = [
-        _believe(decoder, hidden[at : at + _CHUNK], batch.targets.ids[at : at + _CHUNK], batch.labels[at : at + _CHUNK], vocab)
+        _believe(
+            decoder,
+            hidden[at : at + _CHUNK],
+            batch.targets.ids[at : at + _CHUNK],
+            batch.labels[at : at + _CHUNK],
+            vocab,
+        )
         for at in range(0, len(hidden), _CHUNK)
     ]
     start = 0

@@ -1,4 +1,4 @@
-"""What goes into the training of one stage, and what comes out. All of it pickles: it travels to the gang's processes."""
+"""What goes into the training of one stage, and what comes out. All of it pickles: it travels between processes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TrainJob:
 
 @dataclass(frozen=True, slots=True)
 class StepMetrics:
-    """Metrics after `step` optimiser steps, by their tracking names. Log-probabilities and losses are in nats a token."""
+    """Metrics after `step` optimiser steps, by their tracking names. Losses are in nats a response token."""
 
     step: int
     values: dict[str, float]

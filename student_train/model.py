@@ -59,7 +59,7 @@ def load_decoder(model_dir: Path, *, dtype: torch.dtype) -> Decoder:
     return take_apart(model)
 
 
-def take_apart(model: Any) -> Decoder:  # noqa: ANN401 - transformers gives untyped models
+def take_apart(model: Any) -> Decoder:
     """The parts of a loaded model.
 
     Raises:
@@ -68,14 +68,15 @@ def take_apart(model: Any) -> Decoder:  # noqa: ANN401 - transformers gives unty
     head = model.get_output_embeddings()
     config = model.config
     scaled = [name for name in ("logit_scale", "logits_scaling") if getattr(config, name, None) not in (None, 1.0)]
-    if not isinstance(head, nn.Linear) or head.bias is not None or scaled:
+    if not isinstance(head, nn.Linear) or getattr(head, "bias", None) is not None or scaled:
         raise ModelError(f"{config.model_type}: only heads that are one matrix without bias or scale are supported")
+    assert isinstance(head.weight, nn.Parameter)
     return Decoder(model, model.get_decoder(), head.weight, getattr(config, "final_logit_softcapping", None))
 
 
 def hidden_states(body: nn.Module, batch: MicroBatch) -> Float[Tensor, "N H"]:
     """Run the decoder over the padded rows and pick the states that predict a response token."""
-    states = body(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+    states: Tensor = body(input_ids=batch.input_ids, use_cache=False).last_hidden_state
     return states.flatten(0, 1).index_select(0, batch.positions)
 
 

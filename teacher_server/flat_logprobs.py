@@ -16,6 +16,14 @@ from jaxtyping import Bool, Float32, Int32
 from configs.errors import EngineError
 
 
+SPARE_IDS = 32
+"""Log-probabilities asked for beyond k when the model's matrix has more rows than the tokenizer has ids.
+
+Those rows were never trained to be likely, so a handful among the best is already rare; a row with more than this
+many becomes a `Failure` instead of a short or wrong row.
+"""
+
+
 class FlatContainer(Protocol):
     """The part of `vllm.logprobs.FlatLogprobs` that is read here."""
 
@@ -37,6 +45,17 @@ class TopkRows:
     topk_logprobs: Float32[np.ndarray, "S K"]
     target_logprobs: Float32[np.ndarray, " S"]
     target_ranks: Int32[np.ndarray, " S"]
+
+
+def wanted_ids(k: int, *, vocab: int, matrix_rows: int) -> int:
+    """Log-probabilities to ask an engine for, so that `k` of ids below `vocab` are among them; 0 for none.
+
+    Near the whole vocabulary only asking for every row of the model's matrix is enough.
+    """
+    beyond = matrix_rows - vocab
+    if k == 0:
+        return 0
+    return k + (beyond if k + SPARE_IDS >= vocab else min(beyond, SPARE_IDS))
 
 
 def topk_rows(

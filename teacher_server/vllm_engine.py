@@ -37,21 +37,17 @@ from configs.schema import EngineSettings
 from teacher_server.answers import generated, scored
 from teacher_server.engine_arguments import engine_arguments, require_declared, require_same_numerics
 from teacher_server.environment import Accelerator, require_environment
+from teacher_server.flat_logprobs import wanted_ids
 from teacher_server.requests import GenerateArguments, ScoreArguments, generate_arguments, refusal, score_arguments
 from teacher_server.weights import require_same_shape, require_weights
-
-SPARE_IDS = 32
-"""Log-probabilities asked for beyond k when the model's matrix has more rows than the tokenizer has ids.
-
-Those rows were never trained to be likely, so a handful among the best is already rare; a row with more than this
-many becomes a `Failure` instead of a short or wrong row.
-"""
 
 _FAULTS = (
     RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, OSError, MemoryError,
     EngineDeadError,
 )  # fmt: skip
 """Anything that the engine's own code may die of; it all becomes one `EngineError`."""
+
+_LONGEST_REASON = 300
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +60,7 @@ class VllmEngine:
     Args:
         model_dir: A directory with config.json and *.safetensors.
         identity: Stamped on the records. Its dtype and quantization must equal the arguments below.
-        vocab: V, the length of the tokenizer. Ids beyond it are folded into the tail (see `SPARE_IDS`).
+        vocab: V, the length of the tokenizer. Ids beyond it are folded into the tail (see `flat_logprobs.SPARE_IDS`).
         dtype: Of weights and activations: float32, bfloat16 or float16.
         settings: Size of the engine; at most `max_sequences` requests are in flight.
         seed: Of this engine's own noise; give every engine another one. Sampled requests have their own seeds.
@@ -111,7 +107,7 @@ class VllmEngine:
                 config, Executor.get_class(config), log_stats=False, multiprocess_mode=False
             )
         except _FAULTS as error:
-            raise EngineError(f"{model_dir}: the engine did not start: {_first_line(error)}") from error
+            raise EngineError(f"{model_dir}: the engine did not start: {_one_line(error)}") from error
         self._start_seconds = time.monotonic() - started
         self._max_model_len = int(config.model_config.max_model_len)
         self._matrix_rows = int(config.model_config.get_vocab_size())
@@ -157,7 +153,7 @@ class VllmEngine:
             EngineError: the engine died or is closed, serves another call, or `k` is beyond `max_logprobs`.
         """
         self._require_k(k, least=0)
-        asked = self._asked(k) if k else 0
+        asked = wanted_ids(k, vocab=self._vocab, matrix_rows=self._matrix_rows)
         return self._drive(
             requests,
             prompt=lambda request: request.prompt_ids,
@@ -182,7 +178,8 @@ class VllmEngine:
             EngineError: the engine died or is closed, serves another call, or `k` is 0 or beyond `max_logprobs`.
         """
         self._require_k(k, least=1)
-        arguments = score_arguments(logprobs=self._asked(k))
+        asked = wanted_ids(k, vocab=self._vocab, matrix_rows=self._matrix_rows)
+        arguments = score_arguments(logprobs=asked)
         return self._drive(
             requests,
             prompt=lambda request: request.token_ids,
@@ -222,7 +219,7 @@ class VllmEngine:
             del engine
             cleanup_dist_env_and_memory()
         except _FAULTS as error:
-            _log.warning("the engine did not shut down cleanly: %s", _first_line(error))
+            _log.warning("the engine did not shut down cleanly: %s", _one_line(error))
         gc.collect()
 
     def _ready(self) -> LLMEngine:
@@ -233,17 +230,12 @@ class VllmEngine:
         return self._engine
 
     def _died(self, error: BaseException) -> EngineError:
-        self._broken = f"it died of {type(error).__name__}: {_first_line(error)}"
+        self._broken = f"it died of {type(error).__name__}: {_one_line(error)}"
         return EngineError(f"the engine cannot be used: {self._broken}")
 
     def _require_k(self, k: int, *, least: int) -> None:
         if not least <= k <= self._max_logprobs:
             raise EngineError(f"k={k} is outside {least}..{self._max_logprobs}, what this engine can return")
-
-    def _asked(self, k: int) -> int:
-        """Log-probabilities to ask for so that `k` of ids that the tokenizer knows are among them."""
-        beyond = self._matrix_rows - self._vocab
-        return k + (beyond if k + SPARE_IDS >= self._vocab else min(beyond, SPARE_IDS))
 
     def _drive(
         self,
@@ -288,7 +280,7 @@ class VllmEngine:
             self._engine.add_request(name, tokens_input(list(prompt)), params)
         except ValueError as error:
             # The engine checks a request before it takes it in; nothing of it is left behind.
-            return _first_line(error)
+            return _one_line(error)
         except _FAULTS as error:
             raise self._died(error) from error
         return None
@@ -303,6 +295,5 @@ class VllmEngine:
         return [output for output in outputs if output.finished]
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__

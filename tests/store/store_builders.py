@@ -91,9 +91,7 @@ def answer(
     if finish == "stop":
         response[-1] = STOP
     tokens = [*request.prompt_ids, *response]
-    record = make_record(
-        tokens, prompt_len=len(request.prompt_ids), k=k, finish=finish, identity=identity, seed=seed
-    )
+    record = make_record(tokens, prompt_len=len(request.prompt_ids), k=k, finish=finish, identity=identity, seed=seed)
     return record, request
 
 

@@ -41,7 +41,11 @@ def kl(true: np.ndarray, true_tail: np.ndarray, decoded: np.ndarray, tail: np.nd
 
 
 @given(
-    st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(1, 40), st.floats(0.0, 20.0), st.sampled_from(["topk-u8", "topk-f16"])
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 30),
+    st.integers(1, 40),
+    st.floats(0.0, 20.0),
+    st.sampled_from(["topk-u8", "topk-f16"]),
 )
 def test_a_lossy_row_stays_a_distribution(seed: int, rows: int, k: int, scale: float, encoding: str) -> None:
     rng = np.random.default_rng(seed)

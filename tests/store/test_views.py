@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pickle
 from pathlib import Path
 
@@ -16,15 +17,14 @@ from configs.errors import CacheError
 
 
 def make_view(lengths: list[int], *, seed: int = 0) -> CacheView:
-    rng = np.random.default_rng(seed)
     count = len(lengths)
     return CacheView(
         identity="a" * 64,
         dataset="train",
         k=4,
         segments=("one", "two"),
-        keys=rng.integers(0, 256, size=(count, 32)).astype(np.uint8),
-        segment=rng.integers(0, 2, size=count).astype(np.int32),
+        keys=((np.arange(count * 32) * (seed + 7)) % 251).astype(np.uint8).reshape(count, 32),
+        segment=(np.arange(count) % 2).astype(np.int32),
         row=np.arange(count, dtype=np.int64),
         prompt_len=np.ones(count, dtype=np.int32),
         lengths=np.array(lengths, dtype=np.int32),
@@ -70,7 +70,6 @@ def test_an_empty_view_is_a_view(tmp_path: Path) -> None:
 )
 def test_everything_in_a_view_is_in_its_digest(change: dict[str, object]) -> None:
     view = make_view([3, 5, 8])
-    view = dataclasses.replace(view, segment=np.array([0, 1, 1], dtype=np.int32))
     assert dataclasses.replace(view, **change).digest != view.digest
 
 
@@ -131,14 +130,17 @@ def test_every_row_is_taken_exactly_once_an_epoch(
         loads = [int(view.lengths[share].sum()) for share in shares]
         # Greedy from the longest: the heaviest rank exceeds the lightest by one row at most.
         assert max(loads) - min(loads) <= int(view.lengths[batch].max())
-    for left, right in zip(batches, batches[1:], strict=False):
+    for left, right in itertools.pairwise(batches):
         assert view.lengths[left].sum() + view.lengths[right[0]] > budget, "a batch is as full as it can be"
 
 
 def test_batches_follow_from_view_seed_epoch_and_budget_alone() -> None:
     view = make_view(list(range(1, 41)))
     first = np.concatenate(global_batches(view, seed=0, epoch=0, tokens_per_batch=64)).tolist()
-    assert first == np.concatenate(global_batches(make_view(list(range(1, 41))), seed=0, epoch=0, tokens_per_batch=9)).tolist()
+    assert (
+        first
+        == np.concatenate(global_batches(make_view(list(range(1, 41))), seed=0, epoch=0, tokens_per_batch=9)).tolist()
+    )
     assert first != np.concatenate(global_batches(view, seed=1, epoch=0, tokens_per_batch=64)).tolist()
     assert first != np.concatenate(global_batches(view, seed=0, epoch=1, tokens_per_batch=64)).tolist()
     other = make_view(list(range(1, 41)), seed=1)
@@ -146,4 +148,4 @@ def test_batches_follow_from_view_seed_epoch_and_budget_alone() -> None:
     assert first[:8] == GOLDEN_ORDER, "the order is part of what makes a run reproducible"
 
 
-GOLDEN_ORDER = [0]
+GOLDEN_ORDER = [8, 33, 5, 9, 24, 28, 3, 39]

@@ -50,7 +50,9 @@ def _engine_steps(
     from student_train.deepspeed_engine import DeepSpeedEngine
 
     decoder = load_decoder(model_dir, dtype=TORCH_DTYPES[stage.dtype])
-    engine = DeepSpeedEngine(StudentModule(decoder, stage=stage, vocab=VOCAB), stage=stage, settings=settings, gang=gang)
+    engine = DeepSpeedEngine(
+        StudentModule(decoder, stage=stage, vocab=VOCAB), stage=stage, settings=settings, gang=gang
+    )
     outcomes = []
     for step in plan:
         rounds = max(len(batches) for batches in step)

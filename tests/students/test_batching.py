@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -62,7 +60,7 @@ def batched_loss(decoder: Decoder, rows: list[TeacherRecord], *, stage: StageCon
 
 def gradient(decoder: Decoder, loss: torch.Tensor) -> torch.Tensor:
     decoder.model.zero_grad()
-    loss.backward()
+    torch.autograd.backward(loss)
     return torch.cat([parameter.grad.flatten() for parameter in decoder.model.parameters()])
 
 

@@ -41,7 +41,9 @@ def assert_layers_kept(teacher: Path, student: Path, kept: tuple[int, ...]) -> N
     expected = {name: tensor for name, tensor in theirs.items() if ".layers." not in name}
     for new, old in enumerate(kept):
         prefix = f"model.layers.{old}."
-        layer = {name.replace(prefix, f"model.layers.{new}."): tensor for name, tensor in theirs.items() if prefix in name}
+        layer = {
+            name.replace(prefix, f"model.layers.{new}."): tensor for name, tensor in theirs.items() if prefix in name
+        }
         assert layer
         expected |= layer
     assert expected.keys() == ours.keys()

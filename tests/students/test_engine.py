@@ -56,7 +56,7 @@ def reference(model_dir: Path, plan: Plan, *, stage: StageConfig) -> tuple[list[
         loss, _ = module(collate(rows, with_targets=True))
         mean = loss / sum(row.response_len for row in rows)
         optimiser.zero_grad()
-        mean.backward()
+        torch.autograd.backward(mean)
         norms.append(float(torch.nn.utils.clip_grad_norm_(parameters, stage.gradient_clip)))
         losses.append(float(loss.detach()))
         optimiser.step()

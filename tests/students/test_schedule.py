@@ -14,7 +14,8 @@ Schedule = Literal["cosine", "linear", "constant"]
 
 def rates(schedule: Schedule, *, total: int = 100, warmup: int = 10) -> list[float]:
     return [
-        learning_rate(step, peak=2.0, total_steps=total, warmup_steps=warmup, schedule=schedule) for step in range(total)
+        learning_rate(step, peak=2.0, total_steps=total, warmup_steps=warmup, schedule=schedule)
+        for step in range(total)
     ]
 
 
@@ -35,7 +36,7 @@ def test_decay_falls_to_the_final_fraction_at_the_last_step(schedule: Schedule) 
 
 def test_shapes_differ_in_the_middle() -> None:
     at_quarter = 1 + (100 - 1) // 4
-    cosine, linear = (rates(schedule, warmup=0)[at_quarter] for schedule in ("cosine", "linear"))  # type: ignore[arg-type]
+    cosine, linear = (rates(schedule, warmup=0)[at_quarter] for schedule in ("cosine", "linear"))
     assert linear == pytest.approx(2.0 * (0.1 + 0.9 * (1 - at_quarter / 99)))
     assert cosine > linear
 

@@ -30,7 +30,13 @@ from student_train.schedule import learning_rate
 
 IDENTITY = TeacherIdentity(weights_sha256="a" * 64, config_sha256="b" * 64)
 STAGE = StageConfig(
-    objective="kd", epochs=1.5, dtype="float32", learning_rate=3e-3, warmup_steps=2, weight_decay=0.1, tokens_per_step=60
+    objective="kd",
+    epochs=1.5,
+    dtype="float32",
+    learning_rate=3e-3,
+    warmup_steps=2,
+    weight_decay=0.1,
+    tokens_per_step=60,
 )
 SETTINGS = TrainingSettings(workers=2, zero_stage=2, micro_batch_tokens=40, checkpoint_every_s=1e-9)
 
@@ -74,7 +80,9 @@ def weights_of(job: TrainJob) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainJob, list[tuple[TrainResult, list[StepMetrics]]]]:
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[TrainJob, list[tuple[TrainResult, list[StepMetrics]]]]:
     folder = tmp_path_factory.mktemp("undisturbed")
     job = make_job(folder)
     return job, train(job, folder=folder / "gang")
@@ -115,7 +123,7 @@ def reference(job: TrainJob) -> tuple[dict[str, Tensor], list[float], list[float
             group["lr"] = learning_rate(step, peak=3e-3, total_steps=len(batches), warmup_steps=2, schedule="cosine")
         optimiser.zero_grad()
         loss = mean(rows)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(parameters, STAGE.gradient_clip)
         optimiser.step()
         losses.append(float(loss.detach()))
@@ -188,7 +196,9 @@ def test_held_out_scores_equal_the_plain_model(undisturbed: Run) -> None:
         outside = 1 - np.exp(np.take_along_axis(q, record.topk_ids, axis=1)).sum(axis=1)
         np.testing.assert_allclose(np.exp(row.tail_logmass), outside, atol=1e-5)
         p, tail = record.topk_logprobs.astype(float), record.tail_logmass.astype(float)
-        divergence += float((np.exp(p) * (p - row.topk_logprobs)).sum() + (np.exp(tail) * (tail - row.tail_logmass)).sum())
+        divergence += float(
+            (np.exp(p) * (p - row.topk_logprobs)).sum() + (np.exp(tail) * (tail - row.tail_logmass)).sum()
+        )
     # The same number as the trainer's own held-out loss, by another road.
     assert divergence / dev.response_tokens == pytest.approx(dict(result.dev_losses)[result.steps], rel=1e-3)
 
@@ -224,7 +234,9 @@ def test_stopped_and_resumed_gives_the_same_bits(undisturbed: Run, tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.parametrize("zero_stage", [0, 1, 3])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_every_zero_stage_resumes_to_the_same_bits(undisturbed: Run, tmp_path: Path, zero_stage: int, dtype: str) -> None:
+def test_every_zero_stage_resumes_to_the_same_bits(
+    undisturbed: Run, tmp_path: Path, zero_stage: int, dtype: str
+) -> None:
     settings = SETTINGS.model_copy(update={"zero_stage": zero_stage})
     base = replace(undisturbed[0], settings=settings, stage=STAGE.model_copy(update={"dtype": dtype}))
     calm = replace(base, work_dir=tmp_path / "calm-work", output_dir=tmp_path / "calm")

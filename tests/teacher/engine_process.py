@@ -22,7 +22,7 @@ from configs.schema import EngineSettings
 
 @dataclass(frozen=True, slots=True)
 class Sockets:
-    """Addresses that the engine's process listens on, and its child processes."""
+    """Addresses that the engine's process and its children listen on, and the names of the children."""
 
     listening: tuple[str, ...]
     children: tuple[str, ...]
@@ -178,8 +178,9 @@ def _sockets() -> Sockets:
     import psutil
 
     process = psutil.Process()
-    connections = process.net_connections("inet")
+    children = process.children(recursive=True)
+    connections = [each for one in (process, *children) for each in one.net_connections("inet")]
     return Sockets(
         listening=tuple(sorted({each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN})),
-        children=tuple(child.name() for child in process.children(recursive=True)),
+        children=tuple(child.name() for child in children),
     )

@@ -12,7 +12,7 @@ from cache.protocols import Failure
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord, validate_record
 from configs.errors import EngineError
 from teacher_server.answers import generated, scored
-from teacher_server.flat_logprobs import topk_rows
+from teacher_server.flat_logprobs import SPARE_IDS, topk_rows, wanted_ids
 
 V = 12
 
@@ -67,6 +67,14 @@ def test_ids_beyond_the_tokenizer_are_dropped_from_heads_and_ranks() -> None:
     assert rows.topk_ids.tolist() == best_known[:, :4].tolist()
     np.testing.assert_array_equal(rows.topk_logprobs, np.take_along_axis(table, best_known[:, :4], axis=1))
     assert rows.target_ranks.tolist() == [4] * 5
+
+
+def test_a_few_more_ids_are_asked_for_when_the_matrix_is_wider_than_the_tokenizer() -> None:
+    assert wanted_ids(64, vocab=49152, matrix_rows=49152) == 64
+    assert wanted_ids(64, vocab=151665, matrix_rows=152064) == 64 + SPARE_IDS
+    assert wanted_ids(64, vocab=32000, matrix_rows=32002) == 66
+    assert wanted_ids(150, vocab=150, matrix_rows=300) == 300
+    assert wanted_ids(0, vocab=150, matrix_rows=160) == 0
 
 
 def test_a_row_with_too_few_known_ids_gives_no_rows() -> None:

@@ -168,7 +168,7 @@ def test_it_says_what_it_is(engine: EngineProcess, models: tuple[Path, Path]) ->
 
 def test_a_dead_engine_says_so_and_stays_dead(engine: EngineProcess) -> None:
     engine.break_down()
-    with pytest.raises(EngineError, match=r"RuntimeError: planted fault$"):
+    with pytest.raises(EngineError, match=r"RuntimeError: planted fault with a second line$"):
         list(engine.generate([greedy(PROMPTS[0])], k=2))
     with pytest.raises(EngineError, match="planted fault"):
         list(engine.score([ScoreRequest((1, 5, 6), 1)], k=2))

@@ -1,0 +1,27 @@
+"""Students: deriving them, their objectives, and their training under DeepSpeed.
+
+DeepSpeed itself is imported by `student_train.deepspeed_engine` alone, when `train_stage` runs.
+"""
+
+from student_train.derive import derive_student
+from student_train.divergences import divergence
+from student_train.fused import LossSums, fused_cross_entropy, fused_divergence
+from student_train.held_out import HeldOutRow, score_view
+from student_train.job import StepMetrics, TrainJob, TrainResult
+from student_train.targets import SparseTargets
+from student_train.trainer import train_stage
+
+__all__ = [
+    "HeldOutRow",
+    "LossSums",
+    "SparseTargets",
+    "StepMetrics",
+    "TrainJob",
+    "TrainResult",
+    "derive_student",
+    "divergence",
+    "fused_cross_entropy",
+    "fused_divergence",
+    "score_view",
+    "train_stage",
+]

@@ -1,0 +1,163 @@
+"""The comparison as files and on the screen."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from configs import ConfigError
+from orchestration.console import Console
+from orchestration.report import ANSWER_SHOWN, COLUMNS, Evaluated, Report, print_report, read_report, write_report
+
+TEACHER = Evaluated(
+    name="teacher",
+    role="teacher",
+    parameters=134_515_008,
+    forward_kl=0.001234,
+    forward_kl_stderr=0.0001,
+    reverse_kl=0.00151,
+    top1_agreement=0.9876,
+    perplexity=1.59,
+    rouge_l=99.5,
+    tokens_per_s=215.4,
+    answers=("Paris.", "Four."),
+)
+STUDENT = replace(
+    TEACHER, name="kd", role="student", parameters=99_000_000, forward_kl=1.5, perplexity=3e7, answers=("Lyon.", "5")
+)
+REPORT = Report(
+    experiment="quickstart",
+    config_digest="c" * 64,
+    cache_digest="v" * 64,
+    prompts=("Capital of France?", "2 + 2?"),
+    references=("Paris.", "Four."),
+    models=(TEACHER, STUDENT),
+    times=(("teacher", 61.0), ("fill", 62.4)),
+    teacher_forward_tokens=12_345,
+    rejected_rows=2,
+)
+
+
+def printed(report: Report, *, samples: int = 0) -> str:
+    stream = io.StringIO()
+    print_report(report, Console(stream), samples=samples)
+    return stream.getvalue()
+
+
+def said_by(answer: str) -> Report:
+    return replace(REPORT, models=(replace(STUDENT, answers=(answer, answer)),))
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        REPORT,
+        replace(REPORT, models=(), prompts=(), references=(), times=()),
+        said_by('"quotes"\n\\ and ☃ \x1b[31m \u2028 [bold]'),
+        said_by("half a character \ud83d"),
+    ],
+)
+def test_a_written_report_reads_back_the_same(report: Report, tmp_path: Path) -> None:
+    write_report(report, tmp_path)
+    assert read_report(tmp_path) == report
+
+
+def test_an_undefined_number_survives(tmp_path: Path) -> None:
+    write_report(replace(REPORT, models=(replace(TEACHER, forward_kl_stderr=math.nan),)), tmp_path)
+    found = read_report(tmp_path)
+    assert found is not None
+    assert math.isnan(found.models[0].forward_kl_stderr)
+
+
+def test_without_a_report_there_is_none(tmp_path: Path) -> None:
+    assert read_report(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"models": [{"name": "teacher"}]}'])
+def test_a_broken_report_names_the_file_and_the_cure(text: str, tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"report\.json cannot be read .*: remove it and run again"):
+        read_report(tmp_path)
+
+
+def test_the_table_shows_every_model_and_number() -> None:
+    text = printed(REPORT)
+    assert all(title in text for title in COLUMNS)
+    cells = ["134.5 M", "0.001 ± 0.000", "0.002", "98.8 %", "99.5", "1.59", "215", "99.0 M", "1.500 ± 0.000", "3.0e+07"]
+    assert [cell for cell in cells if cell not in text] == []
+    assert "Times: teacher 1m 01s, fill 1m 02s; together 2m 03s" in text
+
+
+def test_one_sequence_shows_no_interval() -> None:
+    text = printed(replace(REPORT, models=(replace(TEACHER, forward_kl_stderr=math.nan),)))
+    assert "±" not in text
+    assert "nan" not in text
+
+
+def test_samples_stand_side_by_side_and_no_more_than_asked() -> None:
+    text = printed(REPORT, samples=1)
+    assert "Capital of France?" in text
+    assert "Paris." in text
+    assert "Lyon." in text
+    assert "2 + 2?" not in text
+    assert "2 + 2?" in printed(REPORT, samples=5)
+
+
+def test_markup_in_prompts_and_answers_is_text() -> None:
+    text = printed(replace(said_by("[bold red]no[/] [link=x]y[/link]"), prompts=("[i]q[/i] [/]", "?")), samples=1)
+    assert "[bold red]no[/] [link=x]y[/link]" in text
+    assert "[i]q[/i] [/]" in text
+
+
+def test_an_answer_cannot_drive_the_terminal() -> None:
+    text = printed(replace(said_by("\x1b[2J\x07\x9b1mclear"), prompts=("\x1b]0;title\x07", "?")), samples=1)
+    assert "clear" in text
+    assert "title" in text
+    assert not set(text) & {"\x1b", "\x07", "\x9b"}
+
+
+def test_a_long_answer_is_cut_on_the_screen_and_whole_in_the_file(tmp_path: Path) -> None:
+    answer = "word " * 200 + "end"
+    shown = printed(said_by(answer), samples=1)
+    assert "…" in shown
+    assert "end" not in shown
+    assert len("".join(line for line in shown.splitlines() if "word" in line)) < 2 * ANSWER_SHOWN
+    write_report(said_by(answer), tmp_path)
+    assert answer in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_what_a_model_writes_stays_text_in_the_file(tmp_path: Path) -> None:
+    answer = "# heading\n```\n<script>x</script>\n| a | b |"
+    write_report(replace(said_by(answer), prompts=("## q\n- item", "?")), tmp_path)
+    lines = (tmp_path / "report.md").read_text(encoding="utf-8").splitlines()
+    written = {*answer.splitlines(), "## q", "- item"}
+    assert {line.strip() for line in lines} >= written
+    # Indented by four spaces after an empty line: a code block, out of which no text can break.
+    assert [line for line in lines if line.strip() in written and not line.startswith("    ")] == []
+    assert lines[lines.index("    # heading") - 1] == ""
+
+
+def test_the_file_holds_the_table_and_where_the_numbers_come_from(tmp_path: Path) -> None:
+    write_report(REPORT, tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| kd | 99.0 M | 1.500 ± 0.000 |" in text
+    assert "12,345 teacher forward tokens, 2 rows set aside" in text
+    assert "c" * 12 in text
+    assert "v" * 12 in text
+
+
+def test_metrics_have_their_tracking_names() -> None:
+    assert STUDENT.metrics() == {
+        "eval/test/forward_kl": 1.5,
+        "eval/test/forward_kl_stderr": 0.0001,
+        "eval/test/reverse_kl": 0.00151,
+        "eval/test/top1_agreement": 0.9876,
+        "eval/test/perplexity": 3e7,
+        "eval/test/rouge_l": 99.5,
+        "eval/test/tokens_per_s": 215.4,
+        "eval/parameters": 99_000_000.0,
+    }

@@ -1,0 +1,48 @@
+"""One engine over two ranks: worker processes of its own, the same rows, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conformance import records
+from engine_process import EngineProcess
+from tiny_llama import VOCAB, full_logprobs, save_tiny_llama
+
+from cache.identity import TeacherIdentity
+from cache.records import ScoreRequest
+from configs.schema import EngineSettings
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+
+def test_two_ranks_say_what_one_model_says(tmp_path: Path) -> None:
+    first, second = save_tiny_llama(tmp_path / "1", seed=0), save_tiny_llama(tmp_path / "2", seed=1)
+    shared_memory = set(os.listdir("/dev/shm"))
+    engine = EngineProcess(
+        first,
+        identity=TeacherIdentity(weights_sha256="a" * 64, config_sha256="b" * 64, dtype="float32"),
+        settings=EngineSettings(
+            cpus=1, max_model_len=128, max_batched_tokens=128, max_sequences=4, kv_cache_gib=0.05, tensor_parallel=2
+        ),
+        vocab=VOCAB,
+        dtype="float32",
+        seed=1,
+        max_logprobs=8,
+    )
+    try:
+        sockets = engine.sockets()
+        assert len(sockets.children) == 2
+        assert set(sockets.listening) == {"127.0.0.1"}
+        given = tuple(range(3, 40))
+        for model_dir in (first, second):
+            engine.load(model_dir, identity=engine.identity)
+            [record] = records(engine.score([ScoreRequest(given, 5)], k=8))
+            truth = full_logprobs(model_dir, given)[4:]
+            np.testing.assert_allclose(record.target_logprobs, truth[np.arange(32), list(given[5:])], atol=2e-2)
+    finally:
+        left = engine.close()
+    assert left is not None and (left.children, left.listening) == ((), ())
+    assert set(os.listdir("/dev/shm")) <= shared_memory
