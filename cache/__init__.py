@@ -7,6 +7,7 @@ from cache.batches import global_batches, rank_rows
 from cache.fingerprint import ModelFingerprint, fingerprint_model
 from cache.identity import TeacherIdentity
 from cache.keys import GenerationKey, SequenceKey, engine_seed, generation_key, sequence_key
+from cache.library import Damage
 from cache.protocols import Failure, SequenceSource, WeightSink
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord, tail_logmass, validate_record
 from cache.store import CacheStats, TeacherCache
@@ -17,6 +18,7 @@ __all__ = [
     "CacheStats",
     "CacheView",
     "CommitReport",
+    "Damage",
     "Failure",
     "GenerateRequest",
     "GenerationKey",

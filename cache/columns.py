@@ -4,7 +4,7 @@ Shapes: R sequences, N scored rows (positions with log-probabilities), K top-k. 
 the sequence i with `row_offsets[i] <= r < row_offsets[i + 1]`; a sequence kept as text alone has `k[i] == 0` and no
 rows.
 
-Every array is one shard object. Columns over N x K have chunks of 8,192 rows, all others are one chunk: a reader
+Every array is one shard object. Columns over N x K have chunks of 8,192 rows (fewer when K is large), all others are one chunk: a reader
 fetches whole chunks and never a slice per sequence. Chunks are blosc-zstd with bit shuffling, then crc32c.
 """
 
@@ -27,6 +27,9 @@ from cache.records import Origin, TeacherRecord
 from cache.shards import ChunkLayout
 
 CHUNK_ROWS = 8192
+CHUNK_BYTES = 2**25
+"""Rows of a large K (whole vocabularies) are chunked by size instead."""
+
 ORIGINS: tuple[Origin, ...] = ("decode", "prefill")
 NO_VERSION = -1
 COMPRESSION_LEVEL = 5
@@ -60,6 +63,11 @@ class SegmentSize:
             chunk_rows=manifest.chunk_rows,
             encoding=cast(Encoding | None, manifest.encoding),
         )
+
+
+def rows_per_chunk(scored_rows: int, *, k: int) -> int:
+    """Rows a chunk of the columns over N x K; 0 when there are no rows."""
+    return min(scored_rows, CHUNK_ROWS, max(1, CHUNK_BYTES // (4 * max(k, 1))))
 
 
 def layouts(size: SegmentSize) -> dict[str, ChunkLayout]:

@@ -21,7 +21,7 @@ from cache.index import KeyIndex, Table, unpack_keys
 from cache.manifests import DamagedObject, Manifest, read_manifest
 from cache.records import TeacherRecord
 from cache.segments import Segment
-from cache.shards import ChunkCache, read_verified
+from cache.shards import ABSENT, ChunkCache, read_verified
 from configs.errors import CacheError
 
 _log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class Library:
         self._segments: list[Segment] = []
         self._numbers: dict[str, int] = {}
         self._aside: set[str] = set()
+        self._warned: set[str] = set()
 
     @property
     def manifests(self) -> list[Manifest]:
@@ -78,7 +79,7 @@ class Library:
                     manifest = self._read_manifest(path)
                     loaded.append((manifest, self._read_keys(manifest)))
                 except DamagedObject as error:
-                    self._warn_aside(error)
+                    self._warn(error)
         self.admit(loaded)
         if lost:
             self._rebuild()
@@ -92,7 +93,7 @@ class Library:
                 self._check_present(segment)
                 tables.append(unpack_keys(keys, manifest, segment=len(self._segments)))
             except DamagedObject as error:
-                self._warn_aside(error)
+                self._warn(error)
                 continue
             self._numbers[manifest.uuid] = len(self._segments)
             self._segments.append(segment)
@@ -125,10 +126,18 @@ class Library:
             raise CacheError(f"{error.filename}: cannot be read ({error.strerror}): check the disk") from error
 
     def set_aside(self, error: DamagedObject) -> None:
-        """Stop using a damaged segment: its rows count as missing. Two failed reads also leave a marker for others."""
-        self._warn_aside(error)
+        """Stop using a damaged segment: its rows count as missing.
+
+        Bytes that were wrong in two reads also leave a marker for others. An object that is merely gone may come back
+        (a network file system shows new files late), so the next refresh looks again.
+
+        Raises:
+            CacheError: when the disk cannot be read.
+        """
+        self._warn(error)
         self._numbers.pop(error.segment, None)
-        if error.reason != "missing":
+        if not error.reason.startswith(ABSENT):
+            self._aside.add(error.segment)
             self._mark(error)
         self._rebuild()
 
@@ -186,7 +195,7 @@ class Library:
                 raise DamagedObject(uuid, name, "not named by the manifest")
         absent = segment.missing_object()
         if absent is not None:
-            raise DamagedObject(uuid, absent, "missing or of another size")
+            raise DamagedObject(uuid, absent, f"{ABSENT} or of another size")
 
     def _age(self) -> NDArray[np.int64]:
         age = np.empty(len(self._segments), dtype=np.int64)
@@ -195,21 +204,24 @@ class Library:
 
     def _rebuild(self) -> None:
         """The index anew from the key objects of the segments that are still sound."""
-        self.index = KeyIndex()
-        tables = []
+        # The old index stays until the new one is complete: an empty one would have everything asked for again.
+        index, tables = KeyIndex(), []
         for uuid, number in list(self._numbers.items()):
             manifest = self._segments[number].manifest
             try:
                 tables.append(unpack_keys(self._read_keys(manifest), manifest, segment=number))
             except DamagedObject as error:
-                self._warn_aside(error)
+                self._warn(error)
                 del self._numbers[uuid]
         if tables:
-            self.index.extend(tables, age=self._age())
+            index.extend(tables, age=self._age())
+        self.index = index
 
-    def _warn_aside(self, error: DamagedObject) -> None:
-        self._aside.add(error.segment)
-        _log.warning("%s: set aside, its rows count as missing: %s", self.directory, error)
+    def _warn(self, error: DamagedObject) -> None:
+        """Tell once a segment; what cannot be taken in is looked at again by every refresh."""
+        if error.segment not in self._warned:
+            self._warned.add(error.segment)
+            _log.warning("%s: set aside, its rows count as missing: %s", self.directory, error)
 
     def _mark(self, error: DamagedObject) -> None:
         marker = self.directory / "quarantine" / f"{error.segment}.json"

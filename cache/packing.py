@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cache.columns import CHUNK_ROWS, SegmentSize, segment_columns, zarr_objects
+from cache.columns import SegmentSize, rows_per_chunk, segment_columns, zarr_objects
 from cache.encoding import resolve_encoding
 from cache.index import ENTRY, FINISHES, GENERATION, key_array, pack_keys
 from cache.records import TeacherRecord
@@ -63,7 +63,7 @@ def pack_segment(
         scored_rows=scored_rows,
         tokens=sum(len(record.token_ids) for record in records),
         k=k,
-        chunk_rows=min(CHUNK_ROWS, scored_rows),
+        chunk_rows=rows_per_chunk(scored_rows, k=k),
         encoding=resolve_encoding(encoding, k=k, vocab=vocab) if k else None,
     )
     entries = np.zeros(len(records), dtype=ENTRY)

@@ -24,6 +24,12 @@ from numpy.typing import NDArray
 
 from cache.manifests import DamagedObject, ObjectInfo
 
+ABSENT = "missing"
+"""How the reason begins when an object is not there, as opposed to being wrong."""
+
+LARGEST_CHUNK = 2**31 - 1
+"""Blosc expands nothing larger; a layout that asks for more is refused before anything is allocated."""
+
 _CRC_BYTES = 4
 _ENTRY_BYTES = 16
 _BLOSC_HEADER = 16
@@ -61,7 +67,7 @@ def read_verified(path: Path, info: ObjectInfo, *, segment: str, name: str) -> b
                 continue
             data = path.read_bytes()
         except FileNotFoundError as error:
-            raise DamagedObject(segment, name, "missing") from error
+            raise DamagedObject(segment, name, ABSENT) from error
         if hashlib.sha256(data).hexdigest() == info.sha256:
             return data
         reason = "SHA-256 differs from the manifest"
@@ -85,6 +91,8 @@ class ShardFile:
             DamagedObject: the object differs from what was written.
             OSError: it cannot be read.
         """
+        if self._layout.nbytes > LARGEST_CHUNK:
+            raise self._damaged(f"chunks of {self._layout.nbytes} bytes cannot be")
         payload = self._checked_read(number)
         if payload is None:
             payload = self._verify(number)
@@ -109,7 +117,7 @@ class ShardFile:
         try:
             descriptor = os.open(self._path, os.O_RDONLY)
         except FileNotFoundError as error:
-            raise self._damaged("missing") from error
+            raise self._damaged(ABSENT) from error
         try:
             return _without_crc(os.pread(descriptor, length, offset), length=length)
         finally:

@@ -27,6 +27,8 @@ from cache.views import CacheView
 from cache.writer import CommitReport, SegmentWriter, WriterTerms
 from configs.errors import CacheError
 
+__all__ = ["CacheStats", "Missing", "TeacherCache"]
+
 Asked = TypeVar("Asked")
 
 CHUNK_CACHE_BYTES = 512 * 2**20

@@ -7,18 +7,19 @@ fill then starts new engines and asks for what is still missing, as long as that
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
 from cache import ScoreRequest, TeacherCache, TeacherRecord
 from cache.keys import sequence_key
-from configs import BudgetReached, EngineError
+from configs import BudgetReached, DistillError, EngineError
 from orchestration.console import StageProgress
 from orchestration.fill_shift import FillOrder, Progress
-from orchestration.plan import FillPlan, Request, SequenceSet, plan_fill
+from orchestration.plan import FillPlan, Request, SequenceSet, SetPlan, plan_fill
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,11 @@ class Engines(Protocol):
         token_budget: int | None,
         seconds_budget: float | None,
     ) -> Progress:
-        """Work through `work` and commit the records."""
+        """Work through `work` within the budgets and commit the records.
+
+        Raises:
+            EngineError: engines died; what they had committed before is kept.
+        """
         ...
 
 
@@ -45,6 +50,18 @@ class Budgets:
 
     teacher_tokens: int | None
     seconds: float | None
+
+    @property
+    def spent(self) -> bool:
+        """Whether nothing is left of one of them."""
+        return any(limit is not None and limit <= 0 for limit in (self.teacher_tokens, self.seconds))
+
+    def after(self, teacher_tokens: int, *, seconds: float) -> Budgets:
+        """What is left after so many tokens and so much time."""
+        return Budgets(
+            None if self.teacher_tokens is None else self.teacher_tokens - teacher_tokens,
+            None if self.seconds is None else self.seconds - seconds,
+        )
 
 
 @dataclass(slots=True)
@@ -75,24 +92,25 @@ def fill(
         EngineError: engines kept dying without making progress.
     """
     result = FillResult()
+    started = time.monotonic()
     sets = [part.sequences for part in plan.sets]
     _store_gold_text(sets, cache=cache, order=order, vocab=vocab)
-    misses = plan.misses
-    while work := _next_work(sets, cache=cache, failed=result.failed):
+    before: int | None = None
+    died: EngineError | None = None
+    while works := _open_work(sets, cache=cache, failed=result.failed):
+        missing = sum(len(work.requests) for work in works)
+        left = budgets.after(result.teacher_tokens, seconds=time.monotonic() - started)
+        if left.spent:
+            raise _standstill(missing, budgets)
+        if before is not None and missing >= before:
+            raise died or _standstill(missing, budgets)
+        before, died = missing, None
         try:
-            _ask(work, result=result, engines=engines, order=order, budgets=budgets, progress=progress)
+            _ask(works[0], result=result, engines=engines, order=order, budgets=left, progress=progress)
         except EngineError as error:
-            logger.warning("%s", error)
-            remaining = _misses(sets, cache=cache)
-            if remaining >= misses:
-                raise
-            misses = remaining
-            logger.warning("starting new engines for the %d rows that are still missing", remaining)
-            continue
-        still = _misses(sets, cache=cache) - len(result.failed)
-        if still >= misses:
-            _explain_standstill(still, budgets)
-        misses = still
+            died = error
+            _count_committed(works[0], result=result, cache=cache)
+            logger.warning("%s; starting new engines for what is still missing", error)
     return result
 
 
@@ -103,24 +121,26 @@ class _Work:
     requests: tuple[Request, ...]
 
 
-def _next_work(sets: Sequence[SequenceSet], *, cache: TeacherCache, failed: dict[Request, str]) -> _Work | None:
-    """The misses of the first kind that is still open: completions of one k, then scores of one k."""
+def _open_work(sets: Sequence[SequenceSet], *, cache: TeacherCache, failed: Mapping[Request, str]) -> list[_Work]:
+    """What is still to be asked: completions of one k after another, then scores of one k after another."""
     cache.refresh()
     open_sets = [part for part in plan_fill(sets, cache=cache).sets if part.asks_teacher]
+    works = []
     for scoring in (False, True):
         for k in sorted({part.sequences.k for part in open_sets}):
             wanted: dict[Request, None] = {}
             for part in open_sets:
                 if part.sequences.k == k:
-                    found = (
-                        [r for _, r in part.missing.score]
-                        if scoring
-                        else [part.sequences.requests[i] for i in part.missing.generate]
-                    )
-                    wanted |= dict.fromkeys(request for request in found if request not in failed)
+                    wanted |= dict.fromkeys(r for r in _missing(part, scoring=scoring) if r not in failed)
             if wanted:
-                return _Work(scoring, k, tuple(wanted))
-    return None
+                works.append(_Work(scoring, k, tuple(wanted)))
+    return works
+
+
+def _missing(part: SetPlan, *, scoring: bool) -> list[Request]:
+    if scoring:
+        return [request for _, request in part.missing.score]
+    return [part.sequences.requests[position] for position in part.missing.generate]
 
 
 def _ask(
@@ -132,12 +152,11 @@ def _ask(
     budgets: Budgets,
     progress: StageProgress,
 ) -> None:
-    left = None if budgets.teacher_tokens is None else budgets.teacher_tokens - result.teacher_tokens
     done = engines.fill(
         list(enumerate(work.requests)),
-        FillOrder(work.scoring, order.cache_root, work.k, order.commit_every_s, order.licence, order.provenance),
+        replace(order, scoring=work.scoring, k=work.k),
         progress=progress,
-        token_budget=left,
+        token_budget=budgets.teacher_tokens,
         seconds_budget=budgets.seconds,
     )
     result.teacher_tokens += done.forward_tokens
@@ -147,18 +166,23 @@ def _ask(
     result.failed |= {work.requests[position]: reason for position, reason in done.failures}
 
 
-def _misses(sets: Sequence[SequenceSet], *, cache: TeacherCache) -> int:
+def _count_committed(work: _Work, *, result: FillResult, cache: TeacherCache) -> None:
+    """Dead engines report nothing any more; what they had committed of `work` was paid for all the same."""
     cache.refresh()
-    return plan_fill(sets, cache=cache).misses
+    keys = [key for key in cache.lookup(work.requests, k=work.k) if key is not None]
+    records = [record for record in cache.get_many(keys, k=0) if record is not None]
+    result.teacher_tokens += sum(len(record.token_ids) for record in records)
+    result.response_tokens += sum(record.response_len for record in records)
+    result.rows += len(records)
 
 
-def _explain_standstill(still: int, budgets: Budgets) -> None:
-    if budgets.teacher_tokens is not None or budgets.seconds is not None:
-        raise BudgetReached(
-            f"the budget is spent and {still:,} rows are still missing; what was bought is in the cache: "
-            "raise budgets.max_teacher_tokens or budgets.max_gpu_hours and run again"
-        )
-    raise EngineError(f"the engines ended with {still:,} rows still missing; see their logs")
+def _standstill(missing: int, budgets: Budgets) -> DistillError:
+    if budgets.teacher_tokens is None and budgets.seconds is None:
+        return EngineError(f"the engines ended with {missing:,} rows still missing; see their logs")
+    return BudgetReached(
+        f"the budget is spent and {missing:,} rows are still missing; what was bought is in the cache: "
+        "raise budgets.max_teacher_tokens or budgets.max_gpu_hours and run again"
+    )
 
 
 def _store_gold_text(sets: Sequence[SequenceSet], *, cache: TeacherCache, order: FillOrder, vocab: int) -> None:

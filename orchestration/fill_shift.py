@@ -17,7 +17,7 @@ from typing import Protocol
 from cache import GenerateRequest, SegmentWriter, TeacherRecord
 from cache.keys import generation_key
 from cache.protocols import Failure, Outcome, SequenceSource
-from configs import RecordError
+from configs import CacheError, RecordError
 from orchestration.plan import Request
 
 REPORT_EVERY_S = 0.5
@@ -104,7 +104,12 @@ class Shift:
         self._finished = threading.Event()
 
     def work(self, engine: SequenceSource) -> None:
-        """Answer requests until there are none or a stop is asked for; everything finished is then committed."""
+        """Answer requests until there are none or a stop is asked for; everything finished is then committed.
+
+        Raises:
+            CacheError: the cache cannot be written.
+            EngineError: the engine died; what it had finished is committed.
+        """
         reporter = threading.Thread(target=self._report_until_finished, daemon=True)
         reporter.start()
         # One queue holds requests of one kind, which its type does not say.
@@ -135,6 +140,7 @@ class Shift:
             if isinstance(outcome, Failure):
                 self._delta.failures.append((position, outcome.reason))
                 return
+            self._delta.forward_tokens += len(outcome.token_ids)
             try:
                 if isinstance(request, GenerateRequest):
                     key = generation_key(self._writer.identity_digest, request)
@@ -146,12 +152,16 @@ class Shift:
                 return
             self._delta.rows += 1
             self._delta.response_tokens += outcome.response_len
-            self._delta.forward_tokens += len(outcome.token_ids)
 
     def _report_until_finished(self) -> None:
         while not self._finished.wait(REPORT_EVERY_S):
-            if self._writer.due(self._order.commit_every_s):
-                self._commit()
+            try:
+                if self._writer.due(self._order.commit_every_s):
+                    self._commit()
+            except CacheError:
+                # More answers could not be kept either. `work` tries once more to commit, and raises if it cannot.
+                self._stop.set()
+                return
             self._report()
 
     def _commit(self) -> None:

@@ -6,6 +6,7 @@ writes in one temporary directory that goes when it stops.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import shutil
@@ -24,6 +25,9 @@ OBJECT_STORE_BYTES = 256 * 2**20
 
 
 TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
+PREFIX = "stillroom-"
+ALIVE = "alive"
+"""A file that the owner of a cluster directory keeps locked while it lives."""
 
 
 @contextmanager
@@ -85,16 +89,31 @@ def _attached(address: str) -> Iterator[None]:
 
 @contextmanager
 def _private(gpus: int) -> Iterator[None]:
+    _sweep()
     # Unix sockets allow 107 characters, so the directory must have a short name.
-    directory = Path(tempfile.mkdtemp(prefix="stillroom-"))
-    _set_token(directory)
-    try:
-        _start(directory, gpus=gpus)
-        yield
-    finally:
-        ray.shutdown()
+    directory = Path(tempfile.mkdtemp(prefix=PREFIX))
+    with (directory / ALIVE).open("w") as alive:
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        _set_token(directory)
+        try:
+            _start(directory, gpus=gpus)
+            yield
+        finally:
+            ray.shutdown()
+            shutil.rmtree(directory, ignore_errors=True)
+            os.environ.pop(TOKEN_PATH, None)
+
+
+def _sweep() -> None:
+    """Remove the directories of runs that were killed: the kernel freed their lock when they died."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        try:
+            with (directory / ALIVE).open() as alive:
+                fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            # Alive, somebody else's, or just being made.
+            continue
         shutil.rmtree(directory, ignore_errors=True)
-        os.environ.pop(TOKEN_PATH, None)
 
 
 def _start(directory: Path, *, gpus: int) -> None:

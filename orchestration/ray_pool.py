@@ -98,22 +98,32 @@ class EnginePool:
         """Let all engines work through `work`, within the budgets.
 
         Records that were finished are committed whatever happens here.
+
+        Raises:
+            EngineError: an engine died. All of them are released, and the next call starts new ones.
         """
         self.start()
         queue = LeaseQueue.remote(list(work), token_budget=token_budget)  # type: ignore[attr-defined]
         shifts = [actor.fill.remote(queue, order) for actor in self._actors]
         started = time.monotonic()
+        failure: EngineError | None = None
         try:
             pending = shifts
             while pending:
                 done, pending = ray.wait(pending, num_returns=len(pending), timeout=POLL_S)
                 so_far: Progress = ray.get(queue.progress.remote())
                 progress.update(so_far.rows + len(so_far.failures), tokens=so_far.response_tokens)
-                self._ask(done)
+                ray.get(done)
                 if seconds_budget is not None and time.monotonic() - started > seconds_budget:
                     break
+        except (RayActorError, RayTaskError) as error:
+            failure = _engine_error(error, self._spec.log_dir)
         finally:
+            # Engines that still live commit what they have, whatever ended the loop.
             self._finish(queue, shifts)
+        if failure is not None:
+            self.release()
+            raise failure
         total: Progress = ray.get(queue.progress.remote())
         return total
 

@@ -67,32 +67,26 @@ def score_view(
         yield from _score(decoder, records, vocab=vocab, device=torch.device(device))
 
 
-@torch.no_grad()
-def _score(
-    decoder: Decoder, records: Sequence[TeacherRecord], *, vocab: int, device: torch.device
-) -> Iterator[HeldOutRow]:
+def _score(decoder: Decoder, records: Sequence[TeacherRecord], *, vocab: int, device: torch.device) -> list[HeldOutRow]:
     batch = collate(records, with_targets=True).to(device)
     assert batch.targets is not None
-    hidden = decoder.hidden(batch)
-    parts = [
-        _believe(
-            decoder,
-            hidden[at : at + _CHUNK],
-            batch.targets.ids[at : at + _CHUNK],
-            batch.labels[at : at + _CHUNK],
-            vocab,
-        )
-        for at in range(0, len(hidden), _CHUNK)
-    ]
-    start = 0
+    ids, labels = batch.targets.ids, batch.labels
+    with torch.no_grad():
+        hidden = decoder.hidden(batch)
+        parts = [
+            _believe(decoder, hidden[at : at + _CHUNK], ids[at : at + _CHUNK], labels[at : at + _CHUNK], vocab=vocab)
+            for at in range(0, max(1, len(hidden)), _CHUNK)
+        ]
     columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
+    rows, start = [], 0
     for record in records:
         cut = slice(start, start := start + record.response_len)
         topk, tail, target, best, entropy = (column[cut] for column in columns)
-        yield HeldOutRow(record, topk, tail, target, best.astype(np.int32), entropy)
+        rows.append(HeldOutRow(record, topk, tail, target, best.astype(np.int32), entropy))
+    return rows
 
 
-def _believe(decoder: Decoder, hidden: Tensor, ids: Tensor, labels: Tensor, vocab: int) -> tuple[Tensor, ...]:
+def _believe(decoder: Decoder, hidden: Tensor, ids: Tensor, labels: Tensor, *, vocab: int) -> tuple[Tensor, ...]:
     """Log-probabilities at ids and labels, log-mass outside the ids, best token and entropy of each position."""
     logits = (hidden @ decoder.head[:vocab].T).float()
     if decoder.softcap is not None:

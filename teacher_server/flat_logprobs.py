@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float32, Int32
 
 from configs.errors import EngineError
 
-
 SPARE_IDS = 32
 """Log-probabilities asked for beyond k when the model's matrix has more rows than the tokenizer has ids.
 

@@ -51,9 +51,9 @@ def comma_separated(path: Path, rows: Sequence[Row | bytes]) -> Path:
 WRITERS = {".jsonl": jsonl, ".parquet": parquet, ".csv": comma_separated}
 
 
-def config(folder: Path, train: Sequence[Row | bytes] | Path, **settings: Any) -> DataConfig:
+def config(folder: Path, rows: Sequence[Row | bytes] | Path, /, **settings: Any) -> DataConfig:
     """Data with these train rows; dev and test hold one row each unless `settings` name their own."""
-    path = train if isinstance(train, Path) else jsonl(folder / "train.jsonl", train)
+    path = rows if isinstance(rows, Path) else jsonl(folder / "train.jsonl", rows)
     raw = {
         "train": {"path": str(path)},
         "dev": {"path": str(jsonl(folder / "dev.jsonl", DEV))},
@@ -96,7 +96,7 @@ def test_a_hub_dataset_may_be_a_local_directory(tmp_path: Path) -> None:
 
 
 BAD_ROWS: list[tuple[Row | bytes, str]] = [
-    (b'{"prompt": "broken', "invalid JSON: Unterminated string starting at"),
+    (b'{"prompt": "broken"', "invalid JSON: Expecting ',' delimiter"),
     (b'{"prompt": "\xff\xfe"}', "invalid UTF-8"),
     (b'{"prompt": "half a pair \\ud83d"}', "invalid UTF-8"),
     ({"prompt": "replaced \ufffd before"}, "invalid UTF-8"),
@@ -318,7 +318,7 @@ def test_the_last_assistant_turn_of_a_conversation_is_the_gold_answer(tmp_path: 
     ],
 )
 def test_a_broken_conversation_is_set_aside(messages: object, reason: str, tmp_path: Path) -> None:
-    rows = [{"m": [{"role": "user", "content": "fine"}]}, {"m": messages}]
+    rows: list[Row | bytes] = [{"m": [{"role": "user", "content": "fine"}]}, {"m": messages}]
     data = config(tmp_path, rows, messages_field="m", template="chat", **own_splits(tmp_path, "m"))
     prompts = load(data)
     assert train_texts(prompts) == ["fine"]
@@ -326,7 +326,7 @@ def test_a_broken_conversation_is_set_aside(messages: object, reason: str, tmp_p
 
 
 def gold_config(folder: Path, answer: object) -> DataConfig:
-    rows = [{"prompt": "q", "answer": "fine"}, {"prompt": "r", "answer": answer}]
+    rows: list[Row | bytes] = [{"prompt": "q", "answer": "fine"}, {"prompt": "r", "answer": answer}]
     others = {
         split: {"path": str(jsonl(folder / f"{split}-gold.jsonl", [{"prompt": split, "answer": "yes"}]))}
         for split in ("dev", "test")

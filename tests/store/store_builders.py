@@ -11,7 +11,7 @@ import numpy as np
 
 from cache.identity import TeacherIdentity
 from cache.keys import sequence_key
-from cache.records import Finish, GenerateRequest, TeacherRecord, tail_logmass
+from cache.records import Finish, GenerateRequest, Origin, TeacherRecord, tail_logmass
 from cache.store import TeacherCache
 
 VOCAB = 50
@@ -41,7 +41,7 @@ def make_record(
     """A record of these tokens with random rows; k = 0 keeps the text alone."""
     ids = np.asarray(tokens, dtype=np.int32)
     key = sequence_key(identity.digest(), ids, prompt_len)
-    origin = "prefill" if finish == "given" else "decode"
+    origin: Origin = "prefill" if finish == "given" else "decode"
     if k == 0:
         return TeacherRecord(
             key=key, token_ids=ids, prompt_len=prompt_len, finish=finish, origin=origin, policy_version=version

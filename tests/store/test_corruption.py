@@ -8,8 +8,9 @@ import pytest
 from store_builders import VOCAB, answer, assert_same_text, flip_bit, make_request, open_cache, teacher_dir
 
 from cache.columns import SegmentSize, layouts
-from cache.manifests import read_manifest
+from cache.manifests import DamagedObject, ObjectInfo, read_manifest
 from cache.records import GenerateRequest, TeacherRecord
+from cache.shards import ChunkLayout, ShardFile
 from cache.store import TeacherCache
 from configs.errors import CacheError
 
@@ -181,3 +182,53 @@ def test_the_second_best_row_comes_back_when_the_best_is_damaged(tmp_path: Path)
     found = fresh.get_many([text.key])[0]
     assert found is not None and found.k == 0
     assert len(fresh.missing([request], k=4).score) == 1
+
+
+def test_a_file_that_shows_up_late_is_taken_in_then(tmp_path: Path) -> None:
+    uuid, records = fill(tmp_path, requests=REQUESTS)
+    path = object_path(tmp_path, uuid, "topk_ids")
+    aside = path.rename(tmp_path / "aside")
+    cache = open_cache(tmp_path)
+    assert cache.lookup(REQUESTS) == [None] * 8
+    aside.rename(path)
+    cache.refresh()
+    assert_same_text(cache.get_many([records[0].key])[0], records[0])
+
+
+def test_a_disk_that_fails_while_a_segment_is_set_aside_loses_no_other_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, kept = fill(tmp_path, requests=REQUESTS[:4])
+    hurt, lost = fill(tmp_path, requests=REQUESTS[4:])
+    flip_bit(object_path(tmp_path, hurt, "topk_ids"))
+    cache = open_cache(tmp_path)
+    whole_read = Path.read_bytes
+
+    def fail_on_keys(path: Path) -> bytes:
+        if path.suffix == ".keys":
+            raise OSError(5, "Input/output error", str(path))
+        return whole_read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail_on_keys)
+        with pytest.raises(CacheError, match="Input/output error"):
+            cache.get_many([lost[0].key])
+    assert cache.lookup(REQUESTS[:4]) == [record.key for record in kept]
+
+
+def test_a_layout_of_impossible_size_is_refused_before_memory_is_asked_for(tmp_path: Path) -> None:
+    layout = ChunkLayout(np.dtype("<f4"), (2**20, 2**20), 1)
+    (tmp_path / "object").write_bytes(b"x" * 64)
+    shard = ShardFile(tmp_path / "object", ObjectInfo.of(b"x" * 64), layout, segment="s", name="object")
+    with pytest.raises(DamagedObject, match="cannot be"):
+        shard.chunk(0)
+
+
+def test_a_chunk_that_claims_another_size_is_not_expanded(tmp_path: Path) -> None:
+    uuid, _ = fill(tmp_path, requests=REQUESTS)
+    path = object_path(tmp_path, uuid, "token_ids")
+    info = ObjectInfo.of(path.read_bytes())
+    for count in (1, 10**6):
+        layout = ChunkLayout(np.dtype("<i4"), (count,), 1)
+        with pytest.raises(DamagedObject, match="does not expand"):
+            ShardFile(path, info, layout, segment=uuid, name="token_ids").chunk(0)

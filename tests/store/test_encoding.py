@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_builders import TEACHER, VOCAB, make_record, open_cache, random_logprobs
 
+from cache.columns import rows_per_chunk
 from cache.encoding import cut_rows, decode_rows, encode_rows, resolve_encoding, row_columns
 from cache.keys import sequence_key
 from cache.records import TeacherRecord, tail_logmass
@@ -37,7 +38,8 @@ def kl(true: np.ndarray, true_tail: np.ndarray, decoded: np.ndarray, tail: np.nd
     left = np.concatenate([true, true_tail[:, None]], axis=1).astype(np.float64)
     left -= np.log(np.exp(left).sum(axis=1, keepdims=True))
     right = np.concatenate([decoded, tail[:, None]], axis=1).astype(np.float64)
-    return (np.exp(left) * (left - right)).sum(axis=1)
+    cost: np.ndarray = (np.exp(left) * (left - right)).sum(axis=1)
+    return cost
 
 
 @given(
@@ -107,7 +109,7 @@ def test_k_equal_to_the_vocabulary_is_always_kept_in_full(tmp_path: Path) -> Non
     cache = open_cache(tmp_path)
     cache.put([record], vocab=VOCAB, encoding="topk-u8")
     (stored,) = open_cache(tmp_path).get_many([record.key])
-    assert stored is not None
+    assert stored is not None and stored.tail_logmass is not None
     np.testing.assert_array_equal(stored.topk_logprobs, record.topk_logprobs)
     assert np.isneginf(stored.tail_logmass).all()
 
@@ -139,7 +141,8 @@ def test_huge_ids_and_the_smallest_k(tmp_path: Path) -> None:
     np.testing.assert_array_equal(stored.token_ids, tokens)
     np.testing.assert_array_equal(stored.topk_ids, record.topk_ids)
     np.testing.assert_array_equal(stored.target_ranks, record.target_ranks)
-    np.testing.assert_allclose(stored.topk_logprobs[0], record.topk_logprobs[0], atol=1e-5)
+    assert stored.topk_logprobs is not None
+    np.testing.assert_allclose(stored.topk_logprobs[0], [-0.5], atol=1e-5)
 
 
 def test_a_token_of_64_entries_takes_at_most_165_bytes(tmp_path: Path) -> None:
@@ -162,3 +165,11 @@ def test_a_token_of_64_entries_takes_at_most_165_bytes(tmp_path: Path) -> None:
     cache = open_cache(tmp_path)
     cache.put(records, vocab=49_152)
     assert 60 < cache.stats().bytes_per_token <= 165
+
+
+def test_chunks_of_whole_vocabularies_are_bounded_in_bytes() -> None:
+    assert rows_per_chunk(10**6, k=64) == 8192
+    assert rows_per_chunk(100, k=64) == 100
+    assert rows_per_chunk(0, k=0) == 0
+    assert 4 * 151_936 * rows_per_chunk(10**6, k=151_936) <= 2**25
+    assert rows_per_chunk(10**6, k=2**31 - 1) == 1

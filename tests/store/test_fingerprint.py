@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from cache import fingerprint
 from cache.fingerprint import VOLATILE_CONFIG_KEYS, ModelFingerprint, fingerprint_model
 from configs.errors import ModelError
 
@@ -88,10 +89,13 @@ def test_the_memo_spares_reading_until_the_file_changes(
     model, memo = save_model(tmp_path / "m", {"model.safetensors": tensors}), tmp_path / "memo" / "memo.json"
     first = fingerprint_model(model, memo=memo)
     reads: list[Path] = []
-    from cache import fingerprint
-
     hashed = fingerprint._hash_tensors
-    monkeypatch.setattr(fingerprint, "_hash_tensors", lambda path: reads.append(path) or hashed(path))
+
+    def counted(path: Path) -> dict[str, str]:
+        reads.append(path)
+        return hashed(path)
+
+    monkeypatch.setattr(fingerprint, "_hash_tensors", counted)
     assert fingerprint_model(model, memo=memo) == first
     assert reads == []
     save_model(model, {"model.safetensors": {**tensors, "new": np.ones(3, dtype=np.float32)}})

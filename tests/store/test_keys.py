@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ GOLDEN_SEQUENCE = "e8a1277676d2a5a069fb000f4c038b95e8b0e6533296e1869a7c439f2fb2c
 GOLDEN_SAMPLED = "763a5ea7ae46dc6ea322daf5d3e70eded2c8f13849357e30d5c484c3dba9613c"
 GOLDEN_GREEDY = "9b7fa574b52f9be49e7c8aad6ecf4e444b30e5648fef71250ba6aeaf828c7c0f"
 
-CHANGES: dict[str, object] = {
+CHANGES: dict[str, Any] = {
     "prompt_ids": (5, 6, 8),
     "stop_ids": (1, 3),
     "temperature": 0.71,
@@ -47,7 +48,7 @@ def test_keys_are_the_golden_ones() -> None:
 
 @pytest.mark.parametrize("name", [item.name for item in dataclasses.fields(TeacherIdentity)])
 def test_every_field_of_an_identity_changes_its_digest(name: str) -> None:
-    value = 7 if name == "numerics_epoch" else "other"
+    value: Any = 7 if name == "numerics_epoch" else "other"
     assert dataclasses.replace(IDENTITY, **{name: value}).digest() != DIGEST
 
 

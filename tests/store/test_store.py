@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,12 +23,21 @@ from store_builders import (
 )
 
 from cache.keys import generation_key, sequence_key
-from cache.records import ScoreRequest, TeacherRecord
+from cache.records import Finish, GenerateRequest, ScoreRequest, TeacherRecord
 from cache.store import Missing, TeacherCache
 from configs.errors import CacheError, ConfigError, RecordError
 
 PROMPTS = [[3, 4, number] for number in range(5, 15)]
 NOTHING = Missing(generate=(), score=())
+
+
+def scored(record: TeacherRecord) -> tuple[np.ndarray, np.ndarray]:
+    assert record.topk_ids is not None and record.topk_logprobs is not None
+    return record.topk_ids, record.topk_logprobs
+
+
+def keys_of(cache: TeacherCache, requests: Sequence[GenerateRequest], *, k: int) -> list[bytes]:
+    return [key for key in cache.lookup(requests, k=k) if key is not None]
 
 
 def sequence_of(record: TeacherRecord) -> ScoreRequest:
@@ -36,7 +47,7 @@ def sequence_of(record: TeacherRecord) -> ScoreRequest:
 def test_an_empty_cache_misses_everything(tmp_path: Path) -> None:
     cache = open_cache(tmp_path)
     given = ScoreRequest(token_ids=(3, 4, 5), prompt_len=1)
-    requests = [make_request(PROMPTS[0]), given]
+    requests: list[GenerateRequest | ScoreRequest] = [make_request(PROMPTS[0]), given]
     assert cache.missing(requests, k=8) == Missing(generate=(0,), score=((1, given),))
     assert cache.missing(requests, k=0) == Missing(generate=(0,), score=((1, given),))
     assert cache.lookup(requests) == [None, None]
@@ -96,7 +107,7 @@ def test_a_smaller_k_is_a_hit_and_a_larger_one_a_score(tmp_path: Path) -> None:
     assert cut.k == 3
     assert cut.topk_ids is not None and record.topk_ids is not None
     np.testing.assert_array_equal(cut.topk_ids, record.topk_ids[:, :3])
-    mass = np.exp(np.asarray(cut.topk_logprobs, dtype=np.float64)).sum(axis=1) + np.exp(cut.tail_logmass)
+    mass = np.exp(np.asarray(cut.topk_logprobs, dtype=np.float64)).sum(axis=1) + np.exp(np.asarray(cut.tail_logmass))
     np.testing.assert_allclose(mass, 1.0, atol=1e-5)
     text = cache.get_many([record.key], k=0)[0]
     assert text is not None and text.topk_ids is None
@@ -114,7 +125,7 @@ def test_text_alone_is_topped_up_by_a_score_and_the_fuller_row_wins(tmp_path: Pa
     cache.put([make_record(text.token_ids.tolist(), prompt_len=3, k=2, finish="given", seed=1)], vocab=VOCAB)
     for window in (cache, open_cache(tmp_path)):
         assert window.missing([request], k=4) == NOTHING
-        (found,) = window.get_many(window.lookup([request], k=4))  # type: ignore[arg-type]
+        (found,) = window.get_many(keys_of(window, [request], k=4))
         assert found is not None
         assert found.k == 4
         assert found.finish == "stop", "how it ended is known from the generation"
@@ -123,7 +134,7 @@ def test_text_alone_is_topped_up_by_a_score_and_the_fuller_row_wins(tmp_path: Pa
 
 def test_of_equal_rows_the_oldest_wins(tmp_path: Path) -> None:
     first, request = answer(make_request(PROMPTS[0]))
-    second = dataclasses.replace(first, target_logprobs=first.target_logprobs - 1)  # type: ignore[operator]
+    second = dataclasses.replace(first, target_logprobs=np.full(5, -3, dtype=np.float32))
     cache = open_cache(tmp_path)
     cache.put([(first, request)], vocab=VOCAB)
     cache.put([(second, request)], vocab=VOCAB)
@@ -142,9 +153,9 @@ def test_an_answer_that_stopped_serves_every_larger_limit(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("finish", ["stop", "length"])
-def test_a_longer_answer_serves_a_smaller_limit_as_its_prefix(tmp_path: Path, finish: str) -> None:
+def test_a_longer_answer_serves_a_smaller_limit_as_its_prefix(tmp_path: Path, finish: Finish) -> None:
     cache = open_cache(tmp_path)
-    record, request = answer(make_request(PROMPTS[0], limit=5), length=5, finish=finish)  # type: ignore[arg-type]
+    record, request = answer(make_request(PROMPTS[0], limit=5), length=5, finish=finish)
     cache.put([(record, request)], vocab=VOCAB)
     short = dataclasses.replace(request, max_new_tokens=2)
     assert cache.missing([short], k=8) == NOTHING
@@ -174,7 +185,7 @@ def test_a_prefix_is_topped_up_as_a_prefix(tmp_path: Path) -> None:
     assert cache.missing([short], k=4) == Missing(generate=(), score=((0, prefix),))
     cache.put([make_record(prefix.token_ids, prompt_len=3, k=4, finish="given")], vocab=VOCAB)
     assert cache.missing([short], k=4) == NOTHING
-    (found,) = cache.get_many(cache.lookup([short], k=4))  # type: ignore[arg-type]
+    (found,) = cache.get_many(keys_of(cache, [short], k=4))
     assert found is not None and found.k == 4
 
 
@@ -246,19 +257,21 @@ def test_the_segment_is_plain_zarr(tmp_path: Path) -> None:
     records = [make_record([*prompt, 7, STOP], prompt_len=3) for prompt in PROMPTS]
     report = open_cache(tmp_path).put(records, vocab=VOCAB)
     assert report is not None
-    group = zarr.open_group(teacher_dir(tmp_path) / "segments" / report.uuid, mode="r")
+    segment = teacher_dir(tmp_path) / "segments" / report.uuid
+    group: Any = zarr.open_group(segment, mode="r")
     np.testing.assert_array_equal(group["token_ids"][:], np.concatenate([record.token_ids for record in records]))
-    np.testing.assert_array_equal(group["topk_ids"][:], np.concatenate([record.topk_ids for record in records]))
+    np.testing.assert_array_equal(group["topk_ids"][:], np.concatenate([scored(record)[0] for record in records]))
     np.testing.assert_array_equal(group["row_offsets"][:], np.arange(0, 21, 2))
     steps = np.cumsum(group["topk_dq"][:].astype(np.int64), axis=1)
     logprobs = group["top1_logprob"][:][:, None] - steps / 16
-    np.testing.assert_allclose(logprobs, np.concatenate([record.topk_logprobs for record in records]), atol=0.035)
-    codecs = group["topk_ids"].metadata.to_dict()["codecs"][0]["configuration"]["codecs"]
+    np.testing.assert_allclose(logprobs, np.concatenate([scored(record)[1] for record in records]), atol=0.035)
+    described = json.loads((segment / "topk_ids" / "zarr.json").read_text())
+    codecs = described["codecs"][0]["configuration"]["codecs"]
     assert [codec["name"] for codec in codecs] == ["bytes", "blosc", "crc32c"]
 
 
 def test_rows_of_many_chunks_come_back_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cache.packing.CHUNK_ROWS", 7)
+    monkeypatch.setattr("cache.columns.CHUNK_ROWS", 7)
     rng = np.random.default_rng(0)
     records = [
         make_record(rng.integers(2, VOCAB, size=int(n)).tolist(), prompt_len=2) for n in rng.integers(3, 20, size=60)
@@ -369,7 +382,8 @@ def test_the_fuller_of_two_pending_rows_is_kept(tmp_path: Path) -> None:
     cache = open_cache(tmp_path)
     text, request = answer(make_request(PROMPTS[0]), k=0)
     scored = make_record(text.token_ids.tolist(), prompt_len=3, k=4, finish="given")
-    for order in ([(text, request), scored], [scored, (text, request)]):
+    orders: list[list[Any]] = [[(text, request), scored], [scored, (text, request)]]
+    for order in orders:
         cache.put(order, vocab=VOCAB)
         (found,) = cache.get_many([text.key])
         assert found is not None

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_an_empty_view_is_a_view(tmp_path: Path) -> None:
         {"keys": np.zeros((3, 32), dtype=np.uint8)},
     ],
 )
-def test_everything_in_a_view_is_in_its_digest(change: dict[str, object]) -> None:
+def test_everything_in_a_view_is_in_its_digest(change: dict[str, Any]) -> None:
     view = make_view([3, 5, 8])
     assert dataclasses.replace(view, **change).digest != view.digest
 

@@ -84,6 +84,11 @@ def train(job: TrainJob, *, stop_at: int | None, die_at: int | None) -> tuple[Tr
         return f"{type(error).__name__}: {error}", reported
 
 
+def train_again(jobs: list[tuple[TrainJob, int | None]]) -> list[tuple[TrainResult | str, list[StepMetrics]]]:
+    """Several calls of `train` one after the other in the same process, each (job, step to stop at)."""
+    return [train(job, stop_at=stop_at, die_at=None) for job, stop_at in jobs]
+
+
 def checkpoint(root: Path, steps: list[int]) -> None:
     """Write checkpoints of nothing much."""
     store = Checkpoints(root, gang=join_gang("cpu"))

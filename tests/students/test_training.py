@@ -218,35 +218,29 @@ def test_killed_and_resumed_gives_the_same_bits(undisturbed: Run, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_stopped_and_resumed_gives_the_same_bits(undisturbed: Run, tmp_path: Path) -> None:
-    calm, _ = undisturbed
-    settings = SETTINGS.model_copy(update={"checkpoint_every_s": 1e6})
-    job = replace(calm, settings=settings, work_dir=tmp_path / "work", output_dir=tmp_path / "student")
-    for result, _ in train(job, folder=tmp_path / "stopped", stop_at=3):
-        assert not result.finished
-        assert result.steps == 3
-    assert not job.output_dir.exists()
-    assert train(job, folder=tmp_path / "resumed")[0][0].finished
-    ours, theirs = weights_of(job), weights_of(calm)
-    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("zero_stage", [0, 1, 3])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_every_zero_stage_resumes_to_the_same_bits(
-    undisturbed: Run, tmp_path: Path, zero_stage: int, dtype: str
-) -> None:
-    settings = SETTINGS.model_copy(update={"zero_stage": zero_stage})
-    base = replace(undisturbed[0], settings=settings, stage=STAGE.model_copy(update={"dtype": dtype}))
-    calm = replace(base, work_dir=tmp_path / "calm-work", output_dir=tmp_path / "calm")
-    (result, _), _ = train(calm, folder=tmp_path / "calm-gang")
-    job = replace(base, work_dir=tmp_path / "work", output_dir=tmp_path / "student")
-    train(job, folder=tmp_path / "killed", die_at=4)
-    assert train(job, folder=tmp_path / "resumed")[0][0].dev_losses == result.dev_losses
-    ours, theirs = weights_of(job), weights_of(calm)
-    assert {str(value.dtype) for value in ours.values()} == {f"torch.{dtype}"}
-    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+def test_stopped_and_resumed_gives_the_same_bits_at_every_zero_stage(undisturbed: Run, tmp_path: Path) -> None:
+    cases = [(zero, dtype) for zero in range(4) for dtype in ("float32", "bfloat16")]
+    jobs = []
+    for zero, dtype in cases:
+        settings = SETTINGS.model_copy(update={"zero_stage": zero, "checkpoint_every_s": 1e6})
+        base = replace(undisturbed[0], settings=settings, stage=STAGE.model_copy(update={"dtype": dtype}))
+        calm, cut = (
+            replace(
+                base, work_dir=tmp_path / f"{zero}-{dtype}-{name}-work", output_dir=tmp_path / f"{zero}-{dtype}-{name}"
+            )
+            for name in ("calm", "cut")
+        )
+        jobs += [(calm, None), (cut, 3), (cut, None)]
+    ended = [result for result, _ in run_gang("train_again", {"jobs": jobs}, folder=tmp_path / "gang", world_size=2)[0]]
+    for at, (_, dtype) in enumerate(cases):
+        calm_end, stopped, resumed = ended[3 * at : 3 * at + 3]
+        assert not stopped.finished
+        assert stopped.steps == 3
+        assert resumed.finished
+        assert resumed.dev_losses == calm_end.dev_losses
+        theirs, ours = weights_of(jobs[3 * at][0]), weights_of(jobs[3 * at + 2][0])
+        assert {str(value.dtype) for value in ours.values()} == {f"torch.{dtype}"}
+        assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
 
 @pytest.mark.slow

@@ -126,7 +126,8 @@ def _serve(
                 _stream(pipe, engine, command, k=rest[0])
                 continue
             if command == "load":
-                pipe.send(("value", engine.load(rest[0], identity=rest[1])))
+                engine.load(rest[0], identity=rest[1])
+                pipe.send(("value", None))
             elif command == "describe":
                 pipe.send(("value", engine.describe()))
             elif command == "sockets":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conformance import *  # noqa: F403
-from conformance import PROMPTS, Subject, greedy, records, tokens
+from conformance import PROMPTS, Subject, greedy, present, records, tokens
 
 from cache.identity import TeacherIdentity
 from cache.protocols import Failure
@@ -32,20 +32,20 @@ def test_two_fakes_of_one_seed_agree_bit_for_bit() -> None:
         records(fake().generate(requests, k=8)), records(fake().generate(requests, k=8)), strict=True
     ):
         assert one.key == other.key
-        np.testing.assert_array_equal(one.topk_logprobs, other.topk_logprobs)
+        np.testing.assert_array_equal(present(one.topk_logprobs), present(other.topk_logprobs))
 
 
 def test_another_seed_believes_something_else() -> None:
     asked = [ScoreRequest((1, 5, 6, 7), 1)]
     [one], [other] = records(fake().score(asked, k=4)), records(fake(seed=1).score(asked, k=4))
-    assert not np.array_equal(one.target_logprobs, other.target_logprobs)
+    assert not np.array_equal(present(one.target_logprobs), present(other.target_logprobs))
 
 
 def test_the_next_token_depends_on_the_last_three_alone() -> None:
     asked = [ScoreRequest((1, 9, 5, 6, 7, 8), 5), ScoreRequest((5, 6, 7, 8), 3), ScoreRequest((5, 9, 7, 8), 3)]
     [one, same, different] = records(fake().score(asked, k=4))
-    np.testing.assert_array_equal(one.topk_logprobs, same.topk_logprobs)
-    assert not np.array_equal(one.topk_logprobs, different.topk_logprobs)
+    np.testing.assert_array_equal(present(one.topk_logprobs), present(same.topk_logprobs))
+    assert not np.array_equal(present(one.topk_logprobs), present(different.topk_logprobs))
 
 
 def test_answers_end_after_some_tens_of_tokens() -> None:
@@ -60,22 +60,20 @@ def test_drawn_tokens_follow_the_scored_distribution() -> None:
     asked = (GenerateRequest((1, 5), (), 1, temperature=1.0, replicate=each) for each in range(draws))
     drawn = np.bincount([int(record.response_ids[0]) for record in records(teacher.generate(asked, k=0))], minlength=16)
     [whole] = records(teacher.score([ScoreRequest((1, 5, 3), 2)], k=16))
-    assert whole.topk_ids is not None and whole.topk_logprobs is not None
-    probs = np.exp(whole.topk_logprobs[0])
+    probs = np.exp(present(whole.topk_logprobs)[0])
     expected = draws * probs
-    chi_square = float((((drawn[whole.topk_ids[0]] - expected) ** 2) / expected).sum())
+    chi_square = float((((drawn[present(whole.topk_ids)[0]] - expected) ** 2) / expected).sum())
     assert chi_square < 45  # 15 degrees of freedom: exceeded once in ten thousand
 
 
 def test_top_p_keeps_the_token_that_crosses_it() -> None:
     teacher = fake(vocab=16)
     [whole] = records(teacher.score([ScoreRequest((1, 5, 3), 2)], k=16))
-    assert whole.topk_ids is not None and whole.topk_logprobs is not None
-    probs = np.exp(whole.topk_logprobs[0].astype(np.float64))
+    probs = np.exp(present(whole.topk_logprobs)[0].astype(np.float64))
     top_p = float(probs[0] + probs[1] / 2)
     asked = (GenerateRequest((1, 5), (), 1, temperature=1.0, top_p=top_p, replicate=each) for each in range(200))
     drawn = {int(record.response_ids[0]) for record in records(teacher.generate(asked, k=0))}
-    assert drawn == set(whole.topk_ids[0, :2].tolist())
+    assert drawn == set(present(whole.topk_ids)[0, :2].tolist())
 
 
 def test_penalties_are_refused() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conformance import *  # noqa: F403
-from conformance import PROMPTS, Subject, greedy, records, tokens
+from conformance import PROMPTS, Subject, greedy, present, records, tokens
 from engine_process import EngineProcess
 from tiny_llama import MATRIX_ROWS, VOCAB, full_logprobs, save_tiny_llama
 
@@ -76,16 +76,18 @@ def assert_rows_are_the_model_s(engine: EngineProcess, model_dir: Path, *, k: in
     known = truth[:, :VOCAB]
     targets = np.array(given[prompt_len:])[:, None]
     best = np.argsort(-known, axis=1)[:, :k]
-    assert record.topk_ids is not None and record.topk_logprobs is not None and record.tail_logmass is not None
-    assert int(record.topk_ids.max()) < VOCAB
-    np.testing.assert_allclose(record.target_logprobs, np.take_along_axis(truth, targets, axis=1)[:, 0], atol=NEAR)
-    np.testing.assert_allclose(record.topk_logprobs, np.take_along_axis(known, best, axis=1), atol=NEAR)
-    np.testing.assert_allclose(np.take_along_axis(truth, record.topk_ids, axis=1), record.topk_logprobs, atol=NEAR)
+    assert int(present(record.topk_ids).max()) < VOCAB
+    np.testing.assert_allclose(
+        present(record.target_logprobs), np.take_along_axis(truth, targets, axis=1)[:, 0], atol=NEAR
+    )
+    np.testing.assert_allclose(present(record.topk_logprobs), np.take_along_axis(known, best, axis=1), atol=NEAR)
+    np.testing.assert_allclose(
+        np.take_along_axis(truth, present(record.topk_ids), axis=1), present(record.topk_logprobs), atol=NEAR
+    )
     head = np.exp(np.take_along_axis(known, best, axis=1).astype(np.float64)).sum(axis=1)
-    np.testing.assert_allclose(np.exp(record.tail_logmass.astype(np.float64)), 1 - head, atol=2e-3)
+    np.testing.assert_allclose(np.exp(present(record.tail_logmass).astype(np.float64)), 1 - head, atol=2e-3)
     ranks = 1 + (known > np.take_along_axis(known, targets, axis=1)).sum(axis=1)
-    assert record.target_ranks is not None
-    assert np.abs(record.target_ranks - ranks).max() <= MATRIX_ROWS - VOCAB
+    assert np.abs(present(record.target_ranks) - ranks).max() <= MATRIX_ROWS - VOCAB
 
 
 @pytest.mark.parametrize("k", [1, 8, 120])
@@ -102,10 +104,11 @@ def test_written_rows_are_those_of_transformers(engine: EngineProcess, models: t
     for record in records(engine.generate([greedy(prompt, new=16) for prompt in PROMPTS], k=8)):
         truth = full_logprobs(models[0], tokens(record))[record.prompt_len - 1 :]
         np.testing.assert_allclose(
-            record.target_logprobs, np.take_along_axis(truth, record.response_ids[:, None], axis=1)[:, 0], atol=NEAR
+            present(record.target_logprobs),
+            np.take_along_axis(truth, record.response_ids[:, None], axis=1)[:, 0],
+            atol=NEAR,
         )
-        assert record.topk_logprobs is not None
-        np.testing.assert_allclose(record.topk_logprobs, -np.sort(-truth[:, :VOCAB], axis=1)[:, :8], atol=NEAR)
+        np.testing.assert_allclose(present(record.topk_logprobs), -np.sort(-truth[:, :VOCAB], axis=1)[:, :8], atol=NEAR)
 
 
 def test_sampling_follows_the_model_s_distribution(engine: EngineProcess, models: tuple[Path, Path]) -> None:
@@ -128,8 +131,7 @@ def test_new_weights_take_the_place_of_the_old(engine: EngineProcess, models: tu
         assert_rows_are_the_model_s(engine, models[1], k=8)
         [after] = records(engine.generate([asked], k=4))
         truth = full_logprobs(models[1], tokens(after))[after.prompt_len - 1 :]
-        assert after.topk_logprobs is not None
-        np.testing.assert_allclose(after.topk_logprobs, -np.sort(-truth[:, :VOCAB], axis=1)[:, :4], atol=NEAR)
+        np.testing.assert_allclose(present(after.topk_logprobs), -np.sort(-truth[:, :VOCAB], axis=1)[:, :4], atol=NEAR)
         assert after.key == sequence_key(OTHER.digest(), tokens(after), after.prompt_len)
         assert tokens(after) != tokens(before)
     finally:
