@@ -4,8 +4,9 @@ Shapes: R sequences, N scored rows (positions with log-probabilities), K top-k. 
 the sequence i with `row_offsets[i] <= r < row_offsets[i + 1]`; a sequence kept as text alone has `k[i] == 0` and no
 rows.
 
-Every array is one shard object. Columns over N x K have chunks of 8,192 rows (fewer when K is large), all others are one chunk: a reader
-fetches whole chunks and never a slice per sequence. Chunks are blosc-zstd with bit shuffling, then crc32c.
+Every array is one shard object. Columns over N x K have chunks of 8,192 rows (fewer when K is large), all others are
+one chunk: a reader fetches whole chunks and never a slice per sequence. Chunks are blosc-zstd with bit shuffling, then
+crc32c.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import (
@@ -68,7 +68,7 @@ class ModelFiles:
         stops = {self.tokenizer.eos_token_id} if self.tokenizer.eos_token_id is not None else set()
         path = self.directory / "generation_config.json"
         if path.exists():
-            declared = json.loads(path.read_text()).get("eos_token_id")
+            declared = _read_json(path).get("eos_token_id")
             stops |= set(declared if isinstance(declared, list) else [] if declared is None else [declared])
         if not stops:
             raise ModelError(f"{self.label}: no end-of-sequence token in its tokenizer or generation_config.json")
@@ -94,34 +94,74 @@ def materialise(source: ModelSource, *, models_root: Path) -> ModelFiles:
 
 
 def is_at_hand(source: ModelSource) -> bool:
-    """Whether `materialise` would find everything on this machine."""
+    """Whether `materialise` would find everything on this machine.
+
+    Raises:
+        ModelError: the hub id is none.
+    """
     if source.hub is None:
         return True
     try:
-        snapshot_download(
+        directory = snapshot_download(
             source.hub, revision=source.revision, allow_patterns=list(HUB_PATTERNS), local_files_only=True
         )
+    except HFValidationError as error:
+        raise _bad_hub_id(source.hub) from error
     except (LocalEntryNotFoundError, OSError):
         return False
-    return True
+    # A download that was broken off leaves a directory too.
+    return _lacking(Path(directory)) is None
 
 
 def open_model(directory: Path, *, label: str) -> ModelFiles:
-    """Read the shape and tokenizer of a plain model directory."""
-    if not (directory / "config.json").is_file():
-        raise ModelError(f"{label}: {directory} has no config.json; name a directory saved by transformers")
-    if not any(directory.glob("*.safetensors")):
-        raise ModelError(f"{label}: {directory} has no *.safetensors; save it again with safe serialization")
+    """Read the shape and tokenizer of a plain model directory.
+
+    Raises:
+        ModelError: the directory is none, is not whole, or its tokenizer does not load.
+    """
+    lacking = _lacking(directory)
+    if lacking is not None:
+        raise ModelError(f"{label}: {directory} {lacking}")
+    shape = read_shape(directory / "config.json")
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{label}: its tokenizer does not load: {_first_line(error)}") from error
-    return ModelFiles(directory, label, read_shape(directory / "config.json"), tokenizer)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{label}: its tokenizer does not load ({_first_line(error)}): save model and tokenizer into one directory"
+        ) from error
+    return ModelFiles(directory, label, shape, tokenizer)
+
+
+def _lacking(directory: Path) -> str | None:
+    """What keeps a directory from being a whole model, with the cure."""
+    if not (directory / "config.json").is_file():
+        return "has no config.json; name a directory saved by transformers"
+    if not any(directory.glob("*.safetensors")):
+        return "has no *.safetensors; save it again with safe serialization"
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        wanted = sorted(set(_read_json(index).get("weight_map", {}).values()))
+        missing = [name for name in wanted if not (directory / name).is_file()]
+        if missing:
+            return f"lacks {missing[0]}, one of its {len(wanted)} weight files; copy or download it again"
+    return None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is not valid JSON: copy it again from where it came") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds no JSON object: copy it again from where it came")
+    return content
 
 
 def _download(hub: str, *, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(hub, revision=revision, allow_patterns=list(HUB_PATTERNS)))
+    except HFValidationError as error:
+        raise _bad_hub_id(hub) from error
     except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ModelError(
             f"hub model {hub} cannot be fetched ({_first_line(error)}): check the id, the revision and your access, "
@@ -129,13 +169,22 @@ def _download(hub: str, *, revision: str | None) -> Path:
         ) from error
 
 
+def _bad_hub_id(hub: str) -> ModelError:
+    return ModelError(f"{hub!r} is no hub id: write it as owner/name, or name a directory with path")
+
+
 def _unpack_gguf(package: str, file: str, *, models_root: Path) -> Path:
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        # The parent of a dotted name is missing, or the name is none at all.
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise ModelError(f"package {package} is not installed: install it, or name the model with path or hub")
     gguf = Path(spec.submodule_search_locations[0]) / file
     if not gguf.is_file():
-        raise ModelError(f"package {package} holds no file {file}")
+        there = ", ".join(sorted(path.name for path in gguf.parent.glob("*.gguf"))) or "none"
+        raise ModelError(f"package {package} holds no file {file}; GGUF files there: {there}")
     with gguf.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     target = models_root / f"{gguf.stem}-{digest[:12]}"

@@ -10,6 +10,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -117,6 +118,7 @@ def _sweep() -> None:
 
 
 def _start(directory: Path, *, gpus: int) -> None:
+    on_term = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address="local",
@@ -132,6 +134,8 @@ def _start(directory: Path, *, gpus: int) -> None:
     except (ConnectionError, TimeoutError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise EngineError(f"the local Ray cluster did not start: {reason}") from error
+    # Ray replaces this handler by one that leaves its daemons and our engines behind.
+    signal.signal(signal.SIGTERM, on_term)
     _require_loopback()
 
 

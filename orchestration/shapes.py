@@ -25,10 +25,13 @@ def read_shape(config_json: Path) -> ModelShape:
     """Sizes from a transformers `config.json`.
 
     Raises:
-        ModelError: the file lacks a size that a decoder has.
+        ModelError: the file cannot be read, or lacks a size that a decoder has.
     """
-    raw = json.loads(config_json.read_text())
-    text = raw.get("text_config", raw)
+    try:
+        raw = json.loads(config_json.read_text(encoding="utf-8"))
+        text = raw.get("text_config", raw)
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{config_json} is no readable JSON object: copy it again from where it came") from error
     heads = text.get("num_attention_heads")
     try:
         return ModelShape(
@@ -43,8 +46,10 @@ def read_shape(config_json: Path) -> ModelShape:
             max_positions=text.get("max_position_embeddings") or 4096,
         )
     except ValidationError as error:
-        keys = ", ".join(str(item["loc"][0]) for item in error.errors())
-        raise ModelError(f"{config_json} does not describe a decoder: no usable {keys}") from error
+        first = error.errors()[0]
+        keys = ", ".join(str(item["loc"][0]) for item in error.errors() if item["loc"])
+        reason = f"no usable {keys}" if keys else str(first["ctx"]["error"])
+        raise ModelError(f"{config_json} does not describe a decoder: {reason}") from error
 
 
 def shape_at_hand(source: ModelSource) -> PlannedShape | None:

@@ -130,8 +130,8 @@ class _FusedLoss(torch.autograd.Function):
         weight = head[: form.vocab]
         exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         sums = torch.zeros(len(METRICS), dtype=torch.float64, device=hidden.device)
-        grad_hidden = torch.zeros_like(hidden) if differentiate else None
-        grad_head = torch.zeros(head.shape, dtype=exact, device=head.device) if differentiate else None
+        grad_hidden = torch.empty_like(hidden) if differentiate else None
+        grad_head: Tensor | None = None
         rows = max(1, form.chunk_bytes // (4 * form.vocab))
         for start in range(0, len(targets), rows):
             stop = min(start + rows, len(targets))
@@ -140,12 +140,12 @@ class _FusedLoss(torch.autograd.Function):
             grad_logits = _chunk(
                 logits, labels[start:stop], targets.rows(start, stop), form, sums, differentiate=differentiate
             )
-            if grad_hidden is not None and grad_head is not None:
+            if grad_hidden is not None:
                 grad_logits = grad_logits.to(hidden.dtype)
                 torch.mm(grad_logits, weight, out=grad_hidden[start:stop])
-                _add_product(grad_head[: form.vocab], grad_logits, part)
-        if grad_hidden is not None and grad_head is not None:
-            ctx.save_for_backward(grad_hidden, grad_head.to(head.dtype))
+                grad_head = _add_product(grad_head, grad_logits, part)
+        if grad_hidden is not None:
+            ctx.save_for_backward(grad_hidden, _like_head(grad_head, head))
         loss = sums[0].to(exact)
         metrics = sums.clone()
         ctx.mark_non_differentiable(metrics)
@@ -157,12 +157,28 @@ class _FusedLoss(torch.autograd.Function):
         return grad_hidden * grad_loss.to(grad_hidden.dtype), grad_head * grad_loss.to(grad_head.dtype), *[None] * 4
 
 
-def _add_product(total: Tensor, grad_logits: Tensor, hidden: Tensor) -> None:
-    """Add grad_logits^T hidden to `total`, which is at least float32 also where the factors are not."""
-    if total.dtype == hidden.dtype:
-        total.addmm_(grad_logits.T, hidden)
-    else:
-        total.add_(grad_logits.T @ hidden)
+def _add_product(total: Tensor | None, grad_logits: Tensor, hidden: Tensor) -> Tensor:
+    """`total` + grad_logits^T hidden. One chunk needs no sum; several are summed in at least float32.
+
+    A table of the head's size is large: none is filled with zeros, copied or converted without need.
+    """
+    if total is None:
+        return grad_logits.T @ hidden
+    if hidden.dtype in (torch.float32, torch.float64):
+        return total.addmm_(grad_logits.T, hidden)
+    return total.float().add_(grad_logits.T @ hidden)
+
+
+def _like_head(grad: Tensor | None, head: Tensor) -> Tensor:
+    """The gradient in the head's shape and dtype: zero for padding of the embedding, or where there was nothing."""
+    if grad is None:
+        return torch.zeros_like(head)
+    if grad.shape == head.shape:
+        return grad.to(head.dtype)
+    whole = torch.empty_like(head)
+    whole[: len(grad)] = grad
+    whole[len(grad) :] = 0
+    return whole
 
 
 def _chunk(

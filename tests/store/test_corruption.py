@@ -232,3 +232,23 @@ def test_a_chunk_that_claims_another_size_is_not_expanded(tmp_path: Path) -> Non
         layout = ChunkLayout(np.dtype("<i4"), (count,), 1)
         with pytest.raises(DamagedObject, match="does not expand"):
             ShardFile(path, info, layout, segment=uuid, name="token_ids").chunk(0)
+
+
+def test_one_bad_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, records = fill(tmp_path, requests=REQUESTS)
+    cache = open_cache(tmp_path)
+    whole_read = Path.read_bytes
+    garbled: list[Path] = []
+
+    def garble_once(path: Path) -> bytes:
+        data = whole_read(path)
+        if path in garbled:
+            return data
+        garbled.append(path)
+        return bytes(len(data))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", garble_once)
+        assert_same_text(cache.get_many([records[0].key])[0], records[0])
+    assert garbled
+    assert list((teacher_dir(tmp_path) / "quarantine").iterdir()) == []

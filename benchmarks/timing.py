@@ -1,0 +1,20 @@
+"""Side-by-side timing on a noisy machine: the contenders take turns and each keeps its best round."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+ROUNDS = 5
+
+
+def best_seconds(contenders: Mapping[str, Callable[[], object]], *, rounds: int = ROUNDS) -> dict[str, float]:
+    """The shortest of `rounds` runs of each contender, in seconds, after one run that does not count."""
+    best = dict.fromkeys(contenders, float("inf"))
+    for number in range(rounds + 1):
+        for name, run in contenders.items():
+            started = time.perf_counter()
+            run()
+            if number:
+                best[name] = min(best[name], time.perf_counter() - started)
+    return best

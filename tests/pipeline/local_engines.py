@@ -1,0 +1,169 @@
+"""Engines for fills without Ray: the real queue and the real shift around a teacher that runs in this process.
+
+`python local_engines.py <pickled PassOfWork>` is one such pass in a process of its own, for tests that kill it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cache import GenerateRequest, ScoreRequest, SegmentWriter, TeacherCache, TeacherIdentity
+from cache.protocols import Outcome, SequenceSource
+from configs import EngineError
+from orchestration.console import StageProgress
+from orchestration.fill_shift import FillOrder, Leases, Progress, Shift
+from orchestration.plan import Request
+from orchestration.ray_engines import LeaseQueue
+from teacher_server import FakeTeacher
+
+VOCAB = 64
+EOS = 2
+MAX_MODEL_LEN = 48
+IDENTITY = TeacherIdentity(weights_sha256="a" * 64, config_sha256="b" * 64, dtype="float32")
+
+
+def fake_teacher() -> FakeTeacher:
+    return FakeTeacher(IDENTITY, vocab=VOCAB, eos_id=EOS, max_model_len=MAX_MODEL_LEN)
+
+
+def lease_queue(work: Sequence[tuple[int, Request]], *, token_budget: int | None) -> Any:
+    """The real queue as a plain object; Ray makes an actor of the same class."""
+    actor_class: Any = LeaseQueue
+    return actor_class.__ray_metadata__.modified_class(list(work), token_budget=token_budget)
+
+
+@dataclass(slots=True)
+class Watched:
+    """A teacher that writes down what it is asked, and does something at the n-th outcome."""
+
+    teacher: FakeTeacher = field(default_factory=fake_teacher)
+    at_outcome: Callable[[int], None] = lambda _: None
+    asked: list[Request] = field(default_factory=list)
+    identity: TeacherIdentity = IDENTITY
+
+    def generate(self, requests: Iterable[GenerateRequest], *, k: int) -> Generator[Outcome, None, None]:
+        yield from self._watch(self.teacher.generate(self._noted(requests), k=k))
+
+    def score(self, requests: Iterable[ScoreRequest], *, k: int) -> Generator[Outcome, None, None]:
+        yield from self._watch(self.teacher.score(self._noted(requests), k=k))
+
+    def _noted(self, requests: Iterable[Any]) -> Iterator[Any]:
+        for request in requests:
+            self.asked.append(request)
+            yield request
+
+    def _watch(self, outcomes: Iterator[Outcome]) -> Generator[Outcome, None, None]:
+        for count, outcome in enumerate(outcomes):
+            self.at_outcome(count)
+            yield outcome
+
+
+def work_shift(queue: Leases, order: FillOrder, teacher: Callable[[SegmentWriter], SequenceSource]) -> None:
+    """One engine's pass, as the engine's actor does it."""
+    cache = TeacherCache.open(order.cache_root, IDENTITY)
+    with cache.writer(vocab=VOCAB, licence=order.licence, provenance=order.provenance) as writer:
+        Shift(queue, order, writer).work(teacher(writer))
+
+
+@dataclass(slots=True)
+class LocalEngines:
+    """`Engines` with one teacher in this process. `rows_a_pass` leaves the rest of the work to the next pass."""
+
+    teacher: Watched = field(default_factory=Watched)
+    rows_a_pass: int | None = None
+    budgets: list[tuple[int | None, float | None]] = field(default_factory=list)
+    orders: list[FillOrder] = field(default_factory=list)
+
+    def fill(
+        self,
+        work: Sequence[tuple[int, Request]],
+        order: FillOrder,
+        *,
+        progress: StageProgress,
+        token_budget: int | None,
+        seconds_budget: float | None,
+    ) -> Progress:
+        self.budgets.append((token_budget, seconds_budget))
+        self.orders.append(order)
+        queue = lease_queue(work[: self.rows_a_pass], token_budget=token_budget)
+        work_shift(queue, order, lambda _: self.teacher)
+        done: Progress = queue.progress()
+        progress.update(done.rows, tokens=done.response_tokens)
+        return done
+
+
+@dataclass(slots=True)
+class PassOfWork:
+    """What a process of its own does: commit after so many outcomes, die by SIGKILL after so many."""
+
+    work: list[tuple[int, Request]]
+    order: FillOrder
+    commit_after: int
+    die_after: int
+
+
+@dataclass(slots=True)
+class EngineThatIsKilled:
+    """`Engines` whose first pass runs in a process that is killed; later ones are healthy."""
+
+    folder: Path
+    commit_after: int
+    die_after: int
+    healthy: LocalEngines = field(default_factory=LocalEngines)
+    killed: bool = False
+
+    def fill(
+        self,
+        work: Sequence[tuple[int, Request]],
+        order: FillOrder,
+        *,
+        progress: StageProgress,
+        token_budget: int | None,
+        seconds_budget: float | None,
+    ) -> Progress:
+        if self.killed:
+            return self.healthy.fill(
+                work, order, progress=progress, token_budget=token_budget, seconds_budget=seconds_budget
+            )
+        self.killed = True
+        path = self.folder / "pass.pickle"
+        path.write_bytes(pickle.dumps(PassOfWork(list(work), order, self.commit_after, self.die_after)))
+        done = subprocess.run([sys.executable, __file__, str(path)], check=False, capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        raise EngineError("the engine was killed")
+
+
+def refusing(reason: str) -> Callable[[int], None]:
+    """For `Watched.at_outcome`: an engine that dies at its first outcome."""
+
+    def die(_: int) -> None:
+        raise EngineError(reason)
+
+    return die
+
+
+def main(path: Path) -> None:
+    task: PassOfWork = pickle.loads(path.read_bytes())
+
+    def teacher(writer: SegmentWriter) -> SequenceSource:
+        def at_outcome(count: int) -> None:
+            if count == task.commit_after:
+                writer.commit()
+            if count == task.die_after:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return Watched(at_outcome=at_outcome)
+
+    work_shift(lease_queue(task.work, token_budget=None), task.order, teacher)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,332 @@
+"""Models as plain directories: made once, read the same by transformers, refused in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import huggingface_hub.constants
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from cache import fingerprint_model
+from configs import ConfigError, ModelError
+from configs.schema import InitConfig, ModelShape, ModelSource
+from orchestration import models
+from orchestration.models import byte_tokenizer, is_at_hand, materialise, open_model
+from orchestration.shapes import PlannedShape, read_shape, shape_at_hand, student_shape
+
+SHAPE = ModelShape(layers=2, hidden=32, heads=4, kv_heads=2, mlp=48, vocab=300, tied_embeddings=True, max_positions=128)
+
+
+def random_source(*, seed: int = 0, **changes: object) -> ModelSource:
+    return ModelSource(random=SHAPE.model_copy(update=changes), seed=seed)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model, never changed by a test."""
+    return materialise(random_source(), models_root=tmp_path_factory.mktemp("models")).directory
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may break."""
+    return Path(shutil.copytree(made, tmp_path / "model"))
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The hub cannot be reached and nothing was downloaded before; returns the hub's cache directory."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_random_model_loads_in_transformers_and_says_something(made: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(made, use_safetensors=True)
+    tokenizer = AutoTokenizer.from_pretrained(made)
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hi"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    with torch.no_grad():
+        logits = model(**ids).logits[0, -1]
+    assert logits.shape == (SHAPE.vocab,)
+    assert torch.isfinite(logits).all()
+    # Peaked enough to have something to distil, and the best token is one that the tokenizer knows.
+    assert float(logits.softmax(-1).max()) > 5 / SHAPE.vocab
+    assert int(logits.argmax()) < len(tokenizer)
+
+
+def test_a_random_model_has_the_shape_that_was_asked_for(made: Path) -> None:
+    files = open_model(made, label="random")
+    assert files.shape == SHAPE.model_copy(update={"head_dim": SHAPE.head_size})
+    assert sum(tensor.size for tensor in load_file(made / "model.safetensors").values()) == SHAPE.parameters
+    assert files.vocab == len(byte_tokenizer()) == 261
+    assert files.stop_ids == (files.tokenizer.eos_token_id,)
+
+
+def test_the_same_seed_gives_the_same_weights_anywhere(made: Path, tmp_path: Path) -> None:
+    torch.manual_seed(123)
+    again = materialise(random_source(), models_root=tmp_path).directory
+    ours, theirs = load_file(made / "model.safetensors"), load_file(again / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+    assert fingerprint_model(made) == fingerprint_model(again)
+
+
+def test_making_a_model_leaves_the_random_state_alone(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    materialise(random_source(seed=9), models_root=tmp_path)
+    assert torch.equal(torch.rand(3), wanted)
+
+
+@pytest.mark.parametrize("source", [random_source(seed=1), random_source(layers=1)])
+def test_another_seed_or_shape_is_another_model(source: ModelSource, made: Path, tmp_path: Path) -> None:
+    other = materialise(source, models_root=tmp_path).directory
+    assert other.name != made.name
+    assert fingerprint_model(other).weights_sha256 != fingerprint_model(made).weights_sha256
+
+
+def test_a_model_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = materialise(random_source(), models_root=tmp_path).directory
+    monkeypatch.setattr(models, "_random_llama", lambda *_, **__: pytest.fail("made twice"))
+    assert materialise(random_source(), models_root=tmp_path).directory == first
+
+
+def test_a_model_whose_saving_was_killed_is_not_taken_for_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(directory: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("transformers.PreTrainedTokenizerFast.save_pretrained", lambda _, directory: killed(directory))
+        with pytest.raises(KeyboardInterrupt):
+            materialise(random_source(), models_root=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert materialise(random_source(), models_root=tmp_path).vocab == 261
+
+
+def test_a_vocabulary_too_small_for_the_tokenizer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"random\.vocab=200 is less than the byte tokenizer's 261: raise it"):
+        materialise(random_source(vocab=200), models_root=tmp_path)
+
+
+@pytest.mark.parametrize("text", ["Ünïcode ☃ 漢字", "\x00\x01\x7f", " leading and trailing ", "a\nb\r\n\tc", "🙂"])
+def test_the_byte_tokenizer_loses_nothing(text: str) -> None:
+    tokenizer = byte_tokenizer()
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_a_local_directory_is_used_where_it_lies(made: Path, tmp_path: Path) -> None:
+    files = materialise(ModelSource(path=made), models_root=tmp_path / "unused")
+    assert files.directory == made
+    assert not (tmp_path / "unused").exists()
+
+
+def test_every_declared_end_token_stops_an_answer(copy: Path) -> None:
+    (copy / "generation_config.json").write_text('{"eos_token_id": [260, 3, 257]}')
+    assert open_model(copy, label="m").stop_ids == (3, 257, 260)
+    (copy / "generation_config.json").write_text('{"eos_token_id": 4}')
+    assert open_model(copy, label="m").stop_ids == (4, 257)
+    (copy / "generation_config.json").unlink()
+    assert open_model(copy, label="m").stop_ids == (257,)
+
+
+def test_a_model_without_an_end_token_is_refused(copy: Path) -> None:
+    (copy / "generation_config.json").unlink()
+    settings = json.loads((copy / "tokenizer_config.json").read_text())
+    del settings["eos_token"]
+    (copy / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ModelError, match="no end-of-sequence token"):
+        _ = open_model(copy, label="m").stop_ids
+
+
+def remove(*names: str) -> Callable[[Path], None]:
+    def damage(directory: Path) -> None:
+        for name in names:
+            (directory / name).unlink()
+
+    return damage
+
+
+def write(name: str, content: str) -> Callable[[Path], None]:
+    def damage(directory: Path) -> None:
+        (directory / name).write_text(content)
+
+    return damage
+
+
+def pickled(directory: Path) -> None:
+    (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
+
+
+def half_copied(directory: Path) -> None:
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (directory / "model.safetensors").rename(directory / shards["a"])
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (shutil.rmtree, "has no config.json; name a directory"),
+        (remove("config.json"), "has no config.json; name a directory"),
+        (remove("model.safetensors"), r"has no \*\.safetensors; save it again"),
+        (pickled, r"has no \*\.safetensors; save it again"),
+        (half_copied, "lacks model-00002-of-00002.safetensors, one of its 2 weight files"),
+        (write("model.safetensors.index.json", "{"), "index.json is not valid JSON"),
+        (remove("tokenizer.json", "tokenizer_config.json"), "its tokenizer does not load"),
+        (write("tokenizer.json", "{"), "its tokenizer does not load"),
+        (write("tokenizer.json", "{}"), "its tokenizer does not load"),
+        (write("config.json", "{"), "config.json is no readable JSON object"),
+        (write("config.json", "[]"), "config.json is no readable JSON object"),
+        (write("config.json", '{"model_type": "bert"}'), "does not describe a decoder: no usable layers, hidden"),
+    ],
+)
+def test_a_broken_directory_is_refused_in_one_line(damage: Callable[[Path], None], reason: str, copy: Path) -> None:
+    damage(copy)
+    with pytest.raises(ModelError, match=reason) as refused:
+        materialise(ModelSource(path=copy), models_root=copy)
+    assert str(copy) in one_line(refused) or "tokenizer" in one_line(refused)
+
+
+def test_code_that_comes_with_a_model_is_never_run(copy: Path) -> None:
+    (copy / "evil.py").write_text("raise SystemExit('ran')")
+    settings = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
+    (copy / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ModelError, match="its tokenizer does not load") as refused:
+        open_model(copy, label="m")
+    one_line(refused)
+
+
+def test_generation_settings_that_are_broken_name_the_file(copy: Path) -> None:
+    (copy / "generation_config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"generation_config\.json is not valid JSON"):
+        _ = open_model(copy, label="m").stop_ids
+
+
+def test_a_hub_model_without_network_is_one_line(no_network: Path, tmp_path: Path) -> None:
+    source = ModelSource(hub="someone/some-model", revision="v1")
+    assert not is_at_hand(source)
+    with pytest.raises(ModelError, match=r"^hub model someone/some-model cannot be fetched .* with path$") as refused:
+        materialise(source, models_root=tmp_path)
+    one_line(refused)
+
+
+def test_a_server_that_refuses_the_connection_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    # Port 9 of loopback: nothing listens there.
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ModelError, match="hub model someone/some-model cannot be fetched") as refused:
+        materialise(ModelSource(hub="someone/some-model"), models_root=tmp_path)
+    one_line(refused)
+
+
+@pytest.mark.parametrize("hub", ["a/b/c", "two words", ""])
+def test_what_is_no_hub_id_is_said_to_be_none(hub: str, no_network: Path, tmp_path: Path) -> None:
+    source = ModelSource(hub=hub)
+    for ask in (is_at_hand, lambda wanted: materialise(wanted, models_root=tmp_path)):
+        with pytest.raises(ModelError, match="is no hub id: write it as owner/name") as refused:
+            ask(source)
+        one_line(refused)
+
+
+def downloaded(hub_cache: Path, model: Path) -> Path:
+    """The files of a model as the hub's client keeps them."""
+    snapshot = hub_cache / "models--someone--some-model" / "snapshots" / ("c" * 40)
+    shutil.copytree(model, snapshot)
+    (hub_cache / "models--someone--some-model" / "refs").mkdir()
+    (hub_cache / "models--someone--some-model" / "refs" / "main").write_text("c" * 40)
+    return snapshot
+
+
+def test_a_downloaded_model_is_at_hand_without_network(no_network: Path, made: Path, tmp_path: Path) -> None:
+    snapshot = downloaded(no_network, made)
+    source = ModelSource(hub="someone/some-model")
+    assert is_at_hand(source)
+    assert materialise(source, models_root=tmp_path).directory == snapshot
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_a_download_that_was_broken_off_is_not_at_hand(missing: str, no_network: Path, made: Path) -> None:
+    (downloaded(no_network, made) / missing).unlink()
+    assert not is_at_hand(ModelSource(hub="someone/some-model"))
+
+
+@pytest.mark.parametrize("package", ["no_such_package", "no_such.package", "json.tool", "..", "sys"])
+def test_a_package_that_is_not_there_is_one_line(package: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is not installed: install it, or name the model with path or hub") as refused:
+        materialise(ModelSource(package=package, file="model.gguf"), models_root=tmp_path)
+    one_line(refused)
+
+
+def test_a_file_that_a_package_lacks_names_those_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "__init__.py").touch()
+    (tmp_path / "packed" / "other.gguf").touch()
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with pytest.raises(ModelError, match=r"package packed holds no file model\.gguf; GGUF files there: other\.gguf"):
+        materialise(ModelSource(package="packed", file="model.gguf"), models_root=tmp_path)
+
+
+def test_shapes_are_read_whatever_their_spelling(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    inner = {
+        "num_hidden_layers": 3,
+        "hidden_size": 24,
+        "num_attention_heads": 4,
+        "intermediate_size": 40,
+        "vocab_size": 99,
+    }
+    path.write_text(json.dumps({"text_config": inner, "tie_word_embeddings": True}))
+    shape = read_shape(path)
+    assert (shape.layers, shape.kv_heads, shape.tied_embeddings, shape.max_positions) == (3, 4, True, 4096)
+
+
+def test_sizes_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    sizes = {
+        "num_hidden_layers": 3,
+        "hidden_size": 25,
+        "num_attention_heads": 4,
+        "intermediate_size": 40,
+        "vocab_size": 9,
+    }
+    path.write_text(json.dumps(sizes))
+    with pytest.raises(ModelError, match=r"does not describe a decoder: hidden=25 is no multiple of heads=4"):
+        read_shape(path)
+
+
+def test_a_shape_is_known_without_fetching_anything(made: Path, tmp_path: Path) -> None:
+    assumed = ModelSource(hub="a/b", shape=SHAPE)
+    known = shape_at_hand(assumed)
+    assert known is not None and known.assumed and known.shape == SHAPE
+    for source in (ModelSource(random=SHAPE), ModelSource(path=made, shape=SHAPE.model_copy(update={"layers": 9}))):
+        known = shape_at_hand(source)
+        assert known is not None and not known.assumed and known.shape.layers == 2
+    assert shape_at_hand(ModelSource(hub="a/b")) is None
+    assert shape_at_hand(ModelSource(path=tmp_path)) is None
+
+
+@pytest.mark.parametrize("keep", [1, (0,)])
+def test_a_derived_student_has_its_teachers_shape_with_fewer_layers(keep: int | tuple[int, ...]) -> None:
+    teacher = PlannedShape("teacher", SHAPE, assumed=True)
+    student = student_shape(InitConfig(keep_layers=keep), teacher)
+    assert student is not None
+    assert student.assumed
+    assert student.shape == SHAPE.model_copy(update={"layers": 1})
