@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from configs import DistillConfig, configure_logging, dump_config
@@ -26,10 +27,12 @@ from orchestration.stages import (
     fill_stage,
     pin_views,
     rejected_of,
+    start_stage,
     teacher_stage,
     test_bench,
     train_stage,
 )
+from orchestration.students import Start
 from orchestration.tracking import Tracker, flatten
 
 logger = logging.getLogger(__name__)
@@ -79,6 +82,7 @@ class Pipeline:
             teacher = open_teacher(run.config)
             stage.summary = f"{teacher.files.label}, identity {teacher.identity.digest()[:12]}"
         prompts = self._prompts(run, teacher)
+        starts = start_stage(run, teacher=teacher)
         cache = open_cache(run.config, teacher)
         sets = sequence_sets(run.config, prompts.splits, stop_ids=teacher.files.stop_ids)
         plan = plan_fill(sets, cache=cache)
@@ -92,7 +96,7 @@ class Pipeline:
         require_writable(run.config.runtime.cache_root, key="runtime.cache_root", needed_bytes=plan.stored_bytes)
         self._start_tracking(run, plan)
         try:
-            report = self._work(run, teacher, prompts, sets, plan, until=until)
+            report = self._work(run, teacher, starts, prompts, sets, plan, until=until)
         except BaseException as error:
             run.tracker.finish("pipeline", status="KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
@@ -103,6 +107,7 @@ class Pipeline:
         self,
         run: Run,
         teacher: Teacher,
+        starts: Mapping[str, Start],
         prompts: PromptSet,
         sets: tuple[SequenceSet, ...],
         plan: FillPlan,
@@ -124,7 +129,7 @@ class Pipeline:
         bench, kept = test_bench(run, teacher=teacher, cache=cache, views=views, sets=sets)
         evaluated_teacher = teacher_stage(run, teacher=teacher, bench=bench, pool=pool) if until == "eval" else None
         pool.release()
-        students = train_stage(run, teacher=teacher, views=views)
+        students = train_stage(run, starts, teacher=teacher, views=views)
         if evaluated_teacher is None:
             return None
         models = evaluate_stage(

@@ -9,16 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TextIO
 
-from cache import GenerateRequest
 from configs import ConfigError, DistillConfig
 from orchestration.console import Console
 from orchestration.context import open_cache, open_teacher
 from orchestration.models import is_at_hand
 from orchestration.placement import Hardware, Placement, plan_placement, render_placement
-from orchestration.plan import FillPlan, NothingHeld, SequenceSet, plan_fill, sequence_sets
+from orchestration.plan import FillPlan, NothingHeld, plan_fill, sequence_sets
 from orchestration.plan_report import fill_time, show_plan
 from orchestration.preflight import choose_accelerator, cpu_count, require_fitting_lengths, resolve_paths, visible_gpus
-from orchestration.prompts import SPLITS, load_prompts
+from orchestration.prompts import SPLITS, Prompt, load_prompts
 from orchestration.shapes import PlannedShape, shape_at_hand, student_shape
 
 
@@ -44,8 +43,15 @@ def print_plan(config: DistillConfig, *, config_dir: Path, assume_gpus: int | No
         require_fitting_lengths(config, teacher=shape.shape)
         plan, assumed = _assumed_plan(config), True
         console.warn(f"{config.teacher.model.label} is not on this machine: shapes from the YAML, all rows misses")
+        for split in SPLITS:
+            if getattr(config.data, split).assumed_rows is None:
+                console.warn(
+                    f"data.{split} is left out, because nobody knows its rows before it is read: "
+                    f"set data.{split}.limit, or slice the split"
+                )
     time = fill_time(plan, config=config, teacher=shape, accelerator=hardware.accelerator)
-    show_plan(plan, time=time, console=console, assumed_rows=assumed)
+    if plan.sets:
+        show_plan(plan, time=time, console=console, assumed_rows=assumed)
     placement = require_placement(config, teacher=shape, hardware=hardware)
     for line in render_placement(placement, fill=time):
         console.say(line)
@@ -70,7 +76,9 @@ def hardware_of(config: DistillConfig, *, assume_gpus: int | None = None) -> Har
     runtime = config.runtime
     if assume_gpus is not None:
         per_node = min(assume_gpus, runtime.gpus_per_node)
-        if assume_gpus < 1 or assume_gpus % per_node:
+        if assume_gpus < 1:
+            raise ConfigError(f"--assume-gpus {assume_gpus} leaves nothing to plan for: name at least 1")
+        if assume_gpus % per_node:
             raise ConfigError(
                 f"--assume-gpus {assume_gpus} is no multiple of runtime.gpus_per_node={runtime.gpus_per_node}: "
                 "correct one"
@@ -95,20 +103,9 @@ def _assumed_shape(config: DistillConfig) -> PlannedShape:
 
 
 def _assumed_plan(config: DistillConfig) -> FillPlan:
-    """Every row a miss of the longest prompt and answer."""
-    sets = []
-    for split in SPLITS:
-        rows = getattr(config.data, split).assumed_rows
-        if rows is None:
-            raise ConfigError(
-                f"data.{split} is not on this machine: set data.{split}.limit, or slice the split, to plan without it"
-            )
-        samples = config.generation.samples_per_prompt if split == "train" else 1
-        # The plan only counts tokens, so one request stands for all of them.
-        request = GenerateRequest(
-            prompt_ids=(0,) * config.data.max_prompt_tokens,
-            stop_ids=(),
-            max_new_tokens=config.generation.max_new_tokens,
-        )
-        sets.append(SequenceSet("teacher", split, (request,) * (rows * samples), config.teacher.top_k))
-    return plan_fill(sets, cache=NothingHeld())
+    """Every row a miss of the longest prompt and answer; splits of unknown length are left out."""
+    data, answer = config.data, config.generation.max_new_tokens
+    prompt = Prompt(0, "", prompt_ids=(0,) * data.max_prompt_tokens, gold_ids=(0,) * answer)
+    rows = {split: (prompt,) * (getattr(data, split).assumed_rows or 0) for split in SPLITS}
+    sets = sequence_sets(config, rows, stop_ids=())
+    return plan_fill([part for part in sets if part.requests], cache=NothingHeld())

@@ -30,7 +30,7 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
     for split in SPLITS:
         source = getattr(data, split)
         if source.path is not None:
-            path = resolve_data_path(source.path, config_dir=config_dir)
+            path = _real(source.path, key=f"data.{split}.path", config_dir=config_dir)
             if not path.is_file():
                 raise ConfigError(
                     f"data.{split}.path={source.path} is not a file: name a .jsonl, .parquet or .csv file"
@@ -40,16 +40,23 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
             changed[split] = source.model_copy(update={"path": path})
     teacher = config.teacher
     if teacher.model.path is not None:
-        path = resolve_data_path(teacher.model.path, config_dir=config_dir)
+        path = _real(teacher.model.path, key="teacher.model.path", config_dir=config_dir)
         teacher = teacher.model_copy(update={"model": teacher.model.model_copy(update={"path": path})})
     students = dict(config.students)
     for name, student in students.items():
         model = student.init.model
         if model is not None and model.path is not None:
-            real = model.model_copy(update={"path": resolve_data_path(model.path, config_dir=config_dir)})
-            init = student.init.model_copy(update={"model": real})
+            path = _real(model.path, key=f"students.{name}.init.model.path", config_dir=config_dir)
+            init = student.init.model_copy(update={"model": model.model_copy(update={"path": path})})
             students[name] = student.model_copy(update={"init": init})
     return config.model_copy(update={"data": data.model_copy(update=changed), "teacher": teacher, "students": students})
+
+
+def _real(path: Path, *, key: str, config_dir: Path) -> Path:
+    try:
+        return resolve_data_path(path, config_dir=config_dir)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error
 
 
 def require_writable(path: Path, *, key: str, needed_bytes: int = 0) -> None:
@@ -95,31 +102,27 @@ def visible_gpus() -> int:
     masked = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
+    except (OSError, subprocess.TimeoutExpired):
         return 0
     count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
     return count if masked is None else min(count, len([d for d in masked.split(",") if d.strip() not in ("", "-1")]))
 
 
 def require_fitting_lengths(config: DistillConfig, *, teacher: ModelShape) -> None:
-    """Refuse sequences longer than a model or an engine, and a k that the vocabulary does not have.
+    """Refuse sequences longer than the teacher, and a k that its vocabulary does not have.
+
+    That they fit the engines, whose limits stand in the configuration, is checked when that is loaded.
 
     Raises:
         ConfigError: naming both values.
     """
-    longest = config.data.max_prompt_tokens + config.generation.max_new_tokens
-    parts = f"data.max_prompt_tokens={config.data.max_prompt_tokens} + generation.max_new_tokens=" + str(
-        config.generation.max_new_tokens
-    )
-    if longest > teacher.max_positions:
-        raise ConfigError(f"{parts} is more than the teacher's {teacher.max_positions} positions: lower one of them")
-    for role in ("teacher_engine", "student_engine"):
-        limit = getattr(config.runtime, role).max_model_len
-        # One more than the sequence: scoring writes one token that is thrown away.
-        if longest + 1 > limit:
+    prompt, limit = config.data.max_prompt_tokens, teacher.max_positions
+    for block in ("generation", "evaluation"):
+        answer = getattr(config, block).max_new_tokens
+        if answer is not None and prompt + answer > limit:
             raise ConfigError(
-                f"{parts} needs runtime.{role}.max_model_len of at least {longest + 1}, not {limit}: raise it, "
-                "or lower one of the two"
+                f"data.max_prompt_tokens={prompt} + {block}.max_new_tokens={answer} is more than the teacher's "
+                f"{limit} positions: lower one of them"
             )
     if config.teacher.top_k > teacher.vocab:
         raise ConfigError(

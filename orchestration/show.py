@@ -9,7 +9,7 @@ from typing import TextIO
 from rich.table import Table
 
 from cache import TeacherCache, TeacherIdentity
-from configs import ConfigError, DistillConfig
+from configs import CacheError, ConfigError, DistillConfig
 from orchestration.console import Console
 from orchestration.report import Report, print_report, read_report
 
@@ -59,20 +59,26 @@ def list_caches(root: Path, *, stream: TextIO) -> int:
 
 
 def verify_caches(root: Path, *, stream: TextIO) -> int:
-    """Check every digest; the exit code is 1 if a segment is damaged."""
+    """Check every digest; the exit code is 1 if an object is damaged."""
     console = Console(stream)
     damaged = 0
     for identity in _identities(root):
         found = TeacherCache.open(root, identity, create=False).verify()
         damaged += len(found)
-        for segment in found:
-            console.warn(f"{identity.digest()[:12]}: {segment}")
-    console.say(f"{damaged} damaged segments" if damaged else "every digest agrees")
+        for damage in found:
+            console.warn(f"{identity.digest()[:12]}, segment {damage.segment}: {damage.name} {damage.reason}")
+    console.say(f"damaged objects: {damaged}; a fill asks for their rows again" if damaged else "every digest agrees")
     return 1 if damaged else 0
 
 
 def _identities(root: Path) -> list[TeacherIdentity]:
     if not root.is_dir():
         raise ConfigError(f"--cache-root {root} is no directory: name the cache that runtime.cache_root points to")
-    files = sorted(root.glob("*/identity.json"))
-    return [TeacherIdentity(**json.loads(path.read_text())["identity"]) for path in files]
+    return [_read_identity(path) for path in sorted(root.glob("*/identity.json"))]
+
+
+def _read_identity(path: Path) -> TeacherIdentity:
+    try:
+        return TeacherIdentity(**json.loads(path.read_text(encoding="utf-8"))["identity"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CacheError(f"{path} cannot be read: delete it, the next fill of its teacher writes it anew") from error

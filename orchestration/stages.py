@@ -25,7 +25,7 @@ from orchestration.ray_pool import EnginePool
 from orchestration.ray_scoring import ScoringJob, score_students
 from orchestration.ray_train import train_in_gang
 from orchestration.report import Evaluated
-from orchestration.students import Link, Student, chain, parameters_of, prepare_start, train_link
+from orchestration.students import Link, Start, Student, chain, parameters_of, prepare_start, train_link
 from orchestration.tracking import Point, flatten
 from student_train.feed import total_steps
 from student_train.job import StepMetrics, TrainJob
@@ -100,17 +100,29 @@ def pin_views(run: Run, sets: Sequence[SequenceSet], *, cache: TeacherCache, fai
     return Views(views, paths)
 
 
-def train_stage(run: Run, *, teacher: Teacher, views: Views) -> list[Student]:
-    """Derive and train every student whose artifact does not exist yet."""
-    students = []
-    for name, wanted in run.config.students.items():
-        start = prepare_start(
-            wanted.init,
-            teacher=teacher.files,
-            teacher_weights=teacher.identity.weights_sha256,
-            artifacts=run.artifacts,
-            models_root=run.config.runtime.models_root,
+def start_stage(run: Run, *, teacher: Teacher) -> dict[str, Start]:
+    """Make the untouched students. Before the teacher is asked, so that one that cannot work costs nothing."""
+    with run.console.stage("students") as stage:
+        starts = {
+            name: prepare_start(
+                wanted.init,
+                teacher=teacher.files,
+                teacher_weights=teacher.identity.weights_sha256,
+                artifacts=run.artifacts,
+                models_root=run.config.runtime.models_root,
+            )
+            for name, wanted in run.config.students.items()
+        }
+        stage.summary = ", ".join(
+            f"{name} {parameters_of(start.directory) / 1e6:,.1f} M parameters" for name, start in starts.items()
         )
+    return starts
+
+
+def train_stage(run: Run, starts: Mapping[str, Start], *, teacher: Teacher, views: Views) -> list[Student]:
+    """Train every student whose artifact does not exist yet."""
+    students = []
+    for name, start in starts.items():
         student = chain(
             name, config=run.config, start=start, views=views.views, vocab=teacher.files.vocab, artifacts=run.artifacts
         )
@@ -228,7 +240,8 @@ def _train(run: Run, student: Student, link: Link, *, teacher: Teacher, views: V
 
         def on_step(metrics: StepMetrics) -> None:
             loss = metrics.values.get("train/loss", float("nan"))
-            stage.update(metrics.step, note=f"loss {loss:.3f}")
+            tokens = int(metrics.values.get("train/tokens", 0.0))
+            stage.update(metrics.step, tokens=tokens, note=f"loss {loss:.3f}")
             run.tracker.log(student.name, [Point(n, v, metrics.step) for n, v in metrics.values.items()])
 
         def train(job: TrainJob) -> Mapping[str, object]:

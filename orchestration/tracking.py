@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from sqlalchemy.exc import SQLAlchemyError
+
+from cache.durable import replace_file
 
 EXPERIMENT = "stillroom"
 FLUSH_EVERY_S = 30.0
@@ -26,6 +30,15 @@ BATCH = 1000
 
 PARAM_BATCH = 100
 PARAM_LENGTH = 6000
+
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+"""MLflow's own defaults keep a caller waiting for minutes when a server is down; the spool repeats more patiently."""
+
+REFUSED = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST")
+"""Errors that a repetition does not cure."""
+
+# What a store that is down raises: MLflow's own error, a driver or a network that fails, a driver that is missing.
+_DOWN = (MlflowException, SQLAlchemyError, OSError, ImportError)
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +64,11 @@ class Tracker:
         self._runs: dict[str, str] = json.loads(self._runs_file.read_text()) if self._runs_file.exists() else {}
         self._client: MlflowClient | None = None
         self._waiting: dict[str, list[Point]] = {}
+        self._last_steps: dict[str, dict[str, int]] = {}
         self._last_flush = time.monotonic()
+        self._down = False
+        for name, value in PATIENCE.items():
+            os.environ.setdefault(name, value)
 
     def start(self, name: str, *, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
         """Open the parent run, or take it up again."""
@@ -99,11 +116,18 @@ class Tracker:
         for done, waiting_action in enumerate(waiting):
             try:
                 self._perform(waiting_action)
-            # SQLAlchemy's and HTTP's errors arrive as these two; a broken tracker must not stop a paid run.
-            except (MlflowException, OSError) as error:
-                logger.warning("MLflow did not take %s (%s); kept for later", waiting_action["do"], error)
-                self._spool.write_text("".join(json.dumps(kept) + "\n" for kept in waiting[done:]))
+            except _DOWN as error:
+                what, reason = f"{waiting_action['do']} of {waiting_action['run']}", _first_line(error)
+                if isinstance(error, MlflowException) and error.error_code in REFUSED and self._client is not None:
+                    logger.warning("MLflow refused %s: %s", what, reason)
+                    continue
+                # Once on the console, then in the log alone: it is tried again every half minute.
+                level = logging.INFO if self._down else logging.WARNING
+                logger.log(level, "MLflow did not take %s (%s); kept for later", what, reason)
+                self._down = True
+                replace_file(self._spool, "".join(json.dumps(kept) + "\n" for kept in waiting[done:]).encode())
                 return
+        self._down = False
         self._spool.unlink(missing_ok=True)
 
     def _read_spool(self) -> list[dict[str, object]]:
@@ -120,27 +144,51 @@ class Tracker:
         }
         if self._client is None:
             self._client = MlflowClient(tracking_uri=self._uri)
+        if action["do"] != "start" and action["run"] not in self._runs:
+            return  # Its start was refused, which was said then.
         perform[str(action["do"])](self._client, action)
 
     def _start_run(self, client: MlflowClient, action: dict[str, object]) -> None:
+        """Create the run, or take it up again; what a broken earlier start did not send is sent now."""
         run = str(action["run"])
-        if run in self._runs:
-            client.update_run(self._runs[run], status="RUNNING")
-            return
+        held = self._held(client, run)
+        if held is None:
+            held = self._create(client, run=run, action=action)
+        else:
+            client.update_run(held.info.run_id, status="RUNNING")
+        params = [
+            Param(str(key), str(value)[:PARAM_LENGTH])
+            for key, value in _mapping(action["params"]).items()
+            if str(key) not in held.data.params
+        ]
+        for begin in range(0, len(params), PARAM_BATCH):
+            client.log_batch(held.info.run_id, params=params[begin : begin + PARAM_BATCH])
+        dataset = action.get("dataset")
+        if isinstance(dataset, list) and not held.inputs.dataset_inputs:
+            client.log_inputs(held.info.run_id, datasets=[_dataset_input(*dataset)])
+
+    def _held(self, client: MlflowClient, run: str) -> Run | None:
+        """The run as the store holds it; None when there is none yet, or somebody deleted it."""
+        if run not in self._runs:
+            return None
+        try:
+            found = client.get_run(self._runs[run])
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return found if found.info.lifecycle_stage == "active" else None
+
+    def _create(self, client: MlflowClient, *, run: str, action: dict[str, object]) -> Run:
         tags = {str(key): str(value) for key, value in _mapping(action["tags"]).items()}
         tags[MLFLOW_RUN_NAME] = str(action["name"])
-        if run != "pipeline":
+        if run != "pipeline" and "pipeline" in self._runs:
             tags[MLFLOW_PARENT_RUN_ID] = self._runs["pipeline"]
         created = client.create_run(self._experiment_id(client), tags=tags, run_name=str(action["name"]))
-        run_id = created.info.run_id
-        params = [Param(str(key), str(value)[:PARAM_LENGTH]) for key, value in _mapping(action["params"]).items()]
-        for begin in range(0, len(params), PARAM_BATCH):
-            client.log_batch(run_id, params=params[begin : begin + PARAM_BATCH])
-        dataset = action.get("dataset")
-        if isinstance(dataset, list):
-            client.log_inputs(run_id, datasets=[_dataset_input(*dataset)])
-        self._runs[run] = run_id
-        self._runs_file.write_text(json.dumps(self._runs, indent=2))
+        self._last_steps.pop(run, None)
+        self._runs[run] = created.info.run_id
+        replace_file(self._runs_file, json.dumps(self._runs, indent=2).encode())
+        return created
 
     def _experiment_id(self, client: MlflowClient) -> str:
         found = client.get_experiment_by_name(self._experiment)
@@ -149,7 +197,8 @@ class Tracker:
         # Artifacts of a local store go beside it; a server decides for itself.
         location = (self._run_dir.parent / "mlartifacts").resolve().as_uri() if self._uri.startswith("sqlite") else None
         try:
-            return str(client.create_experiment(self._experiment, artifact_location=location))
+            kind = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens with runs, not with chat traces
+            return str(client.create_experiment(self._experiment, artifact_location=location, tags=kind))
         except MlflowException:
             # Another pipeline may have created it between the two calls.
             found = client.get_experiment_by_name(self._experiment)
@@ -158,20 +207,26 @@ class Tracker:
             return str(found.experiment_id)
 
     def _log_points(self, client: MlflowClient, action: dict[str, object]) -> None:
-        run_id = self._runs[str(action["run"])]
-        held = _last_steps(client.get_run(run_id), client, points=_rows(action["points"]))
+        run = str(action["run"])
+        run_id, points = self._runs[run], _rows(action["points"])
+        # Forgotten while sending: after a failure nobody knows what arrived, and the store is asked again.
+        last = self._last_steps.pop(run, {})
+        last |= _stored_steps(client, run_id, names={name for name, _, _ in points} - last.keys())
         now = int(time.time() * 1000)
-        metrics = [
-            Metric(name, value, now, step) for name, value, step in _rows(action["points"]) if step > held.get(name, -1)
-        ]
-        for begin in range(0, len(metrics), BATCH):
-            client.log_batch(run_id, metrics=metrics[begin : begin + BATCH])
+        new = [Metric(name, value, now, step) for name, value, step in points if step > last[name]]
+        for begin in range(0, len(new), BATCH):
+            client.log_batch(run_id, metrics=new[begin : begin + BATCH])
+        for metric in new:
+            last[metric.key] = max(last[metric.key], metric.step)
+        self._last_steps[run] = last
 
     def _finish_run(self, client: MlflowClient, action: dict[str, object]) -> None:
         client.set_terminated(self._runs[str(action["run"])], status=str(action["status"]))
 
     def _log_artifact(self, client: MlflowClient, action: dict[str, object]) -> None:
-        client.log_artifact(self._runs[str(action["run"])], str(action["path"]))
+        path = Path(str(action["path"]))
+        if path.exists():
+            client.log_artifact(self._runs[str(action["run"])], str(path))
 
 
 def flatten(tree: Mapping[str, object], *, prefix: str = "") -> dict[str, object]:
@@ -188,10 +243,17 @@ def flatten(tree: Mapping[str, object], *, prefix: str = "") -> dict[str, object
     return flat
 
 
-def _last_steps(run: Run, client: MlflowClient, *, points: Sequence[tuple[str, float, int]]) -> dict[str, int]:
-    """The last step of each curve that the run already holds."""
-    names = {name for name, _, _ in points} & set(run.data.metrics)
-    return {name: max(m.step for m in client.get_metric_history(run.info.run_id, name)) for name in names}
+def _stored_steps(client: MlflowClient, run_id: str, *, names: set[str]) -> dict[str, int]:
+    """The last step that the store holds of each curve, -1 where it holds none."""
+    held = client.get_run(run_id).data.metrics if names else {}
+    return {
+        name: max((point.step for point in client.get_metric_history(run_id, name)), default=-1) if name in held else -1
+        for name in names
+    }
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _rows(points: object) -> list[tuple[str, float, int]]:

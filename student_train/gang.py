@@ -6,6 +6,7 @@ WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT. A process without them is a ga
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ Accelerator = Literal["auto", "cpu", "gpu"]
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 """A gang that lost a member fails after this long instead of hanging for ever."""
+
+
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +75,25 @@ def join_gang(accelerator: Accelerator) -> Gang:
     # The CPU accelerator counts its devices by this name, which launchers other than MPI do not set.
     os.environ.setdefault("LOCAL_SIZE", os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
     os.environ.setdefault("DS_ACCELERATOR", "cpu" if device.type == "cpu" else "cuda")
+    if device.type == "cpu":
+        keep_freed_memory()
     if not dist.is_initialized():
         backend = "gloo" if device.type == "cpu" else "nccl"
         dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
     return Gang(dist.get_rank(), dist.get_world_size(), device)
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory it frees, where the C library can; whether it could.
+
+    Torch on a CPU asks for gradients and activations of many megabytes and frees them, every step. By default glibc
+    takes each from the system anew, and clearing the fresh pages cost a fifth of a step (a student of 99 M weights:
+    1.61 s of CPU time against 1.27 s, with 2.6 GB at the peak instead of 2.2 GB).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
 
 
 def _device(accelerator: Accelerator) -> torch.device:

@@ -144,9 +144,7 @@ def test_no_identical_prompts_within_a_split() -> None:
 
 def test_no_shared_grams_between_splits() -> None:
     """Across splits, no two prompts have mostly the same word n-grams."""
-    close = [
-        pair for pair in cross_split_pairs() if gram_jaccard(*pair) >= MAX_GRAM_JACCARD
-    ]
+    close = [pair for pair in cross_split_pairs() if gram_jaccard(*pair) >= MAX_GRAM_JACCARD]
     assert close == []
 
 

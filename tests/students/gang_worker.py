@@ -37,9 +37,12 @@ Plan = list[list[list[list[TeacherRecord]]]]
 Case = tuple[Path, StageConfig, TrainingSettings, Plan]
 """A model and how it is trained."""
 
+Results = list[tuple[list[Any], dict[str, Tensor] | None]]
+"""For each case the outcome of every step and, on the leader, the weights."""
 
-def engine_steps(cases: list[Case]) -> list[tuple[list[Any], dict[str, Tensor] | None]]:
-    """Optimiser steps straight on the engine; for each case the outcomes and, on the leader, the weights."""
+
+def engine_steps(cases: list[Case]) -> Results:
+    """Optimiser steps straight on the engine."""
     return [_engine_steps(*case) for case in cases]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from gang_worker import Plan, run_gang
+from gang_worker import Case, Plan, Results, run_gang
 from student_builders import VOCAB, records, tiny_llama
 from torch import Tensor
 
@@ -63,32 +63,31 @@ def reference(model_dir: Path, plan: Plan, *, stage: StageConfig) -> tuple[list[
     return losses, norms, {name: value.detach() for name, value in decoder.model.named_parameters()}
 
 
-def assert_equals_reference(folder: Path, cases: list[tuple[int, bool]]) -> None:
-    """Train under each (ZeRO stage, tied embeddings) in one gang and compare with the reference."""
-    plan = uneven_plan()
-    models = {tied: tiny_llama(folder / f"model-{tied}", tied=tied) for tied in (True, False)}
-    jobs = [(models[tied], STAGE, TrainingSettings.model_validate({"zero_stage": zero}), plan) for zero, tied in cases]
-    results = run_gang("engine_steps", {"cases": jobs}, folder=folder / "gang", world_size=2)[0]
-    for (_, tied), (outcomes, weights) in zip(cases, results, strict=True):
-        losses, norms, expected = reference(models[tied], plan, stage=STAGE)
+def both_ranks(jobs: list[Case], *, folder: Path) -> tuple[Results, Results]:
+    """Every case one after the other in one gang, as starting one costs more than the cases do."""
+    leader, other = run_gang("engine_steps", {"cases": jobs}, folder=folder, world_size=2)
+    return leader, other
+
+
+def uneven_cases(folder: Path, zero_stages: range, *, tied: tuple[bool, ...]) -> list[Case]:
+    models = [tiny_llama(folder / f"model-{ties}", tied=ties) for ties in tied]
+    settings = [TrainingSettings.model_validate({"zero_stage": zero}) for zero in zero_stages]
+    return [(model, STAGE, setting, uneven_plan()) for model in models for setting in settings]
+
+
+def assert_equal_to_reference(cases: list[Case], results: Results) -> None:
+    for (model_dir, _, _, plan), (outcomes, weights) in zip(cases, results, strict=True):
+        losses, norms, expected = reference(model_dir, plan, stage=STAGE)
         assert [outcome.sums[0] for outcome in outcomes] == pytest.approx(losses, rel=1e-5)
         assert [outcome.grad_norm for outcome in outcomes] == pytest.approx(norms, rel=1e-4)
         assert min(norms) > STAGE.gradient_clip  # so that clipping took part
+        assert weights is not None
         assert weights.keys() == expected.keys()
-        start = load_decoder(models[tied], dtype=torch.float32).model.state_dict()
+        start = load_decoder(model_dir, dtype=torch.float32).model.state_dict()
         for name, value in expected.items():
             assert float((value - start[name]).abs().max()) > 1e-3
             # Adam divides by the gradient's own size, so rounding in a gradient near zero shows: a hundredth of a step.
             torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-5)
-
-
-def test_zero_2_equals_one_process(tmp_path: Path) -> None:
-    assert_equals_reference(tmp_path, [(2, True)])
-
-
-@pytest.mark.slow
-def test_every_zero_stage_equals_one_process(tmp_path: Path) -> None:
-    assert_equals_reference(tmp_path, [(zero, tied) for zero in range(4) for tied in (True, False)])
 
 
 def broken(row: TeacherRecord, *, value: float) -> TeacherRecord:
@@ -99,8 +98,8 @@ def broken(row: TeacherRecord, *, value: float) -> TeacherRecord:
     return replace(row, topk_logprobs=logprobs)
 
 
-def assert_broken_steps_are_dropped(folder: Path, cases: list[tuple[int, str]]) -> None:
-    """Under each (ZeRO stage, dtype), steps with a bad record leave no trace in the weights."""
+def broken_cases(folder: Path, zero_stages: range, *, dtypes: tuple[str, ...]) -> list[Case]:
+    """Pairs of cases: four good steps' worth without and with two bad ones in the middle."""
     model_dir = tiny_llama(folder / "model")
     rows = records(6)
     good: Plan = [[[rows[0:1], rows[1:2]], [rows[2:3]]], [[rows[3:4]], [rows[4:6]]]]
@@ -109,26 +108,42 @@ def assert_broken_steps_are_dropped(folder: Path, cases: list[tuple[int, str]]) 
         [[rows[0:1]], [[broken(rows[1], value=math.nan)], rows[2:3]]],
         [[rows[3:4], [broken(rows[4], value=math.inf)]], [rows[5:6]]],
     ]
-    jobs = []
-    for zero, dtype in cases:
-        stage = STAGE.model_copy(update={"dtype": dtype})
-        settings = TrainingSettings.model_validate({"zero_stage": zero})
-        jobs += [(model_dir, stage, settings, plan) for plan in (good, [good[0], *bad, good[1]])]
-    leader, other = run_gang("engine_steps", {"cases": jobs}, folder=folder / "gang", world_size=2)
-    for at in range(0, len(jobs), 2):
+    cases: list[Case] = []
+    for zero in zero_stages:
+        for dtype in dtypes:
+            stage = STAGE.model_copy(update={"dtype": dtype})
+            settings = TrainingSettings.model_validate({"zero_stage": zero})
+            cases += [(model_dir, stage, settings, plan) for plan in (good, [good[0], *bad, good[1]])]
+    return cases
+
+
+def assert_broken_steps_left_no_trace(leader: Results, other: Results) -> None:
+    for at in range(0, len(leader), 2):
         for outcomes, _ in (leader[at + 1], other[at + 1]):
             assert [outcome.skipped for outcome in outcomes] == [False, True, True, False]
         (clean, expected), (outcomes, weights) = leader[at : at + 2]
         assert [outcome.skipped for outcome in clean] == [False, False]
         assert outcomes[3].sums == clean[1].sums
+        assert expected is not None
+        assert weights is not None
         for name, value in expected.items():
             assert torch.equal(weights[name], value)
 
 
-def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path) -> None:
-    assert_broken_steps_are_dropped(tmp_path, [(2, "float32")])
+def test_zero_2_equals_one_process_and_drops_steps_that_are_not_finite(tmp_path: Path) -> None:
+    even = uneven_cases(tmp_path, range(2, 3), tied=(True,))
+    leader, other = both_ranks([*even, *broken_cases(tmp_path, range(2, 3), dtypes=("float32",))], folder=tmp_path)
+    assert_equal_to_reference(even, leader[:1])
+    assert_broken_steps_left_no_trace(leader[1:], other[1:])
 
 
 @pytest.mark.slow
-def test_a_step_that_is_not_finite_changes_nothing_anywhere(tmp_path: Path) -> None:
-    assert_broken_steps_are_dropped(tmp_path, [(zero, dtype) for zero in range(4) for dtype in ("float32", "bfloat16")])
+def test_every_zero_stage_equals_one_process(tmp_path: Path) -> None:
+    cases = uneven_cases(tmp_path, range(4), tied=(True, False))
+    assert_equal_to_reference(cases, both_ranks(cases, folder=tmp_path)[0])
+
+
+@pytest.mark.slow
+def test_every_zero_stage_drops_steps_that_are_not_finite(tmp_path: Path) -> None:
+    cases = broken_cases(tmp_path, range(4), dtypes=("float32", "bfloat16"))
+    assert_broken_steps_left_no_trace(*both_ranks(cases, folder=tmp_path))

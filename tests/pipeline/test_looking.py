@@ -1,0 +1,184 @@
+"""Commands that only look: a finished comparison, the teachers of a cache, its digests, the browser's view."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache import GenerateRequest, TeacherCache, TeacherIdentity
+from configs import CacheError, ConfigError, DistillConfig, DistillError
+from orchestration.report import Report, write_report
+from orchestration.show import list_caches, run_directory, show_finished, verify_caches
+from orchestration.ui import HOST, serve_ui
+from teacher_server import FakeTeacher
+
+POPEN, WAIT = subprocess.Popen, subprocess.Popen.wait
+IDENTITIES = [TeacherIdentity(weights_sha256=letter * 64, config_sha256="c" * 64) for letter in "ab"]
+
+
+def config(tmp_path: Path, **generation: Any) -> DistillConfig:
+    split = {"path": "x.jsonl"}
+    return DistillConfig.model_validate(
+        {
+            "name": "looked-at",
+            "teacher": {"model": {"hub": "a/b"}},
+            "data": {"train": split, "dev": split, "test": split},
+            "generation": generation,
+            "students": {"kd": {"init": {"keep_layers": 1}, "stages": [{"objective": "kd", "steps": 1}]}},
+            "runtime": {"run_root": str(tmp_path / "runs")},
+        }
+    )
+
+
+def filled(root: Path) -> Path:
+    """A cache with a segment of each of two teachers."""
+    for number, identity in enumerate(IDENTITIES):
+        requests = [GenerateRequest((3, i), (2,), max_new_tokens=6) for i in range(3, 6 + number)]
+        said = FakeTeacher(identity, vocab=64, eos_id=2).generate(requests, k=4)
+        cache = TeacherCache.open(root, identity, provenance={"model": f"teacher {number}"})
+        cache.put([(record, requests[at]) for at, record in said], vocab=64)  # type: ignore[misc]
+    return root
+
+
+def test_a_finished_experiment_shows_its_comparison(tmp_path: Path) -> None:
+    wanted = config(tmp_path)
+    stream = io.StringIO()
+    assert show_finished(wanted, stream=stream) is None
+    assert stream.getvalue() == ""
+    report = Report("looked-at", "c" * 64, "v" * 64, (), (), (), (), teacher_forward_tokens=7, rejected_rows=0)
+    run_directory(wanted).mkdir(parents=True)
+    write_report(report, run_directory(wanted))
+    assert show_finished(wanted, stream=stream) == report
+    assert "Experiment looked-at is finished." in stream.getvalue()
+    assert f"Everything is in {run_directory(wanted)}" in stream.getvalue()
+
+
+def test_a_run_directory_is_named_by_what_changes_the_numbers(tmp_path: Path) -> None:
+    one = config(tmp_path)
+    assert run_directory(one).parent == tmp_path / "runs"
+    assert run_directory(config(tmp_path, max_new_tokens=9)) != run_directory(one)
+    moved = one.model_copy(update={"runtime": one.runtime.model_copy(update={"cache_root": Path("/elsewhere")})})
+    assert run_directory(moved) == run_directory(one)
+
+
+def test_every_teacher_of_a_cache_is_listed(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    assert list_caches(filled(tmp_path / "cache"), stream=stream) == 0
+    for number, identity in enumerate(IDENTITIES):
+        (line,) = [line for line in stream.getvalue().splitlines() if identity.digest()[:12] in line]
+        cells = [cell.strip() for cell in line.strip("│").split("│")]
+        assert cells[1:3] == [f"teacher {number}", str(3 + number)]
+
+
+def test_a_sound_cache_is_said_to_be_sound(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    assert verify_caches(filled(tmp_path / "cache"), stream=stream) == 0
+    assert stream.getvalue() == "every digest agrees\n"
+
+
+def test_damage_names_the_teacher_the_segment_and_the_object(tmp_path: Path) -> None:
+    root = filled(tmp_path / "cache")
+    (damaged,) = (root / IDENTITIES[1].digest() / "segments").glob("*/topk_ids/c/*/*")
+    data = damaged.read_bytes()
+    damaged.write_bytes(data[:-1] + bytes([data[-1] ^ 0xFF]))
+    stream = io.StringIO()
+    assert verify_caches(root, stream=stream) == 1
+    lines = stream.getvalue().splitlines()
+    assert lines[0].startswith(f"  ! {IDENTITIES[1].digest()[:12]}, segment ")
+    assert "topk_ids" in lines[0]
+    assert lines[1:] == ["damaged objects: 1; a fill asks for their rows again"]
+
+
+@pytest.mark.parametrize("look", [list_caches, verify_caches])
+def test_a_cache_that_is_not_there_is_one_line(look: Callable[..., int], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--cache-root .*nowhere is no directory"):
+        look(tmp_path / "nowhere", stream=io.StringIO())
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"identity": {"shoe_size": 44}}'])
+def test_an_identity_that_cannot_be_read_names_the_file(text: str, tmp_path: Path) -> None:
+    path = filled(tmp_path / "cache") / IDENTITIES[0].digest() / "identity.json"
+    path.write_text(text)
+    with pytest.raises(CacheError, match=rf"{path} cannot be read: delete it"):
+        list_caches(tmp_path / "cache", stream=io.StringIO())
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Starts `sleep` in place of the MLflow server, or what INSTEAD says in the environment."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(command: list[str], *, env: dict[str, str]) -> subprocess.Popen[bytes]:
+        assert command[1:4] == ["-m", "mlflow", "server"]
+        assert command[command.index("--host") + 1] == "127.0.0.1"
+        assert env["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+        started.append(POPEN(["sh", "-c", env.get("INSTEAD", "exec sleep 600")], env=env))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    yield started
+    for server in started:
+        server.kill()
+        server.wait()
+
+
+def with_store(tmp_path: Path) -> DistillConfig:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mlflow.db").touch()
+    return config(tmp_path)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def test_the_browser_needs_a_store(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"mlflow\.db does not exist: run an experiment first"):
+        serve_ui(config(tmp_path), port=free_port(), stream=io.StringIO())
+
+
+def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"port {port} cannot be used \(Address already in use\): name another"):
+            serve_ui(with_store(tmp_path), port=port, stream=io.StringIO())
+
+
+@pytest.mark.parametrize("port", [-1, 70_000])
+def test_a_port_that_is_none_is_one_line(port: int, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"--port {port} is no port: name one from 1 to 65535"):
+        serve_ui(with_store(tmp_path), port=port, stream=io.StringIO())
+
+
+def test_a_server_that_ends_by_itself_is_an_error(
+    tmp_path: Path, servers: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(os.environ, "INSTEAD", "exit 3")
+    with pytest.raises(DistillError, match="ended by itself with exit code 3"):
+        serve_ui(with_store(tmp_path), port=free_port(), stream=io.StringIO())
+
+
+def test_ctrl_c_ends_the_server_too(
+    tmp_path: Path, servers: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(server: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        if timeout is None and server.poll() is None:
+            raise KeyboardInterrupt
+        return WAIT(server, timeout)
+
+    stream, port = io.StringIO(), free_port()
+    monkeypatch.setattr(POPEN, "wait", interrupted)
+    serve_ui(with_store(tmp_path), port=port, stream=stream)
+    assert stream.getvalue() == f"MLflow at http://127.0.0.1:{port} (Ctrl-C ends it)\n"
+    assert servers[0].poll() is not None

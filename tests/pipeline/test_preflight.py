@@ -1,0 +1,225 @@
+"""What is refused before anything starts: each refusal is one line with the key, the values and the cure."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs import ConfigError, DistillConfig
+from configs.schema import ModelShape
+from orchestration.preflight import (
+    FREE_MARGIN_BYTES,
+    choose_accelerator,
+    require_compiler,
+    require_fitting_lengths,
+    require_writable,
+    resolve_paths,
+    visible_gpus,
+)
+
+SHAPE = ModelShape(layers=2, hidden=32, heads=4, kv_heads=2, mlp=48, vocab=300, max_positions=128)
+
+
+def config(**changes: Any) -> DistillConfig:
+    raw: dict[str, Any] = {
+        "name": "checked",
+        "teacher": {"model": {"hub": "a/b"}, "top_k": 16},
+        "data": {split: {"path": f"{split}.jsonl"} for split in ("train", "dev", "test")} | {"max_prompt_tokens": 64},
+        "generation": {"max_new_tokens": 64},
+        "students": {"kd": {"init": {"keep_layers": 1}, "stages": [{"objective": "kd", "steps": 1}]}},
+    }
+    for key, value in changes.items():
+        raw[key] = raw.get(key, {}) | value
+    return DistillConfig.model_validate(raw)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The directory of a configuration, with its data files and a model directory."""
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"{split}.jsonl").write_text('{"prompt": "x"}\n')
+    (tmp_path / "model").mkdir()
+    return tmp_path
+
+
+def refused(error: pytest.ExceptionInfo[ConfigError]) -> str:
+    assert "\n" not in str(error.value)
+    assert error.value.exit_code == 2
+    return str(error.value)
+
+
+def test_paths_become_real_and_nothing_else_changes(folder: Path) -> None:
+    written = config(
+        teacher={"model": {"path": "model"}},
+        students={"own": {"init": {"model": {"path": "model"}}, "stages": [{"objective": "kd", "steps": 1}]}},
+    )
+    real = resolve_paths(written, config_dir=folder)
+    assert real.data.train.path == folder / "train.jsonl"
+    assert real.teacher.model.path == folder / "model"
+    assert real.students["own"].init.model is not None
+    assert real.students["own"].init.model.path == folder / "model"
+    assert real.students["kd"] == written.students["kd"]
+    assert real.generation == written.generation
+    assert written.data.train.path == Path("train.jsonl")
+
+
+def test_a_hub_data_set_has_no_path_to_resolve(folder: Path) -> None:
+    data = {"train": {"hub": "some/set"}}
+    assert resolve_paths(config(data=data), config_dir=folder).data.train.path is None
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_a_missing_data_file_names_its_key_and_the_places_that_were_tried(split: str, folder: Path) -> None:
+    (folder / f"{split}.jsonl").unlink()
+    with pytest.raises(ConfigError) as error:
+        resolve_paths(config(), config_dir=folder)
+    text = refused(error)
+    assert text.startswith(f"data.{split}.path: {split}.jsonl: found neither {folder / f'{split}.jsonl'} nor ")
+    assert text.endswith("correct the path or put the file there")
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"teacher": {"model": {"path": "gone"}}}, "teacher.model.path"),
+        (
+            {"students": {"kd": {"init": {"model": {"path": "gone"}}, "stages": [{"objective": "kd", "steps": 1}]}}},
+            "students.kd.init.model.path",
+        ),
+    ],
+)
+def test_a_missing_model_directory_names_its_key(changes: dict[str, Any], key: str, folder: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        resolve_paths(config(**changes), config_dir=folder)
+    assert refused(error).startswith(f"{key}: gone: found neither {folder / 'gone'} nor ")
+
+
+def test_an_empty_data_file_is_refused(folder: Path) -> None:
+    (folder / "dev.jsonl").write_text("")
+    with pytest.raises(ConfigError) as error:
+        resolve_paths(config(), config_dir=folder)
+    assert refused(error) == "data.dev.path=dev.jsonl is empty: put prompts in it or name another file"
+
+
+def test_a_directory_is_no_data_file(folder: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        resolve_paths(config(data={"train": {"path": "model"}}), config_dir=folder)
+    assert refused(error) == "data.train.path=model is not a file: name a .jsonl, .parquet or .csv file"
+
+
+def test_a_writable_place_is_made_and_left_empty(tmp_path: Path) -> None:
+    require_writable(tmp_path / "deep" / "runs", key="runtime.run_root")
+    assert list((tmp_path / "deep" / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "read-only/below"])
+def test_a_place_that_cannot_be_written_names_key_path_and_cure(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    if place.startswith("read-only"):
+
+        def refuse(path: Path, text: str) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        # Root may write anywhere, so the refusal is played.
+        monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(ConfigError) as error:
+        require_writable(tmp_path / place, key="runtime.cache_root")
+    text = refused(error)
+    assert text.startswith(f"runtime.cache_root={tmp_path / place} cannot be written (")
+    assert text.endswith("): name another directory")
+
+
+def test_a_full_disk_names_what_is_there_and_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=3 * 2**30))
+    require_writable(tmp_path, key="runtime.cache_root", needed_bytes=3 * 2**30 - FREE_MARGIN_BYTES)
+    with pytest.raises(ConfigError) as error:
+        require_writable(tmp_path, key="runtime.cache_root", needed_bytes=5 * 2**30)
+    assert refused(error) == (
+        f"runtime.cache_root={tmp_path} has 3.0 GiB free but the run needs 5.0 GiB and 1 GiB to spare: "
+        "free some, or name another directory"
+    )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpus", "expected"),
+    [("auto", 0, "cpu"), ("auto", 2, "gpu"), ("cpu", 2, "cpu"), ("cpu", 0, "cpu"), ("gpu", 1, "gpu")],
+)
+def test_the_accelerator(wanted: str, gpus: int, expected: str) -> None:
+    assert choose_accelerator(config(runtime={"accelerator": wanted}), gpus=gpus) == expected
+
+
+def test_gpus_that_are_not_there_are_refused_with_three_ways_out() -> None:
+    with pytest.raises(ConfigError) as error:
+        choose_accelerator(config(runtime={"accelerator": "gpu"}), gpus=0)
+    text = refused(error)
+    assert text.startswith("runtime.accelerator=gpu but this machine has no GPU: ")
+    assert all(cure in text for cure in ("runtime.accelerator=cpu", "--ray-address", "distill plan --assume-gpus"))
+
+
+def test_a_cluster_may_have_gpus_that_this_machine_has_not() -> None:
+    attached = config(runtime={"accelerator": "gpu", "ray_address": "10.0.0.1:6379"})
+    assert choose_accelerator(attached, gpus=0) == "gpu"
+
+
+@pytest.mark.parametrize(
+    ("masked", "expected"), [(None, 4), ("0,1", 2), ("", 0), ("-1", 0), ("3", 1), ("GPU-aa,GPU-bb", 2)]
+)
+def test_gpus_are_counted_as_far_as_this_process_may_use_them(
+    masked: str | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = "".join(f"GPU {i}: NVIDIA H100 (UUID: GPU-{i})\n  MIG 1g.10gb Device 0\n" for i in range(4))
+    listed = subprocess.CompletedProcess(["nvidia-smi"], 0, stdout=listing)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: listed)
+    if masked is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", masked)
+    assert visible_gpus() == expected
+
+
+@pytest.mark.parametrize(
+    "failure", [FileNotFoundError("nvidia-smi"), PermissionError(), subprocess.TimeoutExpired("nvidia-smi", 30)]
+)
+def test_without_a_driver_there_are_no_gpus(failure: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    assert visible_gpus() == 0
+
+
+def test_sequences_of_just_the_teachers_length_fit() -> None:
+    require_fitting_lengths(config(teacher={"top_k": 300}), teacher=SHAPE)
+
+
+@pytest.mark.parametrize(("block", "limit"), [("generation", 65), ("evaluation", 100)])
+def test_sequences_longer_than_the_teacher_are_refused(block: str, limit: int) -> None:
+    with pytest.raises(ConfigError) as error:
+        require_fitting_lengths(config(**{block: {"max_new_tokens": limit}}), teacher=SHAPE)
+    assert refused(error) == (
+        f"data.max_prompt_tokens=64 + {block}.max_new_tokens={limit} is more than the teacher's 128 positions: "
+        "lower one of them"
+    )
+
+
+def test_a_k_larger_than_the_vocabulary_is_refused() -> None:
+    with pytest.raises(ConfigError) as error:
+        require_fitting_lengths(config(teacher={"top_k": 301}), teacher=SHAPE)
+    assert refused(error) == "teacher.top_k=301 is more than the teacher's 300 tokens: lower it"
+
+
+def test_gpus_need_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    require_compiler("cpu")
+    with pytest.raises(ConfigError) as error:
+        require_compiler("gpu")
+    assert refused(error).endswith("install gcc")
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/gcc" if name == "gcc" else None)
+    require_compiler("gpu")
