@@ -14,6 +14,7 @@ import huggingface_hub.constants
 import pytest
 import ray
 
+from configs import load_config
 from configs.schema import ModelShape, ModelSource
 from orchestration import planning
 from orchestration.cli import main
@@ -137,7 +138,10 @@ def test_a_place_that_cannot_be_written(root: str, tmp_path: Path, refused: Call
 
 @both
 def test_a_k_larger_than_the_vocabulary(command: str, refused: Callable[..., str]) -> None:
-    assert refused(command, "teacher.top_k=513") == "teacher.top_k=513 is more than the teacher's 512 tokens: lower it"
+    teacher = load_config(TINY).teacher.model.random
+    assert teacher is not None
+    line = refused(command, f"teacher.top_k={teacher.vocab + 1}")
+    assert line == f"teacher.top_k={teacher.vocab + 1} is more than the teacher's {teacher.vocab} tokens: lower it"
 
 
 @both
@@ -163,8 +167,7 @@ def test_sequences_longer_than_an_engine(command: str, refused: Callable[..., st
 @both
 def test_more_layers_than_the_teacher_has(command: str, refused: Callable[..., str]) -> None:
     line = refused(command, "students.kd.init.keep_layers=5")
-    assert "students.kd.init.keep_layers=5" in line or "5" in line
-    assert "4 layers" in line
+    assert "keep_layers=5 but the teacher has 4 layers: keep " in line
 
 
 @both
@@ -173,15 +176,14 @@ def test_a_teacher_that_cannot_be_fetched(command: str, refused: Callable[..., s
     assert "someone/some-model" in line
 
 
-@both
-def test_a_student_with_another_vocabulary(command: str, tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_a_student_with_another_vocabulary(tmp_path: Path, refused: Callable[..., str]) -> None:
     shape = ModelShape(layers=2, hidden=32, heads=2, kv_heads=1, mlp=64, vocab=512, max_positions=512)
     directory = materialise(ModelSource(random=shape), models_root=tmp_path / "models").directory
     tokenizer = json.loads((directory / "tokenizer.json").read_text())
     vocabulary = tokenizer["model"]["vocab"]
     vocabulary["A"], vocabulary["B"] = vocabulary["B"], vocabulary["A"]
     (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
-    line = refused(command, f"students.kd.init={{model: {{path: {directory}}}}}")
+    line = refused("run", f"students.kd.init={{model: {{path: {directory}}}}}")
     assert f"student {directory} has another vocabulary than teacher random(seed=0)" in line
     assert line.endswith("choose a student of the teacher's family, or derive one with keep_layers")
 
@@ -219,5 +221,6 @@ def test_a_cache_that_is_not_there(tmp_path: Path, capfd: pytest.CaptureFixture[
 
 def test_several_mistakes_are_a_line_each(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--config", str(TINY), "--set", "teacher.topk=3", "--set", "generation.seed=-1"]) == 2
-    lines = capfd.readouterr().err.splitlines()
-    assert [line.split(": ")[-2] for line in lines] == ["teacher.topk", "generation.seed"] or len(lines) == 2
+    first, second = capfd.readouterr().err.splitlines()
+    assert first == f"distill: {TINY}: teacher.topk: unknown key; did you mean teacher.top_k?"
+    assert second == f"{TINY}: generation.seed: given -1; must be at least 0"

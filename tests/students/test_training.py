@@ -203,6 +203,7 @@ def test_held_out_scores_equal_the_plain_model(undisturbed: Run) -> None:
     assert divergence / dev.response_tokens == pytest.approx(dict(result.dev_losses)[result.steps], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_gives_the_same_bits(undisturbed: Run, tmp_path: Path) -> None:
     calm, ((expected, smooth), _) = undisturbed
     job = replace(calm, work_dir=tmp_path / "work", output_dir=tmp_path / "student")

@@ -25,7 +25,7 @@ from teacher_server.startup_check import check_engine
 
 pytestmark = pytest.mark.engine
 
-SETTINGS = EngineSettings(cpus=1, max_model_len=128, max_batched_tokens=128, max_sequences=4, kv_cache_gib=0.05)
+SETTINGS = EngineSettings(cpus=1, max_model_len=192, max_batched_tokens=192, max_sequences=4, kv_cache_gib=0.05)
 IDENTITY = TeacherIdentity(weights_sha256="a" * 64, config_sha256="b" * 64, dtype="float32")
 OTHER = TeacherIdentity(weights_sha256="c" * 64, config_sha256="b" * 64, dtype="float32")
 NEAR = 2e-2
@@ -124,7 +124,7 @@ def test_sampling_follows_the_model_s_distribution(engine: EngineProcess, models
 
 def test_new_weights_take_the_place_of_the_old(engine: EngineProcess, models: tuple[Path, Path]) -> None:
     # A prompt longer than a KV block, so a prefix cache that outlived its weights would show.
-    asked = greedy(sequence(), new=8)
+    asked = greedy(tuple(5 + place % 90 for place in range(150)), new=8)
     [before] = records(engine.generate([asked], k=4))
     engine.load(models[1], identity=OTHER)
     try:
