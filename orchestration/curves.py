@@ -36,17 +36,16 @@ class CurveWriter:
 
 
 class CurveReader:
-    """Follows a growing curve; every step is returned once."""
+    """Follows a growing curve; every point is returned once, also when a resumed training writes it again."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._last = -1
+        self._returned: set[tuple[int, frozenset[str]]] = set()
 
     def new(self) -> list[StepMetrics]:
-        """Steps that were not returned before."""
-        found = [point for point in read_curve(self._path) if point.step > self._last]
-        if found:
-            self._last = found[-1].step
+        """Points that were not returned before. A step may have two: of the training and of the held-out set."""
+        found = [point for point in read_curve(self._path) if _name(point) not in self._returned]
+        self._returned |= {_name(point) for point in found}
         return found
 
 
@@ -60,6 +59,10 @@ def read_curve(path: Path) -> list[StepMetrics]:
             raw = json.loads(line)
             points.append(StepMetrics(step=raw["step"], values=raw["values"]))
     return points
+
+
+def _name(metrics: StepMetrics) -> tuple[int, frozenset[str]]:
+    return metrics.step, frozenset(metrics.values)
 
 
 def _line(metrics: StepMetrics) -> str:

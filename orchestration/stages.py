@@ -239,9 +239,9 @@ def _train(run: Run, student: Student, link: Link, *, teacher: Teacher, views: V
         stage.update(0, note="starting the workers")
 
         def on_step(metrics: StepMetrics) -> None:
-            loss = metrics.values.get("train/loss", float("nan"))
-            tokens = int(metrics.values.get("train/tokens", 0.0))
-            stage.update(metrics.step, tokens=tokens, note=f"loss {loss:.3f}")
+            losses = {name: value for name, value in metrics.values.items() if name.endswith("/loss")}
+            note = ", ".join(f"{name.removesuffix('/loss')} loss {value:.3f}" for name, value in losses.items())
+            stage.update(metrics.step, tokens=int(metrics.values.get("train/tokens", 0.0)), note=note)
             run.tracker.log(student.name, [Point(n, v, metrics.step) for n, v in metrics.values.items()])
 
         def train(job: TrainJob) -> Mapping[str, object]:

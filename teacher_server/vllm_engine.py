@@ -39,6 +39,7 @@ from teacher_server.engine_arguments import engine_arguments, require_declared, 
 from teacher_server.environment import Accelerator, require_environment
 from teacher_server.flat_logprobs import wanted_ids
 from teacher_server.requests import GenerateArguments, ScoreArguments, generate_arguments, refusal, score_arguments
+from teacher_server.shared_memory import remove_files, shared_by_children
 from teacher_server.weights import require_same_shape, require_weights
 
 _FAULTS = (
@@ -214,12 +215,14 @@ class VllmEngine:
         if engine is None:
             return
         self._broken = self._broken or "it was closed"
+        shared = shared_by_children()
         try:
             engine.engine_core.shutdown()
             del engine
             cleanup_dist_env_and_memory()
         except _FAULTS as error:
             _log.warning("the engine did not shut down cleanly: %s", _one_line(error))
+        remove_files(shared)
         gc.collect()
 
     def _ready(self) -> LLMEngine:

@@ -112,3 +112,13 @@ def test_a_follower_waits_for_the_end_of_a_line(path: Path) -> None:
 def test_a_loss_that_is_no_number_survives(path: Path) -> None:
     write(path, 1, loss=math.nan)
     assert math.isnan(read_curve(path)[0].values["train/loss"])
+
+
+def test_two_points_of_one_step_are_both_followed(path: Path) -> None:
+    reader, writer = CurveReader(path), CurveWriter(path)
+    writer(point(1))
+    assert reader.new() == [point(1)]
+    held_out = StepMetrics(step=1, values={"dev/loss": 2.0})
+    writer(held_out)
+    assert reader.new() == [held_out]
+    assert reader.new() == []

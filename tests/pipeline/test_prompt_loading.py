@@ -12,6 +12,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from configs import DataError
@@ -383,3 +384,18 @@ def test_a_control_token_without_a_name_is_one_too(tmp_path: Path) -> None:
     tokenizer.add_tokens(["<|tool_call|>"], special_tokens=True)
     prompts = load(config(tmp_path, [{"prompt": "ok"}, {"prompt": "a <|tool_call|>"}]), tokenizer=tokenizer)
     assert [rejected.reason for rejected in prompts.rejected] == ["special token <|tool_call|> written as text"]
+
+
+def test_only_a_chat_template_writes_its_own_begin_token(tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer()
+    begin = tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|bos|> $A", special_tokens=[("<|bos|>", begin)]
+    )
+    (raw,) = load(config(tmp_path, [{"prompt": "Hi"}]), tokenizer=tokenizer).splits["train"]
+    (chat,) = load(config(tmp_path, [{"prompt": "Hi"}], template="chat"), tokenizer=tokenizer).splits["train"]
+    assert raw.prompt_ids == (begin, *TOKENIZER.encode("Hi"))
+    assert begin not in chat.prompt_ids
+    (answered, _) = load(gold_config(tmp_path, "yes"), tokenizer=tokenizer).splits["train"]
+    assert answered.gold_ids is not None
+    assert begin not in answered.gold_ids
