@@ -24,6 +24,9 @@ from configs.models import ModelSource as ModelSource
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Dtype = Literal["float32", "bfloat16", "float16"]
+RESERVED_NAMES = frozenset({"pipeline", "fill", "teacher", "untouched"})
+"""Names of runs and table rows that are not students."""
+
 ObjectiveName = Literal["sft", "seqkd", "kd"]
 
 
@@ -228,6 +231,9 @@ class DistillConfig(Block):
 
     @model_validator(mode="after")
     def _blocks_agree(self) -> Self:
+        taken = RESERVED_NAMES & set(self.students)
+        if taken:
+            raise ValueError(f"students.{min(taken)} bears a name that the comparison uses itself: choose another name")
         gold = [name for name, student in self.students.items() if any(s.source == "gold" for s in student.stages)]
         if gold and self.data.response_field is None and self.data.messages_field is None:
             raise ValueError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from cache import TeacherCache, TeacherIdentity
 from cache.fingerprint import fingerprint_model
 from configs import DistillConfig
-from configs.schema import EngineSettings
+from configs.schema import EngineSettings, ModelShape
 from orchestration.artifacts import Artifacts
 from orchestration.console import Console
 from orchestration.models import ModelFiles, materialise
@@ -74,6 +74,7 @@ class Run:
     tracker: Tracker
     artifacts: Artifacts
     tokens: TokenCounts = field(default_factory=TokenCounts)
+    student_pool: tuple[ModelShape, EnginePool] | None = None
     _cluster: ExitStack = field(default_factory=ExitStack)
     _clustered: bool = False
     _pools: list[EnginePool] = field(default_factory=list)

@@ -6,7 +6,7 @@ evaluated again. The teacher's own row is the noise floor: the live engine again
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -167,8 +167,3 @@ def _intersect(cached: TeacherRecord, live: TeacherRecord) -> TokenBeliefs:
         student_target=live.target_logprobs,
         top1_agrees=(cached.topk_ids[:, 0] == live.topk_ids[:, 0]).astype(np.int64),
     )
-
-
-def in_order(candidates: Sequence[Candidate], results: Mapping[str, Evaluated]) -> tuple[Evaluated, ...]:
-    """The rows of the table: teacher, untouched, trained."""
-    return tuple(results[candidate.name] for candidate in candidates)

@@ -21,17 +21,9 @@ from orchestration.redirect import terminal_kept
 from orchestration.report import Report, write_report
 from orchestration.shapes import PlannedShape
 from orchestration.show import run_directory, show_report
-from orchestration.stages import (
-    Views,
-    evaluate_stage,
-    fill_stage,
-    pin_views,
-    rejected_of,
-    start_stage,
-    teacher_stage,
-    test_bench,
-    train_stage,
-)
+from orchestration.stage_evaluation import evaluate_stage, teacher_stage, test_bench
+from orchestration.stage_fill import Views, fill_stage, pin_views, rejected_of
+from orchestration.stage_students import start_stage, train_stage
 from orchestration.students import Start
 from orchestration.tracking import Tracker, flatten
 
@@ -132,15 +124,7 @@ class Pipeline:
         students = train_stage(run, starts, teacher=teacher, views=views)
         if evaluated_teacher is None:
             return None
-        models = evaluate_stage(
-            run,
-            students,
-            teacher=teacher,
-            cache=cache,
-            views=views,
-            results={"teacher": evaluated_teacher},
-            bench=bench,
-        )
+        models = evaluate_stage(run, students, teacher=teacher, views=views, bench=bench)
         run.tracker.log_final("pipeline", run.tokens.metrics())
         report = Report(
             experiment=run.config.name,
@@ -148,7 +132,7 @@ class Pipeline:
             cache_digest=bench.view.digest,
             prompts=tuple(prompts.splits["test"][i].text for i in kept),
             references=bench.texts(bench.references()),
-            models=models,
+            models=(evaluated_teacher, *models),
             times=tuple(run.console.times),
             teacher_forward_tokens=run.tokens.fill + run.tokens.evaluation,
             rejected_rows=len(prompts.rejected),

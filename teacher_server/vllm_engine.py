@@ -48,8 +48,6 @@ _FAULTS = (
 )  # fmt: skip
 """Anything that the engine's own code may die of; it all becomes one `EngineError`."""
 
-_LONGEST_REASON = 300
-
 _log = logging.getLogger(__name__)
 
 _Request = TypeVar("_Request", GenerateRequest, ScoreRequest)
@@ -299,4 +297,4 @@ class VllmEngine:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+    return " ".join(str(error).split())[:300] or type(error).__name__

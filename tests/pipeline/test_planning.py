@@ -89,6 +89,11 @@ def test_a_gpu_experiment_is_planned_without_gpus_or_network(name: str, gpus: in
     assert "is not on this machine: shapes from the YAML, all rows misses" in text
     assert f"{gpus // 8} node(s) x 8 x 80 GiB" in text
     assert row(text, "teacher-dev")[1:4] == ["500", "0", "500"]
+    # Every row counts as the longest prompt and the longest answer.
+    assert row(text, "teacher-dev")[4:] == [
+        f"{500 * config.data.max_prompt_tokens:,} (assumed)",
+        f"{500 * config.generation.max_new_tokens:,} (assumed)",
+    ]
     # Whatever rests on the YAML says so: tokens, bytes, time, memory of teacher and students.
     numbers = [line for line in text.splitlines() if "teacher-" in line or "GiB of" in line or "fill: about" in line]
     assert len(numbers) >= 6

@@ -139,6 +139,8 @@ def test_a_full_disk_names_what_is_there_and_what_is_needed(tmp_path: Path, monk
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=3 * 2**30))
     require_writable(tmp_path, key="runtime.cache_root", needed_bytes=3 * 2**30 - FREE_MARGIN_BYTES)
+    with pytest.raises(ConfigError):
+        require_writable(tmp_path, key="runtime.cache_root", needed_bytes=3 * 2**30 - FREE_MARGIN_BYTES + 1)
     with pytest.raises(ConfigError) as error:
         require_writable(tmp_path, key="runtime.cache_root", needed_bytes=5 * 2**30)
     assert refused(error) == (

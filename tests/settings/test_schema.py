@@ -156,3 +156,10 @@ def test_speed_place_and_budgets_leave_the_digest_alone(changes: dict[str, Any])
 )
 def test_what_changes_the_numbers_changes_the_digest(changes: dict[str, Any]) -> None:
     assert experiment(**changes).digest() != experiment().digest()
+
+
+@pytest.mark.parametrize("name", ["teacher", "untouched", "fill", "pipeline"])
+def test_a_student_may_not_take_a_name_of_the_comparison(name: str) -> None:
+    student = {"init": {"keep_layers": 2}, "stages": [{"objective": "kd", "steps": 10}]}
+    with pytest.raises(ValidationError, match=f"students.{name}.*another name"):
+        experiment(students={name: student})

@@ -1,0 +1,102 @@
+"""The fill of a run: ask the teacher for what the cache lacks, then pin what the students will read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache import CacheView, GenerateRequest, TeacherCache
+from configs import CacheError
+from orchestration.context import Run, Teacher
+from orchestration.fill import Budgets, FillResult, fill
+from orchestration.fill_shift import FillOrder
+from orchestration.plan import FillPlan, SequenceSet
+from orchestration.prompts import PromptSet, Rejected
+from orchestration.ray_pool import EnginePool
+
+CHECK_PROMPTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """The pinned views of a run by name ("teacher-train"), and the files they are kept in."""
+
+    views: Mapping[str, CacheView]
+    paths: Mapping[str, Path]
+
+
+def fill_stage(run: Run, plan: FillPlan, *, teacher: Teacher, cache: TeacherCache, pool: EnginePool) -> FillResult:
+    """Ask the teacher for what is missing; starts no engine when nothing is."""
+    config = run.config
+    if plan.asks_teacher:
+        run.need_cluster()
+        with run.console.stage("teacher engine") as stage:
+            stage.update(0, note="importing vLLM, loading weights, comparing with transformers")
+            pool.check(_some_prompts(plan), stop_ids=teacher.files.stop_ids, bos_id=teacher.files.leading_bos)
+            stage.summary = f"{config.runtime.teacher_engine.count} up, agree with a plain forward pass"
+    with run.console.stage("fill", total=plan.misses, unit="rows") as stage:
+        result = fill(
+            plan,
+            cache=cache,
+            engines=pool,
+            order=FillOrder(
+                scoring=False,
+                cache_root=config.runtime.cache_root.resolve(),
+                k=config.teacher.top_k,
+                commit_every_s=config.runtime.commit_every_s,
+                licence=config.teacher.licence,
+                provenance=teacher.provenance(config),
+            ),
+            budgets=Budgets(config.budgets.max_teacher_tokens, _seconds_budget(run)),
+            vocab=teacher.files.vocab,
+            progress=stage,
+        )
+        stage.summary = (
+            f"{result.rows:,} new rows, {result.response_tokens:,} response tokens"
+            if plan.misses
+            else ("nothing to ask: every row is in the cache")
+        )
+    run.tokens.fill = result.teacher_tokens
+    return result
+
+
+def pin_views(run: Run, sets: Sequence[SequenceSet], *, cache: TeacherCache, failed: int) -> Views:
+    """Pin what the students read, and write it into the run directory.
+
+    Raises:
+        CacheError: a set has no row at all.
+    """
+    views, paths = {}, {}
+    for sequences in sets:
+        keys = [key for key in cache.lookup(sequences.requests, k=sequences.k) if key is not None]
+        if not keys:
+            raise CacheError(f"the teacher answered none of the {len(sequences.requests)} rows of {sequences.name}")
+        view = cache.view(keys, dataset=sequences.name, k=sequences.k)
+        views[sequences.name] = view
+        paths[sequences.name] = run.directory / "views" / f"{sequences.name}.npz"
+        paths[sequences.name].parent.mkdir(parents=True, exist_ok=True)
+        view.save(paths[sequences.name])
+    if failed:
+        run.console.warn(f"{failed} requests could not be answered; see rejected.jsonl")
+    return Views(views, paths)
+
+
+def rejected_of(prompts: PromptSet, result: FillResult) -> PromptSet:
+    """The prompts with the rows that the teacher could not answer added to those set aside."""
+    failures = [Rejected("fill", position, reason, "") for position, reason in enumerate(result.failed.values())]
+    return PromptSet(prompts.splits, (*prompts.rejected, *failures))
+
+
+def _some_prompts(plan: FillPlan) -> list[tuple[int, ...]]:
+    requests = [request for part in plan.sets for request in part.sequences.requests]
+    prompts = [r.prompt_ids if isinstance(r, GenerateRequest) else r.token_ids for r in requests]
+    return prompts[:CHECK_PROMPTS]
+
+
+def _seconds_budget(run: Run) -> float | None:
+    hours = run.config.budgets.max_gpu_hours
+    if hours is None:
+        return None
+    engine = run.config.runtime.teacher_engine
+    return hours * 3600 / (engine.count * engine.tensor_parallel)
