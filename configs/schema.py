@@ -241,11 +241,11 @@ class DistillConfig(Block):
                 "name the field with the answers, or set source: teacher"
             )
         teacher, students = self.generation.max_new_tokens, self.evaluation.max_new_tokens or 0
-        # Student engines also score what the teacher wrote, so the longer of the two counts there.
+        # Every engine also answers the test prompts, so the longer of the two limits counts.
         longest = (
             f"evaluation.max_new_tokens={students}" if students > teacher else f"generation.max_new_tokens={teacher}"
         )
-        self._fits(self.runtime.teacher_engine, "teacher_engine", f"generation.max_new_tokens={teacher}", teacher)
+        self._fits(self.runtime.teacher_engine, "teacher_engine", longest, max(teacher, students))
         self._fits(self.runtime.student_engine, "student_engine", longest, max(teacher, students))
         return self
 

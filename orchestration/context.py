@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -11,11 +12,11 @@ from cache import TeacherCache, TeacherIdentity
 from cache.fingerprint import fingerprint_model
 from configs import DistillConfig
 from configs.schema import EngineSettings, ModelShape
-from orchestration.artifacts import Artifacts
+from orchestration.artifacts import Artifacts, write_json
 from orchestration.console import Console
 from orchestration.models import ModelFiles, materialise
 from orchestration.placement import Hardware
-from orchestration.preflight import Device, require_fitting_lengths
+from orchestration.preflight import Device, require_fitting_lengths, require_positions
 from orchestration.ray_cluster import cluster, probe_roots
 from orchestration.ray_engines import EngineSpec
 from orchestration.ray_pool import EnginePool
@@ -27,10 +28,25 @@ STUDENT_LOGPROBS = 1
 
 @dataclass(slots=True)
 class TokenCounts:
-    """Forward tokens of the teacher in this run, by what they were spent on."""
+    """Forward tokens of the teacher in this experiment, by what they were spent on.
 
+    They are kept in a file of the run directory, so that an experiment that was interrupted still says what it cost.
+    """
+
+    file: Path
     fill: int = 0
     evaluation: int = 0
+
+    @classmethod
+    def load(cls, file: Path) -> TokenCounts:
+        """The counts so far."""
+        return cls(file, **json.loads(file.read_text())) if file.exists() else cls(file)
+
+    def add(self, *, fill: int = 0, evaluation: int = 0) -> None:
+        """Count tokens that were just spent."""
+        self.fill += fill
+        self.evaluation += evaluation
+        write_json(self.file, {"fill": self.fill, "evaluation": self.evaluation})
 
     def metrics(self) -> dict[str, float]:
         """The counts under their names in MLflow."""
@@ -73,7 +89,7 @@ class Run:
     console: Console
     tracker: Tracker
     artifacts: Artifacts
-    tokens: TokenCounts = field(default_factory=TokenCounts)
+    tokens: TokenCounts
     student_pool: tuple[ModelShape, EnginePool] | None = None
     _cluster: ExitStack = field(default_factory=ExitStack)
     _clustered: bool = False
@@ -136,7 +152,9 @@ def open_teacher(config: DistillConfig) -> Teacher:
     """
     models_root = config.runtime.models_root
     files = materialise(config.teacher.model, models_root=models_root)
-    require_fitting_lengths(config, teacher=files.shape)
+    # The rows of its matrix beyond the tokenizer's length are padding: no k may count on them.
+    require_fitting_lengths(config, teacher=files.shape.model_copy(update={"vocab": files.vocab}))
+    require_positions(config, model="the teacher", shape=files.shape, engine="teacher_engine")
     return Teacher(files, identity_of(files, config=config))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 from configs.logs import quiet_environment
 
@@ -22,3 +23,6 @@ def prepare_environment(*, ray_address: str | None) -> None:
         # Ray starts its workers with nice 15, as if the engines and the gang were background work.
         os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if ray_address is None and shutil.which("nvidia-smi") is None:
+        # DeepSpeed, which transformers imports where it is installed, warns on machines without a GPU otherwise.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")

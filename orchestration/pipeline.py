@@ -10,7 +10,7 @@ from pathlib import Path
 from configs import DistillConfig, configure_logging, dump_config
 from orchestration.artifacts import Artifacts
 from orchestration.console import Console
-from orchestration.context import Run, Teacher, open_cache, open_teacher
+from orchestration.context import Run, Teacher, TokenCounts, open_cache, open_teacher
 from orchestration.entry import Until
 from orchestration.plan import FillPlan, SequenceSet, plan_fill, sequence_sets
 from orchestration.plan_report import fill_time, show_plan
@@ -63,6 +63,7 @@ class Pipeline:
                 console=console,
                 tracker=Tracker(self._run_dir, uri=_tracking_uri(config)),
                 artifacts=Artifacts(runtime.run_root),
+                tokens=TokenCounts.load(self._run_dir / "teacher-tokens.json"),
             )
             try:
                 return self._stages(run, until=until)
@@ -73,18 +74,18 @@ class Pipeline:
         with run.console.stage("teacher") as stage:
             teacher = open_teacher(run.config)
             stage.summary = f"{teacher.files.label}, identity {teacher.identity.digest()[:12]}"
+        shape = PlannedShape(teacher.files.label, teacher.files.shape, assumed=False)
+        require_placement(run.config, teacher=shape, hardware=run.hardware)
         prompts = self._prompts(run, teacher)
         starts = start_stage(run, teacher=teacher)
         cache = open_cache(run.config, teacher)
         sets = sequence_sets(run.config, prompts.splits, stop_ids=teacher.files.stop_ids)
         plan = plan_fill(sets, cache=cache)
-        shape = PlannedShape(teacher.files.label, teacher.files.shape, assumed=False)
         show_plan(
             plan,
             time=fill_time(plan, config=run.config, teacher=shape, accelerator=run.device),
             console=run.console,
         )
-        require_placement(run.config, teacher=shape, hardware=run.hardware)
         require_writable(run.config.runtime.cache_root, key="runtime.cache_root", needed_bytes=plan.stored_bytes)
         self._start_tracking(run, plan)
         try:

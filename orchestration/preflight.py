@@ -130,6 +130,20 @@ def require_fitting_lengths(config: DistillConfig, *, teacher: ModelShape) -> No
         )
 
 
+def require_positions(config: DistillConfig, *, model: str, shape: ModelShape, engine: str) -> None:
+    """Refuse an engine that would take longer sequences than its model knows.
+
+    Raises:
+        ConfigError: naming both values.
+    """
+    limit = getattr(config.runtime, engine).max_model_len
+    if limit > shape.max_positions:
+        raise ConfigError(
+            f"runtime.{engine}.max_model_len={limit} is more than the {shape.max_positions} positions of {model}: "
+            f"lower it to {shape.max_positions} or less"
+        )
+
+
 def cpu_count() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0))

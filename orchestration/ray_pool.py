@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from cache import TeacherIdentity
-from configs import EngineError
+from configs import DistillError, EngineError
 from orchestration.console import Progress as ProgressBar
 from orchestration.fill_shift import FillOrder, Progress
 from orchestration.plan import Request
@@ -106,7 +106,7 @@ class EnginePool:
         queue = LeaseQueue.remote(list(work), token_budget=token_budget)  # type: ignore[attr-defined]
         shifts = [actor.fill.remote(queue, order) for actor in self._actors]
         started = time.monotonic()
-        failure: EngineError | None = None
+        failure: DistillError | None = None
         try:
             pending = shifts
             while pending:
@@ -150,9 +150,9 @@ class EnginePool:
             raise _engine_error(error, self._spec.log_dir) from error
 
 
-def _engine_error(error: Exception, log_dir: Path) -> EngineError:
+def _engine_error(error: Exception, log_dir: Path) -> DistillError:
     cause = getattr(error, "cause", None)
-    if isinstance(cause, EngineError):
+    if isinstance(cause, DistillError):
         return cause
     reason = (str(cause or error).strip().splitlines() or ["it died"])[-1]
     return EngineError(f"an inference engine failed: {reason}; its log is in {log_dir}")

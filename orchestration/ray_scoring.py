@@ -41,7 +41,8 @@ def score_students(jobs: list[ScoringJob], *, cpus: int) -> list[HeldOutMetrics]
     if not jobs:
         return []
     gpus = 1 if jobs[0].accelerator == "gpu" else 0
-    environment = {"OMP_NUM_THREADS": str(cpus)}
+    # Threads that spin at every barrier starve each other when anything else runs on the machine.
+    environment = {"OMP_NUM_THREADS": str(cpus), "GOMP_SPINCOUNT": "1000"}
     task = ray.remote(_score_all).options(
         max_retries=0, num_cpus=cpus, num_gpus=gpus, runtime_env={"env_vars": environment}
     )

@@ -30,9 +30,8 @@ def teacher_stage(run: Run, *, teacher: Teacher, bench: TestBench, pool: EngineP
     if "teacher" not in results:
         run.need_cluster()
         with run.console.stage("teacher answers") as stage:
-            results["teacher"], run.tokens.evaluation = evaluate_teacher(
-                candidate, bench=bench, pool=pool, artifacts=run.artifacts
-            )
+            results["teacher"], spent = evaluate_teacher(candidate, bench=bench, pool=pool, artifacts=run.artifacts)
+            run.tokens.add(evaluation=spent)
             stage.summary = f"noise floor {results['teacher'].forward_kl:.4f} nats"
     run.tracker.child("teacher", params={}, tags={"role": "teacher"})
     run.tracker.log_final("teacher", results["teacher"].metrics())

@@ -57,7 +57,7 @@ def fill_stage(run: Run, plan: FillPlan, *, teacher: Teacher, cache: TeacherCach
             if plan.misses
             else ("nothing to ask: every row is in the cache")
         )
-    run.tokens.fill = result.teacher_tokens
+    run.tokens.add(fill=result.teacher_tokens)
     return result
 
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from orchestration.context import Run, Teacher
 from orchestration.curves import CURVES, read_curve
+from orchestration.preflight import require_positions
 from orchestration.ray_train import train_in_gang
+from orchestration.shapes import read_shape
 from orchestration.stage_fill import Views
 from orchestration.students import Link, Start, Student, chain, parameters_of, prepare_start, train_link
 from orchestration.tracking import Point, flatten
@@ -27,6 +29,9 @@ def start_stage(run: Run, *, teacher: Teacher) -> dict[str, Start]:
             )
             for name, wanted in run.config.students.items()
         }
+        for name, start in starts.items():
+            shape = read_shape(start.directory / "config.json")
+            require_positions(run.config, model=f"students.{name}", shape=shape, engine="student_engine")
         stage.summary = ", ".join(
             f"{name} {parameters_of(start.directory) / 1e6:,.1f} M parameters" for name, start in starts.items()
         )

@@ -16,6 +16,7 @@ from orchestration.preflight import (
     choose_accelerator,
     require_compiler,
     require_fitting_lengths,
+    require_positions,
     require_writable,
     resolve_paths,
     visible_gpus,
@@ -225,3 +226,11 @@ def test_gpus_need_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused(error).endswith("install gcc")
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/gcc" if name == "gcc" else None)
     require_compiler("gpu")
+
+
+def test_an_engine_that_takes_longer_sequences_than_its_model_is_refused() -> None:
+    with pytest.raises(ConfigError) as error:
+        require_positions(config(), model="students.kd", shape=SHAPE, engine="student_engine")
+    assert refused(error) == (
+        "runtime.student_engine.max_model_len=1024 is more than the 128 positions of students.kd: lower it to 128 or less"
+    )

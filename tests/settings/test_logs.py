@@ -35,7 +35,7 @@ def test_everything_reaches_the_file_and_only_our_warnings_the_console(tmp_path:
     configure_logging(tmp_path / "deep" / "run.log", console=console)
     logging.getLogger("cache.store").info("a detail")
     logging.getLogger("cache.store").warning("a %s", "worry")
-    logging.getLogger("ray.worker").warning("foreign noise")
+    logging.getLogger("urllib3.pool").warning("foreign noise")
     logging.getLogger("cachet").warning("not ours either")
     text = (tmp_path / "deep" / "run.log").read_text()
     assert all(words in text for words in ("a detail", "a worry", "foreign noise", "not ours either"))

@@ -107,7 +107,7 @@ def test_contradictions_within_a_block_name_both_values(build: Any, words: list[
         ),
         (
             {"evaluation": {"max_new_tokens": 900}},
-            ["evaluation.max_new_tokens=900", "student_engine.max_model_len=1024", "1157"],
+            ["evaluation.max_new_tokens=900", "teacher_engine.max_model_len=1024", "1157"],
         ),
     ],
 )
