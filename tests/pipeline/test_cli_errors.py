@@ -14,7 +14,6 @@ import huggingface_hub.constants
 import pytest
 import ray
 
-from configs import load_config
 from configs.schema import ModelShape, ModelSource
 from orchestration import planning
 from orchestration.cli import main
