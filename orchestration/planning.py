@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from configs import ConfigError, DistillConfig
+from configs.schema import EngineSettings, TrainingSettings
 from orchestration.console import Console
 from orchestration.context import open_cache, open_teacher
 from orchestration.models import is_at_hand
@@ -30,6 +31,8 @@ def print_plan(config: DistillConfig, *, config_dir: Path, assume_gpus: int | No
     config = resolve_paths(config, config_dir=config_dir)
     console = Console(stream)
     hardware = hardware_of(config, assume_gpus=assume_gpus)
+    if assume_gpus is not None:
+        config = _cut_to(hardware, config, console=console)
     if is_at_hand(config.teacher.model):
         teacher = open_teacher(config)
         shape = PlannedShape(teacher.files.label, teacher.files.shape, assumed=False)
@@ -90,6 +93,24 @@ def hardware_of(config: DistillConfig, *, assume_gpus: int | None = None) -> Har
     # The driver of a cluster may run on a node without a GPU; then the configuration says what the others have.
     per_node = gpus if gpus and runtime.ray_address is None else runtime.gpus_per_node
     return Hardware("gpu", runtime.nodes, per_node, runtime.gpu_memory_gib)
+
+
+def _cut_to(hardware: Hardware, config: DistillConfig, *, console: Console) -> DistillConfig:
+    """The configuration with as many engines and workers as the assumed GPUs hold; numbers do not depend on them."""
+    runtime = config.runtime
+    changed: dict[str, EngineSettings | TrainingSettings] = {}
+    for role in ("teacher_engine", "student_engine"):
+        engine: EngineSettings = getattr(runtime, role)
+        whole = hardware.nodes * (hardware.gpus_per_node // engine.tensor_parallel)
+        # A group that does not fit at all is left as it is, and refused with its cure.
+        if 0 < whole < engine.count:
+            console.warn(f"runtime.{role}.count={engine.count}: planned with the {whole} that these GPUs hold")
+            changed[role] = engine.model_copy(update={"count": whole})
+    workers = hardware.nodes * hardware.gpus_per_node
+    if workers < runtime.training.workers:
+        console.warn(f"runtime.training.workers={runtime.training.workers}: planned with {workers}, one a GPU")
+        changed["training"] = runtime.training.model_copy(update={"workers": workers})
+    return config.model_copy(update={"runtime": runtime.model_copy(update=changed)})
 
 
 def _assumed_shape(config: DistillConfig) -> PlannedShape:

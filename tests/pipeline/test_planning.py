@@ -138,12 +138,16 @@ def test_a_teacher_that_is_neither_at_hand_nor_described_is_refused(tmp_path: Pa
         (0, "--assume-gpus 0 leaves nothing to plan for: name at least 1"),
         (-8, "--assume-gpus -8 leaves nothing to plan for: name at least 1"),
         (12, "--assume-gpus 12 is no multiple of runtime.gpus_per_node=8: correct one"),
-        (4, "does not fit 1 nodes x 4 GPUs"),
     ],
 )
 def test_gpus_that_cannot_be_assumed_are_refused(gpus: int, reason: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=reason):
         planned(shipped("qwen2.5-7b-to-1.5b", tmp_path), assume_gpus=gpus)
+
+
+def test_a_group_larger_than_the_assumed_node_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="tensor_parallel=4 is more than the 2 GPUs of a node"):
+        planned(shipped("llama3.3-70b-to-8b", tmp_path), assume_gpus=2)
 
 
 def test_what_does_not_fit_its_gpus_is_refused(tmp_path: Path) -> None:
@@ -200,3 +204,13 @@ def test_a_student_of_its_own_is_planned_by_its_own_shape(tmp_path: Path) -> Non
     lines = text.splitlines()
     at = next(i for i, line in enumerate(lines) if label in line)
     assert f"{shape.parameters / 1e3:.4g}k" in lines[at + 1]
+
+
+def test_fewer_assumed_gpus_than_configured_plan_with_what_they_hold() -> None:
+    lines = io.StringIO()
+    config = load_config(FOLDER / "llama3.3-70b-to-8b.yaml")
+    print_plan(config, config_dir=FOLDER, assume_gpus=8, stream=lines)
+    text = lines.getvalue()
+    assert "runtime.teacher_engine.count=4: planned with the 2 that these GPUs hold" in text
+    assert "runtime.training.workers=16: planned with 8" in text
+    assert "node 0: 0 on GPU 0-3, 1 on GPU 4-7" in text
