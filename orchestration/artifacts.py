@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.durable import replace_file
+from configs import ConfigError
 
 RECIPE = 1
 """Raised by hand when a release trains or measures differently from the same inputs."""
@@ -66,6 +67,23 @@ class Artifacts:
 
     def _evaluation(self, digest: str) -> Path:
         return self.root / "evaluations" / f"{digest[:16]}.json"
+
+
+@contextmanager
+def claim_directory(directory: Path) -> Iterator[None]:
+    """Hold a run directory alone; freed by the kernel when the process dies.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    with (directory / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"{directory} is in use by another run of the same experiment: wait for it, or change name"
+            ) from error
+        yield
 
 
 def write_json(path: Path, content: object) -> None:

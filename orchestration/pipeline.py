@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from configs import DistillConfig, configure_logging, dump_config
-from orchestration.artifacts import Artifacts
+from orchestration.artifacts import Artifacts, claim_directory
 from orchestration.console import Console
 from orchestration.context import Run, Teacher, TokenCounts, open_cache, open_teacher
 from orchestration.entry import Until
@@ -24,7 +24,7 @@ from orchestration.show import run_directory, show_report
 from orchestration.stage_evaluation import evaluate_stage, teacher_stage, test_bench
 from orchestration.stage_fill import Views, fill_stage, pin_views, rejected_of
 from orchestration.stage_students import start_stage, train_stage
-from orchestration.students import Start
+from orchestration.students import Start, training_bytes
 from orchestration.tracking import Tracker, flatten
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Pipeline:
         require_writable(runtime.models_root, key="runtime.models_root")
         log_file = self._run_dir / "logs" / "driver.log"
         log_file.parent.mkdir(parents=True, exist_ok=True)
-        with terminal_kept(log_file) as terminal:
+        with claim_directory(self._run_dir), terminal_kept(log_file) as terminal:
             configure_logging(log_file)
             console = Console(terminal)
             console.say(f"Experiment {config.name} in {self._run_dir} (logs in {self._run_dir / 'logs'})")
@@ -87,11 +87,12 @@ class Pipeline:
             console=run.console,
         )
         require_writable(run.config.runtime.cache_root, key="runtime.cache_root", needed_bytes=plan.stored_bytes)
+        require_writable(run.config.runtime.run_root, key="runtime.run_root", needed_bytes=training_bytes(starts))
         self._start_tracking(run, plan)
         try:
             report = self._work(run, teacher, starts, prompts, sets, plan, until=until)
         except BaseException as error:
-            run.tracker.finish("pipeline", status="KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            run.tracker.finish_all(status="KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
         run.tracker.finish("pipeline")
         return report

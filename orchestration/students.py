@@ -182,6 +182,16 @@ def _require_same_tokens(student: ModelFiles, teacher: ModelFiles) -> None:
         )
 
 
+def training_bytes(starts: Mapping[str, Start]) -> int:
+    """Room that training needs: every student's weights, and three checkpoints of the largest while it trains.
+
+    A checkpoint holds 14 bytes a parameter (bfloat16 weights, float32 copy, two moments); two are kept and a third is
+    being written.
+    """
+    sizes = [parameters_of(start.directory) for start in starts.values()]
+    return 2 * sum(sizes) + 3 * 14 * max(sizes)
+
+
 def parameters_of(directory: Path) -> int:
     """Number of weights of a plain model directory, from its shape."""
     return read_shape(directory / "config.json").parameters

@@ -64,6 +64,7 @@ class Tracker:
         self._runs: dict[str, str] = json.loads(self._runs_file.read_text()) if self._runs_file.exists() else {}
         self._client: MlflowClient | None = None
         self._waiting: dict[str, list[Point]] = {}
+        self._open: dict[str, None] = {}
         self._last_steps: dict[str, dict[str, int]] = {}
         self._last_flush = time.monotonic()
         self._down = False
@@ -72,12 +73,14 @@ class Tracker:
 
     def start(self, name: str, *, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
         """Open the parent run, or take it up again."""
+        self._open["pipeline"] = None
         self._attempt({"do": "start", "run": "pipeline", "name": name, "params": params, "tags": dict(tags)})
 
     def child(
         self, run: str, *, params: Mapping[str, object], tags: Mapping[str, str], dataset: tuple[str, str] | None = None
     ) -> None:
         """Open a child run, or take it up again. `dataset` is (name, digest) of the view that it reads."""
+        self._open[run] = None
         self._attempt(
             {"do": "start", "run": run, "name": run, "params": params, "tags": dict(tags), "dataset": dataset}
         )
@@ -104,7 +107,13 @@ class Tracker:
     def finish(self, run: str, *, status: str = "FINISHED") -> None:
         """Close a run."""
         self.flush()
+        self._open.pop(run, None)
         self._attempt({"do": "finish", "run": run, "status": status})
+
+    def finish_all(self, *, status: str) -> None:
+        """Close every run that is still open, children before their parent."""
+        for run in reversed(list(self._open)):
+            self.finish(run, status=status)
 
     def artifact(self, run: str, path: Path) -> None:
         """Attach a file to a run."""

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.artifacts import Artifacts, digest_of, write_json
+from configs import ConfigError
+from orchestration.artifacts import Artifacts, claim_directory, digest_of, write_json
 
 DIGEST = "ab" * 32
 HOLDER = """
@@ -171,3 +172,14 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path, monkeypatch: pytest.Mon
     write_json(path, {"n": 1})
     assert seen == [False]
     assert json.loads(path.read_text()) == {"n": 1}
+
+
+def test_a_run_directory_has_one_run_at_a_time(tmp_path: Path) -> None:
+    with (
+        claim_directory(tmp_path),
+        pytest.raises(ConfigError, match="in use by another run"),
+        claim_directory(tmp_path),
+    ):
+        pass
+    with claim_directory(tmp_path):
+        pass

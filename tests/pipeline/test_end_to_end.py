@@ -224,6 +224,9 @@ def test_an_interrupted_run_cleans_up(first: Finished) -> None:
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "stopped" in errors and "Traceback" not in errors
+    stopped = Finished(first.place, first.place.runs()[-1], "").mlflow_runs()
+    assert stopped["pipeline"].info.status == stopped["kd"].info.status == "KILLED"
+    assert stopped["seqkd"].info.status != "RUNNING"
     assert first.place.leftovers() == []
 
 
