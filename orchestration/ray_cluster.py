@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ OBJECT_STORE_BYTES = 256 * 2**20
 
 TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
 PREFIX = "stillroom-"
+CONNECT_S = 10.0
 ALIVE = "alive"
 """A file that the owner of a cluster directory keeps locked while it lives."""
 
@@ -76,6 +78,7 @@ def _reads(path: str) -> str | None:
 
 @contextmanager
 def _attached(address: str) -> Iterator[None]:
+    _require_listener(address)
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -86,6 +89,19 @@ def _attached(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Refuse an address where nobody listens; Ray itself would go on trying for many minutes."""
+    host, separator, port = address.rpartition(":")
+    if not separator or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.rpartition("/")[2].strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"nobody listens at --ray-address {address} ({error}): correct it, or start one with `ray start --head`"
+        ) from error
 
 
 @contextmanager
