@@ -80,10 +80,9 @@ class Teacher:
 
 @dataclass(slots=True)
 class Run:
-    """One run of one experiment. `config` has real paths; `config_digest` was taken of the paths as written."""
+    """One run of one experiment; the paths of `config` are real, not as they were written."""
 
     config: DistillConfig
-    config_digest: str
     directory: Path
     hardware: Hardware
     console: Console

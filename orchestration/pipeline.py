@@ -7,12 +7,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from cache import TeacherCache
 from configs import DistillConfig, configure_logging, dump_config
 from orchestration.artifacts import Artifacts, claim_directory
 from orchestration.console import Console
 from orchestration.context import Run, Teacher, TokenCounts, open_cache, open_teacher
 from orchestration.entry import Until
-from orchestration.plan import FillPlan, SequenceSet, plan_fill, sequence_sets
+from orchestration.plan import FillPlan, plan_fill, sequence_sets
 from orchestration.plan_report import fill_time, show_plan
 from orchestration.planning import hardware_of, require_placement
 from orchestration.preflight import require_compiler, require_writable, resolve_paths
@@ -57,7 +58,6 @@ class Pipeline:
             (self._run_dir / "config.yaml").write_text(dump_config(self._as_written))
             run = Run(
                 config=config,
-                config_digest=self._digest,
                 directory=self._run_dir,
                 hardware=hardware,
                 console=console,
@@ -90,7 +90,7 @@ class Pipeline:
         require_writable(run.config.runtime.run_root, key="runtime.run_root", needed_bytes=training_bytes(starts))
         self._start_tracking(run, plan)
         try:
-            report = self._work(run, teacher, starts, prompts, sets, plan, until=until)
+            report = self._work(run, teacher, starts, prompts, cache, plan, until=until)
         except BaseException as error:
             run.tracker.finish_all(status="KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
@@ -103,12 +103,12 @@ class Pipeline:
         teacher: Teacher,
         starts: Mapping[str, Start],
         prompts: PromptSet,
-        sets: tuple[SequenceSet, ...],
+        cache: TeacherCache,
         plan: FillPlan,
         *,
         until: Until,
     ) -> Report | None:
-        cache = open_cache(run.config, teacher)
+        sets = [part.sequences for part in plan.sets]
         pool = run.pool(
             teacher.files, teacher.identity, settings=run.config.runtime.teacher_engine, k=run.config.teacher.top_k
         )

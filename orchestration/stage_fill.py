@@ -84,7 +84,12 @@ def pin_views(run: Run, sets: Sequence[SequenceSet], *, cache: TeacherCache, fai
 
 def rejected_of(prompts: PromptSet, result: FillResult) -> PromptSet:
     """The prompts with the rows that the teacher could not answer added to those set aside."""
-    failures = [Rejected("fill", position, reason, "") for position, reason in enumerate(result.failed.values())]
+    known = {prompt.prompt_ids: (split, prompt) for split, rows in prompts.splits.items() for prompt in rows}
+    failures = []
+    for request, reason in result.failed.items():
+        asked = request.prompt_ids if isinstance(request, GenerateRequest) else request.token_ids[: request.prompt_len]
+        split, prompt = known[asked]
+        failures.append(Rejected(split, prompt.row, reason, prompt.text))
     return PromptSet(prompts.splits, (*prompts.rejected, *failures))
 
 
