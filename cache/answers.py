@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.index import FINISHES, GENERATION_ROW, SEQUENCE_ROW, Table, key_array, key_bytes
+from cache.key_objects import FINISHES, Table, key_array, key_bytes
 from cache.keys import KEY_BYTES, generation_key, sequence_key
 from cache.library import Library
 from cache.records import GenerateRequest, ScoreRequest
@@ -76,16 +76,15 @@ class Answers:
     def _resolve(self, requests: Sequence[Request], names: Sequence[bytes]) -> list[bytes | None]:
         """The sequence key of each request; `None` for a completion that was never written (or not far enough)."""
         limits = np.array([_limit(request) for request in requests], dtype=np.int64)
-        index = self._library.index
-        found = index.find_generations(key_array(names), limits=limits)
-        answers = np.zeros(len(found), dtype=GENERATION_ROW)
-        answers[found >= 0] = index.generations[found[found >= 0]]
+        with self._library.disk_errors():
+            answers = self._library.index.find_generations(key_array(names), limits=limits)
+        there = (answers["segment"] >= 0).tolist()
         sequences, lengths = key_bytes(answers["sequence"]), answers["response_len"].tolist()
         keys: list[bytes | None] = []
         for at, request in enumerate(requests):
             if isinstance(request, ScoreRequest):
                 keys.append(names[at])
-            elif found[at] < 0:
+            elif not there[at]:
                 keys.append(None)
             elif lengths[at] <= request.max_new_tokens:
                 keys.append(sequences[at])
@@ -116,22 +115,18 @@ class Answers:
 
     def locate(self, keys: Sequence[bytes]) -> Table:
         """The index entry of each key, prefixes included; `segment` is -1 where there is none."""
-        index = self._library.index
-        found = index.find_sequences(key_array(keys))
-        entries = np.zeros(len(keys), dtype=SEQUENCE_ROW)
-        entries["segment"] = -1
-        entries[found >= 0] = index.sequences[found[found >= 0]]
-        for at, key in enumerate(keys if self._prefixes else ()):
-            if key in self._prefixes:
-                whole, length = self._prefixes[key]
-                origin = int(index.find_sequences(key_array([whole]))[0])
-                if origin < 0:
-                    continue
-                entry = index.sequences[origin]
-                if entries["segment"][at] < 0 or entries["k"][at] < entry["k"]:
-                    entries[at] = entry
-                    entries["key"][at], entries["length"][at] = key, length
-                    entries["finish"][at] = FINISHES.index("length")
+        with self._library.disk_errors():
+            entries = self._library.index.find_sequences(key_array(keys))
+        cut = [at for at, key in enumerate(keys) if key in self._prefixes] if self._prefixes else []
+        if not cut:
+            return entries
+        with self._library.disk_errors():
+            wholes = self._library.index.find_sequences(key_array([self._prefixes[keys[at]][0] for at in cut]))
+        for at, whole in zip(cut, wholes, strict=True):
+            if whole["segment"] >= 0 and (entries["segment"][at] < 0 or entries["k"][at] < whole["k"]):
+                entries[at] = whole
+                entries["key"][at], entries["length"][at] = keys[at], self._prefixes[keys[at]][1]
+                entries["finish"][at] = FINISHES.index("length")
         return entries
 
 

@@ -22,7 +22,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec
 from zarr.storage import MemoryStore
 
 from cache.encoding import Encoding, encode_rows, row_columns
-from cache.index import FINISHES
+from cache.key_objects import FINISHES
 from cache.manifests import Manifest
 from cache.records import Origin, TeacherRecord
 from cache.shards import ChunkLayout

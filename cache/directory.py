@@ -1,87 +1,77 @@
-"""The directory of one teacher below the cache root: made, recognised, and pinned by views."""
+"""The place of one teacher below the cache root: made, recognised, and pinned by views."""
 
 from __future__ import annotations
 
 import json
-import os
-import uuid
+import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from cache.durable import link_exclusively, sync_directory, write_new
-from cache.identity import TeacherIdentity
+from cache.identity import Identity
 from cache.manifests import FORMAT
+from cache.storage import Storage, open_storage
 from cache.views import CacheView
 from configs.errors import CacheError, ConfigError
 
-FOLDERS = ("staging", "segments", "manifests", "quarantine", "pins")
+DESCRIPTION = "identity.json"
 
 
-def open_directory(root: Path, identity: TeacherIdentity, *, create: bool) -> Path:
-    """The teacher's directory, made first when `create` is set.
+def open_teacher(root: Path | str, identity: Identity, *, create: bool) -> Storage:
+    """The teacher's objects; their place is made first when `create` is set.
 
     Raises:
         ConfigError: when the place cannot be used.
         CacheError: when it belongs to another format or teacher, or is not there and `create` is off.
     """
-    directory = root / identity.digest()
-    described = directory / "identity.json"
+    storage = open_storage(root, identity.digest(), create=create)
     try:
-        if create:
-            for folder in FOLDERS:
-                (directory / folder).mkdir(parents=True, exist_ok=True)
-            if not os.access(directory, os.W_OK | os.X_OK):
-                raise ConfigError(f"{directory}: not writable: fix its permissions or set runtime.cache_root")
-            if not described.exists():
-                _describe(described, identity)
-        text = described.read_bytes()
+        _recognise(_description(storage, identity, create=create), identity, storage=storage)
     except FileNotFoundError as error:
         raise CacheError(
-            f"{directory}: no cache of this teacher: run `distill fill`, or check runtime.cache_root"
+            f"{storage.place}: no cache of this teacher: run `distill fill`, or check runtime.cache_root"
         ) from error
     except OSError as error:
         raise ConfigError(
-            f"{directory}: cannot be used as a cache ({error.strerror}): set runtime.cache_root to a writable directory"
+            f"{storage.place}: cannot be used as a cache ({error.strerror}): set runtime.cache_root to a place that "
+            "can be written"
         ) from error
-    _recognise(text, identity, path=described)
-    return directory
+    return storage
 
 
-def pin_view(directory: Path, view: CacheView) -> None:
+def pin_view(storage: Storage, view: CacheView) -> None:
     """Leave a pin that names the view and its segments, so that nobody deletes them while it lives.
+
+    A pin says when its view was last used; `gc` takes one that nobody used for long for dead.
 
     Raises:
         CacheError: when the pin cannot be written.
     """
-    pin = directory / "pins" / f"{view.digest}.json"
-    text = json.dumps({"view": view.digest, "dataset": view.dataset, "segments": view.segments}).encode()
+    name = f"pins/{view.digest}.json"
+    text = {"view": view.digest, "dataset": view.dataset, "segments": view.segments, "used": time.time()}
     try:
-        _create(pin, text)
+        storage.replace(name, json.dumps(text).encode())
     except OSError as error:
-        raise CacheError(f"{pin}: the view cannot be pinned ({error.strerror}): make the cache writable") from error
+        raise CacheError(
+            f"{storage.place}/{name}: the view cannot be pinned ({error.strerror}): make the cache writable"
+        ) from error
 
 
-def _describe(path: Path, identity: TeacherIdentity) -> None:
-    body = {"format": FORMAT, "digest": identity.digest(), "identity": asdict(identity)}
-    _create(path, json.dumps(body, indent=2, sort_keys=True).encode() + b"\n")
-
-
-def _create(path: Path, data: bytes) -> None:
-    """Create a file that says the same whoever writes it, unless somebody did."""
-    if path.exists():
-        return
-    beside = path.with_name(f".{path.name}.{uuid.uuid4()}.tmp")
-    write_new(beside, data)
+def _description(storage: Storage, identity: Identity, *, create: bool) -> bytes:
     try:
-        link_exclusively(beside, path)
-    except FileExistsError:
-        return
-    finally:
-        beside.unlink()
-        sync_directory(path.parent)
+        return storage.read(DESCRIPTION)
+    except FileNotFoundError:
+        if not create:
+            raise
+    body = {"format": FORMAT, "digest": identity.digest(), "identity": asdict(identity)}
+    # Another process of the same teacher may come first; it writes the same.
+    with suppress(FileExistsError):
+        storage.create(DESCRIPTION, json.dumps(body, indent=2, sort_keys=True).encode() + b"\n")
+    return storage.read(DESCRIPTION)
 
 
-def _recognise(text: bytes, identity: TeacherIdentity, *, path: Path) -> None:
+def _recognise(text: bytes, identity: Identity, *, storage: Storage) -> None:
+    path = f"{storage.place}/{DESCRIPTION}"
     try:
         body = json.loads(text)
         version, digest = body["format"], body["digest"]
@@ -93,5 +83,10 @@ def _recognise(text: bytes, identity: TeacherIdentity, *, path: Path) -> None:
             f"{path}: written in format {version}, this version reads format {FORMAT}: upgrade stillroom or use "
             "another runtime.cache_root"
         )
-    if digest != identity.digest() or stored != asdict(identity):
-        raise CacheError(f"{path}: does not describe the teacher it stands for: delete this file, it is written anew")
+    if digest != identity.digest():
+        raise CacheError(f"{path}: holds teacher {digest}, not {identity.digest()}: move it back to its own directory")
+    if stored != asdict(identity):
+        raise CacheError(
+            f"{path}: what it says of teacher {digest} is not what that digest stands for: delete this file, it is "
+            "written anew"
+        )

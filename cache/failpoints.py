@@ -14,9 +14,9 @@ VARIABLE = "STILLROOM_FAILPOINT"
 
 FAILPOINTS = (
     "segment-after-staging",  # the staging directory and its owner.json exist, nothing is written yet
-    "segment-after-arrays",  # every object is written and fsynced, still in staging
+    "segment-after-arrays",  # every object is written and fsynced, in a directory still in staging
     "segment-after-rename",  # the segment stands under segments/, the directories not yet fsynced
-    "segment-before-manifest",  # the manifest is written and fsynced in staging, not yet linked
+    "segment-before-manifest",  # the keys stand beside where the manifest will, which is not yet there
     "segment-after-manifest",  # the manifest is linked: the segment counts; staging not yet removed
 )
 

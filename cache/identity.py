@@ -7,7 +7,9 @@ not part of an identity: the same weights at the same precision are the same tea
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 from cache.canonical import canonical
 
@@ -18,6 +20,8 @@ NUMERICS_EPOCH = 1
 @dataclass(frozen=True, slots=True)
 class TeacherIdentity:
     """Everything that changes what a teacher says. Digests are SHA-256 in hex."""
+
+    verifiable: ClassVar[bool] = True
 
     weights_sha256: str
     config_sha256: str
@@ -31,6 +35,42 @@ class TeacherIdentity:
 
     def digest(self) -> str:
         """SHA-256 (hex) over the named fields, each tagged and length-prefixed; names the teacher's cache."""
-        pairs = sorted(asdict(self).items())
-        named = [part for pair in pairs for part in pair]
-        return hashlib.sha256(canonical("stillroom/identity/1", *named)).hexdigest()
+        return _digest("stillroom/identity/1", asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteTeacherIdentity:
+    """A teacher behind somebody else's API, whose weights nobody can hash.
+
+    It is who the provider says it is. Raise `epoch` when the same name and revision begin to answer differently:
+    rows of another epoch are never reused.
+    """
+
+    verifiable: ClassVar[bool] = False
+
+    provider: str
+    model: str
+    revision: str
+    epoch: int = 1
+
+    def digest(self) -> str:
+        """SHA-256 (hex) over the named fields; never equal to that of a teacher whose weights were hashed."""
+        return _digest("stillroom/remote-identity/1", asdict(self))
+
+
+Identity = TeacherIdentity | RemoteTeacherIdentity
+
+
+def parse_identity(fields: Mapping[str, Any]) -> Identity:
+    """The identity of these fields, as `identity.json` holds them.
+
+    Raises:
+        TypeError: when they are not those of any identity.
+    """
+    kind = TeacherIdentity if "weights_sha256" in fields else RemoteTeacherIdentity
+    return kind(**fields)
+
+
+def _digest(name: str, fields: Mapping[str, Any]) -> str:
+    named = [part for pair in sorted(fields.items()) for part in pair]
+    return hashlib.sha256(canonical(name, *named)).hexdigest()

@@ -1,46 +1,35 @@
-"""Which row answers which key: an in-memory index over the key objects of all segments.
+"""Which row answers which key, over the key objects of all segments.
 
-The tables are sorted numpy arrays, searched by bisection; loading a million keys takes about a second. The index is
-derived from the manifests and never authoritative: whoever reads a row checks it against its manifest.
+In memory stand the first eight bytes of every key, sorted, and where the key lies (segment and position): 16 bytes a
+sequence and 16 a generation, so that ten million records open in seconds. Everything else is read from the key objects
+when it is asked for, the whole key included. The index follows from the manifests and is never authoritative: whoever
+reads a row checks it against its manifest.
 
 Among rows of one sequence the fullest wins: the largest k (0 for text alone), then the oldest segment. Among rows of
-one generation each request gets the oldest that reaches far enough (see `reach`), so that an answer, once given,
-does not change because a longer one was bought later.
+one generation each request gets the oldest that reaches far enough, so that an answer, once given, does not change
+because a longer one was bought later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.keys import KEY_BYTES
-from cache.manifests import DamagedObject, Manifest
-from cache.records import Finish
-
-FINISHES: tuple[Finish, ...] = ("stop", "length", "given")
-"""Stored as their position. When rows of one sequence disagree the smallest is kept: a score knows no better."""
-
-ENDLESS = 2**32 - 1
-"""The reach of an answer that stopped by itself: it serves every limit."""
-
-KEY = np.dtype(f"S{KEY_BYTES}")
-ENTRY = np.dtype(
-    [("row", "<u4"), ("k", "<u4"), ("length", "<u4"), ("prompt_len", "<u4"), ("finish", "u1"), ("padding", "V3")]
+from cache.key_objects import (
+    FINISHES,
+    KEY,
+    KeyObject,
+    Keys,
+    KeyTables,
+    Positions,
+    Prefixes,
+    Table,
+    key_prefixes,
 )
-GENERATION = np.dtype(
-    [
-        ("key", KEY),
-        ("sequence", KEY),
-        ("response_len", "<u4"),
-        ("max_new_tokens", "<u4"),
-        ("finish", "u1"),
-        ("padding", "V3"),
-    ]
-)
+
 SEQUENCE_ROW = np.dtype(
     [
         ("key", KEY),
@@ -52,147 +41,171 @@ SEQUENCE_ROW = np.dtype(
         ("finish", "u1"),
     ]
 )
+"""Where a sequence stands; `segment` is -1 where there is none."""
+
 GENERATION_ROW = np.dtype(
-    [("key", KEY), ("sequence", KEY), ("reach", "<u4"), ("response_len", "<i8"), ("finish", "u1"), ("segment", "<i4")]
+    [("key", KEY), ("sequence", KEY), ("response_len", "<i8"), ("finish", "u1"), ("segment", "<i4")]
 )
 
-Table = NDArray[Any]
-"""Structured rows. (The checkers compare an exact dtype, which has no static name here.)"""
+_STOPPED = FINISHES.index("stop")
+_HALF = np.uint64(32)
 
-Keys = NDArray[Any]
-"""Fixed-length byte strings."""
-
-Found = NDArray[np.int64]
-
-
-def key_array(keys: Sequence[bytes]) -> Keys:
-    """Keys as an array that sorts and compares like the bytes themselves (all have the same length)."""
-    return np.frombuffer(b"".join(keys), dtype=KEY)
-
-
-def key_bytes(keys: Keys) -> list[bytes]:
-    """The way back; `tolist` alone would drop trailing zero bytes."""
-    return [key.ljust(KEY_BYTES, b"\0") for key in keys.tolist()]
-
-
-def reach(finish: NDArray[Any], response_len: NDArray[Any]) -> NDArray[np.uint32]:
-    """The largest limit on new tokens that a stored generation serves."""
-    return np.where(finish == FINISHES.index("stop"), ENDLESS, response_len).astype(np.uint32)
-
-
-def pack_keys(keys: Keys, entries: Table, generations: Table) -> bytes:
-    """The key object: R sorted keys, their R entries in the same order, G generations sorted by key."""
-    order = np.argsort(keys, kind="stable")
-    ordered = generations[np.argsort(generations["key"], kind="stable")]
-    return keys[order].tobytes() + entries[order].tobytes() + ordered.tobytes()
-
-
-def unpack_keys(data: bytes, manifest: Manifest, *, segment: int) -> tuple[Table, Table]:
-    """Rows for `KeyIndex.extend` from a key object; `segment` is the number that the store gave the segment.
-
-    Raises:
-        DamagedObject: the object's length does not fit the manifest.
-    """
-    rows, generations = manifest.rows, manifest.generations
-    first, second = rows * KEY_BYTES, rows * (KEY_BYTES + ENTRY.itemsize)
-    if len(data) != second + generations * GENERATION.itemsize:
-        raise DamagedObject(manifest.uuid, "keys", f"{len(data)} bytes do not hold {rows} + {generations} entries")
-    stored = np.frombuffer(data[first:second], dtype=ENTRY)
-    sequences = np.empty(rows, dtype=SEQUENCE_ROW)
-    sequences["key"] = np.frombuffer(data[:first], dtype=KEY)
-    sequences["segment"] = segment
-    for name in ("row", "k", "length", "prompt_len", "finish"):
-        sequences[name] = stored[name]
-    found = np.frombuffer(data[second:], dtype=GENERATION)
-    table = np.empty(generations, dtype=GENERATION_ROW)
-    for name in ("key", "sequence", "response_len", "finish"):
-        table[name] = found[name]
-    table["segment"] = segment
-    table["reach"] = reach(found["finish"], found["response_len"])
-    return sequences, table
+Places = NDArray[np.uint64]
+"""`segment << 32 | position in its key object`."""
 
 
 @dataclass(slots=True)
+class _Fence:
+    """The first bytes of all keys in ascending order, and the place of each."""
+
+    prefixes: Prefixes = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
+    places: Places = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
+
+    def add(self, parts: Iterable[tuple[int, Prefixes]]) -> None:
+        """Take in the keys of further segments."""
+        found = [(prefixes, _places(number, len(prefixes))) for number, prefixes in parts]
+        prefixes = np.concatenate([prefixes for prefixes, _ in found])
+        places = np.concatenate([places for _, places in found])
+        # Each part is sorted already, which the stable sort makes use of.
+        order = np.argsort(prefixes, kind="stable")
+        prefixes, places = prefixes[order], places[order]
+        if len(self.prefixes):
+            at = np.searchsorted(self.prefixes, prefixes, side="right")
+            prefixes, places = np.insert(self.prefixes, at, prefixes), np.insert(self.places, at, places)
+        self.prefixes, self.places = prefixes, places
+
+    def drop(self, number: int) -> None:
+        """Forget the keys of a segment."""
+        keep = self.places >> _HALF != number
+        self.prefixes, self.places = self.prefixes[keep], self.places[keep]
+
+    def candidates(self, keys: Keys) -> tuple[Positions, Places]:
+        """(position in `keys`, place) of everything that begins like one of the keys, in the order of `keys`."""
+        wanted = key_prefixes(keys)
+        # Searching for sorted values walks the fence once instead of jumping about in it.
+        order = np.argsort(wanted)
+        low, high = np.empty(len(wanted), dtype=np.int64), np.empty(len(wanted), dtype=np.int64)
+        low[order] = np.searchsorted(self.prefixes, wanted[order], side="left")
+        high[order] = np.searchsorted(self.prefixes, wanted[order], side="right")
+        counts = high - low
+        starts = np.repeat(low - (np.cumsum(counts) - counts), counts)
+        asked = np.repeat(np.arange(len(wanted)), counts)
+        return asked, self.places[starts + np.arange(len(asked))]
+
+
 class KeyIndex:
-    """The winners of all segments loaded so far."""
+    """The winners among the segments that were taken in."""
 
-    sequences: Table = field(default_factory=lambda: np.empty(0, dtype=SEQUENCE_ROW))
-    generations: Table = field(default_factory=lambda: np.empty(0, dtype=GENERATION_ROW))
-    _sequence_keys: Keys = field(default_factory=lambda: np.empty(0, dtype=KEY))
-    _reach_keys: Keys = field(default_factory=lambda: np.empty(0, dtype=f"S{KEY_BYTES + 4}"))
+    def __init__(self) -> None:
+        self._objects: dict[int, KeyObject] = {}
+        self._age: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self._sequences = _Fence()
+        self._generations = _Fence()
 
-    def extend(self, tables: Sequence[tuple[Table, Table]], *, age: NDArray[np.int64]) -> None:
-        """Take in the tables of further segments; `age[segment]` ranks all segments, the oldest 0."""
-        self.sequences = _fullest(np.concatenate([self.sequences, *(table for table, _ in tables)]), age=age)
-        self.generations = _staircase(np.concatenate([self.generations, *(table for _, table in tables)]), age=age)
-        self._sequence_keys = np.ascontiguousarray(self.sequences["key"])
-        self._reach_keys = _with_limit(self.generations["key"], self.generations["reach"])
+    def add(self, parts: Iterable[tuple[int, KeyObject, KeyTables]], *, age: NDArray[np.int64]) -> None:
+        """Take in further segments by number; `age[number]` ranks all segments, the oldest 0."""
+        sequences, generations = [], []
+        for number, place, tables in parts:
+            self._objects[number] = place
+            sequences.append((number, key_prefixes(tables.keys)))
+            generations.append((number, key_prefixes(tables.generations["key"])))
+        self._age = age
+        if sequences:
+            self._sequences.add(sequences)
+            self._generations.add(generations)
 
-    def find_sequences(self, keys: Keys) -> Found:
-        """Position in `sequences` of each key, -1 where there is none."""
-        return _exact(self._sequence_keys, keys, at=np.searchsorted(self._sequence_keys, keys))
+    def drop(self, number: int) -> None:
+        """Forget a segment."""
+        if self._objects.pop(number, None) is not None:
+            self._sequences.drop(number)
+            self._generations.drop(number)
 
-    def find_generations(self, keys: Keys, *, limits: NDArray[np.int64]) -> Found:
-        """Position in `generations` of the oldest row that serves each limit on new tokens, -1 where none does."""
-        at = np.searchsorted(self._reach_keys, _with_limit(keys, limits))
-        return _exact(self.generations["key"], keys, at=at)
+    def count(self) -> int:
+        """How many different sequences there are.
+
+        Raises:
+            DamagedObject: a key object differs from its manifest.
+            OSError: a key object cannot be read.
+        """
+        prefixes = self._sequences.prefixes
+        twice = np.zeros(len(prefixes), dtype=bool)
+        twice[1:] = prefixes[1:] == prefixes[:-1]
+        twice[:-1] |= twice[1:].copy()
+        several = self._sequence_rows(self._sequences.places[twice])
+        return len(prefixes) - len(several) + len(np.unique(several["key"]))
+
+    def find_sequences(self, keys: Keys) -> Table:
+        """The fullest row [SEQUENCE_ROW] of each key; raises like `count`."""
+        asked, places = self._sequences.candidates(keys)
+        rows = self._sequence_rows(places)
+        same = rows["key"] == keys[asked]
+        asked, rows = asked[same], rows[same]
+        found = np.zeros(len(keys), dtype=SEQUENCE_ROW)
+        found["segment"] = -1
+        if not len(rows):
+            return found
+        ranking = np.lexsort((self._age[rows["segment"]], -rows["k"], asked))
+        asked, rows = asked[ranking], rows[ranking]
+        first = np.flatnonzero(np.diff(asked, prepend=-1))
+        winners = rows[first]
+        winners["finish"] = np.minimum.reduceat(rows["finish"], first)
+        found[asked[first]] = winners
+        return found
+
+    def find_generations(self, keys: Keys, *, limits: NDArray[np.int64]) -> Table:
+        """The oldest generation [GENERATION_ROW] of each key that serves its limit on new tokens; raises like `count`.
+
+        One that stopped by itself serves every limit, another one those up to its own length.
+        """
+        asked, places = self._generations.candidates(keys)
+        rows = self._generation_rows(places)
+        serves = (rows["finish"] == _STOPPED) | (rows["response_len"] >= limits[asked])
+        serves &= rows["key"] == keys[asked]
+        asked, rows = asked[serves], rows[serves]
+        ranking = np.lexsort((self._age[rows["segment"]], asked))
+        asked, rows = asked[ranking], rows[ranking]
+        first = np.flatnonzero(np.diff(asked, prepend=-1))
+        found = np.zeros(len(keys), dtype=GENERATION_ROW)
+        found["segment"] = -1
+        found[asked[first]] = rows[first]
+        return found
+
+    def _sequence_rows(self, places: Places) -> Table:
+        rows = np.empty(len(places), dtype=SEQUENCE_ROW)
+        for number, here, positions in _by_segment(places):
+            keys, entries = self._objects[number].sequences(positions)
+            part = np.empty(len(here), dtype=SEQUENCE_ROW)
+            part["key"], part["segment"] = keys, number
+            for name in ("row", "k", "length", "prompt_len", "finish"):
+                part[name] = entries[name]
+            rows[here] = part
+        return rows
+
+    def _generation_rows(self, places: Places) -> Table:
+        rows = np.empty(len(places), dtype=GENERATION_ROW)
+        for number, here, positions in _by_segment(places):
+            stored = self._objects[number].generations(positions)
+            part = np.empty(len(here), dtype=GENERATION_ROW)
+            part["segment"] = number
+            for name in ("key", "sequence", "response_len", "finish"):
+                part[name] = stored[name]
+            rows[here] = part
+        return rows
 
 
-def _exact(table: NDArray[Any], keys: NDArray[Any], *, at: NDArray[np.int64]) -> Found:
-    if not len(table) or not len(keys):
-        return np.full(len(keys), -1, dtype=np.int64)
-    inside = np.minimum(at, len(table) - 1)
-    return np.where((at < len(table)) & (table[inside] == keys), at, -1).astype(np.int64)
+def _places(number: int, count: int) -> Places:
+    return np.uint64(number) << _HALF | np.arange(count, dtype=np.uint64)
 
 
-def _with_limit(keys: NDArray[Any], limits: NDArray[Any]) -> Keys:
-    """Key and big-endian limit in one string, so that one bisection finds the first far enough row of a key."""
-    joined = np.empty((len(keys), KEY_BYTES + 4), dtype=np.uint8)
-    joined[:, :KEY_BYTES] = np.ascontiguousarray(keys).view(np.uint8).reshape(-1, KEY_BYTES)
-    joined[:, KEY_BYTES:] = limits.astype(">u4").view(np.uint8).reshape(-1, 4)
-    return joined.view(f"S{KEY_BYTES + 4}").reshape(-1)
-
-
-def _grouped(table: Table) -> tuple[Table, NDArray[np.int64]]:
-    """The table sorted by key, and the number of the key's group for each row."""
-    # Mostly sorted runs, on which the stable sort is nearly linear.
-    ordered = table[np.argsort(table["key"], kind="stable")]
-    new = np.empty(len(ordered), dtype=bool)
-    new[:1] = True
-    new[1:] = ordered["key"][1:] != ordered["key"][:-1]
-    return ordered, np.cumsum(new) - 1
-
-
-def _fullest(table: Table, *, age: NDArray[np.int64]) -> Table:
-    ordered, group = _grouped(table)
-    sizes = np.bincount(group) if len(group) else np.empty(0, dtype=np.int64)
-    if len(sizes) == len(ordered):
-        return ordered
-    shared = np.flatnonzero(sizes[group] > 1)
-    ranking = np.lexsort((age[ordered["segment"][shared]], -ordered["k"][shared], group[shared]))
-    shared = shared[ranking]
-    first = np.flatnonzero(np.diff(group[shared], prepend=-1))
-    winners = shared[first]
-    finish = np.minimum.reduceat(ordered["finish"][shared], first)
-    keep = sizes[group] == 1
-    keep[winners] = True
-    ordered["finish"][winners] = finish
-    kept: Table = ordered[keep]
-    return kept
-
-
-def _staircase(table: Table, *, age: NDArray[np.int64]) -> Table:
-    """Per key, oldest first, only the rows that reach further than every older one."""
-    ordered, group = _grouped(table)
-    if len(ordered) < 2 or group[-1] == len(ordered) - 1:
-        return ordered
-    ranking = np.lexsort((age[ordered["segment"]], group))
-    ordered, group = ordered[ranking], group[ranking]
-    height = group.astype(np.uint64) << np.uint64(32) | ordered["reach"].astype(np.uint64)
-    highest = np.maximum.accumulate(height)
-    keep = np.empty(len(ordered), dtype=bool)
-    keep[0] = True
-    # Group 0 of reach r and group 1 of reach r differ in the upper half, so a new group always stands higher.
-    keep[1:] = height[1:] > highest[:-1]
-    kept: Table = ordered[keep]
-    return kept
+def _by_segment(places: Places) -> Iterable[tuple[int, Positions, Positions]]:
+    """(segment, where its places stand in `places`, their positions in the key object), each segment once."""
+    if not len(places):
+        return
+    numbers = (places >> _HALF).astype(np.int64)
+    order = np.argsort(numbers, kind="stable")
+    ends = np.flatnonzero(np.diff(numbers[order], append=-1)) + 1
+    start = 0
+    for end in ends.tolist():
+        here = order[start:end]
+        yield int(numbers[here[0]]), here, (places[here] & np.uint64(2**32 - 1)).astype(np.int64)
+        start = end

@@ -8,21 +8,27 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.columns import SegmentSize, layouts
-from cache.durable import sync_directory, write_new
-from cache.index import KeyIndex, Table, unpack_keys
+from cache.index import KeyIndex
+from cache.key_objects import KeyObject, KeyTables, Table
 from cache.manifests import DamagedObject, Manifest, read_manifest
 from cache.records import TeacherRecord
 from cache.segments import Segment
-from cache.shards import ABSENT, ChunkCache, read_verified
+from cache.shards import ChunkCache
+from cache.storage import Storage
+from cache.verified import ABSENT, read_verified
 from configs.errors import CacheError
+
+PARALLEL_READS = 8
+"""Manifests and key objects that are read and hashed at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,26 +42,48 @@ class Damage:
     reason: str
 
 
-class Library:
-    """All sound segments below `directory`, numbered in the order in which they were taken in."""
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A segment that is taken in, with its keys."""
 
-    def __init__(self, directory: Path, *, identity: str, cache_bytes: int) -> None:
-        self.directory = directory
+    segment: Segment
+    keys: KeyObject
+    tables: KeyTables
+
+
+class Library:
+    """All sound segments of a teacher, numbered in the order in which they were taken in.
+
+    A segment that was replaced (`tombstones/`) answers no more questions, but views that name it can read it until it
+    is deleted.
+    """
+
+    def __init__(self, storage: Storage, *, identity: str, cache_bytes: int) -> None:
+        self.storage = storage
         self.index = KeyIndex()
         self._identity = identity
         self._chunks = ChunkCache(cache_bytes)
         self._segments: list[Segment] = []
         self._numbers: dict[str, int] = {}
         self._aside: set[str] = set()
+        self._retired: set[str] = set()
         self._warned: set[str] = set()
 
     @property
     def manifests(self) -> list[Manifest]:
-        """The manifests of all sound segments."""
-        return [self._segments[number].manifest for number in self._numbers.values()]
+        """The manifests of all sound segments that were not replaced."""
+        return [self._segments[at].manifest for uuid, at in self._numbers.items() if uuid not in self._retired]
 
     def number(self, uuid: str) -> int | None:
-        """The number of a sound segment."""
+        """The number of a sound segment; one that was replaced meanwhile is looked for on disk.
+
+        Raises:
+            CacheError: when the disk cannot be read.
+        """
+        if uuid not in self._numbers and uuid in self._retired and uuid not in self._aside:
+            loaded = self._load(uuid)
+            if loaded is not None:
+                self._number(loaded.segment)
         return self._numbers.get(uuid)
 
     def segment(self, number: int) -> Segment:
@@ -63,42 +91,31 @@ class Library:
         return self._segments[number]
 
     def refresh(self) -> None:
-        """Take in all segments that were committed since.
+        """Take in all segments that were committed since, and part with those that were replaced, damaged or deleted.
 
         Raises:
-            CacheError: for a manifest of another format or teacher, or a directory that cannot be read.
+            CacheError: for a manifest of another format or teacher, or a place that cannot be read.
         """
-        self._aside |= {marker.stem for marker in self._listed("quarantine", suffix=".json")}
-        lost = self._aside & self._numbers.keys()
-        for uuid in lost:
-            del self._numbers[uuid]
-        loaded = []
-        for path in self._listed("manifests", suffix=".json"):
-            if path.stem not in self._numbers and path.stem not in self._aside:
-                try:
-                    manifest = self._read_manifest(path)
-                    loaded.append((manifest, self._read_keys(manifest)))
-                except DamagedObject as error:
-                    self._warn(error)
-        self.admit(loaded)
-        if lost:
-            self._rebuild()
+        self._aside |= self._listed("quarantine")
+        retired = self._listed("tombstones")
+        listed = self._listed("manifests")
+        for uuid in (self._aside | (self._numbers.keys() - listed)) & self._numbers.keys():
+            self.index.drop(self._numbers.pop(uuid))
+        for uuid in (retired - self._retired) & self._numbers.keys():
+            self.index.drop(self._numbers[uuid])
+        self._retired |= retired
+        new = sorted(listed - self._numbers.keys() - self._aside - self._retired)
+        with ThreadPoolExecutor(PARALLEL_READS) as pool:
+            self._admit(pool.map(self._load, new) if len(new) > 1 else map(self._load, new))
 
-    def admit(self, loaded: Sequence[tuple[Manifest, bytes]]) -> None:
-        """Take in segments with their key objects, whose bytes are known to be good."""
-        tables = []
-        for manifest, keys in loaded:
-            segment = Segment(self.directory / "segments" / manifest.uuid, manifest, chunks=self._chunks)
-            try:
-                self._check_present(segment)
-                tables.append(unpack_keys(keys, manifest, segment=len(self._segments)))
-            except DamagedObject as error:
-                self._warn(error)
-                continue
-            self._numbers[manifest.uuid] = len(self._segments)
-            self._segments.append(segment)
-        if tables:
-            self.index.extend(tables, age=self._age())
+    def admit(self, manifest: Manifest, keys: bytes) -> None:
+        """Take in a segment with its key object, whose bytes are known to be good."""
+        try:
+            loaded = self._check(manifest, keys)
+        except DamagedObject as error:
+            self._warn(error)
+            return
+        self._admit([loaded])
 
     def read(self, entries: Table, *, k: int | None) -> list[TeacherRecord]:
         """Records of index entries in their order, each segment read once.
@@ -110,126 +127,132 @@ class Library:
         records: list[TeacherRecord | None] = [None] * len(entries)
         for number in np.unique(entries["segment"]).tolist():
             here = np.flatnonzero(entries["segment"] == number)
-            try:
+            with self.disk_errors():
                 found = self._segments[number].read(entries[here], k=k)
-            except OSError as error:
-                raise CacheError(f"{error.filename}: cannot be read ({error.strerror}): check the disk") from error
             for at, record in zip(here.tolist(), found, strict=True):
                 records[at] = record
         return [record for record in records if record is not None]
 
     def tokens(self, number: int, *, row: int, length: int) -> NDArray[np.int32]:
         """The first `length` tokens of one sequence; raises like `read`."""
-        try:
+        with self.disk_errors():
             return self._segments[number].prefix(row, length=length)
-        except OSError as error:
-            raise CacheError(f"{error.filename}: cannot be read ({error.strerror}): check the disk") from error
 
     def set_aside(self, error: DamagedObject) -> None:
         """Stop using a damaged segment: its rows count as missing.
 
         Bytes that were wrong in two reads also leave a marker for others. An object that is merely gone may come back
         (a network file system shows new files late), so the next refresh looks again.
-
-        Raises:
-            CacheError: when the disk cannot be read.
         """
         self._warn(error)
-        self._numbers.pop(error.segment, None)
+        number = self._numbers.pop(error.segment, None)
+        if number is not None:
+            self.index.drop(number)
         if not error.reason.startswith(ABSENT):
             self._aside.add(error.segment)
             self._mark(error)
-        self._rebuild()
 
-    def damages(self) -> list[Damage]:
+    def damages(self) -> Iterator[tuple[int, list[Damage]]]:
         """Compare every object of every manifest with its digest, quarantined segments included; changes nothing.
+
+        Yields (bytes compared, what is damaged) for one segment after the other.
 
         Raises:
             CacheError: for a manifest of another format or teacher, or a disk that cannot be read.
         """
+        for uuid in sorted(self._listed("manifests")):
+            yield self._damages(uuid)
+
+    @contextmanager
+    def disk_errors(self) -> Iterator[None]:
+        """Turn an I/O error, which is no damage, into a `CacheError`."""
+        try:
+            yield
+        except OSError as error:
+            place = error.filename or self.storage.place
+            raise CacheError(f"{place}: cannot be read ({error.strerror}): check the disk") from error
+
+    def _damages(self, uuid: str) -> tuple[int, list[Damage]]:
+        try:
+            with self.disk_errors():
+                manifest = read_manifest(self.storage, uuid, identity=self._identity)
+        except DamagedObject as error:
+            return 0, [Damage(error.segment, error.name, error.reason)]
+        objects = {f"segments/{uuid}/{name}": info for name, info in manifest.objects.items()}
         found = []
-        for path in self._listed("manifests", suffix=".json"):
+        for name, info in {f"manifests/{uuid}.keys": manifest.keys, **objects}.items():
+            # What is to be verified is the object itself, not a copy of it.
+            self.storage.forget_copy(name)
             try:
-                manifest = self._read_manifest(path)
+                with self.disk_errors():
+                    read_verified(self.storage, name, info, segment=uuid)
             except DamagedObject as error:
                 found.append(Damage(error.segment, error.name, error.reason))
-                continue
-            keys = (path.with_suffix(".keys"), manifest.keys, f"manifests/{manifest.uuid}.keys")
-            root = self.directory / "segments" / manifest.uuid
-            for place, info, name in [keys, *((root / name, info, name) for name, info in manifest.objects.items())]:
-                try:
-                    read_verified(place, info, segment=manifest.uuid, name=name)
-                except DamagedObject as error:
-                    found.append(Damage(error.segment, error.name, error.reason))
-                except OSError as error:
-                    raise CacheError(f"{place}: cannot be read ({error.strerror}): check the disk") from error
-        return found
+        return manifest.disk_bytes, found
 
-    def _listed(self, folder: str, *, suffix: str) -> list[Path]:
-        place = self.directory / folder
+    def _listed(self, folder: str) -> set[str]:
+        """The segments that have a JSON object in this folder."""
         try:
-            return sorted(path for path in place.iterdir() if path.suffix == suffix)
-        except FileNotFoundError:
-            return []
+            names = self.storage.names(folder)
         except OSError as error:
-            raise CacheError(f"{place}: cannot be read ({error.strerror}): check runtime.cache_root") from error
+            raise CacheError(
+                f"{self.storage.place}/{folder}: cannot be read ({error.strerror}): check runtime.cache_root"
+            ) from error
+        return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
-    def _read_manifest(self, path: Path) -> Manifest:
+    def _load(self, uuid: str) -> _Loaded | None:
+        """A segment by its manifest; `None` for one that is damaged, of which the user is told."""
         try:
-            return read_manifest(path, identity=self._identity)
-        except OSError as error:
-            raise CacheError(f"{path}: cannot be read ({error.strerror}): check the disk") from error
+            with self.disk_errors():
+                manifest = read_manifest(self.storage, uuid, identity=self._identity)
+                name = f"manifests/{uuid}.keys"
+                return self._check(manifest, read_verified(self.storage, name, manifest.keys, segment=uuid))
+        except DamagedObject as error:
+            self._warn(error)
+            return None
 
-    def _read_keys(self, manifest: Manifest) -> bytes:
-        path = self.directory / "manifests" / f"{manifest.uuid}.keys"
-        try:
-            return read_verified(path, manifest.keys, segment=manifest.uuid, name=f"manifests/{path.name}")
-        except OSError as error:
-            raise CacheError(f"{path}: cannot be read ({error.strerror}): check the disk") from error
-
-    def _check_present(self, segment: Segment) -> None:
+    def _check(self, manifest: Manifest, keys: bytes) -> _Loaded:
         """Sizes alone, so that a lost file is a miss at once; contents are checked when they are read."""
-        uuid = segment.manifest.uuid
-        for name in layouts(SegmentSize.of(segment.manifest)):
-            if not any(path.startswith(f"{name}/c/") for path in segment.manifest.objects):
-                raise DamagedObject(uuid, name, "not named by the manifest")
-        absent = segment.missing_object()
+        segment = Segment(self.storage, manifest, chunks=self._chunks)
+        for name in layouts(SegmentSize.of(manifest)):
+            if not any(path.startswith(f"{name}/c/") for path in manifest.objects):
+                raise DamagedObject(manifest.uuid, name, "not named by the manifest")
+        with self.disk_errors():
+            absent = segment.missing_object()
         if absent is not None:
-            raise DamagedObject(uuid, absent, f"{ABSENT} or of another size")
+            raise DamagedObject(manifest.uuid, absent, f"{ABSENT} or of another size")
+        return _Loaded(segment, KeyObject(self.storage, manifest, keys), KeyTables(keys, manifest))
 
-    def _age(self) -> NDArray[np.int64]:
-        age = np.empty(len(self._segments), dtype=np.int64)
-        age[sorted(range(len(age)), key=lambda number: self._segments[number].manifest.order)] = np.arange(len(age))
-        return age
+    def _admit(self, found: Iterable[_Loaded | None]) -> None:
+        loaded = [item for item in found if item is not None]
+        parts = [(self._number(item.segment), item.keys, item.tables) for item in loaded]
+        if parts:
+            self.index.add(parts, age=_ages(self._segments))
 
-    def _rebuild(self) -> None:
-        """The index anew from the key objects of the segments that are still sound."""
-        # The old index stays until the new one is complete: an empty one would have everything asked for again.
-        index, tables = KeyIndex(), []
-        for uuid, number in list(self._numbers.items()):
-            manifest = self._segments[number].manifest
-            try:
-                tables.append(unpack_keys(self._read_keys(manifest), manifest, segment=number))
-            except DamagedObject as error:
-                self._warn(error)
-                del self._numbers[uuid]
-        if tables:
-            index.extend(tables, age=self._age())
-        self.index = index
+    def _number(self, segment: Segment) -> int:
+        number = self._numbers[segment.manifest.uuid] = len(self._segments)
+        self._segments.append(segment)
+        return number
 
     def _warn(self, error: DamagedObject) -> None:
         """Tell once a segment; what cannot be taken in is looked at again by every refresh."""
         if error.segment not in self._warned:
             self._warned.add(error.segment)
-            _log.warning("%s: set aside, its rows count as missing: %s", self.directory, error)
+            _log.warning("%s: set aside, its rows count as missing: %s", self.storage.place, error)
 
     def _mark(self, error: DamagedObject) -> None:
-        marker = self.directory / "quarantine" / f"{error.segment}.json"
+        name = f"quarantine/{error.segment}.json"
         text = {"segment": error.segment, "object": error.name, "reason": error.reason, "time": time.time()}
         try:
-            write_new(marker, json.dumps(text).encode())
-            sync_directory(marker.parent)
+            self.storage.create(name, json.dumps(text).encode())
         except FileExistsError:
             return
         except OSError as failure:
-            _log.warning("%s: no marker for the damaged segment (%s)", marker, failure.strerror)
+            _log.warning("%s/%s: no marker for the damaged segment (%s)", self.storage.place, name, failure.strerror)
+
+
+def _ages(segments: Sequence[Segment]) -> NDArray[np.int64]:
+    """The rank of each segment by age, the oldest 0."""
+    age = np.empty(len(segments), dtype=np.int64)
+    age[sorted(range(len(age)), key=lambda number: segments[number].manifest.order)] = np.arange(len(age))
+    return age

@@ -11,10 +11,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from cache.encoding import ENCODINGS
+from cache.storage import Storage
 from configs.errors import CacheError
 
 FORMAT = 1
@@ -93,19 +93,21 @@ class Manifest:
         return f'{{"body":{body},"sha256":"{digest}"}}'.encode()
 
 
-def read_manifest(path: Path, *, identity: str) -> Manifest:
-    """Read and check a manifest.
+def read_manifest(storage: Storage, uuid: str, *, identity: str) -> Manifest:
+    """Read and check the manifest of a segment.
 
     Raises:
         DamagedObject: it is torn, changed, or not of this segment.
         CacheError: it is of another format version or of another teacher.
         OSError: it cannot be read.
     """
-    uuid, name = path.stem, f"manifests/{path.name}"
-    if path.stat().st_size > LARGEST_MANIFEST:
+    name = f"manifests/{uuid}.json"
+    path = f"{storage.place}/{name}"
+    data = storage.read(name)
+    if len(data) > LARGEST_MANIFEST:
         raise DamagedObject(uuid, name, "larger than any manifest")
     try:
-        outer = json.loads(path.read_bytes())
+        outer = json.loads(data)
         body, digest = outer["body"], outer["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedObject(uuid, name, "not a manifest") from error

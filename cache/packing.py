@@ -9,7 +9,7 @@ import numpy as np
 
 from cache.columns import SegmentSize, rows_per_chunk, segment_columns, zarr_objects
 from cache.encoding import resolve_encoding
-from cache.index import ENTRY, FINISHES, GENERATION, key_array, pack_keys
+from cache.key_objects import ENTRY, FINISHES, GENERATION, key_array, pack_keys
 from cache.records import TeacherRecord
 from configs.errors import RecordError
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,11 @@ from numpy.typing import NDArray
 
 from cache.columns import NO_VERSION, ORIGINS, SegmentSize, layouts
 from cache.encoding import cut_rows, decode_rows, row_columns
-from cache.index import FINISHES, Table, key_bytes
+from cache.key_objects import FINISHES, Table, key_bytes
 from cache.manifests import DamagedObject, Manifest
 from cache.records import TeacherRecord
 from cache.shards import ChunkCache, ShardFile
+from cache.storage import Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +32,19 @@ class _Rows:
 class Segment:
     """A sealed segment that answers with records. Nothing of it reaches a caller unverified."""
 
-    def __init__(self, path: Path, manifest: Manifest, *, chunks: ChunkCache) -> None:
+    def __init__(self, storage: Storage, manifest: Manifest, *, chunks: ChunkCache) -> None:
         self.manifest = manifest
         self._size = SegmentSize.of(manifest)
         self._chunks = chunks
         self._layouts = layouts(self._size)
-        self._path = path
+        self._storage = storage
         self._shards: dict[str, ShardFile] = {}
 
     def missing_object(self) -> str | None:
         """The first object that is gone or has another size, found without reading any."""
+        sizes = self._storage.sizes(f"segments/{self.manifest.uuid}")
         for name, info in self.manifest.objects.items():
-            try:
-                if (self._path / name).stat().st_size != info.size:
-                    return name
-            except FileNotFoundError:
+            if sizes.get(name) != info.size:
                 return name
         return None
 
@@ -134,7 +132,7 @@ class Segment:
             info = self.manifest.objects.get(path)
             if info is None:
                 raise DamagedObject(self.manifest.uuid, path, "not named by the manifest")
-            self._shards[name] = ShardFile(self._path / path, info, layout, segment=self.manifest.uuid, name=path)
+            self._shards[name] = ShardFile(self._storage, info, layout, segment=self.manifest.uuid, name=path)
         return self._shards[name]
 
 

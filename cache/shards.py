@@ -8,13 +8,11 @@ end. Every chunk is blosc (whose header tells its size before anything is expand
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -23,9 +21,8 @@ from numcodecs import blosc  # type: ignore[import-untyped]  # ships no types
 from numpy.typing import NDArray
 
 from cache.manifests import DamagedObject, ObjectInfo
-
-ABSENT = "missing"
-"""How the reason begins when an object is not there, as opposed to being wrong."""
+from cache.storage import Storage
+from cache.verified import ABSENT, read_verified
 
 LARGEST_CHUNK = 2**31 - 1
 """Blosc expands nothing larger; a layout that asks for more is refused before anything is allocated."""
@@ -52,35 +49,13 @@ class ChunkLayout:
         return prod(self.shape) * self.dtype.itemsize
 
 
-def read_verified(path: Path, info: ObjectInfo, *, segment: str, name: str) -> bytes:
-    """Read a whole object and compare it with its manifest; one failure is read again, the second one counts.
-
-    Raises:
-        DamagedObject: the object is missing, or its size or digest differs in two reads.
-        OSError: it cannot be read, which says nothing about its content.
-    """
-    reason = ""
-    for _ in range(2):
-        try:
-            if path.stat().st_size != info.size:
-                reason = f"{path.stat().st_size} bytes instead of {info.size}"
-                continue
-            data = path.read_bytes()
-        except FileNotFoundError as error:
-            raise DamagedObject(segment, name, ABSENT) from error
-        if hashlib.sha256(data).hexdigest() == info.sha256:
-            return data
-        reason = "SHA-256 differs from the manifest"
-    raise DamagedObject(segment, name, reason)
-
-
 class ShardFile:
-    """One shard object. The first read verifies all of it; later ones read a chunk and check its crc32c."""
+    """A shard object of a segment. The first read verifies all of it, later ones read a chunk and check its crc32c."""
 
-    __slots__ = ("_index", "_info", "_layout", "_name", "_path", "_segment")
+    __slots__ = ("_index", "_info", "_layout", "_name", "_segment", "_storage")
 
-    def __init__(self, path: Path, info: ObjectInfo, layout: ChunkLayout, *, segment: str, name: str) -> None:
-        self._path, self._info, self._layout = path, info, layout
+    def __init__(self, storage: Storage, info: ObjectInfo, layout: ChunkLayout, *, segment: str, name: str) -> None:
+        self._storage, self._info, self._layout = storage, info, layout
         self._segment, self._name = segment, name
         self._index: NDArray[np.uint64] | None = None
 
@@ -115,7 +90,7 @@ class ShardFile:
             return None
         offset, length = (int(part) for part in self._index[number])
         try:
-            descriptor = os.open(self._path, os.O_RDONLY)
+            descriptor = os.open(self._storage.local(self._object), os.O_RDONLY)
         except FileNotFoundError as error:
             raise self._damaged(ABSENT) from error
         try:
@@ -124,7 +99,7 @@ class ShardFile:
             os.close(descriptor)
 
     def _verify(self, number: int) -> bytes:
-        data = read_verified(self._path, self._info, segment=self._segment, name=self._name)
+        data = read_verified(self._storage, self._object, self._info, segment=self._segment)
         index_bytes = self._layout.chunks * _ENTRY_BYTES
         index = _without_crc(data[-(index_bytes + _CRC_BYTES) :], length=index_bytes + _CRC_BYTES)
         if index is None:
@@ -138,6 +113,10 @@ class ShardFile:
         if payload is None:
             raise self._damaged(f"chunk {number} fails its crc32c")
         return payload
+
+    @property
+    def _object(self) -> str:
+        return f"segments/{self._segment}/{self._name}"
 
     def _damaged(self, reason: str) -> DamagedObject:
         return DamagedObject(self._segment, self._name, reason)

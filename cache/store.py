@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.answers import Answers, Missing, Request
-from cache.directory import open_directory, pin_view
+from cache.directory import open_teacher, pin_view
 from cache.encoding import check_encoding
-from cache.identity import TeacherIdentity
-from cache.index import SEQUENCE_ROW, Table
+from cache.identity import Identity
+from cache.index import SEQUENCE_ROW
+from cache.key_objects import Table
 from cache.keys import KEY_BYTES, generation_key
 from cache.library import Damage, Library
 from cache.manifests import DamagedObject
@@ -52,7 +53,7 @@ class CacheStats:
 class TeacherCache:
     """Everything that is known of one teacher. Make one with `open`."""
 
-    def __init__(self, identity: TeacherIdentity, library: Library, *, provenance: Mapping[str, str]) -> None:
+    def __init__(self, identity: Identity, library: Library, *, provenance: Mapping[str, str]) -> None:
         self.identity = identity
         self._digest = identity.digest()
         self._library = library
@@ -68,8 +69,8 @@ class TeacherCache:
     @classmethod
     def open(
         cls,
-        root: Path,
-        identity: TeacherIdentity,
+        root: Path | str,
+        identity: Identity,
         *,
         provenance: Mapping[str, str] | None = None,
         create: bool = True,
@@ -84,8 +85,8 @@ class TeacherCache:
             ConfigError: when the place cannot be used.
             CacheError: when the cache is of another format version, or is not there and `create` is off.
         """
-        directory = open_directory(root, identity, create=create)
-        library = Library(directory, identity=identity.digest(), cache_bytes=cache_bytes)
+        storage = open_teacher(root, identity, create=create)
+        library = Library(storage, identity=identity.digest(), cache_bytes=cache_bytes)
         library.refresh()
         return cls(identity, library, provenance=provenance or {})
 
@@ -140,14 +141,14 @@ class TeacherCache:
         """
         check_encoding(encoding)
         terms = WriterTerms(
-            directory=self._library.directory,
+            storage=self._library.storage,
             identity=self._digest,
             encoding=encoding,
             vocab=vocab,
             provenance=self._provenance | dict(provenance or {}),
             licence=licence,
         )
-        return SegmentWriter(terms, committed=lambda manifest, keys: self._library.admit([(manifest, keys)]))
+        return SegmentWriter(terms, committed=self._library.admit)
 
     def put(
         self,
@@ -219,7 +220,7 @@ class TeacherCache:
             lengths=entries["length"].astype(np.int32),
             finish=entries["finish"].copy(),
         )
-        pin_view(self._library.directory, view)
+        pin_view(self._library.storage, view)
         return view
 
     def iter_blocks(self, view: CacheView, indices: Iterable[NDArray[np.integer]]) -> Iterator[list[TeacherRecord]]:
@@ -239,7 +240,7 @@ class TeacherCache:
         response_tokens = sum(manifest.response_tokens for manifest in manifests)
         size = sum(manifest.disk_bytes for manifest in manifests)
         return CacheStats(
-            records=len(self._library.index.sequences),
+            records=self._library.index.count(),
             tokens=sum(manifest.tokens for manifest in manifests),
             response_tokens=response_tokens,
             bytes=size,
@@ -253,7 +254,7 @@ class TeacherCache:
         Raises:
             CacheError: when the disk cannot be read.
         """
-        return self._library.damages()
+        return [damage for _, found in self._library.damages() for damage in found]
 
     def _view_entries(self, view: CacheView) -> Table:
         if view.identity != self._digest:
@@ -280,7 +281,7 @@ class TeacherCache:
 
     def _lost(self, view: CacheView, *, segment: str) -> CacheError:
         return CacheError(
-            f"view {view.dataset} lost rows: segment {segment} below {self._library.directory} is gone or damaged: "
+            f"view {view.dataset} lost rows: segment {segment} of {self._library.storage.place} is gone or damaged: "
             "run the fill again, then start this stage anew"
         )
 

@@ -1,37 +1,32 @@
 """Committing records: one writer, one segment at a time, each of them all or nothing.
 
-Records wait in memory until `commit`. A commit writes every object into the writer's own staging directory, renames
-the finished segment into place and links its manifest last, each step on disk before the next begins. A crash leaves
-staging directories or segments that no manifest names; readers never see those, and nothing here removes another
-writer's.
+Records wait in memory until `commit`. A commit writes every object of the segment, then its keys, then its manifest,
+which makes it count and whose name only one process can take; each step is on stable storage before the next begins. A
+crash leaves staging directories or segments that no manifest names; readers never see those, and nothing here removes
+another writer's.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import socket
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import TracebackType
 
-from cache.durable import link_exclusively, replace_file, sync_directory, write_new, write_tree
 from cache.encoding import resolve_encoding
 from cache.failpoints import failpoint
-from cache.index import FINISHES
+from cache.key_objects import FINISHES
 from cache.keys import sequence_key
 from cache.manifests import Manifest, ObjectInfo
+from cache.owners import HEARTBEAT_S, Owner
 from cache.packing import Generation, PackedSegment, answered_generation, pack_segment
 from cache.records import TeacherRecord, validate_record
+from cache.storage import Storage
 from configs.errors import CacheError, RecordError
 
 MAX_ROWS = 131_072
-HEARTBEAT_S = 60.0
 TEXT_TOKENS_PER_ROW = 64
 """A token of text alone takes this small a part of the memory of a scored row."""
 
@@ -49,9 +44,9 @@ class CommitReport:
 
 @dataclass(frozen=True, slots=True)
 class WriterTerms:
-    """What holds for every segment of one writer. `directory` is that of the teacher below the cache root."""
+    """What holds for every segment of one writer."""
 
-    directory: Path
+    storage: Storage
     identity: str
     encoding: str
     vocab: int
@@ -75,9 +70,8 @@ class SegmentWriter:
         self._tokens = 0
         self._scored_rows = 0
         self._first_added: float | None = None
-        self._staging: Path | None = None
-        self._heartbeat = 0.0
-        self._owner: dict[str, str | int | float] = {}
+        self._segment: str | None = None
+        self._owner: Owner | None = None
 
     @property
     def identity_digest(self) -> str:
@@ -139,13 +133,14 @@ class SegmentWriter:
         """
         if not self._records:
             return None
-        staging = self._stage()
+        segment = self._stage()
         try:
-            manifest, keys = self._publish(staging)
+            manifest, keys = self._publish(segment)
         except OSError as error:
             self._drop_staging()
             raise CacheError(
-                f"{staging}: segment not committed ({error.strerror}): free space or repair the disk and run again"
+                f"{self._terms.storage.place}: segment {segment} not committed ({error.strerror}): free space or "
+                "repair the disk and run again"
             ) from error
         self._drop_staging()
         self._forget()
@@ -198,60 +193,49 @@ class SegmentWriter:
         self._tokens += sign * len(record.token_ids)
         self._scored_rows += sign * (record.response_len if record.k else 0)
 
-    def _stage(self) -> Path:
-        """The staging directory of the segment under way, made when the first record comes."""
-        now = time.time()
-        if self._staging is None:
-            staging = self._terms.directory / "staging" / str(uuid.uuid4())
-            self._owner = {"host": socket.gethostname(), "boot_id": _boot_id(), "pid": os.getpid(), "start_time": now}
+    def _stage(self) -> str:
+        """The name of the segment under way; its staging directory is made when the first record comes."""
+        storage = self._terms.storage
+        if self._segment is None or self._owner is None:
+            name, owner = str(uuid.uuid4()), Owner.here()
             try:
-                staging.mkdir()
-                write_new(staging / "owner.json", self._owner_json(now))
-                sync_directory(staging)
-                sync_directory(staging.parent)
+                storage.create(_owner_name(name), owner.to_json())
             except OSError as error:
-                raise CacheError(f"{staging}: cannot be written ({error.strerror}): check the cache root") from error
-            self._staging, self._heartbeat = staging, now
+                raise CacheError(
+                    f"{storage.place}: nothing can be written there ({error.strerror}): check the cache root"
+                ) from error
+            self._segment, self._owner = name, owner
             self._first_added = self._first_added or time.monotonic()
             failpoint("segment-after-staging")
-        elif now - self._heartbeat >= HEARTBEAT_S:
+        elif time.time() - self._owner.heartbeat >= HEARTBEAT_S:
+            self._owner = self._owner.heard()
             # A heartbeat that cannot be written is no reason to lose the record: the commit will tell.
             with suppress(OSError):
-                replace_file(self._staging / "owner.json", self._owner_json(now))
-            self._heartbeat = now
-        return self._staging
+                storage.replace(_owner_name(self._segment), self._owner.to_json())
+        return self._segment
 
-    def _owner_json(self, now: float) -> bytes:
-        return json.dumps(self._owner | {"heartbeat": now}).encode()
-
-    def _publish(self, staging: Path) -> tuple[Manifest, bytes]:
-        terms, name = self._terms, staging.name
+    def _publish(self, name: str) -> tuple[Manifest, bytes]:
+        terms = self._terms
         packed = pack_segment(
             list(self._records.values()),
             generations=list(self._generations.values()),
             encoding=terms.encoding,
             vocab=terms.vocab,
         )
-        write_tree(staging / "segment", packed.objects.items())
-        write_new(staging / "keys", packed.keys)
-        failpoint("segment-after-arrays")
-        segment = terms.directory / "segments" / name
-        os.rename(staging / "segment", segment)
-        failpoint("segment-after-rename")
-        sync_directory(segment.parent)
+        terms.storage.create_segment(name, packed.objects)
+        terms.storage.create(f"manifests/{name}.keys", packed.keys)
         manifest = _manifest(packed, terms=terms, name=name)
-        manifests = terms.directory / "manifests"
-        link_exclusively(staging / "keys", manifests / f"{name}.keys")
-        write_new(staging / "manifest.json", manifest.to_json())
         failpoint("segment-before-manifest")
-        link_exclusively(staging / "manifest.json", manifests / f"{name}.json")
+        terms.storage.create(f"manifests/{name}.json", manifest.to_json())
         failpoint("segment-after-manifest")
         return manifest, packed.keys
 
     def _drop_staging(self) -> None:
-        if self._staging is not None:
-            shutil.rmtree(self._staging, ignore_errors=True)
-            self._staging = None
+        if self._segment is not None:
+            # What cannot be removed now is garbage that `gc` knows by its owner.
+            with suppress(OSError):
+                self._terms.storage.delete_folder(f"staging/{self._segment}")
+            self._segment = None
 
     def _forget(self) -> None:
         self._records, self._generations = {}, {}
@@ -281,6 +265,5 @@ def _manifest(packed: PackedSegment, *, terms: WriterTerms, name: str) -> Manife
     )
 
 
-def _boot_id() -> str:
-    path = Path("/proc/sys/kernel/random/boot_id")
-    return path.read_text().strip() if path.exists() else ""
+def _owner_name(segment: str) -> str:
+    return f"staging/{segment}/owner.json"

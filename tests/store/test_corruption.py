@@ -11,6 +11,7 @@ from cache.columns import SegmentSize, layouts
 from cache.manifests import DamagedObject, ObjectInfo, read_manifest
 from cache.records import GenerateRequest, TeacherRecord
 from cache.shards import ChunkLayout, ShardFile
+from cache.storage import LocalStorage
 from cache.store import TeacherCache
 from configs.errors import CacheError
 
@@ -112,13 +113,14 @@ def test_a_damaged_manifest_or_key_object_loses_its_rows_alone(tmp_path: Path, s
 def test_every_bit_of_a_manifest_counts(tmp_path: Path) -> None:
     uuid, _ = fill(tmp_path, requests=REQUESTS)
     path = teacher_dir(tmp_path) / "manifests" / f"{uuid}.json"
-    whole, digest = path.read_bytes(), teacher_dir(tmp_path).name
-    manifest = read_manifest(path, identity=digest)
+    whole, storage = path.read_bytes(), LocalStorage(teacher_dir(tmp_path))
+    digest = storage.root.name
+    manifest = read_manifest(storage, uuid, identity=digest)
     for position in range(0, len(whole), 5):
         path.write_bytes(whole)
         flip_bit(path, at=position / len(whole), bit=position % 8)
         try:
-            assert read_manifest(path, identity=digest) == manifest
+            assert read_manifest(storage, uuid, identity=digest) == manifest
         except CacheError:
             continue
 
@@ -195,31 +197,35 @@ def test_a_file_that_shows_up_late_is_taken_in_then(tmp_path: Path) -> None:
     assert_same_text(cache.get_many([records[0].key])[0], records[0])
 
 
-def test_a_disk_that_fails_while_a_segment_is_set_aside_loses_no_other_row(
+def test_keys_that_cannot_be_read_are_an_error_and_never_a_miss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, kept = fill(tmp_path, requests=REQUESTS[:4])
-    hurt, lost = fill(tmp_path, requests=REQUESTS[4:])
-    flip_bit(object_path(tmp_path, hurt, "topk_ids"))
+    _, kept = fill(tmp_path, requests=REQUESTS)
     cache = open_cache(tmp_path)
-    whole_read = Path.read_bytes
 
-    def fail_on_keys(path: Path) -> bytes:
-        if path.suffix == ".keys":
-            raise OSError(5, "Input/output error", str(path))
-        return whole_read(path)
+    def fail(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", fail_on_keys)
-        with pytest.raises(CacheError, match="Input/output error"):
-            cache.get_many([lost[0].key])
-    assert cache.lookup(REQUESTS[:4]) == [record.key for record in kept]
+        patch.setattr("cache.key_objects.os.pread", fail)
+        for ask in (lambda: cache.missing(REQUESTS, k=8), lambda: cache.get_many([kept[0].key])):
+            with pytest.raises(CacheError, match="Input/output error"):
+                ask()
+    assert cache.lookup(REQUESTS) == [record.key for record in kept]
+
+
+@pytest.mark.parametrize("part", [0.1, 0.4, 0.7, 0.95])
+def test_keys_that_change_while_the_cache_is_open_lead_to_no_row(tmp_path: Path, part: float) -> None:
+    uuid, records = fill(tmp_path, requests=REQUESTS)
+    cache = open_cache(tmp_path)
+    flip_bit(teacher_dir(tmp_path) / "manifests" / f"{uuid}.keys", at=part)
+    assert cache.get_many([record.key for record in records]) == [None] * len(records)
+    assert cache.missing(REQUESTS, k=8).generate == tuple(range(len(REQUESTS)))
 
 
 def test_a_layout_of_impossible_size_is_refused_before_memory_is_asked_for(tmp_path: Path) -> None:
     layout = ChunkLayout(np.dtype("<f4"), (2**20, 2**20), 1)
-    (tmp_path / "object").write_bytes(b"x" * 64)
-    shard = ShardFile(tmp_path / "object", ObjectInfo.of(b"x" * 64), layout, segment="s", name="object")
+    shard = ShardFile(LocalStorage(tmp_path), ObjectInfo.of(b"x" * 64), layout, segment="s", name="object")
     with pytest.raises(DamagedObject, match="cannot be"):
         shard.chunk(0)
 
@@ -227,11 +233,11 @@ def test_a_layout_of_impossible_size_is_refused_before_memory_is_asked_for(tmp_p
 def test_a_chunk_that_claims_another_size_is_not_expanded(tmp_path: Path) -> None:
     uuid, _ = fill(tmp_path, requests=REQUESTS)
     path = object_path(tmp_path, uuid, "token_ids")
-    info = ObjectInfo.of(path.read_bytes())
+    info, storage = ObjectInfo.of(path.read_bytes()), LocalStorage(teacher_dir(tmp_path))
     for count in (1, 10**6):
         layout = ChunkLayout(np.dtype("<i4"), (count,), 1)
         with pytest.raises(DamagedObject, match="does not expand"):
-            ShardFile(path, info, layout, segment=uuid, name="token_ids").chunk(0)
+            ShardFile(storage, info, layout, segment=uuid, name="token_ids/c/0").chunk(0)
 
 
 def test_one_bad_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

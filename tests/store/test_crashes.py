@@ -81,12 +81,14 @@ def test_eight_processes_write_at_once(tmp_path: Path) -> None:
 def test_every_byte_is_on_disk_before_the_manifest_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     linked: dict[str, int] = {}
+    beside: dict[str, str] = {}
 
     def fsync(descriptor: int) -> None:
         synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
 
     def link(source: Path, target: Path) -> None:
         linked[target.name] = len(synced)
+        beside[target.name] = str(source)
         hard_link(source, target)
 
     hard_link = os.link
@@ -102,6 +104,6 @@ def test_every_byte_is_on_disk_before_the_manifest_is_named(tmp_path: Path, monk
     for path in segment.rglob("*"):
         assert str(path) in before
     assert str(segment.parent) in before
-    assert f"{segment}/manifest.json" in before, "under the name that it had in staging"
-    assert f"{segment}/keys" in before
+    for name in (manifest.name, f"{manifest.stem}.keys"):
+        assert beside[name] in before, "under the name that it had until it was whole"
     assert str(directory / "manifests") in synced[linked[manifest.name] :]

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from store_builders import (
 )
 
 from cache.keys import generation_key, sequence_key
+from cache.owners import Owner
 from cache.records import Finish, GenerateRequest, ScoreRequest, TeacherRecord
 from cache.store import Missing, TeacherCache
 from configs.errors import CacheError, ConfigError, RecordError
@@ -314,6 +317,7 @@ def test_a_view_pins_its_segments(tmp_path: Path) -> None:
     cache.put([record], vocab=VOCAB)
     view = cache.view([record.key], dataset="train", k=4)
     pin = json.loads((teacher_dir(tmp_path) / "pins" / f"{view.digest}.json").read_text())
+    assert time.time() - pin.pop("used") < 600
     assert pin == {"view": view.digest, "dataset": "train", "segments": list(view.segments)}
     assert cache.view([record.key], dataset="train", k=4).digest == view.digest
 
@@ -374,7 +378,10 @@ def test_while_it_writes_the_owner_is_named(tmp_path: Path) -> None:
     with cache.writer(vocab=VOCAB) as writer:
         writer.add(make_record([3, 4, 5, 6], prompt_len=2))
         (owner,) = (teacher_dir(tmp_path) / "staging").glob("*/owner.json")
-        assert set(json.loads(owner.read_text())) == {"host", "boot_id", "pid", "start_time", "heartbeat"}
+        named = Owner.from_json(owner.read_bytes())
+        assert named is not None
+        assert named.pid == os.getpid()
+        assert not named.gone(silent_s=600.0)
     assert list((teacher_dir(tmp_path) / "staging").iterdir()) == []
 
 
@@ -400,7 +407,7 @@ def test_a_full_disk_keeps_the_records_pending(tmp_path: Path, monkeypatch: pyte
     with cache.writer(vocab=VOCAB) as writer:
         writer.add(record)
         with monkeypatch.context() as patch:
-            patch.setattr("cache.writer.write_tree", full)
+            patch.setattr("cache.storage.write_tree", full)
             with pytest.raises(CacheError, match=r"No space left.*free space"):
                 writer.commit()
         assert writer.pending_rows == 1
@@ -420,7 +427,7 @@ def test_places_that_cannot_be_a_cache(tmp_path: Path) -> None:
 
 def test_an_unwritable_place_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_cache(tmp_path)
-    monkeypatch.setattr("cache.directory.os.access", lambda *_: False)
+    monkeypatch.setattr("cache.storage.os.access", lambda *_: False)
     with pytest.raises(ConfigError, match="not writable"):
         TeacherCache.open(tmp_path, TEACHER)
     assert TeacherCache.open(tmp_path, TEACHER, create=False).stats().records == 0

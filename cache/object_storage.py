@@ -1,0 +1,140 @@
+"""A cache below a URL (`s3://`, `gs://`, `az://`), by way of obstore, with local copies of what was read.
+
+Credentials, region and endpoint come from the usual environment variables of the service (for S3 `AWS_ACCESS_KEY_ID`,
+`AWS_REGION`, `AWS_ENDPOINT_URL` ...). An exclusive name is a conditional put, which all three services have. There is
+no rename and none is needed: objects are put under their final names, and nobody looks at a segment before its
+manifest names it.
+
+Copies lie below `STILLROOM_COPIES`, by default `stillroom` in the user's cache directory. Objects never change, so a
+copy is either what was written or is found damaged by its digest and fetched anew.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import from_url
+
+from cache.failpoints import failpoint
+from configs.errors import ConfigError
+
+COPIES_VARIABLE = "STILLROOM_COPIES"
+PARALLEL_REQUESTS = 8
+GIVE_UP_AFTER = timedelta(seconds=60)
+"""A service that answers nothing for so long counts as an I/O error."""
+
+
+class ObjectStorage:
+    """A prefix of an object store; see `cache.storage.Storage`."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._copies = copies_directory() / hashlib.sha256(url.encode()).hexdigest()[:32]
+        try:
+            self._store = from_url(url, retry_config={"max_retries": 5, "retry_timeout": GIVE_UP_AFTER})
+        except (BaseError, ValueError) as error:
+            raise ConfigError(f"runtime.cache_root={url}: cannot be used ({_line(error)})") from error
+
+    @property
+    def place(self) -> str:
+        """The URL."""
+        return self._url
+
+    def names(self, folder: str) -> list[str]:
+        """See `cache.storage.Storage`."""
+        with self._as_os_errors(folder):
+            found = obstore.list_with_delimiter(self._store, folder or None)
+            paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
+            return sorted(path.rpartition("/")[2] for path in paths)
+
+    def sizes(self, folder: str) -> Mapping[str, int]:
+        """See `cache.storage.Storage`."""
+        with self._as_os_errors(folder):
+            return {
+                entry["path"].removeprefix(f"{folder}/"): entry["size"]
+                for page in obstore.list(self._store, folder)
+                for entry in page
+            }
+
+    def read(self, name: str) -> bytes:
+        """See `cache.storage.Storage`."""
+        with self._as_os_errors(name):
+            return bytes(obstore.get(self._store, name).bytes())
+
+    def local(self, name: str) -> Path:
+        """See `cache.storage.Storage`."""
+        copy = self._copies / name
+        if not copy.exists():
+            data = self.read(name)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            beside = copy.with_name(f".{copy.name}.{uuid.uuid4()}.tmp")
+            # Not put on disk: a copy that a power cut empties fails its digest and is fetched again.
+            beside.write_bytes(data)
+            os.replace(beside, copy)
+        return copy
+
+    def forget_copy(self, name: str) -> None:
+        """See `cache.storage.Storage`."""
+        (self._copies / name).unlink(missing_ok=True)
+
+    def create(self, name: str, data: bytes) -> None:
+        """See `cache.storage.Storage`."""
+        with self._as_os_errors(name):
+            obstore.put(self._store, name, data, mode="create")
+
+    def replace(self, name: str, data: bytes) -> None:
+        """See `cache.storage.Storage`."""
+        with self._as_os_errors(name):
+            obstore.put(self._store, name, data)
+
+    def create_segment(self, name: str, objects: Mapping[str, bytes]) -> None:
+        """See `cache.storage.Storage`."""
+        with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
+            list(pool.map(lambda item: self.create(f"segments/{name}/{item[0]}", item[1]), objects.items()))
+        failpoint("segment-after-arrays")
+
+    def delete(self, name: str) -> None:
+        """See `cache.storage.Storage`."""
+        self.forget_copy(name)
+        try:
+            with self._as_os_errors(name):
+                obstore.delete(self._store, name)
+        except FileNotFoundError:
+            return
+
+    def delete_folder(self, name: str) -> None:
+        """See `cache.storage.Storage`."""
+        for path in self.sizes(name):
+            self.delete(f"{name}/{path}")
+
+    @contextmanager
+    def _as_os_errors(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except AlreadyExistsError as error:
+            raise FileExistsError(errno.EEXIST, "exists", f"{self._url}/{name}") from error
+        except BaseError as error:
+            raise OSError(errno.EIO, _line(error), f"{self._url}/{name}") from error
+
+
+def copies_directory() -> Path:
+    """Where local copies of objects are kept."""
+    chosen = os.environ.get(COPIES_VARIABLE)
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stillroom"
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error, without the dump that follows it."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,225 @@
+"""Where the objects of one teacher lie: a directory, or a prefix of an object store (`cache.object_storage`).
+
+An object is written once under a name such as `manifests/<uuid>.json` and is whole when its name appears. What the
+cache needs of a place is small: list, read, create a name that nobody has taken, replace, delete, and a local file to
+read chunks from. Errors are `OSError` everywhere, so that callers tell a disk (or a network) that fails from an object
+that is not there (`FileNotFoundError`) and a name that is taken (`FileExistsError`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from cache.durable import link_exclusively, replace_file, sync_directory, write_new, write_tree
+from cache.failpoints import failpoint
+from configs.errors import ConfigError
+
+FOLDERS = ("staging", "segments", "manifests", "quarantine", "pins", "claims", "tombstones")
+
+UNFINISHED = ".tmp"
+"""End of the names of half-written files, which also begin with a dot."""
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://")
+
+
+@runtime_checkable
+class Storage(Protocol):
+    """The objects of one teacher, by name. Safe to use from several threads."""
+
+    @property
+    def place(self) -> str:
+        """The directory or URL, for messages."""
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """Names directly below a folder, objects and folders alike, sorted; none for a folder that is not there."""
+        ...
+
+    def sizes(self, folder: str) -> Mapping[str, int]:
+        """Bytes of every object at any depth below a folder, by its path from there."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """A whole object, from where it really lies."""
+        ...
+
+    def local(self, name: str) -> Path:
+        """A local file with the object's bytes, fetched first where the place is not local."""
+        ...
+
+    def forget_copy(self, name: str) -> None:
+        """Drop what `local` fetched, so that the next call fetches it again; nothing where the place is local."""
+        ...
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write an object under a name that nobody has taken; on stable storage when this returns.
+
+        Raises:
+            FileExistsError: when the name is taken.
+        """
+        ...
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write or overwrite an object; a reader sees the old bytes or the new ones."""
+        ...
+
+    def create_segment(self, name: str, objects: Mapping[str, bytes]) -> None:
+        """Write all objects of `segments/<name>/`, which nobody reads before a manifest names it."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Delete an object if it is there."""
+        ...
+
+    def delete_folder(self, name: str) -> None:
+        """Delete all objects below a folder."""
+        ...
+
+
+def is_url(root: Path | str) -> bool:
+    """Whether a cache root names an object store rather than a directory."""
+    return isinstance(root, str) and _URL.match(root) is not None
+
+
+def absolute_root(root: Path | str) -> Path | str:
+    """The root as another process, with another working directory, has to name it."""
+    return root if is_url(root) else Path(root).resolve()
+
+
+def open_storage(root: Path | str, digest: str, *, create: bool) -> Storage:
+    """The place of the teacher of this digest below a cache root, a directory or a URL such as `s3://bucket/prefix`.
+
+    Raises:
+        ConfigError: when a directory is to be made and cannot be, or the URL cannot be used.
+    """
+    if is_url(root):
+        from cache.object_storage import ObjectStorage
+
+        return ObjectStorage(f"{str(root).rstrip('/')}/{digest}")
+    return LocalStorage(Path(root) / digest, create=create)
+
+
+def list_teachers(root: Path | str) -> list[str]:
+    """Digests of the teachers below a cache root.
+
+    Raises:
+        ConfigError: when the URL cannot be used.
+        OSError: when the root cannot be read.
+    """
+    if is_url(root):
+        from cache.object_storage import ObjectStorage
+
+        return [name for name in ObjectStorage(str(root)).names("") if _is_digest(name)]
+    return sorted(path.name for path in Path(root).iterdir() if _is_digest(path.name))
+
+
+class LocalStorage:
+    """A directory. Every write is on disk before its name appears."""
+
+    def __init__(self, root: Path, *, create: bool = False) -> None:
+        self.root = root
+        if create:
+            self._make()
+
+    @property
+    def place(self) -> str:
+        """The directory."""
+        return str(self.root)
+
+    def names(self, folder: str) -> list[str]:
+        """See `Storage`; half-written files are left out."""
+        try:
+            return sorted(name for name in os.listdir(self.root / folder) if not name.startswith("."))
+        except FileNotFoundError:
+            return []
+
+    def sizes(self, folder: str) -> Mapping[str, int]:
+        """See `Storage`."""
+        root = self.root / folder
+        found = {}
+        for directory, _, names in os.walk(root):
+            for name in names:
+                path = Path(directory, name)
+                with suppress(FileNotFoundError):  # deleted while we looked
+                    found[path.relative_to(root).as_posix()] = path.stat().st_size
+        return found
+
+    def read(self, name: str) -> bytes:
+        """See `Storage`."""
+        return (self.root / name).read_bytes()
+
+    def local(self, name: str) -> Path:
+        """See `Storage`."""
+        return self.root / name
+
+    def forget_copy(self, name: str) -> None:
+        """See `Storage`."""
+
+    def create(self, name: str, data: bytes) -> None:
+        """See `Storage`."""
+        target = self.root / name
+        if target.exists():
+            raise FileExistsError(f"{target} exists")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(f".{target.name}.{uuid.uuid4()}{UNFINISHED}")
+        try:
+            write_new(beside, data)
+            link_exclusively(beside, target)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def replace(self, name: str, data: bytes) -> None:
+        """See `Storage`."""
+        replace_file(self.root / name, data)
+
+    def create_segment(self, name: str, objects: Mapping[str, bytes]) -> None:
+        """Written in the writer's staging directory and renamed into place, so that no half segment stands there."""
+        half = self.root / "staging" / name / "segment"
+        write_tree(half, objects.items())
+        failpoint("segment-after-arrays")
+        target = self.root / "segments" / name
+        os.rename(half, target)
+        failpoint("segment-after-rename")
+        sync_directory(target.parent)
+
+    def delete(self, name: str) -> None:
+        """See `Storage`."""
+        (self.root / name).unlink(missing_ok=True)
+
+    def delete_folder(self, name: str) -> None:
+        """See `Storage`."""
+        try:
+            shutil.rmtree(self.root / name)
+        except FileNotFoundError:
+            return
+
+    def unfinished(self) -> dict[str, float]:
+        """Half-written files that a crash left, by name, with the time of their last change."""
+        found = {}
+        for folder in ("", *FOLDERS):
+            for path in (self.root / folder).glob(f".*{UNFINISHED}"):
+                found[path.relative_to(self.root).as_posix()] = path.stat().st_mtime
+        return found
+
+    def _make(self) -> None:
+        try:
+            for folder in FOLDERS:
+                (self.root / folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.root}: cannot be used as a cache ({error.strerror}): set runtime.cache_root to a writable "
+                "directory"
+            ) from error
+        if not os.access(self.root, os.W_OK | os.X_OK):
+            raise ConfigError(f"{self.root}: not writable: fix its permissions or set runtime.cache_root")
+
+
+def _is_digest(name: str) -> bool:
+    return re.fullmatch(r"[0-9a-f]{64}", name) is not None
