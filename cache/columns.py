@@ -34,6 +34,7 @@ CHUNK_BYTES = 2**25
 ORIGINS: tuple[Origin, ...] = ("decode", "prefill")
 NO_VERSION = -1
 COMPRESSION_LEVEL = 5
+ROW_ID = "row_id"
 
 _PER_SEQUENCE = {"prompt_len": "<i4", "finish": "u1", "origin": "u1", "policy_version": "<i8", "k": "<i4"}
 _OFFSETS = {"token_offsets": "<i8", "row_offsets": "<i8"}
@@ -44,7 +45,10 @@ _TRANSPOSED = frozenset({"topk_dq"})
 
 @dataclass(frozen=True, slots=True)
 class SegmentSize:
-    """The numbers that fix the shape of every array: R, N, all tokens, K, and rows a chunk."""
+    """The numbers that fix the shape of every array: R, N, all tokens, K, and rows a chunk.
+
+    `moved` is set when the rows were first written in other segments and keep the ids that they had there.
+    """
 
     rows: int
     scored_rows: int
@@ -52,6 +56,7 @@ class SegmentSize:
     k: int
     chunk_rows: int
     encoding: Encoding | None
+    moved: bool = False
 
     @classmethod
     def of(cls, manifest: Manifest) -> SegmentSize:
@@ -63,6 +68,7 @@ class SegmentSize:
             k=manifest.k,
             chunk_rows=manifest.chunk_rows,
             encoding=cast(Encoding | None, manifest.encoding),
+            moved=any(path.startswith(f"{ROW_ID}/") for path in manifest.objects),
         )
 
 
@@ -76,6 +82,8 @@ def layouts(size: SegmentSize) -> dict[str, ChunkLayout]:
     found = {name: ChunkLayout(np.dtype(kind), (size.rows,), 1) for name, kind in _PER_SEQUENCE.items()}
     found |= {name: ChunkLayout(np.dtype(kind), (size.rows + 1,), 1) for name, kind in _OFFSETS.items()}
     found["token_ids"] = ChunkLayout(np.dtype("<i4"), (size.tokens,), 1)
+    if size.moved:
+        found[ROW_ID] = ChunkLayout(np.dtype("<u8"), (size.rows,), 1)
     if size.encoding is None or size.scored_rows == 0:
         return found
     columns = {"topk_ids", "tail_logmass", "target_logprob", "target_rank", *row_columns(size.encoding)}
@@ -145,7 +153,7 @@ def _impossible(dtype: np.dtype[Any]) -> float | int:
     """A fill value that cannot be data; in `topk_dq` the first column is always 0, so 255 there is none either."""
     if dtype.kind == "f":
         return float("nan")
-    return 255 if dtype.kind == "u" else -2
+    return int(np.iinfo(dtype).max) if dtype.kind == "u" else -2
 
 
 def _offsets(counts: Sequence[int]) -> NDArray[np.int64]:

@@ -23,9 +23,10 @@ from cache.key_objects import Table
 from cache.keys import KEY_BYTES, generation_key
 from cache.library import Damage, Library
 from cache.manifests import DamagedObject
+from cache.publishing import SegmentTerms
 from cache.records import GenerateRequest, TeacherRecord
 from cache.views import CacheView
-from cache.writer import CommitReport, SegmentWriter, WriterTerms
+from cache.writer import CommitReport, SegmentWriter
 from configs.errors import CacheError
 
 __all__ = ["CacheStats", "Missing", "TeacherCache"]
@@ -140,15 +141,13 @@ class TeacherCache:
             RecordError: for an unknown encoding.
         """
         check_encoding(encoding)
-        terms = WriterTerms(
-            storage=self._library.storage,
+        terms = SegmentTerms(
             identity=self._digest,
-            encoding=encoding,
             vocab=vocab,
             provenance=self._provenance | dict(provenance or {}),
             licence=licence,
         )
-        return SegmentWriter(terms, committed=self._library.admit)
+        return SegmentWriter(self._library.storage, terms, encoding=encoding, committed=self._library.admit)
 
     def put(
         self,

@@ -9,19 +9,16 @@ another writer's.
 from __future__ import annotations
 
 import time
-import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
 
 from cache.encoding import resolve_encoding
-from cache.failpoints import failpoint
 from cache.key_objects import FINISHES
 from cache.keys import sequence_key
-from cache.manifests import Manifest, ObjectInfo
-from cache.owners import HEARTBEAT_S, Owner
-from cache.packing import Generation, PackedSegment, answered_generation, pack_segment
+from cache.manifests import Manifest
+from cache.packing import Generation, answered_generation, pack_segment
+from cache.publishing import SegmentTerms, Staging
 from cache.records import TeacherRecord, validate_record
 from cache.storage import Storage
 from configs.errors import CacheError, RecordError
@@ -42,18 +39,6 @@ class CommitReport:
     uuid: str
 
 
-@dataclass(frozen=True, slots=True)
-class WriterTerms:
-    """What holds for every segment of one writer."""
-
-    storage: Storage
-    identity: str
-    encoding: str
-    vocab: int
-    provenance: Mapping[str, str]
-    licence: str | None
-
-
 class SegmentWriter:
     """Collects records and commits them as segments. Made by `TeacherCache.writer`; used by one thread at a time.
 
@@ -61,8 +46,17 @@ class SegmentWriter:
     committed before stays.
     """
 
-    def __init__(self, terms: WriterTerms, *, committed: Callable[[Manifest, bytes], None]) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        terms: SegmentTerms,
+        *,
+        encoding: str,
+        committed: Callable[[Manifest, bytes], None],
+    ) -> None:
+        self._storage = storage
         self._terms = terms
+        self._encoding = encoding
         self._committed = committed
         self._records: dict[bytes, TeacherRecord] = {}
         self._generations: dict[tuple[bytes, bytes], Generation] = {}
@@ -70,8 +64,7 @@ class SegmentWriter:
         self._tokens = 0
         self._scored_rows = 0
         self._first_added: float | None = None
-        self._segment: str | None = None
-        self._owner: Owner | None = None
+        self._staging: Staging | None = None
 
     @property
     def identity_digest(self) -> str:
@@ -133,18 +126,24 @@ class SegmentWriter:
         """
         if not self._records:
             return None
-        segment = self._stage()
+        staging = self._stage()
+        packed = pack_segment(
+            list(self._records.values()),
+            generations=list(self._generations.values()),
+            encoding=self._encoding,
+            vocab=self._terms.vocab,
+        )
         try:
-            manifest, keys = self._publish(segment)
+            manifest = staging.publish(packed, self._terms)
         except OSError as error:
-            self._drop_staging()
             raise CacheError(
-                f"{self._terms.storage.place}: segment {segment} not committed ({error.strerror}): free space or "
+                f"{self._storage.place}: segment {staging.name} not committed ({error.strerror}): free space or "
                 "repair the disk and run again"
             ) from error
-        self._drop_staging()
+        finally:
+            self._drop_staging()
         self._forget()
-        self._committed(manifest, keys)
+        self._committed(manifest, packed.keys)
         return CommitReport(
             rows=manifest.rows,
             tokens=manifest.tokens,
@@ -182,7 +181,7 @@ class SegmentWriter:
         if record.key != sequence_key(self._terms.identity, record.token_ids, record.prompt_len):
             raise RecordError(f"record {record.key.hex()[:12]} refused: its key is not that of its tokens and teacher")
         if record.k:
-            resolve_encoding(self._terms.encoding, k=record.k, vocab=self._terms.vocab)
+            resolve_encoding(self._encoding, k=record.k, vocab=self._terms.vocab)
             if self._k and record.k != self._k:
                 raise RecordError(
                     f"record {record.key.hex()[:12]} refused: k={record.k} but the pending rows have k={self._k}: "
@@ -193,77 +192,25 @@ class SegmentWriter:
         self._tokens += sign * len(record.token_ids)
         self._scored_rows += sign * (record.response_len if record.k else 0)
 
-    def _stage(self) -> str:
-        """The name of the segment under way; its staging directory is made when the first record comes."""
-        storage = self._terms.storage
-        if self._segment is None or self._owner is None:
-            name, owner = str(uuid.uuid4()), Owner.here()
+    def _stage(self) -> Staging:
+        """The place of the segment under way, made when the first record comes."""
+        if self._staging is None:
             try:
-                storage.create(_owner_name(name), owner.to_json())
+                self._staging = Staging(self._storage)
             except OSError as error:
                 raise CacheError(
-                    f"{storage.place}: nothing can be written there ({error.strerror}): check the cache root"
+                    f"{self._storage.place}: nothing can be written there ({error.strerror}): check the cache root"
                 ) from error
-            self._segment, self._owner = name, owner
             self._first_added = self._first_added or time.monotonic()
-            failpoint("segment-after-staging")
-        elif time.time() - self._owner.heartbeat >= HEARTBEAT_S:
-            self._owner = self._owner.heard()
-            # A heartbeat that cannot be written is no reason to lose the record: the commit will tell.
-            with suppress(OSError):
-                storage.replace(_owner_name(self._segment), self._owner.to_json())
-        return self._segment
-
-    def _publish(self, name: str) -> tuple[Manifest, bytes]:
-        terms = self._terms
-        packed = pack_segment(
-            list(self._records.values()),
-            generations=list(self._generations.values()),
-            encoding=terms.encoding,
-            vocab=terms.vocab,
-        )
-        terms.storage.create_segment(name, packed.objects)
-        terms.storage.create(f"manifests/{name}.keys", packed.keys)
-        manifest = _manifest(packed, terms=terms, name=name)
-        failpoint("segment-before-manifest")
-        terms.storage.create(f"manifests/{name}.json", manifest.to_json())
-        failpoint("segment-after-manifest")
-        return manifest, packed.keys
+        self._staging.beat()
+        return self._staging
 
     def _drop_staging(self) -> None:
-        if self._segment is not None:
-            # What cannot be removed now is garbage that `gc` knows by its owner.
-            with suppress(OSError):
-                self._terms.storage.delete_folder(f"staging/{self._segment}")
-            self._segment = None
+        if self._staging is not None:
+            self._staging.drop()
+            self._staging = None
 
     def _forget(self) -> None:
         self._records, self._generations = {}, {}
         self._k = self._tokens = self._scored_rows = 0
         self._first_added = None
-
-
-def _manifest(packed: PackedSegment, *, terms: WriterTerms, name: str) -> Manifest:
-    size = packed.size
-    return Manifest(
-        uuid=name,
-        identity=terms.identity,
-        created_ns=time.time_ns(),
-        rows=size.rows,
-        scored_rows=size.scored_rows,
-        tokens=size.tokens,
-        response_tokens=packed.response_tokens,
-        generations=packed.generations,
-        vocab=terms.vocab,
-        k=size.k,
-        encoding=size.encoding,
-        chunk_rows=size.chunk_rows,
-        keys=ObjectInfo.of(packed.keys),
-        objects={path: ObjectInfo.of(data) for path, data in packed.objects.items()},
-        provenance=dict(terms.provenance),
-        licence=terms.licence,
-    )
-
-
-def _owner_name(segment: str) -> str:
-    return f"staging/{segment}/owner.json"
