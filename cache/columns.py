@@ -2,7 +2,7 @@
 
 Shapes: R sequences, N scored rows (positions with log-probabilities), K top-k. Row r of the columns per row belongs to
 the sequence i with `row_offsets[i] <= r < row_offsets[i + 1]`; a sequence kept as text alone has `k[i] == 0` and no
-rows.
+rows. In a segment of sampled records `k[i]` is the width of record i, and K the largest of them.
 
 Every array is one shard object. Columns over N x K have chunks of 8,192 rows (fewer when K is large), all others are
 one chunk: a reader fetches whole chunks and never a slice per sequence. Chunks are blosc-zstd with bit shuffling, then
@@ -11,6 +11,7 @@ crc32c.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -21,8 +22,9 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec
 from zarr.storage import MemoryStore
 
-from cache.encoding import Encoding, encode_rows, row_columns
+from cache.encoding import Encoding, encode_draws, encode_rows, row_columns
 from cache.key_objects import FINISHES
+from cache.keys import KEY_BYTES
 from cache.manifests import Manifest
 from cache.records import Origin, TeacherRecord
 from cache.shards import ChunkLayout
@@ -39,7 +41,13 @@ ROW_ID = "row_id"
 _PER_SEQUENCE = {"prompt_len": "<i4", "finish": "u1", "origin": "u1", "policy_version": "<i8", "k": "<i4"}
 _OFFSETS = {"token_offsets": "<i8", "row_offsets": "<i8"}
 _PER_ROW = {"top1_logprob": "<f4", "tail_logmass": "<f4", "target_logprob": "<f4", "target_rank": "<i4"}
-_PER_ENTRY = {"topk_ids": "<i4", "topk_dq": "u1", "topk_logprob_f16": "<f2", "topk_logprob": "<f4"}
+_PER_ENTRY = {
+    "topk_ids": "<i4",
+    "topk_dq": "u1",
+    "topk_logprob_f16": "<f2",
+    "topk_logprob": "<f4",
+    "draw_count": "<u2",
+}
 _TRANSPOSED = frozenset({"topk_dq"})
 
 
@@ -86,7 +94,12 @@ def layouts(size: SegmentSize) -> dict[str, ChunkLayout]:
         found[ROW_ID] = ChunkLayout(np.dtype("<u8"), (size.rows,), 1)
     if size.encoding is None or size.scored_rows == 0:
         return found
-    columns = {"topk_ids", "tail_logmass", "target_logprob", "target_rank", *row_columns(size.encoding)}
+    columns = {"topk_ids", "target_logprob", "target_rank", *row_columns(size.encoding)}
+    if size.encoding == "sampled":
+        found["sampled_from"] = ChunkLayout(np.dtype("u1"), (size.rows, KEY_BYTES), 1)
+        found["sampling_seed"] = ChunkLayout(np.dtype("<i8"), (size.rows,), 1)
+    else:
+        columns.add("tail_logmass")
     chunks = -(-size.scored_rows // size.chunk_rows)
     for name, kind in _PER_ROW.items():
         if name in columns:
@@ -114,12 +127,23 @@ def segment_columns(records: Sequence[TeacherRecord], *, encoding: Encoding | No
     }
     if encoding is None or not any(record.response_len for record in scored):
         return columns
-    columns |= encode_rows(_joined(scored, "topk_logprobs", kind="<f4"), encoding=encoding)
-    columns["topk_ids"] = _joined(scored, "topk_ids", kind="<i4")
-    columns["tail_logmass"] = _joined(scored, "tail_logmass", kind="<f4")
+    if encoding == "sampled":
+        columns |= _draws(records)
+    else:
+        columns |= encode_rows(_joined(scored, "topk_logprobs", kind="<f4"), encoding=encoding)
+        columns["topk_ids"] = _joined(scored, "topk_ids", kind="<i4")
+        columns["tail_logmass"] = _joined(scored, "tail_logmass", kind="<f4")
     columns["target_logprob"] = _joined(scored, "target_logprobs", kind="<f4")
     columns["target_rank"] = _joined(scored, "target_ranks", kind="<i4")
     return columns
+
+
+def row_id_base(uuid: str) -> int:
+    """The id of row 0 of a segment whose rows were first written there; row r has this + r, modulo 2^64.
+
+    A row that moves to another segment keeps its id (column `row_id`), so that it can be known again.
+    """
+    return int.from_bytes(hashlib.sha256(uuid.encode("ascii")).digest()[:8], "little")
 
 
 def zarr_objects(columns: Mapping[str, NDArray[np.generic]], *, size: SegmentSize) -> dict[str, bytes]:
@@ -147,6 +171,25 @@ def zarr_objects(columns: Mapping[str, NDArray[np.generic]], *, size: SegmentSiz
         )
         array[:] = values
     return {path: buffer.to_bytes() for path, buffer in sorted(held.items())}
+
+
+def _draws(records: Sequence[TeacherRecord]) -> dict[str, NDArray[np.generic]]:
+    """The columns that only sampled records have, and their ids: every row filled up to the widest record."""
+    rows, width = sum(record.response_len for record in records), max(record.k for record in records)
+    ids, counts = np.full((rows, width), -1, dtype="<i4"), np.zeros((rows, width), dtype=np.int32)
+    end = 0
+    for record in records:
+        start, end = end, end + record.response_len
+        assert record.topk_ids is not None and record.counts is not None
+        ids[start:end, : record.k], counts[start:end, : record.k] = record.topk_ids, record.counts
+    sources = b"".join(record.sampled_from or b"" for record in records)
+    seeds = [record.sampling_seed for record in records]
+    return {
+        **encode_draws(counts),
+        "topk_ids": ids,
+        "sampled_from": np.frombuffer(sources, dtype="u1").reshape(-1, KEY_BYTES),
+        "sampling_seed": np.array(seeds, dtype="<i8"),
+    }
 
 
 def _impossible(dtype: np.dtype[Any]) -> float | int:

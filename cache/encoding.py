@@ -1,4 +1,4 @@
-"""How top-k rows are packed into columns, and unpacked again.
+"""How scored rows are packed into columns, and unpacked again.
 
 Shapes: N scored rows of a segment, K top-k. Log-probabilities are in nats.
 
@@ -7,9 +7,14 @@ Shapes: N scored rows of a segment, K top-k. Log-probabilities are in nats.
   K = 64.
 - `topk-f16`: the log-probabilities as float16.
 - `full`: K = V, float32, bit for bit.
+- `sampled`: how often each id was drawn (`cache.sampling`), exact.
 
 Decoding either of the lossy forms adds one constant to each row, so that the head and the stored tail again sum to
 one: a quantised distribution stays a distribution.
+
+Decoding has two halves. `held_rows` is what a reader does once, when it loads a chunk: running sums and the constant of
+each row, which is where the time goes. `held_logprobs` is what remains for every read: one multiplication and one
+addition an entry, over rows gathered in the small type they are held in.
 """
 
 from __future__ import annotations
@@ -21,9 +26,10 @@ import numpy as np
 from jaxtyping import Float32, Int32
 from numpy.typing import NDArray
 
+from cache.records import LARGEST_DRAWS
 from configs.errors import RecordError
 
-Encoding = Literal["topk-u8", "topk-f16", "full"]
+Encoding = Literal["topk-u8", "topk-f16", "full", "sampled"]
 ENCODINGS: tuple[str, ...] = get_args(Encoding)
 
 STEPS_PER_NAT = 16
@@ -31,6 +37,19 @@ LARGEST_STEP = 255
 SMALLEST_F16 = float(np.finfo(np.float16).min)
 
 Columns = Mapping[str, NDArray[Any]]
+
+Held = NDArray[Any]
+"""Values [N, K] in the small type of `HELD_TYPES`."""
+
+HELD_TYPES: Mapping[Encoding, type[np.generic]] = {
+    "topk-u8": np.uint8,
+    "topk-f16": np.float16,
+    "full": np.float32,
+    "sampled": np.uint16,
+}
+
+_COLUMNS_AT_ONCE = 16
+"""Few enough that float32 adds them up without loss and the processor's cache holds them."""
 
 
 def check_encoding(encoding: str) -> None:
@@ -44,7 +63,7 @@ def check_encoding(encoding: str) -> None:
 
 
 def resolve_encoding(encoding: str, *, k: int, vocab: int) -> Encoding:
-    """The encoding that rows of this k really get: K = V is always kept in full.
+    """The encoding that rows of this k really get: log-probabilities with K = V are always kept in full.
 
     Raises:
         RecordError: for an unknown encoding, for k outside 1..vocab, and for `full` with k < vocab.
@@ -54,44 +73,82 @@ def resolve_encoding(encoding: str, *, k: int, vocab: int) -> Encoding:
         raise RecordError(f"k={k} must lie in 1..vocab={vocab}")
     if encoding == "full" and k < vocab:
         raise RecordError(f"encoding=full keeps whole rows but k={k} < vocab={vocab}: use topk-f16 or topk-u8")
-    return "full" if k == vocab else encoding  # type: ignore[return-value]  # checked against ENCODINGS above
+    if k == vocab and encoding != "sampled":
+        return "full"
+    return encoding  # type: ignore[return-value]  # checked against ENCODINGS above
 
 
 def row_columns(encoding: Encoding) -> tuple[str, ...]:
-    """Names of the columns that hold the log-probabilities of a row, the ids aside."""
+    """Names of the columns that hold the log-probabilities (or draws) of a row, the ids aside."""
     return {
         "topk-u8": ("topk_dq", "top1_logprob"),
         "topk-f16": ("topk_logprob_f16",),
         "full": ("topk_logprob",),
+        "sampled": ("draw_count",),
     }[encoding]
 
 
 def encode_rows(logprobs: Float32[np.ndarray, "N K"], *, encoding: Encoding) -> dict[str, NDArray[np.generic]]:
-    """The columns of `row_columns` for rows in descending order."""
+    """The columns of `row_columns` for log-probabilities in descending order."""
+    assert encoding != "sampled", "draws are no log-probabilities: see encode_draws"
     if encoding == "full":
         return {"topk_logprob": logprobs}
     if encoding == "topk-f16":
         return {"topk_logprob_f16": np.maximum(logprobs, SMALLEST_F16).astype(np.float16)}
     # A row may end in -inf (an id that the teacher rules out): its distance is infinite and meets the same ceiling.
-    distance = np.rint((logprobs[:, :1].astype(np.float64) - logprobs) * STEPS_PER_NAT)
-    steps = np.minimum(distance, LARGEST_STEP).astype(np.uint8)
-    deltas = np.diff(steps, axis=1, prepend=np.uint8(0))
+    # float32 moves a distance by a few millionths of a step at most, which only a tie could tell.
+    distance = logprobs[:, :1] - logprobs
+    distance *= np.float32(STEPS_PER_NAT)
+    np.rint(distance, out=distance)
+    steps = np.fmin(distance, np.float32(LARGEST_STEP), out=distance).astype(np.uint8)
+    deltas = steps.copy()
+    deltas[:, 0] = 0
+    deltas[:, 1:] -= steps[:, :-1]
     return {"topk_dq": deltas, "top1_logprob": np.ascontiguousarray(logprobs[:, 0])}
+
+
+def encode_draws(counts: Int32[np.ndarray, "N K"]) -> dict[str, NDArray[np.generic]]:
+    """The columns of `row_columns` for draws, which validation keeps within 16 bits."""
+    assert counts.max(initial=0) <= LARGEST_DRAWS
+    return {"draw_count": counts.astype(np.uint16)}
 
 
 def decode_rows(
     columns: Columns, *, tail_logmass: Float32[np.ndarray, " N"], encoding: Encoding
 ) -> Float32[np.ndarray, "N K"]:
     """Log-probabilities from the columns of `row_columns`; for the lossy forms head + exp(tail) = 1 in every row."""
+    values, scale = held_rows(columns, tail_logmass=tail_logmass, encoding=encoding)
+    return held_logprobs(values, scale, encoding=encoding)
+
+
+def held_rows(
+    columns: Columns, *, tail_logmass: Float32[np.ndarray, " N"], encoding: Encoding
+) -> tuple[Held, Float32[np.ndarray, " N"]]:
+    """Rows as a reader keeps them: the values [N, K] and the constant of each row for `held_logprobs`.
+
+    The values of `topk-u8` are uint8 steps below the first entry, those of `sampled` uint16 counts.
+    """
     if encoding == "full":
-        return columns["topk_logprob"].astype(np.float32, copy=False)
-    if encoding == "topk-f16":
-        return _normalised(columns["topk_logprob_f16"].astype(np.float32), tail_logmass=tail_logmass)
-    # The differences sum to at most 255, so the running sum never leaves uint8.
-    steps = np.cumsum(columns["topk_dq"], axis=1, dtype=np.uint8)
-    table = (-np.arange(LARGEST_STEP + 1, dtype=np.float32)) / np.float32(STEPS_PER_NAT)
-    # Each row is put on its scale by the constant alone; the stored top-1 is the anchor where no constant exists.
-    return _normalised(table[steps] + columns["top1_logprob"][:, None], tail_logmass=tail_logmass)
+        values = columns["topk_logprob"]
+    elif encoding == "topk-f16":
+        values = columns["topk_logprob_f16"]
+        return values, _constant(np.exp(values.astype(np.float32)).sum(axis=1, dtype=np.float64), tail_logmass)
+    elif encoding == "topk-u8":
+        return _steps(columns["topk_dq"], top1=columns["top1_logprob"], tail_logmass=tail_logmass)
+    else:
+        values = columns["draw_count"]
+    return values, np.zeros(len(values), dtype=np.float32)
+
+
+def held_logprobs(values: Held, scale: Float32[np.ndarray, " N"], *, encoding: Encoding) -> Float32[np.ndarray, "N K"]:
+    """Log-probabilities of held rows, in an array of their own."""
+    assert encoding != "sampled", "draws have no log-probabilities"
+    logprobs: NDArray[np.float32] = values.astype(np.float32)
+    if encoding == "topk-u8":
+        logprobs *= np.float32(-1 / STEPS_PER_NAT)
+    if encoding != "full":
+        logprobs += scale[:, None]
+    return logprobs
 
 
 def cut_rows(
@@ -104,17 +161,46 @@ def cut_rows(
     """The best k of K columns; the mass of the others joins the tail (added up, never as a difference from one)."""
     if k == logprobs.shape[1]:
         return topk_ids, logprobs, tail_logmass
-    dropped = np.exp(logprobs[:, k:].astype(np.float64)).sum(axis=1)
-    tail = np.minimum(np.log(dropped + np.exp(tail_logmass.astype(np.float64))), 0.0)
-    return topk_ids[:, :k], logprobs[:, :k], tail.astype(np.float32)
+    return topk_ids[:, :k], logprobs[:, :k], grown_tail(tail_logmass, logprobs[:, k:])
 
 
-def _normalised(
-    logprobs: Float32[np.ndarray, "N K"], *, tail_logmass: Float32[np.ndarray, " N"]
-) -> Float32[np.ndarray, "N K"]:
-    head = np.exp(logprobs).sum(axis=1, dtype=np.float64)
+def grown_tail(
+    tail_logmass: Float32[np.ndarray, " N"], dropped: Float32[np.ndarray, "N D"]
+) -> Float32[np.ndarray, " N"]:
+    """The log mass of a tail that takes in further entries, given by their log-probabilities."""
+    mass = np.exp(dropped.astype(np.float64)).sum(axis=1) + np.exp(tail_logmass.astype(np.float64))
+    tail: Float32[np.ndarray, " N"] = np.minimum(np.log(mass), 0.0).astype(np.float32)
+    return tail
+
+
+def _steps(
+    deltas: NDArray[np.uint8], *, top1: Float32[np.ndarray, " N"], tail_logmass: Float32[np.ndarray, " N"]
+) -> tuple[Held, Float32[np.ndarray, " N"]]:
+    """Steps below the first entry, and the log-probability that the first entry is given.
+
+    One column after the other, which is how the differences are stored. (numpy's own copy of a transposed array of
+    bytes takes four times as long as this loop.)
+    """
+    columns = deltas.T.copy(order="C")
+    steps = np.empty(deltas.shape, dtype=np.uint8)
+    for at, column in enumerate(columns):
+        if at:
+            # The differences sum to at most 255, so the running sum never leaves uint8.
+            column += columns[at - 1]
+        steps[:, at] = column
+    mass = np.zeros(len(steps), dtype=np.float64)
+    for at in range(0, len(columns), _COLUMNS_AT_ONCE):
+        some = columns[at : at + _COLUMNS_AT_ONCE].astype(np.float32)
+        some *= np.float32(-1 / STEPS_PER_NAT)
+        mass += np.exp(some, out=some).sum(axis=0)
+    # Each row is put on its scale by the constant alone; the stored top-1 is the anchor where no constant exists.
+    return steps, np.where(tail_logmass < 0, _constant(mass, tail_logmass), top1)
+
+
+def _constant(head: NDArray[np.float64], tail_logmass: Float32[np.ndarray, " N"]) -> Float32[np.ndarray, " N"]:
+    """What to add to log-probabilities of this mass so that they and the tail sum to one; 0 where nothing can."""
     wanted = -np.expm1(tail_logmass.astype(np.float64))
     sound = (head > 0) & (wanted > 0)
     constant = np.log(np.where(sound, wanted, 1.0) / np.where(sound, head, 1.0))
-    logprobs += constant.astype(np.float32)[:, None]
-    return logprobs
+    rounded: Float32[np.ndarray, " N"] = constant.astype(np.float32)
+    return rounded

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -60,6 +61,8 @@ class Library:
 
     def __init__(self, storage: Storage, *, identity: str, cache_bytes: int) -> None:
         self.storage = storage
+        self.lock = threading.RLock()
+        """Held by whoever changes the set of segments, and by whoever asks the index."""
         self.index = KeyIndex()
         self._identity = identity
         self._chunks = ChunkCache(cache_bytes)
@@ -110,12 +113,13 @@ class Library:
 
     def admit(self, manifest: Manifest, keys: bytes) -> None:
         """Take in a segment with its key object, whose bytes are known to be good."""
-        try:
-            loaded = self._check(manifest, keys)
-        except DamagedObject as error:
-            self._warn(error)
-            return
-        self._admit([loaded])
+        with self.lock:
+            try:
+                loaded = self._check(manifest, keys)
+            except DamagedObject as error:
+                self._warn(error)
+                return
+            self._admit([loaded])
 
     def read(self, entries: Table, *, k: int | None) -> list[TeacherRecord]:
         """Records of index entries in their order, each segment read once.
@@ -138,19 +142,29 @@ class Library:
         with self.disk_errors():
             return self._segments[number].prefix(row, length=length)
 
+    def row_ids(self, entries: Table) -> NDArray[np.uint64]:
+        """The id of the row of each index entry, which it keeps wherever it moves; raises like `read`."""
+        ids = np.zeros(len(entries), dtype=np.uint64)
+        for number in np.unique(entries["segment"]).tolist():
+            here = np.flatnonzero(entries["segment"] == number)
+            with self.disk_errors():
+                ids[here] = self._segments[number].row_ids(entries["row"][here])
+        return ids
+
     def set_aside(self, error: DamagedObject) -> None:
         """Stop using a damaged segment: its rows count as missing.
 
         Bytes that were wrong in two reads also leave a marker for others. An object that is merely gone may come back
         (a network file system shows new files late), so the next refresh looks again.
         """
-        self._warn(error)
-        number = self._numbers.pop(error.segment, None)
-        if number is not None:
-            self.index.drop(number)
-        if not error.reason.startswith(ABSENT):
-            self._aside.add(error.segment)
-            self._mark(error)
+        with self.lock:
+            self._warn(error)
+            number = self._numbers.pop(error.segment, None)
+            if number is not None:
+                self.index.drop(number)
+            if not error.reason.startswith(ABSENT):
+                self._aside.add(error.segment)
+                self._mark(error)
 
     def damages(self) -> Iterator[tuple[int, list[Damage]]]:
         """Compare every object of every manifest with its digest, quarantined segments included; changes nothing.

@@ -1,44 +1,78 @@
-"""Reading one sealed segment: from index entries to records, whole chunks at a time."""
+"""One sealed segment: its columns as arrays, whole chunks at a time, decoded once when they are loaded.
+
+Nothing here works on single sequences; `cache.blocks` puts those together from what it finds here.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Int32
 from numpy.typing import NDArray
 
-from cache.columns import NO_VERSION, ORIGINS, SegmentSize, layouts
-from cache.encoding import cut_rows, decode_rows, row_columns
-from cache.key_objects import FINISHES, Table, key_bytes
+from cache.columns import ROW_ID, SegmentSize, layouts, row_id_base
+from cache.encoding import Encoding, Held, grown_tail, held_logprobs, held_rows, row_columns
+from cache.key_objects import Table
 from cache.manifests import DamagedObject, Manifest
-from cache.records import TeacherRecord
 from cache.shards import ChunkCache, ShardFile
 from cache.storage import Storage
 
+SEQUENCE_FACTS = np.dtype(
+    [("token_start", "<i8"), ("row_start", "<i8"), ("policy_version", "<i8"), ("k", "<i4"), ("origin", "u1")]
+)
+"""What is read of a sequence together: where its tokens and scored rows begin, and what its index entry lacks."""
+
+ROW_FACTS = np.dtype([("scale", "<f4"), ("tail_logmass", "<f4"), ("target_logprob", "<f4"), ("target_rank", "<i4")])
+"""What is read of a scored row together; `scale` is the constant of `held_logprobs`."""
+
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
-    """The per-response arrays of several sequences, one after the other."""
+class RowChunk:
+    """A chunk of n scored rows, ready to be gathered from: `values` as `held_rows` gives them, facts [ROW_FACTS]."""
 
-    topk_ids: Int32[np.ndarray, "N K"]
-    topk_logprobs: Float32[np.ndarray, "N K"]
-    target_logprobs: Float32[np.ndarray, " N"]
-    target_ranks: Int32[np.ndarray, " N"]
-    tail_logmass: Float32[np.ndarray, " N"]
+    ids: Int32[np.ndarray, "n K"]
+    values: Held
+    facts: Table
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        return self.ids.nbytes + self.values.nbytes + self.facts.nbytes
 
 
 class Segment:
-    """A sealed segment that answers with records. Nothing of it reaches a caller unverified."""
+    """A sealed segment. Nothing of it reaches a caller unverified; several threads may read it.
+
+    What reads arrays raises DamagedObject when an object differs from the manifest and OSError when it cannot be read.
+    The arrays are shared and must not be changed.
+    """
 
     def __init__(self, storage: Storage, manifest: Manifest, *, chunks: ChunkCache) -> None:
         self.manifest = manifest
+        self.chunks = chunks
         self._size = SegmentSize.of(manifest)
-        self._chunks = chunks
         self._layouts = layouts(self._size)
         self._storage = storage
         self._shards: dict[str, ShardFile] = {}
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """How the scored rows are kept; `None` when there are none."""
+        return self._size.encoding
+
+    @property
+    def kind(self) -> tuple[bool, int]:
+        """Whether the scored rows are draws, and their K (0: none). Only log-probabilities can be cut to one K."""
+        return self._size.encoding == "sampled", self._size.k
+
+    @property
+    def chunk_rows(self) -> int:
+        """Scored rows of one `row_chunk`."""
+        return max(self._size.chunk_rows, 1)
 
     def missing_object(self) -> str | None:
         """The first object that is gone or has another size, found without reading any."""
@@ -49,81 +83,77 @@ class Segment:
         return None
 
     def prefix(self, row: int, *, length: int) -> NDArray[np.int32]:
-        """The first `length` tokens of a sequence.
+        """The first `length` tokens of a sequence."""
+        start = int(self._held("token_offsets")[row])
+        return self.token_ids()[start : start + length]
 
-        Raises:
-            DamagedObject: an object differs from the manifest.
-            OSError: an object cannot be read.
-        """
-        start = int(self._whole("token_offsets")[row])
-        return self._whole("token_ids")[start : start + length]
+    def row_ids(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """The ids of these rows, which they keep when they move to another segment; raises like `prefix`."""
+        if self._size.moved:
+            return self._held(ROW_ID)[rows]
+        return rows.astype(np.uint64) + np.uint64(row_id_base(self.manifest.uuid))
 
-    def read(self, entries: Table, *, k: int | None) -> list[TeacherRecord]:
-        """The records of these index entries, cut to their `length` and to the best `k` entries (`None`: all).
+    def token_ids(self) -> NDArray[np.int32]:
+        """The tokens of all sequences, one after the other."""
+        return self._held("token_ids")
 
-        Arrays of one call may share memory with each other, never with the cache.
+    def sequences(self) -> Table:
+        """The facts [SEQUENCE_FACTS] of all sequences."""
+        return self.chunks.get((self.manifest.uuid, "sequences"), self._load_sequences)
 
-        Raises:
-            DamagedObject: an object differs from the manifest.
-            OSError: an object cannot be read.
-        """
-        rows, lengths, prompts = entries["row"], entries["length"], entries["prompt_len"]
-        tokens = self._whole("token_ids")[_ranges(self._whole("token_offsets")[rows], lengths)]
-        scored = self._whole("k")[rows] > 0 if k != 0 else np.zeros(len(rows), dtype=bool)
-        counts = np.where(scored, lengths - prompts, 0)
-        values = self._rows(_ranges(self._whole("row_offsets")[rows], counts), k=k or self._size.k)
-        origins, versions = self._whole("origin")[rows].tolist(), self._whole("policy_version")[rows].tolist()
-        token_ends, row_ends = np.cumsum(lengths).tolist(), np.cumsum(counts).tolist()
-        records = []
-        for at, key in enumerate(key_bytes(entries["key"])):
-            span = slice(row_ends[at] - int(counts[at]), row_ends[at])
-            here = bool(scored[at])
-            records.append(
-                TeacherRecord(
-                    key=key,
-                    token_ids=tokens[token_ends[at] - int(lengths[at]) : token_ends[at]],
-                    prompt_len=int(prompts[at]),
-                    finish=FINISHES[entries["finish"][at]],
-                    origin=ORIGINS[origins[at]],
-                    policy_version=None if versions[at] == NO_VERSION else versions[at],
-                    topk_ids=values.topk_ids[span] if here else None,
-                    topk_logprobs=values.topk_logprobs[span] if here else None,
-                    target_logprobs=values.target_logprobs[span] if here else None,
-                    target_ranks=values.target_ranks[span] if here else None,
-                    tail_logmass=values.tail_logmass[span] if here else None,
-                )
-            )
-        return records
+    def sources(self, rows: NDArray[np.integer]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """What these records of draws were drawn from, and the seeds."""
+        return self._held("sampled_from")[rows], self._held("sampling_seed")[rows]
 
-    def _rows(self, flat: NDArray[np.int64], *, k: int) -> _Rows:
-        """The scored rows `flat`, decoded and cut to the best k entries."""
-        encoding = self._size.encoding
-        if encoding is None or not len(flat):
-            ids, per_row = np.empty((0, k), dtype=np.int32), np.empty(0, dtype=np.float32)
-            return _Rows(ids, ids.astype(np.float32), per_row, per_row.astype(np.int32), per_row)
-        columns = {name: self._gather(name, flat) for name in row_columns(encoding)}
-        tail = self._gather("tail_logmass", flat)
-        logprobs = decode_rows(columns, tail_logmass=tail, encoding=encoding)
-        ids, logprobs, tail = cut_rows(self._gather("topk_ids", flat), logprobs, tail, k=k)
-        return _Rows(ids, logprobs, self._gather("target_logprob", flat), self._gather("target_rank", flat), tail)
+    def row_chunk(self, number: int, *, k: int | None) -> tuple[Hashable, Callable[[], RowChunk]]:
+        """Name and loader, for `ChunkCache`, of a chunk of scored rows cut to the best k entries (`None`: all)."""
+        name = (self.manifest.uuid, "rows", number, self._size.k if k is None else k)
+        return name, partial(self._load_rows, number, k=k)
 
-    def _gather(self, name: str, flat: NDArray[np.int64]) -> NDArray[Any]:
-        """Rows `flat` of a column, whole chunks at a time."""
+    def _load_sequences(self) -> Table:
+        facts = np.empty(self._size.rows, dtype=SEQUENCE_FACTS)
+        facts["token_start"] = self._chunk("token_offsets")[:-1]
+        facts["row_start"] = self._chunk("row_offsets")[:-1]
+        for name in ("policy_version", "k", "origin"):
+            facts[name] = self._chunk(name)
+        return facts
+
+    def _load_rows(self, number: int, *, k: int | None) -> RowChunk:
+        encoding, size = self._size.encoding, self._size
+        assert encoding is not None
+        start = number * size.chunk_rows
+        rows = slice(start, min(start + size.chunk_rows, size.scored_rows))
+        # The last chunk is filled up behind its rows.
+        ids = self._chunk("topk_ids", number)[: rows.stop - start]
+        columns = {name: self._rows(name, number, rows) for name in row_columns(encoding)}
+        facts = np.zeros(len(ids), dtype=ROW_FACTS)
+        facts["target_logprob"] = self._rows("target_logprob", number, rows)
+        facts["target_rank"] = self._rows("target_rank", number, rows)
+        tail = np.zeros(len(ids), np.float32) if encoding == "sampled" else self._rows("tail_logmass", number, rows)
+        values, facts["scale"] = held_rows(columns, tail_logmass=tail, encoding=encoding)
+        if k is not None and k < size.k:
+            dropped = held_logprobs(values[:, k:], facts["scale"], encoding=encoding)
+            tail = grown_tail(tail, dropped)
+            # Copies, so that what was cut off is let go.
+            ids, values = ids[:, :k].copy(), values[:, :k].copy()
+        facts["tail_logmass"] = tail
+        return RowChunk(ids, values, facts)
+
+    def _rows(self, name: str, number: int, rows: slice) -> NDArray[Any]:
+        """The part of a column that goes with chunk `number`, whose rows these are."""
         layout = self._layouts[name]
-        if layout.chunks == 1:
-            return self._whole(name)[flat]
-        numbers, inside = np.divmod(flat, layout.shape[0])
-        gathered = np.empty((len(flat), *layout.shape[1:]), dtype=layout.dtype)
-        for number in np.unique(numbers).tolist():
-            here = numbers == number
-            gathered[here] = self._chunk(name, number)[inside[here]]
-        return gathered
+        if len(layout.shape) > 1:
+            return self._chunk(name, number)[: rows.stop - rows.start]
+        # A column of one value a row is a single chunk, of which every chunk of rows needs a part.
+        whole = self._chunk(name) if self._size.scored_rows <= self._size.chunk_rows else self._held(name)
+        return whole[rows]
 
-    def _whole(self, name: str) -> NDArray[Any]:
-        return self._chunk(name, 0)
+    def _held(self, name: str) -> NDArray[Any]:
+        """A column of one chunk, kept for the next time."""
+        return self.chunks.get((self.manifest.uuid, name), partial(self._chunk, name))
 
-    def _chunk(self, name: str, number: int) -> NDArray[Any]:
-        return self._chunks.get((self.manifest.uuid, name, number), lambda: self._shard(name).chunk(number))
+    def _chunk(self, name: str, number: int = 0) -> NDArray[Any]:
+        return self._shard(name).chunk(number)
 
     def _shard(self, name: str) -> ShardFile:
         if name not in self._shards:
@@ -134,10 +164,3 @@ class Segment:
                 raise DamagedObject(self.manifest.uuid, path, "not named by the manifest")
             self._shards[name] = ShardFile(self._storage, info, layout, segment=self.manifest.uuid, name=path)
         return self._shards[name]
-
-
-def _ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """`starts[i], starts[i] + 1, ...`, `counts[i]` of them, for every i in turn."""
-    before = np.cumsum(counts) - counts
-    ranges: NDArray[np.int64] = np.repeat(starts - before, counts) + np.arange(int(counts.sum()))
-    return ranges

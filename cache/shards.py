@@ -9,11 +9,13 @@ end. Every chunk is blosc (whose header tells its size before anything is expand
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from threading import Lock
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import google_crc32c
 import numpy as np
@@ -31,7 +33,23 @@ _CRC_BYTES = 4
 _ENTRY_BYTES = 16
 _BLOSC_HEADER = 16
 
+LOADERS = 4
+"""Threads that expand chunks, at most one a processor; more would only hold more chunks at once."""
+
 Array = NDArray[np.generic]
+
+
+@runtime_checkable
+class Held(Protocol):
+    """What a `ChunkCache` holds: anything of a known size that nobody changes."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        ...
+
+
+Chunk = TypeVar("Chunk", bound=Held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +70,17 @@ class ChunkLayout:
 class ShardFile:
     """A shard object of a segment. The first read verifies all of it, later ones read a chunk and check its crc32c."""
 
-    __slots__ = ("_index", "_info", "_layout", "_name", "_segment", "_storage")
+    __slots__ = ("_index", "_info", "_layout", "_lock", "_name", "_segment", "_storage")
 
     def __init__(self, storage: Storage, info: ObjectInfo, layout: ChunkLayout, *, segment: str, name: str) -> None:
         self._storage, self._info, self._layout = storage, info, layout
         self._segment, self._name = segment, name
         self._index: NDArray[np.uint64] | None = None
+        # Two threads that want two chunks of a new object verify it once.
+        self._lock = Lock()
 
     def chunk(self, number: int) -> Array:
-        """Chunk `number`, expanded, in its logical shape; read-only.
+        """Chunk `number`, expanded, in its logical shape; read-only. Safe to call from several threads.
 
         Raises:
             DamagedObject: the object differs from what was written.
@@ -68,9 +88,7 @@ class ShardFile:
         """
         if self._layout.nbytes > LARGEST_CHUNK:
             raise self._damaged(f"chunks of {self._layout.nbytes} bytes cannot be")
-        payload = self._checked_read(number)
-        if payload is None:
-            payload = self._verify(number)
+        payload = self._payload(number)
         expanded = np.empty(self._layout.nbytes, dtype=np.uint8)
         if len(payload) < _BLOSC_HEADER or int.from_bytes(payload[4:8], "little") != len(expanded):
             raise self._damaged(f"chunk {number} does not expand to {len(expanded)} bytes")
@@ -81,8 +99,19 @@ class ShardFile:
         expanded.flags.writeable = False
         array = expanded.view(self._layout.dtype)
         if self._layout.transposed:
-            return np.ascontiguousarray(array.reshape(self._layout.shape[::-1]).T)
+            # A view: whoever decodes it works through it in the order in which it is stored.
+            return array.reshape(self._layout.shape[::-1]).T
         return array.reshape(self._layout.shape)
+
+    def _payload(self, number: int) -> bytes:
+        """The compressed chunk, checked."""
+        payload = self._checked_read(number)
+        if payload is None:
+            with self._lock:
+                payload = self._checked_read(number)
+                if payload is None:
+                    payload = self._verify(number)
+        return payload
 
     def _checked_read(self, number: int) -> bytes | None:
         """The chunk alone, or `None` when the whole object must be looked at."""
@@ -123,30 +152,84 @@ class ShardFile:
 
 
 class ChunkCache:
-    """The chunks used last, at most `max_bytes` of them (but always the newest one)."""
+    """The chunks used last, at most `max_bytes` of them (but always the newest one). Safe to use from several threads.
+
+    A chunk that several threads want at once is loaded by one of them. Nothing is locked while a chunk is loaded.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._chunks: OrderedDict[tuple[str, str, int], Array] = OrderedDict()
+        self._chunks: OrderedDict[Hashable, Any] = OrderedDict()
+        self._loading: dict[Hashable, Future[Any]] = {}
+        self._lock = Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._threads = min(LOADERS, os.cpu_count() or 1)
 
     @property
     def bytes(self) -> int:
         """Bytes held now."""
         return self._bytes
 
-    def get(self, key: tuple[str, str, int], load: Callable[[], Array]) -> Array:
-        """The chunk of this (segment, column, number), loaded when it is not held."""
-        chunk = self._chunks.get(key)
-        if chunk is not None:
-            self._chunks.move_to_end(key)
-            return chunk
-        chunk = load()
-        self._chunks[key] = chunk
-        self._bytes += chunk.nbytes
-        while self._bytes > self._max_bytes and len(self._chunks) > 1:
-            self._bytes -= self._chunks.popitem(last=False)[1].nbytes
+    def get(self, key: Hashable, load: Callable[[], Chunk]) -> Chunk:
+        """The chunk of this name, loaded when it is not held; raises what `load` raises."""
+        with self._lock:
+            found: Chunk | None = self._chunks.get(key)
+            if found is not None:
+                self._chunks.move_to_end(key)
+                return found
+            under_way = self._loading.get(key)
+            if under_way is None:
+                mine: Future[Chunk] = Future()
+                self._loading[key] = mine
+        if under_way is not None:
+            return under_way.result()  # type: ignore[no-any-return]  # the chunk of this name
+        try:
+            chunk = load()
+        except BaseException as error:
+            self._finish(key)
+            mine.set_exception(error)
+            raise
+        self._finish(key, chunk)
+        mine.set_result(chunk)
         return chunk
+
+    def stream(self, wanted: Sequence[tuple[Hashable, Callable[[], Chunk]]]) -> Iterator[Chunk]:
+        """`get` for each (name, loader) in turn, with a few of those to come being loaded by threads meanwhile."""
+        with self._lock:
+            absent = sum(key not in self._chunks for key, _ in wanted)
+        if absent < 2 or self._threads < 2:
+            yield from (self.get(key, load) for key, load in wanted)
+            return
+        pool = self._workers()
+        ahead: deque[Future[Chunk]] = deque()
+        try:
+            for at, (key, load) in enumerate(wanted):
+                ahead.append(pool.submit(self.get, key, load))
+                if at >= self._threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+    def _workers(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="chunks")
+            return self._pool
+
+    def _finish(self, key: Hashable, chunk: Held | None = None) -> None:
+        """Let go of a load, and hold what came of it."""
+        with self._lock:
+            del self._loading[key]
+            if chunk is None:
+                return
+            self._chunks[key] = chunk
+            self._bytes += chunk.nbytes
+            while self._bytes > self._max_bytes and len(self._chunks) > 1:
+                self._bytes -= self._chunks.popitem(last=False)[1].nbytes
 
 
 def _without_crc(data: bytes, *, length: int) -> bytes | None:

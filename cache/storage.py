@@ -20,13 +20,12 @@ from typing import Protocol, runtime_checkable
 from cache.durable import link_exclusively, replace_file, sync_directory, write_new, write_tree
 from cache.failpoints import failpoint
 from configs.errors import ConfigError
+from configs.places import is_url
 
 FOLDERS = ("staging", "segments", "manifests", "quarantine", "pins", "claims", "tombstones")
 
 UNFINISHED = ".tmp"
 """End of the names of half-written files, which also begin with a dot."""
-
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 
 
 @runtime_checkable
@@ -83,16 +82,6 @@ class Storage(Protocol):
         ...
 
 
-def is_url(root: Path | str) -> bool:
-    """Whether a cache root names an object store rather than a directory."""
-    return isinstance(root, str) and _URL.match(root) is not None
-
-
-def absolute_root(root: Path | str) -> Path | str:
-    """The root as another process, with another working directory, has to name it."""
-    return root if is_url(root) else Path(root).resolve()
-
-
 def open_storage(root: Path | str, digest: str, *, create: bool) -> Storage:
     """The place of the teacher of this digest below a cache root, a directory or a URL such as `s3://bucket/prefix`.
 
@@ -118,6 +107,20 @@ def list_teachers(root: Path | str) -> list[str]:
 
         return [name for name in ObjectStorage(str(root)).names("") if _is_digest(name)]
     return sorted(path.name for path in Path(root).iterdir() if _is_digest(path.name))
+
+
+def probe_root(url: str) -> None:
+    """Write and delete an object below a URL.
+
+    Raises:
+        ConfigError: when the URL cannot be used.
+        OSError: when the service refuses.
+    """
+    from cache.object_storage import ObjectStorage
+
+    storage, name = ObjectStorage(url), f".probe-{uuid.uuid4()}"
+    storage.create(name, b"probe")
+    storage.delete(name)
 
 
 class LocalStorage:

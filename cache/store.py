@@ -1,7 +1,7 @@
 """The teacher cache: what a teacher said and believed, asked once and read by every experiment.
 
 One `TeacherCache` is one process's window on `<root>/<identity digest>/`. Any number of processes may read and
-commit at the same time; each sees what others committed after `refresh`. An instance belongs to one thread.
+commit at the same time; each sees what others committed after `refresh`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ from cache.answers import Answers, Missing, Request
 from cache.directory import open_teacher, pin_view
 from cache.encoding import check_encoding
 from cache.identity import Identity
-from cache.index import SEQUENCE_ROW
-from cache.key_objects import Table
-from cache.keys import KEY_BYTES, generation_key
+from cache.keys import generation_key
 from cache.library import Damage, Library
 from cache.manifests import DamagedObject
 from cache.publishing import SegmentTerms
+from cache.reading import ViewReader
 from cache.records import GenerateRequest, TeacherRecord
 from cache.views import CacheView
 from cache.writer import CommitReport, SegmentWriter
-from configs.errors import CacheError
+from configs.places import absolute_root
 
 __all__ = ["CacheStats", "Missing", "TeacherCache"]
 
@@ -51,15 +50,32 @@ class CacheStats:
     bytes_per_token: float
 
 
-class TeacherCache:
-    """Everything that is known of one teacher. Make one with `open`."""
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """How a cache was opened, so that another process can open it the same way."""
 
-    def __init__(self, identity: Identity, library: Library, *, provenance: Mapping[str, str]) -> None:
+    root: Path | str
+    create: bool
+    cache_bytes: int
+
+
+class TeacherCache:
+    """Everything that is known of one teacher. Make one with `open`.
+
+    Threads may share one. Pickled, it opens the same cache anew in the other process.
+    """
+
+    def __init__(self, identity: Identity, library: Library, *, provenance: Mapping[str, str], opened: Opened) -> None:
         self.identity = identity
         self._digest = identity.digest()
         self._library = library
         self._provenance = dict(provenance)
+        self._opened = opened
         self._answers = Answers(library, identity=self._digest)
+        self._reader = ViewReader(library, self._answers, identity=self._digest)
+
+    def __reduce__(self) -> tuple[Callable[..., TeacherCache], tuple[object, ...]]:
+        return _reopen, (self._opened, self.identity, self._provenance)
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -89,7 +105,8 @@ class TeacherCache:
         storage = open_teacher(root, identity, create=create)
         library = Library(storage, identity=identity.digest(), cache_bytes=cache_bytes)
         library.refresh()
-        return cls(identity, library, provenance=provenance or {})
+        opened = Opened(absolute_root(root), create=create, cache_bytes=cache_bytes)
+        return cls(identity, library, provenance=provenance or {}, opened=opened)
 
     def refresh(self) -> None:
         """Pick up what others committed, and drop what others found damaged.
@@ -97,7 +114,8 @@ class TeacherCache:
         Raises:
             CacheError: when the directory cannot be read.
         """
-        self._library.refresh()
+        with self._library.lock:
+            self._library.refresh()
 
     def missing(self, requests: Sequence[Request], *, k: int) -> Missing:
         """What a teacher must be asked so that every request is answered with `k` log-probabilities (0: text alone).
@@ -198,40 +216,23 @@ class TeacherCache:
             CacheError: when a key is not held with at least `k` log-probabilities.
         """
         ordered = list(dict.fromkeys(keys))
-        entries = self._answers.locate(ordered)
-        lacking = np.flatnonzero((entries["segment"] < 0) | (entries["k"] < k))
-        if len(lacking):
-            first = ordered[int(lacking[0])].hex()[:12]
-            raise CacheError(
-                f"view {dataset}: {len(lacking)} of {len(ordered)} rows are not in the cache with k={k} "
-                f"(the first is {first}): run the fill again"
-            )
-        numbers, segment = np.unique(entries["segment"], return_inverse=True)
-        view = CacheView(
-            identity=self._digest,
-            dataset=dataset,
-            k=k,
-            segments=tuple(self._library.segment(number).manifest.uuid for number in numbers.tolist()),
-            keys=np.frombuffer(b"".join(ordered), dtype=np.uint8).reshape(-1, KEY_BYTES).copy(),
-            segment=segment.astype(np.int32),
-            row=entries["row"].astype(np.int64),
-            prompt_len=entries["prompt_len"].astype(np.int32),
-            lengths=entries["length"].astype(np.int32),
-            finish=entries["finish"].copy(),
-        )
+        view = self._sound(lambda: self._reader.make(ordered, dataset=dataset, k=k))
         pin_view(self._library.storage, view)
         return view
 
-    def iter_blocks(self, view: CacheView, indices: Iterable[NDArray[np.integer]]) -> Iterator[list[TeacherRecord]]:
+    def iter_blocks(
+        self, view: CacheView, indices: Iterable[NDArray[np.integer]], *, prefetch: int = 0
+    ) -> Iterator[list[TeacherRecord]]:
         """For each array of positions in the view its records, in that order: the way to read in bulk.
 
-        Whole chunks are read and kept while they fit. Arrays of one block may share memory with each other.
+        Whole chunks are read and kept while they fit. Arrays of one block may share memory with each other. With
+        `prefetch` so many blocks are made in threads before they are asked for.
 
         Raises:
             CacheError: when the view is of another teacher, or a row of it was lost or damaged.
         """
-        entries = self._view_entries(view)
-        return (self._block(view, entries[np.asarray(positions, dtype=np.int64)]) for positions in indices)
+        entries = self._sound(lambda: self._reader.entries(view))
+        return self._reader.blocks(view, entries, indices, prefetch=prefetch)
 
     def stats(self) -> CacheStats:
         """Counts over all sound segments."""
@@ -239,7 +240,7 @@ class TeacherCache:
         response_tokens = sum(manifest.response_tokens for manifest in manifests)
         size = sum(manifest.disk_bytes for manifest in manifests)
         return CacheStats(
-            records=self._library.index.count(),
+            records=self._sound(self._count),
             tokens=sum(manifest.tokens for manifest in manifests),
             response_tokens=response_tokens,
             bytes=size,
@@ -255,39 +256,21 @@ class TeacherCache:
         """
         return [damage for _, found in self._library.damages() for damage in found]
 
-    def _view_entries(self, view: CacheView) -> Table:
-        if view.identity != self._digest:
-            raise CacheError(f"view {view.dataset} is of teacher {view.identity}, this cache of {self._digest}")
-        if any(self._library.number(uuid) is None for uuid in view.segments):
-            self.refresh()
-        numbers = [self._library.number(uuid) for uuid in view.segments]
-        lost = [uuid for uuid, number in zip(view.segments, numbers, strict=True) if number is None]
-        if lost:
-            raise self._lost(view, segment=lost[0])
-        entries = np.zeros(len(view), dtype=SEQUENCE_ROW)
-        entries["key"] = np.ascontiguousarray(view.keys).view(f"S{KEY_BYTES}").reshape(-1)
-        entries["segment"] = np.array(numbers, dtype=np.int32)[view.segment] if numbers else 0
-        entries["row"], entries["length"] = view.row, view.lengths
-        entries["prompt_len"], entries["finish"] = view.prompt_len, view.finish
-        return entries
-
-    def _block(self, view: CacheView, entries: Table) -> list[TeacherRecord]:
-        try:
-            return self._library.read(entries, k=view.k)
-        except DamagedObject as error:
-            self._library.set_aside(error)
-            raise self._lost(view, segment=error.segment) from error
-
-    def _lost(self, view: CacheView, *, segment: str) -> CacheError:
-        return CacheError(
-            f"view {view.dataset} lost rows: segment {segment} of {self._library.storage.place} is gone or damaged: "
-            "run the fill again, then start this stage anew"
-        )
+    def _count(self) -> int:
+        with self._library.disk_errors():
+            return self._library.index.count()
 
     def _sound(self, ask: Callable[[], Asked]) -> Asked:
         """Ask until no damaged segment is met; each one met is set aside first."""
-        while True:
-            try:
-                return ask()
-            except DamagedObject as error:
-                self._library.set_aside(error)
+        with self._library.lock:
+            while True:
+                try:
+                    return ask()
+                except DamagedObject as error:
+                    self._library.set_aside(error)
+
+
+def _reopen(opened: Opened, identity: Identity, provenance: Mapping[str, str]) -> TeacherCache:
+    return TeacherCache.open(
+        opened.root, identity, provenance=provenance, create=opened.create, cache_bytes=opened.cache_bytes
+    )

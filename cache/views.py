@@ -1,7 +1,8 @@
 """A view: which rows make up one split of one experiment, in which order.
 
-A view names its rows by key, segment and row, so that reading it again gives the same bytes or an error, never other
-rows. Its digest is the "cache digest" of a run. It is saved in the run directory as one npz file without pickles.
+A view names its rows by key and row id, so that reading it again gives the same bytes or an error, never other rows.
+Its digest is the "cache digest" of a run. Where the rows stood when it was made is kept beside, and is no part of the
+digest: rows move when segments are merged. A view is one npz file without pickles.
 """
 
 from __future__ import annotations
@@ -10,22 +11,24 @@ import hashlib
 import io
 import json
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from jaxtyping import Int32, Int64, UInt8
+from jaxtyping import Int32, Int64, UInt8, UInt64
 from numpy.typing import NDArray
 
 from cache.canonical import canonical
 from cache.durable import replace_file
 from configs.errors import CacheError
 
-FORMAT = 1
+FORMAT = 2
 
-_COLUMNS = {"keys": "u1", "segment": "<i4", "row": "<i8", "prompt_len": "<i4", "lengths": "<i4", "finish": "u1"}
+_NAMED = {"keys": "u1", "row_ids": "<u8", "prompt_len": "<i4", "lengths": "<i4", "finish": "u1"}
+_PLACED = {"segment": "<i4", "row": "<i8"}
 
 # What numpy and zipfile raise for a file whose bytes were changed or cut.
 _UNREADABLE = (
@@ -45,7 +48,8 @@ _UNREADABLE = (
 class CacheView:
     """The ordered rows of one dataset split.
 
-    `segment[i]` is a position in `segments` (uuids). `lengths` counts prompt and response tokens; a row may be the
+    `segment[i]` is a position in `segments` (uuids), `row[i]` the row there and `row_ids[i]` what the row is called
+    wherever it stands. `lengths` counts prompt and response tokens; a row may be the
     prefix of a longer stored one. `finish` is a position in ("stop", "length", "given"). `k` is the number of
     log-probabilities that every row is read with; 0 reads text alone.
     """
@@ -55,6 +59,7 @@ class CacheView:
     k: int
     segments: tuple[str, ...]
     keys: UInt8[np.ndarray, "R 32"]
+    row_ids: UInt64[np.ndarray, " R"]
     segment: Int32[np.ndarray, " R"]
     row: Int64[np.ndarray, " R"]
     prompt_len: Int32[np.ndarray, " R"]
@@ -63,10 +68,8 @@ class CacheView:
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        parts = hashlib.sha256(
-            canonical("stillroom/view/1", self.identity, self.dataset, self.k, len(self.segments), *self.segments)
-        )
-        for name, array in self._arrays().items():
+        parts = hashlib.sha256(canonical("stillroom/view/2", self.identity, self.dataset, self.k))
+        for name, array in self._arrays(_NAMED).items():
             array.flags.writeable = False
             parts.update(canonical(name, hashlib.sha256(array.tobytes()).digest()))
         object.__setattr__(self, "digest", parts.hexdigest())
@@ -84,20 +87,54 @@ class CacheView:
         """Response tokens of all rows."""
         return self.tokens - int(self.prompt_len.sum(dtype=np.int64))
 
+    def to_bytes(self) -> bytes:
+        """The view as a file."""
+        header = {"format": FORMAT, "identity": self.identity, "dataset": self.dataset, "k": self.k}
+        header |= {"segments": self.segments, "digest": self.digest, "places": self._places_digest()}
+        text = json.dumps(header).encode()
+        columns: dict[str, Any] = {"header": np.frombuffer(text, dtype=np.uint8)}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **columns, **self._arrays(_NAMED | _PLACED))
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, name: str) -> CacheView:
+        """The view of a file, which errors call `name`.
+
+        Raises:
+            CacheError: when it is of another format, or not what was saved.
+        """
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+                header = json.loads(stored["header"].tobytes())
+                if header["format"] != FORMAT:
+                    raise CacheError(f"{name}: view of format {header['format']}, this version reads {FORMAT}: upgrade")
+                columns = {
+                    column: stored[column].astype(kind, copy=False) for column, kind in (_NAMED | _PLACED).items()
+                }
+                view = cls(
+                    identity=header["identity"],
+                    dataset=header["dataset"],
+                    k=header["k"],
+                    segments=tuple(header["segments"]),
+                    **columns,
+                )
+                sound = view.digest == header["digest"] and view._places_digest() == header["places"]
+        except _UNREADABLE as error:
+            raise CacheError(f"{name}: not a sound view ({error}): delete it and run again") from error
+        if not sound:
+            raise CacheError(f"{name}: the view differs from its digest: delete it and run again")
+        return view
+
     def save(self, path: Path) -> None:
         """Write the view; a reader sees all of it or nothing.
 
         Raises:
             CacheError: when the file cannot be written.
         """
-        header = {"format": FORMAT, "identity": self.identity, "dataset": self.dataset, "k": self.k}
-        text = json.dumps(header | {"segments": self.segments, "digest": self.digest}).encode()
-        buffer = io.BytesIO()
-        columns: dict[str, Any] = {"header": np.frombuffer(text, dtype=np.uint8), **self._arrays()}
-        np.savez_compressed(buffer, allow_pickle=False, **columns)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, buffer.getvalue())
+            replace_file(path, self.to_bytes())
         except OSError as error:
             raise CacheError(
                 f"{path}: the view cannot be written ({error.strerror}): check the run directory"
@@ -111,25 +148,18 @@ class CacheView:
             CacheError: when there is none, when it is of another format, or when it is not what was saved.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                header = json.loads(stored["header"].tobytes())
-                if header["format"] != FORMAT:
-                    raise CacheError(f"{path}: view of format {header['format']}, this version reads {FORMAT}: upgrade")
-                columns = {name: stored[name].astype(kind, copy=False) for name, kind in _COLUMNS.items()}
-                view = cls(
-                    identity=header["identity"],
-                    dataset=header["dataset"],
-                    k=header["k"],
-                    segments=tuple(header["segments"]),
-                    **columns,
-                )
+            data = path.read_bytes()
         except FileNotFoundError as error:
             raise CacheError(f"{path}: no such view: run the fill of this experiment first") from error
-        except _UNREADABLE as error:
-            raise CacheError(f"{path}: not a sound view ({error}): delete it and run again") from error
-        if view.digest != header["digest"]:
-            raise CacheError(f"{path}: the view differs from its digest: delete it and run again")
-        return view
+        except OSError as error:
+            raise CacheError(f"{path}: cannot be read ({error.strerror}): check the run directory") from error
+        return cls.from_bytes(data, name=str(path))
 
-    def _arrays(self) -> dict[str, NDArray[Any]]:
-        return {name: getattr(self, name) for name in _COLUMNS}
+    def _places_digest(self) -> str:
+        parts = hashlib.sha256(canonical("stillroom/places/1", len(self.segments), *self.segments))
+        for array in self._arrays(_PLACED).values():
+            parts.update(array.tobytes())
+        return parts.hexdigest()
+
+    def _arrays(self, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        return {name: getattr(self, name) for name in names}

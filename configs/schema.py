@@ -16,13 +16,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from configs.models import Block, NonNegative, Positive
 from configs.models import ModelShape as ModelShape
 from configs.models import ModelSource as ModelSource
+from configs.places import parse_root
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+CacheRoot = Annotated[Path | str, BeforeValidator(parse_root)]
 Dtype = Literal["float32", "bfloat16", "float16"]
 RESERVED_NAMES = frozenset({"pipeline", "fill", "teacher", "untouched"})
 """Names of runs and table rows that are not students."""
@@ -199,7 +201,7 @@ class RuntimeConfig(Block):
     nodes: Positive = 1
     gpus_per_node: Positive = 8
     gpu_memory_gib: Annotated[float, Field(gt=0.0)] = 80.0
-    cache_root: Path = Path("data/cache")
+    cache_root: CacheRoot = Path("data/cache")
     models_root: Path = Path("data/models")
     run_root: Path = Path("runs")
     tracking_uri: str | None = None

@@ -11,6 +11,7 @@ from pathlib import Path
 from cache import TeacherCache, TeacherIdentity
 from cache.fingerprint import fingerprint_model
 from configs import DistillConfig
+from configs.places import is_url
 from configs.schema import EngineSettings, ModelShape
 from orchestration.artifacts import Artifacts, write_json
 from orchestration.console import Console
@@ -111,7 +112,8 @@ class Run:
         runtime = self.config.runtime
         with self.console.stage("ray") as stage:
             self._cluster.enter_context(cluster(address=runtime.ray_address, gpus=self.hardware.gpus_per_node))
-            nodes = probe_roots({"runtime.cache_root": runtime.cache_root, "runtime.run_root": runtime.run_root})
+            roots = {"runtime.cache_root": runtime.cache_root, "runtime.run_root": runtime.run_root}
+            nodes = probe_roots({key: Path(root) for key, root in roots.items() if not is_url(root)})
             stage.summary = f"attached to {nodes} nodes" if runtime.ray_address else "local, loopback only"
         self._clustered = True
 

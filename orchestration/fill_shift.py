@@ -28,7 +28,7 @@ class FillOrder:
     """What to do with the outcomes of a fill."""
 
     scoring: bool
-    cache_root: Path
+    cache_root: Path | str
     k: int
     commit_every_s: float
     licence: str | None

@@ -16,7 +16,7 @@ from orchestration.entry import Until
 from orchestration.plan import FillPlan, plan_fill, sequence_sets
 from orchestration.plan_report import fill_time, show_plan
 from orchestration.planning import hardware_of, require_placement
-from orchestration.preflight import require_compiler, require_writable, resolve_paths
+from orchestration.preflight import require_cache, require_compiler, require_writable, resolve_paths
 from orchestration.prompts import PromptSet, load_prompts
 from orchestration.redirect import terminal_kept
 from orchestration.report import Report, write_report
@@ -47,7 +47,7 @@ class Pipeline:
         hardware = hardware_of(config)
         require_compiler(hardware.accelerator)
         require_writable(runtime.run_root, key="runtime.run_root")
-        require_writable(runtime.cache_root, key="runtime.cache_root")
+        require_cache(runtime.cache_root)
         require_writable(runtime.models_root, key="runtime.models_root")
         log_file = self._run_dir / "logs" / "driver.log"
         log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ class Pipeline:
             time=fill_time(plan, config=run.config, teacher=shape, accelerator=run.device),
             console=run.console,
         )
-        require_writable(run.config.runtime.cache_root, key="runtime.cache_root", needed_bytes=plan.stored_bytes)
+        require_cache(run.config.runtime.cache_root, needed_bytes=plan.stored_bytes)
         require_writable(run.config.runtime.run_root, key="runtime.run_root", needed_bytes=training_bytes(starts))
         self._start_tracking(run, plan)
         try:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Literal
 from uuid import uuid4
 
+from cache.storage import probe_root
 from configs import ConfigError, resolve_data_path
+from configs.places import is_url
 from configs.schema import DistillConfig, ModelShape
 from orchestration.prompts import SPLITS
 
@@ -57,6 +59,24 @@ def _real(path: Path, *, key: str, config_dir: Path) -> Path:
         return resolve_data_path(path, config_dir=config_dir)
     except ConfigError as error:
         raise ConfigError(f"{key}: {error}") from error
+
+
+def require_cache(root: Path | str, *, needed_bytes: int = 0) -> None:
+    """Prove that the cache root can be written and, where that can be known, has room.
+
+    Raises:
+        ConfigError: it cannot, or has not.
+    """
+    if not is_url(root):
+        require_writable(Path(root), key="runtime.cache_root", needed_bytes=needed_bytes)
+        return
+    try:
+        probe_root(str(root))
+    except OSError as error:
+        raise ConfigError(
+            f"runtime.cache_root={root} cannot be written ({error.strerror}): check the bucket, the credentials and "
+            "the endpoint in the environment"
+        ) from error
 
 
 def require_writable(path: Path, *, key: str, needed_bytes: int = 0) -> None:

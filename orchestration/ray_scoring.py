@@ -23,7 +23,7 @@ class ScoringJob:
     """One model against one view."""
 
     model_dir: Path
-    cache_root: Path
+    cache_root: Path | str
     identity: TeacherIdentity
     view: Path
     vocab: int

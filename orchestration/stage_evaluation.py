@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cache import GenerateRequest, TeacherCache
+from configs.places import absolute_root
 from orchestration.context import Run, Teacher, identity_of
 from orchestration.evaluate import Candidate, TestBench, evaluate_student, evaluate_teacher, finished
 from orchestration.models import open_model
@@ -120,7 +121,7 @@ def _candidate(run: Run, name: str, role: str, digest: str, directory: Path) -> 
 def _scoring_job(run: Run, candidate: Candidate, *, teacher: Teacher, views: Views) -> ScoringJob:
     return ScoringJob(
         model_dir=candidate.directory.resolve(),
-        cache_root=run.config.runtime.cache_root.resolve(),
+        cache_root=absolute_root(run.config.runtime.cache_root),
         identity=teacher.identity,
         view=views.paths["teacher-test"].resolve(),
         vocab=teacher.files.vocab,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cache import CacheView, GenerateRequest, TeacherCache
 from configs import CacheError
+from configs.places import absolute_root
 from orchestration.context import Run, Teacher
 from orchestration.fill import Budgets, FillResult, fill
 from orchestration.fill_shift import FillOrder
@@ -42,7 +43,7 @@ def fill_stage(run: Run, plan: FillPlan, *, teacher: Teacher, cache: TeacherCach
             engines=pool,
             order=FillOrder(
                 scoring=False,
-                cache_root=config.runtime.cache_root.resolve(),
+                cache_root=absolute_root(config.runtime.cache_root),
                 k=config.teacher.top_k,
                 commit_every_s=config.runtime.commit_every_s,
                 licence=config.teacher.licence,

@@ -14,6 +14,7 @@ from pathlib import Path
 from cache import CacheView, TeacherIdentity
 from cache.fingerprint import fingerprint_model
 from configs import ModelError
+from configs.places import absolute_root
 from configs.schema import DistillConfig, InitConfig, StageConfig
 from orchestration.artifacts import Artifacts, digest_of, write_json
 from orchestration.curves import CURVES
@@ -146,7 +147,7 @@ def train_link(
                 stage=link.stage,
                 settings=runtime.training,
                 model_dir=link.start_dir.resolve(),
-                cache_root=runtime.cache_root.resolve(),
+                cache_root=absolute_root(runtime.cache_root),
                 identity=identity,
                 train_view=view_paths[link.train_view].resolve(),
                 dev_view=view_paths[link.dev_view].resolve(),

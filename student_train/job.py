@@ -24,7 +24,7 @@ class TrainJob:
     stage: StageConfig
     settings: TrainingSettings
     model_dir: Path
-    cache_root: Path
+    cache_root: Path | str
     identity: TeacherIdentity
     train_view: Path
     dev_view: Path | None

@@ -1,0 +1,150 @@
+"""Views over a library: made from keys, found again after rows moved, and read in blocks, ahead of the reader if asked.
+
+A view is read by (segment, row), not through the index, so what others commit meanwhile changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.answers import Answers
+from cache.index import SEQUENCE_ROW
+from cache.key_objects import Table
+from cache.keys import KEY_BYTES
+from cache.library import Library
+from cache.manifests import DamagedObject
+from cache.records import TeacherRecord
+from cache.views import CacheView
+from configs.errors import CacheError
+
+READING_THREADS = 2
+"""Threads that read ahead; expanding chunks lets go of the interpreter lock."""
+
+Rows = NDArray[np.integer]
+Made = TypeVar("Made")
+
+
+class ViewReader:
+    """Makes and reads the views of one teacher."""
+
+    def __init__(self, library: Library, answers: Answers, *, identity: str) -> None:
+        self._library = library
+        self._answers = answers
+        self._identity = identity
+
+    def make(self, keys: Sequence[bytes], *, dataset: str, k: int) -> CacheView:
+        """The rows of these keys, none of them twice, in this order.
+
+        Raises:
+            CacheError: when a key is not held with at least `k` log-probabilities.
+            DamagedObject: when a segment is damaged.
+        """
+        entries = self._answers.locate(keys)
+        lacking = np.flatnonzero((entries["segment"] < 0) | (entries["k"] < k))
+        if len(lacking):
+            first = keys[int(lacking[0])].hex()[:12]
+            raise CacheError(
+                f"view {dataset}: {len(lacking)} of {len(keys)} rows are not in the cache with k={k} "
+                f"(the first is {first}): run the fill again"
+            )
+        numbers, segment = np.unique(entries["segment"], return_inverse=True)
+        return CacheView(
+            identity=self._identity,
+            dataset=dataset,
+            k=k,
+            segments=tuple(self._library.segment(number).manifest.uuid for number in numbers.tolist()),
+            keys=np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES).copy(),
+            row_ids=self._library.row_ids(entries),
+            segment=segment.astype(np.int32),
+            row=entries["row"].astype(np.int64),
+            prompt_len=entries["prompt_len"].astype(np.int32),
+            lengths=entries["length"].astype(np.int32),
+            finish=entries["finish"].copy(),
+        )
+
+    def entries(self, view: CacheView) -> Table:
+        """Where the rows of a view stand now.
+
+        Raises:
+            CacheError: when the view is of another teacher, or a row of it was lost or damaged.
+            DamagedObject: when a segment is damaged.
+        """
+        if view.identity != self._identity:
+            raise CacheError(f"view {view.dataset} is of teacher {view.identity}, this cache of {self._identity}")
+        if any(self._library.number(uuid) is None for uuid in view.segments):
+            self._library.refresh()
+        numbers = [self._library.number(uuid) for uuid in view.segments]
+        table = np.array([-1 if number is None else number for number in numbers], dtype=np.int32)
+        entries = np.zeros(len(view), dtype=SEQUENCE_ROW)
+        entries["key"] = np.ascontiguousarray(view.keys).view(f"S{KEY_BYTES}").reshape(-1)
+        entries["segment"] = table[view.segment] if numbers else 0
+        entries["row"] = view.row
+        moved = np.flatnonzero(entries["segment"] < 0)
+        if len(moved):
+            self._follow(view, entries, moved)
+        entries["length"], entries["prompt_len"], entries["finish"] = view.lengths, view.prompt_len, view.finish
+        return entries
+
+    def blocks(
+        self, view: CacheView, entries: Table, indices: Iterable[Rows], *, prefetch: int
+    ) -> Iterator[list[TeacherRecord]]:
+        """For each array of positions in the view its rows, up to `prefetch` blocks ahead of the reader.
+
+        Raises:
+            CacheError: when a row is damaged or cannot be read.
+        """
+
+        def read(positions: Rows) -> list[TeacherRecord]:
+            return self._block(view, entries[np.asarray(positions, dtype=np.int64)])
+
+        return ahead(read, indices, depth=prefetch) if prefetch else map(read, indices)
+
+    def _follow(self, view: CacheView, entries: Table, moved: NDArray[np.int64]) -> None:
+        """Find rows whose segment is gone by their ids, and enter where they stand now.
+
+        Another row of the same sequence is none of this view.
+        """
+        found = self._answers.locate([row.tobytes() for row in view.keys[moved]])
+        there = found["segment"] >= 0
+        same = np.zeros(len(moved), dtype=bool)
+        same[there] = self._library.row_ids(found[there]) == view.row_ids[moved][there]
+        if not same.all():
+            lost = moved[np.flatnonzero(~same)[0]]
+            raise self._lost(view, segment=view.segments[view.segment[lost]])
+        entries["segment"][moved], entries["row"][moved] = found["segment"], found["row"]
+
+    def _block(self, view: CacheView, entries: Table) -> list[TeacherRecord]:
+        try:
+            return self._library.read(entries, k=view.k)
+        except DamagedObject as error:
+            self._library.set_aside(error)
+            raise self._lost(view, segment=error.segment) from error
+
+    def _lost(self, view: CacheView, *, segment: str) -> CacheError:
+        return CacheError(
+            f"view {view.dataset} lost rows: segment {segment} of {self._library.storage.place} is gone or damaged: "
+            "run the fill again, then start this stage anew"
+        )
+
+
+def ahead(make: Callable[[Rows], Made], indices: Iterable[Rows], *, depth: int) -> Iterator[Made]:
+    """`map(make, indices)`, with up to `depth` results made in threads before they are asked for."""
+    with ThreadPoolExecutor(min(depth, READING_THREADS), thread_name_prefix="cache-reader") as pool:
+        pending: deque[Future[Made]] = deque()
+        try:
+            for positions in indices:
+                pending.append(pool.submit(make, positions))
+                if len(pending) > depth:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            # A reader that stops early waits for no more than what is being read.
+            for future in pending:
+                future.cancel()

@@ -1,0 +1,38 @@
+"""Places that may be a directory or a URL of an object store."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+SCHEMES = ("s3", "gs", "az")
+
+_URL = re.compile(r"([a-z][a-z0-9+.-]*)://[^/]+")
+
+
+def is_url(root: Path | str) -> bool:
+    """Whether a root names an object store rather than a directory."""
+    return isinstance(root, str) and _URL.match(root) is not None
+
+
+def parse_root(value: object) -> object:
+    """A configured root: a URL stays text, other text becomes a path.
+
+    Raises:
+        ValueError: for a URL of a service that is not known, or that a path has swallowed.
+    """
+    if not isinstance(value, str):
+        return value
+    scheme, separator, rest = value.partition(":/")
+    if separator and re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
+        if scheme not in SCHEMES or not rest.startswith("/") or not rest.strip("/"):
+            raise ValueError(
+                f"{value} is no place for a cache: name a directory or {'://, '.join(SCHEMES)}://BUCKET/PREFIX"
+            )
+        return value.rstrip("/")
+    return Path(value)
+
+
+def absolute_root(root: Path | str) -> Path | str:
+    """The root as another process, with another working directory, has to name it."""
+    return root if is_url(root) else Path(root).resolve()
