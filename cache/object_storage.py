@@ -30,6 +30,7 @@ from configs.errors import ConfigError
 
 COPIES_VARIABLE = "STILLROOM_COPIES"
 PARALLEL_REQUESTS = 8
+RETRIES = 5
 GIVE_UP_AFTER = timedelta(seconds=60)
 """A service that answers nothing for so long counts as an I/O error."""
 
@@ -41,7 +42,7 @@ class ObjectStorage:
         self._url = url
         self._copies = copies_directory() / hashlib.sha256(url.encode()).hexdigest()[:32]
         try:
-            self._store = from_url(url, retry_config={"max_retries": 5, "retry_timeout": GIVE_UP_AFTER})
+            self._store = from_url(url, retry_config={"max_retries": RETRIES, "retry_timeout": GIVE_UP_AFTER})
         except (BaseError, ValueError) as error:
             raise ConfigError(f"runtime.cache_root={url}: cannot be used ({_line(error)})") from error
 

@@ -15,16 +15,18 @@ def is_url(root: Path | str) -> bool:
     return isinstance(root, str) and _URL.match(root) is not None
 
 
-def parse_root(value: object) -> object:
+def parse_root(value: object) -> Path | str:
     """A configured root: a URL stays text, other text becomes a path.
 
     Raises:
-        ValueError: for a URL of a service that is not known, or that a path has swallowed.
+        ValueError: for a URL of a service that is not known or that names no bucket, and for what is no text.
     """
-    if not isinstance(value, str):
+    if isinstance(value, Path):
         return value
+    if not isinstance(value, str):
+        raise ValueError("a directory or URL must be text")
     scheme, separator, rest = value.partition(":/")
-    if separator and re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
+    if separator and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         if scheme not in SCHEMES or not rest.startswith("/") or not rest.strip("/"):
             raise ValueError(
                 f"{value} is no place for a cache: name a directory or {'://, '.join(SCHEMES)}://BUCKET/PREFIX"

@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
 from configs.models import Block, NonNegative, Positive
 from configs.models import ModelShape as ModelShape
@@ -24,7 +24,7 @@ from configs.models import ModelSource as ModelSource
 from configs.places import parse_root
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-CacheRoot = Annotated[Path | str, BeforeValidator(parse_root)]
+CacheRoot = Annotated[Path | str, PlainValidator(parse_root), PlainSerializer(str)]
 Dtype = Literal["float32", "bfloat16", "float16"]
 RESERVED_NAMES = frozenset({"pipeline", "fill", "teacher", "untouched"})
 """Names of runs and table rows that are not students."""
