@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
@@ -41,6 +42,8 @@ LARGEST_HEADER = 100 * 2**20
 READ_BYTES = 8 * 2**20
 MEMO_FORMAT = 1
 
+Progress = Callable[[int, int], None]
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFingerprint:
@@ -59,10 +62,13 @@ class _Tensor:
     end: int
 
 
-def fingerprint_model(model_dir: Path, *, memo: Path | None = None) -> ModelFingerprint:
+def fingerprint_model(
+    model_dir: Path, *, memo: Path | None = None, progress: Progress | None = None
+) -> ModelFingerprint:
     """Fingerprint a model directory.
 
     `memo` names a JSON file that remembers what each weight file hashed to, by its path, size and modification time.
+    `progress` is told (bytes hashed, bytes in all) while files are read that the memo does not know.
 
     Raises:
         ModelError: when there are no safetensors or no config.json, or they are not sound.
@@ -77,8 +83,9 @@ def fingerprint_model(model_dir: Path, *, memo: Path | None = None) -> ModelFing
     known = _read_memo(memo)
     digests: dict[str, str] = {}
     seen: dict[str, Any] = {}
+    meter = _Meter(files, known=known, progress=progress)
     for path in files:
-        tensors = _file_digests(path, known=known, seen=seen)
+        tensors = _file_digests(path, known=known, seen=seen, meter=meter)
         for name in tensors.keys() & digests.keys():
             raise ModelError(f"{path}: tensor {name} stands in two files: remove the copy that is not used")
         digests |= tensors
@@ -88,32 +95,58 @@ def fingerprint_model(model_dir: Path, *, memo: Path | None = None) -> ModelFing
     return ModelFingerprint(hashlib.sha256(parts).hexdigest(), config)
 
 
-def _file_digests(path: Path, *, known: Mapping[str, Any], seen: dict[str, Any]) -> dict[str, str]:
+class _Meter:
+    """Counts the bytes that were hashed, over all files that have to be."""
+
+    def __init__(self, files: Sequence[Path], *, known: Mapping[str, Any], progress: Progress | None) -> None:
+        self._progress = progress
+        self._total = sum(path.stat().st_size for path in files if _remembered(path, known=known) is None)
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        """So many bytes more."""
+        with self._lock:
+            self._done += count
+            if self._progress is not None:
+                self._progress(self._done, self._total)
+
+
+def _file_digests(path: Path, *, known: Mapping[str, Any], seen: dict[str, Any], meter: _Meter) -> dict[str, str]:
     """One digest a tensor of (dtype, shape, bytes), from the memo when the file is unchanged."""
     try:
-        status = path.stat()
-        stamp = [status.st_size, status.st_mtime_ns]
-        name = str(path.resolve())
-        entry = known.get(name)
-        if isinstance(entry, dict) and entry.get("stamp") == stamp and isinstance(entry.get("tensors"), dict):
-            tensors = {str(key): str(value) for key, value in entry["tensors"].items()}
-        else:
-            tensors = _hash_tensors(path)
+        stamp = _stamp(path)
+        tensors = _remembered(path, known=known)
+        if tensors is None:
+            tensors = _hash_tensors(path, meter=meter)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}): check the model directory") from error
-    seen[name] = {"stamp": stamp, "tensors": tensors}
+    seen[str(path.resolve())] = {"stamp": stamp, "tensors": tensors}
     return tensors
 
 
-def _hash_tensors(path: Path) -> dict[str, str]:
+def _remembered(path: Path, *, known: Mapping[str, Any]) -> dict[str, str] | None:
+    """What the memo knows of a file that did not change since."""
+    entry = known.get(str(path.resolve()))
+    if not isinstance(entry, dict) or entry.get("stamp") != _stamp(path) or not isinstance(entry.get("tensors"), dict):
+        return None
+    return {str(key): str(value) for key, value in entry["tensors"].items()}
+
+
+def _stamp(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _hash_tensors(path: Path, *, meter: _Meter) -> dict[str, str]:
     tensors = list(_tensors(path))
     # hashlib lets go of the interpreter lock, so threads hash on all cores.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        digests = pool.map(lambda tensor: _tensor_digest(path, tensor), tensors)
+        digests = pool.map(lambda tensor: _tensor_digest(path, tensor, meter=meter), tensors)
         return {tensor.name: digest for tensor, digest in zip(tensors, digests, strict=True)}
 
 
-def _tensor_digest(path: Path, tensor: _Tensor) -> str:
+def _tensor_digest(path: Path, tensor: _Tensor, *, meter: _Meter) -> str:
     content = hashlib.sha256()
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -124,6 +157,7 @@ def _tensor_digest(path: Path, tensor: _Tensor) -> str:
                 raise ModelError(f"{path}: ends inside tensor {tensor.name}: fetch the file again")
             content.update(piece)
             at += len(piece)
+            meter.add(len(piece))
     finally:
         os.close(descriptor)
     parts = canonical(tensor.dtype, len(tensor.shape), *tensor.shape, content.digest())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -144,8 +145,8 @@ class Run:
             self._cluster.close()
 
 
-def open_teacher(config: DistillConfig) -> Teacher:
-    """Make the teacher's directory if need be, and compute its identity.
+def open_teacher(config: DistillConfig, *, progress: Callable[[int, int], None] | None = None) -> Teacher:
+    """Make the teacher's directory if need be, and compute its identity; `progress` is told (bytes hashed, in all).
 
     Raises:
         ModelError: it cannot be found, loaded or fingerprinted.
@@ -156,12 +157,15 @@ def open_teacher(config: DistillConfig) -> Teacher:
     # The rows of its matrix beyond the tokenizer's length are padding: no k may count on them.
     require_fitting_lengths(config, teacher=files.shape.model_copy(update={"vocab": files.vocab}))
     require_positions(config, model="the teacher", shape=files.shape, engine="teacher_engine")
-    return Teacher(files, identity_of(files, config=config))
+    return Teacher(files, identity_of(files, config=config, progress=progress))
 
 
-def identity_of(files: ModelFiles, *, config: DistillConfig) -> TeacherIdentity:
+def identity_of(
+    files: ModelFiles, *, config: DistillConfig, progress: Callable[[int, int], None] | None = None
+) -> TeacherIdentity:
     """Who a model is when it is served with the teacher's settings."""
-    prints = fingerprint_model(files.directory, memo=config.runtime.models_root / "fingerprints.json")
+    memo = config.runtime.models_root / "fingerprints.json"
+    prints = fingerprint_model(files.directory, memo=memo, progress=progress)
     return TeacherIdentity(
         weights_sha256=prints.weights_sha256,
         config_sha256=prints.config_sha256,

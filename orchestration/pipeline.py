@@ -71,8 +71,13 @@ class Pipeline:
                 run.close()
 
     def _stages(self, run: Run, *, until: Until) -> Report | None:
-        with run.console.stage("teacher") as stage:
-            teacher = open_teacher(run.config)
+        with run.console.stage("teacher", unit="GB hashed") as stage:
+
+            def hashing(done: int, total: int) -> None:
+                stage.total = total / 1e9
+                stage.update(done / 1e9)
+
+            teacher = open_teacher(run.config, progress=hashing)
             stage.summary = f"{teacher.files.label}, identity {teacher.identity.digest()[:12]}"
         shape = PlannedShape(teacher.files.label, teacher.files.shape, assumed=False)
         require_placement(run.config, teacher=shape, hardware=run.hardware)

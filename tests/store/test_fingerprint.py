@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,9 +92,9 @@ def test_the_memo_spares_reading_until_the_file_changes(
     reads: list[Path] = []
     hashed = fingerprint._hash_tensors
 
-    def counted(path: Path) -> dict[str, str]:
+    def counted(path: Path, **options: Any) -> dict[str, str]:
         reads.append(path)
-        return hashed(path)
+        return hashed(path, **options)
 
     monkeypatch.setattr(fingerprint, "_hash_tensors", counted)
     assert fingerprint_model(model, memo=memo) == first
@@ -101,6 +102,20 @@ def test_the_memo_spares_reading_until_the_file_changes(
     save_model(model, {"model.safetensors": {**tensors, "new": np.ones(3, dtype=np.float32)}})
     assert fingerprint_model(model, memo=memo) != first
     assert reads == [model / "model.safetensors"]
+
+
+def test_progress_counts_the_bytes_that_have_to_be_hashed(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
+    names = list(tensors)
+    parts = {"a.safetensors": {names[0]: tensors[names[0]]}, "b.safetensors": {n: tensors[n] for n in names[1:]}}
+    model, memo = save_model(tmp_path / "m", parts), tmp_path / "memo.json"
+    told: list[tuple[int, int]] = []
+    fingerprint_model(model, memo=memo, progress=lambda done, total: told.append((done, total)))
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1][0] == sum(array.nbytes for array in tensors.values())
+    assert told[-1][0] <= told[-1][1] == sum(path.stat().st_size for path in model.glob("*.safetensors"))
+    told.clear()
+    fingerprint_model(model, memo=memo, progress=lambda done, total: told.append((done, total)))
+    assert told == [], "what the memo knows is not read again"
 
 
 def test_a_damaged_memo_is_written_anew(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,19 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.canonical import canonical
-from cache.identity import TeacherIdentity
+from cache.identity import RemoteTeacherIdentity, TeacherIdentity, parse_identity
 from cache.keys import engine_seed, generation_key, sequence_key
 from cache.records import GenerateRequest
 from configs.errors import RecordError
 
+REMOTE = RemoteTeacherIdentity(provider="p", model="m", revision="r")
 IDENTITY = TeacherIdentity(weights_sha256="00" * 32, config_sha256="11" * 32)
-DIGEST = "7efdf014767109654a3dbe5e0971b5aceb2875688199ed397af33dadf3e8033f"
+GOLDEN = json.loads(Path(__file__).with_name("golden_keys.json").read_text())
+DIGEST = GOLDEN["identity"]
 REQUEST = GenerateRequest(
     prompt_ids=(5, 6, 7), stop_ids=(1, 2), max_new_tokens=16, temperature=0.7, top_p=0.9, top_k=20, min_p=0.05
 )
-GOLDEN_SEQUENCE = "e8a1277676d2a5a069fb000f4c038b95e8b0e6533296e1869a7c439f2fb2c266"
-GOLDEN_SAMPLED = "763a5ea7ae46dc6ea322daf5d3e70eded2c8f13849357e30d5c484c3dba9613c"
-GOLDEN_GREEDY = "9b7fa574b52f9be49e7c8aad6ecf4e444b30e5648fef71250ba6aeaf828c7c0f"
 
 CHANGES: dict[str, Any] = {
     "prompt_ids": (5, 6, 8),
@@ -39,11 +43,85 @@ CHANGES: dict[str, Any] = {
 NOISE_ONLY = {"top_p", "top_k", "min_p", "sampling_seed", "replicate"}
 
 
+def all_keys() -> dict[str, str]:
+    """One key of every kind."""
+    return {
+        "identity": IDENTITY.digest(),
+        "remote_identity": REMOTE.digest(),
+        "sequence": sequence_key(IDENTITY.digest(), [1, 2, 3], 2).hex(),
+        "sampled_generation": generation_key(IDENTITY.digest(), REQUEST).hex(),
+        "greedy_generation": generation_key(IDENTITY.digest(), dataclasses.replace(REQUEST, temperature=0.0)).hex(),
+    }
+
+
 def test_keys_are_the_golden_ones() -> None:
-    assert IDENTITY.digest() == DIGEST
-    assert sequence_key(DIGEST, [1, 2, 3], 2).hex() == GOLDEN_SEQUENCE
-    assert generation_key(DIGEST, REQUEST).hex() == GOLDEN_SAMPLED
-    assert generation_key(DIGEST, dataclasses.replace(REQUEST, temperature=0.0)).hex() == GOLDEN_GREEDY
+    assert all_keys() == GOLDEN
+
+
+@pytest.mark.parametrize("hash_seed", ["0", "1", "4242"])
+def test_keys_are_the_same_in_every_process(hash_seed: str) -> None:
+    root = Path(__file__).parents[2]
+    program = "import json, test_keys; print(json.dumps(test_keys.all_keys()))"
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": f"{root}:{Path(__file__).parent}"}
+    printed = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert json.loads(printed) == GOLDEN
+
+
+# Few values, so that two requests often mean the same.
+requests = st.fixed_dictionaries(
+    {
+        "prompt_ids": st.sampled_from([(3,), (3, 4), (2**31 - 1,)]),
+        "stop_ids": st.sampled_from([(), (1, 2), (2, 1, 1)]),
+        "max_new_tokens": st.integers(1, 99),
+        "temperature": st.sampled_from([0.0, -0.0, 0.5]),
+        "top_p": st.sampled_from([0.5, 1.0]),
+        "top_k": st.integers(-1, 1),
+        "min_p": st.sampled_from([0.0, 0.1]),
+        "sampling_seed": st.integers(0, 1),
+        "replicate": st.integers(0, 1),
+    }
+)
+
+
+def meaning(request: GenerateRequest) -> tuple[object, ...]:
+    """What a request means, in plain values: two requests share a key exactly when this is the same."""
+    noise: tuple[object, ...] = ()
+    if request.temperature:
+        noise = (request.top_p, max(request.top_k, 0), request.min_p, request.sampling_seed, request.replicate)
+    penalties = (request.presence_penalty, request.frequency_penalty, request.repetition_penalty)
+    return (request.prompt_ids, frozenset(request.stop_ids), request.temperature, noise, penalties)
+
+
+@given(requests, requests)
+def test_two_requests_share_a_key_exactly_when_they_mean_the_same(left: dict[str, Any], right: dict[str, Any]) -> None:
+    one, other = GenerateRequest(**left), GenerateRequest(**right)
+    assert (generation_key(DIGEST, one) == generation_key(DIGEST, other)) == (meaning(one) == meaning(other))
+
+
+sequences = st.tuples(st.lists(st.integers(0, 3), min_size=1, max_size=4), st.integers(1, 4))
+
+
+@given(sequences, sequences)
+def test_two_sequences_share_a_key_exactly_when_they_are_the_same(
+    one: tuple[list[int], int], other: tuple[list[int], int]
+) -> None:
+    assert (sequence_key(DIGEST, *one) == sequence_key(DIGEST, *other)) == (one == other)
+
+
+@pytest.mark.parametrize("change", [{"provider": "b"}, {"model": "b"}, {"revision": "b"}, {"epoch": 2}])
+def test_every_field_of_a_remote_identity_changes_its_digest(change: dict[str, Any]) -> None:
+    assert dataclasses.replace(REMOTE, **change).digest() != REMOTE.digest()
+
+
+def test_a_remote_teacher_is_marked_and_read_back() -> None:
+    assert IDENTITY.verifiable
+    assert not REMOTE.verifiable
+    for identity in (IDENTITY, REMOTE):
+        assert parse_identity(dataclasses.asdict(identity)) == identity
+    with pytest.raises(TypeError):
+        parse_identity({"weights": "x"})
 
 
 @pytest.mark.parametrize("name", [item.name for item in dataclasses.fields(TeacherIdentity)])
