@@ -12,7 +12,7 @@ because a longer one was bought later.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,8 +22,8 @@ from cache.key_objects import (
     FINISHES,
     KEY,
     KeyObject,
+    KeyPrefixes,
     Keys,
-    KeyTables,
     Positions,
     Prefixes,
     Table,
@@ -61,11 +61,10 @@ class _Fence:
     prefixes: Prefixes = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
     places: Places = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
 
-    def add(self, parts: Iterable[tuple[int, Prefixes]]) -> None:
+    def add(self, parts: Sequence[tuple[int, Prefixes]]) -> None:
         """Take in the keys of further segments."""
-        found = [(prefixes, _places(number, len(prefixes))) for number, prefixes in parts]
-        prefixes = np.concatenate([prefixes for prefixes, _ in found])
-        places = np.concatenate([places for _, places in found])
+        prefixes = np.concatenate([prefixes for _, prefixes in parts])
+        places = np.concatenate([_places(number, len(prefixes)) for number, prefixes in parts])
         # Each part is sorted already, which the stable sort makes use of.
         order = np.argsort(prefixes, kind="stable")
         prefixes, places = prefixes[order], places[order]
@@ -102,17 +101,13 @@ class KeyIndex:
         self._sequences = _Fence()
         self._generations = _Fence()
 
-    def add(self, parts: Iterable[tuple[int, KeyObject, KeyTables]], *, age: NDArray[np.int64]) -> None:
+    def add(self, parts: Sequence[tuple[int, KeyObject, KeyPrefixes]], *, age: NDArray[np.int64]) -> None:
         """Take in further segments by number; `age[number]` ranks all segments, the oldest 0."""
-        sequences, generations = [], []
-        for number, place, tables in parts:
-            self._objects[number] = place
-            sequences.append((number, key_prefixes(tables.keys)))
-            generations.append((number, key_prefixes(tables.generations["key"])))
         self._age = age
-        if sequences:
-            self._sequences.add(sequences)
-            self._generations.add(generations)
+        if parts:
+            self._objects |= {number: place for number, place, _ in parts}
+            self._sequences.add([(number, prefixes.sequences) for number, _, prefixes in parts])
+            self._generations.add([(number, prefixes.generations) for number, _, prefixes in parts])
 
     def drop(self, number: int) -> None:
         """Forget a segment."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import google_crc32c
@@ -78,6 +79,14 @@ def pack_keys(keys: Keys, entries: Table, generations: Table) -> bytes:
     return keys[order].tobytes() + entries[order].tobytes() + ordered.tobytes()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class KeyPrefixes:
+    """The first eight bytes of the keys of a segment, sorted, as numbers: R sequences and G generations."""
+
+    sequences: Prefixes
+    generations: Prefixes
+
+
 class KeyTables:
     """A key object that is wholly in memory: `keys` [R], `entries` [R], `generations` [G]."""
 
@@ -93,6 +102,10 @@ class KeyTables:
         self.keys: Keys = np.frombuffer(data[:first], dtype=KEY)
         self.entries: Table = np.frombuffer(data[first:second], dtype=ENTRY)
         self.generations: Table = np.frombuffer(data[second:], dtype=GENERATION)
+
+    def prefixes(self) -> KeyPrefixes:
+        """What the index holds of the object; shares no memory with it."""
+        return KeyPrefixes(key_prefixes(self.keys), key_prefixes(self.generations["key"]))
 
 
 class KeyObject:

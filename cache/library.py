@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cache.columns import SegmentSize, layouts
 from cache.index import KeyIndex
-from cache.key_objects import KeyObject, KeyTables, Table
+from cache.key_objects import KeyObject, KeyPrefixes, KeyTables, Table
 from cache.manifests import DamagedObject, Manifest, read_manifest
 from cache.records import TeacherRecord
 from cache.segments import Segment
@@ -49,7 +49,7 @@ class _Loaded:
 
     segment: Segment
     keys: KeyObject
-    tables: KeyTables
+    prefixes: KeyPrefixes
 
 
 class Library:
@@ -235,11 +235,11 @@ class Library:
             absent = segment.missing_object()
         if absent is not None:
             raise DamagedObject(manifest.uuid, absent, f"{ABSENT} or of another size")
-        return _Loaded(segment, KeyObject(self.storage, manifest, keys), KeyTables(keys, manifest))
+        return _Loaded(segment, KeyObject(self.storage, manifest, keys), KeyTables(keys, manifest).prefixes())
 
     def _admit(self, found: Iterable[_Loaded | None]) -> None:
         loaded = [item for item in found if item is not None]
-        parts = [(self._number(item.segment), item.keys, item.tables) for item in loaded]
+        parts = [(self._number(item.segment), item.keys, item.prefixes) for item in loaded]
         if parts:
             self.index.add(parts, age=_ages(self._segments))
 
