@@ -26,6 +26,8 @@ from configs.places import parse_root
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 CacheRoot = Annotated[Path | str, PlainValidator(parse_root), PlainSerializer(str)]
 Dtype = Literal["float32", "bfloat16", "float16"]
+StoredEncoding = Literal["topk-u8", "topk-f16"]
+"""How top-k rows are stored; rows of whole vocabularies are always stored whole."""
 RESERVED_NAMES = frozenset({"pipeline", "fill", "teacher", "untouched"})
 """Names of runs and table rows that are not students."""
 
@@ -40,6 +42,7 @@ class TeacherConfig(Block):
     quantization: str | None = None
     licence: str | None = None
     top_k: Positive = 64
+    encoding: StoredEncoding = "topk-u8"
 
 
 class SplitConfig(Block):

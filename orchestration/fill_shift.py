@@ -18,6 +18,7 @@ from cache import GenerateRequest, SegmentWriter, TeacherRecord
 from cache.keys import generation_key
 from cache.protocols import Failure, Outcome, SequenceSource
 from configs import CacheError, RecordError
+from configs.schema import StoredEncoding
 from orchestration.plan import Request
 
 REPORT_EVERY_S = 0.5
@@ -33,6 +34,7 @@ class FillOrder:
     commit_every_s: float
     licence: str | None
     provenance: dict[str, str]
+    encoding: StoredEncoding = "topk-u8"
 
 
 @dataclass(slots=True)

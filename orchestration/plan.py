@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from cache import GenerateRequest, Missing, ScoreRequest
 from configs import ConfigError
-from configs.schema import DistillConfig, GenerationConfig
+from configs.schema import DistillConfig, GenerationConfig, StoredEncoding
 from orchestration.prompts import Prompt
 
 Request = GenerateRequest | ScoreRequest
@@ -17,8 +17,8 @@ Source = Literal["teacher", "gold"]
 BYTES_PER_ROW = 14.0
 """Stored bytes of one response position besides its top-k entries (token, target, tail, offsets)."""
 
-BYTES_PER_ENTRY = 2.2
-"""Stored bytes of one (id, log-probability) pair in `topk-u8`; measured, see docs/log.md."""
+BYTES_PER_ENTRY = {"topk-u8": 2.2, "topk-f16": 3.9}
+"""Stored bytes of one (id, log-probability) pair by encoding; measured, see docs/log.md."""
 
 
 class Holdings(Protocol):
@@ -41,12 +41,16 @@ class NothingHeld:
 
 @dataclass(frozen=True, slots=True)
 class SequenceSet:
-    """The sequences of one source on one split, each with at least `k` log-probabilities (0: text alone)."""
+    """The sequences of one source on one split, each with at least `k` log-probabilities (0: text alone).
+
+    `encoding` is how new rows are stored; any stored row answers.
+    """
 
     source: Source
     split: str
     requests: tuple[Request, ...]
     k: int
+    encoding: StoredEncoding = "topk-u8"
 
     @property
     def name(self) -> str:
@@ -109,8 +113,7 @@ class FillPlan:
     def stored_bytes(self) -> int:
         """Expected size of the new segments, at most."""
         return sum(
-            int(part.response_tokens * (BYTES_PER_ROW + BYTES_PER_ENTRY * part.sequences.k) + 4 * part.prompt_tokens)
-            for part in self.sets
+            int(part.response_tokens * _row_bytes(part.sequences) + 4 * part.prompt_tokens) for part in self.sets
         )
 
 
@@ -130,9 +133,19 @@ def sequence_sets(
         sets += [("gold", split, k) for split in ("train", "dev")]
     sets.append(("teacher", "test", config.teacher.top_k))
     return tuple(
-        SequenceSet(source, split, _requests(source, prompts[split], config.generation, split, stop_ids), k)
+        SequenceSet(
+            source,
+            split,
+            _requests(source, prompts[split], config.generation, split, stop_ids),
+            k,
+            config.teacher.encoding,
+        )
         for source, split, k in sets
     )
+
+
+def _row_bytes(sequences: SequenceSet) -> float:
+    return BYTES_PER_ROW + BYTES_PER_ENTRY[sequences.encoding] * sequences.k
 
 
 def plan_fill(sets: Sequence[SequenceSet], *, cache: Holdings) -> FillPlan:

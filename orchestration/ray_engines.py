@@ -140,7 +140,9 @@ class EngineActor:
     def fill(self, queue: ray.actor.ActorHandle, order: FillOrder) -> None:
         """Work on the queue until it is empty or stopped, committing segments on the way."""
         cache = TeacherCache.open(order.cache_root, self._spec.identity)
-        with cache.writer(vocab=self._spec.vocab, licence=order.licence, provenance=order.provenance) as writer:
+        with cache.writer(
+            vocab=self._spec.vocab, licence=order.licence, provenance=order.provenance, encoding=order.encoding
+        ) as writer:
             Shift(RemoteLeases(queue), order, writer).work(self._engine)
 
     def close(self) -> None:

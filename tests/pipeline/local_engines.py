@@ -69,7 +69,9 @@ class Watched:
 def work_shift(queue: Leases, order: FillOrder, teacher: Callable[[SegmentWriter], SequenceSource]) -> None:
     """One engine's pass, as the engine's actor does it."""
     cache = TeacherCache.open(order.cache_root, IDENTITY)
-    with cache.writer(vocab=VOCAB, licence=order.licence, provenance=order.provenance) as writer:
+    with cache.writer(
+        vocab=VOCAB, licence=order.licence, provenance=order.provenance, encoding=order.encoding
+    ) as writer:
         Shift(queue, order, writer).work(teacher(writer))
 
 

@@ -123,7 +123,7 @@ def test_hits_and_misses_and_what_they_cost() -> None:
     assert part.response_tokens == 10 + 10 + 5
     assert cache.asked == [8]
     assert (plan.misses, plan.prompt_tokens, plan.response_tokens) == (3, 12, 25)
-    assert plan.stored_bytes == int(25 * (BYTES_PER_ROW + 8 * BYTES_PER_ENTRY) + 4 * 12)
+    assert plan.stored_bytes == int(25 * (BYTES_PER_ROW + 8 * BYTES_PER_ENTRY["topk-u8"]) + 4 * 12)
     assert plan.asks_teacher
 
 
