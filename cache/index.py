@@ -129,6 +129,19 @@ class KeyIndex:
         several = self._sequence_rows(self._sequences.places[twice])
         return len(prefixes) - len(several) + len(np.unique(several["key"]))
 
+    def sample(self, count: int, *, seed: int, k: int) -> Keys:
+        """Up to `count` keys of rows with at least `k` log-probabilities, drawn at random; raises like `count`."""
+        order = np.random.default_rng(seed).permutation(len(self._sequences.places))
+        found = np.empty(0, dtype=KEY)
+        # Rows of another k are passed over, so more than `count` places may have to be looked at.
+        for start in range(0, len(order), 2 * count):
+            rows = self._sequence_rows(self._sequences.places[order[start : start + 2 * count]])
+            found = np.concatenate([found, rows["key"][rows["k"] >= k]])
+            if len(np.unique(found)) >= count:
+                break
+        _, first = np.unique(found, return_index=True)
+        return found[np.sort(first)][:count]
+
     def find_sequences(self, keys: Keys) -> Table:
         """The fullest row [SEQUENCE_ROW] of each key; raises like `count`."""
         asked, places = self._sequences.candidates(keys)

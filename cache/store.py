@@ -18,6 +18,7 @@ from cache.answers import Answers, Missing, Request
 from cache.directory import open_teacher, pin_view
 from cache.encoding import check_encoding
 from cache.identity import Identity
+from cache.key_objects import key_bytes
 from cache.keys import generation_key
 from cache.library import Damage, Library
 from cache.manifests import DamagedObject
@@ -234,6 +235,19 @@ class TeacherCache:
         entries = self._sound(lambda: self._reader.entries(view))
         return self._reader.blocks(view, entries, indices, prefetch=prefetch)
 
+    def sample(self, count: int, *, k: int, seed: int = 0) -> list[bytes]:
+        """Up to `count` different sequence keys with at least `k` log-probabilities, drawn at random.
+
+        Raises:
+            CacheError: when the disk cannot be read.
+        """
+
+        def ask() -> list[bytes]:
+            with self._library.disk_errors():
+                return key_bytes(self._library.index.sample(count, seed=seed, k=k))
+
+        return self._sound(ask)
+
     def stats(self) -> CacheStats:
         """Counts over all sound segments."""
         manifests = self._library.manifests
@@ -254,7 +268,11 @@ class TeacherCache:
         Raises:
             CacheError: when the disk cannot be read.
         """
-        return [damage for _, found in self._library.damages() for damage in found]
+        return [damage for _, found in self.verify_segments() for damage in found]
+
+    def verify_segments(self) -> Iterator[tuple[int, list[Damage]]]:
+        """`verify` one segment after the other: (bytes compared, what is damaged)."""
+        return self._library.damages()
 
     def _count(self) -> int:
         with self._library.disk_errors():

@@ -120,19 +120,10 @@ class Run:
 
     def pool(self, files: ModelFiles, identity: TeacherIdentity, *, settings: EngineSettings, k: int) -> EnginePool:
         """A pool of engines for a model; it is released with the run at the latest."""
-        pool = EnginePool(
-            EngineSpec(
-                model_dir=files.directory.resolve(),
-                identity=identity,
-                vocab=files.vocab,
-                dtype=self.config.teacher.dtype,
-                quantization=self.config.teacher.quantization if k else None,
-                settings=settings,
-                max_logprobs=max(k, STUDENT_LOGPROBS),
-                accelerator=self.device,
-                log_dir=self.logs,
-            )
+        spec = engine_spec(
+            self.config, files, identity, settings=settings, k=k, accelerator=self.device, log_dir=self.logs
         )
+        pool = EnginePool(spec)
         self._pools.append(pool)
         return pool
 
@@ -143,6 +134,30 @@ class Run:
                 pool.release()
         finally:
             self._cluster.close()
+
+
+def engine_spec(
+    config: DistillConfig,
+    files: ModelFiles,
+    identity: TeacherIdentity,
+    *,
+    settings: EngineSettings,
+    k: int,
+    accelerator: Device,
+    log_dir: Path,
+) -> EngineSpec:
+    """What an engine of a model needs to know; with k = 0 the model is a student, which only writes."""
+    return EngineSpec(
+        model_dir=files.directory.resolve(),
+        identity=identity,
+        vocab=files.vocab,
+        dtype=config.teacher.dtype,
+        quantization=config.teacher.quantization if k else None,
+        settings=settings,
+        max_logprobs=max(k, STUDENT_LOGPROBS),
+        accelerator=accelerator,
+        log_dir=log_dir,
+    )
 
 
 def open_teacher(config: DistillConfig, *, progress: Callable[[int, int], None] | None = None) -> Teacher:

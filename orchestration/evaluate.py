@@ -93,7 +93,7 @@ def evaluate_teacher(
         [ScoreRequest(tuple(map(int, r.token_ids)), r.prompt_len) for r in references], k=bench.top_k
     )
     beliefs = [
-        _intersect(cached, live)
+        shared_beliefs(cached, live)
         for cached, live in zip(references, rescored.outcomes, strict=True)
         if isinstance(live, TeacherRecord) and cached.response_len
     ]
@@ -140,8 +140,8 @@ def _keep(
     return evaluated
 
 
-def _intersect(cached: TeacherRecord, live: TeacherRecord) -> TokenBeliefs:
-    """Two top-k rows of one position, compared on the ids that both hold; everything else is the bucket.
+def shared_beliefs(cached: TeacherRecord, live: TeacherRecord) -> TokenBeliefs:
+    """Two top-k rows of each position, compared on the ids that both hold; everything else is the bucket.
 
     An engine names only its own K best ids, so a cached id may be missing among them. Taking the ids of both sides
     keeps the comparison a coarsening of the true one, that is a lower bound.

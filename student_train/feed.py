@@ -24,6 +24,9 @@ from student_train.gang import Gang
 
 Rows = NDArray[np.int64]
 
+STEPS_AHEAD = 2
+"""Steps whose rows are read while the ones before are trained on."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepBatch:
@@ -50,7 +53,8 @@ class Feed:
     def steps(self, batches: Sequence[Rows]) -> Iterator[StepBatch]:
         """The work of each global batch in turn, read from the cache as it is asked for."""
         mine = [self._share(rows, rank=self.gang.rank) for rows in batches]
-        for rows, share, records in zip(batches, mine, self.cache.iter_blocks(self.view, mine), strict=True):
+        blocks = self.cache.iter_blocks(self.view, mine, prefetch=STEPS_AHEAD)
+        for rows, share, records in zip(batches, mine, blocks, strict=True):
             split = self._split(share)
             made = [collate([records[row] for row in part], with_targets=self.with_targets) for part in split]
             rounds = max(len(self._split(self._share(rows, rank=rank))) for rank in range(self.gang.world_size))
