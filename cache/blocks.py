@@ -1,8 +1,8 @@
 """Reading many sequences at once: flat arrays over all of them, filled straight from whole chunks.
 
-Shapes: R sequences of a block with T tokens and N scored rows in all, K entries a row. What is done for each sequence in
-Python is one slice copy an array; everything else is done once for the block. A shuffled epoch then costs little more
-than the copies themselves.
+Shapes: R sequences of a block with T tokens and N scored rows in all, K entries a row. All that is done for each
+sequence is a few slice copies, the rest is done once for the block, so that a shuffled epoch costs little more than
+copying its bytes.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def read_block(segments: Segments, entries: Table, *, k: int | None) -> RecordBl
     rows = gather_rows(found, owner, Spans(row_offsets[:-1], facts["row_start"], np.diff(row_offsets)), k=k)
     sources, seeds = (None, None) if rows.counts is None else _sources(found, members, entries["row"])
     return RecordBlock(
-        keys=np.ascontiguousarray(entries["key"]).view(np.uint8).reshape(-1, KEY_BYTES),
+        keys=entries["key"].copy().view(np.uint8).reshape(-1, KEY_BYTES),
         token_ids=tokens,
         token_offsets=token_offsets,
         prompt_len=entries["prompt_len"].astype(np.int32),

@@ -19,13 +19,13 @@ import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.key_objects import KEY, Keys, key_array
+from cache.key_objects import Keys, key_array
 from cache.keys import KEY_BYTES
 from cache.owners import HEARTBEAT_S, Owner
 from cache.storage import Storage
@@ -58,33 +58,6 @@ class Claim:
 
     number: int
     mine: Mask
-    _note: _Note
-    _storage: Storage
-    _released: threading.Event = field(default_factory=threading.Event)
-
-    def beat_until_released(self) -> None:
-        """Say every `HEARTBEAT_S` that the owner lives, until the claim is released or was taken away."""
-        while not self._released.wait(HEARTBEAT_S):
-            # A heartbeat that cannot be written is tried again; until then others may take the owner for gone.
-            with suppress(OSError):
-                if not self._stands():
-                    return
-                note = _Note(self._note.owner.heard(), self._note.claim, self._note.k)
-                self._storage.replace(_path(self.number, "json"), note.to_json())
-
-    def release(self, heart: threading.Thread) -> None:
-        """Let others have the names; `heart` runs `beat_until_released`."""
-        self._released.set()
-        heart.join()
-        # What cannot be deleted goes when another claim finds that this process is gone.
-        with suppress(OSError):
-            if self._stands():
-                _remove(self._storage, self.number)
-
-    def _stands(self) -> bool:
-        """Whether the number is still this claim's: who was silent for long may have lost it to another."""
-        note = _read_note(self._storage, self.number)
-        return note is not None and note.claim == self._note.claim
 
 
 class Claims:
@@ -119,13 +92,18 @@ class Claims:
             number = self._take(np.unique(wanted).tobytes(), note)
             held = self._held(wanted, k=k, others=self._numbers("json") - {number})
             self._sweep(number)
-        claim = Claim(number, ~held, note, self._storage)
-        heart = threading.Thread(target=claim.beat_until_released, daemon=True)
+        released = threading.Event()
+        heart = threading.Thread(target=_beat, args=(self._storage, number, note, released), daemon=True)
         heart.start()
         try:
-            yield claim
+            yield Claim(number, ~held)
         finally:
-            claim.release(heart)
+            released.set()
+            heart.join()
+            # What cannot be deleted now goes when another claim finds that this process is gone.
+            with suppress(OSError):
+                if _stands(self._storage, number, note):
+                    _remove(self._storage, number)
 
     def _take(self, keys: bytes, note: _Note) -> int:
         """Write a claim under a number that is the highest when all is written."""
@@ -144,21 +122,22 @@ class Claims:
 
     def _held(self, wanted: Keys, *, k: int, others: set[int]) -> Mask:
         held = np.zeros(len(wanted), dtype=bool)
+        known, self._names = self._names, {}
         for number in others:
             note = _read_note(self._storage, number)
             if note is not None and note.k >= k and not note.owner.gone(silent_s=SILENT_S):
-                held |= _among(self._claimed(number, note), wanted)
+                names = known[note.claim] if note.claim in known else self._read_names(number)
+                self._names[note.claim] = names
+                held |= _among(names, wanted)
         return held
 
-    def _claimed(self, number: int, note: _Note) -> Keys:
+    def _read_names(self, number: int) -> Keys:
         """The names of a claim, which never change."""
-        if note.claim not in self._names:
-            try:
-                data = self._storage.read(_path(number, "keys"))
-            except FileNotFoundError:
-                data = b""
-            self._names[note.claim] = np.sort(key_array([data[: len(data) // KEY_BYTES * KEY_BYTES]]))
-        return self._names[note.claim]
+        try:
+            data = self._storage.read(_path(number, "keys"))
+        except FileNotFoundError:
+            data = b""
+        return np.sort(key_array([data[: len(data) // KEY_BYTES * KEY_BYTES]]))
 
     def _sweep(self, number: int) -> None:
         """Delete the claims below a number that counts of which nobody is alive, and keys that have no JSON.
@@ -204,6 +183,22 @@ def _read_note(storage: Storage, number: int) -> _Note | None:
         return None
     sane = isinstance(owner.pid, int) and isinstance(owner.heartbeat, float) and isinstance(k, int)
     return _Note(owner, str(claim), k) if sane else None
+
+
+def _beat(storage: Storage, number: int, note: _Note, released: threading.Event) -> None:
+    """Say every `HEARTBEAT_S` that the owner lives, until the claim is released or was taken away."""
+    while not released.wait(HEARTBEAT_S):
+        # A heartbeat that cannot be written is tried again; until then others may take the owner for gone.
+        with suppress(OSError):
+            if not _stands(storage, number, note):
+                return
+            storage.replace(_path(number, "json"), replace(note, owner=note.owner.heard()).to_json())
+
+
+def _stands(storage: Storage, number: int, note: _Note) -> bool:
+    """Whether the number is still of this claim: who was silent for long may have lost it to another."""
+    found = _read_note(storage, number)
+    return found is not None and found.claim == note.claim
 
 
 def _remove(storage: Storage, number: int) -> None:

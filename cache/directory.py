@@ -1,17 +1,16 @@
-"""The place of one teacher below the cache root: made, recognised, and pinned by views."""
+"""The place of one teacher below the cache root: made and recognised."""
 
 from __future__ import annotations
 
 import json
-import time
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from cache.identity import Identity
 from cache.manifests import FORMAT
+from cache.pins import pin_view as pin_view  # imported from here by cache.store
 from cache.storage import Storage, open_storage
-from cache.views import CacheView
 from configs.errors import CacheError, ConfigError
 
 DESCRIPTION = "identity.json"
@@ -37,24 +36,6 @@ def open_teacher(root: Path | str, identity: Identity, *, create: bool) -> Stora
             "can be written"
         ) from error
     return storage
-
-
-def pin_view(storage: Storage, view: CacheView) -> None:
-    """Leave a pin that names the view and its segments, so that nobody deletes them while it lives.
-
-    A pin says when its view was last used; `gc` takes one that nobody used for long for dead.
-
-    Raises:
-        CacheError: when the pin cannot be written.
-    """
-    name = f"pins/{view.digest}.json"
-    text = {"view": view.digest, "dataset": view.dataset, "segments": view.segments, "used": time.time()}
-    try:
-        storage.replace(name, json.dumps(text).encode())
-    except OSError as error:
-        raise CacheError(
-            f"{storage.place}/{name}: the view cannot be pinned ({error.strerror}): make the cache writable"
-        ) from error
 
 
 def _description(storage: Storage, identity: Identity, *, create: bool) -> bytes:

@@ -151,23 +151,13 @@ def held_logprobs(values: Held, scale: Float32[np.ndarray, " N"], *, encoding: E
     return logprobs
 
 
-def cut_rows(
-    topk_ids: Int32[np.ndarray, "N K"],
-    logprobs: Float32[np.ndarray, "N K"],
-    tail_logmass: Float32[np.ndarray, " N"],
-    *,
-    k: int,
-) -> tuple[Int32[np.ndarray, "N k"], Float32[np.ndarray, "N k"], Float32[np.ndarray, " N"]]:
-    """The best k of K columns; the mass of the others joins the tail (added up, never as a difference from one)."""
-    if k == logprobs.shape[1]:
-        return topk_ids, logprobs, tail_logmass
-    return topk_ids[:, :k], logprobs[:, :k], grown_tail(tail_logmass, logprobs[:, k:])
-
-
 def grown_tail(
     tail_logmass: Float32[np.ndarray, " N"], dropped: Float32[np.ndarray, "N D"]
 ) -> Float32[np.ndarray, " N"]:
-    """The log mass of a tail that takes in further entries, given by their log-probabilities."""
+    """The log mass of a tail that takes in the entries that were cut off, given by their log-probabilities.
+
+    It is added up, never a difference from one, whose rounding would be larger than the tail.
+    """
     mass = np.exp(dropped.astype(np.float64)).sum(axis=1) + np.exp(tail_logmass.astype(np.float64))
     tail: Float32[np.ndarray, " N"] = np.minimum(np.log(mass), 0.0).astype(np.float32)
     return tail

@@ -1,8 +1,8 @@
 """Named places where a test may kill the process, to prove that no moment of a write is dangerous.
 
 With `STILLROOM_FAILPOINT=<name>` in the environment the process kills itself (SIGKILL, no clean-up runs) when it
-reaches that place. `FAILPOINTS` lists those of a segment's commit in the order they are passed; other writers, such
-as checkpoints, name their own.
+reaches that place. `FAILPOINTS` lists those of a segment's commit in the order they are passed, `REWRITE_FAILPOINTS`
+those that come after it when rows move; other writers, such as checkpoints, name their own.
 """
 
 from __future__ import annotations
@@ -18,6 +18,11 @@ FAILPOINTS = (
     "segment-after-rename",  # the segment stands under segments/, the directories not yet fsynced
     "segment-before-manifest",  # the keys stand beside where the manifest will, which is not yet there
     "segment-after-manifest",  # the manifest is linked: the segment counts; staging not yet removed
+)
+
+REWRITE_FAILPOINTS = (
+    "rewrite-before-tombstones",  # the new segment counts, and so do those that it replaces
+    "rewrite-before-delete",  # those that it replaces are marked as replaced, and still there
 )
 
 

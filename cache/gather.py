@@ -1,8 +1,7 @@
 """Gathering scored rows from the chunks of many segments into one set of arrays.
 
-Shapes: N rows in all, K entries a row. Rows come in *spans*, which follow each other both in a chunk and in the result,
-so that most of the work is one slice copy a span; what cannot be copied (the arithmetic of `held_logprobs`) is done once
-over the whole result.
+Shapes: N rows in all, K entries a row. Rows come in spans that follow each other both in a chunk and in the result, so
+that most of the work is a slice copy a span. The arithmetic (`held_logprobs`) is done once, over the whole result.
 """
 
 from __future__ import annotations
@@ -24,6 +23,8 @@ LONG_SPAN = 16
 """Mean rows a span from which on a slice copy beats gathering row by row."""
 
 Numbers = NDArray[np.int64]
+
+_BYTES = np.dtype(f"V{ROW_FACTS.itemsize}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +85,12 @@ def gather_rows(segments: Sequence[Segment], owner: Numbers, spans: Spans, *, k:
     else:
         values = (np.zeros if sampled else np.empty)((rows, width), dtype=HELD_TYPES[one])
     for encoding, chunk, here in _chunks(segments, owner, spans, k=None if sampled else width):
-        ids_here, values_here = ids[:, : chunk.ids.shape[1]], values[:, : chunk.ids.shape[1]]
+        own = slice(None, chunk.ids.shape[1])
+        ready = chunk.values
         if one is None:
             ready = held_logprobs(chunk.values, chunk.facts["scale"], encoding=encoding)
-            here.copy([(ids_here, chunk.ids), (facts, chunk.facts), (values_here, ready)])
-        else:
-            here.copy([(ids_here, chunk.ids), (facts, chunk.facts), (values_here, chunk.values)])
+        # numpy copies fields one by one, and bytes at once.
+        here.copy([(ids[:, own], chunk.ids), (values[:, own], ready), (facts.view(_BYTES), chunk.facts.view(_BYTES))])
     if sampled:
         return GatheredRows(ids, None, values.astype(np.int32), facts)
     return GatheredRows(
@@ -126,13 +127,13 @@ def _chunks(
     name = owner << 32 | number
     order = np.argsort(name, kind="stable")
     starts = np.flatnonzero(np.diff(name[order], prepend=-1))
-    wanted = [(segments[at], chunk) for at, chunk in zip(*(part[order[starts]].tolist() for part in (owner, number)))]
-    loads = [segment.row_chunk(chunk, k=k) for segment, chunk in wanted]
+    first = order[starts]
+    holders = [segments[at] for at in owner[first].tolist()]
+    loads = [segment.row_chunk(at, k=k) for segment, at in zip(holders, number[first].tolist(), strict=True)]
+    chunks = holders[0].chunks.stream(loads)
     ends = [*starts[1:].tolist(), len(order)]
     spans = spans.pick(order)
-    for (segment, _), chunk, start, end in zip(
-        wanted, wanted[0][0].chunks.stream(loads), starts.tolist(), ends, strict=True
-    ):
+    for segment, chunk, start, end in zip(holders, chunks, starts.tolist(), ends, strict=True):
         assert segment.encoding is not None
         yield segment.encoding, chunk, spans.pick(slice(start, end))
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.blocks import RecordBlock, read_block, read_records
 from cache.columns import SegmentSize, layouts
 from cache.index import KeyIndex
 from cache.key_objects import KeyObject, KeyPrefixes, KeyTables, Table
@@ -128,14 +129,13 @@ class Library:
             DamagedObject: after which `set_aside` should follow.
             CacheError: when the disk cannot be read.
         """
-        records: list[TeacherRecord | None] = [None] * len(entries)
-        for number in np.unique(entries["segment"]).tolist():
-            here = np.flatnonzero(entries["segment"] == number)
-            with self.disk_errors():
-                found = self._segments[number].read(entries[here], k=k)
-            for at, record in zip(here.tolist(), found, strict=True):
-                records[at] = record
-        return [record for record in records if record is not None]
+        with self.disk_errors():
+            return read_records(self._segments, entries, k=k)
+
+    def read_block(self, entries: Table, *, k: int | None) -> RecordBlock:
+        """The same as flat arrays; raises like `read`."""
+        with self.disk_errors():
+            return read_block(self._segments, entries, k=k)
 
     def tokens(self, number: int, *, row: int, length: int) -> NDArray[np.int32]:
         """The first `length` tokens of one sequence; raises like `read`."""

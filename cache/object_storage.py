@@ -17,7 +17,7 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -117,6 +117,18 @@ class ObjectStorage:
         """See `cache.storage.Storage`."""
         for path in self.sizes(name):
             self.delete(f"{name}/{path}")
+
+    def changed(self, name: str) -> float | None:
+        """See `cache.storage.Storage`, by the clock of the service."""
+        with self._as_os_errors(name):
+            entries = [entry for page in obstore.list(self._store, name) for entry in page]
+            with suppress(FileNotFoundError):  # a folder is there by what lies below it
+                entries.append(obstore.head(self._store, name))
+            return max((entry["last_modified"].timestamp() for entry in entries), default=None)
+
+    def unfinished(self) -> Mapping[str, float]:
+        """See `cache.storage.Storage`; a put is whole or not there."""
+        return {}
 
     @contextmanager
     def _as_os_errors(self, name: str) -> Iterator[None]:

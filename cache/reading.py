@@ -8,18 +8,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.answers import Answers
+from cache.blocks import RecordBlock
 from cache.index import SEQUENCE_ROW
 from cache.key_objects import Table
 from cache.keys import KEY_BYTES
 from cache.library import Library
 from cache.manifests import DamagedObject
-from cache.records import TeacherRecord
+from cache.pins import touch_pin
 from cache.views import CacheView
 from configs.errors import CacheError
 
@@ -37,6 +39,7 @@ class ViewReader:
         self._library = library
         self._answers = answers
         self._identity = identity
+        self._touched: set[str] = set()
 
     def make(self, keys: Sequence[bytes], *, dataset: str, k: int) -> CacheView:
         """The rows of these keys, none of them twice, in this order.
@@ -91,16 +94,23 @@ class ViewReader:
         entries["length"], entries["prompt_len"], entries["finish"] = view.lengths, view.prompt_len, view.finish
         return entries
 
+    def touch(self, view: CacheView) -> None:
+        """Say that a view is in use, once a process: whoever cannot write to the cache may read it all the same."""
+        if view.digest not in self._touched:
+            self._touched.add(view.digest)
+            with suppress(OSError):
+                touch_pin(self._library.storage, view.digest)
+
     def blocks(
         self, view: CacheView, entries: Table, indices: Iterable[Rows], *, prefetch: int
-    ) -> Iterator[list[TeacherRecord]]:
+    ) -> Iterator[RecordBlock]:
         """For each array of positions in the view its rows, up to `prefetch` blocks ahead of the reader.
 
         Raises:
             CacheError: when a row is damaged or cannot be read.
         """
 
-        def read(positions: Rows) -> list[TeacherRecord]:
+        def read(positions: Rows) -> RecordBlock:
             return self._block(view, entries[np.asarray(positions, dtype=np.int64)])
 
         return ahead(read, indices, depth=prefetch) if prefetch else map(read, indices)
@@ -119,9 +129,9 @@ class ViewReader:
             raise self._lost(view, segment=view.segments[view.segment[lost]])
         entries["segment"][moved], entries["row"][moved] = found["segment"], found["row"]
 
-    def _block(self, view: CacheView, entries: Table) -> list[TeacherRecord]:
+    def _block(self, view: CacheView, entries: Table) -> RecordBlock:
         try:
-            return self._library.read(entries, k=view.k)
+            return self._library.read_block(entries, k=view.k)
         except DamagedObject as error:
             self._library.set_aside(error)
             raise self._lost(view, segment=error.segment) from error

@@ -119,30 +119,40 @@ class Segment:
         return facts
 
     def _load_rows(self, number: int, *, k: int | None) -> RowChunk:
-        encoding, size = self._size.encoding, self._size
+        start = number * self.chunk_rows
+        rows = slice(start, min(start + self.chunk_rows, self._size.scored_rows))
+        # Every second chunk reads its ids last: of two threads that begin with a new segment one verifies the ids,
+        # which takes long, and the other finds something else to do.
+        if number % 2:
+            values, facts = self._load_values(number, rows, k=k)
+            return RowChunk(self._load_ids(number, rows, k=k), values, facts)
+        ids = self._load_ids(number, rows, k=k)
+        return RowChunk(ids, *self._load_values(number, rows, k=k))
+
+    def _load_ids(self, number: int, rows: slice, *, k: int | None) -> NDArray[np.int32]:
+        ids = self._rows("topk_ids", number, rows)
+        # A copy, so that what is cut off is let go.
+        return ids if k is None or k == self._size.k else ids[:, :k].copy()
+
+    def _load_values(self, number: int, rows: slice, *, k: int | None) -> tuple[Held, Table]:
+        encoding = self._size.encoding
         assert encoding is not None
-        start = number * size.chunk_rows
-        rows = slice(start, min(start + size.chunk_rows, size.scored_rows))
-        # The last chunk is filled up behind its rows.
-        ids = self._chunk("topk_ids", number)[: rows.stop - start]
         columns = {name: self._rows(name, number, rows) for name in row_columns(encoding)}
-        facts = np.zeros(len(ids), dtype=ROW_FACTS)
+        facts = np.zeros(rows.stop - rows.start, dtype=ROW_FACTS)
         facts["target_logprob"] = self._rows("target_logprob", number, rows)
         facts["target_rank"] = self._rows("target_rank", number, rows)
-        tail = np.zeros(len(ids), np.float32) if encoding == "sampled" else self._rows("tail_logmass", number, rows)
+        tail = facts["tail_logmass"] if encoding == "sampled" else self._rows("tail_logmass", number, rows)
         values, facts["scale"] = held_rows(columns, tail_logmass=tail, encoding=encoding)
-        if k is not None and k < size.k:
-            dropped = held_logprobs(values[:, k:], facts["scale"], encoding=encoding)
-            tail = grown_tail(tail, dropped)
-            # Copies, so that what was cut off is let go.
-            ids, values = ids[:, :k].copy(), values[:, :k].copy()
+        if k is not None and k < self._size.k:
+            tail = grown_tail(tail, held_logprobs(values[:, k:], facts["scale"], encoding=encoding))
+            values = values[:, :k].copy()
         facts["tail_logmass"] = tail
-        return RowChunk(ids, values, facts)
+        return values, facts
 
     def _rows(self, name: str, number: int, rows: slice) -> NDArray[Any]:
         """The part of a column that goes with chunk `number`, whose rows these are."""
-        layout = self._layouts[name]
-        if len(layout.shape) > 1:
+        if len(self._layouts[name].shape) > 1:
+            # The last chunk is filled up behind its rows.
             return self._chunk(name, number)[: rows.stop - rows.start]
         # A column of one value a row is a single chunk, of which every chunk of rows needs a part.
         whole = self._chunk(name) if self._size.scored_rows <= self._size.chunk_rows else self._held(name)
@@ -156,11 +166,14 @@ class Segment:
         return self._shard(name).chunk(number)
 
     def _shard(self, name: str) -> ShardFile:
-        if name not in self._shards:
+        found = self._shards.get(name)
+        if found is None:
             layout = self._layouts[name]
             path = f"{name}/c" + "/0" * len(layout.shape)
             info = self.manifest.objects.get(path)
             if info is None:
                 raise DamagedObject(self.manifest.uuid, path, "not named by the manifest")
-            self._shards[name] = ShardFile(self._storage, info, layout, segment=self.manifest.uuid, name=path)
-        return self._shards[name]
+            shard = ShardFile(self._storage, info, layout, segment=self.manifest.uuid, name=path)
+            # Of two threads that come here at once one wins, so that both share its lock.
+            found = self._shards.setdefault(name, shard)
+        return found

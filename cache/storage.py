@@ -81,6 +81,14 @@ class Storage(Protocol):
         """Delete all objects below a folder."""
         ...
 
+    def changed(self, name: str) -> float | None:
+        """When an object, or the newest one below a folder, was written (seconds since 1970); `None` without any."""
+        ...
+
+    def unfinished(self) -> Mapping[str, float]:
+        """Half-written objects that a crash left, by name, with the time of their last change."""
+        ...
+
 
 def open_storage(root: Path | str, digest: str, *, create: bool) -> Storage:
     """The place of the teacher of this digest below a cache root, a directory or a URL such as `s3://bucket/prefix`.
@@ -193,8 +201,11 @@ class LocalStorage:
         sync_directory(target.parent)
 
     def delete(self, name: str) -> None:
-        """See `Storage`."""
-        (self.root / name).unlink(missing_ok=True)
+        """See `Storage`; gone for good when this returns, so that the order of deletes survives a power cut."""
+        path = self.root / name
+        with suppress(FileNotFoundError):
+            path.unlink()
+            sync_directory(path.parent)
 
     def delete_folder(self, name: str) -> None:
         """See `Storage`."""
@@ -203,12 +214,24 @@ class LocalStorage:
         except FileNotFoundError:
             return
 
-    def unfinished(self) -> dict[str, float]:
-        """Half-written files that a crash left, by name, with the time of their last change."""
+    def changed(self, name: str) -> float | None:
+        """See `Storage`; a directory that is still empty counts as well."""
+        times = []
+        for directory, _, names in os.walk(self.root / name):
+            for path in (directory, *(os.path.join(directory, found) for found in names)):
+                with suppress(FileNotFoundError):  # deleted while we looked
+                    times.append(os.stat(path).st_mtime)
+        with suppress(FileNotFoundError):
+            times.append((self.root / name).stat().st_mtime)
+        return max(times, default=None)
+
+    def unfinished(self) -> Mapping[str, float]:
+        """See `Storage`."""
         found = {}
         for folder in ("", *FOLDERS):
             for path in (self.root / folder).glob(f".*{UNFINISHED}"):
-                found[path.relative_to(self.root).as_posix()] = path.stat().st_mtime
+                with suppress(FileNotFoundError):  # finished while we looked
+                    found[path.relative_to(self.root).as_posix()] = path.stat().st_mtime
         return found
 
     def _make(self) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.answers import Answers, Missing, Request
+from cache.blocks import RecordBlock
 from cache.directory import open_teacher, pin_view
 from cache.encoding import check_encoding
 from cache.identity import Identity
@@ -224,15 +225,22 @@ class TeacherCache:
     def iter_blocks(
         self, view: CacheView, indices: Iterable[NDArray[np.integer]], *, prefetch: int = 0
     ) -> Iterator[list[TeacherRecord]]:
-        """For each array of positions in the view its records, in that order: the way to read in bulk.
+        """`iter_batches`, each batch as single records, whose arrays share its memory."""
+        return (batch.records() for batch in self.iter_batches(view, indices, prefetch=prefetch))
 
-        Whole chunks are read and kept while they fit. Arrays of one block may share memory with each other. With
-        `prefetch` so many blocks are made in threads before they are asked for.
+    def iter_batches(
+        self, view: CacheView, indices: Iterable[NDArray[np.integer]], *, prefetch: int = 0
+    ) -> Iterator[RecordBlock]:
+        """For each array of positions in the view its rows as flat arrays, in that order: the way to read in bulk.
+
+        Whole chunks are read and kept while they fit. With `prefetch` so many batches are made in threads before they
+        are asked for.
 
         Raises:
             CacheError: when the view is of another teacher, or a row of it was lost or damaged.
         """
         entries = self._sound(lambda: self._reader.entries(view))
+        self._reader.touch(view)
         return self._reader.blocks(view, entries, indices, prefetch=prefetch)
 
     def sample(self, count: int, *, k: int, seed: int = 0) -> list[bytes]:

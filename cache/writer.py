@@ -15,11 +15,11 @@ from types import TracebackType
 
 from cache.encoding import resolve_encoding
 from cache.key_objects import FINISHES
-from cache.keys import sequence_key
 from cache.manifests import Manifest
 from cache.packing import Generation, answered_generation, pack_segment
 from cache.publishing import SegmentTerms, Staging
 from cache.records import TeacherRecord, validate_record
+from cache.sampling import check_key, check_kind
 from cache.storage import Storage
 from configs.errors import CacheError, RecordError
 
@@ -178,9 +178,10 @@ class SegmentWriter:
 
     def _check(self, record: TeacherRecord) -> None:
         validate_record(record, vocab=self._terms.vocab)
-        if record.key != sequence_key(self._terms.identity, record.token_ids, record.prompt_len):
-            raise RecordError(f"record {record.key.hex()[:12]} refused: its key is not that of its tokens and teacher")
-        if record.k:
+        check_key(record, identity_digest=self._terms.identity)
+        check_kind(record, encoding=self._encoding)
+        # Records of draws have a width each; the segment keeps the largest.
+        if record.k and record.counts is None:
             resolve_encoding(self._encoding, k=record.k, vocab=self._terms.vocab)
             if self._k and record.k != self._k:
                 raise RecordError(

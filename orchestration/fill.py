@@ -1,25 +1,32 @@
 """Fill the cache: ask the teacher for what is missing, and for nothing else.
 
 Completions are written first, then sequences are scored. An engine that dies costs what it had not committed; the
-fill then starts new engines and asks for what is still missing, as long as that makes progress.
+fill then starts new engines and asks for what is still missing, as long as that makes progress. Rows that another
+pipeline is asking for are left to it: they are waited for, and asked for here only if it ends without them.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
-from cache import ScoreRequest, TeacherCache, TeacherRecord
-from cache.keys import sequence_key
+from cache import GenerateRequest, ScoreRequest, TeacherCache, TeacherRecord
+from cache.claims import Claims
+from cache.keys import generation_key, sequence_key
+from cache.storage import open_storage
 from configs import BudgetReached, DistillError, EngineError
-from orchestration.console import StageProgress
+from orchestration.console import Progress as ProgressBar
 from orchestration.fill_shift import FillOrder, Progress
 from orchestration.plan import FillPlan, Request, SequenceSet, SetPlan, plan_fill
+
+POLL_S = 1.0
+"""How often a fill looks whether another pipeline has committed the rows that it waits for."""
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +39,7 @@ class Engines(Protocol):
         work: Sequence[tuple[int, Request]],
         order: FillOrder,
         *,
-        progress: StageProgress,
+        progress: ProgressBar,
         token_budget: int | None,
         seconds_budget: float | None,
     ) -> Progress:
@@ -54,7 +61,12 @@ class Budgets:
     @property
     def spent(self) -> bool:
         """Whether nothing is left of one of them."""
-        return any(limit is not None and limit <= 0 for limit in (self.teacher_tokens, self.seconds))
+        return self.time_is_up or (self.teacher_tokens is not None and self.teacher_tokens <= 0)
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether no time is left."""
+        return self.seconds is not None and self.seconds <= 0
 
     def after(self, teacher_tokens: int, *, seconds: float) -> Budgets:
         """What is left after so many tokens and so much time."""
@@ -66,12 +78,17 @@ class Budgets:
 
 @dataclass(slots=True)
 class FillResult:
-    """What a fill did. `failed` maps a request to the reason why the teacher could not answer it."""
+    """What a fill did.
+
+    `failed` maps a request to the reason why the teacher could not answer it; `from_others` counts the misses that
+    another pipeline fetched meanwhile.
+    """
 
     teacher_tokens: int = 0
     response_tokens: int = 0
     rows: int = 0
     stored_bytes: int = 0
+    from_others: int = 0
     failed: dict[Request, str] = field(default_factory=dict)
 
 
@@ -83,35 +100,57 @@ def fill(
     order: FillOrder,
     budgets: Budgets,
     vocab: int,
-    progress: StageProgress,
+    progress: ProgressBar,
 ) -> FillResult:
-    """Ask for every miss of `plan`.
+    """Ask for every miss of `plan` that no other pipeline is asking for, and wait for those that one is.
 
     Raises:
         BudgetReached: a budget ended the fill before all rows were there.
         EngineError: engines kept dying without making progress.
+        CacheError: the cache cannot be read or written.
     """
     result = FillResult()
     started = time.monotonic()
     sets = [part.sequences for part in plan.sets]
     _store_gold_text(sets, cache=cache, order=order, vocab=vocab)
-    before: int | None = None
-    died: EngineError | None = None
+    claims = Claims(open_storage(order.cache_root, cache.identity.digest(), create=False))
+    total = own = 0
+    stalled: DistillError | None = None
     while works := _open_work(sets, cache=cache, failed=result.failed):
+        looked = time.monotonic()
         missing = sum(len(work.requests) for work in works)
-        left = budgets.after(result.teacher_tokens, seconds=time.monotonic() - started)
-        if left.spent:
-            raise _standstill(missing, budgets)
-        if before is not None and missing >= before:
-            raise died or _standstill(missing, budgets)
-        before, died = missing, None
-        try:
-            _ask(works[0], result=result, engines=engines, order=order, budgets=left, progress=progress)
-        except EngineError as error:
-            died = error
-            _count_committed(works[0], result=result, cache=cache)
-            logger.warning("%s; starting new engines for what is still missing", error)
+        total = max(total, missing)
+        bar = _Onward(progress, rows=total - missing, tokens=result.response_tokens)
+        left = budgets.after(result.teacher_tokens, seconds=looked - started)
+        with _own_part(works, cache=cache, claims=claims) as part:
+            # Waiting takes time, for which our engines are kept, but no tokens.
+            if left.spent if part else left.time_is_up:
+                raise _standstill(missing, budgets)
+            if part is not None:
+                if stalled is not None:
+                    raise stalled
+                died = _ask(part, result=result, engines=engines, order=order, budgets=left, progress=bar, cache=cache)
+                gained = len(part.requests) - len(_still_missing(part, cache=cache, failed=result.failed))
+                stalled = None if gained else died or _standstill(missing, budgets)
+                own += gained
+        if part is None:
+            bar.update(0, note=f"waiting for {missing:,} rows that another pipeline is fetching")
+            # A large plan takes seconds to look at, which the one who fetches may need more.
+            time.sleep(max(POLL_S, time.monotonic() - looked))
+    result.from_others = max(total - own, 0)
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Onward:
+    """The progress of a fill, of which an engine pool knows only its own pass."""
+
+    inner: ProgressBar
+    rows: int
+    tokens: int
+
+    def update(self, done: float, *, tokens: int | None = None, note: str = "") -> None:
+        self.inner.update(self.rows + done, tokens=self.tokens + (tokens or 0), note=note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +176,40 @@ def _open_work(sets: Sequence[SequenceSet], *, cache: TeacherCache, failed: Mapp
     return works
 
 
+@contextmanager
+def _own_part(works: Sequence[_Work], *, cache: TeacherCache, claims: Claims) -> Iterator[_Work | None]:
+    """What nobody else is asking for of the first work that has such a part, claimed as long as the context lasts."""
+    identity = cache.identity.digest()
+    for work in works:
+        names = [_name(request, identity=identity) for request in work.requests]
+        k = work.k if work.scoring else 0
+        free = np.flatnonzero(~claims.held(names, k=k))
+        if not len(free):
+            continue
+        with claims.claim([names[at] for at in free], k=k) as claim:
+            part = replace(work, requests=tuple(work.requests[at] for at in free[claim.mine]))
+            # Before the claim was made somebody else may have asked for these rows and committed them.
+            part = replace(part, requests=tuple(_still_missing(part, cache=cache, failed={})))
+            if part.requests:
+                yield part
+                return
+    yield None
+
+
+def _name(request: Request, *, identity: str) -> bytes:
+    if isinstance(request, GenerateRequest):
+        return generation_key(identity, request)
+    return sequence_key(identity, request.token_ids, request.prompt_len)
+
+
+def _still_missing(work: _Work, *, cache: TeacherCache, failed: Mapping[Request, str]) -> list[Request]:
+    """The requests of `work` that are neither answered nor known to fail."""
+    cache.refresh()
+    missing = cache.missing(work.requests, k=work.k)
+    positions = [position for position, _ in missing.score] if work.scoring else missing.generate
+    return [work.requests[position] for position in positions if work.requests[position] not in failed]
+
+
 def _missing(part: SetPlan, *, scoring: bool) -> list[Request]:
     if scoring:
         return [request for _, request in part.missing.score]
@@ -147,23 +220,31 @@ def _ask(
     work: _Work,
     *,
     result: FillResult,
+    cache: TeacherCache,
     engines: Engines,
     order: FillOrder,
     budgets: Budgets,
-    progress: StageProgress,
-) -> None:
-    done = engines.fill(
-        list(enumerate(work.requests)),
-        replace(order, scoring=work.scoring, k=work.k),
-        progress=progress,
-        token_budget=budgets.teacher_tokens,
-        seconds_budget=budgets.seconds,
-    )
+    progress: ProgressBar,
+) -> EngineError | None:
+    """Ask for `work` and count what it cost; the answer is how the engines died, if they did."""
+    try:
+        done = engines.fill(
+            list(enumerate(work.requests)),
+            replace(order, scoring=work.scoring, k=work.k),
+            progress=progress,
+            token_budget=budgets.teacher_tokens,
+            seconds_budget=budgets.seconds,
+        )
+    except EngineError as error:
+        _count_committed(work, result=result, cache=cache)
+        logger.warning("%s; starting new engines for what is still missing", error)
+        return error
     result.teacher_tokens += done.forward_tokens
     result.response_tokens += done.response_tokens
     result.rows += done.committed_rows
     result.stored_bytes += done.committed_bytes
     result.failed |= {work.requests[position]: reason for position, reason in done.failures}
+    return None
 
 
 def _count_committed(work: _Work, *, result: FillResult, cache: TeacherCache) -> None:

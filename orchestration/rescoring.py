@@ -54,7 +54,9 @@ def rescore(config: DistillConfig, *, config_dir: Path, rows: int, log_dir: Path
     teacher = open_teacher(config)
     cache = open_cache(config, teacher)
     keys = cache.sample(rows, k=1, seed=seed)
-    cached = [record for record in cache.get_many(keys) if record is not None and record.response_len]
+    found = [record for record in cache.get_many(keys) if record is not None and record.response_len]
+    # Records of draws have counts in place of log-probabilities.
+    cached = [record for record in found if record.counts is None]
     if not cached:
         raise CacheError(
             f"{config.runtime.cache_root} holds no log-probabilities of teacher {teacher.identity.digest()[:12]}: "

@@ -48,16 +48,13 @@ def fill_stage(run: Run, plan: FillPlan, *, teacher: Teacher, cache: TeacherCach
                 commit_every_s=config.runtime.commit_every_s,
                 licence=config.teacher.licence,
                 provenance=teacher.provenance(config),
+                encoding=config.teacher.encoding,
             ),
             budgets=Budgets(config.budgets.max_teacher_tokens, _seconds_budget(run)),
             vocab=teacher.files.vocab,
             progress=stage,
         )
-        stage.summary = (
-            f"{result.rows:,} new rows, {result.response_tokens:,} response tokens"
-            if plan.misses
-            else ("nothing to ask: every row is in the cache")
-        )
+        stage.summary = _summary(plan, result)
     run.tokens.add(fill=result.teacher_tokens)
     return result
 
@@ -92,6 +89,13 @@ def rejected_of(prompts: PromptSet, result: FillResult) -> PromptSet:
         split, prompt = known[asked]
         failures.append(Rejected(split, prompt.row, reason, prompt.text))
     return PromptSet(prompts.splits, (*prompts.rejected, *failures))
+
+
+def _summary(plan: FillPlan, result: FillResult) -> str:
+    if not plan.misses:
+        return "nothing to ask: every row is in the cache"
+    text = f"{result.rows:,} new rows, {result.response_tokens:,} response tokens"
+    return f"{text}, {result.from_others:,} rows fetched by another pipeline" if result.from_others else text
 
 
 def _some_prompts(plan: FillPlan) -> list[tuple[int, ...]]:

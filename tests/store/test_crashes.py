@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from killed_writers import assert_resumed, kill_at_random
 from store_builders import answer, assert_same_text, open_cache, teacher_dir
 from store_process import fill, numbered_requests
 
@@ -107,3 +108,9 @@ def test_every_byte_is_on_disk_before_the_manifest_is_named(tmp_path: Path, monk
     for name in (manifest.name, f"{manifest.stem}.keys"):
         assert beside[name] in before, "under the name that it had until it was whole"
     assert str(directory / "manifests") in synced[linked[manifest.name] :]
+
+
+def test_writers_killed_at_random_moments_lose_nothing_and_leave_nothing_wrong(tmp_path: Path) -> None:
+    productive = kill_at_random(tmp_path / "killed", kills=12, count=400, seed=1, look_every=4)
+    assert productive > 0, "no writer lived long enough to write"
+    assert_resumed(tmp_path / "killed", tmp_path / "undisturbed", count=400)

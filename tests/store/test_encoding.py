@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from store_builders import TEACHER, VOCAB, make_record, open_cache, random_logprobs
 
 from cache.columns import rows_per_chunk
-from cache.encoding import cut_rows, decode_rows, encode_rows, resolve_encoding, row_columns
+from cache.encoding import (
+    ENCODINGS,
+    HELD_TYPES,
+    decode_rows,
+    encode_draws,
+    encode_rows,
+    grown_tail,
+    held_rows,
+    resolve_encoding,
+    row_columns,
+)
 from cache.keys import sequence_key
 from cache.records import TeacherRecord, tail_logmass
 from configs.errors import RecordError
@@ -96,12 +106,38 @@ def test_quantising_peaked_rows_costs_at_most_a_ten_thousandth_nat() -> None:
 def test_cutting_k_moves_the_mass_into_the_tail(seed: int, stored: int, wanted: int) -> None:
     k = min(stored, wanted)
     logprobs = random_logprobs(np.random.default_rng(seed), rows=5, k=stored, vocab=VOCAB)
-    ids = np.tile(np.arange(stored, dtype=np.int32), (5, 1))
-    tail = tail_logmass(logprobs, vocab=VOCAB)
-    cut_ids, cut, cut_tail = cut_rows(ids, logprobs, tail, k=k)
-    assert cut_ids.shape == cut.shape == (5, k)
-    np.testing.assert_array_equal(cut, logprobs[:, :k])
-    np.testing.assert_allclose(cut_tail, tail_logmass(logprobs[:, :k], vocab=VOCAB), rtol=1e-4, atol=1e-6)
+    tail = grown_tail(tail_logmass(logprobs, vocab=VOCAB), logprobs[:, k:])
+    np.testing.assert_allclose(tail, tail_logmass(logprobs[:, :k], vocab=VOCAB), rtol=1e-4, atol=1e-6)
+
+
+def test_rows_are_held_in_the_type_that_is_promised() -> None:
+    rng = np.random.default_rng(0)
+    logprobs = random_logprobs(rng, rows=9, k=VOCAB, vocab=VOCAB)
+    tail = tail_logmass(logprobs[:, :8], vocab=VOCAB)
+    for encoding in ENCODINGS:
+        resolved = resolve_encoding(encoding, k=VOCAB if encoding == "full" else 8, vocab=VOCAB)
+        assert resolved == encoding
+        draws = rng.integers(0, 65_535, size=(9, 8)).astype(np.int32)
+        rows = logprobs if encoding == "full" else logprobs[:, :8]
+        columns = encode_draws(draws) if resolved == "sampled" else encode_rows(rows, encoding=resolved)
+        assert tuple(columns) == row_columns(resolved)
+        values, scale = held_rows(columns, tail_logmass=tail, encoding=resolved)
+        assert (values.dtype, scale.dtype, scale.shape) == (HELD_TYPES[resolved], np.float32, (9,))
+        if resolved == "sampled":
+            np.testing.assert_array_equal(values, draws)
+
+
+def test_steps_are_those_of_the_format() -> None:
+    logprobs = random_logprobs(np.random.default_rng(4), rows=500, k=40, vocab=VOCAB, scale=6.0)
+    steps = np.minimum(np.rint(16 * (logprobs[:, :1].astype(np.float64) - logprobs)), 255)
+    columns = encode_rows(logprobs, encoding="topk-u8")
+    np.testing.assert_array_equal(columns["topk_dq"].astype(np.int64), np.diff(steps, axis=1, prepend=0))
+    np.testing.assert_array_equal(columns["top1_logprob"], logprobs[:, 0])
+    assert (steps == 255).any(), "some entries lie beyond the ceiling"
+
+
+def test_draws_of_as_many_ids_as_there_are_stay_draws() -> None:
+    assert resolve_encoding("sampled", k=VOCAB, vocab=VOCAB) == "sampled"
 
 
 def test_k_equal_to_the_vocabulary_is_always_kept_in_full(tmp_path: Path) -> None:

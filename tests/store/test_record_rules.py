@@ -78,6 +78,21 @@ def test_rounding_of_the_engine_is_allowed() -> None:
     validate_record(dataclasses.replace(GOOD, topk_logprobs=logprobs), vocab=VOCAB)
 
 
+@pytest.mark.parametrize(("excess", "sound"), [(-2e-5, True), (-2e-6, True), (2e-6, False), (1e-4, False)])
+def test_a_sum_close_to_the_limit_is_added_up_exactly(excess: float, sound: bool) -> None:
+    whole = make_record([3, 4, 5, 6, 7], prompt_len=2, k=VOCAB - 1)
+    mass = np.full((3, VOCAB - 1), (1 + MASS_TOLERANCE + excess) / (VOCAB - 1))
+    record = dataclasses.replace(whole, topk_logprobs=np.log(mass).astype(np.float32))
+    assert record.topk_logprobs is not None
+    exact = np.exp(record.topk_logprobs.astype(np.float64)).sum(axis=1).max()
+    assert (exact <= 1 + MASS_TOLERANCE) == sound
+    if sound:
+        validate_record(record, vocab=VOCAB)
+    else:
+        with pytest.raises(RecordError, match="sum to more than 1"):
+            validate_record(record, vocab=VOCAB)
+
+
 def test_the_tail_is_summed_in_float64_and_has_a_floor() -> None:
     probabilities = np.array([[1 - 1e-6, 4e-7, 3e-7, 2e-7]])
     tail = tail_logmass(np.log(probabilities), vocab=10)

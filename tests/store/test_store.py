@@ -318,7 +318,8 @@ def test_a_view_pins_its_segments(tmp_path: Path) -> None:
     view = cache.view([record.key], dataset="train", k=4)
     pin = json.loads((teacher_dir(tmp_path) / "pins" / f"{view.digest}.json").read_text())
     assert time.time() - pin.pop("used") < 600
-    assert pin == {"view": view.digest, "dataset": "train", "segments": list(view.segments)}
+    assert (pin["view"], pin["dataset"], pin["segments"]) == (view.digest, "train", list(view.segments))
+    assert (pin["rows"], pin["tokens"], pin["response_tokens"], pin["k"]) == (1, 4, 2, 4)
     assert cache.view([record.key], dataset="train", k=4).digest == view.digest
 
 

@@ -1,0 +1,70 @@
+"""Replacing segments by a new one that holds what is to be kept of them.
+
+The new segment is published first, then the old ones are marked as replaced (`tombstones/<uuid>.json`), and only then
+is anything deleted: a crash leaves rows twice and never not at all.
+
+Several processes may do so at once. Whoever has published looks whether one of its sources was replaced or deleted
+meanwhile and, if so, takes its own segment back; whoever forgets rows looks, after it has marked the old segments, for
+new ones that hold the rows. One of the two always sees the other, so no merge brings back what was forgotten.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from cache.failpoints import failpoint
+from cache.garbage import delete_segment
+from cache.manifests import Manifest
+from cache.publishing import SegmentTerms, Staging
+from cache.raw_columns import Piece, RawSegment, listed, pack_pieces
+from cache.storage import Storage
+
+
+def replace_segments(
+    storage: Storage, sources: Sequence[RawSegment], pieces: Sequence[Piece], *, reason: str
+) -> tuple[bool, Manifest | None]:
+    """Publish the pieces, if there are any, as one segment and mark the sources as replaced.
+
+    Returns whether the sources are replaced now, and by which segment. They are not when somebody else replaced or
+    deleted one of them meanwhile.
+
+    Raises:
+        DamagedObject: an object differs from its manifest.
+        OSError: the place refuses. The sources count as before.
+    """
+    manifest = _publish(storage, sources, pieces) if pieces else None
+    if not all(_stands(storage, [source.manifest.uuid for source in sources])):
+        if manifest is not None:
+            delete_segment(storage, manifest.uuid)
+        return False, None
+    failpoint("rewrite-before-tombstones")
+    for source in sources:
+        uuid = source.manifest.uuid
+        text = {"segment": uuid, "replaced_by": manifest and manifest.uuid, "reason": reason, "time": time.time()}
+        with suppress(FileExistsError):  # another came to the same end at the same time
+            storage.create(f"tombstones/{uuid}.json", json.dumps(text).encode())
+    failpoint("rewrite-before-delete")
+    return True, manifest
+
+
+def _stands(storage: Storage, uuids: Sequence[str]) -> list[bool]:
+    """Which segments are neither replaced nor deleted."""
+    # A mark is deleted after its manifest: what is deleted between the two listings is missing in the second.
+    replaced = listed(storage, "tombstones")
+    there = listed(storage, "manifests")
+    return [uuid in there and uuid not in replaced for uuid in uuids]
+
+
+def _publish(storage: Storage, sources: Sequence[RawSegment], pieces: Sequence[Piece]) -> Manifest:
+    oldest = min((source.manifest for source in sources), key=lambda manifest: manifest.order)
+    terms = SegmentTerms(oldest.identity, oldest.vocab, oldest.provenance, oldest.licence)
+    staging = Staging(storage)
+    try:
+        packed = pack_pieces(pieces, uuid=staging.name)
+        # One nanosecond older, so that a row that a crash leaves in a source as well is the younger of the two.
+        return staging.publish(packed, terms, created_ns=oldest.created_ns - 1)
+    finally:
+        staging.drop()

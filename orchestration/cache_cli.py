@@ -1,0 +1,228 @@
+"""`distill cache ls | info | verify | compact | gc | export | import | forget`: the arguments, and what is printed.
+
+Every action returns plain dataclasses, which `--json` prints as they are; without it they become tables and lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cache.archives import export_archive, import_archive
+from cache.garbage import GRACE_S, collect_garbage
+from cache.quota import enforce_quota
+from cache.rewriting import compact
+from configs import ConfigError, load_config
+from configs.places import parse_root
+from orchestration.cache_actions import Teacher, inventories, select, select_one, teachers, verify
+from orchestration.cache_report import (
+    show_collected,
+    show_compacted,
+    show_exported,
+    show_forgotten,
+    show_imported,
+    show_inventory,
+    show_quota,
+    show_rescored,
+    show_teachers,
+    show_verified,
+)
+from orchestration.console import Console
+from orchestration.environment import prepare_environment
+
+SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def add_cache_commands(parent: argparse.ArgumentParser) -> None:
+    """Add the actions below `distill cache`."""
+    actions = parent.add_subparsers(required=True, metavar="ACTION")
+    _action(actions, _ls, "ls", "list the teachers of a cache")
+    _teacher_argument(_action(actions, _info, "info", "everything about a teacher: rows, encodings, datasets, licence"))
+    check = _action(actions, _verify, "verify", "check every digest; with --rescore also ask the teacher again")
+    _teacher_argument(check)
+    check.add_argument("--rescore", type=_positive, metavar="N", help="score N cached sequences again and compare")
+    _config_arguments(check)
+    _teacher_argument(_action(actions, _compact, "compact", "merge small segments"))
+    collect = _action(actions, _gc, "gc", "remove what crashes and merges left, and with --max-bytes old teachers")
+    _teacher_argument(collect)
+    collect.add_argument("--dry-run", action="store_true", help="say what would go, and remove nothing")
+    collect.add_argument("--grace", type=float, default=GRACE_S, metavar="S", help="keep replaced segments so long")
+    collect.add_argument(
+        "--max-bytes", type=parse_bytes, metavar="SIZE", help="largest size of the cache, such as 500G"
+    )
+    collect.add_argument("--evict", action="store_true", help="over --max-bytes, remove teachers least recently used")
+    export = _action(actions, _export, "export", "write a teacher's cache into one file")
+    export.add_argument("teacher", metavar="TEACHER", help="beginning of the teacher's identity (see ls)")
+    export.add_argument("file", type=Path, metavar="FILE")
+    _action(actions, _import, "import", "take in what export wrote").add_argument("file", type=Path, metavar="FILE")
+    forget = _action(actions, _forget, "forget", "remove the sequences that hold a text, for good")
+    _config_arguments(forget)
+    forget.add_argument("--match", required=True, type=_pattern, metavar="REGEX", help="text to look for in sequences")
+    forget.add_argument("--yes", action="store_true", help="remove them; without it they are only counted and listed")
+    forget.add_argument("--break-pins", action="store_true", help="also where a run's view still needs them")
+
+
+def parse_bytes(text: str) -> int:
+    """A size such as 500G or 1.5T, in bytes.
+
+    Raises:
+        argparse.ArgumentTypeError: when it is none.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?", text.strip())
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text} is no size: write 500G, 1.5T or a number of bytes")
+    return int(float(found[1]) * SIZES[found[2]])
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text} is no count: name at least 1")
+    return int(text)
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text} is no regular expression ({error})") from error
+    if pattern.search("") is not None:
+        raise argparse.ArgumentTypeError(f"{text} matches every text: name what is to go")
+    return pattern
+
+
+def _action(actions: Any, command: Any, name: str, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text)
+    if name != "forget":
+        parser.add_argument(
+            "--cache-root", type=_root, default=Path("data/cache"), metavar="ROOT", help="a directory or a URL"
+        )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _root(text: str) -> Path | str:
+    try:
+        return parse_root(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _teacher_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("teacher", nargs="?", metavar="TEACHER", help="beginning of an identity; all when left out")
+
+
+def _config_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"), help="names teacher and places")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+
+
+def _ls(arguments: argparse.Namespace) -> int:
+    found = inventories(teachers(arguments.cache_root), with_tail=False)
+    _print(arguments, found, lambda console: show_teachers(found, root=arguments.cache_root, console=console))
+    return 0
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    found = inventories(_selected(arguments), with_tail=True)
+    _print(arguments, found, lambda console: _each(show_inventory, found, console))
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    if arguments.rescore is not None:
+        return _rescore(arguments)
+    console = Console(sys.stderr if arguments.json else sys.stdout)
+    with console.stage("verify", unit="MB") as stage:
+        found = verify(_selected(arguments), progress=stage.update)
+    _print(arguments, found, lambda console: show_verified(found, console=console))
+    return 1 if any(result.damaged for result in found) else 0
+
+
+def _rescore(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config, overrides=arguments.overrides)
+    prepare_environment(ray_address=config.runtime.ray_address)
+    from orchestration.redirect import terminal_kept
+    from orchestration.rescoring import rescore
+
+    logs = config.runtime.run_root / "rescoring-logs"
+    with terminal_kept(logs / "driver.log") as terminal:
+        console = Console(sys.stderr if arguments.json else terminal)
+        with console.stage("rescoring") as stage:
+            stage.update(0, note="starting an engine")
+            found = rescore(config, config_dir=arguments.config.parent, rows=arguments.rescore, log_dir=logs)
+            stage.summary = f"{found.rows} sequences, {found.tokens:,} tokens"
+    _print(arguments, found, lambda console: show_rescored(found, console=console))
+    return 0
+
+
+def _compact(arguments: argparse.Namespace) -> int:
+    found = [compact(teacher.storage, identity=teacher.digest) for teacher in _selected(arguments)]
+    _print(arguments, found, lambda console: _each(show_compacted, found, console))
+    return 0
+
+
+def _gc(arguments: argparse.Namespace) -> int:
+    if arguments.evict and arguments.max_bytes is None:
+        raise ConfigError("--evict without --max-bytes: say how large the cache may be")
+    found: list[Any] = [
+        collect_garbage(teacher.storage, identity=teacher.digest, dry_run=arguments.dry_run, grace_s=arguments.grace)
+        for teacher in _selected(arguments)
+    ]
+    _print(arguments, found, lambda console: _each(show_collected, found, console))
+    if arguments.max_bytes is not None:
+        evict = arguments.evict and not arguments.dry_run
+        quota = enforce_quota(arguments.cache_root, max_bytes=arguments.max_bytes, evict=evict)
+        _print(arguments, quota, lambda console: show_quota(quota, console=console))
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    teacher = select_one(teachers(arguments.cache_root), arguments.teacher, root=arguments.cache_root)
+    found = export_archive(teacher.storage, arguments.file, identity=teacher.digest)
+    _print(arguments, found, lambda console: show_exported(found, console=console))
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    found = import_archive(arguments.cache_root, arguments.file)
+    _print(arguments, found, lambda console: show_imported(found, console=console))
+    return 0
+
+
+def _forget(arguments: argparse.Namespace) -> int:
+    from orchestration.forgetting import forget_text
+
+    config = load_config(arguments.config, overrides=arguments.overrides)
+    found = forget_text(
+        config,
+        config_dir=arguments.config.parent,
+        pattern=arguments.match,
+        remove=arguments.yes,
+        break_pins=arguments.break_pins,
+    )
+    _print(arguments, found, lambda console: show_forgotten(found, console=console))
+    return 1 if found.kept_for_views else 0
+
+
+def _selected(arguments: argparse.Namespace) -> list[Teacher]:
+    return select(teachers(arguments.cache_root), arguments.teacher, root=arguments.cache_root)
+
+
+def _each(show: Any, found: Sequence[Any], console: Console) -> None:
+    for item in found:
+        show(item, console=console)
+
+
+def _print(arguments: argparse.Namespace, found: Any, show: Any) -> None:
+    if arguments.json:
+        plain = [asdict(item) for item in found] if isinstance(found, list) else asdict(found)
+        print(json.dumps(plain, indent=2, default=str))
+    else:
+        show(Console(sys.stdout))

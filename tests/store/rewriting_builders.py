@@ -1,0 +1,91 @@
+"""Caches to be rewritten, and all that a cache answers, for comparison before and after."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from store_builders import TEACHER, VOCAB, answer, make_record, make_request, open_cache, teacher_dir
+
+from cache.failpoints import VARIABLE
+from cache.records import GenerateRequest, TeacherRecord
+from cache.storage import LocalStorage
+from cache.store import TeacherCache
+
+DIGEST = TEACHER.digest()
+KS = (0, 2, 8)
+
+
+def storage_of(root: Path) -> LocalStorage:
+    return LocalStorage(teacher_dir(root))
+
+
+def names(root: Path, folder: str, *, suffix: str = "") -> list[str]:
+    return [name.removesuffix(suffix) for name in storage_of(root).names(folder) if name.endswith(suffix)]
+
+
+def put_each(root: Path, prompts: Sequence[int], *, encoding: str = "topk-u8", k: int = 8) -> list[TeacherRecord]:
+    """One segment an answer to each prompt."""
+    return [put_answer(root, prompt, encoding=encoding, k=k) for prompt in prompts]
+
+
+def put_answer(
+    root: Path, prompt: int, *, length: int = 5, stop: bool = True, limit: int = 8, k: int = 8, **terms: Any
+) -> TeacherRecord:
+    """The answer to a prompt, cut after `length` tokens unless it stops there, as a segment of its own."""
+    request = make_request([3, 4, prompt], limit=limit)
+    record, _ = answer(request, length=length, finish="stop" if stop else "length", k=k)
+    open_cache(root).put([(record, request)], vocab=VOCAB, **terms)
+    return record
+
+
+def requests_of(prompts: Sequence[int], *, limits: Sequence[int] = (2, 3, 5, 8, 40)) -> list[GenerateRequest]:
+    return [make_request([3, 4, prompt], limit=limit) for prompt in prompts for limit in limits]
+
+
+def everything(cache: TeacherCache, requests: list[GenerateRequest], keys: list[bytes]) -> dict[str, Any]:
+    """All that the cache says about these requests and keys, bit for bit."""
+    cache.refresh()
+    found = cache.lookup(requests)
+    asked = [*dict.fromkeys([*keys, *(key for key in found if key)])]
+    records = [_bits(record) for k in (None, *KS) for record in cache.get_many(asked, k=k)]
+    held = [key for key, record in zip(asked, cache.get_many(asked, k=2), strict=True) if record is not None]
+    view = cache.view(held, dataset="d", k=2)
+    return {
+        "missing": [cache.missing(requests, k=k) for k in KS],
+        "lookup": found,
+        "records": records,
+        "count": cache.stats().records,
+        "view": view.digest,
+        "rows": [_bits(row) for block in cache.iter_blocks(view, [np.arange(len(view))]) for row in block],
+    }
+
+
+def _bits(record: TeacherRecord | None) -> tuple[Any, ...] | None:
+    if record is None:
+        return None
+    parts = [getattr(record, name) for name in TeacherRecord.__dataclass_fields__]
+    return tuple((part.dtype, part.shape, part.tobytes()) if isinstance(part, np.ndarray) else part for part in parts)
+
+
+def killed_at(failpoint: str, work: Callable[[], object]) -> None:
+    """Do the work in a forked process that is killed at this place."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        os.environ[VARIABLE] = failpoint
+        try:
+            work()
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+def scored_again(record: TeacherRecord, *, k: int) -> TeacherRecord:
+    """The same sequence, scored anew with other log-probabilities."""
+    return make_record(record.token_ids.tolist(), prompt_len=record.prompt_len, k=k, finish="given", seed=k + 100)
