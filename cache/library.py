@@ -215,10 +215,13 @@ class Library:
         return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
     def _load(self, uuid: str) -> _Loaded | None:
-        """A segment by its manifest; `None` for one that is damaged, of which the user is told."""
+        """A segment by its manifest; `None` for one that is damaged, of which the user is told, or gone meanwhile."""
         try:
             with self.disk_errors():
-                manifest = read_manifest(self.storage, uuid, identity=self._identity)
+                try:
+                    manifest = read_manifest(self.storage, uuid, identity=self._identity)
+                except FileNotFoundError:
+                    return None
                 name = f"manifests/{uuid}.keys"
                 return self._check(manifest, read_verified(self.storage, name, manifest.keys, segment=uuid))
         except DamagedObject as error:

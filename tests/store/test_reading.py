@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 from store_builders import TEACHER, VOCAB, flip_bit, make_record, open_cache, teacher_dir
 
+from cache.garbage import collect_garbage
+from cache.pins import remove_pins
 from cache.reading import ahead
+from cache.rewriting import compact, forget
+from cache.storage import LocalStorage
 from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.errors import CacheError
@@ -118,3 +122,38 @@ def test_growth_by_others_changes_nothing_for_a_view(tmp_path: Path) -> None:
     cache.refresh()
     assert content(cache, view, shuffled(0), prefetch=0) == before
     assert cache.view([record.key for record in fuller], dataset="train", k=4).digest != view.digest
+
+
+def test_a_view_finds_its_rows_where_they_were_moved(tmp_path: Path) -> None:
+    cache, view = filled(tmp_path)
+    before = content(cache, view, shuffled(0), prefetch=0)
+    storage = LocalStorage(teacher_dir(tmp_path))
+    compact(storage, identity=TEACHER.digest())
+    cache.refresh()
+    keys = [key.tobytes() for key in view.keys]
+    again = cache.view(keys, dataset="train", k=4)
+    assert again.digest == view.digest, "merging changes no run's digest"
+    assert again.segments != view.segments
+    assert content(cache, view, shuffled(0), prefetch=0) == before, "read where they stood, until that is gone"
+    remove_pins(storage, [view.digest])
+    collect_garbage(storage, identity=TEACHER.digest(), dry_run=False, grace_s=0.0)
+    assert not set(view.segments) & set(storage.names("segments"))
+    for window in (cache, open_cache(tmp_path)):
+        window.refresh()
+        assert content(window, view, shuffled(0), prefetch=0) == before
+
+
+def test_a_forgotten_row_is_lost_to_its_view(tmp_path: Path) -> None:
+    cache, view = filled(tmp_path)
+    storage = LocalStorage(teacher_dir(tmp_path))
+    remove_pins(storage, [view.digest])
+    forget(storage, identity=TEACHER.digest(), keys=[view.keys[3].tobytes()])
+    for window in (cache, open_cache(tmp_path)):
+        window.refresh()
+        with pytest.raises(CacheError, match="lost rows"):
+            list(window.iter_blocks(view, shuffled(0)))
+        assert window.get_many([view.keys[3].tobytes()]) == [None]
+    # The same sequence scored anew is another row, and none of this view.
+    cache.put([make_record([3, 4, 5, 6, 7, 8], prompt_len=2, seed=5)], vocab=VOCAB)
+    with pytest.raises(CacheError, match="lost rows"):
+        list(cache.iter_blocks(view, shuffled(0)))
