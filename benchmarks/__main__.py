@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from benchmarks.cache_growth import bench_cache_growth
 from benchmarks.cache_reads import bench_cache_reads
+from benchmarks.cache_size import bench_cache_size
+from benchmarks.cache_writes import bench_cache_writes
 from benchmarks.kd_step import bench_kd_step
 
-for bench in (bench_cache_reads, bench_kd_step):
-    for line in bench():
-        print(line)
+if __name__ == "__main__":
+    for bench in (bench_cache_reads, bench_cache_writes, bench_cache_size, bench_cache_growth, bench_kd_step):
+        for line in bench():
+            print(line, flush=True)

@@ -1,76 +1,116 @@
-"""Shuffled reads of a cache view, against a raw int32 + float16 memory map gathered and upcast the same way."""
+"""Shuffled reads of a cache view as float32 batches.
+
+Measured beside a raw int32 + float16 memory map gathered and upcast the same way, and beside one zarr-python slice a
+sequence, decoded the same way. The batches are those that a trainer would get: so many tokens, from anywhere.
+"""
 
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import zarr
+from numpy.typing import NDArray
 
-from benchmarks.timing import best_seconds
-from cache import TeacherCache, TeacherIdentity, TeacherRecord, sequence_key, tail_logmass
+from benchmarks.synthetic import PROMPT, TEACHER, Rows, zipf_rows
+from benchmarks.timing import ROUNDS, at_least, best_seconds
+from cache import CacheView, TeacherCache
 
-SEQUENCES, PROMPT, RESPONSE, K, VOCAB = 512, 40, 64, 64, 49_152
-BLOCK = 64
-"""Sequences of one read."""
+ROWS, K, VOCAB = 131_072, 64, 49_152
+"""Rows as many as one commit of a fill has."""
+
+BATCH_ROWS = 4096
+ZARR_SEQUENCES = 32
+"""Sequences read through zarr-python, of which one takes milliseconds."""
+
+PREFETCH = 2
+CONSUMER_TOKENS = 500_000
+"""Tokens a second that a trainer may take from one process."""
+
+Order = list[NDArray[np.int64]]
 
 
 def bench_cache_reads() -> Iterator[str]:
-    """Tokens a second of both, and their ratio."""
-    rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as directory:
-        root = Path(directory)
-        identity = TeacherIdentity(weights_sha256="0" * 64, config_sha256="1" * 64)
-        cache = TeacherCache.open(root / "cache", identity)
-        records = [_record(rng, identity) for _ in range(SEQUENCES)]
-        report = cache.put(records, vocab=VOCAB)
-        assert report is not None
-        view = cache.view([record.key for record in records], dataset="bench", k=K)
-        ids, logprobs = _memory_maps(root, records)
-        order = np.split(rng.permutation(SEQUENCES), SEQUENCES // BLOCK)
+    """Ratios for short and for long sequences, then tokens a second from one process."""
+    rows = zipf_rows(rows=ROWS, k=K, vocab=VOCAB)
+    for length in (64, 512):
+        with tempfile.TemporaryDirectory() as directory:
+            yield from _bench(Path(directory), rows, length=length)
 
-        def read_cache() -> None:
-            for _ in cache.iter_blocks(view, order):
-                pass
 
-        def read_maps() -> None:
-            for rows in order:
-                np.asarray(ids[rows])
-                logprobs[rows].astype(np.float32)
+def _bench(root: Path, rows: Rows, *, length: int) -> Iterator[str]:
+    cache = TeacherCache.open(root / "cache", TEACHER)
+    records = rows.records(length)
+    report = cache.put(records, vocab=VOCAB)
+    assert report is not None
+    view = cache.view([record.key for record in records], dataset="bench", k=K)
+    ids, logprobs = _memory_maps(root, rows, length=length)
+    order = np.split(np.random.default_rng(1).permutation(len(records)), ROWS // BATCH_ROWS)
+    fresh = [TeacherCache.open(root / "cache", TEACHER) for _ in range(ROUNDS + 1)]
 
-        seconds = best_seconds({"cache": read_cache, "memmap": read_maps})
-    tokens = SEQUENCES * RESPONSE
-    yield f"cache: {report.bytes / report.response_tokens:.1f} bytes a response token at K={K}, V={VOCAB:,}"
-    yield f"shuffled reads: cache {tokens / seconds['cache'] / 1e6:.2f} M tokens/s, raw memory map " + (
-        f"{tokens / seconds['memmap'] / 1e6:.2f} M tokens/s, ratio {seconds['memmap'] / seconds['cache']:.2f}"
+    def read_maps() -> None:
+        for batch in order:
+            np.asarray(ids[batch])
+            logprobs[batch].astype(np.float32)
+
+    seconds = best_seconds(
+        {
+            "memmap": read_maps,
+            "first": lambda: _read(fresh.pop(), view, order),
+            "next": lambda: _read(cache, view, order),
+        }
     )
+    fresh = [TeacherCache.open(root / "cache", TEACHER) for _ in range(ROUNDS + 1)]
+    ahead = best_seconds({"first": lambda: _read(fresh.pop(), view, order, prefetch=PREFETCH)})
+    name = f"shuffled reads, {length} rows a sequence"
+    yield f"{name}: memory map {seconds['memmap'] / ROWS * 1e9:.0f} ns a row, cache {seconds['next'] / ROWS * 1e9:.0f}"
+    yield at_least(f"{name}, epoch / memory map", seconds["memmap"] / seconds["next"], 0.25)
+    yield at_least(f"{name}, first epoch / memory map", seconds["memmap"] / seconds["first"], 0.25)
+    yield at_least(f"{name}, first epoch read ahead / memory map", seconds["memmap"] / ahead["first"], 0.25)
+    slices = _zarr_seconds(root / "cache" / TEACHER.digest() / "segments" / report.uuid, length=length)
+    yield at_least(f"{name}, epoch / zarr-python slices", slices / (seconds["next"] / ROWS), 15, digits=0)
+    tokens = len(records) * (PROMPT + length) / _consumed(root, view, order)
+    yield at_least(f"{name}, one process feeds", tokens / 1e6, CONSUMER_TOKENS / 1e6, unit=" M tokens/s")
 
 
-def _record(rng: np.random.Generator, identity: TeacherIdentity) -> TeacherRecord:
-    tokens = rng.integers(3, VOCAB, size=PROMPT + RESPONSE).astype(np.int32)
-    # Ranks of a Zipf law with noise: about as peaked as a small chat model.
-    scores = -1.6 * np.log(np.arange(1, 1025)) + rng.normal(scale=0.5, size=(RESPONSE, 1024))
-    logprobs = -np.sort(-(scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))), axis=1)[:, :K].astype(np.float32)
-    ids = np.stack([rng.choice(VOCAB, size=K, replace=False) for _ in range(RESPONSE)]).astype(np.int32)
-    return TeacherRecord(
-        key=sequence_key(identity.digest(), tokens, PROMPT),
-        token_ids=tokens,
-        prompt_len=PROMPT,
-        finish="length",
-        origin="decode",
-        topk_ids=ids,
-        topk_logprobs=logprobs,
-        target_logprobs=logprobs[:, 0].copy(),
-        target_ranks=np.ones(RESPONSE, dtype=np.int32),
-        tail_logmass=tail_logmass(logprobs, vocab=VOCAB),
-    )
+def _read(cache: TeacherCache, view: CacheView, order: Order, *, prefetch: int = 0) -> None:
+    for batch in cache.iter_batches(view, order, prefetch=prefetch):
+        assert batch.topk_logprobs is not None
 
 
-def _memory_maps(root: Path, records: list[TeacherRecord]) -> tuple[np.memmap, np.memmap]:
-    ids = np.memmap(root / "ids", dtype=np.int32, mode="w+", shape=(SEQUENCES, RESPONSE, K))
-    logprobs = np.memmap(root / "logprobs", dtype=np.float16, mode="w+", shape=(SEQUENCES, RESPONSE, K))
-    for row, record in enumerate(records):
-        assert record.topk_ids is not None and record.topk_logprobs is not None
-        ids[row], logprobs[row] = record.topk_ids, record.topk_logprobs
+def _consumed(root: Path, view: CacheView, order: Order) -> float:
+    """Seconds of a first epoch in which every batch is looked at, as collation would."""
+    cache = TeacherCache.open(root / "cache", TEACHER)
+    started = time.perf_counter()
+    for batch in cache.iter_batches(view, order, prefetch=PREFETCH):
+        assert batch.topk_logprobs is not None
+        np.asarray(batch.topk_ids.astype(np.int64)), batch.topk_logprobs.sum()
+    return time.perf_counter() - started
+
+
+def _zarr_seconds(segment: Path, *, length: int) -> float:
+    """Seconds a row of one slice a sequence and array through zarr-python, at best of several rounds."""
+    group: Any = zarr.open_group(segment, mode="r")
+    ids, steps, tail = group["topk_ids"], group["topk_dq"], group["tail_logmass"]
+    starts = np.random.default_rng(2).integers(0, ROWS // length, size=ZARR_SEQUENCES) * length
+
+    def read() -> None:
+        for start in starts.tolist():
+            rows = slice(start, start + length)
+            np.asarray(ids[rows])
+            logprobs = np.cumsum(steps[rows], axis=1, dtype=np.uint8).astype(np.float32) / -16
+            logprobs += np.log(-np.expm1(tail[rows]) / np.exp(logprobs).sum(axis=1))[:, None]
+
+    return best_seconds({"zarr": read}, rounds=2)["zarr"] / (ZARR_SEQUENCES * length)
+
+
+def _memory_maps(root: Path, rows: Rows, *, length: int) -> tuple[np.memmap, np.memmap]:
+    shape = (ROWS // length, length, K)
+    ids = np.memmap(root / "ids", dtype=np.int32, mode="w+", shape=shape)
+    logprobs = np.memmap(root / "logprobs", dtype=np.float16, mode="w+", shape=shape)
+    ids[:], logprobs[:] = rows.ids.reshape(shape), rows.logprobs.reshape(shape)
     return ids, logprobs

@@ -18,3 +18,17 @@ def best_seconds(contenders: Mapping[str, Callable[[], object]], *, rounds: int 
             if number:
                 best[name] = min(best[name], time.perf_counter() - started)
     return best
+
+
+def at_least(name: str, value: float, target: float, *, digits: int = 2, unit: str = "") -> str:
+    """One line of a report: the larger the better."""
+    return _line(name, value, f"at least {target:g}{unit}", met=value >= target, digits=digits, unit=unit)
+
+
+def at_most(name: str, value: float, target: float, *, digits: int = 2, unit: str = "") -> str:
+    """One line of a report: the smaller the better."""
+    return _line(name, value, f"at most {target:g}{unit}", met=value <= target, digits=digits, unit=unit)
+
+
+def _line(name: str, value: float, target: str, *, met: bool, digits: int, unit: str) -> str:
+    return f"{name}: {value:.{digits}f}{unit} (target {target}) {'ok' if met else 'MISSED'}"

@@ -12,7 +12,9 @@ crc32c.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -27,7 +29,7 @@ from cache.key_objects import FINISHES
 from cache.keys import KEY_BYTES
 from cache.manifests import Manifest
 from cache.records import Origin, TeacherRecord
-from cache.shards import ChunkLayout
+from cache.shards import COMPRESSION_LEVEL, ChunkLayout, encode_chunk, join_shard
 
 CHUNK_ROWS = 8192
 CHUNK_BYTES = 2**25
@@ -35,7 +37,8 @@ CHUNK_BYTES = 2**25
 
 ORIGINS: tuple[Origin, ...] = ("decode", "prefill")
 NO_VERSION = -1
-COMPRESSION_LEVEL = 5
+WRITERS = 4
+"""Threads that compress chunks, at most one a processor."""
 ROW_ID = "row_id"
 
 _PER_SEQUENCE = {"prompt_len": "<i4", "finish": "u1", "origin": "u1", "policy_version": "<i8", "k": "<i4"}
@@ -148,17 +151,33 @@ def row_id_base(uuid: str) -> int:
 
 def zarr_objects(columns: Mapping[str, NDArray[np.generic]], *, size: SegmentSize) -> dict[str, bytes]:
     """The objects of the Zarr group, by path, with the very bytes that go to disk."""
+    found = layouts(size)
+    # Compression lets go of the interpreter lock.
+    with ThreadPoolExecutor(min(WRITERS, os.cpu_count() or 1), thread_name_prefix="chunk-writer") as pool:
+        pending = {name: _encoded(pool, columns[name], layout) for name, layout in found.items()}
+        objects = _descriptions(columns, found)
+        for name, chunks in pending.items():
+            path = f"{name}/c" + "/0" * len(found[name].shape)
+            objects[path] = join_shard([chunk.result() for chunk in chunks])
+    return dict(sorted(objects.items()))
+
+
+def _encoded(pool: ThreadPoolExecutor, values: NDArray[np.generic], layout: ChunkLayout) -> list[Future[bytes]]:
+    rows, fill = layout.shape[0], _impossible(layout.dtype)
+    parts = [values[at * rows : (at + 1) * rows] for at in range(layout.chunks)]
+    return [pool.submit(encode_chunk, part, layout, fill=fill) for part in parts]
+
+
+def _descriptions(columns: Mapping[str, NDArray[np.generic]], found: Mapping[str, ChunkLayout]) -> dict[str, bytes]:
+    """The zarr.json of the group and of every array, which zarr-python knows best how to write."""
     held: dict[str, Any] = {}
-    store = MemoryStore(held)
-    group = zarr.create_group(store, zarr_format=3)
-    for name, layout in layouts(size).items():
-        values = columns[name]
-        rows = layout.shape[0] * layout.chunks
-        array = group.create_array(
+    group = zarr.create_group(MemoryStore(held), zarr_format=3)
+    for name, layout in found.items():
+        group.create_array(
             name,
-            shape=values.shape,
+            shape=columns[name].shape,
             chunks=layout.shape,
-            shards=(rows, *layout.shape[1:]),
+            shards=(layout.shape[0] * layout.chunks, *layout.shape[1:]),
             dtype=layout.dtype,
             filters=[TransposeCodec(order=(1, 0))] if layout.transposed else [],
             compressors=[
@@ -166,11 +185,8 @@ def zarr_objects(columns: Mapping[str, NDArray[np.generic]], *, size: SegmentSiz
                 Crc32cCodec(),
             ],
             fill_value=_impossible(layout.dtype),
-            # An object that is not there must never read as an array of zeros.
-            config={"write_empty_chunks": True},
         )
-        array[:] = values
-    return {path: buffer.to_bytes() for path, buffer in sorted(held.items())}
+    return {path: buffer.to_bytes() for path, buffer in held.items()}
 
 
 def _draws(records: Sequence[TeacherRecord]) -> dict[str, NDArray[np.generic]]:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from cache.identity import Identity
+from cache.identity import Identity, parse_identity
 from cache.manifests import FORMAT
 from cache.pins import pin_view as pin_view  # imported from here by cache.store
 from cache.storage import Storage, open_storage
@@ -36,6 +36,39 @@ def open_teacher(root: Path | str, identity: Identity, *, create: bool) -> Stora
             "can be written"
         ) from error
     return storage
+
+
+def read_identity(storage: Storage) -> Identity:
+    """Who the teacher of this place is.
+
+    Raises:
+        CacheError: when the place does not say, or says what cannot be.
+    """
+    path = f"{storage.place}/{DESCRIPTION}"
+    try:
+        return parse_description(storage.read(DESCRIPTION), path=path)
+    except OSError as error:
+        raise CacheError(f"{path}: cannot be read ({error.strerror or error}): check runtime.cache_root") from error
+
+
+def parse_description(text: bytes, *, path: str) -> Identity:
+    """The identity of an `identity.json`, by its own fields and not by the digest that it gives.
+
+    Raises:
+        CacheError: when it is of another format, or its digest is not that of its fields.
+    """
+    try:
+        body = json.loads(text)
+        version, digest = body["format"], body["digest"]
+        identity = parse_identity(body["identity"]) if version == FORMAT else None
+        known = identity is not None and identity.digest() == digest
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CacheError(f"{path}: names no teacher") from error
+    if identity is None:
+        raise CacheError(f"{path}: of format {version}, this version reads format {FORMAT}: upgrade stillroom")
+    if not known:
+        raise CacheError(f"{path}: its fields are not those of teacher {digest}")
+    return identity
 
 
 def _description(storage: Storage, identity: Identity, *, create: bool) -> bytes:

@@ -48,6 +48,9 @@ HELD_TYPES: Mapping[Encoding, type[np.generic]] = {
     "sampled": np.uint16,
 }
 
+_ROWS_AT_ONCE = 2048
+"""Few enough that the processor's cache holds what is worked on."""
+
 _COLUMNS_AT_ONCE = 16
 """Few enough that float32 adds them up without loss and the processor's cache holds them."""
 
@@ -95,15 +98,9 @@ def encode_rows(logprobs: Float32[np.ndarray, "N K"], *, encoding: Encoding) -> 
         return {"topk_logprob": logprobs}
     if encoding == "topk-f16":
         return {"topk_logprob_f16": np.maximum(logprobs, SMALLEST_F16).astype(np.float16)}
-    # A row may end in -inf (an id that the teacher rules out): its distance is infinite and meets the same ceiling.
-    # float32 moves a distance by a few millionths of a step at most, which only a tie could tell.
-    distance = logprobs[:, :1] - logprobs
-    distance *= np.float32(STEPS_PER_NAT)
-    np.rint(distance, out=distance)
-    steps = np.fmin(distance, np.float32(LARGEST_STEP), out=distance).astype(np.uint8)
-    deltas = steps.copy()
-    deltas[:, 0] = 0
-    deltas[:, 1:] -= steps[:, :-1]
+    deltas = np.empty(logprobs.shape, dtype=np.uint8)
+    for at in range(0, len(logprobs), _ROWS_AT_ONCE):
+        deltas[at : at + _ROWS_AT_ONCE] = _deltas(logprobs[at : at + _ROWS_AT_ONCE])
     return {"topk_dq": deltas, "top1_logprob": np.ascontiguousarray(logprobs[:, 0])}
 
 
@@ -161,6 +158,20 @@ def grown_tail(
     mass = np.exp(dropped.astype(np.float64)).sum(axis=1) + np.exp(tail_logmass.astype(np.float64))
     tail: Float32[np.ndarray, " N"] = np.minimum(np.log(mass), 0.0).astype(np.float32)
     return tail
+
+
+def _deltas(logprobs: Float32[np.ndarray, "N K"]) -> NDArray[np.uint8]:
+    """Differences of the steps below the first entry."""
+    # A row may end in -inf (an id that the teacher rules out): its distance is infinite and meets the same ceiling.
+    # float32 moves a distance by a few millionths of a step at most, which only a tie could tell.
+    distance = logprobs[:, :1] - logprobs
+    distance *= np.float32(STEPS_PER_NAT)
+    np.rint(distance, out=distance)
+    steps = np.fmin(distance, np.float32(LARGEST_STEP), out=distance).astype(np.uint8)
+    deltas: NDArray[np.uint8] = steps.copy()
+    deltas[:, 0] = 0
+    deltas[:, 1:] -= steps[:, :-1]
+    return deltas
 
 
 def _steps(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -84,6 +84,13 @@ class _Collector:
             if self._silent(changed):
                 yield name, "a crash left it half-written"
 
+    def living_staging(self, names: Iterable[str]) -> set[str]:
+        return {name for name in names if not self._abandoned(f"staging/{name}", f"staging/{name}/owner.json")}
+
+    def living_claims(self) -> list[str]:
+        names = [name for name in self._storage.names("claims") if name.endswith(".json")]
+        return [name for name in names if not self._abandoned(f"claims/{name}", f"claims/{name}")]
+
     def _folders(self) -> _Folders:
         segments = self._storage.names("segments")
         keys = [name.removesuffix(".keys") for name in self._storage.names("manifests") if name.endswith(".keys")]
@@ -92,8 +99,8 @@ class _Collector:
         return _Folders(segments, keys, staging, manifests)
 
     def _unreferenced(self, folders: _Folders) -> Iterator[tuple[str, str]]:
-        dead = {name for name in folders.staging if self._abandoned(f"staging/{name}/", f"staging/{name}/owner.json")}
-        living = set(folders.staging) - dead
+        living = self.living_staging(folders.staging)
+        dead = set(folders.staging) - living
         # A crash among these deletions leaves segments without staging, which are garbage all the same.
         for name in sorted(dead):
             yield f"staging/{name}/", "its writer is gone"
@@ -151,7 +158,7 @@ class _Collector:
         else:
             owner = _owner(data)
         if owner is None:
-            return self._silent(self._storage.changed(place.rstrip("/")))
+            return self._silent(self._storage.changed(place))
         return owner.gone(silent_s=self._silent_s)
 
     def _past_grace(self, marker: str) -> bool:
@@ -210,15 +217,27 @@ def delete_segment(storage: Storage, uuid: str) -> None:
         _delete(storage, name)
 
 
+def work_in_progress(storage: Storage, *, silent_s: float = SILENT_S) -> str | None:
+    """Why somebody is at work here: a segment under way or a claim whose owner may live; `None` when nobody is.
+
+    Raises:
+        OSError: when the place cannot be read.
+    """
+    collector = _Collector(storage, grace_s=0.0, silent_s=silent_s, pin_days=0.0)
+    if collector.living_staging(storage.names("staging")):
+        return "being written"
+    return "rows are claimed" if collector.living_claims() else None
+
+
 @contextmanager
 def place_errors(storage: Storage) -> Iterator[None]:
     """Turn an I/O error into a `CacheError` that names the place."""
     try:
         yield
     except OSError as error:
+        reason = error.strerror or str(error).partition("\n")[0]
         raise CacheError(
-            f"{error.filename or storage.place}: {error.strerror or error}: check the disk and the permissions of the "
-            "cache"
+            f"{error.filename or storage.place}: {reason}: check the disk and the permissions of the cache"
         ) from error
 
 

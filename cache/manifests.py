@@ -101,9 +101,13 @@ def read_manifest(storage: Storage, uuid: str, *, identity: str) -> Manifest:
         CacheError: it is of another format version or of another teacher.
         OSError: it cannot be read.
     """
+    return parse_manifest(storage.read(f"manifests/{uuid}.json"), uuid=uuid, identity=identity, place=storage.place)
+
+
+def parse_manifest(data: bytes, *, uuid: str, identity: str, place: str) -> Manifest:
+    """Check the bytes of a manifest that lies in `place`; raises like `read_manifest`."""
     name = f"manifests/{uuid}.json"
-    path = f"{storage.place}/{name}"
-    data = storage.read(name)
+    path = f"{place}/{name}"
     if len(data) > LARGEST_MANIFEST:
         raise DamagedObject(uuid, name, "larger than any manifest")
     try:

@@ -66,8 +66,11 @@ class MergePlan:
         """
         self._segments = segments
         self._max_rows = max_rows
-        self._rows, self._entries = shared_rows(len(segments), self._tables)
-        self._contested = _contested(self._entries)
+        rows, entries = shared_rows(len(segments), self._tables)
+        self._rows, self._entries = _OfSegment(rows), _OfSegment(entries)
+        self._contested = _OfSegment(_contested(entries))
+        losers = rows["segment"][rows["winner"] != rows["segment"]]
+        self._losers = np.bincount(losers, minlength=len(segments))
 
     def batches(self) -> Iterator[Batch]:
         """What is worth merging, one batch after the other; raises like the constructor."""
@@ -90,12 +93,11 @@ class MergePlan:
 
     def _runs(self, numbers: Sequence[int]) -> Iterator[list[int]]:
         """Consecutive segments of a group that fit one output and may trade places with what lies between them."""
-        losers = self._rows[self._rows["winner"] != self._rows["segment"]]["segment"]
         run: list[int] = []
         filled = 0.0
         for number in numbers:
             size = self._filled(number)
-            if size >= 0.5 and not 2 * np.count_nonzero(losers == number) >= self._segments[number].manifest.rows:
+            if size >= 0.5 and 2 * self._losers[number] < self._segments[number].manifest.rows:
                 continue
             if run and (filled + size > 1 or self._trades_places(run, number)):
                 yield run
@@ -117,20 +119,20 @@ class MergePlan:
         def passed(others: Table) -> Table:
             return (others > run[0]) & (others < number) & ~np.isin(others, run)
 
-        rows = self._rows[self._rows["segment"] == number]
+        rows = self._rows.of(number)
         # A loser with log-probabilities is dropped or gives them up; one that keeps what it has must stay younger.
         stays = (rows["winner_k"] == rows["k"]) & ((rows["k"] == 0) | (self._encoding(number) == "sampled"))
         if passed(rows["winner"][stays]).any():
             return True
-        mine = self._contested["key"][self._contested["segment"] == number]
-        return bool(passed(self._contested["segment"][np.isin(self._contested["key"], mine)]).any())
+        mine = self._contested.of(number)["key"]
+        return len(mine) > 0 and bool(passed(self._contested.rows["segment"][self._contested.named(mine)]).any())
 
     def _decide(self, batch: Sequence[int]) -> Batch:
         """What survives of a batch."""
         tables = {number: self._tables(number) for number in batch}
         generations, relied_on = self._surviving_generations(batch, tables)
         needed = np.concatenate([found["sequence"] for found in generations.values()])
-        rows = self._rows[np.isin(self._rows["segment"], batch)]
+        rows = np.concatenate([self._rows.of(number) for number in batch])
         fate = _fates(
             rows, batch=batch, needed=np.isin(rows["key"], needed), text=self._encoding(batch[0]) != "sampled"
         )
@@ -143,7 +145,8 @@ class MergePlan:
         entries = sum(segment.manifest.generations for segment in (self._segments[number] for number in batch))
         return Batch(
             sources=tuple(self._segments[number] for number in batch),
-            pieces=tuple(piece for piece in pieces if len(piece.keys)),
+            # Of a source that lost all its rows to another of the batch the generations may be left.
+            pieces=tuple(pieces) if any(len(piece.keys) for piece in pieces) else (),
             rows=sum(len(tables[number].keys) for number in batch),
             dropped=int(fate["goes"].sum()),
             dropped_generations=entries - sum(len(found) for found in generations.values()),
@@ -158,7 +161,8 @@ class MergePlan:
         found, keepers = {}, set[int]()
         for number in batch:
             keep = np.ones(len(tables[number].generations), dtype=bool)
-            covered = self._entries[(self._entries["segment"] == number) & (self._entries["keeper"] >= 0)]
+            covered = self._entries.of(number)
+            covered = covered[covered["keeper"] >= 0]
             keep[covered["position"]] = False
             keepers |= set(covered["keeper"].tolist())
             found[number] = tables[number].generations[keep]
@@ -179,6 +183,24 @@ class MergePlan:
     @property
     def _tables(self) -> Callable[[int], KeyTables]:
         return lambda number: self._segments[number].tables()
+
+
+class _OfSegment:
+    """A table with a row for each place, looked up by segment."""
+
+    def __init__(self, rows: Table) -> None:
+        self.rows: Table = rows[np.argsort(rows["segment"], kind="stable")]
+
+    def of(self, number: int) -> Table:
+        """The rows of one segment."""
+        low, high = np.searchsorted(self.rows["segment"], [number, number + 1])
+        found: Table = self.rows[low:high]
+        return found
+
+    def named(self, keys: Table) -> Table:
+        """Which rows have one of these keys."""
+        found: Table = np.isin(self.rows["key"], keys)
+        return found
 
 
 FATE = np.dtype([("goes", "?"), ("text", "?"), ("finish", "u1")])

@@ -40,8 +40,11 @@ def answered_generation(record: TeacherRecord, *, key: bytes, max_new_tokens: in
     """The generation that a record answers; the limit is the record's own length when none is given.
 
     Raises:
-        RecordError: when the record was not generated, or is longer than its limit.
+        RecordError: when the record was not generated, holds draws, or is longer than its limit.
     """
+    if record.counts is not None:
+        # The sequence that was drawn from answers; else a request for log-probabilities would be led to the draws.
+        raise RecordError(f"record {record.key.hex()[:12]} refused: draws answer no generation, their source does")
     limit = record.response_len if max_new_tokens is None else max_new_tokens
     if record.finish == "given":
         raise RecordError(f"record {record.key.hex()[:12]} refused: finish=given answers no generation")

@@ -101,19 +101,36 @@ class ViewReader:
             with suppress(OSError):
                 touch_pin(self._library.storage, view.digest)
 
-    def blocks(
-        self, view: CacheView, entries: Table, indices: Iterable[Rows], *, prefetch: int
-    ) -> Iterator[RecordBlock]:
+    def blocks(self, view: CacheView, indices: Iterable[Rows], *, prefetch: int) -> Iterator[RecordBlock]:
         """For each array of positions in the view its rows, up to `prefetch` blocks ahead of the reader.
 
+        Rows that are moved to another segment meanwhile are followed there.
+
         Raises:
-            CacheError: when a row is damaged or cannot be read.
+            CacheError: when a row was lost, is damaged or cannot be read.
         """
+        entries = self._placed(view)
 
         def read(positions: Rows) -> RecordBlock:
-            return self._block(view, entries[np.asarray(positions, dtype=np.int64)])
+            nonlocal entries
+            wanted = np.asarray(positions, dtype=np.int64)
+            while True:
+                try:
+                    return self._library.read_block(entries[wanted], k=view.k)
+                except DamagedObject as error:
+                    self._library.set_aside(error)
+                    entries = self._placed(view)
 
         return ahead(read, indices, depth=prefetch) if prefetch else map(read, indices)
+
+    def _placed(self, view: CacheView) -> Table:
+        """`entries`, with every damaged segment that is met set aside."""
+        with self._library.lock:
+            while True:
+                try:
+                    return self.entries(view)
+                except DamagedObject as error:
+                    self._library.set_aside(error)
 
     def _follow(self, view: CacheView, entries: Table, moved: NDArray[np.int64]) -> None:
         """Find rows whose segment is gone by their ids, and enter where they stand now.
@@ -128,13 +145,6 @@ class ViewReader:
             lost = moved[np.flatnonzero(~same)[0]]
             raise self._lost(view, segment=view.segments[view.segment[lost]])
         entries["segment"][moved], entries["row"][moved] = found["segment"], found["row"]
-
-    def _block(self, view: CacheView, entries: Table) -> RecordBlock:
-        try:
-            return self._library.read_block(entries, k=view.k)
-        except DamagedObject as error:
-            self._library.set_aside(error)
-            raise self._lost(view, segment=error.segment) from error
 
     def _lost(self, view: CacheView, *, segment: str) -> CacheError:
         return CacheError(

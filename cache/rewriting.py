@@ -187,7 +187,7 @@ class _Found:
 
 
 class _Forgetting:
-    """One erasure, in rounds: until no segment holds the rows that was not there when the round began."""
+    """One erasure, in rounds: until none begins that finds a new segment."""
 
     def __init__(self, storage: Storage, *, identity: str, keys: Collection[bytes], break_pins: bool) -> None:
         self._storage, self._identity, self._break_pins = storage, identity, break_pins
@@ -196,14 +196,13 @@ class _Forgetting:
         self._found = _Found()
 
     def round(self, progress: Progress | None) -> bool:
-        """Go through the segments that are new; whether there were any that held the rows."""
+        """Go through the segments that are new; whether there were any, after which others may have come."""
         fresh = sorted(listed(self._storage, "manifests") - self._seen)
-        held = False
         for done, uuid in enumerate(fresh):
-            held |= self._visit(uuid)
+            self._visit(uuid)
             if progress is not None:
                 progress(done + 1, len(fresh))
-        return held
+        return bool(fresh)
 
     def report(self) -> ForgetReport:
         """What came of it."""
@@ -220,8 +219,8 @@ class _Forgetting:
             writers=_writers(self._storage),
         )
 
-    def _visit(self, uuid: str) -> bool:
-        """Rid one segment of the rows; whether it held any."""
+    def _visit(self, uuid: str) -> None:
+        """Rid one segment of the rows."""
         self._seen.add(uuid)
         aside = uuid in listed(self._storage, "quarantine")
         try:
@@ -229,23 +228,22 @@ class _Forgetting:
             tables = segment.tables()
             gone = self._forgotten(segment, tables)
         except FileNotFoundError:
-            return False
+            return
         except DamagedObject:
             if aside:
                 self._remove(uuid)
-            else:
+            elif uuid in listed(self._storage, "manifests"):  # not deleted while we read it
                 self._found.unreadable.append(uuid)
-            return False
+            return
         answers = np.isin(tables.generations["sequence"], np.concatenate([self._wanted, tables.keys[gone]]))
         if not gone.any() and not answers.any():
-            return False
+            return
         self._found.rows.update(key_bytes(tables.keys[gone]))
         self._found.generations.update(key_bytes(tables.generations["key"][answers]))
         if not aside and uuid not in listed(self._storage, "tombstones"):
             self._replace(segment, tables, keep=~gone, generations=tables.generations[~answers])
         # Should another have replaced it first, the next round finds what it was replaced by.
         self._remove(uuid)
-        return True
 
     def _forgotten(self, segment: RawSegment, tables: KeyTables) -> Table:
         """Which sequences of a segment go."""

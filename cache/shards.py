@@ -1,7 +1,8 @@
-"""Reading chunks straight from a Zarr v3 shard object, checked at every step.
+"""Zarr v3 shard objects: written and read chunk by chunk, checked at every step.
 
-zarr-python writes the segments; reading them through it costs more than the decompression itself when the unit is a
-chunk, and it neither bounds what a chunk expands to nor notices a missing shard. The layout read here is the plain
+Reading through zarr-python costs more than the decompression itself when the unit is a chunk, and it neither bounds
+what a chunk expands to nor notices a missing shard; writing through it costs half as much again as compressing. What
+is written here is what zarr-python would write, byte for byte. The layout read here is the plain
 `sharding_indexed` one: chunks, then an index of little-endian uint64 (offset, length) pairs and its crc32c, at the
 end. Every chunk is blosc (whose header tells its size before anything is expanded) followed by a crc32c.
 """
@@ -28,6 +29,8 @@ from cache.verified import ABSENT, read_verified
 
 LARGEST_CHUNK = 2**31 - 1
 """Blosc expands nothing larger; a layout that asks for more is refused before anything is allocated."""
+
+COMPRESSION_LEVEL = 5
 
 _CRC_BYTES = 4
 _ENTRY_BYTES = 16
@@ -65,6 +68,24 @@ class ChunkLayout:
     def nbytes(self) -> int:
         """Bytes of one chunk when expanded."""
         return prod(self.shape) * self.dtype.itemsize
+
+
+def encode_chunk(values: NDArray[Any], layout: ChunkLayout, *, fill: float | int) -> bytes:
+    """A chunk as it stands in its shard; `values` that end early are filled up."""
+    if len(values) < layout.shape[0]:
+        whole = np.full(layout.shape, fill, dtype=layout.dtype)
+        whole[: len(values)] = values
+        values = whole
+    stored = np.ascontiguousarray(values.T if layout.transposed else values, dtype=layout.dtype)
+    source, itemsize = stored.view(np.uint8), layout.dtype.itemsize
+    return _with_crc(blosc.compress(source, b"zstd", COMPRESSION_LEVEL, blosc.BITSHUFFLE, blosc.AUTOBLOCKS, itemsize))
+
+
+def join_shard(chunks: Sequence[bytes]) -> bytes:
+    """The shard object of these chunks: one after the other, then their index."""
+    ends = np.cumsum([len(chunk) for chunk in chunks])
+    index = np.array([[end - len(chunk), len(chunk)] for chunk, end in zip(chunks, ends, strict=True)], dtype="<u8")
+    return b"".join([*chunks, _with_crc(index.tobytes())])
 
 
 class ShardFile:
@@ -186,7 +207,7 @@ class ChunkCache:
             return under_way.result()  # type: ignore[no-any-return]  # the chunk of this name
         try:
             chunk = load()
-        except BaseException as error:
+        except BaseException as error:  # whoever waits for this load must hear of it, whatever stopped it
             self._finish(key)
             mine.set_exception(error)
             raise
@@ -230,6 +251,10 @@ class ChunkCache:
             self._bytes += chunk.nbytes
             while self._bytes > self._max_bytes and len(self._chunks) > 1:
                 self._bytes -= self._chunks.popitem(last=False)[1].nbytes
+
+
+def _with_crc(payload: bytes) -> bytes:
+    return payload + int(google_crc32c.value(payload)).to_bytes(_CRC_BYTES, "little")
 
 
 def _without_crc(data: bytes, *, length: int) -> bytes | None:

@@ -114,7 +114,9 @@ def list_teachers(root: Path | str) -> list[str]:
         from cache.object_storage import ObjectStorage
 
         return [name for name in ObjectStorage(str(root)).names("") if _is_digest(name)]
-    return sorted(path.name for path in Path(root).iterdir() if _is_digest(path.name))
+    # An evicted teacher leaves its directories, which running processes may still write into.
+    held = (path for path in Path(root).iterdir() if _is_digest(path.name) and any(path.glob("*.json")))
+    return sorted(path.name for path in held)
 
 
 def probe_root(url: str) -> None:

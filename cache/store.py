@@ -239,9 +239,8 @@ class TeacherCache:
         Raises:
             CacheError: when the view is of another teacher, or a row of it was lost or damaged.
         """
-        entries = self._sound(lambda: self._reader.entries(view))
         self._reader.touch(view)
-        return self._reader.blocks(view, entries, indices, prefetch=prefetch)
+        return self._reader.blocks(view, indices, prefetch=prefetch)
 
     def sample(self, count: int, *, k: int, seed: int = 0) -> list[bytes]:
         """Up to `count` different sequence keys with at least `k` log-probabilities, drawn at random.

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cache import Damage, TeacherCache
-from cache.identity import Identity, parse_identity
+from cache.directory import read_identity
+from cache.identity import Identity
 from cache.inventory import TeacherInventory, teacher_inventory
 from cache.storage import Storage, list_teachers, open_storage
-from configs import CacheError, ConfigError
+from configs import ConfigError
 from configs.places import is_url
 
 SHORTEST_PREFIX = 4
@@ -91,7 +91,7 @@ def select_one(found: Sequence[Teacher], prefix: str, *, root: Path | str) -> Te
 
 def inventories(found: Sequence[Teacher], *, with_tail: bool) -> list[TeacherInventory]:
     """What is kept of each teacher; `with_tail` reads every row's tail mass."""
-    return [teacher_inventory(teacher.storage, teacher.identity, with_tail=with_tail) for teacher in found]
+    return [teacher_inventory(teacher.storage, teacher.digest, with_tail=with_tail) for teacher in found]
 
 
 def verify(found: Sequence[Teacher], *, progress: Progress) -> list[Verified]:
@@ -111,10 +111,4 @@ def verify(found: Sequence[Teacher], *, progress: Progress) -> list[Verified]:
 
 def _open(root: Path | str, digest: str) -> Teacher:
     storage = open_storage(root, digest, create=False)
-    try:
-        identity = parse_identity(json.loads(storage.read("identity.json"))["identity"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CacheError(
-            f"{storage.place}/identity.json cannot be read: delete it, the next fill of its teacher writes it anew"
-        ) from error
-    return Teacher(root, identity, storage)
+    return Teacher(root, read_identity(storage), storage)

@@ -10,12 +10,13 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from cache.archives import export_archive, import_archive
 from cache.garbage import GRACE_S, collect_garbage
+from cache.pins import PIN_DAYS
 from cache.quota import enforce_quota
 from cache.rewriting import compact
 from configs import ConfigError, load_config
@@ -32,6 +33,7 @@ from orchestration.cache_report import (
     show_rescored,
     show_teachers,
     show_verified,
+    size,
 )
 from orchestration.console import Console
 from orchestration.environment import prepare_environment
@@ -53,6 +55,7 @@ def add_cache_commands(parent: argparse.ArgumentParser) -> None:
     _teacher_argument(collect)
     collect.add_argument("--dry-run", action="store_true", help="say what would go, and remove nothing")
     collect.add_argument("--grace", type=float, default=GRACE_S, metavar="S", help="keep replaced segments so long")
+    collect.add_argument("--pin-days", type=float, default=PIN_DAYS, metavar="D", help="a view unused so long is dead")
     collect.add_argument(
         "--max-bytes", type=parse_bytes, metavar="SIZE", help="largest size of the cache, such as 500G"
     )
@@ -141,6 +144,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     console = Console(sys.stderr if arguments.json else sys.stdout)
     with console.stage("verify", unit="MB") as stage:
         found = verify(_selected(arguments), progress=stage.update)
+        stage.summary = f"{sum(item.segments for item in found)} segments, {size(sum(item.bytes for item in found))}"
     _print(arguments, found, lambda console: show_verified(found, console=console))
     return 1 if any(result.damaged for result in found) else 0
 
@@ -171,15 +175,29 @@ def _compact(arguments: argparse.Namespace) -> int:
 def _gc(arguments: argparse.Namespace) -> int:
     if arguments.evict and arguments.max_bytes is None:
         raise ConfigError("--evict without --max-bytes: say how large the cache may be")
-    found: list[Any] = [
-        collect_garbage(teacher.storage, identity=teacher.digest, dry_run=arguments.dry_run, grace_s=arguments.grace)
+    found = [
+        collect_garbage(
+            teacher.storage,
+            identity=teacher.digest,
+            dry_run=arguments.dry_run,
+            grace_s=arguments.grace,
+            pin_days=arguments.pin_days,
+        )
         for teacher in _selected(arguments)
     ]
-    _print(arguments, found, lambda console: _each(show_collected, found, console))
+    quota = None
     if arguments.max_bytes is not None:
         evict = arguments.evict and not arguments.dry_run
-        quota = enforce_quota(arguments.cache_root, max_bytes=arguments.max_bytes, evict=evict)
-        _print(arguments, quota, lambda console: show_quota(quota, console=console))
+        quota = enforce_quota(
+            arguments.cache_root, max_bytes=arguments.max_bytes, evict=evict, pin_days=arguments.pin_days
+        )
+
+    def show(console: Console) -> None:
+        _each(show_collected, found, console)
+        if quota is not None:
+            show_quota(quota, console=console)
+
+    _print(arguments, {"collected": found, "quota": quota}, show)
     return 0
 
 
@@ -197,9 +215,10 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _forget(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config, overrides=arguments.overrides)
+    prepare_environment(ray_address=config.runtime.ray_address)
     from orchestration.forgetting import forget_text
 
-    config = load_config(arguments.config, overrides=arguments.overrides)
     found = forget_text(
         config,
         config_dir=arguments.config.parent,
@@ -222,7 +241,14 @@ def _each(show: Any, found: Sequence[Any], console: Console) -> None:
 
 def _print(arguments: argparse.Namespace, found: Any, show: Any) -> None:
     if arguments.json:
-        plain = [asdict(item) for item in found] if isinstance(found, list) else asdict(found)
-        print(json.dumps(plain, indent=2, default=str))
+        sys.stdout.write(json.dumps(_plain(found), indent=2, default=str) + "\n")
     else:
         show(Console(sys.stdout))
+
+
+def _plain(found: Any) -> Any:
+    if isinstance(found, list):
+        return [_plain(item) for item in found]
+    if isinstance(found, dict):
+        return {name: _plain(item) for name, item in found.items()}
+    return asdict(found) if is_dataclass(found) and not isinstance(found, type) else found

@@ -22,7 +22,8 @@ STAGES: dict[str, tuple[Until, str]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv` and run; returns the exit code: 0, 2 for what the user can mend before the start, 130 for Ctrl-C."""
-    arguments = _parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = _parser(argv).parse_args(argv)
     # A container that stops a run sends SIGTERM; it deserves the same clean end as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="distill", description="Distil a large teacher into small students.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (until, text) in STAGES.items():
@@ -51,13 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="print the comparison of a finished experiment")
     _add_config(report)
     report.set_defaults(command=_report)
-    cache = commands.add_parser("cache", help="look into the teacher cache").add_subparsers(
-        required=True, metavar="ACTION"
-    )
-    for action, text in (("ls", "list the teachers of a cache"), ("verify", "check every digest of a cache")):
-        command = cache.add_parser(action, help=text, description=text)
-        command.add_argument("--cache-root", type=Path, default=Path("data/cache"))
-        command.set_defaults(command=_cache, action=action)
+    cache = commands.add_parser("cache", help="look into the teacher cache, check it, tidy it up, move it")
+    if argv[:1] == ["cache"]:
+        # The other commands need not wait for what these import.
+        from orchestration.cache_cli import add_cache_commands
+
+        add_cache_commands(cache)
     ui = commands.add_parser("ui", help="open the MLflow UI on loopback")
     _add_config(ui)
     ui.add_argument("--port", type=int, default=5000)
@@ -98,13 +98,6 @@ def _report(arguments: argparse.Namespace) -> None:
     config = _load(arguments)
     if show_finished(config, stream=sys.stdout) is None:
         raise ConfigError(f"{run_directory(config)} holds no finished experiment: `distill run` with this config first")
-
-
-def _cache(arguments: argparse.Namespace) -> int:
-    from orchestration.show import list_caches, verify_caches
-
-    action = {"ls": list_caches, "verify": verify_caches}[arguments.action]
-    return action(arguments.cache_root, stream=sys.stdout)
 
 
 def _ui(arguments: argparse.Namespace) -> None:

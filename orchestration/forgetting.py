@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.rewriting import ForgetReport, find_keys, forget
-from cache.storage import Storage, open_storage
+from cache.storage import open_storage
 from configs import DistillConfig
 from orchestration.context import open_teacher
 from orchestration.preflight import resolve_paths
@@ -26,13 +26,15 @@ LARGEST_FILE = 2**28
 """Larger files of a run are weights."""
 
 WEIGHTS = frozenset({".safetensors", ".pt", ".bin", ".npz"})
+VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "merges.txt"})
+"""Every common word stands in them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
     """What holds a text: cached sequences, by key, and files of runs and of MLflow.
 
-    With `removed` the sequences are gone, except from segments in `kept_for_views`, which runs still read.
+    With `removed` the sequences are gone, except for the views in `kept_for_views`, which runs still read.
     """
 
     identity: str
@@ -61,12 +63,12 @@ def forget_text(
         return pattern.search(tokenizer.decode(token_ids.tolist())) is not None
 
     keys = find_keys(storage, identity=digest, match=matches)
-    report = _forget(storage, digest, keys, break_pins=break_pins) if remove and keys else None
+    report = forget(storage, identity=digest, keys=keys, break_pins=break_pins) if remove and keys else None
     return Forgotten(
         identity=digest,
         sequences=tuple(key.hex() for key in keys),
         removed=report is not None,
-        kept_for_views=() if report is None else report.kept_for_views,
+        kept_for_views=report.pinned_by if report is not None and report.kept else (),
         files=tuple(str(path) for path in files_with(pattern, root=config.runtime.run_root)),
         report=report,
     )
@@ -77,12 +79,9 @@ def files_with(pattern: re.Pattern[str], *, root: Path) -> list[Path]:
     return [path for path in sorted(root.rglob("*")) if _is_text(path) and _holds(pattern, path)]
 
 
-def _forget(storage: Storage, digest: str, keys: list[bytes], *, break_pins: bool) -> ForgetReport:
-    return forget(storage, identity=digest, keys=keys, break_pins=break_pins)
-
-
 def _is_text(path: Path) -> bool:
-    return path.suffix not in WEIGHTS and path.is_file() and path.stat().st_size <= LARGEST_FILE
+    named = path.suffix not in WEIGHTS and path.name not in VOCABULARIES
+    return named and path.is_file() and path.stat().st_size <= LARGEST_FILE
 
 
 def _holds(pattern: re.Pattern[str], path: Path) -> bool:

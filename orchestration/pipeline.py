@@ -71,11 +71,11 @@ class Pipeline:
                 run.close()
 
     def _stages(self, run: Run, *, until: Until) -> Report | None:
-        with run.console.stage("teacher", unit="GB hashed") as stage:
+        with run.console.stage("teacher", unit="MB hashed") as stage:
 
             def hashing(done: int, total: int) -> None:
-                stage.total = total / 1e9
-                stage.update(done / 1e9)
+                stage.total = total / 1e6
+                stage.update(done / 1e6)
 
             teacher = open_teacher(run.config, progress=hashing)
             stage.summary = f"{teacher.files.label}, identity {teacher.identity.digest()[:12]}"

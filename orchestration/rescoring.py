@@ -1,8 +1,9 @@
 """`distill cache verify --rescore N`: is what the cache keeps still what the teacher says?
 
 A sample of cached sequences is scored again by the live teacher. An engine's numbers depend a little on which other
-sequences share its batches, so the same rows are scored a second time in another order: what the two live passes differ
-by is the control, and the cache should differ from the first pass by no more than that and its own quantisation.
+sequences share its batches, so the same rows are scored a second time, a few at a time and in another order: what the
+two live passes differ by is the control, and the cache should differ from the first pass by little more than that and
+its own quantisation.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from orchestration.planning import hardware_of
 from orchestration.preflight import require_compiler, resolve_paths
 from orchestration.ray_cluster import cluster
 from orchestration.ray_pool import EnginePool
+
+CONTROL_ROWS = 3
+"""Sequences that share a batch in the second pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +79,9 @@ def rescore(config: DistillConfig, *, config_dir: Path, rows: int, log_dir: Path
     with cluster(address=config.runtime.ray_address, gpus=hardware.gpus_per_node):
         pool = EnginePool(spec)
         try:
-            live = _scored(pool, cached, order=np.arange(len(cached)), k=k)
-            control = _scored(pool, cached, order=np.random.default_rng(seed).permutation(len(cached)), k=k)
+            live = _scored(pool, cached, groups=[np.arange(len(cached))], k=k)
+            shuffled = np.random.default_rng(seed).permutation(len(cached))
+            control = _scored(pool, cached, groups=np.array_split(shuffled, -(-len(cached) // CONTROL_ROWS)), k=k)
         finally:
             pool.release()
     against_cache, against_itself = _compare(cached, live), _compare(live, control)
@@ -94,14 +99,17 @@ def rescore(config: DistillConfig, *, config_dir: Path, rows: int, log_dir: Path
     )
 
 
-def _scored(pool: EnginePool, records: Sequence[TeacherRecord], *, order: np.ndarray, k: int) -> list[TeacherRecord]:
-    """The live teacher's rows of these sequences, asked for in `order`, given back in the order of `records`."""
-    requests = [ScoreRequest(tuple(records[at].token_ids.tolist()), records[at].prompt_len) for at in order]
+def _scored(
+    pool: EnginePool, records: Sequence[TeacherRecord], *, groups: Sequence[np.ndarray], k: int
+) -> list[TeacherRecord]:
+    """The live teacher's rows of these sequences, asked for group by group, given back in the order of `records`."""
     found: list[TeacherRecord | None] = [None] * len(records)
-    for at, outcome in zip(order.tolist(), pool.answer(requests, k=k).outcomes, strict=True):
-        if isinstance(outcome, Failure):
-            raise EngineError(f"the teacher could not score {records[at].key.hex()[:12]} again: {outcome.reason}")
-        found[at] = outcome
+    for group in groups:
+        requests = [ScoreRequest(tuple(records[at].token_ids.tolist()), records[at].prompt_len) for at in group]
+        for at, outcome in zip(group.tolist(), pool.answer(requests, k=k).outcomes, strict=True):
+            if isinstance(outcome, Failure):
+                raise EngineError(f"the teacher could not score {records[at].key.hex()[:12]} again: {outcome.reason}")
+            found[at] = outcome
     return [record for record in found if record is not None]
 
 

@@ -1,4 +1,4 @@
-"""Commands that only look: a finished comparison, the teachers of a cache, its digests, the browser's view."""
+"""Commands that only look: a finished comparison, the browser's view."""
 
 from __future__ import annotations
 
@@ -6,21 +6,18 @@ import io
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cache import GenerateRequest, TeacherCache, TeacherIdentity
-from configs import CacheError, ConfigError, DistillConfig, DistillError
+from configs import ConfigError, DistillConfig, DistillError
 from orchestration.report import Report, write_report
-from orchestration.show import list_caches, run_directory, show_finished, verify_caches
+from orchestration.show import run_directory, show_finished
 from orchestration.ui import HOST, serve_ui
-from teacher_server import FakeTeacher
 
 POPEN, WAIT = subprocess.Popen, subprocess.Popen.wait
-IDENTITIES = [TeacherIdentity(weights_sha256=letter * 64, config_sha256="c" * 64) for letter in "ab"]
 
 
 def config(tmp_path: Path, **generation: Any) -> DistillConfig:
@@ -35,16 +32,6 @@ def config(tmp_path: Path, **generation: Any) -> DistillConfig:
             "runtime": {"run_root": str(tmp_path / "runs")},
         }
     )
-
-
-def filled(root: Path) -> Path:
-    """A cache with a segment of each of two teachers."""
-    for number, identity in enumerate(IDENTITIES):
-        requests = [GenerateRequest((3, i), (2,), max_new_tokens=6) for i in range(3, 6 + number)]
-        said = FakeTeacher(identity, vocab=64, eos_id=2).generate(requests, k=4)
-        cache = TeacherCache.open(root, identity, provenance={"model": f"teacher {number}"})
-        cache.put([(record, requests[at]) for at, record in said], vocab=64)  # type: ignore[misc]
-    return root
 
 
 def test_a_finished_experiment_shows_its_comparison(tmp_path: Path) -> None:
@@ -66,48 +53,6 @@ def test_a_run_directory_is_named_by_what_changes_the_numbers(tmp_path: Path) ->
     assert run_directory(config(tmp_path, max_new_tokens=9)) != run_directory(one)
     moved = one.model_copy(update={"runtime": one.runtime.model_copy(update={"cache_root": Path("/elsewhere")})})
     assert run_directory(moved) == run_directory(one)
-
-
-def test_every_teacher_of_a_cache_is_listed(tmp_path: Path) -> None:
-    stream = io.StringIO()
-    assert list_caches(filled(tmp_path / "cache"), stream=stream) == 0
-    for number, identity in enumerate(IDENTITIES):
-        (line,) = [line for line in stream.getvalue().splitlines() if identity.digest()[:12] in line]
-        cells = [cell.strip() for cell in line.strip("│").split("│")]
-        assert cells[1:3] == [f"teacher {number}", str(3 + number)]
-
-
-def test_a_sound_cache_is_said_to_be_sound(tmp_path: Path) -> None:
-    stream = io.StringIO()
-    assert verify_caches(filled(tmp_path / "cache"), stream=stream) == 0
-    assert stream.getvalue() == "every digest agrees\n"
-
-
-def test_damage_names_the_teacher_the_segment_and_the_object(tmp_path: Path) -> None:
-    root = filled(tmp_path / "cache")
-    (damaged,) = (root / IDENTITIES[1].digest() / "segments").glob("*/topk_ids/c/*/*")
-    data = damaged.read_bytes()
-    damaged.write_bytes(data[:-1] + bytes([data[-1] ^ 0xFF]))
-    stream = io.StringIO()
-    assert verify_caches(root, stream=stream) == 1
-    lines = stream.getvalue().splitlines()
-    assert lines[0].startswith(f"  ! {IDENTITIES[1].digest()[:12]}, segment ")
-    assert "topk_ids" in lines[0]
-    assert lines[1:] == ["damaged objects: 1; a fill asks for their rows again"]
-
-
-@pytest.mark.parametrize("look", [list_caches, verify_caches])
-def test_a_cache_that_is_not_there_is_one_line(look: Callable[..., int], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--cache-root .*nowhere is no directory"):
-        look(tmp_path / "nowhere", stream=io.StringIO())
-
-
-@pytest.mark.parametrize("text", ["", "{}", '{"identity": {"shoe_size": 44}}'])
-def test_an_identity_that_cannot_be_read_names_the_file(text: str, tmp_path: Path) -> None:
-    path = filled(tmp_path / "cache") / IDENTITIES[0].digest() / "identity.json"
-    path.write_text(text)
-    with pytest.raises(CacheError, match=rf"{path} cannot be read: delete it"):
-        list_caches(tmp_path / "cache", stream=io.StringIO())
 
 
 @pytest.fixture

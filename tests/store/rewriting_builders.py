@@ -73,17 +73,29 @@ def _bits(record: TeacherRecord | None) -> tuple[Any, ...] | None:
     return tuple((part.dtype, part.shape, part.tobytes()) if isinstance(part, np.ndarray) else part for part in parts)
 
 
-def killed_at(failpoint: str, work: Callable[[], object]) -> None:
-    """Do the work in a forked process that is killed at this place."""
+def forked(work: Callable[[], object], *, failpoint: str = "") -> int:
+    """Do the work in a process of its own, killed at a failpoint if one is named; its process id."""
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
         os.environ[VARIABLE] = failpoint
+        code = 1
         try:
             work()
+            code = 0
         finally:
-            os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+            os._exit(code)
+    return pid
+
+
+def wait_for(pids: Sequence[int], *, code: int = 0) -> None:
+    """Wait for processes that have to end like this."""
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [code] * len(pids)
+
+
+def killed_at(failpoint: str, work: Callable[[], object]) -> None:
+    """Do the work in a process that is killed at this place."""
+    wait_for([forked(work, failpoint=failpoint)], code=-signal.SIGKILL)
 
 
 def scored_again(record: TeacherRecord, *, k: int) -> TeacherRecord:

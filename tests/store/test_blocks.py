@@ -5,14 +5,17 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from store_builders import TEACHER, VOCAB, assert_same_text, make_record, open_cache, teacher_dir
 
 from cache.blocks import read_block, read_records
+from cache.columns import segment_columns
 from cache.gather import Spans
 from cache.index import SEQUENCE_ROW
 from cache.key_objects import FINISHES, KEY, Table
@@ -305,3 +308,23 @@ def test_the_tail_of_a_cut_row_is_added_up(stored: Stored) -> None:
     block = read_block([segment], make_entries([(0, 0)], [(segment, records)]), k=2)
     assert block.topk_logprobs is not None and block.tail_logmass is not None
     np.testing.assert_allclose(block.tail_logmass, tail_logmass(block.topk_logprobs, vocab=VOCAB), rtol=1e-4)
+
+
+@pytest.mark.parametrize("encoding", ["topk-u8", "topk-f16", "full", "sampled"])
+def test_objects_are_what_zarr_python_would_write(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cache.columns.CHUNK_ROWS", 16)
+    records = [record for record in some_records(np.random.default_rng(2), count=12, k=VOCAB) if record.response_len]
+    if encoding == "sampled":
+        records = [sample_rows(record, draws=9, seed=0) for record in records if record.k]
+    elif encoding != "full":
+        records = [make_record(record.token_ids.tolist(), prompt_len=2, k=8) for record in records]
+    packed = pack_segment(records, generations=[], encoding=encoding, vocab=VOCAB)
+    assert packed.size.scored_rows % 16 and packed.size.scored_rows > 32, "whole chunks and a shorter one"
+    buffers = zarr.core.buffer.default_buffer_prototype().buffer
+    held: dict[str, Any] = {
+        path: buffers.from_bytes(data) for path, data in packed.objects.items() if path.endswith("zarr.json")
+    }
+    group: Any = zarr.open_group(zarr.storage.MemoryStore(held), mode="r+")
+    for name, values in segment_columns(records, encoding=packed.size.encoding).items():
+        group[name][:] = values
+    assert {path: buffer.to_bytes() for path, buffer in held.items()} == packed.objects

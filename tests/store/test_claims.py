@@ -11,11 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from object_server import new_url, object_server
 from store_builders import flip_bit
 
 from cache import claims as claims_module
 from cache.claims import SILENT_S, Claims
 from cache.keys import KEY_BYTES
+from cache.object_storage import ObjectStorage
 from cache.owners import Owner
 from cache.storage import LocalStorage
 from configs.errors import CacheError
@@ -213,7 +215,7 @@ def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         pass
 
 
-def test_no_name_is_ever_claimed_twice(tmp_path: Path) -> None:
+def race(window: Callable[[], Claims], *, rounds: int) -> None:
     """Threads that claim and release at random; a name that is taken by two at once is what must not be."""
     taken: set[bytes] = set()
     lock = threading.Lock()
@@ -221,8 +223,8 @@ def test_no_name_is_ever_claimed_twice(tmp_path: Path) -> None:
     claimed = [0]
 
     def pipeline(seed: int) -> None:
-        choose, claims = random.Random(seed), window(tmp_path)
-        for _ in range(40):
+        choose, claims = random.Random(seed), window()
+        for _ in range(rounds):
             asked = names(*choose.sample(range(24), 6))
             with claims.claim(asked, k=0) as claim:
                 mine = [name for name, free in zip(asked, claim.mine, strict=True) if free]
@@ -240,5 +242,22 @@ def test_no_name_is_ever_claimed_twice(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert claimed[0] > 50
+    assert claimed[0] > rounds
+
+
+def test_no_name_is_ever_claimed_twice(tmp_path: Path) -> None:
+    race(lambda: window(tmp_path), rounds=40)
     assert files(tmp_path) == []
+
+
+def test_claims_below_a_url(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with object_server() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("STILLROOM_COPIES", str(tmp_path))
+        storage = ObjectStorage(new_url())
+        with Claims(storage).claim(names(1, 2), k=0) as claim:
+            assert claim.mine.tolist() == [True, True]
+            assert Claims(storage).held(names(2, 3), k=0).tolist() == [True, False]
+        race(lambda: Claims(storage), rounds=4)
+        assert storage.names("claims") == []

@@ -143,6 +143,25 @@ def test_a_view_finds_its_rows_where_they_were_moved(tmp_path: Path) -> None:
         assert content(window, view, shuffled(0), prefetch=0) == before
 
 
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_rows_that_move_while_they_are_read_are_followed(tmp_path: Path, prefetch: int) -> None:
+    cache, view = filled(tmp_path)
+    before = content(cache, view, shuffled(0), prefetch=0)
+    running = TeacherCache.open(tmp_path, TEACHER, cache_bytes=1)
+    blocks = running.iter_blocks(view, shuffled(0), prefetch=prefetch)
+    found = [next(blocks)]
+    storage = LocalStorage(teacher_dir(tmp_path))
+    compact(storage, identity=TEACHER.digest())
+    remove_pins(storage, [view.digest])
+    collect_garbage(storage, identity=TEACHER.digest(), dry_run=False, grace_s=0.0)
+    assert not set(view.segments) & set(storage.names("segments"))
+    found += blocks
+    assert [
+        [record.key + record.topk_logprobs.tobytes() for record in block if record.topk_logprobs is not None]
+        for block in found
+    ] == before
+
+
 def test_a_forgotten_row_is_lost_to_its_view(tmp_path: Path) -> None:
     cache, view = filled(tmp_path)
     storage = LocalStorage(teacher_dir(tmp_path))

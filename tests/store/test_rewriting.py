@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rewriting_builders import (
     DIGEST,
     everything,
+    forked,
     killed_at,
     names,
     put_answer,
@@ -17,8 +18,9 @@ from rewriting_builders import (
     requests_of,
     scored_again,
     storage_of,
+    wait_for,
 )
-from store_builders import VOCAB, flip_bit, make_record, open_cache, teacher_dir
+from store_builders import VOCAB, flip_bit, make_record, make_request, open_cache, teacher_dir
 
 from cache import rewriting
 from cache.failpoints import REWRITE_FAILPOINTS
@@ -179,11 +181,41 @@ def test_generations_keep_the_oldest_that_reaches(tmp_path: Path) -> None:
     assert everything(open_cache(tmp_path), requests, []) == before
 
 
+def test_a_merge_ends_before_it_passes_an_older_answer(tmp_path: Path) -> None:
+    put_answer(tmp_path, 7, licence="a")
+    put_answer(tmp_path, 5, length=3, stop=False, limit=3, licence="b")
+    # Another text for the same request, which is asked for only where the older one does not reach.
+    request = requests_of([5], limits=[5])[0]
+    record = make_record([*request.prompt_ids, 20, 21, 22, 23, 24], prompt_len=3, finish="length")
+    open_cache(tmp_path).put([(record, request)], vocab=VOCAB, licence="a")
+    requests = requests_of([5, 7], limits=range(1, 8))
+    before = everything(open_cache(tmp_path), requests, [record.key])
+    assert merge(tmp_path).merged == ()
+    put_answer(tmp_path, 8, licence="a")
+    assert len(merge(tmp_path).merged) == 1
+    assert everything(open_cache(tmp_path), requests, [record.key])["lookup"] == before["lookup"]
+
+
+def test_a_text_that_is_not_the_oldest_stays_younger(tmp_path: Path) -> None:
+    put_answer(tmp_path, 7, k=0, licence="a")
+    first = put_answer(tmp_path, 5, k=0, licence="b")
+    # Another request gets the same text, so the younger row has to stay for it.
+    open_cache(tmp_path).put([(first, make_request([3, 4, 5], temperature=1.0))], vocab=VOCAB, licence="a")
+    view = open_cache(tmp_path).view([first.key], dataset="text", k=0)
+    for _ in range(2):
+        merge(tmp_path)
+        assert open_cache(tmp_path).view([first.key], dataset="text", k=0).digest == view.digest
+        sweep(tmp_path)
+        put_answer(tmp_path, 8, k=0, licence="b")
+    (block,) = open_cache(tmp_path).iter_blocks(view, [np.arange(1)])
+    assert block[0].key == first.key
+
+
 TERMS = st.sampled_from([{}, {"licence": "x"}, {"encoding": "topk-f16"}])
 EVENTS = st.lists(
     st.tuples(
         st.sampled_from([5, 6]),
-        st.integers(1, 5),
+        st.integers(2, 5),
         st.booleans(),
         st.sampled_from([0, 4, 8]),
         TERMS,
@@ -195,7 +227,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(events=EVENTS)
 def test_no_order_of_writes_and_merges_changes_an_answer(
     tmp_path_factory: pytest.TempPathFactory, events: list[tuple]
@@ -260,6 +292,33 @@ def test_two_merges_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     sweep(tmp_path)
     assert len(names(tmp_path, "segments")) == 1
     assert everything(open_cache(tmp_path), requests, keys) == before
+
+
+def test_processes_that_merge_at_once(tmp_path: Path) -> None:
+    records = put_each(tmp_path, PROMPTS)
+    requests, keys = requests_of(PROMPTS), [record.key for record in records]
+    before = everything(open_cache(tmp_path), requests, keys)
+    wait_for([forked(lambda: merge(tmp_path)) for _ in range(3)])
+    assert everything(open_cache(tmp_path), requests, keys) == before
+    merge(tmp_path)
+    assert everything(open_cache(tmp_path), requests, keys) == before
+    sweep(tmp_path)
+    assert len(names(tmp_path, "segments")) == 1
+    assert everything(open_cache(tmp_path), requests, keys) == before
+
+
+def test_processes_that_forget_and_merge_at_once(tmp_path: Path) -> None:
+    records = put_each(tmp_path, PROMPTS)
+    gone = [record.key for record in records[:3]]
+    work = [lambda key=key: forget(storage_of(tmp_path), identity=DIGEST, keys=[key]) for key in gone]
+    wait_for([forked(task) for task in (*work, lambda: merge(tmp_path))])
+    cache = open_cache(tmp_path)
+    assert [record is None for record in cache.get_many([r.key for r in records])] == [True] * 3 + [False] * 3
+    merge(tmp_path)
+    sweep(tmp_path)
+    assert find_keys(storage_of(tmp_path), identity=DIGEST, match=lambda _: True) == sorted(
+        record.key for record in records[3:]
+    )
 
 
 def test_a_merge_does_not_bring_back_what_is_forgotten_meanwhile(
@@ -334,7 +393,8 @@ def test_forgetting_removes_every_trace(tmp_path: Path) -> None:
         assert cache.get_many(gone) == [None, None]
         assert None not in cache.get_many(stay)
     assert find_keys(storage_of(tmp_path), identity=DIGEST, match=lambda _: True) == sorted(stay)
-    assert names(tmp_path, "tombstones") == []
+    for folder in ("tombstones", "manifests", "segments"):
+        assert not any(uuid in name for name in names(tmp_path, folder) for uuid in report.deleted)
     again = forget(storage_of(tmp_path), identity=DIGEST, keys=gone)
     assert (again.rows, again.deleted) == (0, ())
 
@@ -365,6 +425,7 @@ def test_a_killed_erasure_is_finished_by_the_next(tmp_path: Path, failpoint: str
     cache = open_cache(tmp_path)
     assert cache.get_many([records[1].key])[0] is not None
     forget(storage_of(tmp_path), identity=DIGEST, keys=keys)
+    merge(tmp_path)
     sweep(tmp_path)
     cache = open_cache(tmp_path)
     assert [record is None for record in cache.get_many([records[0].key, records[1].key])] == [True, False]

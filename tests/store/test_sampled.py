@@ -153,6 +153,26 @@ def test_draws_come_back_as_they_were(tmp_path: Path) -> None:
     assert cache.verify() == []
 
 
+def test_a_writer_takes_one_kind_and_no_draws_as_an_answer(tmp_path: Path) -> None:
+    cache = open_cache(tmp_path)
+    wide = sample_rows(make_record([3, 9, 8, 7], prompt_len=2, k=VOCAB), draws=40, seed=0)
+    with cache.writer(vocab=VOCAB, encoding="sampled") as writer:
+        for refused in (WHOLE, make_record([3, 4], prompt_len=1, k=0)):
+            with pytest.raises(RecordError, match="writer of its own"):
+                writer.add(refused)
+        with pytest.raises(RecordError, match="draws answer no generation"):
+            writer.add(GOOD, generation_key=bytes(32))
+        with pytest.raises(RecordError, match="draws and seed"):
+            writer.add(dataclasses.replace(GOOD, sampling_seed=9))
+        writer.add(GOOD)
+        writer.add(wide)
+    with pytest.raises(RecordError, match="writer of its own"):
+        cache.put([GOOD], vocab=VOCAB)
+    assert cache.stats().records == 2
+    for found, original in zip(open_cache(tmp_path).get_many([wide.key, GOOD.key]), (wide, GOOD), strict=True):
+        assert_same_draws(found, original)
+
+
 def test_a_request_for_log_probabilities_is_never_answered_by_draws(tmp_path: Path) -> None:
     cache = store(tmp_path, [GOOD])
     request = ScoreRequest(tuple(WHOLE.token_ids.tolist()), WHOLE.prompt_len)

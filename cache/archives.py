@@ -1,0 +1,203 @@
+"""A teacher's cache as one file, to be carried elsewhere: an uncompressed tar.
+
+It holds `identity.json`, then for each segment its objects, its keys and its manifest under the names that they have in
+the cache, and last `complete.json`, which lists the segments: a file without it was cut short. Replaced and damaged
+segments are left out, pins, claims and marks as well.
+
+An archive comes from anywhere, so nothing in it is believed: every name, size and digest in the whole file is checked
+before the first segment becomes visible.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+import uuid as uuids
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.archive_file import COMPLETE, Archive, add_member, open_archive, segment_objects
+from cache.directory import DESCRIPTION, open_teacher
+from cache.garbage import SILENT_S, place_errors
+from cache.key_objects import KeyTables
+from cache.manifests import FORMAT, DamagedObject, Manifest, read_manifest
+from cache.owners import Owner
+from cache.raw_columns import listed, live_segments
+from cache.storage import UNFINISHED, Storage
+from cache.verified import read_verified
+from configs.errors import CacheError
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What went into an archive; `damaged` segments did not."""
+
+    identity: str
+    path: str
+    segments: int
+    rows: int
+    bytes: int
+    damaged: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What came out of an archive. `skipped` segments are here already, or were replaced or set aside here."""
+
+    identity: str
+    imported: tuple[str, ...]
+    skipped: tuple[str, ...]
+    rows: int
+    bytes: int
+
+
+def export_archive(storage: Storage, path: Path, *, identity: str, progress: Progress | None = None) -> ExportReport:
+    """Write all sound segments of a teacher into one file, which appears when it is whole.
+
+    Raises:
+        CacheError: when the cache cannot be read or the file cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.{uuids.uuid4()}{UNFINISHED}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(beside, "xb") as file:
+            report = _write(file, storage, path, identity=identity, progress=progress)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        reason = error.strerror or str(error).partition("\n")[0]
+        raise CacheError(f"{error.filename or path}: the archive cannot be written ({reason})") from error
+    finally:
+        with suppress(OSError):  # what was said before is what matters
+            beside.unlink(missing_ok=True)
+    return report
+
+
+def import_archive(root: Path | str, path: Path, *, progress: Progress | None = None) -> ImportReport:
+    """Take the segments of an archive into the cache below `root`, in the place of the teacher that it names.
+
+    Raises:
+        CacheError: when the archive is not whole and sound, or the cache cannot be written. What was imported before a
+            disk failed stays; a second import goes on from there.
+        ConfigError: when the place cannot be used.
+    """
+    with open_archive(path) as archive:
+        identity = archive.identity()
+        manifests = archive.manifests(identity.digest())
+        total, done = sum(manifest.disk_bytes for manifest in manifests), 0
+        for manifest in manifests:
+            for name, info in segment_objects(manifest).items():
+                archive.read(name, info)
+            done += manifest.disk_bytes
+            if progress is not None:
+                progress(done, 2 * total)
+        storage = open_teacher(root, identity, create=True)
+        imported, skipped = list[Manifest](), list[Manifest]()
+        for manifest in manifests:
+            with place_errors(storage):
+                taken = _take(storage, archive, manifest)
+            (imported if taken else skipped).append(manifest)
+            done += manifest.disk_bytes
+            if progress is not None:
+                progress(done, 2 * total)
+    return ImportReport(
+        identity=identity.digest(),
+        imported=tuple(manifest.uuid for manifest in imported),
+        skipped=tuple(manifest.uuid for manifest in skipped),
+        rows=sum(manifest.rows for manifest in imported),
+        bytes=sum(manifest.disk_bytes for manifest in imported),
+    )
+
+
+def _write(
+    file: io.BufferedWriter, storage: Storage, path: Path, *, identity: str, progress: Progress | None
+) -> ExportReport:
+    manifests, damaged = [], []
+    for name in live_segments(storage):
+        try:
+            manifests.append(read_manifest(storage, name, identity=identity))
+        except FileNotFoundError:
+            continue
+        except DamagedObject as error:
+            damaged.append(error.segment)
+    total, done, whole = sum(manifest.disk_bytes for manifest in manifests), 0, []
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        add_member(archive, DESCRIPTION, storage.read(DESCRIPTION))
+        for manifest in manifests:
+            try:
+                # All of a segment is checked before any of it is written.
+                objects = {
+                    name: read_verified(storage, name, info, segment=manifest.uuid)
+                    for name, info in segment_objects(manifest).items()
+                }
+            except DamagedObject as error:
+                damaged.append(error.segment)
+                continue
+            for name, data in objects.items():
+                add_member(archive, name, data)
+            add_member(archive, f"manifests/{manifest.uuid}.json", manifest.to_json())
+            whole.append(manifest)
+            done += manifest.disk_bytes
+            if progress is not None:
+                progress(done, total)
+        note = {"format": FORMAT, "segments": [manifest.uuid for manifest in whole]}
+        add_member(archive, COMPLETE, json.dumps(note).encode())
+    return ExportReport(
+        identity=identity,
+        path=str(path),
+        segments=len(whole),
+        rows=sum(manifest.rows for manifest in whole),
+        bytes=file.tell(),
+        damaged=tuple(damaged),
+    )
+
+
+def _take(storage: Storage, archive: Archive, manifest: Manifest) -> bool:
+    """Make one segment count, unless it is known here."""
+    name = manifest.uuid
+    if any(name in listed(storage, folder) for folder in ("tombstones", "quarantine", "manifests")):
+        return False
+    objects = {path: archive.read(f"segments/{name}/{path}", info) for path, info in manifest.objects.items()}
+    keys = archive.read(f"manifests/{name}.keys", manifest.keys)
+    try:
+        KeyTables(keys, manifest)
+    except DamagedObject as error:
+        raise archive.refused(str(error)) from error
+    with _staged(storage, name):
+        if name in listed(storage, "manifests"):
+            return False  # another import was faster
+        # Of an import that was killed; nobody else has this name, which the staging is proof of.
+        storage.delete_folder(f"segments/{name}")
+        storage.delete(f"manifests/{name}.keys")
+        storage.create_segment(name, objects)
+        storage.create(f"manifests/{name}.keys", keys)
+        with suppress(FileExistsError):
+            storage.create(f"manifests/{name}.json", manifest.to_json())
+    return True
+
+
+@contextmanager
+def _staged(storage: Storage, name: str) -> Iterator[None]:
+    """Hold the place of a segment, taken over from an owner that is gone."""
+    note = f"staging/{name}/owner.json"
+    owner = None
+    with suppress(FileNotFoundError):
+        owner = Owner.from_json(storage.read(note))
+    if owner is not None and owner.gone(silent_s=SILENT_S):
+        storage.delete_folder(f"staging/{name}")
+    try:
+        storage.create(note, Owner.here().to_json())
+    except FileExistsError as error:
+        raise CacheError(f"{storage.place}: segment {name} is being written by another process: wait for it") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # gc knows by its owner what is left
+            storage.delete_folder(f"staging/{name}")

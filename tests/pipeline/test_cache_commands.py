@@ -1,0 +1,244 @@
+"""`distill cache ...` as a user meets it: real caches, the printed lines, the JSON, the refusals."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cache import GenerateRequest, TeacherCache, TeacherIdentity
+from orchestration.cli import main
+from teacher_server import FakeTeacher
+
+IDENTITIES = [TeacherIdentity(weights_sha256=letter * 64, config_sha256="c" * 64) for letter in "ab"]
+DIGESTS = [identity.digest() for identity in IDENTITIES]
+
+Distill = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def distill(capsys: pytest.CaptureFixture[str]) -> Distill:
+    """Runs a command; the exit code and what it printed on both streams."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A cache of two teachers, with two segments of each and a view of the first."""
+    for number, identity in enumerate(IDENTITIES):
+        requests = [GenerateRequest((3, i), (2,), max_new_tokens=6) for i in range(3, 6 + number)]
+        said = [
+            (record, requests[at]) for at, record in FakeTeacher(identity, vocab=64, eos_id=2).generate(requests, k=4)
+        ]
+        cache = TeacherCache.open(tmp_path / "cache", identity, provenance={"model": f"teacher {number}"})
+        for part in (said[:2], said[2:]):
+            cache.put(part, vocab=64, licence="cc0-1.0")  # type: ignore[arg-type]
+        if number == 0:
+            keys = [key for key in cache.lookup(requests) if key is not None]
+            cache.view(keys, dataset="teacher-train", k=4)
+    return tmp_path / "cache"
+
+
+def flip(root: Path) -> Path:
+    (path, *_) = sorted((root / DIGESTS[1] / "segments").glob("*/topk_ids/c/*/*"))
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 0xFF]))
+    return path
+
+
+def test_every_teacher_is_listed(root: Path, distill: Distill) -> None:
+    code, printed, _ = distill("cache", "ls", "--cache-root", root)
+    assert code == 0
+    for number, digest in enumerate(DIGESTS):
+        (line,) = [line for line in printed.splitlines() if digest[:12] in line]
+        cells = [cell.strip() for cell in line.strip("│").split("│")]
+        assert cells[1:3] == [f"teacher {number}", str(3 + number)]
+
+
+def test_everything_about_a_teacher(root: Path, distill: Distill) -> None:
+    code, printed, _ = distill("cache", "info", DIGESTS[0][:8], "--cache-root", root)
+    assert code == 0
+    assert f"teacher {DIGESTS[0]}\n" in printed
+    assert DIGESTS[1] not in printed
+    for text in ("cc0-1.0", "topk-u8 3", "model=teacher 0", "4 of 64", "teacher-train", "mean tail mass"):
+        assert text in printed
+
+
+def test_json_has_the_same_for_every_teacher(root: Path, distill: Distill) -> None:
+    for action in ("ls", "info"):
+        found = json.loads(distill("cache", action, "--json", "--cache-root", root)[1])
+        assert {item["identity"]: item["records"] for item in found} == dict(zip(DIGESTS, (3, 4), strict=True))
+    (view,) = [data for item in found for data in item["datasets"]]
+    assert (view["dataset"], view["rows"], view["k"]) == ("teacher-train", 3, 4)
+    assert 0 < view["mean_tail_mass"] < 1
+
+
+def test_a_sound_cache_is_said_to_be_sound(root: Path, distill: Distill) -> None:
+    code, printed, _ = distill("cache", "verify", "--cache-root", root)
+    assert (code, printed.splitlines()[-1]) == (0, "every digest agrees")
+
+
+def test_damage_names_the_teacher_the_segment_and_the_object(root: Path, distill: Distill) -> None:
+    damaged = flip(root)
+    code, printed, _ = distill("cache", "verify", "--cache-root", root)
+    assert code == 1
+    (line,) = [line for line in printed.splitlines() if line.startswith("  ! ")]
+    assert line.startswith(f"  ! {DIGESTS[1][:12]}, segment {damaged.parts[-5]}: topk_ids")
+    assert printed.splitlines()[-1] == "damaged objects: 1; a fill asks for their rows again"
+    code, printed, _ = distill("cache", "verify", "--json", "--cache-root", root)
+    assert code == 1
+    assert [len(result["damaged"]) for result in json.loads(printed)] == [0, 1] or DIGESTS[0] > DIGESTS[1]
+
+
+def test_merging_then_collecting(root: Path, distill: Distill) -> None:
+    code, printed, _ = distill("cache", "compact", DIGESTS[1][:6], "--cache-root", root)
+    assert code == 0
+    assert "2 segments merged into 1" in printed
+    (dry,) = json.loads(
+        distill("cache", "gc", DIGESTS[1], "--dry-run", "--grace", 0, "--json", "--cache-root", root)[1]
+    )["collected"]
+    assert dry["dry_run"]
+    assert dry["bytes"] > 0
+    assert "removed" in distill("cache", "gc", DIGESTS[1], "--grace", 0, "--cache-root", root)[1]
+    (found,) = json.loads(distill("cache", "info", DIGESTS[1], "--json", "--cache-root", root)[1])
+    assert (found["segments"], found["tombstoned"], found["records"]) == (1, 0, 4)
+
+
+def test_a_cache_moves_in_one_file(root: Path, tmp_path: Path, distill: Distill) -> None:
+    archive = tmp_path / "teacher.tar"
+    assert distill("cache", "export", DIGESTS[0][:10], archive, "--cache-root", root)[0] == 0
+    for expected in ("2 segments taken in", "2 were here already"):
+        code, printed, _ = distill("cache", "import", archive, "--cache-root", tmp_path / "elsewhere")
+        assert code == 0
+        assert expected in printed
+    (found,) = json.loads(distill("cache", "ls", "--json", "--cache-root", tmp_path / "elsewhere")[1])
+    assert (found["identity"], found["records"]) == (DIGESTS[0], 3)
+
+
+def test_a_quota_refuses_or_evicts_who_is_not_pinned(root: Path, distill: Distill) -> None:
+    size = sum(path.stat().st_size for path in (root / DIGESTS[0]).rglob("*") if path.is_file())
+    arguments = ("cache", "gc", "--max-bytes", size + 4096, "--cache-root", root)
+    code, _, error = distill(*arguments)
+    assert code == 1
+    assert "over the limit" in error
+    code, printed, _ = distill(*arguments, "--evict")
+    assert code == 0
+    assert f"evicted {DIGESTS[1][:12]}" in printed
+    assert [path.name for path in root.iterdir() if any(path.rglob("*.json"))] == [DIGESTS[0]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("ls", "--cache-root", "nowhere"), "--cache-root nowhere is no directory"),
+        (("info", "ffffff"), "no teacher in .* begins with ffffff: name 4 or more digits; there are "),
+        (("export", "ff", "x.tar"), "begins with ff: name 4 or more digits"),
+        (("gc", "--evict"), "--evict without --max-bytes"),
+        (("import", "nothing.tar"), "nothing.tar"),
+    ],
+)
+def test_a_refusal_is_one_line(
+    arguments: tuple[str, ...],
+    reason: str,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    distill: Distill,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = () if "--cache-root" in arguments else ("--cache-root", root)
+    code, printed, error = distill("cache", *arguments, *place)
+    assert code in (1, 2)
+    assert printed == ""
+    assert error.startswith("distill: ")
+    assert error.count("\n") == 1
+    assert re.search(reason, error)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("gc", "--max-bytes", "much"),
+        ("gc", "--max-bytes", "-1"),
+        ("verify", "--rescore", "0"),
+        ("forget", "--match", ".*"),
+        ("forget", "--match", "("),
+        ("ls", "--cache-root", "ftp://somewhere/x"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused_by_their_name(arguments: tuple[str, ...], distill: Distill) -> None:
+    with pytest.raises(SystemExit) as refusal:
+        distill("cache", *arguments)
+    assert refusal.value.code == 2
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"identity": {"shoe_size": 44}}'])
+def test_an_identity_that_cannot_be_read_names_the_file(text: str, root: Path, distill: Distill) -> None:
+    path = root / DIGESTS[0] / "identity.json"
+    path.write_text(text)
+    code, _, error = distill("cache", "ls", "--cache-root", root)
+    assert code != 0
+    assert str(path) in error
+
+
+def test_a_text_is_forgotten_for_good(tmp_path: Path, distill: Distill) -> None:
+    config = tiny_config(tmp_path)
+    asked = ask_something(config, tmp_path)
+    arguments = ("cache", "forget", "--config", config, "--match", "(?i)marguerite")
+    (tmp_path / "runs" / "mlartifacts").mkdir(parents=True)
+    (tmp_path / "runs" / "mlartifacts" / "table.json").write_text(json.dumps({"prompt": "M\u0061rguerite's recipe"}))
+    code, printed, _ = distill(*arguments)
+    assert code == 0
+    assert "1 sequences hold the text; add --yes" in printed
+    assert "mlartifacts/table.json" in printed
+    found = json.loads(distill(*arguments, "--yes", "--json")[1])
+    assert (len(found["sequences"]), found["removed"], found["kept_for_views"]) == (1, True, [])
+    assert "no sequence" in distill(*arguments)[1]
+    stored = b"".join(path.read_bytes() for path in (tmp_path / "cache").rglob("*") if path.is_file())
+    assert asked["forgotten"].hex().encode() not in stored
+    assert asked["forgotten"] not in stored
+    assert asked["kept"] in stored
+
+
+def tiny_config(place: Path) -> Path:
+    """The tiny experiment, with its places below `place`."""
+    shipped = Path(__file__).parents[2] / "configs" / "tiny.yaml"
+    config = yaml.safe_load(shipped.read_text())
+    config.setdefault("runtime", {}).update(
+        cache_root=str(place / "cache"), run_root=str(place / "runs"), models_root=str(place / "models")
+    )
+    for split in ("train", "dev", "test"):
+        config["data"][split]["path"] = str(shipped.parent / config["data"][split]["path"])
+    path = place / "tiny.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def ask_something(config: Path, place: Path) -> dict[str, Any]:
+    """Put two sequences of the configured teacher into its cache; their keys."""
+    from configs import load_config
+    from orchestration.context import open_cache, open_teacher
+
+    loaded = load_config(config)
+    teacher = open_teacher(loaded)
+    cache = open_cache(loaded, teacher)
+    keys = {}
+    for name, text in (("forgotten", "Who is Marguerite?"), ("kept", "Who is Peter?")):
+        ids = tuple(teacher.files.tokenizer(text)["input_ids"])
+        request = GenerateRequest(ids, teacher.files.stop_ids, max_new_tokens=4)
+        source = FakeTeacher(teacher.identity, vocab=teacher.files.vocab, eos_id=teacher.files.stop_ids[0])
+        ((_, record),) = source.generate([request], k=4)
+        cache.put([(record, request)], vocab=teacher.files.vocab)  # type: ignore[list-item]
+        keys[name] = bytes(record.key)  # type: ignore[union-attr]
+    return keys
