@@ -28,9 +28,9 @@ from orchestration.prompts import load_prompts
 QUICKSTART = Path("configs/quickstart.yaml")
 PROMPTS, BATCH, RESPONSE, K = 64, 16, 64, 64
 LARGE_VOCAB = 262_144
-WEIGHT_RANGE = 0.2
-"""Of the random weights, as in the product's own random teachers: wide enough that there is something to distil."""
-RANDOM_RESPONSE = 128
+WEIGHT_RANGE = 0.4
+"""Of the random weights: wide enough for rows about as peaked as a small chat model's."""
+RANDOM_RESPONSE = 256
 LARGEST_KL = 1e-4
 SMALL_VOCAB_BITS, SMALL_BYTES, BYTES_A_BIT = 17, 165, 8
 """A token may take 165 bytes up to V = 2^17 and 8 bytes more for each further bit of an id."""

@@ -171,21 +171,23 @@ def _encoded(pool: ThreadPoolExecutor, values: NDArray[np.generic], layout: Chun
 def _descriptions(columns: Mapping[str, NDArray[np.generic]], found: Mapping[str, ChunkLayout]) -> dict[str, bytes]:
     """The zarr.json of the group and of every array, which zarr-python knows best how to write."""
     held: dict[str, Any] = {}
-    group = zarr.create_group(MemoryStore(held), zarr_format=3)
-    for name, layout in found.items():
-        group.create_array(
-            name,
-            shape=columns[name].shape,
-            chunks=layout.shape,
-            shards=(layout.shape[0] * layout.chunks, *layout.shape[1:]),
-            dtype=layout.dtype,
-            filters=[TransposeCodec(order=(1, 0))] if layout.transposed else [],
-            compressors=[
-                BloscCodec(cname="zstd", clevel=COMPRESSION_LEVEL, shuffle="bitshuffle"),
-                Crc32cCodec(),
-            ],
-            fill_value=_impossible(layout.dtype),
-        )
+    # Indented they would be a third larger, which shows in small segments.
+    with zarr.config.set({"json_indent": None}):
+        group = zarr.create_group(MemoryStore(held), zarr_format=3)
+        for name, layout in found.items():
+            group.create_array(
+                name,
+                shape=columns[name].shape,
+                chunks=layout.shape,
+                shards=(layout.shape[0] * layout.chunks, *layout.shape[1:]),
+                dtype=layout.dtype,
+                filters=[TransposeCodec(order=(1, 0))] if layout.transposed else [],
+                compressors=[
+                    BloscCodec(cname="zstd", clevel=COMPRESSION_LEVEL, shuffle="bitshuffle"),
+                    Crc32cCodec(),
+                ],
+                fill_value=_impossible(layout.dtype),
+            )
     return {path: buffer.to_bytes() for path, buffer in held.items()}
 
 

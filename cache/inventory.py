@@ -137,7 +137,10 @@ def _encodings(storage: Storage, manifests: Sequence[Manifest]) -> dict[str, int
     found = Counter[str]()
     for manifest in manifests:
         scored = 0
-        if manifest.encoding is not None:
+        if manifest.encoding is not None and manifest.scored_rows == manifest.response_tokens:
+            scored = manifest.rows
+            found[manifest.encoding] += scored
+        elif manifest.encoding is not None:
             with suppress(DamagedObject):
                 scored = int(np.count_nonzero(RawSegment(storage, manifest).tables().entries["k"]))
             found[manifest.encoding] += scored

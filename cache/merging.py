@@ -71,14 +71,19 @@ class MergePlan:
         self._contested = _OfSegment(_contested(entries))
         losers = rows["segment"][rows["winner"] != rows["segment"]]
         self._losers = np.bincount(losers, minlength=len(segments))
+        self._planned = [run for group in self._groups() for run in self._runs(group)]
+
+    @property
+    def bytes(self) -> int:
+        """What all segments that are looked at take on disk."""
+        return sum(self._segments[number].manifest.disk_bytes for run in self._planned for number in run)
 
     def batches(self) -> Iterator[Batch]:
-        """What is worth merging, one batch after the other; raises like the constructor."""
-        for numbers in self._groups():
-            for batch in self._runs(numbers):
-                decided = self._decide(batch)
-                if decided.worthwhile:
-                    yield decided
+        """What is worth merging, each batch decided when it is asked for; raises like the constructor."""
+        for run in self._planned:
+            batch = self._decide(run)
+            if batch.worthwhile:
+                yield batch
 
     def _groups(self) -> list[list[int]]:
         """Segments that may become one, each group in order of age."""

@@ -145,14 +145,14 @@ def _planned(
             with suppress(FileNotFoundError):  # deleted since it was listed
                 segments.append(RawSegment(storage, read_manifest(storage, uuid, identity=identity)))
     segments.sort(key=lambda segment: segment.manifest.order)
-    batches = list(MergePlan(segments, max_rows=max_rows).batches())
-    total = sum(batch.bytes for batch in batches)
-    done = 0
-    for batch in batches:
+    plan, done = MergePlan(segments, max_rows=max_rows), 0
+    for batch in plan.batches():
         yield batch
         done += batch.bytes
         if progress is not None:
-            progress(done, total)
+            progress(done, plan.bytes)
+    if progress is not None:
+        progress(plan.bytes, plan.bytes)
 
 
 def _report(identity: str, done: Sequence[tuple[Batch, Manifest | None]], damaged: Collection[str]) -> RewriteReport:

@@ -163,6 +163,19 @@ def test_a_superseded_row_stays_while_the_fuller_one_is_damaged(tmp_path: Path) 
     assert None not in found
 
 
+def test_a_damaged_source_is_left_alone(tmp_path: Path) -> None:
+    records = put_each(tmp_path, PROMPTS)
+    hurt = names(tmp_path, "segments")[2]
+    flip_bit(next((teacher_dir(tmp_path) / "segments" / hurt / "token_ids" / "c").rglob("0")))
+    told: list[tuple[int, int]] = []
+    report = compact(storage_of(tmp_path), identity=DIGEST, progress=lambda *at: told.append(at))
+    assert (report.damaged, report.rows) == ((hurt,), 5)
+    assert told[-1] == (report.bytes_before, report.bytes_before)
+    found = open_cache(tmp_path).get_many([record.key for record in records])
+    assert sum(record is None for record in found) == 1
+    assert [damage.segment for damage in open_cache(tmp_path).verify()] == [hurt]
+
+
 def test_generations_keep_the_oldest_that_reaches(tmp_path: Path) -> None:
     # Answers of one request that differ, as those of an engine whose sums depend on its batches.
     for number, (length, stop) in enumerate([(3, False), (2, False), (5, False), (5, False), (6, True), (7, True)]):
@@ -227,7 +240,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(events=EVENTS)
 def test_no_order_of_writes_and_merges_changes_an_answer(
     tmp_path_factory: pytest.TempPathFactory, events: list[tuple]

@@ -5,8 +5,8 @@ from store_machine import StoreMachine
 
 TestStore = StoreMachine.TestCase
 TestStore.settings = settings(
-    max_examples=30,
-    stateful_step_count=30,
+    max_examples=20,
+    stateful_step_count=25,
     deadline=None,
     derandomize=True,
     # Making a failure smaller takes minutes; tests/slow/test_store_machine.py does.
