@@ -53,7 +53,7 @@ class Answers:
                 continue
             if isinstance(request, ScoreRequest):
                 score.setdefault(name, (position, request))
-            elif key is not None:
+            elif key is not None and stored[position] >= 0:
                 if key not in score:
                     score[key] = (position, ScoreRequest(self._tokens(key), len(request.prompt_ids)))
             elif name not in generate or _limit(requests[generate[name]]) < request.max_new_tokens:
@@ -92,9 +92,15 @@ class Answers:
                 keys.append(self._prefix(sequences[at], length=len(request.prompt_ids) + request.max_new_tokens))
         return keys
 
-    def _prefix(self, key: bytes, *, length: int) -> bytes:
+    def cut(self, keys: Sequence[bytes]) -> int:
+        """How many of these keys name prefixes of longer sequences, which only this instance knows by them."""
+        return sum(key in self._prefixes for key in keys)
+
+    def _prefix(self, key: bytes, *, length: int) -> bytes | None:
         """The key of the first `length` tokens of a stored sequence, remembered so that it can be read."""
         entry = self.locate([key])[0]
+        if entry["segment"] < 0:
+            return None
         tokens = self._read_tokens(entry, length=length)
         prefix = sequence_key(self._identity, tokens, int(entry["prompt_len"]))
         self._prefixes[prefix] = (key, length)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
+from array import array
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,14 +37,29 @@ def token_bytes(token_ids: NDArray[np.integer] | Sequence[int]) -> bytes:
     Raises:
         RecordError: when an id is outside 0..2**31-1 or the ids are not a flat row of integers.
     """
-    array = np.asarray(token_ids)
-    if array.size == 0:
+    if isinstance(token_ids, tuple):
+        packed = _packed(token_ids)
+        if packed is not None:
+            return packed
+    ids = np.asarray(token_ids)
+    if ids.size == 0:
         return b""
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise RecordError(f"token ids must be a flat row of integers, not {array.dtype} of shape {array.shape}")
-    if array.min() < 0 or array.max() > MAX_TOKEN_ID:
-        raise RecordError(f"token ids must lie in 0..{MAX_TOKEN_ID}, found {array.min()}..{array.max()}")
-    return array.astype("<i4", copy=False).tobytes()
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise RecordError(f"token ids must be a flat row of integers, not {ids.dtype} of shape {ids.shape}")
+    if ids.min() < 0 or ids.max() > MAX_TOKEN_ID:
+        raise RecordError(f"token ids must lie in 0..{MAX_TOKEN_ID}, found {ids.min()}..{ids.max()}")
+    return ids.astype("<i4", copy=False).tobytes()
+
+
+def _packed(token_ids: tuple[int, ...]) -> bytes | None:
+    """Sound ids of a request, of which there may be millions; `None` for what has to be looked at more closely."""
+    try:
+        packed = array("i", token_ids)
+    except (TypeError, OverflowError):
+        return None
+    if not token_ids or min(token_ids) < 0 or packed.itemsize != 4 or sys.byteorder != "little":
+        return None
+    return packed.tobytes()
 
 
 def _tagged(value: Scalar) -> bytes:

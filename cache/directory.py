@@ -9,7 +9,6 @@ from pathlib import Path
 
 from cache.identity import Identity, parse_identity
 from cache.manifests import FORMAT
-from cache.pins import pin_view as pin_view  # imported from here by cache.store
 from cache.storage import Storage, open_storage
 from configs.errors import CacheError, ConfigError
 

@@ -193,7 +193,9 @@ def _steps(
     for at in range(0, len(columns), _COLUMNS_AT_ONCE):
         some = columns[at : at + _COLUMNS_AT_ONCE].astype(np.float32)
         some *= np.float32(-1 / STEPS_PER_NAT)
-        mass += np.exp(some, out=some).sum(axis=0)
+        # Added one by one, so that a row decodes to the same bits whatever other rows share its chunk.
+        for column in np.exp(some, out=some):
+            mass += column
     # Each row is put on its scale by the constant alone; the stored top-1 is the anchor where no constant exists.
     return steps, np.where(tail_logmass < 0, _constant(mass, tail_logmass), top1)
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from cache.owners import Owner
 from cache.pins import PIN_DAYS, keepers, read_pins
@@ -117,9 +118,10 @@ class _Collector:
         pins = read_pins(self._storage)
         for marker in self._storage.names(folder):
             uuid = marker.removesuffix(".json")
-            if not self._past_grace(f"{folder}/{marker}"):
+            text = self._marker(f"{folder}/{marker}")
+            if text is None or time.time() - float(text["time"]) <= self._grace_s:
                 continue
-            if keepers(pins, uuid, days=self._pin_days):
+            if keepers(pins, uuid, days=self._pin_days, moved=text.get("moved") is True):
                 self.kept.append(uuid)
                 continue
             for name in (f"manifests/{uuid}.json", f"manifests/{uuid}.keys", f"segments/{uuid}/"):
@@ -161,14 +163,15 @@ class _Collector:
             return self._silent(self._storage.changed(place))
         return owner.gone(silent_s=self._silent_s)
 
-    def _past_grace(self, marker: str) -> bool:
+    def _marker(self, name: str) -> dict[str, Any] | None:
+        """What a marker says, its `time` in any case; `None` when it is gone."""
         try:
-            since = float(json.loads(self._storage.read(marker))["time"])
+            text = json.loads(self._storage.read(name))
+            return {**text, "time": float(text["time"])}
         except FileNotFoundError:
-            return False
+            return None
         except (ValueError, KeyError, TypeError):
-            since = self._storage.changed(marker) or time.time()
-        return time.time() - since > self._grace_s
+            return {"time": self._storage.changed(name) or time.time()}
 
     def _silent(self, changed: float | None) -> bool:
         return changed is not None and time.time() - changed > self._silent_s

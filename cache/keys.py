@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NewType
 
 import numpy as np
@@ -30,7 +31,7 @@ def sequence_key(identity_digest: str, token_ids: NDArray[np.integer] | Sequence
     Raises:
         RecordError: when a token id is outside 0..2**31-1.
     """
-    parts = canonical("stillroom/sequence/1", identity_digest, int(prompt_len), token_bytes(token_ids))
+    parts = _sequence_of(identity_digest) + canonical(int(prompt_len), token_bytes(token_ids))
     return SequenceKey(hashlib.sha256(parts).digest())
 
 
@@ -43,23 +44,59 @@ def generation_key(identity_digest: str, request: GenerateRequest) -> Generation
     Raises:
         RecordError: when a token id is outside 0..2**31-1 or a number is NaN.
     """
-    greedy = request.temperature == 0
-    noise: tuple[int | float, ...] = (1.0, 0, 0.0, 0, 0)
-    if not greedy:
-        cuts = (float(request.top_p), max(int(request.top_k), 0), float(request.min_p))
-        noise = (*cuts, int(request.sampling_seed), int(request.replicate))
-    parts = canonical(
-        "stillroom/generation/1",
-        identity_digest,
-        token_bytes(request.prompt_ids),
-        token_bytes(sorted(set(request.stop_ids))),
-        float(request.temperature),
-        *noise,
-        float(request.presence_penalty),
-        float(request.frequency_penalty),
-        float(request.repetition_penalty),
+    how = _sampling(
+        request.stop_ids,
+        request.temperature,
+        request.top_p,
+        request.top_k,
+        request.min_p,
+        request.sampling_seed,
+        request.replicate,
+        request.presence_penalty,
+        request.frequency_penalty,
+        request.repetition_penalty,
     )
+    parts = _generation_of(identity_digest) + canonical(token_bytes(request.prompt_ids)) + how
     return GenerationKey(hashlib.sha256(parts).digest())
+
+
+@lru_cache(maxsize=64)
+def _sequence_of(identity_digest: str) -> bytes:
+    """How the name of every sequence of a teacher begins."""
+    return canonical("stillroom/sequence/1", identity_digest)
+
+
+@lru_cache(maxsize=64)
+def _generation_of(identity_digest: str) -> bytes:
+    """How the name of every generation of a teacher begins."""
+    return canonical("stillroom/generation/1", identity_digest)
+
+
+@lru_cache(maxsize=4096)
+def _sampling(
+    stop_ids: tuple[int, ...],
+    temperature: float,
+    top_p: float,
+    top_k: int,
+    min_p: float,
+    sampling_seed: int,
+    replicate: int,
+    presence_penalty: float,
+    frequency_penalty: float,
+    repetition_penalty: float,
+) -> bytes:
+    """What a name says of the sampling, which a million requests have in common but for their replicate."""
+    noise: tuple[int | float, ...] = (1.0, 0, 0.0, 0, 0)
+    if temperature != 0:
+        noise = (float(top_p), max(int(top_k), 0), float(min_p), int(sampling_seed), int(replicate))
+    return canonical(
+        token_bytes(sorted(set(stop_ids))),
+        float(temperature),
+        *noise,
+        float(presence_penalty),
+        float(frequency_penalty),
+        float(repetition_penalty),
+    )
 
 
 def engine_seed(key: bytes) -> int:

@@ -29,7 +29,8 @@ class Pin:
 
     `segments` is `None` when neither the pin nor its view can be read; such a pin keeps every segment. `earlier` are
     segments where rows of the view stood before they moved, with the time when it was last pinned there: whoever
-    opened it then may still read them.
+    opened it then may still read them. `cut` counts rows that are prefixes of stored sequences: they can be read where
+    they stand and cannot be found again when they move.
     """
 
     view: str
@@ -40,6 +41,7 @@ class Pin:
     tokens: int
     response_tokens: int
     k: int
+    cut: int = 0
     earlier: Mapping[str, float] = field(default_factory=dict)
     readable: bool = True
 
@@ -47,15 +49,22 @@ class Pin:
         """Whether somebody used the view in the last `days`, or may have."""
         return not self.readable or _recent(self.used, days=days)
 
-    def keeps(self, segment: str, *, days: float = PIN_DAYS) -> bool:
-        """Whether somebody who used the view in the last `days` needs this segment, or may need it."""
+    def keeps(self, segment: str, *, days: float = PIN_DAYS, moved: bool = False) -> bool:
+        """Whether somebody who used the view in the last `days` needs this segment, or may need it.
+
+        With `moved` all its rows stand in another one, where a view follows them.
+        """
+        if moved and self.readable and not self.cut:
+            return False
         if self.segments is None or (segment in self.segments and self.live(days=days)):
             return True
         return _recent(self.earlier.get(segment, 0.0), days=days)
 
 
-def pin_view(storage: Storage, view: CacheView) -> None:
+def pin_view(storage: Storage, view: CacheView, *, cut: int = 0) -> None:
     """Leave a pin that names the view and its segments, or say anew that the view is used.
+
+    `cut` is the number of its rows that are prefixes of longer ones.
 
     Raises:
         CacheError: when the pin cannot be written.
@@ -66,7 +75,7 @@ def pin_view(storage: Storage, view: CacheView) -> None:
         if known is None or known.segments != view.segments or not there:
             # The view first: a pin whose view is lacking cannot be counted up, a view without its pin is garbage.
             storage.replace(f"pins/{view.digest}.npz", view.to_bytes())
-        _write(storage, replace(_of(view, readable=True), earlier=_earlier(known, now=view.segments)))
+        _write(storage, replace(_of(view, readable=True), cut=cut, earlier=_earlier(known, now=view.segments)))
     except OSError as error:
         raise CacheError(
             f"{storage.place}/pins/{view.digest}.json: the view cannot be pinned ({error.strerror}): make the cache "
@@ -95,9 +104,9 @@ def read_pins(storage: Storage) -> list[Pin]:
     return [pin for name in names if (pin := _read(storage, name)) is not None]
 
 
-def keepers(pins: Iterable[Pin], segment: str, *, days: float = PIN_DAYS) -> list[Pin]:
-    """The pins that keep a segment."""
-    return [pin for pin in pins if pin.keeps(segment, days=days)]
+def keepers(pins: Iterable[Pin], segment: str, *, days: float = PIN_DAYS, moved: bool = False) -> list[Pin]:
+    """The pins that keep a segment; see `Pin.keeps`."""
+    return [pin for pin in pins if pin.keeps(segment, days=days, moved=moved)]
 
 
 def remove_pins(storage: Storage, views: Collection[str]) -> None:
@@ -146,6 +155,7 @@ def _read(storage: Storage, view: str) -> Pin | None:
             tokens=int(fields.get("tokens", 0)),
             response_tokens=int(fields.get("response_tokens", 0)),
             k=int(fields.get("k", 0)),
+            cut=int(fields.get("cut", 1)),
             earlier={str(name): float(used) for name, used in fields.get("earlier", {}).items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -24,9 +24,11 @@ from cache.storage import Storage
 
 
 def replace_segments(
-    storage: Storage, sources: Sequence[RawSegment], pieces: Sequence[Piece], *, reason: str
+    storage: Storage, sources: Sequence[RawSegment], pieces: Sequence[Piece], *, reason: str, moved: bool = False
 ) -> tuple[bool, Manifest | None]:
     """Publish the pieces, if there are any, as one segment and mark the sources as replaced.
+
+    `moved` says that every row of the sources stands in the new segment, where a view finds it by its id.
 
     Returns whether the sources are replaced now, and by which segment. They are not when somebody else replaced or
     deleted one of them meanwhile.
@@ -43,7 +45,13 @@ def replace_segments(
     failpoint("rewrite-before-tombstones")
     for source in sources:
         uuid = source.manifest.uuid
-        text = {"segment": uuid, "replaced_by": manifest and manifest.uuid, "reason": reason, "time": time.time()}
+        text = {
+            "segment": uuid,
+            "replaced_by": manifest and manifest.uuid,
+            "reason": reason,
+            "moved": moved,
+            "time": time.time(),
+        }
         with suppress(FileExistsError):  # another came to the same end at the same time
             storage.create(f"tombstones/{uuid}.json", json.dumps(text).encode())
     failpoint("rewrite-before-delete")

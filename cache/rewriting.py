@@ -85,7 +85,13 @@ def compact(
                 for batch in _planned(storage, identity=identity, skip=damaged, max_rows=max_rows, progress=progress):
                     for segment in batch.relied_on:
                         segment.verify()
-                    replaced, manifest = replace_segments(storage, batch.sources, batch.pieces, reason="compact")
+                    replaced, manifest = replace_segments(
+                        storage,
+                        batch.sources,
+                        batch.pieces,
+                        reason="compact",
+                        moved=not (batch.dropped or batch.thinned),
+                    )
                     if replaced:
                         done.append((batch, manifest))
                 break

@@ -16,16 +16,18 @@ from numpy.typing import NDArray
 
 from cache.answers import Answers, Missing, Request
 from cache.blocks import RecordBlock
-from cache.directory import open_teacher, pin_view
+from cache.directory import open_teacher
 from cache.encoding import check_encoding
 from cache.identity import Identity
 from cache.key_objects import key_bytes
 from cache.keys import generation_key
 from cache.library import Damage, Library
 from cache.manifests import DamagedObject
+from cache.pins import pin_view
 from cache.publishing import SegmentTerms
 from cache.reading import ViewReader
 from cache.records import GenerateRequest, TeacherRecord
+from cache.verified import ABSENT
 from cache.views import CacheView
 from cache.writer import CommitReport, SegmentWriter
 from configs.places import absolute_root
@@ -219,7 +221,7 @@ class TeacherCache:
         """
         ordered = list(dict.fromkeys(keys))
         view = self._sound(lambda: self._reader.make(ordered, dataset=dataset, k=k))
-        pin_view(self._library.storage, view)
+        pin_view(self._library.storage, view, cut=self._answers.cut(ordered))
         return view
 
     def iter_blocks(
@@ -286,13 +288,20 @@ class TeacherCache:
             return self._library.index.count()
 
     def _sound(self, ask: Callable[[], Asked]) -> Asked:
-        """Ask until no damaged segment is met; each one met is set aside first."""
+        """Ask until no damaged segment is met; each one met is set aside first.
+
+        One that is gone may have been replaced by others, which are looked for before its rows count as missing.
+        """
+        gone: set[str] = set()
         with self._library.lock:
             while True:
                 try:
                     return ask()
                 except DamagedObject as error:
                     self._library.set_aside(error)
+                    if error.reason.startswith(ABSENT) and error.segment not in gone:
+                        gone.add(error.segment)
+                        self._library.refresh()
 
 
 def _reopen(opened: Opened, identity: Identity, provenance: Mapping[str, str]) -> TeacherCache:

@@ -323,7 +323,8 @@ def test_two_processes_pay_once_together(tmp_path: Path) -> None:
     reports = [process.end() for process in processes]
     asked = [number for report in reports for number in report["asked"]]
     assert sorted(asked) == list(range(3, 33))
-    assert sum(report["from_others"] for report in reports) == 10  # type: ignore[misc]
+    # Fewer than the ten shared rows are waited for if one comes so late that it finds some in the cache.
+    assert sum(report["from_others"] for report in reports) <= 10  # type: ignore[misc]
     assert missing(tmp_path, shared_requests(3, 30)) == 0
     assert list((tmp_path / DIGEST / "staging").iterdir()) == []
     assert claimed(tmp_path) == []

@@ -7,9 +7,10 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rewriting_builders import DIGEST, everything, killed_at, names, put_each, requests_of, storage_of
-from store_builders import VOCAB, answer, make_request, open_cache, teacher_dir
+from store_builders import VOCAB, answer, make_record, make_request, open_cache, teacher_dir
 
 from cache.failpoints import FAILPOINTS
 from cache.garbage import GarbageReport, collect_garbage
@@ -211,16 +212,39 @@ class _Stopping(type(storage_of(Path("/")))):  # type: ignore[misc]
         super().delete_folder(name)
 
 
-def test_a_pinned_view_keeps_its_segments_until_nobody_uses_it(tmp_path: Path) -> None:
+def test_a_view_that_follows_its_rows_keeps_nothing(tmp_path: Path) -> None:
+    records = put_each(tmp_path, [5, 6, 7])
+    view = open_cache(tmp_path).view([record.key for record in records[:2]], dataset="d", k=8)
+    compact(storage_of(tmp_path), identity=DIGEST)
+    assert sweep(tmp_path, grace_s=-1.0).kept == ()
+    assert not set(view.segments) & set(names(tmp_path, "segments"))
+    ((first, second),) = open_cache(tmp_path).iter_blocks(view, [np.arange(2)])
+    assert [first.key, second.key] == [record.key for record in records[:2]]
+
+
+def test_a_merge_that_drops_a_row_leaves_it_to_its_view(tmp_path: Path) -> None:
+    (poor,) = put_each(tmp_path, [5])
+    view = open_cache(tmp_path).view([poor.key], dataset="d", k=8)
+    fuller = make_record(poor.token_ids.tolist(), prompt_len=poor.prompt_len, k=9, finish=poor.finish)
+    open_cache(tmp_path).put([fuller], vocab=VOCAB)
+    compact(storage_of(tmp_path), identity=DIGEST)
+    assert set(view.segments) <= set(sweep(tmp_path, grace_s=-1.0).kept) | set(names(tmp_path, "segments"))
+    ((found,),) = open_cache(tmp_path).iter_blocks(view, [np.arange(1)])
+    assert found.k == 8
+
+
+def test_a_pinned_view_of_prefixes_keeps_its_segments_until_nobody_uses_it(tmp_path: Path) -> None:
     records = put_each(tmp_path, [5, 6, 7])
     cache = open_cache(tmp_path)
     view = cache.view([record.key for record in records[:2]], dataset="d", k=8)
+    pin_view(storage_of(tmp_path), view, cut=1)
     compact(storage_of(tmp_path), identity=DIGEST)
     report = sweep(tmp_path, grace_s=-1.0)
     assert set(report.kept) == set(view.segments)
     assert len(names(tmp_path, "segments")) == 3
     # Pinned again where its rows stand now, by somebody who came later: the first reader goes on.
     again = open_cache(tmp_path).view([record.key for record in records[:2]], dataset="d", k=8)
+    pin_view(storage_of(tmp_path), again, cut=1)
     assert again.digest == view.digest
     assert again.segments != view.segments
     assert set(sweep(tmp_path, grace_s=-1.0).kept) == set(view.segments)
