@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from benchmarks.synthetic import TEACHER, zipf_rows
 from benchmarks.timing import at_most
 from cache import TeacherCache
-from cache.columns import SegmentSize, rows_per_chunk, segment_columns, zarr_objects
-from cache.key_objects import ENTRY, GENERATION, KEY, Table, key_bytes, pack_keys
+from cache.disk.columns import SegmentSize, rows_per_chunk, segment_columns, zarr_objects
+from cache.disk.key_objects import ENTRY, GENERATION, KEY, Table, key_bytes, pack_keys
+from cache.disk.packing import PackedSegment
+from cache.disk.publishing import SegmentTerms, Staging
+from cache.disk.storage import open_storage
 from cache.keys import KEY_BYTES
-from cache.packing import PackedSegment
-from cache.publishing import SegmentTerms, Staging
-from cache.storage import open_storage
 
 RECORDS = (100_000, 1_000_000, 10_000_000)
 SEGMENT_ROWS, K, VOCAB = 100_000, 8, 49_152

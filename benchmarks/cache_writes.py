@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from benchmarks.synthetic import TEACHER, zipf_rows
 from benchmarks.timing import at_least, best_seconds
 from cache import TeacherCache, TeacherRecord
-from cache.columns import SegmentSize, layouts, rows_per_chunk, segment_columns
-from cache.encoding import Encoding
-from cache.shards import COMPRESSION_LEVEL
+from cache.disk.columns import SegmentSize, layouts, rows_per_chunk, segment_columns
+from cache.disk.encoding import Encoding
+from cache.disk.shards import COMPRESSION_LEVEL
 
 ROWS, K, VOCAB = 131_072, 64, 49_152
 """Rows as many as one commit of a fill has."""

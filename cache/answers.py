@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.key_objects import FINISHES, Table, key_array, key_bytes
+from cache.disk.key_objects import FINISHES, Table, key_array, key_bytes
 from cache.keys import KEY_BYTES, generation_key, sequence_key
 from cache.library import Library
 from cache.records import GenerateRequest, ScoreRequest
@@ -129,10 +129,14 @@ class Answers:
         with self._library.disk_errors():
             wholes = self._library.index.find_sequences(key_array([self._prefixes[keys[at]][0] for at in cut]))
         for at, whole in zip(cut, wholes, strict=True):
-            if whole["segment"] >= 0 and (entries["segment"][at] < 0 or entries["k"][at] < whole["k"]):
+            if whole["segment"] < 0:
+                continue
+            if entries["segment"][at] < 0 or entries["k"][at] < whole["k"]:
                 entries[at] = whole
                 entries["key"][at], entries["length"][at] = keys[at], self._prefixes[keys[at]][1]
                 entries["finish"][at] = FINISHES.index("length")
+            # A text that was also scored by itself is the beginning of an answer all the same.
+            entries["finish"][at] = min(entries["finish"][at], FINISHES.index("length"))
         return entries
 
 

@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt8
 from numpy.typing import NDArray
 
-from cache.columns import NO_VERSION, ORIGINS
-from cache.gather import Spans, gather_rows
-from cache.key_objects import FINISHES, Table
+from cache.disk.columns import NO_VERSION, ORIGINS
+from cache.disk.gather import Spans, gather_rows
+from cache.disk.key_objects import FINISHES, Table
+from cache.disk.segments import SEQUENCE_FACTS, Segment
 from cache.keys import KEY_BYTES
 from cache.records import TeacherRecord
-from cache.segments import SEQUENCE_FACTS, Segment
 
 Segments = Mapping[int, Segment] | Sequence[Segment]
 """Segments by the number that index entries give them."""
@@ -31,9 +31,9 @@ class RecordBlock:
 
     Sequence i has the tokens `token_offsets[i]` to `token_offsets[i + 1]` and the scored rows `row_offsets[i]` to
     `row_offsets[i + 1]`; `k[i]` is 0 for text alone, which has no rows. `finish` and `origin` are positions in
-    `cache.key_objects.FINISHES` and `cache.columns.ORIGINS`; a `policy_version` of -1 is none. In a block of sampled
-    records `counts` takes the place of `topk_logprobs` and `tail_logmass`, and rows are filled up with id -1 and count
-    0 behind the `k[i]` entries that are the record's own.
+    `cache.disk.key_objects.FINISHES` and `cache.disk.columns.ORIGINS`; a `policy_version` of -1 is none. In a block of
+    sampled records `counts` takes the place of `topk_logprobs` and `tail_logmass`, and rows are filled up with id -1
+    and count 0 behind the `k[i]` entries that are the record's own.
     """
 
     keys: UInt8[np.ndarray, "R 32"]

@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.key_objects import Keys, key_array
+from cache.disk.key_objects import Keys, key_array
+from cache.disk.owners import HEARTBEAT_S, Owner
+from cache.disk.storage import Storage
 from cache.keys import KEY_BYTES
-from cache.owners import HEARTBEAT_S, Owner
-from cache.storage import Storage
 from configs.errors import CacheError
 
 SILENT_S = 300.0

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.canonical import canonical
-from cache.durable import replace_file
+from cache.disk.durable import replace_file
 from configs.errors import ModelError
 
 VOLATILE_CONFIG_KEYS = frozenset(

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.key_objects import (
+from cache.disk.key_objects import (
     FINISHES,
     KEY,
     KeyObject,

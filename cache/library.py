@@ -18,15 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.blocks import RecordBlock, read_block, read_records
-from cache.columns import SegmentSize, layouts
+from cache.disk.columns import SegmentSize, layouts
+from cache.disk.key_objects import KeyObject, KeyPrefixes, KeyTables, Table
+from cache.disk.manifests import DamagedObject, Manifest, read_manifest
+from cache.disk.segments import Segment
+from cache.disk.shards import ChunkCache
+from cache.disk.storage import Storage
+from cache.disk.verified import ABSENT, read_verified
 from cache.index import KeyIndex
-from cache.key_objects import KeyObject, KeyPrefixes, KeyTables, Table
-from cache.manifests import DamagedObject, Manifest, read_manifest
 from cache.records import TeacherRecord
-from cache.segments import Segment
-from cache.shards import ChunkCache
-from cache.storage import Storage
-from cache.verified import ABSENT, read_verified
 from configs.errors import CacheError
 
 PARALLEL_READS = 8

@@ -1,8 +1,8 @@
 """Pins: which views somebody still reads, so that nobody deletes the segments that hold their rows.
 
 A pin is `pins/<view digest>.json`, beside it the view itself as `pins/<view digest>.npz`. It says when its view was
-last used; one that nobody used for long is dead, and `cache.garbage` removes it. A pin that cannot be read may name
-anything: it counts as live.
+last used; one that nobody used for long is dead, and `cache.upkeep.garbage` removes it. A pin that cannot be read may
+name anything: it counts as live.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 
-from cache.storage import Storage
+from cache.disk.storage import Storage
 from cache.views import CacheView
 from configs.errors import CacheError
 

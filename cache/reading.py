@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from cache.answers import Answers
 from cache.blocks import RecordBlock
+from cache.disk.key_objects import Table
+from cache.disk.manifests import DamagedObject
 from cache.index import SEQUENCE_ROW
-from cache.key_objects import Table
 from cache.keys import KEY_BYTES
 from cache.library import Library
-from cache.manifests import DamagedObject
 from cache.pins import touch_pin
 from cache.views import CacheView
 from configs.errors import CacheError

@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 
 from cache.answers import Answers, Missing, Request
 from cache.blocks import RecordBlock
-from cache.directory import open_teacher
-from cache.encoding import check_encoding
+from cache.disk.directory import open_teacher
+from cache.disk.encoding import check_encoding
+from cache.disk.key_objects import key_bytes
+from cache.disk.manifests import DamagedObject
+from cache.disk.publishing import SegmentTerms
+from cache.disk.verified import ABSENT
 from cache.identity import Identity
-from cache.key_objects import key_bytes
 from cache.keys import generation_key
 from cache.library import Damage, Library
-from cache.manifests import DamagedObject
 from cache.pins import pin_view
-from cache.publishing import SegmentTerms
 from cache.reading import ViewReader
 from cache.records import GenerateRequest, TeacherRecord
-from cache.verified import ABSENT
 from cache.views import CacheView
 from cache.writer import CommitReport, SegmentWriter
 from configs.places import absolute_root

@@ -22,7 +22,7 @@ from jaxtyping import Int32, Int64, UInt8, UInt64
 from numpy.typing import NDArray
 
 from cache.canonical import canonical
-from cache.durable import replace_file
+from cache.disk.durable import replace_file
 from configs.errors import CacheError
 
 FORMAT = 2

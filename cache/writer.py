@@ -13,14 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
 
-from cache.encoding import resolve_encoding
-from cache.key_objects import FINISHES
-from cache.manifests import Manifest
-from cache.packing import Generation, answered_generation, pack_segment
-from cache.publishing import SegmentTerms, Staging
+from cache.disk.encoding import resolve_encoding
+from cache.disk.key_objects import FINISHES
+from cache.disk.manifests import Manifest
+from cache.disk.packing import Generation, answered_generation, pack_segment
+from cache.disk.publishing import SegmentTerms, Staging
+from cache.disk.storage import Storage
 from cache.records import TeacherRecord, validate_record
 from cache.sampling import check_key, check_kind
-from cache.storage import Storage
 from configs.errors import CacheError, RecordError
 
 MAX_ROWS = 131_072

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.durable import replace_file
+from cache.disk.durable import replace_file
 from configs import ConfigError
 
 RECIPE = 1

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache import Damage, TeacherCache
-from cache.directory import read_identity
+from cache.disk.directory import read_identity
+from cache.disk.storage import Storage, list_teachers, open_storage
 from cache.identity import Identity
-from cache.inventory import TeacherInventory, teacher_inventory
-from cache.storage import Storage, list_teachers, open_storage
+from cache.upkeep.inventory import TeacherInventory, teacher_inventory
 from configs import ConfigError
 from configs.places import is_url
 

@@ -14,11 +14,11 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.archives import export_archive, import_archive
-from cache.garbage import GRACE_S, collect_garbage
 from cache.pins import PIN_DAYS
-from cache.quota import enforce_quota
-from cache.rewriting import compact
+from cache.upkeep.archives import export_archive, import_archive
+from cache.upkeep.garbage import GRACE_S, collect_garbage
+from cache.upkeep.quota import enforce_quota
+from cache.upkeep.rewriting import compact
 from configs import ConfigError, load_config
 from configs.places import parse_root
 from orchestration.cache_actions import Teacher, inventories, select, select_one, teachers, verify

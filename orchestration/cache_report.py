@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from cache.archives import ExportReport, ImportReport
-from cache.garbage import GarbageReport
-from cache.inventory import DatasetInventory, TeacherInventory
-from cache.quota import QuotaReport
-from cache.rewriting import RewriteReport
+from cache.upkeep.archives import ExportReport, ImportReport
+from cache.upkeep.garbage import GarbageReport
+from cache.upkeep.inventory import DatasetInventory, TeacherInventory
+from cache.upkeep.quota import QuotaReport
+from cache.upkeep.rewriting import RewriteReport
 from orchestration.cache_actions import Verified
 from orchestration.console import Console
 

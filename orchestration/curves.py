@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from cache.durable import replace_file
+from cache.disk.durable import replace_file
 from student_train.job import StepMetrics
 
 CURVES = "curves.jsonl"

@@ -18,8 +18,8 @@ import numpy as np
 
 from cache import GenerateRequest, ScoreRequest, TeacherCache, TeacherRecord
 from cache.claims import Claims
+from cache.disk.storage import open_storage
 from cache.keys import generation_key, sequence_key
-from cache.storage import open_storage
 from configs import BudgetReached, DistillError, EngineError
 from orchestration.console import Progress as ProgressBar
 from orchestration.fill_shift import FillOrder, Progress

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.rewriting import ForgetReport, find_keys, forget
-from cache.storage import open_storage
+from cache.disk.storage import open_storage
+from cache.upkeep.rewriting import ForgetReport, find_keys, forget
 from configs import DistillConfig
 from orchestration.context import open_teacher
 from orchestration.preflight import resolve_paths

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 from uuid import uuid4
 
-from cache.storage import probe_root
+from cache.disk.storage import probe_root
 from configs import ConfigError, resolve_data_path
 from configs.places import is_url
 from configs.schema import DistillConfig, ModelShape

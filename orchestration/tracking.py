@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from sqlalchemy.exc import SQLAlchemyError
 
-from cache.durable import replace_file
+from cache.disk.durable import replace_file
 
 EXPERIMENT = "stillroom"
 FLUSH_EVERY_S = 30.0

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-from cache.failpoints import failpoint
+from cache.disk.failpoints import failpoint
 from configs.errors import ConfigError
 from student_train.directories import STAGING_PREFIX, commit_directory, new_staging, replace_file
 from student_train.gang import Gang

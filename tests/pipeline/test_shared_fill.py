@@ -18,8 +18,8 @@ from local_engines import IDENTITY, VOCAB, LocalEngines, Watched, refusing
 
 from cache import GenerateRequest, ScoreRequest, TeacherCache, generation_key
 from cache.claims import Claims
+from cache.disk.storage import LocalStorage
 from cache.keys import sequence_key
-from cache.storage import LocalStorage
 from configs import BudgetReached, EngineError
 from orchestration import fill as fill_module
 from orchestration.fill import Budgets, FillResult, fill

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from store_builders import TEACHER, VOCAB, answer, make_record, make_request, open_cache, teacher_dir
 
-from cache.failpoints import VARIABLE
+from cache.disk.failpoints import VARIABLE
+from cache.disk.storage import LocalStorage
 from cache.records import GenerateRequest, TeacherRecord
-from cache.storage import LocalStorage
 from cache.store import TeacherCache
 
 DIGEST = TEACHER.digest()

@@ -11,13 +11,13 @@ import pytest
 from rewriting_builders import DIGEST, everything, killed_at, names, put_each, requests_of, storage_of
 from store_builders import TEACHER, flip_bit, open_cache, teacher_dir
 
-from cache.archives import export_archive, import_archive
-from cache.failpoints import FAILPOINTS
+from cache.disk.failpoints import FAILPOINTS
+from cache.disk.object_storage import ObjectStorage
+from cache.disk.owners import Owner
 from cache.identity import RemoteTeacherIdentity
-from cache.object_storage import ObjectStorage
-from cache.owners import Owner
-from cache.rewriting import compact
 from cache.store import TeacherCache
+from cache.upkeep.archives import export_archive, import_archive
+from cache.upkeep.rewriting import compact
 from configs.errors import CacheError
 
 PROMPTS = [5, 6, 7]

@@ -15,19 +15,19 @@ from hypothesis import strategies as st
 from store_builders import TEACHER, VOCAB, assert_same_text, make_record, open_cache, teacher_dir
 
 from cache.blocks import read_block, read_records
-from cache.columns import segment_columns
-from cache.gather import Spans
+from cache.disk.columns import segment_columns
+from cache.disk.gather import Spans
+from cache.disk.key_objects import FINISHES, KEY, Table
+from cache.disk.manifests import read_manifest
+from cache.disk.packing import pack_segment
+from cache.disk.publishing import SegmentTerms, Staging
+from cache.disk.segments import Segment
+from cache.disk.shards import ChunkCache
+from cache.disk.storage import LocalStorage
 from cache.index import SEQUENCE_ROW
-from cache.key_objects import FINISHES, KEY, Table
 from cache.keys import KEY_BYTES
-from cache.manifests import read_manifest
-from cache.packing import pack_segment
-from cache.publishing import SegmentTerms, Staging
 from cache.records import TeacherRecord, tail_logmass
 from cache.sampling import sample_rows
-from cache.segments import Segment
-from cache.shards import ChunkCache
-from cache.storage import LocalStorage
 from configs.errors import RecordError
 
 Stored = list[tuple[Segment, list[TeacherRecord]]]
@@ -104,7 +104,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
     """Three segments of different encodings and K, of many chunks each, behind one small chunk cache."""
     rng, chunks = np.random.default_rng(0), ChunkCache(4000)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cache.columns.CHUNK_ROWS", 7)
+        patch.setattr("cache.disk.columns.CHUNK_ROWS", 7)
         found = []
         for encoding, k in (("topk-u8", 8), ("topk-f16", 6), ("full", VOCAB)):
             records = some_records(rng, count=25, k=k)
@@ -127,7 +127,7 @@ def test_any_rows_in_any_order_are_what_the_format_says(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         # Once by slices, once row by row.
-        patch.setattr("cache.gather.LONG_SPAN", long_span)
+        patch.setattr("cache.disk.gather.LONG_SPAN", long_span)
         entries = make_entries(wanted, stored, cut=lambda record: min(cut, record.response_len))
         if k:
             wanted = [place for place in wanted if stored[place[0]][1][place[1]].k]
@@ -220,10 +220,10 @@ def test_a_chunk_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         decoded.append(1)
         return held_rows(*arguments, **named)  # type: ignore[arg-type]
 
-    from cache.encoding import held_rows
+    from cache.disk.encoding import held_rows
 
-    monkeypatch.setattr("cache.columns.CHUNK_ROWS", 16)
-    monkeypatch.setattr("cache.segments.held_rows", held)
+    monkeypatch.setattr("cache.disk.columns.CHUNK_ROWS", 16)
+    monkeypatch.setattr("cache.disk.segments.held_rows", held)
     records = some_records(np.random.default_rng(1), count=20, k=8)
     stored = [(make_segment(tmp_path, records, encoding="topk-u8"), records)]
     entries = make_entries([(0, row) for row in range(20)], stored)
@@ -280,7 +280,7 @@ def test_a_load_that_fails_is_tried_again_by_the_next() -> None:
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_stream_of_chunks_keeps_their_order_and_the_limit(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cache.shards.os.cpu_count", lambda: threads)
+    monkeypatch.setattr("cache.disk.shards.os.cpu_count", lambda: threads)
     cache = ChunkCache(3 * 8)
     order = [3, 1, 2, 1, 5, 4, 0, 3]
     wanted = [(number, lambda number=number: np.array([number])) for number in order]
@@ -312,7 +312,7 @@ def test_the_tail_of_a_cut_row_is_added_up(stored: Stored) -> None:
 
 @pytest.mark.parametrize("encoding", ["topk-u8", "topk-f16", "full", "sampled"])
 def test_objects_are_what_zarr_python_would_write(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cache.columns.CHUNK_ROWS", 16)
+    monkeypatch.setattr("cache.disk.columns.CHUNK_ROWS", 16)
     records = [record for record in some_records(np.random.default_rng(2), count=12, k=VOCAB) if record.response_len]
     if encoding == "sampled":
         records = [sample_rows(record, draws=9, seed=0) for record in records if record.k]

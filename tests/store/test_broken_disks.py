@@ -23,9 +23,9 @@ from store_builders import (
 )
 
 from cache.claims import Claims
+from cache.disk.storage import LocalStorage
 from cache.keys import generation_key
 from cache.records import GenerateRequest, TeacherRecord
-from cache.storage import LocalStorage
 from cache.store import TeacherCache
 from cache.writer import SegmentWriter
 from configs.errors import CacheError, ConfigError

@@ -16,10 +16,10 @@ from store_builders import flip_bit
 
 from cache import claims as claims_module
 from cache.claims import SILENT_S, Claims
+from cache.disk.object_storage import ObjectStorage
+from cache.disk.owners import Owner
+from cache.disk.storage import LocalStorage
 from cache.keys import KEY_BYTES
-from cache.object_storage import ObjectStorage
-from cache.owners import Owner
-from cache.storage import LocalStorage
 from configs.errors import CacheError
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from store_builders import VOCAB, answer, assert_same_text, flip_bit, make_request, open_cache, teacher_dir
 
-from cache.columns import SegmentSize, layouts
-from cache.manifests import DamagedObject, ObjectInfo, read_manifest
+from cache.disk.columns import SegmentSize, layouts
+from cache.disk.manifests import DamagedObject, ObjectInfo, read_manifest
+from cache.disk.shards import ChunkLayout, ShardFile
+from cache.disk.storage import LocalStorage
 from cache.records import GenerateRequest, TeacherRecord
-from cache.shards import ChunkLayout, ShardFile
-from cache.storage import LocalStorage
 from cache.store import TeacherCache
 from configs.errors import CacheError
 
@@ -207,7 +207,7 @@ def test_keys_that_cannot_be_read_are_an_error_and_never_a_miss(
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr("cache.key_objects.os.pread", fail)
+        patch.setattr("cache.disk.key_objects.os.pread", fail)
         for ask in (lambda: cache.missing(REQUESTS, k=8), lambda: cache.get_many([kept[0].key])):
             with pytest.raises(CacheError, match="Input/output error"):
                 ask()

@@ -12,7 +12,7 @@ from killed_writers import assert_resumed, kill_at_random
 from store_builders import answer, assert_same_text, open_cache, teacher_dir
 from store_process import fill, numbered_requests
 
-from cache.failpoints import FAILPOINTS, VARIABLE
+from cache.disk.failpoints import FAILPOINTS, VARIABLE
 from cache.records import GenerateRequest
 from cache.store import TeacherCache
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_builders import TEACHER, VOCAB, make_record, open_cache, random_logprobs
 
-from cache.columns import rows_per_chunk
-from cache.encoding import (
+from cache.disk.columns import rows_per_chunk
+from cache.disk.encoding import (
     ENCODINGS,
     HELD_TYPES,
     decode_rows,

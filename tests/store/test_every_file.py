@@ -17,13 +17,13 @@ from _pytest.mark import ParameterSet
 from store_builders import OTHER_TEACHER, TEACHER, VOCAB, answer, assert_same_text, flip_bit, make_request, open_cache
 
 from cache.claims import Claims
-from cache.columns import SegmentSize, layouts
-from cache.garbage import collect_garbage
+from cache.disk.columns import SegmentSize, layouts
+from cache.disk.owners import Owner
+from cache.disk.storage import LocalStorage
 from cache.keys import generation_key
-from cache.owners import Owner
 from cache.records import GenerateRequest
-from cache.storage import LocalStorage
 from cache.store import TeacherCache
+from cache.upkeep.garbage import collect_garbage
 from cache.views import CacheView
 from configs.errors import CacheError
 

@@ -20,8 +20,8 @@ import pytest
 from independent_reader import Row, read_cache
 from store_builders import TEACHER, VOCAB, answer, make_record, make_request, open_cache
 
+from cache.disk.manifests import FORMAT
 from cache.keys import generation_key
-from cache.manifests import FORMAT
 from cache.records import GenerateRequest, TeacherRecord
 from cache.sampling import sample_rows
 from cache.store import TeacherCache

@@ -12,13 +12,13 @@ import pytest
 from rewriting_builders import DIGEST, everything, killed_at, names, put_each, requests_of, storage_of
 from store_builders import VOCAB, answer, make_record, make_request, open_cache, teacher_dir
 
-from cache.failpoints import FAILPOINTS
-from cache.garbage import GarbageReport, collect_garbage
-from cache.object_storage import ObjectStorage
-from cache.owners import Owner
+from cache.disk.failpoints import FAILPOINTS
+from cache.disk.object_storage import ObjectStorage
+from cache.disk.owners import Owner
+from cache.disk.storage import Storage
 from cache.pins import pin_view, read_pins, touch_pin
-from cache.rewriting import compact
-from cache.storage import Storage
+from cache.upkeep.garbage import GarbageReport, collect_garbage
+from cache.upkeep.rewriting import compact
 from configs.errors import CacheError
 
 DAY = 86_400.0

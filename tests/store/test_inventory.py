@@ -10,11 +10,11 @@ from rewriting_builders import DIGEST, names, put_answer, put_each, scored_again
 from store_builders import TEACHER, VOCAB, flip_bit, make_record, open_cache, teacher_dir
 
 from cache.identity import RemoteTeacherIdentity
-from cache.inventory import teacher_inventory
 from cache.records import TeacherRecord
-from cache.rewriting import compact
 from cache.sampling import sample_rows
 from cache.store import TeacherCache
+from cache.upkeep.inventory import teacher_inventory
+from cache.upkeep.rewriting import compact
 from configs.errors import CacheError
 
 

@@ -10,11 +10,11 @@ from rewriting_builders import killed_at
 from store_builders import STOP, VOCAB, make_record, make_request, open_cache, teacher_dir
 
 from cache.claims import Claims
+from cache.disk.manifests import read_manifest
+from cache.disk.storage import LocalStorage
 from cache.identity import TeacherIdentity
-from cache.manifests import read_manifest
-from cache.quota import QuotaReport, enforce_quota
 from cache.records import TeacherRecord
-from cache.storage import LocalStorage
+from cache.upkeep.quota import QuotaReport, enforce_quota
 from configs.errors import CacheError
 
 TEACHERS = [TeacherIdentity(weights_sha256=f"{number}" * 64, config_sha256="b" * 64) for number in range(3)]

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from store_builders import TEACHER, VOCAB, flip_bit, make_record, open_cache, teacher_dir
 
-from cache.garbage import collect_garbage
+from cache.disk.storage import LocalStorage
 from cache.pins import remove_pins
 from cache.reading import ahead
-from cache.rewriting import compact, forget
-from cache.storage import LocalStorage
 from cache.store import TeacherCache
+from cache.upkeep.garbage import collect_garbage
+from cache.upkeep.rewriting import compact, forget
 from cache.views import CacheView
 from configs.errors import CacheError
 

@@ -22,13 +22,13 @@ from rewriting_builders import (
 )
 from store_builders import VOCAB, flip_bit, make_record, make_request, open_cache, teacher_dir
 
-from cache import rewriting
-from cache.failpoints import REWRITE_FAILPOINTS
-from cache.garbage import collect_garbage
+from cache.disk.failpoints import REWRITE_FAILPOINTS
 from cache.keys import generation_key
 from cache.pins import read_pins
-from cache.rewriting import RewriteReport, compact, find_keys, forget
 from cache.sampling import sample_rows
+from cache.upkeep import rewriting
+from cache.upkeep.garbage import collect_garbage
+from cache.upkeep.rewriting import RewriteReport, compact, find_keys, forget
 
 PROMPTS = list(range(5, 11))
 

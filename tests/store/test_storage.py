@@ -13,8 +13,8 @@ import pytest
 from object_server import new_url, object_server
 from store_builders import OTHER_TEACHER, TEACHER, VOCAB, answer, assert_same_text, make_request
 
-from cache.object_storage import ObjectStorage, copies_directory
-from cache.storage import LocalStorage, Storage, list_teachers, open_storage
+from cache.disk.object_storage import ObjectStorage, copies_directory
+from cache.disk.storage import LocalStorage, Storage, list_teachers, open_storage
 from cache.store import TeacherCache
 from configs.errors import CacheError, ConfigError
 from configs.places import absolute_root, is_url, parse_root
@@ -190,7 +190,7 @@ def test_a_service_that_does_not_answer_is_an_error_and_not_an_empty_cache(
 ) -> None:
     fill(url)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("cache.object_storage.RETRIES", 0)
+    monkeypatch.setattr("cache.disk.object_storage.RETRIES", 0)
     with pytest.raises(ConfigError, match="cannot be used as a cache"):
         TeacherCache.open(url, TEACHER)
 

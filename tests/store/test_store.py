@@ -24,8 +24,8 @@ from store_builders import (
     teacher_dir,
 )
 
+from cache.disk.owners import Owner
 from cache.keys import generation_key, sequence_key
-from cache.owners import Owner
 from cache.records import Finish, GenerateRequest, ScoreRequest, TeacherRecord
 from cache.store import Missing, TeacherCache
 from configs.errors import CacheError, ConfigError, RecordError
@@ -274,7 +274,7 @@ def test_the_segment_is_plain_zarr(tmp_path: Path) -> None:
 
 
 def test_rows_of_many_chunks_come_back_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cache.columns.CHUNK_ROWS", 7)
+    monkeypatch.setattr("cache.disk.columns.CHUNK_ROWS", 7)
     rng = np.random.default_rng(0)
     records = [
         make_record(rng.integers(2, VOCAB, size=int(n)).tolist(), prompt_len=2) for n in rng.integers(3, 20, size=60)
@@ -408,7 +408,7 @@ def test_a_full_disk_keeps_the_records_pending(tmp_path: Path, monkeypatch: pyte
     with cache.writer(vocab=VOCAB) as writer:
         writer.add(record)
         with monkeypatch.context() as patch:
-            patch.setattr("cache.storage.write_tree", full)
+            patch.setattr("cache.disk.storage.write_tree", full)
             with pytest.raises(CacheError, match=r"No space left.*free space"):
                 writer.commit()
         assert writer.pending_rows == 1
@@ -428,7 +428,7 @@ def test_places_that_cannot_be_a_cache(tmp_path: Path) -> None:
 
 def test_an_unwritable_place_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_cache(tmp_path)
-    monkeypatch.setattr("cache.storage.os.access", lambda *_: False)
+    monkeypatch.setattr("cache.disk.storage.os.access", lambda *_: False)
     with pytest.raises(ConfigError, match="not writable"):
         TeacherCache.open(tmp_path, TEACHER)
     assert TeacherCache.open(tmp_path, TEACHER, create=False).stats().records == 0
@@ -455,3 +455,15 @@ def test_generation_keys_may_be_given_directly(tmp_path: Path) -> None:
     with cache.writer(vocab=VOCAB) as writer:
         writer.add(record, generation_key=generation_key(TEACHER.digest(), request))
     assert cache.lookup([request]) == [record.key]
+
+
+def test_a_short_answer_that_was_also_scored_as_a_text_is_still_an_answer(tmp_path: Path) -> None:
+    cache = open_cache(tmp_path)
+    record, request = answer(make_request([3, 4, 5]), k=2)
+    cache.put([(record, request)], vocab=VOCAB)
+    cache.put([make_record(record.token_ids[:5].tolist(), prompt_len=3, k=4, finish="given")], vocab=VOCAB)
+    (key,) = cache.lookup([dataclasses.replace(request, max_new_tokens=2)])
+    assert key is not None
+    (found,) = cache.get_many([key])
+    assert found is not None
+    assert (found.finish, found.k, found.response_len) == ("length", 4, 2)

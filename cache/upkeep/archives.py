@@ -20,15 +20,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.archive_file import COMPLETE, Archive, add_member, open_archive, segment_objects
-from cache.directory import DESCRIPTION, open_teacher
-from cache.garbage import SILENT_S, place_errors
-from cache.key_objects import KeyTables
-from cache.manifests import FORMAT, DamagedObject, Manifest, read_manifest
-from cache.owners import Owner
-from cache.raw_columns import listed, live_segments
-from cache.storage import UNFINISHED, Storage
-from cache.verified import read_verified
+from cache.disk.directory import DESCRIPTION, open_teacher
+from cache.disk.key_objects import KeyTables
+from cache.disk.manifests import FORMAT, DamagedObject, Manifest, read_manifest
+from cache.disk.owners import Owner
+from cache.disk.storage import UNFINISHED, Storage
+from cache.disk.verified import read_verified
+from cache.upkeep.archive_file import COMPLETE, Archive, add_member, open_archive, segment_objects
+from cache.upkeep.garbage import SILENT_S, place_errors
+from cache.upkeep.raw_columns import listed, live_segments
 from configs.errors import CacheError
 
 Progress = Callable[[int, int], None]

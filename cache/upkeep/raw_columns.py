@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.columns import ROW_ID, SegmentSize, layouts, row_id_base, rows_per_chunk, zarr_objects
-from cache.key_objects import ENTRY, GENERATION, Keys, KeyTables, Table, pack_keys
-from cache.manifests import DamagedObject, Manifest
-from cache.packing import PackedSegment
-from cache.shards import ShardFile
-from cache.storage import Storage
-from cache.verified import read_verified
+from cache.disk.columns import ROW_ID, SegmentSize, layouts, row_id_base, rows_per_chunk, zarr_objects
+from cache.disk.key_objects import ENTRY, GENERATION, Keys, KeyTables, Table, pack_keys
+from cache.disk.manifests import DamagedObject, Manifest
+from cache.disk.packing import PackedSegment
+from cache.disk.shards import ShardFile
+from cache.disk.storage import Storage
+from cache.disk.verified import read_verified
 
 Column = NDArray[Any]
 Numbers = NDArray[np.int64]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cache.columns import SegmentSize, rows_per_chunk, segment_columns, zarr_objects
-from cache.encoding import resolve_encoding
-from cache.key_objects import ENTRY, FINISHES, GENERATION, key_array, pack_keys
+from cache.disk.columns import SegmentSize, rows_per_chunk, segment_columns, zarr_objects
+from cache.disk.encoding import resolve_encoding
+from cache.disk.key_objects import ENTRY, FINISHES, GENERATION, key_array, pack_keys
 from cache.records import TeacherRecord
 from configs.errors import RecordError
 

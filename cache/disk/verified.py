@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-from cache.manifests import DamagedObject, ObjectInfo
-from cache.storage import Storage
+from cache.disk.manifests import DamagedObject, ObjectInfo
+from cache.disk.storage import Storage
 
 ABSENT = "missing"
 """How the reason begins when an object is not there, as opposed to being wrong."""

@@ -18,11 +18,11 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.disk.manifests import DamagedObject, Manifest
+from cache.disk.storage import Storage
+from cache.disk.verified import ABSENT, read_verified
 from cache.keys import KEY_BYTES
-from cache.manifests import DamagedObject, Manifest
 from cache.records import Finish
-from cache.storage import Storage
-from cache.verified import ABSENT, read_verified
 
 FINISHES: tuple[Finish, ...] = ("stop", "length", "given")
 """Stored as their position. When rows of one sequence disagree the smallest is kept: a score knows no better."""

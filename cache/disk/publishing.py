@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from cache.failpoints import failpoint
-from cache.manifests import Manifest, ObjectInfo
-from cache.owners import HEARTBEAT_S, Owner
-from cache.packing import PackedSegment
-from cache.storage import Storage
+from cache.disk.failpoints import failpoint
+from cache.disk.manifests import Manifest, ObjectInfo
+from cache.disk.owners import HEARTBEAT_S, Owner
+from cache.disk.packing import PackedSegment
+from cache.disk.storage import Storage
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec
 from zarr.storage import MemoryStore
 
-from cache.encoding import Encoding, encode_draws, encode_rows, row_columns
-from cache.key_objects import FINISHES
+from cache.disk.encoding import Encoding, encode_draws, encode_rows, row_columns
+from cache.disk.key_objects import FINISHES
+from cache.disk.manifests import Manifest
+from cache.disk.shards import COMPRESSION_LEVEL, ChunkLayout, encode_chunk, join_shard
 from cache.keys import KEY_BYTES
-from cache.manifests import Manifest
 from cache.records import Origin, TeacherRecord
-from cache.shards import COMPRESSION_LEVEL, ChunkLayout, encode_chunk, join_shard
 
 CHUNK_ROWS = 8192
 CHUNK_BYTES = 2**25

@@ -7,9 +7,9 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from cache.disk.manifests import FORMAT
+from cache.disk.storage import Storage, open_storage
 from cache.identity import Identity, parse_identity
-from cache.manifests import FORMAT
-from cache.storage import Storage, open_storage
 from configs.errors import CacheError, ConfigError
 
 DESCRIPTION = "identity.json"

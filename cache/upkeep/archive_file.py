@@ -1,4 +1,4 @@
-"""The members of an archive (`cache.archives`): written without times and owners, read without belief.
+"""The members of an archive (`cache.upkeep.archives`): written without times and owners, read without belief.
 
 Names are compared with those that a manifest gives and are never turned into paths unseen, and sizes are bounded by the
 manifest before anything is read.
@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cache.directory import DESCRIPTION, parse_description
+from cache.disk.directory import DESCRIPTION, parse_description
+from cache.disk.manifests import LARGEST_MANIFEST, DamagedObject, Manifest, ObjectInfo, parse_manifest
 from cache.identity import Identity
-from cache.manifests import LARGEST_MANIFEST, DamagedObject, Manifest, ObjectInfo, parse_manifest
 from configs.errors import CacheError
 
 COMPLETE = "complete.json"

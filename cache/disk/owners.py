@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import time
+import zlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -43,15 +44,21 @@ class Owner:
 
     @classmethod
     def from_json(cls, data: bytes) -> Owner | None:
-        """The owner that `to_json` wrote; `None` for anything else."""
+        """The owner that `to_json` wrote, or its bare fields; `None` for anything else."""
         try:
-            return cls(**json.loads(data))
-        except (ValueError, TypeError):
+            fields = json.loads(data)
+            check = fields.pop("check", None)
+            owner = cls(**fields)
+        except (ValueError, TypeError, AttributeError):
             return None
+        return owner if check in (None, owner._check()) else None
 
     def to_json(self) -> bytes:
-        """As it is stored."""
-        return json.dumps(asdict(self)).encode()
+        """As it is stored: with a checksum, because a process of another number would look dead."""
+        return json.dumps(asdict(self) | {"check": self._check()}).encode()
+
+    def _check(self) -> int:
+        return zlib.crc32(json.dumps(asdict(self), sort_keys=True).encode())
 
     def heard(self) -> Owner:
         """The same owner, heard of now."""

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from cache.encoding import ENCODINGS
-from cache.storage import Storage
+from cache.disk.encoding import ENCODINGS
+from cache.disk.storage import Storage
 from configs.errors import CacheError
 
 FORMAT = 1

@@ -23,9 +23,9 @@ import numpy as np
 from numcodecs import blosc  # type: ignore[import-untyped]  # ships no types
 from numpy.typing import NDArray
 
-from cache.manifests import DamagedObject, ObjectInfo
-from cache.storage import Storage
-from cache.verified import ABSENT, read_verified
+from cache.disk.manifests import DamagedObject, ObjectInfo
+from cache.disk.storage import Storage
+from cache.disk.verified import ABSENT, read_verified
 
 LARGEST_CHUNK = 2**31 - 1
 """Blosc expands nothing larger; a layout that asks for more is refused before anything is allocated."""

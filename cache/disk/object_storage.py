@@ -25,7 +25,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import from_url
 
-from cache.failpoints import failpoint
+from cache.disk.failpoints import failpoint
 from configs.errors import ConfigError
 
 COPIES_VARIABLE = "STILLROOM_COPIES"
@@ -36,7 +36,7 @@ GIVE_UP_AFTER = timedelta(seconds=60)
 
 
 class ObjectStorage:
-    """A prefix of an object store; see `cache.storage.Storage`."""
+    """A prefix of an object store; see `cache.disk.storage.Storage`."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -52,14 +52,14 @@ class ObjectStorage:
         return self._url
 
     def names(self, folder: str) -> list[str]:
-        """See `cache.storage.Storage`."""
+        """See `cache.disk.storage.Storage`."""
         with self._as_os_errors(folder):
             found = obstore.list_with_delimiter(self._store, folder or None)
             paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
             return sorted(path.rpartition("/")[2] for path in paths)
 
     def sizes(self, folder: str) -> Mapping[str, int]:
-        """See `cache.storage.Storage`."""
+        """See `cache.disk.storage.Storage`."""
         with self._as_os_errors(folder):
             return {
                 entry["path"].removeprefix(f"{folder}/"): entry["size"]
@@ -68,12 +68,12 @@ class ObjectStorage:
             }
 
     def read(self, name: str) -> bytes:
-        """See `cache.storage.Storage`."""
+        """See `cache.disk.storage.Storage`."""
         with self._as_os_errors(name):
             return bytes(obstore.get(self._store, name).bytes())
 
     def local(self, name: str) -> Path:
-        """See `cache.storage.Storage`."""
+        """See `cache.disk.storage.Storage`."""
         copy = self._copies / name
         if not copy.exists():
             data = self.read(name)
@@ -85,27 +85,27 @@ class ObjectStorage:
         return copy
 
     def forget_copy(self, name: str) -> None:
-        """See `cache.storage.Storage`."""
+        """See `cache.disk.storage.Storage`."""
         (self._copies / name).unlink(missing_ok=True)
 
     def create(self, name: str, data: bytes) -> None:
-        """See `cache.storage.Storage`."""
+        """See `cache.disk.storage.Storage`."""
         with self._as_os_errors(name):
             obstore.put(self._store, name, data, mode="create")
 
     def replace(self, name: str, data: bytes) -> None:
-        """See `cache.storage.Storage`."""
+        """See `cache.disk.storage.Storage`."""
         with self._as_os_errors(name):
             obstore.put(self._store, name, data)
 
     def create_segment(self, name: str, objects: Mapping[str, bytes]) -> None:
-        """See `cache.storage.Storage`."""
+        """See `cache.disk.storage.Storage`."""
         with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
             list(pool.map(lambda item: self.create(f"segments/{name}/{item[0]}", item[1]), objects.items()))
         failpoint("segment-after-arrays")
 
     def delete(self, name: str) -> None:
-        """See `cache.storage.Storage`."""
+        """See `cache.disk.storage.Storage`."""
         self.forget_copy(name)
         try:
             with self._as_os_errors(name):
@@ -114,12 +114,12 @@ class ObjectStorage:
             return
 
     def delete_folder(self, name: str) -> None:
-        """See `cache.storage.Storage`."""
+        """See `cache.disk.storage.Storage`."""
         for path in self.sizes(name):
             self.delete(f"{name}/{path}")
 
     def changed(self, name: str) -> float | None:
-        """See `cache.storage.Storage`, by the clock of the service."""
+        """See `cache.disk.storage.Storage`, by the clock of the service."""
         with self._as_os_errors(name):
             entries = [entry for page in obstore.list(self._store, name) for entry in page]
             with suppress(FileNotFoundError):  # a folder is there by what lies below it
@@ -127,7 +127,7 @@ class ObjectStorage:
             return max((entry["last_modified"].timestamp() for entry in entries), default=None)
 
     def unfinished(self) -> Mapping[str, float]:
-        """See `cache.storage.Storage`; a put is whole or not there."""
+        """See `cache.disk.storage.Storage`; a put is whole or not there."""
         return {}
 
     @contextmanager

@@ -1,7 +1,7 @@
 """Segments made anew from others: `compact` merges small ones, `forget` leaves rows out for good.
 
-What is replaced is marked and stays for readers that know it, until `cache.garbage` removes it; what is forgotten goes
-at once. Any number of both may run at the same time (`cache.replacing`).
+What is replaced is marked and stays for readers that know it, until `cache.upkeep.garbage` removes it; what is
+forgotten goes at once. Any number of both may run at the same time (`cache.upkeep.replacing`).
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Int32
 
-from cache.garbage import SILENT_S, delete_segment, place_errors
-from cache.key_objects import KEY, KeyTables, Table, key_array, key_bytes
-from cache.manifests import DamagedObject, Manifest, read_manifest
-from cache.merging import Batch, MergePlan
-from cache.owners import Owner
+from cache.disk.key_objects import KEY, KeyTables, Table, key_array, key_bytes
+from cache.disk.manifests import DamagedObject, Manifest, read_manifest
+from cache.disk.owners import Owner
+from cache.disk.storage import Storage
 from cache.pins import keepers, read_pins, remove_pins
-from cache.raw_columns import Piece, RawSegment, listed, live_segments
-from cache.replacing import replace_segments
-from cache.storage import Storage
+from cache.upkeep.garbage import SILENT_S, delete_segment, place_errors
+from cache.upkeep.merging import Batch, MergePlan
+from cache.upkeep.raw_columns import Piece, RawSegment, listed, live_segments
+from cache.upkeep.replacing import replace_segments
 from cache.writer import MAX_ROWS
 
 Progress = Callable[[int, int], None]

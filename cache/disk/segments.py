@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Int32
 from numpy.typing import NDArray
 
-from cache.columns import ROW_ID, SegmentSize, layouts, row_id_base
-from cache.encoding import Encoding, Held, grown_tail, held_logprobs, held_rows, row_columns
-from cache.key_objects import Table
-from cache.manifests import DamagedObject, Manifest
-from cache.shards import ChunkCache, ShardFile
-from cache.storage import Storage
+from cache.disk.columns import ROW_ID, SegmentSize, layouts, row_id_base
+from cache.disk.encoding import Encoding, Held, grown_tail, held_logprobs, held_rows, row_columns
+from cache.disk.key_objects import Table
+from cache.disk.manifests import DamagedObject, Manifest
+from cache.disk.shards import ChunkCache, ShardFile
+from cache.disk.storage import Storage
 
 SEQUENCE_FACTS = np.dtype(
     [("token_start", "<i8"), ("row_start", "<i8"), ("policy_version", "<i8"), ("k", "<i4"), ("origin", "u1")]

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.answers import Answers
-from cache.directory import read_identity
-from cache.garbage import place_errors
+from cache.disk.directory import read_identity
+from cache.disk.manifests import DamagedObject, Manifest
+from cache.disk.storage import Storage
 from cache.library import Library
-from cache.manifests import DamagedObject, Manifest
 from cache.pins import Pin, read_pins, read_view
-from cache.raw_columns import RawSegment, listed, ranges
 from cache.reading import ViewReader
-from cache.storage import Storage
+from cache.upkeep.garbage import place_errors
+from cache.upkeep.raw_columns import RawSegment, listed, ranges
 from configs.errors import CacheError
 
 Progress = Callable[[int, int], None]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -38,10 +39,12 @@ def write_new(path: Path, data: bytes) -> None:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write or overwrite a file so that a reader sees the old bytes or the new ones, never a mixture."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    beside.unlink(missing_ok=True)
-    write_new(beside, data)
-    os.replace(beside, path)
+    beside = path.with_name(f".{path.name}.{uuid.uuid4()}.tmp")
+    try:
+        write_new(beside, data)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
     sync_directory(path.parent)
 
 

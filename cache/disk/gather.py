@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Float32, Int32
 from numpy.typing import NDArray
 
-from cache.encoding import HELD_TYPES, Encoding, held_logprobs
-from cache.key_objects import Table
-from cache.segments import ROW_FACTS, RowChunk, Segment
+from cache.disk.encoding import HELD_TYPES, Encoding, held_logprobs
+from cache.disk.key_objects import Table
+from cache.disk.segments import ROW_FACTS, RowChunk, Segment
 from configs.errors import RecordError
 
 LONG_SPAN = 16

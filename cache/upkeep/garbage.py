@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from cache.owners import Owner
+from cache.disk.owners import Owner
+from cache.disk.storage import Storage
 from cache.pins import PIN_DAYS, keepers, read_pins
-from cache.storage import Storage
 from configs.errors import CacheError
 
 GRACE_S = 3600.0

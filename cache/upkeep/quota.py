@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.directory import DESCRIPTION
-from cache.garbage import SILENT_S, collect_garbage, delete_segment, place_errors, work_in_progress
-from cache.manifests import DamagedObject, read_manifest
+from cache.disk.directory import DESCRIPTION
+from cache.disk.manifests import DamagedObject, read_manifest
+from cache.disk.storage import Storage, list_teachers, open_storage
 from cache.pins import PIN_DAYS, read_pins, remove_pins
-from cache.raw_columns import listed
-from cache.storage import Storage, list_teachers, open_storage
+from cache.upkeep.garbage import SILENT_S, collect_garbage, delete_segment, place_errors, work_in_progress
+from cache.upkeep.raw_columns import listed
 from configs.errors import CacheError
 
 _NS = 1e9

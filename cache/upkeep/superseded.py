@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cache.key_objects import FINISHES, KEY, Keys, KeyTables, Prefixes, Table, key_prefixes
+from cache.disk.key_objects import FINISHES, KEY, Keys, KeyTables, Prefixes, Table, key_prefixes
 
 SEQUENCE = np.dtype(
     [

@@ -15,12 +15,12 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from cache.failpoints import failpoint
-from cache.garbage import delete_segment
-from cache.manifests import Manifest
-from cache.publishing import SegmentTerms, Staging
-from cache.raw_columns import Piece, RawSegment, listed, pack_pieces
-from cache.storage import Storage
+from cache.disk.failpoints import failpoint
+from cache.disk.manifests import Manifest
+from cache.disk.publishing import SegmentTerms, Staging
+from cache.disk.storage import Storage
+from cache.upkeep.garbage import delete_segment
+from cache.upkeep.raw_columns import Piece, RawSegment, listed, pack_pieces
 
 
 def replace_segments(

@@ -1,4 +1,4 @@
-"""Where the objects of one teacher lie: a directory, or a prefix of an object store (`cache.object_storage`).
+"""Where the objects of one teacher lie: a directory, or a prefix of an object store (`cache.disk.object_storage`).
 
 An object is written once under a name such as `manifests/<uuid>.json` and is whole when its name appears. What the
 cache needs of a place is small: list, read, create a name that nobody has taken, replace, delete, and a local file to
@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from cache.durable import link_exclusively, replace_file, sync_directory, write_new, write_tree
-from cache.failpoints import failpoint
+from cache.disk.durable import link_exclusively, replace_file, sync_directory, write_new, write_tree
+from cache.disk.failpoints import failpoint
 from configs.errors import ConfigError
 from configs.places import is_url
 
@@ -97,7 +97,7 @@ def open_storage(root: Path | str, digest: str, *, create: bool) -> Storage:
         ConfigError: when a directory is to be made and cannot be, or the URL cannot be used.
     """
     if is_url(root):
-        from cache.object_storage import ObjectStorage
+        from cache.disk.object_storage import ObjectStorage
 
         return ObjectStorage(f"{str(root).rstrip('/')}/{digest}")
     return LocalStorage(Path(root) / digest, create=create)
@@ -111,7 +111,7 @@ def list_teachers(root: Path | str) -> list[str]:
         OSError: when the root cannot be read.
     """
     if is_url(root):
-        from cache.object_storage import ObjectStorage
+        from cache.disk.object_storage import ObjectStorage
 
         return [name for name in ObjectStorage(str(root)).names("") if _is_digest(name)]
     # An evicted teacher leaves its directories, which running processes may still write into.
@@ -126,7 +126,7 @@ def probe_root(url: str) -> None:
         ConfigError: when the URL cannot be used.
         OSError: when the service refuses.
     """
-    from cache.object_storage import ObjectStorage
+    from cache.disk.object_storage import ObjectStorage
 
     storage, name = ObjectStorage(url), f".probe-{uuid.uuid4()}"
     storage.create(name, b"probe")

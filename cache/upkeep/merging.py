@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cache.key_objects import KeyTables, Table
-from cache.raw_columns import Piece, RawSegment
-from cache.superseded import shared_rows
+from cache.disk.key_objects import KeyTables, Table
+from cache.upkeep.raw_columns import Piece, RawSegment
+from cache.upkeep.superseded import shared_rows
 from cache.writer import TEXT_TOKENS_PER_ROW
 
 OUTPUT_BYTES = 2**30
