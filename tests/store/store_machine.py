@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import shutil
 import sys
 import tempfile
@@ -222,7 +221,8 @@ class StoreMachine(RuleBasedStateMachine):
         if death:
             self.other = open_cache(self.root)
         for note in self.place.glob("staging/*/owner.json"):
-            owner = Owner(**json.loads(note.read_text()))
+            owner = Owner.from_json(note.read_bytes())
+            assert owner is not None
             note.write_bytes(dataclasses.replace(owner, start_ticks=owner.start_ticks + 1).to_json())
         self.learn()
 
