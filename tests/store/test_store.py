@@ -88,6 +88,20 @@ def test_what_was_asked_is_a_hit_and_only_that(tmp_path: Path) -> None:
     assert cache.missing([other], k=8) == Missing(generate=(0,), score=())
 
 
+def test_subsets_supersets_and_other_orders_are_hits(tmp_path: Path) -> None:
+    cache = open_cache(tmp_path)
+    few = [make_request(prompt, temperature=0.7, seed=seed) for prompt in PROMPTS[:4] for seed in (0, 1)]
+    cache.put([answer(request) for request in few], vocab=VOCAB)
+    again = few[::-1][2:] + few[:3]
+    assert cache.missing(again, k=8) == NOTHING
+    assert None not in cache.lookup(again, k=8)
+    # More samples a prompt, and further prompts among the old ones: only what is new is asked for.
+    more = [make_request(prompt, temperature=0.7, seed=seed) for prompt in PROMPTS[:5] for seed in (1, 2, 0)]
+    wanted = tuple(at for at, request in enumerate(more) if request not in few)
+    assert cache.missing(more, k=8) == Missing(generate=wanted, score=())
+    assert cache.missing(more, k=3).generate == wanted
+
+
 def test_scoring_what_was_generated_is_a_hit(tmp_path: Path) -> None:
     cache = open_cache(tmp_path)
     record, request = answer(make_request(PROMPTS[0]))
@@ -447,6 +461,15 @@ def test_a_future_format_is_refused_by_its_number(tmp_path: Path) -> None:
     described.unlink()
     open_cache(tmp_path)
     assert json.loads(described.read_text()) == body
+
+
+def test_a_place_of_another_teacher_is_an_error_that_names_both(tmp_path: Path) -> None:
+    open_cache(tmp_path)
+    theirs = teacher_dir(tmp_path, identity=OTHER_TEACHER)
+    open_cache(tmp_path, identity=OTHER_TEACHER)
+    (theirs / "identity.json").write_bytes((teacher_dir(tmp_path) / "identity.json").read_bytes())
+    with pytest.raises(CacheError, match=rf"{TEACHER.digest()}, not {OTHER_TEACHER.digest()}"):
+        open_cache(tmp_path, identity=OTHER_TEACHER)
 
 
 def test_generation_keys_may_be_given_directly(tmp_path: Path) -> None:
