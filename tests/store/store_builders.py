@@ -114,6 +114,17 @@ def flip_bit(path: Path, *, at: float = 0.5, bit: int = 3) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
+def damage(path: Path, how: str) -> None:
+    """Cut, empty or delete a file, or flip a bit at this fraction of it; what is linked to it stays as it was."""
+    data = path.read_bytes()
+    path.unlink()
+    if how == "deleted":
+        return
+    path.write_bytes({"cut": data[:-1], "emptied": b""}.get(how, data))
+    if how not in ("cut", "emptied"):
+        flip_bit(path, at=float(how))
+
+
 def assert_same_text(stored: TeacherRecord | None, original: TeacherRecord) -> None:
     """The parts that every encoding keeps bit for bit."""
     assert stored is not None

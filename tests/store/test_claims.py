@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from object_server import new_url, object_server
-from store_builders import flip_bit
+from store_builders import damage
 
 from cache import claims as claims_module
 from cache.claims import SILENT_S, Claims
@@ -182,14 +182,7 @@ def test_a_damaged_claim_costs_a_row_and_nothing_else(tmp_path: Path, kind: str,
     asked = names(1, 2, 3, 4)
     with window(tmp_path).claim(asked, k=0) as claim:
         path = tmp_path / "claims" / f"{claim.number:08d}.{kind}"
-        if how == "cut":
-            path.write_bytes(path.read_bytes()[:-1])
-        elif how == "emptied":
-            path.write_bytes(b"")
-        elif how == "deleted":
-            path.unlink()
-        else:
-            flip_bit(path, at=float(how))
+        damage(path, how)
         other = window(tmp_path)
         held = other.held([*asked, *names(200)], k=0).tolist()
         assert held[-1] is False, "nothing is waited for that nobody claimed"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from store_builders import VOCAB, answer, assert_same_text, flip_bit, make_request, open_cache, teacher_dir
+from store_builders import VOCAB, answer, assert_same_text, damage, flip_bit, make_request, open_cache, teacher_dir
 
 from cache.disk.columns import SegmentSize, layouts
 from cache.disk.manifests import DamagedObject, ObjectInfo, read_manifest
@@ -32,17 +32,6 @@ def object_path(root: Path, uuid: str, name: str) -> Path:
     found = (teacher_dir(root) / "segments" / uuid / name / "c").rglob("*")
     (path,) = (place for place in found if place.is_file())
     return path
-
-
-def damage(path: Path, how: str) -> None:
-    if how == "cut":
-        path.write_bytes(path.read_bytes()[:-1])
-    elif how == "emptied":
-        path.write_bytes(b"")
-    elif how == "deleted":
-        path.unlink()
-    else:
-        flip_bit(path, at=float(how))
 
 
 @pytest.mark.parametrize("how", ["0.0", "0.5", "0.99", "cut", "emptied", "deleted"])

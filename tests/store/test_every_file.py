@@ -14,7 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from _pytest.mark import ParameterSet
-from store_builders import OTHER_TEACHER, TEACHER, VOCAB, answer, assert_same_text, flip_bit, make_request, open_cache
+from store_builders import (
+    OTHER_TEACHER,
+    TEACHER,
+    VOCAB,
+    answer,
+    assert_same_text,
+    damage,
+    flip_bit,
+    make_request,
+    open_cache,
+)
 
 from cache.claims import Claims
 from cache.disk.columns import SegmentSize, layouts
@@ -122,20 +132,6 @@ def whole(template: Whole, tmp_path: Path) -> Whole:
     # Links cost less than copies; nothing is ever changed in place but by `damage`, which makes a copy first.
     shutil.copytree(template.root, tmp_path / "copy", copy_function=os.link)
     return Whole(tmp_path / "copy", template.hurt)
-
-
-def damage(path: Path, how: str) -> None:
-    data = path.read_bytes()
-    path.unlink()
-    path.write_bytes(data)
-    if how == "cut":
-        path.write_bytes(path.read_bytes()[:-1])
-    elif how == "emptied":
-        path.write_bytes(b"")
-    elif how == "deleted":
-        path.unlink()
-    else:
-        flip_bit(path, at=float(how))
 
 
 def assert_nothing_wrong(cache: TeacherCache) -> list[int]:
