@@ -64,7 +64,12 @@ def add_cache_commands(parent: argparse.ArgumentParser) -> None:
     export.add_argument("teacher", metavar="TEACHER", help="beginning of the teacher's identity (see ls)")
     export.add_argument("file", type=Path, metavar="FILE")
     _action(actions, _import, "import", "take in what export wrote").add_argument("file", type=Path, metavar="FILE")
-    forget = _action(actions, _forget, "forget", "remove the sequences that hold a text, for good")
+    forget = _action(
+        actions,
+        _forget,
+        "forget",
+        "remove the sequences of a config's teacher that hold a text, for good; archives and prompts are not changed",
+    )
     _config_arguments(forget)
     forget.add_argument("--match", required=True, type=_pattern, metavar="REGEX", help="text to look for in sequences")
     forget.add_argument("--yes", action="store_true", help="remove them; without it they are only counted and listed")
