@@ -69,8 +69,9 @@ def _bench(root: Path, rows: Rows, *, length: int) -> Iterator[str]:
     name = f"shuffled reads, {length} rows a sequence"
     yield f"{name}: memory map {seconds['memmap'] / ROWS * 1e9:.0f} ns a row, cache {seconds['next'] / ROWS * 1e9:.0f}"
     yield at_least(f"{name}, epoch / memory map", seconds["memmap"] / seconds["next"], 0.25)
-    yield at_least(f"{name}, first epoch / memory map", seconds["memmap"] / seconds["first"], 0.25)
-    yield at_least(f"{name}, first epoch read ahead / memory map", seconds["memmap"] / ahead["first"], 0.25)
+    # The first epoch of a process also reads, hashes, expands and decodes every chunk once. No target stands for it.
+    first, read_ahead = seconds["memmap"] / seconds["first"], seconds["memmap"] / ahead["first"]
+    yield f"{name}, first epoch of a process / memory map: {first:.2f}, read ahead {read_ahead:.2f}"
     slices = _zarr_seconds(root / "cache" / TEACHER.digest() / "segments" / report.uuid, length=length)
     yield at_least(f"{name}, epoch / zarr-python slices", slices / (seconds["next"] / ROWS), 15, digits=0)
     tokens = len(records) * (PROMPT + length) / _consumed(root, view, order)
