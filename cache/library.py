@@ -9,10 +9,11 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,8 @@ from configs.errors import CacheError
 
 PARALLEL_READS = 8
 """Manifests and key objects that are read and hashed at once."""
+
+Asked = TypeVar("Asked")
 
 _log = logging.getLogger(__name__)
 
@@ -165,6 +168,22 @@ class Library:
             if not error.reason.startswith(ABSENT):
                 self._aside.add(error.segment)
                 self._mark(error)
+
+    def sound(self, ask: Callable[[], Asked]) -> Asked:
+        """Ask until no damaged segment is met; each one met is set aside first.
+
+        One that is gone may have been replaced by others, which are looked for before its rows count as missing.
+        """
+        gone: set[str] = set()
+        with self.lock:
+            while True:
+                try:
+                    return ask()
+                except DamagedObject as error:
+                    self.set_aside(error)
+                    if error.reason.startswith(ABSENT) and error.segment not in gone:
+                        gone.add(error.segment)
+                        self.refresh()
 
     def damages(self) -> Iterator[tuple[int, list[Damage]]]:
         """Compare every object of every manifest with its digest, quarantined segments included; changes nothing.

@@ -124,13 +124,7 @@ class ViewReader:
         return ahead(read, indices, depth=prefetch) if prefetch else map(read, indices)
 
     def _placed(self, view: CacheView) -> Table:
-        """`entries`, with every damaged segment that is met set aside."""
-        with self._library.lock:
-            while True:
-                try:
-                    return self.entries(view)
-                except DamagedObject as error:
-                    self._library.set_aside(error)
+        return self._library.sound(lambda: self.entries(view))
 
     def _follow(self, view: CacheView, entries: Table, moved: NDArray[np.int64]) -> None:
         """Find rows whose segment is gone by their ids, and enter where they stand now.

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +18,7 @@ from cache.blocks import RecordBlock
 from cache.disk.directory import open_teacher
 from cache.disk.encoding import check_encoding
 from cache.disk.key_objects import key_bytes
-from cache.disk.manifests import DamagedObject
 from cache.disk.publishing import SegmentTerms
-from cache.disk.verified import ABSENT
 from cache.identity import Identity
 from cache.keys import generation_key
 from cache.library import Damage, Library
@@ -33,8 +30,6 @@ from cache.writer import CommitReport, SegmentWriter
 from configs.places import absolute_root
 
 __all__ = ["CacheStats", "Missing", "TeacherCache"]
-
-Asked = TypeVar("Asked")
 
 CHUNK_CACHE_BYTES = 512 * 2**20
 
@@ -81,12 +76,6 @@ class TeacherCache:
     def __reduce__(self) -> tuple[Callable[..., TeacherCache], tuple[object, ...]]:
         return _reopen, (self._opened, self.identity, self._provenance)
 
-    @property
-    def provenance(self) -> dict[str, str]:
-        """What the newest segment records of its origin; empty for an empty cache."""
-        newest = max(self._library.manifests, key=lambda manifest: manifest.order, default=None)
-        return {} if newest is None else dict(newest.provenance)
-
     @classmethod
     def open(
         cls,
@@ -130,7 +119,7 @@ class TeacherCache:
         Raises:
             CacheError: when the disk cannot be read.
         """
-        return self._sound(lambda: self._answers.missing(requests, k=k))
+        return self._library.sound(lambda: self._answers.missing(requests, k=k))
 
     def lookup(self, requests: Sequence[Request], *, k: int = 0) -> list[bytes | None]:
         """The sequence key that answers each request with at least `k` log-probabilities, or `None`.
@@ -147,7 +136,7 @@ class TeacherCache:
             stored = self._answers.stored_k(keys)
             return [key if held >= k else None for key, held in zip(keys, stored, strict=True)]
 
-        return self._sound(ask)
+        return self._library.sound(ask)
 
     def writer(
         self,
@@ -211,7 +200,7 @@ class TeacherCache:
                 records[at] = record
             return records
 
-        return self._sound(ask)
+        return self._library.sound(ask)
 
     def view(self, keys: Sequence[bytes], *, dataset: str, k: int) -> CacheView:
         """The rows of these keys in this order, each key once, read with `k` log-probabilities; pinned.
@@ -220,7 +209,7 @@ class TeacherCache:
             CacheError: when a key is not held with at least `k` log-probabilities.
         """
         ordered = list(dict.fromkeys(keys))
-        view = self._sound(lambda: self._reader.make(ordered, dataset=dataset, k=k))
+        view = self._library.sound(lambda: self._reader.make(ordered, dataset=dataset, k=k))
         pin_view(self._library.storage, view, cut=self._answers.cut(ordered))
         return view
 
@@ -255,7 +244,7 @@ class TeacherCache:
             with self._library.disk_errors():
                 return key_bytes(self._library.index.sample(count, seed=seed, k=k))
 
-        return self._sound(ask)
+        return self._library.sound(ask)
 
     def stats(self) -> CacheStats:
         """Counts over all sound segments."""
@@ -263,7 +252,7 @@ class TeacherCache:
         response_tokens = sum(manifest.response_tokens for manifest in manifests)
         size = sum(manifest.disk_bytes for manifest in manifests)
         return CacheStats(
-            records=self._sound(self._count),
+            records=self._library.sound(self._count),
             tokens=sum(manifest.tokens for manifest in manifests),
             response_tokens=response_tokens,
             bytes=size,
@@ -286,22 +275,6 @@ class TeacherCache:
     def _count(self) -> int:
         with self._library.disk_errors():
             return self._library.index.count()
-
-    def _sound(self, ask: Callable[[], Asked]) -> Asked:
-        """Ask until no damaged segment is met; each one met is set aside first.
-
-        One that is gone may have been replaced by others, which are looked for before its rows count as missing.
-        """
-        gone: set[str] = set()
-        with self._library.lock:
-            while True:
-                try:
-                    return ask()
-                except DamagedObject as error:
-                    self._library.set_aside(error)
-                    if error.reason.startswith(ABSENT) and error.segment not in gone:
-                        gone.add(error.segment)
-                        self._library.refresh()
 
 
 def _reopen(opened: Opened, identity: Identity, provenance: Mapping[str, str]) -> TeacherCache:

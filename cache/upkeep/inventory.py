@@ -100,7 +100,7 @@ def teacher_inventory(
         return TeacherInventory(
             identity=identity,
             verifiable=read_identity(storage).verifiable,
-            records=_records(library),
+            records=library.sound(library.index.count),
             rows=sum(manifest.rows for manifest in manifests),
             scored_rows=sum(manifest.scored_rows for manifest in manifests),
             tokens=sum(manifest.tokens for manifest in manifests),
@@ -122,14 +122,6 @@ def teacher_inventory(
             staging=len(storage.names("staging")),
             unreadable_pins=sum(not pin.readable for pin in pins),
         )
-
-
-def _records(library: Library) -> int:
-    while True:
-        try:
-            return library.index.count()
-        except DamagedObject as error:
-            library.set_aside(error)
 
 
 def _encodings(storage: Storage, manifests: Sequence[Manifest]) -> dict[str, int]:
