@@ -110,14 +110,6 @@ def encode_draws(counts: Int32[np.ndarray, "N K"]) -> dict[str, NDArray[np.gener
     return {"draw_count": counts.astype(np.uint16)}
 
 
-def decode_rows(
-    columns: Columns, *, tail_logmass: Float32[np.ndarray, " N"], encoding: Encoding
-) -> Float32[np.ndarray, "N K"]:
-    """Log-probabilities from the columns of `row_columns`; for the lossy forms head + exp(tail) = 1 in every row."""
-    values, scale = held_rows(columns, tail_logmass=tail_logmass, encoding=encoding)
-    return held_logprobs(values, scale, encoding=encoding)
-
-
 def held_rows(
     columns: Columns, *, tail_logmass: Float32[np.ndarray, " N"], encoding: Encoding
 ) -> tuple[Held, Float32[np.ndarray, " N"]]:

@@ -13,10 +13,10 @@ from cache.disk.columns import rows_per_chunk
 from cache.disk.encoding import (
     ENCODINGS,
     HELD_TYPES,
-    decode_rows,
     encode_draws,
     encode_rows,
     grown_tail,
+    held_logprobs,
     held_rows,
     resolve_encoding,
     row_columns,
@@ -24,6 +24,12 @@ from cache.disk.encoding import (
 from cache.keys import sequence_key
 from cache.records import TeacherRecord, tail_logmass
 from configs.errors import RecordError
+
+
+def decode_rows(columns: Any, *, tail_logmass: np.ndarray, encoding: Any) -> np.ndarray:
+    """What a reader gets from the columns of a row."""
+    values, scale = held_rows(columns, tail_logmass=tail_logmass, encoding=encoding)
+    return held_logprobs(values, scale, encoding=encoding)
 
 
 def zipf_rows(rng: np.random.Generator, *, rows: int, k: int, vocab: int) -> tuple[np.ndarray, np.ndarray]:
