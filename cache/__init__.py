@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from cache.answers import Missing
 from cache.batches import global_batches, rank_rows
+from cache.blocks import RecordBlock
 from cache.fingerprint import ModelFingerprint, fingerprint_model
-from cache.identity import TeacherIdentity
+from cache.identity import Identity, RemoteTeacherIdentity, TeacherIdentity
 from cache.keys import GenerationKey, SequenceKey, engine_seed, generation_key, sequence_key
 from cache.library import Damage
 from cache.protocols import Failure, SequenceSource, WeightSink
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord, tail_logmass, validate_record
+from cache.sampling import sample_rows
 from cache.store import CacheStats, TeacherCache
 from cache.views import CacheView
 from cache.writer import CommitReport, SegmentWriter
@@ -22,8 +24,11 @@ __all__ = [
     "Failure",
     "GenerateRequest",
     "GenerationKey",
+    "Identity",
     "Missing",
     "ModelFingerprint",
+    "RecordBlock",
+    "RemoteTeacherIdentity",
     "ScoreRequest",
     "SegmentWriter",
     "SequenceKey",
@@ -37,6 +42,7 @@ __all__ = [
     "generation_key",
     "global_batches",
     "rank_rows",
+    "sample_rows",
     "sequence_key",
     "tail_logmass",
     "validate_record",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cache import ScoreRequest, TeacherRecord
+from cache import ScoreRequest, TeacherCache, TeacherRecord
 from cache.protocols import Failure
 from configs import CacheError, DistillConfig, EngineError
 from evaluation import HeldOutMetrics, held_out_metrics
@@ -57,10 +57,7 @@ def rescore(config: DistillConfig, *, config_dir: Path, rows: int, log_dir: Path
     require_compiler(hardware.accelerator)
     teacher = open_teacher(config)
     cache = open_cache(config, teacher)
-    keys = cache.sample(rows, k=1, seed=seed)
-    found = [record for record in cache.get_many(keys) if record is not None and record.response_len]
-    # Records of draws have counts in place of log-probabilities.
-    cached = [record for record in found if record.counts is None]
+    cached = _cached(cache, rows=rows, seed=seed)
     if not cached:
         raise CacheError(
             f"{config.runtime.cache_root} holds no log-probabilities of teacher {teacher.identity.digest()[:12]}: "
@@ -97,6 +94,12 @@ def rescore(config: DistillConfig, *, config_dir: Path, rows: int, log_dir: Path
         control_kl_stderr=against_itself.forward_kl_stderr,
         control_top1_agreement=against_itself.top1_agreement,
     )
+
+
+def _cached(cache: TeacherCache, *, rows: int, seed: int) -> list[TeacherRecord]:
+    """Up to `rows` cached sequences with log-probabilities; records of draws have counts in their place."""
+    found = cache.get_many(cache.sample(rows, k=1, seed=seed))
+    return [record for record in found if record is not None and record.response_len and record.counts is None]
 
 
 def _scored(
