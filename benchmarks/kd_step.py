@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.timing import best_seconds
-from configs.schema import StageConfig
+from configs.stages import StageConfig
 from student_train.batching import MicroBatch
 from student_train.model import StudentModule, take_apart
 from student_train.targets import SparseTargets

@@ -18,20 +18,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
-from configs.models import Block, NonNegative, Positive
+from configs.models import Block, ModelSource, Name, NonNegative, Positive
 from configs.models import ModelShape as ModelShape
-from configs.models import ModelSource as ModelSource
 from configs.places import parse_root
+from configs.stages import StudentConfig
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 CacheRoot = Annotated[Path | str, PlainValidator(parse_root), PlainSerializer(str)]
 Dtype = Literal["float32", "bfloat16", "float16"]
 StoredEncoding = Literal["topk-u8", "topk-f16"]
 """How top-k rows are stored; rows of whole vocabularies are always stored whole."""
 RESERVED_NAMES = frozenset({"pipeline", "fill", "teacher", "untouched"})
 """Names of runs and table rows that are not students."""
-
-ObjectiveName = Literal["sft", "seqkd", "kd"]
 
 
 class TeacherConfig(Block):
@@ -110,64 +107,6 @@ class GenerationConfig(Block):
         return self
 
 
-class InitConfig(Block):
-    """Where a student starts: the teacher with some of its layers, or a model of its own."""
-
-    model: ModelSource | None = None
-    keep_layers: Positive | tuple[NonNegative, ...] | None = None
-
-    @model_validator(mode="after")
-    def _one_start(self) -> Self:
-        if (self.model is None) == (self.keep_layers is None):
-            raise ValueError("name exactly one of keep_layers (derive from the teacher) and model (start from it)")
-        if self.keep_layers == ():
-            raise ValueError("keep_layers=[] keeps nothing: name at least one layer, or how many to keep")
-        if isinstance(self.keep_layers, tuple) and list(self.keep_layers) != sorted(set(self.keep_layers)):
-            raise ValueError(f"keep_layers={list(self.keep_layers)} must be increasing and without repeats")
-        return self
-
-
-class StageConfig(Block):
-    """One training stage of a student."""
-
-    objective: ObjectiveName
-    source: Literal["teacher", "gold"] = "teacher"
-    divergence: Literal["forward_kl", "reverse_kl"] = "forward_kl"
-    tail: Literal["bucket", "renormalize"] = "bucket"
-    ce_weight: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    steps: Positive | None = None
-    epochs: Annotated[float, Field(gt=0.0)] | None = None
-    tokens_per_step: Positive = 65536
-    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_steps: NonNegative = 0
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    gradient_clip: Annotated[float, Field(gt=0.0)] = 1.0
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    seed: NonNegative = 0
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError(f"name exactly one of steps and epochs; got steps={self.steps}, epochs={self.epochs}")
-        if self.steps is not None and self.warmup_steps >= self.steps:
-            raise ValueError(f"warmup_steps={self.warmup_steps} must be less than steps={self.steps}")
-        if self.objective == "sft" and self.source != "gold":
-            raise ValueError(f"objective=sft learns gold answers but source={self.source}: set source: gold or seqkd")
-        if self.objective == "seqkd" and self.source != "teacher":
-            raise ValueError(f"objective=seqkd learns the teacher's answers but source={self.source}: set sft instead")
-        if self.objective != "kd" and self.ce_weight:
-            raise ValueError(f"ce_weight={self.ce_weight} only mixes into objective=kd, not {self.objective}")
-        return self
-
-
-class StudentConfig(Block):
-    """One student: where it starts and the stages it goes through, each from the one before."""
-
-    init: InitConfig
-    stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
-
-
 class EvaluationConfig(Block):
     """What the final comparison measures, on the test split."""
 
@@ -193,8 +132,20 @@ class TrainingSettings(Block):
     workers: Positive = 2
     cpus_per_worker: Annotated[float, Field(gt=0.0)] = 1.0
     zero_stage: Literal[0, 1, 2, 3] = 2
+    offload: Literal["none", "optimizer", "all"] = "none"
+    gradient_checkpointing: bool = False
+    packing: Literal["auto", "padded"] = "auto"
     micro_batch_tokens: Positive = 4096
     checkpoint_every_s: Annotated[float, Field(gt=0.0)] = 300.0
+
+    @model_validator(mode="after")
+    def _offload_needs_shards(self) -> Self:
+        needed = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
+        if self.zero_stage < needed:
+            raise ValueError(
+                f"offload={self.offload} needs zero_stage of at least {needed}, not {self.zero_stage}: change one"
+            )
+        return self
 
 
 class RuntimeConfig(Block):
@@ -239,6 +190,7 @@ class DistillConfig(Block):
         taken = RESERVED_NAMES & set(self.students)
         if taken:
             raise ValueError(f"students.{min(taken)} bears a name that the comparison uses itself: choose another name")
+        self._teachers_exist()
         gold = [name for name, student in self.students.items() if any(s.source == "gold" for s in student.stages)]
         if gold and self.data.response_field is None and self.data.messages_field is None:
             raise ValueError(
@@ -253,6 +205,17 @@ class DistillConfig(Block):
         self._fits(self.runtime.teacher_engine, "teacher_engine", longest, max(teacher, students))
         self._fits(self.runtime.student_engine, "student_engine", longest, max(teacher, students))
         return self
+
+    def _teachers_exist(self) -> None:
+        """A teacher assistant stands above the students that it teaches, so nobody teaches himself by a detour."""
+        above: list[str] = []
+        for name, student in self.students.items():
+            if student.teacher is not None and student.teacher not in above:
+                raise ValueError(
+                    f"students.{name}.teacher={student.teacher} is no student that stands above {name}: "
+                    f"choose one of {', '.join(above) or 'none, it is the first'}, or leave it out for the teacher"
+                )
+            above.append(name)
 
     def _fits(self, engine: EngineSettings, name: str, block: str, new_tokens: int) -> None:
         # One more than the sequence: an engine refuses to score a sequence as long as its limit.

@@ -16,7 +16,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from configs.schema import EngineSettings, ModelShape, StageConfig, TrainingSettings
+from configs.schema import EngineSettings, ModelShape, TrainingSettings
+from configs.stages import StageConfig
 from orchestration.shapes import PlannedShape
 
 GIB = 2**30

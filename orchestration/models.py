@@ -31,7 +31,8 @@ from transformers import (
 )
 
 from configs import ConfigError, ModelError
-from configs.schema import ModelShape, ModelSource
+from configs.models import ModelSource
+from configs.schema import ModelShape
 from orchestration.shapes import read_shape
 
 HUB_PATTERNS = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "LICENSE*")

@@ -9,7 +9,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from configs import ModelError
-from configs.schema import InitConfig, ModelShape, ModelSource
+from configs.models import ModelSource
+from configs.schema import ModelShape
+from configs.stages import InitConfig
 
 
 @dataclass(frozen=True, slots=True)

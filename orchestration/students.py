@@ -15,7 +15,8 @@ from cache import CacheView, TeacherIdentity
 from cache.fingerprint import fingerprint_model
 from configs import ModelError
 from configs.places import absolute_root
-from configs.schema import DistillConfig, InitConfig, StageConfig
+from configs.schema import DistillConfig
+from configs.stages import InitConfig, StageConfig
 from orchestration.artifacts import Artifacts, digest_of, write_json
 from orchestration.curves import CURVES
 from orchestration.models import ModelFiles, materialise

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from configs.errors import TrainingError
-from configs.schema import StageConfig, TrainingSettings
+from configs.schema import TrainingSettings
+from configs.stages import StageConfig
 from student_train.batching import MicroBatch
 from student_train.fused import METRICS
 from student_train.gang import Gang

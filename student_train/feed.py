@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cache.batches import global_batches, rank_rows
 from cache.store import TeacherCache
 from cache.views import CacheView
-from configs.schema import StageConfig
+from configs.stages import StageConfig
 from student_train.batching import MicroBatch, collate, split_rows
 from student_train.gang import Gang
 

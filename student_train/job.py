@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.identity import TeacherIdentity
-from configs.schema import StageConfig, TrainingSettings
+from configs.schema import TrainingSettings
+from configs.stages import StageConfig
 from student_train.gang import Accelerator
 
 

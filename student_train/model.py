@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from configs.errors import ModelError
-from configs.schema import StageConfig
+from configs.stages import StageConfig
 from student_train.batching import MicroBatch
 from student_train.objectives import objective
 

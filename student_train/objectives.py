@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from configs.errors import ConfigError
-from configs.schema import StageConfig
+from configs.stages import StageConfig
 from student_train.batching import MicroBatch
 from student_train.fused import LossSums, fused_cross_entropy, fused_divergence
 
@@ -44,7 +44,7 @@ def teacher_loss(
     """The stage's divergence from the teacher + `ce_weight` x cross-entropy on the response tokens."""
     assert batch.targets is not None
     return fused_divergence(
-        stage.divergence,
+        stage.divergence.kind,
         hidden,
         head,
         batch.targets,

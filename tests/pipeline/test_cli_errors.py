@@ -14,7 +14,8 @@ import huggingface_hub.constants
 import pytest
 import ray
 
-from configs.schema import ModelShape, ModelSource
+from configs.models import ModelSource
+from configs.schema import ModelShape
 from orchestration import planning
 from orchestration.cli import main
 from orchestration.models import materialise

@@ -17,7 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cache import fingerprint_model
 from configs import ConfigError, ModelError
-from configs.schema import InitConfig, ModelShape, ModelSource
+from configs.models import ModelSource
+from configs.schema import ModelShape
+from configs.stages import InitConfig
 from orchestration import models
 from orchestration.models import byte_tokenizer, is_at_hand, materialise, open_model
 from orchestration.shapes import PlannedShape, read_shape, shape_at_hand, student_shape

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from configs import ConfigError
-from configs.schema import DistillConfig, EngineSettings, ModelShape, StageConfig, TrainingSettings
+from configs.schema import DistillConfig, EngineSettings, ModelShape, TrainingSettings
+from configs.stages import StageConfig
 from orchestration import memory_fit as memory
 from orchestration.fill_time import FillTime, TeacherWork, expected_seconds
 from orchestration.memory_fit import GIB, MemoryFit, activation_bytes, engine_memory, kv_tokens, training_memory

@@ -15,7 +15,8 @@ import ray
 from cache import TeacherCache
 from cache.protocols import Outcome
 from configs import ConfigError, DistillConfig, load_config
-from configs.schema import ModelShape, ModelSource
+from configs.models import ModelSource
+from configs.schema import ModelShape
 from orchestration import planning
 from orchestration.context import open_cache, open_teacher
 from orchestration.models import materialise

@@ -8,15 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from configs.schema import (
-    DistillConfig,
-    GenerationConfig,
-    InitConfig,
-    ModelShape,
-    ModelSource,
-    SplitConfig,
-    StageConfig,
-)
+from configs.models import ModelSource
+from configs.schema import DistillConfig, GenerationConfig, ModelShape, SplitConfig
+from configs.stages import InitConfig, StageConfig
 
 
 def experiment(**changes: Any) -> DistillConfig:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from configs import DistillConfig, dump_config, load_config, resolve_data_path
-from configs.schema import ModelSource
+from configs.models import ModelSource
 from orchestration.placement import Hardware, plan_placement
 from orchestration.shapes import shape_at_hand, student_shape
 

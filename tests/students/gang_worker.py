@@ -21,7 +21,8 @@ from torch import Tensor
 
 from cache.records import TeacherRecord
 from configs.errors import DistillError
-from configs.schema import StageConfig, TrainingSettings
+from configs.schema import TrainingSettings
+from configs.stages import StageConfig
 from student_train.batching import collate
 from student_train.checkpoint import Checkpoints, TrainerState
 from student_train.gang import join_gang

@@ -11,7 +11,7 @@ from student_builders import PADDED, VOCAB, record, records, tiny_llama
 
 from cache.records import TeacherRecord
 from configs.errors import DataError
-from configs.schema import StageConfig
+from configs.stages import StageConfig
 from student_train.batching import collate, split_rows
 from student_train.divergences import divergence
 from student_train.model import Decoder, StudentModule, load_decoder

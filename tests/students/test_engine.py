@@ -13,7 +13,8 @@ from student_builders import VOCAB, records, tiny_llama
 from torch import Tensor
 
 from cache.records import TeacherRecord
-from configs.schema import StageConfig, TrainingSettings
+from configs.schema import TrainingSettings
+from configs.stages import StageConfig
 from student_train.batching import collate
 from student_train.deepspeed_engine import ADAM_BETAS, ADAM_EPS
 from student_train.model import StudentModule, load_decoder

@@ -20,7 +20,8 @@ from cache.identity import TeacherIdentity
 from cache.keys import sequence_key
 from cache.records import TeacherRecord
 from cache.store import TeacherCache
-from configs.schema import StageConfig, TrainingSettings
+from configs.schema import TrainingSettings
+from configs.stages import StageConfig
 from student_train.batching import collate
 from student_train.deepspeed_engine import ADAM_BETAS, ADAM_EPS
 from student_train.held_out import score_view

@@ -1,0 +1,206 @@
+"""Students: where each one starts, and the stages it goes through."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from configs.models import Block, ModelSource, Name, NonNegative, Positive
+
+ObjectiveName = Literal["sft", "seqkd", "kd"]
+Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class PlainDivergence(Block):
+    """A divergence without parameters."""
+
+    kind: Literal["forward_kl", "reverse_kl", "tvd"] = "forward_kl"
+
+
+class JensenShannon(Block):
+    """beta KL(p‖m) + (1 - beta) KL(q‖m); `beta` is the teacher's weight in the mixture m."""
+
+    kind: Literal["jsd"]
+    beta: Fraction = 0.5
+
+
+class SkewDivergence(Block):
+    """A KL to a mixture of both; `alpha` is the share of the one that the expectation is taken over."""
+
+    kind: Literal["skew_kl", "skew_reverse_kl"]
+    alpha: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+
+
+class AdaptiveDivergence(Block):
+    """Forward and reverse KL weighed by where the two differ; the head holds at most the mass `mu`."""
+
+    kind: Literal["adaptive_kl"]
+    mu: Fraction = 0.5
+
+
+class AlphaBetaDivergence(Block):
+    """The family that joins forward KL (1, 0) and reverse KL (0, 1)."""
+
+    kind: Literal["alpha_beta"]
+    a: float = 0.2
+    b: float = 0.7
+
+    @model_validator(mode="after")
+    def _defined(self) -> Self:
+        limits = (self.a, self.b) in {(1.0, 0.0), (0.0, 1.0)}
+        if not limits and (self.a == 0.0 or self.b == 0.0 or self.a + self.b == 0.0):
+            raise ValueError(
+                f"a={self.a}, b={self.b}: neither may be 0 (except 1 and 0, or 0 and 1, the two KLs), nor may their sum"
+            )
+        return self
+
+
+def _kind_alone(value: Any) -> Any:
+    """`divergence: jsd` is short for `divergence: {kind: jsd}`."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
+Divergence = Annotated[
+    PlainDivergence | JensenShannon | SkewDivergence | AdaptiveDivergence | AlphaBetaDivergence,
+    Field(discriminator="kind"),
+    BeforeValidator(_kind_alone),
+]
+
+
+class InitConfig(Block):
+    """Where a student starts: the teacher with fewer layers or narrower ones, or a model of its own.
+
+    Widths, and layers chosen by block influence, are measured on `calibration_rows` sequences of the train split.
+    """
+
+    model: ModelSource | None = None
+    keep_layers: Positive | tuple[NonNegative, ...] | None = None
+    layers_by: Literal["linspace", "contiguous", "block_influence"] = "linspace"
+    attention_heads: Positive | None = None
+    mlp_channels: Positive | None = None
+    hidden_size: Positive | None = None
+    calibration_rows: Positive = 64
+
+    @property
+    def narrows(self) -> bool:
+        """Whether any width is cut."""
+        return any(width is not None for width in (self.attention_heads, self.mlp_channels, self.hidden_size))
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the teacher's activations decide what stays."""
+        return self.narrows or self.layers_by == "block_influence"
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        derived = self.keep_layers is not None or self.narrows
+        if (self.model is None) != derived:
+            raise ValueError(
+                "name either model (start from it) or what to keep of the teacher: keep_layers, attention_heads, "
+                "mlp_channels, hidden_size"
+            )
+        if self.keep_layers == ():
+            raise ValueError("keep_layers=[] keeps nothing: name at least one layer, or how many to keep")
+        if isinstance(self.keep_layers, tuple) and list(self.keep_layers) != sorted(set(self.keep_layers)):
+            raise ValueError(f"keep_layers={list(self.keep_layers)} must be increasing and without repeats")
+        if self.layers_by != "linspace" and not isinstance(self.keep_layers, int):
+            raise ValueError(f"layers_by={self.layers_by} needs keep_layers as a number, not {self.keep_layers}")
+        return self
+
+
+class LoraConfig(Block):
+    """Low-rank adapters instead of all weights; they are merged into the weights when the stage ends."""
+
+    rank: Positive = 16
+    alpha: Annotated[float, Field(gt=0.0)] = 32.0
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+
+
+class FilterConfig(Block):
+    """Which training sequences are learned. Lengths are in response tokens; what is left out is counted."""
+
+    finish: Literal["any", "stop"] = "any"
+    min_tokens: Positive | None = None
+    max_tokens: Positive | None = None
+    drop_duplicates: bool = False
+    min_rouge_l: Fraction | None = None
+
+    @model_validator(mode="after")
+    def _lengths_in_order(self) -> Self:
+        if self.min_tokens is not None and self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise ValueError(f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}")
+        return self
+
+
+class StageConfig(Block):
+    """One training stage of a student."""
+
+    objective: ObjectiveName
+    source: Literal["teacher", "gold"] = "teacher"
+    divergence: Divergence = PlainDivergence()
+    tail: Literal["bucket", "renormalize"] = "bucket"
+    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    ce_weight: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    filters: FilterConfig = FilterConfig()
+    lora: LoraConfig | None = None
+    steps: Positive | None = None
+    epochs: Annotated[float, Field(gt=0.0)] | None = None
+    tokens_per_step: Positive = 65536
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: NonNegative = 0
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    gradient_clip: Annotated[float, Field(gt=0.0)] = 1.0
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    evaluate_every: Positive | None = None
+    select: Literal["dev_loss", "dev_kl", "last"] = "dev_loss"
+    seed: NonNegative = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _never_on_test(cls, values: Any) -> Any:
+        chosen = values.get("select") if isinstance(values, dict) else None
+        if isinstance(chosen, str) and "test" in chosen:
+            raise ValueError(
+                f"select={chosen}: a checkpoint chosen on the test split makes its result worthless; choose dev_loss, "
+                "dev_kl or last"
+            )
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"name exactly one of steps and epochs; got steps={self.steps}, epochs={self.epochs}")
+        if self.steps is not None and self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps={self.warmup_steps} must be less than steps={self.steps}")
+        if self.objective == "sft" and self.source != "gold":
+            raise ValueError(f"objective=sft learns gold answers but source={self.source}: set source: gold or seqkd")
+        if self.objective == "seqkd" and self.source != "teacher":
+            raise ValueError(f"objective=seqkd learns the teacher's answers but source={self.source}: set sft instead")
+        if self.objective != "kd":
+            self._beliefs_unused()
+        return self
+
+    def _beliefs_unused(self) -> None:
+        """Refuse settings of `kd` beside an objective that reads no log-probabilities."""
+        for name, default in (("ce_weight", 0.0), ("temperature", 1.0), ("tail", "bucket")):
+            if (value := getattr(self, name)) != default:
+                raise ValueError(f"{name}={value} only acts on objective=kd, not {self.objective}: remove it")
+        if self.divergence != PlainDivergence():
+            raise ValueError(
+                f"divergence={self.divergence.kind} only acts on objective=kd, not {self.objective}: remove it"
+            )
+
+
+class StudentConfig(Block):
+    """One student: where it starts and the stages it goes through, each from the one before.
+
+    `teacher` names another student of the experiment that teaches this one in the teacher's place (a teacher
+    assistant); it is then asked and cached like any teacher. `init` is always about the experiment's own teacher.
+    """
+
+    init: InitConfig
+    stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
+    teacher: Name | None = None
