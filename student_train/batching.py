@@ -4,11 +4,9 @@ This is the one place that shifts: the hidden state of token t - 1 predicts toke
 `prompt_len + i`, so it meets the hidden state at `prompt_len + i - 1`; the last token of a record predicts nothing and
 is not fed in.
 
-Rows are padded on the right and sorted by length first. There is no attention mask: the decoders are causal, so no
-token ever sees the padding to its right, and a plain causal pass takes the fastest attention there is.
-
-How rows fall into micro-batches is a pure function of their lengths. Every process can therefore tell how many each
-other process has, and the shorter ones add empty ones, without asking.
+Sequences stand in padded rows as `student_train.packing` lays them out, one or several behind each other. There is no
+attention mask for padding: the decoders are causal, so no token ever sees what stands to its right, and a row with one
+sequence takes the fastest attention there is.
 """
 
 from __future__ import annotations
@@ -24,6 +22,7 @@ from torch import Tensor
 
 from cache.records import TeacherRecord
 from configs.errors import DataError
+from student_train.packing import Layout
 from student_train.targets import SparseTargets
 
 
@@ -31,56 +30,65 @@ from student_train.targets import SparseTargets
 class MicroBatch:
     """B padded rows of T tokens with N response positions in all.
 
-    `positions[n]` is the index, into the B x T hidden states laid flat, of the state that predicts `labels[n]`.
+    `position_ids` count from 0 in each sequence and go on through the padding behind the last one; None when no row
+    holds more than one. `positions[n]` is the index, into the B x T hidden states laid flat, of the state that predicts
+    `labels[n]`.
     `targets` is what the teacher believed there, or None when only its text is learned.
     """
 
     input_ids: Int64[Tensor, "B T"]
+    position_ids: Int64[Tensor, "B T"] | None
     positions: Int64[Tensor, " N"]
     labels: Int64[Tensor, " N"]
     targets: SparseTargets | None
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same batch on another device."""
-        targets = None if self.targets is None else self.targets.to(device)
-        return MicroBatch(self.input_ids.to(device), self.positions.to(device), self.labels.to(device), targets)
+        return MicroBatch(
+            input_ids=self.input_ids.to(device),
+            position_ids=None if self.position_ids is None else self.position_ids.to(device),
+            positions=self.positions.to(device),
+            labels=self.labels.to(device),
+            targets=None if self.targets is None else self.targets.to(device),
+        )
 
 
-def split_rows(lengths: NDArray[np.int64], *, tokens: int) -> tuple[NDArray[np.int64], ...]:
-    """Cut rows of these lengths into micro-batches of at most `tokens` padded tokens, longest first.
+def collate(records: Sequence[TeacherRecord], *, with_targets: bool, layout: Layout | None = None) -> MicroBatch:
+    """Lay records out as one micro-batch, on the CPU; without `layout` each in a row of its own, in their order.
 
-    Returns the rows of each micro-batch as positions in `lengths`. A row longer than `tokens` is one of its own.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    batches: list[NDArray[np.int64]] = []
-    start = 0
-    while start < len(order):
-        fits = max(1, tokens // max(1, int(lengths[order[start]])))
-        batches.append(order[start : start + fits])
-        start += fits
-    return tuple(batches)
-
-
-def collate(records: Sequence[TeacherRecord], *, with_targets: bool) -> MicroBatch:
-    """Lay records out as one micro-batch, on the CPU. No records give an empty one that still runs the whole model.
+    No records give an empty batch that still runs the whole model.
 
     Raises:
         DataError: `with_targets` and a record has no log-probabilities, or they differ in K.
     """
-    width = max((len(record.token_ids) - 1 for record in records), default=1)
+    rows = [[records[at] for at in row] for row in layout] if layout is not None else [[record] for record in records]
+    laid_out = [record for row in rows for record in row]
+    width = max((sum(_fed(record) for record in row) for row in rows), default=1)
     # Any id serves as padding: nothing to its left sees it and no loss is taken at it.
-    input_ids = np.zeros((max(1, len(records)), max(1, width)), dtype=np.int64)
+    input_ids = np.zeros((max(1, len(rows)), max(1, width)), dtype=np.int64)
+    position_ids = np.tile(np.arange(input_ids.shape[1], dtype=np.int64), (len(input_ids), 1))
     positions: list[NDArray[np.int64]] = []
-    for row, record in enumerate(records):
-        input_ids[row, : len(record.token_ids) - 1] = record.token_ids[:-1]
-        first = row * input_ids.shape[1] + record.prompt_len - 1
-        positions.append(np.arange(first, first + record.response_len, dtype=np.int64))
+    for number, row in enumerate(rows):
+        start = 0
+        for record in row:
+            end = start + _fed(record)
+            input_ids[number, start:end] = record.token_ids[:-1]
+            position_ids[number, start:] = np.arange(input_ids.shape[1] - start)
+            first = number * input_ids.shape[1] + start + record.prompt_len - 1
+            positions.append(np.arange(first, first + record.response_len, dtype=np.int64))
+            start = end
     return MicroBatch(
         input_ids=torch.from_numpy(input_ids),
+        position_ids=torch.from_numpy(position_ids) if any(len(row) > 1 for row in rows) else None,
         positions=torch.from_numpy(_joined(positions)),
-        labels=torch.from_numpy(_joined([record.response_ids for record in records])),
-        targets=_targets(records) if with_targets else None,
+        labels=torch.from_numpy(_joined([record.response_ids for record in laid_out])),
+        targets=_targets(laid_out) if with_targets else None,
     )
+
+
+def _fed(record: TeacherRecord) -> int:
+    """Tokens of a record that the model reads: all but the last."""
+    return len(record.token_ids) - 1
 
 
 def _joined(arrays: Sequence[NDArray[np.integer]]) -> NDArray[np.int64]:

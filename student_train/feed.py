@@ -19,8 +19,9 @@ from cache.batches import global_batches, rank_rows
 from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.stages import StageConfig
-from student_train.batching import MicroBatch, collate, split_rows
+from student_train.batching import MicroBatch, collate
 from student_train.gang import Gang
+from student_train.packing import Layout, lay_out, padded_tokens
 
 Rows = NDArray[np.int64]
 
@@ -32,44 +33,59 @@ STEPS_AHEAD = 2
 class StepBatch:
     """One optimiser step's work for this process.
 
-    `response_tokens` and `tokens` count the whole step over all processes; `batches` has the same length on each.
+    `response_tokens`, `tokens` and `padded_tokens` (what the model computes, padding included) count the whole step
+    over all processes; `batches` has the same length on each. `keys` names the step's records, in hex.
     """
 
     response_tokens: int
     tokens: int
+    padded_tokens: int
+    keys: tuple[str, ...]
     batches: tuple[MicroBatch, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """Reads a view for one process of a gang."""
+    """Reads a view for one process of a gang. `packs` says that the model keeps packed sequences apart."""
 
     cache: TeacherCache
     view: CacheView
     gang: Gang
     micro_batch_tokens: int
     with_targets: bool
+    packs: bool = False
 
     def steps(self, batches: Sequence[Rows]) -> Iterator[StepBatch]:
         """The work of each global batch in turn, read from the cache as it is asked for."""
         mine = [self._share(rows, rank=self.gang.rank) for rows in batches]
         blocks = self.cache.iter_blocks(self.view, mine, prefetch=STEPS_AHEAD)
-        for rows, share, records in zip(batches, mine, blocks, strict=True):
-            split = self._split(share)
-            made = [collate([records[row] for row in part], with_targets=self.with_targets) for part in split]
-            rounds = max(len(self._split(self._share(rows, rank=rank))) for rank in range(self.gang.world_size))
+        for rows, records in zip(batches, blocks, strict=True):
+            fed = [self._fed(self._share(rows, rank=rank)) for rank in range(self.gang.world_size)]
+            layouts = [self._lay_out(lengths) for lengths in fed]
+            made = [
+                collate(records, with_targets=self.with_targets, layout=layout) for layout in layouts[self.gang.rank]
+            ]
             # One with no rows keeps the collectives of the others company.
-            made += [collate([], with_targets=self.with_targets)] * (rounds - len(made))
+            empty = max(len(layout) for layout in layouts) - len(made)
+            made += [collate([], with_targets=self.with_targets)] * empty
             lengths = np.asarray(self.view.lengths)[rows]
-            responses = lengths - np.asarray(self.view.prompt_len)[rows]
-            yield StepBatch(int(responses.sum()), int(lengths.sum()), tuple(made))
+            yield StepBatch(
+                response_tokens=int((lengths - np.asarray(self.view.prompt_len)[rows]).sum()),
+                tokens=int(lengths.sum()),
+                padded_tokens=sum(padded_tokens(*pair) for pair in zip(layouts, fed, strict=True)),
+                keys=tuple(key.tobytes().hex() for key in self.view.keys[rows]),
+                batches=tuple(made),
+            )
 
     def _share(self, rows: Rows, *, rank: int) -> Rows:
         return rank_rows(rows, rank=rank, world_size=self.gang.world_size, lengths=np.asarray(self.view.lengths))
 
-    def _split(self, share: Rows) -> tuple[Rows, ...]:
-        # The last token of a row is not fed in.
-        return split_rows(np.asarray(self.view.lengths)[share].astype(np.int64) - 1, tokens=self.micro_batch_tokens)
+    def _fed(self, share: Rows) -> Rows:
+        """Tokens of each row that the model reads: all but the last."""
+        return np.asarray(self.view.lengths)[share].astype(np.int64) - 1
+
+    def _lay_out(self, lengths: Rows) -> tuple[Layout, ...]:
+        return lay_out(lengths, tokens=self.micro_batch_tokens, packs=self.packs)
 
 
 def total_steps(stage: StageConfig, *, view: CacheView) -> int:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from student_builders import PADDED, VOCAB, record, records, tiny_llama
 
 from cache.records import TeacherRecord
 from configs.errors import DataError
 from configs.stages import StageConfig
-from student_train.batching import collate, split_rows
+from student_train.batching import collate
 from student_train.divergences import divergence
 from student_train.model import Decoder, StudentModule, load_decoder
+from student_train.packing import lay_out
 from student_train.targets import SparseTargets
 
 KD = StageConfig(objective="kd", steps=1, dtype="float32", ce_weight=0.25)
@@ -44,16 +43,18 @@ def naive_loss(decoder: Decoder, rows: list[TeacherRecord], *, stage: StageConfi
                 torch.from_numpy(row.topk_logprobs[i : i + 1]),
                 torch.from_numpy(row.tail_logmass[i : i + 1]),
             )
-            total = total + divergence(stage.divergence, predicting, targets)[0] + stage.ce_weight * ce
+            total = total + divergence(stage.divergence.kind, predicting, targets)[0] + stage.ce_weight * ce
     return total
 
 
-def batched_loss(decoder: Decoder, rows: list[TeacherRecord], *, stage: StageConfig, tokens: int) -> torch.Tensor:
+def batched_loss(
+    decoder: Decoder, rows: list[TeacherRecord], *, stage: StageConfig, tokens: int, packs: bool
+) -> torch.Tensor:
     module = StudentModule(decoder, stage=stage, vocab=VOCAB)
     lengths = np.array([len(row.token_ids) - 1 for row in rows], dtype=np.int64)
     total = torch.zeros(())
-    for part in split_rows(lengths, tokens=tokens):
-        loss, _ = module(collate([rows[at] for at in part], with_targets=stage.objective == "kd"))
+    for layout in lay_out(lengths, tokens=tokens, packs=packs):
+        loss, _ = module(collate(rows, with_targets=stage.objective == "kd", layout=layout))
         total = total + loss
     return total
 
@@ -65,11 +66,13 @@ def gradient(decoder: Decoder, loss: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("stage", [KD, SEQKD], ids=["kd", "seqkd"])
-@pytest.mark.parametrize("tokens", [1, 40, 10_000])
-def test_loss_and_gradient_equal_the_naive_reading(decoder: Decoder, stage: StageConfig, tokens: int) -> None:
+@pytest.mark.parametrize(("tokens", "packs"), [(1, False), (40, False), (10_000, False), (40, True), (10_000, True)])
+def test_loss_and_gradient_equal_the_naive_reading(
+    decoder: Decoder, stage: StageConfig, tokens: int, packs: bool
+) -> None:
     rows = records(7)
     expected = naive_loss(decoder, rows, stage=stage)
-    loss = batched_loss(decoder, rows, stage=stage, tokens=tokens)
+    loss = batched_loss(decoder, rows, stage=stage, tokens=tokens, packs=packs)
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-4)
     ours, theirs = gradient(decoder, loss), gradient(decoder, expected)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
@@ -88,6 +91,20 @@ def test_the_shift_is_by_one() -> None:
     assert batch.targets.ids[4:].tolist() == row.topk_ids.tolist()
 
 
+def test_packed_rows_stand_behind_each_other() -> None:
+    rows = [record(6, prompt=9, response=4), record(5, prompt=3, response=4), record(7, prompt=2, response=3)]
+    batch = collate(rows, with_targets=True, layout=((0,), (2, 1)))
+    assert batch.input_ids.shape == (2, 12)
+    assert batch.position_ids is not None
+    assert batch.position_ids[1].tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 7]
+    flat = batch.input_ids.flatten()
+    assert flat[12:22].tolist() == [*rows[2].token_ids[:-1].tolist(), *rows[1].token_ids[:-1].tolist()]
+    assert batch.labels.tolist() == [*rows[0].response_ids, *rows[2].response_ids, *rows[1].response_ids]
+    assert flat[batch.positions[4:]].tolist() == [*rows[2].token_ids[1:4], *rows[1].token_ids[2:6]]
+    assert batch.targets is not None and rows[2].topk_ids is not None
+    assert batch.targets.ids[4:7].tolist() == rows[2].topk_ids.tolist()
+
+
 def test_an_empty_batch_runs_the_whole_model_with_zero_gradients(decoder: Decoder) -> None:
     module = StudentModule(decoder, stage=KD, vocab=VOCAB)
     loss, metrics = module(collate([], with_targets=True))
@@ -100,11 +117,13 @@ def test_an_empty_batch_runs_the_whole_model_with_zero_gradients(decoder: Decode
 def test_padding_of_the_embedding_is_masked(decoder: Decoder) -> None:
     assert decoder.vocab == PADDED > VOCAB
     rows = records(3)
-    loss = batched_loss(decoder, rows, stage=SEQKD, tokens=1000)
+    loss = batched_loss(decoder, rows, stage=SEQKD, tokens=1000, packs=False)
     with torch.no_grad():
         decoder.head[VOCAB:] += 50.0
     try:
-        assert float(batched_loss(decoder, rows, stage=SEQKD, tokens=1000).detach()) == float(loss.detach())
+        assert float(batched_loss(decoder, rows, stage=SEQKD, tokens=1000, packs=False).detach()) == float(
+            loss.detach()
+        )
     finally:
         with torch.no_grad():
             decoder.head[VOCAB:] -= 50.0
@@ -119,12 +138,3 @@ def test_text_without_logprobs_is_refused_for_kd() -> None:
 def test_different_k_in_one_batch_is_refused() -> None:
     with pytest.raises(DataError, match=r"keep \[4, 8\] tokens a position"):
         collate([record(1, k=4), record(2, k=8)], with_targets=True)
-
-
-@given(lengths=st.lists(st.integers(0, 300), max_size=60), tokens=st.integers(1, 600))
-def test_split_rows_uses_every_row_once_within_the_budget(lengths: list[int], tokens: int) -> None:
-    array = np.array(lengths, dtype=np.int64)
-    parts = split_rows(array, tokens=tokens)
-    assert sorted(np.concatenate([np.empty(0, np.int64), *parts]).tolist()) == list(range(len(lengths)))
-    for part in parts:
-        assert len(part) == 1 or len(part) * int(array[part].max()) <= tokens
