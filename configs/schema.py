@@ -21,7 +21,7 @@ from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 from configs.models import Block, ModelSource, Name, NonNegative, Positive
 from configs.models import ModelShape as ModelShape
 from configs.places import parse_root
-from configs.stages import StudentConfig
+from configs.stages import StageConfig, StudentConfig
 
 CacheRoot = Annotated[Path | str, PlainValidator(parse_root), PlainSerializer(str)]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -191,11 +191,16 @@ class DistillConfig(Block):
         if taken:
             raise ValueError(f"students.{min(taken)} bears a name that the comparison uses itself: choose another name")
         self._teachers_exist()
-        gold = [name for name, student in self.students.items() if any(s.source == "gold" for s in student.stages)]
+        gold = [
+            (name, "source=gold" if stage.source == "gold" else f"filters.min_rouge_l={stage.filters.min_rouge_l}")
+            for name, student in self.students.items()
+            for stage in student.stages
+            if stage.source == "gold" or stage.filters.min_rouge_l is not None
+        ]
         if gold and self.data.response_field is None and self.data.messages_field is None:
             raise ValueError(
-                f"students.{gold[0]} has source=gold but data.response_field and data.messages_field are not set: "
-                "name the field with the answers, or set source: teacher"
+                f"students.{gold[0][0]} has {gold[0][1]} but data.response_field and data.messages_field are not set: "
+                "name the field with the answers, or do without them"
             )
         teacher, students = self.generation.max_new_tokens, self.evaluation.max_new_tokens or 0
         # Every engine also answers the test prompts, so the longer of the two limits counts.
@@ -225,6 +230,10 @@ class DistillConfig(Block):
                 f"data.max_prompt_tokens={self.data.max_prompt_tokens} + {block}.max_new_tokens={new_tokens} + 1 "
                 f"exceed runtime.{name}.max_model_len={engine.max_model_len}: raise it to {needed} or lower the others"
             )
+
+    def stages_taught_by(self, assistant: str | None) -> tuple[StageConfig, ...]:
+        """The stages of the students that this student teaches; None asks for those of the teacher itself."""
+        return tuple(s for student in self.students.values() if student.teacher == assistant for s in student.stages)
 
     def digest(self) -> str:
         """SHA-256 (hex) of everything that changes the numbers; `runtime` and `budgets` are left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -119,13 +120,17 @@ class LoraConfig(Block):
 
 
 class FilterConfig(Block):
-    """Which training sequences are learned. Lengths are in response tokens; what is left out is counted."""
+    """Which training sequences are learned; what is left out is counted.
+
+    Lengths are in response tokens. `drop_duplicates` keeps the first of several answers to one prompt that read alike.
+    `min_rouge_l` (0 to 100) compares with the gold answer.
+    """
 
     finish: Literal["any", "stop"] = "any"
     min_tokens: Positive | None = None
     max_tokens: Positive | None = None
     drop_duplicates: bool = False
-    min_rouge_l: Fraction | None = None
+    min_rouge_l: Annotated[float, Field(gt=0.0, le=100.0)] | None = None
 
     @model_validator(mode="after")
     def _lengths_in_order(self) -> Self:
@@ -192,6 +197,19 @@ class StageConfig(Block):
             raise ValueError(
                 f"divergence={self.divergence.kind} only acts on objective=kd, not {self.objective}: remove it"
             )
+
+    @property
+    def train_view(self) -> str:
+        """Name of the sequences that are learned: the source's, with the filters' digest where there are any."""
+        name = f"{self.source}-train"
+        if self.filters == FilterConfig():
+            return name
+        return f"{name}-{hashlib.sha256(self.filters.model_dump_json().encode()).hexdigest()[:8]}"
+
+    @property
+    def dev_view(self) -> str:
+        """Name of the sequences that it is measured on; filters leave those alone."""
+        return f"{self.source}-dev"
 
 
 class StudentConfig(Block):

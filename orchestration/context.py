@@ -146,13 +146,13 @@ def engine_spec(
     accelerator: Device,
     log_dir: Path,
 ) -> EngineSpec:
-    """What an engine of a model needs to know; with k = 0 the model is a student, which only writes."""
+    """What an engine of a model needs to know; with k = 0 the model only writes."""
     return EngineSpec(
         model_dir=files.directory.resolve(),
         identity=identity,
         vocab=files.vocab,
         dtype=config.teacher.dtype,
-        quantization=config.teacher.quantization if k else None,
+        quantization=identity.quantization,
         settings=settings,
         max_logprobs=max(k, STUDENT_LOGPROBS),
         accelerator=accelerator,
@@ -172,20 +172,26 @@ def open_teacher(config: DistillConfig, *, progress: Callable[[int, int], None] 
     # The rows of its matrix beyond the tokenizer's length are padding: no k may count on them.
     require_fitting_lengths(config, teacher=files.shape.model_copy(update={"vocab": files.vocab}))
     require_positions(config, model="the teacher", shape=files.shape, engine="teacher_engine")
-    return Teacher(files, identity_of(files, config=config, progress=progress))
+    return Teacher(
+        files, identity_of(files, config=config, quantization=config.teacher.quantization, progress=progress)
+    )
 
 
 def identity_of(
-    files: ModelFiles, *, config: DistillConfig, progress: Callable[[int, int], None] | None = None
+    files: ModelFiles,
+    *,
+    config: DistillConfig,
+    quantization: str | None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> TeacherIdentity:
-    """Who a model is when it is served with the teacher's settings."""
+    """Who a model is when it is served in the teacher's dtype."""
     memo = config.runtime.models_root / "fingerprints.json"
     prints = fingerprint_model(files.directory, memo=memo, progress=progress)
     return TeacherIdentity(
         weights_sha256=prints.weights_sha256,
         config_sha256=prints.config_sha256,
         dtype=config.teacher.dtype,
-        quantization=config.teacher.quantization,
+        quantization=quantization,
     )
 
 

@@ -13,6 +13,7 @@ from orchestration.artifacts import Artifacts, claim_directory
 from orchestration.console import Console
 from orchestration.context import Run, Teacher, TokenCounts, open_cache, open_teacher
 from orchestration.entry import Until
+from orchestration.lessons import Lesson, pin_lesson
 from orchestration.plan import FillPlan, plan_fill, sequence_sets
 from orchestration.plan_report import fill_time, show_plan
 from orchestration.planning import hardware_of, require_placement
@@ -23,9 +24,9 @@ from orchestration.report import Report, write_report
 from orchestration.shapes import PlannedShape
 from orchestration.show import run_directory, show_report
 from orchestration.stage_evaluation import evaluate_stage, teacher_stage, test_bench
-from orchestration.stage_fill import Views, fill_stage, pin_views, rejected_of
-from orchestration.stage_students import start_stage, train_stage
-from orchestration.students import Start, training_bytes
+from orchestration.stage_fill import fill_stage, rejected_of
+from orchestration.stage_students import calibration_stage, start_stage, train_stage
+from orchestration.starts import Start
 from orchestration.tracking import Tracker, flatten
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,6 @@ class Pipeline:
             console=run.console,
         )
         require_cache(run.config.runtime.cache_root, needed_bytes=plan.stored_bytes)
-        require_writable(run.config.runtime.run_root, key="runtime.run_root", needed_bytes=training_bytes(starts))
         self._start_tracking(run, plan)
         try:
             report = self._work(run, teacher, starts, prompts, cache, plan, until=until)
@@ -106,7 +106,7 @@ class Pipeline:
         self,
         run: Run,
         teacher: Teacher,
-        starts: Mapping[str, Start],
+        starts: Mapping[str, Start | None],
         prompts: PromptSet,
         cache: TeacherCache,
         plan: FillPlan,
@@ -121,17 +121,28 @@ class Pipeline:
         cache.refresh()
         prompts = rejected_of(prompts, result)
         prompts.write_rejected(run.directory / "rejected.jsonl")
-        views = pin_views(run, sets, cache=cache, failed=len(result.failed))
-        _track_fill(run, plan, cache_bytes=cache.stats().bytes_per_token, views=views)
+        if result.failed:
+            run.console.warn(f"{len(result.failed)} requests could not be answered; see rejected.jsonl")
+        lesson = pin_lesson(
+            run,
+            sets,
+            teacher=teacher,
+            cache=cache,
+            stages=run.config.stages_taught_by(None),
+            prompts=prompts.splits["train"],
+            folder=run.directory / "views",
+        )
+        _track_fill(run, plan, lesson=lesson)
         if until == "fill":
             return None
-        bench, kept = test_bench(run, teacher=teacher, cache=cache, views=views, sets=sets)
+        bench, kept = test_bench(run, lesson=lesson, sets=sets)
         evaluated_teacher = teacher_stage(run, teacher=teacher, bench=bench, pool=pool) if until == "eval" else None
         pool.release()
-        students = train_stage(run, starts, teacher=teacher, views=views)
+        untouched = calibration_stage(run, starts, lesson=lesson)
+        students = train_stage(run, untouched, lesson=lesson, prompts=prompts)
         if evaluated_teacher is None:
             return None
-        models = evaluate_stage(run, students, teacher=teacher, views=views, bench=bench)
+        models = evaluate_stage(run, students, lesson=lesson, bench=bench)
         run.tracker.log_final("pipeline", run.tokens.metrics())
         report = Report(
             experiment=run.config.name,
@@ -175,18 +186,18 @@ class Pipeline:
         run.tracker.child("fill", params={"misses": plan.misses}, tags={"role": "fill"})
 
 
-def _track_fill(run: Run, plan: FillPlan, *, cache_bytes: float, views: Views) -> None:
+def _track_fill(run: Run, plan: FillPlan, *, lesson: Lesson) -> None:
     rows = sum(len(part.sequences.requests) for part in plan.sets)
     run.tracker.log_final(
         "fill",
         {
             "cache/hit_rate": 1.0 - plan.misses / rows,
-            "cache/bytes_per_token": cache_bytes,
+            "cache/bytes_per_token": lesson.cache.stats().bytes_per_token,
             "fill/teacher_tokens": float(run.tokens.fill),
         },
     )
     run.tracker.finish("fill")
-    logger.info("views: %s", {name: view.digest for name, view in views.views.items()})
+    logger.info("views: %s", {name: view.digest for name, view in lesson.views.items()})
 
 
 def _tracking_uri(config: DistillConfig) -> str:

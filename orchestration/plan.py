@@ -118,20 +118,25 @@ class FillPlan:
 
 
 def sequence_sets(
-    config: DistillConfig, prompts: Mapping[str, tuple[Prompt, ...]], *, stop_ids: tuple[int, ...]
+    config: DistillConfig,
+    prompts: Mapping[str, tuple[Prompt, ...]],
+    *,
+    stop_ids: tuple[int, ...],
+    assistant: str | None = None,
 ) -> tuple[SequenceSet, ...]:
-    """Every sequence set that the students and the evaluation of `config` need.
+    """Every sequence set that the pupils of the teacher need, or those of the student `assistant`.
 
-    The test split is always the teacher's: it is what students are compared with.
+    The test split is always the teacher's: it is what all students are compared with.
     """
-    stages = [stage for student in config.students.values() for stage in student.stages]
+    stages = config.stages_taught_by(assistant)
     sets: list[tuple[Source, str, int]] = []
     if any(stage.source == "teacher" for stage in stages):
         sets += [("teacher", split, config.teacher.top_k) for split in ("train", "dev")]
     if any(stage.source == "gold" for stage in stages):
         k = config.teacher.top_k if any(s.source == "gold" and s.objective == "kd" for s in stages) else 0
         sets += [("gold", split, k) for split in ("train", "dev")]
-    sets.append(("teacher", "test", config.teacher.top_k))
+    if assistant is None:
+        sets.append(("teacher", "test", config.teacher.top_k))
     return tuple(
         SequenceSet(
             source,

@@ -11,6 +11,7 @@ from typing import TextIO
 
 from configs import ConfigError, DistillConfig
 from configs.schema import EngineSettings, TrainingSettings
+from configs.stages import InitConfig
 from orchestration.console import Console
 from orchestration.context import open_cache, open_teacher
 from orchestration.models import is_at_hand
@@ -19,7 +20,8 @@ from orchestration.plan import FillPlan, NothingHeld, plan_fill, sequence_sets
 from orchestration.plan_report import fill_time, show_plan
 from orchestration.preflight import choose_accelerator, cpu_count, require_fitting_lengths, resolve_paths, visible_gpus
 from orchestration.prompts import SPLITS, Prompt, load_prompts
-from orchestration.shapes import PlannedShape, shape_at_hand, student_shape
+from orchestration.shapes import PlannedShape, shape_at_hand
+from student_train.planning import planned_shape
 
 
 def print_plan(config: DistillConfig, *, config_dir: Path, assume_gpus: int | None, stream: TextIO) -> None:
@@ -55,6 +57,8 @@ def print_plan(config: DistillConfig, *, config_dir: Path, assume_gpus: int | No
     time = fill_time(plan, config=config, teacher=shape, accelerator=hardware.accelerator)
     if plan.sets:
         show_plan(plan, time=time, console=console, assumed_rows=assumed)
+    for name in sorted({student.teacher for student in config.students.values() if student.teacher is not None}):
+        console.say(f"{name} teaches too: what it is asked is planned when it is trained, and not counted here.")
     placement = require_placement(config, teacher=shape, hardware=hardware)
     for line in render_placement(placement, fill=time):
         console.say(line)
@@ -68,6 +72,19 @@ def require_placement(config: DistillConfig, *, teacher: PlannedShape, hardware:
     """
     students = {name: student_shape(student.init, teacher) for name, student in config.students.items()}
     return plan_placement(config, teacher=teacher, students=students, hardware=hardware)
+
+
+def student_shape(init: InitConfig, teacher: PlannedShape) -> PlannedShape | None:
+    """The shape a student will have; None when its own model is neither at hand nor described.
+
+    Raises:
+        ConfigError: it is derived from more than the teacher has.
+    """
+    if init.model is not None:
+        return shape_at_hand(init.model)
+    shape = planned_shape(init, teacher=teacher.shape)
+    narrower = f", {shape.hidden} wide, {shape.heads} heads, {shape.mlp} channels" if init.narrows else ""
+    return PlannedShape(f"{teacher.label}, {shape.layers} layers{narrower}", shape, teacher.assumed)
 
 
 def hardware_of(config: DistillConfig, *, assume_gpus: int | None = None) -> Hardware:

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from configs import ModelError
 from configs.models import ModelSource
 from configs.schema import ModelShape
-from configs.stages import InitConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +62,3 @@ def shape_at_hand(source: ModelSource) -> PlannedShape | None:
     if source.shape is not None:
         return PlannedShape(source.label, source.shape, assumed=True)
     return None
-
-
-def student_shape(init: InitConfig, teacher: PlannedShape) -> PlannedShape | None:
-    """The shape a student will have; None when its own model is neither at hand nor described."""
-    if init.model is not None:
-        return shape_at_hand(init.model)
-    kept = init.keep_layers if isinstance(init.keep_layers, int) else len(init.keep_layers or ())
-    return PlannedShape(
-        f"{teacher.label}, {kept} layers", teacher.shape.model_copy(update={"layers": kept}), teacher.assumed
-    )

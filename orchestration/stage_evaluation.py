@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cache import GenerateRequest, TeacherCache
+from cache import GenerateRequest
 from configs.places import absolute_root
 from orchestration.context import Run, Teacher, identity_of
 from orchestration.evaluate import Candidate, TestBench, evaluate_student, evaluate_teacher, finished
+from orchestration.lessons import Lesson
 from orchestration.models import open_model
 from orchestration.plan import SequenceSet
 from orchestration.ray_pool import EnginePool
 from orchestration.ray_scoring import ScoringJob, score_students
 from orchestration.report import Evaluated
-from orchestration.stage_fill import Views
-from orchestration.students import Student, parameters_of
+from orchestration.students import Student
 
 SCORING_CPUS = 2
 
@@ -25,7 +25,7 @@ def teacher_stage(run: Run, *, teacher: Teacher, bench: TestBench, pool: EngineP
     """Measure the live teacher against its cached answers, while its engine is up."""
     candidate = Candidate(
         "teacher", "teacher", teacher.identity.digest(), teacher.files.directory, teacher.identity,
-        parameters_of(teacher.files.directory),
+        teacher.files.shape.parameters,
     )  # fmt: skip
     results = finished([candidate], bench=bench, artifacts=run.artifacts)
     if "teacher" not in results:
@@ -40,9 +40,7 @@ def teacher_stage(run: Run, *, teacher: Teacher, bench: TestBench, pool: EngineP
     return results["teacher"]
 
 
-def evaluate_stage(
-    run: Run, students: Sequence[Student], *, teacher: Teacher, views: Views, bench: TestBench
-) -> tuple[Evaluated, ...]:
+def evaluate_stage(run: Run, students: Sequence[Student], *, lesson: Lesson, bench: TestBench) -> tuple[Evaluated, ...]:
     """Measure the untouched and the trained students, in this order; what was measured before is not repeated."""
     wanted = student_candidates(run, students)
     results = finished(wanted, bench=bench, artifacts=run.artifacts)
@@ -50,7 +48,7 @@ def evaluate_stage(
     if open_ones:
         run.need_cluster()
         with run.console.stage("held-out scoring", total=len(open_ones), unit="models") as stage:
-            jobs = [_scoring_job(run, candidate, teacher=teacher, views=views) for candidate in open_ones]
+            jobs = [_scoring_job(run, candidate, lesson=lesson) for candidate in open_ones]
             metrics = score_students(jobs, cpus=SCORING_CPUS)
             stage.summary = f"{len(jobs)} models at {metrics[0].tokens:,} tokens of the teacher's answers"
         with run.console.stage("student answers", total=len(open_ones), unit="models") as stage:
@@ -80,22 +78,20 @@ def _pool_for(run: Run, candidate: Candidate) -> EnginePool:
     return run.student_pool[1]
 
 
-def test_bench(
-    run: Run, *, teacher: Teacher, cache: TeacherCache, views: Views, sets: Sequence[SequenceSet]
-) -> tuple[TestBench, list[int]]:
+def test_bench(run: Run, *, lesson: Lesson, sets: Sequence[SequenceSet]) -> tuple[TestBench, list[int]]:
     """The test split as every model meets it, and the positions of its requests that the teacher answered."""
     sequences = next(part for part in sets if part.name == "teacher-test")
-    keys = cache.lookup(sequences.requests, k=sequences.k)
+    keys = lesson.cache.lookup(sequences.requests, k=sequences.k)
     # A view holds a prompt that stands twice in the data once.
     first = {key: position for position, key in reversed(list(enumerate(keys))) if key is not None}
     kept = sorted(first.values())
     limit = run.config.evaluation.max_new_tokens or run.config.generation.max_new_tokens
     requests = [sequences.requests[i] for i in kept]
     bench = TestBench(
-        cache=cache,
-        view=views.views["teacher-test"],
+        cache=lesson.cache,
+        view=lesson.views["teacher-test"],
         requests=tuple(_limited(r, limit) for r in requests if isinstance(r, GenerateRequest)),
-        tokenizer_of=teacher.files,
+        tokenizer_of=lesson.teacher.files,
         top_k=run.config.teacher.top_k,
     )
     return bench, kept
@@ -115,16 +111,23 @@ def student_candidates(run: Run, students: Sequence[Student]) -> list[Candidate]
 
 def _candidate(run: Run, name: str, role: str, digest: str, directory: Path) -> Candidate:
     files = open_model(directory, label=name)
-    return Candidate(name, role, digest, directory, identity_of(files, config=run.config), parameters_of(directory))
+    return Candidate(
+        name,
+        role,
+        digest,
+        directory,
+        identity_of(files, config=run.config, quantization=None),
+        files.shape.parameters,
+    )
 
 
-def _scoring_job(run: Run, candidate: Candidate, *, teacher: Teacher, views: Views) -> ScoringJob:
+def _scoring_job(run: Run, candidate: Candidate, *, lesson: Lesson) -> ScoringJob:
     return ScoringJob(
         model_dir=candidate.directory.resolve(),
         cache_root=absolute_root(run.config.runtime.cache_root),
-        identity=teacher.identity,
-        view=views.paths["teacher-test"].resolve(),
-        vocab=teacher.files.vocab,
+        identity=lesson.teacher.identity,
+        view=lesson.paths["teacher-test"].resolve(),
+        vocab=lesson.teacher.files.vocab,
         dtype=run.config.teacher.dtype,
         accelerator=run.device,
         log_file=run.logs / "scoring.log",

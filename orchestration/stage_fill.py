@@ -1,30 +1,17 @@
-"""The fill of a run: ask the teacher for what the cache lacks, then pin what the students will read."""
+"""The fill of a run: ask a teacher for what the cache lacks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
-from cache import CacheView, GenerateRequest, TeacherCache
-from configs import CacheError
+from cache import GenerateRequest, TeacherCache
 from configs.places import absolute_root
 from orchestration.context import Run, Teacher
 from orchestration.fill import Budgets, FillResult, fill
 from orchestration.fill_shift import FillOrder
-from orchestration.plan import FillPlan, SequenceSet
+from orchestration.plan import FillPlan
 from orchestration.prompts import PromptSet, Rejected
 from orchestration.ray_pool import EnginePool
 
 CHECK_PROMPTS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Views:
-    """The pinned views of a run by name ("teacher-train"), and the files they are kept in."""
-
-    views: Mapping[str, CacheView]
-    paths: Mapping[str, Path]
 
 
 def fill_stage(run: Run, plan: FillPlan, *, teacher: Teacher, cache: TeacherCache, pool: EnginePool) -> FillResult:
@@ -57,27 +44,6 @@ def fill_stage(run: Run, plan: FillPlan, *, teacher: Teacher, cache: TeacherCach
         stage.summary = _summary(plan, result)
     run.tokens.add(fill=result.teacher_tokens)
     return result
-
-
-def pin_views(run: Run, sets: Sequence[SequenceSet], *, cache: TeacherCache, failed: int) -> Views:
-    """Pin what the students read, and write it into the run directory.
-
-    Raises:
-        CacheError: a set has no row at all.
-    """
-    views, paths = {}, {}
-    for sequences in sets:
-        keys = [key for key in cache.lookup(sequences.requests, k=sequences.k) if key is not None]
-        if not keys:
-            raise CacheError(f"the teacher answered none of the {len(sequences.requests)} rows of {sequences.name}")
-        view = cache.view(keys, dataset=sequences.name, k=sequences.k)
-        views[sequences.name] = view
-        paths[sequences.name] = run.directory / "views" / f"{sequences.name}.npz"
-        paths[sequences.name].parent.mkdir(parents=True, exist_ok=True)
-        view.save(paths[sequences.name])
-    if failed:
-        run.console.warn(f"{failed} requests could not be answered; see rejected.jsonl")
-    return Views(views, paths)
 
 
 def rejected_of(prompts: PromptSet, result: FillResult) -> PromptSet:

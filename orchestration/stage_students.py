@@ -6,54 +6,124 @@ from collections.abc import Mapping
 
 from orchestration.context import Run, Teacher
 from orchestration.curves import CURVES, read_curve
-from orchestration.preflight import require_positions
+from orchestration.lessons import Lesson
+from orchestration.preflight import require_positions, require_writable
+from orchestration.prompts import PromptSet
+from orchestration.ray_calibration import DeriveJob, derive_in_worker
 from orchestration.ray_train import train_in_gang
-from orchestration.shapes import read_shape
-from orchestration.stage_fill import Views
-from orchestration.students import Link, Start, Student, chain, parameters_of, prepare_start, train_link
+from orchestration.stage_assistants import assistant_lesson
+from orchestration.starts import Start, calibrated_start, prepare_start, start_shape, training_bytes
+from orchestration.students import Link, Student, chain, train_link
 from orchestration.tracking import Point, flatten
 from student_train.feed import total_steps
 from student_train.job import StepMetrics, TrainJob
+from student_train.readiness import require_head_mass, require_ready
+
+CALIBRATION_CPUS = 2
 
 
-def start_stage(run: Run, *, teacher: Teacher) -> dict[str, Start]:
-    """Make the untouched students. Before the teacher is asked, so that one that cannot work costs nothing."""
+def start_stage(run: Run, *, teacher: Teacher) -> dict[str, Start | None]:
+    """Make the untouched students, before the teacher is asked, so that one that cannot work costs nothing.
+
+    None stands for those that wait for a calibration; what can be said against them is said here.
+    """
+    starts: dict[str, Start | None] = {}
     with run.console.stage("students") as stage:
-        starts = {
-            name: prepare_start(
-                wanted.init,
-                teacher=teacher.files,
-                teacher_weights=teacher.identity.weights_sha256,
-                artifacts=run.artifacts,
-                models_root=run.config.runtime.models_root,
-            )
-            for name, wanted in run.config.students.items()
-        }
-        for name, start in starts.items():
-            shape = read_shape(start.directory / "config.json")
-            require_positions(run.config, model=f"students.{name}", shape=shape, engine="student_engine")
-        stage.summary = ", ".join(
-            f"{name} {parameters_of(start.directory) / 1e6:,.1f} M parameters" for name, start in starts.items()
-        )
+        sizes = {}
+        for name, wanted in run.config.students.items():
+            init = wanted.init
+            if init.calibrated:
+                starts[name], sizes[name] = None, start_shape(init, teacher=teacher)
+            else:
+                starts[name] = start = prepare_start(
+                    init, teacher=teacher, artifacts=run.artifacts, models_root=run.config.runtime.models_root
+                )
+                sizes[name] = start.shape
+            require_positions(run.config, model=f"students.{name}", shape=sizes[name], engine="student_engine")
+        stage.summary = ", ".join(f"{name} {size.parameters / 1e6:,.1f} M parameters" for name, size in sizes.items())
+    require_writable(run.config.runtime.run_root, key="runtime.run_root", needed_bytes=training_bytes(sizes.values()))
     return starts
 
 
-def train_stage(run: Run, starts: Mapping[str, Start], *, teacher: Teacher, views: Views) -> list[Student]:
-    """Train every student whose artifact does not exist yet."""
-    students = []
+def calibration_stage(run: Run, starts: Mapping[str, Start | None], *, lesson: Lesson) -> dict[str, Start]:
+    """Make the untouched students that waited for the teacher's activations on the train split."""
+    waiting = [name for name, start in starts.items() if start is None]
+    if not waiting:
+        return {name: start for name, start in starts.items() if start is not None}
+
+    def derive(job: DeriveJob) -> None:
+        run.need_cluster()
+        derive_in_worker(job, cpus=CALIBRATION_CPUS)
+
+    made: dict[str, Start] = {}
+    with run.console.stage("calibration", total=len(waiting), unit="students") as stage:
+        for name, start in starts.items():
+            stage.update(len(made), note=name)
+            made[name] = start or calibrated_start(
+                run.config.students[name].init,
+                lesson=lesson,
+                cache_root=run.config.runtime.cache_root,
+                artifacts=run.artifacts,
+                accelerator=run.device,
+                log_dir=run.logs,
+                derive=derive,
+            )
+        stage.summary = f"{', '.join(waiting)} derived by what the teacher's activations say"
+    return made
+
+
+def train_stage(run: Run, starts: Mapping[str, Start], *, lesson: Lesson, prompts: PromptSet) -> list[Student]:
+    """Train every student whose artifact does not exist yet, each from the lesson of its own teacher.
+
+    Raises:
+        DistillError: a stage cannot work with this data or start; said of the teacher's own pupils before any training.
+    """
     for name, start in starts.items():
-        student = chain(
-            name, config=run.config, start=start, views=views.views, vocab=teacher.files.vocab, artifacts=run.artifacts
+        if run.config.students[name].teacher is None:
+            _require_ready(run, name, start, lesson=lesson)
+    lessons: dict[str | None, Lesson] = {None: lesson}
+    students: dict[str, Student] = {}
+    for name, start in starts.items():
+        above = run.config.students[name].teacher
+        if above is not None:
+            if above not in lessons:
+                lessons[above] = assistant_lesson(run, students[above], prompts=prompts)
+            _require_ready(run, name, start, lesson=lessons[above])
+        students[name] = _train_student(run, name, start, lesson=lessons[above])
+    return list(students.values())
+
+
+def _require_ready(run: Run, name: str, start: Start, *, lesson: Lesson) -> None:
+    for stage in run.config.students[name].stages:
+        view = lesson.views[stage.train_view]
+        require_ready(
+            stage,
+            view=view,
+            dev=lesson.views[stage.dev_view],
+            model_dir=start.directory,
+            vocab=lesson.teacher.files.vocab,
+            micro_batch_tokens=run.config.runtime.training.micro_batch_tokens,
         )
-        _track_student(run, student, views=views)
-        for link in student.links:
-            _train(run, student, link, teacher=teacher, views=views)
-        students.append(student)
-    return students
+        require_head_mass(stage, cache=lesson.cache, view=view)
 
 
-def _train(run: Run, student: Student, link: Link, *, teacher: Teacher, views: Views) -> None:
-    steps = total_steps(link.stage, view=views.views[link.train_view])
+def _train_student(run: Run, name: str, start: Start, *, lesson: Lesson) -> Student:
+    student = chain(
+        name,
+        stages=run.config.students[name].stages,
+        start=start,
+        views=lesson.views,
+        vocab=lesson.teacher.files.vocab,
+        artifacts=run.artifacts,
+    )
+    _track_student(run, student, lesson=lesson)
+    for link in student.links:
+        _train(run, student, link, lesson=lesson)
+    return student
+
+
+def _train(run: Run, student: Student, link: Link, *, lesson: Lesson) -> None:
+    steps = total_steps(link.stage, view=lesson.views[link.stage.train_view])
     title = f"train {student.name}" + (f" {link.stage.objective}" if len(student.links) > 1 else "")
     with run.console.stage(title, total=steps, unit="steps") as stage:
         stage.update(0, note="starting the workers")
@@ -69,14 +139,7 @@ def _train(run: Run, student: Student, link: Link, *, teacher: Teacher, views: V
             return train_in_gang(job, log_dir=run.logs, accelerator=run.device, on_step=on_step)
 
         trained = train_link(
-            link,
-            config=run.config,
-            identity=teacher.identity,
-            view_paths=views.paths,
-            vocab=teacher.files.vocab,
-            accelerator=run.device,
-            artifacts=run.artifacts,
-            train=train,
+            link, config=run.config, lesson=lesson, accelerator=run.device, artifacts=run.artifacts, train=train
         )
         curve = read_curve(link.output_dir / CURVES)
         if not trained:
@@ -89,8 +152,8 @@ def _train(run: Run, student: Student, link: Link, *, teacher: Teacher, views: V
     run.tracker.flush()
 
 
-def _track_student(run: Run, student: Student, *, views: Views) -> None:
-    view = views.views[student.links[0].train_view]
+def _track_student(run: Run, student: Student, *, lesson: Lesson) -> None:
+    view = lesson.views[student.links[0].stage.train_view]
     settings = run.config.students[student.name].model_dump(mode="json", exclude_none=True)
     reused = all(link.finished for link in student.links)
     run.tracker.child(

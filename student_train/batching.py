@@ -103,6 +103,13 @@ def _targets(records: Sequence[TeacherRecord]) -> SparseTargets:
                 f"record {record.key.hex()[:12]} holds text alone, but objective=kd needs the teacher's "
                 "log-probabilities: score it first"
             )
+    drawn = {record.counts is not None for record in records}
+    if drawn == {True, False}:
+        raise DataError("records of one batch are partly drawn and partly scored: read them through views of their own")
+    return _drawn_targets(records) if True in drawn else _scored_targets(records)
+
+
+def _scored_targets(records: Sequence[TeacherRecord]) -> SparseTargets:
     widths = sorted({record.k for record in records}) or [1]
     if len(widths) > 1:
         raise DataError(f"records of one batch keep {widths} tokens a position: read them through a view with one k")
@@ -115,3 +122,15 @@ def _targets(records: Sequence[TeacherRecord]) -> SparseTargets:
         logprobs=torch.from_numpy(np.concatenate([empty, *logprobs]).astype(np.float32)),
         tail_logmass=torch.from_numpy(np.concatenate([np.empty(0), *tails]).astype(np.float32)),
     )
+
+
+def _drawn_targets(records: Sequence[TeacherRecord]) -> SparseTargets:
+    """Records of draws differ in K; the narrower ones are filled up as rows are, with id -1 and count 0."""
+    rows, width = sum(record.response_len for record in records), max(record.k for record in records)
+    ids, counts = np.full((rows, width), -1, dtype=np.int64), np.zeros((rows, width), dtype=np.int64)
+    start = 0
+    for record in records:
+        end = start + record.response_len
+        ids[start:end, : record.k], counts[start:end, : record.k] = record.topk_ids, record.counts
+        start = end
+    return SparseTargets.drawn(torch.from_numpy(ids), torch.from_numpy(counts))

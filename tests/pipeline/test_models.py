@@ -22,7 +22,8 @@ from configs.schema import ModelShape
 from configs.stages import InitConfig
 from orchestration import models
 from orchestration.models import byte_tokenizer, is_at_hand, materialise, open_model
-from orchestration.shapes import PlannedShape, read_shape, shape_at_hand, student_shape
+from orchestration.planning import student_shape
+from orchestration.shapes import PlannedShape, read_shape, shape_at_hand
 
 SHAPE = ModelShape(layers=2, hidden=32, heads=4, kv_heads=2, mlp=48, vocab=300, tied_embeddings=True, max_positions=128)
 

@@ -8,6 +8,7 @@ import torch
 from student_builders import PADDED, VOCAB, record, records, tiny_llama
 
 from cache.records import TeacherRecord
+from cache.sampling import sample_rows
 from configs.errors import DataError
 from configs.stages import StageConfig
 from student_train.batching import collate
@@ -138,3 +139,22 @@ def test_text_without_logprobs_is_refused_for_kd() -> None:
 def test_different_k_in_one_batch_is_refused() -> None:
     with pytest.raises(DataError, match=r"keep \[4, 8\] tokens a position"):
         collate([record(1, k=4), record(2, k=8)], with_targets=True)
+
+
+def test_draws_of_different_width_make_one_batch() -> None:
+    whole = [record(1, k=VOCAB, response=3), record(2, k=VOCAB, response=2)]
+    rows = [sample_rows(row, draws=draws, seed=0) for row, draws in zip(whole, (4, 40), strict=True)]
+    batch = collate(rows, with_targets=True)
+    assert batch.targets is not None and batch.targets.counts is not None
+    assert batch.targets.k == rows[1].k > rows[0].k
+    assert batch.targets.counts.sum(dim=1).tolist() == [4, 4, 4, 40, 40]
+    for ids, counts, row in zip(batch.targets.ids[:3], batch.targets.counts[:3], range(3), strict=True):
+        assert len(set(ids.tolist())) == len(ids)
+        kept = rows[0].topk_ids
+        assert kept is not None
+        assert ids[counts > 0].tolist() == [token for token in kept[row].tolist() if token >= 0]
+
+
+def test_draws_and_scores_do_not_mix() -> None:
+    with pytest.raises(DataError, match="partly drawn and partly scored"):
+        collate([sample_rows(record(1, k=VOCAB), draws=4, seed=0), record(2)], with_targets=True)

@@ -1,0 +1,136 @@
+"""Untouched students: models of their own, or derived from the teacher.
+
+Most are made before the teacher is asked for anything, so that one that cannot work costs nothing. What the teacher's
+activations decide has to wait for the training sequences that they are measured on; of those only the sizes are checked
+beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.fingerprint import fingerprint_model
+from configs import ModelError
+from configs.places import absolute_root
+from configs.schema import ModelShape
+from configs.stages import InitConfig
+from orchestration.artifacts import Artifacts, digest_of
+from orchestration.context import Teacher
+from orchestration.lessons import Lesson
+from orchestration.models import ModelFiles, materialise
+from orchestration.ray_calibration import DeriveJob
+from orchestration.shapes import read_shape
+from student_train.derive import check_widths, derive_student
+from student_train.planning import kept_layers, planned_shape
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """An untouched student: what it is addressed by, where it lies, and its sizes."""
+
+    digest: str
+    directory: Path
+    shape: ModelShape
+
+
+def start_shape(init: InitConfig, *, teacher: Teacher) -> ModelShape:
+    """The sizes of a student that is derived from the teacher, before anything is made.
+
+    Raises:
+        ConfigError: more than the teacher has, or sizes that do not go together.
+        ModelError: the teacher is built in a way that cannot be narrowed.
+    """
+    if init.narrows:
+        return check_widths(teacher.files.directory, init)[1]
+    return planned_shape(init, teacher=teacher.files.shape)
+
+
+def prepare_start(init: InitConfig, *, teacher: Teacher, artifacts: Artifacts, models_root: Path) -> Start:
+    """Make an untouched student that needs no calibration, unless it is there.
+
+    Raises:
+        ConfigError: a layer that the teacher does not have.
+        ModelError: its vocabulary is not the teacher's.
+    """
+    if init.model is not None:
+        model = materialise(init.model, models_root=models_root)
+        _require_same_tokens(model, teacher.files)
+        weights = fingerprint_model(model.directory, memo=models_root / "fingerprints.json").weights_sha256
+        return Start(digest_of(model=weights), model.directory, model.shape)
+    kept = kept_layers(init.keep_layers, total=teacher.files.shape.layers, by=init.layers_by)
+    digest = digest_of(teacher=teacher.identity.weights_sha256, kept=kept)
+    directory = artifacts.init_dir(digest)
+    with artifacts.claim(digest):
+        if not directory.exists():
+            derive_student(teacher.files.directory, directory, keep_layers=kept)
+    return Start(digest, directory, read_shape(directory / "config.json"))
+
+
+def calibrated_start(
+    init: InitConfig,
+    *,
+    lesson: Lesson,
+    cache_root: Path | str,
+    artifacts: Artifacts,
+    accelerator: str,
+    log_dir: Path,
+    derive: Callable[[DeriveJob], None],
+) -> Start:
+    """Make an untouched student whose layers or widths the teacher's activations choose, unless it is there.
+
+    They are measured on the lesson's first train view. `derive` does the work, in a process of its own.
+    """
+    teacher = lesson.teacher
+    view = _train_view(lesson.views)
+    digest = digest_of(
+        teacher=teacher.identity.weights_sha256, init=init.model_dump(mode="json"), train=lesson.views[view].digest
+    )
+    directory = artifacts.init_dir(digest)
+    with artifacts.claim(digest):
+        if not directory.exists():
+            derive(
+                DeriveJob(
+                    init=init,
+                    teacher_dir=teacher.files.directory.resolve(),
+                    out_dir=directory.resolve(),
+                    cache_root=absolute_root(cache_root),
+                    identity=teacher.identity,
+                    view=lesson.paths[view].resolve(),
+                    accelerator=accelerator,
+                    log_file=log_dir / "calibration.log",
+                )
+            )
+    return Start(digest, directory, read_shape(directory / "config.json"))
+
+
+def _train_view(names: Iterable[str]) -> str:
+    return next(name for name in names if name.endswith("-train"))
+
+
+def _require_same_tokens(student: ModelFiles, teacher: ModelFiles) -> None:
+    """Distillation compares distributions over token ids, so both must mean the same by every id."""
+    ours, theirs = student.tokenizer.get_vocab(), teacher.tokenizer.get_vocab()
+    if ours != theirs:
+        differing = len(set(ours.items()) ^ set(theirs.items()))
+        raise ModelError(
+            f"student {student.label} has another vocabulary than teacher {teacher.label} ({len(ours):,} and "
+            f"{len(theirs):,} tokens, {differing:,} entries differ): choose a student of the teacher's family, "
+            "or derive one with keep_layers"
+        )
+    if student.shape.vocab < teacher.vocab:
+        raise ModelError(
+            f"student {student.label} has {student.shape.vocab:,} embedding rows for the teacher's {teacher.vocab:,} "
+            "tokens: resize its embedding first"
+        )
+
+
+def training_bytes(shapes: Iterable[ModelShape]) -> int:
+    """Room that training needs: every student's weights, and three checkpoints of the largest while it trains.
+
+    A checkpoint holds 16 bytes a parameter (bfloat16 weights, those of the best so far, float32 copy, two moments); two
+    are kept and a third is being written.
+    """
+    sizes = [shape.parameters for shape in shapes]
+    return 2 * sum(sizes) + 3 * 16 * max(sizes)

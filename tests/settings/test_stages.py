@@ -1,0 +1,76 @@
+"""Students in the configuration: what is short for what, and what is refused with which words."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from configs.stages import FilterConfig, InitConfig, StageConfig
+
+KD = {"objective": "kd", "steps": 4}
+
+
+def stage(**values: object) -> StageConfig:
+    return StageConfig.model_validate(KD | values)
+
+
+def test_a_divergence_by_name_is_short_for_one_with_its_defaults() -> None:
+    assert stage(divergence="jsd") == stage(divergence={"kind": "jsd", "beta": 0.5})
+    assert stage(divergence="skew_kl") == stage(divergence={"kind": "skew_kl", "alpha": 0.1})
+    assert stage(divergence="alpha_beta") == stage(divergence={"kind": "alpha_beta", "a": 0.2, "b": 0.7})
+    assert stage() == stage(divergence="forward_kl")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"divergence": "hellinger"}, "does not match any of the expected tags"),
+        ({"divergence": {"kind": "jsd", "alpha": 0.1}}, "Extra inputs are not permitted"),
+        ({"divergence": {"kind": "jsd", "beta": 1.0}}, "less than 1"),
+        ({"divergence": {"kind": "alpha_beta", "a": 0.0, "b": 0.5}}, "neither may be 0"),
+        ({"divergence": {"kind": "alpha_beta", "a": 0.5, "b": -0.5}}, "nor may their sum"),
+        ({"select": "test_loss"}, "select=test_loss: a checkpoint chosen on the test split"),
+        ({"select": "best"}, "Input should be"),
+        ({"objective": "seqkd", "temperature": 2.0}, r"temperature=2.0 only acts on objective=kd, not seqkd"),
+        ({"objective": "seqkd", "divergence": "tvd"}, r"divergence=tvd only acts on objective=kd"),
+        ({"objective": "seqkd", "tail": "renormalize"}, r"tail=renormalize only acts on objective=kd"),
+        ({"filters": {"min_tokens": 9, "max_tokens": 8}}, "min_tokens=9 is more than max_tokens=8"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(values: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        stage(**values)
+
+
+def test_the_two_kl_limits_of_alpha_beta_are_allowed() -> None:
+    for a, b in ((1.0, 0.0), (0.0, 1.0)):
+        assert stage(divergence={"kind": "alpha_beta", "a": a, "b": b}).divergence.kind == "alpha_beta"
+
+
+def test_filtered_sequences_are_a_view_of_their_own() -> None:
+    plain, stopped, short = stage(), stage(filters={"finish": "stop"}), stage(filters={"max_tokens": 9})
+    assert plain.train_view == "teacher-train"
+    assert len({plain.train_view, stopped.train_view, short.train_view}) == 3
+    assert stopped.train_view.startswith("teacher-train-")
+    assert {plain.dev_view, stopped.dev_view, short.dev_view} == {"teacher-dev"}
+    assert stage(filters=FilterConfig()).train_view == "teacher-train"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, "name either model"),
+        ({"hidden_size": 8, "model": {"path": "somewhere"}}, "name either model"),
+        ({"keep_layers": [0, 2], "layers_by": "block_influence"}, "needs keep_layers as a number"),
+        ({"mlp_channels": 8, "layers_by": "contiguous"}, "needs keep_layers as a number"),
+    ],
+)
+def test_a_start_is_one_thing(values: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        InitConfig.model_validate(values)
+
+
+def test_only_activations_make_a_start_wait() -> None:
+    assert not InitConfig(keep_layers=4, layers_by="contiguous").calibrated
+    assert InitConfig(keep_layers=4, layers_by="block_influence").calibrated
+    assert InitConfig(mlp_channels=16).calibrated
