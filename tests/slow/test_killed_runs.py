@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 from mlflow import MlflowClient
+
+from orchestration.curves import CURVES, read_curve
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(1500)]
 
@@ -30,15 +33,16 @@ def place(tmp_path: Path) -> Iterator[Path]:
         process.kill()
 
 
-def _command(place: Path) -> list[str]:
+def _command(place: Path, *changes: str) -> list[str]:
     names = {"cache_root": "cache", "run_root": "runs", "models_root": "models"}
-    sets = [part for key, name in names.items() for part in ("--set", f"runtime.{key}={place / name}")]
+    values = (*(f"runtime.{key}={place / name}" for key, name in names.items()), *changes)
+    sets = [part for value in values for part in ("--set", value)]
     return [sys.executable, "-m", "orchestration", "run", "--config", str(ROOT / "configs/tiny.yaml"), *sets]
 
 
-def _start(place: Path) -> subprocess.Popen[str]:
+def _start(place: Path, *changes: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        _command(place),
+        _command(place, *changes),
         cwd=place,
         env=os.environ | {MARK: str(place)},
         stdout=subprocess.PIPE,
@@ -69,8 +73,12 @@ def _kill_when(place: Path, *, line: str, delay_s: float) -> None:
     time.sleep(delay_s)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    _wait_until_gone(place)
+
+
+def _wait_until_gone(place: Path) -> None:
+    """Ray's daemons share the fate of their driver."""
     deadline = time.monotonic() + 60
-    # Ray's daemons share the fate of their driver.
     while _marked(place) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert _marked(place) == []
@@ -93,6 +101,57 @@ def test_a_driver_killed_in_every_stage_ends_in_the_same_table(place: Path) -> N
         assert steps == sorted(set(steps)) and len(steps) == 4
     # A killed run leaves a directory that the next one sweeps.
     assert _marked(place) == []
+
+
+LONGER = ("students.kd.stages.0.steps=60", "runtime.training.checkpoint_every_s=0.3")
+
+
+def test_killed_training_ends_in_the_same_weights(place: Path) -> None:
+    calm, killed = place / "calm", place / "killed"
+    calm.mkdir()
+    _finish(calm, *LONGER)
+    # The same answers of the teacher, so that whatever differs afterwards comes from the kills.
+    killed.mkdir()
+    for part in ("cache", "models"):
+        shutil.copytree(calm / part, killed / part)
+    moments = random.Random(1)
+    for victim in ("driver", "rank", "rank", "driver"):
+        process = _start(killed, *LONGER)
+        curve = _wait_for_steps(killed, process)
+        time.sleep(moments.uniform(0.0, 1.5))
+        if victim == "driver":
+            process.kill()
+        else:
+            ranks = [p for p in _marked(killed) if any("RayTrainWorker" in part for part in p.cmdline())]
+            moments.choice(ranks).kill()
+        process.communicate(timeout=120)
+        assert process.returncode != 0, curve
+        _wait_until_gone(killed)
+    _finish(killed, *LONGER)
+    for student in (calm / "runs/students").iterdir():
+        again = killed / "runs/students" / student.name
+        assert (again / "model.safetensors").read_bytes() == (student / "model.safetensors").read_bytes()
+        ours, theirs = (read_curve(folder / CURVES) for folder in (again, student))
+        assert [(p.step, p.values.get("train/loss")) for p in ours] == [
+            (p.step, p.values.get("train/loss")) for p in theirs
+        ]
+
+
+def _finish(place: Path, *changes: str) -> None:
+    process = _start(place, *changes)
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output
+
+
+def _wait_for_steps(place: Path, process: subprocess.Popen[str]) -> Path:
+    """Wait until the `kd` student has a checkpoint more than at the start; the file of its curve."""
+    known = {path: path.stat().st_mtime for path in (place / "runs/work").glob("*/LATEST")}
+    while process.poll() is None:
+        for path in (place / "runs/work").glob("*/LATEST"):
+            if path.stat().st_mtime > known.get(path, 0.0):
+                return path.parent / CURVES
+        time.sleep(0.1)
+    raise AssertionError(process.communicate()[0])
 
 
 def test_an_engine_killed_during_the_fill_is_replaced(place: Path) -> None:
