@@ -103,7 +103,7 @@ def test_a_driver_killed_in_every_stage_ends_in_the_same_table(place: Path) -> N
     assert _marked(place) == []
 
 
-LONGER = ("students.kd.stages.0.steps=60", "runtime.training.checkpoint_every_s=0.3")
+LONGER = ("students.kd.stages.0.steps=200", "runtime.training.checkpoint_every_s=0.3")
 
 
 def test_killed_training_ends_in_the_same_weights(place: Path) -> None:
@@ -118,7 +118,7 @@ def test_killed_training_ends_in_the_same_weights(place: Path) -> None:
     for victim in ("driver", "rank", "rank", "driver"):
         process = _start(killed, *LONGER)
         curve = _wait_for_steps(killed, process)
-        time.sleep(moments.uniform(0.0, 1.5))
+        time.sleep(moments.uniform(0.0, 1.0))
         if victim == "driver":
             process.kill()
         else:
