@@ -130,6 +130,7 @@ def _drawn_targets(records: Sequence[TeacherRecord]) -> SparseTargets:
     ids, counts = np.full((rows, width), -1, dtype=np.int64), np.zeros((rows, width), dtype=np.int64)
     start = 0
     for record in records:
+        assert record.topk_ids is not None and record.counts is not None
         end = start + record.response_len
         ids[start:end, : record.k], counts[start:end, : record.k] = record.topk_ids, record.counts
         start = end
