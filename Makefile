@@ -11,6 +11,7 @@ UV_VERSION := 0.13.8
 VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(BACKEND)
+BENCH_STAMP := $(VENV)/.installed-bench
 # uv does not read pip's settings. Where pip is told to look for wheels in a folder, uv is told too; elsewhere uv
 # knows by itself where the CPU builds of torch are.
 TORCH_cpu = $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backend cpu)
@@ -37,11 +38,12 @@ $(STAMP): requirements/$(BACKEND).txt pyproject.toml
 	@$(BIN)/uv pip install --quiet --no-config --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-lock: ## make requirements/cpu.txt and requirements/gpu.txt anew
+lock: ## make requirements/{cpu,gpu,bench}.txt anew
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(COMPILE) --upgrade $(TORCH_cpu) requirements/cpu.in --output-file requirements/cpu.txt
 	$(COMPILE) --upgrade --python-platform x86_64-manylinux_2_28 requirements/gpu.in --output-file requirements/gpu.txt
+	$(COMPILE) --upgrade --no-deps requirements/bench.in --output-file requirements/bench.txt
 
 distill: setup ## run an experiment: fill the cache, train, evaluate, compare
 	@$(BIN)/distill run --config $(CONFIG) $(addprefix --set ,$(SET)) $(ARGS)
@@ -68,8 +70,13 @@ format: setup ## let ruff format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: setup ## print measured ratios (never asserted)
+bench: setup $(BENCH_STAMP) ## print measured ratios (never asserted)
 	@$(BIN)/python -m benchmarks
+
+# What the benchmarks compare with. It needs nothing that the project does not install; without it a line is missing.
+$(BENCH_STAMP): requirements/bench.txt $(STAMP)
+	@$(BIN)/uv pip install --quiet --no-config --python $(BIN)/python --no-deps -r requirements/bench.txt \
+	    && touch $@ || echo "make: requirements/bench.txt could not be installed; going on without"
 
 clean: ## remove the virtual environment (runs, models and the cache stay)
 	rm -rf $(VENV)

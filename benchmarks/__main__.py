@@ -7,8 +7,20 @@ from benchmarks.cache_reads import bench_cache_reads
 from benchmarks.cache_size import bench_cache_size
 from benchmarks.cache_writes import bench_cache_writes
 from benchmarks.kd_step import bench_kd_step
+from benchmarks.loss_memory import bench_loss_memory
+from benchmarks.trl_step import bench_trl_step
+
+BENCHMARKS = (
+    bench_cache_reads,
+    bench_cache_writes,
+    bench_cache_size,
+    bench_cache_growth,
+    bench_loss_memory,
+    bench_kd_step,
+    bench_trl_step,
+)
 
 if __name__ == "__main__":
-    for bench in (bench_cache_reads, bench_cache_writes, bench_cache_size, bench_cache_growth, bench_kd_step):
+    for bench in BENCHMARKS:
         for line in bench():
             print(line, flush=True)

@@ -95,8 +95,11 @@ class _Gang:
         for cause in _causes(self._error):
             if isinstance(cause, DistillError):
                 raise cause
-        reason = (str(self._error).strip().splitlines() or ["a worker died"])[-1]
-        raise TrainingError(f"training failed: {reason}; see {self._log_dir}") from self._error
+        # Ray goes on for a paragraph about what may have killed a worker; its first sentence says that one died.
+        reason = (str(self._error).strip().splitlines() or ["a worker died"])[-1].partition(". ")[0]
+        raise TrainingError(
+            f"training failed: {reason}; its last checkpoint is kept, run again to go on; see {self._log_dir}"
+        ) from self._error
 
     def _fit(self) -> None:
         try:

@@ -1,9 +1,10 @@
 """Checkpoints that survive being killed at any moment.
 
-A checkpoint is a directory `step-<n>`: DeepSpeed's shards, one random state a process, `state.json` and, written last,
-`manifest.json` with the size and SHA-256 of every other file. It is made in a staging directory by all processes;
-after a barrier the leader hashes and syncs it, renames it into place and replaces the file `LATEST`. Reading takes the
-newest one whose every file still matches its manifest, so a torn or damaged one costs the time since the one before.
+A checkpoint is a directory `step-<n>`: DeepSpeed's shards, the best weights so far, one random state a process,
+`state.json` and, written last, `manifest.json` with the size and SHA-256 of every other file. It is made in a staging
+directory by all processes; after a barrier the leader hashes and syncs it, renames it into place, reads it back and
+replaces the file `LATEST`; only then older ones go. Reading takes the newest one whose every file still matches its
+manifest, so a torn or damaged one costs the time since the one before.
 
 DeepSpeed's own files are pickles. They are read only after their digests matched a manifest, and only from the run
 directory that this program wrote.
@@ -11,29 +12,38 @@ directory that this program wrote.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from cache.disk.failpoints import failpoint
-from configs.errors import ConfigError
+from configs.errors import ConfigError, TrainingError
 from student_train.directories import STAGING_PREFIX, commit_directory, new_staging, replace_file
 from student_train.gang import Gang
 from student_train.job import StepMetrics
+from student_train.random_state import random_state, set_random_state
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2
 """Checkpoints that stay: the newest, and one to fall back on should it be damaged later."""
+
+CHECKPOINT_FAILPOINTS = (
+    "checkpoint-after-shards",  # this process has written its share into the staging directory, others perhaps not
+    "checkpoint-after-best",  # the best weights stand beside it
+    "checkpoint-before-manifest",  # everything is written, nothing says so yet
+    "checkpoint-before-rename",  # the manifest is there, still in the staging directory
+    "checkpoint-before-latest",  # the checkpoint is in its place and counts, `LATEST` names the one before
+    "checkpoint-before-drop",  # `LATEST` names it, those that it makes superfluous are still there
+)
+"""Where a test may kill the process, in the order they are passed."""
 
 _MANIFEST = "manifest.json"
 _STATE = "state.json"
@@ -44,8 +54,9 @@ _BLOCK = 2**22
 class TrainerState:
     """Where a stage stands after `step` optimiser steps.
 
-    The next global batch is number `step`, counted over epochs. `pending` are the metrics reported since the checkpoint
-    before: they may not have reached the tracker when the process died, so they are reported again.
+    The next global batch is number `step`, counted over epochs. `measured` are the held-out metrics so far, from which
+    the best step follows. `pending` are all metrics reported since the checkpoint before: they may not have reached the
+    tracker when the process died, so they are reported again.
     """
 
     step: int
@@ -53,9 +64,10 @@ class TrainerState:
     skipped: int
     skipped_in_a_row: int
     world_size: int
+    zero_stage: int
     view_digest: str
     stage_digest: str
-    dev_losses: tuple[tuple[int, float], ...]
+    measured: tuple[StepMetrics, ...]
     pending: tuple[StepMetrics, ...]
 
 
@@ -67,22 +79,30 @@ class Checkpoints:
         self._gang = gang
 
     def save(self, state: TrainerState, *, write_shards: Callable[[Path], None]) -> Path:
-        """Write a checkpoint; `write_shards` is called on every process with the directory to write into."""
+        """Write a checkpoint; `write_shards` is called on every process with the directory to write into.
+
+        Raises:
+            TrainingError: what was written does not read back as it was; the checkpoints before are all still there.
+        """
         final = self._root / f"step-{state.step:09d}"
         name = self._gang.from_leader(str(new_staging(final)) if self._gang.leads else None)
         assert name is not None
         staging = Path(name)
         write_shards(staging)
-        (staging / f"random-{self._gang.rank}.json").write_text(json.dumps(_random_state()), encoding="utf-8")
+        (staging / f"random-{self._gang.rank}.json").write_text(json.dumps(random_state()), encoding="utf-8")
         self._gang.barrier()
         if self._gang.leads:
             (staging / _STATE).write_text(_encode(state), encoding="utf-8")
+            failpoint("checkpoint-before-manifest")
             (staging / _MANIFEST).write_text(json.dumps(_describe(staging), indent=1), encoding="utf-8")
             failpoint("checkpoint-before-rename")
             commit_directory(staging, final)
+            if (damage := damaged(final)) is not None:
+                raise TrainingError(f"checkpoint {final} was damaged while it was written ({damage}): check the disk")
             failpoint("checkpoint-before-latest")
             replace_file(self._root / "LATEST", final.name + "\n")
-            self._drop_old()
+            failpoint("checkpoint-before-drop")
+            self._drop_all_but(final)
         self._gang.barrier()
         return final
 
@@ -102,7 +122,7 @@ class Checkpoints:
 
     def restore_random(self, path: Path) -> None:
         """Set this process's random state to what it was when `path` was written."""
-        _set_random_state(json.loads((path / f"random-{self._gang.rank}.json").read_text(encoding="utf-8")))
+        set_random_state(json.loads((path / f"random-{self._gang.rank}.json").read_text(encoding="utf-8")))
 
     def clean(self) -> None:
         """Remove what killed processes left unfinished. Only one gang at a time trains into a directory."""
@@ -114,16 +134,22 @@ class Checkpoints:
                     path.unlink(missing_ok=True)
         self._gang.barrier()
 
-    def _drop_old(self) -> None:
-        """The newest was hashed from disk just now; of the others, only one stays."""
-        for path in sorted(self._root.glob("step-*"), reverse=True)[KEPT:]:
-            # Without its manifest a half-removed checkpoint is no checkpoint.
-            (path / _MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(path, ignore_errors=True)
+    def _drop_all_but(self, newest: Path) -> None:
+        """Remove checkpoints that are superfluous now that `newest` was read back.
+
+        One older one stays. Those of later steps were damaged, or this one would not have been trained anew.
+        """
+        steps = sorted(self._root.glob("step-*"))
+        kept = [path for path in steps if path.name <= newest.name][-KEPT:]
+        for path in steps:
+            if path not in kept:
+                # Without its manifest a half-removed checkpoint is no checkpoint.
+                (path / _MANIFEST).unlink(missing_ok=True)
+                shutil.rmtree(path, ignore_errors=True)
 
 
-def check_resumable(state: TrainerState, *, path: Path, world_size: int, view_digest: str, stage_digest: str) -> None:
-    """Refuse to go on from a checkpoint of other data, another stage or another number of processes.
+def check_resumable(state: TrainerState, *, path: Path, view_digest: str, stage_digest: str) -> None:
+    """Refuse to go on from a checkpoint of other data or another stage.
 
     Raises:
         ConfigError: naming both values and the cure.
@@ -139,11 +165,6 @@ def check_resumable(state: TrainerState, *, path: Path, world_size: int, view_di
             f"checkpoint {path.name} belongs to stage {state.stage_digest[:12]}, this is {stage_digest[:12]}: "
             f"undo the change {cure}"
         )
-    if state.world_size != world_size:
-        raise ConfigError(
-            f"checkpoint {path.name} was written by {state.world_size} workers, this gang has {world_size}: "
-            f"set workers: {state.world_size} {cure}"
-        )
 
 
 def damaged(path: Path) -> str | None:
@@ -152,6 +173,8 @@ def damaged(path: Path) -> str | None:
         manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
             return f"format {manifest['format']} is not {FORMAT}"
+        if _STATE not in manifest["files"]:
+            return f"{_MANIFEST} names no {_STATE}"
         for name, (size, digest) in manifest["files"].items():
             if (path / name).stat().st_size != size:
                 return f"{name} has another size than its manifest says"
@@ -159,7 +182,9 @@ def damaged(path: Path) -> str | None:
                 return f"{name} does not match its digest"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+    except OSError as error:
+        return f"{error.filename} cannot be read: {error.strerror}"
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         return f"{_MANIFEST} cannot be read: {error}"
     return None
 
@@ -173,6 +198,8 @@ def _describe(folder: Path) -> dict[str, object]:
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as stream:
+        # Without its pages in memory, what is read is what the disk holds.
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         while block := stream.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
@@ -184,26 +211,8 @@ def _encode(state: TrainerState) -> str:
 
 def _decode(text: str) -> TrainerState:
     fields = json.loads(text)
-    pending = tuple(StepMetrics(entry["step"], entry["values"]) for entry in fields.pop("pending"))
-    dev_losses = tuple((int(step), float(loss)) for step, loss in fields.pop("dev_losses"))
-    return TrainerState(**fields, pending=pending, dev_losses=dev_losses)
-
-
-def _random_state() -> dict[str, str | list[str]]:
-    on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": _text(torch.get_rng_state()), "gpu": [_text(state) for state in on_gpu]}
-
-
-def _set_random_state(saved: dict[str, str | list[str]]) -> None:
-    assert isinstance(saved["cpu"], str)
-    torch.set_rng_state(_tensor(saved["cpu"]))
-    if torch.cuda.is_available() and len(saved["gpu"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([_tensor(state) for state in saved["gpu"]])
-
-
-def _text(state: torch.Tensor) -> str:
-    return base64.b64encode(state.numpy().tobytes()).decode("ascii")
-
-
-def _tensor(text: str) -> torch.Tensor:
-    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
+    measured, pending = (
+        tuple(StepMetrics(entry["step"], entry["values"]) for entry in fields.pop(name))
+        for name in ("measured", "pending")
+    )
+    return TrainerState(**fields, measured=measured, pending=pending)

@@ -14,11 +14,14 @@ everywhere. ZeRO has that gate. Stage 0 has none; here it gets one.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import deepspeed
@@ -29,13 +32,16 @@ from configs.errors import TrainingError
 from configs.schema import TrainingSettings
 from configs.stages import StageConfig
 from student_train.batching import MicroBatch
-from student_train.fused import METRICS
 from student_train.gang import Gang
+from student_train.measures import METRICS
 
 ADAM_BETAS = (0.9, 0.95)
 """The second is lower than torch's default: runs of a few hundred steps never fill an average over a thousand."""
 
 ADAM_EPS = 1e-8
+STOP_LOOK_EVERY = 8
+"""Micro-batches between two looks for a request to stop: each look makes the host wait for the device."""
+
 _TAG = "state"
 _BUCKET = 50_000_000
 
@@ -66,16 +72,27 @@ class DeepSpeedEngine:
             dist_init_required=False,
         )
 
-    def step(self, batches: Sequence[MicroBatch], *, global_tokens: int, learning_rate: float) -> StepOutcome:
+    def step(
+        self,
+        batches: Sequence[MicroBatch],
+        *,
+        global_tokens: int,
+        learning_rate: float,
+        stop: Callable[[], bool],
+    ) -> StepOutcome | None:
         """One optimiser step over this process's micro-batches, as many on every process.
 
-        `global_tokens` is the number of response tokens of the step over all processes.
+        `global_tokens` is the number of response tokens of the step over all processes. A long step looks now and then
+        whether to `stop` (which answers the same on every process), and is given up if so: it returns None, weights and
+        optimiser are as before, and the engine is good for saving only, because half the gradients are still in it.
         """
         engine = self._engine
         engine.train()
         scale = self._gang.world_size / global_tokens
         sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self._gang.device)
         for index, batch in enumerate(batches):
+            if index and index % STOP_LOOK_EVERY == 0 and stop():
+                return None
             engine.set_gradient_accumulation_boundary(index == len(batches) - 1)
             loss, metrics = engine(batch.to(self._gang.device))
             sums += metrics
@@ -104,7 +121,7 @@ class DeepSpeedEngine:
         self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote, on the same number of processes.
+        """Read what `save` wrote with as many processes and the same ZeRO stage.
 
         Raises:
             TrainingError: DeepSpeed finds nothing there.
@@ -112,6 +129,23 @@ class DeepSpeedEngine:
         path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
         if path is None:
             raise TrainingError(f"{folder} holds no DeepSpeed state: remove it and start the stage again")
+
+    def load_joined(self, folder: Path) -> None:
+        """Read what `join_shards` wrote, with any number of processes.
+
+        Raises:
+            TrainingError: DeepSpeed finds nothing there.
+        """
+        decays = [group["weight_decay"] for group in self._engine.optimizer.param_groups]
+        self._engine._config.load_universal_checkpoint = True
+        self.load(folder)
+        self._engine._config.load_universal_checkpoint = False
+        # Under stage 3 DeepSpeed 0.19.8 gives every group the settings of the first here, so norms would decay from now
+        # on, and all groups the same step counter, which each of them would then advance.
+        for group, decay in zip(self._engine.optimizer.param_groups, decays, strict=True):
+            group["weight_decay"] = decay
+        for state in self._engine.optimizer.optimizer.state.values():
+            state["step"] = state["step"].clone()
 
     def whole_weights(self, model: nn.Module) -> dict[str, Tensor] | None:
         """The model's weights on the CPU, whole, on the leader; None elsewhere. `model` is what was trained."""
@@ -140,8 +174,34 @@ class DeepSpeedEngine:
             return norm, False
         engine.step()
         if engine.optimizer.overflow:
+            if self._zero_stage < 3:
+                # DeepSpeed 0.19.8 forgets these sums itself, but not when the optimiser is offloaded and the model in
+                # bfloat16: the broken numbers would then stay in them, and every later step be dropped too.
+                sums = getattr(engine.optimizer, "averaged_gradients", {})
+                sums.update(dict.fromkeys(sums))
             return math.nan, True
         return float(engine.get_global_grad_norm()), False
+
+
+def join_shards(source: Path, target: Path) -> None:
+    """Turn what `save` wrote (stage 1 to 3) into DeepSpeed's universal form: one whole array a weight and moment.
+
+    Takes room for as much again. To be called by one process; `source` is left as it is.
+    """
+    from deepspeed.checkpoint import ds_to_universal
+
+    arguments = SimpleNamespace(
+        input_folder=str(source / _TAG),
+        output_folder=str(target / _TAG),
+        num_extract_workers=1,
+        num_merge_workers=1,
+        keep_temp_folder=False,
+        strict=True,
+        inject_missing_state=True,
+    )
+    # It reports with print and progress bars.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        ds_to_universal.main(arguments)
 
 
 def deepspeed_config(stage: StageConfig, *, settings: TrainingSettings) -> dict[str, Any]:
@@ -173,6 +233,11 @@ def deepspeed_config(stage: StageConfig, *, settings: TrainingSettings) -> dict[
             "allgather_bucket_size": _BUCKET,
         },
     }
+    # The optimiser is torch's and runs wherever its tensors are, so it needs none of DeepSpeed's C++ for the CPU.
+    if settings.offload != "none":
+        config["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
+    if settings.offload == "all":
+        config["zero_optimization"]["offload_param"] = {"device": "cpu"}
     if bf16 and settings.zero_stage > 0:
         config["data_types"] = {"grad_accum_dtype": "fp32"}
     return config

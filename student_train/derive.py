@@ -1,72 +1,105 @@
-"""A student made of some of its teacher's layers.
+"""A student made of its teacher: some of its layers, and perhaps fewer heads, channels and dimensions in each.
 
-The kept layers' tensors are copied byte for byte from the teacher's safetensors and renumbered; embeddings, final norm
-and head stay as they are. No model is built and one shard is in memory at a time, so deriving from a large teacher
-needs little memory. Per-layer lists of the config (`layer_types` and the like) are cut to the kept layers, so a decoder
-with alternating kinds of attention keeps the kind that each layer was trained with.
+The kept layers' tensors are copied from the teacher's safetensors and renumbered; what is not cut stays as it is, byte
+for byte. No model is built and one shard is in memory at a time, so deriving from a large teacher needs little memory.
+Per-layer lists of the config (`layer_types` and the like) are cut to the kept layers, so a decoder with alternating
+kinds of attention keeps the kind that each layer was trained with.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from pydantic import ValidationError
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoConfig
 
-from configs.errors import ConfigError, ModelError
+from configs.errors import ModelError
+from configs.models import ModelShape
+from configs.stages import InitConfig
+from student_train.calibration import Calibration
 from student_train.directories import copy_companions, staged_directory
-
-_LAYER = re.compile(r"(?:^|(?<=\.))layers\.(\d+)\.")
+from student_train.narrowing import LAYER, Cuts, choose_cuts, narrowed_config, require_narrowable
+from student_train.planning import kept_layers, planned_shape
 
 _PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers")
 """Config entries that hold one item a layer. Named, because other lists may happen to be as long."""
 
 
-def derive_student(teacher_dir: Path, out_dir: Path, *, keep_layers: int | tuple[int, ...]) -> Path:
-    """Write a depth-pruned copy of the teacher to `out_dir` and return that path.
+def derive_student(
+    teacher_dir: Path,
+    out_dir: Path,
+    *,
+    keep_layers: int | tuple[int, ...] | None = None,
+    attention_heads: int | None = None,
+    mlp_channels: int | None = None,
+    hidden_size: int | None = None,
+    calibration: Calibration | None = None,
+) -> Path:
+    """Write a smaller copy of the teacher to `out_dir` and return that path.
 
-    `keep_layers` is a number of layers, spread evenly with the first and the last among them, or their indices.
+    `keep_layers` is a number of layers, spread evenly with the first and the last among them, or their indices. The
+    other sizes are those of the student; a `calibration` of this teacher decides what stays. None keeps everything.
 
     Raises:
-        ConfigError: a layer that the teacher does not have, or more layers than it has.
-        ModelError: not a decoder directory with safetensors and `num_hidden_layers`.
+        ConfigError: more than the teacher has, sizes that do not go together, or widths without a calibration.
+        ModelError: not a decoder directory with safetensors, or not one that can be made narrower.
     """
     config = _read_config(teacher_dir)
     total = int(config["num_hidden_layers"])
     kept = kept_layers(keep_layers, total=total)
+    init = InitConfig(
+        keep_layers=kept, attention_heads=attention_heads, mlp_channels=mlp_channels, hidden_size=hidden_size
+    )
+    pruned, cuts = _pruned_config(config, kept=kept, total=total), None
+    if init.narrows:
+        teacher, student = check_widths(teacher_dir, init)
+        cuts = choose_cuts(config, teacher=teacher, student=student, layers=kept, calibration=calibration)
+        pruned = narrowed_config(pruned, student=student)
     with staged_directory(out_dir) as staging:
-        _write_weights(teacher_dir, staging, kept=kept, total=total)
-        pruned = _pruned_config(config, kept=kept, total=total)
+        _write_weights(teacher_dir, staging, kept=kept, total=total, cuts=cuts)
         (staging / "config.json").write_text(json.dumps(pruned, indent=2) + "\n", encoding="utf-8")
         copy_companions(teacher_dir, staging)
     return out_dir
 
 
-def kept_layers(keep_layers: int | tuple[int, ...], *, total: int) -> tuple[int, ...]:
-    """The indices of the teacher's layers that stay, ascending.
+def check_widths(teacher_dir: Path, init: InitConfig) -> tuple[ModelShape, ModelShape]:
+    """The shapes of the teacher and of the student, from the names and sizes of tensors; no weight is read.
 
     Raises:
-        ConfigError: when `keep_layers` asks for what a teacher of `total` layers cannot give.
+        ConfigError: sizes that the teacher does not have, or that do not go together.
+        ModelError: a tensor that cannot be cut.
     """
-    if isinstance(keep_layers, int):
-        if not 0 < keep_layers <= total:
-            raise ConfigError(f"keep_layers={keep_layers} but the teacher has {total} layers: keep 1 to {total}")
-        return tuple(int(layer) for layer in np.rint(np.linspace(0, total - 1, keep_layers)))
-    if not keep_layers or list(keep_layers) != sorted(set(keep_layers)):
-        raise ConfigError(f"keep_layers={list(keep_layers)} must be increasing, without repeats and not empty")
-    if keep_layers[0] < 0 or keep_layers[-1] >= total:
-        raise ConfigError(f"keep_layers={list(keep_layers)} but the teacher's layers are 0 to {total - 1}")
-    return keep_layers
+    config = _read_config(teacher_dir)
+    teacher = _shape(teacher_dir)
+    student = planned_shape(init, teacher=teacher)
+    require_narrowable(teacher_dir, config, teacher=teacher, student=student)
+    return teacher, student
+
+
+def _shape(teacher_dir: Path) -> ModelShape:
+    config = AutoConfig.from_pretrained(teacher_dir, trust_remote_code=False)
+    try:
+        return ModelShape(
+            layers=config.num_hidden_layers,
+            hidden=config.hidden_size,
+            heads=config.num_attention_heads,
+            kv_heads=config.num_key_value_heads,
+            mlp=config.intermediate_size,
+            vocab=config.vocab_size,
+            head_dim=getattr(config, "head_dim", None),
+            tied_embeddings=config.tie_word_embeddings,
+        )
+    except (AttributeError, ValidationError) as error:
+        raise ModelError(f"{teacher_dir} is no plain decoder ({config.model_type}): keep layers, no widths") from error
 
 
 def _read_config(teacher_dir: Path) -> dict[str, Any]:
-    """The config as stored, with `layer_types` spelled out where the architecture derives it from the layer index."""
+    """The config as stored, with what the architecture fills in by itself spelled out where it matters here."""
     path = teacher_dir / "config.json"
     if not path.is_file():
         raise ModelError(f"{teacher_dir} has no config.json: give a plain transformers directory")
@@ -90,7 +123,7 @@ def _pruned_config(config: dict[str, Any], *, kept: tuple[int, ...], total: int)
     return pruned | {"num_hidden_layers": len(kept)}
 
 
-def _write_weights(teacher_dir: Path, staging: Path, *, kept: tuple[int, ...], total: int) -> None:
+def _write_weights(teacher_dir: Path, staging: Path, *, kept: tuple[int, ...], total: int, cuts: Cuts | None) -> None:
     shards = sorted(teacher_dir.glob("*.safetensors"))
     if not shards:
         raise ModelError(f"{teacher_dir} has no safetensors: convert the model to safetensors first")
@@ -101,15 +134,15 @@ def _write_weights(teacher_dir: Path, staging: Path, *, kept: tuple[int, ...], t
         tensors: dict[str, torch.Tensor] = {}
         with safe_open(shard, framework="pt") as reader:
             for name in reader.keys():  # noqa: SIM118 - a safetensors reader is not iterable
-                match = _LAYER.search(name)
-                if match is None:
-                    tensors[name] = reader.get_tensor(name)
-                    continue
-                layer = int(match.group(1))
-                found.add(layer)
-                if layer in new_index:
+                renamed = name
+                if (match := LAYER.search(name)) is not None:
+                    layer = int(match.group(1))
+                    found.add(layer)
+                    if layer not in new_index:
+                        continue
                     renamed = f"{name[: match.start(1)]}{new_index[layer]}{name[match.end(1) :]}"
-                    tensors[renamed] = reader.get_tensor(name)
+                tensor = reader.get_tensor(name)
+                tensors[renamed] = tensor if cuts is None else cuts.apply(name, tensor)
         if tensors:
             save_file(tensors, staging / shard.name, metadata={"format": "pt"})
             weight_map |= dict.fromkeys(tensors, shard.name)

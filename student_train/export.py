@@ -7,25 +7,40 @@ another model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import yaml
 from torch import Tensor
 
+from cache.disk.failpoints import failpoint
+from cache.views import CacheView
+from configs.stages import StageConfig
 from student_train.directories import copy_companions, staged_directory
+from student_train.job import StepMetrics
+
+EXPORT_FAILPOINTS = ("export-before-commit", "export-after-commit")
+"""Where a test may kill the process: before and after the model appears under its name."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ModelCard:
-    """What the README of an exported student says about where it comes from."""
+    """What the README of an exported student says about where it comes from.
+
+    `start` says in words what the student was before. `measured` are the held-out metrics in their order.
+    """
 
     teacher: str
     licence: str | None
-    view_digest: str
-    objective: str
+    start: str
+    view: CacheView
+    stage: StageConfig
     steps: int
+    selected_step: int
+    measured: Sequence[StepMetrics]
 
 
 def export_student(
@@ -44,18 +59,73 @@ def export_student(
         copy_companions(start, staging)
         model.save_pretrained(staging, state_dict=dict(weights), safe_serialization=True)
         (staging / "README.md").write_text(card_text(card), encoding="utf-8")
+        failpoint("export-before-commit")
+    failpoint("export-after-commit")
     return out
 
 
 def card_text(card: ModelCard) -> str:
-    """The model card, in Markdown."""
+    """The model card: Markdown behind the front matter that model hubs read."""
+    stage, view = card.stage, card.view
+    front = {
+        "base_model": card.teacher,
+        "library_name": "transformers",
+        "license": "unknown" if card.licence is None else card.licence.lower(),
+        "pipeline_tag": "text-generation",
+        "tags": ["distillation", "stillroom", stage.objective],
+    }
     licence = card.licence or "not stated by the configuration: find out before you pass this model on"
-    return f"""# Student of {card.teacher}
+    settings = ", ".join(
+        f"{name} {getattr(stage, name)}"
+        for name in ("learning_rate", "schedule", "warmup_steps", "weight_decay", "gradient_clip", "tokens_per_step")
+    )
+    return f"""---
+{yaml.safe_dump(front, allow_unicode=True).strip()}
+---
 
-Trained for {card.steps} steps with the objective `{card.objective}` on what its teacher said and believed.
+# Student of {card.teacher}
+
+Trained for {card.steps} steps with the objective `{stage.objective}` on what its teacher said and believed; these are
+the weights after step {card.selected_step} (`select: {stage.select}`).
 
 - Teacher: {card.teacher}
 - Teacher's licence: {licence}. This student was made from the teacher's output (and perhaps its weights); terms that
   the licence sets for derived models, such as naming, notices and limits of use, apply to it too.
-- Cache view (SHA-256): `{card.view_digest}`
-"""
+- Start: {card.start}
+- Objective: {_objective(stage)}
+- Data: {view.dataset}, {len(view):,} sequences with {view.response_tokens:,} response tokens
+- Cache view (SHA-256): `{view.digest}`
+- Settings: {settings}, seed {stage.seed}, dtype {stage.dtype}{"" if stage.lora is None else _lora(stage)}
+- Made with Stillroom {version("stillroom")}
+{_held_out(card)}"""
+
+
+def _objective(stage: StageConfig) -> str:
+    """The objective with its divergence and every parameter."""
+    if stage.objective != "kd":
+        return f"`{stage.objective}`, cross-entropy on {stage.source} answers"
+    parameters = stage.divergence.model_dump(exclude={"kind"}) | {
+        "tail": stage.tail,
+        "temperature": stage.temperature,
+        "ce_weight": stage.ce_weight,
+    }
+    text = ", ".join(f"{name} {value}" for name, value in parameters.items())
+    return f"`{stage.objective}`, {stage.divergence.kind} with {text}, on {stage.source} answers"
+
+
+def _lora(stage: StageConfig) -> str:
+    assert stage.lora is not None
+    return f", LoRA of rank {stage.lora.rank} and alpha {stage.lora.alpha:g}, merged"
+
+
+def _held_out(card: ModelCard) -> str:
+    """A table of the held-out metrics at the start and at the selected step; nothing where none were measured."""
+    by_step = {at.step: at.values for at in card.measured}
+    if not by_step or card.selected_step not in by_step:
+        return ""
+    first, chosen = by_step[min(by_step)], by_step[card.selected_step]
+    rows = "".join(f"| {name} | {first[name]:.4f} | {chosen[name]:.4f} |\n" for name in chosen if name in first)
+    return f"""
+| held-out metric | step {min(by_step)} | step {card.selected_step} |
+|---|---|---|
+{rows}"""

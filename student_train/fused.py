@@ -16,39 +16,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from configs.errors import ModelError
-from student_train.divergences import Tail, agreement, cross_entropy, event_logprobs, kind_function
+from configs.errors import ConfigError, ModelError
+from student_train.divergences import Measure, Tail
+from student_train.measures import METRICS, cross_entropy, position_metrics
 from student_train.targets import SparseTargets
 
-CHUNK_BYTES = 256 * 2**20
-"""Memory for one chunk's float32 logits. Larger chunks waste nothing; smaller ones re-read the head more often."""
+CPU_CHUNK_BYTES = 256 * 2**20
+"""Memory for one chunk's float32 logits on a CPU: past a few hundred rows larger chunks gain nothing there."""
 
-METRICS = ("loss", "ce", "kl", "agreement", "teacher_mass")
-"""What `LossSums.metrics` holds, each summed over positions."""
-
-
-@dataclass(frozen=True, slots=True)
-class LossForm:
-    """What is computed from the logits: divergence + ce_weight x cross-entropy.
-
-    `kind` None is cross-entropy alone. Columns from `vocab` on do not exist for the student (padding of the
-    embedding). `softcap` is the bound of models that squash their logits with tanh.
-    """
-
-    kind: str | None
-    vocab: int
-    tail: Tail = "bucket"
-    ce_weight: float = 0.0
-    softcap: float | None = None
-    chunk_bytes: int = CHUNK_BYTES
+LEAST_CHUNK_BYTES = 32 * 2**20
+"""Below this, reading the head again for every chunk would take most of the time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LossSums:
-    """The loss summed over positions, with its graph, and the sums named by `METRICS`, detached."""
+    """The loss summed over positions, with its graph, and the sums named by `measures.METRICS`, detached, float64."""
 
     loss: Float[Tensor, ""]
     metrics: Float[Tensor, " M"]
@@ -58,24 +43,37 @@ def fused_divergence(
     kind: str,
     hidden: Float[Tensor, "N H"],
     head: Float[Tensor, "W H"],
-    targets: SparseTargets,
+    targets: SparseTargets | Float[Tensor, "N V"],
     *,
-    labels: Int64[Tensor, " N"],
-    vocab: int,
+    labels: Int64[Tensor, " N"] | None = None,
+    vocab: int | None = None,
     tail: Tail = "bucket",
+    temperature: float = 1.0,
+    weight: float = 1.0,
     ce_weight: float = 0.0,
+    mask: Bool[Tensor, " N"] | None = None,
     softcap: float | None = None,
-    chunk_bytes: int = CHUNK_BYTES,
+    chunk_bytes: int | None = None,
+    **parameters: float,
 ) -> LossSums:
-    """Divergence from the teacher + `ce_weight` x cross-entropy on `labels`, summed over positions.
+    """`weight` x divergence from the teacher + `ce_weight` x cross-entropy on `labels`, summed over positions.
+
+    The divergence is that of `student_train.divergences.divergence` on the logits hidden @ head.T, of which columns
+    from `vocab` on (by default none) do not exist: padding of the embedding. Models that squash their logits with tanh
+    name the bound as `softcap`. `chunk_bytes` is the memory for a chunk's float32 logits, by default `chunk_budget`.
 
     Raises:
-        ConfigError: an unknown kind or tail.
+        ConfigError: as `divergence`, and a `ce_weight` without labels.
         ModelError: an id outside the student's vocabulary.
     """
-    kind_function(kind, targets=targets)
-    form = LossForm(kind, vocab, tail, ce_weight, softcap, chunk_bytes)
-    return _apply(hidden, head, labels, targets, form)
+    if ce_weight and labels is None:
+        raise ConfigError(f"ce_weight={ce_weight:g} needs labels: give them or set ce_weight: 0")
+    measure = Measure.of(kind, tail=tail, temperature=temperature, parameters=parameters)
+    known = SparseTargets.whole(targets) if isinstance(targets, Tensor) else targets
+    vocab = len(head) if vocab is None else vocab
+    chunk_bytes = chunk_budget(hidden.device) if chunk_bytes is None else chunk_bytes
+    form = _LossForm(measure, weight, ce_weight, softcap, vocab, chunk_bytes)
+    return _apply(hidden, head, _Positions(known, labels), form, mask=mask)
 
 
 def fused_cross_entropy(
@@ -83,35 +81,96 @@ def fused_cross_entropy(
     head: Float[Tensor, "W H"],
     *,
     labels: Int64[Tensor, " N"],
-    vocab: int,
+    targets: SparseTargets | None = None,
+    vocab: int | None = None,
+    mask: Bool[Tensor, " N"] | None = None,
     softcap: float | None = None,
-    chunk_bytes: int = CHUNK_BYTES,
+    chunk_bytes: int | None = None,
 ) -> LossSums:
-    """Cross-entropy on `labels`, summed over positions.
+    """Cross-entropy on `labels`, summed over positions. `targets` are measured, not learned.
 
     Raises:
-        ModelError: a label outside the student's vocabulary.
+        ModelError: a label or an id outside the student's vocabulary.
     """
-    # The label itself takes the place of the kept ids: the rest of the vocabulary is then everything else.
-    targets = SparseTargets(
-        labels[:, None],
-        torch.zeros_like(labels[:, None], dtype=torch.float32),
-        torch.full_like(labels, float("-inf"), dtype=torch.float32),
-    )
-    form = LossForm(None, vocab, softcap=softcap, chunk_bytes=chunk_bytes)
-    return _apply(hidden, head, labels, targets, form)
+    vocab = len(head) if vocab is None else vocab
+    chunk_bytes = chunk_budget(hidden.device) if chunk_bytes is None else chunk_bytes
+    form = _LossForm(None, 0.0, 1.0, softcap, vocab, chunk_bytes)
+    return _apply(hidden, head, _Positions(targets, labels), form, mask=mask)
 
 
-def _apply(hidden: Tensor, head: Tensor, labels: Tensor, targets: SparseTargets, form: LossForm) -> LossSums:
-    if not 0 < form.vocab <= head.shape[0]:
-        raise ModelError(f"vocabulary of {form.vocab} tokens but the student's head has {head.shape[0]} rows")
-    if len(targets) and (worst := int(torch.maximum(targets.ids.max(), labels.max()))) >= form.vocab:
-        raise ModelError(f"token id {worst} lies outside the student's vocabulary of {form.vocab}")
+def chunk_budget(device: torch.device) -> int:
+    """Bytes for one chunk's float32 logits.
+
+    On a GPU a 64th of its memory, which keeps its matrix products busy; where that is scarce an eighth of what is
+    free, because a chunk needs up to three such tables at once (low-precision logits and gradient beside it). The
+    share of the whole comes first so that the same run on the same kind of device adds up in the same order.
+    """
+    if device.type != "cuda":
+        return CPU_CHUNK_BYTES
+    free, total = torch.cuda.mem_get_info(device)
+    # What torch holds in reserve counts as taken for the device, but is free here.
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return max(LEAST_CHUNK_BYTES, min(total // 64, free // 8))
+
+
+@dataclass(frozen=True, slots=True)
+class _LossForm:
+    """The loss as a formula: weight x divergence + ce_weight x cross-entropy, the latter alone without a `measure`."""
+
+    measure: Measure | None
+    weight: float
+    ce_weight: float
+    softcap: float | None
+    vocab: int
+    chunk_bytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Positions:
+    """What is known about each position besides its hidden state; at least one of the two."""
+
+    targets: SparseTargets | None
+    labels: Int64[Tensor, " N"] | None
+
+    @property
+    def ids(self) -> Int64[Tensor, "N K"]:
+        """The ids whose logits are kept. Without targets the label takes their place: the rest is everything else."""
+        if self.targets is not None:
+            return self.targets.ids
+        assert self.labels is not None
+        return self.labels[:, None]
+
+    def __getitem__(self, rows: slice | Tensor) -> _Positions:
+        return _Positions(
+            None if self.targets is None else self.targets[rows], None if self.labels is None else self.labels[rows]
+        )
+
+
+def _apply(hidden: Tensor, head: Tensor, positions: _Positions, form: _LossForm, *, mask: Tensor | None) -> LossSums:
+    if mask is not None:
+        hidden, positions = hidden[mask], positions[mask]
+    if not 0 < form.vocab <= len(head):
+        raise ModelError(f"vocabulary of {form.vocab} tokens but the student's head has {len(head)} rows")
+    _check_ids(positions, vocab=form.vocab)
+    if form.measure is not None and positions.targets is not None:
+        form.measure.check(positions.targets, vocab=form.vocab)
     differentiate = torch.is_grad_enabled() and (hidden.requires_grad or head.requires_grad)
-    loss, metrics = _FusedLoss.apply(  # type: ignore[no-untyped-call]
-        hidden, head, labels, targets, form, differentiate
-    )
+    loss, metrics = _FusedLoss.apply(hidden, head, positions, form, differentiate)  # type: ignore[no-untyped-call]
     return LossSums(loss, metrics)
+
+
+def _check_ids(positions: _Positions, *, vocab: int) -> None:
+    """One look at all ids: on a GPU this is the only time that the host waits for them."""
+    parts = [
+        torch.stack(torch.aminmax(ids)) for ids in (positions.ids, positions.labels) if ids is not None and len(ids)
+    ]
+    if not parts:
+        return
+    bounds = torch.stack(parts).tolist()
+    least, most = min(low for low, _ in bounds), max(high for _, high in bounds)
+    if least < 0 or most >= vocab:
+        worst = least if least < 0 else most
+        raise ModelError(f"token id {worst} lies outside the student's vocabulary of {vocab}")
 
 
 class _FusedLoss(torch.autograd.Function):
@@ -122,9 +181,8 @@ class _FusedLoss(torch.autograd.Function):
         ctx: Any,
         hidden: Tensor,
         head: Tensor,
-        labels: Tensor,
-        targets: SparseTargets,
-        form: LossForm,
+        positions: _Positions,
+        form: _LossForm,
         differentiate: bool,  # noqa: FBT001 - autograd functions take positional arguments only
     ) -> tuple[Tensor, Tensor]:
         weight = head[: form.vocab]
@@ -133,16 +191,13 @@ class _FusedLoss(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if differentiate else None
         grad_head: Tensor | None = None
         rows = max(1, form.chunk_bytes // (4 * form.vocab))
-        for start in range(0, len(targets), rows):
-            stop = min(start + rows, len(targets))
-            part = hidden[start:stop]
-            logits = (part @ weight.T).to(exact)
-            grad_logits = _chunk(
-                logits, labels[start:stop], targets.rows(start, stop), form, sums, differentiate=differentiate
-            )
+        for start in range(0, len(hidden), rows):
+            chunk = slice(start, start + rows)
+            part = hidden[chunk]
+            grad_logits = _chunk((part @ weight.T).to(exact), positions[chunk], form, sums, differentiate=differentiate)
             if grad_hidden is not None:
                 grad_logits = grad_logits.to(hidden.dtype)
-                torch.mm(grad_logits, weight, out=grad_hidden[start:stop])
+                torch.mm(grad_logits, weight, out=grad_hidden[chunk])
                 grad_head = _add_product(grad_head, grad_logits, part)
         if grad_hidden is not None:
             ctx.save_for_backward(grad_hidden, _like_head(grad_head, head))
@@ -154,7 +209,7 @@ class _FusedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_head = ctx.saved_tensors
-        return grad_hidden * grad_loss.to(grad_hidden.dtype), grad_head * grad_loss.to(grad_head.dtype), *[None] * 4
+        return grad_hidden * grad_loss.to(grad_hidden.dtype), grad_head * grad_loss.to(grad_head.dtype), *[None] * 3
 
 
 def _add_product(total: Tensor | None, grad_logits: Tensor, hidden: Tensor) -> Tensor:
@@ -181,18 +236,16 @@ def _like_head(grad: Tensor | None, head: Tensor) -> Tensor:
     return whole
 
 
-def _chunk(
-    logits: Tensor, labels: Tensor, targets: SparseTargets, form: LossForm, sums: Tensor, *, differentiate: bool
-) -> Tensor:
+def _chunk(logits: Tensor, positions: _Positions, form: _LossForm, sums: Tensor, *, differentiate: bool) -> Tensor:
     """Add one chunk's sums to `sums` and turn `logits` [n, V], in place, into the gradient on the raw logits."""
     slope = None
     if form.softcap is not None:
         logits = logits.div_(form.softcap).tanh_()
         slope = 1.0 - logits.square() if differentiate else None
         logits = logits.mul_(form.softcap)
-    kept = logits.gather(1, targets.ids)
-    label = logits.gather(1, labels[:, None])
-    logits.scatter_(1, targets.ids, float("-inf"))
+    kept = logits.gather(1, positions.ids)
+    label = None if positions.labels is None else logits.gather(1, positions.labels[:, None])[:, 0]
+    logits.scatter_(1, positions.ids, float("-inf"))
     best_rest = logits.amax(dim=1)
     # Rows without a rest (K = V) shift by zero, so that exp gives 0 and not NaN.
     shift = best_rest.masked_fill(best_rest == float("-inf"), 0.0)
@@ -200,29 +253,34 @@ def _chunk(
     total = softmax.sum(dim=1)
     rest = total.log() + shift
     with torch.enable_grad():
-        leaves = [leaf.requires_grad_(differentiate) for leaf in (kept, rest, label)]
-        loss, rows = _rows(kept, rest, label[:, 0], targets, form)
-        grads = torch.autograd.grad(loss.sum(), leaves, allow_unused=True) if differentiate else ()
-    match = agreement(kept.detach(), best_rest, targets.logprobs.argmax(dim=1))
-    mass = targets.logprobs.to(torch.float64).exp().sum()
-    sums += torch.stack([*(row.detach().sum(dtype=torch.float64) for row in (loss, *rows)), match.sum().double(), mass])
+        leaves = [leaf.requires_grad_(differentiate) for leaf in (kept, rest, label) if leaf is not None]
+        parts = _losses(kept, rest, label, positions.targets, form)
+        grads = torch.autograd.grad(parts["loss"].sum(), leaves, allow_unused=True) if differentiate else ()
+    parts |= position_metrics(kept, rest, best_rest=best_rest, label=label, targets=positions.targets)
+    nothing = sums.new_zeros(())
+    sums += torch.stack([parts[name].detach().double().sum() if name in parts else nothing for name in METRICS])
     if not differentiate:
         return softmax
-    on_kept, on_rest, on_label = (
+    on_kept, on_rest, *on_label = (
         torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(leaves, grads, strict=True)
     )
     share = torch.where(total > 0, on_rest / total, torch.zeros_like(total))
-    gradient = softmax.mul_(share[:, None]).scatter_(1, targets.ids, on_kept).scatter_add_(1, labels[:, None], on_label)
+    gradient = softmax.mul_(share[:, None]).scatter_(1, positions.ids, on_kept)
+    if positions.labels is not None:
+        gradient.scatter_add_(1, positions.labels[:, None], on_label[0][:, None])
     return gradient if slope is None else gradient.mul_(slope)
 
 
-def _rows(
-    kept: Tensor, rest: Tensor, label: Tensor, targets: SparseTargets, form: LossForm
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """The loss of each position, and its parts: cross-entropy and divergence."""
-    ce = cross_entropy(kept, rest, label)
-    if form.kind is None:
-        return ce, (ce, torch.zeros_like(ce))
-    teacher, student = event_logprobs(targets, kept, rest, tail=form.tail)
-    apart = kind_function(form.kind, targets=targets)(teacher, student)
-    return apart + form.ce_weight * ce, (ce, apart)
+def _losses(
+    kept: Tensor, rest: Tensor, label: Tensor | None, targets: SparseTargets | None, form: _LossForm
+) -> dict[str, Tensor]:
+    """The loss of each position and its parts, by their names in `METRICS`."""
+    parts: dict[str, Tensor] = {}
+    loss = torch.zeros_like(rest)
+    if form.measure is not None and targets is not None:
+        parts["divergence"] = form.measure.rows(targets, kept, rest)
+        loss = loss + form.weight * parts["divergence"]
+    if label is not None:
+        parts["ce"] = cross_entropy(kept, rest, label)
+        loss = loss + form.ce_weight * parts["ce"] if form.ce_weight else loss
+    return {"loss": loss, **parts}

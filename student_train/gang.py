@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import socket
 from dataclasses import dataclass
 from datetime import timedelta
@@ -47,6 +48,10 @@ class Gang:
         summed = values.detach().clone().to(self.device)
         dist.all_reduce(summed)
         return summed
+
+    def any(self, flag: bool) -> bool:  # noqa: FBT001 - one flag in, the same one out everywhere
+        """Whether the flag is set on any process, the same answer on each."""
+        return bool(self.total(torch.tensor([float(flag)])) > 0)
 
     def barrier(self) -> None:
         """Wait until every process is here."""
@@ -94,6 +99,14 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """The most memory this process has held so far, on its GPU, or in all where there is none."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    # Linux counts in KiB.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def _device(accelerator: Accelerator) -> torch.device:

@@ -19,7 +19,7 @@ class TrainJob:
 
     `model_dir` is where it starts, `output_dir` where the trained model appears (whole, or not at all), `work_dir`
     holds the checkpoints. `vocab` is the number of tokens that exist (the tokenizer's length); what the embedding has
-    beyond is padding. `teacher` and `licence` go into the model card.
+    beyond is padding. `teacher`, `licence` and `start` (what `model_dir` is, in words) go into the model card.
     """
 
     stage: StageConfig
@@ -35,6 +35,7 @@ class TrainJob:
     accelerator: Accelerator = "auto"
     teacher: str = "unnamed"
     licence: str | None = None
+    start: str = "unnamed"
 
     def stage_digest(self) -> str:
         """SHA-256 (hex) of what decides the course of the training apart from the data and the starting weights."""
@@ -54,6 +55,7 @@ class StepMetrics:
 class TrainResult:
     """How a stage ended. `finished` is False when it was stopped; then there is a checkpoint and no model yet.
 
+    `selected_step` is the step whose weights the student has, chosen as the stage's `select` says; None before the end.
     `dev_losses` are (step, held-out loss in nats a response token); empty without a dev view.
     """
 
@@ -62,4 +64,5 @@ class TrainResult:
     steps: int
     tokens: int
     skipped: int
+    selected_step: int | None
     dev_losses: tuple[tuple[int, float], ...]

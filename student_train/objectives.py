@@ -29,8 +29,8 @@ def answer_loss(
     vocab: int,
     softcap: float | None,
 ) -> LossSums:
-    """Cross-entropy on the response tokens."""
-    return fused_cross_entropy(hidden, head, labels=batch.labels, vocab=vocab, softcap=softcap)
+    """Cross-entropy on the response tokens; what the teacher believed, where the batch has it, is measured beside."""
+    return fused_cross_entropy(hidden, head, labels=batch.labels, targets=batch.targets, vocab=vocab, softcap=softcap)
 
 
 def teacher_loss(
@@ -41,7 +41,11 @@ def teacher_loss(
     vocab: int,
     softcap: float | None,
 ) -> LossSums:
-    """The stage's divergence from the teacher + `ce_weight` x cross-entropy on the response tokens."""
+    """The stage's divergence from the teacher + `ce_weight` x cross-entropy on the response tokens.
+
+    The divergence of softened distributions counts temperature^2 times: its gradient shrinks with 1 / temperature^2,
+    and so keeps its size beside the cross-entropy (Hinton et al. 2015, arXiv 1503.02531, section 2).
+    """
     assert batch.targets is not None
     return fused_divergence(
         stage.divergence.kind,
@@ -51,8 +55,11 @@ def teacher_loss(
         labels=batch.labels,
         vocab=vocab,
         tail=stage.tail,
+        temperature=stage.temperature,
+        weight=stage.temperature**2,
         ce_weight=stage.ce_weight,
         softcap=softcap,
+        **stage.divergence.model_dump(exclude={"kind"}),
     )
 
 

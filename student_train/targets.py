@@ -1,32 +1,66 @@
 """What the teacher said, as tensors on the training device.
 
-Shapes: N scored positions in a flat batch, K top-k, V vocabulary. Targets stay sparse: nothing here or later has the
-size N x V on behalf of the teacher.
+Shapes: N scored positions in a flat batch, K tokens kept a position, V vocabulary. Targets from the cache stay sparse:
+nothing here or later has the size N x V on behalf of the teacher.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseTargets:
-    """The teacher's K best tokens at N positions.
+    """What the teacher believes about K tokens at each of N positions.
 
-    `ids` are distinct within a row. `logprobs` are in nats, normalised over the teacher's whole vocabulary at
-    temperature 1, and may hold -inf. `tail_logmass` is the log of the probability outside `ids`; -inf says that there
-    is nothing outside (K = V). `counts` is for targets that were drawn by sampling, how often each id came up; the
-    divergences refuse those.
+    `ids` are distinct within a row and lie in the vocabulary. *Scored* targets have `logprobs`, in nats, normalised
+    over the teacher's whole vocabulary at temperature 1 (-inf is allowed), and `tail_logmass`, the log of the
+    probability outside `ids`; -inf says that there is nothing outside (K = V).
+
+    *Drawn* targets have `counts` instead: how often each id came up in as many draws a row from the whole
+    distribution. An id with count 0 was not drawn and only fills the row up; it is any id that the row does not hold
+    yet (`drawn` chooses it), so it indexes safely, weighs nothing and is never counted twice. `logprobs` of drawn ids
+    are optional.
     """
 
     ids: Int64[Tensor, "N K"]
-    logprobs: Float[Tensor, "N K"]
-    tail_logmass: Float[Tensor, " N"]
+    logprobs: Float[Tensor, "N K"] | None
+    tail_logmass: Float[Tensor, " N"] | None
     counts: Int64[Tensor, "N K"] | None = None
+
+    def __post_init__(self) -> None:
+        assert self.counts is not None or (self.logprobs is not None and self.tail_logmass is not None)
+
+    @classmethod
+    def whole(cls, logits: Float[Tensor, "N V"]) -> SparseTargets:
+        """The whole distributions of a teacher whose logits are at hand: K = V, every id in order."""
+        rows, vocab = logits.shape
+        exact = logits if logits.dtype == torch.float64 else logits.float()
+        return cls(
+            ids=torch.arange(vocab, device=logits.device).expand(rows, vocab),
+            logprobs=exact.log_softmax(dim=1),
+            tail_logmass=exact.new_full((rows,), float("-inf")),
+        )
+
+    @classmethod
+    def drawn(cls, ids: Int64[Tensor, "N K"], counts: Int64[Tensor, "N K"]) -> SparseTargets:
+        """Targets from draws as the cache keeps them, where id -1 with count 0 fills a row up.
+
+        Each -1 becomes the smallest id that its row does not hold yet; among the first K ids there are always enough.
+        """
+        missing = ids < 0
+        k = ids.shape[1]
+        # One column more than K takes the ids that lie beyond and do not matter.
+        taken = torch.zeros(len(ids), k + 1, dtype=torch.bool, device=ids.device)
+        taken.scatter_(1, torch.where(missing, k, ids).clamp_max(k), value=True)
+        free = taken[:, :k].byte().argsort(dim=1, stable=True)
+        turn = (missing.cumsum(dim=1) - 1).clamp_min(0)
+        return cls(torch.where(missing, free.gather(1, turn), ids), None, None, counts)
 
     def __len__(self) -> int:
         return int(self.ids.shape[0])
@@ -36,12 +70,14 @@ class SparseTargets:
         """K, the number of tokens kept a position."""
         return int(self.ids.shape[1])
 
-    def rows(self, start: int, stop: int) -> SparseTargets:
-        """The positions from `start` to `stop`, without a copy."""
-        counts = None if self.counts is None else self.counts[start:stop]
-        return SparseTargets(self.ids[start:stop], self.logprobs[start:stop], self.tail_logmass[start:stop], counts)
+    def __getitem__(self, rows: slice | Bool[Tensor, " N"]) -> SparseTargets:
+        """Some of the positions; a slice makes no copy."""
+        return self._each(lambda part: part[rows])
 
     def to(self, device: torch.device) -> SparseTargets:
         """The same targets on another device."""
-        counts = None if self.counts is None else self.counts.to(device)
-        return SparseTargets(self.ids.to(device), self.logprobs.to(device), self.tail_logmass.to(device), counts)
+        return self._each(lambda part: part.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> SparseTargets:
+        optional = (self.logprobs, self.tail_logmass, self.counts)
+        return SparseTargets(change(self.ids), *(None if part is None else change(part) for part in optional))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,15 +12,19 @@ import torch
 from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.errors import TrainingError
-from student_train.checkpoint import Checkpoints, TrainerState, check_resumable
+from student_train.adapters import attach_adapters, merge_adapters
+from student_train.course import Course, Report
 from student_train.export import ModelCard, export_student
 from student_train.feed import Feed, StepBatch, held_out_batches, total_steps, training_batches
-from student_train.fused import METRICS
-from student_train.gang import Gang, join_gang
+from student_train.gang import Gang, join_gang, peak_memory_gib
 from student_train.job import StepMetrics, TrainJob, TrainResult
-from student_train.model import TORCH_DTYPES, Decoder, StudentModule, load_decoder
+from student_train.measures import DRAWN_METRICS, METRICS, TEXT_METRICS
+from student_train.model import TORCH_DTYPES, Decoder, StudentModule, can_pack, load_decoder
 from student_train.objectives import needs_targets
+from student_train.random_state import random_state, set_random_state
 from student_train.schedule import learning_rate
+from student_train.selection import check_measured, check_selectable, measurement_due
+from student_train.stopping import ShouldStop, StopRequest, sigterm_asks
 
 if TYPE_CHECKING:
     from student_train.deepspeed_engine import DeepSpeedEngine
@@ -31,215 +34,224 @@ logger = logging.getLogger(__name__)
 MAX_SKIPPED_IN_A_ROW = 10
 """So many steps without a finite gradient one after the other are a failure, not an accident."""
 
-Report = Callable[[StepMetrics], None]
+_KEYS_SHOWN = 8
 
 
-def train_stage(job: TrainJob, *, report: Report, should_stop: Callable[[], bool]) -> TrainResult:
+def train_stage(job: TrainJob, *, report: Report, should_stop: ShouldStop) -> TrainResult:
     """Train one stage and export the student; to be called in every process of the gang.
 
     Goes on from the newest sound checkpoint of `job.work_dir`. `report` is called on every process with the same
-    metrics, and again with those of the last checkpoint after a resume. When `should_stop` says so on any process, all
-    of them write a checkpoint and return with `finished` False.
+    metrics (but for wall times and memory, which are each process's own), and again with those of the last checkpoint
+    after a resume. When `should_stop` says so on any process, or one gets SIGTERM while this is its main thread, all of
+    them write a checkpoint and return with `finished` False.
 
     Raises:
-        ConfigError: the checkpoint belongs to other data, another stage or another number of processes.
+        ConfigError: the checkpoint belongs to other data, another stage or another ZeRO stage, or the held-out rows
+            cannot give what the stage selects by.
         TrainingError: no finite gradient for ten steps in a row.
     """
     gang = join_gang(job.accelerator)
     # Imported late: DeepSpeed picks its accelerator from the environment while it is imported.
     from student_train.deepspeed_engine import DeepSpeedEngine
 
+    # New weights are drawn alike everywhere; what is drawn while training differs between processes.
+    torch.manual_seed(job.stage.seed)
+    decoder = load_decoder(
+        job.model_dir,
+        dtype=TORCH_DTYPES[job.stage.dtype],
+        gradient_checkpointing=job.settings.gradient_checkpointing,
+    )
+    packs = job.settings.packing == "auto" and can_pack(decoder)
+    if job.stage.lora is not None:
+        attach_adapters(decoder.model, job.stage.lora)
     torch.manual_seed(job.stage.seed * 1_000_003 + gang.rank)
-    decoder = load_decoder(job.model_dir, dtype=TORCH_DTYPES[job.stage.dtype])
     module = StudentModule(decoder, stage=job.stage, vocab=job.vocab)
-    engine = DeepSpeedEngine(module, stage=job.stage, settings=job.settings, gang=gang)
-    try:
-        return _Run(job, gang=gang, engine=engine, decoder=decoder, report=report).run(should_stop)
-    finally:
-        engine.close()
-
-
-@dataclass(slots=True)
-class _Progress:
-    """What a checkpoint carries from one process to its successor."""
-
-    step: int = 0
-    tokens: int = 0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-    dev_losses: tuple[tuple[int, float], ...] = ()
-    pending: tuple[StepMetrics, ...] = ()
+    with sigterm_asks(should_stop) as asks:
+        engine = DeepSpeedEngine(module, stage=job.stage, settings=job.settings, gang=gang)
+        try:
+            stop = StopRequest(asks, gang=gang)
+            return _Run(job, gang=gang, engine=engine, decoder=decoder, packs=packs, report=report, stop=stop).run()
+        finally:
+            engine.close()
 
 
 class _Run:
     """One call of `train_stage`: its parts, and the loop over optimiser steps."""
 
-    def __init__(self, job: TrainJob, *, gang: Gang, engine: DeepSpeedEngine, decoder: Decoder, report: Report) -> None:
-        self._job, self._gang, self._engine, self._decoder, self._report = job, gang, engine, decoder, report
+    def __init__(
+        self,
+        job: TrainJob,
+        *,
+        gang: Gang,
+        engine: DeepSpeedEngine,
+        decoder: Decoder,
+        packs: bool,
+        report: Report,
+        stop: StopRequest,
+    ) -> None:
+        self._job, self._gang, self._engine, self._decoder = job, gang, engine, decoder
+        self._packs, self._stop = packs, stop
         self._cache = TeacherCache.open(job.cache_root, job.identity, create=False)
         self._view = CacheView.load(job.train_view)
         self._dev = None if job.dev_view is None else CacheView.load(job.dev_view)
+        check_selectable(job.stage, dev=self._dev)
         self._total = total_steps(job.stage, view=self._view)
-        self._checkpoints = Checkpoints(job.work_dir, gang=gang)
-        self._progress = _Progress()
+        self._course = Course(job, view=self._view, gang=gang, engine=engine, decoder=decoder, report=report)
 
-    def run(self, should_stop: Callable[[], bool]) -> TrainResult:
-        """Train to the end, or until `should_stop`."""
-        self._checkpoints.clean()
-        self._resume()
-        progress = self._progress
-        batches = training_batches(self._job.stage, view=self._view, first=progress.step, steps=self._total)
-        self._measure_if_due()
-        saved_at = mark = time.monotonic()
-        for batch in self._feed(self._view).steps(batches):
-            self._step(batch, started=mark)
+    def run(self) -> TrainResult:
+        """Train to the end, or until asked to stop."""
+        course = self._course
+        course.resume()
+        finished = self._train()
+        if finished:
+            self._export()
+        return TrainResult(
+            finished=finished,
+            output_dir=self._job.output_dir,
+            steps=course.step,
+            tokens=course.tokens,
+            skipped=course.skipped,
+            selected_step=course.selected_step if finished else None,
+            dev_losses=tuple((at.step, at.values["dev/loss"]) for at in course.measured),
+        )
+
+    def _train(self) -> bool:
+        """Whether the end was reached, and not a request to stop. Either way all that was done is in a checkpoint."""
+        course, settings = self._course, self._job.settings
+        batches = training_batches(self._job.stage, view=self._view, first=course.step, steps=self._total)
+        steps = self._feed(self._view, with_targets=needs_targets(self._job.stage.objective)).steps(batches)
+        saved_at = time.monotonic()
+        while True:
             self._measure_if_due()
-            stop, due = self._agree(should_stop(), time.monotonic() - saved_at > self._job.settings.checkpoint_every_s)
-            if stop or due or progress.step == self._total:
-                self._save()
+            stop = self._stop.asked()
+            done = course.step == self._total and not self._unmeasured()
+            # The best weights exist only now: they are kept at once.
+            improved = course.best is not None and course.best.step == course.step
+            late = self._gang.any(self._gang.leads and time.monotonic() - saved_at > settings.checkpoint_every_s)
+            if done or stop or improved or late:
+                course.save()
                 saved_at = time.monotonic()
-            if stop and progress.step < self._total:
-                return self._result(finished=False)
-            mark = time.monotonic()
-        self._export()
-        return self._result(finished=True)
+            if done or stop:
+                return done
+            self._step(steps)
 
-    def _step(self, batch: StepBatch, *, started: float) -> None:
-        progress, stage = self._progress, self._job.stage
+    def _step(self, steps: Iterator[StepBatch]) -> None:
+        """One optimiser step. One that is given up because of a request to stop leaves everything as it was."""
+        course, stage = self._course, self._job.stage
+        random, started = random_state(), time.monotonic()
+        batch = next(steps)
+        waited = time.monotonic() - started
         rate = learning_rate(
-            progress.step,
+            course.step,
             peak=stage.learning_rate,
             total_steps=self._total,
             warmup_steps=stage.warmup_steps,
             schedule=stage.schedule,
         )
-        outcome = self._engine.step(batch.batches, global_tokens=batch.response_tokens, learning_rate=rate)
-        progress.step += 1
-        progress.tokens += batch.tokens
-        progress.skipped += outcome.skipped
-        progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if outcome.skipped else 0
+        outcome = self._engine.step(
+            batch.batches, global_tokens=batch.response_tokens, learning_rate=rate, stop=self._stop.asked
+        )
+        if outcome is None:
+            set_random_state(random)
+            return
+        course.step += 1
+        course.tokens += batch.tokens
+        course.skipped += outcome.skipped
+        course.skipped_in_a_row = course.skipped_in_a_row + 1 if outcome.skipped else 0
+        seconds = max(time.monotonic() - started, 1e-9)
         values = {
             "train/learning_rate": rate,
-            "train/tokens": float(progress.tokens),
-            "train/tokens_per_s": batch.tokens / max(time.monotonic() - started, 1e-9),
-            "train/skipped_steps": float(progress.skipped),
+            "train/tokens": float(course.tokens),
+            "train/tokens_per_s": batch.tokens / seconds,
+            "train/data_wait_share": waited / seconds,
+            # The last token of a record is not fed in.
+            "train/padding_share": 1.0 - (batch.tokens - len(batch.keys)) / batch.padded_tokens,
+            "train/memory_gib": peak_memory_gib(self._gang.device),
+            "train/skipped_steps": float(course.skipped),
         }
-        if outcome.skipped:
-            logger.warning("step %d left out: its gradient was not finite", progress.step)
-        else:
+        if not outcome.skipped:
             values["train/grad_norm"] = outcome.grad_norm
-            values |= self._means("train", outcome.sums, tokens=batch.response_tokens)
-        self._tell(values)
-        if progress.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            values |= _means("train", outcome.sums, names=self._known(batch), tokens=batch.response_tokens)
+        course.tell(values)
+        if outcome.skipped:
+            self._warn_of_skip(batch)
+
+    def _warn_of_skip(self, batch: StepBatch) -> None:
+        """Say which records a dropped step read; raise when too many were dropped in a row."""
+        course, stage = self._course, self._job.stage
+        shown = ", ".join(key[:12] for key in batch.keys[:_KEYS_SHOWN])
+        more = f" and {len(batch.keys) - _KEYS_SHOWN} more" if len(batch.keys) > _KEYS_SHOWN else ""
+        logger.warning("step %d left out: its gradient was not finite; it read records %s%s", course.step, shown, more)
+        if course.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            kept = "there is no checkpoint yet" if course.newest is None else f"the last checkpoint is {course.newest}"
             raise TrainingError(
-                f"no finite gradient in the {MAX_SKIPPED_IN_A_ROW} steps up to {progress.step}: "
-                f"lower learning_rate={stage.learning_rate} or set dtype: float32"
+                f"no finite gradient in the {MAX_SKIPPED_IN_A_ROW} steps up to {course.step}: lower "
+                f"learning_rate={stage.learning_rate} or set dtype: float32; {kept}"
             )
 
+    def _unmeasured(self) -> bool:
+        """Whether the held-out split is to be measured at this step and was not."""
+        step = self._course.step
+        due = measurement_due(step, total=self._total, every=self._job.stage.evaluate_every)
+        return self._dev is not None and due and all(at.step != step for at in self._course.measured)
+
     def _measure_if_due(self) -> None:
-        """The held-out loss at the start, in the middle and at the end."""
-        step = self._progress.step
-        known = {measured for measured, _ in self._progress.dev_losses}
-        if self._dev is None or step in known or step not in {0, self._total // 2, self._total}:
+        """Measure the held-out split. A request to stop ends that without a result; the next process measures anew."""
+        if self._dev is None or not self._unmeasured():
             return
         batches = held_out_batches(self._dev, tokens=self._job.settings.micro_batch_tokens * self._gang.world_size)
         sums, tokens = torch.zeros(len(METRICS), dtype=torch.float64, device=self._gang.device), 0
-        for batch in self._feed(self._dev).steps(batches):
+        names: tuple[str, ...] = METRICS
+        # Where the cache has the teacher's beliefs the divergence from them is measured, whatever is learned.
+        for batch in self._feed(self._dev, with_targets=self._dev.k > 0).steps(batches):
+            if self._stop.asked():
+                return
             sums += self._engine.evaluate(batch.batches)
             tokens += batch.response_tokens
-        values = self._means("dev", self._gang.total(sums).tolist(), tokens=tokens)
-        self._progress.dev_losses += ((step, values["dev/loss"]),)
-        self._tell(values)
+            names = self._known(batch)
+        values = _means("dev", self._gang.total(sums).tolist(), names=names, tokens=tokens)
+        check_measured(self._job.stage, values=values, dev=self._dev)
+        self._course.measured += (StepMetrics(self._course.step, values),)
+        self._course.tell(values)
 
-    def _means(self, prefix: str, sums: Sequence[float], *, tokens: int) -> dict[str, float]:
-        """Metric sums divided once by the number of response tokens, under their tracking names."""
-        shown = METRICS if self._reads_targets else ("loss", "agreement")
-        return {f"{prefix}/{name}": sums[METRICS.index(name)] / tokens for name in shown}
+    def _known(self, batch: StepBatch) -> tuple[str, ...]:
+        """The metrics that mean something for such rows. Asked on every process, as one alone may have no rows."""
+        targets = [micro.targets for micro in batch.batches if micro.targets is not None]
+        if not targets:
+            return TEXT_METRICS
+        drawn = self._gang.any(any(target.counts is not None for target in targets))
+        return DRAWN_METRICS if drawn else METRICS
 
-    @property
-    def _reads_targets(self) -> bool:
-        return needs_targets(self._job.stage.objective)
-
-    def _feed(self, view: CacheView) -> Feed:
+    def _feed(self, view: CacheView, *, with_targets: bool) -> Feed:
         return Feed(
             cache=self._cache,
             view=view,
             gang=self._gang,
             micro_batch_tokens=self._job.settings.micro_batch_tokens,
-            with_targets=self._reads_targets,
+            with_targets=with_targets,
+            packs=self._packs,
         )
-
-    def _tell(self, values: dict[str, float]) -> None:
-        metrics = StepMetrics(self._progress.step, values)
-        self._progress.pending += (metrics,)
-        self._report(metrics)
-
-    def _agree(self, stop: bool, due: bool) -> tuple[bool, bool]:  # noqa: FBT001 - two flags in, the same two out
-        """Stop when any process wants to; save when the leader's clock says so."""
-        flags = self._gang.total(torch.tensor([float(stop), float(due and self._gang.leads)]))
-        return bool(flags[0] > 0), bool(flags[1] > 0)
-
-    def _save(self) -> None:
-        progress = self._progress
-        state = TrainerState(
-            step=progress.step,
-            tokens=progress.tokens,
-            skipped=progress.skipped,
-            skipped_in_a_row=progress.skipped_in_a_row,
-            world_size=self._gang.world_size,
-            view_digest=self._view.digest,
-            stage_digest=self._job.stage_digest(),
-            dev_losses=progress.dev_losses,
-            pending=progress.pending,
-        )
-        self._checkpoints.save(state, write_shards=self._engine.save)
-        progress.pending = ()
-
-    def _resume(self) -> None:
-        found = self._checkpoints.newest()
-        if found is None:
-            return
-        path, state = found
-        check_resumable(
-            state,
-            path=path,
-            world_size=self._gang.world_size,
-            view_digest=self._view.digest,
-            stage_digest=self._job.stage_digest(),
-        )
-        self._engine.load(path)
-        self._checkpoints.restore_random(path)
-        self._progress = _Progress(
-            step=state.step,
-            tokens=state.tokens,
-            skipped=state.skipped,
-            skipped_in_a_row=state.skipped_in_a_row,
-            dev_losses=state.dev_losses,
-        )
-        logger.info("going on from %s", path)
-        for metrics in state.pending:
-            self._report(metrics)
 
     def _export(self) -> None:
-        weights = self._engine.whole_weights(self._decoder.model)
+        course, job = self._course, self._job
+        weights = course.selected_weights()
         if weights is not None:
+            if job.stage.lora is not None:
+                weights = merge_adapters(weights, job.stage.lora)
             card = ModelCard(
-                teacher=self._job.teacher,
-                licence=self._job.licence,
-                view_digest=self._view.digest,
-                objective=self._job.stage.objective,
-                steps=self._progress.step,
+                teacher=job.teacher,
+                licence=job.licence,
+                start=job.start,
+                view=self._view,
+                stage=job.stage,
+                steps=course.step,
+                selected_step=course.selected_step,
+                measured=course.measured,
             )
-            export_student(self._decoder.model, weights, start=self._job.model_dir, out=self._job.output_dir, card=card)
+            export_student(self._decoder.model, weights, start=job.model_dir, out=job.output_dir, card=card)
         self._gang.barrier()
 
-    def _result(self, *, finished: bool) -> TrainResult:
-        progress = self._progress
-        return TrainResult(
-            finished=finished,
-            output_dir=self._job.output_dir,
-            steps=progress.step,
-            tokens=progress.tokens,
-            skipped=progress.skipped,
-            dev_losses=progress.dev_losses,
-        )
+
+def _means(prefix: str, sums: Sequence[float], *, names: Sequence[str], tokens: int) -> dict[str, float]:
+    """Metric sums divided once by the number of response tokens, under their tracking names."""
+    return {f"{prefix}/{name}": sums[METRICS.index(name)] / tokens for name in names}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from gang_worker import run_gang, trainer_state, write_weights
+from gang_worker import trainer_state, write_weights
+from torch import Tensor
 
-from configs.errors import ConfigError
+from cache.disk.failpoints import VARIABLE
+from configs.errors import ConfigError, TrainingError
+from student_train import directories
 from student_train.checkpoint import KEPT, Checkpoints, check_resumable, damaged
 from student_train.gang import Gang
 
@@ -31,6 +36,28 @@ def store(tmp_path: Path) -> Checkpoints:
 
 def save(store: Checkpoints, *steps: int) -> list[Path]:
     return [store.save(trainer_state(step), write_shards=write_weights) for step in steps]
+
+
+class Alone(Gang):
+    """A gang of one that needs no process group: the threads of one do not live on in a forked child."""
+
+    def total(self, values: Tensor) -> Tensor:
+        return values
+
+    def from_leader(self, text: str | None) -> str | None:
+        return text
+
+
+def end_of_a_child_that_saves(step: int, *, into: Path, dies_at: str) -> int:
+    """The wait status of a forked process, which costs nothing to start."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1]
+    try:
+        os.environ[VARIABLE] = dies_at
+        Checkpoints(into, gang=Alone(0, 1, torch.device("cpu"))).save(trainer_state(step), write_shards=write_weights)
+    finally:
+        os._exit(1)
 
 
 def flip_a_bit(path: Path) -> None:
@@ -66,6 +93,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "file gone": lambda path: (path / "state.json").unlink(),
     "manifest gone": lambda path: (path / "manifest.json").unlink(),
     "manifest cut": lambda path: (path / "manifest.json").write_text('{"format": 1, "fil', encoding="utf-8"),
+    "manifest empty": lambda path: (path / "manifest.json").write_bytes(b""),
+    "manifest names nothing": lambda path: (path / "manifest.json").write_text('{"format": 2, "files": {}}'),
     "manifest of another kind": lambda path: (path / "manifest.json").write_text("[]", encoding="utf-8"),
     "unknown format": lambda path: (path / "manifest.json").write_text('{"format": 99}', encoding="utf-8"),
 }
@@ -104,14 +133,43 @@ def test_random_state_comes_back(store: Checkpoints) -> None:
     assert torch.equal(torch.rand(4), expected)
 
 
+def test_damaged_ones_of_later_steps_do_not_crowd_out_sound_ones(store: Checkpoints) -> None:
+    *_, broken = save(store, 3, 9)
+    flip_a_bit(broken / "state.json")
+    kept = save(store, 4, 5)
+    assert sorted(broken.parent.glob("step-*")) == kept
+
+
+def test_a_disk_that_lies_costs_no_older_checkpoint(store: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    older = save(store, 3, 4)
+    commit = directories.commit_directory
+
+    def lie(staging: Path, final: Path) -> None:
+        commit(staging, final)
+        flip_a_bit(final / "state" / "weights.bin")
+
+    monkeypatch.setattr("student_train.checkpoint.commit_directory", lie)
+    with pytest.raises(
+        TrainingError, match=r"step-000000005 was damaged while it was written \(state/weights.bin does"
+    ):
+        save(store, 5)
+    assert store.newest() == (older[-1], trainer_state(4))
+    assert all(damaged(path) is None for path in older)
+    assert (older[0].parent / "LATEST").read_text(encoding="utf-8") == "step-000000004\n"
+
+
 @pytest.mark.parametrize(
     ("name", "found"),
-    [("checkpoint-before-rename", 1), ("checkpoint-before-latest", 2)],
+    [
+        ("checkpoint-before-manifest", 1),
+        ("checkpoint-before-rename", 1),
+        ("checkpoint-before-latest", 2),
+        ("checkpoint-before-drop", 2),
+    ],
 )
 def test_killed_in_the_middle_of_a_commit(store: Checkpoints, tmp_path: Path, name: str, found: int) -> None:
     save(store, 1)
-    args = {"root": tmp_path / "work", "steps": [2]}
-    run_gang("checkpoint", args, folder=tmp_path / "gang", world_size=1, env={"STILLROOM_FAILPOINT": name}, dies=True)
+    assert os.WTERMSIG(end_of_a_child_that_saves(2, into=tmp_path / "work", dies_at=name)) == signal.SIGKILL
     newest = store.newest()
     assert newest is not None
     assert newest[1].step == found
@@ -125,12 +183,9 @@ def test_killed_in_the_middle_of_a_commit(store: Checkpoints, tmp_path: Path, na
     [
         ({"view_digest": "w" * 64}, "was trained on view wwwwwwwwwwww, this run reads vvvvvvvvvvvv"),
         ({"stage_digest": "t" * 64}, "belongs to stage tttttttttttt, this is ssssssssssss"),
-        ({"world_size": 4}, "was written by 4 workers, this gang has 2: set workers: 4"),
     ],
 )
 def test_another_runs_checkpoint_is_refused(change: dict[str, object], message: str) -> None:
     state = replace(trainer_state(3), **change)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=message):
-        check_resumable(
-            state, path=Path("work/step-000000003"), world_size=2, view_digest="v" * 64, stage_digest="s" * 64
-        )
+        check_resumable(state, path=Path("work/step-000000003"), view_digest="v" * 64, stage_digest="s" * 64)

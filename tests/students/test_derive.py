@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from configs.errors import ConfigError, ModelError
-from student_train.derive import derive_student, kept_layers
+from student_train.derive import derive_student
 
 SMALL = {
     "vocab_size": 64,
@@ -108,28 +108,12 @@ def test_kinds_of_attention_follow_their_layers(tmp_path: Path, model: PreTraine
     assert bool(torch.isfinite(loaded(torch.arange(20)[None]).logits).all())
 
 
-def test_linspace_keeps_first_and_last() -> None:
-    assert kept_layers(10, total=30)[0] == 0
-    assert kept_layers(10, total=30)[-1] == 29
-    assert kept_layers(4, total=10) == (0, 3, 6, 9)
-    assert kept_layers(1, total=10) == (0,)
-    for total in range(1, 40):
-        for keep in range(1, total + 1):
-            kept = kept_layers(keep, total=total)
-            assert len(kept) == keep == len(set(kept))
-
-
 @pytest.mark.parametrize("keep", [0, 6, (0, 5), (-1, 2), (), (2, 1)])
 def test_layers_that_are_not_there_are_refused(tmp_path: Path, keep: int | tuple[int, ...]) -> None:
     teacher = tiny_llama(tmp_path / "teacher", layers=5)
     with pytest.raises(ConfigError, match="keep_layers="):
         derive_student(teacher, tmp_path / "student", keep_layers=keep)
     assert [path.name for path in tmp_path.iterdir()] == ["teacher"]
-
-
-def test_the_refusal_names_both_values() -> None:
-    with pytest.raises(ConfigError, match=r"keep_layers=40 but the teacher has 30 layers"):
-        kept_layers(40, total=30)
 
 
 def test_a_teacher_with_missing_tensors_leaves_nothing_behind(tmp_path: Path) -> None:

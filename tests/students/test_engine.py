@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from gang_worker import Case, Plan, Results, run_gang
+from gang_worker import Case, Plan, Results, build, run_gang
 from student_builders import VOCAB, records, tiny_llama
 from torch import Tensor
 
 from cache.records import TeacherRecord
 from configs.schema import TrainingSettings
-from configs.stages import StageConfig
+from configs.stages import LoraConfig, StageConfig
 from student_train.batching import collate
 from student_train.deepspeed_engine import ADAM_BETAS, ADAM_EPS
-from student_train.model import StudentModule, load_decoder
+from student_train.model import StudentModule
 
 STAGE = StageConfig(
     objective="kd",
@@ -43,9 +43,10 @@ def uneven_plan() -> Plan:
 
 def reference(model_dir: Path, plan: Plan, *, stage: StageConfig) -> tuple[list[float], list[float], dict[str, Tensor]]:
     """Losses, gradient norms and weights of plain AdamW on the mean over all response tokens of each step."""
-    decoder = load_decoder(model_dir, dtype=torch.float32)
+    decoder = build(model_dir, stage=stage)
     module = StudentModule(decoder, stage=stage, vocab=VOCAB)
-    parameters = list(module.parameters())
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    start = [parameter.detach().clone() for parameter in parameters]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": stage.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
@@ -61,6 +62,8 @@ def reference(model_dir: Path, plan: Plan, *, stage: StageConfig) -> tuple[list[
         norms.append(float(torch.nn.utils.clip_grad_norm_(parameters, stage.gradient_clip)))
         losses.append(float(loss.detach()))
         optimiser.step()
+    for before, after in zip(start, parameters, strict=True):
+        assert float((after.detach() - before).abs().max()) > 1e-3
     return losses, norms, {name: value.detach() for name, value in decoder.model.named_parameters()}
 
 
@@ -70,23 +73,32 @@ def both_ranks(jobs: list[Case], *, folder: Path) -> tuple[Results, Results]:
     return leader, other
 
 
-def uneven_cases(folder: Path, zero_stages: range, *, tied: tuple[bool, ...]) -> list[Case]:
+LAYOUTS = [
+    {"zero_stage": zero, "offload": offload}
+    for zero, offload in [
+        *((zero, "none") for zero in range(4)),
+        *((zero, "optimizer") for zero in (1, 2, 3)),
+        (3, "all"),
+    ]
+]
+"""Every way to cut up and to place the training state that the schema allows."""
+
+
+def uneven_cases(folder: Path, layouts: list[dict[str, object]], *, tied: tuple[bool, ...]) -> list[Case]:
     models = [tiny_llama(folder / f"model-{ties}", tied=ties) for ties in tied]
-    settings = [TrainingSettings.model_validate({"zero_stage": zero}) for zero in zero_stages]
+    settings = [TrainingSettings.model_validate(layout) for layout in layouts]
     return [(model, STAGE, setting, uneven_plan()) for model in models for setting in settings]
 
 
 def assert_equal_to_reference(cases: list[Case], results: Results) -> None:
-    for (model_dir, _, _, plan), (outcomes, weights) in zip(cases, results, strict=True):
-        losses, norms, expected = reference(model_dir, plan, stage=STAGE)
+    for (model_dir, stage, _, plan), (outcomes, weights) in zip(cases, results, strict=True):
+        losses, norms, expected = reference(model_dir, plan, stage=stage)
         assert [outcome.sums[0] for outcome in outcomes] == pytest.approx(losses, rel=1e-5)
         assert [outcome.grad_norm for outcome in outcomes] == pytest.approx(norms, rel=1e-4)
-        assert min(norms) > STAGE.gradient_clip  # so that clipping took part
+        assert min(norms) > stage.gradient_clip  # so that clipping took part
         assert weights is not None
         assert weights.keys() == expected.keys()
-        start = load_decoder(model_dir, dtype=torch.float32).model.state_dict()
         for name, value in expected.items():
-            assert float((value - start[name]).abs().max()) > 1e-3
             # Adam divides by the gradient's own size, so rounding in a gradient near zero shows: a hundredth of a step.
             torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-5)
 
@@ -99,7 +111,7 @@ def broken(row: TeacherRecord, *, value: float) -> TeacherRecord:
     return replace(row, topk_logprobs=logprobs)
 
 
-def broken_cases(folder: Path, zero_stages: range, *, dtypes: tuple[str, ...]) -> list[Case]:
+def broken_cases(folder: Path, layouts: list[dict[str, object]], *, dtypes: tuple[str, ...]) -> list[Case]:
     """Pairs of cases: four good steps' worth without and with two bad ones in the middle."""
     model_dir = tiny_llama(folder / "model")
     rows = records(6)
@@ -110,10 +122,10 @@ def broken_cases(folder: Path, zero_stages: range, *, dtypes: tuple[str, ...]) -
         [[rows[3:4], [broken(rows[4], value=math.inf)]], [rows[5:6]]],
     ]
     cases: list[Case] = []
-    for zero in zero_stages:
+    for layout in layouts:
         for dtype in dtypes:
             stage = STAGE.model_copy(update={"dtype": dtype})
-            settings = TrainingSettings.model_validate({"zero_stage": zero})
+            settings = TrainingSettings.model_validate(layout)
             cases += [(model_dir, stage, settings, plan) for plan in (good, [good[0], *bad, good[1]])]
     return cases
 
@@ -132,19 +144,34 @@ def assert_broken_steps_left_no_trace(leader: Results, other: Results) -> None:
 
 
 def test_zero_2_equals_one_process_and_drops_steps_that_are_not_finite(tmp_path: Path) -> None:
-    even = uneven_cases(tmp_path, range(2, 3), tied=(True,))
-    leader, other = both_ranks([*even, *broken_cases(tmp_path, range(2, 3), dtypes=("float32",))], folder=tmp_path)
+    zero_2 = LAYOUTS[2:3]
+    even = uneven_cases(tmp_path, zero_2, tied=(True,))
+    leader, other = both_ranks([*even, *broken_cases(tmp_path, zero_2, dtypes=("float32",))], folder=tmp_path)
     assert_equal_to_reference(even, leader[:1])
     assert_broken_steps_left_no_trace(leader[1:], other[1:])
 
 
 @pytest.mark.slow
-def test_every_zero_stage_equals_one_process(tmp_path: Path) -> None:
-    cases = uneven_cases(tmp_path, range(4), tied=(True, False))
+def test_every_layout_equals_one_process(tmp_path: Path) -> None:
+    cases = uneven_cases(tmp_path, LAYOUTS, tied=(True, False))
     assert_equal_to_reference(cases, both_ranks(cases, folder=tmp_path)[0])
 
 
 @pytest.mark.slow
-def test_every_zero_stage_drops_steps_that_are_not_finite(tmp_path: Path) -> None:
-    cases = broken_cases(tmp_path, range(4), dtypes=("float32", "bfloat16"))
+@pytest.mark.parametrize(
+    ("stage", "settings"),
+    [({"lora": LoraConfig(rank=4, alpha=8.0), "gradient_clip": 0.3}, {}), ({}, {"gradient_checkpointing": True})],
+    ids=["adapters", "recomputed activations"],
+)
+def test_variants_equal_one_process(tmp_path: Path, stage: dict[str, object], settings: dict[str, object]) -> None:
+    cases = [
+        (model, base.model_copy(update=stage), layout.model_copy(update=settings), plan)
+        for model, base, layout, plan in uneven_cases(tmp_path, LAYOUTS[:4], tied=(True,))
+    ]
+    assert_equal_to_reference(cases, both_ranks(cases, folder=tmp_path)[0])
+
+
+@pytest.mark.slow
+def test_every_layout_drops_steps_that_are_not_finite(tmp_path: Path) -> None:
+    cases = broken_cases(tmp_path, LAYOUTS, dtypes=("float32", "bfloat16"))
     assert_broken_steps_left_no_trace(*both_ranks(cases, folder=tmp_path))

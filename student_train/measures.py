@@ -1,0 +1,74 @@
+"""What is told about a student at the positions of a batch, besides its loss.
+
+All of it comes from the three things that a chunk of logits leaves behind: the logits at the kept ids, the log-sum-exp
+of all others and the logit of the label. The names stand in the order of `student_train.fused.LossSums.metrics`.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from student_train.divergences import fold, guarded_logsumexp
+from student_train.kinds import forward_kl, reverse_kl
+from student_train.targets import SparseTargets
+
+METRICS = (
+    "loss",
+    "ce",
+    "accuracy",
+    "divergence",
+    "agreement",
+    "forward_kl",
+    "reverse_kl",
+    "teacher_mass",
+    "student_tail",
+)
+"""Summed over positions: the trained loss; cross-entropy on the labels; positions whose most likely token is the label;
+the trained divergence; positions where student and teacher have the same most likely token; KL(teacher ‖ student) and
+KL(student ‖ teacher) over the known tokens and the tail; the teacher's mass on the known tokens; the student's mass
+outside them. What was not given (labels, targets) or not trained counts 0."""
+
+TEXT_METRICS = ("loss", "ce", "accuracy")
+"""Those that mean something without targets."""
+
+DRAWN_METRICS = ("loss", "ce", "accuracy", "divergence", "agreement")
+"""Those that mean something where targets were drawn; `agreement` is then with the token drawn most often."""
+
+
+def cross_entropy(
+    kept: Float[Tensor, "N K"], rest: Float[Tensor, " N"], label: Float[Tensor, " N"]
+) -> Float[Tensor, " N"]:
+    """-log q(label) at each position."""
+    return guarded_logsumexp(torch.cat([kept, rest[:, None]], dim=1)) - label
+
+
+@torch.no_grad()
+def position_metrics(
+    kept: Float[Tensor, "N K"],
+    rest: Float[Tensor, " N"],
+    *,
+    best_rest: Float[Tensor, " N"],
+    label: Float[Tensor, " N"] | None,
+    targets: SparseTargets | None,
+) -> dict[str, Float[Tensor, " N"]]:
+    """Every metric but loss, ce and divergence that these pieces allow. `best_rest` is the largest other logit."""
+    found: dict[str, Tensor] = {}
+    best_kept = kept.amax(dim=1)
+    if label is not None:
+        found["accuracy"] = (label >= torch.maximum(best_kept, best_rest)).to(kept.dtype)
+    if targets is None:
+        return found
+    ranking = targets.logprobs if targets.counts is None else targets.counts
+    assert ranking is not None
+    best = ranking.argmax(dim=1)
+    chosen = kept.gather(1, best[:, None])[:, 0]
+    found["agreement"] = ((chosen >= best_kept) & (chosen > best_rest)).to(kept.dtype)
+    if targets.counts is None:
+        assert targets.logprobs is not None
+        events = fold(targets, kept, rest)
+        found["forward_kl"], found["reverse_kl"] = forward_kl(events), reverse_kl(events)
+        found["teacher_mass"] = targets.logprobs.double().exp().sum(dim=1)
+        found["student_tail"] = events.student[:, -1].exp()
+    return found

@@ -1,0 +1,56 @@
+"""Which step of a stage becomes the student: the best one on the held-out split, never on the test split.
+
+The trainer measures at step 0, every so many steps and at the end. The untouched start is measured and never chosen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from cache.views import CacheView
+from configs.errors import ConfigError
+from configs.stages import StageConfig
+from student_train.job import StepMetrics
+
+CRITERIA = {"dev_loss": "dev/loss", "dev_kl": "dev/forward_kl"}
+"""The held-out metric that each `select` makes as low as possible; `last` reads none."""
+
+
+def check_selectable(stage: StageConfig, *, dev: CacheView | None) -> None:
+    """Refuse a criterion that the held-out rows cannot give.
+
+    Raises:
+        ConfigError: select=dev_kl without log-probabilities of the teacher.
+    """
+    if stage.select == "dev_kl" and (dev is None or dev.k == 0):
+        rows = "there are no held-out rows" if dev is None else f"the held-out rows of {dev.dataset} are text alone"
+        raise ConfigError(f"select=dev_kl needs the teacher's log-probabilities but {rows}: set select: dev_loss")
+
+
+def check_measured(stage: StageConfig, *, values: Mapping[str, float], dev: CacheView) -> None:
+    """Refuse a criterion that a measurement did not give: draws from the teacher tell no divergence.
+
+    Raises:
+        ConfigError: select=dev_kl on draws.
+    """
+    if CRITERIA.get(stage.select, "dev/loss") not in values:
+        raise ConfigError(
+            f"select={stage.select} needs the teacher's log-probabilities but the held-out rows of {dev.dataset} are "
+            "draws: set select: dev_loss"
+        )
+
+
+def measurement_due(step: int, *, total: int, every: int | None) -> bool:
+    """Whether the held-out split is measured after `step` of `total` steps; without `every`, each quarter."""
+    return step % (every or math.ceil(total / 4)) == 0 or step == total
+
+
+def selected(measured: Sequence[StepMetrics], *, select: str) -> StepMetrics | None:
+    """The best measurement so far, the earliest of equal ones; None when nothing can be chosen.
+
+    A value that is not finite is never the best.
+    """
+    name = CRITERIA.get(select)
+    candidates = [at for at in measured if at.step > 0 and name in at.values and math.isfinite(at.values[name])]
+    return min(candidates, key=lambda at: at.values[name], default=None) if name else None

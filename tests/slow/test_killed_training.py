@@ -1,0 +1,118 @@
+"""Gangs killed with SIGKILL, whole or in part, at every named place and at random moments: the end is the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "students"))
+
+import ray_driver
+from gang_worker import Call, Death, Lost, Trained, run_gangs
+from training_jobs import assert_same_bits, make_job, train_all, variant, weights_of
+
+from orchestration.curves import CURVES, read_curve
+from student_train.checkpoint import CHECKPOINT_FAILPOINTS
+from student_train.export import EXPORT_FAILPOINTS
+from student_train.job import TrainJob
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+STEPS = 24
+OWN_TO_A_PROCESS = {"train/tokens_per_s", "train/data_wait_share", "train/memory_gib"}
+PLAN = {"epochs": None, "steps": STEPS, "evaluate_every": 5, "learning_rate": 0.02, "schedule": "constant"}
+"""Steps so large that the best ones lie in the middle, and the best weights have to live through the kills."""
+
+Calm = tuple[TrainJob, Trained]
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Calm:
+    folder = tmp_path_factory.mktemp("calm")
+    job = variant(make_job(folder), folder / "calm", stage=PLAN)
+    ((seen, _),) = train_all((job, {}), folder=folder / "gang")
+    assert seen.result.selected_step is not None and seen.result.selected_step < STEPS
+    return job, seen
+
+
+def life(job: TrainJob, death: Death | None = None) -> Call:
+    return "train_all", {"jobs": [(job, {"death": death})]}, 2
+
+
+def assert_died(gang: list[Lost]) -> None:
+    """One rank was killed, and the others neither ended well nor waited for it for ever."""
+    codes = [one.code for one in gang]
+    assert -signal.SIGKILL in codes
+    assert 0 not in codes
+
+
+def assert_ends_as(calm: Calm, job: TrainJob, seen: Trained) -> None:
+    """A training that came to its end left what the undisturbed one left."""
+    undisturbed, expected = calm
+    for name in ("steps", "tokens", "skipped", "selected_step", "dev_losses"):
+        assert getattr(seen.result, name) == getattr(expected.result, name)
+    assert_same_bits(weights_of(job), weights_of(undisturbed))
+    ours, theirs = (
+        [(m.step, {n: v for n, v in m.values.items() if n not in OWN_TO_A_PROCESS}) for m in read_curve(path / CURVES)]
+        for path in (job.work_dir, undisturbed.work_dir)
+    )
+    assert ours == theirs
+    assert not list(job.work_dir.glob(".staging-*"))
+
+
+def test_a_gang_killed_at_every_named_place_ends_in_the_same_bits(calm: Calm, tmp_path: Path) -> None:
+    job = variant(calm[0], tmp_path)
+    # The leader passes all places, the others write their shards and nothing more. Step 5 is measured and the best so
+    # far, so the kills meet a checkpoint that writes the best weights and others that carry them on.
+    deaths = [Death(after=at, ranks=(0,), failpoint=name) for at, name in enumerate(CHECKPOINT_FAILPOINTS, start=3)]
+    deaths += [Death(after=at, ranks=(1,), failpoint=CHECKPOINT_FAILPOINTS[0]) for at in (9, 10)]
+    deaths += [Death(after=STEPS, ranks=(0,), failpoint=name) for name in EXPORT_FAILPOINTS]
+    *killed, (seen, _) = run_gangs([*(life(job, death) for death in deaths), life(job)], folder=tmp_path / "gangs")
+    for gang in killed:
+        assert_died(gang)
+    assert_ends_as(calm, job, seen[0])
+
+
+def test_a_gang_killed_at_random_moments_ends_in_the_same_bits(calm: Calm, tmp_path: Path) -> None:
+    job = variant(calm[0], tmp_path)
+    moments = random.Random(0)
+    deaths = [
+        Death(after=2 * at + 1, ranks=ranks, delay_s=moments.uniform(0.001, 0.1))
+        for at, ranks in enumerate([(0,), (1,), (0, 1)] * 3)
+    ]
+    *killed, (seen, _) = run_gangs([*(life(job, death) for death in deaths), life(job)], folder=tmp_path / "gangs")
+    for gang in killed:
+        assert_died(gang)
+    assert_ends_as(calm, job, seen[0])
+
+
+@pytest.mark.parametrize(
+    ("trouble", "ended"),
+    [("lost", "TrainingError: training failed: The actor is dead"), ("stopped", "KeyboardInterrupt")],
+)
+def test_a_gang_under_ray_ends_soon_and_with_a_checkpoint(calm: Calm, tmp_path: Path, trouble: str, ended: str) -> None:
+    job = variant(calm[0], tmp_path)
+    file = tmp_path / "job.pickle"
+    file.write_bytes(pickle.dumps(job))
+    # Collectives and Ray's barriers wait for half an hour: only an end that does not wait for them is within the limit.
+    driver = subprocess.run(
+        [sys.executable, ray_driver.__file__, str(file), trouble],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert driver.returncode == 0, driver.stderr
+    assert json.loads(driver.stdout.splitlines()[-1])["ended"].startswith(ended)
+    assert not job.output_dir.exists()
+    assert list(job.work_dir.glob("step-*"))
+    (((seen,), _),) = run_gangs([life(job)], folder=tmp_path / "gang")
+    assert_ends_as(calm, job, seen)

@@ -1,0 +1,81 @@
+"""Which measurement is the best, when one is due, and what cannot be selected by."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from training_jobs import STAGE, make_job
+
+from cache.views import CacheView
+from configs.errors import ConfigError
+from student_train.job import StepMetrics
+from student_train.selection import check_measured, check_selectable, measurement_due, selected
+
+
+def measured(*losses: float, kls: tuple[float, ...] = ()) -> list[StepMetrics]:
+    points = [StepMetrics(step, {"dev/loss": loss}) for step, loss in enumerate(losses)]
+    for point, kl in zip(points, kls, strict=False):
+        point.values["dev/forward_kl"] = kl
+    return points
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"),
+    [
+        ((3.0, 2.0, 1.0), 2),
+        ((3.0, 1.0, 2.0), 1),
+        ((0.5, 2.0, 1.0), 2),  # the untouched start is no candidate
+        ((3.0, 1.0, 1.0), 1),  # the earliest of equal ones
+        ((3.0, math.nan, 2.0), 2),
+        ((3.0, math.inf, -math.inf, 2.0), 3),
+        ((3.0, math.nan), None),
+        ((3.0,), None),
+        ((), None),
+    ],
+)
+def test_the_lowest_finite_loss_after_the_start_is_selected(losses: tuple[float, ...], best: int | None) -> None:
+    found = selected(measured(*losses), select="dev_loss")
+    assert (None if found is None else found.step) == best
+
+
+def test_the_divergence_may_choose_another_step() -> None:
+    points = measured(3.0, 1.0, 2.0, kls=(0.9, 0.8, 0.7))
+    by_loss, by_kl = (selected(points, select=name) for name in ("dev_loss", "dev_kl"))
+    assert by_loss is points[1]
+    assert by_kl is points[2]
+    assert selected(points, select="last") is None
+
+
+@pytest.mark.parametrize(
+    ("total", "every", "steps"),
+    [
+        (8, None, [0, 2, 4, 6, 8]),
+        (7, None, [0, 2, 4, 6, 7]),
+        (3, None, [0, 1, 2, 3]),
+        (1, None, [0, 1]),
+        (7, 3, [0, 3, 6, 7]),
+        (7, 100, [0, 7]),
+    ],
+)
+def test_the_start_the_end_and_regular_steps_are_measured(total: int, every: int | None, steps: list[int]) -> None:
+    assert [step for step in range(total + 1) if measurement_due(step, total=total, every=every)] == steps
+
+
+def test_selecting_by_a_divergence_needs_beliefs(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    assert job.dev_view is not None
+    dev = CacheView.load(job.dev_view)
+    by_kl = STAGE.model_copy(update={"select": "dev_kl"})
+    check_selectable(by_kl, dev=dev)
+    with pytest.raises(ConfigError, match="the held-out rows of dev are text alone: set select: dev_loss"):
+        check_selectable(by_kl, dev=replace(dev, k=0))
+    with pytest.raises(ConfigError, match="there are no held-out rows"):
+        check_selectable(by_kl, dev=None)
+    check_selectable(STAGE, dev=replace(dev, k=0))
+    check_measured(by_kl, values={"dev/loss": 1.0, "dev/forward_kl": 1.0}, dev=dev)
+    check_measured(STAGE, values={"dev/loss": 1.0}, dev=dev)
+    with pytest.raises(ConfigError, match="the held-out rows of dev are draws: set select: dev_loss"):
+        check_measured(by_kl, values={"dev/loss": 1.0}, dev=dev)
