@@ -120,7 +120,7 @@ class LossHead(nn.Module):
         self._objective = objective(stage.objective)
 
     def forward(self, hidden: Float[Tensor, "N H"], batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Summed loss and metric sums (named by `student_train.fused.METRICS`) of the batch."""
+        """Summed loss and metric sums (named by `student_train.measures.METRICS`) of the batch."""
         sums = self._objective(hidden, self.weight, batch, self._stage, self._vocab, self._softcap)
         return sums.loss, sums.metrics
 
