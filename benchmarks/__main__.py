@@ -8,6 +8,7 @@ from benchmarks.cache_size import bench_cache_size
 from benchmarks.cache_writes import bench_cache_writes
 from benchmarks.kd_step import bench_kd_step
 from benchmarks.loss_memory import bench_loss_memory
+from benchmarks.student_starts import bench_student_starts
 from benchmarks.trl_step import bench_trl_step
 
 BENCHMARKS = (
@@ -18,6 +19,7 @@ BENCHMARKS = (
     bench_loss_memory,
     bench_kd_step,
     bench_trl_step,
+    bench_student_starts,
 )
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Students: deriving them, their objectives, and their training under DeepSpeed.
+"""Students: where they start, their objectives, and their training under DeepSpeed.
 
 DeepSpeed itself is imported by `student_train.deepspeed_engine` alone, when `train_stage` runs.
 """
 
+from student_train.calibration import Calibration, calibrate
 from student_train.derive import derive_student
 from student_train.divergences import divergence
 from student_train.fused import LossSums, fused_cross_entropy, fused_divergence
@@ -12,12 +13,14 @@ from student_train.targets import SparseTargets
 from student_train.trainer import train_stage
 
 __all__ = [
+    "Calibration",
     "HeldOutRow",
     "LossSums",
     "SparseTargets",
     "StepMetrics",
     "TrainJob",
     "TrainResult",
+    "calibrate",
     "derive_student",
     "divergence",
     "fused_cross_entropy",

@@ -189,6 +189,8 @@ class _FusedLoss(torch.autograd.Function):
         exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         sums = torch.zeros(len(METRICS), dtype=torch.float64, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if differentiate else None
+        # A frozen head, as beside adapters, needs none.
+        on_head = differentiate and ctx.needs_input_grad[1]
         grad_head: Tensor | None = None
         rows = max(1, form.chunk_bytes // (4 * form.vocab))
         for start in range(0, len(hidden), rows):
@@ -198,9 +200,9 @@ class _FusedLoss(torch.autograd.Function):
             if grad_hidden is not None:
                 grad_logits = grad_logits.to(hidden.dtype)
                 torch.mm(grad_logits, weight, out=grad_hidden[chunk])
-                grad_head = _add_product(grad_head, grad_logits, part)
+                grad_head = _add_product(grad_head, grad_logits, part) if on_head else None
         if grad_hidden is not None:
-            ctx.save_for_backward(grad_hidden, _like_head(grad_head, head))
+            ctx.save_for_backward(grad_hidden, _like_head(grad_head, head) if on_head else None)
         loss = sums[0].to(exact)
         metrics = sums.clone()
         ctx.mark_non_differentiable(metrics)
@@ -208,8 +210,8 @@ class _FusedLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden, grad_head = ctx.saved_tensors
-        return grad_hidden * grad_loss.to(grad_hidden.dtype), grad_head * grad_loss.to(grad_head.dtype), *[None] * 3
+        on_hidden, on_head = (None if grad is None else grad * grad_loss.to(grad.dtype) for grad in ctx.saved_tensors)
+        return on_hidden, on_head, *[None] * 3
 
 
 def _add_product(total: Tensor | None, grad_logits: Tensor, hidden: Tensor) -> Tensor:

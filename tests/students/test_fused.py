@@ -232,6 +232,17 @@ def test_the_gradient_scales_with_what_comes_from_above() -> None:
         torch.testing.assert_close(quarter, whole / 4)
 
 
+def test_a_frozen_head_gets_no_gradient() -> None:
+    hidden = torch.randn(5, 8, requires_grad=True)
+    head = torch.randn(20, 8)
+    labels = torch.randint(0, 20, (5,))
+    fused_cross_entropy(hidden, head, labels=labels).loss.backward()
+    plain = hidden.detach().clone().requires_grad_()
+    torch.nn.functional.cross_entropy(plain @ head.T, labels, reduction="sum").backward()
+    assert head.grad is None
+    torch.testing.assert_close(hidden.grad, plain.grad)
+
+
 def test_float64_gradient_by_finite_differences() -> None:
     hidden, head, labels, targets = problem(k=4, dtype=torch.float64)
 
