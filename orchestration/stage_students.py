@@ -40,7 +40,10 @@ def start_stage(run: Run, *, teacher: Teacher) -> dict[str, Start | None]:
                 )
                 sizes[name] = start.shape
             require_positions(run.config, model=f"students.{name}", shape=sizes[name], engine="student_engine")
-        stage.summary = ", ".join(f"{name} {size.parameters / 1e6:,.1f} M parameters" for name, size in sizes.items())
+        stage.summary = "; ".join(
+            f"{size / 1e6:,.1f} M parameters: {', '.join(name for name in sizes if sizes[name].parameters == size)}"
+            for size in dict.fromkeys(shape.parameters for shape in sizes.values())
+        )
     require_writable(run.config.runtime.run_root, key="runtime.run_root", needed_bytes=training_bytes(sizes.values()))
     return starts
 
