@@ -28,11 +28,12 @@ from student_train.planning import kept_layers, planned_shape
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """An untouched student: what it is addressed by, where it lies, and its sizes."""
+    """An untouched student: what it is addressed by, where it lies, its sizes, and what it is in words."""
 
     digest: str
     directory: Path
     shape: ModelShape
+    origin: str
 
 
 def start_shape(init: InitConfig, *, teacher: Teacher) -> ModelShape:
@@ -58,14 +59,14 @@ def prepare_start(init: InitConfig, *, teacher: Teacher, artifacts: Artifacts, m
         model = materialise(init.model, models_root=models_root)
         _require_same_tokens(model, teacher.files)
         weights = fingerprint_model(model.directory, memo=models_root / "fingerprints.json").weights_sha256
-        return Start(digest_of(model=weights), model.directory, model.shape)
+        return Start(digest_of(model=weights), model.directory, model.shape, model.label)
     kept = kept_layers(init.keep_layers, total=teacher.files.shape.layers, by=init.layers_by)
     digest = digest_of(teacher=teacher.identity.weights_sha256, kept=kept)
     directory = artifacts.init_dir(digest)
     with artifacts.claim(digest):
         if not directory.exists():
             derive_student(teacher.files.directory, directory, keep_layers=kept)
-    return Start(digest, directory, read_shape(directory / "config.json"))
+    return _derived(init, digest, directory, teacher=teacher)
 
 
 def calibrated_start(
@@ -102,7 +103,13 @@ def calibrated_start(
                     log_file=log_dir / "calibration.log",
                 )
             )
-    return Start(digest, directory, read_shape(directory / "config.json"))
+    return _derived(init, digest, directory, teacher=teacher)
+
+
+def _derived(init: InitConfig, digest: str, directory: Path, *, teacher: Teacher) -> Start:
+    shape = read_shape(directory / "config.json")
+    kept = (f"{name} {value}" for name, value in init.model_dump(mode="json", exclude_none=True).items())
+    return Start(digest, directory, shape, f"derived from {teacher.files.label}: {', '.join(kept)}")
 
 
 def _train_view(names: Iterable[str]) -> str:

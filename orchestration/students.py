@@ -26,13 +26,14 @@ SUMMARY = "stillroom.json"
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One stage of one student: where it starts, what it reads and where it ends."""
+    """One stage of one student: where it starts, and where it ends. `origin` says in words what it starts from."""
 
     stage: StageConfig
     digest: str
     start_dir: Path
     output_dir: Path
     work_dir: Path
+    origin: str
 
     @property
     def finished(self) -> bool:
@@ -70,7 +71,7 @@ def chain(
 ) -> Student:
     """The links of one student, addressed but not made."""
     links: list[Link] = []
-    digest, directory = start.digest, start.directory
+    digest, directory, origin = start.digest, start.directory, start.origin
     for stage in stages:
         digest = digest_of(
             start=digest,
@@ -80,8 +81,8 @@ def chain(
             vocab=vocab,
         )
         output = artifacts.student_dir(digest)
-        links.append(Link(stage, digest, directory, output, artifacts.work_dir(digest)))
-        directory = output
+        links.append(Link(stage, digest, directory, output, artifacts.work_dir(digest), origin))
+        directory, origin = output, f"{origin}; then {stage.objective} for {_length(stage)}"
     return Student(name, start, tuple(links))
 
 
@@ -117,6 +118,7 @@ def train_link(
                 accelerator="gpu" if accelerator == "gpu" else "cpu",
                 teacher=teacher.files.label,
                 licence=config.teacher.licence,
+                start=link.origin,
             )
         )
         shutil.copy(link.work_dir / CURVES, link.output_dir / CURVES)
@@ -124,3 +126,7 @@ def train_link(
         write_json(link.output_dir / SUMMARY, {"digest": link.digest, **result})
         shutil.rmtree(link.work_dir, ignore_errors=True)
         return True
+
+
+def _length(stage: StageConfig) -> str:
+    return f"{stage.steps} steps" if stage.steps is not None else f"{stage.epochs:g} epochs"

@@ -17,17 +17,6 @@ CRITERIA = {"dev_loss": "dev/loss", "dev_kl": "dev/forward_kl"}
 """The held-out metric that each `select` makes as low as possible; `last` reads none."""
 
 
-def check_selectable(stage: StageConfig, *, dev: CacheView | None) -> None:
-    """Refuse a criterion that the held-out rows cannot give.
-
-    Raises:
-        ConfigError: select=dev_kl without log-probabilities of the teacher.
-    """
-    if stage.select == "dev_kl" and (dev is None or dev.k == 0):
-        rows = "there are no held-out rows" if dev is None else f"the held-out rows of {dev.dataset} are text alone"
-        raise ConfigError(f"select=dev_kl needs the teacher's log-probabilities but {rows}: set select: dev_loss")
-
-
 def check_measured(stage: StageConfig, *, values: Mapping[str, float], dev: CacheView) -> None:
     """Refuse a criterion that a measurement did not give: draws from the teacher tell no divergence.
 

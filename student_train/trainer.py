@@ -22,8 +22,9 @@ from student_train.measures import DRAWN_METRICS, METRICS, TEXT_METRICS
 from student_train.model import TORCH_DTYPES, Decoder, StudentModule, can_pack, load_decoder
 from student_train.objectives import needs_targets
 from student_train.random_state import random_state, set_random_state
+from student_train.readiness import require_ready
 from student_train.schedule import learning_rate
-from student_train.selection import check_measured, check_selectable, measurement_due
+from student_train.selection import check_measured, measurement_due
 from student_train.stopping import ShouldStop, StopRequest, sigterm_asks
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def train_stage(job: TrainJob, *, report: Report, should_stop: ShouldStop) -> Tr
     them write a checkpoint and return with `finished` False.
 
     Raises:
-        ConfigError: the checkpoint belongs to other data, another stage or another ZeRO stage, or the held-out rows
-            cannot give what the stage selects by.
+        ConfigError: the checkpoint belongs to other data, another stage or another ZeRO stage.
+        DistillError: stage, data and student do not go together (`student_train.readiness`).
         TrainingError: no finite gradient for ten steps in a row.
     """
     gang = join_gang(job.accelerator)
@@ -94,7 +95,14 @@ class _Run:
         self._cache = TeacherCache.open(job.cache_root, job.identity, create=False)
         self._view = CacheView.load(job.train_view)
         self._dev = None if job.dev_view is None else CacheView.load(job.dev_view)
-        check_selectable(job.stage, dev=self._dev)
+        require_ready(
+            job.stage,
+            view=self._view,
+            dev=self._dev,
+            model_dir=job.model_dir,
+            vocab=job.vocab,
+            micro_batch_tokens=job.settings.micro_batch_tokens,
+        )
         self._total = total_steps(job.stage, view=self._view)
         self._course = Course(job, view=self._view, gang=gang, engine=engine, decoder=decoder, report=report)
 

@@ -36,7 +36,6 @@ from orchestration.curves import CURVES, CurveWriter
 from student_train import feed
 from student_train.adapters import attach_adapters
 from student_train.batching import collate
-from student_train.checkpoint import TrainerState
 from student_train.gang import join_gang
 from student_train.job import StepMetrics, TrainJob, TrainResult
 from student_train.model import TORCH_DTYPES, Decoder, StudentModule, load_decoder
@@ -225,28 +224,6 @@ Jobs = list[tuple[TrainJob, dict[str, Any]]]
 def train_all(jobs: Jobs) -> list[Trained]:
     """Several calls of `train` one after the other in the same process: starting one costs more than they do."""
     return [train(job, **extra) for job, extra in jobs]
-
-
-def trainer_state(step: int) -> TrainerState:
-    """A state with something in every field."""
-    return TrainerState(
-        step=step,
-        tokens=100 * step,
-        skipped=2,
-        skipped_in_a_row=1,
-        world_size=2,
-        zero_stage=2,
-        view_digest="v" * 64,
-        stage_digest="s" * 64,
-        measured=(StepMetrics(0, {"dev/loss": 3.5}), StepMetrics(1, {"dev/loss": 2.25})),
-        pending=(StepMetrics(step, {"train/loss": 1.25, "train/tokens": 100.0}),),
-    )
-
-
-def write_weights(folder: Path) -> None:
-    """Stand in for DeepSpeed's shards."""
-    (folder / "state").mkdir()
-    (folder / "state" / "weights.bin").write_bytes(bytes(range(256)) * 64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,36 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from gang_worker import trainer_state, write_weights
 from torch import Tensor
 
 from cache.disk.failpoints import VARIABLE
 from configs.errors import ConfigError, TrainingError
 from student_train import directories
-from student_train.checkpoint import KEPT, Checkpoints, check_resumable, damaged
+from student_train.checkpoint import KEPT, Checkpoints, TrainerState, check_resumable, damaged
 from student_train.gang import Gang
+from student_train.job import StepMetrics
+
+
+def trainer_state(step: int) -> TrainerState:
+    """A state with something in every field."""
+    return TrainerState(
+        step=step,
+        tokens=100 * step,
+        skipped=2,
+        skipped_in_a_row=1,
+        world_size=2,
+        zero_stage=2,
+        view_digest="v" * 64,
+        stage_digest="s" * 64,
+        measured=(StepMetrics(0, {"dev/loss": 3.5}), StepMetrics(1, {"dev/loss": 2.25})),
+        pending=(StepMetrics(step, {"train/loss": 1.25, "train/tokens": 100.0}),),
+    )
+
+
+def write_weights(folder: Path) -> None:
+    """Stand in for DeepSpeed's shards."""
+    (folder / "state").mkdir()
+    (folder / "state" / "weights.bin").write_bytes(bytes(range(256)) * 64)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -50,7 +50,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         "calm": (calm, {}),
         "overshoot": (variant(calm, folder / "overshoot", stage=OVERSHOOT | {"select": "dev_kl"}), {}),
         "text": (variant(calm, folder / "text", stage=OVERSHOOT | {"objective": "seqkd"}), {}),
-        "poisoned": (variant(calm, folder / "poisoned", stage=many_steps), {"poison": ("train", 1, 3)}),
+        "poisoned": (variant(calm, folder / "poisoned", stage=many_steps), {"poison": ("train", 0, 3)}),
         "adapted": (variant(calm, folder / "adapted", stage=OVERSHOOT | {"lora": {"rank": 4}}), {}),
         "recomputed": (variant(calm, folder / "recomputed", settings={"gradient_checkpointing": True}), {}),
         "unmeasurable": (variant(calm, folder / "unmeasurable"), {"poison": ("dev", 0, 0)}),
@@ -108,14 +108,14 @@ def test_two_processes_equal_one(runs: Runs) -> None:
     assert seen.values("train/loss") == pytest.approx(losses, rel=1e-4)
     held_out = dict(result.dev_losses)
     assert [held_out[0], held_out[result.steps]] == pytest.approx(dev_losses, rel=1e-4)
-    assert result.selected_step == min(set(held_out) - {0}, key=held_out.__getitem__) == result.steps
+    assert result.selected_step == min(set(held_out) - {0}, key=held_out.__getitem__)
     for name, value in weights_of(job).items():
         # A hundredth of one step of Adam, which amplifies rounding where a gradient is near zero.
         torch.testing.assert_close(value, weights[name], rtol=0, atol=3e-5)
 
 
 def test_training_lowers_the_loss(runs: Runs) -> None:
-    losses = runs["calm"][1].values("train/loss")
+    losses = runs["calm"][1].values("dev/loss")
     assert losses[-1] < losses[0]
 
 

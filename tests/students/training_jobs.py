@@ -39,8 +39,8 @@ def keyed(record: TeacherRecord) -> TeacherRecord:
 
 def make_job(folder: Path) -> TrainJob:
     """A tiny student, sixteen training rows and five held-out ones."""
-    cache = TeacherCache.open(folder / "cache", IDENTITY)
     views = {"train": [keyed(row) for row in records(16, seed=1)], "dev": [keyed(row) for row in records(5, seed=2)]}
+    cache = TeacherCache.open(folder / "cache", IDENTITY)
     for name, rows in views.items():
         cache.put(rows, vocab=VOCAB)
         cache.view([row.key for row in rows], dataset=name, k=8).save(folder / f"{name}.view")
