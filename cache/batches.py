@@ -21,8 +21,8 @@ Rows = NDArray[np.int64]
 def global_batches(view: CacheView, *, seed: int, epoch: int, tokens_per_batch: int) -> tuple[Rows, ...]:
     """The batches of one epoch, as positions in the view: each row once, at most `tokens_per_batch` tokens a batch.
 
-    A row longer than the budget is a batch of its own; the last batch may be short. The order depends on the keys of the
-    view, the seed and the epoch alone: two caches that were filled with the same rows give the same batches.
+    A row longer than the budget is a batch of its own; the last batch may be short. The order depends on the keys of
+    the view, the seed and the epoch alone: two caches that were filled with the same rows give the same batches.
     """
     keys = hashlib.sha256(view.keys.tobytes()).digest()
     order = _permutation(len(view), name=canonical("stillroom/epoch/2", keys, int(seed), int(epoch)))
