@@ -13,7 +13,7 @@ from orchestration.artifacts import Artifacts, claim_directory
 from orchestration.console import Console
 from orchestration.context import Run, Teacher, TokenCounts, open_cache, open_teacher
 from orchestration.entry import Until
-from orchestration.lessons import Lesson, pin_lesson
+from orchestration.lessons import Lesson
 from orchestration.plan import FillPlan, plan_fill, sequence_sets
 from orchestration.plan_report import fill_time, show_plan
 from orchestration.planning import hardware_of, require_placement
@@ -24,7 +24,7 @@ from orchestration.report import Report, write_report
 from orchestration.shapes import PlannedShape
 from orchestration.show import run_directory, show_report
 from orchestration.stage_evaluation import evaluate_stage, teacher_stage, test_bench
-from orchestration.stage_fill import fill_stage, rejected_of
+from orchestration.stage_fill import lesson_stage
 from orchestration.stage_students import calibration_stage, start_stage, train_stage
 from orchestration.starts import Start
 from orchestration.tracking import Tracker, flatten
@@ -113,29 +113,14 @@ class Pipeline:
         *,
         until: Until,
     ) -> Report | None:
-        sets = [part.sequences for part in plan.sets]
         pool = run.pool(
             teacher.files, teacher.identity, settings=run.config.runtime.teacher_engine, k=run.config.teacher.top_k
         )
-        result = fill_stage(run, plan, teacher=teacher, cache=cache, pool=pool)
-        cache.refresh()
-        prompts = rejected_of(prompts, result)
-        prompts.write_rejected(run.directory / "rejected.jsonl")
-        if result.failed:
-            run.console.warn(f"{len(result.failed)} requests could not be answered; see rejected.jsonl")
-        lesson = pin_lesson(
-            run,
-            sets,
-            teacher=teacher,
-            cache=cache,
-            stages=run.config.stages_taught_by(None),
-            prompts=prompts.splits["train"],
-            folder=run.directory / "views",
-        )
+        lesson, prompts = lesson_stage(run, plan, teacher=teacher, cache=cache, pool=pool, prompts=prompts)
         _track_fill(run, plan, lesson=lesson)
         if until == "fill":
             return None
-        bench, kept = test_bench(run, lesson=lesson, sets=sets)
+        bench, kept = test_bench(run, lesson=lesson, sets=[part.sequences for part in plan.sets])
         evaluated_teacher = teacher_stage(run, teacher=teacher, bench=bench, pool=pool) if until == "eval" else None
         pool.release()
         untouched = calibration_stage(run, starts, lesson=lesson)
@@ -155,11 +140,14 @@ class Pipeline:
             teacher_forward_tokens=run.tokens.fill + run.tokens.evaluation,
             rejected_rows=len(prompts.rejected),
         )
+        self._publish(run, report)
+        return report
+
+    def _publish(self, run: Run, report: Report) -> None:
         write_report(report, run.directory)
         run.tracker.artifact("pipeline", run.directory / "report.md")
         run.tracker.artifact("pipeline", run.directory / "config.yaml")
         show_report(report, self._as_written, console=run.console)
-        return report
 
     def _prompts(self, run: Run, teacher: Teacher) -> PromptSet:
         with run.console.stage("prompts") as stage:

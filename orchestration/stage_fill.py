@@ -1,4 +1,4 @@
-"""The fill of a run: ask a teacher for what the cache lacks."""
+"""The fill of a run: ask a teacher for what the cache lacks, then pin what its pupils will read."""
 
 from __future__ import annotations
 
@@ -7,11 +7,48 @@ from configs.places import absolute_root
 from orchestration.context import Run, Teacher
 from orchestration.fill import Budgets, FillResult, fill
 from orchestration.fill_shift import FillOrder
+from orchestration.lessons import Lesson, pin_lesson
 from orchestration.plan import FillPlan
 from orchestration.prompts import PromptSet, Rejected
 from orchestration.ray_pool import EnginePool
 
 CHECK_PROMPTS = 2
+
+
+def lesson_stage(
+    run: Run,
+    plan: FillPlan,
+    *,
+    teacher: Teacher,
+    cache: TeacherCache,
+    pool: EnginePool,
+    prompts: PromptSet,
+    assistant: str | None = None,
+) -> tuple[Lesson, PromptSet]:
+    """Fill the cache of the teacher (or of the student `assistant`) and pin the lesson.
+
+    Returns the prompts with the rows that could not be answered set aside.
+
+    Raises:
+        CacheError: a set has no row at all.
+        DataError: filters leave no row.
+    """
+    result = fill_stage(run, plan, teacher=teacher, cache=cache, pool=pool)
+    cache.refresh()
+    prompts = rejected_of(prompts, result)
+    prompts.write_rejected(run.directory / "rejected.jsonl")
+    if result.failed:
+        run.console.warn(f"{len(result.failed)} requests could not be answered; see rejected.jsonl")
+    lesson = pin_lesson(
+        run,
+        [part.sequences for part in plan.sets],
+        teacher=teacher,
+        cache=cache,
+        stages=run.config.stages_taught_by(assistant),
+        prompts=prompts.splits["train"],
+        folder=run.directory / "views" / (assistant or ""),
+    )
+    return lesson, prompts
 
 
 def fill_stage(run: Run, plan: FillPlan, *, teacher: Teacher, cache: TeacherCache, pool: EnginePool) -> FillResult:

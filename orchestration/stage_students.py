@@ -90,7 +90,7 @@ def train_stage(run: Run, starts: Mapping[str, Start], *, lesson: Lesson, prompt
         above = run.config.students[name].teacher
         if above is not None:
             if above not in lessons:
-                lessons[above] = assistant_lesson(run, students[above], prompts=prompts)
+                lessons[above], prompts = assistant_lesson(run, students[above], prompts=prompts)
             _require_ready(run, name, start, lesson=lessons[above])
         students[name] = _train_student(run, name, start, lesson=lessons[above])
     return list(students.values())
