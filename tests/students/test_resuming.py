@@ -18,7 +18,7 @@ ASKS = {
     # Steps 2, 4, ... are measured, which is where the first question after step 4 is put.
     "in the middle of a measurement": Ask(after=4),
 }
-SMALL_MICRO_BATCHES = {"micro_batch_tokens": 8, "packing": "padded", "checkpoint_every_s": 1e6}
+SMALL_MICRO_BATCHES = {"micro_batch_tokens": 24, "packing": "padded", "checkpoint_every_s": 1e6}
 """A step of the tests then has more of them than lie between two looks for a request to stop."""
 
 
@@ -112,8 +112,9 @@ def test_another_number_of_processes_goes_on_to_nearly_the_same_weights(tmp_path
             assert any(f"was written by {before} workers, this gang has {now}" in line for line in trained.log)
         left = [path.name for path in made[case, "fewer"].work_dir.iterdir()]
         assert not [name for name in left if name.startswith(".staging-")]
-    # A hundredth of one step of Adam in float32; in bfloat16 the last digit of a weight of size one.
-    bounds = {"float32": 3e-5, "bfloat16": 8e-3}
+    # A thirtieth of one step of Adam in float32 (a fault of the moments gave 7e-4); in bfloat16 the last digit of a
+    # weight of size one.
+    bounds = {"float32": 1e-4, "bfloat16": 8e-3}
     apart = {(case, name): distance(job, made[case, "calm"]) for (case, name), job in made.items()}
     assert {at: far for at, far in apart.items() if far > bounds[at[0][1]]} == {}
 
