@@ -6,7 +6,7 @@ vLLM's runner gathers all columns and keeps them in float32 for a whole schedule
 Training: ZeRO stage 1 splits the optimiser's state over the workers, 2 also the gradients, 3 also the weights
 (Rajbhandari et al., arXiv 1910.02054). In bfloat16 a parameter costs 2 bytes of weight, 4 of gradient (accumulated in
 float32) and 12 of optimiser state (float32 master copy, two Adam moments); in float32 4, 4 and 12, or 8 at stage 0,
-which keeps no second copy. Activations are those of a decoder without recomputation.
+which keeps no second copy.
 
 Biases, norms' copies and key-value heads repeated over a wide tensor-parallel group are below one percent and left out.
 """
@@ -14,6 +14,7 @@ Biases, norms' copies and key-value heads repeated over a wide tensor-parallel g
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from configs.schema import EngineSettings, ModelShape, TrainingSettings
@@ -29,7 +30,11 @@ RUNTIME_GIB = 3.0
 """CUDA context, communicators, captured graphs and the libraries themselves, of one process. An assumption."""
 
 HEAD_CHUNK_BYTES = 256 * 2**20
-"""Float32 logits of one chunk of the fused loss; two such tables live at once. `student_train.fused.CHUNK_BYTES`."""
+"""Float32 logits of one chunk of the fused loss (`student_train.fused.CPU_CHUNK_BYTES`). On a GPU the chunk follows the
+memory that is there: more where there is much, less where little is left."""
+
+HEAD_CHUNKS = 3
+"""Tables of a chunk's size that live at once: float32 logits, and logits and gradient in the training dtype."""
 
 BUCKET_ELEMENTS = 50_000_000
 """Elements of one of ZeRO's two communication buckets. `student_train.deepspeed_engine` sets it."""
@@ -126,44 +131,52 @@ def kv_bytes(shape: ModelShape, *, split: int, dtype: str) -> float:
 
 
 def training_memory(model: PlannedShape, *, label: str, settings: TrainingSettings, stage: StageConfig) -> MemoryFit:
-    """What one GPU of the training gang holds."""
-    shape, zero, world = model.shape, settings.zero_stage, settings.workers
-    count = shape.parameters
-    wide = DTYPE_BYTES[stage.dtype]
-    state = 8 if stage.dtype == "float32" and zero == 0 else 12
+    """What one GPU of the training gang holds; what is offloaded lies in the memory of its machine."""
+    shape, world = model.shape, settings.workers
+    tokens = settings.micro_batch_tokens
+    per_token = activation_bytes(shape, dtype=stage.dtype, recomputed=settings.gradient_checkpointing)
+    head = HEAD_CHUNKS * HEAD_CHUNK_BYTES + 4.0 * shape.vocab * shape.hidden
     items = [
-        MemoryItem("weights", *_share(count, wide, world=world, is_split=zero >= 3)),
-        MemoryItem("gradients", *_share(count, 4.0, world=world, is_split=zero >= 2)),
-        MemoryItem("optimiser", *_share(count, state, world=world, is_split=zero >= 1)),
-    ]
-    if zero >= 3:
-        largest = max(_layer_parameters(shape), shape.vocab * shape.hidden)
-        items.append(MemoryItem("gathered", 2 * largest * wide, f"2 layers in flight x {_count(largest)} x {wide:g} B"))
-    if zero >= 1:
-        bucket = min(BUCKET_ELEMENTS, count)
-        items.append(MemoryItem("buckets", 2 * bucket * 4.0, f"2 x {_count(bucket)} x 4 B"))
-    tokens, per_token = settings.micro_batch_tokens, activation_bytes(shape, dtype=stage.dtype)
-    head = 2.0 * HEAD_CHUNK_BYTES + 4.0 * shape.vocab * shape.hidden
-    items += [
+        *_state_memory(shape, settings=settings, dtype=stage.dtype),
         MemoryItem("activations", float(tokens * per_token), f"micro_batch_tokens {tokens} x {per_token:,} B"),
-        MemoryItem("head", head, f"2 chunks x {HEAD_CHUNK_BYTES:,} B + {shape.vocab} x {shape.hidden} x 4 B"),
+        MemoryItem("head", head, f"{HEAD_CHUNKS} x {HEAD_CHUNK_BYTES:,} B + {shape.vocab} x {shape.hidden} x 4 B"),
         _runtime(),
     ]
-    grow = f"raise zero_stage={zero} or workers={world}" if zero < 3 else f"raise workers={world}"
-    cure = f"in runtime.training {grow}, or lower micro_batch_tokens={tokens}"
+    grow = f"raise zero_stage={settings.zero_stage} or workers" if settings.zero_stage < 3 else "raise workers"
+    spare = "" if settings.gradient_checkpointing else ", set gradient_checkpointing: true"
+    cure = f"in runtime.training {grow}={world}{spare}, or lower micro_batch_tokens={tokens}"
     return MemoryFit(label, tuple(items), model.assumed, cure)
 
 
-def activation_bytes(shape: ModelShape, *, dtype: str) -> int:
-    """Bytes that one token leaves behind for the backward pass, without recomputation.
+def _state_memory(shape: ModelShape, *, settings: TrainingSettings, dtype: str) -> Iterator[MemoryItem]:
+    """Weights, gradients and optimiser, split and offloaded as the settings say."""
+    zero, world, count, wide = settings.zero_stage, settings.workers, shape.parameters, DTYPE_BYTES[dtype]
+    if settings.offload != "all":
+        yield MemoryItem("weights", *_share(count, wide, world=world, is_split=zero >= 3))
+    yield MemoryItem("gradients", *_share(count, 4.0, world=world, is_split=zero >= 2))
+    if settings.offload == "none":
+        state = 8 if dtype == "float32" and zero == 0 else 12
+        yield MemoryItem("optimiser", *_share(count, state, world=world, is_split=zero >= 1))
+    if zero >= 3:
+        largest = max(_layer_parameters(shape), shape.vocab * shape.hidden)
+        yield MemoryItem("gathered", 2 * largest * wide, f"2 layers in flight x {_count(largest)} x {wide:g} B")
+    if zero >= 1:
+        bucket = min(BUCKET_ELEMENTS, count)
+        yield MemoryItem("buckets", 2 * bucket * 4.0, f"2 x {_count(bucket)} x 4 B")
+
+
+def activation_bytes(shape: ModelShape, *, dtype: str, recomputed: bool = False) -> int:
+    """Bytes that one token leaves behind for the backward pass.
 
     A layer keeps, in the training dtype, eight tensors of the hidden size (residuals, norms' outputs, attention's
     output and projection), queries, keys and values before and after the rotation, and four of the MLP's width; and
-    two float32 copies of the hidden state, from the norms.
+    two float32 copies of the hidden state, from the norms. With recomputation only one layer does at a time, and the
+    others keep their input.
     """
+    wide = DTYPE_BYTES[dtype]
     heads = (shape.heads + 2 * shape.kv_heads) * shape.head_size
-    layer = DTYPE_BYTES[dtype] * (8 * shape.hidden + 2 * heads + 4 * shape.mlp) + 8 * shape.hidden
-    return int(shape.layers * layer)
+    layer = wide * (8 * shape.hidden + 2 * heads + 4 * shape.mlp) + 8 * shape.hidden
+    return int(shape.layers * wide * shape.hidden + layer) if recomputed else int(shape.layers * layer)
 
 
 def _share(count: int, per_parameter: float, *, world: int, is_split: bool) -> tuple[float, str]:

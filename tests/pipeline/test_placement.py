@@ -256,7 +256,7 @@ def test_training_workspace_by_hand() -> None:
     # A layer and token: 2 B x (8 x 64 + 2 x (8 + 2 x 2) x 8 + 4 x 128) + 8 B x 64 = 2 x 1,216 + 512 = 2,944 B.
     assert activation_bytes(SHAPE, dtype="bfloat16") == 4 * 2_944
     assert found["activations"] == 100 * 4 * 2_944
-    assert found["head"] == 2 * 256 * 2**20 + 1000 * 64 * 4
+    assert found["head"] == 3 * 256 * 2**20 + 1000 * 64 * 4
     assert found["gathered"] == 2 * 64_000 * 2
     assert found["buckets"] == 2 * PARAMETERS * 4
 
@@ -270,7 +270,21 @@ def test_tied_embeddings_count_once_in_a_layer_share() -> None:
 
 def test_constants_are_those_of_the_trainer() -> None:
     fused = pytest.importorskip("student_train.fused")
-    assert fused.CHUNK_BYTES == memory.HEAD_CHUNK_BYTES
+    assert fused.CPU_CHUNK_BYTES == memory.HEAD_CHUNK_BYTES
+
+
+def test_what_is_offloaded_and_recomputed_takes_no_room_on_the_gpu() -> None:
+    def held(**settings: object) -> dict[str, float]:
+        training = TrainingSettings.model_validate({"workers": 2, "zero_stage": 3} | settings)
+        return sizes(training_memory(planned(), label="x", settings=training, stage=KD))
+
+    plain, optimiser, everything = held(), held(offload="optimizer"), held(offload="all")
+    assert plain.keys() - optimiser.keys() == {"optimiser"}
+    assert plain.keys() - everything.keys() == {"optimiser", "weights"}
+    assert {name: plain[name] for name in everything} == everything
+    layers, recomputed = SHAPE.layers, held(gradient_checkpointing=True)["activations"]
+    tokens = TrainingSettings().micro_batch_tokens
+    assert recomputed == plain["activations"] / layers + tokens * layers * 2 * SHAPE.hidden
 
 
 def test_an_engine_that_does_not_fit_names_the_arithmetic_and_the_keys() -> None:
@@ -293,7 +307,9 @@ def test_a_student_that_does_not_fit_names_the_cure(zero: int, cure: str) -> Non
     with pytest.raises(ConfigError) as caught:
         place(NODE, LLAMA_70B, student=LLAMA_70B, training={"workers": 8, "zero_stage": zero}, **big)
     assert "training worker, kd needs" in str(caught.value)
-    assert f"in runtime.training {cure}, or lower micro_batch_tokens=4096" in str(caught.value)
+    assert f"in runtime.training {cure}, set gradient_checkpointing: true, or lower micro_batch_tokens=4096" in str(
+        caught.value
+    )
 
 
 def test_the_costliest_stage_is_planned() -> None:
