@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from orchestration.curves import CURVES, CurveReader, CurveWriter
 from orchestration.redirect import redirect_output
 from student_train.job import StepMetrics, TrainJob
 from student_train.trainer import train_stage
+
+logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
 START_TIMEOUT_S = 1800
@@ -105,6 +108,7 @@ class _Gang:
         try:
             self._trainer.fit()
         except (TrainingFailedError, ray.exceptions.RayError) as error:
+            logger.warning("the gang ended: %s", error)
             self._error = error
 
 
