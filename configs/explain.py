@@ -32,6 +32,8 @@ _EXPECTED = {
     "less_than": "less than {lt}",
     "less_than_equal": "at most {le}",
     "literal_error": "one of {expected}",
+    "union_tag_invalid": "one of {expected_tags}",
+    "union_tag_not_found": "a block that names its kind",
     "string_pattern_mismatch": "a name of 1 to 64 small letters, digits and . _ -, beginning with a letter or digit",
     "too_short": "at least {min_length} entry, not empty",
 }
@@ -63,7 +65,12 @@ def _location(error: ErrorDetails, data: Any) -> _Key:
         is_index = isinstance(value, list) and isinstance(part, int) and part < len(value)
         if not is_index and not (isinstance(value, dict) and part in value):
             # A missing key is not in the data but is what the error is about; any other is a branch's name.
-            return (*location, part) if error["type"] == "missing" else tuple(location)
+            if error["type"] == "missing" and part == error["loc"][-1]:
+                return (*location, part)
+            if isinstance(value, dict):
+                # The tag of a kind of block: its keys follow.
+                continue
+            return tuple(location)
         value = value[part]
         location.append(part)
     return tuple(location)
@@ -96,6 +103,8 @@ def _nearest(key: _Key) -> str:
     """The cure for an unknown key: the nearest valid one, or where else it belongs, or all that are valid there."""
     name = str(key[-1])
     valid = sorted({field for block in _blocks(key[:-1]) for field in block.model_fields})
+    if name in valid:
+        return "another kind of block takes it, not this one; remove it"
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
     if close:
         return f"did you mean {_dotted((*key[:-1], close[0]))}?"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
+from configs import ConfigError, load_config
 from configs.stages import FilterConfig, InitConfig, StageConfig
 
+TINY = Path(__file__).parents[2] / "configs/tiny.yaml"
 KD = {"objective": "kd", "steps": 4}
 
 
@@ -40,6 +44,20 @@ def test_a_divergence_by_name_is_short_for_one_with_its_defaults() -> None:
 def test_what_does_not_go_together_is_refused(values: dict[str, object], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         stage(**values)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("hellinger", "divergence: given 'hellinger'; must be one of 'forward_kl', 'reverse_kl', 'tvd', 'jsd'"),
+        ("{kind: jsd, alpha: 0.1}", "divergence.alpha: unknown key; another kind of block takes it, not this one"),
+        ("{kind: jsd, beta: 2}", "divergence.beta: given 2; must be less than 1.0"),
+        ("{beta: 0.1}", "must be a block that names its kind"),
+    ],
+)
+def test_a_wrong_divergence_is_told_by_its_own_key(value: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config(TINY, overrides=[f"students.kd.stages.0.divergence={value}"])
 
 
 def test_the_two_kl_limits_of_alpha_beta_are_allowed() -> None:
