@@ -31,6 +31,7 @@ def assert_goes_on(calm: Trained, stopped: Trained, resumed: Trained, *, at: int
     assert resumed.values("train/loss")[-1] == calm.values("train/loss")[-1]
 
 
+@pytest.mark.slow
 def test_every_way_to_stop_ends_in_the_same_bits(tmp_path: Path) -> None:
     stage = {"epochs": None, "steps": 6, "tokens_per_step": 300, "evaluate_every": 2}
     calm = variant(make_job(tmp_path), tmp_path / "calm", stage=stage, settings=SMALL_MICRO_BATCHES)
