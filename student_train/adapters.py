@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from peft import LoraConfig as PeftConfig
-from peft import inject_adapter_in_model
 from torch import Tensor, nn
 
 from configs.errors import ConfigError
@@ -28,6 +26,10 @@ def attach_adapters(model: Any, lora: LoraConfig) -> None:
     Raises:
         ConfigError: a module of `lora.modules` that the model does not have.
     """
+    # Imported late: it takes seconds and leaves a compiler's directory among the temporary files.
+    from peft import LoraConfig as PeftConfig
+    from peft import inject_adapter_in_model
+
     linears = [
         name
         for name, module in model.named_modules()
