@@ -39,7 +39,9 @@ class Place:
 
     def environment(self) -> dict[str, str]:
         """Marks every process of these runs, and keeps their temporary files apart from everybody else's."""
-        return os.environ | {MARK: str(self.root), "TMPDIR": str(self.temporary)}
+        # Torch's compiler makes its directory, which stays, among the temporary files unless it is told another place.
+        places = {"TMPDIR": str(self.temporary), "TORCHINDUCTOR_CACHE_DIR": str(self.root / "inductor")}
+        return os.environ | {MARK: str(self.root)} | places
 
     def leftovers(self) -> list[str]:
         """Processes and temporary files of these runs that are still there."""
