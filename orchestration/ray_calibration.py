@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import ray
 from numpy.typing import NDArray
-from ray.exceptions import RayError, RayTaskError
 
 from cache import CacheView, TeacherCache, TeacherIdentity
-from configs import DistillError, ModelError
+from configs import ModelError
 from configs.stages import InitConfig
+from orchestration.ray_task import run_apart
 from orchestration.redirect import redirect_output
 from student_train.calibration import calibrate
 from student_train.derive import derive_student
@@ -40,19 +39,15 @@ def derive_in_worker(job: DeriveJob, *, cpus: int) -> None:
     Raises:
         ModelError: the teacher could not be measured or cut.
     """
-    gpus = 1 if job.accelerator == "gpu" else 0
-    environment = {"OMP_NUM_THREADS": str(cpus), "GOMP_SPINCOUNT": "1000"}
-    task = ray.remote(_derive).options(
-        max_retries=0, num_cpus=cpus, num_gpus=gpus, runtime_env={"env_vars": environment}
+    run_apart(
+        _derive,
+        job,
+        cpus=cpus,
+        accelerator=job.accelerator,
+        failure=ModelError,
+        what="the calibration of the teacher",
+        log_file=job.log_file,
     )
-    try:
-        ray.get(task.remote(job))
-    except RayTaskError as error:
-        if isinstance(error.cause, DistillError):
-            raise error.cause from error
-        raise ModelError(f"the teacher could not be calibrated: {error.cause}; see {job.log_file}") from error
-    except RayError as error:
-        raise ModelError(f"the calibration of the teacher died: {error}; see {job.log_file}") from error
 
 
 def _derive(job: DeriveJob) -> None:

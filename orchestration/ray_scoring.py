@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import ray
-from ray.exceptions import RayError, RayTaskError
 
 from cache import CacheView, TeacherCache, TeacherIdentity
-from configs import DistillError, TrainingError
+from configs import TrainingError
 from evaluation.held_out import HeldOutMetrics, TokenBeliefs, held_out_metrics
+from orchestration.ray_task import run_apart
 from orchestration.redirect import redirect_output
 from student_train.held_out import HeldOutRow, score_view
 
@@ -40,21 +39,15 @@ def score_students(jobs: list[ScoringJob], *, cpus: int) -> list[HeldOutMetrics]
     """
     if not jobs:
         return []
-    gpus = 1 if jobs[0].accelerator == "gpu" else 0
-    # Threads that spin at every barrier starve each other when anything else runs on the machine.
-    environment = {"OMP_NUM_THREADS": str(cpus), "GOMP_SPINCOUNT": "1000"}
-    task = ray.remote(_score_all).options(
-        max_retries=0, num_cpus=cpus, num_gpus=gpus, runtime_env={"env_vars": environment}
+    return run_apart(
+        _score_all,
+        jobs,
+        cpus=cpus,
+        accelerator=jobs[0].accelerator,
+        failure=TrainingError,
+        what="held-out scoring",
+        log_file=jobs[0].log_file,
     )
-    try:
-        metrics: list[HeldOutMetrics] = ray.get(task.remote(jobs))
-    except RayTaskError as error:
-        if isinstance(error.cause, DistillError):
-            raise error.cause from error
-        raise TrainingError(f"held-out scoring failed: {error.cause}; see {jobs[0].log_file}") from error
-    except RayError as error:
-        raise TrainingError(f"held-out scoring died: {error}; see {jobs[0].log_file}") from error
-    return metrics
 
 
 def _score_all(jobs: list[ScoringJob]) -> list[HeldOutMetrics]:

@@ -1,0 +1,49 @@
+"""One piece of work in a process of its own, on whatever device the cluster gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from configs import DistillError
+
+Given = TypeVar("Given")
+Result = TypeVar("Result")
+
+
+def run_apart(
+    function: Callable[[Given], Result],
+    given: Given,
+    *,
+    cpus: int,
+    accelerator: str,
+    failure: type[DistillError],
+    what: str,
+    log_file: Path,
+) -> Result:
+    """`function(given)` in a worker of the cluster, tried once.
+
+    Raises:
+        DistillError: as the function raised it; `failure` about `what` for anything else that ended it.
+    """
+    # Threads that spin at every barrier starve each other when anything else runs on the machine.
+    environment = {"OMP_NUM_THREADS": str(cpus), "GOMP_SPINCOUNT": "1000"}
+    task = ray.remote(function).options(
+        max_retries=0,
+        num_cpus=cpus,
+        num_gpus=1 if accelerator == "gpu" else 0,
+        runtime_env={"env_vars": environment},
+    )
+    try:
+        result: Result = ray.get(task.remote(given))
+    except RayTaskError as error:
+        if isinstance(error.cause, DistillError):
+            raise error.cause from error
+        raise failure(f"{what} failed: {error.cause}; see {log_file}") from error
+    except RayError as error:
+        raise failure(f"{what} died: {error}; see {log_file}") from error
+    return result
