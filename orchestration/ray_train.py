@@ -77,13 +77,13 @@ class _Gang:
         self._log_dir = log_dir
         self._error: Exception | None = None
         self._trainer = _trainer(job, log_dir=log_dir, accelerator=accelerator)
-        self._thread = threading.Thread(target=self._fit, daemon=True)
-        self._thread.start()
+        # Not the thread's own `join`: an interrupt there makes Python 3.11 take the thread for ended.
+        self._ended = threading.Event()
+        threading.Thread(target=self._fit, daemon=True).start()
 
     def running(self, seconds: float) -> bool:
         """Wait up to `seconds`, then say whether the gang still works."""
-        self._thread.join(seconds)
-        return self._thread.is_alive()
+        return not self._ended.wait(seconds)
 
     def wait(self, seconds: float) -> None:
         """Give the gang time to end by itself."""
@@ -110,6 +110,8 @@ class _Gang:
         except (TrainingFailedError, ray.exceptions.RayError) as error:
             logger.warning("the gang ended: %s", error)
             self._error = error
+        finally:
+            self._ended.set()
 
 
 def _trainer(job: TrainJob, *, log_dir: Path, accelerator: str) -> TorchTrainer:

@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from sqlalchemy.exc import SQLAlchemyError
 
 from cache.disk.durable import replace_file
+from orchestration.interrupts import interrupts_held
 
 EXPERIMENT = "stillroom"
 FLUSH_EVERY_S = 30.0
@@ -124,7 +126,8 @@ class Tracker:
         waiting = [*self._read_spool(), json.loads(json.dumps(action, default=str))]
         for done, waiting_action in enumerate(waiting):
             try:
-                self._perform(waiting_action)
+                with self._whole():
+                    self._perform(waiting_action)
             except _DOWN as error:
                 what, reason = f"{waiting_action['do']} of {waiting_action['run']}", _first_line(error)
                 if isinstance(error, MlflowException) and error.error_code in REFUSED and self._client is not None:
@@ -138,6 +141,13 @@ class Tracker:
                 return
         self._down = False
         self._spool.unlink(missing_ok=True)
+
+    def _whole(self) -> AbstractContextManager[None]:
+        """Keeps interrupts from a transaction: one in its middle leaves a local database locked.
+
+        A server keeps its own transactions whole, and may be slow to answer.
+        """
+        return nullcontext() if self._uri.startswith("http") else interrupts_held()
 
     def _read_spool(self) -> list[dict[str, object]]:
         if not self._spool.exists():
