@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from configs.models import Block, ModelSource, Name, NonNegative, Positive
+from configs.rollouts import PolicyConfig, PretrainConfig, RolloutConfig
 
-ObjectiveName = Literal["sft", "seqkd", "kd"]
+ObjectiveName = Literal["sft", "seqkd", "kd", "minillm"]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
@@ -140,7 +141,11 @@ class FilterConfig(Block):
 
 
 class StageConfig(Block):
-    """One training stage of a student."""
+    """One training stage of a student.
+
+    With `rollout` the student learns from what it writes itself meanwhile, and the number of steps is that of its
+    rollouts: `objective: kd` takes the divergence there, `minillm` the loss that `policy` describes.
+    """
 
     objective: ObjectiveName
     source: Literal["teacher", "gold"] = "teacher"
@@ -150,6 +155,9 @@ class StageConfig(Block):
     ce_weight: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     filters: FilterConfig = FilterConfig()
     lora: LoraConfig | None = None
+    rollout: RolloutConfig | None = None
+    policy: PolicyConfig | None = None
+    pretrain: PretrainConfig | None = None
     steps: Positive | None = None
     epochs: Annotated[float, Field(gt=0.0)] | None = None
     tokens_per_step: Positive = 65536
@@ -176,20 +184,56 @@ class StageConfig(Block):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError(f"name exactly one of steps and epochs; got steps={self.steps}, epochs={self.epochs}")
-        if self.steps is not None and self.warmup_steps >= self.steps:
-            raise ValueError(f"warmup_steps={self.warmup_steps} must be less than steps={self.steps}")
+        self._length_known()
         if self.objective == "sft" and self.source != "gold":
             raise ValueError(f"objective=sft learns gold answers but source={self.source}: set source: gold or seqkd")
         if self.objective == "seqkd" and self.source != "teacher":
             raise ValueError(f"objective=seqkd learns the teacher's answers but source={self.source}: set sft instead")
         if self.objective != "kd":
             self._beliefs_unused()
+        self._on_policy_consistent()
         return self
 
+    def _length_known(self) -> None:
+        """Steps, epochs or rollouts say how long the stage is, and only one of them."""
+        lengths = {"steps": self.steps, "epochs": self.epochs, "rollout.count": self.rollout and self.rollout.count}
+        given = {name: value for name, value in lengths.items() if value is not None}
+        if len(given) != 1:
+            got = ", ".join(f"{name}={value}" for name, value in given.items()) or "none of them"
+            raise ValueError(f"name exactly one of steps, epochs and rollout; got {got}")
+        known = self.rollout.steps if self.rollout is not None else self.steps
+        if known is not None and self.warmup_steps >= known:
+            raise ValueError(f"warmup_steps={self.warmup_steps} must be less than the {known} steps of the stage")
+
+    def _on_policy_consistent(self) -> None:
+        """Refuse what only means something with rollouts, or cannot be had from them."""
+        if self.rollout is None:
+            for name in ("policy", "pretrain"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name} needs rollout, what the student writes to learn from: add it or remove {name}"
+                    )
+            if self.objective == "minillm":
+                raise ValueError("objective=minillm learns from what the student writes: describe it in rollout")
+            return
+        if self.objective not in ("kd", "minillm"):
+            raise ValueError(
+                f"objective={self.objective} cannot learn from rollouts: set kd or minillm, or remove rollout"
+            )
+        if self.source != "teacher":
+            raise ValueError(f"source={self.source} with rollout: the student writes the sequences, remove source")
+        if self.filters != FilterConfig():
+            raise ValueError("filters choose among cached sequences and rollout writes new ones: remove one of them")
+        if self.objective == "minillm" and self.rollout.share < 1.0:
+            raise ValueError(
+                f"rollout.share={self.rollout.share} puts the teacher's own sequences beside the student's, whose "
+                "probability under minillm's behaviour policy nobody knows: set share: 1 or objective: kd"
+            )
+        if self.objective == "kd" and self.policy is not None:
+            raise ValueError("policy describes the loss of objective=minillm, not kd: remove it")
+
     def _beliefs_unused(self) -> None:
-        """Refuse settings of `kd` beside an objective that reads no log-probabilities."""
+        """Refuse settings of `kd` beside another objective."""
         for name, default in (("ce_weight", 0.0), ("temperature", 1.0), ("tail", "bucket")):
             if (value := getattr(self, name)) != default:
                 raise ValueError(f"{name}={value} only acts on objective=kd, not {self.objective}: remove it")
