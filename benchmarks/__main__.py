@@ -8,6 +8,7 @@ from benchmarks.cache_size import bench_cache_size
 from benchmarks.cache_writes import bench_cache_writes
 from benchmarks.kd_step import bench_kd_step
 from benchmarks.loss_memory import bench_loss_memory
+from benchmarks.minillm_exact import bench_minillm_exact
 from benchmarks.student_starts import bench_student_starts
 from benchmarks.trl_step import bench_trl_step
 
@@ -20,6 +21,7 @@ BENCHMARKS = (
     bench_kd_step,
     bench_trl_step,
     bench_student_starts,
+    bench_minillm_exact,
 )
 
 if __name__ == "__main__":

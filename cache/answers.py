@@ -119,15 +119,18 @@ class Answers:
         held: list[int] = np.where(entries["segment"] >= 0, entries["k"], -1).tolist()
         return held
 
-    def locate(self, keys: Sequence[bytes]) -> Table:
-        """The index entry of each key, prefixes included; `segment` is -1 where there is none."""
+    def locate(self, keys: Sequence[bytes], *, k: int | None = None) -> Table:
+        """The index entry of each key, prefixes included; `segment` is -1 where there is none.
+
+        With `k` it is for somebody who needs no more: a fill's row that has so much comes before any rollout's.
+        """
         with self._library.disk_errors():
-            entries = self._library.index.find_sequences(key_array(keys))
+            entries = self._library.index.find_sequences(key_array(keys), k=k)
         cut = [at for at, key in enumerate(keys) if key in self._prefixes] if self._prefixes else []
         if not cut:
             return entries
         with self._library.disk_errors():
-            wholes = self._library.index.find_sequences(key_array([self._prefixes[keys[at]][0] for at in cut]))
+            wholes = self._library.index.find_sequences(key_array([self._prefixes[keys[at]][0] for at in cut]), k=k)
         for at, whole in zip(cut, wholes, strict=True):
             if whole["segment"] < 0:
                 continue

@@ -25,7 +25,7 @@ def global_batches(view: CacheView, *, seed: int, epoch: int, tokens_per_batch: 
     the view, the seed and the epoch alone: two caches that were filled with the same rows give the same batches.
     """
     keys = hashlib.sha256(view.keys.tobytes()).digest()
-    order = _permutation(len(view), name=canonical("stillroom/epoch/2", keys, int(seed), int(epoch)))
+    order = permutation(len(view), name=canonical("stillroom/epoch/2", keys, int(seed), int(epoch)))
     ends = np.cumsum(view.lengths[order], dtype=np.int64)
     cuts = []
     start, spent = 0, 0
@@ -52,7 +52,7 @@ def rank_rows(batch: Rows, *, lengths: Int[np.ndarray, " R"], rank: int, world_s
     return share
 
 
-def _permutation(count: int, *, name: bytes) -> Rows:
+def permutation(count: int, *, name: bytes) -> Rows:
     """A permutation that follows from `name` alone.
 
     The raw stream of a bit generator is fixed for good, unlike `Generator.permutation`, which may change with numpy.

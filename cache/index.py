@@ -5,9 +5,10 @@ sequence and 16 a generation, so that ten million records open in seconds. Every
 when it is asked for, the whole key included. The index follows from the manifests and is never authoritative: whoever
 reads a row checks it against its manifest.
 
-Among rows of one sequence the fullest wins: the largest k (0 for text alone), then the oldest segment. Among rows of
-one generation each request gets the oldest that reaches far enough, so that an answer, once given, does not change
-because a longer one was bought later.
+Among rows of one sequence the fullest wins: the largest k (0 for text alone), then one that no student wrote, then the
+oldest segment. Whoever needs no more than k is given a fill's row that has so much before any rollout's: rollouts come
+and go, and a view of a fill's rows must stay the same view. Among rows of one generation each request gets the oldest
+that reaches far enough, so that an answer, once given, does not change because a longer one was bought later.
 """
 
 from __future__ import annotations
@@ -98,12 +99,22 @@ class KeyIndex:
     def __init__(self) -> None:
         self._objects: dict[int, KeyObject] = {}
         self._age: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self._rollout: NDArray[np.bool_] = np.empty(0, dtype=np.bool_)
         self._sequences = _Fence()
         self._generations = _Fence()
 
-    def add(self, parts: Sequence[tuple[int, KeyObject, KeyPrefixes]], *, age: NDArray[np.int64]) -> None:
-        """Take in further segments by number; `age[number]` ranks all segments, the oldest 0."""
-        self._age = age
+    def add(
+        self,
+        parts: Sequence[tuple[int, KeyObject, KeyPrefixes]],
+        *,
+        age: NDArray[np.int64],
+        rollout: NDArray[np.bool_],
+    ) -> None:
+        """Take in further segments by number; `age[number]` ranks all segments, the oldest 0.
+
+        `rollout[number]` marks those that students wrote.
+        """
+        self._age, self._rollout = age, rollout
         if parts:
             self._objects |= {number: place for number, place, _ in parts}
             self._sequences.add([(number, prefixes.sequences) for number, _, prefixes in parts])
@@ -142,23 +153,29 @@ class KeyIndex:
         _, first = np.unique(found, return_index=True)
         return found[np.sort(first)][:count]
 
-    def find_sequences(self, keys: Keys) -> Table:
-        """The fullest row [SEQUENCE_ROW] of each key; raises like `count`."""
-        asked, places = self._sequences.candidates(keys)
-        rows = self._sequence_rows(places)
-        same = rows["key"] == keys[asked]
-        asked, rows = asked[same], rows[same]
+    def find_sequences(self, keys: Keys, *, k: int | None = None) -> Table:
+        """The fullest row [SEQUENCE_ROW] of each key, a fill's first if it has at least `k`; raises like `count`."""
+        asked, rows = self.find_rows(keys)
         found = np.zeros(len(keys), dtype=SEQUENCE_ROW)
         found["segment"] = -1
         if not len(rows):
             return found
-        ranking = np.lexsort((self._age[rows["segment"]], -rows["k"], asked))
+        rollout = self._rollout[rows["segment"]]
+        lacking = rollout | (rows["k"] < k) if k is not None else np.zeros(len(rows), dtype=bool)
+        ranking = np.lexsort((self._age[rows["segment"]], rollout, -rows["k"], lacking, asked))
         asked, rows = asked[ranking], rows[ranking]
         first = np.flatnonzero(np.diff(asked, prepend=-1))
         winners = rows[first]
         winners["finish"] = np.minimum.reduceat(rows["finish"], first)
         found[asked[first]] = winners
         return found
+
+    def find_rows(self, keys: Keys) -> tuple[Positions, Table]:
+        """All rows [SEQUENCE_ROW] of these keys, each after the position of its key in `keys`; raises like `count`."""
+        asked, places = self._sequences.candidates(keys)
+        rows = self._sequence_rows(places)
+        same = rows["key"] == keys[asked]
+        return asked[same], rows[same]
 
     def find_generations(self, keys: Keys, *, limits: NDArray[np.int64]) -> Table:
         """The oldest generation [GENERATION_ROW] of each key that serves its limit on new tokens; raises like `count`.

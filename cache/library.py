@@ -263,7 +263,8 @@ class Library:
         loaded = [item for item in found if item is not None]
         parts = [(self._number(item.segment), item.keys, item.prefixes) for item in loaded]
         if parts:
-            self.index.add(parts, age=_ages(self._segments))
+            written = [segment.manifest.rollout is not None for segment in self._segments]
+            self.index.add(parts, age=_ages(self._segments), rollout=np.array(written))
 
     def _number(self, segment: Segment) -> int:
         number = self._numbers[segment.manifest.uuid] = len(self._segments)

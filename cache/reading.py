@@ -48,7 +48,7 @@ class ViewReader:
             CacheError: when a key is not held with at least `k` log-probabilities.
             DamagedObject: when a segment is damaged.
         """
-        entries = self._answers.locate(keys)
+        entries = self._answers.locate(keys, k=k)
         lacking = np.flatnonzero((entries["segment"] < 0) | (entries["k"] < k))
         if len(lacking):
             first = keys[int(lacking[0])].hex()[:12]
@@ -129,16 +129,16 @@ class ViewReader:
     def _follow(self, view: CacheView, entries: Table, moved: NDArray[np.int64]) -> None:
         """Find rows whose segment is gone by their ids, and enter where they stand now.
 
-        Another row of the same sequence is none of this view.
+        Another row of the same sequence is none of this view, be it the fuller one.
         """
-        found = self._answers.locate([row.tobytes() for row in view.keys[moved]])
-        there = found["segment"] >= 0
-        same = np.zeros(len(moved), dtype=bool)
-        same[there] = self._library.row_ids(found[there]) == view.row_ids[moved][there]
-        if not same.all():
-            lost = moved[np.flatnonzero(~same)[0]]
-            raise self._lost(view, segment=view.segments[view.segment[lost]])
-        entries["segment"][moved], entries["row"][moved] = found["segment"], found["row"]
+        with self._library.disk_errors():
+            asked, rows = self._library.index.find_rows(entries["key"][moved])
+        same = self._library.row_ids(rows) == view.row_ids[moved[asked]]
+        followed, rows = moved[asked[same]], rows[same]
+        lost = np.setdiff1d(moved, followed)
+        if len(lost):
+            raise self._lost(view, segment=view.segments[view.segment[lost[0]]])
+        entries["segment"][followed], entries["row"][followed] = rows["segment"], rows["row"]
 
     def _lost(self, view: CacheView, *, segment: str) -> CacheError:
         return CacheError(

@@ -145,8 +145,12 @@ class TeacherCache:
         encoding: str = "topk-u8",
         provenance: Mapping[str, str] | None = None,
         licence: str | None = None,
+        rollout: str | None = None,
     ) -> SegmentWriter:
         """A writer of new segments. `vocab` is V; rows with K = V are always kept in full.
+
+        `rollout` names the stage whose student wrote the sequences. Such records have a `policy_version` and finish
+        `given`, answer no request to generate, and go first when their quota is passed (`cache.upkeep.rollouts`).
 
         Raises:
             RecordError: for an unknown encoding.
@@ -157,6 +161,7 @@ class TeacherCache:
             vocab=vocab,
             provenance=self._provenance | dict(provenance or {}),
             licence=licence,
+            rollout=rollout,
         )
         return SegmentWriter(self._library.storage, terms, encoding=encoding, committed=self._library.admit)
 
@@ -168,14 +173,17 @@ class TeacherCache:
         encoding: str = "topk-u8",
         provenance: Mapping[str, str] | None = None,
         licence: str | None = None,
+        rollout: str | None = None,
     ) -> CommitReport | None:
-        """Commit records, or (record, the request it answers), as one segment; all or none.
+        """Commit records, or (record, the request it answers), as one segment; all or none. Terms as of `writer`.
 
         Raises:
             RecordError: when a record breaks a rule.
             CacheError: when the disk refuses.
         """
-        with self.writer(vocab=vocab, encoding=encoding, provenance=provenance, licence=licence) as writer:
+        with self.writer(
+            vocab=vocab, encoding=encoding, provenance=provenance, licence=licence, rollout=rollout
+        ) as writer:
             for item in records:
                 if isinstance(item, TeacherRecord):
                     writer.add(item)
@@ -193,7 +201,7 @@ class TeacherCache:
         """
 
         def ask() -> list[TeacherRecord | None]:
-            entries = self._answers.locate(keys)
+            entries = self._answers.locate(keys, k=k)
             held = np.flatnonzero((entries["segment"] >= 0) & (entries["k"] >= (k or 0)))
             records: list[TeacherRecord | None] = [None] * len(keys)
             for at, record in zip(held.tolist(), self._library.read(entries[held], k=k), strict=True):

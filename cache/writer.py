@@ -96,6 +96,8 @@ class SegmentWriter:
         self._check(record)
         generation = None
         if generation_key is not None:
+            if self._terms.rollout is not None:
+                raise RecordError(f"record {record.key.hex()[:12]} refused: a student wrote it, it answers no request")
             generation = answered_generation(record, key=generation_key, max_new_tokens=max_new_tokens)
         self._stage()
         known = self._records.get(record.key)
@@ -180,6 +182,8 @@ class SegmentWriter:
         validate_record(record, vocab=self._terms.vocab)
         check_key(record, identity_digest=self._terms.identity)
         check_kind(record, encoding=self._encoding)
+        if self._terms.rollout is not None:
+            _check_rollout(record)
         # Records of draws have a width each; the segment keeps the largest.
         if record.k and record.counts is None:
             resolve_encoding(self._encoding, k=record.k, vocab=self._terms.vocab)
@@ -215,3 +219,20 @@ class SegmentWriter:
         self._records, self._generations = {}, {}
         self._k = self._tokens = self._scored_rows = 0
         self._first_added = None
+
+
+def _check_rollout(record: TeacherRecord) -> None:
+    """A rollout says who wrote it, and no more of its end than the teacher knows.
+
+    Of all rows of a sequence the smallest finish counts, and `given` is the largest: so a rollout that comes or goes
+    changes no row of a view.
+    """
+    if record.policy_version is None:
+        raise RecordError(
+            f"record {record.key.hex()[:12]} refused: policy_version=None: a rollout names the weights that wrote it"
+        )
+    if record.finish != "given":
+        raise RecordError(
+            f"record {record.key.hex()[:12]} refused: finish={record.finish} of a rollout, which the teacher was only "
+            "given: score it, or set finish=given"
+        )

@@ -202,14 +202,27 @@ class DistillConfig(Block):
                 f"students.{gold[0][0]} has {gold[0][1]} but data.response_field and data.messages_field are not set: "
                 "name the field with the answers, or do without them"
             )
-        teacher, students = self.generation.max_new_tokens, self.evaluation.max_new_tokens or 0
-        # Every engine also answers the test prompts, so the longer of the two limits counts.
-        longest = (
-            f"evaluation.max_new_tokens={students}" if students > teacher else f"generation.max_new_tokens={teacher}"
-        )
-        self._fits(self.runtime.teacher_engine, "teacher_engine", longest, max(teacher, students))
-        self._fits(self.runtime.student_engine, "student_engine", longest, max(teacher, students))
+        self._lengths_fit()
         return self
+
+    def _lengths_fit(self) -> None:
+        """Every engine also answers the test prompts and writes rollouts, so the longest limit counts for all."""
+        limits = {"generation.max_new_tokens": self.generation.max_new_tokens}
+        limits["evaluation.max_new_tokens"] = self.evaluation.max_new_tokens or 0
+        for name, student in self.students.items():
+            for number, stage in enumerate(student.stages):
+                if stage.rollout is not None:
+                    limits[f"students.{name}.stages.{number}.rollout.max_new_tokens"] = stage.rollout.max_new_tokens
+        longest = max(limits, key=lambda key: limits[key])
+        # One more than the sequence: an engine refuses to score a sequence as long as its limit.
+        needed = self.data.max_prompt_tokens + limits[longest] + 1
+        for role in ("teacher_engine", "student_engine"):
+            engine: EngineSettings = getattr(self.runtime, role)
+            if needed > engine.max_model_len:
+                raise ValueError(
+                    f"data.max_prompt_tokens={self.data.max_prompt_tokens} + {longest}={limits[longest]} + 1 exceed "
+                    f"runtime.{role}.max_model_len={engine.max_model_len}: raise it to {needed} or lower the others"
+                )
 
     def _teachers_exist(self) -> None:
         """A teacher assistant stands above the students that it teaches, so nobody teaches himself by a detour."""
@@ -221,15 +234,6 @@ class DistillConfig(Block):
                     f"choose one of {', '.join(above) or 'none, it is the first'}, or leave it out for the teacher"
                 )
             above.append(name)
-
-    def _fits(self, engine: EngineSettings, name: str, block: str, new_tokens: int) -> None:
-        # One more than the sequence: an engine refuses to score a sequence as long as its limit.
-        needed = self.data.max_prompt_tokens + new_tokens + 1
-        if needed > engine.max_model_len:
-            raise ValueError(
-                f"data.max_prompt_tokens={self.data.max_prompt_tokens} + {block}.max_new_tokens={new_tokens} + 1 "
-                f"exceed runtime.{name}.max_model_len={engine.max_model_len}: raise it to {needed} or lower the others"
-            )
 
     def stages_taught_by(self, assistant: str | None) -> tuple[StageConfig, ...]:
         """The stages of the students that this student teaches; None asks for those of the teacher itself."""

@@ -67,7 +67,7 @@ def held_out_metrics(sequences: Iterable[TokenBeliefs]) -> HeldOutMetrics:
         raise ValueError("no held-out token to measure")
     return HeldOutMetrics(
         forward_kl=float(sum(forward) / tokens),
-        forward_kl_stderr=_ratio_stderr(np.array(forward), np.array(counts)),
+        forward_kl_stderr=ratio_stderr(np.array(forward), np.array(counts)),
         reverse_kl=float(sum(reverse) / tokens),
         top1_agreement=sum(agree) / tokens,
         perplexity=float(np.exp(sum(nll) / tokens)),
@@ -90,7 +90,7 @@ def _kl(log_p: NDArray[np.float64], log_q: NDArray[np.float64]) -> NDArray[np.fl
     return sums
 
 
-def _ratio_stderr(sums: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
+def ratio_stderr(sums: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
     """Standard error of a ratio of sums over sequences (linearised): tokens of one answer are not independent."""
     n = len(sums)
     if n < 2:

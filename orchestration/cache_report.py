@@ -31,7 +31,7 @@ def show_teachers(found: Sequence[TeacherInventory], *, root: Path | str, consol
     table = Table(title=f"Teachers in {root}")
     for title in ("identity", "model"):
         table.add_column(title, no_wrap=True)
-    for title in ("records", "response tokens", "size", "bytes a token", "segments"):
+    for title in ("records", "response tokens", "size", "rollouts", "bytes a token", "segments"):
         table.add_column(title, justify="right", no_wrap=True)
     for item in found:
         table.add_row(
@@ -40,6 +40,7 @@ def show_teachers(found: Sequence[TeacherInventory], *, root: Path | str, consol
             f"{item.records:,}",
             f"{item.response_tokens:,}",
             size(item.bytes),
+            size(sum(item.rollouts.values())) if item.rollouts else "-",
             f"{item.bytes_per_token:.1f}",
             f"{item.segments:,}",
         )
@@ -57,6 +58,7 @@ def show_inventory(item: TeacherInventory, *, console: Console) -> None:
         "rows": f"{item.records:,} sequences, {item.tokens:,} tokens, {item.response_tokens:,} of them response{tail}",
         "size": f"{size(item.bytes)} on disk, {size(item.referenced_bytes)} of it in use, "
         f"{item.bytes_per_token:.1f} bytes a response token",
+        "rollouts": ", ".join(f"{size(count)} by {stage}" for stage, count in item.rollouts.items()) or "-",
         "kept": ", ".join(f"{name} {count:,}" for name, count in item.encodings.items()) or "-",
         "k, vocabulary": f"{_numbers(item.k)} of {_numbers(item.vocab)}",
         "segments": f"{item.segments:,} ({item.tombstoned} replaced, {item.quarantined} set aside, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -24,6 +24,9 @@ from orchestration.ray_engines import EngineSpec
 from orchestration.ray_pool import EnginePool
 from orchestration.tracking import Tracker
 
+ROLLOUT_SEEDS = (1000, 2000)
+"""Of the first engine of student and teacher that write together: no engine of a run has the seed of another."""
+
 STUDENT_LOGPROBS = 1
 """Student engines only write answers; vLLM wants a positive limit."""
 
@@ -37,6 +40,7 @@ class TokenCounts:
 
     file: Path
     fill: int = 0
+    rollout: int = 0
     evaluation: int = 0
 
     @classmethod
@@ -44,19 +48,25 @@ class TokenCounts:
         """The counts so far."""
         return cls(file, **json.loads(file.read_text())) if file.exists() else cls(file)
 
-    def add(self, *, fill: int = 0, evaluation: int = 0) -> None:
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.fill + self.rollout + self.evaluation
+
+    def add(self, *, fill: int = 0, rollout: int = 0, evaluation: int = 0) -> None:
         """Count tokens that were just spent."""
         self.fill += fill
+        self.rollout += rollout
         self.evaluation += evaluation
-        write_json(self.file, {"fill": self.fill, "evaluation": self.evaluation})
+        write_json(self.file, {"fill": self.fill, "rollout": self.rollout, "evaluation": self.evaluation})
 
     def metrics(self) -> dict[str, float]:
         """The counts under their names in MLflow."""
         return {
             "fill/teacher_tokens": float(self.fill),
-            "rollout/teacher_tokens": 0.0,
+            "rollout/teacher_tokens": float(self.rollout),
             "eval/teacher_tokens": float(self.evaluation),
-            "teacher/forward_tokens": float(self.fill + self.evaluation),
+            "teacher/forward_tokens": float(self.total),
         }
 
 
@@ -126,6 +136,23 @@ class Run:
         pool = EnginePool(spec)
         self._pools.append(pool)
         return pool
+
+    def rollout_pools(self, *, student: ModelFiles, teacher: Teacher) -> tuple[EnginePool, EnginePool]:
+        """Engines of a student and of its teacher that live side by side, and beside a gang."""
+        runtime = self.config.runtime
+        pools = []
+        for number, (files, identity, settings, k) in enumerate(
+            (
+                (student, identity_of(student, config=self.config, quantization=None), runtime.student_engine, 0),
+                (teacher.files, teacher.identity, runtime.teacher_engine, self.config.teacher.top_k),
+            )
+        ):
+            spec = engine_spec(
+                self.config, files, identity, settings=settings, k=k, accelerator=self.device, log_dir=self.logs
+            )
+            pools.append(EnginePool(replace(spec, purpose="rollout", seed=ROLLOUT_SEEDS[number])))
+        self._pools += pools
+        return pools[0], pools[1]
 
     def close(self) -> None:
         """End the engines, then the cluster that holds them."""

@@ -137,7 +137,7 @@ class Pipeline:
             references=bench.texts(bench.references()),
             models=(evaluated_teacher, *models),
             times=tuple(run.console.times),
-            teacher_forward_tokens=run.tokens.fill + run.tokens.evaluation,
+            teacher_forward_tokens=run.tokens.total,
             rejected_rows=len(prompts.rejected),
         )
         self._publish(run, report)

@@ -21,6 +21,8 @@ from configs.schema import EngineSettings
 from orchestration.fill_shift import FillOrder, Progress, Shift, longest
 from orchestration.plan import Request
 from orchestration.redirect import redirect_output
+from orchestration.rollout_engines import Answered, Tagged, Turns
+from teacher_server.engine_arguments import Purpose
 from teacher_server.startup_check import check_engine
 
 LEASE = 16
@@ -29,7 +31,10 @@ LEASE = 16
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """Everything that an engine needs to start, on whatever node."""
+    """Everything that an engine needs to start, on whatever node.
+
+    `seed` is the first of those that the engines of a pool get; pools that run side by side have other ones.
+    """
 
     model_dir: Path
     identity: TeacherIdentity
@@ -40,6 +45,8 @@ class EngineSpec:
     max_logprobs: int
     accelerator: Literal["cpu", "gpu"]
     log_dir: Path
+    purpose: Purpose = "fill"
+    seed: int = 0
 
 
 @ray.remote(num_cpus=0)
@@ -102,6 +109,7 @@ class EngineActor:
         from teacher_server.vllm_engine import VllmEngine
 
         self._spec = spec
+        self._turns: Turns | None = None
         # Engines without a seed all start from the same one and draw the same noise.
         self._engine = VllmEngine(
             spec.model_dir,
@@ -109,9 +117,10 @@ class EngineActor:
             vocab=spec.vocab,
             dtype=spec.dtype,
             settings=spec.settings,
-            seed=index + 1,
+            seed=spec.seed + index + 1,
             max_logprobs=spec.max_logprobs,
             quantization=spec.quantization,
+            purpose=spec.purpose,
         )
 
     def ready(self) -> None:
@@ -130,6 +139,29 @@ class EngineActor:
     def load(self, model_dir: Path, identity: TeacherIdentity) -> None:
         """Replace the weights by those of another model of the same shape."""
         self._engine.load(model_dir, identity=identity)
+
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 (hex) of each weight as the engine holds it."""
+        return self._engine.checksums()
+
+    def sleep(self) -> None:
+        """Give GPU memory to others."""
+        self._engine.sleep()
+
+    def wake(self) -> None:
+        """Take it back."""
+        self._engine.wake()
+
+    def turn(self, asked: Sequence[Tagged], *, leave: int) -> list[Answered]:
+        """See `RolloutEngine.turn`."""
+        if self._turns is None:
+            self._turns = Turns(self._engine)
+        return self._turns.turn(asked, leave=leave)
+
+    def finish(self) -> None:
+        """See `RolloutEngine.finish`."""
+        if self._turns is not None:
+            self._turns.finish()
 
     def answer(self, requests: Sequence[Request], *, k: int) -> Answers:
         """Answer all requests; nothing is cached."""

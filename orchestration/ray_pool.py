@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
@@ -21,12 +22,17 @@ from orchestration.console import Progress as ProgressBar
 from orchestration.fill_shift import FillOrder, Progress
 from orchestration.plan import Request
 from orchestration.ray_engines import Answers, EngineActor, EngineSpec, LeaseQueue
+from orchestration.rollout_engines import Answered, Tagged
+from teacher_server.engine_arguments import CPU_ROLLOUT_BLOCK
 from teacher_server.environment import engine_environment
 
 STOP_GRACE_S = 15.0
 """How long a stopped fill may take to commit what it has."""
 
 POLL_S = 0.3
+
+GPU_BLOCK = 16
+"""Tokens of a KV block on a GPU, where the platform chooses it: used for a count and nothing else."""
 
 logger = logging.getLogger(__name__)
 
@@ -54,13 +60,15 @@ class EnginePool:
         settings = self._spec.settings
         gpus = settings.tensor_parallel if self._spec.accelerator == "gpu" else 0
         environment = engine_environment(settings, self._spec.accelerator)
+        # Engines of a rollout live beside a gang that holds all CPUs in Ray's books, and take turns with it.
+        cpus = 1 if gpus else 0 if self._spec.purpose == "rollout" else settings.cpus
         self._actors = [
             EngineActor.options(  # type: ignore[attr-defined]
-                num_cpus=settings.cpus if not gpus else 1, num_gpus=gpus, runtime_env={"env_vars": environment}
+                num_cpus=cpus, num_gpus=gpus, runtime_env={"env_vars": environment}
             ).remote(self._spec, index=index)
             for index in range(settings.count)
         ]
-        self._ask([actor.ready.remote() for actor in self._actors])
+        self.ask([actor.ready.remote() for actor in self._actors])
 
     def check(self, prompts: Sequence[tuple[int, ...]], *, stop_ids: tuple[int, ...], bos_id: int | None) -> None:
         """Compare every engine with a plain transformers forward pass.
@@ -69,7 +77,7 @@ class EnginePool:
             EngineError: one of them does not say what its weights say.
         """
         self.start()
-        self._ask([actor.check.remote(prompts, stop_ids=stop_ids, bos_id=bos_id) for actor in self._actors])
+        self.ask([actor.check.remote(prompts, stop_ids=stop_ids, bos_id=bos_id) for actor in self._actors])
 
     def load(self, model_dir: Path, identity: TeacherIdentity) -> None:
         """Make the engines serve another model of the same shape, starting them if need be."""
@@ -77,13 +85,49 @@ class EnginePool:
             self._spec = replace(self._spec, model_dir=model_dir, identity=identity)
             self.start()
         elif identity != self._spec.identity:
-            self._ask([actor.load.remote(model_dir, identity) for actor in self._actors])
+            self.ask([actor.load.remote(model_dir, identity) for actor in self._actors])
             self._spec = replace(self._spec, model_dir=model_dir, identity=identity)
+
+    @property
+    def block_tokens(self) -> int:
+        """See `RolloutPool.block_tokens`."""
+        return CPU_ROLLOUT_BLOCK if self._spec.accelerator == "cpu" else GPU_BLOCK
+
+    @property
+    def capacity(self) -> int:
+        """See `RolloutPool.capacity`."""
+        return self._spec.settings.count * self._spec.settings.max_sequences
+
+    def engines(self) -> list[PooledEngine]:
+        """The engines for a rollout, started if need be."""
+        self.start()
+        return [PooledEngine(self, actor=actor) for actor in self._actors]
+
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 (hex) of each weight as the first engine holds it.
+
+        Raises:
+            EngineError: two engines hold other weights.
+        """
+        self.start()
+        first, *others = self.ask([actor.checksums.remote() for actor in self._actors])
+        if any(other != first for other in others):
+            raise EngineError("the engines of a pool hold different weights: release them and start anew")
+        checksums: dict[str, str] = first
+        return checksums
+
+    def sleep(self) -> None:
+        """Let engines that run give GPU memory to others; on a CPU nothing happens."""
+        self.ask([actor.sleep.remote() for actor in self._actors])
+
+    def wake(self) -> None:
+        """Let engines that run take their memory back; on a CPU nothing happens."""
+        self.ask([actor.wake.remote() for actor in self._actors])
 
     def answer(self, requests: Sequence[Request], *, k: int) -> Answers:
         """Answer all requests with the first engine; nothing is cached."""
         self.start()
-        answers: Answers = self._ask([self._actors[0].answer.remote(requests, k=k)])[0]
+        answers: Answers = self.ask([self._actors[0].answer.remote(requests, k=k)])[0]
         return answers
 
     def fill(
@@ -142,12 +186,37 @@ class EnginePool:
         queue.stop.remote()
         ray.wait(shifts, num_returns=len(shifts), timeout=STOP_GRACE_S)
 
-    def _ask(self, references: list[ray.ObjectRef]) -> list[Answers]:
+    def ask(self, references: list[ray.ObjectRef]) -> list[Any]:
+        """Wait for answers of the engines.
+
+        Raises:
+            EngineError: an engine died. All of them are released, and the next use starts new ones.
+        """
         try:
             return list(ray.get(references))
         except (RayActorError, RayTaskError) as error:
             self.release()
             raise _engine_error(error, self._spec.log_dir) from error
+
+
+class PooledEngine:
+    """An engine of a pool as a rollout sees it."""
+
+    def __init__(self, pool: EnginePool, *, actor: ray.actor.ActorHandle) -> None:
+        self._pool = pool
+        self._actor = actor
+
+    def turn(self, asked: Sequence[Tagged], *, leave: int) -> list[Answered]:
+        """See `RolloutEngine.turn`."""
+        answered: list[Answered] = self._pool.ask([self._actor.turn.remote(asked, leave=leave)])[0]
+        return answered
+
+    def finish(self) -> None:
+        """See `RolloutEngine.finish`. Of an engine that died nothing is under way."""
+        try:
+            ray.get(self._actor.finish.remote())
+        except (RayActorError, RayTaskError):
+            logger.info("an engine could not be told that its rollout is over")
 
 
 def _engine_error(error: Exception, log_dir: Path) -> DistillError:

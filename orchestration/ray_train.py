@@ -38,11 +38,17 @@ WORKER_ENVIRONMENT = {
 
 
 def train_in_gang(
-    job: TrainJob, *, log_dir: Path, accelerator: str, on_step: Callable[[StepMetrics], None]
+    job: TrainJob,
+    *,
+    log_dir: Path,
+    accelerator: str,
+    on_step: Callable[[StepMetrics], None],
+    meanwhile: Callable[[], None],
 ) -> dict[str, object]:
     """Train a stage; returns the fields of its `TrainResult`.
 
-    On an interrupt the gang is asked to write a checkpoint before the interrupt goes on.
+    `meanwhile` is called again and again as long as the gang works, for what it needs from outside. On an interrupt, or
+    an error of `meanwhile`, the gang is asked to write a checkpoint before that goes on.
 
     Raises:
         TrainingError: a worker failed; the checkpoint of the last save remains.
@@ -57,6 +63,7 @@ def train_in_gang(
         while gang.running(POLL_S):
             for metrics in curve.new():
                 on_step(metrics)
+            meanwhile()
     except BaseException:
         stop_file.touch()
         gang.wait(STOP_GRACE_S)

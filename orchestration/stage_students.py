@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
+from configs.stages import StageConfig
 from orchestration.context import Run, Teacher
 from orchestration.curves import CURVES, read_curve
 from orchestration.lessons import Lesson
@@ -11,15 +13,19 @@ from orchestration.preflight import require_positions, require_writable
 from orchestration.prompts import PromptSet
 from orchestration.ray_calibration import DeriveJob, derive_in_worker
 from orchestration.ray_train import train_in_gang
+from orchestration.rollouts import require_replayable
 from orchestration.stage_assistants import assistant_lesson
+from orchestration.stage_rollouts import train_on_policy
 from orchestration.starts import Start, calibrated_start, prepare_start, start_shape, training_bytes
 from orchestration.students import Link, Student, chain, train_link
 from orchestration.tracking import Point, flatten
 from student_train.feed import total_steps
 from student_train.job import StepMetrics, TrainJob
-from student_train.readiness import require_head_mass, require_ready
+from student_train.readiness import mean_tail_mass, require_head_mass, require_ready
 
 CALIBRATION_CPUS = 2
+MUCH_TAIL = 0.1
+"""Mean probability outside the kept tokens that is worth a warning to an on-policy stage."""
 
 
 def start_stage(run: Run, *, teacher: Teacher) -> dict[str, Start | None]:
@@ -92,7 +98,7 @@ def train_stage(run: Run, starts: Mapping[str, Start], *, lesson: Lesson, prompt
             if above not in lessons:
                 lessons[above], prompts = assistant_lesson(run, students[above], prompts=prompts)
             _require_ready(run, name, start, lesson=lessons[above])
-        students[name] = _train_student(run, name, start, lesson=lessons[above])
+        students[name] = _train_student(run, name, start, lesson=lessons[above], prompts=prompts)
     return list(students.values())
 
 
@@ -108,9 +114,22 @@ def _require_ready(run: Run, name: str, start: Start, *, lesson: Lesson) -> None
             micro_batch_tokens=run.config.runtime.training.micro_batch_tokens,
         )
         require_head_mass(stage, cache=lesson.cache, view=view)
+        if stage.rollout is not None:
+            require_replayable(stage.rollout)
+            _warn_of_tail(run, name, stage, lesson=lesson)
 
 
-def _train_student(run: Run, name: str, start: Start, *, lesson: Lesson) -> Student:
+def _warn_of_tail(run: Run, name: str, stage: StageConfig, *, lesson: Lesson) -> None:
+    """Say when the kept tokens leave much of the teacher's probability in one bucket: its gradient is a guess there."""
+    tail = mean_tail_mass(lesson.cache, view=lesson.views[stage.dev_view])
+    if tail > MUCH_TAIL:
+        run.console.warn(
+            f"students.{name}: teacher.top_k={run.config.teacher.top_k} leaves {tail:.0%} of the teacher's probability "
+            f"outside the kept tokens, where {stage.objective} learns only its sum: raise teacher.top_k"
+        )
+
+
+def _train_student(run: Run, name: str, start: Start, *, lesson: Lesson, prompts: PromptSet) -> Student:
     student = chain(
         name,
         stages=run.config.students[name].stages,
@@ -121,11 +140,11 @@ def _train_student(run: Run, name: str, start: Start, *, lesson: Lesson) -> Stud
     )
     _track_student(run, student, lesson=lesson)
     for link in student.links:
-        _train(run, student, link, lesson=lesson)
+        _train(run, student, link, lesson=lesson, prompts=prompts)
     return student
 
 
-def _train(run: Run, student: Student, link: Link, *, lesson: Lesson) -> None:
+def _train(run: Run, student: Student, link: Link, *, lesson: Lesson, prompts: PromptSet) -> None:
     steps = total_steps(link.stage, view=lesson.views[link.stage.train_view])
     title = f"train {student.name}" + (f" {link.stage.objective}" if len(student.links) > 1 else "")
     with run.console.stage(title, total=steps, unit="steps") as stage:
@@ -139,7 +158,10 @@ def _train(run: Run, student: Student, link: Link, *, lesson: Lesson) -> None:
 
         def train(job: TrainJob) -> Mapping[str, object]:
             run.need_cluster()
-            return train_in_gang(job, log_dir=run.logs, accelerator=run.device, on_step=on_step)
+            gang = partial(train_in_gang, job, log_dir=run.logs, accelerator=run.device, on_step=on_step)
+            if link.stage.rollout is None:
+                return gang(meanwhile=lambda: None)
+            return train_on_policy(run, student, link, lesson=lesson, prompts=prompts, gang=gang)
 
         trained = train_link(
             link, config=run.config, lesson=lesson, accelerator=run.device, artifacts=run.artifacts, train=train

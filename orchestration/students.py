@@ -129,4 +129,6 @@ def train_link(
 
 
 def _length(stage: StageConfig) -> str:
+    if stage.rollout is not None:
+        return f"{stage.rollout.count} rollouts"
     return f"{stage.steps} steps" if stage.steps is not None else f"{stage.epochs:g} epochs"

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from cache.records import TeacherRecord
 from configs.errors import DataError
+from student_train.advantages import PolicyTerms
 from student_train.packing import Layout
 from student_train.targets import SparseTargets
 
@@ -33,7 +34,8 @@ class MicroBatch:
     `position_ids` count from 0 in each sequence and go on through the padding behind the last one; None when no row
     holds more than one. `positions[n]` is the index, into the B x T hidden states laid flat, of the state that predicts
     `labels[n]`.
-    `targets` is what the teacher believed there, or None when only its text is learned.
+    `targets` is what the teacher believed there, or None when only its text is learned; `policy` is what is known
+    about labels that a student sampled to learn from.
     """
 
     input_ids: Int64[Tensor, "B T"]
@@ -41,6 +43,7 @@ class MicroBatch:
     positions: Int64[Tensor, " N"]
     labels: Int64[Tensor, " N"]
     targets: SparseTargets | None
+    policy: PolicyTerms | None = None
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same batch on another device."""
@@ -50,18 +53,27 @@ class MicroBatch:
             positions=self.positions.to(device),
             labels=self.labels.to(device),
             targets=None if self.targets is None else self.targets.to(device),
+            policy=None if self.policy is None else self.policy.to(device),
         )
 
 
-def collate(records: Sequence[TeacherRecord], *, with_targets: bool, layout: Layout | None = None) -> MicroBatch:
+def collate(
+    records: Sequence[TeacherRecord],
+    *,
+    with_targets: bool,
+    layout: Layout | None = None,
+    terms: Sequence[PolicyTerms] | None = None,
+) -> MicroBatch:
     """Lay records out as one micro-batch, on the CPU; without `layout` each in a row of its own, in their order.
 
-    No records give an empty batch that still runs the whole model.
+    `terms` are those of each record, where a student sampled them. No records give an empty batch that still runs the
+    whole model.
 
     Raises:
         DataError: `with_targets` and a record has no log-probabilities, or they differ in K.
     """
-    rows = [[records[at] for at in row] for row in layout] if layout is not None else [[record] for record in records]
+    layout = tuple((at,) for at in range(len(records))) if layout is None else layout
+    rows = [[records[at] for at in row] for row in layout]
     laid_out = [record for row in rows for record in row]
     width = max((sum(_fed(record) for record in row) for row in rows), default=1)
     # Any id serves as padding: nothing to its left sees it and no loss is taken at it.
@@ -83,6 +95,7 @@ def collate(records: Sequence[TeacherRecord], *, with_targets: bool, layout: Lay
         positions=torch.from_numpy(_joined(positions)),
         labels=torch.from_numpy(_joined([record.response_ids for record in laid_out])),
         targets=_targets(laid_out) if with_targets else None,
+        policy=None if terms is None else PolicyTerms.joined([terms[at] for row in layout for at in row]),
     )
 
 

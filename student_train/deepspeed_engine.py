@@ -26,6 +26,7 @@ from typing import Any
 
 import deepspeed
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from configs.errors import TrainingError
@@ -116,6 +117,14 @@ class DeepSpeedEngine:
             _, metrics = self._engine.module(batch.to(self._gang.device))
             sums += metrics
         return sums
+
+    @torch.no_grad()
+    def logprobs(self, batch: MicroBatch) -> Float[Tensor, " N"]:
+        """What the present weights give each response token of a micro-batch, in nats."""
+        self._engine.eval()
+        logprobs: Tensor
+        logprobs, _ = self._engine.module(batch.to(self._gang.device), scores=True)
+        return logprobs
 
     def save(self, folder: Path) -> None:
         """Write this process's share of weights and optimiser state below `folder`."""

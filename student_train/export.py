@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cache.disk.failpoints import failpoint
 from cache.views import CacheView
+from configs.rollouts import PolicyConfig
 from configs.stages import StageConfig
 from student_train.directories import copy_companions, staged_directory
 from student_train.job import StepMetrics
@@ -56,12 +57,17 @@ def export_student(
     `out` appears whole or not at all; an existing one is replaced. Tied weights are stored once.
     """
     with staged_directory(out) as staging:
-        copy_companions(start, staging)
-        model.save_pretrained(staging, state_dict=dict(weights), safe_serialization=True)
+        write_model(model, weights, start=start, folder=staging)
         (staging / "README.md").write_text(card_text(card), encoding="utf-8")
         failpoint("export-before-commit")
     failpoint("export-after-commit")
     return out
+
+
+def write_model(model: Any, weights: Mapping[str, Tensor], *, start: Path, folder: Path) -> None:
+    """Fill `folder` with `weights`, the model's config, and what stands beside the weights of `start`."""
+    copy_companions(start, folder)
+    model.save_pretrained(folder, state_dict=dict(weights), safe_serialization=True)
 
 
 def card_text(card: ModelCard) -> str:
@@ -102,6 +108,10 @@ the weights after step {card.selected_step} (`select: {stage.select}`).
 
 def _objective(stage: StageConfig) -> str:
     """The objective with its divergence and every parameter."""
+    if stage.objective == "minillm":
+        policy = stage.policy or PolicyConfig()
+        text = ", ".join(f"{name} {value}" for name, value in policy.model_dump(exclude_none=True).items())
+        return f"`minillm` with {text}, {_rollouts(stage)}"
     if stage.objective != "kd":
         return f"`{stage.objective}`, cross-entropy on {stage.source} answers"
     parameters = stage.divergence.model_dump(exclude={"kind"}) | {
@@ -110,7 +120,19 @@ def _objective(stage: StageConfig) -> str:
         "ce_weight": stage.ce_weight,
     }
     text = ", ".join(f"{name} {value}" for name, value in parameters.items())
-    return f"`{stage.objective}`, {stage.divergence.kind} with {text}, on {stage.source} answers"
+    learned = f"on {stage.source} answers" if stage.rollout is None else _rollouts(stage)
+    return f"`{stage.objective}`, {stage.divergence.kind} with {text}, {learned}"
+
+
+def _rollouts(stage: StageConfig) -> str:
+    """What the student wrote while it learned."""
+    assert stage.rollout is not None
+    rollout = stage.rollout
+    shared = "" if rollout.share == 1.0 else f", a share of {1.0 - rollout.share:g} by the teacher"
+    return (
+        f"on {rollout.count} rollouts of {rollout.prompts} sequences by the student{shared}, tokens mixed with the "
+        f"teacher's at alpha {rollout.alpha:g}, {rollout.epochs} passes over each"
+    )
 
 
 def _lora(stage: StageConfig) -> str:

@@ -8,8 +8,8 @@ without talking, and a resumed run sees exactly what the undisturbed one would h
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain, count, islice
 
 import numpy as np
@@ -19,6 +19,7 @@ from cache.batches import global_batches, rank_rows
 from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.stages import StageConfig
+from student_train.advantages import PolicyTerms
 from student_train.batching import MicroBatch, collate
 from student_train.gang import Gang
 from student_train.packing import Layout, lay_out, padded_tokens
@@ -34,7 +35,9 @@ class StepBatch:
     """One optimiser step's work for this process.
 
     `response_tokens`, `tokens` and `padded_tokens` (what the model computes, padding included) count the whole step
-    over all processes; `batches` has the same length on each. `keys` names the step's records, in hex.
+    over all processes; `batches` has the same length on each. `keys` names the step's records, in hex. `rows` are the
+    rows of the view in each of this process's batches, in the order of their positions there. `told` are metrics that
+    became known with this step.
     """
 
     response_tokens: int
@@ -42,11 +45,16 @@ class StepBatch:
     padded_tokens: int
     keys: tuple[str, ...]
     batches: tuple[MicroBatch, ...]
+    rows: tuple[Rows, ...]
+    told: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """Reads a view for one process of a gang. `packs` says that the model keeps packed sequences apart."""
+    """Reads a view for one process of a gang. `packs` says that the model keeps packed sequences apart.
+
+    `terms` are what is known about the tokens of each row of the view, where the student sampled them.
+    """
 
     cache: TeacherCache
     view: CacheView
@@ -54,20 +62,21 @@ class Feed:
     micro_batch_tokens: int
     with_targets: bool
     packs: bool = False
+    terms: Sequence[PolicyTerms] | None = None
 
     def steps(self, batches: Sequence[Rows]) -> Iterator[StepBatch]:
         """The work of each global batch in turn, read from the cache as it is asked for."""
-        mine = [self._share(rows, rank=self.gang.rank) for rows in batches]
-        blocks = self.cache.iter_blocks(self.view, mine, prefetch=STEPS_AHEAD)
-        for rows, records in zip(batches, blocks, strict=True):
+        shares = [self._share(rows, rank=self.gang.rank) for rows in batches]
+        blocks = self.cache.iter_blocks(self.view, shares, prefetch=STEPS_AHEAD)
+        for rows, share, records in zip(batches, shares, blocks, strict=True):
             fed = [self._fed(self._share(rows, rank=rank)) for rank in range(self.gang.world_size)]
             layouts = [self._lay_out(lengths) for lengths in fed]
-            made = [
-                collate(records, with_targets=self.with_targets, layout=layout) for layout in layouts[self.gang.rank]
-            ]
+            terms = None if self.terms is None else [self.terms[row] for row in share]
+            mine = layouts[self.gang.rank]
+            made = [collate(records, with_targets=self.with_targets, layout=layout, terms=terms) for layout in mine]
             # One with no rows keeps the collectives of the others company.
             empty = max(len(layout) for layout in layouts) - len(made)
-            made += [collate([], with_targets=self.with_targets)] * empty
+            made += [collate([], with_targets=self.with_targets, terms=None if terms is None else [])] * empty
             lengths = np.asarray(self.view.lengths)[rows]
             yield StepBatch(
                 response_tokens=int((lengths - np.asarray(self.view.prompt_len)[rows]).sum()),
@@ -75,6 +84,7 @@ class Feed:
                 padded_tokens=sum(padded_tokens(*pair) for pair in zip(layouts, fed, strict=True)),
                 keys=tuple(key.tobytes().hex() for key in self.view.keys[rows]),
                 batches=tuple(made),
+                rows=tuple(share[[at for row in layout for at in row]] for layout in mine) + (share[:0],) * empty,
             )
 
     def _share(self, rows: Rows, *, rank: int) -> Rows:
@@ -88,8 +98,23 @@ class Feed:
         return lay_out(lengths, tokens=self.micro_batch_tokens, packs=self.packs)
 
 
+def joined(parts: Sequence[StepBatch], *, told: Mapping[str, float]) -> StepBatch:
+    """Several steps' work as that of one step."""
+    return StepBatch(
+        response_tokens=sum(part.response_tokens for part in parts),
+        tokens=sum(part.tokens for part in parts),
+        padded_tokens=sum(part.padded_tokens for part in parts),
+        keys=tuple(key for part in parts for key in part.keys),
+        batches=tuple(batch for part in parts for batch in part.batches),
+        rows=tuple(rows for part in parts for rows in part.rows),
+        told=told,
+    )
+
+
 def total_steps(stage: StageConfig, *, view: CacheView) -> int:
     """The number of optimiser steps of a stage; a fraction of an epoch is rounded up to whole batches."""
+    if stage.rollout is not None:
+        return stage.rollout.steps
     if stage.steps is not None:
         return stage.steps
     assert stage.epochs is not None

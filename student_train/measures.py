@@ -24,11 +24,17 @@ METRICS = (
     "reverse_kl",
     "teacher_mass",
     "student_tail",
+    "policy",
+    "clipped",
 )
 """Summed over positions: the trained loss; cross-entropy on the labels; positions whose most likely token is the label;
 the trained divergence; positions where student and teacher have the same most likely token; KL(teacher ‖ student) and
 KL(student ‖ teacher) over the known tokens and the tail; the teacher's mass on the known tokens; the student's mass
-outside them. What was not given (labels, targets) or not trained counts 0."""
+outside them; the policy term; positions where its clip cut the gradient. What was not given (labels, targets, terms of
+sampled tokens) or not trained counts 0."""
+
+SCORED_METRICS = METRICS[:-2]
+"""Those that mean something where the tokens were not sampled by a policy that is learned from."""
 
 TEXT_METRICS = ("loss", "ce", "accuracy")
 """Those that mean something without targets."""

@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM
 from configs.errors import ModelError
 from configs.stages import StageConfig
 from student_train.batching import MicroBatch
+from student_train.fused import fused_logprobs
 from student_train.objectives import objective
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -119,8 +120,14 @@ class LossHead(nn.Module):
         self._stage, self._vocab, self._softcap = stage, vocab, softcap
         self._objective = objective(stage.objective)
 
-    def forward(self, hidden: Float[Tensor, "N H"], batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Summed loss and metric sums (named by `student_train.measures.METRICS`) of the batch."""
+    def forward(
+        self, hidden: Float[Tensor, "N H"], batch: MicroBatch, *, scores: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Summed loss and metric sums (named by `student_train.measures.METRICS`), or see `StudentModule.forward`."""
+        if scores:
+            return fused_logprobs(
+                hidden, self.weight, labels=batch.labels, vocab=self._vocab, softcap=self._softcap
+            ), None
         sums = self._objective(hidden, self.weight, batch, self._stage, self._vocab, self._softcap)
         return sums.loss, sums.metrics
 
@@ -133,7 +140,10 @@ class StudentModule(nn.Module):
         self.body = decoder.body
         self.head = LossHead(decoder.head, stage=stage, vocab=vocab, softcap=decoder.softcap)
 
-    def forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Summed loss and metric sums of the batch. An empty batch gives zero and zero gradients everywhere."""
-        loss, metrics = self.head(hidden_states(self.body, batch), batch)
-        return loss, metrics
+    def forward(self, batch: MicroBatch, *, scores: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Summed loss and metric sums of the batch. An empty batch gives zero and zero gradients everywhere.
+
+        With `scores` the log-probability of every label [N] alone, in nats, without a gradient.
+        """
+        told, metrics = self.head(hidden_states(self.body, batch), batch, scores=scores)
+        return told, metrics

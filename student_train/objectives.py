@@ -2,7 +2,8 @@
 
 Each objective is a pure function from hidden states at the response positions, the head and a micro-batch to summed
 losses. `sft` learns gold answers and `seqkd` the teacher's; both are cross-entropy and differ in where the sequences
-come from. `kd` learns the teacher's distribution at each position of them.
+come from. `kd` learns the teacher's distribution at each position of them. `minillm` learns from what the student wrote
+itself, and how likely the teacher found it.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from configs.errors import ConfigError
+from configs.rollouts import PolicyConfig
 from configs.stages import StageConfig
 from student_train.batching import MicroBatch
-from student_train.fused import LossSums, fused_cross_entropy, fused_divergence
+from student_train.fused import LossSums, fused_cross_entropy, fused_divergence, fused_policy
 
 Objective = Callable[[Tensor, Tensor, MicroBatch, StageConfig, int, float | None], LossSums]
 
@@ -63,8 +65,39 @@ def teacher_loss(
     )
 
 
+def policy_loss(
+    hidden: Float[Tensor, "N H"],
+    head: Float[Tensor, "W H"],
+    batch: MicroBatch,
+    stage: StageConfig,
+    vocab: int,
+    softcap: float | None,
+) -> LossSums:
+    """MiniLLM where the student sampled the tokens, with the settings of the stage's `policy`.
+
+    Held-out answers have no policy that they were sampled from: KL(student ‖ teacher) at each of their positions, which
+    is the single-step term alone. Plain text without the teacher's beliefs is learned by cross-entropy.
+    """
+    if batch.targets is None:
+        return answer_loss(hidden, head, batch, stage, vocab, softcap)
+    if batch.policy is None:
+        return fused_divergence(
+            "reverse_kl", hidden, head, batch.targets, labels=batch.labels, vocab=vocab, softcap=softcap
+        )
+    return fused_policy(
+        hidden,
+        head,
+        batch.targets,
+        labels=batch.labels,
+        terms=batch.policy,
+        policy=stage.policy or PolicyConfig(),
+        vocab=vocab,
+        softcap=softcap,
+    )
+
+
 OBJECTIVES: MappingProxyType[str, Objective] = MappingProxyType(
-    {"sft": answer_loss, "seqkd": answer_loss, "kd": teacher_loss}
+    {"sft": answer_loss, "seqkd": answer_loss, "kd": teacher_loss, "minillm": policy_loss}
 )
 """Every objective by the name it has in a config."""
 
@@ -82,4 +115,4 @@ def objective(name: str) -> Objective:
 
 def needs_targets(name: str) -> bool:
     """Whether an objective reads the teacher's log-probabilities, not its text alone."""
-    return objective(name) is teacher_loss
+    return objective(name) is not answer_loss

@@ -42,10 +42,13 @@ def require_ready(
             f"{view.dataset} keeps k={view.k}: set temperature: 1.0 or tail: renormalize"
         )
     longest = max(int(part.lengths.max()) for part in views)
+    if stage.rollout is not None:
+        longest = max(longest, int(view.prompt_len.max()) + stage.rollout.max_new_tokens)
     if longest - 1 > micro_batch_tokens:
         raise ConfigError(
             f"the longest sequence has {longest:,} tokens but runtime.training.micro_batch_tokens is "
-            f"{micro_batch_tokens:,}: raise it, or leave long sequences out with filters.max_tokens"
+            f"{micro_batch_tokens:,}: raise it, or leave long sequences out with filters.max_tokens (of rollouts: with "
+            "rollout.max_new_tokens)"
         )
     _require_model(model_dir, vocab=vocab, longest=longest)
 
@@ -67,13 +70,20 @@ def require_head_mass(stage: StageConfig, *, cache: TeacherCache, view: CacheVie
         )
 
 
+def mean_tail_mass(cache: TeacherCache, *, view: CacheView) -> float:
+    """The teacher's probability outside the kept tokens, averaged over all response tokens of a view."""
+    batches = held_out_batches(view, tokens=TOKENS_PER_READ)
+    tails = [block.tail_logmass for block in cache.iter_batches(view, batches) if block.tail_logmass is not None]
+    return float(np.exp(np.concatenate(tails, dtype=np.float64)).mean()) if tails else 0.0
+
+
 def _require_rows(view: CacheView, *, stage: StageConfig) -> None:
     if not len(view) or not view.response_tokens:
         raise DataError(f"{view.dataset} holds no response token for objective={stage.objective}: fill the cache first")
-    if stage.objective == "kd" and not view.k:
+    if stage.objective in ("kd", "minillm") and not view.k:
         raise DataError(
-            f"objective=kd needs the teacher's log-probabilities but {view.dataset} holds text alone: score it, or "
-            "set objective: seqkd"
+            f"objective={stage.objective} needs the teacher's log-probabilities but {view.dataset} holds text alone: "
+            "score it, or set objective: seqkd"
         )
 
 
@@ -88,7 +98,7 @@ def _require_model(model_dir: Path, *, vocab: int, longest: int) -> None:
     if isinstance(positions, int) and longest > positions:
         raise ModelError(
             f"{model_dir} has {positions:,} positions but the longest sequence has {longest:,} tokens: lower "
-            "generation.max_new_tokens or data.max_prompt_tokens, or choose another student"
+            "generation.max_new_tokens, rollout.max_new_tokens or data.max_prompt_tokens, or choose another student"
         )
 
 

@@ -13,14 +13,16 @@ from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.errors import TrainingError
 from student_train.adapters import attach_adapters, merge_adapters
+from student_train.advantages import PolicyTerms
 from student_train.course import Course, Report
 from student_train.export import ModelCard, export_student
 from student_train.feed import Feed, StepBatch, held_out_batches, total_steps, training_batches
 from student_train.gang import Gang, join_gang, peak_memory_gib
 from student_train.job import StepMetrics, TrainJob, TrainResult
-from student_train.measures import DRAWN_METRICS, METRICS, TEXT_METRICS
+from student_train.measures import DRAWN_METRICS, METRICS, SCORED_METRICS, TEXT_METRICS
 from student_train.model import TORCH_DTYPES, Decoder, StudentModule, can_pack, load_decoder
 from student_train.objectives import needs_targets
+from student_train.on_policy import OnPolicySteps
 from student_train.random_state import random_state, set_random_state
 from student_train.readiness import require_ready
 from student_train.schedule import learning_rate
@@ -104,7 +106,21 @@ class _Run:
             micro_batch_tokens=job.settings.micro_batch_tokens,
         )
         self._total = total_steps(job.stage, view=self._view)
+        self._with_targets = needs_targets(job.stage.objective)
         self._course = Course(job, view=self._view, gang=gang, engine=engine, decoder=decoder, report=report)
+        self._on_policy = (
+            None
+            if job.stage.rollout is None
+            else OnPolicySteps(
+                job,
+                cache=self._cache,
+                gang=gang,
+                engine=engine,
+                decoder=decoder,
+                feed_of=self._rollout_feed,
+                stop=stop,
+            )
+        )
 
     def run(self) -> TrainResult:
         """Train to the end, or until asked to stop."""
@@ -126,13 +142,12 @@ class _Run:
     def _train(self) -> bool:
         """Whether the end was reached, and not a request to stop. Either way all that was done is in a checkpoint."""
         course, settings = self._course, self._job.settings
-        batches = training_batches(self._job.stage, view=self._view, first=course.step, steps=self._total)
-        steps = self._feed(self._view, with_targets=needs_targets(self._job.stage.objective)).steps(batches)
+        steps = self._steps(course.step)
         saved_at = time.monotonic()
         while True:
             self._measure_if_due()
             stop = self._stop.asked()
-            done = course.step == self._total and not self._unmeasured()
+            done = (course.step == self._total or self._collapsed()) and not self._unmeasured()
             # The best weights exist only now: they are kept at once.
             improved = course.best is not None and course.best.step == course.step
             late = self._gang.any(self._gang.leads and time.monotonic() - saved_at > settings.checkpoint_every_s)
@@ -143,11 +158,23 @@ class _Run:
                 return done
             self._step(steps)
 
-    def _step(self, steps: Iterator[StepBatch]) -> None:
+    def _steps(self, first: int) -> Iterator[StepBatch | None]:
+        """The work of step number `first` and of those after it; None where a request to stop came before it."""
+        if self._on_policy is not None:
+            return self._on_policy.steps(first)
+        batches = training_batches(self._job.stage, view=self._view, first=first, steps=self._total)
+        return self._feed(self._view, with_targets=self._with_targets).steps(batches)
+
+    def _collapsed(self) -> bool:
+        return self._on_policy is not None and self._on_policy.collapsed
+
+    def _step(self, steps: Iterator[StepBatch | None]) -> None:
         """One optimiser step. One that is given up because of a request to stop leaves everything as it was."""
         course, stage = self._course, self._job.stage
         random, started = random_state(), time.monotonic()
         batch = next(steps)
+        if batch is None:
+            return
         waited = time.monotonic() - started
         rate = learning_rate(
             course.step,
@@ -176,6 +203,7 @@ class _Run:
             "train/padding_share": 1.0 - (batch.tokens - len(batch.keys)) / batch.padded_tokens,
             "train/memory_gib": peak_memory_gib(self._gang.device),
             "train/skipped_steps": float(course.skipped),
+            **batch.told,
         }
         if not outcome.skipped:
             values["train/grad_norm"] = outcome.grad_norm
@@ -228,9 +256,14 @@ class _Run:
         if not targets:
             return TEXT_METRICS
         drawn = self._gang.any(any(target.counts is not None for target in targets))
-        return DRAWN_METRICS if drawn else METRICS
+        if drawn:
+            return DRAWN_METRICS
+        return SCORED_METRICS if all(micro.policy is None for micro in batch.batches) else METRICS
 
-    def _feed(self, view: CacheView, *, with_targets: bool) -> Feed:
+    def _rollout_feed(self, view: CacheView, terms: Sequence[PolicyTerms] | None) -> Feed:
+        return self._feed(view, with_targets=self._with_targets, terms=terms)
+
+    def _feed(self, view: CacheView, *, with_targets: bool, terms: Sequence[PolicyTerms] | None = None) -> Feed:
         return Feed(
             cache=self._cache,
             view=view,
@@ -238,6 +271,7 @@ class _Run:
             micro_batch_tokens=self._job.settings.micro_batch_tokens,
             with_targets=with_targets,
             packs=self._packs,
+            terms=terms,
         )
 
     def _export(self) -> None:

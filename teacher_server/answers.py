@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from cache.keys import sequence_key
 from cache.protocols import Failure
 from cache.records import Finish, GenerateRequest, Origin, ScoreRequest, TeacherRecord, tail_logmass
 from teacher_server.flat_logprobs import FlatContainer, TopkRows, topk_rows
+from teacher_server.requests import Asked
 
 
 def make_record(
@@ -41,19 +43,42 @@ def make_record(
     )
 
 
-def generated(
+class Completion(Protocol):
+    """The part of `vllm.outputs.CompletionOutput` that is read here."""
+
+    token_ids: Sequence[int]
+    finish_reason: str | None
+    logprobs: FlatContainer | None
+
+
+class EngineOutput(Protocol):
+    """The part of `vllm.outputs.RequestOutput` that is read here."""
+
+    outputs: list[Completion]
+    prompt_logprobs: FlatContainer | None
+
+
+def answer(asked: Asked, output: EngineOutput, *, identity_digest: str, vocab: int) -> TeacherRecord | Failure:
+    """What the engine made of a request."""
+    if isinstance(asked.request, ScoreRequest):
+        return _scored(
+            asked.request, flat=output.prompt_logprobs, identity_digest=identity_digest, k=asked.k, vocab=vocab
+        )
+    return _generated(asked.request, written=output.outputs[0], identity_digest=identity_digest, k=asked.k, vocab=vocab)
+
+
+def _generated(
     request: GenerateRequest,
     *,
-    response: Sequence[int],
-    finish_reason: str | None,
-    flat: FlatContainer | None,
+    written: Completion,
     identity_digest: str,
     k: int,
     vocab: int,
 ) -> TeacherRecord | Failure:
-    """The record of a completion. `flat` holds one row a response token, the stop token's included."""
-    if finish_reason not in ("stop", "length"):
-        return Failure(f"the engine ended the request with {finish_reason}")
+    """The record of a completion, whose log-probabilities have one row a response token, the stop token included."""
+    response, flat = list(written.token_ids), written.logprobs
+    if written.finish_reason not in ("stop", "length"):
+        return Failure(f"the engine ended the request with {written.finish_reason}")
     if max(response) >= vocab:
         return Failure(f"the model wrote token id {max(response)}, beyond the tokenizer's {vocab}")
     rows = None
@@ -66,13 +91,13 @@ def generated(
         identity_digest=identity_digest,
         token_ids=[*request.prompt_ids, *response],
         prompt_len=len(request.prompt_ids),
-        finish="stop" if finish_reason == "stop" else "length",
+        finish="stop" if written.finish_reason == "stop" else "length",
         origin="decode",
         vocab=vocab,
     )
 
 
-def scored(
+def _scored(
     request: ScoreRequest, *, flat: FlatContainer | None, identity_digest: str, k: int, vocab: int
 ) -> TeacherRecord | Failure:
     """The record of a given sequence. `flat` holds one row a token of the whole sequence, the first one empty."""

@@ -19,7 +19,7 @@ from cache.records import Finish, GenerateRequest, Origin, ScoreRequest, Teacher
 from configs.errors import EngineError
 from teacher_server.answers import make_record
 from teacher_server.flat_logprobs import TopkRows
-from teacher_server.requests import refusal
+from teacher_server.requests import Asked, refusal
 
 CONTEXT = 3
 """Tokens that the next one depends on."""
@@ -75,6 +75,19 @@ class FakeTeacher:
         """
         self._require_k(k, least=1)
         return ((position, self._score(request, k=k)) for position, request in enumerate(requests))
+
+    def work(self, asked: Iterable[Asked | None]) -> Iterator[list[Outcome]]:
+        """Requests of both kinds, in order, one answer at a time. See `VllmEngine.work`."""
+        position = 0
+        for each in asked:
+            if each is None:
+                continue
+            if isinstance(each.request, GenerateRequest):
+                [(_, outcome)] = self.generate([each.request], k=each.k)
+            else:
+                [(_, outcome)] = self.score([each.request], k=each.k)
+            yield [(position, outcome)]
+            position += 1
 
     def _require_k(self, k: int, *, least: int) -> None:
         if not least <= k <= self._vocab:

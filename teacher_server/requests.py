@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypedDict
 
+from cache.keys import engine_seed, generation_key
 from cache.records import GenerateRequest, ScoreRequest
+from teacher_server.flat_logprobs import wanted_ids
 
 SMALLEST_TEMPERATURE = 0.01
 """vLLM silently raises smaller positive temperatures to this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request, and the number `k` of log-probabilities that its answer keeps a position."""
+
+    request: GenerateRequest | ScoreRequest
+    k: int
 
 
 class SamplingArguments(TypedDict):
@@ -75,6 +86,17 @@ def generate_arguments(request: GenerateRequest, *, seed: int, logprobs: int) ->
 def score_arguments(*, logprobs: int) -> ScoreArguments:
     """The engine's settings for scoring a sequence with `logprobs` log-probabilities a token."""
     return {**_ALWAYS, "temperature": 0.0, "max_tokens": 1, "prompt_logprobs": logprobs}
+
+
+def prompt_and_arguments(
+    asked: Asked, *, identity_digest: str, vocab: int, matrix_rows: int
+) -> tuple[tuple[int, ...], GenerateArguments | ScoreArguments]:
+    """What the engine is handed: token ids, and settings with the seed of the request's generation key."""
+    request, logprobs = asked.request, wanted_ids(asked.k, vocab=vocab, matrix_rows=matrix_rows)
+    if isinstance(request, ScoreRequest):
+        return request.token_ids, score_arguments(logprobs=logprobs)
+    seed = engine_seed(generation_key(identity_digest, request))
+    return request.prompt_ids, generate_arguments(request, seed=seed, logprobs=logprobs)
 
 
 def refusal(request: GenerateRequest | ScoreRequest, *, vocab: int, max_model_len: int) -> str | None:

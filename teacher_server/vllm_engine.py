@@ -12,9 +12,9 @@ import gc
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Self, TypeVar
 
 import vllm
 from vllm import SamplingParams
@@ -29,18 +29,16 @@ from vllm.v1.engine.llm_engine import LLMEngine
 from vllm.v1.executor import Executor
 
 from cache.identity import TeacherIdentity
-from cache.keys import engine_seed, generation_key
 from cache.protocols import Failure, Outcome
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from configs.errors import EngineError
 from configs.schema import EngineSettings
-from teacher_server.answers import generated, scored
-from teacher_server.engine_arguments import engine_arguments, require_declared, require_same_numerics
+from teacher_server.answers import answer
+from teacher_server.engine_arguments import Purpose, engine_arguments, require_declared, require_same_numerics
 from teacher_server.environment import Accelerator, require_environment
-from teacher_server.flat_logprobs import wanted_ids
-from teacher_server.requests import GenerateArguments, ScoreArguments, generate_arguments, refusal, score_arguments
+from teacher_server.requests import Asked, prompt_and_arguments, refusal
 from teacher_server.shared_memory import remove_files, shared_by_children
-from teacher_server.weights import require_same_shape, require_weights
+from teacher_server.weights import repack, require_same_shape, require_weights, weight_digests
 
 _FAULTS = (
     RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, OSError, MemoryError,
@@ -50,7 +48,8 @@ _FAULTS = (
 
 _log = logging.getLogger(__name__)
 
-_Request = TypeVar("_Request", GenerateRequest, ScoreRequest)
+_END = object()
+"""Drawn from requests that have come to an end."""
 
 
 class VllmEngine:
@@ -65,6 +64,7 @@ class VllmEngine:
         seed: Of this engine's own noise; give every engine another one. Sampled requests have their own seeds.
         max_logprobs: The largest k that will be asked for.
         quantization: Name of a vLLM quantization method, or None.
+        purpose: What the engine is laid out for (see `engine_arguments`).
 
     Raises:
         EngineError: the process was not prepared for an engine, or the engine did not start.
@@ -82,14 +82,13 @@ class VllmEngine:
         seed: int,
         max_logprobs: int,
         quantization: str | None = None,
+        purpose: Purpose = "fill",
     ) -> None:
         accelerator: Accelerator = "cpu" if current_platform.is_cpu() else "gpu"
         require_environment(settings, accelerator)
         require_weights(model_dir)
         require_declared(identity, dtype=dtype, quantization=quantization)
-        self.identity = identity
-        self._digest = identity.digest()
-        self._model_dir = model_dir
+        self.identity, self._digest, self._model_dir = identity, identity.digest(), model_dir
         self._vocab = vocab
         self._settings = settings
         self._max_logprobs = min(max_logprobs, vocab)
@@ -97,8 +96,9 @@ class VllmEngine:
         self._busy = False
         self._ids = itertools.count()
         started = time.monotonic()
+        self._sleeps = accelerator == "gpu" and purpose == "rollout"
         arguments = engine_arguments(
-            model_dir, identity=identity, settings=settings, seed=seed, accelerator=accelerator
+            model_dir, identity=identity, settings=settings, seed=seed, accelerator=accelerator, purpose=purpose
         )
         try:
             config = EngineArgs(**arguments).create_engine_config()
@@ -115,22 +115,6 @@ class VllmEngine:
             raise EngineError(f"{model_dir}: the tokenizer has {vocab} ids, the model only {self._matrix_rows}")
         _log.info("engine up in %.1f s: %s", self._start_seconds, self.describe())
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.close()
-
-    @property
-    def max_model_len(self) -> int:
-        """Tokens of the longest sequence, prompt and answer together."""
-        return self._max_model_len
-
-    @property
-    def model_dir(self) -> Path:
-        """The directory whose weights are loaded."""
-        return self._model_dir
-
     def describe(self) -> dict[str, str | int | float]:
         """What a log or a manifest wants to know about this engine."""
         return {
@@ -138,37 +122,17 @@ class VllmEngine:
             "device": current_platform.device_name,
             "model_dir": str(self._model_dir),
             "identity": self._digest,
-            "max_model_len": self._max_model_len,
-            "tensor_parallel": self._settings.tensor_parallel,
             "start_seconds": round(self._start_seconds, 1),
         }
 
     def generate(self, requests: Iterable[GenerateRequest], *, k: int) -> Iterator[Outcome]:
-        """Write one completion a request; see `SequenceSource.generate`.
-
-        The response includes its stop token. A request has the noise of its own generation key.
+        """One completion a request, its stop token included, with the noise of its own generation key.
 
         Raises:
             EngineError: the engine died or is closed, serves another call, or `k` is beyond `max_logprobs`.
         """
         self._require_k(k, least=0)
-        asked = wanted_ids(k, vocab=self._vocab, matrix_rows=self._matrix_rows)
-        return self._drive(
-            requests,
-            prompt=lambda request: request.prompt_ids,
-            arguments=lambda request: generate_arguments(
-                request, seed=engine_seed(generation_key(self._digest, request)), logprobs=asked
-            ),
-            answer=lambda request, output: generated(
-                request,
-                response=list(output.outputs[0].token_ids),
-                finish_reason=output.outputs[0].finish_reason,
-                flat=output.outputs[0].logprobs,
-                identity_digest=self._digest,
-                k=k,
-                vocab=self._vocab,
-            ),
-        )
+        return self._each(requests, k=k)
 
     def score(self, requests: Iterable[ScoreRequest], *, k: int) -> Iterator[Outcome]:
         """Teacher-forced rows of the response tokens of given sequences; see `SequenceSource.score`.
@@ -177,16 +141,41 @@ class VllmEngine:
             EngineError: the engine died or is closed, serves another call, or `k` is 0 or beyond `max_logprobs`.
         """
         self._require_k(k, least=1)
-        asked = wanted_ids(k, vocab=self._vocab, matrix_rows=self._matrix_rows)
-        arguments = score_arguments(logprobs=asked)
-        return self._drive(
-            requests,
-            prompt=lambda request: request.token_ids,
-            arguments=lambda _request: arguments,
-            answer=lambda request, output: scored(
-                request, flat=output.prompt_logprobs, identity_digest=self._digest, k=k, vocab=self._vocab
-            ),
-        )
+        return self._each(requests, k=k)
+
+    def work(self, asked: Iterable[Asked | None]) -> Generator[list[Outcome], None, None]:
+        """Answer requests of both kinds side by side; yields what each step of the engine has finished.
+
+        `asked` is drawn from as the engine has room. None says that nothing more is to be had at the moment: the engine
+        goes on with what it has, and asks again after a step. Positions do not count these.
+
+        Raises:
+            EngineError: the engine died or is closed, or serves another call.
+        """
+        engine = self._ready()
+        self._busy = True
+        source, ended, position = iter(asked), False, 0
+        flying: dict[str, tuple[int, Asked]] = {}
+        try:
+            while flying or not ended:
+                while not ended and len(flying) < self._settings.max_sequences:
+                    drawn = next(source, _END)
+                    ended = drawn is _END
+                    if not isinstance(drawn, Asked):
+                        break
+                    name = str(next(self._ids))
+                    if (reason := self._submit(engine, name, drawn)) is not None:
+                        yield [(position, Failure(reason))]
+                    else:
+                        flying[name] = (position, drawn)
+                    position += 1
+                finished = [(*flying.pop(output.request_id), output) for output in self._step()] if flying else []
+                if finished:
+                    yield [(place, self._record(each, output)) for place, each, output in finished]
+        finally:
+            self._busy = False
+            if flying and self._broken is None:
+                engine.abort_request(list(flying))
 
     def load(self, model_dir: Path, *, identity: TeacherIdentity) -> None:
         """Replace the weights by those of another model of the same shape.
@@ -198,14 +187,43 @@ class VllmEngine:
         engine = self._ready()
         require_same_shape(self._model_dir, model_dir)
         require_same_numerics(self.identity, identity)
-        try:
+        with self._fatal():
             engine.collective_rpc("reload_weights", kwargs={"weights_path": str(model_dir)})
+            engine.apply_model(repack)
             cleared = engine.reset_prefix_cache()
-        except _FAULTS as error:
-            raise self._died(error) from error
         if not cleared:
             raise self._died(RuntimeError("its prefix cache could not be cleared after a change of weights"))
         self.identity, self._digest, self._model_dir = identity, identity.digest(), model_dir
+
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 (hex) of each weight as the engine holds it, named `rank.parameter`; see `weight_digests`.
+
+        Raises:
+            EngineError: the engine died or is closed, or serves a call.
+        """
+        with self._fatal():
+            ranks: list[dict[str, str]] = self._ready().apply_model(weight_digests)
+        return {f"{rank}.{name}": digest for rank, part in enumerate(ranks) for name, digest in part.items()}
+
+    def sleep(self) -> None:
+        """Give GPU memory to others: weights go to the host, KV blocks are dropped. On a CPU nothing happens.
+
+        Raises:
+            EngineError: the engine died or is closed, or serves a call.
+        """
+        if self._sleeps:
+            with self._fatal():
+                self._ready().sleep()
+
+    def wake(self) -> None:
+        """Take the memory back after `sleep`. On a CPU nothing happens.
+
+        Raises:
+            EngineError: there is no room, the engine died or is closed, or serves a call.
+        """
+        if self._sleeps:
+            with self._fatal():
+                self._ready().wake_up()
 
     def close(self) -> None:
         """End every process and socket of the engine and give its memory back. Closing twice does nothing."""
@@ -234,65 +252,47 @@ class VllmEngine:
         self._broken = f"it died of {type(error).__name__}: {_one_line(error)}"
         return EngineError(f"the engine cannot be used: {self._broken}")
 
+    @contextmanager
+    def _fatal(self) -> Iterator[None]:
+        """Whatever goes wrong within leaves an engine that refuses everything."""
+        try:
+            yield
+        except _FAULTS as error:
+            raise self._died(error) from error
+
     def _require_k(self, k: int, *, least: int) -> None:
         if not least <= k <= self._max_logprobs:
             raise EngineError(f"k={k} is outside {least}..{self._max_logprobs}, what this engine can return")
 
-    def _drive(
-        self,
-        requests: Iterable[_Request],
-        *,
-        prompt: Callable[[_Request], tuple[int, ...]],
-        arguments: Callable[[_Request], GenerateArguments | ScoreArguments],
-        answer: Callable[[_Request, RequestOutput], TeacherRecord | Failure],
-    ) -> Iterator[Outcome]:
-        """Keep the engine full from `requests` and yield what it finishes."""
-        engine = self._ready()
-        self._busy = True
-        source = enumerate(requests)
-        flying: dict[str, tuple[int, _Request]] = {}
-        try:
-            while True:
-                while len(flying) < self._settings.max_sequences and (drawn := next(source, None)) is not None:
-                    reason = refusal(drawn[1], vocab=self._vocab, max_model_len=self._max_model_len)
-                    name = str(next(self._ids))
-                    reason = reason or self._submit(name, prompt=prompt(drawn[1]), arguments=arguments(drawn[1]))
-                    if reason is not None:
-                        yield drawn[0], Failure(reason)
-                    else:
-                        flying[name] = drawn
-                if not flying:
-                    return
-                for output in self._step():
-                    position, request = flying.pop(output.request_id)
-                    yield position, answer(request, output)
-        finally:
-            self._busy = False
-            if flying and self._broken is None:
-                engine.abort_request(list(flying))
+    def _each(self, requests: Iterable[GenerateRequest | ScoreRequest], *, k: int) -> Iterator[Outcome]:
+        with closing(self.work(Asked(request, k) for request in requests)) as steps:
+            for finished in steps:
+                yield from finished
 
-    def _submit(
-        self, name: str, *, prompt: tuple[int, ...], arguments: GenerateArguments | ScoreArguments
-    ) -> str | None:
-        """Hand one request to the engine; the reason when it refuses it."""
-        assert self._engine is not None
-        try:
-            params = SamplingParams(**arguments, output_kind=RequestOutputKind.FINAL_ONLY)
-            self._engine.add_request(name, tokens_input(list(prompt)), params)
-        except ValueError as error:
-            # The engine checks a request before it takes it in; nothing of it is left behind.
-            return _one_line(error)
-        except _FAULTS as error:
-            raise self._died(error) from error
+    def _submit(self, engine: LLMEngine, name: str, asked: Asked) -> str | None:
+        """Hand one request to the engine; the reason when it is refused."""
+        if (reason := refusal(asked.request, vocab=self._vocab, max_model_len=self._max_model_len)) is not None:
+            return reason
+        prompt, arguments = prompt_and_arguments(
+            asked, identity_digest=self._digest, vocab=self._vocab, matrix_rows=self._matrix_rows
+        )
+        with self._fatal():
+            try:
+                params = SamplingParams(**arguments, output_kind=RequestOutputKind.FINAL_ONLY)
+                engine.add_request(name, tokens_input(list(prompt)), params)
+            except ValueError as error:
+                # The engine checks a request before it takes it in; nothing of it is left behind.
+                return _one_line(error)
         return None
+
+    def _record(self, asked: Asked, output: RequestOutput) -> TeacherRecord | Failure:
+        return answer(asked, output, identity_digest=self._digest, vocab=self._vocab)
 
     def _step(self) -> list[RequestOutput]:
         if self._engine is None:
             raise EngineError(f"the engine cannot be used: {self._broken}")
-        try:
+        with self._fatal():
             outputs = self._engine.step()
-        except _FAULTS as error:
-            raise self._died(error) from error
         return [output for output in outputs if output.finished]
 
 

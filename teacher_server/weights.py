@@ -1,11 +1,13 @@
-"""What two model directories must share for one to take the other's place in a running engine."""
+"""What two models must share for one to take the other's place in a running engine, and proof that it did."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 
 from configs.errors import ModelError
@@ -61,6 +63,43 @@ def require_same_shape(loaded: Path, replacement: Path) -> None:
                 f"{replacement}: tensor {name} has shape {others.get(name)}, in the running engine "
                 f"{tensors.get(name)}: start another engine for this model"
             )
+
+
+@torch.inference_mode()
+def repack(model: torch.nn.Module) -> None:
+    """Bring the packed copies of matrices up to date that a CPU engine keeps beside the matrices themselves.
+
+    vLLM 0.32 packs them when a layer of its own is reloaded. A head that is tied to the embedding is not loaded, so its
+    packed copy stayed that of the former model: its log-probabilities were off by 4 nats.
+    """
+    for module in model.modules():
+        if hasattr(module, "cpu_linear") and module.weight.numel():
+            module.quant_method.process_weights_after_loading(module)
+
+
+@torch.inference_mode()
+def weight_digests(model: torch.nn.Module) -> dict[str, str]:
+    """SHA-256 (hex) of each parameter of a running engine's model, a tied one under each of its names.
+
+    On a CPU the engine multiplies with matrices in a packed form, for most of which it drops the parameter. What they
+    hold is read by multiplying with the identity, which is exact, and stands under `packed`.
+    """
+    digests = {}
+    for path, module in model.named_modules():
+        held = {name: parameter for name, parameter in module.named_parameters(recurse=False) if parameter.numel()}
+        if hasattr(module, "cpu_linear"):
+            held["packed"] = _packed(module)
+        for name, tensor in held.items():
+            array = tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
+            digests[f"{path}.{name}"] = hashlib.sha256(array.data).hexdigest()
+    return digests
+
+
+def _packed(layer: Any) -> torch.Tensor:
+    """The matrix [out, in] that a layer of a CPU engine multiplies with."""
+    width = layer.weight.shape[1] if layer.weight.numel() else layer.input_size_per_partition
+    product: torch.Tensor = layer.cpu_linear(torch.eye(width, dtype=layer.weight.dtype), layer.weight, None)
+    return product.T
 
 
 def _config(model_dir: Path) -> dict[str, Any]:

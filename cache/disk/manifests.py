@@ -55,7 +55,8 @@ class Manifest:
 
     `rows` counts sequences, `scored_rows` the positions with log-probabilities, `tokens` prompt and response tokens
     together. `k` and `encoding` are those of all scored rows (0 and `None` in a segment of text alone).
-    `objects` is keyed by path below `segments/<uuid>/`; `keys` describes `manifests/<uuid>.keys`.
+    `objects` is keyed by path below `segments/<uuid>/`; `keys` describes `manifests/<uuid>.keys`. `rollout` names the
+    stage whose student wrote the sequences, which the teacher then scored; `None` in all other segments.
     """
 
     uuid: str
@@ -74,6 +75,7 @@ class Manifest:
     objects: Mapping[str, ObjectInfo]
     provenance: Mapping[str, str] = field(default_factory=dict)
     licence: str | None = None
+    rollout: str | None = None
     format: int = FORMAT
 
     @property
@@ -86,9 +88,17 @@ class Manifest:
         """Size of all objects, the manifest itself aside."""
         return self.keys.size + sum(info.size for info in self.objects.values())
 
+    @property
+    def named_bytes(self) -> int:
+        """Size of all objects and of the manifest itself."""
+        return self.disk_bytes + len(self.to_json())
+
     def to_json(self) -> bytes:
         """The manifest as it stands on disk."""
-        body = _canonical_json(asdict(self))
+        written = asdict(self)
+        if self.rollout is None:
+            del written["rollout"]  # readers that know of no rollouts refuse a field that they do not know
+        body = _canonical_json(written)
         digest = hashlib.sha256(body.encode()).hexdigest()
         return f'{{"body":{body},"sha256":"{digest}"}}'.encode()
 
@@ -147,6 +157,7 @@ def _parse(body: dict[str, Any], *, uuid: str, name: str) -> Manifest:
         and manifest.scored_rows <= manifest.response_tokens <= manifest.tokens
         and (manifest.encoding in ENCODINGS if manifest.k else manifest.encoding is None)
         and (manifest.scored_rows == 0 or 0 < manifest.chunk_rows <= manifest.scored_rows)
+        and (manifest.rollout is None or (isinstance(manifest.rollout, str) and manifest.generations == 0))
     )
     if not sane:
         raise DamagedObject(uuid, name, "holds numbers that no segment can have")

@@ -20,12 +20,13 @@ from cache.disk.storage import Storage
 
 @dataclass(frozen=True, slots=True)
 class SegmentTerms:
-    """What a manifest says beside the numbers of its segment."""
+    """What a manifest says beside the numbers of its segment; `rollout` as there."""
 
     identity: str
     vocab: int
     provenance: Mapping[str, str]
     licence: str | None
+    rollout: str | None = None
 
 
 class Staging:
@@ -75,6 +76,20 @@ class Staging:
         return f"staging/{self.name}/owner.json"
 
 
+def segments_under_way(storage: Storage, *, silent_s: float) -> int:
+    """How many segments are being written by owners that may live.
+
+    Raises:
+        OSError: when the place cannot be read.
+    """
+    count = 0
+    for name in storage.names("staging"):
+        with suppress(FileNotFoundError):  # done since it was listed
+            owner = Owner.from_json(storage.read(f"staging/{name}/owner.json"))
+            count += owner is not None and not owner.gone(silent_s=silent_s)
+    return count
+
+
 def _manifest(packed: PackedSegment, terms: SegmentTerms, *, name: str, created_ns: int) -> Manifest:
     size = packed.size
     return Manifest(
@@ -94,4 +109,5 @@ def _manifest(packed: PackedSegment, terms: SegmentTerms, *, name: str, created_
         objects={path: ObjectInfo.of(data) for path, data in packed.objects.items()},
         provenance=dict(terms.provenance),
         licence=terms.licence,
+        rollout=terms.rollout,
     )

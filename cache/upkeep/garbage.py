@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -77,13 +77,31 @@ class _Collector:
 
     def everything(self) -> Iterator[tuple[str, str]]:
         yield from self._unreferenced(self._folders())
-        yield from self._retired("tombstones", "replaced")
-        yield from self._retired("quarantine", "damaged")
+        yield from self.retired("tombstones", "replaced")
+        yield from self.retired("quarantine", "damaged")
         yield from self._claims()
         yield from self._pins()
         for name, changed in sorted(self._storage.unfinished().items()):
             if self._silent(changed):
                 yield name, "a crash left it half-written"
+
+    def retired(self, folder: str, why: str, *, among: Collection[str] | None = None) -> Iterator[tuple[str, str]]:
+        """Segments with a marker in this folder (`among` some), the manifest first and the marker last.
+
+        So at no moment a segment counts that is not whole, and none is forgotten before all of it is gone.
+        """
+        pins = read_pins(self._storage)
+        for marker in self._storage.names(folder):
+            uuid = marker.removesuffix(".json")
+            text = self._marker(f"{folder}/{marker}") if among is None or uuid in among else None
+            if text is None or time.time() - float(text["time"]) <= self._grace_s:
+                continue
+            if keepers(pins, uuid, days=self._pin_days, moved=text.get("moved") is True):
+                self.kept.append(uuid)
+                continue
+            for name in (f"manifests/{uuid}.json", f"manifests/{uuid}.keys", f"segments/{uuid}/"):
+                yield name, why
+            yield f"{folder}/{marker}", why
 
     def living_staging(self, names: Iterable[str]) -> set[str]:
         return {name for name in names if not self._abandoned(f"staging/{name}", f"staging/{name}/owner.json")}
@@ -109,24 +127,6 @@ class _Collector:
             yield f"manifests/{name}.keys", "no manifest beside it"
         for name in sorted(set(folders.segments) - set(folders.manifests) - living):
             yield f"segments/{name}/", "no manifest names it"
-
-    def _retired(self, folder: str, why: str) -> Iterator[tuple[str, str]]:
-        """Segments with a marker in this folder, the manifest first and the marker last.
-
-        So at no moment a segment counts that is not whole, and none is forgotten before all of it is gone.
-        """
-        pins = read_pins(self._storage)
-        for marker in self._storage.names(folder):
-            uuid = marker.removesuffix(".json")
-            text = self._marker(f"{folder}/{marker}")
-            if text is None or time.time() - float(text["time"]) <= self._grace_s:
-                continue
-            if keepers(pins, uuid, days=self._pin_days, moved=text.get("moved") is True):
-                self.kept.append(uuid)
-                continue
-            for name in (f"manifests/{uuid}.json", f"manifests/{uuid}.keys", f"segments/{uuid}/"):
-                yield name, why
-            yield f"{folder}/{marker}", why
 
     def _claims(self) -> Iterator[tuple[str, str]]:
         names = self._storage.names("claims")
@@ -208,6 +208,17 @@ def collect_garbage(
         bytes=sum(item.bytes for item in removed.values()),
         kept=tuple(collector.kept),
     )
+
+
+def collect_replaced(storage: Storage, segments: Collection[str], *, grace_s: float, pin_days: float) -> None:
+    """Remove those of these segments that were replaced long enough ago and that no live view needs.
+
+    Raises:
+        OSError: when the place refuses.
+    """
+    collector = _Collector(storage, grace_s=grace_s, silent_s=SILENT_S, pin_days=pin_days)
+    for name, _ in collector.retired("tombstones", "replaced", among=segments):
+        _delete(storage, name)
 
 
 def delete_segment(storage: Storage, uuid: str) -> None:

@@ -54,7 +54,8 @@ class TeacherInventory:
 
     `records` counts different sequences; tokens and rows are those of all live segments, a sequence that stands in two
     of them counted twice. `bytes` is all that lies below the teacher's place, `referenced_bytes` what live segments
-    name. `encodings` maps each encoding (`text` for rows without log-probabilities) to its rows.
+    name. `encodings` maps each encoding (`text` for rows without log-probabilities) to its rows, `rollouts` each stage
+    whose student wrote sequences to the bytes of `referenced_bytes` that they take.
     """
 
     identity: str
@@ -70,6 +71,7 @@ class TeacherInventory:
     bytes_per_token: float
     segments: int
     encodings: dict[str, int]
+    rollouts: dict[str, int]
     vocab: tuple[int, ...]
     k: tuple[int, ...]
     licences: tuple[str | None, ...]
@@ -95,7 +97,7 @@ def teacher_inventory(
         library.refresh()
         manifests = sorted(library.manifests, key=lambda manifest: manifest.order)
         pins = read_pins(storage)
-        referenced = sum(manifest.disk_bytes + len(manifest.to_json()) for manifest in manifests)
+        referenced = sum(manifest.named_bytes for manifest in manifests)
         response_tokens = sum(manifest.response_tokens for manifest in manifests)
         return TeacherInventory(
             identity=identity,
@@ -111,6 +113,7 @@ def teacher_inventory(
             bytes_per_token=referenced / response_tokens if response_tokens else 0.0,
             segments=len(manifests),
             encodings=_encodings(storage, manifests),
+            rollouts=_rollouts(manifests),
             vocab=tuple(sorted({manifest.vocab for manifest in manifests})),
             k=tuple(sorted({manifest.k for manifest in manifests if manifest.k})),
             licences=tuple(dict.fromkeys(manifest.licence for manifest in manifests)),
@@ -138,6 +141,15 @@ def _encodings(storage: Storage, manifests: Sequence[Manifest]) -> dict[str, int
             found[manifest.encoding] += scored
         found[TEXT] += manifest.rows - scored
     return {name: count for name, count in found.most_common() if count}
+
+
+def _rollouts(manifests: Sequence[Manifest]) -> dict[str, int]:
+    """Bytes by the stage that wrote them."""
+    found = Counter[str]()
+    for manifest in manifests:
+        if manifest.rollout is not None:
+            found[manifest.rollout] += manifest.named_bytes
+    return dict(found)
 
 
 def _provenances(manifests: Sequence[Manifest]) -> tuple[dict[str, str], ...]:

@@ -68,7 +68,7 @@ def _stands(storage: Storage, uuids: Sequence[str]) -> list[bool]:
 
 def _publish(storage: Storage, sources: Sequence[RawSegment], pieces: Sequence[Piece]) -> Manifest:
     oldest = min((source.manifest for source in sources), key=lambda manifest: manifest.order)
-    terms = SegmentTerms(oldest.identity, oldest.vocab, oldest.provenance, oldest.licence)
+    terms = SegmentTerms(oldest.identity, oldest.vocab, oldest.provenance, oldest.licence, oldest.rollout)
     staging = Staging(storage)
     try:
         packed = pack_pieces(pieces, uuid=staging.name)

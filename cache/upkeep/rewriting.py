@@ -15,7 +15,7 @@ from jaxtyping import Int32
 
 from cache.disk.key_objects import KEY, KeyTables, Table, key_array, key_bytes
 from cache.disk.manifests import DamagedObject, Manifest, read_manifest
-from cache.disk.owners import Owner
+from cache.disk.publishing import segments_under_way
 from cache.disk.storage import Storage
 from cache.pins import keepers, read_pins, remove_pins
 from cache.upkeep.garbage import SILENT_S, delete_segment, place_errors
@@ -72,6 +72,7 @@ def compact(
 ) -> RewriteReport:
     """Merge small segments of one kind into segments of up to `max_rows` scored rows, without what is superseded.
 
+    Rollouts are left alone: their quota works by the segment, and a fill's row must outlive them.
     No answer changes. The replaced segments stay until `collect_garbage` removes them.
 
     Raises:
@@ -149,7 +150,9 @@ def _planned(
     for uuid in live_segments(storage):
         if uuid not in skip:
             with suppress(FileNotFoundError):  # deleted since it was listed
-                segments.append(RawSegment(storage, read_manifest(storage, uuid, identity=identity)))
+                manifest = read_manifest(storage, uuid, identity=identity)
+                if manifest.rollout is None:
+                    segments.append(RawSegment(storage, manifest))
     segments.sort(key=lambda segment: segment.manifest.order)
     plan, done = MergePlan(segments, max_rows=max_rows), 0
     for batch in plan.batches():
@@ -222,7 +225,7 @@ class _Forgetting:
             pinned_by=tuple(sorted(found.pinned_by)),
             unpinned=tuple(sorted(found.unpinned)),
             unreadable=tuple(found.unreadable),
-            writers=_writers(self._storage),
+            writers=segments_under_way(self._storage, silent_s=SILENT_S),
         )
 
     def _visit(self, uuid: str) -> None:
@@ -290,13 +293,3 @@ def _matches(segment: RawSegment, match: Callable[[Int32[np.ndarray, " T"]], boo
     for key, row in zip(key_bytes(tables.keys), rows, strict=True):
         if match(tokens[offsets[row] : offsets[row + 1]]):
             yield key
-
-
-def _writers(storage: Storage) -> int:
-    """How many others have a segment under way."""
-    count = 0
-    for name in storage.names("staging"):
-        with suppress(FileNotFoundError):  # done since it was listed
-            owner = Owner.from_json(storage.read(f"staging/{name}/owner.json"))
-            count += owner is not None and not owner.gone(silent_s=SILENT_S)
-    return count

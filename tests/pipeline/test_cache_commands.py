@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from cache import GenerateRequest, TeacherCache, TeacherIdentity
+from cache import GenerateRequest, ScoreRequest, TeacherCache, TeacherIdentity, TeacherRecord
 from orchestration.cli import main
 from teacher_server import FakeTeacher
 
@@ -73,6 +74,23 @@ def test_everything_about_a_teacher(root: Path, distill: Distill) -> None:
     assert DIGESTS[1] not in printed
     for text in ("cc0-1.0", "topk-u8 3", "model=teacher 0", "4 of 64", "teacher-train", "mean tail mass"):
         assert text in printed
+
+
+def test_rollouts_are_listed_apart(root: Path, distill: Distill) -> None:
+    (said,) = FakeTeacher(IDENTITIES[1], vocab=64, eos_id=2).score([ScoreRequest((3, 9, 9, 2), 2)], k=4)
+    assert isinstance(said[1], TeacherRecord)
+    record = replace(said[1], policy_version=5)
+    TeacherCache.open(root, IDENTITIES[1]).put([record], vocab=64, rollout="mini/student")
+    found = json.loads(distill("cache", "ls", "--json", "--cache-root", root)[1])
+    sizes = {item["identity"]: item["rollouts"] for item in found}
+    assert sizes[DIGESTS[0]] == {}
+    assert sizes[DIGESTS[1]].keys() == {"mini/student"}
+    shown = f"{sizes[DIGESTS[1]]['mini/student'] / 1024:,.1f} KiB"
+    lines = distill("cache", "ls", "--cache-root", root)[1].splitlines()
+    assert [shown in line for line in lines if any(digest[:12] in line for digest in DIGESTS)] == [
+        digest == DIGESTS[1] for digest in sorted(DIGESTS)
+    ]
+    assert f"{shown} by mini/student" in distill("cache", "info", DIGESTS[1], "--cache-root", root)[1]
 
 
 def test_json_has_the_same_for_every_teacher(root: Path, distill: Distill) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -16,9 +17,32 @@ from cache.disk.failpoints import VARIABLE
 from cache.disk.storage import LocalStorage
 from cache.records import GenerateRequest, TeacherRecord
 from cache.store import TeacherCache
+from cache.upkeep.garbage import collect_garbage
+from cache.upkeep.rewriting import RewriteReport, compact
 
 DIGEST = TEACHER.digest()
 KS = (0, 2, 8)
+
+
+class StoppingStorage(LocalStorage):
+    """A place that fails after so many deletes."""
+
+    def __init__(self, root: Path, *, after: int) -> None:
+        super().__init__(root)
+        self._left = after
+
+    def _spend(self) -> None:
+        if self._left == 0:
+            raise OSError(5, "Input/output error")
+        self._left -= 1
+
+    def delete(self, name: str) -> None:
+        self._spend()
+        super().delete(name)
+
+    def delete_folder(self, name: str) -> None:
+        self._spend()
+        super().delete_folder(name)
 
 
 def storage_of(root: Path) -> LocalStorage:
@@ -101,3 +125,13 @@ def killed_at(failpoint: str, work: Callable[[], object]) -> None:
 def scored_again(record: TeacherRecord, *, k: int) -> TeacherRecord:
     """The same sequence, scored anew with other log-probabilities."""
     return make_record(record.token_ids.tolist(), prompt_len=record.prompt_len, k=k, finish="given", seed=k + 100)
+
+
+def merge(root: Path, *, max_rows: int = 131_072) -> RewriteReport:
+    return compact(storage_of(root), identity=DIGEST, max_rows=max_rows)
+
+
+def sweep(root: Path) -> None:
+    """Remove all that no longer counts, with all pins."""
+    shutil.rmtree(teacher_dir(root) / "pins", ignore_errors=True)
+    collect_garbage(storage_of(root), identity=DIGEST, dry_run=False, grace_s=-1.0, silent_s=-1.0)

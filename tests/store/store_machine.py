@@ -7,9 +7,8 @@ import itertools
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
@@ -17,26 +16,24 @@ import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from store_builders import STOP, TEACHER, VOCAB, flip_bit, make_record, make_request, open_cache
+from store_builders import VOCAB, flip_bit, make_record, open_cache
+from store_model import DIGEST, GENERATIONS, TEXTS, Facts, Union, completion, key_of
 
 from cache.claims import Claims
 from cache.disk.failpoints import FAILPOINTS, REWRITE_FAILPOINTS
-from cache.disk.key_objects import FINISHES, KeyTables, key_bytes
-from cache.disk.manifests import read_manifest
+from cache.disk.key_objects import FINISHES
 from cache.disk.owners import Owner
 from cache.disk.publishing import Staging
 from cache.disk.storage import LocalStorage
-from cache.keys import generation_key, sequence_key
-from cache.pins import remove_pins
-from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
+from cache.pins import keepers, read_pins, remove_pins
+from cache.records import ScoreRequest, TeacherRecord
 from cache.store import TeacherCache
 from cache.upkeep.garbage import collect_garbage
 from cache.upkeep.rewriting import compact, forget
+from cache.upkeep.rollouts import enforce_rollout_quota
 from cache.views import CacheView
 from configs.errors import CacheError
 
-DIGEST = TEACHER.digest()
-ENDLESS = 99
 # So few that most things happen to the same rows.
 PROMPTS = st.integers(0, 1)
 LENGTHS = st.sampled_from([2, 5])
@@ -48,61 +45,6 @@ PARTS = st.integers(0, 999).map(lambda part: part / 1000)
 def deaths(places: Sequence[str]) -> st.SearchStrategy[str]:
     """Where a process dies: mostly nowhere."""
     return st.sampled_from([*([""] * 2 * len(places)), *places])
-
-
-def completion(prompt: int, *, length: int) -> tuple[GenerateRequest, list[int], str]:
-    """What the teacher would say: a fixed text of five tokens, cut by the limit."""
-    text = [10 + prompt, 20 + prompt, 30 + prompt, 40 + prompt, STOP]
-    request = make_request([3, 4, 5 + prompt], limit=length)
-    return request, [*request.prompt_ids, *text[:length]], "stop" if length >= 5 else "length"
-
-
-def key_of(prompt: int, *, length: int) -> bytes:
-    return sequence_key(DIGEST, np.array(completion(prompt, length=length)[1], dtype=np.int32), 3)
-
-
-TEXTS = {key_of(prompt, length=length): (prompt, length) for prompt in range(2) for length in (2, 5)}
-GENERATIONS = [generation_key(DIGEST, completion(prompt, length=1)[0]) for prompt in range(2)]
-
-
-@dataclass(slots=True)
-class Facts:
-    """What a segment held when it was made: sequences with (k, finish), generations with (sequence, reach)."""
-
-    rows: dict[bytes, tuple[int, int]]
-    answers: list[tuple[bytes, bytes, int]]
-    hurt: bool = False
-
-
-@dataclass(slots=True)
-class Union:
-    """The same over several segments: of a sequence the largest k and the smallest finish, of a generation the reach."""
-
-    rows: dict[bytes, tuple[int, int]]
-    reach: dict[bytes, int]
-
-    @classmethod
-    def of(cls, parts: Iterable[Facts], *, without: bytes | None = None) -> Union:
-        rows: dict[bytes, tuple[int, int]] = {}
-        reach: dict[bytes, int] = {}
-        parts = list(parts)
-        for part in parts:
-            for key, (k, finish) in part.rows.items():
-                if key != without:
-                    known = rows.get(key, (k, finish))
-                    rows[key] = max(known[0], k), min(known[1], finish)
-        for part in parts:
-            for name, sequence, length in part.answers:
-                if sequence in rows:
-                    reach[name] = max(reach.get(name, 0), length)
-        return cls(rows, reach)
-
-    def within(self, other: Union) -> bool:
-        """Whether the other answers at least what this one does."""
-        return all(
-            key in other.rows and other.rows[key][0] >= k and other.rows[key][1] <= finish
-            for key, (k, finish) in self.rows.items()
-        ) and all(other.reach.get(name, 0) >= length for name, length in self.reach.items())
 
 
 class Killed(BaseException):
@@ -155,16 +97,7 @@ class StoreMachine(RuleBasedStateMachine):
         there = self.names("manifests")
         self.segments = {uuid: facts for uuid, facts in self.segments.items() if uuid in there}
         for uuid in there - self.segments.keys():
-            manifest = read_manifest(self.storage, uuid, identity=DIGEST)
-            tables = KeyTables(self.storage.read(f"manifests/{uuid}.keys"), manifest)
-            ks, finishes = tables.entries["k"].tolist(), tables.entries["finish"].tolist()
-            stop = FINISHES.index("stop")
-            reach = np.where(tables.generations["finish"] == stop, ENDLESS, tables.generations["response_len"])
-            names, sequences = key_bytes(tables.generations["key"]), key_bytes(tables.generations["sequence"])
-            self.segments[uuid] = Facts(
-                dict(zip(key_bytes(tables.keys), zip(ks, finishes, strict=True), strict=True)),
-                list(zip(names, sequences, reach.tolist(), strict=True)),
-            )
+            self.segments[uuid] = Facts.of(self.storage, uuid)
 
     def live(self) -> dict[str, Facts]:
         replaced = self.names("tombstones")
@@ -213,6 +146,15 @@ class StoreMachine(RuleBasedStateMachine):
             two.commit()
         self.learn()
         assert all(self.sure().rows[key_of(prompt, length=length)][0] >= k for length in lengths)
+
+    @rule(prompt=PROMPTS, length=LENGTHS, k=st.sampled_from([2, 4]), death=deaths(FAILPOINTS))
+    def write_as_a_student(self, prompt: int, length: int, k: int, death: str) -> None:
+        record = dataclasses.replace(self.record(prompt, length=length, k=k, finish="given"), policy_version=1)
+        with killed_at(death):
+            self.other.put([record], vocab=VOCAB, rollout="stage")
+        self.after(death)
+        if death in ("", "segment-after-manifest"):
+            assert self.sure().rows[record.key][0] >= k
 
     # What goes wrong.
 
@@ -278,6 +220,22 @@ class StoreMachine(RuleBasedStateMachine):
         assert sure.within(self.sure())
         assert self.storage.names("staging") == []
         assert set(self.storage.names("segments")) <= self.names("manifests")
+
+    @rule(grace_s=st.sampled_from([0.0, 3600.0]), death=deaths(REWRITE_FAILPOINTS))
+    def enforce_rollout_quota(self, grace_s: float, death: str) -> None:
+        sound = {uuid: facts for uuid, facts in self.live().items() if not facts.hurt}
+        pins = read_pins(self.storage)
+        stays = {uuid for uuid, facts in sound.items() if not facts.rollout or keepers(pins, uuid)}
+        assert {uuid for view, _ in self.views for uuid in view.segments} & sound.keys() <= stays
+        asked = Union.of(facts for facts in sound.values() if not facts.rollout)
+        report = None
+        with killed_at(death):
+            report = enforce_rollout_quota(self.storage, identity=DIGEST, max_bytes=0, grace_s=grace_s)
+        self.after(death)
+        assert stays <= self.live().keys()
+        assert asked.within(self.sure()), "a quota of rollouts took what a fill asked for"
+        left = {uuid for uuid, facts in self.live().items() if not facts.hurt}
+        assert report is None or left == stays
 
     @rule(prompt=PROMPTS, length=LENGTHS, break_pins=st.booleans(), death=deaths([*FAILPOINTS, *REWRITE_FAILPOINTS]))
     def forget(self, prompt: int, length: int, break_pins: bool, death: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rewriting_builders import DIGEST, everything, killed_at, names, put_each, requests_of, storage_of
+from rewriting_builders import DIGEST, StoppingStorage, everything, killed_at, names, put_each, requests_of, storage_of
 from store_builders import VOCAB, answer, make_record, make_request, open_cache, teacher_dir
 
 from cache.disk.failpoints import FAILPOINTS
@@ -179,7 +179,7 @@ def test_a_collection_that_stops_anywhere_is_finished_by_the_next(tmp_path: Path
     for stop in range(steps):
         root = tmp_path / f"copy{stop}"
         shutil.copytree(teacher_dir(tmp_path), teacher_dir(root))
-        storage = _Stopping(teacher_dir(root), after=stop)
+        storage = StoppingStorage(teacher_dir(root), after=stop)
         with pytest.raises(CacheError, match="disk"):
             collect_garbage(storage, identity=DIGEST, dry_run=False, grace_s=-1.0)
         assert everything(open_cache(root), requests, keys) == before
@@ -189,27 +189,6 @@ def test_a_collection_that_stops_anywhere_is_finished_by_the_next(tmp_path: Path
         assert names(root, "tombstones") == []
         assert open_cache(root).verify() == []
         shutil.rmtree(root)
-
-
-class _Stopping(type(storage_of(Path("/")))):  # type: ignore[misc]
-    """A place that fails after so many deletes."""
-
-    def __init__(self, root: Path, *, after: int) -> None:
-        super().__init__(root)
-        self._left = after
-
-    def _spend(self) -> None:
-        if self._left == 0:
-            raise OSError(5, "Input/output error")
-        self._left -= 1
-
-    def delete(self, name: str) -> None:
-        self._spend()
-        super().delete(name)
-
-    def delete_folder(self, name: str) -> None:
-        self._spend()
-        super().delete_folder(name)
 
 
 def test_a_view_that_follows_its_rows_keeps_nothing(tmp_path: Path) -> None:

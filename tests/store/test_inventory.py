@@ -50,6 +50,20 @@ def test_everything_is_counted(tmp_path: Path) -> None:
     assert json.loads(json.dumps(dataclasses.asdict(found)))["records"] == 6
 
 
+def test_rollouts_are_counted_by_the_stage_that_wrote_them(tmp_path: Path) -> None:
+    put_each(tmp_path, [5])
+    assert teacher_inventory(storage_of(tmp_path), DIGEST).rollouts == {}
+    sizes = dict[str, int]()
+    for prompt, stage in ((6, "a"), (7, "b"), (8, "b")):
+        before = sum(storage_of(tmp_path).sizes("").values())
+        record = make_record([3, 4, prompt, 9], prompt_len=3, finish="given", version=1)
+        open_cache(tmp_path).put([record], vocab=VOCAB, rollout=stage)
+        sizes[stage] = sizes.get(stage, 0) + sum(storage_of(tmp_path).sizes("").values()) - before
+    found = teacher_inventory(storage_of(tmp_path), DIGEST, with_tail=False)
+    assert found.rollouts == sizes
+    assert (found.rows, found.generations) == (4, 1)
+
+
 def test_text_beside_scored_rows_counts_as_text(tmp_path: Path) -> None:
     records = [make_record([3, 4, 5], prompt_len=2), make_record([3, 4, 6], prompt_len=2, k=0)]
     open_cache(tmp_path).put(records, vocab=VOCAB)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from configs.errors import ConfigError, ModelError
+from configs.rollouts import PolicyConfig
+from student_train.advantages import PolicyTerms, policy_terms
 from student_train.divergences import Tail, divergence
 from student_train.fused import (
     CPU_CHUNK_BYTES,
@@ -19,9 +21,12 @@ from student_train.fused import (
     chunk_budget,
     fused_cross_entropy,
     fused_divergence,
+    fused_logprobs,
+    fused_policy,
 )
 from student_train.kinds import KINDS
-from student_train.measures import METRICS, TEXT_METRICS
+from student_train.measures import METRICS, SCORED_METRICS, TEXT_METRICS
+from student_train.minillm import minillm_loss
 from student_train.targets import SparseTargets
 
 VOCAB, PADDED, HIDDEN, ROWS = 50, 64, 16, 23
@@ -120,6 +125,7 @@ def test_metrics_are_those_of_the_plain_logits(k: int, trained: str) -> None:
     assert found["loss"] == pytest.approx(float(sums.loss.detach()), rel=1e-6)
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5, abs=1e-5)
     assert (found["divergence"] == 0.0) == (trained == "text" or k == 1)
+    assert {name for name, value in found.items() if value} <= set(SCORED_METRICS)
 
 
 @pytest.mark.parametrize("softcap", [None, 5.0])
@@ -180,6 +186,89 @@ def test_dense_targets_equal_the_reference() -> None:
     fused = fused_divergence("skew_kl", hidden, head, teacher, temperature=1.5, chunk_bytes=SMALL_CHUNKS)
     expected = divergence("skew_kl", hidden @ head.T, teacher, temperature=1.5).sum()
     torch.testing.assert_close(fused.loss, expected, rtol=1e-5, atol=1e-5)
+
+
+POLICIES = [
+    PolicyConfig(clip=0.4),
+    PolicyConfig(importance="per_decision", single_step=0.5),
+    PolicyConfig(importance="none", advantage="token", single_step=0.0),
+    PolicyConfig(mode="lmops"),
+]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(("k", "softcap"), [(1, None), (7, 5.0), (VOCAB, None)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_policy_loss_equals_the_reference(
+    policy: PolicyConfig, k: int, softcap: float | None, dtype: torch.dtype
+) -> None:
+    hidden, head, labels, targets = problem(k=k, dtype=dtype)
+    assert targets.logprobs is not None and targets.tail_logmass is not None
+    targets = SparseTargets(targets.ids, targets.logprobs.to(dtype), targets.tail_logmass.to(dtype))
+    logits = hidden @ head[:VOCAB].T
+    logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
+    given = logits.detach().log_softmax(1).gather(1, labels[:, None]).double().T
+    generator = torch.Generator().manual_seed(k)
+    # The sampling student and the teacher, each some way off the student that learns.
+    old, teacher = ((given + 0.5 * torch.randn(1, ROWS, generator=generator)).clamp_max(0.0) for _ in range(2))
+    mask = torch.arange(ROWS)[None] % 5 != 0
+    expected = minillm_loss(
+        logits[None],
+        response_ids=labels[None],
+        mask=mask,
+        old_logprobs=old,
+        teacher_logprobs=teacher,
+        targets=targets,
+        alpha=0.2,
+        policy=policy,
+    )
+    terms = whole_row(policy_terms(teacher, old, mask, alpha=0.2, policy=policy).rows()[0], mask[0])
+    settings: dict[str, Any] = {"policy": policy, "vocab": VOCAB, "softcap": softcap, "chunk_bytes": SMALL_CHUNKS}
+    fused = fused_policy(hidden, head, targets, labels=labels, terms=terms, mask=mask[0], **settings)
+    count = int(mask.sum())
+    close: dict[str, float] = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-10, "atol": 1e-10}
+    torch.testing.assert_close(fused.loss, count * expected.total, **close)
+    whole = gradients(count * expected.total, hidden, head)
+    for ours, theirs in zip(gradients(fused.loss, hidden, head), whole, strict=True):
+        torch.testing.assert_close(ours, theirs, **close)
+    found = named(fused)
+    assert found["policy"] == pytest.approx(count * expected.policy.item(), rel=1e-5, abs=1e-5)
+    assert found["clipped"] == pytest.approx(count * expected.clipped)
+    assert found["divergence"] == pytest.approx(found["reverse_kl"])
+    # In parts, as micro-batches have them.
+    parts = [
+        fused_policy(
+            hidden[some], head, targets[some], labels=labels[some], terms=terms[some], mask=mask[0, some], **settings
+        )
+        for some in (slice(0, 9), slice(9, ROWS))
+    ]
+    torch.testing.assert_close(parts[0].loss + parts[1].loss, fused.loss, **close)
+    in_parts = gradients(parts[0].loss + parts[1].loss, hidden, head)
+    for ours, theirs in zip(in_parts, whole, strict=True):
+        torch.testing.assert_close(ours, theirs, **close)
+
+
+def whole_row(terms: PolicyTerms, mask: Tensor) -> PolicyTerms:
+    """Terms of the valid tokens laid out over all, with NaN between them."""
+    spread = [
+        torch.full(mask.shape, float("nan"), dtype=torch.float64).masked_scatter(mask, part)
+        for part in (terms.advantages, terms.behaviour, terms.single_weights)
+    ]
+    return PolicyTerms(*spread)
+
+
+@pytest.mark.parametrize("softcap", [None, 5.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_log_probabilities_of_labels(softcap: float | None, dtype: torch.dtype) -> None:
+    hidden, head, labels, _ = problem(k=1, dtype=dtype)
+    found = fused_logprobs(hidden, head, labels=labels, vocab=VOCAB, softcap=softcap, chunk_bytes=SMALL_CHUNKS)
+    expected = reference_logits(hidden, head, softcap=softcap).log_softmax(1).gather(1, labels[:, None])[:, 0]
+    assert not found.requires_grad
+    tolerance = 1e-5 if dtype == torch.float32 else 0.1
+    torch.testing.assert_close(found, expected.detach(), rtol=0, atol=tolerance)
+    assert fused_logprobs(hidden[:0], head, labels=labels[:0]).shape == (0,)
+    with pytest.raises(ModelError, match="token id 55 lies outside the student's vocabulary of 50"):
+        fused_logprobs(hidden, head, labels=torch.full_like(labels, 55), vocab=VOCAB)
 
 
 @pytest.mark.parametrize("loss", ["kd", "ce"])

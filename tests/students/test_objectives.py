@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -10,10 +11,13 @@ from student_builders import VOCAB, records
 from torch import Tensor
 
 from configs.errors import ConfigError
+from configs.rollouts import PolicyConfig
 from configs.stages import StageConfig
+from student_train.advantages import PolicyTerms
 from student_train.batching import MicroBatch, collate
 from student_train.divergences import divergence
 from student_train.measures import METRICS
+from student_train.minillm import policy_rows
 from student_train.objectives import OBJECTIVES, needs_targets, objective
 
 HIDDEN = 12
@@ -120,14 +124,56 @@ def test_answers_are_learned_by_cross_entropy_and_beliefs_only_measured(
         assert forward_kl == pytest.approx(float(measured), rel=1e-5)
 
 
+def sampled(rows: MicroBatch) -> MicroBatch:
+    """The batch as if a student had sampled its labels."""
+    generator = torch.Generator().manual_seed(3)
+    terms = torch.randn(3, len(rows.labels), generator=generator, dtype=torch.float64)
+    policy = PolicyTerms(terms[0], terms[1] - 4.0, terms[2].exp())
+    return dataclasses.replace(rows, policy=policy).to(torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    "policy", [None, {"clip": 0.05}, {"importance": "trajectory", "single_step": 0.25}, {"mode": "lmops"}]
+)
+def test_minillm_takes_the_policy_of_the_stage(policy: dict[str, Any] | None) -> None:
+    settings = stage(objective="minillm", steps=None, rollout={"count": 1}, policy=policy)
+    rows = sampled(batch())
+    assert rows.targets is not None and rows.policy is not None
+    hidden, head = student(len(rows.labels))
+    sums = objective("minillm")(hidden, head, rows, settings, VOCAB, None)
+    block, logits = settings.policy or PolicyConfig(), hidden @ head.T
+    logprobs = logits.log_softmax(1).gather(1, rows.labels[:, None])[:, 0]
+    on_policy, clipped = policy_rows(logprobs, rows.policy, policy=block)
+    single = rows.policy.single_weights.float() * divergence("reverse_kl", logits, rows.targets)
+    expected = on_policy.sum() + block.single_step * single.sum()
+    torch.testing.assert_close(sums.loss, expected, rtol=1e-5, atol=1e-4)
+    pairs = [torch.autograd.grad(loss, (hidden, head)) for loss in (sums.loss, expected)]
+    torch.testing.assert_close(*pairs, rtol=1e-4, atol=1e-4)
+    assert float(sums.metrics[METRICS.index("clipped")]) == float(clipped.sum())
+
+
+def test_minillm_on_text_that_no_student_sampled() -> None:
+    """Held-out answers: reverse KL alone. Plain text, of which the teacher's beliefs are unknown: cross-entropy."""
+    settings = stage(objective="minillm", steps=None, rollout={"count": 1}, policy={"single_step": 0.0})
+    for rows in (batch(), batch(with_targets=False)):
+        hidden, head = student(len(rows.labels))
+        sums = objective("minillm")(hidden, head, rows, settings, VOCAB, None)
+        logits = hidden @ head.T
+        known = rows.targets
+        expected = cross_entropy(logits, rows) if known is None else divergence("reverse_kl", logits, known).sum()
+        torch.testing.assert_close(sums.loss, expected, rtol=1e-5, atol=1e-4)
+
+
 def test_an_empty_batch_is_fine_with_every_setting() -> None:
     rows = collate([], with_targets=True)
     for settings in (stage(temperature=2.0), stage(divergence={"kind": "adaptive_kl", "mu": 0.9})):
         sums = objective("kd")(*student(0), rows, settings, VOCAB, None)
         assert float(sums.loss.detach()) == float(sums.metrics.abs().max()) == 0.0
+    sums = objective("minillm")(*student(0), sampled(rows), stage(), VOCAB, None)
+    assert float(sums.loss.detach()) == float(sums.metrics.abs().max()) == 0.0
 
 
 def test_names() -> None:
-    assert [name for name in OBJECTIVES if needs_targets(name)] == ["kd"]
-    with pytest.raises(ConfigError, match="objective=minillm is unknown: choose one of sft, seqkd, kd"):
-        objective("minillm")
+    assert [name for name in OBJECTIVES if needs_targets(name)] == ["kd", "minillm"]
+    with pytest.raises(ConfigError, match="objective=dpo is unknown: choose one of sft, seqkd, kd, minillm"):
+        objective("dpo")

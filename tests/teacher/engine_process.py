@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,6 +18,7 @@ from cache.protocols import Outcome
 from cache.records import GenerateRequest, ScoreRequest
 from configs.errors import DistillError
 from configs.schema import EngineSettings
+from orchestration.rollout_engines import Answered, Tagged, Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Sockets:
 
 
 class EngineProcess:
-    """A `SequenceSource`; one call at a time."""
+    """A `SequenceSource` and a `RolloutEngine`; one call at a time."""
 
     def __init__(
         self, model_dir: Path, *, identity: TeacherIdentity, settings: EngineSettings, **arguments: Any
@@ -51,6 +52,17 @@ class EngineProcess:
     def load(self, model_dir: Path, *, identity: TeacherIdentity) -> None:
         self._ask("load", model_dir, identity)
         self.identity = identity
+
+    def turn(self, asked: Sequence[Tagged], *, leave: int) -> list[Answered]:
+        answered: list[Answered] = self._ask("turn", asked, leave)
+        return answered
+
+    def finish(self) -> None:
+        self._ask("finish")
+
+    def checksums(self) -> dict[str, str]:
+        checksums: dict[str, str] = self._ask("checksums")
+        return checksums
 
     def describe(self) -> dict[str, Any]:
         described: dict[str, Any] = self._ask("describe")
@@ -119,6 +131,7 @@ def _serve(
         pipe.send(("error", error))
         return
     pipe.send(("value", None))
+    turns = Turns(engine)
     while True:
         command, *rest = pipe.recv()
         try:
@@ -128,6 +141,13 @@ def _serve(
             if command == "load":
                 engine.load(rest[0], identity=rest[1])
                 pipe.send(("value", None))
+            elif command == "turn":
+                pipe.send(("value", turns.turn(rest[0], leave=rest[1])))
+            elif command == "finish":
+                turns.finish()
+                pipe.send(("value", None))
+            elif command == "checksums":
+                pipe.send(("value", engine.checksums()))
             elif command == "describe":
                 pipe.send(("value", engine.describe()))
             elif command == "sockets":

@@ -53,14 +53,22 @@ def test_a_process_that_was_not_prepared_is_refused(monkeypatch: pytest.MonkeyPa
         require_environment(settings, "cpu")
 
 
-def arguments(settings: EngineSettings, accelerator: str) -> dict[str, object]:
+def arguments(settings: EngineSettings, accelerator: str, *, purpose: str = "fill") -> dict[str, object]:
     return engine_arguments(
         Path("model"),
         identity=IDENTITY,
         settings=settings,
         seed=4,
         accelerator=accelerator,  # type: ignore[arg-type]
+        purpose=purpose,  # type: ignore[arg-type]
     )
+
+
+def test_an_engine_for_rollouts_has_small_blocks_on_a_cpu_and_can_sleep_on_a_gpu() -> None:
+    for accelerator, added in (("cpu", {"block_size": 32}), ("gpu", {"enable_sleep_mode": True})):
+        usual = arguments(EngineSettings(), accelerator)
+        assert arguments(EngineSettings(), accelerator, purpose="rollout") == usual | added
+        assert not added.keys() & usual.keys()
 
 
 def test_a_cpu_engine_never_splits_a_prompt() -> None:

@@ -5,6 +5,7 @@ One engine is started for the whole file. The last two tests break and close it,
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from conformance import *  # noqa: F403
 from conformance import PROMPTS, Subject, greedy, present, records, tokens
 from engine_process import EngineProcess
+from safetensors.numpy import load_file
 from tiny_llama import MATRIX_ROWS, VOCAB, full_logprobs, save_tiny_llama
 
 from cache.identity import TeacherIdentity
@@ -21,6 +23,7 @@ from cache.keys import sequence_key
 from cache.records import GenerateRequest, ScoreRequest
 from configs.errors import EngineError, ModelError
 from configs.schema import EngineSettings
+from teacher_server.requests import Asked
 from teacher_server.startup_check import check_engine
 
 pytestmark = pytest.mark.engine
@@ -34,7 +37,8 @@ NEAR = 2e-2
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("models")
-    return save_tiny_llama(root / "first", seed=0), save_tiny_llama(root / "second", seed=1)
+    first, second = (save_tiny_llama(root / str(seed), seed=seed, tied=True) for seed in (0, 1))
+    return first, second
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +142,40 @@ def test_new_weights_take_the_place_of_the_old(engine: EngineProcess, models: tu
         engine.load(models[0], identity=IDENTITY)
     [again] = records(engine.generate([asked], k=4))
     assert (again.key, tokens(again)) == (before.key, tokens(before))
+
+
+def test_checksums_are_those_of_the_weights_in_the_engine(engine: EngineProcess, models: tuple[Path, Path]) -> None:
+    before = engine.checksums()
+    [path] = models[0].glob("*.safetensors")
+    saved = load_file(path)
+    # These two are held as they were saved; the packed one is read back exactly.
+    for held, name in (
+        ("norm.weight", "norm.weight"),
+        ("layers.1.mlp.down_proj.packed", "layers.1.mlp.down_proj.weight"),
+    ):
+        assert before[f"0.model.{held}"] == hashlib.sha256(saved[f"model.{name}"].tobytes()).hexdigest()
+    assert engine.checksums() == before
+    engine.load(models[1], identity=OTHER)
+    changed = engine.checksums()
+    engine.load(models[0], identity=IDENTITY)
+    assert {name for name in before if changed[name] == before[name]} == {name for name in before if "norm" in name}
+    assert engine.checksums() == before
+
+
+def test_it_works_in_turns_on_both_kinds_of_requests(engine: EngineProcess) -> None:
+    short, long = (Asked(greedy(PROMPTS[0], new=new), 1) for new in (2, 40))
+    first = dict(engine.turn([(7, short), (9, long), (8, Asked(ScoreRequest(sequence(), 7), 4))], leave=1))
+    assert sorted(first) == [7, 8]
+    assert {tag: len(record.response_ids) for tag, record in first.items()} == {7: 2, 8: 53}
+    with pytest.raises(EngineError, match="serves another call"):
+        engine.checksums()
+    last = dict(engine.turn([(3, short)], leave=0))
+    assert sorted(last) == [3, 9]
+    assert tokens(last[9])[: len(tokens(last[3]))] == tokens(last[3]) == tokens(first[7])
+    engine.turn([(1, long), (2, short)], leave=1)
+    engine.finish()
+    assert [tag for tag, _ in engine.turn([(5, short)], leave=0)] == [5]
+    engine.finish()
 
 
 def test_a_model_of_another_shape_is_refused_and_changes_nothing(

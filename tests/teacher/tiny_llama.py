@@ -14,11 +14,20 @@ VOCAB = 150
 """Ids of the imagined tokenizer: fewer than the model's matrix has rows, as in many published models."""
 
 
-def save_tiny_llama(model_dir: Path, *, seed: int, layers: int = 2, dtype: torch.dtype = torch.float32) -> Path:
+def save_tiny_llama(
+    model_dir: Path,
+    *,
+    seed: int,
+    layers: int = 2,
+    dtype: torch.dtype = torch.float32,
+    rows: int = MATRIX_ROWS,
+    vocab: int = VOCAB,
+    tied: bool = False,
+) -> Path:
     """Peaked enough that every mistake shows; the rows beyond the vocabulary have logit 0, so they are seldom drawn."""
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=MATRIX_ROWS,
+        vocab_size=rows,
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=layers,
@@ -26,14 +35,14 @@ def save_tiny_llama(model_dir: Path, *, seed: int, layers: int = 2, dtype: torch
         num_key_value_heads=2,
         head_dim=32,
         max_position_embeddings=256,
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
         initializer_range=0.4,
         bos_token_id=1,
         eos_token_id=2,
     )
     model = LlamaForCausalLM(config)
     with torch.no_grad():
-        model.lm_head.weight[VOCAB:] = 0.0
+        model.lm_head.weight[vocab:] = 0.0
     model.to(dtype).save_pretrained(model_dir)
     return model_dir
 

@@ -1,0 +1,125 @@
+"""Rollouts from the mixture of teacher and student, against the least that an on-policy student costs.
+
+The floor is the student's engine writing the same number of tokens alone, and one pass of the teacher over them. It is
+taken beside every rollout, on the same engines. The pair is that of the quickstart; nothing ends before its length, so
+both sides have the same tokens. The student is not trained, which changes what it writes and not how fast.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.timing import at_most
+from orchestration.environment import prepare_environment
+
+if TYPE_CHECKING:
+    from orchestration.mixture import Prompt
+    from orchestration.ray_pool import EnginePool
+
+QUICKSTART = Path("configs/quickstart.yaml")
+PROMPTS, LENGTHS, LAYERS, ALPHA, K = 32, (32, 64), 20, 0.2, 64
+ROUNDS = 2
+"""Of each length; the best of either side counts."""
+LARGEST_RATIO = 2.5
+
+
+def bench_rollout_sampling() -> Iterator[str]:
+    """One line a length, from a process of its own: Ray reads its environment once, when it is imported."""
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.rollout_sampling"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
+        assert process.stdout is not None
+        yield from (line.rstrip() for line in process.stdout)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed with {process.returncode}")
+
+
+def compare_lengths(student: EnginePool, teacher: EnginePool, prompts: Sequence[Prompt]) -> Iterator[str]:
+    """Rollouts and their floor in turn."""
+    from orchestration.mixture import sample_rollout
+
+    for length in LENGTHS:
+        mixed, floors = [], []
+        for number in range(ROUNDS):
+            _, tally = sample_rollout(
+                prompts, student=student, teacher=teacher, alpha=ALPHA, seed=(number,), version=0,
+                max_new_tokens=length, stop_ids=(), k=K,
+            )  # fmt: skip
+            mixed.append((tally.sampling_seconds + tally.scoring_seconds, tally))
+            floors.append(floor(student, teacher, prompts, length=length, number=number))
+        seconds, tally = min(mixed, key=lambda each: each[0])
+        written, scored = (min(part) for part in zip(*floors, strict=True))
+        yield (
+            f"rollout of {PROMPTS} x {length} tokens: {seconds:.1f} s in {tally.rounds} turns, {tally.teacher_tokens} "
+            f"tokens by the teacher, {tally.recomputed_tokens} prefix tokens computed again; floor {written:.1f} s of "
+            f"writing + {scored:.1f} s of scoring"
+        )
+        yield at_most(f"rollout of {length} tokens / its floor", seconds / (written + scored), LARGEST_RATIO)
+
+
+def floor(
+    student: EnginePool, teacher: EnginePool, prompts: Sequence[Prompt], *, length: int, number: int
+) -> tuple[float, float]:
+    """Seconds in which the student writes all responses alone, and in which the teacher scores them."""
+    from cache import GenerateRequest, ScoreRequest, TeacherRecord
+
+    asked = [
+        GenerateRequest(each.token_ids, (), length, temperature=1.0, sampling_seed=number, replicate=each.number)
+        for each in prompts
+    ]
+    written = student.answer(asked, k=1)
+    records = [outcome for outcome in written.outcomes if isinstance(outcome, TeacherRecord)]
+    scored = teacher.answer([ScoreRequest(tuple(each.token_ids.tolist()), each.prompt_len) for each in records], k=K)
+    return written.seconds, scored.seconds
+
+
+@contextmanager
+def quickstart_engines(folder: Path) -> Iterator[tuple[EnginePool, EnginePool, list[Prompt]]]:
+    """Engines of the student and of the teacher, warm, and the prompts."""
+    prepare_environment(ray_address=None)
+    from configs.loading import load_config
+    from orchestration.context import engine_spec, identity_of
+    from orchestration.mixture import Prompt
+    from orchestration.models import materialise, open_model
+    from orchestration.preflight import resolve_paths
+    from orchestration.prompts import load_prompts
+    from orchestration.ray_cluster import cluster
+    from orchestration.ray_pool import EnginePool
+    from student_train.derive import derive_student
+
+    config = resolve_paths(load_config(QUICKSTART), config_dir=QUICKSTART.parent)
+    files = materialise(config.teacher.model, models_root=config.runtime.models_root)
+    small = open_model(derive_student(files.directory, folder / "student", keep_layers=LAYERS), label="student")
+    texts = load_prompts(config.data, tokenizer=files.tokenizer, max_new_tokens=max(LENGTHS)).splits["train"]
+    prompts = [Prompt(each.prompt_ids, number=number) for number, each in enumerate(texts[:PROMPTS])]
+    pools = []
+    with ExitStack() as stack:
+        stack.enter_context(cluster(address=None, gpus=0))
+        for number, model in enumerate((small, files)):
+            spec = engine_spec(
+                config, model, identity_of(model, config=config, quantization=None),
+                settings=config.runtime.teacher_engine, k=K, accelerator="cpu", log_dir=folder,
+            )  # fmt: skip
+            pools.append(EnginePool(replace(spec, purpose="rollout", seed=1000 * number)))
+            stack.callback(pools[-1].release)
+        # Nobody's first step counts: it is slower than the rest.
+        floor(*pools, prompts, length=4, number=-1)
+        yield pools[0], pools[1], prompts
+
+
+def main() -> None:
+    """Print what was measured."""
+    with tempfile.TemporaryDirectory() as folder, quickstart_engines(Path(folder)) as (student, teacher, prompts):
+        for line in compare_lengths(student, teacher, prompts):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

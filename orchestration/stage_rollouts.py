@@ -1,0 +1,51 @@
+"""An on-policy stage: a gang that learns, two engines that write for it, and what remains of their rollouts."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+
+from orchestration.context import Run
+from orchestration.lessons import Lesson
+from orchestration.prompts import PromptSet
+from orchestration.rollouts import RolloutMaker
+from orchestration.students import Link, Student
+from orchestration.tracking import Point
+
+Gang = Callable[..., Mapping[str, object]]
+"""Trains to the end; calls its argument `meanwhile` again and again."""
+
+
+def train_on_policy(
+    run: Run, student: Student, link: Link, *, lesson: Lesson, prompts: PromptSet, gang: Gang
+) -> Mapping[str, object]:
+    """Let a gang train while its rollouts are made; the result of the gang.
+
+    The rollouts stay in the run directory, where `replay_from` of another experiment finds them.
+
+    Raises:
+        EngineError: the engines died again and again; the gang has written a checkpoint.
+    """
+    assert link.stage.rollout is not None
+    with closing(RolloutMaker(run, link, lesson=lesson, prompts=prompts)) as maker:
+        started = time.monotonic()
+        result = gang(meanwhile=maker.make_due)
+        shares = maker.shares(time.monotonic() - started)
+    run.tracker.log(student.name, [Point(name, value, link.stage.rollout.steps) for name, value in shares.items()])
+    kept = run.directory / "rollouts" / student.name
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(link.work_dir, kept, ignore=_all_but_rollouts(link))
+    return result
+
+
+def _all_but_rollouts(link: Link) -> Callable[[str, list[str]], list[str]]:
+    """Leaves out checkpoints and weights: what is kept of a stage's directory are its rollouts and their scores."""
+
+    def left_out(folder: str, names: list[str]) -> list[str]:
+        if folder == str(link.work_dir):
+            return [name for name in names if name not in ("policies", "rollouts")]
+        return [name for name in names if name.startswith(("policy-", "."))]
+
+    return left_out

@@ -1,0 +1,159 @@
+"""What a student and those who sample from it hand to each other: weights one way, rollouts the other.
+
+Both lie as directories beside the checkpoints of a stage, and each appears whole or not at all:
+
+    policies/policy-003/       a plain transformers directory: the weights after the third rollout was learned from
+    policies/behaviour-003.npz what those weights gave the tokens of rollout 3, written before they change
+    rollouts/rollout-003/      view.npz (a pinned view of the cache, where the teacher's scores are), rollout.npz
+
+The gang writes below `policies`, its driver below `rollouts`. Whoever waits looks for the directory; whoever was killed
+finds all that was committed. Version 0 is the model that the stage starts from; it needs no directory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64
+
+from cache.batches import permutation
+from cache.canonical import canonical
+from cache.views import CacheView
+from configs.errors import TrainingError
+from student_train.directories import STAGING_PREFIX, staged_directory, sync_path
+
+_VIEW = "view.npz"
+_SAMPLES = "rollout.npz"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rollout:
+    """Sequences that a student wrote at one moment, and what was measured of them.
+
+    R sequences are named by their row in `view`; equal ones share a row. `version` is that of the weights that wrote
+    them. Of each of the N response tokens of the view, row after row, `drawn_by_teacher` says whether the teacher drew
+    it while the two were mixed, and `engine_logprobs` what the sampling engine gave it if the student did (else NaN).
+    `behaviour_logprobs` are only there when another training wrote the rollout: what the weights that wrote it gave
+    every token, which nobody here could compute. `metrics` have their tracking names.
+    """
+
+    number: int
+    version: int
+    view: CacheView
+    samples: Int64[np.ndarray, " R"]
+    drawn_by_teacher: Bool[np.ndarray, " N"]
+    engine_logprobs: Float32[np.ndarray, " N"]
+    metrics: Mapping[str, float]
+    behaviour_logprobs: Float32[np.ndarray, " N"] | None = None
+
+
+class RolloutBox:
+    """The two directories of one stage, seen from either side."""
+
+    def __init__(self, work_dir: Path) -> None:
+        self._policies, self._rollouts = work_dir / "policies", work_dir / "rollouts"
+
+    @property
+    def rollouts(self) -> Path:
+        """Where the rollouts are."""
+        return self._rollouts
+
+    def policy(self, version: int) -> Path:
+        """The directory of some weights, written or not."""
+        return self._policies / f"policy-{version:03d}"
+
+    def has_policy(self, version: int) -> bool:
+        """Whether these weights can be sampled from; those that the stage starts from always can."""
+        return version == 0 or self.policy(version).exists()
+
+    def publish(self, version: int, *, write: Callable[[Path], None]) -> None:
+        """Let `write` fill a directory, then show it as the weights `version`; older ones go, for nobody needs them."""
+        with staged_directory(self.policy(version)) as staging:
+            write(staging)
+        for path in self._policies.glob("policy-*"):
+            # The one before may be loaded just now.
+            if path.name < self.policy(version - 1).name:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def has_rollout(self, number: int) -> bool:
+        """Whether a rollout was committed."""
+        return self._rollout(number).exists()
+
+    def commit(self, rollout: Rollout) -> None:
+        """Show a rollout to those who wait for it."""
+        with staged_directory(self._rollout(rollout.number)) as staging:
+            rollout.view.save(staging / _VIEW)
+            facts = {"version": rollout.version, "metrics": dict(rollout.metrics)}
+            arrays = {
+                "samples": rollout.samples,
+                "drawn_by_teacher": rollout.drawn_by_teacher,
+                "engine_logprobs": rollout.engine_logprobs,
+                "facts": np.array(json.dumps(facts)),
+            }
+            if rollout.behaviour_logprobs is not None:
+                arrays["behaviour_logprobs"] = rollout.behaviour_logprobs
+            np.savez(staging / _SAMPLES, allow_pickle=False, **arrays)
+
+    def rollout(self, number: int) -> Rollout:
+        """Read a committed rollout."""
+        folder = self._rollout(number)
+        with np.load(folder / _SAMPLES) as stored:
+            facts = json.loads(str(stored["facts"]))
+            return Rollout(
+                number=number,
+                version=int(facts["version"]),
+                view=CacheView.load(folder / _VIEW),
+                samples=stored["samples"],
+                drawn_by_teacher=stored["drawn_by_teacher"],
+                engine_logprobs=stored["engine_logprobs"],
+                metrics=facts["metrics"],
+                behaviour_logprobs=stored.get("behaviour_logprobs"),
+            )
+
+    def keep_behaviour(self, number: int, logprobs: Float32[np.ndarray, " N"]) -> None:
+        """Write down what the present weights gave the tokens of a rollout, before the first step changes them."""
+        final = self.behaviour(number)
+        draft = final.with_name(f"{STAGING_PREFIX}{final.name}")
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as stream:
+            np.savez(stream, logprobs=logprobs)
+        sync_path(draft)
+        os.replace(draft, final)
+        sync_path(final.parent)
+
+    def behaviour(self, number: int) -> Path:
+        """The file of `keep_behaviour`."""
+        return self._policies / f"behaviour-{number:03d}.npz"
+
+    def read_behaviour(self, number: int) -> Float32[np.ndarray, " N"]:
+        """What `keep_behaviour` wrote.
+
+        Raises:
+            TrainingError: it is not there.
+        """
+        path = self.behaviour(number)
+        if not path.exists():
+            raise TrainingError(f"{path} is missing: rollout {number} cannot be learned from; start the stage again")
+        with np.load(path) as stored:
+            logprobs: Float32[np.ndarray, " N"] = stored["logprobs"]
+            return logprobs
+
+    def clean(self, *, side: str) -> None:
+        """Remove what a killed process of one side, "policies" or "rollouts", left unfinished."""
+        for path in (self._policies if side == "policies" else self._rollouts).glob(f"{STAGING_PREFIX}*"):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def _rollout(self, number: int) -> Path:
+        return self._rollouts / f"rollout-{number:03d}"
+
+
+def minibatches(rollout: Rollout, *, seed: int, epoch: int, parts: int) -> Sequence[Int64[np.ndarray, " M"]]:
+    """The rows of each optimiser step of one pass over a rollout: every sequence once, in an order of its own."""
+    order = permutation(len(rollout.samples), name=canonical("stillroom/rollout/1", seed, rollout.number, epoch))
+    return [rollout.samples[part] for part in np.array_split(order, parts)]
