@@ -197,9 +197,8 @@ class StageConfig(Block):
     def _length_known(self) -> None:
         """Steps, epochs or rollouts say how long the stage is, and only one of them."""
         lengths = {"steps": self.steps, "epochs": self.epochs, "rollout.count": self.rollout and self.rollout.count}
-        given = {name: value for name, value in lengths.items() if value is not None}
-        if len(given) != 1:
-            got = ", ".join(f"{name}={value}" for name, value in given.items()) or "none of them"
+        if sum(value is not None for value in lengths.values()) != 1:
+            got = ", ".join(f"{name}={value}" for name, value in lengths.items())
             raise ValueError(f"name exactly one of steps, epochs and rollout; got {got}")
         known = self.rollout.steps if self.rollout is not None else self.steps
         if known is not None and self.warmup_steps >= known:
@@ -228,6 +227,13 @@ class StageConfig(Block):
             raise ValueError(
                 f"rollout.share={self.rollout.share} puts the teacher's own sequences beside the student's, whose "
                 "probability under minillm's behaviour policy nobody knows: set share: 1 or objective: kd"
+            )
+        weights = self.policy is not None and self.policy.importance != "clip"
+        old = self.rollout.ahead or self.rollout.replay or self.rollout.replay_from is not None
+        if self.policy is not None and weights and old:
+            raise ValueError(
+                f"policy.importance={self.policy.importance} weighs by the weights that wrote a rollout, not by those "
+                "that learn from it later (rollout.ahead, replay, replay_from): set importance: clip"
             )
         if self.objective == "kd" and self.policy is not None:
             raise ValueError("policy describes the loss of objective=minillm, not kd: remove it")

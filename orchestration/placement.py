@@ -1,7 +1,8 @@
 """Which part of an experiment runs on which GPU, and whether it fits there. Pure arithmetic, nothing is started.
 
 An experiment has three phases that follow one another and may use the same GPUs: teacher engines fill the cache,
-a gang of workers trains, student engines write the answers that are compared.
+a gang of workers trains, student engines write the answers that are compared. A student that learns from what it
+writes itself needs all three at once, each on GPUs of its own.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ def plan_placement(
         *place_workers(runtime.training, hardware=hardware),
         *place_engines("student engine", runtime.student_engine, key=_STUDENT_KEY, hardware=hardware),
     ]
+    _check_together(config, hardware)
     fits = memory_fit(config, teacher=teacher, students=students)
     if hardware.accelerator == "gpu":
         for fit in fits:
@@ -141,6 +143,24 @@ def _check_layers(config: DistillConfig, teacher: PlannedShape) -> None:
             raise ConfigError(f"{key}={kept} but the teacher has {layers} layers: keep at most {layers}")
         if isinstance(kept, tuple) and kept[-1] >= layers:
             raise ConfigError(f"{key} names layer {kept[-1]} but the teacher's last layer is {layers - 1}: lower it")
+
+
+def _check_together(config: DistillConfig, hardware: Hardware) -> None:
+    """Refuse rollouts for which the gang would leave no GPU to the engines: they would wait for one for ever."""
+    on_policy = [name for name, student in config.students.items() if any(stage.rollout for stage in student.stages)]
+    if hardware.accelerator == "cpu" or not on_policy:
+        return
+    runtime = config.runtime
+    teacher, student = (
+        engine.count * engine.tensor_parallel for engine in (runtime.teacher_engine, runtime.student_engine)
+    )
+    needed, there = runtime.training.workers + teacher + student, hardware.nodes * hardware.gpus_per_node
+    if needed > there:
+        raise ConfigError(
+            f"students.{on_policy[0]} learns while engines write for it, on {needed} GPUs at once: "
+            f"runtime.training.workers={runtime.training.workers}, {teacher} of {_TEACHER_KEY} and {student} of "
+            f"{_STUDENT_KEY} (count x tensor_parallel), but there are {there}: lower one of them"
+        )
 
 
 def _check_engine(settings: EngineSettings, *, key: str, who: str, shape: ModelShape, dtype: str) -> None:

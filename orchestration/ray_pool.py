@@ -98,6 +98,11 @@ class EnginePool:
         """See `RolloutPool.capacity`."""
         return self._spec.settings.count * self._spec.settings.max_sequences
 
+    @property
+    def shares_processor(self) -> bool:
+        """See `RolloutPool.shares_processor`."""
+        return self._spec.accelerator == "cpu"
+
     def engines(self) -> list[PooledEngine]:
         """The engines for a rollout, started if need be."""
         self.start()

@@ -51,6 +51,11 @@ class RolloutPool(Protocol):
         """Sequences that may grow at the same time, few enough for their KV blocks to be kept between turns."""
         ...
 
+    @property
+    def shares_processor(self) -> bool:
+        """Whether what these engines compute slows other engines down."""
+        ...
+
     def engines(self) -> Sequence[RolloutEngine]:
         """The engines, ready to work."""
         ...

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cache.disk.storage import open_storage
+from cache.pins import remove_pins
 from cache.upkeep.rollouts import enforce_rollout_quota
 from configs import ConfigError, EngineError
 from configs.rollouts import RolloutConfig
@@ -157,11 +158,18 @@ class RolloutMaker:
         )
         dataset = f"rollout-{self._link.digest[:12]}-{number:03d}"
         view = lesson.cache.view(keys, dataset=dataset, k=teacher.top_k)
-        identity = lesson.teacher.identity.digest()
-        storage = open_storage(self._run.config.runtime.cache_root, identity, create=False)
-        report = enforce_rollout_quota(storage, identity=identity, max_bytes=int(config.quota_gib * GIB))
-        logger.info("rollouts in the cache: %s", report)
+        self._hold_to_quota()
         return described(keys, view=view, sampled=samples, number=number, version=version, metrics=metrics)
+
+    def _hold_to_quota(self) -> None:
+        """Let go of rollouts that this stage has learned from, then of what is beyond the quota."""
+        identity = self._lesson.teacher.identity.digest()
+        storage = open_storage(self._run.config.runtime.cache_root, identity, create=False)
+        # The gang may still read the one before this, and those that it replays.
+        over = range(max(0, self._next - 1 - self._config.replay))
+        remove_pins(storage, [self._box.rollout(number).view.digest for number in over])
+        report = enforce_rollout_quota(storage, identity=identity, max_bytes=int(self._config.quota_gib * GIB))
+        logger.info("rollouts in the cache: %s", report)
 
     def _replayed(self) -> Rollout:
         """The rollout of another training, with what its weights gave every token."""

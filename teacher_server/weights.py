@@ -72,9 +72,10 @@ def repack(model: torch.nn.Module) -> None:
     vLLM 0.32 packs them when a layer of its own is reloaded. A head that is tied to the embedding is not loaded, so its
     packed copy stayed that of the former model: its log-probabilities were off by 4 nats.
     """
-    for module in model.modules():
-        if hasattr(module, "cpu_linear") and module.weight.numel():
-            module.quant_method.process_weights_after_loading(module)
+    layers: list[Any] = [module for module in model.modules() if hasattr(module, "cpu_linear")]
+    for layer in layers:
+        if layer.weight.numel():
+            layer.quant_method.process_weights_after_loading(layer)
 
 
 @torch.inference_mode()

@@ -57,6 +57,7 @@ class Pool:
     members: list[Engine]
     block_tokens: int = 4
     capacity: int = 64
+    shares_processor: bool = False
 
     def engines(self) -> list[Engine]:
         return self.members
@@ -177,8 +178,26 @@ def test_a_sequence_ends_at_a_stop_or_at_its_length() -> None:
         assert EOS not in each[:-1] and (each[-1] == EOS) == stop
         assert len(each) == 6 or stop
     # Both engines draw stops.
-    ends = {bool(each.sources[-1]) for each, stop in zip(sampled, stopped, strict=True) if stop}
-    assert ends == {True, False}
+    assert {bool(each.sources[-1]) for each, stop in zip(sampled, stopped, strict=True) if stop} == {True, False}
+
+
+def test_on_a_shared_processor_one_role_works_at_a_time() -> None:
+    working: list[str] = []
+
+    class Watched(Engine):
+        def turn(self, asked: Sequence[Tagged], *, leave: int) -> list[Answered]:
+            role = "student" if self.source.identity == STUDENT else "teacher"
+            assert set(working) <= {role}
+            working.append(role)
+            try:
+                return super().turn(asked, leave=leave)
+            finally:
+                working.remove(role)
+
+    pools = student(count=2, shares_processor=True), teacher(count=2, shares_processor=True)
+    for each in pools:
+        each.members = [Watched(engine.source) for engine in each.members]
+    assert len(sample(40, pools=pools)[0]) == 40
 
 
 def test_without_mixing_the_teacher_only_scores() -> None:
@@ -188,9 +207,10 @@ def test_without_mixing_the_teacher_only_scores() -> None:
     assert tally.teacher_tokens == 0 and not any(each.sources.any() for each in sampled)
 
 
+@pytest.mark.parametrize("shares_processor", [False, True])
 @pytest.mark.parametrize("alpha", [0.0, 0.3])
-def test_each_sequence_is_scored_once_and_while_others_grow(alpha: float) -> None:
-    learner, master = student(), teacher()
+def test_each_sequence_is_scored_once_and_while_others_grow(alpha: float, shares_processor: bool) -> None:
+    learner, master = student(shares_processor=shares_processor), teacher(shares_processor=shares_processor)
     sampled, tally = sample(64, pools=(learner, master), alpha=alpha, length=30)
     scored = master.members[0].asked(ScoreRequest)
     assert sorted(tag for tag, _ in scored) == list(range(64))
@@ -230,6 +250,8 @@ def test_the_seed_decides_everything() -> None:
     assert tokens(first) == tokens(again) != tokens(other)
     crowded = sample(30, pools=(student(capacity=4, count=2), teacher(count=3)))[0]
     assert tokens(crowded) == tokens(first)
+    alternating = student(count=2, shares_processor=True), teacher(count=2, shares_processor=True)
+    assert tokens(sample(30, pools=alternating)[0]) == tokens(first)
 
 
 def test_a_run_is_one_request_and_blocks_are_counted() -> None:

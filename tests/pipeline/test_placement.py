@@ -335,6 +335,25 @@ def test_a_student_of_unknown_shape_is_noted_and_not_checked() -> None:
     )
 
 
+@pytest.mark.parametrize(("gpus", "fits"), [(6, True), (5, False)])
+def test_rollouts_need_gpus_beside_those_of_the_gang(gpus: int, fits: bool) -> None:
+    """Two workers, two groups of one teacher, two student engines: all of them live at once."""
+    runtime = {
+        "training": {"workers": 2},
+        "teacher_engine": {"count": 1, "tensor_parallel": 2},
+        "student_engine": {"count": 2},
+    }
+    raw = experiment(**runtime).model_dump()
+    raw["students"]["kd"]["stages"] = [{"objective": "minillm", "rollout": {"count": 1}}]
+    config, hardware = DistillConfig.model_validate(raw), Hardware("gpu", 1, gpus, 80.0)
+    if fits:
+        plan_placement(config, teacher=planned(), students={"kd": planned()}, hardware=hardware)
+        return
+    said = r"on 6 GPUs at once: runtime.training.workers=2, 2 of runtime.teacher_engine .* but there are 5"
+    with pytest.raises(ConfigError, match=said):
+        plan_placement(config, teacher=planned(), students={"kd": planned()}, hardware=hardware)
+
+
 def test_gpus_that_no_group_can_use_are_noted() -> None:
     placement = place(Hardware("gpu", 1, 6), teacher_engine={"tensor_parallel": 4})
     assert any("tensor_parallel=4 leaves 2 GPUs" in note for note in placement.notes)

@@ -47,6 +47,7 @@ class OneEngine:
     engine: EngineProcess
     block_tokens: int = 32
     capacity: int = SETTINGS.max_sequences
+    shares_processor: bool = True
 
     def engines(self) -> list[EngineProcess]:
         return [self.engine]

@@ -259,7 +259,8 @@ def test_the_loss_equals_plain_loops(policy: PolicyConfig, reduction: Any) -> No
 
 
 @pytest.mark.parametrize("policy", MODES)
-def test_padding_enters_nothing(policy: PolicyConfig) -> None:
+@pytest.mark.parametrize("reduction", ["tokens", "sequences"])
+def test_padding_enters_nothing(policy: PolicyConfig, reduction: Any) -> None:
     rows = case()
     outside = ~rows.mask
     spoilt = Case(*(each.detach().clone() for each in (rows.logits, rows.ids, rows.mask, rows.old, rows.teacher)))
@@ -270,7 +271,7 @@ def test_padding_enters_nothing(policy: PolicyConfig) -> None:
         # The released code's whitening counts padding, so there the table keeps its shape.
         spoilt = wider(spoilt)
     spoilt.logits.requires_grad_()
-    ours, plain = spoilt.loss(policy), rows.loss(policy)
+    ours, plain = spoilt.loss(policy, reduction=reduction), rows.loss(policy, reduction=reduction)
     assert (ours.total.item(), ours.clipped) == pytest.approx((plain.total.item(), plain.clipped), rel=1e-12)
     (found,), (expected,) = (
         torch.autograd.grad(loss.total, each.logits) for loss, each in ((ours, spoilt), (plain, rows))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,37 +36,33 @@ STAGE = {
 }
 
 
-class Runs:
-    """What became of every training of this module; each began from the same weights with a writer of its own."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A training of this module: the fields that it changes, and what else each of its calls in turn takes."""
 
-    def __init__(self, folder: Path) -> None:
+    fields: dict[str, Any] = field(default_factory=dict)
+    rollout: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    writer: dict[str, int] = field(default_factory=dict)
+    calls: tuple[dict[str, Any], ...] = ({},)
+
+
+class Runs:
+    """What became of every training; each began from the same weights and had a writer of its own."""
+
+    def __init__(self, folder: Path, plans: dict[str, Plan]) -> None:
         self.jobs: dict[str, TrainJob] = {}
         self.ended: dict[str, list[list[Any]]] = {}
         self.writers: dict[str, Writer] = {}
-        base = make_job(folder)
-        teacher = tiny_llama(folder / "teacher", seed=5)
+        base, teacher = make_job(folder), tiny_llama(folder / "teacher", seed=5)
         calls, names = [], []
-
-        def plan(name: str, *extras: dict[str, Any], writer: dict[str, int] | None = None, **fields: Any) -> None:
-            settings = fields.pop("settings", {})
-            rollout = ROLLOUT | fields.pop("rollout", {})
-            job = variant(base, folder / name, stage=STAGE | {"rollout": rollout} | fields, settings=settings)
-            self.jobs[name] = job
-            self.writers[name] = stack.enter_context(Writer(job, teacher, **(writer or {})))
-            for extra in extras or ({},):
-                calls.append(("train_all", {"jobs": [(job, extra)]}, 2))
-                names.append(name)
-
         with ExitStack() as stack:
-            plan("plain")
-            plan("sharded", settings={"zero_stage": 3})
-            plan("killed", {"death": Death(after=6)}, {})
-            plan("stopped", {"ask": Ask(after=4)}, {})
-            plan("ahead", rollout={"ahead": True}, writer={"ahead": 1})
-            plan("stale", writer={"versions_off": 1})
-            plan("collapsed", rollout={"least_tokens": 5.5})
-            plan("replayed", rollout={"replay": 1})
-            plan("on_policy_kd", objective="kd", divergence="reverse_kl")
+            for name, plan in plans.items():
+                stage = STAGE | {"rollout": ROLLOUT | plan.rollout} | plan.fields
+                self.jobs[name] = job = variant(base, folder / name, stage=stage, settings=plan.settings)
+                self.writers[name] = stack.enter_context(Writer(job, teacher, **plan.writer))
+                calls += [("train_all", {"jobs": [(job, extra)]}, 2) for extra in plan.calls]
+                names += [name] * len(plan.calls)
             for name, ended in zip(names, run_gangs(calls, folder=folder / "gang"), strict=True):
                 self.ended.setdefault(name, []).append(ended)
 
@@ -77,21 +73,53 @@ class Runs:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    return Runs(tmp_path_factory.mktemp("on-policy"))
+    return Runs(
+        tmp_path_factory.mktemp("on-policy"),
+        {"plain": Plan(), "stopped": Plan(calls=({"ask": Ask(after=4)}, {}))},
+    )
 
 
-@pytest.mark.parametrize("name", ["plain", "sharded"])
-def test_every_rollout_is_written_by_the_weights_of_its_moment(runs: Runs, name: str) -> None:
+@pytest.fixture(scope="module")
+def more_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(
+        tmp_path_factory.mktemp("more-on-policy"),
+        {
+            "plain": Plan(),
+            "sharded": Plan(settings={"zero_stage": 3}),
+            "killed": Plan(calls=({"death": Death(after=6)}, {})),
+            "killed_while_it_saves": Plan(
+                calls=({"death": Death(after=4, ranks=(0,), failpoint="checkpoint-before-rename")}, {})
+            ),
+            "ahead": Plan(rollout={"ahead": True}, writer={"ahead": 1}),
+            "stale": Plan(writer={"versions_off": 1}),
+            "collapsed": Plan(rollout={"least_tokens": 5.5}),
+            "replayed": Plan(rollout={"replay": 1}),
+            "on_policy_kd": Plan(fields={"objective": "kd", "divergence": "reverse_kl"}),
+            "adapters": Plan(fields={"lora": {"rank": 4}}),
+        },
+    )
+
+
+def require_own_rollouts(trained: Trained) -> None:
     """The writer computed log q itself, from what was published: the trainer finds the same in its own weights."""
-    trained = runs.last(name)
     assert trained.result.steps == 12
     assert trained.values("rollout/staleness") == [0.0, 0.0, 0.0]
     assert max(trained.values("rollout/engine_gap")) < 1e-5
     assert trained.values("rollout/scoring_passes") == [1.0, 1.0, 1.0]
 
 
+def test_every_rollout_is_written_by_the_weights_of_its_moment(runs: Runs) -> None:
+    require_own_rollouts(runs.last("plain"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sharded", "adapters"])
+def test_weights_in_shards_or_adapters_are_published_whole(more_runs: Runs, name: str) -> None:
+    require_own_rollouts(more_runs.last(name))
+
+
 def test_published_weights_are_a_plain_model_with_its_head_stored_once(runs: Runs) -> None:
-    box = RolloutBox(runs.jobs["sharded"].work_dir)
+    box = RolloutBox(runs.jobs["plain"].work_dir)
     stored = load_file(box.policy(2) / "model.safetensors")
     assert "lm_head.weight" not in stored
     assert AutoModelForCausalLM.from_pretrained(box.policy(2)).config.tie_word_embeddings
@@ -140,41 +168,48 @@ def test_the_first_step_is_the_reference_loss(runs: Runs) -> None:
     assert np.mean(first) == pytest.approx(float(loss.total), rel=0.1)
 
 
-@pytest.mark.parametrize("name", ["killed", "stopped"])
-def test_a_training_that_broke_off_ends_with_the_same_bits(runs: Runs, name: str) -> None:
-    broken = runs.ended[name][0]
-    if name == "killed":
-        assert all(isinstance(one, Lost) for one in broken)
-    else:
-        assert not broken[0][0].result.finished
-    assert_same_bits(weights_of(runs.jobs[name]), weights_of(runs.jobs["plain"]))
-    steps = [at.step for at in runs.last(name).reported if "train/loss" in at.values]
+def test_a_training_that_was_stopped_ends_with_the_same_bits(runs: Runs) -> None:
+    assert not runs.ended["stopped"][0][0][0].result.finished
+    assert_same_bits(weights_of(runs.jobs["stopped"]), weights_of(runs.jobs["plain"]))
+    steps = [at.step for at in runs.last("stopped").reported if "train/loss" in at.values]
     assert steps[-1] == 12
 
 
-def test_a_rollout_ahead_is_one_version_old(runs: Runs) -> None:
-    assert runs.last("ahead").values("rollout/staleness") == [0.0, 1.0, 1.0]
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["killed", "killed_while_it_saves"])
+def test_a_training_that_was_killed_ends_with_the_same_bits(more_runs: Runs, name: str) -> None:
+    assert any(isinstance(one, Lost) for one in more_runs.ended[name][0])
+    assert_same_bits(weights_of(more_runs.jobs[name]), weights_of(more_runs.jobs["plain"]))
 
 
-def test_older_weights_than_allowed_are_refused(runs: Runs) -> None:
-    assert "written by weights -1, 1 rollouts old, but this stage allows 0" in str(runs.last("stale").ended)
+@pytest.mark.slow
+def test_a_rollout_ahead_is_one_version_old(more_runs: Runs) -> None:
+    assert more_runs.last("ahead").values("rollout/staleness") == [0.0, 1.0, 1.0]
 
 
-def test_a_collapse_ends_the_stage_with_the_best_weights_so_far(runs: Runs) -> None:
-    trained = runs.last("collapsed")
+@pytest.mark.slow
+def test_older_weights_than_allowed_are_refused(more_runs: Runs) -> None:
+    assert "written by weights -1, 1 rollouts old, but this stage allows 0" in str(more_runs.last("stale").ended)
+
+
+@pytest.mark.slow
+def test_a_collapse_ends_the_stage_with_the_best_weights_so_far(more_runs: Runs) -> None:
+    trained = more_runs.last("collapsed")
     assert trained.result.finished and trained.result.steps == 0
     assert any("rollout/response_tokens is" in line and "below 5.5" in line for line in trained.log)
 
 
-def test_former_rollouts_are_learned_from_beside_the_newest(runs: Runs) -> None:
-    tokens = np.diff([0.0, *runs.last("replayed").values("train/tokens")])
-    once = np.diff([0.0, *runs.last("plain").values("train/tokens")])
+@pytest.mark.slow
+def test_former_rollouts_are_learned_from_beside_the_newest(more_runs: Runs) -> None:
+    tokens = np.diff([0.0, *more_runs.last("replayed").values("train/tokens")])
+    once = np.diff([0.0, *more_runs.last("plain").values("train/tokens")])
     assert np.array_equal(tokens[:4], once[:4])
     assert tokens[4:].mean() > 1.7 * once[4:].mean()
 
 
-def test_a_divergence_on_the_students_own_sequences(runs: Runs) -> None:
-    trained = runs.last("on_policy_kd")
+@pytest.mark.slow
+def test_a_divergence_on_the_students_own_sequences(more_runs: Runs) -> None:
+    trained = more_runs.last("on_policy_kd")
     assert trained.result.steps == 12
     divergence = trained.values("train/divergence")
     assert divergence[-1] < divergence[0]
@@ -189,4 +224,3 @@ def test_what_the_weights_gave_every_token_is_kept_before_they_change(runs: Runs
         own = ~rollout.drawn_by_teacher
         np.testing.assert_allclose(kept[own], rollout.engine_logprobs[own], atol=1e-5)
         assert np.isfinite(kept).all()
-    assert replace(job).stage.rollout is not None

@@ -30,7 +30,7 @@ from student_train.feed import Feed
 from student_train.gang import Gang
 from student_train.held_out import score_view
 from student_train.job import TrainJob
-from student_train.measures import METRICS, TEXT_METRICS
+from student_train.measures import SCORED_METRICS, TEXT_METRICS
 from student_train.model import StudentModule, load_decoder
 from student_train.schedule import learning_rate
 
@@ -141,8 +141,8 @@ def test_names_and_ranges_of_the_metrics(runs: Runs) -> None:
         [metrics.values for metrics in learned.reported if f"{split}/loss" in metrics.values]
         for split in ("train", "dev")
     )
-    assert all(values.keys() == OF_A_STEP | {f"train/{name}" for name in METRICS} for values in train)
-    assert all(values.keys() == {f"dev/{name}" for name in METRICS} for values in dev)
+    assert all(values.keys() == OF_A_STEP | {f"train/{name}" for name in SCORED_METRICS} for values in train)
+    assert all(values.keys() == {f"dev/{name}" for name in SCORED_METRICS} for values in dev)
     for values in train:
         assert 0.0 <= values["train/data_wait_share"] <= 1.0
         assert 0.0 <= values["train/padding_share"] < 1.0

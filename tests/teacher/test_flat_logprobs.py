@@ -11,10 +11,24 @@ from numpy.typing import NDArray
 from cache.protocols import Failure
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord, validate_record
 from configs.errors import EngineError
-from teacher_server.answers import generated, scored
+from teacher_server.answers import answer
 from teacher_server.flat_logprobs import SPARE_IDS, topk_rows, wanted_ids
+from teacher_server.requests import Asked
 
 V = 12
+
+
+@dataclass
+class Completion:
+    token_ids: tuple[int, ...] = (3, 4, 5)
+    finish_reason: str = "stop"
+    logprobs: Flat | None = None
+
+
+@dataclass
+class Output:
+    outputs: list[Completion] = field(default_factory=list)
+    prompt_logprobs: Flat | None = None
 
 
 @dataclass
@@ -87,7 +101,8 @@ def test_a_prompt_is_skipped() -> None:
     given = (4, 7, 1, 0, 9)
     table = logprobs(4)
     flat = container(table, list(given[1:]), k=3, empty_first=True)
-    record = scored(ScoreRequest(given, 2), flat=flat, identity_digest="x", k=3, vocab=V)
+    asked = Asked(ScoreRequest(given, 2), 3)
+    record = answer(asked, Output(prompt_logprobs=flat), identity_digest="x", vocab=V)  # type: ignore[arg-type]
     assert isinstance(record, TeacherRecord)
     validate_record(record)
     np.testing.assert_array_equal(record.target_logprobs, table[[1, 2, 3], [1, 0, 9]])
@@ -110,23 +125,21 @@ def test_a_container_of_another_layout_is_an_error(damage: str) -> None:
         topk_rows(flat, targets=np.array(targets, dtype=np.int32), k=wanted, vocab=V)
 
 
-def written(**changes: object) -> TeacherRecord | Failure:
-    request = GenerateRequest((1, 2), (5,), 3)
-    arguments: dict[str, object] = {"response": [3, 4, 5], "finish_reason": "stop", "flat": None, "vocab": V}
-    arguments |= {"identity_digest": "x", "k": 4} | changes
-    return generated(request, **arguments)  # type: ignore[arg-type]
+def written(completion: Completion, *, vocab: int = V) -> TeacherRecord | Failure:
+    asked = Asked(GenerateRequest((1, 2), (5,), 3), 4)
+    return answer(asked, Output([completion]), identity_digest="x", vocab=vocab)  # type: ignore[arg-type]
 
 
 def test_a_completion_becomes_a_record() -> None:
-    record = written(flat=container(logprobs(3), [3, 4, 5], k=4))
+    record = written(Completion(logprobs=container(logprobs(3), [3, 4, 5], k=4)))
     assert isinstance(record, TeacherRecord)
     validate_record(record)
     assert (record.token_ids.tolist(), record.prompt_len, record.finish) == ([1, 2, 3, 4, 5], 2, "stop")
 
 
 def test_what_the_engine_could_not_do_is_a_failure_with_its_reason() -> None:
-    aborted, strange = written(finish_reason="abort"), written(response=[3, 4, V])
-    crowded = written(flat=container(logprobs(3), [3, 4, 5], k=4), vocab=6)
+    aborted, strange = written(Completion(finish_reason="abort")), written(Completion(token_ids=(3, 4, V)))
+    crowded = written(Completion(logprobs=container(logprobs(3), [3, 4, 5], k=4)), vocab=6)
     assert isinstance(aborted, Failure) and "abort" in aborted.reason
     assert isinstance(strange, Failure) and f"token id {V}" in strange.reason
     assert isinstance(crowded, Failure) and "lower k" in crowded.reason
