@@ -9,6 +9,7 @@ from benchmarks.cache_writes import bench_cache_writes
 from benchmarks.kd_step import bench_kd_step
 from benchmarks.loss_memory import bench_loss_memory
 from benchmarks.minillm_exact import bench_minillm_exact
+from benchmarks.minillm_pair import bench_minillm_pair
 from benchmarks.rollout_sampling import bench_rollout_sampling
 from benchmarks.student_starts import bench_student_starts
 from benchmarks.trl_step import bench_trl_step
@@ -23,6 +24,7 @@ BENCHMARKS = (
     bench_trl_step,
     bench_student_starts,
     bench_minillm_exact,
+    bench_minillm_pair,
     bench_rollout_sampling,
 )
 

@@ -58,11 +58,11 @@ def bench_student_starts() -> Iterator[str]:
 
 def compare_starts(folder: Path) -> Iterator[StartResult]:
     """Train a teacher in `folder`, then every start and its random twin on the same batches."""
-    teacher = _trained_teacher(folder / "teacher")
+    teacher = trained_teacher(folder / "teacher")
     model = AutoModelForCausalLM.from_pretrained(teacher)
     batches = [_batch(model, seed=1000 + step) for step in range(STEPS)]
-    held_out = _text(seed=1)
-    found = calibrate(teacher, _text(seed=2).numpy(), measure_widths=True)
+    held_out = language(seed=1)
+    found = calibrate(teacher, language(seed=2).numpy(), measure_widths=True)
     for name, sizes, lora in _starts(found):
         start = derive_student(teacher, folder / "start", **sizes, calibration=found)
         ours = AutoModelForCausalLM.from_pretrained(start)
@@ -89,7 +89,8 @@ def _starts(found: Calibration) -> Iterator[tuple[str, dict[str, Any], LoraConfi
     yield "linspace, adapters", {"keep_layers": 4}, LoraConfig(rank=8)
 
 
-def _trained_teacher(path: Path) -> Path:
+def trained_teacher(path: Path) -> Path:
+    """A Llama of six layers that has learned the language; its directory."""
     config = LlamaConfig(
         vocab_size=VOCAB, hidden_size=64, intermediate_size=192, num_hidden_layers=LAYERS, num_attention_heads=8,
         num_key_value_heads=4, tie_word_embeddings=True,
@@ -99,7 +100,7 @@ def _trained_teacher(path: Path) -> Path:
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=3e-3, total_steps=TEACHER_STEPS)
     for step in range(TEACHER_STEPS):
-        tokens = _text(seed=10_000 + step)
+        tokens = language(seed=10_000 + step)
         model(tokens, labels=tokens).loss.backward()
         optimiser.step()
         schedule.step()
@@ -108,7 +109,7 @@ def _trained_teacher(path: Path) -> Path:
     return path
 
 
-def _text(*, seed: int) -> Tensor:
+def language(*, seed: int) -> Tensor:
     """Rows of the language: seven tokens of ten follow from the row's table and the two before, three are free."""
     tables = torch.randint(VOCAB, (4, VOCAB, 4), generator=torch.Generator().manual_seed(0))
     draw = torch.Generator().manual_seed(seed)
@@ -124,7 +125,7 @@ def _text(*, seed: int) -> Tensor:
 @torch.no_grad()
 def _batch(teacher: Any, *, seed: int) -> MicroBatch:
     """Text with what the teacher believes at every position."""
-    tokens = _text(seed=seed)
+    tokens = language(seed=seed)
     logprobs = teacher(tokens[:, :-1]).logits.flatten(0, 1).log_softmax(dim=1)
     top = logprobs.topk(K)
     tail = torch.log1p(-top.values.exp().sum(dim=1).clamp_max(1 - 1e-6))

@@ -26,7 +26,8 @@ class SampledReverseKL:
 
 
 def sampled_reverse_kl(
-    answers: Iterable[tuple[Float[np.ndarray, " S"], Float[np.ndarray, " S"]]],
+    # Every answer has a length of its own, so no axis has a name.
+    answers: Iterable[tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]],
 ) -> SampledReverseKL:
     """From the log-probabilities that student and teacher give each token of answers that the student sampled.
 

@@ -24,7 +24,7 @@ from orchestration.ray_engines import EngineSpec
 from orchestration.ray_pool import EnginePool
 from orchestration.tracking import Tracker
 
-ROLLOUT_SEEDS = (1000, 2000)
+ROLLOUT_SEEDS = {"student": 1000, "teacher": 2000}
 """Of the first engine of student and teacher that write together: no engine of a run has the seed of another."""
 
 STUDENT_LOGPROBS = 1
@@ -140,17 +140,16 @@ class Run:
     def rollout_pools(self, *, student: ModelFiles, teacher: Teacher) -> tuple[EnginePool, EnginePool]:
         """Engines of a student and of its teacher that live side by side, and beside a gang."""
         runtime = self.config.runtime
+        learner = identity_of(student, config=self.config, quantization=None)
         pools = []
-        for number, (files, identity, settings, k) in enumerate(
-            (
-                (student, identity_of(student, config=self.config, quantization=None), runtime.student_engine, 0),
-                (teacher.files, teacher.identity, runtime.teacher_engine, self.config.teacher.top_k),
-            )
+        for name, files, identity, settings, k in (
+            ("student", student, learner, runtime.student_engine, 0),
+            ("teacher", teacher.files, teacher.identity, runtime.teacher_engine, self.config.teacher.top_k),
         ):
             spec = engine_spec(
                 self.config, files, identity, settings=settings, k=k, accelerator=self.device, log_dir=self.logs
             )
-            pools.append(EnginePool(replace(spec, purpose="rollout", seed=ROLLOUT_SEEDS[number])))
+            pools.append(EnginePool(replace(spec, purpose="rollout", seed=ROLLOUT_SEEDS[name], name=f"{name}-engine")))
         self._pools += pools
         return pools[0], pools[1]
 

@@ -33,7 +33,8 @@ LEASE = 16
 class EngineSpec:
     """Everything that an engine needs to start, on whatever node.
 
-    `seed` is the first of those that the engines of a pool get; pools that run side by side have other ones.
+    `seed` is the first of those that the engines of a pool get, and `name` begins the names of their log files; pools
+    that run side by side have other ones.
     """
 
     model_dir: Path
@@ -47,6 +48,7 @@ class EngineSpec:
     log_dir: Path
     purpose: Purpose = "fill"
     seed: int = 0
+    name: str = "engine"
 
 
 @ray.remote(num_cpus=0)
@@ -105,7 +107,7 @@ class EngineActor:
     """One engine in one process."""
 
     def __init__(self, spec: EngineSpec, *, index: int) -> None:
-        redirect_output(spec.log_dir / f"engine-{index}.log")
+        redirect_output(spec.log_dir / f"{spec.name}-{index}.log")
         from teacher_server.vllm_engine import VllmEngine
 
         self._spec = spec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int64
@@ -16,11 +17,16 @@ from orchestration.rollout_sequences import Sampled
 from student_train.rollouts import Rollout
 
 
-def chosen(total: int, *, number: int, count: int, seed: int) -> Int64[np.ndarray, " M"]:
-    """Which `count` of `total` prompts rollout `number` asks; every one has its turn before any comes twice."""
+def chosen(
+    total: int, *, number: int, count: int, seed: int, of: Literal["prompts", "teacher"] = "prompts"
+) -> Int64[np.ndarray, " M"]:
+    """Which `count` of `total` rollout `number` takes; every one has its turn before any comes twice.
+
+    Prompts that the student is asked and the `teacher`'s own sequences come in orders that know nothing of each other.
+    """
     first, last = number * count, (number + 1) * count
     rounds = range(first // total, (last - 1) // total + 1)
-    orders = [permutation(total, name=canonical("stillroom/rollout-prompts/1", seed, each)) for each in rounds]
+    orders = [permutation(total, name=canonical(f"stillroom/rollout-{of}/1", seed, each)) for each in rounds]
     skipped = rounds.start * total
     return np.concatenate(orders)[first - skipped : last - skipped]
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from cache.disk.storage import open_storage
 from cache.pins import remove_pins
 from cache.upkeep.rollouts import enforce_rollout_quota
-from configs import ConfigError, EngineError
+from configs import CacheError, ConfigError, EngineError
 from configs.rollouts import RolloutConfig
 from orchestration.context import Run, identity_of
 from orchestration.lessons import Lesson
@@ -43,6 +43,8 @@ class RolloutMaker:
         assert link.stage.rollout is not None
         self._run, self._link, self._lesson = run, link, lesson
         self._config: RolloutConfig = link.stage.rollout
+        self._former = former_rollouts(self._config, lesson=lesson)
+        self._by_student = max(1, round(self._config.share * self._config.prompts))
         self._train = [prompt.prompt_ids for prompt in prompts.splits["train"]]
         self._dev = [prompt.prompt_ids for prompt in prompts.splits["dev"]][: self._config.dev_prompts]
         self._box = RolloutBox(link.work_dir)
@@ -67,10 +69,7 @@ class RolloutMaker:
         version = max(0, self._next - 1) if config.ahead else self._next
         if not self._box.has_policy(version):
             return
-        if config.replay_from is not None:
-            self._box.commit(self._replayed())
-        else:
-            self._box.commit(self._written(version))
+        self._box.commit(self._former[self._next] if self._former else self._written(version))
 
     def close(self) -> None:
         """End the engines."""
@@ -96,9 +95,9 @@ class RolloutMaker:
         """Sample, score and cache one rollout."""
         config, number, seed = self._config, self._next, self._link.stage.seed
         sync_seconds = self._bring(version)
-        asked = chosen(len(self._train), number=number, count=config.prompts, seed=seed)
-        by_student = asked[: max(1, round(config.share * config.prompts))]
-        samples, tally = self._sample([self._train[at] for at in by_student], alpha=config.alpha, version=version)
+        logger.info("rollout %d is being written by weights %d", number, version)
+        asked = chosen(len(self._train), number=number, count=self._by_student, seed=seed)
+        samples, tally = self._sample([self._train[at] for at in asked], alpha=config.alpha, version=version)
         if tally.failures:
             logger.warning("rollout %d lacks sequences that an engine could not continue: %s", number, tally.failures)
         if not samples:
@@ -151,11 +150,10 @@ class RolloutMaker:
         )
         keys = [each.record.key for each in samples]
         own = lesson.views[self._link.stage.train_view].keys
-        missing = config.prompts - max(1, round(config.share * config.prompts))
-        seed = self._link.stage.seed
-        keys += (
-            [own[at].tobytes() for at in chosen(len(own), number=number, count=missing, seed=seed)] if missing else []
-        )
+        by_teacher, seed = config.prompts - self._by_student, self._link.stage.seed
+        if by_teacher:
+            places = chosen(len(own), number=number, count=by_teacher, seed=seed, of="teacher")
+            keys += [own[at].tobytes() for at in places]
         dataset = f"rollout-{self._link.digest[:12]}-{number:03d}"
         view = lesson.cache.view(keys, dataset=dataset, k=teacher.top_k)
         self._hold_to_quota()
@@ -170,13 +168,6 @@ class RolloutMaker:
         remove_pins(storage, [self._box.rollout(number).view.digest for number in over])
         report = enforce_rollout_quota(storage, identity=identity, max_bytes=int(self._config.quota_gib * GIB))
         logger.info("rollouts in the cache: %s", report)
-
-    def _replayed(self) -> Rollout:
-        """The rollout of another training, with what its weights gave every token."""
-        assert self._config.replay_from is not None
-        former = RolloutBox(self._config.replay_from)
-        behaviour = former.read_behaviour(self._next)
-        return replace(former.rollout(self._next), behaviour_logprobs=behaviour, metrics={})
 
 
 def require_replayable(config: RolloutConfig) -> None:
@@ -194,3 +185,36 @@ def require_replayable(config: RolloutConfig) -> None:
             f"rollout.replay_from={config.replay_from} holds {held} of the rollout.count={config.count} rollouts: "
             "lower count, or name rollouts/<student> of the run directory that wrote them"
         )
+
+
+def former_rollouts(config: RolloutConfig, *, lesson: Lesson) -> list[Rollout]:
+    """The rollouts of another training that a stage learns from, pinned anew, with what its weights gave every token.
+
+    Empty where the stage has its own written.
+
+    Raises:
+        ConfigError: they are not there, another teacher scored them, or the cache does not hold their scores any more.
+    """
+    require_replayable(config)
+    if config.replay_from is None:
+        return []
+    box, here = RolloutBox(config.replay_from), lesson.teacher.identity.digest()
+    found = []
+    for number in range(config.count):
+        former = box.rollout(number)
+        if former.view.identity != here:
+            raise ConfigError(
+                f"rollout.replay_from={config.replay_from} was scored by the teacher {former.view.identity[:12]}, this "
+                f"stage learns from {here[:12]}: name rollouts of this teacher, or remove replay_from"
+            )
+        keys = [key.tobytes() for key in former.view.keys]
+        try:
+            view = lesson.cache.view(keys, dataset=former.view.dataset, k=former.view.k)
+        except CacheError as error:
+            raise ConfigError(
+                f"rollout.replay_from={config.replay_from}: scores of rollout {number} have left the cache since "
+                f"({error}): remove replay_from to have rollouts written"
+            ) from error
+        behaviour = box.read_behaviour(number)
+        found.append(replace(former, view=view, behaviour_logprobs=behaviour, metrics={}))
+    return found
