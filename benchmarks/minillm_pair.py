@@ -1,7 +1,8 @@
 """MiniLLM on a small real pair: what it does to the reverse KL of a student that SeqKD has trained.
 
 The teacher is that of `benchmarks.student_starts`, a Llama of six layers trained here on a made-up language; the
-student has two of its layers. The reverse KL is that of whole answers to held-out prompts, on what each student itself writes.
+student has two of its layers. The reverse KL is that of whole answers to held-out prompts, on what each student itself
+writes.
 """
 
 from __future__ import annotations
