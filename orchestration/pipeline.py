@@ -15,7 +15,7 @@ from orchestration.context import Run, Teacher, TokenCounts, open_cache, open_te
 from orchestration.entry import Until
 from orchestration.lessons import Lesson
 from orchestration.plan import FillPlan, plan_fill, sequence_sets
-from orchestration.plan_report import fill_time, show_plan
+from orchestration.plan_report import fill_time, show_plan, show_rollouts
 from orchestration.planning import hardware_of, require_placement
 from orchestration.preflight import require_cache, require_compiler, require_writable, resolve_paths
 from orchestration.prompts import PromptSet, load_prompts
@@ -92,6 +92,7 @@ class Pipeline:
             time=fill_time(plan, config=run.config, teacher=shape, accelerator=run.device),
             console=run.console,
         )
+        show_rollouts(run.config, console=run.console)
         require_cache(run.config.runtime.cache_root, needed_bytes=plan.stored_bytes)
         self._start_tracking(run, plan)
         try:

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 from cache import GenerateRequest, Missing, ScoreRequest
 from configs import ConfigError
+from configs.rollouts import RolloutConfig
 from configs.schema import DistillConfig, GenerationConfig, StoredEncoding
 from orchestration.prompts import Prompt
 
@@ -156,6 +157,17 @@ def _row_bytes(sequences: SequenceSet) -> float:
 def plan_fill(sets: Sequence[SequenceSet], *, cache: Holdings) -> FillPlan:
     """Ask the cache what is missing, set by set."""
     return FillPlan(tuple(_plan_set(sequences, cache.missing(sequences.requests, k=sequences.k)) for sequences in sets))
+
+
+def rollout_tokens(rollout: RolloutConfig, *, longest_prompt: int) -> int:
+    """Teacher tokens of a stage's rollouts and of the held-out answers beside them, at most.
+
+    Each sequence is read once to score it; drawing every token costs one token more.
+    """
+    written = max(1, round(rollout.share * rollout.prompts))
+    drawn = written * rollout.max_new_tokens if rollout.alpha else 0
+    scored = (written + rollout.dev_prompts) * (longest_prompt + rollout.max_new_tokens)
+    return rollout.count * (drawn + scored)
 
 
 def _plan_set(sequences: SequenceSet, missing: Missing) -> SetPlan:

@@ -7,7 +7,7 @@ from rich.table import Table
 from configs.schema import DistillConfig
 from orchestration.console import Console, clock
 from orchestration.fill_time import FillTime, TeacherWork, expected_seconds
-from orchestration.plan import FillPlan
+from orchestration.plan import FillPlan, rollout_tokens
 from orchestration.shapes import PlannedShape
 
 
@@ -35,6 +35,23 @@ def show_plan(plan: FillPlan, *, time: FillTime, console: Console, assumed_rows:
         f"{plan.stored_bytes / 2**20:,.1f} MiB of cache{mark}, about {clock(time.seconds)} with the engine's start"
         + (" (assumed)." if time.assumed or assumed_rows else ".")
     )
+
+
+def show_rollouts(config: DistillConfig, *, console: Console) -> None:
+    """Print what the teacher will be asked while students learn from what they write themselves."""
+    for name, student in config.students.items():
+        for stage in student.stages:
+            rollout = stage.rollout
+            if rollout is None:
+                continue
+            if rollout.replay_from is not None:
+                console.say(f"{name} learns from the rollouts in {rollout.replay_from} and asks nobody.")
+                continue
+            tokens = rollout_tokens(rollout, longest_prompt=config.data.max_prompt_tokens)
+            console.say(
+                f"{name} writes {rollout.count} x {rollout.prompts} sequences itself: the teacher scores them while it "
+                f"trains, at most {tokens:,} tokens more."
+            )
 
 
 def fill_time(plan: FillPlan, *, config: DistillConfig, teacher: PlannedShape, accelerator: str) -> FillTime:

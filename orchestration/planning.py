@@ -17,7 +17,7 @@ from orchestration.context import open_cache, open_teacher
 from orchestration.models import is_at_hand
 from orchestration.placement import Hardware, Placement, plan_placement, render_placement
 from orchestration.plan import FillPlan, NothingHeld, plan_fill, sequence_sets
-from orchestration.plan_report import fill_time, show_plan
+from orchestration.plan_report import fill_time, show_plan, show_rollouts
 from orchestration.preflight import choose_accelerator, cpu_count, require_fitting_lengths, resolve_paths, visible_gpus
 from orchestration.prompts import SPLITS, Prompt, load_prompts
 from orchestration.shapes import PlannedShape, shape_at_hand
@@ -57,6 +57,7 @@ def print_plan(config: DistillConfig, *, config_dir: Path, assume_gpus: int | No
     time = fill_time(plan, config=config, teacher=shape, accelerator=hardware.accelerator)
     if plan.sets:
         show_plan(plan, time=time, console=console, assumed_rows=assumed)
+    show_rollouts(config, console=console)
     for name in sorted({student.teacher for student in config.students.values() if student.teacher is not None}):
         console.say(f"{name} teaches too: what it is asked is planned when it is trained, and not counted here.")
     placement = require_placement(config, teacher=shape, hardware=hardware)

@@ -10,6 +10,7 @@ import pytest
 
 from cache import GenerateRequest, Missing, ScoreRequest
 from configs import ConfigError, DistillConfig
+from configs.rollouts import RolloutConfig
 from orchestration.plan import (
     BYTES_PER_ENTRY,
     BYTES_PER_ROW,
@@ -17,6 +18,7 @@ from orchestration.plan import (
     Request,
     SequenceSet,
     plan_fill,
+    rollout_tokens,
     sequence_sets,
 )
 from orchestration.prompts import Prompt
@@ -162,3 +164,11 @@ def test_planning_reads_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     sets = sequence_sets(config(KD, SFT), prompts(), stop_ids=STOPS)
     first, second = (plan_fill(sets, cache=NothingHeld()) for _ in range(2))
     assert first == second
+
+
+def test_rollouts_cost_at_most_a_reading_and_a_writing_of_each_sequence() -> None:
+    """Two rollouts of 8 sequences and 4 held-out answers, 20 + 10 tokens each; mixing may draw all 10."""
+    mixed = RolloutConfig(count=2, prompts=8, minibatches=4, alpha=0.2, max_new_tokens=10, dev_prompts=4)
+    assert rollout_tokens(mixed, longest_prompt=20) == 2 * (12 * 30 + 8 * 10)
+    alone = mixed.model_copy(update={"alpha": 0.0, "share": 0.5})
+    assert rollout_tokens(alone, longest_prompt=20) == 2 * 8 * 30
