@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.timing import at_most
+from benchmarks.timing import at_most, one_thread
 from configs.rollouts import PolicyConfig
 from student_train.divergences import divergence
 from student_train.minillm import minillm_loss
@@ -105,14 +105,9 @@ UNBIASED = PolicyConfig(importance="per_decision", length_normalised=False)
 
 def bench_minillm_exact() -> Iterator[str]:
     """One line a method with exact updates, then one a method and number of drawn responses."""
-    threads = torch.get_num_threads()
-    # Tensors as small as these cost more to share between threads than to compute.
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         yield from _exact()
         yield from _drawn()
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _exact() -> Iterator[str]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from benchmarks.student_starts import VOCAB, language, trained_teacher
+from benchmarks.timing import one_thread
 from configs.rollouts import PolicyConfig
 from configs.stages import StageConfig
 from evaluation.sampled import SampledReverseKL, sampled_reverse_kl
@@ -49,14 +50,8 @@ class Gain:
 
 def bench_minillm_pair() -> Iterator[str]:
     """One line a seed, then the mean difference with its interval."""
-    threads = torch.get_num_threads()
-    # Tensors as small as these cost more to share between threads than to compute.
-    torch.set_num_threads(1)
-    try:
-        with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
-            yield from _lines(list(gains(Path(folder))))
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread(), tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
+        yield from _lines(list(gains(Path(folder))))
 
 
 def gains(folder: Path) -> Iterator[Gain]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from benchmarks.timing import one_thread
 from configs.stages import LoraConfig, StageConfig
 from student_train.adapters import attach_adapters
 from student_train.batching import MicroBatch
@@ -42,18 +43,12 @@ class StartResult:
 
 def bench_student_starts() -> Iterator[str]:
     """One line a start."""
-    threads = torch.get_num_threads()
-    # Tensors as small as these cost more to share between threads than to compute.
-    torch.set_num_threads(1)
-    try:
-        with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
-            for result in compare_starts(Path(folder)):
-                yield (
-                    f"start {result.name}: KL {result.untouched:.3f}, after {STEPS} steps {result.trained:.3f}, "
-                    f"random weights of that shape {result.random:.3f}"
-                )
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread(), tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
+        for result in compare_starts(Path(folder)):
+            yield (
+                f"start {result.name}: KL {result.untouched:.3f}, after {STEPS} steps {result.trained:.3f}, "
+                f"random weights of that shape {result.random:.3f}"
+            )
 
 
 def compare_starts(folder: Path) -> Iterator[StartResult]:

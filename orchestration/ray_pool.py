@@ -229,4 +229,7 @@ def _engine_error(error: Exception, log_dir: Path) -> DistillError:
     if isinstance(cause, DistillError):
         return cause
     reason = (str(cause or error).strip().splitlines() or ["it died"])[-1]
+    if cause is None:
+        # Ray goes on for a paragraph about what may have killed a worker; its first sentence says that one died.
+        reason = reason.partition(". ")[0]
     return EngineError(f"an inference engine failed: {reason}; its log is in {log_dir}")

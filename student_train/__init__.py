@@ -9,6 +9,7 @@ from student_train.divergences import divergence
 from student_train.fused import LossSums, fused_cross_entropy, fused_divergence
 from student_train.held_out import HeldOutRow, score_view
 from student_train.job import StepMetrics, TrainJob, TrainResult
+from student_train.minillm import MinillmLoss, minillm_loss
 from student_train.targets import SparseTargets
 from student_train.trainer import train_stage
 
@@ -16,6 +17,7 @@ __all__ = [
     "Calibration",
     "HeldOutRow",
     "LossSums",
+    "MinillmLoss",
     "SparseTargets",
     "StepMetrics",
     "TrainJob",
@@ -25,6 +27,7 @@ __all__ = [
     "divergence",
     "fused_cross_entropy",
     "fused_divergence",
+    "minillm_loss",
     "score_view",
     "train_stage",
 ]
