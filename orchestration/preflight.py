@@ -13,6 +13,7 @@ from cache.disk.storage import probe_root
 from configs import ConfigError, resolve_data_path
 from configs.places import is_url
 from configs.schema import DistillConfig, ModelShape
+from configs.stages import StageConfig
 from orchestration.prompts import SPLITS
 
 FREE_MARGIN_BYTES = 2**30
@@ -32,26 +33,43 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
     for split in SPLITS:
         source = getattr(data, split)
         if source.path is not None:
-            path = _real(source.path, key=f"data.{split}.path", config_dir=config_dir)
-            if not path.is_file():
-                raise ConfigError(
-                    f"data.{split}.path={source.path} is not a file: name a .jsonl, .parquet or .csv file"
-                )
-            if path.stat().st_size == 0:
-                raise ConfigError(f"data.{split}.path={source.path} is empty: put prompts in it or name another file")
+            key, kinds = f"data.{split}.path", ".jsonl, .parquet or .csv"
+            path = _real_file(source.path, key=key, config_dir=config_dir, kinds=kinds, holds="prompts")
             changed[split] = source.model_copy(update={"path": path})
     teacher = config.teacher
     if teacher.model.path is not None:
         path = _real(teacher.model.path, key="teacher.model.path", config_dir=config_dir)
         teacher = teacher.model_copy(update={"model": teacher.model.model_copy(update={"path": path})})
     students = dict(config.students)
-    for name, student in students.items():
+    for name, written in students.items():
+        stages = [
+            _with_real_text(stage, key=f"students.{name}.stages.{number}", config_dir=config_dir)
+            for number, stage in enumerate(written.stages)
+        ]
+        student = students[name] = written.model_copy(update={"stages": tuple(stages)})
         model = student.init.model
         if model is not None and model.path is not None:
             path = _real(model.path, key=f"students.{name}.init.model.path", config_dir=config_dir)
             init = student.init.model_copy(update={"model": model.model_copy(update={"path": path})})
             students[name] = student.model_copy(update={"init": init})
     return config.model_copy(update={"data": data.model_copy(update=changed), "teacher": teacher, "students": students})
+
+
+def _with_real_text(stage: StageConfig, *, key: str, config_dir: Path) -> StageConfig:
+    plain = stage.pretrain
+    if plain is None:
+        return stage
+    path = _real_file(plain.path, key=f"{key}.pretrain.path", config_dir=config_dir, kinds=".jsonl", holds="text")
+    return stage.model_copy(update={"pretrain": plain.model_copy(update={"path": path})})
+
+
+def _real_file(written: Path, *, key: str, config_dir: Path, kinds: str, holds: str) -> Path:
+    path = _real(written, key=key, config_dir=config_dir)
+    if not path.is_file():
+        raise ConfigError(f"{key}={written} is not a file: name a {kinds} file")
+    if path.stat().st_size == 0:
+        raise ConfigError(f"{key}={written} is empty: put {holds} in it or name another file")
+    return path
 
 
 def _real(path: Path, *, key: str, config_dir: Path) -> Path:

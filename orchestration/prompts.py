@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -26,6 +27,9 @@ from configs.schema import DataConfig, SplitConfig
 SPLITS = ("train", "dev", "test")
 ROLES = ("system", "user", "assistant", "tool")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BROKEN = re.compile("[\ufffd\ud800-\udfff]")
+"""The character that replaces invalid bytes, and halves of pairs."""
+
 ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
     "### Instruction:\n{prompt}\n\n### Response:\n"
@@ -76,7 +80,7 @@ def load_prompts(config: DataConfig, *, tokenizer: PreTrainedTokenizerBase, max_
     splits: dict[str, tuple[Prompt, ...]] = {}
     rejected: list[Rejected] = []
     for name in SPLITS:
-        reader = _Reader(name, config, tokenizer, max_new_tokens, _control_tokens(tokenizer))
+        reader = _Reader(name, config, tokenizer, max_new_tokens, control_tokens(tokenizer))
         usable: list[Prompt] = []
         for index, row in _read_rows(getattr(config, name), split=name):
             outcome = row if isinstance(row, str) else reader.prompt(row, index)
@@ -98,7 +102,7 @@ def _read_rows(source: SplitConfig, *, split: str) -> Iterator[tuple[int, Row | 
     if source.path is None or kind == ".parquet":
         rows = _dataset_rows(source, split)
     elif kind == ".jsonl":
-        rows = _jsonl_rows(source.path)
+        rows = jsonl_rows(source.path)
     elif kind == ".csv":
         rows = _csv_rows(source.path)
     else:
@@ -106,7 +110,7 @@ def _read_rows(source: SplitConfig, *, split: str) -> Iterator[tuple[int, Row | 
     return enumerate(islice(rows, source.limit))
 
 
-def _jsonl_rows(path: Path) -> Iterator[Row | str]:
+def jsonl_rows(path: Path) -> Iterator[Row | str]:
     """JSONL is read line by line, so that one broken line costs one row and not the file."""
     with path.open("rb") as stream:
         for line in stream:
@@ -176,7 +180,7 @@ class _Reader:
             return conversation
         messages, gold = conversation
         for text in [message["content"] for message in messages] + ([gold] if gold is not None else []):
-            reason = self._unusable(text)
+            reason = unusable(text, control=self.control)
             if reason is not None:
                 return reason
         try:
@@ -222,16 +226,6 @@ class _Reader:
             )
         return row[name]
 
-    def _unusable(self, text: object) -> str | None:
-        if not isinstance(text, str):
-            return f"not text but {'nothing' if text is None else type(text).__name__}"
-        if not text.strip():
-            return "empty"
-        if "\ufffd" in text or any("\ud800" <= char <= "\udfff" for char in text):
-            return "invalid UTF-8"
-        spelled = next((token for token in self.control if token in text), None)
-        return None if spelled is None else f"special token {spelled} written as text"
-
     def _render(self, messages: list[dict[str, str]]) -> str:
         if self.config.template == "raw":
             return messages[-1]["content"]
@@ -265,7 +259,19 @@ def _messages(listed: object) -> list[dict[str, Any]] | str:
     return messages
 
 
-def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+def unusable(text: object, *, control: tuple[str, ...]) -> str | None:
+    """Why a text cannot be used, if it cannot; `control` are the texts of the special tokens."""
+    if not isinstance(text, str):
+        return f"not text but {'nothing' if text is None else type(text).__name__}"
+    if not text.strip():
+        return "empty"
+    if BROKEN.search(text):
+        return "invalid UTF-8"
+    spelled = next((token for token in control if token in text), None)
+    return None if spelled is None else f"special token {spelled} written as text"
+
+
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """The texts that the tokenizer would turn into control tokens: also those that have no name such as EOS."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     return tuple(sorted(added | set(tokenizer.all_special_tokens)))

@@ -113,12 +113,28 @@ def _private(gpus: int) -> Iterator[None]:
         fcntl.flock(alive, fcntl.LOCK_EX)
         _set_token(directory)
         try:
-            _start(directory, gpus=gpus)
+            with _temporary_files(directory / "tmp"):
+                _start(directory, gpus=gpus)
             yield
         finally:
             ray.shutdown()
             shutil.rmtree(directory, ignore_errors=True)
             os.environ.pop(TOKEN_PATH, None)
+
+
+@contextmanager
+def _temporary_files(directory: Path) -> Iterator[None]:
+    """Give processes that are started meanwhile, and theirs, this directory: what a killed one leaves goes with it."""
+    directory.mkdir()
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = str(directory)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before
 
 
 def _sweep() -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
+from transformers import PreTrainedTokenizerBase
+
 from configs.stages import StageConfig
 from orchestration.context import Run, Teacher
 from orchestration.curves import CURVES, read_curve
 from orchestration.lessons import Lesson
+from orchestration.plain_text import PlainTexts, read_plain_texts
 from orchestration.preflight import require_positions, require_writable
 from orchestration.prompts import PromptSet
 from orchestration.ray_calibration import DeriveJob, derive_in_worker
@@ -46,6 +49,7 @@ def start_stage(run: Run, *, teacher: Teacher) -> dict[str, Start | None]:
                 )
                 sizes[name] = start.shape
             require_positions(run.config, model=f"students.{name}", shape=sizes[name], engine="student_engine")
+            _plain_texts(run, name, positions=sizes[name].max_positions, tokenizer=teacher.files.tokenizer)
         stage.summary = "; ".join(
             f"{size / 1e6:,.1f} M parameters: {', '.join(name for name in sizes if sizes[name].parameters == size)}"
             for size in dict.fromkeys(shape.parameters for shape in sizes.values())
@@ -129,10 +133,25 @@ def _warn_of_tail(run: Run, name: str, stage: StageConfig, *, lesson: Lesson) ->
         )
 
 
+def _plain_texts(run: Run, name: str, *, positions: int, tokenizer: PreTrainedTokenizerBase) -> list[PlainTexts | None]:
+    return [
+        read_plain_texts(
+            stage,
+            key=f"students.{name}.stages.{number}.pretrain",
+            tokenizer=tokenizer,
+            positions=positions,
+            micro_batch_tokens=run.config.runtime.training.micro_batch_tokens,
+        )
+        for number, stage in enumerate(run.config.students[name].stages)
+    ]
+
+
 def _train_student(run: Run, name: str, start: Start, *, lesson: Lesson, prompts: PromptSet) -> Student:
+    tokenizer = lesson.teacher.files.tokenizer
     student = chain(
         name,
         stages=run.config.students[name].stages,
+        plain=_plain_texts(run, name, positions=start.shape.max_positions, tokenizer=tokenizer),
         start=start,
         views=lesson.views,
         vocab=lesson.teacher.files.vocab,

@@ -18,15 +18,20 @@ from configs.stages import StageConfig
 from orchestration.artifacts import Artifacts, digest_of, write_json
 from orchestration.curves import CURVES
 from orchestration.lessons import Lesson
+from orchestration.plain_text import PlainTexts
 from orchestration.starts import Start
 from student_train.job import TrainJob
+from student_train.plain_text import PIECES
 
 SUMMARY = "stillroom.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One stage of one student: where it starts, and where it ends. `origin` says in words what it starts from."""
+    """One stage of one student: where it starts, and where it ends.
+
+    `origin` says in words what it starts from; `plain` is the text that it learns beside rollouts.
+    """
 
     stage: StageConfig
     digest: str
@@ -34,6 +39,7 @@ class Link:
     output_dir: Path
     work_dir: Path
     origin: str
+    plain: PlainTexts | None = None
 
     @property
     def finished(self) -> bool:
@@ -64,24 +70,27 @@ def chain(
     name: str,
     *,
     stages: Sequence[StageConfig],
+    plain: Sequence[PlainTexts | None],
     start: Start,
     views: Mapping[str, CacheView],
     vocab: int,
     artifacts: Artifacts,
 ) -> Student:
-    """The links of one student, addressed but not made."""
+    """The links of one student, addressed but not made; `plain` is the text of each stage."""
     links: list[Link] = []
     digest, directory, origin = start.digest, start.directory, start.origin
-    for stage in stages:
+    for stage, texts in zip(stages, plain, strict=True):
         digest = digest_of(
             start=digest,
-            stage=stage.model_dump(mode="json"),
+            # What a plain text says counts, not where it lies.
+            stage=stage.model_dump(mode="json", exclude={"pretrain": {"path"}}),
             train=views[stage.train_view].digest,
             dev=views[stage.dev_view].digest,
             vocab=vocab,
+            **({} if texts is None else {"plain_text": texts.digest}),
         )
         output = artifacts.student_dir(digest)
-        links.append(Link(stage, digest, directory, output, artifacts.work_dir(digest), origin))
+        links.append(Link(stage, digest, directory, output, artifacts.work_dir(digest), origin, texts))
         directory, origin = output, f"{origin}; then {stage.objective} for {_length(stage)}"
     return Student(name, start, tuple(links))
 
@@ -119,6 +128,7 @@ def train_link(
                 teacher=teacher.files.label,
                 licence=config.teacher.licence,
                 start=link.origin,
+                plain_text=_write_plain_text(link, lesson=lesson),
             )
         )
         shutil.copy(link.work_dir / CURVES, link.output_dir / CURVES)
@@ -126,6 +136,15 @@ def train_link(
         write_json(link.output_dir / SUMMARY, {"digest": link.digest, **result})
         shutil.rmtree(link.work_dir, ignore_errors=True)
         return True
+
+
+def _write_plain_text(link: Link, *, lesson: Lesson) -> str | None:
+    """Leave the plain text of a stage where its gang looks for it; the digest of its pieces."""
+    if link.plain is None:
+        return None
+    pieces = link.plain.pieces(lesson.teacher.files.tokenizer)
+    pieces.save(link.work_dir / PIECES)
+    return pieces.digest
 
 
 def _length(stage: StageConfig) -> str:

@@ -35,7 +35,8 @@ class MicroBatch:
     holds more than one. `positions[n]` is the index, into the B x T hidden states laid flat, of the state that predicts
     `labels[n]`.
     `targets` is what the teacher believed there, or None when only its text is learned; `policy` is what is known
-    about labels that a student sampled to learn from.
+    about labels that a student sampled to learn from. With `plain_weight` this is plain text beside rollouts, whose
+    cross-entropy counts so much.
     """
 
     input_ids: Int64[Tensor, "B T"]
@@ -44,6 +45,7 @@ class MicroBatch:
     labels: Int64[Tensor, " N"]
     targets: SparseTargets | None
     policy: PolicyTerms | None = None
+    plain_weight: float | None = None
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same batch on another device."""
@@ -54,6 +56,7 @@ class MicroBatch:
             labels=self.labels.to(device),
             targets=None if self.targets is None else self.targets.to(device),
             policy=None if self.policy is None else self.policy.to(device),
+            plain_weight=self.plain_weight,
         )
 
 

@@ -83,9 +83,10 @@ class DeepSpeedEngine:
     ) -> StepOutcome | None:
         """One optimiser step over this process's micro-batches, as many on every process.
 
-        `global_tokens` is the number of response tokens of the step over all processes. A long step looks now and then
-        whether to `stop` (which answers the same on every process), and is given up if so: it returns None, weights and
-        optimiser are as before, and the engine is good for saving only, because half the gradients are still in it.
+        `global_tokens` is the number of response tokens of the step over all processes, without plain text. A long step
+        looks now and then whether to `stop` (which answers the same on every process), and is given up if so: it
+        returns None, weights and optimiser are as before, and the engine is good for saving only, because half the
+        gradients are still in it.
         """
         engine = self._engine
         engine.train()
@@ -104,7 +105,8 @@ class DeepSpeedEngine:
         totals = self._gang.total(sums)
         norm, skipped = self._apply()
         # Other metrics may be infinite by right, such as a reverse KL where the teacher rules a token out.
-        if not skipped and not bool(torch.isfinite(totals[METRICS.index("loss")])):
+        losses = totals[[METRICS.index("loss"), METRICS.index("pretrain")]]
+        if not skipped and not bool(torch.isfinite(losses).all()):
             raise TrainingError("a loss was not finite but its gradient passed the gate: nothing was saved")
         return StepOutcome(tuple(totals.tolist()), norm, skipped)
 

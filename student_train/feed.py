@@ -37,7 +37,8 @@ class StepBatch:
     `response_tokens`, `tokens` and `padded_tokens` (what the model computes, padding included) count the whole step
     over all processes; `batches` has the same length on each. `keys` names the step's records, in hex. `rows` are the
     rows of the view in each of this process's batches, in the order of their positions there. `told` are metrics that
-    became known with this step.
+    became known with this step. `plain` are micro-batches of plain text to be learned beside all this, again as many on
+    each process, with `plain_tokens` predicted tokens over all processes; nothing else counts them.
     """
 
     response_tokens: int
@@ -47,6 +48,8 @@ class StepBatch:
     batches: tuple[MicroBatch, ...]
     rows: tuple[Rows, ...]
     told: Mapping[str, float] = field(default_factory=dict)
+    plain: tuple[MicroBatch, ...] = ()
+    plain_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

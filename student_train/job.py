@@ -20,6 +20,7 @@ class TrainJob:
     `model_dir` is where it starts, `output_dir` where the trained model appears (whole, or not at all), `work_dir`
     holds the checkpoints. `vocab` is the number of tokens that exist (the tokenizer's length); what the embedding has
     beyond is padding. `teacher`, `licence` and `start` (what `model_dir` is, in words) go into the model card.
+    `plain_text` is the digest of what a stage with `pretrain` finds in `work_dir` (`student_train.plain_text`).
     """
 
     stage: StageConfig
@@ -36,10 +37,14 @@ class TrainJob:
     teacher: str = "unnamed"
     licence: str | None = None
     start: str = "unnamed"
+    plain_text: str | None = None
 
     def stage_digest(self) -> str:
         """SHA-256 (hex) of what decides the course of the training apart from the data and the starting weights."""
-        text = json.dumps({"stage": self.stage.model_dump(mode="json"), "vocab": self.vocab}, sort_keys=True)
+        # What a plain text says counts, not where it lies.
+        stage = self.stage.model_dump(mode="json", exclude={"pretrain": {"path"}})
+        plain = {} if self.stage.pretrain is None else {"plain_text": self.plain_text}
+        text = json.dumps({"stage": stage, "vocab": self.vocab, **plain}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -6,6 +6,8 @@ of all others and the logit of the label. The names stand in the order of `stude
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -26,14 +28,18 @@ METRICS = (
     "student_tail",
     "policy",
     "clipped",
+    "pretrain",
 )
 """Summed over positions: the trained loss; cross-entropy on the labels; positions whose most likely token is the label;
 the trained divergence; positions where student and teacher have the same most likely token; KL(teacher ‖ student) and
 KL(student ‖ teacher) over the known tokens and the tail; the teacher's mass on the known tokens; the student's mass
-outside them; the policy term; positions where its clip cut the gradient. What was not given (labels, targets, terms of
-sampled tokens) or not trained counts 0."""
+outside them; the policy term; positions where its clip cut the gradient; cross-entropy on plain text, of which nothing
+else is told. What was not given (labels, targets, terms of sampled tokens) or not trained counts 0."""
 
-SCORED_METRICS = METRICS[:-2]
+POLICY_METRICS = METRICS[:-1]
+"""Those that mean something where the tokens were sampled by a policy that is learned from."""
+
+SCORED_METRICS = METRICS[:-3]
 """Those that mean something where the tokens were not sampled by a policy that is learned from."""
 
 TEXT_METRICS = ("loss", "ce", "accuracy")
@@ -41,6 +47,18 @@ TEXT_METRICS = ("loss", "ce", "accuracy")
 
 DRAWN_METRICS = ("loss", "ce", "accuracy", "divergence", "agreement")
 """Those that mean something where targets were drawn; `agreement` is then with the token drawn most often."""
+
+
+def means(prefix: str, sums: Sequence[float], *, names: Sequence[str], tokens: int) -> dict[str, float]:
+    """Metric sums divided once by the number of tokens that they were summed over, under their tracking names."""
+    return {f"{prefix}/{name}": sums[METRICS.index(name)] / tokens for name in names}
+
+
+def plain_sums(metrics: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
+    """Sums over plain text, told apart from those over responses."""
+    told = torch.zeros_like(metrics)
+    told[METRICS.index("pretrain")] = metrics[METRICS.index("ce")]
+    return told
 
 
 def cross_entropy(

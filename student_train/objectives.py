@@ -19,6 +19,7 @@ from configs.rollouts import PolicyConfig
 from configs.stages import StageConfig
 from student_train.batching import MicroBatch
 from student_train.fused import LossSums, fused_cross_entropy, fused_divergence, fused_policy
+from student_train.measures import plain_sums
 
 Objective = Callable[[Tensor, Tensor, MicroBatch, StageConfig, int, float | None], LossSums]
 
@@ -46,8 +47,11 @@ def teacher_loss(
     """The stage's divergence from the teacher + `ce_weight` x cross-entropy on the response tokens.
 
     The divergence of softened distributions counts temperature^2 times: its gradient shrinks with 1 / temperature^2,
-    and so keeps its size beside the cross-entropy (Hinton et al. 2015, arXiv 1503.02531, section 2).
+    and so keeps its size beside the cross-entropy (Hinton et al. 2015, arXiv 1503.02531, section 2). Plain text is
+    learned as `plain_loss` says.
     """
+    if batch.plain_weight is not None:
+        return plain_loss(hidden, head, batch, stage, vocab, softcap)
     assert batch.targets is not None
     return fused_divergence(
         stage.divergence.kind,
@@ -65,6 +69,20 @@ def teacher_loss(
     )
 
 
+def plain_loss(
+    hidden: Float[Tensor, "N H"],
+    head: Float[Tensor, "W H"],
+    batch: MicroBatch,
+    stage: StageConfig,
+    vocab: int,
+    softcap: float | None,
+) -> LossSums:
+    """L_PT: `batch.plain_weight` x cross-entropy on plain text; its metrics stay apart from those of the responses."""
+    assert batch.plain_weight is not None
+    sums = answer_loss(hidden, head, batch, stage, vocab, softcap)
+    return LossSums(batch.plain_weight * sums.loss, plain_sums(sums.metrics))
+
+
 def policy_loss(
     hidden: Float[Tensor, "N H"],
     head: Float[Tensor, "W H"],
@@ -76,8 +94,11 @@ def policy_loss(
     """MiniLLM where the student sampled the tokens, with the settings of the stage's `policy`.
 
     Held-out answers have no policy that they were sampled from: KL(student ‖ teacher) at each of their positions, which
-    is the single-step term alone. Plain text without the teacher's beliefs is learned by cross-entropy.
+    is the single-step term alone. Text without the teacher's beliefs is learned by cross-entropy, plain text as
+    `plain_loss` says.
     """
+    if batch.plain_weight is not None:
+        return plain_loss(hidden, head, batch, stage, vocab, softcap)
     if batch.targets is None:
         return answer_loss(hidden, head, batch, stage, vocab, softcap)
     if batch.policy is None:

@@ -30,6 +30,7 @@ from student_train.export import write_model
 from student_train.feed import Feed, StepBatch, held_out_batches, joined
 from student_train.gang import Gang
 from student_train.job import TrainJob
+from student_train.plain_text import PIECES, PlainFeed, PlainPieces
 from student_train.rollouts import Rollout, RolloutBox, minibatches
 from student_train.stopping import StopRequest
 
@@ -66,6 +67,7 @@ class OnPolicySteps:
         engine: DeepSpeedEngine,
         decoder: Decoder,
         feed_of: FeedOf,
+        packs: bool,
         stop: StopRequest,
     ) -> None:
         assert job.stage.rollout is not None
@@ -74,6 +76,7 @@ class OnPolicySteps:
         self._cache, self._gang, self._engine, self._decoder = cache, gang, engine, decoder
         self._feed_of, self._stop = feed_of, stop
         self._box = RolloutBox(job.work_dir)
+        self._plain = _plain_feed(job, gang=gang, packs=packs)
 
     def steps(self, first: int) -> Iterator[StepBatch | None]:
         """Step number `first` and those after it; None, and then no more, when asked to stop or after a collapse."""
@@ -88,8 +91,9 @@ class OnPolicySteps:
                 return
             fed = [lesson.feed.steps(self._batches(lesson.rollout)[begun:]) for lesson in lessons]
             told = {} if begun else lessons[-1].told
-            for parts in zip(*fed, strict=True):
-                yield joined(parts, told=told)
+            for step, parts in enumerate(zip(*fed, strict=True), start=number * config.steps_each + begun):
+                batch = joined(parts, told=told)
+                yield batch if self._plain is None else self._plain.beside(batch, step=step)
                 told = {}
 
     def _batches(self, rollout: Rollout) -> list[np.ndarray]:
@@ -225,6 +229,22 @@ class OnPolicySteps:
                 )
                 return True
         return False
+
+
+def _plain_feed(job: TrainJob, *, gang: Gang, packs: bool) -> PlainFeed | None:
+    stage = job.stage
+    if stage.pretrain is None:
+        return None
+    pieces = PlainPieces.load(job.work_dir / PIECES, digest=job.plain_text)
+    return PlainFeed(
+        pieces=pieces,
+        digest=pieces.digest,
+        config=stage.pretrain,
+        seed=stage.seed,
+        gang=gang,
+        micro_batch_tokens=job.settings.micro_batch_tokens,
+        packs=packs,
+    )
 
 
 def _health(rollout: Rollout, behaviour: Float32[np.ndarray, " N"]) -> dict[str, float]:

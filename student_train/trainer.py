@@ -19,7 +19,7 @@ from student_train.export import ModelCard, export_student
 from student_train.feed import Feed, StepBatch, held_out_batches, total_steps, training_batches
 from student_train.gang import Gang, join_gang, peak_memory_gib
 from student_train.job import StepMetrics, TrainJob, TrainResult
-from student_train.measures import DRAWN_METRICS, METRICS, SCORED_METRICS, TEXT_METRICS
+from student_train.measures import DRAWN_METRICS, METRICS, POLICY_METRICS, SCORED_METRICS, TEXT_METRICS, means
 from student_train.model import TORCH_DTYPES, Decoder, StudentModule, can_pack, load_decoder
 from student_train.objectives import needs_targets
 from student_train.on_policy import OnPolicySteps
@@ -118,6 +118,7 @@ class _Run:
                 engine=engine,
                 decoder=decoder,
                 feed_of=self._rollout_feed,
+                packs=packs,
                 stop=stop,
             )
         )
@@ -183,9 +184,9 @@ class _Run:
             warmup_steps=stage.warmup_steps,
             schedule=stage.schedule,
         )
-        outcome = self._engine.step(
-            batch.batches, global_tokens=batch.response_tokens, learning_rate=rate, stop=self._stop.asked
-        )
+        micros = batch.batches + batch.plain
+        tokens = batch.response_tokens
+        outcome = self._engine.step(micros, global_tokens=tokens, learning_rate=rate, stop=self._stop.asked)
         if outcome is None:
             set_random_state(random)
             return
@@ -207,7 +208,9 @@ class _Run:
         }
         if not outcome.skipped:
             values["train/grad_norm"] = outcome.grad_norm
-            values |= _means("train", outcome.sums, names=self._known(batch), tokens=batch.response_tokens)
+            values |= means("train", outcome.sums, names=self._known(batch), tokens=tokens)
+            if batch.plain:
+                values |= means("train", outcome.sums, names=("pretrain",), tokens=batch.plain_tokens)
         course.tell(values)
         if outcome.skipped:
             self._warn_of_skip(batch)
@@ -237,7 +240,7 @@ class _Run:
             return
         batches = held_out_batches(self._dev, tokens=self._job.settings.micro_batch_tokens * self._gang.world_size)
         sums, tokens = torch.zeros(len(METRICS), dtype=torch.float64, device=self._gang.device), 0
-        names: tuple[str, ...] = METRICS
+        names: tuple[str, ...] = SCORED_METRICS
         # Where the cache has the teacher's beliefs the divergence from them is measured, whatever is learned.
         for batch in self._feed(self._dev, with_targets=self._dev.k > 0).steps(batches):
             if self._stop.asked():
@@ -245,7 +248,7 @@ class _Run:
             sums += self._engine.evaluate(batch.batches)
             tokens += batch.response_tokens
             names = self._known(batch)
-        values = _means("dev", self._gang.total(sums).tolist(), names=names, tokens=tokens)
+        values = means("dev", self._gang.total(sums).tolist(), names=names, tokens=tokens)
         check_measured(self._job.stage, values=values, dev=self._dev)
         self._course.measured += (StepMetrics(self._course.step, values),)
         self._course.tell(values)
@@ -258,7 +261,7 @@ class _Run:
         drawn = self._gang.any(any(target.counts is not None for target in targets))
         if drawn:
             return DRAWN_METRICS
-        return SCORED_METRICS if all(micro.policy is None for micro in batch.batches) else METRICS
+        return SCORED_METRICS if all(micro.policy is None for micro in batch.batches) else POLICY_METRICS
 
     def _rollout_feed(self, view: CacheView, terms: Sequence[PolicyTerms] | None) -> Feed:
         return self._feed(view, with_targets=self._with_targets, terms=terms)
@@ -292,8 +295,3 @@ class _Run:
             )
             export_student(self._decoder.model, weights, start=job.model_dir, out=job.output_dir, card=card)
         self._gang.barrier()
-
-
-def _means(prefix: str, sums: Sequence[float], *, names: Sequence[str], tokens: int) -> dict[str, float]:
-    """Metric sums divided once by the number of response tokens, under their tracking names."""
-    return {f"{prefix}/{name}": sums[METRICS.index(name)] / tokens for name in names}

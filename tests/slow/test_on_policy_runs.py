@@ -124,9 +124,9 @@ def test_an_on_policy_run_says_what_it_did(place: Place, calm: Path) -> None:
     assert min(parts) > 0 and sum(parts) == spent["teacher/forward_tokens"][0] == report["teacher_forward_tokens"]
     for name in ("writer", "gkd"):
         told = _metrics(place, calm, name)
-        for metric in ("rollout/scoring_passes", "rollout/sequences", "rollout/staleness"):
-            expected = {"rollout/scoring_passes": 1.0, "rollout/sequences": PROMPTS, "rollout/staleness": 0.0}[metric]
-            assert told[metric] == [expected] * ROLLOUTS, (name, metric)
+        expected = {"rollout/scoring_passes": 1.0, "rollout/sequences": PROMPTS, "rollout/staleness": 0.0}
+        for metric, value in expected.items():
+            assert told[metric] == [value] * ROLLOUTS, (name, metric)
         for metric in ("rollout/dev_reverse_kl", "rollout/entropy", "rollout/tokens_per_s"):
             assert len(told[metric]) == ROLLOUTS and np.isfinite(told[metric]).all(), (name, metric)
         # An engine that served other weights than the gang has would be whole nats off.
@@ -140,9 +140,7 @@ def test_an_on_policy_run_says_what_it_did(place: Place, calm: Path) -> None:
 def test_rollouts_are_in_the_cache_and_in_no_view_of_a_fill(place: Place, calm: Path) -> None:
     cache = _cache(place)
     storage = open_storage(place.root / "cache", cache.identity.digest(), create=False)
-    filled: dict[bytes, Path] = {
-        key.tobytes(): path for path in (calm / "views").glob("*.npz") for key in CacheView.load(path).keys
-    }
+    filled = {key.tobytes() for path in (calm / "views").glob("*.npz") for key in CacheView.load(path).keys}
     own = {bytes(key) for key in CacheView.load(calm / "views/teacher-train.npz").keys}
     for name, by_student in (("writer", PROMPTS), ("gkd", PROMPTS // 2)):
         box = RolloutBox(calm / "rollouts" / name)
@@ -168,7 +166,7 @@ def test_a_replay_asks_nobody_and_learns_the_same(place: Place, calm: Path, repl
 
 
 def test_kills_void_a_rollout_or_leave_it_whole(
-    place: Place, calm: Path, replayed: Path, tmp_path_factory: pytest.TempPathFactory
+    place: Place, calm: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """An engine killed while the first rollout is written, the driver right after it was committed."""
     shared = set(_orphans())
