@@ -94,13 +94,11 @@ def policy_loss(
     """MiniLLM where the student sampled the tokens, with the settings of the stage's `policy`.
 
     Held-out answers have no policy that they were sampled from: KL(student ‖ teacher) at each of their positions, which
-    is the single-step term alone. Text without the teacher's beliefs is learned by cross-entropy, plain text as
-    `plain_loss` says.
+    is the single-step term alone.
     """
     if batch.plain_weight is not None:
         return plain_loss(hidden, head, batch, stage, vocab, softcap)
-    if batch.targets is None:
-        return answer_loss(hidden, head, batch, stage, vocab, softcap)
+    assert batch.targets is not None
     if batch.policy is None:
         return fused_divergence(
             "reverse_kl", hidden, head, batch.targets, labels=batch.labels, vocab=vocab, softcap=softcap
