@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from cache.disk.storage import probe_root
 from configs import ConfigError, resolve_data_path
+from configs.models import Block
 from configs.places import is_url
 from configs.schema import DistillConfig, ModelShape
 from configs.stages import StageConfig
@@ -43,7 +44,7 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
     students = dict(config.students)
     for name, written in students.items():
         stages = [
-            _with_real_text(stage, key=f"students.{name}.stages.{number}", config_dir=config_dir)
+            _with_real_paths(stage, key=f"students.{name}.stages.{number}", config_dir=config_dir)
             for number, stage in enumerate(written.stages)
         ]
         student = students[name] = written.model_copy(update={"stages": tuple(stages)})
@@ -55,12 +56,16 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
     return config.model_copy(update={"data": data.model_copy(update=changed), "teacher": teacher, "students": students})
 
 
-def _with_real_text(stage: StageConfig, *, key: str, config_dir: Path) -> StageConfig:
-    plain = stage.pretrain
-    if plain is None:
-        return stage
-    path = _real_file(plain.path, key=f"{key}.pretrain.path", config_dir=config_dir, kinds=".jsonl", holds="text")
-    return stage.model_copy(update={"pretrain": plain.model_copy(update={"path": path})})
+def _with_real_paths(stage: StageConfig, *, key: str, config_dir: Path) -> StageConfig:
+    changed: dict[str, Block] = {}
+    if stage.pretrain is not None:
+        written = stage.pretrain.path
+        path = _real_file(written, key=f"{key}.pretrain.path", config_dir=config_dir, kinds=".jsonl", holds="text")
+        changed["pretrain"] = stage.pretrain.model_copy(update={"path": path})
+    if stage.rollout is not None and stage.rollout.replay_from is not None:
+        path = _real(stage.rollout.replay_from, key=f"{key}.rollout.replay_from", config_dir=config_dir)
+        changed["rollout"] = stage.rollout.model_copy(update={"replay_from": path})
+    return stage.model_copy(update=changed)
 
 
 def _real_file(written: Path, *, key: str, config_dir: Path, kinds: str, holds: str) -> Path:

@@ -170,7 +170,7 @@ class RolloutMaker:
         logger.info("rollouts in the cache: %s", report)
 
 
-def require_replayable(config: RolloutConfig) -> None:
+def _require_replayable(config: RolloutConfig) -> None:
     """Refuse rollouts of another training that are not there.
 
     Raises:
@@ -195,7 +195,7 @@ def former_rollouts(config: RolloutConfig, *, lesson: Lesson) -> list[Rollout]:
     Raises:
         ConfigError: they are not there, another teacher scored them, or the cache does not hold their scores any more.
     """
-    require_replayable(config)
+    _require_replayable(config)
     if config.replay_from is None:
         return []
     box, here = RolloutBox(config.replay_from), lesson.teacher.identity.digest()

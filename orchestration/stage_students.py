@@ -16,7 +16,7 @@ from orchestration.preflight import require_positions, require_writable
 from orchestration.prompts import PromptSet
 from orchestration.ray_calibration import DeriveJob, derive_in_worker
 from orchestration.ray_train import train_in_gang
-from orchestration.rollouts import require_replayable
+from orchestration.rollouts import former_rollouts
 from orchestration.stage_assistants import assistant_lesson
 from orchestration.stage_rollouts import train_on_policy
 from orchestration.starts import Start, calibrated_start, prepare_start, start_shape, training_bytes
@@ -119,7 +119,7 @@ def _require_ready(run: Run, name: str, start: Start, *, lesson: Lesson) -> None
         )
         require_head_mass(stage, cache=lesson.cache, view=view)
         if stage.rollout is not None:
-            require_replayable(stage.rollout)
+            former_rollouts(stage.rollout, lesson=lesson)
             _warn_of_tail(run, name, stage, lesson=lesson)
 
 

@@ -22,6 +22,7 @@ from orchestration.plain_text import PlainTexts
 from orchestration.starts import Start
 from student_train.job import TrainJob
 from student_train.plain_text import PIECES
+from student_train.rollouts import RolloutBox
 
 SUMMARY = "stillroom.json"
 
@@ -82,12 +83,13 @@ def chain(
     for stage, texts in zip(stages, plain, strict=True):
         digest = digest_of(
             start=digest,
-            # What a plain text says counts, not where it lies.
-            stage=stage.model_dump(mode="json", exclude={"pretrain": {"path"}}),
+            # What texts and former rollouts hold counts, not where they lie.
+            stage=stage.model_dump(mode="json", exclude={"pretrain": {"path"}, "rollout": {"replay_from"}}),
             train=views[stage.train_view].digest,
             dev=views[stage.dev_view].digest,
             vocab=vocab,
             **({} if texts is None else {"plain_text": texts.digest}),
+            **_replayed(stage),
         )
         output = artifacts.student_dir(digest)
         links.append(Link(stage, digest, directory, output, artifacts.work_dir(digest), origin, texts))
@@ -136,6 +138,12 @@ def train_link(
         write_json(link.output_dir / SUMMARY, {"digest": link.digest, **result})
         shutil.rmtree(link.work_dir, ignore_errors=True)
         return True
+
+
+def _replayed(stage: StageConfig) -> dict[str, str]:
+    if stage.rollout is None or stage.rollout.replay_from is None:
+        return {}
+    return {"replayed": RolloutBox(stage.rollout.replay_from).digest(stage.rollout.count)}
 
 
 def _write_plain_text(link: Link, *, lesson: Lesson) -> str | None:

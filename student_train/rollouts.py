@@ -12,6 +12,7 @@ finds all that was committed. Version 0 is the model that the stage starts from;
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -143,6 +144,15 @@ class RolloutBox:
         with np.load(path) as stored:
             logprobs: Float32[np.ndarray, " N"] = stored["logprobs"]
             return logprobs
+
+    def digest(self, count: int) -> str:
+        """SHA-256 (hex) of all that a stage learns from the first `count` rollouts."""
+        parts = hashlib.sha256()
+        for number in range(count):
+            rollout, behaviour = self.rollout(number), self.read_behaviour(number)
+            arrays = (rollout.samples, rollout.drawn_by_teacher, behaviour)
+            parts.update(canonical(rollout.view.digest, *(array.tobytes() for array in arrays)))
+        return parts.hexdigest()
 
     def clean(self, *, side: str) -> None:
         """Remove what a killed process of one side, "policies" or "rollouts", left unfinished."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -269,3 +270,13 @@ def test_what_the_weights_gave_every_token_is_kept_before_they_change(runs: Runs
         own = ~rollout.drawn_by_teacher
         np.testing.assert_allclose(kept[own], rollout.engine_logprobs[own], atol=1e-5)
         assert np.isfinite(kept).all()
+
+
+def test_former_rollouts_are_known_by_what_they_hold(runs: Runs, tmp_path: Path) -> None:
+    job = runs.jobs["plain"]
+    shutil.copytree(job.work_dir / "rollouts", tmp_path / "rollouts")
+    shutil.copytree(job.work_dir / "policies", tmp_path / "policies")
+    here, there = RolloutBox(job.work_dir), RolloutBox(tmp_path)
+    assert there.digest(3) == here.digest(3) != here.digest(2)
+    there.keep_behaviour(1, here.read_behaviour(1) - 1e-3)
+    assert there.digest(3) != here.digest(3)
