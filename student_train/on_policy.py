@@ -121,7 +121,7 @@ class OnPolicySteps:
         rollout = self._box.rollout(number)
         self._require_fresh(rollout)
         if not begun:
-            self._box_behaviour(rollout)
+            self._keep_behaviour(rollout)
         newest = self._lesson(rollout, waited=waited)
         if self._has_collapsed(newest, config=self._config):
             self.collapsed = True
@@ -163,7 +163,7 @@ class OnPolicySteps:
                 f"stage allows {allowed}: remove {self._box.rollouts} to have it written anew"
             )
 
-    def _box_behaviour(self, rollout: Rollout) -> None:
+    def _keep_behaviour(self, rollout: Rollout) -> None:
         """Find out what the present weights give every token of a rollout, and write it down."""
         logprobs = rollout.behaviour_logprobs
         if logprobs is None:
