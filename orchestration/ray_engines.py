@@ -142,18 +142,6 @@ class EngineActor:
         """Replace the weights by those of another model of the same shape."""
         self._engine.load(model_dir, identity=identity)
 
-    def checksums(self) -> dict[str, str]:
-        """SHA-256 (hex) of each weight as the engine holds it."""
-        return self._engine.checksums()
-
-    def sleep(self) -> None:
-        """Give GPU memory to others."""
-        self._engine.sleep()
-
-    def wake(self) -> None:
-        """Take it back."""
-        self._engine.wake()
-
     def turn(self, asked: Sequence[Tagged], *, leave: int) -> list[Answered]:
         """See `RolloutEngine.turn`."""
         if self._turns is None:

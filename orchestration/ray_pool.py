@@ -108,27 +108,6 @@ class EnginePool:
         self.start()
         return [PooledEngine(self, actor=actor) for actor in self._actors]
 
-    def checksums(self) -> dict[str, str]:
-        """SHA-256 (hex) of each weight as the first engine holds it.
-
-        Raises:
-            EngineError: two engines hold other weights.
-        """
-        self.start()
-        first, *others = self.ask([actor.checksums.remote() for actor in self._actors])
-        if any(other != first for other in others):
-            raise EngineError("the engines of a pool hold different weights: release them and start anew")
-        checksums: dict[str, str] = first
-        return checksums
-
-    def sleep(self) -> None:
-        """Let engines that run give GPU memory to others; on a CPU nothing happens."""
-        self.ask([actor.sleep.remote() for actor in self._actors])
-
-    def wake(self) -> None:
-        """Let engines that run take their memory back; on a CPU nothing happens."""
-        self.ask([actor.wake.remote() for actor in self._actors])
-
     def answer(self, requests: Sequence[Request], *, k: int) -> Answers:
         """Answer all requests with the first engine; nothing is cached."""
         self.start()

@@ -47,11 +47,8 @@ def teacher_loss(
     """The stage's divergence from the teacher + `ce_weight` x cross-entropy on the response tokens.
 
     The divergence of softened distributions counts temperature^2 times: its gradient shrinks with 1 / temperature^2,
-    and so keeps its size beside the cross-entropy (Hinton et al. 2015, arXiv 1503.02531, section 2). Plain text is
-    learned as `plain_loss` says.
+    and so keeps its size beside the cross-entropy (Hinton et al. 2015, arXiv 1503.02531, section 2).
     """
-    if batch.plain_weight is not None:
-        return plain_loss(hidden, head, batch, stage, vocab, softcap)
     assert batch.targets is not None
     return fused_divergence(
         stage.divergence.kind,
@@ -96,8 +93,6 @@ def policy_loss(
     Held-out answers have no policy that they were sampled from: KL(student ‖ teacher) at each of their positions, which
     is the single-step term alone.
     """
-    if batch.plain_weight is not None:
-        return plain_loss(hidden, head, batch, stage, vocab, softcap)
     assert batch.targets is not None
     if batch.policy is None:
         return fused_divergence(

@@ -37,14 +37,14 @@ def engine_arguments(
     beginning share it, and blocks of 32 made writing 10-15 % slower. A rollout continues every sequence many times,
     and only whole blocks of what was computed before are found again: extending 150 tokens twelve times by 4 took 1.4
     times as long as writing 48 at once with blocks of 32, and 3.4 times with 128. On a GPU the platform's own size is
-    small, and an engine for rollouts may have to make room for others there, so it can sleep.
+    small.
 
     On a CPU there is no compilation (50 s of start for at most 3 % of speed) and no chunked prefill: a sampled request
     crashes the CPU engine when its prompt is split over steps, so one step must hold any prompt.
     """
     on_cpu = accelerator == "cpu"
-    for_rollouts: dict[str, Any] = {"block_size": CPU_ROLLOUT_BLOCK} if on_cpu else {"enable_sleep_mode": True}
-    return (for_rollouts if purpose == "rollout" else {}) | {
+    blocks = {"block_size": CPU_ROLLOUT_BLOCK} if on_cpu and purpose == "rollout" else {}
+    return blocks | {
         "model": str(model_dir),
         "skip_tokenizer_init": True,
         "trust_remote_code": False,

@@ -96,7 +96,6 @@ class VllmEngine:
         self._busy = False
         self._ids = itertools.count()
         started = time.monotonic()
-        self._sleeps = accelerator == "gpu" and purpose == "rollout"
         arguments = engine_arguments(
             model_dir, identity=identity, settings=settings, seed=seed, accelerator=accelerator, purpose=purpose
         )
@@ -204,26 +203,6 @@ class VllmEngine:
         with self._fatal():
             ranks: list[dict[str, str]] = self._ready().apply_model(weight_digests)
         return {f"{rank}.{name}": digest for rank, part in enumerate(ranks) for name, digest in part.items()}
-
-    def sleep(self) -> None:
-        """Give GPU memory to others: weights go to the host, KV blocks are dropped. On a CPU nothing happens.
-
-        Raises:
-            EngineError: the engine died or is closed, or serves a call.
-        """
-        if self._sleeps:
-            with self._fatal():
-                self._ready().sleep()
-
-    def wake(self) -> None:
-        """Take the memory back after `sleep`. On a CPU nothing happens.
-
-        Raises:
-            EngineError: there is no room, the engine died or is closed, or serves a call.
-        """
-        if self._sleeps:
-            with self._fatal():
-                self._ready().wake_up()
 
     def close(self) -> None:
         """End every process and socket of the engine and give its memory back. Closing twice does nothing."""

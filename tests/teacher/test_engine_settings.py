@@ -64,8 +64,8 @@ def arguments(settings: EngineSettings, accelerator: str, *, purpose: str = "fil
     )
 
 
-def test_an_engine_for_rollouts_has_small_blocks_on_a_cpu_and_can_sleep_on_a_gpu() -> None:
-    for accelerator, added in (("cpu", {"block_size": 32}), ("gpu", {"enable_sleep_mode": True})):
+def test_an_engine_for_rollouts_has_small_blocks_on_a_cpu() -> None:
+    for accelerator, added in (("cpu", {"block_size": 32}), ("gpu", {})):
         usual = arguments(EngineSettings(), accelerator)
         assert arguments(EngineSettings(), accelerator, purpose="rollout") == usual | added
         assert not added.keys() & usual.keys()
