@@ -91,8 +91,18 @@ def fingerprint_model(
         digests |= tensors
     if memo is not None and known | seen != known:
         _write_memo(memo, known | seen)
-    parts = canonical("stillroom/weights/1", *(part for item in sorted(digests.items()) for part in item))
-    return ModelFingerprint(hashlib.sha256(parts).hexdigest(), config)
+    return ModelFingerprint(weights_sha256(digests), config)
+
+
+def weights_sha256(tensors: Mapping[str, str]) -> str:
+    """SHA-256 (hex) of a model's weights from the `tensor_sha256` of each, by its name in a checkpoint."""
+    parts = canonical("stillroom/weights/1", *(part for item in sorted(tensors.items()) for part in item))
+    return hashlib.sha256(parts).hexdigest()
+
+
+def tensor_sha256(dtype: str, shape: Sequence[int], content: bytes) -> str:
+    """SHA-256 (hex) of a tensor: its dtype as safetensors calls it, its shape, and the SHA-256 of its bytes."""
+    return hashlib.sha256(canonical(dtype, len(shape), *shape, content)).hexdigest()
 
 
 class _Meter:
@@ -160,8 +170,7 @@ def _tensor_digest(path: Path, tensor: _Tensor, *, meter: _Meter) -> str:
             meter.add(len(piece))
     finally:
         os.close(descriptor)
-    parts = canonical(tensor.dtype, len(tensor.shape), *tensor.shape, content.digest())
-    return hashlib.sha256(parts).hexdigest()
+    return tensor_sha256(tensor.dtype, tensor.shape, content.digest())
 
 
 def _tensors(path: Path) -> Iterator[_Tensor]:

@@ -67,8 +67,9 @@ class RolloutConfig(Block):
     A share of 1 - `share` of the sequences is the teacher's own from the cache (lambda of GKD is `share`). With `ahead`
     the next rollout is written while the student learns from this one, by weights that are one rollout old. So many
     former rollouts as `replay` says are learned from again beside the newest. `replay_from` names the rollouts that
-    another training left (`rollouts/<student>` of its run directory); nothing is written then. Beside each rollout the
-    student alone answers `dev_prompts` held-out prompts, to estimate its reverse KL from the teacher.
+    another training left (`rollouts/<student>` of its run directory, `rollouts/<student>.<stage>` where several of its
+    stages wrote some); nothing is written then. Beside each rollout the student alone answers `dev_prompts` held-out
+    prompts, to estimate its reverse KL from the teacher.
 
     A stage stops when the mean length of what the student writes falls below `least_tokens`, or its entropy below
     `least_entropy` nats a token.

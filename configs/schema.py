@@ -127,7 +127,11 @@ class EngineSettings(Block):
 
 
 class TrainingSettings(Block):
-    """The gang of training workers. Changes speed and memory only."""
+    """The gang of training workers. Changes speed and memory only.
+
+    `weight_sync` is how an on-policy stage brings its weights to the engines that sample from them: as `files` beside
+    the checkpoints, or by a `broadcast` from memory to memory (NCCL between GPUs, on CPUs within one machine).
+    """
 
     workers: Positive = 2
     cpus_per_worker: Annotated[float, Field(gt=0.0)] = 1.0
@@ -137,6 +141,7 @@ class TrainingSettings(Block):
     packing: Literal["auto", "padded"] = "auto"
     micro_batch_tokens: Positive = 4096
     checkpoint_every_s: Annotated[float, Field(gt=0.0)] = 300.0
+    weight_sync: Literal["files", "broadcast"] = "files"
 
     @model_validator(mode="after")
     def _offload_needs_shards(self) -> Self:
@@ -149,12 +154,17 @@ class TrainingSettings(Block):
 
 
 class RuntimeConfig(Block):
-    """Where and with what the experiment runs. Never part of any digest."""
+    """Where and with what the experiment runs. Never part of any digest.
+
+    With `colocate` the engines of an on-policy stage share the GPUs of its training workers and sleep while these
+    train; without it each part has GPUs of its own. On CPUs they always share.
+    """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     nodes: Positive = 1
     gpus_per_node: Positive = 8
     gpu_memory_gib: Annotated[float, Field(gt=0.0)] = 80.0
+    colocate: bool = False
     cache_root: CacheRoot = Path("data/cache")
     models_root: Path = Path("data/models")
     run_root: Path = Path("runs")
@@ -203,7 +213,19 @@ class DistillConfig(Block):
                 "name the field with the answers, or do without them"
             )
         self._lengths_fit()
+        self._weights_last()
         return self
+
+    def _weights_last(self) -> None:
+        """A rollout ahead may have to be begun anew when the gang has moved on; weights that are only sent are gone."""
+        for name, student in self.students.items():
+            for number, stage in enumerate(student.stages):
+                ahead = stage.rollout is not None and stage.rollout.ahead
+                if ahead and self.runtime.training.weight_sync == "broadcast":
+                    raise ValueError(
+                        f"students.{name}.stages.{number}.rollout.ahead=true needs weights that last while the student "
+                        "learns on, which runtime.training.weight_sync=broadcast does not keep: set weight_sync: files"
+                    )
 
     def _lengths_fit(self) -> None:
         """Every engine also answers the test prompts and writes rollouts, so the longest limit counts for all."""

@@ -15,6 +15,8 @@ from configs import DistillConfig
 from configs.places import is_url
 from configs.schema import EngineSettings, ModelShape
 from orchestration.artifacts import Artifacts, write_json
+from orchestration.bundles import Role
+from orchestration.colocation import GPU_SHARES
 from orchestration.console import Console
 from orchestration.models import ModelFiles, materialise
 from orchestration.placement import Hardware
@@ -24,7 +26,7 @@ from orchestration.ray_engines import EngineSpec
 from orchestration.ray_pool import EnginePool
 from orchestration.tracking import Tracker
 
-ROLLOUT_SEEDS = {"student": 1000, "teacher": 2000}
+ROLLOUT_SEEDS: dict[Role, int] = {"student engine": 1000, "teacher engine": 2000}
 """Of the first engine of student and teacher that write together: no engine of a run has the seed of another."""
 
 STUDENT_LOGPROBS = 1
@@ -142,16 +144,33 @@ class Run:
         runtime = self.config.runtime
         learner = identity_of(student, config=self.config, quantization=None)
         pools = []
-        for name, files, identity, settings, k in (
-            ("student", student, learner, runtime.student_engine, 0),
-            ("teacher", teacher.files, teacher.identity, runtime.teacher_engine, self.config.teacher.top_k),
+        role: Role
+        for role, files, identity, settings, k in (
+            ("student engine", student, learner, runtime.student_engine, 0),
+            ("teacher engine", teacher.files, teacher.identity, runtime.teacher_engine, self.config.teacher.top_k),
         ):
             spec = engine_spec(
                 self.config, files, identity, settings=settings, k=k, accelerator=self.device, log_dir=self.logs
             )
-            pools.append(EnginePool(replace(spec, purpose="rollout", seed=ROLLOUT_SEEDS[name], name=f"{name}-engine")))
+            spec = replace(
+                spec,
+                purpose="shared rollout" if self.shares_gpus else "rollout",
+                seed=ROLLOUT_SEEDS[role],
+                name=role.replace(" ", "-"),
+                gpu_share=self.gpu_share(role),
+            )
+            pools.append(EnginePool(spec))
         self._pools += pools
         return pools[0], pools[1]
+
+    @property
+    def shares_gpus(self) -> bool:
+        """Whether the gang and the engines of an on-policy stage take turns on the same GPUs."""
+        return self.config.runtime.colocate and self.device == "gpu"
+
+    def gpu_share(self, role: Role) -> float:
+        """The part of a GPU that a process of an on-policy stage takes in Ray's books."""
+        return GPU_SHARES[role] if self.shares_gpus else 1.0
 
     def close(self) -> None:
         """End the engines, then the cluster that holds them."""

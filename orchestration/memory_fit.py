@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from configs.schema import EngineSettings, ModelShape, TrainingSettings
+from configs.schema import EngineSettings, ModelShape, RuntimeConfig, TrainingSettings
 from configs.stages import StageConfig
 from orchestration.shapes import PlannedShape
 
@@ -146,6 +146,32 @@ def training_memory(model: PlannedShape, *, label: str, settings: TrainingSettin
     spare = "" if settings.gradient_checkpointing else ", set gradient_checkpointing: true"
     cure = f"in runtime.training {grow}={world}{spare}, or lower micro_batch_tokens={tokens}"
     return MemoryFit(label, tuple(items), model.assumed, cure)
+
+
+def shared_memory(
+    training: MemoryFit, *, teacher: MemoryFit, student: MemoryFit, label: str, runtime: RuntimeConfig
+) -> MemoryFit:
+    """What a GPU holds on which a worker, a teacher's and a student's engine take turns, at the worse of two times.
+
+    While the engines write, the worker keeps all but what a backward pass needs: as a stage begins it measures the
+    held-out split. While it trains, they have moved their weights to the memory of the machine and dropped their KV
+    blocks.
+    """
+    first = teacher
+    if runtime.teacher_engine.count < runtime.training.workers and runtime.student_engine.count > 1:
+        # A second student's engine may lie where there is none of the teacher's (`colocation.GPU_SHARES`).
+        first = max(teacher, student, key=lambda fit: fit.total_bytes)
+    kept = [item for item in training.items if item.name != "activations"]
+    names = " + ".join(f"{fit.label} {fit.total_bytes / GIB:.2f}" for fit in (first, student))
+    writing = [*kept, MemoryItem("engines", first.total_bytes + student.total_bytes, f"at work: {names} GiB")]
+    asleep = MemoryItem("engines", 2 * RUNTIME_GIB * GIB, f"asleep: 2 x {RUNTIME_GIB:g} GiB, an assumption")
+    items = max(writing, [*training.items, asleep], key=lambda items: sum(item.size_bytes for item in items))
+    cure = (
+        f"lower runtime.teacher_engine.kv_cache_gib={runtime.teacher_engine.kv_cache_gib:g} or "
+        f"runtime.student_engine.kv_cache_gib={runtime.student_engine.kv_cache_gib:g}, {training.cure}, or set "
+        "runtime.colocate: false"
+    )
+    return MemoryFit(label, tuple(items), training.assumed or teacher.assumed, cure)
 
 
 def _state_memory(shape: ModelShape, *, settings: TrainingSettings, dtype: str) -> Iterator[MemoryItem]:

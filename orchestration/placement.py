@@ -2,7 +2,7 @@
 
 An experiment has three phases that follow one another and may use the same GPUs: teacher engines fill the cache,
 a gang of workers trains, student engines write the answers that are compared. A student that learns from what it
-writes itself needs all three at once, each on GPUs of its own.
+writes itself needs all three at once, on GPUs of their own or in turns on the same (`colocation`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from configs import ConfigError
 from configs.schema import DistillConfig, EngineSettings, ModelShape
 from orchestration.bundles import Bundle, Hardware, place_engines, place_workers
+from orchestration.colocation import require_room_together
 from orchestration.fill_time import FillTime
 from orchestration.memory_fit import (
     GIB,
@@ -21,6 +22,7 @@ from orchestration.memory_fit import (
     MemoryItem,
     engine_memory,
     kv_tokens,
+    shared_memory,
     training_memory,
 )
 from orchestration.shapes import PlannedShape
@@ -68,18 +70,26 @@ def plan_placement(
         *place_workers(runtime.training, hardware=hardware),
         *place_engines("student engine", runtime.student_engine, key=_STUDENT_KEY, hardware=hardware),
     ]
-    _check_together(config, hardware)
-    fits = memory_fit(config, teacher=teacher, students=students)
-    if hardware.accelerator == "gpu":
+    require_room_together(config, hardware)
+    on_gpu = hardware.accelerator == "gpu"
+    fits = memory_fit(config, teacher=teacher, students=students, shared=on_gpu and runtime.colocate)
+    if on_gpu:
         for fit in fits:
             _check_fit(fit, hardware)
     return Placement(hardware, tuple(bundles), fits, _notes(config, students, hardware))
 
 
 def memory_fit(
-    config: DistillConfig, *, teacher: PlannedShape, students: Mapping[str, PlannedShape | None]
+    config: DistillConfig,
+    *,
+    teacher: PlannedShape,
+    students: Mapping[str, PlannedShape | None],
+    shared: bool = False,
 ) -> tuple[MemoryFit, ...]:
-    """The memory of one GPU for the teacher's engine, and for every known student's costliest stage and engine."""
+    """The memory of one GPU for the teacher's engine, and for every known student's costliest stage and engine.
+
+    With `shared` also for what an on-policy stage and its engines hold together.
+    """
     runtime = config.runtime
     fits = [
         engine_memory(
@@ -99,16 +109,22 @@ def memory_fit(
             training_memory(shape, label=f"training worker, {name}", settings=runtime.training, stage=stage)
             for stage in stages
         ]
-        fits.append(max(training, key=lambda fit: fit.total_bytes))
-        fits.append(
-            engine_memory(
-                shape,
-                label=f"student engine, {name}",
-                key=_STUDENT_KEY,
-                settings=runtime.student_engine,
-                dtype=stages[-1].dtype,
-            )
+        fits.append(max(training, key=_total_bytes))
+        engine = engine_memory(
+            shape,
+            label=f"student engine, {name}",
+            key=_STUDENT_KEY,
+            settings=runtime.student_engine,
+            dtype=stages[-1].dtype,
         )
+        fits.append(engine)
+        beside = [fit for fit, stage in zip(training, stages, strict=True) if shared and stage.rollout is not None]
+        if beside:
+            label = f"shared GPU, {name}"
+            together = [
+                shared_memory(fit, teacher=fits[0], student=engine, label=label, runtime=runtime) for fit in beside
+            ]
+            fits.append(max(together, key=_total_bytes))
     return tuple(fits)
 
 
@@ -143,24 +159,6 @@ def _check_layers(config: DistillConfig, teacher: PlannedShape) -> None:
             raise ConfigError(f"{key}={kept} but the teacher has {layers} layers: keep at most {layers}")
         if isinstance(kept, tuple) and kept[-1] >= layers:
             raise ConfigError(f"{key} names layer {kept[-1]} but the teacher's last layer is {layers - 1}: lower it")
-
-
-def _check_together(config: DistillConfig, hardware: Hardware) -> None:
-    """Refuse rollouts for which the gang would leave no GPU to the engines: they would wait for one for ever."""
-    on_policy = [name for name, student in config.students.items() if any(stage.rollout for stage in student.stages)]
-    if hardware.accelerator == "cpu" or not on_policy:
-        return
-    runtime = config.runtime
-    teacher, student = (
-        engine.count * engine.tensor_parallel for engine in (runtime.teacher_engine, runtime.student_engine)
-    )
-    needed, there = runtime.training.workers + teacher + student, hardware.nodes * hardware.gpus_per_node
-    if needed > there:
-        raise ConfigError(
-            f"students.{on_policy[0]} learns while engines write for it, on {needed} GPUs at once: "
-            f"runtime.training.workers={runtime.training.workers}, {teacher} of {_TEACHER_KEY} and {student} of "
-            f"{_STUDENT_KEY} (count x tensor_parallel), but there are {there}: lower one of them"
-        )
 
 
 def _check_engine(settings: EngineSettings, *, key: str, who: str, shape: ModelShape, dtype: str) -> None:
@@ -243,6 +241,10 @@ def _distinct(fits: Sequence[MemoryFit]) -> list[tuple[MemoryFit, str]]:
     for fit in fits:
         groups.setdefault(fit.items, []).append(fit)
     return [(same[0], "; ".join(fit.label for fit in same)) for same in groups.values()]
+
+
+def _total_bytes(fit: MemoryFit) -> float:
+    return fit.total_bytes
 
 
 def _mark(*, assumed: bool) -> str:

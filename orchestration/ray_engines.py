@@ -22,6 +22,7 @@ from orchestration.fill_shift import FillOrder, Progress, Shift, longest
 from orchestration.plan import Request
 from orchestration.redirect import redirect_output
 from orchestration.rollout_engines import Answered, Tagged, Turns
+from student_train.broadcast import Receiver
 from teacher_server.engine_arguments import Purpose
 from teacher_server.startup_check import check_engine
 
@@ -34,7 +35,8 @@ class EngineSpec:
     """Everything that an engine needs to start, on whatever node.
 
     `seed` is the first of those that the engines of a pool get, and `name` begins the names of their log files; pools
-    that run side by side have other ones.
+    that run side by side have other ones. `gpu_share` is the part of each of its GPUs that an engine takes in Ray's
+    books: less than all where its purpose is "shared rollout".
     """
 
     model_dir: Path
@@ -49,6 +51,7 @@ class EngineSpec:
     purpose: Purpose = "fill"
     seed: int = 0
     name: str = "engine"
+    gpu_share: float = 1.0
 
 
 @ray.remote(num_cpus=0)
@@ -142,6 +145,10 @@ class EngineActor:
         """Replace the weights by those of another model of the same shape."""
         self._engine.load(model_dir, identity=identity)
 
+    def receive(self, source: Receiver, identity: TeacherIdentity) -> None:
+        """Replace the weights by those that a gang sends."""
+        self._engine.receive(source, shapes={each.name: each.shape for each in source.tensors}, identity=identity)
+
     def turn(self, asked: Sequence[Tagged], *, leave: int) -> list[Answered]:
         """See `RolloutEngine.turn`."""
         if self._turns is None:
@@ -166,6 +173,14 @@ class EngineActor:
             vocab=self._spec.vocab, licence=order.licence, provenance=order.provenance, encoding=order.encoding
         ) as writer:
             Shift(RemoteLeases(queue), order, writer).work(self._engine)
+
+    def sleep(self) -> None:
+        """See `VllmEngine.sleep`."""
+        self._engine.sleep()
+
+    def wake(self) -> None:
+        """See `VllmEngine.wake`."""
+        self._engine.wake()
 
     def close(self) -> None:
         """End every process of the engine."""

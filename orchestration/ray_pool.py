@@ -23,6 +23,7 @@ from orchestration.fill_shift import FillOrder, Progress
 from orchestration.plan import Request
 from orchestration.ray_engines import Answers, EngineActor, EngineSpec, LeaseQueue
 from orchestration.rollout_engines import Answered, Tagged
+from student_train.broadcast import OfferedTensor, Receiver
 from teacher_server.engine_arguments import CPU_ROLLOUT_BLOCK
 from teacher_server.environment import engine_environment
 
@@ -43,6 +44,7 @@ class EnginePool:
     def __init__(self, spec: EngineSpec) -> None:
         self._spec = spec
         self._actors: list[ray.actor.ActorHandle] = []
+        self._asleep = False
 
     @property
     def started(self) -> bool:
@@ -50,18 +52,19 @@ class EnginePool:
         return bool(self._actors)
 
     def start(self) -> None:
-        """Start the engines, unless they run.
+        """Start the engines, or wake them if they sleep. Does nothing to those at work.
 
         Raises:
             EngineError: an engine does not come up.
         """
         if self._actors:
+            self.wake()
             return
         settings = self._spec.settings
-        gpus = settings.tensor_parallel if self._spec.accelerator == "gpu" else 0
+        gpus = settings.tensor_parallel * self._spec.gpu_share if self._spec.accelerator == "gpu" else 0
         environment = engine_environment(settings, self._spec.accelerator)
         # Engines of a rollout live beside a gang that holds all CPUs in Ray's books, and take turns with it.
-        cpus = 1 if gpus else 0 if self._spec.purpose == "rollout" else settings.cpus
+        cpus = 0 if self._spec.purpose != "fill" else 1 if gpus else settings.cpus
         self._actors = [
             EngineActor.options(  # type: ignore[attr-defined]
                 num_cpus=cpus, num_gpus=gpus, runtime_env={"env_vars": environment}
@@ -69,6 +72,29 @@ class EnginePool:
             for index in range(settings.count)
         ]
         self.ask([actor.ready.remote() for actor in self._actors])
+
+    def sleep(self) -> None:
+        """Let engines that share their GPUs give the memory back until they are used again.
+
+        One that cannot is ended with its whole pool, which frees the memory too.
+        """
+        if not self._actors or self._asleep or self._spec.purpose != "shared rollout":
+            return
+        try:
+            self.ask([actor.sleep.remote() for actor in self._actors])
+            self._asleep = True
+        except EngineError as error:
+            logger.warning("engines that could not fall asleep were ended: %s", error)
+
+    def wake(self) -> None:
+        """Have engines that sleep take their memory again.
+
+        Raises:
+            EngineError: there is too little of it, or an engine died. All of them are released.
+        """
+        if self._asleep:
+            self.ask([actor.wake.remote() for actor in self._actors])
+            self._asleep = False
 
     def check(self, prompts: Sequence[tuple[int, ...]], *, stop_ids: tuple[int, ...], bos_id: int | None) -> None:
         """Compare every engine with a plain transformers forward pass.
@@ -87,6 +113,25 @@ class EnginePool:
         elif identity != self._spec.identity:
             self.ask([actor.load.remote(model_dir, identity) for actor in self._actors])
             self._spec = replace(self._spec, model_dir=model_dir, identity=identity)
+
+    @property
+    def processes(self) -> int:
+        """Processes of all engines together; each holds weights."""
+        return self._spec.settings.count * self._spec.settings.tensor_parallel
+
+    def receive(self, meeting: Path, tensors: tuple[OfferedTensor, ...], identity: TeacherIdentity) -> None:
+        """Have the engines take over weights that a gang sends to all of them at once; see `BroadcastSync`.
+
+        Engines that are started again begin with the weights of the pool's own model.
+        """
+        self.start()
+        width, size = self._spec.settings.tensor_parallel, 1 + self.processes
+        self.ask(
+            [
+                actor.receive.remote(Receiver(meeting, 1 + index * width, size, tensors), identity)
+                for index, actor in enumerate(self._actors)
+            ]
+        )
 
     @property
     def block_tokens(self) -> int:
@@ -164,7 +209,7 @@ class EnginePool:
             except (RayActorError, RayTaskError, ray.exceptions.GetTimeoutError):
                 logger.info("an engine did not close by itself")
             ray.kill(actor)
-        self._actors = []
+        self._actors, self._asleep = [], False
 
     def _finish(self, queue: ray.actor.ActorHandle, shifts: list[ray.ObjectRef]) -> None:
         queue.stop.remote()

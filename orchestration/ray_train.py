@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +30,9 @@ START_TIMEOUT_S = 1800
 STOP_GRACE_S = 60.0
 """How long a stopped gang may take to write its checkpoint."""
 
+PLACED = "PLACED"
+"""A file in the directory of a stage: the workers have their places."""
+
 WORKER_ENVIRONMENT = {
     # The collectives have a time limit of their own (`torch_config.timeout_s`); this one covers Ray's barriers.
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": str(START_TIMEOUT_S),
@@ -44,26 +48,29 @@ def train_in_gang(
     accelerator: str,
     on_step: Callable[[StepMetrics], None],
     meanwhile: Callable[[], None],
+    gpu_share: float = 1.0,
 ) -> dict[str, object]:
     """Train a stage; returns the fields of its `TrainResult`.
 
     `meanwhile` is called again and again as long as the gang works, for what it needs from outside. On an interrupt, or
-    an error of `meanwhile`, the gang is asked to write a checkpoint before that goes on.
+    an error of `meanwhile`, the gang is asked to write a checkpoint before that goes on. Workers that take less than a
+    whole GPU leave the rest to what `meanwhile` starts, which then has to wait until all of them have their places.
 
     Raises:
         TrainingError: a worker failed; the checkpoint of the last save remains.
     """
     job.work_dir.mkdir(parents=True, exist_ok=True)
-    stop_file, result_file = job.work_dir / "STOP", job.work_dir / "result.json"
-    stop_file.unlink(missing_ok=True)
-    result_file.unlink(missing_ok=True)
-    gang = _Gang(job, log_dir=log_dir, accelerator=accelerator)
+    stop_file, result_file, placed_file = (job.work_dir / name for name in ("STOP", "result.json", PLACED))
+    for file in (stop_file, result_file, placed_file):
+        file.unlink(missing_ok=True)
+    gang = _Gang(job, log_dir=log_dir, accelerator=accelerator, gpu_share=gpu_share)
     curve = CurveReader(job.work_dir / CURVES)
     try:
         while gang.running(POLL_S):
             for metrics in curve.new():
                 on_step(metrics)
-            meanwhile()
+            if gpu_share == 1.0 or placed_file.exists():
+                meanwhile()
     except BaseException:
         stop_file.touch()
         gang.wait(STOP_GRACE_S)
@@ -80,10 +87,10 @@ def train_in_gang(
 class _Gang:
     """`TorchTrainer.fit` in a thread, so that the driver stays free to follow the curve and to be interrupted."""
 
-    def __init__(self, job: TrainJob, *, log_dir: Path, accelerator: str) -> None:
+    def __init__(self, job: TrainJob, *, log_dir: Path, accelerator: str, gpu_share: float) -> None:
         self._log_dir = log_dir
         self._error: Exception | None = None
-        self._trainer = _trainer(job, log_dir=log_dir, accelerator=accelerator)
+        self._trainer = _trainer(job, log_dir=log_dir, accelerator=accelerator, gpu_share=gpu_share)
         # Not the thread's own `join`: an interrupt there makes Python 3.11 take the thread for ended.
         self._ended = threading.Event()
         threading.Thread(target=self._fit, daemon=True).start()
@@ -107,6 +114,8 @@ class _Gang:
                 raise cause
         # Ray goes on for a paragraph about what may have killed a worker; its first sentence says that one died.
         reason = (str(self._error).strip().splitlines() or ["a worker died"])[-1].partition(". ")[0]
+        # A worker that lost another one begins with the place in the library's source where it noticed.
+        reason = re.sub(r"\[/[^]]*\] ", "", reason)
         raise TrainingError(
             f"training failed: {reason}; its last checkpoint is kept, run again to go on; see {self._log_dir}"
         ) from self._error
@@ -121,10 +130,10 @@ class _Gang:
             self._ended.set()
 
 
-def _trainer(job: TrainJob, *, log_dir: Path, accelerator: str) -> TorchTrainer:
+def _trainer(job: TrainJob, *, log_dir: Path, accelerator: str, gpu_share: float) -> TorchTrainer:
     settings = job.settings
     gpu = accelerator == "gpu"
-    resources = {"CPU": settings.cpus_per_worker} | ({"GPU": 1} if gpu else {})
+    resources = {"CPU": settings.cpus_per_worker} | ({"GPU": gpu_share} if gpu else {})
     threads = max(int(settings.cpus_per_worker), 1)
     return TorchTrainer(
         _work,
@@ -146,6 +155,9 @@ def _work(config: dict[str, object]) -> None:
     rank = get_context().get_world_rank()
     redirect_output(log_dir / f"{job.work_dir.name}-rank{rank}.log")
     leads = rank == 0
+    if leads:
+        # No worker begins before Ray has placed them all.
+        (job.work_dir / PLACED).touch()
     result = train_stage(
         job,
         report=CurveWriter(job.work_dir / CURVES) if leads else _ignore,

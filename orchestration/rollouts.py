@@ -26,6 +26,7 @@ from orchestration.prompts import PromptSet
 from orchestration.rollout_records import chosen, described, held_out_metrics, sampling_metrics
 from orchestration.rollout_sequences import Prompt, Sampled
 from orchestration.students import Link
+from student_train.broadcast import Offer
 from student_train.rollouts import Rollout, RolloutBox
 
 logger = logging.getLogger(__name__)
@@ -49,9 +50,13 @@ class RolloutMaker:
         self._dev = [prompt.prompt_ids for prompt in prompts.splits["dev"]][: self._config.dev_prompts]
         self._box = RolloutBox(link.work_dir)
         self._box.clean(side="rollouts")
+        if run.config.runtime.training.weight_sync == "broadcast":
+            # What a gang before this one offered went with it.
+            self._box.withdraw_policies()
         self._next = 0
         self._seconds = dict.fromkeys(("sampling", "scoring", "syncing"), 0.0)
         start = open_model(link.start_dir, label=link.origin)
+        self._start = identity_of(start, config=run.config, quantization=None)
         self._student, self._teacher = run.rollout_pools(student=start, teacher=lesson.teacher)
 
     def make_due(self) -> None:
@@ -69,7 +74,11 @@ class RolloutMaker:
         version = max(0, self._next - 1) if config.ahead else self._next
         if not self._box.has_policy(version):
             return
-        self._box.commit(self._former[self._next] if self._former else self._written(version))
+        rollout = self._former[self._next] if self._former else self._written(version)
+        # From the commit on the gang trains, perhaps on the GPUs of these engines. `_bring` wakes them.
+        self._teacher.sleep()
+        self._student.sleep()
+        self._box.commit(rollout)
 
     def close(self) -> None:
         """End the engines."""
@@ -117,8 +126,14 @@ class RolloutMaker:
         self._student.start()
         started = time.monotonic()
         directory = self._link.start_dir if version == 0 else self._box.policy(version)
-        policy = open_model(directory, label=f"{self._link.origin}, rollout {version}")
-        self._student.load(directory, identity_of(policy, config=self._run.config, quantization=None))
+        if (offer := Offer.read(directory)) is None:
+            policy = open_model(directory, label=f"{self._link.origin}, rollout {version}")
+            self._student.load(directory, identity_of(policy, config=self._run.config, quantization=None))
+        else:
+            identity = replace(self._start, weights_sha256=offer.weights_sha256)
+            with self._box.meeting(version, receivers=self._student.processes) as meeting:
+                self._student.receive(meeting, offer.tensors, identity)
+            logger.info("weights %d were sent to %d processes", version, self._student.processes)
         return time.monotonic() - started
 
     def _sample(

@@ -34,10 +34,16 @@ def train_on_policy(
         result = gang(meanwhile=maker.make_due)
         shares = maker.shares(time.monotonic() - started)
     run.tracker.log(student.name, [Point(name, value, link.stage.rollout.steps) for name, value in shares.items()])
-    kept = run.directory / "rollouts" / student.name
+    kept = run.directory / "rollouts" / rollouts_name(student, link)
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(link.work_dir, kept, ignore=_all_but_rollouts(link))
     return result
+
+
+def rollouts_name(student: Student, link: Link) -> str:
+    """What the rollouts of a stage are kept under: the student's name, and the stage's number if several have some."""
+    writing = [each for each in student.links if each.stage.rollout is not None]
+    return student.name if writing == [link] else f"{student.name}.{student.links.index(link)}"
 
 
 def _all_but_rollouts(link: Link) -> Callable[[str, list[str]], list[str]]:

@@ -180,6 +180,7 @@ def _train(run: Run, student: Student, link: Link, *, lesson: Lesson, prompts: P
             gang = partial(train_in_gang, job, log_dir=run.logs, accelerator=run.device, on_step=on_step)
             if link.stage.rollout is None:
                 return gang(meanwhile=lambda: None)
+            gang = partial(gang, gpu_share=run.gpu_share("training worker"))
             return train_on_policy(run, student, link, lesson=lesson, prompts=prompts, gang=gang)
 
         trained = train_link(

@@ -58,6 +58,11 @@ class Gang:
         # A sum and not `dist.barrier`, which guesses a device under NCCL.
         self.total(torch.zeros(1))
 
+    def release_kept_memory(self) -> None:
+        """Give GPU memory back that torch keeps for later, for other processes on the same GPU."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def from_leader(self, text: str | None) -> str | None:
         """The leader's text, on every process."""
         box = [text]

@@ -26,13 +26,13 @@ from configs.errors import TrainingError
 from configs.rollouts import PolicyConfig, RolloutConfig
 from student_train.adapters import merge_adapters
 from student_train.advantages import PolicyTable, PolicyTerms, policy_terms
-from student_train.export import write_model
 from student_train.feed import Feed, StepBatch, held_out_batches, joined
 from student_train.gang import Gang
 from student_train.job import TrainJob
 from student_train.plain_text import PIECES, PlainFeed, PlainPieces
 from student_train.rollouts import Rollout, RolloutBox, minibatches
 from student_train.stopping import StopRequest
+from student_train.weight_sync import weight_sync
 
 if TYPE_CHECKING:
     from student_train.deepspeed_engine import DeepSpeedEngine
@@ -76,6 +76,9 @@ class OnPolicySteps:
         self._cache, self._gang, self._engine, self._decoder = cache, gang, engine, decoder
         self._feed_of, self._stop = feed_of, stop
         self._box = RolloutBox(job.work_dir)
+        self._sync = weight_sync(
+            gang, self._box, kind=job.settings.weight_sync, model=decoder.model, start=job.model_dir
+        )
         self._plain = _plain_feed(job, gang=gang, packs=packs)
 
     def steps(self, first: int) -> Iterator[StepBatch | None]:
@@ -113,6 +116,8 @@ class OnPolicySteps:
     def _lessons(self, number: int, *, begun: bool) -> list[_Lesson] | None:
         """What is learned from in phase `number`: former rollouts that are replayed, and the newest."""
         if not begun:
+            # Engines that share this GPU wake as soon as they see new weights.
+            self._gang.release_kept_memory()
             self._publish(number)
         started = time.monotonic()
         if not self._wait(number):
@@ -131,14 +136,12 @@ class OnPolicySteps:
 
     def _publish(self, version: int) -> None:
         """Show the present weights to those who sample, unless a process before this one did."""
-        if version == 0 or self._gang.any(self._gang.leads and self._box.has_policy(version)):
+        if version == 0 or self._gang.any(self._gang.leads and self._sync.holds(version)):
             return
         weights = self._engine.whole_weights(self._decoder.model)
         if weights is not None:
             lora = self._job.stage.lora
-            plain = weights if lora is None else merge_adapters(weights, lora)
-            model, start = self._decoder.model, self._job.model_dir
-            self._box.publish(version, write=lambda folder: write_model(model, plain, start=start, folder=folder))
+            self._sync.publish(version, weights if lora is None else merge_adapters(weights, lora))
         self._gang.barrier()
 
     def _wait(self, number: int) -> bool:
@@ -146,6 +149,8 @@ class OnPolicySteps:
         while not self._gang.any(self._gang.leads and self._box.has_rollout(number)):
             if self._stop.asked():
                 return False
+            if self._gang.leads:
+                self._sync.attend(number)
             time.sleep(POLL_S)
         return True
 

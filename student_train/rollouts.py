@@ -5,6 +5,7 @@ Both lie as directories beside the checkpoints of a stage, and each appears whol
     policies/policy-003/       a plain transformers directory: the weights after the third rollout was learned from
     policies/behaviour-003.npz what those weights gave the tokens of rollout 3, written before they change
     rollouts/rollout-003/      view.npz (a pinned view of the cache, where the teacher's scores are), rollout.npz
+    rollouts/meeting-003-2-*/  where two processes of engines wait for weights that are sent and not written
 
 The gang writes below `policies`, its driver below `rollouts`. Whoever waits looks for the directory; whoever was killed
 finds all that was committed. Version 0 is the model that the stage starts from; it needs no directory.
@@ -16,7 +17,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +84,25 @@ class RolloutBox:
             # The one before may be loaded just now.
             if path.name < self.policy(version - 1).name:
                 shutil.rmtree(path, ignore_errors=True)
+
+    def withdraw_policies(self) -> None:
+        """Forget all weights that were shown; who published them is gone."""
+        for path in self._policies.glob("policy-*"):
+            shutil.rmtree(path)
+
+    @contextmanager
+    def meeting(self, version: int, *, receivers: int) -> Iterator[Path]:
+        """A place where `receivers` processes wait for the leader of the gang to send them the weights `version`."""
+        place = self._rollouts / f"meeting-{version:03d}-{receivers}-{uuid.uuid4().hex[:12]}"
+        place.mkdir(parents=True)
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def meetings(self, version: int) -> list[tuple[Path, int]]:
+        """Where the weights `version` are waited for, and by how many processes."""
+        return [(path, int(path.name.split("-")[2])) for path in self._rollouts.glob(f"meeting-{version:03d}-*")]
 
     def has_rollout(self, number: int) -> bool:
         """Whether a rollout was committed."""
@@ -156,7 +178,8 @@ class RolloutBox:
 
     def clean(self, *, side: str) -> None:
         """Remove what a killed process of one side, "policies" or "rollouts", left unfinished."""
-        for path in (self._policies if side == "policies" else self._rollouts).glob(f"{STAGING_PREFIX}*"):
+        folder = self._policies if side == "policies" else self._rollouts
+        for path in [*folder.glob(f"{STAGING_PREFIX}*"), *folder.glob("meeting-*")]:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     def _rollout(self, number: int) -> Path:

@@ -11,11 +11,17 @@ from configs.errors import EngineError
 from configs.schema import EngineSettings
 from teacher_server.environment import Accelerator
 
-Purpose = Literal["fill", "rollout"]
-"""Whether an engine answers each prompt once, or continues sequences that another engine continues in turn."""
+Purpose = Literal["fill", "rollout", "shared rollout"]
+"""Whether an engine answers each prompt once, or continues sequences that another engine continues in turn; and whether
+it sleeps in between, because it shares its GPU with a training worker."""
 
 CPU_ROLLOUT_BLOCK = 32
 """Tokens of a KV block for rollouts on a CPU, the smallest that its kernels take."""
+
+SHARED_UTILIZATION = 0.01
+"""Share of its GPU that must be free for an engine to start beside others. vLLM asks for 0.92 by default, although it
+measures nothing by that share once it is told the size of its KV cache (`request_memory` and
+`determine_available_memory` of its GPU worker, 0.32)."""
 
 
 def engine_arguments(
@@ -43,8 +49,12 @@ def engine_arguments(
     crashes the CPU engine when its prompt is split over steps, so one step must hold any prompt.
     """
     on_cpu = accelerator == "cpu"
-    blocks = {"block_size": CPU_ROLLOUT_BLOCK} if on_cpu and purpose == "rollout" else {}
-    return blocks | {
+    layout: dict[str, Any] = {}
+    if on_cpu and purpose != "fill":
+        layout = {"block_size": CPU_ROLLOUT_BLOCK}
+    elif purpose == "shared rollout":
+        layout = {"enable_sleep_mode": True, "gpu_memory_utilization": SHARED_UTILIZATION}
+    return layout | {
         "model": str(model_dir),
         "skip_tokenizer_init": True,
         "trust_remote_code": False,

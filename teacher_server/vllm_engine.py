@@ -34,17 +34,23 @@ from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from configs.errors import EngineError
 from configs.schema import EngineSettings
 from teacher_server.answers import answer
+from teacher_server.condition import FAULTS, Condition, one_line
 from teacher_server.engine_arguments import Purpose, engine_arguments, require_declared, require_same_numerics
 from teacher_server.environment import Accelerator, require_environment
 from teacher_server.requests import Asked, prompt_and_arguments, refusal
 from teacher_server.shared_memory import remove_files, shared_by_children
-from teacher_server.weights import repack, require_same_shape, require_weights, weight_digests
+from teacher_server.weights import (
+    Shapes,
+    WeightSource,
+    repack,
+    require_same_shape,
+    require_shapes,
+    require_weights,
+    take_weights,
+    weight_digests,
+)
 
-_FAULTS = (
-    RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, OSError, MemoryError,
-    EngineDeadError,
-)  # fmt: skip
-"""Anything that the engine's own code may die of; it all becomes one `EngineError`."""
+_FAULTS = (*FAULTS, EngineDeadError)
 
 _log = logging.getLogger(__name__)
 
@@ -89,11 +95,9 @@ class VllmEngine:
         require_weights(model_dir)
         require_declared(identity, dtype=dtype, quantization=quantization)
         self.identity, self._digest, self._model_dir = identity, identity.digest(), model_dir
-        self._vocab = vocab
-        self._settings = settings
+        self._vocab, self._settings = vocab, settings
         self._max_logprobs = min(max_logprobs, vocab)
-        self._broken: str | None = None
-        self._busy = False
+        self._condition = Condition(_FAULTS)
         self._ids = itertools.count()
         started = time.monotonic()
         arguments = engine_arguments(
@@ -105,7 +109,7 @@ class VllmEngine:
                 config, Executor.get_class(config), log_stats=False, multiprocess_mode=False
             )
         except _FAULTS as error:
-            raise EngineError(f"{model_dir}: the engine did not start: {_one_line(error)}") from error
+            raise EngineError(f"{model_dir}: the engine did not start: {one_line(error)}") from error
         self._start_seconds = time.monotonic() - started
         self._max_model_len = int(config.model_config.max_model_len)
         self._matrix_rows = int(config.model_config.get_vocab_size())
@@ -152,7 +156,7 @@ class VllmEngine:
             EngineError: the engine died or is closed, or serves another call.
         """
         engine = self._ready()
-        self._busy = True
+        self._condition.busy = True
         source, ended, position = iter(asked), False, 0
         flying: dict[str, tuple[int, Asked]] = {}
         try:
@@ -172,8 +176,8 @@ class VllmEngine:
                 if finished:
                     yield [(place, self._record(each, output)) for place, each, output in finished]
         finally:
-            self._busy = False
-            if flying and self._broken is None:
+            self._condition.busy = False
+            if flying and not self._condition.is_broken:
                 engine.abort_request(list(flying))
 
     def load(self, model_dir: Path, *, identity: TeacherIdentity) -> None:
@@ -183,16 +187,51 @@ class VllmEngine:
             ModelError: the shapes differ; the engine goes on with the old weights.
             EngineError: the update failed; the engine holds a mixture and refuses everything from then on.
         """
-        engine = self._ready()
         require_same_shape(self._model_dir, model_dir)
-        require_same_numerics(self.identity, identity)
-        with self._fatal():
+        with self._new_weights(identity) as engine:
             engine.collective_rpc("reload_weights", kwargs={"weights_path": str(model_dir)})
+        self._model_dir = model_dir
+
+    def receive(self, source: WeightSource, *, shapes: Shapes, identity: TeacherIdentity) -> None:
+        """Replace the weights by tensors of these shapes, which come from `source`.
+
+        Raises:
+            ModelError: the shapes are not those of the engine's model; it goes on with the old weights.
+            EngineError: the update failed; the engine holds a mixture and refuses everything from then on.
+        """
+        require_shapes(self._model_dir, shapes, who="the weights that were sent")
+        with self._new_weights(identity) as engine:
+            engine.collective_rpc(take_weights, args=(source,))
+
+    @contextmanager
+    def _new_weights(self, identity: TeacherIdentity) -> Iterator[LLMEngine]:
+        """Within, the weights change to those of another model; whatever was made from the old ones goes with them."""
+        engine = self._ready()
+        require_same_numerics(self.identity, identity)
+        with self._condition.fatal():
+            yield engine
             engine.apply_model(repack)
             cleared = engine.reset_prefix_cache()
         if not cleared:
-            raise self._died(RuntimeError("its prefix cache could not be cleared after a change of weights"))
-        self.identity, self._digest, self._model_dir = identity, identity.digest(), model_dir
+            raise self._condition.died(RuntimeError("its prefix cache could not be cleared after a change of weights"))
+        self.identity, self._digest = identity, identity.digest()
+
+    def sleep(self) -> None:
+        """Give the GPU's memory back until `wake`: weights go to the memory of the machine, KV blocks are dropped.
+
+        Does nothing where the purpose is not "shared rollout", nor on a CPU, for which vLLM has no such mode.
+        """
+        engine = self._ready()
+        if engine.vllm_config.model_config.enable_sleep_mode:
+            with self._condition.fatal():
+                engine.sleep(level=1)  # forgets the prefixes too, whose blocks are gone
+
+    def wake(self) -> None:
+        """Take the memory again; the weights are what they were. See `sleep`."""
+        engine = self._ready()
+        if engine.vllm_config.model_config.enable_sleep_mode:
+            with self._condition.fatal():
+                engine.wake_up()
 
     def checksums(self) -> dict[str, str]:
         """SHA-256 (hex) of each weight as the engine holds it, named `rank.parameter`; see `weight_digests`.
@@ -200,7 +239,7 @@ class VllmEngine:
         Raises:
             EngineError: the engine died or is closed, or serves a call.
         """
-        with self._fatal():
+        with self._condition.fatal():
             ranks: list[dict[str, str]] = self._ready().apply_model(weight_digests)
         return {f"{rank}.{name}": digest for rank, part in enumerate(ranks) for name, digest in part.items()}
 
@@ -209,35 +248,21 @@ class VllmEngine:
         engine, self._engine = self._engine, None
         if engine is None:
             return
-        self._broken = self._broken or "it was closed"
+        self._condition.close()
         shared = shared_by_children()
         try:
             engine.engine_core.shutdown()
             del engine
             cleanup_dist_env_and_memory()
         except _FAULTS as error:
-            _log.warning("the engine did not shut down cleanly: %s", _one_line(error))
+            _log.warning("the engine did not shut down cleanly: %s", one_line(error))
         remove_files(shared)
         gc.collect()
 
     def _ready(self) -> LLMEngine:
-        if self._engine is None or self._broken is not None:
-            raise EngineError(f"the engine cannot be used: {self._broken}")
-        if self._busy:
-            raise EngineError("the engine serves another call: finish or close its iterator first")
+        self._condition.require_free()
+        assert self._engine is not None
         return self._engine
-
-    def _died(self, error: BaseException) -> EngineError:
-        self._broken = f"it died of {type(error).__name__}: {_one_line(error)}"
-        return EngineError(f"the engine cannot be used: {self._broken}")
-
-    @contextmanager
-    def _fatal(self) -> Iterator[None]:
-        """Whatever goes wrong within leaves an engine that refuses everything."""
-        try:
-            yield
-        except _FAULTS as error:
-            raise self._died(error) from error
 
     def _require_k(self, k: int, *, least: int) -> None:
         if not least <= k <= self._max_logprobs:
@@ -255,25 +280,21 @@ class VllmEngine:
         prompt, arguments = prompt_and_arguments(
             asked, identity_digest=self._digest, vocab=self._vocab, matrix_rows=self._matrix_rows
         )
-        with self._fatal():
+        with self._condition.fatal():
             try:
                 params = SamplingParams(**arguments, output_kind=RequestOutputKind.FINAL_ONLY)
                 engine.add_request(name, tokens_input(list(prompt)), params)
             except ValueError as error:
                 # The engine checks a request before it takes it in; nothing of it is left behind.
-                return _one_line(error)
+                return one_line(error)
         return None
 
     def _record(self, asked: Asked, output: RequestOutput) -> TeacherRecord | Failure:
         return answer(asked, output, identity_digest=self._digest, vocab=self._vocab)
 
     def _step(self) -> list[RequestOutput]:
-        if self._engine is None:
-            raise EngineError(f"the engine cannot be used: {self._broken}")
-        with self._fatal():
+        self._condition.require_whole()
+        assert self._engine is not None
+        with self._condition.fatal():
             outputs = self._engine.step()
         return [output for output in outputs if output.finished]
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
+from torch import Tensor
 
 from configs.errors import ModelError
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""The shape of each tensor of a checkpoint, by its name."""
+
+WeightSource = Callable[[int, torch.device], Iterator[tuple[str, Tensor]]]
+"""Gives process number i of an engine, on its device, the tensors of a checkpoint. It pickles."""
 
 VOLATILE_KEYS = frozenset(
     {
@@ -56,13 +64,27 @@ def require_same_shape(loaded: Path, replacement: Path) -> None:
             f"{replacement}: {keys[0]}={there.get(keys[0])} but the running engine has {keys[0]}={here.get(keys[0])}: "
             "start another engine for this model"
         )
-    tensors, others = _tensors(loaded), _tensors(replacement)
-    for name in sorted(tensors.keys() | others.keys()):
-        if tensors.get(name) != others.get(name):
+    require_shapes(loaded, _tensors(replacement), who=str(replacement))
+
+
+def require_shapes(loaded: Path, shapes: Shapes, *, who: str) -> None:
+    """Refuse tensors other than those of the model in `loaded`, from which an engine was started.
+
+    Raises:
+        ModelError: naming the first tensor that differs, and `who` has it.
+    """
+    tensors = _tensors(loaded)
+    for name in sorted(tensors.keys() | shapes.keys()):
+        if tensors.get(name) != shapes.get(name):
             raise ModelError(
-                f"{replacement}: tensor {name} has shape {others.get(name)}, in the running engine "
+                f"{who}: tensor {name} has shape {shapes.get(name)}, in the running engine "
                 f"{tensors.get(name)}: start another engine for this model"
             )
+
+
+def take_weights(worker: Any, source: WeightSource) -> None:
+    """Let one process of an engine replace its weights by what `source` gives it."""
+    worker.model_runner.reload_weights(weights_iterator=source(worker.rank, worker.device))
 
 
 @torch.inference_mode()
@@ -108,7 +130,7 @@ def _config(model_dir: Path) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in VOLATILE_KEYS}
 
 
-def _tensors(model_dir: Path) -> dict[str, tuple[int, ...]]:
+def _tensors(model_dir: Path) -> Shapes:
     shapes: dict[str, tuple[int, ...]] = {}
     for path in sorted(model_dir.glob("*.safetensors")):
         with safe_open(path, framework="numpy") as tensors:

@@ -74,7 +74,7 @@ def test_a_gang_that_works_on_after_an_interrupt_is_still_waited_for(
     may_end = threading.Event()
     monkeypatch.setattr(ray_train, "_trainer", lambda *_args, **_settings: SimpleNamespace(fit=may_end.wait))
     job: Any = SimpleNamespace()
-    gang = _Gang(job, log_dir=tmp_path, accelerator="cpu")
+    gang = _Gang(job, log_dir=tmp_path, accelerator="cpu", gpu_share=1.0)
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):

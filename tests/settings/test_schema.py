@@ -103,6 +103,18 @@ def test_contradictions_within_a_block_name_both_values(build: Any, words: list[
             {"evaluation": {"max_new_tokens": 900}},
             ["evaluation.max_new_tokens=900", "teacher_engine.max_model_len=1024", "1157"],
         ),
+        (
+            {
+                "students": {
+                    "x": {
+                        "init": {"keep_layers": 1},
+                        "stages": [{"objective": "minillm", "rollout": {"count": 2, "ahead": True}}],
+                    }
+                },
+                "runtime": {"training": {"weight_sync": "broadcast"}},
+            },
+            ["students.x.stages.0.rollout.ahead=true", "runtime.training.weight_sync=broadcast"],
+        ),
     ],
 )
 def test_contradictions_between_blocks_name_both_keys(changes: dict[str, Any], words: list[str]) -> None:

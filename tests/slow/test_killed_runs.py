@@ -33,16 +33,16 @@ def place(tmp_path: Path) -> Iterator[Path]:
         process.kill()
 
 
-def _command(place: Path, *changes: str) -> list[str]:
+def _command(place: Path, *changes: str, command: str = "run") -> list[str]:
     names = {"cache_root": "cache", "run_root": "runs", "models_root": "models"}
     values = (*(f"runtime.{key}={place / name}" for key, name in names.items()), *changes)
     sets = [part for value in values for part in ("--set", value)]
-    return [sys.executable, "-m", "orchestration", "run", "--config", str(ROOT / "configs/tiny.yaml"), *sets]
+    return [sys.executable, "-m", "orchestration", command, "--config", str(ROOT / "configs/tiny.yaml"), *sets]
 
 
-def _start(place: Path, *changes: str) -> subprocess.Popen[str]:
+def _start(place: Path, *changes: str, command: str = "run") -> subprocess.Popen[str]:
     return subprocess.Popen(
-        _command(place, *changes),
+        _command(place, *changes, command=command),
         cwd=place,
         env=os.environ | {MARK: str(place)},
         stdout=subprocess.PIPE,
@@ -109,14 +109,14 @@ LONGER = ("students.kd.stages.0.steps=200", "runtime.training.checkpoint_every_s
 def test_killed_training_ends_in_the_same_weights(place: Path) -> None:
     calm, killed = place / "calm", place / "killed"
     calm.mkdir()
-    _finish(calm, *LONGER)
+    _train(calm)
     # The same answers of the teacher, so that whatever differs afterwards comes from the kills.
     killed.mkdir()
     for part in ("cache", "models"):
         shutil.copytree(calm / part, killed / part)
     moments = random.Random(1)
-    for victim in ("driver", "rank", "rank", "driver"):
-        process = _start(killed, *LONGER)
+    for victim in ("driver", "rank", "driver"):
+        process = _start(killed, *LONGER, command="train")
         curve = _wait_for_steps(killed, process)
         time.sleep(moments.uniform(0.0, 1.0))
         if victim == "driver":
@@ -127,7 +127,7 @@ def test_killed_training_ends_in_the_same_weights(place: Path) -> None:
         process.communicate(timeout=120)
         assert process.returncode != 0, curve
         _wait_until_gone(killed)
-    _finish(killed, *LONGER)
+    _train(killed)
     for student in (calm / "runs/students").iterdir():
         again = killed / "runs/students" / student.name
         assert (again / "model.safetensors").read_bytes() == (student / "model.safetensors").read_bytes()
@@ -137,8 +137,8 @@ def test_killed_training_ends_in_the_same_weights(place: Path) -> None:
         ]
 
 
-def _finish(place: Path, *changes: str) -> None:
-    process = _start(place, *changes)
+def _train(place: Path) -> None:
+    process = _start(place, *LONGER, command="train")
     output, _ = process.communicate(timeout=400)
     assert process.returncode == 0, output
 
@@ -160,10 +160,9 @@ def test_an_engine_killed_during_the_fill_is_replaced(place: Path) -> None:
         rows = [{"prompt": f"Say something about the number {n} and the one after it."} for n in range(1500)]
         prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
         command = [
-            *_command(place), "--set", f"data.train.path={prompts}", "--set", "data.train.limit=1500",
+            *_command(place, command="fill"), "--set", f"data.train.path={prompts}", "--set", "data.train.limit=1500",
             "--set", "runtime.commit_every_s=1",
         ]  # fmt: skip
-        command[3] = "fill"
         process = subprocess.Popen(
             command, cwd=place, env=os.environ | {MARK: str(place)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, start_new_session=True,

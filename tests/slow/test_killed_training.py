@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -96,7 +97,11 @@ def test_a_gang_killed_at_random_moments_ends_in_the_same_bits(calm: Calm, tmp_p
 
 @pytest.mark.parametrize(
     ("trouble", "ended"),
-    [("lost", "TrainingError: training failed: The actor is dead"), ("stopped", "KeyboardInterrupt")],
+    [
+        # Who notices first: Ray, or the worker that is left.
+        ("lost", r"TrainingError: training failed: (The actor is dead|RuntimeError: Connection closed by peer)"),
+        ("stopped", "KeyboardInterrupt"),
+    ],
 )
 def test_a_gang_under_ray_ends_soon_and_with_a_checkpoint(calm: Calm, tmp_path: Path, trouble: str, ended: str) -> None:
     job = variant(calm[0], tmp_path)
@@ -111,7 +116,7 @@ def test_a_gang_under_ray_ends_soon_and_with_a_checkpoint(calm: Calm, tmp_path: 
         timeout=240,
     )
     assert driver.returncode == 0, driver.stderr
-    assert json.loads(driver.stdout.splitlines()[-1])["ended"].startswith(ended)
+    assert re.match(ended, json.loads(driver.stdout.splitlines()[-1])["ended"])
     assert not job.output_dir.exists()
     assert list(job.work_dir.glob("step-*"))
     (((seen,), _),) = run_gangs([life(job)], folder=tmp_path / "gang")

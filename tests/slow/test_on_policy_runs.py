@@ -46,7 +46,7 @@ class Place:
     root: Path
     temporary: Path
 
-    def start(self, command: str, *, students: dict[str, Any]) -> subprocess.Popen[str]:
+    def start(self, command: str, *, students: dict[str, Any], weight_sync: str = "files") -> subprocess.Popen[str]:
         """Begin `distill <command>` with these students of the tiny teacher."""
         config = yaml.safe_load((ROOT / "configs/tiny.yaml").read_text())
         for split in ("train", "dev", "test"):
@@ -56,6 +56,7 @@ class Place:
         config["students"] = {name: {"init": {"keep_layers": 2}, "stages": [stage]} for name, stage in students.items()}
         names = {"cache_root": "cache", "run_root": "runs", "models_root": "models"}
         config["runtime"] |= {key: str(self.root / name) for key, name in names.items()}
+        config["runtime"]["training"]["weight_sync"] = weight_sync
         file = self.root / "experiment.yaml"
         file.write_text(yaml.safe_dump(config, sort_keys=False))
         places = {"TMPDIR": str(self.temporary), "TORCHINDUCTOR_CACHE_DIR": str(self.root / "inductor")}
@@ -65,9 +66,9 @@ class Place:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
 
-    def finish(self, command: str, *, students: dict[str, Any]) -> Path:
+    def finish(self, command: str, *, students: dict[str, Any], weight_sync: str = "files") -> Path:
         """Let it end; the directory of the run."""
-        process = self.start(command, students=students)
+        process = self.start(command, students=students, weight_sync=weight_sync)
         output, _ = process.communicate(timeout=600)
         assert process.returncode == 0, output
         return max((self.root / "runs").glob("tiny-*"), key=lambda run: (run / "logs/driver.log").stat().st_mtime)
@@ -105,8 +106,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, temporary: Path) -> Place:
 
 @pytest.fixture(scope="module")
 def calm(place: Place) -> Path:
-    """The directory of an undisturbed run with two students."""
-    return place.finish("run", students={"writer": MINILLM, "gkd": GKD})
+    """The directory of an undisturbed run with two students, whose weights are sent; all others write files."""
+    return place.finish("run", students={"writer": MINILLM, "gkd": GKD}, weight_sync="broadcast")
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +136,12 @@ def test_an_on_policy_run_says_what_it_did(place: Place, calm: Path) -> None:
         assert all(0 < share < 1 for (share,) in shares) and sum(share for (share,) in shares) < 1
     assert _metrics(place, calm, "writer")["rollout/teacher_drawn_tokens"][0] > 0
     assert _metrics(place, calm, "gkd")["rollout/teacher_drawn_tokens"] == [0.0] * ROLLOUTS
+
+
+def test_weights_are_sent_once_a_rollout(calm: Path) -> None:
+    log = (calm / "logs/driver.log").read_text()
+    # Of either student; the first rollout is written by the weights that the engine starts with.
+    assert log.count("weights 1 were sent") == 2 and log.count("were sent") == 2 * (ROLLOUTS - 1)
 
 
 def test_rollouts_are_in_the_cache_and_in_no_view_of_a_fill(place: Place, calm: Path) -> None:
@@ -168,7 +175,10 @@ def test_a_replay_asks_nobody_and_learns_the_same(place: Place, calm: Path, repl
 def test_kills_void_a_rollout_or_leave_it_whole(
     place: Place, calm: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """An engine killed while the first rollout is written, the driver right after it was committed."""
+    """An engine killed while the first rollout is written, the driver right after it was committed.
+
+    The weights go through files here, and were sent in the calm run: the same bits come of both.
+    """
     shared = set(_orphans())
     killed = Place(tmp_path_factory.mktemp("killed"), place.temporary)
     # The same answers of the teacher, so that whatever differs afterwards comes from the kills.

@@ -51,7 +51,7 @@ def main() -> None:
     ended = "finished"
     with cluster(address=None, gpus=0):
         try:
-            train_in_gang(job, log_dir=job_file.parent, accelerator="cpu", on_step=on_step)
+            train_in_gang(job, log_dir=job_file.parent, accelerator="cpu", on_step=on_step, meanwhile=lambda: None)
         except (DistillError, KeyboardInterrupt) as error:
             ended = f"{type(error).__name__}: {error}"
         seconds = time.monotonic() - struck[0]

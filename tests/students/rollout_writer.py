@@ -5,11 +5,13 @@ It shares no code with the engines that write them in earnest, and computes ever
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from student_builders import TOP_K, VOCAB
 from training_jobs import IDENTITY
 from transformers import AutoModelForCausalLM
@@ -17,6 +19,7 @@ from transformers import AutoModelForCausalLM
 from cache.keys import sequence_key
 from cache.records import TeacherRecord, tail_logmass
 from cache.store import TeacherCache
+from student_train.broadcast import Offer, Receiver
 from student_train.job import TrainJob
 from student_train.rollouts import Rollout, RolloutBox
 
@@ -65,7 +68,7 @@ class Writer:
                     self._write(number, version=version)
 
     def _write(self, number: int, *, version: int) -> None:
-        policy_dir = self._job.model_dir if version == 0 else self._box.policy(version)
+        policy_dir = self._job.model_dir if version == 0 else self._received(version)
         draw = np.random.default_rng((number, 7))
         records, sources, engine = [], [], []
         policy = AutoModelForCausalLM.from_pretrained(policy_dir, dtype=torch.float32)
@@ -94,6 +97,18 @@ class Writer:
         )
         self.written.append(rollout)
         self._box.commit(rollout)
+
+    def _received(self, version: int) -> Path:
+        """A directory with the published weights; those that are sent are written beside what the gang offers."""
+        policy_dir = self._box.policy(version)
+        offer = Offer.read(policy_dir)
+        if offer is None:
+            return policy_dir
+        with self._box.meeting(version, receivers=1) as meeting:
+            weights = dict(Receiver(meeting, 1, 2, offer.tensors)(0, torch.device("cpu")))
+        save_file(weights, policy_dir / "model.safetensors", metadata={"format": "pt"})
+        shutil.copy(self._job.model_dir / "config.json", policy_dir)
+        return policy_dir
 
 
 def _next(model: torch.nn.Module, tokens: list[int]) -> np.ndarray:

@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM
 
 from cache.store import TeacherCache
 from configs.rollouts import PolicyConfig
+from student_train.broadcast import Offer
 from student_train.job import TrainJob
 from student_train.minillm import MinillmLoss, PlainText, minillm_loss
 from student_train.plain_text import PIECES, PlainPieces
@@ -87,7 +88,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         tmp_path_factory.mktemp("on-policy"),
         {
             "plain": Plan(),
-            "stopped": Plan(calls=({"ask": Ask(after=5)}, {})),
+            # Sends its weights, too, so that one training more shows both.
+            "stopped": Plan(settings={"weight_sync": "broadcast"}, calls=({"ask": Ask(after=5)}, {})),
             "one_step": Plan(
                 fields={"pretrain": PRETRAIN | {"tokens": 4096}, "select": "last"},
                 rollout={"count": 1, "epochs": 1, "minibatches": 1},
@@ -103,6 +105,7 @@ def more_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         {
             "plain": Plan(),
             "sharded": Plan(settings={"zero_stage": 3}),
+            "sharded_and_sent": Plan(settings={"zero_stage": 3, "weight_sync": "broadcast"}),
             "killed": Plan(calls=({"death": Death(after=6)}, {})),
             "killed_while_it_saves": Plan(
                 calls=({"death": Death(after=4, ranks=(0,), failpoint="checkpoint-before-rename")}, {})
@@ -133,7 +136,7 @@ def test_every_rollout_is_written_by_the_weights_of_its_moment(runs: Runs) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sharded", "adapters"])
+@pytest.mark.parametrize("name", ["sharded", "sharded_and_sent", "adapters"])
 def test_weights_in_shards_or_adapters_are_published_whole(more_runs: Runs, name: str) -> None:
     require_own_rollouts(more_runs.last(name))
 
@@ -210,8 +213,9 @@ def test_plain_text_is_learned_in_every_step(runs: Runs) -> None:
     assert np.mean(told[-3:]) < np.mean(told[:3])
 
 
-def test_a_training_that_was_stopped_ends_with_the_same_bits(runs: Runs) -> None:
+def test_a_training_that_was_stopped_and_sends_its_weights_ends_with_the_same_bits(runs: Runs) -> None:
     assert not runs.ended["stopped"][0][0][0].result.finished
+    assert Offer.read(RolloutBox(runs.jobs["stopped"].work_dir).policy(2)) is not None
     assert_same_bits(weights_of(runs.jobs["stopped"]), weights_of(runs.jobs["plain"]))
     steps = [at.step for at in runs.last("stopped").reported if "train/loss" in at.values]
     assert steps[-1] == 12

@@ -19,6 +19,7 @@ from cache.records import GenerateRequest, ScoreRequest
 from configs.errors import DistillError
 from configs.schema import EngineSettings
 from orchestration.rollout_engines import Answered, Tagged, Turns
+from teacher_server.weights import Shapes, WeightSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,10 @@ class EngineProcess:
 
     def load(self, model_dir: Path, *, identity: TeacherIdentity) -> None:
         self._ask("load", model_dir, identity)
+        self.identity = identity
+
+    def receive(self, source: WeightSource, *, shapes: Shapes, identity: TeacherIdentity) -> None:
+        self._ask("receive", source, shapes, identity)
         self.identity = identity
 
     def turn(self, asked: Sequence[Tagged], *, leave: int) -> list[Answered]:
@@ -140,6 +145,9 @@ def _serve(
                 continue
             if command == "load":
                 engine.load(rest[0], identity=rest[1])
+                pipe.send(("value", None))
+            elif command == "receive":
+                engine.receive(rest[0], shapes=rest[1], identity=rest[2])
                 pipe.send(("value", None))
             elif command == "turn":
                 pipe.send(("value", turns.turn(rest[0], leave=rest[1])))

@@ -71,6 +71,14 @@ def test_an_engine_for_rollouts_has_small_blocks_on_a_cpu() -> None:
         assert not added.keys() & usual.keys()
 
 
+def test_an_engine_that_shares_its_gpu_can_sleep_and_starts_beside_others() -> None:
+    alone, shared = (arguments(EngineSettings(), "gpu", purpose=purpose) for purpose in ("rollout", "shared rollout"))
+    assert shared == alone | {"enable_sleep_mode": True, "gpu_memory_utilization": 0.01}
+    assert not {"enable_sleep_mode", "gpu_memory_utilization"} & alone.keys()
+    # A share of the GPU says nothing about the KV cache as long as its size is given.
+    assert shared["kv_cache_memory_bytes"] == 2**30
+
+
 def test_a_cpu_engine_never_splits_a_prompt() -> None:
     found = arguments(EngineSettings(max_model_len=2048, max_batched_tokens=256), "cpu")
     assert found["max_num_batched_tokens"] == 2048

@@ -8,14 +8,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conformance import *  # noqa: F403
 from conformance import PROMPTS, Subject, greedy, present, records, tokens
 from engine_process import EngineProcess
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_tensors
 from tiny_llama import MATRIX_ROWS, VOCAB, full_logprobs, save_tiny_llama
 
 from cache.identity import TeacherIdentity
@@ -162,6 +165,46 @@ def test_checksums_are_those_of_the_weights_in_the_engine(engine: EngineProcess,
     assert engine.checksums() == before
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Tensors of a model in another order, up to one that is missing."""
+
+    model_dir: Path
+    missing: str = ""
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(tensor.shape) for name, tensor in self._tensors().items()}
+
+    def __call__(self, process: int, device: torch.device) -> Iterator[tuple[str, torch.Tensor]]:
+        assert process == 0
+        for name, tensor in reversed(self._tensors().items()):
+            if name == self.missing:
+                raise RuntimeError("the sender is gone")
+            yield name, tensor.to(device)
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        return load_tensors(self.model_dir / "model.safetensors")
+
+
+def test_weights_that_are_sent_are_those_that_a_directory_gives(
+    engine: EngineProcess, models: tuple[Path, Path]
+) -> None:
+    engine.load(models[1], identity=OTHER)
+    loaded = engine.checksums()
+    engine.load(models[0], identity=IDENTITY)
+    sent = Sent(models[1])
+    engine.receive(sent, shapes=sent.shapes(), identity=OTHER)
+    try:
+        assert engine.checksums() == loaded
+        assert_rows_are_the_model_s(engine, models[1], k=8)
+        fewer = dict(list(sent.shapes().items())[1:])
+        with pytest.raises(ModelError, match=r"the weights that were sent: tensor .* has shape None"):
+            engine.receive(sent, shapes=fewer, identity=IDENTITY)
+        assert engine.checksums() == loaded
+    finally:
+        engine.load(models[0], identity=IDENTITY)
+
+
 def test_it_works_in_turns_on_both_kinds_of_requests(engine: EngineProcess) -> None:
     short, long = (Asked(greedy(PROMPTS[0], new=new), 1) for new in (2, 40))
     first = dict(engine.turn([(7, short), (9, long), (8, Asked(ScoreRequest(sequence(), 7), 4))], leave=1))
@@ -204,6 +247,24 @@ def test_it_says_what_it_is(engine: EngineProcess, models: tuple[Path, Path]) ->
     described = engine.describe()
     assert described["model_dir"] == str(models[0])
     assert described["identity"] == IDENTITY.digest()
+
+
+@pytest.mark.slow
+def test_an_engine_whose_new_weights_came_in_part_refuses_everything(models: tuple[Path, Path]) -> None:
+    engine = EngineProcess(
+        models[0], identity=IDENTITY, settings=SETTINGS, vocab=VOCAB, dtype="float32", seed=11, max_logprobs=VOCAB
+    )
+    sent = Sent(models[1], missing="model.layers.0.mlp.up_proj.weight")
+    try:
+        with pytest.raises(EngineError, match="it died of RuntimeError: the sender is gone"):
+            engine.receive(sent, shapes=sent.shapes(), identity=OTHER)
+        for later in (engine.checksums, lambda: list(engine.generate([greedy(PROMPTS[0])], k=2))):
+            with pytest.raises(EngineError, match="cannot be used: it died"):
+                later()
+        with pytest.raises(EngineError, match="cannot be used: it died"):
+            engine.load(models[0], identity=IDENTITY)
+    finally:
+        engine.close()
 
 
 def test_a_dead_engine_says_so_and_stays_dead(engine: EngineProcess) -> None:

@@ -1,0 +1,138 @@
+"""Weights from the memory of a gang's leader to that of engines, all of them at once.
+
+Over NCCL between GPUs, and over Gloo on the loopback between the processes of one machine. They meet in a directory: a
+file in it tells each where the others listen. Only names, shapes and a digest of the weights touch a disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from cache.fingerprint import tensor_sha256, weights_sha256
+
+OFFER = "offer.json"
+
+PATIENCE = timedelta(minutes=2)
+"""How long either side waits for the other before it gives the meeting up."""
+
+_STORED_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+"""What safetensors calls the dtypes that students are trained in."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedTensor:
+    """A tensor that will be sent: its name in a checkpoint, its dtype as torch calls it, its shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a gang has to give, in the order in which it will be sent; the digest is that of `fingerprint_model`."""
+
+    weights_sha256: str
+    tensors: tuple[OfferedTensor, ...]
+
+    @classmethod
+    def of(cls, weights: Mapping[str, Tensor]) -> Offer:
+        """The offer of these weights."""
+        tensors = [OfferedTensor(name, str(value.dtype)[6:], tuple(value.shape)) for name, value in weights.items()]
+        digests = {
+            name: tensor_sha256(_STORED_NAMES[value.dtype], tuple(value.shape), _sha256(value))
+            for name, value in weights.items()
+        }
+        return cls(weights_sha256(digests), tuple(tensors))
+
+    @classmethod
+    def read(cls, policy_dir: Path) -> Offer | None:
+        """The offer that stands in the directory of a policy; None where the weights themselves do."""
+        path = policy_dir / OFFER
+        if not path.exists():
+            return None
+        stored = json.loads(path.read_text())
+        tensors = (OfferedTensor(each["name"], each["dtype"], tuple(each["shape"])) for each in stored["tensors"])
+        return cls(stored["weights_sha256"], tuple(tensors))
+
+    def write(self, policy_dir: Path) -> None:
+        """Leave it in the directory of a policy."""
+        (policy_dir / OFFER).write_text(json.dumps(asdict(self)))
+
+
+def send(weights: Mapping[str, Tensor], *, meeting: Path, size: int, device: torch.device) -> None:
+    """Send tensors to the `size` - 1 others who come to `meeting`; returns when all have all of them.
+
+    Raises:
+        RuntimeError: somebody did not come in time, or went.
+    """
+    group = _join(meeting, rank=0, size=size, device=device)
+    for tensor in weights.values():
+        group.broadcast(tensor.to(device).contiguous(), 0).wait()
+    _wait_for_all(group, device=device)
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """What the processes of one engine need to take weights from a broadcast; it pickles.
+
+    `first` is the place of the engine's first process among `size` participants, of which the gang's leader is 0.
+    """
+
+    meeting: Path
+    first: int
+    size: int
+    tensors: tuple[OfferedTensor, ...]
+
+    def __call__(self, process: int, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+        """The tensors for one process of the engine, as they arrive.
+
+        Raises:
+            RuntimeError: the sender or another receiver is gone.
+        """
+        group = _join(self.meeting, rank=self.first + process, size=self.size, device=device)
+        for offered in self.tensors:
+            tensor = torch.empty(offered.shape, dtype=getattr(torch, offered.dtype), device=device)
+            group.broadcast(tensor, 0).wait()
+            yield offered.name, tensor
+        # Until everybody has everything, nobody may leave: the sender has to know that it arrived.
+        _wait_for_all(group, device=device)
+
+
+def _join(meeting: Path, *, rank: int, size: int, device: torch.device) -> Any:
+    """Join those who meet at `meeting`, apart from any process group that there is.
+
+    Raises:
+        RuntimeError: somebody did not come in time.
+    """
+    store = dist.FileStore(str(meeting / "store"), size)  # type: ignore[attr-defined]
+    store.set_timeout(PATIENCE)
+    if device.type == "cuda":
+        options = dist.ProcessGroupNCCL.Options()
+        options._timeout = PATIENCE
+        return dist.ProcessGroupNCCL(store, rank, size, options)
+    gloo = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
+    gloo._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
+    gloo._timeout = PATIENCE
+    return dist.ProcessGroupGloo(store, rank, size, gloo)
+
+
+def _wait_for_all(group: Any, *, device: torch.device) -> None:
+    # A sum whose value is asked for: NCCL's own barrier guesses a device, and its calls return before work is done.
+    total = torch.zeros(1, device=device)
+    group.allreduce([total]).wait()
+    float(total)
+
+
+def _sha256(tensor: Tensor) -> bytes:
+    return hashlib.sha256(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data).digest()

@@ -1,0 +1,79 @@
+"""Weights that are sent from memory to memory."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from student_builders import tiny_llama
+from torch import Tensor
+
+from cache.fingerprint import fingerprint_model
+from student_train import broadcast
+from student_train.broadcast import Offer, OfferedTensor, Receiver, send
+from student_train.rollouts import RolloutBox
+from student_train.weight_sync import BroadcastSync
+
+CPU = torch.device("cpu")
+WEIGHTS = {
+    "half": torch.randn(7, 3).to(torch.bfloat16),
+    "strided": torch.arange(12.0).reshape(3, 4).T,
+    "scalar": torch.tensor(2.5),
+}
+
+
+def receive(meeting: Path, place: int, *, size: int, tensors: Sequence[OfferedTensor]) -> dict[str, Tensor]:
+    receiver = pickle.loads(pickle.dumps(Receiver(meeting, place, size, tuple(tensors))))
+    return dict(receiver(0, CPU))
+
+
+def test_every_receiver_gets_every_bit(tmp_path: Path) -> None:
+    offered = Offer.of(WEIGHTS).tensors
+    with ThreadPoolExecutor(2) as pool:
+        taken = [pool.submit(receive, tmp_path, place, size=3, tensors=offered) for place in (1, 2)]
+        send(WEIGHTS, meeting=tmp_path, size=3, device=CPU)
+    for received in (each.result() for each in taken):
+        assert list(received) == list(WEIGHTS)
+        for name, tensor in WEIGHTS.items():
+            assert received[name].dtype == tensor.dtype and torch.equal(received[name], tensor)
+
+
+def test_an_offer_names_the_same_weights_as_the_files_would(tmp_path: Path) -> None:
+    model = tiny_llama(tmp_path / "model", seed=3)
+    offer = Offer.of(load_file(model / "model.safetensors"))
+    assert offer.weights_sha256 == fingerprint_model(model).weights_sha256
+    offer.write(tmp_path)
+    assert Offer.read(tmp_path) == offer
+    assert Offer.read(model) is None
+
+
+def test_a_gang_sends_to_those_who_ask_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = RolloutBox(tmp_path)
+    sync = BroadcastSync(box, device=CPU)
+    assert not sync.holds(1)
+    sync.publish(1, WEIGHTS)
+    assert sync.holds(1) and not sync.holds(2)
+    offer = Offer.read(box.policy(1))
+    assert offer is not None
+    with monkeypatch.context() as hasty, box.meeting(1, receivers=1):
+        hasty.setattr(broadcast, "PATIENCE", timedelta(seconds=1))
+        sync.attend(1)
+    with box.meeting(1, receivers=1) as meeting, ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(receive, meeting, 1, size=2, tensors=offer.tensors)
+        sync.attend(1)
+    assert torch.equal(taken.result()["half"], WEIGHTS["half"])
+    assert box.meetings(1) == []
+
+
+def test_nobody_waits_for_ever_for_one_who_does_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broadcast, "PATIENCE", timedelta(seconds=1))
+    with pytest.raises(RuntimeError):
+        send(WEIGHTS, meeting=tmp_path, size=2, device=CPU)
+    with pytest.raises(RuntimeError):
+        receive(tmp_path, 1, size=3, tensors=Offer.of(WEIGHTS).tensors)
