@@ -21,7 +21,7 @@ from configs.errors import ModelError
 from configs.stages import StageConfig
 from student_train.batching import MicroBatch
 from student_train.fused import fused_logprobs
-from student_train.objectives import objective, plain_loss
+from student_train.objectives import Head, objective, plain_loss
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """The dtypes of a config by name."""
@@ -130,7 +130,7 @@ class LossHead(nn.Module):
             ), None
         # Plain text is learned alike beside whatever the stage learns.
         loss = self._objective if batch.plain_weight is None else plain_loss
-        sums = loss(hidden, self.weight, batch, self._stage, self._vocab, self._softcap)
+        sums = loss(hidden, Head(self.weight, self._vocab, self._softcap), batch, self._stage)
         return sums.loss, sums.metrics
 
 

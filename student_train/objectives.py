@@ -9,6 +9,7 @@ itself, and how likely the teacher found it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from jaxtyping import Float
@@ -21,29 +22,30 @@ from student_train.batching import MicroBatch
 from student_train.fused import LossSums, fused_cross_entropy, fused_divergence, fused_policy
 from student_train.measures import plain_sums
 
-Objective = Callable[[Tensor, Tensor, MicroBatch, StageConfig, int, float | None], LossSums]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """What turns hidden states into logits.
+
+    Of the output matrix the first `vocab` rows are tokens that exist; `softcap` bounds the logits by a tanh.
+    """
+
+    weight: Float[Tensor, "W H"]
+    vocab: int
+    softcap: float | None = None
 
 
-def answer_loss(
-    hidden: Float[Tensor, "N H"],
-    head: Float[Tensor, "W H"],
-    batch: MicroBatch,
-    stage: StageConfig,
-    vocab: int,
-    softcap: float | None,
-) -> LossSums:
+Objective = Callable[[Tensor, Head, MicroBatch, StageConfig], LossSums]
+
+
+def answer_loss(hidden: Float[Tensor, "N H"], head: Head, batch: MicroBatch, stage: StageConfig) -> LossSums:
     """Cross-entropy on the response tokens; what the teacher believed, where the batch has it, is measured beside."""
-    return fused_cross_entropy(hidden, head, labels=batch.labels, targets=batch.targets, vocab=vocab, softcap=softcap)
+    return fused_cross_entropy(
+        hidden, head.weight, labels=batch.labels, targets=batch.targets, vocab=head.vocab, softcap=head.softcap
+    )
 
 
-def teacher_loss(
-    hidden: Float[Tensor, "N H"],
-    head: Float[Tensor, "W H"],
-    batch: MicroBatch,
-    stage: StageConfig,
-    vocab: int,
-    softcap: float | None,
-) -> LossSums:
+def teacher_loss(hidden: Float[Tensor, "N H"], head: Head, batch: MicroBatch, stage: StageConfig) -> LossSums:
     """The stage's divergence from the teacher + `ce_weight` x cross-entropy on the response tokens.
 
     The divergence of softened distributions counts temperature^2 times: its gradient shrinks with 1 / temperature^2,
@@ -53,41 +55,27 @@ def teacher_loss(
     return fused_divergence(
         stage.divergence.kind,
         hidden,
-        head,
+        head.weight,
         batch.targets,
         labels=batch.labels,
-        vocab=vocab,
+        vocab=head.vocab,
         tail=stage.tail,
         temperature=stage.temperature,
         weight=stage.temperature**2,
         ce_weight=stage.ce_weight,
-        softcap=softcap,
+        softcap=head.softcap,
         **stage.divergence.model_dump(exclude={"kind"}),
     )
 
 
-def plain_loss(
-    hidden: Float[Tensor, "N H"],
-    head: Float[Tensor, "W H"],
-    batch: MicroBatch,
-    stage: StageConfig,
-    vocab: int,
-    softcap: float | None,
-) -> LossSums:
+def plain_loss(hidden: Float[Tensor, "N H"], head: Head, batch: MicroBatch, stage: StageConfig) -> LossSums:
     """L_PT: `batch.plain_weight` x cross-entropy on plain text; its metrics stay apart from those of the responses."""
     assert batch.plain_weight is not None
-    sums = answer_loss(hidden, head, batch, stage, vocab, softcap)
+    sums = answer_loss(hidden, head, batch, stage)
     return LossSums(batch.plain_weight * sums.loss, plain_sums(sums.metrics))
 
 
-def policy_loss(
-    hidden: Float[Tensor, "N H"],
-    head: Float[Tensor, "W H"],
-    batch: MicroBatch,
-    stage: StageConfig,
-    vocab: int,
-    softcap: float | None,
-) -> LossSums:
+def policy_loss(hidden: Float[Tensor, "N H"], head: Head, batch: MicroBatch, stage: StageConfig) -> LossSums:
     """MiniLLM where the student sampled the tokens, with the settings of the stage's `policy`.
 
     Held-out answers have no policy that they were sampled from: KL(student ‖ teacher) at each of their positions, which
@@ -96,17 +84,23 @@ def policy_loss(
     assert batch.targets is not None
     if batch.policy is None:
         return fused_divergence(
-            "reverse_kl", hidden, head, batch.targets, labels=batch.labels, vocab=vocab, softcap=softcap
+            "reverse_kl",
+            hidden,
+            head.weight,
+            batch.targets,
+            labels=batch.labels,
+            vocab=head.vocab,
+            softcap=head.softcap,
         )
     return fused_policy(
         hidden,
-        head,
+        head.weight,
         batch.targets,
         labels=batch.labels,
         terms=batch.policy,
         policy=stage.policy or PolicyConfig(),
-        vocab=vocab,
-        softcap=softcap,
+        vocab=head.vocab,
+        softcap=head.softcap,
     )
 
 

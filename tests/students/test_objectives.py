@@ -18,7 +18,7 @@ from student_train.batching import MicroBatch, collate
 from student_train.divergences import divergence
 from student_train.measures import METRICS
 from student_train.minillm import policy_rows
-from student_train.objectives import OBJECTIVES, needs_targets, objective
+from student_train.objectives import OBJECTIVES, Head, needs_targets, objective
 
 HIDDEN = 12
 
@@ -27,10 +27,10 @@ def batch(*, k: int = 8, with_targets: bool = True) -> MicroBatch:
     return collate(records(4, seed=1, k=k), with_targets=with_targets)
 
 
-def student(positions: int) -> tuple[Tensor, Tensor]:
+def student(positions: int) -> tuple[Tensor, Head]:
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(positions, HIDDEN, generator=generator, requires_grad=True)
-    return hidden, torch.randn(VOCAB, HIDDEN, generator=generator, requires_grad=True)
+    return hidden, Head(torch.randn(VOCAB, HIDDEN, generator=generator, requires_grad=True), VOCAB)
 
 
 def stage(**settings: Any) -> StageConfig:
@@ -43,13 +43,13 @@ def cross_entropy(logits: Tensor, rows: MicroBatch) -> Tensor:
 
 def check(rows: MicroBatch, settings: StageConfig, *, weight: float = 1.0, **explicit: Any) -> None:
     hidden, head = student(len(rows.labels))
-    sums = objective("kd")(hidden, head, rows, settings, VOCAB, None)
-    logits = hidden @ head.T
+    sums = objective("kd")(hidden, head, rows, settings)
+    logits = hidden @ head.weight.T
     assert rows.targets is not None
     apart = divergence(settings.divergence.kind, logits, rows.targets, **explicit).sum()
     expected = weight * apart + settings.ce_weight * cross_entropy(logits, rows)
     torch.testing.assert_close(sums.loss, expected, rtol=1e-5, atol=1e-4)
-    pairs = [torch.autograd.grad(loss, (hidden, head)) for loss in (sums.loss, expected)]
+    pairs = [torch.autograd.grad(loss, (hidden, head.weight)) for loss in (sums.loss, expected)]
     torch.testing.assert_close(*pairs, rtol=1e-4, atol=1e-4)
     assert float(sums.metrics[METRICS.index("divergence")]) == pytest.approx(float(apart.detach()), rel=1e-5)
 
@@ -86,7 +86,7 @@ def test_a_temperature_multiplies_the_divergence_by_its_square_and_not_the_cross
 def test_a_temperature_with_a_part_of_the_distribution_is_refused() -> None:
     rows = batch()
     with pytest.raises(ConfigError, match="temperature=3 needs the whole distribution, but k=8 of 97 tokens are known"):
-        objective("kd")(*student(len(rows.labels)), rows, stage(temperature=3.0), VOCAB, None)
+        objective("kd")(*student(len(rows.labels)), rows, stage(temperature=3.0))
 
 
 def test_softened_gradients_keep_their_size() -> None:
@@ -94,11 +94,11 @@ def test_softened_gradients_keep_their_size() -> None:
     rows = batch(k=VOCAB)
     assert rows.targets is not None and rows.targets.logprobs is not None
     hidden, head = student(len(rows.labels))
-    z = (hidden @ head.T).detach()
+    z = (hidden @ head.weight.T).detach()
     v = torch.zeros_like(z).scatter(1, rows.targets.ids, rows.targets.logprobs)
     logits = z.clone().requires_grad_()
     identity = torch.eye(VOCAB)
-    sums = objective("kd")(logits, identity, rows, stage(temperature=1000.0), VOCAB, None)
+    sums = objective("kd")(logits, Head(identity, VOCAB), rows, stage(temperature=1000.0))
     (grad,) = torch.autograd.grad(sums.loss, logits)
     centred = (z - z.mean(1, keepdim=True)) - (v - v.mean(1, keepdim=True))
     torch.testing.assert_close(grad, centred / VOCAB, rtol=0.02, atol=2e-3)
@@ -111,16 +111,16 @@ def test_answers_are_learned_by_cross_entropy_and_beliefs_only_measured(
 ) -> None:
     rows = batch(with_targets=with_targets)
     hidden, head = student(len(rows.labels))
-    sums = objective(name)(hidden, head, rows, stage(objective=name, source=source), VOCAB, None)
-    expected = cross_entropy(hidden @ head.T, rows)
+    sums = objective(name)(hidden, head, rows, stage(objective=name, source=source))
+    expected = cross_entropy(hidden @ head.weight.T, rows)
     torch.testing.assert_close(sums.loss, expected, rtol=1e-5, atol=1e-4)
-    pairs = [torch.autograd.grad(loss, (hidden, head)) for loss in (sums.loss, expected)]
+    pairs = [torch.autograd.grad(loss, (hidden, head.weight)) for loss in (sums.loss, expected)]
     torch.testing.assert_close(*pairs, rtol=1e-4, atol=1e-4)
     forward_kl = float(sums.metrics[METRICS.index("forward_kl")])
     if rows.targets is None:
         assert forward_kl == 0.0
     else:
-        measured = divergence("forward_kl", (hidden @ head.T).detach(), rows.targets).sum()
+        measured = divergence("forward_kl", (hidden @ head.weight.T).detach(), rows.targets).sum()
         assert forward_kl == pytest.approx(float(measured), rel=1e-5)
 
 
@@ -140,14 +140,14 @@ def test_minillm_takes_the_policy_of_the_stage(policy: dict[str, Any] | None) ->
     rows = sampled(batch())
     assert rows.targets is not None and rows.policy is not None
     hidden, head = student(len(rows.labels))
-    sums = objective("minillm")(hidden, head, rows, settings, VOCAB, None)
-    block, logits = settings.policy or PolicyConfig(), hidden @ head.T
+    sums = objective("minillm")(hidden, head, rows, settings)
+    block, logits = settings.policy or PolicyConfig(), hidden @ head.weight.T
     logprobs = logits.log_softmax(1).gather(1, rows.labels[:, None])[:, 0]
     on_policy, clipped = policy_rows(logprobs, rows.policy, policy=block)
     single = rows.policy.single_weights.float() * divergence("reverse_kl", logits, rows.targets)
     expected = on_policy.sum() + block.single_step * single.sum()
     torch.testing.assert_close(sums.loss, expected, rtol=1e-5, atol=1e-4)
-    pairs = [torch.autograd.grad(loss, (hidden, head)) for loss in (sums.loss, expected)]
+    pairs = [torch.autograd.grad(loss, (hidden, head.weight)) for loss in (sums.loss, expected)]
     torch.testing.assert_close(*pairs, rtol=1e-4, atol=1e-4)
     assert float(sums.metrics[METRICS.index("clipped")]) == float(clipped.sum())
 
@@ -158,18 +158,18 @@ def test_minillm_on_answers_that_no_student_sampled() -> None:
     rows = batch()
     assert rows.targets is not None
     hidden, head = student(len(rows.labels))
-    sums = objective("minillm")(hidden, head, rows, settings, VOCAB, None)
+    sums = objective("minillm")(hidden, head, rows, settings)
     torch.testing.assert_close(
-        sums.loss, divergence("reverse_kl", hidden @ head.T, rows.targets).sum(), rtol=1e-5, atol=1e-4
+        sums.loss, divergence("reverse_kl", hidden @ head.weight.T, rows.targets).sum(), rtol=1e-5, atol=1e-4
     )
 
 
 def test_an_empty_batch_is_fine_with_every_setting() -> None:
     rows = collate([], with_targets=True)
     for settings in (stage(temperature=2.0), stage(divergence={"kind": "adaptive_kl", "mu": 0.9})):
-        sums = objective("kd")(*student(0), rows, settings, VOCAB, None)
+        sums = objective("kd")(*student(0), rows, settings)
         assert float(sums.loss.detach()) == float(sums.metrics.abs().max()) == 0.0
-    sums = objective("minillm")(*student(0), sampled(rows), stage(), VOCAB, None)
+    sums = objective("minillm")(*student(0), sampled(rows), stage())
     assert float(sums.loss.detach()) == float(sums.metrics.abs().max()) == 0.0
 
 
