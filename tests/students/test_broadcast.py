@@ -62,7 +62,7 @@ def test_a_gang_sends_to_those_who_ask_again(tmp_path: Path, monkeypatch: pytest
     offer = Offer.read(box.policy(1))
     assert offer is not None
     with monkeypatch.context() as hasty, box.meeting(1, receivers=1):
-        hasty.setattr(broadcast, "PATIENCE", timedelta(seconds=1))
+        hasty.setattr(broadcast, "PATIENCE", timedelta(milliseconds=200))
         sync.attend(1)
     with box.meeting(1, receivers=1) as meeting, ThreadPoolExecutor(1) as pool:
         taken = pool.submit(receive, meeting, 1, size=2, tensors=offer.tensors)
@@ -71,8 +71,18 @@ def test_a_gang_sends_to_those_who_ask_again(tmp_path: Path, monkeypatch: pytest
     assert box.meetings(1) == []
 
 
+def test_who_leaves_before_the_end_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broadcast, "PATIENCE", timedelta(seconds=2))
+    receiver = Receiver(tmp_path, 1, 2, Offer.of(WEIGHTS).tensors)
+    with ThreadPoolExecutor(1) as pool:
+        left = pool.submit(lambda: next(receiver(0, CPU))[0])
+        with pytest.raises(RuntimeError):
+            send(WEIGHTS, meeting=tmp_path, size=2, device=CPU)
+    assert left.result() == "half"
+
+
 def test_nobody_waits_for_ever_for_one_who_does_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broadcast, "PATIENCE", timedelta(seconds=1))
+    monkeypatch.setattr(broadcast, "PATIENCE", timedelta(milliseconds=200))
     with pytest.raises(RuntimeError):
         send(WEIGHTS, meeting=tmp_path, size=2, device=CPU)
     with pytest.raises(RuntimeError):
