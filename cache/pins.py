@@ -29,8 +29,8 @@ class Pin:
 
     `segments` is `None` when neither the pin nor its view can be read; such a pin keeps every segment. `earlier` are
     segments where rows of the view stood before they moved, with the time when it was last pinned there: whoever
-    opened it then may still read them. `cut` counts rows that are prefixes of stored sequences: they can be read where
-    they stand and cannot be found again when they move.
+    opened it then may still read them; `followed` are those to which rows moved since. `cut` counts rows that are
+    prefixes of stored sequences: they can be read where they stand and cannot be found again when they move.
     """
 
     view: str
@@ -43,6 +43,7 @@ class Pin:
     k: int
     cut: int = 0
     earlier: Mapping[str, float] = field(default_factory=dict)
+    followed: tuple[str, ...] = ()
     readable: bool = True
 
     def live(self, *, days: float = PIN_DAYS) -> bool:
@@ -75,7 +76,9 @@ def pin_view(storage: Storage, view: CacheView, *, cut: int = 0) -> None:
         if known is None or known.segments != view.segments or not there:
             # The view first: a pin whose view is lacking cannot be counted up, a view without its pin is garbage.
             storage.replace(f"pins/{view.digest}.npz", view.to_bytes())
-        _write(storage, replace(_of(view, readable=True), cut=cut, earlier=_earlier(known, now=view.segments)))
+        followed = () if known is None else known.followed
+        pin = replace(_of(view, readable=True), cut=cut, earlier=_earlier(known, now=view.segments), followed=followed)
+        _write(storage, pin)
     except OSError as error:
         raise CacheError(
             f"{storage.place}/pins/{view.digest}.json: the view cannot be pinned ({error.strerror}): make the cache "
@@ -92,6 +95,32 @@ def touch_pin(storage: Storage, view: str) -> None:
     pin = _read(storage, view)
     if pin is not None and pin.readable:
         _write(storage, replace(pin, used=time.time()))
+
+
+def follow_rows(storage: Storage, *, sources: Collection[str], to: str) -> None:
+    """Note in the pins of views with rows in these segments that all of these rows move to another one.
+
+    Raises:
+        OSError: when the place cannot be read or written.
+    """
+    for pin in read_pins(storage):
+        held = {*(pin.segments or ()), *pin.earlier, *pin.followed}
+        if pin.readable and not held.isdisjoint(sources):
+            _write(storage, replace(pin, followed=(*pin.followed, to)))
+
+
+def followed_segments(storage: Storage, *, standing: Collection[str]) -> set[str]:
+    """Segments where views that somebody uses find rows by their ids alone, as those they name stand no more.
+
+    Raises:
+        OSError: when the place cannot be read.
+    """
+    return {
+        segment
+        for pin in read_pins(storage)
+        if pin.live() and not {*(pin.segments or ()), *pin.earlier} <= set(standing)
+        for segment in pin.followed
+    }
 
 
 def read_pins(storage: Storage) -> list[Pin]:
@@ -157,6 +186,7 @@ def _read(storage: Storage, view: str) -> Pin | None:
             k=int(fields.get("k", 0)),
             cut=int(fields.get("cut", 1)),
             earlier={str(name): float(used) for name, used in fields.get("earlier", {}).items()},
+            followed=_names(fields.get("followed", [])),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return _guess(storage, view)

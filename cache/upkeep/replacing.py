@@ -19,6 +19,7 @@ from cache.disk.failpoints import failpoint
 from cache.disk.manifests import Manifest
 from cache.disk.publishing import SegmentTerms, Staging
 from cache.disk.storage import Storage
+from cache.pins import follow_rows
 from cache.upkeep.garbage import delete_segment
 from cache.upkeep.raw_columns import Piece, RawSegment, listed, pack_pieces
 
@@ -42,6 +43,8 @@ def replace_segments(
         if manifest is not None:
             delete_segment(storage, manifest.uuid)
         return False, None
+    if moved and manifest is not None:
+        follow_rows(storage, sources=[source.manifest.uuid for source in sources], to=manifest.uuid)
     failpoint("rewrite-before-tombstones")
     for source in sources:
         uuid = source.manifest.uuid

@@ -17,7 +17,7 @@ from cache.disk.key_objects import KEY, KeyTables, Table, key_array, key_bytes
 from cache.disk.manifests import DamagedObject, Manifest, read_manifest
 from cache.disk.publishing import segments_under_way
 from cache.disk.storage import Storage
-from cache.pins import keepers, read_pins, remove_pins
+from cache.pins import followed_segments, keepers, read_pins, remove_pins
 from cache.upkeep.garbage import SILENT_S, delete_segment, place_errors
 from cache.upkeep.merging import Batch, MergePlan
 from cache.upkeep.raw_columns import Piece, RawSegment, listed, live_segments
@@ -84,14 +84,15 @@ def compact(
         while True:
             try:
                 for batch in _planned(storage, identity=identity, skip=damaged, max_rows=max_rows, progress=progress):
+                    uuids = [source.manifest.uuid for source in batch.sources]
+                    moved = not (batch.dropped or batch.thinned)
+                    # A fuller row is not the one that a view followed: what is dropped here nobody could find again.
+                    if not (moved or followed_segments(storage, standing=live_segments(storage)).isdisjoint(uuids)):
+                        continue
                     for segment in batch.relied_on:
                         segment.verify()
                     replaced, manifest = replace_segments(
-                        storage,
-                        batch.sources,
-                        batch.pieces,
-                        reason="compact",
-                        moved=not (batch.dropped or batch.thinned),
+                        storage, batch.sources, batch.pieces, reason="compact", moved=moved
                     )
                     if replaced:
                         done.append((batch, manifest))

@@ -212,6 +212,21 @@ def test_a_merge_that_drops_a_row_leaves_it_to_its_view(tmp_path: Path) -> None:
     assert found.k == 8
 
 
+def test_a_merge_that_drops_a_row_leaves_it_to_a_view_that_followed_it(tmp_path: Path) -> None:
+    """Merged and collected, so that the pin's own segments are gone; then superseded, merged and collected again."""
+    records = put_each(tmp_path, [5, 6])
+    view = open_cache(tmp_path).view([record.key for record in records], dataset="d", k=8)
+    compact(storage_of(tmp_path), identity=DIGEST)
+    sweep(tmp_path, grace_s=-1.0)
+    for poor in records:
+        fuller = make_record(poor.token_ids.tolist(), prompt_len=poor.prompt_len, k=9, finish=poor.finish)
+        open_cache(tmp_path).put([fuller], vocab=VOCAB)
+    compact(storage_of(tmp_path), identity=DIGEST)
+    sweep(tmp_path, grace_s=-1.0)
+    ((first, second),) = open_cache(tmp_path).iter_blocks(view, [np.arange(2)])
+    assert [first.k, second.k] == [8, 8]
+
+
 def test_a_pinned_view_of_prefixes_keeps_its_segments_until_nobody_uses_it(tmp_path: Path) -> None:
     records = put_each(tmp_path, [5, 6, 7])
     cache = open_cache(tmp_path)
