@@ -111,12 +111,12 @@ class Claims:
             number = max(self._numbers("keys") | self._numbers("json"), default=0) + 1
             try:
                 self._storage.create(_path(number, "keys"), keys)
+                # Should another have the number by now, our keys were swept as those of the dead, and it is his.
+                self._storage.create(_path(number, "json"), note.to_json())
             except FileExistsError:
                 continue
-            self._storage.replace(_path(number, "json"), note.to_json())
-            with_keys, with_note = self._numbers("keys"), self._numbers("json")
-            # Both may have been swept by somebody who took them for what a dead owner had left under this number.
-            if number in with_keys & with_note and number == max(with_keys | with_note):
+            highest = max(self._numbers("keys") | self._numbers("json"), default=0)
+            if number == highest and self._read_keys(number) == keys and _stands(self._storage, number, note):
                 return number
             _remove(self._storage, number)
 
@@ -125,19 +125,25 @@ class Claims:
         known, self._names = self._names, {}
         for number in others:
             note = _read_note(self._storage, number)
-            if note is not None and note.k >= k and not note.owner.gone(silent_s=SILENT_S):
-                names = known[note.claim] if note.claim in known else self._read_names(number)
+            if note is None or note.k < k or note.owner.gone(silent_s=SILENT_S):
+                continue
+            names = known[note.claim] if note.claim in known else self._read_names(number)
+            # Without its keys it is about to be withdrawn, and made anew by the same name.
+            if names is not None:
                 self._names[note.claim] = names
                 held |= _among(names, wanted)
         return held
 
-    def _read_names(self, number: int) -> Keys:
-        """The names of a claim, which never change."""
+    def _read_names(self, number: int) -> Keys | None:
+        """The names of a claim, which never change; `None` where they are gone."""
+        data = self._read_keys(number)
+        return None if data is None else np.sort(key_array([data[: len(data) // KEY_BYTES * KEY_BYTES]]))
+
+    def _read_keys(self, number: int) -> bytes | None:
         try:
-            data = self._storage.read(_path(number, "keys"))
+            return self._storage.read(_path(number, "keys"))
         except FileNotFoundError:
-            data = b""
-        return np.sort(key_array([data[: len(data) // KEY_BYTES * KEY_BYTES]]))
+            return None
 
     def _sweep(self, number: int) -> None:
         """Delete the claims below a number that counts of which nobody is alive, and keys that have no JSON.

@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from object_server import new_url, object_server
 from store_builders import damage
 
 from cache import claims as claims_module
-from cache.claims import SILENT_S, Claims
+from cache.claims import SILENT_S, Claim, Claims
 from cache.disk.object_storage import ObjectStorage
 from cache.disk.owners import Owner
 from cache.disk.storage import LocalStorage
@@ -236,6 +237,43 @@ def race(window: Callable[[], Claims], *, rounds: int) -> None:
         thread.join()
     assert wrong == []
     assert claimed[0] > rounds
+
+
+class Overtaken(LocalStorage):
+    """The first keys that are written are swept at once, and another claims the same names under their number."""
+
+    def __init__(self, root: Path, *, by: ExitStack) -> None:
+        super().__init__(root)
+        self.taken: list[Claim] = []
+        self._by = by
+
+    def create(self, name: str, data: bytes) -> None:
+        super().create(name, data)
+        if name.endswith(".keys") and not self.taken:
+            self.delete(name)
+            self.taken.append(self._by.enter_context(window(self.root).claim(names(1, 2), k=0)))
+
+
+def test_who_loses_a_number_before_its_owner_is_noted_takes_another(tmp_path: Path) -> None:
+    with ExitStack() as others:
+        storage = Overtaken(tmp_path, by=others)
+        with Claims(storage).claim(names(2, 3), k=0) as late:
+            (early,) = storage.taken
+            assert (early.number, late.number) == (1, 2)
+            assert early.mine.tolist() == [True, True]
+            assert late.mine.tolist() == [False, True]
+    assert files(tmp_path) == []
+
+
+def test_names_that_were_gone_for_a_moment_are_looked_up_again(tmp_path: Path) -> None:
+    looking = window(tmp_path)
+    with window(tmp_path).claim(names(1), k=0) as claim:
+        keys = tmp_path / "claims" / f"{claim.number:08d}.keys"
+        data = keys.read_bytes()
+        keys.unlink()
+        assert looking.held(names(1), k=0).tolist() == [False]
+        keys.write_bytes(data)
+        assert looking.held(names(1), k=0).tolist() == [True]
 
 
 def test_no_name_is_ever_claimed_twice(tmp_path: Path) -> None:
