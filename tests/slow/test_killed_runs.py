@@ -115,7 +115,7 @@ def test_killed_training_ends_in_the_same_weights(place: Path) -> None:
     for part in ("cache", "models"):
         shutil.copytree(calm / part, killed / part)
     moments = random.Random(1)
-    for victim in ("driver", "rank", "driver"):
+    for victim in ("driver", "rank"):
         process = _start(killed, *LONGER, command="train")
         curve = _wait_for_steps(killed, process)
         time.sleep(moments.uniform(0.0, 1.0))

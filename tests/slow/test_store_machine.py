@@ -23,7 +23,7 @@ def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestStoreForLong(StoreMachine.TestCase):  # type: ignore[misc, name-defined]
     settings = settings(
-        max_examples=80,
+        max_examples=50,
         stateful_step_count=40,
         deadline=None,
         derandomize=False,
