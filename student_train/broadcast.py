@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -48,11 +50,13 @@ class Offer:
     @classmethod
     def of(cls, weights: Mapping[str, Tensor]) -> Offer:
         """The offer of these weights."""
-        tensors = [OfferedTensor(name, str(value.dtype)[6:], tuple(value.shape)) for name, value in weights.items()]
-        digests = {
-            name: tensor_sha256(_STORED_NAMES[value.dtype], tuple(value.shape), _sha256(value))
+        tensors = (
+            OfferedTensor(name, str(value.dtype).removeprefix("torch."), tuple(value.shape))
             for name, value in weights.items()
-        }
+        )
+        # hashlib lets go of the interpreter lock, so threads hash on all cores.
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            digests = dict(zip(weights, pool.map(_digest, weights.values()), strict=True))
         return cls(weights_sha256(digests), tuple(tensors))
 
     @classmethod
@@ -134,5 +138,6 @@ def _wait_for_all(group: Any, *, device: torch.device) -> None:
     float(total)
 
 
-def _sha256(tensor: Tensor) -> bytes:
-    return hashlib.sha256(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data).digest()
+def _digest(tensor: Tensor) -> str:
+    content = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+    return tensor_sha256(_STORED_NAMES[tensor.dtype], tensor.shape, hashlib.sha256(content.data).digest())
