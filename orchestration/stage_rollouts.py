@@ -52,6 +52,6 @@ def _all_but_rollouts(link: Link) -> Callable[[str, list[str]], list[str]]:
     def left_out(folder: str, names: list[str]) -> list[str]:
         if folder == str(link.work_dir):
             return [name for name in names if name not in ("policies", "rollouts")]
-        return [name for name in names if name.startswith(("policy-", "."))]
+        return [name for name in names if name.startswith(("policy-", "meeting-", "."))]
 
     return left_out

@@ -34,6 +34,7 @@ from student_train.directories import STAGING_PREFIX, staged_directory, sync_pat
 
 _VIEW = "view.npz"
 _SAMPLES = "rollout.npz"
+_WITHDRAWN = "withdrawn"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,17 +93,23 @@ class RolloutBox:
 
     @contextmanager
     def meeting(self, version: int, *, receivers: int) -> Iterator[Path]:
-        """A place where `receivers` processes wait for the leader of the gang to send them the weights `version`."""
+        """A place where `receivers` processes wait for the leader of the gang to send them the weights `version`.
+
+        It stays: who met there may have its store open for a moment longer, and torch ends a process that finds the
+        file of its store gone. After an error nobody comes to it any more.
+        """
         place = self._rollouts / f"meeting-{version:03d}-{receivers}-{uuid.uuid4().hex[:12]}"
         place.mkdir(parents=True)
         try:
             yield place
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
+        except BaseException:
+            (place / _WITHDRAWN).touch()
+            raise
 
     def meetings(self, version: int) -> list[tuple[Path, int]]:
-        """Where the weights `version` are waited for, and by how many processes."""
-        return [(path, int(path.name.split("-")[2])) for path in self._rollouts.glob(f"meeting-{version:03d}-*")]
+        """Where the weights `version` are or were waited for, and by how many processes."""
+        places = self._rollouts.glob(f"meeting-{version:03d}-*")
+        return [(place, int(place.name.split("-")[2])) for place in places if not (place / _WITHDRAWN).exists()]
 
     def has_rollout(self, number: int) -> bool:
         """Whether a rollout was committed."""

@@ -15,6 +15,7 @@ from student_builders import tiny_llama
 from torch import Tensor
 
 from cache.fingerprint import fingerprint_model
+from configs.errors import EngineError
 from student_train import broadcast
 from student_train.broadcast import Offer, OfferedTensor, Receiver, send
 from student_train.rollouts import RolloutBox
@@ -68,7 +69,29 @@ def test_a_gang_sends_to_those_who_ask_again(tmp_path: Path, monkeypatch: pytest
         taken = pool.submit(receive, meeting, 1, size=2, tensors=offer.tensors)
         sync.attend(1)
     assert torch.equal(taken.result()["half"], WEIGHTS["half"])
+    assert (meeting, 1) in box.meetings(1)
+    box.clean(side="rollouts")
     assert box.meetings(1) == []
+
+
+def test_a_meeting_that_failed_is_not_held(tmp_path: Path) -> None:
+    box = RolloutBox(tmp_path)
+    with pytest.raises(EngineError), box.meeting(1, receivers=1):
+        raise EngineError("it died")
+    assert box.meetings(1) == []
+
+
+def test_the_sender_outlives_receivers_that_leave_at_once(tmp_path: Path) -> None:
+    """As a gang does: the last receiver goes, and with it whoever asked, while the sender still has its store."""
+    box = RolloutBox(tmp_path)
+    offered = Offer.of(WEIGHTS).tensors
+    for _ in range(20):
+        with ThreadPoolExecutor(1) as pool:
+            with box.meeting(1, receivers=1) as meeting:
+                sent = pool.submit(send, WEIGHTS, meeting=meeting, size=2, device=CPU)
+                receive(meeting, 1, size=2, tensors=offered)
+            assert meeting.is_dir()
+            sent.result()
 
 
 def test_who_leaves_before_the_end_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
