@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import ray
 
@@ -22,9 +22,12 @@ from orchestration.fill_shift import FillOrder, Progress, Shift, longest
 from orchestration.plan import Request
 from orchestration.redirect import redirect_output
 from orchestration.rollout_engines import Answered, Tagged, Turns
-from student_train.broadcast import Receiver
 from teacher_server.engine_arguments import Purpose
 from teacher_server.startup_check import check_engine
+
+if TYPE_CHECKING:
+    # At run time it would bring the whole of training into every engine's process.
+    from student_train.broadcast import Receiver
 
 LEASE = 16
 """Requests of one lease: a dead engine loses at most this many that it had not begun."""

@@ -46,11 +46,6 @@ class EnginePool:
         self._actors: list[ray.actor.ActorHandle] = []
         self._asleep = False
 
-    @property
-    def started(self) -> bool:
-        """Whether the engines run."""
-        return bool(self._actors)
-
     def start(self) -> None:
         """Start the engines, or wake them if they sleep. Does nothing to those at work.
 

@@ -95,8 +95,8 @@ class RolloutBox:
     def meeting(self, version: int, *, receivers: int) -> Iterator[Path]:
         """A place where `receivers` processes wait for the leader of the gang to send them the weights `version`.
 
-        It stays: who met there may have its store open for a moment longer, and torch ends a process that finds the
-        file of its store gone. After an error nobody comes to it any more.
+        It stays: who met there lets go of its store a moment later, when torch looks for the file and then opens it.
+        One for which it goes in between waits long and is then aborted. After an error nobody comes here any more.
         """
         place = self._rollouts / f"meeting-{version:03d}-{receivers}-{uuid.uuid4().hex[:12]}"
         place.mkdir(parents=True)

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @runtime_checkable
 class WeightSync(Protocol):
-    """One way for weights to leave the gang. All calls are the leader's alone, except `holds`."""
+    """One way for weights to leave the gang. All calls are the leader's alone."""
 
     def holds(self, version: int) -> bool:
         """Whether these weights can be had already, so that nobody needs to gather them."""
