@@ -1,8 +1,7 @@
 """Rouge-L of answers against the teacher's.
 
 F-measure with stemming, mean x 100, as in the literature of sequence-level distillation. A diagnostic: it says how
-close the wording is, not how good the answer. Words are runs of a-z and 0-9 and the stems are English, so answers in
-other scripts score 0.
+close the wording is, not how good the answer. What a word is says `evaluation.words`.
 """
 
 from __future__ import annotations
@@ -10,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rouge_score.rouge_scorer import RougeScorer
+
+from evaluation.words import Words
 
 
 def rouge_l(answers: Sequence[str], references: Sequence[str]) -> float:
@@ -20,7 +21,7 @@ def rouge_l(answers: Sequence[str], references: Sequence[str]) -> float:
     """
     if len(answers) != len(references) or not answers:
         raise ValueError(f"{len(answers)} answers for {len(references)} references")
-    scorer = RougeScorer(["rougeL"], use_stemmer=True)
+    scorer = RougeScorer(["rougeL"], tokenizer=Words())
     scores = [
         float(scorer.score(reference, answer)["rougeL"].fmeasure)
         for answer, reference in zip(answers, references, strict=True)

@@ -24,6 +24,9 @@ from orchestration.ray_engines import Answers
 from orchestration.ray_pool import EnginePool
 from orchestration.report import Evaluated
 
+MEASURES = 2
+"""Raised by hand when a release measures the same answers differently: words of every script, of equal length."""
+
 WARM_UP = 4
 """Test prompts that an engine answers before its speed is measured."""
 
@@ -42,27 +45,44 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class TestBench:
-    """What every candidate is measured on."""
+    """What every candidate is measured on.
+
+    `compared_tokens` of an answer and of the teacher's are held against each other: one may have been allowed to go on
+    where the other had to stop.
+    """
 
     cache: TeacherCache
     view: CacheView
     requests: tuple[GenerateRequest, ...]
     tokenizer_of: ModelFiles
     top_k: int
+    compared_tokens: int
 
     def digest(self, candidate: Candidate) -> str:
         """The address of a candidate's evaluation."""
         wanted = [[r.max_new_tokens, r.temperature, r.top_p, r.sampling_seed] for r in self.requests[:1]]
-        return digest_of(model=candidate.digest, role=candidate.role, view=self.view.digest, generation=wanted)
+        return digest_of(
+            model=candidate.digest,
+            role=candidate.role,
+            view=self.view.digest,
+            generation=wanted,
+            measures=MEASURES,
+            compared=self.compared_tokens,
+        )
 
-    def texts(self, records: Sequence[TeacherRecord | Failure]) -> tuple[str, ...]:
-        """Answers as text; a failed one is empty."""
+    def texts(self, records: Sequence[TeacherRecord | Failure], *, at_most: int | None = None) -> tuple[str, ...]:
+        """Answers, or their first `at_most` tokens, as text; a failed one is empty."""
         return tuple(
             ""
             if isinstance(r, Failure)
-            else self.tokenizer_of.tokenizer.decode(r.response_ids, skip_special_tokens=True)
+            else self.tokenizer_of.tokenizer.decode(r.response_ids[:at_most], skip_special_tokens=True)
             for r in records
         )
+
+    def rouge_l(self, answers: Sequence[TeacherRecord | Failure]) -> float:
+        """Mean Rouge-L of `answers` against the teacher's, both as far as both were allowed to go."""
+        ours, theirs = (self.texts(each, at_most=self.compared_tokens) for each in (answers, self.references()))
+        return rouge_l(ours, theirs)
 
     def references(self) -> list[TeacherRecord]:
         """The teacher's records, in the order of the view."""
@@ -132,7 +152,7 @@ def _keep(
         reverse_kl=metrics.reverse_kl,
         top1_agreement=metrics.top1_agreement,
         perplexity=metrics.perplexity,
-        rouge_l=rouge_l(texts, bench.texts(bench.references())),
+        rouge_l=bench.rouge_l(answers.outcomes),
         tokens_per_s=written / answers.seconds,
         answers=texts,
     )

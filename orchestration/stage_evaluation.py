@@ -93,6 +93,7 @@ def test_bench(run: Run, *, lesson: Lesson, sets: Sequence[SequenceSet]) -> tupl
         requests=tuple(_limited(r, limit) for r in requests if isinstance(r, GenerateRequest)),
         tokenizer_of=lesson.teacher.files,
         top_k=run.config.teacher.top_k,
+        compared_tokens=min(limit, run.config.generation.max_new_tokens),
     )
     return bench, kept
 

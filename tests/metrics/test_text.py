@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from rouge_score.tokenizers import DefaultTokenizer
 
 from evaluation import rouge_l
+from evaluation.words import Words
 
 
 @pytest.mark.parametrize(
@@ -43,5 +47,45 @@ def test_lists_that_do_not_match_are_refused(answers: list[str], references: lis
         rouge_l(answers, references)
 
 
-def test_other_scripts_are_not_measured() -> None:
-    assert rouge_l(["привет мир"], ["привет мир"]) == 0.0
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Привет, мир!", ["привет", "мир"]),
+        ("И\u0306 Й", ["й", "й"]),  # in two code points and in one
+        ("مرحبا ٣٤", ["مرحبا", "٣٤"]),
+        ("हिन्दी में", ["हिन्दी", "में"]),  # vowel signs belong to their letters
+        ("한국어 입니다", ["한국어", "입니다"]),
+        ("\u1112\u1161\u11ab", ["한"]),  # a syllable written as its parts
+        ("ΤΟ ΦΩΣ", ["το", "φως"]),
+        ("今日はコーヒー１２杯", [*"今日はコーヒー", "12", "杯"]),
+        ("ｱｲｽ〇々", [*"アイス〇々"]),
+        ("ភាសាខ្មែរ។", ["ភា", "សា", "ខ្", "មែ", "រ"]),
+        ("ภาษา ๑๒", [*"ภาษา", "๑๒"]),
+        ("မြန်မာ", ["မြ", "န်", "မာ"]),
+        ("Ту154м runs 東京", ["ту", "154", "м", "run", "東", "京"]),
+        ("naïve", ["na", "ve"]),  # as rouge-score has it
+        ("half \ud83d a pair", ["half", "a", "pair"]),
+        ("! 😀 -", []),
+    ],
+)
+def test_the_words_of_every_script(text: str, words: list[str]) -> None:
+    assert Words().tokenize(text) == words
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=0x24F, exclude_categories=["Cs"])))
+@example("running İstanbul straße runner's caf\u0301e 12th")
+def test_latin_text_is_cut_as_rouge_score_cuts_it(text: str) -> None:
+    assert Words().tokenize(text) == DefaultTokenizer(use_stemmer=True).tokenize(text)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "expected"),
+    [
+        ("привет мир", "привет мир", 100.0),
+        ("привет мой мир", "привет мир", 80.0),  # 2 of 3 and 2 of 2
+        ("东京是首都", "东京首都", 100 * 8 / 9),  # 4 of 5 and 4 of 4
+        ("привет", "мир", 0.0),
+    ],
+)
+def test_other_scripts_are_measured(answer: str, reference: str, expected: float) -> None:
+    assert rouge_l([answer], [reference]) == pytest.approx(expected)
