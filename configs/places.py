@@ -1,4 +1,4 @@
-"""Places that may be a directory or a URL of an object store."""
+"""Places that may be a directory or a URL of an object store, and names of files that several parts know."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import re
 from pathlib import Path
 
 SCHEMES = ("s3", "gs", "az")
+
+SUMMARY = "stillroom.json"
+"""The file of a kept model that says what it is and what it consists of. It says nothing of a copy."""
+
+CURVES = "curves.jsonl"
+"""The file of a kept model with the course of its training, one JSON object a step."""
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://[^/]+")
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from cache.disk.durable import replace_file
+from configs.regular_files import UnreadableFileError, open_regular, parse_json
 from student_train.job import StepMetrics
-
-CURVES = "curves.jsonl"
 
 
 class CurveWriter:
@@ -50,15 +50,22 @@ class CurveReader:
 
 
 def read_curve(path: Path) -> list[StepMetrics]:
-    """All whole lines of a curve, in order; a line that a kill cut short is left out."""
-    if not path.exists():
+    """All whole lines of a curve, in order; one that a kill cut short or a disk damaged is left out."""
+    try:
+        with open_regular(path) as stream:
+            lines = [line for line in stream if line.endswith(b"\n")]
+    except FileNotFoundError:
         return []
-    points = []
-    for line in path.read_text().splitlines(keepends=True):
-        if line.endswith("\n"):
-            raw = json.loads(line)
-            points.append(StepMetrics(step=raw["step"], values=raw["values"]))
-    return points
+    points = (_point(line, origin=str(path)) for line in lines)
+    return [point for point in points if point is not None]
+
+
+def _point(line: bytes, *, origin: str) -> StepMetrics | None:
+    try:
+        raw: Any = parse_json(line, origin=origin)
+        return StepMetrics(int(raw["step"]), {str(name): float(value) for name, value in raw["values"].items()})
+    except (UnreadableFileError, AttributeError, KeyError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def _name(metrics: StepMetrics) -> tuple[int, frozenset[str]]:

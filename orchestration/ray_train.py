@@ -17,8 +17,9 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from configs import DistillError, TrainingError
+from configs.places import CURVES
 from orchestration.artifacts import write_json
-from orchestration.curves import CURVES, CurveReader, CurveWriter
+from orchestration.curves import CurveReader, CurveWriter
 from orchestration.redirect import redirect_output
 from student_train.job import StepMetrics, TrainJob
 from student_train.trainer import train_stage

@@ -7,9 +7,10 @@ from functools import partial
 
 from transformers import PreTrainedTokenizerBase
 
+from configs.places import CURVES
 from configs.stages import StageConfig
 from orchestration.context import Run, Teacher
-from orchestration.curves import CURVES, read_curve
+from orchestration.curves import read_curve
 from orchestration.lessons import Lesson
 from orchestration.plain_text import PlainTexts, read_plain_texts
 from orchestration.preflight import require_positions, require_writable

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache import CacheView
-from configs.places import absolute_root
+from configs.places import CURVES, absolute_root
 from configs.schema import DistillConfig
 from configs.stages import StageConfig
 from orchestration.artifacts import Artifacts, digest_of, write_json
-from orchestration.curves import CURVES
 from orchestration.lessons import Lesson
 from orchestration.plain_text import PlainTexts
 from orchestration.starts import Start

@@ -21,10 +21,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cache.disk.failpoints import failpoint
 from configs.errors import ConfigError, TrainingError
-from student_train.directories import STAGING_PREFIX, commit_directory, new_staging, replace_file
+from configs.regular_files import UnreadableFileError, open_regular, read_json
+from student_train.directories import STAGING_PREFIX, commit_directory, new_staging, numbered, replace_file
 from student_train.gang import Gang
 from student_train.job import StepMetrics
 from student_train.random_state import random_state, set_random_state
@@ -47,6 +49,7 @@ CHECKPOINT_FAILPOINTS = (
 
 _MANIFEST = "manifest.json"
 _STATE = "state.json"
+_STEP = "step-"
 _BLOCK = 2**22
 
 
@@ -84,7 +87,7 @@ class Checkpoints:
         Raises:
             TrainingError: what was written does not read back as it was; the checkpoints before are all still there.
         """
-        final = self._root / f"step-{state.step:09d}"
+        final = self._root / f"{_STEP}{state.step:09d}"
         name = self._gang.from_leader(str(new_staging(final)) if self._gang.leads else None)
         assert name is not None
         staging = Path(name)
@@ -102,7 +105,7 @@ class Checkpoints:
             failpoint("checkpoint-before-latest")
             replace_file(self._root / "LATEST", final.name + "\n")
             failpoint("checkpoint-before-drop")
-            self._drop_all_but(final)
+            self._drop_all_but(state.step)
         self._gang.barrier()
         return final
 
@@ -110,7 +113,7 @@ class Checkpoints:
         """The newest checkpoint whose files are all as they were written, or None."""
         found: Path | None = None
         if self._gang.leads:
-            for path in sorted(self._root.glob("step-*"), reverse=True):
+            for _, path in reversed(numbered(self._root, _STEP)):
                 if (damage := damaged(path)) is None:
                     found = path
                     break
@@ -134,14 +137,14 @@ class Checkpoints:
                     path.unlink(missing_ok=True)
         self._gang.barrier()
 
-    def _drop_all_but(self, newest: Path) -> None:
-        """Remove checkpoints that are superfluous now that `newest` was read back.
+    def _drop_all_but(self, newest: int) -> None:
+        """Remove checkpoints that are superfluous now that the one of step `newest` was read back.
 
         One older one stays. Those of later steps were damaged, or this one would not have been trained anew.
         """
-        steps = sorted(self._root.glob("step-*"))
-        kept = [path for path in steps if path.name <= newest.name][-KEPT:]
-        for path in steps:
+        steps = numbered(self._root, _STEP)
+        kept = [path for step, path in steps if step <= newest][-KEPT:]
+        for _, path in steps:
             if path not in kept:
                 # Without its manifest a half-removed checkpoint is no checkpoint.
                 (path / _MANIFEST).unlink(missing_ok=True)
@@ -170,7 +173,7 @@ def check_resumable(state: TrainerState, *, path: Path, view_digest: str, stage_
 def damaged(path: Path) -> str | None:
     """What is wrong with a checkpoint directory, or None when every file matches the manifest."""
     try:
-        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+        manifest: Any = read_json(path / _MANIFEST)
         if manifest["format"] != FORMAT:
             return f"format {manifest['format']} is not {FORMAT}"
         if _STATE not in manifest["files"]:
@@ -180,24 +183,32 @@ def damaged(path: Path) -> str | None:
                 return f"{name} has another size than its manifest says"
             if _sha256(path / name) != digest:
                 return f"{name} does not match its digest"
+        # DeepSpeed looks for its shards by pattern, and they are pickles.
+        for unknown in (name for name in _files(path) if name != _MANIFEST and name not in manifest["files"]):
+            return f"{unknown} is not named by {_MANIFEST}"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except OSError as error:
         return f"{error.filename} cannot be read: {error.strerror}"
+    except UnreadableFileError as error:
+        return str(error).removeprefix(f"{path}{os.sep}")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         return f"{_MANIFEST} cannot be read: {error}"
     return None
 
 
 def _describe(folder: Path) -> dict[str, object]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    listed = {str(path.relative_to(folder)): (path.stat().st_size, _sha256(path)) for path in files}
+    listed = {name: ((folder / name).stat().st_size, _sha256(folder / name)) for name in _files(folder)}
     return {"format": FORMAT, "files": listed}
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as stream:
+    with open_regular(path) as stream:
         # Without its pages in memory, what is read is what the disk holds.
         os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         while block := stream.read(_BLOCK):

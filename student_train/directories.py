@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from configs.places import CURVES, SUMMARY
+
 STAGING_PREFIX = ".staging-"
 """Names with this prefix are unfinished work; nothing reads them."""
 
 _WEIGHT_SUFFIXES = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".gguf")
-_NOT_COPIED = ("config.json", "README.md")
+_NOT_COPIED = ("config.json", "README.md", SUMMARY, CURVES)
 
 
 @contextmanager
@@ -83,8 +85,21 @@ def replace_file(path: Path, text: str) -> None:
     sync_path(path.parent)
 
 
+def numbered(folder: Path, prefix: str) -> list[tuple[int, Path]]:
+    """The entries `<prefix><number>` of a folder with their numbers, ascending: as numbers, for 1000 follows 999."""
+    found = []
+    for path in folder.glob(f"{prefix}*"):
+        number = path.name.removeprefix(prefix)
+        if number.isascii() and number.isdecimal():
+            found.append((int(number), path))
+    return sorted(found)
+
+
 def copy_companions(source: Path, target: Path) -> None:
-    """Copy what belongs to a model besides weights and config: tokenizer, template, generation config, licence."""
+    """Copy what belongs to a model besides weights and config: tokenizer, template, generation config, licence.
+
+    What a stage before this one left about itself stays behind: it says nothing of the model that is written here.
+    """
     for path in sorted(source.iterdir()):
         wanted = path.is_file() and path.name not in _NOT_COPIED and not path.name.startswith(".")
         if wanted and not path.name.endswith(_WEIGHT_SUFFIXES):

@@ -30,11 +30,12 @@ from cache.batches import permutation
 from cache.canonical import canonical
 from cache.views import CacheView
 from configs.errors import TrainingError
-from student_train.directories import STAGING_PREFIX, staged_directory, sync_path
+from student_train.directories import STAGING_PREFIX, numbered, staged_directory, sync_path
 
 _VIEW = "view.npz"
 _SAMPLES = "rollout.npz"
 _WITHDRAWN = "withdrawn"
+_POLICY = "policy-"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +72,7 @@ class RolloutBox:
 
     def policy(self, version: int) -> Path:
         """The directory of some weights, written or not."""
-        return self._policies / f"policy-{version:03d}"
+        return self._policies / f"{_POLICY}{version:03d}"
 
     def has_policy(self, version: int) -> bool:
         """Whether these weights can be sampled from; those that the stage starts from always can."""
@@ -81,14 +82,14 @@ class RolloutBox:
         """Let `write` fill a directory, then show it as the weights `version`; older ones go, for nobody needs them."""
         with staged_directory(self.policy(version)) as staging:
             write(staging)
-        for path in self._policies.glob("policy-*"):
+        for number, path in numbered(self._policies, _POLICY):
             # The one before may be loaded just now.
-            if path.name < self.policy(version - 1).name:
+            if number < version - 1:
                 shutil.rmtree(path, ignore_errors=True)
 
     def withdraw_policies(self) -> None:
         """Forget all weights that were shown; who published them is gone."""
-        for path in self._policies.glob("policy-*"):
+        for _, path in numbered(self._policies, _POLICY):
             shutil.rmtree(path)
 
     @contextmanager

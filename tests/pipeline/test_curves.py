@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.curves import CURVES, CurveReader, CurveWriter, read_curve
+from configs.places import CURVES
+from orchestration.curves import CurveReader, CurveWriter, read_curve
 from student_train.job import StepMetrics
 
 
@@ -63,6 +64,16 @@ def test_a_line_cut_short_by_a_kill_is_left_out_and_then_replaced(path: Path) ->
     assert read_curve(path) == [point(1), point(2)]
     write(path, 3, 4)
     assert read_curve(path) == [point(1), point(2), point(3), point(4)]
+
+
+@pytest.mark.parametrize(
+    "damage", [b"{", b"[]", b"\xff", b"[" * 100_000, b'{"step": 2}', b'{"step": "x", "values": {}}', b"9" * 9_000]
+)
+def test_a_damaged_line_is_left_out(path: Path, damage: bytes) -> None:
+    write(path, 1, 2, 3)
+    first, _, last = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join((first, damage, last, b"")))
+    assert read_curve(path) == [point(1), point(3)]
 
 
 def test_a_resume_killed_while_it_cuts_the_curve_loses_no_step(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

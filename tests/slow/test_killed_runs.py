@@ -18,7 +18,8 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from orchestration.curves import CURVES, read_curve
+from configs.places import CURVES
+from orchestration.curves import read_curve
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(1500)]
 

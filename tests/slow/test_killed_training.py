@@ -20,7 +20,8 @@ import ray_driver
 from gang_worker import Call, Death, Lost, Trained, run_gangs
 from training_jobs import assert_same_bits, make_job, train_all, variant, weights_of
 
-from orchestration.curves import CURVES, read_curve
+from configs.places import CURVES
+from orchestration.curves import read_curve
 from student_train.checkpoint import CHECKPOINT_FAILPOINTS
 from student_train.export import EXPORT_FAILPOINTS
 from student_train.job import TrainJob

@@ -30,9 +30,10 @@ from torch import Tensor
 from cache.disk.failpoints import VARIABLE
 from cache.records import TeacherRecord
 from configs.errors import DistillError
+from configs.places import CURVES
 from configs.schema import TrainingSettings
 from configs.stages import StageConfig
-from orchestration.curves import CURVES, CurveWriter
+from orchestration.curves import CurveWriter
 from student_train import feed
 from student_train.adapters import attach_adapters
 from student_train.batching import collate

@@ -107,6 +107,11 @@ def test_only_the_newest_ones_stay(store: Checkpoints) -> None:
     assert found[0] == paths[-1]
 
 
+def relink(path: Path, target: str) -> None:
+    path.unlink()
+    path.symlink_to(target)
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "flipped bit in the weights": lambda path: flip_a_bit(path / "state" / "weights.bin"),
     "flipped bit in the state": lambda path: flip_a_bit(path / "state.json"),
@@ -118,6 +123,9 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "manifest empty": lambda path: (path / "manifest.json").write_bytes(b""),
     "manifest names nothing": lambda path: (path / "manifest.json").write_text('{"format": 2, "files": {}}'),
     "manifest of another kind": lambda path: (path / "manifest.json").write_text("[]", encoding="utf-8"),
+    "manifest nested too deep": lambda path: (path / "manifest.json").write_text("[" * 200_000, encoding="utf-8"),
+    "manifest a link that never ends": lambda path: relink(path / "manifest.json", "/dev/zero"),
+    "a pickle beside it": lambda path: (path / "state" / "more_optim_states.pt").write_bytes(b"pickle"),
     "unknown format": lambda path: (path / "manifest.json").write_text('{"format": 99}', encoding="utf-8"),
 }
 
@@ -131,6 +139,15 @@ def test_a_damaged_newest_is_left_out(
     assert damaged(newer) is not None
     assert store.newest() == (older, trainer_state(3))
     assert str(newer) in caplog.text
+
+
+def test_steps_are_compared_as_numbers(store: Checkpoints) -> None:
+    before, last, first = save(store, 999_999_998, 999_999_999, 1_000_000_000)
+    assert not before.exists()
+    (first.parent / "step-old").mkdir()
+    assert store.newest() == (first, trainer_state(1_000_000_000))
+    flip_a_bit(first / "state.json")
+    assert store.newest() == (last, trainer_state(999_999_999))
 
 
 def test_a_failed_save_leaves_the_older_one(store: Checkpoints) -> None:
