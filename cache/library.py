@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -75,6 +75,7 @@ class Library:
         self._aside: set[str] = set()
         self._retired: set[str] = set()
         self._warned: set[str] = set()
+        self._arrived: dict[str, int] = {}
 
     @property
     def manifests(self) -> list[Manifest]:
@@ -114,6 +115,20 @@ class Library:
         new = sorted(listed - self._numbers.keys() - self._aside - self._retired)
         with ThreadPoolExecutor(PARALLEL_READS) as pool:
             self._admit(pool.map(self._load, new) if len(new) > 1 else map(self._load, new))
+
+    def newest_ns(self) -> int:
+        """`created_ns` of the youngest segment that stands on the disk now, 0 without any.
+
+        Only manifests that were never read are. Replaced segments are passed over: what replaced them is there too.
+
+        Raises:
+            CacheError: when the place cannot be read.
+        """
+        with self.lock:
+            for uuid in self._listed("manifests") - self._arrived.keys() - self._retired:
+                with self.disk_errors(), suppress(DamagedObject, FileNotFoundError):
+                    self._arrived[uuid] = read_manifest(self.storage, uuid, identity=self._identity).created_ns
+            return max(self._arrived.values(), default=0)
 
     def admit(self, manifest: Manifest, keys: bytes) -> None:
         """Take in a segment with its key object, whose bytes are known to be good."""
@@ -268,6 +283,7 @@ class Library:
 
     def _number(self, segment: Segment) -> int:
         number = self._numbers[segment.manifest.uuid] = len(self._segments)
+        self._arrived[segment.manifest.uuid] = segment.manifest.created_ns
         self._segments.append(segment)
         return number
 

@@ -163,7 +163,13 @@ class TeacherCache:
             licence=licence,
             rollout=rollout,
         )
-        return SegmentWriter(self._library.storage, terms, encoding=encoding, committed=self._library.admit)
+        return SegmentWriter(
+            self._library.storage,
+            terms,
+            encoding=encoding,
+            newest=self._library.newest_ns,
+            committed=self._library.admit,
+        )
 
     def put(
         self,

@@ -15,7 +15,7 @@ from types import TracebackType
 
 from cache.disk.encoding import resolve_encoding
 from cache.disk.key_objects import FINISHES
-from cache.disk.manifests import Manifest
+from cache.disk.manifests import Manifest, arrival_ns
 from cache.disk.packing import Generation, answered_generation, pack_segment
 from cache.disk.publishing import SegmentTerms, Staging
 from cache.disk.storage import Storage
@@ -52,11 +52,14 @@ class SegmentWriter:
         terms: SegmentTerms,
         *,
         encoding: str,
+        newest: Callable[[], int],
         committed: Callable[[Manifest, bytes], None],
     ) -> None:
+        """`newest` says the `created_ns` of the youngest segment of all, `committed` is told what was made."""
         self._storage = storage
         self._terms = terms
         self._encoding = encoding
+        self._newest = newest
         self._committed = committed
         self._records: dict[bytes, TeacherRecord] = {}
         self._generations: dict[tuple[bytes, bytes], Generation] = {}
@@ -136,7 +139,9 @@ class SegmentWriter:
             vocab=self._terms.vocab,
         )
         try:
-            manifest = staging.publish(packed, self._terms)
+            # A clock that was set back, or another machine's that goes ahead, must not make this the older answer.
+            arrived = arrival_ns(time.time_ns(), newest=self._newest())
+            manifest = staging.publish(packed, self._terms, created_ns=arrived)
         except OSError as error:
             raise CacheError(
                 f"{self._storage.place}: segment {staging.name} not committed ({error.strerror}): free space or "

@@ -24,6 +24,9 @@ LARGEST_COUNT = 2**32 - 1
 LARGEST_OBJECT = 2**40
 LARGEST_MANIFEST = 2**24
 
+ARRIVAL_STEP_NS = 2**20
+"""Between two segments whose order is not that of their times: merging takes a nanosecond off each time."""
+
 
 class DamagedObject(CacheError):
     """An object on disk differs from its manifest. `segment` is the uuid, `name` the object's path inside it."""
@@ -57,6 +60,9 @@ class Manifest:
     together. `k` and `encoding` are those of all scored rows (0 and `None` in a segment of text alone).
     `objects` is keyed by path below `segments/<uuid>/`; `keys` describes `manifests/<uuid>.keys`. `rollout` names the
     stage whose student wrote the sequences, which the teacher then scored; `None` in all other segments.
+
+    `created_ns` is when the segment came to this place, and never before one that was here when it came, whatever the
+    clock said: the oldest answers, and an answer that was given stays.
     """
 
     uuid: str
@@ -101,6 +107,14 @@ class Manifest:
         body = _canonical_json(written)
         digest = hashlib.sha256(body.encode()).hexdigest()
         return f'{{"body":{body},"sha256":"{digest}"}}'.encode()
+
+
+def arrival_ns(wanted: int, *, newest: int) -> int:
+    """The `created_ns` of a segment that comes to a place whose youngest one has `newest`.
+
+    That is `wanted`, the time by somebody's clock, unless the clock says that it comes before what is there.
+    """
+    return max(wanted, newest + ARRIVAL_STEP_NS)
 
 
 def read_manifest(storage: Storage, uuid: str, *, identity: str) -> Manifest:

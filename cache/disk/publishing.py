@@ -53,14 +53,16 @@ class Staging:
                 self._storage.replace(self._owner_name, self._owner.to_json())
 
     def publish(self, packed: PackedSegment, terms: SegmentTerms, *, created_ns: int | None = None) -> Manifest:
-        """Make the segment count; on stable storage when this returns. `created_ns` is now unless rows only move.
+        """Make the segment count; on stable storage when this returns. `created_ns` is now unless it is given.
 
         Raises:
             OSError: when the place refuses. The segment does not count then.
         """
         self._storage.create_segment(self.name, packed.objects)
         self._storage.create(f"manifests/{self.name}.keys", packed.keys)
-        manifest = _manifest(packed, terms, name=self.name, created_ns=created_ns or time.time_ns())
+        manifest = _manifest(
+            packed, terms, name=self.name, created_ns=time.time_ns() if created_ns is None else created_ns
+        )
         failpoint("segment-before-manifest")
         self._storage.create(f"manifests/{self.name}.json", manifest.to_json())
         failpoint("segment-after-manifest")

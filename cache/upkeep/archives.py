@@ -14,24 +14,29 @@ import io
 import json
 import os
 import tarfile
+import time
 import uuid as uuids
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache.disk.directory import DESCRIPTION, open_teacher
 from cache.disk.key_objects import KeyTables
-from cache.disk.manifests import FORMAT, DamagedObject, Manifest, read_manifest
+from cache.disk.manifests import FORMAT, DamagedObject, Manifest, arrival_ns, read_manifest
 from cache.disk.owners import Owner
 from cache.disk.storage import UNFINISHED, Storage
 from cache.disk.verified import read_verified
+from cache.library import Library
 from cache.upkeep.archive_file import COMPLETE, Archive, add_member, open_archive, segment_objects
 from cache.upkeep.garbage import SILENT_S, place_errors
 from cache.upkeep.raw_columns import listed, live_segments
 from configs.errors import CacheError
 
 Progress = Callable[[int, int], None]
+
+EARLIEST_NS = 10**18
+"""September 2001: a segment that says it is older does not know its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +104,12 @@ def import_archive(root: Path | str, path: Path, *, progress: Progress | None = 
             if progress is not None:
                 progress(done, 2 * total)
         storage = open_teacher(root, identity, create=True)
+        here = Library(storage, identity=identity.digest(), cache_bytes=0)
         imported, skipped = list[Manifest](), list[Manifest]()
-        for manifest in manifests:
+        # The oldest first: of what came together the older answer stays the older one.
+        for manifest in sorted(manifests, key=lambda manifest: manifest.order):
             with place_errors(storage):
-                taken = _take(storage, archive, manifest)
+                taken = _take(storage, archive, manifest, newest=here.newest_ns)
             (imported if taken else skipped).append(manifest)
             done += manifest.disk_bytes
             if progress is not None:
@@ -159,8 +166,8 @@ def _write(
     )
 
 
-def _take(storage: Storage, archive: Archive, manifest: Manifest) -> bool:
-    """Make one segment count, unless it is known here."""
+def _take(storage: Storage, archive: Archive, manifest: Manifest, *, newest: Callable[[], int]) -> bool:
+    """Make one segment count, unless it is known here. It is younger than all that is here, whatever it says."""
     name = manifest.uuid
     if any(name in listed(storage, folder) for folder in ("tombstones", "quarantine", "manifests")):
         return False
@@ -178,8 +185,10 @@ def _take(storage: Storage, archive: Archive, manifest: Manifest) -> bool:
         storage.delete(f"manifests/{name}.keys")
         storage.create_segment(name, objects)
         storage.create(f"manifests/{name}.keys", keys)
+        said = min(max(manifest.created_ns, EARLIEST_NS), time.time_ns())
+        arrived = replace(manifest, created_ns=arrival_ns(said, newest=newest()))
         with suppress(FileExistsError):
-            storage.create(f"manifests/{name}.json", manifest.to_json())
+            storage.create(f"manifests/{name}.json", arrived.to_json())
     return True
 
 

@@ -111,12 +111,12 @@ def _use(storage: Storage, identity: str, *, in_use: Collection[str], pin_days: 
 
 
 def _newest(storage: Storage, identity: str) -> float:
-    """When the newest segment was written; 0 without any."""
+    """When the newest segment came, at the latest now (its clock may have been ahead); 0 without any."""
     newest = 0.0
     for uuid in listed(storage, "manifests"):
         with suppress(DamagedObject, FileNotFoundError):
             newest = max(newest, read_manifest(storage, uuid, identity=identity).created_ns / _NS)
-    return newest
+    return min(newest, time.time())
 
 
 def _size(storage: Storage) -> int:

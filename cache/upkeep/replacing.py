@@ -76,6 +76,6 @@ def _publish(storage: Storage, sources: Sequence[RawSegment], pieces: Sequence[P
     try:
         packed = pack_pieces(pieces, uuid=staging.name)
         # One nanosecond older, so that a row that a crash leaves in a source as well is the younger of the two.
-        return staging.publish(packed, terms, created_ns=oldest.created_ns - 1)
+        return staging.publish(packed, terms, created_ns=max(oldest.created_ns - 1, 0))
     finally:
         staging.drop()
