@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cache import TeacherCache
 from configs import DistillConfig, configure_logging, dump_config
-from orchestration.artifacts import Artifacts, claim_directory
+from orchestration.artifacts import Artifacts, claim_directory, sweep_run
 from orchestration.console import Console
 from orchestration.context import Run, Teacher, TokenCounts, open_cache, open_teacher
 from orchestration.entry import Until
@@ -63,9 +63,11 @@ class Pipeline:
                 hardware=hardware,
                 console=console,
                 tracker=Tracker(self._run_dir, uri=_tracking_uri(config)),
-                artifacts=Artifacts(runtime.run_root),
+                artifacts=Artifacts(runtime.run_root, say=console.warn),
                 tokens=TokenCounts.load(self._run_dir / "teacher-tokens.json"),
             )
+            run.artifacts.sweep()
+            sweep_run(self._run_dir)
             try:
                 return self._stages(run, until=until)
             finally:

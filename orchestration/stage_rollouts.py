@@ -13,6 +13,7 @@ from orchestration.prompts import PromptSet
 from orchestration.rollouts import RolloutMaker
 from orchestration.students import Link, Student
 from orchestration.tracking import Point
+from student_train.directories import staged_directory
 
 Gang = Callable[..., Mapping[str, object]]
 """Trains to the end; calls its argument `meanwhile` again and again."""
@@ -35,8 +36,8 @@ def train_on_policy(
         shares = maker.shares(time.monotonic() - started)
     run.tracker.log(student.name, [Point(name, value, link.stage.rollout.steps) for name, value in shares.items()])
     kept = run.directory / "rollouts" / rollouts_name(student, link)
-    shutil.rmtree(kept, ignore_errors=True)
-    shutil.copytree(link.work_dir, kept, ignore=_all_but_rollouts(link))
+    with staged_directory(kept) as staging:
+        shutil.copytree(link.work_dir, staging, ignore=_all_but_rollouts(link), dirs_exist_ok=True)
     return result
 
 

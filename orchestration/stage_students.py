@@ -201,7 +201,7 @@ def _train(run: Run, student: Student, link: Link, *, lesson: Lesson, prompts: P
 def _track_student(run: Run, student: Student, *, lesson: Lesson) -> None:
     view = lesson.views[student.links[0].stage.train_view]
     settings = run.config.students[student.name].model_dump(mode="json", exclude_none=True)
-    reused = all(link.finished for link in student.links)
+    reused = all(run.artifacts.read_student(link.digest) is not None for link in student.links)
     run.tracker.child(
         student.name,
         params=flatten(settings),

@@ -63,9 +63,10 @@ def prepare_start(init: InitConfig, *, teacher: Teacher, artifacts: Artifacts, m
     kept = kept_layers(init.keep_layers, total=teacher.files.shape.layers, by=init.layers_by)
     digest = digest_of(teacher=teacher.identity.weights_sha256, kept=kept)
     directory = artifacts.init_dir(digest)
-    with artifacts.claim(digest):
-        if not directory.exists():
+    with artifacts.claim(digest, what=f"the untouched student {directory}"):
+        if not artifacts.has_start(digest):
             derive_student(teacher.files.directory, directory, keep_layers=kept)
+            artifacts.keep_start(digest)
     return _derived(init, digest, directory, teacher=teacher)
 
 
@@ -89,8 +90,8 @@ def calibrated_start(
         teacher=teacher.identity.weights_sha256, init=init.model_dump(mode="json"), train=lesson.views[view].digest
     )
     directory = artifacts.init_dir(digest)
-    with artifacts.claim(digest):
-        if not directory.exists():
+    with artifacts.claim(digest, what=f"the untouched student {directory}"):
+        if not artifacts.has_start(digest):
             derive(
                 DeriveJob(
                     init=init,
@@ -103,6 +104,7 @@ def calibrated_start(
                     log_file=log_dir / "calibration.log",
                 )
             )
+            artifacts.keep_start(digest)
     return _derived(init, digest, directory, teacher=teacher)
 
 

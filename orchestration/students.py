@@ -15,15 +15,13 @@ from cache import CacheView
 from configs.places import CURVES, absolute_root
 from configs.schema import DistillConfig
 from configs.stages import StageConfig
-from orchestration.artifacts import Artifacts, digest_of, write_json
+from orchestration.artifacts import Artifacts, digest_of
 from orchestration.lessons import Lesson
 from orchestration.plain_text import PlainTexts
 from orchestration.starts import Start
 from student_train.job import TrainJob
 from student_train.plain_text import PIECES
 from student_train.rollouts import RolloutBox
-
-SUMMARY = "stillroom.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +38,6 @@ class Link:
     work_dir: Path
     origin: str
     plain: PlainTexts | None = None
-
-    @property
-    def finished(self) -> bool:
-        """Whether the trained model is there."""
-        return (self.output_dir / SUMMARY).exists()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +102,8 @@ def train_link(
 
     `train` runs the job and returns the fields of its `TrainResult`.
     """
-    with artifacts.claim(link.digest):
-        if link.finished:
+    with artifacts.claim(link.digest, what=f"the student {link.output_dir}"):
+        if artifacts.read_student(link.digest) is not None:
             return False
         runtime, teacher = config.runtime, lesson.teacher
         result = train(
@@ -133,8 +126,8 @@ def train_link(
             )
         )
         shutil.copy(link.work_dir / CURVES, link.output_dir / CURVES)
-        # The summary comes last: it marks the artifact as finished.
-        write_json(link.output_dir / SUMMARY, {"digest": link.digest, **result})
+        # This comes last: it marks the artifact as finished.
+        artifacts.keep_student(link.digest, result)
         shutil.rmtree(link.work_dir, ignore_errors=True)
         return True
 

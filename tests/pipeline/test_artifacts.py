@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from configs import ConfigError
-from orchestration.artifacts import Artifacts, claim_directory, digest_of, write_json
+from orchestration.artifacts import Artifacts, claim_directory, digest_of, sweep_run, write_json
 
 DIGEST = "ab" * 32
 HOLDER = """
 import sys, time
 from pathlib import Path
 from orchestration.artifacts import Artifacts
-with Artifacts(Path(sys.argv[1])).claim(sys.argv[2]):
+with Artifacts(Path(sys.argv[1])).claim(sys.argv[2], what="a student"):
     print("holding", flush=True)
     sys.stdin.readline()
 print("released", flush=True)
@@ -65,7 +68,7 @@ def is_free(artifacts: Artifacts, digest: str) -> bool:
 
 
 def test_a_claim_excludes_another_process(artifacts: Artifacts, hold: Holders) -> None:
-    with artifacts.claim(DIGEST):
+    with artifacts.claim(DIGEST, what="a student"):
         command = [sys.executable, "-c", HOLDER, str(artifacts.root), DIGEST]
         second = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         try:
@@ -81,12 +84,70 @@ def test_a_claim_excludes_another_process(artifacts: Artifacts, hold: Holders) -
     second.communicate()
 
 
+def test_who_waits_says_for_whom(artifacts: Artifacts, hold: Holders) -> None:
+    holder = hold(DIGEST)
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        assert holder.stdin is not None
+        holder.stdin.write("\n")
+        holder.stdin.flush()
+
+    with replace(artifacts, say=say).claim(DIGEST, what="the student x"):
+        assert len(said) == 1
+    pattern = (
+        rf"the student x is being made by another run \(process {holder.pid} on \S+ since [-\d]+ [:\d]+\): waiting"
+    )
+    assert re.match(pattern, said[0])
+    with replace(artifacts, say=pytest.fail).claim(DIGEST, what="the student x"):
+        pass
+
+
+def test_a_file_system_without_locks_is_one_line(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(lock: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with (
+        pytest.raises(ConfigError, match=r"runtime\.run_root is on a file system that has no file locks \(No locks"),
+        artifacts.claim(DIGEST, what="a student"),
+    ):
+        pass
+
+
+def test_what_killed_runs_left_is_swept(artifacts: Artifacts, hold: Holders) -> None:
+    finished, training, exporting = DIGEST, "cd" * 32, "ef" * 32
+    staging = [artifacts.root / folder / f".staging-{exporting[:16]}-0a1b" for folder in ("inits", "students")]
+    for folder in (artifacts.work_dir(finished), artifacts.work_dir(training), *staging):
+        (folder / "step-000000001").mkdir(parents=True)
+    artifacts.student_dir(finished).mkdir()
+    artifacts.keep_student(finished, {})
+    drafts = [artifacts.root / "evaluations" / f".{name}.json.0a1b.tmp" for name in ("old", "new")]
+    drafts[0].parent.mkdir()
+    for draft in drafts:
+        draft.touch()
+    os.utime(drafts[0], (0, 0))
+    holders = [hold(exporting), hold(finished)]
+    artifacts.sweep()
+    assert artifacts.work_dir(finished).exists() and all(path.exists() for path in staging)
+    for holder in holders:
+        holder.kill()
+        holder.wait()
+    artifacts.sweep()
+    assert not artifacts.work_dir(finished).exists() and not any(path.exists() for path in staging)
+    # Those that are to be gone on from stay.
+    assert artifacts.work_dir(training).exists()
+    assert artifacts.read_student(finished) == {}
+    assert [draft.exists() for draft in drafts] == [False, True]
+
+
 def test_a_killed_holder_frees_its_claim(artifacts: Artifacts, hold: Holders) -> None:
     holder = hold(DIGEST)
     assert not is_free(artifacts, DIGEST)
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
-    with artifacts.claim(DIGEST):
+    with artifacts.claim(DIGEST, what="a student"):
         pass
 
 
@@ -100,22 +161,15 @@ def test_a_claim_ends_with_its_block(artifacts: Artifacts, hold: Holders) -> Non
 
 
 def test_a_claim_ends_with_an_error_too(artifacts: Artifacts) -> None:
-    with pytest.raises(RuntimeError), artifacts.claim(DIGEST):
+    with pytest.raises(RuntimeError), artifacts.claim(DIGEST, what="a student"):
         raise RuntimeError("training failed")
     assert is_free(artifacts, DIGEST)
 
 
 def test_claims_of_different_artifacts_do_not_meet(artifacts: Artifacts, hold: Holders) -> None:
     hold(DIGEST)
-    with artifacts.claim("cd" * 32):
+    with artifacts.claim("cd" * 32, what="another"):
         assert not is_free(artifacts, DIGEST)
-
-
-def test_an_evaluation_reads_back(artifacts: Artifacts) -> None:
-    assert artifacts.read_evaluation(DIGEST) is None
-    artifacts.write_evaluation(DIGEST, {"forward_kl": 0.1 + 0.2, "answers": ["ä", "\n"]})
-    assert artifacts.read_evaluation(DIGEST) == {"forward_kl": 0.1 + 0.2, "answers": ["ä", "\n"]}
-    assert artifacts.read_evaluation("cd" * 32) is None
 
 
 def test_every_artifact_has_a_place_of_its_own(artifacts: Artifacts) -> None:
@@ -183,3 +237,14 @@ def test_a_run_directory_has_one_run_at_a_time(tmp_path: Path) -> None:
         pass
     with claim_directory(tmp_path):
         pass
+
+
+def test_half_written_files_of_a_killed_run_are_swept(tmp_path: Path) -> None:
+    (tmp_path / "views").mkdir()
+    drafts = [tmp_path / ".report.json.0a1b.tmp", tmp_path / "views" / ".teacher-dev.npz.0a1b.tmp"]
+    (tmp_path / "rollouts" / ".staging-student-0a1b").mkdir(parents=True)
+    for path in (*drafts, tmp_path / ".lock", tmp_path / "report.json"):
+        path.touch()
+    sweep_run(tmp_path)
+    left = sorted(path.name for path in tmp_path.rglob("*"))
+    assert left == [".lock", "report.json", "rollouts", "views"]
