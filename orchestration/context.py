@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -14,10 +13,11 @@ from cache.fingerprint import fingerprint_model
 from configs import DistillConfig
 from configs.places import is_url
 from configs.schema import EngineSettings, ModelShape
-from orchestration.artifacts import Artifacts, write_json
+from orchestration.artifacts import Artifacts
 from orchestration.bundles import Role
 from orchestration.colocation import GPU_SHARES
 from orchestration.console import Console
+from orchestration.ledger import Ledger
 from orchestration.models import ModelFiles, materialise
 from orchestration.placement import Hardware
 from orchestration.preflight import Device, require_fitting_lengths, require_positions
@@ -31,45 +31,6 @@ ROLLOUT_SEEDS: dict[Role, int] = {"student engine": 1000, "teacher engine": 2000
 
 STUDENT_LOGPROBS = 1
 """Student engines only write answers; vLLM wants a positive limit."""
-
-
-@dataclass(slots=True)
-class TokenCounts:
-    """Forward tokens of the teacher in this experiment, by what they were spent on.
-
-    They are kept in a file of the run directory, so that an experiment that was interrupted still says what it cost.
-    """
-
-    file: Path
-    fill: int = 0
-    rollout: int = 0
-    evaluation: int = 0
-
-    @classmethod
-    def load(cls, file: Path) -> TokenCounts:
-        """The counts so far."""
-        return cls(file, **json.loads(file.read_text())) if file.exists() else cls(file)
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return self.fill + self.rollout + self.evaluation
-
-    def add(self, *, fill: int = 0, rollout: int = 0, evaluation: int = 0) -> None:
-        """Count tokens that were just spent."""
-        self.fill += fill
-        self.rollout += rollout
-        self.evaluation += evaluation
-        write_json(self.file, {"fill": self.fill, "rollout": self.rollout, "evaluation": self.evaluation})
-
-    def metrics(self) -> dict[str, float]:
-        """The counts under their names in MLflow."""
-        return {
-            "fill/teacher_tokens": float(self.fill),
-            "rollout/teacher_tokens": float(self.rollout),
-            "eval/teacher_tokens": float(self.evaluation),
-            "teacher/forward_tokens": float(self.total),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +63,7 @@ class Run:
     console: Console
     tracker: Tracker
     artifacts: Artifacts
-    tokens: TokenCounts
+    ledger: Ledger
     student_pool: tuple[ModelShape, EnginePool] | None = None
     _cluster: ExitStack = field(default_factory=ExitStack)
     _clustered: bool = False
@@ -116,7 +77,8 @@ class Run:
     @property
     def logs(self) -> Path:
         """Where every process of this run writes its log."""
-        return self.directory / "logs"
+        # Absolute, because workers of a cluster have working directories of their own.
+        return (self.directory / "logs").absolute()
 
     def need_cluster(self) -> None:
         """Start or attach to Ray, once."""
@@ -135,7 +97,10 @@ class Run:
         spec = engine_spec(
             self.config, files, identity, settings=settings, k=k, accelerator=self.device, log_dir=self.logs
         )
-        pool = EnginePool(spec)
+        if k:
+            # Whoever has beliefs worth keeping is a teacher, and what it is asked is counted.
+            spec = replace(spec, ledger=self.ledger.directory.absolute())
+        pool = EnginePool(spec, clock=self.ledger)
         self._pools.append(pool)
         return pool
 
@@ -159,7 +124,7 @@ class Run:
                 name=role.replace(" ", "-"),
                 gpu_share=self.gpu_share(role),
             )
-            pools.append(EnginePool(spec))
+            pools.append(EnginePool(spec, clock=self.ledger))
         self._pools += pools
         return pools[0], pools[1]
 
@@ -178,6 +143,7 @@ class Run:
             for pool in self._pools:
                 pool.release()
         finally:
+            self.ledger.close()
             self._cluster.close()
 
 

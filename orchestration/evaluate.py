@@ -103,10 +103,14 @@ def finished(candidates: Sequence[Candidate], *, bench: TestBench, artifacts: Ar
     return found
 
 
-def evaluate_teacher(
-    candidate: Candidate, *, bench: TestBench, pool: EnginePool, artifacts: Artifacts
-) -> tuple[Evaluated, int]:
-    """Measure the live teacher against its own cached answers; also the teacher tokens that this took."""
+def teacher_tokens(bench: TestBench) -> int:
+    """Teacher tokens that `evaluate_teacher` takes at most: answers, those of the warm-up, and scores."""
+    answers = [len(request.prompt_ids) + request.max_new_tokens for request in bench.requests]
+    return sum(answers) + sum(answers[:WARM_UP]) + sum(len(record.token_ids) for record in bench.references())
+
+
+def evaluate_teacher(candidate: Candidate, *, bench: TestBench, pool: EnginePool, artifacts: Artifacts) -> Evaluated:
+    """Measure the live teacher against its own cached answers."""
     answers = _timed_answers(bench, pool=pool)
     references = bench.references()
     rescored = pool.answer(
@@ -117,8 +121,7 @@ def evaluate_teacher(
         for cached, live in zip(references, rescored.outcomes, strict=True)
         if isinstance(live, TeacherRecord) and cached.response_len
     ]
-    tokens = sum(len(o.token_ids) for o in (*answers.outcomes, *rescored.outcomes) if isinstance(o, TeacherRecord))
-    return _keep(candidate, held_out_metrics(beliefs), answers, bench=bench, artifacts=artifacts), tokens
+    return _keep(candidate, held_out_metrics(beliefs), answers, bench=bench, artifacts=artifacts)
 
 
 def evaluate_student(

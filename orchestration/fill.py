@@ -23,6 +23,7 @@ from cache.keys import generation_key, sequence_key
 from configs import BudgetReached, DistillError, EngineError
 from orchestration.console import Progress as ProgressBar
 from orchestration.fill_shift import FillOrder, Progress
+from orchestration.ledger import read_counts
 from orchestration.plan import FillPlan, Request, SequenceSet, SetPlan, plan_fill
 
 POLL_S = 1.0
@@ -53,7 +54,7 @@ class Engines(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Budgets:
-    """Limits of a fill; None is no limit."""
+    """What is left of the experiment's limits; None is no limit."""
 
     teacher_tokens: int | None
     seconds: float | None
@@ -80,6 +81,7 @@ class Budgets:
 class FillResult:
     """What a fill did.
 
+    `teacher_tokens` are those of the experiment's ledger: also what engines spent that died before they could report.
     `failed` maps a request to the reason why the teacher could not answer it; `from_others` counts the misses that
     another pipeline fetched meanwhile.
     """
@@ -110,7 +112,7 @@ def fill(
         CacheError: the cache cannot be read or written.
     """
     result = FillResult()
-    started = time.monotonic()
+    started, spent_before = time.monotonic(), read_counts(order.ledger).fill
     sets = [part.sequences for part in plan.sets]
     _store_gold_text(sets, cache=cache, order=order, vocab=vocab)
     claims = Claims(open_storage(order.cache_root, cache.identity.digest(), create=False))
@@ -130,6 +132,7 @@ def fill(
                 if stalled is not None:
                     raise stalled
                 died = _ask(part, result=result, engines=engines, order=order, budgets=left, progress=bar, cache=cache)
+                result.teacher_tokens = read_counts(order.ledger).fill - spent_before
                 gained = len(part.requests) - len(_still_missing(part, cache=cache, failed=result.failed))
                 stalled = None if gained else died or _standstill(missing, budgets)
                 own += gained
@@ -239,7 +242,6 @@ def _ask(
         _count_committed(work, result=result, cache=cache)
         logger.warning("%s; starting new engines for what is still missing", error)
         return error
-    result.teacher_tokens += done.forward_tokens
     result.response_tokens += done.response_tokens
     result.rows += done.committed_rows
     result.stored_bytes += done.committed_bytes
@@ -248,11 +250,10 @@ def _ask(
 
 
 def _count_committed(work: _Work, *, result: FillResult, cache: TeacherCache) -> None:
-    """Dead engines report nothing any more; what they had committed of `work` was paid for all the same."""
+    """Dead engines report nothing any more; what they had committed of `work` is there all the same."""
     cache.refresh()
     keys = [key for key in cache.lookup(work.requests, k=work.k) if key is not None]
     records = [record for record in cache.get_many(keys, k=0) if record is not None]
-    result.teacher_tokens += sum(len(record.token_ids) for record in records)
     result.response_tokens += sum(record.response_len for record in records)
     result.rows += len(records)
 
@@ -261,7 +262,7 @@ def _standstill(missing: int, budgets: Budgets) -> DistillError:
     if budgets.teacher_tokens is None and budgets.seconds is None:
         return EngineError(f"the engines ended with {missing:,} rows still missing; see their logs")
     return BudgetReached(
-        f"the budget is spent and {missing:,} rows are still missing; what was bought is in the cache: "
+        f"the experiment's budget is spent and {missing:,} rows are still missing; what was bought is in the cache: "
         "raise budgets.max_teacher_tokens or budgets.max_gpu_hours and run again"
     )
 

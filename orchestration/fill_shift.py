@@ -2,13 +2,13 @@
 
 The commit is the truth. A shift commits at least every `commit_every_s` seconds from a thread of its own, because an
 engine that writes long answers may finish none for a while; whatever a killed engine had not committed is simply
-still missing in the cache.
+still missing in the cache. What it spent is not forgotten: every answer is counted in the experiment's ledger.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,17 +16,19 @@ from typing import Protocol
 
 from cache import GenerateRequest, SegmentWriter, TeacherRecord
 from cache.keys import generation_key
-from cache.protocols import Failure, Outcome, SequenceSource
+from cache.protocols import Failure, Outcome
 from configs import CacheError, RecordError
 from configs.schema import StoredEncoding
+from orchestration.ledger import Counts, Meter
 from orchestration.plan import Request
+from teacher_server.requests import Asked
 
 REPORT_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class FillOrder:
-    """What to do with the outcomes of a fill."""
+    """What to do with the outcomes of a fill; `ledger` is where the experiment counts what they cost."""
 
     scoring: bool
     cache_root: Path | str
@@ -34,6 +36,7 @@ class FillOrder:
     commit_every_s: float
     licence: str | None
     provenance: dict[str, str]
+    ledger: Path
     encoding: StoredEncoding = "topk-u8"
 
 
@@ -71,11 +74,11 @@ def longest(request: Request) -> int:
     return len(request.token_ids)
 
 
-class Ask(Protocol):
-    """What `generate` and `score` of a `SequenceSource` have in common; both are generators and can be closed."""
+class StepwiseSource(Protocol):
+    """An engine that hands over what each of its steps has finished, all at once (`FakeTeacher`, `VllmEngine`)."""
 
-    def __call__(self, requests: Iterator[Request], *, k: int) -> Generator[Outcome, None, None]:
-        """Outcomes as they finish."""
+    def work(self, asked: Iterable[Asked | None]) -> Generator[list[Outcome], None, None]:
+        """See `VllmEngine.work`."""
         ...
 
 
@@ -98,6 +101,7 @@ class Shift:
         self._leases = leases
         self._order = order
         self._writer = writer
+        self._meter = Meter(order.ledger)
         self._drawn: dict[int, tuple[int, Request]] = {}
         self._delta = Progress()
         # Guards the writer and the delta, which the reporting thread touches as well.
@@ -105,8 +109,10 @@ class Shift:
         self._stop = threading.Event()
         self._finished = threading.Event()
 
-    def work(self, engine: SequenceSource) -> None:
+    def work(self, engine: StepwiseSource) -> None:
         """Answer requests until there are none or a stop is asked for; everything finished is then committed.
+
+        A stop takes effect between two steps of the engine: of the last one every answer is kept.
 
         Raises:
             CacheError: the cache cannot be written.
@@ -114,12 +120,11 @@ class Shift:
         """
         reporter = threading.Thread(target=self._report_until_finished, daemon=True)
         reporter.start()
-        # One queue holds requests of one kind, which its type does not say.
-        ask: Ask = engine.score if self._order.scoring else engine.generate  # type: ignore[assignment]
         try:
-            with closing(ask(self._draw(), k=self._order.k)) as outcomes:
-                for index, outcome in outcomes:
-                    self._take(*self._drawn.pop(index), outcome)
+            with closing(engine.work(Asked(request, self._order.k) for request in self._draw())) as steps:
+                for finished in steps:
+                    for index, outcome in finished:
+                        self._take(*self._drawn.pop(index), outcome)
                     if self._stop.is_set():
                         break
         finally:
@@ -127,6 +132,7 @@ class Shift:
             reporter.join()
             self._commit()
             self._report()
+            self._meter.close()
 
     def _draw(self) -> Iterator[Request]:
         index = 0
@@ -143,6 +149,7 @@ class Shift:
                 self._delta.failures.append((position, outcome.reason))
                 return
             self._delta.forward_tokens += len(outcome.token_ids)
+            self._meter.add(Counts(fill=len(outcome.token_ids)))
             try:
                 if isinstance(request, GenerateRequest):
                     key = generation_key(self._writer.identity_digest, request)
@@ -158,7 +165,9 @@ class Shift:
     def _report_until_finished(self) -> None:
         while not self._finished.wait(REPORT_EVERY_S):
             try:
-                if self._writer.due(self._order.commit_every_s):
+                # After a stop the engine may work on an answer for longer than its process is given: what it has
+                # finished by then is kept at once.
+                if self._stop.is_set() or self._writer.due(self._order.commit_every_s):
                     self._commit()
             except CacheError:
                 # More answers could not be kept either. `work` tries once more to commit, and raises if it cannot.
@@ -168,6 +177,8 @@ class Shift:
 
     def _commit(self) -> None:
         with self._lock:
+            # Before the commit: what is in the cache was paid for.
+            self._meter.sync()
             report = self._writer.commit()
             if report is not None:
                 self._delta.committed_rows += report.rows

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
@@ -70,6 +70,7 @@ def sample_rollout(
     max_new_tokens: int,
     stop_ids: tuple[int, ...],
     k: int,
+    spend: Callable[[int], None] = lambda _: None,
 ) -> tuple[list[Sampled], Tally]:
     """One response a prompt at temperature 1, scored by the teacher.
 
@@ -85,6 +86,7 @@ def sample_rollout(
         max_new_tokens: Longest response; a sequence that reaches it has finish "length".
         stop_ids: A token of these, whoever draws it, is the last of its sequence.
         k: The teacher's log-probabilities kept a position.
+        spend: Told of the teacher's tokens as they are spent: those of a rollout that becomes void too.
 
     Returns:
         The sequences in the order of `prompts`, without those that an engine could not continue or score.
@@ -102,6 +104,7 @@ def sample_rollout(
         prompts,
         terms=terms,
         desks=desks,
+        spend=spend,
         at_once=min(student.capacity, teacher.capacity),
         one_role=student.shares_processor and teacher.shares_processor,
     )
@@ -137,9 +140,17 @@ class _Rollout:
     """All sequences of a rollout, and the desks that they go to and fro between."""
 
     def __init__(
-        self, prompts: Sequence[Prompt], *, terms: Terms, desks: Sequence[_Desk], at_once: int, one_role: bool
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        terms: Terms,
+        desks: Sequence[_Desk],
+        spend: Callable[[int], None],
+        at_once: int,
+        one_role: bool,
     ) -> None:
         self.done: dict[int, Sampled] = {}
+        self._spend = spend
         self.tally = Tally()
         self._to_begin = list(reversed(prompts))
         self._terms, self._desks, self._at_once, self._one_role = terms, desks, at_once, one_role
@@ -200,6 +211,7 @@ class _Rollout:
             self.tally.student_tokens += drawn
         else:
             self.tally.teacher_tokens += drawn
+            self._spend(drawn)
         if sequence.finish:
             self.tally.scorings += 1
             self.tally.sampling_seconds = time.monotonic() - self._started
@@ -209,4 +221,5 @@ class _Rollout:
         self.done[sequence.number] = sequence.sampled(scores)
         self.tally.scored_sequences += 1
         self.tally.scored_tokens += len(sequence.tokens)
+        self._spend(len(sequence.tokens))
         self.tally.recomputed_tokens += sequence.recomputed

@@ -11,8 +11,9 @@ from cache import TeacherCache
 from configs import DistillConfig, configure_logging, dump_config
 from orchestration.artifacts import Artifacts, claim_directory, sweep_run
 from orchestration.console import Console
-from orchestration.context import Run, Teacher, TokenCounts, open_cache, open_teacher
+from orchestration.context import Run, Teacher, open_cache, open_teacher
 from orchestration.entry import Until
+from orchestration.ledger import Ledger
 from orchestration.lessons import Lesson
 from orchestration.plan import FillPlan, plan_fill, sequence_sets
 from orchestration.plan_report import fill_time, show_plan, show_rollouts
@@ -64,7 +65,7 @@ class Pipeline:
                 console=console,
                 tracker=Tracker(self._run_dir, uri=_tracking_uri(config)),
                 artifacts=Artifacts(runtime.run_root, say=console.warn),
-                tokens=TokenCounts.load(self._run_dir / "teacher-tokens.json"),
+                ledger=Ledger.open(self._run_dir),
             )
             run.artifacts.sweep()
             sweep_run(self._run_dir)
@@ -131,7 +132,7 @@ class Pipeline:
         if evaluated_teacher is None:
             return None
         models = evaluate_stage(run, students, lesson=lesson, bench=bench)
-        run.tracker.log_final("pipeline", run.tokens.metrics())
+        run.tracker.log_final("pipeline", run.ledger.metrics())
         report = Report(
             experiment=run.config.name,
             config_digest=self._digest,
@@ -140,7 +141,7 @@ class Pipeline:
             references=bench.texts(bench.references()),
             models=(evaluated_teacher, *models),
             times=tuple(run.console.times),
-            teacher_forward_tokens=run.tokens.total,
+            teacher_forward_tokens=run.ledger.counts().tokens,
             rejected_rows=len(prompts.rejected),
         )
         self._publish(run, report)
@@ -184,7 +185,7 @@ def _track_fill(run: Run, plan: FillPlan, *, lesson: Lesson) -> None:
         {
             "cache/hit_rate": 1.0 - plan.misses / rows,
             "cache/bytes_per_token": lesson.cache.stats().bytes_per_token,
-            "fill/teacher_tokens": float(run.tokens.fill),
+            "fill/teacher_tokens": float(run.ledger.counts().fill),
         },
     )
     run.tracker.finish("fill")

@@ -19,6 +19,7 @@ from cache import GenerateRequest, ScoreRequest, TeacherCache, TeacherIdentity, 
 from cache.protocols import Failure
 from configs.schema import EngineSettings
 from orchestration.fill_shift import FillOrder, Progress, Shift, longest
+from orchestration.ledger import Counts, Meter
 from orchestration.plan import Request
 from orchestration.redirect import redirect_output
 from orchestration.rollout_engines import Answered, Tagged, Turns
@@ -39,7 +40,8 @@ class EngineSpec:
 
     `seed` is the first of those that the engines of a pool get, and `name` begins the names of their log files; pools
     that run side by side have other ones. `gpu_share` is the part of each of its GPUs that an engine takes in Ray's
-    books: less than all where its purpose is "shared rollout".
+    books: less than all where its purpose is "shared rollout". `ledger` is where the answers of a teacher are counted
+    that no fill asks for; None where others count them, or nobody.
     """
 
     model_dir: Path
@@ -55,6 +57,7 @@ class EngineSpec:
     seed: int = 0
     name: str = "engine"
     gpu_share: float = 1.0
+    ledger: Path | None = None
 
 
 @ray.remote(num_cpus=0)
@@ -117,6 +120,7 @@ class EngineActor:
         from teacher_server.vllm_engine import VllmEngine
 
         self._spec = spec
+        self._meter = None if spec.ledger is None else Meter(spec.ledger)
         self._turns: Turns | None = None
         # Engines without a seed all start from the same one and draw the same noise.
         self._engine = VllmEngine(
@@ -166,7 +170,11 @@ class EngineActor:
     def answer(self, requests: Sequence[Request], *, k: int) -> Answers:
         """Answer all requests; nothing is cached."""
         started = time.monotonic()
-        outcomes = dict(self._outcomes(requests, k=k))
+        outcomes = {}
+        for position, outcome in self._outcomes(requests, k=k):
+            outcomes[position] = outcome
+            if self._meter is not None and isinstance(outcome, TeacherRecord):
+                self._meter.add(Counts(evaluation=len(outcome.token_ids)))
         return Answers(tuple(outcomes[i] for i in range(len(requests))), time.monotonic() - started)
 
     def fill(self, queue: ray.actor.ActorHandle, order: FillOrder) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
@@ -38,11 +38,21 @@ GPU_BLOCK = 16
 logger = logging.getLogger(__name__)
 
 
+class GpuClock(Protocol):
+    """Where the life of engines is counted (`ledger.Ledger`)."""
+
+    def engines_up(self, gpus: float) -> Callable[[], None]:
+        """Engines on so many GPUs have started; to be called when they have ended."""
+        ...
+
+
 class EnginePool:
     """Engines of one shape. Not started before `start` or the first use."""
 
-    def __init__(self, spec: EngineSpec) -> None:
+    def __init__(self, spec: EngineSpec, *, clock: GpuClock | None = None) -> None:
         self._spec = spec
+        self._clock = clock
+        self._down: Callable[[], None] | None = None
         self._actors: list[ray.actor.ActorHandle] = []
         self._asleep = False
 
@@ -66,6 +76,8 @@ class EnginePool:
             ).remote(self._spec, index=index)
             for index in range(settings.count)
         ]
+        if self._clock is not None:
+            self._down = self._clock.engines_up(settings.count * settings.tensor_parallel * self._spec.gpu_share)
         self.ask([actor.ready.remote() for actor in self._actors])
 
     def sleep(self) -> None:
@@ -205,6 +217,9 @@ class EnginePool:
                 logger.info("an engine did not close by itself")
             ray.kill(actor)
         self._actors, self._asleep = [], False
+        if self._down is not None:
+            self._down()
+            self._down = None
 
     def _finish(self, queue: ray.actor.ActorHandle, shifts: list[ray.ObjectRef]) -> None:
         queue.stop.remote()

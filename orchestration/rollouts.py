@@ -18,10 +18,12 @@ from cache.pins import remove_pins
 from cache.upkeep.rollouts import enforce_rollout_quota
 from configs import CacheError, ConfigError, EngineError
 from configs.rollouts import RolloutConfig
+from orchestration.budgets import require_budget
 from orchestration.context import Run, identity_of
 from orchestration.lessons import Lesson
 from orchestration.mixture import Tally, sample_rollout
 from orchestration.models import open_model
+from orchestration.plan import rollout_tokens
 from orchestration.prompts import PromptSet
 from orchestration.rollout_records import chosen, described, held_out_metrics, sampling_metrics
 from orchestration.rollout_sequences import Prompt, Sampled
@@ -64,6 +66,7 @@ class RolloutMaker:
 
         Raises:
             EngineError: engines died again and again.
+            BudgetReached: the next one may take more than is left of the experiment's budgets.
         """
         config = self._config
         while self._next < config.count and self._box.has_rollout(self._next):
@@ -91,6 +94,7 @@ class RolloutMaker:
 
     def _written(self, version: int) -> Rollout:
         for attempt in range(1, ATTEMPTS + 1):
+            self._require_budget()
             try:
                 return self._write(version)
             except EngineError as error:
@@ -99,6 +103,12 @@ class RolloutMaker:
                     raise
                 logger.warning("rollout %d is void, an engine failed (%s): it is written anew", self._next, error)
         raise AssertionError("the last attempt returns or raises")
+
+    def _require_budget(self) -> None:
+        config = self._run.config
+        most = rollout_tokens(self._config, longest_prompt=config.data.max_prompt_tokens) // self._config.count
+        purpose = f"rollout {self._next} of {self._config.count}"
+        require_budget(config.budgets, spent=self._run.ledger.counts(), tokens=most, purpose=purpose)
 
     def _write(self, version: int) -> Rollout:
         """Sample, score and cache one rollout."""
@@ -111,8 +121,7 @@ class RolloutMaker:
             logger.warning("rollout %d lacks sequences that an engine could not continue: %s", number, tally.failures)
         if not samples:
             raise EngineError(f"no sequence of rollout {number} could be written: {next(iter(tally.failures))}")
-        answers, dev_tally = self._sample(self._dev, alpha=0.0, version=version, held_out=True)
-        self._run.tokens.add(rollout=tally.scored_tokens + tally.teacher_tokens, evaluation=dev_tally.scored_tokens)
+        answers, _ = self._sample(self._dev, alpha=0.0, version=version, held_out=True)
         self._seconds["sampling"] += tally.sampling_seconds
         self._seconds["scoring"] += tally.scoring_seconds
         self._seconds["syncing"] += sync_seconds
@@ -139,6 +148,9 @@ class RolloutMaker:
     def _sample(
         self, prompts: Sequence[tuple[int, ...]], *, alpha: float, version: int, held_out: bool = False
     ) -> tuple[list[Sampled], Tally]:
+        def spend(tokens: int) -> None:
+            self._run.ledger.add(**{"evaluation" if held_out else "rollout": tokens})
+
         return sample_rollout(
             [Prompt(ids, number=number) for number, ids in enumerate(prompts)],
             student=self._student,
@@ -149,6 +161,7 @@ class RolloutMaker:
             max_new_tokens=self._config.max_new_tokens,
             stop_ids=self._lesson.teacher.files.stop_ids,
             k=self._run.config.teacher.top_k,
+            spend=spend,
         )
 
     def _cached(self, samples: Sequence[Sampled], *, version: int, metrics: dict[str, float]) -> Rollout:

@@ -8,8 +8,16 @@ from pathlib import Path
 
 from cache import GenerateRequest
 from configs.places import absolute_root
+from orchestration.budgets import require_budget
 from orchestration.context import Run, Teacher, identity_of
-from orchestration.evaluate import Candidate, TestBench, evaluate_student, evaluate_teacher, finished
+from orchestration.evaluate import (
+    Candidate,
+    TestBench,
+    evaluate_student,
+    evaluate_teacher,
+    finished,
+    teacher_tokens,
+)
 from orchestration.lessons import Lesson
 from orchestration.models import open_model
 from orchestration.plan import SequenceSet
@@ -29,10 +37,15 @@ def teacher_stage(run: Run, *, teacher: Teacher, bench: TestBench, pool: EngineP
     )  # fmt: skip
     results = finished([candidate], bench=bench, artifacts=run.artifacts)
     if "teacher" not in results:
+        require_budget(
+            run.config.budgets,
+            spent=run.ledger.counts(),
+            tokens=teacher_tokens(bench),
+            purpose="the teacher's row of the comparison",
+        )
         run.need_cluster()
         with run.console.stage("teacher answers") as stage:
-            results["teacher"], spent = evaluate_teacher(candidate, bench=bench, pool=pool, artifacts=run.artifacts)
-            run.tokens.add(evaluation=spent)
+            results["teacher"] = evaluate_teacher(candidate, bench=bench, pool=pool, artifacts=run.artifacts)
             stage.summary = f"noise floor {results['teacher'].forward_kl:.4f} nats"
     run.tracker.child("teacher", params={}, tags={"role": "teacher"})
     run.tracker.log_final("teacher", results["teacher"].metrics())

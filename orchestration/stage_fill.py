@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from cache import GenerateRequest, TeacherCache
 from configs.places import absolute_root
+from orchestration.budgets import budgets_left
 from orchestration.context import Run, Teacher
-from orchestration.fill import Budgets, FillResult, fill
+from orchestration.fill import FillResult, fill
 from orchestration.fill_shift import FillOrder
 from orchestration.lessons import Lesson, pin_lesson
 from orchestration.plan import FillPlan
@@ -72,14 +73,14 @@ def fill_stage(run: Run, plan: FillPlan, *, teacher: Teacher, cache: TeacherCach
                 commit_every_s=config.runtime.commit_every_s,
                 licence=config.teacher.licence,
                 provenance=teacher.provenance(config),
+                ledger=run.ledger.directory.absolute(),
                 encoding=config.teacher.encoding,
             ),
-            budgets=Budgets(config.budgets.max_teacher_tokens, _seconds_budget(run)),
+            budgets=budgets_left(config.budgets, spent=run.ledger.counts(), engines=config.runtime.teacher_engine),
             vocab=teacher.files.vocab,
             progress=stage,
         )
         stage.summary = _summary(plan, result)
-    run.tokens.add(fill=result.teacher_tokens)
     return result
 
 
@@ -105,11 +106,3 @@ def _some_prompts(plan: FillPlan) -> list[tuple[int, ...]]:
     requests = [request for part in plan.sets for request in part.sequences.requests]
     prompts = [r.prompt_ids if isinstance(r, GenerateRequest) else r.token_ids for r in requests]
     return prompts[:CHECK_PROMPTS]
-
-
-def _seconds_budget(run: Run) -> float | None:
-    hours = run.config.budgets.max_gpu_hours
-    if hours is None:
-        return None
-    engine = run.config.runtime.teacher_engine
-    return hours * 3600 / (engine.count * engine.tensor_parallel)

@@ -51,7 +51,7 @@ def main(root: Path, first: int, count: int, row_s: float, die_after: int) -> No
         plan_fill([SequenceSet("teacher", "train", shared_requests(first, count), K)], cache=cache),
         cache=cache,
         engines=engines,
-        order=FillOrder(False, root, 0, 0.0, None, {}),
+        order=FillOrder(False, root, 0, 0.0, None, {}, root.parent / "ledger"),
         budgets=Budgets(None, None),
         vocab=VOCAB,
         progress=StageProgress("fill", total=None, unit="rows", started=time.monotonic()),

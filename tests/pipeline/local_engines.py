@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from cache import GenerateRequest, ScoreRequest, SegmentWriter, TeacherCache, TeacherIdentity
-from cache.protocols import Outcome, SequenceSource
+from cache.protocols import Outcome
 from configs import EngineError
 from orchestration.console import StageProgress
-from orchestration.fill_shift import FillOrder, Leases, Progress, Shift
+from orchestration.fill_shift import FillOrder, Leases, Progress, Shift, StepwiseSource
 from orchestration.plan import Request
 from orchestration.ray_engines import LeaseQueue
 from teacher_server import FakeTeacher
+from teacher_server.requests import Asked
 
 VOCAB = 64
 EOS = 2
@@ -42,18 +43,39 @@ def lease_queue(work: Sequence[tuple[int, Request]], *, token_budget: int | None
 
 @dataclass(slots=True)
 class Watched:
-    """A teacher that writes down what it is asked, and does something at the n-th outcome."""
+    """A teacher that writes down what it is asked, and does something at the n-th outcome.
+
+    It finishes `at_once` answers in every step.
+    """
 
     teacher: FakeTeacher = field(default_factory=fake_teacher)
     at_outcome: Callable[[int], None] = lambda _: None
     asked: list[Request] = field(default_factory=list)
     identity: TeacherIdentity = IDENTITY
+    at_once: int = 1
+
+    def work(self, asked: Iterable[Asked | None]) -> Generator[list[Outcome], None, None]:
+        step: list[Outcome] = []
+        for count, [outcome] in enumerate(self.teacher.work(self._noted_each(asked))):
+            self.at_outcome(count)
+            step.append(outcome)
+            if len(step) == self.at_once:
+                yield step
+                step = []
+        if step:
+            yield step
 
     def generate(self, requests: Iterable[GenerateRequest], *, k: int) -> Generator[Outcome, None, None]:
         yield from self._watch(self.teacher.generate(self._noted(requests), k=k))
 
     def score(self, requests: Iterable[ScoreRequest], *, k: int) -> Generator[Outcome, None, None]:
         yield from self._watch(self.teacher.score(self._noted(requests), k=k))
+
+    def _noted_each(self, asked: Iterable[Asked | None]) -> Iterator[Asked]:
+        for each in asked:
+            assert each is not None
+            self.asked.append(each.request)
+            yield each
 
     def _noted(self, requests: Iterable[Any]) -> Iterator[Any]:
         for request in requests:
@@ -66,7 +88,7 @@ class Watched:
             yield outcome
 
 
-def work_shift(queue: Leases, order: FillOrder, teacher: Callable[[SegmentWriter], SequenceSource]) -> None:
+def work_shift(queue: Leases, order: FillOrder, teacher: Callable[[SegmentWriter], StepwiseSource]) -> None:
     """One engine's pass, as the engine's actor does it."""
     cache = TeacherCache.open(order.cache_root, IDENTITY)
     with cache.writer(
@@ -155,7 +177,7 @@ def refusing(reason: str) -> Callable[[int], None]:
 def main(path: Path) -> None:
     task: PassOfWork = pickle.loads(path.read_bytes())
 
-    def teacher(writer: SegmentWriter) -> SequenceSource:
+    def teacher(writer: SegmentWriter) -> StepwiseSource:
         def at_outcome(count: int) -> None:
             if count == task.commit_after:
                 writer.commit()

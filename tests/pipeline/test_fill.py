@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -9,14 +10,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from local_engines import EOS, IDENTITY, MAX_MODEL_LEN, VOCAB, EngineThatIsKilled, LocalEngines, Watched, refusing
+from local_engines import (
+    EOS,
+    IDENTITY,
+    MAX_MODEL_LEN,
+    VOCAB,
+    EngineThatIsKilled,
+    LocalEngines,
+    Watched,
+    refusing,
+    work_shift,
+)
 
 from cache import GenerateRequest, ScoreRequest, SegmentWriter, TeacherCache, TeacherRecord
 from configs import BudgetReached, CacheError, EngineError
 from orchestration import fill_shift
 from orchestration.console import StageProgress
 from orchestration.fill import Budgets, Engines, FillResult, fill
-from orchestration.fill_shift import FillOrder, longest
+from orchestration.fill_shift import FillOrder, Leases, Progress, longest
+from orchestration.ledger import read_counts
 from orchestration.plan import Request, SequenceSet, plan_fill
 
 UNLIMITED = Budgets(None, None)
@@ -41,9 +53,10 @@ class Filling:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.cache = TeacherCache.open(root, IDENTITY)
+        self.ledger = root.parent / "ledger"
 
     def order(self, *, commit_every_s: float = 1e6) -> FillOrder:
-        return FillOrder(False, self.root, 0, commit_every_s, "cc0", {"model": "fake"})
+        return FillOrder(False, self.root, 0, commit_every_s, "cc0", {"model": "fake"}, self.ledger)
 
     def fill(
         self,
@@ -230,7 +243,9 @@ def test_a_killed_engine_loses_only_what_it_had_not_committed(filling: Filling, 
     records = filling.records(part)
     assert len(records) == 20 == result.rows
     assert filling.cache.verify() == []
-    assert result.teacher_tokens == sum(len(record.token_ids) for record in records)
+    # Five more answers were finished and paid for before the kill, though not committed; they were written again.
+    lost = records[9:14]
+    assert result.teacher_tokens == sum(len(record.token_ids) for record in [*records, *lost])
 
 
 def test_engines_that_die_without_progress_end_the_fill(filling: Filling) -> None:
@@ -267,6 +282,31 @@ def test_a_budget_counts_what_dead_engines_had_bought(filling: Filling) -> None:
     with pytest.raises(BudgetReached):
         filling.fill(part, engines=LocalEngines(Watched(at_outcome=at_outcome)), budgets=Budgets(100, None))
     assert sum(len(record.token_ids) for record in filling.records(part)) <= 100
+
+
+def test_a_budget_counts_answers_that_a_killed_engine_could_not_commit(filling: Filling, tmp_path: Path) -> None:
+    part = teacher_set(prompts(20))
+    engines = EngineThatIsKilled(tmp_path, commit_after=2, die_after=8)
+    with pytest.raises(BudgetReached):
+        filling.fill(part, engines=engines, budgets=Budgets(120, None))
+    records = filling.records(part)
+    finished = [len(said.token_ids) for _, said in Watched().generate(part.requests[:8], k=4)]  # type: ignore[arg-type, union-attr]
+    assert engines.healthy.budgets[0][0] == 120 - sum(finished)
+    bought_after = sum(len(record.token_ids) for record in records[2:])
+    assert read_counts(filling.ledger).fill == sum(finished) + bought_after <= 120
+
+
+def test_an_interrupted_fill_has_counted_what_it_bought(filling: Filling) -> None:
+    def at_outcome(count: int) -> None:
+        if count == 5:
+            raise KeyboardInterrupt
+
+    part = teacher_set(prompts(20))
+    with pytest.raises(KeyboardInterrupt):
+        filling.fill(part, engines=LocalEngines(Watched(at_outcome=at_outcome)))
+    bought = filling.records(part)
+    assert len(bought) == 5
+    assert read_counts(filling.ledger).fill == sum(len(record.token_ids) for record in bought)
 
 
 def test_a_budget_that_suffices_is_no_error(filling: Filling) -> None:
@@ -322,6 +362,66 @@ def test_rows_are_committed_while_the_engine_still_works(filling: Filling, monke
 
     filling.fill(teacher_set(prompts(8)), engines=LocalEngines(Watched(at_outcome=at_outcome)), commit_every_s=0.0)
     assert seen[0] >= 1
+
+
+def stopping(progress: list[Progress]) -> Leases:
+    """A queue of endless work that stops whoever reports."""
+
+    class Stopping:
+        def __init__(self) -> None:
+            self.numbers = itertools.count(3)
+
+        def lease(self) -> list[tuple[int, Request]]:
+            return [(number, ask(3 + number % 60)) for number in itertools.islice(self.numbers, 4)]
+
+        def report(self, delta: Progress) -> bool:
+            progress.append(delta)
+            return True
+
+    return Stopping()
+
+
+def test_an_engine_told_to_stop_keeps_every_answer_of_its_last_step(
+    filling: Filling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fill_shift, "REPORT_EVERY_S", 0.01)
+    told: list[Progress] = []
+
+    def at_outcome(count: int) -> None:
+        if count == 7:
+            # The last answer of the second step: the stop comes while the engine works on it.
+            deadline = time.monotonic() + 60
+            while not told and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.1)
+
+    work_shift(stopping(told), filling.order(), lambda _: Watched(at_outcome=at_outcome, at_once=4))
+    assert filling.cache.refresh() is None
+    assert filling.cache.stats().records == 8
+    assert sum(each.committed_rows for each in told) == 8
+
+
+def test_what_is_finished_is_kept_while_a_stopped_engine_still_writes(
+    filling: Filling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer may take longer than the process is given to end."""
+    monkeypatch.setattr(fill_shift, "REPORT_EVERY_S", 0.01)
+    told: list[Progress] = []
+    kept: list[int] = []
+
+    def at_outcome(count: int) -> None:
+        deadline = time.monotonic() + 60
+        while count == 3 and not kept and time.monotonic() < deadline:
+            cache = TeacherCache.open(filling.root, IDENTITY)
+            if cache.stats().records:
+                kept.append(cache.stats().records)
+            time.sleep(0.02)
+
+    slow = Watched(at_outcome=at_outcome)
+    queue = stopping(told)
+    monkeypatch.setattr(queue, "report", lambda delta: told.append(delta) or (delta.rows == 0 and len(told) > 3))
+    work_shift(queue, filling.order(), lambda _: slow)
+    assert kept == [3]
 
 
 def test_a_full_disk_stops_the_engine_and_says_so(filling: Filling, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,8 @@ class Pipeline:
         self.error: BaseException | None = None
         self._sets = [SequenceSet("teacher", "train", tuple(requests), k)]
         self._root, self._budgets = root, budgets
+        # Each pipeline has a run directory of its own.
+        self._ledger = root.parent / f"ledger-{id(self)}"
         self._thread = threading.Thread(target=self._run)
 
     @property
@@ -94,7 +96,7 @@ class Pipeline:
                 plan_fill(self._sets, cache=cache),
                 cache=cache,
                 engines=LocalEngines(self.teacher),
-                order=FillOrder(False, self._root, 0, 1e6, None, {}),
+                order=FillOrder(False, self._root, 0, 1e6, None, {}, self._ledger),
                 budgets=self._budgets,
                 vocab=VOCAB,
                 progress=self.bar,

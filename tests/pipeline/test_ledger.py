@@ -1,0 +1,138 @@
+"""What an experiment has spent is known whatever was interrupted, and its limits hold over all its starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from configs import BudgetReached, CacheError
+from configs.schema import BudgetConfig, EngineSettings
+from orchestration import ledger as ledger_module
+from orchestration.budgets import budgets_left, require_budget
+from orchestration.ledger import LINE_BYTES, Counts, Ledger, Meter, read_counts
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from orchestration.ledger import Counts, Meter
+meter = Meter(Path(sys.argv[1]))
+for tokens in range(1, 101):
+    meter.add(Counts(fill=tokens))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_process_has_counted_everything(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert read_counts(tmp_path) == Counts(fill=5050)
+
+
+def test_every_writer_has_a_file_and_all_of_them_count(tmp_path: Path) -> None:
+    meters = [Meter(tmp_path) for _ in range(3)]
+    for number, meter in enumerate(meters):
+        meter.add(Counts(fill=10**number, rollout=1, evaluation=number))
+        meter.add(Counts(fill=10**number, gpu_seconds=0.5))
+    assert read_counts(tmp_path) == Counts(fill=222, rollout=3, evaluation=3, gpu_seconds=1.5)
+    assert [path.stat().st_size for path in tmp_path.iterdir()] == [LINE_BYTES] * 3
+
+
+def test_a_meter_that_was_closed_counts_on_in_another_file(tmp_path: Path) -> None:
+    meter = Meter(tmp_path)
+    meter.add(Counts(fill=3))
+    meter.close()
+    meter.add(Counts(fill=4))
+    assert read_counts(tmp_path).fill == 7
+
+
+def test_who_spends_nothing_leaves_nothing(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path)
+    assert ledger.counts() == Counts()
+    ledger.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b'{"fill": -1}', b'{"fill": 1.5}', b'{"gpu_seconds": Infinity}', b'{"fill": true}', b"x" * 9999],
+)
+def test_a_damaged_file_is_named_and_left_out(content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Meter(tmp_path).add(Counts(fill=5))
+    (tmp_path / "broken.json").write_bytes(content)
+    assert read_counts(tmp_path) == Counts(fill=5)
+    assert "broken.json does not count" in caplog.text
+
+
+def test_what_is_no_file_is_left_out(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "folder.json").mkdir()
+    assert read_counts(tmp_path) == Counts()
+
+
+def test_a_disk_that_refuses_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ledger").touch()
+    with pytest.raises(CacheError, match=r"ledger: what was spent cannot be written down .*free space"):
+        Meter(tmp_path / "ledger").add(Counts(fill=1))
+
+
+def test_the_tokens_of_an_earlier_release_count(tmp_path: Path) -> None:
+    (tmp_path / "teacher-tokens.json").write_text(json.dumps({"fill": 7, "rollout": 2, "evaluation": 1}))
+    Ledger.open(tmp_path).add(fill=1)
+    again = Ledger.open(tmp_path)
+    assert again.counts() == Counts(fill=8, rollout=2, evaluation=1)
+    assert again.metrics()["teacher/forward_tokens"] == 11.0
+
+
+def test_gpu_time_is_that_of_all_engines_over_all_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    first = Ledger.open(tmp_path)
+    teachers_down, students_down = first.engines_up(8.0), first.engines_up(0.5)
+    now[0] += 10.0
+    teachers_down()
+    now[0] += 4.0
+    students_down()
+    now[0] += 1000.0
+    assert first.counts().gpu_seconds == pytest.approx(8 * 10 + 0.5 * 14)
+    # Without a close, as after a kill.
+    second = Ledger.open(tmp_path)
+    second.engines_up(2.0)
+    now[0] += 3.0
+    assert second.counts().gpu_seconds == pytest.approx(87 + 6)
+
+
+def test_gpu_time_is_written_down_while_engines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "TICK_S", 0.01)
+    ledger = Ledger.open(tmp_path)
+    ledger.engines_up(4.0)
+    deadline = time.monotonic() + 60
+    while read_counts(ledger.directory).gpu_seconds == 0.0:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    ledger.close()
+
+
+def test_limits_are_those_of_the_experiment() -> None:
+    limits = BudgetConfig(max_teacher_tokens=1000, max_gpu_hours=2.0)
+    spent = Counts(fill=300, rollout=150, evaluation=50, gpu_seconds=3600.0)
+    engines = EngineSettings(count=2, tensor_parallel=4)
+    left = budgets_left(limits, spent=spent, engines=engines)
+    # One GPU hour is left, which 8 GPUs take in 450 s.
+    assert (left.teacher_tokens, left.seconds) == (500, 450.0)
+    assert budgets_left(BudgetConfig(), spent=spent, engines=engines).spent is False
+
+
+def test_what_may_take_more_than_is_left_does_not_begin() -> None:
+    spent = Counts(fill=900, gpu_seconds=7200.0)
+    require_budget(BudgetConfig(max_teacher_tokens=1000), spent=spent, tokens=100, purpose="rollout 3")
+    with pytest.raises(BudgetReached, match=r"rollout 3 may take 101 .*900 of budgets\.max_teacher_tokens=1,000"):
+        require_budget(BudgetConfig(max_teacher_tokens=1000), spent=spent, tokens=101, purpose="rollout 3")
+    with pytest.raises(BudgetReached, match=r"2\.00 GPU hours are spent of budgets\.max_gpu_hours=2 and rollout 3"):
+        require_budget(BudgetConfig(max_gpu_hours=2.0), spent=spent, tokens=1, purpose="rollout 3")
