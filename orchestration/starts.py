@@ -109,7 +109,7 @@ def calibrated_start(
 
 
 def _derived(init: InitConfig, digest: str, directory: Path, *, teacher: Teacher) -> Start:
-    shape = read_shape(directory / "config.json")
+    shape = read_shape(directory)
     kept = (f"{name} {value}" for name, value in init.model_dump(mode="json", exclude_none=True).items())
     return Start(digest, directory, shape, f"derived from {teacher.files.label}: {', '.join(kept)}")
 

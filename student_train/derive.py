@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import AutoConfig
 
 from configs.errors import ModelError
+from configs.model_files import CONFIG, WEIGHTS, WEIGHTS_INDEX, read_config, weight_files
 from configs.models import ModelShape
 from configs.stages import InitConfig
+from student_train.architecture import read_architecture
 from student_train.calibration import Calibration
 from student_train.directories import copy_companions, staged_directory
 from student_train.narrowing import LAYER, Cuts, choose_cuts, narrowed_config, require_narrowable
@@ -62,7 +62,7 @@ def derive_student(
         pruned = narrowed_config(pruned, student=student)
     with staged_directory(out_dir) as staging:
         _write_weights(teacher_dir, staging, kept=kept, total=total, cuts=cuts)
-        (staging / "config.json").write_text(json.dumps(pruned, indent=2) + "\n", encoding="utf-8")
+        (staging / CONFIG).write_text(json.dumps(pruned, indent=2) + "\n", encoding="utf-8")
         copy_companions(teacher_dir, staging)
     return out_dir
 
@@ -75,41 +75,19 @@ def check_widths(teacher_dir: Path, init: InitConfig) -> tuple[ModelShape, Model
         ModelError: a tensor that cannot be cut.
     """
     config = _read_config(teacher_dir)
-    teacher = _shape(teacher_dir)
+    teacher = read_architecture(teacher_dir).shape
     student = planned_shape(init, teacher=teacher)
     require_narrowable(teacher_dir, config, teacher=teacher, student=student)
     return teacher, student
 
 
-def _shape(teacher_dir: Path) -> ModelShape:
-    config = AutoConfig.from_pretrained(teacher_dir, trust_remote_code=False)
-    try:
-        return ModelShape(
-            layers=config.num_hidden_layers,
-            hidden=config.hidden_size,
-            heads=config.num_attention_heads,
-            kv_heads=config.num_key_value_heads,
-            mlp=config.intermediate_size,
-            vocab=config.vocab_size,
-            head_dim=getattr(config, "head_dim", None),
-            tied_embeddings=config.tie_word_embeddings,
-        )
-    except (AttributeError, ValidationError) as error:
-        raise ModelError(f"{teacher_dir} is no plain decoder ({config.model_type}): keep layers, no widths") from error
-
-
 def _read_config(teacher_dir: Path) -> dict[str, Any]:
     """The config as stored, with what the architecture fills in by itself spelled out where it matters here."""
-    path = teacher_dir / "config.json"
-    if not path.is_file():
-        raise ModelError(f"{teacher_dir} has no config.json: give a plain transformers directory")
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    config = read_config(teacher_dir)
     if not isinstance(config.get("num_hidden_layers"), int):
-        raise ModelError(f"{path} has no num_hidden_layers: only plain decoders can be pruned in depth")
-    layer_types = getattr(AutoConfig.from_pretrained(teacher_dir, trust_remote_code=False), "layer_types", None)
-    if layer_types is not None:
-        config["layer_types"] = list(layer_types)
-    return config
+        raise ModelError(f"{teacher_dir / CONFIG} has no num_hidden_layers: only plain decoders can be pruned in depth")
+    kinds = read_architecture(teacher_dir).layer_types
+    return config if kinds is None else config | {"layer_types": list(kinds)}
 
 
 def _pruned_config(config: dict[str, Any], *, kept: tuple[int, ...], total: int) -> dict[str, Any]:
@@ -124,13 +102,10 @@ def _pruned_config(config: dict[str, Any], *, kept: tuple[int, ...], total: int)
 
 
 def _write_weights(teacher_dir: Path, staging: Path, *, kept: tuple[int, ...], total: int, cuts: Cuts | None) -> None:
-    shards = sorted(teacher_dir.glob("*.safetensors"))
-    if not shards:
-        raise ModelError(f"{teacher_dir} has no safetensors: convert the model to safetensors first")
     new_index = {layer: position for position, layer in enumerate(kept)}
     weight_map: dict[str, str] = {}
     found: set[int] = set()
-    for shard in shards:
+    for shard in weight_files(teacher_dir):
         tensors: dict[str, torch.Tensor] = {}
         with safe_open(shard, framework="pt") as reader:
             for name in reader.keys():  # noqa: SIM118 - a safetensors reader is not iterable
@@ -155,8 +130,8 @@ def _write_index(staging: Path, weight_map: dict[str, str]) -> None:
     """Name the single file as loaders expect it, or write the index of several."""
     written = sorted(set(weight_map.values()))
     if len(written) == 1:
-        (staging / written[0]).rename(staging / "model.safetensors")
+        (staging / written[0]).rename(staging / WEIGHTS)
         return
     size = sum((staging / name).stat().st_size for name in written)
     index = {"metadata": {"total_size": size}, "weight_map": weight_map}
-    (staging / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+    (staging / WEIGHTS_INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")

@@ -14,13 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from configs.places import CURVES, SUMMARY
+from configs.model_files import companions
 
 STAGING_PREFIX = ".staging-"
 """Names with this prefix are unfinished work; nothing reads them."""
-
-_WEIGHT_SUFFIXES = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".gguf")
-_NOT_COPIED = ("config.json", "README.md", SUMMARY, CURVES)
 
 
 @contextmanager
@@ -96,11 +93,14 @@ def numbered(folder: Path, prefix: str) -> list[tuple[int, Path]]:
 
 
 def copy_companions(source: Path, target: Path) -> None:
-    """Copy what belongs to a model besides weights and config: tokenizer, template, generation config, licence.
+    """Copy what belongs to a model besides weights and config: tokenizer, templates, generation config, licence.
 
     What a stage before this one left about itself stays behind: it says nothing of the model that is written here.
+
+    Raises:
+        ModelError: one of them is not a regular file, or is longer than such a file may be.
     """
-    for path in sorted(source.iterdir()):
-        wanted = path.is_file() and path.name not in _NOT_COPIED and not path.name.startswith(".")
-        if wanted and not path.name.endswith(_WEIGHT_SUFFIXES):
-            shutil.copyfile(path, target / path.name)
+    for path in companions(source):
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, copy)

@@ -25,6 +25,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from configs.errors import ConfigError, ModelError
+from configs.model_files import weight_files
 from configs.models import ModelShape
 from student_train.calibration import Calibration
 from student_train.planning import kept_heads
@@ -153,7 +154,7 @@ def require_narrowable(
         "rotations": teacher.head_size // 2,
         "channels": teacher.mlp,
     }
-    for shard in sorted(teacher_dir.glob("*.safetensors")):
+    for shard in weight_files(teacher_dir):
         with safe_open(shard, framework="pt") as reader:
             for name in reader.keys():  # noqa: SIM118 - a safetensors reader is not iterable
                 axes, shape = _axes(name), tuple(reader.get_slice(name).get_shape())

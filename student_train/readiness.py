@@ -5,7 +5,6 @@ Asked in the driver before workers start, and again by each worker, because a jo
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.errors import ConfigError, DataError, ModelError
 from configs.stages import AdaptiveDivergence, StageConfig
+from student_train.architecture import read_architecture
 from student_train.feed import held_out_batches
 
 TOKENS_PER_READ = 262_144
@@ -88,14 +88,13 @@ def _require_rows(view: CacheView, *, stage: StageConfig) -> None:
 
 
 def _require_model(model_dir: Path, *, vocab: int, longest: int) -> None:
-    config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
-    config = config.get("text_config", config)
-    tokens, positions = config.get("vocab_size"), config.get("max_position_embeddings")
-    if isinstance(tokens, int) and tokens < vocab:
+    shape = read_architecture(model_dir).shape
+    tokens, positions = shape.vocab, shape.max_positions
+    if tokens < vocab:
         raise ModelError(
             f"{model_dir} has {tokens:,} tokens but the teacher's tokenizer has {vocab:,}: resize its embedding first"
         )
-    if isinstance(positions, int) and longest > positions:
+    if longest > positions:
         raise ModelError(
             f"{model_dir} has {positions:,} positions but the longest sequence has {longest:,} tokens: lower "
             "generation.max_new_tokens, rollout.max_new_tokens or data.max_prompt_tokens, or choose another student"

@@ -22,6 +22,7 @@ import numpy as np
 from cache.protocols import Failure, Outcome, SequenceSource
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from configs.errors import EngineError
+from configs.model_files import weight_files
 from teacher_server.reference import ReferenceRows, reference_rows
 
 TOLERANCE_NATS = 0.15
@@ -147,4 +148,4 @@ def _judge(agreement: Agreement, *, model_dir: Path, tolerance_nats: float) -> N
 
 
 def _weight_bytes(model_dir: Path) -> int:
-    return sum(path.stat().st_size for path in model_dir.glob("*.safetensors"))
+    return sum(path.stat().st_size for path in weight_files(model_dir))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from configs.errors import ModelError
+from configs.model_files import WEIGHTS_INDEX, read_config, stray_weights, weight_files
 
 Shapes = Mapping[str, tuple[int, ...]]
 """The shape of each tensor of a checkpoint, by its name."""
@@ -40,12 +40,12 @@ def require_weights(model_dir: Path) -> None:
     """Refuse a directory that an engine cannot be started from.
 
     Raises:
-        ModelError: no config.json or no *.safetensors stand in `model_dir`.
+        ModelError: `model_dir` has no config.json, no weights that load, or some that an engine would load besides.
     """
-    if not (model_dir / "config.json").is_file():
-        raise ModelError(f"{model_dir}: no config.json here; name a directory saved by save_pretrained")
-    if not any(model_dir.glob("*.safetensors")):
-        raise ModelError(f"{model_dir}: no *.safetensors here; save the model with safetensors (pickles are not read)")
+    read_config(model_dir)
+    if (strays := stray_weights(model_dir)) and not (model_dir / WEIGHTS_INDEX).is_file():
+        # Without an index vLLM loads every safetensors file that it finds.
+        raise ModelError(f"{model_dir}: {strays[0]} lies beside the model's weights: serve a directory without it")
 
 
 def require_same_shape(loaded: Path, replacement: Path) -> None:
@@ -126,13 +126,12 @@ def _packed(layer: Any) -> torch.Tensor:
 
 
 def _config(model_dir: Path) -> dict[str, Any]:
-    config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
-    return {key: value for key, value in config.items() if key not in VOLATILE_KEYS}
+    return {key: value for key, value in read_config(model_dir).items() if key not in VOLATILE_KEYS}
 
 
 def _tensors(model_dir: Path) -> Shapes:
     shapes: dict[str, tuple[int, ...]] = {}
-    for path in sorted(model_dir.glob("*.safetensors")):
+    for path in weight_files(model_dir):
         with safe_open(path, framework="numpy") as tensors:
             shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
     return shapes

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +15,11 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from cache import fingerprint_model
 from configs import ConfigError, ModelError
@@ -24,6 +30,8 @@ from orchestration import models
 from orchestration.models import byte_tokenizer, is_at_hand, materialise, open_model
 from orchestration.planning import student_shape
 from orchestration.shapes import PlannedShape, read_shape, shape_at_hand
+from student_train.architecture import read_architecture
+from teacher_server.weights import require_weights
 
 SHAPE = ModelShape(layers=2, hidden=32, heads=4, kv_heads=2, mlp=48, vocab=300, tied_embeddings=True, max_positions=128)
 
@@ -187,18 +195,18 @@ def half_copied(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (shutil.rmtree, "has no config.json; name a directory"),
-        (remove("config.json"), "has no config.json; name a directory"),
-        (remove("model.safetensors"), r"has no \*\.safetensors; save it again"),
-        (pickled, r"has no \*\.safetensors; save it again"),
+        (shutil.rmtree, "no config.json here: name a directory"),
+        (remove("config.json"), "no config.json here: name a directory"),
+        (remove("model.safetensors"), r"no \*\.safetensors here .* save the model with save_pretrained"),
+        (pickled, r"no \*\.safetensors here .* save the model with save_pretrained"),
         (half_copied, "lacks model-00002-of-00002.safetensors, one of its 2 weight files"),
-        (write("model.safetensors.index.json", "{"), "index.json is not valid JSON"),
+        (write("model.safetensors.index.json", "{"), "index.json: not valid JSON"),
         (remove("tokenizer.json", "tokenizer_config.json"), "its tokenizer does not load"),
         (write("tokenizer.json", "{"), "its tokenizer does not load"),
         (write("tokenizer.json", "{}"), "its tokenizer does not load"),
-        (write("config.json", "{"), "config.json is no readable JSON object"),
-        (write("config.json", "[]"), "config.json is no readable JSON object"),
-        (write("config.json", '{"model_type": "bert"}'), "does not describe a decoder: no usable layers, hidden"),
+        (write("config.json", "{"), "config.json: not valid JSON"),
+        (write("config.json", "[]"), "config.json: holds list, not a JSON object"),
+        (write("config.json", '{"model_type": "bert"}'), "does not describe a decoder: model_type=bert is an encoder"),
     ],
 )
 def test_a_broken_directory_is_refused_in_one_line(damage: Callable[[Path], None], reason: str, copy: Path) -> None:
@@ -219,8 +227,146 @@ def test_code_that_comes_with_a_model_is_never_run(copy: Path) -> None:
 
 def test_generation_settings_that_are_broken_name_the_file(copy: Path) -> None:
     (copy / "generation_config.json").write_text("{")
-    with pytest.raises(ModelError, match=r"generation_config\.json is not valid JSON"):
+    with pytest.raises(ModelError, match=r"generation_config\.json: not valid JSON"):
         _ = open_model(copy, label="m").stop_ids
+
+
+@pytest.mark.timeout(30)
+def test_a_tokenizer_file_that_never_ends_is_refused_at_once(copy: Path) -> None:
+    (copy / "tokenizer.json").unlink()
+    os.mkfifo(copy / "tokenizer.json")
+    with pytest.raises(ModelError, match=r"tokenizer\.json: is a named pipe"):
+        open_model(copy, label="m")
+
+
+def test_a_tokenizer_of_a_newer_library_is_one_line_with_the_cure(copy: Path) -> None:
+    tokenizer = json.loads((copy / "tokenizer.json").read_text())
+    tokenizer["model"]["type"] = "SomethingOfNextYear"
+    (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ModelError, match=r"its tokenizer does not load .* no newer than tokenizers \d") as refused:
+        open_model(copy, label="m")
+    one_line(refused)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from(["tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json"]),
+    content=st.binary(max_size=30)
+    | st.sampled_from([b"{}", b"[]", b"[" * 100_000, b'{"model_type": 3}', b'{"a": 1' + b"0" * 5000]),
+)
+def test_whatever_a_file_holds_opening_gives_a_model_or_one_line(copy: Path, name: str, content: bytes) -> None:
+    whole = (copy / name).read_bytes()
+    (copy / name).write_bytes(content)
+    try:
+        _ = open_model(copy, label="m").stop_ids
+    except ModelError as error:
+        assert "\n" not in str(error)
+    finally:
+        (copy / name).write_bytes(whole)
+
+
+def test_sizes_that_a_config_leaves_out_are_those_of_its_architecture(tmp_path: Path) -> None:
+    """Checked against the model that transformers makes of the file, not against a table."""
+    small = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 8,
+        "intermediate_size": 16,
+        "vocab_size": 64,
+    }
+    for kind in ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "granite", "cohere", "olmo2"):
+        written = {**small, "model_type": kind, "pad_token_id": 0}
+        if kind in ("qwen2", "qwen3", "gemma2", "gemma3_text"):
+            written["num_key_value_heads"] = 4
+        (tmp_path / "config.json").write_text(json.dumps(written))
+        found = read_architecture(tmp_path)
+        config = AutoConfig.from_pretrained(tmp_path)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        names = dict(model.named_parameters(remove_duplicate=False))
+        keys = names.get("model.layers.0.self_attn.k_proj.weight")
+        shape = found.shape
+        if keys is not None:
+            assert keys.shape[0] == shape.kv_heads * shape.head_size, kind
+        assert (names["lm_head.weight"] is names["model.embed_tokens.weight"]) == shape.tied_embeddings, kind
+        assert shape.max_positions == config.max_position_embeddings, kind
+
+
+def test_an_engine_gets_no_weights_that_lie_beside_the_model(copy: Path, made: Path, tmp_path: Path) -> None:
+    shutil.copy(copy / "model.safetensors", copy / "consolidated.safetensors")
+    (copy / "additional_chat_templates").mkdir()
+    (copy / "additional_chat_templates" / "tools.jinja").write_text("x")
+    files = materialise(ModelSource(path=copy), models_root=tmp_path / "models")
+    assert [path.name for path in files.directory.glob("*.safetensors")] == ["model.safetensors"]
+    assert (files.directory / "additional_chat_templates" / "tools.jinja").read_text() == "x"
+    assert fingerprint_model(files.directory) == fingerprint_model(made)
+    assert materialise(ModelSource(path=copy), models_root=tmp_path / "models").directory == files.directory
+    require_weights(files.directory)
+    with pytest.raises(ModelError, match=r"consolidated\.safetensors lies beside"):
+        require_weights(copy)
+    # With an index the engine itself knows what is not the model.
+    tensors = load_file(made / "model.safetensors")
+    (copy / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": dict.fromkeys(tensors, "model.safetensors")})
+    )
+    assert materialise(ModelSource(path=copy), models_root=tmp_path / "models").directory == copy
+
+
+def test_a_download_takes_the_weights_that_load_and_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Path
+) -> None:
+    """The hub is a folder here; patterns are matched as the hub's library matches them."""
+    repository, commit = tmp_path / "repository", "a" * 40
+    shutil.copytree(made, repository)
+    (repository / "model.safetensors").rename(repository / "model-00001-of-00001.safetensors")
+    shards = dict.fromkeys(load_file(made / "model.safetensors"), "model-00001-of-00001.safetensors")
+    (repository / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    for stray in ("consolidated.safetensors", "pytorch_model.bin", "original.pth", "model.h5", "code.py"):
+        (repository / stray).write_text("large")
+    asked: list[str | None] = []
+
+    def snapshot(hub: str, *, revision: str | None, allow_patterns: list[str], local_files_only: bool) -> str:
+        asked.append(revision)
+        names = [path.name for path in repository.iterdir() if path.is_file()]
+        folder = tmp_path / "snapshots" / commit
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in filter_repo_objects(names, allow_patterns=allow_patterns):
+            shutil.copy(repository / name, folder / name)
+        return str(folder)
+
+    monkeypatch.setattr(models, "snapshot_download", snapshot)
+    files = materialise(ModelSource(hub="a/b", revision="main"), models_root=tmp_path)
+    there = {path.name for path in files.directory.iterdir()}
+    assert there == {path.name for path in made.iterdir()} - {"model.safetensors"} | {
+        "model-00001-of-00001.safetensors", "model.safetensors.index.json",
+    }  # fmt: skip
+    assert asked == ["main", commit], "a branch that moves between the two calls must not mix two models"
+    assert is_at_hand(ModelSource(hub="a/b", revision="main"))
+
+
+def test_what_killed_runs_left_is_removed_and_what_lives_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead, living, young = (tmp_path / f"{name}.0123.staging" for name in ("dead", "living", "young"))
+    for staging in (dead, living, young):
+        (staging / "deeper").mkdir(parents=True)
+    long_ago = time.time() - 2 * models.STAGING_IDLE_S
+    for staging in (dead, living):
+        os.utime(staging, (long_ago, long_ago))
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import fcntl, os, sys; f = os.open(sys.argv[1], os.O_RDONLY); fcntl.flock(f, fcntl.LOCK_EX); print(1, flush=True); sys.stdin.read()", living],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == b"1\n"
+        materialise(random_source(seed=3), models_root=tmp_path)
+        assert not dead.exists() and living.exists() and young.exists()
+    finally:
+        holder.kill()
+        holder.wait()
+    os.utime(living, (long_ago, long_ago))
+    materialise(random_source(seed=4), models_root=tmp_path)
+    assert not living.exists() and young.exists()
 
 
 def test_a_hub_model_without_network_is_one_line(no_network: Path, tmp_path: Path) -> None:
@@ -296,9 +442,13 @@ def test_shapes_are_read_whatever_their_spelling(tmp_path: Path) -> None:
         "intermediate_size": 40,
         "vocab_size": 99,
     }
-    path.write_text(json.dumps({"text_config": inner, "tie_word_embeddings": True}))
-    shape = read_shape(path)
-    assert (shape.layers, shape.kv_heads, shape.tied_embeddings, shape.max_positions) == (3, 4, True, 4096)
+    path.write_text(
+        json.dumps(
+            {"model_type": "gemma3", "text_config": {**inner, "num_key_value_heads": 4}, "tie_word_embeddings": True}
+        )
+    )
+    shape = read_shape(tmp_path)
+    assert (shape.layers, shape.kv_heads, shape.tied_embeddings, shape.max_positions) == (3, 4, True, 131_072)
 
 
 def test_sizes_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
@@ -310,9 +460,9 @@ def test_sizes_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
         "intermediate_size": 40,
         "vocab_size": 9,
     }
-    path.write_text(json.dumps(sizes))
+    path.write_text(json.dumps({"model_type": "qwen2", "num_key_value_heads": 4, **sizes}))
     with pytest.raises(ModelError, match=r"does not describe a decoder: hidden=25 is no multiple of heads=4"):
-        read_shape(path)
+        read_shape(tmp_path)
 
 
 def test_a_shape_is_known_without_fetching_anything(made: Path, tmp_path: Path) -> None:

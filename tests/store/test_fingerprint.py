@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from cache import fingerprint
@@ -32,6 +36,9 @@ def save_model(
     path.mkdir(parents=True, exist_ok=True)
     for name, part in shards.items():
         save_file(part, path / name, metadata={"format": name})
+    if [*shards] != ["model.safetensors"]:
+        weight_map = {tensor: name for name, part in shards.items() for tensor in part}
+        (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     (path / "config.json").write_text(json.dumps(CONFIG if config is None else config))
     return path
 
@@ -104,6 +111,137 @@ def test_the_memo_spares_reading_until_the_file_changes(
     assert reads == [model / "model.safetensors"]
 
 
+def test_weights_replaced_with_the_same_size_and_time_are_read_again(
+    tmp_path: Path, tensors: dict[str, np.ndarray]
+) -> None:
+    model, memo = save_model(tmp_path / "m", {"model.safetensors": tensors}), tmp_path / "memo.json"
+    first, path = fingerprint_model(model, memo=memo), model / "model.safetensors"
+    before = path.stat()
+    changed = {**tensors, "scalar": np.array(2.5, dtype=np.float32)}
+    other = save_model(tmp_path / "other", {"model.safetensors": changed})
+    wanted = fingerprint_model(other)
+
+    # As `tar x` and `rsync -t` do it, and as `cp` with the time set back does it: another inode, the same inode.
+    for way in ("renamed", "written in place"):
+        content = (other / "model.safetensors").read_bytes()
+        if way == "renamed":
+            (model / "new").write_bytes(content)
+            os.utime(model / "new", ns=(before.st_atime_ns, before.st_mtime_ns))
+            (model / "new").rename(path)
+        else:
+            path.write_bytes(content)
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        after = path.stat()
+        assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+        assert fingerprint_model(model, memo=memo) == wanted != first, way
+        save_model(model, {"model.safetensors": tensors})
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert fingerprint_model(model, memo=memo) == first
+
+
+def test_reading_anew_believes_no_memo_and_corrects_it(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
+    model, memo = save_model(tmp_path / "m", {"model.safetensors": tensors}), tmp_path / "memo.json"
+    right = fingerprint_model(model, memo=memo)
+    stored = json.loads(memo.read_text())
+    (entry,) = stored["files"].values()
+    entry["tensors"]["scalar"] = "0" * 64
+    memo.write_text(json.dumps(stored))
+    assert fingerprint_model(model, memo=memo) != right, "the memo was not believed, so this proves nothing"
+    assert fingerprint_model(model, memo=memo, reread=True) == right
+    assert fingerprint_model(model, memo=memo) == right
+
+
+def test_a_second_copy_of_the_weights_changes_nothing(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
+    names = list(tensors)
+    shards = {"a.safetensors": {names[0]: tensors[names[0]]}, "b.safetensors": {n: tensors[n] for n in names[1:]}}
+    model = save_model(tmp_path / "m", shards)
+    before = fingerprint_model(model)
+    save_file(tensors, model / "consolidated.safetensors")
+    save_file({"lora": tensors["scalar"]}, model / "adapter_model.safetensors")
+    assert fingerprint_model(model) == before
+
+
+def test_the_memo_holds_what_is_there_and_no_more_than_its_bound(
+    tmp_path: Path, tensors: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memo = tmp_path / "memo.json"
+    monkeypatch.setattr(fingerprint, "MOST_REMEMBERED", 3)
+    models = [save_model(tmp_path / f"m{n}", {"model.safetensors": tensors}) for n in range(5)]
+    for model in models:
+        fingerprint_model(model, memo=memo)
+    assert [Path(path).parent for path in json.loads(memo.read_text())["files"]] == models[2:]
+    shutil.rmtree(models[3])
+    fingerprint_model(models[0], memo=memo)
+    assert [Path(path).parent for path in json.loads(memo.read_text())["files"]] == [models[2], models[4], models[0]]
+
+
+@pytest.mark.timeout(10)
+def test_a_memo_or_weights_that_are_not_files_hold_nobody_up(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
+    model, memo = save_model(tmp_path / "m", {"model.safetensors": tensors}), tmp_path / "memo.json"
+    os.mkfifo(memo)
+    assert fingerprint_model(model, memo=memo) == fingerprint_model(model)
+    (model / "model.safetensors").unlink()
+    os.mkfifo(model / "model.safetensors")
+    with pytest.raises(ModelError, match="named pipe"):
+        fingerprint_model(model)
+
+
+HEADER = st.dictionaries(
+    st.sampled_from(["x", "__metadata__"]) | st.text(max_size=4),
+    st.one_of(
+        st.none(),
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "dtype": st.sampled_from(["F32", "BF16"]) | st.none() | st.integers() | st.text(max_size=3),
+                "shape": st.lists(st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=2), max_size=3),
+                "data_offsets": st.lists(st.integers(-(2**70), 2**70) | st.booleans() | st.none(), max_size=3)
+                | st.just([0, 4]),
+            },
+        ),
+    ),
+    max_size=3,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    header=HEADER.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=40),
+    length=st.none() | st.integers(0, 2**64 - 1),
+)
+def test_whatever_a_header_holds_there_is_a_digest_or_one_line(
+    tmp_path: Path, header: bytes, length: int | None
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    said = (len(header) if length is None else length).to_bytes(8, "little")
+    (tmp_path / "model.safetensors").write_bytes(said + header + b"\0\0\0\0")
+    try:
+        assert len(fingerprint_model(tmp_path).weights_sha256) == 64
+    except ModelError as error:
+        assert "\n" not in str(error)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    stored=st.recursive(
+        st.none() | st.integers() | st.text(max_size=3),
+        lambda inner: (
+            st.lists(inner, max_size=2)
+            | st.dictionaries(st.sampled_from(["format", "files", "stamp", "tensors", "PATH"]), inner, max_size=4)
+        ),
+        max_leaves=8,
+    ),
+    wrapped=st.booleans(),
+)
+def test_whatever_a_memo_holds_the_digest_is_right(tmp_path: Path, stored: object, wrapped: bool) -> None:
+    model, memo = tmp_path / "m", tmp_path / "memo.json"
+    if not model.exists():
+        save_model(model, {"model.safetensors": {"x": np.zeros(1, dtype=np.float32)}})
+    content = {"format": fingerprint.MEMO_FORMAT, "files": stored} if wrapped else stored
+    memo.write_text(json.dumps(content).replace("PATH", str(model / "model.safetensors")))
+    assert fingerprint_model(model, memo=memo) == fingerprint_model(model)
+
+
 def test_progress_counts_the_bytes_that_have_to_be_hashed(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
     names = list(tensors)
     parts = {"a.safetensors": {names[0]: tensors[names[0]]}, "b.safetensors": {n: tensors[n] for n in names[1:]}}
@@ -142,7 +280,8 @@ def test_a_missing_or_broken_config_is_refused(tmp_path: Path, tensors: dict[str
 
 
 def test_a_tensor_in_two_files_is_refused(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
-    model = save_model(tmp_path, {"a.safetensors": tensors, "b.safetensors": tensors})
+    first = {"layer.1": tensors["layer.1"]}
+    model = save_model(tmp_path, {"a.safetensors": tensors, "b.safetensors": {**first, "other": tensors["scalar"]}})
     with pytest.raises(ModelError, match="two files"):
         fingerprint_model(model)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,16 @@ def test_all_layers_give_the_same_logits(tmp_path: Path) -> None:
     with torch.no_grad():
         theirs, ours = (AutoModelForCausalLM.from_pretrained(path)(ids).logits for path in (teacher, student))
     assert torch.equal(theirs, ours)
+
+
+def test_a_second_copy_of_the_weights_is_no_part_of_a_student(tmp_path: Path) -> None:
+    teacher = tiny_llama(tmp_path / "teacher", layers=3)
+    for stray in ("consolidated.safetensors", "tf_model.h5", "consolidated.00.pth", "model.onnx", "stillroom.json"):
+        shutil.copy(teacher / "model.safetensors", teacher / stray)
+    student = derive_student(teacher, tmp_path / "student", keep_layers=2)
+    assert {path.name for path in student.iterdir()} == {
+        "model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json",
+    }  # fmt: skip
 
 
 def test_companions_come_along(tmp_path: Path) -> None:

@@ -85,6 +85,12 @@ def made(path: Path, name: str, *, seed: int = 0) -> Path:
     return path
 
 
+def test_a_narrow_student_has_its_teachers_positions(tmp_path: Path) -> None:
+    LlamaForCausalLM(LlamaConfig(**SIZES, max_position_embeddings=512)).save_pretrained(tmp_path)
+    teacher, student = check_widths(tmp_path, InitConfig(mlp_channels=20))
+    assert teacher.max_positions == student.max_positions == 512
+
+
 def edit(path: Path, change: Callable[[str, Tensor], None]) -> None:
     """Change the tensors of a saved teacher in place."""
     model = AutoModelForCausalLM.from_pretrained(path)

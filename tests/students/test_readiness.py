@@ -100,6 +100,6 @@ def test_adaptive_kl_needs_its_head_among_the_kept_tokens(place: dict[str, Any])
 
 
 def test_the_model_is_read_from_its_config_alone(place: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"text_config": {"vocab_size": 90}}')
+    (tmp_path / "config.json").write_text('{"model_type": "gemma3", "text_config": {"vocab_size": 90}}')
     with pytest.raises(ModelError, match="has 90 tokens"):
         check(place, stage(), model_dir=tmp_path)
