@@ -51,8 +51,8 @@ class PolicyConfig(Block):
 class PretrainConfig(Block):
     """L_PT: a language-model loss on plain text, `weight` x its mean over `tokens` tokens a step.
 
-    It keeps what the student could do apart from the task. `path` is a JSONL file with the field `text`; the teacher's
-    tokenizer reads it, and a text ends with the end-of-sequence token.
+    It keeps what the student could do apart from the task. `path` is a JSONL, Parquet or CSV file with the field
+    `text`; the teacher's tokenizer reads it, and a text ends with the end-of-sequence token.
     """
 
     path: Path

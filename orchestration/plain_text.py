@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from configs import DataError
 from configs.stages import StageConfig
 from orchestration.artifacts import digest_of
-from orchestration.prompts import Row, control_tokens, jsonl_rows, unusable
+from orchestration.prompts import control_tokens, unusable
+from orchestration.rows import Row, file_rows
 from student_train.plain_text import PlainPieces
 
 FIELD = "text"
@@ -67,7 +68,7 @@ def read_plain_texts(
 def _texts(path: Path, *, key: str, control: tuple[str, ...]) -> tuple[str, ...]:
     texts: list[str] = []
     refused: list[str] = []
-    for number, row in enumerate(jsonl_rows(path)):
+    for number, row in enumerate(file_rows(path, key=f"{key}.path")):
         reason = row if isinstance(row, str) else _why_refused(row, control=control)
         if isinstance(row, str) or reason is not None:
             refused.append(f"row {number}: {reason}")

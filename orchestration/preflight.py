@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,7 @@ from configs.places import is_url
 from configs.schema import DistillConfig, ModelShape
 from configs.stages import StageConfig
 from orchestration.prompts import SPLITS
+from orchestration.rows import FORMATS
 
 FREE_MARGIN_BYTES = 2**30
 """Room that must remain on a disk beside what the run will write."""
@@ -34,8 +36,8 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
     for split in SPLITS:
         source = getattr(data, split)
         if source.path is not None:
-            key, kinds = f"data.{split}.path", ".jsonl, .parquet or .csv"
-            path = _real_file(source.path, key=key, config_dir=config_dir, kinds=kinds, holds="prompts")
+            key = f"data.{split}.path"
+            path = _real_file(source.path, key=key, config_dir=config_dir, kinds=FORMATS, holds="prompts")
             changed[split] = source.model_copy(update={"path": path})
     teacher = config.teacher
     if teacher.model.path is not None:
@@ -60,7 +62,7 @@ def _with_real_paths(stage: StageConfig, *, key: str, config_dir: Path) -> Stage
     changed: dict[str, Block] = {}
     if stage.pretrain is not None:
         written = stage.pretrain.path
-        path = _real_file(written, key=f"{key}.pretrain.path", config_dir=config_dir, kinds=".jsonl", holds="text")
+        path = _real_file(written, key=f"{key}.pretrain.path", config_dir=config_dir, kinds=FORMATS, holds="text")
         changed["pretrain"] = stage.pretrain.model_copy(update={"path": path})
     if stage.rollout is not None and stage.rollout.replay_from is not None:
         path = _real(stage.rollout.replay_from, key=f"{key}.rollout.replay_from", config_dir=config_dir)
@@ -70,9 +72,14 @@ def _with_real_paths(stage: StageConfig, *, key: str, config_dir: Path) -> Stage
 
 def _real_file(written: Path, *, key: str, config_dir: Path, kinds: str, holds: str) -> Path:
     path = _real(written, key=key, config_dir=config_dir)
-    if not path.is_file():
+    try:
+        # Before it is opened: a named pipe would be waited for.
+        found = path.stat()
+    except OSError as error:
+        raise ConfigError(f"{key}={written} cannot be read ({error.strerror}): check its permissions") from error
+    if not stat.S_ISREG(found.st_mode):
         raise ConfigError(f"{key}={written} is not a file: name a {kinds} file")
-    if path.stat().st_size == 0:
+    if found.st_size == 0:
         raise ConfigError(f"{key}={written} is empty: put {holds} in it or name another file")
     return path
 
@@ -82,6 +89,8 @@ def _real(path: Path, *, key: str, config_dir: Path) -> Path:
         return resolve_data_path(path, config_dir=config_dir)
     except ConfigError as error:
         raise ConfigError(f"{key}: {error}") from error
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise ConfigError(f"{key}={path} cannot be read ({error.strerror}): correct it or its permissions") from error
 
 
 def require_cache(root: Path | str, *, needed_bytes: int = 0) -> None:

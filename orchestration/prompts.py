@@ -1,32 +1,28 @@
 """From rows of data to token ids: after this module only ids exist.
 
-Rows come from a hub dataset or a file (JSONL, Parquet, CSV). A row that cannot be used is set aside with its reason;
+Rows come from `orchestration.rows`. A row that cannot be used is set aside with its reason;
 a file that cannot be used is an error. Text that spells a special token is set aside, because the tokenizer would
 turn it into the control token itself.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from datasets import load_dataset
-from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from configs import DataError
-from configs.schema import DataConfig, SplitConfig
+from configs.schema import DataConfig
+from orchestration.rows import Row, split_rows
 
 SPLITS = ("train", "dev", "test")
 ROLES = ("system", "user", "assistant", "tool")
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 BROKEN = re.compile("[\ufffd\ud800-\udfff]")
 """The character that replaces invalid bytes, and halves of pairs."""
 
@@ -35,8 +31,6 @@ ALPACA = (
     "### Instruction:\n{prompt}\n\n### Response:\n"
 )
 """The instruction template of Stanford Alpaca (Taori et al. 2023), which MiniLLM and DistiLLM use as well."""
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +76,7 @@ def load_prompts(config: DataConfig, *, tokenizer: PreTrainedTokenizerBase, max_
     for name in SPLITS:
         reader = _Reader(name, config, tokenizer, max_new_tokens, control_tokens(tokenizer))
         usable: list[Prompt] = []
-        for index, row in _read_rows(getattr(config, name), split=name):
+        for index, row in split_rows(getattr(config, name), split=name):
             outcome = row if isinstance(row, str) else reader.prompt(row, index)
             if isinstance(outcome, Prompt):
                 usable.append(outcome)
@@ -93,74 +87,6 @@ def load_prompts(config: DataConfig, *, tokenizer: PreTrainedTokenizerBase, max_
         splits[name] = tuple(usable)
     _refuse_overlap(splits)
     return PromptSet(splits, tuple(rejected))
-
-
-def _read_rows(source: SplitConfig, *, split: str) -> Iterator[tuple[int, Row | str]]:
-    """Yield (row number, row), or a reason in place of a row that cannot be decoded."""
-    rows: Iterator[Row | str]
-    kind = source.path.suffix.lower() if source.path is not None else None
-    if source.path is None or kind == ".parquet":
-        rows = _dataset_rows(source, split)
-    elif kind == ".jsonl":
-        rows = jsonl_rows(source.path)
-    elif kind == ".csv":
-        rows = _csv_rows(source.path)
-    else:
-        raise DataError(f"data.{split}.path={source.path}: name a .jsonl, .parquet or .csv file")
-    return enumerate(islice(rows, source.limit))
-
-
-def jsonl_rows(path: Path) -> Iterator[Row | str]:
-    """JSONL is read line by line, so that one broken line costs one row and not the file."""
-    with path.open("rb") as stream:
-        for line in stream:
-            line = line.removeprefix(BYTE_ORDER_MARK)
-            if line.strip():
-                yield _json_row(line)
-
-
-def _json_row(line: bytes) -> Row | str:
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError:
-        return "invalid UTF-8"
-    except json.JSONDecodeError as error:
-        return f"invalid JSON: {error.msg}"
-    except (ValueError, RecursionError) as error:
-        # A number of thousands of digits, or lists in lists in lists.
-        return f"invalid JSON: {error}"
-    return row if isinstance(row, dict) else "not a JSON object"
-
-
-def _csv_rows(path: Path) -> Iterator[Row | str]:
-    """CSV is read as text: "12" stays "12" and "NA" stays "NA"."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
-        # `strict` finds a quote that is never closed, which would otherwise swallow the rest of the file.
-        rows = csv.DictReader(stream, strict=True)
-        while True:
-            try:
-                row = next(rows, None)
-            except csv.Error as error:
-                yield f"invalid CSV: {error}"
-                continue
-            if row is None:
-                return
-            yield "more cells than the header" if None in row else row
-
-
-def _dataset_rows(source: SplitConfig, split: str) -> Iterator[Row]:
-    """Rows of a hub dataset, of a directory that holds one, or of a Parquet file."""
-    try:
-        if source.hub is not None:
-            data = load_dataset(source.hub, source.subset, split=source.split or split, revision=source.revision)
-        else:
-            data = load_dataset("parquet", data_files=str(source.path), split="train")
-    except (DatasetNotFoundError, DatasetGenerationError, OSError, ValueError, RuntimeError) as error:
-        reason = (str(error.__cause__ or error).strip().splitlines() or ["unknown"])[0]
-        raise DataError(
-            f"data.{split}: {source.hub or source.path} cannot be read: {reason}; correct its name or the file"
-        ) from error
-    yield from data
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import pytest
 
 from cache import TeacherRecord
 from cache.protocols import Failure
-from orchestration.evaluate import TestBench
+from orchestration import evaluate
 from orchestration.models import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
@@ -21,12 +21,12 @@ def record(answer: str) -> TeacherRecord:
     return TeacherRecord(b"", tokens, 1, "stop", "decode")
 
 
-def bench(*references: str, compared_tokens: int) -> TestBench:
+def bench(*references: str, compared_tokens: int) -> evaluate.TestBench:
     held = [record(text) for text in references]
     cache: Any = SimpleNamespace(iter_blocks=lambda view, pieces: iter([held]))
     view: Any = [None] * len(held)
     files: Any = SimpleNamespace(tokenizer=TOKENIZER)
-    return TestBench(cache, view, (), files, 4, compared_tokens)
+    return evaluate.TestBench(cache, view, (), files, 4, compared_tokens)
 
 
 @pytest.mark.parametrize(
