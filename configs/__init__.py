@@ -18,8 +18,9 @@ from configs.errors import (
     TrainingError,
 )
 from configs.loading import dump_config, load_config, resolve_data_path
-from configs.logs import configure_logging, quiet_environment, redact
+from configs.logs import configure_logging, quiet_environment
 from configs.schema import DistillConfig
+from configs.secrets import redact
 
 __all__ = [
     "BudgetReached",

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from configs.schema import DistillConfig
+from configs.secrets import redact
 
 _SHOWN = 60
 """Characters of a given value that are shown."""
@@ -158,5 +159,5 @@ def _shown(value: Any) -> str:
         return "nothing"
     if isinstance(value, bool):
         return str(value).lower()
-    text = repr(value)
+    text = redact(repr(value))
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

@@ -7,22 +7,15 @@ progress bars off; it has to be in `os.environ` (or a worker's environment) befo
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
 from configs.errors import ConfigError
+from configs.secrets import redact
 
 PACKAGES = ("configs", "cache", "teacher_server", "student_train", "evaluation", "orchestration")
 """The loggers whose warnings reach the console."""
-
-SECRET_SUFFIXES = ("TOKEN", "KEY", "SECRET", "PASSWORD")
-"""Environment variables whose names end in one of these (in any case) hold secrets."""
-
-SHORTEST_SECRET = 4
-"""Shorter values are left alone: replacing every `1` of a log because FLAG_KEY=1 would only hide the log."""
 
 
 def configure_logging(log_file: Path, *, level: int = logging.INFO, console: TextIO | None = None) -> None:
@@ -79,20 +72,6 @@ def quiet_environment() -> dict[str, str]:
         "DATASETS_VERBOSITY": "error",
         "TQDM_DISABLE": "1",
     }
-
-
-def redact(text: str, *, environ: Mapping[str, str] | None = None) -> str:
-    """`text` with the values of secret environment variables (this process's, if not given) replaced by their names."""
-    variables = os.environ if environ is None else environ
-    secrets = [
-        (value, name)
-        for name, value in variables.items()
-        if name.upper().endswith(SECRET_SUFFIXES) and len(value) >= SHORTEST_SECRET
-    ]
-    # The longest first: a secret that holds another one must not leave its remainder behind.
-    for value, name in sorted(secrets, key=lambda pair: -len(pair[0])):
-        text = text.replace(value, f"<{name}>")
-    return text
 
 
 class _FileHandler(logging.FileHandler):

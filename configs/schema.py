@@ -21,6 +21,7 @@ from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 from configs.models import Block, ModelSource, Name, NonNegative, Positive
 from configs.models import ModelShape as ModelShape
 from configs.places import parse_root
+from configs.secrets import passwords_in
 from configs.stages import StageConfig, StudentConfig
 
 CacheRoot = Annotated[Path | str, PlainValidator(parse_root), PlainSerializer(str)]
@@ -194,6 +195,18 @@ class DistillConfig(Block):
     evaluation: EvaluationConfig = EvaluationConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     budgets: BudgetConfig = BudgetConfig()
+
+    @model_validator(mode="after")
+    def _no_passwords(self) -> Self:
+        """What stands here is written into every run directory and into MLflow."""
+        key = next(passwords_in(self.model_dump(mode="json")), None)
+        if key is not None:
+            raise ValueError(
+                f"{key} holds a URI with a password, which would be written into every run: leave it out of the URI "
+                "and set it in the environment (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for an MLflow "
+                "server; PGPASSWORD or ~/.pgpass for PostgreSQL)"
+            )
+        return self
 
     @model_validator(mode="after")
     def _blocks_agree(self) -> Self:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from cache import TeacherCache
-from configs import DistillConfig, configure_logging, dump_config
+from configs import BudgetReached, DistillConfig, Interrupted, configure_logging, dump_config
 from orchestration.artifacts import Artifacts, claim_directory, sweep_run
 from orchestration.console import Console
 from orchestration.context import Run, Teacher, open_cache, open_teacher
@@ -29,6 +28,10 @@ from orchestration.stage_fill import lesson_stage
 from orchestration.stage_students import calibration_stage, start_stage, train_stage
 from orchestration.starts import Start
 from orchestration.tracking import Tracker, flatten
+from orchestration.tracking_uri import tracking_uri
+
+PROBE_S = 15.0
+"""A tracker that does not answer in this time is taken for slow; the first answer of a new SQLite file takes three."""
 
 logger = logging.getLogger(__name__)
 
@@ -63,16 +66,20 @@ class Pipeline:
                 directory=self._run_dir,
                 hardware=hardware,
                 console=console,
-                tracker=Tracker(self._run_dir, uri=_tracking_uri(config)),
+                tracker=Tracker(self._run_dir, uri=tracking_uri(config)),
                 artifacts=Artifacts(runtime.run_root, say=console.warn),
                 ledger=Ledger.open(self._run_dir),
             )
             run.artifacts.sweep()
             sweep_run(self._run_dir)
             try:
+                run.tracker.require_usable(at_most_s=PROBE_S)
                 return self._stages(run, until=until)
             finally:
-                run.close()
+                try:
+                    run.close()
+                finally:
+                    run.tracker.close()
 
     def _stages(self, run: Run, *, until: Until) -> Report | None:
         with run.console.stage("teacher", unit="MB hashed") as stage:
@@ -101,9 +108,10 @@ class Pipeline:
         try:
             report = self._work(run, teacher, starts, prompts, cache, plan, until=until)
         except BaseException as error:
-            run.tracker.finish_all(status="KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            stopped = isinstance(error, KeyboardInterrupt | Interrupted | BudgetReached)
+            run.tracker.finish_all(status="KILLED" if stopped else "FAILED")
             raise
-        run.tracker.finish("pipeline")
+        run.tracker.finish_all(status="FINISHED")
         return report
 
     def _work(
@@ -190,10 +198,3 @@ def _track_fill(run: Run, plan: FillPlan, *, lesson: Lesson) -> None:
     )
     run.tracker.finish("fill")
     logger.info("views: %s", {name: view.digest for name, view in lesson.views.items()})
-
-
-def _tracking_uri(config: DistillConfig) -> str:
-    """The configured store, or SQLite under the run root; absolute, because every process resolves it by itself."""
-    if config.runtime.tracking_uri is not None:
-        return config.runtime.tracking_uri
-    return f"sqlite:///{os.path.abspath(config.runtime.run_root)}/mlflow.db"

@@ -12,7 +12,6 @@ from orchestration.lessons import Lesson
 from orchestration.prompts import PromptSet
 from orchestration.rollouts import RolloutMaker
 from orchestration.students import Link, Student
-from orchestration.tracking import Point
 from student_train.directories import staged_directory
 
 Gang = Callable[..., Mapping[str, object]]
@@ -21,8 +20,8 @@ Gang = Callable[..., Mapping[str, object]]
 
 def train_on_policy(
     run: Run, student: Student, link: Link, *, lesson: Lesson, prompts: PromptSet, gang: Gang
-) -> Mapping[str, object]:
-    """Let a gang train while its rollouts are made; the result of the gang.
+) -> tuple[Mapping[str, object], Mapping[str, float]]:
+    """Let a gang train while its rollouts are made; the result of the gang, and the shares of the time by part.
 
     The rollouts stay in the run directory, where `replay_from` of another experiment finds them.
 
@@ -34,11 +33,10 @@ def train_on_policy(
         started = time.monotonic()
         result = gang(meanwhile=maker.make_due)
         shares = maker.shares(time.monotonic() - started)
-    run.tracker.log(student.name, [Point(name, value, link.stage.rollout.steps) for name, value in shares.items()])
     kept = run.directory / "rollouts" / rollouts_name(student, link)
     with staged_directory(kept) as staging:
         shutil.copytree(link.work_dir, staging, ignore=_all_but_rollouts(link), dirs_exist_ok=True)
-    return result
+    return result, shares
 
 
 def rollouts_name(student: Student, link: Link) -> str:

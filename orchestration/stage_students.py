@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 
 from transformers import PreTrainedTokenizerBase
 
@@ -158,23 +159,33 @@ def _train_student(run: Run, name: str, start: Start, *, lesson: Lesson, prompts
         vocab=lesson.teacher.files.vocab,
         artifacts=run.artifacts,
     )
-    _track_student(run, student, lesson=lesson)
-    for link in student.links:
-        _train(run, student, link, lesson=lesson, prompts=prompts)
+    axis = stage_axis([total_steps(link.stage, view=lesson.views[link.stage.train_view]) for link in student.links])
+    _track_student(run, student, lesson=lesson, axis=axis)
+    for link, steps in zip(student.links, axis, strict=True):
+        _train(run, student, link, steps=steps, lesson=lesson, prompts=prompts)
     return student
 
 
-def _train(run: Run, student: Student, link: Link, *, lesson: Lesson, prompts: PromptSet) -> None:
-    steps = total_steps(link.stage, view=lesson.views[link.stage.train_view])
+def stage_axis(steps: Sequence[int]) -> list[range]:
+    """The steps that each stage of a student has in MLflow, where its stages are one curve after the other.
+
+    A stage begins with what it measures at its step 0, before it learns: that is a point of its own.
+    """
+    ends = list(accumulate(count + 1 for count in steps))
+    return [range(end - count - 1, end) for count, end in zip(steps, ends, strict=True)]
+
+
+def _train(run: Run, student: Student, link: Link, *, steps: range, lesson: Lesson, prompts: PromptSet) -> None:
+    total = len(steps) - 1
     title = f"train {student.name}" + (f" {link.stage.objective}" if len(student.links) > 1 else "")
-    with run.console.stage(title, total=steps, unit="steps") as stage:
+    with run.console.stage(title, total=total, unit="steps") as stage:
         stage.update(0, note="starting the workers")
 
         def on_step(metrics: StepMetrics) -> None:
             losses = {name: value for name, value in metrics.values.items() if name.endswith("/loss")}
             note = ", ".join(f"{name.removesuffix('/loss')} loss {value:.3f}" for name, value in losses.items())
             stage.update(metrics.step, tokens=int(metrics.values.get("train/tokens", 0.0)), note=note)
-            run.tracker.log(student.name, [Point(n, v, metrics.step) for n, v in metrics.values.items()])
+            run.tracker.log(student.name, _points(metrics, steps=steps))
 
         def train(job: TrainJob) -> Mapping[str, object]:
             run.need_cluster()
@@ -182,29 +193,42 @@ def _train(run: Run, student: Student, link: Link, *, lesson: Lesson, prompts: P
             if link.stage.rollout is None:
                 return gang(meanwhile=lambda: None)
             gang = partial(gang, gpu_share=run.gpu_share("training worker"))
-            return train_on_policy(run, student, link, lesson=lesson, prompts=prompts, gang=gang)
+            result, shares = train_on_policy(run, student, link, lesson=lesson, prompts=prompts, gang=gang)
+            run.tracker.log(student.name, _points(StepMetrics(total, dict(shares)), steps=steps))
+            return result
 
         trained = train_link(
             link, config=run.config, lesson=lesson, accelerator=run.device, artifacts=run.artifacts, train=train
         )
         curve = read_curve(link.output_dir / CURVES)
         if not trained:
-            points = [Point(n, v, m.step) for m in curve for n, v in m.values.items()]
-            run.tracker.log(student.name, points)
+            run.tracker.log(student.name, [point for m in curve for point in _points(m, steps=steps)])
         dev = [m.values["dev/loss"] for m in curve if "dev/loss" in m.values]
-        stage.summary = f"{steps} steps" if trained else "reused: nothing that it depends on has changed"
+        stage.summary = f"{total} steps" if trained else "reused: nothing that it depends on has changed"
         if dev:
             stage.summary += f", dev loss {dev[0]:.3f} -> {dev[-1]:.3f}"
     run.tracker.flush()
 
 
-def _track_student(run: Run, student: Student, *, lesson: Lesson) -> None:
+def _points(metrics: StepMetrics, *, steps: range) -> list[Point]:
+    return [Point(name, value, steps.start + metrics.step) for name, value in metrics.values.items()]
+
+
+def _track_student(run: Run, student: Student, *, lesson: Lesson, axis: Sequence[range]) -> None:
     view = lesson.views[student.links[0].stage.train_view]
     settings = run.config.students[student.name].model_dump(mode="json", exclude_none=True)
     reused = all(run.artifacts.read_student(link.digest) is not None for link in student.links)
     run.tracker.child(
         student.name,
         params=flatten(settings),
-        tags={"role": "student", "student_digest": student.digest, "reused": str(reused).lower()},
+        tags={
+            "role": "student",
+            "student_digest": student.digest,
+            "reused": str(reused).lower(),
+            "stages": "; ".join(
+                f"{link.stage.objective}: steps {steps.start} to {steps.stop - 1}"
+                for link, steps in zip(student.links, axis, strict=True)
+            ),
+        },
         dataset=(view.dataset, view.digest),
     )

@@ -16,7 +16,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 
-from orchestration import tracking
+from orchestration import delivery
+from orchestration.delivery import Action
+from orchestration.stage_students import stage_axis
 from orchestration.tracking import FLUSH_EVERY_S, Point, Tracker, flatten
 
 NOBODY = "http://127.0.0.1:9"
@@ -31,6 +33,14 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
 
 
+class Settled(Tracker):
+    """Waits after every action until it is delivered or the store has failed, so that a test can look."""
+
+    def _put(self, action: Action) -> None:
+        super()._put(action)
+        self._delivery.drain(at_most_s=60)
+
+
 class Store:
     """An experiment of its own in the store, and a run directory."""
 
@@ -42,7 +52,7 @@ class Store:
 
     def tracker(self, *, uri: str | None = None) -> Tracker:
         """A tracker as a new process would make it."""
-        return Tracker(self.run_dir, uri=uri or self.uri, experiment=self.experiment)
+        return Settled(self.run_dir, uri=uri or self.uri, experiment=self.experiment)
 
     def started(self, *, uri: str | None = None, params: dict[str, Any] | None = None) -> Tracker:
         tracker = self.tracker(uri=uri)
@@ -225,9 +235,8 @@ def test_what_a_broken_tracker_did_not_take_is_kept_and_sent_later(broken: str, 
     a_whole_run(store.tracker(uri=uris[broken]), report)
     assert store.runs() == {}
     spool = store.run_dir / "mlflow-spool.jsonl"
-    assert len(spool.read_text().splitlines()) == 6
+    assert len(spool.read_text().splitlines()) == 7
     # Any action of a later process sends the rest first.
-    store.tracker().flush()
     store.tracker().finish("pipeline")
     check_whole_run(store)
     assert not spool.exists()
@@ -283,7 +292,7 @@ def test_an_outage_is_said_once_in_one_line(
     for step in range(1, 6):
         tracker.log("pipeline", losses(step, step))
         tracker.flush()
-    warnings = [r.getMessage() for r in caplog.records if r.name == tracking.__name__ and r.levelno >= logging.WARNING]
+    warnings = [r.getMessage() for r in caplog.records if r.name == delivery.__name__ and r.levelno >= logging.WARNING]
     assert warnings == ["MLflow did not take log of pipeline (connection lost); kept for later"]
     assert store.curve("tiny-0123", "train/loss") == expected(1, 5)
 
@@ -351,3 +360,47 @@ def test_nested_settings_become_dotted_keys() -> None:
         "stages.1.objective": "sft",
         "keep_layers": [0, 2],
     }
+
+
+def test_the_stages_of_a_student_follow_one_another(store: Store) -> None:
+    """Both stages measure themselves at their step 0, and name their curves alike."""
+    axis = stage_axis([3, 2])
+    assert axis == [range(4), range(4, 7)]
+    stages = [[(0, 9.0), (1, 8.0), (2, 7.0), (3, 6.0)], [(0, 5.0), (1, 4.0), (2, 3.0)]]
+    for _ in range(2):  # the second time as a resumed run that reuses both
+        tracker = store.started()
+        tracker.child("minillm", params={}, tags={"student_digest": "d"})
+        for steps, curve in zip(axis, stages, strict=True):
+            tracker.log("minillm", [Point("dev/loss", value, steps.start + step) for step, value in curve])
+        tracker.flush()
+    assert store.curve("minillm", "dev/loss") == list(enumerate([9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0]))
+
+
+def test_another_student_of_that_name_has_a_run_of_its_own(store: Store) -> None:
+    for digest, value in (("old", 1.0), ("new", 2.0), ("new", 2.0)):
+        tracker = store.started()
+        tracker.child("kd", params={}, tags={"student_digest": digest})
+        tracker.log("kd", [Point("train/loss", value, 1)])
+        tracker.finish("kd")
+    assert set(store.runs()) == {"tiny-0123", "kd", "kd (superseded)"}
+    assert store.curve("kd", "train/loss") == [(1, 2.0)]
+    assert store.curve("kd (superseded)", "train/loss") == [(1, 1.0)]
+
+
+def test_a_final_value_that_was_measured_anew_replaces_the_old(store: Store) -> None:
+    for value in (40.5, math.nan, math.nan, 41.5):
+        store.started().log_final("pipeline", {"eval/test/rouge_l": value, "eval/parameters": 9.0})
+    assert store.runs()["tiny-0123"].data.metrics == {"eval/test/rouge_l": 41.5, "eval/parameters": 9.0}
+    assert [step for step, _ in store.curve("tiny-0123", "eval/test/rouge_l")] == [0, 1, 2]
+    assert store.curve("tiny-0123", "eval/parameters") == [(0, 9.0)]
+
+
+def test_all_open_runs_are_closed_with_their_parent_last(store: Store) -> None:
+    tracker = store.started()
+    for name in ("fill", "seqkd", "kd"):
+        tracker.child(name, params={}, tags={})
+    tracker.finish("fill")
+    tracker.finish_all(status="FINISHED")
+    assert {name: run.info.status for name, run in store.runs().items()} == dict.fromkeys(
+        ("tiny-0123", "fill", "seqkd", "kd"), "FINISHED"
+    )

@@ -1,0 +1,77 @@
+"""Passwords are kept out of configurations, and secrets out of everything that is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from configs import ConfigError, DistillConfig, load_config, redact
+from configs.secrets import has_password
+
+WITH_PASSWORD = [
+    "http://user:hunter2@tracking.example:5000",
+    "postgresql+psycopg2://user:hun@hunter2@db.example/mlflow",
+    "mysql://:hunter2@db.example/x",
+    "https://tracking.example/?access_token=hunter2",
+    "postgresql://db.example/x?user=me&password=hunter2&sslmode=require",
+    "az://account/container?sig=hunter2",
+]
+WITHOUT = [
+    "http://127.0.0.1:5000",
+    "sqlite:////home/me@work/a:b/mlflow.db",
+    "postgresql://user@db.example:5432/mlflow",
+    "s3://bucket/prefix",
+    "https://x.example/?page=2",
+    "Write to http://user:pass@host and say so.",
+    "a:b@c",
+]
+
+
+@pytest.mark.parametrize("uri", WITH_PASSWORD)
+def test_a_password_in_a_uri_is_never_shown(uri: str) -> None:
+    assert has_password(uri)
+    hidden = redact(f'no answer from "{uri}" (twice: {uri})', environ={})
+    assert "hunter2" not in hidden
+    assert hidden.count("<password>") == 2
+    assert redact(hidden, environ={}) == hidden
+
+
+@pytest.mark.parametrize("text", WITHOUT)
+def test_other_text_is_no_secret(text: str) -> None:
+    assert not has_password(text)
+
+
+@pytest.mark.parametrize("key", ["runtime.tracking_uri", "runtime.ray_address"])
+def test_a_configuration_with_a_password_is_refused_with_the_cure(key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(Path("configs/quickstart.yaml"), overrides=[f"{key}={WITH_PASSWORD[0]}"])
+    message = str(caught.value)
+    assert f"{key} holds a URI with a password" in message
+    assert "MLFLOW_TRACKING_PASSWORD" in message
+    assert "hunter2" not in message and "\n" not in message
+
+
+def test_so_is_one_that_a_program_makes() -> None:
+    raw = load_config(Path("configs/quickstart.yaml")).model_dump()
+    raw["runtime"]["tracking_uri"] = WITH_PASSWORD[0]
+    with pytest.raises(ValueError, match="holds a URI with a password") as caught:
+        DistillConfig.model_validate(raw)
+    assert "MLFLOW_TRACKING_PASSWORD" in str(caught.value)
+
+
+def test_a_password_under_a_wrong_key_is_not_printed() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(Path("configs/quickstart.yaml"), overrides=[f"data.train.limit={WITH_PASSWORD[0]}"])
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["test", "train", "kd", "data", "teacher", "bfloat16", "runtime", "TRUE", "tracking"])
+def test_words_of_our_own_are_no_secrets(value: str) -> None:
+    message = "data.test.path, eval/test/rouge_l, train/loss, runtime.tracking_uri=..., teacher bfloat16 kd true"
+    assert redact(message, environ={"SECRET_KEY": value}) == message
+
+
+def test_an_escaped_secret_is_hidden_too() -> None:
+    environ = {"DB_PASSWORD": "p@ss/word"}
+    assert redact("a p%40ss%2Fword b p@ss/word", environ=environ) == "a <DB_PASSWORD> b <DB_PASSWORD>"
