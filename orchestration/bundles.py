@@ -16,14 +16,26 @@ Role = Literal["teacher engine", "training worker", "student engine"]
 
 
 @dataclass(frozen=True, slots=True)
+class HostMemory:
+    """Memory of a machine, in GiB: what there is (or what its container may take), and what is free now."""
+
+    total_gib: float
+    free_gib: float
+
+
+@dataclass(frozen=True, slots=True)
 class Hardware:
-    """What there is, or what is assumed. On CPUs the number of GPUs is not looked at; `cpus` None is unknown."""
+    """What there is, or what is assumed. On CPUs the number of GPUs is not looked at.
+
+    `cpus` and `memory` are those of one machine; None is unknown.
+    """
 
     accelerator: Literal["cpu", "gpu"]
     nodes: int = 1
     gpus_per_node: int = 0
     gpu_memory_gib: float = 80.0
     cpus: int | None = None
+    memory: HostMemory | None = None
 
 
 @dataclass(frozen=True, slots=True)

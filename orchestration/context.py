@@ -17,13 +17,16 @@ from orchestration.artifacts import Artifacts
 from orchestration.bundles import Role
 from orchestration.colocation import GPU_SHARES
 from orchestration.console import Console
+from orchestration.host_memory import engine_on_host
 from orchestration.ledger import Ledger
+from orchestration.memory_fit import engine_memory
 from orchestration.models import ModelFiles, materialise
 from orchestration.placement import Hardware
 from orchestration.preflight import Device, require_fitting_lengths, require_positions
 from orchestration.ray_cluster import cluster, probe_roots
 from orchestration.ray_engines import EngineSpec
 from orchestration.ray_pool import EnginePool
+from orchestration.shapes import PlannedShape
 from orchestration.tracking import Tracker
 
 ROLLOUT_SEEDS: dict[Role, int] = {"student engine": 1000, "teacher engine": 2000}
@@ -158,6 +161,16 @@ def engine_spec(
     log_dir: Path,
 ) -> EngineSpec:
     """What an engine of a model needs to know; with k = 0 the model only writes."""
+    key = "runtime.teacher_engine" if k else "runtime.student_engine"
+    shape = PlannedShape(files.label, files.shape, assumed=False)
+    memory = engine_memory(
+        shape,
+        label="engine",
+        key=key,
+        settings=settings,
+        dtype=config.teacher.dtype,
+        quantization=identity.quantization,
+    )
     return EngineSpec(
         model_dir=files.directory.resolve(),
         identity=identity,
@@ -168,6 +181,7 @@ def engine_spec(
         max_logprobs=max(k, STUDENT_LOGPROBS),
         accelerator=accelerator,
         log_dir=log_dir,
+        memory=engine_on_host(memory, key=key, settings=settings) if accelerator == "cpu" else memory,
     )
 
 

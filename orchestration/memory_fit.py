@@ -1,4 +1,4 @@
-"""Does a part of an experiment fit one GPU? Arithmetic from a model's shape, every term shown.
+"""What a part of an experiment holds on one GPU, or in one process on CPUs: arithmetic from a shape, every term shown.
 
 Engines: weights and the KV cache are split over a tensor-parallel group; the logits are not, because every rank of
 vLLM's runner gathers all columns and keeps them in float32 for a whole scheduled chunk, outside its memory profile.
@@ -59,13 +59,14 @@ class MemoryFit:
     """All terms of one part of an experiment, on one GPU (or in one process, on CPUs).
 
     `assumed` is true when the shape was read from the YAML and not from the model's files. `cure` names the keys that
-    make it smaller.
+    make it smaller. `offloaded` lies in the memory of the machine and not on the GPU.
     """
 
     label: str
     items: tuple[MemoryItem, ...]
     assumed: bool
     cure: str
+    offloaded: tuple[MemoryItem, ...] = ()
 
     @property
     def total_bytes(self) -> float:
@@ -137,7 +138,7 @@ def training_memory(model: PlannedShape, *, label: str, settings: TrainingSettin
     per_token = activation_bytes(shape, dtype=stage.dtype, recomputed=settings.gradient_checkpointing)
     head = HEAD_CHUNKS * HEAD_CHUNK_BYTES + 4.0 * shape.vocab * shape.hidden
     items = [
-        *_state_memory(shape, settings=settings, dtype=stage.dtype),
+        *_state_memory(shape, settings=settings, dtype=stage.dtype, offloaded=False),
         MemoryItem("activations", float(tokens * per_token), f"micro_batch_tokens {tokens} x {per_token:,} B"),
         MemoryItem("head", head, f"{HEAD_CHUNKS} x {HEAD_CHUNK_BYTES:,} B + {shape.vocab} x {shape.hidden} x 4 B"),
         _runtime(),
@@ -145,7 +146,8 @@ def training_memory(model: PlannedShape, *, label: str, settings: TrainingSettin
     grow = f"raise zero_stage={settings.zero_stage} or workers" if settings.zero_stage < 3 else "raise workers"
     spare = "" if settings.gradient_checkpointing else ", set gradient_checkpointing: true"
     cure = f"in runtime.training {grow}={world}{spare}, or lower micro_batch_tokens={tokens}"
-    return MemoryFit(label, tuple(items), model.assumed, cure)
+    elsewhere = tuple(_state_memory(shape, settings=settings, dtype=stage.dtype, offloaded=True))
+    return MemoryFit(label, tuple(items), model.assumed, cure, elsewhere)
 
 
 def shared_memory(
@@ -174,15 +176,20 @@ def shared_memory(
     return MemoryFit(label, tuple(items), training.assumed or teacher.assumed, cure)
 
 
-def _state_memory(shape: ModelShape, *, settings: TrainingSettings, dtype: str) -> Iterator[MemoryItem]:
-    """Weights, gradients and optimiser, split and offloaded as the settings say."""
+def _state_memory(
+    shape: ModelShape, *, settings: TrainingSettings, dtype: str, offloaded: bool
+) -> Iterator[MemoryItem]:
+    """Weights, gradients and optimiser, split as the settings say: what stays on the GPU, or what is offloaded."""
     zero, world, count, wide = settings.zero_stage, settings.workers, shape.parameters, DTYPE_BYTES[dtype]
-    if settings.offload != "all":
+    if (settings.offload == "all") is offloaded:
         yield MemoryItem("weights", *_share(count, wide, world=world, is_split=zero >= 3))
-    yield MemoryItem("gradients", *_share(count, 4.0, world=world, is_split=zero >= 2))
-    if settings.offload == "none":
+    if not offloaded:
+        yield MemoryItem("gradients", *_share(count, 4.0, world=world, is_split=zero >= 2))
+    if (settings.offload != "none") is offloaded:
         state = 8 if dtype == "float32" and zero == 0 else 12
         yield MemoryItem("optimiser", *_share(count, state, world=world, is_split=zero >= 1))
+    if offloaded:
+        return
     if zero >= 3:
         largest = max(_layer_parameters(shape), shape.vocab * shape.hidden)
         yield MemoryItem("gathered", 2 * largest * wide, f"2 layers in flight x {_count(largest)} x {wide:g} B")

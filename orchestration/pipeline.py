@@ -12,6 +12,7 @@ from orchestration.artifacts import Artifacts, claim_directory, sweep_run
 from orchestration.console import Console
 from orchestration.context import Run, Teacher, open_cache, open_teacher
 from orchestration.entry import Until
+from orchestration.host_memory import check_host
 from orchestration.ledger import Ledger
 from orchestration.lessons import Lesson
 from orchestration.plan import FillPlan, plan_fill, sequence_sets
@@ -91,7 +92,7 @@ class Pipeline:
             teacher = open_teacher(run.config, progress=hashing)
             stage.summary = f"{teacher.files.label}, identity {teacher.identity.digest()[:12]}"
         shape = PlannedShape(teacher.files.label, teacher.files.shape, assumed=False)
-        require_placement(run.config, teacher=shape, hardware=run.hardware)
+        placement = require_placement(run.config, teacher=shape, hardware=run.hardware)
         prompts = self._prompts(run, teacher)
         starts = start_stage(run, teacher=teacher)
         cache = open_cache(run.config, teacher)
@@ -103,6 +104,8 @@ class Pipeline:
             console=run.console,
         )
         show_rollouts(run.config, console=run.console)
+        for warning in check_host(placement.phases, memory=run.hardware.memory, asks_teacher=plan.asks_teacher):
+            run.console.warn(warning)
         require_cache(run.config.runtime.cache_root, needed_bytes=plan.stored_bytes)
         self._start_tracking(run, plan)
         try:

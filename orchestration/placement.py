@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 from configs import ConfigError
 from configs.schema import DistillConfig, EngineSettings, ModelShape
+from configs.stages import StageConfig
 from orchestration.bundles import Bundle, Hardware, place_engines, place_workers
 from orchestration.colocation import require_room_together
 from orchestration.fill_time import FillTime
+from orchestration.host_memory import HostPhase, engine_on_host, host_phases, memory_lines, worker_on_host
 from orchestration.memory_fit import (
     GIB,
     USABLE,
@@ -35,12 +37,13 @@ _STUDENT_KEY = "runtime.student_engine"
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where everything runs, what every GPU holds, and what could not be checked."""
+    """Where everything runs, what every GPU or process holds, what lies on one machine at a time, what is unchecked."""
 
     hardware: Hardware
     bundles: tuple[Bundle, ...]
     fits: tuple[MemoryFit, ...]
     notes: tuple[str, ...]
+    phases: tuple[HostPhase, ...] = ()
 
 
 def plan_placement(
@@ -72,11 +75,15 @@ def plan_placement(
     ]
     require_room_together(config, hardware)
     on_gpu = hardware.accelerator == "gpu"
-    fits = memory_fit(config, teacher=teacher, students=students, shared=on_gpu and runtime.colocate)
+    parts = _parts(config, teacher=teacher, students=students, hardware=hardware)
+    fits = parts.listed(config, shared=on_gpu and runtime.colocate)
     if on_gpu:
         for fit in fits:
             _check_fit(fit, hardware)
-    return Placement(hardware, tuple(bundles), fits, _notes(config, students, hardware))
+    phases = host_phases(
+        config, teacher=teacher.shape, engines=parts.engines, training=parts.training, hardware=hardware
+    )
+    return Placement(hardware, tuple(bundles), fits, _notes(config, students, hardware), phases)
 
 
 def memory_fit(
@@ -90,42 +97,67 @@ def memory_fit(
 
     With `shared` also for what an on-policy stage and its engines hold together.
     """
-    runtime = config.runtime
-    fits = [
-        engine_memory(
-            teacher,
-            label="teacher engine",
-            key=_TEACHER_KEY,
-            settings=runtime.teacher_engine,
-            dtype=config.teacher.dtype,
-            quantization=config.teacher.quantization,
-        )
-    ]
-    for name, shape in students.items():
-        if shape is None:
-            continue
-        stages = config.students[name].stages
-        training = [
-            training_memory(shape, label=f"training worker, {name}", settings=runtime.training, stage=stage)
-            for stage in stages
-        ]
-        fits.append(max(training, key=_total_bytes))
-        engine = engine_memory(
-            shape,
-            label=f"student engine, {name}",
-            key=_STUDENT_KEY,
-            settings=runtime.student_engine,
-            dtype=stages[-1].dtype,
-        )
-        fits.append(engine)
-        beside = [fit for fit, stage in zip(training, stages, strict=True) if shared and stage.rollout is not None]
-        if beside:
-            label = f"shared GPU, {name}"
+    return _parts(config, teacher=teacher, students=students, hardware=Hardware("gpu")).listed(config, shared=shared)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The memory of every engine (the teacher's under "") and of a worker in every stage of each known student."""
+
+    engines: Mapping[str, MemoryFit]
+    training: Mapping[str, list[MemoryFit]]
+
+    def listed(self, config: DistillConfig, *, shared: bool) -> tuple[MemoryFit, ...]:
+        fits = [self.engines[""]]
+        for name, training in self.training.items():
+            fits += [max(training, key=_total_bytes), self.engines[name]]
+            stages = config.students[name].stages
+            beside = [fit for fit, stage in zip(training, stages, strict=True) if shared and stage.rollout is not None]
             together = [
-                shared_memory(fit, teacher=fits[0], student=engine, label=label, runtime=runtime) for fit in beside
+                shared_memory(
+                    fit,
+                    teacher=fits[0],
+                    student=self.engines[name],
+                    label=f"shared GPU, {name}",
+                    runtime=config.runtime,
+                )
+                for fit in beside
             ]
-            fits.append(max(together, key=_total_bytes))
-    return tuple(fits)
+            fits += [max(together, key=_total_bytes)] if together else []
+        return tuple(fits)
+
+
+def _parts(
+    config: DistillConfig,
+    *,
+    teacher: PlannedShape,
+    students: Mapping[str, PlannedShape | None],
+    hardware: Hardware,
+) -> _Parts:
+    runtime, on_cpu = config.runtime, hardware.accelerator == "cpu"
+
+    def engine(shape: PlannedShape, label: str, key: str, *, dtype: str, quantization: str | None) -> MemoryFit:
+        settings: EngineSettings = getattr(runtime, key.rpartition(".")[2])
+        fit = engine_memory(shape, label=label, key=key, settings=settings, dtype=dtype, quantization=quantization)
+        return engine_on_host(fit, key=key, settings=settings) if on_cpu else fit
+
+    def worker(shape: PlannedShape, name: str, stage: StageConfig) -> MemoryFit:
+        fit = training_memory(shape, label=f"training worker, {name}", settings=runtime.training, stage=stage)
+        return worker_on_host(fit, settings=runtime.training) if on_cpu else fit
+
+    teaching = config.teacher
+    engines = {
+        "": engine(teacher, "teacher engine", _TEACHER_KEY, dtype=teaching.dtype, quantization=teaching.quantization)
+    }
+    training = {}
+    for name, shape in students.items():
+        if shape is not None:
+            stages = config.students[name].stages
+            training[name] = [worker(shape, name, stage) for stage in stages]
+            engines[name] = engine(
+                shape, f"student engine, {name}", _STUDENT_KEY, dtype=stages[-1].dtype, quantization=None
+            )
+    return _Parts(engines, training)
 
 
 def render_placement(placement: Placement, *, fill: FillTime | None = None) -> list[str]:
@@ -141,6 +173,7 @@ def render_placement(placement: Placement, *, fill: FillTime | None = None) -> l
         lines.append(f"  {names}: {fit.total_bytes / GIB:.2f} GiB{room} a {unit}{_mark(assumed=fit.assumed)}")
         for item in fit.items:
             lines.append(f"    {item.name:<11} {item.size_bytes / GIB:8.2f} GiB  {item.arithmetic}")
+    lines += memory_lines(placement.phases, memory=hardware.memory)
     if fill is not None:
         spent = f", {fill.gpu_hours:.1f} GPU hours" if fill.gpus else ""
         lines.append(

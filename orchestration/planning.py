@@ -14,6 +14,7 @@ from configs.schema import EngineSettings, TrainingSettings
 from configs.stages import InitConfig
 from orchestration.console import Console
 from orchestration.context import open_cache, open_teacher
+from orchestration.host_memory import check_host, read_host_memory
 from orchestration.models import is_at_hand
 from orchestration.placement import Hardware, Placement, plan_placement, render_placement
 from orchestration.plan import FillPlan, NothingHeld, plan_fill, sequence_sets
@@ -63,6 +64,8 @@ def print_plan(config: DistillConfig, *, config_dir: Path, assume_gpus: int | No
     placement = require_placement(config, teacher=shape, hardware=hardware)
     for line in render_placement(placement, fill=time):
         console.say(line)
+    for warning in check_host(placement.phases, memory=hardware.memory, asks_teacher=plan.asks_teacher):
+        console.warn(warning)
 
 
 def require_placement(config: DistillConfig, *, teacher: PlannedShape, hardware: Hardware) -> Placement:
@@ -107,10 +110,11 @@ def hardware_of(config: DistillConfig, *, assume_gpus: int | None = None) -> Har
         return Hardware("gpu", assume_gpus // per_node, per_node, runtime.gpu_memory_gib)
     gpus = visible_gpus()
     if choose_accelerator(config, gpus=gpus) == "cpu":
-        return Hardware("cpu", cpus=cpu_count())
+        return Hardware("cpu", cpus=cpu_count(), memory=read_host_memory())
     # The driver of a cluster may run on a node without a GPU; then the configuration says what the others have.
     per_node = gpus if gpus and runtime.ray_address is None else runtime.gpus_per_node
-    return Hardware("gpu", runtime.nodes, per_node, runtime.gpu_memory_gib)
+    memory = read_host_memory() if runtime.ray_address is None else None
+    return Hardware("gpu", runtime.nodes, per_node, runtime.gpu_memory_gib, memory=memory)
 
 
 def _cut_to(hardware: Hardware, config: DistillConfig, *, console: Console) -> DistillConfig:

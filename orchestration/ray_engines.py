@@ -20,6 +20,7 @@ from cache.protocols import Failure
 from configs.schema import EngineSettings
 from orchestration.fill_shift import FillOrder, Progress, Shift, longest
 from orchestration.ledger import Counts, Meter
+from orchestration.memory_fit import MemoryFit
 from orchestration.plan import Request
 from orchestration.redirect import redirect_output
 from orchestration.rollout_engines import Answered, Tagged, Turns
@@ -41,7 +42,7 @@ class EngineSpec:
     `seed` is the first of those that the engines of a pool get, and `name` begins the names of their log files; pools
     that run side by side have other ones. `gpu_share` is the part of each of its GPUs that an engine takes in Ray's
     books: less than all where its purpose is "shared rollout". `ledger` is where the answers of a teacher are counted
-    that no fill asks for; None where others count them, or nobody.
+    that no fill asks for; None where others count them, or nobody. `memory` is what was planned for it.
     """
 
     model_dir: Path
@@ -58,6 +59,7 @@ class EngineSpec:
     name: str = "engine"
     gpu_share: float = 1.0
     ledger: Path | None = None
+    memory: MemoryFit | None = None
 
 
 @ray.remote(num_cpus=0)

@@ -9,18 +9,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError
 
 from cache import TeacherIdentity
 from configs import DistillError, EngineError
 from orchestration.console import Progress as ProgressBar
 from orchestration.fill_shift import FillOrder, Progress
 from orchestration.plan import Request
+from orchestration.ray_deaths import lost
 from orchestration.ray_engines import Answers, EngineActor, EngineSpec, LeaseQueue
 from orchestration.rollout_engines import Answered, Tagged
 from student_train.broadcast import OfferedTensor, Receiver
@@ -196,15 +198,15 @@ class EnginePool:
                 ray.get(done)
                 if seconds_budget is not None and time.monotonic() - started > seconds_budget:
                     break
-        except (RayActorError, RayTaskError) as error:
-            failure = _engine_error(error, self._spec.log_dir)
+        except RayError as error:
+            failure = self._lost(error)
         finally:
             # Engines that still live commit what they have, whatever ended the loop.
             self._finish(queue, shifts)
         if failure is not None:
             self.release()
             raise failure
-        total: Progress = ray.get(queue.progress.remote())
+        total: Progress = self.ask([queue.progress.remote()])[0]
         return total
 
     def release(self) -> None:
@@ -213,17 +215,19 @@ class EnginePool:
             # Lets the engine end its own children before its process goes.
             try:
                 ray.get(actor.close.remote(), timeout=STOP_GRACE_S)
-            except (RayActorError, RayTaskError, ray.exceptions.GetTimeoutError):
+            except RayError:
                 logger.info("an engine did not close by itself")
-            ray.kill(actor)
+            with suppress(RayError):
+                ray.kill(actor)
         self._actors, self._asleep = [], False
         if self._down is not None:
             self._down()
             self._down = None
 
     def _finish(self, queue: ray.actor.ActorHandle, shifts: list[ray.ObjectRef]) -> None:
-        queue.stop.remote()
-        ray.wait(shifts, num_returns=len(shifts), timeout=STOP_GRACE_S)
+        with suppress(RayError):
+            queue.stop.remote()
+            ray.wait(shifts, num_returns=len(shifts), timeout=STOP_GRACE_S)
 
     def ask(self, references: list[ray.ObjectRef]) -> list[Any]:
         """Wait for answers of the engines.
@@ -233,9 +237,13 @@ class EnginePool:
         """
         try:
             return list(ray.get(references))
-        except (RayActorError, RayTaskError) as error:
+        except RayError as error:
             self.release()
-            raise _engine_error(error, self._spec.log_dir) from error
+            raise self._lost(error) from error
+
+    def _lost(self, error: RayError) -> DistillError:
+        spec = self._spec
+        return lost(error, what="an inference engine", fit=spec.memory, log=spec.log_dir, kind=EngineError)
 
 
 class PooledEngine:
@@ -254,16 +262,5 @@ class PooledEngine:
         """See `RolloutEngine.finish`. Of an engine that died nothing is under way."""
         try:
             ray.get(self._actor.finish.remote())
-        except (RayActorError, RayTaskError):
+        except RayError:
             logger.info("an engine could not be told that its rollout is over")
-
-
-def _engine_error(error: Exception, log_dir: Path) -> DistillError:
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, DistillError):
-        return cause
-    reason = (str(cause or error).strip().splitlines() or ["it died"])[-1]
-    if cause is None:
-        # Ray goes on for a paragraph about what may have killed a worker; its first sentence says that one died.
-        reason = reason.partition(". ")[0]
-    return EngineError(f"an inference engine failed: {reason}; its log is in {log_dir}")

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
 from configs import DistillError
+from orchestration.ray_deaths import lost
 
 Given = TypeVar("Given")
 Result = TypeVar("Result")
@@ -40,10 +41,6 @@ def run_apart(
     )
     try:
         result: Result = ray.get(task.remote(given))
-    except RayTaskError as error:
-        if isinstance(error.cause, DistillError):
-            raise error.cause from error
-        raise failure(f"{what} failed: {error.cause}; see {log_file}") from error
     except RayError as error:
-        raise failure(f"{what} died: {error}; see {log_file}") from error
+        raise lost(error, what=what, fit=None, log=log_file, kind=failure) from error
     return result

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -16,11 +15,15 @@ from ray.train import RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from configs import DistillError, TrainingError
+from configs import ModelError, TrainingError
 from configs.places import CURVES
 from orchestration.artifacts import write_json
 from orchestration.curves import CurveReader, CurveWriter
+from orchestration.host_memory import worker_on_host
+from orchestration.memory_fit import MemoryFit, training_memory
+from orchestration.ray_deaths import lost
 from orchestration.redirect import redirect_output
+from orchestration.shapes import PlannedShape, read_shape
 from student_train.job import StepMetrics, TrainJob
 from student_train.trainer import train_stage
 
@@ -89,7 +92,7 @@ class _Gang:
     """`TorchTrainer.fit` in a thread, so that the driver stays free to follow the curve and to be interrupted."""
 
     def __init__(self, job: TrainJob, *, log_dir: Path, accelerator: str, gpu_share: float) -> None:
-        self._log_dir = log_dir
+        self._job, self._log_dir, self._accelerator = job, log_dir, accelerator
         self._error: Exception | None = None
         self._trainer = _trainer(job, log_dir=log_dir, accelerator=accelerator, gpu_share=gpu_share)
         # Not the thread's own `join`: an interrupt there makes Python 3.11 take the thread for ended.
@@ -110,15 +113,13 @@ class _Gang:
         """Raise what ended the gang, if anything did."""
         if self._error is None:
             return
-        for cause in _causes(self._error):
-            if isinstance(cause, DistillError):
-                raise cause
-        # Ray goes on for a paragraph about what may have killed a worker; its first sentence says that one died.
-        reason = (str(self._error).strip().splitlines() or ["a worker died"])[-1].partition(". ")[0]
-        # A worker that lost another one begins with the place in the library's source where it noticed.
-        reason = re.sub(r"\[/[^]]*\] ", "", reason)
-        raise TrainingError(
-            f"training failed: {reason}; its last checkpoint is kept, run again to go on; see {self._log_dir}"
+        raise lost(
+            self._error,
+            what="a training worker",
+            fit=_planned(self._job, accelerator=self._accelerator),
+            log=self._log_dir,
+            kind=TrainingError,
+            kept="its last checkpoint is kept, run again to go on",
         ) from self._error
 
     def _fit(self) -> None:
@@ -172,13 +173,11 @@ def _ignore(_: StepMetrics) -> None:
     """Metrics are the same on every rank; the leader writes them."""
 
 
-def _causes(error: BaseException) -> list[BaseException]:
-    """An error, what it carries for single workers, and what caused it."""
-    found: list[BaseException] = [error]
-    found += list(getattr(error, "worker_failures", {}).values())
-    for known in list(found):
-        for attribute in ("cause", "__cause__", "_base_exc", "training_failed_error"):
-            inner = getattr(known, attribute, None)
-            if isinstance(inner, BaseException):
-                found.append(inner)
-    return found
+def _planned(job: TrainJob, *, accelerator: str) -> MemoryFit | None:
+    """What a worker of this job should have needed; None where its model cannot tell any more."""
+    try:
+        shape = PlannedShape(job.start, read_shape(job.model_dir / "config.json"), assumed=False)
+    except ModelError:
+        return None
+    fit = training_memory(shape, label="training worker", settings=job.settings, stage=job.stage)
+    return worker_on_host(fit, settings=job.settings) if accelerator == "cpu" else fit

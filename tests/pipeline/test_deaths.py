@@ -1,0 +1,149 @@
+"""A process that is gone is told of in one line: what it needed, what there is, what makes it smaller."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray.exceptions
+from ray.exceptions import (
+    ActorDiedError,
+    LocalRayletDiedError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+from ray.train.v2.api.exceptions import WorkerGroupError
+
+from configs import DistillError, EngineError, ModelError, TrainingError
+from configs.schema import EngineSettings, ModelShape
+from orchestration import ray_deaths, ray_pool
+from orchestration.bundles import HostMemory
+from orchestration.host_memory import engine_on_host
+from orchestration.memory_fit import engine_memory
+from orchestration.ray_deaths import lost
+from orchestration.ray_pool import EnginePool
+from orchestration.shapes import PlannedShape
+
+LOG = Path("/runs/x/logs")
+SHAPE = ModelShape(layers=4, hidden=64, heads=8, kv_heads=2, mlp=128, vocab=1000)
+SETTINGS = EngineSettings(kv_cache_gib=2.5)
+FIT = engine_on_host(
+    engine_memory(
+        PlannedShape("m", SHAPE, assumed=False), label="e", key="runtime.teacher_engine", settings=SETTINGS,
+        dtype="bfloat16",
+    ),
+    key="runtime.teacher_engine", settings=SETTINGS,
+)  # fmt: skip
+ADVERTISEMENT = (
+    "Task was killed due to the node running low on memory.\nMemory on the node was 15.2GB / 15.6GB (0.97).\n"
+    "Refer to the documentation on how to address the out of memory issue: https://docs.ray.io/en/latest/...\n"
+    "Consider provisioning more memory on this node. Set max_restarts and max_task_retries to enable retry."
+)
+GONE = (
+    "The actor died unexpectedly before finishing this task.\n\tclass_name: EngineActor\nThe actor is dead because its "
+    "worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker unexpectedly exits with a "
+    "connection error code 2. End of file. There are some potential root causes. (1) The process is killed by SIGKILL "
+    "by OOM killer due to high memory usage."
+)
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_deaths, "read_host_memory", lambda: HostMemory(15.6, 1.25))
+
+
+def said(error: BaseException, *, kind: type[DistillError] = EngineError) -> DistillError:
+    told = lost(error, what="an inference engine", fit=FIT, log=LOG, kind=kind, kept="all is kept")
+    assert "\n" not in str(told)
+    assert not any(word in str(told) for word in ("docs.ray", "max_restarts", "potential root", "class_name"))
+    return told
+
+
+def _actor_died(text: str) -> ActorDiedError:
+    error = ActorDiedError()
+    error.error_msg = text
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OutOfMemoryError(ADVERTISEMENT), "ended because memory ran out"),
+        (WorkerGroupError("a worker failed", {1: OutOfMemoryError(ADVERTISEMENT)}), "ended because memory ran out"),
+        (WorkerGroupError("a worker failed", {0: MemoryError()}), "ended because memory ran out"),
+        (_actor_died(GONE), "was killed without a word"),
+        (WorkerCrashedError(), "was killed without a word"),
+    ],
+)
+def test_a_process_without_memory_names_need_room_and_cure(error: Exception, words: str) -> None:
+    told = said(error)
+    assert type(told) is EngineError
+    # 2.5 GiB of KV cache and 1 GiB of the process; the rest of this little model is below a tenth.
+    assert words in str(told) and "each was planned with 3.5 GiB" in str(told)
+    assert "this machine has 15.6 GiB, 1.2 free now: lower runtime.teacher_engine.kv_cache_gib=2.5" in str(told)
+    assert str(told).endswith("; all is kept; its log is in /runs/x/logs")
+
+
+def test_torch_and_cuda_without_memory_are_known() -> None:
+    for text in ("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried", "CUDA out of memory. Tried"):
+        error = RayTaskError("f", "traceback", RuntimeError(text))
+        assert "memory ran out: each was planned with" in str(said(error, kind=TrainingError))
+
+
+def test_an_error_of_ours_comes_back_as_it_was() -> None:
+    ours = ModelError("no config.json")
+    assert said(RayTaskError("f", "traceback", ours)) is ours
+    assert said(WorkerGroupError("a worker failed", {0: RayTaskError("f", "traceback", ours)})) is ours
+
+
+def test_a_lost_cluster_is_no_reason_to_try_again() -> None:
+    told = said(LocalRayletDiedError())
+    assert type(told) is DistillError
+    assert str(told).startswith("the Ray cluster of this run is gone")
+
+
+def test_any_other_failure_keeps_its_first_sentence() -> None:
+    assert "failed: The node is gone; all is kept" in str(said(NodeDiedError("The node is gone. Consider this.")))
+
+
+def _every_ray_error() -> list[RayError]:
+    """One of each class that Ray raises at a `get`, made without its constructor."""
+    classes = [each for _, each in inspect.getmembers(ray.exceptions, inspect.isclass) if issubclass(each, RayError)]
+    found = []
+    for each in classes:
+        error = each.__new__(each)
+        error.args = ("gone",)
+        error.__dict__.update(cause=None)
+        found.append(error)
+    return found
+
+
+class _Reference(SimpleNamespace):
+    def __getattr__(self, _: str) -> Any:
+        return lambda *args, **kwargs: None
+
+
+@pytest.mark.parametrize("error", _every_ray_error(), ids=lambda error: type(error).__name__)
+def test_a_pool_turns_every_error_of_ray_into_one_of_ours(error: RayError, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fill goes on with new engines after any of them, and its engines are let go of."""
+    monkeypatch.setattr(type(error), "__str__", lambda _: "gone", raising=False)
+
+    def get(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ray_pool.ray, "get", get)
+    monkeypatch.setattr(ray_pool.ray, "kill", lambda _: get())
+    spec: Any = SimpleNamespace(memory=FIT, log_dir=LOG)
+    pool = EnginePool(spec)
+    pool._actors = [SimpleNamespace(close=_Reference())]  # type: ignore[list-item]
+    with pytest.raises(DistillError) as told:
+        pool.ask([])
+    expected = DistillError if isinstance(error, ray_deaths.CLUSTER_LOST) else EngineError
+    assert type(told.value) is expected
+    assert pool._actors == []
