@@ -9,6 +9,7 @@ Links are followed, because the hub's snapshots link to its blobs; what they lea
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
@@ -23,12 +24,15 @@ GENERATION_CONFIG = "generation_config.json"
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 
-COMPANIONS = (
+SPEECH = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "vocab.txt", "merges.txt", "tokenizer.model*", "spiece.model", "sentencepiece.bpe.model", "*.tiktoken",
     "tekken.json", "chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja",
-    GENERATION_CONFIG, "LICENSE*", "LICENCE*", "COPYING*", "NOTICE*", "USE_POLICY*",
+    GENERATION_CONFIG,
 )  # fmt: skip
+"""How a model is spoken to and how it ends: tokenizer, templates, settings of generation."""
+
+COMPANIONS = (*SPEECH, "LICENSE*", "LICENCE*", "COPYING*", "NOTICE*", "USE_POLICY*")
 """What belongs to a model besides config and weights. A list of what is wanted, since nobody can list the rest."""
 
 CONFIG_BYTES = 16 * 2**20
@@ -97,9 +101,27 @@ def companions(model_dir: Path) -> tuple[Path, ...]:
     return tuple(found)
 
 
+def speech_sha256(model_dir: Path) -> str:
+    """SHA-256 (hex) over the names and contents of a model's tokenizer, templates and settings of generation.
+
+    Raises:
+        ModelError: see `companions`.
+    """
+    digests = {
+        name: hashlib.sha256(read_regular(path, at_most=COMPANION_BYTES, links="follow")).hexdigest()
+        for path in companions(model_dir)
+        if _is_named(name := path.relative_to(model_dir).as_posix(), SPEECH)
+    }
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
 def is_companion(name: str) -> bool:
     """Whether a file of this name, relative to the model's directory, is one that a student takes over."""
-    return any(fnmatch(name, pattern) and name.count("/") == pattern.count("/") for pattern in COMPANIONS)
+    return _is_named(name, COMPANIONS)
+
+
+def _is_named(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns)
 
 
 def read_config(model_dir: Path) -> dict[str, Any]:

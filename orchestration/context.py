@@ -67,7 +67,7 @@ class Run:
     tracker: Tracker
     artifacts: Artifacts
     ledger: Ledger
-    student_pool: tuple[ModelShape, EnginePool] | None = None
+    student_pool: tuple[tuple[ModelShape, str], EnginePool] | None = None
     _cluster: ExitStack = field(default_factory=ExitStack)
     _clustered: bool = False
     _pools: list[EnginePool] = field(default_factory=list)
@@ -107,10 +107,11 @@ class Run:
         self._pools.append(pool)
         return pool
 
-    def rollout_pools(self, *, student: ModelFiles, teacher: Teacher) -> tuple[EnginePool, EnginePool]:
+    def rollout_pools(
+        self, *, student: ModelFiles, learner: TeacherIdentity, teacher: Teacher
+    ) -> tuple[EnginePool, EnginePool]:
         """Engines of a student and of its teacher that live side by side, and beside a gang."""
         runtime = self.config.runtime
-        learner = identity_of(student, config=self.config, quantization=None)
         pools = []
         role: Role
         for role, files, identity, settings, k in (
@@ -175,7 +176,7 @@ def engine_spec(
         model_dir=files.directory.resolve(),
         identity=identity,
         vocab=files.vocab,
-        dtype=config.teacher.dtype,
+        dtype=identity.dtype,
         quantization=identity.quantization,
         settings=settings,
         max_logprobs=max(k, STUDENT_LOGPROBS),
@@ -197,8 +198,10 @@ def open_teacher(config: DistillConfig, *, progress: Callable[[int, int], None] 
     # The rows of its matrix beyond the tokenizer's length are padding: no k may count on them.
     require_fitting_lengths(config, teacher=files.shape.model_copy(update={"vocab": files.vocab}))
     require_positions(config, model="the teacher", shape=files.shape, engine="teacher_engine")
+    teacher = config.teacher
     return Teacher(
-        files, identity_of(files, config=config, quantization=config.teacher.quantization, progress=progress)
+        files,
+        identity_of(files, config=config, dtype=teacher.dtype, quantization=teacher.quantization, progress=progress),
     )
 
 
@@ -206,16 +209,21 @@ def identity_of(
     files: ModelFiles,
     *,
     config: DistillConfig,
-    quantization: str | None,
+    dtype: str,
+    quantization: str | None = None,
+    remember: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> TeacherIdentity:
-    """Who a model is when it is served in the teacher's dtype."""
+    """Who a model is when it is served in this dtype: the teacher's own, or that of a student's stage.
+
+    Without `remember` nothing is kept of what its files hashed to: for weights that live for one rollout.
+    """
     memo = config.runtime.models_root / "fingerprints.json"
-    prints = fingerprint_model(files.directory, memo=memo, progress=progress)
+    prints = fingerprint_model(files.directory, memo=memo if remember else None, progress=progress)
     return TeacherIdentity(
         weights_sha256=prints.weights_sha256,
         config_sha256=prints.config_sha256,
-        dtype=config.teacher.dtype,
+        dtype=dtype,
         quantization=quantization,
     )
 

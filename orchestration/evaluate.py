@@ -64,6 +64,7 @@ class TestBench:
         return digest_of(
             model=candidate.digest,
             role=candidate.role,
+            dtype=candidate.identity.dtype,
             view=self.view.digest,
             generation=wanted,
             measures=MEASURES,

@@ -18,6 +18,7 @@ from orchestration.colocation import require_room_together
 from orchestration.fill_time import FillTime
 from orchestration.host_memory import HostPhase, engine_on_host, host_phases, memory_lines, worker_on_host
 from orchestration.memory_fit import (
+    DTYPE_BYTES,
     GIB,
     USABLE,
     MemoryFit,
@@ -66,8 +67,8 @@ def plan_placement(
     _check_engine(runtime.teacher_engine, key=_TEACHER_KEY, who="the teacher", shape=teacher.shape, dtype=dtype)
     for name, student in students.items():
         if student is not None:
-            who, dtype = f"students.{name}", config.students[name].stages[-1].dtype
-            _check_engine(runtime.student_engine, key=_STUDENT_KEY, who=who, shape=student.shape, dtype=dtype)
+            who, served_in = f"students.{name}", _served_in(config.students[name].stages)
+            _check_engine(runtime.student_engine, key=_STUDENT_KEY, who=who, shape=student.shape, dtype=served_in)
     bundles = [
         *place_engines("teacher engine", runtime.teacher_engine, key=_TEACHER_KEY, hardware=hardware),
         *place_workers(runtime.training, hardware=hardware),
@@ -155,9 +156,14 @@ def _parts(
             stages = config.students[name].stages
             training[name] = [worker(shape, name, stage) for stage in stages]
             engines[name] = engine(
-                shape, f"student engine, {name}", _STUDENT_KEY, dtype=stages[-1].dtype, quantization=None
+                shape, f"student engine, {name}", _STUDENT_KEY, dtype=_served_in(stages), quantization=None
             )
     return _Parts(engines, training)
+
+
+def _served_in(stages: Sequence[StageConfig]) -> str:
+    """The widest dtype that an engine of a student runs in: that of each stage, for its start, rollouts and result."""
+    return max((stage.dtype for stage in stages), key=lambda dtype: DTYPE_BYTES[dtype])
 
 
 def render_placement(placement: Placement, *, fill: FillTime | None = None) -> list[str]:

@@ -58,8 +58,8 @@ class RolloutMaker:
         self._next = 0
         self._seconds = dict.fromkeys(("sampling", "scoring", "syncing"), 0.0)
         start = open_model(link.start_dir, label=link.origin)
-        self._start = identity_of(start, config=run.config, quantization=None)
-        self._student, self._teacher = run.rollout_pools(student=start, teacher=lesson.teacher)
+        self._start = identity_of(start, config=run.config, dtype=link.stage.dtype)
+        self._student, self._teacher = run.rollout_pools(student=start, learner=self._start, teacher=lesson.teacher)
 
     def make_due(self) -> None:
         """Make the next rollout if the weights that are to write it are there. Ends the engines after the last one.
@@ -137,7 +137,8 @@ class RolloutMaker:
         directory = self._link.start_dir if version == 0 else self._box.policy(version)
         if (offer := Offer.read(directory)) is None:
             policy = open_model(directory, label=f"{self._link.origin}, rollout {version}")
-            self._student.load(directory, identity_of(policy, config=self._run.config, quantization=None))
+            identity = identity_of(policy, config=self._run.config, dtype=self._link.stage.dtype, remember=version == 0)
+            self._student.load(directory, identity)
         else:
             identity = replace(self._start, weights_sha256=offer.weights_sha256)
             with self._box.meeting(version, receivers=self._student.processes) as meeting:

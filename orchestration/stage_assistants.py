@@ -22,7 +22,7 @@ def assistant_lesson(run: Run, assistant: Student, *, prompts: PromptSet) -> tup
     """
     config = run.config
     files = open_model(assistant.directory, label=assistant.name)
-    teacher = Teacher(files, identity_of(files, config=config, quantization=None))
+    teacher = Teacher(files, identity_of(files, config=config, dtype=assistant.dtype))
     cache = open_cache(config, teacher)
     sets = sequence_sets(config, prompts.splits, stop_ids=files.stop_ids, assistant=assistant.name)
     plan = plan_fill(sets, cache=cache)

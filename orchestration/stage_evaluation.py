@@ -81,13 +81,14 @@ def evaluate_stage(run: Run, students: Sequence[Student], *, lesson: Lesson, ben
 
 
 def _pool_for(run: Run, candidate: Candidate) -> EnginePool:
-    """The running engines if they serve this shape, else new ones in their place."""
+    """The running engines if they serve this shape in this dtype, else new ones in their place."""
     files = open_model(candidate.directory, label=candidate.name)
-    if run.student_pool is None or run.student_pool[0] != files.shape:
+    served = files.shape, candidate.identity.dtype
+    if run.student_pool is None or run.student_pool[0] != served:
         if run.student_pool is not None:
             run.student_pool[1].release()
         pool = run.pool(files, candidate.identity, settings=run.config.runtime.student_engine, k=0)
-        run.student_pool = (files.shape, pool)
+        run.student_pool = (served, pool)
     return run.student_pool[1]
 
 
@@ -112,27 +113,23 @@ def test_bench(run: Run, *, lesson: Lesson, sets: Sequence[SequenceSet]) -> tupl
 
 
 def student_candidates(run: Run, students: Sequence[Student]) -> list[Candidate]:
-    """The untouched starts, each once, and the trained students."""
+    """The untouched starts, each once in every dtype that it is trained in, and the trained students."""
     found: dict[str, Candidate] = {}
-    starts = {student.start.digest: student for student in students}
-    for digest, student in starts.items():
+    starts = {(student.start.digest, student.start_dtype): student for student in students}
+    for (digest, dtype), student in starts.items():
         name = "untouched" if len(starts) == 1 else f"untouched ({student.name})"
-        found[name] = _candidate(run, name, "untouched", digest, student.start.directory)
+        found[name] = _candidate(run, name, "untouched", digest, student.start.directory, dtype=dtype)
     for student in students:
-        found[student.name] = _candidate(run, student.name, "student", student.digest, student.directory)
+        found[student.name] = _candidate(
+            run, student.name, "student", student.digest, student.directory, dtype=student.dtype
+        )
     return list(found.values())
 
 
-def _candidate(run: Run, name: str, role: str, digest: str, directory: Path) -> Candidate:
+def _candidate(run: Run, name: str, role: str, digest: str, directory: Path, *, dtype: str) -> Candidate:
     files = open_model(directory, label=name)
-    return Candidate(
-        name,
-        role,
-        digest,
-        directory,
-        identity_of(files, config=run.config, quantization=None),
-        files.shape.parameters,
-    )
+    identity = identity_of(files, config=run.config, dtype=dtype)
+    return Candidate(name, role, digest, directory, identity, files.shape.parameters)
 
 
 def _scoring_job(run: Run, candidate: Candidate, *, lesson: Lesson) -> ScoringJob:
@@ -142,7 +139,7 @@ def _scoring_job(run: Run, candidate: Candidate, *, lesson: Lesson) -> ScoringJo
         identity=lesson.teacher.identity,
         view=lesson.paths["teacher-test"].resolve(),
         vocab=lesson.teacher.files.vocab,
-        dtype=run.config.teacher.dtype,
+        dtype=candidate.identity.dtype,
         accelerator=run.device,
         log_file=run.logs / "scoring.log",
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cache.fingerprint import fingerprint_model
 from configs import ModelError
+from configs.model_files import speech_sha256
 from configs.places import absolute_root
 from configs.schema import ModelShape
 from configs.stages import InitConfig
@@ -58,10 +59,11 @@ def prepare_start(init: InitConfig, *, teacher: Teacher, artifacts: Artifacts, m
     if init.model is not None:
         model = materialise(init.model, models_root=models_root)
         _require_same_tokens(model, teacher.files)
-        weights = fingerprint_model(model.directory, memo=models_root / "fingerprints.json").weights_sha256
-        return Start(digest_of(model=weights), model.directory, model.shape, model.label)
+        prints = fingerprint_model(model.directory, memo=models_root / "fingerprints.json")
+        made_of = _made_of(model.directory, weights=prints.weights_sha256, config=prints.config_sha256)
+        return Start(digest_of(model=made_of), model.directory, model.shape, model.label)
     kept = kept_layers(init.keep_layers, total=teacher.files.shape.layers, by=init.layers_by)
-    digest = digest_of(teacher=teacher.identity.weights_sha256, kept=kept)
+    digest = digest_of(teacher=_made_of_teacher(teacher), kept=kept)
     directory = artifacts.init_dir(digest)
     with artifacts.claim(digest, what=f"the untouched student {directory}"):
         if not artifacts.has_start(digest):
@@ -87,7 +89,7 @@ def calibrated_start(
     teacher = lesson.teacher
     view = _train_view(lesson.views)
     digest = digest_of(
-        teacher=teacher.identity.weights_sha256, init=init.model_dump(mode="json"), train=lesson.views[view].digest
+        teacher=_made_of_teacher(teacher), init=init.model_dump(mode="json"), train=lesson.views[view].digest
     )
     directory = artifacts.init_dir(digest)
     with artifacts.claim(digest, what=f"the untouched student {directory}"):
@@ -106,6 +108,19 @@ def calibrated_start(
             )
             artifacts.keep_start(digest)
     return _derived(init, digest, directory, teacher=teacher)
+
+
+def _made_of_teacher(teacher: Teacher) -> dict[str, str]:
+    identity = teacher.identity
+    return _made_of(teacher.files.directory, weights=identity.weights_sha256, config=identity.config_sha256)
+
+
+def _made_of(model_dir: Path, *, weights: str, config: str) -> dict[str, str]:
+    """Digests of all that a student takes over from a model: weights, config, tokenizer, templates.
+
+    A mended `rope_scaling`, or another template, is another start although every weight is the same.
+    """
+    return {"weights": weights, "config": config, "speech": speech_sha256(model_dir)}
 
 
 def _derived(init: InitConfig, digest: str, directory: Path, *, teacher: Teacher) -> Start:

@@ -54,6 +54,16 @@ class Student:
         return self.links[-1].digest
 
     @property
+    def dtype(self) -> str:
+        """What the trained model is stored in, measured in and served in: what its last stage computed with."""
+        return self.links[-1].stage.dtype
+
+    @property
+    def start_dtype(self) -> str:
+        """What the untouched model is measured and served in: what the first stage takes it over in."""
+        return self.links[0].stage.dtype
+
+    @property
     def directory(self) -> Path:
         """The trained model."""
         return self.links[-1].output_dir

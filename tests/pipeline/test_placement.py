@@ -12,7 +12,7 @@ from configs.stages import StageConfig
 from orchestration import memory_fit as memory
 from orchestration.fill_time import FillTime, TeacherWork, expected_seconds
 from orchestration.memory_fit import GIB, MemoryFit, activation_bytes, engine_memory, kv_tokens, training_memory
-from orchestration.placement import Bundle, Hardware, Placement, plan_placement, render_placement
+from orchestration.placement import Bundle, Hardware, Placement, memory_fit, plan_placement, render_placement
 from orchestration.shapes import PlannedShape
 
 SHAPE = ModelShape(layers=4, hidden=64, heads=8, kv_heads=2, mlp=128, vocab=1000)
@@ -94,6 +94,18 @@ def test_no_gpu_is_given_to_two_bundles_of_a_phase(nodes: int, gpus: int, width:
     given = [(node, gpu) for node, group in places(placement, "teacher engine") for gpu in group]
     assert len(given) == len(set(given)) == count * width
     assert all(node < nodes and gpu < gpus for node, gpu in given)
+
+
+def test_an_engine_of_a_student_is_planned_in_the_widest_dtype_that_it_runs_in() -> None:
+    config = experiment()
+    stages = [{"objective": "kd", "steps": 1, "dtype": "float32"}, {"objective": "kd", "steps": 1}]
+    student = config.students["kd"].model_copy(update={"stages": tuple(map(StageConfig.model_validate, stages))})
+    config = config.model_copy(update={"students": {"kd": student}})
+    fits = {
+        fit.label: sizes(fit)["weights"] for fit in memory_fit(config, teacher=planned(), students={"kd": planned()})
+    }
+    assert fits["student engine, kd"] == 4 * PARAMETERS
+    assert fits["teacher engine"] == 2 * PARAMETERS
 
 
 def test_on_cpus_nothing_has_a_gpu() -> None:
