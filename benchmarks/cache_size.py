@@ -82,7 +82,7 @@ def _real_records() -> tuple[list[TeacherRecord], int]:
     config = resolve_paths(load_config(QUICKSTART), config_dir=QUICKSTART.parent)
     files = materialise(config.teacher.model, models_root=config.runtime.models_root)
     model = AutoModelForCausalLM.from_pretrained(files.directory, dtype=torch.float32)
-    prompts = load_prompts(config.data, tokenizer=files.tokenizer, max_new_tokens=RESPONSE)
+    prompts = load_prompts(config.data, tokenizer=files.tokenizer, stop_ids=files.stop_ids, max_new_tokens=RESPONSE)
     rows = sorted((prompt.prompt_ids for prompt in prompts.splits["train"][:PROMPTS]), key=len)
     records: list[TeacherRecord] = []
     for at in range(0, len(rows), BATCH):

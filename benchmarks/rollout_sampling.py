@@ -97,7 +97,9 @@ def quickstart_engines(folder: Path) -> Iterator[tuple[EnginePool, EnginePool, l
     config = resolve_paths(load_config(QUICKSTART), config_dir=QUICKSTART.parent)
     files = materialise(config.teacher.model, models_root=config.runtime.models_root)
     small = open_model(derive_student(files.directory, folder / "student", keep_layers=LAYERS), label="student")
-    texts = load_prompts(config.data, tokenizer=files.tokenizer, max_new_tokens=max(LENGTHS)).splits["train"]
+    texts = load_prompts(
+        config.data, tokenizer=files.tokenizer, stop_ids=files.stop_ids, max_new_tokens=max(LENGTHS)
+    ).splits["train"]
     prompts = [Prompt(each.prompt_ids, number=number) for number, each in enumerate(texts[:PROMPTS])]
     pools = []
     with ExitStack() as stack:

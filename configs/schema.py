@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PlainSerializer, PlainValidator, model_validator
+from pydantic import Field, JsonValue, PlainSerializer, PlainValidator, model_validator
 
 from configs.models import Block, ModelSource, Name, NonNegative, Positive
 from configs.models import ModelShape as ModelShape
@@ -28,6 +29,13 @@ CacheRoot = Annotated[Path | str, PlainValidator(parse_root), PlainSerializer(st
 Dtype = Literal["float32", "bfloat16", "float16"]
 StoredEncoding = Literal["topk-u8", "topk-f16"]
 """How top-k rows are stored; rows of whole vocabularies are always stored whole."""
+TEMPLATE_DATE = date(2024, 7, 26)
+"""The default of `data.template_date`: the day that the templates of Llama 3 fall back to themselves. The day of the
+run would make every row another prompt each morning (docs/decisions/0014-chat-templates.md)."""
+TEMPLATE_VARIABLES = frozenset(
+    {"messages", "tools", "documents", "add_generation_prompt", "strftime_now", "raise_exception"}
+)
+LATER_DATA_KEYS = ("tools_field", "chat_template", "template_kwargs", "template_date")
 RESERVED_NAMES = frozenset({"pipeline", "fill", "teacher", "untouched"})
 """Names of runs and table rows that are not students."""
 
@@ -68,7 +76,11 @@ class SplitConfig(Block):
 
 
 class DataConfig(Block):
-    """The prompts. A row holds `prompt_field`, or `messages_field` (a conversation)."""
+    """The prompts. A row holds `prompt_field`, or `messages_field` (a conversation) and perhaps `tools_field`.
+
+    `chat_template` names one of a tokenizer's several templates, `template_kwargs` are further variables for it
+    (`enable_thinking: false`), and `template_date` is the day that a template is told which asks for today.
+    """
 
     train: SplitConfig
     dev: SplitConfig
@@ -76,7 +88,11 @@ class DataConfig(Block):
     prompt_field: str = "prompt"
     response_field: str | None = None
     messages_field: str | None = None
+    tools_field: str | None = None
     template: Literal["chat", "alpaca", "raw"] = "chat"
+    chat_template: str | None = None
+    template_kwargs: dict[str, JsonValue] | None = None
+    template_date: date | None = None
     system_prompt: str | None = None
     max_prompt_tokens: Positive = 256
 
@@ -86,7 +102,24 @@ class DataConfig(Block):
             raise ValueError(f"system_prompt is only used by template=chat, not template={self.template}: remove one")
         if self.messages_field is not None and self.template != "chat":
             raise ValueError(f"messages_field needs template=chat, not template={self.template}")
+        if self.tools_field is not None and self.messages_field is None:
+            raise ValueError(f"tools_field={self.tools_field} needs messages_field, which is not set: set both or none")
         return self
+
+    @model_validator(mode="after")
+    def _template_is_ours(self) -> Self:
+        for key in ("chat_template", "template_kwargs", "template_date"):
+            if getattr(self, key) is not None and self.template != "chat":
+                raise ValueError(f"{key} is only used by template=chat, not template={self.template}: remove one")
+        taken = sorted(set(self.template_kwargs or {}) & TEMPLATE_VARIABLES)
+        if taken:
+            raise ValueError(f"template_kwargs.{taken[0]} is what every template is given anyway: remove it")
+        return self
+
+    @property
+    def date_of_templates(self) -> date:
+        """The day that templates are told."""
+        return self.template_date or TEMPLATE_DATE
 
 
 class GenerationConfig(Block):
@@ -276,5 +309,10 @@ class DistillConfig(Block):
 
     def digest(self) -> str:
         """SHA-256 (hex) of everything that changes the numbers; `runtime` and `budgets` are left out."""
-        text = json.dumps(self.model_dump(mode="json", exclude={"runtime", "budgets"}), sort_keys=True)
+        said = self.model_dump(mode="json", exclude={"runtime", "budgets"})
+        for key in LATER_DATA_KEYS:
+            # An experiment that does not set them keeps the digest that it had before there were any.
+            if said["data"][key] is None:
+                del said["data"][key]
+        text = json.dumps(said, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()

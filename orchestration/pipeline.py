@@ -169,6 +169,7 @@ class Pipeline:
             prompts = load_prompts(
                 run.config.data,
                 tokenizer=teacher.files.tokenizer,
+                stop_ids=teacher.files.stop_ids,
                 max_new_tokens=run.config.generation.max_new_tokens,
             )
             counts = ", ".join(f"{len(rows):,} {name}" for name, rows in prompts.splits.items())

@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from configs import DataError
 from configs.stages import StageConfig
 from orchestration.artifacts import digest_of
-from orchestration.prompts import control_tokens, unusable
+from orchestration.conversations import unusable
+from orchestration.prompts import control_tokens
 from orchestration.rows import Row, file_rows
 from student_train.plain_text import PlainPieces
 

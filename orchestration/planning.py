@@ -40,7 +40,10 @@ def print_plan(config: DistillConfig, *, config_dir: Path, assume_gpus: int | No
         teacher = open_teacher(config)
         shape = PlannedShape(teacher.files.label, teacher.files.shape, assumed=False)
         prompts = load_prompts(
-            config.data, tokenizer=teacher.files.tokenizer, max_new_tokens=config.generation.max_new_tokens
+            config.data,
+            tokenizer=teacher.files.tokenizer,
+            stop_ids=teacher.files.stop_ids,
+            max_new_tokens=config.generation.max_new_tokens,
         )
         sets = sequence_sets(config, prompts.splits, stop_ids=teacher.files.stop_ids)
         plan, assumed = plan_fill(sets, cache=open_cache(config, teacher)), False

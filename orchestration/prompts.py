@@ -8,23 +8,29 @@ turn it into the control token itself.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from configs import DataError
 from configs.schema import DataConfig
+from orchestration.conversations import (
+    MARKER,
+    answer_within,
+    messages_of,
+    needed_fields,
+    tools_of,
+    unusable_message,
+    unusable_parts,
+    words_of,
+)
 from orchestration.rows import Row, split_rows
+from orchestration.templates import ChatTemplates, Unrendered
 
 SPLITS = ("train", "dev", "test")
-ROLES = ("system", "user", "assistant", "tool")
-BROKEN = re.compile("[\ufffd\ud800-\udfff]")
-"""The character that replaces invalid bytes, and halves of pairs."""
 
 ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
@@ -35,7 +41,7 @@ ALPACA = (
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One usable row. `gold_ids` end with the end-of-sequence token; None when the row has no gold answer."""
+    """One usable row. `gold_ids` end with the token that ends a turn; None when the row has no gold answer."""
 
     row: int
     text: str
@@ -65,53 +71,60 @@ class PromptSet:
         path.write_text("".join(json.dumps(asdict(row), ensure_ascii=True) + "\n" for row in self.rejected))
 
 
-def load_prompts(config: DataConfig, *, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> PromptSet:
-    """Load, render and tokenise every split.
+def load_prompts(
+    config: DataConfig, *, tokenizer: PreTrainedTokenizerBase, stop_ids: tuple[int, ...], max_new_tokens: int
+) -> PromptSet:
+    """Load, render and tokenise every split; `stop_ids` are those at which the teacher ends an answer.
 
     Raises:
-        DataError: a split cannot be read, has no usable row, lacks the field, or repeats a prompt of another split.
+        DataError: a split cannot be read, has no usable row, lacks the field, or repeats a prompt of another split; or
+            the chat template cannot be used.
     """
     splits: dict[str, tuple[Prompt, ...]] = {}
     rejected: list[Rejected] = []
-    for name in SPLITS:
-        reader = _Reader(name, config, tokenizer, max_new_tokens, control_tokens(tokenizer))
-        usable: list[Prompt] = []
-        for index, row in split_rows(getattr(config, name), split=name):
-            outcome = row if isinstance(row, str) else reader.prompt(row, index)
-            if isinstance(outcome, Prompt):
-                usable.append(outcome)
-            else:
-                rejected.append(Rejected(name, index, outcome, _preview(row)))
-        if not usable:
-            raise DataError(f"data.{name}: no usable row; {_why_empty(name, rejected)}")
-        splits[name] = tuple(usable)
+    control = control_tokens(tokenizer)
+    with ChatTemplates(config, tokenizer) as templates:
+        for name in SPLITS:
+            reader = _Reader(name, config, tokenizer, templates, max_new_tokens, control, stop_ids)
+            usable: list[Prompt] = []
+            for index, row in split_rows(getattr(config, name), split=name):
+                outcome = row if isinstance(row, str) else reader.prompt(row, index)
+                if isinstance(outcome, Prompt):
+                    usable.append(outcome)
+                else:
+                    rejected.append(Rejected(name, index, outcome, _preview(row)))
+            if not usable:
+                raise DataError(f"data.{name}: no usable row; {_why_empty(name, rejected)}")
+            splits[name] = tuple(usable)
     _refuse_overlap(splits)
     return PromptSet(splits, tuple(rejected))
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Turns the rows of one split into prompts. `control` are the texts of the special tokens."""
+    """Turns the rows of one split into prompts.
+
+    `control` are the texts of the special tokens, `stop_ids` the ids that end an answer.
+    """
 
     split: str
     config: DataConfig
     tokenizer: PreTrainedTokenizerBase
+    templates: ChatTemplates
     max_new_tokens: int
     control: tuple[str, ...]
+    stop_ids: tuple[int, ...]
 
     def prompt(self, row: Row, index: int) -> Prompt | str:
         """One prompt, or the reason why the row is set aside."""
-        conversation = self._conversation(row, index)
-        if isinstance(conversation, str):
-            return conversation
-        messages, gold = conversation
-        for text in [message["content"] for message in messages] + ([gold] if gold is not None else []):
-            reason = unusable(text, control=self.control)
-            if reason is not None:
-                return reason
+        talk = self._conversation(row, index)
+        reason = talk if isinstance(talk, str) else self._why_unusable(talk)
+        if isinstance(talk, str) or reason is not None:
+            return str(reason)
         try:
-            rendered = self._render(messages)
-        except TemplateError as error:
+            rendered = self._render(talk)
+            gold = None if talk.answer is None else self._answer(talk, rendered)
+        except Unrendered as error:
             return f"refused by the chat template: {error}"
         limit = self.config.max_prompt_tokens
         prompt_ids = self.tokenizer.encode(rendered, add_special_tokens=self.config.template != "chat")
@@ -120,81 +133,117 @@ class _Reader:
         gold_ids = None if gold is None else self._gold_ids(gold)
         if gold_ids is not None and len(gold_ids) > self.max_new_tokens:
             return f"{len(gold_ids)} response tokens, more than generation.max_new_tokens={self.max_new_tokens}"
-        return Prompt(index, messages[-1]["content"], tuple(prompt_ids), gold_ids)
+        return Prompt(index, words_of(talk.messages[-1]), tuple(prompt_ids), gold_ids)
 
-    def _conversation(self, row: Row, index: int) -> tuple[list[dict[str, Any]], Any] | str:
+    def _conversation(self, row: Row, index: int) -> _Talk | str:
         """The messages that make the prompt, and the gold answer if the row has one; or why there are none."""
         config = self.config
-        gold = None
+        answer: dict[str, Any] | None = None
+        tools: list[Any] | None = None
         if config.messages_field is not None:
-            messages = _messages(self._field(row, index, config.messages_field))
+            messages = messages_of(self._field(row, index, config.messages_field))
             if isinstance(messages, str):
                 return messages
             if messages[-1]["role"] == "assistant":
-                gold = messages.pop()["content"]
+                answer = messages.pop()
             if not messages:
                 return "no message before the assistant's"
+            offered = None if config.tools_field is None else tools_of(self._field(row, index, config.tools_field))
+            if isinstance(offered, str):
+                return offered
+            tools = offered
         else:
             messages = [{"role": "user", "content": self._field(row, index, config.prompt_field)}]
             if config.response_field is not None:
                 gold = self._field(row, index, config.response_field)
                 if gold is None:
                     return f"no {config.response_field}"
+                answer = {"role": "assistant", "content": gold}
         if config.system_prompt is not None and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": config.system_prompt})
-        return messages, gold
+        return _Talk(messages, answer, tools)
+
+    def _why_unusable(self, talk: _Talk) -> str | None:
+        for message in talk.all_messages:
+            reason = unusable_message(message, control=self.control)
+            if reason is not None:
+                return reason
+        if self.config.template != "chat":
+            return None
+        needed = needed_fields(talk.all_messages) | ({"tools"} if talk.tools else set())
+        left_out = [field for field in sorted(needed) if self.templates.leaves_out(field, tools=talk.tools is not None)]
+        if left_out:
+            return (
+                f"the chat template leaves out {left_out[0]}: take another, or remove it from the data if that is meant"
+            )
+        return unusable_parts(talk.tools, control=self.control)
 
     def _field(self, row: Row, index: int, name: str) -> Any:
         if name not in row:
             raise DataError(
                 f"data.{self.split} row {index} has no field {name!r}, only {', '.join(map(repr, row)) or 'none'}: "
-                "set data.prompt_field, data.response_field or data.messages_field"
+                "set data.prompt_field, data.response_field, data.messages_field or data.tools_field"
             )
         return row[name]
 
-    def _render(self, messages: list[dict[str, str]]) -> str:
+    def _render(self, talk: _Talk) -> str:
         if self.config.template == "raw":
-            return messages[-1]["content"]
+            return words_of(talk.messages[-1])
         if self.config.template == "alpaca":
-            return ALPACA.format(prompt=messages[-1]["content"])
-        if not self.tokenizer.chat_template:
-            raise DataError("data.template=chat but the teacher's tokenizer has no chat template: use alpaca or raw")
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            return ALPACA.format(prompt=words_of(talk.messages[-1]))
+        return self.templates.render(talk.messages, tools=talk.tools, opens_answer=True)
+
+    def _answer(self, talk: _Talk, prompt: str) -> str:
+        """The gold answer as the template writes it, with what stands behind it."""
+        assert talk.answer is not None
+        if self.config.template != "chat":
+            return words_of(talk.answer)
+        whole = self._whole(talk, talk.answer)
+        if whole.startswith(prompt):
+            text: str | None = whole[len(prompt) :]
+        else:
+            marked = self._whole(talk, {"role": "assistant", "content": MARKER})
+            text = answer_within(whole, answer=talk.answer, marked=marked)
+        if text is None:
+            raise Unrendered("it does not write the answer behind the prompt")
+        # Blanks and line feeds are the template's when the answer itself does not end with them.
+        return text if text.endswith(words_of(talk.answer)) else text.rstrip()
+
+    def _whole(self, talk: _Talk, last: Mapping[str, Any]) -> str:
+        return self.templates.render([*talk.messages, last], tools=talk.tools, opens_answer=False)
 
     def _gold_ids(self, gold: str) -> tuple[int, ...]:
+        """The tokens of an answer up to the one that ends its turn."""
+        ids: list[int] = self.tokenizer.encode(gold, add_special_tokens=False)
+        last = next((at for at, token in enumerate(ids) if token in self.stop_ids), None)
+        if last is not None:
+            return tuple(ids[: last + 1])
+        written = self.tokenizer.convert_ids_to_tokens(ids[-1]) if ids else None
+        if written in self.control:
+            raise DataError(
+                f"data.{self.split}: the teacher's chat template ends an answer with {written}, at which the teacher "
+                f"does not stop: add its id {ids[-1]} to eos_token_id in the teacher's generation_config.json"
+            )
         end = self.tokenizer.eos_token_id
         if end is None:
             raise DataError(
                 "gold answers end with the end-of-sequence token, which the teacher's tokenizer does not have: "
                 "unset data.response_field, or use a teacher that has one"
             )
-        return (*self.tokenizer.encode(gold, add_special_tokens=False), end)
+        return (*ids, end)
 
 
-def _messages(listed: object) -> list[dict[str, Any]] | str:
-    """A conversation as role and content alone, or why it is none."""
-    if not isinstance(listed, list) or not listed:
-        return "not a list of messages"
-    messages = []
-    for message in listed:
-        if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
-            return "a message without role and content"
-        if message["role"] not in ROLES:
-            return f"a message of role {message['role']!r}, not one of {', '.join(ROLES)}"
-        messages.append({"role": message["role"], "content": message["content"]})
-    return messages
+@dataclass(frozen=True, slots=True)
+class _Talk:
+    """A conversation up to the answer, the answer if it is known, and the tools on offer."""
 
+    messages: list[dict[str, Any]]
+    answer: dict[str, Any] | None
+    tools: list[Any] | None
 
-def unusable(text: object, *, control: tuple[str, ...]) -> str | None:
-    """Why a text cannot be used, if it cannot; `control` are the texts of the special tokens."""
-    if not isinstance(text, str):
-        return f"not text but {'nothing' if text is None else type(text).__name__}"
-    if not text.strip():
-        return "empty"
-    if BROKEN.search(text):
-        return "invalid UTF-8"
-    spelled = next((token for token in control if token in text), None)
-    return None if spelled is None else f"special token {spelled} written as text"
+    @property
+    def all_messages(self) -> list[dict[str, Any]]:
+        return self.messages if self.answer is None else [*self.messages, self.answer]
 
 
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:

@@ -160,7 +160,9 @@ def test_what_does_not_fit_its_gpus_is_refused(tmp_path: Path) -> None:
 def test_a_plan_counts_what_the_cache_holds(tmp_path: Path) -> None:
     config = resolve_paths(shipped("tiny", tmp_path), config_dir=FOLDER)
     teacher = open_teacher(config)
-    prompts = load_prompts(config.data, tokenizer=teacher.files.tokenizer, max_new_tokens=12)
+    prompts = load_prompts(
+        config.data, tokenizer=teacher.files.tokenizer, stop_ids=teacher.files.stop_ids, max_new_tokens=12
+    )
     sets = {part.name: part for part in sequence_sets(config, prompts.splits, stop_ids=teacher.files.stop_ids)}
     fake = FakeTeacher(teacher.identity, vocab=teacher.files.vocab, eos_id=teacher.files.stop_ids[0])
     bought: list[Any] = [*sets["teacher-train"].requests[:10], *sets["teacher-test"].requests]
@@ -175,7 +177,9 @@ def test_a_plan_counts_what_the_cache_holds(tmp_path: Path) -> None:
 def test_a_full_cache_says_that_nothing_is_asked(tmp_path: Path) -> None:
     config = resolve_paths(shipped("tiny", tmp_path), config_dir=FOLDER)
     teacher = open_teacher(config)
-    prompts = load_prompts(config.data, tokenizer=teacher.files.tokenizer, max_new_tokens=12)
+    prompts = load_prompts(
+        config.data, tokenizer=teacher.files.tokenizer, stop_ids=teacher.files.stop_ids, max_new_tokens=12
+    )
     fake = FakeTeacher(teacher.identity, vocab=teacher.files.vocab, eos_id=teacher.files.stop_ids[0])
     cache = open_cache(config, teacher)
     for part in sequence_sets(config, prompts.splits, stop_ids=teacher.files.stop_ids):

@@ -59,7 +59,8 @@ def config(folder: Path, rows: Sequence[Row | bytes] | Path, /, **settings: Any)
 
 
 def load(data: DataConfig, *, max_new_tokens: int = 64, tokenizer: PreTrainedTokenizerFast = TOKENIZER) -> PromptSet:
-    return load_prompts(data, tokenizer=tokenizer, max_new_tokens=max_new_tokens)
+    stops = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    return load_prompts(data, tokenizer=tokenizer, stop_ids=stops, max_new_tokens=max_new_tokens)
 
 
 def train_texts(prompts: PromptSet) -> list[str]:
@@ -251,10 +252,9 @@ def test_a_chat_needs_a_chat_template(tmp_path: Path) -> None:
 
 def test_a_conversation_that_the_template_refuses_is_set_aside(tmp_path: Path) -> None:
     strict = byte_tokenizer()
-    strict.chat_template = (
-        "{% if messages|length > 1 %}{{ raise_exception('one turn only') }}{% endif %}x{{ messages[0].content }}"
-    )
-    rows = [[{"role": "user", "content": "a"}], [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]]
+    strict.chat_template = "{% if messages|length > 2 %}{{ raise_exception('one turn only') }}{% endif %}{% for m in messages %}x{{ m.content }}{% endfor %}"
+    user = {"role": "user", "content": "a"}
+    rows = [[user], [user, user, user]]
     data = config(
         tmp_path, [{"m": row} for row in rows], messages_field="m", template="chat", **own_splits(tmp_path, "m")
     )

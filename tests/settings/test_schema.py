@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from configs.models import ModelSource
-from configs.schema import DistillConfig, GenerationConfig, ModelShape, SplitConfig
+from configs.schema import DataConfig, DistillConfig, GenerationConfig, ModelShape, SplitConfig
 from configs.stages import InitConfig, StageConfig
 
 
@@ -48,6 +48,10 @@ def test_a_wider_head_than_hidden_over_heads_counts() -> None:
     assert wide.parameters - narrow.parameters == 8 * 4 * (2 * 2 + 2 * 1)
 
 
+def data(**settings: Any) -> DataConfig:
+    return DataConfig.model_validate({split: {"hub": "a/b"} for split in ("train", "dev", "test")} | settings)
+
+
 @pytest.mark.parametrize(
     ("build", "words"),
     [
@@ -59,6 +63,10 @@ def test_a_wider_head_than_hidden_over_heads_counts() -> None:
         (lambda: ModelShape(layers=1, hidden=12, heads=4, kv_heads=3, mlp=4, vocab=8), ["heads=4", "kv_heads=3"]),
         (lambda: SplitConfig(), ["path=None", "hub=None"]),
         (lambda: SplitConfig(path=Path("a"), hub="b"), ["path=a", "hub=b"]),
+        (lambda: data(template="raw", template_date="2024-01-01"), ["template_date", "template=raw"]),
+        (lambda: data(template="alpaca", chat_template="rag"), ["chat_template", "template=alpaca"]),
+        (lambda: data(template_kwargs={"messages": []}), ["template_kwargs.messages", "given anyway"]),
+        (lambda: data(tools_field="tools"), ["tools_field=tools", "messages_field"]),
         (lambda: GenerationConfig(samples_per_prompt=3), ["samples_per_prompt=3", "temperature=0.0"]),
         (lambda: InitConfig(), ["keep_layers", "model"]),
         (lambda: InitConfig(keep_layers=(2, 1)), ["[2, 1]", "increasing"]),
@@ -157,6 +165,9 @@ def test_speed_place_and_budgets_leave_the_digest_alone(changes: dict[str, Any])
         {"generation": {"max_new_tokens": 255}},
         {"generation": {"temperature": 1e-9}},
         {"evaluation": {"samples_shown": 4}},
+        {"data": data(template_date="2024-07-27").model_dump()},
+        {"data": data(template_kwargs={"enable_thinking": False}).model_dump()},
+        {"data": data(chat_template="rag").model_dump()},
         {"students": {"kd": {"init": {"keep_layers": 2}, "stages": [{"objective": "kd", "steps": 11}]}}},
     ],
 )
