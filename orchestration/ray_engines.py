@@ -25,7 +25,7 @@ from orchestration.plan import Request
 from orchestration.redirect import redirect_output
 from orchestration.rollout_engines import Answered, Tagged, Turns
 from teacher_server.engine_arguments import Purpose
-from teacher_server.startup_check import check_engine
+from teacher_server.startup_check import CheckAnswers, ask_engine
 
 if TYPE_CHECKING:
     # At run time it would bring the whole of training into every engine's process.
@@ -140,15 +140,18 @@ class EngineActor:
     def ready(self) -> None:
         """Return when the engine is up."""
 
-    def check(self, prompts: Sequence[tuple[int, ...]], *, stop_ids: tuple[int, ...], bos_id: int | None) -> None:
-        """Compare the engine with a plain transformers forward pass.
+    def check(
+        self, prompts: Sequence[tuple[int, ...]], *, stop_ids: tuple[int, ...], bos_id: int | None
+    ) -> CheckAnswers:
+        """What the engine says to the prompts of its check.
 
         Raises:
-            EngineError: they disagree.
+            EngineError: it refuses one.
         """
-        check_engine(
-            self._engine, model_dir=self._spec.model_dir, prompts=prompts, stop_ids=stop_ids, expected_bos=bos_id
-        )
+        answers = ask_engine(self._engine, prompts=prompts, stop_ids=stop_ids, expected_bos=bos_id)
+        for record in (*answers.written, *answers.scored):
+            self._count(record)
+        return answers
 
     def load(self, model_dir: Path, identity: TeacherIdentity) -> None:
         """Replace the weights by those of another model of the same shape."""
@@ -175,8 +178,7 @@ class EngineActor:
         outcomes = {}
         for position, outcome in self._outcomes(requests, k=k):
             outcomes[position] = outcome
-            if self._meter is not None and isinstance(outcome, TeacherRecord):
-                self._meter.add(Counts(evaluation=len(outcome.token_ids)))
+            self._count(outcome)
         return Answers(tuple(outcomes[i] for i in range(len(requests))), time.monotonic() - started)
 
     def fill(self, queue: ray.actor.ActorHandle, order: FillOrder) -> None:
@@ -198,6 +200,10 @@ class EngineActor:
     def close(self) -> None:
         """End every process of the engine."""
         self._engine.close()
+
+    def _count(self, outcome: TeacherRecord | Failure) -> None:
+        if self._meter is not None and isinstance(outcome, TeacherRecord):
+            self._meter.add(Counts(evaluation=len(outcome.token_ids)))
 
     def _outcomes(self, requests: Sequence[Request], *, k: int) -> Iterator[tuple[int, TeacherRecord | Failure]]:
         generate = [(i, r) for i, r in enumerate(requests) if isinstance(r, GenerateRequest)]

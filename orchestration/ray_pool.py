@@ -28,6 +28,8 @@ from orchestration.rollout_engines import Answered, Tagged
 from student_train.broadcast import OfferedTensor, Receiver
 from teacher_server.engine_arguments import CPU_ROLLOUT_BLOCK
 from teacher_server.environment import engine_environment
+from teacher_server.reference import ReferenceRows
+from teacher_server.startup_check import CheckAnswers, judge_engine
 
 STOP_GRACE_S = 15.0
 """How long a stopped fill may take to commit what it has."""
@@ -38,6 +40,10 @@ GPU_BLOCK = 16
 """Tokens of a KV block on a GPU, where the platform chooses it: used for a count and nothing else."""
 
 logger = logging.getLogger(__name__)
+
+
+Reference = Callable[[Sequence[tuple[int, ...]]], Sequence[ReferenceRows]]
+"""What a plain forward pass says of some sequences."""
 
 
 class GpuClock(Protocol):
@@ -105,14 +111,22 @@ class EnginePool:
             self.ask([actor.wake.remote() for actor in self._actors])
             self._asleep = False
 
-    def check(self, prompts: Sequence[tuple[int, ...]], *, stop_ids: tuple[int, ...], bos_id: int | None) -> None:
-        """Compare every engine with a plain transformers forward pass.
+    def check(
+        self, prompts: Sequence[tuple[int, ...]], *, stop_ids: tuple[int, ...], bos_id: int | None, reference: Reference
+    ) -> None:
+        """Compare every engine with a plain transformers forward pass, which `reference` makes once for all of them.
 
         Raises:
             EngineError: one of them does not say what its weights say.
         """
         self.start()
-        self.ask([actor.check.remote(prompts, stop_ids=stop_ids, bos_id=bos_id) for actor in self._actors])
+        asked = [actor.check.remote(prompts, stop_ids=stop_ids, bos_id=bos_id) for actor in self._actors]
+        answers: list[CheckAnswers] = self.ask(asked)
+        # Engines of one kind write the same almost always.
+        sequences = list(dict.fromkeys(sequence for each in answers for sequence in each.sequences))
+        rows = dict(zip(sequences, reference(sequences), strict=True))
+        for each in answers:
+            judge_engine(each, [rows[sequence] for sequence in each.sequences], model_dir=self._spec.model_dir)
 
     def load(self, model_dir: Path, identity: TeacherIdentity) -> None:
         """Make the engines serve another model of the same shape, starting them if need be."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from cache import GenerateRequest, TeacherCache
 from configs.places import absolute_root
 from orchestration.budgets import budgets_left
+from orchestration.console import Progress
 from orchestration.context import Run, Teacher
 from orchestration.fill import FillResult, fill
 from orchestration.fill_shift import FillOrder
@@ -12,8 +16,15 @@ from orchestration.lessons import Lesson, pin_lesson
 from orchestration.plan import FillPlan
 from orchestration.prompts import PromptSet, Rejected
 from orchestration.ray_pool import EnginePool
+from orchestration.ray_reference import kept_reference
+from teacher_server.reference import NoReferenceError, ReferenceRows
+from teacher_server.startup_check import check_prompts, reference_dtype, weight_bytes
 
 CHECK_PROMPTS = 2
+"""Prompts on which engines are compared with a plain forward pass."""
+
+LARGE_BYTES = 64 * 2**30
+"""Of weights; beyond it one prompt has to do, because reading them all takes the reference minutes."""
 
 
 def lesson_stage(
@@ -58,9 +69,9 @@ def fill_stage(run: Run, plan: FillPlan, *, teacher: Teacher, cache: TeacherCach
     if plan.asks_teacher:
         run.need_cluster()
         with run.console.stage("teacher engine") as stage:
-            stage.update(0, note="importing vLLM, loading weights, comparing with transformers")
-            pool.check(_some_prompts(plan), stop_ids=teacher.files.stop_ids, bos_id=teacher.files.leading_bos)
-            stage.summary = f"{config.runtime.teacher_engine.count} up, agree with a plain forward pass"
+            stage.update(0, note="importing vLLM, loading weights")
+            compared = _check(run, plan, teacher=teacher, pool=pool, stage=stage)
+            stage.summary = f"{config.runtime.teacher_engine.count} up, {compared}"
     with run.console.stage("fill", total=plan.misses, unit="rows") as stage:
         result = fill(
             plan,
@@ -102,7 +113,37 @@ def _summary(plan: FillPlan, result: FillResult) -> str:
     return f"{text}, {result.from_others:,} rows fetched by another pipeline" if result.from_others else text
 
 
-def _some_prompts(plan: FillPlan) -> list[tuple[int, ...]]:
-    requests = [request for part in plan.sets for request in part.sequences.requests]
-    prompts = [r.prompt_ids if isinstance(r, GenerateRequest) else r.token_ids for r in requests]
-    return prompts[:CHECK_PROMPTS]
+def _check(run: Run, plan: FillPlan, *, teacher: Teacher, pool: EnginePool, stage: Progress) -> str:
+    """Compare the engines with a plain forward pass; says what came of it."""
+    config, files = run.config, teacher.files
+    directory = files.directory.resolve()
+    large = weight_bytes(directory) > LARGE_BYTES
+    requests = (request for part in plan.sets for request in part.sequences.requests)
+    prompts = check_prompts(
+        (r.prompt_ids if isinstance(r, GenerateRequest) else r.token_ids for r in requests),
+        bos_id=files.leading_bos,
+        max_model_len=config.runtime.teacher_engine.max_model_len,
+        count=1 if large else CHECK_PROMPTS,
+    )
+
+    def report(done: int, total: int) -> None:
+        stage.update(0, note=f"comparing with transformers: {done} of {total} layers")
+
+    def reference(sequences: Sequence[tuple[int, ...]]) -> list[ReferenceRows]:
+        stage.update(0, note="comparing with transformers")
+        return kept_reference(
+            sequences,
+            folder=Path(config.runtime.run_root).absolute() / "references" / teacher.identity.digest()[:16],
+            model_dir=directory,
+            dtype=reference_dtype(directory, served=teacher.identity.dtype),
+            log_dir=run.logs,
+            report=report,
+        )
+
+    try:
+        pool.check(prompts, stop_ids=files.stop_ids, bos_id=files.leading_bos, reference=reference)
+    except NoReferenceError as error:
+        run.console.warn(f"the engines were not compared with a plain forward pass: {error}")
+        return "not compared with a plain forward pass"
+    sampled = f" on one prompt, for its weights are beyond {LARGE_BYTES / 2**30:.0f} GiB" if large else ""
+    return f"agree with a plain forward pass{sampled}"

@@ -12,6 +12,7 @@ gives every token the same probability, so shifted rows only show in the second 
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,12 @@ NEW_TOKENS = 8
 _SCORED_FROM = 2
 """First position of the scored part: a prompt of one token could not lose its first one."""
 
+_SHORTEST, _LONGEST = 16, 256
+"""Tokens of the check's prompts: fewer say little, more only take the reference's time."""
+
+_LOOKED_AT = 1000
+"""So many prompts of an experiment are looked at to choose from."""
+
 _FLOAT32_BYTES = 8 * 2**30
 """Up to this size of the weights the reference computes in float32, beyond it in the engine's own dtype."""
 
@@ -52,6 +59,86 @@ class Agreement:
     mean_nats: float
     worst_nats: float
     top1: float
+
+
+@dataclass(frozen=True, slots=True)
+class CheckAnswers:
+    """What an engine said when it was checked: its greedy answers, and its scores of the same sequences."""
+
+    written: tuple[TeacherRecord, ...]
+    scored: tuple[TeacherRecord, ...]
+
+    @property
+    def sequences(self) -> tuple[tuple[int, ...], ...]:
+        """Prompt and answer of each, which a plain forward pass has to judge."""
+        return tuple(tuple(record.token_ids.tolist()) for record in self.written)
+
+
+def check_prompts(
+    prompts: Iterable[tuple[int, ...]], *, bos_id: int | None, max_model_len: int, count: int
+) -> list[tuple[int, ...]]:
+    """`count` prompts for the check, made from those of an experiment (the first `_LOOKED_AT` of them).
+
+    The longest are taken, cut to what leaves room for an answer and to `_LONGEST` tokens. Where all are shorter than
+    `_SHORTEST` tokens (raw prompts of a word or two) several are joined, and repeated if need be: what the engine is
+    asked does not have to make sense, it has to be long enough to show a shift.
+    """
+    longest = min(_LONGEST, max_model_len - NEW_TOKENS - 1)
+    seen = sorted(dict.fromkeys(itertools.islice(prompts, _LOOKED_AT)), key=len, reverse=True)
+    chosen = [prompt[:longest] for prompt in seen[:count]]
+    if chosen and len(chosen[-1]) >= min(_SHORTEST, longest):
+        return chosen
+    first = () if bos_id is None else (bos_id,)
+    words = [token for prompt in seen for token in prompt if token != bos_id] or list(first)
+    if not words:
+        return []
+    joined = tuple(itertools.islice(itertools.cycle(words), _SHORTEST * count))
+    parts = (joined[at : at + _SHORTEST] for at in range(0, len(joined), _SHORTEST))
+    return [(*first, *part)[:longest] for part in parts]
+
+
+def ask_engine(
+    engine: SequenceSource,
+    *,
+    prompts: Sequence[tuple[int, ...]],
+    stop_ids: tuple[int, ...] = (),
+    expected_bos: int | None = None,
+) -> CheckAnswers:
+    """The first half of `check_engine`: what the engine says.
+
+    Raises:
+        EngineError: a prompt is unfit, or the engine refuses one.
+    """
+    _check_prompts(prompts, expected_bos=expected_bos)
+    asked = [GenerateRequest(prompt, stop_ids=stop_ids, max_new_tokens=NEW_TOKENS) for prompt in prompts]
+    written = _in_order(engine.generate(asked, k=1), count=len(prompts))
+    sequences = [tuple(record.token_ids.tolist()) for record in written]
+    scored = _in_order(engine.score([ScoreRequest(each, _SCORED_FROM) for each in sequences], k=1), count=len(prompts))
+    return CheckAnswers(tuple(written), tuple(scored))
+
+
+def judge_engine(
+    answers: CheckAnswers,
+    reference: Sequence[ReferenceRows],
+    *,
+    model_dir: Path,
+    tolerance_nats: float = TOLERANCE_NATS,
+) -> tuple[Agreement, Agreement]:
+    """The second half of `check_engine`: does a plain forward pass over the same sequences say the same?
+
+    Raises:
+        EngineError: naming what differs and by how much.
+    """
+    agreements = (_compare("writing", answers.written, reference), _compare("scoring", answers.scored, reference))
+    for agreement in agreements:
+        _log.info("engine check: %s", agreement)
+        _judge(agreement, model_dir=model_dir, tolerance_nats=tolerance_nats)
+    return agreements
+
+
+def reference_dtype(model_dir: Path, *, served: str) -> str:
+    """What the reference computes in: float32 for small models, for others the dtype that they are served in."""
+    return "float32" if weight_bytes(model_dir) <= _FLOAT32_BYTES else served
 
 
 def check_engine(
@@ -79,18 +166,10 @@ def check_engine(
     Raises:
         EngineError: naming what differs and by how much.
     """
-    _check_prompts(prompts, expected_bos=expected_bos)
-    asked = [GenerateRequest(prompt, stop_ids=stop_ids, max_new_tokens=NEW_TOKENS) for prompt in prompts]
-    written = _in_order(engine.generate(asked, k=1), count=len(prompts))
-    sequences = [tuple(record.token_ids.tolist()) for record in written]
-    scored = _in_order(engine.score([ScoreRequest(each, _SCORED_FROM) for each in sequences], k=1), count=len(prompts))
-    dtype = "float32" if _weight_bytes(model_dir) <= _FLOAT32_BYTES else engine.identity.dtype
-    reference = reference_rows(model_dir, sequences, dtype=dtype)
-    agreements = (_compare("writing", written, reference), _compare("scoring", scored, reference))
-    for agreement in agreements:
-        _log.info("engine check: %s", agreement)
-        _judge(agreement, model_dir=model_dir, tolerance_nats=tolerance_nats)
-    return agreements
+    answers = ask_engine(engine, prompts=prompts, stop_ids=stop_ids, expected_bos=expected_bos)
+    dtype = reference_dtype(model_dir, served=engine.identity.dtype)
+    reference = reference_rows(model_dir, answers.sequences, dtype=dtype)
+    return judge_engine(answers, reference, model_dir=model_dir, tolerance_nats=tolerance_nats)
 
 
 def _check_prompts(prompts: Sequence[tuple[int, ...]], *, expected_bos: int | None) -> None:
@@ -147,5 +226,6 @@ def _judge(agreement: Agreement, *, model_dir: Path, tolerance_nats: float) -> N
     )
 
 
-def _weight_bytes(model_dir: Path) -> int:
+def weight_bytes(model_dir: Path) -> int:
+    """Bytes of a model's weight files."""
     return sum(path.stat().st_size for path in weight_files(model_dir))

@@ -1,0 +1,128 @@
+"""One forward pass for all engines: computed once, kept by teacher and sequence, and made anew when it is damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cache import TeacherRecord
+from cache.keys import sequence_key
+from configs import EngineError
+from orchestration import ray_pool
+from orchestration.ray_pool import EnginePool
+from orchestration.ray_reference import ReferenceJob, kept_reference
+from teacher_server.reference import ReferenceRows
+from teacher_server.startup_check import CheckAnswers
+
+SEQUENCES = ((3, 4, 5, 6), (3, 4, 7))
+
+
+def rows_of(sequence: tuple[int, ...]) -> ReferenceRows:
+    return ReferenceRows(-np.arange(1, len(sequence), dtype=np.float32) / 8, np.asarray(sequence[1:], dtype=np.int32))
+
+
+class Computing:
+    """A forward pass that is counted."""
+
+    def __init__(self) -> None:
+        self.jobs: list[ReferenceJob] = []
+
+    def __call__(self, job: ReferenceJob, *, report: Any) -> list[ReferenceRows]:
+        self.jobs.append(job)
+        report(1, 2)
+        return [rows_of(sequence) for sequence in job.sequences]
+
+
+def reference(folder: Path, sequences: tuple[tuple[int, ...], ...], compute: Computing, **changed: Any) -> list[Any]:
+    arguments: dict[str, Any] = {
+        "model_dir": Path("/model"), "dtype": "float32", "log_dir": folder, "report": lambda done, total: None,
+    }  # fmt: skip
+    return kept_reference(sequences, folder=folder, compute=compute, **(arguments | changed))
+
+
+def test_what_was_computed_once_is_read_from_then_on(tmp_path: Path) -> None:
+    compute = Computing()
+    first = reference(tmp_path, SEQUENCES, compute)
+    again = reference(tmp_path, SEQUENCES[::-1], compute)
+    assert [job.sequences for job in compute.jobs] == [SEQUENCES]
+    for kept, computed in zip(again[::-1], first, strict=True):
+        assert kept.target_logprobs.tolist() == computed.target_logprobs.tolist()
+        assert kept.best_ids.tolist() == computed.best_ids.tolist()
+
+
+def test_only_what_is_new_is_computed_and_each_dtype_by_itself(tmp_path: Path) -> None:
+    compute = Computing()
+    reference(tmp_path, SEQUENCES[:1], compute)
+    reference(tmp_path, (*SEQUENCES, SEQUENCES[1]), compute)
+    reference(tmp_path, SEQUENCES[:1], compute, dtype="bfloat16")
+    assert [job.sequences for job in compute.jobs] == [SEQUENCES[:1], SEQUENCES[1:], SEQUENCES[:1]]
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK", b"nonsense" * 9])
+def test_what_is_damaged_is_computed_anew(damage: bytes, tmp_path: Path) -> None:
+    compute = Computing()
+    reference(tmp_path, SEQUENCES[:1], compute)
+    (kept,) = tmp_path.glob("*.npz")
+    whole = kept.read_bytes()
+    kept.write_bytes(damage)
+    reference(tmp_path, SEQUENCES[:1], compute)
+    assert len(compute.jobs) == 2 and kept.read_bytes() == whole
+    kept.write_bytes(whole[:-9])
+    assert reference(tmp_path, SEQUENCES[:1], compute)[0].best_ids.tolist() == [4, 5, 6]
+
+
+def test_a_place_that_cannot_be_written_costs_only_the_keeping(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    assert len(reference(tmp_path / "taken" / "below", SEQUENCES, Computing())) == 2
+
+
+def record(sequence: tuple[int, ...], *, prompt_len: int, off: float = 0.0) -> TeacherRecord:
+    rows = rows_of(sequence)
+    first = prompt_len - 1
+    return TeacherRecord(
+        key=sequence_key("a" * 64, sequence, prompt_len),
+        token_ids=np.asarray(sequence, dtype=np.int32),
+        prompt_len=prompt_len,
+        finish="length",
+        origin="decode",
+        topk_ids=rows.best_ids[first:, None],
+        target_logprobs=rows.target_logprobs[first:] + np.float32(off),
+    )
+
+
+def checked(*engines: CheckAnswers, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """A pool of engines that say so; the sequences of every forward pass that was asked for."""
+    spec: Any = SimpleNamespace(model_dir=Path("/model"), purpose="fill", memory=None, log_dir=Path("/logs"))
+    pool = EnginePool(spec)
+    said = iter(engines)
+    check = SimpleNamespace(remote=lambda *_, **__: next(said))
+    pool._actors = [SimpleNamespace(check=check) for _ in engines]  # type: ignore[misc]
+    monkeypatch.setattr(ray_pool.ray, "get", lambda references: references)
+    passes: list[Any] = []
+
+    def compute(sequences: Any) -> list[ReferenceRows]:
+        passes.append(tuple(sequences))
+        return [rows_of(sequence) for sequence in sequences]
+
+    pool.check([], stop_ids=(), bos_id=None, reference=compute)
+    return passes
+
+
+def answers(*sequences: tuple[int, ...], off: float = 0.0) -> CheckAnswers:
+    written = tuple(record(sequence, prompt_len=2) for sequence in sequences)
+    return CheckAnswers(written, tuple(record(sequence, prompt_len=2, off=off) for sequence in sequences))
+
+
+def test_all_engines_are_judged_by_one_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    same = answers(*SEQUENCES)
+    assert checked(same, same, answers((3, 4, 9)), monkeypatch=monkeypatch) == [(*SEQUENCES, (3, 4, 9))]
+
+
+def test_one_engine_of_several_that_says_something_else_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    same = answers(*SEQUENCES)
+    with pytest.raises(EngineError, match=r"when scoring.*0\.500 nats"):
+        checked(same, answers(*SEQUENCES, off=0.5), same, monkeypatch=monkeypatch)
