@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cache.disk.columns import NO_VERSION, ORIGINS
 from cache.disk.gather import Spans, gather_rows
 from cache.disk.key_objects import FINISHES, Table
+from cache.disk.manifests import DamagedObject
 from cache.disk.segments import SEQUENCE_FACTS, Segment
 from cache.keys import KEY_BYTES
 from cache.records import TeacherRecord
@@ -128,6 +129,10 @@ def read_block(segments: Segments, entries: Table, *, k: int | None) -> RecordBl
         facts[here] = segment.sequences()[entries["row"][here]]
     lengths = entries["length"].astype(np.int64)
     scored = facts["k"] > 0 if k != 0 else np.zeros(len(entries), dtype=bool)
+    odd = (lengths > facts["tokens"]) | (scored & (lengths - entries["prompt_len"] > facts["rows"]))
+    if odd.any():
+        uuid = segments[int(entries["segment"][np.flatnonzero(odd)[0]])].manifest.uuid
+        raise DamagedObject(uuid, "columns", "a row is shorter than its key says")
     token_offsets = _offsets(lengths)
     row_offsets = _offsets(np.where(scored, lengths - entries["prompt_len"], 0))
     tokens = np.empty(int(token_offsets[-1]), dtype=np.int32)

@@ -30,9 +30,13 @@ from cache.disk.owners import HEARTBEAT_S, Owner
 from cache.disk.storage import Storage
 from cache.keys import KEY_BYTES
 from configs.errors import CacheError
+from configs.regular_files import UnreadableFileError, parse_json
 
 SILENT_S = 300.0
 """An owner that cannot be looked at, on another machine for example, is taken for gone after this silence."""
+
+LARGEST_CLAIM = 2**33
+"""Bytes of the names of one claim at most."""
 
 Mask = NDArray[Any]
 """Booleans, one a name."""
@@ -141,8 +145,8 @@ class Claims:
 
     def _read_keys(self, number: int) -> bytes | None:
         try:
-            return self._storage.read(_path(number, "keys"))
-        except FileNotFoundError:
+            return self._storage.read(_path(number, "keys"), at_most=LARGEST_CLAIM)
+        except (FileNotFoundError, UnreadableFileError):
             return None
 
     def _sweep(self, number: int) -> None:
@@ -183,12 +187,12 @@ def _among(held: Keys, names: Keys) -> Mask:
 def _read_note(storage: Storage, number: int) -> _Note | None:
     """The JSON of a claim; `None` when it is gone or damaged."""
     try:
-        body = json.loads(storage.read(_path(number, "json")))
-        owner, claim, k = Owner(**body["owner"]), body["claim"], body["k"]
+        name = _path(number, "json")
+        body: Any = parse_json(storage.read(name), origin=name)
+        owner, claim, k = Owner.from_fields(body["owner"]), body["claim"], body["k"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    sane = isinstance(owner.pid, int) and isinstance(owner.heartbeat, float) and isinstance(k, int)
-    return _Note(owner, str(claim), k) if sane else None
+    return _Note(owner, claim, k) if owner is not None and isinstance(claim, str) and type(k) is int else None
 
 
 def _beat(storage: Storage, number: int, note: _Note, released: threading.Event) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from dataclasses import fields as dataclass_fields
 from typing import Any, ClassVar
 
 from cache.canonical import canonical
@@ -67,8 +68,14 @@ def parse_identity(fields: Mapping[str, Any]) -> Identity:
     Raises:
         TypeError: when they are not those of any identity.
     """
-    kind = TeacherIdentity if "weights_sha256" in fields else RemoteTeacherIdentity
-    return kind(**fields)
+    identity: Identity = (TeacherIdentity if "weights_sha256" in fields else RemoteTeacherIdentity)(**fields)
+    for item in dataclass_fields(identity):
+        value = getattr(identity, item.name)
+        # Annotations are text here: "str", "str | None" or "int".
+        kinds = {"str": (str,), "int": (int,)}.get(str(item.type), (str, type(None)))
+        if type(value) not in kinds or (isinstance(value, int) and not 0 <= value < 2**63):
+            raise TypeError(f"{item.name} is not {item.type}")
+    return identity
 
 
 def _digest(name: str, fields: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from cache.disk.key_objects import KeyObject, KeyPrefixes, KeyTables, Table
 from cache.disk.manifests import DamagedObject, Manifest, read_manifest
 from cache.disk.segments import Segment
 from cache.disk.shards import ChunkCache
-from cache.disk.storage import Storage
+from cache.disk.storage import Objects, Storage
 from cache.disk.verified import ABSENT, read_verified
 from cache.index import KeyIndex
 from cache.records import TeacherRecord
@@ -34,6 +34,9 @@ PARALLEL_READS = 8
 """Manifests and key objects that are read and hashed at once."""
 
 Asked = TypeVar("Asked")
+
+Prove = Callable[[Objects, Manifest], None]
+"""Raises `DamagedObject` for a segment that does not hold what it says."""
 
 _log = logging.getLogger(__name__)
 
@@ -200,16 +203,17 @@ class Library:
                         gone.add(error.segment)
                         self.refresh()
 
-    def damages(self) -> Iterator[tuple[int, list[Damage]]]:
+    def damages(self, prove: Prove | None = None) -> Iterator[tuple[int, list[Damage]]]:
         """Compare every object of every manifest with its digest, quarantined segments included; changes nothing.
 
-        Yields (bytes compared, what is damaged) for one segment after the other.
+        Yields (bytes compared, what is damaged) for one segment after the other. `prove` looks into those whose
+        digests agree (`cache.upkeep.proof`).
 
         Raises:
             CacheError: for a manifest of another format or teacher, or a disk that cannot be read.
         """
         for uuid in sorted(self._listed("manifests")):
-            yield self._damages(uuid)
+            yield self._damages(uuid, prove)
 
     @contextmanager
     def disk_errors(self) -> Iterator[None]:
@@ -220,7 +224,7 @@ class Library:
             place = error.filename or self.storage.place
             raise CacheError(f"{place}: cannot be read ({error.strerror}): check the disk") from error
 
-    def _damages(self, uuid: str) -> tuple[int, list[Damage]]:
+    def _damages(self, uuid: str, prove: Prove | None) -> tuple[int, list[Damage]]:
         try:
             with self.disk_errors():
                 manifest = read_manifest(self.storage, uuid, identity=self._identity)
@@ -234,6 +238,12 @@ class Library:
             try:
                 with self.disk_errors():
                     read_verified(self.storage, name, info, segment=uuid)
+            except DamagedObject as error:
+                found.append(Damage(error.segment, error.name, error.reason))
+        if prove is not None and not found:
+            try:
+                with self.disk_errors():
+                    prove(self.storage, manifest)
             except DamagedObject as error:
                 found.append(Damage(error.segment, error.name, error.reason))
         return manifest.disk_bytes, found

@@ -83,11 +83,14 @@ class ViewReader:
         if any(self._library.number(uuid) is None for uuid in view.segments):
             self._library.refresh()
         numbers = [self._library.number(uuid) for uuid in view.segments]
+        rows = [0 if number is None else self._library.segment(number).manifest.rows for number in numbers]
         table = np.array([-1 if number is None else number for number in numbers], dtype=np.int32)
         entries = np.zeros(len(view), dtype=SEQUENCE_ROW)
         entries["key"] = np.ascontiguousarray(view.keys).view(f"S{KEY_BYTES}").reshape(-1)
         entries["segment"] = table[view.segment] if numbers else 0
         entries["row"] = view.row
+        # What a view says of places is no more than a hint: a row that cannot be there is looked for.
+        entries["segment"][view.row >= np.array(rows, dtype=np.int64)[view.segment]] = -1
         moved = np.flatnonzero(entries["segment"] < 0)
         if len(moved):
             self._follow(view, entries, moved)

@@ -21,7 +21,7 @@ from cache.disk.key_objects import key_bytes
 from cache.disk.publishing import SegmentTerms
 from cache.identity import Identity
 from cache.keys import generation_key
-from cache.library import Damage, Library
+from cache.library import Damage, Library, Prove
 from cache.pins import pin_view
 from cache.reading import ViewReader
 from cache.records import GenerateRequest, TeacherRecord
@@ -282,9 +282,12 @@ class TeacherCache:
         """
         return [damage for _, found in self.verify_segments() for damage in found]
 
-    def verify_segments(self) -> Iterator[tuple[int, list[Damage]]]:
-        """`verify` one segment after the other: (bytes compared, what is damaged)."""
-        return self._library.damages()
+    def verify_segments(self, prove: Prove | None = None) -> Iterator[tuple[int, list[Damage]]]:
+        """`verify` one segment after the other: (bytes compared, what is damaged).
+
+        `prove`, such as `cache.upkeep.proof.prove_segment`, then looks into what agrees with its digests.
+        """
+        return self._library.damages(prove)
 
     def _count(self) -> int:
         with self._library.disk_errors():

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8, UInt64
@@ -23,9 +23,14 @@ from numpy.typing import NDArray
 
 from cache.canonical import canonical
 from cache.disk.durable import replace_file
+from cache.keys import KEY_BYTES
 from configs.errors import CacheError
+from configs.regular_files import UnreadableFileError, parse_json, read_regular
 
 FORMAT = 2
+
+LARGEST_VIEW = 2**33
+"""Bytes of a saved view at most, packed or not."""
 
 _NAMED = {"keys": "u1", "row_ids": "<u8", "prompt_len": "<i4", "lengths": "<i4", "finish": "u1"}
 _PLACED = {"segment": "<i4", "row": "<i8"}
@@ -37,6 +42,8 @@ _UNREADABLE = (
     ValueError,
     KeyError,
     TypeError,
+    AttributeError,
+    OverflowError,
     NotImplementedError,
     RuntimeError,
     BadZipFile,
@@ -105,8 +112,9 @@ class CacheView:
             CacheError: when it is of another format, or not what was saved.
         """
         try:
+            _check_size(data)
             with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-                header = json.loads(stored["header"].tobytes())
+                header: Any = parse_json(stored["header"].tobytes(), origin=name)
                 if header["format"] != FORMAT:
                     raise CacheError(f"{name}: view of format {header['format']}, this version reads {FORMAT}: upgrade")
                 columns = {
@@ -120,6 +128,7 @@ class CacheView:
                     **columns,
                 )
                 sound = view.digest == header["digest"] and view._places_digest() == header["places"]
+                sound = sound and view._possible()
         except _UNREADABLE as error:
             raise CacheError(f"{name}: not a sound view ({error}): delete it and run again") from error
         if not sound:
@@ -148,12 +157,27 @@ class CacheView:
             CacheError: when there is none, when it is of another format, or when it is not what was saved.
         """
         try:
-            data = path.read_bytes()
+            data = read_regular(path, at_most=LARGEST_VIEW, links="follow")
         except FileNotFoundError as error:
             raise CacheError(f"{path}: no such view: run the fill of this experiment first") from error
+        except UnreadableFileError as error:
+            raise CacheError(f"{error}: delete it and run again") from error
         except OSError as error:
             raise CacheError(f"{path}: cannot be read ({error.strerror}): check the run directory") from error
         return cls.from_bytes(data, name=str(path))
+
+    def _possible(self) -> bool:
+        """Whether the arrays can be those of a view at all, whatever their digest."""
+        count = len(self.lengths)
+        arrays = self._arrays(_NAMED | _PLACED)
+        shapes = all(
+            array.shape == ((count, KEY_BYTES) if name == "keys" else (count,)) for name, array in arrays.items()
+        )
+        texts = all(isinstance(text, str) for text in (self.identity, self.dataset, *self.segments))
+        if not (shapes and texts and type(self.k) is int and 0 <= self.k < 2**31):
+            return False
+        placed = (self.segment >= 0) & (self.segment < len(self.segments)) & (self.row >= 0)
+        return bool((placed & (self.prompt_len > 0) & (self.prompt_len <= self.lengths) & (self.finish < 3)).all())
 
     def _places_digest(self) -> str:
         parts = hashlib.sha256(canonical("stillroom/places/1", len(self.segments), *self.segments))
@@ -163,3 +187,10 @@ class CacheView:
 
     def _arrays(self, names: Iterable[str]) -> dict[str, NDArray[Any]]:
         return {name: getattr(self, name) for name in names}
+
+
+def _check_size(data: bytes) -> None:
+    """Refuse a file that says it would expand beyond all measure."""
+    with ZipFile(io.BytesIO(data)) as packed:
+        if sum(member.file_size for member in packed.infolist()) > LARGEST_VIEW:
+            raise ValueError(f"it expands to more than {LARGEST_VIEW:,} bytes")

@@ -64,7 +64,11 @@ def read_regular(path: Path, *, at_most: int, links: Links = "refuse") -> bytes:
         OSError: it is missing or cannot be read.
     """
     with open_regular(path, links=links) as stream:
-        content = stream.read(at_most + 1)
+        size = os.fstat(stream.fileno()).st_size
+        # Python makes room for what is asked for: no more than there is, unless it grows meanwhile.
+        content = stream.read(min(size, at_most) + 1)
+        if len(content) > size and size < at_most:
+            content += stream.read(at_most - size)
     if len(content) > at_most:
         raise UnreadableFileError(f"{path}: is longer than the {at_most:,} bytes that it may have")
     return content

@@ -26,7 +26,7 @@ from zarr.storage import MemoryStore
 
 from cache.disk.encoding import Encoding, encode_draws, encode_rows, row_columns
 from cache.disk.key_objects import FINISHES
-from cache.disk.manifests import Manifest
+from cache.disk.manifests import DamagedObject, Manifest
 from cache.disk.shards import COMPRESSION_LEVEL, ChunkLayout, encode_chunk, join_shard
 from cache.keys import KEY_BYTES
 from cache.records import Origin, TeacherRecord
@@ -139,6 +139,18 @@ def segment_columns(records: Sequence[TeacherRecord], *, encoding: Encoding | No
     columns["target_logprob"] = _joined(scored, "target_logprobs", kind="<f4")
     columns["target_rank"] = _joined(scored, "target_ranks", kind="<i4")
     return columns
+
+
+def check_offsets(manifest: Manifest, name: str, values: NDArray[Any]) -> NDArray[Any]:
+    """Offsets that lead somewhere: from 0 up to the number of tokens or of scored rows, never back.
+
+    Raises:
+        DamagedObject: naming the array.
+    """
+    end = {"token_offsets": manifest.tokens, "row_offsets": manifest.scored_rows}.get(name)
+    if end is not None and not (values[0] == 0 and values[-1] == end and (values[1:] >= values[:-1]).all()):
+        raise DamagedObject(manifest.uuid, name, "its offsets lead outside the segment")
+    return values
 
 
 def row_id_base(uuid: str) -> int:

@@ -6,11 +6,14 @@ import json
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from cache.disk.manifests import FORMAT
 from cache.disk.storage import Storage, open_storage
 from cache.identity import Identity, parse_identity
 from configs.errors import CacheError, ConfigError
+from configs.regular_files import UnreadableFileError, parse_json
+from configs.visible_text import visible
 
 DESCRIPTION = "identity.json"
 
@@ -25,6 +28,8 @@ def open_teacher(root: Path | str, identity: Identity, *, create: bool) -> Stora
     storage = open_storage(root, identity.digest(), create=create)
     try:
         _recognise(_description(storage, identity, create=create), identity, storage=storage)
+    except UnreadableFileError as error:
+        raise CacheError(f"{error}: delete it, it is written anew") from error
     except FileNotFoundError as error:
         raise CacheError(
             f"{storage.place}: no cache of this teacher: run `distill fill`, or check runtime.cache_root"
@@ -46,6 +51,8 @@ def read_identity(storage: Storage) -> Identity:
     path = f"{storage.place}/{DESCRIPTION}"
     try:
         return parse_description(storage.read(DESCRIPTION), path=path)
+    except UnreadableFileError as error:
+        raise CacheError(f"{error}: delete it, a fill writes it anew") from error
     except OSError as error:
         raise CacheError(f"{path}: cannot be read ({error.strerror or error}): check runtime.cache_root") from error
 
@@ -57,16 +64,16 @@ def parse_description(text: bytes, *, path: str) -> Identity:
         CacheError: when it is of another format, or its digest is not that of its fields.
     """
     try:
-        body = json.loads(text)
+        body: Any = parse_json(text, origin=path)
         version, digest = body["format"], body["digest"]
         identity = parse_identity(body["identity"]) if version == FORMAT else None
         known = identity is not None and identity.digest() == digest
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CacheError(f"{path}: names no teacher") from error
     if identity is None:
-        raise CacheError(f"{path}: of format {version}, this version reads format {FORMAT}: upgrade stillroom")
+        raise CacheError(f"{path}: of format {_shown(version)}, this version reads format {FORMAT}: upgrade stillroom")
     if not known:
-        raise CacheError(f"{path}: its fields are not those of teacher {digest}")
+        raise CacheError(f"{path}: its fields are not those of teacher {_shown(digest)}")
     return identity
 
 
@@ -86,20 +93,27 @@ def _description(storage: Storage, identity: Identity, *, create: bool) -> bytes
 def _recognise(text: bytes, identity: Identity, *, storage: Storage) -> None:
     path = f"{storage.place}/{DESCRIPTION}"
     try:
-        body = json.loads(text)
+        body: Any = parse_json(text, origin=path)
         version, digest = body["format"], body["digest"]
         stored = body["identity"] if version == FORMAT else None
     except (ValueError, KeyError, TypeError) as error:
         raise CacheError(f"{path}: not readable as JSON: delete this file, it is written anew") from error
     if version != FORMAT:
         raise CacheError(
-            f"{path}: written in format {version}, this version reads format {FORMAT}: upgrade stillroom or use "
-            "another runtime.cache_root"
+            f"{path}: written in format {_shown(version)}, this version reads format {FORMAT}: upgrade stillroom or "
+            "use another runtime.cache_root"
         )
     if digest != identity.digest():
-        raise CacheError(f"{path}: holds teacher {digest}, not {identity.digest()}: move it back to its own directory")
+        raise CacheError(
+            f"{path}: holds teacher {_shown(digest)}, not {identity.digest()}: move it back to its own directory"
+        )
     if stored != asdict(identity):
         raise CacheError(
             f"{path}: what it says of teacher {digest} is not what that digest stands for: delete this file, it is "
             "written anew"
         )
+
+
+def _shown(value: object) -> str:
+    """What somebody else's file says, for messages."""
+    return visible(str(value), at_most=80)

@@ -8,9 +8,17 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+
+UNFINISHED = ".tmp"
+"""End of the names of half-written files, which also begin with a dot."""
+
+LEFTOVER_S = 86_400.0
+"""A half-written file that nobody wrote to for so long is of a process that was killed."""
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 
@@ -39,13 +47,24 @@ def write_new(path: Path, data: bytes) -> None:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write or overwrite a file so that a reader sees the old bytes or the new ones, never a mixture."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4()}.tmp")
+    beside = path.with_name(f".{path.name}.{uuid.uuid4()}{UNFINISHED}")
     try:
         write_new(beside, data)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
     sync_directory(path.parent)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the half-written files that killed processes left beside `path` on the way to that name."""
+    head, now = f".{path.name}.", time.time()
+    with suppress(OSError):
+        for found in os.scandir(path.parent):
+            if found.name.startswith(head) and found.name.endswith(UNFINISHED):
+                with suppress(OSError):  # another was faster, or it is somebody else's
+                    if now - found.stat(follow_symlinks=False).st_mtime > LEFTOVER_S:
+                        os.unlink(found.path)
 
 
 def link_exclusively(source: Path, target: Path) -> None:

@@ -9,7 +9,6 @@ rows, so a bit that flips after the cache was opened must not lead to wrong ones
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.disk.manifests import DamagedObject, Manifest
-from cache.disk.storage import Storage
-from cache.disk.verified import ABSENT, read_verified
+from cache.disk.storage import Objects
+from cache.disk.verified import damage_of, read_verified
 from cache.keys import KEY_BYTES
 from cache.records import Finish
 
@@ -41,6 +40,8 @@ GENERATION = np.dtype(
         ("padding", "V3"),
     ]
 )
+
+_GIVEN = FINISHES.index("given")
 
 BLOCK_BYTES = 2**16
 PREFIX = np.dtype(">u8")
@@ -102,10 +103,40 @@ class KeyTables:
         self.keys: Keys = np.frombuffer(data[:first], dtype=KEY)
         self.entries: Table = np.frombuffer(data[first:second], dtype=ENTRY)
         self.generations: Table = np.frombuffer(data[second:], dtype=GENERATION)
+        self._prefixes = KeyPrefixes(key_prefixes(self.keys), key_prefixes(self.generations["key"]))
+        broken = self._broken(manifest)
+        if broken is not None:
+            raise DamagedObject(manifest.uuid, "keys", broken)
 
     def prefixes(self) -> KeyPrefixes:
         """What the index holds of the object; shares no memory with it."""
-        return KeyPrefixes(key_prefixes(self.keys), key_prefixes(self.generations["key"]))
+        return self._prefixes
+
+    def _broken(self, manifest: Manifest) -> str | None:
+        """What no writer writes, `None` when there is nothing: what is said here leads to rows."""
+        entries, generations = self.entries, self.generations
+        responses = entries["length"].astype(np.int64) - entries["prompt_len"]
+        scored = entries["k"] > 0
+        ks = entries["k"][scored]
+        one_k = ks <= manifest.k if manifest.encoding == "sampled" else ks == manifest.k
+        rules = {
+            "its keys are not in order": _ascending(self._prefixes.sequences),
+            "its generations are not in order": _ascending(self._prefixes.generations),
+            f"row numbers outside 0..{manifest.rows - 1}": entries["row"] < manifest.rows,
+            "prompts longer than their sequences, or empty": (entries["prompt_len"] > 0) & (responses >= 0),
+            f"finish is not 0..{len(FINISHES) - 1}": entries["finish"] < len(FINISHES),
+            "a generation's finish is neither 0 nor 1": generations["finish"] < _GIVEN,
+            "a generation is longer than its limit": generations["response_len"] <= generations["max_new_tokens"],
+            "its k is not that of the manifest": one_k,
+            "its tokens are not those of the manifest": entries["length"].sum(dtype=np.int64) == manifest.tokens,
+            "its responses are not those of the manifest": responses.sum() == manifest.response_tokens,
+            "its scored rows are not those of the manifest": responses[scored].sum() == manifest.scored_rows,
+        }
+        return next((rule for rule, holds in rules.items() if not np.all(holds)), None)
+
+
+def _ascending(prefixes: Prefixes) -> bool:
+    return bool((prefixes[1:] >= prefixes[:-1]).all())
 
 
 class KeyObject:
@@ -113,7 +144,7 @@ class KeyObject:
 
     __slots__ = ("_crcs", "_manifest", "_name", "_storage")
 
-    def __init__(self, storage: Storage, manifest: Manifest, data: bytes) -> None:
+    def __init__(self, storage: Objects, manifest: Manifest, data: bytes) -> None:
         """`data` is the whole object, known to be what the manifest says; it is not kept."""
         self._storage, self._manifest = storage, manifest
         self._name = f"manifests/{manifest.uuid}.keys"
@@ -153,18 +184,11 @@ class KeyObject:
     def _blocks(self, numbers: list[int]) -> bytearray:
         """These blocks, one after the other, each as long as a whole one."""
         data = bytearray(len(numbers) * BLOCK_BYTES)
-        try:
-            descriptor = os.open(self._storage.local(self._name), os.O_RDONLY)
-        except FileNotFoundError as error:
-            raise DamagedObject(self._manifest.uuid, self._name, ABSENT) from error
-        try:
-            for slot, number in enumerate(numbers):
-                block = os.pread(descriptor, BLOCK_BYTES, number * BLOCK_BYTES)
-                if google_crc32c.value(block) != self._crcs[number]:
-                    block = self._again(number)
-                data[slot * BLOCK_BYTES : slot * BLOCK_BYTES + len(block)] = block
-        finally:
-            os.close(descriptor)
+        with damage_of(self._manifest.uuid, self._name):
+            blocks = self._storage.fetch_spans(self._name, [(number * BLOCK_BYTES, BLOCK_BYTES) for number in numbers])
+        for slot, (number, block) in enumerate(zip(numbers, blocks, strict=True)):
+            sound = block if google_crc32c.value(block) == self._crcs[number] else self._again(number)
+            data[slot * BLOCK_BYTES : slot * BLOCK_BYTES + len(sound)] = sound
         return data
 
     def _again(self, number: int) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 from cache.disk.encoding import ENCODINGS
 from cache.disk.storage import Storage
 from configs.errors import CacheError
+from configs.regular_files import UnreadableFileError, parse_json
+from configs.visible_text import visible
 
 FORMAT = 1
 """Version of the on-disk format; a reader refuses any other."""
@@ -23,6 +26,8 @@ FORMAT = 1
 LARGEST_COUNT = 2**32 - 1
 LARGEST_OBJECT = 2**40
 LARGEST_MANIFEST = 2**24
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 ARRIVAL_STEP_NS = 2**20
 """Between two segments whose order is not that of their times: merging takes a nanosecond off each time."""
@@ -32,7 +37,7 @@ class DamagedObject(CacheError):
     """An object on disk differs from its manifest. `segment` is the uuid, `name` the object's path inside it."""
 
     def __init__(self, segment: str, name: str, reason: str) -> None:
-        super().__init__(f"segment {segment} object {name}: {reason}")
+        super().__init__(visible(f"segment {segment} object {name}: {reason}", at_most=500))
         self.segment, self.name, self.reason = segment, name, reason
 
     def __reduce__(self) -> tuple[type[DamagedObject], tuple[str, str, str]]:
@@ -125,7 +130,12 @@ def read_manifest(storage: Storage, uuid: str, *, identity: str) -> Manifest:
         CacheError: it is of another format version or of another teacher.
         OSError: it cannot be read.
     """
-    return parse_manifest(storage.read(f"manifests/{uuid}.json"), uuid=uuid, identity=identity, place=storage.place)
+    name = f"manifests/{uuid}.json"
+    try:
+        data = storage.read(name, at_most=LARGEST_MANIFEST)
+    except UnreadableFileError as error:
+        raise DamagedObject(uuid, name, str(error)) from error
+    return parse_manifest(data, uuid=uuid, identity=identity, place=storage.place)
 
 
 def parse_manifest(data: bytes, *, uuid: str, identity: str, place: str) -> Manifest:
@@ -135,21 +145,23 @@ def parse_manifest(data: bytes, *, uuid: str, identity: str, place: str) -> Mani
     if len(data) > LARGEST_MANIFEST:
         raise DamagedObject(uuid, name, "larger than any manifest")
     try:
-        outer = json.loads(data)
+        outer: Any = parse_json(data, origin=path)
         body, digest = outer["body"], outer["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedObject(uuid, name, "not a manifest") from error
     if hashlib.sha256(_canonical_json(body).encode()).hexdigest() != digest:
         raise DamagedObject(uuid, name, "differs from its own digest")
     if not isinstance(body, dict) or body.get("format") != FORMAT:
-        version = body.get("format") if isinstance(body, dict) else None
+        version = visible(str(body.get("format")), at_most=40) if isinstance(body, dict) else None
         raise CacheError(
             f"{path}: written in format {version}, this version reads format {FORMAT}: upgrade stillroom or use "
             "another runtime.cache_root"
         )
     manifest = _parse(body, uuid=uuid, name=name)
     if manifest.identity != identity:
-        raise CacheError(f"{path}: belongs to teacher {manifest.identity}, not {identity}: move it back")
+        raise CacheError(
+            f"{path}: belongs to teacher {visible(manifest.identity, at_most=80)}, not {identity}: move it back"
+        )
     return manifest
 
 
@@ -160,14 +172,20 @@ def _parse(body: dict[str, Any], *, uuid: str, name: str) -> Manifest:
     except (TypeError, KeyError, AttributeError) as error:
         raise DamagedObject(uuid, name, "lacks a field") from error
     counts = [getattr(manifest, item.name) for item in fields(Manifest) if item.type == "int"]
-    sizes = [info.size for info in (*manifest.objects.values(), manifest.keys)]
+    infos = (*manifest.objects.values(), manifest.keys)
     sane = (
         manifest.uuid == uuid
-        and all(isinstance(number, int) and number >= 0 for number in counts + sizes)
-        and all(number <= LARGEST_OBJECT for number in sizes)
+        and _UUID.fullmatch(uuid) is not None
+        and all(type(number) is int and number >= 0 for number in (*counts, *(info.size for info in infos)))
+        and all(info.size <= LARGEST_OBJECT and isinstance(info.sha256, str) for info in infos)
         and all(".." not in path.split("/") and not path.startswith("/") for path in manifest.objects)
+        and manifest.created_ns < 2**63
+        and isinstance(manifest.provenance, dict)
+        and all(isinstance(text, str) for text in (manifest.identity, *manifest.provenance.values()))
+        and isinstance(manifest.licence, str | None)
         and max(manifest.rows, manifest.scored_rows, manifest.tokens, manifest.generations) <= LARGEST_COUNT
         and manifest.k <= manifest.vocab < 2**31
+        and (manifest.encoding != "full" or manifest.k == manifest.vocab)
         and manifest.scored_rows <= manifest.response_tokens <= manifest.tokens
         and (manifest.encoding in ENCODINGS if manifest.k else manifest.encoding is None)
         and (manifest.scored_rows == 0 or 0 < manifest.chunk_rows <= manifest.scored_rows)

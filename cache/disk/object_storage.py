@@ -14,8 +14,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -25,8 +26,11 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import from_url
 
+from cache.disk.durable import UNFINISHED, remove_leftovers
 from cache.disk.failpoints import failpoint
+from cache.disk.storage import NOTE_BYTES, Span, read_spans
 from configs.errors import ConfigError
+from configs.regular_files import UnreadableFileError, read_regular
 
 COPIES_VARIABLE = "STILLROOM_COPIES"
 PARALLEL_REQUESTS = 8
@@ -67,26 +71,53 @@ class ObjectStorage:
                 for entry in page
             }
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, *, at_most: int = NOTE_BYTES) -> bytes:
         """See `cache.disk.storage.Storage`."""
         with self._as_os_errors(name):
-            return bytes(obstore.get(self._store, name).bytes())
+            found = obstore.get(self._store, name)
+            if found.meta["size"] > at_most:
+                raise UnreadableFileError(f"{self._url}/{name}: is longer than the {at_most:,} bytes that it may have")
+            return bytes(found.bytes())
 
-    def local(self, name: str) -> Path:
-        """See `cache.disk.storage.Storage`."""
+    def fetch(self, name: str, *, at_most: int) -> bytes:
+        """See `cache.disk.storage.Objects`."""
         copy = self._copies / name
-        if not copy.exists():
-            data = self.read(name)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            beside = copy.with_name(f".{copy.name}.{uuid.uuid4()}.tmp")
+        with suppress(FileNotFoundError):
+            return read_regular(copy, at_most=at_most)
+        data = self.read(name, at_most=at_most)
+        self._keep(copy, data)
+        return data
+
+    def fetch_spans(self, name: str, spans: Iterable[Span]) -> list[bytes]:
+        """See `cache.disk.storage.Objects`."""
+        copy = self._copies / name
+        with suppress(FileNotFoundError):
+            return read_spans(copy, spans)
+        with self._as_os_errors(name):
+            size = obstore.head(self._store, name)["size"]
+        data = self.fetch(name, at_most=size)
+        return [data[offset : offset + length] for offset, length in spans]
+
+    def forget_copy(self, name: str) -> None:
+        """See `cache.disk.storage.Storage`; whatever stands in its place goes."""
+        copy = self._copies / name
+        with suppress(FileNotFoundError):
+            if copy.is_dir() and not copy.is_symlink():
+                shutil.rmtree(copy)
+            else:
+                copy.unlink()
+
+    @staticmethod
+    def _keep(copy: Path, data: bytes) -> None:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(copy)
+        beside = copy.with_name(f".{copy.name}.{uuid.uuid4()}{UNFINISHED}")
+        try:
             # Not put on disk: a copy that a power cut empties fails its digest and is fetched again.
             beside.write_bytes(data)
             os.replace(beside, copy)
-        return copy
-
-    def forget_copy(self, name: str) -> None:
-        """See `cache.disk.storage.Storage`."""
-        (self._copies / name).unlink(missing_ok=True)
+        finally:
+            beside.unlink(missing_ok=True)
 
     def create(self, name: str, data: bytes) -> None:
         """See `cache.disk.storage.Storage`."""

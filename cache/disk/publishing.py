@@ -16,6 +16,7 @@ from cache.disk.manifests import Manifest, ObjectInfo
 from cache.disk.owners import HEARTBEAT_S, Owner
 from cache.disk.packing import PackedSegment
 from cache.disk.storage import Storage
+from configs.regular_files import UnreadableFileError
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def segments_under_way(storage: Storage, *, silent_s: float) -> int:
     """
     count = 0
     for name in storage.names("staging"):
-        with suppress(FileNotFoundError):  # done since it was listed
+        with suppress(FileNotFoundError, UnreadableFileError):  # done since it was listed, or nobody's
             owner = Owner.from_json(storage.read(f"staging/{name}/owner.json"))
             count += owner is not None and not owner.gone(silent_s=silent_s)
     return count

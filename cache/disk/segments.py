@@ -14,17 +14,25 @@ import numpy as np
 from jaxtyping import Int32
 from numpy.typing import NDArray
 
-from cache.disk.columns import ROW_ID, SegmentSize, layouts, row_id_base
+from cache.disk.columns import NO_VERSION, ORIGINS, ROW_ID, SegmentSize, check_offsets, layouts, row_id_base
 from cache.disk.encoding import Encoding, Held, grown_tail, held_logprobs, held_rows, row_columns
 from cache.disk.key_objects import Table
 from cache.disk.manifests import DamagedObject, Manifest
 from cache.disk.shards import ChunkCache, ShardFile
-from cache.disk.storage import Storage
+from cache.disk.storage import Objects
 
 SEQUENCE_FACTS = np.dtype(
-    [("token_start", "<i8"), ("row_start", "<i8"), ("policy_version", "<i8"), ("k", "<i4"), ("origin", "u1")]
+    [
+        ("token_start", "<i8"),
+        ("tokens", "<i8"),
+        ("row_start", "<i8"),
+        ("rows", "<i8"),
+        ("policy_version", "<i8"),
+        ("k", "<i4"),
+        ("origin", "u1"),
+    ]
 )
-"""What is read of a sequence together: where its tokens and scored rows begin, and what its index entry lacks."""
+"""What is read of a sequence together: its tokens and scored rows (start, count), and what its index entry lacks."""
 
 ROW_FACTS = np.dtype([("scale", "<f4"), ("tail_logmass", "<f4"), ("target_logprob", "<f4"), ("target_rank", "<i4")])
 """What is read of a scored row together; `scale` is the constant of `held_logprobs`."""
@@ -51,7 +59,7 @@ class Segment:
     The arrays are shared and must not be changed.
     """
 
-    def __init__(self, storage: Storage, manifest: Manifest, *, chunks: ChunkCache) -> None:
+    def __init__(self, storage: Objects, manifest: Manifest, *, chunks: ChunkCache) -> None:
         self.manifest = manifest
         self.chunks = chunks
         self._size = SegmentSize.of(manifest)
@@ -84,7 +92,9 @@ class Segment:
 
     def prefix(self, row: int, *, length: int) -> NDArray[np.int32]:
         """The first `length` tokens of a sequence."""
-        start = int(self._held("token_offsets")[row])
+        start, end = self._held("token_offsets")[row : row + 2].tolist()
+        if length > end - start:
+            raise self._odd("a row is shorter than its key says")
         return self.token_ids()[start : start + length]
 
     def row_ids(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -112,11 +122,18 @@ class Segment:
 
     def _load_sequences(self) -> Table:
         facts = np.empty(self._size.rows, dtype=SEQUENCE_FACTS)
-        facts["token_start"] = self._chunk("token_offsets")[:-1]
-        facts["row_start"] = self._chunk("row_offsets")[:-1]
+        tokens, rows = self._chunk("token_offsets"), self._chunk("row_offsets")
+        facts["token_start"], facts["tokens"] = tokens[:-1], np.diff(tokens)
+        facts["row_start"], facts["rows"] = rows[:-1], np.diff(rows)
         for name in ("policy_version", "k", "origin"):
             facts[name] = self._chunk(name)
+        k, version = facts["k"], facts["policy_version"]
+        if not ((k >= 0) & (k <= self._size.k) & (version >= NO_VERSION) & (facts["origin"] < len(ORIGINS))).all():
+            raise self._odd("k, origin or policy_version of no kind")
         return facts
+
+    def _odd(self, reason: str) -> DamagedObject:
+        return DamagedObject(self.manifest.uuid, "columns", reason)
 
     def _load_rows(self, number: int, *, k: int | None) -> RowChunk:
         start = number * self.chunk_rows
@@ -163,7 +180,7 @@ class Segment:
         return self.chunks.get((self.manifest.uuid, name), partial(self._chunk, name))
 
     def _chunk(self, name: str, number: int = 0) -> NDArray[Any]:
-        return self._shard(name).chunk(number)
+        return check_offsets(self.manifest, name, self._shard(name).chunk(number))
 
     def _shard(self, name: str) -> ShardFile:
         found = self._shards.get(name)

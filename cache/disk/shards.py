@@ -24,8 +24,8 @@ from numcodecs import blosc  # type: ignore[import-untyped]  # ships no types
 from numpy.typing import NDArray
 
 from cache.disk.manifests import DamagedObject, ObjectInfo
-from cache.disk.storage import Storage
-from cache.disk.verified import ABSENT, read_verified
+from cache.disk.storage import Objects
+from cache.disk.verified import damage_of, read_verified
 
 LARGEST_CHUNK = 2**31 - 1
 """Blosc expands nothing larger; a layout that asks for more is refused before anything is allocated."""
@@ -93,7 +93,7 @@ class ShardFile:
 
     __slots__ = ("_index", "_info", "_layout", "_lock", "_name", "_segment", "_storage")
 
-    def __init__(self, storage: Storage, info: ObjectInfo, layout: ChunkLayout, *, segment: str, name: str) -> None:
+    def __init__(self, storage: Objects, info: ObjectInfo, layout: ChunkLayout, *, segment: str, name: str) -> None:
         self._storage, self._info, self._layout = storage, info, layout
         self._segment, self._name = segment, name
         self._index: NDArray[np.uint64] | None = None
@@ -139,14 +139,9 @@ class ShardFile:
         if self._index is None:
             return None
         offset, length = (int(part) for part in self._index[number])
-        try:
-            descriptor = os.open(self._storage.local(self._object), os.O_RDONLY)
-        except FileNotFoundError as error:
-            raise self._damaged(ABSENT) from error
-        try:
-            return _without_crc(os.pread(descriptor, length, offset), length=length)
-        finally:
-            os.close(descriptor)
+        with damage_of(self._segment, self._name):
+            (data,) = self._storage.fetch_spans(self._object, [(offset, length)])
+        return _without_crc(data, length=length)
 
     def _verify(self, number: int) -> bytes:
         data = read_verified(self._storage, self._object, self._info, segment=self._segment)

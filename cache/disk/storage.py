@@ -8,53 +8,70 @@ that is not there (`FileNotFoundError`) and a name that is taken (`FileExistsErr
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from cache.disk.durable import link_exclusively, replace_file, sync_directory, write_new, write_tree
+from cache.disk.durable import UNFINISHED, link_exclusively, replace_file, sync_directory, write_new, write_tree
 from cache.disk.failpoints import failpoint
 from configs.errors import ConfigError
 from configs.places import is_url
+from configs.regular_files import open_regular, read_regular
 
 FOLDERS = ("staging", "segments", "manifests", "quarantine", "pins", "claims", "tombstones")
 
-UNFINISHED = ".tmp"
-"""End of the names of half-written files, which also begin with a dot."""
+NOTE_BYTES = 2**26
+"""No JSON object of a cache is longer."""
+
+Span = tuple[int, int]
+"""Offset and length in bytes."""
 
 
 @runtime_checkable
-class Storage(Protocol):
-    """The objects of one teacher, by name. Safe to use from several threads."""
+class Objects(Protocol):
+    """Objects by name that can be read: those of a cache, or of an archive of one. Safe to use from several threads.
+
+    What is not a regular file, or longer than it may be, raises `configs.regular_files.UnreadableFileError`.
+    """
 
     @property
     def place(self) -> str:
-        """The directory or URL, for messages."""
-        ...
-
-    def names(self, folder: str) -> list[str]:
-        """Names directly below a folder, objects and folders alike, sorted; none for a folder that is not there."""
+        """The directory, URL or archive, for messages."""
         ...
 
     def sizes(self, folder: str) -> Mapping[str, int]:
         """Bytes of every object at any depth below a folder, by its path from there."""
         ...
 
-    def read(self, name: str) -> bytes:
-        """A whole object, from where it really lies."""
+    def fetch(self, name: str, *, at_most: int) -> bytes:
+        """A whole object of at most so many bytes, from a local copy where the place is not local."""
         ...
 
-    def local(self, name: str) -> Path:
-        """A local file with the object's bytes, fetched first where the place is not local."""
+    def fetch_spans(self, name: str, spans: Iterable[Span]) -> list[bytes]:
+        """Parts of an object, from where `fetch` has it; short where the object ends."""
         ...
 
     def forget_copy(self, name: str) -> None:
-        """Drop what `local` fetched, so that the next call fetches it again; nothing where the place is local."""
+        """Drop what `fetch` keeps, so that the next call fetches it again; nothing where the place is local."""
+        ...
+
+
+@runtime_checkable
+class Storage(Objects, Protocol):
+    """The objects of one teacher, by name."""
+
+    def names(self, folder: str) -> list[str]:
+        """Names directly below a folder, objects and folders alike, sorted; none for a folder that is not there."""
+        ...
+
+    def read(self, name: str, *, at_most: int = NOTE_BYTES) -> bytes:
+        """A whole object of at most so many bytes, from where it really lies."""
         ...
 
     def create(self, name: str, data: bytes) -> None:
@@ -161,16 +178,22 @@ class LocalStorage:
             for name in names:
                 path = Path(directory, name)
                 with suppress(FileNotFoundError):  # deleted while we looked
-                    found[path.relative_to(root).as_posix()] = path.stat().st_size
+                    found[path.relative_to(root).as_posix()] = path.lstat().st_size
         return found
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, *, at_most: int = NOTE_BYTES) -> bytes:
         """See `Storage`."""
-        return (self.root / name).read_bytes()
+        with _nothing_below_files(self.root / name):
+            return read_regular(self.root / name, at_most=at_most)
 
-    def local(self, name: str) -> Path:
-        """See `Storage`."""
-        return self.root / name
+    def fetch(self, name: str, *, at_most: int) -> bytes:
+        """See `Objects`."""
+        return self.read(name, at_most=at_most)
+
+    def fetch_spans(self, name: str, spans: Iterable[Span]) -> list[bytes]:
+        """See `Objects`."""
+        with _nothing_below_files(self.root / name):
+            return read_spans(self.root / name, spans)
 
     def forget_copy(self, name: str) -> None:
         """See `Storage`."""
@@ -206,15 +229,20 @@ class LocalStorage:
         """See `Storage`; gone for good when this returns, so that the order of deletes survives a power cut."""
         path = self.root / name
         with suppress(FileNotFoundError):
-            path.unlink()
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)  # no object: somebody's directory under the name of one
+            else:
+                path.unlink()
             sync_directory(path.parent)
 
     def delete_folder(self, name: str) -> None:
-        """See `Storage`."""
-        try:
-            shutil.rmtree(self.root / name)
-        except FileNotFoundError:
-            return
+        """See `Storage`; what stands under the name of a folder and is none goes too, a link alone."""
+        path = self.root / name
+        with suppress(FileNotFoundError):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def changed(self, name: str) -> float | None:
         """See `Storage`; a directory that is still empty counts as well."""
@@ -222,9 +250,9 @@ class LocalStorage:
         for directory, _, names in os.walk(self.root / name):
             for path in (directory, *(os.path.join(directory, found) for found in names)):
                 with suppress(FileNotFoundError):  # deleted while we looked
-                    times.append(os.stat(path).st_mtime)
-        with suppress(FileNotFoundError):
-            times.append((self.root / name).stat().st_mtime)
+                    times.append(os.lstat(path).st_mtime)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            times.append((self.root / name).lstat().st_mtime)
         return max(times, default=None)
 
     def unfinished(self) -> Mapping[str, float]:
@@ -233,7 +261,7 @@ class LocalStorage:
         for folder in ("", *FOLDERS):
             for path in (self.root / folder).glob(f".*{UNFINISHED}"):
                 with suppress(FileNotFoundError):  # finished while we looked
-                    found[path.relative_to(self.root).as_posix()] = path.stat().st_mtime
+                    found[path.relative_to(self.root).as_posix()] = path.lstat().st_mtime
         return found
 
     def _make(self) -> None:
@@ -247,6 +275,26 @@ class LocalStorage:
             ) from error
         if not os.access(self.root, os.W_OK | os.X_OK):
             raise ConfigError(f"{self.root}: not writable: fix its permissions or set runtime.cache_root")
+
+
+def read_spans(path: Path, spans: Iterable[Span]) -> list[bytes]:
+    """Parts of a regular file.
+
+    Raises:
+        UnreadableFileError: it is none.
+        OSError: it is missing or cannot be read.
+    """
+    with open_regular(path) as file:
+        return [os.pread(file.fileno(), length, offset) for offset, length in spans]
+
+
+@contextmanager
+def _nothing_below_files(path: Path) -> Iterator[None]:
+    """Below a file there is nothing, which is no fault of the disk."""
+    try:
+        yield
+    except NotADirectoryError as error:
+        raise FileNotFoundError(errno.ENOENT, "no such object", str(path)) from error
 
 
 def _is_digest(name: str) -> bool:

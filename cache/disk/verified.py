@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from cache.disk.manifests import DamagedObject, ObjectInfo
-from cache.disk.storage import Storage
+from cache.disk.storage import Objects
+from configs.regular_files import UnreadableFileError
 
 ABSENT = "missing"
 """How the reason begins when an object is not there, as opposed to being wrong."""
 
 
-def read_verified(storage: Storage, name: str, info: ObjectInfo, *, segment: str) -> bytes:
+@contextmanager
+def damage_of(segment: str, name: str) -> Iterator[None]:
+    """An object that is not there, or is no file at all, is damage of its segment."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DamagedObject(segment, name, ABSENT) from error
+    except UnreadableFileError as error:
+        raise DamagedObject(segment, name, str(error)) from error
+
+
+def read_verified(storage: Objects, name: str, info: ObjectInfo, *, segment: str) -> bytes:
     """Read a whole object; one that differs from its manifest is read again, and the second time counts.
 
     Raises:
@@ -22,13 +36,16 @@ def read_verified(storage: Storage, name: str, info: ObjectInfo, *, segment: str
     reason = ""
     for _ in range(2):
         try:
-            path = storage.local(name)
-            size = path.stat().st_size
-            data = path.read_bytes() if size == info.size else b""
-        except FileNotFoundError as error:
-            raise DamagedObject(segment, shown, ABSENT) from error
-        if size != info.size:
-            reason = f"{size} bytes instead of {info.size}"
+            with damage_of(segment, shown):
+                data = storage.fetch(name, at_most=info.size)
+        except DamagedObject as error:
+            if error.reason == ABSENT:
+                raise
+            storage.forget_copy(name)
+            reason = error.reason
+            continue
+        if len(data) != info.size:
+            reason = f"{len(data)} bytes instead of {info.size}"
         elif hashlib.sha256(data).hexdigest() == info.sha256:
             return data
         else:

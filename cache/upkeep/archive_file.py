@@ -6,21 +6,28 @@ manifest before anything is read.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
-import json
+import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from cache.disk.directory import DESCRIPTION, parse_description
 from cache.disk.manifests import LARGEST_MANIFEST, DamagedObject, Manifest, ObjectInfo, parse_manifest
+from cache.disk.storage import Span
 from cache.identity import Identity
 from configs.errors import CacheError
+from configs.regular_files import UnreadableFileError, open_regular, parse_json
+from configs.visible_text import visible
 
 COMPLETE = "complete.json"
+MOST_MEMBERS = 2**22
+
 LARGEST_NOTE = 2**26
 """Bytes of `identity.json` and `complete.json` at most."""
 
@@ -43,19 +50,67 @@ def segment_objects(manifest: Manifest) -> dict[str, ObjectInfo]:
 
 
 class Archive:
-    """The members of an archive, by name; nothing but regular files with names that a cache has."""
+    """The members of an archive, by name; nothing but regular files with names that a cache has.
 
-    def __init__(self, file: tarfile.TarFile, path: Path) -> None:
+    Its headers are read one by one and no further than the file goes: those that `tarfile` would read for itself
+    (long names, sparse files) may claim any size. The members can be read like objects of a cache
+    (`cache.disk.storage.Objects`), which is how they are proved before anything is written.
+    """
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file, self._path = file, path
-        self._members: dict[str, tarfile.TarInfo] = {}
-        for member in file:
-            if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.sparse is not None:
-                raise self.refused(f"{member.name[:200]!r} is no regular file")
+        self._members: dict[str, Span] = {}
+        size, at = os.fstat(file.fileno()).st_size, 0
+        while (header := os.pread(file.fileno(), tarfile.BLOCKSIZE, at)).strip(b"\0"):
+            member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+            shown = visible(member.name, at_most=200)
+            if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+                raise self.refused(f"{shown} is no regular file")
             if member.name not in (DESCRIPTION, COMPLETE) and not _NAME.fullmatch(member.name):
-                raise self.refused(f"{member.name[:200]!r} is no name of a cache")
+                raise self.refused(f"{shown} is no name of a cache")
             if member.name in self._members:
-                raise self.refused(f"{member.name} stands in it twice")
-            self._members[member.name] = member
+                raise self.refused(f"{shown} stands in it twice")
+            start = at + tarfile.BLOCKSIZE
+            if not 0 <= member.size <= size - start:
+                raise self.refused(f"{shown} is cut short")
+            if len(self._members) == MOST_MEMBERS:
+                raise self.refused(f"it holds more than {MOST_MEMBERS:,} members")
+            self._members[member.name] = start, member.size
+            at = start + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+    @property
+    def place(self) -> str:
+        """The file, for messages."""
+        return str(self._path)
+
+    def sizes(self, folder: str) -> Mapping[str, int]:
+        """See `cache.disk.storage.Objects`."""
+        head = f"{folder}/"
+        found = ((name, size) for name, (_, size) in self._members.items() if name.startswith(head))
+        return {name.removeprefix(head): size for name, size in found}
+
+    def fetch(self, name: str, *, at_most: int) -> bytes:
+        """See `cache.disk.storage.Objects`."""
+        start, size = self._span(name)
+        if size > at_most:
+            raise UnreadableFileError(f"{name}: is longer than the {at_most:,} bytes that it may have")
+        return os.pread(self._file.fileno(), size, start)
+
+    def fetch_spans(self, name: str, spans: Iterable[Span]) -> list[bytes]:
+        """See `cache.disk.storage.Objects`."""
+        start, size = self._span(name)
+        return [
+            os.pread(self._file.fileno(), max(min(length, size - offset), 0), start + offset)
+            for offset, length in spans
+        ]
+
+    def forget_copy(self, name: str) -> None:
+        """See `cache.disk.storage.Objects`."""
+
+    def _span(self, name: str) -> Span:
+        if name not in self._members:
+            raise FileNotFoundError(errno.ENOENT, "no such member", f"{self._path}: {name}")
+        return self._members[name]
 
     def refused(self, reason: str) -> CacheError:
         """The error that says why this archive is not taken."""
@@ -68,8 +123,8 @@ class Archive:
     def manifests(self, identity: str) -> list[Manifest]:
         """The manifests of all its segments, which name exactly what is in it; raises `CacheError`."""
         try:
-            note = json.loads(self._bytes(COMPLETE, most=LARGEST_NOTE))
-            names = [str(name) for name in note["segments"]]
+            note: Any = parse_json(self._bytes(COMPLETE, most=LARGEST_NOTE), origin=COMPLETE)
+            names = list(dict.fromkeys(str(name) for name in note["segments"]))
         except (ValueError, KeyError, TypeError) as error:
             raise self.refused(f"{COMPLETE} lists no segments") from error
         found, expected = [], {DESCRIPTION, COMPLETE}
@@ -94,14 +149,13 @@ class Archive:
         return data
 
     def _bytes(self, name: str, *, most: int) -> bytes:
-        member = self._members.get(name)
-        if member is None:
-            raise self.refused(f"{name} is missing; was the file cut short?")
-        if member.size > most:
-            raise self.refused(f"{name} has {member.size} bytes, more than the {most} that it may have")
-        source = self._file.extractfile(member)
-        data = b"" if source is None else source.read()
-        if len(data) != member.size:
+        if name not in self._members:
+            raise self.refused(f"{visible(name, at_most=200)} is missing; was the file cut short?")
+        _, size = self._members[name]
+        if size > most:
+            raise self.refused(f"{name} has {size} bytes, more than the {most} that it may have")
+        data = self.fetch(name, at_most=most)
+        if len(data) != size:
             raise self.refused(f"{name} is cut short")
         return data
 
@@ -114,9 +168,11 @@ def open_archive(path: Path) -> Iterator[Archive]:
         CacheError: when it is not one, or cannot be read.
     """
     try:
-        with tarfile.open(path, mode="r:") as file:
+        with open_regular(path, links="follow") as file:
             yield Archive(file, path)
     except tarfile.TarError as error:
         raise CacheError(f"{path}: not imported: not a whole tar archive ({error})") from error
+    except UnreadableFileError as error:
+        raise CacheError(f"{error}: name a file that `distill cache export` wrote") from error
     except OSError as error:
         raise CacheError(f"{error.filename or path}: cannot be read ({error.strerror})") from error

@@ -4,8 +4,8 @@ It holds `identity.json`, then for each segment its objects, its keys and its ma
 the cache, and last `complete.json`, which lists the segments: a file without it was cut short. Replaced and damaged
 segments are left out, pins, claims and marks as well.
 
-An archive comes from anywhere, so nothing in it is believed: every name, size and digest in the whole file is checked
-before the first segment becomes visible.
+An archive comes from anywhere, so nothing in it is believed: every name, size and digest in the whole file is checked,
+and every row is decoded and named anew (`cache.upkeep.proof`), before the first segment becomes visible.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache.disk.directory import DESCRIPTION, open_teacher
-from cache.disk.key_objects import KeyTables
+from cache.disk.durable import UNFINISHED
 from cache.disk.manifests import FORMAT, DamagedObject, Manifest, arrival_ns, read_manifest
 from cache.disk.owners import Owner
-from cache.disk.storage import UNFINISHED, Storage
+from cache.disk.storage import Storage
 from cache.disk.verified import read_verified
 from cache.library import Library
 from cache.upkeep.archive_file import COMPLETE, Archive, add_member, open_archive, segment_objects
 from cache.upkeep.garbage import SILENT_S, place_errors
+from cache.upkeep.proof import prove_segment
 from cache.upkeep.raw_columns import listed, live_segments
 from configs.errors import CacheError
+from configs.regular_files import UnreadableFileError
 
 Progress = Callable[[int, int], None]
 
@@ -100,6 +102,10 @@ def import_archive(root: Path | str, path: Path, *, progress: Progress | None = 
         for manifest in manifests:
             for name, info in segment_objects(manifest).items():
                 archive.read(name, info)
+            try:
+                prove_segment(archive, manifest, identity=identity.digest())
+            except DamagedObject as error:
+                raise archive.refused(str(error)) from error
             done += manifest.disk_bytes
             if progress is not None:
                 progress(done, 2 * total)
@@ -173,10 +179,6 @@ def _take(storage: Storage, archive: Archive, manifest: Manifest, *, newest: Cal
         return False
     objects = {path: archive.read(f"segments/{name}/{path}", info) for path, info in manifest.objects.items()}
     keys = archive.read(f"manifests/{name}.keys", manifest.keys)
-    try:
-        KeyTables(keys, manifest)
-    except DamagedObject as error:
-        raise archive.refused(str(error)) from error
     with _staged(storage, name):
         if name in listed(storage, "manifests"):
             return False  # another import was faster
@@ -197,7 +199,7 @@ def _staged(storage: Storage, name: str) -> Iterator[None]:
     """Hold the place of a segment, taken over from an owner that is gone."""
     note = f"staging/{name}/owner.json"
     owner = None
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, UnreadableFileError):
         owner = Owner.from_json(storage.read(note))
     if owner is not None and owner.gone(silent_s=SILENT_S):
         storage.delete_folder(f"staging/{name}")

@@ -6,7 +6,7 @@ what the next collection removes.
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +17,7 @@ from cache.disk.owners import Owner
 from cache.disk.storage import Storage
 from cache.pins import PIN_DAYS, keepers, read_pins
 from configs.errors import CacheError
+from configs.regular_files import UnreadableFileError, parse_json
 
 GRACE_S = 3600.0
 """A segment that was replaced or set aside is kept so long for readers that opened the cache before."""
@@ -155,7 +156,7 @@ class _Collector:
         """Whether the owner that a note names is gone; work that does not say whose it is has to be old."""
         try:
             data = self._storage.read(note)
-        except FileNotFoundError:
+        except (FileNotFoundError, UnreadableFileError):
             owner = None
         else:
             owner = _owner(data)
@@ -166,12 +167,15 @@ class _Collector:
     def _marker(self, name: str) -> dict[str, Any] | None:
         """What a marker says, its `time` in any case; `None` when it is gone."""
         try:
-            text = json.loads(self._storage.read(name))
-            return {**text, "time": float(text["time"])}
+            text: Any = parse_json(self._storage.read(name), origin=name)
+            marked = float(text["time"])
+            if math.isfinite(marked):
+                return {**text, "time": marked}
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError):
-            return {"time": self._storage.changed(name) or time.time()}
+        except (ValueError, KeyError, TypeError, OverflowError):
+            pass
+        return {"time": self._storage.changed(name) or time.time()}
 
     def _silent(self, changed: float | None) -> bool:
         return changed is not None and time.time() - changed > self._silent_s
@@ -285,9 +289,7 @@ class _Sizes:
 def _owner(data: bytes) -> Owner | None:
     """The owner that a note of staging is, or that a claim holds."""
     try:
-        found = json.loads(data)
-    except ValueError:
+        found = parse_json(data, origin="owner")
+    except UnreadableFileError:
         return None
-    if isinstance(found, dict) and isinstance(found.get("owner"), dict):
-        return Owner.from_json(json.dumps(found["owner"]).encode())
-    return Owner.from_json(data)
+    return Owner.from_fields(found.get("owner", found) if isinstance(found, dict) else found)

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.disk.columns import ROW_ID, SegmentSize, layouts, row_id_base, rows_per_chunk, zarr_objects
+from cache.disk.columns import ROW_ID, SegmentSize, check_offsets, layouts, row_id_base, rows_per_chunk, zarr_objects
 from cache.disk.key_objects import ENTRY, GENERATION, Keys, KeyTables, Table, pack_keys
 from cache.disk.manifests import DamagedObject, Manifest
 from cache.disk.packing import PackedSegment
 from cache.disk.shards import ShardFile
-from cache.disk.storage import Storage
+from cache.disk.storage import Objects, Storage
 from cache.disk.verified import read_verified
 
 Column = NDArray[Any]
@@ -37,7 +37,7 @@ _NO_ID, _NO_DRAW = -1, 0
 class RawSegment:
     """A sealed segment as it lies on disk."""
 
-    def __init__(self, storage: Storage, manifest: Manifest) -> None:
+    def __init__(self, storage: Objects, manifest: Manifest) -> None:
         self.manifest = manifest
         self.size = SegmentSize.of(manifest)
         self._storage = storage
@@ -70,7 +70,7 @@ class RawSegment:
         Raises like `tables`.
         """
         assert self._layouts[name].chunks == 1
-        return self._shard(name).chunk(0)
+        return check_offsets(self.manifest, name, self._shard(name).chunk(0))
 
     def row_ids(self, rows: Numbers) -> NDArray[np.uint64]:
         """The ids of these rows; raises like `tables`."""

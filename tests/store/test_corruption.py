@@ -14,6 +14,7 @@ from cache.disk.storage import LocalStorage
 from cache.records import GenerateRequest, TeacherRecord
 from cache.store import TeacherCache
 from configs.errors import CacheError
+from configs.regular_files import read_regular
 
 REQUESTS = [make_request([3, 4, number]) for number in range(5, 13)]
 REPEATED = ("finish", "prompt_len")
@@ -150,11 +151,11 @@ def test_a_failing_disk_is_not_damage(tmp_path: Path, monkeypatch: pytest.Monkey
     _, records = fill(tmp_path, requests=REQUESTS)
     cache = open_cache(tmp_path)
 
-    def fail(path: Path) -> bytes:
+    def fail(path: Path, *, at_most: int) -> bytes:
         raise OSError(5, "Input/output error", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", fail)
+        patch.setattr("cache.disk.storage.read_regular", fail)
         with pytest.raises(CacheError, match=r"Input/output error.*check the disk"):
             cache.get_many([records[0].key])
     assert list((teacher_dir(tmp_path) / "quarantine").iterdir()) == []
@@ -196,7 +197,7 @@ def test_keys_that_cannot_be_read_are_an_error_and_never_a_miss(
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr("cache.disk.key_objects.os.pread", fail)
+        patch.setattr("cache.disk.storage.os.pread", fail)
         for ask in (lambda: cache.missing(REQUESTS, k=8), lambda: cache.get_many([kept[0].key])):
             with pytest.raises(CacheError, match="Input/output error"):
                 ask()
@@ -232,18 +233,17 @@ def test_a_chunk_that_claims_another_size_is_not_expanded(tmp_path: Path) -> Non
 def test_one_bad_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, records = fill(tmp_path, requests=REQUESTS)
     cache = open_cache(tmp_path)
-    whole_read = Path.read_bytes
     garbled: list[Path] = []
 
-    def garble_once(path: Path) -> bytes:
-        data = whole_read(path)
+    def garble_once(path: Path, *, at_most: int) -> bytes:
+        data = read_regular(path, at_most=at_most)
         if path in garbled:
             return data
         garbled.append(path)
         return bytes(len(data))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", garble_once)
+        patch.setattr("cache.disk.storage.read_regular", garble_once)
         assert_same_text(cache.get_many([records[0].key])[0], records[0])
     assert garbled
     assert list((teacher_dir(tmp_path) / "quarantine").iterdir()) == []

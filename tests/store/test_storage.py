@@ -14,10 +14,11 @@ from object_server import new_url, object_server
 from store_builders import OTHER_TEACHER, TEACHER, VOCAB, answer, assert_same_text, make_request
 
 from cache.disk.object_storage import ObjectStorage, copies_directory
-from cache.disk.storage import LocalStorage, Storage, list_teachers, open_storage
+from cache.disk.storage import NOTE_BYTES, LocalStorage, Storage, list_teachers, open_storage
 from cache.store import TeacherCache
 from configs.errors import CacheError, ConfigError
 from configs.places import absolute_root, is_url, parse_root
+from configs.regular_files import UnreadableFileError
 
 REQUESTS = [make_request([3, 4, number]) for number in range(5, 13)]
 
@@ -45,7 +46,14 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 
 def test_what_was_created_is_read(storage: Storage) -> None:
     storage.create("manifests/a.json", b"one")
-    assert storage.read("manifests/a.json") == storage.local("manifests/a.json").read_bytes() == b"one"
+    assert storage.read("manifests/a.json") == storage.fetch("manifests/a.json", at_most=3) == b"one"
+    spans = [(0, 1), (1, 9), (7, 2)]
+    assert storage.fetch_spans("manifests/a.json", spans) == [b"o", b"ne", b""]
+    storage.forget_copy("manifests/a.json")
+    assert storage.fetch_spans("manifests/a.json", spans) == [b"o", b"ne", b""]
+    for ask in (storage.read, storage.fetch):
+        with pytest.raises(UnreadableFileError, match="longer than the 2 bytes"):
+            ask("manifests/a.json", at_most=2)
     storage.create("segments/s/x/c/0", b"12345")
     assert dict(storage.sizes("segments/s")) == {"x/c/0": 5}
     assert storage.names("manifests") == ["a.json"]
@@ -65,9 +73,11 @@ def test_a_name_is_taken_once(storage: Storage) -> None:
 
 
 def test_what_is_not_there_is_said_so(storage: Storage) -> None:
-    for ask in (storage.read, lambda name: storage.local(name).read_bytes()):
+    for ask in (storage.read, storage.fetch):
         with pytest.raises(FileNotFoundError):
-            ask("manifests/none.json")
+            ask("manifests/none.json", at_most=9)
+    with pytest.raises(FileNotFoundError):
+        storage.fetch_spans("manifests/none.json", [(0, 1)])
     storage.delete("manifests/none.json")
     storage.delete_folder("segments/none")
     storage.create("segments/s/x", b"1")
@@ -159,9 +169,9 @@ def test_a_read_object_is_not_fetched_twice(url: str, monkeypatch: pytest.Monkey
     asked: list[str] = []
     read = ObjectStorage.read
 
-    def counted(storage: ObjectStorage, name: str) -> bytes:
+    def counted(storage: ObjectStorage, name: str, *, at_most: int = NOTE_BYTES) -> bytes:
         asked.append(name)
-        return read(storage, name)
+        return read(storage, name, at_most=at_most)
 
     monkeypatch.setattr(ObjectStorage, "read", counted)
     assert None not in TeacherCache.open(url, TEACHER).get_many(keys)
