@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.disk.key_objects import FINISHES, Table, key_array, key_bytes
+from cache.disk.manifests import DamagedObject
 from cache.keys import KEY_BYTES, generation_key, sequence_key
 from cache.library import Library
 from cache.records import GenerateRequest, ScoreRequest
@@ -40,6 +41,8 @@ class Answers:
         self._library = library
         self._identity = identity
         self._prefixes: dict[bytes, tuple[bytes, int]] = {}
+        self._prompts: set[bytes] = set()
+        """Imported generations that were compared with the prompt of their request."""
 
     def missing(self, requests: Sequence[Request], *, k: int) -> Missing:
         """What a teacher must be asked; see `TeacherCache.missing`."""
@@ -78,6 +81,7 @@ class Answers:
         limits = np.array([_limit(request) for request in requests], dtype=np.int64)
         with self._library.disk_errors():
             answers = self._library.index.find_generations(key_array(names), limits=limits)
+        self._check_prompts(requests, names, answers)
         there = (answers["segment"] >= 0).tolist()
         sequences, lengths = key_bytes(answers["sequence"]), answers["response_len"].tolist()
         keys: list[bytes | None] = []
@@ -91,6 +95,30 @@ class Answers:
             else:
                 keys.append(self._prefix(sequences[at], length=len(request.prompt_ids) + request.max_new_tokens))
         return keys
+
+    def _check_prompts(self, requests: Sequence[Request], names: Sequence[bytes], answers: Table) -> None:
+        """An imported answer begins with the prompt that it is asked for by, which only whoever asks can tell.
+
+        Raises:
+            DamagedObject: it is the answer to another prompt.
+        """
+        numbers = np.unique(answers["segment"][answers["segment"] >= 0]).tolist()
+        imported = [number for number in numbers if self._library.segment(number).manifest.imported]
+        asked = [
+            (at, request)
+            for at in np.flatnonzero(np.isin(answers["segment"], imported)).tolist()
+            if isinstance(request := requests[at], GenerateRequest) and names[at] not in self._prompts
+        ]
+        if not asked:
+            return
+        entries = self.locate(key_bytes(answers["sequence"][[at for at, _ in asked]]))
+        for (at, request), entry in zip(asked, entries, strict=True):
+            length = len(request.prompt_ids)
+            same = entry["segment"] >= 0 and entry["prompt_len"] == length
+            if not (same and tuple(self._read_tokens(entry, length=length).tolist()) == request.prompt_ids):
+                segment = self._library.segment(int(answers["segment"][at])).manifest.uuid
+                raise DamagedObject(segment, "generations", "an imported answer is to another prompt than it says")
+            self._prompts.add(names[at])
 
     def cut(self, keys: Sequence[bytes]) -> int:
         """How many of these keys name prefixes of longer sequences, which only this instance knows by them."""

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from cache import Damage, TeacherCache
 from cache.disk.directory import read_identity
 from cache.disk.storage import Storage, list_teachers, open_storage
 from cache.identity import Identity
-from cache.upkeep.inventory import TeacherInventory, teacher_inventory
-from configs import ConfigError
+from cache.upkeep.proof import prove_segment
+from configs import CacheError, ConfigError
 from configs.places import is_url
 
 SHORTEST_PREFIX = 4
 
 Progress = Callable[[float], None]
+
+Tell = Callable[[str], None]
+"""Hears in one line of a teacher whose cache cannot be read."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +51,30 @@ class Verified:
     damaged: tuple[Damage, ...]
 
 
-def teachers(root: Path | str) -> list[Teacher]:
-    """The teachers of a cache.
+def teachers(root: Path | str, *, tell: Tell) -> list[Teacher]:
+    """The teachers of a cache; `tell` hears of those whose description cannot be read, which are left out.
 
     Raises:
         ConfigError: there is no cache at `root`.
-        CacheError: a teacher's description cannot be read.
     """
     if not is_url(root) and not Path(root).is_dir():
-        raise ConfigError(f"--cache-root {root} is no directory: name the cache that runtime.cache_root points to")
+        raise ConfigError(f"--cache-root {root} is not a directory: name the cache that runtime.cache_root points to")
     try:
         digests = list_teachers(root)
     except OSError as error:
         raise ConfigError(f"--cache-root {root} cannot be read ({error.strerror})") from error
-    return [_open(root, digest) for digest in digests]
+    return each(digests, lambda digest: _open(root, digest), tell=tell)
+
+
+def each(found: Sequence[Item], work: Callable[[Item], Result], *, tell: Tell) -> list[Result]:
+    """`work` on one teacher after the other; `tell` hears of those where it fails, and the others go on."""
+    results = []
+    for item in found:
+        try:
+            results.append(work(item))
+        except CacheError as error:
+            tell(str(error))
+    return results
 
 
 def select(found: Sequence[Teacher], prefix: str | None, *, root: Path | str) -> list[Teacher]:
@@ -89,26 +107,31 @@ def select_one(found: Sequence[Teacher], prefix: str, *, root: Path | str) -> Te
     return chosen[0]
 
 
-def inventories(found: Sequence[Teacher], *, with_tail: bool) -> list[TeacherInventory]:
-    """What is kept of each teacher; `with_tail` reads every row's tail mass."""
-    return [teacher_inventory(teacher.storage, teacher.digest, with_tail=with_tail) for teacher in found]
+def verify(found: Sequence[Teacher], *, deep: bool, tell: Tell, progress: Progress) -> list[Verified]:
+    """Compare every object with its digest; `progress` is told how many MB were read.
 
+    `deep` also decodes everything, names every row anew and checks every number (`cache.upkeep.proof`).
+    """
+    before = 0
 
-def verify(found: Sequence[Teacher], *, progress: Progress) -> list[Verified]:
-    """Compare every object with its digest; `progress` is told how many MB were read."""
-    results, before = [], 0
-    for teacher in found:
-        size, segments, damaged = 0, 0, []
+    def one(teacher: Teacher) -> Verified:
+        nonlocal before
+        size, segments, damaged = 0, 0, list[Damage]()
         cache = TeacherCache.open(teacher.root, teacher.identity, create=False)
-        for count, broken in cache.verify_segments():
+        prove = partial(prove_segment, identity=teacher.digest) if deep else None
+        for count, broken in cache.verify_segments(prove):
             size, segments = size + count, segments + 1
             damaged += broken
             progress((before + size) / 1e6)
         before += size
-        results.append(Verified(teacher.digest, segments, size, tuple(damaged)))
-    return results
+        return Verified(teacher.digest, segments, size, tuple(damaged))
+
+    return each(found, one, tell=tell)
 
 
 def _open(root: Path | str, digest: str) -> Teacher:
     storage = open_storage(root, digest, create=False)
-    return Teacher(root, read_identity(storage), storage)
+    identity = read_identity(storage)
+    if identity.digest() != digest:
+        raise CacheError(f"{storage.place}: says that it holds teacher {identity.digest()}: move it back")
+    return Teacher(root, identity, storage)

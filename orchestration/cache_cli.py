@@ -17,11 +17,13 @@ from typing import Any
 from cache.pins import PIN_DAYS
 from cache.upkeep.archives import export_archive, import_archive
 from cache.upkeep.garbage import GRACE_S, collect_garbage
+from cache.upkeep.inventory import TeacherInventory, teacher_inventory
 from cache.upkeep.quota import enforce_quota
 from cache.upkeep.rewriting import compact
 from configs import ConfigError, load_config
 from configs.places import parse_root
-from orchestration.cache_actions import Teacher, inventories, select, select_one, teachers, verify
+from configs.visible_text import visible
+from orchestration.cache_actions import Teacher, each, select, select_one, teachers, verify
 from orchestration.cache_report import (
     show_collected,
     show_compacted,
@@ -46,8 +48,14 @@ def add_cache_commands(parent: argparse.ArgumentParser) -> None:
     actions = parent.add_subparsers(required=True, metavar="ACTION")
     _action(actions, _ls, "ls", "list the teachers of a cache")
     _teacher_argument(_action(actions, _info, "info", "everything about a teacher: rows, encodings, datasets, licence"))
-    check = _action(actions, _verify, "verify", "check every digest; with --rescore also ask the teacher again")
+    check = _action(
+        actions,
+        _verify,
+        "verify",
+        "check every digest; with --deep decode and name every row anew, with --rescore ask the teacher again",
+    )
     _teacher_argument(check)
+    check.add_argument("--deep", action="store_true", help="decode everything and compute every key anew")
     check.add_argument("--rescore", type=_positive, metavar="N", help="score N cached sequences again and compare")
     _config_arguments(check)
     _teacher_argument(_action(actions, _compact, "compact", "merge small segments"))
@@ -132,15 +140,19 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _ls(arguments: argparse.Namespace) -> int:
-    found = inventories(teachers(arguments.cache_root), with_tail=False)
+    told = _Told()
+    found = each(
+        teachers(arguments.cache_root, tell=told), lambda teacher: _inventory(teacher, with_tail=False), tell=told
+    )
     _print(arguments, found, lambda console: show_teachers(found, root=arguments.cache_root, console=console))
-    return 0
+    return told.code
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    found = inventories(_selected(arguments), with_tail=True)
+    told = _Told()
+    found = each(_selected(arguments, told), lambda teacher: _inventory(teacher, with_tail=True), tell=told)
     _print(arguments, found, lambda console: _each(show_inventory, found, console))
-    return 0
+    return told.code
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -148,10 +160,11 @@ def _verify(arguments: argparse.Namespace) -> int:
         return _rescore(arguments)
     console = Console(sys.stderr if arguments.json else sys.stdout)
     with console.stage("verify", unit="MB") as stage:
-        found = verify(_selected(arguments), progress=stage.update)
+        told = _Told()
+        found = verify(_selected(arguments, told), deep=arguments.deep, tell=told, progress=stage.update)
         stage.summary = f"{sum(item.segments for item in found)} segments, {size(sum(item.bytes for item in found))}"
     _print(arguments, found, lambda console: show_verified(found, console=console))
-    return 1 if any(result.damaged for result in found) else 0
+    return 1 if any(result.damaged for result in found) else told.code
 
 
 def _rescore(arguments: argparse.Namespace) -> int:
@@ -172,24 +185,29 @@ def _rescore(arguments: argparse.Namespace) -> int:
 
 
 def _compact(arguments: argparse.Namespace) -> int:
-    found = [compact(teacher.storage, identity=teacher.digest) for teacher in _selected(arguments)]
+    told = _Told()
+    found = each(
+        _selected(arguments, told), lambda teacher: compact(teacher.storage, identity=teacher.digest), tell=told
+    )
     _print(arguments, found, lambda console: _each(show_compacted, found, console))
-    return 0
+    return told.code
 
 
 def _gc(arguments: argparse.Namespace) -> int:
     if arguments.evict and arguments.max_bytes is None:
         raise ConfigError("--evict without --max-bytes: say how large the cache may be")
-    found = [
-        collect_garbage(
+    told = _Told()
+    found = each(
+        _selected(arguments, told),
+        lambda teacher: collect_garbage(
             teacher.storage,
             identity=teacher.digest,
             dry_run=arguments.dry_run,
             grace_s=arguments.grace,
             pin_days=arguments.pin_days,
-        )
-        for teacher in _selected(arguments)
-    ]
+        ),
+        tell=told,
+    )
     quota = None
     if arguments.max_bytes is not None:
         evict = arguments.evict and not arguments.dry_run
@@ -203,11 +221,11 @@ def _gc(arguments: argparse.Namespace) -> int:
             show_quota(quota, console=console)
 
     _print(arguments, {"collected": found, "quota": quota}, show)
-    return 0
+    return told.code
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    teacher = select_one(teachers(arguments.cache_root), arguments.teacher, root=arguments.cache_root)
+    teacher = select_one(teachers(arguments.cache_root, tell=_Told()), arguments.teacher, root=arguments.cache_root)
     found = export_archive(teacher.storage, arguments.file, identity=teacher.digest)
     _print(arguments, found, lambda console: show_exported(found, console=console))
     return 0
@@ -235,8 +253,23 @@ def _forget(arguments: argparse.Namespace) -> int:
     return 1 if found.kept_for_views else 0
 
 
-def _selected(arguments: argparse.Namespace) -> list[Teacher]:
-    return select(teachers(arguments.cache_root), arguments.teacher, root=arguments.cache_root)
+class _Told:
+    """Says on stderr what is wrong with a teacher of a cache, and that the command did not do all it should."""
+
+    def __init__(self) -> None:
+        self.code = 0
+
+    def __call__(self, reason: str) -> None:
+        self.code = 1
+        Console(sys.stderr).warn(f"left out: {visible(reason)}")
+
+
+def _selected(arguments: argparse.Namespace, told: _Told) -> list[Teacher]:
+    return select(teachers(arguments.cache_root, tell=told), arguments.teacher, root=arguments.cache_root)
+
+
+def _inventory(teacher: Teacher, *, with_tail: bool) -> TeacherInventory:
+    return teacher_inventory(teacher.storage, teacher.digest, with_tail=with_tail)
 
 
 def _each(show: Any, found: Sequence[Any], console: Console) -> None:

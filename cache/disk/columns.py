@@ -141,8 +141,8 @@ def segment_columns(records: Sequence[TeacherRecord], *, encoding: Encoding | No
     return columns
 
 
-def check_offsets(manifest: Manifest, name: str, values: NDArray[Any]) -> NDArray[Any]:
-    """Offsets that lead somewhere: from 0 up to the number of tokens or of scored rows, never back.
+def check_column(manifest: Manifest, name: str, values: NDArray[Any]) -> NDArray[Any]:
+    """The column, if it leads somewhere: offsets from 0 up to all tokens or scored rows and never back, ids from 0 on.
 
     Raises:
         DamagedObject: naming the array.
@@ -150,6 +150,8 @@ def check_offsets(manifest: Manifest, name: str, values: NDArray[Any]) -> NDArra
     end = {"token_offsets": manifest.tokens, "row_offsets": manifest.scored_rows}.get(name)
     if end is not None and not (values[0] == 0 and values[-1] == end and (values[1:] >= values[:-1]).all()):
         raise DamagedObject(manifest.uuid, name, "its offsets lead outside the segment")
+    if name == "token_ids" and values.min(initial=0) < 0:
+        raise DamagedObject(manifest.uuid, name, "a token id is negative")
     return values
 
 

@@ -27,6 +27,9 @@ LARGEST_COUNT = 2**32 - 1
 LARGEST_OBJECT = 2**40
 LARGEST_MANIFEST = 2**24
 
+ARRIVED = "arrived"
+"""Of the provenance of a segment that came out of an archive: `import`."""
+
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 ARRIVAL_STEP_NS = 2**20
@@ -93,6 +96,11 @@ class Manifest:
     def order(self) -> tuple[int, str]:
         """Sorts segments by age; among equals the oldest wins."""
         return self.created_ns, self.uuid
+
+    @property
+    def imported(self) -> bool:
+        """Whether the segment came out of an archive."""
+        return self.provenance.get(ARRIVED) == "import"
 
     @property
     def disk_bytes(self) -> int:

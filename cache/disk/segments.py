@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int32
 from numpy.typing import NDArray
 
-from cache.disk.columns import NO_VERSION, ORIGINS, ROW_ID, SegmentSize, check_offsets, layouts, row_id_base
+from cache.disk.columns import NO_VERSION, ORIGINS, ROW_ID, SegmentSize, check_column, layouts, row_id_base
 from cache.disk.encoding import Encoding, Held, grown_tail, held_logprobs, held_rows, row_columns
 from cache.disk.key_objects import Table
 from cache.disk.manifests import DamagedObject, Manifest
@@ -180,7 +180,7 @@ class Segment:
         return self.chunks.get((self.manifest.uuid, name), partial(self._chunk, name))
 
     def _chunk(self, name: str, number: int = 0) -> NDArray[Any]:
-        return check_offsets(self.manifest, name, self._shard(name).chunk(number))
+        return check_column(self.manifest, name, self._shard(name).chunk(number))
 
     def _shard(self, name: str) -> ShardFile:
         found = self._shards.get(name)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from cache.disk.directory import DESCRIPTION, open_teacher
 from cache.disk.durable import UNFINISHED
-from cache.disk.manifests import FORMAT, DamagedObject, Manifest, arrival_ns, read_manifest
+from cache.disk.manifests import ARRIVED, FORMAT, DamagedObject, Manifest, arrival_ns, read_manifest
 from cache.disk.owners import Owner
 from cache.disk.storage import Storage
 from cache.disk.verified import read_verified
@@ -188,7 +188,11 @@ def _take(storage: Storage, archive: Archive, manifest: Manifest, *, newest: Cal
         storage.create_segment(name, objects)
         storage.create(f"manifests/{name}.keys", keys)
         said = min(max(manifest.created_ns, EARLIEST_NS), time.time_ns())
-        arrived = replace(manifest, created_ns=arrival_ns(said, newest=newest()))
+        arrived = replace(
+            manifest,
+            created_ns=arrival_ns(said, newest=newest()),
+            provenance={**manifest.provenance, ARRIVED: "import"},
+        )
         with suppress(FileExistsError):
             storage.create(f"manifests/{name}.json", arrived.to_json())
     return True

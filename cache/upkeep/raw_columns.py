@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.disk.columns import ROW_ID, SegmentSize, check_offsets, layouts, row_id_base, rows_per_chunk, zarr_objects
+from cache.disk.columns import ROW_ID, SegmentSize, check_column, layouts, row_id_base, rows_per_chunk, zarr_objects
 from cache.disk.key_objects import ENTRY, GENERATION, Keys, KeyTables, Table, pack_keys
 from cache.disk.manifests import DamagedObject, Manifest
 from cache.disk.packing import PackedSegment
@@ -70,7 +70,7 @@ class RawSegment:
         Raises like `tables`.
         """
         assert self._layouts[name].chunks == 1
-        return check_offsets(self.manifest, name, self._shard(name).chunk(0))
+        return check_column(self.manifest, name, self._shard(name).chunk(0))
 
     def row_ids(self, rows: Numbers) -> NDArray[np.uint64]:
         """The ids of these rows; raises like `tables`."""

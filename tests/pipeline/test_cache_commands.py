@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -74,6 +76,44 @@ def test_everything_about_a_teacher(root: Path, distill: Distill) -> None:
     assert DIGESTS[1] not in printed
     for text in ("cc0-1.0", "topk-u8 3", "model=teacher 0", "4 of 64", "teacher-train", "mean tail mass"):
         assert text in printed
+
+
+@pytest.mark.parametrize("broken", ["pipe", "text", "deep", "another teacher's"])
+def test_a_teacher_that_cannot_be_read_is_named_and_the_others_are_shown(
+    root: Path, distill: Distill, broken: str
+) -> None:
+    path = root / DIGESTS[1] / "identity.json"
+    other = (root / DIGESTS[0] / "identity.json").read_bytes()
+    path.unlink()
+    if broken == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_bytes({"text": b"\x1b[31mno", "deep": b"[" * 100_000}.get(broken, other))
+    for action in ("ls", "info", "verify", "compact", "gc"):
+        code, printed, error = distill("cache", action, "--cache-root", root)
+        assert (code, "Traceback" in error, "\x1b" in error) == (1, False, False)
+        assert DIGESTS[0][:12] in printed or "every digest agrees" in printed
+        assert str(path) in error.replace("\n", "") or broken == "another teacher's"
+
+
+def test_verify_deep_finds_what_every_digest_agrees_with(root: Path, distill: Distill) -> None:
+    code, printed, _ = distill("cache", "verify", "--deep", "--cache-root", root)
+    assert (code, "every digest agrees" in printed) == (0, True)
+    manifest_path = sorted((root / DIGESTS[0] / "manifests").glob("*.json"))[0]
+    keys_path = manifest_path.with_suffix(".keys")
+    outer = json.loads(manifest_path.read_text())
+    body, keys = outer["body"], bytearray(keys_path.read_bytes())
+    after = 32 * body["rows"]
+    first, second = keys[after : after + 20], keys[after + 20 : after + 40]
+    keys[after : after + 40] = second + first
+    keys_path.write_bytes(keys)
+    body["keys"]["sha256"] = hashlib.sha256(keys).hexdigest()
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    manifest_path.write_text(f'{{"body":{text},"sha256":"{hashlib.sha256(text.encode()).hexdigest()}"}}')
+    assert distill("cache", "verify", "--cache-root", root)[0] == 0
+    code, printed, error = distill("cache", "verify", "--deep", "--cache-root", root)
+    assert code == 1
+    assert manifest_path.stem in printed + error and "damaged objects: 1" in printed
 
 
 def test_rollouts_are_listed_apart(root: Path, distill: Distill) -> None:
@@ -159,7 +199,7 @@ def test_a_quota_refuses_or_evicts_who_is_not_pinned(root: Path, distill: Distil
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("ls", "--cache-root", "nowhere"), "--cache-root nowhere is no directory"),
+        (("ls", "--cache-root", "nowhere"), "--cache-root nowhere is not a directory"),
         (("info", "ffffff"), "no teacher in .* begins with ffffff: name 4 or more digits; there are "),
         (("export", "ff", "x.tar"), "begins with ff: name 4 or more digits"),
         (("gc", "--evict"), "--evict without --max-bytes"),
