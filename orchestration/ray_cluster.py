@@ -1,7 +1,8 @@
 """A Ray cluster for one run: a private one on this machine, or one that is already there.
 
 The private cluster listens on loopback only, asks for a token, sends no usage statistics, and keeps everything it
-writes in one temporary directory that goes when it stops.
+writes in one temporary directory that goes when it stops. The workers of either import this program's own packages,
+whatever else is called `configs` or `evaluation` where the run was started.
 """
 
 from __future__ import annotations
@@ -12,15 +13,20 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import ray
+from ray.job_config import JobConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from configs import ConfigError, EngineError
+from configs.interfaces import LOOPBACK
+from configs.regular_files import UnreadableFileError, open_regular
+from orchestration.own_packages import ROOT
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Records go through the shared file system and not through Ray, so the object store stays small."""
@@ -31,6 +37,15 @@ PREFIX = "stillroom-"
 CONNECT_S = 10.0
 ALIVE = "alive"
 """A file that the owner of a cluster directory keeps locked while it lives."""
+
+SOCKET_BYTES = 107
+"""The longest path of a Unix socket."""
+
+LONGEST_SOCKET = f"/{PREFIX}12345678/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
+"""What Ray puts below the directory for temporary files."""
+
+SHORT_PLACES = (Path("/tmp"), Path("/var/tmp"))
+"""Where the cluster's directory goes if the one for temporary files has too long a name."""
 
 
 @contextmanager
@@ -80,7 +95,7 @@ def _reads(path: str) -> str | None:
 def _attached(address: str) -> Iterator[None]:
     _require_listener(address)
     try:
-        ray.init(address=address, log_to_driver=False, configure_logging=False)
+        ray.init(address=address, job_config=_job(), log_to_driver=False, configure_logging=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"no Ray cluster answers at {address}: start one with `ray start --head`, or leave --ray-address out"
@@ -104,13 +119,27 @@ def _require_listener(address: str) -> None:
         ) from error
 
 
+class _Closed(list[str]):
+    """Ray adds the working directory and the script's own to this, and puts both before everything else."""
+
+    def extend(self, _: Iterable[str]) -> None:
+        """Stay as it is."""
+
+
+def _job() -> JobConfig:
+    """Workers look into this program's folder first: it is found whatever the working directory or PYTHONPATH hold."""
+    return JobConfig(_py_driver_sys_path=_Closed([str(ROOT)]))
+
+
 @contextmanager
 def _private(gpus: int) -> Iterator[None]:
-    _sweep()
-    # Unix sockets allow 107 characters, so the directory must have a short name.
-    directory = Path(tempfile.mkdtemp(prefix=PREFIX))
-    with (directory / ALIVE).open("w") as alive:
+    place = _short_place()
+    _sweep(place)
+    directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+    # Locked before it has its name: a sweep that came in between would take this run for dead.
+    with (directory / f"{ALIVE}.new").open("w") as alive:
         fcntl.flock(alive, fcntl.LOCK_EX)
+        os.rename(alive.name, directory / ALIVE)
         _set_token(directory)
         try:
             with _temporary_files(directory / "tmp"):
@@ -122,10 +151,26 @@ def _private(gpus: int) -> Iterator[None]:
             os.environ.pop(TOKEN_PATH, None)
 
 
+def _short_place() -> Path:
+    """The directory for temporary files, or another one where its name is too long for sockets below it."""
+    try:
+        wanted = Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise ConfigError(f"{error.strerror}: set TMPDIR to a directory that can be written") from None
+    room = SOCKET_BYTES - len(LONGEST_SOCKET)
+    for place in (wanted, *SHORT_PLACES):
+        if len(os.fsencode(place)) <= room and os.access(place, os.W_OK | os.X_OK):
+            return place
+    raise ConfigError(
+        f"TMPDIR={wanted} is too long for the sockets of Ray (at most {room} characters), and neither of "
+        f"{' and '.join(map(str, SHORT_PLACES))} can be written: set TMPDIR to a directory with a shorter name"
+    )
+
+
 @contextmanager
 def _temporary_files(directory: Path) -> Iterator[None]:
     """Give processes that are started meanwhile, and theirs, this directory: what a killed one leaves goes with it."""
-    directory.mkdir()
+    directory.mkdir(mode=0o700)
     before = os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = str(directory)
     try:
@@ -137,14 +182,20 @@ def _temporary_files(directory: Path) -> Iterator[None]:
             os.environ["TMPDIR"] = before
 
 
-def _sweep() -> None:
-    """Remove the directories of runs that were killed: the kernel freed their lock when they died."""
-    for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+def _sweep(place: Path) -> None:
+    """Remove the directories of runs that were killed: the kernel freed their lock when they died.
+
+    Everybody may write here: only what is this user's own is looked into.
+    """
+    for directory in place.glob(f"{PREFIX}*"):
         try:
-            with (directory / ALIVE).open() as alive:
+            found = directory.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                continue
+            with open_regular(directory / ALIVE) as alive:
                 fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            # Alive, somebody else's, or just being made.
+        except (OSError, UnreadableFileError):
+            # Alive, or just being made.
             continue
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -154,6 +205,7 @@ def _start(directory: Path, *, gpus: int) -> None:
     try:
         ray.init(
             address="local",
+            job_config=_job(),
             # Logical CPUs only order the stages; Ray's own train controller and queue actors take none.
             num_cpus=max(os.cpu_count() or 1, 2),
             num_gpus=gpus,
@@ -163,7 +215,7 @@ def _start(directory: Path, *, gpus: int) -> None:
             configure_logging=False,
             _temp_dir=str(directory / "ray"),
         )
-    except (ConnectionError, TimeoutError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise EngineError(f"the local Ray cluster did not start: {reason}") from error
     # Ray replaces this handler by one that leaves its daemons and our engines behind.
@@ -174,9 +226,9 @@ def _start(directory: Path, *, gpus: int) -> None:
 def _require_loopback() -> None:
     """Refuse to run with daemons that other machines can reach (see `environment.prepare_environment`)."""
     node = ray.util.get_node_ip_address()
-    if node != "127.0.0.1":
+    if node != LOOPBACK:
         raise EngineError(
-            f"the private Ray cluster took {node} for its address instead of 127.0.0.1; "
+            f"the private Ray cluster took {node} for its address instead of {LOOPBACK}; "
             "call environment.prepare_environment before ray is imported"
         )
 

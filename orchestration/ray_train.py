@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import secrets
+import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.train import RunConfig, ScalingConfig, get_context
@@ -16,6 +21,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from configs import ModelError, TrainingError
+from configs.interfaces import collective_environment
 from configs.places import CURVES
 from orchestration.artifacts import write_json
 from orchestration.curves import CurveReader, CurveWriter
@@ -24,6 +30,7 @@ from orchestration.memory_fit import MemoryFit, training_memory
 from orchestration.ray_deaths import lost
 from orchestration.redirect import redirect_output
 from orchestration.shapes import PlannedShape, read_shape
+from student_train.gang import meet
 from student_train.job import StepMetrics, TrainJob
 from student_train.trainer import train_stage
 
@@ -36,6 +43,9 @@ STOP_GRACE_S = 60.0
 
 PLACED = "PLACED"
 """A file in the directory of a stage: the workers have their places."""
+
+MEETING = "meeting"
+"""A directory of a stage in which its workers find each other."""
 
 WORKER_ENVIRONMENT = {
     # The collectives have a time limit of their own (`torch_config.timeout_s`); this one covers Ray's barriers.
@@ -67,6 +77,8 @@ def train_in_gang(
     stop_file, result_file, placed_file = (job.work_dir / name for name in ("STOP", "result.json", PLACED))
     for file in (stop_file, result_file, placed_file):
         file.unlink(missing_ok=True)
+    # Of a gang that was killed: torch aborts a process that finds its store gone, should one still be on its way out.
+    shutil.rmtree(job.work_dir / MEETING, ignore_errors=True)
     gang = _Gang(job, log_dir=log_dir, accelerator=accelerator, gpu_share=gpu_share)
     curve = CurveReader(job.work_dir / CURVES)
     try:
@@ -140,13 +152,67 @@ def _trainer(job: TrainJob, *, log_dir: Path, accelerator: str, gpu_share: float
     return TorchTrainer(
         _work,
         train_loop_config={"job": job, "log_dir": log_dir},
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=START_TIMEOUT_S),
+        torch_config=GangConfig(
+            backend="nccl" if gpu else "gloo", timeout_s=START_TIMEOUT_S, meeting=job.work_dir / MEETING
+        ),
         scaling_config=ScalingConfig(num_workers=settings.workers, use_gpu=gpu, resources_per_worker=resources),
         run_config=RunConfig(
             name=job.work_dir.name,
             storage_path=str(job.work_dir / "ray"),
             worker_runtime_env={"env_vars": WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)}},
         ),
+    )
+
+
+@dataclass
+class GangConfig(TorchConfig):  # type: ignore[misc]
+    """How the workers find each other: in a directory that all of them see, and over the cluster's own interface.
+
+    Left to itself Ray has torch listen on every interface of the first worker's machine, for anybody.
+    """
+
+    meeting: Path = Path(MEETING)
+
+    @property
+    def backend_cls(self) -> type[Any]:
+        """What sets the process group up and ends it."""
+        return _GangBackend
+
+
+class _GangBackend(TorchConfig().backend_cls):  # type: ignore[misc]
+    """Ray's own, but for the way in which the workers meet."""
+
+    def on_start(self, worker_group: Any, backend_config: GangConfig) -> None:
+        """Make the process group; called in the process that controls the workers."""
+        backend_config.meeting.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A store that was used cannot be used again, and Ray may start workers twice.
+        store = backend_config.meeting / secrets.token_hex(8)
+        assert backend_config.backend is not None
+        worker_group.execute(_meet, store=store, backend=backend_config.backend, timeout_s=backend_config.timeout_s)
+
+
+def _meet(*, store: Path, backend: str, timeout_s: int) -> None:
+    """Make the process group, in each worker."""
+    context, address = get_context(), ray.util.get_node_ip_address()
+    os.environ.update(collective_environment(address))
+    os.environ.update(
+        {
+            "RANK": str(context.get_world_rank()),
+            "WORLD_SIZE": str(context.get_world_size()),
+            "LOCAL_RANK": str(context.get_local_rank()),
+            "LOCAL_WORLD_SIZE": str(context.get_local_world_size()),
+            "NODE_RANK": str(context.get_node_rank()),
+            # Nobody listens there: DeepSpeed looks for an MPI launcher where one of these is missing.
+            "MASTER_ADDR": address,
+            "MASTER_PORT": "0",
+        }
+    )
+    meet(
+        store,
+        rank=context.get_world_rank(),
+        size=context.get_world_size(),
+        backend=backend,
+        timeout=timedelta(seconds=timeout_s),
     )
 
 

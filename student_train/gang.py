@@ -1,7 +1,11 @@
 """The processes that train one student together.
 
-They are started by somebody else (Ray Train, or a test), with the usual variables in the environment: RANK,
-WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT. A process without them is a gang of one.
+They are started by somebody else. Ray Train's workers meet in a directory (`meet`) before they get here; others come
+with the usual variables in the environment: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT. A process without
+them is a gang of one.
+
+Nobody else gets in. Torch's own rendezvous (`env://`, `tcp://`) listens on every interface of the machine and asks
+nobody who they are; here it is a file, memory, or a socket that is bound to MASTER_ADDR alone.
 """
 
 from __future__ import annotations
@@ -12,13 +16,15 @@ import resource
 import socket
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from configs.errors import ConfigError
+from configs.interfaces import LOOPBACK, collective_environment
 
 Accelerator = Literal["auto", "cpu", "gpu"]
 
@@ -70,6 +76,19 @@ class Gang:
         return box[0]
 
 
+def meet(meeting: Path, *, rank: int, size: int, backend: str, timeout: timedelta) -> None:
+    """Make the process group of `size` processes that meet at `meeting`, a file that is not there before.
+
+    All of them have to see its directory, and locks on its files have to work.
+
+    Raises:
+        RuntimeError: somebody did not come in time.
+    """
+    store = dist.FileStore(str(meeting), size)  # type: ignore[attr-defined]
+    store.set_timeout(timeout)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+
+
 def join_gang(accelerator: Accelerator) -> Gang:
     """Join the process group, making one if nobody has, and pick this process's device.
 
@@ -79,9 +98,10 @@ def join_gang(accelerator: Accelerator) -> Gang:
         ConfigError: accelerator=gpu without a GPU.
     """
     device = _device(accelerator)
-    single = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    single = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": LOOPBACK, "MASTER_PORT": "0"}
     if "RANK" not in os.environ and not dist.is_initialized():
-        os.environ.update(single | {"MASTER_PORT": str(_free_port())})
+        # Nobody listens at that port: DeepSpeed looks for an MPI launcher where one of these is missing.
+        os.environ.update(single)
     # The CPU accelerator counts its devices by this name, which launchers other than MPI do not set.
     os.environ.setdefault("LOCAL_SIZE", os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
     os.environ.setdefault("DS_ACCELERATOR", "cpu" if device.type == "cpu" else "cuda")
@@ -89,7 +109,12 @@ def join_gang(accelerator: Accelerator) -> Gang:
         keep_freed_memory()
     if not dist.is_initialized():
         backend = "gloo" if device.type == "cpu" else "nccl"
-        dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
+        if os.environ["MASTER_ADDR"] == LOOPBACK:
+            os.environ.update(collective_environment(LOOPBACK))
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        dist.init_process_group(
+            backend, store=_store(rank=rank, size=size), rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT
+        )
     return Gang(dist.get_rank(), dist.get_world_size(), device)
 
 
@@ -125,7 +150,19 @@ def _device(accelerator: Accelerator) -> torch.device:
     return device
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _store(*, rank: int, size: int) -> Any:
+    """Where the processes of a launcher find each other: memory for one, else a port of MASTER_ADDR alone."""
+    if size == 1:
+        return dist.HashStore()  # type: ignore[attr-defined]
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    # torchrun holds the store itself.
+    if rank > 0 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        return dist.TCPStore(  # type: ignore[attr-defined]
+            host, port, size, is_master=False, timeout=COLLECTIVE_TIMEOUT
+        )
+    family = socket.getaddrinfo(host, port)[0][0]
+    with socket.create_server((host, port), family=family) as listener:
+        # The store takes the socket over, and closes it. Left to itself it listens on every interface.
+        return dist.TCPStore(  # type: ignore[attr-defined]
+            host, port, size, is_master=True, timeout=COLLECTIVE_TIMEOUT, master_listen_fd=listener.detach()
+        )

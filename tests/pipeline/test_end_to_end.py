@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from listening import Listener, Watch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from safetensors.numpy import load_file
@@ -51,11 +52,17 @@ class Place:
         names = {"cache_root": "cache", "run_root": "runs", "models_root": "models"}
         return [f"runtime.{key}={self.root / name}" for key, name in names.items()]
 
-    def distill(self, *extra: str) -> subprocess.CompletedProcess[str]:
+    def distill(self, *extra: str, **environment: str) -> subprocess.CompletedProcess[str]:
         sets = [part for override in (*self.overrides(), *extra) for part in ("--set", override)]
         command = [sys.executable, "-m", "orchestration", "run", "--config", str(ROOT / "configs/tiny.yaml"), *sets]
         return subprocess.run(
-            command, cwd=self.root, env=self.environment(), capture_output=True, text=True, timeout=500, check=False
+            command,
+            cwd=self.root / "shadows" if environment else self.root,
+            env=self.environment() | environment,
+            capture_output=True,
+            text=True,
+            timeout=500,
+            check=False,
         )
 
     def runs(self) -> list[Path]:
@@ -69,6 +76,7 @@ class Finished:
     place: Place
     directory: Path
     output: str
+    listeners: frozenset[Listener] = frozenset()
 
     def report(self) -> dict[str, object]:
         content: dict[str, object] = json.loads((self.directory / "report.json").read_text())
@@ -86,9 +94,13 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     # Ray's sockets need a short path.
     with tempfile.TemporaryDirectory(prefix="e2e-") as temporary:
         place = Place(tmp_path_factory.mktemp("end-to-end"), Path(temporary))
-        done = place.distill()
+        # Folders that are called as ours are, where a user starts the run; nothing of them may be imported.
+        for name in ("configs", "cache", "evaluation", "student_train", "teacher_server"):
+            _write_trap(place.root / "shadows" / name)
+        with Watch(mark=str(place.root)) as watch:
+            done = place.distill(PYTHONPATH=str(place.root / "shadows"))
         assert done.returncode == 0, done.stdout + done.stderr
-        yield Finished(place, place.runs()[-1], done.stdout)
+        yield Finished(place, place.runs()[-1], done.stdout, watch.seen)
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +119,14 @@ def test_the_terminal_tells_the_story_and_nothing_else(first: Finished) -> None:
     assert str(first.directory.relative_to(first.place.root)) in first.output
     for foreign in ("WARNING", "INFO", "FutureWarning", "ray::", "vllm"):
         assert foreign not in first.output
+
+
+def test_everything_listens_on_loopback_alone(first: Finished) -> None:
+    outside = {each for each in first.listeners if each.address != "127.0.0.1"}
+    assert outside == set()
+    # Those of whom it is known that they listen were looked at.
+    for process in ("raylet", "RayTrainWorker", "EngineActor", "orchestration run"):
+        assert any(process in each.process for each in first.listeners), process
 
 
 def test_every_model_is_in_the_table(first: Finished) -> None:
@@ -232,6 +252,11 @@ def test_an_interrupted_run_cleans_up(first: Finished) -> None:
     assert stopped["pipeline"].info.status == stopped["kd"].info.status == "KILLED"
     assert stopped["seqkd"].info.status != "RUNNING"
     assert first.place.leftovers() == []
+
+
+def _write_trap(package: Path) -> None:
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('the package of somebody else')\n")
 
 
 def _marked(value: str) -> list[str]:
