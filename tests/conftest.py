@@ -1,4 +1,4 @@
-"""What holds for every test: one thread, no telemetry, checked array shapes, reproducible property tests.
+"""What holds for every test: one thread, no telemetry, checked array shapes, reproducible property tests, interrupts.
 
 All of it has to happen before torch, the heavy parts and our own packages are imported, so it stands at the top level.
 """
@@ -6,12 +6,18 @@ All of it has to happen before torch, the heavy parts and our own packages are i
 from __future__ import annotations
 
 import os
+import signal
 
 from configs.logs import quiet_environment
 
 os.environ.update(quiet_environment())
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# A shell that starts the suite in the background has it ignore Ctrl-C, and so would all that it starts: tests that send
+# one to a run of theirs would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from hypothesis import settings
 from jaxtyping import install_import_hook
