@@ -10,7 +10,7 @@ from pathlib import Path
 
 from configs import ConfigError, DistillConfig, DistillError, load_config, redact
 from orchestration.entry import Until, run_pipeline
-from orchestration.environment import prepare_environment
+from orchestration.environment import prepare_environment, require_home
 
 STAGES: dict[str, tuple[Until, str]] = {
     "run": ("eval", "run an experiment from the plan to the comparison"),
@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A container that stops a run sends SIGTERM; it deserves the same clean end as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        require_home()
         return int(arguments.command(arguments) or 0)
     except DistillError as error:
         print(f"distill: {redact(str(error))}", file=sys.stderr)

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 
+from configs import ConfigError
 from configs.logs import quiet_environment
+
+
+def require_home() -> None:
+    """Refuse to go on without a home directory: MLflow, torch and others look for theirs while they are imported.
+
+    A container that runs under a bare user id has none; its user also lacks a name, which torch asks for.
+
+    Raises:
+        ConfigError: HOME is not set, and nobody knows where the home of this user is.
+    """
+    if not os.path.isabs(os.path.expanduser("~")):
+        raise ConfigError(
+            f"HOME is not set and user id {os.getuid()} has no entry that says where its home is: "
+            "set HOME to a directory that this user can write"
+        )
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = f"user-{os.getuid()}"
 
 
 def prepare_environment(*, ray_address: str | None) -> None:
@@ -15,7 +36,11 @@ def prepare_environment(*, ray_address: str | None) -> None:
     takes 127.0.0.1 for its node address, so that its daemons listen there alone; without it they listen on every
     interface even for `address="local"` (seen with `ss`, ray 2.60 on Linux). A cluster of the user's keeps the user's
     own settings.
+
+    Raises:
+        ConfigError: see `require_home`.
     """
+    require_home()
     os.environ.update(quiet_environment())
     if ray_address is None:
         os.environ["RAY_AUTH_MODE"] = "token"

@@ -1,0 +1,51 @@
+"""Users without a home directory or a name, as in a container that runs under a bare user id."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import pwd
+from pathlib import Path
+
+import pytest
+
+from configs import ConfigError
+from orchestration.cli import main
+from orchestration.environment import require_home
+
+NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(user: int) -> pwd.struct_passwd:
+        raise KeyError(f"getpwuid(): uid not found: {user}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", *NAMES):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("nobody")
+def test_no_home_is_one_line_with_the_cure(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match=rf"HOME is not set and user id {os.getuid()} .*: set HOME to"):
+        require_home()
+    assert main(["report", "--config", "configs/tiny.yaml"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("nobody")
+def test_a_user_without_a_name_gets_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    # Set here so that it is taken back after the test.
+    monkeypatch.setenv("USER", "")
+    require_home()
+    assert getpass.getuser() == os.environ["USER"] == f"user-{os.getuid()}"
+
+
+def test_who_has_both_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LOGNAME", "somebody")
+    monkeypatch.delenv("USER", raising=False)
+    require_home()
+    assert getpass.getuser() == "somebody" and "USER" not in os.environ

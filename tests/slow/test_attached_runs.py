@@ -1,0 +1,91 @@
+"""A run on a cluster of the user's: it listens where the cluster does, on its node's own address, and nowhere else."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "pipeline"))
+from listening import Watch
+
+pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(1200)]
+
+ROOT = Path(__file__).parents[2]
+MARK = "STILLROOM_TEST_MARK"
+DAEMONS = ("raylet", "gcs_server", "dashboard", "Agent", "log_monitor", "monitor.py", "bin/ray ")
+"""Parts of the command lines of the cluster's own processes, which listen where its owner lets them."""
+
+
+def _outer_address() -> str:
+    """An address of this machine that others may reach; the loopback where it has none."""
+    for addresses in psutil.net_if_addrs().values():
+        for each in addresses:
+            if each.family == socket.AF_INET and not ipaddress.ip_address(each.address).is_loopback:
+                return str(each.address)
+    return "127.0.0.1"
+
+
+@contextmanager
+def _cluster(address: str, *, environment: dict[str, str], temporary: str) -> Iterator[str]:
+    """A cluster of one node; yields where to attach."""
+    with socket.socket() as free:
+        free.bind((address, 0))
+        port = free.getsockname()[1]
+    command = [
+        str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--node-ip-address={address}",
+        f"--port={port}", "--num-cpus=4", "--include-dashboard=false", "--disable-usage-stats",
+        f"--temp-dir={temporary}/ray", f"--object-store-memory={256 * 2**20}",
+    ]  # fmt: skip
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert any("Ray runtime started" in line for line in process.stdout)
+            yield f"{address}:{port}"
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=120)
+            for left in psutil.process_iter():
+                try:
+                    if left.environ().get(MARK) == environment[MARK]:
+                        left.kill()
+                except psutil.Error:
+                    continue
+
+
+def test_an_attached_run_listens_on_the_address_of_its_node(tmp_path: Path) -> None:
+    address = _outer_address()
+    environment = os.environ | {MARK: str(tmp_path), "RAY_USAGE_STATS_ENABLED": "0"}
+    names = {"cache_root": "cache", "run_root": "runs", "models_root": "models"}
+    sets = [part for key, name in names.items() for part in ("--set", f"runtime.{key}={tmp_path / name}")]
+    # Ray's sockets need a short path.
+    with (
+        tempfile.TemporaryDirectory(prefix="at-") as temporary,
+        Watch(mark=str(tmp_path)) as watch,
+        _cluster(address, environment=environment, temporary=temporary) as attach,
+    ):
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "orchestration", "train", "--config", str(ROOT / "configs/tiny.yaml"),
+                "--ray-address", attach, *sets,
+            ],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    ours = {each for each in watch.seen if not any(part in each.process for part in DAEMONS)}
+    assert {each.address for each in ours} <= {address, "127.0.0.1"}, ours
+    # The processes of a gang meet on the cluster's interface, and an engine talks to nobody.
+    assert {each.address for each in ours if "RayTrainWorker" in each.process} == {address}
+    assert any("EngineActor" in each.process for each in ours)
