@@ -108,6 +108,15 @@ def test_a_lost_cluster_is_no_reason_to_try_again() -> None:
     assert str(told).startswith("the Ray cluster of this run is gone")
 
 
+def test_the_log_that_is_named_is_there(tmp_path: Path) -> None:
+    log = tmp_path / "scoring.log"
+    told = lost(RayError("it did not import"), what="scoring", fit=None, log=log, kind=EngineError)
+    assert str(told).endswith(f"its log is in {tmp_path}")
+    log.touch()
+    told = lost(RayError("it broke"), what="scoring", fit=None, log=log, kind=EngineError)
+    assert str(told).endswith(f"its log is in {log}")
+
+
 def test_any_other_failure_keeps_its_first_sentence() -> None:
     assert "failed: The node is gone; all is kept" in str(said(NodeDiedError("The node is gone. Consider this.")))
 
