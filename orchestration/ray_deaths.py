@@ -40,8 +40,8 @@ def lost(
     """The one line about `error`, which ended `what`; `fit` is the memory that was planned for it.
 
     An error of ours comes back as it was raised in its process. Of a cluster that is gone it is a plain
-    `DistillError`, which nobody takes for a reason to try again; otherwise one of `kind`, with what is `kept`. A process
-    that could not even import its work has no log: then the folder is named, where the driver's own is.
+    `DistillError`, which nobody takes for a reason to try again; otherwise one of `kind`, with what is `kept`. A
+    process that could not even import its work has no log: then the folder is named, where the driver's own is.
     """
     log = log.parent if log.suffix == ".log" and not log.exists() else log
     causes = _causes(error)
