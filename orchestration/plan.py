@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from cache import GenerateRequest, Missing, ScoreRequest
@@ -27,6 +27,14 @@ class Holdings(Protocol):
 
     def missing(self, requests: Sequence[Request], *, k: int) -> Missing:
         """Which of `requests` the cache cannot answer with at least `k` log-probabilities."""
+        ...
+
+
+class Refused(Protocol):
+    """What the teacher is known not to answer (`refusals.Refusals`)."""
+
+    def reason(self, request: Request) -> str | None:
+        """Why it cannot answer; None when it has not refused."""
         ...
 
 
@@ -61,12 +69,17 @@ class SequenceSet:
 
 @dataclass(frozen=True, slots=True)
 class SetPlan:
-    """Hits and misses of one sequence set, with the tokens that the misses would cost at most."""
+    """Hits and misses of one sequence set, with the tokens that the misses would cost at most.
+
+    `refused` are requests that the cache lacks and the teacher could not answer before, with the reasons; they are no
+    misses, since nobody asks them again.
+    """
 
     sequences: SequenceSet
     missing: Missing
     prompt_tokens: int
     response_tokens: int
+    refused: Mapping[Request, str] = field(default_factory=dict)
 
     @property
     def misses(self) -> int:
@@ -76,7 +89,7 @@ class SetPlan:
     @property
     def hits(self) -> int:
         """Rows that the cache holds."""
-        return len(self.sequences.requests) - self.misses
+        return len(self.sequences.requests) - self.misses - len(self.refused)
 
     @property
     def asks_teacher(self) -> bool:
@@ -94,6 +107,11 @@ class FillPlan:
     def misses(self) -> int:
         """Rows over all sets that are not in the cache."""
         return sum(part.misses for part in self.sets)
+
+    @property
+    def refused(self) -> dict[Request, str]:
+        """What the teacher could not answer before, over all sets."""
+        return {request: reason for part in self.sets for request, reason in part.refused.items()}
 
     @property
     def asks_teacher(self) -> bool:
@@ -154,9 +172,9 @@ def _row_bytes(sequences: SequenceSet) -> float:
     return BYTES_PER_ROW + BYTES_PER_ENTRY[sequences.encoding] * sequences.k
 
 
-def plan_fill(sets: Sequence[SequenceSet], *, cache: Holdings) -> FillPlan:
-    """Ask the cache what is missing, set by set."""
-    return FillPlan(tuple(_plan_set(sequences, cache.missing(sequences.requests, k=sequences.k)) for sequences in sets))
+def plan_fill(sets: Sequence[SequenceSet], *, cache: Holdings, refused: Refused | None = None) -> FillPlan:
+    """Ask the cache what is missing, set by set, and leave out what the teacher has refused before."""
+    return FillPlan(tuple(_plan_set(each, cache.missing(each.requests, k=each.k), refused=refused) for each in sets))
 
 
 def rollout_tokens(rollout: RolloutConfig, *, longest_prompt: int) -> int:
@@ -170,13 +188,22 @@ def rollout_tokens(rollout: RolloutConfig, *, longest_prompt: int) -> int:
     return rollout.count * (drawn + scored)
 
 
-def _plan_set(sequences: SequenceSet, missing: Missing) -> SetPlan:
+def _plan_set(sequences: SequenceSet, missing: Missing, *, refused: Refused | None) -> SetPlan:
+    known: dict[Request, str] = {}
+    if refused is not None:
+        asked = [sequences.requests[at] for at in missing.generate] + [request for _, request in missing.score]
+        reasons = {request: refused.reason(request) for request in asked}
+        known = {request: reason for request, reason in reasons.items() if reason is not None}
+        missing = Missing(
+            generate=tuple(at for at in missing.generate if sequences.requests[at] not in known),
+            score=tuple((at, request) for at, request in missing.score if request not in known),
+        )
     generate = [sequences.requests[position] for position in missing.generate]
     prompt_tokens = sum(len(r.prompt_ids) for r in generate if isinstance(r, GenerateRequest))
     response_tokens = sum(r.max_new_tokens for r in generate if isinstance(r, GenerateRequest))
     prompt_tokens += sum(r.prompt_len for _, r in missing.score)
     response_tokens += sum(len(r.token_ids) - r.prompt_len for _, r in missing.score)
-    return SetPlan(sequences, missing, prompt_tokens, response_tokens)
+    return SetPlan(sequences, missing, prompt_tokens, response_tokens, known)
 
 
 def _requests(

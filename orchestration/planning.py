@@ -13,7 +13,7 @@ from configs import ConfigError, DistillConfig
 from configs.schema import EngineSettings, TrainingSettings
 from configs.stages import InitConfig
 from orchestration.console import Console
-from orchestration.context import open_cache, open_teacher
+from orchestration.context import open_cache, open_refusals, open_teacher
 from orchestration.host_memory import check_host, read_host_memory
 from orchestration.models import is_at_hand
 from orchestration.placement import Hardware, Placement, plan_placement, render_placement
@@ -46,7 +46,8 @@ def print_plan(config: DistillConfig, *, config_dir: Path, assume_gpus: int | No
             max_new_tokens=config.generation.max_new_tokens,
         )
         sets = sequence_sets(config, prompts.splits, stop_ids=teacher.files.stop_ids)
-        plan, assumed = plan_fill(sets, cache=open_cache(config, teacher)), False
+        cache, refused = open_cache(config, teacher), open_refusals(config, teacher)
+        plan, assumed = plan_fill(sets, cache=cache, refused=refused), False
     else:
         shape = _assumed_shape(config)
         require_fitting_lengths(config, teacher=shape.shape)

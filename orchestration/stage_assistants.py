@@ -6,7 +6,7 @@ are far apart, one of a size between the two learns first and teaches the small 
 
 from __future__ import annotations
 
-from orchestration.context import Run, Teacher, identity_of, open_cache
+from orchestration.context import Run, Teacher, identity_of, open_cache, open_refusals
 from orchestration.lessons import Lesson
 from orchestration.models import open_model
 from orchestration.plan import plan_fill, sequence_sets
@@ -25,7 +25,7 @@ def assistant_lesson(run: Run, assistant: Student, *, prompts: PromptSet) -> tup
     teacher = Teacher(files, identity_of(files, config=config, dtype=assistant.dtype))
     cache = open_cache(config, teacher)
     sets = sequence_sets(config, prompts.splits, stop_ids=files.stop_ids, assistant=assistant.name)
-    plan = plan_fill(sets, cache=cache)
+    plan = plan_fill(sets, cache=cache, refused=open_refusals(config, teacher))
     run.console.say(f"{assistant.name} now teaches; {plan.misses:,} rows are not in its cache.")
     pool = run.pool(files, teacher.identity, settings=config.runtime.teacher_engine, k=config.teacher.top_k)
     try:

@@ -92,8 +92,8 @@ def _pool_for(run: Run, candidate: Candidate) -> EnginePool:
     return run.student_pool[1]
 
 
-def test_bench(run: Run, *, lesson: Lesson, sets: Sequence[SequenceSet]) -> tuple[TestBench, list[int]]:
-    """The test split as every model meets it, and the positions of its requests that the teacher answered."""
+def test_bench(run: Run, *, lesson: Lesson, sets: Sequence[SequenceSet]) -> TestBench:
+    """The part of the test split that the teacher answered, as every model meets it."""
     sequences = next(part for part in sets if part.name == "teacher-test")
     keys = lesson.cache.lookup(sequences.requests, k=sequences.k)
     # A view holds a prompt that stands twice in the data once.
@@ -101,7 +101,7 @@ def test_bench(run: Run, *, lesson: Lesson, sets: Sequence[SequenceSet]) -> tupl
     kept = sorted(first.values())
     limit = run.config.evaluation.max_new_tokens or run.config.generation.max_new_tokens
     requests = [sequences.requests[i] for i in kept]
-    bench = TestBench(
+    return TestBench(
         cache=lesson.cache,
         view=lesson.views["teacher-test"],
         requests=tuple(_limited(r, limit) for r in requests if isinstance(r, GenerateRequest)),
@@ -109,7 +109,6 @@ def test_bench(run: Run, *, lesson: Lesson, sets: Sequence[SequenceSet]) -> tupl
         top_k=run.config.teacher.top_k,
         compared_tokens=min(limit, run.config.generation.max_new_tokens),
     )
-    return bench, kept
 
 
 def student_candidates(run: Run, students: Sequence[Student]) -> list[Candidate]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cache import GenerateRequest, TeacherCache
 from configs.places import absolute_root
 from orchestration.budgets import budgets_left
 from orchestration.console import Progress
-from orchestration.context import Run, Teacher
+from orchestration.context import Run, Teacher, open_refusals
 from orchestration.fill import FillResult, fill
 from orchestration.fill_shift import FillOrder
 from orchestration.lessons import Lesson, pin_lesson
-from orchestration.plan import FillPlan
+from orchestration.plan import FillPlan, Request, SequenceSet
 from orchestration.prompts import PromptSet, Rejected
 from orchestration.ray_pool import EnginePool
 from orchestration.ray_reference import kept_reference
@@ -47,10 +48,17 @@ def lesson_stage(
     """
     result = fill_stage(run, plan, teacher=teacher, cache=cache, pool=pool)
     cache.refresh()
-    prompts = rejected_of(prompts, result)
-    prompts.write_rejected(run.directory / "rejected.jsonl")
+    before = len(prompts.rejected)
+    prompts = without_refused(prompts, [part.sequences for part in plan.sets], failed=result.failed)
+    written = run.directory / ("rejected.jsonl" if assistant is None else f"rejected-{assistant}.jsonl")
+    prompts.write_rejected(written)
     if result.failed:
-        run.console.warn(f"{len(result.failed)} requests could not be answered; see rejected.jsonl")
+        refusals = open_refusals(run.config, teacher)
+        refusals.add(result.failed)
+        run.console.warn(
+            f"{len(prompts.rejected) - before} rows could not be answered, see {written}; nobody is asked for them "
+            f"again unless the engine changes or {refusals.path} is removed"
+        )
     lesson = pin_lesson(
         run,
         [part.sequences for part in plan.sets],
@@ -95,15 +103,31 @@ def fill_stage(run: Run, plan: FillPlan, *, teacher: Teacher, cache: TeacherCach
     return result
 
 
-def rejected_of(prompts: PromptSet, result: FillResult) -> PromptSet:
-    """The prompts with the rows that the teacher could not answer added to those set aside."""
-    known = {prompt.prompt_ids: (split, prompt) for split, rows in prompts.splits.items() for prompt in rows}
-    failures = []
-    for request, reason in result.failed.items():
-        asked = request.prompt_ids if isinstance(request, GenerateRequest) else request.token_ids[: request.prompt_len]
-        split, prompt = known[asked]
-        failures.append(Rejected(split, prompt.row, reason, prompt.text))
-    return PromptSet(prompts.splits, (*prompts.rejected, *failures))
+def without_refused(prompts: PromptSet, sets: Sequence[SequenceSet], *, failed: Mapping[Request, str]) -> PromptSet:
+    """The prompts without those that the teacher could answer in no way, and what it could not answer set aside.
+
+    A row is set aside once, however many samples of it were asked. One that has at least one of its sequences stays.
+    """
+    wanted = Counter(_prompt_of(request) for request in {each for part in sets for each in part.requests})
+    refused: dict[tuple[int, ...], list[str]] = {}
+    for request, reason in failed.items():
+        refused.setdefault(_prompt_of(request), []).append(reason)
+    splits, set_aside = {}, []
+    for split, rows in prompts.splits.items():
+        kept = []
+        for row in rows:
+            reasons, asked = refused.get(row.prompt_ids, []), wanted[row.prompt_ids]
+            if reasons:
+                share = f" ({len(reasons)} of its {asked} sequences)" if asked > 1 else ""
+                set_aside.append(Rejected(split, row.row, reasons[0] + share, row.text))
+            if not reasons or len(reasons) < asked:
+                kept.append(row)
+        splits[split] = tuple(kept)
+    return PromptSet(splits, (*prompts.rejected, *set_aside))
+
+
+def _prompt_of(request: Request) -> tuple[int, ...]:
+    return request.prompt_ids if isinstance(request, GenerateRequest) else request.token_ids[: request.prompt_len]
 
 
 def _summary(plan: FillPlan, result: FillResult) -> str:

@@ -96,15 +96,17 @@ def train_stage(run: Run, starts: Mapping[str, Start], *, lesson: Lesson, prompt
     for name, start in starts.items():
         if run.config.students[name].teacher is None:
             _require_ready(run, name, start, lesson=lesson)
-    lessons: dict[str | None, Lesson] = {None: lesson}
+    # Which prompts can be answered is for each teacher to say.
+    lessons: dict[str | None, tuple[Lesson, PromptSet]] = {None: (lesson, prompts)}
     students: dict[str, Student] = {}
     for name, start in starts.items():
         above = run.config.students[name].teacher
         if above is not None:
             if above not in lessons:
-                lessons[above], prompts = assistant_lesson(run, students[above], prompts=prompts)
-            _require_ready(run, name, start, lesson=lessons[above])
-        students[name] = _train_student(run, name, start, lesson=lessons[above], prompts=prompts)
+                lessons[above] = assistant_lesson(run, students[above], prompts=prompts)
+            _require_ready(run, name, start, lesson=lessons[above][0])
+        taught, asked = lessons[above]
+        students[name] = _train_student(run, name, start, lesson=taught, prompts=asked)
     return list(students.values())
 
 

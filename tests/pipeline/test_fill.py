@@ -29,7 +29,8 @@ from orchestration.console import StageProgress
 from orchestration.fill import Budgets, Engines, FillResult, fill
 from orchestration.fill_shift import FillOrder, Leases, Progress, longest
 from orchestration.ledger import read_counts
-from orchestration.plan import Request, SequenceSet, plan_fill
+from orchestration.plan import Refused, Request, SequenceSet, plan_fill
+from orchestration.refusals import Refusals
 
 UNLIMITED = Budgets(None, None)
 ANSWER = 12
@@ -64,10 +65,11 @@ class Filling:
         engines: Engines,
         budgets: Budgets = UNLIMITED,
         commit_every_s: float = 1e6,
+        refused: Refused | None = None,
     ) -> FillResult:
         self.cache.refresh()
         return fill(
-            plan_fill(sets, cache=self.cache),
+            plan_fill(sets, cache=self.cache, refused=refused),
             cache=self.cache,
             engines=engines,
             order=self.order(commit_every_s=commit_every_s),
@@ -119,6 +121,21 @@ def test_a_second_fill_asks_nothing(filling: Filling) -> None:
     assert again.orders == []
     assert again.teacher.asked == []
     assert (result.teacher_tokens, result.rows) == (0, 0)
+
+
+def test_what_was_refused_before_is_not_asked_again(filling: Filling, tmp_path: Path) -> None:
+    part = teacher_set((*prompts(4), ask(VOCAB + 5)))
+    first = filling.fill(part, engines=LocalEngines())
+    assert set(first.failed) == {ask(VOCAB + 5)}
+    Refusals(tmp_path, identity=IDENTITY.digest(), terms="t").add(first.failed)
+    again, refused = LocalEngines(), Refusals(tmp_path, identity=IDENTITY.digest(), terms="t")
+    assert not plan_fill([part], cache=filling.cache, refused=refused).asks_teacher
+    result = filling.fill(part, engines=again, refused=refused)
+    assert again.orders == []
+    assert result.failed == first.failed
+    # Beside new rows it is left out as well.
+    filling.fill(teacher_set((*prompts(6), ask(VOCAB + 5))), engines=again, refused=refused)
+    assert len(again.teacher.asked) == 2
 
 
 def test_only_what_is_new_is_asked(filling: Filling) -> None:
