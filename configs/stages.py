@@ -144,7 +144,8 @@ class StageConfig(Block):
     """One training stage of a student.
 
     With `rollout` the student learns from what it writes itself meanwhile, and the number of steps is that of its
-    rollouts: `objective: kd` takes the divergence there, `minillm` the loss that `policy` describes.
+    rollouts: `objective: kd` takes the divergence there, `minillm` the loss that `policy` describes. With `keep_start`
+    the stage gives back what it began with if no later step is better by what `select` names.
     """
 
     objective: ObjectiveName
@@ -169,6 +170,7 @@ class StageConfig(Block):
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     evaluate_every: Positive | None = None
     select: Literal["dev_loss", "dev_kl", "last"] = "dev_loss"
+    keep_start: bool = False
     seed: NonNegative = 0
 
     @model_validator(mode="before")
@@ -192,6 +194,11 @@ class StageConfig(Block):
         if self.objective != "kd":
             self._beliefs_unused()
         self._on_policy_consistent()
+        if self.keep_start and self.select == "last":
+            raise ValueError(
+                "keep_start=true needs a measure to compare the start by, which select=last does not have: set select: "
+                "dev_loss or dev_kl, or remove keep_start"
+            )
         return self
 
     def _length_known(self) -> None:
@@ -247,6 +254,17 @@ class StageConfig(Block):
             raise ValueError(
                 f"divergence={self.divergence.kind} only acts on objective=kd, not {self.objective}: remove it"
             )
+
+    def identity(self) -> dict[str, Any]:
+        """What of a stage changes the student that comes out of it.
+
+        What texts and former rollouts hold counts, not where they lie. Settings that were added later stand in it only
+        where they are used, so that the students of before keep their names.
+        """
+        fields = self.model_dump(mode="json", exclude={"pretrain": {"path"}, "rollout": {"replay_from"}})
+        if not self.keep_start:
+            del fields["keep_start"]
+        return fields
 
     @property
     def train_view(self) -> str:

@@ -94,11 +94,22 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from orchestration.show import run_directory, show_finished
+    from orchestration.console import Console
+    from orchestration.kept import OutdatedError
+    from orchestration.show import finished_report, run_directory, show_report
 
     config = _load(arguments)
-    if show_finished(config, stream=sys.stdout) is None:
-        raise ConfigError(f"{run_directory(config)} holds no finished experiment: `distill run` with this config first")
+    directory = run_directory(config, config_dir=arguments.config.parent)
+    try:
+        report = finished_report(config, directory=directory)
+    except OutdatedError as error:
+        raise ConfigError(f"{error}: `distill run` with this config makes the comparison anew") from error
+    if report is None:
+        raise ConfigError(
+            f"{directory} holds no finished experiment with this configuration, these data and these models: "
+            "`distill run` with this config first"
+        )
+    show_report(report, config, directory=directory, console=Console(sys.stdout))
 
 
 def _ui(arguments: argparse.Namespace) -> None:

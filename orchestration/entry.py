@@ -20,12 +20,12 @@ def run_pipeline(config: DistillConfig, *, config_dir: Path, until: Until = "eva
     """Run an experiment up to and including a stage; None when it stops before the comparison.
 
     `config_dir` is where relative data and model paths are looked up first. What is done already is not done again;
-    of a finished experiment the comparison is shown at once.
+    of a finished experiment whose data, models and results are still the same the comparison is shown at once.
 
     Raises:
         DistillError: anything that a user can act upon, see `configs.errors`.
     """
-    report = show_finished(config, stream=sys.stdout)
+    report = show_finished(config, config_dir=config_dir, stream=sys.stdout)
     if report is not None:
         return report
     prepare_environment(ray_address=config.runtime.ray_address)

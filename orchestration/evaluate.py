@@ -6,13 +6,17 @@ evaluated again. The teacher's own row is the noise floor: the live engine again
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from cache import CacheView, GenerateRequest, ScoreRequest, TeacherCache, TeacherIdentity, TeacherRecord
+from cache.keys import generation_key
 from cache.protocols import Failure
 from cache.records import tail_logmass
 from configs import EngineError
@@ -59,14 +63,19 @@ class TestBench:
     compared_tokens: int
 
     def digest(self, candidate: Candidate) -> str:
-        """The address of a candidate's evaluation."""
-        wanted = [[r.max_new_tokens, r.temperature, r.top_p, r.sampling_seed] for r in self.requests[:1]]
+        """The address of a candidate's evaluation: the weights that are served, what they are asked, who reads it."""
+        identity, asked = candidate.identity.digest(), hashlib.sha256()
+        for request in self.requests:
+            asked.update(generation_key(identity, request))
         return digest_of(
             model=candidate.digest,
+            identity=identity,
             role=candidate.role,
             dtype=candidate.identity.dtype,
             view=self.view.digest,
-            generation=wanted,
+            asked=asked.hexdigest(),
+            max_new_tokens=[request.max_new_tokens for request in self.requests[:1]],
+            tokenizer=_tokenizer_sha256(self.tokenizer_of.tokenizer),
             measures=MEASURES,
             compared=self.compared_tokens,
         )
@@ -90,17 +99,22 @@ class TestBench:
         return [r for block in self.cache.iter_blocks(self.view, [np.arange(len(self.view))]) for r in block]
 
 
+def _tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 (hex) of what turns ids into text."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    text = json.dumps(sorted(tokenizer.get_vocab().items())) if backend is None else backend.to_str()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def finished(candidates: Sequence[Candidate], *, bench: TestBench, artifacts: Artifacts) -> dict[str, Evaluated]:
     """Evaluations that exist already, by name."""
     found = {}
     for candidate in candidates:
-        raw = artifacts.read_evaluation(bench.digest(candidate))
+        digest = bench.digest(candidate)
+        raw = artifacts.read_evaluation(digest)
         if raw is not None:
-            answers = raw["answers"]
-            assert isinstance(answers, list)
             # The name may differ from the experiment that made it.
-            fields: dict[str, object] = raw | {"name": candidate.name, "answers": tuple(answers)}
-            found[candidate.name] = Evaluated(**fields)  # type: ignore[arg-type]
+            found[candidate.name] = Evaluated.parse({**raw, "name": candidate.name, "digest": digest})
     return found
 
 
@@ -158,9 +172,12 @@ def _keep(
         perplexity=metrics.perplexity,
         rouge_l=bench.rouge_l(answers.outcomes),
         tokens_per_s=written / answers.seconds,
+        measured_on=answers.measured_on,
         answers=texts,
+        digest=bench.digest(candidate),
     )
-    artifacts.write_evaluation(bench.digest(candidate), asdict(evaluated))
+    fields = {name: value for name, value in asdict(evaluated).items() if name != "digest"}
+    artifacts.write_evaluation(evaluated.digest, fields)
     return evaluated
 
 

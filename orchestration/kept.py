@@ -14,20 +14,18 @@ import hashlib
 import json
 import logging
 import os
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cache.disk.durable import replace_file
+from cache.fingerprint import file_stamp
 from configs import ConfigError
 from configs.places import SUMMARY
 from configs.regular_files import UnreadableFileError, open_regular, read_json
 
 BLOCK = 2**22
 MEMO_FORMAT = 1
-SETTLED_NS = 2 * 10**9
-"""A file that changed less long ago may change again without a trace in its times, so its hash is not remembered."""
 
 LOADED = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".model", ".txt", ".py")
 """Files that change what a model directory loads as, wherever they come from."""
@@ -57,15 +55,13 @@ class FileDigests:
         fresh: dict[str, dict[str, object]] = {}
         for path in paths:
             name = os.path.abspath(path)
-            stamp = _stamp(path)
+            stamp = file_stamp(path)
             entry = known.get(name)
             if entry is not None and entry["stamp"] == stamp:
                 found[path] = str(entry["sha256"])
                 continue
-            settled = time.time_ns() - max(stamp[1:3]) > SETTLED_NS
             found[path] = file_sha256(path)
-            if settled:
-                fresh[name] = {"stamp": stamp, "sha256": found[path]}
+            fresh[name] = {"stamp": stamp, "sha256": found[path]}
         if fresh:
             self._write({name: entry for name, entry in known.items() if os.path.exists(name)} | fresh)
         return found
@@ -185,9 +181,3 @@ def _files(folder: Path) -> list[str]:
 
 def _seal(document: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-
-def _stamp(path: Path) -> list[int]:
-    """What changes when a file is written, replaced, or given back its old time."""
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]

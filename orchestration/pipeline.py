@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cache import TeacherCache
@@ -12,6 +12,7 @@ from orchestration.artifacts import Artifacts, claim_directory, sweep_run
 from orchestration.console import Console
 from orchestration.context import Run, Teacher, open_cache, open_refusals, open_teacher
 from orchestration.entry import Until
+from orchestration.foundations import RestsOn, model_sources, rested_on
 from orchestration.host_memory import check_host
 from orchestration.ledger import Ledger
 from orchestration.lessons import Lesson
@@ -28,6 +29,7 @@ from orchestration.stage_evaluation import evaluate_stage, teacher_stage, test_b
 from orchestration.stage_fill import lesson_stage
 from orchestration.stage_students import calibration_stage, start_stage, train_stage
 from orchestration.starts import Start
+from orchestration.students import Student
 from orchestration.tracking import Tracker, flatten
 from orchestration.tracking_uri import tracking_uri
 
@@ -42,9 +44,7 @@ class Pipeline:
 
     def __init__(self, config: DistillConfig, *, config_dir: Path) -> None:
         self._as_written = config
-        self._digest = config.digest()
         self._config_dir = config_dir
-        self._run_dir = run_directory(config)
 
     def run(self, *, until: Until) -> Report | None:
         """See `orchestration.run_pipeline`."""
@@ -55,24 +55,25 @@ class Pipeline:
         require_writable(runtime.run_root, key="runtime.run_root")
         require_cache(runtime.cache_root)
         require_writable(runtime.models_root, key="runtime.models_root")
-        log_file = self._run_dir / "logs" / "driver.log"
+        directory = run_directory(config, config_dir=self._config_dir)
+        log_file = directory / "logs" / "driver.log"
         log_file.parent.mkdir(parents=True, exist_ok=True)
-        with claim_directory(self._run_dir), terminal_kept(log_file) as terminal:
+        with claim_directory(directory), terminal_kept(log_file) as terminal:
             configure_logging(log_file)
             console = Console(terminal)
-            console.say(f"Experiment {config.name} in {self._run_dir} (logs in {self._run_dir / 'logs'})")
-            (self._run_dir / "config.yaml").write_text(dump_config(self._as_written))
+            console.say(f"Experiment {config.name} in {directory} (logs in {directory / 'logs'})")
+            (directory / "config.yaml").write_text(dump_config(self._as_written))
             run = Run(
                 config=config,
-                directory=self._run_dir,
+                directory=directory,
                 hardware=hardware,
                 console=console,
-                tracker=Tracker(self._run_dir, uri=tracking_uri(config)),
+                tracker=Tracker(directory, uri=tracking_uri(config)),
                 artifacts=Artifacts(runtime.run_root, say=console.warn),
-                ledger=Ledger.open(self._run_dir),
+                ledger=Ledger.open(directory),
             )
             run.artifacts.sweep()
-            sweep_run(self._run_dir)
+            sweep_run(directory)
             try:
                 run.tracker.require_usable(at_most_s=PROBE_S)
                 return self._stages(run, until=until)
@@ -147,7 +148,7 @@ class Pipeline:
         texts = {prompt.prompt_ids: prompt.text for prompt in prompts.splits["test"]}
         report = Report(
             experiment=run.config.name,
-            config_digest=self._digest,
+            config_digest=self._as_written.digest(),
             cache_digest=bench.view.digest,
             prompts=tuple(texts[request.prompt_ids] for request in bench.requests),
             references=bench.texts(bench.references()),
@@ -155,6 +156,8 @@ class Pipeline:
             times=tuple(run.console.times),
             teacher_forward_tokens=run.ledger.counts().tokens,
             rejected_rows=len(prompts.rejected),
+            rests_on=_rested_on(run, teacher, students),
+            notes=tuple(note for student in students for note in student.notes),
         )
         self._publish(run, report)
         return report
@@ -163,7 +166,7 @@ class Pipeline:
         write_report(report, run.directory)
         run.tracker.artifact("pipeline", run.directory / "report.md")
         run.tracker.artifact("pipeline", run.directory / "config.yaml")
-        show_report(report, self._as_written, console=run.console)
+        show_report(report, self._as_written, directory=run.directory, console=run.console)
 
     def _prompts(self, run: Run, teacher: Teacher) -> PromptSet:
         with run.console.stage("prompts") as stage:
@@ -186,9 +189,22 @@ class Pipeline:
 
     def _start_tracking(self, run: Run, plan: FillPlan) -> None:
         params = flatten(self._as_written.model_dump(mode="json", exclude={"students"}, exclude_none=True))
-        tags = {"config_digest": self._digest, "run_dir": run.directory.name}
+        tags = {"config_digest": self._as_written.digest(), "run_dir": run.directory.name}
         run.tracker.start(run.directory.name, params=params, tags=tags)
         run.tracker.child("fill", params={"misses": plan.misses}, tags={"role": "fill"})
+
+
+def _rested_on(run: Run, teacher: Teacher, students: Sequence[Student]) -> RestsOn:
+    starts = {student.name: student.start for student in students}
+    directories = {f"students.{name}.init.model": start.directory for name, start in starts.items()}
+    directories["teacher.model"] = teacher.files.directory
+    return rested_on(
+        run.config,
+        directories={key: directories[key] for key, _ in model_sources(run.config)},
+        starts=[s.digest for s in starts.values() if s.directory == run.artifacts.init_dir(s.digest)],
+        students=[link.digest for student in students for link in student.links],
+        run_dir=run.directory,
+    )
 
 
 def _track_fill(run: Run, plan: FillPlan, *, lesson: Lesson) -> None:

@@ -20,6 +20,7 @@ from cache.protocols import Failure
 from configs.schema import EngineSettings
 from orchestration.fill_shift import FillOrder, Progress, Shift, longest
 from orchestration.ledger import Counts, Meter
+from orchestration.machine import engine_in_words
 from orchestration.memory_fit import MemoryFit
 from orchestration.plan import Request
 from orchestration.redirect import redirect_output
@@ -107,10 +108,11 @@ class LeaseQueue:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Outcomes in the order of their requests, and how long they took together."""
+    """Outcomes in the order of their requests, how long they took together, and on what (`orchestration.machine`)."""
 
     outcomes: tuple[TeacherRecord | Failure, ...]
     seconds: float
+    measured_on: str
 
 
 @ray.remote(max_restarts=0)
@@ -179,7 +181,11 @@ class EngineActor:
         for position, outcome in self._outcomes(requests, k=k):
             outcomes[position] = outcome
             self._count(outcome)
-        return Answers(tuple(outcomes[i] for i in range(len(requests))), time.monotonic() - started)
+        seconds, spec = time.monotonic() - started, self._spec
+        measured_on = engine_in_words(
+            spec.settings, accelerator=spec.accelerator, dtype=spec.dtype, quantization=spec.quantization
+        )
+        return Answers(tuple(outcomes[i] for i in range(len(requests))), seconds, measured_on)
 
     def fill(self, queue: ray.actor.ActorHandle, order: FillOrder) -> None:
         """Work on the queue until it is empty or stopped, committing segments on the way."""

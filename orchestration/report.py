@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from configs import ConfigError
 from orchestration.artifacts import write_json
 from orchestration.console import Console, clock
+from orchestration.foundations import RestsOn
+from orchestration.kept import OutdatedError, read_sealed, sealed
 
 ANSWER_SHOWN = 240
 """Characters of a sample answer that the terminal shows; the files hold all of it."""
@@ -21,9 +22,17 @@ ANSWER_SHOWN = 240
 COLUMNS = ("model", "params", "KL(teacher‖·)", "KL(·‖teacher)", "top-1", "Rouge-L", "ppl", "tok/s")
 
 
+REPORT = "stillroom/report/2"
+"""The schema of a kept comparison, with its version."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """One model's row. Divergences in nats a token, agreement a fraction, Rouge-L x 100."""
+    """One model's row. Divergences in nats a token, agreement a fraction, Rouge-L x 100.
+
+    `measured_on` says in words what the speed was measured on: speeds can be compared where it is the same. `digest` is
+    what the evaluation is addressed by.
+    """
 
     name: str
     role: str
@@ -35,7 +44,18 @@ class Evaluated:
     perplexity: float
     rouge_l: float
     tokens_per_s: float
+    measured_on: str
     answers: tuple[str, ...]
+    digest: str
+
+    @classmethod
+    def parse(cls, fields: Mapping[str, Any]) -> Evaluated:
+        """What `dataclasses.asdict` gave and JSON kept.
+
+        Raises:
+            TypeError, ValueError, KeyError: it is not that.
+        """
+        return cls(**{**fields, "answers": tuple(fields["answers"])})
 
     def metrics(self) -> dict[str, float]:
         """The numbers under their names in MLflow."""
@@ -49,7 +69,7 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A finished experiment."""
+    """A finished experiment: `rests_on` is what it was made from, `notes` what a reader of its table has to know."""
 
     experiment: str
     config_digest: str
@@ -60,28 +80,36 @@ class Report:
     times: tuple[tuple[str, float], ...]
     teacher_forward_tokens: int
     rejected_rows: int
+    rests_on: RestsOn
+    notes: tuple[str, ...] = ()
 
 
 def write_report(report: Report, run_dir: Path) -> None:
     """Write `report.json` and `report.md`; the first marks the experiment as finished."""
     # Text may hold half a surrogate pair, which no file can.
     (run_dir / "report.md").write_text(_markdown(report), encoding="utf-8", errors="backslashreplace")
-    write_json(run_dir / "report.json", asdict(report))
+    write_json(run_dir / "report.json", sealed(REPORT, report.config_digest, asdict(report)))
 
 
 def read_report(run_dir: Path) -> Report | None:
-    """The report of a finished experiment, or None."""
+    """The report of a finished experiment, or None.
+
+    Raises:
+        OutdatedError: it is not what was written, or another version wrote it.
+    """
     path = run_dir / "report.json"
-    if not path.exists():
+    raw: dict[str, Any] | None = read_sealed(path, schema=REPORT)
+    if raw is None:
         return None
     try:
-        raw = json.loads(path.read_text())
-        models = tuple(Evaluated(**model | {"answers": tuple(model["answers"])}) for model in raw.pop("models"))
-        lists: dict[str, Any] = {name: tuple(raw.pop(name)) for name in ("prompts", "references")}
-        lists["times"] = tuple((title, seconds) for title, seconds in raw.pop("times"))
-        return Report(models=models, **lists, **raw)
+        for name in ("prompts", "references", "notes"):
+            raw[name] = tuple(raw[name])
+        raw["times"] = tuple((title, seconds) for title, seconds in raw["times"])
+        raw["models"] = tuple(map(Evaluated.parse, raw["models"]))
+        raw["rests_on"] = RestsOn.parse(raw["rests_on"])
+        return Report(**raw)
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}): remove it and run again; nothing else is lost") from error
+        raise OutdatedError(f"{path}: is not a comparison ({error})") from error
 
 
 def print_report(report: Report, console: Console, *, samples: int) -> None:
@@ -89,9 +117,12 @@ def print_report(report: Report, console: Console, *, samples: int) -> None:
     table = Table(title=f"{report.experiment}: held-out comparison ({len(report.prompts)} test prompts)")
     for title in COLUMNS:
         table.add_column(title, justify="left" if title == "model" else "right", no_wrap=True)
+    marks = speed_marks(report)
     for model in report.models:
-        table.add_row(*_cells(model))
+        table.add_row(*_cells(model, mark=marks.get(model.measured_on, "")))
     console.say(table)
+    for note in _notes(report):
+        console.warn(note)
     for index in range(min(samples, len(report.prompts))):
         console.say(_sample(report, index))
     if report.times:
@@ -102,7 +133,28 @@ def print_report(report: Report, console: Console, *, samples: int) -> None:
         )
 
 
-def _cells(model: Evaluated) -> tuple[str, ...]:
+def speed_marks(report: Report) -> dict[str, str]:
+    """A letter for each machine and setting that speeds were measured on; empty where there is only one.
+
+    A model that was measured for an earlier experiment keeps its speed, whatever it was measured on then.
+    """
+    kinds = list(dict.fromkeys(model.measured_on for model in report.models))
+    return {kind: f" {_letter(number)}" for number, kind in enumerate(kinds)} if len(kinds) > 1 else {}
+
+
+def _letter(number: int) -> str:
+    return chr(ord("a") + number) if number < 26 else f"#{number}"
+
+
+def _notes(report: Report) -> list[str]:
+    """What a reader of the table has to know."""
+    speeds = [f"tok/s{mark}: {kind}" for kind, mark in speed_marks(report).items()]
+    if speeds:
+        speeds.insert(0, "Speeds that bear different letters were measured on different machines or settings:")
+    return [*report.notes, *speeds]
+
+
+def _cells(model: Evaluated, *, mark: str) -> tuple[str, ...]:
     # One sequence alone has no standard error.
     interval = "" if math.isnan(model.forward_kl_stderr) else f" ± {1.96 * model.forward_kl_stderr:.3f}"
     return (
@@ -113,7 +165,7 @@ def _cells(model: Evaluated) -> tuple[str, ...]:
         f"{100 * model.top1_agreement:.1f} %",
         f"{model.rouge_l:.1f}",
         f"{model.perplexity:,.2f}" if model.perplexity < 1e5 else f"{model.perplexity:.1e}",
-        f"{model.tokens_per_s:,.0f}",
+        f"{model.tokens_per_s:,.0f}{mark}",
     )
 
 
@@ -133,6 +185,7 @@ def _short(text: str) -> str:
 
 
 def _markdown(report: Report) -> str:
+    marks = speed_marks(report)
     lines = [
         f"# {report.experiment}",
         "",
@@ -143,7 +196,9 @@ def _markdown(report: Report) -> str:
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + "---|" * len(COLUMNS),
-        *("| " + " | ".join(_cells(model)) + " |" for model in report.models),
+        *("| " + " | ".join(_cells(model, mark=marks.get(model.measured_on, ""))) + " |" for model in report.models),
+        "",
+        *(f"- {note}" for note in _notes(report)),
     ]
     for index, prompt in enumerate(report.prompts):
         lines += ["", f"## Prompt {index + 1}", "", *_literal(prompt)]

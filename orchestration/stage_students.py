@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 
@@ -22,7 +23,7 @@ from orchestration.rollouts import former_rollouts
 from orchestration.stage_assistants import assistant_lesson
 from orchestration.stage_rollouts import train_on_policy
 from orchestration.starts import Start, calibrated_start, prepare_start, start_shape, training_bytes
-from orchestration.students import Link, Student, chain, train_link
+from orchestration.students import Link, Student, chain, stage_notes, train_link
 from orchestration.tracking import Point, flatten
 from student_train.feed import total_steps
 from student_train.job import StepMetrics, TrainJob
@@ -163,9 +164,14 @@ def _train_student(run: Run, name: str, start: Start, *, lesson: Lesson, prompts
     )
     axis = stage_axis([total_steps(link.stage, view=lesson.views[link.stage.train_view]) for link in student.links])
     _track_student(run, student, lesson=lesson, axis=axis)
+    notes: list[str] = []
     for link, steps in zip(student.links, axis, strict=True):
         _train(run, student, link, steps=steps, lesson=lesson, prompts=prompts)
-    return student
+        found = stage_notes(student, link, artifacts=run.artifacts)
+        for note in found:
+            run.console.warn(note)
+        notes += found
+    return replace(student, notes=tuple(notes))
 
 
 def stage_axis(steps: Sequence[int]) -> list[range]:

@@ -16,12 +16,14 @@ from configs.places import CURVES, absolute_root
 from configs.schema import DistillConfig
 from configs.stages import StageConfig
 from orchestration.artifacts import Artifacts, digest_of
+from orchestration.curves import read_curve
 from orchestration.lessons import Lesson
 from orchestration.plain_text import PlainTexts
 from orchestration.starts import Start
 from student_train.job import TrainJob
 from student_train.plain_text import PIECES
 from student_train.rollouts import RolloutBox
+from student_train.selection import CRITERIA, worsened
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,12 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Student:
-    """A student with all its links."""
+    """A student with all its links, and what has to be said about it beside its numbers."""
 
     name: str
     start: Start
     links: tuple[Link, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -85,8 +88,7 @@ def chain(
     for stage, texts in zip(stages, plain, strict=True):
         digest = digest_of(
             start=digest,
-            # What texts and former rollouts hold counts, not where they lie.
-            stage=stage.model_dump(mode="json", exclude={"pretrain": {"path"}, "rollout": {"replay_from"}}),
+            stage=stage.identity(),
             train=views[stage.train_view].digest,
             dev=views[stage.dev_view].digest,
             vocab=vocab,
@@ -140,6 +142,25 @@ def train_link(
         artifacts.keep_student(link.digest, result)
         shutil.rmtree(link.work_dir, ignore_errors=True)
         return True
+
+
+def stage_notes(student: Student, link: Link, *, artifacts: Artifacts) -> list[str]:
+    """What has to be said about a stage that is over: that it made its student worse, with what can be done."""
+    summary = artifacts.read_student(link.digest)
+    step = None if summary is None else summary.get("selected_step")
+    if not isinstance(step, int):
+        return []
+    stage, number = link.stage, student.links.index(link)
+    found = worsened(read_curve(link.output_dir / CURVES), select=stage.select, selected_step=step)
+    by = CRITERIA.get(stage.select)
+    cure = "" if stage.select == "last" else "keep_start: true, "
+    if by is not None and by not in found:
+        cure = f"select: dev_kl and keep_start: true (by {by} it became better), "
+    return [
+        f"students.{student.name}.stages.{number} ({stage.objective}) made the student worse: {name} {start:.4f} -> "
+        f"{end:.4f} at step {step}; set {cure}a lower learning_rate, or leave the stage out"
+        for name, (start, end) in list(found.items())[:1]
+    ]
 
 
 def _replayed(stage: StageConfig) -> dict[str, str]:

@@ -49,7 +49,8 @@ class Course:
     @property
     def best(self) -> StepMetrics | None:
         """The measurement of the step that the stage selects as things stand; None when it selects the last one."""
-        return selected(self.measured, select=self._job.stage.select)
+        stage = self._job.stage
+        return selected(self.measured, select=stage.select, keep_start=stage.keep_start)
 
     @property
     def selected_step(self) -> int:

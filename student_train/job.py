@@ -41,10 +41,8 @@ class TrainJob:
 
     def stage_digest(self) -> str:
         """SHA-256 (hex) of what decides the course of the training apart from the data and the starting weights."""
-        # What a plain text says counts, not where it lies.
-        stage = self.stage.model_dump(mode="json", exclude={"pretrain": {"path"}})
         plain = {} if self.stage.pretrain is None else {"plain_text": self.plain_text}
-        text = json.dumps({"stage": stage, "vocab": self.vocab, **plain}, sort_keys=True)
+        text = json.dumps({"stage": self.stage.identity(), "vocab": self.vocab, **plain}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,6 +1,7 @@
 """Which step of a stage becomes the student: the best one on the held-out split, never on the test split.
 
-The trainer measures at step 0, every so many steps and at the end. The untouched start is measured and never chosen.
+The trainer measures at step 0, every so many steps and at the end. The start of the stage is measured and, unless the
+stage says `keep_start`, never chosen; a stage that only made it worse is told apart (`worsened`).
 """
 
 from __future__ import annotations
@@ -35,11 +36,26 @@ def measurement_due(step: int, *, total: int, every: int | None) -> bool:
     return step % (every or math.ceil(total / 4)) == 0 or step == total
 
 
-def selected(measured: Sequence[StepMetrics], *, select: str) -> StepMetrics | None:
+def selected(measured: Sequence[StepMetrics], *, select: str, keep_start: bool = False) -> StepMetrics | None:
     """The best measurement so far, the earliest of equal ones; None when nothing can be chosen.
 
-    A value that is not finite is never the best.
+    A value that is not finite is never the best. With `keep_start` step 0 is a candidate too.
     """
     name = CRITERIA.get(select)
-    candidates = [at for at in measured if at.step > 0 and name in at.values and math.isfinite(at.values[name])]
+    first = 0 if keep_start else 1
+    candidates = [at for at in measured if at.step >= first and name in at.values and math.isfinite(at.values[name])]
     return min(candidates, key=lambda at: at.values[name], default=None) if name else None
+
+
+def worsened(measured: Sequence[StepMetrics], *, select: str, selected_step: int) -> dict[str, tuple[float, float]]:
+    """The held-out metrics that a stage left worse than it found them: name -> (at step 0, at the selected step).
+
+    Looked at are what the stage selects by and the divergence that the comparison is about. Lower is better.
+    """
+    start, end = (
+        {name: value for at in measured if at.step == step for name, value in at.values.items()}
+        for step in (0, selected_step)
+    )
+    names = dict.fromkeys((CRITERIA.get(select, "dev/loss"), CRITERIA["dev_kl"]))
+    # Not "greater": what is not a number is worse too.
+    return {n: (start[n], end[n]) for n in names if n in start and n in end and not end[n] <= start[n]}

@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 
 from configs import ConfigError, DistillConfig, DistillError
-from orchestration.report import Report, write_report
-from orchestration.show import run_directory, show_finished
 from orchestration.ui import HOST, serve_ui
 
 POPEN, WAIT = subprocess.Popen, subprocess.Popen.wait
@@ -32,27 +30,6 @@ def config(tmp_path: Path, **generation: Any) -> DistillConfig:
             "runtime": {"run_root": str(tmp_path / "runs")},
         }
     )
-
-
-def test_a_finished_experiment_shows_its_comparison(tmp_path: Path) -> None:
-    wanted = config(tmp_path)
-    stream = io.StringIO()
-    assert show_finished(wanted, stream=stream) is None
-    assert stream.getvalue() == ""
-    report = Report("looked-at", "c" * 64, "v" * 64, (), (), (), (), teacher_forward_tokens=7, rejected_rows=0)
-    run_directory(wanted).mkdir(parents=True)
-    write_report(report, run_directory(wanted))
-    assert show_finished(wanted, stream=stream) == report
-    assert "Experiment looked-at is finished." in stream.getvalue()
-    assert f"Everything is in {run_directory(wanted)}" in stream.getvalue()
-
-
-def test_a_run_directory_is_named_by_what_changes_the_numbers(tmp_path: Path) -> None:
-    one = config(tmp_path)
-    assert run_directory(one).parent == tmp_path / "runs"
-    assert run_directory(config(tmp_path, max_new_tokens=9)) != run_directory(one)
-    moved = one.model_copy(update={"runtime": one.runtime.model_copy(update={"cache_root": Path("/elsewhere")})})
-    assert run_directory(moved) == run_directory(one)
 
 
 @pytest.fixture

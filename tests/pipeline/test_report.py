@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from configs import ConfigError
 from orchestration.console import Console
+from orchestration.foundations import RestsOn
+from orchestration.kept import OutdatedError
 from orchestration.report import ANSWER_SHOWN, COLUMNS, Evaluated, Report, print_report, read_report, write_report
 
 TEACHER = Evaluated(
@@ -24,10 +26,19 @@ TEACHER = Evaluated(
     perplexity=1.59,
     rouge_l=99.5,
     tokens_per_s=215.4,
+    measured_on="2 of 2 CPUs, a processor; bfloat16",
     answers=("Paris.", "Four."),
+    digest="e" * 64,
 )
 STUDENT = replace(
     TEACHER, name="kd", role="student", parameters=99_000_000, forward_kl=1.5, perplexity=3e7, answers=("Lyon.", "5")
+)
+RESTS_ON = RestsOn(
+    models={"teacher.model": "m" * 64},
+    directories={"teacher.model": "models/random"},
+    views={"teacher-test.npz": "v" * 64},
+    starts=("s" * 64,),
+    students=("k" * 64,),
 )
 REPORT = Report(
     experiment="quickstart",
@@ -39,6 +50,8 @@ REPORT = Report(
     times=(("teacher", 61.0), ("fill", 62.4)),
     teacher_forward_tokens=12_345,
     rejected_rows=2,
+    rests_on=RESTS_ON,
+    notes=("students.kd.stages.0 (kd) made the student worse",),
 )
 
 
@@ -56,7 +69,7 @@ def said_by(answer: str) -> Report:
     "report",
     [
         REPORT,
-        replace(REPORT, models=(), prompts=(), references=(), times=()),
+        replace(REPORT, models=(), prompts=(), references=(), times=(), notes=()),
         said_by('"quotes"\n\\ and ☃ \x1b[31m \u2028 [bold]'),
         said_by("half a character \ud83d"),
     ],
@@ -77,10 +90,27 @@ def test_without_a_report_there_is_none(tmp_path: Path) -> None:
     assert read_report(tmp_path) is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"models": [{"name": "teacher"}]}'])
-def test_a_broken_report_names_the_file_and_the_cure(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"models": [{"name": "teacher"}]}', "[" * 100_000])
+def test_a_broken_report_names_the_file(text: str, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(text)
-    with pytest.raises(ConfigError, match=r"report\.json cannot be read .*: remove it and run again"):
+    with pytest.raises(OutdatedError, match=r"report\.json: "):
+        read_report(tmp_path)
+
+
+def test_an_edited_number_is_never_shown(tmp_path: Path) -> None:
+    write_report(REPORT, tmp_path)
+    path = tmp_path / "report.json"
+    path.write_text(path.read_text().replace('"forward_kl": 1.5', '"forward_kl": 0.5'))
+    with pytest.raises(OutdatedError, match=r"report\.json: was edited or damaged"):
+        read_report(tmp_path)
+
+
+def test_a_report_of_an_older_version_is_said_to_be_one(tmp_path: Path) -> None:
+    write_report(REPORT, tmp_path)
+    path = tmp_path / "report.json"
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps({name: fields[name] for name in fields if name not in ("schema", "digest", "sha256")}))
+    with pytest.raises(OutdatedError, match="was written by another version"):
         read_report(tmp_path)
 
 
@@ -90,6 +120,28 @@ def test_the_table_shows_every_model_and_number() -> None:
     cells = ["134.5 M", "0.001 ± 0.000", "0.002", "98.8 %", "99.5", "1.59", "215", "99.0 M", "1.500 ± 0.000", "3.0e+07"]
     assert [cell for cell in cells if cell not in text] == []
     assert "Times: teacher 1m 01s, fill 1m 02s; together 2m 03s" in text
+
+
+def test_speeds_of_one_machine_and_setting_bear_no_mark() -> None:
+    assert "tok/s a" not in printed(REPORT)
+    assert "different machines" not in printed(REPORT)
+
+
+def test_speeds_that_cannot_be_compared_are_told_apart(tmp_path: Path) -> None:
+    elsewhere = replace(STUDENT, name="old", tokens_per_s=4321.0, measured_on="8 x a GPU; bfloat16")
+    report = replace(REPORT, models=(TEACHER, STUDENT, elsewhere))
+    write_report(report, tmp_path)
+    for text in (printed(report), (tmp_path / "report.md").read_text(encoding="utf-8")):
+        assert text.count("215 a") == 2
+        assert text.count("4,321 b") == 1
+        assert "tok/s a: 2 of 2 CPUs, a processor; bfloat16" in text
+        assert "tok/s b: 8 x a GPU; bfloat16" in text
+
+
+def test_what_has_to_be_said_stands_below_the_table(tmp_path: Path) -> None:
+    write_report(REPORT, tmp_path)
+    assert "! students.kd.stages.0 (kd) made the student worse" in printed(REPORT)
+    assert "- students.kd.stages.0 (kd) made the student worse" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_one_sequence_shows_no_interval() -> None:

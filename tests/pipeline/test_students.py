@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from configs.schema import ModelShape
 from configs.stages import StageConfig
 from orchestration.artifacts import Artifacts
 from orchestration.starts import Start
-from orchestration.students import Link, Student, chain, train_link
+from orchestration.students import Link, Student, chain, stage_notes, train_link
 from student_train.directories import copy_companions, staged_directory
 from student_train.job import TrainJob
 
@@ -35,6 +36,7 @@ class Place:
         self.root = root
         self.said: list[str] = []
         self.trained: list[str] = []
+        self.losses = (2.0, 1.0)
         start = root / "inits" / "start"
         start.mkdir(parents=True)
         for name in ("config.json", "tokenizer.json", "model.safetensors"):
@@ -60,12 +62,13 @@ class Place:
         """Export as a gang does."""
         self.trained.append(job.stage.objective)
         job.work_dir.mkdir(parents=True)
-        (job.work_dir / CURVES).write_text('{"step": 1, "values": {}}\n')
+        rows = ({"step": at, "values": {"dev/loss": loss}} for at, loss in enumerate(self.losses))
+        (job.work_dir / CURVES).write_text("".join(json.dumps(row) + "\n" for row in rows))
         with staged_directory(job.output_dir) as staging:
             copy_companions(job.model_dir, staging)
             (staging / "config.json").write_text("{}")
             (staging / "model.safetensors").write_text(f"weights after {job.stage.objective}")
-        return {"selected_step": 4}
+        return {"selected_step": 1}
 
     def run(self, link: Link, *, train: Train | None = None) -> bool:
         files = SimpleNamespace(tokenizer=None, vocab=9, label="a teacher")
@@ -147,6 +150,30 @@ def test_a_stage_whose_weights_changed_is_trained_again_and_only_that(number: in
     assert weights.read_text() == written
     (said,) = place.said
     assert said == f"{weights}: was edited or damaged, it is not what was written: it is made anew"
+
+
+def notes(place: Place) -> list[str]:
+    student = place.student()
+    return [note for link in student.links for note in stage_notes(student, link, artifacts=place.artifacts)]
+
+
+def test_a_stage_that_made_its_student_better_needs_no_word(place: Place) -> None:
+    assert notes(place) == []
+    place.run_all()
+    assert notes(place) == []
+
+
+def test_a_stage_that_made_its_student_worse_is_told_when_it_is_used_again_too(place: Place) -> None:
+    first, second = place.student().links
+    place.run(first)
+    place.losses = (0.43, 0.5)
+    place.run(second)
+    for _ in range(2):
+        assert notes(place) == [
+            "students.s.stages.1 (kd) made the student worse: dev/loss 0.4300 -> 0.5000 at step 1; set keep_start: true, "
+            "a lower learning_rate, or leave the stage out"
+        ]
+        place.run_all()
 
 
 def test_checkpoints_that_a_kill_left_beside_a_finished_student_are_swept(place: Place) -> None:

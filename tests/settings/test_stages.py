@@ -35,6 +35,7 @@ def test_a_divergence_by_name_is_short_for_one_with_its_defaults() -> None:
         ({"divergence": {"kind": "alpha_beta", "a": 0.5, "b": -0.5}}, "nor may their sum"),
         ({"select": "test_loss"}, "select=test_loss: a checkpoint chosen on the test split"),
         ({"select": "best"}, "Input should be"),
+        ({"select": "last", "keep_start": True}, "keep_start=true needs a measure to compare the start by"),
         ({"objective": "seqkd", "temperature": 2.0}, r"temperature=2.0 only acts on objective=kd, not seqkd"),
         ({"objective": "seqkd", "divergence": "tvd"}, r"divergence=tvd only acts on objective=kd"),
         ({"objective": "seqkd", "tail": "renormalize"}, r"tail=renormalize only acts on objective=kd"),
@@ -44,6 +45,18 @@ def test_a_divergence_by_name_is_short_for_one_with_its_defaults() -> None:
 def test_what_does_not_go_together_is_refused(values: dict[str, object], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         stage(**values)
+
+
+def test_a_student_is_known_by_what_changes_it() -> None:
+    plain = stage().identity()
+    assert "keep_start" not in plain  # students from before it was there keep their names
+    assert stage(keep_start=True).identity() == plain | {"keep_start": True}
+    assert stage(seed=1).identity() != plain
+    moved = [
+        StageConfig.model_validate({"objective": "kd", "rollout": {"count": 3, "replay_from": f"runs/{where}"}})
+        for where in ("here", "there")
+    ]
+    assert moved[0].identity() == moved[1].identity()
 
 
 def test_rollouts_say_how_long_a_stage_is() -> None:

@@ -11,7 +11,7 @@ from training_jobs import STAGE, make_job
 from cache.views import CacheView
 from configs.errors import ConfigError
 from student_train.job import StepMetrics
-from student_train.selection import check_measured, measurement_due, selected
+from student_train.selection import check_measured, measurement_due, selected, worsened
 
 
 def measured(*losses: float, kls: tuple[float, ...] = ()) -> list[StepMetrics]:
@@ -46,6 +46,46 @@ def test_the_divergence_may_choose_another_step() -> None:
     assert by_loss is points[1]
     assert by_kl is points[2]
     assert selected(points, select="last") is None
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"),
+    [
+        ((3.0, 2.0, 1.0), 2),
+        ((0.5, 2.0, 1.0), 0),
+        ((1.0, 1.0), 0),  # what changes nothing gains nothing
+        ((0.5, math.nan), 0),
+        ((math.nan, 2.0), 1),
+    ],
+)
+def test_a_stage_may_keep_its_start(losses: tuple[float, ...], best: int) -> None:
+    found = selected(measured(*losses), select="dev_loss", keep_start=True)
+    assert found is not None and found.step == best
+
+
+@pytest.mark.parametrize(
+    ("select", "losses", "kls", "step", "worse"),
+    [
+        ("dev_loss", (3.0, 2.0), (), 1, {}),
+        ("dev_loss", (3.0, 3.0), (), 1, {}),
+        ("dev_loss", (2.0, 3.0), (), 1, {"dev/loss": (2.0, 3.0)}),
+        ("dev_loss", (2.0, 3.0), (), 0, {}),
+        ("dev_loss", (2.0, 3.0, 1.0), (), 1, {"dev/loss": (2.0, 3.0)}),
+        ("dev_loss", (2.0, 1.0), (0.43, 0.50), 1, {"dev/forward_kl": (0.43, 0.50)}),
+        ("dev_kl", (2.0, 3.0), (0.43, 0.40), 1, {}),
+        ("dev_kl", (2.0, 3.0), (0.43, 0.50), 1, {"dev/forward_kl": (0.43, 0.50)}),
+        ("last", (2.0, 3.0), (0.43, 0.50), 1, {"dev/loss": (2.0, 3.0), "dev/forward_kl": (0.43, 0.50)}),
+        ("last", (), (), 4, {}),
+    ],
+)
+def test_a_stage_that_made_its_student_worse_is_told(
+    select: str, losses: tuple[float, ...], kls: tuple[float, ...], step: int, worse: dict[str, tuple[float, float]]
+) -> None:
+    assert worsened(measured(*losses, kls=kls), select=select, selected_step=step) == worse
+
+
+def test_a_loss_that_became_no_number_is_worse() -> None:
+    assert list(worsened(measured(2.0, math.nan), select="last", selected_step=1)) == ["dev/loss"]
 
 
 @pytest.mark.parametrize(

