@@ -27,6 +27,7 @@ from cache.reading import ViewReader
 from cache.records import GenerateRequest, TeacherRecord
 from cache.views import CacheView
 from cache.writer import CommitReport, SegmentWriter
+from configs.errors import CacheError
 from configs.places import absolute_root
 
 __all__ = ["CacheStats", "Missing", "TeacherCache"]
@@ -226,6 +227,22 @@ class TeacherCache:
         view = self._library.sound(lambda: self._reader.make(ordered, dataset=dataset, k=k))
         pin_view(self._library.storage, view, cut=self._answers.cut(ordered))
         return view
+
+    def holds(self, view: CacheView) -> bool:
+        """Whether every row of a view is still there and is the same; reads no answer and writes nothing.
+
+        Raises:
+            CacheError: when the disk cannot be read.
+        """
+        keys = [key.tobytes() for key in view.keys]
+
+        def ask() -> bool:
+            try:
+                return self._reader.make(keys, dataset=view.dataset, k=view.k).digest == view.digest
+            except CacheError:
+                return False
+
+        return self._library.sound(ask)
 
     def iter_blocks(
         self, view: CacheView, indices: Iterable[NDArray[np.integer]], *, prefetch: int = 0

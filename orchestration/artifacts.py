@@ -34,6 +34,9 @@ STUDENT = "stillroom/student/2"
 EVALUATION = "stillroom/evaluation/2"
 """Schemas of what is kept, with their versions."""
 
+MADE_ANEW = ": it is made anew"
+"""Ends what is said of something that is kept and cannot be used."""
+
 STAGING = ".staging-"
 """Begins the names of directories that are being written (`student_train.directories`)."""
 
@@ -149,7 +152,7 @@ class Artifacts:
         except OutdatedError as error:
             if str(error) not in self._said:
                 self._said.add(str(error))
-                self.say(f"{error}: it is made anew")
+                self.say(f"{error}{MADE_ANEW}")
             return None
 
     @contextmanager

@@ -22,11 +22,15 @@ from cache.fingerprint import fingerprint_model
 from configs import DistillConfig, DistillError, resolve_data_path
 from configs.model_files import companions
 from configs.models import ModelSource
+from configs.regular_files import read_regular
 from orchestration.artifacts import Artifacts, digest_of
 from orchestration.kept import FileDigests, file_sha256
 
 UNUSABLE = "unusable"
 """Stands for the digest of what is missing or cannot be read; whoever needs it says why."""
+
+COMMIT_BYTES = 4096
+"""The file of a branch holds the name of a commit and nothing else."""
 
 MANY_BYTES = 10**9
 """Of weights that have to be hashed; so many take long enough for a word."""
@@ -137,6 +141,13 @@ def rested_on(
 
 def what_broke(rests_on: RestsOn, *, config: DistillConfig, run_dir: Path, artifacts: Artifacts) -> str | None:
     """The first thing that a comparison was made from and that is not the same any more; None when all of it is."""
+    try:
+        return _what_broke(rests_on, config=config, run_dir=run_dir, artifacts=artifacts)
+    except OSError as error:
+        return f"{error.filename} cannot be read ({error.strerror})"
+
+
+def _what_broke(rests_on: RestsOn, *, config: DistillConfig, run_dir: Path, artifacts: Artifacts) -> str | None:
     for key, source in model_sources(config):
         if source.path is not None:
             continue  # Its content is in the name of the run directory.
@@ -164,10 +175,10 @@ def _require_rows(path: Path, *, digest: str, cache_root: Path | str) -> None:
     view = CacheView.load(path)
     storage = open_storage(cache_root, view.identity, create=False)
     cache = TeacherCache.open(cache_root, read_identity(storage), create=False)
-    # Making it again pins its rows again, and finds those that are gone.
-    again = cache.view([key.tobytes() for key in view.keys], dataset=view.dataset, k=view.k)
-    if not view.digest == again.digest == digest:
-        raise DistillError(f"{path} names other rows than the cache holds")
+    if view.digest != digest:
+        raise DistillError(f"{path} names other rows than it did")
+    if not cache.holds(view):
+        raise DistillError(f"rows of {path} have left the cache")
 
 
 def _has_moved(directory: Path, source: ModelSource) -> bool:
@@ -175,7 +186,7 @@ def _has_moved(directory: Path, source: ModelSource) -> bool:
     branch = directory.parent.parent / "refs" / (source.revision or "main")
     if source.hub is None or directory.parent.name != "snapshots" or not branch.is_file():
         return False
-    return branch.read_text(encoding="utf-8").strip() != directory.name
+    return read_regular(branch, at_most=COMMIT_BYTES).strip() != directory.name.encode()
 
 
 def _files(config: DistillConfig) -> Iterator[tuple[str, Path]]:

@@ -61,7 +61,8 @@ class FileDigests:
                 found[path] = str(entry["sha256"])
                 continue
             found[path] = file_sha256(path)
-            fresh[name] = {"stamp": stamp, "sha256": found[path]}
+            if file_stamp(path) == stamp:
+                fresh[name] = {"stamp": stamp, "sha256": found[path]}
         if fresh:
             self._write({name: entry for name, entry in known.items() if os.path.exists(name)} | fresh)
         return found

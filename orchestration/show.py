@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from configs import DistillConfig
-from orchestration.artifacts import Artifacts
+from orchestration.artifacts import MADE_ANEW, Artifacts
 from orchestration.console import Console
 from orchestration.foundations import content_of, experiment_digest, what_broke
 from orchestration.kept import OutdatedError
@@ -26,7 +26,7 @@ def show_finished(config: DistillConfig, *, config_dir: Path, stream: TextIO) ->
     try:
         report = finished_report(config, directory=directory)
     except OutdatedError as error:
-        console.warn(f"{error}: the comparison is made anew")
+        console.warn(f"{error}: the former comparison is not shown")
         return None
     if report is not None:
         console.say(f"Experiment {config.name} is finished.")
@@ -43,13 +43,15 @@ def finished_report(config: DistillConfig, *, directory: Path) -> Report | None:
     report = read_report(directory)
     if report is None:
         return None
-    artifacts = Artifacts(config.runtime.run_root, say=logger.info)
+    said: list[str] = []
+    artifacts = Artifacts(config.runtime.run_root, say=said.append)
     reason = what_broke(report.rests_on, config=config, run_dir=directory, artifacts=artifacts)
     for model in report.models:
         if reason is None and artifacts.read_evaluation(model.digest) is None:
             reason = f"the evaluation of {model.name} is not what it was"
     if reason is not None:
-        raise OutdatedError(f"{directory}: {reason}")
+        detail = f" ({said[-1].removesuffix(MADE_ANEW)})" if said else ""
+        raise OutdatedError(f"{directory}: {reason}{detail}")
     return report
 
 

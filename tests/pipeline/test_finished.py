@@ -200,12 +200,12 @@ def forget_one(made: Experiment) -> None:
 
 
 REDONE: dict[str, tuple[Callable[[Experiment], object], str]] = {
-    "rows erased": (forget_one, "what the teacher said is not all there any more"),
+    "rows erased": (forget_one, "rows of "),
     "cache gone": (lambda made: shutil.rmtree(made.runs.parent / "cache"), "what the teacher said is not all there"),
     "view cut": (lambda made: os.truncate(view_of(made), 50), "what the teacher said is not all there"),
     "view of others": (
         lambda made: shutil.copy(made.directory / "views/teacher-train.npz", view_of(made)),
-        "names other rows than",
+        "names other rows than it did",
     ),
     "view gone": (lambda made: view_of(made).unlink(), "what the teacher said is not all there"),
     "student flipped": (lambda made: flip(made.artifacts.student_dir(STUDENT) / "model.safetensors"), "the student "),
@@ -239,8 +239,18 @@ def test_what_does_not_hold_any_more_is_named_and_not_shown(change: str, experim
     hurt, reason = REDONE[change]
     hurt(experiment)
     shown = experiment.shown()
-    assert reason in shown and shown.rstrip().endswith(": the comparison is made anew")
+    assert reason in shown and shown.rstrip().endswith(": the former comparison is not shown")
     assert len(shown.splitlines()) == 1
+
+
+def test_looking_changes_nothing_in_the_cache(experiment: Experiment) -> None:
+    def files() -> dict[str, bytes]:
+        cache = experiment.runs.parent / "cache"
+        return {str(path): path.read_bytes() for path in cache.rglob("*") if path.is_file()}
+
+    before = files()
+    assert "is finished" in experiment.shown()
+    assert files() == before
 
 
 def test_the_same_yaml_beside_its_own_data_is_another_experiment(experiment: Experiment, tmp_path: Path) -> None:
@@ -331,7 +341,8 @@ class TestReportCommand:
         flip(experiment.artifacts.student_dir(STUDENT) / "model.safetensors")
         code, out, err = self.report(yaml, capsys)
         assert (code, out) == (2, "")
-        assert "is not what it was: `distill run` with this config makes the comparison anew" in err
+        assert "model.safetensors: was edited or damaged" in err
+        assert err.rstrip().endswith("`distill run` with this config makes the comparison anew")
 
     def test_other_data_have_no_comparison_yet(
         self, yaml: Path, experiment: Experiment, capsys: pytest.CaptureFixture[str]
