@@ -55,7 +55,7 @@ class Pipeline:
         require_writable(runtime.run_root, key="runtime.run_root")
         require_cache(runtime.cache_root)
         require_writable(runtime.models_root, key="runtime.models_root")
-        directory = run_directory(config, config_dir=self._config_dir)
+        directory = run_directory(self._as_written, config_dir=self._config_dir)
         log_file = directory / "logs" / "driver.log"
         log_file.parent.mkdir(parents=True, exist_ok=True)
         with claim_directory(directory), terminal_kept(log_file) as terminal:
