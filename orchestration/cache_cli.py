@@ -39,6 +39,7 @@ from orchestration.cache_report import (
 )
 from orchestration.console import Console
 from orchestration.environment import prepare_environment
+from orchestration.text_patterns import TextPattern
 
 SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -76,10 +77,13 @@ def add_cache_commands(parent: argparse.ArgumentParser) -> None:
         actions,
         _forget,
         "forget",
-        "remove the sequences of a config's teacher that hold a text, for good; archives and prompts are not changed",
+        "remove the sequences of a config's teacher, its assistants and their rollouts that hold a text, for good; "
+        "archives, prompts and trained students are not changed",
     )
     _config_arguments(forget)
-    forget.add_argument("--match", required=True, type=_pattern, metavar="REGEX", help="text to look for in sequences")
+    forget.add_argument(
+        "--match", required=True, type=_pattern, metavar="REGEX", help="what to look for, in RE2's syntax"
+    )
     forget.add_argument("--yes", action="store_true", help="remove them; without it they are only counted and listed")
     forget.add_argument("--break-pins", action="store_true", help="also where a run's view still needs them")
 
@@ -102,14 +106,11 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _pattern(text: str) -> re.Pattern[str]:
+def _pattern(text: str) -> TextPattern:
     try:
-        pattern = re.compile(text)
-    except re.error as error:
-        raise argparse.ArgumentTypeError(f"{text} is no regular expression ({error})") from error
-    if pattern.search("") is not None:
-        raise argparse.ArgumentTypeError(f"{text} matches every text: name what is to go")
-    return pattern
+        return TextPattern(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _action(actions: Any, command: Any, name: str, text: str) -> argparse.ArgumentParser:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
 from cache.upkeep.archives import ExportReport, ImportReport
 from cache.upkeep.garbage import GarbageReport
 from cache.upkeep.inventory import DatasetInventory, TeacherInventory
 from cache.upkeep.quota import QuotaReport
 from cache.upkeep.rewriting import RewriteReport
+from configs.visible_text import visible
 from orchestration.cache_actions import Verified
 from orchestration.console import Console
 
@@ -36,7 +38,7 @@ def show_teachers(found: Sequence[TeacherInventory], *, root: Path | str, consol
     for item in found:
         table.add_row(
             item.identity[:12] + ("" if item.verifiable else " (unverifiable)"),
-            _models(item.provenances),
+            Text(visible(_models(item.provenances))),
             f"{item.records:,}",
             f"{item.response_tokens:,}",
             size(item.bytes),
@@ -65,9 +67,10 @@ def show_inventory(item: TeacherInventory, *, console: Console) -> None:
         f"{item.staging} being written)",
     }
     for name, text in lines.items():
-        console.say(f"  {name:<14} {text}")
+        console.say(f"  {name:<14} {visible(text)}")
     for provenance in item.provenances:
-        console.say("  from           " + ", ".join(f"{key}={value}" for key, value in sorted(provenance.items())))
+        said = ", ".join(f"{key}={value}" for key, value in sorted(provenance.items()))
+        console.say(f"  from           {visible(said)}")
     if item.datasets:
         console.say(_datasets(item))
 
@@ -78,7 +81,7 @@ def show_verified(found: Sequence[Verified], *, console: Console) -> None:
     for result in found:
         damaged += len(result.damaged)
         for damage in result.damaged:
-            console.warn(f"{result.identity[:12]}, segment {damage.segment}: {damage.name} {damage.reason}")
+            console.warn(visible(f"{result.identity[:12]}, segment {damage.segment}: {damage.name} {damage.reason}"))
     console.say(f"damaged objects: {damaged}; a fill asks for their rows again" if damaged else "every digest agrees")
 
 
@@ -116,7 +119,7 @@ def show_collected(found: GarbageReport, *, console: Console) -> None:
     verb = "would remove" if found.dry_run else "removed"
     console.say(f"{found.identity[:12]}: {verb} {len(found.removed)} objects, {size(found.bytes)}")
     for item in found.removed[:LISTED]:
-        console.say(f"  {item.name}  {size(item.bytes)}  {item.why}")
+        console.say(f"  {visible(item.name)}  {size(item.bytes)}  {item.why}")
     if len(found.removed) > LISTED:
         console.say(f"  ... and {len(found.removed) - LISTED} more")
     if found.kept:
@@ -149,22 +152,27 @@ def show_imported(found: ImportReport, *, console: Console) -> None:
 def show_forgotten(found: Forgotten, *, console: Console) -> None:
     """What held the text, what is gone, and where the text still lies."""
     if not found.sequences:
-        console.say(f"no sequence of teacher {found.identity[:12]} holds the text")
+        console.say(f"no sequence of teacher {found.identity[:12]} or its assistants holds the text")
     elif not found.removed:
         console.say(f"{len(found.sequences)} sequences hold the text; add --yes to remove them for good")
     else:
         console.say(f"{len(found.sequences)} sequences are removed; prompts that stay in the data are asked for again")
+        console.say("Archives, and students that were trained on them, still hold what they held.")
     for key in found.sequences[:LISTED]:
         console.say(f"  {key}")
     if found.kept_for_views:
         views = ", ".join(view[:12] for view in found.kept_for_views)
         console.warn(f"their old segments stay on disk for the views {views}: delete those runs, or add --break-pins")
-    if found.report is not None and found.report.writers:
-        console.warn(f"{found.report.writers} others are writing to this cache: run this again when they are done")
+    writers = sum(report.writers for report in found.reports)
+    if writers:
+        console.warn(f"{writers} others are writing to this cache: run this again when they are done")
+    for other in found.unsearched:
+        names = visible(", ".join(other.models) or "unknown", at_most=80)
+        console.warn(f"not searched: cache {other.identity[:12]} of {names}: {visible(other.reason)}")
     if found.files:
         console.say(f"The same text lies in {len(found.files)} files of runs and of MLflow, not changed here:")
         for path in found.files:
-            console.say(f"  {path}")
+            console.say(f"  {visible(path)}")
 
 
 def size(count: float) -> str:
@@ -183,7 +191,7 @@ def _datasets(item: TeacherInventory) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     for data in item.datasets:
         table.add_row(
-            data.dataset,
+            Text(visible(data.dataset)),
             f"{data.rows:,}",
             f"{data.tokens:,}",
             f"{data.response_tokens:,}",

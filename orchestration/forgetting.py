@@ -6,21 +6,24 @@ directories and MLflow's files are not changed here: they are listed, and whoeve
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.disk.storage import open_storage
+from cache.disk.manifests import DamagedObject, read_manifest
+from cache.disk.storage import list_teachers, open_storage
+from cache.upkeep.garbage import place_errors
+from cache.upkeep.raw_columns import listed
 from cache.upkeep.rewriting import ForgetReport, find_keys, forget
-from configs import DistillConfig
+from configs import CacheError, DistillConfig
+from configs.regular_files import UnreadableFileError, parse_json, read_regular
 from orchestration.context import open_teacher
 from orchestration.preflight import resolve_paths
+from orchestration.text_patterns import TextPattern
 
 LARGEST_FILE = 2**28
 """Larger files of a run are weights."""
@@ -31,50 +34,110 @@ VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "merges.txt"})
 
 
 @dataclass(frozen=True, slots=True)
+class Unsearched:
+    """A cache below the same root that was not searched, the models that its manifests name, and why."""
+
+    identity: str
+    models: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Forgotten:
     """What holds a text: cached sequences, by key, and files of runs and of MLflow.
 
+    `searched` are the caches that were looked through: the teacher's (`identity`) first, then those of assistants.
     With `removed` the sequences are gone, except for the views in `kept_for_views`, which runs still read.
     """
 
     identity: str
+    searched: tuple[str, ...]
+    unsearched: tuple[Unsearched, ...]
     sequences: tuple[str, ...]
     removed: bool
     kept_for_views: tuple[str, ...]
     files: tuple[str, ...]
-    report: ForgetReport | None
+    reports: tuple[ForgetReport, ...]
 
 
 def forget_text(
-    config: DistillConfig, *, config_dir: Path, pattern: re.Pattern[str], remove: bool, break_pins: bool
+    config: DistillConfig, *, config_dir: Path, pattern: TextPattern, remove: bool, break_pins: bool
 ) -> Forgotten:
-    """Find what holds a match of `pattern` in the cache of the teacher of `config`, and remove it when told to.
+    """Find what holds a match of `pattern` in the caches of the teacher of `config` and of its assistants.
+
+    What is found is removed when told to. Rollouts lie in the cache of whoever scored them and are searched with it.
 
     Raises:
-        DistillError: the teacher cannot be opened, or the cache not be read or changed.
+        DistillError: the teacher cannot be opened, or a cache not be read or changed.
     """
     config = resolve_paths(config, config_dir=config_dir)
     teacher = open_teacher(config)
-    digest = teacher.identity.digest()
-    storage = open_storage(config.runtime.cache_root, digest, create=False)
-    tokenizer = teacher.files.tokenizer
+    digest, tokenizer = teacher.identity.digest(), teacher.files.tokenizer
 
     def matches(token_ids: NDArray[np.int32]) -> bool:
-        return pattern.search(tokenizer.decode(token_ids.tolist())) is not None
+        return pattern.found_in(tokenizer.decode(token_ids.tolist()))
 
-    keys = find_keys(storage, identity=digest, match=matches)
-    report = forget(storage, identity=digest, keys=keys, break_pins=break_pins) if remove and keys else None
+    root = config.runtime.cache_root
+    also, unsearched = _others(root, digest, assistants=config.students.keys(), tokenizer=type(tokenizer).__name__)
+    sequences, reports = list[bytes](), list[ForgetReport]()
+    for identity in (digest, *also):
+        storage = open_storage(root, identity, create=False)
+        keys = find_keys(storage, identity=identity, match=matches)
+        sequences += keys
+        if remove and keys:
+            reports.append(forget(storage, identity=identity, keys=keys, break_pins=break_pins))
     return Forgotten(
         identity=digest,
-        sequences=tuple(key.hex() for key in keys),
-        removed=report is not None,
-        kept_for_views=report.pinned_by if report is not None and report.kept else (),
+        searched=(digest, *also),
+        unsearched=tuple(unsearched),
+        sequences=tuple(key.hex() for key in sequences),
+        removed=bool(reports),
+        kept_for_views=tuple(sorted({view for report in reports if report.kept for view in report.pinned_by})),
         files=tuple(str(path) for path in files_with(pattern, root=config.runtime.run_root)),
-        report=report,
+        reports=tuple(reports),
     )
 
 
-def files_with(pattern: re.Pattern[str], *, root: Path) -> list[Path]:
+def _others(
+    root: Path | str, digest: str, *, assistants: Collection[str], tokenizer: str
+) -> tuple[list[str], list[Unsearched]]:
+    """The caches of assistants of this experiment, and all others below the root.
+
+    An assistant is a student of the config, which has the tokenizer of its teacher: its token ids can be read with it.
+    """
+    also, unsearched = list[str](), list[Unsearched]()
+    try:
+        found = list_teachers(root)
+    except OSError as error:
+        raise CacheError(f"{root}: cannot be read ({error.strerror or error}): check runtime.cache_root") from error
+    for identity in found:
+        if identity == digest:
+            continue
+        try:
+            provenances = _provenances(root, identity)
+        except CacheError as error:
+            unsearched.append(Unsearched(identity, (), str(error)))
+            continue
+        models = tuple(sorted({model for model, _ in provenances}))
+        if provenances and set(models) <= set(assistants) and {name for _, name in provenances} == {tokenizer}:
+            also.append(identity)
+        elif provenances:
+            unsearched.append(Unsearched(identity, models, "not of this config: name a config of its own"))
+    return also, unsearched
+
+
+def _provenances(root: Path | str, identity: str) -> set[tuple[str, str]]:
+    """(model, tokenizer) of every manifest in the cache of a teacher."""
+    storage, found = open_storage(root, identity, create=False), set[tuple[str, str]]()
+    with place_errors(storage):
+        for uuid in listed(storage, "manifests"):
+            with suppress(DamagedObject, FileNotFoundError):
+                provenance = read_manifest(storage, uuid, identity=identity).provenance
+                found.add((provenance.get("model", "?"), provenance.get("tokenizer", "?")))
+    return found
+
+
+def files_with(pattern: TextPattern, *, root: Path) -> list[Path]:
     """Files below a run root (MLflow's own among them) that hold a match, in plain text or as a JSON string."""
     return [path for path in sorted(root.rglob("*")) if _is_text(path) and _holds(pattern, path)]
 
@@ -84,12 +147,12 @@ def _is_text(path: Path) -> bool:
     return named and path.is_file() and path.stat().st_size <= LARGEST_FILE
 
 
-def _holds(pattern: re.Pattern[str], path: Path) -> bool:
+def _holds(pattern: TextPattern, path: Path) -> bool:
     try:
-        text = path.read_bytes().decode("utf-8", errors="replace")
-    except OSError:
+        text = read_regular(path, at_most=LARGEST_FILE, links="follow").decode("utf-8", errors="replace")
+    except (OSError, UnreadableFileError):
         return False  # it went away while we looked
-    return pattern.search(text) is not None or any(pattern.search(found) for found in _json_strings(path, text))
+    return pattern.found_in(text) or any(pattern.found_in(found) for found in _json_strings(path, text))
 
 
 def _json_strings(path: Path, text: str) -> Iterator[str]:
@@ -98,16 +161,19 @@ def _json_strings(path: Path, text: str) -> Iterator[str]:
         return
     for line in text.splitlines() if path.suffix == ".jsonl" else [text]:
         try:
-            yield from _strings(json.loads(line))
-        except ValueError:
+            yield from _strings(parse_json(line.encode("utf-8", errors="replace"), origin=str(path)))
+        except UnreadableFileError:
             continue
 
 
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item)
-    elif isinstance(value, dict):
-        yield from _strings(list(value.values()))
+def _strings(value: object) -> Iterator[str]:
+    """All strings at any depth; without recursion, for a file may be as deep as its parser allows."""
+    left = [value]
+    while left:
+        found = left.pop()
+        if isinstance(found, str):
+            yield found
+        elif isinstance(found, list):
+            left += found
+        elif isinstance(found, dict):
+            left += [*found.keys(), *found.values()]

@@ -16,7 +16,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import ray
@@ -138,7 +138,9 @@ def _private(gpus: int) -> Iterator[None]:
     directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
     # Locked before it has its name: a sweep that came in between would take this run for dead.
     with (directory / f"{ALIVE}.new").open("w") as alive:
-        fcntl.flock(alive, fcntl.LOCK_EX)
+        # Where no file can be locked nobody tidies up after us, which is no reason not to start.
+        with suppress(OSError):
+            fcntl.flock(alive, fcntl.LOCK_EX)
         os.rename(alive.name, directory / ALIVE)
         _set_token(directory)
         try:

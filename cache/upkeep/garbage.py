@@ -15,7 +15,7 @@ from typing import Any
 
 from cache.disk.owners import Owner
 from cache.disk.storage import Storage
-from cache.pins import PIN_DAYS, keepers, read_pins
+from cache.pins import PIN_DAYS, keepers, pin_objects, read_pins, view_of
 from configs.errors import CacheError
 from configs.regular_files import UnreadableFileError, parse_json
 
@@ -144,12 +144,12 @@ class _Collector:
         pins = read_pins(self._storage)
         for pin in pins:
             if not pin.live(days=self._pin_days):
-                yield f"pins/{pin.view}.json", "its view was not used for long"
-                yield f"pins/{pin.view}.npz", "its view was not used for long"
+                for name in pin_objects(pin.view, names=self._storage.names("pins")):
+                    yield name, "its view was not used for long"
         pinned = {pin.view for pin in pins}
         for name in self._storage.names("pins"):
-            view = name.removesuffix(".npz")
-            if name.endswith(".npz") and view not in pinned and self._silent(self._storage.changed(f"pins/{name}")):
+            view = view_of(name)
+            if view is not None and view not in pinned and self._silent(self._storage.changed(f"pins/{name}")):
                 yield f"pins/{name}", "a view without its pin"
 
     def _abandoned(self, place: str, note: str) -> bool:

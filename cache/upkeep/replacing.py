@@ -43,8 +43,9 @@ def replace_segments(
         if manifest is not None:
             delete_segment(storage, manifest.uuid)
         return False, None
+    uuids = [source.manifest.uuid for source in sources]
     if moved and manifest is not None:
-        follow_rows(storage, sources=[source.manifest.uuid for source in sources], to=manifest.uuid)
+        follow_rows(storage, sources=uuids, to=manifest.uuid)
     failpoint("rewrite-before-tombstones")
     for source in sources:
         uuid = source.manifest.uuid
@@ -57,6 +58,8 @@ def replace_segments(
         }
         with suppress(FileExistsError):  # another came to the same end at the same time
             storage.create(f"tombstones/{uuid}.json", json.dumps(text).encode())
+    if moved and manifest is not None:
+        follow_rows(storage, sources=uuids, to=manifest.uuid)
     failpoint("rewrite-before-delete")
     return True, manifest
 

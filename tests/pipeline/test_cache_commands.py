@@ -16,6 +16,7 @@ import yaml
 
 from cache import GenerateRequest, ScoreRequest, TeacherCache, TeacherIdentity, TeacherRecord
 from orchestration.cli import main
+from orchestration.text_patterns import TextPattern
 from teacher_server import FakeTeacher
 
 IDENTITIES = [TeacherIdentity(weights_sha256=letter * 64, config_sha256="c" * 64) for letter in "ab"]
@@ -232,6 +233,7 @@ def test_a_refusal_is_one_line(
         ("verify", "--rescore", "0"),
         ("forget", "--match", ".*"),
         ("forget", "--match", "("),
+        ("forget", "--match", "(?=name)"),
         ("ls", "--cache-root", "ftp://somewhere/x"),
     ],
 )
@@ -267,6 +269,59 @@ def test_a_text_is_forgotten_for_good(tmp_path: Path, distill: Distill) -> None:
     assert asked["forgotten"].hex().encode() not in stored
     assert asked["forgotten"] not in stored
     assert asked["kept"] in stored
+
+
+def test_a_text_is_forgotten_by_assistants_too_and_what_is_not_searched_is_named(
+    tmp_path: Path, distill: Distill
+) -> None:
+    config = tiny_config(tmp_path)
+    asked = ask_something(config, tmp_path)
+    (student, *_) = yaml.safe_load(config.read_text())["students"]
+    assistant, stranger = IDENTITIES
+    theirs = tell_the_same(config, assistant, model=student)
+    others = tell_the_same(config, stranger, model="\x1b[31mstranger")
+    os.mkfifo(tmp_path / "cache" / assistant.digest() / "manifests" / "pipe.json")
+    (tmp_path / "runs").mkdir(exist_ok=True)
+    os.mkfifo(tmp_path / "runs" / "pipe.json")
+    (tmp_path / "runs" / "deep.json").write_text("[" * 900 + '"Marguerite"' + "]" * 900)
+    arguments = ("cache", "forget", "--config", config, "--match", "(?i)(m+)+arguerite")
+    code, printed, error = distill(*arguments)
+    assert code == 0
+    assert "2 sequences hold the text" in printed and "deep.json" in printed
+    assert f"not searched: cache {stranger.digest()[:12]}" in printed + error
+    assert "\x1b" not in printed + error
+    found = json.loads(distill(*arguments, "--yes", "--json")[1])
+    assert set(found["sequences"]) == {asked["forgotten"].hex(), theirs.hex()}
+    assert found["searched"][1:] == [assistant.digest()]
+    assert [other["identity"] for other in found["unsearched"]] == [stranger.digest()]
+    assert TeacherCache.open(tmp_path / "cache", assistant).get_many([theirs]) == [None]
+    assert None not in TeacherCache.open(tmp_path / "cache", stranger).get_many([others])
+
+
+def tell_the_same(config: Path, identity: TeacherIdentity, *, model: str) -> bytes:
+    """What another model says to the same prompt, in its own cache; the sequence's key."""
+    from configs import load_config
+    from orchestration.context import open_teacher
+
+    loaded = load_config(config)
+    teacher = open_teacher(loaded)
+    provenance = teacher.provenance(loaded) | {"model": model}
+    cache = TeacherCache.open(loaded.runtime.cache_root, identity, provenance=provenance)
+    ids = tuple(teacher.files.tokenizer("Who is Marguerite?")["input_ids"])
+    request = GenerateRequest(ids, teacher.files.stop_ids, max_new_tokens=4)
+    source = FakeTeacher(identity, vocab=teacher.files.vocab, eos_id=teacher.files.stop_ids[0])
+    ((_, record),) = source.generate([request], k=4)
+    assert isinstance(record, TeacherRecord)
+    cache.put([(record, request)], vocab=teacher.files.vocab)
+    return bytes(record.key)
+
+
+def test_a_pattern_is_searched_in_time_that_grows_with_the_text_alone() -> None:
+    pattern = TextPattern("(a|a)*(a*)*b")
+    assert not pattern.found_in("a" * 200_000)
+    assert pattern.found_in("a" * 200_000 + "b")
+    assert TextPattern(r"x\?y").found_in("x\ud800y"), "half a character is shown as a question mark"
+    assert TextPattern("(?i)straße").found_in("STRAßE 1")
 
 
 def tiny_config(place: Path) -> Path:
