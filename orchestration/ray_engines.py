@@ -6,6 +6,7 @@ lease, and writes what it finishes into segments of its own (`fill_shift`).
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ import ray
 
 from cache import GenerateRequest, ScoreRequest, TeacherCache, TeacherIdentity, TeacherRecord
 from cache.protocols import Failure
+from configs.interfaces import collective_environment
 from configs.schema import EngineSettings
 from orchestration.fill_shift import FillOrder, Progress, Shift, longest
 from orchestration.ledger import Counts, Meter
@@ -121,6 +123,10 @@ class EngineActor:
 
     def __init__(self, spec: EngineSpec, *, index: int) -> None:
         redirect_output(spec.log_dir / f"{spec.name}-{index}.log")
+        if spec.purpose != "fill":
+            # A gang may send its weights from another node, over the cluster's own interface.
+            ours = collective_environment(ray.util.get_node_ip_address())
+            os.environ["NCCL_SOCKET_IFNAME"] = ours["NCCL_SOCKET_IFNAME"]
         from teacher_server.vllm_engine import VllmEngine
 
         self._spec = spec

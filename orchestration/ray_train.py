@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
@@ -23,6 +22,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from configs import ModelError, TrainingError
 from configs.interfaces import collective_environment
 from configs.places import CURVES
+from configs.regular_files import read_json
 from orchestration.artifacts import write_json
 from orchestration.curves import CurveReader, CurveWriter
 from orchestration.host_memory import worker_on_host
@@ -96,7 +96,9 @@ def train_in_gang(
         on_step(metrics)
     if not result_file.exists():
         raise TrainingError(f"the training ended without a result; see {log_dir}")
-    result: dict[str, object] = json.loads(result_file.read_text())
+    result = read_json(result_file)
+    if not isinstance(result, dict):
+        raise TrainingError(f"{result_file}: holds no result of a training; see {log_dir}")
     return result
 
 

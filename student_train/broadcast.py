@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cache.fingerprint import tensor_sha256, weights_sha256
+from configs.regular_files import UnreadableFileError, read_json
 
 OFFER = "offer.json"
 
@@ -61,13 +62,21 @@ class Offer:
 
     @classmethod
     def read(cls, policy_dir: Path) -> Offer | None:
-        """The offer that stands in the directory of a policy; None where the weights themselves do."""
+        """The offer that stands in the directory of a policy; None where the weights themselves do.
+
+        Raises:
+            UnreadableFileError: something else stands in its place.
+        """
         path = policy_dir / OFFER
-        if not path.exists():
+        try:
+            stored: Any = read_json(path)
+        except FileNotFoundError:
             return None
-        stored = json.loads(path.read_text())
-        tensors = (OfferedTensor(each["name"], each["dtype"], tuple(each["shape"])) for each in stored["tensors"])
-        return cls(stored["weights_sha256"], tuple(tensors))
+        try:
+            tensors = [OfferedTensor(each["name"], each["dtype"], tuple(each["shape"])) for each in stored["tensors"]]
+            return cls(stored["weights_sha256"], tuple(tensors))
+        except (KeyError, TypeError) as error:
+            raise UnreadableFileError(f"{path}: is no offer of weights ({error!r})") from None
 
     def write(self, policy_dir: Path) -> None:
         """Leave it in the directory of a policy."""

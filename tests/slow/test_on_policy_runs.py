@@ -20,6 +20,9 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+sys.path.append(str(Path(__file__).parents[1] / "pipeline"))
+from listening import Listener, Watch
+
 from cache import CacheView, TeacherCache, TeacherIdentity
 from cache.disk.manifests import read_manifest
 from cache.disk.storage import open_storage
@@ -106,9 +109,17 @@ def place(tmp_path_factory: pytest.TempPathFactory, temporary: Path) -> Place:
 
 
 @pytest.fixture(scope="module")
-def calm(place: Place) -> Path:
-    """The directory of an undisturbed run with two students, whose weights are sent; all others write files."""
-    return place.finish("run", students={"writer": MINILLM, "gkd": GKD}, weight_sync="broadcast")
+def watched(place: Place) -> tuple[Path, frozenset[Listener]]:
+    """An undisturbed run with two students, whose weights are sent, and who listened meanwhile; all others write files."""
+    with Watch(mark=str(place.temporary)) as watch:
+        run = place.finish("run", students={"writer": MINILLM, "gkd": GKD}, weight_sync="broadcast")
+    return run, watch.seen
+
+
+@pytest.fixture(scope="module")
+def calm(watched: tuple[Path, frozenset[Listener]]) -> Path:
+    """The directory of the undisturbed run."""
+    return watched[0]
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +148,13 @@ def test_an_on_policy_run_says_what_it_did(place: Place, calm: Path) -> None:
         assert all(0 < share < 1 for (share,) in shares) and sum(share for (share,) in shares) < 1
     assert _metrics(place, calm, "writer")["rollout/teacher_drawn_tokens"][0] > 0
     assert _metrics(place, calm, "gkd")["rollout/teacher_drawn_tokens"] == [0.0] * ROLLOUTS
+
+
+def test_rollouts_and_broadcasts_listen_on_loopback_alone(watched: tuple[Path, frozenset[Listener]]) -> None:
+    _, listeners = watched
+    assert {each for each in listeners if each.address != "127.0.0.1"} == set()
+    for process in ("raylet", "RayTrainWorker", "EngineActor", "orchestration run"):
+        assert any(process in each.process for each in listeners), process
 
 
 def test_weights_are_sent_once_a_rollout(calm: Path) -> None:

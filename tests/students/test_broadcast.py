@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,9 @@ from torch import Tensor
 
 from cache.fingerprint import fingerprint_model
 from configs.errors import EngineError
+from configs.regular_files import UnreadableFileError
 from student_train import broadcast
-from student_train.broadcast import Offer, OfferedTensor, Receiver, send
+from student_train.broadcast import OFFER, Offer, OfferedTensor, Receiver, send
 from student_train.rollouts import RolloutBox
 from student_train.weight_sync import BroadcastSync
 
@@ -52,6 +54,19 @@ def test_an_offer_names_the_same_weights_as_the_files_would(tmp_path: Path) -> N
     offer.write(tmp_path)
     assert Offer.read(tmp_path) == offer
     assert Offer.read(model) is None
+
+
+@pytest.mark.timeout(20)
+def test_what_is_no_offer_is_named(tmp_path: Path) -> None:
+    path = tmp_path / OFFER
+    for content in ("[" * 100_000, "[]", '{"tensors": [{}], "weights_sha256": "x"}', '{"tensors": []}'):
+        path.write_text(content)
+        with pytest.raises(UnreadableFileError, match=str(path)):
+            Offer.read(tmp_path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UnreadableFileError, match="a named pipe"):
+        Offer.read(tmp_path)
 
 
 def test_a_gang_sends_to_those_who_ask_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
