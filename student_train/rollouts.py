@@ -18,24 +18,31 @@ import json
 import os
 import shutil
 import uuid
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
+from numpy.lib.npyio import NpzFile
 
 from cache.batches import permutation
 from cache.canonical import canonical
 from cache.views import CacheView
 from configs.errors import TrainingError
+from configs.regular_files import open_regular
 from student_train.directories import STAGING_PREFIX, numbered, staged_directory, sync_path
 
 _VIEW = "view.npz"
 _SAMPLES = "rollout.npz"
 _WITHDRAWN = "withdrawn"
 _POLICY = "policy-"
+
+# What numpy, zipfile and json raise for a file whose bytes were changed or cut.
+_UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, NotImplementedError, BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,9 +139,14 @@ class RolloutBox:
             np.savez(staging / _SAMPLES, allow_pickle=False, **arrays)
 
     def rollout(self, number: int) -> Rollout:
-        """Read a committed rollout."""
+        """Read a committed rollout.
+
+        Raises:
+            TrainingError: its file is damaged.
+            CacheError: its view is.
+        """
         folder = self._rollout(number)
-        with np.load(folder / _SAMPLES) as stored:
+        with _stored(folder / _SAMPLES) as stored:
             facts = json.loads(str(stored["facts"]))
             return Rollout(
                 number=number,
@@ -166,12 +178,12 @@ class RolloutBox:
         """What `keep_behaviour` wrote.
 
         Raises:
-            TrainingError: it is not there.
+            TrainingError: it is not there, or damaged.
         """
         path = self.behaviour(number)
         if not path.exists():
             raise TrainingError(f"{path} is missing: rollout {number} cannot be learned from; start the stage again")
-        with np.load(path) as stored:
+        with _stored(path) as stored:
             logprobs: Float32[np.ndarray, " N"] = stored["logprobs"]
             return logprobs
 
@@ -192,6 +204,19 @@ class RolloutBox:
 
     def _rollout(self, number: int) -> Path:
         return self._rollouts / f"rollout-{number:03d}"
+
+
+@contextmanager
+def _stored(path: Path) -> Iterator[NpzFile]:
+    """The arrays in a file; whatever is wrong with it while they are read is one line."""
+    try:
+        with open_regular(path) as stream, np.load(stream, allow_pickle=False) as stored:
+            yield stored
+    except _UNREADABLE as error:
+        raise TrainingError(
+            f"{path} is damaged ({error}): remove {path.parent} and what learns from it, and start the stage again; "
+            "rollouts of another training have to be written by it again"
+        ) from error
 
 
 def minibatches(rollout: Rollout, *, seed: int, epoch: int, parts: int) -> Sequence[Int64[np.ndarray, " M"]]:

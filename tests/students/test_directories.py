@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from configs.errors import TrainingError
 from configs.places import CURVES, SUMMARY
 from student_train.directories import copy_companions, numbered
 from student_train.rollouts import RolloutBox
@@ -30,6 +32,25 @@ def test_new_weights_stay_where_a_number_gets_one_digit_more(first: int, tmp_pat
         assert shown == [each for each in (version - 1, version) if each >= first]
     box.withdraw_policies()
     assert list((tmp_path / "policies").iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "not an archive", "without the array", "a folder"])
+def test_a_damaged_file_of_a_rollout_is_named(damage: str, tmp_path: Path) -> None:
+    box = RolloutBox(tmp_path)
+    box.keep_behaviour(7, np.arange(500, dtype=np.float32))
+    path = box.behaviour(7)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    {
+        "cut": lambda: path.write_bytes(content[:900]),
+        "flipped": lambda: path.write_bytes(content),
+        "empty": lambda: path.write_bytes(b""),
+        "not an archive": lambda: path.write_bytes(b"[" * 4000),
+        "without the array": lambda: np.savez(path, other=np.zeros(1)),
+        "a folder": lambda: (path.unlink(), path.mkdir()),
+    }[damage]()
+    with pytest.raises(TrainingError, match=r"behaviour-007\.npz is damaged \("):
+        box.read_behaviour(7)
 
 
 def test_what_a_stage_says_of_itself_does_not_pass_to_the_next(tmp_path: Path) -> None:
