@@ -314,5 +314,12 @@ class DistillConfig(Block):
             # An experiment that does not set them keeps the digest that it had before there were any.
             if said["data"][key] is None:
                 del said["data"][key]
+        for student in said["students"].values():
+            for stage in student["stages"]:
+                former = (stage.get("rollout") or {}).get("replay_from")
+                if former is not None:
+                    # `<run>/rollouts/<student>`: the run's name holds the digest of what wrote them, and where it lies
+                    # changes no number.
+                    stage["rollout"]["replay_from"] = "/".join(Path(former).parts[-3:])
         text = json.dumps(said, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()

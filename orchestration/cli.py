@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import signal
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from configs import ConfigError, DistillConfig, DistillError, load_config, redact
 from orchestration.entry import Until, run_pipeline
 from orchestration.environment import prepare_environment, require_home
+from orchestration.interrupts import stop_cleanly_on_signals
 
 STAGES: dict[str, tuple[Until, str]] = {
     "run": ("eval", "run an experiment from the plan to the comparison"),
@@ -24,17 +26,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv` and run; returns the exit code: 0, 2 for what the user can mend before the start, 130 for Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
     arguments = _parser(argv).parse_args(argv)
-    # A container that stops a run sends SIGTERM; it deserves the same clean end as Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop_cleanly_on_signals()
     try:
         require_home()
         return int(arguments.command(arguments) or 0)
     except DistillError as error:
-        print(f"distill: {redact(str(error))}", file=sys.stderr)
+        _tell(redact(str(error)))
         return error.exit_code
     except KeyboardInterrupt:
-        print("distill: stopped; everything finished so far is kept, run the same command to go on", file=sys.stderr)
+        _tell("stopped; everything finished so far is kept, run the same command to go on")
         return 130
+    except BrokenPipeError:
+        # Who read what was printed has seen enough. Nothing may be left that Python would flush on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _tell(line: str) -> None:
+    """The last line of a command; a terminal that is gone does not change how it ended."""
+    with suppress(OSError):
+        print(f"distill: {line}", file=sys.stderr, flush=True)
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
@@ -88,6 +99,8 @@ def _run(arguments: argparse.Namespace) -> None:
 def _plan(arguments: argparse.Namespace) -> None:
     config = _load(arguments)
     prepare_environment(ray_address=config.runtime.ray_address)
+    # A plan downloads nothing. Both are read when the libraries are imported.
+    os.environ.update({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"})
     from orchestration.planning import print_plan
 
     print_plan(config, config_dir=arguments.config.parent, assume_gpus=arguments.assume_gpus, stream=sys.stdout)

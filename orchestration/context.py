@@ -26,6 +26,7 @@ from orchestration.placement import Hardware
 from orchestration.preflight import Device, require_fitting_lengths, require_positions
 from orchestration.ray_cluster import cluster, probe_roots
 from orchestration.ray_engines import EngineSpec
+from orchestration.ray_nodes import require_gpus
 from orchestration.ray_pool import EnginePool
 from orchestration.refusals import Refusals
 from orchestration.shapes import PlannedShape
@@ -92,6 +93,8 @@ class Run:
         runtime = self.config.runtime
         with self.console.stage("ray") as stage:
             self._cluster.enter_context(cluster(address=runtime.ray_address, gpus=self.hardware.gpus_per_node))
+            if runtime.ray_address and self.device == "gpu":
+                require_gpus(runtime.ray_address)
             roots = {"runtime.cache_root": runtime.cache_root, "runtime.run_root": runtime.run_root}
             nodes = probe_roots({key: Path(root) for key, root in roots.items() if not is_url(root)})
             stage.summary = f"attached to {nodes} nodes" if runtime.ray_address else "local, loopback only"

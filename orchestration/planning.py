@@ -1,4 +1,4 @@
-"""`distill plan`: what an experiment would ask, need and cost. Nothing is started and nothing is downloaded.
+"""`distill plan`: what an experiment would ask, need and cost. Nothing is started, downloaded or left behind.
 
 Where the teacher's files are at hand the cache is asked; where they are not, shapes come from the YAML, every row
 counts as a miss, and each number that rests on that is marked as assumed.
@@ -6,18 +6,24 @@ counts as a miss, and each number that rests on that is marked as assumed.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from cache import TeacherCache
 from configs import ConfigError, DistillConfig
+from configs.places import is_url
 from configs.schema import EngineSettings, TrainingSettings
 from configs.stages import InitConfig
 from orchestration.console import Console
-from orchestration.context import open_cache, open_refusals, open_teacher
+from orchestration.context import Teacher, open_refusals, open_teacher
 from orchestration.host_memory import check_host, read_host_memory
-from orchestration.models import is_at_hand
+from orchestration.models import STAGING, is_at_hand
 from orchestration.placement import Hardware, Placement, plan_placement, render_placement
-from orchestration.plan import FillPlan, NothingHeld, plan_fill, sequence_sets
+from orchestration.plan import FillPlan, Holdings, NothingHeld, plan_fill, sequence_sets
 from orchestration.plan_report import fill_time, show_plan, show_rollouts
 from orchestration.preflight import choose_accelerator, cpu_count, require_fitting_lengths, resolve_paths, visible_gpus
 from orchestration.prompts import SPLITS, Prompt, load_prompts
@@ -32,6 +38,12 @@ def print_plan(config: DistillConfig, *, config_dir: Path, assume_gpus: int | No
         ConfigError: it cannot work: too little memory, a missing file, a shape that is neither at hand nor described.
     """
     config = resolve_paths(config, config_dir=config_dir)
+    with _borrowed_models(config.runtime.models_root) as models_root:
+        runtime = config.runtime.model_copy(update={"models_root": models_root})
+        _print_plan(config.model_copy(update={"runtime": runtime}), assume_gpus=assume_gpus, stream=stream)
+
+
+def _print_plan(config: DistillConfig, *, assume_gpus: int | None, stream: TextIO) -> None:
     console = Console(stream)
     hardware = hardware_of(config, assume_gpus=assume_gpus)
     if assume_gpus is not None:
@@ -46,7 +58,7 @@ def print_plan(config: DistillConfig, *, config_dir: Path, assume_gpus: int | No
             max_new_tokens=config.generation.max_new_tokens,
         )
         sets = sequence_sets(config, prompts.splits, stop_ids=teacher.files.stop_ids)
-        cache, refused = open_cache(config, teacher), open_refusals(config, teacher)
+        cache, refused = _held(config, teacher), open_refusals(config, teacher)
         plan, assumed = plan_fill(sets, cache=cache, refused=refused), False
     else:
         shape = _assumed_shape(config)
@@ -70,6 +82,34 @@ def print_plan(config: DistillConfig, *, config_dir: Path, assume_gpus: int | No
         console.say(line)
     for warning in check_host(placement.phases, memory=hardware.memory, asks_teacher=plan.asks_teacher):
         console.warn(warning)
+
+
+@contextmanager
+def _borrowed_models(models_root: Path) -> Iterator[Path]:
+    """A temporary models root with all that the real one holds: what a plan has to make of a model goes with it.
+
+    Raises:
+        ConfigError: there is no room for temporary files.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="stillroom-plan-") as name:
+            for entry in models_root.iterdir() if models_root.is_dir() else ():
+                if entry.is_dir() and not entry.name.endswith(STAGING):
+                    (Path(name) / entry.name).symlink_to(entry.absolute())
+            memo = models_root / "fingerprints.json"
+            if memo.is_file():
+                shutil.copyfile(memo, Path(name) / memo.name)
+            yield Path(name)
+    except FileNotFoundError as error:
+        raise ConfigError(f"a plan needs a place for temporary files ({error.strerror}): set TMPDIR to one") from error
+
+
+def _held(config: DistillConfig, teacher: Teacher) -> Holdings:
+    """The teacher's cache if there is one; none is made."""
+    root = config.runtime.cache_root
+    if not is_url(root) and not (Path(root) / teacher.identity.digest()).exists():
+        return NothingHeld()
+    return TeacherCache.open(root, teacher.identity, create=False)
 
 
 def require_placement(config: DistillConfig, *, teacher: PlannedShape, hardware: Hardware) -> Placement:
@@ -112,13 +152,38 @@ def hardware_of(config: DistillConfig, *, assume_gpus: int | None = None) -> Har
                 "correct one"
             )
         return Hardware("gpu", assume_gpus // per_node, per_node, runtime.gpu_memory_gib)
+    if runtime.ray_address is not None:
+        return _of_cluster(config, runtime.ray_address)
     gpus = visible_gpus()
     if choose_accelerator(config, gpus=gpus) == "cpu":
         return Hardware("cpu", cpus=cpu_count(), memory=read_host_memory())
-    # The driver of a cluster may run on a node without a GPU; then the configuration says what the others have.
-    per_node = gpus if gpus and runtime.ray_address is None else runtime.gpus_per_node
-    memory = read_host_memory() if runtime.ray_address is None else None
-    return Hardware("gpu", runtime.nodes, per_node, runtime.gpu_memory_gib, memory=memory)
+    return Hardware(
+        "gpu", runtime.nodes, gpus or runtime.gpus_per_node, runtime.gpu_memory_gib, memory=read_host_memory()
+    )
+
+
+def _of_cluster(config: DistillConfig, address: str) -> Hardware:
+    """What a cluster has. The driver may be any machine of it, or none, so what it has itself says nothing.
+
+    Where the configuration names the accelerator it is also believed about the machines: a plan can then be made
+    while there is no cluster yet.
+    """
+    runtime = config.runtime
+    if runtime.accelerator == "gpu":
+        return Hardware("gpu", runtime.nodes, runtime.gpus_per_node, runtime.gpu_memory_gib)
+    if runtime.accelerator == "cpu":
+        return Hardware("cpu", runtime.nodes)
+    # Ray only for who attaches to a cluster.
+    from orchestration.ray_nodes import cluster_nodes
+
+    nodes = cluster_nodes(address)
+    chosen = [node for node in nodes if node.gpus] or list(nodes)
+    memories = [node.memory for node in chosen if node.memory is not None]
+    memory = min(memories, key=lambda each: each.total_gib, default=None)
+    if not chosen[0].gpus:
+        return Hardware("cpu", len(chosen), cpus=min(node.cpus for node in chosen), memory=memory)
+    per_node = min(node.gpus for node in chosen)
+    return Hardware("gpu", len(chosen), per_node, runtime.gpu_memory_gib, memory=memory)
 
 
 def _cut_to(hardware: Hardware, config: DistillConfig, *, console: Console) -> DistillConfig:

@@ -26,6 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from configs import ConfigError, EngineError
 from configs.interfaces import LOOPBACK
 from configs.regular_files import UnreadableFileError, open_regular
+from orchestration.interrupts import hangups_blocked
 from orchestration.own_packages import ROOT
 
 OBJECT_STORE_BYTES = 256 * 2**20
@@ -144,7 +145,7 @@ def _private(gpus: int) -> Iterator[None]:
         os.rename(alive.name, directory / ALIVE)
         _set_token(directory)
         try:
-            with _temporary_files(directory / "tmp"):
+            with _temporary_files(directory / "tmp"), hangups_blocked():
                 _start(directory, gpus=gpus)
             yield
         finally:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 
+from orchestration.lasting import lasting_stream
+
 
 def redirect_output(path: Path) -> None:
     """Send everything that this process prints from now on to `path`."""
@@ -20,8 +22,11 @@ def redirect_output(path: Path) -> None:
 
 @contextmanager
 def terminal_kept(path: Path) -> Iterator[TextIOWrapper]:
-    """Redirect to `path` for a while; yields the terminal (or pipe) that stdout was before, for our own lines."""
-    terminal = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8", errors="replace")
+    """Redirect to `path` for a while; yields the terminal (or pipe) that stdout was before, for our own lines.
+
+    Should it be closed meanwhile, these lines are dropped.
+    """
+    terminal = lasting_stream(os.dup(1))
     errors = os.dup(2)
     redirect_output(path)
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,9 @@ from typing import Any
 import pytest
 
 from orchestration import ray_train
-from orchestration.interrupts import INTERRUPTS, interrupts_held
+from orchestration.console import Console
+from orchestration.interrupts import INTERRUPTS, hangups_blocked, interrupts_held, stop_cleanly_on_signals
+from orchestration.lasting import lasting_stream
 from orchestration.ray_train import _Gang
 from orchestration.tracking import Tracker
 
@@ -34,6 +38,104 @@ def test_an_interrupt_waits_for_the_end_of_the_block(interrupt: signal.Signals) 
         done.append("second")
     assert done == ["first", "second"]
     assert signal.getsignal(interrupt) is signal.default_int_handler
+
+
+COMMAND = """
+import os, signal, sys, time
+from orchestration import cli
+def wait(*_, **__):
+    print("ready", flush=True)
+    time.sleep(60)
+cli.run_pipeline = wait
+sys.exit(cli.main(["run", "--config", "configs/tiny.yaml"]))
+"""
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("number", INTERRUPTS)
+def test_every_signal_that_ends_a_run_ends_it_cleanly(number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # As in a shell's foreground, however this suite itself was started.
+        preexec_fn=_default_signals,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "distill: stopped; everything finished so far is kept, run the same command to go on\n"
+
+
+def _default_signals() -> None:
+    for number in INTERRUPTS:
+        signal.signal(number, signal.SIG_DFL)
+
+
+def test_a_terminal_that_is_gone_does_not_change_how_a_command_ends() -> None:
+    """Its last line has nobody to read it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=_default_signals,
+    )
+    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    assert process.stderr is not None
+    process.stdout.close()
+    process.stderr.close()
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 130
+
+
+def test_nohup_is_respected() -> None:
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    term = signal.getsignal(signal.SIGTERM)
+    try:
+        stop_cleanly_on_signals()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, former)
+        signal.signal(signal.SIGTERM, term)
+
+
+def test_what_is_started_without_hangups_outlives_one() -> None:
+    """A closed terminal reaches Ray's daemons too, which have to stay until the gang has written its checkpoint."""
+    asleep = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
+    with hangups_blocked():
+        lasting = subprocess.Popen(asleep, stdout=subprocess.PIPE, preexec_fn=_default_signals)
+    ordinary = subprocess.Popen(asleep, stdout=subprocess.PIPE, preexec_fn=_default_signals)
+    try:
+        for process in (lasting, ordinary):
+            assert process.stdout is not None and process.stdout.readline() == b"\n"
+            process.send_signal(signal.SIGHUP)
+        assert ordinary.wait(60) == -signal.SIGHUP
+        assert lasting.poll() is None
+    finally:
+        for process in (lasting, ordinary):
+            process.kill()
+            process.communicate()
+
+
+def test_a_reader_that_goes_away_costs_only_what_it_would_have_read() -> None:
+    reading, writing = os.pipe()
+    stream = lasting_stream(writing)
+    console = Console(stream)
+    console.say("before")
+    assert os.read(reading, 99) == b"before\n"
+    os.close(reading)
+    with console.stage("fill") as stage:
+        stage.update(1.0)
+        console.warn("nobody hears this")
+        stage.summary = "done"
+    console.say("after")
+    stream.flush()
+    stream.close()
+    assert console.times[0][0] == "fill"
 
 
 def test_other_threads_are_never_interrupted_and_may_hold() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ from cache.protocols import Outcome
 from configs import ConfigError, DistillConfig, load_config
 from configs.models import ModelSource
 from configs.schema import ModelShape
-from orchestration import planning
+from orchestration import planning, ray_nodes
+from orchestration.bundles import Hardware, HostMemory
 from orchestration.context import open_cache, open_teacher
 from orchestration.models import materialise
 from orchestration.plan import sequence_sets
 from orchestration.planning import hardware_of, print_plan
 from orchestration.preflight import resolve_paths
 from orchestration.prompts import load_prompts
+from orchestration.ray_nodes import Node
 from teacher_server import FakeTeacher
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"
@@ -65,9 +68,60 @@ def test_tiny(tmp_path: Path) -> None:
     assert "placement on CPUs: 1 node(s), 2 CPUs each" in text
 
 
-def test_a_plan_leaves_no_run_behind(tmp_path: Path) -> None:
+def test_a_plan_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     planned(shipped("tiny", tmp_path))
-    assert not (tmp_path / "run_root").exists()
+    assert list(tmp_path.rglob("*")) == [temporary]
+
+
+def test_a_plan_works_where_nothing_can_be_written() -> None:
+    # Nobody can make anything there, not even root.
+    config = shipped("tiny", Path("/proc/nothing"))
+    assert row(planned(config), "teacher-train")[:4] == ["teacher-train", "24", "0", "24"]
+
+
+def test_a_plan_uses_what_a_run_has_made_and_changes_nothing_of_it(tmp_path: Path) -> None:
+    config = resolve_paths(shipped("tiny", tmp_path), config_dir=FOLDER)
+    open_cache(config, open_teacher(config))
+    before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert len(before) > 5
+    planned(config)
+    assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_plan_without_a_place_for_temporary_files_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match=r"needs a place for temporary files .*set TMPDIR"):
+        planned(shipped("tiny", tmp_path))
+
+
+def nodes(*found: tuple[int, int, float | None]) -> tuple[Node, ...]:
+    return tuple(Node(cpus, gpus, None if gib is None else HostMemory(gib, gib / 2)) for cpus, gpus, gib in found)
+
+
+def test_what_a_cluster_has_is_asked_of_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver has no GPU here; that says nothing of the others."""
+    config = shipped("tiny", tmp_path, "runtime.accelerator=auto", "runtime.ray_address=10.0.0.1:6379")
+    there = nodes((4, 0, 8.0), (32, 4, 256.0), (32, 8, 128.0), (16, 8, None))
+    asked: list[str] = []
+    monkeypatch.setattr(ray_nodes, "cluster_nodes", lambda address: asked.append(address) or there)
+    found = hardware_of(config)
+    assert asked == ["10.0.0.1:6379"]
+    assert (found.accelerator, found.nodes, found.gpus_per_node, found.memory) == ("gpu", 3, 4, HostMemory(128.0, 64.0))
+    there = nodes((4, 0, 8.0), (32, 0, 16.0))
+    found = hardware_of(config)
+    assert (found.accelerator, found.nodes, found.cpus, found.memory) == ("cpu", 2, 4, HostMemory(8.0, 4.0))
+    # The driver's own GPUs say nothing either.
+    monkeypatch.setattr(planning, "visible_gpus", lambda: 8)
+    assert hardware_of(config).accelerator == "cpu"
+
+
+def test_a_named_accelerator_needs_no_cluster_to_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_nodes, "cluster_nodes", lambda address: pytest.fail("it was asked"))
+    config = shipped("tiny", tmp_path, "runtime.accelerator=cpu", "runtime.ray_address=10.0.0.1:6379")
+    assert hardware_of(config) == Hardware("cpu", 1)
 
 
 @pytest.mark.real_data

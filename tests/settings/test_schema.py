@@ -180,3 +180,21 @@ def test_a_student_may_not_take_a_name_of_the_comparison(name: str) -> None:
     student = {"init": {"keep_layers": 2}, "stages": [{"objective": "kd", "steps": 10}]}
     with pytest.raises(ValidationError, match=f"students.{name}.*another name"):
         experiment(students={name: student})
+
+
+def test_where_former_rollouts_lie_is_not_part_of_an_experiment() -> None:
+    def digest(place: str) -> str:
+        stage = {"objective": "kd", "rollout": {"count": 1, "replay_from": place}}
+        student = {"init": {"keep_layers": 2}, "stages": [stage]}
+        blocks = {
+            "name": "test",
+            "teacher": {"model": {"path": "teacher"}},
+            "data": {split: {"path": f"{split}.jsonl"} for split in ("train", "dev", "test")},
+            "students": {"kd": student},
+        }
+        return DistillConfig.model_validate(blocks).digest()
+
+    here = digest("/one/machine/runs/first-0123456789/rollouts/kd")
+    assert digest("../runs/first-0123456789/rollouts/kd") == here
+    assert digest("/one/machine/runs/first-0123456789/rollouts/other") != here
+    assert digest("/one/machine/runs/second-9876543210/rollouts/kd") != here
