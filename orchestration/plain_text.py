@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from configs import DataError
 from configs.stages import StageConfig
+from configs.visible_text import visible
 from orchestration.artifacts import digest_of
 from orchestration.conversations import unusable
 from orchestration.prompts import control_tokens
@@ -77,8 +78,8 @@ def _texts(path: Path, *, key: str, control: tuple[str, ...]) -> tuple[str, ...]
             texts.append(row[FIELD])
     if refused:
         raise DataError(
-            f"{key}.path={path} {refused[0]}; {len(refused)} of {len(texts) + len(refused)} rows cannot be used: "
-            "correct or remove them"
+            f"{key}.path={path} {visible(refused[0], at_most=300)}; {len(refused)} of {len(texts) + len(refused)} rows "
+            "cannot be used: correct or remove them"
         )
     if not texts:
         raise DataError(f'{key}.path={path} holds no row: put lines like {{"{FIELD}": "..."}} in it')

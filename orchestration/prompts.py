@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from configs import DataError
 from configs.schema import DataConfig
+from configs.visible_text import visible
 from orchestration.conversations import (
     MARKER,
     answer_within,
@@ -30,6 +31,7 @@ from orchestration.conversations import (
 from orchestration.rows import Row, split_rows
 from orchestration.templates import ChatTemplates, Unrendered
 
+REASON_CHARACTERS = 300
 SPLITS = ("train", "dev", "test")
 
 ALPACA = (
@@ -92,7 +94,9 @@ def load_prompts(
                 if isinstance(outcome, Prompt):
                     usable.append(outcome)
                 else:
-                    rejected.append(Rejected(name, index, outcome, _preview(row)))
+                    # A template or the data may have worded it.
+                    reason = visible(outcome, at_most=REASON_CHARACTERS)
+                    rejected.append(Rejected(name, index, reason, _preview(row)))
             if not usable:
                 raise DataError(f"data.{name}: no usable row; {_why_empty(name, rejected)}")
             splits[name] = tuple(usable)
@@ -180,8 +184,9 @@ class _Reader:
 
     def _field(self, row: Row, index: int, name: str) -> Any:
         if name not in row:
+            there = visible(", ".join(map(repr, row)) or "none", at_most=REASON_CHARACTERS)
             raise DataError(
-                f"data.{self.split} row {index} has no field {name!r}, only {', '.join(map(repr, row)) or 'none'}: "
+                f"data.{self.split} row {index} has no field {name!r}, only {there}: "
                 "set data.prompt_field, data.response_field, data.messages_field or data.tools_field"
             )
         return row[name]

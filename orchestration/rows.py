@@ -27,6 +27,7 @@ from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from configs import DataError
 from configs.regular_files import UnreadableFileError, open_regular
 from configs.schema import SplitConfig
+from configs.visible_text import visible
 
 FORMATS = ".jsonl, .parquet or .csv"
 LINE_BYTES = 64 * 2**20
@@ -255,4 +256,4 @@ def _link(source: str, target: str) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return visible((str(error).strip().splitlines() or [type(error).__name__])[0], at_most=300)

@@ -142,7 +142,7 @@ def _check(run: Run, plan: FillPlan, *, teacher: Teacher, pool: EnginePool, stag
     config, files = run.config, teacher.files
     directory = files.directory.resolve()
     large = weight_bytes(directory) > LARGE_BYTES
-    requests = (request for part in plan.sets for request in part.sequences.requests)
+    requests = (each for part in plan.sets for each in part.sequences.requests if each not in part.refused)
     prompts = check_prompts(
         (r.prompt_ids if isinstance(r, GenerateRequest) else r.token_ids for r in requests),
         bos_id=files.leading_bos,

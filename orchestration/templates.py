@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from configs import DataError
 from configs.schema import DataConfig
+from configs.visible_text import visible
 from orchestration import template_worker
 
 SECONDS = 5.0
@@ -106,7 +107,7 @@ class ChatTemplates:
             if unknown:
                 raise DataError(
                     f"data.template_kwargs.{unknown[0]}: the teacher's chat template does not use it, only "
-                    f"{', '.join(worker.variables)}: correct or remove it"
+                    f"{visible(', '.join(worker.variables), at_most=300)}: correct or remove it"
                 )
             self._open[source] = worker
         return self._open[source]
@@ -120,7 +121,7 @@ class ChatTemplates:
         wanted, listed = self._config.chat_template, self._listed
         if not listed:
             raise DataError("data.template=chat but the teacher's tokenizer has no chat template: use alpaca or raw")
-        names = ", ".join(sorted(listed))
+        names = visible(", ".join(sorted(listed)), at_most=300)
         if wanted is not None:
             if wanted not in listed:
                 raise DataError(f"data.chat_template={wanted}: the teacher's tokenizer has only {names}: choose one")
@@ -170,7 +171,7 @@ class _Worker:
         }
         first = self._exchange(order)
         found: dict[str, Any] = first if isinstance(first, dict) else {"error": first}
-        self.broken: str | None = found.get("error")
+        self.broken: str | None = visible(found["error"]) if "error" in found else None
         self.variables: list[str] = found.get("variables", [])
 
     def __enter__(self) -> Self:

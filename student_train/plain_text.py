@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -26,6 +28,7 @@ from cache.canonical import canonical
 from cache.disk.durable import replace_file
 from cache.records import TeacherRecord
 from configs.errors import TrainingError
+from configs.regular_files import open_regular
 from configs.rollouts import PretrainConfig
 from student_train.batching import MicroBatch, collate
 from student_train.feed import StepBatch
@@ -85,13 +88,21 @@ class PlainPieces:
         Raises:
             TrainingError: it is not there, or holds another text than the one of this digest.
         """
-        found = None
-        if path.exists():
-            with np.load(path) as stored:
+        found, there = None, "is missing"
+        try:
+            with open_regular(path) as stream, np.load(stream) as stored:
                 found = cls(stored["ids"], stored["ends"])
+            there = f"holds text {found.digest[:12]}"
+        except FileNotFoundError:
+            pass
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError) as error:
+            there = f"is damaged ({type(error).__name__})"
+        except (zipfile.BadZipFile, zlib.error) as error:
+            there = f"is damaged ({error})"
         if found is None or found.digest != digest:
-            held = "is missing" if found is None else f"holds text {found.digest[:12]}"
-            raise TrainingError(f"{path} {held}, but pretrain needs text {digest and digest[:12]}: start the run again")
+            raise TrainingError(
+                f"{path} {there}, but pretrain needs text {digest and digest[:12]}: start the run again"
+            )
         return found
 
 

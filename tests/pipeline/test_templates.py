@@ -286,6 +286,7 @@ LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% end
         ("{% for a in range(10**9) %}{% endfor %}", "Range too big"),
         ("{{ messages.nothing.at.all }}", "has no attribute"),
         ("{{ 1 / 0 }}", "division by zero"),
+        ("{{ raise_exception('\x1b[2J\u202e') }}", "\\x1b[2J\\u202e"),
         ("{{ ''.__class__.__mro__ }}", "is unsafe"),
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "maximum recursion depth"),
     ],
@@ -347,3 +348,31 @@ def test_any_template_renders_what_transformers_renders_or_says_why_not(
                 using.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
         else:
             assert told == using.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=6)
+KEYS = st.sampled_from(["role", "content", "function", "name", "arguments", "type"]) | st.text(max_size=3)
+JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3))
+MESSAGES = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "assistant", "tool", "system"])},
+        optional={"content": st.text(max_size=9) | JSON, "tool_calls": JSON, "name": JSON, "reasoning_content": JSON},
+    ),
+    max_size=4,
+)
+ROWS = st.lists(st.tuples(MESSAGES | JSON, JSON), max_size=60)
+
+
+@given(rows=ROWS)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_row_ends_otherwise_than_as_a_prompt_or_with_a_reason(rows: list[tuple[Any, Any]], tmp_path: Path) -> None:
+    good = [{"role": "user", "content": "q"}]
+    data = config(
+        tmp_path,
+        *({"messages": talk, "tools": tools} for talk, tools in [(good, None), *rows]),
+        tools_field="tools",
+    )
+    found = load(data, tokenizer(QWEN), stops=("<|im_end|>",))
+    aside = [row for row in found.rejected if row.split == "train"]
+    assert len(found.splits["train"]) + len(aside) == 1 + len(rows)
+    assert all(row.reason.isprintable() and len(row.reason) <= 300 for row in aside)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from student_builders import VOCAB, records, tiny_llama
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -55,6 +58,27 @@ def test_every_token_of_a_text_but_the_first_is_predicted_once() -> None:
     pairs = [pair for ids in followed for pair in pairwise(ids)]
     assert pairs == [pair for ids in TEXTS for pair in pairwise(ids)]
     assert TEXT.predicted.sum() == len(pairs)
+
+
+@given(at=st.integers(0, 4000), junk=st.binary(min_size=1, max_size=8), cut=st.booleans())
+@settings(deadline=None)
+def test_a_damaged_file_is_one_line(at: int, junk: bytes, cut: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("pieces") / PIECES
+    TEXT.save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:at] if cut else whole[:at] + junk + whole[at + len(junk) :])
+    try:
+        found = PlainPieces.load(path, digest=TEXT.digest)
+    except TrainingError as error:
+        assert str(path) in str(error) and "\n" not in str(error)
+    else:
+        assert np.array_equal(found.ids, TEXT.ids) and np.array_equal(found.ends, TEXT.ends)
+
+
+def test_what_is_not_a_file_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / PIECES)
+    with pytest.raises(TrainingError, match="is damaged"):
+        PlainPieces.load(tmp_path / PIECES, digest=TEXT.digest)
 
 
 def test_what_was_written_is_read_back_and_nothing_else(tmp_path: Path) -> None:
