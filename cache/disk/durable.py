@@ -10,9 +10,10 @@ import errno
 import os
 import time
 import uuid
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 UNFINISHED = ".tmp"
 """End of the names of half-written files, which also begin with a dot."""
@@ -54,6 +55,46 @@ def replace_file(path: Path, data: bytes) -> None:
     finally:
         beside.unlink(missing_ok=True)
     sync_directory(path.parent)
+
+
+@contextmanager
+def large_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that is written piece by piece and takes the name `path` when the context ends well, on disk by then.
+
+    Until then it has no name, where the system knows such files: a process that is killed leaves nothing. Elsewhere it
+    has a name of its own beside `path`, and who writes to `path` a day later removes it.
+
+    Raises:
+        OSError: the disk refuses; nothing is left then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
+    beside = path.with_name(f".{path.name}.{uuid.uuid4()}{UNFINISHED}")
+    try:
+        with _nameless(path.parent) or open(beside, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            if not beside.exists():
+                # Absolute, so that the directory is of no account: it makes the call follow the link.
+                os.link(f"/proc/self/fd/{file.fileno()}", beside, src_dir_fd=file.fileno(), follow_symlinks=True)
+        os.replace(beside, path)
+        sync_directory(path.parent)
+    finally:
+        with suppress(OSError):  # what was said before is what matters
+            beside.unlink(missing_ok=True)
+
+
+def _nameless(directory: Path) -> BinaryIO | None:
+    """A new file in a directory that no name leads to; `None` where there is no such thing."""
+    if not os.path.isdir("/proc/self/fd"):
+        return None
+    try:
+        return os.fdopen(os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o644), "wb")
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL):
+            return None
+        raise
 
 
 def remove_leftovers(path: Path) -> None:

@@ -10,19 +10,17 @@ and every row is decoded and named anew (`cache.upkeep.proof`), before the first
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import tarfile
 import time
-import uuid as uuids
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from cache.disk.directory import DESCRIPTION, open_teacher
-from cache.disk.durable import UNFINISHED
+from cache.disk.durable import large_file
 from cache.disk.manifests import ARRIVED, FORMAT, DamagedObject, Manifest, arrival_ns, read_manifest
 from cache.disk.owners import Owner
 from cache.disk.storage import Storage
@@ -70,20 +68,12 @@ def export_archive(storage: Storage, path: Path, *, identity: str, progress: Pro
     Raises:
         CacheError: when the cache cannot be read or the file cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{uuids.uuid4()}{UNFINISHED}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(beside, "xb") as file:
+        with large_file(path) as file:
             report = _write(file, storage, path, identity=identity, progress=progress)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
     except OSError as error:
         reason = error.strerror or str(error).partition("\n")[0]
         raise CacheError(f"{error.filename or path}: the archive cannot be written ({reason})") from error
-    finally:
-        with suppress(OSError):  # what was said before is what matters
-            beside.unlink(missing_ok=True)
     return report
 
 
@@ -129,9 +119,7 @@ def import_archive(root: Path | str, path: Path, *, progress: Progress | None = 
     )
 
 
-def _write(
-    file: io.BufferedWriter, storage: Storage, path: Path, *, identity: str, progress: Progress | None
-) -> ExportReport:
+def _write(file: BinaryIO, storage: Storage, path: Path, *, identity: str, progress: Progress | None) -> ExportReport:
     manifests, damaged = [], []
     for name in live_segments(storage):
         try:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
+import signal
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -283,6 +285,33 @@ def test_files_that_are_no_archives(tmp_path: Path) -> None:
         file.addfile(tarfile.TarInfo("identity.json"))
     with pytest.raises(CacheError, match="not a whole tar"):
         import_archive(tmp_path / "there", tmp_path / "packed")
+
+
+@pytest.mark.parametrize("nameless", [True, False])
+def test_a_killed_export_leaves_nothing_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nameless: bool
+) -> None:
+    put_each(tmp_path / "here", PROMPTS)
+    (tmp_path / "out").mkdir()
+    if not nameless:
+        monkeypatch.setattr("cache.disk.durable._nameless", lambda _: None)
+
+    def killed() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def work() -> None:
+        export_archive(
+            storage_of(tmp_path / "here"), tmp_path / "out" / "a.tar", identity=DIGEST, progress=lambda *_: killed()
+        )
+
+    killed_at("", work)
+    left = list((tmp_path / "out").iterdir())
+    assert len(left) == (0 if nameless else 1)
+    for path in left:
+        os.utime(path, (0, 0))
+    export(tmp_path / "here", tmp_path / "out" / "a.tar")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.tar"]
+    assert len(import_archive(tmp_path / "there", tmp_path / "out" / "a.tar").imported) == 3
 
 
 def test_an_export_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
