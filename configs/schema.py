@@ -211,7 +211,11 @@ class RuntimeConfig(Block):
 
 
 class BudgetConfig(Block):
-    """Limits that stop a fill cleanly; what was bought stays in the cache."""
+    """Limits of an experiment over all its starts; what was bought stays in the cache.
+
+    They stop a fill, a rollout or the teacher's evaluation. GPU hours are those of all engines, GPUs times their life;
+    on CPUs an engine counts as one GPU.
+    """
 
     max_teacher_tokens: Positive | None = None
     max_gpu_hours: Annotated[float, Field(gt=0.0)] | None = None
