@@ -20,7 +20,7 @@ HOMES = {
     "vllm": "teacher_server/vllm_engine.py",
     "deepspeed": "student_train/deepspeed_engine.py",
     "ray": "orchestration/ray_*.py",
-    "mlflow": "orchestration/tracking.py",
+    "mlflow": "orchestration/tracking*.py",
 }
 
 
