@@ -75,7 +75,8 @@ class Pipeline:
             run.artifacts.sweep()
             sweep_run(directory)
             try:
-                run.tracker.require_usable(at_most_s=PROBE_S)
+                if runtime.tracking_uri is not None:
+                    run.tracker.require_usable(at_most_s=PROBE_S)
                 return self._stages(run, until=until)
             finally:
                 try:
@@ -190,6 +191,8 @@ class Pipeline:
     def _start_tracking(self, run: Run, plan: FillPlan) -> None:
         params = flatten(self._as_written.model_dump(mode="json", exclude={"students"}, exclude_none=True))
         tags = {"config_digest": self._as_written.digest(), "run_dir": run.directory.name}
+        if run.config.runtime.tracking_uri is None:  # the default store is made only for a run that can begin
+            run.tracker.require_usable(at_most_s=PROBE_S)
         run.tracker.start(run.directory.name, params=params, tags=tags)
         run.tracker.child("fill", params={"misses": plan.misses}, tags={"role": "fill"})
 
