@@ -121,7 +121,8 @@ def _listening(port: int) -> socket.socket:
     try:
         return socket.create_server((HOST, port))
     except OSError as error:
-        reason = error.strerror or str(error)
+        # `create_server` adds the address to the error's own words.
+        reason = os.strerror(error.errno) if error.errno else str(error)
         raise ConfigError(f"port {port} cannot be used ({reason}): name another one with --port") from error
     except OverflowError as error:
         raise ConfigError(f"--port {port} is no port: name one from 1 to 65535") from error
