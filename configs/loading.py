@@ -21,7 +21,14 @@ from pydantic import ValidationError
 
 from configs.errors import ConfigError
 from configs.explain import explain
+from configs.regular_files import UnreadableFileError, read_regular
 from configs.schema import DistillConfig
+
+FILE_BYTES = 2**20
+"""An experiment is a page or two; more is not one."""
+
+NODES = 50_000
+"""Keys and values that a file may stand for; the largest shipped one has some two hundred."""
 
 _FLOAT = "tag:yaml.org,2002:float"
 _MERGE = "tag:yaml.org,2002:merge"
@@ -123,12 +130,14 @@ class _Dumper(yaml.SafeDumper):
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_regular(path, at_most=FILE_BYTES, links="follow").decode("utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file; name a YAML file, e.g. configs/quickstart.yaml") from None
-    except IsADirectoryError:
-        names = ", ".join(sorted(file.name for file in path.glob("*.yaml"))) or "none"
-        raise ConfigError(f"{path}: is a directory; name one YAML file in it (there: {names})") from None
+    except UnreadableFileError as error:
+        if path.is_dir():
+            names = ", ".join(sorted(file.name for file in path.glob("*.yaml"))) or "none"
+            raise ConfigError(f"{path}: is a directory; name one YAML file in it (there: {names})") from None
+        raise ConfigError(f"{error}; name a YAML file, e.g. configs/quickstart.yaml") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8 text") from None
     except OSError as error:
@@ -137,7 +146,12 @@ def _read(path: Path) -> str:
 
 def _parse(text: str, *, origin: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _require_few(node, origin=origin)
+        return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
@@ -146,6 +160,26 @@ def _parse(text: str, *, origin: str) -> Any:
         # All but the first: PyYAML's constructors on an explicit tag that does not fit its text, as in `!!int ""`.
         reason = " ".join(str(error).split())
         raise ConfigError(f"{origin}: not valid YAML: {reason}") from None
+
+
+def _require_few(root: yaml.Node, *, origin: str) -> None:
+    """Refuse anchors that stand for millions of values: counted as if every alias were written out."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = 1  # also what a node inside of itself counts; that it is refused is said later
+            parts = node.value if isinstance(node.value, list) else []
+            children = (child for part in parts for child in (part if isinstance(part, tuple) else (part,)))
+            sizes[id(node)] = 1 + sum(size(child) for child in children)
+        return sizes[id(node)]
+
+    count = size(root)
+    if count > NODES:
+        raise ConfigError(
+            f"{origin}: stands for {count:,} values when its anchors are written out, of {NODES:,} at most: "
+            "write it without aliases of aliases"
+        )
 
 
 def _as_json(data: Any, *, origin: Path) -> bytes:

@@ -13,6 +13,7 @@ from typing import TextIO
 
 from configs.errors import ConfigError
 from configs.secrets import redact
+from configs.visible_text import visible
 
 PACKAGES = ("configs", "cache", "teacher_server", "student_train", "evaluation", "orchestration")
 """The loggers whose warnings reach the console."""
@@ -89,15 +90,20 @@ class _FileFormatter(logging.Formatter):
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
 
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        # A line of the message that is not the first one must not look like a record of its own.
+        record.message = visible(record.message, lines=True).replace("\n", "\n    ")
+        return super().formatMessage(record)
+
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+        return visible(redact(super().format(record)), lines=True)
 
 
 class _ConsoleFormatter(logging.Formatter):
     """`warning: what happened`; the traceback stays in the file."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return redact(f"{record.levelname.lower()}: {record.getMessage()}")
+        return visible(redact(f"{record.levelname.lower()}: {record.getMessage()}"))
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

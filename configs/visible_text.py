@@ -14,6 +14,9 @@ import unicodedata
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode's categories of control, format (bidi marks, zero width), surrogates, private, unassigned, separators."""
 
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
+"""Letters and marks that are drawn as nothing at all; the variation selectors of a supplement are the rest."""
+
 _SPELLING = "\u200c\u200d"
 """Joiners without which Persian, Hindi and many emoji are misspelt."""
 
@@ -42,6 +45,8 @@ def markdown_text(text: str, *, at_most: int | None = None) -> str:
 
 
 def _hidden(char: str) -> bool:
+    if char in _BLANK or "\U000e0100" <= char <= "\U000e01ef":
+        return True
     return char not in _SPELLING and unicodedata.category(char) in _HIDDEN
 
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from configs import ConfigError, DistillConfig, DistillError, load_config, redact
+from configs.visible_text import visible
 from orchestration.entry import Until, run_pipeline
 from orchestration.environment import prepare_environment, require_home
 from orchestration.interrupts import stop_cleanly_on_signals
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_home()
         return int(arguments.command(arguments) or 0)
     except DistillError as error:
-        _tell(redact(str(error)))
+        _tell(visible(redact(str(error)), lines=True))
         return error.exit_code
     except KeyboardInterrupt:
         _tell("stopped; everything finished so far is kept, run the same command to go on")

@@ -1,19 +1,26 @@
 """What a person sees: stages with their times, progress with a rate and the time left, tables.
 
-On a terminal the progress is one live line; in a pipe it is a plain line now and then.
+On a terminal the progress is one live line; in a pipe it is a plain line now and then. Text may come from strangers
+(prompts, answers, archives, models): whatever it holds is shown and never obeyed, and secrets are not shown at all.
 """
 
 from __future__ import annotations
 
+import io
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol, TextIO
 
+from rich.cells import cell_len
 from rich.console import Console as RichConsole
-from rich.console import RenderableType
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
+
+from configs.secrets import redact
+from configs.visible_text import visible
 
 PLAIN_EVERY_S = 15.0
 """Without a terminal, a progress line this often."""
@@ -34,20 +41,32 @@ class Console:
     """The user's terminal."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._rich = RichConsole(file=stream, highlight=False, width=None if stream.isatty() else PLAIN_WIDTH)
+        width = None if stream.isatty() else PLAIN_WIDTH
+        self._rich = RichConsole(file=stream, highlight=False, markup=False, emoji=False, width=width)
         self.times: list[tuple[str, float]] = []
+        self.warnings = WarningLines(self)
 
-    def say(self, message: RenderableType = "") -> None:
-        """Print a line or a table."""
+    def close(self) -> None:
+        """Warnings that come later go to standard error: the stream is somebody else's again."""
+        self.warnings.close()
+
+    def say(self, message: str | Table = "") -> None:
+        """Print a line or a table; a table that is wider than the terminal becomes a list of its rows."""
         if isinstance(message, str):
             # Left for the terminal to wrap, so that paths can be copied whole.
-            self._rich.print(message, markup=False, soft_wrap=True)
+            self._rich.print(Text(_safe(message)), soft_wrap=True)
+            return
+        _make_safe(message)
+        # What may wrap is text; only numbers that would be cut off make a list of a table.
+        rigid = all(column.no_wrap for column in message.columns)
+        if rigid and _width(message) > self._rich.width:
+            self._rich.print(Text(_as_list(message)), soft_wrap=True)
         else:
             self._rich.print(message)
 
     def warn(self, message: str) -> None:
         """Print a line that asks for attention."""
-        self._rich.print(Text(f"  ! {message}", style="yellow"), soft_wrap=True)
+        self._rich.print(Text(f"  ! {_safe(message)}", style="yellow"), soft_wrap=True)
 
     @contextmanager
     def stage(self, title: str, *, total: float | None = None, unit: str = "") -> Iterator[StageProgress]:
@@ -67,7 +86,9 @@ class Console:
         seconds = time.monotonic() - started
         self.times.append((title, seconds))
         self._rich.print(
-            Text.assemble(("✓ ", "green"), (f"{title:<28}", "bold"), f"{clock(seconds):>8}  ", progress.summary),
+            Text.assemble(
+                ("✓ ", "green"), (f"{_safe(title):<28}", "bold"), f"{clock(seconds):>8}  ", _safe(progress.summary)
+            ),
             soft_wrap=True,
         )
 
@@ -119,7 +140,26 @@ class StageProgress:
     def __rich__(self) -> Text:
         """The live line."""
         frame = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"[int(time.monotonic() * 4) % 10]
-        return Text(f"{frame} {self.line()}", no_wrap=True, overflow="ellipsis")
+        return Text(f"{frame} {_safe(self.line())}", no_wrap=True, overflow="ellipsis")
+
+
+class WarningLines(io.StringIO):
+    """A stream for logging, whose lines appear above the live line of a console as long as that is open."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def write(self, text: str) -> int:
+        """Print what a handler writes."""
+        if self.closed:
+            return sys.stderr.write(text)
+        if text.strip():
+            self._console.warn(text.rstrip("\n"))
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
 
 
 def clock(seconds: float) -> str:
@@ -130,3 +170,32 @@ def clock(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m {whole % 60:02d}s"
     return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+
+
+def _safe(text: str) -> str:
+    return visible(redact(text), lines=True)
+
+
+def _make_safe(table: Table) -> None:
+    """Escape every text of a table: its title, its headers and its cells."""
+    if isinstance(table.title, str):
+        table.title = visible(redact(table.title))
+    for column in table.columns:
+        column.header = visible(redact(column.header)) if isinstance(column.header, str) else column.header
+        column._cells = [visible(redact(cell)) if isinstance(cell, str) else cell for cell in column._cells]
+
+
+def _width(table: Table) -> int:
+    """Columns that a table needs: its longest texts, two blanks in each cell, and the lines between."""
+    texts = [[str(column.header), *map(str, column.cells)] for column in table.columns]
+    return sum(max(map(cell_len, column)) + 3 for column in texts) + 1
+
+
+def _as_list(table: Table) -> str:
+    """Every row as its first cell and a line for each other one."""
+    lines = [str(table.title)] if table.title else []
+    headers = [str(column.header) for column in table.columns]
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        lines.append(str(row[0]))
+        lines += [f"  {header}: {cell}" for header, cell in zip(headers[1:], row[1:], strict=True)]
+    return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from cache import TeacherCache
@@ -58,9 +59,13 @@ class Pipeline:
         directory = run_directory(self._as_written, config_dir=self._config_dir)
         log_file = directory / "logs" / "driver.log"
         log_file.parent.mkdir(parents=True, exist_ok=True)
-        with claim_directory(directory), terminal_kept(log_file) as terminal:
-            configure_logging(log_file)
-            console = Console(terminal)
+        with (
+            claim_directory(directory),
+            terminal_kept(log_file) as terminal,
+            closing(Console(terminal)) as console,
+        ):
+            # Standard error goes to the log from here on, but warnings are for whoever watches.
+            configure_logging(log_file, console=console.warnings)
             console.say(f"Experiment {config.name} in {directory} (logs in {directory / 'logs'})")
             (directory / "config.yaml").write_text(dump_config(self._as_written))
             run = Run(

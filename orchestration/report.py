@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
+from configs.visible_text import markdown_text, visible
 from orchestration.artifacts import write_json
 from orchestration.console import Console, clock
 from orchestration.foundations import RestsOn
@@ -170,24 +170,23 @@ def _cells(model: Evaluated, *, mark: str) -> tuple[str, ...]:
 
 
 def _sample(report: Report, index: int) -> Table:
-    table = Table(title=escape(_short(report.prompts[index])), title_justify="left", show_header=False, min_width=60)
+    table = Table(title=_short(report.prompts[index]), title_justify="left", show_header=False, min_width=60)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold", max_width=100)
     for model in report.models:
-        table.add_row(model.name, escape(_short(model.answers[index])))
+        table.add_row(model.name, _short(model.answers[index]))
     return table
 
 
 def _short(text: str) -> str:
-    """One line, cut, and without the control characters with which an answer could drive the terminal."""
-    flat = "".join(char if char.isprintable() else "\ufffd" for char in " ".join(text.split()))
-    return flat if len(flat) <= ANSWER_SHOWN else flat[: ANSWER_SHOWN - 1] + "…"
+    """One line, cut; an answer that would drive the terminal shows how."""
+    return visible(" ".join(text.split()), at_most=ANSWER_SHOWN)
 
 
 def _markdown(report: Report) -> str:
     marks = speed_marks(report)
     lines = [
-        f"# {report.experiment}",
+        f"# {markdown_text(report.experiment)}",
         "",
         f"Config `{report.config_digest[:12]}`, test view `{report.cache_digest[:12]}`, "
         f"{report.teacher_forward_tokens:,} teacher forward tokens, {report.rejected_rows} rows set aside.",
@@ -196,18 +195,22 @@ def _markdown(report: Report) -> str:
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + "---|" * len(COLUMNS),
-        *("| " + " | ".join(_cells(model, mark=marks.get(model.measured_on, ""))) + " |" for model in report.models),
+        *(
+            "| " + " | ".join(map(markdown_text, _cells(model, mark=marks.get(model.measured_on, "")))) + " |"
+            for model in report.models
+        ),
         "",
-        *(f"- {note}" for note in _notes(report)),
+        *(f"- {visible(note)}" for note in _notes(report)),
     ]
     for index, prompt in enumerate(report.prompts):
         lines += ["", f"## Prompt {index + 1}", "", *_literal(prompt)]
         lines += ["", "**teacher (cached)**", "", *_literal(report.references[index])]
         for model in report.models:
-            lines += ["", f"**{model.name}**", "", *_literal(model.answers[index])]
+            lines += ["", f"**{markdown_text(model.name)}**", "", *_literal(model.answers[index])]
     return "\n".join(lines) + "\n"
 
 
 def _literal(text: str) -> list[str]:
     """The lines of a code block: whatever a model writes, headings and HTML included, stays text."""
-    return [f"    {line}" for line in text.splitlines()] or ["    (empty)"]
+    shown = visible(text.replace("\r\n", "\n"), lines=True)
+    return [f"    {line}" for line in shown.splitlines()] or ["    (empty)"]

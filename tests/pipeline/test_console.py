@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from rich.table import Table
 
 from orchestration.console import PLAIN_EVERY_S, Console, StageProgress, clock
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Terminal(io.StringIO):
@@ -138,3 +143,79 @@ def test_a_wide_table_is_whole_in_a_pipe() -> None:
     table.add_row(*[f"value {column:>6}" for column in range(8)])
     Console(stream).say(table)
     assert all(f"value {column:>6}" in stream.getvalue() for column in range(8))
+
+
+EVIL = "a\x1b[2J\u202eb :smile: [red]c[/red]"
+SHOWN = "a\\x1b[2J\\u202eb :smile: [red]c[/red]"
+
+
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_text_of_strangers_is_shown_and_not_obeyed(kind: type[io.StringIO]) -> None:
+    stream = kind()
+    console = Console(stream)
+    console.say(EVIL)
+    console.warn(EVIL)
+    table = Table(title=EVIL)
+    table.add_column(EVIL, no_wrap=True)
+    table.add_column("n", no_wrap=True)
+    table.add_row(EVIL, "7")
+    console.say(table)
+    with console.stage(EVIL) as stage:
+        stage.update(1, note=EVIL)
+        stage.summary = EVIL
+    text = stream.getvalue()
+    assert text.count(SHOWN) >= 7
+    assert "\u202e" not in text and "\x1b[2J" not in text and "😄" not in text
+
+
+def test_a_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_12345")
+    stream = io.StringIO()
+    table = Table("hf_12345")
+    table.add_row("hf_12345")
+    Console(stream).say("hf_12345 at http://me:hunter2@x")
+    Console(stream).say(table)
+    assert "hf_12345" not in stream.getvalue() and "hunter2" not in stream.getvalue()
+    assert stream.getvalue().count("<HF_TOKEN>") == 3
+
+
+@pytest.mark.parametrize("columns", [40, 200])
+def test_a_narrow_terminal_shows_every_number(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = Terminal()
+    table = Table(title="comparison")
+    for title in ("model", "KL(teacher‖·)", "top-1", "Rouge-L", "ppl", "tok/s"):
+        table.add_column(title, no_wrap=True)
+    table.add_row("kd", "0.848 ± 0.060", "57.5 %", "28.9", "5.52", "903")
+    table.add_row("minillm", "0.972 ± 0.067", "57.6 %", "27.8", "5.25", "919")
+    Console(stream).say(table)
+    text = stream.getvalue()
+    assert all(number in text for number in ("0.848 ± 0.060", "57.6 %", "28.9", "5.25", "919"))
+    lines = text.splitlines()
+    assert ("│" in text) == (columns == 200)
+    if columns == 40:
+        assert lines[:3] == ["comparison", "kd", "  KL(teacher‖·): 0.848 ± 0.060"]
+
+
+def test_warnings_reach_the_terminal_while_standard_error_is_redirected(tmp_path: Path) -> None:
+    """In a process of its own, as a run is: a redirection of descriptors would take the test's own output along."""
+    code = f"""
+import logging
+from contextlib import closing
+from pathlib import Path
+from configs import configure_logging
+from orchestration.console import Console
+from orchestration.redirect import terminal_kept
+log = Path({str(tmp_path / "driver.log")!r})
+with terminal_kept(log) as terminal, closing(Console(terminal)) as console:
+    configure_logging(log, console=console.warnings)
+    logging.getLogger("orchestration.fill").warning("an engine died")
+    logging.getLogger("urllib3").warning("foreign noise")
+    print("not for the terminal")
+logging.getLogger("orchestration.fill").warning("late")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.stdout == "  ! warning: an engine died\n"
+    assert done.stderr == "warning: late\n"
+    log = (tmp_path / "driver.log").read_text()
+    assert all(words in log for words in ("an engine died", "foreign noise", "not for the terminal", "late"))

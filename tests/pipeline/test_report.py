@@ -213,3 +213,12 @@ def test_metrics_have_their_tracking_names() -> None:
         "eval/test/tokens_per_s": 215.4,
         "eval/parameters": 99_000_000.0,
     }
+
+
+def test_no_text_hides_anything_in_the_file(tmp_path: Path) -> None:
+    answer = "ok\r\n\x1b]52;c;x\x07\u202eevil\x0b# not a line of its own"
+    write_report(replace(said_by(answer), experiment="q|<b>[x](y)"), tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert text.startswith("# q\\|\\<b\\>\\[x\\]\\(y\\)\n")
+    assert "    ok\n    \\x1b]52;c;x\\x07\\u202eevil\\x0b# not a line of its own\n" in text
+    assert "\x1b" not in text and "\u202e" not in text

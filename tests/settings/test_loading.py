@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -280,3 +281,39 @@ def test_a_home_directory_is_expanded(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "model").mkdir()
     assert resolve_data_path(Path("~/model"), config_dir=Path("/")) == tmp_path / "model"
+
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 40))
+
+
+@pytest.mark.parametrize("text", [BOMB, MERGES])
+def test_aliases_of_aliases_are_counted_before_they_are_written_out(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"stands for [\d,]+ values when its anchors are written out, of 50,000"):
+        load_config(path)
+    with pytest.raises(ConfigError, match="stands for"):
+        load_config(Path("configs/tiny.yaml"), overrides=["name=" + "{" + text.replace("\n", ", ") + "}"])
+
+
+@pytest.mark.parametrize("text", ["a: &a [*a]", "[" * 5000, "a: &a {b: *a}"])
+def test_what_holds_itself_or_never_ends_is_one_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "deep.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "long"])
+def test_what_is_not_a_file_of_settings_is_refused_at_once(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.write_bytes(b"# " + b"x" * 2**20)
+    with pytest.raises(ConfigError, match=r"x\.yaml: is .*; name a YAML file"):
+        load_config(path)

@@ -131,3 +131,14 @@ assert not usage_stats_enabled()
 def test_the_libraries_themselves_see_telemetry_turned_off() -> None:
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     subprocess.run([sys.executable, "-c", PROBE], env=kept | quiet_environment(), check=True, timeout=240)
+
+
+def test_a_message_cannot_pretend_to_be_another_record_nor_drive_a_terminal(tmp_path: Path) -> None:
+    console = io.StringIO()
+    configure_logging(tmp_path / "run.log", console=console)
+    logging.getLogger("cache").warning("prompt %s", "x\n2026-01-01T00:00:00.000Z ERROR 1 cache: forged\x1b[2J\u202e\r")
+    text = (tmp_path / "run.log").read_text()
+    assert [line[:4] for line in text.splitlines()] == [text[:4], "    "]
+    shown = "2026-01-01T00:00:00.000Z ERROR 1 cache: forged\\x1b[2J\\u202e\\r"
+    assert text.endswith(f"    {shown}\n")
+    assert console.getvalue() == f"warning: prompt x\\n{shown}\n"

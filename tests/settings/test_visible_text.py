@@ -36,3 +36,8 @@ def test_markdown_shows_text_literally() -> None:
 @given(st.text())
 def test_nothing_hidden_is_ever_left(text: str) -> None:
     assert all(unicodedata.category(char)[0] != "C" or char in "\u200c\u200d" for char in visible(text))
+
+
+def test_letters_that_are_drawn_as_nothing_are_escaped_too() -> None:
+    assert visible("a\u3164\u2800\u115f\U000e0100") == "a\\u3164\\u2800\\u115f\\U000e0100"
+    assert visible("❤\ufe0f") == "❤\ufe0f"
