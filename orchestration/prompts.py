@@ -132,6 +132,8 @@ class _Reader:
             return f"refused by the chat template: {error}"
         limit = self.config.max_prompt_tokens
         prompt_ids = self.tokenizer.encode(rendered, add_special_tokens=self.config.template != "chat")
+        if not prompt_ids:
+            return "nothing is left of it as a prompt"
         if len(prompt_ids) > limit:
             return f"{len(prompt_ids)} prompt tokens, more than data.max_prompt_tokens={limit}"
         gold_ids = None if gold is None else self._gold_ids(gold)

@@ -263,6 +263,14 @@ def test_a_conversation_that_the_template_refuses_is_set_aside(tmp_path: Path) -
     assert [rejected.reason for rejected in prompts.rejected] == ["refused by the chat template: one turn only"]
 
 
+def test_a_template_that_writes_nothing_leaves_no_prompt(tmp_path: Path) -> None:
+    silent = byte_tokenizer()
+    silent.chat_template = "{% if messages[0].content != 'a' %}{{ messages[0].content }}{% endif %}"
+    prompts = load(config(tmp_path, [{"prompt": "a"}, {"prompt": "b"}], template="chat"), tokenizer=silent)
+    assert train_texts(prompts) == ["b"]
+    assert [rejected.reason for rejected in prompts.rejected] == ["nothing is left of it as a prompt"]
+
+
 def own_splits(folder: Path, field: str) -> dict[str, Any]:
     """dev and test as conversations."""
     found = {}
