@@ -27,6 +27,9 @@ from configs.stages import StageConfig, StudentConfig
 
 CacheRoot = Annotated[Path | str, PlainValidator(parse_root), PlainSerializer(str)]
 Dtype = Literal["float32", "bfloat16", "float16"]
+SMALLEST_TEMPERATURE = 0.01
+"""vLLM silently raises smaller positive temperatures to this one."""
+
 StoredEncoding = Literal["topk-u8", "topk-f16"]
 """How top-k rows are stored; rows of whole vocabularies are always stored whole."""
 TEMPLATE_DATE = date(2024, 7, 26)
@@ -130,6 +133,15 @@ class GenerationConfig(Block):
     max_new_tokens: Positive = 256
     samples_per_prompt: Positive = 1
     seed: NonNegative = 0
+
+    @model_validator(mode="after")
+    def _temperature_is_one_that_engines_take(self) -> Self:
+        if 0.0 < self.temperature < SMALLEST_TEMPERATURE:
+            raise ValueError(
+                f"temperature={self.temperature} would be raised to {SMALLEST_TEMPERATURE} by the engine: set it to 0 "
+                f"(greedy) or at least {SMALLEST_TEMPERATURE}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _samples_need_noise(self) -> Self:

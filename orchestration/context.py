@@ -23,7 +23,7 @@ from orchestration.ledger import Ledger
 from orchestration.memory_fit import engine_memory
 from orchestration.models import ModelFiles, materialise
 from orchestration.placement import Hardware
-from orchestration.preflight import Device, require_fitting_lengths, require_positions
+from orchestration.preflight import Device, require_fitting_lengths, require_positions, require_servable
 from orchestration.ray_cluster import cluster, probe_roots
 from orchestration.ray_engines import EngineSpec
 from orchestration.ray_nodes import require_gpus
@@ -203,6 +203,7 @@ def open_teacher(config: DistillConfig, *, progress: Callable[[int, int], None] 
     # The rows of its matrix beyond the tokenizer's length are padding: no k may count on them.
     require_fitting_lengths(config, teacher=files.shape.model_copy(update={"vocab": files.vocab}))
     require_positions(config, model="the teacher", shape=files.shape, engine="teacher_engine")
+    require_servable(config, teacher=files)
     teacher = config.teacher
     return Teacher(
         files,

@@ -11,16 +11,21 @@ from typing import Literal
 from uuid import uuid4
 
 from cache.disk.storage import probe_root
-from configs import ConfigError, resolve_data_path
+from configs import ConfigError, ModelError, resolve_data_path
+from configs.model_files import read_config
 from configs.models import Block
 from configs.places import is_url
 from configs.schema import DistillConfig, ModelShape
 from configs.stages import StageConfig
+from orchestration.models import ModelFiles
 from orchestration.prompts import SPLITS
 from orchestration.rows import FORMATS
 
 FREE_MARGIN_BYTES = 2**30
 """Room that must remain on a disk beside what the run will write."""
+
+NOT_IN_FLOAT16 = ("gemma2", "gemma3", "gemma3_text", "glm4")
+"""Model types that vLLM refuses in float16 (`_FLOAT16_NOT_SUPPORTED_MODELS`, 0.32)."""
 
 Device = Literal["cpu", "gpu"]
 
@@ -194,6 +199,26 @@ def require_positions(config: DistillConfig, *, model: str, shape: ModelShape, e
             f"runtime.{engine}.max_model_len={limit} is more than the {shape.max_positions} positions of {model}: "
             f"lower it to {shape.max_positions} or less"
         )
+
+
+def require_servable(config: DistillConfig, *, teacher: ModelFiles) -> None:
+    """Refuse a teacher that its engine would refuse, minutes later.
+
+    Raises:
+        ModelError: its tokenizer has more ids than its matrix has rows, or it names no architecture.
+        ConfigError: it cannot run in this dtype.
+    """
+    if teacher.vocab > teacher.shape.vocab:
+        raise ModelError(
+            f"{teacher.label}: its tokenizer has {teacher.vocab:,} tokens, its config.json {teacher.shape.vocab:,}: "
+            "resize its embedding, or take the tokenizer that belongs to it"
+        )
+    said = read_config(teacher.directory)
+    if not said.get("architectures"):
+        raise ModelError(f"{teacher.label}: its config.json names no architectures: save it with save_pretrained")
+    kind = said.get("model_type")
+    if config.teacher.dtype == "float16" and kind in NOT_IN_FLOAT16:
+        raise ConfigError(f"teacher.dtype=float16 overflows in a {kind} model: set teacher.dtype: bfloat16 or float32")
 
 
 def cpu_count() -> int:

@@ -28,6 +28,7 @@ from orchestration.tracking import Point, flatten
 from student_train.feed import total_steps
 from student_train.job import StepMetrics, TrainJob
 from student_train.readiness import mean_tail_mass, require_head_mass, require_ready
+from student_train.trial import require_trainable
 
 CALIBRATION_CPUS = 2
 MUCH_TAIL = 0.1
@@ -51,6 +52,8 @@ def start_stage(run: Run, *, teacher: Teacher) -> dict[str, Start | None]:
                     init, teacher=teacher, artifacts=run.artifacts, models_root=run.config.runtime.models_root
                 )
                 sizes[name] = start.shape
+            made = starts[name]
+            require_trainable(teacher.files.directory if made is None else made.directory, wanted.stages)
             require_positions(run.config, model=f"students.{name}", shape=sizes[name], engine="student_engine")
             _plain_texts(run, name, positions=sizes[name].max_positions, tokenizer=teacher.files.tokenizer)
         stage.summary = "; ".join(

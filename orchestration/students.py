@@ -92,6 +92,8 @@ def chain(
             train=views[stage.train_view].digest,
             dev=views[stage.dev_view].digest,
             vocab=vocab,
+            # Where its matrix has more rows than there are tokens, its distribution is over all of them.
+            **({} if start.shape.vocab == vocab else {"rows": start.shape.vocab}),
             **({} if texts is None else {"plain_text": texts.digest}),
             **_replayed(stage),
         )

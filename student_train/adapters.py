@@ -30,6 +30,22 @@ def attach_adapters(model: Any, lora: LoraConfig) -> None:
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
 
+    targets = adapted_layers(model, lora)
+    config = PeftConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type] # only ever divided by the rank
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+    )
+    inject_adapter_in_model(config, model, adapter_name=_ADAPTER)
+
+
+def adapted_layers(model: Any, lora: LoraConfig) -> list[str]:
+    """The names of the linear layers that get an adapter; no weight is looked at.
+
+    Raises:
+        ConfigError: a module of `lora.modules` that the model does not have.
+    """
     linears = [
         name
         for name, module in model.named_modules()
@@ -41,13 +57,7 @@ def attach_adapters(model: Any, lora: LoraConfig) -> None:
         if not any(name.endswith(f".{ending}") for name in targets):
             there = ", ".join(sorted({name.rpartition(".")[2] for name in linears}))
             raise ConfigError(f"lora.modules names {ending}, which is no linear layer of the body: choose from {there}")
-    config = PeftConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type] # only ever divided by the rank
-        lora_dropout=lora.dropout,
-        target_modules=targets,
-    )
-    inject_adapter_in_model(config, model, adapter_name=_ADAPTER)
+    return targets
 
 
 def merge_adapters(weights: dict[str, Tensor], lora: LoraConfig) -> dict[str, Tensor]:

@@ -15,9 +15,11 @@ from typing import Any
 
 import yaml
 from torch import Tensor
+from transformers import GenerationConfig
 
 from cache.disk.failpoints import failpoint
 from cache.views import CacheView
+from configs.model_files import mended_generation_config, read_generation_config
 from configs.rollouts import PolicyConfig
 from configs.stages import StageConfig
 from student_train.directories import copy_companions, staged_directory
@@ -65,9 +67,27 @@ def export_student(
 
 
 def write_model(model: Any, weights: Mapping[str, Tensor], *, start: Path, folder: Path) -> None:
-    """Fill `folder` with `weights`, the model's config, and what stands beside the weights of `start`."""
+    """Fill `folder` with `weights`, the model's config, and what stands beside the weights of `start`.
+
+    Its generation config goes out mended: transformers reads contradictory ones, but refuses to write them.
+    """
     copy_companions(start, folder)
+    model.generation_config = _writable(model.generation_config, said=read_generation_config(start))
     model.save_pretrained(folder, state_dict=dict(weights), safe_serialization=True)
+
+
+def _writable(loaded: GenerationConfig, *, said: Mapping[str, Any]) -> GenerationConfig:
+    """The generation config of a start as one that can be saved; where nothing else helps its token ids alone."""
+    source = said or loaded.to_dict()
+    ids = {key: value for key, value in source.items() if key.endswith("token_id") and value not in (-1, None)}
+    for wanted in (mended_generation_config(source), ids):
+        try:
+            made = GenerationConfig.from_dict(wanted)
+            made.validate(strict=True)
+        except (ValueError, TypeError, AttributeError):
+            continue
+        return made
+    return GenerationConfig()
 
 
 def card_text(card: ModelCard) -> str:

@@ -22,14 +22,14 @@ from configs.errors import ModelError
 from student_train.batching import collate
 from student_train.divergences import guarded_logsumexp
 from student_train.feed import held_out_batches
-from student_train.model import TORCH_DTYPES, Decoder, load_decoder
+from student_train.model import TORCH_DTYPES, Decoder, load_decoder, normalised_rows
 
 _CHUNK = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOutRow:
-    """A model's log-probabilities (nats, normalised over `vocab`) along one record of S response tokens.
+    """A model's log-probabilities (nats, over `model.normalised_rows`) along one record of S response tokens.
 
     `topk_logprobs` are at the record's top-k ids, `tail_logmass` outside them (-inf when nothing is), `target_logprobs`
     at the response tokens; `argmax_ids` are the model's own best tokens, `entropy` is that of its whole distribution.
@@ -63,32 +63,33 @@ def score_view(
     if decoder.vocab < vocab:
         raise ModelError(f"{model_dir} knows {decoder.vocab} tokens, the teacher's tokenizer has {vocab}")
     decoder.model.to(device).eval()
+    rows = normalised_rows(decoder.vocab, vocab=vocab, k=view.k)
     for records in cache.iter_blocks(view, held_out_batches(view, tokens=tokens_per_batch)):
-        yield from _score(decoder, records, vocab=vocab, device=torch.device(device))
+        yield from _score(decoder, records, rows=rows, device=torch.device(device))
 
 
-def _score(decoder: Decoder, records: Sequence[TeacherRecord], *, vocab: int, device: torch.device) -> list[HeldOutRow]:
+def _score(decoder: Decoder, records: Sequence[TeacherRecord], *, rows: int, device: torch.device) -> list[HeldOutRow]:
     batch = collate(records, with_targets=True).to(device)
     assert batch.targets is not None
     ids, labels = batch.targets.ids, batch.labels
     with torch.no_grad():
         hidden = decoder.hidden(batch)
         parts = [
-            _believe(decoder, hidden[at : at + _CHUNK], ids[at : at + _CHUNK], labels[at : at + _CHUNK], vocab=vocab)
+            _believe(decoder, hidden[at : at + _CHUNK], ids[at : at + _CHUNK], labels[at : at + _CHUNK], rows=rows)
             for at in range(0, max(1, len(hidden)), _CHUNK)
         ]
     columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
-    rows, start = [], 0
+    scored, start = [], 0
     for record in records:
         cut = slice(start, start := start + record.response_len)
         topk, tail, target, best, entropy = (column[cut] for column in columns)
-        rows.append(HeldOutRow(record, topk, tail, target, best.astype(np.int32), entropy))
-    return rows
+        scored.append(HeldOutRow(record, topk, tail, target, best.astype(np.int32), entropy))
+    return scored
 
 
-def _believe(decoder: Decoder, hidden: Tensor, ids: Tensor, labels: Tensor, *, vocab: int) -> tuple[Tensor, ...]:
+def _believe(decoder: Decoder, hidden: Tensor, ids: Tensor, labels: Tensor, *, rows: int) -> tuple[Tensor, ...]:
     """Log-probabilities at ids and labels, log-mass outside the ids, best token and entropy of each position."""
-    logits = (hidden @ decoder.head[:vocab].T).float()
+    logits = (hidden @ decoder.head[:rows].T).float()
     if decoder.softcap is not None:
         logits = decoder.softcap * torch.tanh(logits / decoder.softcap)
     logprobs = logits - torch.logsumexp(logits, dim=1, keepdim=True)

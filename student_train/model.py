@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from configs.errors import ModelError
 from configs.stages import StageConfig
+from student_train.architecture import HEAD_SCALES
 from student_train.batching import MicroBatch
 from student_train.fused import fused_logprobs
 from student_train.objectives import Head, objective, plain_loss
@@ -55,11 +56,22 @@ def load_decoder(model_dir: Path, *, dtype: torch.dtype, gradient_checkpointing:
         ModelError: not loadable, or its head does more than a matrix product and a tanh bound.
     """
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            model_dir, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
+        model, told = AutoModelForCausalLM.from_pretrained(
+            model_dir,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation="sdpa",
+            output_loading_info=True,
         )
     except (OSError, ValueError) as error:
         raise ModelError(f"{model_dir} cannot be loaded as a causal language model: {error}") from error
+    if told["missing_keys"]:
+        # transformers draws them at random and warns.
+        raise ModelError(
+            f"{model_dir} lacks {len(told['missing_keys'])} of the weights that its config.json asks for, the first "
+            f"{min(told['missing_keys'])}: copy or download it again"
+        )
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return take_apart(model)
@@ -73,11 +85,21 @@ def take_apart(model: Any) -> Decoder:
     """
     head = model.get_output_embeddings()
     config = model.config
-    scaled = [name for name in ("logit_scale", "logits_scaling") if getattr(config, name, None) not in (None, 1.0)]
+    scaled = [name for name in HEAD_SCALES if getattr(config, name, None) not in (None, 1.0)]
     if not isinstance(head, nn.Linear) or getattr(head, "bias", None) is not None or scaled:
         raise ModelError(f"{config.model_type}: only heads that are one matrix without bias or scale are supported")
     assert isinstance(head.weight, nn.Parameter)
     return Decoder(model, model.get_decoder(), head.weight, getattr(config, "final_logit_softcapping", None))
+
+
+def normalised_rows(matrix_rows: int, *, vocab: int, k: int) -> int:
+    """Over how many rows of its output matrix a student's distribution is taken, for targets of `k` tokens.
+
+    Over all of them, like the teacher's, and like that of the engine which will serve the student: what a matrix has
+    beyond the tokenizer's `vocab` ids belongs to the tail on both sides, and learns to be as unlikely as it is for the
+    teacher. Only a teacher of whom every id is known (k = V) has no tail; there the padding does not exist.
+    """
+    return vocab if k >= vocab else matrix_rows
 
 
 def hidden_states(body: nn.Module, batch: MicroBatch) -> Float[Tensor, "N H"]:

@@ -20,7 +20,7 @@ from student_train.feed import Feed, StepBatch, held_out_batches, total_steps, t
 from student_train.gang import Gang, join_gang, peak_memory_gib
 from student_train.job import StepMetrics, TrainJob, TrainResult
 from student_train.measures import DRAWN_METRICS, METRICS, POLICY_METRICS, SCORED_METRICS, TEXT_METRICS, means
-from student_train.model import TORCH_DTYPES, Decoder, StudentModule, can_pack, load_decoder
+from student_train.model import TORCH_DTYPES, Decoder, StudentModule, can_pack, load_decoder, normalised_rows
 from student_train.objectives import needs_targets
 from student_train.on_policy import OnPolicySteps
 from student_train.random_state import random_state, set_random_state
@@ -68,7 +68,7 @@ def train_stage(job: TrainJob, *, report: Report, should_stop: ShouldStop) -> Tr
     if job.stage.lora is not None:
         attach_adapters(decoder.model, job.stage.lora)
     torch.manual_seed(job.stage.seed * 1_000_003 + gang.rank)
-    module = StudentModule(decoder, stage=job.stage, vocab=job.vocab)
+    module = StudentModule(decoder, stage=job.stage, vocab=_rows(job, decoder))
     with sigterm_asks(should_stop) as asks:
         engine = DeepSpeedEngine(module, stage=job.stage, settings=job.settings, gang=gang)
         try:
@@ -76,6 +76,12 @@ def train_stage(job: TrainJob, *, report: Report, should_stop: ShouldStop) -> Tr
             return _Run(job, gang=gang, engine=engine, decoder=decoder, packs=packs, report=report, stop=stop).run()
         finally:
             engine.close()
+
+
+def _rows(job: TrainJob, decoder: Decoder) -> int:
+    """The rows of the student's matrix that exist for this stage, in training and on the held-out split alike."""
+    views = [CacheView.load(path) for path in (job.train_view, job.dev_view) if path is not None]
+    return normalised_rows(decoder.vocab, vocab=job.vocab, k=max(view.k for view in views))
 
 
 class _Run:

@@ -7,10 +7,8 @@ from typing import TypedDict
 
 from cache.keys import engine_seed, generation_key
 from cache.records import GenerateRequest, ScoreRequest
+from configs.schema import SMALLEST_TEMPERATURE
 from teacher_server.flat_logprobs import wanted_ids
-
-SMALLEST_TEMPERATURE = 0.01
-"""vLLM silently raises smaller positive temperatures to this one."""
 
 
 @dataclass(frozen=True, slots=True)

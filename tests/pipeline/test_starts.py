@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from configs import DistillConfig
+from configs import DistillConfig, DistillError
 from configs.models import ModelSource
 from configs.schema import ModelShape
 from configs.stages import InitConfig, StageConfig
@@ -19,9 +19,10 @@ from orchestration import rollouts, stage_assistants
 from orchestration.artifacts import Artifacts
 from orchestration.context import Teacher, engine_spec, identity_of
 from orchestration.models import materialise, open_model
+from orchestration.preflight import require_servable
 from orchestration.stage_evaluation import _scoring_job, student_candidates
 from orchestration.starts import Start, calibrated_start, prepare_start
-from orchestration.students import Link, Student
+from orchestration.students import Link, Student, chain
 
 SHAPE = ModelShape(layers=2, hidden=32, heads=4, kv_heads=2, mlp=48, vocab=300, tied_embeddings=True, max_positions=128)
 KEEP = InitConfig(keep_layers=1)
@@ -191,3 +192,33 @@ def test_the_memo_of_digests_holds_no_weights_of_a_rollout(made: Path, tmp_path:
     assert [identity.dtype for identity in loaded] == ["float32"] * 3
     remembered = json.loads((tmp_path / "models" / "fingerprints.json").read_text())["files"]
     assert [Path(path).parent for path in remembered] == [made]
+
+
+@pytest.mark.parametrize(
+    ("change", "dtype", "said"),
+    [
+        (mend("config.json", vocab_size=200), "bfloat16", "its tokenizer has 261 tokens, its config.json 200"),
+        (mend("config.json", architectures=None), "bfloat16", "names no architectures"),
+        (mend("config.json", model_type="gemma2"), "float16", "teacher.dtype=float16 overflows in a gemma2 model"),
+    ],
+)
+def test_a_teacher_that_its_engine_would_refuse_is_refused_before(
+    change: Callable[[Path], None], dtype: str, said: str, model: Path, tmp_path: Path
+) -> None:
+    change(model)
+    config = experiment(tmp_path, teacher={"model": {"path": "teacher"}, "dtype": dtype, "top_k": 8})
+    with pytest.raises(DistillError, match=said):
+        require_servable(config, teacher=open_model(model, label="m"))
+
+
+def test_rows_of_the_matrix_that_are_no_tokens_are_part_of_a_student(made: Path, tmp_path: Path) -> None:
+    def digest(rows: int) -> str:
+        start = Start("start", made, SHAPE.model_copy(update={"vocab": rows}), "a start")
+        view: Any = SimpleNamespace(digest="v")
+        stage = StageConfig.model_validate({"objective": "kd", "steps": 1})
+        views = {"teacher-train": view, "teacher-dev": view}
+        return chain(
+            "s", stages=[stage], plain=[None], start=start, views=views, vocab=261, artifacts=Artifacts(tmp_path)
+        ).digest
+
+    assert len({digest(261), digest(300)}) == 2

@@ -163,7 +163,7 @@ def test_speed_place_and_budgets_leave_the_digest_alone(changes: dict[str, Any])
     [
         {"teacher": {"model": {"path": "teacher"}, "top_k": 8}},
         {"generation": {"max_new_tokens": 255}},
-        {"generation": {"temperature": 1e-9}},
+        {"generation": {"temperature": 0.01}},
         {"evaluation": {"samples_shown": 4}},
         {"data": data(template_date="2024-07-27").model_dump()},
         {"data": data(template_kwargs={"enable_thinking": False}).model_dump()},
@@ -198,3 +198,10 @@ def test_where_former_rollouts_lie_is_not_part_of_an_experiment() -> None:
     assert digest("../runs/first-0123456789/rollouts/kd") == here
     assert digest("/one/machine/runs/first-0123456789/rollouts/other") != here
     assert digest("/one/machine/runs/second-9876543210/rollouts/kd") != here
+
+
+@pytest.mark.parametrize("temperature", [0.005, 1e-9, 0.0099])
+def test_a_temperature_that_engines_would_change_is_refused(temperature: float) -> None:
+    with pytest.raises(ValidationError, match=r"set it to 0 \(greedy\) or at least 0\.01"):
+        GenerationConfig(temperature=temperature)
+    assert GenerationConfig(temperature=0.01).temperature == 0.01

@@ -33,7 +33,7 @@ def logprobs_of(model_dir: Path, tokens: list[int]) -> np.ndarray:
     """Log-probabilities [T, V] of what follows each token."""
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
     with torch.no_grad():
-        logits = model(torch.tensor([tokens])).logits[0, :, :VOCAB].double()
+        logits = model(torch.tensor([tokens])).logits[0].double()
     return logits.log_softmax(dim=1).numpy()
 
 
@@ -79,7 +79,9 @@ class Writer:
             while len(tokens) < 4 + self._config.max_new_tokens and tokens[-1] != EOS:
                 coins.append(bool(draw.random() < self._config.alpha))
                 q, p = (_next(model, tokens) for model in (policy, teacher))
-                tokens.append(int(draw.choice(VOCAB, p=np.exp(p if coins[-1] else q))))
+                # Of the rows that both matrices have; what they have beyond the tokens nobody can write down.
+                row = np.exp((p if coins[-1] else q)[:VOCAB])
+                tokens.append(int(draw.choice(VOCAB, p=row / row.sum())))
                 own.append(np.nan if coins[-1] else q[tokens[-1]])
             records.append(_scored(teacher, tokens, version=version))
             sources.append(np.array(coins))
@@ -113,7 +115,7 @@ class Writer:
 
 def _next(model: torch.nn.Module, tokens: list[int]) -> np.ndarray:
     with torch.no_grad():
-        logits = model(torch.tensor([tokens])).logits[0, -1, :VOCAB].double()
+        logits = model(torch.tensor([tokens])).logits[0, -1].double()
     row: np.ndarray = logits.log_softmax(dim=0).numpy()
     return row
 

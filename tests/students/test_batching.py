@@ -13,7 +13,7 @@ from configs.errors import DataError
 from configs.stages import StageConfig
 from student_train.batching import collate
 from student_train.divergences import divergence
-from student_train.model import Decoder, StudentModule, load_decoder
+from student_train.model import Decoder, StudentModule, load_decoder, normalised_rows
 from student_train.packing import lay_out
 from student_train.targets import SparseTargets
 
@@ -158,3 +158,8 @@ def test_draws_of_different_width_make_one_batch() -> None:
 def test_draws_and_scores_do_not_mix() -> None:
     with pytest.raises(DataError, match="partly drawn and partly scored"):
         collate([sample_rows(record(1, k=VOCAB), draws=4, seed=0), record(2)], with_targets=True)
+
+
+@pytest.mark.parametrize(("k", "rows"), [(0, PADDED), (8, PADDED), (VOCAB - 1, PADDED), (VOCAB, VOCAB)])
+def test_a_student_is_normalised_over_as_much_as_its_teacher(k: int, rows: int) -> None:
+    assert normalised_rows(PADDED, vocab=VOCAB, k=k) == rows

@@ -14,7 +14,7 @@ import torch
 from gang_worker import Ask, Death, Lost, Trained, run_gangs
 from rollout_writer import Writer
 from safetensors.torch import load_file
-from student_builders import VOCAB, tiny_llama
+from student_builders import tiny_llama
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from training_jobs import assert_same_bits, make_job, variant, weights_of
@@ -160,7 +160,7 @@ def reference(job: TrainJob, rollout: Rollout) -> tuple[MinillmLoss, dict[str, T
         return pad_sequence([torch.as_tensor(np.asarray(row)) for row in rows], batch_first=True)
 
     def logits_of(ids: np.ndarray, first: int) -> Tensor:
-        return model(torch.from_numpy(ids[None].astype(np.int64))).logits[0, first - 1 : -1, :VOCAB]
+        return model(torch.from_numpy(ids[None].astype(np.int64))).logits[0, first - 1 : -1]
 
     logits = pad_sequence([logits_of(each.token_ids, each.prompt_len) for each in records], batch_first=True)
     ids = laid_out([each.response_ids.astype(np.int64) for each in records])

@@ -14,7 +14,7 @@ import torch
 import yaml
 from gang_worker import Trained
 from safetensors.torch import load_file
-from student_builders import VOCAB
+from student_builders import PADDED, VOCAB
 from torch import Tensor
 from training_jobs import IDENTITY, STAGE, assert_same_bits, make_job, train_all, variant, weights_of
 from transformers import AutoModelForCausalLM
@@ -79,7 +79,7 @@ def reference(job: TrainJob) -> tuple[dict[str, Tensor], list[float], list[float
     first, second = (global_batches(view, seed=0, epoch=epoch, tokens_per_batch=60) for epoch in (0, 1))
     batches = [*first, *second[: -(-len(second) // 2)]]
     decoder = load_decoder(job.model_dir, dtype=torch.float32)
-    module = StudentModule(decoder, stage=STAGE, vocab=VOCAB)
+    module = StudentModule(decoder, stage=STAGE, vocab=PADDED)
     parameters = list(module.parameters())
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": STAGE.weight_decay},
@@ -181,7 +181,7 @@ def test_the_student_is_the_best_on_the_held_out_split(runs: Runs, name: str, cr
     assert seen.result.selected_step == best
     assert best < 5 or name == "adapted"
     decoder = load_decoder(job.output_dir, dtype=torch.float32)
-    module = StudentModule(decoder, stage=job.stage, vocab=VOCAB)
+    module = StudentModule(decoder, stage=job.stage, vocab=PADDED)
     cache, _, dev = open_views(job)
     with torch.no_grad():
         loss = mean_loss(module, next(cache.iter_blocks(dev, [np.arange(len(dev))])))
@@ -293,7 +293,7 @@ def test_held_out_scores_equal_the_plain_model(runs: Runs) -> None:
         record = row.record
         assert record.key == dev.keys[at].tobytes()
         with torch.no_grad():
-            logits = model(torch.from_numpy(record.token_ids).long()[None]).logits[0, :, :VOCAB]
+            logits = model(torch.from_numpy(record.token_ids).long()[None]).logits[0]
         q = logits.double().log_softmax(1)[record.prompt_len - 1 : -1].numpy()
         here = np.arange(record.response_len)
         assert record.topk_ids is not None and record.topk_logprobs is not None and record.tail_logmass is not None
