@@ -92,7 +92,8 @@ def _first_sentence(error: BaseException) -> str:
     cause = getattr(error, "cause", None)
     task_failed = isinstance(error, RayTaskError)
     lines = str(cause or error).strip().splitlines() or [type(error).__name__]
-    text = lines[-1] if task_failed or len(lines) == 1 else lines[0]
+    # "Training failed due to worker errors:" stands before a traceback, whose last line says which.
+    text = lines[-1] if task_failed or lines[0].endswith(":") else lines[0]
     # A worker that lost another one begins with the place in the library's source where it noticed.
     text = re.sub(r"\[/[^]]*\] ", "", text)
     return text if task_failed else text.partition(". ")[0].rstrip(".")

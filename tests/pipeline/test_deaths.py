@@ -121,6 +121,12 @@ def test_any_other_failure_keeps_its_first_sentence() -> None:
     assert "failed: The node is gone; all is kept" in str(said(NodeDiedError("The node is gone. Consider this.")))
 
 
+def test_what_a_worker_of_a_gang_said_is_told() -> None:
+    snippet = "[Rank 0 Error Snippet]:\n  File somewhere, line 1\nImportError: cannot import name 'x'"
+    told = str(said(WorkerGroupError(snippet, {})))
+    assert "failed: ImportError: cannot import name 'x'; all is kept" in told
+
+
 def _every_ray_error() -> list[RayError]:
     """One of each class that Ray raises at a `get`, made without its constructor."""
     classes = [each for _, each in inspect.getmembers(ray.exceptions, inspect.isclass) if issubclass(each, RayError)]
