@@ -18,6 +18,7 @@ from orchestration import context, ray_pool, ray_train, rollouts
 from orchestration.bundles import Hardware
 from orchestration.colocation import GPU_SHARES
 from orchestration.context import Run
+from orchestration.ledger import Ledger
 from orchestration.memory_fit import GIB, MemoryFit
 from orchestration.placement import plan_placement, render_placement
 from orchestration.ray_engines import EngineSpec
@@ -175,16 +176,20 @@ def recorded_maker(folder: Path, calls: list[str], *, colocate: bool, patch: pyt
         patch.setattr(module, "identity_of", identity)
     patch.setattr(context, "EnginePool", Pool)
     patch.setattr(ray_pool, "EngineActor", SimpleNamespace(options=options))
-    patch.setattr(rollouts, "open_model", lambda directory, **_: SimpleNamespace(directory=directory, vocab=VOCAB))
+    patch.setattr(rollouts, "open_model", lambda directory, **_: _files(directory))
     patch.setattr(RolloutBox, "commit", commit)
     patch.setattr(RolloutMaker, "_write", write)
     config, nothing = experiment(colocate=colocate), cast(Any, None)
-    run = Run(config, folder, Hardware("gpu"), nothing, nothing, nothing, nothing)
-    teacher = SimpleNamespace(files=SimpleNamespace(directory=folder, vocab=VOCAB), identity=IDENTITY)
+    run = Run(config, folder, Hardware("gpu"), nothing, nothing, nothing, Ledger(folder / "ledger"))
+    teacher = SimpleNamespace(files=_files(folder), identity=IDENTITY)
     stage = config.students["small"].stages[0]
     link: Any = SimpleNamespace(stage=stage, work_dir=folder, start_dir=folder / "start", origin="start")
     prompts: Any = SimpleNamespace(splits={"train": [], "dev": []})
     return RolloutMaker(run, link, lesson=cast(Any, SimpleNamespace(teacher=teacher)), prompts=prompts)
+
+
+def _files(directory: Path) -> SimpleNamespace:
+    return SimpleNamespace(directory=directory, vocab=VOCAB, label=SHAPE.label, shape=SHAPE.shape)
 
 
 STARTS = [
