@@ -138,6 +138,7 @@ class Pipeline:
         pool = run.pool(
             teacher.files, teacher.identity, settings=run.config.runtime.teacher_engine, k=run.config.teacher.top_k
         )
+        texts = {prompt.prompt_ids: prompt.text for prompt in prompts.splits["test"]}
         lesson, prompts = lesson_stage(run, plan, teacher=teacher, cache=cache, pool=pool, prompts=prompts)
         _track_fill(run, plan, lesson=lesson)
         if until == "fill":
@@ -151,7 +152,6 @@ class Pipeline:
             return None
         models = evaluate_stage(run, students, lesson=lesson, bench=bench)
         run.tracker.log_final("pipeline", run.ledger.metrics())
-        texts = {prompt.prompt_ids: prompt.text for prompt in prompts.splits["test"]}
         report = Report(
             experiment=run.config.name,
             config_digest=self._as_written.digest(),
