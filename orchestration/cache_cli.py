@@ -57,6 +57,9 @@ def add_cache_commands(parent: argparse.ArgumentParser) -> None:
     )
     _teacher_argument(check)
     check.add_argument("--deep", action="store_true", help="decode everything and compute every key anew")
+    check.add_argument(
+        "--teacher", action="store_true", dest="hash_teacher", help="hash the config's teacher anew, byte by byte"
+    )
     check.add_argument("--rescore", type=_positive, metavar="N", help="score N cached sequences again and compare")
     _config_arguments(check)
     _teacher_argument(_action(actions, _compact, "compact", "merge small segments"))
@@ -159,6 +162,8 @@ def _info(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     if arguments.rescore is not None:
         return _rescore(arguments)
+    if arguments.hash_teacher:
+        return _hash_teacher(arguments)
     console = Console(sys.stderr if arguments.json else sys.stdout)
     with console.stage("verify", unit="MB") as stage:
         told = _Told()
@@ -166,6 +171,26 @@ def _verify(arguments: argparse.Namespace) -> int:
         stage.summary = f"{sum(item.segments for item in found)} segments, {size(sum(item.bytes for item in found))}"
     _print(arguments, found, lambda console: show_verified(found, console=console))
     return 1 if any(result.damaged for result in found) else told.code
+
+
+def _hash_teacher(arguments: argparse.Namespace) -> int:
+    from orchestration.teacher_check import hash_teacher
+
+    config = load_config(arguments.config, overrides=arguments.overrides)
+    console = Console(sys.stderr if arguments.json else sys.stdout)
+    with console.stage("teacher", unit="MB hashed") as stage:
+        found = hash_teacher(
+            config, config_dir=arguments.config.parent, progress=lambda done, _: stage.update(done / 1e6)
+        )
+        stage.summary = f"{found.label}, identity {found.read[:12]}"
+    said = (
+        f"its weights were taken for {found.remembered[:12]} and are {found.read[:12]}: what was filled since they "
+        "changed stands under the wrong identity; forget it, and fill again"
+        if found.differs
+        else f"every weight is what identity {found.read[:12]} was computed from"
+    )
+    _print(arguments, found, lambda console: console.say(said))
+    return 1 if found.differs else 0
 
 
 def _rescore(arguments: argparse.Namespace) -> int:

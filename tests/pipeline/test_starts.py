@@ -23,6 +23,7 @@ from orchestration.preflight import require_servable
 from orchestration.stage_evaluation import _scoring_job, student_candidates
 from orchestration.starts import Start, calibrated_start, prepare_start
 from orchestration.students import Link, Student, chain
+from orchestration.teacher_check import hash_teacher
 
 SHAPE = ModelShape(layers=2, hidden=32, heads=4, kv_heads=2, mlp=48, vocab=300, tied_embeddings=True, max_positions=128)
 KEEP = InitConfig(keep_layers=1)
@@ -222,3 +223,26 @@ def test_rows_of_the_matrix_that_are_no_tokens_are_part_of_a_student(made: Path,
         ).digest
 
     assert len({digest(261), digest(300)}) == 2
+
+
+def test_hashing_a_teacher_anew_believes_nothing_that_is_remembered(model: Path, tmp_path: Path) -> None:
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"{split}.jsonl").write_text('{"prompt": "x"}\n')
+    runtime = {
+        "models_root": str(tmp_path / "models"),
+        "teacher_engine": {"max_model_len": 128},
+        "student_engine": {"max_model_len": 128},
+    }
+    data = {split: {"path": f"{split}.jsonl"} for split in ("train", "dev", "test")} | {"max_prompt_tokens": 32}
+    config = experiment(
+        tmp_path, teacher={"model": {"path": "teacher"}}, data=data, generation={"max_new_tokens": 32}, runtime=runtime
+    )
+    before = hash_teacher(config, config_dir=tmp_path, progress=lambda *_: None)
+    assert not before.differs
+    memo = tmp_path / "models" / "fingerprints.json"
+    stored = json.loads(memo.read_text())
+    next(iter(stored["files"].values()))["tensors"]["model.norm.weight"] = "0" * 64
+    memo.write_text(json.dumps(stored))
+    after = hash_teacher(config, config_dir=tmp_path, progress=lambda *_: None)
+    assert after.differs and after.read == before.read
+    assert not hash_teacher(config, config_dir=tmp_path, progress=lambda *_: None).differs
