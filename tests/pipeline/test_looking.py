@@ -37,11 +37,14 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[b
     """Starts `sleep` in place of the MLflow server, or what INSTEAD says in the environment."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(command: list[str], *, env: dict[str, str]) -> subprocess.Popen[bytes]:
-        assert command[1:4] == ["-m", "mlflow", "server"]
-        assert command[command.index("--host") + 1] == "127.0.0.1"
+    def start(command: list[str], *, env: dict[str, str], stdin: int, pass_fds: list[int]) -> subprocess.Popen[bytes]:
+        # Neither the store nor the token is among the arguments, which everybody can read.
+        assert command[1:] == ["-P", "-W", "ignore", "-m", "orchestration.tracking_server"]
+        (inherited,) = pass_fds
+        with socket.socket(fileno=os.dup(inherited)) as listening:
+            assert listening.getsockname()[0] == "127.0.0.1"
         assert env["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
-        started.append(POPEN(["sh", "-c", env.get("INSTEAD", "exec sleep 600")], env=env))
+        started.append(POPEN(["sh", "-c", env.get("INSTEAD", "exec sleep 600")], env=env, stdin=stdin))
         return started[-1]
 
     monkeypatch.setattr(subprocess, "Popen", start)
@@ -102,5 +105,6 @@ def test_ctrl_c_ends_the_server_too(
     stream, port = io.StringIO(), free_port()
     monkeypatch.setattr(POPEN, "wait", interrupted)
     serve_ui(with_store(tmp_path), port=port, stream=stream)
-    assert stream.getvalue() == f"MLflow at http://127.0.0.1:{port} (Ctrl-C ends it)\n"
+    token = (tmp_path / "runs/ui-token").read_text().strip()
+    assert stream.getvalue().startswith(f"MLflow at http://127.0.0.1:{port}/?token={token} (Ctrl-C ends it)\n")
     assert servers[0].poll() is not None
