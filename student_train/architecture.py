@@ -1,4 +1,4 @@
-"""The one reader of what a model's `config.json` means: its sizes, its positions, its tokens, its dtype.
+"""The one reader of what a model's `config.json` means: its sizes, its positions, its tokens, its layers.
 
 A config.json leaves out what is the default of its architecture (tied embeddings of a Gemma, key-value heads of a
 Mistral, positions of an old Llama), so the file alone does not say. transformers, which will load the model, fills that
@@ -32,16 +32,11 @@ HEAD_SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier")
 class Architecture:
     """What a model is built like.
 
-    `stored_dtype` is that of its files as far as its config says; `layer_types` the kind of attention of every layer
-    where there are several; `head_scale` the name and value of what stands between its head and its logits, if anything
-    does.
+    `layer_types` is the kind of attention of every layer, where the architecture knows several.
     """
 
-    model_type: str
     shape: ModelShape
-    stored_dtype: str | None
     layer_types: tuple[str, ...] | None
-    head_scale: str | None
 
 
 def read_architecture(model_dir: Path) -> Architecture:
@@ -77,15 +72,7 @@ def read_architecture(model_dir: Path) -> Architecture:
         reason = f"no usable {keys}" if keys else str(first["ctx"]["error"])
         raise ModelError(f"{path} does not describe a decoder: {reason}") from error
     kinds = _value(text, "layer_types")
-    dtype = _value(config, "dtype") or _value(text, "dtype")
-    scales = (f"{name}={value}" for name in HEAD_SCALES if (value := _value(text, name)) not in (None, 1.0))
-    return Architecture(
-        model_type=str(config.model_type),
-        shape=shape,
-        stored_dtype=None if dtype is None else str(dtype).removeprefix("torch."),
-        layer_types=None if kinds is None else tuple(map(str, kinds)),
-        head_scale=next(scales, None),
-    )
+    return Architecture(shape, None if kinds is None else tuple(map(str, kinds)))
 
 
 def _load(model_dir: Path) -> Any:
