@@ -216,7 +216,7 @@ def test_gpus_that_cannot_be_assumed(refused: Callable[..., str]) -> None:
 def test_a_cache_that_is_not_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["cache", "ls", "--cache-root", str(tmp_path / "nowhere")]) == 2
     assert capfd.readouterr().err == (
-        f"distill: --cache-root {tmp_path}/nowhere is no directory: name the cache that runtime.cache_root points to\n"
+        f"distill: --cache-root {tmp_path}/nowhere is not a directory: name the cache that runtime.cache_root points to\n"
     )
 
 

@@ -27,7 +27,7 @@ from configs import BudgetReached, CacheError, EngineError
 from orchestration import fill_shift
 from orchestration.console import StageProgress
 from orchestration.fill import Budgets, Engines, FillResult, fill
-from orchestration.fill_shift import FillOrder, Leases, Progress, longest
+from orchestration.fill_shift import FillOrder, Progress, longest
 from orchestration.ledger import read_counts
 from orchestration.plan import Refused, Request, SequenceSet, plan_fill
 from orchestration.refusals import Refusals
@@ -381,41 +381,48 @@ def test_rows_are_committed_while_the_engine_still_works(filling: Filling, monke
     assert seen[0] >= 1
 
 
-def stopping(progress: list[Progress]) -> Leases:
-    """A queue of endless work that stops whoever reports."""
+class Stopping:
+    """A queue of endless work that notes what is reported and stops whoever reports once it is told to."""
 
-    class Stopping:
-        def __init__(self) -> None:
-            self.numbers = itertools.count(3)
+    def __init__(self) -> None:
+        self.told: list[Progress] = []
+        self._stopped = False
+        self._stops = threading.Event()
+        self._obeyed = threading.Event()
+        self._numbers = itertools.count(3)
 
-        def lease(self) -> list[tuple[int, Request]]:
-            return [(number, ask(3 + number % 60)) for number in itertools.islice(self.numbers, 4)]
+    def lease(self) -> list[tuple[int, Request]]:
+        return [(number, ask(3 + number % 60)) for number in itertools.islice(self._numbers, 4)]
 
-        def report(self, delta: Progress) -> bool:
-            progress.append(delta)
-            return True
+    def report(self, delta: Progress) -> bool:
+        # Whoever reports a second time after the stop has heard of it.
+        if self._stopped:
+            self._obeyed.set()
+        self._stopped = self._stops.is_set()
+        self.told.append(delta)
+        return self._stopped
 
-    return Stopping()
+    def stop(self) -> None:
+        """Return when the engine has heard of it."""
+        self._stops.set()
+        assert self._obeyed.wait(60)
 
 
 def test_an_engine_told_to_stop_keeps_every_answer_of_its_last_step(
     filling: Filling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fill_shift, "REPORT_EVERY_S", 0.01)
-    told: list[Progress] = []
+    queue = Stopping()
 
     def at_outcome(count: int) -> None:
         if count == 7:
             # The last answer of the second step: the stop comes while the engine works on it.
-            deadline = time.monotonic() + 60
-            while not told and time.monotonic() < deadline:
-                time.sleep(0.01)
-            time.sleep(0.1)
+            queue.stop()
 
-    work_shift(stopping(told), filling.order(), lambda _: Watched(at_outcome=at_outcome, at_once=4))
+    work_shift(queue, filling.order(), lambda _: Watched(at_outcome=at_outcome, at_once=4))
     assert filling.cache.refresh() is None
     assert filling.cache.stats().records == 8
-    assert sum(each.committed_rows for each in told) == 8
+    assert sum(each.committed_rows for each in queue.told) == 8
 
 
 def test_what_is_finished_is_kept_while_a_stopped_engine_still_writes(
@@ -423,21 +430,18 @@ def test_what_is_finished_is_kept_while_a_stopped_engine_still_writes(
 ) -> None:
     """An answer may take longer than the process is given to end."""
     monkeypatch.setattr(fill_shift, "REPORT_EVERY_S", 0.01)
-    told: list[Progress] = []
+    queue = Stopping()
     kept: list[int] = []
 
     def at_outcome(count: int) -> None:
-        deadline = time.monotonic() + 60
-        while count == 3 and not kept and time.monotonic() < deadline:
-            cache = TeacherCache.open(filling.root, IDENTITY)
-            if cache.stats().records:
-                kept.append(cache.stats().records)
-            time.sleep(0.02)
+        if count == 3:
+            queue.stop()
+            deadline = time.monotonic() + 60
+            while not kept and time.monotonic() < deadline:
+                records = TeacherCache.open(filling.root, IDENTITY).stats().records
+                kept.extend([records] if records else [])
 
-    slow = Watched(at_outcome=at_outcome)
-    queue = stopping(told)
-    monkeypatch.setattr(queue, "report", lambda delta: told.append(delta) or (delta.rows == 0 and len(told) > 3))
-    work_shift(queue, filling.order(), lambda _: slow)
+    work_shift(queue, filling.order(), lambda _: Watched(at_outcome=at_outcome))
     assert kept == [3]
 
 
