@@ -20,8 +20,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from cache.arrays import LARGEST
 from cache.disk.storage import Storage
-from cache.views import LARGEST_VIEW, CacheView
+from cache.views import CacheView
 from configs.errors import CacheError
 from configs.regular_files import UnreadableFileError, parse_json
 
@@ -193,7 +194,7 @@ def read_view(storage: Storage, view: str) -> CacheView | None:
     """
     name = f"pins/{view}.npz"
     with suppress(FileNotFoundError, CacheError, UnreadableFileError):  # the pin alone still counts
-        return CacheView.from_bytes(storage.read(name, at_most=LARGEST_VIEW), name=f"{storage.place}/{name}")
+        return CacheView.from_bytes(storage.read(name, at_most=LARGEST), name=f"{storage.place}/{name}")
     return None
 
 

@@ -10,17 +10,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8, UInt64
 from numpy.typing import NDArray
 
+from cache.arrays import LARGEST, UNREADABLE, require_bounded
 from cache.canonical import canonical
 from cache.disk.durable import replace_file
 from cache.keys import KEY_BYTES
@@ -29,26 +28,8 @@ from configs.regular_files import UnreadableFileError, parse_json, read_regular
 
 FORMAT = 2
 
-LARGEST_VIEW = 2**33
-"""Bytes of a saved view at most, packed or not."""
-
 _NAMED = {"keys": "u1", "row_ids": "<u8", "prompt_len": "<i4", "lengths": "<i4", "finish": "u1"}
 _PLACED = {"segment": "<i4", "row": "<i8"}
-
-# What numpy and zipfile raise for a file whose bytes were changed or cut.
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    NotImplementedError,
-    RuntimeError,
-    BadZipFile,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,8 +93,9 @@ class CacheView:
             CacheError: when it is of another format, or not what was saved.
         """
         try:
-            _check_size(data)
-            with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            packed = io.BytesIO(data)
+            require_bounded(packed)
+            with np.load(packed, allow_pickle=False) as stored:
                 header: Any = parse_json(stored["header"].tobytes(), origin=name)
                 if header["format"] != FORMAT:
                     raise CacheError(f"{name}: view of format {header['format']}, this version reads {FORMAT}: upgrade")
@@ -129,7 +111,7 @@ class CacheView:
                 )
                 sound = view.digest == header["digest"] and view._places_digest() == header["places"]
                 sound = sound and view._possible()
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise CacheError(f"{name}: not a sound view ({error}): delete it and run again") from error
         if not sound:
             raise CacheError(f"{name}: the view differs from its digest: delete it and run again")
@@ -157,7 +139,7 @@ class CacheView:
             CacheError: when there is none, when it is of another format, or when it is not what was saved.
         """
         try:
-            data = read_regular(path, at_most=LARGEST_VIEW, links="follow")
+            data = read_regular(path, at_most=LARGEST, links="follow")
         except FileNotFoundError as error:
             raise CacheError(f"{path}: no such view: run the fill of this experiment first") from error
         except UnreadableFileError as error:
@@ -187,10 +169,3 @@ class CacheView:
 
     def _arrays(self, names: Iterable[str]) -> dict[str, NDArray[Any]]:
         return {name: getattr(self, name) for name in names}
-
-
-def _check_size(data: bytes) -> None:
-    """Refuse a file that says it would expand beyond all measure."""
-    with ZipFile(io.BytesIO(data)) as packed:
-        if sum(member.file_size for member in packed.infolist()) > LARGEST_VIEW:
-            raise ValueError(f"it expands to more than {LARGEST_VIEW:,} bytes")

@@ -41,19 +41,20 @@ def open_regular(path: Path, *, links: Links = "refuse") -> BinaryIO:
         UnreadableFileError: it is a directory, a FIFO, a device, a socket, or a link where links are refused.
         OSError: it is missing or cannot be opened.
     """
+    return os.fdopen(_open(path, _FLAGS if links == "follow" else _FLAGS | os.O_NOFOLLOW), "rb")
+
+
+def open_own(path: Path, *, flags: int = 0) -> int:
+    """The descriptor of a regular file of ours to read and write, made where there is none; `flags` are added.
+
+    Raises:
+        UnreadableFileError: it is a link, a directory, a FIFO, a device, or a socket; with the cure.
+        OSError: it cannot be opened.
+    """
     try:
-        handle = os.open(path, _FLAGS if links == "follow" else _FLAGS | os.O_NOFOLLOW)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise UnreadableFileError(f"{path}: is a symbolic link, not a regular file") from None
-        if error.errno == errno.ENXIO:  # what Linux says of a socket
-            raise UnreadableFileError(f"{path}: is a socket, not a regular file") from None
-        raise
-    kind = os.fstat(handle).st_mode
-    if not stat.S_ISREG(kind):
-        os.close(handle)
-        raise UnreadableFileError(f"{path}: is {_named(kind)}, not a regular file")
-    return os.fdopen(handle, "rb")
+        return _open(path, _FLAGS | os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | flags)
+    except UnreadableFileError as error:
+        raise UnreadableFileError(f"{error}: remove it") from None
 
 
 def read_regular(path: Path, *, at_most: int, links: Links = "refuse") -> bytes:
@@ -99,6 +100,22 @@ def parse_json(content: bytes, *, origin: str) -> object:
     except ValueError as error:
         raise UnreadableFileError(f"{origin}: not valid JSON ({error})") from None
     return parsed
+
+
+def _open(path: Path, flags: int) -> int:
+    try:
+        handle = os.open(path, flags, 0o644)
+    except OSError as error:
+        # What Linux says of a link that it may not follow, of a socket, and of a directory that would be written.
+        kinds = {errno.ELOOP: "a symbolic link", errno.ENXIO: "a socket", errno.EISDIR: "a directory"}
+        if error.errno in kinds:
+            raise UnreadableFileError(f"{path}: is {kinds[error.errno]}, not a regular file") from None
+        raise
+    kind = os.fstat(handle).st_mode
+    if not stat.S_ISREG(kind):
+        os.close(handle)
+        raise UnreadableFileError(f"{path}: is {_named(kind)}, not a regular file")
+    return handle
 
 
 def _named(mode: int) -> str:

@@ -23,6 +23,7 @@ from pathlib import Path
 from cache.disk.durable import replace_file
 from configs import ConfigError
 from configs.places import SUMMARY
+from configs.regular_files import open_own
 from configs.visible_text import visible
 from orchestration.kept import FileDigests, OutdatedError, read_directory, read_sealed, seal_directory, sealed
 
@@ -159,7 +160,7 @@ class Artifacts:
     def _lock(self, name: str) -> Iterator[int]:
         path = self.root / "locks" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+        lock = open_own(path)
         try:
             yield lock
         finally:
@@ -176,7 +177,7 @@ def claim_directory(directory: Path) -> Iterator[None]:
     Raises:
         ConfigError: another process holds it, or the file system has no locks.
     """
-    with (directory / ".lock").open("w") as lock:
+    with os.fdopen(open_own(directory / ".lock"), "wb") as lock:
         if not _taken(lock.fileno(), wait=False):
             raise ConfigError(
                 f"{directory} is in use by another run of the same experiment: wait for it, or change name"

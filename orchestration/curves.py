@@ -7,12 +7,13 @@ experiment that reuses the student can show its curves too. A resumed training c
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cache.disk.durable import replace_file
-from configs.regular_files import UnreadableFileError, open_regular, parse_json
+from configs.regular_files import UnreadableFileError, open_own, open_regular, parse_json
 from student_train.job import StepMetrics
 
 
@@ -31,8 +32,8 @@ class CurveWriter:
             # In one go: the driver reads the file meanwhile, and a kill must not cost the steps before.
             replace_file(self._path, "".join(_line(point) for point in kept).encode())
             self._begun = True
-        with self._path.open("a") as stream:
-            stream.write(_line(metrics))
+        with os.fdopen(open_own(self._path, flags=os.O_APPEND), "ab") as stream:
+            stream.write(_line(metrics).encode())
 
 
 class CurveReader:

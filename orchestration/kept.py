@@ -175,7 +175,7 @@ def read_directory(folder: Path, *, schema: str, digest: str, digests: FileDiges
 
 def _files(folder: Path) -> list[str]:
     """Names of the files that count, relative to the folder. People write on a model card before they publish it."""
-    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = (path for path in folder.rglob("*") if (path.is_symlink() or not path.is_dir()) and path.name[0] != ".")
     names = sorted(str(path.relative_to(folder)) for path in files)
     return [name for name in names if name not in (SUMMARY, "README.md")]
 

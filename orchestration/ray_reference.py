@@ -12,16 +12,16 @@ import io
 import json
 import logging
 import os
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from cache.arrays import stored_arrays
 from cache.disk.durable import replace_file
 from configs import EngineError
-from configs.regular_files import UnreadableFileError, read_json, read_regular
+from configs.regular_files import UnreadableFileError, read_json
 from orchestration.host_memory import read_host_memory
 from orchestration.memory_fit import GIB
 from orchestration.ray_task import run_apart
@@ -120,9 +120,9 @@ def _name(sequence: Sequence[int], *, dtype: str) -> str:
 def _read(path: Path, *, tokens: int) -> ReferenceRows | None:
     """What was kept of a sequence, or None; what is damaged is computed anew."""
     try:
-        with np.load(io.BytesIO(read_regular(path, at_most=ROWS_BYTES)), allow_pickle=False) as stored:
+        with stored_arrays(path, at_most=ROWS_BYTES) as stored:
             rows = ReferenceRows(stored["target_logprobs"], stored["best_ids"])
-    except (OSError, UnreadableFileError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, UnreadableFileError):
         return None
     whole = rows.target_logprobs.shape == rows.best_ids.shape == (tokens - 1,)
     kinds = (rows.target_logprobs.dtype, rows.best_ids.dtype)

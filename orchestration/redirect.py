@@ -8,13 +8,18 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 
+from configs.regular_files import open_own
 from orchestration.lasting import lasting_stream
 
 
 def redirect_output(path: Path) -> None:
-    """Send everything that this process prints from now on to `path`."""
+    """Send everything that this process prints from now on to `path`.
+
+    Raises:
+        UnreadableFileError: something that is not a regular file lies there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = open_own(path, flags=os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)

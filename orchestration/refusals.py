@@ -17,7 +17,7 @@ from pathlib import Path
 from cache import GenerateRequest
 from cache.canonical import canonical
 from cache.keys import generation_key, sequence_key
-from configs.regular_files import UnreadableFileError, parse_json, read_regular
+from configs.regular_files import UnreadableFileError, open_own, parse_json, read_regular
 from configs.visible_text import visible
 from orchestration.plan import Request
 
@@ -51,14 +51,12 @@ class Refusals:
         lines = [json.dumps({"key": key, "terms": self._terms, "reason": reason}) + "\n" for key, reason in new.items()]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            handle = os.open(self.path, flags, 0o644)
-            with os.fdopen(handle, "wb", buffering=0) as stream:
+            with os.fdopen(open_own(self.path, flags=os.O_APPEND), "wb", buffering=0) as stream:
                 # Each in one piece, so that lines of two pipelines do not mix.
                 for line in lines:
                     stream.write(line.encode())
                 os.fsync(stream.fileno())
-        except OSError as error:
+        except (OSError, UnreadableFileError) as error:
             logger.warning("%s cannot be written (%s): what was refused is asked again", self.path, error)
 
     def _key(self, request: Request) -> str:

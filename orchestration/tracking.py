@@ -306,7 +306,8 @@ class Tracker:
 
     def _log_artifact(self, client: MlflowClient, action: Action) -> None:
         path = Path(str(action["path"]))
-        if path.exists():
+        # A spool may name anything, and MLflow would copy from a pipe or a device without end.
+        if path.is_file():
             client.log_artifact(self._runs[str(action["run"])], str(path))
 
 

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -23,12 +21,13 @@ import numpy as np
 from jaxtyping import Int32, Int64
 from numpy.typing import NDArray
 
+from cache.arrays import stored_arrays, vector
 from cache.batches import permutation, rank_rows
 from cache.canonical import canonical
 from cache.disk.durable import replace_file
 from cache.records import TeacherRecord
 from configs.errors import TrainingError
-from configs.regular_files import open_regular
+from configs.regular_files import UnreadableFileError
 from configs.rollouts import PretrainConfig
 from student_train.batching import MicroBatch, collate
 from student_train.feed import StepBatch
@@ -90,14 +89,12 @@ class PlainPieces:
         """
         found, there = None, "is missing"
         try:
-            with open_regular(path) as stream, np.load(stream) as stored:
-                found = cls(stored["ids"], stored["ends"])
+            with stored_arrays(path) as stored:
+                found = cls(vector(stored, "ids", np.int32), vector(stored, "ends", np.int64))
             there = f"holds text {found.digest[:12]}"
         except FileNotFoundError:
             pass
-        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError) as error:
-            there = f"is damaged ({type(error).__name__})"
-        except (zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, UnreadableFileError) as error:
             there = f"is damaged ({error})"
         if found is None or found.digest != digest:
             raise TrainingError(

@@ -18,31 +18,27 @@ import json
 import os
 import shutil
 import uuid
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 from numpy.lib.npyio import NpzFile
 
+from cache.arrays import stored_arrays, vector
 from cache.batches import permutation
 from cache.canonical import canonical
 from cache.views import CacheView
 from configs.errors import TrainingError
-from configs.regular_files import open_regular
+from configs.regular_files import UnreadableFileError
 from student_train.directories import STAGING_PREFIX, numbered, staged_directory, sync_path
 
 _VIEW = "view.npz"
 _SAMPLES = "rollout.npz"
 _WITHDRAWN = "withdrawn"
 _POLICY = "policy-"
-
-# What numpy, zipfile and json raise for a file whose bytes were changed or cut.
-_UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, NotImplementedError, BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,11 +148,13 @@ class RolloutBox:
                 number=number,
                 version=int(facts["version"]),
                 view=CacheView.load(folder / _VIEW),
-                samples=stored["samples"],
-                drawn_by_teacher=stored["drawn_by_teacher"],
-                engine_logprobs=stored["engine_logprobs"],
+                samples=vector(stored, "samples", np.int64),
+                drawn_by_teacher=vector(stored, "drawn_by_teacher", np.bool_),
+                engine_logprobs=vector(stored, "engine_logprobs", np.float32),
                 metrics=facts["metrics"],
-                behaviour_logprobs=stored.get("behaviour_logprobs"),
+                behaviour_logprobs=(
+                    vector(stored, "behaviour_logprobs", np.float32) if "behaviour_logprobs" in stored else None
+                ),
             )
 
     def keep_behaviour(self, number: int, logprobs: Float32[np.ndarray, " N"]) -> None:
@@ -184,7 +182,7 @@ class RolloutBox:
         if not path.exists():
             raise TrainingError(f"{path} is missing: rollout {number} cannot be learned from; start the stage again")
         with _stored(path) as stored:
-            logprobs: Float32[np.ndarray, " N"] = stored["logprobs"]
+            logprobs: Float32[np.ndarray, " N"] = vector(stored, "logprobs", np.float32)
             return logprobs
 
     def digest(self, count: int) -> str:
@@ -210,9 +208,9 @@ class RolloutBox:
 def _stored(path: Path) -> Iterator[NpzFile]:
     """The arrays in a file; whatever is wrong with it while they are read is one line."""
     try:
-        with open_regular(path) as stream, np.load(stream, allow_pickle=False) as stored:
+        with stored_arrays(path) as stored:
             yield stored
-    except _UNREADABLE as error:
+    except (OSError, UnreadableFileError) as error:
         raise TrainingError(
             f"{path} is damaged ({error}): remove {path.parent} and what learns from it, and start the stage again; "
             "rollouts of another training have to be written by it again"
