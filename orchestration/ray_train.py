@@ -244,7 +244,7 @@ def _ignore(_: StepMetrics) -> None:
 def _planned(job: TrainJob, *, accelerator: str) -> MemoryFit | None:
     """What a worker of this job should have needed; None where its model cannot tell any more."""
     try:
-        shape = PlannedShape(job.start, read_shape(job.model_dir / "config.json"), assumed=False)
+        shape = PlannedShape(job.start, read_shape(job.model_dir), assumed=False)
     except ModelError:
         return None
     fit = training_memory(shape, label="training worker", settings=job.settings, stage=job.stage)

@@ -21,11 +21,14 @@ from ray.exceptions import (
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from configs import DistillError, EngineError, ModelError, TrainingError
-from configs.schema import EngineSettings, ModelShape
-from orchestration import ray_deaths, ray_pool
+from configs.models import ModelSource
+from configs.schema import EngineSettings, ModelShape, TrainingSettings
+from configs.stages import StageConfig
+from orchestration import ray_deaths, ray_pool, ray_train
 from orchestration.bundles import HostMemory
 from orchestration.host_memory import engine_on_host
 from orchestration.memory_fit import engine_memory
+from orchestration.models import materialise
 from orchestration.ray_deaths import lost
 from orchestration.ray_pool import EnginePool
 from orchestration.shapes import PlannedShape
@@ -88,6 +91,20 @@ def test_a_process_without_memory_names_need_room_and_cure(error: Exception, wor
     assert words in str(told) and "each was planned with 3.5 GiB" in str(told)
     assert "this machine has 15.6 GiB, 1.2 free now: lower runtime.teacher_engine.kv_cache_gib=2.5" in str(told)
     assert str(told).endswith("; all is kept; its log is in /runs/x/logs")
+
+
+def test_a_gang_without_memory_names_what_its_workers_were_planned_with(tmp_path: Path) -> None:
+    model = materialise(ModelSource(random=SHAPE), models_root=tmp_path)
+    gang = ray_train._Gang.__new__(ray_train._Gang)
+    gang._job = SimpleNamespace(  # type: ignore[assignment]
+        start="m",
+        model_dir=model.directory,
+        settings=TrainingSettings(workers=1),
+        stage=StageConfig(objective="seqkd", steps=1),
+    )
+    gang._log_dir, gang._accelerator, gang._error = LOG, "cpu", OutOfMemoryError(ADVERTISEMENT)
+    with pytest.raises(TrainingError, match=r"each was planned with 1\.\d GiB, this machine .*micro_batch_tokens="):
+        gang.raise_failure()
 
 
 def test_torch_and_cuda_without_memory_are_known() -> None:
