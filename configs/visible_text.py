@@ -20,6 +20,9 @@ _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800
 _SPELLING = "\u200c\u200d"
 """Joiners without which Persian, Hindi and many emoji are misspelt."""
 
+REASON_CHARACTERS = 300
+"""Of what others give as a reason; more of it is a dump."""
+
 # What may stand before a marker of Markdown or HTML in running text, and the markers.
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|<>~$&-])")
 
@@ -42,6 +45,11 @@ def visible(text: str, *, lines: bool = False, at_most: int | None = None) -> st
 def markdown_text(text: str, *, at_most: int | None = None) -> str:
     """`text` as one line of Markdown (also a cell of a table) that shows it literally: no markup, links or HTML."""
     return _MARKDOWN.sub(r"\\\1", visible(text, at_most=at_most))
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of somebody else's code says first, cut; the name of its kind where it says nothing."""
+    return visible((str(error).strip().splitlines() or [type(error).__name__])[0], at_most=REASON_CHARACTERS)
 
 
 def _hidden(char: str) -> bool:

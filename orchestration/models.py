@@ -51,6 +51,7 @@ from configs.model_files import (
 )
 from configs.models import ModelSource
 from configs.schema import ModelShape
+from configs.visible_text import first_line
 from orchestration.shapes import read_shape
 
 HUB_PATTERNS = ("*.json", "*.model", "*.txt", *COMPANIONS)
@@ -158,7 +159,7 @@ def _load_tokenizer(directory: Path, *, label: str) -> PreTrainedTokenizerBase:
     # What the tokenizers library cannot read (a file of a newer release, above all) it refuses with a bare Exception.
     except Exception as error:
         raise ModelError(
-            f"{label}: its tokenizer does not load ({_first_line(error)}): save model and tokenizer into one "
+            f"{label}: its tokenizer does not load ({first_line(error)}): save model and tokenizer into one "
             f"directory, with libraries no newer than tokenizers {version('tokenizers')} and "
             f"transformers {version('transformers')}"
         ) from error
@@ -193,7 +194,7 @@ def _download(hub: str, *, revision: str | None) -> Path:
         raise _bad_hub_id(hub) from error
     except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ModelError(
-            f"hub model {hub} cannot be fetched ({_first_line(error)}): check the id, the revision and your access, "
+            f"hub model {hub} cannot be fetched ({first_line(error)}): check the id, the revision and your access, "
             "or download it elsewhere and name its directory with path"
         ) from error
 
@@ -358,7 +359,3 @@ def _locked(folder: Path) -> Iterator[bool]:
         yield held
     finally:
         os.close(handle)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from configs import DataError
 from configs.schema import DataConfig
-from configs.visible_text import visible
+from configs.visible_text import REASON_CHARACTERS, visible
 from orchestration.conversations import (
     MARKER,
     answer_within,
@@ -31,7 +31,6 @@ from orchestration.conversations import (
 from orchestration.rows import Row, split_rows
 from orchestration.templates import ChatTemplates, Unrendered
 
-REASON_CHARACTERS = 300
 SPLITS = ("train", "dev", "test")
 
 ALPACA = (

@@ -26,6 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from configs import ConfigError, EngineError
 from configs.interfaces import LOOPBACK
 from configs.regular_files import UnreadableFileError, open_regular
+from configs.visible_text import first_line
 from orchestration.interrupts import hangups_blocked
 from orchestration.own_packages import ROOT
 
@@ -219,8 +220,7 @@ def _start(directory: Path, *, gpus: int) -> None:
             _temp_dir=str(directory / "ray"),
         )
     except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise EngineError(f"the local Ray cluster did not start: {reason}") from error
+        raise EngineError(f"the local Ray cluster did not start: {first_line(error)}") from error
     # Ray replaces this handler by one that leaves its daemons and our engines behind.
     signal.signal(signal.SIGTERM, on_term)
     _require_loopback()

@@ -8,6 +8,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from configs import ConfigError
+from configs.visible_text import first_line
 from orchestration.bundles import HostMemory
 from orchestration.host_memory import read_host_memory
 from orchestration.ray_cluster import cluster
@@ -56,10 +57,9 @@ def cluster_nodes(address: str) -> tuple[Node, ...]:
         try:
             memories = ray.get(asked, timeout=ANSWER_S)
         except ray.exceptions.RayError as error:
-            first = str(error).strip().partition("\n")[0]
             raise ConfigError(
-                f"the cluster at {address} does not say what its {len(alive)} machines have ({first}): stillroom has "
-                "to be installed on each of them"
+                f"the cluster at {address} does not say what its {len(alive)} machines have ({first_line(error)}): "
+                "stillroom has to be installed on each of them"
             ) from error
     return tuple(
         Node(int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0)), memory)

@@ -18,11 +18,10 @@ from cache import GenerateRequest
 from cache.canonical import canonical
 from cache.keys import generation_key, sequence_key
 from configs.regular_files import UnreadableFileError, open_own, parse_json, read_regular
-from configs.visible_text import visible
+from configs.visible_text import REASON_CHARACTERS, visible
 from orchestration.plan import Request
 
 FILE_BYTES = 256 * 2**20
-REASON_CHARACTERS = 300
 
 logger = logging.getLogger(__name__)
 

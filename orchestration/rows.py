@@ -27,7 +27,7 @@ from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from configs import DataError
 from configs.regular_files import UnreadableFileError, open_regular
 from configs.schema import SplitConfig
-from configs.visible_text import visible
+from configs.visible_text import first_line
 
 FORMATS = ".jsonl, .parquet or .csv"
 LINE_BYTES = 64 * 2**20
@@ -91,10 +91,10 @@ def _readable(path: Path, *, key: str) -> Iterator[None]:
     except UnreadableFileError as error:
         raise DataError(f"{key}={error}: name a {FORMATS} file") from error
     except OSError as error:
-        reason = error.strerror or _first_line(error)
+        reason = error.strerror or first_line(error)
         raise DataError(f"{key}={path} cannot be read ({reason}): check the file and its permissions") from error
     except (pa.ArrowException, ValueError) as error:
-        reason = _first_line(error)
+        reason = first_line(error)
         raise DataError(f"{key}={path} cannot be read ({reason}): write the file again") from error
 
 
@@ -243,7 +243,7 @@ def _hub_rows(source: SplitConfig, key: str) -> Iterator[Row]:
             )
         except (DatasetNotFoundError, DatasetGenerationError, OSError, ValueError, RuntimeError) as error:
             raise DataError(
-                f"{key}: {source.hub} cannot be read: {_first_line(error.__cause__ or error)}; correct its name or "
+                f"{key}: {source.hub} cannot be read: {first_line(error.__cause__ or error)}; correct its name or "
                 "the file"
             ) from error
         yield from map(_with_what_is_there, data)
@@ -253,7 +253,3 @@ def _link(source: str, target: str) -> None:
     # A named pipe among the files would be waited for.
     if Path(source).is_file():
         Path(target).symlink_to(Path(source).resolve())
-
-
-def _first_line(error: BaseException) -> str:
-    return visible((str(error).strip().splitlines() or [type(error).__name__])[0], at_most=300)

@@ -30,6 +30,7 @@ from cache.disk.durable import replace_file
 from configs.errors import ConfigError, DistillError
 from configs.regular_files import read_json
 from configs.secrets import redact
+from configs.visible_text import first_line
 from orchestration.delivery import Action, Delivery, RefusedError, UndeliveredError
 from orchestration.tracking_uri import remove_stray_directory
 
@@ -113,10 +114,10 @@ class Tracker:
             return
         if _is_final(error):
             raise ConfigError(
-                f"runtime.tracking_uri={redact(self._uri)} cannot be used ({_first_line(error)}): name an MLflow "
+                f"runtime.tracking_uri={redact(self._uri)} cannot be used ({first_line(error)}): name an MLflow "
                 "server (http://...) or a database (sqlite:////absolute/path/mlflow.db), or leave it out"
             )
-        logger.warning("MLflow does not answer (%s); the run goes on, and what it logs is kept", _first_line(error))
+        logger.warning("MLflow does not answer (%s); the run goes on, and what it logs is kept", first_line(error))
 
     def start(self, name: str, *, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
         """Open the parent run, or take it up again."""
@@ -213,7 +214,7 @@ class Tracker:
             perform[str(action["do"])](client, action)
         except _DOWN as error:
             refused = isinstance(error, MlflowException) and error.error_code in REFUSED and self._client is not None
-            raise (RefusedError if refused else UndeliveredError)(_first_line(error)) from error
+            raise (RefusedError if refused else UndeliveredError)(first_line(error)) from error
 
     def _start_run(self, client: MlflowClient, action: Action) -> None:
         """Create the run, or take it up again; what a broken earlier start did not send is sent now."""
@@ -369,10 +370,6 @@ def _is_same(held: float | None, value: float) -> bool:
 
 def _shown(params: Mapping[str, object]) -> dict[str, str]:
     return {key: redact(str(value)) for key, value in params.items()}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _rows(points: object) -> list[tuple[str, float, int]]:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from configs.errors import ModelError
 from configs.model_files import CONFIG, read_config
 from configs.models import ModelShape
+from configs.visible_text import first_line
 
 POSITION_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length")
 UNSAID_POSITIONS = 2048
@@ -84,9 +85,8 @@ def _load(model_dir: Path) -> Any:
         config = AutoConfig.from_pretrained(model_dir, trust_remote_code=False, local_files_only=True)
     # Each architecture has a parser of its own, which may die of anything that it does not expect.
     except Exception as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"{model_dir / CONFIG}: transformers cannot read it ({said[:200]}): check model_type, or save the "
+            f"{model_dir / CONFIG}: transformers cannot read it ({first_line(error)}): check model_type, or save the "
             "model with the transformers of this installation"
         ) from error
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:

@@ -31,6 +31,7 @@ from cache.disk.failpoints import failpoint
 from cache.disk.storage import NOTE_BYTES, Span, read_spans
 from configs.errors import ConfigError
 from configs.regular_files import UnreadableFileError, read_regular
+from configs.visible_text import first_line
 
 COPIES_VARIABLE = "STILLROOM_COPIES"
 PARALLEL_REQUESTS = 8
@@ -48,7 +49,7 @@ class ObjectStorage:
         try:
             self._store = from_url(url, retry_config={"max_retries": RETRIES, "retry_timeout": GIVE_UP_AFTER})
         except (BaseError, ValueError) as error:
-            raise ConfigError(f"runtime.cache_root={url}: cannot be used ({_line(error)})") from error
+            raise ConfigError(f"runtime.cache_root={url}: cannot be used ({first_line(error)})") from error
 
     @property
     def place(self) -> str:
@@ -168,7 +169,7 @@ class ObjectStorage:
         except AlreadyExistsError as error:
             raise FileExistsError(errno.EEXIST, "exists", f"{self._url}/{name}") from error
         except BaseError as error:
-            raise OSError(errno.EIO, _line(error), f"{self._url}/{name}") from error
+            raise OSError(errno.EIO, first_line(error), f"{self._url}/{name}") from error
 
 
 def copies_directory() -> Path:
@@ -177,8 +178,3 @@ def copies_directory() -> Path:
     if chosen:
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stillroom"
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error, without the dump that follows it."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -32,6 +32,7 @@ from cache.upkeep.proof import prove_segment
 from cache.upkeep.raw_columns import listed, live_segments
 from configs.errors import CacheError
 from configs.regular_files import UnreadableFileError
+from configs.visible_text import first_line
 
 Progress = Callable[[int, int], None]
 
@@ -72,7 +73,7 @@ def export_archive(storage: Storage, path: Path, *, identity: str, progress: Pro
         with large_file(path) as file:
             report = _write(file, storage, path, identity=identity, progress=progress)
     except OSError as error:
-        reason = error.strerror or str(error).partition("\n")[0]
+        reason = error.strerror or first_line(error)
         raise CacheError(f"{error.filename or path}: the archive cannot be written ({reason})") from error
     return report
 

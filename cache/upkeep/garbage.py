@@ -18,6 +18,7 @@ from cache.disk.storage import Storage
 from cache.pins import PIN_DAYS, keepers, pin_objects, read_pins, view_of
 from configs.errors import CacheError
 from configs.regular_files import UnreadableFileError, parse_json
+from configs.visible_text import first_line
 
 GRACE_S = 3600.0
 """A segment that was replaced or set aside is kept so long for readers that opened the cache before."""
@@ -253,7 +254,7 @@ def place_errors(storage: Storage) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error).partition("\n")[0]
+        reason = error.strerror or first_line(error)
         raise CacheError(
             f"{error.filename or storage.place}: {reason}: check the disk and the permissions of the cache"
         ) from error
