@@ -13,6 +13,15 @@ SUMMARY = "stillroom.json"
 CURVES = "curves.jsonl"
 """The file of a kept model with the course of its training, one JSON object a step."""
 
+STAGING = ".staging-"
+"""Begins the names of directories and files that are being written; nothing reads them."""
+
+FINGERPRINTS = "fingerprints.json"
+"""The file of a models root that remembers what weights hashed to (`cache.fingerprint`)."""
+
+DIGESTS = "digests.json"
+"""The file of a run root that remembers what other files hashed to (`orchestration.kept`)."""
+
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://[^/]+")
 
 

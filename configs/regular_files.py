@@ -13,6 +13,7 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -116,6 +117,19 @@ def _open(path: Path, flags: int) -> int:
         os.close(handle)
         raise UnreadableFileError(f"{path}: is {_named(kind)}, not a regular file")
     return handle
+
+
+def texts_within(document: object) -> Iterator[str]:
+    """All texts of a JSON document, keys too; nothing recurses, for it may be as deep as the parser allows."""
+    waiting = [document]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, str):
+            yield each
+        elif isinstance(each, Mapping):
+            waiting += [*each.keys(), *each.values()]
+        elif isinstance(each, list | tuple):
+            waiting += each
 
 
 def _named(mode: int) -> str:

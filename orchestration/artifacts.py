@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cache.disk.durable import replace_file
+from cache.disk.durable import remove_leftovers, replace_file
 from configs import ConfigError
-from configs.places import SUMMARY
+from configs.places import DIGESTS, STAGING, SUMMARY
 from configs.regular_files import open_own
 from configs.visible_text import visible
 from orchestration.kept import FileDigests, OutdatedError, read_directory, read_sealed, seal_directory, sealed
@@ -37,12 +37,6 @@ EVALUATION = "stillroom/evaluation/2"
 
 MADE_ANEW = ": it is made anew"
 """Ends what is said of something that is kept and cannot be used."""
-
-STAGING = ".staging-"
-"""Begins the names of directories that are being written (`student_train.directories`)."""
-
-OLD_DRAFT_S = 24 * 3600.0
-"""No single file takes so long to write: its draft was left by a killed process."""
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +69,7 @@ class Artifacts:
     @property
     def digests(self) -> FileDigests:
         """The remembered hashes of files."""
-        return FileDigests(self.root / "digests.json")
+        return FileDigests(self.root / DIGESTS)
 
     def has_start(self, digest: str) -> bool:
         """Whether an untouched student is there, whole and unharmed."""
@@ -128,7 +122,7 @@ class Artifacts:
         for path in self.root.glob("work/*"):
             if self._is_of_finished(path):
                 self._remove_unless_made(path, name=path.name)
-        remove_drafts(self.root / "evaluations", older_than_s=OLD_DRAFT_S)
+        remove_leftovers(self.root / "evaluations")
 
     def _is_of_finished(self, work: Path) -> bool:
         summary = self.root / "students" / work.name / SUMMARY
@@ -206,19 +200,9 @@ def _taken(lock: int, *, wait: bool) -> bool:
 def sweep_run(directory: Path) -> None:
     """Remove what a killed run left half written in its run directory, which the caller has claimed."""
     for folder in (directory, directory / "views"):
-        remove_drafts(folder)
+        remove_leftovers(folder, older_than_s=0.0)
     for path in directory.glob(f"rollouts/{STAGING}*"):
         shutil.rmtree(path, ignore_errors=True)
-
-
-def remove_drafts(folder: Path, *, older_than_s: float = 0.0) -> None:
-    """Remove files of a folder that a killed process was about to write, and had not touched for so many seconds."""
-    for path in folder.glob(".*.tmp"):
-        try:
-            if time.time() - path.stat().st_mtime >= older_than_s:
-                path.unlink()
-        except FileNotFoundError:
-            continue  # Its writer lives, and has just given it its name.
 
 
 def write_json(path: Path, content: object) -> None:

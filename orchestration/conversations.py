@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from configs.regular_files import texts_within
 
 ROLES = ("system", "user", "assistant", "tool")
 BROKEN = re.compile("[\ufffd\ud800-\udfff]")
@@ -24,7 +26,7 @@ Message = Mapping[str, Any]
 
 
 def messages_of(listed: object) -> list[dict[str, Any]] | str:
-    """A conversation, or why it is none. What is null in a message is not in it."""
+    """A conversation, or why it is not one. What is null in a message is not in it."""
     if not isinstance(listed, Sequence) or isinstance(listed, str | bytes) or not listed:
         return "not a list of messages"
     messages = []
@@ -67,7 +69,7 @@ def unusable_message(message: Message, *, control: tuple[str, ...]) -> str | Non
 
 def unusable_parts(value: object, *, control: tuple[str, ...]) -> str | None:
     """Why a text somewhere within a value of JSON cannot be used, if one cannot."""
-    reasons = (_misspelt(text, control=control) for text in _texts(value))
+    reasons = (_misspelt(text, control=control) for text in texts_within(value))
     return next((reason for reason in reasons if reason is not None), None)
 
 
@@ -116,16 +118,3 @@ def _misspelt(text: str, *, control: tuple[str, ...]) -> str | None:
         return "invalid UTF-8"
     spelled = next((token for token in control if token in text), None)
     return None if spelled is None else f"special token {spelled} written as text"
-
-
-def _texts(value: object) -> Iterator[str]:
-    """All texts within a value of JSON, keys too."""
-    waiting = [value]
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, str):
-            yield each
-        elif isinstance(each, Mapping):
-            waiting += [*each.keys(), *each.values()]
-        elif isinstance(each, list | tuple):
-            waiting += each

@@ -21,7 +21,7 @@ from configs.regular_files import parse_json, read_regular
 FIRST_PAUSE_S = 5.0
 LONGEST_PAUSE_S = 300.0
 SPOOL_BYTES = 2**30
-"""A longer spool is no work of ours."""
+"""A longer spool was not written by us."""
 
 Action = Mapping[str, object]
 

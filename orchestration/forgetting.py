@@ -20,7 +20,7 @@ from cache.upkeep.garbage import place_errors
 from cache.upkeep.raw_columns import listed
 from cache.upkeep.rewriting import ForgetReport, find_keys, forget
 from configs import CacheError, DistillConfig
-from configs.regular_files import UnreadableFileError, parse_json, read_regular
+from configs.regular_files import UnreadableFileError, parse_json, read_regular, texts_within
 from orchestration.context import open_teacher
 from orchestration.preflight import resolve_paths
 from orchestration.text_patterns import TextPattern
@@ -161,19 +161,6 @@ def _json_strings(path: Path, text: str) -> Iterator[str]:
         return
     for line in text.splitlines() if path.suffix == ".jsonl" else [text]:
         try:
-            yield from _strings(parse_json(line.encode("utf-8", errors="replace"), origin=str(path)))
+            yield from texts_within(parse_json(line.encode("utf-8", errors="replace"), origin=str(path)))
         except UnreadableFileError:
             continue
-
-
-def _strings(value: object) -> Iterator[str]:
-    """All strings at any depth; without recursion, for a file may be as deep as its parser allows."""
-    left = [value]
-    while left:
-        found = left.pop()
-        if isinstance(found, str):
-            yield found
-        elif isinstance(found, list):
-            left += found
-        elif isinstance(found, dict):
-            left += [*found.keys(), *found.values()]

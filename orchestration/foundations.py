@@ -22,6 +22,7 @@ from cache.fingerprint import fingerprint_model
 from configs import DistillConfig, DistillError, resolve_data_path
 from configs.model_files import companions
 from configs.models import ModelSource
+from configs.places import FINGERPRINTS
 from configs.regular_files import read_regular
 from orchestration.artifacts import Artifacts, digest_of
 from orchestration.kept import FileDigests, file_sha256
@@ -66,7 +67,7 @@ def content_of(config: DistillConfig, *, config_dir: Path, say: Callable[[str], 
     What cannot be read is `UNUSABLE`. `say` is told before much is hashed.
     """
     runtime = config.runtime
-    digests = FileDigests(runtime.run_root / "digests.json")
+    digests = Artifacts(runtime.run_root).digests
     asked: dict[str, Callable[[], str]] = {}
     for key, path in _files(config):
         asked[key] = partial(_file, path, config_dir=config_dir, digests=digests)
@@ -100,7 +101,7 @@ def model_digest(directory: Path, *, models_root: Path, say: Callable[[str], Non
             told = True
             say(f"{directory}: {total / 1e9:,.1f} GB of weights are hashed, once")
 
-    prints = fingerprint_model(directory, memo=models_root / "fingerprints.json", progress=progress)
+    prints = fingerprint_model(directory, memo=models_root / FINGERPRINTS, progress=progress)
     read = {str(path.relative_to(directory)): file_sha256(path) for path in companions(directory)}
     return digest_of(weights=prints.weights_sha256, config=prints.config_sha256, companions=read)
 

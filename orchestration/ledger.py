@@ -191,7 +191,7 @@ class Ledger:
 
 def _counts(raw: object) -> Counts:
     if not isinstance(raw, dict):
-        raise ValueError("it holds no JSON object")
+        raise ValueError("it is not a JSON object")
     tokens = {name: raw.get(name, 0) for name in ("fill", "rollout", "evaluation")}
     seconds = raw.get("gpu_seconds", 0.0)
     if any(type(value) is not int or value < 0 for value in tokens.values()):

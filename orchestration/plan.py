@@ -71,8 +71,8 @@ class SequenceSet:
 class SetPlan:
     """Hits and misses of one sequence set, with the tokens that the misses would cost at most.
 
-    `refused` are requests that the cache lacks and the teacher could not answer before, with the reasons; they are no
-    misses, since nobody asks them again.
+    `refused` are requests that the cache lacks and the teacher could not answer before, with the reasons; they are
+    not misses, since nobody asks them again.
     """
 
     sequences: SequenceSet

@@ -15,7 +15,7 @@ from typing import TextIO
 
 from cache import TeacherCache
 from configs import ConfigError, DistillConfig
-from configs.places import is_url
+from configs.places import FINGERPRINTS, is_url
 from configs.schema import EngineSettings, TrainingSettings
 from configs.stages import InitConfig
 from orchestration.console import Console
@@ -96,7 +96,7 @@ def _borrowed_models(models_root: Path) -> Iterator[Path]:
             for entry in models_root.iterdir() if models_root.is_dir() else ():
                 if entry.is_dir() and not entry.name.endswith(STAGING):
                     (Path(name) / entry.name).symlink_to(entry.absolute())
-            memo = models_root / "fingerprints.json"
+            memo = models_root / FINGERPRINTS
             if memo.is_file():
                 shutil.copyfile(memo, Path(name) / memo.name)
             yield Path(name)

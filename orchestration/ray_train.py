@@ -98,7 +98,7 @@ def train_in_gang(
         raise TrainingError(f"the training ended without a result; see {log_dir}")
     result = read_json(result_file)
     if not isinstance(result, dict):
-        raise TrainingError(f"{result_file}: holds no result of a training; see {log_dir}")
+        raise TrainingError(f"{result_file}: is not the result of a training; see {log_dir}")
     return result
 
 

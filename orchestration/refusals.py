@@ -70,7 +70,7 @@ class Refusals:
 
 
 def _lines(path: Path) -> list[tuple[str, str]]:
-    """Keys and reasons in a file; a line that is none is left out."""
+    """Keys and reasons in a file; a line that is not one is left out."""
     try:
         content = read_regular(path, at_most=FILE_BYTES)
     except FileNotFoundError:

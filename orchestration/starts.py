@@ -14,7 +14,7 @@ from pathlib import Path
 from cache.fingerprint import fingerprint_model
 from configs import ModelError
 from configs.model_files import speech_sha256
-from configs.places import absolute_root
+from configs.places import FINGERPRINTS, absolute_root
 from configs.schema import ModelShape
 from configs.stages import InitConfig
 from orchestration.artifacts import Artifacts, digest_of
@@ -59,7 +59,7 @@ def prepare_start(init: InitConfig, *, teacher: Teacher, artifacts: Artifacts, m
     if init.model is not None:
         model = materialise(init.model, models_root=models_root)
         _require_same_tokens(model, teacher.files)
-        prints = fingerprint_model(model.directory, memo=models_root / "fingerprints.json")
+        prints = fingerprint_model(model.directory, memo=models_root / FINGERPRINTS)
         made_of = _made_of(model.directory, weights=prints.weights_sha256, config=prints.config_sha256)
         return Start(digest_of(model=made_of), model.directory, model.shape, model.label)
     kept = kept_layers(init.keep_layers, total=teacher.files.shape.layers, by=init.layers_by)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cache.fingerprint import fingerprint_model
 from configs import DistillConfig
+from configs.places import FINGERPRINTS
 from orchestration.context import open_teacher
 from orchestration.preflight import resolve_paths
 
@@ -34,7 +35,7 @@ def hash_teacher(config: DistillConfig, *, config_dir: Path, progress: Callable[
     """
     config = resolve_paths(config, config_dir=config_dir)
     teacher = open_teacher(config)
-    memo = config.runtime.models_root / "fingerprints.json"
+    memo = config.runtime.models_root / FINGERPRINTS
     prints = fingerprint_model(teacher.files.directory, memo=memo, reread=True, progress=progress)
     read = replace(teacher.identity, weights_sha256=prints.weights_sha256, config_sha256=prints.config_sha256)
     return HashedTeacher(teacher.files.label, teacher.identity.digest(), read.digest())

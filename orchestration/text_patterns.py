@@ -17,7 +17,7 @@ class TextPattern:
         """Read the expression.
 
         Raises:
-            ValueError: in one line, when it is none, is too large, or matches every text.
+            ValueError: in one line, when it is not one, is too large, or matches every text.
         """
         options = re2.Options()
         options.log_errors = False

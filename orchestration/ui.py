@@ -125,7 +125,7 @@ def _listening(port: int) -> socket.socket:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise ConfigError(f"port {port} cannot be used ({reason}): name another one with --port") from error
     except OverflowError as error:
-        raise ConfigError(f"--port {port} is no port: name one from 1 to 65535") from error
+        raise ConfigError(f"--port {port} is not a port: name one from 1 to 65535") from error
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:

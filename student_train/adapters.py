@@ -56,7 +56,9 @@ def adapted_layers(model: Any, lora: LoraConfig) -> list[str]:
     for ending in wanted:
         if not any(name.endswith(f".{ending}") for name in targets):
             there = ", ".join(sorted({name.rpartition(".")[2] for name in linears}))
-            raise ConfigError(f"lora.modules names {ending}, which is no linear layer of the body: choose from {there}")
+            raise ConfigError(
+                f"lora.modules names {ending}, which is not a linear layer of the body: choose from {there}"
+            )
     return targets
 
 

@@ -76,7 +76,7 @@ class Offer:
             tensors = [OfferedTensor(each["name"], each["dtype"], tuple(each["shape"])) for each in stored["tensors"]]
             return cls(stored["weights_sha256"], tuple(tensors))
         except (KeyError, TypeError) as error:
-            raise UnreadableFileError(f"{path}: is no offer of weights ({error!r})") from None
+            raise UnreadableFileError(f"{path}: is not an offer of weights ({error!r})") from None
 
     def write(self, policy_dir: Path) -> None:
         """Leave it in the directory of a policy."""

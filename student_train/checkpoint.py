@@ -25,8 +25,9 @@ from typing import Any
 
 from cache.disk.failpoints import failpoint
 from configs.errors import ConfigError, TrainingError
+from configs.places import STAGING
 from configs.regular_files import UnreadableFileError, open_regular, read_json
-from student_train.directories import STAGING_PREFIX, commit_directory, new_staging, numbered, replace_file
+from student_train.directories import commit_directory, new_staging, numbered, replace_file
 from student_train.gang import Gang
 from student_train.job import StepMetrics
 from student_train.random_state import random_state, set_random_state
@@ -130,7 +131,7 @@ class Checkpoints:
     def clean(self) -> None:
         """Remove what killed processes left unfinished. Only one gang at a time trains into a directory."""
         if self._gang.leads:
-            for path in self._root.glob(f"{STAGING_PREFIX}*"):
+            for path in self._root.glob(f"{STAGING}*"):
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
                 else:

@@ -15,9 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from configs.model_files import companions
-
-STAGING_PREFIX = ".staging-"
-"""Names with this prefix are unfinished work; nothing reads them."""
+from configs.places import STAGING
 
 
 @contextmanager
@@ -38,7 +36,7 @@ def staged_directory(final: Path) -> Iterator[Path]:
 
 def new_staging(final: Path) -> Path:
     """An empty staging directory beside `final`, on the same file system so that a rename is atomic."""
-    staging = final.parent / f"{STAGING_PREFIX}{final.name}-{uuid.uuid4().hex[:12]}"
+    staging = final.parent / f"{STAGING}{final.name}-{uuid.uuid4().hex[:12]}"
     staging.mkdir(parents=True)
     return staging
 
@@ -47,7 +45,7 @@ def commit_directory(staging: Path, final: Path) -> None:
     """Sync everything below `staging`, then rename it to `final`; an existing `final` is replaced."""
     sync_tree(staging)
     if final.exists():
-        old = final.parent / f"{STAGING_PREFIX}{final.name}-old-{uuid.uuid4().hex[:12]}"
+        old = final.parent / f"{STAGING}{final.name}-old-{uuid.uuid4().hex[:12]}"
         os.rename(final, old)
         os.rename(staging, final)
         shutil.rmtree(old, ignore_errors=True)
@@ -75,7 +73,7 @@ def sync_path(path: Path) -> None:
 
 def replace_file(path: Path, text: str) -> None:
     """Write `text` to `path` so that a reader sees the old content or the new one, never a part."""
-    draft = path.with_name(f"{STAGING_PREFIX}{path.name}-{uuid.uuid4().hex[:12]}")
+    draft = path.with_name(f"{STAGING}{path.name}-{uuid.uuid4().hex[:12]}")
     draft.write_text(text, encoding="utf-8")
     sync_path(draft)
     os.replace(draft, path)

@@ -32,8 +32,9 @@ from cache.batches import permutation
 from cache.canonical import canonical
 from cache.views import CacheView
 from configs.errors import TrainingError
+from configs.places import STAGING
 from configs.regular_files import UnreadableFileError
-from student_train.directories import STAGING_PREFIX, numbered, staged_directory, sync_path
+from student_train.directories import numbered, staged_directory, sync_path
 
 _VIEW = "view.npz"
 _SAMPLES = "rollout.npz"
@@ -160,7 +161,7 @@ class RolloutBox:
     def keep_behaviour(self, number: int, logprobs: Float32[np.ndarray, " N"]) -> None:
         """Write down what the present weights gave the tokens of a rollout, before the first step changes them."""
         final = self.behaviour(number)
-        draft = final.with_name(f"{STAGING_PREFIX}{final.name}")
+        draft = final.with_name(f"{STAGING}{final.name}")
         draft.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("wb") as stream:
             np.savez(stream, logprobs=logprobs)
@@ -197,7 +198,7 @@ class RolloutBox:
     def clean(self, *, side: str) -> None:
         """Remove what a killed process of one side, "policies" or "rollouts", left unfinished."""
         folder = self._policies if side == "policies" else self._rollouts
-        for path in [*folder.glob(f"{STAGING_PREFIX}*"), *folder.glob("meeting-*")]:
+        for path in [*folder.glob(f"{STAGING}*"), *folder.glob("meeting-*")]:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     def _rollout(self, number: int) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -68,7 +69,7 @@ def large_file(path: Path) -> Iterator[BinaryIO]:
         OSError: the disk refuses; nothing is left then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path)
+    remove_leftovers(path.parent, of=path.name)
     beside = path.with_name(f".{path.name}.{uuid.uuid4()}{UNFINISHED}")
     try:
         with _nameless(path.parent) or open(beside, "xb") as file:
@@ -97,15 +98,27 @@ def _nameless(directory: Path) -> BinaryIO | None:
         raise
 
 
-def remove_leftovers(path: Path) -> None:
-    """Remove the half-written files that killed processes left beside `path` on the way to that name."""
-    head, now = f".{path.name}.", time.time()
+def remove_leftovers(folder: Path, *, of: str | None = None, older_than_s: float = LEFTOVER_S) -> None:
+    """Remove the half-written files of a folder, or those on the way to the name `of`, which killed processes left."""
+    head, now = "." if of is None else f".{of}.", time.time()
     with suppress(OSError):
-        for found in os.scandir(path.parent):
+        for found in os.scandir(folder):
             if found.name.startswith(head) and found.name.endswith(UNFINISHED):
                 with suppress(OSError):  # another was faster, or it is somebody else's
-                    if now - found.stat(follow_symlinks=False).st_mtime > LEFTOVER_S:
+                    if now - found.stat(follow_symlinks=False).st_mtime >= older_than_s:
                         os.unlink(found.path)
+
+
+def remove_entry(path: Path) -> None:
+    """Remove whatever bears a name: a directory with all that is in it, of a link the link alone.
+
+    Raises:
+        OSError: nothing bears it, or the disk refuses.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def link_exclusively(source: Path, target: Path) -> None:

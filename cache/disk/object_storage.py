@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +25,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import from_url
 
-from cache.disk.durable import UNFINISHED, remove_leftovers
+from cache.disk.durable import UNFINISHED, remove_entry, remove_leftovers
 from cache.disk.failpoints import failpoint
 from cache.disk.storage import NOTE_BYTES, Span, read_spans
 from configs.errors import ConfigError
@@ -101,17 +100,13 @@ class ObjectStorage:
 
     def forget_copy(self, name: str) -> None:
         """See `cache.disk.storage.Storage`; whatever stands in its place goes."""
-        copy = self._copies / name
         with suppress(FileNotFoundError):
-            if copy.is_dir() and not copy.is_symlink():
-                shutil.rmtree(copy)
-            else:
-                copy.unlink()
+            remove_entry(self._copies / name)
 
     @staticmethod
     def _keep(copy: Path, data: bytes) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(copy)
+        remove_leftovers(copy.parent, of=copy.name)
         beside = copy.with_name(f".{copy.name}.{uuid.uuid4()}{UNFINISHED}")
         try:
             # Not put on disk: a copy that a power cut empties fails its digest and is fetched again.

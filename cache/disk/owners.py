@@ -63,7 +63,7 @@ class Owner:
     def from_fields(cls, fields: object) -> Owner | None:
         """The owner of these fields of JSON; `None` when they are not those of one."""
         try:
-            named = dict(fields)  # type: ignore[call-overload]  # what is none of a dictionary is refused here
+            named = dict(fields)  # type: ignore[call-overload]  # what is not a dictionary is refused here
             check = named.pop("check", None)
             owner = cls(**named)
         except (ValueError, TypeError):

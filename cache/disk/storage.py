@@ -11,22 +11,29 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from cache.disk.durable import UNFINISHED, link_exclusively, replace_file, sync_directory, write_new, write_tree
+from cache.disk.durable import (
+    UNFINISHED,
+    link_exclusively,
+    remove_entry,
+    replace_file,
+    sync_directory,
+    write_new,
+    write_tree,
+)
 from cache.disk.failpoints import failpoint
 from configs.errors import ConfigError
 from configs.places import is_url
-from configs.regular_files import open_regular, read_regular
+from configs.regular_files import JSON_BYTES, open_regular, read_regular
 
 FOLDERS = ("staging", "segments", "manifests", "quarantine", "pins", "claims", "tombstones")
 
-NOTE_BYTES = 2**26
+NOTE_BYTES = JSON_BYTES
 """No JSON object of a cache is longer."""
 
 Span = tuple[int, int]
@@ -229,20 +236,13 @@ class LocalStorage:
         """See `Storage`; gone for good when this returns, so that the order of deletes survives a power cut."""
         path = self.root / name
         with suppress(FileNotFoundError):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)  # no object: somebody's directory under the name of one
-            else:
-                path.unlink()
+            remove_entry(path)  # also somebody's directory under the name of an object
             sync_directory(path.parent)
 
     def delete_folder(self, name: str) -> None:
-        """See `Storage`; what stands under the name of a folder and is none goes too, a link alone."""
-        path = self.root / name
+        """See `Storage`; whatever else bears the name of a folder goes too."""
         with suppress(FileNotFoundError):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+            remove_entry(self.root / name)
 
     def changed(self, name: str) -> float | None:
         """See `Storage`; a directory that is still empty counts as well."""
@@ -281,7 +281,7 @@ def read_spans(path: Path, spans: Iterable[Span]) -> list[bytes]:
     """Parts of a regular file.
 
     Raises:
-        UnreadableFileError: it is none.
+        UnreadableFileError: it is not one.
         OSError: it is missing or cannot be read.
     """
     with open_regular(path) as file:
@@ -290,7 +290,7 @@ def read_spans(path: Path, spans: Iterable[Span]) -> list[bytes]:
 
 @contextmanager
 def _nothing_below_files(path: Path) -> Iterator[None]:
-    """Below a file there is nothing, which is no fault of the disk."""
+    """Below a file there is nothing: the object is missing, and the disk is in order."""
     try:
         yield
     except NotADirectoryError as error:

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from cache.disk.directory import DESCRIPTION, parse_description
 from cache.disk.manifests import LARGEST_MANIFEST, DamagedObject, Manifest, ObjectInfo, parse_manifest
-from cache.disk.storage import Span
+from cache.disk.storage import NOTE_BYTES, Span
 from cache.identity import Identity
 from configs.errors import CacheError
 from configs.regular_files import UnreadableFileError, open_regular, parse_json
@@ -27,9 +27,6 @@ from configs.visible_text import visible
 
 COMPLETE = "complete.json"
 MOST_MEMBERS = 2**22
-
-LARGEST_NOTE = 2**26
-"""Bytes of `identity.json` and `complete.json` at most."""
 
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
@@ -65,9 +62,9 @@ class Archive:
             member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
             shown = visible(member.name, at_most=200)
             if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
-                raise self.refused(f"{shown} is no regular file")
+                raise self.refused(f"{shown} is not a regular file")
             if member.name not in (DESCRIPTION, COMPLETE) and not _NAME.fullmatch(member.name):
-                raise self.refused(f"{shown} is no name of a cache")
+                raise self.refused(f"{shown} is not a name that a cache has")
             if member.name in self._members:
                 raise self.refused(f"{shown} stands in it twice")
             start = at + tarfile.BLOCKSIZE
@@ -118,12 +115,12 @@ class Archive:
 
     def identity(self) -> Identity:
         """Whose cache it is; raises `CacheError`."""
-        return parse_description(self._bytes(DESCRIPTION, most=LARGEST_NOTE), path=f"{self._path}: {DESCRIPTION}")
+        return parse_description(self._bytes(DESCRIPTION, most=NOTE_BYTES), path=f"{self._path}: {DESCRIPTION}")
 
     def manifests(self, identity: str) -> list[Manifest]:
         """The manifests of all its segments, which name exactly what is in it; raises `CacheError`."""
         try:
-            note: Any = parse_json(self._bytes(COMPLETE, most=LARGEST_NOTE), origin=COMPLETE)
+            note: Any = parse_json(self._bytes(COMPLETE, most=NOTE_BYTES), origin=COMPLETE)
             names = list(dict.fromkeys(str(name) for name in note["segments"]))
         except (ValueError, KeyError, TypeError) as error:
             raise self.refused(f"{COMPLETE} lists no segments") from error

@@ -37,7 +37,7 @@ ROWS_AT_ONCE = 8192
 CHUNK_CACHE_BYTES = 2**28
 
 Rules = dict[str, Any]
-"""What is wrong, by whether it is not (one truth, or one for each element)."""
+"""Whether each rule holds (one truth, or one for each element), by what is said where it does not."""
 
 
 def prove_segment(objects: Objects, manifest: Manifest, *, identity: str) -> None:
@@ -48,8 +48,9 @@ def prove_segment(objects: Objects, manifest: Manifest, *, identity: str) -> Non
         OSError: an object cannot be read.
     """
     _check_names(objects, manifest)
-    tables = RawSegment(objects, manifest).tables()
-    _check_columns(RawSegment(objects, manifest), tables)
+    raw = RawSegment(objects, manifest)
+    tables = raw.tables()
+    _check_columns(raw, tables)
     _check_generations(manifest, tables)
     segment = Segment(objects, manifest, chunks=ChunkCache(CHUNK_CACHE_BYTES))
     for entries in _batches(tables):

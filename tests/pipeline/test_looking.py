@@ -82,7 +82,7 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("port", [-1, 70_000])
 def test_a_port_that_is_none_is_one_line(port: int, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=rf"--port {port} is no port: name one from 1 to 65535"):
+    with pytest.raises(ConfigError, match=rf"--port {port} is not a port: name one from 1 to 65535"):
         serve_ui(with_store(tmp_path), port=port, stream=io.StringIO())
 
 

@@ -390,7 +390,7 @@ def test_a_server_that_refuses_the_connection_is_one_line(monkeypatch: pytest.Mo
 def test_what_is_no_hub_id_is_said_to_be_none(hub: str, no_network: Path, tmp_path: Path) -> None:
     source = ModelSource(hub=hub)
     for ask in (is_at_hand, lambda wanted: materialise(wanted, models_root=tmp_path)):
-        with pytest.raises(ModelError, match="is no hub id: write it as owner/name") as refused:
+        with pytest.raises(ModelError, match="is not a hub id: write it as owner/name") as refused:
             ask(source)
         one_line(refused)
 

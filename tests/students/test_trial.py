@@ -76,7 +76,7 @@ def test_heads_that_do_more_than_multiply_are_refused(config: Any, tmp_path: Pat
 @pytest.mark.parametrize("module", ["lm_head", "nowhere"])
 def test_adapters_for_what_is_not_in_the_body_are_refused(module: str, tmp_path: Path) -> None:
     stage = StageConfig.model_validate({"objective": "kd", "steps": 1, "lora": {"modules": [module]}})
-    with pytest.raises(ConfigError, match=f"lora.modules names {module}, which is no linear layer .* q_proj"):
+    with pytest.raises(ConfigError, match=f"lora.modules names {module}, which is not a linear layer .* q_proj"):
         require_trainable(config_of(tmp_path, LlamaConfig(**SIZES)), [KD, stage])
 
 
