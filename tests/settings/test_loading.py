@@ -227,7 +227,9 @@ def test_the_digest_does_not_know_where_the_file_lies(written: Path, tmp_path: P
 
 
 def test_a_dump_is_read_back_as_the_same_experiment(written: Path, tmp_path: Path) -> None:
-    config = load_config(written, overrides=["generation.temperature=1e-5", "students.kd.init.keep_layers=[0,2]"])
+    config = load_config(
+        written, overrides=["students.kd.stages.0.learning_rate=1e-5", "students.kd.init.keep_layers=[0,2]"]
+    )
     path = tmp_path / "dump.yaml"
     path.write_text(dump_config(config))
     assert load_config(path) == config
