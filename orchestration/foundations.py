@@ -19,7 +19,7 @@ from cache import CacheView, TeacherCache
 from cache.disk.directory import read_identity
 from cache.disk.storage import open_storage
 from cache.fingerprint import fingerprint_model
-from configs import DistillConfig, DistillError, resolve_data_path
+from configs import ConfigError, DistillConfig, DistillError, resolve_data_path
 from configs.model_files import companions
 from configs.models import ModelSource
 from configs.places import FINGERPRINTS
@@ -79,6 +79,18 @@ def content_of(config: DistillConfig, *, config_dir: Path, say: Callable[[str], 
     for key, path, count in _former_rollouts(config):
         asked[key] = partial(_rollouts, path, count, config_dir=config_dir)
     return {key: _unless_unusable(digest) for key, digest in asked.items()}
+
+
+def require_unchanged(config: DistillConfig, *, config_dir: Path, since: Mapping[str, str]) -> None:
+    """Make sure that what `content_of` gave at the start of a run is still true.
+
+    Raises:
+        ConfigError: a file or a model was changed since, so the run directory bears the name of another content.
+    """
+    now = content_of(config, config_dir=config_dir)
+    changed = [key for key, digest in since.items() if now.get(key) != digest]
+    if changed:
+        raise ConfigError(f"{', '.join(changed)}: changed while the experiment was running: run it again")
 
 
 def experiment_digest(config: DistillConfig, content: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from orchestration.artifacts import Artifacts, claim_directory, sweep_run
 from orchestration.console import Console
 from orchestration.context import Run, Teacher, open_cache, open_refusals, open_teacher
 from orchestration.entry import Until
-from orchestration.foundations import RestsOn, model_sources, rested_on
+from orchestration.foundations import RestsOn, content_of, model_sources, require_unchanged, rested_on
 from orchestration.host_memory import check_host
 from orchestration.ledger import Ledger
 from orchestration.lessons import Lesson
@@ -25,7 +25,7 @@ from orchestration.prompts import PromptSet, load_prompts
 from orchestration.redirect import terminal_kept
 from orchestration.report import Report, write_report
 from orchestration.shapes import PlannedShape
-from orchestration.show import run_directory, show_report
+from orchestration.show import directory_of, show_report
 from orchestration.stage_evaluation import evaluate_stage, teacher_stage, test_bench
 from orchestration.stage_fill import lesson_stage
 from orchestration.stage_students import calibration_stage, start_stage, train_stage
@@ -46,6 +46,7 @@ class Pipeline:
     def __init__(self, config: DistillConfig, *, config_dir: Path) -> None:
         self._as_written = config
         self._config_dir = config_dir
+        self._content: dict[str, str] = {}
 
     def run(self, *, until: Until) -> Report | None:
         """See `orchestration.run_pipeline`."""
@@ -56,7 +57,8 @@ class Pipeline:
         require_writable(runtime.run_root, key="runtime.run_root")
         require_cache(runtime.cache_root)
         require_writable(runtime.models_root, key="runtime.models_root")
-        directory = run_directory(self._as_written, config_dir=self._config_dir)
+        self._content = content_of(self._as_written, config_dir=self._config_dir)
+        directory = directory_of(self._as_written, self._content)
         log_file = directory / "logs" / "driver.log"
         log_file.parent.mkdir(parents=True, exist_ok=True)
         with (
@@ -101,6 +103,7 @@ class Pipeline:
         shape = PlannedShape(teacher.files.label, teacher.files.shape, assumed=False)
         placement = require_placement(run.config, teacher=shape, hardware=run.hardware)
         prompts = self._prompts(run, teacher)
+        self._require_unchanged()  # before anything is paid for
         starts = start_stage(run, teacher=teacher)
         cache = open_cache(run.config, teacher)
         sets = sequence_sets(run.config, prompts.splits, stop_ids=teacher.files.stop_ids)
@@ -169,10 +172,14 @@ class Pipeline:
         return report
 
     def _publish(self, run: Run, report: Report) -> None:
+        self._require_unchanged()
         write_report(report, run.directory)
         run.tracker.artifact("pipeline", run.directory / "report.md")
         run.tracker.artifact("pipeline", run.directory / "config.yaml")
         show_report(report, self._as_written, directory=run.directory, console=run.console)
+
+    def _require_unchanged(self) -> None:
+        require_unchanged(self._as_written, config_dir=self._config_dir, since=self._content)
 
     def _prompts(self, run: Run, teacher: Teacher) -> PromptSet:
         with run.console.stage("prompts") as stage:

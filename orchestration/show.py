@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -67,5 +67,9 @@ def run_directory(config: DistillConfig, *, config_dir: Path, say: Say = logger.
 
     That is the configuration and the content of the files that it names, looked up from `config_dir` first.
     """
-    digest = experiment_digest(config, content_of(config, config_dir=config_dir, say=say))
-    return config.runtime.run_root / f"{config.name}-{digest[:10]}"
+    return directory_of(config, content_of(config, config_dir=config_dir, say=say))
+
+
+def directory_of(config: DistillConfig, content: Mapping[str, str]) -> Path:
+    """The run directory of a configuration whose files hold this (`foundations.content_of`)."""
+    return config.runtime.run_root / f"{config.name}-{experiment_digest(config, content)[:10]}"

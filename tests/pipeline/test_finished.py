@@ -22,11 +22,12 @@ from safetensors.numpy import save_file
 from cache import CacheView, GenerateRequest, TeacherCache, TeacherRecord
 from cache.disk.storage import open_storage
 from cache.upkeep.rewriting import forget
-from configs import DistillConfig, dump_config
-from orchestration import entry
+from configs import ConfigError, DistillConfig, dump_config, load_config
+from orchestration import entry, pipeline
 from orchestration.artifacts import Artifacts
 from orchestration.cli import main
 from orchestration.foundations import UNUSABLE, content_of, model_digest, rested_on
+from orchestration.prompts import PromptSet
 from orchestration.report import Evaluated, Report, read_report, write_report
 from orchestration.show import run_directory, show_finished
 
@@ -351,3 +352,24 @@ class TestReportCommand:
         code, out, err = self.report(yaml, capsys)
         assert (code, out) == (2, "")
         assert "holds no finished experiment with this configuration, these data and these models" in err
+
+
+def test_data_that_change_while_the_run_reads_them_stop_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run directory bears the name of the former content: a report of the new one would stand there for ever."""
+    tiny = Path(__file__).resolve().parents[2] / "configs" / "tiny.yaml"
+    shutil.copytree(tiny.parent / "prompts", tmp_path / "prompts")
+    roots = [f"runtime.{root}={tmp_path / root}" for root in ("cache_root", "models_root", "run_root")]
+    config = load_config(Path(shutil.copy(tiny, tmp_path)), overrides=roots)
+    read = pipeline.load_prompts
+
+    def just_before(*given: Any, **named: Any) -> PromptSet:
+        with (tmp_path / "prompts/test.jsonl").open("a") as rows:
+            rows.write('{"prompt": "one more"}\n')
+        return read(*given, **named)
+
+    monkeypatch.setattr(pipeline, "load_prompts", just_before)
+    with pytest.raises(
+        ConfigError, match=r"^data\.test\.path: changed while the experiment was running: run it again$"
+    ):
+        pipeline.Pipeline(config, config_dir=tmp_path).run(until="eval")
+    assert not (tmp_path / "run_root/inits").exists()
