@@ -115,11 +115,6 @@ def speech_sha256(model_dir: Path) -> str:
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
-def is_companion(name: str) -> bool:
-    """Whether a file of this name, relative to the model's directory, is one that a student takes over."""
-    return _is_named(name, COMPANIONS)
-
-
 def _is_named(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns)
 
