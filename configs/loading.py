@@ -30,6 +30,10 @@ FILE_BYTES = 2**20
 NODES = 50_000
 """Keys and values that a file may stand for; the largest shipped one has some two hundred."""
 
+DIGITS = 400
+"""Characters of a number; one to the base 60 (`1:30`) takes a time that grows with the square of its length."""
+
+_INT = "tag:yaml.org,2002:int"
 _FLOAT = "tag:yaml.org,2002:float"
 _MERGE = "tag:yaml.org,2002:merge"
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
@@ -152,6 +156,8 @@ def _parse(text: str, *, origin: str) -> Any:
             return None
         _require_few(node, origin=origin)
         return loader.construct_document(node)
+    except ConfigError:
+        raise
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
@@ -168,6 +174,9 @@ def _require_few(root: yaml.Node, *, origin: str) -> None:
 
     def size(node: yaml.Node) -> int:
         if id(node) not in sizes:
+            if node.tag in (_INT, _FLOAT) and len(node.value) > DIGITS:
+                line = node.start_mark.line + 1
+                raise ConfigError(f"{origin}: line {line} holds a number of {len(node.value):,} characters: shorten it")
             sizes[id(node)] = 1  # also what a node inside of itself counts; that it is refused is said later
             parts = node.value if isinstance(node.value, list) else []
             children = (child for part in parts for child in (part if isinstance(part, tuple) else (part,)))

@@ -39,6 +39,15 @@ TEMPLATE_VARIABLES = frozenset(
     {"messages", "tools", "documents", "add_generation_prompt", "strftime_now", "raise_exception"}
 )
 LATER_DATA_KEYS = ("tools_field", "chat_template", "template_kwargs", "template_date")
+
+PASSWORD_PLACES = {
+    "runtime.tracking_uri": " and set it in the environment (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for "
+    "an MLflow server; PGPASSWORD or ~/.pgpass for PostgreSQL)",
+    "runtime.cache_root": " and set it in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3, the "
+    "usual variables of other services)",
+}
+"""Where a password goes that does not belong into a configuration, by key."""
+
 RESERVED_NAMES = frozenset({"pipeline", "fill", "teacher", "untouched"})
 """Names of runs and table rows that are not students."""
 
@@ -251,9 +260,8 @@ class DistillConfig(Block):
         key = next(passwords_in(self.model_dump(mode="json")), None)
         if key is not None:
             raise ValueError(
-                f"{key} holds a URI with a password, which would be written into every run: leave it out of the URI "
-                "and set it in the environment (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for an MLflow "
-                "server; PGPASSWORD or ~/.pgpass for PostgreSQL)"
+                f"{key} holds a URI with a password, which would be written into every run: leave it out of the URI"
+                + PASSWORD_PLACES.get(key, "")
             )
         return self
 

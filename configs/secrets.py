@@ -23,9 +23,12 @@ SHORTEST_SECRET = 4
 
 HIDDEN = "<password>"
 
-_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
+# One slash is left of two where a URI was taken for a path.
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*:/{1,2}"
 # Greedy up to the last `@` before the path: a password that was not escaped may hold one.
 _USERINFO = re.compile(rf"({_SCHEME}[^\s/@:\"'<>]*):(?!{HIDDEN}@)([^\s/\"'<>]+)@")
+# Whoever stands alone before the host of a web address is a token: a server asks for a name and a password.
+_TOKEN = re.compile(rf"(https?:/{{1,2}})(?!{HIDDEN}@)([^\s/@:?#\"'<>]+)@", re.IGNORECASE)
 _QUERY = re.compile(
     r"([?&;](?:[\w.-]*(?:password|passwd|secret|token|api_?key|access_?key|signature)|sig|pwd)=)"
     rf"(?!{HIDDEN})([^&;#\s\"'<>]+)",
@@ -38,7 +41,7 @@ def has_password(text: str) -> bool:
     text = text.strip()
     if re.match(_SCHEME, text) is None or any(char.isspace() for char in text):
         return False
-    return _USERINFO.search(text) is not None or _QUERY.search(text) is not None
+    return any(pattern.search(text) for pattern in (_USERINFO, _TOKEN, _QUERY))
 
 
 def redact(text: str, *, environ: Mapping[str, str] | None = None) -> str:
@@ -57,7 +60,8 @@ def redact(text: str, *, environ: Mapping[str, str] | None = None) -> str:
     # The longest first: a secret that holds another one must not leave its remainder behind.
     for value, name in sorted(spelt.items(), key=lambda pair: -len(pair[0])):
         text = text.replace(value, f"<{name}>")
-    return _QUERY.sub(rf"\1{HIDDEN}", _USERINFO.sub(rf"\1:{HIDDEN}@", text))
+    text = _TOKEN.sub(rf"\1{HIDDEN}@", _USERINFO.sub(rf"\1:{HIDDEN}@", text))
+    return _QUERY.sub(rf"\1{HIDDEN}", text)
 
 
 def passwords_in(tree: object, *, key: str = "") -> Iterator[str]:

@@ -76,7 +76,7 @@ def confine_artifacts(root: Path) -> None:
     class Confined(LocalArtifactRepository):  # type: ignore[misc]  # MLflow has no types
         def __init__(self, artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> None:
             super().__init__(artifact_uri, tracking_uri, registry_uri)
-            reason = why_refused(Path(self._artifact_dir), allowed=allowed)
+            reason = why_refused(Path(self._artifact_dir), root=root)
             if reason is not None:
                 raise MlflowException.invalid_parameter_value(f"{artifact_uri}: {reason}")
 
@@ -90,10 +90,14 @@ def confine_artifacts(root: Path) -> None:
             registry[scheme] = Confined if scheme in ("", "file") else elsewhere
 
 
-def why_refused(directory: Path, *, allowed: Path) -> str | None:
-    """Why a directory of artifacts is not shown; None if it is."""
-    plain = Path(os.path.abspath(directory))
-    if allowed not in plain.parents or plain.resolve() != plain:
+def why_refused(directory: Path, *, root: Path) -> str | None:
+    """Why a directory of artifacts is not shown; None if it is.
+
+    Links are followed on the way to the root (a run root that was moved and linked to), and none below it.
+    """
+    plain, named, allowed = Path(os.path.abspath(directory)), Path(os.path.abspath(root)), root.resolve()
+    within = next((plain.relative_to(above) for above in (named, allowed) if above in plain.parents), None)
+    if within is None or plain.resolve() != allowed / within:
         return f"artifacts are shown from {allowed} alone, and without following links"
     for folder, folders, files in os.walk(plain):
         for name in (*folders, *files):

@@ -99,7 +99,9 @@ def _start(settings: UiSettings) -> subprocess.Popen[bytes]:
         | {
             "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_SERVER_ALLOWED_HOSTS": f"{HOST}:{settings.port},localhost:{settings.port}",
+            # Browsers leave out port 80.
+            "MLFLOW_SERVER_ALLOWED_HOSTS": f"{HOST}:{settings.port},localhost:{settings.port}"
+            + (f",{HOST},localhost" if settings.port == 80 else ""),
         }
     )
     server = subprocess.Popen(

@@ -38,7 +38,9 @@ class Guard:
     def __init__(self, app: App, *, token: str, port: int) -> None:
         self._app = app
         self._token = token
-        self._hosts = frozenset({f"127.0.0.1:{port}", f"localhost:{port}"})
+        names = ("127.0.0.1", "localhost")
+        # Browsers leave out the port that a scheme has anyhow.
+        self._hosts = frozenset({f"{name}:{port}" for name in names} | set(names if port == 80 else ()))
         # Browsers send the cookies of a host to all of its ports.
         self._cookie = f"stillroom-ui-{port}"
 

@@ -319,3 +319,12 @@ def test_what_is_not_a_file_of_settings_is_refused_at_once(kind: str, tmp_path: 
         path.write_bytes(b"# " + b"x" * 2**20)
     with pytest.raises(ConfigError, match=r"x\.yaml: is .*; name a YAML file"):
         load_config(path)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("number", ["59" + ":59" * 100_000, "9" * 100_000, "1" * 5000 + ".5"])
+def test_a_number_without_end_is_refused_at_once(number: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(f"name: x\nseed: {number}\n")
+    with pytest.raises(ConfigError, match=r"x\.yaml: line 2 holds a number of [0-9,]+ characters: shorten it$"):
+        load_config(path)

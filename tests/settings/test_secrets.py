@@ -16,6 +16,8 @@ WITH_PASSWORD = [
     "https://tracking.example/?access_token=hunter2",
     "postgresql://db.example/x?user=me&password=hunter2&sslmode=require",
     "az://account/container?sig=hunter2",
+    "https://hunter2@tracking.example",
+    "https:/user:hunter2@tracking.example/x.jsonl",
 ]
 WITHOUT = [
     "http://127.0.0.1:5000",
@@ -25,6 +27,8 @@ WITHOUT = [
     "https://x.example/?page=2",
     "Write to http://user:pass@host and say so.",
     "a:b@c",
+    "https://x.example/@user",
+    "https://x.example?to=me@y.example",
 ]
 
 
@@ -42,13 +46,21 @@ def test_other_text_is_no_secret(text: str) -> None:
     assert not has_password(text)
 
 
-@pytest.mark.parametrize("key", ["runtime.tracking_uri", "runtime.ray_address"])
-def test_a_configuration_with_a_password_is_refused_with_the_cure(key: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "cure"),
+    [
+        ("runtime.tracking_uri", "MLFLOW_TRACKING_PASSWORD"),
+        ("runtime.cache_root", "AWS_SECRET_ACCESS_KEY"),
+        ("runtime.ray_address", "leave it out of the URI"),
+        ("data.train.path", "leave it out of the URI"),
+    ],
+)
+def test_a_configuration_with_a_password_is_refused_with_the_cure(key: str, cure: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_config(Path("configs/quickstart.yaml"), overrides=[f"{key}={WITH_PASSWORD[0]}"])
+        load_config(Path("configs/quickstart.yaml"), overrides=[f"{key}=s3://key:hunter2@bucket/x"])
     message = str(caught.value)
     assert f"{key} holds a URI with a password" in message
-    assert "MLFLOW_TRACKING_PASSWORD" in message
+    assert cure in message
     assert "hunter2" not in message and "\n" not in message
 
 
