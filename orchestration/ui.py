@@ -19,6 +19,7 @@ from typing import TextIO
 
 from configs import ConfigError, DistillConfig, DistillError
 from configs.logs import quiet_environment
+from configs.places import STAGING
 from configs.regular_files import open_regular
 from orchestration.tracking_server import UiSettings
 from orchestration.tracking_uri import tracking_uri
@@ -81,14 +82,32 @@ def read_token(path: Path) -> str:
         pass
     except (OSError, DistillError) as error:
         raise ConfigError(f"{path} cannot hold the token of the UI ({error}): remove it") from None
+    return _new_token(path)
+
+
+def _new_token(path: Path) -> str:
+    """The token appears whole or not at all; of two that are made at once the first holds for both."""
     token = secrets.token_urlsafe(TOKEN_BYTES)
+    draft = path.with_name(f"{STAGING}{path.name}-{secrets.token_hex(6)}")
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        try:
+            with os.fdopen(handle, "w") as stream:
+                os.fchmod(stream.fileno(), 0o600)
+                stream.write(token + "\n")
+            try:
+                os.link(draft, path)
+            except FileExistsError:
+                raise
+            except OSError:
+                # A file system without hard links: whoever comes last holds.
+                os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except FileExistsError:
+        return read_token(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror}): check runtime.run_root") from None
-    with os.fdopen(handle, "w") as stream:
-        os.fchmod(stream.fileno(), 0o600)
-        stream.write(token + "\n")
     return token
 
 

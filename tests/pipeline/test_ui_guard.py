@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -192,3 +193,12 @@ def test_browsers_leave_out_the_port_of_the_web() -> None:
 
     assert "127.0.0.1" in Guard(refuse, token=TOKEN, port=80)._hosts
     assert "127.0.0.1" not in Guard(refuse, token=TOKEN, port=5000)._hosts
+
+
+def test_pages_that_are_opened_at_once_have_one_token(tmp_path: Path) -> None:
+    for number in range(20):
+        path = tmp_path / f"ui-token-{number}"
+        with ThreadPoolExecutor(4) as pool:
+            tokens = set(pool.map(read_token, [path] * 4))
+        assert tokens == {path.read_text().strip()}
+    assert len(list(tmp_path.iterdir())) == 20
