@@ -41,6 +41,9 @@ from orchestration.console import Console
 from orchestration.environment import prepare_environment
 from orchestration.text_patterns import TextPattern
 
+CACHE_ROOT = Path("data/cache")
+QUICKSTART = Path("configs/quickstart.yaml")
+
 SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -62,6 +65,7 @@ def add_cache_commands(parent: argparse.ArgumentParser) -> None:
     )
     check.add_argument("--rescore", type=_positive, metavar="N", help="score N cached sequences again and compare")
     _config_arguments(check)
+    check.set_defaults(cache_root=None, config=None)
     _teacher_argument(_action(actions, _compact, "compact", "merge small segments"))
     collect = _action(actions, _gc, "gc", "remove what crashes and merges left, and with --max-bytes old teachers")
     _teacher_argument(collect)
@@ -119,9 +123,7 @@ def _pattern(text: str) -> TextPattern:
 def _action(actions: Any, command: Any, name: str, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text)
     if name != "forget":
-        parser.add_argument(
-            "--cache-root", type=_root, default=Path("data/cache"), metavar="ROOT", help="a directory or a URL"
-        )
+        parser.add_argument("--cache-root", type=_root, default=CACHE_ROOT, metavar="ROOT", help="a directory or a URL")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=command)
     return parser
@@ -139,7 +141,7 @@ def _teacher_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _config_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"), help="names teacher and places")
+    parser.add_argument("--config", type=Path, default=QUICKSTART, help="names teacher and places")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
 
 
@@ -160,6 +162,7 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    _settle_places(arguments)
     if arguments.rescore is not None:
         return _rescore(arguments)
     if arguments.hash_teacher:
@@ -171,6 +174,18 @@ def _verify(arguments: argparse.Namespace) -> int:
         stage.summary = f"{sum(item.segments for item in found)} segments, {size(sum(item.bytes for item in found))}"
     _print(arguments, found, lambda console: show_verified(found, console=console))
     return 1 if any(result.damaged for result in found) else told.code
+
+
+def _settle_places(arguments: argparse.Namespace) -> None:
+    """A config that is named says where the cache is, unless a root is named as well, which then counts everywhere."""
+    named = arguments.config is not None or arguments.overrides
+    arguments.config = arguments.config or QUICKSTART
+    if arguments.cache_root is not None:
+        arguments.overrides = [*arguments.overrides, f"runtime.cache_root={json.dumps(str(arguments.cache_root))}"]
+    elif named:
+        arguments.cache_root = load_config(arguments.config, overrides=arguments.overrides).runtime.cache_root
+    else:
+        arguments.cache_root = CACHE_ROOT
 
 
 def _hash_teacher(arguments: argparse.Namespace) -> int:

@@ -28,6 +28,9 @@ PLAIN_EVERY_S = 15.0
 PLAIN_WIDTH = 140
 """Columns of a table in a pipe, which has no width of its own; the usual 80 would cut numbers off."""
 
+WARNING_CHARACTERS = 500
+"""So much of a logged warning is shown; some libraries put a whole traceback into one."""
+
 
 class Progress(Protocol):
     """Where a stage reports how far it is."""
@@ -155,7 +158,9 @@ class WarningLines(io.StringIO):
         if self.closed:
             return sys.stderr.write(text)
         if text.strip():
-            self._console.warn(text.rstrip("\n"))
+            line = text.rstrip("\n")
+            shown = line if len(line) <= WARNING_CHARACTERS else f"{line[:WARNING_CHARACTERS]} ... (see the log)"
+            self._console.warn(shown)
         return len(text)
 
     def flush(self) -> None:

@@ -140,7 +140,8 @@ class _Gang:
         try:
             self._trainer.fit()
         except (TrainingFailedError, ray.exceptions.RayError) as error:
-            logger.warning("the gang ended: %s", error)
+            # Pages of tracebacks: for the log. `raise_failure` says it in a line.
+            logger.info("the gang ended: %s", error)
             self._error = error
         finally:
             self._ended.set()

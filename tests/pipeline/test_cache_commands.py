@@ -97,6 +97,19 @@ def test_a_teacher_that_cannot_be_read_is_named_and_the_others_are_shown(
         assert str(path) in error.replace("\n", "") or broken == "another teacher's"
 
 
+def test_verify_looks_at_the_cache_of_the_config_that_is_named(
+    root: Path, tmp_path: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/cache").mkdir(parents=True)  # what it looks at when nothing is named
+    tiny = Path(__file__).resolve().parents[2] / "configs" / "tiny.yaml"
+    flip(root)
+    assert distill("cache", "verify")[0] == 0
+    for named in (("--set", f"runtime.cache_root={root}"), ("--cache-root", root)):
+        code, printed, _ = distill("cache", "verify", "--config", tiny, *named)
+        assert code == 1 and DIGESTS[1][:12] in printed
+
+
 def test_verify_deep_finds_what_every_digest_agrees_with(root: Path, distill: Distill) -> None:
     code, printed, _ = distill("cache", "verify", "--deep", "--cache-root", root)
     assert (code, "every digest agrees" in printed) == (0, True)

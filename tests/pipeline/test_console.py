@@ -197,6 +197,17 @@ def test_a_narrow_terminal_shows_every_number(columns: int, monkeypatch: pytest.
         assert lines[:3] == ["comparison", "kd", "  KL(teacher‖·): 0.848 ± 0.060"]
 
 
+def test_a_warning_that_holds_pages_is_cut_on_the_terminal() -> None:
+    stream = io.StringIO()
+    warnings = Console(stream).warnings
+    warnings.write("the first words " + "of a traceback " * 1000 + "\n")
+    warnings.write("short\n")
+    long, short = stream.getvalue().splitlines()
+    assert long.startswith("  ! the first words of a traceback") and long.endswith("... (see the log)")
+    assert len(long) < 550
+    assert short == "  ! short"
+
+
 def test_warnings_reach_the_terminal_while_standard_error_is_redirected(tmp_path: Path) -> None:
     """In a process of its own, as a run is: a redirection of descriptors would take the test's own output along."""
     code = f"""
