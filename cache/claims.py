@@ -6,9 +6,9 @@ one that is damaged, or whose owner is gone, is as good as none, and what that c
 
 A new claim takes the next free number and then looks at all others. It counts if nobody holds a higher number by then;
 otherwise it is withdrawn and made anew. So of two claims that count the higher one looked when the lower one was
-there, and left its names alone. (Numbers come back when claims are released, so a lower number may well be the later
-one; that is the claim that is withdrawn.) Keys without their JSON are of a claim that has not looked yet and will find
-the higher number: nobody waits for it.
+there, and left its names alone; the lower one need not do the same, or nobody would ask. (Numbers come back when claims
+are released, so a lower number may well be the later one; that is the claim that is withdrawn.) Keys without their JSON
+are of a claim that has not looked yet and will find the higher number: nobody waits for it.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Claims:
         note = _Note(Owner.here(), str(uuid.uuid4()), k)
         with self._errors():
             number = self._take(np.unique(wanted).tobytes(), note)
-            held = self._held(wanted, k=k, others=self._numbers("json") - {number})
+            held = self._held(wanted, k=k, others=self._numbers("json") - {number}, own=number)
             self._sweep(number)
         released = threading.Event()
         heart = threading.Thread(target=_beat, args=(self._storage, number, note, released), daemon=True)
@@ -124,12 +124,16 @@ class Claims:
                 return number
             _remove(self._storage, number)
 
-    def _held(self, wanted: Keys, *, k: int, others: set[int]) -> Mask:
+    def _held(self, wanted: Keys, *, k: int, others: set[int], own: int | None = None) -> Mask:
         held = np.zeros(len(wanted), dtype=bool)
         known, self._names = self._names, {}
         for number in others:
             note = _read_note(self._storage, number)
             if note is None or note.k < k or note.owner.gone(silent_s=SILENT_S):
+                continue
+            if own is not None and number > own and note.k == k:
+                # It came after us and left our names alone; did we leave it the same, nobody would ask. (Had it asked
+                # for more log-probabilities than we do, it would not have been content with ours.)
                 continue
             names = known[note.claim] if note.claim in known else self._read_names(number)
             # Without its keys it is about to be withdrawn, and made anew by the same name.

@@ -1,8 +1,8 @@
 """A pipeline that fills a cache, for tests that run two of them or kill one.
 
 `python fill_process.py <root> <first> <count> <seconds a row> <die after>` prints `ready`, waits for a line, and
-fills the rows of the prompts `first`, `first` + 1, ...; with `die after` above 0 it kills itself at that outcome. At
-the end it prints as JSON what it asked the teacher for and what `fill` said.
+fills the rows of the prompts `first`, `first` + 1, ...; with `die after` above 0 it prints `dying` at that outcome,
+waits for another line and kills itself. At the end it prints as JSON what it asked the teacher for and what `fill` said.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ def main(root: Path, first: int, count: int, row_s: float, die_after: int) -> No
     def at_outcome(number: int) -> None:
         time.sleep(row_s)
         if number == die_after > 0:
+            sys.stdout.write("dying\n")
+            sys.stdout.flush()
+            sys.stdin.readline()
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.stdout.write("ready\n")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from orchestration import ray_train
 from orchestration.console import Console
@@ -171,6 +175,58 @@ def test_a_write_to_the_store_is_whole_whatever_interrupts_the_run(
         tracker.close()
     assert whole.wait(10)
     assert written == ["begun", "committed"]
+
+
+STUCK = """
+import sys, time
+from pathlib import Path
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+from orchestration.tracking import Tracker
+place = Path(sys.argv[1])
+tracker = Tracker(place, uri=f"sqlite:///{place}/mlflow.db")
+tracker.start("tiny", params={}, tags={})
+assert tracker._delivery.drain(at_most_s=60)
+def keep_the_lock(*_):
+    print("writing", flush=True)
+    time.sleep(3600)
+event.listen(Session, "after_flush", keep_the_lock)
+try:
+    tracker.log_final("pipeline", {"loss": 0.5})
+    time.sleep(3600)
+except KeyboardInterrupt:
+    print("closing", flush=True)
+finally:
+    tracker.close()
+"""
+
+
+def test_who_does_not_wait_for_a_write_leaves_the_store_free_and_loses_nothing(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK, str(tmp_path)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=_default_signals,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in ("writing\n", "closing\n"):
+        assert process.stdout.readline() == line
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            _lock(tmp_path / "mlflow.db")
+        process.send_signal(signal.SIGINT)
+    # The second interrupt ends the wait for the write, which will never end.
+    process.communicate(timeout=60)
+    _lock(tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    tracker = Tracker(tmp_path, uri=uri)
+    tracker.finish("pipeline")
+    tracker.close()
+    (run_id,) = json.loads((tmp_path / "mlflow-runs.json").read_text()).values()
+    assert MlflowClient(tracking_uri=uri).get_run(run_id).data.metrics == {"loss": 0.5}
+
+
+def _lock(path: Path) -> None:
+    """Take the store for writing, and let it go again; sqlite3.OperationalError when somebody has it."""
+    with closing(sqlite3.connect(path, timeout=0)) as database:
+        database.execute("BEGIN IMMEDIATE")
 
 
 def test_a_gang_that_works_on_after_an_interrupt_is_still_waited_for(

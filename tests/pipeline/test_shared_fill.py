@@ -297,9 +297,9 @@ class Process:
             text=True,
         )
 
-    def wait_until_ready(self) -> None:
+    def wait_for(self, line: str) -> None:
         assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n"
+        assert self._process.stdout.readline() == f"{line}\n"
 
     def go(self) -> None:
         assert self._process.stdin is not None
@@ -319,7 +319,7 @@ class Process:
 def test_two_processes_pay_once_together(tmp_path: Path) -> None:
     processes = [Process(tmp_path, first, 20, row_s=0.03) for first in (3, 13)]
     for process in processes:
-        process.wait_until_ready()
+        process.wait_for("ready")
     for process in processes:
         process.go()
     reports = [process.end() for process in processes]
@@ -333,22 +333,28 @@ def test_two_processes_pay_once_together(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_fetched_by_the_other(tmp_path: Path) -> None:
-    victim = Process(tmp_path, 3, 20, row_s=0.05, die_after=12)
+    victim = Process(tmp_path, 3, 20, row_s=0.01, die_after=12)
     other = Process(tmp_path, 13, 20, row_s=0.01)
     for process in (victim, other):
-        process.wait_until_ready()
+        process.wait_for("ready")
     victim.go()
-    deadline = time.monotonic() + 60
-    while not (tmp_path / DIGEST / "claims").is_dir() or not claimed(tmp_path):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    # It starts while the first one works; both want the prompts 13 to 22.
-    other.go()
-    victim.killed()
+    victim.wait_for("dying")
     # What was being written when the process died stays in place: it is nobody else's to sweep.
     left = set((tmp_path / DIGEST / "staging").iterdir())
+    # Both want the prompts 13 to 22; the one that dies holds them until the other has claimed the rest.
+    other.go()
+    deadline = time.monotonic() + 60
+    while "00000002.json" not in claimed(tmp_path):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    victim.go()
+    victim.killed()
     report = other.end()
     assert missing(tmp_path, shared_requests(13, 20)) == 0
     assert set((tmp_path / DIGEST / "staging").iterdir()) == left
-    assert len(report["asked"]) == len(set(report["asked"]))
+    taken_over = report["asked"][10:]
+    assert report["asked"][:10] == list(range(23, 33))
+    # The row at which it died was never committed; those that were are not asked again.
+    assert taken_over == list(range(taken_over[0], 23)) and 13 <= taken_over[0] <= 15
+    assert report["from_others"] == 10 - len(taken_over)
     assert claimed(tmp_path) == []

@@ -19,7 +19,7 @@ from cache import claims as claims_module
 from cache.claims import SILENT_S, Claim, Claims
 from cache.disk.object_storage import ObjectStorage
 from cache.disk.owners import Owner
-from cache.disk.storage import LocalStorage
+from cache.disk.storage import NOTE_BYTES, LocalStorage
 from cache.keys import KEY_BYTES
 from configs.errors import CacheError
 
@@ -262,6 +262,34 @@ def test_who_loses_a_number_before_its_owner_is_noted_takes_another(tmp_path: Pa
             assert (early.number, late.number) == (1, 2)
             assert early.mine.tolist() == [True, True]
             assert late.mine.tolist() == [False, True]
+    assert files(tmp_path) == []
+
+
+class Followed(LocalStorage):
+    """Another makes a claim when the first one counts already, but has not yet looked at those of others."""
+
+    def __init__(self, root: Path, *, by: ExitStack, k: int) -> None:
+        super().__init__(root)
+        self.second: list[Claim] = []
+        self._by, self._k = by, k
+
+    def read(self, name: str, *, at_most: int = NOTE_BYTES) -> bytes:
+        if name.endswith(".json") and not self.second:
+            self.second.append(self._by.enter_context(window(self.root).claim(names(2, 3, 1), k=self._k)))
+        return super().read(name, at_most=at_most)
+
+
+@pytest.mark.parametrize(("first_k", "second_k", "asker"), [(0, 0, "first"), (6, 2, "first"), (2, 6, "second")])
+def test_of_two_claims_at_one_instant_exactly_one_asks(
+    tmp_path: Path, first_k: int, second_k: int, asker: str
+) -> None:
+    with ExitStack() as others:
+        storage = Followed(tmp_path, by=others, k=second_k)
+        with Claims(storage).claim(names(1, 2), k=first_k) as first:
+            (second,) = storage.second
+            assert (first.number, second.number) == (1, 2)
+            assert first.mine.tolist() == [asker == "first"] * 2
+            assert second.mine.tolist() == [asker == "second", True, asker == "second"]
     assert files(tmp_path) == []
 
 
