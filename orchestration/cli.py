@@ -14,6 +14,7 @@ from configs.visible_text import visible
 from orchestration.entry import Until, run_pipeline
 from orchestration.environment import prepare_environment, require_home
 from orchestration.interrupts import stop_cleanly_on_signals
+from orchestration.last_words import last_words
 
 STAGES: dict[str, tuple[Until, str]] = {
     "run": ("eval", "run an experiment from the plan to the comparison"),
@@ -94,7 +95,9 @@ def _load(arguments: argparse.Namespace) -> DistillConfig:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    run_pipeline(_load(arguments), config_dir=arguments.config.parent, until=arguments.until)
+    config = _load(arguments)
+    with last_words():
+        run_pipeline(config, config_dir=arguments.config.parent, until=arguments.until)
 
 
 def _plan(arguments: argparse.Namespace) -> None:

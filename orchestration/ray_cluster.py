@@ -15,7 +15,8 @@ import signal
 import socket
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from configs.regular_files import UnreadableFileError, open_regular
 from configs.visible_text import first_line
 from orchestration.interrupts import hangups_blocked
 from orchestration.own_packages import ROOT
+from orchestration.ray_daemons import forget_raylet, remember_raylet
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Records go through the shared file system and not through Ray, so the object store stays small."""
@@ -59,7 +61,11 @@ def cluster(*, address: str | None, gpus: int) -> Iterator[None]:
         EngineError: the private cluster did not start.
     """
     with _attached(address) if address else _private(gpus):
-        yield
+        remember_raylet()
+        try:
+            yield
+        finally:
+            forget_raylet()
 
 
 def probe_roots(roots: Mapping[str, Path]) -> int:
@@ -186,22 +192,50 @@ def _temporary_files(directory: Path) -> Iterator[None]:
             os.environ["TMPDIR"] = before
 
 
+def sweep_after_death(*, at_most_s: float) -> None:
+    """Remove the directories of killed runs as soon as the last of their daemons has noticed."""
+    place = _short_place()
+    deadline = time.monotonic() + at_most_s
+    while time.monotonic() < deadline and _at_work(_dead(place)):
+        time.sleep(1.0)
+    _sweep(place)
+
+
+def _at_work(directories: Sequence[Path]) -> bool:
+    """Whether a process was started with one of these directories."""
+    names = [os.fsencode(directory.name) for directory in directories]
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            command = process.read_bytes()
+            if any(name in command for name in names):
+                return True
+    return False
+
+
 def _sweep(place: Path) -> None:
-    """Remove the directories of runs that were killed: the kernel freed their lock when they died.
+    """Remove the directories of runs that were killed."""
+    for directory in _dead(place):
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _dead(place: Path) -> list[Path]:
+    """The directories of runs that were killed: the kernel freed their lock when they died.
 
     Everybody may write here: only what is this user's own is looked into.
     """
+    found = []
     for directory in place.glob(f"{PREFIX}*"):
         try:
-            found = directory.lstat()
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            status = directory.lstat()
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
                 continue
             with open_regular(directory / ALIVE) as alive:
                 fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (OSError, UnreadableFileError):
             # Alive, or just being made.
             continue
-        shutil.rmtree(directory, ignore_errors=True)
+        found.append(directory)
+    return found
 
 
 def _start(directory: Path, *, gpus: int) -> None:

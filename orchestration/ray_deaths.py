@@ -23,6 +23,7 @@ from ray.exceptions import (
 from configs import DistillError
 from orchestration.host_memory import read_host_memory
 from orchestration.memory_fit import GIB, MemoryFit
+from orchestration.ray_daemons import raylet_is_gone
 
 CLUSTER_LOST = (LocalRayletDiedError, RaySystemError, AuthenticationError, OutOfDiskError)
 """Errors after which no process of this cluster can be reached or started."""
@@ -48,9 +49,11 @@ def lost(
     ours = next((each for each in causes if isinstance(each, DistillError)), None)
     if ours is not None:
         return ours
-    if any(isinstance(each, CLUSTER_LOST) for each in causes):
+    raylet_gone = raylet_is_gone()
+    if raylet_gone or any(isinstance(each, CLUSTER_LOST) for each in causes):
+        reason = "its raylet process was killed or died" if raylet_gone else _first_sentence(error)
         return DistillError(
-            f"the Ray cluster of this run is gone ({_first_sentence(error)}): nothing that was committed is lost, run "
+            f"the Ray cluster of this run is gone ({reason}): nothing that was committed is lost, run "
             f"the same command to go on; the log of {what} is in {log}"
         )
     reason = " ".join(str(each) for each in causes)

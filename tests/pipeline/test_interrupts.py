@@ -79,6 +79,18 @@ def _default_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
+def test_a_run_that_is_killed_is_spoken_for_by_the_process_beside_it() -> None:
+    """So is one that Ray's core ends, which Python does not hear of either."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.kill()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert errors.startswith("distill: the run was ended from outside") and errors.count("\n") == 1
+
+
 def test_a_terminal_that_is_gone_does_not_change_how_a_command_ends() -> None:
     """Its last line has nobody to read it."""
     process = subprocess.Popen(

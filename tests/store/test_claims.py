@@ -280,9 +280,7 @@ class Followed(LocalStorage):
 
 
 @pytest.mark.parametrize(("first_k", "second_k", "asker"), [(0, 0, "first"), (6, 2, "first"), (2, 6, "second")])
-def test_of_two_claims_at_one_instant_exactly_one_asks(
-    tmp_path: Path, first_k: int, second_k: int, asker: str
-) -> None:
+def test_of_two_claims_at_one_instant_exactly_one_asks(tmp_path: Path, first_k: int, second_k: int, asker: str) -> None:
     with ExitStack() as others:
         storage = Followed(tmp_path, by=others, k=second_k)
         with Claims(storage).claim(names(1, 2), k=first_k) as first:
