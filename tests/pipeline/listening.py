@@ -15,10 +15,12 @@ LOOK_EVERY_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One address that one process listens on; `process` is the beginning of its command line."""
+    """One socket that one process listens on; `process` is the beginning of its command line."""
 
     process: str
     address: str
+    pid: int
+    port: int
 
 
 class Watch:
@@ -49,7 +51,7 @@ class Watch:
 
 def listeners(mark: bytes) -> set[Listener]:
     """The listening sockets, at this moment, of all processes that were started with `mark` in their environment."""
-    sockets = {f"socket:[{inode}]": address for inode, address in _listening().items()}
+    sockets = {f"socket:[{inode}]": where for inode, where in _listening().items()}
     found: set[Listener] = set()
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
@@ -59,22 +61,23 @@ def listeners(mark: bytes) -> set[Listener]:
                 continue
             command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
             for entry in (process / "fd").iterdir():
-                address = sockets.get(os.readlink(entry)) if entry.is_symlink() else None
-                if address is not None:
-                    found.add(Listener(command[:200], address))
+                socket = sockets.get(os.readlink(entry)) if entry.is_symlink() else None
+                if socket is not None:
+                    found.add(Listener(command[:200], socket[0], int(process.name), socket[1]))
         except OSError:
             continue  # It ended, or one of its files was closed.
     return found
 
 
-def _listening() -> dict[str, str]:
-    """Addresses of all listening TCP sockets of this machine by their inode."""
-    found: dict[str, str] = {}
+def _listening() -> dict[str, tuple[str, int]]:
+    """Address and port of all listening TCP sockets of this machine by their inode."""
+    found: dict[str, tuple[str, int]] = {}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
             fields = line.split()
             if fields[3] == _LISTENS:
-                found[fields[9]] = _address(fields[1].partition(":")[0])
+                address, _, port = fields[1].partition(":")
+                found[fields[9]] = (_address(address), int(port, 16))
     return found
 
 
