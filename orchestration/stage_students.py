@@ -23,7 +23,7 @@ from orchestration.rollouts import former_rollouts
 from orchestration.stage_assistants import assistant_lesson
 from orchestration.stage_rollouts import train_on_policy
 from orchestration.starts import Start, calibrated_start, prepare_start, start_shape, training_bytes
-from orchestration.students import Link, Student, chain, stage_notes, train_link
+from orchestration.students import Link, Student, chain, selected_step, stage_notes, train_link
 from orchestration.tracking import Point, flatten
 from student_train.feed import total_steps
 from student_train.job import StepMetrics, TrainJob
@@ -214,10 +214,13 @@ def _train(run: Run, student: Student, link: Link, *, steps: range, lesson: Less
         curve = read_curve(link.output_dir / CURVES)
         if not trained:
             run.tracker.log(student.name, [point for m in curve for point in _points(m, steps=steps)])
-        dev = [m.values["dev/loss"] for m in curve if "dev/loss" in m.values]
+        dev = [m for m in curve if "dev/loss" in m.values]
         stage.summary = f"{total} steps" if trained else "reused: nothing that it depends on has changed"
         if dev:
-            stage.summary += f", dev loss {dev[0]:.3f} -> {dev[-1]:.3f}"
+            kept = selected_step(link, artifacts=run.artifacts)
+            end = next((m for m in dev if m.step == kept), dev[-1])
+            stage.summary += f", dev loss {dev[0].values['dev/loss']:.3f} -> {end.values['dev/loss']:.3f}"
+            stage.summary += "" if end is dev[-1] else f" at step {end.step}, which is kept"
     run.tracker.flush()
 
 

@@ -146,13 +146,24 @@ def train_link(
         return True
 
 
-def stage_notes(student: Student, link: Link, *, artifacts: Artifacts) -> list[str]:
-    """What has to be said about a stage that is over: that it made its student worse, with what can be done."""
+def selected_step(link: Link, *, artifacts: Artifacts) -> int | None:
+    """The step of a finished stage that became the student; None where none was chosen or the stage is not finished."""
     summary = artifacts.read_student(link.digest)
     step = None if summary is None else summary.get("selected_step")
-    if not isinstance(step, int):
+    return step if isinstance(step, int) else None
+
+
+def stage_notes(student: Student, link: Link, *, artifacts: Artifacts) -> list[str]:
+    """What has to be said about a stage that is over: that it made its student no better, with what can be done."""
+    step = selected_step(link, artifacts=artifacts)
+    if step is None:
         return []
     stage, number = link.stage, student.links.index(link)
+    if step == 0:
+        return [
+            f"students.{student.name}.stages.{number} ({stage.objective}): no step was better than the start, which is "
+            "kept (keep_start: true); set a lower learning_rate, or leave the stage out"
+        ]
     found = worsened(read_curve(link.output_dir / CURVES), select=stage.select, selected_step=step)
     by = CRITERIA.get(stage.select)
     cure = "" if stage.select == "last" else "keep_start: true, "

@@ -37,6 +37,7 @@ class Place:
         self.said: list[str] = []
         self.trained: list[str] = []
         self.losses = (2.0, 1.0)
+        self.selected_step = 1
         start = root / "inits" / "start"
         start.mkdir(parents=True)
         for name in ("config.json", "tokenizer.json", "model.safetensors"):
@@ -68,7 +69,7 @@ class Place:
             copy_companions(job.model_dir, staging)
             (staging / "config.json").write_text("{}")
             (staging / "model.safetensors").write_text(f"weights after {job.stage.objective}")
-        return {"selected_step": 1}
+        return {"selected_step": self.selected_step}
 
     def run(self, link: Link, *, train: Train | None = None) -> bool:
         files = SimpleNamespace(tokenizer=None, vocab=9, label="a teacher")
@@ -174,6 +175,15 @@ def test_a_stage_that_made_its_student_worse_is_told_when_it_is_used_again_too(p
             "a lower learning_rate, or leave the stage out"
         ]
         place.run_all()
+
+
+def test_a_stage_that_gave_back_its_start_says_so(place: Place) -> None:
+    place.losses, place.selected_step = (0.43, 0.5), 0
+    place.run(place.student().links[0])
+    assert notes(place) == [
+        "students.s.stages.0 (seqkd): no step was better than the start, which is kept (keep_start: true); set a lower "
+        "learning_rate, or leave the stage out"
+    ]
 
 
 def test_checkpoints_that_a_kill_left_beside_a_finished_student_are_swept(place: Place) -> None:
