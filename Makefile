@@ -59,10 +59,10 @@ plan: setup ## print what an experiment would cost, and stop
 ui: setup ## open the MLflow UI on loopback
 	@$(BIN)/distill ui $(THE_CONFIG) $(ARGS)
 
-test: setup ## the test suite, with a true end-to-end run (under ten minutes on 2 cores)
+test: setup ## the test suite, with a true end-to-end run (about twelve minutes on 2 cores)
 	@$(BIN)/python -m pytest -m "not slow"
 
-test-slow: setup ## kills, matrices and statistics (up to forty minutes)
+test-slow: setup ## kills, matrices and statistics (up to an hour)
 	@$(BIN)/python -m pytest -m slow --timeout 1800
 
 check: setup ## ruff, mypy --strict, import-linter, deptry

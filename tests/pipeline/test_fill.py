@@ -301,6 +301,7 @@ def test_a_budget_counts_what_dead_engines_had_bought(filling: Filling) -> None:
     assert sum(len(record.token_ids) for record in filling.records(part)) <= 100
 
 
+@pytest.mark.slow
 def test_a_budget_counts_answers_that_a_killed_engine_could_not_commit(filling: Filling, tmp_path: Path) -> None:
     part = teacher_set(prompts(20))
     engines = EngineThatIsKilled(tmp_path, commit_after=2, die_after=8)

@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 
 from orchestration import ray_train
 from orchestration.console import Console
-from orchestration.interrupts import INTERRUPTS, hangups_blocked, interrupts_held, stop_cleanly_on_signals
+from orchestration.interrupts import INTERRUPTS, hangups_blocked, stop_cleanly_on_signals
 from orchestration.lasting import lasting_stream
 from orchestration.ray_train import _Gang
 from orchestration.tracking import Tracker
@@ -32,16 +32,6 @@ def interrupt(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
     former = signal.signal(request.param, signal.default_int_handler)
     yield request.param
     signal.signal(request.param, former)
-
-
-def test_an_interrupt_waits_for_the_end_of_the_block(interrupt: signal.Signals) -> None:
-    done = []
-    with pytest.raises(KeyboardInterrupt), interrupts_held():
-        os.kill(os.getpid(), interrupt)
-        done.append("first")
-        done.append("second")
-    assert done == ["first", "second"]
-    assert signal.getsignal(interrupt) is signal.default_int_handler
 
 
 COMMAND = """
@@ -154,19 +144,6 @@ def test_a_reader_that_goes_away_costs_only_what_it_would_have_read() -> None:
     assert console.times[0][0] == "fill"
 
 
-def test_other_threads_are_never_interrupted_and_may_hold() -> None:
-    done = []
-
-    def work() -> None:
-        with interrupts_held():
-            done.append(True)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert done == [True]
-
-
 def test_a_write_to_the_store_is_whole_whatever_interrupts_the_run(
     interrupt: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +190,7 @@ finally:
 """
 
 
+@pytest.mark.slow
 def test_who_does_not_wait_for_a_write_leaves_the_store_free_and_loses_nothing(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", STUCK, str(tmp_path)],
