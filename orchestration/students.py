@@ -23,7 +23,7 @@ from orchestration.starts import Start
 from student_train.job import TrainJob
 from student_train.plain_text import PIECES
 from student_train.rollouts import RolloutBox
-from student_train.selection import CRITERIA, worsened
+from student_train.selection import CRITERIA, OWN_ANSWERS, worsened
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def stage_notes(student: Student, link: Link, *, artifacts: Artifacts) -> list[s
     found = worsened(read_curve(link.output_dir / CURVES), select=stage.select, selected_step=step)
     by = CRITERIA.get(stage.select)
     cure = "" if stage.select == "last" else "keep_start: true, "
-    if by is not None and by not in found:
+    if by is not None and by not in found and OWN_ANSWERS not in found:
         cure = f"select: dev_kl and keep_start: true (by {by} it became better), "
     return [
         f"students.{student.name}.stages.{number} ({stage.objective}) made the student worse: {name} {start:.4f} -> "

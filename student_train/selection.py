@@ -17,6 +17,9 @@ from student_train.job import StepMetrics
 CRITERIA = {"dev_loss": "dev/loss", "dev_kl": "dev/forward_kl"}
 """The held-out metric that each `select` makes as low as possible; `last` reads none."""
 
+OWN_ANSWERS = "rollout/dev_reverse_kl"
+"""What an on-policy stage lowers, measured before each rollout: a step after the weights that wrote the answers."""
+
 
 def check_measured(stage: StageConfig, *, values: Mapping[str, float], dev: CacheView) -> None:
     """Refuse a criterion that a measurement did not give: draws from the teacher tell no divergence.
@@ -50,12 +53,17 @@ def selected(measured: Sequence[StepMetrics], *, select: str, keep_start: bool =
 def worsened(measured: Sequence[StepMetrics], *, select: str, selected_step: int) -> dict[str, tuple[float, float]]:
     """The held-out metrics that a stage left worse than it found them: name -> (at step 0, at the selected step).
 
-    Looked at are what the stage selects by and the divergence that the comparison is about. Lower is better.
+    Looked at are what the stage selects by and the divergence that the comparison is about; a stage that writes its own
+    answers is judged by these alone, for it may give up some of the teacher's. Lower is better.
     """
-    start, end = (
+    own = {at.step - 1: at.values[OWN_ANSWERS] for at in measured if OWN_ANSWERS in at.values}
+    if own:
+        start, end = own[min(own)], own[max(step for step in own if step <= max(selected_step, min(own)))]
+        return {} if end <= start else {OWN_ANSWERS: (start, end)}
+    before, after = (
         {name: value for at in measured if at.step == step for name, value in at.values.items()}
         for step in (0, selected_step)
     )
     names = dict.fromkeys((CRITERIA.get(select, "dev/loss"), CRITERIA["dev_kl"]))
     # Not "greater": what is not a number is worse too.
-    return {n: (start[n], end[n]) for n in names if n in start and n in end and not end[n] <= start[n]}
+    return {n: (before[n], after[n]) for n in names if n in before and n in after and not after[n] <= before[n]}

@@ -112,3 +112,17 @@ def test_draws_tell_no_divergence(tmp_path: Path) -> None:
     check_measured(STAGE, values={"dev/loss": 1.0}, dev=dev)
     with pytest.raises(ConfigError, match="the held-out rows of dev are draws: set select: dev_loss"):
         check_measured(by_kl, values={"dev/loss": 1.0}, dev=dev)
+
+
+@pytest.mark.parametrize(("last", "told"), [(0.96, {}), (1.2, {"rollout/dev_reverse_kl": (1.07, 1.2)})])
+def test_a_stage_that_writes_its_own_answers_is_judged_by_these(
+    last: float, told: dict[str, tuple[float, float]]
+) -> None:
+    measured = [
+        StepMetrics(0, {"dev/loss": 1.038, "dev/forward_kl": 1.09}),
+        StepMetrics(1, {"rollout/dev_reverse_kl": 1.07}),
+        StepMetrics(8, {"dev/loss": 1.042, "dev/forward_kl": 1.01}),
+        StepMetrics(9, {"rollout/dev_reverse_kl": last}),
+        StepMetrics(17, {"rollout/dev_reverse_kl": 9.0}),
+    ]
+    assert worsened(measured, select="dev_loss", selected_step=8) == told
