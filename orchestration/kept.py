@@ -23,6 +23,7 @@ from cache.fingerprint import file_stamp
 from configs import ConfigError
 from configs.places import SUMMARY
 from configs.regular_files import UnreadableFileError, open_regular, read_json
+from configs.visible_text import visible
 
 BLOCK = 2**22
 MEMO_FORMAT = 1
@@ -131,8 +132,8 @@ def read_sealed(path: Path, *, schema: str, digest: str | None = None) -> dict[s
         raise OutdatedError(f"{path}: was written by another version ({named or 'no schema'}, this one has {schema})")
     if seal != _seal(document):
         raise OutdatedError(f"{path}: was edited or damaged, it is not what was written")
-    if digest is not None and document["digest"] != digest:
-        raise OutdatedError(f"{path}: belongs to {str(document['digest'])[:16]}, not to {digest[:16]}")
+    if digest is not None and document.get("digest") != digest:
+        raise OutdatedError(f"{path}: belongs to {visible(str(document.get('digest')))[:16]}, not to {digest[:16]}")
     return {name: value for name, value in document.items() if name not in ("schema", "digest")}
 
 
@@ -152,8 +153,10 @@ def read_directory(folder: Path, *, schema: str, digest: str, digests: FileDiges
     fields = read_sealed(folder / SUMMARY, schema=schema, digest=digest)
     if fields is None:
         return None
-    listed = fields.pop("files")
-    assert isinstance(listed, dict)
+    listed = fields.pop("files", None)
+    # A seal is no signature: whoever can write here can seal anything.
+    if not isinstance(listed, dict) or not all(isinstance(each, list) and len(each) == 2 for each in listed.values()):
+        raise OutdatedError(f"{folder / SUMMARY}: does not list the files that belong to it")
     for name, (size, _) in listed.items():
         path = folder / name
         if not path.is_file():

@@ -271,3 +271,18 @@ class TestHashes:
         digests.memo.write_bytes(content)
         assert digests.of([path]) == {path: file_sha256(path)}
         assert digests.of([path]) == {path: file_sha256(path)}
+
+
+@pytest.mark.parametrize("files", [None, [], {"config.json": 3}, {"config.json": [1]}])
+def test_a_sealed_list_of_files_that_is_none_is_refused(files: object, tmp_path: Path) -> None:
+    (tmp_path / SUMMARY).write_text(json.dumps(sealed("s/1", "a" * 64, {} if files is None else {"files": files})))
+    with pytest.raises(OutdatedError, match="does not list the files"):
+        kept.read_directory(tmp_path, schema="s/1", digest="a" * 64, digests=FileDigests(tmp_path / "memo"))
+
+
+def test_a_sealed_document_without_an_address_is_refused(tmp_path: Path) -> None:
+    document = {"schema": "s/1", "value": 1}
+    path = tmp_path / "e.json"
+    path.write_text(json.dumps(document | {"sha256": kept._seal(document)}))
+    with pytest.raises(OutdatedError, match="belongs to None"):
+        read_sealed(path, schema="s/1", digest="a" * 64)
