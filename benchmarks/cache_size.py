@@ -21,9 +21,9 @@ from benchmarks.synthetic import TEACHER
 from benchmarks.timing import at_most
 from cache import TeacherCache, TeacherRecord, sequence_key
 from configs.loading import load_config
-from orchestration.models import materialise
-from orchestration.preflight import resolve_paths
-from orchestration.prompts import load_prompts
+from orchestration.inputs.models import materialise
+from orchestration.inputs.preflight import resolve_paths
+from orchestration.inputs.prompts import load_prompts
 
 QUICKSTART = Path("configs/quickstart.yaml")
 PROMPTS, BATCH, RESPONSE, K = 64, 16, 64, 64

@@ -14,11 +14,11 @@ import torch
 from benchmarks.pair import STUDENT_LAYERS, TEACHER_LAYERS, VOCAB, K, answers, device, llama, parameters
 from benchmarks.timing import at_least, at_most, best_seconds
 from configs.stages import StageConfig
-from student_train.batching import MicroBatch
-from student_train.divergences import guarded_logsumexp
-from student_train.gang import keep_freed_memory
-from student_train.model import Decoder, StudentModule, take_apart
-from student_train.targets import SparseTargets
+from student_train.feed.microbatch import MicroBatch
+from student_train.losses.divergences import guarded_logsumexp
+from student_train.losses.targets import SparseTargets
+from student_train.models.decoder import Decoder, StudentModule, take_apart
+from student_train.worker_group import keep_freed_memory
 
 
 def bench_kd_step() -> Iterator[str]:

@@ -8,8 +8,8 @@ from itertools import accumulate
 import torch
 
 from benchmarks.timing import at_most
-from student_train.fused import fused_divergence
-from student_train.targets import SparseTargets
+from student_train.losses.fused import fused_divergence
+from student_train.losses.targets import SparseTargets
 
 POSITIONS, HIDDEN, VOCAB, K = 2048, 256, 151_936, 64
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from benchmarks.timing import at_most, one_thread
 from configs.rollouts import PolicyConfig
-from student_train.divergences import divergence
-from student_train.minillm import minillm_loss
+from student_train.losses.divergences import divergence
+from student_train.losses.minillm import minillm_loss
 
 VOCAB, LENGTH, END, ALPHA = 4, 4, 0, 0.2
 STEPS, RATE = 200, 0.05

@@ -25,11 +25,11 @@ from benchmarks.timing import one_thread
 from configs.rollouts import PolicyConfig
 from configs.stages import StageConfig
 from evaluation.sampled import SampledReverseKL, sampled_reverse_kl
-from student_train.advantages import PolicyTerms, policy_terms
-from student_train.batching import MicroBatch
-from student_train.derive import derive_student
-from student_train.model import StudentModule, take_apart
-from student_train.targets import SparseTargets
+from student_train.feed.microbatch import MicroBatch
+from student_train.losses.advantages import PolicyTerms, policy_terms
+from student_train.losses.targets import SparseTargets
+from student_train.models.decoder import StudentModule, take_apart
+from student_train.starts.derive import derive_student
 
 PROMPT, ANSWER, PROMPTS, K = 8, 24, 64, 16
 SEEDS, ALPHA = 5, 0.2

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from student_train.batching import MicroBatch
-from student_train.targets import SparseTargets
+from student_train.feed.microbatch import MicroBatch
+from student_train.losses.targets import SparseTargets
 
 TEACHER_LAYERS, STUDENT_LAYERS = 30, 10
 HIDDEN, VOCAB = 576, 49_152

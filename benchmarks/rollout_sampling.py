@@ -21,8 +21,8 @@ from benchmarks.timing import at_most
 from orchestration.environment import prepare_environment
 
 if TYPE_CHECKING:
-    from orchestration.mixture import Prompt
-    from orchestration.ray_pool import EnginePool
+    from orchestration.cluster.engine_pool import EnginePool
+    from orchestration.rollouts.mixture import Prompt
 
 QUICKSTART = Path("configs/quickstart.yaml")
 PROMPTS, LENGTHS, LAYERS, ALPHA, K = 32, (32, 64), 20, 0.2, 64
@@ -43,7 +43,7 @@ def bench_rollout_sampling() -> Iterator[str]:
 
 def compare_lengths(student: EnginePool, teacher: EnginePool, prompts: Sequence[Prompt]) -> Iterator[str]:
     """Rollouts and their floor in turn."""
-    from orchestration.mixture import sample_rollout
+    from orchestration.rollouts.mixture import sample_rollout
 
     for length in LENGTHS:
         mixed, floors = [], []
@@ -85,14 +85,14 @@ def quickstart_engines(folder: Path) -> Iterator[tuple[EnginePool, EnginePool, l
     """Engines of the student and of the teacher, warm, and the prompts."""
     prepare_environment(ray_address=None)
     from configs.loading import load_config
-    from orchestration.context import engine_spec, identity_of
-    from orchestration.mixture import Prompt
-    from orchestration.models import materialise, open_model
-    from orchestration.preflight import resolve_paths
-    from orchestration.prompts import load_prompts
-    from orchestration.ray_cluster import cluster
-    from orchestration.ray_pool import EnginePool
-    from student_train.derive import derive_student
+    from orchestration.cluster.engine_pool import EnginePool
+    from orchestration.cluster.private import cluster
+    from orchestration.inputs.models import materialise, open_model
+    from orchestration.inputs.preflight import resolve_paths
+    from orchestration.inputs.prompts import load_prompts
+    from orchestration.pipeline.run import engine_spec, identity_of
+    from orchestration.rollouts.mixture import Prompt
+    from student_train.starts.derive import derive_student
 
     config = resolve_paths(load_config(QUICKSTART), config_dir=QUICKSTART.parent)
     files = materialise(config.teacher.model, models_root=config.runtime.models_root)

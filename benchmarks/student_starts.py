@@ -18,13 +18,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaFor
 
 from benchmarks.timing import one_thread
 from configs.stages import LoraConfig, StageConfig
-from student_train.adapters import attach_adapters
-from student_train.batching import MicroBatch
-from student_train.calibration import Calibration, calibrate
-from student_train.derive import derive_student
-from student_train.model import StudentModule, take_apart
-from student_train.planning import kept_layers
-from student_train.targets import SparseTargets
+from student_train.feed.microbatch import MicroBatch
+from student_train.losses.targets import SparseTargets
+from student_train.models.adapters import attach_adapters
+from student_train.models.decoder import StudentModule, take_apart
+from student_train.starts.calibration import Calibration, calibrate
+from student_train.starts.derive import derive_student
+from student_train.starts.sizes import kept_layers
 
 VOCAB, LENGTH, ROWS, K, LAYERS = 64, 48, 32, 16, 6
 TEACHER_STEPS, STEPS = 300, 30

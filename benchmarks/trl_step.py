@@ -28,8 +28,8 @@ from benchmarks.timing import at_least
 from configs.logs import quiet_environment
 from configs.schema import TrainingSettings
 from configs.stages import StageConfig
-from student_train.gang import join_gang
-from student_train.model import StudentModule, take_apart
+from student_train.models.decoder import StudentModule, take_apart
+from student_train.worker_group import join_gang
 
 STEPS = 2
 """Measured steps of each; the best counts. One more before them does not."""
@@ -59,7 +59,7 @@ def _in_own_process(contender: str) -> float:
 def _our_step() -> float:
     gang = join_gang("auto")
     # Imported late: DeepSpeed picks its accelerator from the environment while it is imported.
-    from student_train.deepspeed_engine import DeepSpeedEngine
+    from student_train.training.deepspeed_engine import DeepSpeedEngine
 
     stage = StageConfig.model_validate({"objective": "kd", "steps": 1})
     module = StudentModule(take_apart(llama(STUDENT_LAYERS)), stage=stage, vocab=VOCAB)

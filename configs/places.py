@@ -20,7 +20,7 @@ FINGERPRINTS = "fingerprints.json"
 """The file of a models root that remembers what weights hashed to (`cache.fingerprint`)."""
 
 DIGESTS = "digests.json"
-"""The file of a run root that remembers what other files hashed to (`orchestration.kept`)."""
+"""The file of a run root that remembers what other files hashed to (`orchestration.outputs.kept`)."""
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://[^/]+")
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from orchestration.cli import main
+from orchestration.commands.main import main
 
 sys.exit(main())

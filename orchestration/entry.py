@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from configs import DistillConfig
+from orchestration.comparison.show import show_finished
 from orchestration.environment import prepare_environment
-from orchestration.show import show_finished
 
 if TYPE_CHECKING:
-    from orchestration.report import Report
-
-Until = Literal["fill", "train", "eval"]
+    from orchestration.comparison.report import Report
+    from orchestration.pipeline.experiment import Until
 
 
 def run_pipeline(config: DistillConfig, *, config_dir: Path, until: Until = "eval") -> Report | None:
@@ -29,6 +28,6 @@ def run_pipeline(config: DistillConfig, *, config_dir: Path, until: Until = "eva
     if report is not None:
         return report
     prepare_environment(ray_address=config.runtime.ray_address)
-    from orchestration.pipeline import Pipeline
+    from orchestration.pipeline.experiment import Pipeline
 
     return Pipeline(config, config_dir=config_dir).run(until=until)

@@ -1,17 +1,17 @@
 """Students: where they start, their objectives, and their training under DeepSpeed.
 
-DeepSpeed itself is imported by `student_train.deepspeed_engine` alone, when `train_stage` runs.
+DeepSpeed itself is imported by `student_train.training.deepspeed_engine` alone, when `train_stage` runs.
 """
 
-from student_train.calibration import Calibration, calibrate
-from student_train.derive import derive_student
-from student_train.divergences import divergence
-from student_train.fused import LossSums, fused_cross_entropy, fused_divergence
-from student_train.held_out import HeldOutRow, score_view
 from student_train.job import StepMetrics, TrainJob, TrainResult
-from student_train.minillm import MinillmLoss, minillm_loss
-from student_train.targets import SparseTargets
-from student_train.trainer import train_stage
+from student_train.losses.divergences import divergence
+from student_train.losses.fused import LossSums, fused_cross_entropy, fused_divergence
+from student_train.losses.minillm import MinillmLoss, minillm_loss
+from student_train.losses.targets import SparseTargets
+from student_train.scoring import HeldOutRow, score_view
+from student_train.starts.calibration import Calibration, calibrate
+from student_train.starts.derive import derive_student
+from student_train.training.trainer import train_stage
 
 __all__ = [
     "Calibration",

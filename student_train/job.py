@@ -10,7 +10,7 @@ from pathlib import Path
 from cache.identity import TeacherIdentity
 from configs.schema import TrainingSettings
 from configs.stages import StageConfig
-from student_train.gang import Accelerator
+from student_train.worker_group import Accelerator
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class TrainJob:
     `model_dir` is where it starts, `output_dir` where the trained model appears (whole, or not at all), `work_dir`
     holds the checkpoints. `vocab` is the number of tokens that exist (the tokenizer's length); what the embedding has
     beyond is padding. `teacher`, `licence` and `start` (what `model_dir` is, in words) go into the model card.
-    `plain_text` is the digest of what a stage with `pretrain` finds in `work_dir` (`student_train.plain_text`).
+    `plain_text` is the digest of what a stage with `pretrain` finds in `work_dir` (`student_train.feed.plain_text`).
     """
 
     stage: StageConfig

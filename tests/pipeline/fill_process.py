@@ -17,11 +17,11 @@ from pathlib import Path
 from local_engines import EOS, IDENTITY, VOCAB, LocalEngines, Watched
 
 from cache import GenerateRequest, TeacherCache
-from orchestration import fill_shift
-from orchestration.console import StageProgress
-from orchestration.fill import Budgets, fill
-from orchestration.fill_shift import FillOrder
-from orchestration.plan import Request, SequenceSet, plan_fill
+from orchestration.fill import shift as fill_shift
+from orchestration.fill.fill import Budgets, fill
+from orchestration.fill.shift import FillOrder
+from orchestration.outputs.console import StageProgress
+from orchestration.plan.requests import Request, SequenceSet, plan_fill
 
 K = 4
 

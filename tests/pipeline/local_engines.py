@@ -18,10 +18,10 @@ from typing import Any
 from cache import GenerateRequest, ScoreRequest, SegmentWriter, TeacherCache, TeacherIdentity
 from cache.protocols import Outcome
 from configs import EngineError
-from orchestration.console import StageProgress
-from orchestration.fill_shift import FillOrder, Leases, Progress, Shift, StepwiseSource
-from orchestration.plan import Request
-from orchestration.ray_engines import LeaseQueue
+from orchestration.cluster.engines import LeaseQueue
+from orchestration.fill.shift import FillOrder, Leases, Progress, Shift, StepwiseSource
+from orchestration.outputs.console import StageProgress
+from orchestration.plan.requests import Request
 from teacher_server import FakeTeacher
 from teacher_server.requests import Asked
 

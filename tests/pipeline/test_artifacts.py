@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 
 from configs import ConfigError
-from orchestration.artifacts import Artifacts, claim_directory, digest_of, sweep_run, write_json
+from orchestration.outputs.artifacts import Artifacts, claim_directory, digest_of, sweep_run, write_json
 
 DIGEST = "ab" * 32
 HOLDER = """
 import sys, time
 from pathlib import Path
-from orchestration.artifacts import Artifacts
+from orchestration.outputs.artifacts import Artifacts
 with Artifacts(Path(sys.argv[1])).claim(sys.argv[2], what="a student"):
     print("holding", flush=True)
     sys.stdin.readline()

@@ -16,9 +16,9 @@ import ray
 
 from configs.models import ModelSource
 from configs.schema import ModelShape
-from orchestration import planning
-from orchestration.cli import main
-from orchestration.models import materialise
+from orchestration.commands.main import main
+from orchestration.inputs.models import materialise
+from orchestration.pipeline import planning
 
 TINY = Path(__file__).resolve().parents[2] / "configs" / "tiny.yaml"
 QWEN = TINY.with_name("qwen2.5-7b-to-1.5b.yaml")

@@ -14,19 +14,22 @@ from local_engines import IDENTITY, VOCAB
 from cache import TeacherIdentity
 from configs import ConfigError, EngineError
 from configs.schema import DistillConfig, ModelShape, TrainingSettings
-from orchestration import context, ray_pool, ray_train, rollouts
-from orchestration.bundles import Hardware
-from orchestration.colocation import GPU_SHARES
-from orchestration.context import Run
-from orchestration.ledger import Ledger
-from orchestration.memory_fit import GIB, MemoryFit
-from orchestration.placement import plan_placement, render_placement
-from orchestration.ray_engines import EngineSpec
-from orchestration.ray_pool import EnginePool
-from orchestration.ray_train import PLACED, train_in_gang
-from orchestration.rollouts import RolloutMaker
-from orchestration.shapes import PlannedShape
-from student_train.rollouts import RolloutBox
+from orchestration.cluster import engine_pool as ray_pool
+from orchestration.cluster import worker_group as ray_train
+from orchestration.cluster.engine_pool import EnginePool
+from orchestration.cluster.engines import EngineSpec
+from orchestration.cluster.worker_group import PLACED, train_in_gang
+from orchestration.fill.ledger import Ledger
+from orchestration.inputs.shapes import PlannedShape
+from orchestration.pipeline import rollout_maker as rollouts
+from orchestration.pipeline import run as context
+from orchestration.pipeline.rollout_maker import RolloutMaker
+from orchestration.pipeline.run import Run
+from orchestration.plan.bundles import Hardware
+from orchestration.plan.colocation import GPU_SHARES
+from orchestration.plan.memory import GIB, MemoryFit
+from orchestration.plan.placement import plan_placement, render_placement
+from student_train.handoff.rollouts import RolloutBox
 
 SHAPE = PlannedShape("model", ModelShape(layers=4, hidden=64, heads=8, kv_heads=2, mlp=128, vocab=1000), assumed=False)
 LARGE = ModelShape(layers=32, hidden=4096, heads=32, kv_heads=8, mlp=14336, vocab=32000)

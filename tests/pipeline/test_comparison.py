@@ -10,8 +10,8 @@ import pytest
 
 from cache import TeacherRecord
 from cache.protocols import Failure
-from orchestration import evaluate
-from orchestration.models import byte_tokenizer
+from orchestration.comparison import bench as evaluate
+from orchestration.inputs.models import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
 

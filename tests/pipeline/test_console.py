@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
-from orchestration.console import PLAIN_EVERY_S, Console, StageProgress, clock
+from orchestration.outputs.console import PLAIN_EVERY_S, Console, StageProgress, clock
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -215,15 +215,15 @@ import logging
 from contextlib import closing
 from pathlib import Path
 from configs import configure_logging
-from orchestration.console import Console
-from orchestration.redirect import terminal_kept
+from orchestration.outputs.console import Console
+from orchestration.outputs.redirect import terminal_kept
 log = Path({str(tmp_path / "driver.log")!r})
 with terminal_kept(log) as terminal, closing(Console(terminal)) as console:
     configure_logging(log, console=console.warnings)
-    logging.getLogger("orchestration.fill").warning("an engine died")
+    logging.getLogger("orchestration.fill.fill").warning("an engine died")
     logging.getLogger("urllib3").warning("foreign noise")
     print("not for the terminal")
-logging.getLogger("orchestration.fill").warning("late")
+logging.getLogger("orchestration.fill.fill").warning("late")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert done.stdout == "  ! warning: an engine died\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from configs.places import CURVES
-from orchestration.curves import CurveReader, CurveWriter, read_curve
+from orchestration.outputs.curves import CurveReader, CurveWriter, read_curve
 from student_train.job import StepMetrics
 
 

@@ -24,14 +24,16 @@ from configs import DistillError, EngineError, ModelError, TrainingError
 from configs.models import ModelSource
 from configs.schema import EngineSettings, ModelShape, TrainingSettings
 from configs.stages import StageConfig
-from orchestration import ray_deaths, ray_pool, ray_train
-from orchestration.bundles import HostMemory
-from orchestration.host_memory import engine_on_host
-from orchestration.memory_fit import engine_memory
-from orchestration.models import materialise
-from orchestration.ray_deaths import lost
-from orchestration.ray_pool import EnginePool
-from orchestration.shapes import PlannedShape
+from orchestration.cluster import deaths as ray_deaths
+from orchestration.cluster import engine_pool as ray_pool
+from orchestration.cluster import worker_group as ray_train
+from orchestration.cluster.deaths import lost
+from orchestration.cluster.engine_pool import EnginePool
+from orchestration.inputs.models import materialise
+from orchestration.inputs.shapes import PlannedShape
+from orchestration.plan.bundles import HostMemory
+from orchestration.plan.host_memory import engine_on_host
+from orchestration.plan.memory import engine_memory
 
 LOG = Path("/runs/x/logs")
 SHAPE = ModelShape(layers=4, hidden=64, heads=8, kv_heads=2, mlp=128, vocab=1000)

@@ -12,7 +12,7 @@ import pytest
 import ray
 
 from configs.interfaces import interface_of
-from orchestration import ray_engines
+from orchestration.cluster import engines as ray_engines
 
 
 @pytest.mark.parametrize("purpose", ["fill", "rollout", "shared rollout"])

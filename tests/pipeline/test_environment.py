@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from configs import ConfigError
-from orchestration.cli import main
+from orchestration.commands.main import main
 from orchestration.environment import require_home
 
 NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")

@@ -24,13 +24,13 @@ from local_engines import (
 
 from cache import GenerateRequest, ScoreRequest, SegmentWriter, TeacherCache, TeacherRecord
 from configs import BudgetReached, CacheError, EngineError
-from orchestration import fill_shift
-from orchestration.console import StageProgress
-from orchestration.fill import Budgets, Engines, FillResult, fill
-from orchestration.fill_shift import FillOrder, Progress, longest
-from orchestration.ledger import read_counts
-from orchestration.plan import Refused, Request, SequenceSet, plan_fill
-from orchestration.refusals import Refusals
+from orchestration.fill import shift as fill_shift
+from orchestration.fill.fill import Budgets, Engines, FillResult, fill
+from orchestration.fill.ledger import read_counts
+from orchestration.fill.refusals import Refusals
+from orchestration.fill.shift import FillOrder, Progress, longest
+from orchestration.outputs.console import StageProgress
+from orchestration.plan.requests import Refused, Request, SequenceSet, plan_fill
 
 UNLIMITED = Budgets(None, None)
 ANSWER = 12

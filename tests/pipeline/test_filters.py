@@ -9,7 +9,7 @@ import pytest
 
 from cache import TeacherRecord
 from configs.stages import FilterConfig
-from orchestration.filters import apply_filters
+from orchestration.pipeline.filters import apply_filters
 
 WORDS = {1: "the", 2: "cat", 3: "sat", 4: "The", 5: " cat ", 6: "dog", 7: "ran"}
 

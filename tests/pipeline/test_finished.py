@@ -23,13 +23,14 @@ from cache import CacheView, GenerateRequest, TeacherCache, TeacherRecord
 from cache.disk.storage import open_storage
 from cache.upkeep.rewriting import forget
 from configs import ConfigError, DistillConfig, dump_config, load_config
-from orchestration import entry, pipeline
-from orchestration.artifacts import Artifacts
-from orchestration.cli import main
-from orchestration.foundations import UNUSABLE, content_of, model_digest, rested_on
-from orchestration.prompts import PromptSet
-from orchestration.report import Evaluated, Report, read_report, write_report
-from orchestration.show import run_directory, show_finished
+from orchestration import entry
+from orchestration.commands.main import main
+from orchestration.comparison.report import Evaluated, Report, read_report, write_report
+from orchestration.comparison.show import run_directory, show_finished
+from orchestration.inputs.prompts import PromptSet
+from orchestration.outputs.artifacts import Artifacts
+from orchestration.outputs.foundations import UNUSABLE, content_of, model_digest, rested_on
+from orchestration.pipeline import experiment as pipeline
 
 START, STUDENT, EVALUATION = "a1" * 32, "b2" * 32, "c3" * 32
 SPLITS = ("train", "dev", "test")

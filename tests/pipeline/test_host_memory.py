@@ -9,11 +9,11 @@ import pytest
 
 from configs import ConfigError
 from configs.schema import DistillConfig, ModelShape
-from orchestration.bundles import Hardware, HostMemory
-from orchestration.host_memory import check_host, read_host_memory
-from orchestration.memory_fit import GIB
-from orchestration.placement import Placement, plan_placement, render_placement
-from orchestration.shapes import PlannedShape
+from orchestration.inputs.shapes import PlannedShape
+from orchestration.plan.bundles import Hardware, HostMemory
+from orchestration.plan.host_memory import check_host, read_host_memory
+from orchestration.plan.memory import GIB
+from orchestration.plan.placement import Placement, plan_placement, render_placement
 
 SHAPE = ModelShape(layers=4, hidden=64, heads=8, kv_heads=2, mlp=128, vocab=1000)
 PARAMETERS = SHAPE.parameters

@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from orchestration import ray_train
-from orchestration.console import Console
-from orchestration.interrupts import INTERRUPTS, hangups_blocked, stop_cleanly_on_signals
-from orchestration.lasting import lasting_stream
-from orchestration.ray_train import _Gang
-from orchestration.tracking import Tracker
+from orchestration.cluster import worker_group as ray_train
+from orchestration.cluster.worker_group import _Gang
+from orchestration.outputs.console import Console
+from orchestration.outputs.interrupts import INTERRUPTS, hangups_blocked, stop_cleanly_on_signals
+from orchestration.outputs.lasting import lasting_stream
+from orchestration.tracking.tracker import Tracker
 
 
 @pytest.fixture(params=INTERRUPTS, ids=lambda number: signal.Signals(number).name)
@@ -36,7 +36,7 @@ def interrupt(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
 
 COMMAND = """
 import os, signal, sys, time
-from orchestration import cli
+from orchestration.commands import main as cli
 def wait(*_, **__):
     print("ready", flush=True)
     time.sleep(60)
@@ -171,7 +171,7 @@ import sys, time
 from pathlib import Path
 from sqlalchemy import event
 from sqlalchemy.orm import Session
-from orchestration.tracking import Tracker
+from orchestration.tracking.tracker import Tracker
 place = Path(sys.argv[1])
 tracker = Tracker(place, uri=f"sqlite:///{place}/mlflow.db")
 tracker.start("tiny", params={}, tags={})

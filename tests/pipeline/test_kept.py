@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.places import SUMMARY
-from orchestration import kept
-from orchestration.artifacts import Artifacts
-from orchestration.kept import FileDigests, OutdatedError, file_sha256, read_sealed, sealed
+from orchestration.outputs import kept
+from orchestration.outputs.artifacts import Artifacts
+from orchestration.outputs.kept import FileDigests, OutdatedError, file_sha256, read_sealed, sealed
 
 DIGEST, OTHER = "ab" * 32, "cd" * 32
 NUMBERS: dict[str, object] = {"forward_kl": 0.1 + 0.2, "answers": ["ä", "\n"], "stderr": float("inf")}

@@ -14,14 +14,14 @@ import pytest
 
 from configs import BudgetReached, CacheError
 from configs.schema import BudgetConfig, EngineSettings
-from orchestration import ledger as ledger_module
-from orchestration.budgets import budgets_left, require_budget
-from orchestration.ledger import LINE_BYTES, Counts, Ledger, Meter, read_counts
+from orchestration.fill import ledger as ledger_module
+from orchestration.fill.budgets import budgets_left, require_budget
+from orchestration.fill.ledger import LINE_BYTES, Counts, Ledger, Meter, read_counts
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from orchestration.ledger import Counts, Meter
+from orchestration.fill.ledger import Counts, Meter
 meter = Meter(Path(sys.argv[1]))
 for tokens in range(1, 101):
     meter.add(Counts(fill=tokens))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from configs.schema import EngineSettings
-from orchestration.machine import cpu_name, engine_in_words, gpu_name
+from orchestration.plan.machine import cpu_name, engine_in_words, gpu_name
 
 SETTINGS = EngineSettings(count=3, tensor_parallel=2, cpus=2, kv_cache_gib=0.5)
 

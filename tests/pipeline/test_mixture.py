@@ -15,9 +15,9 @@ from cache import GenerateRequest, ScoreRequest, TeacherRecord, validate_record
 from cache.keys import engine_seed, generation_key, sequence_key
 from cache.protocols import Outcome
 from configs import EngineError
-from orchestration.mixture import Prompt, Sampled, Tally, sample_rollout
-from orchestration.rollout_engines import Answered, Tagged, Turns
-from orchestration.rollout_sequences import run_noise
+from orchestration.rollouts.mixture import Prompt, Sampled, Tally, sample_rollout
+from orchestration.rollouts.sequence import run_noise
+from orchestration.rollouts.turns import Answered, Tagged, Turns
 from teacher_server import FakeTeacher
 from teacher_server.requests import Asked
 

@@ -26,11 +26,11 @@ from configs import ConfigError, ModelError
 from configs.models import ModelSource
 from configs.schema import ModelShape
 from configs.stages import InitConfig
-from orchestration import models
-from orchestration.models import byte_tokenizer, is_at_hand, materialise, open_model
-from orchestration.planning import student_shape
-from orchestration.shapes import PlannedShape, read_shape, shape_at_hand
-from student_train.architecture import read_architecture
+from orchestration.inputs import models
+from orchestration.inputs.models import byte_tokenizer, is_at_hand, materialise, open_model
+from orchestration.inputs.shapes import PlannedShape, read_shape, shape_at_hand
+from orchestration.pipeline.planning import student_shape
+from student_train.models.architecture import read_architecture
 from teacher_server.weights import require_weights
 
 SHAPE = ModelShape(layers=2, hidden=32, heads=4, kv_heads=2, mlp=48, vocab=300, tied_embeddings=True, max_positions=128)

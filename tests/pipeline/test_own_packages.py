@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestration.cluster.private import _job
 from orchestration.own_packages import NAMES, ROOT
-from orchestration.ray_cluster import _job
 
 FIND = """
 import orchestration

@@ -9,11 +9,11 @@ import pytest
 from configs import ConfigError
 from configs.schema import DistillConfig, EngineSettings, ModelShape, TrainingSettings
 from configs.stages import StageConfig
-from orchestration import memory_fit as memory
-from orchestration.fill_time import FillTime, TeacherWork, expected_seconds
-from orchestration.memory_fit import GIB, MemoryFit, activation_bytes, engine_memory, kv_tokens, training_memory
-from orchestration.placement import Bundle, Hardware, Placement, memory_fit, plan_placement, render_placement
-from orchestration.shapes import PlannedShape
+from orchestration.inputs.shapes import PlannedShape
+from orchestration.plan import memory
+from orchestration.plan.duration import FillTime, TeacherWork, expected_seconds
+from orchestration.plan.memory import GIB, MemoryFit, activation_bytes, engine_memory, kv_tokens, training_memory
+from orchestration.plan.placement import Bundle, Hardware, Placement, memory_fit, plan_placement, render_placement
 
 SHAPE = ModelShape(layers=4, hidden=64, heads=8, kv_heads=2, mlp=128, vocab=1000)
 """64 x 8 x (2 x 8 + 2 x 2) = 10,240 attention, 24,576 MLP, 128 norms: 34,944 a layer; 2 x 64,000 + 64 beside them."""
@@ -281,7 +281,7 @@ def test_tied_embeddings_count_once_in_a_layer_share() -> None:
 
 
 def test_constants_are_those_of_the_trainer() -> None:
-    fused = pytest.importorskip("student_train.fused")
+    fused = pytest.importorskip("student_train.losses.fused")
     assert fused.CPU_CHUNK_BYTES == memory.HEAD_CHUNK_BYTES
 
 

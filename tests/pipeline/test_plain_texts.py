@@ -13,14 +13,14 @@ from cache.identity import TeacherIdentity
 from configs import ConfigError, DataError, DistillConfig
 from configs.schema import ModelShape
 from configs.stages import StageConfig
-from orchestration.artifacts import Artifacts
-from orchestration.models import byte_tokenizer
-from orchestration.plain_text import PlainTexts, read_plain_texts
-from orchestration.preflight import resolve_paths
-from orchestration.starts import Start
-from orchestration.students import Student, chain, train_link
+from orchestration.inputs.models import byte_tokenizer
+from orchestration.inputs.plain_text import PlainTexts, read_plain_texts
+from orchestration.inputs.preflight import resolve_paths
+from orchestration.outputs.artifacts import Artifacts
+from orchestration.pipeline.chain import Student, chain, train_link
+from orchestration.pipeline.starts import Start
+from student_train.feed.plain_text import PIECES, PlainPieces
 from student_train.job import TrainJob
-from student_train.plain_text import PIECES, PlainPieces
 
 TOKENIZER = byte_tokenizer()
 EOS = TOKENIZER.eos_token_id

@@ -11,7 +11,8 @@ import pytest
 from cache import GenerateRequest, Missing, ScoreRequest
 from configs import ConfigError, DistillConfig
 from configs.rollouts import RolloutConfig
-from orchestration.plan import (
+from orchestration.inputs.prompts import Prompt
+from orchestration.plan.requests import (
     BYTES_PER_ENTRY,
     BYTES_PER_ROW,
     NothingHeld,
@@ -21,7 +22,6 @@ from orchestration.plan import (
     rollout_tokens,
     sequence_sets,
 )
-from orchestration.prompts import Prompt
 
 STOPS = (2, 7)
 

@@ -18,15 +18,16 @@ from cache.protocols import Outcome
 from configs import ConfigError, DistillConfig, load_config
 from configs.models import ModelSource
 from configs.schema import ModelShape
-from orchestration import planning, ray_nodes
-from orchestration.bundles import Hardware, HostMemory
-from orchestration.context import open_cache, open_teacher
-from orchestration.models import materialise
-from orchestration.plan import sequence_sets
-from orchestration.planning import hardware_of, print_plan
-from orchestration.preflight import resolve_paths
-from orchestration.prompts import load_prompts
-from orchestration.ray_nodes import Node
+from orchestration.cluster import nodes as ray_nodes
+from orchestration.cluster.nodes import Node
+from orchestration.inputs.models import materialise
+from orchestration.inputs.preflight import resolve_paths
+from orchestration.inputs.prompts import load_prompts
+from orchestration.pipeline import planning
+from orchestration.pipeline.planning import hardware_of, print_plan
+from orchestration.pipeline.run import open_cache, open_teacher
+from orchestration.plan.bundles import Hardware, HostMemory
+from orchestration.plan.requests import sequence_sets
 from teacher_server import FakeTeacher
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"

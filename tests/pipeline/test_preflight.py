@@ -11,7 +11,7 @@ import pytest
 
 from configs import ConfigError, DistillConfig
 from configs.schema import ModelShape
-from orchestration.preflight import (
+from orchestration.inputs.preflight import (
     FREE_MARGIN_BYTES,
     choose_accelerator,
     require_compiler,

@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerFast
 
 from configs import DataError
 from configs.schema import DataConfig
-from orchestration.models import byte_tokenizer
-from orchestration.prompts import ALPACA, SPLITS, Prompt, PromptSet, Rejected, load_prompts
+from orchestration.inputs.models import byte_tokenizer
+from orchestration.inputs.prompts import ALPACA, SPLITS, Prompt, PromptSet, Rejected, load_prompts
 
 Row = Mapping[str, Any]
 TOKENIZER = byte_tokenizer()

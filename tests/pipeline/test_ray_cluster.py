@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from configs import ConfigError
-from orchestration.ray_cluster import cluster
+from orchestration.cluster.private import cluster
 
 
 def test_an_address_where_nobody_listens_is_refused() -> None:

@@ -12,9 +12,9 @@ import pytest
 from cache import TeacherRecord
 from cache.keys import sequence_key
 from configs import EngineError
-from orchestration import ray_pool
-from orchestration.ray_pool import EnginePool
-from orchestration.ray_reference import ReferenceJob, kept_reference
+from orchestration.cluster import engine_pool as ray_pool
+from orchestration.cluster.engine_pool import EnginePool
+from orchestration.cluster.reference import ReferenceJob, kept_reference
 from teacher_server.reference import ReferenceRows
 from teacher_server.startup_check import CheckAnswers
 

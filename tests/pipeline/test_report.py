@@ -10,10 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.console import Console
-from orchestration.foundations import RestsOn
-from orchestration.kept import OutdatedError
-from orchestration.report import ANSWER_SHOWN, COLUMNS, Evaluated, Report, print_report, read_report, write_report
+from orchestration.comparison.report import (
+    ANSWER_SHOWN,
+    COLUMNS,
+    Evaluated,
+    Report,
+    print_report,
+    read_report,
+    write_report,
+)
+from orchestration.outputs.console import Console
+from orchestration.outputs.foundations import RestsOn
+from orchestration.outputs.kept import OutdatedError
 
 TEACHER = Evaluated(
     name="teacher",

@@ -17,13 +17,13 @@ from cache import GenerateRequest, ScoreRequest, TeacherCache, TeacherRecord
 from configs import ConfigError
 from configs.rollouts import RolloutConfig
 from configs.stages import StageConfig
-from orchestration.mixture import Tally
-from orchestration.rollout_records import chosen, described, held_out_metrics, sampling_metrics
-from orchestration.rollout_sequences import Sampled
-from orchestration.rollouts import former_rollouts
-from orchestration.stage_rollouts import rollouts_name
-from orchestration.students import Link, Student
-from student_train.rollouts import Rollout, RolloutBox
+from orchestration.pipeline.chain import Link, Student
+from orchestration.pipeline.on_policy import rollouts_name
+from orchestration.pipeline.rollout_maker import former_rollouts
+from orchestration.rollouts.mixture import Tally
+from orchestration.rollouts.records import chosen, described, held_out_metrics, sampling_metrics
+from orchestration.rollouts.sequence import Sampled
+from student_train.handoff.rollouts import Rollout, RolloutBox
 
 K = 4
 

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from configs import ConfigError, DataError
 from configs.schema import SplitConfig
-from orchestration import rows
-from orchestration.preflight import _real_file
-from orchestration.rows import file_rows, split_rows
+from orchestration.inputs import rows
+from orchestration.inputs.preflight import _real_file
+from orchestration.inputs.rows import file_rows, split_rows
 
 Row = Mapping[str, Any]
 ONE_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)

@@ -21,10 +21,10 @@ from cache.claims import Claims
 from cache.disk.storage import LocalStorage
 from cache.keys import sequence_key
 from configs import BudgetReached, EngineError
-from orchestration import fill as fill_module
-from orchestration.fill import Budgets, FillResult, fill
-from orchestration.fill_shift import FillOrder
-from orchestration.plan import Request, SequenceSet, plan_fill
+from orchestration.fill import fill as fill_module
+from orchestration.fill.fill import Budgets, FillResult, fill
+from orchestration.fill.shift import FillOrder
+from orchestration.plan.requests import Request, SequenceSet, plan_fill
 
 UNLIMITED = Budgets(None, None)
 DIGEST = IDENTITY.digest()

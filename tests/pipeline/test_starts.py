@@ -15,15 +15,16 @@ from configs import DistillConfig, DistillError
 from configs.models import ModelSource
 from configs.schema import ModelShape
 from configs.stages import InitConfig, StageConfig
-from orchestration import rollouts, stage_assistants
-from orchestration.artifacts import Artifacts
-from orchestration.context import Teacher, engine_spec, identity_of
-from orchestration.models import materialise, open_model
-from orchestration.preflight import require_servable
-from orchestration.stage_evaluation import _scoring_job, student_candidates
-from orchestration.starts import Start, calibrated_start, prepare_start
-from orchestration.students import Link, Student, chain
-from orchestration.teacher_check import hash_teacher
+from orchestration.cache_tools.teacher_check import hash_teacher
+from orchestration.inputs.models import materialise, open_model
+from orchestration.inputs.preflight import require_servable
+from orchestration.outputs.artifacts import Artifacts
+from orchestration.pipeline import assistants as stage_assistants
+from orchestration.pipeline import rollout_maker as rollouts
+from orchestration.pipeline.chain import Link, Student, chain
+from orchestration.pipeline.compare import _scoring_job, student_candidates
+from orchestration.pipeline.run import Teacher, engine_spec, identity_of
+from orchestration.pipeline.starts import Start, calibrated_start, prepare_start
 
 SHAPE = ModelShape(layers=2, hidden=32, heads=4, kv_heads=2, mlp=48, vocab=300, tied_embeddings=True, max_positions=128)
 KEEP = InitConfig(keep_layers=1)

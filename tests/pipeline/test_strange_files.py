@@ -17,24 +17,24 @@ from cache.views import CacheView
 from configs import DistillError, load_config
 from configs.places import SUMMARY
 from configs.regular_files import open_own
-from orchestration import ray_reference
-from orchestration.artifacts import Artifacts, claim_directory
-from orchestration.curves import CurveReader, CurveWriter
-from orchestration.delivery import Delivery
-from orchestration.kept import FileDigests
-from orchestration.ledger import Ledger
-from orchestration.models import open_model
-from orchestration.redirect import terminal_kept
-from orchestration.refusals import Refusals
-from orchestration.report import read_report
-from orchestration.rows import file_rows
-from orchestration.tracking import Tracker
-from student_train import checkpoint
-from student_train.broadcast import OFFER, Offer
-from student_train.checkpoint import damaged
+from orchestration.cluster import reference as ray_reference
+from orchestration.comparison.report import read_report
+from orchestration.fill.ledger import Ledger
+from orchestration.fill.refusals import Refusals
+from orchestration.inputs.models import open_model
+from orchestration.inputs.rows import file_rows
+from orchestration.outputs.artifacts import Artifacts, claim_directory
+from orchestration.outputs.curves import CurveReader, CurveWriter
+from orchestration.outputs.kept import FileDigests
+from orchestration.outputs.redirect import terminal_kept
+from orchestration.tracking.delivery import Delivery
+from orchestration.tracking.tracker import Tracker
+from student_train.feed.plain_text import PIECES, PlainPieces
+from student_train.handoff.broadcast import OFFER, Offer
+from student_train.handoff.rollouts import RolloutBox
 from student_train.job import StepMetrics
-from student_train.plain_text import PIECES, PlainPieces
-from student_train.rollouts import RolloutBox
+from student_train.training import checkpoint
+from student_train.training.checkpoint import damaged
 
 pytestmark = pytest.mark.timeout(20)
 

@@ -15,10 +15,10 @@ from configs import DistillConfig
 from configs.places import CURVES, SUMMARY
 from configs.schema import ModelShape
 from configs.stages import StageConfig
-from orchestration.artifacts import Artifacts
-from orchestration.starts import Start
-from orchestration.students import Link, Student, chain, stage_notes, train_link
-from student_train.directories import copy_companions, staged_directory
+from orchestration.outputs.artifacts import Artifacts
+from orchestration.pipeline.chain import Link, Student, chain, stage_notes, train_link
+from orchestration.pipeline.starts import Start
+from student_train.files import copy_companions, staged_directory
 from student_train.job import TrainJob
 
 SHAPE = ModelShape(layers=2, hidden=32, heads=4, kv_heads=2, mlp=48, vocab=300, max_positions=16)

@@ -14,10 +14,10 @@ from transformers import PreTrainedTokenizerFast
 
 from configs import DataError
 from configs.schema import DataConfig
-from orchestration import templates
-from orchestration.models import byte_tokenizer
-from orchestration.prompts import Prompt, PromptSet, load_prompts
-from orchestration.templates import ChatTemplates, Unrendered
+from orchestration.inputs import templates
+from orchestration.inputs.models import byte_tokenizer
+from orchestration.inputs.prompts import Prompt, PromptSet, load_prompts
+from orchestration.inputs.templates import ChatTemplates, Unrendered
 
 GEMMA = (
     "{{ bos_token }}{% for message in messages %}"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from configs import ConfigError
-from orchestration import ray_cluster
-from orchestration.ray_cluster import ALIVE, LONGEST_SOCKET, PREFIX, SOCKET_BYTES, _short_place, _sweep
+from orchestration.cluster import private as ray_cluster
+from orchestration.cluster.private import ALIVE, LONGEST_SOCKET, PREFIX, SOCKET_BYTES, _short_place, _sweep
 
 
 def _directory(place: Path, name: str) -> Path:

@@ -16,10 +16,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 
-from orchestration import delivery
-from orchestration.delivery import Action
-from orchestration.stage_students import stage_axis
-from orchestration.tracking import FLUSH_EVERY_S, Point, Tracker, flatten
+from orchestration.pipeline.train_students import stage_axis
+from orchestration.tracking import delivery
+from orchestration.tracking.delivery import Action
+from orchestration.tracking.tracker import FLUSH_EVERY_S, Point, Tracker, flatten
 
 NOBODY = "http://127.0.0.1:9"
 """Port 9 of loopback: nothing listens there."""

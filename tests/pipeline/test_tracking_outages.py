@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from configs import ConfigError
-from orchestration import delivery, tracking
-from orchestration.delivery import Action, Delivery, RefusedError, UndeliveredError
-from orchestration.tracking import Point, Tracker
-from orchestration.tracking_uri import sqlite_uri
+from orchestration.tracking import delivery
+from orchestration.tracking import tracker as tracking
+from orchestration.tracking.delivery import Action, Delivery, RefusedError, UndeliveredError
+from orchestration.tracking.store import sqlite_uri
+from orchestration.tracking.tracker import Point, Tracker
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from configs import ConfigError
-from orchestration.tracking_server import why_refused
-from orchestration.ui import read_token
-from orchestration.ui_guard import Guard, Message, Receive, Scope, Send
+from orchestration.commands.ui import read_token
+from orchestration.tracking.guard import Guard, Message, Receive, Scope, Send
+from orchestration.tracking.server import why_refused
 
 TOKEN = "t" * 43
 HOST = ("host", "127.0.0.1:5000")

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("configs", "cache", "teacher_server", "student_train", "evaluation", "orchestration")
 HOMES = {
     "vllm": "teacher_server/vllm_engine.py",
-    "deepspeed": "student_train/deepspeed_engine.py",
+    "deepspeed": "student_train/training/deepspeed_engine.py",
     "ray": "orchestration/ray_*.py",
     "mlflow": "orchestration/tracking*.py",
 }
@@ -46,7 +46,7 @@ def test_a_heavy_library_is_imported_only_at_home(library: str) -> None:
     assert strangers == []
 
 
-@pytest.mark.parametrize("module", ["configs", "orchestration.placement"])
+@pytest.mark.parametrize("module", ["configs", "orchestration.plan.placement"])
 def test_it_loads_nothing_heavy(module: str) -> None:
     heavy = (*HOMES, "torch", "transformers", "datasets")
     code = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"

@@ -16,9 +16,9 @@ import pytest
 
 from configs import DistillConfig, dump_config, load_config, resolve_data_path
 from configs.models import ModelSource
-from orchestration.placement import Hardware, plan_placement
-from orchestration.planning import student_shape
-from orchestration.shapes import shape_at_hand
+from orchestration.inputs.shapes import shape_at_hand
+from orchestration.pipeline.planning import student_shape
+from orchestration.plan.placement import Hardware, plan_placement
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"
 GOLDEN = Path(__file__).resolve().parent / "golden"

@@ -22,7 +22,7 @@ from cache.records import ScoreRequest
 from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.schema import EngineSettings
-from student_train.held_out import score_view
+from student_train.scoring import score_view
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(600)]
 

@@ -19,7 +19,7 @@ import pytest
 from mlflow import MlflowClient
 
 from configs.places import CURVES
-from orchestration.curves import read_curve
+from orchestration.outputs.curves import read_curve
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(1500)]
 

@@ -21,10 +21,10 @@ from gang_worker import Call, Death, Lost, Trained, run_gangs
 from training_jobs import assert_same_bits, make_job, train_all, variant, weights_of
 
 from configs.places import CURVES
-from orchestration.curves import read_curve
-from student_train.checkpoint import CHECKPOINT_FAILPOINTS
-from student_train.export import EXPORT_FAILPOINTS
+from orchestration.outputs.curves import read_curve
 from student_train.job import TrainJob
+from student_train.models.export import EXPORT_FAILPOINTS
+from student_train.training.checkpoint import CHECKPOINT_FAILPOINTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

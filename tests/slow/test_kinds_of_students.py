@@ -13,7 +13,7 @@ import yaml
 from mlflow import MlflowClient
 
 from cache import CacheView
-from orchestration.shapes import read_shape
+from orchestration.inputs.shapes import read_shape
 
 ROOT = Path(__file__).parents[2]
 

@@ -27,8 +27,8 @@ from cache.identity import TeacherIdentity
 from cache.records import ScoreRequest
 from configs.rollouts import PolicyConfig
 from configs.schema import EngineSettings
-from orchestration.mixture import Prompt, Sampled, Tally, sample_rollout
-from student_train.minillm import minillm_loss
+from orchestration.rollouts.mixture import Prompt, Sampled, Tally, sample_rollout
+from student_train.losses.minillm import minillm_loss
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(600)]
 

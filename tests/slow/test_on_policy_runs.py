@@ -26,8 +26,8 @@ from listening import Listener, Watch
 from cache import CacheView, TeacherCache, TeacherIdentity
 from cache.disk.manifests import read_manifest
 from cache.disk.storage import open_storage
-from orchestration.ledger import read_counts
-from student_train.rollouts import RolloutBox
+from orchestration.fill.ledger import read_counts
+from student_train.handoff.rollouts import RolloutBox
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(1500)]
 

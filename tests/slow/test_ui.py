@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.tracking import Tracker
-from orchestration.tracking_uri import sqlite_uri
+from orchestration.tracking.store import sqlite_uri
+from orchestration.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,5 +169,5 @@ def test_another_user_of_the_machine_gets_nothing(ui: Ui) -> None:
     answers, token, arguments = done.stdout.split(b"\n", 2)
     assert answers == b"401 401 401"
     assert token == b"no token"
-    assert b"orchestration.tracking_server" in arguments
+    assert b"orchestration.tracking.server" in arguments
     assert ui.token.encode() not in arguments and b"sqlite:" not in arguments

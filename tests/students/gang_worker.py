@@ -33,14 +33,14 @@ from configs.errors import DistillError
 from configs.places import CURVES
 from configs.schema import TrainingSettings
 from configs.stages import StageConfig
-from orchestration.curves import CurveWriter
-from student_train import feed
-from student_train.adapters import attach_adapters
-from student_train.batching import collate
-from student_train.gang import join_gang
+from orchestration.outputs.curves import CurveWriter
+from student_train.feed import steps as feed
+from student_train.feed.microbatch import collate
 from student_train.job import StepMetrics, TrainJob, TrainResult
-from student_train.model import TORCH_DTYPES, Decoder, StudentModule, load_decoder
-from student_train.trainer import train_stage
+from student_train.models.adapters import attach_adapters
+from student_train.models.decoder import TORCH_DTYPES, Decoder, StudentModule, load_decoder
+from student_train.training.trainer import train_stage
+from student_train.worker_group import join_gang
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -74,7 +74,7 @@ def _engine_steps(
     model_dir: Path, stage: StageConfig, settings: TrainingSettings, plan: Plan
 ) -> tuple[list[Any], dict[str, Tensor] | None]:
     gang = join_gang("cpu")
-    from student_train.deepspeed_engine import DeepSpeedEngine
+    from student_train.training.deepspeed_engine import DeepSpeedEngine
 
     decoder = build(model_dir, stage=stage, settings=settings)
     engine = DeepSpeedEngine(
@@ -161,7 +161,7 @@ def train(
 ) -> Trained:
     """Train a stage. The leader writes its curve into the working directory, as it does under Ray."""
     join_gang("cpu")
-    from student_train import deepspeed_engine
+    from student_train.training import deepspeed_engine
 
     rank = int(os.environ["RANK"])
     reported: list[StepMetrics] = []
@@ -273,7 +273,7 @@ def run_gang(function: str, args: dict[str, Any], *, folder: Path, world_size: i
 def main() -> None:
     """Import everything once, then fork every gang: starting a process costs ten times what a gang does."""
     torch.set_num_threads(1)
-    import student_train.deepspeed_engine  # noqa: F401
+    import student_train.training.deepspeed_engine  # noqa: F401
 
     file = Path(sys.argv[1])
     results = [_gang(call, folder=file.parent) for call in pickle.loads(file.read_bytes())]

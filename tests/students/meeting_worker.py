@@ -12,7 +12,7 @@ import psutil
 import torch.distributed as dist
 
 from configs.interfaces import collective_environment
-from student_train.gang import join_gang, meet
+from student_train.worker_group import join_gang, meet
 
 if __name__ == "__main__":
     if sys.argv[1] != "launcher":

@@ -24,8 +24,8 @@ TROUBLE_AFTER = 3
 def main() -> None:
     prepare_environment(ray_address=None)
     from configs.errors import DistillError
-    from orchestration.ray_cluster import cluster
-    from orchestration.ray_train import train_in_gang
+    from orchestration.cluster.private import cluster
+    from orchestration.cluster.worker_group import train_in_gang
     from student_train.job import StepMetrics
 
     job_file, trouble = Path(sys.argv[1]), sys.argv[2]

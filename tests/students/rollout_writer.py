@@ -19,9 +19,9 @@ from transformers import AutoModelForCausalLM
 from cache.keys import sequence_key
 from cache.records import TeacherRecord, tail_logmass
 from cache.store import TeacherCache
-from student_train.broadcast import Offer, Receiver
+from student_train.handoff.broadcast import Offer, Receiver
+from student_train.handoff.rollouts import Rollout, RolloutBox
 from student_train.job import TrainJob
-from student_train.rollouts import Rollout, RolloutBox
 
 EOS = 2
 

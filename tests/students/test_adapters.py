@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from configs.errors import ConfigError
 from configs.stages import LoraConfig
-from student_train.adapters import attach_adapters, merge_adapters
-from student_train.model import Decoder, load_decoder
+from student_train.models.adapters import attach_adapters, merge_adapters
+from student_train.models.decoder import Decoder, load_decoder
 
 IDS = torch.arange(3, 27).view(2, 12)
 ALL = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}

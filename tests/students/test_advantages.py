@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from configs.rollouts import PolicyConfig
-from student_train.advantages import PolicyTable, PolicyTerms, policy_terms
+from student_train.losses.advantages import PolicyTable, PolicyTerms, policy_terms
 
 ALPHA = 0.5
 P, Q = [0.2, 0.6, 0.4, 0.2], [0.6, 0.2, 0.4, 0.1]

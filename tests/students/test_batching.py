@@ -11,11 +11,11 @@ from cache.records import TeacherRecord
 from cache.sampling import sample_rows
 from configs.errors import DataError
 from configs.stages import StageConfig
-from student_train.batching import collate
-from student_train.divergences import divergence
-from student_train.model import Decoder, StudentModule, load_decoder, normalised_rows
-from student_train.packing import lay_out
-from student_train.targets import SparseTargets
+from student_train.feed.microbatch import collate
+from student_train.feed.packing import lay_out
+from student_train.losses.divergences import divergence
+from student_train.losses.targets import SparseTargets
+from student_train.models.decoder import Decoder, StudentModule, load_decoder, normalised_rows
 
 KD = StageConfig(objective="kd", steps=1, dtype="float32", ce_weight=0.25)
 SEQKD = StageConfig(objective="seqkd", steps=1, dtype="float32")

@@ -18,10 +18,10 @@ from torch import Tensor
 from cache.fingerprint import fingerprint_model
 from configs.errors import EngineError
 from configs.regular_files import UnreadableFileError
-from student_train import broadcast
-from student_train.broadcast import OFFER, Offer, OfferedTensor, Receiver, send
-from student_train.rollouts import RolloutBox
-from student_train.weight_sync import BroadcastSync
+from student_train.handoff import broadcast
+from student_train.handoff.broadcast import OFFER, Offer, OfferedTensor, Receiver, send
+from student_train.handoff.rollouts import RolloutBox
+from student_train.handoff.weight_sync import BroadcastSync
 
 CPU = torch.device("cpu")
 WEIGHTS = {

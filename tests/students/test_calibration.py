@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from configs.errors import DataError, ModelError
-from student_train.calibration import calibrate
+from student_train.starts.calibration import calibrate
 
 SEQUENCES = [np.random.default_rng(seed).integers(3, 97, size=5 + 4 * seed).astype(np.int32) for seed in range(3)]
 

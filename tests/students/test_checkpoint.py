@@ -15,10 +15,10 @@ from torch import Tensor
 
 from cache.disk.failpoints import VARIABLE
 from configs.errors import ConfigError, TrainingError
-from student_train import directories
-from student_train.checkpoint import KEPT, Checkpoints, TrainerState, check_resumable, damaged
-from student_train.gang import Gang
+from student_train import files as directories
 from student_train.job import StepMetrics
+from student_train.training.checkpoint import KEPT, Checkpoints, TrainerState, check_resumable, damaged
+from student_train.worker_group import Gang
 
 
 def trainer_state(step: int) -> TrainerState:
@@ -187,7 +187,7 @@ def test_a_disk_that_lies_costs_no_older_checkpoint(store: Checkpoints, monkeypa
         commit(staging, final)
         flip_a_bit(final / "state" / "weights.bin")
 
-    monkeypatch.setattr("student_train.checkpoint.commit_directory", lie)
+    monkeypatch.setattr("student_train.training.checkpoint.commit_directory", lie)
     with pytest.raises(
         TrainingError, match=r"step-000000005 was damaged while it was written \(state/weights.bin does"
     ):

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from configs.errors import ConfigError, ModelError
-from student_train.derive import derive_student
+from student_train.starts.derive import derive_student
 
 SMALL = {
     "vocab_size": 64,

@@ -9,8 +9,8 @@ import pytest
 
 from configs.errors import TrainingError
 from configs.places import CURVES, SUMMARY
-from student_train.directories import copy_companions, numbered
-from student_train.rollouts import RolloutBox
+from student_train.files import copy_companions, numbered
+from student_train.handoff.rollouts import RolloutBox
 
 
 def test_numbers_are_compared_as_numbers(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from configs.errors import ConfigError
 from configs.stages import Divergence
-from student_train.divergences import divergence
-from student_train.kinds import KINDS, complete
-from student_train.targets import SparseTargets
+from student_train.losses.divergences import divergence
+from student_train.losses.kinds import KINDS, complete
+from student_train.losses.targets import SparseTargets
 
 VOCAB = 13
 NAN, INF = math.nan, math.inf

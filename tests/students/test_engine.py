@@ -15,9 +15,9 @@ from torch import Tensor
 from cache.records import TeacherRecord
 from configs.schema import TrainingSettings
 from configs.stages import LoraConfig, StageConfig
-from student_train.batching import collate
-from student_train.deepspeed_engine import ADAM_BETAS, ADAM_EPS
-from student_train.model import StudentModule
+from student_train.feed.microbatch import collate
+from student_train.models.decoder import StudentModule
+from student_train.training.deepspeed_engine import ADAM_BETAS, ADAM_EPS
 
 STAGE = StageConfig(
     objective="kd",

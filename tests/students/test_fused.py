@@ -12,9 +12,9 @@ from torch import Tensor
 
 from configs.errors import ConfigError, ModelError
 from configs.rollouts import PolicyConfig
-from student_train.advantages import PolicyTerms, policy_terms
-from student_train.divergences import Tail, divergence
-from student_train.fused import (
+from student_train.losses.advantages import PolicyTerms, policy_terms
+from student_train.losses.divergences import Tail, divergence
+from student_train.losses.fused import (
     CPU_CHUNK_BYTES,
     LEAST_CHUNK_BYTES,
     LossSums,
@@ -24,10 +24,10 @@ from student_train.fused import (
     fused_logprobs,
     fused_policy,
 )
-from student_train.kinds import KINDS
-from student_train.measures import METRICS, SCORED_METRICS, TEXT_METRICS
-from student_train.minillm import minillm_loss
-from student_train.targets import SparseTargets
+from student_train.losses.kinds import KINDS
+from student_train.losses.metrics import METRICS, SCORED_METRICS, TEXT_METRICS
+from student_train.losses.minillm import minillm_loss
+from student_train.losses.targets import SparseTargets
 
 VOCAB, PADDED, HIDDEN, ROWS = 50, 64, 16, 23
 SMALL_CHUNKS = 4 * VOCAB * 5

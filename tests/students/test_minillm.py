@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from configs.rollouts import PolicyConfig
-from student_train.minillm import MinillmLoss, PlainText, minillm_loss
-from student_train.targets import SparseTargets
+from student_train.losses.minillm import MinillmLoss, PlainText, minillm_loss
+from student_train.losses.targets import SparseTargets
 
 VOCAB, LENGTH, END, ALPHA = 3, 3, 0, 0.2
 

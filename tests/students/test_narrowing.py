@@ -39,8 +39,8 @@ from transformers import (
 
 from configs.errors import ConfigError, ModelError
 from configs.stages import InitConfig
-from student_train.calibration import Calibration, calibrate
-from student_train.derive import check_widths, derive_student
+from student_train.starts.calibration import Calibration, calibrate
+from student_train.starts.derive import check_widths, derive_student
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64,

@@ -13,12 +13,12 @@ from torch import Tensor
 from configs.errors import ConfigError
 from configs.rollouts import PolicyConfig
 from configs.stages import StageConfig
-from student_train.advantages import PolicyTerms
-from student_train.batching import MicroBatch, collate
-from student_train.divergences import divergence
-from student_train.measures import METRICS
-from student_train.minillm import policy_rows
-from student_train.objectives import OBJECTIVES, Head, needs_targets, objective
+from student_train.feed.microbatch import MicroBatch, collate
+from student_train.losses.advantages import PolicyTerms
+from student_train.losses.divergences import divergence
+from student_train.losses.metrics import METRICS
+from student_train.losses.minillm import policy_rows
+from student_train.models.objectives import OBJECTIVES, Head, needs_targets, objective
 
 HIDDEN = 12
 

@@ -22,12 +22,12 @@ from transformers import AutoModelForCausalLM
 
 from cache.store import TeacherCache
 from configs.rollouts import PolicyConfig
-from student_train.broadcast import Offer
+from student_train.feed.plain_text import PIECES, PlainPieces
+from student_train.handoff.broadcast import Offer
+from student_train.handoff.rollouts import Rollout, RolloutBox
 from student_train.job import TrainJob
-from student_train.minillm import MinillmLoss, PlainText, minillm_loss
-from student_train.plain_text import PIECES, PlainPieces
-from student_train.rollouts import Rollout, RolloutBox
-from student_train.targets import SparseTargets
+from student_train.losses.minillm import MinillmLoss, PlainText, minillm_loss
+from student_train.losses.targets import SparseTargets
 
 ROLLOUT = {"count": 3, "prompts": 6, "epochs": 2, "minibatches": 2, "alpha": 0.3, "max_new_tokens": 5}
 WEIGHT = 0.5

@@ -18,8 +18,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from student_train.model import can_pack, take_apart
-from student_train.packing import LIKE_LENGTH, lay_out, padded_tokens
+from student_train.feed.packing import LIKE_LENGTH, lay_out, padded_tokens
+from student_train.models.decoder import can_pack, take_apart
 
 SIZES = {
     "vocab_size": 64,

@@ -22,13 +22,13 @@ from transformers import AutoModelForCausalLM
 from configs.errors import TrainingError
 from configs.rollouts import PretrainConfig
 from configs.stages import StageConfig
-from student_train.batching import collate
-from student_train.feed import StepBatch, joined
-from student_train.gang import Gang
+from student_train.feed.microbatch import collate
+from student_train.feed.plain_text import PIECES, PlainFeed, PlainPieces
+from student_train.feed.steps import StepBatch, joined
 from student_train.job import TrainJob
-from student_train.measures import METRICS
-from student_train.model import StudentModule, load_decoder
-from student_train.plain_text import PIECES, PlainFeed, PlainPieces
+from student_train.losses.metrics import METRICS
+from student_train.models.decoder import StudentModule, load_decoder
+from student_train.worker_group import Gang
 
 DRAW = np.random.default_rng(4)
 TEXTS = [DRAW.integers(3, VOCAB, size=size).tolist() for size in (2, 41, 7, 1, 23, 9, 30, 5, 17, 12)]

@@ -17,7 +17,7 @@ from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.errors import ConfigError, DataError, DistillError, ModelError
 from configs.stages import StageConfig
-from student_train.readiness import require_head_mass, require_ready
+from student_train.training.readiness import require_head_mass, require_ready
 
 IDENTITY = TeacherIdentity(weights_sha256="a" * 64, config_sha256="b" * 64)
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from student_train.schedule import FINAL_FRACTION, learning_rate
+from student_train.training.schedule import FINAL_FRACTION, learning_rate
 
 Schedule = Literal["cosine", "linear", "constant"]
 

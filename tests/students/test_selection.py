@@ -11,7 +11,7 @@ from training_jobs import STAGE, make_job
 from cache.views import CacheView
 from configs.errors import ConfigError
 from student_train.job import StepMetrics
-from student_train.selection import check_measured, measurement_due, selected, worsened
+from student_train.training.selection import check_measured, measurement_due, selected, worsened
 
 
 def measured(*losses: float, kls: tuple[float, ...] = ()) -> list[StepMetrics]:

@@ -13,9 +13,9 @@ from torch import Tensor
 from cache.records import TeacherRecord, tail_logmass
 from cache.sampling import sample_rows
 from configs.errors import ConfigError
-from student_train.divergences import divergence
-from student_train.fused import fused_divergence
-from student_train.targets import SparseTargets
+from student_train.losses.divergences import divergence
+from student_train.losses.fused import fused_divergence
+from student_train.losses.targets import SparseTargets
 
 
 def logits(*, rows: int, vocab: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -23,16 +23,16 @@ from cache.batches import global_batches
 from cache.records import TeacherRecord
 from cache.store import TeacherCache
 from cache.views import CacheView
-from student_train.batching import collate
-from student_train.checkpoint import damaged
-from student_train.deepspeed_engine import ADAM_BETAS, ADAM_EPS
-from student_train.feed import Feed
-from student_train.gang import Gang
-from student_train.held_out import score_view
+from student_train.feed.microbatch import collate
+from student_train.feed.steps import Feed
 from student_train.job import TrainJob
-from student_train.measures import SCORED_METRICS, TEXT_METRICS
-from student_train.model import StudentModule, load_decoder
-from student_train.schedule import learning_rate
+from student_train.losses.metrics import SCORED_METRICS, TEXT_METRICS
+from student_train.models.decoder import StudentModule, load_decoder
+from student_train.scoring import score_view
+from student_train.training.checkpoint import damaged
+from student_train.training.deepspeed_engine import ADAM_BETAS, ADAM_EPS
+from student_train.training.schedule import learning_rate
+from student_train.worker_group import Gang
 
 OVERSHOOT = {"epochs": None, "steps": 5, "learning_rate": 0.1, "schedule": "constant", "evaluate_every": 1}
 """Steps so large that the last one is not the best."""

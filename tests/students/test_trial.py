@@ -29,9 +29,9 @@ from transformers import (
 
 from configs.errors import ConfigError, ModelError
 from configs.stages import StageConfig
-from student_train.export import write_model
-from student_train.model import load_decoder
-from student_train.trial import require_trainable
+from student_train.models.decoder import load_decoder
+from student_train.models.export import write_model
+from student_train.training.trial import require_trainable
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4,

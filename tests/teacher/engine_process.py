@@ -18,7 +18,7 @@ from cache.protocols import Outcome
 from cache.records import GenerateRequest, ScoreRequest
 from configs.errors import DistillError
 from configs.schema import EngineSettings
-from orchestration.rollout_engines import Answered, Tagged, Turns
+from orchestration.rollouts.turns import Answered, Tagged, Turns
 from teacher_server.weights import Shapes, WeightSource
 
 

@@ -1,0 +1,1 @@
+"""What `distill cache` does and shows, beside the runs."""

@@ -1,0 +1,120 @@
+"""`distill cache verify --rescore N`: is what the cache keeps still what the teacher says?
+
+A sample of cached sequences is scored again by the live teacher. An engine's numbers depend a little on which other
+sequences share its batches, so the same rows are scored a second time, a few at a time and in another order: what the
+two live passes differ by is the control, and the cache should differ from the first pass by little more than that and
+its own quantisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cache import ScoreRequest, TeacherCache, TeacherRecord
+from cache.protocols import Failure
+from configs import CacheError, DistillConfig, EngineError
+from evaluation import HeldOutMetrics, held_out_metrics
+from orchestration.cluster.engine_pool import EnginePool
+from orchestration.cluster.private import cluster
+from orchestration.comparison.bench import shared_beliefs
+from orchestration.inputs.preflight import require_compiler, resolve_paths
+from orchestration.pipeline.planning import hardware_of
+from orchestration.pipeline.run import engine_spec, open_cache, open_teacher
+
+CONTROL_ROWS = 3
+"""Sequences that share a batch in the second pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rescored:
+    """KL in nats a token and top-1 agreement: the live teacher against the cache, and against itself (the control)."""
+
+    identity: str
+    rows: int
+    tokens: int
+    k: int
+    kl: float
+    kl_stderr: float
+    top1_agreement: float
+    control_kl: float
+    control_kl_stderr: float
+    control_top1_agreement: float
+
+
+def rescore(config: DistillConfig, *, config_dir: Path, rows: int, log_dir: Path, seed: int = 0) -> Rescored:
+    """Score up to `rows` cached sequences of the teacher of `config` again, twice.
+
+    Raises:
+        CacheError: nothing is cached with log-probabilities.
+        DistillError: the teacher cannot be opened or served.
+    """
+    config = resolve_paths(config, config_dir=config_dir)
+    hardware = hardware_of(config)
+    require_compiler(hardware.accelerator)
+    teacher = open_teacher(config)
+    cache = open_cache(config, teacher)
+    cached = _cached(cache, rows=rows, seed=seed)
+    if not cached:
+        raise CacheError(
+            f"{config.runtime.cache_root} holds no log-probabilities of teacher {teacher.identity.digest()[:12]}: "
+            "name the --config of a filled experiment"
+        )
+    k = max(record.k for record in cached)
+    spec = engine_spec(
+        config,
+        teacher.files,
+        teacher.identity,
+        settings=config.runtime.teacher_engine,
+        k=k,
+        accelerator=hardware.accelerator,
+        log_dir=log_dir,
+    )
+    with cluster(address=config.runtime.ray_address, gpus=hardware.gpus_per_node):
+        pool = EnginePool(spec)
+        try:
+            live = _scored(pool, cached, groups=[np.arange(len(cached))], k=k)
+            shuffled = np.random.default_rng(seed).permutation(len(cached))
+            control = _scored(pool, cached, groups=np.array_split(shuffled, -(-len(cached) // CONTROL_ROWS)), k=k)
+        finally:
+            pool.release()
+    against_cache, against_itself = _compare(cached, live), _compare(live, control)
+    return Rescored(
+        identity=teacher.identity.digest(),
+        rows=len(cached),
+        tokens=against_cache.tokens,
+        k=k,
+        kl=against_cache.forward_kl,
+        kl_stderr=against_cache.forward_kl_stderr,
+        top1_agreement=against_cache.top1_agreement,
+        control_kl=against_itself.forward_kl,
+        control_kl_stderr=against_itself.forward_kl_stderr,
+        control_top1_agreement=against_itself.top1_agreement,
+    )
+
+
+def _cached(cache: TeacherCache, *, rows: int, seed: int) -> list[TeacherRecord]:
+    """Up to `rows` cached sequences with log-probabilities; records of draws have counts in their place."""
+    found = cache.get_many(cache.sample(rows, k=1, seed=seed))
+    return [record for record in found if record is not None and record.response_len and record.counts is None]
+
+
+def _scored(
+    pool: EnginePool, records: Sequence[TeacherRecord], *, groups: Sequence[np.ndarray], k: int
+) -> list[TeacherRecord]:
+    """The live teacher's rows of these sequences, asked for group by group, given back in the order of `records`."""
+    found: list[TeacherRecord | None] = [None] * len(records)
+    for group in groups:
+        requests = [ScoreRequest(tuple(records[at].token_ids.tolist()), records[at].prompt_len) for at in group]
+        for at, outcome in zip(group.tolist(), pool.answer(requests, k=k).outcomes, strict=True):
+            if isinstance(outcome, Failure):
+                raise EngineError(f"the teacher could not score {records[at].key.hex()[:12]} again: {outcome.reason}")
+            found[at] = outcome
+    return [record for record in found if record is not None]
+
+
+def _compare(kept: Sequence[TeacherRecord], live: Sequence[TeacherRecord]) -> HeldOutMetrics:
+    return held_out_metrics(shared_beliefs(one, other) for one, other in zip(kept, live, strict=True))

@@ -1,0 +1,243 @@
+"""Inference engines as Ray actors, and the queue from which they draw their work.
+
+A queue hands out leases of requests. An engine draws from it as it has room, so that it never waits at the end of a
+lease, and writes what it finishes into segments of its own (`fill_shift`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import ray
+
+from cache import GenerateRequest, ScoreRequest, TeacherCache, TeacherIdentity, TeacherRecord
+from cache.protocols import Failure
+from configs.interfaces import collective_environment
+from configs.schema import EngineSettings
+from orchestration.fill.ledger import Counts, Meter
+from orchestration.fill.shift import FillOrder, Progress, Shift, longest
+from orchestration.outputs.redirect import redirect_output
+from orchestration.plan.machine import engine_in_words
+from orchestration.plan.memory import MemoryFit
+from orchestration.plan.requests import Request
+from orchestration.rollouts.turns import Answered, Tagged, Turns
+from teacher_server.engine_arguments import Purpose
+from teacher_server.startup_check import CheckAnswers, ask_engine
+
+if TYPE_CHECKING:
+    # At run time it would bring the whole of training into every engine's process.
+    from student_train.handoff.broadcast import Receiver
+
+LEASE = 16
+"""Requests of one lease: a dead engine loses at most this many that it had not begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """Everything that an engine needs to start, on whatever node.
+
+    `seed` is the first of those that the engines of a pool get, and `name` begins the names of their log files; pools
+    that run side by side have other ones. `gpu_share` is the part of each of its GPUs that an engine takes in Ray's
+    books: less than all where its purpose is "shared rollout". `ledger` is where the answers of a teacher are counted
+    that no fill asks for; None where others count them, or nobody. `memory` is what was planned for it.
+    """
+
+    model_dir: Path
+    identity: TeacherIdentity
+    vocab: int
+    dtype: str
+    quantization: str | None
+    settings: EngineSettings
+    max_logprobs: int
+    accelerator: Literal["cpu", "gpu"]
+    log_dir: Path
+    purpose: Purpose = "fill"
+    seed: int = 0
+    name: str = "engine"
+    gpu_share: float = 1.0
+    ledger: Path | None = None
+    memory: MemoryFit | None = None
+
+
+@ray.remote(num_cpus=0)
+class LeaseQueue:
+    """Requests still to be done, and the progress of those at work on them.
+
+    With a budget, a request is handed out only if its longest possible answer still fits beside everything that is
+    done or under way, so the budget is never exceeded.
+    """
+
+    def __init__(self, requests: Sequence[tuple[int, Request]], *, token_budget: int | None) -> None:
+        self._waiting = deque(requests)
+        self._token_budget = token_budget
+        self._reserved = 0
+        self._progress = Progress()
+        self._stopped = False
+
+    def lease(self) -> list[tuple[int, Request]]:
+        """Up to `LEASE` requests; empty when there is no more work that may be done."""
+        leased: list[tuple[int, Request]] = []
+        while self._waiting and len(leased) < LEASE and not self._stopped and self._affords(self._waiting[0][1]):
+            self._reserved += longest(self._waiting[0][1])
+            leased.append(self._waiting.popleft())
+        return leased
+
+    def report(self, delta: Progress) -> bool:
+        """Add what an engine did since its last report; the answer is whether it should stop."""
+        self._progress.add(delta)
+        return self._stopped
+
+    def progress(self) -> Progress:
+        """The totals so far."""
+        return self._progress
+
+    def stop(self) -> None:
+        """Hand out nothing more; engines commit what they have at their next report."""
+        self._stopped = True
+
+    def _affords(self, request: Request) -> bool:
+        if self._token_budget is None:
+            return True
+        under_way = self._reserved - self._progress.settled_tokens
+        return self._progress.forward_tokens + under_way + longest(request) <= self._token_budget
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Outcomes in the order of their requests, how long they took together, and on what machine."""
+
+    outcomes: tuple[TeacherRecord | Failure, ...]
+    seconds: float
+    measured_on: str
+
+
+@ray.remote(max_restarts=0)
+class EngineActor:
+    """One engine in one process."""
+
+    def __init__(self, spec: EngineSpec, *, index: int) -> None:
+        redirect_output(spec.log_dir / f"{spec.name}-{index}.log")
+        if spec.purpose != "fill":
+            # A gang may send its weights from another node, over the cluster's own interface.
+            ours = collective_environment(ray.util.get_node_ip_address())
+            os.environ["NCCL_SOCKET_IFNAME"] = ours["NCCL_SOCKET_IFNAME"]
+        from teacher_server.vllm_engine import VllmEngine
+
+        self._spec = spec
+        self._meter = None if spec.ledger is None else Meter(spec.ledger)
+        self._turns: Turns | None = None
+        # Engines without a seed all start from the same one and draw the same noise.
+        self._engine = VllmEngine(
+            spec.model_dir,
+            identity=spec.identity,
+            vocab=spec.vocab,
+            dtype=spec.dtype,
+            settings=spec.settings,
+            seed=spec.seed + index + 1,
+            max_logprobs=spec.max_logprobs,
+            quantization=spec.quantization,
+            purpose=spec.purpose,
+        )
+
+    def ready(self) -> None:
+        """Return when the engine is up."""
+
+    def check(
+        self, prompts: Sequence[tuple[int, ...]], *, stop_ids: tuple[int, ...], bos_id: int | None
+    ) -> CheckAnswers:
+        """What the engine says to the prompts of its check.
+
+        Raises:
+            EngineError: it refuses one.
+        """
+        answers = ask_engine(self._engine, prompts=prompts, stop_ids=stop_ids, expected_bos=bos_id)
+        for record in (*answers.written, *answers.scored):
+            self._count(record)
+        return answers
+
+    def load(self, model_dir: Path, identity: TeacherIdentity) -> None:
+        """Replace the weights by those of another model of the same shape."""
+        self._engine.load(model_dir, identity=identity)
+
+    def receive(self, source: Receiver, identity: TeacherIdentity) -> None:
+        """Replace the weights by those that a gang sends."""
+        self._engine.receive(source, shapes={each.name: each.shape for each in source.tensors}, identity=identity)
+
+    def turn(self, asked: Sequence[Tagged], *, leave: int) -> list[Answered]:
+        """See `RolloutEngine.turn`."""
+        if self._turns is None:
+            self._turns = Turns(self._engine)
+        return self._turns.turn(asked, leave=leave)
+
+    def finish(self) -> None:
+        """See `RolloutEngine.finish`."""
+        if self._turns is not None:
+            self._turns.finish()
+
+    def answer(self, requests: Sequence[Request], *, k: int) -> Answers:
+        """Answer all requests; nothing is cached."""
+        started = time.monotonic()
+        outcomes = {}
+        for position, outcome in self._outcomes(requests, k=k):
+            outcomes[position] = outcome
+            self._count(outcome)
+        seconds, spec = time.monotonic() - started, self._spec
+        measured_on = engine_in_words(
+            spec.settings, accelerator=spec.accelerator, dtype=spec.dtype, quantization=spec.quantization
+        )
+        return Answers(tuple(outcomes[i] for i in range(len(requests))), seconds, measured_on)
+
+    def fill(self, queue: ray.actor.ActorHandle, order: FillOrder) -> None:
+        """Work on the queue until it is empty or stopped, committing segments on the way."""
+        cache = TeacherCache.open(order.cache_root, self._spec.identity)
+        with cache.writer(
+            vocab=self._spec.vocab, licence=order.licence, provenance=order.provenance, encoding=order.encoding
+        ) as writer:
+            Shift(RemoteLeases(queue), order, writer).work(self._engine)
+
+    def sleep(self) -> None:
+        """See `VllmEngine.sleep`."""
+        self._engine.sleep()
+
+    def wake(self) -> None:
+        """See `VllmEngine.wake`."""
+        self._engine.wake()
+
+    def close(self) -> None:
+        """End every process of the engine."""
+        self._engine.close()
+
+    def _count(self, outcome: TeacherRecord | Failure) -> None:
+        if self._meter is not None and isinstance(outcome, TeacherRecord):
+            self._meter.add(Counts(evaluation=len(outcome.token_ids)))
+
+    def _outcomes(self, requests: Sequence[Request], *, k: int) -> Iterator[tuple[int, TeacherRecord | Failure]]:
+        generate = [(i, r) for i, r in enumerate(requests) if isinstance(r, GenerateRequest)]
+        score = [(i, r) for i, r in enumerate(requests) if isinstance(r, ScoreRequest)]
+        for position, outcome in self._engine.generate([r for _, r in generate], k=k):
+            yield generate[position][0], outcome
+        if score:
+            for position, outcome in self._engine.score([r for _, r in score], k=k):
+                yield score[position][0], outcome
+
+
+class RemoteLeases:
+    """The queue as an engine sees it."""
+
+    def __init__(self, queue: ray.actor.ActorHandle) -> None:
+        self._queue = queue
+
+    def lease(self) -> list[tuple[int, Request]]:
+        """The next lease; empty when there is no more work."""
+        leased: list[tuple[int, Request]] = ray.get(self._queue.lease.remote())
+        return leased
+
+    def report(self, delta: Progress) -> bool:
+        """Report progress; the answer is whether to stop."""
+        return bool(ray.get(self._queue.report.remote(delta)))

@@ -1,0 +1,278 @@
+"""A Ray cluster for one run: a private one on this machine, or one that is already there.
+
+The private cluster listens on loopback only, asks for a token, sends no usage statistics, and keeps everything it
+writes in one temporary directory that goes when it stops. The workers of either import this program's own packages,
+whatever else is called `configs` or `evaluation` where the run was started.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+import signal
+import socket
+import stat
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import ray
+from ray.job_config import JobConfig
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from configs import ConfigError, EngineError
+from configs.interfaces import LOOPBACK
+from configs.regular_files import UnreadableFileError, open_regular
+from configs.visible_text import first_line
+from orchestration.cluster.daemons import forget_raylet, remember_raylet
+from orchestration.outputs.interrupts import hangups_blocked
+from orchestration.own_packages import ROOT
+
+OBJECT_STORE_BYTES = 256 * 2**20
+"""Records go through the shared file system and not through Ray, so the object store stays small."""
+
+
+TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
+PREFIX = "stillroom-"
+CONNECT_S = 10.0
+ALIVE = "alive"
+"""A file that the owner of a cluster directory keeps locked while it lives."""
+
+SOCKET_BYTES = 107
+"""The longest path of a Unix socket."""
+
+LONGEST_SOCKET = f"/{PREFIX}12345678/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
+"""What Ray puts below the directory for temporary files."""
+
+SHORT_PLACES = (Path("/tmp"), Path("/var/tmp"))
+"""Where the cluster's directory goes if the one for temporary files has too long a name."""
+
+
+@contextmanager
+def cluster(*, address: str | None, gpus: int) -> Iterator[None]:
+    """Attach to `address`, or start a private local cluster and stop it afterwards.
+
+    Raises:
+        ConfigError: no cluster answers at `address`.
+        EngineError: the private cluster did not start.
+    """
+    with _attached(address) if address else _private(gpus):
+        remember_raylet()
+        try:
+            yield
+        finally:
+            forget_raylet()
+
+
+def probe_roots(roots: Mapping[str, Path]) -> int:
+    """Let every node read a file that this process writes below each root; returns the number of nodes.
+
+    Raises:
+        ConfigError: a node does not see a root that this process sees.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) == 1:
+        return 1
+    reads = ray.remote(num_cpus=0)(_reads)
+    for key, root in roots.items():
+        probe = root.resolve() / f".probe-{secrets.token_hex(4)}"
+        probe.write_text(probe.name)
+        try:
+            for node in nodes:
+                strategy = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
+                if ray.get(reads.options(scheduling_strategy=strategy).remote(str(probe))) != probe.name:
+                    raise ConfigError(
+                        f"{key}={root} is not shared: node {node['NodeManagerAddress']} does not see what this one "
+                        "writes there; name a directory on a file system that every node mounts at the same place"
+                    )
+        finally:
+            probe.unlink()
+    return len(nodes)
+
+
+def _reads(path: str) -> str | None:
+    probe = Path(path)
+    return probe.read_text() if probe.exists() else None
+
+
+@contextmanager
+def _attached(address: str) -> Iterator[None]:
+    _require_listener(address)
+    try:
+        ray.init(address=address, job_config=_job(), log_to_driver=False, configure_logging=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"no Ray cluster answers at {address}: start one with `ray start --head`, or leave --ray-address out"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Refuse an address where nobody listens; Ray itself would go on trying for many minutes."""
+    host, separator, port = address.rpartition(":")
+    if not separator or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.rpartition("/")[2].strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"nobody listens at --ray-address {address} ({error}): correct it, or start one with `ray start --head`"
+        ) from error
+
+
+class _Closed(list[str]):
+    """Ray adds the working directory and the script's own to this, and puts both before everything else."""
+
+    def extend(self, _: Iterable[str]) -> None:
+        """Stay as it is."""
+
+
+def _job() -> JobConfig:
+    """Workers look into this program's folder first: it is found whatever the working directory or PYTHONPATH hold."""
+    return JobConfig(_py_driver_sys_path=_Closed([str(ROOT)]))
+
+
+@contextmanager
+def _private(gpus: int) -> Iterator[None]:
+    place = _short_place()
+    _sweep(place)
+    directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+    # Locked before it has its name: a sweep that came in between would take this run for dead.
+    with (directory / f"{ALIVE}.new").open("w") as alive:
+        # Where no file can be locked nobody tidies up after us, which is no reason not to start.
+        with suppress(OSError):
+            fcntl.flock(alive, fcntl.LOCK_EX)
+        os.rename(alive.name, directory / ALIVE)
+        _set_token(directory)
+        try:
+            with _temporary_files(directory / "tmp"), hangups_blocked():
+                _start(directory, gpus=gpus)
+            yield
+        finally:
+            ray.shutdown()
+            shutil.rmtree(directory, ignore_errors=True)
+            os.environ.pop(TOKEN_PATH, None)
+
+
+def _short_place() -> Path:
+    """The directory for temporary files, or another one where its name is too long for sockets below it."""
+    try:
+        wanted = Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise ConfigError(f"{error.strerror}: set TMPDIR to a directory that can be written") from None
+    room = SOCKET_BYTES - len(LONGEST_SOCKET)
+    for place in (wanted, *SHORT_PLACES):
+        if len(os.fsencode(place)) <= room and os.access(place, os.W_OK | os.X_OK):
+            return place
+    raise ConfigError(
+        f"TMPDIR={wanted} is too long for the sockets of Ray (at most {room} characters), and neither of "
+        f"{' and '.join(map(str, SHORT_PLACES))} can be written: set TMPDIR to a directory with a shorter name"
+    )
+
+
+@contextmanager
+def _temporary_files(directory: Path) -> Iterator[None]:
+    """Give processes that are started meanwhile, and theirs, this directory: what a killed one leaves goes with it."""
+    directory.mkdir(mode=0o700)
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = str(directory)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before
+
+
+def sweep_after_death(*, at_most_s: float) -> None:
+    """Remove the directories of killed runs as soon as the last of their daemons has noticed."""
+    place = _short_place()
+    deadline = time.monotonic() + at_most_s
+    while time.monotonic() < deadline and _at_work(_dead(place)):
+        time.sleep(1.0)
+    _sweep(place)
+
+
+def _at_work(directories: Sequence[Path]) -> bool:
+    """Whether a process was started with one of these directories."""
+    names = [os.fsencode(directory.name) for directory in directories]
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            command = process.read_bytes()
+            if any(name in command for name in names):
+                return True
+    return False
+
+
+def _sweep(place: Path) -> None:
+    """Remove the directories of runs that were killed."""
+    for directory in _dead(place):
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _dead(place: Path) -> list[Path]:
+    """The directories of runs that were killed: the kernel freed their lock when they died.
+
+    Everybody may write here: only what is this user's own is looked into.
+    """
+    found = []
+    for directory in place.glob(f"{PREFIX}*"):
+        try:
+            status = directory.lstat()
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+                continue
+            with open_regular(directory / ALIVE) as alive:
+                fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (OSError, UnreadableFileError):
+            # Alive, or just being made.
+            continue
+        found.append(directory)
+    return found
+
+
+def _start(directory: Path, *, gpus: int) -> None:
+    on_term = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(
+            address="local",
+            job_config=_job(),
+            # Logical CPUs only order the stages; Ray's own train controller and queue actors take none.
+            num_cpus=max(os.cpu_count() or 1, 2),
+            num_gpus=gpus,
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            _temp_dir=str(directory / "ray"),
+        )
+    except (OSError, RuntimeError) as error:
+        raise EngineError(f"the local Ray cluster did not start: {first_line(error)}") from error
+    # Ray replaces this handler by one that leaves its daemons and our engines behind.
+    signal.signal(signal.SIGTERM, on_term)
+    _require_loopback()
+
+
+def _require_loopback() -> None:
+    """Refuse to run with daemons that other machines can reach (see `environment.prepare_environment`)."""
+    node = ray.util.get_node_ip_address()
+    if node != LOOPBACK:
+        raise EngineError(
+            f"the private Ray cluster took {node} for its address instead of {LOOPBACK}; "
+            "call environment.prepare_environment before ray is imported"
+        )
+
+
+def _set_token(directory: Path) -> None:
+    """Write a fresh token that only this user can read, and tell Ray where it is."""
+    token = directory / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    os.environ[TOKEN_PATH] = str(token)

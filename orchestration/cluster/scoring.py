@@ -1,0 +1,82 @@
+"""Held-out scoring of a student in a process of its own, on whatever device the cluster gives it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cache import CacheView, TeacherCache, TeacherIdentity
+from configs import TrainingError
+from evaluation.held_out import HeldOutMetrics, TokenBeliefs, held_out_metrics
+from orchestration.cluster.task import run_apart
+from orchestration.outputs.redirect import redirect_output
+from student_train.scoring import HeldOutRow, score_view
+
+TOKENS_PER_BATCH = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringJob:
+    """One model against one view."""
+
+    model_dir: Path
+    cache_root: Path | str
+    identity: TeacherIdentity
+    view: Path
+    vocab: int
+    dtype: str
+    accelerator: str
+    log_file: Path
+
+
+def score_students(jobs: list[ScoringJob], *, cpus: int) -> list[HeldOutMetrics]:
+    """Score several models, one after the other in one process.
+
+    Raises:
+        TrainingError: a model could not be scored.
+    """
+    if not jobs:
+        return []
+    return run_apart(
+        _score_all,
+        jobs,
+        cpus=cpus,
+        accelerator=jobs[0].accelerator,
+        failure=TrainingError,
+        what="held-out scoring",
+        log_file=jobs[0].log_file,
+    )
+
+
+def _score_all(jobs: list[ScoringJob]) -> list[HeldOutMetrics]:
+    redirect_output(jobs[0].log_file)
+    return [_score(job) for job in jobs]
+
+
+def _score(job: ScoringJob) -> HeldOutMetrics:
+    cache = TeacherCache.open(job.cache_root, job.identity)
+    rows = score_view(
+        job.model_dir,
+        cache=cache,
+        view=CacheView.load(job.view),
+        vocab=job.vocab,
+        dtype=job.dtype,
+        device="cuda" if job.accelerator == "gpu" else "cpu",
+        tokens_per_batch=TOKENS_PER_BATCH,
+    )
+    return held_out_metrics(_beliefs(row) for row in rows)
+
+
+def _beliefs(row: HeldOutRow) -> TokenBeliefs:
+    teacher = row.record
+    assert teacher.topk_ids is not None and teacher.topk_logprobs is not None and teacher.tail_logmass is not None
+    return TokenBeliefs(
+        teacher_topk=teacher.topk_logprobs,
+        teacher_tail=teacher.tail_logmass,
+        student_topk=row.topk_logprobs,
+        student_tail=row.tail_logmass,
+        student_target=row.target_logprobs,
+        top1_agrees=(row.argmax_ids == teacher.topk_ids[:, 0]).astype(np.int64),
+    )

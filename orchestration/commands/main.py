@@ -1,0 +1,143 @@
+"""The command line: `distill run | plan | fill | train | eval | report | cache | ui`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs import ConfigError, DistillConfig, DistillError, load_config, redact
+from configs.visible_text import visible
+from orchestration.commands.last_words import last_words
+from orchestration.entry import run_pipeline
+from orchestration.environment import prepare_environment, require_home
+from orchestration.outputs.interrupts import stop_cleanly_on_signals
+
+if TYPE_CHECKING:
+    from orchestration.pipeline.experiment import Until
+
+STAGES: dict[str, tuple[Until, str]] = {
+    "run": ("eval", "run an experiment from the plan to the comparison"),
+    "fill": ("fill", "ask the teacher for what the cache lacks, and stop"),
+    "train": ("train", "fill and train the students, and stop"),
+    "eval": ("eval", "the same as run"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse `argv` and run; returns the exit code: 0, 2 for what the user can mend before the start, 130 for Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = _parser(argv).parse_args(argv)
+    stop_cleanly_on_signals()
+    try:
+        require_home()
+        return int(arguments.command(arguments) or 0)
+    except DistillError as error:
+        _tell(visible(redact(str(error)), lines=True))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _tell("stopped; everything finished so far is kept, run the same command to go on")
+        return 130
+    except BrokenPipeError:
+        # Who read what was printed has seen enough. Nothing may be left that Python would flush on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _tell(line: str) -> None:
+    """The last line of a command; a terminal that is gone does not change how it ended."""
+    with suppress(OSError):
+        print(f"distill: {line}", file=sys.stderr, flush=True)
+
+
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="distill", description="Distil a large teacher into small students.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, (until, text) in STAGES.items():
+        command = commands.add_parser(name, help=text, description=text)
+        _add_config(command)
+        command.add_argument("--ray-address", help="attach to this Ray cluster instead of starting a private one")
+        command.set_defaults(command=_run, until=until)
+    plan = commands.add_parser("plan", help="print what an experiment would ask, need and cost, and stop")
+    _add_config(plan)
+    plan.add_argument("--dry-run", action="store_true", help="accepted for clarity: a plan never starts anything")
+    plan.add_argument("--assume-gpus", type=int, metavar="N", help="plan for a cluster with N GPUs")
+    plan.set_defaults(command=_plan)
+    report = commands.add_parser("report", help="print the comparison of a finished experiment")
+    _add_config(report)
+    report.set_defaults(command=_report)
+    cache = commands.add_parser("cache", help="look into the teacher cache, check it, tidy it up, move it")
+    if argv[:1] == ["cache"]:
+        # The other commands need not wait for what these import.
+        from orchestration.commands.cache import add_cache_commands
+
+        add_cache_commands(cache)
+    ui = commands.add_parser("ui", help="open the MLflow UI on loopback")
+    _add_config(ui)
+    ui.add_argument("--port", type=int, default=5000)
+    ui.set_defaults(command=_ui)
+    return parser
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"), help="the experiment's YAML")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+        help="override one value, e.g. students.kd.stages.0.learning_rate=1e-4; may be repeated",
+    )  # fmt: skip
+
+
+def _load(arguments: argparse.Namespace) -> DistillConfig:
+    overrides = list(arguments.overrides)
+    if getattr(arguments, "ray_address", None):
+        overrides.append(f"runtime.ray_address={arguments.ray_address}")
+    return load_config(arguments.config, overrides=overrides)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    config = _load(arguments)
+    with last_words():
+        run_pipeline(config, config_dir=arguments.config.parent, until=arguments.until)
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    config = _load(arguments)
+    prepare_environment(ray_address=config.runtime.ray_address)
+    # A plan downloads nothing. Both are read when the libraries are imported.
+    os.environ.update({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"})
+    from orchestration.pipeline.planning import print_plan
+
+    print_plan(config, config_dir=arguments.config.parent, assume_gpus=arguments.assume_gpus, stream=sys.stdout)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from orchestration.comparison.show import finished_report, run_directory, show_report
+    from orchestration.outputs.console import Console
+    from orchestration.outputs.kept import OutdatedError
+
+    config = _load(arguments)
+    directory = run_directory(config, config_dir=arguments.config.parent)
+    try:
+        report = finished_report(config, directory=directory)
+    except OutdatedError as error:
+        raise ConfigError(f"{error}: `distill run` with this config makes the comparison anew") from error
+    if report is None:
+        raise ConfigError(
+            f"{directory} holds no finished experiment with this configuration, these data and these models: "
+            "`distill run` with this config first"
+        )
+    show_report(report, config, directory=directory, console=Console(sys.stdout))
+
+
+def _ui(arguments: argparse.Namespace) -> None:
+    from orchestration.commands.ui import serve_ui
+
+    serve_ui(_load(arguments), port=arguments.port, stream=sys.stdout)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Show the comparison of a finished experiment, as long as everything that it rests on still holds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TextIO
+
+from configs import DistillConfig
+from orchestration.comparison.report import Report, print_report, read_report
+from orchestration.outputs.artifacts import MADE_ANEW, Artifacts
+from orchestration.outputs.console import Console
+from orchestration.outputs.foundations import content_of, experiment_digest, what_broke
+from orchestration.outputs.kept import OutdatedError
+
+Say = Callable[[str], None]
+
+logger = logging.getLogger(__name__)
+
+
+def show_finished(config: DistillConfig, *, config_dir: Path, stream: TextIO) -> Report | None:
+    """Print the comparison if the experiment is finished; what keeps a former one from being shown is said."""
+    console = Console(stream)
+    directory = run_directory(config, config_dir=config_dir, say=console.say)
+    try:
+        report = finished_report(config, directory=directory)
+    except OutdatedError as error:
+        console.warn(f"{error}: the former comparison is not shown")
+        return None
+    if report is not None:
+        console.say(f"Experiment {config.name} is finished.")
+        show_report(report, config, directory=directory, console=console)
+    return report
+
+
+def finished_report(config: DistillConfig, *, directory: Path) -> Report | None:
+    """The comparison in a run directory; None where there is none yet.
+
+    Raises:
+        OutdatedError: it is not what was written, or something that it was made from is not the same any more.
+    """
+    report = read_report(directory)
+    if report is None:
+        return None
+    said: list[str] = []
+    artifacts = Artifacts(config.runtime.run_root, say=said.append)
+    reason = what_broke(report.rests_on, config=config, run_dir=directory, artifacts=artifacts)
+    for model in report.models:
+        if reason is None and artifacts.read_evaluation(model.digest) is None:
+            reason = f"the evaluation of {model.name} is not what it was"
+    if reason is not None:
+        detail = f" ({said[-1].removesuffix(MADE_ANEW)})" if said else ""
+        raise OutdatedError(f"{directory}: {reason}{detail}")
+    return report
+
+
+def show_report(report: Report, config: DistillConfig, *, directory: Path, console: Console) -> None:
+    """Print a comparison and where everything lies."""
+    print_report(report, console, samples=config.evaluation.samples_shown)
+    console.say(f"Everything is in {directory} (report.md, report.json, config.yaml, views, logs).")
+    console.say("Compare runs in the browser: make ui")
+
+
+def run_directory(config: DistillConfig, *, config_dir: Path, say: Say = logger.info) -> Path:
+    """Where an experiment keeps its report, views and logs; named by what changes its numbers.
+
+    That is the configuration and the content of the files that it names, looked up from `config_dir` first.
+    """
+    return directory_of(config, content_of(config, config_dir=config_dir, say=say))
+
+
+def directory_of(config: DistillConfig, content: Mapping[str, str]) -> Path:
+    """The run directory of a configuration whose files hold this (`foundations.content_of`)."""
+    return config.runtime.run_root / f"{config.name}-{experiment_digest(config, content)[:10]}"

@@ -1,0 +1,1 @@
+"""Asking the teacher for what the cache lacks, and what that has cost."""

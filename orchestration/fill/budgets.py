@@ -1,0 +1,37 @@
+"""The limits of an experiment, held against what its ledger says it has spent over all its starts."""
+
+from __future__ import annotations
+
+from configs import BudgetReached
+from configs.schema import BudgetConfig, EngineSettings
+from orchestration.fill.fill import Budgets
+from orchestration.fill.ledger import Counts
+
+
+def budgets_left(budgets: BudgetConfig, *, spent: Counts, engines: EngineSettings) -> Budgets:
+    """What a fill with these engines may still spend: teacher tokens of any purpose, and seconds of its engines."""
+    tokens, hours = budgets.max_teacher_tokens, budgets.max_gpu_hours
+    gpus = engines.count * engines.tensor_parallel
+    return Budgets(
+        None if tokens is None else tokens - spent.tokens,
+        None if hours is None else (hours * 3600 - spent.gpu_seconds) / gpus,
+    )
+
+
+def require_budget(budgets: BudgetConfig, *, spent: Counts, tokens: int, purpose: str) -> None:
+    """Refuse to begin what may take more than is left; `tokens` is the most that `purpose` can take of the teacher.
+
+    Raises:
+        BudgetReached: naming the limit, what was spent of it, and the cure.
+    """
+    limit, hours = budgets.max_teacher_tokens, budgets.max_gpu_hours
+    if limit is not None and spent.tokens + tokens > limit:
+        raise BudgetReached(
+            f"{purpose} may take {tokens:,} teacher tokens, and {spent.tokens:,} of "
+            f"budgets.max_teacher_tokens={limit:,} are spent: raise it and run again, everything so far is kept"
+        )
+    if hours is not None and spent.gpu_seconds >= hours * 3600:
+        raise BudgetReached(
+            f"{spent.gpu_seconds / 3600:.2f} GPU hours are spent of budgets.max_gpu_hours={hours:g} and {purpose} is "
+            "still to come: raise it and run again, everything so far is kept"
+        )

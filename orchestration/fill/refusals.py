@@ -1,0 +1,90 @@
+"""What a teacher could not answer, so that no later experiment starts an engine to ask it again.
+
+A file below the run root holds a line for each refused request, under the terms that it was refused on: how long a
+sequence the engine took, how many log-probabilities were asked, which vLLM it was. On other terms it is asked again,
+and so it is when the file is removed. Losing a line costs an engine start; the truth about answers is the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from cache import GenerateRequest
+from cache.canonical import canonical
+from cache.keys import generation_key, sequence_key
+from configs.regular_files import UnreadableFileError, open_own, parse_json, read_regular
+from configs.visible_text import REASON_CHARACTERS, visible
+from orchestration.plan.requests import Request
+
+FILE_BYTES = 256 * 2**20
+
+logger = logging.getLogger(__name__)
+
+
+class Refusals:
+    """The refusals of one teacher on one set of terms."""
+
+    def __init__(self, run_root: Path, *, identity: str, terms: str) -> None:
+        self.path = run_root / "refusals" / f"{identity[:16]}.jsonl"
+        self._identity, self._terms = identity, terms
+        self._reasons: dict[str, str] = {}
+        for key, reason in _lines(self.path):
+            self._reasons.setdefault(key, reason)
+
+    def reason(self, request: Request) -> str | None:
+        """Why the teacher could not answer `request`; None when it has not refused it."""
+        return self._reasons.get(self._key(request)) if self._reasons else None
+
+    def add(self, failed: Mapping[Request, str]) -> None:
+        """Keep refusals. A disk that does not take them is only told of: they are asked again."""
+        new = {self._key(request): visible(reason, at_most=REASON_CHARACTERS) for request, reason in failed.items()}
+        new = {key: reason for key, reason in new.items() if key not in self._reasons}
+        if not new:
+            return
+        self._reasons |= new
+        lines = [json.dumps({"key": key, "terms": self._terms, "reason": reason}) + "\n" for key, reason in new.items()]
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with os.fdopen(open_own(self.path, flags=os.O_APPEND), "wb", buffering=0) as stream:
+                # Each in one piece, so that lines of two pipelines do not mix.
+                for line in lines:
+                    stream.write(line.encode())
+                os.fsync(stream.fileno())
+        except (OSError, UnreadableFileError) as error:
+            logger.warning("%s cannot be written (%s): what was refused is asked again", self.path, error)
+
+    def _key(self, request: Request) -> str:
+        """The name (hex) of a request and the terms that it is asked on."""
+        name: bytes
+        if isinstance(request, GenerateRequest):
+            name, limit = generation_key(self._identity, request), request.max_new_tokens
+        else:
+            name, limit = sequence_key(self._identity, request.token_ids, request.prompt_len), 0
+        kind = type(request).__name__
+        return hashlib.sha256(canonical("stillroom/refusal/1", kind, name, limit, self._terms)).hexdigest()
+
+
+def _lines(path: Path) -> list[tuple[str, str]]:
+    """Keys and reasons in a file; a line that is not one is left out."""
+    try:
+        content = read_regular(path, at_most=FILE_BYTES)
+    except FileNotFoundError:
+        return []
+    except (OSError, UnreadableFileError) as error:
+        logger.warning("%s cannot be read (%s): what it holds is asked again", path, error)
+        return []
+    found = []
+    for line in content.splitlines():
+        try:
+            entry = parse_json(line, origin=str(path))
+        except UnreadableFileError as error:
+            logger.warning("a line is left out: %s", error)
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("key"), str) and isinstance(entry.get("reason"), str):
+            found.append((entry["key"], visible(entry["reason"], at_most=REASON_CHARACTERS)))
+    return found

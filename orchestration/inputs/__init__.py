@@ -1,0 +1,1 @@
+"""What an experiment is given: data, prompts, templates and models."""

@@ -1,0 +1,236 @@
+"""Everything that can be refused before anything expensive starts. One line each: the key or path, and the cure."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+from typing import Literal
+from uuid import uuid4
+
+from cache.disk.storage import probe_root
+from configs import ConfigError, ModelError, resolve_data_path
+from configs.model_files import read_config
+from configs.models import Block
+from configs.places import is_url
+from configs.schema import DistillConfig, ModelShape
+from configs.stages import StageConfig
+from orchestration.inputs.models import ModelFiles
+from orchestration.inputs.prompts import SPLITS
+from orchestration.inputs.rows import FORMATS
+
+FREE_MARGIN_BYTES = 2**30
+"""Room that must remain on a disk beside what the run will write."""
+
+NOT_IN_FLOAT16 = ("gemma2", "gemma3", "gemma3_text", "glm4")
+"""Model types that vLLM refuses in float16 (`_FLOAT16_NOT_SUPPORTED_MODELS`, 0.32)."""
+
+Device = Literal["cpu", "gpu"]
+
+
+def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
+    """The configuration with the paths of data and models made real; the digest is taken before this.
+
+    Raises:
+        ConfigError: a file is missing or empty.
+    """
+    data = config.data
+    changed = {}
+    for split in SPLITS:
+        source = getattr(data, split)
+        if source.path is not None:
+            key = f"data.{split}.path"
+            path = _real_file(source.path, key=key, config_dir=config_dir, kinds=FORMATS, holds="prompts")
+            changed[split] = source.model_copy(update={"path": path})
+    teacher = config.teacher
+    if teacher.model.path is not None:
+        path = _real(teacher.model.path, key="teacher.model.path", config_dir=config_dir)
+        teacher = teacher.model_copy(update={"model": teacher.model.model_copy(update={"path": path})})
+    students = dict(config.students)
+    for name, written in students.items():
+        stages = [
+            _with_real_paths(stage, key=f"students.{name}.stages.{number}", config_dir=config_dir)
+            for number, stage in enumerate(written.stages)
+        ]
+        student = students[name] = written.model_copy(update={"stages": tuple(stages)})
+        model = student.init.model
+        if model is not None and model.path is not None:
+            path = _real(model.path, key=f"students.{name}.init.model.path", config_dir=config_dir)
+            init = student.init.model_copy(update={"model": model.model_copy(update={"path": path})})
+            students[name] = student.model_copy(update={"init": init})
+    return config.model_copy(update={"data": data.model_copy(update=changed), "teacher": teacher, "students": students})
+
+
+def _with_real_paths(stage: StageConfig, *, key: str, config_dir: Path) -> StageConfig:
+    changed: dict[str, Block] = {}
+    if stage.pretrain is not None:
+        written = stage.pretrain.path
+        path = _real_file(written, key=f"{key}.pretrain.path", config_dir=config_dir, kinds=FORMATS, holds="text")
+        changed["pretrain"] = stage.pretrain.model_copy(update={"path": path})
+    if stage.rollout is not None and stage.rollout.replay_from is not None:
+        path = _real(stage.rollout.replay_from, key=f"{key}.rollout.replay_from", config_dir=config_dir)
+        changed["rollout"] = stage.rollout.model_copy(update={"replay_from": path})
+    return stage.model_copy(update=changed)
+
+
+def _real_file(written: Path, *, key: str, config_dir: Path, kinds: str, holds: str) -> Path:
+    path = _real(written, key=key, config_dir=config_dir)
+    try:
+        # Before it is opened: a named pipe would be waited for.
+        found = path.stat()
+    except OSError as error:
+        raise ConfigError(f"{key}={written} cannot be read ({error.strerror}): check its permissions") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise ConfigError(f"{key}={written} is not a file: name a {kinds} file")
+    if found.st_size == 0:
+        raise ConfigError(f"{key}={written} is empty: put {holds} in it or name another file")
+    return path
+
+
+def _real(path: Path, *, key: str, config_dir: Path) -> Path:
+    try:
+        return resolve_data_path(path, config_dir=config_dir)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise ConfigError(f"{key}={path} cannot be read ({error.strerror}): correct it or its permissions") from error
+
+
+def require_cache(root: Path | str, *, needed_bytes: int = 0) -> None:
+    """Prove that the cache root can be written and, where that can be known, has room.
+
+    Raises:
+        ConfigError: it cannot, or has not.
+    """
+    if not is_url(root):
+        require_writable(Path(root), key="runtime.cache_root", needed_bytes=needed_bytes)
+        return
+    try:
+        probe_root(str(root))
+    except OSError as error:
+        raise ConfigError(
+            f"runtime.cache_root={root} cannot be written ({error.strerror}): check the bucket, the credentials and "
+            "the endpoint in the environment"
+        ) from error
+
+
+def require_writable(path: Path, *, key: str, needed_bytes: int = 0) -> None:
+    """Make `path` and prove that it can be written and has room.
+
+    Raises:
+        ConfigError: it cannot, or has not.
+    """
+    probe = path / f".probe-{uuid4().hex[:8]}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.write_text("probe")
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"{key}={path} cannot be written ({error.strerror}): name another directory") from error
+    free = shutil.disk_usage(path).free
+    if free < needed_bytes + FREE_MARGIN_BYTES:
+        raise ConfigError(
+            f"{key}={path} has {free / 2**30:.1f} GiB free but the run needs {needed_bytes / 2**30:.1f} GiB and "
+            f"{FREE_MARGIN_BYTES / 2**30:.0f} GiB to spare: free some, or name another directory"
+        )
+
+
+def choose_accelerator(config: DistillConfig, *, gpus: int) -> Device:
+    """What `runtime.accelerator` means on a machine with `gpus` GPUs.
+
+    Raises:
+        ConfigError: GPUs are demanded and there are none.
+    """
+    wanted = config.runtime.accelerator
+    if wanted == "gpu" and gpus == 0 and config.runtime.ray_address is None:
+        raise ConfigError(
+            "runtime.accelerator=gpu but this machine has no GPU: set runtime.accelerator=cpu, attach to a cluster "
+            "with --ray-address, or look at the plan alone with `distill plan --assume-gpus N`"
+        )
+    if wanted == "auto":
+        return "gpu" if gpus else "cpu"
+    return wanted
+
+
+def visible_gpus() -> int:
+    """GPUs of this machine that this process may use."""
+    masked = os.environ.get("CUDA_VISIBLE_DEVICES")
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    return count if masked is None else min(count, len([d for d in masked.split(",") if d.strip() not in ("", "-1")]))
+
+
+def require_fitting_lengths(config: DistillConfig, *, teacher: ModelShape) -> None:
+    """Refuse sequences longer than the teacher, and a k that its vocabulary does not have.
+
+    That they fit the engines, whose limits stand in the configuration, is checked when that is loaded.
+
+    Raises:
+        ConfigError: naming both values.
+    """
+    prompt, limit = config.data.max_prompt_tokens, teacher.max_positions
+    for block in ("generation", "evaluation"):
+        answer = getattr(config, block).max_new_tokens
+        if answer is not None and prompt + answer > limit:
+            raise ConfigError(
+                f"data.max_prompt_tokens={prompt} + {block}.max_new_tokens={answer} is more than the teacher's "
+                f"{limit} positions: lower one of them"
+            )
+    if config.teacher.top_k > teacher.vocab:
+        raise ConfigError(
+            f"teacher.top_k={config.teacher.top_k} is more than the teacher's {teacher.vocab} tokens: lower it"
+        )
+
+
+def require_positions(config: DistillConfig, *, model: str, shape: ModelShape, engine: str) -> None:
+    """Refuse an engine that would take longer sequences than its model knows.
+
+    Raises:
+        ConfigError: naming both values.
+    """
+    limit = getattr(config.runtime, engine).max_model_len
+    if limit > shape.max_positions:
+        raise ConfigError(
+            f"runtime.{engine}.max_model_len={limit} is more than the {shape.max_positions} positions of {model}: "
+            f"lower it to {shape.max_positions} or less"
+        )
+
+
+def require_servable(config: DistillConfig, *, teacher: ModelFiles) -> None:
+    """Refuse a teacher that its engine would refuse, minutes later.
+
+    Raises:
+        ModelError: its tokenizer has more ids than its matrix has rows, or it names no architecture.
+        ConfigError: it cannot run in this dtype.
+    """
+    if teacher.vocab > teacher.shape.vocab:
+        raise ModelError(
+            f"{teacher.label}: its tokenizer has {teacher.vocab:,} tokens, its config.json {teacher.shape.vocab:,}: "
+            "resize its embedding, or take the tokenizer that belongs to it"
+        )
+    said = read_config(teacher.directory)
+    if not said.get("architectures"):
+        raise ModelError(f"{teacher.label}: its config.json names no architectures: save it with save_pretrained")
+    kind = said.get("model_type")
+    if config.teacher.dtype == "float16" and kind in NOT_IN_FLOAT16:
+        raise ConfigError(f"teacher.dtype=float16 overflows in a {kind} model: set teacher.dtype: bfloat16 or float32")
+
+
+def cpu_count() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def require_compiler(device: Device) -> None:
+    """On GPUs vLLM and Triton compile kernels while they run.
+
+    Raises:
+        ConfigError: there is no C compiler.
+    """
+    if device == "gpu" and not any(shutil.which(name) for name in ("cc", "gcc", "clang")):
+        raise ConfigError("no C compiler found, and vLLM compiles GPU kernels while it runs: install gcc")

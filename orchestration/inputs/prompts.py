@@ -1,0 +1,279 @@
+"""From rows of data to token ids: after this module only ids exist.
+
+Rows come from `orchestration.inputs.rows`. A row that cannot be used is set aside with its reason;
+a file that cannot be used is an error. Text that spells a special token is set aside, because the tokenizer would
+turn it into the control token itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from configs import DataError
+from configs.schema import DataConfig
+from configs.visible_text import REASON_CHARACTERS, visible
+from orchestration.inputs.conversations import (
+    MARKER,
+    answer_within,
+    messages_of,
+    needed_fields,
+    tools_of,
+    unusable_message,
+    unusable_parts,
+    words_of,
+)
+from orchestration.inputs.rows import Row, split_rows
+from orchestration.inputs.templates import ChatTemplates, Unrendered
+
+SPLITS = ("train", "dev", "test")
+
+ALPACA = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{prompt}\n\n### Response:\n"
+)
+"""The instruction template of Stanford Alpaca (Taori et al. 2023), which MiniLLM and DistiLLM use as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One usable row. `gold_ids` end with the token that ends a turn; None when the row has no gold answer."""
+
+    row: int
+    text: str
+    prompt_ids: tuple[int, ...]
+    gold_ids: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A row that was set aside."""
+
+    split: str
+    row: int
+    reason: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSet:
+    """The usable prompts of all splits, and what was set aside."""
+
+    splits: Mapping[str, tuple[Prompt, ...]]
+    rejected: tuple[Rejected, ...]
+
+    def write_rejected(self, path: Path) -> None:
+        """Write one JSON object a rejected row."""
+        path.write_text("".join(json.dumps(asdict(row), ensure_ascii=True) + "\n" for row in self.rejected))
+
+
+def load_prompts(
+    config: DataConfig, *, tokenizer: PreTrainedTokenizerBase, stop_ids: tuple[int, ...], max_new_tokens: int
+) -> PromptSet:
+    """Load, render and tokenise every split; `stop_ids` are those at which the teacher ends an answer.
+
+    Raises:
+        DataError: a split cannot be read, has no usable row, lacks the field, or repeats a prompt of another split; or
+            the chat template cannot be used.
+    """
+    splits: dict[str, tuple[Prompt, ...]] = {}
+    rejected: list[Rejected] = []
+    control = control_tokens(tokenizer)
+    with ChatTemplates(config, tokenizer) as templates:
+        for name in SPLITS:
+            reader = _Reader(name, config, tokenizer, templates, max_new_tokens, control, stop_ids)
+            usable: list[Prompt] = []
+            for index, row in split_rows(getattr(config, name), split=name):
+                outcome = row if isinstance(row, str) else reader.prompt(row, index)
+                if isinstance(outcome, Prompt):
+                    usable.append(outcome)
+                else:
+                    # A template or the data may have worded it.
+                    reason = visible(outcome, at_most=REASON_CHARACTERS)
+                    rejected.append(Rejected(name, index, reason, _preview(row)))
+            if not usable:
+                raise DataError(f"data.{name}: no usable row; {_why_empty(name, rejected)}")
+            splits[name] = tuple(usable)
+    _refuse_overlap(splits)
+    return PromptSet(splits, tuple(rejected))
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Turns the rows of one split into prompts.
+
+    `control` are the texts of the special tokens, `stop_ids` the ids that end an answer.
+    """
+
+    split: str
+    config: DataConfig
+    tokenizer: PreTrainedTokenizerBase
+    templates: ChatTemplates
+    max_new_tokens: int
+    control: tuple[str, ...]
+    stop_ids: tuple[int, ...]
+
+    def prompt(self, row: Row, index: int) -> Prompt | str:
+        """One prompt, or the reason why the row is set aside."""
+        talk = self._conversation(row, index)
+        reason = talk if isinstance(talk, str) else self._why_unusable(talk)
+        if isinstance(talk, str) or reason is not None:
+            return str(reason)
+        try:
+            rendered = self._render(talk)
+            gold = None if talk.answer is None else self._answer(talk, rendered)
+        except Unrendered as error:
+            return f"refused by the chat template: {error}"
+        limit = self.config.max_prompt_tokens
+        prompt_ids = self.tokenizer.encode(rendered, add_special_tokens=self.config.template != "chat")
+        if not prompt_ids:
+            return "nothing is left of it as a prompt"
+        if len(prompt_ids) > limit:
+            return f"{len(prompt_ids)} prompt tokens, more than data.max_prompt_tokens={limit}"
+        gold_ids = None if gold is None else self._gold_ids(gold)
+        if gold_ids is not None and len(gold_ids) > self.max_new_tokens:
+            return f"{len(gold_ids)} response tokens, more than generation.max_new_tokens={self.max_new_tokens}"
+        return Prompt(index, words_of(talk.messages[-1]), tuple(prompt_ids), gold_ids)
+
+    def _conversation(self, row: Row, index: int) -> _Talk | str:
+        """The messages that make the prompt, and the gold answer if the row has one; or why there are none."""
+        config = self.config
+        answer: dict[str, Any] | None = None
+        tools: list[Any] | None = None
+        if config.messages_field is not None:
+            messages = messages_of(self._field(row, index, config.messages_field))
+            if isinstance(messages, str):
+                return messages
+            if messages[-1]["role"] == "assistant":
+                answer = messages.pop()
+            if not messages:
+                return "no message before the assistant's"
+            offered = None if config.tools_field is None else tools_of(self._field(row, index, config.tools_field))
+            if isinstance(offered, str):
+                return offered
+            tools = offered
+        else:
+            messages = [{"role": "user", "content": self._field(row, index, config.prompt_field)}]
+            if config.response_field is not None:
+                gold = self._field(row, index, config.response_field)
+                if gold is None:
+                    return f"no {config.response_field}"
+                answer = {"role": "assistant", "content": gold}
+        if config.system_prompt is not None and messages[0]["role"] != "system":
+            messages.insert(0, {"role": "system", "content": config.system_prompt})
+        return _Talk(messages, answer, tools)
+
+    def _why_unusable(self, talk: _Talk) -> str | None:
+        for message in talk.all_messages:
+            reason = unusable_message(message, control=self.control)
+            if reason is not None:
+                return reason
+        if self.config.template != "chat":
+            return None
+        needed = needed_fields(talk.all_messages) | ({"tools"} if talk.tools else set())
+        left_out = [field for field in sorted(needed) if self.templates.leaves_out(field, tools=talk.tools is not None)]
+        if left_out:
+            return (
+                f"the chat template leaves out {left_out[0]}: take another, or remove it from the data if that is meant"
+            )
+        return unusable_parts(talk.tools, control=self.control)
+
+    def _field(self, row: Row, index: int, name: str) -> Any:
+        if name not in row:
+            there = visible(", ".join(map(repr, row)) or "none", at_most=REASON_CHARACTERS)
+            raise DataError(
+                f"data.{self.split} row {index} has no field {name!r}, only {there}: "
+                "set data.prompt_field, data.response_field, data.messages_field or data.tools_field"
+            )
+        return row[name]
+
+    def _render(self, talk: _Talk) -> str:
+        if self.config.template == "raw":
+            return words_of(talk.messages[-1])
+        if self.config.template == "alpaca":
+            return ALPACA.format(prompt=words_of(talk.messages[-1]))
+        return self.templates.render(talk.messages, tools=talk.tools, opens_answer=True)
+
+    def _answer(self, talk: _Talk, prompt: str) -> str:
+        """The gold answer as the template writes it, with what stands behind it."""
+        assert talk.answer is not None
+        if self.config.template != "chat":
+            return words_of(talk.answer)
+        whole = self._whole(talk, talk.answer)
+        if whole.startswith(prompt):
+            text: str | None = whole[len(prompt) :]
+        else:
+            marked = self._whole(talk, {"role": "assistant", "content": MARKER})
+            text = answer_within(whole, answer=talk.answer, marked=marked)
+        if text is None:
+            raise Unrendered("it does not write the answer behind the prompt")
+        # Blanks and line feeds are the template's when the answer itself does not end with them.
+        return text if text.endswith(words_of(talk.answer)) else text.rstrip()
+
+    def _whole(self, talk: _Talk, last: Mapping[str, Any]) -> str:
+        return self.templates.render([*talk.messages, last], tools=talk.tools, opens_answer=False)
+
+    def _gold_ids(self, gold: str) -> tuple[int, ...]:
+        """The tokens of an answer up to the one that ends its turn."""
+        ids: list[int] = self.tokenizer.encode(gold, add_special_tokens=False)
+        last = next((at for at, token in enumerate(ids) if token in self.stop_ids), None)
+        if last is not None:
+            return tuple(ids[: last + 1])
+        written = self.tokenizer.convert_ids_to_tokens(ids[-1]) if ids else None
+        if written in self.control:
+            raise DataError(
+                f"data.{self.split}: the teacher's chat template ends an answer with {written}, at which the teacher "
+                f"does not stop: add its id {ids[-1]} to eos_token_id in the teacher's generation_config.json"
+            )
+        end = self.tokenizer.eos_token_id
+        if end is None:
+            raise DataError(
+                "gold answers end with the end-of-sequence token, which the teacher's tokenizer does not have: "
+                "unset data.response_field, or use a teacher that has one"
+            )
+        return (*ids, end)
+
+
+@dataclass(frozen=True, slots=True)
+class _Talk:
+    """A conversation up to the answer, the answer if it is known, and the tools on offer."""
+
+    messages: list[dict[str, Any]]
+    answer: dict[str, Any] | None
+    tools: list[Any] | None
+
+    @property
+    def all_messages(self) -> list[dict[str, Any]]:
+        return self.messages if self.answer is None else [*self.messages, self.answer]
+
+
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """The texts that the tokenizer would turn into control tokens: also those that have no name such as EOS."""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return tuple(sorted(added | set(tokenizer.all_special_tokens)))
+
+
+def _refuse_overlap(splits: Mapping[str, tuple[Prompt, ...]]) -> None:
+    seen: dict[tuple[int, ...], tuple[str, int]] = {}
+    for name, prompts in splits.items():
+        for prompt in prompts:
+            other = seen.setdefault(prompt.prompt_ids, (name, prompt.row))
+            if other[0] != name:
+                raise DataError(
+                    f"data.{name} row {prompt.row} is the same prompt as data.{other[0]} row {other[1]}: "
+                    "remove it from one split, or held-out numbers mean nothing"
+                )
+
+
+def _why_empty(split: str, rejected: list[Rejected]) -> str:
+    reasons = [row.reason for row in rejected if row.split == split]
+    return f"all {len(reasons)} were set aside, the first because: {reasons[0]}" if reasons else "the file has no rows"
+
+
+def _preview(row: Row | str) -> str:
+    return "" if isinstance(row, str) else json.dumps(row, ensure_ascii=True, default=str)[:300]

@@ -1,0 +1,241 @@
+"""The chat template of a tokenizer: which of several it is, what it is given, and for how long it may run.
+
+It is rendered by a process of its own (`template_worker`). A row at which it fails is set aside with the reason; one
+that needs too much time or memory costs that process, and after a few of those the template is given up as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from transformers import PreTrainedTokenizerBase
+
+from configs import DataError
+from configs.schema import DataConfig
+from configs.visible_text import visible
+from orchestration.inputs import template_worker
+
+SECONDS = 5.0
+"""Processor time of one row: a thousand times what a long conversation takes."""
+
+WALL_SECONDS = 60.0
+MEMORY_BYTES = 2**30
+PATIENCE = 5
+"""So many rows may use up their time or memory before the template is given up."""
+
+CHARACTERS_A_TOKEN = 64
+LEAST_CHARACTERS = 2**20
+
+
+class Unrendered(Exception):
+    """The template does not render these messages; why."""
+
+
+class ChatTemplates:
+    """The templates of a tokenizer; a context manager that ends their processes."""
+
+    def __init__(self, config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._config = config
+        self._listed = _listed(tokenizer)
+        self._special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+        self._open: dict[str, _Worker] = {}
+        self._processes = ExitStack()
+        self._failures = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._processes.close()
+
+    def leaves_out(self, field: str, *, tools: bool) -> bool:
+        """Whether the template does not so much as name a field of a message."""
+        return field not in self._source(tools=tools)
+
+    def render(self, messages: Sequence[Mapping[str, Any]], *, tools: list[Any] | None, opens_answer: bool) -> str:
+        """The text of a conversation; with `opens_answer` up to where the model goes on.
+
+        Raises:
+            Unrendered: the template refuses it, or takes too long over it.
+            DataError: the template cannot be used at all.
+        """
+        source = self._source(tools=tools is not None)
+        variables = {
+            **self._special,
+            **(self._config.template_kwargs or {}),
+            "messages": messages,
+            "tools": tools,
+            "documents": None,
+            "add_generation_prompt": opens_answer,
+        }
+        answer = self._worker(source).ask(variables)
+        if answer.used_up:
+            self._open.pop(source).close()
+            self._failures += 1
+            if self._failures == PATIENCE:
+                raise DataError(
+                    f"data.template=chat: the teacher's chat template {answer.error}, at {PATIENCE} rows by now: mend "
+                    "it, choose another with data.chat_template, or use alpaca or raw"
+                )
+        if answer.error is not None:
+            raise Unrendered(answer.error)
+        return answer.text
+
+    def _worker(self, source: str) -> _Worker:
+        if source not in self._open:
+            date = self._config.date_of_templates.isoformat()
+            worker = self._processes.enter_context(_Worker(source, date=date, characters=self._characters))
+            if worker.broken is not None:
+                raise DataError(
+                    f"data.template=chat: the teacher's chat template cannot be used ({worker.broken}): mend it, "
+                    "choose another with data.chat_template, or use alpaca or raw"
+                )
+            unknown = sorted(set(self._config.template_kwargs or {}) - set(worker.variables))
+            if unknown:
+                raise DataError(
+                    f"data.template_kwargs.{unknown[0]}: the teacher's chat template does not use it, only "
+                    f"{visible(', '.join(worker.variables), at_most=300)}: correct or remove it"
+                )
+            self._open[source] = worker
+        return self._open[source]
+
+    @property
+    def _characters(self) -> int:
+        return max(LEAST_CHARACTERS, CHARACTERS_A_TOKEN * self._config.max_prompt_tokens)
+
+    def _source(self, *, tools: bool) -> str:
+        """The template to use, chosen as transformers does where the configuration names none."""
+        wanted, listed = self._config.chat_template, self._listed
+        if not listed:
+            raise DataError("data.template=chat but the teacher's tokenizer has no chat template: use alpaca or raw")
+        names = visible(", ".join(sorted(listed)), at_most=300)
+        if wanted is not None:
+            if wanted not in listed:
+                raise DataError(f"data.chat_template={wanted}: the teacher's tokenizer has only {names}: choose one")
+            return listed[wanted]
+        if tools and "tool_use" in listed:
+            return listed["tool_use"]
+        if "default" not in listed:
+            raise DataError(
+                f"the teacher's tokenizer has several chat templates: choose data.chat_template from {names}"
+            )
+        return listed["default"]
+
+
+def _listed(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """Templates by name; a single one is the default."""
+    held = tokenizer.chat_template
+    if isinstance(held, dict):
+        return {str(name): str(text) for name, text in held.items()}
+    return {"default": str(held)} if held else {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """`used_up` tells that the process ended over it."""
+
+    text: str = ""
+    error: str | None = None
+    used_up: bool = False
+
+
+class _Worker:
+    """A process that renders one template. `broken` says why it cannot, `variables` are those that it uses."""
+
+    def __init__(self, source: str, *, date: str, characters: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(Path(template_worker.__file__))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        order = {
+            "template": source,
+            "date": date,
+            "characters": characters,
+            "seconds": SECONDS,
+            "memory_bytes": MEMORY_BYTES,
+        }
+        first = self._exchange(order)
+        found: dict[str, Any] = first if isinstance(first, dict) else {"error": first}
+        self.broken: str | None = visible(found["error"]) if "error" in found else None
+        self.variables: list[str] = found.get("variables", [])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            try:
+                pipe.close()
+            except BrokenPipeError:
+                # What it did not read any more is still in the buffer.
+                continue
+
+    def ask(self, variables: Mapping[str, Any]) -> _Answer:
+        """The rendered text, or why there is none."""
+        answer = self._exchange(variables)
+        if isinstance(answer, str):
+            return _Answer(error=answer, used_up=True)
+        return _Answer(text=answer.get("text", ""), error=answer.get("error"))
+
+    def _exchange(self, asked: Mapping[str, Any]) -> dict[str, Any] | str:
+        """What the process answers; how it ended, if it did."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(asked, default=str).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return self._how_it_ended()
+        line = self._line(until=time.monotonic() + WALL_SECONDS)
+        if line is None:
+            return self._how_it_ended()
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def _line(self, *, until: float) -> bytes | None:
+        assert self._process.stdout is not None
+        handle, parts = self._process.stdout.fileno(), [b""]
+        while not parts[-1].endswith(b"\n"):
+            if not select.select([handle], [], [], max(until - time.monotonic(), 0))[0]:
+                return None
+            # Unbuffered, since nothing may be left behind in a buffer that select does not see.
+            part = self._process.stdout.raw.read(2**20)  # type: ignore[attr-defined]
+            if not part:
+                return None
+            parts.append(part)
+        return b"".join(parts)
+
+    def _how_it_ended(self) -> str:
+        try:
+            status = self._process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return f"does not end within {WALL_SECONDS:g} s"
+        if status == template_worker.OUT_OF_MEMORY:
+            return f"needs more than {MEMORY_BYTES // 2**20:,} MiB of memory"
+        if status == -signal.SIGPROF:
+            return f"does not end within {SECONDS:g} s of processor time"
+        return f"ended its process with status {status}"

@@ -1,0 +1,1 @@
+"""What a run leaves and shows: artifacts, curves, the terminal."""

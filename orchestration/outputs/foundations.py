@@ -1,0 +1,265 @@
+"""What an experiment rests on beside its configuration, by content: data, models, the rows of the cache, students.
+
+Names prove nothing: a file is rewritten, weights are replaced in place, the same YAML lies in another folder with
+other data. So the run directory is named by the configuration and by what its files hold (`content_of`), and a
+finished comparison lists the digests that it was made from (`RestsOn`); it is shown only while all of them hold.
+Data and models of a hub are known by id and revision, and a model also by the files that were loaded.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from cache import CacheView, TeacherCache
+from cache.disk.directory import read_identity
+from cache.disk.storage import open_storage
+from cache.fingerprint import fingerprint_model
+from configs import ConfigError, DistillConfig, DistillError, resolve_data_path
+from configs.model_files import companions
+from configs.models import ModelSource
+from configs.places import FINGERPRINTS
+from configs.regular_files import read_regular
+from orchestration.outputs.artifacts import Artifacts, digest_of
+from orchestration.outputs.kept import FileDigests, file_sha256
+
+UNUSABLE = "unusable"
+"""Stands for the digest of what is missing or cannot be read; whoever needs it says why."""
+
+COMMIT_BYTES = 4096
+"""The file of a branch holds the name of a commit and nothing else."""
+
+MANY_BYTES = 10**9
+"""Of weights that have to be hashed; so many take long enough for a word."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RestsOn:
+    """What a comparison was made from.
+
+    `models` maps the key of a model to the digest of the files that were loaded and `directories` to where these lay;
+    `views` maps the name of a view's file to its digest. `starts` and `students` are what kept models are addressed by.
+    """
+
+    models: Mapping[str, str]
+    directories: Mapping[str, str]
+    views: Mapping[str, str]
+    starts: tuple[str, ...]
+    students: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, object]) -> RestsOn:
+        """What `dataclasses.asdict` gave and JSON kept."""
+        models, directories, views = (_texts(raw[name]) for name in ("models", "directories", "views"))
+        starts, students = (tuple(_listed(raw[name])) for name in ("starts", "students"))
+        return cls(models, directories, views, starts, students)
+
+
+def content_of(config: DistillConfig, *, config_dir: Path, say: Callable[[str], None] = logger.info) -> dict[str, str]:
+    """SHA-256 (hex) of every local file or model that the configuration names, by its key.
+
+    What cannot be read is `UNUSABLE`. `say` is told before much is hashed.
+    """
+    runtime = config.runtime
+    digests = Artifacts(runtime.run_root).digests
+    asked: dict[str, Callable[[], str]] = {}
+    for key, path in _files(config):
+        asked[key] = partial(_file, path, config_dir=config_dir, digests=digests)
+    for key, source in model_sources(config):
+        if source.path is not None:
+            asked[key] = partial(_local, source.path, config_dir=config_dir, models_root=runtime.models_root, say=say)
+        elif source.package is not None:
+            asked[key] = partial(_packaged, source, digests=digests)
+    for key, path, count in _former_rollouts(config):
+        asked[key] = partial(_rollouts, path, count, config_dir=config_dir)
+    return {key: _unless_unusable(digest) for key, digest in asked.items()}
+
+
+def require_unchanged(config: DistillConfig, *, config_dir: Path, since: Mapping[str, str]) -> None:
+    """Make sure that what `content_of` gave at the start of a run is still true.
+
+    Raises:
+        ConfigError: a file or a model was changed since, so the run directory bears the name of another content.
+    """
+    now = content_of(config, config_dir=config_dir)
+    changed = [key for key, digest in since.items() if now.get(key) != digest]
+    if changed:
+        raise ConfigError(f"{', '.join(changed)}: changed while the experiment was running: run it again")
+
+
+def experiment_digest(config: DistillConfig, content: Mapping[str, str]) -> str:
+    """What an experiment is addressed by: all that changes its numbers."""
+    return digest_of(config=config.digest(), content=dict(content))
+
+
+def model_digest(directory: Path, *, models_root: Path, say: Callable[[str], None] = logger.info) -> str:
+    """SHA-256 (hex) of a model: weights, configuration, and the files that decide what it reads and where it stops.
+
+    Raises:
+        ModelError: there are no weights, they are not sound, or a file is not a regular one.
+        OSError: one cannot be read.
+    """
+    told = False
+
+    def progress(done: int, total: int) -> None:
+        nonlocal told
+        if total > MANY_BYTES and not told:
+            told = True
+            say(f"{directory}: {total / 1e9:,.1f} GB of weights are hashed, once")
+
+    prints = fingerprint_model(directory, memo=models_root / FINGERPRINTS, progress=progress)
+    read = {str(path.relative_to(directory)): file_sha256(path) for path in companions(directory)}
+    return digest_of(weights=prints.weights_sha256, config=prints.config_sha256, companions=read)
+
+
+def model_sources(config: DistillConfig) -> Iterator[tuple[str, ModelSource]]:
+    """Every model that the configuration names, with its key."""
+    yield "teacher.model", config.teacher.model
+    for name, student in config.students.items():
+        if student.init.model is not None:
+            yield f"students.{name}.init.model", student.init.model
+
+
+def rested_on(
+    config: DistillConfig,
+    *,
+    directories: Mapping[str, Path],
+    starts: Iterable[str],
+    students: Iterable[str],
+    run_dir: Path,
+) -> RestsOn:
+    """What a comparison was made from; `directories` are those of the models, by their keys.
+
+    Raises:
+        DistillError, OSError: a part of it has gone since.
+    """
+    folder = run_dir / "views"
+    return RestsOn(
+        models={
+            key: model_digest(directory, models_root=config.runtime.models_root)
+            for key, directory in directories.items()
+        },
+        directories={key: str(directory.absolute()) for key, directory in directories.items()},
+        views={str(path.relative_to(folder)): CacheView.load(path).digest for path in sorted(folder.rglob("*.npz"))},
+        starts=tuple(dict.fromkeys(starts)),
+        students=tuple(dict.fromkeys(students)),
+    )
+
+
+def what_broke(rests_on: RestsOn, *, config: DistillConfig, run_dir: Path, artifacts: Artifacts) -> str | None:
+    """The first thing that a comparison was made from and that is not the same any more; None when all of it is."""
+    try:
+        return _what_broke(rests_on, config=config, run_dir=run_dir, artifacts=artifacts)
+    except OSError as error:
+        return f"{error.filename} cannot be read ({error.strerror})"
+
+
+def _what_broke(rests_on: RestsOn, *, config: DistillConfig, run_dir: Path, artifacts: Artifacts) -> str | None:
+    for key, source in model_sources(config):
+        if source.path is not None:
+            continue  # Its content is in the name of the run directory.
+        directory = Path(rests_on.directories.get(key, ""))
+        found = _unless_unusable(partial(model_digest, directory, models_root=config.runtime.models_root))
+        if found != rests_on.models.get(key):
+            return f"{key} is not what it was ({directory})"
+        if _has_moved(directory, source):
+            return f"{key} has a newer revision than the one in {directory}"
+    for digest in rests_on.starts:
+        if not artifacts.has_start(digest):
+            return f"the untouched student {artifacts.init_dir(digest)} is not what it was"
+    for digest in rests_on.students:
+        if artifacts.read_student(digest) is None:
+            return f"the student {artifacts.student_dir(digest)} is not what it was"
+    try:
+        for name, digest in rests_on.views.items():
+            _require_rows(run_dir / "views" / name, digest=digest, cache_root=config.runtime.cache_root)
+    except DistillError as error:
+        return f"what the teacher said is not all there any more ({error})"
+    return None
+
+
+def _require_rows(path: Path, *, digest: str, cache_root: Path | str) -> None:
+    view = CacheView.load(path)
+    storage = open_storage(cache_root, view.identity, create=False)
+    cache = TeacherCache.open(cache_root, read_identity(storage), create=False)
+    if view.digest != digest:
+        raise DistillError(f"{path} names other rows than it did")
+    if not cache.holds(view):
+        raise DistillError(f"rows of {path} have left the cache")
+
+
+def _has_moved(directory: Path, source: ModelSource) -> bool:
+    """Whether this is a snapshot of a hub's model, and a newer one of the same branch has been fetched since."""
+    branch = directory.parent.parent / "refs" / (source.revision or "main")
+    if source.hub is None or directory.parent.name != "snapshots" or not branch.is_file():
+        return False
+    return read_regular(branch, at_most=COMMIT_BYTES).strip() != directory.name.encode()
+
+
+def _files(config: DistillConfig) -> Iterator[tuple[str, Path]]:
+    for split in ("train", "dev", "test"):
+        path = getattr(config.data, split).path
+        if path is not None:
+            yield f"data.{split}.path", path
+    for name, student in config.students.items():
+        for number, stage in enumerate(student.stages):
+            if stage.pretrain is not None:
+                yield f"students.{name}.stages.{number}.pretrain.path", stage.pretrain.path
+
+
+def _former_rollouts(config: DistillConfig) -> Iterator[tuple[str, Path, int]]:
+    for name, student in config.students.items():
+        for number, stage in enumerate(student.stages):
+            if stage.rollout is not None and stage.rollout.replay_from is not None:
+                key = f"students.{name}.stages.{number}.rollout.replay_from"
+                yield key, stage.rollout.replay_from, stage.rollout.count
+
+
+def _file(path: Path, *, config_dir: Path, digests: FileDigests) -> str:
+    real = resolve_data_path(path, config_dir=config_dir)
+    return digests.of([real])[real]
+
+
+def _local(path: Path, *, config_dir: Path, models_root: Path, say: Callable[[str], None]) -> str:
+    return model_digest(resolve_data_path(path, config_dir=config_dir), models_root=models_root, say=say)
+
+
+def _packaged(source: ModelSource, *, digests: FileDigests) -> str:
+    assert source.package is not None and source.file is not None
+    spec = importlib.util.find_spec(source.package)
+    if spec is None or not spec.submodule_search_locations:
+        return UNUSABLE
+    path = Path(spec.submodule_search_locations[0]) / source.file
+    return digests.of([path])[path]
+
+
+def _rollouts(path: Path, count: int, *, config_dir: Path) -> str:
+    from student_train.handoff.rollouts import RolloutBox  # brings torch, which nobody else here needs
+
+    return RolloutBox(resolve_data_path(path, config_dir=config_dir)).digest(count)
+
+
+def _unless_unusable(digest: Callable[[], str]) -> str:
+    try:
+        return digest()
+    except (OSError, DistillError, ImportError, KeyError, ValueError) as error:
+        logger.info("without a digest: %s", error)
+        return UNUSABLE
+
+
+def _texts(value: object) -> dict[str, str]:
+    if not isinstance(value, Mapping) or not all(isinstance(text, str) for pair in value.items() for text in pair):
+        raise TypeError("not a mapping of texts")
+    return dict(value)
+
+
+def _listed(value: object) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise TypeError("not a list of texts")
+    return value

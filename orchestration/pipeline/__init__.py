@@ -1,0 +1,1 @@
+"""An experiment, stage by stage, from its configuration to the comparison."""

@@ -1,0 +1,197 @@
+"""Students as a chain of digests: the start, then every stage from the one before.
+
+What changes the numbers is in the digest (weights, data view, stage); what changes only speed (workers, ZeRO stage,
+micro-batch) is not. A link whose artifact exists is not made again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache import CacheView
+from configs.places import CURVES, absolute_root
+from configs.schema import DistillConfig
+from configs.stages import StageConfig
+from orchestration.inputs.plain_text import PlainTexts
+from orchestration.outputs.artifacts import Artifacts, digest_of
+from orchestration.outputs.curves import read_curve
+from orchestration.pipeline.lessons import Lesson
+from orchestration.pipeline.starts import Start
+from student_train.feed.plain_text import PIECES
+from student_train.handoff.rollouts import RolloutBox
+from student_train.job import TrainJob
+from student_train.training.selection import CRITERIA, OWN_ANSWERS, worsened
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One stage of one student: where it starts, and where it ends.
+
+    `origin` says in words what it starts from; `plain` is the text that it learns beside rollouts.
+    """
+
+    stage: StageConfig
+    digest: str
+    start_dir: Path
+    output_dir: Path
+    work_dir: Path
+    origin: str
+    plain: PlainTexts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Student:
+    """A student with all its links, and what has to be said about it beside its numbers."""
+
+    name: str
+    start: Start
+    links: tuple[Link, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """What the trained student is addressed by."""
+        return self.links[-1].digest
+
+    @property
+    def dtype(self) -> str:
+        """What the trained model is stored in, measured in and served in: what its last stage computed with."""
+        return self.links[-1].stage.dtype
+
+    @property
+    def start_dtype(self) -> str:
+        """What the untouched model is measured and served in: what the first stage takes it over in."""
+        return self.links[0].stage.dtype
+
+    @property
+    def directory(self) -> Path:
+        """The trained model."""
+        return self.links[-1].output_dir
+
+
+def chain(
+    name: str,
+    *,
+    stages: Sequence[StageConfig],
+    plain: Sequence[PlainTexts | None],
+    start: Start,
+    views: Mapping[str, CacheView],
+    vocab: int,
+    artifacts: Artifacts,
+) -> Student:
+    """The links of one student, addressed but not made; `plain` is the text of each stage."""
+    links: list[Link] = []
+    digest, directory, origin = start.digest, start.directory, start.origin
+    for stage, texts in zip(stages, plain, strict=True):
+        digest = digest_of(
+            start=digest,
+            stage=stage.identity(),
+            train=views[stage.train_view].digest,
+            dev=views[stage.dev_view].digest,
+            vocab=vocab,
+            # Where its matrix has more rows than there are tokens, its distribution is over all of them.
+            **({} if start.shape.vocab == vocab else {"rows": start.shape.vocab}),
+            **({} if texts is None else {"plain_text": texts.digest}),
+            **_replayed(stage),
+        )
+        output = artifacts.student_dir(digest)
+        links.append(Link(stage, digest, directory, output, artifacts.work_dir(digest), origin, texts))
+        directory, origin = output, f"{origin}; then {stage.objective} for {_length(stage)}"
+    return Student(name, start, tuple(links))
+
+
+def train_link(
+    link: Link,
+    *,
+    config: DistillConfig,
+    lesson: Lesson,
+    accelerator: str,
+    artifacts: Artifacts,
+    train: Callable[[TrainJob], Mapping[str, object]],
+) -> bool:
+    """Train one stage unless its artifact exists; whether it was trained now.
+
+    `train` runs the job and returns the fields of its `TrainResult`.
+    """
+    with artifacts.claim(link.digest, what=f"the student {link.output_dir}"):
+        if artifacts.read_student(link.digest) is not None:
+            return False
+        runtime, teacher = config.runtime, lesson.teacher
+        result = train(
+            TrainJob(
+                stage=link.stage,
+                settings=runtime.training,
+                model_dir=link.start_dir.resolve(),
+                cache_root=absolute_root(runtime.cache_root),
+                identity=teacher.identity,
+                train_view=lesson.paths[link.stage.train_view].resolve(),
+                dev_view=lesson.paths[link.stage.dev_view].resolve(),
+                work_dir=link.work_dir.resolve(),
+                output_dir=link.output_dir.resolve(),
+                vocab=teacher.files.vocab,
+                accelerator="gpu" if accelerator == "gpu" else "cpu",
+                teacher=teacher.files.label,
+                licence=config.teacher.licence,
+                start=link.origin,
+                plain_text=_write_plain_text(link, lesson=lesson),
+            )
+        )
+        shutil.copy(link.work_dir / CURVES, link.output_dir / CURVES)
+        # This comes last: it marks the artifact as finished.
+        artifacts.keep_student(link.digest, result)
+        shutil.rmtree(link.work_dir, ignore_errors=True)
+        return True
+
+
+def selected_step(link: Link, *, artifacts: Artifacts) -> int | None:
+    """The step of a finished stage that became the student; None where none was chosen or the stage is not finished."""
+    summary = artifacts.read_student(link.digest)
+    step = None if summary is None else summary.get("selected_step")
+    return step if isinstance(step, int) else None
+
+
+def stage_notes(student: Student, link: Link, *, artifacts: Artifacts) -> list[str]:
+    """What has to be said about a stage that is over: that it made its student no better, with what can be done."""
+    step = selected_step(link, artifacts=artifacts)
+    if step is None:
+        return []
+    stage, number = link.stage, student.links.index(link)
+    if step == 0:
+        return [
+            f"students.{student.name}.stages.{number} ({stage.objective}): no step was better than the start, which is "
+            "kept (keep_start: true); set a lower learning_rate, or leave the stage out"
+        ]
+    found = worsened(read_curve(link.output_dir / CURVES), select=stage.select, selected_step=step)
+    by = CRITERIA.get(stage.select)
+    cure = "" if stage.select == "last" else "keep_start: true, "
+    if by is not None and by not in found and OWN_ANSWERS not in found:
+        cure = f"select: dev_kl and keep_start: true (by {by} it became better), "
+    return [
+        f"students.{student.name}.stages.{number} ({stage.objective}) made the student worse: {name} {start:.4f} -> "
+        f"{end:.4f} at step {step}; set {cure}a lower learning_rate, or leave the stage out"
+        for name, (start, end) in list(found.items())[:1]
+    ]
+
+
+def _replayed(stage: StageConfig) -> dict[str, str]:
+    if stage.rollout is None or stage.rollout.replay_from is None:
+        return {}
+    return {"replayed": RolloutBox(stage.rollout.replay_from).digest(stage.rollout.count)}
+
+
+def _write_plain_text(link: Link, *, lesson: Lesson) -> str | None:
+    """Leave the plain text of a stage where its gang looks for it; the digest of its pieces."""
+    if link.plain is None:
+        return None
+    pieces = link.plain.pieces(lesson.teacher.files.tokenizer)
+    pieces.save(link.work_dir / PIECES)
+    return pieces.digest
+
+
+def _length(stage: StageConfig) -> str:
+    if stage.rollout is not None:
+        return f"{stage.rollout.count} rollouts"
+    return f"{stage.steps} steps" if stage.steps is not None else f"{stage.epochs:g} epochs"

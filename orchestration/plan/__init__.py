@@ -1,0 +1,1 @@
+"""What an experiment asks, needs and costs: arithmetic, nothing is started."""

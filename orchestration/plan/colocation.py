@@ -1,0 +1,99 @@
+"""Parts of an experiment that live at the same time: the GPUs that they need, and how they share them.
+
+A student that learns from what it writes has its gang, its own engines and those of the teacher at work together. On
+GPUs each of them has GPUs of its own, or, with `runtime.colocate`, the engines lie beside the workers on theirs and
+sleep while these train (docs/decisions/0013-rollouts.md). On CPUs all of this is of no concern.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from configs import ConfigError
+from configs.rollouts import RolloutConfig
+from configs.schema import DistillConfig
+from orchestration.plan.bundles import Hardware, Role
+
+GPU_SHARES: dict[Role, float] = {"training worker": 0.6, "teacher engine": 0.25, "student engine": 0.15}
+"""Parts of a GPU that the three take in Ray's books where they share it: together they fill it.
+
+No GPU holds two workers. The workers are placed before any engine (`ray_train.train_in_gang`), the teacher's engines
+before the student's (`rollouts.RolloutMaker`), and Ray takes the fullest GPU that has room. So beside a worker there is
+room for one teacher's engine, and after that for one student's. Only where there are fewer teacher's engines than
+workers may two student's lie beside one worker: to rule out two of either, each would have to take more than half of
+what the worker leaves. `memory_fit.shared_memory` plans for that.
+"""
+
+
+def require_room_together(config: DistillConfig, hardware: Hardware) -> None:
+    """Refuse rollouts for which gang and engines do not find GPUs at the same time: they would wait for ever.
+
+    Raises:
+        ConfigError: naming the keys, their values and the cure.
+    """
+    rollouts = {
+        f"students.{name}.stages.{number}": stage.rollout
+        for name, student in config.students.items()
+        for number, stage in enumerate(student.stages)
+        if stage.rollout is not None
+    }
+    if hardware.accelerator == "cpu" or not rollouts:
+        return
+    if config.runtime.colocate:
+        _require_turns(config, rollouts)
+        _require_shared_room(config, hardware, key=next(iter(rollouts)))
+    else:
+        _require_own_room(config, hardware, key=next(iter(rollouts)))
+
+
+def _require_own_room(config: DistillConfig, hardware: Hardware, *, key: str) -> None:
+    runtime = config.runtime
+    teacher, student = (
+        engine.count * engine.tensor_parallel for engine in (runtime.teacher_engine, runtime.student_engine)
+    )
+    needed, there = runtime.training.workers + teacher + student, hardware.nodes * hardware.gpus_per_node
+    if needed > there:
+        raise ConfigError(
+            f"{key} learns while engines write for it, on {needed} GPUs at once: "
+            f"runtime.training.workers={runtime.training.workers}, {teacher} of runtime.teacher_engine and "
+            f"{student} of runtime.student_engine (count x tensor_parallel), but there are {there}: lower one of them, "
+            "or set runtime.colocate: true to have them share GPUs in turns"
+        )
+
+
+def _require_turns(config: DistillConfig, rollouts: Mapping[str, RolloutConfig]) -> None:
+    """Refuse what makes engines and gang work at the same moment."""
+    for key, rollout in rollouts.items():
+        if rollout.ahead:
+            raise ConfigError(
+                f"{key}.rollout.ahead=true has engines write while the student learns, but with runtime.colocate=true "
+                "they take turns: remove one of the two"
+            )
+    if config.runtime.training.weight_sync == "broadcast":
+        raise ConfigError(
+            "runtime.training.weight_sync=broadcast joins worker and engine by NCCL, which refuses two processes on "
+            "one GPU, but runtime.colocate=true puts them there: set weight_sync: files"
+        )
+
+
+def _require_shared_room(config: DistillConfig, hardware: Hardware, *, key: str) -> None:
+    """Refuse engines that cannot lie beside a worker; `GPU_SHARES` says what keeps them apart from one another."""
+    runtime, workers = config.runtime, config.runtime.training.workers
+    for field, engine in (("teacher_engine", runtime.teacher_engine), ("student_engine", runtime.student_engine)):
+        if engine.tensor_parallel > 1:
+            raise ConfigError(
+                f"runtime.{field}.tensor_parallel={engine.tensor_parallel} with runtime.colocate=true: Ray shares out "
+                f"parts of single GPUs only, and {key} needs them: set it to 1, or colocate: false"
+            )
+        if engine.count > workers:
+            raise ConfigError(
+                f"runtime.{field}.count={engine.count} is more than runtime.training.workers={workers}, whose GPUs the "
+                f"engines of {key} share (runtime.colocate=true): lower the first or raise the second"
+            )
+    there = hardware.nodes * hardware.gpus_per_node
+    if hardware.nodes > 1 and workers < there:
+        # Ray might choose a node without workers and put several engines on one of its GPUs.
+        raise ConfigError(
+            f"runtime.training.workers={workers} leaves GPUs of runtime.nodes={hardware.nodes} without a worker, where "
+            f"engines of {key} may not lie (runtime.colocate=true): set workers to {there}, or lower nodes"
+        )

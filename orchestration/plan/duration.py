@@ -1,0 +1,108 @@
+"""How long will the teacher take? Two rough formulas, meant to tell minutes from days.
+
+CPU: measured rates of one model, scaled by cores and by parameters.
+
+GPU: reading prompts and scoring is bound by arithmetic, 2 FLOP a parameter and token at an assumed share of the peak.
+Writing is done in steps of one token for every running sequence; a step reads all weights once and every sequence's
+keys and values (at half of max_model_len) at an assumed share of the memory bandwidth, and then does the arithmetic of
+its tokens; nothing is taken to overlap. A tensor-parallel group counts as one GPU that many times as fast. Engines work
+side by side; their start-up is added once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from configs.schema import EngineSettings
+from orchestration.inputs.shapes import PlannedShape
+from orchestration.plan.memory import DTYPE_BYTES, QUANTIZED_BYTES, kv_bytes
+
+CPU_REFERENCE_PARAMETERS = 134_515_008
+"""SmolLM2-135M, the model whose rates were measured, in bfloat16 on 2 cores with AVX512-BF16, 64 sequences at once."""
+
+CPU_REFERENCE_CORES = 2
+CPU_WRITE_RATE = 230.0
+"""Tokens a second written with 64 log-probabilities each (215 to 245 measured)."""
+
+CPU_READ_RATE = 550.0
+"""Tokens a second scored with 64 log-probabilities each; a bare prefill reached 900."""
+
+CPU_TRUSTED_SPEEDUP = 10.0
+"""Very small models are not faster than this over the reference: scheduling, not arithmetic, takes their time."""
+
+GPU_FLOPS = 312e12
+"""Dense bfloat16 peak of an A100 (data sheet), the slowest GPU with 80 GB."""
+
+GPU_BANDWIDTH = 2.0e12
+"""Memory bytes a second of an A100 with 80 GB (data sheet)."""
+
+COMPUTE_SHARE = 0.4
+"""Assumed share of the peak that a prefill reaches."""
+
+BANDWIDTH_SHARE = 0.6
+"""Assumed share of the bandwidth that a decoding step reaches."""
+
+START_SECONDS = 60.0
+"""An engine is up after 50 to 70 s; a large one on GPUs takes longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherWork:
+    """Tokens that a fill asks of the teacher: read (prompts and scored sequences) and written."""
+
+    read_tokens: int
+    written_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class FillTime:
+    """Estimated wall time of a fill. `assumed` is true when the shape came from the YAML alone."""
+
+    seconds: float
+    gpus: int
+    read_rate: float
+    write_rate: float
+    assumed: bool
+
+    @property
+    def gpu_hours(self) -> float:
+        """GPUs of all engines times hours; 0 on CPUs."""
+        return self.seconds * self.gpus / 3600
+
+
+def expected_seconds(
+    teacher: PlannedShape,
+    *,
+    work: TeacherWork,
+    settings: EngineSettings,
+    accelerator: str,
+    dtype: str,
+    quantization: str | None = None,
+) -> FillTime:
+    """Estimate the wall time of a fill; nothing to do takes no time, because no engine starts.
+
+    The rates are in tokens a second over all engines.
+    """
+    if accelerator == "gpu":
+        read, write = _gpu_rates(teacher, settings=settings, dtype=dtype, quantization=quantization)
+    else:
+        speed = settings.cpus / CPU_REFERENCE_CORES * CPU_REFERENCE_PARAMETERS / teacher.shape.parameters
+        speed = min(speed, CPU_TRUSTED_SPEEDUP)
+        read, write = CPU_READ_RATE * speed, CPU_WRITE_RATE * speed
+    read, write = read * settings.count, write * settings.count
+    asked = work.read_tokens + work.written_tokens
+    seconds = START_SECONDS + work.read_tokens / read + work.written_tokens / write if asked else 0.0
+    gpus = settings.count * settings.tensor_parallel if accelerator == "gpu" else 0
+    return FillTime(seconds, gpus, read, write, teacher.assumed)
+
+
+def _gpu_rates(
+    teacher: PlannedShape, *, settings: EngineSettings, dtype: str, quantization: str | None
+) -> tuple[float, float]:
+    """Tokens a second of one engine, reading and writing."""
+    shape, split, sequences = teacher.shape, settings.tensor_parallel, settings.max_sequences
+    read = GPU_FLOPS * COMPUTE_SHARE * split / (2 * shape.parameters)
+    weights = shape.parameters * QUANTIZED_BYTES.get(quantization or "", DTYPE_BYTES[dtype]) / split
+    cached = sequences * settings.max_model_len / 2 * kv_bytes(shape, split=split, dtype=dtype)
+    step = (weights + cached) / (GPU_BANDWIDTH * BANDWIDTH_SHARE) + sequences / read
+    return read, sequences / step

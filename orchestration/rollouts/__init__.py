@@ -1,0 +1,1 @@
+"""Rollouts of mixed teacher and student sampling, turn by turn."""

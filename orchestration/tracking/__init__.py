@@ -1,0 +1,1 @@
+"""MLflow: what a run tells it, and the guarded server that shows it."""

@@ -1,0 +1,1 @@
+"""From a view of the cache to the microbatches of a step."""

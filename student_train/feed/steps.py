@@ -1,0 +1,143 @@
+"""From a cache view to the micro-batches of this process, one optimiser step at a time.
+
+Everything here is a pure function of the view and the settings: which rows make up a step, which process takes which
+of them, how they fall into micro-batches and how many response tokens the whole step has. So the processes agree
+without talking, and a resumed run sees exactly what the undisturbed one would have seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, count, islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.batches import global_batches, rank_rows
+from cache.store import TeacherCache
+from cache.views import CacheView
+from configs.stages import StageConfig
+from student_train.feed.microbatch import MicroBatch, collate
+from student_train.feed.packing import Layout, lay_out, padded_tokens
+from student_train.losses.advantages import PolicyTerms
+from student_train.worker_group import Gang
+
+Rows = NDArray[np.int64]
+
+STEPS_AHEAD = 2
+"""Steps whose rows are read while the ones before are trained on."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepBatch:
+    """One optimiser step's work for this process.
+
+    `response_tokens`, `tokens` and `padded_tokens` (what the model computes, padding included) count the whole step
+    over all processes; `batches` has the same length on each. `keys` names the step's records, in hex. `rows` are the
+    rows of the view in each of this process's batches, in the order of their positions there. `told` are metrics that
+    became known with this step. `plain` are micro-batches of plain text to be learned beside all this, again as many on
+    each process, with `plain_tokens` predicted tokens over all processes; nothing else counts them.
+    """
+
+    response_tokens: int
+    tokens: int
+    padded_tokens: int
+    keys: tuple[str, ...]
+    batches: tuple[MicroBatch, ...]
+    rows: tuple[Rows, ...]
+    told: Mapping[str, float] = field(default_factory=dict)
+    plain: tuple[MicroBatch, ...] = ()
+    plain_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Reads a view for one process of a gang. `packs` says that the model keeps packed sequences apart.
+
+    `terms` are what is known about the tokens of each row of the view, where the student sampled them.
+    """
+
+    cache: TeacherCache
+    view: CacheView
+    gang: Gang
+    micro_batch_tokens: int
+    with_targets: bool
+    packs: bool = False
+    terms: Sequence[PolicyTerms] | None = None
+
+    def steps(self, batches: Sequence[Rows]) -> Iterator[StepBatch]:
+        """The work of each global batch in turn, read from the cache as it is asked for."""
+        shares = [self._share(rows, rank=self.gang.rank) for rows in batches]
+        blocks = self.cache.iter_blocks(self.view, shares, prefetch=STEPS_AHEAD)
+        for rows, share, records in zip(batches, shares, blocks, strict=True):
+            fed = [self._fed(self._share(rows, rank=rank)) for rank in range(self.gang.world_size)]
+            layouts = [self._lay_out(lengths) for lengths in fed]
+            terms = None if self.terms is None else [self.terms[row] for row in share]
+            mine = layouts[self.gang.rank]
+            made = [collate(records, with_targets=self.with_targets, layout=layout, terms=terms) for layout in mine]
+            # One with no rows keeps the collectives of the others company.
+            empty = max(len(layout) for layout in layouts) - len(made)
+            made += [collate([], with_targets=self.with_targets, terms=None if terms is None else [])] * empty
+            lengths = np.asarray(self.view.lengths)[rows]
+            yield StepBatch(
+                response_tokens=int((lengths - np.asarray(self.view.prompt_len)[rows]).sum()),
+                tokens=int(lengths.sum()),
+                padded_tokens=sum(padded_tokens(*pair) for pair in zip(layouts, fed, strict=True)),
+                keys=tuple(key.tobytes().hex() for key in self.view.keys[rows]),
+                batches=tuple(made),
+                rows=tuple(share[[at for row in layout for at in row]] for layout in mine) + (share[:0],) * empty,
+            )
+
+    def _share(self, rows: Rows, *, rank: int) -> Rows:
+        return rank_rows(rows, rank=rank, world_size=self.gang.world_size, lengths=np.asarray(self.view.lengths))
+
+    def _fed(self, share: Rows) -> Rows:
+        """Tokens of each row that the model reads: all but the last."""
+        return np.asarray(self.view.lengths)[share].astype(np.int64) - 1
+
+    def _lay_out(self, lengths: Rows) -> tuple[Layout, ...]:
+        return lay_out(lengths, tokens=self.micro_batch_tokens, packs=self.packs)
+
+
+def joined(parts: Sequence[StepBatch], *, told: Mapping[str, float]) -> StepBatch:
+    """Several steps' work as that of one step."""
+    return StepBatch(
+        response_tokens=sum(part.response_tokens for part in parts),
+        tokens=sum(part.tokens for part in parts),
+        padded_tokens=sum(part.padded_tokens for part in parts),
+        keys=tuple(key for part in parts for key in part.keys),
+        batches=tuple(batch for part in parts for batch in part.batches),
+        rows=tuple(rows for part in parts for rows in part.rows),
+        told=told,
+    )
+
+
+def total_steps(stage: StageConfig, *, view: CacheView) -> int:
+    """The number of optimiser steps of a stage; a fraction of an epoch is rounded up to whole batches."""
+    if stage.rollout is not None:
+        return stage.rollout.steps
+    if stage.steps is not None:
+        return stage.steps
+    assert stage.epochs is not None
+    whole = int(stage.epochs)
+    steps = sum(len(_epoch(stage, view=view, epoch=epoch)) for epoch in range(whole))
+    rest = stage.epochs - whole
+    return steps + (math.ceil(rest * len(_epoch(stage, view=view, epoch=whole))) if rest else 0)
+
+
+def training_batches(stage: StageConfig, *, view: CacheView, first: int, steps: int) -> list[Rows]:
+    """Global batches number `first` to `steps` - 1 of a stage, counted over its epochs."""
+    endless = chain.from_iterable(_epoch(stage, view=view, epoch=epoch) for epoch in count())
+    return list(islice(endless, first, steps))
+
+
+def held_out_batches(view: CacheView, *, tokens: int) -> list[Rows]:
+    """All rows of a view in order, cut into batches of about `tokens` tokens."""
+    ends = np.cumsum(np.asarray(view.lengths), dtype=np.int64)
+    return [rows for rows in np.split(np.arange(len(view)), np.flatnonzero(np.diff(ends // tokens)) + 1) if len(rows)]
+
+
+def _epoch(stage: StageConfig, *, view: CacheView, epoch: int) -> tuple[Rows, ...]:
+    return global_batches(view, seed=stage.seed, epoch=epoch, tokens_per_batch=stage.tokens_per_step)

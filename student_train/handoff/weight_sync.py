@@ -1,0 +1,97 @@
+"""How the weights of a gang reach the engines that sample from them.
+
+Through files (`FileSync`): the gang writes a plain model, and whoever wants it reads it. Through a broadcast
+(`BroadcastSync`): the gang writes down what it has to give, those who want it name a place to meet, and the leader
+sends every tensor to all of them at once (`student_train.handoff.broadcast`). Such weights last as long as the gang
+does: one that is started again offers them anew.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from student_train.handoff.broadcast import Offer, send
+from student_train.handoff.rollouts import RolloutBox
+from student_train.models.export import write_model
+from student_train.worker_group import Gang
+
+logger = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class WeightSync(Protocol):
+    """One way for weights to leave the gang. All calls are the leader's alone."""
+
+    def holds(self, version: int) -> bool:
+        """Whether these weights can be had already, so that nobody needs to gather them."""
+        ...
+
+    def publish(self, version: int, weights: Mapping[str, Tensor]) -> None:
+        """Show that these whole weights can be had."""
+        ...
+
+    def attend(self, version: int) -> None:
+        """Serve whoever waits for them; called again and again while the gang waits for the next rollout."""
+        ...
+
+
+class FileSync:
+    """Weights as a plain transformers directory."""
+
+    def __init__(self, box: RolloutBox, *, model: Any, start: Path) -> None:
+        self._box, self._model, self._start = box, model, start
+
+    def holds(self, version: int) -> bool:
+        """See `WeightSync.holds`: a process before this one may have written them."""
+        return self._box.has_policy(version)
+
+    def publish(self, version: int, weights: Mapping[str, Tensor]) -> None:
+        """See `WeightSync.publish`."""
+        self._box.publish(
+            version, write=lambda folder: write_model(self._model, weights, start=self._start, folder=folder)
+        )
+
+    def attend(self, version: int) -> None:
+        """Nothing to do: files wait by themselves."""
+
+
+class BroadcastSync:
+    """Weights that are sent from the leader's memory."""
+
+    def __init__(self, box: RolloutBox, *, device: torch.device) -> None:
+        self._box, self._device = box, device
+        self._version, self._weights = 0, dict[str, Tensor]()
+        self._past: set[Path] = set()
+
+    def holds(self, version: int) -> bool:
+        """See `WeightSync.holds`: what a process before this one offered went with it, but it may have been used."""
+        return version == self._version or self._box.has_rollout(version)
+
+    def publish(self, version: int, weights: Mapping[str, Tensor]) -> None:
+        """See `WeightSync.publish`."""
+        self._version, self._weights = version, dict(weights)
+        self._box.publish(version, write=Offer.of(weights).write)
+
+    def attend(self, version: int) -> None:
+        """See `WeightSync.attend`. A meeting that fails is left to those who asked for it: they ask again."""
+        if version != self._version:
+            return
+        for meeting, receivers in self._box.meetings(version):
+            if meeting in self._past:
+                continue
+            self._past.add(meeting)
+            try:
+                send(self._weights, meeting=meeting, size=1 + receivers, device=self._device)
+            except (RuntimeError, OSError) as error:
+                logger.warning("weights %d could not be sent: %s", version, error)
+
+
+def weight_sync(gang: Gang, box: RolloutBox, *, kind: str, model: Any, start: Path) -> WeightSync:
+    """The way that `runtime.training.weight_sync` names."""
+    return BroadcastSync(box, device=gang.device) if kind == "broadcast" else FileSync(box, model=model, start=start)

@@ -1,0 +1,1 @@
+"""The losses, in nats a position, and their fused forms."""

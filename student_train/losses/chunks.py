@@ -1,0 +1,167 @@
+"""How a chunk of logits becomes a loss and its gradient.
+
+Of a chunk's logits only three things matter to any loss: the logits at the kept ids, the log-sum-exp of all others, and
+the logit of the label. The loss is written on those small tensors (`student_train.losses.positions`), autograd
+differentiates it there, and its gradient is spread over the chunk's logits in place: the kept ids and the label get
+theirs directly, all others share theirs in proportion to softmax. From that follow the chunk's share of the hidden
+states' and the head's gradient, and the logits are dropped. Nothing of size N x V outlives a chunk, and the head is
+multiplied once forward and twice backward, as in the plain form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from student_train.losses.metrics import METRICS, position_metrics
+from student_train.losses.positions import LossForm, Positions
+
+
+@dataclass(frozen=True, slots=True)
+class Chunking:
+    """What the logits are, and how many rows of them exist at once."""
+
+    vocab: int
+    softcap: float | None
+    rows: int
+
+    def chunks(self, length: int) -> Iterator[slice]:
+        """The chunks of `length` positions."""
+        return (slice(start, start + self.rows) for start in range(0, length, self.rows))
+
+    def raw_logits(self, hidden: Float[Tensor, "N H"], head: Float[Tensor, "W H"]) -> Float[Tensor, "N V"]:
+        """The logits of a chunk before they are squashed."""
+        return (hidden @ head[: self.vocab].T).to(exact_dtype(hidden))
+
+
+def exact_dtype(hidden: Tensor) -> torch.dtype:
+    """What losses are computed in: float32, or float64 where the states are."""
+    return torch.float64 if hidden.dtype == torch.float64 else torch.float32
+
+
+def summed_loss(
+    hidden: Float[Tensor, "N H"],
+    head: Float[Tensor, "W H"],
+    positions: Positions,
+    form: LossForm,
+    chunking: Chunking,
+) -> tuple[Float[Tensor, ""], Float[Tensor, " M"]]:
+    """The loss summed over positions, with its graph, and the sums named by `measures.METRICS`."""
+    differentiate = torch.is_grad_enabled() and (hidden.requires_grad or head.requires_grad)
+    loss, metrics = _FusedLoss.apply(  # type: ignore[no-untyped-call]
+        hidden, head, positions, form, chunking, differentiate
+    )
+    return loss, metrics
+
+
+class _FusedLoss(torch.autograd.Function):
+    """One node of the graph: (hidden, head) -> summed loss, with the gradients made on the way forward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        positions: Positions,
+        form: LossForm,
+        chunking: Chunking,
+        differentiate: bool,  # noqa: FBT001 - autograd functions take positional arguments only
+    ) -> tuple[Tensor, Tensor]:
+        weight = head[: chunking.vocab]
+        sums = torch.zeros(len(METRICS), dtype=torch.float64, device=hidden.device)
+        grad_hidden = torch.empty_like(hidden) if differentiate else None
+        # A frozen head, as beside adapters, needs none.
+        on_head = differentiate and ctx.needs_input_grad[1]
+        grad_head: Tensor | None = None
+        for chunk in chunking.chunks(len(hidden)):
+            part = hidden[chunk]
+            # No name here keeps the table alive beside its low-precision copy.
+            grad_logits = _chunk(
+                chunking.raw_logits(part, head),
+                positions[chunk],
+                form,
+                chunking.softcap,
+                sums,
+                differentiate=differentiate,
+            )
+            if grad_hidden is not None:
+                grad_logits = grad_logits.to(hidden.dtype)
+                torch.mm(grad_logits, weight, out=grad_hidden[chunk])
+                grad_head = _add_product(grad_head, grad_logits, part) if on_head else None
+        if grad_hidden is not None:
+            ctx.save_for_backward(grad_hidden, _like_head(grad_head, head) if on_head else None)
+        loss = sums[0].to(exact_dtype(hidden))
+        metrics = sums.clone()
+        ctx.mark_non_differentiable(metrics)
+        return loss, metrics
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        on_hidden, on_head = (None if grad is None else grad * grad_loss.to(grad.dtype) for grad in ctx.saved_tensors)
+        return on_hidden, on_head, *[None] * 4
+
+
+def _add_product(total: Tensor | None, grad_logits: Tensor, hidden: Tensor) -> Tensor:
+    """`total` + grad_logits^T hidden. One chunk needs no sum; several are summed in at least float32.
+
+    A table of the head's size is large: none is filled with zeros, copied or converted without need.
+    """
+    if total is None:
+        return grad_logits.T @ hidden
+    if hidden.dtype in (torch.float32, torch.float64):
+        return total.addmm_(grad_logits.T, hidden)
+    return total.float().add_(grad_logits.T @ hidden)
+
+
+def _like_head(grad: Tensor | None, head: Tensor) -> Tensor:
+    """The gradient in the head's shape and dtype: zero for padding of the embedding, or where there was nothing."""
+    if grad is None:
+        return torch.zeros_like(head)
+    if grad.shape == head.shape:
+        return grad.to(head.dtype)
+    whole = torch.empty_like(head)
+    whole[: len(grad)] = grad
+    whole[len(grad) :] = 0
+    return whole
+
+
+def _chunk(
+    logits: Tensor, positions: Positions, form: LossForm, softcap: float | None, sums: Tensor, *, differentiate: bool
+) -> Tensor:
+    """Add one chunk's sums to `sums` and turn `logits` [n, V], in place, into the gradient on the raw logits."""
+    slope = None
+    if softcap is not None:
+        logits = logits.div_(softcap).tanh_()
+        slope = 1.0 - logits.square() if differentiate else None
+        logits = logits.mul_(softcap)
+    kept = logits.gather(1, positions.ids)
+    label = None if positions.labels is None else logits.gather(1, positions.labels[:, None])[:, 0]
+    logits.scatter_(1, positions.ids, float("-inf"))
+    best_rest = logits.amax(dim=1)
+    # Rows without a rest (K = V) shift by zero, so that exp gives 0 and not NaN.
+    shift = best_rest.masked_fill(best_rest == float("-inf"), 0.0)
+    softmax = logits.sub_(shift[:, None]).exp_()
+    total = softmax.sum(dim=1)
+    rest = total.log() + shift
+    with torch.enable_grad():
+        leaves = [leaf.requires_grad_(differentiate) for leaf in (kept, rest, label) if leaf is not None]
+        parts = form.rows(positions, kept, rest, label)
+        grads = torch.autograd.grad(parts["loss"].sum(), leaves, allow_unused=True) if differentiate else ()
+    parts |= position_metrics(kept, rest, best_rest=best_rest, label=label, targets=positions.targets)
+    nothing = sums.new_zeros(())
+    sums += torch.stack([parts[name].detach().double().sum() if name in parts else nothing for name in METRICS])
+    if not differentiate:
+        return softmax
+    on_kept, on_rest, *on_label = (
+        torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(leaves, grads, strict=True)
+    )
+    share = torch.where(total > 0, on_rest / total, torch.zeros_like(total))
+    gradient = softmax.mul_(share[:, None]).scatter_(1, positions.ids, on_kept)
+    if positions.labels is not None:
+        gradient.scatter_add_(1, positions.labels[:, None], on_label[0][:, None])
+    return gradient if slope is None else gradient.mul_(slope)

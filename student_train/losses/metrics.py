@@ -1,0 +1,98 @@
+"""What is told about a student at the positions of a batch, besides its loss.
+
+All of it comes from the three things that a chunk of logits leaves behind: the logits at the kept ids, the log-sum-exp
+of all others and the logit of the label. The names stand in the order of `student_train.losses.fused.LossSums.metrics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from student_train.losses.divergences import fold, guarded_logsumexp
+from student_train.losses.kinds import forward_kl, reverse_kl
+from student_train.losses.targets import SparseTargets
+
+METRICS = (
+    "loss",
+    "ce",
+    "accuracy",
+    "divergence",
+    "agreement",
+    "forward_kl",
+    "reverse_kl",
+    "teacher_mass",
+    "student_tail",
+    "policy",
+    "clipped",
+    "pretrain",
+)
+"""Summed over positions: the trained loss; cross-entropy on the labels; positions whose most likely token is the label;
+the trained divergence; positions where student and teacher have the same most likely token; KL(teacher ‖ student) and
+KL(student ‖ teacher) over the known tokens and the tail; the teacher's mass on the known tokens; the student's mass
+outside them; the policy term; positions where its clip cut the gradient; cross-entropy on plain text, of which nothing
+else is told. What was not given (labels, targets, terms of sampled tokens) or not trained counts 0."""
+
+POLICY_METRICS = METRICS[:-1]
+"""Those that mean something where the tokens were sampled by a policy that is learned from."""
+
+SCORED_METRICS = METRICS[:-3]
+"""Those that mean something where the tokens were not sampled by a policy that is learned from."""
+
+TEXT_METRICS = ("loss", "ce", "accuracy")
+"""Those that mean something without targets."""
+
+DRAWN_METRICS = ("loss", "ce", "accuracy", "divergence", "agreement")
+"""Those that mean something where targets were drawn; `agreement` is then with the token drawn most often."""
+
+
+def means(prefix: str, sums: Sequence[float], *, names: Sequence[str], tokens: int) -> dict[str, float]:
+    """Metric sums divided once by the number of tokens that they were summed over, under their tracking names."""
+    return {f"{prefix}/{name}": sums[METRICS.index(name)] / tokens for name in names}
+
+
+def plain_sums(metrics: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
+    """Sums over plain text, told apart from those over responses."""
+    told = torch.zeros_like(metrics)
+    told[METRICS.index("pretrain")] = metrics[METRICS.index("ce")]
+    return told
+
+
+def cross_entropy(
+    kept: Float[Tensor, "N K"], rest: Float[Tensor, " N"], label: Float[Tensor, " N"]
+) -> Float[Tensor, " N"]:
+    """-log q(label) at each position."""
+    return guarded_logsumexp(torch.cat([kept, rest[:, None]], dim=1)) - label
+
+
+@torch.no_grad()
+def position_metrics(
+    kept: Float[Tensor, "N K"],
+    rest: Float[Tensor, " N"],
+    *,
+    best_rest: Float[Tensor, " N"],
+    label: Float[Tensor, " N"] | None,
+    targets: SparseTargets | None,
+) -> dict[str, Float[Tensor, " N"]]:
+    """Every metric but loss, ce and divergence that these pieces allow. `best_rest` is the largest other logit."""
+    found: dict[str, Tensor] = {}
+    best_kept = kept.amax(dim=1)
+    if label is not None:
+        found["accuracy"] = (label >= torch.maximum(best_kept, best_rest)).to(kept.dtype)
+    if targets is None:
+        return found
+    ranking = targets.logprobs if targets.counts is None else targets.counts
+    assert ranking is not None
+    best = ranking.argmax(dim=1)
+    chosen = kept.gather(1, best[:, None])[:, 0]
+    found["agreement"] = ((chosen >= best_kept) & (chosen > best_rest)).to(kept.dtype)
+    if targets.counts is None:
+        assert targets.logprobs is not None
+        events = fold(targets, kept, rest)
+        found["forward_kl"], found["reverse_kl"] = forward_kl(events), reverse_kl(events)
+        found["teacher_mass"] = targets.logprobs.double().exp().sum(dim=1)
+        found["student_tail"] = events.student[:, -1].exp()
+    return found

@@ -1,0 +1,1 @@
+"""Students as modules: decoder, adapters, objectives, export."""

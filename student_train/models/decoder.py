@@ -1,0 +1,173 @@
+"""A student as the training engine sees it: decoder and loss in one module.
+
+The decoder gives hidden states; only those that predict a response token reach the head. The head is a module of its
+own that holds the weight and returns the loss: under ZeRO-3 a weight is whole only inside the forward pass of the
+module that holds it, and the fused loss needs it exactly there (its backward pass needs it no more).
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from configs.errors import ModelError
+from configs.stages import StageConfig
+from student_train.feed.microbatch import MicroBatch
+from student_train.losses.fused import fused_logprobs
+from student_train.models.architecture import HEAD_SCALES
+from student_train.models.objectives import Head, objective, plain_loss
+
+TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""The dtypes of a config by name."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoder:
+    """A causal language model taken apart: `body` gives hidden states, `head` [V, H] turns them into logits."""
+
+    model: Any
+    body: nn.Module
+    head: nn.Parameter
+    softcap: float | None
+
+    @property
+    def vocab(self) -> int:
+        """V, the rows of the head, padding of the embedding included."""
+        return int(self.head.shape[0])
+
+    def hidden(self, batch: MicroBatch) -> Float[Tensor, "N H"]:
+        """The hidden states that predict the batch's response tokens."""
+        return hidden_states(self.body, batch)
+
+
+def load_decoder(model_dir: Path, *, dtype: torch.dtype, gradient_checkpointing: bool = False) -> Decoder:
+    """Load a plain transformers directory, from safetensors and without remote code.
+
+    With `gradient_checkpointing` layers keep no activations; the backward pass computes them again.
+
+    Raises:
+        ModelError: not loadable, or its head does more than a matrix product and a tanh bound.
+    """
+    try:
+        model, told = AutoModelForCausalLM.from_pretrained(
+            model_dir,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{model_dir} cannot be loaded as a causal language model: {error}") from error
+    if told["missing_keys"]:
+        # transformers draws them at random and warns.
+        raise ModelError(
+            f"{model_dir} lacks {len(told['missing_keys'])} of the weights that its config.json asks for, the first "
+            f"{min(told['missing_keys'])}: copy or download it again"
+        )
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return take_apart(model)
+
+
+def take_apart(model: Any) -> Decoder:
+    """The parts of a loaded model.
+
+    Raises:
+        ModelError: its head does more than a matrix product and a tanh bound, so the fused loss would be wrong.
+    """
+    head = model.get_output_embeddings()
+    config = model.config
+    scaled = [name for name in HEAD_SCALES if getattr(config, name, None) not in (None, 1.0)]
+    if not isinstance(head, nn.Linear) or getattr(head, "bias", None) is not None or scaled:
+        raise ModelError(f"{config.model_type}: only heads that are one matrix without bias or scale are supported")
+    assert isinstance(head.weight, nn.Parameter)
+    return Decoder(model, model.get_decoder(), head.weight, getattr(config, "final_logit_softcapping", None))
+
+
+def normalised_rows(matrix_rows: int, *, vocab: int, k: int) -> int:
+    """Over how many rows of its output matrix a student's distribution is taken, for targets of `k` tokens.
+
+    Over all of them, like the teacher's, and like that of the engine which will serve the student: what a matrix has
+    beyond the tokenizer's `vocab` ids belongs to the tail on both sides, and learns to be as unlikely as it is for the
+    teacher. Only a teacher of whom every id is known (k = V) has no tail; there the padding does not exist.
+    """
+    return vocab if k >= vocab else matrix_rows
+
+
+def hidden_states(body: nn.Module, batch: MicroBatch) -> Float[Tensor, "N H"]:
+    """Run the decoder over the padded rows and pick the states that predict a response token."""
+    states: Tensor = body(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False).last_hidden_state
+    return states.flatten(0, 1).index_select(0, batch.positions)
+
+
+def can_pack(decoder: Decoder) -> bool:
+    """Whether the model keeps sequences apart that stand behind each other in one row, found out by trying.
+
+    Most decoders do, from position ids that start again at 0. Those with a recurrent state or attention of their own
+    may not: there the second sequence comes out as if it went on from the first.
+    """
+    if "position_ids" not in inspect.signature(decoder.body.forward).parameters:
+        return False
+    first, second = torch.arange(3, 9)[None], torch.arange(5, 11)[None]
+    both, at = torch.cat([first, second], dim=1), torch.arange(6)[None]
+    with torch.no_grad():
+        alone = _states(decoder, second, position_ids=at)
+        packed = _states(decoder, both, position_ids=torch.cat([at, at], dim=1))[:, 6:]
+        joined = _states(decoder, both, position_ids=torch.arange(12)[None])[:, 6:]
+    # Rounding differs with the shape of the batch, most of all in bfloat16, but far less than a foreign context does.
+    return float((packed - alone).norm()) < 0.2 * float((joined - alone).norm())
+
+
+def _states(decoder: Decoder, input_ids: Tensor, *, position_ids: Tensor) -> Tensor:
+    states: Tensor = decoder.body(
+        input_ids=input_ids.to(decoder.head.device), position_ids=position_ids.to(decoder.head.device), use_cache=False
+    ).last_hidden_state
+    return states.float()
+
+
+class LossHead(nn.Module):
+    """The output matrix with the stage's objective behind it."""
+
+    def __init__(self, weight: nn.Parameter, *, stage: StageConfig, vocab: int, softcap: float | None) -> None:
+        super().__init__()
+        self.weight = weight
+        self._stage, self._vocab, self._softcap = stage, vocab, softcap
+        self._objective = objective(stage.objective)
+
+    def forward(
+        self, hidden: Float[Tensor, "N H"], batch: MicroBatch, *, scores: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Summed loss and metric sums (named by `student_train.losses.metrics.METRICS`), or see `forward`."""
+        if scores:
+            return fused_logprobs(
+                hidden, self.weight, labels=batch.labels, vocab=self._vocab, softcap=self._softcap
+            ), None
+        # Plain text is learned alike beside whatever the stage learns.
+        loss = self._objective if batch.plain_weight is None else plain_loss
+        sums = loss(hidden, Head(self.weight, self._vocab, self._softcap), batch, self._stage)
+        return sums.loss, sums.metrics
+
+
+class StudentModule(nn.Module):
+    """Decoder and loss as one module, which is what DeepSpeed wraps."""
+
+    def __init__(self, decoder: Decoder, *, stage: StageConfig, vocab: int) -> None:
+        super().__init__()
+        self.body = decoder.body
+        self.head = LossHead(decoder.head, stage=stage, vocab=vocab, softcap=decoder.softcap)
+
+    def forward(self, batch: MicroBatch, *, scores: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Summed loss and metric sums of the batch. An empty batch gives zero and zero gradients everywhere.
+
+        With `scores` the log-probability of every label [N] alone, in nats, without a gradient.
+        """
+        told, metrics = self.head(hidden_states(self.body, batch), batch, scores=scores)
+        return told, metrics

@@ -1,0 +1,173 @@
+"""The trained student as a plain transformers directory.
+
+Weights are stored in the dtype the student was trained in: a stage in bfloat16 computes every loss with bfloat16
+weights (the float32 copies belong to the optimiser), so bfloat16 is what was measured, and a float32 file would be
+another model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import Tensor
+from transformers import GenerationConfig
+
+from cache.disk.failpoints import failpoint
+from cache.views import CacheView
+from configs.model_files import mended_generation_config, read_generation_config
+from configs.rollouts import PolicyConfig
+from configs.stages import StageConfig
+from student_train.files import copy_companions, staged_directory
+from student_train.job import StepMetrics
+
+EXPORT_FAILPOINTS = ("export-before-commit", "export-after-commit")
+"""Where a test may kill the process: before and after the model appears under its name."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelCard:
+    """What the README of an exported student says about where it comes from.
+
+    `start` says in words what the student was before. `measured` are the held-out metrics in their order.
+    """
+
+    teacher: str
+    licence: str | None
+    start: str
+    view: CacheView
+    stage: StageConfig
+    steps: int
+    selected_step: int
+    measured: Sequence[StepMetrics]
+
+
+def export_student(
+    model: Any,
+    weights: Mapping[str, Tensor],
+    *,
+    start: Path,
+    out: Path,
+    card: ModelCard,
+) -> Path:
+    """Write `weights` with the model's config, and tokenizer and generation config from `start`, to `out`.
+
+    `out` appears whole or not at all; an existing one is replaced. Tied weights are stored once.
+    """
+    with staged_directory(out) as staging:
+        write_model(model, weights, start=start, folder=staging)
+        (staging / "README.md").write_text(card_text(card), encoding="utf-8")
+        failpoint("export-before-commit")
+    failpoint("export-after-commit")
+    return out
+
+
+def write_model(model: Any, weights: Mapping[str, Tensor], *, start: Path, folder: Path) -> None:
+    """Fill `folder` with `weights`, the model's config, and what stands beside the weights of `start`.
+
+    Its generation config goes out mended: transformers reads contradictory ones, but refuses to write them.
+    """
+    copy_companions(start, folder)
+    model.generation_config = _writable(model.generation_config, said=read_generation_config(start))
+    model.save_pretrained(folder, state_dict=dict(weights), safe_serialization=True)
+
+
+def _writable(loaded: GenerationConfig, *, said: Mapping[str, Any]) -> GenerationConfig:
+    """The generation config of a start as one that can be saved; where nothing else helps its token ids alone."""
+    source = said or loaded.to_dict()
+    ids = {key: value for key, value in source.items() if key.endswith("token_id") and value not in (-1, None)}
+    for wanted in (mended_generation_config(source), ids):
+        try:
+            made = GenerationConfig.from_dict(wanted)
+            made.validate(strict=True)
+        except (ValueError, TypeError, AttributeError):
+            continue
+        return made
+    return GenerationConfig()
+
+
+def card_text(card: ModelCard) -> str:
+    """The model card: Markdown behind the front matter that model hubs read."""
+    stage, view = card.stage, card.view
+    front = {
+        "base_model": card.teacher,
+        "library_name": "transformers",
+        "license": "unknown" if card.licence is None else card.licence.lower(),
+        "pipeline_tag": "text-generation",
+        "tags": ["distillation", "stillroom", stage.objective],
+    }
+    licence = card.licence or "not stated by the configuration: find out before you pass this model on"
+    settings = ", ".join(
+        f"{name} {getattr(stage, name)}"
+        for name in ("learning_rate", "schedule", "warmup_steps", "weight_decay", "gradient_clip", "tokens_per_step")
+    )
+    return f"""---
+{yaml.safe_dump(front, allow_unicode=True).strip()}
+---
+
+# Student of {card.teacher}
+
+Trained for {card.steps} steps with the objective `{stage.objective}` on what its teacher said and believed; these are
+the weights after step {card.selected_step} (`select: {stage.select}`).
+
+- Teacher: {card.teacher}
+- Teacher's licence: {licence}. This student was made from the teacher's output (and perhaps its weights); terms that
+  the licence sets for derived models, such as naming, notices and limits of use, apply to it too.
+- Start: {card.start}
+- Objective: {_objective(stage)}
+- Data: {view.dataset}, {len(view):,} sequences with {view.response_tokens:,} response tokens
+- Cache view (SHA-256): `{view.digest}`
+- Settings: {settings}, seed {stage.seed}, dtype {stage.dtype}{"" if stage.lora is None else _lora(stage)}
+- Made with Stillroom {version("stillroom")}
+{_held_out(card)}"""
+
+
+def _objective(stage: StageConfig) -> str:
+    """The objective with its divergence and every parameter."""
+    if stage.objective == "minillm":
+        policy = stage.policy or PolicyConfig()
+        text = ", ".join(f"{name} {value}" for name, value in policy.model_dump(exclude_none=True).items())
+        return f"`minillm` with {text}, {_rollouts(stage)}"
+    if stage.objective != "kd":
+        return f"`{stage.objective}`, cross-entropy on {stage.source} answers"
+    parameters = stage.divergence.model_dump(exclude={"kind"}) | {
+        "tail": stage.tail,
+        "temperature": stage.temperature,
+        "ce_weight": stage.ce_weight,
+    }
+    text = ", ".join(f"{name} {value}" for name, value in parameters.items())
+    learned = f"on {stage.source} answers" if stage.rollout is None else _rollouts(stage)
+    return f"`{stage.objective}`, {stage.divergence.kind} with {text}, {learned}"
+
+
+def _rollouts(stage: StageConfig) -> str:
+    """What the student wrote while it learned."""
+    assert stage.rollout is not None
+    rollout = stage.rollout
+    shared = "" if rollout.share == 1.0 else f", a share of {1.0 - rollout.share:g} by the teacher"
+    return (
+        f"on {rollout.count} rollouts of {rollout.prompts} sequences by the student{shared}, tokens mixed with the "
+        f"teacher's at alpha {rollout.alpha:g}, {rollout.epochs} passes over each"
+    )
+
+
+def _lora(stage: StageConfig) -> str:
+    assert stage.lora is not None
+    return f", LoRA of rank {stage.lora.rank} and alpha {stage.lora.alpha:g}, merged"
+
+
+def _held_out(card: ModelCard) -> str:
+    """A table of the held-out metrics at the start and at the selected step; nothing where none were measured."""
+    by_step = {at.step: at.values for at in card.measured}
+    if not by_step or card.selected_step not in by_step:
+        return ""
+    first, chosen = by_step[min(by_step)], by_step[card.selected_step]
+    rows = "".join(f"| {name} | {first[name]:.4f} | {chosen[name]:.4f} |\n" for name in chosen if name in first)
+    return f"""
+| held-out metric | step {min(by_step)} | step {card.selected_step} |
+|---|---|---|
+{rows}"""

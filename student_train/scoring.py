@@ -1,0 +1,101 @@
+"""What a model believes where the teacher has spoken, as plain arrays.
+
+Scores a student (or the untouched start, or the teacher itself) on the sequences of a cache view, at the teacher's
+top-k ids. The metrics themselves are computed elsewhere, in numpy, apart from the training code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int32
+from torch import Tensor
+
+from cache.records import TeacherRecord
+from cache.store import TeacherCache
+from cache.views import CacheView
+from configs.errors import ModelError
+from student_train.feed.microbatch import collate
+from student_train.feed.steps import held_out_batches
+from student_train.losses.divergences import guarded_logsumexp
+from student_train.models.decoder import TORCH_DTYPES, Decoder, load_decoder, normalised_rows
+
+_CHUNK = 512
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOutRow:
+    """A model's log-probabilities (nats, over `model.normalised_rows`) along one record of S response tokens.
+
+    `topk_logprobs` are at the record's top-k ids, `tail_logmass` outside them (-inf when nothing is), `target_logprobs`
+    at the response tokens; `argmax_ids` are the model's own best tokens, `entropy` is that of its whole distribution.
+    """
+
+    record: TeacherRecord
+    topk_logprobs: Float32[np.ndarray, "S K"]
+    tail_logmass: Float32[np.ndarray, " S"]
+    target_logprobs: Float32[np.ndarray, " S"]
+    argmax_ids: Int32[np.ndarray, " S"]
+    entropy: Float32[np.ndarray, " S"]
+
+
+def score_view(
+    model_dir: Path,
+    *,
+    cache: TeacherCache,
+    view: CacheView,
+    vocab: int,
+    dtype: str = "float32",
+    device: str = "cpu",
+    tokens_per_batch: int = 4096,
+) -> Iterator[HeldOutRow]:
+    """Score every record of `view`, in its order, with the model in `model_dir`.
+
+    Raises:
+        ModelError: the model cannot be loaded or has fewer than `vocab` tokens.
+        DataError: a record holds text alone.
+    """
+    decoder = load_decoder(model_dir, dtype=TORCH_DTYPES[dtype])
+    if decoder.vocab < vocab:
+        raise ModelError(f"{model_dir} knows {decoder.vocab} tokens, the teacher's tokenizer has {vocab}")
+    decoder.model.to(device).eval()
+    rows = normalised_rows(decoder.vocab, vocab=vocab, k=view.k)
+    for records in cache.iter_blocks(view, held_out_batches(view, tokens=tokens_per_batch)):
+        yield from _score(decoder, records, rows=rows, device=torch.device(device))
+
+
+def _score(decoder: Decoder, records: Sequence[TeacherRecord], *, rows: int, device: torch.device) -> list[HeldOutRow]:
+    batch = collate(records, with_targets=True).to(device)
+    assert batch.targets is not None
+    ids, labels = batch.targets.ids, batch.labels
+    with torch.no_grad():
+        hidden = decoder.hidden(batch)
+        parts = [
+            _believe(decoder, hidden[at : at + _CHUNK], ids[at : at + _CHUNK], labels[at : at + _CHUNK], rows=rows)
+            for at in range(0, max(1, len(hidden)), _CHUNK)
+        ]
+    columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
+    scored, start = [], 0
+    for record in records:
+        cut = slice(start, start := start + record.response_len)
+        topk, tail, target, best, entropy = (column[cut] for column in columns)
+        scored.append(HeldOutRow(record, topk, tail, target, best.astype(np.int32), entropy))
+    return scored
+
+
+def _believe(decoder: Decoder, hidden: Tensor, ids: Tensor, labels: Tensor, *, rows: int) -> tuple[Tensor, ...]:
+    """Log-probabilities at ids and labels, log-mass outside the ids, best token and entropy of each position."""
+    logits = (hidden @ decoder.head[:rows].T).float()
+    if decoder.softcap is not None:
+        logits = decoder.softcap * torch.tanh(logits / decoder.softcap)
+    logprobs = logits - torch.logsumexp(logits, dim=1, keepdim=True)
+    entropy = -(logprobs.exp() * logprobs).sum(dim=1)
+    best = logprobs.argmax(dim=1)
+    kept = logprobs.gather(1, ids)
+    target = logprobs.gather(1, labels[:, None])[:, 0]
+    tail = guarded_logsumexp(logprobs.scatter_(1, ids, float("-inf")))
+    return kept, tail, target, best, entropy

@@ -1,0 +1,1 @@
+"""Students made of their teacher before training."""

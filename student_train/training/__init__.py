@@ -1,0 +1,1 @@
+"""The training of one stage, in each process of a group of workers."""

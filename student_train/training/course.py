@@ -1,0 +1,138 @@
+"""The course of one stage: how far it has come, what was measured on the way, and all of that in checkpoints."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cache.disk.failpoints import failpoint
+from cache.views import CacheView
+from student_train.job import StepMetrics, TrainJob
+from student_train.models.decoder import Decoder
+from student_train.training.checkpoint import Checkpoints, TrainerState, check_resumable
+from student_train.training.resuming import restore
+from student_train.training.selection import selected
+from student_train.worker_group import Gang
+
+if TYPE_CHECKING:
+    from student_train.training.deepspeed_engine import DeepSpeedEngine
+
+BEST = "best.safetensors"
+"""The file of a checkpoint with the whole weights of the best step so far, under the names of the trained model."""
+
+Report = Callable[[StepMetrics], None]
+
+
+class Course:
+    """What one process knows of the course of its stage. All processes know the same and make every call together."""
+
+    def __init__(
+        self, job: TrainJob, *, view: CacheView, gang: Gang, engine: DeepSpeedEngine, decoder: Decoder, report: Report
+    ) -> None:
+        self.step = 0
+        self.tokens = 0
+        self.skipped = 0
+        self.skipped_in_a_row = 0
+        self.measured: tuple[StepMetrics, ...] = ()
+        self.newest: Path | None = None
+        self._job, self._view, self._gang = job, view, gang
+        self._engine, self._decoder, self._report = engine, decoder, report
+        self._checkpoints = Checkpoints(job.work_dir, gang=gang)
+        self._pending: tuple[StepMetrics, ...] = ()
+        self._saved = True
+
+    @property
+    def best(self) -> StepMetrics | None:
+        """The measurement of the step that the stage selects as things stand; None when it selects the last one."""
+        stage = self._job.stage
+        return selected(self.measured, select=stage.select, keep_start=stage.keep_start)
+
+    @property
+    def selected_step(self) -> int:
+        """The step whose weights the student gets if the stage ends here."""
+        return self.step if self.best is None else self.best.step
+
+    def tell(self, values: dict[str, float]) -> None:
+        """Report metrics of the present step; the next checkpoint holds them."""
+        metrics = StepMetrics(self.step, values)
+        self._pending += (metrics,)
+        self._saved = False
+        self._report(metrics)
+
+    def save(self) -> None:
+        """Write a checkpoint, unless the newest one says all there is to say."""
+        if self._saved:
+            return
+        state = TrainerState(
+            step=self.step,
+            tokens=self.tokens,
+            skipped=self.skipped,
+            skipped_in_a_row=self.skipped_in_a_row,
+            world_size=self._gang.world_size,
+            zero_stage=self._job.settings.zero_stage,
+            view_digest=self._view.digest,
+            stage_digest=self._job.stage_digest(),
+            measured=self.measured,
+            pending=self._pending,
+        )
+        self.newest = self._checkpoints.save(state, write_shards=self._write_shards)
+        self._saved, self._pending = True, ()
+
+    def resume(self) -> None:
+        """Go on from the newest sound checkpoint, if there is one, and report its metrics again.
+
+        Raises:
+            ConfigError: it belongs to other data, another stage or another ZeRO stage.
+        """
+        self._checkpoints.clean()
+        found = self._checkpoints.newest()
+        if found is None:
+            return
+        path, state = found
+        check_resumable(state, path=path, view_digest=self._view.digest, stage_digest=self._job.stage_digest())
+        settings = self._job.settings
+        restore(
+            self._engine,
+            path=path,
+            state=state,
+            checkpoints=self._checkpoints,
+            gang=self._gang,
+            zero_stage=settings.zero_stage,
+        )
+        self.step, self.tokens = state.step, state.tokens
+        self.skipped, self.skipped_in_a_row = state.skipped, state.skipped_in_a_row
+        # Should a checkpoint of the same step take its place, it has to hold them too.
+        self.measured, self._pending = state.measured, state.pending
+        self.newest = path
+        for metrics in state.pending:
+            self._report(metrics)
+
+    def selected_weights(self) -> dict[str, Tensor] | None:
+        """The weights of the selected step, whole, on the leader; None elsewhere. To be called after `save`."""
+        if self.best is None:
+            return self._engine.whole_weights(self._decoder.model)
+        if not self._gang.leads:
+            return None
+        assert self.newest is not None
+        weights: dict[str, Tensor] = load_file(self.newest / BEST)
+        return weights
+
+    def _write_shards(self, folder: Path) -> None:
+        """This process's share of a checkpoint; the leader adds the best weights."""
+        self._engine.save(folder)
+        failpoint("checkpoint-after-shards")
+        best = self.best
+        if best is not None and best.step == self.step:
+            weights = self._engine.whole_weights(self._decoder.model)
+            if weights is not None:
+                save_file(weights, folder / BEST)
+        elif best is not None and self._gang.leads:
+            assert self.newest is not None
+            # A copy, not a link: damage to one file must not reach both checkpoints.
+            shutil.copyfile(self.newest / BEST, folder / BEST)
+        failpoint("checkpoint-after-best")

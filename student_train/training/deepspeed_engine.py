@@ -1,0 +1,265 @@
+"""DeepSpeed, and nothing else of the program, lives here.
+
+The DeepSpeed config is generated from the stage and the training settings; a batch size exists once, and not here.
+
+Loss normalisation (docs/decisions/0004-loss-normalisation.md): micro-batches return *summed* losses. DeepSpeed averages
+gradients over ranks, so each is scaled by world_size / (response tokens of the whole optimiser step), and DeepSpeed's
+own division by accumulation steps is switched off. The number of micro-batches differs from step to step, so the
+boundary is set by hand before each backward pass; that also tells ZeRO-2 that what it reduced before still counts.
+
+Non-finite numbers: a loss that is not finite is multiplied by NaN before its backward pass, so that whatever the form
+of the failure, the gradient norm that all ranks share is not finite, and the one gate on that norm drops the step
+everywhere. ZeRO has that gate. Stage 0 has none; here it gets one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import deepspeed
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from configs.errors import TrainingError
+from configs.schema import TrainingSettings
+from configs.stages import StageConfig
+from student_train.feed.microbatch import MicroBatch
+from student_train.losses.metrics import METRICS
+from student_train.worker_group import Gang
+
+ADAM_BETAS = (0.9, 0.95)
+"""The second is lower than torch's default: runs of a few hundred steps never fill an average over a thousand."""
+
+ADAM_EPS = 1e-8
+STOP_LOOK_EVERY = 8
+"""Micro-batches between two looks for a request to stop: each look makes the host wait for the device."""
+
+_TAG = "state"
+_BUCKET = 50_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """One optimiser step: metric sums over all ranks, the norm of the mean gradient, and whether it was dropped."""
+
+    sums: tuple[float, ...]
+    grad_norm: float
+    skipped: bool
+
+
+class DeepSpeedEngine:
+    """A student under DeepSpeed. Every method is called by all processes of the gang together."""
+
+    def __init__(self, module: nn.Module, *, stage: StageConfig, settings: TrainingSettings, gang: Gang) -> None:
+        # DeepSpeed probes (and builds, for a minute) C++ extensions that plain torch optimisers do not use.
+        deepspeed.ops.__dict__["__compatible_ops__"] = {}
+        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        self._gang = gang
+        self._zero_stage = settings.zero_stage
+        self._engine: Any
+        self._engine, _, _, _ = deepspeed.initialize(
+            model=module,
+            model_parameters=_parameter_groups(module, weight_decay=stage.weight_decay),
+            config=deepspeed_config(stage, settings=settings),
+            dist_init_required=False,
+        )
+
+    def step(
+        self,
+        batches: Sequence[MicroBatch],
+        *,
+        global_tokens: int,
+        learning_rate: float,
+        stop: Callable[[], bool],
+    ) -> StepOutcome | None:
+        """One optimiser step over this process's micro-batches, as many on every process.
+
+        `global_tokens` is the number of response tokens of the step over all processes, without plain text. A long step
+        looks now and then whether to `stop` (which answers the same on every process), and is given up if so: it
+        returns None, weights and optimiser are as before, and the engine is good for saving only, because half the
+        gradients are still in it.
+        """
+        engine = self._engine
+        engine.train()
+        scale = self._gang.world_size / global_tokens
+        sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self._gang.device)
+        for index, batch in enumerate(batches):
+            if index and index % STOP_LOOK_EVERY == 0 and stop():
+                return None
+            engine.set_gradient_accumulation_boundary(index == len(batches) - 1)
+            loss, metrics = engine(batch.to(self._gang.device))
+            sums += metrics
+            poison = torch.where(torch.isfinite(loss.detach()), scale, math.nan)
+            engine.backward(loss * poison, scale_wrt_gas=False)
+        for group in engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        totals = self._gang.total(sums)
+        norm, skipped = self._apply()
+        # Other metrics may be infinite by right, such as a reverse KL where the teacher rules a token out.
+        losses = totals[[METRICS.index("loss"), METRICS.index("pretrain")]]
+        if not skipped and not bool(torch.isfinite(losses).all()):
+            raise TrainingError("a loss was not finite but its gradient passed the gate: nothing was saved")
+        return StepOutcome(tuple(totals.tolist()), norm, skipped)
+
+    @torch.no_grad()
+    def evaluate(self, batches: Sequence[MicroBatch]) -> Tensor:
+        """Metric sums over these micro-batches of this process (not summed over processes)."""
+        self._engine.eval()
+        sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self._gang.device)
+        for batch in batches:
+            _, metrics = self._engine.module(batch.to(self._gang.device))
+            sums += metrics
+        return sums
+
+    @torch.no_grad()
+    def logprobs(self, batch: MicroBatch) -> Float[Tensor, " N"]:
+        """What the present weights give each response token of a micro-batch, in nats."""
+        self._engine.eval()
+        logprobs: Tensor
+        logprobs, _ = self._engine.module(batch.to(self._gang.device), scores=True)
+        return logprobs
+
+    def save(self, folder: Path) -> None:
+        """Write this process's share of weights and optimiser state below `folder`."""
+        self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote with as many processes and the same ZeRO stage.
+
+        Raises:
+            TrainingError: DeepSpeed finds nothing there.
+        """
+        path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
+        if path is None:
+            raise TrainingError(f"{folder} holds no DeepSpeed state: remove it and start the stage again")
+
+    def load_joined(self, folder: Path) -> None:
+        """Read what `join_shards` wrote, with any number of processes.
+
+        Raises:
+            TrainingError: DeepSpeed finds nothing there.
+        """
+        decays = [group["weight_decay"] for group in self._engine.optimizer.param_groups]
+        self._engine._config.load_universal_checkpoint = True
+        self.load(folder)
+        self._engine._config.load_universal_checkpoint = False
+        # Under stage 3 DeepSpeed 0.19.8 gives every group the settings of the first here, so norms would decay from now
+        # on, and all groups the same step counter, which each of them would then advance.
+        for group, decay in zip(self._engine.optimizer.param_groups, decays, strict=True):
+            group["weight_decay"] = decay
+        for state in self._engine.optimizer.optimizer.state.values():
+            state["step"] = state["step"].clone()
+
+    def whole_weights(self, model: nn.Module) -> dict[str, Tensor] | None:
+        """The model's weights on the CPU, whole, on the leader; None elsewhere. `model` is what was trained."""
+        weights: dict[str, Tensor] = {}
+        for name, parameter in model.named_parameters():
+            with deepspeed.zero.GatheredParameters([parameter], enabled=self._zero_stage == 3):
+                if self._gang.leads:
+                    weights[name] = parameter.detach().to("cpu", copy=True)
+        return weights if self._gang.leads else None
+
+    def close(self) -> None:
+        """Let go of the engine's hooks and buffers."""
+        self._engine.destroy()
+
+    def _apply(self) -> tuple[float, bool]:
+        """Take the optimiser step unless the gradient norm is not finite; the norm and whether it was dropped."""
+        engine = self._engine
+        if self._zero_stage == 0:
+            # Gradients were summed over ranks in the last backward pass: every rank sees the same norm.
+            grads = [parameter.grad for parameter in engine.module.parameters() if parameter.grad is not None]
+            norm = float(torch.nn.utils.get_total_norm(grads))
+            if not math.isfinite(norm):
+                engine.zero_grad()
+                return norm, True
+            engine.step()
+            return norm, False
+        engine.step()
+        if engine.optimizer.overflow:
+            if self._zero_stage < 3:
+                # DeepSpeed 0.19.8 forgets these sums itself, but not when the optimiser is offloaded and the model in
+                # bfloat16: the broken numbers would then stay in them, and every later step be dropped too.
+                sums = getattr(engine.optimizer, "averaged_gradients", {})
+                sums.update(dict.fromkeys(sums))
+            return math.nan, True
+        return float(engine.get_global_grad_norm()), False
+
+
+def join_shards(source: Path, target: Path) -> None:
+    """Turn what `save` wrote (stage 1 to 3) into DeepSpeed's universal form: one whole array a weight and moment.
+
+    Takes room for as much again. To be called by one process; `source` is left as it is.
+    """
+    from deepspeed.checkpoint import ds_to_universal
+
+    arguments = SimpleNamespace(
+        input_folder=str(source / _TAG),
+        output_folder=str(target / _TAG),
+        num_extract_workers=1,
+        num_merge_workers=1,
+        keep_temp_folder=False,
+        strict=True,
+        inject_missing_state=True,
+    )
+    # It reports with print and progress bars.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        ds_to_universal.main(arguments)
+
+
+def deepspeed_config(stage: StageConfig, *, settings: TrainingSettings) -> dict[str, Any]:
+    """The DeepSpeed config of a stage."""
+    bf16 = stage.dtype == "bfloat16"
+    config: dict[str, Any] = {
+        # Bookkeeping of DeepSpeed alone: real batches are counted in tokens and arrive ready made.
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": stage.gradient_clip,
+        "bf16": {"enabled": bf16},
+        "steps_per_print": 2**31,
+        "optimizer": {
+            "type": "AdamW",
+            "params": {
+                "torch_adam": True,
+                # One pass over memory instead of ten.
+                "fused": True,
+                "lr": stage.learning_rate,
+                "betas": list(ADAM_BETAS),
+                "eps": ADAM_EPS,
+                "weight_decay": stage.weight_decay,
+            },
+        },
+        "zero_optimization": {
+            "stage": settings.zero_stage,
+            "overlap_comm": False,
+            "reduce_bucket_size": _BUCKET,
+            "allgather_bucket_size": _BUCKET,
+        },
+    }
+    # The optimiser is torch's and runs wherever its tensors are, so it needs none of DeepSpeed's C++ for the CPU.
+    if settings.offload != "none":
+        config["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
+    if settings.offload == "all":
+        config["zero_optimization"]["offload_param"] = {"device": "cpu"}
+    if bf16 and settings.zero_stage > 0:
+        config["data_types"] = {"grad_accum_dtype": "fp32"}
+    return config
+
+
+def _parameter_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; vectors (norms, biases) never do."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

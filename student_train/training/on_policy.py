@@ -1,0 +1,275 @@
+"""On-policy training: where the optimiser steps come from when the student writes its own sequences.
+
+Before each rollout the present weights are published and the gang waits until somebody has sampled from them, let the
+teacher score every sequence once, and committed both (`student_train.handoff.rollouts`). Then one forward pass tells
+what these weights give every token. That, and not what the sampling engine says, is the q of the behaviour policy: it
+also covers the tokens that the teacher drew, and it is the same arithmetic that the loss will use. It is written down
+before the first step, so a resumed training goes on with the same numbers. Rewards, importance weights and all passes
+over the rollout use these scores; nobody asks the teacher again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from cache.store import TeacherCache
+from cache.views import CacheView
+from configs.errors import TrainingError
+from configs.rollouts import PolicyConfig, RolloutConfig
+from student_train.feed.plain_text import PIECES, PlainFeed, PlainPieces
+from student_train.feed.steps import Feed, StepBatch, held_out_batches, joined
+from student_train.handoff.rollouts import Rollout, RolloutBox, minibatches
+from student_train.handoff.weight_sync import weight_sync
+from student_train.job import TrainJob
+from student_train.losses.advantages import PolicyTable, PolicyTerms, policy_terms
+from student_train.models.adapters import merge_adapters
+from student_train.training.stopping import StopRequest
+from student_train.worker_group import Gang
+
+if TYPE_CHECKING:
+    from student_train.models.decoder import Decoder
+    from student_train.training.deepspeed_engine import DeepSpeedEngine
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.2
+
+FeedOf = Callable[[CacheView, Sequence[PolicyTerms] | None], Feed]
+"""Makes the feed of a view, with what is known about the tokens of each of its rows."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Lesson:
+    """A rollout with the feed that its sequences are read through, and what was found out about it."""
+
+    rollout: Rollout
+    feed: Feed
+    told: Mapping[str, float]
+
+
+class OnPolicySteps:
+    """The optimiser steps of a stage, rollout by rollout. All processes of the gang make every call together."""
+
+    def __init__(
+        self,
+        job: TrainJob,
+        *,
+        cache: TeacherCache,
+        gang: Gang,
+        engine: DeepSpeedEngine,
+        decoder: Decoder,
+        feed_of: FeedOf,
+        packs: bool,
+        stop: StopRequest,
+    ) -> None:
+        assert job.stage.rollout is not None
+        self.collapsed = False
+        self._job, self._config = job, job.stage.rollout
+        self._cache, self._gang, self._engine, self._decoder = cache, gang, engine, decoder
+        self._feed_of, self._stop = feed_of, stop
+        self._box = RolloutBox(job.work_dir)
+        self._sync = weight_sync(
+            gang, self._box, kind=job.settings.weight_sync, model=decoder.model, start=job.model_dir
+        )
+        self._plain = _plain_feed(job, gang=gang, packs=packs)
+
+    def steps(self, first: int) -> Iterator[StepBatch | None]:
+        """Step number `first` and those after it; None, and then no more, when asked to stop or after a collapse."""
+        if self._gang.leads:
+            self._box.clean(side="policies")
+        config = self._config
+        for number in range(first // config.steps_each, config.count):
+            begun = max(0, first - number * config.steps_each)
+            lessons = self._lessons(number, begun=begun > 0)
+            if lessons is None:
+                yield None
+                return
+            fed = [lesson.feed.steps(self._batches(lesson.rollout)[begun:]) for lesson in lessons]
+            told = {} if begun else lessons[-1].told
+            for step, parts in enumerate(zip(*fed, strict=True), start=number * config.steps_each + begun):
+                batch = joined(parts, told=told)
+                yield batch if self._plain is None else self._plain.beside(batch, step=step)
+                told = {}
+
+    def _batches(self, rollout: Rollout) -> list[np.ndarray]:
+        """The rows of every step that learns from a rollout, pass after pass."""
+        config, seed = self._config, self._job.stage.seed
+        if len(rollout.samples) < config.minibatches:
+            raise TrainingError(
+                f"rollout {rollout.number} holds {len(rollout.samples)} sequences, fewer than its {config.minibatches} "
+                "minibatches: see the log of the engines for what became of the others"
+            )
+        return [
+            rows
+            for epoch in range(config.epochs)
+            for rows in minibatches(rollout, seed=seed, epoch=epoch, parts=config.minibatches)
+        ]
+
+    def _lessons(self, number: int, *, begun: bool) -> list[_Lesson] | None:
+        """What is learned from in phase `number`: former rollouts that are replayed, and the newest."""
+        if not begun:
+            # Engines that share this GPU wake as soon as they see new weights.
+            self._gang.release_kept_memory()
+            self._publish(number)
+        started = time.monotonic()
+        if not self._wait(number):
+            return None
+        waited = time.monotonic() - started
+        rollout = self._box.rollout(number)
+        self._require_fresh(rollout)
+        if not begun:
+            self._keep_behaviour(rollout)
+        newest = self._lesson(rollout, waited=waited)
+        if self._has_collapsed(newest, config=self._config):
+            self.collapsed = True
+            return None
+        first = max(0, number - self._config.replay)
+        return [*(self._lesson(self._box.rollout(former)) for former in range(first, number)), newest]
+
+    def _publish(self, version: int) -> None:
+        """Show the present weights to those who sample, unless a process before this one did."""
+        if version == 0 or self._gang.any(self._gang.leads and self._sync.holds(version)):
+            return
+        weights = self._engine.whole_weights(self._decoder.model)
+        if weights is not None:
+            lora = self._job.stage.lora
+            self._sync.publish(version, weights if lora is None else merge_adapters(weights, lora))
+        self._gang.barrier()
+
+    def _wait(self, number: int) -> bool:
+        """Whether the rollout came, and not a request to stop."""
+        while not self._gang.any(self._gang.leads and self._box.has_rollout(number)):
+            if self._stop.asked():
+                return False
+            if self._gang.leads:
+                self._sync.attend(number)
+            time.sleep(POLL_S)
+        return True
+
+    def _require_fresh(self, rollout: Rollout) -> None:
+        """The weights that wrote a rollout are at most as old as the stage allows.
+
+        Raises:
+            TrainingError: they are older.
+        """
+        allowed = 1 if self._config.ahead else 0
+        age = rollout.number - rollout.version
+        if rollout.behaviour_logprobs is None and not 0 <= age <= allowed:
+            raise TrainingError(
+                f"rollout {rollout.number} was written by weights {rollout.version}, {age} rollouts old, but this "
+                f"stage allows {allowed}: remove {self._box.rollouts} to have it written anew"
+            )
+
+    def _keep_behaviour(self, rollout: Rollout) -> None:
+        """Find out what the present weights give every token of a rollout, and write it down."""
+        logprobs = rollout.behaviour_logprobs
+        if logprobs is None:
+            logprobs = self._present_logprobs(rollout.view)
+        if self._gang.leads:
+            self._box.keep_behaviour(rollout.number, logprobs)
+        self._gang.barrier()
+
+    def _present_logprobs(self, view: CacheView) -> Float32[np.ndarray, " N"]:
+        """What the present weights give every response token of a view, row after row, in nats.
+
+        Each process computes a share of the rows.
+        """
+        feed = self._feed_of(view, None)
+        starts = np.cumsum(np.asarray(view.lengths) - np.asarray(view.prompt_len), dtype=np.int64)
+        found = torch.zeros(view.response_tokens, dtype=torch.float32, device=self._gang.device)
+        batches = held_out_batches(view, tokens=self._job.settings.micro_batch_tokens * self._gang.world_size)
+        for step in feed.steps(batches):
+            for batch, rows in zip(step.batches, step.rows, strict=True):
+                logprobs = self._engine.logprobs(batch)
+                places = [np.arange(starts[row - 1] if row else 0, starts[row]) for row in rows]
+                if places:
+                    found[torch.from_numpy(np.concatenate(places)).to(found.device)] = logprobs
+        # Every place is filled by one process and zero on all others.
+        summed: Float32[np.ndarray, " N"] = self._gang.total(found).cpu().numpy()
+        return summed
+
+    def _lesson(self, rollout: Rollout, *, waited: float = 0.0) -> _Lesson:
+        behaviour = self._box.read_behaviour(rollout.number)
+        told = _health(rollout, behaviour) | {"rollout/wait_s": waited} | dict(rollout.metrics)
+        if self._job.stage.objective != "minillm":
+            return _Lesson(rollout, self._feed_of(rollout.view, None), told)
+        table = self._table(rollout, behaviour)
+        told |= {f"rollout/{name}": value for name, value in table.statistics().items()}
+        return _Lesson(rollout, self._feed_of(rollout.view, table.rows()), told)
+
+    def _table(self, rollout: Rollout, behaviour: Float32[np.ndarray, " N"]) -> PolicyTable:
+        """Advantages and weights of a whole rollout, from the teacher's one pass over it."""
+        view = rollout.view
+        (block,) = self._cache.iter_batches(view, [np.arange(len(view))])
+        lengths = np.asarray(view.lengths) - np.asarray(view.prompt_len)
+        mask = np.arange(int(lengths.max()))[None, :] < lengths[:, None]
+        teacher, student = (np.zeros(mask.shape) for _ in range(2))
+        teacher[mask], student[mask] = block.target_logprobs, behaviour
+        return policy_terms(
+            torch.from_numpy(teacher),
+            torch.from_numpy(student),
+            torch.from_numpy(mask),
+            alpha=self._config.alpha,
+            policy=self._job.stage.policy or PolicyConfig(),
+        )
+
+    def _has_collapsed(self, lesson: _Lesson, *, config: RolloutConfig) -> bool:
+        limits = {"rollout/response_tokens": config.least_tokens, "rollout/entropy": config.least_entropy}
+        for name, least in limits.items():
+            if lesson.told.get(name, least) < least:
+                logger.warning(
+                    "rollout %d: %s is %.4g, below %g; the stage ends here with its best weights so far",
+                    lesson.rollout.number,
+                    name,
+                    lesson.told[name],
+                    least,
+                )
+                return True
+        return False
+
+
+def _plain_feed(job: TrainJob, *, gang: Gang, packs: bool) -> PlainFeed | None:
+    stage = job.stage
+    if stage.pretrain is None:
+        return None
+    pieces = PlainPieces.load(job.work_dir / PIECES, digest=job.plain_text)
+    return PlainFeed(
+        pieces=pieces,
+        digest=pieces.digest,
+        config=stage.pretrain,
+        seed=stage.seed,
+        gang=gang,
+        micro_batch_tokens=job.settings.micro_batch_tokens,
+        packs=packs,
+    )
+
+
+def _health(rollout: Rollout, behaviour: Float32[np.ndarray, " N"]) -> dict[str, float]:
+    """How the student writes: its length and entropy, and how far the sampling engine's arithmetic is from ours.
+
+    Where the student drew a token, -log q of it is an unbiased estimate of its entropy there.
+    """
+    lengths = np.asarray(rollout.view.lengths) - np.asarray(rollout.view.prompt_len)
+    own = ~rollout.drawn_by_teacher
+    gaps = np.abs(rollout.engine_logprobs - behaviour)[own & np.isfinite(rollout.engine_logprobs)]
+    # The teacher's own sequences, where there are any beside the student's, say nothing about the student.
+    by_student = np.add.reduceat(own, np.cumsum(lengths) - lengths) > 0
+    written = lengths[rollout.samples[by_student[rollout.samples]]]
+    health = {
+        "rollout/response_tokens": float(written.mean()) if len(written) else 0.0,
+        "rollout/sequences": float(len(rollout.samples)),
+        "rollout/staleness": float(rollout.number - rollout.version),
+    }
+    if own.any():
+        health["rollout/entropy"] = float(-behaviour[own].mean(dtype=np.float64))
+    if len(gaps):
+        health["rollout/engine_gap"] = float(gaps.mean(dtype=np.float64))
+    return health

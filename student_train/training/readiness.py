@@ -1,0 +1,106 @@
+"""What can be said against a stage before a single step: one line each, both sides named.
+
+Asked in the driver before workers start, and again by each worker, because a job may come from anywhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cache.blocks import RecordBlock
+from cache.store import TeacherCache
+from cache.views import CacheView
+from configs.errors import ConfigError, DataError, ModelError
+from configs.stages import AdaptiveDivergence, StageConfig
+from student_train.feed.steps import held_out_batches
+from student_train.models.architecture import read_architecture
+
+TOKENS_PER_READ = 262_144
+
+
+def require_ready(
+    stage: StageConfig, *, view: CacheView, dev: CacheView | None, model_dir: Path, vocab: int, micro_batch_tokens: int
+) -> None:
+    """Refuse a stage whose data, model and settings do not go together.
+
+    Raises:
+        DataError: no sequence, or text alone where log-probabilities are needed.
+        ConfigError: settings that the data cannot serve.
+        ModelError: the student has too few tokens or positions.
+    """
+    views = (view,) if dev is None else (view, dev)
+    for part in views:
+        _require_rows(part, stage=stage)
+    if stage.select == "dev_kl" and (dev is None or not dev.k):
+        held = "there is no dev view" if dev is None else f"{dev.dataset} holds text alone"
+        raise ConfigError(f"select=dev_kl needs log-probabilities of held-out sequences, but {held}: use dev_loss")
+    if stage.temperature != 1.0 and stage.tail == "bucket" and view.k < vocab:
+        raise ConfigError(
+            f"temperature={stage.temperature:g} with tail=bucket needs the whole vocabulary of {vocab:,}, but "
+            f"{view.dataset} keeps k={view.k}: set temperature: 1.0 or tail: renormalize"
+        )
+    longest = max(int(part.lengths.max()) for part in views)
+    if stage.rollout is not None:
+        longest = max(longest, int(view.prompt_len.max()) + stage.rollout.max_new_tokens)
+    if longest - 1 > micro_batch_tokens:
+        raise ConfigError(
+            f"the longest sequence has {longest:,} tokens but runtime.training.micro_batch_tokens is "
+            f"{micro_batch_tokens:,}: raise it, or leave long sequences out with filters.max_tokens (of rollouts: with "
+            "rollout.max_new_tokens)"
+        )
+    _require_model(model_dir, vocab=vocab, longest=longest)
+
+
+def require_head_mass(stage: StageConfig, *, cache: TeacherCache, view: CacheView) -> None:
+    """Refuse adaptive KL where the kept tokens hold less than `mu`: its head would reach into the unknown tail.
+
+    Raises:
+        ConfigError: naming the worst position's mass and the cure.
+    """
+    if not isinstance(stage.divergence, AdaptiveDivergence) or stage.tail != "bucket":
+        return
+    batches = held_out_batches(view, tokens=TOKENS_PER_READ)
+    worst = min(_least_mass(block) for block in cache.iter_batches(view, batches))
+    if worst < stage.divergence.mu:
+        raise ConfigError(
+            f"divergence=adaptive_kl with mu={stage.divergence.mu:g} needs that much mass in the kept tokens, but a "
+            f"position of {view.dataset} has {worst:.3f} in its k={view.k}: lower mu, or raise teacher.top_k"
+        )
+
+
+def mean_tail_mass(cache: TeacherCache, *, view: CacheView) -> float:
+    """The teacher's probability outside the kept tokens, averaged over all response tokens of a view."""
+    batches = held_out_batches(view, tokens=TOKENS_PER_READ)
+    tails = [block.tail_logmass for block in cache.iter_batches(view, batches) if block.tail_logmass is not None]
+    return float(np.exp(np.concatenate(tails, dtype=np.float64)).mean()) if tails else 0.0
+
+
+def _require_rows(view: CacheView, *, stage: StageConfig) -> None:
+    if not len(view) or not view.response_tokens:
+        raise DataError(f"{view.dataset} holds no response token for objective={stage.objective}: fill the cache first")
+    if stage.objective in ("kd", "minillm") and not view.k:
+        raise DataError(
+            f"objective={stage.objective} needs the teacher's log-probabilities but {view.dataset} holds text alone: "
+            "score it, or set objective: seqkd"
+        )
+
+
+def _require_model(model_dir: Path, *, vocab: int, longest: int) -> None:
+    shape = read_architecture(model_dir).shape
+    tokens, positions = shape.vocab, shape.max_positions
+    if tokens < vocab:
+        raise ModelError(
+            f"{model_dir} has {tokens:,} tokens but the teacher's tokenizer has {vocab:,}: resize its embedding first"
+        )
+    if longest > positions:
+        raise ModelError(
+            f"{model_dir} has {positions:,} positions but the longest sequence has {longest:,} tokens: lower "
+            "generation.max_new_tokens, rollout.max_new_tokens or data.max_prompt_tokens, or choose another student"
+        )
+
+
+def _least_mass(block: RecordBlock) -> float:
+    assert block.tail_logmass is not None
+    return float(-np.expm1(block.tail_logmass.max(initial=-np.inf).astype(np.float64)))

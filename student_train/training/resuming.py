@@ -1,0 +1,77 @@
+"""Going on from a checkpoint, with as many processes as wrote it or with another number of them.
+
+With the same number the training goes on bit by bit. Under ZeRO the state of the optimiser is cut into one share a
+process; for another number of processes the shares are joined first, and the sums over ranks then round differently, so
+the end is close to that of the undisturbed training, not equal to it.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.errors import ConfigError
+from student_train.files import new_staging
+from student_train.training.checkpoint import Checkpoints, TrainerState
+from student_train.worker_group import Gang
+
+if TYPE_CHECKING:
+    from student_train.training.deepspeed_engine import DeepSpeedEngine
+
+logger = logging.getLogger(__name__)
+
+
+def restore(
+    engine: DeepSpeedEngine,
+    *,
+    path: Path,
+    state: TrainerState,
+    checkpoints: Checkpoints,
+    gang: Gang,
+    zero_stage: int,
+) -> None:
+    """Give the engine the weights and moments, and this process the random state, of the verified checkpoint `path`.
+
+    Raises:
+        ConfigError: the checkpoint was written under another ZeRO stage.
+    """
+    if state.zero_stage != zero_stage:
+        raise ConfigError(
+            f"checkpoint {path.name} was written with zero_stage={state.zero_stage}, this run has "
+            f"zero_stage={zero_stage}: set zero_stage: {state.zero_stage}, or remove {path.parent} to start again"
+        )
+    logger.info("going on from %s", path)
+    if state.world_size == gang.world_size:
+        engine.load(path)
+        checkpoints.restore_random(path)
+        return
+    logger.warning(
+        "%s was written by %d workers, this gang has %d: the result will be close to that of an undisturbed training, "
+        "not bit-equal",
+        path,
+        state.world_size,
+        gang.world_size,
+    )
+    if zero_stage == 0:
+        # Every process holds everything.
+        engine.load(path)
+    else:
+        _load_joined(engine, path=path, gang=gang)
+
+
+def _load_joined(engine: DeepSpeedEngine, *, path: Path, gang: Gang) -> None:
+    """Join the shares beside the checkpoint, never in it, and load the result."""
+    from student_train.training.deepspeed_engine import join_shards
+
+    joined: Path | None = None
+    if gang.leads:
+        joined = new_staging(path)
+        join_shards(path, joined)
+    name = gang.from_leader(None if joined is None else str(joined))
+    assert name is not None
+    engine.load_joined(Path(name))
+    gang.barrier()
+    if gang.leads:
+        shutil.rmtree(name, ignore_errors=True)

@@ -1,0 +1,68 @@
+"""What can be said against training a model before anything is paid for: from its config and the names of its parts.
+
+The model is built without memory for its weights and treated as a stage will treat it: taken apart, given adapters, and
+exported with the files of its start. What would fail after all steps fails here, within a second.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+from configs.errors import ModelError
+from configs.model_files import read_generation_config
+from configs.stages import StageConfig
+from student_train.models.adapters import adapted_layers
+from student_train.models.architecture import read_architecture
+from student_train.models.decoder import take_apart
+from student_train.models.export import write_model
+
+
+def require_trainable(model_dir: Path, stages: Sequence[StageConfig]) -> None:
+    """Refuse a model that these stages could not train or export; no weight is read.
+
+    A student that is still to be cut from its teacher is judged by the teacher's directory.
+
+    Raises:
+        ModelError: its head is not one matrix, it cannot be built, or it cannot be exported.
+        ConfigError: adapters for layers that it does not have.
+    """
+    before = read_architecture(model_dir)
+    try:
+        config = AutoConfig.from_pretrained(model_dir, trust_remote_code=False, local_files_only=True)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, attn_implementation="sdpa")
+        if read_generation_config(model_dir):
+            GenerationConfig.from_pretrained(model_dir, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{model_dir}: transformers cannot build this model ({said}): choose another student"
+        ) from error
+    take_apart(model)
+    for stage in stages:
+        if stage.lora is not None:
+            adapted_layers(model, stage.lora)
+    _require_exportable(model, model_dir, positions=before.shape.max_positions)
+
+
+def _require_exportable(model: torch.nn.Module, model_dir: Path, *, positions: int) -> None:
+    """Export everything but the weights, of which one stands for all, and read it again."""
+    name, weight = min(model.named_parameters(), key=lambda named: named[1].numel())
+    with tempfile.TemporaryDirectory(prefix="stillroom-export-") as folder:
+        try:
+            write_model(
+                model, {name: torch.zeros(weight.shape, dtype=weight.dtype)}, start=model_dir, folder=Path(folder)
+            )
+            after = read_architecture(Path(folder))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+            if isinstance(error, ModelError):
+                raise
+            said = " ".join(str(error).split())[:200]
+            raise ModelError(f"{model_dir}: a student of it could not be exported ({said}): mend its files") from error
+    if after.shape.max_positions != positions:
+        raise ModelError(f"{model_dir}: {positions} positions become {after.shape.max_positions} in an export")
