@@ -19,11 +19,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # From here on every array that enters or leaves a function of these packages is checked against its signature.
 install_import_hook(["cache", "student_train", "evaluation"], "shape_checks.checked")
+
+# Assertions of the conformance suite explain themselves like those of any test file.
+pytest.register_assert_rewrite("conformance")
 
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("explore", derandomize=False, deadline=None, max_examples=1000)

@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from object_server import new_url, object_server
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "tests" / "store"))
-
-from object_server import new_url, object_server  # noqa: E402
-
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(1200)]
 
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "students"))
-sys.path.append(str(Path(__file__).parents[1] / "teacher"))
-
 from conformance import records as taught
 from engine_process import EngineProcess
 from student_builders import record

@@ -13,9 +13,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "students"))
-
 import ray_driver
 from gang_worker import Call, Death, Lost, Trained, run_gangs
 from training_jobs import assert_same_bits, make_job, train_all, variant, weights_of

@@ -5,7 +5,6 @@ The vocabulary is so small that every response can be enumerated, so the truth i
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,13 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-from transformers import AutoModelForCausalLM
-
-sys.path.append(str(Path(__file__).parents[1] / "teacher"))
-
 from engine_process import EngineProcess
 from tiny_llama import save_tiny_llama
+from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from cache.identity import TeacherIdentity
 from cache.records import ScoreRequest

@@ -18,10 +18,8 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from mlflow import MlflowClient
-
-sys.path.append(str(Path(__file__).parents[1] / "pipeline"))
 from listening import Listener, Watch
+from mlflow import MlflowClient
 
 from cache import CacheView, TeacherCache, TeacherIdentity
 from cache.disk.manifests import read_manifest

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "store"))
-
 from killed_writers import assert_resumed, kill_at_random
 from store_builders import teacher_dir
 

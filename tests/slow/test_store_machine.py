@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 from hypothesis import HealthCheck, settings
-
-sys.path.append(str(Path(__file__).parents[1] / "store"))
-
 from store_machine import StoreMachine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]

@@ -1,0 +1,3 @@
+from unsynced import unsynced
+
+__all__ = ["unsynced"]

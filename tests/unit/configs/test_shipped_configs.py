@@ -1,0 +1,138 @@
+"""Every shipped YAML file loads, resolves to its golden copy, and keeps the promises made about it.
+
+The golden copies in `tests/unit/configs/golden/` hold every resolved value, so a changed default shows up in review. After a
+change that is meant, write them anew and look at the difference:
+
+    STILLROOM_WRITE_GOLDEN=1 python -m pytest tests/unit/configs/test_shipped_configs.py && git diff tests/unit/configs/golden
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from configs import DistillConfig, dump_config, load_config, resolve_data_path
+from configs.models import ModelSource
+from orchestration.inputs.shapes import shape_at_hand
+from orchestration.pipeline.planning import student_shape
+from orchestration.plan.placement import Hardware, plan_placement
+
+FOLDER = Path(__file__).resolve().parents[3] / "configs"
+GOLDEN = Path(__file__).resolve().parent / "golden"
+SHIPPED = sorted(FOLDER.glob("*.yaml"))
+
+everywhere = pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+
+
+def sources(config: DistillConfig) -> list[ModelSource]:
+    inits = [student.init.model for student in config.students.values()]
+    return [config.teacher.model, *(model for model in inits if model is not None)]
+
+
+def test_the_promised_files_are_shipped() -> None:
+    assert {path.stem for path in SHIPPED} >= {"quickstart", "tiny", "qwen2.5-7b-to-1.5b", "llama3.3-70b-to-8b"}
+
+
+@everywhere
+def test_it_resolves_to_its_golden_copy(path: Path) -> None:
+    resolved = dump_config(load_config(path))
+    golden = GOLDEN / path.name
+    if os.environ.get("STILLROOM_WRITE_GOLDEN"):
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(resolved, encoding="utf-8")
+    assert golden.read_text(encoding="utf-8") == resolved
+
+
+def test_no_golden_copy_is_left_over() -> None:
+    assert {path.name for path in GOLDEN.glob("*.yaml")} == {path.name for path in SHIPPED}
+
+
+@everywhere
+def test_its_golden_copy_is_the_same_experiment(path: Path) -> None:
+    assert load_config(GOLDEN / path.name) == load_config(path)
+
+
+@everywhere
+def test_it_is_named_like_its_file(path: Path) -> None:
+    assert load_config(path).name == path.stem
+
+
+@everywhere
+def test_a_comment_stands_before_every_block(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    blocks = [index for index, line in enumerate(lines) if line and line[0].isalpha() and not line.startswith("name:")]
+    assert blocks
+    assert [lines[index] for index in blocks if not lines[index - 1].startswith("#")] == []
+
+
+@everywhere
+def test_the_data_files_it_names_exist(path: Path) -> None:
+    data = load_config(path).data
+    for split in (data.train, data.dev, data.test):
+        if split.path is not None:
+            assert resolve_data_path(split.path, config_dir=path.parent).is_file()
+
+
+@everywhere
+def test_its_splits_are_different_rows(path: Path) -> None:
+    data = load_config(path).data
+    rows = {(split.path, split.hub, split.subset, split.split) for split in (data.train, data.dev, data.test)}
+    assert len(rows) == 3
+
+
+@everywhere
+def test_it_can_be_planned_without_a_download_and_fits_the_machine_it_names(path: Path) -> None:
+    config = load_config(path)
+    teacher = shape_at_hand(config.teacher.model)
+    assert teacher is not None
+    runtime = config.runtime
+    hardware = (
+        Hardware("gpu", runtime.nodes, runtime.gpus_per_node, runtime.gpu_memory_gib)
+        if runtime.accelerator == "gpu"
+        else Hardware("cpu", cpus=2)
+    )
+    students = {name: student_shape(student.init, teacher) for name, student in config.students.items()}
+    assert None not in students.values()
+    assert plan_placement(config, teacher=teacher, students=students, hardware=hardware).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "hub", "parameters"),
+    [
+        ("qwen2.5-7b-to-1.5b", "Qwen/Qwen2.5-7B-Instruct", 7_615_616_512),
+        ("qwen2.5-7b-to-1.5b", "Qwen/Qwen2.5-1.5B-Instruct", 1_543_714_304),
+        ("llama3.3-70b-to-8b", "meta-llama/Llama-3.3-70B-Instruct", 70_553_706_496),
+        ("llama3.3-70b-to-8b", "meta-llama/Llama-3.1-8B-Instruct", 8_030_261_248),
+    ],
+)
+def test_shapes_of_hub_models_are_the_published_ones(name: str, hub: str, parameters: int) -> None:
+    shapes = {source.hub: source.shape for source in sources(load_config(FOLDER / f"{name}.yaml"))}
+    shape = shapes[hub]
+    assert shape is not None
+    assert shape.parameters == pytest.approx(parameters, rel=2e-4)
+
+
+@pytest.mark.real_data
+def test_the_quickstart_teacher_has_the_shape_its_file_declares() -> None:
+    gguf = pytest.importorskip("gguf")
+    source = load_config(FOLDER / "quickstart.yaml").teacher.model
+    assert source.package is not None and source.file is not None and source.shape is not None
+    # Found without importing it: the package itself needs others that are not installed.
+    package = find_spec(source.package)
+    if package is None or package.origin is None:
+        pytest.skip(f"{source.package} is not installed")
+    fields = gguf.GGUFReader(Path(package.origin).parent / source.file).fields
+    declared = {
+        "layers": "block_count",
+        "hidden": "embedding_length",
+        "heads": "attention.head_count",
+        "kv_heads": "attention.head_count_kv",
+        "mlp": "feed_forward_length",
+        "vocab": "vocab_size",
+        "max_positions": "context_length",
+    }
+    for ours, theirs in declared.items():
+        assert getattr(source.shape, ours) == fields[f"llama.{theirs}"].contents()

@@ -1,0 +1,140 @@
+"""Students in the configuration: what is short for what, and what is refused with which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from configs import ConfigError, load_config
+from configs.stages import FilterConfig, InitConfig, StageConfig
+
+TINY = Path(__file__).parents[3] / "configs/tiny.yaml"
+KD = {"objective": "kd", "steps": 4}
+
+
+def stage(**values: object) -> StageConfig:
+    return StageConfig.model_validate(KD | values)
+
+
+def test_a_divergence_by_name_is_short_for_one_with_its_defaults() -> None:
+    assert stage(divergence="jsd") == stage(divergence={"kind": "jsd", "beta": 0.5})
+    assert stage(divergence="skew_kl") == stage(divergence={"kind": "skew_kl", "alpha": 0.1})
+    assert stage(divergence="alpha_beta") == stage(divergence={"kind": "alpha_beta", "a": 0.2, "b": 0.7})
+    assert stage() == stage(divergence="forward_kl")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"divergence": "hellinger"}, "does not match any of the expected tags"),
+        ({"divergence": {"kind": "jsd", "alpha": 0.1}}, "Extra inputs are not permitted"),
+        ({"divergence": {"kind": "jsd", "beta": 1.0}}, "less than 1"),
+        ({"divergence": {"kind": "alpha_beta", "a": 0.0, "b": 0.5}}, "neither may be 0"),
+        ({"divergence": {"kind": "alpha_beta", "a": 0.5, "b": -0.5}}, "nor may their sum"),
+        ({"select": "test_loss"}, "select=test_loss: a checkpoint chosen on the test split"),
+        ({"select": "best"}, "Input should be"),
+        ({"select": "last", "keep_start": True}, "keep_start=true needs a measure to compare the start by"),
+        ({"objective": "seqkd", "temperature": 2.0}, r"temperature=2.0 only acts on objective=kd, not seqkd"),
+        ({"objective": "seqkd", "divergence": "tvd"}, r"divergence=tvd only acts on objective=kd"),
+        ({"objective": "seqkd", "tail": "renormalize"}, r"tail=renormalize only acts on objective=kd"),
+        ({"filters": {"min_tokens": 9, "max_tokens": 8}}, "min_tokens=9 is more than max_tokens=8"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(values: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        stage(**values)
+
+
+def test_a_student_is_known_by_what_changes_it() -> None:
+    plain = stage().identity()
+    assert "keep_start" not in plain  # students from before it was there keep their names
+    assert stage(keep_start=True).identity() == plain | {"keep_start": True}
+    assert stage(seed=1).identity() != plain
+    moved = [
+        StageConfig.model_validate({"objective": "kd", "rollout": {"count": 3, "replay_from": f"runs/{where}"}})
+        for where in ("here", "there")
+    ]
+    assert moved[0].identity() == moved[1].identity()
+
+
+def test_rollouts_say_how_long_a_stage_is() -> None:
+    rollout = {"count": 3, "prompts": 8, "epochs": 2, "minibatches": 4}
+    on_policy = StageConfig.model_validate({"objective": "minillm", "rollout": rollout})
+    assert on_policy.rollout is not None and on_policy.rollout.steps == 24
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"rollout": None}, "name exactly one of steps, epochs and rollout; got steps=None"),
+        ({"rollout": None, "steps": 4}, "objective=minillm learns from what the student writes"),
+        ({"steps": 4}, "got steps=4, epochs=None, rollout.count=2"),
+        ({"rollout": {"count": 2, "alpha": 1.0}}, "less than 1"),
+        ({"rollout": {"count": 2, "alpha": -0.1}}, "greater than or equal to 0"),
+        ({"rollout": {"count": 2, "prompts": 3}}, "minibatches=4 of prompts=3 sequences"),
+        ({"rollout": {"count": 2, "share": 0.5}}, "set share: 1 or objective: kd"),
+        ({"rollout": {"count": 2, "ahead": True, "replay_from": "old"}}, "ahead=true has nothing to write"),
+        ({"warmup_steps": 8}, "warmup_steps=8 must be less than the 8 steps"),
+        ({"objective": "seqkd"}, "objective=seqkd cannot learn from rollouts"),
+        ({"source": "gold"}, "source=gold with rollout"),
+        ({"filters": {"min_tokens": 2}}, "filters choose among cached sequences"),
+        ({"temperature": 2.0}, "temperature=2.0 only acts on objective=kd, not minillm"),
+        ({"objective": "kd", "policy": {}}, "policy describes the loss of objective=minillm"),
+        ({"policy": {"mode": "lmops", "reward_scale": 2.0}}, "reward_scale=2.0 cannot be set in mode=lmops"),
+        ({"policy": {"importance": "token"}, "rollout": {"count": 2, "replay": 1}}, "importance=token weighs by"),
+        ({"policy": {"weight_cap": 2.0}}, "weight_cap=2.0 bounds importance weights and importance=clip has none"),
+    ],
+)
+def test_rollouts_that_cannot_be_learned_from_are_refused(values: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        StageConfig.model_validate({"objective": "minillm", "rollout": {"count": 2}} | values)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("hellinger", "divergence: given 'hellinger'; must be one of 'forward_kl', 'reverse_kl', 'tvd', 'jsd'"),
+        ("{kind: jsd, alpha: 0.1}", "divergence.alpha: unknown key; another kind of block takes it, not this one"),
+        ("{kind: jsd, beta: 2}", "divergence.beta: given 2; must be less than 1.0"),
+        ("{beta: 0.1}", "must be a block that names its kind"),
+    ],
+)
+def test_a_wrong_divergence_is_told_by_its_own_key(value: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config(TINY, overrides=[f"students.kd.stages.0.divergence={value}"])
+
+
+def test_the_two_kl_limits_of_alpha_beta_are_allowed() -> None:
+    for a, b in ((1.0, 0.0), (0.0, 1.0)):
+        assert stage(divergence={"kind": "alpha_beta", "a": a, "b": b}).divergence.kind == "alpha_beta"
+
+
+def test_filtered_sequences_are_a_view_of_their_own() -> None:
+    plain, stopped, short = stage(), stage(filters={"finish": "stop"}), stage(filters={"max_tokens": 9})
+    assert plain.train_view == "teacher-train"
+    assert len({plain.train_view, stopped.train_view, short.train_view}) == 3
+    assert stopped.train_view.startswith("teacher-train-")
+    assert {plain.dev_view, stopped.dev_view, short.dev_view} == {"teacher-dev"}
+    assert stage(filters=FilterConfig()).train_view == "teacher-train"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, "name either model"),
+        ({"hidden_size": 8, "model": {"path": "somewhere"}}, "name either model"),
+        ({"keep_layers": [0, 2], "layers_by": "block_influence"}, "needs keep_layers as a number"),
+        ({"mlp_channels": 8, "layers_by": "contiguous"}, "needs keep_layers as a number"),
+    ],
+)
+def test_a_start_is_one_thing(values: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        InitConfig.model_validate(values)
+
+
+def test_only_activations_make_a_start_wait() -> None:
+    assert not InitConfig(keep_layers=4, layers_by="contiguous").calibrated
+    assert InitConfig(keep_layers=4, layers_by="block_influence").calibrated
+    assert InitConfig(mlp_channels=16).calibrated

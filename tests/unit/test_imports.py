@@ -1,0 +1,59 @@
+"""Heavy libraries are imported by the modules named for them, and the light packages stay light.
+
+import-linter checks the layers; what it cannot say (modules called `ray_*.py`, imports inside functions of scripts that
+nobody imports) is read from the source here.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("configs", "cache", "teacher_server", "student_train", "evaluation", "orchestration")
+HOMES = {
+    "vllm": "teacher_server/vllm_engine.py",
+    "deepspeed": "student_train/training/deepspeed_engine.py",
+    "ray": "orchestration/cluster/*.py",
+    "mlflow": "orchestration/tracking/*.py",
+}
+
+
+def imported(path: Path) -> set[str]:
+    """First parts of every name that the module imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_a_heavy_library_is_imported_only_at_home(library: str) -> None:
+    strangers = [
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if library in imported(path) and not fnmatch(str(path.relative_to(ROOT)), HOMES[library])
+    ]
+    assert strangers == []
+
+
+@pytest.mark.parametrize("module", ["configs", "orchestration.plan.placement"])
+def test_it_loads_nothing_heavy(module: str) -> None:
+    heavy = (*HOMES, "torch", "transformers", "datasets")
+    code = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_test_folder_bears_the_name_of_a_package(package: str) -> None:
+    assert not (ROOT / "tests" / package).exists()
