@@ -29,7 +29,7 @@ from configs.logs import quiet_environment
 from configs.schema import TrainingSettings
 from configs.stages import StageConfig
 from student_train.models.decoder import StudentModule, take_apart
-from student_train.worker_group import join_gang
+from student_train.worker_group import join_group
 
 STEPS = 2
 """Measured steps of each; the best counts. One more before them does not."""
@@ -57,13 +57,13 @@ def _in_own_process(contender: str) -> float:
 
 
 def _our_step() -> float:
-    gang = join_gang("auto")
+    group = join_group("auto")
     # Imported late: DeepSpeed picks its accelerator from the environment while it is imported.
     from student_train.training.deepspeed_engine import DeepSpeedEngine
 
     stage = StageConfig.model_validate({"objective": "kd", "steps": 1})
     module = StudentModule(take_apart(llama(STUDENT_LAYERS)), stage=stage, vocab=VOCAB)
-    engine = DeepSpeedEngine(module, stage=stage, settings=TrainingSettings(), gang=gang)
+    engine = DeepSpeedEngine(module, stage=stage, settings=TrainingSettings(), group=group)
     batch = answers()
     times = []
     for _ in range(STEPS + 1):

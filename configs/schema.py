@@ -182,7 +182,7 @@ class EngineSettings(Block):
 
 
 class TrainingSettings(Block):
-    """The gang of training workers. Changes speed and memory only.
+    """The group of training workers. Changes speed and memory only.
 
     `weight_sync` is how an on-policy stage brings its weights to the engines that sample from them: as `files` beside
     the checkpoints, or by a `broadcast` from memory to memory (NCCL between GPUs, on CPUs within one machine).
@@ -287,7 +287,7 @@ class DistillConfig(Block):
         return self
 
     def _weights_last(self) -> None:
-        """A rollout ahead may have to be begun anew when the gang has moved on; weights that are only sent are gone."""
+        """A rollout ahead may be begun anew when the workers have moved on; weights that are only sent are gone."""
         for name, student in self.students.items():
             for number, stage in enumerate(student.stages):
                 ahead = stage.rollout is not None and stage.rollout.ahead

@@ -45,7 +45,7 @@ def prepare_environment(*, ray_address: str | None) -> None:
     if ray_address is None:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        # Ray starts its workers with nice 15, as if the engines and the gang were background work.
+        # Ray starts its workers with nice 15, as if the engines and the worker group were background work.
         os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if ray_address is None and shutil.which("nvidia-smi") is None:

@@ -2,7 +2,7 @@
 
 They are started by somebody else. Ray Train's workers meet in a directory (`meet`) before they get here; others come
 with the usual variables in the environment: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT. A process without
-them is a gang of one.
+them is a worker group of one.
 
 Nobody else gets in. Torch's own rendezvous (`env://`, `tcp://`) listens on every interface of the machine and asks
 nobody who they are; here it is a file, memory, or a socket that is bound to MASTER_ADDR alone.
@@ -29,7 +29,7 @@ from configs.interfaces import LOOPBACK, collective_environment
 Accelerator = Literal["auto", "cpu", "gpu"]
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
-"""A gang that lost a member fails after this long instead of hanging for ever."""
+"""A worker group that lost a member fails after this long instead of hanging for ever."""
 
 
 _M_TRIM_THRESHOLD = -1
@@ -37,7 +37,7 @@ _M_MMAP_MAX = -4
 
 
 @dataclass(frozen=True, slots=True)
-class Gang:
+class WorkerGroup:
     """This process's place among its peers."""
 
     rank: int
@@ -89,7 +89,7 @@ def meet(meeting: Path, *, rank: int, size: int, backend: str, timeout: timedelt
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
 
-def join_gang(accelerator: Accelerator) -> Gang:
+def join_group(accelerator: Accelerator) -> WorkerGroup:
     """Join the process group, making one if nobody has, and pick this process's device.
 
     Sets the environment that DeepSpeed reads while it is imported, so call it before.
@@ -115,7 +115,7 @@ def join_gang(accelerator: Accelerator) -> Gang:
         dist.init_process_group(
             backend, store=_store(rank=rank, size=size), rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT
         )
-    return Gang(dist.get_rank(), dist.get_world_size(), device)
+    return WorkerGroup(dist.get_rank(), dist.get_world_size(), device)
 
 
 def keep_freed_memory() -> bool:

@@ -21,7 +21,7 @@ from cache import TeacherIdentity
 from configs import DistillError, EngineError
 from orchestration.cluster.deaths import lost
 from orchestration.cluster.engines import Answers, EngineActor, EngineSpec, LeaseQueue
-from orchestration.fill.shift import FillOrder, Progress
+from orchestration.fill.engine_loop import FillOrder, Progress
 from orchestration.outputs.console import Progress as ProgressBar
 from orchestration.plan.requests import Request
 from orchestration.rollouts.turns import Answered, Tagged
@@ -76,7 +76,7 @@ class EnginePool:
         settings = self._spec.settings
         gpus = settings.tensor_parallel * self._spec.gpu_share if self._spec.accelerator == "gpu" else 0
         environment = engine_environment(settings, self._spec.accelerator)
-        # Engines of a rollout live beside a gang that holds all CPUs in Ray's books, and take turns with it.
+        # Engines of a rollout live beside a worker group that holds all CPUs in Ray's books, and take turns with it.
         cpus = 0 if self._spec.purpose != "fill" else 1 if gpus else settings.cpus
         self._actors = [
             EngineActor.options(  # type: ignore[attr-defined]
@@ -143,7 +143,7 @@ class EnginePool:
         return self._spec.settings.count * self._spec.settings.tensor_parallel
 
     def receive(self, meeting: Path, tensors: tuple[OfferedTensor, ...], identity: TeacherIdentity) -> None:
-        """Have the engines take over weights that a gang sends to all of them at once; see `BroadcastSync`.
+        """Have the engines take over weights that a worker group sends to all of them at once; see `BroadcastSync`.
 
         Engines that are started again begin with the weights of the pool's own model.
         """
@@ -200,11 +200,11 @@ class EnginePool:
         """
         self.start()
         queue = LeaseQueue.remote(list(work), token_budget=token_budget)  # type: ignore[attr-defined]
-        shifts = [actor.fill.remote(queue, order) for actor in self._actors]
+        loops = [actor.fill.remote(queue, order) for actor in self._actors]
         started = time.monotonic()
         failure: DistillError | None = None
         try:
-            pending = shifts
+            pending = loops
             while pending:
                 done, pending = ray.wait(pending, num_returns=len(pending), timeout=POLL_S)
                 so_far: Progress = ray.get(queue.progress.remote())
@@ -216,7 +216,7 @@ class EnginePool:
             failure = self._lost(error)
         finally:
             # Engines that still live commit what they have, whatever ended the loop.
-            self._finish(queue, shifts)
+            self._finish(queue, loops)
         if failure is not None:
             self.release()
             raise failure
@@ -238,10 +238,10 @@ class EnginePool:
             self._down()
             self._down = None
 
-    def _finish(self, queue: ray.actor.ActorHandle, shifts: list[ray.ObjectRef]) -> None:
+    def _finish(self, queue: ray.actor.ActorHandle, loops: list[ray.ObjectRef]) -> None:
         with suppress(RayError):
             queue.stop.remote()
-            ray.wait(shifts, num_returns=len(shifts), timeout=STOP_GRACE_S)
+            ray.wait(loops, num_returns=len(loops), timeout=STOP_GRACE_S)
 
     def ask(self, references: list[ray.ObjectRef]) -> list[Any]:
         """Wait for answers of the engines.

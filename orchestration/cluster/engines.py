@@ -1,7 +1,7 @@
 """Inference engines as Ray actors, and the queue from which they draw their work.
 
 A queue hands out leases of requests. An engine draws from it as it has room, so that it never waits at the end of a
-lease, and writes what it finishes into segments of its own (`fill_shift`).
+lease, and writes what it finishes into segments of its own (`engine_loop`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from cache import GenerateRequest, ScoreRequest, TeacherCache, TeacherIdentity, 
 from cache.protocols import Failure
 from configs.interfaces import collective_environment
 from configs.schema import EngineSettings
+from orchestration.fill.engine_loop import EngineLoop, FillOrder, Progress, longest
 from orchestration.fill.ledger import Counts, Meter
-from orchestration.fill.shift import FillOrder, Progress, Shift, longest
 from orchestration.outputs.redirect import redirect_output
 from orchestration.plan.machine import engine_in_words
 from orchestration.plan.memory import MemoryFit
@@ -124,7 +124,7 @@ class EngineActor:
     def __init__(self, spec: EngineSpec, *, index: int) -> None:
         redirect_output(spec.log_dir / f"{spec.name}-{index}.log")
         if spec.purpose != "fill":
-            # A gang may send its weights from another node, over the cluster's own interface.
+            # A worker group may send its weights from another node, over the cluster's own interface.
             ours = collective_environment(ray.util.get_node_ip_address())
             os.environ["NCCL_SOCKET_IFNAME"] = ours["NCCL_SOCKET_IFNAME"]
         from teacher_server.vllm_engine import VllmEngine
@@ -166,7 +166,7 @@ class EngineActor:
         self._engine.load(model_dir, identity=identity)
 
     def receive(self, source: Receiver, identity: TeacherIdentity) -> None:
-        """Replace the weights by those that a gang sends."""
+        """Replace the weights by those that a worker group sends."""
         self._engine.receive(source, shapes={each.name: each.shape for each in source.tensors}, identity=identity)
 
     def turn(self, asked: Sequence[Tagged], *, leave: int) -> list[Answered]:
@@ -199,7 +199,7 @@ class EngineActor:
         with cache.writer(
             vocab=self._spec.vocab, licence=order.licence, provenance=order.provenance, encoding=order.encoding
         ) as writer:
-            Shift(RemoteLeases(queue), order, writer).work(self._engine)
+            EngineLoop(RemoteLeases(queue), order, writer).work(self._engine)
 
     def sleep(self) -> None:
         """See `VllmEngine.sleep`."""

@@ -1,4 +1,4 @@
-"""Train one stage in a gang of Ray Train workers, and follow it from the driver."""
+"""Train one stage in a group of Ray Train workers, and follow it from the driver."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.5
 START_TIMEOUT_S = 1800
 STOP_GRACE_S = 60.0
-"""How long a stopped gang may take to write its checkpoint."""
+"""How long a stopped worker group may take to write its checkpoint."""
 
 PLACED = "PLACED"
 """A file in the directory of a stage: the workers have their places."""
@@ -55,7 +55,7 @@ WORKER_ENVIRONMENT = {
 }
 
 
-def train_in_gang(
+def train_in_group(
     job: TrainJob,
     *,
     log_dir: Path,
@@ -66,9 +66,10 @@ def train_in_gang(
 ) -> dict[str, object]:
     """Train a stage; returns the fields of its `TrainResult`.
 
-    `meanwhile` is called again and again as long as the gang works, for what it needs from outside. On an interrupt, or
-    an error of `meanwhile`, the gang is asked to write a checkpoint before that goes on. Workers that take less than a
-    whole GPU leave the rest to what `meanwhile` starts, which then has to wait until all of them have their places.
+    `meanwhile` is called again and again as long as the worker group works, for what it needs from outside. On an
+    interrupt, or an error of `meanwhile`, the worker group is asked to write a checkpoint before that goes on.
+    Workers that take less than a whole GPU leave the rest to what `meanwhile` starts, which then has to wait until
+    all of them have their places.
 
     Raises:
         TrainingError: a worker failed; the checkpoint of the last save remains.
@@ -77,21 +78,22 @@ def train_in_gang(
     stop_file, result_file, placed_file = (job.work_dir / name for name in ("STOP", "result.json", PLACED))
     for file in (stop_file, result_file, placed_file):
         file.unlink(missing_ok=True)
-    # Of a gang that was killed: torch aborts a process that finds its store gone, should one still be on its way out.
+    # Of a worker group that was killed: torch aborts a process that finds its store gone, should one still be on
+    # its way out.
     shutil.rmtree(job.work_dir / MEETING, ignore_errors=True)
-    gang = _Gang(job, log_dir=log_dir, accelerator=accelerator, gpu_share=gpu_share)
+    group = _WorkerGroup(job, log_dir=log_dir, accelerator=accelerator, gpu_share=gpu_share)
     curve = CurveReader(job.work_dir / CURVES)
     try:
-        while gang.running(POLL_S):
+        while group.running(POLL_S):
             for metrics in curve.new():
                 on_step(metrics)
             if gpu_share == 1.0 or placed_file.exists():
                 meanwhile()
     except BaseException:
         stop_file.touch()
-        gang.wait(STOP_GRACE_S)
+        group.wait(STOP_GRACE_S)
         raise
-    gang.raise_failure()
+    group.raise_failure()
     for metrics in curve.new():
         on_step(metrics)
     if not result_file.exists():
@@ -102,7 +104,7 @@ def train_in_gang(
     return result
 
 
-class _Gang:
+class _WorkerGroup:
     """`TorchTrainer.fit` in a thread, so that the driver stays free to follow the curve and to be interrupted."""
 
     def __init__(self, job: TrainJob, *, log_dir: Path, accelerator: str, gpu_share: float) -> None:
@@ -114,17 +116,17 @@ class _Gang:
         threading.Thread(target=self._fit, daemon=True).start()
 
     def running(self, seconds: float) -> bool:
-        """Wait up to `seconds`, then say whether the gang still works."""
+        """Wait up to `seconds`, then say whether the worker group still works."""
         return not self._ended.wait(seconds)
 
     def wait(self, seconds: float) -> None:
-        """Give the gang time to end by itself."""
+        """Give the worker group time to end by itself."""
         deadline = time.monotonic() + seconds
         while self.running(POLL_S) and time.monotonic() < deadline:
             pass
 
     def raise_failure(self) -> None:
-        """Raise what ended the gang, if anything did."""
+        """Raise what ended the worker group, if anything did."""
         if self._error is None:
             return
         raise lost(
@@ -141,7 +143,7 @@ class _Gang:
             self._trainer.fit()
         except (TrainingFailedError, ray.exceptions.RayError) as error:
             # Pages of tracebacks: for the log. `raise_failure` says it in a line.
-            logger.info("the gang ended: %s", error)
+            logger.info("the worker group ended: %s", error)
             self._error = error
         finally:
             self._ended.set()
@@ -155,7 +157,7 @@ def _trainer(job: TrainJob, *, log_dir: Path, accelerator: str, gpu_share: float
     return TorchTrainer(
         _work,
         train_loop_config={"job": job, "log_dir": log_dir},
-        torch_config=GangConfig(
+        torch_config=WorkerGroupConfig(
             backend="nccl" if gpu else "gloo", timeout_s=START_TIMEOUT_S, meeting=job.work_dir / MEETING
         ),
         scaling_config=ScalingConfig(num_workers=settings.workers, use_gpu=gpu, resources_per_worker=resources),
@@ -168,7 +170,7 @@ def _trainer(job: TrainJob, *, log_dir: Path, accelerator: str, gpu_share: float
 
 
 @dataclass
-class GangConfig(TorchConfig):  # type: ignore[misc]
+class WorkerGroupConfig(TorchConfig):  # type: ignore[misc]
     """How the workers find each other: in a directory that all of them see, and over the cluster's own interface.
 
     Left to itself Ray has torch listen on every interface of the first worker's machine, for anybody.
@@ -179,13 +181,13 @@ class GangConfig(TorchConfig):  # type: ignore[misc]
     @property
     def backend_cls(self) -> type[Any]:
         """What sets the process group up and ends it."""
-        return _GangBackend
+        return _WorkerGroupBackend
 
 
-class _GangBackend(TorchConfig().backend_cls):  # type: ignore[misc]
+class _WorkerGroupBackend(TorchConfig().backend_cls):  # type: ignore[misc]
     """Ray's own, but for the way in which the workers meet."""
 
-    def on_start(self, worker_group: Any, backend_config: GangConfig) -> None:
+    def on_start(self, worker_group: Any, backend_config: WorkerGroupConfig) -> None:
         """Make the process group; called in the process that controls the workers."""
         backend_config.meeting.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A store that was used cannot be used again, and Ray may start workers twice.

@@ -21,8 +21,8 @@ from cache.claims import Claims
 from cache.disk.storage import open_storage
 from cache.keys import generation_key, sequence_key
 from configs import BudgetReached, DistillError, EngineError
+from orchestration.fill.engine_loop import FillOrder, Progress
 from orchestration.fill.ledger import read_counts
-from orchestration.fill.shift import FillOrder, Progress
 from orchestration.outputs.console import Progress as ProgressBar
 from orchestration.plan.requests import FillPlan, Request, SequenceSet, SetPlan, plan_fill
 

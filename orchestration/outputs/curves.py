@@ -1,6 +1,6 @@
 """Training curves as a file: one JSON object an optimiser step.
 
-The leader of a gang writes it, the driver follows it, and it stays with the trained student, so that a later
+The leader of a worker group writes it, the driver follows it, and it stays with the trained student, so that a later
 experiment that reuses the student can show its curves too. A resumed training cuts off the steps it repeats.
 """
 

@@ -183,7 +183,7 @@ def _replayed(stage: StageConfig) -> dict[str, str]:
 
 
 def _write_plain_text(link: Link, *, lesson: Lesson) -> str | None:
-    """Leave the plain text of a stage where its gang looks for it; the digest of its pieces."""
+    """Leave the plain text of a stage where its worker group looks for it; the digest of its pieces."""
     if link.plain is None:
         return None
     pieces = link.plain.pieces(lesson.teacher.files.tokenizer)

@@ -11,8 +11,8 @@ from configs.places import absolute_root
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.reference import kept_reference
 from orchestration.fill.budgets import budgets_left
+from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.fill import FillResult, fill
-from orchestration.fill.shift import FillOrder
 from orchestration.inputs.prompts import PromptSet, Rejected
 from orchestration.outputs.console import Progress
 from orchestration.pipeline.lessons import Lesson, pin_lesson

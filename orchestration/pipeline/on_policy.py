@@ -1,4 +1,4 @@
-"""An on-policy stage: a gang that learns, two engines that write for it, and what remains of their rollouts."""
+"""An on-policy stage: a worker group that learns, two engines that write for it, and what remains of their rollouts."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from orchestration.pipeline.rollout_maker import RolloutMaker
 from orchestration.pipeline.run import Run
 from student_train.files import staged_directory
 
-Gang = Callable[..., Mapping[str, object]]
+WorkerGroup = Callable[..., Mapping[str, object]]
 """Trains to the end; calls its argument `meanwhile` again and again."""
 
 
 def train_on_policy(
-    run: Run, student: Student, link: Link, *, lesson: Lesson, prompts: PromptSet, gang: Gang
+    run: Run, student: Student, link: Link, *, lesson: Lesson, prompts: PromptSet, group: WorkerGroup
 ) -> tuple[Mapping[str, object], Mapping[str, float]]:
-    """Let a gang train while its rollouts are made; the result of the gang, and the shares of the time by part.
+    """Let a worker group train while its rollouts are made; its result, and the shares of the time by part.
 
     The rollouts stay in the run directory, where `replay_from` of another experiment finds them.
 
     Raises:
-        EngineError: the engines died again and again; the gang has written a checkpoint.
+        EngineError: the engines died again and again; the worker group has written a checkpoint.
     """
     assert link.stage.rollout is not None
     with closing(RolloutMaker(run, link, lesson=lesson, prompts=prompts)) as maker:
         started = time.monotonic()
-        result = gang(meanwhile=maker.make_due)
+        result = group(meanwhile=maker.make_due)
         shares = maker.shares(time.monotonic() - started)
     kept = run.directory / "rollouts" / rollouts_name(student, link)
     with staged_directory(kept) as staging:

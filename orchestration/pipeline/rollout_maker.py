@@ -1,9 +1,9 @@
-"""The rollouts of one on-policy stage: written by two engines as the gang publishes weights, scored once, and cached.
+"""The rollouts of one on-policy stage: written by two engines as weights are published, scored once, and cached.
 
 The student's engine takes over the published weights, both engines write sequences from the mixture
 (`orchestration.rollouts.mixture`), the teacher scores each once, and the scored sequences go into the teacher's cache
-as rollouts, with the version of the weights that wrote them. The gang learns from a pinned view of them. An engine that
-dies makes the whole rollout void; it is written anew, from the same noise.
+as rollouts, with the version of the weights that wrote them. The worker group learns from a pinned view of them. An
+engine that dies makes the whole rollout void; it is written anew, from the same noise.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class RolloutMaker:
         self._box = RolloutBox(link.work_dir)
         self._box.clean(side="rollouts")
         if run.config.runtime.training.weight_sync == "broadcast":
-            # What a gang before this one offered went with it.
+            # What a worker group before this one offered went with it.
             self._box.withdraw_policies()
         self._next = 0
         self._seconds = dict.fromkeys(("sampling", "scoring", "syncing"), 0.0)
@@ -78,7 +78,7 @@ class RolloutMaker:
         if not self._box.has_policy(version):
             return
         rollout = self._former[self._next] if self._former else self._written(version)
-        # From the commit on the gang trains, perhaps on the GPUs of these engines. `_bring` wakes them.
+        # From the commit on the worker group trains, perhaps on the GPUs of these engines. `_bring` wakes them.
         self._teacher.sleep()
         self._student.sleep()
         self._box.commit(rollout)
@@ -192,7 +192,7 @@ class RolloutMaker:
         """Let go of rollouts that this stage has learned from, then of what is beyond the quota."""
         identity = self._lesson.teacher.identity.digest()
         storage = open_storage(self._run.config.runtime.cache_root, identity, create=False)
-        # The gang may still read the one before this, and those that it replays.
+        # The worker group may still read the one before this, and those that it replays.
         over = range(max(0, self._next - 1 - self._config.replay))
         remove_pins(storage, [self._box.rollout(number).view.digest for number in over])
         report = enforce_rollout_quota(storage, identity=identity, max_bytes=int(self._config.quota_gib * GIB))

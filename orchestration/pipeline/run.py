@@ -115,7 +115,7 @@ class Run:
     def rollout_pools(
         self, *, student: ModelFiles, learner: TeacherIdentity, teacher: Teacher
     ) -> tuple[EnginePool, EnginePool]:
-        """Engines of a student and of its teacher that live side by side, and beside a gang."""
+        """Engines of a student and of its teacher that live side by side, and beside a worker group."""
         runtime = self.config.runtime
         pools = []
         role: Role
@@ -139,7 +139,7 @@ class Run:
 
     @property
     def shares_gpus(self) -> bool:
-        """Whether the gang and the engines of an on-policy stage take turns on the same GPUs."""
+        """Whether the worker group and the engines of an on-policy stage take turns on the same GPUs."""
         return self.config.runtime.colocate and self.device == "gpu"
 
     def gpu_share(self, role: Role) -> float:

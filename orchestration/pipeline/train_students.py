@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from configs.places import CURVES
 from configs.stages import StageConfig
 from orchestration.cluster.calibration import DeriveJob, derive_in_worker
-from orchestration.cluster.worker_group import train_in_gang
+from orchestration.cluster.worker_group import train_in_group
 from orchestration.inputs.plain_text import PlainTexts, read_plain_texts
 from orchestration.inputs.preflight import require_positions, require_writable
 from orchestration.inputs.prompts import PromptSet
@@ -200,11 +200,11 @@ def _train(run: Run, student: Student, link: Link, *, steps: range, lesson: Less
 
         def train(job: TrainJob) -> Mapping[str, object]:
             run.need_cluster()
-            gang = partial(train_in_gang, job, log_dir=run.logs, accelerator=run.device, on_step=on_step)
+            group = partial(train_in_group, job, log_dir=run.logs, accelerator=run.device, on_step=on_step)
             if link.stage.rollout is None:
-                return gang(meanwhile=lambda: None)
-            gang = partial(gang, gpu_share=run.gpu_share("training worker"))
-            result, shares = train_on_policy(run, student, link, lesson=lesson, prompts=prompts, gang=gang)
+                return group(meanwhile=lambda: None)
+            group = partial(group, gpu_share=run.gpu_share("training worker"))
+            result, shares = train_on_policy(run, student, link, lesson=lesson, prompts=prompts, group=group)
             run.tracker.log(student.name, _points(StepMetrics(total, dict(shares)), steps=steps))
             return result
 

@@ -1,8 +1,8 @@
 """Parts of an experiment that live at the same time: the GPUs that they need, and how they share them.
 
-A student that learns from what it writes has its gang, its own engines and those of the teacher at work together. On
-GPUs each of them has GPUs of its own, or, with `runtime.colocate`, the engines lie beside the workers on theirs and
-sleep while these train (docs/decisions/0013-rollouts.md). On CPUs all of this is of no concern.
+A student that learns from what it writes has its worker group, its own engines and those of the teacher at work
+together. On GPUs each of them has GPUs of its own, or, with `runtime.colocate`, the engines lie beside the workers on
+theirs and sleep while these train (docs/decisions/0013-rollouts.md). On CPUs all of this is of no concern.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from orchestration.plan.bundles import Hardware, Role
 GPU_SHARES: dict[Role, float] = {"training worker": 0.6, "teacher engine": 0.25, "student engine": 0.15}
 """Parts of a GPU that the three take in Ray's books where they share it: together they fill it.
 
-No GPU holds two workers. The workers are placed before any engine (`ray_train.train_in_gang`), the teacher's engines
+No GPU holds two workers. The workers are placed before any engine (`ray_train.train_in_group`), the teacher's engines
 before the student's (`rollouts.RolloutMaker`), and Ray takes the fullest GPU that has room. So beside a worker there is
 room for one teacher's engine, and after that for one student's. Only where there are fewer teacher's engines than
 workers may two student's lie beside one worker: to rule out two of either, each would have to take more than half of
@@ -26,7 +26,7 @@ what the worker leaves. `memory_fit.shared_memory` plans for that.
 
 
 def require_room_together(config: DistillConfig, hardware: Hardware) -> None:
-    """Refuse rollouts for which gang and engines do not find GPUs at the same time: they would wait for ever.
+    """Refuse rollouts for which worker group and engines do not find GPUs at the same time: they would wait for ever.
 
     Raises:
         ConfigError: naming the keys, their values and the cure.
@@ -62,7 +62,7 @@ def _require_own_room(config: DistillConfig, hardware: Hardware, *, key: str) ->
 
 
 def _require_turns(config: DistillConfig, rollouts: Mapping[str, RolloutConfig]) -> None:
-    """Refuse what makes engines and gang work at the same moment."""
+    """Refuse what makes engines and worker group work at the same moment."""
     for key, rollout in rollouts.items():
         if rollout.ahead:
             raise ConfigError(

@@ -132,7 +132,7 @@ def kv_bytes(shape: ModelShape, *, split: int, dtype: str) -> float:
 
 
 def training_memory(model: PlannedShape, *, label: str, settings: TrainingSettings, stage: StageConfig) -> MemoryFit:
-    """What one GPU of the training gang holds; what is offloaded lies in the memory of its machine."""
+    """What one GPU of the training worker group holds; what is offloaded lies in the memory of its machine."""
     shape, world = model.shape, settings.workers
     tokens = settings.micro_batch_tokens
     per_token = activation_bytes(shape, dtype=stage.dtype, recomputed=settings.gradient_checkpointing)

@@ -1,7 +1,7 @@
 """Which part of an experiment runs on which GPU, and whether it fits there. Pure arithmetic, nothing is started.
 
 An experiment has three phases that follow one another and may use the same GPUs: teacher engines fill the cache,
-a gang of workers trains, student engines write the answers that are compared. A student that learns from what it
+a group of workers trains, student engines write the answers that are compared. A student that learns from what it
 writes itself needs all three at once, on GPUs of their own or in turns on the same (`colocation`).
 """
 

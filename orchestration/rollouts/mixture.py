@@ -97,13 +97,13 @@ def sample_rollout(
     """
     blocks: dict[Role, int] = {"student": student.block_tokens, "teacher": teacher.block_tokens}
     terms = Terms(alpha, seed, version, max_new_tokens, stop_ids, k, blocks)
-    desks = [_Desk("student", each) for each in student.engines()] + [
-        _Desk("teacher", each) for each in teacher.engines()
+    queues = [_EngineQueue("student", each) for each in student.engines()] + [
+        _EngineQueue("teacher", each) for each in teacher.engines()
     ]
     rollout = _Rollout(
         prompts,
         terms=terms,
-        desks=desks,
+        queues=queues,
         spend=spend,
         at_once=min(student.capacity, teacher.capacity),
         one_role=student.shares_processor and teacher.shares_processor,
@@ -111,13 +111,13 @@ def sample_rollout(
     try:
         rollout.run()
     finally:
-        for desk in desks:
-            desk.engine.finish()
+        for queue in queues:
+            queue.engine.finish()
     return [rollout.done[prompt.number] for prompt in prompts if prompt.number in rollout.done], rollout.tally
 
 
 @dataclass(slots=True)
-class _Desk:
+class _EngineQueue:
     """An engine, what waits for its next turn, and how much it has taken in and not finished."""
 
     role: Role
@@ -137,14 +137,14 @@ class _Desk:
 
 
 class _Rollout:
-    """All sequences of a rollout, and the desks that they go to and fro between."""
+    """All sequences of a rollout, and the queues of engines that they go to and fro between."""
 
     def __init__(
         self,
         prompts: Sequence[Prompt],
         *,
         terms: Terms,
-        desks: Sequence[_Desk],
+        queues: Sequence[_EngineQueue],
         spend: Callable[[int], None],
         at_once: int,
         one_role: bool,
@@ -153,49 +153,49 @@ class _Rollout:
         self._spend = spend
         self.tally = Tally()
         self._to_begin = list(reversed(prompts))
-        self._terms, self._desks, self._at_once, self._one_role = terms, desks, at_once, one_role
+        self._terms, self._queues, self._at_once, self._one_role = terms, queues, at_once, one_role
         self._growing: dict[int, Growing] = {}
         self._started = time.monotonic()
 
     def run(self) -> None:
-        with ThreadPoolExecutor(len(self._desks)) as threads:
+        with ThreadPoolExecutor(len(self._queues)) as threads:
             while True:
                 while self._to_begin and len(self._growing) < self._at_once:
                     self._send(Growing(self._to_begin.pop(), self._terms))
                 self._start(threads)
-                turns = [desk.turn for desk in self._desks if desk.turn is not None]
+                turns = [queue.turn for queue in self._queues if queue.turn is not None]
                 if not turns:
                     break
                 wait(turns, return_when=FIRST_COMPLETED)
-                for desk in self._desks:
-                    if desk.turn is not None and desk.turn.done():
-                        self._collect(desk)
+                for queue in self._queues:
+                    if queue.turn is not None and queue.turn.done():
+                        self._collect(queue)
         self.tally.scoring_seconds = time.monotonic() - self._started - self.tally.sampling_seconds
 
     def _start(self, threads: ThreadPoolExecutor) -> None:
         """Let idle engines with work begin a turn; of one role alone where the roles share a processor."""
-        idle = [desk for desk in self._desks if desk.turn is None and desk.load]
+        idle = [queue for queue in self._queues if queue.turn is None and queue.load]
         if self._one_role and idle:
-            if any(desk.turn for desk in self._desks):
+            if any(queue.turn for queue in self._queues):
                 return
             # The role with most to do: its batches are the fullest.
             loads = Counter[Role]()
-            for desk in idle:
-                loads[desk.role] += desk.load
-            idle = [desk for desk in idle if desk.role == max(loads, key=lambda role: loads[role])]
-        for desk in idle:
-            desk.start(threads)
+            for queue in idle:
+                loads[queue.role] += queue.load
+            idle = [queue for queue in idle if queue.role == max(loads, key=lambda role: loads[role])]
+        for queue in idle:
+            queue.start(threads)
             self.tally.rounds += 1
 
     def _send(self, sequence: Growing) -> None:
         self._growing[sequence.number] = sequence
-        desks = [desk for desk in self._desks if desk.role == sequence.next_role]
-        desks[sequence.number % len(desks)].waiting.append((sequence.number, sequence.next_request()))
+        queues = [queue for queue in self._queues if queue.role == sequence.next_role]
+        queues[sequence.number % len(queues)].waiting.append((sequence.number, sequence.next_request()))
 
-    def _collect(self, desk: _Desk) -> None:
-        assert desk.turn is not None
-        answers, desk.turn = desk.turn.result(), None
-        desk.taken -= len(answers)
+    def _collect(self, queue: _EngineQueue) -> None:
+        assert queue.turn is not None
+        answers, queue.turn = queue.turn.result(), None
+        queue.taken -= len(answers)
         for number, outcome in answers:
             sequence = self._growing.pop(number)
             if isinstance(outcome, Failure):
@@ -203,7 +203,7 @@ class _Rollout:
             elif sequence.finish:
                 self._settle(sequence, outcome)
             else:
-                self._extend(sequence, outcome, role=desk.role)
+                self._extend(sequence, outcome, role=queue.role)
 
     def _extend(self, sequence: Growing, outcome: TeacherRecord, *, role: Role) -> None:
         drawn = sequence.take(outcome)

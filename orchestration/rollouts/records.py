@@ -1,4 +1,4 @@
-"""From sampled sequences to what a gang learns from: a pinned view of the cache, and what is known about each token."""
+"""From sampled sequences to what workers learn from: a pinned view of the cache, and what is known about each token."""
 
 from __future__ import annotations
 

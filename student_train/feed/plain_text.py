@@ -32,7 +32,7 @@ from configs.rollouts import PretrainConfig
 from student_train.feed.microbatch import MicroBatch, collate
 from student_train.feed.packing import lay_out
 from student_train.feed.steps import StepBatch
-from student_train.worker_group import Gang
+from student_train.worker_group import WorkerGroup
 
 PIECES = "plain-text.npz"
 """The file in the directory of a stage."""
@@ -105,13 +105,13 @@ class PlainPieces:
 
 @dataclass(frozen=True, slots=True)
 class PlainFeed:
-    """Puts the share of one process of a gang beside its rollouts. `digest` is that of the pieces."""
+    """Puts the share of one process of a worker group beside its rollouts. `digest` is that of the pieces."""
 
     pieces: PlainPieces
     digest: str
     config: PretrainConfig
     seed: int
-    gang: Gang
+    group: WorkerGroup
     micro_batch_tokens: int
     packs: bool
 
@@ -143,10 +143,10 @@ class PlainFeed:
 
     def _micro_batches(self, rows: NDArray[np.int64]) -> list[MicroBatch]:
         """This process's share of some pieces, in as many micro-batches as every other process has."""
-        world, predicted = self.gang.world_size, self.pieces.predicted
+        world, predicted = self.group.world_size, self.pieces.predicted
         shares = [rank_rows(rows, rank=rank, world_size=world, lengths=predicted) for rank in range(world)]
         layouts = [lay_out(predicted[share], tokens=self.micro_batch_tokens, packs=self.packs) for share in shares]
-        records = [self.pieces.record(int(at)) for at in shares[self.gang.rank]]
-        made = [collate(records, with_targets=False, layout=layout) for layout in layouts[self.gang.rank]]
+        records = [self.pieces.record(int(at)) for at in shares[self.group.rank]]
+        made = [collate(records, with_targets=False, layout=layout) for layout in layouts[self.group.rank]]
         # One with no rows keeps the collectives of the others company.
         return made + [collate([], with_targets=False)] * (max(map(len, layouts)) - len(made))

@@ -22,7 +22,7 @@ from configs.stages import StageConfig
 from student_train.feed.microbatch import MicroBatch, collate
 from student_train.feed.packing import Layout, lay_out, padded_tokens
 from student_train.losses.advantages import PolicyTerms
-from student_train.worker_group import Gang
+from student_train.worker_group import WorkerGroup
 
 Rows = NDArray[np.int64]
 
@@ -54,14 +54,14 @@ class StepBatch:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """Reads a view for one process of a gang. `packs` says that the model keeps packed sequences apart.
+    """Reads a view for one process of a worker group. `packs` says that the model keeps packed sequences apart.
 
     `terms` are what is known about the tokens of each row of the view, where the student sampled them.
     """
 
     cache: TeacherCache
     view: CacheView
-    gang: Gang
+    group: WorkerGroup
     micro_batch_tokens: int
     with_targets: bool
     packs: bool = False
@@ -69,13 +69,13 @@ class Feed:
 
     def steps(self, batches: Sequence[Rows]) -> Iterator[StepBatch]:
         """The work of each global batch in turn, read from the cache as it is asked for."""
-        shares = [self._share(rows, rank=self.gang.rank) for rows in batches]
+        shares = [self._share(rows, rank=self.group.rank) for rows in batches]
         blocks = self.cache.iter_blocks(self.view, shares, prefetch=STEPS_AHEAD)
         for rows, share, records in zip(batches, shares, blocks, strict=True):
-            fed = [self._fed(self._share(rows, rank=rank)) for rank in range(self.gang.world_size)]
+            fed = [self._fed(self._share(rows, rank=rank)) for rank in range(self.group.world_size)]
             layouts = [self._lay_out(lengths) for lengths in fed]
             terms = None if self.terms is None else [self.terms[row] for row in share]
-            mine = layouts[self.gang.rank]
+            mine = layouts[self.group.rank]
             made = [collate(records, with_targets=self.with_targets, layout=layout, terms=terms) for layout in mine]
             # One with no rows keeps the collectives of the others company.
             empty = max(len(layout) for layout in layouts) - len(made)
@@ -91,7 +91,7 @@ class Feed:
             )
 
     def _share(self, rows: Rows, *, rank: int) -> Rows:
-        return rank_rows(rows, rank=rank, world_size=self.gang.world_size, lengths=np.asarray(self.view.lengths))
+        return rank_rows(rows, rank=rank, world_size=self.group.world_size, lengths=np.asarray(self.view.lengths))
 
     def _fed(self, share: Rows) -> Rows:
         """Tokens of each row that the model reads: all but the last."""

@@ -1,4 +1,4 @@
-"""Weights from the memory of a gang's leader to that of engines, all of them at once.
+"""Weights from the memory of a worker group's leader to that of engines, all of them at once.
 
 Over NCCL between GPUs, and over Gloo on the loopback between the processes of one machine. They meet in a directory: a
 file in it tells each where the others listen. Only names, shapes and a digest of the weights touch a disk.
@@ -43,7 +43,7 @@ class OfferedTensor:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a gang has to give, in the order in which it will be sent; the digest is that of `fingerprint_model`."""
+    """What a leader has to give, in the order in which it will be sent; the digest is that of `fingerprint_model`."""
 
     weights_sha256: str
     tensors: tuple[OfferedTensor, ...]
@@ -99,7 +99,8 @@ def send(weights: Mapping[str, Tensor], *, meeting: Path, size: int, device: tor
 class Receiver:
     """What the processes of one engine need to take weights from a broadcast; it pickles.
 
-    `first` is the place of the engine's first process among `size` participants, of which the gang's leader is 0.
+    `first` is the place of the engine's first process among `size` participants, of which the worker group's leader
+    is 0.
     """
 
     meeting: Path

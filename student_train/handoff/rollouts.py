@@ -7,8 +7,8 @@ Both lie as directories beside the checkpoints of a stage, and each appears whol
     rollouts/rollout-003/      view.npz (a pinned view of the cache, where the teacher's scores are), rollout.npz
     rollouts/meeting-003-2-*/  where two processes of engines wait for weights that are sent and not written
 
-The gang writes below `policies`, its driver below `rollouts`. Whoever waits looks for the directory; whoever was killed
-finds all that was committed. Version 0 is the model that the stage starts from; it needs no directory.
+The worker group writes below `policies`, its driver below `rollouts`. Whoever waits looks for the directory; whoever
+was killed finds all that was committed. Version 0 is the model that the stage starts from; it needs no directory.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class RolloutBox:
 
     @contextmanager
     def meeting(self, version: int, *, receivers: int) -> Iterator[Path]:
-        """A place where `receivers` processes wait for the leader of the gang to send them the weights `version`.
+        """A place where `receivers` processes wait for the leader to send them the weights `version`.
 
         It stays: who met there lets go of its store a moment later, when torch looks for the file and then opens it.
         One for which it goes in between waits long and is then aborted. After an error nobody comes here any more.

@@ -1,9 +1,9 @@
-"""How the weights of a gang reach the engines that sample from them.
+"""How the weights of a worker group reach the engines that sample from them.
 
-Through files (`FileSync`): the gang writes a plain model, and whoever wants it reads it. Through a broadcast
-(`BroadcastSync`): the gang writes down what it has to give, those who want it name a place to meet, and the leader
-sends every tensor to all of them at once (`student_train.handoff.broadcast`). Such weights last as long as the gang
-does: one that is started again offers them anew.
+Through files (`FileSync`): the worker group writes a plain model, and whoever wants it reads it. Through a broadcast
+(`BroadcastSync`): the worker group writes down what it has to give, those who want it name a place to meet, and the
+leader sends every tensor to all of them at once (`student_train.handoff.broadcast`). Such weights last as long as the
+worker group does: one that is started again offers them anew.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torch import Tensor
 from student_train.handoff.broadcast import Offer, send
 from student_train.handoff.rollouts import RolloutBox
 from student_train.models.export import write_model
-from student_train.worker_group import Gang
+from student_train.worker_group import WorkerGroup
 
 logger = logging.getLogger(__name__)
 
 
 @runtime_checkable
 class WeightSync(Protocol):
-    """One way for weights to leave the gang. All calls are the leader's alone."""
+    """One way for weights to leave the worker group. All calls are the leader's alone."""
 
     def holds(self, version: int) -> bool:
         """Whether these weights can be had already, so that nobody needs to gather them."""
@@ -37,7 +37,7 @@ class WeightSync(Protocol):
         ...
 
     def attend(self, version: int) -> None:
-        """Serve whoever waits for them; called again and again while the gang waits for the next rollout."""
+        """Serve whoever waits for them; called again and again while the worker group waits for the next rollout."""
         ...
 
 
@@ -92,6 +92,6 @@ class BroadcastSync:
                 logger.warning("weights %d could not be sent: %s", version, error)
 
 
-def weight_sync(gang: Gang, box: RolloutBox, *, kind: str, model: Any, start: Path) -> WeightSync:
+def weight_sync(group: WorkerGroup, box: RolloutBox, *, kind: str, model: Any, start: Path) -> WeightSync:
     """The way that `runtime.training.weight_sync` names."""
-    return BroadcastSync(box, device=gang.device) if kind == "broadcast" else FileSync(box, model=model, start=start)
+    return BroadcastSync(box, device=group.device) if kind == "broadcast" else FileSync(box, model=model, start=start)

@@ -30,7 +30,7 @@ from configs.regular_files import UnreadableFileError, open_regular, read_json
 from student_train.files import commit_directory, new_staging, numbered, replace_file
 from student_train.job import StepMetrics
 from student_train.training.random_state import random_state, set_random_state
-from student_train.worker_group import Gang
+from student_train.worker_group import WorkerGroup
 
 logger = logging.getLogger(__name__)
 
@@ -76,11 +76,11 @@ class TrainerState:
 
 
 class Checkpoints:
-    """The checkpoints of one stage, below one directory. All processes of the gang make every call."""
+    """The checkpoints of one stage, below one directory. All processes of the worker group make every call."""
 
-    def __init__(self, root: Path, *, gang: Gang) -> None:
+    def __init__(self, root: Path, *, group: WorkerGroup) -> None:
         self._root = root
-        self._gang = gang
+        self._group = group
 
     def save(self, state: TrainerState, *, write_shards: Callable[[Path], None]) -> Path:
         """Write a checkpoint; `write_shards` is called on every process with the directory to write into.
@@ -89,13 +89,13 @@ class Checkpoints:
             TrainingError: what was written does not read back as it was; the checkpoints before are all still there.
         """
         final = self._root / f"{_STEP}{state.step:09d}"
-        name = self._gang.from_leader(str(new_staging(final)) if self._gang.leads else None)
+        name = self._group.from_leader(str(new_staging(final)) if self._group.leads else None)
         assert name is not None
         staging = Path(name)
         write_shards(staging)
-        (staging / f"random-{self._gang.rank}.json").write_text(json.dumps(random_state()), encoding="utf-8")
-        self._gang.barrier()
-        if self._gang.leads:
+        (staging / f"random-{self._group.rank}.json").write_text(json.dumps(random_state()), encoding="utf-8")
+        self._group.barrier()
+        if self._group.leads:
             (staging / _STATE).write_text(_encode(state), encoding="utf-8")
             failpoint("checkpoint-before-manifest")
             (staging / _MANIFEST).write_text(json.dumps(_describe(staging), indent=1), encoding="utf-8")
@@ -107,36 +107,36 @@ class Checkpoints:
             replace_file(self._root / "LATEST", final.name + "\n")
             failpoint("checkpoint-before-drop")
             self._drop_all_but(state.step)
-        self._gang.barrier()
+        self._group.barrier()
         return final
 
     def newest(self) -> tuple[Path, TrainerState] | None:
         """The newest checkpoint whose files are all as they were written, or None."""
         found: Path | None = None
-        if self._gang.leads:
+        if self._group.leads:
             for _, path in reversed(numbered(self._root, _STEP)):
                 if (damage := damaged(path)) is None:
                     found = path
                     break
                 logger.warning("checkpoint %s is left out: %s", path, damage)
-        name = self._gang.from_leader(None if found is None else str(found))
+        name = self._group.from_leader(None if found is None else str(found))
         if name is None:
             return None
         return Path(name), _decode((Path(name) / _STATE).read_text(encoding="utf-8"))
 
     def restore_random(self, path: Path) -> None:
         """Set this process's random state to what it was when `path` was written."""
-        set_random_state(json.loads((path / f"random-{self._gang.rank}.json").read_text(encoding="utf-8")))
+        set_random_state(json.loads((path / f"random-{self._group.rank}.json").read_text(encoding="utf-8")))
 
     def clean(self) -> None:
-        """Remove what killed processes left unfinished. Only one gang at a time trains into a directory."""
-        if self._gang.leads:
+        """Remove what killed processes left unfinished. Only one worker group at a time trains into a directory."""
+        if self._group.leads:
             for path in self._root.glob(f"{STAGING}*"):
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
-        self._gang.barrier()
+        self._group.barrier()
 
     def _drop_all_but(self, newest: int) -> None:
         """Remove checkpoints that are superfluous now that the one of step `newest` was read back.

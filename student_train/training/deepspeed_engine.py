@@ -34,7 +34,7 @@ from configs.schema import TrainingSettings
 from configs.stages import StageConfig
 from student_train.feed.microbatch import MicroBatch
 from student_train.losses.metrics import METRICS
-from student_train.worker_group import Gang
+from student_train.worker_group import WorkerGroup
 
 ADAM_BETAS = (0.9, 0.95)
 """The second is lower than torch's default: runs of a few hundred steps never fill an average over a thousand."""
@@ -57,13 +57,15 @@ class StepOutcome:
 
 
 class DeepSpeedEngine:
-    """A student under DeepSpeed. Every method is called by all processes of the gang together."""
+    """A student under DeepSpeed. Every method is called by all processes of the worker group together."""
 
-    def __init__(self, module: nn.Module, *, stage: StageConfig, settings: TrainingSettings, gang: Gang) -> None:
+    def __init__(
+        self, module: nn.Module, *, stage: StageConfig, settings: TrainingSettings, group: WorkerGroup
+    ) -> None:
         # DeepSpeed probes (and builds, for a minute) C++ extensions that plain torch optimisers do not use.
         deepspeed.ops.__dict__["__compatible_ops__"] = {}
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-        self._gang = gang
+        self._group = group
         self._zero_stage = settings.zero_stage
         self._engine: Any
         self._engine, _, _, _ = deepspeed.initialize(
@@ -90,19 +92,19 @@ class DeepSpeedEngine:
         """
         engine = self._engine
         engine.train()
-        scale = self._gang.world_size / global_tokens
-        sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self._gang.device)
+        scale = self._group.world_size / global_tokens
+        sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self._group.device)
         for index, batch in enumerate(batches):
             if index and index % STOP_LOOK_EVERY == 0 and stop():
                 return None
             engine.set_gradient_accumulation_boundary(index == len(batches) - 1)
-            loss, metrics = engine(batch.to(self._gang.device))
+            loss, metrics = engine(batch.to(self._group.device))
             sums += metrics
             poison = torch.where(torch.isfinite(loss.detach()), scale, math.nan)
             engine.backward(loss * poison, scale_wrt_gas=False)
         for group in engine.optimizer.param_groups:
             group["lr"] = learning_rate
-        totals = self._gang.total(sums)
+        totals = self._group.total(sums)
         norm, skipped = self._apply()
         # Other metrics may be infinite by right, such as a reverse KL where the teacher rules a token out.
         losses = totals[[METRICS.index("loss"), METRICS.index("pretrain")]]
@@ -114,9 +116,9 @@ class DeepSpeedEngine:
     def evaluate(self, batches: Sequence[MicroBatch]) -> Tensor:
         """Metric sums over these micro-batches of this process (not summed over processes)."""
         self._engine.eval()
-        sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self._gang.device)
+        sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self._group.device)
         for batch in batches:
-            _, metrics = self._engine.module(batch.to(self._gang.device))
+            _, metrics = self._engine.module(batch.to(self._group.device))
             sums += metrics
         return sums
 
@@ -125,7 +127,7 @@ class DeepSpeedEngine:
         """What the present weights give each response token of a micro-batch, in nats."""
         self._engine.eval()
         logprobs: Tensor
-        logprobs, _ = self._engine.module(batch.to(self._gang.device), scores=True)
+        logprobs, _ = self._engine.module(batch.to(self._group.device), scores=True)
         return logprobs
 
     def save(self, folder: Path) -> None:
@@ -164,9 +166,9 @@ class DeepSpeedEngine:
         weights: dict[str, Tensor] = {}
         for name, parameter in model.named_parameters():
             with deepspeed.zero.GatheredParameters([parameter], enabled=self._zero_stage == 3):
-                if self._gang.leads:
+                if self._group.leads:
                     weights[name] = parameter.detach().to("cpu", copy=True)
-        return weights if self._gang.leads else None
+        return weights if self._group.leads else None
 
     def close(self) -> None:
         """Let go of the engine's hooks and buffers."""

@@ -1,11 +1,11 @@
 """On-policy training: where the optimiser steps come from when the student writes its own sequences.
 
-Before each rollout the present weights are published and the gang waits until somebody has sampled from them, let the
-teacher score every sequence once, and committed both (`student_train.handoff.rollouts`). Then one forward pass tells
-what these weights give every token. That, and not what the sampling engine says, is the q of the behaviour policy: it
-also covers the tokens that the teacher drew, and it is the same arithmetic that the loss will use. It is written down
-before the first step, so a resumed training goes on with the same numbers. Rewards, importance weights and all passes
-over the rollout use these scores; nobody asks the teacher again.
+Before each rollout the present weights are published and the worker group waits until somebody has sampled from them,
+let the teacher score every sequence once, and committed both (`student_train.handoff.rollouts`). Then one forward pass
+tells what these weights give every token. That, and not what the sampling engine says, is the q of the behaviour
+policy: it also covers the tokens that the teacher drew, and it is the same arithmetic that the loss will use. It is
+written down before the first step, so a resumed training goes on with the same numbers. Rewards, importance weights and
+all passes over the rollout use these scores; nobody asks the teacher again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from student_train.job import TrainJob
 from student_train.losses.advantages import PolicyTable, PolicyTerms, policy_terms
 from student_train.models.adapters import merge_adapters
 from student_train.training.stopping import StopRequest
-from student_train.worker_group import Gang
+from student_train.worker_group import WorkerGroup
 
 if TYPE_CHECKING:
     from student_train.models.decoder import Decoder
@@ -56,14 +56,14 @@ class _Lesson:
 
 
 class OnPolicySteps:
-    """The optimiser steps of a stage, rollout by rollout. All processes of the gang make every call together."""
+    """The optimiser steps of a stage, rollout by rollout. All workers make every call together."""
 
     def __init__(
         self,
         job: TrainJob,
         *,
         cache: TeacherCache,
-        gang: Gang,
+        group: WorkerGroup,
         engine: DeepSpeedEngine,
         decoder: Decoder,
         feed_of: FeedOf,
@@ -73,17 +73,17 @@ class OnPolicySteps:
         assert job.stage.rollout is not None
         self.collapsed = False
         self._job, self._config = job, job.stage.rollout
-        self._cache, self._gang, self._engine, self._decoder = cache, gang, engine, decoder
+        self._cache, self._group, self._engine, self._decoder = cache, group, engine, decoder
         self._feed_of, self._stop = feed_of, stop
         self._box = RolloutBox(job.work_dir)
         self._sync = weight_sync(
-            gang, self._box, kind=job.settings.weight_sync, model=decoder.model, start=job.model_dir
+            group, self._box, kind=job.settings.weight_sync, model=decoder.model, start=job.model_dir
         )
-        self._plain = _plain_feed(job, gang=gang, packs=packs)
+        self._plain = _plain_feed(job, group=group, packs=packs)
 
     def steps(self, first: int) -> Iterator[StepBatch | None]:
         """Step number `first` and those after it; None, and then no more, when asked to stop or after a collapse."""
-        if self._gang.leads:
+        if self._group.leads:
             self._box.clean(side="policies")
         config = self._config
         for number in range(first // config.steps_each, config.count):
@@ -117,7 +117,7 @@ class OnPolicySteps:
         """What is learned from in phase `number`: former rollouts that are replayed, and the newest."""
         if not begun:
             # Engines that share this GPU wake as soon as they see new weights.
-            self._gang.release_kept_memory()
+            self._group.release_kept_memory()
             self._publish(number)
         started = time.monotonic()
         if not self._wait(number):
@@ -136,20 +136,20 @@ class OnPolicySteps:
 
     def _publish(self, version: int) -> None:
         """Show the present weights to those who sample, unless a process before this one did."""
-        if version == 0 or self._gang.any(self._gang.leads and self._sync.holds(version)):
+        if version == 0 or self._group.any(self._group.leads and self._sync.holds(version)):
             return
         weights = self._engine.whole_weights(self._decoder.model)
         if weights is not None:
             lora = self._job.stage.lora
             self._sync.publish(version, weights if lora is None else merge_adapters(weights, lora))
-        self._gang.barrier()
+        self._group.barrier()
 
     def _wait(self, number: int) -> bool:
         """Whether the rollout came, and not a request to stop."""
-        while not self._gang.any(self._gang.leads and self._box.has_rollout(number)):
+        while not self._group.any(self._group.leads and self._box.has_rollout(number)):
             if self._stop.asked():
                 return False
-            if self._gang.leads:
+            if self._group.leads:
                 self._sync.attend(number)
             time.sleep(POLL_S)
         return True
@@ -173,9 +173,9 @@ class OnPolicySteps:
         logprobs = rollout.behaviour_logprobs
         if logprobs is None:
             logprobs = self._present_logprobs(rollout.view)
-        if self._gang.leads:
+        if self._group.leads:
             self._box.keep_behaviour(rollout.number, logprobs)
-        self._gang.barrier()
+        self._group.barrier()
 
     def _present_logprobs(self, view: CacheView) -> Float32[np.ndarray, " N"]:
         """What the present weights give every response token of a view, row after row, in nats.
@@ -184,8 +184,8 @@ class OnPolicySteps:
         """
         feed = self._feed_of(view, None)
         starts = np.cumsum(np.asarray(view.lengths) - np.asarray(view.prompt_len), dtype=np.int64)
-        found = torch.zeros(view.response_tokens, dtype=torch.float32, device=self._gang.device)
-        batches = held_out_batches(view, tokens=self._job.settings.micro_batch_tokens * self._gang.world_size)
+        found = torch.zeros(view.response_tokens, dtype=torch.float32, device=self._group.device)
+        batches = held_out_batches(view, tokens=self._job.settings.micro_batch_tokens * self._group.world_size)
         for step in feed.steps(batches):
             for batch, rows in zip(step.batches, step.rows, strict=True):
                 logprobs = self._engine.logprobs(batch)
@@ -193,7 +193,7 @@ class OnPolicySteps:
                 if places:
                     found[torch.from_numpy(np.concatenate(places)).to(found.device)] = logprobs
         # Every place is filled by one process and zero on all others.
-        summed: Float32[np.ndarray, " N"] = self._gang.total(found).cpu().numpy()
+        summed: Float32[np.ndarray, " N"] = self._group.total(found).cpu().numpy()
         return summed
 
     def _lesson(self, rollout: Rollout, *, waited: float = 0.0) -> _Lesson:
@@ -236,7 +236,7 @@ class OnPolicySteps:
         return False
 
 
-def _plain_feed(job: TrainJob, *, gang: Gang, packs: bool) -> PlainFeed | None:
+def _plain_feed(job: TrainJob, *, group: WorkerGroup, packs: bool) -> PlainFeed | None:
     stage = job.stage
     if stage.pretrain is None:
         return None
@@ -246,7 +246,7 @@ def _plain_feed(job: TrainJob, *, gang: Gang, packs: bool) -> PlainFeed | None:
         digest=pieces.digest,
         config=stage.pretrain,
         seed=stage.seed,
-        gang=gang,
+        group=group,
         micro_batch_tokens=job.settings.micro_batch_tokens,
         packs=packs,
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from configs.errors import ConfigError
 from student_train.files import new_staging
 from student_train.training.checkpoint import Checkpoints, TrainerState
-from student_train.worker_group import Gang
+from student_train.worker_group import WorkerGroup
 
 if TYPE_CHECKING:
     from student_train.training.deepspeed_engine import DeepSpeedEngine
@@ -29,7 +29,7 @@ def restore(
     path: Path,
     state: TrainerState,
     checkpoints: Checkpoints,
-    gang: Gang,
+    group: WorkerGroup,
     zero_stage: int,
 ) -> None:
     """Give the engine the weights and moments, and this process the random state, of the verified checkpoint `path`.
@@ -43,35 +43,35 @@ def restore(
             f"zero_stage={zero_stage}: set zero_stage: {state.zero_stage}, or remove {path.parent} to start again"
         )
     logger.info("going on from %s", path)
-    if state.world_size == gang.world_size:
+    if state.world_size == group.world_size:
         engine.load(path)
         checkpoints.restore_random(path)
         return
     logger.warning(
-        "%s was written by %d workers, this gang has %d: the result will be close to that of an undisturbed training, "
+        "%s was written by %d workers, this group has %d: the result will be close to that of an undisturbed training, "
         "not bit-equal",
         path,
         state.world_size,
-        gang.world_size,
+        group.world_size,
     )
     if zero_stage == 0:
         # Every process holds everything.
         engine.load(path)
     else:
-        _load_joined(engine, path=path, gang=gang)
+        _load_joined(engine, path=path, group=group)
 
 
-def _load_joined(engine: DeepSpeedEngine, *, path: Path, gang: Gang) -> None:
+def _load_joined(engine: DeepSpeedEngine, *, path: Path, group: WorkerGroup) -> None:
     """Join the shares beside the checkpoint, never in it, and load the result."""
     from student_train.training.deepspeed_engine import join_shards
 
     joined: Path | None = None
-    if gang.leads:
+    if group.leads:
         joined = new_staging(path)
         join_shards(path, joined)
-    name = gang.from_leader(None if joined is None else str(joined))
+    name = group.from_leader(None if joined is None else str(joined))
     assert name is not None
     engine.load_joined(Path(name))
-    gang.barrier()
-    if gang.leads:
+    group.barrier()
+    if group.leads:
         shutil.rmtree(name, ignore_errors=True)

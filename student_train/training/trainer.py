@@ -1,4 +1,4 @@
-"""The training of one stage, in each process of a gang."""
+"""The training of one stage, in each process of a worker group."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from student_train.models.adapters import attach_adapters, merge_adapters
 from student_train.models.decoder import TORCH_DTYPES, Decoder, StudentModule, can_pack, load_decoder, normalised_rows
 from student_train.models.export import ModelCard, export_student
 from student_train.models.objectives import needs_targets
-from student_train.training.course import Course, Report
 from student_train.training.on_policy import OnPolicySteps
 from student_train.training.random_state import random_state, set_random_state
 from student_train.training.readiness import require_ready
 from student_train.training.schedule import learning_rate
 from student_train.training.selection import check_measured, measurement_due
+from student_train.training.state import Report, TrainingState
 from student_train.training.stopping import ShouldStop, StopRequest, sigterm_asks
-from student_train.worker_group import Gang, join_gang, peak_memory_gib
+from student_train.worker_group import WorkerGroup, join_group, peak_memory_gib
 
 if TYPE_CHECKING:
     from student_train.training.deepspeed_engine import DeepSpeedEngine
@@ -41,7 +41,7 @@ _KEYS_SHOWN = 8
 
 
 def train_stage(job: TrainJob, *, report: Report, should_stop: ShouldStop) -> TrainResult:
-    """Train one stage and export the student; to be called in every process of the gang.
+    """Train one stage and export the student; to be called in every process of the worker group.
 
     Goes on from the newest sound checkpoint of `job.work_dir`. `report` is called on every process with the same
     metrics (but for wall times and memory, which are each process's own), and again with those of the last checkpoint
@@ -53,7 +53,7 @@ def train_stage(job: TrainJob, *, report: Report, should_stop: ShouldStop) -> Tr
         DistillError: stage, data and student do not go together (`student_train.training.readiness`).
         TrainingError: no finite gradient for ten steps in a row.
     """
-    gang = join_gang(job.accelerator)
+    group = join_group(job.accelerator)
     # Imported late: DeepSpeed picks its accelerator from the environment while it is imported.
     from student_train.training.deepspeed_engine import DeepSpeedEngine
 
@@ -67,13 +67,13 @@ def train_stage(job: TrainJob, *, report: Report, should_stop: ShouldStop) -> Tr
     packs = job.settings.packing == "auto" and can_pack(decoder)
     if job.stage.lora is not None:
         attach_adapters(decoder.model, job.stage.lora)
-    torch.manual_seed(job.stage.seed * 1_000_003 + gang.rank)
+    torch.manual_seed(job.stage.seed * 1_000_003 + group.rank)
     module = StudentModule(decoder, stage=job.stage, vocab=_rows(job, decoder))
     with sigterm_asks(should_stop) as asks:
-        engine = DeepSpeedEngine(module, stage=job.stage, settings=job.settings, gang=gang)
+        engine = DeepSpeedEngine(module, stage=job.stage, settings=job.settings, group=group)
         try:
-            stop = StopRequest(asks, gang=gang)
-            return _Run(job, gang=gang, engine=engine, decoder=decoder, packs=packs, report=report, stop=stop).run()
+            stop = StopRequest(asks, group=group)
+            return _Run(job, group=group, engine=engine, decoder=decoder, packs=packs, report=report, stop=stop).run()
         finally:
             engine.close()
 
@@ -91,14 +91,14 @@ class _Run:
         self,
         job: TrainJob,
         *,
-        gang: Gang,
+        group: WorkerGroup,
         engine: DeepSpeedEngine,
         decoder: Decoder,
         packs: bool,
         report: Report,
         stop: StopRequest,
     ) -> None:
-        self._job, self._gang, self._engine, self._decoder = job, gang, engine, decoder
+        self._job, self._group, self._engine, self._decoder = job, group, engine, decoder
         self._packs, self._stop = packs, stop
         self._cache = TeacherCache.open(job.cache_root, job.identity, create=False)
         self._view = CacheView.load(job.train_view)
@@ -113,14 +113,14 @@ class _Run:
         )
         self._total = total_steps(job.stage, view=self._view)
         self._with_targets = needs_targets(job.stage.objective)
-        self._course = Course(job, view=self._view, gang=gang, engine=engine, decoder=decoder, report=report)
+        self._state = TrainingState(job, view=self._view, group=group, engine=engine, decoder=decoder, report=report)
         self._on_policy = (
             None
             if job.stage.rollout is None
             else OnPolicySteps(
                 job,
                 cache=self._cache,
-                gang=gang,
+                group=group,
                 engine=engine,
                 decoder=decoder,
                 feed_of=self._rollout_feed,
@@ -131,35 +131,35 @@ class _Run:
 
     def run(self) -> TrainResult:
         """Train to the end, or until asked to stop."""
-        course = self._course
-        course.resume()
+        state = self._state
+        state.resume()
         finished = self._train()
         if finished:
             self._export()
         return TrainResult(
             finished=finished,
             output_dir=self._job.output_dir,
-            steps=course.step,
-            tokens=course.tokens,
-            skipped=course.skipped,
-            selected_step=course.selected_step if finished else None,
-            dev_losses=tuple((at.step, at.values["dev/loss"]) for at in course.measured),
+            steps=state.step,
+            tokens=state.tokens,
+            skipped=state.skipped,
+            selected_step=state.selected_step if finished else None,
+            dev_losses=tuple((at.step, at.values["dev/loss"]) for at in state.measured),
         )
 
     def _train(self) -> bool:
         """Whether the end was reached, and not a request to stop. Either way all that was done is in a checkpoint."""
-        course, settings = self._course, self._job.settings
-        steps = self._steps(course.step)
+        state, settings = self._state, self._job.settings
+        steps = self._steps(state.step)
         saved_at = time.monotonic()
         while True:
             self._measure_if_due()
             stop = self._stop.asked()
-            done = (course.step == self._total or self._collapsed()) and not self._unmeasured()
+            done = (state.step == self._total or self._collapsed()) and not self._unmeasured()
             # The best weights exist only now: they are kept at once.
-            improved = course.best is not None and course.best.step == course.step
-            late = self._gang.any(self._gang.leads and time.monotonic() - saved_at > settings.checkpoint_every_s)
+            improved = state.best is not None and state.best.step == state.step
+            late = self._group.any(self._group.leads and time.monotonic() - saved_at > settings.checkpoint_every_s)
             if done or stop or improved or late:
-                course.save()
+                state.save()
                 saved_at = time.monotonic()
             if done or stop:
                 return done
@@ -177,14 +177,14 @@ class _Run:
 
     def _step(self, steps: Iterator[StepBatch | None]) -> None:
         """One optimiser step. One that is given up because of a request to stop leaves everything as it was."""
-        course, stage = self._course, self._job.stage
+        state, stage = self._state, self._job.stage
         random, started = random_state(), time.monotonic()
         batch = next(steps)
         if batch is None:
             return
         waited = time.monotonic() - started
         rate = learning_rate(
-            course.step,
+            state.step,
             peak=stage.learning_rate,
             total_steps=self._total,
             warmup_steps=stage.warmup_steps,
@@ -196,20 +196,20 @@ class _Run:
         if outcome is None:
             set_random_state(random)
             return
-        course.step += 1
-        course.tokens += batch.tokens
-        course.skipped += outcome.skipped
-        course.skipped_in_a_row = course.skipped_in_a_row + 1 if outcome.skipped else 0
+        state.step += 1
+        state.tokens += batch.tokens
+        state.skipped += outcome.skipped
+        state.skipped_in_a_row = state.skipped_in_a_row + 1 if outcome.skipped else 0
         seconds = max(time.monotonic() - started, 1e-9)
         values = {
             "train/learning_rate": rate,
-            "train/tokens": float(course.tokens),
+            "train/tokens": float(state.tokens),
             "train/tokens_per_s": batch.tokens / seconds,
             "train/data_wait_share": waited / seconds,
             # The last token of a record is not fed in.
             "train/padding_share": 1.0 - (batch.tokens - len(batch.keys)) / batch.padded_tokens,
-            "train/memory_gib": peak_memory_gib(self._gang.device),
-            "train/skipped_steps": float(course.skipped),
+            "train/memory_gib": peak_memory_gib(self._group.device),
+            "train/skipped_steps": float(state.skipped),
             **batch.told,
         }
         if not outcome.skipped:
@@ -217,35 +217,35 @@ class _Run:
             values |= means("train", outcome.sums, names=self._known(batch), tokens=tokens)
             if batch.plain:
                 values |= means("train", outcome.sums, names=("pretrain",), tokens=batch.plain_tokens)
-        course.tell(values)
+        state.tell(values)
         if outcome.skipped:
             self._warn_of_skip(batch)
 
     def _warn_of_skip(self, batch: StepBatch) -> None:
         """Say which records a dropped step read; raise when too many were dropped in a row."""
-        course, stage = self._course, self._job.stage
+        state, stage = self._state, self._job.stage
         shown = ", ".join(key[:12] for key in batch.keys[:_KEYS_SHOWN])
         more = f" and {len(batch.keys) - _KEYS_SHOWN} more" if len(batch.keys) > _KEYS_SHOWN else ""
-        logger.warning("step %d left out: its gradient was not finite; it read records %s%s", course.step, shown, more)
-        if course.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-            kept = "there is no checkpoint yet" if course.newest is None else f"the last checkpoint is {course.newest}"
+        logger.warning("step %d left out: its gradient was not finite; it read records %s%s", state.step, shown, more)
+        if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            kept = "there is no checkpoint yet" if state.newest is None else f"the last checkpoint is {state.newest}"
             raise TrainingError(
-                f"no finite gradient in the {MAX_SKIPPED_IN_A_ROW} steps up to {course.step}: lower "
+                f"no finite gradient in the {MAX_SKIPPED_IN_A_ROW} steps up to {state.step}: lower "
                 f"learning_rate={stage.learning_rate} or set dtype: float32; {kept}"
             )
 
     def _unmeasured(self) -> bool:
         """Whether the held-out split is to be measured at this step and was not."""
-        step = self._course.step
+        step = self._state.step
         due = measurement_due(step, total=self._total, every=self._job.stage.evaluate_every)
-        return self._dev is not None and due and all(at.step != step for at in self._course.measured)
+        return self._dev is not None and due and all(at.step != step for at in self._state.measured)
 
     def _measure_if_due(self) -> None:
         """Measure the held-out split. A request to stop ends that without a result; the next process measures anew."""
         if self._dev is None or not self._unmeasured():
             return
-        batches = held_out_batches(self._dev, tokens=self._job.settings.micro_batch_tokens * self._gang.world_size)
-        sums, tokens = torch.zeros(len(METRICS), dtype=torch.float64, device=self._gang.device), 0
+        batches = held_out_batches(self._dev, tokens=self._job.settings.micro_batch_tokens * self._group.world_size)
+        sums, tokens = torch.zeros(len(METRICS), dtype=torch.float64, device=self._group.device), 0
         names: tuple[str, ...] = SCORED_METRICS
         # Where the cache has the teacher's beliefs the divergence from them is measured, whatever is learned.
         for batch in self._feed(self._dev, with_targets=self._dev.k > 0).steps(batches):
@@ -254,17 +254,17 @@ class _Run:
             sums += self._engine.evaluate(batch.batches)
             tokens += batch.response_tokens
             names = self._known(batch)
-        values = means("dev", self._gang.total(sums).tolist(), names=names, tokens=tokens)
+        values = means("dev", self._group.total(sums).tolist(), names=names, tokens=tokens)
         check_measured(self._job.stage, values=values, dev=self._dev)
-        self._course.measured += (StepMetrics(self._course.step, values),)
-        self._course.tell(values)
+        self._state.measured += (StepMetrics(self._state.step, values),)
+        self._state.tell(values)
 
     def _known(self, batch: StepBatch) -> tuple[str, ...]:
         """The metrics that mean something for such rows. Asked on every process, as one alone may have no rows."""
         targets = [micro.targets for micro in batch.batches if micro.targets is not None]
         if not targets:
             return TEXT_METRICS
-        drawn = self._gang.any(any(target.counts is not None for target in targets))
+        drawn = self._group.any(any(target.counts is not None for target in targets))
         if drawn:
             return DRAWN_METRICS
         return SCORED_METRICS if all(micro.policy is None for micro in batch.batches) else POLICY_METRICS
@@ -276,7 +276,7 @@ class _Run:
         return Feed(
             cache=self._cache,
             view=view,
-            gang=self._gang,
+            group=self._group,
             micro_batch_tokens=self._job.settings.micro_batch_tokens,
             with_targets=with_targets,
             packs=self._packs,
@@ -284,8 +284,8 @@ class _Run:
         )
 
     def _export(self) -> None:
-        course, job = self._course, self._job
-        weights = course.selected_weights()
+        state, job = self._state, self._job
+        weights = state.selected_weights()
         if weights is not None:
             if job.stage.lora is not None:
                 weights = merge_adapters(weights, job.stage.lora)
@@ -295,9 +295,9 @@ class _Run:
                 start=job.start,
                 view=self._view,
                 stage=job.stage,
-                steps=course.step,
-                selected_step=course.selected_step,
-                measured=course.measured,
+                steps=state.step,
+                selected_step=state.selected_step,
+                measured=state.measured,
             )
             export_student(self._decoder.model, weights, start=job.model_dir, out=job.output_dir, card=card)
-        self._gang.barrier()
+        self._group.barrier()

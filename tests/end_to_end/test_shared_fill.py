@@ -22,8 +22,8 @@ from cache.disk.storage import LocalStorage
 from cache.keys import sequence_key
 from configs import BudgetReached, EngineError
 from orchestration.fill import fill as fill_module
+from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.fill import Budgets, FillResult, fill
-from orchestration.fill.shift import FillOrder
 from orchestration.plan.requests import Request, SequenceSet, plan_fill
 
 UNLIMITED = Budgets(None, None)

@@ -90,6 +90,6 @@ def test_an_attached_run_listens_on_the_address_of_its_node(tmp_path: Path) -> N
     assert all(each.process.startswith("ray::") or "orchestration" in each.process for each in elsewhere), elsewhere
     ports = Counter({(each.pid, each.port): each.pid for each in elsewhere}.values())
     assert set(ports.values()) == {1}, elsewhere
-    # The processes of a gang meet on the cluster's interface.
+    # The processes of a worker group meet on the cluster's interface.
     assert address in {each.address for each in ours if "RayTrainWorker" in each.process}
     assert any("EngineActor" in each.process for each in ours)

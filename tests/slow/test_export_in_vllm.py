@@ -40,7 +40,7 @@ def test_the_export_in_vllm_says_what_the_trainer_computed(tmp_path: Path) -> No
         dev_view=tmp_path / "wide.view",
         vocab=MATRIX_ROWS,
     )
-    ((trained, _),) = train_all((job, {}), folder=tmp_path / "gang")
+    ((trained, _),) = train_all((job, {}), folder=tmp_path / "group")
     ours = list(score_view(job.output_dir, cache=cache, view=CacheView.load(job.train_view), vocab=MATRIX_ROWS))
     divergence = sum(
         float((np.exp(p) * (p - row.topk_logprobs)).sum() + (np.exp(t) * (t - row.tail_logmass)).sum())

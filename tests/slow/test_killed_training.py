@@ -1,4 +1,4 @@
-"""Gangs killed with SIGKILL, whole or in part, at every named place and at random moments: the end is the same bits."""
+"""Worker groups killed with SIGKILL, whole or in part, at every named place and at random moments: the end is the same bits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import ray_driver
-from gang_worker import Call, Death, Lost, Trained, run_gangs
+from group_worker import Call, Death, Lost, Trained, run_groups
 from training_jobs import assert_same_bits, make_job, train_all, variant, weights_of
 
 from configs.places import CURVES
@@ -37,7 +37,7 @@ Calm = tuple[TrainJob, Trained]
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Calm:
     folder = tmp_path_factory.mktemp("calm")
     job = variant(make_job(folder), folder / "calm", stage=PLAN)
-    ((seen, _),) = train_all((job, {}), folder=folder / "gang")
+    ((seen, _),) = train_all((job, {}), folder=folder / "group")
     assert seen.result.selected_step is not None and seen.result.selected_step < STEPS
     return job, seen
 
@@ -46,9 +46,9 @@ def life(job: TrainJob, death: Death | None = None) -> Call:
     return "train_all", {"jobs": [(job, {"death": death})]}, 2
 
 
-def assert_died(gang: list[Lost]) -> None:
+def assert_died(group: list[Lost]) -> None:
     """One rank was killed, and the others neither ended well nor waited for it for ever."""
-    codes = [one.code for one in gang]
+    codes = [one.code for one in group]
     assert -signal.SIGKILL in codes
     assert 0 not in codes
 
@@ -67,29 +67,29 @@ def assert_ends_as(calm: Calm, job: TrainJob, seen: Trained) -> None:
     assert not list(job.work_dir.glob(".staging-*"))
 
 
-def test_a_gang_killed_at_every_named_place_ends_in_the_same_bits(calm: Calm, tmp_path: Path) -> None:
+def test_a_group_killed_at_every_named_place_ends_in_the_same_bits(calm: Calm, tmp_path: Path) -> None:
     job = variant(calm[0], tmp_path)
     # The leader passes all places, the others write their shards and nothing more. Step 5 is measured and the best so
     # far, so the kills meet a checkpoint that writes the best weights and others that carry them on.
     deaths = [Death(after=at, ranks=(0,), failpoint=name) for at, name in enumerate(CHECKPOINT_FAILPOINTS, start=3)]
     deaths += [Death(after=at, ranks=(1,), failpoint=CHECKPOINT_FAILPOINTS[0]) for at in (9, 10)]
     deaths += [Death(after=STEPS, ranks=(0,), failpoint=name) for name in EXPORT_FAILPOINTS]
-    *killed, (seen, _) = run_gangs([*(life(job, death) for death in deaths), life(job)], folder=tmp_path / "gangs")
-    for gang in killed:
-        assert_died(gang)
+    *killed, (seen, _) = run_groups([*(life(job, death) for death in deaths), life(job)], folder=tmp_path / "groups")
+    for group in killed:
+        assert_died(group)
     assert_ends_as(calm, job, seen[0])
 
 
-def test_a_gang_killed_at_random_moments_ends_in_the_same_bits(calm: Calm, tmp_path: Path) -> None:
+def test_a_group_killed_at_random_moments_ends_in_the_same_bits(calm: Calm, tmp_path: Path) -> None:
     job = variant(calm[0], tmp_path)
     moments = random.Random(0)
     deaths = [
         Death(after=2 * at + 1, ranks=ranks, delay_s=moments.uniform(0.001, 0.1))
         for at, ranks in enumerate([(0,), (1,), (0, 1)] * 3)
     ]
-    *killed, (seen, _) = run_gangs([*(life(job, death) for death in deaths), life(job)], folder=tmp_path / "gangs")
-    for gang in killed:
-        assert_died(gang)
+    *killed, (seen, _) = run_groups([*(life(job, death) for death in deaths), life(job)], folder=tmp_path / "groups")
+    for group in killed:
+        assert_died(group)
     assert_ends_as(calm, job, seen[0])
 
 
@@ -101,7 +101,9 @@ def test_a_gang_killed_at_random_moments_ends_in_the_same_bits(calm: Calm, tmp_p
         ("stopped", "KeyboardInterrupt"),
     ],
 )
-def test_a_gang_under_ray_ends_soon_and_with_a_checkpoint(calm: Calm, tmp_path: Path, trouble: str, ended: str) -> None:
+def test_a_group_under_ray_ends_soon_and_with_a_checkpoint(
+    calm: Calm, tmp_path: Path, trouble: str, ended: str
+) -> None:
     job = variant(calm[0], tmp_path)
     file = tmp_path / "job.pickle"
     file.write_bytes(pickle.dumps(job))
@@ -117,5 +119,5 @@ def test_a_gang_under_ray_ends_soon_and_with_a_checkpoint(calm: Calm, tmp_path: 
     assert re.match(ended, json.loads(driver.stdout.splitlines()[-1])["ended"])
     assert not job.output_dir.exists()
     assert list(job.work_dir.glob("step-*"))
-    (((seen,), _),) = run_gangs([life(job)], folder=tmp_path / "gang")
+    (((seen,), _),) = run_groups([life(job)], folder=tmp_path / "group")
     assert_ends_as(calm, job, seen)

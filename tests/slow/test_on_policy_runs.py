@@ -53,7 +53,7 @@ class Place:
         config = yaml.safe_load((ROOT / "configs/tiny.yaml").read_text())
         for split in ("train", "dev", "test"):
             config["data"][split]["path"] = str(ROOT / "configs" / config["data"][split]["path"])
-        # Without rows of padding no sequence is lost to them, and engine and gang sum over the same tokens.
+        # Without rows of padding no sequence is lost to them, and engine and worker group sum over the same tokens.
         config["teacher"]["model"]["random"]["vocab"] = 261
         config["students"] = {name: {"init": {"keep_layers": 2}, "stages": [stage]} for name, stage in students.items()}
         names = {"cache_root": "cache", "run_root": "runs", "models_root": "models"}
@@ -140,7 +140,7 @@ def test_an_on_policy_run_says_what_it_did(place: Place, calm: Path) -> None:
             assert told[metric] == [value] * ROLLOUTS, (name, metric)
         for metric in ("rollout/dev_reverse_kl", "rollout/entropy", "rollout/tokens_per_s"):
             assert len(told[metric]) == ROLLOUTS and np.isfinite(told[metric]).all(), (name, metric)
-        # An engine that served other weights than the gang has would be whole nats off.
+        # An engine that served other weights than the worker group has would be whole nats off.
         assert max(told["rollout/engine_gap"]) < 1e-4
         shares = [told[f"rollout/{part}_share"] for part in ("sampling", "scoring", "syncing")]
         assert all(0 < share < 1 for (share,) in shares) and sum(share for (share,) in shares) < 1

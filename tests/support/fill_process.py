@@ -17,9 +17,9 @@ from pathlib import Path
 from local_engines import EOS, IDENTITY, VOCAB, LocalEngines, Watched
 
 from cache import GenerateRequest, TeacherCache
-from orchestration.fill import shift as fill_shift
+from orchestration.fill import engine_loop
+from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.fill import Budgets, fill
-from orchestration.fill.shift import FillOrder
 from orchestration.outputs.console import StageProgress
 from orchestration.plan.requests import Request, SequenceSet, plan_fill
 
@@ -35,7 +35,7 @@ def shared_requests(first: int, count: int) -> tuple[Request, ...]:
 
 
 def main(root: Path, first: int, count: int, row_s: float, die_after: int) -> None:
-    fill_shift.REPORT_EVERY_S = 0.05
+    engine_loop.REPORT_EVERY_S = 0.05
 
     def at_outcome(number: int) -> None:
         time.sleep(row_s)

@@ -1,4 +1,4 @@
-"""Engines for fills without Ray: the real queue and the real shift around a teacher that runs in this process.
+"""Engines for fills without Ray: the real queue and the real loop around a teacher that runs in this process.
 
 `python local_engines.py <pickled PassOfWork>` is one such pass in a process of its own, for tests that kill it.
 """
@@ -19,7 +19,7 @@ from cache import GenerateRequest, ScoreRequest, SegmentWriter, TeacherCache, Te
 from cache.protocols import Outcome
 from configs import EngineError
 from orchestration.cluster.engines import LeaseQueue
-from orchestration.fill.shift import FillOrder, Leases, Progress, Shift, StepwiseSource
+from orchestration.fill.engine_loop import EngineLoop, FillOrder, Leases, Progress, StepwiseSource
 from orchestration.outputs.console import StageProgress
 from orchestration.plan.requests import Request
 from teacher_server import FakeTeacher
@@ -88,13 +88,13 @@ class Watched:
             yield outcome
 
 
-def work_shift(queue: Leases, order: FillOrder, teacher: Callable[[SegmentWriter], StepwiseSource]) -> None:
+def run_engine_loop(queue: Leases, order: FillOrder, teacher: Callable[[SegmentWriter], StepwiseSource]) -> None:
     """One engine's pass, as the engine's actor does it."""
     cache = TeacherCache.open(order.cache_root, IDENTITY)
     with cache.writer(
         vocab=VOCAB, licence=order.licence, provenance=order.provenance, encoding=order.encoding
     ) as writer:
-        Shift(queue, order, writer).work(teacher(writer))
+        EngineLoop(queue, order, writer).work(teacher(writer))
 
 
 @dataclass(slots=True)
@@ -118,7 +118,7 @@ class LocalEngines:
         self.budgets.append((token_budget, seconds_budget))
         self.orders.append(order)
         queue = lease_queue(work[: self.rows_a_pass], token_budget=token_budget)
-        work_shift(queue, order, lambda _: self.teacher)
+        run_engine_loop(queue, order, lambda _: self.teacher)
         done: Progress = queue.progress()
         progress.update(done.rows, tokens=done.response_tokens)
         return done
@@ -186,7 +186,7 @@ def main(path: Path) -> None:
 
         return Watched(at_outcome=at_outcome)
 
-    work_shift(lease_queue(task.work, token_budget=None), task.order, teacher)
+    run_engine_loop(lease_queue(task.work, token_budget=None), task.order, teacher)
 
 
 if __name__ == "__main__":

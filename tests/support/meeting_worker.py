@@ -1,4 +1,4 @@
-"""One process of a gang that says who listens: `python meeting_worker.py launcher` or `... <file to meet at>`."""
+"""One process of a worker group that says who listens: `python meeting_worker.py launcher` or `... <file to meet at>`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import psutil
 import torch.distributed as dist
 
 from configs.interfaces import collective_environment
-from student_train.worker_group import join_gang, meet
+from student_train.worker_group import join_group, meet
 
 if __name__ == "__main__":
     if sys.argv[1] != "launcher":
         os.environ.update(collective_environment("127.0.0.1"))
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         meet(Path(sys.argv[1]), rank=rank, size=size, backend="gloo", timeout=timedelta(seconds=60))
-    gang = join_gang("cpu")
+    group = join_group("cpu")
     here = psutil.Process().net_connections(kind="inet")
     listening = [each.laddr.ip for each in here if each.status == psutil.CONN_LISTEN]
     # Nobody leaves before all have looked.
-    gang.barrier()
-    sys.stdout.write(json.dumps({"size": gang.world_size, "listening": listening}) + "\n")
+    group.barrier()
+    sys.stdout.write(json.dumps({"size": group.world_size, "listening": listening}) + "\n")
     sys.stdout.flush()
     dist.destroy_process_group()

@@ -25,7 +25,7 @@ def main() -> None:
     prepare_environment(ray_address=None)
     from configs.errors import DistillError
     from orchestration.cluster.private import cluster
-    from orchestration.cluster.worker_group import train_in_gang
+    from orchestration.cluster.worker_group import train_in_group
     from student_train.job import StepMetrics
 
     job_file, trouble = Path(sys.argv[1]), sys.argv[2]
@@ -51,7 +51,7 @@ def main() -> None:
     ended = "finished"
     with cluster(address=None, gpus=0):
         try:
-            train_in_gang(job, log_dir=job_file.parent, accelerator="cpu", on_step=on_step, meanwhile=lambda: None)
+            train_in_group(job, log_dir=job_file.parent, accelerator="cpu", on_step=on_step, meanwhile=lambda: None)
         except (DistillError, KeyboardInterrupt) as error:
             ended = f"{type(error).__name__}: {error}"
         seconds = time.monotonic() - struck[0]

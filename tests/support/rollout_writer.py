@@ -1,4 +1,4 @@
-"""Who writes rollouts for a gang under test: plain transformers models, token by token, in a thread of the test.
+"""Who writes rollouts for a worker group under test: plain transformers models, token by token, in a thread of the test.
 
 It shares no code with the engines that write them in earnest, and computes every log-probability itself.
 """
@@ -101,7 +101,7 @@ class Writer:
         self._box.commit(rollout)
 
     def _received(self, version: int) -> Path:
-        """A directory with the published weights; those that are sent are written beside what the gang offers."""
+        """A directory with the published weights; those that are sent are written beside what the worker group offers."""
         policy_dir = self._box.policy(version)
         offer = Offer.read(policy_dir)
         if offer is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gang_worker import Trained, run_gang
+from group_worker import Trained, run_group
 from safetensors.torch import load_file
 from student_builders import VOCAB, records, tiny_llama
 from torch import Tensor
@@ -80,8 +80,8 @@ def variant(
 
 
 def train_all(*jobs: tuple[TrainJob, dict[str, Any]], folder: Path, workers: int = 2) -> list[tuple[Trained, ...]]:
-    """Train one job after the other in one gang; for each what every rank saw of it."""
-    by_rank = run_gang("train_all", {"jobs": list(jobs)}, folder=folder, world_size=workers)
+    """Train one job after the other in one worker group; for each what every rank saw of it."""
+    by_rank = run_group("train_all", {"jobs": list(jobs)}, folder=folder, world_size=workers)
     return list(zip(*by_rank, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""The processes of a gang find each other, and nobody else finds them."""
+"""The processes of a worker group find each other, and nobody else finds them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "GLOO_SOCKET_IFNAME")
 
 
-def _gang(how: str, *places: dict[str, str]) -> list[dict[str, Any]]:
-    """What each process says of a gang that has these variables in its environments."""
+def _group(how: str, *places: dict[str, str]) -> list[dict[str, Any]]:
+    """What each process says of a worker group that has these variables in its environments."""
     plain = {name: value for name, value in os.environ.items() if name not in LAUNCHER}
     root = str(Path(__file__).parents[3])
     workers = [
@@ -46,12 +46,12 @@ def test_two_processes_meet_on_loopback(tmp_path: Path, launcher: bool) -> None:
         port = str(free.getsockname()[1])
     place = {"WORLD_SIZE": "2"} | ({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if launcher else {})
     how = "launcher" if launcher else str(tmp_path / "meeting")
-    for each in _gang(how, *(place | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2))):
+    for each in _group(how, *(place | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2))):
         assert each["size"] == 2
         assert set(each["listening"]) == {"127.0.0.1"}
 
 
-def test_a_process_alone_is_a_gang_of_one() -> None:
-    (alone,) = _gang("launcher", {})
+def test_a_process_alone_is_a_group_of_one() -> None:
+    (alone,) = _group("launcher", {})
     assert alone["size"] == 1
     assert set(alone["listening"]) <= {"127.0.0.1"}

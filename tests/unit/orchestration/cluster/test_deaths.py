@@ -95,18 +95,18 @@ def test_a_process_without_memory_names_need_room_and_cure(error: Exception, wor
     assert str(told).endswith("; all is kept; its log is in /runs/x/logs")
 
 
-def test_a_gang_without_memory_names_what_its_workers_were_planned_with(tmp_path: Path) -> None:
+def test_a_group_without_memory_names_what_its_workers_were_planned_with(tmp_path: Path) -> None:
     model = materialise(ModelSource(random=SHAPE), models_root=tmp_path)
-    gang = ray_train._Gang.__new__(ray_train._Gang)
-    gang._job = SimpleNamespace(  # type: ignore[assignment]
+    group = ray_train._WorkerGroup.__new__(ray_train._WorkerGroup)
+    group._job = SimpleNamespace(  # type: ignore[assignment]
         start="m",
         model_dir=model.directory,
         settings=TrainingSettings(workers=1),
         stage=StageConfig(objective="seqkd", steps=1),
     )
-    gang._log_dir, gang._accelerator, gang._error = LOG, "cpu", OutOfMemoryError(ADVERTISEMENT)
+    group._log_dir, group._accelerator, group._error = LOG, "cpu", OutOfMemoryError(ADVERTISEMENT)
     with pytest.raises(TrainingError, match=r"each was planned with 1\.\d GiB, this machine .*micro_batch_tokens="):
-        gang.raise_failure()
+        group.raise_failure()
 
 
 def test_torch_and_cuda_without_memory_are_known() -> None:
@@ -140,7 +140,7 @@ def test_any_other_failure_keeps_its_first_sentence() -> None:
     assert "failed: The node is gone; all is kept" in str(said(NodeDiedError("The node is gone. Consider this.")))
 
 
-def test_what_a_worker_of_a_gang_said_is_told() -> None:
+def test_what_a_worker_of_a_group_said_is_told() -> None:
     snippet = "[Rank 0 Error Snippet]:\n  File somewhere, line 1\nImportError: cannot import name 'x'"
     told = str(said(WorkerGroupError(snippet, {})))
     assert "failed: ImportError: cannot import name 'x'; all is kept" in told

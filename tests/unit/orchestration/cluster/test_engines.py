@@ -1,4 +1,4 @@
-"""Over which interface an engine takes weights that a gang sends."""
+"""Over which interface an engine takes weights that a worker group sends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestration.cluster import engines as ray_engines
 
 
 @pytest.mark.parametrize("purpose", ["fill", "rollout", "shared rollout"])
-def test_engines_of_a_rollout_meet_the_gang_on_the_clusters_interface(
+def test_engines_of_a_rollout_meet_the_group_on_the_clusters_interface(
     purpose: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_engines, "redirect_output", lambda _: None)

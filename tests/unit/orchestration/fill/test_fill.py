@@ -19,16 +19,16 @@ from local_engines import (
     LocalEngines,
     Watched,
     refusing,
-    work_shift,
+    run_engine_loop,
 )
 
 from cache import GenerateRequest, ScoreRequest, SegmentWriter, TeacherCache, TeacherRecord
 from configs import BudgetReached, CacheError, EngineError
-from orchestration.fill import shift as fill_shift
+from orchestration.fill import engine_loop
+from orchestration.fill.engine_loop import FillOrder, Progress, longest
 from orchestration.fill.fill import Budgets, Engines, FillResult, fill
 from orchestration.fill.ledger import read_counts
 from orchestration.fill.refusals import Refusals
-from orchestration.fill.shift import FillOrder, Progress, longest
 from orchestration.outputs.console import StageProgress
 from orchestration.plan.requests import Refused, Request, SequenceSet, plan_fill
 
@@ -359,7 +359,7 @@ def test_the_time_budget_is_for_the_whole_fill(filling: Filling, monkeypatch: py
 
 
 def test_rows_are_committed_while_the_engine_still_works(filling: Filling, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fill_shift, "REPORT_EVERY_S", 0.01)
+    monkeypatch.setattr(engine_loop, "REPORT_EVERY_S", 0.01)
     committed = threading.Event()
     commit = SegmentWriter.commit
 
@@ -412,7 +412,7 @@ class Stopping:
 def test_an_engine_told_to_stop_keeps_every_answer_of_its_last_step(
     filling: Filling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fill_shift, "REPORT_EVERY_S", 0.01)
+    monkeypatch.setattr(engine_loop, "REPORT_EVERY_S", 0.01)
     queue = Stopping()
 
     def at_outcome(count: int) -> None:
@@ -420,7 +420,7 @@ def test_an_engine_told_to_stop_keeps_every_answer_of_its_last_step(
             # The last answer of the second step: the stop comes while the engine works on it.
             queue.stop()
 
-    work_shift(queue, filling.order(), lambda _: Watched(at_outcome=at_outcome, at_once=4))
+    run_engine_loop(queue, filling.order(), lambda _: Watched(at_outcome=at_outcome, at_once=4))
     assert filling.cache.refresh() is None
     assert filling.cache.stats().records == 8
     assert sum(each.committed_rows for each in queue.told) == 8
@@ -430,7 +430,7 @@ def test_what_is_finished_is_kept_while_a_stopped_engine_still_writes(
     filling: Filling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An answer may take longer than the process is given to end."""
-    monkeypatch.setattr(fill_shift, "REPORT_EVERY_S", 0.01)
+    monkeypatch.setattr(engine_loop, "REPORT_EVERY_S", 0.01)
     queue = Stopping()
     kept: list[int] = []
 
@@ -442,12 +442,12 @@ def test_what_is_finished_is_kept_while_a_stopped_engine_still_writes(
                 records = TeacherCache.open(filling.root, IDENTITY).stats().records
                 kept.extend([records] if records else [])
 
-    work_shift(queue, filling.order(), lambda _: Watched(at_outcome=at_outcome))
+    run_engine_loop(queue, filling.order(), lambda _: Watched(at_outcome=at_outcome))
     assert kept == [3]
 
 
 def test_a_full_disk_stops_the_engine_and_says_so(filling: Filling, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fill_shift, "REPORT_EVERY_S", 0.01)
+    monkeypatch.setattr(engine_loop, "REPORT_EVERY_S", 0.01)
     tried = threading.Event()
 
     def refuse(writer: SegmentWriter) -> None:

@@ -156,7 +156,7 @@ def test_a_student_is_addressed_by_what_the_text_says_and_not_by_its_path(tmp_pa
     assert student(stage(None), one, root=tmp_path).digest != student(stage(None), other, root=tmp_path).digest
 
 
-def test_the_gang_finds_the_pieces_in_the_directory_of_its_stage(tmp_path: Path) -> None:
+def test_the_group_finds_the_pieces_in_the_directory_of_its_stage(tmp_path: Path) -> None:
     ours = stage(text_file(tmp_path / "text.jsonl", {"text": "a stillroom keeps what it distils"}))
     (link,) = student(ours, root=tmp_path).links
     seen: list[PlainPieces] = []

@@ -1,4 +1,4 @@
-"""An interrupt comes when it does harm: in the middle of a write, or while a gang is waited for."""
+"""An interrupt comes when it does harm: in the middle of a write, or while a worker group is waited for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestration.cluster import worker_group as ray_train
-from orchestration.cluster.worker_group import _Gang
+from orchestration.cluster.worker_group import _WorkerGroup
 from orchestration.outputs.console import Console
 from orchestration.outputs.interrupts import INTERRUPTS, hangups_blocked, stop_cleanly_on_signals
 from orchestration.outputs.lasting import lasting_stream
@@ -110,7 +110,7 @@ def test_nohup_is_respected() -> None:
 
 
 def test_what_is_started_without_hangups_outlives_one() -> None:
-    """A closed terminal reaches Ray's daemons too, which have to stay until the gang has written its checkpoint."""
+    """A closed terminal reaches Ray's daemons too, which have to stay until the worker group has written its checkpoint."""
     asleep = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
     with hangups_blocked():
         lasting = subprocess.Popen(asleep, stdout=subprocess.PIPE, preexec_fn=_default_signals)
@@ -219,20 +219,20 @@ def _lock(path: Path) -> None:
         database.execute("BEGIN IMMEDIATE")
 
 
-def test_a_gang_that_works_on_after_an_interrupt_is_still_waited_for(
+def test_a_group_that_works_on_after_an_interrupt_is_still_waited_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """`Thread.join` of Python 3.11 takes a thread for ended once an interrupt came while it waited."""
     may_end = threading.Event()
     monkeypatch.setattr(ray_train, "_trainer", lambda *_args, **_settings: SimpleNamespace(fit=may_end.wait))
     job: Any = SimpleNamespace()
-    gang = _Gang(job, log_dir=tmp_path, accelerator="cpu", gpu_share=1.0)
+    group = _WorkerGroup(job, log_dir=tmp_path, accelerator="cpu", gpu_share=1.0)
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        gang.running(30.0)
-    assert gang.running(0.1)
+        group.running(30.0)
+    assert group.running(0.1)
     may_end.set()
-    gang.wait(30.0)
-    assert not gang.running(0.0)
+    group.wait(30.0)
+    assert not group.running(0.0)
     timer.join()

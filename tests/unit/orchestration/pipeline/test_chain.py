@@ -60,7 +60,7 @@ class Place:
         )
 
     def train(self, job: TrainJob) -> Mapping[str, object]:
-        """Export as a gang does."""
+        """Export as a worker group does."""
         self.trained.append(job.stage.objective)
         job.work_dir.mkdir(parents=True)
         rows = ({"step": at, "values": {"dev/loss": loss}} for at, loss in enumerate(self.losses))

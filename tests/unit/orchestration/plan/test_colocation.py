@@ -1,4 +1,4 @@
-"""Gang and engines on the same GPUs: room for one of each, what is refused, and who sleeps when."""
+"""A worker group and engines on the same GPUs: room for one of each, what is refused, and who sleeps when."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orchestration.cluster import engine_pool as ray_pool
 from orchestration.cluster import worker_group as ray_train
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.engines import EngineSpec
-from orchestration.cluster.worker_group import PLACED, train_in_gang
+from orchestration.cluster.worker_group import PLACED, train_in_group
 from orchestration.fill.ledger import Ledger
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.pipeline import rollout_maker as rollouts
@@ -202,7 +202,7 @@ STARTS = [
 SLEEP = ["teacher sleep", "student sleep"]
 
 
-def test_engines_sleep_while_the_gang_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engines_sleep_while_the_group_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     maker = recorded_maker(tmp_path, calls, colocate=True, patch=monkeypatch)
     maker.make_due()
@@ -250,7 +250,7 @@ def test_engines_wait_until_the_workers_have_their_places(
 ) -> None:
     polls: list[int] = []
 
-    class Gang:
+    class WorkerGroup:
         def __init__(self, *_: object, gpu_share: float, **__: object) -> None:
             assert gpu_share == share
 
@@ -264,11 +264,11 @@ def test_engines_wait_until_the_workers_have_their_places(
         def raise_failure(self) -> None:
             """Nothing went wrong."""
 
-    monkeypatch.setattr(ray_train, "_Gang", Gang)
+    monkeypatch.setattr(ray_train, "_WorkerGroup", WorkerGroup)
     (tmp_path / PLACED).touch()
     found: list[int] = []
     job: Any = SimpleNamespace(work_dir=tmp_path)
-    train_in_gang(
+    train_in_group(
         job,
         log_dir=tmp_path,
         accelerator="gpu",

@@ -54,7 +54,7 @@ def test_a_cpu_engine_by_hand() -> None:
     assert parts(placement, "fill") == {"teacher engine": pytest.approx(3 * held), "driver": 2.5 * GIB}
 
 
-def test_a_cpu_gang_by_hand() -> None:
+def test_a_cpu_group_by_hand() -> None:
     placement = placed(Hardware("cpu", cpus=8), training={"workers": 4, "zero_stage": 2, "micro_batch_tokens": 100})
     worker = PARAMETERS * (2 + 4 / 4 + 12 / 4) + 2 * PARAMETERS * 4
     worker += 100 * 4 * 2_944 + 3 * 256 * 2**20 + 1000 * 64 * 4 + 0.7 * GIB

@@ -348,7 +348,7 @@ def test_a_student_of_unknown_shape_is_noted_and_not_checked() -> None:
 
 
 @pytest.mark.parametrize(("gpus", "fits"), [(6, True), (5, False)])
-def test_rollouts_need_gpus_beside_those_of_the_gang(gpus: int, fits: bool) -> None:
+def test_rollouts_need_gpus_beside_those_of_the_group(gpus: int, fits: bool) -> None:
     """Two workers, two groups of one teacher, two student engines: all of them live at once."""
     runtime = {
         "training": {"workers": 2},

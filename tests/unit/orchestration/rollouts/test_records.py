@@ -1,4 +1,4 @@
-"""What a gang is told of sampled sequences, which prompts come next, and former rollouts that are refused."""
+"""What a worker group is told of sampled sequences, which prompts come next, and former rollouts that are refused."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from student_train.feed.steps import StepBatch, joined
 from student_train.job import TrainJob
 from student_train.losses.metrics import METRICS
 from student_train.models.decoder import StudentModule, load_decoder
-from student_train.worker_group import Gang
+from student_train.worker_group import WorkerGroup
 
 DRAW = np.random.default_rng(4)
 TEXTS = [DRAW.integers(3, VOCAB, size=size).tolist() for size in (2, 41, 7, 1, 23, 9, 30, 5, 17, 12)]
@@ -44,7 +44,7 @@ def stage(**fields: Any) -> StageConfig:
 def feed(*, tokens: int = 40, seed: int = 0, rank: int = 0, world: int = 1, **fields: Any) -> PlainFeed:
     known: dict[str, Any] = {"pieces": TEXT, "digest": TEXT.digest, "micro_batch_tokens": 48, "packs": False}
     config = PretrainConfig(path=Path("text.jsonl"), weight=WEIGHT, tokens=tokens)
-    return PlainFeed(config=config, seed=seed, gang=Gang(rank, world, torch.device("cpu")), **known | fields)
+    return PlainFeed(config=config, seed=seed, group=WorkerGroup(rank, world, torch.device("cpu")), **known | fields)
 
 
 def rollout_step(response_tokens: int = 20) -> StepBatch:

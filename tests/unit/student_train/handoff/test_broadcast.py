@@ -69,7 +69,7 @@ def test_what_is_no_offer_is_named(tmp_path: Path) -> None:
         Offer.read(tmp_path)
 
 
-def test_a_gang_sends_to_those_who_ask_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_sends_to_those_who_ask_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     box = RolloutBox(tmp_path)
     sync = BroadcastSync(box, device=CPU)
     assert not sync.holds(1)
@@ -97,7 +97,7 @@ def test_a_meeting_that_failed_is_not_held(tmp_path: Path) -> None:
 
 
 def test_the_sender_outlives_receivers_that_leave_at_once(tmp_path: Path) -> None:
-    """As a gang does: the last receiver goes, and with it whoever asked, while the sender still has its store."""
+    """As a worker group does: the last receiver goes, and with it whoever asked, while the sender still has its store."""
     box = RolloutBox(tmp_path)
     offered = Offer.of(WEIGHTS).tensors
     for _ in range(20):

@@ -18,7 +18,7 @@ from configs.errors import ConfigError, TrainingError
 from student_train import files as directories
 from student_train.job import StepMetrics
 from student_train.training.checkpoint import KEPT, Checkpoints, TrainerState, check_resumable, damaged
-from student_train.worker_group import Gang
+from student_train.worker_group import WorkerGroup
 
 
 def trainer_state(step: int) -> TrainerState:
@@ -45,7 +45,7 @@ def write_weights(folder: Path) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def group_of_one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    meeting = tmp_path_factory.mktemp("gang") / "meeting"
+    meeting = tmp_path_factory.mktemp("group") / "meeting"
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
@@ -53,15 +53,15 @@ def group_of_one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Checkpoints:
-    return Checkpoints(tmp_path / "work", gang=Gang(0, 1, torch.device("cpu")))
+    return Checkpoints(tmp_path / "work", group=WorkerGroup(0, 1, torch.device("cpu")))
 
 
 def save(store: Checkpoints, *steps: int) -> list[Path]:
     return [store.save(trainer_state(step), write_shards=write_weights) for step in steps]
 
 
-class Alone(Gang):
-    """A gang of one that needs no process group: the threads of one do not live on in a forked child."""
+class Alone(WorkerGroup):
+    """A worker group of one that needs no process group: the threads of one do not live on in a forked child."""
 
     def total(self, values: Tensor) -> Tensor:
         return values
@@ -77,7 +77,7 @@ def end_of_a_child_that_saves(step: int, *, into: Path, dies_at: str) -> int:
         return os.waitpid(child, 0)[1]
     try:
         os.environ[VARIABLE] = dies_at
-        Checkpoints(into, gang=Alone(0, 1, torch.device("cpu"))).save(trainer_state(step), write_shards=write_weights)
+        Checkpoints(into, group=Alone(0, 1, torch.device("cpu"))).save(trainer_state(step), write_shards=write_weights)
     finally:
         os._exit(1)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from gang_worker import Case, Plan, Results, build, run_gang
+from group_worker import Case, Plan, Results, build, run_group
 from student_builders import VOCAB, records, tiny_llama
 from torch import Tensor
 
@@ -68,8 +68,8 @@ def reference(model_dir: Path, plan: Plan, *, stage: StageConfig) -> tuple[list[
 
 
 def both_ranks(jobs: list[Case], *, folder: Path) -> tuple[Results, Results]:
-    """Every case one after the other in one gang, as starting one costs more than the cases do."""
-    leader, other = run_gang("engine_steps", {"cases": jobs}, folder=folder, world_size=2)
+    """Every case one after the other in one worker group, as starting one costs more than the cases do."""
+    leader, other = run_group("engine_steps", {"cases": jobs}, folder=folder, world_size=2)
     return leader, other
 
 

@@ -1,4 +1,4 @@
-"""On-policy stages in real gangs: the weights that are published, the numbers that are kept, and every way to go on."""
+"""On-policy stages in real worker groups: the weights that are published, the numbers that are kept, and every way to go on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gang_worker import Ask, Death, Lost, Trained, run_gangs
+from group_worker import Ask, Death, Lost, Trained, run_groups
 from rollout_writer import Writer
 from safetensors.torch import load_file
 from student_builders import tiny_llama
@@ -74,7 +74,7 @@ class Runs:
                 self.writers[name] = stack.enter_context(Writer(job, teacher, **plan.writer))
                 calls += [("train_all", {"jobs": [(job, extra)]}, 2) for extra in plan.calls]
                 names += [name] * len(plan.calls)
-            for name, ended in zip(names, run_gangs(calls, folder=folder / "gang"), strict=True):
+            for name, ended in zip(names, run_groups(calls, folder=folder / "group"), strict=True):
                 self.ended.setdefault(name, []).append(ended)
 
     def last(self, name: str) -> Trained:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from gang_worker import Ask, Trained, run_gangs
+from group_worker import Ask, Trained, run_groups
 from training_jobs import assert_same_bits, make_job, train_all, variant, weights_of
 
 from student_train.job import TrainJob
@@ -39,7 +39,7 @@ def test_every_way_to_stop_ends_in_the_same_bits(tmp_path: Path) -> None:
     for name, ask in ASKS.items():
         job = variant(calm, tmp_path / name)
         jobs += [(job, {"ask": ask, "look_every": 2}), (job, {})]
-    (expected, _), *ended = train_all(*jobs, folder=tmp_path / "gang")
+    (expected, _), *ended = train_all(*jobs, folder=tmp_path / "group")
     for at, (name, ask) in enumerate(ASKS.items()):
         for stopped, resumed in zip(*ended[2 * at : 2 * at + 2], strict=True):
             assert_goes_on(expected, stopped, resumed, at=ask.after)
@@ -62,7 +62,7 @@ def test_stopped_and_resumed_gives_the_same_bits_in_every_layout(tmp_path: Path)
         )
         middle = {"ask": ASKS["in the middle of a step"], "look_every": 2}
         jobs += [(calm, {}), (cut, middle), (cut, {})]
-    ended = train_all(*jobs, folder=tmp_path / "gang")
+    ended = train_all(*jobs, folder=tmp_path / "group")
     for at, (*_, dtype) in enumerate(cases):
         (calm, _), (stopped, _), (resumed, _) = ended[3 * at : 3 * at + 3]
         assert_goes_on(calm, stopped, resumed, at=3)
@@ -98,19 +98,19 @@ def test_another_number_of_processes_goes_on_to_nearly_the_same_weights(tmp_path
     fewer = [made[case, "fewer"] for case in cases]
     more = [made[case, "more"] for case in cases]
     alone = {"ask": Ask(after=3, rank=0)}
-    gangs = run_gangs(
+    groups = run_groups(
         [
             ("train_all", {"jobs": [*calm, *((job, stop) for job in fewer)]}, 2),
             ("train_all", {"jobs": [*((job, {}) for job in fewer), *((job, alone) for job in more)]}, 1),
             ("train_all", {"jobs": [(job, {}) for job in more]}, 2),
         ],
-        folder=tmp_path / "gangs",
+        folder=tmp_path / "groups",
     )
-    shrunken, grown = gangs[1][0][: len(cases)], gangs[2][0]
+    shrunken, grown = groups[1][0][: len(cases)], groups[2][0]
     for case, shrunk, widened in zip(cases, shrunken, grown, strict=True):
         for trained, before, now in ((shrunk, 2, 1), (widened, 1, 2)):
             assert trained.result.finished
-            assert any(f"was written by {before} workers, this gang has {now}" in line for line in trained.log)
+            assert any(f"was written by {before} workers, this worker group has {now}" in line for line in trained.log)
         left = [path.name for path in made[case, "fewer"].work_dir.iterdir()]
         assert not [name for name in left if name.startswith(".staging-")]
     # A thirtieth of one step of Adam in float32 (a fault of the moments gave 7e-4); in bfloat16 the last digit of a
@@ -124,6 +124,6 @@ def test_another_number_of_processes_goes_on_to_nearly_the_same_weights(tmp_path
 def test_another_zero_stage_is_refused_by_name(tmp_path: Path) -> None:
     job = variant(make_job(tmp_path), tmp_path / "cut")
     other = variant(job, tmp_path / "cut", settings={"zero_stage": 3})
-    _, (refused, same) = train_all((job, {"ask": Ask(after=3)}), (other, {}), folder=tmp_path / "gang")
+    _, (refused, same) = train_all((job, {"ask": Ask(after=3)}), (other, {}), folder=tmp_path / "group")
     assert refused.ended == same.ended
     assert "was written with zero_stage=2, this run has zero_stage=3: set zero_stage: 2" in str(refused.ended)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from gang_worker import Trained
+from group_worker import Trained
 from safetensors.torch import load_file
 from student_builders import PADDED, VOCAB
 from torch import Tensor
@@ -32,7 +32,7 @@ from student_train.scoring import score_view
 from student_train.training.checkpoint import damaged
 from student_train.training.deepspeed_engine import ADAM_BETAS, ADAM_EPS
 from student_train.training.schedule import learning_rate
-from student_train.worker_group import Gang
+from student_train.worker_group import WorkerGroup
 
 OVERSHOOT = {"epochs": None, "steps": 5, "learning_rate": 0.1, "schedule": "constant", "evaluate_every": 1}
 """Steps so large that the last one is not the best."""
@@ -59,7 +59,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         "recomputed": (variant(calm, folder / "recomputed", settings={"gradient_checkpointing": True}), {}),
         "unmeasurable": (variant(calm, folder / "unmeasurable"), {"poison": ("dev", 0, 0)}),
     }
-    ended = train_all(*jobs.values(), folder=folder / "gang")
+    ended = train_all(*jobs.values(), folder=folder / "group")
     return {name: (job, *seen) for (name, (job, _)), seen in zip(jobs.items(), ended, strict=True)}
 
 
@@ -162,7 +162,11 @@ def test_the_padding_share_counts_what_the_model_computes_in_vain(runs: Runs) ->
     share = seen.values("train/padding_share")[0]
     batch = global_batches(view, seed=0, epoch=0, tokens_per_batch=60)[0]
     made = [
-        next(Feed(cache, view, Gang(rank, 2, torch.device("cpu")), 40, with_targets=True, packs=True).steps([batch]))
+        next(
+            Feed(cache, view, WorkerGroup(rank, 2, torch.device("cpu")), 40, with_targets=True, packs=True).steps(
+                [batch]
+            )
+        )
         for rank in range(2)
     ]
     computed = sum(micro.input_ids.numel() for step in made for micro in step.batches if len(micro.positions))
@@ -315,7 +319,7 @@ def test_held_out_scores_equal_the_plain_model(runs: Runs) -> None:
 def test_ten_lost_steps_in_a_row_end_the_training(tmp_path: Path) -> None:
     stage = {"epochs": None, "steps": 30, "learning_rate": 1e30, "schedule": "constant", "warmup_steps": 0}
     job = variant(make_job(tmp_path), tmp_path / "lost", stage=stage)
-    ((first, second),) = train_all((job, {}), folder=tmp_path / "gang")
+    ((first, second),) = train_all((job, {}), folder=tmp_path / "group")
     assert first.ended == second.ended
     assert str(first.ended).startswith("TrainingError: no finite gradient in the 10 steps up to 11")
     assert first.values("train/skipped_steps")[-1] == 10.0

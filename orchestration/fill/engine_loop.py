@@ -1,8 +1,8 @@
 """One engine's share of a fill: draw requests, commit records, report.
 
-The commit is the truth. A shift commits at least every `commit_every_s` seconds from a thread of its own, because an
-engine that writes long answers may finish none for a while; whatever a killed engine had not committed is simply
-still missing in the cache. What it spent is not forgotten: every answer is counted in the experiment's ledger.
+The commit is the truth. An engine loop commits at least every `commit_every_s` seconds from a thread of its own,
+because an engine that writes long answers may finish none for a while; whatever a killed engine had not committed is
+simply still missing in the cache. What it spent is not forgotten: every answer is counted in the experiment's ledger.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class StepwiseSource(Protocol):
 
 
 class Leases(Protocol):
-    """Where a shift gets its requests from and reports to."""
+    """Where an engine loop gets its requests from and reports to."""
 
     def lease(self) -> list[tuple[int, Request]]:
         """The next (position, request) pairs; empty when there is no more work."""
@@ -94,7 +94,7 @@ class Leases(Protocol):
         ...
 
 
-class Shift:
+class EngineLoop:
     """One pass of one engine over a queue."""
 
     def __init__(self, leases: Leases, order: FillOrder, writer: SegmentWriter) -> None:

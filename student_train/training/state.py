@@ -1,4 +1,4 @@
-"""The course of one stage: how far it has come, what was measured on the way, and all of that in checkpoints."""
+"""A stage in training: how far it has come, what was measured on the way, and all of that in checkpoints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from student_train.models.decoder import Decoder
 from student_train.training.checkpoint import Checkpoints, TrainerState, check_resumable
 from student_train.training.resuming import restore
 from student_train.training.selection import selected
-from student_train.worker_group import Gang
+from student_train.worker_group import WorkerGroup
 
 if TYPE_CHECKING:
     from student_train.training.deepspeed_engine import DeepSpeedEngine
@@ -28,11 +28,18 @@ BEST = "best.safetensors"
 Report = Callable[[StepMetrics], None]
 
 
-class Course:
-    """What one process knows of the course of its stage. All processes know the same and make every call together."""
+class TrainingState:
+    """What one process knows of the training of its stage. All processes know the same and make every call together."""
 
     def __init__(
-        self, job: TrainJob, *, view: CacheView, gang: Gang, engine: DeepSpeedEngine, decoder: Decoder, report: Report
+        self,
+        job: TrainJob,
+        *,
+        view: CacheView,
+        group: WorkerGroup,
+        engine: DeepSpeedEngine,
+        decoder: Decoder,
+        report: Report,
     ) -> None:
         self.step = 0
         self.tokens = 0
@@ -40,9 +47,9 @@ class Course:
         self.skipped_in_a_row = 0
         self.measured: tuple[StepMetrics, ...] = ()
         self.newest: Path | None = None
-        self._job, self._view, self._gang = job, view, gang
+        self._job, self._view, self._group = job, view, group
         self._engine, self._decoder, self._report = engine, decoder, report
-        self._checkpoints = Checkpoints(job.work_dir, gang=gang)
+        self._checkpoints = Checkpoints(job.work_dir, group=group)
         self._pending: tuple[StepMetrics, ...] = ()
         self._saved = True
 
@@ -73,7 +80,7 @@ class Course:
             tokens=self.tokens,
             skipped=self.skipped,
             skipped_in_a_row=self.skipped_in_a_row,
-            world_size=self._gang.world_size,
+            world_size=self._group.world_size,
             zero_stage=self._job.settings.zero_stage,
             view_digest=self._view.digest,
             stage_digest=self._job.stage_digest(),
@@ -101,7 +108,7 @@ class Course:
             path=path,
             state=state,
             checkpoints=self._checkpoints,
-            gang=self._gang,
+            group=self._group,
             zero_stage=settings.zero_stage,
         )
         self.step, self.tokens = state.step, state.tokens
@@ -116,7 +123,7 @@ class Course:
         """The weights of the selected step, whole, on the leader; None elsewhere. To be called after `save`."""
         if self.best is None:
             return self._engine.whole_weights(self._decoder.model)
-        if not self._gang.leads:
+        if not self._group.leads:
             return None
         assert self.newest is not None
         weights: dict[str, Tensor] = load_file(self.newest / BEST)
@@ -131,7 +138,7 @@ class Course:
             weights = self._engine.whole_weights(self._decoder.model)
             if weights is not None:
                 save_file(weights, folder / BEST)
-        elif best is not None and self._gang.leads:
+        elif best is not None and self._group.leads:
             assert self.newest is not None
             # A copy, not a link: damage to one file must not reach both checkpoints.
             shutil.copyfile(self.newest / BEST, folder / BEST)

@@ -1,4 +1,4 @@
-"""Real gangs for tests: `python gang_worker.py <file of calls>` runs functions of this module in several processes.
+"""Real groups for tests: `python group_worker.py <file of calls>` runs functions of this module in several processes.
 
 The processes have the usual RANK and friends set and find each other under gloo. What they return is pickled beside the
 file.
@@ -40,7 +40,7 @@ from student_train.job import StepMetrics, TrainJob, TrainResult
 from student_train.models.adapters import attach_adapters
 from student_train.models.decoder import TORCH_DTYPES, Decoder, StudentModule, load_decoder
 from student_train.training.trainer import train_stage
-from student_train.worker_group import join_gang
+from student_train.worker_group import join_group
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,17 +73,17 @@ def engine_steps(cases: list[Case]) -> Results:
 def _engine_steps(
     model_dir: Path, stage: StageConfig, settings: TrainingSettings, plan: Plan
 ) -> tuple[list[Any], dict[str, Tensor] | None]:
-    gang = join_gang("cpu")
+    group = join_group("cpu")
     from student_train.training.deepspeed_engine import DeepSpeedEngine
 
     decoder = build(model_dir, stage=stage, settings=settings)
     engine = DeepSpeedEngine(
-        StudentModule(decoder, stage=stage, vocab=VOCAB), stage=stage, settings=settings, gang=gang
+        StudentModule(decoder, stage=stage, vocab=VOCAB), stage=stage, settings=settings, group=group
     )
     outcomes = []
     for step in plan:
         rounds = max(len(batches) for batches in step)
-        mine = [collate(rows, with_targets=True) for rows in step[gang.rank]]
+        mine = [collate(rows, with_targets=True) for rows in step[group.rank]]
         mine += [collate([], with_targets=True)] * (rounds - len(mine))
         tokens = sum(row.response_len for batches in step for rows in batches for row in rows)
         rate = stage.learning_rate
@@ -160,7 +160,7 @@ def train(
     look_every: int | None = None,
 ) -> Trained:
     """Train a stage. The leader writes its curve into the working directory, as it does under Ray."""
-    join_gang("cpu")
+    join_group("cpu")
     from student_train.training import deepspeed_engine
 
     rank = int(os.environ["RANK"])
@@ -209,7 +209,7 @@ def poisoned(poison: Poison) -> Callable[..., Iterator[feed.StepBatch]]:
 
     def steps(self: feed.Feed, batches: list[Any]) -> Iterator[feed.StepBatch]:
         for number, batch in enumerate(whole(self, batches)):
-            if self.view.dataset == dataset and self.gang.rank == rank and number >= first:
+            if self.view.dataset == dataset and self.group.rank == rank and number >= first:
                 targets = batch.batches[0].targets
                 assert targets is not None and targets.logprobs is not None
                 targets.logprobs[0, 0] = math.nan
@@ -238,8 +238,8 @@ Call = tuple[str, dict[str, Any], int]
 """A function of this module, its arguments, and how many processes run it together."""
 
 
-def run_gangs(calls: list[Call], *, folder: Path) -> list[list[Any]]:
-    """Run one gang after the other; for each what every rank returned, or how it was lost."""
+def run_groups(calls: list[Call], *, folder: Path) -> list[list[Any]]:
+    """Run one worker group after the other; for each what every rank returned, or how it was lost."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "calls.pickle"
     file.write_bytes(pickle.dumps(calls))
@@ -263,24 +263,24 @@ def run_gangs(calls: list[Call], *, folder: Path) -> list[list[Any]]:
     return results
 
 
-def run_gang(function: str, args: dict[str, Any], *, folder: Path, world_size: int) -> list[Any]:
+def run_group(function: str, args: dict[str, Any], *, folder: Path, world_size: int) -> list[Any]:
     """Run a function of this module in `world_size` processes; what each returned."""
-    (returned,) = run_gangs([(function, args, world_size)], folder=folder)
+    (returned,) = run_groups([(function, args, world_size)], folder=folder)
     assert not any(isinstance(one, Lost) for one in returned), returned
     return returned
 
 
 def main() -> None:
-    """Import everything once, then fork every gang: starting a process costs ten times what a gang does."""
+    """Import everything once, then fork every worker group: starting a process costs ten times what a worker group does."""
     torch.set_num_threads(1)
     import student_train.training.deepspeed_engine  # noqa: F401
 
     file = Path(sys.argv[1])
-    results = [_gang(call, folder=file.parent) for call in pickle.loads(file.read_bytes())]
+    results = [_group(call, folder=file.parent) for call in pickle.loads(file.read_bytes())]
     file.with_suffix(".results").write_bytes(pickle.dumps(results))
 
 
-def _gang(call: Call, *, folder: Path) -> list[Any]:
+def _group(call: Call, *, folder: Path) -> list[Any]:
     function, args, world_size = call
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -320,6 +320,6 @@ def _be_a_rank(function: str, args: dict[str, Any], *, result: Path) -> NoReturn
 
 if __name__ == "__main__":
     # Under its own name, so that what it returns can be unpickled by who imported it.
-    import gang_worker
+    import group_worker
 
-    gang_worker.main()
+    group_worker.main()
