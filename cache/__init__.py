@@ -1,20 +1,28 @@
-"""The teacher cache: identity, keys, records, views, and the seams between the folders. numpy and zarr only."""
+"""The teacher cache: identity, keys, records, views, and the seams between the folders. numpy and zarr only.
+
+What opens a store is loaded when it is first asked for: records, keys and views alone need no Zarr.
+"""
 
 from __future__ import annotations
 
-from cache.answers import Missing
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from cache.batches import global_batches, rank_rows
-from cache.blocks import RecordBlock
 from cache.fingerprint import ModelFingerprint, fingerprint_model
 from cache.identity import Identity, RemoteTeacherIdentity, TeacherIdentity
 from cache.keys import GenerationKey, SequenceKey, engine_seed, generation_key, sequence_key
-from cache.library import Damage
 from cache.protocols import Failure, SequenceSource, WeightSink
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord, tail_logmass, validate_record
 from cache.sampling import sample_rows
-from cache.store import CacheStats, TeacherCache
 from cache.views import CacheView
-from cache.writer import CommitReport, SegmentWriter
+
+if TYPE_CHECKING:
+    from cache.answers import Missing
+    from cache.blocks import RecordBlock
+    from cache.library import Damage
+    from cache.store import CacheStats, TeacherCache
+    from cache.writer import CommitReport, SegmentWriter
 
 __all__ = [
     "CacheStats",
@@ -47,3 +55,19 @@ __all__ = [
     "tail_logmass",
     "validate_record",
 ]
+
+_LATER = {
+    "Missing": "cache.answers",
+    "RecordBlock": "cache.blocks",
+    "Damage": "cache.library",
+    "CacheStats": "cache.store",
+    "TeacherCache": "cache.store",
+    "CommitReport": "cache.writer",
+    "SegmentWriter": "cache.writer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATER[name]), name)

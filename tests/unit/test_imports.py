@@ -7,6 +7,7 @@ nobody imports) is read from the source here.
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -52,6 +53,19 @@ def test_it_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", ["student_train.losses.fused", "student_train.models.decoder"])
+def test_losses_and_models_need_no_cache(module: str) -> None:
+    code = f"import sys, {module}; print([name for name in ('zarr', 'ray', 'mlflow', 'vllm') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("package", ["cache", "student_train"])
+def test_every_public_name_is_there(package: str) -> None:
+    module = importlib.import_module(package)
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)
