@@ -1,15 +1,18 @@
-"""What a model is to a configuration: its shape and where it comes from; and the base of every block of the schema."""
+"""What a model is to a configuration: its shape, where it comes from, what it runs on; and the base of every block."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+
+Device = Literal["cpu", "gpu"]
+"""What engines and workers compute on."""
 
 
 class Block(BaseModel):

@@ -19,7 +19,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, PlainSerializer, PlainValidator, model_validator
 
-from configs.models import Block, ModelSource, Name, NonNegative, Positive
+from configs.models import Block, Device, ModelSource, Name, NonNegative, Positive
 from configs.models import ModelShape as ModelShape
 from configs.places import parse_root
 from configs.secrets import passwords_in
@@ -215,7 +215,7 @@ class RuntimeConfig(Block):
     train; without it each part has GPUs of its own. On CPUs they always share.
     """
 
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    accelerator: Literal["auto", Device] = "auto"
     nodes: Positive = 1
     gpus_per_node: Positive = 8
     gpu_memory_gib: Annotated[float, Field(gt=0.0)] = 80.0

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.identity import TeacherIdentity
+from configs.models import Device
 from configs.schema import TrainingSettings
 from configs.stages import StageConfig
-from student_train.worker_group import Accelerator
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,8 @@ class TrainJob:
 
     `model_dir` is where it starts, `output_dir` where the trained model appears (whole, or not at all), `work_dir`
     holds the checkpoints. `vocab` is the number of tokens that exist (the tokenizer's length); what the embedding has
-    beyond is padding. `teacher`, `licence` and `start` (what `model_dir` is, in words) go into the model card.
+    beyond is padding. Without `accelerator` a GPU is used where there is one. `teacher`, `licence` and `start` (what
+    `model_dir` is, in words) go into the model card.
     `plain_text` is the digest of what a stage with `pretrain` finds in `work_dir` (`student_train.feed.plain_text`).
     """
 
@@ -33,7 +34,7 @@ class TrainJob:
     work_dir: Path
     output_dir: Path
     vocab: int
-    accelerator: Accelerator = "auto"
+    accelerator: Device | None = None
     teacher: str = "unnamed"
     licence: str | None = None
     start: str = "unnamed"

@@ -17,7 +17,7 @@ import socket
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -25,8 +25,7 @@ from torch import Tensor
 
 from configs.errors import ConfigError
 from configs.interfaces import LOOPBACK, collective_environment
-
-Accelerator = Literal["auto", "cpu", "gpu"]
+from configs.models import Device
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 """A worker group that lost a member fails after this long instead of hanging for ever."""
@@ -89,10 +88,11 @@ def meet(meeting: Path, *, rank: int, size: int, backend: str, timeout: timedelt
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
 
-def join_group(accelerator: Accelerator) -> WorkerGroup:
+def join_group(accelerator: Device | None) -> WorkerGroup:
     """Join the process group, making one if nobody has, and pick this process's device.
 
-    Sets the environment that DeepSpeed reads while it is imported, so call it before.
+    Without `accelerator` that is a GPU where there is one. Sets the environment that DeepSpeed reads while it is
+    imported, so call it before.
 
     Raises:
         ConfigError: accelerator=gpu without a GPU.
@@ -139,7 +139,7 @@ def peak_memory_gib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def _device(accelerator: Accelerator) -> torch.device:
+def _device(accelerator: Device | None) -> torch.device:
     available = torch.cuda.is_available()
     if accelerator == "gpu" and not available:
         raise ConfigError("accelerator=gpu but this machine has no GPU that torch can use: set accelerator: cpu")

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from cache.identity import TeacherIdentity
 from configs.errors import EngineError
+from configs.models import Device
 from configs.schema import EngineSettings
-from teacher_server.environment import Accelerator
 
 Purpose = Literal["fill", "rollout", "shared rollout"]
 """Whether an engine answers each prompt once, or continues sequences that another engine continues in turn; and whether
@@ -30,7 +30,7 @@ def engine_arguments(
     identity: TeacherIdentity,
     settings: EngineSettings,
     seed: int,
-    accelerator: Accelerator,
+    accelerator: Device,
     purpose: Purpose = "fill",
 ) -> dict[str, Any]:
     """Keyword arguments of `vllm.EngineArgs`.

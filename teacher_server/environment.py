@@ -8,18 +8,16 @@ anything heavy is imported. `require_environment` refuses to go on without the o
 from __future__ import annotations
 
 import os
-from typing import Literal
 
 from configs.errors import EngineError
 from configs.logs import quiet_environment
+from configs.models import Device
 from configs.schema import EngineSettings
-
-Accelerator = Literal["cpu", "gpu"]
 
 _NEEDED = ("VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_NO_USAGE_STATS", "VLLM_HOST_IP", "GLOO_SOCKET_IFNAME")
 
 
-def engine_environment(settings: EngineSettings, accelerator: Accelerator) -> dict[str, str]:
+def engine_environment(settings: EngineSettings, accelerator: Device) -> dict[str, str]:
     """Environment variables of a process that will hold one engine.
 
     - Telemetry and foreign progress bars are off, and nothing is looked up on a hub: an engine only ever reads a
@@ -58,7 +56,7 @@ def engine_environment(settings: EngineSettings, accelerator: Accelerator) -> di
     }
 
 
-def require_environment(settings: EngineSettings, accelerator: Accelerator) -> None:
+def require_environment(settings: EngineSettings, accelerator: Device) -> None:
     """Refuse to start an engine in a process that was not prepared for one.
 
     Raises:

@@ -32,11 +32,12 @@ from cache.identity import TeacherIdentity
 from cache.protocols import Failure, Outcome
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from configs.errors import EngineError
+from configs.models import Device
 from configs.schema import EngineSettings
 from teacher_server.answers import answer
 from teacher_server.condition import FAULTS, Condition, one_line
 from teacher_server.engine_arguments import Purpose, engine_arguments, require_declared, require_same_numerics
-from teacher_server.environment import Accelerator, require_environment
+from teacher_server.environment import require_environment
 from teacher_server.requests import Asked, prompt_and_arguments, refusal
 from teacher_server.shared_memory import remove_files, shared_by_children
 from teacher_server.weights import (
@@ -90,7 +91,7 @@ class VllmEngine:
         quantization: str | None = None,
         purpose: Purpose = "fill",
     ) -> None:
-        accelerator: Accelerator = "cpu" if current_platform.is_cpu() else "gpu"
+        accelerator: Device = "cpu" if current_platform.is_cpu() else "gpu"
         require_environment(settings, accelerator)
         require_weights(model_dir)
         require_declared(identity, dtype=dtype, quantization=quantization)

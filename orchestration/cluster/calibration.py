@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cache import CacheView, TeacherCache, TeacherIdentity
 from configs import ModelError
+from configs.models import Device
 from configs.stages import InitConfig
 from orchestration.cluster.task import run_apart
 from orchestration.outputs.redirect import redirect_output
@@ -29,7 +30,7 @@ class DeriveJob:
     cache_root: Path | str
     identity: TeacherIdentity
     view: Path
-    accelerator: str
+    accelerator: Device
     log_file: Path
 
 

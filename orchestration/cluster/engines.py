@@ -12,13 +12,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import ray
 
 from cache import GenerateRequest, ScoreRequest, TeacherCache, TeacherIdentity, TeacherRecord
 from cache.protocols import Failure
 from configs.interfaces import collective_environment
+from configs.models import Device
 from configs.schema import EngineSettings
 from orchestration.fill.engine_loop import EngineLoop, FillOrder, Progress, longest
 from orchestration.fill.ledger import Counts, Meter
@@ -55,7 +56,7 @@ class EngineSpec:
     quantization: str | None
     settings: EngineSettings
     max_logprobs: int
-    accelerator: Literal["cpu", "gpu"]
+    accelerator: Device
     log_dir: Path
     purpose: Purpose = "fill"
     seed: int = 0

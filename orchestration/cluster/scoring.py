@@ -9,6 +9,7 @@ import numpy as np
 
 from cache import CacheView, TeacherCache, TeacherIdentity
 from configs import TrainingError
+from configs.models import Device
 from evaluation.held_out import HeldOutMetrics, TokenBeliefs, held_out_metrics
 from orchestration.cluster.task import run_apart
 from orchestration.outputs.redirect import redirect_output
@@ -27,7 +28,7 @@ class ScoringJob:
     view: Path
     vocab: int
     dtype: str
-    accelerator: str
+    accelerator: Device
     log_file: Path
 
 

@@ -10,6 +10,7 @@ import ray
 from ray.exceptions import RayError
 
 from configs import DistillError
+from configs.models import Device
 from orchestration.cluster.deaths import lost
 
 POLL_S = 0.5
@@ -23,7 +24,7 @@ def run_apart(
     given: Given,
     *,
     cpus: int | None,
-    accelerator: str,
+    accelerator: Device,
     failure: type[DistillError],
     what: str,
     log_file: Path,

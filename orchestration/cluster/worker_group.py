@@ -21,6 +21,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 
 from configs import ModelError, TrainingError
 from configs.interfaces import collective_environment
+from configs.models import Device
 from configs.places import CURVES
 from configs.regular_files import read_json
 from orchestration.cluster.deaths import lost
@@ -59,7 +60,7 @@ def train_in_group(
     job: TrainJob,
     *,
     log_dir: Path,
-    accelerator: str,
+    accelerator: Device,
     on_step: Callable[[StepMetrics], None],
     meanwhile: Callable[[], None],
     gpu_share: float = 1.0,
@@ -107,7 +108,7 @@ def train_in_group(
 class _WorkerGroup:
     """`TorchTrainer.fit` in a thread, so that the driver stays free to follow the curve and to be interrupted."""
 
-    def __init__(self, job: TrainJob, *, log_dir: Path, accelerator: str, gpu_share: float) -> None:
+    def __init__(self, job: TrainJob, *, log_dir: Path, accelerator: Device, gpu_share: float) -> None:
         self._job, self._log_dir, self._accelerator = job, log_dir, accelerator
         self._error: Exception | None = None
         self._trainer = _trainer(job, log_dir=log_dir, accelerator=accelerator, gpu_share=gpu_share)
@@ -149,7 +150,7 @@ class _WorkerGroup:
             self._ended.set()
 
 
-def _trainer(job: TrainJob, *, log_dir: Path, accelerator: str, gpu_share: float) -> TorchTrainer:
+def _trainer(job: TrainJob, *, log_dir: Path, accelerator: Device, gpu_share: float) -> TorchTrainer:
     settings = job.settings
     gpu = accelerator == "gpu"
     resources = {"CPU": settings.cpus_per_worker} | ({"GPU": gpu_share} if gpu else {})
@@ -244,7 +245,7 @@ def _ignore(_: StepMetrics) -> None:
     """Metrics are the same on every rank; the leader writes them."""
 
 
-def _planned(job: TrainJob, *, accelerator: str) -> MemoryFit | None:
+def _planned(job: TrainJob, *, accelerator: Device) -> MemoryFit | None:
     """What a worker of this job should have needed; None where its model cannot tell any more."""
     try:
         shape = PlannedShape(job.start, read_shape(job.model_dir), assumed=False)

@@ -7,13 +7,12 @@ import shutil
 import stat
 import subprocess
 from pathlib import Path
-from typing import Literal
 from uuid import uuid4
 
 from cache.disk.storage import probe_root
 from configs import ConfigError, ModelError, resolve_data_path
 from configs.model_files import read_config
-from configs.models import Block
+from configs.models import Block, Device
 from configs.places import is_url
 from configs.schema import DistillConfig, ModelShape
 from configs.stages import StageConfig
@@ -26,8 +25,6 @@ FREE_MARGIN_BYTES = 2**30
 
 NOT_IN_FLOAT16 = ("gemma2", "gemma3", "gemma3_text", "glm4")
 """Model types that vLLM refuses in float16 (`_FLOAT16_NOT_SUPPORTED_MODELS`, 0.32)."""
-
-Device = Literal["cpu", "gpu"]
 
 
 def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:

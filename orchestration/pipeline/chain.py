@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache import CacheView
+from configs.models import Device
 from configs.places import CURVES, absolute_root
 from configs.schema import DistillConfig
 from configs.stages import StageConfig
@@ -108,7 +109,7 @@ def train_link(
     *,
     config: DistillConfig,
     lesson: Lesson,
-    accelerator: str,
+    accelerator: Device,
     artifacts: Artifacts,
     train: Callable[[TrainJob], Mapping[str, object]],
 ) -> bool:
@@ -132,7 +133,7 @@ def train_link(
                 work_dir=link.work_dir.resolve(),
                 output_dir=link.output_dir.resolve(),
                 vocab=teacher.files.vocab,
-                accelerator="gpu" if accelerator == "gpu" else "cpu",
+                accelerator=accelerator,
                 teacher=teacher.files.label,
                 licence=config.teacher.licence,
                 start=link.origin,

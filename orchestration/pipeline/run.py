@@ -11,6 +11,7 @@ from pathlib import Path
 from cache import TeacherCache, TeacherIdentity
 from cache.fingerprint import fingerprint_model
 from configs import DistillConfig
+from configs.models import Device
 from configs.places import FINGERPRINTS, is_url
 from configs.schema import DataConfig, EngineSettings, ModelShape
 from orchestration.cluster.engine_pool import EnginePool
@@ -20,7 +21,7 @@ from orchestration.cluster.private import cluster, probe_roots
 from orchestration.fill.ledger import Ledger
 from orchestration.fill.refusals import Refusals
 from orchestration.inputs.models import ModelFiles, materialise
-from orchestration.inputs.preflight import Device, require_fitting_lengths, require_positions, require_servable
+from orchestration.inputs.preflight import require_fitting_lengths, require_positions, require_servable
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.console import Console

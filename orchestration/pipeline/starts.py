@@ -14,6 +14,7 @@ from pathlib import Path
 from cache.fingerprint import fingerprint_model
 from configs import ModelError
 from configs.model_files import speech_sha256
+from configs.models import Device
 from configs.places import FINGERPRINTS, absolute_root
 from configs.schema import ModelShape
 from configs.stages import InitConfig
@@ -78,7 +79,7 @@ def calibrated_start(
     lesson: Lesson,
     cache_root: Path | str,
     artifacts: Artifacts,
-    accelerator: str,
+    accelerator: Device,
     log_dir: Path,
     derive: Callable[[DeriveJob], None],
 ) -> Start:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from configs import ConfigError
+from configs.models import Device
 from configs.schema import EngineSettings, TrainingSettings
 
 Role = Literal["teacher engine", "training worker", "student engine"]
@@ -30,7 +31,7 @@ class Hardware:
     `cpus` and `memory` are those of one machine; None is unknown.
     """
 
-    accelerator: Literal["cpu", "gpu"]
+    accelerator: Device
     nodes: int = 1
     gpus_per_node: int = 0
     gpu_memory_gib: float = 80.0

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from configs.models import Device
 from configs.schema import EngineSettings
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.plan.memory import DTYPE_BYTES, QUANTIZED_BYTES, kv_bytes
@@ -75,7 +76,7 @@ def expected_seconds(
     *,
     work: TeacherWork,
     settings: EngineSettings,
-    accelerator: str,
+    accelerator: Device,
     dtype: str,
     quantization: str | None = None,
 ) -> FillTime:

