@@ -1,23 +1,52 @@
 """Students: where they start, their objectives, and their training under DeepSpeed.
 
-DeepSpeed itself is imported by `student_train.training.deepspeed_engine` alone, when `train_stage` runs. What reads the
-cache is loaded when it is first asked for: the losses alone need torch and nothing else.
+The names below are imported when they are first asked for: who needs one module of this package, such as an engine that
+receives weights, does not load transformers with it. DeepSpeed is imported by `student_train.training.deepspeed_engine`
+alone, when `train_stage` runs.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
-from student_train.losses.divergences import divergence
-from student_train.losses.fused import LossSums, fused_cross_entropy, fused_divergence
-from student_train.losses.minillm import MinillmLoss, minillm_loss
-from student_train.losses.targets import SparseTargets
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from student_train.job import StepMetrics, TrainJob, TrainResult
+    from student_train.losses.divergences import divergence
+    from student_train.losses.fused import LossSums, fused_cross_entropy, fused_divergence
+    from student_train.losses.minillm import MinillmLoss, minillm_loss
+    from student_train.losses.targets import SparseTargets
     from student_train.scoring import HeldOutRow, score_view
     from student_train.starts.calibration import Calibration, calibrate
     from student_train.starts.derive import derive_student
     from student_train.training.trainer import train_stage
+else:
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+_MODULES = {
+    "Calibration": "starts.calibration",
+    "HeldOutRow": "scoring",
+    "LossSums": "losses.fused",
+    "MinillmLoss": "losses.minillm",
+    "SparseTargets": "losses.targets",
+    "StepMetrics": "job",
+    "TrainJob": "job",
+    "TrainResult": "job",
+    "calibrate": "starts.calibration",
+    "derive_student": "starts.derive",
+    "divergence": "losses.divergences",
+    "fused_cross_entropy": "losses.fused",
+    "fused_divergence": "losses.fused",
+    "minillm_loss": "losses.minillm",
+    "score_view": "scoring",
+    "train_stage": "training.trainer",
+}
+"""Where each public name is defined."""
 
 __all__ = [
     "Calibration",
@@ -37,21 +66,3 @@ __all__ = [
     "score_view",
     "train_stage",
 ]
-
-_LATER = {
-    "StepMetrics": "student_train.job",
-    "TrainJob": "student_train.job",
-    "TrainResult": "student_train.job",
-    "HeldOutRow": "student_train.scoring",
-    "score_view": "student_train.scoring",
-    "Calibration": "student_train.starts.calibration",
-    "calibrate": "student_train.starts.calibration",
-    "derive_student": "student_train.starts.derive",
-    "train_stage": "student_train.training.trainer",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LATER[name]), name)

@@ -47,7 +47,7 @@ def test_a_heavy_library_is_imported_only_at_home(library: str) -> None:
     assert strangers == []
 
 
-@pytest.mark.parametrize("module", ["configs", "orchestration.plan.placement"])
+@pytest.mark.parametrize("module", ["configs", "orchestration.plan.placement", "student_train"])
 def test_it_loads_nothing_heavy(module: str) -> None:
     heavy = (*HOMES, "torch", "transformers", "datasets")
     code = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"
@@ -58,6 +58,19 @@ def test_it_loads_nothing_heavy(module: str) -> None:
 @pytest.mark.parametrize("module", ["student_train.losses.fused", "student_train.models.decoder"])
 def test_losses_and_models_need_no_cache(module: str) -> None:
     code = f"import sys, {module}; print([name for name in ('zarr', 'ray', 'mlflow', 'vllm') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_modules_that_need_no_model_load_no_library_of_models() -> None:
+    modules = [
+        *sorted(f"student_train.feed.{path.stem}" for path in (ROOT / "student_train/feed").glob("[a-z]*.py")),
+        *sorted(f"student_train.losses.{path.stem}" for path in (ROOT / "student_train/losses").glob("[a-z]*.py")),
+        "student_train.handoff.broadcast",
+        "student_train.handoff.rollouts",
+    ]
+    heavy = ("transformers", "datasets", "deepspeed", "peft", "ray", "vllm", "mlflow")
+    code = f"import sys, {', '.join(modules)}; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
