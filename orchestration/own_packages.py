@@ -1,7 +1,8 @@
 """Our own packages are the ones that are imported, whatever else is called as they are.
 
 `configs`, `cache` and `evaluation` are everyday words: a folder of that name in the working directory (`python -m`) or
-on PYTHONPATH comes before what is installed. So these names are looked up in one place only.
+on PYTHONPATH comes before what is installed. So these names are looked up in one place only. `stillroom`, with which
+the command line begins, sees to it that `orchestration` itself is ours.
 """
 
 from __future__ import annotations
@@ -33,3 +34,12 @@ def import_own_packages() -> None:
     """Look them up below `ROOT` from now on, in this process."""
     if not any(isinstance(finder, OwnPackages) for finder in sys.meta_path):
         sys.meta_path.insert(0, OwnPackages())
+
+
+def own_command(module: str, *options: str) -> list[str]:
+    """The command that calls `main` of one of our modules in a Python of its own, which gets these options."""
+    code = (
+        f"import sys; sys.path.append({str(ROOT)!r}); import stillroom; stillroom.import_orchestration(); "
+        f"from {module} import main; main()"
+    )
+    return [sys.executable, "-P", *options, "-c", code]

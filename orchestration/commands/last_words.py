@@ -11,7 +11,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+
+from orchestration.own_packages import own_command
 
 SWEEP_S = 180.0
 """On busy cores Ray's last daemon notices after more than a minute that its driver is gone."""
@@ -26,8 +27,7 @@ LINE = (
 def last_words() -> Iterator[None]:
     """Have it said on standard error if this process ends within the block and Python is not told."""
     beside = subprocess.Popen(
-        [sys.executable, "-m", "orchestration.commands.last_words"],
-        cwd=Path(__file__).parents[1],
+        own_command("orchestration.commands.last_words"),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C and a closed terminal are for the run alone
@@ -51,7 +51,3 @@ def main() -> None:
     from orchestration.cluster.private import sweep_after_death
 
     sweep_after_death(at_most_s=SWEEP_S)
-
-
-if __name__ == "__main__":
-    main()

@@ -15,7 +15,7 @@ from configs.visible_text import visible
 from orchestration.commands.last_words import last_words
 from orchestration.entry import run_pipeline
 from orchestration.environment import prepare_environment, require_home
-from orchestration.outputs.interrupts import stop_cleanly_on_signals
+from orchestration.outputs.interrupts import stopped_by_signals
 
 if TYPE_CHECKING:
     from orchestration.pipeline.experiment import Until
@@ -32,15 +32,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv` and run; returns the exit code: 0, 2 for what the user can mend before the start, 130 for Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
     arguments = _parser(argv).parse_args(argv)
-    stop_cleanly_on_signals()
+    with stopped_by_signals():
+        return _exit_code_of(arguments)
+
+
+def _exit_code_of(arguments: argparse.Namespace) -> int:
     try:
         require_home()
         return int(arguments.command(arguments) or 0)
     except DistillError as error:
-        _tell(visible(redact(str(error)), lines=True))
+        _say_last(visible(redact(str(error)), lines=True))
         return error.exit_code
     except KeyboardInterrupt:
-        _tell("stopped; everything finished so far is kept, run the same command to go on")
+        _say_last("stopped; everything finished so far is kept, run the same command to go on")
         return 130
     except BrokenPipeError:
         # Who read what was printed has seen enough. Nothing may be left that Python would flush on its way out.
@@ -48,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _tell(line: str) -> None:
+def _say_last(line: str) -> None:
     """The last line of a command; a terminal that is gone does not change how it ended."""
     with suppress(OSError):
         print(f"distill: {line}", file=sys.stderr, flush=True)
@@ -137,7 +141,3 @@ def _ui(arguments: argparse.Namespace) -> None:
     from orchestration.commands.ui import serve_ui
 
     serve_ui(_load(arguments), port=arguments.port, stream=sys.stdout)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,7 +13,6 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
 from pathlib import Path
 from typing import TextIO
 
@@ -21,6 +20,7 @@ from configs import ConfigError, DistillConfig, DistillError
 from configs.logs import quiet_environment
 from configs.places import STAGING
 from configs.regular_files import open_regular
+from orchestration.own_packages import own_command
 from orchestration.tracking.server import UiSettings
 from orchestration.tracking.store import tracking_uri
 
@@ -124,7 +124,7 @@ def _start(settings: UiSettings) -> subprocess.Popen[bytes]:
         }
     )
     server = subprocess.Popen(
-        [sys.executable, "-P", "-W", "ignore", "-m", "orchestration.tracking.server"],
+        own_command("orchestration.tracking.server", "-W", "ignore"),
         env=environment,
         stdin=subprocess.PIPE,
         pass_fds=[settings.socket],

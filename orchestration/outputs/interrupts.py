@@ -9,14 +9,23 @@ from contextlib import contextmanager
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def stop_cleanly_on_signals() -> None:
-    """Let a container that stops a run, and a terminal that is closed, end it as cleanly as Ctrl-C does.
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Within, a container that stops a run, and a terminal that is closed, end it as cleanly as Ctrl-C does.
 
     SIGHUP stays ignored where it is: that is what `nohup` is for.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
+    stopping = [number for number in (signal.SIGTERM, signal.SIGHUP) if not _is_ignored_hangup(number)]
+    before = {number: signal.signal(number, signal.default_int_handler) for number in stopping}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _is_ignored_hangup(number: signal.Signals) -> bool:
+    return number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
 
 
 @contextmanager

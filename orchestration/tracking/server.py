@@ -105,7 +105,3 @@ def why_refused(directory: Path, *, root: Path) -> str | None:
             if path.is_symlink() or not (path.is_dir() or path.is_file()):
                 return f"{path.name} is a link or not a regular file: remove it"
     return None
-
-
-if __name__ == "__main__":
-    main()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,19 +25,18 @@ QWEN = TINY.with_name("qwen2.5-7b-to-1.5b.yaml")
 
 @pytest.fixture(autouse=True)
 def restored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No GPU, no network; afterwards the process is as it was: a command changes environment, signals and logging."""
+    """No GPU, no network; afterwards the process is as it was: a command changes environment and logging."""
     monkeypatch.setattr(planning, "visible_gpus", lambda: 0)
     monkeypatch.setattr(planning, "cpu_count", lambda: 2)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    environment, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
+    environment = dict(os.environ)
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield
     assert not ray.is_initialized()
     os.environ.clear()
     os.environ.update(environment)
-    signal.signal(signal.SIGTERM, handler)
     for added in [handler for handler in root.handlers if handler not in handlers]:
         root.removeHandler(added)
         added.close()

@@ -14,6 +14,7 @@ import pytest
 
 from configs import ConfigError, DistillConfig, DistillError
 from orchestration.commands.ui import HOST, serve_ui
+from orchestration.own_packages import own_command
 
 POPEN, WAIT = subprocess.Popen, subprocess.Popen.wait
 
@@ -39,7 +40,7 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[b
 
     def start(command: list[str], *, env: dict[str, str], stdin: int, pass_fds: list[int]) -> subprocess.Popen[bytes]:
         # Neither the store nor the token is among the arguments, which everybody can read.
-        assert command[1:] == ["-P", "-W", "ignore", "-m", "orchestration.tracking.server"]
+        assert command == own_command("orchestration.tracking.server", "-W", "ignore")
         (inherited,) = pass_fds
         with socket.socket(fileno=os.dup(inherited)) as listening:
             assert listening.getsockname()[0] == "127.0.0.1"

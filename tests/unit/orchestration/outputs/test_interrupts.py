@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from orchestration.cluster import worker_group as ray_train
 from orchestration.cluster.worker_group import _WorkerGroup
 from orchestration.outputs.console import Console
-from orchestration.outputs.interrupts import INTERRUPTS, hangups_blocked, stop_cleanly_on_signals
+from orchestration.outputs.interrupts import INTERRUPTS, hangups_blocked, stopped_by_signals
 from orchestration.outputs.lasting import lasting_stream
 from orchestration.tracking.tracker import Tracker
 
@@ -100,13 +100,19 @@ def test_a_terminal_that_is_gone_does_not_change_how_a_command_ends() -> None:
 
 def test_nohup_is_respected() -> None:
     former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    term = signal.getsignal(signal.SIGTERM)
     try:
-        stop_cleanly_on_signals()
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        with stopped_by_signals():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGHUP, former)
-        signal.signal(signal.SIGTERM, term)
+
+
+def test_afterwards_signals_mean_what_they_meant_before() -> None:
+    before = {number: signal.getsignal(number) for number in INTERRUPTS}
+    with pytest.raises(KeyboardInterrupt), stopped_by_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert {number: signal.getsignal(number) for number in INTERRUPTS} == before
 
 
 def test_what_is_started_without_hangups_outlives_one() -> None:
