@@ -20,8 +20,9 @@ from accelerate.hooks import attach_align_device_hook
 from jaxtyping import Float32, Int32
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
+from configs.architecture import parsed_config, read_architecture
 from configs.errors import ModelError
 from configs.model_files import weight_files
 
@@ -89,11 +90,11 @@ def _by_layers(model_dir: Path, weights: _Weights, memory_bytes: float) -> Any:
             f"{model_dir}: {(weights.largest_bytes + SPARE_BYTES) / 2**30:.1f} GiB are needed to compare an engine "
             f"with it and {memory_bytes / 2**30:.1f} GiB are free: end other programs"
         )
-    config = AutoConfig.from_pretrained(model_dir, local_files_only=True, trust_remote_code=False)
+    config = parsed_config(model_dir)
     # What is computed from the configuration (the angles of positions) stays real.
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=weights.dtype, trust_remote_code=False)
-    if config.get_text_config().tie_word_embeddings:
+    if read_architecture(model_dir).shape.tied_embeddings:
         weights.tied = dict(getattr(model, "_tied_weights_keys", None) or {})
     missing = [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in weights]
     if missing:

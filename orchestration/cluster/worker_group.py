@@ -20,12 +20,13 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from configs import ModelError, TrainingError
+from configs.architecture import read_architecture
 from configs.interfaces import collective_environment
 from configs.models import Device
 from configs.places import CURVES
 from configs.regular_files import read_json
 from orchestration.cluster.deaths import lost
-from orchestration.inputs.shapes import PlannedShape, read_shape
+from orchestration.inputs.shapes import PlannedShape
 from orchestration.outputs.artifacts import write_json
 from orchestration.outputs.curves import CurveReader, CurveWriter
 from orchestration.outputs.redirect import redirect_output
@@ -248,7 +249,7 @@ def _ignore(_: StepMetrics) -> None:
 def _planned(job: TrainJob, *, accelerator: Device) -> MemoryFit | None:
     """What a worker of this job should have needed; None where its model cannot tell any more."""
     try:
-        shape = PlannedShape(job.start, read_shape(job.model_dir), assumed=False)
+        shape = PlannedShape(job.start, read_architecture(job.model_dir).shape, assumed=False)
     except ModelError:
         return None
     fit = training_memory(shape, label="training worker", settings=job.settings, stage=job.stage)

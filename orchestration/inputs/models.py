@@ -37,6 +37,7 @@ from transformers import (
 )
 
 from configs import ConfigError, ModelError
+from configs.architecture import read_architecture
 from configs.model_files import (
     COMPANIONS,
     CONFIG,
@@ -52,7 +53,6 @@ from configs.model_files import (
 from configs.models import ModelSource
 from configs.schema import ModelShape
 from configs.visible_text import first_line
-from orchestration.inputs.shapes import read_shape
 
 HUB_PATTERNS = ("*.json", "*.model", "*.txt", *COMPANIONS)
 """What is taken from a hub repository besides the weights that load: no pickles, no code, no second copy of them."""
@@ -144,7 +144,7 @@ def open_model(directory: Path, *, label: str) -> ModelFiles:
         ModelError: the directory is none, is not whole, or its tokenizer does not load.
     """
     try:
-        shape = read_shape(directory)
+        shape = read_architecture(directory).shape
         weight_files(directory)
         # Read by others: what is not a regular file would hold them up for ever.
         companions(directory)

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from cache.disk.storage import probe_root
 from configs import ConfigError, ModelError, resolve_data_path
-from configs.model_files import read_config
+from configs.architecture import read_architecture
 from configs.models import Block, Device
 from configs.places import is_url
 from configs.schema import DistillConfig, ModelShape
@@ -210,12 +210,13 @@ def require_servable(config: DistillConfig, *, teacher: ModelFiles) -> None:
             f"{teacher.label}: its tokenizer has {teacher.vocab:,} tokens, its config.json {teacher.shape.vocab:,}: "
             "resize its embedding, or take the tokenizer that belongs to it"
         )
-    said = read_config(teacher.directory)
-    if not said.get("architectures"):
+    built = read_architecture(teacher.directory)
+    if not built.classes:
         raise ModelError(f"{teacher.label}: its config.json names no architectures: save it with save_pretrained")
-    kind = said.get("model_type")
-    if config.teacher.dtype == "float16" and kind in NOT_IN_FLOAT16:
-        raise ConfigError(f"teacher.dtype=float16 overflows in a {kind} model: set teacher.dtype: bfloat16 or float32")
+    if config.teacher.dtype == "float16" and built.model_type in NOT_IN_FLOAT16:
+        raise ConfigError(
+            f"teacher.dtype=float16 overflows in a {built.model_type} model: set teacher.dtype: bfloat16 or float32"
+        )
 
 
 def cpu_count() -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cache.fingerprint import fingerprint_model
 from configs import ModelError
+from configs.architecture import read_architecture
 from configs.model_files import speech_sha256
 from configs.models import Device
 from configs.places import FINGERPRINTS, absolute_root
@@ -20,7 +21,6 @@ from configs.schema import ModelShape
 from configs.stages import InitConfig
 from orchestration.cluster.calibration import DeriveJob
 from orchestration.inputs.models import ModelFiles, materialise
-from orchestration.inputs.shapes import read_shape
 from orchestration.outputs.artifacts import Artifacts, digest_of
 from orchestration.pipeline.lessons import Lesson
 from orchestration.pipeline.run import Teacher
@@ -125,7 +125,7 @@ def _made_of(model_dir: Path, *, weights: str, config: str) -> dict[str, str]:
 
 
 def _derived(init: InitConfig, digest: str, directory: Path, *, teacher: Teacher) -> Start:
-    shape = read_shape(directory)
+    shape = read_architecture(directory).shape
     kept = (f"{name} {value}" for name, value in init.model_dump(mode="json", exclude_none=True).items())
     return Start(digest, directory, shape, f"derived from {teacher.files.label}: {', '.join(kept)}")
 

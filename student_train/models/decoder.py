@@ -17,11 +17,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from configs.architecture import head_form
 from configs.errors import ModelError
 from configs.stages import StageConfig
 from student_train.feed.microbatch import MicroBatch
 from student_train.losses.fused import fused_logprobs
-from student_train.models.architecture import HEAD_SCALES
 from student_train.models.objectives import Head, objective, plain_loss
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -83,13 +83,12 @@ def take_apart(model: Any) -> Decoder:
     Raises:
         ModelError: its head does more than a matrix product and a tanh bound, so the fused loss would be wrong.
     """
-    head = model.get_output_embeddings()
-    config = model.config
-    scaled = [name for name in HEAD_SCALES if getattr(config, name, None) not in (None, 1.0)]
-    if not isinstance(head, nn.Linear) or getattr(head, "bias", None) is not None or scaled:
-        raise ModelError(f"{config.model_type}: only heads that are one matrix without bias or scale are supported")
+    head, form = model.get_output_embeddings(), head_form(model.config)
+    if not isinstance(head, nn.Linear) or getattr(head, "bias", None) is not None or form.scales:
+        kind = model.config.model_type
+        raise ModelError(f"{kind}: only heads that are one matrix without bias or scale are supported")
     assert isinstance(head.weight, nn.Parameter)
-    return Decoder(model, model.get_decoder(), head.weight, getattr(config, "final_logit_softcapping", None))
+    return Decoder(model, model.get_decoder(), head.weight, form.softcap)
 
 
 def normalised_rows(matrix_rows: int, *, vocab: int, k: int) -> int:

@@ -16,12 +16,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from configs.architecture import read_architecture
 from configs.errors import ModelError
 from configs.model_files import CONFIG, WEIGHTS, WEIGHTS_INDEX, read_config, weight_files
 from configs.models import ModelShape
 from configs.stages import InitConfig
 from student_train.files import copy_companions, staged_directory
-from student_train.models.architecture import read_architecture
 from student_train.starts.calibration import Calibration
 from student_train.starts.narrowing import LAYER, Cuts, choose_cuts, narrowed_config, require_narrowable
 from student_train.starts.sizes import kept_layers, planned_shape

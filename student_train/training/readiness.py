@@ -12,10 +12,10 @@ import numpy as np
 from cache.blocks import RecordBlock
 from cache.store import TeacherCache
 from cache.views import CacheView
+from configs.architecture import read_architecture
 from configs.errors import ConfigError, DataError, ModelError
 from configs.stages import AdaptiveDivergence, StageConfig
 from student_train.feed.steps import held_out_batches
-from student_train.models.architecture import read_architecture
 
 TOKENS_PER_READ = 262_144
 

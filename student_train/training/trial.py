@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig
 
+from configs.architecture import parsed_config, read_architecture
 from configs.errors import ModelError
 from configs.model_files import read_generation_config
 from configs.stages import StageConfig
 from student_train.models.adapters import adapted_layers
-from student_train.models.architecture import read_architecture
 from student_train.models.decoder import take_apart
 from student_train.models.export import write_model
 
@@ -31,9 +31,8 @@ def require_trainable(model_dir: Path, stages: Sequence[StageConfig]) -> None:
         ModelError: its head is not one matrix, it cannot be built, or it cannot be exported.
         ConfigError: adapters for layers that it does not have.
     """
-    before = read_architecture(model_dir)
+    before, config = read_architecture(model_dir), parsed_config(model_dir)
     try:
-        config = AutoConfig.from_pretrained(model_dir, trust_remote_code=False, local_files_only=True)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, attn_implementation="sdpa")
         if read_generation_config(model_dir):

@@ -13,7 +13,7 @@ import yaml
 from mlflow import MlflowClient
 
 from cache import CacheView
-from orchestration.inputs.shapes import read_shape
+from configs.architecture import read_architecture
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,7 +79,7 @@ def test_every_kind_of_student_is_trained_and_compared(place: Path) -> None:
 
 
 def _check_shapes(place: Path) -> None:
-    shapes = [read_shape(path.parent) for path in (place / "runs/inits").glob("*/config.json")]
+    shapes = [read_architecture(path.parent).shape for path in (place / "runs/inits").glob("*/config.json")]
     assert sorted((shape.layers, shape.mlp) for shape in shapes) == [(2, 96), (2, 128), (3, 128)]
 
 

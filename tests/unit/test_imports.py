@@ -47,7 +47,9 @@ def test_a_heavy_library_is_imported_only_at_home(library: str) -> None:
     assert strangers == []
 
 
-@pytest.mark.parametrize("module", ["configs", "orchestration.plan.placement", "student_train"])
+@pytest.mark.parametrize(
+    "module", ["configs, cache", "configs.architecture", "orchestration.plan.placement", "student_train"]
+)
 def test_it_loads_nothing_heavy(module: str) -> None:
     heavy = (*HOMES, "torch", "transformers", "datasets")
     code = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"

@@ -19,7 +19,7 @@ from huggingface_hub.utils import filter_repo_objects
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cache import fingerprint_model
 from configs import ConfigError, ModelError
@@ -28,9 +28,8 @@ from configs.schema import ModelShape
 from configs.stages import InitConfig
 from orchestration.inputs import models
 from orchestration.inputs.models import byte_tokenizer, is_at_hand, materialise, open_model
-from orchestration.inputs.shapes import PlannedShape, read_shape, shape_at_hand
+from orchestration.inputs.shapes import PlannedShape, shape_at_hand
 from orchestration.pipeline.planning import student_shape
-from student_train.models.architecture import read_architecture
 from teacher_server.weights import require_weights
 
 SHAPE = ModelShape(layers=2, hidden=32, heads=4, kv_heads=2, mlp=48, vocab=300, tied_embeddings=True, max_positions=128)
@@ -265,33 +264,6 @@ def test_whatever_a_file_holds_opening_gives_a_model_or_one_line(copy: Path, nam
         (copy / name).write_bytes(whole)
 
 
-def test_sizes_that_a_config_leaves_out_are_those_of_its_architecture(tmp_path: Path) -> None:
-    """Checked against the model that transformers makes of the file, not against a table."""
-    small = {
-        "hidden_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 8,
-        "intermediate_size": 16,
-        "vocab_size": 64,
-    }
-    for kind in ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "granite", "cohere", "olmo2"):
-        written = {**small, "model_type": kind, "pad_token_id": 0}
-        if kind in ("qwen2", "qwen3", "gemma2", "gemma3_text"):
-            written["num_key_value_heads"] = 4
-        (tmp_path / "config.json").write_text(json.dumps(written))
-        found = read_architecture(tmp_path)
-        config = AutoConfig.from_pretrained(tmp_path)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-        names = dict(model.named_parameters(remove_duplicate=False))
-        keys = names.get("model.layers.0.self_attn.k_proj.weight")
-        shape = found.shape
-        if keys is not None:
-            assert keys.shape[0] == shape.kv_heads * shape.head_size, kind
-        assert (names["lm_head.weight"] is names["model.embed_tokens.weight"]) == shape.tied_embeddings, kind
-        assert shape.max_positions == config.max_position_embeddings, kind
-
-
 def test_an_engine_gets_no_weights_that_lie_beside_the_model(copy: Path, made: Path, tmp_path: Path) -> None:
     shutil.copy(copy / "model.safetensors", copy / "consolidated.safetensors")
     (copy / "additional_chat_templates").mkdir()
@@ -431,38 +403,6 @@ def test_a_file_that_a_package_lacks_names_those_it_has(tmp_path: Path, monkeypa
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     with pytest.raises(ModelError, match=r"package packed holds no file model\.gguf; GGUF files there: other\.gguf"):
         materialise(ModelSource(package="packed", file="model.gguf"), models_root=tmp_path)
-
-
-def test_shapes_are_read_whatever_their_spelling(tmp_path: Path) -> None:
-    path = tmp_path / "config.json"
-    inner = {
-        "num_hidden_layers": 3,
-        "hidden_size": 24,
-        "num_attention_heads": 4,
-        "intermediate_size": 40,
-        "vocab_size": 99,
-    }
-    path.write_text(
-        json.dumps(
-            {"model_type": "gemma3", "text_config": {**inner, "num_key_value_heads": 4}, "tie_word_embeddings": True}
-        )
-    )
-    shape = read_shape(tmp_path)
-    assert (shape.layers, shape.kv_heads, shape.tied_embeddings, shape.max_positions) == (3, 4, True, 131_072)
-
-
-def test_sizes_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "config.json"
-    sizes = {
-        "num_hidden_layers": 3,
-        "hidden_size": 25,
-        "num_attention_heads": 4,
-        "intermediate_size": 40,
-        "vocab_size": 9,
-    }
-    path.write_text(json.dumps({"model_type": "qwen2", "num_key_value_heads": 4, **sizes}))
-    with pytest.raises(ModelError, match=r"does not describe a decoder: hidden=25 is no multiple of heads=4"):
-        read_shape(tmp_path)
 
 
 def test_a_shape_is_known_without_fetching_anything(made: Path, tmp_path: Path) -> None:

@@ -1,0 +1,139 @@
+"""The one reader of what a model's `config.json` means: its sizes, positions, tokens, layers, and what its head does.
+
+A config.json leaves out what is the default of its architecture (tied embeddings of a Gemma, key-value heads of a
+Mistral, positions of an old Llama), so the file alone does not say. transformers, which will load the model, fills that
+in, and is imported when a file is read and not before (docs/decisions/0019-one-reader.md). It is handed only what
+`configs.model_files.read_config` has found to be bounded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from configs.errors import ModelError
+from configs.model_files import CONFIG, read_config
+from configs.models import ModelShape
+from configs.visible_text import first_line
+
+POSITION_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length")
+UNSAID_POSITIONS = 2048
+"""Where an architecture names no limit; what vLLM serves such a model with."""
+
+MLP_KEYS = ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner")
+"""Where none of them is set (GPT-2, BLOOM, MPT) an MLP is four times as wide as the residual stream."""
+
+HEAD_SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier")
+"""Factors between the head's product and the logits (Cohere, Granite, Falcon-H1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What a model is built like.
+
+    `model_type` is the name that transformers has for its kind, `classes` are those that the file names itself.
+    `layer_types` is the kind of attention of every layer, where the architecture knows several.
+    """
+
+    model_type: str
+    classes: tuple[str, ...]
+    shape: ModelShape
+    layer_types: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeadForm:
+    """What happens to the product of hidden states and output matrix before it is logits.
+
+    `softcap` bounds it by a tanh; `scales` are the keys of factors other than 1.
+    """
+
+    softcap: float | None
+    scales: tuple[str, ...]
+
+
+def read_architecture(model_dir: Path) -> Architecture:
+    """Read the `config.json` in `model_dir`.
+
+    Raises:
+        ModelError: it cannot be read, transformers does not know such a model, or it is not a decoder.
+    """
+    path, config = model_dir / CONFIG, parsed_config(model_dir)
+    text = config.get_text_config()
+    if _value(config, "is_encoder_decoder") or _value(config, "is_decoder") is False:
+        raise ModelError(f"{path} does not describe a decoder: model_type={config.model_type} is an encoder")
+    classes, kinds = _value(config, "architectures"), _value(text, "layer_types")
+    return Architecture(
+        model_type=config.model_type,
+        classes=tuple(map(str, classes)) if isinstance(classes, list) else (),
+        shape=_shape(text, tied=read_config(model_dir).get("tie_word_embeddings"), path=path),
+        layer_types=None if kinds is None else tuple(map(str, kinds)),
+    )
+
+
+def parsed_config(model_dir: Path) -> Any:
+    """The configuration object that transformers builds this model from.
+
+    Raises:
+        ModelError: it cannot be read, or transformers has no causal language model of this kind.
+    """
+    read_config(model_dir)
+    # Imported late: whoever only plans with assumed shapes does not pay for it.
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    try:
+        config = AutoConfig.from_pretrained(model_dir, trust_remote_code=False, local_files_only=True)
+    # Each architecture has a parser of its own, which may die of anything that it does not expect.
+    except Exception as error:
+        raise ModelError(
+            f"{model_dir / CONFIG}: transformers cannot read it ({first_line(error)}): check model_type, or save the "
+            "model with the transformers of this installation"
+        ) from error
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ModelError(
+            f"{model_dir / CONFIG} does not describe a decoder: transformers has no causal language model of "
+            f"model_type={config.model_type}: name another model"
+        )
+    return config
+
+
+def head_form(config: Any) -> HeadForm:
+    """What the head of a model does that was built from this configuration (see `parsed_config`)."""
+    scales = tuple(name for name in HEAD_SCALES if _value(config, name) not in (None, 1.0))
+    return HeadForm(softcap=_value(config, "final_logit_softcapping"), scales=scales)
+
+
+def _shape(text: Any, *, tied: bool | None, path: Path) -> ModelShape:
+    """The sizes of a text model. `tied` is what the file says itself; the text part of a model of images may not."""
+    heads, hidden = _value(text, "num_attention_heads"), _value(text, "hidden_size")
+    mlp = next((found for key in MLP_KEYS if (found := _value(text, key)) is not None), None)
+    positions = next((found for key in POSITION_KEYS if (found := _value(text, key))), UNSAID_POSITIONS)
+    try:
+        return ModelShape(
+            layers=_value(text, "num_hidden_layers"),
+            hidden=hidden,
+            heads=heads,
+            kv_heads=_value(text, "num_key_value_heads") or heads,
+            mlp=4 * hidden if mlp is None and isinstance(hidden, int) else mlp,
+            vocab=_value(text, "vocab_size"),
+            head_dim=_value(text, "head_dim"),
+            tied_embeddings=bool(_value(text, "tie_word_embeddings") if tied is None else tied),
+            max_positions=positions,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        keys = ", ".join(str(item["loc"][0]) for item in error.errors() if item["loc"])
+        reason = f"no usable {keys}" if keys else str(first["ctx"]["error"])
+        raise ModelError(f"{path} does not describe a decoder: {reason}") from error
+
+
+def _value(config: Any, name: str) -> Any:
+    """An attribute, or None where the architecture has none, or another one in every layer."""
+    try:
+        return getattr(config, name, None)
+    except (ValueError, RuntimeError, TypeError, LookupError):
+        return None
