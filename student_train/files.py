@@ -43,7 +43,7 @@ def new_staging(final: Path) -> Path:
 
 def commit_directory(staging: Path, final: Path) -> None:
     """Sync everything below `staging`, then rename it to `final`; an existing `final` is replaced."""
-    sync_tree(staging)
+    _sync_tree(staging)
     if final.exists():
         old = final.parent / f"{STAGING}{final.name}-old-{uuid.uuid4().hex[:12]}"
         os.rename(final, old)
@@ -51,33 +51,7 @@ def commit_directory(staging: Path, final: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     else:
         os.rename(staging, final)
-    sync_path(final.parent)
-
-
-def sync_tree(root: Path) -> None:
-    """Flush every file and directory below `root` to disk, children before parents."""
-    for folder, _, files in os.walk(root, topdown=False):
-        for name in files:
-            sync_path(Path(folder, name))
-        sync_path(Path(folder))
-
-
-def sync_path(path: Path) -> None:
-    """Flush one file or directory to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a reader sees the old content or the new one, never a part."""
-    draft = path.with_name(f"{STAGING}{path.name}-{uuid.uuid4().hex[:12]}")
-    draft.write_text(text, encoding="utf-8")
-    sync_path(draft)
-    os.replace(draft, path)
-    sync_path(path.parent)
+    _sync(final.parent)
 
 
 def numbered(folder: Path, prefix: str) -> list[tuple[int, Path]]:
@@ -102,3 +76,20 @@ def copy_companions(source: Path, target: Path) -> None:
         copy = target / path.relative_to(source)
         copy.parent.mkdir(exist_ok=True)
         shutil.copyfile(path, copy)
+
+
+def _sync_tree(root: Path) -> None:
+    """Flush every file and directory below `root` to disk, children before parents."""
+    for folder, _, files in os.walk(root, topdown=False):
+        for name in files:
+            _sync(Path(folder, name))
+        _sync(Path(folder))
+
+
+def _sync(path: Path) -> None:
+    """Flush one file or directory to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -41,7 +41,7 @@ class TrainJob:
     plain_text: str | None = None
 
     def stage_digest(self) -> str:
-        """SHA-256 (hex) of what decides the course of the training apart from the data and the starting weights."""
+        """SHA-256 (hex) of what decides how the training goes, apart from the data and the starting weights."""
         plain = {} if self.stage.pretrain is None else {"plain_text": self.plain_text}
         text = json.dumps({"stage": self.stage.identity(), "vocab": self.vocab, **plain}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()

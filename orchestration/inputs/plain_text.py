@@ -42,7 +42,7 @@ class PlainTexts:
         end = tokenizer.eos_token_id
         rows: list[list[int]] = tokenizer(list(self.texts), verbose=False)["input_ids"]
         ended = (row if end is None or row[-1:] == [end] else [*row, end] for row in rows)
-        pieces = PlainPieces.cut(ended, fed=self.fed)
+        pieces = PlainPieces.cut(ended, max_tokens=self.fed)
         if not len(pieces.ends):
             raise DataError(
                 f"pretrain: none of the {len(self.texts)} texts has two tokens, so nothing follows from anything: "

@@ -240,9 +240,9 @@ def _packaged(source: ModelSource, *, digests: FileDigests) -> str:
 
 
 def _rollouts(path: Path, count: int, *, config_dir: Path) -> str:
-    from student_train.handoff.rollouts import RolloutBox  # brings torch, which nobody else here needs
+    from student_train.handoff.rollouts import RolloutExchange  # brings torch, which nobody else here needs
 
-    return RolloutBox(resolve_data_path(path, config_dir=config_dir)).digest(count)
+    return RolloutExchange(resolve_data_path(path, config_dir=config_dir)).digest(count)
 
 
 def _unless_unusable(digest: Callable[[], str]) -> str:

@@ -22,7 +22,7 @@ from orchestration.outputs.curves import read_curve
 from orchestration.pipeline.lessons import Lesson
 from orchestration.pipeline.starts import Start
 from student_train.feed.plain_text import PIECES
-from student_train.handoff.rollouts import RolloutBox
+from student_train.handoff.rollouts import RolloutExchange
 from student_train.job import TrainJob
 from student_train.training.selection import CRITERIA, OWN_ANSWERS, worsened
 
@@ -180,7 +180,7 @@ def stage_notes(student: Student, link: Link, *, artifacts: Artifacts) -> list[s
 def _replayed(stage: StageConfig) -> dict[str, str]:
     if stage.rollout is None or stage.rollout.replay_from is None:
         return {}
-    return {"replayed": RolloutBox(stage.rollout.replay_from).digest(stage.rollout.count)}
+    return {"replayed": RolloutExchange(stage.rollout.replay_from).digest(stage.rollout.count)}
 
 
 def _write_plain_text(link: Link, *, lesson: Lesson) -> str | None:

@@ -29,7 +29,7 @@ from orchestration.rollouts.mixture import Tally, sample_rollout
 from orchestration.rollouts.records import chosen, described, held_out_metrics, sampling_metrics
 from orchestration.rollouts.sequence import Prompt, Sampled
 from student_train.handoff.broadcast import Offer
-from student_train.handoff.rollouts import Rollout, RolloutBox
+from student_train.handoff.rollouts import Rollout, RolloutExchange
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +50,11 @@ class RolloutMaker:
         self._by_student = max(1, round(self._config.share * self._config.prompts))
         self._train = [prompt.prompt_ids for prompt in prompts.splits["train"]]
         self._dev = [prompt.prompt_ids for prompt in prompts.splits["dev"]][: self._config.dev_prompts]
-        self._box = RolloutBox(link.work_dir)
-        self._box.clean(side="rollouts")
+        self._exchange = RolloutExchange(link.work_dir)
+        self._exchange.clean(side="rollouts")
         if run.config.runtime.training.weight_sync == "broadcast":
             # What a worker group before this one offered went with it.
-            self._box.withdraw_policies()
+            self._exchange.withdraw_policies()
         self._next = 0
         self._seconds = dict.fromkeys(("sampling", "scoring", "syncing"), 0.0)
         start = open_model(link.start_dir, label=link.origin)
@@ -69,19 +69,19 @@ class RolloutMaker:
             BudgetReached: the next one may take more than is left of the experiment's budgets.
         """
         config = self._config
-        while self._next < config.count and self._box.has_rollout(self._next):
+        while self._next < config.count and self._exchange.has_rollout(self._next):
             self._next += 1
         if self._next == config.count:
             self.close()
             return
         version = max(0, self._next - 1) if config.ahead else self._next
-        if not self._box.has_policy(version):
+        if not self._exchange.has_policy(version):
             return
         rollout = self._former[self._next] if self._former else self._written(version)
         # From the commit on the worker group trains, perhaps on the GPUs of these engines. `_bring` wakes them.
         self._teacher.sleep()
         self._student.sleep()
-        self._box.commit(rollout)
+        self._exchange.commit(rollout)
 
     def close(self) -> None:
         """End the engines."""
@@ -134,14 +134,14 @@ class RolloutMaker:
         self._teacher.start()
         self._student.start()
         started = time.monotonic()
-        directory = self._link.start_dir if version == 0 else self._box.policy(version)
+        directory = self._link.start_dir if version == 0 else self._exchange.policy(version)
         if (offer := Offer.read(directory)) is None:
             policy = open_model(directory, label=f"{self._link.origin}, rollout {version}")
             identity = identity_of(policy, config=self._run.config, dtype=self._link.stage.dtype, remember=version == 0)
             self._student.load(directory, identity)
         else:
             identity = replace(self._start, weights_sha256=offer.weights_sha256)
-            with self._box.meeting(version, receivers=self._student.processes) as meeting:
+            with self._exchange.meeting(version, receivers=self._student.processes) as meeting:
                 self._student.receive(meeting, offer.tensors, identity)
             logger.info("weights %d were sent to %d processes", version, self._student.processes)
         return time.monotonic() - started
@@ -194,7 +194,7 @@ class RolloutMaker:
         storage = open_storage(self._run.config.runtime.cache_root, identity, create=False)
         # The worker group may still read the one before this, and those that it replays.
         over = range(max(0, self._next - 1 - self._config.replay))
-        remove_pins(storage, [self._box.rollout(number).view.digest for number in over])
+        remove_pins(storage, [self._exchange.rollout(number).view.digest for number in over])
         report = enforce_rollout_quota(storage, identity=identity, max_bytes=int(self._config.quota_gib * GIB))
         logger.info("rollouts in the cache: %s", report)
 
@@ -207,7 +207,7 @@ def _require_replayable(config: RolloutConfig) -> None:
     """
     if config.replay_from is None:
         return
-    former = RolloutBox(config.replay_from)
+    former = RolloutExchange(config.replay_from)
     held = sum(former.has_rollout(number) for number in range(config.count))
     if held < config.count:
         raise ConfigError(
@@ -227,10 +227,10 @@ def former_rollouts(config: RolloutConfig, *, lesson: Lesson) -> list[Rollout]:
     _require_replayable(config)
     if config.replay_from is None:
         return []
-    box, here = RolloutBox(config.replay_from), lesson.teacher.identity.digest()
+    exchange, here = RolloutExchange(config.replay_from), lesson.teacher.identity.digest()
     found = []
     for number in range(config.count):
-        former = box.rollout(number)
+        former = exchange.rollout(number)
         if former.view.identity != here:
             raise ConfigError(
                 f"rollout.replay_from={config.replay_from} was scored by the teacher {former.view.identity[:12]}, this "
@@ -244,6 +244,6 @@ def former_rollouts(config: RolloutConfig, *, lesson: Lesson) -> list[Rollout]:
                 f"rollout.replay_from={config.replay_from}: scores of rollout {number} have left the cache since "
                 f"({error}): remove replay_from to have rollouts written"
             ) from error
-        behaviour = box.read_behaviour(number)
+        behaviour = exchange.read_behaviour(number)
         found.append(replace(former, view=view, behaviour_logprobs=behaviour, metrics={}))
     return found

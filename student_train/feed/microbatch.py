@@ -2,7 +2,7 @@
 
 This is the one place that shifts: the hidden state of token t - 1 predicts token t. Row i of a record belongs to token
 `prompt_len + i`, so it meets the hidden state at `prompt_len + i - 1`; the last token of a record predicts nothing and
-is not fed in.
+the model does not read it.
 
 Sequences stand in padded rows as `student_train.feed.packing` lays them out, one or several behind each other. There is
 no attention mask for padding: the decoders are causal, so no token ever sees what stands to its right, and a row with
@@ -78,7 +78,7 @@ def collate(
     layout = tuple((at,) for at in range(len(records))) if layout is None else layout
     rows = [[records[at] for at in row] for row in layout]
     laid_out = [record for row in rows for record in row]
-    width = max((sum(_fed(record) for record in row) for row in rows), default=1)
+    width = max((sum(_input_tokens(record) for record in row) for row in rows), default=1)
     # Any id serves as padding: nothing to its left sees it and no loss is taken at it.
     input_ids = np.zeros((max(1, len(rows)), max(1, width)), dtype=np.int64)
     position_ids = np.tile(np.arange(input_ids.shape[1], dtype=np.int64), (len(input_ids), 1))
@@ -86,7 +86,7 @@ def collate(
     for number, row in enumerate(rows):
         start = 0
         for record in row:
-            end = start + _fed(record)
+            end = start + _input_tokens(record)
             input_ids[number, start:end] = record.token_ids[:-1]
             position_ids[number, start:] = np.arange(input_ids.shape[1] - start)
             first = number * input_ids.shape[1] + start + record.prompt_len - 1
@@ -102,7 +102,7 @@ def collate(
     )
 
 
-def _fed(record: TeacherRecord) -> int:
+def _input_tokens(record: TeacherRecord) -> int:
     """Tokens of a record that the model reads: all but the last."""
     return len(record.token_ids) - 1
 

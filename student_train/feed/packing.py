@@ -7,7 +7,7 @@ that cannot keep packed sequences apart (whether one can is found out by trying,
 
 A layout is a pure function of the lengths: every process can tell the layout of each other one without asking.
 
-Shapes: lengths are in tokens fed to the model; a layout names sequences by their position in `lengths`.
+Shapes: lengths are in tokens that the model reads; a layout names sequences by their position in `lengths`.
 """
 
 from __future__ import annotations

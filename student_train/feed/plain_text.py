@@ -49,12 +49,12 @@ class PlainPieces:
     ends: Int64[np.ndarray, " P"]
 
     @classmethod
-    def cut(cls, texts: Iterable[Sequence[int]], *, fed: int) -> PlainPieces:
-        """Cut tokenised texts so that no piece feeds the model more than `fed` tokens.
+    def cut(cls, texts: Iterable[Sequence[int]], *, max_tokens: int) -> PlainPieces:
+        """Cut tokenised texts so that the model reads at most `max_tokens` tokens of a piece.
 
         A piece begins with the last token of the one before it: each token of a text but the first is predicted once.
         """
-        pieces = [ids[start : start + fed + 1] for ids in texts for start in range(0, len(ids) - 1, fed)]
+        pieces = [ids[start : start + max_tokens + 1] for ids in texts for start in range(0, len(ids) - 1, max_tokens)]
         ids = np.fromiter(chain.from_iterable(pieces), dtype=np.int32)
         return cls(ids, np.cumsum([len(piece) for piece in pieces], dtype=np.int64))
 
@@ -65,7 +65,7 @@ class PlainPieces:
 
     @property
     def predicted(self) -> Int64[np.ndarray, " P"]:
-        """Tokens of each piece that are predicted, which is as many as are fed to the model."""
+        """Tokens of each piece that are predicted, which is as many as the model reads."""
         return np.diff(self.ends, prepend=0) - 1
 
     def record(self, at: int) -> TeacherRecord:

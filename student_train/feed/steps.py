@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from itertools import chain, count, islice
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cache.batches import global_batches, rank_rows
+from cache.batches import Rows, global_batches, rank_rows
 from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.stages import StageConfig
@@ -23,8 +22,6 @@ from student_train.feed.microbatch import MicroBatch, collate
 from student_train.feed.packing import Layout, lay_out, padded_tokens
 from student_train.losses.advantages import PolicyTerms
 from student_train.worker_group import WorkerGroup
-
-Rows = NDArray[np.int64]
 
 STEPS_AHEAD = 2
 """Steps whose rows are read while the ones before are trained on."""
@@ -36,9 +33,10 @@ class StepBatch:
 
     `response_tokens`, `tokens` and `padded_tokens` (what the model computes, padding included) count the whole step
     over all processes; `batches` has the same length on each. `keys` names the step's records, in hex. `rows` are the
-    rows of the view in each of this process's batches, in the order of their positions there. `told` are metrics that
-    became known with this step. `plain` are micro-batches of plain text to be learned beside all this, again as many on
-    each process, with `plain_tokens` predicted tokens over all processes; nothing else counts them.
+    rows of the view in each of this process's batches, in the order of their positions there. `metrics` (by their
+    tracking names) became known with this step and are reported with it. `plain` are micro-batches of plain text to be
+    learned beside all this, again as many on each process, with `plain_tokens` predicted tokens over all processes;
+    nothing else counts them.
     """
 
     response_tokens: int
@@ -47,7 +45,7 @@ class StepBatch:
     keys: tuple[str, ...]
     batches: tuple[MicroBatch, ...]
     rows: tuple[Rows, ...]
-    told: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     plain: tuple[MicroBatch, ...] = ()
     plain_tokens: int = 0
 
@@ -72,8 +70,8 @@ class Feed:
         shares = [self._share(rows, rank=self.group.rank) for rows in batches]
         blocks = self.cache.iter_blocks(self.view, shares, prefetch=STEPS_AHEAD)
         for rows, share, records in zip(batches, shares, blocks, strict=True):
-            fed = [self._fed(self._share(rows, rank=rank)) for rank in range(self.group.world_size)]
-            layouts = [self._lay_out(lengths) for lengths in fed]
+            inputs = [self._input_tokens(self._share(rows, rank=rank)) for rank in range(self.group.world_size)]
+            layouts = [self._lay_out(lengths) for lengths in inputs]
             terms = None if self.terms is None else [self.terms[row] for row in share]
             mine = layouts[self.group.rank]
             made = [collate(records, with_targets=self.with_targets, layout=layout, terms=terms) for layout in mine]
@@ -84,7 +82,7 @@ class Feed:
             yield StepBatch(
                 response_tokens=int((lengths - np.asarray(self.view.prompt_len)[rows]).sum()),
                 tokens=int(lengths.sum()),
-                padded_tokens=sum(padded_tokens(*pair) for pair in zip(layouts, fed, strict=True)),
+                padded_tokens=sum(padded_tokens(*pair) for pair in zip(layouts, inputs, strict=True)),
                 keys=tuple(key.tobytes().hex() for key in self.view.keys[rows]),
                 batches=tuple(made),
                 rows=tuple(share[[at for row in layout for at in row]] for layout in mine) + (share[:0],) * empty,
@@ -93,7 +91,7 @@ class Feed:
     def _share(self, rows: Rows, *, rank: int) -> Rows:
         return rank_rows(rows, rank=rank, world_size=self.group.world_size, lengths=np.asarray(self.view.lengths))
 
-    def _fed(self, share: Rows) -> Rows:
+    def _input_tokens(self, share: Rows) -> Rows:
         """Tokens of each row that the model reads: all but the last."""
         return np.asarray(self.view.lengths)[share].astype(np.int64) - 1
 
@@ -101,7 +99,7 @@ class Feed:
         return lay_out(lengths, tokens=self.micro_batch_tokens, packs=self.packs)
 
 
-def joined(parts: Sequence[StepBatch], *, told: Mapping[str, float]) -> StepBatch:
+def joined(parts: Sequence[StepBatch], *, metrics: Mapping[str, float]) -> StepBatch:
     """Several steps' work as that of one step."""
     return StepBatch(
         response_tokens=sum(part.response_tokens for part in parts),
@@ -110,7 +108,7 @@ def joined(parts: Sequence[StepBatch], *, told: Mapping[str, float]) -> StepBatc
         keys=tuple(key for part in parts for key in part.keys),
         batches=tuple(batch for part in parts for batch in part.batches),
         rows=tuple(rows for part in parts for rows in part.rows),
-        told=told,
+        metrics=metrics,
     )
 
 

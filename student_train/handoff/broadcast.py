@@ -25,7 +25,7 @@ from configs.regular_files import UnreadableFileError, read_json
 
 OFFER = "offer.json"
 
-PATIENCE = timedelta(minutes=2)
+MEETING_TIMEOUT = timedelta(minutes=2)
 """How long either side waits for the other before it gives the meeting up."""
 
 _STORED_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
@@ -130,14 +130,14 @@ def _join(meeting: Path, *, rank: int, size: int, device: torch.device) -> Any:
         RuntimeError: somebody did not come in time.
     """
     store = dist.FileStore(str(meeting / "store"), size)  # type: ignore[attr-defined]
-    store.set_timeout(PATIENCE)
+    store.set_timeout(MEETING_TIMEOUT)
     if device.type == "cuda":
         options = dist.ProcessGroupNCCL.Options()
-        options._timeout = PATIENCE
+        options._timeout = MEETING_TIMEOUT
         return dist.ProcessGroupNCCL(store, rank, size, options)
     gloo = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
     gloo._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
-    gloo._timeout = PATIENCE
+    gloo._timeout = MEETING_TIMEOUT
     return dist.ProcessGroupGloo(store, rank, size, gloo)
 
 

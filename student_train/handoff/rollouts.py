@@ -14,8 +14,8 @@ was killed finds all that was committed. Version 0 is the model that the stage s
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,11 +30,12 @@ from numpy.lib.npyio import NpzFile
 from cache.arrays import stored_arrays, vector
 from cache.batches import permutation
 from cache.canonical import canonical
+from cache.disk.durable import remove_leftovers, replace_file
 from cache.views import CacheView
 from configs.errors import TrainingError
 from configs.places import STAGING
 from configs.regular_files import UnreadableFileError
-from student_train.files import numbered, staged_directory, sync_path
+from student_train.files import numbered, staged_directory
 
 _VIEW = "view.npz"
 _SAMPLES = "rollout.npz"
@@ -63,7 +64,7 @@ class Rollout:
     behaviour_logprobs: Float32[np.ndarray, " N"] | None = None
 
 
-class RolloutBox:
+class RolloutExchange:
     """The two directories of one stage, seen from either side."""
 
     def __init__(self, work_dir: Path) -> None:
@@ -160,14 +161,10 @@ class RolloutBox:
 
     def keep_behaviour(self, number: int, logprobs: Float32[np.ndarray, " N"]) -> None:
         """Write down what the present weights gave the tokens of a rollout, before the first step changes them."""
-        final = self.behaviour(number)
-        draft = final.with_name(f"{STAGING}{final.name}")
-        draft.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as stream:
-            np.savez(stream, logprobs=logprobs)
-        sync_path(draft)
-        os.replace(draft, final)
-        sync_path(final.parent)
+        self._policies.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()
+        np.savez(content, logprobs=logprobs)
+        replace_file(self.behaviour(number), content.getvalue())
 
     def behaviour(self, number: int) -> Path:
         """The file of `keep_behaviour`."""
@@ -199,7 +196,8 @@ class RolloutBox:
         """Remove what a killed process of one side, "policies" or "rollouts", left unfinished."""
         folder = self._policies if side == "policies" else self._rollouts
         for path in [*folder.glob(f"{STAGING}*"), *folder.glob("meeting-*")]:
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
+        remove_leftovers(folder, older_than_s=0.0)
 
     def _rollout(self, number: int) -> Path:
         return self._rollouts / f"rollout-{number:03d}"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from student_train.handoff.broadcast import Offer, send
-from student_train.handoff.rollouts import RolloutBox
+from student_train.handoff.rollouts import RolloutExchange
 from student_train.models.export import write_model
 from student_train.worker_group import WorkerGroup
 
@@ -44,16 +44,16 @@ class WeightSync(Protocol):
 class FileSync:
     """Weights as a plain transformers directory."""
 
-    def __init__(self, box: RolloutBox, *, model: Any, start: Path) -> None:
-        self._box, self._model, self._start = box, model, start
+    def __init__(self, exchange: RolloutExchange, *, model: Any, start: Path) -> None:
+        self._exchange, self._model, self._start = exchange, model, start
 
     def holds(self, version: int) -> bool:
         """See `WeightSync.holds`: a process before this one may have written them."""
-        return self._box.has_policy(version)
+        return self._exchange.has_policy(version)
 
     def publish(self, version: int, weights: Mapping[str, Tensor]) -> None:
         """See `WeightSync.publish`."""
-        self._box.publish(
+        self._exchange.publish(
             version, write=lambda folder: write_model(self._model, weights, start=self._start, folder=folder)
         )
 
@@ -64,25 +64,25 @@ class FileSync:
 class BroadcastSync:
     """Weights that are sent from the leader's memory."""
 
-    def __init__(self, box: RolloutBox, *, device: torch.device) -> None:
-        self._box, self._device = box, device
+    def __init__(self, exchange: RolloutExchange, *, device: torch.device) -> None:
+        self._exchange, self._device = exchange, device
         self._version, self._weights = 0, dict[str, Tensor]()
         self._past: set[Path] = set()
 
     def holds(self, version: int) -> bool:
         """See `WeightSync.holds`: what a process before this one offered went with it, but it may have been used."""
-        return version == self._version or self._box.has_rollout(version)
+        return version == self._version or self._exchange.has_rollout(version)
 
     def publish(self, version: int, weights: Mapping[str, Tensor]) -> None:
         """See `WeightSync.publish`."""
         self._version, self._weights = version, dict(weights)
-        self._box.publish(version, write=Offer.of(weights).write)
+        self._exchange.publish(version, write=Offer.of(weights).write)
 
     def attend(self, version: int) -> None:
         """See `WeightSync.attend`. A meeting that fails is left to those who asked for it: they ask again."""
         if version != self._version:
             return
-        for meeting, receivers in self._box.meetings(version):
+        for meeting, receivers in self._exchange.meetings(version):
             if meeting in self._past:
                 continue
             self._past.add(meeting)
@@ -92,6 +92,10 @@ class BroadcastSync:
                 logger.warning("weights %d could not be sent: %s", version, error)
 
 
-def weight_sync(group: WorkerGroup, box: RolloutBox, *, kind: str, model: Any, start: Path) -> WeightSync:
+def weight_sync(group: WorkerGroup, exchange: RolloutExchange, *, kind: str, model: Any, start: Path) -> WeightSync:
     """The way that `runtime.training.weight_sync` names."""
-    return BroadcastSync(box, device=group.device) if kind == "broadcast" else FileSync(box, model=model, start=start)
+    return (
+        BroadcastSync(exchange, device=group.device)
+        if kind == "broadcast"
+        else FileSync(exchange, model=model, start=start)
+    )

@@ -56,7 +56,7 @@ def load_decoder(model_dir: Path, *, dtype: torch.dtype, gradient_checkpointing:
         ModelError: not loadable, or its head does more than a matrix product and a tanh bound.
     """
     try:
-        model, told = AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             model_dir,
             dtype=dtype,
             use_safetensors=True,
@@ -66,11 +66,11 @@ def load_decoder(model_dir: Path, *, dtype: torch.dtype, gradient_checkpointing:
         )
     except (OSError, ValueError) as error:
         raise ModelError(f"{model_dir} cannot be loaded as a causal language model: {error}") from error
-    if told["missing_keys"]:
+    if loading["missing_keys"]:
         # transformers draws them at random and warns.
         raise ModelError(
-            f"{model_dir} lacks {len(told['missing_keys'])} of the weights that its config.json asks for, the first "
-            f"{min(told['missing_keys'])}: copy or download it again"
+            f"{model_dir} lacks {len(loading['missing_keys'])} of the weights that its config.json asks for, the first "
+            f"{min(loading['missing_keys'])}: copy or download it again"
         )
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -168,5 +168,5 @@ class StudentModule(nn.Module):
 
         With `scores` the log-probability of every label [N] alone, in nats, without a gradient.
         """
-        told, metrics = self.head(hidden_states(self.body, batch), batch, scores=scores)
-        return told, metrics
+        result: tuple[Tensor, Tensor | None] = self.head(hidden_states(self.body, batch), batch, scores=scores)
+        return result

@@ -23,18 +23,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cache.disk.durable import remove_leftovers, replace_file
 from cache.disk.failpoints import failpoint
 from configs.errors import ConfigError, TrainingError
 from configs.places import STAGING
 from configs.regular_files import UnreadableFileError, open_regular, read_json
-from student_train.files import commit_directory, new_staging, numbered, replace_file
+from student_train.files import commit_directory, new_staging, numbered
 from student_train.job import StepMetrics
 from student_train.training.random_state import random_state, set_random_state
 from student_train.worker_group import WorkerGroup
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+CHECKPOINT_FORMAT = 2
 KEPT = 2
 """Checkpoints that stay: the newest, and one to fall back on should it be damaged later."""
 
@@ -50,12 +51,13 @@ CHECKPOINT_FAILPOINTS = (
 
 _MANIFEST = "manifest.json"
 _STATE = "state.json"
+_LATEST = "LATEST"
 _STEP = "step-"
 _BLOCK = 2**22
 
 
 @dataclass(frozen=True, slots=True)
-class TrainerState:
+class CheckpointState:
     """Where a stage stands after `step` optimiser steps.
 
     The next global batch is number `step`, counted over epochs. `measured` are the held-out metrics so far, from which
@@ -82,7 +84,7 @@ class Checkpoints:
         self._root = root
         self._group = group
 
-    def save(self, state: TrainerState, *, write_shards: Callable[[Path], None]) -> Path:
+    def save(self, state: CheckpointState, *, write_shards: Callable[[Path], None]) -> Path:
         """Write a checkpoint; `write_shards` is called on every process with the directory to write into.
 
         Raises:
@@ -104,13 +106,13 @@ class Checkpoints:
             if (damage := damaged(final)) is not None:
                 raise TrainingError(f"checkpoint {final} was damaged while it was written ({damage}): check the disk")
             failpoint("checkpoint-before-latest")
-            replace_file(self._root / "LATEST", final.name + "\n")
+            replace_file(self._root / _LATEST, f"{final.name}\n".encode())
             failpoint("checkpoint-before-drop")
             self._drop_all_but(state.step)
         self._group.barrier()
         return final
 
-    def newest(self) -> tuple[Path, TrainerState] | None:
+    def newest(self) -> tuple[Path, CheckpointState] | None:
         """The newest checkpoint whose files are all as they were written, or None."""
         found: Path | None = None
         if self._group.leads:
@@ -132,10 +134,8 @@ class Checkpoints:
         """Remove what killed processes left unfinished. Only one worker group at a time trains into a directory."""
         if self._group.leads:
             for path in self._root.glob(f"{STAGING}*"):
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
+                shutil.rmtree(path, ignore_errors=True)
+            remove_leftovers(self._root, of=_LATEST, older_than_s=0.0)
         self._group.barrier()
 
     def _drop_all_but(self, newest: int) -> None:
@@ -152,7 +152,7 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def check_resumable(state: TrainerState, *, path: Path, view_digest: str, stage_digest: str) -> None:
+def check_resumable(state: CheckpointState, *, path: Path, view_digest: str, stage_digest: str) -> None:
     """Refuse to go on from a checkpoint of other data or another stage.
 
     Raises:
@@ -175,8 +175,8 @@ def damaged(path: Path) -> str | None:
     """What is wrong with a checkpoint directory, or None when every file matches the manifest."""
     try:
         manifest: Any = read_json(path / _MANIFEST)
-        if manifest["format"] != FORMAT:
-            return f"format {manifest['format']} is not {FORMAT}"
+        if manifest["format"] != CHECKPOINT_FORMAT:
+            return f"format {manifest['format']} is not {CHECKPOINT_FORMAT}"
         if _STATE not in manifest["files"]:
             return f"{_MANIFEST} names no {_STATE}"
         for name, (size, digest) in manifest["files"].items():
@@ -200,7 +200,7 @@ def damaged(path: Path) -> str | None:
 
 def _describe(folder: Path) -> dict[str, object]:
     listed = {name: ((folder / name).stat().st_size, _sha256(folder / name)) for name in _files(folder)}
-    return {"format": FORMAT, "files": listed}
+    return {"format": CHECKPOINT_FORMAT, "files": listed}
 
 
 def _files(folder: Path) -> list[str]:
@@ -217,14 +217,14 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _encode(state: TrainerState) -> str:
+def _encode(state: CheckpointState) -> str:
     return json.dumps(dataclasses.asdict(state))
 
 
-def _decode(text: str) -> TrainerState:
+def _decode(text: str) -> CheckpointState:
     fields = json.loads(text)
     measured, pending = (
         tuple(StepMetrics(entry["step"], entry["values"]) for entry in fields.pop(name))
         for name in ("measured", "pending")
     )
-    return TrainerState(**fields, measured=measured, pending=pending)
+    return CheckpointState(**fields, measured=measured, pending=pending)

@@ -26,7 +26,7 @@ from configs.errors import TrainingError
 from configs.rollouts import PolicyConfig, RolloutConfig
 from student_train.feed.plain_text import PIECES, PlainFeed, PlainPieces
 from student_train.feed.steps import Feed, StepBatch, held_out_batches, joined
-from student_train.handoff.rollouts import Rollout, RolloutBox, minibatches
+from student_train.handoff.rollouts import Rollout, RolloutExchange, minibatches
 from student_train.handoff.weight_sync import weight_sync
 from student_train.job import TrainJob
 from student_train.losses.advantages import PolicyTable, PolicyTerms, policy_terms
@@ -52,7 +52,7 @@ class _Lesson:
 
     rollout: Rollout
     feed: Feed
-    told: Mapping[str, float]
+    metrics: Mapping[str, float]
 
 
 class OnPolicySteps:
@@ -75,16 +75,16 @@ class OnPolicySteps:
         self._job, self._config = job, job.stage.rollout
         self._cache, self._group, self._engine, self._decoder = cache, group, engine, decoder
         self._feed_of, self._stop = feed_of, stop
-        self._box = RolloutBox(job.work_dir)
+        self._exchange = RolloutExchange(job.work_dir)
         self._sync = weight_sync(
-            group, self._box, kind=job.settings.weight_sync, model=decoder.model, start=job.model_dir
+            group, self._exchange, kind=job.settings.weight_sync, model=decoder.model, start=job.model_dir
         )
         self._plain = _plain_feed(job, group=group, packs=packs)
 
     def steps(self, first: int) -> Iterator[StepBatch | None]:
         """Step number `first` and those after it; None, and then no more, when asked to stop or after a collapse."""
         if self._group.leads:
-            self._box.clean(side="policies")
+            self._exchange.clean(side="policies")
         config = self._config
         for number in range(first // config.steps_each, config.count):
             begun = max(0, first - number * config.steps_each)
@@ -92,12 +92,12 @@ class OnPolicySteps:
             if lessons is None:
                 yield None
                 return
-            fed = [lesson.feed.steps(self._batches(lesson.rollout)[begun:]) for lesson in lessons]
-            told = {} if begun else lessons[-1].told
-            for step, parts in enumerate(zip(*fed, strict=True), start=number * config.steps_each + begun):
-                batch = joined(parts, told=told)
+            feeds = [lesson.feed.steps(self._batches(lesson.rollout)[begun:]) for lesson in lessons]
+            metrics = {} if begun else lessons[-1].metrics
+            for step, parts in enumerate(zip(*feeds, strict=True), start=number * config.steps_each + begun):
+                batch = joined(parts, metrics=metrics)
                 yield batch if self._plain is None else self._plain.beside(batch, step=step)
-                told = {}
+                metrics = {}
 
     def _batches(self, rollout: Rollout) -> list[np.ndarray]:
         """The rows of every step that learns from a rollout, pass after pass."""
@@ -123,7 +123,7 @@ class OnPolicySteps:
         if not self._wait(number):
             return None
         waited = time.monotonic() - started
-        rollout = self._box.rollout(number)
+        rollout = self._exchange.rollout(number)
         self._require_fresh(rollout)
         if not begun:
             self._keep_behaviour(rollout)
@@ -132,7 +132,7 @@ class OnPolicySteps:
             self.collapsed = True
             return None
         first = max(0, number - self._config.replay)
-        return [*(self._lesson(self._box.rollout(former)) for former in range(first, number)), newest]
+        return [*(self._lesson(self._exchange.rollout(former)) for former in range(first, number)), newest]
 
     def _publish(self, version: int) -> None:
         """Show the present weights to those who sample, unless a process before this one did."""
@@ -146,7 +146,7 @@ class OnPolicySteps:
 
     def _wait(self, number: int) -> bool:
         """Whether the rollout came, and not a request to stop."""
-        while not self._group.any(self._group.leads and self._box.has_rollout(number)):
+        while not self._group.any(self._group.leads and self._exchange.has_rollout(number)):
             if self._stop.asked():
                 return False
             if self._group.leads:
@@ -165,7 +165,7 @@ class OnPolicySteps:
         if rollout.behaviour_logprobs is None and not 0 <= age <= allowed:
             raise TrainingError(
                 f"rollout {rollout.number} was written by weights {rollout.version}, {age} rollouts old, but this "
-                f"stage allows {allowed}: remove {self._box.rollouts} to have it written anew"
+                f"stage allows {allowed}: remove {self._exchange.rollouts} to have it written anew"
             )
 
     def _keep_behaviour(self, rollout: Rollout) -> None:
@@ -174,7 +174,7 @@ class OnPolicySteps:
         if logprobs is None:
             logprobs = self._present_logprobs(rollout.view)
         if self._group.leads:
-            self._box.keep_behaviour(rollout.number, logprobs)
+            self._exchange.keep_behaviour(rollout.number, logprobs)
         self._group.barrier()
 
     def _present_logprobs(self, view: CacheView) -> Float32[np.ndarray, " N"]:
@@ -197,13 +197,13 @@ class OnPolicySteps:
         return summed
 
     def _lesson(self, rollout: Rollout, *, waited: float = 0.0) -> _Lesson:
-        behaviour = self._box.read_behaviour(rollout.number)
-        told = _health(rollout, behaviour) | {"rollout/wait_s": waited} | dict(rollout.metrics)
+        behaviour = self._exchange.read_behaviour(rollout.number)
+        metrics = _health(rollout, behaviour) | {"rollout/wait_s": waited} | dict(rollout.metrics)
         if self._job.stage.objective != "minillm":
-            return _Lesson(rollout, self._feed_of(rollout.view, None), told)
+            return _Lesson(rollout, self._feed_of(rollout.view, None), metrics)
         table = self._table(rollout, behaviour)
-        told |= {f"rollout/{name}": value for name, value in table.statistics().items()}
-        return _Lesson(rollout, self._feed_of(rollout.view, table.rows()), told)
+        metrics |= {f"rollout/{name}": value for name, value in table.statistics().items()}
+        return _Lesson(rollout, self._feed_of(rollout.view, table.rows()), metrics)
 
     def _table(self, rollout: Rollout, behaviour: Float32[np.ndarray, " N"]) -> PolicyTable:
         """Advantages and weights of a whole rollout, from the teacher's one pass over it."""
@@ -224,12 +224,12 @@ class OnPolicySteps:
     def _has_collapsed(self, lesson: _Lesson, *, config: RolloutConfig) -> bool:
         limits = {"rollout/response_tokens": config.least_tokens, "rollout/entropy": config.least_entropy}
         for name, least in limits.items():
-            if lesson.told.get(name, least) < least:
+            if lesson.metrics.get(name, least) < least:
                 logger.warning(
                     "rollout %d: %s is %.4g, below %g; the stage ends here with its best weights so far",
                     lesson.rollout.number,
                     name,
-                    lesson.told[name],
+                    lesson.metrics[name],
                     least,
                 )
                 return True

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from configs.errors import ConfigError
 from student_train.files import new_staging
-from student_train.training.checkpoint import Checkpoints, TrainerState
+from student_train.training.checkpoint import Checkpoints, CheckpointState
 from student_train.worker_group import WorkerGroup
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def restore(
     engine: DeepSpeedEngine,
     *,
     path: Path,
-    state: TrainerState,
+    state: CheckpointState,
     checkpoints: Checkpoints,
     group: WorkerGroup,
     zero_stage: int,

@@ -1,7 +1,7 @@
 """Which step of a stage becomes the student: the best one on the held-out split, never on the test split.
 
 The trainer measures at step 0, every so many steps and at the end. The start of the stage is measured and, unless the
-stage says `keep_start`, never chosen; a stage that only made it worse is told apart (`worsened`).
+stage says `keep_start`, never chosen; a stage that only made it worse is recognised as such (`worsened`).
 """
 
 from __future__ import annotations

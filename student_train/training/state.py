@@ -14,7 +14,7 @@ from cache.disk.failpoints import failpoint
 from cache.views import CacheView
 from student_train.job import StepMetrics, TrainJob
 from student_train.models.decoder import Decoder
-from student_train.training.checkpoint import Checkpoints, TrainerState, check_resumable
+from student_train.training.checkpoint import Checkpoints, CheckpointState, check_resumable
 from student_train.training.resuming import restore
 from student_train.training.selection import selected
 from student_train.worker_group import WorkerGroup
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 BEST = "best.safetensors"
 """The file of a checkpoint with the whole weights of the best step so far, under the names of the trained model."""
 
-Report = Callable[[StepMetrics], None]
+MetricsReport = Callable[[StepMetrics], None]
 
 
 class TrainingState:
@@ -39,7 +39,7 @@ class TrainingState:
         group: WorkerGroup,
         engine: DeepSpeedEngine,
         decoder: Decoder,
-        report: Report,
+        report: MetricsReport,
     ) -> None:
         self.step = 0
         self.tokens = 0
@@ -64,7 +64,7 @@ class TrainingState:
         """The step whose weights the student gets if the stage ends here."""
         return self.step if self.best is None else self.best.step
 
-    def tell(self, values: dict[str, float]) -> None:
+    def report(self, values: dict[str, float]) -> None:
         """Report metrics of the present step; the next checkpoint holds them."""
         metrics = StepMetrics(self.step, values)
         self._pending += (metrics,)
@@ -75,7 +75,7 @@ class TrainingState:
         """Write a checkpoint, unless the newest one says all there is to say."""
         if self._saved:
             return
-        state = TrainerState(
+        state = CheckpointState(
             step=self.step,
             tokens=self.tokens,
             skipped=self.skipped,

@@ -25,7 +25,7 @@ from student_train.training.random_state import random_state, set_random_state
 from student_train.training.readiness import require_ready
 from student_train.training.schedule import learning_rate
 from student_train.training.selection import check_measured, measurement_due
-from student_train.training.state import Report, TrainingState
+from student_train.training.state import MetricsReport, TrainingState
 from student_train.training.stopping import ShouldStop, StopRequest, sigterm_asks
 from student_train.worker_group import WorkerGroup, join_group, peak_memory_gib
 
@@ -40,7 +40,7 @@ MAX_SKIPPED_IN_A_ROW = 10
 _KEYS_SHOWN = 8
 
 
-def train_stage(job: TrainJob, *, report: Report, should_stop: ShouldStop) -> TrainResult:
+def train_stage(job: TrainJob, *, report: MetricsReport, should_stop: ShouldStop) -> TrainResult:
     """Train one stage and export the student; to be called in every process of the worker group.
 
     Goes on from the newest sound checkpoint of `job.work_dir`. `report` is called on every process with the same
@@ -95,7 +95,7 @@ class _Run:
         engine: DeepSpeedEngine,
         decoder: Decoder,
         packs: bool,
-        report: Report,
+        report: MetricsReport,
         stop: StopRequest,
     ) -> None:
         self._job, self._group, self._engine, self._decoder = job, group, engine, decoder
@@ -206,18 +206,18 @@ class _Run:
             "train/tokens": float(state.tokens),
             "train/tokens_per_s": batch.tokens / seconds,
             "train/data_wait_share": waited / seconds,
-            # The last token of a record is not fed in.
+            # The model does not read the last token of a record.
             "train/padding_share": 1.0 - (batch.tokens - len(batch.keys)) / batch.padded_tokens,
             "train/memory_gib": peak_memory_gib(self._group.device),
             "train/skipped_steps": float(state.skipped),
-            **batch.told,
+            **batch.metrics,
         }
         if not outcome.skipped:
             values["train/grad_norm"] = outcome.grad_norm
             values |= means("train", outcome.sums, names=self._known(batch), tokens=tokens)
             if batch.plain:
                 values |= means("train", outcome.sums, names=("pretrain",), tokens=batch.plain_tokens)
-        state.tell(values)
+        state.report(values)
         if outcome.skipped:
             self._warn_of_skip(batch)
 
@@ -257,7 +257,7 @@ class _Run:
         values = means("dev", self._group.total(sums).tolist(), names=names, tokens=tokens)
         check_measured(self._job.stage, values=values, dev=self._dev)
         self._state.measured += (StepMetrics(self._state.step, values),)
-        self._state.tell(values)
+        self._state.report(values)
 
     def _known(self, batch: StepBatch) -> tuple[str, ...]:
         """The metrics that mean something for such rows. Asked on every process, as one alone may have no rows."""

@@ -31,7 +31,7 @@ from orchestration.tracking.delivery import Delivery
 from orchestration.tracking.tracker import Tracker
 from student_train.feed.plain_text import PIECES, PlainPieces
 from student_train.handoff.broadcast import OFFER, Offer
-from student_train.handoff.rollouts import RolloutBox
+from student_train.handoff.rollouts import RolloutExchange
 from student_train.job import StepMetrics
 from student_train.training import checkpoint
 from student_train.training.checkpoint import damaged
@@ -177,9 +177,9 @@ READERS: dict[str, Callable[[Path], object]] = {
     "runs/work/a/curves.jsonl": learn,
     "runs/work/a/step-1/manifest.json": lambda path: damaged(path.parent),
     f"runs/work/a/{PIECES}": lambda path: PlainPieces.load(path, digest=DIGEST),
-    "runs/work/a/rollouts/rollout-000/rollout.npz": lambda path: RolloutBox(path.parents[2]).rollout(0),
+    "runs/work/a/rollouts/rollout-000/rollout.npz": lambda path: RolloutExchange(path.parents[2]).rollout(0),
     "runs/work/a/rollouts/rollout-000/view.npz": lambda path: CacheView.load(path),
-    "runs/work/a/policies/behaviour-000.npz": lambda path: RolloutBox(path.parents[1]).read_behaviour(0),
+    "runs/work/a/policies/behaviour-000.npz": lambda path: RolloutExchange(path.parents[1]).read_behaviour(0),
     f"runs/work/a/policies/policy-001/{OFFER}": lambda path: Offer.read(path.parent),
     "mine/experiment.yaml": load_config,
     "mine/train.jsonl": lambda path: list(file_rows(path, key="data.train.path")),

@@ -25,7 +25,7 @@ from cache import CacheView, TeacherCache, TeacherIdentity
 from cache.disk.manifests import read_manifest
 from cache.disk.storage import open_storage
 from orchestration.fill.ledger import read_counts
-from student_train.handoff.rollouts import RolloutBox
+from student_train.handoff.rollouts import RolloutExchange
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(1500)]
 
@@ -167,11 +167,11 @@ def test_rollouts_are_in_the_cache_and_in_no_view_of_a_fill(place: Place, calm: 
     filled = {key.tobytes() for path in (calm / "views").glob("*.npz") for key in CacheView.load(path).keys}
     own = {bytes(key) for key in CacheView.load(calm / "views/teacher-train.npz").keys}
     for name, by_student in (("writer", PROMPTS), ("gkd", PROMPTS // 2)):
-        box = RolloutBox(calm / "rollouts" / name)
+        exchange = RolloutExchange(calm / "rollouts" / name)
         for number in range(ROLLOUTS):
-            rollout = box.rollout(number)
+            rollout = exchange.rollout(number)
             assert rollout.version == number and len(rollout.samples) == PROMPTS
-            assert np.isfinite(box.read_behaviour(number)).all()
+            assert np.isfinite(exchange.read_behaviour(number)).all()
             rows = {bytes(key): row for row, key in enumerate(rollout.view.keys)}
             written = [key for key in rows if key not in filled]
             assert len(written) == by_student and set(rows) - set(written) <= own
@@ -217,7 +217,7 @@ def test_kills_void_a_rollout_or_leave_it_whole(
     kept = run / "rollouts/writer/rollouts/rollout-000/rollout.npz"
     assert (kept.read_bytes(), kept.stat().st_mtime_ns) == before
     for number in range(ROLLOUTS):
-        rollout = RolloutBox(run / "rollouts/writer").rollout(number)
+        rollout = RolloutExchange(run / "rollouts/writer").rollout(number)
         assert rollout.version == number and len(rollout.samples) == PROMPTS
     assert _weights(killed, run, "writer") == _weights(place, calm, "writer")
     assert killed.leftovers() == []

@@ -20,7 +20,7 @@ from cache.keys import sequence_key
 from cache.records import TeacherRecord, tail_logmass
 from cache.store import TeacherCache
 from student_train.handoff.broadcast import Offer, Receiver
-from student_train.handoff.rollouts import Rollout, RolloutBox
+from student_train.handoff.rollouts import Rollout, RolloutExchange
 from student_train.job import TrainJob
 
 EOS = 2
@@ -45,7 +45,7 @@ class Writer:
         self.written: list[Rollout] = []
         self._job, self._config, self._teacher_dir = job, job.stage.rollout, teacher_dir
         self._ahead, self._versions_off = ahead, versions_off
-        self._box = RolloutBox(job.work_dir)
+        self._exchange = RolloutExchange(job.work_dir)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -61,9 +61,9 @@ class Writer:
         number = 0
         while not self._over.wait(0.02) and number < self._config.count:
             version = max(0, number - self._ahead)
-            if self._box.has_rollout(number):
+            if self._exchange.has_rollout(number):
                 number += 1
-            elif self._box.has_policy(version):
+            elif self._exchange.has_policy(version):
                 with ONE_AT_A_TIME:
                     self._write(number, version=version)
 
@@ -98,15 +98,15 @@ class Writer:
             metrics={"rollout/scoring_passes": 1.0},
         )
         self.written.append(rollout)
-        self._box.commit(rollout)
+        self._exchange.commit(rollout)
 
     def _received(self, version: int) -> Path:
         """A directory with the published weights; those that are sent are written beside what the worker group offers."""
-        policy_dir = self._box.policy(version)
+        policy_dir = self._exchange.policy(version)
         offer = Offer.read(policy_dir)
         if offer is None:
             return policy_dir
-        with self._box.meeting(version, receivers=1) as meeting:
+        with self._exchange.meeting(version, receivers=1) as meeting:
             weights = dict(Receiver(meeting, 1, 2, offer.tensors)(0, torch.device("cpu")))
         save_file(weights, policy_dir / "model.safetensors", metadata={"format": "pt"})
         shutil.copy(self._job.model_dir / "config.json", policy_dir)

@@ -10,7 +10,7 @@ import pytest
 from configs.errors import TrainingError
 from configs.places import CURVES, SUMMARY
 from student_train.files import copy_companions, numbered
-from student_train.handoff.rollouts import RolloutBox
+from student_train.handoff.rollouts import RolloutExchange
 
 
 def test_numbers_are_compared_as_numbers(tmp_path: Path) -> None:
@@ -24,21 +24,21 @@ def test_numbers_are_compared_as_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", [8, 98, 997, 9_998])
 def test_new_weights_stay_where_a_number_gets_one_digit_more(first: int, tmp_path: Path) -> None:
-    box = RolloutBox(tmp_path)
+    exchange = RolloutExchange(tmp_path)
     for version in range(first, first + 5):
-        box.publish(version, write=lambda folder: (folder / "weights").touch())
+        exchange.publish(version, write=lambda folder: (folder / "weights").touch())
         # The one before may be loaded just now; those before it are gone.
-        shown = [each for each in range(first, version + 1) if box.has_policy(each)]
+        shown = [each for each in range(first, version + 1) if exchange.has_policy(each)]
         assert shown == [each for each in (version - 1, version) if each >= first]
-    box.withdraw_policies()
+    exchange.withdraw_policies()
     assert list((tmp_path / "policies").iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "not an archive", "without the array", "a folder"])
 def test_a_damaged_file_of_a_rollout_is_named(damage: str, tmp_path: Path) -> None:
-    box = RolloutBox(tmp_path)
-    box.keep_behaviour(7, np.arange(500, dtype=np.float32))
-    path = box.behaviour(7)
+    exchange = RolloutExchange(tmp_path)
+    exchange.keep_behaviour(7, np.arange(500, dtype=np.float32))
+    path = exchange.behaviour(7)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     {
@@ -50,7 +50,7 @@ def test_a_damaged_file_of_a_rollout_is_named(damage: str, tmp_path: Path) -> No
         "a folder": lambda: (path.unlink(), path.mkdir()),
     }[damage]()
     with pytest.raises(TrainingError, match=r"behaviour-007\.npz is damaged \("):
-        box.read_behaviour(7)
+        exchange.read_behaviour(7)
 
 
 def test_what_a_stage_says_of_itself_does_not_pass_to_the_next(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_the_memo_of_digests_holds_no_weights_of_a_rollout(made: Path, tmp_path:
     prompts: Any = SimpleNamespace(splits={"train": [], "dev": []})
     maker = rollouts.RolloutMaker(run, link, lesson=lesson, prompts=prompts)
     for version in (1, 2):
-        maker._box.publish(version, write=lambda folder: shutil.copytree(made, folder, dirs_exist_ok=True))
+        maker._exchange.publish(version, write=lambda folder: shutil.copytree(made, folder, dirs_exist_ok=True))
     for version in (0, 1, 2):
         maker._bring(version)
     assert [identity.dtype for identity in loaded] == ["float32"] * 3

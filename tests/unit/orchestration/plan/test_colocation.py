@@ -29,7 +29,7 @@ from orchestration.plan.bundles import Hardware
 from orchestration.plan.colocation import GPU_SHARES
 from orchestration.plan.memory import GIB, MemoryFit
 from orchestration.plan.placement import plan_placement, render_placement
-from student_train.handoff.rollouts import RolloutBox
+from student_train.handoff.rollouts import RolloutExchange
 
 SHAPE = PlannedShape("model", ModelShape(layers=4, hidden=64, heads=8, kv_heads=2, mlp=128, vocab=1000), assumed=False)
 LARGE = ModelShape(layers=32, hidden=4096, heads=32, kv_heads=8, mlp=14336, vocab=32000)
@@ -163,9 +163,9 @@ def recorded_maker(folder: Path, calls: list[str], *, colocate: bool, patch: pyt
 
         return SimpleNamespace(remote=start)
 
-    def commit(box: RolloutBox, number: int) -> None:
+    def commit(exchange: RolloutExchange, number: int) -> None:
         calls.append(f"commit {number}")
-        (box.rollouts / f"rollout-{number:03d}").mkdir(parents=True)
+        (exchange.rollouts / f"rollout-{number:03d}").mkdir(parents=True)
 
     def identity(files: Any, **_: object) -> TeacherIdentity:
         return replace(IDENTITY, weights_sha256=files.directory.name)
@@ -180,7 +180,7 @@ def recorded_maker(folder: Path, calls: list[str], *, colocate: bool, patch: pyt
     patch.setattr(context, "EnginePool", Pool)
     patch.setattr(ray_pool, "EngineActor", SimpleNamespace(options=options))
     patch.setattr(rollouts, "open_model", lambda directory, **_: _files(directory))
-    patch.setattr(RolloutBox, "commit", commit)
+    patch.setattr(RolloutExchange, "commit", commit)
     patch.setattr(RolloutMaker, "_write", write)
     config, nothing = experiment(colocate=colocate), cast(Any, None)
     run = Run(config, folder, Hardware("gpu"), nothing, nothing, nothing, Ledger(folder / "ledger"))
@@ -210,7 +210,7 @@ def test_engines_sleep_while_the_group_trains(tmp_path: Path, monkeypatch: pytes
     calls.clear()
     maker.make_due()
     assert calls == []
-    RolloutBox(tmp_path).publish(1, write=lambda _: None)
+    RolloutExchange(tmp_path).publish(1, write=lambda _: None)
     maker.make_due()
     assert calls == ["teacher wake", "student wake", "student load", "write by 1", *SLEEP, "commit 1"]
 
@@ -218,7 +218,7 @@ def test_engines_sleep_while_the_group_trains(tmp_path: Path, monkeypatch: pytes
 def test_engines_with_gpus_of_their_own_stay_awake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     maker = recorded_maker(tmp_path, calls, colocate=False, patch=monkeypatch)
-    RolloutBox(tmp_path).publish(1, write=lambda _: None)
+    RolloutExchange(tmp_path).publish(1, write=lambda _: None)
     maker.make_due()
     maker.make_due()
     starts = [call.replace("0.25", "1").replace("0.15", "1") for call in STARTS]
@@ -239,7 +239,7 @@ def test_engines_that_cannot_fall_asleep_are_started_anew(tmp_path: Path, monkey
     maker.make_due()
     assert calls[-3:] == [*SLEEP, "commit 0"]
     calls.clear()
-    RolloutBox(tmp_path).publish(1, write=lambda _: None)
+    RolloutExchange(tmp_path).publish(1, write=lambda _: None)
     maker.make_due()
     assert calls[:4] == ["teacher wake", *STARTS[2:], "student load"]
 

@@ -23,7 +23,7 @@ from orchestration.pipeline.rollout_maker import former_rollouts
 from orchestration.rollouts.mixture import Tally
 from orchestration.rollouts.records import chosen, described, held_out_metrics, sampling_metrics
 from orchestration.rollouts.sequence import Sampled
-from student_train.handoff.rollouts import Rollout, RolloutBox
+from student_train.handoff.rollouts import Rollout, RolloutExchange
 
 K = 4
 
@@ -115,15 +115,15 @@ def test_the_held_out_divergence_is_student_minus_teacher() -> None:
 @pytest.fixture()
 def former(tmp_path: Path) -> RolloutConfig:
     """One rollout that another training left, its scores in the cache below `tmp_path`."""
-    record, box = scored(11, 12, 13), RolloutBox(tmp_path / "former")
+    record, exchange = scored(11, 12, 13), RolloutExchange(tmp_path / "former")
     cache = TeacherCache.open(tmp_path / "cache", IDENTITY)
     cache.put([replace(record, finish="given")], vocab=VOCAB, rollout="test")
     view = cache.view([record.key], dataset="rollout", k=K)
     samples = [sampled(record)]
-    box.commit(
+    exchange.commit(
         described([record.key], view=view, sampled=samples, number=0, version=0, metrics={"rollout/rounds": 1.0})
     )
-    box.keep_behaviour(0, np.array([-0.5, -1.5, -2.5], dtype=np.float32))
+    exchange.keep_behaviour(0, np.array([-0.5, -1.5, -2.5], dtype=np.float32))
     return RolloutConfig(count=1, prompts=1, minibatches=1, replay_from=tmp_path / "former")
 
 

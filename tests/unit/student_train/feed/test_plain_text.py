@@ -32,7 +32,7 @@ from student_train.worker_group import WorkerGroup
 
 DRAW = np.random.default_rng(4)
 TEXTS = [DRAW.integers(3, VOCAB, size=size).tolist() for size in (2, 41, 7, 1, 23, 9, 30, 5, 17, 12)]
-TEXT = PlainPieces.cut(TEXTS, fed=16)
+TEXT = PlainPieces.cut(TEXTS, max_tokens=16)
 SCORED = {"objective": "kd", "rollout": {"count": 1}}
 WEIGHT = 0.7
 
@@ -91,7 +91,7 @@ def test_what_was_written_is_read_back_and_nothing_else(tmp_path: Path) -> None:
     found = PlainPieces.load(path, digest=TEXT.digest)
     assert np.array_equal(found.ids, TEXT.ids) and np.array_equal(found.ends, TEXT.ends)
     assert list(path.parent.iterdir()) == [path]
-    other = PlainPieces.cut(TEXTS, fed=15)
+    other = PlainPieces.cut(TEXTS, max_tokens=15)
     assert other.digest != TEXT.digest
     for digest in (other.digest, None):
         with pytest.raises(TrainingError, match=f"holds text {TEXT.digest[:12]}, but pretrain needs"):
@@ -117,7 +117,7 @@ def test_the_order_follows_from_text_and_seed() -> None:
 
     assert stream() == stream(rank=1, world=3, micro_batch_tokens=16)
     assert stream() != stream(seed=1)
-    assert stream() != stream(digest=PlainPieces.cut(TEXTS, fed=15).digest)
+    assert stream() != stream(digest=PlainPieces.cut(TEXTS, max_tokens=15).digest)
 
 
 def test_a_text_shorter_than_a_step_is_learned_whole_each_time() -> None:
@@ -179,7 +179,7 @@ def test_processes_get_about_the_same_share() -> None:
 
 def test_several_rollouts_in_one_step_share_one_plain_text_that_counts_as_much() -> None:
     one, ours = rollout_step(), feed()
-    alone, both = ours.beside(one, step=3), ours.beside(joined([one, one], told={}), step=3)
+    alone, both = ours.beside(one, step=3), ours.beside(joined([one, one], metrics={}), step=3)
     assert both.plain_tokens == alone.plain_tokens and len(both.plain) == len(alone.plain)
     for ours_micro, theirs in zip(alone.plain, both.plain, strict=True):
         assert torch.equal(ours_micro.labels, theirs.labels)

@@ -20,7 +20,7 @@ from configs.errors import EngineError
 from configs.regular_files import UnreadableFileError
 from student_train.handoff import broadcast
 from student_train.handoff.broadcast import OFFER, Offer, OfferedTensor, Receiver, send
-from student_train.handoff.rollouts import RolloutBox
+from student_train.handoff.rollouts import RolloutExchange
 from student_train.handoff.weight_sync import BroadcastSync
 
 CPU = torch.device("cpu")
@@ -70,39 +70,39 @@ def test_what_is_no_offer_is_named(tmp_path: Path) -> None:
 
 
 def test_a_group_sends_to_those_who_ask_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    box = RolloutBox(tmp_path)
-    sync = BroadcastSync(box, device=CPU)
+    exchange = RolloutExchange(tmp_path)
+    sync = BroadcastSync(exchange, device=CPU)
     assert not sync.holds(1)
     sync.publish(1, WEIGHTS)
     assert sync.holds(1) and not sync.holds(2)
-    offer = Offer.read(box.policy(1))
+    offer = Offer.read(exchange.policy(1))
     assert offer is not None
-    with monkeypatch.context() as hasty, box.meeting(1, receivers=1):
-        hasty.setattr(broadcast, "PATIENCE", timedelta(milliseconds=200))
+    with monkeypatch.context() as hasty, exchange.meeting(1, receivers=1):
+        hasty.setattr(broadcast, "MEETING_TIMEOUT", timedelta(milliseconds=200))
         sync.attend(1)
-    with box.meeting(1, receivers=1) as meeting, ThreadPoolExecutor(1) as pool:
+    with exchange.meeting(1, receivers=1) as meeting, ThreadPoolExecutor(1) as pool:
         taken = pool.submit(receive, meeting, 1, size=2, tensors=offer.tensors)
         sync.attend(1)
     assert torch.equal(taken.result()["half"], WEIGHTS["half"])
-    assert (meeting, 1) in box.meetings(1)
-    box.clean(side="rollouts")
-    assert box.meetings(1) == []
+    assert (meeting, 1) in exchange.meetings(1)
+    exchange.clean(side="rollouts")
+    assert exchange.meetings(1) == []
 
 
 def test_a_meeting_that_failed_is_not_held(tmp_path: Path) -> None:
-    box = RolloutBox(tmp_path)
-    with pytest.raises(EngineError), box.meeting(1, receivers=1):
+    exchange = RolloutExchange(tmp_path)
+    with pytest.raises(EngineError), exchange.meeting(1, receivers=1):
         raise EngineError("it died")
-    assert box.meetings(1) == []
+    assert exchange.meetings(1) == []
 
 
 def test_the_sender_outlives_receivers_that_leave_at_once(tmp_path: Path) -> None:
     """As a worker group does: the last receiver goes, and with it whoever asked, while the sender still has its store."""
-    box = RolloutBox(tmp_path)
+    exchange = RolloutExchange(tmp_path)
     offered = Offer.of(WEIGHTS).tensors
     for _ in range(20):
         with ThreadPoolExecutor(1) as pool:
-            with box.meeting(1, receivers=1) as meeting:
+            with exchange.meeting(1, receivers=1) as meeting:
                 sent = pool.submit(send, WEIGHTS, meeting=meeting, size=2, device=CPU)
                 receive(meeting, 1, size=2, tensors=offered)
             assert meeting.is_dir()
@@ -110,7 +110,7 @@ def test_the_sender_outlives_receivers_that_leave_at_once(tmp_path: Path) -> Non
 
 
 def test_who_leaves_before_the_end_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broadcast, "PATIENCE", timedelta(seconds=2))
+    monkeypatch.setattr(broadcast, "MEETING_TIMEOUT", timedelta(seconds=2))
     receiver = Receiver(tmp_path, 1, 2, Offer.of(WEIGHTS).tensors)
     with ThreadPoolExecutor(1) as pool:
         left = pool.submit(lambda: next(receiver(0, CPU))[0])
@@ -120,7 +120,7 @@ def test_who_leaves_before_the_end_is_noticed(tmp_path: Path, monkeypatch: pytes
 
 
 def test_nobody_waits_for_ever_for_one_who_does_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broadcast, "PATIENCE", timedelta(milliseconds=200))
+    monkeypatch.setattr(broadcast, "MEETING_TIMEOUT", timedelta(milliseconds=200))
     with pytest.raises(RuntimeError):
         send(WEIGHTS, meeting=tmp_path, size=2, device=CPU)
     with pytest.raises(RuntimeError):

@@ -17,13 +17,13 @@ from cache.disk.failpoints import VARIABLE
 from configs.errors import ConfigError, TrainingError
 from student_train import files as directories
 from student_train.job import StepMetrics
-from student_train.training.checkpoint import KEPT, Checkpoints, TrainerState, check_resumable, damaged
+from student_train.training.checkpoint import KEPT, Checkpoints, CheckpointState, check_resumable, damaged
 from student_train.worker_group import WorkerGroup
 
 
-def trainer_state(step: int) -> TrainerState:
+def checkpoint_state(step: int) -> CheckpointState:
     """A state with something in every field."""
-    return TrainerState(
+    return CheckpointState(
         step=step,
         tokens=100 * step,
         skipped=2,
@@ -57,7 +57,7 @@ def store(tmp_path: Path) -> Checkpoints:
 
 
 def save(store: Checkpoints, *steps: int) -> list[Path]:
-    return [store.save(trainer_state(step), write_shards=write_weights) for step in steps]
+    return [store.save(checkpoint_state(step), write_shards=write_weights) for step in steps]
 
 
 class Alone(WorkerGroup):
@@ -77,7 +77,9 @@ def end_of_a_child_that_saves(step: int, *, into: Path, dies_at: str) -> int:
         return os.waitpid(child, 0)[1]
     try:
         os.environ[VARIABLE] = dies_at
-        Checkpoints(into, group=Alone(0, 1, torch.device("cpu"))).save(trainer_state(step), write_shards=write_weights)
+        Checkpoints(into, group=Alone(0, 1, torch.device("cpu"))).save(
+            checkpoint_state(step), write_shards=write_weights
+        )
     finally:
         os._exit(1)
 
@@ -90,7 +92,7 @@ def flip_a_bit(path: Path) -> None:
 
 def test_what_was_saved_comes_back(store: Checkpoints) -> None:
     (path,) = save(store, 7)
-    assert store.newest() == (path, trainer_state(7))
+    assert store.newest() == (path, checkpoint_state(7))
     assert (path.parent / "LATEST").read_text(encoding="utf-8") == "step-000000007\n"
     assert (path / "state" / "weights.bin").is_file()
 
@@ -137,7 +139,7 @@ def test_a_damaged_newest_is_left_out(
     older, newer = save(store, 3, 4)
     damage(newer)
     assert damaged(newer) is not None
-    assert store.newest() == (older, trainer_state(3))
+    assert store.newest() == (older, checkpoint_state(3))
     assert str(newer) in caplog.text
 
 
@@ -145,9 +147,9 @@ def test_steps_are_compared_as_numbers(store: Checkpoints) -> None:
     before, last, first = save(store, 999_999_998, 999_999_999, 1_000_000_000)
     assert not before.exists()
     (first.parent / "step-old").mkdir()
-    assert store.newest() == (first, trainer_state(1_000_000_000))
+    assert store.newest() == (first, checkpoint_state(1_000_000_000))
     flip_a_bit(first / "state.json")
-    assert store.newest() == (last, trainer_state(999_999_999))
+    assert store.newest() == (last, checkpoint_state(999_999_999))
 
 
 def test_a_failed_save_leaves_the_older_one(store: Checkpoints) -> None:
@@ -157,8 +159,8 @@ def test_a_failed_save_leaves_the_older_one(store: Checkpoints) -> None:
         raise OSError("no space left on device")
 
     with pytest.raises(OSError, match="no space"):
-        store.save(trainer_state(4), write_shards=full)
-    assert store.newest() == (older, trainer_state(3))
+        store.save(checkpoint_state(4), write_shards=full)
+    assert store.newest() == (older, checkpoint_state(3))
     store.clean()
     assert sorted(path.name for path in older.parent.iterdir()) == ["LATEST", "step-000000003"]
 
@@ -192,7 +194,7 @@ def test_a_disk_that_lies_costs_no_older_checkpoint(store: Checkpoints, monkeypa
         TrainingError, match=r"step-000000005 was damaged while it was written \(state/weights.bin does"
     ):
         save(store, 5)
-    assert store.newest() == (older[-1], trainer_state(4))
+    assert store.newest() == (older[-1], checkpoint_state(4))
     assert all(damaged(path) is None for path in older)
     assert (older[0].parent / "LATEST").read_text(encoding="utf-8") == "step-000000004\n"
 
@@ -225,6 +227,6 @@ def test_killed_in_the_middle_of_a_commit(store: Checkpoints, tmp_path: Path, na
     ],
 )
 def test_another_runs_checkpoint_is_refused(change: dict[str, object], message: str) -> None:
-    state = replace(trainer_state(3), **change)  # type: ignore[arg-type]
+    state = replace(checkpoint_state(3), **change)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=message):
         check_resumable(state, path=Path("work/step-000000003"), view_digest="v" * 64, stage_digest="s" * 64)

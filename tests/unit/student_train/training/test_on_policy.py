@@ -24,7 +24,7 @@ from cache.store import TeacherCache
 from configs.rollouts import PolicyConfig
 from student_train.feed.plain_text import PIECES, PlainPieces
 from student_train.handoff.broadcast import Offer
-from student_train.handoff.rollouts import Rollout, RolloutBox
+from student_train.handoff.rollouts import Rollout, RolloutExchange
 from student_train.job import TrainJob
 from student_train.losses.minillm import MinillmLoss, PlainText, minillm_loss
 from student_train.losses.targets import SparseTargets
@@ -42,7 +42,9 @@ STAGE = {
     "learning_rate": 2e-3,
     "schedule": "constant",
 }
-TEXT = PlainPieces.cut([range(at, at + size) for at, size in ((5, 2), (20, 19), (50, 31), (8, 9), (60, 14))], fed=12)
+TEXT = PlainPieces.cut(
+    [range(at, at + size) for at, size in ((5, 2), (20, 19), (50, 31), (8, 9), (60, 14))], max_tokens=12
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +144,11 @@ def test_weights_in_shards_or_adapters_are_published_whole(more_runs: Runs, name
 
 
 def test_published_weights_are_a_plain_model_with_its_head_stored_once(runs: Runs) -> None:
-    box = RolloutBox(runs.jobs["plain"].work_dir)
-    stored = load_file(box.policy(2) / "model.safetensors")
+    exchange = RolloutExchange(runs.jobs["plain"].work_dir)
+    stored = load_file(exchange.policy(2) / "model.safetensors")
     assert "lm_head.weight" not in stored
-    assert AutoModelForCausalLM.from_pretrained(box.policy(2)).config.tie_word_embeddings
-    assert not box.policy(0).exists()
+    assert AutoModelForCausalLM.from_pretrained(exchange.policy(2)).config.tie_word_embeddings
+    assert not exchange.policy(0).exists()
 
 
 def reference(job: TrainJob, rollout: Rollout) -> tuple[MinillmLoss, dict[str, Tensor]]:
@@ -215,7 +217,7 @@ def test_plain_text_is_learned_in_every_step(runs: Runs) -> None:
 
 def test_a_training_that_was_stopped_and_sends_its_weights_ends_with_the_same_bits(runs: Runs) -> None:
     assert not runs.ended["stopped"][0][0][0].result.finished
-    assert Offer.read(RolloutBox(runs.jobs["stopped"].work_dir).policy(2)) is not None
+    assert Offer.read(RolloutExchange(runs.jobs["stopped"].work_dir).policy(2)) is not None
     assert_same_bits(weights_of(runs.jobs["stopped"]), weights_of(runs.jobs["plain"]))
     steps = [at.step for at in runs.last("stopped").reported if "train/loss" in at.values]
     assert steps[-1] == 12
@@ -268,9 +270,9 @@ def test_a_divergence_on_the_students_own_sequences(more_runs: Runs) -> None:
 
 def test_what_the_weights_gave_every_token_is_kept_before_they_change(runs: Runs) -> None:
     job = runs.jobs["plain"]
-    box = RolloutBox(job.work_dir)
+    exchange = RolloutExchange(job.work_dir)
     for rollout in runs.writers["plain"].written:
-        kept = box.read_behaviour(rollout.number)
+        kept = exchange.read_behaviour(rollout.number)
         own = ~rollout.drawn_by_teacher
         np.testing.assert_allclose(kept[own], rollout.engine_logprobs[own], atol=1e-5)
         assert np.isfinite(kept).all()
@@ -280,7 +282,7 @@ def test_former_rollouts_are_known_by_what_they_hold(runs: Runs, tmp_path: Path)
     job = runs.jobs["plain"]
     shutil.copytree(job.work_dir / "rollouts", tmp_path / "rollouts")
     shutil.copytree(job.work_dir / "policies", tmp_path / "policies")
-    here, there = RolloutBox(job.work_dir), RolloutBox(tmp_path)
+    here, there = RolloutExchange(job.work_dir), RolloutExchange(tmp_path)
     assert there.digest(3) == here.digest(3) != here.digest(2)
     there.keep_behaviour(1, here.read_behaviour(1) - 1e-3)
     assert there.digest(3) != here.digest(3)
