@@ -1,6 +1,5 @@
 # Stillroom. `make help` lists the targets.
 
-PYTHON  ?= python3.11
 BACKEND ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 CONFIG  ?= configs/quickstart.yaml
 # Overrides of the configuration, separated by spaces: make distill SET="students.kd.stages.0.steps=60". One that holds
@@ -17,38 +16,79 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(BACKEND)
 BENCH_STAMP := $(VENV)/.installed-bench
+
+# The versions that the requirements are locked for. PYTHON names one (PYTHON=python3.13); else the first that is here.
+PYTHONS := 3.11 3.12 3.13
+FIND_PYTHON := sh requirements/find-python.sh
+ifeq ($(origin PYTHON),undefined)
+PYTHON = $(shell $(FIND_PYTHON) $(PYTHONS:%=python%))
+else
+# Whoever names a Python means it, also where .venv is there with another.
+override PYTHON := $(or $(shell $(FIND_PYTHON) $(call quoted,$(value PYTHON))),$(value PYTHON))
+VERSION_OF := -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null
+OTHER_PYTHON := $(filter-out $(shell $(BIN)/python $(VERSION_OF)), \
+                $(shell $(call quoted,$(PYTHON)) $(VERSION_OF) || echo unknown))
+endif
+MAKE_VENV = { $(if $(OTHER_PYTHON),,test -x $(BIN)/python ||) \
+              sh requirements/make-venv.sh $(VENV) $(call quoted,$(PYTHON)) $(PYTHONS); } && \
+            $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
 # uv does not read pip's settings. Where pip is told to look for wheels in a folder, uv is told too; elsewhere uv
 # knows by itself where the CPU builds of torch are.
 TORCH_cpu = $(if $(PIP_FIND_LINKS),$(foreach one,$(PIP_FIND_LINKS),--find-links $(call quoted,$(one))),--torch-backend cpu)
 TORCH_gpu =
-COMPILE = $(BIN)/uv pip compile --quiet --no-config --python-version 3.11 --no-header --no-annotate \
-          --no-emit-index-url --no-emit-find-links --override requirements/overrides.txt
+INSTALL = $(BIN)/uv pip install --quiet --no-config --python $(BIN)/python
+# That folder may have the CPU build for one Python alone; for another, the build for GPUs works as well.
+define install_requirements
+if test $(BACKEND) = cpu && test -n "$(PIP_FIND_LINKS)" && \
+    ! $(INSTALL) --dry-run --no-deps $(TORCH_cpu) $$(grep ^torch== requirements/cpu.txt) 2>/dev/null; \
+then \
+    echo "make: no CPU build of torch for this Python in $(PIP_FIND_LINKS); the one for GPUs is taken, which takes 4 GB more"; \
+    $(INSTALL) --constraint requirements/gpu.txt torch \
+    && grep -v -e ^torch== -e ^triton== requirements/cpu.txt | $(INSTALL) --no-deps --requirements -; \
+else \
+    $(INSTALL) --no-deps $(TORCH_$(BACKEND)) --requirements requirements/$(BACKEND).txt; \
+fi
+endef
+
+COMPILE = $(BIN)/uv pip compile --quiet --no-config --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+          --override requirements/overrides.txt
+# lock(name, how): one list holds for every Python. It is made for the lowest; the others must find all that they ask for
+# in it. (Torch is left out there: the folder of wheels again.)
+define lock
+	$(COMPILE) --python-version $(firstword $(PYTHONS)) --upgrade $(2) requirements/$(1).in --output-file requirements/$(1).txt
+	@for version in $(wordlist 2,9,$(PYTHONS)); do \
+	    wanted=$$(echo "torch ; sys_platform == 'never'" | $(COMPILE) --python-version $$version $(2) --override - \
+	        --constraint requirements/$(1).txt requirements/$(1).in) || exit 2; \
+	    if echo "$$wanted" | grep -vxFf requirements/$(1).txt; \
+	    then echo "make: Python $$version needs these too: name them in requirements/$(1).in"; exit 2; fi; \
+	done
+endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock distill plan test test-slow check format bench ui clean
+.PHONY: help setup lock distill plan test test-slow test-pythons other-python check format bench ui clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  Variables: CONFIG='$(call quoted,$(value CONFIG))'  SET="a.b=c d.e=f"  BACKEND=cpu|gpu (found: $(BACKEND))'
 
 setup: $(STAMP) ## install the locked requirements into .venv (once)
 
-$(STAMP): requirements/$(BACKEND).txt pyproject.toml
-	@command -v "$(PYTHON)" >/dev/null || { echo "make: $(PYTHON) is not installed. Install Python 3.11, or name one with PYTHON=..."; exit 2; }
+$(STAMP): requirements/$(BACKEND).txt pyproject.toml $(if $(OTHER_PYTHON),other-python)
+	@$(MAKE_VENV)
 	@echo "Setting up $(VENV) for the $(BACKEND) backend (once; about half a minute on a fast line) ..."
-	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@$(BIN)/uv pip install --quiet --no-config --python $(BIN)/python --no-deps $(TORCH_$(BACKEND)) -r requirements/$(BACKEND).txt
-	@$(BIN)/uv pip install --quiet --no-config --python $(BIN)/python --no-deps --editable .
+	@$(install_requirements)
+	@$(INSTALL) --no-deps --editable .
 	@touch $@
 
+other-python:
+
 lock: ## make requirements/{cpu,gpu,bench}.txt anew
-	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(COMPILE) --upgrade $(TORCH_cpu) requirements/cpu.in --output-file requirements/cpu.txt
-	$(COMPILE) --upgrade --python-platform x86_64-manylinux_2_28 requirements/gpu.in --output-file requirements/gpu.txt
-	$(COMPILE) --upgrade --no-deps requirements/bench.in --output-file requirements/bench.txt
+	@$(MAKE_VENV)
+	$(call lock,cpu,$(TORCH_cpu))
+	$(call lock,gpu,--python-platform x86_64-manylinux_2_28)
+	$(call lock,bench,--no-deps)
 
 distill: setup ## run an experiment: fill the cache, train, evaluate, compare
 	@$(BIN)/distill run $(THE_CONFIG) $(ARGS)
@@ -64,6 +104,21 @@ test: setup ## the test suite, with a true end-to-end run (about twelve minutes 
 
 test-slow: setup ## kills, matrices and statistics (up to an hour)
 	@$(BIN)/python -m pytest -m slow --timeout 1800
+
+# Each in an environment of its own, .venv-3.12 and so on: what starts no engine and no whole run, and one whole run.
+PYTHONS_TESTS = -m "not slow and not engine" tests/unit
+PYTHONS_RUN = tests/end_to_end/test_pipeline.py -k the_terminal_tells
+test-pythons: ## the unit tests and one tiny run under each of Python 3.11, 3.12 and 3.13 that is found
+	@try() { \
+	    if ! python=$$($(FIND_PYTHON) python$$1); then verdict="not found"; \
+	    elif $(MAKE) --no-print-directory setup PYTHON="$$python" VENV=.venv-$$1 \
+	        && .venv-$$1/bin/python -m pytest $(PYTHONS_TESTS) && .venv-$$1/bin/python -m pytest $(PYTHONS_RUN); \
+	    then verdict=passed; else verdict=FAILED; fi; \
+	    verdicts="$${verdicts}Python $$1: $$verdict\n"; \
+	}; \
+	for version in $(PYTHONS); do try $$version; done; \
+	printf "\n$$verdicts"; \
+	case "$$verdicts" in *FAILED*) exit 1;; *passed*) ;; *) exit 2;; esac
 
 check: setup ## ruff, mypy --strict, import-linter, deptry
 	@$(BIN)/ruff check .
@@ -81,8 +136,8 @@ bench: setup $(BENCH_STAMP) ## print measured ratios (never asserted)
 
 # What the benchmarks compare with. It needs nothing that the project does not install; without it a line is missing.
 $(BENCH_STAMP): requirements/bench.txt $(STAMP)
-	@$(BIN)/uv pip install --quiet --no-config --python $(BIN)/python --no-deps -r requirements/bench.txt \
+	@$(INSTALL) --no-deps --requirements requirements/bench.txt \
 	    && touch $@ || echo "make: requirements/bench.txt could not be installed; going on without"
 
-clean: ## remove the virtual environment (runs, models and the cache stay)
-	rm -rf $(VENV)
+clean: ## remove the virtual environments (runs, models and the cache stay)
+	rm -rf $(VENV) $(PYTHONS:%=.venv-%)
