@@ -86,11 +86,12 @@ def quickstart_engines(folder: Path) -> Iterator[tuple[EnginePool, EnginePool, l
     prepare_environment(ray_address=None)
     from configs.loading import load_config
     from orchestration.cluster.engine_pool import EnginePool
+    from orchestration.cluster.planned_engine import engine_spec
     from orchestration.cluster.private import cluster
     from orchestration.inputs.models import materialise, open_model
     from orchestration.inputs.preflight import resolve_paths
     from orchestration.inputs.prompts import load_prompts
-    from orchestration.pipeline.run import engine_spec, identity_of
+    from orchestration.inputs.teachers import identity_of
     from orchestration.rollouts.mixture import Prompt
     from student_train.starts.derive import derive_student
 

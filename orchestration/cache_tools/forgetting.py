@@ -23,7 +23,7 @@ from configs import CacheError, DistillConfig
 from configs.regular_files import UnreadableFileError, parse_json, read_regular, texts_within
 from orchestration.cache_tools.text_patterns import TextPattern
 from orchestration.inputs.preflight import resolve_paths
-from orchestration.pipeline.run import open_teacher
+from orchestration.inputs.teachers import open_teacher
 
 LARGEST_FILE = 2**28
 """Larger files of a run are weights."""

@@ -19,11 +19,13 @@ from cache.protocols import Failure
 from configs import CacheError, DistillConfig, EngineError
 from evaluation import HeldOutMetrics, held_out_metrics
 from orchestration.cluster.engine_pool import EnginePool
+from orchestration.cluster.nodes import cluster_hardware
+from orchestration.cluster.planned_engine import engine_spec
 from orchestration.cluster.private import cluster
 from orchestration.comparison.bench import shared_beliefs
 from orchestration.inputs.preflight import require_compiler, resolve_paths
-from orchestration.pipeline.planning import hardware_of
-from orchestration.pipeline.run import engine_spec, open_cache, open_teacher
+from orchestration.inputs.teachers import open_cache, open_teacher
+from orchestration.plan.hardware import hardware_of
 
 CONTROL_ROWS = 3
 """Sequences that share a batch in the second pass."""
@@ -53,7 +55,7 @@ def rescore(config: DistillConfig, *, config_dir: Path, rows: int, log_dir: Path
         DistillError: the teacher cannot be opened or served.
     """
     config = resolve_paths(config, config_dir=config_dir)
-    hardware = hardware_of(config)
+    hardware = hardware_of(config, ask_cluster=cluster_hardware)
     require_compiler(hardware.accelerator)
     teacher = open_teacher(config)
     cache = open_cache(config, teacher)

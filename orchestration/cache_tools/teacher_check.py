@@ -10,7 +10,7 @@ from cache.fingerprint import fingerprint_model
 from configs import DistillConfig
 from configs.places import FINGERPRINTS
 from orchestration.inputs.preflight import resolve_paths
-from orchestration.pipeline.run import open_teacher
+from orchestration.inputs.teachers import open_teacher
 
 
 @dataclass(frozen=True, slots=True)

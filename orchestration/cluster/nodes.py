@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from configs import ConfigError
+from configs import ConfigError, DistillConfig
 from configs.visible_text import first_line
 from orchestration.cluster.private import cluster
-from orchestration.plan.bundles import HostMemory
+from orchestration.plan.bundles import Hardware, HostMemory
 from orchestration.plan.host_memory import read_host_memory
 
 ANSWER_S = 120.0
@@ -37,6 +37,26 @@ def require_gpus(address: str) -> None:
             f"runtime.accelerator=gpu but no machine of the cluster at {address} has a GPU: set it to cpu, or start "
             "Ray where there are some (`ray start --num-gpus N` where it does not see them)"
         )
+
+
+def cluster_hardware(config: DistillConfig) -> Hardware:
+    """What the cluster of a configuration has; its machines with GPUs if there are some, else all of them.
+
+    The driver may be any of its machines, or none, so what it has itself says nothing.
+
+    Raises:
+        ConfigError: no cluster answers there, or a machine of it does not.
+    """
+    address = config.runtime.ray_address
+    assert address is not None
+    nodes = cluster_nodes(address)
+    chosen = [node for node in nodes if node.gpus] or list(nodes)
+    memories = [node.memory for node in chosen if node.memory is not None]
+    memory = min(memories, key=lambda each: each.total_gib, default=None)
+    if not chosen[0].gpus:
+        return Hardware("cpu", len(chosen), cpus=min(node.cpus for node in chosen), memory=memory)
+    per_node = min(node.gpus for node in chosen)
+    return Hardware("gpu", len(chosen), per_node, config.runtime.gpu_memory_gib, memory=memory)
 
 
 def cluster_nodes(address: str) -> tuple[Node, ...]:

@@ -113,7 +113,7 @@ def _plan(arguments: argparse.Namespace) -> None:
     prepare_environment(ray_address=config.runtime.ray_address)
     # A plan downloads nothing. Both are read when the libraries are imported.
     os.environ.update({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"})
-    from orchestration.pipeline.planning import print_plan
+    from orchestration.commands.plan import print_plan
 
     print_plan(config, config_dir=arguments.config.parent, assume_gpus=arguments.assume_gpus, stream=sys.stdout)
 

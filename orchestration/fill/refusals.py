@@ -17,8 +17,11 @@ from pathlib import Path
 from cache import GenerateRequest
 from cache.canonical import canonical
 from cache.keys import generation_key, sequence_key
+from configs import DistillConfig
 from configs.regular_files import UnreadableFileError, open_own, parse_json, read_regular
 from configs.visible_text import REASON_CHARACTERS, visible
+from orchestration.environment import VLLM, installed_version
+from orchestration.inputs.teachers import Teacher
 from orchestration.plan.requests import Request
 
 FILE_BYTES = 256 * 2**20
@@ -67,6 +70,16 @@ class Refusals:
             name, limit = sequence_key(self._identity, request.token_ids, request.prompt_len), 0
         kind = type(request).__name__
         return hashlib.sha256(canonical("stillroom/refusal/1", kind, name, limit, self._terms)).hexdigest()
+
+
+def open_refusals(config: DistillConfig, teacher: Teacher) -> Refusals:
+    """What the teacher could not answer in this and earlier experiments of the run root, on these terms."""
+    terms = {
+        "max_model_len": config.runtime.teacher_engine.max_model_len,
+        "top_k": config.teacher.top_k,
+        "vllm": installed_version(*VLLM),
+    }
+    return Refusals(config.runtime.run_root, identity=teacher.identity.digest(), terms=json.dumps(terms))
 
 
 def _lines(path: Path) -> list[tuple[str, str]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from configs.architecture import read_architecture
 from configs.model_files import CONFIG
 from configs.models import ModelShape, ModelSource
+from configs.stages import InitConfig, StudentConfig
+from student_train.starts.sizes import planned_shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +30,21 @@ def shape_at_hand(source: ModelSource) -> PlannedShape | None:
     if source.shape is not None:
         return PlannedShape(source.label, source.shape, assumed=True)
     return None
+
+
+def student_shapes(students: Mapping[str, StudentConfig], *, teacher: PlannedShape) -> dict[str, PlannedShape | None]:
+    """The shapes that students will have, by name; see `student_shape`."""
+    return {name: student_shape(student.init, teacher) for name, student in students.items()}
+
+
+def student_shape(init: InitConfig, teacher: PlannedShape) -> PlannedShape | None:
+    """The shape a student will have; None when its own model is neither at hand nor described.
+
+    Raises:
+        ConfigError: it is derived from more than the teacher has.
+    """
+    if init.model is not None:
+        return shape_at_hand(init.model)
+    shape = planned_shape(init, teacher=teacher.shape)
+    narrower = f", {shape.hidden} wide, {shape.heads} heads, {shape.mlp} channels" if init.narrows else ""
+    return PlannedShape(f"{teacher.label}, {shape.layers} layers{narrower}", shape, teacher.assumed)

@@ -6,12 +6,14 @@ are far apart, one of a size between the two learns first and teaches the small 
 
 from __future__ import annotations
 
+from orchestration.fill.refusals import open_refusals
 from orchestration.inputs.models import open_model
 from orchestration.inputs.prompts import PromptSet
+from orchestration.inputs.teachers import Teacher, identity_of, open_cache
 from orchestration.pipeline.chain import Student
 from orchestration.pipeline.fill_stage import lesson_stage
 from orchestration.pipeline.lessons import Lesson
-from orchestration.pipeline.run import Run, Teacher, identity_of, open_cache, open_refusals
+from orchestration.pipeline.run import Run
 from orchestration.plan.requests import plan_fill, sequence_sets
 
 

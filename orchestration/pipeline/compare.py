@@ -21,9 +21,10 @@ from orchestration.comparison.bench import (
 from orchestration.comparison.report import Evaluated
 from orchestration.fill.budgets import require_budget
 from orchestration.inputs.models import open_model
+from orchestration.inputs.teachers import Teacher, identity_of
 from orchestration.pipeline.chain import Student
 from orchestration.pipeline.lessons import Lesson
-from orchestration.pipeline.run import Run, Teacher, identity_of
+from orchestration.pipeline.run import Run
 from orchestration.plan.requests import SequenceSet
 
 SCORING_CPUS = 2

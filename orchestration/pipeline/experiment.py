@@ -10,12 +10,15 @@ from typing import Literal
 
 from cache import TeacherCache
 from configs import BudgetReached, DistillConfig, Interrupted, configure_logging, dump_config
+from orchestration.cluster.nodes import cluster_hardware
 from orchestration.comparison.report import Report, write_report
 from orchestration.comparison.show import directory_of, show_report
 from orchestration.fill.ledger import Ledger
+from orchestration.fill.refusals import open_refusals
 from orchestration.inputs.preflight import require_cache, require_compiler, require_writable, resolve_paths
 from orchestration.inputs.prompts import PromptSet, load_prompts
-from orchestration.inputs.shapes import PlannedShape
+from orchestration.inputs.shapes import PlannedShape, student_shapes
+from orchestration.inputs.teachers import Teacher, open_cache, open_teacher
 from orchestration.outputs.artifacts import Artifacts, claim_directory, sweep_run
 from orchestration.outputs.console import Console
 from orchestration.outputs.foundations import RestsOn, content_of, model_sources, require_unchanged, rested_on
@@ -24,11 +27,12 @@ from orchestration.pipeline.chain import Student
 from orchestration.pipeline.compare import evaluate_stage, teacher_stage, test_bench
 from orchestration.pipeline.fill_stage import lesson_stage
 from orchestration.pipeline.lessons import Lesson
-from orchestration.pipeline.planning import hardware_of, require_placement
-from orchestration.pipeline.run import Run, Teacher, open_cache, open_refusals, open_teacher
+from orchestration.pipeline.run import Run
 from orchestration.pipeline.starts import Start
 from orchestration.pipeline.train_students import calibration_stage, start_stage, train_stage
+from orchestration.plan.hardware import hardware_of
 from orchestration.plan.host_memory import check_host
+from orchestration.plan.placement import plan_placement
 from orchestration.plan.requests import FillPlan, plan_fill, sequence_sets
 from orchestration.plan.tables import fill_time, show_plan, show_rollouts
 from orchestration.tracking.store import tracking_uri
@@ -55,7 +59,7 @@ class Pipeline:
         """See `orchestration.run_pipeline`."""
         config = resolve_paths(self._as_written, config_dir=self._config_dir)
         runtime = config.runtime
-        hardware = hardware_of(config)
+        hardware = hardware_of(config, ask_cluster=cluster_hardware)
         require_compiler(hardware.accelerator)
         require_writable(runtime.run_root, key="runtime.run_root")
         require_cache(runtime.cache_root)
@@ -104,7 +108,8 @@ class Pipeline:
             teacher = open_teacher(run.config, progress=hashing)
             stage.summary = f"{teacher.files.label}, identity {teacher.identity.digest()[:12]}"
         shape = PlannedShape(teacher.files.label, teacher.files.shape, assumed=False)
-        placement = require_placement(run.config, teacher=shape, hardware=run.hardware)
+        students = student_shapes(run.config.students, teacher=shape)
+        placement = plan_placement(run.config, teacher=shape, students=students, hardware=run.hardware)
         prompts = self._prompts(run, teacher)
         self._require_unchanged()  # before anything is paid for
         starts = start_stage(run, teacher=teacher)

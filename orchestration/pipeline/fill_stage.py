@@ -13,10 +13,12 @@ from orchestration.cluster.reference import kept_reference
 from orchestration.fill.budgets import budgets_left
 from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.fill import FillResult, fill
+from orchestration.fill.refusals import open_refusals
 from orchestration.inputs.prompts import PromptSet, Rejected
+from orchestration.inputs.teachers import Teacher
 from orchestration.outputs.console import Progress
 from orchestration.pipeline.lessons import Lesson, pin_lesson
-from orchestration.pipeline.run import Run, Teacher, open_refusals
+from orchestration.pipeline.run import Run
 from orchestration.plan.requests import FillPlan, Request, SequenceSet
 from teacher_server.reference import NoReferenceError, ReferenceRows
 from teacher_server.startup_check import check_prompts, reference_dtype, weight_bytes

@@ -16,8 +16,9 @@ from cache import CacheView, TeacherCache
 from configs import CacheError, DataError
 from configs.stages import StageConfig
 from orchestration.inputs.prompts import Prompt
+from orchestration.inputs.teachers import Teacher
 from orchestration.pipeline.filters import apply_filters
-from orchestration.pipeline.run import Run, Teacher
+from orchestration.pipeline.run import Run
 from orchestration.plan.requests import SequenceSet
 
 ROWS_PER_READ = 1024

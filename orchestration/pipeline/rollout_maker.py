@@ -21,9 +21,10 @@ from configs.rollouts import RolloutConfig
 from orchestration.fill.budgets import require_budget
 from orchestration.inputs.models import open_model
 from orchestration.inputs.prompts import PromptSet
+from orchestration.inputs.teachers import identity_of
 from orchestration.pipeline.chain import Link
 from orchestration.pipeline.lessons import Lesson
-from orchestration.pipeline.run import Run, identity_of
+from orchestration.pipeline.run import Run
 from orchestration.plan.requests import rollout_tokens
 from orchestration.rollouts.mixture import Tally, sample_rollout
 from orchestration.rollouts.records import chosen, described, held_out_metrics, sampling_metrics

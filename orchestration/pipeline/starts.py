@@ -21,9 +21,9 @@ from configs.schema import ModelShape
 from configs.stages import InitConfig
 from orchestration.cluster.calibration import DeriveJob
 from orchestration.inputs.models import ModelFiles, materialise
+from orchestration.inputs.teachers import Teacher
 from orchestration.outputs.artifacts import Artifacts, digest_of
 from orchestration.pipeline.lessons import Lesson
-from orchestration.pipeline.run import Teacher
 from student_train.starts.derive import check_widths, derive_student
 from student_train.starts.sizes import kept_layers, planned_shape
 

@@ -16,13 +16,14 @@ from orchestration.cluster.worker_group import train_in_group
 from orchestration.inputs.plain_text import PlainTexts, read_plain_texts
 from orchestration.inputs.preflight import require_positions, require_writable
 from orchestration.inputs.prompts import PromptSet
+from orchestration.inputs.teachers import Teacher
 from orchestration.outputs.curves import read_curve
 from orchestration.pipeline.assistants import assistant_lesson
 from orchestration.pipeline.chain import Link, Student, chain, selected_step, stage_notes, train_link
 from orchestration.pipeline.lessons import Lesson
 from orchestration.pipeline.on_policy import train_on_policy
 from orchestration.pipeline.rollout_maker import former_rollouts
-from orchestration.pipeline.run import Run, Teacher
+from orchestration.pipeline.run import Run
 from orchestration.pipeline.starts import Start, calibrated_start, prepare_start, start_shape, training_bytes
 from orchestration.tracking.tracker import Point, flatten
 from student_train.feed.steps import total_steps

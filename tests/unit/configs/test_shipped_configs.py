@@ -16,8 +16,7 @@ import pytest
 
 from configs import DistillConfig, dump_config, load_config, resolve_data_path
 from configs.models import ModelSource
-from orchestration.inputs.shapes import shape_at_hand
-from orchestration.pipeline.planning import student_shape
+from orchestration.inputs.shapes import shape_at_hand, student_shape
 from orchestration.plan.placement import Hardware, plan_placement
 
 FOLDER = Path(__file__).resolve().parents[3] / "configs"

@@ -314,7 +314,7 @@ def test_a_text_is_forgotten_by_assistants_too_and_what_is_not_searched_is_named
 def tell_the_same(config: Path, identity: TeacherIdentity, *, model: str) -> bytes:
     """What another model says to the same prompt, in its own cache; the sequence's key."""
     from configs import load_config
-    from orchestration.pipeline.run import open_teacher
+    from orchestration.inputs.teachers import open_teacher
 
     loaded = load_config(config)
     teacher = open_teacher(loaded)
@@ -354,7 +354,7 @@ def tiny_config(place: Path) -> Path:
 def ask_something(config: Path, place: Path) -> dict[str, Any]:
     """Put two sequences of the configured teacher into its cache; their keys."""
     from configs import load_config
-    from orchestration.pipeline.run import open_cache, open_teacher
+    from orchestration.inputs.teachers import open_cache, open_teacher
 
     loaded = load_config(config)
     teacher = open_teacher(loaded)

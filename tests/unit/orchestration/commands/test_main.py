@@ -17,7 +17,7 @@ from configs.models import ModelSource
 from configs.schema import ModelShape
 from orchestration.commands.main import main
 from orchestration.inputs.models import materialise
-from orchestration.pipeline import planning
+from orchestration.plan import hardware
 
 TINY = Path(__file__).resolve().parents[4] / "configs" / "tiny.yaml"
 QWEN = TINY.with_name("qwen2.5-7b-to-1.5b.yaml")
@@ -26,8 +26,8 @@ QWEN = TINY.with_name("qwen2.5-7b-to-1.5b.yaml")
 @pytest.fixture(autouse=True)
 def restored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No GPU, no network; afterwards the process is as it was: a command changes environment and logging."""
-    monkeypatch.setattr(planning, "visible_gpus", lambda: 0)
-    monkeypatch.setattr(planning, "cpu_count", lambda: 2)
+    monkeypatch.setattr(hardware, "visible_gpus", lambda: 0)
+    monkeypatch.setattr(hardware, "cpu_count", lambda: 2)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     environment = dict(os.environ)
@@ -208,7 +208,7 @@ def test_a_comparison_that_is_not_there(refused: Callable[..., str]) -> None:
 
 def test_gpus_that_cannot_be_assumed(refused: Callable[..., str]) -> None:
     line = refused("plan", config=QWEN, extra=("--assume-gpus", "12"))
-    assert line == "--assume-gpus 12 is no multiple of runtime.gpus_per_node=8: correct one"
+    assert line == "--assume-gpus 12 is not a multiple of runtime.gpus_per_node=8: correct one"
 
 
 def test_a_cache_that_is_not_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

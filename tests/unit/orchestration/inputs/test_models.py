@@ -28,8 +28,7 @@ from configs.schema import ModelShape
 from configs.stages import InitConfig
 from orchestration.inputs import models
 from orchestration.inputs.models import byte_tokenizer, is_at_hand, materialise, open_model
-from orchestration.inputs.shapes import PlannedShape, shape_at_hand
-from orchestration.pipeline.planning import student_shape
+from orchestration.inputs.shapes import PlannedShape, shape_at_hand, student_shape
 from teacher_server.weights import require_weights
 
 SHAPE = ModelShape(layers=2, hidden=32, heads=4, kv_heads=2, mlp=48, vocab=300, tied_embeddings=True, max_positions=128)

@@ -16,14 +16,15 @@ from configs.models import ModelSource
 from configs.schema import ModelShape
 from configs.stages import InitConfig, StageConfig
 from orchestration.cache_tools.teacher_check import hash_teacher
+from orchestration.cluster.planned_engine import engine_spec
 from orchestration.inputs.models import materialise, open_model
 from orchestration.inputs.preflight import require_servable
+from orchestration.inputs.teachers import Teacher, identity_of
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.pipeline import assistants as stage_assistants
 from orchestration.pipeline import rollout_maker as rollouts
 from orchestration.pipeline.chain import Link, Student, chain
 from orchestration.pipeline.compare import _scoring_job, student_candidates
-from orchestration.pipeline.run import Teacher, engine_spec, identity_of
 from orchestration.pipeline.starts import Start, calibrated_start, prepare_start
 
 SHAPE = ModelShape(layers=2, hidden=32, heads=4, kv_heads=2, mlp=48, vocab=300, tied_embeddings=True, max_positions=128)

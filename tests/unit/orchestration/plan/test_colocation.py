@@ -175,8 +175,7 @@ def recorded_maker(folder: Path, calls: list[str], *, colocate: bool, patch: pyt
         calls.append(f"write by {version}")
         return version
 
-    for module in (context, rollouts):
-        patch.setattr(module, "identity_of", identity)
+    patch.setattr(rollouts, "identity_of", identity)
     patch.setattr(context, "EnginePool", Pool)
     patch.setattr(ray_pool, "EngineActor", SimpleNamespace(options=options))
     patch.setattr(rollouts, "open_model", lambda directory, **_: _files(directory))

@@ -18,15 +18,12 @@ from cache.protocols import Outcome
 from configs import ConfigError, DistillConfig, load_config
 from configs.models import ModelSource
 from configs.schema import ModelShape
-from orchestration.cluster import nodes as ray_nodes
-from orchestration.cluster.nodes import Node
+from orchestration.commands.plan import print_plan
 from orchestration.inputs.models import materialise
 from orchestration.inputs.preflight import resolve_paths
 from orchestration.inputs.prompts import load_prompts
-from orchestration.pipeline import planning
-from orchestration.pipeline.planning import hardware_of, print_plan
-from orchestration.pipeline.run import open_cache, open_teacher
-from orchestration.plan.bundles import Hardware, HostMemory
+from orchestration.inputs.teachers import open_cache, open_teacher
+from orchestration.plan import hardware
 from orchestration.plan.requests import sequence_sets
 from teacher_server import FakeTeacher
 
@@ -36,8 +33,8 @@ FOLDER = Path(__file__).resolve().parents[4] / "configs"
 @pytest.fixture(autouse=True)
 def this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No GPU, two CPUs, no network, nothing downloaded before."""
-    monkeypatch.setattr(planning, "visible_gpus", lambda: 0)
-    monkeypatch.setattr(planning, "cpu_count", lambda: 2)
+    monkeypatch.setattr(hardware, "visible_gpus", lambda: 0)
+    monkeypatch.setattr(hardware, "cpu_count", lambda: 2)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
@@ -96,33 +93,6 @@ def test_a_plan_without_a_place_for_temporary_files_says_so(tmp_path: Path, monk
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match=r"needs a place for temporary files .*set TMPDIR"):
         planned(shipped("tiny", tmp_path))
-
-
-def nodes(*found: tuple[int, int, float | None]) -> tuple[Node, ...]:
-    return tuple(Node(cpus, gpus, None if gib is None else HostMemory(gib, gib / 2)) for cpus, gpus, gib in found)
-
-
-def test_what_a_cluster_has_is_asked_of_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The driver has no GPU here; that says nothing of the others."""
-    config = shipped("tiny", tmp_path, "runtime.accelerator=auto", "runtime.ray_address=10.0.0.1:6379")
-    there = nodes((4, 0, 8.0), (32, 4, 256.0), (32, 8, 128.0), (16, 8, None))
-    asked: list[str] = []
-    monkeypatch.setattr(ray_nodes, "cluster_nodes", lambda address: asked.append(address) or there)
-    found = hardware_of(config)
-    assert asked == ["10.0.0.1:6379"]
-    assert (found.accelerator, found.nodes, found.gpus_per_node, found.memory) == ("gpu", 3, 4, HostMemory(128.0, 64.0))
-    there = nodes((4, 0, 8.0), (32, 0, 16.0))
-    found = hardware_of(config)
-    assert (found.accelerator, found.nodes, found.cpus, found.memory) == ("cpu", 2, 4, HostMemory(8.0, 4.0))
-    # The driver's own GPUs say nothing either.
-    monkeypatch.setattr(planning, "visible_gpus", lambda: 8)
-    assert hardware_of(config).accelerator == "cpu"
-
-
-def test_a_named_accelerator_needs_no_cluster_to_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_nodes, "cluster_nodes", lambda address: pytest.fail("it was asked"))
-    config = shipped("tiny", tmp_path, "runtime.accelerator=cpu", "runtime.ray_address=10.0.0.1:6379")
-    assert hardware_of(config) == Hardware("cpu", 1)
 
 
 @pytest.mark.real_data
@@ -188,19 +158,6 @@ def test_a_teacher_that_is_neither_at_hand_nor_described_is_refused(tmp_path: Pa
         planned(config.model_copy(update={"teacher": teacher}), assume_gpus=8)
 
 
-@pytest.mark.parametrize(
-    ("gpus", "reason"),
-    [
-        (0, "--assume-gpus 0 leaves nothing to plan for: name at least 1"),
-        (-8, "--assume-gpus -8 leaves nothing to plan for: name at least 1"),
-        (12, "--assume-gpus 12 is no multiple of runtime.gpus_per_node=8: correct one"),
-    ],
-)
-def test_gpus_that_cannot_be_assumed_are_refused(gpus: int, reason: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=reason):
-        planned(shipped("qwen2.5-7b-to-1.5b", tmp_path), assume_gpus=gpus)
-
-
 def test_a_group_larger_than_the_assumed_node_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="tensor_parallel=4 is more than the 2 GPUs of a node"):
         planned(shipped("llama3.3-70b-to-8b", tmp_path), assume_gpus=2)
@@ -242,16 +199,6 @@ def test_a_full_cache_says_that_nothing_is_asked(tmp_path: Path) -> None:
         said = list(fake.generate(asked, k=part.k))
         cache.put([(record, asked[at]) for at, record in said], vocab=teacher.files.vocab)  # type: ignore[misc]
     assert "Nothing to ask: every row is in the cache and no engine starts for it." in planned(config)
-
-
-def test_the_machine_is_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = shipped("tiny", tmp_path, "runtime.accelerator=auto")
-    assert (hardware_of(config).accelerator, hardware_of(config).cpus) == ("cpu", 2)
-    monkeypatch.setattr(planning, "visible_gpus", lambda: 3)
-    found = hardware_of(config)
-    assert (found.accelerator, found.nodes, found.gpus_per_node) == ("gpu", 1, 3)
-    attached = shipped("qwen2.5-7b-to-1.5b", tmp_path, "runtime.ray_address=10.0.0.1:6379")
-    assert hardware_of(attached).gpus_per_node == 8
 
 
 def test_a_student_of_its_own_is_planned_by_its_own_shape(tmp_path: Path) -> None:

@@ -17,24 +17,19 @@ from cache import TeacherCache
 from configs import ConfigError, DistillConfig
 from configs.places import FINGERPRINTS, is_url
 from configs.schema import EngineSettings, TrainingSettings
-from configs.stages import InitConfig
+from orchestration.fill.refusals import open_refusals
 from orchestration.inputs.models import STAGING, is_at_hand
-from orchestration.inputs.preflight import (
-    choose_accelerator,
-    cpu_count,
-    require_fitting_lengths,
-    resolve_paths,
-    visible_gpus,
-)
+from orchestration.inputs.preflight import require_fitting_lengths, resolve_paths
 from orchestration.inputs.prompts import SPLITS, Prompt, load_prompts
-from orchestration.inputs.shapes import PlannedShape, shape_at_hand
+from orchestration.inputs.shapes import PlannedShape, shape_at_hand, student_shapes
+from orchestration.inputs.teachers import Teacher, open_teacher
 from orchestration.outputs.console import Console
-from orchestration.pipeline.run import Teacher, open_refusals, open_teacher
-from orchestration.plan.host_memory import check_host, read_host_memory
-from orchestration.plan.placement import Hardware, Placement, plan_placement, render_placement
+from orchestration.plan.bundles import Hardware
+from orchestration.plan.hardware import hardware_of
+from orchestration.plan.host_memory import check_host
+from orchestration.plan.placement import plan_placement, render_placement
 from orchestration.plan.requests import FillPlan, Holdings, NothingHeld, plan_fill, sequence_sets
 from orchestration.plan.tables import fill_time, show_plan, show_rollouts
-from student_train.starts.sizes import planned_shape
 
 
 def print_plan(config: DistillConfig, *, config_dir: Path, assume_gpus: int | None, stream: TextIO) -> None:
@@ -51,7 +46,7 @@ def print_plan(config: DistillConfig, *, config_dir: Path, assume_gpus: int | No
 
 def _print_plan(config: DistillConfig, *, assume_gpus: int | None, stream: TextIO) -> None:
     console = Console(stream)
-    hardware = hardware_of(config, assume_gpus=assume_gpus)
+    hardware = hardware_of(config, ask_cluster=_ask_cluster, assume_gpus=assume_gpus)
     if assume_gpus is not None:
         config = _cut_to(hardware, config, console=console)
     if is_at_hand(config.teacher.model):
@@ -83,11 +78,19 @@ def _print_plan(config: DistillConfig, *, assume_gpus: int | None, stream: TextI
     show_rollouts(config, console=console)
     for name in sorted({student.teacher for student in config.students.values() if student.teacher is not None}):
         console.say(f"{name} teaches too: what it is asked is planned when it is trained, and not counted here.")
-    placement = require_placement(config, teacher=shape, hardware=hardware)
+    students = student_shapes(config.students, teacher=shape)
+    placement = plan_placement(config, teacher=shape, students=students, hardware=hardware)
     for line in render_placement(placement, fill=time):
         console.say(line)
     for warning in check_host(placement.phases, memory=hardware.memory, asks_teacher=plan.asks_teacher):
         console.warn(warning)
+
+
+def _ask_cluster(config: DistillConfig) -> Hardware:
+    # Ray only for who attaches to a cluster.
+    from orchestration.cluster.nodes import cluster_hardware
+
+    return cluster_hardware(config)
 
 
 @contextmanager
@@ -116,80 +119,6 @@ def _held(config: DistillConfig, teacher: Teacher) -> Holdings:
     if not is_url(root) and not (Path(root) / teacher.identity.digest()).exists():
         return NothingHeld()
     return TeacherCache.open(root, teacher.identity, create=False)
-
-
-def require_placement(config: DistillConfig, *, teacher: PlannedShape, hardware: Hardware) -> Placement:
-    """Where everything runs.
-
-    Raises:
-        ConfigError: it does not fit; names keys and cure.
-    """
-    students = {name: student_shape(student.init, teacher) for name, student in config.students.items()}
-    return plan_placement(config, teacher=teacher, students=students, hardware=hardware)
-
-
-def student_shape(init: InitConfig, teacher: PlannedShape) -> PlannedShape | None:
-    """The shape a student will have; None when its own model is neither at hand nor described.
-
-    Raises:
-        ConfigError: it is derived from more than the teacher has.
-    """
-    if init.model is not None:
-        return shape_at_hand(init.model)
-    shape = planned_shape(init, teacher=teacher.shape)
-    narrower = f", {shape.hidden} wide, {shape.heads} heads, {shape.mlp} channels" if init.narrows else ""
-    return PlannedShape(f"{teacher.label}, {shape.layers} layers{narrower}", shape, teacher.assumed)
-
-
-def hardware_of(config: DistillConfig, *, assume_gpus: int | None = None) -> Hardware:
-    """What the experiment will run on: this machine, a cluster that is attached to, or an assumed number of GPUs.
-
-    Raises:
-        ConfigError: GPUs are demanded and there are none.
-    """
-    runtime = config.runtime
-    if assume_gpus is not None:
-        per_node = min(assume_gpus, runtime.gpus_per_node)
-        if assume_gpus < 1:
-            raise ConfigError(f"--assume-gpus {assume_gpus} leaves nothing to plan for: name at least 1")
-        if assume_gpus % per_node:
-            raise ConfigError(
-                f"--assume-gpus {assume_gpus} is no multiple of runtime.gpus_per_node={runtime.gpus_per_node}: "
-                "correct one"
-            )
-        return Hardware("gpu", assume_gpus // per_node, per_node, runtime.gpu_memory_gib)
-    if runtime.ray_address is not None:
-        return _of_cluster(config, runtime.ray_address)
-    gpus = visible_gpus()
-    if choose_accelerator(config, gpus=gpus) == "cpu":
-        return Hardware("cpu", cpus=cpu_count(), memory=read_host_memory())
-    return Hardware(
-        "gpu", runtime.nodes, gpus or runtime.gpus_per_node, runtime.gpu_memory_gib, memory=read_host_memory()
-    )
-
-
-def _of_cluster(config: DistillConfig, address: str) -> Hardware:
-    """What a cluster has. The driver may be any machine of it, or none, so what it has itself says nothing.
-
-    Where the configuration names the accelerator it is also believed about the machines: a plan can then be made
-    while there is no cluster yet.
-    """
-    runtime = config.runtime
-    if runtime.accelerator == "gpu":
-        return Hardware("gpu", runtime.nodes, runtime.gpus_per_node, runtime.gpu_memory_gib)
-    if runtime.accelerator == "cpu":
-        return Hardware("cpu", runtime.nodes)
-    # Ray only for who attaches to a cluster.
-    from orchestration.cluster.nodes import cluster_nodes
-
-    nodes = cluster_nodes(address)
-    chosen = [node for node in nodes if node.gpus] or list(nodes)
-    memories = [node.memory for node in chosen if node.memory is not None]
-    memory = min(memories, key=lambda each: each.total_gib, default=None)
-    if not chosen[0].gpus:
-        return Hardware("cpu", len(chosen), cpus=min(node.cpus for node in chosen), memory=memory)
-    per_node = min(node.gpus for node in chosen)
-    return Hardware("gpu", len(chosen), per_node, runtime.gpu_memory_gib, memory=memory)
 
 
 def _cut_to(hardware: Hardware, config: DistillConfig, *, console: Console) -> DistillConfig:

@@ -1,0 +1,83 @@
+"""What an experiment runs on: this machine, a cluster that answers, or what the configuration says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from configs import ConfigError, DistillConfig
+from orchestration.plan import hardware
+from orchestration.plan.bundles import Hardware, HostMemory
+from orchestration.plan.hardware import hardware_of
+
+THERE = Hardware("gpu", 3, 4, 80.0)
+
+
+@pytest.fixture(autouse=True)
+def this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "visible_gpus", lambda: 0)
+    monkeypatch.setattr(hardware, "cpu_count", lambda: 2)
+    monkeypatch.setattr(hardware, "read_host_memory", lambda: HostMemory(8.0, 4.0))
+
+
+def experiment(**runtime: Any) -> DistillConfig:
+    return DistillConfig.model_validate(
+        {
+            "name": "test",
+            "teacher": {"model": {"path": "teacher"}},
+            "data": {split: {"path": f"{split}.jsonl"} for split in ("train", "dev", "test")},
+            "students": {"small": {"init": {"keep_layers": 2}, "stages": [{"objective": "kd", "steps": 1}]}},
+            "runtime": runtime,
+        }
+    )
+
+
+def nobody(config: DistillConfig) -> Hardware:
+    pytest.fail("a cluster was asked")
+
+
+def test_this_machine_is_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = experiment(accelerator="auto")
+    assert hardware_of(config, ask_cluster=nobody) == Hardware("cpu", cpus=2, memory=HostMemory(8.0, 4.0))
+    monkeypatch.setattr(hardware, "visible_gpus", lambda: 3)
+    found = hardware_of(config, ask_cluster=nobody)
+    assert (found.accelerator, found.nodes, found.gpus_per_node, found.memory) == ("gpu", 1, 3, HostMemory(8.0, 4.0))
+
+
+def test_a_cluster_is_asked_what_it_has_whatever_this_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "visible_gpus", lambda: 8)
+    config = experiment(accelerator="auto", ray_address="10.0.0.1:6379")
+    asked: list[DistillConfig] = []
+    assert hardware_of(config, ask_cluster=lambda each: asked.append(each) or THERE) == THERE
+    assert asked == [config]
+
+
+@pytest.mark.parametrize(("accelerator", "found"), [("cpu", Hardware("cpu", 2)), ("gpu", Hardware("gpu", 2, 8, 80.0))])
+def test_a_named_accelerator_needs_no_cluster_to_plan(accelerator: str, found: Hardware) -> None:
+    config = experiment(accelerator=accelerator, ray_address="10.0.0.1:6379", nodes=2, gpus_per_node=8)
+    assert hardware_of(config, ask_cluster=nobody) == found
+
+
+def test_gpus_that_are_demanded_and_not_there_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"runtime\.accelerator=gpu but this machine has no GPU"):
+        hardware_of(experiment(accelerator="gpu"), ask_cluster=nobody)
+
+
+@pytest.mark.parametrize(("gpus", "nodes", "per_node"), [(1, 1, 1), (4, 1, 4), (8, 1, 8), (24, 3, 8)])
+def test_gpus_can_be_assumed(gpus: int, nodes: int, per_node: int) -> None:
+    config = experiment(gpus_per_node=8, ray_address="10.0.0.1:6379")
+    assert hardware_of(config, ask_cluster=nobody, assume_gpus=gpus) == Hardware("gpu", nodes, per_node, 80.0)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "reason"),
+    [
+        (0, "--assume-gpus 0 leaves nothing to plan for: name at least 1"),
+        (-8, "--assume-gpus -8 leaves nothing to plan for: name at least 1"),
+        (12, "--assume-gpus 12 is not a multiple of runtime.gpus_per_node=8: correct one"),
+    ],
+)
+def test_gpus_that_cannot_be_assumed_are_refused(gpus: int, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        hardware_of(experiment(gpus_per_node=8), ask_cluster=nobody, assume_gpus=gpus)
