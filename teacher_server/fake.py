@@ -6,20 +6,14 @@ sequence gives the rows of its generation bit for bit. Everything that needs a t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32
 
 from cache.identity import TeacherIdentity
-from cache.keys import engine_seed, generation_key
-from cache.protocols import Failure, Outcome
-from cache.records import Finish, GenerateRequest, Origin, ScoreRequest, TeacherRecord
-from configs.errors import EngineError
-from teacher_server.answers import make_record
-from teacher_server.flat_logprobs import TopkRows
-from teacher_server.requests import Asked, refusal
+from teacher_server.function_teacher import FunctionTeacher
 
 CONTEXT = 3
 """Tokens that the next one depends on."""
@@ -35,7 +29,7 @@ _REMEMBERED_BYTES = 64 << 20
 Context = tuple[int, ...]
 
 
-class FakeTeacher:
+class FakeTeacher(FunctionTeacher):
     """A `SequenceSource` whose distributions are noise that depends on the context alone.
 
     Args:
@@ -49,92 +43,13 @@ class FakeTeacher:
     def __init__(
         self, identity: TeacherIdentity, *, vocab: int, seed: int = 0, eos_id: int, max_model_len: int = 4096
     ) -> None:
-        self.identity = identity
-        self._digest = identity.digest()
-        self._vocab = vocab
+        super().__init__(identity, vocab=vocab, next_logprobs=self._row_after, max_model_len=max_model_len)
         self._seed = seed
         self._eos_id = eos_id
-        self._max_model_len = max_model_len
         remembered = lru_cache(maxsize=max(1, _REMEMBERED_BYTES // (4 * vocab)))
         self._logprobs: Callable[[Context], Float32[np.ndarray, " V"]] = remembered(self._draw_row)
 
-    def generate(self, requests: Iterable[GenerateRequest], *, k: int) -> Iterator[Outcome]:
-        """One completion a request, in order; penalties are refused. See `SequenceSource.generate`.
-
-        Raises:
-            EngineError: `k` is larger than the vocabulary.
-        """
-        self._require_k(k, least=0)
-        return ((position, self._write(request, k=k)) for position, request in enumerate(requests))
-
-    def score(self, requests: Iterable[ScoreRequest], *, k: int) -> Iterator[Outcome]:
-        """The rows of given sequences, in order. See `SequenceSource.score`.
-
-        Raises:
-            EngineError: `k` is 0 or larger than the vocabulary.
-        """
-        self._require_k(k, least=1)
-        return ((position, self._score(request, k=k)) for position, request in enumerate(requests))
-
-    def work(self, asked: Iterable[Asked | None]) -> Iterator[list[Outcome]]:
-        """Requests of both kinds, in order, one answer at a time. See `VllmEngine.work`."""
-        position = 0
-        for each in asked:
-            if each is None:
-                continue
-            if isinstance(each.request, GenerateRequest):
-                [(_, outcome)] = self.generate([each.request], k=each.k)
-            else:
-                [(_, outcome)] = self.score([each.request], k=each.k)
-            yield [(position, outcome)]
-            position += 1
-
-    def _require_k(self, k: int, *, least: int) -> None:
-        if not least <= k <= self._vocab:
-            raise EngineError(f"k={k} is outside {least}..{self._vocab}, what this engine can return")
-
-    def _write(self, request: GenerateRequest, *, k: int) -> TeacherRecord | Failure:
-        reason = refusal(request, vocab=self._vocab, max_model_len=self._max_model_len)
-        penalties = (request.presence_penalty, request.frequency_penalty, request.repetition_penalty)
-        if reason is None and penalties != (0.0, 0.0, 1.0):
-            reason = "the fake teacher knows no penalties"
-        if reason is not None:
-            return Failure(reason)
-        noise = np.random.default_rng(engine_seed(generation_key(self._digest, request)))
-        tokens = list(request.prompt_ids)
-        finish: Finish = "length"
-        for _ in range(request.max_new_tokens):
-            tokens.append(_pick(self._next(tokens), request=request, noise=noise))
-            if tokens[-1] in request.stop_ids:
-                finish = "stop"
-                break
-        return self._record(tokens, prompt_len=len(request.prompt_ids), k=k, finish=finish, origin="decode")
-
-    def _score(self, request: ScoreRequest, *, k: int) -> TeacherRecord | Failure:
-        reason = refusal(request, vocab=self._vocab, max_model_len=self._max_model_len)
-        if reason is not None:
-            return Failure(reason)
-        return self._record(request.token_ids, prompt_len=request.prompt_len, k=k, finish="given", origin="prefill")
-
-    def _record(
-        self, tokens: Sequence[int], *, prompt_len: int, k: int, finish: Finish, origin: Origin
-    ) -> TeacherRecord:
-        rows = None
-        if k:
-            ends = range(prompt_len, len(tokens))
-            logprobs = np.stack([self._next(tokens[max(0, end - CONTEXT) : end]) for end in ends])
-            rows = _keep(logprobs, targets=np.array(tokens[prompt_len:]), k=k)
-        return make_record(
-            rows,
-            identity_digest=self._digest,
-            token_ids=tokens,
-            prompt_len=prompt_len,
-            finish=finish,
-            origin=origin,
-            vocab=self._vocab,
-        )
-
-    def _next(self, tokens: Sequence[int]) -> Float32[np.ndarray, " V"]:
+    def _row_after(self, tokens: Sequence[int]) -> Float32[np.ndarray, " V"]:
         return self._logprobs(tuple(tokens[-CONTEXT:]))
 
     def _draw_row(self, context: Context) -> Float32[np.ndarray, " V"]:
@@ -143,35 +58,3 @@ class FakeTeacher:
         logits -= logits.max()
         row: Float32[np.ndarray, " V"] = (logits - np.log(np.exp(logits).sum())).astype(np.float32)
         return row
-
-
-def _keep(logprobs: Float32[np.ndarray, "S V"], *, targets: np.ndarray, k: int) -> TopkRows:
-    order = np.argsort(-logprobs, axis=1, kind="stable")[:, :k].astype(np.int32)
-    target_logprobs = np.take_along_axis(logprobs, targets[:, None], axis=1)
-    return TopkRows(
-        topk_ids=order,
-        topk_logprobs=np.take_along_axis(logprobs, order, axis=1),
-        target_logprobs=target_logprobs[:, 0],
-        target_ranks=1 + (logprobs > target_logprobs).sum(axis=1, dtype=np.int32),
-    )
-
-
-def _pick(logprobs: Float32[np.ndarray, " V"], *, request: GenerateRequest, noise: np.random.Generator) -> int:
-    """The next token: the best one, or one drawn at the request's temperature, top-k, top-p and min-p."""
-    if request.temperature == 0:
-        return int(logprobs.argmax())
-    scaled = logprobs.astype(np.float64) / request.temperature
-    probs = np.exp(scaled - scaled.max())
-    probs /= probs.sum()
-    order = np.argsort(-probs, kind="stable")
-    ranked = probs[order]
-    kept = _kept(ranked, request=request)
-    return int(noise.choice(order[:kept], p=ranked[:kept] / ranked[:kept].sum()))
-
-
-def _kept(ranked: Float64[np.ndarray, " V"], *, request: GenerateRequest) -> int:
-    """How many of the descending probabilities survive; the one that crosses top-p is kept, and at least one is."""
-    kept = request.top_k if request.top_k > 0 else len(ranked)
-    before = np.cumsum(ranked) - ranked
-    kept = min(kept, int((before < request.top_p).sum()), int((ranked >= request.min_p * ranked[0]).sum()))
-    return max(kept, 1)
