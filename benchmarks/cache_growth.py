@@ -24,7 +24,7 @@ from cache.disk.columns import SegmentSize, rows_per_chunk, segment_columns, zar
 from cache.disk.key_objects import ENTRY, GENERATION, KEY, Table, key_bytes, pack_keys
 from cache.disk.packing import PackedSegment
 from cache.disk.publishing import SegmentTerms, Staging
-from cache.disk.storage import open_storage
+from cache.disk.roots import open_storage
 from cache.keys import KEY_BYTES
 
 RECORDS = (100_000, 1_000_000, 10_000_000)

@@ -21,8 +21,8 @@ from pydantic import Field, JsonValue, PlainSerializer, PlainValidator, model_va
 
 from configs.models import Block, Device, ModelSource, Name, NonNegative, Positive
 from configs.models import ModelShape as ModelShape
+from configs.passwords import passwords_in
 from configs.places import parse_root
-from configs.secrets import passwords_in
 from configs.stages import StageConfig, StudentConfig
 
 CacheRoot = Annotated[Path | str, PlainValidator(parse_root), PlainSerializer(str)]

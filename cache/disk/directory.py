@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cache.disk.manifests import FORMAT
-from cache.disk.storage import Storage, open_storage
+from cache.disk.roots import open_storage
+from cache.disk.storage import Storage
 from cache.identity import Identity, parse_identity
 from configs.errors import CacheError, ConfigError
 from configs.regular_files import UnreadableFileError, parse_json

@@ -27,7 +27,8 @@ from obstore.store import from_url
 
 from cache.disk.durable import UNFINISHED, remove_entry, remove_leftovers
 from cache.disk.failpoints import failpoint
-from cache.disk.storage import NOTE_BYTES, Span, read_spans
+from cache.disk.local_storage import read_spans
+from cache.disk.storage import NOTE_BYTES, Span
 from configs.errors import ConfigError
 from configs.regular_files import UnreadableFileError, read_regular
 from configs.visible_text import first_line

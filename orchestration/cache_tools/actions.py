@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from cache import Damage, TeacherCache
 from cache.disk.directory import read_identity
-from cache.disk.storage import Storage, list_teachers, open_storage
+from cache.disk.roots import list_teachers, open_storage
+from cache.disk.storage import Storage
 from cache.identity import Identity
 from cache.upkeep.proof import prove_segment
 from configs import CacheError, ConfigError

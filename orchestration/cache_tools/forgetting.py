@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.disk.manifests import DamagedObject, read_manifest
-from cache.disk.storage import list_teachers, open_storage
+from cache.disk.roots import list_teachers, open_storage
 from cache.upkeep.garbage import place_errors
 from cache.upkeep.raw_columns import listed
 from cache.upkeep.rewriting import ForgetReport, find_keys, forget

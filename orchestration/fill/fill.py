@@ -18,7 +18,7 @@ import numpy as np
 
 from cache import GenerateRequest, ScoreRequest, TeacherCache, TeacherRecord
 from cache.claims import Claims
-from cache.disk.storage import open_storage
+from cache.disk.roots import open_storage
 from cache.keys import generation_key, sequence_key
 from configs import BudgetReached, DistillError, EngineError
 from orchestration.fill.engine_loop import FillOrder, Progress

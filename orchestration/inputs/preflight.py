@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from uuid import uuid4
 
-from cache.disk.storage import probe_root
+from cache.disk.roots import probe_root
 from configs import ConfigError, ModelError, resolve_data_path
 from configs.architecture import read_architecture
 from configs.models import Block, Device

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cache import CacheView, TeacherCache
 from cache.disk.directory import read_identity
-from cache.disk.storage import open_storage
+from cache.disk.roots import open_storage
 from cache.fingerprint import fingerprint_model
 from configs import ConfigError, DistillConfig, DistillError, resolve_data_path
 from configs.model_files import companions

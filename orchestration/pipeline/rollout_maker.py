@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cache.disk.storage import open_storage
+from cache.disk.roots import open_storage
 from cache.pins import remove_pins
 from cache.upkeep.rollouts import enforce_rollout_quota
 from configs import CacheError, ConfigError, EngineError

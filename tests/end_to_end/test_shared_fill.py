@@ -18,7 +18,7 @@ from local_engines import IDENTITY, VOCAB, LocalEngines, Watched, refusing
 
 from cache import GenerateRequest, ScoreRequest, TeacherCache, generation_key
 from cache.claims import Claims
-from cache.disk.storage import LocalStorage
+from cache.disk.local_storage import LocalStorage
 from cache.keys import sequence_key
 from configs import BudgetReached, EngineError
 from orchestration.fill import fill as fill_module

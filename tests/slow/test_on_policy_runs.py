@@ -23,7 +23,7 @@ from mlflow import MlflowClient
 
 from cache import CacheView, TeacherCache, TeacherIdentity
 from cache.disk.manifests import read_manifest
-from cache.disk.storage import open_storage
+from cache.disk.roots import open_storage
 from orchestration.fill.ledger import read_counts
 from student_train.handoff.rollouts import RolloutExchange
 

@@ -14,7 +14,7 @@ import numpy as np
 from store_builders import TEACHER, VOCAB, answer, make_record, make_request, open_cache, teacher_dir
 
 from cache.disk.failpoints import VARIABLE
-from cache.disk.storage import LocalStorage
+from cache.disk.local_storage import LocalStorage
 from cache.records import GenerateRequest, TeacherRecord
 from cache.store import TeacherCache
 from cache.upkeep.garbage import collect_garbage

@@ -22,9 +22,9 @@ from store_model import DIGEST, GENERATIONS, TEXTS, Facts, Union, completion, ke
 from cache.claims import Claims
 from cache.disk.failpoints import FAILPOINTS, REWRITE_FAILPOINTS
 from cache.disk.key_objects import FINISHES
+from cache.disk.local_storage import LocalStorage
 from cache.disk.owners import Owner
 from cache.disk.publishing import Staging
-from cache.disk.storage import LocalStorage
 from cache.pins import keepers, read_pins, remove_pins
 from cache.records import ScoreRequest, TeacherRecord
 from cache.store import TeacherCache

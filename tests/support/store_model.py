@@ -9,8 +9,8 @@ import numpy as np
 from store_builders import STOP, TEACHER, make_request
 
 from cache.disk.key_objects import FINISHES, KeyTables, key_bytes
+from cache.disk.local_storage import LocalStorage
 from cache.disk.manifests import read_manifest
-from cache.disk.storage import LocalStorage
 from cache.keys import generation_key, sequence_key
 from cache.records import GenerateRequest
 

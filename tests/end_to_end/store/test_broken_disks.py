@@ -23,7 +23,7 @@ from store_builders import (
 )
 
 from cache.claims import Claims
-from cache.disk.storage import LocalStorage
+from cache.disk.local_storage import LocalStorage
 from cache.keys import generation_key
 from cache.records import GenerateRequest, TeacherRecord
 from cache.store import TeacherCache

@@ -8,9 +8,9 @@ import pytest
 from store_builders import VOCAB, answer, assert_same_text, damage, flip_bit, make_request, open_cache, teacher_dir
 
 from cache.disk.columns import SegmentSize, layouts
+from cache.disk.local_storage import LocalStorage
 from cache.disk.manifests import DamagedObject, ObjectInfo, read_manifest
 from cache.disk.shards import ChunkLayout, ShardFile
-from cache.disk.storage import LocalStorage
 from cache.records import GenerateRequest, TeacherRecord
 from cache.store import TeacherCache
 from configs.errors import CacheError
@@ -155,7 +155,7 @@ def test_a_failing_disk_is_not_damage(tmp_path: Path, monkeypatch: pytest.Monkey
         raise OSError(5, "Input/output error", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr("cache.disk.storage.read_regular", fail)
+        patch.setattr("cache.disk.local_storage.read_regular", fail)
         with pytest.raises(CacheError, match=r"Input/output error.*check the disk"):
             cache.get_many([records[0].key])
     assert list((teacher_dir(tmp_path) / "quarantine").iterdir()) == []
@@ -197,7 +197,7 @@ def test_keys_that_cannot_be_read_are_an_error_and_never_a_miss(
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr("cache.disk.storage.os.pread", fail)
+        patch.setattr("cache.disk.local_storage.os.pread", fail)
         for ask in (lambda: cache.missing(REQUESTS, k=8), lambda: cache.get_many([kept[0].key])):
             with pytest.raises(CacheError, match="Input/output error"):
                 ask()
@@ -243,7 +243,7 @@ def test_one_bad_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return bytes(len(data))
 
     with monkeypatch.context() as patch:
-        patch.setattr("cache.disk.storage.read_regular", garble_once)
+        patch.setattr("cache.disk.local_storage.read_regular", garble_once)
         assert_same_text(cache.get_many([records[0].key])[0], records[0])
     assert garbled
     assert list((teacher_dir(tmp_path) / "quarantine").iterdir()) == []

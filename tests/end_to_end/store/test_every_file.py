@@ -28,8 +28,8 @@ from store_builders import (
 
 from cache.claims import Claims
 from cache.disk.columns import SegmentSize, layouts
+from cache.disk.local_storage import LocalStorage
 from cache.disk.owners import Owner
-from cache.disk.storage import LocalStorage
 from cache.keys import generation_key
 from cache.records import GenerateRequest
 from cache.store import TeacherCache

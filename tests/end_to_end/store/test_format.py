@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from golden_records import golden_records
+from golden_records import REQUESTS, golden_records
 from independent_reader import Row, read_cache
 from store_builders import TEACHER, VOCAB, open_cache
 

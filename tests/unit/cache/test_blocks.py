@@ -18,12 +18,12 @@ from cache.blocks import read_block, read_records
 from cache.disk.columns import segment_columns
 from cache.disk.gather import Spans
 from cache.disk.key_objects import FINISHES, KEY, Table
+from cache.disk.local_storage import LocalStorage
 from cache.disk.manifests import read_manifest
 from cache.disk.packing import pack_segment
 from cache.disk.publishing import SegmentTerms, Staging
 from cache.disk.segments import Segment
 from cache.disk.shards import ChunkCache
-from cache.disk.storage import LocalStorage
 from cache.index import SEQUENCE_ROW
 from cache.keys import KEY_BYTES
 from cache.records import TeacherRecord, tail_logmass

@@ -17,9 +17,10 @@ from store_builders import damage
 
 from cache import claims as claims_module
 from cache.claims import SILENT_S, Claim, Claims
+from cache.disk.local_storage import LocalStorage
 from cache.disk.object_storage import ObjectStorage
 from cache.disk.owners import Owner
-from cache.disk.storage import NOTE_BYTES, LocalStorage
+from cache.disk.storage import NOTE_BYTES
 from cache.keys import KEY_BYTES
 from configs.errors import CacheError
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from store_builders import OTHER_TEACHER, TEACHER, VOCAB, make_record, open_cache, teacher_dir
 
+from cache.disk.local_storage import LocalStorage
 from cache.disk.packing import pack_segment
 from cache.disk.publishing import SegmentTerms, Staging
-from cache.disk.storage import LocalStorage
 from cache.records import LARGEST_DRAWS, ScoreRequest, TeacherRecord, validate_record
 from cache.sampling import check_key, check_kind, sample_rows, sampled_key
 from cache.store import TeacherCache

@@ -176,7 +176,7 @@ def test_places_that_cannot_be_a_cache(tmp_path: Path) -> None:
 
 def test_an_unwritable_place_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_cache(tmp_path)
-    monkeypatch.setattr("cache.disk.storage.os.access", lambda *_: False)
+    monkeypatch.setattr("cache.disk.local_storage.os.access", lambda *_: False)
     with pytest.raises(ConfigError, match="not writable"):
         TeacherCache.open(tmp_path, TEACHER)
     assert TeacherCache.open(tmp_path, TEACHER, create=False).stats().records == 0

@@ -99,7 +99,7 @@ def test_a_full_disk_keeps_the_records_pending(tmp_path: Path, monkeypatch: pyte
     with cache.writer(vocab=VOCAB) as writer:
         writer.add(record)
         with monkeypatch.context() as patch:
-            patch.setattr("cache.disk.storage.write_tree", full)
+            patch.setattr("cache.disk.local_storage.write_tree", full)
             with pytest.raises(CacheError, match=r"No space left.*free space"):
                 writer.commit()
         assert writer.pending_rows == 1

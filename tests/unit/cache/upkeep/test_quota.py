@@ -10,8 +10,8 @@ from rewriting_builders import killed_at
 from store_builders import STOP, VOCAB, make_record, make_request, open_cache, teacher_dir
 
 from cache.claims import Claims
+from cache.disk.local_storage import LocalStorage
 from cache.disk.manifests import read_manifest
-from cache.disk.storage import LocalStorage
 from cache.identity import TeacherIdentity
 from cache.records import TeacherRecord
 from cache.upkeep.quota import QuotaReport, enforce_quota

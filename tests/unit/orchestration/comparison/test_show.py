@@ -20,7 +20,7 @@ from local_engines import EOS, IDENTITY, VOCAB, fake_teacher
 from safetensors.numpy import save_file
 
 from cache import CacheView, GenerateRequest, TeacherCache, TeacherRecord
-from cache.disk.storage import open_storage
+from cache.disk.roots import open_storage
 from cache.upkeep.rewriting import forget
 from configs import ConfigError, DistillConfig, dump_config, load_config
 from orchestration import entry
