@@ -66,7 +66,7 @@ define lock
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock distill plan test test-slow test-pythons other-python check format bench ui clean
+.PHONY: help setup lock distill plan test test-slow test-pythons other-python check format bench bench-gpu ui clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -133,6 +133,9 @@ format: setup ## let ruff format the code
 
 bench: setup $(BENCH_STAMP) ## print measured ratios (never asserted)
 	@$(BIN)/python -m benchmarks
+
+bench-gpu: setup ## losses, steps and feed against the device's own floors (six minutes on a GPU)
+	@$(BIN)/python -m benchmarks.gpu
 
 # What the benchmarks compare with. It needs nothing that the project does not install; without it a line is missing.
 $(BENCH_STAMP): requirements/bench.txt $(STAMP)

@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 
-from benchmarks.pair import STUDENT_LAYERS, TEACHER_LAYERS, VOCAB, K, answers, device, llama, parameters
+from benchmarks.pair import STUDENT_LAYERS, TEACHER_LAYERS, K, answers, device, llama, parameters
 from benchmarks.timing import at_least, at_most, best_seconds
 from configs.stages import StageConfig
 from student_train.feed.microbatch import MicroBatch
@@ -26,13 +26,13 @@ def bench_kd_step() -> Iterator[str]:
     keep_freed_memory()
     teacher, student = take_apart(llama(TEACHER_LAYERS)), take_apart(llama(STUDENT_LAYERS))
     batch = answers()
-    text, kd = (_step(student, objective=name) for name in ("seqkd", "kd"))
+    text, kd = (training_step(student, objective=name) for name in ("seqkd", "kd"))
     seconds = best_seconds(
         {
             "text": partial(text, batch),
             "cached": partial(kd, batch),
-            "teacher": lambda: _waited(_logits(teacher, batch)),
-            "live": lambda: kd(replace(batch, targets=_ask(teacher, batch))),
+            "teacher": lambda: wait(teacher_logits(teacher, batch)),
+            "live": lambda: kd(replace(batch, targets=ask_teacher(teacher, batch))),
         }
     )
     yield (
@@ -48,9 +48,10 @@ def bench_kd_step() -> Iterator[str]:
     )
 
 
-def _step(student: Decoder, *, objective: str) -> Callable[[MicroBatch], None]:
+def training_step(student: Decoder, *, objective: str) -> Callable[[MicroBatch], None]:
+    """A whole step of this student on a microbatch: when it returns, the device is done."""
     stage = StageConfig.model_validate({"objective": objective, "steps": 1})
-    module = StudentModule(student, stage=stage, vocab=VOCAB)
+    module = StudentModule(student, stage=stage, vocab=student.vocab)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-6, fused=True)
 
     def run(batch: MicroBatch) -> None:
@@ -59,26 +60,27 @@ def _step(student: Decoder, *, objective: str) -> Callable[[MicroBatch], None]:
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        _waited(loss)
+        wait(loss)
 
     return run
 
 
-def _waited(_: torch.Tensor) -> None:
+def wait(_: object = None) -> None:
     """Return when the device has got so far."""
     if device().type == "cuda":
         torch.cuda.synchronize()
 
 
 @torch.no_grad()
-def _logits(teacher: Decoder, batch: MicroBatch) -> torch.Tensor:
+def teacher_logits(teacher: Decoder, batch: MicroBatch) -> torch.Tensor:
+    """The teacher's forward pass."""
     return teacher.hidden(batch) @ teacher.head.T
 
 
 @torch.no_grad()
-def _ask(teacher: Decoder, batch: MicroBatch) -> SparseTargets:
+def ask_teacher(teacher: Decoder, batch: MicroBatch) -> SparseTargets:
     """The teacher's top-k and tail, from a forward pass over the same tokens."""
-    logits = _logits(teacher, batch).float()
+    logits = teacher_logits(teacher, batch).float()
     whole = torch.logsumexp(logits, dim=1)
     kept, ids = logits.topk(K, dim=1)
     rest = guarded_logsumexp(logits.scatter_(1, ids, float("-inf")))

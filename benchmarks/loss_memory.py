@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import accumulate
+from functools import partial
 
 import torch
 
+from benchmarks.memory import peak_bytes
+from benchmarks.pair import device
 from benchmarks.timing import at_most
 from student_train.losses.fused import fused_divergence
 from student_train.losses.targets import SparseTargets
@@ -16,20 +18,25 @@ POSITIONS, HIDDEN, VOCAB, K = 2048, 256, 151_936, 64
 
 def bench_loss_memory() -> Iterator[str]:
     """Both peaks, gradients of hidden states and head included, and their ratio."""
-    hidden = torch.randn(POSITIONS, HIDDEN, dtype=torch.bfloat16, requires_grad=True)
-    head = torch.randn(VOCAB, HIDDEN, dtype=torch.bfloat16, requires_grad=True)
+    hidden = torch.randn(POSITIONS, HIDDEN, dtype=torch.bfloat16, device=device(), requires_grad=True)
+    head = torch.randn(VOCAB, HIDDEN, dtype=torch.bfloat16, device=device(), requires_grad=True)
     ids = torch.randint(VOCAB // K, (POSITIONS, K)) * K + torch.arange(K)
     logprobs = torch.full((POSITIONS, K), 0.9 / K).log()
-    targets = SparseTargets(ids, logprobs, torch.full((POSITIONS,), 0.1).log())
+    targets = SparseTargets(ids, logprobs, torch.full((POSITIONS,), 0.1).log()).to(device())
+    assert targets.logprobs is not None
+    ids, logprobs = targets.ids, targets.logprobs
 
     def plain() -> torch.Tensor:
         student = (hidden @ head.T).float().log_softmax(dim=1)
         return (logprobs.exp() * (logprobs - student.gather(1, ids))).sum()
 
+    def fused() -> torch.Tensor:
+        return fused_divergence("forward_kl", hidden, head, targets).loss
+
     peaks = {}
-    for name, loss in (("plain", plain), ("fused", lambda: fused_divergence("forward_kl", hidden, head, targets).loss)):
+    for name, loss in (("plain", plain), ("fused", fused)):
         hidden.grad = head.grad = None
-        peaks[name] = _peak_bytes(loss)
+        peaks[name] = peak_bytes(partial(_differentiate, loss))
     yield at_most(
         f"peak memory of loss and head / plain log-softmax ({peaks['fused'] / 2**20:.0f} / "
         f"{peaks['plain'] / 2**20:.0f} MiB, {POSITIONS} positions, V = {VOCAB})",
@@ -38,9 +45,5 @@ def bench_loss_memory() -> Iterator[str]:
     )
 
 
-def _peak_bytes(loss: Callable[[], torch.Tensor]) -> int:
-    """The most bytes that tensors held at once, beyond those of before, as torch's allocator reports them."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        loss().backward()
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
+def _differentiate(loss: Callable[[], torch.Tensor]) -> None:
+    loss().backward()

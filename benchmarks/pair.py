@@ -34,22 +34,25 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def answers() -> MicroBatch:
+def answers(*, rows: int = ROWS, length: int = LENGTH, response: int = RESPONSE, vocab: int = VOCAB) -> MicroBatch:
     """Random tokens with a made-up teacher in the form of the cache."""
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(3, VOCAB, (ROWS, LENGTH), generator=generator)
-    positions = (torch.arange(ROWS)[:, None] * LENGTH + torch.arange(LENGTH - RESPONSE, LENGTH)[None]).flatten()
+    tokens = torch.randint(3, vocab, (rows, length), generator=generator)
+    positions = (torch.arange(rows)[:, None] * length + torch.arange(length - response, length)[None]).flatten()
     count = len(positions)
+    targets = beliefs(count, vocab=vocab, generator=generator)
+    labels = torch.randint(3, vocab, (count,), generator=generator)
+    return MicroBatch(tokens, None, positions, labels, targets).to(device())
+
+
+def beliefs(count: int, *, vocab: int, generator: torch.Generator) -> SparseTargets:
+    """What a made-up teacher believes at `count` positions: K tokens and the mass of all others."""
     # Four times as many tokens make the distribution: the kept ones have most of its mass, not all.
     logprobs = (3 * torch.randn(count, 4 * K, generator=generator)).log_softmax(dim=1)
     kept = logprobs.sort(dim=1, descending=True).values[:, :K]
-    targets = SparseTargets(
-        ids=torch.stack([torch.randperm(VOCAB, generator=generator)[:K] for _ in range(count)]),
-        logprobs=kept,
-        tail_logmass=torch.log1p(-kept.exp().sum(dim=1)),
-    )
-    labels = torch.randint(3, VOCAB, (count,), generator=generator)
-    return MicroBatch(tokens, None, positions, labels, targets).to(device())
+    # Each of K classes of ids gives one, so that none comes twice.
+    ids = torch.randint(vocab // K, (count, K), generator=generator) * K + torch.arange(K)
+    return SparseTargets(ids, kept, torch.log1p(-kept.exp().sum(dim=1)))
 
 
 def parameters(model: LlamaForCausalLM) -> int:
