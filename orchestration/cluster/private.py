@@ -7,7 +7,6 @@ whatever else is called `configs` or `evaluation` where the run was started.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import shutil
@@ -30,6 +29,7 @@ from configs.regular_files import UnreadableFileError, open_regular
 from configs.visible_text import first_line
 from orchestration.cluster.daemons import forget_raylet, remember_raylet
 from orchestration.outputs.interrupts import hangups_blocked
+from orchestration.outputs.locks import take_if_possible
 from orchestration.own_packages import ROOT
 
 OBJECT_STORE_BYTES = 256 * 2**20
@@ -147,8 +147,7 @@ def _private(gpus: int) -> Iterator[None]:
     # Locked before it has its name: a sweep that came in between would take this run for dead.
     with (directory / f"{ALIVE}.new").open("w") as alive:
         # Where no file can be locked nobody tidies up after us, which is no reason not to start.
-        with suppress(OSError):
-            fcntl.flock(alive, fcntl.LOCK_EX)
+        take_if_possible(alive.fileno())
         os.rename(alive.name, directory / ALIVE)
         _set_token(directory)
         try:
@@ -230,11 +229,12 @@ def _dead(place: Path) -> list[Path]:
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
                 continue
             with open_regular(directory / ALIVE) as alive:
-                fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                dead = take_if_possible(alive.fileno())
         except (OSError, UnreadableFileError):
-            # Alive, or just being made.
+            # Just being made.
             continue
-        found.append(directory)
+        if dead:
+            found.append(directory)
     return found
 
 

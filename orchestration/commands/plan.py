@@ -18,7 +18,8 @@ from configs import ConfigError, DistillConfig
 from configs.places import FINGERPRINTS, is_url
 from configs.schema import EngineSettings, TrainingSettings
 from orchestration.fill.refusals import open_refusals
-from orchestration.inputs.models import STAGING, is_at_hand
+from orchestration.inputs.made_once import STAGING
+from orchestration.inputs.models import is_at_hand
 from orchestration.inputs.preflight import require_fitting_lengths, resolve_paths
 from orchestration.inputs.prompts import SPLITS, Prompt, load_prompts
 from orchestration.inputs.shapes import PlannedShape, shape_at_hand, student_shapes

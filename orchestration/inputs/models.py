@@ -6,37 +6,18 @@ unpacked once, and a random model is made once. Models load from safetensors onl
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import importlib.util
-import logging
-import os
 import re
-import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
-import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
-from tokenizers import Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import BPE
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from configs import ConfigError, ModelError
+from configs import ModelError
 from configs.architecture import read_architecture
 from configs.model_files import (
     COMPANIONS,
@@ -53,17 +34,12 @@ from configs.model_files import (
 from configs.models import ModelSource
 from configs.schema import ModelShape
 from configs.visible_text import first_line
+from orchestration.inputs.gguf_packages import unpack_gguf
+from orchestration.inputs.made_once import make_once
+from orchestration.inputs.random_models import make_random
 
 HUB_PATTERNS = ("*.json", "*.model", "*.txt", *COMPANIONS)
 """What is taken from a hub repository besides the weights that load: no pickles, no code, no second copy of them."""
-
-STAGING = ".staging"
-STAGING_IDLE_S = 600.0
-"""Only a staging directory as old as this is looked at: between its making and its lock lies a moment."""
-
-RANDOM_TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|eos|>{% endfor %}<|assistant|>"
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +86,10 @@ def materialise(source: ModelSource, *, models_root: Path) -> ModelFiles:
     elif source.path is not None:
         directory = source.path
     elif source.package is not None and source.file is not None:
-        directory = _unpack_gguf(source.package, source.file, models_root=models_root)
+        directory = unpack_gguf(source.package, source.file, models_root=models_root)
     else:
         assert source.random is not None
-        directory = _make_random(source.random, seed=source.seed, models_root=models_root)
+        directory = make_random(source.random, seed=source.seed, models_root=models_root)
     return open_model(_without_strays(directory, models_root=models_root), label=source.label)
 
 
@@ -184,7 +160,7 @@ def _without_strays(directory: Path, *, models_root: Path) -> Path:
             (staging / name).parent.mkdir(exist_ok=True)
             (staging / name).symlink_to(path)
 
-    return _save_once(models_root / f"links-{digest[:12]}", link)
+    return make_once(models_root / f"links-{digest[:12]}", link)
 
 
 def _download(hub: str, *, revision: str | None) -> Path:
@@ -215,147 +191,3 @@ def _snapshot(hub: str, *, revision: str | None, local_files_only: bool = False)
 
 def _bad_hub_id(hub: str) -> ModelError:
     return ModelError(f"{hub!r} is not a hub id: write it as owner/name, or name a directory with path")
-
-
-def _unpack_gguf(package: str, file: str, *, models_root: Path) -> Path:
-    try:
-        spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):
-        # The parent of a dotted name is missing, or the name is none at all.
-        spec = None
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError(f"package {package} is not installed: install it, or name the model with path or hub")
-    gguf = Path(spec.submodule_search_locations[0]) / file
-    if not gguf.is_file():
-        there = ", ".join(sorted(path.name for path in gguf.parent.glob("*.gguf"))) or "none"
-        raise ModelError(f"package {package} holds no file {file}; GGUF files there: {there}")
-    with gguf.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    target = models_root / f"{gguf.stem}-{digest[:12]}"
-    logger.info("%s is wanted as %s", gguf.name, target)
-    return _save_once(target, lambda staging: _save(*_load_gguf(gguf), staging))
-
-
-def _load_gguf(gguf: Path) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Load a GGUF file; transformers refuses to save such a model, so its weights move into a fresh one."""
-    loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    config = type(loaded.config).from_dict(loaded.config.to_dict())
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    config.architectures = [type(loaded).__name__]
-    model = type(loaded)(config).to(torch.bfloat16)
-    model.load_state_dict(loaded.state_dict())
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    return model, tokenizer
-
-
-def _make_random(shape: ModelShape, *, seed: int, models_root: Path) -> Path:
-    tokenizer = byte_tokenizer()
-    if shape.vocab < len(tokenizer):
-        raise ConfigError(f"random.vocab={shape.vocab} is less than the byte tokenizer's {len(tokenizer)}: raise it")
-    digest = hashlib.sha256(f"{shape.model_dump_json()}|{seed}".encode()).hexdigest()
-    target = models_root / f"random-{digest[:12]}"
-    return _save_once(
-        target, lambda staging: _save(_random_llama(shape, seed=seed, tokenizer=tokenizer), tokenizer, staging)
-    )
-
-
-def _random_llama(shape: ModelShape, *, seed: int, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
-    config = LlamaConfig(
-        num_hidden_layers=shape.layers,
-        hidden_size=shape.hidden,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_size,
-        intermediate_size=shape.mlp,
-        vocab_size=shape.vocab,
-        tie_word_embeddings=shape.tied_embeddings,
-        max_position_embeddings=shape.max_positions,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        # Wide weights give peaked next-token distributions, so that there is something to distil.
-        initializer_range=0.2,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
-    with torch.no_grad():
-        # Padding of the vocabulary is never the best token: its logits are zero where others are widely spread.
-        model.get_input_embeddings().weight[len(tokenizer) :] = 0.0
-        model.get_output_embeddings().weight[len(tokenizer) :] = 0.0
-    return model
-
-
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer without merges: 256 bytes and five special tokens."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(BPE(vocab={symbol: index for index, symbol in enumerate(alphabet)}, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token="<|bos|>", eos_token="<|eos|>", pad_token="<|pad|>"
-    )
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|assistant|>"]})
-    tokenizer.chat_template = RANDOM_TEMPLATE
-    return tokenizer
-
-
-def _save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def _save_once(target: Path, fill: Callable[[Path], None]) -> Path:
-    """Fill a directory beside the target and rename it, unless the target is there; what killed runs left is removed.
-
-    A killed run leaves no half model under the final name.
-    """
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(target.parent)
-    staging = target.with_name(f"{target.name}.{uuid4().hex[:8]}{STAGING}")
-    staging.mkdir()
-    try:
-        with _locked(staging):
-            fill(staging)
-            try:
-                staging.rename(target)
-            except OSError:
-                if not target.exists():
-                    raise
-                logger.info("%s was made by another process meanwhile", target.name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return target
-
-
-def _sweep(models_root: Path) -> None:
-    """Remove the staging directories whose owner is dead: the kernel has let go of its lock."""
-    for staging in models_root.glob(f"*{STAGING}"):
-        try:
-            old = time.time() - staging.lstat().st_mtime > STAGING_IDLE_S
-            if not old or staging.is_symlink():
-                continue
-            with _locked(staging) as held:
-                if held:
-                    logger.info("removing %s, which a killed run left", staging)
-                    shutil.rmtree(staging, ignore_errors=True)
-        except OSError as error:
-            logger.info("%s stays: %s", staging, error)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Hold a directory until the block ends or the process does; whether that worked, as some disks lock nothing."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = True
-        except OSError:
-            held = False
-        yield held
-    finally:
-        os.close(handle)

@@ -7,7 +7,6 @@ by side: the second says so, waits, and then finds it done.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -26,6 +25,7 @@ from configs.places import DIGESTS, STAGING, SUMMARY
 from configs.regular_files import open_own
 from configs.visible_text import visible
 from orchestration.outputs.kept import FileDigests, OutdatedError, read_directory, read_sealed, seal_directory, sealed
+from orchestration.outputs.locks import take
 
 RECIPE = 1
 """Raised by hand when a release trains or measures differently from the same inputs."""
@@ -180,21 +180,18 @@ def claim_directory(directory: Path) -> Iterator[None]:
 
 
 def _taken(lock: int, *, wait: bool) -> bool:
-    """Whether the lock of an open file is ours now; it waits where it is told to.
+    """`locks.take`, for locks below the run root.
 
     Raises:
         ConfigError: the file system has no locks.
     """
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return take(lock, wait=wait)
     except OSError as error:
         raise ConfigError(
             f"runtime.run_root is on a file system that has no file locks ({error.strerror}): name a directory on "
             "another one, or have it mounted with locks"
         ) from error
-    return True
 
 
 def sweep_run(directory: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from cache import TeacherRecord
 from cache.protocols import Failure
 from orchestration.comparison import bench as evaluate
-from orchestration.inputs.models import byte_tokenizer
+from orchestration.inputs.random_models import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
 

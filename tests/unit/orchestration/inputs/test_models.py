@@ -5,30 +5,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import huggingface_hub.constants
-import numpy as np
 import pytest
-import torch
 from huggingface_hub.utils import filter_repo_objects
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cache import fingerprint_model
-from configs import ConfigError, ModelError
+from configs import ModelError
 from configs.models import ModelSource
 from configs.schema import ModelShape
-from configs.stages import InitConfig
 from orchestration.inputs import models
-from orchestration.inputs.models import byte_tokenizer, is_at_hand, materialise, open_model
-from orchestration.inputs.shapes import PlannedShape, shape_at_hand, student_shape
+from orchestration.inputs.models import is_at_hand, materialise, open_model
 from teacher_server.weights import require_weights
 
 SHAPE = ModelShape(layers=2, hidden=32, heads=4, kv_heads=2, mlp=48, vocab=300, tied_embeddings=True, max_positions=128)
@@ -63,59 +55,6 @@ def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
     return str(error.value)
 
 
-def test_a_random_model_loads_in_transformers_and_says_something(made: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(made, use_safetensors=True)
-    tokenizer = AutoTokenizer.from_pretrained(made)
-    ids = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "Hi"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
-    with torch.no_grad():
-        logits = model(**ids).logits[0, -1]
-    assert logits.shape == (SHAPE.vocab,)
-    assert torch.isfinite(logits).all()
-    # Peaked enough to have something to distil, and the best token is one that the tokenizer knows.
-    assert float(logits.softmax(-1).max()) > 5 / SHAPE.vocab
-    assert int(logits.argmax()) < len(tokenizer)
-
-
-def test_a_random_model_has_the_shape_that_was_asked_for(made: Path) -> None:
-    files = open_model(made, label="random")
-    assert files.shape == SHAPE.model_copy(update={"head_dim": SHAPE.head_size})
-    assert sum(tensor.size for tensor in load_file(made / "model.safetensors").values()) == SHAPE.parameters
-    assert files.vocab == len(byte_tokenizer()) == 261
-    assert files.stop_ids == (files.tokenizer.eos_token_id,)
-
-
-def test_the_same_seed_gives_the_same_weights_anywhere(made: Path, tmp_path: Path) -> None:
-    torch.manual_seed(123)
-    again = materialise(random_source(), models_root=tmp_path).directory
-    ours, theirs = load_file(made / "model.safetensors"), load_file(again / "model.safetensors")
-    assert ours.keys() == theirs.keys()
-    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
-    assert fingerprint_model(made) == fingerprint_model(again)
-
-
-def test_making_a_model_leaves_the_random_state_alone(tmp_path: Path) -> None:
-    torch.manual_seed(5)
-    wanted = torch.rand(3)
-    torch.manual_seed(5)
-    materialise(random_source(seed=9), models_root=tmp_path)
-    assert torch.equal(torch.rand(3), wanted)
-
-
-@pytest.mark.parametrize("source", [random_source(seed=1), random_source(layers=1)])
-def test_another_seed_or_shape_is_another_model(source: ModelSource, made: Path, tmp_path: Path) -> None:
-    other = materialise(source, models_root=tmp_path).directory
-    assert other.name != made.name
-    assert fingerprint_model(other).weights_sha256 != fingerprint_model(made).weights_sha256
-
-
-def test_a_model_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = materialise(random_source(), models_root=tmp_path).directory
-    monkeypatch.setattr(models, "_random_llama", lambda *_, **__: pytest.fail("made twice"))
-    assert materialise(random_source(), models_root=tmp_path).directory == first
-
-
 def test_a_model_whose_saving_was_killed_is_not_taken_for_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,17 +67,6 @@ def test_a_model_whose_saving_was_killed_is_not_taken_for_whole(
             materialise(random_source(), models_root=tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert materialise(random_source(), models_root=tmp_path).vocab == 261
-
-
-def test_a_vocabulary_too_small_for_the_tokenizer_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"random\.vocab=200 is less than the byte tokenizer's 261: raise it"):
-        materialise(random_source(vocab=200), models_root=tmp_path)
-
-
-@pytest.mark.parametrize("text", ["Ünïcode ☃ 漢字", "\x00\x01\x7f", " leading and trailing ", "a\nb\r\n\tc", "🙂"])
-def test_the_byte_tokenizer_loses_nothing(text: str) -> None:
-    tokenizer = byte_tokenizer()
-    assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_a_local_directory_is_used_where_it_lies(made: Path, tmp_path: Path) -> None:
@@ -315,31 +243,6 @@ def test_a_download_takes_the_weights_that_load_and_nothing_twice(
     assert is_at_hand(ModelSource(hub="a/b", revision="main"))
 
 
-def test_what_killed_runs_left_is_removed_and_what_lives_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dead, living, young = (tmp_path / f"{name}.0123.staging" for name in ("dead", "living", "young"))
-    for staging in (dead, living, young):
-        (staging / "deeper").mkdir(parents=True)
-    long_ago = time.time() - 2 * models.STAGING_IDLE_S
-    for staging in (dead, living):
-        os.utime(staging, (long_ago, long_ago))
-    holder = subprocess.Popen(
-        [sys.executable, "-c", "import fcntl, os, sys; f = os.open(sys.argv[1], os.O_RDONLY); fcntl.flock(f, fcntl.LOCK_EX); print(1, flush=True); sys.stdin.read()", living],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        assert holder.stdout is not None and holder.stdout.readline() == b"1\n"
-        materialise(random_source(seed=3), models_root=tmp_path)
-        assert not dead.exists() and living.exists() and young.exists()
-    finally:
-        holder.kill()
-        holder.wait()
-    os.utime(living, (long_ago, long_ago))
-    materialise(random_source(seed=4), models_root=tmp_path)
-    assert not living.exists() and young.exists()
-
-
 def test_a_hub_model_without_network_is_one_line(no_network: Path, tmp_path: Path) -> None:
     source = ModelSource(hub="someone/some-model", revision="v1")
     assert not is_at_hand(source)
@@ -386,39 +289,3 @@ def test_a_downloaded_model_is_at_hand_without_network(no_network: Path, made: P
 def test_a_download_that_was_broken_off_is_not_at_hand(missing: str, no_network: Path, made: Path) -> None:
     (downloaded(no_network, made) / missing).unlink()
     assert not is_at_hand(ModelSource(hub="someone/some-model"))
-
-
-@pytest.mark.parametrize("package", ["no_such_package", "no_such.package", "json.tool", "..", "sys"])
-def test_a_package_that_is_not_there_is_one_line(package: str, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is not installed: install it, or name the model with path or hub") as refused:
-        materialise(ModelSource(package=package, file="model.gguf"), models_root=tmp_path)
-    one_line(refused)
-
-
-def test_a_file_that_a_package_lacks_names_those_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "packed").mkdir()
-    (tmp_path / "packed" / "__init__.py").touch()
-    (tmp_path / "packed" / "other.gguf").touch()
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    with pytest.raises(ModelError, match=r"package packed holds no file model\.gguf; GGUF files there: other\.gguf"):
-        materialise(ModelSource(package="packed", file="model.gguf"), models_root=tmp_path)
-
-
-def test_a_shape_is_known_without_fetching_anything(made: Path, tmp_path: Path) -> None:
-    assumed = ModelSource(hub="a/b", shape=SHAPE)
-    known = shape_at_hand(assumed)
-    assert known is not None and known.assumed and known.shape == SHAPE
-    for source in (ModelSource(random=SHAPE), ModelSource(path=made, shape=SHAPE.model_copy(update={"layers": 9}))):
-        known = shape_at_hand(source)
-        assert known is not None and not known.assumed and known.shape.layers == 2
-    assert shape_at_hand(ModelSource(hub="a/b")) is None
-    assert shape_at_hand(ModelSource(path=tmp_path)) is None
-
-
-@pytest.mark.parametrize("keep", [1, (0,)])
-def test_a_derived_student_has_its_teachers_shape_with_fewer_layers(keep: int | tuple[int, ...]) -> None:
-    teacher = PlannedShape("teacher", SHAPE, assumed=True)
-    student = student_shape(InitConfig(keep_layers=keep), teacher)
-    assert student is not None
-    assert student.assumed
-    assert student.shape == SHAPE.model_copy(update={"layers": 1})

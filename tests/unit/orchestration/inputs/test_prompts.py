@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerFast
 
 from configs import DataError
 from configs.schema import DataConfig
-from orchestration.inputs.models import byte_tokenizer
 from orchestration.inputs.prompts import ALPACA, SPLITS, Prompt, PromptSet, Rejected, load_prompts
+from orchestration.inputs.random_models import byte_tokenizer
 
 Row = Mapping[str, Any]
 TOKENIZER = byte_tokenizer()

@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerFast
 from configs import DataError
 from configs.schema import DataConfig
 from orchestration.inputs import templates
-from orchestration.inputs.models import byte_tokenizer
 from orchestration.inputs.prompts import Prompt, PromptSet, load_prompts
+from orchestration.inputs.random_models import byte_tokenizer
 from orchestration.inputs.templates import ChatTemplates, Unrendered
 
 GEMMA = (
