@@ -28,6 +28,7 @@ from orchestration.outputs.curves import CurveReader, CurveWriter
 from orchestration.outputs.kept import FileDigests
 from orchestration.outputs.redirect import terminal_kept
 from orchestration.tracking.delivery import Delivery
+from orchestration.tracking.mlflow_calls import MlflowCalls
 from orchestration.tracking.tracker import Tracker
 from student_train.feed.plain_text import PIECES, PlainPieces
 from student_train.handoff.broadcast import OFFER, Offer
@@ -118,9 +119,9 @@ def track(path: Path) -> None:
 
 def send_artifact(path: Path) -> None:
     spooled = {"do": "artifact", "run": "pipeline", "path": str(path)}
-    tracker = Tracker(path.parent, uri=f"sqlite:///{path.parent}/none.db")
-    tracker._runs["pipeline"] = "run"
-    tracker._log_artifact(NeverAsked(), spooled)
+    calls = MlflowCalls(path.parent, uri=f"sqlite:///{path.parent}/none.db", experiment="none")
+    calls._runs["pipeline"] = "run"
+    calls._log_artifact(NeverAsked(), spooled)
 
 
 class NeverAsked:
