@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from configs.models import Block, ModelSource, Name, NonNegative, Positive
+from configs.objectives import LOSS_SETTINGS, OBJECTIVES, Objective, find_objective, names_where
 from configs.rollouts import PolicyConfig, PretrainConfig, RolloutConfig
 
-ObjectiveName = Literal["sft", "seqkd", "kd", "minillm"]
+if TYPE_CHECKING:
+    ObjectiveName = str
+else:
+    ObjectiveName = Literal[tuple(OBJECTIVES)]
+
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
@@ -187,13 +192,9 @@ class StageConfig(Block):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         self._length_known()
-        if self.objective == "sft" and self.source != "gold":
-            raise ValueError(f"objective=sft learns gold answers but source={self.source}: set source: gold or seqkd")
-        if self.objective == "seqkd" and self.source != "teacher":
-            raise ValueError(f"objective=seqkd learns the teacher's answers but source={self.source}: set sft instead")
-        if self.objective != "kd":
-            self._beliefs_unused()
+        self._fits_objective()
         self._on_policy_consistent()
+        self.method.check(self)
         if self.keep_start and self.select == "last":
             raise ValueError(
                 "keep_start=true needs a measure to compare the start by, which select=last does not have: set select: "
@@ -211,49 +212,44 @@ class StageConfig(Block):
         if known is not None and self.warmup_steps >= known:
             raise ValueError(f"warmup_steps={self.warmup_steps} must be less than the {known} steps of the stage")
 
+    def _fits_objective(self) -> None:
+        """Refuse a source of sequences that the objective does not learn, and settings that do not act on it."""
+        method = self.method
+        if method.source not in (None, self.source):
+            others = names_where(lambda other: other.source in (None, self.source) and other.on_policy != "always")
+            raise ValueError(
+                f"objective={self.objective} learns from source: {method.source} but source={self.source}: set source: "
+                f"{method.source}, or objective: {others}"
+            )
+        for name in LOSS_SETTINGS:
+            value = getattr(self, name)
+            if name in method.settings or value == type(self).model_fields[name].default:
+                continue
+            given = name if isinstance(value, PolicyConfig) else f"{name}={getattr(value, 'kind', value)}"
+            takers = names_where(lambda other, name=name: name in other.settings)  # type: ignore[misc]
+            raise ValueError(f"{given} only acts on objective={takers}, not {self.objective}: remove it")
+
     def _on_policy_consistent(self) -> None:
         """Refuse what only means something with rollouts, or cannot be had from them."""
+        method = self.method
         if self.rollout is None:
             for name in ("policy", "pretrain"):
                 if getattr(self, name) is not None:
                     raise ValueError(
                         f"{name} needs rollout, what the student writes to learn from: add it or remove {name}"
                     )
-            if self.objective == "minillm":
-                raise ValueError("objective=minillm learns from what the student writes: describe it in rollout")
+            if method.on_policy == "always":
+                raise ValueError(
+                    f"objective={self.objective} learns from what the student writes: describe it in rollout"
+                )
             return
-        if self.objective not in ("kd", "minillm"):
-            raise ValueError(
-                f"objective={self.objective} cannot learn from rollouts: set kd or minillm, or remove rollout"
-            )
+        if method.on_policy == "never":
+            able = names_where(lambda other: other.on_policy != "never")
+            raise ValueError(f"objective={self.objective} cannot learn from rollouts: set {able}, or remove rollout")
         if self.source != "teacher":
             raise ValueError(f"source={self.source} with rollout: the student writes the sequences, remove source")
         if self.filters != FilterConfig():
             raise ValueError("filters choose among cached sequences and rollout writes new ones: remove one of them")
-        if self.objective == "minillm" and self.rollout.share < 1.0:
-            raise ValueError(
-                f"rollout.share={self.rollout.share} puts the teacher's own sequences beside the student's, whose "
-                "probability under minillm's behaviour policy nobody knows: set share: 1 or objective: kd"
-            )
-        weights = self.policy is not None and self.policy.importance != "clip"
-        old = self.rollout.ahead or self.rollout.replay or self.rollout.replay_from is not None
-        if self.policy is not None and weights and old:
-            raise ValueError(
-                f"policy.importance={self.policy.importance} weighs by the weights that wrote a rollout, not by those "
-                "that learn from it later (rollout.ahead, replay, replay_from): set importance: clip"
-            )
-        if self.objective == "kd" and self.policy is not None:
-            raise ValueError("policy describes the loss of objective=minillm, not kd: remove it")
-
-    def _beliefs_unused(self) -> None:
-        """Refuse settings of `kd` beside another objective."""
-        for name, default in (("ce_weight", 0.0), ("temperature", 1.0), ("tail", "bucket")):
-            if (value := getattr(self, name)) != default:
-                raise ValueError(f"{name}={value} only acts on objective=kd, not {self.objective}: remove it")
-        if self.divergence != PlainDivergence():
-            raise ValueError(
-                f"divergence={self.divergence.kind} only acts on objective=kd, not {self.objective}: remove it"
-            )
 
     def identity(self) -> dict[str, Any]:
         """What of a stage changes the student that comes out of it.
@@ -265,6 +261,11 @@ class StageConfig(Block):
         if not self.keep_start:
             del fields["keep_start"]
         return fields
+
+    @property
+    def method(self) -> Objective:
+        """The value behind `objective`: what it needs, which settings act on it, its loss."""
+        return find_objective(self.objective)
 
     @property
     def train_view(self) -> str:

@@ -152,7 +152,7 @@ def sequence_sets(
     if any(stage.source == "teacher" for stage in stages):
         sets += [("teacher", split, config.teacher.top_k) for split in ("train", "dev")]
     if any(stage.source == "gold" for stage in stages):
-        k = config.teacher.top_k if any(s.source == "gold" and s.objective == "kd" for s in stages) else 0
+        k = config.teacher.top_k if any(s.source == "gold" and s.method.needs_logprobs for s in stages) else 0
         sets += [("gold", split, k) for split in ("train", "dev")]
     if assistant is None:
         sets.append(("teacher", "test", config.teacher.top_k))

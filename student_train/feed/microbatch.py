@@ -116,7 +116,7 @@ def _targets(records: Sequence[TeacherRecord]) -> SparseTargets:
     for record in records:
         if record.topk_ids is None:
             raise DataError(
-                f"record {record.key.hex()[:12]} holds text alone, but objective=kd needs the teacher's "
+                f"record {record.key.hex()[:12]} holds text alone, but the objective needs the teacher's "
                 "log-probabilities: score it first"
             )
     drawn = {record.counts is not None for record in records}

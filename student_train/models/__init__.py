@@ -1,1 +1,1 @@
-"""Students as modules: decoder, adapters, objectives, export."""
+"""Students as modules: decoder, adapters, export."""

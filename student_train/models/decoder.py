@@ -8,6 +8,7 @@ module that holds it, and the fused loss needs it exactly there (its backward pa
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,12 @@ from configs.architecture import head_form
 from configs.errors import ModelError
 from configs.stages import StageConfig
 from student_train.feed.microbatch import MicroBatch
-from student_train.losses.fused import fused_logprobs
-from student_train.models.objectives import Head, objective, plain_loss
+from student_train.losses.fused import LossSums, fused_logprobs
+from student_train.losses.head import Head
+from student_train.objectives.answers import plain_loss
+
+ObjectiveLoss = Callable[[Tensor, Head, MicroBatch, StageConfig], LossSums]
+"""The loss of an objective: from hidden states [N, H] at the response positions to sums over positions."""
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """The dtypes of a config by name."""
@@ -139,7 +144,7 @@ class LossHead(nn.Module):
         super().__init__()
         self.weight = weight
         self._stage, self._vocab, self._softcap = stage, vocab, softcap
-        self._objective = objective(stage.objective)
+        self._loss: ObjectiveLoss = stage.method.loss
 
     def forward(
         self, hidden: Float[Tensor, "N H"], batch: MicroBatch, *, scores: bool = False
@@ -150,7 +155,7 @@ class LossHead(nn.Module):
                 hidden, self.weight, labels=batch.labels, vocab=self._vocab, softcap=self._softcap
             ), None
         # Plain text is learned alike beside whatever the stage learns.
-        loss = self._objective if batch.plain_weight is None else plain_loss
+        loss = self._loss if batch.plain_weight is None else plain_loss
         sums = loss(hidden, Head(self.weight, self._vocab, self._softcap), batch, self._stage)
         return sums.loss, sums.metrics
 

@@ -20,7 +20,6 @@ from transformers import GenerationConfig
 from cache.disk.failpoints import failpoint
 from cache.views import CacheView
 from configs.model_files import mended_generation_config, read_generation_config
-from configs.rollouts import PolicyConfig
 from configs.stages import StageConfig
 from student_train.files import copy_companions, staged_directory
 from student_train.job import StepMetrics
@@ -118,41 +117,12 @@ the weights after step {card.selected_step} (`select: {stage.select}`).
 - Teacher's licence: {licence}. This student was made from the teacher's output (and perhaps its weights); terms that
   the licence sets for derived models, such as naming, notices and limits of use, apply to it too.
 - Start: {card.start}
-- Objective: {_objective(stage)}
+- Objective: {stage.method.card(stage)}
 - Data: {view.dataset}, {len(view):,} sequences with {view.response_tokens:,} response tokens
 - Cache view (SHA-256): `{view.digest}`
 - Settings: {settings}, seed {stage.seed}, dtype {stage.dtype}{"" if stage.lora is None else _lora(stage)}
 - Made with Stillroom {version("stillroom")}
 {_held_out(card)}"""
-
-
-def _objective(stage: StageConfig) -> str:
-    """The objective with its divergence and every parameter."""
-    if stage.objective == "minillm":
-        policy = stage.policy or PolicyConfig()
-        text = ", ".join(f"{name} {value}" for name, value in policy.model_dump(exclude_none=True).items())
-        return f"`minillm` with {text}, {_rollouts(stage)}"
-    if stage.objective != "kd":
-        return f"`{stage.objective}`, cross-entropy on {stage.source} answers"
-    parameters = stage.divergence.model_dump(exclude={"kind"}) | {
-        "tail": stage.tail,
-        "temperature": stage.temperature,
-        "ce_weight": stage.ce_weight,
-    }
-    text = ", ".join(f"{name} {value}" for name, value in parameters.items())
-    learned = f"on {stage.source} answers" if stage.rollout is None else _rollouts(stage)
-    return f"`{stage.objective}`, {stage.divergence.kind} with {text}, {learned}"
-
-
-def _rollouts(stage: StageConfig) -> str:
-    """What the student wrote while it learned."""
-    assert stage.rollout is not None
-    rollout = stage.rollout
-    shared = "" if rollout.share == 1.0 else f", a share of {1.0 - rollout.share:g} by the teacher"
-    return (
-        f"on {rollout.count} rollouts of {rollout.prompts} sequences by the student{shared}, tokens mixed with the "
-        f"teacher's at alpha {rollout.alpha:g}, {rollout.epochs} passes over each"
-    )
 
 
 def _lora(stage: StageConfig) -> str:

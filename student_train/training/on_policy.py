@@ -199,7 +199,7 @@ class OnPolicySteps:
     def _lesson(self, rollout: Rollout, *, waited: float = 0.0) -> _Lesson:
         behaviour = self._exchange.read_behaviour(rollout.number)
         metrics = _health(rollout, behaviour) | {"rollout/wait_s": waited} | dict(rollout.metrics)
-        if self._job.stage.objective != "minillm":
+        if not self._job.stage.method.weighs_samples:
             return _Lesson(rollout, self._feed_of(rollout.view, None), metrics)
         table = self._table(rollout, behaviour)
         metrics |= {f"rollout/{name}": value for name, value in table.statistics().items()}

@@ -80,7 +80,7 @@ def mean_tail_mass(cache: TeacherCache, *, view: CacheView) -> float:
 def _require_rows(view: CacheView, *, stage: StageConfig) -> None:
     if not len(view) or not view.response_tokens:
         raise DataError(f"{view.dataset} holds no response token for objective={stage.objective}: fill the cache first")
-    if stage.objective in ("kd", "minillm") and not view.k:
+    if stage.method.needs_logprobs and not view.k:
         raise DataError(
             f"objective={stage.objective} needs the teacher's log-probabilities but {view.dataset} holds text alone: "
             "score it, or set objective: seqkd"

@@ -19,7 +19,6 @@ from student_train.losses.metrics import DRAWN_METRICS, METRICS, POLICY_METRICS,
 from student_train.models.adapters import attach_adapters, merge_adapters
 from student_train.models.decoder import TORCH_DTYPES, Decoder, StudentModule, can_pack, load_decoder, normalised_rows
 from student_train.models.export import ModelCard, export_student
-from student_train.models.objectives import needs_targets
 from student_train.training.on_policy import OnPolicySteps
 from student_train.training.random_state import random_state, set_random_state
 from student_train.training.readiness import require_ready
@@ -112,7 +111,7 @@ class _Run:
             micro_batch_tokens=job.settings.micro_batch_tokens,
         )
         self._total = total_steps(job.stage, view=self._view)
-        self._with_targets = needs_targets(job.stage.objective)
+        self._with_targets = job.stage.method.needs_logprobs
         self._state = TrainingState(job, view=self._view, group=group, engine=engine, decoder=decoder, report=report)
         self._on_policy = (
             None

@@ -81,7 +81,7 @@ def test_rollouts_say_how_long_a_stage_is() -> None:
         ({"source": "gold"}, "source=gold with rollout"),
         ({"filters": {"min_tokens": 2}}, "filters choose among cached sequences"),
         ({"temperature": 2.0}, "temperature=2.0 only acts on objective=kd, not minillm"),
-        ({"objective": "kd", "policy": {}}, "policy describes the loss of objective=minillm"),
+        ({"objective": "kd", "policy": {}}, "policy only acts on objective=minillm, not kd: remove it"),
         ({"policy": {"mode": "lmops", "reward_scale": 2.0}}, "reward_scale=2.0 cannot be set in mode=lmops"),
         ({"policy": {"importance": "token"}, "rollout": {"count": 2, "replay": 1}}, "importance=token weighs by"),
         ({"policy": {"weight_cap": 2.0}}, "weight_cap=2.0 bounds importance weights and importance=clip has none"),

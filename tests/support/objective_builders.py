@@ -1,0 +1,33 @@
+"""What the tests of objectives share: a batch of made-up records, a student of two matrices, a stage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from student_builders import VOCAB, records
+from torch import Tensor
+
+from configs.stages import StageConfig
+from student_train.feed.microbatch import MicroBatch, collate
+from student_train.losses.head import Head
+
+HIDDEN = 12
+
+
+def batch(*, k: int = 8, with_targets: bool = True) -> MicroBatch:
+    return collate(records(4, seed=1, k=k), with_targets=with_targets)
+
+
+def student(positions: int) -> tuple[Tensor, Head]:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(positions, HIDDEN, generator=generator, requires_grad=True)
+    return hidden, Head(torch.randn(VOCAB, HIDDEN, generator=generator, requires_grad=True), VOCAB)
+
+
+def stage(**settings: Any) -> StageConfig:
+    return StageConfig.model_validate({"objective": "kd", "steps": 1} | settings)
+
+
+def cross_entropy(logits: Tensor, rows: MicroBatch) -> Tensor:
+    return torch.nn.functional.cross_entropy(logits, rows.labels, reduction="sum")
