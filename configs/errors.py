@@ -48,12 +48,6 @@ class TrainingError(DistillError):
     """A student could not be trained (non-finite loss, lost worker)."""
 
 
-class Interrupted(DistillError):
-    """The user or a budget stopped the work; everything finished so far is committed."""
-
-    exit_code = 130
-
-
 class BudgetReached(DistillError):
     """A budget stopped the fill; everything finished so far is committed and a rerun goes on from there."""
 

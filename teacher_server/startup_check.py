@@ -24,7 +24,7 @@ from cache.protocols import Failure, Outcome, SequenceSource
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from configs.errors import EngineError
 from configs.model_files import weight_files
-from teacher_server.reference import ReferenceRows, reference_rows
+from teacher_server.reference import ReferenceRows
 
 TOLERANCE_NATS = 0.15
 """Largest mean |Δ log p|: about four times the rounding of bfloat16, a quarter of a missing first token."""
@@ -104,7 +104,10 @@ def ask_engine(
     stop_ids: tuple[int, ...] = (),
     expected_bos: int | None = None,
 ) -> CheckAnswers:
-    """The first half of `check_engine`: what the engine says.
+    """What an engine says of the prompts of its check: its own greedy answers, and its scores of the same sequences.
+
+    `stop_ids` end an answer, as in the experiment. `expected_bos` is the id that every prompt must start with, once.
+    Two or so prompts of at least three tokens do; longer ones make a sharper test.
 
     Raises:
         EngineError: a prompt is unfit, or the engine refuses one.
@@ -124,7 +127,9 @@ def judge_engine(
     model_dir: Path,
     tolerance_nats: float = TOLERANCE_NATS,
 ) -> tuple[Agreement, Agreement]:
-    """The second half of `check_engine`: does a plain forward pass over the same sequences say the same?
+    """Compare what an engine said with a plain forward pass (`reference_rows`) over `answers.sequences`.
+
+    `tolerance_nats` is the largest mean |Δ log p| of the real tokens. Returns the figures of writing and of scoring.
 
     Raises:
         EngineError: naming what differs and by how much.
@@ -139,37 +144,6 @@ def judge_engine(
 def reference_dtype(model_dir: Path, *, served: str) -> str:
     """What the reference computes in: float32 for small models, for others the dtype that they are served in."""
     return "float32" if weight_bytes(model_dir) <= _FLOAT32_BYTES else served
-
-
-def check_engine(
-    engine: SequenceSource,
-    *,
-    model_dir: Path,
-    prompts: Sequence[tuple[int, ...]],
-    stop_ids: tuple[int, ...] = (),
-    expected_bos: int | None = None,
-    tolerance_nats: float = TOLERANCE_NATS,
-) -> tuple[Agreement, Agreement]:
-    """Compare `engine` with a transformers forward pass of `model_dir`: its own greedy answers, and their scores.
-
-    Args:
-        engine: The engine to be checked.
-        model_dir: The model that the engine claims to be.
-        prompts: Two or so rendered prompts of at least three tokens; longer ones make a sharper test.
-        stop_ids: The stops of the requests, so that an answer may end.
-        expected_bos: The id that every prompt must start with, once; None when the model has no such token.
-        tolerance_nats: Largest mean |Δ log p| of the real tokens.
-
-    Returns:
-        The figures of writing and of scoring.
-
-    Raises:
-        EngineError: naming what differs and by how much.
-    """
-    answers = ask_engine(engine, prompts=prompts, stop_ids=stop_ids, expected_bos=expected_bos)
-    dtype = reference_dtype(model_dir, served=engine.identity.dtype)
-    reference = reference_rows(model_dir, answers.sequences, dtype=dtype)
-    return judge_engine(answers, reference, model_dir=model_dir, tolerance_nats=tolerance_nats)
 
 
 def _check_prompts(prompts: Sequence[tuple[int, ...]], *, expected_bos: int | None) -> None:

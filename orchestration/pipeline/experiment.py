@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from cache import TeacherCache
-from configs import BudgetReached, DistillConfig, Interrupted, configure_logging, dump_config
+from configs import BudgetReached, DistillConfig, configure_logging, dump_config
 from orchestration.cluster.nodes import cluster_hardware
 from orchestration.comparison.report import Report, write_report
 from orchestration.comparison.show import directory_of, show_report
@@ -129,7 +129,7 @@ class Pipeline:
         try:
             report = self._work(run, teacher, starts, prompts, cache, plan, until=until)
         except BaseException as error:
-            stopped = isinstance(error, KeyboardInterrupt | Interrupted | BudgetReached)
+            stopped = isinstance(error, KeyboardInterrupt | BudgetReached)
             run.tracker.finish_all(status="KILLED" if stopped else "FAILED")
             raise
         run.tracker.finish_all(status="FINISHED")

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from engine_checks import check_engine
 from tiny_llama import VOCAB, full_logprobs, save_tiny_llama
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from cache.identity import TeacherIdentity
 from cache.protocols import Failure, Outcome
@@ -18,8 +18,7 @@ from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from configs.errors import EngineError
 from teacher_server.answers import make_record
 from teacher_server.flat_logprobs import TopkRows
-from teacher_server.reference import NoReferenceError, reference_rows
-from teacher_server.startup_check import NEW_TOKENS, check_engine, check_prompts
+from teacher_server.startup_check import NEW_TOKENS, check_prompts
 
 BOS = 1
 PROMPTS = tuple(
@@ -165,40 +164,6 @@ def test_an_engine_that_refuses_its_check_is_named(model_dir: Path) -> None:
 
     with pytest.raises(EngineError, match="too tired"):
         check_engine(Refusing(model_dir), model_dir=model_dir, prompts=PROMPTS)
-
-
-def test_layer_by_layer_says_the_same_as_the_whole_model(model_dir: Path) -> None:
-    sequences = [PROMPTS[0], PROMPTS[1][:9], PROMPTS[0][:17]]
-    whole = reference_rows(model_dir, sequences, dtype="float32")
-    told: list[tuple[int, int]] = []
-    size = sum(path.stat().st_size for path in model_dir.glob("*.safetensors"))
-    by_layers = reference_rows(
-        model_dir, sequences, dtype="float32", memory_bytes=2**30 + size // 2, report=lambda *at: told.append(at)
-    )
-    assert [len(rows.best_ids) for rows in by_layers] == [24, 8, 16]
-    for ours, theirs in zip(by_layers, whole, strict=True):
-        np.testing.assert_allclose(ours.target_logprobs, theirs.target_logprobs, atol=1e-5)
-        assert ours.best_ids.tolist() == theirs.best_ids.tolist()
-    # Once through all layers, for all sequences together.
-    assert told == [(done, told[-1][1]) for done in range(1, told[-1][1] + 1)] and len(told) >= 2
-
-
-def test_tied_embeddings_are_found_layer_by_layer(tmp_path: Path) -> None:
-    config = LlamaConfig(
-        num_hidden_layers=2, hidden_size=32, num_attention_heads=2, intermediate_size=64, vocab_size=VOCAB,
-        tie_word_embeddings=True,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    LlamaForCausalLM(config).save_pretrained(tmp_path)
-    whole = reference_rows(tmp_path, PROMPTS, dtype="float32")
-    by_layers = reference_rows(tmp_path, PROMPTS, dtype="float32", memory_bytes=2**30 + VOCAB * 32 * 4)
-    for ours, theirs in zip(by_layers, whole, strict=True):
-        np.testing.assert_allclose(ours.target_logprobs, theirs.target_logprobs, atol=1e-5)
-
-
-def test_a_machine_without_room_for_one_matrix_is_named(model_dir: Path) -> None:
-    with pytest.raises(NoReferenceError, match=r"1\.0 GiB are needed to compare .* 0\.5 GiB are free"):
-        reference_rows(model_dir, PROMPTS, dtype="float32", memory_bytes=2**29)
 
 
 def test_the_longest_prompts_are_compared_cut_to_what_the_engine_takes() -> None:

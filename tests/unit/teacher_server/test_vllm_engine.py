@@ -16,6 +16,7 @@ import pytest
 import torch
 from conformance import *  # noqa: F403
 from conformance import PROMPTS, Subject, greedy, present, records, tokens
+from engine_checks import check_engine
 from engine_process import EngineProcess
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_tensors
@@ -27,7 +28,6 @@ from cache.records import GenerateRequest, ScoreRequest
 from configs.errors import EngineError, ModelError
 from configs.schema import EngineSettings
 from teacher_server.requests import Asked
-from teacher_server.startup_check import check_engine
 
 pytestmark = pytest.mark.engine
 
