@@ -12,38 +12,27 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float32
 
-from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.errors import TrainingError
-from configs.rollouts import PolicyConfig, RolloutConfig
+from configs.rollouts import PolicyConfig
 from student_train.feed.plain_text import PIECES, PlainFeed, PlainPieces
-from student_train.feed.steps import Feed, StepBatch, held_out_batches, joined
+from student_train.feed.steps import Feed, StepBatch, joined
 from student_train.handoff.rollouts import Rollout, RolloutExchange, minibatches
 from student_train.handoff.weight_sync import weight_sync
-from student_train.job import TrainJob
-from student_train.losses.advantages import PolicyTable, PolicyTerms, policy_terms
 from student_train.models.adapters import merge_adapters
-from student_train.training.stopping import StopRequest
-from student_train.worker_group import WorkerGroup
-
-if TYPE_CHECKING:
-    from student_train.models.decoder import Decoder
-    from student_train.training.deepspeed_engine import DeepSpeedEngine
+from student_train.training.rollout_metrics import collapse_of, rollout_health, rollout_terms
+from student_train.training.worker import StageWorker
 
 logger = logging.getLogger(__name__)
 
-POLL_S = 0.2
-
-FeedOf = Callable[[CacheView, Sequence[PolicyTerms] | None], Feed]
-"""Makes the feed of a view, with what is known about the tokens of each of its rows."""
+_POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,28 +47,21 @@ class _Lesson:
 class OnPolicySteps:
     """The optimiser steps of a stage, rollout by rollout. All workers make every call together."""
 
-    def __init__(
-        self,
-        job: TrainJob,
-        *,
-        cache: TeacherCache,
-        group: WorkerGroup,
-        engine: DeepSpeedEngine,
-        decoder: Decoder,
-        feed_of: FeedOf,
-        packs: bool,
-        stop: StopRequest,
-    ) -> None:
+    def __init__(self, worker: StageWorker) -> None:
+        job = worker.job
         assert job.stage.rollout is not None
         self.collapsed = False
-        self._job, self._config = job, job.stage.rollout
-        self._cache, self._group, self._engine, self._decoder = cache, group, engine, decoder
-        self._feed_of, self._stop = feed_of, stop
+        self._worker, self._group = worker, worker.group
+        self._stage, self._config = job.stage, job.stage.rollout
         self._exchange = RolloutExchange(job.work_dir)
         self._sync = weight_sync(
-            group, self._exchange, kind=job.settings.weight_sync, model=decoder.model, start=job.model_dir
+            worker.group,
+            self._exchange,
+            kind=job.settings.weight_sync,
+            model=worker.decoder.model,
+            start=job.model_dir,
         )
-        self._plain = _plain_feed(job, group=group, packs=packs)
+        self._plain = _plain_feed(worker)
 
     def steps(self, first: int) -> Iterator[StepBatch | None]:
         """Step number `first` and those after it; None, and then no more, when asked to stop or after a collapse."""
@@ -101,7 +83,7 @@ class OnPolicySteps:
 
     def _batches(self, rollout: Rollout) -> list[np.ndarray]:
         """The rows of every step that learns from a rollout, pass after pass."""
-        config, seed = self._config, self._job.stage.seed
+        config, seed = self._config, self._stage.seed
         if len(rollout.samples) < config.minibatches:
             raise TrainingError(
                 f"rollout {rollout.number} holds {len(rollout.samples)} sequences, fewer than its {config.minibatches} "
@@ -128,7 +110,15 @@ class OnPolicySteps:
         if not begun:
             self._keep_behaviour(rollout)
         newest = self._lesson(rollout, waited=waited)
-        if self._has_collapsed(newest, config=self._config):
+        if (collapse := collapse_of(newest.metrics, config=self._config)) is not None:
+            name, least = collapse
+            logger.warning(
+                "rollout %d: %s is %.4g, below %g; the stage ends here with its best weights so far",
+                number,
+                name,
+                newest.metrics[name],
+                least,
+            )
             self.collapsed = True
             return None
         first = max(0, number - self._config.replay)
@@ -138,20 +128,20 @@ class OnPolicySteps:
         """Show the present weights to those who sample, unless a process before this one did."""
         if version == 0 or self._group.any(self._group.leads and self._sync.holds(version)):
             return
-        weights = self._engine.whole_weights(self._decoder.model)
+        weights = self._worker.whole_weights()
         if weights is not None:
-            lora = self._job.stage.lora
+            lora = self._stage.lora
             self._sync.publish(version, weights if lora is None else merge_adapters(weights, lora))
         self._group.barrier()
 
     def _wait(self, number: int) -> bool:
         """Whether the rollout came, and not a request to stop."""
         while not self._group.any(self._group.leads and self._exchange.has_rollout(number)):
-            if self._stop.asked():
+            if self._worker.stop.asked():
                 return False
             if self._group.leads:
                 self._sync.attend(number)
-            time.sleep(POLL_S)
+            time.sleep(_POLL_S)
         return True
 
     def _require_fresh(self, rollout: Rollout) -> None:
@@ -182,13 +172,12 @@ class OnPolicySteps:
 
         Each process computes a share of the rows.
         """
-        feed = self._feed_of(view, None)
+        feed = self._worker.training_feed(view)
         starts = np.cumsum(np.asarray(view.lengths) - np.asarray(view.prompt_len), dtype=np.int64)
         found = torch.zeros(view.response_tokens, dtype=torch.float32, device=self._group.device)
-        batches = held_out_batches(view, tokens=self._job.settings.micro_batch_tokens * self._group.world_size)
-        for step in feed.steps(batches):
+        for step in feed.steps(self._worker.forward_batches(view)):
             for batch, rows in zip(step.batches, step.rows, strict=True):
-                logprobs = self._engine.logprobs(batch)
+                logprobs = self._worker.engine.logprobs(batch)
                 places = [np.arange(starts[row - 1] if row else 0, starts[row]) for row in rows]
                 if places:
                     found[torch.from_numpy(np.concatenate(places)).to(found.device)] = logprobs
@@ -198,78 +187,32 @@ class OnPolicySteps:
 
     def _lesson(self, rollout: Rollout, *, waited: float = 0.0) -> _Lesson:
         behaviour = self._exchange.read_behaviour(rollout.number)
-        metrics = _health(rollout, behaviour) | {"rollout/wait_s": waited} | dict(rollout.metrics)
-        if not self._job.stage.method.weighs_samples:
-            return _Lesson(rollout, self._feed_of(rollout.view, None), metrics)
-        table = self._table(rollout, behaviour)
-        metrics |= {f"rollout/{name}": value for name, value in table.statistics().items()}
-        return _Lesson(rollout, self._feed_of(rollout.view, table.rows()), metrics)
-
-    def _table(self, rollout: Rollout, behaviour: Float32[np.ndarray, " N"]) -> PolicyTable:
-        """Advantages and weights of a whole rollout, from the teacher's one pass over it."""
-        view = rollout.view
-        (block,) = self._cache.iter_batches(view, [np.arange(len(view))])
-        lengths = np.asarray(view.lengths) - np.asarray(view.prompt_len)
-        mask = np.arange(int(lengths.max()))[None, :] < lengths[:, None]
-        teacher, student = (np.zeros(mask.shape) for _ in range(2))
-        teacher[mask], student[mask] = block.target_logprobs, behaviour
-        return policy_terms(
-            torch.from_numpy(teacher),
-            torch.from_numpy(student),
-            torch.from_numpy(mask),
+        metrics = rollout_health(rollout, behaviour) | {"rollout/wait_s": waited} | dict(rollout.metrics)
+        if not self._stage.method.weighs_samples:
+            return _Lesson(rollout, self._worker.training_feed(rollout.view), metrics)
+        table = rollout_terms(
+            rollout,
+            behaviour,
+            cache=self._worker.cache,
             alpha=self._config.alpha,
-            policy=self._job.stage.policy or PolicyConfig(),
+            policy=self._stage.policy or PolicyConfig(),
         )
-
-    def _has_collapsed(self, lesson: _Lesson, *, config: RolloutConfig) -> bool:
-        limits = {"rollout/response_tokens": config.least_tokens, "rollout/entropy": config.least_entropy}
-        for name, least in limits.items():
-            if lesson.metrics.get(name, least) < least:
-                logger.warning(
-                    "rollout %d: %s is %.4g, below %g; the stage ends here with its best weights so far",
-                    lesson.rollout.number,
-                    name,
-                    lesson.metrics[name],
-                    least,
-                )
-                return True
-        return False
+        metrics |= {f"rollout/{name}": value for name, value in table.statistics().items()}
+        return _Lesson(rollout, self._worker.training_feed(rollout.view, terms=table.rows()), metrics)
 
 
-def _plain_feed(job: TrainJob, *, group: WorkerGroup, packs: bool) -> PlainFeed | None:
-    stage = job.stage
-    if stage.pretrain is None:
+def _plain_feed(worker: StageWorker) -> PlainFeed | None:
+    """The plain text that a stage with `pretrain` learns beside its rollouts."""
+    job, pretrain = worker.job, worker.job.stage.pretrain
+    if pretrain is None:
         return None
     pieces = PlainPieces.load(job.work_dir / PIECES, digest=job.plain_text)
     return PlainFeed(
         pieces=pieces,
         digest=pieces.digest,
-        config=stage.pretrain,
-        seed=stage.seed,
-        group=group,
+        config=pretrain,
+        seed=job.stage.seed,
+        group=worker.group,
         micro_batch_tokens=job.settings.micro_batch_tokens,
-        packs=packs,
+        packs=worker.packs,
     )
-
-
-def _health(rollout: Rollout, behaviour: Float32[np.ndarray, " N"]) -> dict[str, float]:
-    """How the student writes: its length and entropy, and how far the sampling engine's arithmetic is from ours.
-
-    Where the student drew a token, -log q of it is an unbiased estimate of its entropy there.
-    """
-    lengths = np.asarray(rollout.view.lengths) - np.asarray(rollout.view.prompt_len)
-    own = ~rollout.drawn_by_teacher
-    gaps = np.abs(rollout.engine_logprobs - behaviour)[own & np.isfinite(rollout.engine_logprobs)]
-    # The teacher's own sequences, where there are any beside the student's, say nothing about the student.
-    by_student = np.add.reduceat(own, np.cumsum(lengths) - lengths) > 0
-    written = lengths[rollout.samples[by_student[rollout.samples]]]
-    health = {
-        "rollout/response_tokens": float(written.mean()) if len(written) else 0.0,
-        "rollout/sequences": float(len(rollout.samples)),
-        "rollout/staleness": float(rollout.number - rollout.version),
-    }
-    if own.any():
-        health["rollout/entropy"] = float(-behaviour[own].mean(dtype=np.float64))
-    if len(gaps):
-        health["rollout/engine_gap"] = float(gaps.mean(dtype=np.float64))
-    return health

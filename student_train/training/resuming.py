@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from configs.errors import ConfigError
 from student_train.files import new_staging
 from student_train.training.checkpoint import Checkpoints, CheckpointState
+from student_train.training.worker import StageWorker
 from student_train.worker_group import WorkerGroup
 
 if TYPE_CHECKING:
@@ -23,20 +24,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def restore(
-    engine: DeepSpeedEngine,
-    *,
-    path: Path,
-    state: CheckpointState,
-    checkpoints: Checkpoints,
-    group: WorkerGroup,
-    zero_stage: int,
-) -> None:
+def restore(worker: StageWorker, *, path: Path, state: CheckpointState, checkpoints: Checkpoints) -> None:
     """Give the engine the weights and moments, and this process the random state, of the verified checkpoint `path`.
 
     Raises:
         ConfigError: the checkpoint was written under another ZeRO stage.
     """
+    engine, group, zero_stage = worker.engine, worker.group, worker.job.settings.zero_stage
     if state.zero_stage != zero_stage:
         raise ConfigError(
             f"checkpoint {path.name} was written with zero_stage={state.zero_stage}, this run has "
@@ -55,7 +49,7 @@ def restore(
         group.world_size,
     )
     if zero_stage == 0:
-        # Every process holds everything.
+        # Every process holds everything, so it does not matter how many there are.
         engine.load(path)
     else:
         _load_joined(engine, path=path, group=group)

@@ -5,22 +5,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cache.disk.failpoints import failpoint
 from cache.views import CacheView
-from student_train.job import StepMetrics, TrainJob
-from student_train.models.decoder import Decoder
+from student_train.job import StepMetrics
 from student_train.training.checkpoint import Checkpoints, CheckpointState, check_resumable
 from student_train.training.resuming import restore
 from student_train.training.selection import selected
-from student_train.worker_group import WorkerGroup
-
-if TYPE_CHECKING:
-    from student_train.training.deepspeed_engine import DeepSpeedEngine
+from student_train.training.worker import StageWorker
 
 BEST = "best.safetensors"
 """The file of a checkpoint with the whole weights of the best step so far, under the names of the trained model."""
@@ -31,25 +26,16 @@ MetricsReport = Callable[[StepMetrics], None]
 class TrainingState:
     """What one process knows of the training of its stage. All processes know the same and make every call together."""
 
-    def __init__(
-        self,
-        job: TrainJob,
-        *,
-        view: CacheView,
-        group: WorkerGroup,
-        engine: DeepSpeedEngine,
-        decoder: Decoder,
-        report: MetricsReport,
-    ) -> None:
+    def __init__(self, worker: StageWorker, *, view: CacheView, report: MetricsReport) -> None:
         self.step = 0
         self.tokens = 0
         self.skipped = 0
         self.skipped_in_a_row = 0
         self.measured: tuple[StepMetrics, ...] = ()
         self.newest: Path | None = None
-        self._job, self._view, self._group = job, view, group
-        self._engine, self._decoder, self._report = engine, decoder, report
-        self._checkpoints = Checkpoints(job.work_dir, group=group)
+        self._worker, self._job, self._group = worker, worker.job, worker.group
+        self._view, self._report = view, report
+        self._checkpoints = Checkpoints(worker.job.work_dir, group=worker.group)
         self._pending: tuple[StepMetrics, ...] = ()
         self._saved = True
 
@@ -63,6 +49,18 @@ class TrainingState:
     def selected_step(self) -> int:
         """The step whose weights the student gets if the stage ends here."""
         return self.step if self.best is None else self.best.step
+
+    def advance(self, *, tokens: int, skipped: bool) -> None:
+        """Count an optimiser step over `tokens` tokens; `skipped` when its gradient was not finite."""
+        self.step += 1
+        self.tokens += tokens
+        self.skipped += skipped
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
+
+    def add_measurement(self, values: dict[str, float]) -> None:
+        """Keep and report the held-out metrics of the present step."""
+        self.measured += (StepMetrics(self.step, values),)
+        self.report(values)
 
     def report(self, values: dict[str, float]) -> None:
         """Report metrics of the present step; the next checkpoint holds them."""
@@ -102,15 +100,7 @@ class TrainingState:
             return
         path, state = found
         check_resumable(state, path=path, view_digest=self._view.digest, stage_digest=self._job.stage_digest())
-        settings = self._job.settings
-        restore(
-            self._engine,
-            path=path,
-            state=state,
-            checkpoints=self._checkpoints,
-            group=self._group,
-            zero_stage=settings.zero_stage,
-        )
+        restore(self._worker, path=path, state=state, checkpoints=self._checkpoints)
         self.step, self.tokens = state.step, state.tokens
         self.skipped, self.skipped_in_a_row = state.skipped, state.skipped_in_a_row
         # Should a checkpoint of the same step take its place, it has to hold them too.
@@ -122,7 +112,7 @@ class TrainingState:
     def selected_weights(self) -> dict[str, Tensor] | None:
         """The weights of the selected step, whole, on the leader; None elsewhere. To be called after `save`."""
         if self.best is None:
-            return self._engine.whole_weights(self._decoder.model)
+            return self._worker.whole_weights()
         if not self._group.leads:
             return None
         assert self.newest is not None
@@ -131,11 +121,11 @@ class TrainingState:
 
     def _write_shards(self, folder: Path) -> None:
         """This process's share of a checkpoint; the leader adds the best weights."""
-        self._engine.save(folder)
+        self._worker.engine.save(folder)
         failpoint("checkpoint-after-shards")
         best = self.best
         if best is not None and best.step == self.step:
-            weights = self._engine.whole_weights(self._decoder.model)
+            weights = self._worker.whole_weights()
             if weights is not None:
                 save_file(weights, folder / BEST)
         elif best is not None and self._group.leads:

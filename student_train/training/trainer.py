@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,29 +12,30 @@ import torch
 from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.errors import TrainingError
-from student_train.feed.steps import Feed, StepBatch, held_out_batches, total_steps, training_batches
-from student_train.job import StepMetrics, TrainJob, TrainResult
-from student_train.losses.advantages import PolicyTerms
-from student_train.losses.metrics import DRAWN_METRICS, METRICS, POLICY_METRICS, SCORED_METRICS, TEXT_METRICS, means
+from student_train.feed.steps import StepBatch, total_steps, training_batches
+from student_train.job import TrainJob, TrainResult
+from student_train.losses.metrics import means
 from student_train.models.adapters import attach_adapters, merge_adapters
 from student_train.models.decoder import TORCH_DTYPES, Decoder, StudentModule, can_pack, load_decoder, normalised_rows
 from student_train.models.export import ModelCard, export_student
+from student_train.training.measuring import known_metrics, measure
 from student_train.training.on_policy import OnPolicySteps
 from student_train.training.random_state import random_state, set_random_state
 from student_train.training.readiness import require_ready
 from student_train.training.schedule import learning_rate
-from student_train.training.selection import check_measured, measurement_due
+from student_train.training.selection import measurement_due
 from student_train.training.state import MetricsReport, TrainingState
 from student_train.training.stopping import ShouldStop, StopRequest, sigterm_asks
-from student_train.worker_group import WorkerGroup, join_group, peak_memory_gib
+from student_train.training.worker import StageWorker
+from student_train.worker_group import join_group, peak_memory_gib
 
 if TYPE_CHECKING:
-    from student_train.training.deepspeed_engine import DeepSpeedEngine
+    from student_train.training.deepspeed_engine import StepOutcome
 
 logger = logging.getLogger(__name__)
 
 MAX_SKIPPED_IN_A_ROW = 10
-"""So many steps without a finite gradient one after the other are a failure, not an accident."""
+"""As many steps as this without a finite gradient, one after the other, are a failure and not an accident."""
 
 _KEYS_SHOWN = 8
 
@@ -71,8 +72,16 @@ def train_stage(job: TrainJob, *, report: MetricsReport, should_stop: ShouldStop
     with sigterm_asks(should_stop) as asks:
         engine = DeepSpeedEngine(module, stage=job.stage, settings=job.settings, group=group)
         try:
-            stop = StopRequest(asks, group=group)
-            return _Run(job, group=group, engine=engine, decoder=decoder, packs=packs, report=report, stop=stop).run()
+            worker = StageWorker(
+                job=job,
+                group=group,
+                engine=engine,
+                decoder=decoder,
+                cache=TeacherCache.open(job.cache_root, job.identity, create=False),
+                stop=StopRequest(asks, group=group),
+                packs=packs,
+            )
+            return _Run(worker, report=report).run()
         finally:
             engine.close()
 
@@ -84,22 +93,11 @@ def _rows(job: TrainJob, decoder: Decoder) -> int:
 
 
 class _Run:
-    """One call of `train_stage`: its parts, and the loop over optimiser steps."""
+    """One call of `train_stage`: the loop over optimiser steps."""
 
-    def __init__(
-        self,
-        job: TrainJob,
-        *,
-        group: WorkerGroup,
-        engine: DeepSpeedEngine,
-        decoder: Decoder,
-        packs: bool,
-        report: MetricsReport,
-        stop: StopRequest,
-    ) -> None:
-        self._job, self._group, self._engine, self._decoder = job, group, engine, decoder
-        self._packs, self._stop = packs, stop
-        self._cache = TeacherCache.open(job.cache_root, job.identity, create=False)
+    def __init__(self, worker: StageWorker, *, report: MetricsReport) -> None:
+        job = worker.job
+        self._worker, self._stage = worker, job.stage
         self._view = CacheView.load(job.train_view)
         self._dev = None if job.dev_view is None else CacheView.load(job.dev_view)
         require_ready(
@@ -111,22 +109,8 @@ class _Run:
             micro_batch_tokens=job.settings.micro_batch_tokens,
         )
         self._total = total_steps(job.stage, view=self._view)
-        self._with_targets = job.stage.method.needs_logprobs
-        self._state = TrainingState(job, view=self._view, group=group, engine=engine, decoder=decoder, report=report)
-        self._on_policy = (
-            None
-            if job.stage.rollout is None
-            else OnPolicySteps(
-                job,
-                cache=self._cache,
-                group=group,
-                engine=engine,
-                decoder=decoder,
-                feed_of=self._rollout_feed,
-                packs=packs,
-                stop=stop,
-            )
-        )
+        self._state = TrainingState(worker, view=self._view, report=report)
+        self._on_policy = None if job.stage.rollout is None else OnPolicySteps(worker)
 
     def run(self) -> TrainResult:
         """Train to the end, or until asked to stop."""
@@ -137,7 +121,7 @@ class _Run:
             self._export()
         return TrainResult(
             finished=finished,
-            output_dir=self._job.output_dir,
+            output_dir=self._worker.job.output_dir,
             steps=state.step,
             tokens=state.tokens,
             skipped=state.skipped,
@@ -146,17 +130,23 @@ class _Run:
         )
 
     def _train(self) -> bool:
-        """Whether the end was reached, and not a request to stop. Either way all that was done is in a checkpoint."""
-        state, settings = self._state, self._job.settings
+        """Whether the end was reached, and not a request to stop. Either way all that was done is in a checkpoint.
+
+        Each turn measures, saves and steps, in this order: a checkpoint holds the measurement of its own step, and the
+        last turn ends between saving and stepping.
+        """
+        state, group = self._state, self._worker.group
         steps = self._steps(state.step)
         saved_at = time.monotonic()
         while True:
             self._measure_if_due()
-            stop = self._stop.asked()
+            stop = self._worker.stop.asked()
+            # A request to stop may have ended the last measurement without a result: then there is one to make up for.
             done = (state.step == self._total or self._collapsed()) and not self._unmeasured()
             # The best weights exist only now: they are kept at once.
             improved = state.best is not None and state.best.step == state.step
-            late = self._group.any(self._group.leads and time.monotonic() - saved_at > settings.checkpoint_every_s)
+            # Clocks differ: the leader's decides, and `any` carries its answer to the others.
+            late = group.any(group.leads and time.monotonic() - saved_at > self._worker.job.settings.checkpoint_every_s)
             if done or stop or improved or late:
                 state.save()
                 saved_at = time.monotonic()
@@ -168,15 +158,16 @@ class _Run:
         """The work of step number `first` and of those after it; None where a request to stop came before it."""
         if self._on_policy is not None:
             return self._on_policy.steps(first)
-        batches = training_batches(self._job.stage, view=self._view, first=first, steps=self._total)
-        return self._feed(self._view, with_targets=self._with_targets).steps(batches)
+        batches = training_batches(self._stage, view=self._view, first=first, steps=self._total)
+        return self._worker.training_feed(self._view).steps(batches)
 
     def _collapsed(self) -> bool:
         return self._on_policy is not None and self._on_policy.collapsed
 
     def _step(self, steps: Iterator[StepBatch | None]) -> None:
         """One optimiser step. One that is given up because of a request to stop leaves everything as it was."""
-        state, stage = self._state, self._job.stage
+        worker, state, stage = self._worker, self._state, self._stage
+        # Half a step has drawn random numbers too (dropout). Without going back, a resumed training would draw others.
         random, started = random_state(), time.monotonic()
         batch = next(steps)
         if batch is None:
@@ -189,40 +180,48 @@ class _Run:
             warmup_steps=stage.warmup_steps,
             schedule=stage.schedule,
         )
-        micros = batch.batches + batch.plain
-        tokens = batch.response_tokens
-        outcome = self._engine.step(micros, global_tokens=tokens, learning_rate=rate, stop=self._stop.asked)
+        outcome = worker.engine.step(
+            batch.batches + batch.plain,
+            global_tokens=batch.response_tokens,
+            learning_rate=rate,
+            stop=worker.stop.asked,
+        )
         if outcome is None:
             set_random_state(random)
             return
-        state.step += 1
-        state.tokens += batch.tokens
-        state.skipped += outcome.skipped
-        state.skipped_in_a_row = state.skipped_in_a_row + 1 if outcome.skipped else 0
+        state.advance(tokens=batch.tokens, skipped=outcome.skipped)
         seconds = max(time.monotonic() - started, 1e-9)
-        values = {
-            "train/learning_rate": rate,
-            "train/tokens": float(state.tokens),
-            "train/tokens_per_s": batch.tokens / seconds,
-            "train/data_wait_share": waited / seconds,
-            # The model does not read the last token of a record.
-            "train/padding_share": 1.0 - (batch.tokens - len(batch.keys)) / batch.padded_tokens,
-            "train/memory_gib": peak_memory_gib(self._group.device),
-            "train/skipped_steps": float(state.skipped),
-            **batch.metrics,
-        }
-        if not outcome.skipped:
-            values["train/grad_norm"] = outcome.grad_norm
-            values |= means("train", outcome.sums, names=self._known(batch), tokens=tokens)
-            if batch.plain:
-                values |= means("train", outcome.sums, names=("pretrain",), tokens=batch.plain_tokens)
-        state.report(values)
+        state.report(
+            {
+                "train/learning_rate": rate,
+                "train/tokens": float(state.tokens),
+                "train/tokens_per_s": batch.tokens / seconds,
+                "train/data_wait_share": waited / seconds,
+                # The model does not read the last token of a record.
+                "train/padding_share": 1.0 - (batch.tokens - len(batch.keys)) / batch.padded_tokens,
+                "train/memory_gib": peak_memory_gib(worker.group.device),
+                "train/skipped_steps": float(state.skipped),
+                **batch.metrics,
+                **self._losses(batch, outcome),
+            }
+        )
         if outcome.skipped:
             self._warn_of_skip(batch)
 
+    def _losses(self, batch: StepBatch, outcome: StepOutcome) -> dict[str, float]:
+        """What a step's sums say, each divided once by its tokens; nothing where the step was dropped."""
+        if outcome.skipped:
+            return {}
+        names = known_metrics(batch, group=self._worker.group)
+        values = {"train/grad_norm": outcome.grad_norm}
+        values |= means("train", outcome.sums, names=names, tokens=batch.response_tokens)
+        if batch.plain:
+            values |= means("train", outcome.sums, names=("pretrain",), tokens=batch.plain_tokens)
+        return values
+
     def _warn_of_skip(self, batch: StepBatch) -> None:
         """Say which records a dropped step read; raise when too many were dropped in a row."""
-        state, stage = self._state, self._job.stage
+        state = self._state
         shown = ", ".join(key[:12] for key in batch.keys[:_KEYS_SHOWN])
         more = f" and {len(batch.keys) - _KEYS_SHOWN} more" if len(batch.keys) > _KEYS_SHOWN else ""
         logger.warning("step %d left out: its gradient was not finite; it read records %s%s", state.step, shown, more)
@@ -230,60 +229,26 @@ class _Run:
             kept = "there is no checkpoint yet" if state.newest is None else f"the last checkpoint is {state.newest}"
             raise TrainingError(
                 f"no finite gradient in the {MAX_SKIPPED_IN_A_ROW} steps up to {state.step}: lower "
-                f"learning_rate={stage.learning_rate} or set dtype: float32; {kept}"
+                f"learning_rate={self._stage.learning_rate} or set dtype: float32; {kept}"
             )
 
     def _unmeasured(self) -> bool:
         """Whether the held-out split is to be measured at this step and was not."""
         step = self._state.step
-        due = measurement_due(step, total=self._total, every=self._job.stage.evaluate_every)
+        due = measurement_due(step, total=self._total, every=self._stage.evaluate_every)
         return self._dev is not None and due and all(at.step != step for at in self._state.measured)
 
     def _measure_if_due(self) -> None:
         """Measure the held-out split. A request to stop ends that without a result; the next process measures anew."""
         if self._dev is None or not self._unmeasured():
             return
-        batches = held_out_batches(self._dev, tokens=self._job.settings.micro_batch_tokens * self._group.world_size)
-        sums, tokens = torch.zeros(len(METRICS), dtype=torch.float64, device=self._group.device), 0
-        names: tuple[str, ...] = SCORED_METRICS
-        # Where the cache has the teacher's beliefs the divergence from them is measured, whatever is learned.
-        for batch in self._feed(self._dev, with_targets=self._dev.k > 0).steps(batches):
-            if self._stop.asked():
-                return
-            sums += self._engine.evaluate(batch.batches)
-            tokens += batch.response_tokens
-            names = self._known(batch)
-        values = means("dev", self._group.total(sums).tolist(), names=names, tokens=tokens)
-        check_measured(self._job.stage, values=values, dev=self._dev)
-        self._state.measured += (StepMetrics(self._state.step, values),)
-        self._state.report(values)
-
-    def _known(self, batch: StepBatch) -> tuple[str, ...]:
-        """The metrics that mean something for such rows. Asked on every process, as one alone may have no rows."""
-        targets = [micro.targets for micro in batch.batches if micro.targets is not None]
-        if not targets:
-            return TEXT_METRICS
-        drawn = self._group.any(any(target.counts is not None for target in targets))
-        if drawn:
-            return DRAWN_METRICS
-        return SCORED_METRICS if all(micro.policy is None for micro in batch.batches) else POLICY_METRICS
-
-    def _rollout_feed(self, view: CacheView, terms: Sequence[PolicyTerms] | None) -> Feed:
-        return self._feed(view, with_targets=self._with_targets, terms=terms)
-
-    def _feed(self, view: CacheView, *, with_targets: bool, terms: Sequence[PolicyTerms] | None = None) -> Feed:
-        return Feed(
-            cache=self._cache,
-            view=view,
-            group=self._group,
-            micro_batch_tokens=self._job.settings.micro_batch_tokens,
-            with_targets=with_targets,
-            packs=self._packs,
-            terms=terms,
-        )
+        values = measure(self._worker, self._dev)
+        if values is not None:
+            self._state.add_measurement(values)
 
     def _export(self) -> None:
-        state, job = self._state, self._job
+        """The leader writes the student; the others wait until it is there."""
+        state, job = self._state, self._worker.job
         weights = state.selected_weights()
         if weights is not None:
             if job.stage.lora is not None:
@@ -298,5 +263,5 @@ class _Run:
                 selected_step=state.selected_step,
                 measured=state.measured,
             )
-            export_student(self._decoder.model, weights, start=job.model_dir, out=job.output_dir, card=card)
-        self._group.barrier()
+            export_student(self._worker.decoder.model, weights, start=job.model_dir, out=job.output_dir, card=card)
+        self._worker.group.barrier()
