@@ -22,7 +22,7 @@ from orchestration.environment import prepare_environment
 
 if TYPE_CHECKING:
     from orchestration.cluster.engine_pool import EnginePool
-    from orchestration.rollouts.mixture import Prompt
+    from orchestration.rollouts.mixture import RolloutPrompt
 
 QUICKSTART = Path("configs/quickstart.yaml")
 PROMPTS, LENGTHS, LAYERS, ALPHA, K = 32, (32, 64), 20, 0.2, 64
@@ -41,7 +41,7 @@ def bench_rollout_sampling() -> Iterator[str]:
         raise RuntimeError(f"{' '.join(command)} failed with {process.returncode}")
 
 
-def compare_lengths(student: EnginePool, teacher: EnginePool, prompts: Sequence[Prompt]) -> Iterator[str]:
+def compare_lengths(student: EnginePool, teacher: EnginePool, prompts: Sequence[RolloutPrompt]) -> Iterator[str]:
     """Rollouts and their floor in turn."""
     from orchestration.rollouts.mixture import sample_rollout
 
@@ -65,7 +65,7 @@ def compare_lengths(student: EnginePool, teacher: EnginePool, prompts: Sequence[
 
 
 def floor(
-    student: EnginePool, teacher: EnginePool, prompts: Sequence[Prompt], *, length: int, number: int
+    student: EnginePool, teacher: EnginePool, prompts: Sequence[RolloutPrompt], *, length: int, number: int
 ) -> tuple[float, float]:
     """Seconds in which the student writes all responses alone, and in which the teacher scores them."""
     from cache import GenerateRequest, ScoreRequest, TeacherRecord
@@ -81,7 +81,7 @@ def floor(
 
 
 @contextmanager
-def quickstart_engines(folder: Path) -> Iterator[tuple[EnginePool, EnginePool, list[Prompt]]]:
+def quickstart_engines(folder: Path) -> Iterator[tuple[EnginePool, EnginePool, list[RolloutPrompt]]]:
     """Engines of the student and of the teacher, warm, and the prompts."""
     prepare_environment(ray_address=None)
     from configs.loading import load_config
@@ -92,7 +92,7 @@ def quickstart_engines(folder: Path) -> Iterator[tuple[EnginePool, EnginePool, l
     from orchestration.inputs.preflight import resolve_paths
     from orchestration.inputs.prompts import load_prompts
     from orchestration.inputs.teachers import identity_of
-    from orchestration.rollouts.mixture import Prompt
+    from orchestration.rollouts.mixture import RolloutPrompt
     from student_train.starts.derive import derive_student
 
     config = resolve_paths(load_config(QUICKSTART), config_dir=QUICKSTART.parent)
@@ -101,7 +101,7 @@ def quickstart_engines(folder: Path) -> Iterator[tuple[EnginePool, EnginePool, l
     texts = load_prompts(
         config.data, tokenizer=files.tokenizer, stop_ids=files.stop_ids, max_new_tokens=max(LENGTHS)
     ).splits["train"]
-    prompts = [Prompt(each.prompt_ids, number=number) for number, each in enumerate(texts[:PROMPTS])]
+    prompts = [RolloutPrompt(each.prompt_ids, number=number) for number, each in enumerate(texts[:PROMPTS])]
     pools = []
     with ExitStack() as stack:
         stack.enter_context(cluster(address=None, gpus=0))

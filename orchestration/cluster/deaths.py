@@ -22,8 +22,8 @@ from ray.exceptions import (
 
 from configs import DistillError
 from orchestration.cluster.daemons import raylet_is_gone
-from orchestration.plan.host_memory import read_host_memory
-from orchestration.plan.memory import GIB, MemoryFit
+from orchestration.plan.hardware import GIB, read_host_memory
+from orchestration.plan.memory import MemoryFit
 
 CLUSTER_LOST = (LocalRayletDiedError, RaySystemError, AuthenticationError, OutOfDiskError)
 """Errors after which no process of this cluster can be reached or started."""

@@ -21,8 +21,8 @@ from cache import TeacherIdentity
 from configs import DistillError, EngineError
 from orchestration.cluster.deaths import lost
 from orchestration.cluster.engines import Answers, EngineActor, EngineSpec, LeaseQueue
-from orchestration.fill.engine_loop import FillOrder, Progress
-from orchestration.outputs.console import Progress as ProgressBar
+from orchestration.fill.engine_loop import FillOrder, FillProgress
+from orchestration.outputs.console import Progress
 from orchestration.plan.requests import Request
 from orchestration.rollouts.turns import Answered, Tagged
 from student_train.handoff.broadcast import OfferedTensor, Receiver
@@ -187,10 +187,10 @@ class EnginePool:
         work: Sequence[tuple[int, Request]],
         order: FillOrder,
         *,
-        progress: ProgressBar,
+        progress: Progress,
         token_budget: int | None,
         seconds_budget: float | None,
-    ) -> Progress:
+    ) -> FillProgress:
         """Let all engines work through `work`, within the budgets.
 
         Records that were finished are committed whatever happens here.
@@ -207,7 +207,7 @@ class EnginePool:
             pending = loops
             while pending:
                 done, pending = ray.wait(pending, num_returns=len(pending), timeout=POLL_S)
-                so_far: Progress = ray.get(queue.progress.remote())
+                so_far: FillProgress = ray.get(queue.progress.remote())
                 progress.update(so_far.rows + len(so_far.failures), tokens=so_far.response_tokens)
                 ray.get(done)
                 if seconds_budget is not None and time.monotonic() - started > seconds_budget:
@@ -220,7 +220,7 @@ class EnginePool:
         if failure is not None:
             self.release()
             raise failure
-        total: Progress = self.ask([queue.progress.remote()])[0]
+        total: FillProgress = self.ask([queue.progress.remote()])[0]
         return total
 
     def release(self) -> None:

@@ -21,7 +21,7 @@ from cache.protocols import Failure
 from configs.interfaces import collective_environment
 from configs.models import Device
 from configs.schema import EngineSettings
-from orchestration.fill.engine_loop import EngineLoop, FillOrder, Progress, longest
+from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress, longest
 from orchestration.fill.ledger import Counts, Meter
 from orchestration.outputs.redirect import redirect_output
 from orchestration.plan.machine import engine_in_words
@@ -78,7 +78,7 @@ class LeaseQueue:
         self._waiting = deque(requests)
         self._token_budget = token_budget
         self._reserved = 0
-        self._progress = Progress()
+        self._progress = FillProgress()
         self._stopped = False
 
     def lease(self) -> list[tuple[int, Request]]:
@@ -89,12 +89,12 @@ class LeaseQueue:
             leased.append(self._waiting.popleft())
         return leased
 
-    def report(self, delta: Progress) -> bool:
+    def report(self, delta: FillProgress) -> bool:
         """Add what an engine did since its last report; the answer is whether it should stop."""
         self._progress.add(delta)
         return self._stopped
 
-    def progress(self) -> Progress:
+    def progress(self) -> FillProgress:
         """The totals so far."""
         return self._progress
 
@@ -239,6 +239,6 @@ class RemoteLeases:
         leased: list[tuple[int, Request]] = ray.get(self._queue.lease.remote())
         return leased
 
-    def report(self, delta: Progress) -> bool:
+    def report(self, delta: FillProgress) -> bool:
         """Report progress; the answer is whether to stop."""
         return bool(ray.get(self._queue.report.remote(delta)))

@@ -10,8 +10,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from configs import ConfigError, DistillConfig
 from configs.visible_text import first_line
 from orchestration.cluster.private import cluster
-from orchestration.plan.bundles import Hardware, HostMemory
-from orchestration.plan.host_memory import read_host_memory
+from orchestration.plan.hardware import Hardware, HostMemory, read_host_memory
 
 ANSWER_S = 120.0
 """How long a machine may take to answer: it starts a process for it."""

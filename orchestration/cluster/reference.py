@@ -24,8 +24,7 @@ from configs import EngineError
 from configs.regular_files import UnreadableFileError, read_json
 from orchestration.cluster.task import run_apart
 from orchestration.outputs.redirect import redirect_output
-from orchestration.plan.host_memory import read_host_memory
-from orchestration.plan.memory import GIB
+from orchestration.plan.hardware import GIB, read_host_memory
 from teacher_server.reference import ReferenceRows
 
 ROWS_BYTES = 2**24

@@ -25,12 +25,11 @@ from orchestration.inputs.prompts import SPLITS, Prompt, load_prompts
 from orchestration.inputs.shapes import PlannedShape, shape_at_hand, student_shapes
 from orchestration.inputs.teachers import Teacher, open_teacher
 from orchestration.outputs.console import Console
-from orchestration.plan.bundles import Hardware
-from orchestration.plan.hardware import hardware_of
+from orchestration.plan.hardware import Hardware, hardware_of
 from orchestration.plan.host_memory import check_host
-from orchestration.plan.placement import plan_placement, render_placement
+from orchestration.plan.placement import plan_placement
 from orchestration.plan.requests import FillPlan, Holdings, NothingHeld, plan_fill, sequence_sets
-from orchestration.plan.tables import fill_time, show_plan, show_rollouts
+from orchestration.plan.tables import fill_time, render_placement, show_plan, show_rollouts
 
 
 def print_plan(config: DistillConfig, *, config_dir: Path, assume_gpus: int | None, stream: TextIO) -> None:

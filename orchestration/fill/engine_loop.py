@@ -41,7 +41,7 @@ class FillOrder:
 
 
 @dataclass(slots=True)
-class Progress:
+class FillProgress:
     """Work done.
 
     Forward tokens are prompt and response tokens together; settled tokens are what the same requests would have taken
@@ -56,7 +56,7 @@ class Progress:
     committed_bytes: int = 0
     failures: list[tuple[int, str]] = field(default_factory=list)
 
-    def add(self, other: Progress) -> None:
+    def add(self, other: FillProgress) -> None:
         """Add the work of another report."""
         self.rows += other.rows
         self.response_tokens += other.response_tokens
@@ -89,7 +89,7 @@ class Leases(Protocol):
         """The next (position, request) pairs; empty when there is no more work."""
         ...
 
-    def report(self, delta: Progress) -> bool:
+    def report(self, delta: FillProgress) -> bool:
         """Report the work since the last report; the answer is whether to stop."""
         ...
 
@@ -103,7 +103,7 @@ class EngineLoop:
         self._writer = writer
         self._meter = Meter(order.ledger)
         self._drawn: dict[int, tuple[int, Request]] = {}
-        self._delta = Progress()
+        self._delta = FillProgress()
         # Guards the writer and the delta, which the reporting thread touches as well.
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -186,6 +186,6 @@ class EngineLoop:
 
     def _report(self) -> None:
         with self._lock:
-            delta, self._delta = self._delta, Progress()
+            delta, self._delta = self._delta, FillProgress()
         if self._leases.report(delta):
             self._stop.set()

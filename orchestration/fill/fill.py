@@ -21,9 +21,9 @@ from cache.claims import Claims
 from cache.disk.roots import open_storage
 from cache.keys import generation_key, sequence_key
 from configs import BudgetReached, DistillError, EngineError
-from orchestration.fill.engine_loop import FillOrder, Progress
+from orchestration.fill.engine_loop import FillOrder, FillProgress
 from orchestration.fill.ledger import read_counts
-from orchestration.outputs.console import Progress as ProgressBar
+from orchestration.outputs.console import Progress
 from orchestration.plan.requests import FillPlan, Request, SequenceSet, SetPlan, plan_fill
 
 POLL_S = 1.0
@@ -40,10 +40,10 @@ class Engines(Protocol):
         work: Sequence[tuple[int, Request]],
         order: FillOrder,
         *,
-        progress: ProgressBar,
+        progress: Progress,
         token_budget: int | None,
         seconds_budget: float | None,
-    ) -> Progress:
+    ) -> FillProgress:
         """Work through `work` within the budgets and commit the records.
 
         Raises:
@@ -102,7 +102,7 @@ def fill(
     order: FillOrder,
     budgets: Budgets,
     vocab: int,
-    progress: ProgressBar,
+    progress: Progress,
 ) -> FillResult:
     """Ask for every miss of `plan` that no other pipeline is asking for, and wait for those that one is.
 
@@ -148,7 +148,7 @@ def fill(
 class _Onward:
     """The progress of a fill, of which an engine pool knows only its own pass."""
 
-    inner: ProgressBar
+    inner: Progress
     rows: int
     tokens: int
 
@@ -227,7 +227,7 @@ def _ask(
     engines: Engines,
     order: FillOrder,
     budgets: Budgets,
-    progress: ProgressBar,
+    progress: Progress,
 ) -> EngineError | None:
     """Ask for `work` and count what it cost; the answer is how the engines died, if they did."""
     try:

@@ -27,8 +27,8 @@ from orchestration.pipeline.lessons import Lesson
 from orchestration.pipeline.run import Run
 from orchestration.plan.requests import rollout_tokens
 from orchestration.rollouts.mixture import Tally, sample_rollout
-from orchestration.rollouts.records import chosen, described, held_out_metrics, sampling_metrics
-from orchestration.rollouts.sequence import Prompt, Sampled
+from orchestration.rollouts.records import chosen, described, held_out_reverse_kl, sampling_metrics
+from orchestration.rollouts.sequence import RolloutPrompt, Sampled
 from student_train.handoff.broadcast import Offer
 from student_train.handoff.rollouts import Rollout, RolloutExchange
 
@@ -127,7 +127,7 @@ class RolloutMaker:
         self._seconds["scoring"] += tally.scoring_seconds
         self._seconds["syncing"] += sync_seconds
         written = sum(each.record.response_len for each in samples)
-        metrics = sampling_metrics(tally, written=written, sync_seconds=sync_seconds) | held_out_metrics(answers)
+        metrics = sampling_metrics(tally, written=written, sync_seconds=sync_seconds) | held_out_reverse_kl(answers)
         return self._cached(samples, version=version, metrics=metrics)
 
     def _bring(self, version: int) -> float:
@@ -154,7 +154,7 @@ class RolloutMaker:
             self._run.ledger.add(**{"evaluation" if held_out else "rollout": tokens})
 
         return sample_rollout(
-            [Prompt(ids, number=number) for number, ids in enumerate(prompts)],
+            [RolloutPrompt(ids, number=number) for number, ids in enumerate(prompts)],
             student=self._student,
             teacher=self._teacher,
             alpha=alpha,

@@ -20,12 +20,11 @@ from orchestration.inputs.models import ModelFiles
 from orchestration.inputs.teachers import Teacher
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.console import Console
-from orchestration.plan.bundles import Role
-from orchestration.plan.colocation import GPU_SHARES
-from orchestration.plan.placement import Hardware
+from orchestration.plan.colocation import GPU_SHARES, PartKind
+from orchestration.plan.hardware import Hardware
 from orchestration.tracking.tracker import Tracker
 
-ROLLOUT_SEEDS: dict[Role, int] = {"student engine": 1000, "teacher engine": 2000}
+ROLLOUT_SEEDS: dict[PartKind, int] = {"student engine": 1000, "teacher engine": 2000}
 """Of the first engine of student and teacher that write together: no engine of a run has the seed of another."""
 
 
@@ -88,7 +87,7 @@ class Run:
         """Engines of a student and of its teacher that live side by side, and beside a worker group."""
         runtime = self.config.runtime
         pools = []
-        role: Role
+        role: PartKind
         for role, files, identity, settings, k in (
             ("student engine", student, learner, runtime.student_engine, 0),
             ("teacher engine", teacher.files, teacher.identity, runtime.teacher_engine, self.config.teacher.top_k),
@@ -112,7 +111,7 @@ class Run:
         """Whether the worker group and the engines of an on-policy stage take turns on the same GPUs."""
         return self.config.runtime.colocate and self.device == "gpu"
 
-    def gpu_share(self, role: Role) -> float:
+    def gpu_share(self, role: PartKind) -> float:
         """The part of a GPU that a process of an on-policy stage takes in Ray's books."""
         return GPU_SHARES[role] if self.shares_gpus else 1.0
 

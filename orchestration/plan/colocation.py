@@ -8,20 +8,23 @@ theirs and sleep while these train (docs/decisions/0013-rollouts.md). On CPUs al
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from configs import ConfigError
 from configs.rollouts import RolloutConfig
 from configs.schema import DistillConfig
-from orchestration.plan.bundles import Hardware, Role
+from orchestration.plan.hardware import Hardware
 
-GPU_SHARES: dict[Role, float] = {"training worker": 0.6, "teacher engine": 0.25, "student engine": 0.15}
+PartKind = Literal["teacher engine", "training worker", "student engine"]
+
+GPU_SHARES: dict[PartKind, float] = {"training worker": 0.6, "teacher engine": 0.25, "student engine": 0.15}
 """Parts of a GPU that the three take in Ray's books where they share it: together they fill it.
 
-No GPU holds two workers. The workers are placed before any engine (`ray_train.train_in_group`), the teacher's engines
-before the student's (`rollouts.RolloutMaker`), and Ray takes the fullest GPU that has room. So beside a worker there is
-room for one teacher's engine, and after that for one student's. Only where there are fewer teacher's engines than
-workers may two student's lie beside one worker: to rule out two of either, each would have to take more than half of
-what the worker leaves. `memory_fit.shared_memory` plans for that.
+No GPU holds two workers. The workers are placed before any engine (`worker_group.train_in_group`), the teacher's
+engines before the student's (`rollout_maker.RolloutMaker`), and Ray takes the fullest GPU that has room. So beside a
+worker there is room for one of the teacher's engines, and after that for one of the student's. Only where the teacher
+has fewer engines than there are workers may two of the student's engines lie beside one worker: to rule out two of
+either, each would have to take more than half of what the worker leaves. `memory.shared_memory` plans for that.
 """
 
 

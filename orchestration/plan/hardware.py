@@ -2,12 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from configs import ConfigError, DistillConfig
+from configs.models import Device
 from orchestration.inputs.preflight import choose_accelerator, cpu_count, visible_gpus
-from orchestration.plan.bundles import Hardware
-from orchestration.plan.host_memory import read_host_memory
+
+GIB = 2**30
+
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class HostMemory:
+    """Memory of a machine, in GiB: what there is (or what its container may take), and what is free now."""
+
+    total_gib: float
+    free_gib: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What there is, or what is assumed. On CPUs the number of GPUs is ignored.
+
+    `cpus` and `memory` are those of one machine; None is unknown.
+    """
+
+    accelerator: Device
+    nodes: int = 1
+    gpus_per_node: int = 0
+    gpu_memory_gib: float = 80.0
+    cpus: int | None = None
+    memory: HostMemory | None = None
+
+
+def read_host_memory(proc: Path = Path("/proc"), limits: Sequence[str] = _CGROUP_LIMITS) -> HostMemory | None:
+    """This machine's memory, or None where the system does not tell."""
+    try:
+        lines = (proc / "meminfo").read_text(encoding="ascii").splitlines()
+        sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.split()[1].isdigit()}
+        total, free = sizes["MemTotal"], sizes["MemAvailable"]
+    except (OSError, ValueError, KeyError, IndexError):
+        return None
+    for name in limits:
+        try:
+            allowed = int(Path(name).read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            # None set (`max`), or another version of control groups.
+            continue
+        total = min(total, allowed)
+    return HostMemory(total / GIB, min(free, total) / GIB)
 
 
 def hardware_of(

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from configs import ConfigError
 from configs.schema import DistillConfig, EngineSettings, ModelShape, TrainingSettings
-from orchestration.plan.bundles import Hardware, HostMemory
-from orchestration.plan.memory import GIB, USABLE, MemoryFit, MemoryItem
+from orchestration.plan.hardware import GIB, Hardware, HostMemory
+from orchestration.plan.memory import USABLE, MemoryFit, MemoryItem
 
 ENGINE_GIB = 1.0
 """An engine's process on a CPU without weights, KV cache and logits: vLLM and what it imports, oneDNN's copies."""
@@ -31,8 +30,6 @@ DRIVER_GIB = 2.5
 FILL = "fill"
 """The phase in which the teacher is asked."""
 
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-
 
 @dataclass(frozen=True, slots=True)
 class HostPhase:
@@ -46,24 +43,6 @@ class HostPhase:
     def total_bytes(self) -> float:
         """Sum of the parts."""
         return sum(part.size_bytes for part in self.parts)
-
-
-def read_host_memory(proc: Path = Path("/proc"), limits: Sequence[str] = _CGROUP_LIMITS) -> HostMemory | None:
-    """This machine's memory, or None where the system does not tell."""
-    try:
-        lines = (proc / "meminfo").read_text(encoding="ascii").splitlines()
-        sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.split()[1].isdigit()}
-        total, free = sizes["MemTotal"], sizes["MemAvailable"]
-    except (OSError, ValueError, KeyError, IndexError):
-        return None
-    for name in limits:
-        try:
-            allowed = int(Path(name).read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            # None set (`max`), or another version of control groups.
-            continue
-        total = min(total, allowed)
-    return HostMemory(total / GIB, min(free, total) / GIB)
 
 
 def engine_on_host(fit: MemoryFit, *, key: str, settings: EngineSettings) -> MemoryFit:
@@ -103,7 +82,7 @@ def host_phases(
     training: Mapping[str, Sequence[MemoryFit]],
     hardware: Hardware,
 ) -> tuple[HostPhase, ...]:
-    """What lies in the memory of the fullest machine, phase by phase.
+    """What lies in the memory of one machine, phase by phase; engines and workers are taken as spread evenly over them.
 
     `engines` holds the memory of the teacher's engine under "" and of the students' under their names, `training` that
     of a worker in every stage of a student. On GPUs only what stages offload is counted.
@@ -186,13 +165,3 @@ def _largest(phases: Sequence[HostPhase]) -> list[HostPhase]:
         if known is None or phase.total_bytes > known.total_bytes:
             found[phase.label] = phase
     return list(found.values())
-
-
-def memory_lines(phases: Sequence[HostPhase], *, memory: HostMemory | None) -> list[str]:
-    """The phases as lines of the plan."""
-    room = "" if memory is None else f" of {memory.total_gib * USABLE:.1f} usable"
-    lines = []
-    for phase in phases:
-        terms = " + ".join(f"{part.name} {part.size_bytes / GIB:.2f}" for part in phase.parts)
-        lines.append(f"  memory of a machine, {phase.label}: {phase.total_bytes / GIB:.2f} GiB{room} ({terms})")
-    return lines

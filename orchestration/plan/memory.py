@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from configs.schema import EngineSettings, ModelShape, RuntimeConfig, TrainingSettings
 from configs.stages import StageConfig
 from orchestration.inputs.shapes import PlannedShape
-
-GIB = 2**30
+from orchestration.plan.hardware import GIB
 
 USABLE = 0.95
 """Share of a GPU's nominal memory that may be planned with; the driver and fragmentation keep the rest."""

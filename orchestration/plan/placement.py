@@ -1,8 +1,10 @@
-"""Which part of an experiment runs on which GPU, and whether it fits there. Pure arithmetic, nothing is started.
+"""Which parts an experiment has, and whether they fit its GPUs or CPUs. Pure arithmetic, nothing is started.
 
 An experiment has three phases that follow one another and may use the same GPUs: teacher engines fill the cache,
 a group of workers trains, student engines write the answers that are compared. A student that learns from what it
 writes itself needs all three at once, on GPUs of their own or in turns on the same (`colocation`).
+
+Which node and which GPUs a part gets is left to Ray (docs/decisions/0018-placement.md).
 """
 
 from __future__ import annotations
@@ -11,37 +13,45 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from configs import ConfigError
-from configs.schema import DistillConfig, EngineSettings, ModelShape
+from configs.schema import DistillConfig, EngineSettings, ModelShape, RuntimeConfig, TrainingSettings
 from configs.stages import StageConfig
 from orchestration.inputs.shapes import PlannedShape
-from orchestration.plan.bundles import Bundle, Hardware, place_engines, place_workers
-from orchestration.plan.colocation import require_room_together
-from orchestration.plan.duration import FillTime
-from orchestration.plan.host_memory import HostPhase, engine_on_host, host_phases, memory_lines, worker_on_host
+from orchestration.plan.colocation import PartKind, require_room_together
+from orchestration.plan.hardware import GIB, Hardware
+from orchestration.plan.host_memory import HostPhase, engine_on_host, host_phases, worker_on_host
 from orchestration.plan.memory import (
     DTYPE_BYTES,
-    GIB,
     USABLE,
     MemoryFit,
-    MemoryItem,
     engine_memory,
     kv_tokens,
     shared_memory,
     training_memory,
 )
 
-__all__ = ["Bundle", "Hardware", "Placement", "memory_fit", "plan_placement", "render_placement"]
-
 _TEACHER_KEY = "runtime.teacher_engine"
 _STUDENT_KEY = "runtime.student_engine"
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """All engines or workers of one kind: how many, and the GPUs (CPUs where there are none) that each of them takes.
+
+    The GPUs of one engine are those of one node: the ranks of a tensor-parallel group exchange activations in every
+    layer. Ray sees to that, since an engine is one actor that asks for all of them.
+    """
+
+    kind: PartKind
+    count: int
+    each: float
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
-    """Where everything runs, what every GPU or process holds, what lies on one machine at a time, what is unchecked."""
+    """What runs on which hardware, what every GPU or process holds, what lies on one machine at a time, and notes."""
 
     hardware: Hardware
-    bundles: tuple[Bundle, ...]
+    parts: tuple[Part, ...]
     fits: tuple[MemoryFit, ...]
     notes: tuple[str, ...]
     phases: tuple[HostPhase, ...] = ()
@@ -54,7 +64,7 @@ def plan_placement(
     students: Mapping[str, PlannedShape | None],
     hardware: Hardware,
 ) -> Placement:
-    """Place all bundles and check that they fit.
+    """Check that all parts fit.
 
     `students` maps every student to its shape, or None when it is not known before a download.
 
@@ -69,40 +79,24 @@ def plan_placement(
         if student is not None:
             who, served_in = f"students.{name}", _served_in(config.students[name].stages)
             _check_engine(runtime.student_engine, key=_STUDENT_KEY, who=who, shape=student.shape, dtype=served_in)
-    bundles = [
-        *place_engines("teacher engine", runtime.teacher_engine, key=_TEACHER_KEY, hardware=hardware),
-        *place_workers(runtime.training, hardware=hardware),
-        *place_engines("student engine", runtime.student_engine, key=_STUDENT_KEY, hardware=hardware),
-    ]
+    require_engine_room(runtime.teacher_engine, key=_TEACHER_KEY, hardware=hardware)
+    require_worker_room(runtime.training, hardware=hardware)
+    require_engine_room(runtime.student_engine, key=_STUDENT_KEY, hardware=hardware)
     require_room_together(config, hardware)
     on_gpu = hardware.accelerator == "gpu"
-    parts = _parts(config, teacher=teacher, students=students, hardware=hardware)
-    fits = parts.listed(config, shared=on_gpu and runtime.colocate)
+    memory = _memory(config, teacher=teacher, students=students, hardware=hardware)
+    fits = memory.listed(config, shared=on_gpu and runtime.colocate)
     if on_gpu:
         for fit in fits:
             _check_fit(fit, hardware)
     phases = host_phases(
-        config, teacher=teacher.shape, engines=parts.engines, training=parts.training, hardware=hardware
+        config, teacher=teacher.shape, engines=memory.engines, training=memory.training, hardware=hardware
     )
-    return Placement(hardware, tuple(bundles), fits, _notes(config, students, hardware), phases)
-
-
-def memory_fit(
-    config: DistillConfig,
-    *,
-    teacher: PlannedShape,
-    students: Mapping[str, PlannedShape | None],
-    shared: bool = False,
-) -> tuple[MemoryFit, ...]:
-    """The memory of one GPU for the teacher's engine, and for every known student's costliest stage and engine.
-
-    With `shared` also for what an on-policy stage and its engines hold together.
-    """
-    return _parts(config, teacher=teacher, students=students, hardware=Hardware("gpu")).listed(config, shared=shared)
+    return Placement(hardware, _parts(runtime, hardware), fits, _notes(config, students, hardware), phases)
 
 
 @dataclass(frozen=True, slots=True)
-class _Parts:
+class _Memory:
     """The memory of every engine (the teacher's under "") and of a worker in every stage of each known student."""
 
     engines: Mapping[str, MemoryFit]
@@ -128,13 +122,13 @@ class _Parts:
         return tuple(fits)
 
 
-def _parts(
+def _memory(
     config: DistillConfig,
     *,
     teacher: PlannedShape,
     students: Mapping[str, PlannedShape | None],
     hardware: Hardware,
-) -> _Parts:
+) -> _Memory:
     runtime, on_cpu = config.runtime, hardware.accelerator == "cpu"
 
     def engine(shape: PlannedShape, label: str, key: str, *, dtype: str, quantization: str | None) -> MemoryFit:
@@ -158,7 +152,7 @@ def _parts(
             engines[name] = engine(
                 shape, f"student engine, {name}", _STUDENT_KEY, dtype=_served_in(stages), quantization=None
             )
-    return _Parts(engines, training)
+    return _Memory(engines, training)
 
 
 def _served_in(stages: Sequence[StageConfig]) -> str:
@@ -166,27 +160,71 @@ def _served_in(stages: Sequence[StageConfig]) -> str:
     return max((stage.dtype for stage in stages), key=lambda dtype: DTYPE_BYTES[dtype])
 
 
-def render_placement(placement: Placement, *, fill: FillTime | None = None) -> list[str]:
-    """The placement as lines for people; numbers that rest on an assumed shape are marked."""
-    hardware = placement.hardware
-    lines = [_hardware_line(hardware)]
-    for role in dict.fromkeys(bundle.role for bundle in placement.bundles):
-        same = [bundle for bundle in placement.bundles if bundle.role == role]
-        lines.append(f"  {role}s: " + _places_text(same))
-    unit = "GPU" if hardware.accelerator == "gpu" else "process"
-    room = f" of {hardware.gpu_memory_gib * USABLE:.1f} usable" if hardware.accelerator == "gpu" else ""
-    for fit, names in _distinct(placement.fits):
-        lines.append(f"  {names}: {fit.total_bytes / GIB:.2f} GiB{room} a {unit}{_mark(assumed=fit.assumed)}")
-        for item in fit.items:
-            lines.append(f"    {item.name:<11} {item.size_bytes / GIB:8.2f} GiB  {item.arithmetic}")
-    lines += memory_lines(placement.phases, memory=hardware.memory)
-    if fill is not None:
-        spent = f", {fill.gpu_hours:.1f} GPU hours" if fill.gpus else ""
-        lines.append(
-            f"  fill: about {_duration(fill.seconds)}{spent} "
-            f"(reads {fill.read_rate:,.0f}, writes {fill.write_rate:,.0f} tokens/s){_mark(assumed=fill.assumed)}"
+def require_engine_room(settings: EngineSettings, *, key: str, hardware: Hardware) -> None:
+    """Refuse engines for which there are too few GPUs or CPUs: they would wait for ever. `key` is their block.
+
+    Raises:
+        ConfigError: naming keys and cure.
+    """
+    count, width = settings.count, settings.tensor_parallel
+    if hardware.accelerator == "cpu":
+        if width > 1:
+            raise ConfigError(f"{key}.tensor_parallel={width} needs GPUs: set it to 1, or raise {key}.cpus")
+        if settings.max_batched_tokens < settings.max_model_len:
+            # A prompt cut in chunks crashes seeded requests on the CPU engine, so it must fit one batch.
+            raise ConfigError(
+                f"{key}.max_batched_tokens={settings.max_batched_tokens} is less than "
+                f"max_model_len={settings.max_model_len}, which the CPU engine needs: raise the first"
+            )
+        _check_cpus(count * settings.cpus, f"{key}.count={count} x cpus={settings.cpus}", hardware)
+        return
+    if width > hardware.gpus_per_node:
+        raise ConfigError(
+            f"{key}.tensor_parallel={width} is more than the {hardware.gpus_per_node} GPUs of a node "
+            "(runtime.gpus_per_node), and a group stays on one node: lower it"
         )
-    return lines + [f"  note: {note}" for note in placement.notes]
+    room = hardware.nodes * (hardware.gpus_per_node // width)
+    if count > room:
+        raise ConfigError(
+            f"{key}.count={count} x tensor_parallel={width} does not fit {hardware.nodes} nodes x "
+            f"{hardware.gpus_per_node} GPUs, which hold {room} whole groups: set count to {room} or less"
+        )
+
+
+def require_worker_room(settings: TrainingSettings, *, hardware: Hardware) -> None:
+    """Refuse more workers than there are GPUs (one each) or CPUs for.
+
+    Raises:
+        ConfigError: naming keys and cure.
+    """
+    count = settings.workers
+    if hardware.accelerator == "cpu":
+        asked = f"runtime.training.workers={count} x cpus_per_worker={settings.cpus_per_worker:g}"
+        _check_cpus(count * settings.cpus_per_worker, asked, hardware)
+        return
+    room = hardware.nodes * hardware.gpus_per_node
+    if count > room:
+        raise ConfigError(
+            f"runtime.training.workers={count} is more than the {room} GPUs of {hardware.nodes} nodes x "
+            f"{hardware.gpus_per_node}: set it to {room} or less"
+        )
+
+
+def _check_cpus(needed: float, asked: str, hardware: Hardware) -> None:
+    """More than there are would leave the scheduler waiting for ever."""
+    if hardware.cpus is not None and needed > hardware.nodes * hardware.cpus:
+        there = f"{hardware.nodes} nodes x {hardware.cpus}" if hardware.nodes > 1 else str(hardware.cpus)
+        raise ConfigError(f"{asked} needs {needed:g} CPUs but there are {there}: lower one of them")
+
+
+def _parts(runtime: RuntimeConfig, hardware: Hardware) -> tuple[Part, ...]:
+    teacher, training, student = runtime.teacher_engine, runtime.training, runtime.student_engine
+    gpu = hardware.accelerator == "gpu"
+    return (
+        Part("teacher engine", teacher.count, teacher.tensor_parallel if gpu else teacher.cpus),
+        Part("training worker", training.workers, 1 if gpu else training.cpus_per_worker),
+        Part("student engine", student.count, student.tensor_parallel if gpu else student.cpus),
+    )
 
 
 def _check_layers(config: DistillConfig, teacher: PlannedShape) -> None:
@@ -228,7 +266,7 @@ def _check_fit(fit: MemoryFit, hardware: Hardware) -> None:
         return
     terms = ", ".join(f"{item.name} {item.size_bytes / GIB:.1f}" for item in fit.items)
     raise ConfigError(
-        f"{fit.label} needs {fit.total_bytes / GIB:.1f} GiB a GPU{_mark(assumed=fit.assumed)} but "
+        f"{fit.label} needs {fit.total_bytes / GIB:.1f} GiB a GPU{assumed_mark(assumed=fit.assumed)} but "
         f"{hardware.gpu_memory_gib * USABLE:.1f} of runtime.gpu_memory_gib={hardware.gpu_memory_gib:g} are usable "
         f"({terms}): {fit.cure}"
     )
@@ -246,51 +284,21 @@ def _notes(config: DistillConfig, students: Mapping[str, PlannedShape | None], h
         notes.append(
             f"runtime.teacher_engine.tensor_parallel={width} leaves {idle} GPUs of every node idle in the fill"
         )
+    if hardware.accelerator == "gpu" and _writes_rollouts(config):
+        where = "take turns on the GPUs of the workers" if config.runtime.colocate else "each have GPUs of their own"
+        notes.append(f"in on-policy stages workers, teacher engines and student engines {where}")
     return tuple(notes)
 
 
-def _hardware_line(hardware: Hardware) -> str:
-    if hardware.accelerator == "cpu":
-        cpus = "" if hardware.cpus is None else f", {hardware.cpus} CPUs each"
-        return f"placement on CPUs: {hardware.nodes} node(s){cpus}"
-    return (
-        f"placement on GPUs: {hardware.nodes} node(s) x {hardware.gpus_per_node} x {hardware.gpu_memory_gib:g} GiB; "
-        "phases follow one another and reuse them"
-    )
-
-
-def _places_text(bundles: Sequence[Bundle]) -> str:
-    """`node 0: 0 on GPU 0-3, 2 on GPU 4-7; node 1: ...`."""
-    nodes = []
-    for node in sorted({bundle.node for bundle in bundles}):
-        here = [bundle for bundle in bundles if bundle.node == node]
-        nodes.append(f"node {node}: " + ", ".join(f"{bundle.index}{_gpus_text(bundle.gpus)}" for bundle in here))
-    return "; ".join(nodes)
-
-
-def _gpus_text(gpus: tuple[int, ...]) -> str:
-    if len(gpus) < 2:
-        return "".join(f" on GPU {gpu}" for gpu in gpus)
-    return f" on GPU {gpus[0]}-{gpus[-1]}"
-
-
-def _distinct(fits: Sequence[MemoryFit]) -> list[tuple[MemoryFit, str]]:
-    """Fits that differ in more than their label, each with the labels that share it."""
-    groups: dict[tuple[MemoryItem, ...], list[MemoryFit]] = {}
-    for fit in fits:
-        groups.setdefault(fit.items, []).append(fit)
-    return [(same[0], "; ".join(fit.label for fit in same)) for same in groups.values()]
+def _writes_rollouts(config: DistillConfig) -> bool:
+    stages = [stage for student in config.students.values() for stage in student.stages]
+    return any(stage.rollout is not None and stage.rollout.replay_from is None for stage in stages)
 
 
 def _total_bytes(fit: MemoryFit) -> float:
     return fit.total_bytes
 
 
-def _mark(*, assumed: bool) -> str:
+def assumed_mark(*, assumed: bool) -> str:
+    """What stands behind a number that rests on a shape from the YAML."""
     return " (assumed)" if assumed else ""
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.table import Table
 
 from configs.models import Device
@@ -9,6 +11,10 @@ from configs.schema import DistillConfig
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.outputs.console import Console, clock
 from orchestration.plan.duration import FillTime, TeacherWork, expected_seconds
+from orchestration.plan.hardware import GIB, Hardware, HostMemory
+from orchestration.plan.host_memory import HostPhase
+from orchestration.plan.memory import USABLE, MemoryFit, MemoryItem
+from orchestration.plan.placement import Placement, assumed_mark
 from orchestration.plan.requests import FillPlan, rollout_tokens
 
 
@@ -66,3 +72,58 @@ def fill_time(plan: FillPlan, *, config: DistillConfig, teacher: PlannedShape, a
         dtype=config.teacher.dtype,
         quantization=config.teacher.quantization,
     )
+
+
+def render_placement(placement: Placement, *, fill: FillTime | None = None) -> list[str]:
+    """What runs where and what it holds, as lines for people; numbers that rest on an assumed shape are marked."""
+    hardware = placement.hardware
+    lines = [_hardware_line(hardware)]
+    unit, device = ("GPU", "GPU") if hardware.accelerator == "gpu" else ("process", "CPU")
+    for part in placement.parts:
+        lines.append(f"  {part.kind}s: {part.count} x {part.each:g} {device}{'' if part.each == 1 else 's'}")
+    room = f" of {hardware.gpu_memory_gib * USABLE:.1f} usable" if hardware.accelerator == "gpu" else ""
+    for fit, names in _distinct(placement.fits):
+        lines.append(f"  {names}: {fit.total_bytes / GIB:.2f} GiB{room} a {unit}{assumed_mark(assumed=fit.assumed)}")
+        for item in fit.items:
+            lines.append(f"    {item.name:<11} {item.size_bytes / GIB:8.2f} GiB  {item.arithmetic}")
+    lines += _memory_lines(placement.phases, memory=hardware.memory)
+    if fill is not None:
+        spent = f", {fill.gpu_hours:.1f} GPU hours" if fill.gpus else ""
+        lines.append(
+            f"  fill: about {_duration(fill.seconds)}{spent} "
+            f"(reads {fill.read_rate:,.0f}, writes {fill.write_rate:,.0f} tokens/s){assumed_mark(assumed=fill.assumed)}"
+        )
+    return lines + [f"  note: {note}" for note in placement.notes]
+
+
+def _hardware_line(hardware: Hardware) -> str:
+    if hardware.accelerator == "cpu":
+        cpus = "" if hardware.cpus is None else f", {hardware.cpus} CPUs each"
+        return f"placement on CPUs: {hardware.nodes} node(s){cpus}"
+    return (
+        f"placement on GPUs: {hardware.nodes} node(s) x {hardware.gpus_per_node} x {hardware.gpu_memory_gib:g} GiB; "
+        "phases follow one another and reuse them, Ray chooses which"
+    )
+
+
+def _memory_lines(phases: Sequence[HostPhase], *, memory: HostMemory | None) -> list[str]:
+    room = "" if memory is None else f" of {memory.total_gib * USABLE:.1f} usable"
+    lines = []
+    for phase in phases:
+        terms = " + ".join(f"{part.name} {part.size_bytes / GIB:.2f}" for part in phase.parts)
+        lines.append(f"  memory of a machine, {phase.label}: {phase.total_bytes / GIB:.2f} GiB{room} ({terms})")
+    return lines
+
+
+def _distinct(fits: Sequence[MemoryFit]) -> list[tuple[MemoryFit, str]]:
+    """Fits that differ in more than their label, each with the labels that share it."""
+    groups: dict[tuple[MemoryItem, ...], list[MemoryFit]] = {}
+    for fit in fits:
+        groups.setdefault(fit.items, []).append(fit)
+    return [(same[0], "; ".join(fit.label for fit in same)) for same in groups.values()]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

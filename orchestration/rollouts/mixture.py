@@ -22,10 +22,10 @@ from dataclasses import dataclass, field
 
 from cache import TeacherRecord
 from cache.protocols import Failure
-from orchestration.rollouts.sequence import Growing, Prompt, Role, Sampled, Terms
+from orchestration.rollouts.sequence import Growing, Role, RolloutPrompt, Sampled, Terms
 from orchestration.rollouts.turns import Answered, RolloutEngine, RolloutPool, Tagged
 
-__all__ = ["Prompt", "Sampled", "Tally", "sample_rollout"]
+__all__ = ["RolloutPrompt", "Sampled", "Tally", "sample_rollout"]
 
 LEFT_BEHIND: dict[Role, float] = {"student": 0.5, "teacher": 0.25}
 """The share of its sequences that an engine leaves unfinished when it hands over. The longest run of a batch would
@@ -60,7 +60,7 @@ class Tally:
 
 
 def sample_rollout(
-    prompts: Sequence[Prompt],
+    prompts: Sequence[RolloutPrompt],
     *,
     student: RolloutPool,
     teacher: RolloutPool,
@@ -141,7 +141,7 @@ class _Rollout:
 
     def __init__(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[RolloutPrompt],
         *,
         terms: Terms,
         queues: Sequence[_EngineQueue],

@@ -76,7 +76,7 @@ def sampling_metrics(tally: Tally, *, written: int, sync_seconds: float) -> dict
     }
 
 
-def held_out_metrics(answers: Sequence[Sampled]) -> dict[str, float]:
+def held_out_reverse_kl(answers: Sequence[Sampled]) -> dict[str, float]:
     """The reverse KL of the student alone on held-out prompts, by tracking names; nothing where none was answered."""
     pairs = [
         (each.student_logprobs, each.record.target_logprobs)

@@ -28,7 +28,7 @@ Role = Literal["student", "teacher"]
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class RolloutPrompt:
     """A prompt, and its position in the rollout, which is part of the sequence's noise."""
 
     token_ids: tuple[int, ...]
@@ -75,7 +75,7 @@ class Growing:
     `finish` is None until its last token is drawn. `recomputed` counts tokens as `mixture.Tally` does.
     """
 
-    def __init__(self, prompt: Prompt, terms: Terms) -> None:
+    def __init__(self, prompt: RolloutPrompt, terms: Terms) -> None:
         self.number, self.prompt_len, self.tokens = prompt.number, len(prompt.token_ids), list(prompt.token_ids)
         self.finish: Finish | None = None
         self.recomputed = 0

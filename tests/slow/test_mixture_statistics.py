@@ -23,7 +23,7 @@ from cache.identity import TeacherIdentity
 from cache.records import ScoreRequest
 from configs.rollouts import PolicyConfig
 from configs.schema import EngineSettings
-from orchestration.rollouts.mixture import Prompt, Sampled, Tally, sample_rollout
+from orchestration.rollouts.mixture import RolloutPrompt, Sampled, Tally, sample_rollout
 from student_train.losses.minillm import minillm_loss
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(600)]
@@ -113,7 +113,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 @pytest.fixture(scope="module")
 def rollout(pair: Pair) -> tuple[list[Sampled], Tally]:
     return sample_rollout(
-        [Prompt(PROMPT, number=number) for number in range(SAMPLES)],
+        [RolloutPrompt(PROMPT, number=number) for number in range(SAMPLES)],
         student=OneEngine(pair.student),
         teacher=OneEngine(pair.teacher),
         alpha=ALPHA,

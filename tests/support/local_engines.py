@@ -19,7 +19,7 @@ from cache import GenerateRequest, ScoreRequest, SegmentWriter, TeacherCache, Te
 from cache.protocols import Outcome
 from configs import EngineError
 from orchestration.cluster.engines import LeaseQueue
-from orchestration.fill.engine_loop import EngineLoop, FillOrder, Leases, Progress, StepwiseSource
+from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress, Leases, StepwiseSource
 from orchestration.outputs.console import StageProgress
 from orchestration.plan.requests import Request
 from teacher_server import FakeTeacher
@@ -114,12 +114,12 @@ class LocalEngines:
         progress: StageProgress,
         token_budget: int | None,
         seconds_budget: float | None,
-    ) -> Progress:
+    ) -> FillProgress:
         self.budgets.append((token_budget, seconds_budget))
         self.orders.append(order)
         queue = lease_queue(work[: self.rows_a_pass], token_budget=token_budget)
         run_engine_loop(queue, order, lambda _: self.teacher)
-        done: Progress = queue.progress()
+        done: FillProgress = queue.progress()
         progress.update(done.rows, tokens=done.response_tokens)
         return done
 
@@ -152,7 +152,7 @@ class EngineThatIsKilled:
         progress: StageProgress,
         token_budget: int | None,
         seconds_budget: float | None,
-    ) -> Progress:
+    ) -> FillProgress:
         if self.killed:
             return self.healthy.fill(
                 work, order, progress=progress, token_budget=token_budget, seconds_budget=seconds_budget

@@ -17,7 +17,8 @@ import pytest
 from configs import DistillConfig, dump_config, load_config, resolve_data_path
 from configs.models import ModelSource
 from orchestration.inputs.shapes import shape_at_hand, student_shape
-from orchestration.plan.placement import Hardware, plan_placement
+from orchestration.plan.hardware import Hardware
+from orchestration.plan.placement import plan_placement
 
 FOLDER = Path(__file__).resolve().parents[3] / "configs"
 GOLDEN = Path(__file__).resolve().parent / "golden"

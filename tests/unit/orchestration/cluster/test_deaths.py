@@ -31,7 +31,7 @@ from orchestration.cluster.deaths import lost
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.inputs.models import materialise
 from orchestration.inputs.shapes import PlannedShape
-from orchestration.plan.bundles import HostMemory
+from orchestration.plan.hardware import HostMemory
 from orchestration.plan.host_memory import engine_on_host
 from orchestration.plan.memory import engine_memory
 

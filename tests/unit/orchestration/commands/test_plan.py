@@ -220,4 +220,4 @@ def test_fewer_assumed_gpus_than_configured_plan_with_what_they_hold() -> None:
     text = lines.getvalue()
     assert "runtime.teacher_engine.count=4: planned with the 2 that these GPUs hold" in text
     assert "runtime.training.workers=16: planned with 8" in text
-    assert "node 0: 0 on GPU 0-3, 1 on GPU 4-7" in text
+    assert "teacher engines: 2 x 4 GPUs" in text

@@ -25,7 +25,7 @@ from local_engines import (
 from cache import GenerateRequest, ScoreRequest, SegmentWriter, TeacherCache, TeacherRecord
 from configs import BudgetReached, CacheError, EngineError
 from orchestration.fill import engine_loop
-from orchestration.fill.engine_loop import FillOrder, Progress, longest
+from orchestration.fill.engine_loop import FillOrder, FillProgress, longest
 from orchestration.fill.fill import Budgets, Engines, FillResult, fill
 from orchestration.fill.ledger import read_counts
 from orchestration.fill.refusals import Refusals
@@ -386,7 +386,7 @@ class Stopping:
     """A queue of endless work that notes what is reported and stops whoever reports once it is told to."""
 
     def __init__(self) -> None:
-        self.told: list[Progress] = []
+        self.told: list[FillProgress] = []
         self._stopped = False
         self._stops = threading.Event()
         self._obeyed = threading.Event()
@@ -395,7 +395,7 @@ class Stopping:
     def lease(self) -> list[tuple[int, Request]]:
         return [(number, ask(3 + number % 60)) for number in itertools.islice(self._numbers, 4)]
 
-    def report(self, delta: Progress) -> bool:
+    def report(self, delta: FillProgress) -> bool:
         # Whoever reports a second time after the stop has heard of it.
         if self._stopped:
             self._obeyed.set()

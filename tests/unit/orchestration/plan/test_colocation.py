@@ -25,10 +25,10 @@ from orchestration.pipeline import rollout_maker as rollouts
 from orchestration.pipeline import run as context
 from orchestration.pipeline.rollout_maker import RolloutMaker
 from orchestration.pipeline.run import Run
-from orchestration.plan.bundles import Hardware
 from orchestration.plan.colocation import GPU_SHARES
+from orchestration.plan.hardware import Hardware
 from orchestration.plan.memory import GIB, MemoryFit
-from orchestration.plan.placement import plan_placement, render_placement
+from orchestration.plan.placement import plan_placement
 from student_train.handoff.rollouts import RolloutExchange
 
 SHAPE = PlannedShape("model", ModelShape(layers=4, hidden=64, heads=8, kv_heads=2, mlp=128, vocab=1000), assumed=False)
@@ -52,7 +52,6 @@ def experiment(*, ahead: bool = False, **runtime: Any) -> DistillConfig:
 def plan(config: DistillConfig, *, gpus: int, nodes: int = 1, student: PlannedShape = SHAPE) -> dict[str, MemoryFit]:
     hardware = Hardware("gpu", nodes, gpus, config.runtime.gpu_memory_gib)
     placement = plan_placement(config, teacher=SHAPE, students={"small": student}, hardware=hardware)
-    assert len(render_placement(placement)) > len(placement.fits)
     return {fit.label: fit for fit in placement.fits}
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from configs import ConfigError, DistillConfig
 from orchestration.plan import hardware
-from orchestration.plan.bundles import Hardware, HostMemory
-from orchestration.plan.hardware import hardware_of
+from orchestration.plan.hardware import GIB, Hardware, HostMemory, hardware_of, read_host_memory
 
 THERE = Hardware("gpu", 3, 4, 80.0)
 
@@ -81,3 +81,19 @@ def test_gpus_can_be_assumed(gpus: int, nodes: int, per_node: int) -> None:
 def test_gpus_that_cannot_be_assumed_are_refused(gpus: int, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         hardware_of(experiment(gpus_per_node=8), ask_cluster=nobody, assume_gpus=gpus)
+
+
+def test_this_machine_and_the_limits_of_a_container(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text(
+        "MemTotal:       16777216 kB\nMemFree:         1 kB\nMemAvailable:    8388608 kB\nHugePages_Total:       0\n"
+    )
+    assert read_host_memory(tmp_path, ()) == HostMemory(16.0, 8.0)
+    limit = tmp_path / "memory.max"
+    for text, expected in (("max\n", (16.0, 8.0)), (f"{4 * GIB}\n", (4.0, 4.0)), (f"{2**63}\n", (16.0, 8.0))):
+        limit.write_text(text)
+        assert read_host_memory(tmp_path, (str(limit), "/nowhere")) == HostMemory(*expected)
+    (tmp_path / "meminfo").write_text("nonsense")
+    assert read_host_memory(tmp_path, ()) is None
+    assert read_host_memory(tmp_path / "none", ()) is None
+    here = read_host_memory()
+    assert here is not None and 0 < here.free_gib <= here.total_gib

@@ -15,7 +15,7 @@ from cache import GenerateRequest, ScoreRequest, TeacherRecord, validate_record
 from cache.keys import engine_seed, generation_key, sequence_key
 from cache.protocols import Outcome
 from configs import EngineError
-from orchestration.rollouts.mixture import Prompt, Sampled, Tally, sample_rollout
+from orchestration.rollouts.mixture import RolloutPrompt, Sampled, Tally, sample_rollout
 from orchestration.rollouts.sequence import run_noise
 from orchestration.rollouts.turns import Answered, Tagged, Turns
 from teacher_server import FakeTeacher
@@ -90,7 +90,7 @@ def sample(
     stop_ids: tuple[int, ...] = (EOS,),
 ) -> tuple[list[Sampled], Tally]:
     learner, master = pools or (student(), teacher())
-    prompts = [Prompt(prompt, number=number) for number in range(count)]
+    prompts = [RolloutPrompt(prompt, number=number) for number in range(count)]
     return sample_rollout(
         prompts, student=learner, teacher=master, alpha=alpha, seed=seed, version=7, max_new_tokens=length,
         stop_ids=stop_ids, k=K,
@@ -279,7 +279,7 @@ def test_a_sequence_stays_with_one_engine_and_only_so_many_grow() -> None:
 
 
 def test_what_an_engine_refuses_is_dropped_and_counted() -> None:
-    prompts = [Prompt((5, 6, 7), number=0), Prompt((5,) * 60, number=1), Prompt((6, 5), number=2)]
+    prompts = [RolloutPrompt((5, 6, 7), number=0), RolloutPrompt((5,) * 60, number=1), RolloutPrompt((6, 5), number=2)]
     sampled, tally = sample_rollout(
         prompts, student=student(), teacher=teacher(), alpha=0.3, seed=(1,), version=0, max_new_tokens=20, stop_ids=(),
         k=K,

@@ -21,7 +21,7 @@ from orchestration.pipeline.chain import Link, Student
 from orchestration.pipeline.on_policy import rollouts_name
 from orchestration.pipeline.rollout_maker import former_rollouts
 from orchestration.rollouts.mixture import Tally
-from orchestration.rollouts.records import chosen, described, held_out_metrics, sampling_metrics
+from orchestration.rollouts.records import chosen, described, held_out_reverse_kl, sampling_metrics
 from orchestration.rollouts.sequence import Sampled
 from student_train.handoff.rollouts import Rollout, RolloutExchange
 
@@ -105,11 +105,11 @@ def test_the_held_out_divergence_is_student_minus_teacher() -> None:
     for each in answers:
         assert each.record.target_logprobs is not None
         sums.append(float(each.student_logprobs.sum(dtype=np.float64) - each.record.target_logprobs.sum()))
-    told = held_out_metrics(answers)
+    told = held_out_reverse_kl(answers)
     assert told["rollout/dev_reverse_kl"] == pytest.approx(sum(sums) / 5)
     assert told["rollout/dev_sequence_reverse_kl"] == pytest.approx(sum(sums) / 2)
     assert told["rollout/dev_response_tokens"] == 2.5
-    assert held_out_metrics([]) == {}
+    assert held_out_reverse_kl([]) == {}
 
 
 @pytest.fixture()

@@ -1,0 +1,59 @@
+"""How long a fill takes, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from plan_builders import LLAMA_70B, SHAPE, planned
+
+from configs.models import Device
+from configs.schema import EngineSettings, ModelShape
+from orchestration.plan.duration import FillTime, TeacherWork, expected_seconds
+
+
+def fill(
+    shape: ModelShape = LLAMA_70B, *, accelerator: Device = "gpu", read: int = 0, written: int = 0, **settings: Any
+) -> FillTime:
+    return expected_seconds(
+        planned(shape),
+        work=TeacherWork(read, written),
+        settings=EngineSettings(**settings),
+        accelerator=accelerator,
+        dtype="bfloat16",
+    )
+
+
+def test_nothing_to_ask_takes_no_time() -> None:
+    assert fill().seconds == 0.0
+    assert fill().gpu_hours == 0.0
+
+
+def test_gpu_reading_by_hand() -> None:
+    # 312e12 x 0.4 x 4 GPUs / (2 x 70,553,706,496) = 3,538 tokens/s an engine; two engines; 60 s of start.
+    found = fill(read=7_076_000, count=2, tensor_parallel=4)
+    assert found.read_rate == pytest.approx(7_076, rel=1e-3)
+    assert found.seconds == pytest.approx(60 + 1000, rel=1e-3)
+    assert found.gpu_hours == pytest.approx(found.seconds * 8 / 3600)
+
+
+def test_gpu_writing_by_hand() -> None:
+    # A step of 64 sequences on 4 GPUs: 35.277 GB of weights and 64 x 512 x 81,920 B = 2.684 GB of keys and values at
+    # 1.2 TB/s take 31.63 ms, the arithmetic of 64 tokens 64 / 3,538 s = 18.09 ms.
+    found = fill(written=1, tensor_parallel=4, max_sequences=64, max_model_len=1024)
+    assert found.write_rate == pytest.approx(64 / (0.03163 + 0.01809), rel=1e-3)
+
+
+def test_cpu_rates_scale_with_cores_and_parameters() -> None:
+    small = ModelShape(layers=30, hidden=576, heads=9, kv_heads=3, mlp=1536, vocab=49152, tied_embeddings=True)
+    measured = fill(small, accelerator="cpu", read=5500, written=2300, cpus=2)
+    assert (measured.read_rate, measured.write_rate) == (550.0, 230.0)
+    assert measured.seconds == pytest.approx(60 + 10 + 10)
+    assert measured.gpus == 0
+    assert fill(small, accelerator="cpu", cpus=8).write_rate == pytest.approx(4 * 230)
+    assert fill(small, accelerator="cpu", cpus=2, count=3).write_rate == pytest.approx(3 * 230)
+    assert fill(LLAMA_70B, accelerator="cpu", cpus=2).write_rate == pytest.approx(230 * 134_515_008 / 70_553_706_496)
+
+
+def test_a_toy_is_not_promised_absurd_speed() -> None:
+    assert fill(SHAPE, accelerator="cpu", cpus=2).write_rate == 2300.0
