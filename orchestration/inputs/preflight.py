@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import stat
-import subprocess
 from pathlib import Path
 from uuid import uuid4
 
@@ -134,34 +132,6 @@ def require_writable(path: Path, *, key: str, needed_bytes: int = 0) -> None:
         )
 
 
-def choose_accelerator(config: DistillConfig, *, gpus: int) -> Device:
-    """What `runtime.accelerator` means on a machine with `gpus` GPUs.
-
-    Raises:
-        ConfigError: GPUs are demanded and there are none.
-    """
-    wanted = config.runtime.accelerator
-    if wanted == "gpu" and gpus == 0 and config.runtime.ray_address is None:
-        raise ConfigError(
-            "runtime.accelerator=gpu but this machine has no GPU: set runtime.accelerator=cpu, attach to a cluster "
-            "with --ray-address, or look at the plan alone with `distill plan --assume-gpus N`"
-        )
-    if wanted == "auto":
-        return "gpu" if gpus else "cpu"
-    return wanted
-
-
-def visible_gpus() -> int:
-    """GPUs of this machine that this process may use."""
-    masked = os.environ.get("CUDA_VISIBLE_DEVICES")
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
-    return count if masked is None else min(count, len([d for d in masked.split(",") if d.strip() not in ("", "-1")]))
-
-
 def require_fitting_lengths(config: DistillConfig, *, teacher: ModelShape) -> None:
     """Refuse sequences longer than the teacher, and a k that its vocabulary does not have.
 
@@ -217,11 +187,6 @@ def require_servable(config: DistillConfig, *, teacher: ModelFiles) -> None:
         raise ConfigError(
             f"teacher.dtype=float16 overflows in a {built.model_type} model: set teacher.dtype: bfloat16 or float32"
         )
-
-
-def cpu_count() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def require_compiler(device: Device) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from configs import ConfigError, DistillConfig
 from configs.models import Device
-from orchestration.inputs.preflight import choose_accelerator, cpu_count, visible_gpus
 
 GIB = 2**30
 
@@ -95,3 +96,36 @@ def _assumed(config: DistillConfig, *, gpus: int) -> Hardware:
             f"--assume-gpus {gpus} is not a multiple of runtime.gpus_per_node={runtime.gpus_per_node}: correct one"
         )
     return Hardware("gpu", gpus // per_node, per_node, runtime.gpu_memory_gib)
+
+
+def choose_accelerator(config: DistillConfig, *, gpus: int) -> Device:
+    """What `runtime.accelerator` means on a machine with `gpus` GPUs.
+
+    Raises:
+        ConfigError: GPUs are demanded and there are none.
+    """
+    wanted = config.runtime.accelerator
+    if wanted == "gpu" and gpus == 0 and config.runtime.ray_address is None:
+        raise ConfigError(
+            "runtime.accelerator=gpu but this machine has no GPU: set runtime.accelerator=cpu, attach to a cluster "
+            "with --ray-address, or look at the plan alone with `distill plan --assume-gpus N`"
+        )
+    if wanted == "auto":
+        return "gpu" if gpus else "cpu"
+    return wanted
+
+
+def visible_gpus() -> int:
+    """GPUs of this machine that this process may use."""
+    masked = os.environ.get("CUDA_VISIBLE_DEVICES")
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    return count if masked is None else min(count, len([d for d in masked.split(",") if d.strip() not in ("", "-1")]))
+
+
+def cpu_count() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from orchestration.plan.hardware import Hardware, HostMemory
 
 from configs import ConfigError, DistillConfig
 from orchestration.cluster import nodes
 from orchestration.cluster.nodes import Node, cluster_hardware, require_gpus
+from orchestration.plan.hardware import Hardware, HostMemory
 
 ADDRESS = "10.0.0.1:6379"
 

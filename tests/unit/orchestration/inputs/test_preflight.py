@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,11 @@ from configs import ConfigError, DistillConfig
 from configs.schema import ModelShape
 from orchestration.inputs.preflight import (
     FREE_MARGIN_BYTES,
-    choose_accelerator,
     require_compiler,
     require_fitting_lengths,
     require_positions,
     require_writable,
     resolve_paths,
-    visible_gpus,
 )
 
 SHAPE = ModelShape(layers=2, hidden=32, heads=4, kv_heads=2, mlp=48, vocab=300, max_positions=128)
@@ -148,54 +145,6 @@ def test_a_full_disk_names_what_is_there_and_what_is_needed(tmp_path: Path, monk
         f"runtime.cache_root={tmp_path} has 3.0 GiB free but the run needs 5.0 GiB and 1 GiB to spare: "
         "free some, or name another directory"
     )
-
-
-@pytest.mark.parametrize(
-    ("wanted", "gpus", "expected"),
-    [("auto", 0, "cpu"), ("auto", 2, "gpu"), ("cpu", 2, "cpu"), ("cpu", 0, "cpu"), ("gpu", 1, "gpu")],
-)
-def test_the_accelerator(wanted: str, gpus: int, expected: str) -> None:
-    assert choose_accelerator(config(runtime={"accelerator": wanted}), gpus=gpus) == expected
-
-
-def test_gpus_that_are_not_there_are_refused_with_three_ways_out() -> None:
-    with pytest.raises(ConfigError) as error:
-        choose_accelerator(config(runtime={"accelerator": "gpu"}), gpus=0)
-    text = refused(error)
-    assert text.startswith("runtime.accelerator=gpu but this machine has no GPU: ")
-    assert all(cure in text for cure in ("runtime.accelerator=cpu", "--ray-address", "distill plan --assume-gpus"))
-
-
-def test_a_cluster_may_have_gpus_that_this_machine_has_not() -> None:
-    attached = config(runtime={"accelerator": "gpu", "ray_address": "10.0.0.1:6379"})
-    assert choose_accelerator(attached, gpus=0) == "gpu"
-
-
-@pytest.mark.parametrize(
-    ("masked", "expected"), [(None, 4), ("0,1", 2), ("", 0), ("-1", 0), ("3", 1), ("GPU-aa,GPU-bb", 2)]
-)
-def test_gpus_are_counted_as_far_as_this_process_may_use_them(
-    masked: str | None, expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    listing = "".join(f"GPU {i}: NVIDIA H100 (UUID: GPU-{i})\n  MIG 1g.10gb Device 0\n" for i in range(4))
-    listed = subprocess.CompletedProcess(["nvidia-smi"], 0, stdout=listing)
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: listed)
-    if masked is None:
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    else:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", masked)
-    assert visible_gpus() == expected
-
-
-@pytest.mark.parametrize(
-    "failure", [FileNotFoundError("nvidia-smi"), PermissionError(), subprocess.TimeoutExpired("nvidia-smi", 30)]
-)
-def test_without_a_driver_there_are_no_gpus(failure: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise failure
-
-    monkeypatch.setattr(subprocess, "run", fail)
-    assert visible_gpus() == 0
 
 
 def test_sequences_of_just_the_teachers_length_fit() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,15 @@ import pytest
 
 from configs import ConfigError, DistillConfig
 from orchestration.plan import hardware
-from orchestration.plan.hardware import GIB, Hardware, HostMemory, hardware_of, read_host_memory
+from orchestration.plan.hardware import (
+    GIB,
+    Hardware,
+    HostMemory,
+    choose_accelerator,
+    hardware_of,
+    read_host_memory,
+    visible_gpus,
+)
 
 THERE = Hardware("gpu", 3, 4, 80.0)
 
@@ -97,3 +106,51 @@ def test_this_machine_and_the_limits_of_a_container(tmp_path: Path) -> None:
     assert read_host_memory(tmp_path / "none", ()) is None
     here = read_host_memory()
     assert here is not None and 0 < here.free_gib <= here.total_gib
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpus", "expected"),
+    [("auto", 0, "cpu"), ("auto", 2, "gpu"), ("cpu", 2, "cpu"), ("cpu", 0, "cpu"), ("gpu", 1, "gpu")],
+)
+def test_the_accelerator(wanted: str, gpus: int, expected: str) -> None:
+    assert choose_accelerator(experiment(accelerator=wanted), gpus=gpus) == expected
+
+
+def test_gpus_that_are_not_there_are_refused_with_three_ways_out() -> None:
+    with pytest.raises(ConfigError) as error:
+        choose_accelerator(experiment(accelerator="gpu"), gpus=0)
+    text = str(error.value)
+    assert text.startswith("runtime.accelerator=gpu but this machine has no GPU: ")
+    assert all(cure in text for cure in ("runtime.accelerator=cpu", "--ray-address", "distill plan --assume-gpus"))
+
+
+def test_a_cluster_may_have_gpus_that_this_machine_has_not() -> None:
+    attached = experiment(accelerator="gpu", ray_address="10.0.0.1:6379")
+    assert choose_accelerator(attached, gpus=0) == "gpu"
+
+
+@pytest.mark.parametrize(
+    ("masked", "expected"), [(None, 4), ("0,1", 2), ("", 0), ("-1", 0), ("3", 1), ("GPU-aa,GPU-bb", 2)]
+)
+def test_gpus_are_counted_as_far_as_this_process_may_use_them(
+    masked: str | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = "".join(f"GPU {i}: NVIDIA H100 (UUID: GPU-{i})\n  MIG 1g.10gb Device 0\n" for i in range(4))
+    listed = subprocess.CompletedProcess(["nvidia-smi"], 0, stdout=listing)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: listed)
+    if masked is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", masked)
+    assert visible_gpus() == expected
+
+
+@pytest.mark.parametrize(
+    "failure", [FileNotFoundError("nvidia-smi"), PermissionError(), subprocess.TimeoutExpired("nvidia-smi", 30)]
+)
+def test_without_a_driver_there_are_no_gpus(failure: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    assert visible_gpus() == 0
