@@ -6,18 +6,16 @@ name anything: it counts as live.
 
 Several processes say something of one pin at once, without a lock: who makes the view, who reads it, and who moves its
 rows. None of them changes what another wrote. Each adds an object of its own beside the pin, whose content follows from
-its name: `<view>.<segments>.places` (the view was used where its rows stood in these segments) and
+its name (`cache.pinning`): `<view>.<segments>.places` (the view was used where its rows stood in these segments) and
 `<view>.<segment>.followed` (rows of it moved to this segment). A pin is what all of them say together.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cache.arrays import LARGEST
@@ -32,8 +30,10 @@ PIN_DAYS = 30.0
 LATEST_S = 1e11
 """In the year 5138: what says that it was used later says nothing."""
 
+PLACES, FOLLOWED = ".places", ".followed"
+"""How the names of what is said beside a pin end."""
+
 _DAY_S = 86_400.0
-_PLACES, _FOLLOWED = ".places", ".followed"
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
 
 
@@ -62,7 +62,7 @@ class Pin:
 
     def live(self, *, days: float = PIN_DAYS) -> bool:
         """Whether somebody used the view in the last `days`, or may have."""
-        return not self.readable or _recent(self.used, days=days)
+        return not self.readable or used_lately(self.used, days=days)
 
     def keeps(self, segment: str, *, days: float = PIN_DAYS, moved: bool = False) -> bool:
         """Whether somebody who used the view in the last `days` needs this segment, or may need it.
@@ -73,61 +73,7 @@ class Pin:
             return False
         if self.segments is None or (segment in self.segments and self.live(days=days)):
             return True
-        return _recent(self.earlier.get(segment, 0.0), days=days)
-
-
-def pin_view(storage: Storage, view: CacheView, *, cut: int = 0) -> None:
-    """Leave a pin that names the view and its segments, or say anew that the view is used.
-
-    `cut` is the number of its rows that are prefixes of longer ones.
-
-    Raises:
-        CacheError: when the pin cannot be written.
-    """
-    try:
-        names = storage.names("pins")
-        known, there = _read(storage, view.digest, names=names), f"{view.digest}.npz" in names
-        if known is None or known.segments != view.segments or not there:
-            # The view first: a pin whose view is lacking cannot be counted up, a view without its pin is garbage.
-            storage.replace(f"pins/{view.digest}.npz", view.to_bytes())
-        followed = () if known is None else known.followed
-        pin = replace(_of(view, readable=True), cut=cut, earlier=_earlier(known, now=view.segments), followed=followed)
-        _place(storage, pin)
-        _write(storage, pin)
-        # Whoever moved these rows a moment ago may have looked for pins before this one was there.
-        for segment in _replacements(storage, view.segments):
-            _follow(storage, view.digest, to=segment)
-    except OSError as error:
-        raise CacheError(
-            f"{storage.place}/pins/{view.digest}.json: the view cannot be pinned ({error.strerror}): make the cache "
-            "writable"
-        ) from error
-
-
-def touch_pin(storage: Storage, view: str) -> None:
-    """Say that the view of this digest is used now; nothing when it has no pin that can be read.
-
-    Raises:
-        OSError: when the pin cannot be written.
-    """
-    pin = _read(storage, view, names=storage.names("pins"))
-    if pin is not None and pin.readable:
-        _place(storage, pin)
-
-
-def follow_rows(storage: Storage, *, sources: Collection[str], to: str) -> None:
-    """Note beside the pins of views with rows in these segments that all of these rows move to another one.
-
-    To be called before the segments are marked as replaced and once more after: whoever pins a view meanwhile either
-    is seen by the second call, or sees the marks.
-
-    Raises:
-        OSError: when the place cannot be read or written.
-    """
-    for pin in read_pins(storage):
-        held = {*(pin.segments or ()), *pin.earlier, *pin.followed}
-        if pin.readable and not held.isdisjoint(sources):
-            _follow(storage, pin.view, to=to)
+        return used_lately(self.earlier.get(segment, 0.0), days=days)
 
 
 def followed_segments(storage: Storage, *, standing: Collection[str]) -> set[str]:
@@ -155,7 +101,51 @@ def read_pins(storage: Storage) -> list[Pin]:
     for name in listed:
         beside.setdefault(name.partition(".")[0], []).append(name)
     views = [name.removesuffix(".json") for name in listed if name.endswith(".json")]
-    return [pin for view in views if (pin := _read(storage, view, names=beside[view.partition(".")[0]])) is not None]
+    return [pin for view in views if (pin := read_pin(storage, view, names=beside[view.partition(".")[0]])) is not None]
+
+
+def read_pin(storage: Storage, view: str, *, names: Collection[str]) -> Pin | None:
+    """The pin of this view with all that is said of it beside; `names` are those below `pins/`.
+
+    Raises:
+        OSError: when the place cannot be read.
+    """
+    pin = _read_alone(storage, view)
+    if pin is None:
+        return None
+    beside = [name for name in names if name.startswith(f"{view}.")]
+    moved = [name[len(view) + 1 : -len(FOLLOWED)] for name in beside if name.endswith(FOLLOWED)]
+    used, earlier = pin.used, dict(pin.earlier)
+    for name in beside:
+        if not name.endswith(PLACES):
+            continue
+        segments, then = _read_places(storage, f"pins/{name}")
+        used = max(used, then)
+        for segment in segments:
+            if segment not in (pin.segments or ()):
+                earlier[segment] = max(then, earlier.get(segment, 0.0))
+    followed = tuple(dict.fromkeys([*pin.followed, *moved]))
+    return replace(pin, used=used, earlier=earlier, followed=followed)
+
+
+def pin_of(view: CacheView, *, readable: bool) -> Pin:
+    """The pin of a view that is used now."""
+    return Pin(
+        view=view.digest,
+        dataset=view.dataset,
+        segments=view.segments,
+        used=time.time(),
+        rows=len(view),
+        tokens=view.tokens,
+        response_tokens=view.response_tokens,
+        k=view.k,
+        readable=readable,
+    )
+
+
+def used_lately(used: float, *, days: float) -> bool:
+    """Whether a time of use (seconds since 1970) lies in the last `days`."""
+    return time.time() - used <= days * _DAY_S
 
 
 def keepers(pins: Iterable[Pin], segment: str, *, days: float = PIN_DAYS, moved: bool = False) -> list[Pin]:
@@ -163,27 +153,15 @@ def keepers(pins: Iterable[Pin], segment: str, *, days: float = PIN_DAYS, moved:
     return [pin for pin in pins if pin.keeps(segment, days=days, moved=moved)]
 
 
-def remove_pins(storage: Storage, views: Collection[str]) -> None:
-    """Remove the pins of these view digests.
-
-    Raises:
-        OSError: when the place refuses.
-    """
-    names = storage.names("pins")
-    for view in views:
-        for name in pin_objects(view, names=names):
-            storage.delete(name)
-
-
 def pin_objects(view: str, *, names: Iterable[str]) -> list[str]:
     """The objects of a pin among the names below `pins/`, in the order in which they go: that which counts first."""
-    beside = sorted(name for name in names if name.startswith(f"{view}.") and name.endswith((_PLACES, _FOLLOWED)))
+    beside = sorted(name for name in names if name.startswith(f"{view}.") and name.endswith((PLACES, FOLLOWED)))
     return [f"pins/{name}" for name in (f"{view}.json", *beside, f"{view}.npz")]
 
 
 def view_of(name: str) -> str | None:
     """Whose view an object below `pins/` belongs to that is not a pin itself."""
-    return name.partition(".")[0] if name.endswith((_PLACES, _FOLLOWED, ".npz")) else None
+    return name.partition(".")[0] if name.endswith((PLACES, FOLLOWED, ".npz")) else None
 
 
 def read_view(storage: Storage, view: str) -> CacheView | None:
@@ -196,60 +174,6 @@ def read_view(storage: Storage, view: str) -> CacheView | None:
     with suppress(FileNotFoundError, CacheError, UnreadableFileError):  # the pin alone still counts
         return CacheView.from_bytes(storage.read(name, at_most=LARGEST), name=f"{storage.place}/{name}")
     return None
-
-
-def _write(storage: Storage, pin: Pin) -> None:
-    fields = asdict(pin)
-    del fields["readable"]
-    storage.replace(f"pins/{pin.view}.json", json.dumps(fields).encode())
-
-
-def _place(storage: Storage, pin: Pin) -> None:
-    """Say that a view is used now, where its rows stand as its pin has it."""
-    segments = sorted(pin.segments or ())
-    name = hashlib.sha256("\n".join(segments).encode()).hexdigest()[:32]
-    data = json.dumps({"segments": segments, "used": time.time()}).encode()
-    storage.replace(f"pins/{pin.view}.{name}{_PLACES}", data)
-
-
-def _follow(storage: Storage, view: str, *, to: str) -> None:
-    with suppress(FileExistsError):  # said before
-        storage.create(f"pins/{view}.{to}{_FOLLOWED}", b"{}")
-
-
-def _replacements(storage: Storage, segments: Collection[str]) -> list[str]:
-    """Where the rows of these segments moved, as far as marks tell."""
-    marked = {name.removesuffix(".json") for name in storage.names("tombstones") if name.endswith(".json")}
-    found, left = list[str](), [segment for segment in segments if segment in marked]
-    while left:
-        name = f"tombstones/{left.pop()}.json"
-        with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-            mark: Any = parse_json(storage.read(name), origin=name)
-            to = mark["replaced_by"]
-            if mark["moved"] is True and isinstance(to, str) and to not in found:
-                found.append(to)
-                left += [to] if to in marked else []
-    return found
-
-
-def _read(storage: Storage, view: str, *, names: Collection[str]) -> Pin | None:
-    """The pin of this view with all that is said of it beside; `names` are those below `pins/`."""
-    pin = _read_alone(storage, view)
-    if pin is None:
-        return None
-    beside = [name for name in names if name.startswith(f"{view}.")]
-    moved = [name[len(view) + 1 : -len(_FOLLOWED)] for name in beside if name.endswith(_FOLLOWED)]
-    used, earlier = pin.used, dict(pin.earlier)
-    for name in beside:
-        if not name.endswith(_PLACES):
-            continue
-        segments, then = _read_places(storage, f"pins/{name}")
-        used = max(used, then)
-        for segment in segments:
-            if segment not in (pin.segments or ()):
-                earlier[segment] = max(then, earlier.get(segment, 0.0))
-    followed = tuple(dict.fromkeys([*pin.followed, *moved]))
-    return replace(pin, used=used, earlier=earlier, followed=followed)
 
 
 def _read_places(storage: Storage, name: str) -> tuple[tuple[str, ...], float]:
@@ -311,31 +235,4 @@ def _guess(storage: Storage, view: str) -> Pin:
     found = read_view(storage, view)
     if found is None or found.digest != view:
         return Pin(view, "", None, time.time(), 0, 0, 0, 0, readable=False)
-    return _of(found, readable=False)
-
-
-def _of(view: CacheView, *, readable: bool) -> Pin:
-    """The pin of a view that is used now."""
-    return Pin(
-        view=view.digest,
-        dataset=view.dataset,
-        segments=view.segments,
-        used=time.time(),
-        rows=len(view),
-        tokens=view.tokens,
-        response_tokens=view.response_tokens,
-        k=view.k,
-        readable=readable,
-    )
-
-
-def _earlier(pin: Pin | None, *, now: Collection[str]) -> dict[str, float]:
-    """Where the rows of a view stood when it was pinned before, as far as that still matters."""
-    if pin is None or not pin.readable or pin.segments is None:
-        return {}
-    found = {**pin.earlier, **dict.fromkeys(pin.segments, pin.used)}
-    return {name: used for name, used in found.items() if name not in now and _recent(used, days=PIN_DAYS)}
-
-
-def _recent(used: float, *, days: float) -> bool:
-    return time.time() - used <= days * _DAY_S
+    return pin_of(found, readable=False)

@@ -21,7 +21,7 @@ from cache.disk.manifests import DamagedObject
 from cache.index import SEQUENCE_ROW
 from cache.keys import KEY_BYTES
 from cache.library import Library
-from cache.pins import touch_pin
+from cache.pinning import touch_pin
 from cache.views import CacheView
 from configs.errors import CacheError
 

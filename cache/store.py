@@ -22,7 +22,7 @@ from cache.disk.publishing import SegmentTerms
 from cache.identity import Identity
 from cache.keys import generation_key
 from cache.library import Damage, Library, Prove
-from cache.pins import pin_view
+from cache.pinning import pin_view
 from cache.reading import ViewReader
 from cache.records import GenerateRequest, TeacherRecord
 from cache.views import CacheView

@@ -12,7 +12,8 @@ from cache.disk.directory import DESCRIPTION
 from cache.disk.manifests import DamagedObject, read_manifest
 from cache.disk.roots import list_teachers, open_storage
 from cache.disk.storage import Storage
-from cache.pins import PIN_DAYS, read_pins, remove_pins
+from cache.pinning import remove_pins
+from cache.pins import PIN_DAYS, read_pins
 from cache.upkeep.garbage import SILENT_S, collect_garbage, delete_segment, place_errors, work_in_progress
 from cache.upkeep.raw_columns import listed
 from configs.errors import CacheError

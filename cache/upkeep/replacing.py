@@ -19,7 +19,7 @@ from cache.disk.failpoints import failpoint
 from cache.disk.manifests import Manifest
 from cache.disk.publishing import SegmentTerms, Staging
 from cache.disk.storage import Storage
-from cache.pins import follow_rows
+from cache.pinning import follow_rows
 from cache.upkeep.garbage import delete_segment
 from cache.upkeep.raw_columns import Piece, RawSegment, listed, pack_pieces
 

@@ -17,7 +17,8 @@ from cache.disk.key_objects import KEY, KeyTables, Table, key_array, key_bytes
 from cache.disk.manifests import DamagedObject, Manifest, read_manifest
 from cache.disk.publishing import segments_under_way
 from cache.disk.storage import Storage
-from cache.pins import followed_segments, keepers, read_pins, remove_pins
+from cache.pinning import remove_pins
+from cache.pins import followed_segments, keepers, read_pins
 from cache.upkeep.garbage import SILENT_S, delete_segment, place_errors
 from cache.upkeep.merging import Batch, MergePlan
 from cache.upkeep.raw_columns import Piece, RawSegment, listed, live_segments

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cache.disk.roots import open_storage
-from cache.pins import remove_pins
+from cache.pinning import remove_pins
 from cache.upkeep.rollouts import enforce_rollout_quota
 from configs import CacheError, ConfigError, EngineError
 from configs.rollouts import RolloutConfig

@@ -25,7 +25,8 @@ from cache.disk.key_objects import FINISHES
 from cache.disk.local_storage import LocalStorage
 from cache.disk.owners import Owner
 from cache.disk.publishing import Staging
-from cache.pins import keepers, read_pins, remove_pins
+from cache.pinning import remove_pins
+from cache.pins import keepers, read_pins
 from cache.records import ScoreRequest, TeacherRecord
 from cache.store import TeacherCache
 from cache.upkeep.garbage import collect_garbage

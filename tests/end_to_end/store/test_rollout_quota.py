@@ -23,7 +23,7 @@ from rollout_builders import enforce, put_rollouts, rollouts_of, the_students, w
 from store_builders import flip_bit, open_cache, teacher_dir
 
 from cache.disk.failpoints import REWRITE_FAILPOINTS
-from cache.pins import pin_view, remove_pins
+from cache.pinning import pin_view, remove_pins
 from cache.upkeep.garbage import collect_garbage
 from cache.upkeep.rewriting import forget
 from cache.upkeep.rollouts import enforce_rollout_quota

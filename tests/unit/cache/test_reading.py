@@ -12,7 +12,7 @@ import pytest
 from store_builders import TEACHER, VOCAB, flip_bit, make_record, open_cache, teacher_dir
 
 from cache.disk.local_storage import LocalStorage
-from cache.pins import remove_pins
+from cache.pinning import remove_pins
 from cache.reading import ahead
 from cache.store import TeacherCache
 from cache.upkeep.garbage import collect_garbage

@@ -16,7 +16,8 @@ from cache.disk.failpoints import FAILPOINTS
 from cache.disk.object_storage import ObjectStorage
 from cache.disk.owners import Owner
 from cache.disk.storage import Storage
-from cache.pins import pin_view, read_pins, touch_pin
+from cache.pinning import pin_view, touch_pin
+from cache.pins import read_pins
 from cache.upkeep.garbage import GarbageReport, collect_garbage
 from cache.upkeep.rewriting import compact
 from configs.errors import CacheError

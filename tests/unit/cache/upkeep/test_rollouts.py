@@ -15,7 +15,7 @@ from rollout_builders import STAGE, enforce, put_rollouts, rollouts_of, the_stud
 from store_builders import VOCAB, answer, make_request, open_cache, teacher_dir
 
 from cache.disk.manifests import DamagedObject, parse_manifest
-from cache.pins import remove_pins
+from cache.pinning import remove_pins
 from cache.store import TeacherCache
 from cache.upkeep.archives import export_archive, import_archive
 from cache.upkeep.garbage import collect_garbage
