@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -110,11 +110,10 @@ def finished(candidates: Sequence[Candidate], *, bench: TestBench, artifacts: Ar
     """Evaluations that exist already, by name."""
     found = {}
     for candidate in candidates:
-        digest = bench.digest(candidate)
-        raw = artifacts.read_evaluation(digest)
-        if raw is not None:
+        kept = artifacts.read_evaluation(bench.digest(candidate), Evaluated)
+        if kept is not None:
             # The name may differ from the experiment that made it.
-            found[candidate.name] = Evaluated.parse({**raw, "name": candidate.name, "digest": digest})
+            found[candidate.name] = replace(kept, name=candidate.name)
     return found
 
 

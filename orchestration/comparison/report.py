@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
 from configs.visible_text import markdown_text, visible
 from orchestration.outputs.artifacts import write_json
 from orchestration.outputs.console import Console, clock
+from orchestration.outputs.fields import from_fields
 from orchestration.outputs.foundations import RestsOn
 from orchestration.outputs.kept import OutdatedError, read_sealed, sealed
 
@@ -20,7 +19,6 @@ ANSWER_SHOWN = 240
 """Characters of a sample answer that the terminal shows; the files hold all of it."""
 
 COLUMNS = ("model", "params", "KL(teacher‖·)", "KL(·‖teacher)", "top-1", "Rouge-L", "ppl", "tok/s")
-
 
 REPORT = "stillroom/report/2"
 """The schema of a kept comparison, with its version."""
@@ -47,15 +45,6 @@ class Evaluated:
     measured_on: str
     answers: tuple[str, ...]
     digest: str
-
-    @classmethod
-    def parse(cls, fields: Mapping[str, Any]) -> Evaluated:
-        """What `dataclasses.asdict` gave and JSON kept.
-
-        Raises:
-            TypeError, ValueError, KeyError: it is not that.
-        """
-        return cls(**{**fields, "answers": tuple(fields["answers"])})
 
     def metrics(self) -> dict[str, float]:
         """The numbers under their names in MLflow."""
@@ -98,18 +87,16 @@ def read_report(run_dir: Path) -> Report | None:
         OutdatedError: it is not what was written, or another version wrote it.
     """
     path = run_dir / "report.json"
-    raw: dict[str, Any] | None = read_sealed(path, schema=REPORT)
+    raw = read_sealed(path, schema=REPORT)
     if raw is None:
         return None
     try:
-        for name in ("prompts", "references", "notes"):
-            raw[name] = tuple(raw[name])
-        raw["times"] = tuple((title, seconds) for title, seconds in raw["times"])
-        raw["models"] = tuple(map(Evaluated.parse, raw["models"]))
-        raw["rests_on"] = RestsOn.parse(raw["rests_on"])
-        return Report(**raw)
-    except (ValueError, KeyError, TypeError) as error:
+        report = from_fields(Report, raw)
+        if {len(report.prompts), *(len(model.answers) for model in report.models)} != {len(report.references)}:
+            raise ValueError("it does not have an answer to every prompt")
+    except ValueError as error:
         raise OutdatedError(f"{path}: is not a comparison ({error})") from error
+    return report
 
 
 def print_report(report: Report, console: Console, *, samples: int) -> None:

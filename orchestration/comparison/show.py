@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from configs import DistillConfig
-from orchestration.comparison.report import Report, print_report, read_report
+from orchestration.comparison.report import Evaluated, Report, print_report, read_report
 from orchestration.outputs.artifacts import MADE_ANEW, Artifacts
 from orchestration.outputs.console import Console
 from orchestration.outputs.foundations import content_of, experiment_digest, what_broke
@@ -47,7 +47,7 @@ def finished_report(config: DistillConfig, *, directory: Path) -> Report | None:
     artifacts = Artifacts(config.runtime.run_root, say=said.append)
     reason = what_broke(report.rests_on, config=config, run_dir=directory, artifacts=artifacts)
     for model in report.models:
-        if reason is None and artifacts.read_evaluation(model.digest) is None:
+        if reason is None and artifacts.read_evaluation(model.digest, Evaluated) is None:
             reason = f"the evaluation of {model.name} is not what it was"
     if reason is not None:
         detail = f" ({said[-1].removesuffix(MADE_ANEW)})" if said else ""

@@ -18,12 +18,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from cache.disk.durable import remove_leftovers, replace_file
 from configs import ConfigError
 from configs.places import DIGESTS, STAGING, SUMMARY
 from configs.regular_files import open_own
 from configs.visible_text import visible
+from orchestration.outputs.fields import from_fields
 from orchestration.outputs.kept import FileDigests, OutdatedError, read_directory, read_sealed, seal_directory, sealed
 from orchestration.outputs.locks import take
 
@@ -37,6 +39,9 @@ EVALUATION = "stillroom/evaluation/2"
 
 MADE_ANEW = ": it is made anew"
 """Ends what is said of something that is kept and cannot be used."""
+
+Value = TypeVar("Value")
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -87,9 +92,18 @@ class Artifacts:
         """Mark a trained student as finished."""
         seal_directory(self.student_dir(digest), schema=STUDENT, digest=digest, fields=fields)
 
-    def read_evaluation(self, digest: str) -> dict[str, object] | None:
-        """A finished evaluation that is still what was written, or None."""
-        return self._told(lambda: read_sealed(self._evaluation(digest), schema=EVALUATION, digest=digest))
+    def read_evaluation(self, digest: str, kind: type[Value]) -> Value | None:
+        """A finished evaluation that is still what was written, as a dataclass with a field `digest`; or None."""
+
+        def read() -> Value | None:
+            path = self._evaluation(digest)
+            fields = read_sealed(path, schema=EVALUATION, digest=digest)
+            try:
+                return None if fields is None else from_fields(kind, {**fields, "digest": digest})
+            except ValueError as error:
+                raise OutdatedError(f"{path}: is not an evaluation ({error})") from error
+
+        return self._unless_outdated(read)
 
     def write_evaluation(self, digest: str, evaluation: Mapping[str, object]) -> None:
         """Keep an evaluation."""
@@ -138,9 +152,9 @@ class Artifacts:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _directory(self, folder: Path, *, schema: str, digest: str) -> dict[str, object] | None:
-        return self._told(lambda: read_directory(folder, schema=schema, digest=digest, digests=self.digests))
+        return self._unless_outdated(lambda: read_directory(folder, schema=schema, digest=digest, digests=self.digests))
 
-    def _told(self, read: Callable[[], dict[str, object] | None]) -> dict[str, object] | None:
+    def _unless_outdated(self, read: Callable[[], Result | None]) -> Result | None:
         """What `read` gives; what is kept but cannot be used is named, once, and counts as absent."""
         try:
             return read()

@@ -53,13 +53,6 @@ class RestsOn:
     starts: tuple[str, ...]
     students: tuple[str, ...]
 
-    @classmethod
-    def parse(cls, raw: Mapping[str, object]) -> RestsOn:
-        """What `dataclasses.asdict` gave and JSON kept."""
-        models, directories, views = (_texts(raw[name]) for name in ("models", "directories", "views"))
-        starts, students = (tuple(_listed(raw[name])) for name in ("starts", "students"))
-        return cls(models, directories, views, starts, students)
-
 
 def content_of(config: DistillConfig, *, config_dir: Path, say: Callable[[str], None] = logger.info) -> dict[str, str]:
     """SHA-256 (hex) of every local file or model that the configuration names, by its key.
@@ -158,6 +151,8 @@ def what_broke(rests_on: RestsOn, *, config: DistillConfig, run_dir: Path, artif
         return _what_broke(rests_on, config=config, run_dir=run_dir, artifacts=artifacts)
     except OSError as error:
         return f"{error.filename} cannot be read ({error.strerror})"
+    except ValueError as error:
+        return f"it names files that no disk can hold ({error})"
 
 
 def _what_broke(rests_on: RestsOn, *, config: DistillConfig, run_dir: Path, artifacts: Artifacts) -> str | None:
@@ -251,15 +246,3 @@ def _unless_unusable(digest: Callable[[], str]) -> str:
     except (OSError, DistillError, ImportError, KeyError, ValueError) as error:
         logger.info("without a digest: %s", error)
         return UNUSABLE
-
-
-def _texts(value: object) -> dict[str, str]:
-    if not isinstance(value, Mapping) or not all(isinstance(text, str) for pair in value.items() for text in pair):
-        raise TypeError("not a mapping of texts")
-    return dict(value)
-
-
-def _listed(value: object) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise TypeError("not a list of texts")
-    return value

@@ -155,7 +155,7 @@ def read_directory(folder: Path, *, schema: str, digest: str, digests: FileDiges
         return None
     listed = fields.pop("files", None)
     # A seal is no signature: whoever can write here can seal anything.
-    if not isinstance(listed, dict) or not all(isinstance(each, list) and len(each) == 2 for each in listed.values()):
+    if not isinstance(listed, dict) or not all(map(_is_size_and_digest, listed.values())):
         raise OutdatedError(f"{folder / SUMMARY}: does not list the files that belong to it")
     for name, (size, _) in listed.items():
         path = folder / name
@@ -174,6 +174,10 @@ def read_directory(folder: Path, *, schema: str, digest: str, digests: FileDiges
         if found[folder / name] != sha256:
             raise OutdatedError(f"{folder / name}: was edited or damaged, it is not what was written")
     return fields
+
+
+def _is_size_and_digest(listed: object) -> bool:
+    return isinstance(listed, list) and [type(each) for each in listed] == [int, str]
 
 
 def _files(folder: Path) -> list[str]:

@@ -18,14 +18,14 @@ from configs import DistillError, load_config
 from configs.places import SUMMARY
 from configs.regular_files import open_own
 from orchestration.cluster import reference as ray_reference
-from orchestration.comparison.report import read_report
+from orchestration.comparison.report import REPORT, Evaluated, read_report
 from orchestration.fill.ledger import Ledger
 from orchestration.fill.refusals import Refusals
 from orchestration.inputs.models import open_model
 from orchestration.inputs.rows import file_rows
-from orchestration.outputs.artifacts import Artifacts, claim_directory
+from orchestration.outputs.artifacts import EVALUATION, START, STUDENT, Artifacts, claim_directory
 from orchestration.outputs.curves import CurveReader, CurveWriter
-from orchestration.outputs.kept import FileDigests
+from orchestration.outputs.kept import FileDigests, OutdatedError, sealed
 from orchestration.outputs.redirect import terminal_kept
 from orchestration.tracking.delivery import Delivery
 from orchestration.tracking.mlflow_calls import MlflowCalls
@@ -172,7 +172,9 @@ READERS: dict[str, Callable[[Path], object]] = {
     "runs/refusals/abababababababab.jsonl": refuse,
     "runs/references/a.npz": lambda path: ray_reference._read(path, tokens=3),
     "runs/locks/abababababababab": claim,
-    "runs/evaluations/abababababababab.json": lambda path: Artifacts(path.parents[1]).read_evaluation(DIGEST),
+    "runs/evaluations/abababababababab.json": lambda path: Artifacts(path.parents[1]).read_evaluation(
+        DIGEST, Evaluated
+    ),
     f"runs/students/abababababababab/{SUMMARY}": lambda path: Artifacts(path.parents[2]).read_student(DIGEST),
     f"runs/inits/abababababababab/{SUMMARY}": lambda path: Artifacts(path.parents[2]).has_start(DIGEST),
     "runs/work/a/curves.jsonl": learn,
@@ -207,6 +209,66 @@ def test_it_is_read_or_left_out_or_refused_in_one_line(place: str, kind: str, tm
     except DistillError as error:
         assert "\n" not in str(error).replace(f"\n{path}", "")
         assert path.name in str(error) or path.parent.name in str(error)
+
+
+KEPT = {
+    REPORT: "runs/a/report.json",
+    EVALUATION: "runs/evaluations/abababababababab.json",
+    STUDENT: f"runs/students/abababababababab/{SUMMARY}",
+    START: f"runs/inits/abababababababab/{SUMMARY}",
+}
+FORMER: dict[str, str] = {
+    "before there were schemas": '{"config_digest": "c", "models": [], "files": {}, "selected_step": 3}',
+    "of an older version": '{"schema": "stillroom/report/1", "digest": "c", "models": [], "sha256": "d"}',
+    "of a newer version": '{"schema": "stillroom/evaluation/99", "digest": "c", "values": {}, "sha256": "d"}',
+    "of somebody else": '{"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object"}',
+    "a schema that is not a text": '{"schema": ["stillroom/student/2"], "digest": 3, "sha256": null}',
+}
+UNLIKE: dict[str, dict[str, object]] = {
+    "without any field": {},
+    "with the fields of another document": {"values": {"loss": 1.0}, "files": {"a": [1, 2, 3]}},
+    "with fields of other types": {"models": 3, "answers": None, "files": {"config.json": ["big", 7]}, "rests_on": []},
+}
+
+
+@pytest.mark.parametrize("schema", KEPT)
+@pytest.mark.parametrize("former", [*FORMER, *UNLIKE])
+def test_what_another_version_kept_is_named_and_made_anew(former: str, schema: str, tmp_path: Path) -> None:
+    path = tmp_path / KEPT[schema]
+    path.parent.mkdir(parents=True)
+    text = FORMER[former] if former in FORMER else json.dumps(sealed(schema, DIGEST, UNLIKE[former]))
+    path.write_text(text)
+    said: list[str] = []
+    artifacts = Artifacts(tmp_path / "runs", say=said.append)
+    found: object
+    try:
+        if schema == REPORT:
+            found = read_report(path.parent)
+        elif schema == EVALUATION:
+            found = artifacts.read_evaluation(DIGEST, Evaluated)
+        else:
+            found = artifacts.read_student(DIGEST) if schema == STUDENT else artifacts.has_start(DIGEST)
+    except OutdatedError as error:
+        found, said = None, [str(error)]
+    assert not found
+    assert len(said) == 1 and said[0].startswith(f"{path}: ") and "\n" not in said[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"format": 0, "files": {"%s": {"stamp": 1, "sha256": "x"}}}',
+        '{"format": 1, "files": {"%s": {"stamp": "x", "sha256": 3}}}',
+        '{"format": 1, "files": {"%s": ["x"]}}',
+        '{"%s": "x"}',
+    ],
+)
+def test_a_memo_of_another_version_is_worth_nothing(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "one"
+    path.write_text("one")
+    (tmp_path / "digests.json").write_text(text % path)
+    digest = "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"
+    assert FileDigests(tmp_path / "digests.json").of([path]) == {path: digest}
 
 
 def test_a_file_of_ours_is_made_and_added_to(tmp_path: Path) -> None:

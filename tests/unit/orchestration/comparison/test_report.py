@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -19,9 +19,10 @@ from orchestration.comparison.report import (
     read_report,
     write_report,
 )
+from orchestration.comparison.report import REPORT as REPORT_SCHEMA
 from orchestration.outputs.console import Console
 from orchestration.outputs.foundations import RestsOn
-from orchestration.outputs.kept import OutdatedError
+from orchestration.outputs.kept import OutdatedError, sealed
 
 TEACHER = Evaluated(
     name="teacher",
@@ -120,6 +121,28 @@ def test_a_report_of_an_older_version_is_said_to_be_one(tmp_path: Path) -> None:
     path.write_text(json.dumps({name: fields[name] for name in fields if name not in ("schema", "digest", "sha256")}))
     with pytest.raises(OutdatedError, match="was written by another version"):
         read_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"experiment": 3}, "experiment is not of its type"),
+        ({"prompts": "ab"}, "prompts is not of its type"),
+        ({"models": [{"name": "kd"}]}, "models.0: 'answers' is missing or unknown"),
+        ({"times": [["fill", "long"]]}, "times.0.1 is not of its type"),
+        ({"rests_on": {}}, "rests_on: 'directories' is missing or unknown"),
+        ({"novel": 1}, "Report: 'novel' is missing or unknown"),
+        ({"references": ["Paris."]}, "it does not have an answer to every prompt"),
+        ({"prompts": ["Capital of France?"]}, "it does not have an answer to every prompt"),
+    ],
+)
+def test_a_sealed_report_with_other_fields_is_refused(changed: dict[str, object], reason: str, tmp_path: Path) -> None:
+    """A seal is no signature: whoever can write here can seal anything, and none of it is shown half."""
+    fields = json.loads(json.dumps(asdict(REPORT))) | changed
+    (tmp_path / "report.json").write_text(json.dumps(sealed(REPORT_SCHEMA, "c" * 64, fields)))
+    with pytest.raises(OutdatedError) as refused:
+        read_report(tmp_path)
+    assert str(refused.value) == f"{tmp_path}/report.json: is not a comparison ({reason})"
 
 
 def test_the_table_shows_every_model_and_number() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,19 @@ from orchestration.outputs.kept import FileDigests, OutdatedError, file_sha256, 
 DIGEST, OTHER = "ab" * 32, "cd" * 32
 NUMBERS: dict[str, object] = {"forward_kl": 0.1 + 0.2, "answers": ["ä", "\n"], "stderr": float("inf")}
 WEIGHTS = bytes(range(256)) * 40
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """An evaluation."""
+
+    forward_kl: float
+    answers: tuple[str, ...]
+    stderr: float
+    digest: str
+
+
+WRITTEN = Numbers(0.1 + 0.2, ("ä", "\n"), float("inf"), DIGEST)
 
 
 class Place:
@@ -151,10 +165,10 @@ def test_a_start_is_not_taken_for_a_student(place: Place) -> None:
 
 
 def test_an_evaluation_reads_back(place: Place) -> None:
-    assert place.artifacts.read_evaluation(DIGEST) is None
+    assert place.artifacts.read_evaluation(DIGEST, Numbers) is None
     place.artifacts.write_evaluation(DIGEST, NUMBERS)
-    assert place.artifacts.read_evaluation(DIGEST) == NUMBERS
-    assert place.artifacts.read_evaluation(OTHER) is None
+    assert place.artifacts.read_evaluation(DIGEST, Numbers) == WRITTEN
+    assert place.artifacts.read_evaluation(OTHER, Numbers) is None
     assert place.said == []
 
 
@@ -169,22 +183,38 @@ def test_an_edited_evaluation_is_never_shown(at: int, place: Place) -> None:
     path = evaluation_of(place)
     flip(path, at)
     # The last digit of a float may be another one of the same number.
-    assert place.artifacts.read_evaluation(DIGEST) in (None, NUMBERS)
+    assert place.artifacts.read_evaluation(DIGEST, Numbers) in (None, WRITTEN)
     place.artifacts.write_evaluation(DIGEST, NUMBERS)
-    assert place.artifacts.read_evaluation(DIGEST) == NUMBERS
+    assert place.artifacts.read_evaluation(DIGEST, Numbers) == WRITTEN
 
 
 def test_an_evaluation_of_an_older_version_is_made_anew(place: Place) -> None:
     path = evaluation_of(place)
     path.write_text(json.dumps(NUMBERS))
-    assert place.artifacts.read_evaluation(DIGEST) is None
+    assert place.artifacts.read_evaluation(DIGEST, Numbers) is None
     assert "was written by another version" in place.said[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"forward_kl": 0.5}, "Numbers: 'answers' is missing or unknown"),
+        ({**NUMBERS, "rouge": 1.0}, "Numbers: 'rouge' is missing or unknown"),
+        ({**NUMBERS, "forward_kl": "0.5"}, "forward_kl is not of its type"),
+        ({**NUMBERS, "answers": "ab"}, "answers is not of its type"),
+    ],
+)
+def test_an_evaluation_with_other_fields_is_made_anew(fields: dict[str, object], reason: str, place: Place) -> None:
+    """It bears the name of this version: a release that was never published may have written it."""
+    place.artifacts.write_evaluation(DIGEST, fields)
+    assert place.artifacts.read_evaluation(DIGEST, Numbers) is None
+    assert f"is not an evaluation ({reason}): it is made anew" in place.said[0]
 
 
 def test_an_evaluation_that_was_renamed_is_not_another(place: Place) -> None:
     path = evaluation_of(place)
     path.rename(path.with_name(f"{OTHER[:16]}.json"))
-    assert place.artifacts.read_evaluation(OTHER) is None
+    assert place.artifacts.read_evaluation(OTHER, Numbers) is None
     assert "belongs to abababababababab, not to cdcdcdcdcdcdcdcd" in place.said[0]
 
 
@@ -273,7 +303,9 @@ class TestHashes:
         assert digests.of([path]) == {path: file_sha256(path)}
 
 
-@pytest.mark.parametrize("files", [None, [], {"config.json": 3}, {"config.json": [1]}])
+@pytest.mark.parametrize(
+    "files", [None, [], {"config.json": 3}, {"config.json": [1]}, {"config.json": ["2", "ab"]}, {"config.json": [2, 3]}]
+)
 def test_a_sealed_list_of_files_that_is_none_is_refused(files: object, tmp_path: Path) -> None:
     (tmp_path / SUMMARY).write_text(json.dumps(sealed("s/1", "a" * 64, {} if files is None else {"files": files})))
     with pytest.raises(OutdatedError, match="does not list the files"):
