@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-LOG_FLOOR = float(np.log(2.0**-24))
+LEAST_TAIL_LOGMASS = float(np.log(2.0**-24))
 """A tail below this is rounding: the floor that the cache keeps for the teacher is applied to the student too."""
 
 
@@ -78,7 +78,7 @@ def held_out_metrics(sequences: Iterable[TokenBeliefs]) -> HeldOutMetrics:
 def _buckets(topk: NDArray[np.floating], tail: NDArray[np.floating]) -> NDArray[np.float64]:
     """(K+1)-way log-probabilities; a tail of -inf (K = V) stays empty."""
     tail64 = tail.astype(np.float64)
-    tail64 = np.where(np.isneginf(tail64), tail64, np.maximum(tail64, LOG_FLOOR))
+    tail64 = np.where(np.isneginf(tail64), tail64, np.maximum(tail64, LEAST_TAIL_LOGMASS))
     return np.concatenate([topk.astype(np.float64), tail64[:, None]], axis=1)
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from student_train.job import StepMetrics, TrainJob, TrainResult
     from student_train.losses.divergences import divergence
-    from student_train.losses.fused import LossSums, fused_cross_entropy, fused_divergence
+    from student_train.losses.fused import LossSums, fused_cross_entropy, fused_divergence, fused_loss
+    from student_train.losses.head import Head
     from student_train.losses.minillm import MinillmLoss, minillm_loss
     from student_train.losses.targets import SparseTargets
     from student_train.scoring import HeldOutRow, score_view
@@ -30,6 +31,7 @@ else:
 
 _MODULES = {
     "Calibration": "starts.calibration",
+    "Head": "losses.head",
     "HeldOutRow": "scoring",
     "LossSums": "losses.fused",
     "MinillmLoss": "losses.minillm",
@@ -42,6 +44,7 @@ _MODULES = {
     "divergence": "losses.divergences",
     "fused_cross_entropy": "losses.fused",
     "fused_divergence": "losses.fused",
+    "fused_loss": "losses.fused",
     "minillm_loss": "losses.minillm",
     "score_view": "scoring",
     "train_stage": "training.trainer",
@@ -50,6 +53,7 @@ _MODULES = {
 
 __all__ = [
     "Calibration",
+    "Head",
     "HeldOutRow",
     "LossSums",
     "MinillmLoss",
@@ -62,6 +66,7 @@ __all__ = [
     "divergence",
     "fused_cross_entropy",
     "fused_divergence",
+    "fused_loss",
     "minillm_loss",
     "score_view",
     "train_stage",

@@ -21,7 +21,8 @@ from benchmarks.memory import peak_bytes
 from benchmarks.pair import beliefs, device
 from configs.rollouts import PolicyConfig
 from student_train.losses.advantages import PolicyTerms
-from student_train.losses.fused import chunk_budget, fused_cross_entropy, fused_divergence, fused_policy
+from student_train.losses.fused import fused_cross_entropy, fused_divergence, fused_policy
+from student_train.losses.head import Head, chunk_budget
 from student_train.losses.targets import SparseTargets
 
 Loss = Callable[[], Tensor]
@@ -67,7 +68,7 @@ class Problem:
 
     def kl(self, kind: str = "forward_kl", *, chunk_bytes: int | None = None) -> Tensor:
         """Our divergence from the sparse teacher."""
-        return fused_divergence(kind, self.hidden, self.head, self.targets, chunk_bytes=chunk_bytes).loss
+        return fused_divergence(kind, self.hidden, Head(self.head, chunk_bytes=chunk_bytes), self.targets).loss
 
     def policy(self) -> Tensor:
         """Our loss of sampled tokens."""
@@ -206,7 +207,7 @@ def _accuracy() -> Iterator[str]:
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         hidden, head = (leaf.detach().to(dtype).requires_grad_() for leaf in (base.hidden, base.head))
         size = 4 * len(base.head) * 100
-        loss = fused_divergence("forward_kl", hidden, head, base.targets, chunk_bytes=size).loss
+        loss = fused_divergence("forward_kl", hidden, Head(head, chunk_bytes=size), base.targets).loss
         found[dtype] = (loss.detach(), *torch.autograd.grad(loss, (hidden, head)))
     exact = found.pop(torch.float64)
     for dtype, values in found.items():

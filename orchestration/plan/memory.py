@@ -29,7 +29,7 @@ RUNTIME_GIB = 3.0
 """CUDA context, communicators, captured graphs and the libraries themselves, of one process. An assumption."""
 
 HEAD_CHUNK_BYTES = 256 * 2**20
-"""Float32 logits of one chunk of the fused loss (`student_train.losses.fused.CPU_CHUNK_BYTES`). On a GPU the chunk
+"""Float32 logits of one chunk of the fused loss (`student_train.losses.head.CPU_CHUNK_BYTES`). On a GPU the chunk
 follows the memory that is there: more where there is much, less where little is left."""
 
 HEAD_CHUNKS = 3

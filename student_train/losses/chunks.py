@@ -10,53 +10,26 @@ multiplied once forward and twice backward, as in the plain form.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from student_train.losses.head import Head, exact_dtype
 from student_train.losses.metrics import METRICS, position_metrics
-from student_train.losses.positions import LossForm, Positions
-
-
-@dataclass(frozen=True, slots=True)
-class Chunking:
-    """What the logits are, and how many rows of them exist at once."""
-
-    vocab: int
-    softcap: float | None
-    rows: int
-
-    def chunks(self, length: int) -> Iterator[slice]:
-        """The chunks of `length` positions."""
-        return (slice(start, start + self.rows) for start in range(0, length, self.rows))
-
-    def raw_logits(self, hidden: Float[Tensor, "N H"], head: Float[Tensor, "W H"]) -> Float[Tensor, "N V"]:
-        """The logits of a chunk before they are squashed."""
-        return (hidden @ head[: self.vocab].T).to(exact_dtype(hidden))
-
-
-def exact_dtype(hidden: Tensor) -> torch.dtype:
-    """What losses are computed in: float32, or float64 where the states are."""
-    return torch.float64 if hidden.dtype == torch.float64 else torch.float32
+from student_train.losses.positions import PositionLoss, Positions
 
 
 def summed_loss(
-    hidden: Float[Tensor, "N H"],
-    head: Float[Tensor, "W H"],
-    positions: Positions,
-    form: LossForm,
-    chunking: Chunking,
+    hidden: Float[Tensor, "N H"], head: Head, positions: Positions, loss: PositionLoss
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " M"]]:
-    """The loss summed over positions, with its graph, and the sums named by `measures.METRICS`."""
-    differentiate = torch.is_grad_enabled() and (hidden.requires_grad or head.requires_grad)
-    loss, metrics = _FusedLoss.apply(  # type: ignore[no-untyped-call]
-        hidden, head, positions, form, chunking, differentiate
+    """The loss summed over positions, with its graph, and the sums named by `metrics.METRICS`."""
+    differentiate = torch.is_grad_enabled() and (hidden.requires_grad or head.weight.requires_grad)
+    total, sums = _FusedLoss.apply(  # type: ignore[no-untyped-call]
+        hidden, head.weight, head, positions, loss, differentiate
     )
-    return loss, metrics
+    return total, sums
 
 
 class _FusedLoss(torch.autograd.Function):
@@ -66,35 +39,30 @@ class _FusedLoss(torch.autograd.Function):
     def forward(
         ctx: Any,
         hidden: Tensor,
-        head: Tensor,
+        matrix: Tensor,
+        head: Head,
         positions: Positions,
-        form: LossForm,
-        chunking: Chunking,
+        position_loss: PositionLoss,
         differentiate: bool,  # noqa: FBT001 - autograd functions take positional arguments only
     ) -> tuple[Tensor, Tensor]:
-        weight = head[: chunking.vocab]
+        weight = matrix[: head.tokens]
         sums = torch.zeros(len(METRICS), dtype=torch.float64, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if differentiate else None
         # A frozen head, as beside adapters, needs none.
         on_head = differentiate and ctx.needs_input_grad[1]
         grad_head: Tensor | None = None
-        for chunk in chunking.chunks(len(hidden)):
+        for chunk in head.chunks(hidden):
             part = hidden[chunk]
             # No name here keeps the table alive beside its low-precision copy.
             grad_logits = _chunk(
-                chunking.raw_logits(part, head),
-                positions[chunk],
-                form,
-                chunking.softcap,
-                sums,
-                differentiate=differentiate,
+                head.raw_logits(part), positions[chunk], position_loss, head.softcap, sums, differentiate=differentiate
             )
             if grad_hidden is not None:
                 grad_logits = grad_logits.to(hidden.dtype)
                 torch.mm(grad_logits, weight, out=grad_hidden[chunk])
                 grad_head = _add_product(grad_head, grad_logits, part) if on_head else None
         if grad_hidden is not None:
-            ctx.save_for_backward(grad_hidden, _like_head(grad_head, head) if on_head else None)
+            ctx.save_for_backward(grad_hidden, _like_head(grad_head, matrix) if on_head else None)
         loss = sums[0].to(exact_dtype(hidden))
         metrics = sums.clone()
         ctx.mark_non_differentiable(metrics)
@@ -131,7 +99,13 @@ def _like_head(grad: Tensor | None, head: Tensor) -> Tensor:
 
 
 def _chunk(
-    logits: Tensor, positions: Positions, form: LossForm, softcap: float | None, sums: Tensor, *, differentiate: bool
+    logits: Tensor,
+    positions: Positions,
+    position_loss: PositionLoss,
+    softcap: float | None,
+    sums: Tensor,
+    *,
+    differentiate: bool,
 ) -> Tensor:
     """Add one chunk's sums to `sums` and turn `logits` [n, V], in place, into the gradient on the raw logits."""
     slope = None
@@ -150,7 +124,7 @@ def _chunk(
     rest = total.log() + shift
     with torch.enable_grad():
         leaves = [leaf.requires_grad_(differentiate) for leaf in (kept, rest, label) if leaf is not None]
-        parts = form.rows(positions, kept, rest, label)
+        parts = position_loss(positions, kept, rest, label)
         grads = torch.autograd.grad(parts["loss"].sum(), leaves, allow_unused=True) if differentiate else ()
     parts |= position_metrics(kept, rest, best_rest=best_rest, label=label, targets=positions.targets)
     nothing = sums.new_zeros(())

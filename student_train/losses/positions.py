@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -56,6 +57,12 @@ class Positions:
             raise ModelError(f"token id {worst} lies outside the student's vocabulary of {vocab}")
 
 
+PositionLoss = Callable[[Positions, Tensor, Tensor, Tensor | None], dict[str, Tensor]]
+"""The loss of N positions: from what is known about them, the logits [N, K] at `positions.ids`, the log-sum-exp [N] of
+all other logits and the label's logit [N] (None without labels) to `loss` [N] and any of its parts that are measured,
+by their names in `metrics.METRICS`. It is differentiated by autograd."""
+
+
 @dataclass(frozen=True, slots=True)
 class LossForm:
     """weight x divergence + ce_weight x cross-entropy + the policy term, each where there is something to take it of.
@@ -71,7 +78,7 @@ class LossForm:
     def rows(
         self, positions: Positions, kept: Float[Tensor, "N K"], rest: Float[Tensor, " N"], label: Tensor | None
     ) -> dict[str, Float[Tensor, " N"]]:
-        """The loss of each position and its parts, by their names in `measures.METRICS`.
+        """The loss of each position and its parts, by their names in `metrics.METRICS`.
 
         `kept` are the logits at `positions.ids`, `rest` is the log-sum-exp of all others, `label` the label's logit.
         """

@@ -150,13 +150,12 @@ class LossHead(nn.Module):
         self, hidden: Float[Tensor, "N H"], batch: MicroBatch, *, scores: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Summed loss and metric sums (named by `student_train.losses.metrics.METRICS`), or see `forward`."""
+        head = Head(self.weight, self._vocab, self._softcap)
         if scores:
-            return fused_logprobs(
-                hidden, self.weight, labels=batch.labels, vocab=self._vocab, softcap=self._softcap
-            ), None
+            return fused_logprobs(hidden, head, labels=batch.labels), None
         # Plain text is learned alike beside whatever the stage learns.
         loss = self._loss if batch.plain_weight is None else plain_loss
-        sums = loss(hidden, Head(self.weight, self._vocab, self._softcap), batch, self._stage)
+        sums = loss(hidden, head, batch, self._stage)
         return sums.loss, sums.metrics
 
 

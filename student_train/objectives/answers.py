@@ -23,9 +23,7 @@ def answer_loss(hidden: Float[Tensor, "N H"], head: Head, batch: MicroBatch, sta
     """Cross-entropy on the response tokens; what the teacher believed, where the batch has it, is measured beside."""
     from student_train.losses.fused import fused_cross_entropy
 
-    return fused_cross_entropy(
-        hidden, head.weight, labels=batch.labels, targets=batch.targets, vocab=head.vocab, softcap=head.softcap
-    )
+    return fused_cross_entropy(hidden, head, labels=batch.labels, targets=batch.targets)
 
 
 def plain_loss(hidden: Float[Tensor, "N H"], head: Head, batch: MicroBatch, stage: StageConfig) -> LossSums:

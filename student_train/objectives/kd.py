@@ -33,15 +33,13 @@ def teacher_loss(hidden: Float[Tensor, "N H"], head: Head, batch: MicroBatch, st
     return fused_divergence(
         stage.divergence.kind,
         hidden,
-        head.weight,
+        head,
         batch.targets,
         labels=batch.labels,
-        vocab=head.vocab,
         tail=stage.tail,
         temperature=stage.temperature,
         weight=stage.temperature**2,
         ce_weight=stage.ce_weight,
-        softcap=head.softcap,
         **stage.divergence.model_dump(exclude={"kind"}),
     )
 

@@ -31,25 +31,9 @@ def policy_loss(hidden: Float[Tensor, "N H"], head: Head, batch: MicroBatch, sta
 
     assert batch.targets is not None
     if batch.policy is None:
-        return fused_divergence(
-            "reverse_kl",
-            hidden,
-            head.weight,
-            batch.targets,
-            labels=batch.labels,
-            vocab=head.vocab,
-            softcap=head.softcap,
-        )
-    return fused_policy(
-        hidden,
-        head.weight,
-        batch.targets,
-        labels=batch.labels,
-        terms=batch.policy,
-        policy=stage.policy or PolicyConfig(),
-        vocab=head.vocab,
-        softcap=head.softcap,
-    )
+        return fused_divergence("reverse_kl", hidden, head, batch.targets, labels=batch.labels)
+    policy = stage.policy or PolicyConfig()
+    return fused_policy(hidden, head, batch.targets, labels=batch.labels, terms=batch.policy, policy=policy)
 
 
 def _check(stage: StageConfig) -> None:

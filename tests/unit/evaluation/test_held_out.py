@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from evaluation import held_out_metrics
-from evaluation.held_out import LOG_FLOOR, TokenBeliefs
+from evaluation.held_out import LEAST_TAIL_LOGMASS, TokenBeliefs
 
 VOCAB = 11
 
@@ -104,9 +104,9 @@ def test_an_id_that_neither_side_holds_adds_nothing() -> None:
 
 def test_a_tail_below_rounding_counts_as_the_floor_on_both_sides() -> None:
     head = np.array([[0.0]])
-    tails = np.array([LOG_FLOOR - 30.0])
+    tails = np.array([LEAST_TAIL_LOGMASS - 30.0])
     metrics = held_out_metrics(
-        [TokenBeliefs(head, np.array([LOG_FLOOR]), head, tails, head[:, 0], np.array([1]))],
+        [TokenBeliefs(head, np.array([LEAST_TAIL_LOGMASS]), head, tails, head[:, 0], np.array([1]))],
     )
     assert metrics.forward_kl == 0.0
     assert metrics.reverse_kl == 0.0

@@ -13,20 +13,20 @@ from torch import Tensor
 from configs.errors import ConfigError, ModelError
 from configs.rollouts import PolicyConfig
 from student_train.losses.advantages import PolicyTerms, policy_terms
-from student_train.losses.divergences import Tail, divergence
+from student_train.losses.divergences import Tail, divergence, fold
 from student_train.losses.fused import (
-    CPU_CHUNK_BYTES,
-    LEAST_CHUNK_BYTES,
     LossSums,
-    chunk_budget,
     fused_cross_entropy,
     fused_divergence,
     fused_logprobs,
+    fused_loss,
     fused_policy,
 )
-from student_train.losses.kinds import KINDS
-from student_train.losses.metrics import METRICS, SCORED_METRICS, TEXT_METRICS
+from student_train.losses.head import Head
+from student_train.losses.kinds import KINDS, forward_kl, reverse_kl
+from student_train.losses.metrics import METRICS, SCORED_METRICS, TEXT_METRICS, cross_entropy
 from student_train.losses.minillm import minillm_loss
+from student_train.losses.positions import Positions
 from student_train.losses.targets import SparseTargets
 
 VOCAB, PADDED, HIDDEN, ROWS = 50, 64, 16, 23
@@ -69,14 +69,11 @@ def test_equals_the_reference(
     fused = fused_divergence(
         kind,
         hidden,
-        head,
+        Head(head, VOCAB, softcap, SMALL_CHUNKS),
         targets,
         labels=labels,
-        vocab=VOCAB,
         tail=tail,
         ce_weight=ce_weight,
-        softcap=softcap,
-        chunk_bytes=SMALL_CHUNKS,
         **parameters,
     )
     logits = reference_logits(hidden, head, softcap=softcap)
@@ -114,12 +111,11 @@ def expected_metrics(logits: Tensor, labels: Tensor, targets: SparseTargets) -> 
 def test_metrics_are_those_of_the_plain_logits(k: int, trained: str) -> None:
     hidden, head, labels, targets = problem(k=k)
     labels[::2] = reference_logits(hidden, head, softcap=None).argmax(1)[::2]
+    chunked = Head(head, VOCAB, chunk_bytes=SMALL_CHUNKS)
     if trained == "text":
-        sums = fused_cross_entropy(hidden, head, labels=labels, targets=targets, vocab=VOCAB, chunk_bytes=SMALL_CHUNKS)
+        sums = fused_cross_entropy(hidden, chunked, labels=labels, targets=targets)
     else:
-        sums = fused_divergence(
-            "tvd", hidden, head, targets, labels=labels, vocab=VOCAB, tail="renormalize", chunk_bytes=SMALL_CHUNKS
-        )
+        sums = fused_divergence("tvd", hidden, chunked, targets, labels=labels, tail="renormalize")
     expected = expected_metrics(reference_logits(hidden, head, softcap=None), labels, targets)
     found = named(sums)
     assert found["loss"] == pytest.approx(float(sums.loss.detach()), rel=1e-6)
@@ -134,12 +130,9 @@ def test_cross_entropy_equals_torch(softcap: float | None, measured: bool) -> No
     hidden, head, labels, targets = problem(k=3)
     fused = fused_cross_entropy(
         hidden,
-        head,
+        Head(head, VOCAB, softcap, SMALL_CHUNKS),
         labels=labels,
         targets=targets if measured else None,
-        vocab=VOCAB,
-        softcap=softcap,
-        chunk_bytes=SMALL_CHUNKS,
     )
     logits = reference_logits(hidden, head, softcap=softcap)
     expected = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
@@ -166,8 +159,8 @@ def test_the_short_call_needs_neither_labels_nor_vocabulary() -> None:
 @pytest.mark.parametrize("tail", ["bucket", "renormalize"])
 def test_temperature_and_weight(tail: Tail) -> None:
     hidden, head, labels, targets = problem(k=VOCAB if tail == "bucket" else 6)
-    settings: dict[str, Any] = {"labels": labels, "vocab": VOCAB, "tail": tail, "temperature": 2.0}
-    fused = fused_divergence("reverse_kl", hidden, head, targets, weight=4.0, ce_weight=0.5, **settings)
+    settings: dict[str, Any] = {"labels": labels, "tail": tail, "temperature": 2.0}
+    fused = fused_divergence("reverse_kl", hidden, Head(head, VOCAB), targets, weight=4.0, ce_weight=0.5, **settings)
     logits = reference_logits(hidden, head, softcap=None)
     apart = divergence("reverse_kl", logits, targets, tail=tail, temperature=2.0).sum()
     expected = 4 * apart + 0.5 * torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
@@ -183,7 +176,7 @@ def test_temperature_and_weight(tail: Tail) -> None:
 def test_dense_targets_equal_the_reference() -> None:
     hidden, head, _, _ = problem(k=6)
     teacher = torch.randn(ROWS, PADDED, generator=torch.Generator().manual_seed(1))
-    fused = fused_divergence("skew_kl", hidden, head, teacher, temperature=1.5, chunk_bytes=SMALL_CHUNKS)
+    fused = fused_divergence("skew_kl", hidden, Head(head, chunk_bytes=SMALL_CHUNKS), teacher, temperature=1.5)
     expected = divergence("skew_kl", hidden @ head.T, teacher, temperature=1.5).sum()
     torch.testing.assert_close(fused.loss, expected, rtol=1e-5, atol=1e-5)
 
@@ -223,8 +216,8 @@ def test_the_policy_loss_equals_the_reference(
         policy=policy,
     )
     terms = whole_row(policy_terms(teacher, old, mask, alpha=0.2, policy=policy).rows()[0], mask[0])
-    settings: dict[str, Any] = {"policy": policy, "vocab": VOCAB, "softcap": softcap, "chunk_bytes": SMALL_CHUNKS}
-    fused = fused_policy(hidden, head, targets, labels=labels, terms=terms, mask=mask[0], **settings)
+    whole_head = Head(head, VOCAB, softcap, SMALL_CHUNKS)
+    fused = fused_policy(hidden, whole_head, targets, labels=labels, terms=terms, policy=policy, mask=mask[0])
     count = int(mask.sum())
     close: dict[str, float] = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-10, "atol": 1e-10}
     torch.testing.assert_close(fused.loss, count * expected.total, **close)
@@ -238,7 +231,13 @@ def test_the_policy_loss_equals_the_reference(
     # In parts, as micro-batches have them.
     parts = [
         fused_policy(
-            hidden[some], head, targets[some], labels=labels[some], terms=terms[some], mask=mask[0, some], **settings
+            hidden[some],
+            whole_head,
+            targets[some],
+            labels=labels[some],
+            terms=terms[some],
+            policy=policy,
+            mask=mask[0, some],
         )
         for some in (slice(0, 9), slice(9, ROWS))
     ]
@@ -261,14 +260,14 @@ def whole_row(terms: PolicyTerms, mask: Tensor) -> PolicyTerms:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_log_probabilities_of_labels(softcap: float | None, dtype: torch.dtype) -> None:
     hidden, head, labels, _ = problem(k=1, dtype=dtype)
-    found = fused_logprobs(hidden, head, labels=labels, vocab=VOCAB, softcap=softcap, chunk_bytes=SMALL_CHUNKS)
+    found = fused_logprobs(hidden, Head(head, VOCAB, softcap, SMALL_CHUNKS), labels=labels)
     expected = reference_logits(hidden, head, softcap=softcap).log_softmax(1).gather(1, labels[:, None])[:, 0]
     assert not found.requires_grad
     tolerance = 1e-5 if dtype == torch.float32 else 0.1
     torch.testing.assert_close(found, expected.detach(), rtol=0, atol=tolerance)
     assert fused_logprobs(hidden[:0], head, labels=labels[:0]).shape == (0,)
     with pytest.raises(ModelError, match="token id 55 lies outside the student's vocabulary of 50"):
-        fused_logprobs(hidden, head, labels=torch.full_like(labels, 55), vocab=VOCAB)
+        fused_logprobs(hidden, Head(head, VOCAB), labels=torch.full_like(labels, 55))
 
 
 @pytest.mark.parametrize("loss", ["kd", "ce"])
@@ -282,10 +281,10 @@ def test_masked_positions_do_not_exist(loss: str) -> None:
     spoilt.requires_grad_()
 
     def sums(states: Tensor, rows: Tensor, mask: Tensor | None = None) -> LossSums:
-        known: dict[str, Any] = {"labels": labels[rows], "vocab": VOCAB, "mask": mask}
+        known: dict[str, Any] = {"labels": labels[rows], "mask": mask}
         if loss == "ce":
-            return fused_cross_entropy(states, head, targets=targets[rows], **known)
-        return fused_divergence("jsd", states, head, targets[rows], ce_weight=0.5, **known)
+            return fused_cross_entropy(states, Head(head, VOCAB), targets=targets[rows], **known)
+        return fused_divergence("jsd", states, Head(head, VOCAB), targets[rows], ce_weight=0.5, **known)
 
     ours, plain = sums(spoilt, torch.ones(ROWS).bool(), mask=mask), sums(hidden[mask], mask)
     assert ours.metrics.tolist() == plain.metrics.tolist()
@@ -304,8 +303,8 @@ def test_padding_of_the_embedding_gets_no_probability_and_no_gradient() -> None:
     inflated = head.detach().clone()
     inflated[VOCAB:] = 100.0
     inflated.requires_grad_()
-    plain = fused_divergence("forward_kl", hidden, head, targets, labels=labels, vocab=VOCAB)
-    fused = fused_divergence("forward_kl", hidden, inflated, targets, labels=labels, vocab=VOCAB)
+    plain = fused_divergence("forward_kl", hidden, Head(head, VOCAB), targets, labels=labels)
+    fused = fused_divergence("forward_kl", hidden, Head(inflated, VOCAB), targets, labels=labels)
     assert float(fused.loss.detach()) == float(plain.loss.detach())
     (on_head,) = gradients(fused.loss, inflated)
     assert float(on_head[VOCAB:].abs().max()) == 0.0
@@ -314,9 +313,9 @@ def test_padding_of_the_embedding_gets_no_probability_and_no_gradient() -> None:
 def test_the_gradient_scales_with_what_comes_from_above() -> None:
     hidden, head, labels, targets = problem(k=6)
     once = gradients(
-        fused_divergence("forward_kl", hidden, head, targets, labels=labels, vocab=VOCAB).loss, hidden, head
+        fused_divergence("forward_kl", hidden, Head(head, VOCAB), targets, labels=labels).loss, hidden, head
     )
-    loss = fused_divergence("forward_kl", hidden, head, targets, labels=labels, vocab=VOCAB).loss * 0.25
+    loss = fused_divergence("forward_kl", hidden, Head(head, VOCAB), targets, labels=labels).loss * 0.25
     for quarter, whole in zip(gradients(loss, hidden, head), once, strict=True):
         torch.testing.assert_close(quarter, whole / 4)
 
@@ -336,7 +335,7 @@ def test_float64_gradient_by_finite_differences() -> None:
     hidden, head, labels, targets = problem(k=4, dtype=torch.float64)
 
     def loss(hidden: Tensor, head: Tensor) -> Tensor:
-        fused = fused_divergence("reverse_kl", hidden, head, targets, labels=labels, vocab=VOCAB, ce_weight=0.5)
+        fused = fused_divergence("reverse_kl", hidden, Head(head, VOCAB), targets, labels=labels, ce_weight=0.5)
         return fused.loss
 
     assert torch.autograd.gradcheck(loss, (hidden, head), fast_mode=True)
@@ -345,9 +344,9 @@ def test_float64_gradient_by_finite_differences() -> None:
 @pytest.mark.parametrize(("kind", "parameters"), CASES)
 def test_bfloat16_stays_close_to_float32(kind: str, parameters: dict[str, Any]) -> None:
     hidden, head, _, targets = problem(k=6)
-    exact = fused_divergence(kind, hidden, head, targets, vocab=VOCAB, **parameters)
+    exact = fused_divergence(kind, hidden, Head(head, VOCAB), targets, **parameters)
     low_hidden, low_head = low = [leaf.detach().bfloat16().requires_grad_() for leaf in (hidden, head)]
-    rough = fused_divergence(kind, low_hidden, low_head, targets, vocab=VOCAB, chunk_bytes=SMALL_CHUNKS, **parameters)
+    rough = fused_divergence(kind, low_hidden, Head(low_head, VOCAB, None, SMALL_CHUNKS), targets, **parameters)
     torch.testing.assert_close(rough.loss, exact.loss, rtol=2e-2, atol=0)
     for ours, theirs in zip(gradients(rough.loss, *low), gradients(exact.loss, hidden, head), strict=True):
         assert ours.dtype == torch.bfloat16
@@ -362,9 +361,9 @@ def test_no_positions_give_zero_and_zero_gradients(loss: str) -> None:
     targets = SparseTargets(torch.empty(0, 6, dtype=torch.int64), torch.empty(0, 6), torch.empty(0))
     sums: LossSums
     if loss == "kd":
-        sums = fused_divergence("forward_kl", hidden, head, targets, labels=labels, vocab=VOCAB)
+        sums = fused_divergence("forward_kl", hidden, Head(head, VOCAB), targets, labels=labels)
     else:
-        sums = fused_cross_entropy(hidden, head, labels=labels, vocab=VOCAB)
+        sums = fused_cross_entropy(hidden, Head(head, VOCAB), labels=labels)
     on_hidden, on_head = gradients(sums.loss, hidden, head)
     assert float(sums.loss.detach()) == 0.0
     assert on_hidden.shape == hidden.shape
@@ -372,11 +371,9 @@ def test_no_positions_give_zero_and_zero_gradients(loss: str) -> None:
 
 
 def test_ids_outside_the_vocabulary_are_refused() -> None:
-    hidden, head, labels, targets = problem(k=6)
+    hidden, head, labels, _ = problem(k=6)
     with pytest.raises(ModelError, match="token id 55 lies outside the student's vocabulary of 50"):
-        fused_cross_entropy(hidden, head, labels=torch.full_like(labels, 55), vocab=VOCAB)
-    with pytest.raises(ModelError, match="vocabulary of 65 tokens but the student's head has 64 rows"):
-        fused_divergence("forward_kl", hidden, head, targets, labels=labels, vocab=65)
+        fused_cross_entropy(hidden, Head(head, VOCAB), labels=torch.full_like(labels, 55))
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
@@ -401,7 +398,7 @@ def test_loss_and_head_take_a_third_of_the_memory_of_a_plain_log_softmax() -> No
 
     def fused() -> None:
         torch.autograd.backward(
-            fused_divergence("forward_kl", hidden, head, targets, chunk_bytes=4 * vocab * rows // 8).loss
+            fused_divergence("forward_kl", hidden, Head(head, chunk_bytes=4 * vocab * rows // 8), targets).loss
         )
 
     peaks = {}
@@ -412,19 +409,22 @@ def test_loss_and_head_take_a_third_of_the_memory_of_a_plain_log_softmax() -> No
     assert peaks["fused"] <= peaks["plain"] / 3
 
 
-def test_the_chunk_follows_the_memory_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert chunk_budget(torch.device("cpu")) == CPU_CHUNK_BYTES
-    gib = 2**30
-    reserved = {"free": 0, "reserved": 0, "allocated": 0}
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (reserved["free"], 64 * gib))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved["reserved"])
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: reserved["allocated"])
-    gpu = torch.device("cuda", 0)
-    for free, held, used, expected in (
-        (40, 0, 0, gib),  # plenty: a 64th of the whole
-        (0, 60, 20, gib),  # all in torch's hands, most of it idle
-        (1, 63, 60, gib // 2),  # scarce: an eighth of what is left
-        (0, 64, 64, LEAST_CHUNK_BYTES),
-    ):
-        reserved.update(free=free * gib, reserved=held * gib, allocated=used * gib)
-        assert chunk_budget(gpu) == expected
+def test_a_formula_of_ones_own_is_summed_and_differentiated_chunk_by_chunk() -> None:
+    """Half of forward and reverse KL, which no kind is."""
+    hidden, head, labels, targets = problem(k=6)
+
+    def formula(positions: Positions, kept: Tensor, rest: Tensor, label: Tensor | None) -> dict[str, Tensor]:
+        assert positions.targets is not None and label is not None
+        events = fold(positions.targets, kept, rest)
+        apart = forward_kl(events) + reverse_kl(events)
+        return {"loss": 0.5 * apart, "divergence": apart, "ce": cross_entropy(kept, rest, label)}
+
+    sums = fused_loss(hidden, Head(head, VOCAB, None, SMALL_CHUNKS), Positions(targets, labels), formula)
+    logits = reference_logits(hidden, head, softcap=None)
+    apart = (divergence("forward_kl", logits, targets) + divergence("reverse_kl", logits, targets)).sum()
+    torch.testing.assert_close(sums.loss, 0.5 * apart, rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(gradients(sums.loss, hidden, head), gradients(0.5 * apart, hidden, head), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    found = named(sums)
+    assert found["divergence"] == pytest.approx(2 * found["loss"], rel=1e-6)
+    assert found["divergence"] == pytest.approx(found["forward_kl"] + found["reverse_kl"], rel=1e-5)

@@ -15,6 +15,7 @@ from cache.sampling import sample_rows
 from configs.errors import ConfigError
 from student_train.losses.divergences import divergence
 from student_train.losses.fused import fused_divergence
+from student_train.losses.head import Head
 from student_train.losses.targets import SparseTargets
 
 
@@ -88,7 +89,7 @@ def test_the_fused_form_takes_draws() -> None:
     head = torch.randn(20, 6, generator=generator, requires_grad=True)
     _, outcomes = every_outcome(torch.tensor([0.6, 0.3, 0.1]), draws=2)
     targets = SparseTargets(outcomes.ids + 4, None, None, outcomes.counts)
-    fused = fused_divergence("forward_kl", hidden, head, targets, chunk_bytes=4 * 20 * 4)
+    fused = fused_divergence("forward_kl", hidden, Head(head, chunk_bytes=4 * 20 * 4), targets)
     expected = divergence("forward_kl", hidden @ head.T, targets).sum()
     torch.testing.assert_close(fused.loss, expected, rtol=1e-5, atol=1e-5)
     ours, theirs = (torch.autograd.grad(loss, (hidden, head)) for loss in (fused.loss, expected))
