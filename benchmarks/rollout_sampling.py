@@ -22,7 +22,7 @@ from orchestration.environment import prepare_environment
 
 if TYPE_CHECKING:
     from orchestration.cluster.engine_pool import EnginePool
-    from orchestration.rollouts.mixture import RolloutPrompt
+    from orchestration.rollouts.sequence import RolloutPrompt
 
 QUICKSTART = Path("configs/quickstart.yaml")
 PROMPTS, LENGTHS, LAYERS, ALPHA, K = 32, (32, 64), 20, 0.2, 64
@@ -44,14 +44,13 @@ def bench_rollout_sampling() -> Iterator[str]:
 def compare_lengths(student: EnginePool, teacher: EnginePool, prompts: Sequence[RolloutPrompt]) -> Iterator[str]:
     """Rollouts and their floor in turn."""
     from orchestration.rollouts.mixture import sample_rollout
+    from orchestration.rollouts.sequence import Sampling
 
     for length in LENGTHS:
         mixed, floors = [], []
         for number in range(ROUNDS):
-            _, tally = sample_rollout(
-                prompts, student=student, teacher=teacher, alpha=ALPHA, seed=(number,), version=0,
-                max_new_tokens=length, stop_ids=(), k=K,
-            )  # fmt: skip
+            sampling = Sampling(alpha=ALPHA, seed=(number,), version=0, max_new_tokens=length, stop_ids=(), k=K)
+            _, tally = sample_rollout(prompts, student=student, teacher=teacher, sampling=sampling)
             mixed.append((tally.sampling_seconds + tally.scoring_seconds, tally))
             floors.append(floor(student, teacher, prompts, length=length, number=number))
         seconds, tally = min(mixed, key=lambda each: each[0])
@@ -92,7 +91,7 @@ def quickstart_engines(folder: Path) -> Iterator[tuple[EnginePool, EnginePool, l
     from orchestration.inputs.preflight import resolve_paths
     from orchestration.inputs.prompts import load_prompts
     from orchestration.inputs.teachers import identity_of
-    from orchestration.rollouts.mixture import RolloutPrompt
+    from orchestration.rollouts.sequence import RolloutPrompt
     from student_train.starts.derive import derive_student
 
     config = resolve_paths(load_config(QUICKSTART), config_dir=QUICKSTART.parent)

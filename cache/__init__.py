@@ -12,7 +12,7 @@ from cache.batches import global_batches, rank_rows
 from cache.fingerprint import ModelFingerprint, fingerprint_model
 from cache.identity import Identity, RemoteTeacherIdentity, TeacherIdentity
 from cache.keys import GenerationKey, SequenceKey, engine_seed, generation_key, sequence_key
-from cache.protocols import Failure, SequenceSource, WeightSink
+from cache.protocols import Failure, SequenceSource
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord, tail_logmass, validate_record
 from cache.sampling import sample_rows
 from cache.views import CacheView
@@ -44,7 +44,6 @@ __all__ = [
     "TeacherCache",
     "TeacherIdentity",
     "TeacherRecord",
-    "WeightSink",
     "engine_seed",
     "fingerprint_model",
     "generation_key",

@@ -1,17 +1,14 @@
-"""The seams between the folders: whoever writes sequences, and whoever receives weights.
+"""The seam between the folders: whoever writes sequences and scores them.
 
-`teacher_server` implements them (a vLLM engine, and a deterministic fake), `orchestration` wires them. The rest of
+`teacher_server` implements it (a vLLM engine, and a deterministic fake), `orchestration` wires it. The rest of
 the program sees only these types.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cache.identity import TeacherIdentity
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
@@ -43,12 +40,4 @@ class SequenceSource(Protocol):
 
     def score(self, requests: Iterable[ScoreRequest], *, k: int) -> Iterator[Outcome]:
         """Teacher-forced prefill over given tokens; same conventions as `generate`, k >= 1."""
-        ...
-
-
-class WeightSink(Protocol):
-    """An engine whose weights can be replaced while it runs."""
-
-    def push(self, tensors: Mapping[str, NDArray[np.generic]], version: int) -> None:
-        """Replace the named tensors; later samples are stamped with `version`."""
         ...

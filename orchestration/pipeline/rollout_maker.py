@@ -28,7 +28,7 @@ from orchestration.pipeline.run import Run
 from orchestration.plan.requests import rollout_tokens
 from orchestration.rollouts.mixture import Tally, sample_rollout
 from orchestration.rollouts.records import chosen, described, held_out_reverse_kl, sampling_metrics
-from orchestration.rollouts.sequence import RolloutPrompt, Sampled
+from orchestration.rollouts.sequence import RolloutPrompt, Sampled, Sampling
 from student_train.handoff.broadcast import Offer
 from student_train.handoff.rollouts import Rollout, RolloutExchange
 
@@ -157,12 +157,14 @@ class RolloutMaker:
             [RolloutPrompt(ids, number=number) for number, ids in enumerate(prompts)],
             student=self._student,
             teacher=self._teacher,
-            alpha=alpha,
-            seed=(self._link.stage.seed, self._next, int(held_out)),
-            version=version,
-            max_new_tokens=self._config.max_new_tokens,
-            stop_ids=self._lesson.teacher.files.stop_ids,
-            k=self._run.config.teacher.top_k,
+            sampling=Sampling(
+                alpha=alpha,
+                seed=(self._link.stage.seed, self._next, int(held_out)),
+                version=version,
+                max_new_tokens=self._config.max_new_tokens,
+                stop_ids=self._lesson.teacher.files.stop_ids,
+                k=self._run.config.teacher.top_k,
+            ),
             spend=spend,
         )
 

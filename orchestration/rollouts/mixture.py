@@ -5,7 +5,7 @@ token comes from p or from q, so its marginal is b exactly. A run of equal coins
 lengths are geometric: there is no lockstep of tokens, and no engine ever sees the other's probabilities. (Mixing
 logits instead of probabilities would give another distribution; MiniLLM, arXiv 2306.08543, mixes probabilities.)
 
-Engines work in turns (`rollout_engines`). A sequence whose run is over waits for the other engine while the rest of its
+Engines work in turns (`turns`). A sequence whose run is over waits for the other engine while the rest of its
 batch goes on, and an engine hands over as soon as a share of its sequences wait. A finished sequence is scored in the
 teacher's next turn, once, while others still grow; with alpha = 0 that is all that the teacher does. Engines with
 processors of their own work at the same time. On a shared CPU one role works at a time: side by side, both took
@@ -16,16 +16,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from cache import TeacherRecord
 from cache.protocols import Failure
-from orchestration.rollouts.sequence import Growing, Role, RolloutPrompt, Sampled, Terms
+from orchestration.rollouts.sequence import Growing, Role, RolloutPrompt, Sampled, Sampling
 from orchestration.rollouts.turns import Answered, RolloutEngine, RolloutPool, Tagged
-
-__all__ = ["RolloutPrompt", "Sampled", "Tally", "sample_rollout"]
 
 LEFT_BEHIND: dict[Role, float] = {"student": 0.5, "teacher": 0.25}
 """The share of its sequences that an engine leaves unfinished when it hands over. The longest run of a batch would
@@ -64,15 +62,10 @@ def sample_rollout(
     *,
     student: RolloutPool,
     teacher: RolloutPool,
-    alpha: float,
-    seed: tuple[int, ...],
-    version: int,
-    max_new_tokens: int,
-    stop_ids: tuple[int, ...],
-    k: int,
+    sampling: Sampling,
     spend: Callable[[int], None] = lambda _: None,
 ) -> tuple[list[Sampled], Tally]:
-    """One response a prompt at temperature 1, scored by the teacher.
+    """One response to each prompt, scored by the teacher.
 
     The tokens depend on the seed alone, as far as an engine's numerics do not depend on its batches.
 
@@ -80,13 +73,8 @@ def sample_rollout(
         prompts: Numbers are unique.
         student: Engines with the student's weights; a sequence stays with one of them.
         teacher: Engines with the teacher's.
-        alpha: Probability that the teacher draws a token.
-        seed: Of all coins and noise; give every rollout another one.
-        version: Of the student's weights; stamped on the records.
-        max_new_tokens: Longest response; a sequence that reaches it has finish "length".
-        stop_ids: A token of these, whoever draws it, is the last of its sequence.
-        k: The teacher's log-probabilities kept a position.
-        spend: Told of the teacher's tokens as they are spent: those of a rollout that becomes void too.
+        sampling: How each of them is sampled.
+        spend: Called with the number of teacher tokens as they are spent, also by a rollout that becomes void later.
 
     Returns:
         The sequences in the order of `prompts`, without those that an engine could not continue or score.
@@ -96,13 +84,13 @@ def sample_rollout(
             short sequences.
     """
     blocks: dict[Role, int] = {"student": student.block_tokens, "teacher": teacher.block_tokens}
-    terms = Terms(alpha, seed, version, max_new_tokens, stop_ids, k, blocks)
     queues = [_EngineQueue("student", each) for each in student.engines()] + [
         _EngineQueue("teacher", each) for each in teacher.engines()
     ]
     rollout = _Rollout(
         prompts,
-        terms=terms,
+        sampling=sampling,
+        block_tokens=blocks,
         queues=queues,
         spend=spend,
         at_once=min(student.capacity, teacher.capacity),
@@ -137,13 +125,14 @@ class _EngineQueue:
 
 
 class _Rollout:
-    """All sequences of a rollout, and the queues of engines that they go to and fro between."""
+    """All sequences of a rollout, and the engine queues between which they go to and fro."""
 
     def __init__(
         self,
         prompts: Sequence[RolloutPrompt],
         *,
-        terms: Terms,
+        sampling: Sampling,
+        block_tokens: Mapping[Role, int],
         queues: Sequence[_EngineQueue],
         spend: Callable[[int], None],
         at_once: int,
@@ -153,7 +142,8 @@ class _Rollout:
         self._spend = spend
         self.tally = Tally()
         self._to_begin = list(reversed(prompts))
-        self._terms, self._queues, self._at_once, self._one_role = terms, queues, at_once, one_role
+        self._sampling, self._block_tokens, self._queues = sampling, block_tokens, queues
+        self._at_once, self._one_role = at_once, one_role
         self._growing: dict[int, Growing] = {}
         self._started = time.monotonic()
 
@@ -161,7 +151,7 @@ class _Rollout:
         with ThreadPoolExecutor(len(self._queues)) as threads:
             while True:
                 while self._to_begin and len(self._growing) < self._at_once:
-                    self._send(Growing(self._to_begin.pop(), self._terms))
+                    self._send(Growing(self._to_begin.pop(), self._sampling, block_tokens=self._block_tokens))
                 self._start(threads)
                 turns = [queue.turn for queue in self._queues if queue.turn is not None]
                 if not turns:

@@ -12,6 +12,7 @@ their prefix.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -50,8 +51,17 @@ class Sampled:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """What all sequences of a rollout have in common; see `mixture.sample_rollout`."""
+class Sampling:
+    """How all sequences of a rollout are sampled, at temperature 1.
+
+    Attributes:
+        alpha: Probability that the teacher draws a token.
+        seed: Of all coins and noise; give every rollout another one.
+        version: Of the student's weights; stamped on the records.
+        max_new_tokens: Longest response; a sequence that reaches it has finish "length".
+        stop_ids: A token of these, whoever draws it, is the last of its sequence.
+        k: The teacher's log-probabilities kept a position.
+    """
 
     alpha: float
     seed: tuple[int, ...]
@@ -59,7 +69,6 @@ class Terms:
     max_new_tokens: int
     stop_ids: tuple[int, ...]
     k: int
-    block_tokens: dict[Role, int]
 
 
 def run_noise(seed: tuple[int, ...], *, version: int, number: int, who: str) -> int:
@@ -72,20 +81,21 @@ def run_noise(seed: tuple[int, ...], *, version: int, number: int, who: str) -> 
 class Growing:
     """A sequence that is being written; `tokens` are those of the prompt and of the response so far.
 
-    `finish` is None until its last token is drawn. `recomputed` counts tokens as `mixture.Tally` does.
+    `finish` is None until its last token is drawn. `recomputed` counts tokens as `mixture.Tally` does, for engines with
+    KV blocks of so many tokens.
     """
 
-    def __init__(self, prompt: RolloutPrompt, terms: Terms) -> None:
+    def __init__(self, prompt: RolloutPrompt, sampling: Sampling, *, block_tokens: Mapping[Role, int]) -> None:
         self.number, self.prompt_len, self.tokens = prompt.number, len(prompt.token_ids), list(prompt.token_ids)
         self.finish: Finish | None = None
         self.recomputed = 0
-        self._terms = terms
+        self._sampling, self._block_tokens = sampling, block_tokens
         self._noise = {
-            who: run_noise(terms.seed, version=terms.version, number=prompt.number, who=who)
+            who: run_noise(sampling.seed, version=sampling.version, number=prompt.number, who=who)
             for who in ("coins", "student", "teacher")
         }
-        self._coins = np.random.default_rng(self._noise["coins"]).random(terms.max_new_tokens) < terms.alpha
-        self._logprobs = np.full(terms.max_new_tokens, np.nan, dtype=np.float32)
+        self._coins = np.random.default_rng(self._noise["coins"]).random(sampling.max_new_tokens) < sampling.alpha
+        self._logprobs = np.full(sampling.max_new_tokens, np.nan, dtype=np.float32)
         self._computed: dict[Role, int] = {"student": 0, "teacher": 0}
 
     @property
@@ -101,13 +111,13 @@ class Growing:
     def next_request(self) -> Asked:
         """The next run, or the scores of what was written."""
         if self.finish:
-            return Asked(ScoreRequest(tuple(self.tokens), self.prompt_len), self._terms.k)
+            return Asked(ScoreRequest(tuple(self.tokens), self.prompt_len), self._sampling.k)
         role, ahead = self.next_role, self._coins[self.written :]
         turns = np.flatnonzero(ahead != ahead[0])
-        self.recomputed += self._computed[role] % self._terms.block_tokens[role]
+        self.recomputed += self._computed[role] % self._block_tokens[role]
         request = GenerateRequest(
             tuple(self.tokens),
-            stop_ids=self._terms.stop_ids,
+            stop_ids=self._sampling.stop_ids,
             max_new_tokens=int(turns[0]) if len(turns) else len(ahead),
             temperature=1.0,
             sampling_seed=self._noise[role],
@@ -121,11 +131,11 @@ class Growing:
         self.tokens += record.response_ids.tolist()
         if record.target_logprobs is not None:
             self._logprobs[first : self.written] = record.target_logprobs
-        # The last token of a run has not been fed to the engine that drew it.
+        # The engine that drew the last token of a run has not computed its keys and values yet.
         self._computed[role] = len(self.tokens) - 1
         if record.finish == "stop":
             self.finish = "stop"
-        elif self.written == self._terms.max_new_tokens:
+        elif self.written == self._sampling.max_new_tokens:
             self.finish = "length"
         return record.response_len
 
@@ -133,7 +143,7 @@ class Growing:
         """The finished sequence with the teacher's scores of it."""
         assert self.finish is not None
         return Sampled(
-            record=replace(scores, finish=self.finish, policy_version=self._terms.version),
+            record=replace(scores, finish=self.finish, policy_version=self._sampling.version),
             sources=self._coins[: self.written],
             student_logprobs=self._logprobs[: self.written],
         )

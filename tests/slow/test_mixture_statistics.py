@@ -23,7 +23,8 @@ from cache.identity import TeacherIdentity
 from cache.records import ScoreRequest
 from configs.rollouts import PolicyConfig
 from configs.schema import EngineSettings
-from orchestration.rollouts.mixture import RolloutPrompt, Sampled, Tally, sample_rollout
+from orchestration.rollouts.mixture import Tally, sample_rollout
+from orchestration.rollouts.sequence import RolloutPrompt, Sampled, Sampling
 from student_train.losses.minillm import minillm_loss
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(600)]
@@ -116,12 +117,7 @@ def rollout(pair: Pair) -> tuple[list[Sampled], Tally]:
         [RolloutPrompt(PROMPT, number=number) for number in range(SAMPLES)],
         student=OneEngine(pair.student),
         teacher=OneEngine(pair.teacher),
-        alpha=ALPHA,
-        seed=(1,),
-        version=0,
-        max_new_tokens=LENGTH,
-        stop_ids=(EOS,),
-        k=4,
+        sampling=Sampling(alpha=ALPHA, seed=(1,), version=0, max_new_tokens=LENGTH, stop_ids=(EOS,), k=4),
     )
 
 

@@ -15,8 +15,8 @@ from cache import GenerateRequest, ScoreRequest, TeacherRecord, validate_record
 from cache.keys import engine_seed, generation_key, sequence_key
 from cache.protocols import Outcome
 from configs import EngineError
-from orchestration.rollouts.mixture import RolloutPrompt, Sampled, Tally, sample_rollout
-from orchestration.rollouts.sequence import run_noise
+from orchestration.rollouts.mixture import Tally, sample_rollout
+from orchestration.rollouts.sequence import RolloutPrompt, Sampled, Sampling
 from orchestration.rollouts.turns import Answered, Tagged, Turns
 from teacher_server import FakeTeacher
 from teacher_server.requests import Asked
@@ -91,10 +91,8 @@ def sample(
 ) -> tuple[list[Sampled], Tally]:
     learner, master = pools or (student(), teacher())
     prompts = [RolloutPrompt(prompt, number=number) for number in range(count)]
-    return sample_rollout(
-        prompts, student=learner, teacher=master, alpha=alpha, seed=seed, version=7, max_new_tokens=length,
-        stop_ids=stop_ids, k=K,
-    )  # fmt: skip
+    sampling = Sampling(alpha=alpha, seed=seed, version=7, max_new_tokens=length, stop_ids=stop_ids, k=K)
+    return sample_rollout(prompts, student=learner, teacher=master, sampling=sampling)
 
 
 def tokens(sampled: Sequence[Sampled]) -> list[tuple[int, ...]]:
@@ -235,16 +233,6 @@ def test_no_two_requests_share_noise() -> None:
     assert len(set(seeds)) == len(seeds) > 200
 
 
-def test_noise_depends_on_all_that_it_should() -> None:
-    terms = [((1,), 0, 0), ((2,), 0, 0), ((1, 0), 0, 0), ((1,), 1, 0), ((1,), 0, 1)]
-    seeds = {
-        run_noise(seed, version=version, number=number, who=who)
-        for seed, version, number in terms
-        for who in ("student", "teacher", "coins")
-    }
-    assert len(seeds) == 15 and all(0 <= seed < 2**63 for seed in seeds)
-
-
 def test_the_seed_decides_everything() -> None:
     first, again, other = (sample(30, seed=seed)[0] for seed in ((1,), (1,), (2,)))
     assert tokens(first) == tokens(again) != tokens(other)
@@ -280,10 +268,8 @@ def test_a_sequence_stays_with_one_engine_and_only_so_many_grow() -> None:
 
 def test_what_an_engine_refuses_is_dropped_and_counted() -> None:
     prompts = [RolloutPrompt((5, 6, 7), number=0), RolloutPrompt((5,) * 60, number=1), RolloutPrompt((6, 5), number=2)]
-    sampled, tally = sample_rollout(
-        prompts, student=student(), teacher=teacher(), alpha=0.3, seed=(1,), version=0, max_new_tokens=20, stop_ids=(),
-        k=K,
-    )  # fmt: skip
+    sampling = Sampling(alpha=0.3, seed=(1,), version=0, max_new_tokens=20, stop_ids=(), k=K)
+    sampled, tally = sample_rollout(prompts, student=student(), teacher=teacher(), sampling=sampling)
     assert [each.record.prompt_len for each in sampled] == [3, 2]
     [(reason, count)] = tally.failures.items()
     assert count == 1 and "max_model_len=64" in reason
