@@ -21,15 +21,15 @@ SHORTEST_PREFIX = 4
 
 Progress = Callable[[float], None]
 
-Tell = Callable[[str], None]
-"""Hears in one line of a teacher whose cache cannot be read."""
+LeaveOut = Callable[[str], None]
+"""Called with one line of reason for each teacher whose cache cannot be read and is left out."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Teacher:
+class CachedTeacher:
     """A teacher of a cache and where its objects lie."""
 
     root: Path | str
@@ -52,8 +52,8 @@ class Verified:
     damaged: tuple[Damage, ...]
 
 
-def teachers(root: Path | str, *, tell: Tell) -> list[Teacher]:
-    """The teachers of a cache; `tell` hears of those whose description cannot be read, which are left out.
+def teachers(root: Path | str, *, left_out: LeaveOut) -> list[CachedTeacher]:
+    """The teachers of a cache; `left_out` hears of those whose description cannot be read.
 
     Raises:
         ConfigError: there is no cache at `root`.
@@ -64,25 +64,25 @@ def teachers(root: Path | str, *, tell: Tell) -> list[Teacher]:
         digests = list_teachers(root)
     except OSError as error:
         raise ConfigError(f"--cache-root {root} cannot be read ({error.strerror})") from error
-    return each(digests, lambda digest: _open(root, digest), tell=tell)
+    return each(digests, lambda digest: _open(root, digest), left_out=left_out)
 
 
-def each(found: Sequence[Item], work: Callable[[Item], Result], *, tell: Tell) -> list[Result]:
-    """`work` on one teacher after the other; `tell` hears of those where it fails, and the others go on."""
+def each(found: Sequence[Item], work: Callable[[Item], Result], *, left_out: LeaveOut) -> list[Result]:
+    """`work` on one teacher after the other; `left_out` hears of those where it fails, and the others go on."""
     results = []
     for item in found:
         try:
             results.append(work(item))
         except CacheError as error:
-            tell(str(error))
+            left_out(str(error))
     return results
 
 
-def select(found: Sequence[Teacher], prefix: str | None, *, root: Path | str) -> list[Teacher]:
+def select(found: Sequence[CachedTeacher], prefix: str | None, *, root: Path | str) -> list[CachedTeacher]:
     """The teachers whose identity begins like this, all of them without a prefix.
 
     Raises:
-        ConfigError: none does.
+        ConfigError: there is none.
     """
     if prefix is None:
         return list(found)
@@ -95,11 +95,11 @@ def select(found: Sequence[Teacher], prefix: str | None, *, root: Path | str) ->
     return chosen
 
 
-def select_one(found: Sequence[Teacher], prefix: str, *, root: Path | str) -> Teacher:
+def select_one(found: Sequence[CachedTeacher], prefix: str, *, root: Path | str) -> CachedTeacher:
     """The only teacher whose identity begins like this.
 
     Raises:
-        ConfigError: none does, or several do.
+        ConfigError: there is none, or there are several.
     """
     chosen = select(found, prefix, root=root)
     if len(chosen) > 1:
@@ -108,14 +108,14 @@ def select_one(found: Sequence[Teacher], prefix: str, *, root: Path | str) -> Te
     return chosen[0]
 
 
-def verify(found: Sequence[Teacher], *, deep: bool, tell: Tell, progress: Progress) -> list[Verified]:
-    """Compare every object with its digest; `progress` is told how many MB were read.
+def verify(found: Sequence[CachedTeacher], *, deep: bool, left_out: LeaveOut, progress: Progress) -> list[Verified]:
+    """Compare every object with its digest; `progress` hears how many MB were read.
 
     `deep` also decodes everything, names every row anew and checks every number (`cache.upkeep.proof`).
     """
     before = 0
 
-    def one(teacher: Teacher) -> Verified:
+    def one(teacher: CachedTeacher) -> Verified:
         nonlocal before
         size, segments, damaged = 0, 0, list[Damage]()
         cache = TeacherCache.open(teacher.root, teacher.identity, create=False)
@@ -127,12 +127,12 @@ def verify(found: Sequence[Teacher], *, deep: bool, tell: Tell, progress: Progre
         before += size
         return Verified(teacher.digest, segments, size, tuple(damaged))
 
-    return each(found, one, tell=tell)
+    return each(found, one, left_out=left_out)
 
 
-def _open(root: Path | str, digest: str) -> Teacher:
+def _open(root: Path | str, digest: str) -> CachedTeacher:
     storage = open_storage(root, digest, create=False)
     identity = read_identity(storage)
     if identity.digest() != digest:
-        raise CacheError(f"{storage.place}: says that it holds teacher {identity.digest()}: move it back")
-    return Teacher(root, identity, storage)
+        raise CacheError(f"{storage.place}: it says that it holds teacher {identity.digest()}: move it back")
+    return CachedTeacher(root, identity, storage)
