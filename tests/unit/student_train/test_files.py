@@ -1,16 +1,35 @@
-"""Directories that appear whole, their numbers, and what goes along when a model becomes another."""
+"""Directories that appear whole or not at all, their numbers, and what goes along when a model becomes another."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from configs.errors import TrainingError
 from configs.places import CURVES, SUMMARY
-from student_train.files import copy_companions, numbered
-from student_train.handoff.rollouts import RolloutExchange
+from student_train.files import copy_companions, numbered, staged_directory
+
+
+def test_a_directory_appears_whole_and_replaces_the_one_before_it(tmp_path: Path) -> None:
+    final = tmp_path / "deep" / "final"
+    for content in ("first", "second"):
+        with staged_directory(final) as staging:
+            (staging / "below").mkdir()
+            (staging / "below" / "file").write_text(content)
+            assert staging.parent == final.parent
+            assert not final.exists() or (final / "below/file").read_text() == "first"
+        assert (final / "below/file").read_text() == content
+    assert list(final.parent.iterdir()) == [final]
+
+
+def test_an_error_leaves_what_was_there_before(tmp_path: Path) -> None:
+    final = tmp_path / "final"
+    final.mkdir()
+    (final / "kept").touch()
+    with pytest.raises(OSError, match="no space left"), staged_directory(final) as staging:
+        (staging / "half").touch()
+        raise OSError("no space left")
+    assert [path.name for path in tmp_path.rglob("*")] == ["final", "kept"]
 
 
 def test_numbers_are_compared_as_numbers(tmp_path: Path) -> None:
@@ -20,37 +39,6 @@ def test_numbers_are_compared_as_numbers(tmp_path: Path) -> None:
         (number, tmp_path / f"part-{name}") for number, name in ((2, "002"), (10, "10"), (999, "999"), (1000, "1000"))
     ]
     assert numbered(tmp_path / "nothing", "part-") == []
-
-
-@pytest.mark.parametrize("first", [8, 98, 997, 9_998])
-def test_new_weights_stay_where_a_number_gets_one_digit_more(first: int, tmp_path: Path) -> None:
-    exchange = RolloutExchange(tmp_path)
-    for version in range(first, first + 5):
-        exchange.publish(version, write=lambda folder: (folder / "weights").touch())
-        # The one before may be loaded just now; those before it are gone.
-        shown = [each for each in range(first, version + 1) if exchange.has_policy(each)]
-        assert shown == [each for each in (version - 1, version) if each >= first]
-    exchange.withdraw_policies()
-    assert list((tmp_path / "policies").iterdir()) == []
-
-
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "not an archive", "without the array", "a folder"])
-def test_a_damaged_file_of_a_rollout_is_named(damage: str, tmp_path: Path) -> None:
-    exchange = RolloutExchange(tmp_path)
-    exchange.keep_behaviour(7, np.arange(500, dtype=np.float32))
-    path = exchange.behaviour(7)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    {
-        "cut": lambda: path.write_bytes(content[:900]),
-        "flipped": lambda: path.write_bytes(content),
-        "empty": lambda: path.write_bytes(b""),
-        "not an archive": lambda: path.write_bytes(b"[" * 4000),
-        "without the array": lambda: np.savez(path, other=np.zeros(1)),
-        "a folder": lambda: (path.unlink(), path.mkdir()),
-    }[damage]()
-    with pytest.raises(TrainingError, match=r"behaviour-007\.npz is damaged \("):
-        exchange.read_behaviour(7)
 
 
 def test_what_a_stage_says_of_itself_does_not_pass_to_the_next(tmp_path: Path) -> None:

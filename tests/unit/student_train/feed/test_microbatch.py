@@ -15,7 +15,7 @@ from student_train.feed.microbatch import collate
 from student_train.feed.packing import lay_out
 from student_train.losses.divergences import divergence
 from student_train.losses.targets import SparseTargets
-from student_train.models.decoder import Decoder, StudentModule, load_decoder, normalised_rows
+from student_train.models.decoder import Decoder, StudentModule, load_decoder
 
 KD = StageConfig(objective="kd", steps=1, dtype="float32", ce_weight=0.25)
 SEQKD = StageConfig(objective="seqkd", steps=1, dtype="float32")
@@ -158,8 +158,3 @@ def test_draws_of_different_width_make_one_batch() -> None:
 def test_draws_and_scores_do_not_mix() -> None:
     with pytest.raises(DataError, match="partly drawn and partly scored"):
         collate([sample_rows(record(1, k=VOCAB), draws=4, seed=0), record(2)], with_targets=True)
-
-
-@pytest.mark.parametrize(("k", "rows"), [(0, PADDED), (8, PADDED), (VOCAB - 1, PADDED), (VOCAB, VOCAB)])
-def test_a_student_is_normalised_over_as_much_as_its_teacher(k: int, rows: int) -> None:
-    assert normalised_rows(PADDED, vocab=VOCAB, k=k) == rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from hypothesis import strategies as st
 from student_builders import VOCAB, records, tiny_llama
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from training_jobs import make_job, variant
 from transformers import AutoModelForCausalLM
 
 from configs.errors import TrainingError
@@ -25,7 +23,6 @@ from configs.stages import StageConfig
 from student_train.feed.microbatch import collate
 from student_train.feed.plain_text import PIECES, PlainFeed, PlainPieces
 from student_train.feed.steps import StepBatch, joined
-from student_train.job import TrainJob
 from student_train.losses.metrics import METRICS
 from student_train.models.decoder import StudentModule, load_decoder
 from student_train.worker_group import WorkerGroup
@@ -186,14 +183,3 @@ def test_several_rollouts_in_one_step_share_one_plain_text_that_counts_as_much()
         assert ours_micro.plain_weight is not None and theirs.plain_weight is not None
         assert ours_micro.plain_weight / one.response_tokens == theirs.plain_weight / both.response_tokens
     assert both.tokens == 2 * one.tokens and both.padded_tokens == 2 * one.padded_tokens
-
-
-def test_a_checkpoint_belongs_to_what_the_text_says_and_not_to_its_path(tmp_path: Path) -> None:
-    def job(path: str, digest: str) -> TrainJob:
-        fields = SCORED | {"epochs": None, "warmup_steps": 0, "pretrain": {"path": path}}
-        return replace(variant(base, tmp_path / "other", stage=fields), plain_text=digest)
-
-    base = make_job(tmp_path)
-    ours = job("a.jsonl", "1").stage_digest()
-    assert ours == job("b.jsonl", "1").stage_digest()
-    assert ours != job("a.jsonl", "2").stage_digest()

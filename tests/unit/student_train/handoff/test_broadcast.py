@@ -16,12 +16,10 @@ from student_builders import tiny_llama
 from torch import Tensor
 
 from cache.fingerprint import fingerprint_model
-from configs.errors import EngineError
 from configs.regular_files import UnreadableFileError
 from student_train.handoff import broadcast
 from student_train.handoff.broadcast import OFFER, Offer, OfferedTensor, Receiver, send
 from student_train.handoff.rollouts import RolloutExchange
-from student_train.handoff.weight_sync import BroadcastSync
 
 CPU = torch.device("cpu")
 WEIGHTS = {
@@ -67,33 +65,6 @@ def test_what_is_no_offer_is_named(tmp_path: Path) -> None:
     os.mkfifo(path)
     with pytest.raises(UnreadableFileError, match="a named pipe"):
         Offer.read(tmp_path)
-
-
-def test_a_group_sends_to_those_who_ask_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    exchange = RolloutExchange(tmp_path)
-    sync = BroadcastSync(exchange, device=CPU)
-    assert not sync.holds(1)
-    sync.publish(1, WEIGHTS)
-    assert sync.holds(1) and not sync.holds(2)
-    offer = Offer.read(exchange.policy(1))
-    assert offer is not None
-    with monkeypatch.context() as hasty, exchange.meeting(1, receivers=1):
-        hasty.setattr(broadcast, "MEETING_TIMEOUT", timedelta(milliseconds=200))
-        sync.attend(1)
-    with exchange.meeting(1, receivers=1) as meeting, ThreadPoolExecutor(1) as pool:
-        taken = pool.submit(receive, meeting, 1, size=2, tensors=offer.tensors)
-        sync.attend(1)
-    assert torch.equal(taken.result()["half"], WEIGHTS["half"])
-    assert (meeting, 1) in exchange.meetings(1)
-    exchange.clean(side="rollouts")
-    assert exchange.meetings(1) == []
-
-
-def test_a_meeting_that_failed_is_not_held(tmp_path: Path) -> None:
-    exchange = RolloutExchange(tmp_path)
-    with pytest.raises(EngineError), exchange.meeting(1, receivers=1):
-        raise EngineError("it died")
-    assert exchange.meetings(1) == []
 
 
 def test_the_sender_outlives_receivers_that_leave_at_once(tmp_path: Path) -> None:

@@ -285,33 +285,19 @@ def test_the_card_says_where_the_student_comes_from(runs: Runs) -> None:
         assert text in card
 
 
-def test_held_out_scores_equal_the_plain_model(runs: Runs) -> None:
+def test_the_held_out_loss_is_that_of_the_scores(runs: Runs) -> None:
     job, seen, _ = runs["calm"]
-    result = seen.result
     cache, _, dev = open_views(job)
-    model = AutoModelForCausalLM.from_pretrained(job.output_dir)
-    rows = list(score_view(job.output_dir, cache=cache, view=dev, vocab=VOCAB, tokens_per_batch=30))
-    assert len(rows) == len(dev)
     divergence = 0.0
-    for at, row in enumerate(rows):
+    for row in score_view(job.output_dir, cache=cache, view=dev, vocab=VOCAB, tokens_per_batch=30):
         record = row.record
-        assert record.key == dev.keys[at].tobytes()
-        with torch.no_grad():
-            logits = model(torch.from_numpy(record.token_ids).long()[None]).logits[0]
-        q = logits.double().log_softmax(1)[record.prompt_len - 1 : -1].numpy()
-        here = np.arange(record.response_len)
-        assert record.topk_ids is not None and record.topk_logprobs is not None and record.tail_logmass is not None
-        np.testing.assert_allclose(row.topk_logprobs, np.take_along_axis(q, record.topk_ids, axis=1), atol=1e-4)
-        np.testing.assert_allclose(row.target_logprobs, q[here, record.response_ids], atol=1e-4)
-        np.testing.assert_array_equal(row.argmax_ids, q.argmax(axis=1))
-        np.testing.assert_allclose(row.entropy, -(np.exp(q) * q).sum(axis=1), atol=1e-4)
-        outside = 1 - np.exp(np.take_along_axis(q, record.topk_ids, axis=1)).sum(axis=1)
-        np.testing.assert_allclose(np.exp(row.tail_logmass), outside, atol=1e-5)
+        assert record.topk_logprobs is not None and record.tail_logmass is not None
         p, tail = record.topk_logprobs.astype(float), record.tail_logmass.astype(float)
         divergence += float(
             (np.exp(p) * (p - row.topk_logprobs)).sum() + (np.exp(tail) * (tail - row.tail_logmass)).sum()
         )
     # The same number as the trainer's own held-out loss, by another road.
+    result = seen.result
     assert divergence / dev.response_tokens == pytest.approx(dict(result.dev_losses)[result.steps], rel=1e-3)
 
 

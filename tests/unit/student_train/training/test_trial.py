@@ -8,16 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 from student_builders import tiny_llama
 from transformers import (
-    AutoModelForCausalLM,
     Cohere2Config,
     CohereConfig,
     Gemma2Config,
     Gemma3TextConfig,
-    GenerationConfig,
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
@@ -29,8 +25,6 @@ from transformers import (
 
 from configs.errors import ConfigError, ModelError
 from configs.stages import StageConfig
-from student_train.models.decoder import load_decoder
-from student_train.models.export import write_model
 from student_train.training.trial import require_trainable
 
 SIZES: dict[str, Any] = {
@@ -80,54 +74,8 @@ def test_adapters_for_what_is_not_in_the_body_are_refused(module: str, tmp_path:
         require_trainable(config_of(tmp_path, LlamaConfig(**SIZES)), [KD, stage])
 
 
-GENERATION: dict[str, dict[str, Any]] = {
-    "llama 2": {"do_sample": False, "temperature": 0.9, "top_p": 0.6},
-    "no do_sample": {"temperature": 0.7, "top_k": 20},
-    "beams": {"length_penalty": 2.0, "early_stopping": True},
-    "padding": {"pad_token_id": -1},
-}
-
-
-@pytest.mark.parametrize("said", GENERATION.values(), ids=GENERATION)
-def test_a_contradictory_generation_config_does_not_stop_an_export(said: dict[str, Any], tmp_path: Path) -> None:
-    start = tiny_llama(tmp_path / "start")
-    (start / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 5], **said}))
-    require_trainable(start, [KD])
-    model = AutoModelForCausalLM.from_pretrained(start)
-    weights = model.state_dict()
-    (tmp_path / "out").mkdir()
-    write_model(model, weights, start=start, folder=tmp_path / "out")
-    written = json.loads((tmp_path / "out" / "generation_config.json").read_text())
-    assert written["eos_token_id"] == [2, 5] and not said.keys() & {
-        key for key in written if written[key] == said.get(key) is not None
-    } - {"do_sample"}
-    GenerationConfig.from_pretrained(tmp_path / "out").save_pretrained(tmp_path / "again")
-    assert torch.equal(
-        load_file(tmp_path / "out" / "model.safetensors")["model.norm.weight"], weights["model.norm.weight"]
-    )
-
-
 def test_a_generation_config_that_transformers_cannot_load_is_refused(tmp_path: Path) -> None:
     start = tiny_llama(tmp_path)
     (start / "generation_config.json").write_text(json.dumps({"cache_implementation": "of next year"}))
     with pytest.raises(ModelError, match="of next year"):
         require_trainable(start, [KD])
-
-
-def test_settings_of_sampling_survive_where_sampling_is_asked_for(tmp_path: Path) -> None:
-    start = tiny_llama(tmp_path / "start")
-    said = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "eos_token_id": 2}
-    (start / "generation_config.json").write_text(json.dumps(said))
-    model = AutoModelForCausalLM.from_pretrained(start)
-    (tmp_path / "out").mkdir()
-    write_model(model, model.state_dict(), start=start, folder=tmp_path / "out")
-    assert said.items() <= json.loads((tmp_path / "out" / "generation_config.json").read_text()).items()
-
-
-def test_a_model_that_lacks_weights_is_not_completed_by_chance(tmp_path: Path) -> None:
-    start = tiny_llama(tmp_path)
-    weights = load_file(start / "model.safetensors")
-    del weights["model.layers.1.mlp.up_proj.weight"]
-    save_file(weights, start / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"lacks 1 of the weights .* the first model\.layers\.1\.mlp\.up_proj\.weight"):
-        load_decoder(start, dtype=torch.float32)

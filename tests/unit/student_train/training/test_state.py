@@ -1,0 +1,141 @@
+"""A stage in training, with an engine that only writes a file: what is reported, kept and read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from training_jobs import IDENTITY, make_job, variant
+
+from cache.store import TeacherCache
+from cache.views import CacheView
+from configs.errors import ConfigError
+from student_train.job import StepMetrics, TrainJob
+from student_train.models.decoder import Decoder
+from student_train.training.state import BEST, TrainingState
+from student_train.training.stopping import StopRequest
+from student_train.training.worker import StageWorker
+from student_train.worker_group import WorkerGroup
+
+
+class Alone(WorkerGroup):
+    """A worker group of one that needs no process group."""
+
+    def total(self, values: Tensor) -> Tensor:
+        return values
+
+    def from_leader(self, text: str | None) -> str | None:
+        return text
+
+
+class Engine:
+    """Stands in for DeepSpeed; `weight` is all that it trains."""
+
+    weight = 0.0
+
+    def save(self, folder: Path) -> None:
+        (folder / "shard").write_text(str(self.weight))
+
+    def load(self, folder: Path) -> None:
+        self.weight = float((folder / "shard").read_text())
+
+    def whole_weights(self, _: object) -> dict[str, Tensor]:
+        return {"w": torch.tensor(self.weight)}
+
+
+class Stage:
+    """A stage that can be started again in the same place."""
+
+    def __init__(self, job: TrainJob) -> None:
+        self.reported: list[StepMetrics] = []
+        self.engine: Any = Engine()
+        group = Alone(0, 1, torch.device("cpu"))
+        worker = StageWorker(
+            job=job,
+            group=group,
+            engine=self.engine,
+            decoder=Decoder(None, nn.Identity(), nn.Parameter(torch.zeros(2, 2)), None),
+            cache=TeacherCache.open(job.cache_root, IDENTITY),
+            stop=StopRequest(lambda: False, group=group),
+            packs=True,
+        )
+        self.state = TrainingState(worker, view=CacheView.load(job.train_view), report=self.reported.append)
+
+    def step(self, loss: float | None = None, *, skipped: bool = False) -> None:
+        self.engine.weight += 1.0
+        self.state.advance(tokens=10, skipped=skipped)
+        self.state.report({"train/loss": 1.0})
+        if loss is not None:
+            self.state.add_measurement({"dev/loss": loss})
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
+    return make_job(tmp_path_factory.mktemp("job"))
+
+
+@pytest.fixture
+def place(job: TrainJob, tmp_path: Path) -> TrainJob:
+    return variant(job, tmp_path)
+
+
+def test_skipped_steps_in_a_row_start_again_after_a_sound_one(place: TrainJob) -> None:
+    stage = Stage(place)
+    for skipped in (True, True, False, True):
+        stage.step(skipped=skipped)
+    state = stage.state
+    assert (state.step, state.tokens, state.skipped, state.skipped_in_a_row) == (4, 40, 3, 1)
+
+
+def test_another_process_goes_on_and_reports_again_what_the_tracker_may_lack(place: TrainJob) -> None:
+    stage = Stage(place)
+    stage.step(3.0)
+    stage.state.save()
+    stage.step(2.0)
+    stage.step()
+    stage.state.save()
+    again = Stage(place)
+    again.state.resume()
+    state = again.state
+    assert (state.step, state.tokens, again.engine.weight) == (3, 30, 3.0)
+    assert [at.values["dev/loss"] for at in state.measured] == [3.0, 2.0]
+    assert again.reported == stage.reported[2:]
+    # A checkpoint that says the same is not written anew.
+    state.save()
+    assert state.newest == stage.state.newest
+
+
+def test_the_weights_of_the_best_step_stay_while_training_goes_on(place: TrainJob) -> None:
+    stage = Stage(place)
+    for loss in (3.0, 2.0, 2.5, 4.0):
+        stage.step(loss)
+        stage.state.save()
+    assert stage.state.selected_step == 2
+    weights = stage.state.selected_weights()
+    assert weights is not None and float(weights["w"]) == 2.0
+    assert stage.state.newest is not None
+    assert float(load_file(stage.state.newest / BEST)["w"]) == 2.0
+
+
+def test_a_stage_that_takes_the_last_step_keeps_no_other_weights(job: TrainJob, tmp_path: Path) -> None:
+    stage = Stage(variant(job, tmp_path, stage={"select": "last"}))
+    stage.step(1.0)
+    stage.step(9.0)
+    stage.state.save()
+    assert stage.state.best is None and stage.state.selected_step == 2
+    weights = stage.state.selected_weights()
+    assert weights is not None and float(weights["w"]) == 2.0
+    assert stage.state.newest is not None and not (stage.state.newest / BEST).exists()
+
+
+def test_a_checkpoint_of_another_stage_is_not_gone_on_from(place: TrainJob) -> None:
+    stage = Stage(place)
+    stage.step()
+    stage.state.save()
+    other = Stage(variant(place, place.work_dir.parent, stage={"learning_rate": 1e-4}))
+    with pytest.raises(ConfigError, match="undo the change"):
+        other.state.resume()
