@@ -1,23 +1,18 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from store_builders import TEACHER, VOCAB, assert_same_text, make_record, open_cache, teacher_dir
 
 from cache.blocks import read_block, read_records
-from cache.disk.columns import segment_columns
-from cache.disk.gather import Spans
-from cache.disk.key_objects import FINISHES, KEY, Table
+from cache.disk.key_objects import FINISHES, Table
 from cache.disk.local_storage import LocalStorage
 from cache.disk.manifests import read_manifest
 from cache.disk.packing import pack_segment
@@ -25,10 +20,8 @@ from cache.disk.publishing import SegmentTerms, Staging
 from cache.disk.segments import Segment
 from cache.disk.shards import ChunkCache
 from cache.index import SEQUENCE_ROW
-from cache.keys import KEY_BYTES
-from cache.records import TeacherRecord, tail_logmass
+from cache.records import TeacherRecord
 from cache.sampling import sample_rows
-from configs.errors import RecordError
 
 Stored = list[tuple[Segment, list[TeacherRecord]]]
 
@@ -149,33 +142,6 @@ def test_rows_as_stored_come_with_text_among_them(stored: Stored, segment: int) 
         assert_read(found, record, encoding=ENCODINGS[segment], k=record.k, length=len(record.token_ids))
 
 
-def test_rows_of_several_k_are_read_as_stored_one_by_one_and_not_as_a_block(stored: Stored) -> None:
-    segments = [segment for segment, _ in stored]
-    wanted = [(at % 3, at) for at in range(20)]
-    entries = make_entries(wanted, stored)
-    for found, (segment, row) in zip(read_records(segments, entries, k=None), wanted, strict=True):
-        record = stored[segment][1][row]
-        assert_read(found, record, encoding=ENCODINGS[segment], k=record.k, length=len(record.token_ids))
-    with pytest.raises(RecordError, match="together"):
-        read_block(segments, entries, k=None)
-    with pytest.raises(RecordError, match="k=6 cannot be read with k=7"):
-        read_block(segments, entries, k=7)
-
-
-def test_draws_and_log_probabilities_are_no_block(tmp_path: Path) -> None:
-    whole = make_record([3, 4, 5, 6], prompt_len=2, k=VOCAB)
-    drawn = sample_rows(whole, draws=9, seed=0)
-    stored = [
-        (make_segment(tmp_path, [record], encoding=encoding), [record])
-        for record, encoding in ((whole, "full"), (drawn, "sampled"))
-    ]
-    segments, entries = [segment for segment, _ in stored], make_entries([(0, 0), (1, 0)], stored)
-    with pytest.raises(RecordError, match="read them apart"):
-        read_block(segments, entries, k=1)
-    assert [record.k for record in read_records(segments, entries, k=1)] == [1, drawn.k]
-    assert [record.k for record in read_block(segments, entries, k=0).records()] == [0, 0]
-
-
 def test_a_block_of_draws_is_filled_up_to_its_widest_record(tmp_path: Path) -> None:
     wholes = [make_record([3, at, *range(9, 9 + at)], prompt_len=2, k=VOCAB) for at in (4, 5, 6)]
     records = [sample_rows(whole, draws=draws, seed=0) for whole, draws in zip(wholes, (2, 40, 5), strict=True)]
@@ -206,33 +172,6 @@ def test_a_block_is_no_window_on_the_cache(stored: Stored) -> None:
                 array.fill(1)
 
 
-def test_a_key_that_ends_in_zeros_stays_whole(stored: Stored) -> None:
-    entries = make_entries([(0, 1)], stored)
-    short = b"\1" * (KEY_BYTES - 3) + bytes(3)
-    entries["key"] = np.frombuffer(short, dtype=KEY)
-    assert read_block([stored[0][0]], entries, k=0).records()[0].key == short
-
-
-def test_a_chunk_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded = []
-
-    def held(*arguments: object, **named: object) -> object:
-        decoded.append(1)
-        return held_rows(*arguments, **named)  # type: ignore[arg-type]
-
-    from cache.disk.encoding import held_rows
-
-    monkeypatch.setattr("cache.disk.columns.CHUNK_ROWS", 16)
-    monkeypatch.setattr("cache.disk.segments.held_rows", held)
-    records = some_records(np.random.default_rng(1), count=20, k=8)
-    stored = [(make_segment(tmp_path, records, encoding="topk-u8"), records)]
-    entries = make_entries([(0, row) for row in range(20)], stored)
-    chunks = -(-sum(record.response_len for record in records if record.k) // 16)
-    for _ in range(3):
-        read_block([stored[0][0]], entries, k=None)
-    assert len(decoded) == chunks > 3
-
-
 def test_threads_may_share_a_cache(stored: Stored) -> None:
     segments = [segment for segment, _ in stored]
     orders = [np.random.default_rng(seed).permutation(75).tolist() for seed in range(24)]
@@ -244,87 +183,3 @@ def test_threads_may_share_a_cache(stored: Stored) -> None:
         for order, found in zip(orders, pool.map(read, orders), strict=True):
             for at, record in zip(order, found, strict=True):
                 assert_same_text(record, stored[at % 3][1][at // 3])
-
-
-def test_a_chunk_that_several_threads_want_is_loaded_once_and_without_the_lock() -> None:
-    cache, loads, waiting = ChunkCache(10**6), [], threading.Barrier(4)
-
-    def load() -> np.ndarray:
-        loads.append(threading.get_ident())
-        # The cache answers others while this one loads.
-        assert cache.get("other", lambda: np.zeros(3))[0] == 0
-        return np.ones(5)
-
-    def want(_: int) -> np.ndarray:
-        waiting.wait()
-        return cache.get("chunk", load)
-
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(want, range(4)))
-    assert len(loads) == 1
-    assert all(array is found[0] for array in found)
-    assert cache.bytes == 8 * 8
-
-
-def test_a_load_that_fails_is_tried_again_by_the_next() -> None:
-    cache = ChunkCache(100)
-
-    def fail() -> np.ndarray:
-        raise OSError(5, "Input/output error")
-
-    for _ in range(2):
-        with pytest.raises(OSError, match="Input/output"):
-            cache.get("chunk", fail)
-    assert cache.get("chunk", lambda: np.ones(2)).tolist() == [1, 1]
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_a_stream_of_chunks_keeps_their_order_and_the_limit(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cache.disk.shards.os.cpu_count", lambda: threads)
-    cache = ChunkCache(3 * 8)
-    order = [3, 1, 2, 1, 5, 4, 0, 3]
-    wanted = [(number, lambda number=number: np.array([number])) for number in order]
-    assert [int(chunk[0]) for chunk in cache.stream(wanted)] == order
-    assert cache.bytes <= 3 * 8
-
-    def fail() -> np.ndarray:
-        raise OSError(5, "Input/output error")
-
-    stream = cache.stream([*wanted[:2], ("broken", fail), *wanted[2:]])
-    assert [int(next(stream)[0]) for _ in range(2)] == [3, 1]
-    with pytest.raises(OSError, match="Input/output"):
-        next(stream)
-
-
-def test_copied_spans_may_be_empty() -> None:
-    target, none = np.zeros(4), np.empty(0, dtype=np.int64)
-    Spans(none, none, none).copy([(target, np.ones(4))])
-    Spans(np.array([1, 3]), np.array([0, 2]), np.array([0, 1])).copy([(target, np.arange(4.0))])
-    assert target.tolist() == [0, 0, 0, 2]
-
-
-def test_the_tail_of_a_cut_row_is_added_up(stored: Stored) -> None:
-    segment, records = stored[0]
-    block = read_block([segment], make_entries([(0, 0)], [(segment, records)]), k=2)
-    assert block.topk_logprobs is not None and block.tail_logmass is not None
-    np.testing.assert_allclose(block.tail_logmass, tail_logmass(block.topk_logprobs, vocab=VOCAB), rtol=1e-4)
-
-
-@pytest.mark.parametrize("encoding", ["topk-u8", "topk-f16", "full", "sampled"])
-def test_objects_are_what_zarr_python_would_write(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cache.disk.columns.CHUNK_ROWS", 16)
-    records = [record for record in some_records(np.random.default_rng(2), count=12, k=VOCAB) if record.response_len]
-    if encoding == "sampled":
-        records = [sample_rows(record, draws=9, seed=0) for record in records if record.k]
-    elif encoding != "full":
-        records = [make_record(record.token_ids.tolist(), prompt_len=2, k=8) for record in records]
-    packed = pack_segment(records, generations=[], encoding=encoding, vocab=VOCAB)
-    assert packed.size.scored_rows % 16 and packed.size.scored_rows > 32, "whole chunks and a shorter one"
-    buffers = zarr.core.buffer.default_buffer_prototype().buffer
-    held: dict[str, Any] = {
-        path: buffers.from_bytes(data) for path, data in packed.objects.items() if path.endswith("zarr.json")
-    }
-    group: Any = zarr.open_group(zarr.storage.MemoryStore(held), mode="r+")
-    for name, values in segment_columns(records, encoding=packed.size.encoding).items():
-        group[name][:] = values
-    assert {path: buffer.to_bytes() for path, buffer in held.items()} == packed.objects

@@ -1,18 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from store_builders import VOCAB, flip_bit, make_record, open_cache
 
-from cache.batches import global_batches, rank_rows
+from cache.batches import global_batches
 from cache.views import CacheView
 from configs.errors import CacheError
 
@@ -132,52 +129,3 @@ def test_keys_are_kept_once_in_their_order(tmp_path: Path) -> None:
     (block,) = cache.iter_blocks(view, [np.array([2, 0])])
     assert [record.key for record in block] == [records[3].key, records[2].key]
     assert all(record.k == 4 for record in block)
-
-
-lengths_lists = st.lists(st.integers(1, 40), min_size=1, max_size=60)
-
-
-@given(lengths_lists, st.integers(0, 5), st.integers(0, 3), st.integers(1, 100), st.integers(1, 9))
-def test_every_row_is_taken_exactly_once_an_epoch(
-    lengths: list[int], seed: int, epoch: int, budget: int, world: int
-) -> None:
-    view = make_view(lengths)
-    batches = global_batches(view, seed=seed, epoch=epoch, tokens_per_batch=budget)
-    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
-    for batch in batches:
-        assert len(batch) == 1 or view.lengths[batch].sum() <= budget
-        shares = [rank_rows(batch, lengths=view.lengths, rank=rank, world_size=world) for rank in range(world)]
-        assert sorted(np.concatenate(shares).tolist()) == sorted(batch.tolist())
-        loads = [int(view.lengths[share].sum()) for share in shares]
-        # Greedy from the longest: the heaviest rank exceeds the lightest by one row at most.
-        assert max(loads) - min(loads) <= int(view.lengths[batch].max())
-    for left, right in itertools.pairwise(batches):
-        assert view.lengths[left].sum() + view.lengths[right[0]] > budget, "a batch is as full as it can be"
-
-
-def test_batches_follow_from_keys_seed_epoch_and_budget_alone() -> None:
-    view = make_view(list(range(1, 41)))
-    first = np.concatenate(global_batches(view, seed=0, epoch=0, tokens_per_batch=64)).tolist()
-    assert (
-        first
-        == np.concatenate(global_batches(make_view(list(range(1, 41))), seed=0, epoch=0, tokens_per_batch=9)).tolist()
-    )
-    assert first != np.concatenate(global_batches(view, seed=1, epoch=0, tokens_per_batch=64)).tolist()
-    assert first != np.concatenate(global_batches(view, seed=0, epoch=1, tokens_per_batch=64)).tolist()
-    other = make_view(list(range(1, 41)), seed=1)
-    assert first != np.concatenate(global_batches(other, seed=0, epoch=0, tokens_per_batch=64)).tolist()
-    assert first[:8] == GOLDEN_ORDER, "the order is part of what makes a run reproducible"
-
-
-def test_two_caches_with_the_same_rows_give_the_same_batches(tmp_path: Path) -> None:
-    records = [make_record([3, 4, at], prompt_len=2) for at in range(5, 17)]
-    orders = []
-    for name in ("here", "there"):
-        cache = open_cache(tmp_path / name)
-        cache.put(records, vocab=VOCAB)
-        view = cache.view([record.key for record in records], dataset="train", k=4)
-        orders.append(np.concatenate(global_batches(view, seed=0, epoch=0, tokens_per_batch=9)).tolist())
-    assert orders[0] == orders[1]
-
-
-GOLDEN_ORDER = [28, 11, 4, 13, 17, 25, 38, 2]

@@ -52,70 +52,6 @@ def one_line(path: Path, *overrides: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        (
-            "students.kd.stages.0.learnng_rate=1",
-            "students.kd.stages.0.learnng_rate: unknown key; did you mean students.kd.stages.0.learning_rate?",
-        ),
-        ("teachr=1", "teachr: unknown key; did you mean teacher?"),
-        (
-            "runtime.teacher_engine.cpu=1",
-            "runtime.teacher_engine.cpu: unknown key; did you mean runtime.teacher_engine.cpus?",
-        ),
-        (
-            "generation.learning_rate=1",
-            "generation.learning_rate: unknown key; did you mean students.NAME.stages.0.learning_rate?",
-        ),
-        ("budgets.qqq=1", "budgets.qqq: unknown key; remove it; valid here: max_gpu_hours, max_teacher_tokens"),
-        ("teacher.top_k=abc", "teacher.top_k: given 'abc'; must be a whole number"),
-        ("teacher.top_k='64'", "teacher.top_k: given '64'; must be a whole number"),
-        ("teacher.top_k=true", "teacher.top_k: given true; must be a whole number"),
-        ("teacher.top_k=64.0", "teacher.top_k: given 64.0; must be a whole number"),
-        ("teacher.top_k=0", "teacher.top_k: given 0; must be more than 0"),
-        ("generation.top_p=1.5", "generation.top_p: given 1.5; must be at most 1.0"),
-        ("generation.temperature=.inf", "generation.temperature: given inf; must be a finite number"),
-        ("teacher.dtype=fp8", "teacher.dtype: given 'fp8'; must be one of 'float32', 'bfloat16' or 'float16'"),
-        ("teacher.model.revision=1234567", "teacher.model.revision: given 1234567; must be text (put it in quotes)"),
-        (
-            "students.kd.init.keep_layers=few",
-            "students.kd.init.keep_layers: given 'few'; must be a whole number or a list",
-        ),
-        (
-            "students.kd.init.keep_layers=[3,1]",
-            "students.kd.init: keep_layers=[3, 1] must be increasing and without repeats",
-        ),
-        ("students.kd.stages=[]", "students.kd.stages: given []; must be at least 1 entry, not empty"),
-        ("students={}", "students: given {}; must be at least 1 entry, not empty"),
-        ("teacher.model=gpt", "teacher.model: given 'gpt'; must be a block of keys"),
-        ("runtime=null", "runtime: given nothing; must be a block of keys"),
-        ("generation.samples_per_prompt=2", "generation: samples_per_prompt=2 with temperature=0.0"),
-        ("generation.max_new_tokens=9999", "data.max_prompt_tokens=256 + generation.max_new_tokens=9999"),
-    ],
-)
-def test_a_mistake_is_one_line_with_key_value_and_cure(written: Path, override: str, words: str) -> None:
-    assert one_line(written, override).startswith(f"{written}: {words}")
-
-
-def test_a_bad_student_name_is_shown(written: Path) -> None:
-    lines = complaint(written, "students.KD={}")
-    assert lines[0].startswith(f"{written}: students.KD: given 'KD'; must be a name")
-
-
-def test_a_missing_block_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "part.yaml"
-    path.write_text("name: part\nteacher: {model: {hub: a/b}}\n")
-    assert complaint(path) == [f"{path}: data: is required; add it", f"{path}: students: is required; add it"]
-
-
-def test_several_mistakes_are_all_reported_a_line_each(written: Path) -> None:
-    lines = complaint(written, "teacher.top_k=x", "generation.top_p=7", "data.trian={}")
-    assert len(lines) == 3
-    assert all(line.startswith(f"{written}: ") for line in lines)
-    assert {line.split(": ")[1] for line in lines} == {"teacher.top_k", "generation.top_p", "data.trian"}
-
-
-@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("", "empty"),
@@ -286,6 +222,8 @@ def test_a_home_directory_is_expanded(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+
+
 MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 40))
 
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cache.protocols import Failure
-from cache.records import GenerateRequest, ScoreRequest, TeacherRecord, validate_record
+from cache.records import ScoreRequest, TeacherRecord, validate_record
 from configs.errors import EngineError
 from teacher_server.answers import answer
 from teacher_server.flat_logprobs import SPARE_IDS, topk_rows, wanted_ids
@@ -123,23 +122,3 @@ def test_a_container_of_another_layout_is_an_error(damage: str) -> None:
         wanted = 5
     with pytest.raises(EngineError, match=r"log-probability rows|rows of log-probabilities"):
         topk_rows(flat, targets=np.array(targets, dtype=np.int32), k=wanted, vocab=V)
-
-
-def written(completion: Completion, *, vocab: int = V) -> TeacherRecord | Failure:
-    asked = Asked(GenerateRequest((1, 2), (5,), 3), 4)
-    return answer(asked, Output([completion]), identity_digest="x", vocab=vocab)  # type: ignore[arg-type]
-
-
-def test_a_completion_becomes_a_record() -> None:
-    record = written(Completion(logprobs=container(logprobs(3), [3, 4, 5], k=4)))
-    assert isinstance(record, TeacherRecord)
-    validate_record(record)
-    assert (record.token_ids.tolist(), record.prompt_len, record.finish) == ([1, 2, 3, 4, 5], 2, "stop")
-
-
-def test_what_the_engine_could_not_do_is_a_failure_with_its_reason() -> None:
-    aborted, strange = written(Completion(finish_reason="abort")), written(Completion(token_ids=(3, 4, V)))
-    crowded = written(Completion(logprobs=container(logprobs(3), [3, 4, 5], k=4)), vocab=6)
-    assert isinstance(aborted, Failure) and "abort" in aborted.reason
-    assert isinstance(strange, Failure) and f"token id {V}" in strange.reason
-    assert isinstance(crowded, Failure) and "lower k" in crowded.reason

@@ -250,19 +250,6 @@ def test_a_pinned_view_of_prefixes_keeps_its_segments_until_nobody_uses_it(tmp_p
     assert (len(names(tmp_path, "segments")), names(tmp_path, "pins")) == (1, [])
 
 
-def test_a_pin_lives_as_long_as_it_is_touched(tmp_path: Path) -> None:
-    records = put_each(tmp_path, [5])
-    view = open_cache(tmp_path).view([records[0].key], dataset="d", k=8)
-    for path in (teacher_dir(tmp_path) / "pins").glob(f"{view.digest}.*"):
-        if path.suffix in (".json", ".places"):
-            path.write_text(json.dumps(json.loads(path.read_text()) | {"used": time.time() - 31 * DAY}))
-    assert f"pins/{view.digest}.json" in removed(sweep(tmp_path, dry_run=True))
-    touch_pin(storage_of(tmp_path), view.digest)
-    assert sweep(tmp_path, dry_run=True).removed == ()
-    touch_pin(storage_of(tmp_path), "0" * 64)
-    assert {name.rpartition(".")[2] for name in names(tmp_path, "pins")} == {"json", "npz", "places"}
-
-
 def test_a_reader_beside_a_merge_loses_nothing_that_the_merge_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,80 +277,6 @@ def test_a_reader_beside_a_merge_loses_nothing_that_the_merge_noted(
     sweep(tmp_path, grace_s=-1.0)
     ((first, second),) = open_cache(tmp_path).iter_blocks(view, [np.arange(2)])
     assert [first.k, second.k] == [8, 8]
-
-
-@pytest.mark.parametrize("moment", ["before the marks", "after the marks"])
-def test_a_view_that_is_pinned_during_a_merge_is_followed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
-) -> None:
-    records = put_each(tmp_path, [5, 6])
-    reader = open_cache(tmp_path)
-
-    def pinning(name: str) -> None:
-        if (
-            name
-            == {"before the marks": "rewrite-before-tombstones", "after the marks": "rewrite-before-delete"}[moment]
-        ):
-            reader.view([record.key for record in records], dataset="d", k=8)
-
-    monkeypatch.setattr("cache.upkeep.replacing.failpoint", pinning)
-    ((new, _),) = compact(storage_of(tmp_path), identity=DIGEST).merged
-    (pin,) = read_pins(storage_of(tmp_path))
-    assert pin.followed == (new,)
-
-
-def test_two_that_pin_one_view_at_once_both_keep_their_segments(tmp_path: Path) -> None:
-    records = put_each(tmp_path, [5, 6])
-    old = open_cache(tmp_path)
-    early = old.view([record.key for record in records], dataset="d", k=8)
-    shutil.rmtree(teacher_dir(tmp_path) / "pins")
-    compact(storage_of(tmp_path), identity=DIGEST)
-    late = open_cache(tmp_path).view([record.key for record in records], dataset="d", k=8)
-    assert late.digest == early.digest and late.segments != early.segments
-    # The one that looked first writes last, and knows nothing of the other.
-    pins = teacher_dir(tmp_path) / "pins"
-    base = (pins / f"{late.digest}.json").read_text()
-    pin_view(storage_of(tmp_path), early, cut=1)
-    fields = json.loads((pins / f"{late.digest}.json").read_text())
-    assert fields["segments"] == list(early.segments) != json.loads(base)["segments"]
-    (pins / f"{late.digest}.json").write_text(json.dumps(fields | {"earlier": {}, "followed": []}))
-    (pin,) = read_pins(storage_of(tmp_path))
-    assert pin.keeps(late.segments[0]) and all(pin.keeps(segment) for segment in early.segments)
-
-
-@pytest.mark.parametrize("used", ["NaN", "1e400", "-1", "1e300", '"now"', "[]", str(10**400)])
-def test_a_pin_of_no_time_lives(tmp_path: Path, used: str) -> None:
-    records = put_each(tmp_path, [5])
-    view = open_cache(tmp_path).view([records[0].key], dataset="d", k=8)
-    for path in (teacher_dir(tmp_path) / "pins").glob("*.places"):
-        path.unlink()
-    path = teacher_dir(tmp_path) / "pins" / f"{view.digest}.json"
-    fields = json.loads(path.read_text())
-    path.write_text(json.dumps(fields | {"used": 0}).replace('"used": 0', f'"used": {used}'))
-    assert sweep(tmp_path).removed == ()
-    (pin,) = read_pins(storage_of(tmp_path))
-    assert (pin.readable, pin.segments) == (False, view.segments)
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"used": 0}', '{"segments": [1], "dataset": "d", "used": 0}'])
-def test_a_pin_that_cannot_be_read_lives(tmp_path: Path, text: str) -> None:
-    records = put_each(tmp_path, [5, 6])
-    view = open_cache(tmp_path).view([records[0].key], dataset="d", k=8)
-    path = teacher_dir(tmp_path) / "pins" / f"{view.digest}.json"
-    path.write_text(text)
-    compact(storage_of(tmp_path), identity=DIGEST)
-    # Its view still says what it needs.
-    (pin,) = read_pins(storage_of(tmp_path))
-    assert (pin.readable, pin.segments, pin.dataset) == (False, view.segments, "d")
-    assert sweep(tmp_path, grace_s=-1.0).kept == view.segments
-    path.with_suffix(".npz").write_bytes(b"")
-    put_each(tmp_path, [7])
-    compact(storage_of(tmp_path), identity=DIGEST)
-    report = sweep(tmp_path, grace_s=-1.0)
-    assert len(report.kept) == 3
-    assert report.removed == ()
-    pin_view(storage_of(tmp_path), view)
-    assert read_pins(storage_of(tmp_path))[0].readable
 
 
 def test_claims_of_the_dead_go(tmp_path: Path) -> None:

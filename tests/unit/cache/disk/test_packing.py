@@ -1,0 +1,45 @@
+"""A segment as objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from store_builders import VOCAB, make_record
+
+from cache.disk.columns import segment_columns
+from cache.disk.packing import pack_segment
+from cache.records import TeacherRecord
+from cache.sampling import sample_rows
+
+
+def some_records(rng: np.random.Generator, *, count: int, k: int, most: int = 20) -> list[TeacherRecord]:
+    """Records of 0 to `most` - 2 response tokens, every fifth of them text alone."""
+    lengths = rng.integers(2, most, size=count)
+    tokens = [rng.integers(2, VOCAB, size=length + 3).tolist() for length in lengths]
+    return [
+        make_record(row[: length + 1], prompt_len=2, k=0 if at % 5 == 4 else k, version=at if at % 2 else None)
+        for at, (row, length) in enumerate(zip(tokens, lengths.tolist(), strict=True))
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["topk-u8", "topk-f16", "full", "sampled"])
+def test_objects_are_what_zarr_python_would_write(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cache.disk.columns.CHUNK_ROWS", 16)
+    records = [record for record in some_records(np.random.default_rng(2), count=12, k=VOCAB) if record.response_len]
+    if encoding == "sampled":
+        records = [sample_rows(record, draws=9, seed=0) for record in records if record.k]
+    elif encoding != "full":
+        records = [make_record(record.token_ids.tolist(), prompt_len=2, k=8) for record in records]
+    packed = pack_segment(records, generations=[], encoding=encoding, vocab=VOCAB)
+    assert packed.size.scored_rows % 16 and packed.size.scored_rows > 32, "whole chunks and a shorter one"
+    buffers = zarr.core.buffer.default_buffer_prototype().buffer
+    held: dict[str, Any] = {
+        path: buffers.from_bytes(data) for path, data in packed.objects.items() if path.endswith("zarr.json")
+    }
+    group: Any = zarr.open_group(zarr.storage.MemoryStore(held), mode="r+")
+    for name, values in segment_columns(records, encoding=packed.size.encoding).items():
+        group[name][:] = values
+    assert {path: buffer.to_bytes() for path, buffer in held.items()} == packed.objects
