@@ -11,7 +11,7 @@ from pages import commands, copy_of_the_code, follow, run_in_shell, small_model,
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(1200)]
 
 
-@pytest.mark.parametrize("page", ["add-a-task.md", "add-a-teacher.md"])
+@pytest.mark.parametrize("page", ["add-a-task.md", "add-a-teacher.md", "add-an-objective.md"])
 def test_every_step_of_a_page(tmp_path: Path, page: str) -> None:
     place = copy_of_the_code(tmp_path / "code")
     small_model(place / "my-teacher")

@@ -1,6 +1,7 @@
 """A page of docs/ that says how something is added, followed word for word.
 
-A fence below a line that ends in "`path`:" is that file; one of kind `console` holds commands after `$ `, and below
+A fence below a line that ends in "`path`:" is that file, or, of kind `diff`, the lines to add to it, between some that
+stand there; one of kind `console` holds commands after `$ `, and below
 each what it prints: those lines have to come in this order, and `...` stands for anything.
 """
 
@@ -35,10 +36,11 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A file to write, or (without a path) commands to run."""
+    """A file to write or (`changes`) to add lines to; without a path, commands to run."""
 
     path: str | None
     text: str
+    changes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ def steps(page: str) -> list[Step]:
         if fence[1] == "console":
             found.append(Step(None, fence[2]))
         elif named is not None:
-            found.append(Step(named[1], fence[2]))
+            found.append(Step(named[1], fence[2], changes=fence[1] == "diff"))
     assert found, f"docs/{page} tells nothing to do"
     return found
 
@@ -91,11 +93,20 @@ def small_model(directory: Path) -> Path:
 
 
 def write(step: Step, *, place: Path) -> None:
-    """Write a file."""
+    """Write a file, or add lines to it."""
     assert step.path is not None
     path = place / step.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(step.text, encoding="utf-8")
+    path.write_text(_with_added(path, step.text) if step.changes else step.text, encoding="utf-8")
+
+
+def _with_added(path: Path, change: str) -> str:
+    """The text of a file with the lines that begin with `+`; the others stand there already, once."""
+    lines = change.splitlines(keepends=True)
+    before = "".join(line[1:] for line in lines if not line.startswith("+"))
+    text = path.read_text(encoding="utf-8")
+    assert text.count(before) == 1, f"{path} does not hold these lines once:\n{before}"
+    return text.replace(before, "".join(line[1:] for line in lines))
 
 
 def run_in_shell(command: Command, *, place: Path) -> str:
