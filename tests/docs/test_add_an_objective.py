@@ -1,4 +1,4 @@
-"""docs/add-an-objective.md, followed through its test up to its plan; tests/slow/test_pages.py runs the whole."""
+"""docs/add-an-objective.md, followed through its test and its YAML; tests/slow/test_pages.py runs the whole."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ from pathlib import Path
 
 from pages import Command, copy_of_the_code, follow, run_in_shell
 
+LOAD = (
+    "python -c 'from pathlib import Path; from configs import load_config; "
+    'stage = load_config(Path("jeffreys.yaml")).students["both"].stages[0]; print(stage.method.card(stage))\''
+)
 
-def test_the_page_leads_to_an_objective_that_is_tested_and_planned(tmp_path: Path) -> None:
+
+def test_the_page_leads_to_an_objective_that_its_test_and_a_configuration_take(tmp_path: Path) -> None:
     place = copy_of_the_code(tmp_path / "code")
 
     def try_out(command: Command) -> str | None:
-        known = command.line.startswith(("python -m pytest", "python -m orchestration plan"))
-        return run_in_shell(command, place=place) if known else None
+        return run_in_shell(command, place=place) if command.line.startswith("python -m pytest") else None
 
-    assert len(follow("add-an-objective.md", place=place, run=try_out)) == 2
+    assert len(follow("add-an-objective.md", place=place, run=try_out)) == 1
+    assert run_in_shell(Command(LOAD, ()), place=place) == "`jeffreys`, forward and reverse KL, on teacher answers\n"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from cache.records import TeacherRecord, tail_logmass
 
@@ -20,6 +19,9 @@ TOP_K = 8
 
 def tiny_llama(path: Path, *, layers: int = 3, tied: bool = True, seed: int = 0) -> Path:
     """A random Llama of about ten thousand weights in `path`, with stand-ins for tokenizer files."""
+    # Takes seconds to import, and records need none of it.
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=PADDED,
