@@ -27,6 +27,9 @@ from orchestration.outputs.redirect import redirect_output
 from orchestration.plan.hardware import GIB, read_host_memory
 from teacher_server.reference import ReferenceRows
 
+REFERENCE = "stillroom/reference/1"
+"""The schema of a file. Earlier releases named none and wrote the same arrays."""
+
 ROWS_BYTES = 2**24
 """No kept sequence is longer in bytes."""
 
@@ -35,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReferenceJob:
-    """Sequences that a model has to judge; how far it is stands in `progress_file`, as [layers done, of]."""
+    """Sequences that a model has to judge; `progress_file` says how far it is, as [layers done, layers]."""
 
     model_dir: Path
     dtype: str
@@ -117,11 +120,14 @@ def _name(sequence: Sequence[int], *, dtype: str) -> str:
 
 
 def _read(path: Path, *, tokens: int) -> ReferenceRows | None:
-    """What was kept of a sequence, or None; what is damaged is computed anew."""
+    """What was kept of a sequence, or None; what is damaged or of another version is computed anew."""
     try:
         with stored_arrays(path, at_most=ROWS_BYTES) as stored:
+            schema = str(stored["schema"]) if "schema" in stored else REFERENCE
             rows = ReferenceRows(stored["target_logprobs"], stored["best_ids"])
     except (OSError, UnreadableFileError):
+        return None
+    if schema != REFERENCE:
         return None
     whole = rows.target_logprobs.shape == rows.best_ids.shape == (tokens - 1,)
     kinds = (rows.target_logprobs.dtype, rows.best_ids.dtype)
@@ -132,7 +138,7 @@ def _read(path: Path, *, tokens: int) -> ReferenceRows | None:
 
 def _keep(path: Path, rows: ReferenceRows) -> None:
     content = io.BytesIO()
-    np.savez(content, target_logprobs=rows.target_logprobs, best_ids=rows.best_ids)
+    np.savez(content, schema=np.array(REFERENCE), target_logprobs=rows.target_logprobs, best_ids=rows.best_ids)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, content.getvalue())

@@ -21,6 +21,9 @@ from uuid import uuid4
 from configs import CacheError
 from configs.regular_files import UnreadableFileError, read_json
 
+LEDGER = "stillroom/ledger/1"
+"""The schema of a file. Earlier releases named none and wrote the same counts."""
+
 LINE_BYTES = 256
 """Length of a file: written in one piece, so a reader never sees half of a count."""
 
@@ -75,14 +78,14 @@ class Meter:
         self._lock = threading.Lock()
 
     def add(self, counts: Counts) -> None:
-        """Count what was just spent. A process that is killed right after it has counted.
+        """Count what was just spent. It stays counted if the process is killed right afterwards.
 
         Raises:
             CacheError: it cannot be written down.
         """
         with self._lock:
             self._counts += counts
-            line = json.dumps(asdict(self._counts)).ljust(LINE_BYTES - 1) + "\n"
+            line = json.dumps({"schema": LEDGER, **asdict(self._counts)}).ljust(LINE_BYTES - 1) + "\n"
             try:
                 if self._file is None:
                     self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +94,7 @@ class Meter:
             except OSError as error:
                 raise CacheError(
                     f"{self._path.parent}: what was spent cannot be written down ({error.strerror}): free space or "
-                    "repair the disk and run again"
+                    "repair the disk, then run again"
                 ) from error
 
     def sync(self) -> None:
@@ -110,7 +113,7 @@ class Meter:
 
 
 class Ledger:
-    """The ledger as the driver of an experiment sees it: what was spent so far, by whatever process and start."""
+    """The ledger as the driver of an experiment sees it: what was spent so far, by all processes of all starts."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -141,7 +144,7 @@ class Ledger:
         self._meter.add(Counts(fill, rollout, evaluation))
 
     def engines_up(self, gpus: float) -> Callable[[], None]:
-        """Engines on so many GPUs have started; to be called when they have ended. Their time counts meanwhile too."""
+        """Count the time of engines on `gpus` GPUs from now on; call what is returned when they have ended."""
         with self._lock:
             name, self._next = self._next, self._next + 1
             self._running[name] = (gpus, time.monotonic())
@@ -192,6 +195,8 @@ class Ledger:
 def _counts(raw: object) -> Counts:
     if not isinstance(raw, dict):
         raise ValueError("it is not a JSON object")
+    if (schema := raw.get("schema", LEDGER)) != LEDGER:
+        raise ValueError(f"it was written by another version ({schema}, this one has {LEDGER})")
     tokens = {name: raw.get(name, 0) for name in ("fill", "rollout", "evaluation")}
     seconds = raw.get("gpu_seconds", 0.0)
     if any(type(value) is not int or value < 0 for value in tokens.values()):

@@ -1,7 +1,7 @@
 """What a teacher could not answer, so that no later experiment starts an engine to ask it again.
 
-A file below the run root holds a line for each refused request, under the terms that it was refused on: how long a
-sequence the engine took, how many log-probabilities were asked, which vLLM it was. On other terms it is asked again,
+A file below the run root holds a line for each refused request, under the terms that it was refused on: how long
+sequences the engine takes, how many log-probabilities were asked, which vLLM it was. On other terms it is asked again,
 and so it is when the file is removed. Losing a line costs an engine start; the truth about answers is the cache.
 """
 
@@ -24,7 +24,11 @@ from orchestration.environment import VLLM, installed_version
 from orchestration.inputs.teachers import Teacher
 from orchestration.plan.requests import Request
 
-FILE_BYTES = 256 * 2**20
+REFUSAL = "stillroom/refusal/1"
+"""The schema of a line. Earlier releases named none and wrote the same fields."""
+
+REFUSALS_BYTES = 256 * 2**20
+"""No file of refusals is longer."""
 
 logger = logging.getLogger(__name__)
 
@@ -44,19 +48,21 @@ class Refusals:
         return self._reasons.get(self._key(request)) if self._reasons else None
 
     def add(self, failed: Mapping[Request, str]) -> None:
-        """Keep refusals. A disk that does not take them is only told of: they are asked again."""
+        """Keep refusals. Where the disk does not take them a warning is logged, and they are asked again."""
         new = {self._key(request): visible(reason, at_most=REASON_CHARACTERS) for request, reason in failed.items()}
         new = {key: reason for key, reason in new.items() if key not in self._reasons}
         if not new:
             return
         self._reasons |= new
-        lines = [json.dumps({"key": key, "terms": self._terms, "reason": reason}) + "\n" for key, reason in new.items()]
+        entries = [
+            {"schema": REFUSAL, "key": key, "terms": self._terms, "reason": reason} for key, reason in new.items()
+        ]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with os.fdopen(open_own(self.path, flags=os.O_APPEND), "wb", buffering=0) as stream:
                 # Each in one piece, so that lines of two pipelines do not mix.
-                for line in lines:
-                    stream.write(line.encode())
+                for entry in entries:
+                    stream.write(f"{json.dumps(entry)}\n".encode())
                 os.fsync(stream.fileno())
         except (OSError, UnreadableFileError) as error:
             logger.warning("%s cannot be written (%s): what was refused is asked again", self.path, error)
@@ -69,7 +75,7 @@ class Refusals:
         else:
             name, limit = sequence_key(self._identity, request.token_ids, request.prompt_len), 0
         kind = type(request).__name__
-        return hashlib.sha256(canonical("stillroom/refusal/1", kind, name, limit, self._terms)).hexdigest()
+        return hashlib.sha256(canonical(REFUSAL, kind, name, limit, self._terms)).hexdigest()
 
 
 def open_refusals(config: DistillConfig, teacher: Teacher) -> Refusals:
@@ -83,9 +89,9 @@ def open_refusals(config: DistillConfig, teacher: Teacher) -> Refusals:
 
 
 def _lines(path: Path) -> list[tuple[str, str]]:
-    """Keys and reasons in a file; a line that is not one is left out."""
+    """Keys and reasons in a file; a line that is not a refusal, or of another version, is left out."""
     try:
-        content = read_regular(path, at_most=FILE_BYTES)
+        content = read_regular(path, at_most=REFUSALS_BYTES)
     except FileNotFoundError:
         return []
     except (OSError, UnreadableFileError) as error:
@@ -98,6 +104,8 @@ def _lines(path: Path) -> list[tuple[str, str]]:
         except UnreadableFileError as error:
             logger.warning("a line is left out: %s", error)
             continue
-        if isinstance(entry, dict) and isinstance(entry.get("key"), str) and isinstance(entry.get("reason"), str):
+        if not isinstance(entry, dict) or entry.get("schema", REFUSAL) != REFUSAL:
+            continue
+        if isinstance(entry.get("key"), str) and isinstance(entry.get("reason"), str):
             found.append((entry["key"], visible(entry["reason"], at_most=REASON_CHARACTERS)))
     return found

@@ -75,6 +75,22 @@ def test_what_is_damaged_is_computed_anew(damage: bytes, tmp_path: Path) -> None
     assert reference(tmp_path, SEQUENCES[:1], compute)[0].best_ids.tolist() == [4, 5, 6]
 
 
+def test_rows_of_an_earlier_release_are_read_and_those_of_a_later_one_computed_anew(tmp_path: Path) -> None:
+    compute = Computing()
+    [rows] = reference(tmp_path, SEQUENCES[:1], compute)
+    (kept,) = tmp_path.glob("*.npz")
+    with np.load(kept) as stored:
+        assert str(stored["schema"]) == "stillroom/reference/1"
+    np.savez(kept, target_logprobs=rows.target_logprobs, best_ids=rows.best_ids)
+    reference(tmp_path, SEQUENCES[:1], compute)
+    assert len(compute.jobs) == 1
+    np.savez(
+        kept, schema=np.array("stillroom/reference/2"), target_logprobs=rows.target_logprobs, best_ids=rows.best_ids
+    )
+    reference(tmp_path, SEQUENCES[:1], compute)
+    assert len(compute.jobs) == 2
+
+
 def test_a_place_that_cannot_be_written_costs_only_the_keeping(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     assert len(reference(tmp_path / "taken" / "below", SEQUENCES, Computing())) == 2

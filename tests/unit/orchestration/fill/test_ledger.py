@@ -12,10 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from configs import BudgetReached, CacheError
-from configs.schema import BudgetConfig, EngineSettings
+from configs import CacheError
 from orchestration.fill import ledger as ledger_module
-from orchestration.fill.budgets import budgets_left, require_budget
 from orchestration.fill.ledger import LINE_BYTES, Counts, Ledger, Meter, read_counts
 
 KILLED = """
@@ -119,20 +117,23 @@ def test_gpu_time_is_written_down_while_engines_run(tmp_path: Path, monkeypatch:
     ledger.close()
 
 
-def test_limits_are_those_of_the_experiment() -> None:
-    limits = BudgetConfig(max_teacher_tokens=1000, max_gpu_hours=2.0)
-    spent = Counts(fill=300, rollout=150, evaluation=50, gpu_seconds=3600.0)
-    engines = EngineSettings(count=2, tensor_parallel=4)
-    left = budgets_left(limits, spent=spent, engines=engines)
-    # One GPU hour is left, which 8 GPUs take in 450 s.
-    assert (left.teacher_tokens, left.seconds) == (500, 450.0)
-    assert budgets_left(BudgetConfig(), spent=spent, engines=engines).spent is False
+def test_counts_name_their_schema_and_those_that_name_none_are_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Meter(tmp_path).add(Counts(fill=1, gpu_seconds=0.5))
+    (path,) = tmp_path.iterdir()
+    assert json.loads(path.read_text()) == {
+        "schema": "stillroom/ledger/1", "fill": 1, "rollout": 0, "evaluation": 0, "gpu_seconds": 0.5
+    }  # fmt: skip
+    former = '{"fill": 300, "rollout": 20, "evaluation": 7, "gpu_seconds": 12.25}'
+    (tmp_path / "former.json").write_text(former.ljust(LINE_BYTES - 1) + "\n")
+    (tmp_path / "later.json").write_text('{"schema": "stillroom/ledger/2", "fill": 1000}')
+    assert read_counts(tmp_path) == Counts(fill=301, rollout=20, evaluation=7, gpu_seconds=12.75)
+    assert "later.json does not count towards the budgets: it was written by another version" in caplog.text
 
 
-def test_what_may_take_more_than_is_left_does_not_begin() -> None:
-    spent = Counts(fill=900, gpu_seconds=7200.0)
-    require_budget(BudgetConfig(max_teacher_tokens=1000), spent=spent, tokens=100, purpose="rollout 3")
-    with pytest.raises(BudgetReached, match=r"rollout 3 may take 101 .*900 of budgets\.max_teacher_tokens=1,000"):
-        require_budget(BudgetConfig(max_teacher_tokens=1000), spent=spent, tokens=101, purpose="rollout 3")
-    with pytest.raises(BudgetReached, match=r"2\.00 GPU hours are spent of budgets\.max_gpu_hours=2 and rollout 3"):
-        require_budget(BudgetConfig(max_gpu_hours=2.0), spent=spent, tokens=1, purpose="rollout 3")
+def test_the_largest_counts_fit_a_file(tmp_path: Path) -> None:
+    most = 10**18
+    Meter(tmp_path).add(Counts(most, most, most, gpu_seconds=1234567890.1234567))
+    (path,) = tmp_path.iterdir()
+    assert path.stat().st_size == LINE_BYTES

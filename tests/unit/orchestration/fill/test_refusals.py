@@ -18,6 +18,10 @@ from orchestration.pipeline.fill_stage import without_refused
 from orchestration.plan.requests import Request, SequenceSet, plan_fill
 
 IDENTITY = "ab" * 32
+FORMER_LINE = (
+    '{"key": "bc88b0cfee8ed4e5409157d5b1bb13569aafb0237bb5621d4da8789129012897", "terms": "t", "reason": "too long"}\n'
+)
+"""As it was written before lines named their schema."""
 
 
 def samples(*prompt: int, count: int = 1, limit: int = 5) -> tuple[GenerateRequest, ...]:
@@ -117,6 +121,26 @@ def test_a_refusal_is_written_once_and_two_writers_do_not_harm_each_other(tmp_pa
     assert (held.reason(samples(1)[0]), held.reason(samples(2)[0])) == ("a", "b\\x1b[2J\\n")
 
 
+def test_lines_of_an_earlier_release_are_read_and_those_of_a_later_one_left_out(tmp_path: Path) -> None:
+    one, two = samples(1)[0], samples(2)[0]
+    held = Refusals(tmp_path, identity=IDENTITY, terms="t")
+    held.add({one: "a", two: "b"})
+    entries = [json.loads(line) for line in held.path.read_text().splitlines()]
+    assert [entry.pop("schema") for entry in entries] == ["stillroom/refusal/1"] * 2
+    assert list(entries[0]) == ["key", "terms", "reason"]
+    later = {"schema": "stillroom/refusal/2"} | entries[1]
+    held.path.write_text(f"{json.dumps(entries[0])}\n{json.dumps(later)}\n")
+    again = Refusals(tmp_path, identity=IDENTITY, terms="t")
+    assert (again.reason(one), again.reason(two)) == ("a", None)
+
+
+def test_a_refusal_as_an_earlier_release_wrote_it_still_holds(tmp_path: Path) -> None:
+    path = Refusals(tmp_path, identity=IDENTITY, terms="t").path
+    path.parent.mkdir()
+    path.write_text(FORMER_LINE)
+    assert Refusals(tmp_path, identity=IDENTITY, terms="t").reason(samples(1, 2)[0]) == "too long"
+
+
 @given(damage=st.binary(max_size=40), at=st.integers(0, 200))
 def test_a_damaged_file_loses_lines_and_nothing_else(
     damage: bytes, at: int, tmp_path_factory: pytest.TempPathFactory
@@ -144,7 +168,7 @@ def test_what_is_not_its_file_is_left_alone(kind: str, tmp_path: Path, monkeypat
     elif kind == "folder":
         path.mkdir()
     elif kind == "long":
-        monkeypatch.setattr(refusals, "FILE_BYTES", 9)
+        monkeypatch.setattr(refusals, "REFUSALS_BYTES", 9)
         path.write_text('{"key": "0123456789"}\n')
     else:
         path.write_bytes(b"[" * 100_000 + b"\n" + b"1" * 5000)

@@ -1,0 +1,29 @@
+"""The limits of an experiment, held against what all its starts have spent."""
+
+from __future__ import annotations
+
+import pytest
+
+from configs import BudgetReached
+from configs.schema import BudgetConfig, EngineSettings
+from orchestration.fill.budgets import budgets_left, require_budget
+from orchestration.fill.ledger import Counts
+
+
+def test_limits_are_those_of_the_experiment() -> None:
+    limits = BudgetConfig(max_teacher_tokens=1000, max_gpu_hours=2.0)
+    spent = Counts(fill=300, rollout=150, evaluation=50, gpu_seconds=3600.0)
+    engines = EngineSettings(count=2, tensor_parallel=4)
+    left = budgets_left(limits, spent=spent, engines=engines)
+    # One GPU hour is left, which 8 GPUs take in 450 s.
+    assert (left.teacher_tokens, left.seconds) == (500, 450.0)
+    assert budgets_left(BudgetConfig(), spent=spent, engines=engines).spent is False
+
+
+def test_what_may_take_more_than_is_left_does_not_begin() -> None:
+    spent = Counts(fill=900, gpu_seconds=7200.0)
+    require_budget(BudgetConfig(max_teacher_tokens=1000), spent=spent, tokens=100, purpose="rollout 3")
+    with pytest.raises(BudgetReached, match=r"rollout 3 may take 101 .*900 of budgets\.max_teacher_tokens=1,000"):
+        require_budget(BudgetConfig(max_teacher_tokens=1000), spent=spent, tokens=101, purpose="rollout 3")
+    with pytest.raises(BudgetReached, match=r"2\.00 GPU hours are spent of budgets\.max_gpu_hours=2 and rollout 3"):
+        require_budget(BudgetConfig(max_gpu_hours=2.0), spent=spent, tokens=1, purpose="rollout 3")
