@@ -65,27 +65,36 @@ def rescore(config: DistillConfig, *, config_dir: Path, rows: int, log_dir: Path
             f"{config.runtime.cache_root} holds no log-probabilities of teacher {teacher.identity.digest()[:12]}: "
             "name the --config of a filled experiment"
         )
-    k = max(record.k for record in cached)
     spec = engine_spec(
         config,
         teacher.files,
         teacher.identity,
         settings=config.runtime.teacher_engine,
-        k=k,
+        k=max(record.k for record in cached),
         accelerator=hardware.accelerator,
         log_dir=log_dir,
     )
     with cluster(address=config.runtime.ray_address, gpus=hardware.gpus_per_node):
         pool = EnginePool(spec)
         try:
-            live = _scored(pool, cached, groups=[np.arange(len(cached))], k=k)
-            shuffled = np.random.default_rng(seed).permutation(len(cached))
-            control = _scored(pool, cached, groups=np.array_split(shuffled, -(-len(cached) // CONTROL_ROWS)), k=k)
+            return score_twice(cached, pool=pool, identity=teacher.identity.digest(), seed=seed)
         finally:
             pool.release()
+
+
+def score_twice(cached: Sequence[TeacherRecord], *, pool: EnginePool, identity: str, seed: int) -> Rescored:
+    """Score cached sequences with the live teacher, whose digest is `identity`, and once more in other batches.
+
+    Raises:
+        EngineError: the teacher cannot score one of them any more.
+    """
+    k = max(record.k for record in cached)
+    live = _scored(pool, cached, groups=[np.arange(len(cached))], k=k)
+    shuffled = np.random.default_rng(seed).permutation(len(cached))
+    control = _scored(pool, cached, groups=np.array_split(shuffled, -(-len(cached) // CONTROL_ROWS)), k=k)
     against_cache, against_itself = _compare(cached, live), _compare(live, control)
     return Rescored(
-        identity=teacher.identity.digest(),
+        identity=identity,
         rows=len(cached),
         tokens=against_cache.tokens,
         k=k,

@@ -1,0 +1,86 @@
+"""What `distill cache` prints: numbers in words, and nothing of a stranger's text obeyed."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from cache.upkeep.garbage import Garbage, GarbageReport
+from orchestration.cache_tools.forgetting import Forgotten, Unsearched
+from orchestration.cache_tools.rescoring import Rescored
+from orchestration.cache_tools.tables import (
+    LISTED,
+    show_collected,
+    show_forgotten,
+    show_rescored,
+    show_teachers,
+    size,
+)
+from orchestration.outputs.console import Console
+
+
+class Shown(io.StringIO):
+    """A terminal of text."""
+
+    @property
+    def console(self) -> Console:
+        return Console(self)
+
+    @property
+    def lines(self) -> list[str]:
+        return self.getvalue().splitlines()
+
+
+@pytest.fixture
+def shown() -> Shown:
+    return Shown()
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"), (1023, "1,023 B"), (1024, "1.0 KiB"), (1536, "1.5 KiB"), (2**20, "1.0 MiB"),
+        (5 * 2**30, "5.0 GiB"), (3 * 2**40, "3.0 TiB"), (5000 * 2**40, "5,000.0 TiB"),
+    ],
+)  # fmt: skip
+def test_bytes_for_people(count: int, text: str) -> None:
+    assert size(count) == text
+
+
+def test_an_empty_cache_says_how_a_teacher_comes_into_it(shown: Shown) -> None:
+    show_teachers([], root="data/cache", console=shown.console)
+    assert shown.lines == ["data/cache holds no teacher yet: a fill makes the first"]
+
+
+def test_a_live_teacher_stands_beside_its_control(shown: Shown) -> None:
+    found = Rescored("a" * 64, 7, 1200, 16, 2.5e-4, 1e-5, 0.995, 3e-6, 1e-6, 1.0)
+    show_rescored(found, console=shown.console)
+    assert shown.lines == [
+        f"7 sequences of teacher {'a' * 12} scored again, 1,200 tokens, k=16",
+        "  KL(cache || live)    2.50e-04 +- 1.0e-05 nats, top-1 99.50%",
+        "  KL(live || live)     3.00e-06 +- 1.0e-06 nats, top-1 100.00%  (control: the same rows in other batches)",
+    ]
+
+
+@pytest.mark.parametrize(("dry_run", "verb"), [(True, "would remove"), (False, "removed")])
+def test_a_long_list_is_counted_to_its_end(dry_run: bool, verb: str, shown: Shown) -> None:
+    removed = tuple(Garbage(f"segments/{number}", 2048, "replaced") for number in range(LISTED + 3))
+    found = GarbageReport(identity="b" * 64, dry_run=dry_run, removed=removed, bytes=2048 * len(removed), kept=("x",))
+    show_collected(found, console=shown.console)
+    assert shown.lines[0] == f"{'b' * 12}: {verb} {LISTED + 3} objects, {size((LISTED + 3) * 2048)}"
+    assert shown.lines[1] == "  segments/0  2.0 KiB  replaced"
+    assert shown.lines[LISTED + 1 :] == [
+        "  ... and 3 more",
+        "  1 replaced or damaged segments stay: views of runs still name them",
+    ]
+
+
+def test_what_was_not_searched_is_named_and_not_obeyed(shown: Shown) -> None:
+    other = Unsearched("c" * 64, ("\x1b[31mred",), "not of this config: name a config of its own")
+    found = Forgotten("a" * 64, ("a" * 64,), (other,), (), False, (), ("runs/a\nb.json",), ())
+    show_forgotten(found, console=shown.console)
+    assert shown.lines[0] == f"no sequence of teacher {'a' * 12} or its assistants holds the text"
+    assert f"not searched: cache {'c' * 12} of " in shown.lines[1]
+    assert "\x1b" not in shown.getvalue()
+    assert shown.lines[-1].startswith("  runs/a") and shown.lines[-1].endswith("b.json")
