@@ -13,13 +13,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
-from pydantic import TypeAdapter
 from torch import Tensor
 
 from configs.errors import ConfigError
-from configs.stages import Divergence
 from student_train.losses.divergences import divergence
-from student_train.losses.kinds import KINDS, complete
+from student_train.losses.kinds import KINDS
 from student_train.losses.targets import SparseTargets
 
 VOCAB = 13
@@ -391,11 +389,7 @@ def test_temperature_softens_both_sides(kind: str) -> None:
     torch.testing.assert_close(renormalised, divergence(kind, *kept))
 
 
-def test_defaults_are_those_of_the_configuration() -> None:
-    schema: TypeAdapter[Divergence] = TypeAdapter(Divergence)
-    for kind in KINDS:
-        assert complete(kind, {}) == DEFAULTS.get(kind, {})
-        assert schema.validate_python(kind).model_dump() == {"kind": kind, **DEFAULTS.get(kind, {})}
+def test_parameters_that_are_not_given_have_their_defaults() -> None:
     teacher, student = random_logits()
     explicit = divergence("alpha_beta", student, teacher, a=0.2, b=0.7)
     assert divergence("alpha_beta", student, teacher).tolist() == explicit.tolist()
@@ -405,14 +399,7 @@ def test_defaults_are_those_of_the_configuration() -> None:
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        ("kl", {}, "divergence=kl is unknown: choose one of forward_kl, "),
-        ("forward_kl", {"beta": 0.3}, "divergence=forward_kl with beta=0.3: it takes no beta"),
-        ("jsd", {"alpha": 0.3}, "it takes no alpha"),
-        ("jsd", {"beta": 1.0}, "divergence=jsd with beta=1: beta: .* less than 1"),
-        ("skew_kl", {"alpha": -0.1}, "alpha: .* greater than or equal to 0"),
-        ("adaptive_kl", {"mu": NAN}, "mu: "),
-        ("alpha_beta", {"a": 0.5, "b": -0.5}, "neither may be 0 .* nor may their sum"),
-        ("alpha_beta", {"a": 0.0, "b": 0.5}, "neither may be 0"),
+        ("jsd", {"alpha": 0.3}, "divergence=jsd with alpha=0.3: it takes no alpha"),
         ("forward_kl", {"temperature": 2.0}, "temperature=2 needs the whole distribution, but k=3 of 13 tokens"),
         ("forward_kl", {"temperature": 0.0}, "temperature=0 must be more than 0"),
         ("adaptive_kl", {"mu": 0.999}, "a mass of mu=0.999 among the k=3 known tokens, but 6 of 6 positions hold less"),
