@@ -1,8 +1,8 @@
 """Students: where they start, their objectives, and their training under DeepSpeed.
 
-The names below are imported when they are first asked for: who needs one module of this package, such as an engine that
-receives weights, does not load transformers with it. DeepSpeed is imported by `student_train.training.deepspeed_engine`
-alone, when `train_stage` runs.
+The names below are imported when they are first asked for: a process that needs one module of this package, such as an
+engine that receives weights, does not load transformers as well. DeepSpeed is imported by
+`student_train.training.deepspeed_engine` alone, when `train_stage` runs.
 """
 
 from __future__ import annotations

@@ -46,6 +46,7 @@ def commit_directory(staging: Path, final: Path) -> None:
     _sync_tree(staging)
     if final.exists():
         old = final.parent / f"{STAGING}{final.name}-old-{uuid.uuid4().hex[:12]}"
+        # A directory cannot be renamed over one that holds something: for a moment neither has the name `final`.
         os.rename(final, old)
         os.rename(staging, final)
         shutil.rmtree(old, ignore_errors=True)
@@ -55,7 +56,7 @@ def commit_directory(staging: Path, final: Path) -> None:
 
 
 def numbered(folder: Path, prefix: str) -> list[tuple[int, Path]]:
-    """The entries `<prefix><number>` of a folder with their numbers, ascending: as numbers, for 1000 follows 999."""
+    """The entries `<prefix><number>` of a folder with their numbers, in numerical order: 1000 comes after 999."""
     found = []
     for path in folder.glob(f"{prefix}*"):
         number = path.name.removeprefix(prefix)
@@ -67,7 +68,7 @@ def numbered(folder: Path, prefix: str) -> list[tuple[int, Path]]:
 def copy_companions(source: Path, target: Path) -> None:
     """Copy what belongs to a model besides weights and config: tokenizer, templates, generation config, licence.
 
-    What a stage before this one left about itself stays behind: it says nothing of the model that is written here.
+    What an earlier stage wrote about itself stays behind: it does not describe the model that is written here.
 
     Raises:
         ModelError: one of them is not a regular file, or is longer than such a file may be.

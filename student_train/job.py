@@ -1,4 +1,4 @@
-"""What goes into the training of one stage, and what comes out. All of it pickles: it travels between processes."""
+"""What goes into the training of one stage, and what comes out. All of it can be pickled to go between processes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class TrainJob:
     """One stage of one student.
 
     `model_dir` is where it starts, `output_dir` where the trained model appears (whole, or not at all), `work_dir`
-    holds the checkpoints. `vocab` is the number of tokens that exist (the tokenizer's length); what the embedding has
-    beyond is padding. Without `accelerator` a GPU is used where there is one. `teacher`, `licence` and `start` (what
-    `model_dir` is, in words) go into the model card.
+    holds the checkpoints. `vocab` is the number of tokens that exist (the tokenizer's length); further rows of the
+    embedding are padding. Without `accelerator` a GPU is used where there is one. `teacher`, `licence` and `start`
+    (what `model_dir` is, in words) go into the model card.
     `plain_text` is the digest of what a stage with `pretrain` finds in `work_dir` (`student_train.feed.plain_text`).
     """
 

@@ -1,4 +1,4 @@
-"""What a model believes where the teacher has spoken, as plain arrays.
+"""What a model believes at the teacher's tokens, as plain arrays.
 
 Scores a student (or the untouched start, or the teacher itself) on the sequences of a cache view, at the teacher's
 top-k ids. The metrics themselves are computed elsewhere, in numpy, apart from the training code.
@@ -61,7 +61,10 @@ def score_view(
     """
     decoder = load_decoder(model_dir, dtype=TORCH_DTYPES[dtype])
     if decoder.vocab < vocab:
-        raise ModelError(f"{model_dir} knows {decoder.vocab} tokens, the teacher's tokenizer has {vocab}")
+        raise ModelError(
+            f"{model_dir} has {decoder.vocab:,} tokens but the teacher's tokenizer has {vocab:,}: resize its "
+            "embedding first"
+        )
     decoder.model.to(device).eval()
     rows = normalised_rows(decoder.vocab, vocab=vocab, k=view.k)
     for records in cache.iter_blocks(view, held_out_batches(view, tokens=tokens_per_batch)):
@@ -81,6 +84,7 @@ def _score(decoder: Decoder, records: Sequence[TeacherRecord], *, rows: int, dev
     columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
     scored, start = [], 0
     for record in records:
+        # Left to right: the old start, then the new one.
         cut = slice(start, start := start + record.response_len)
         topk, tail, target, best, entropy = (column[cut] for column in columns)
         scored.append(HeldOutRow(record, topk, tail, target, best.astype(np.int32), entropy))

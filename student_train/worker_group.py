@@ -1,11 +1,11 @@
 """The processes that train one student together.
 
-They are started by somebody else. Ray Train's workers meet in a directory (`meet`) before they get here; others come
-with the usual variables in the environment: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT. A process without
-them is a worker group of one.
+A launcher starts them. Ray Train's workers meet in a directory (`meet`) before they get here; others have the usual
+variables in their environment: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT. A process without them is a
+worker group of one.
 
-Nobody else gets in. Torch's own rendezvous (`env://`, `tcp://`) listens on every interface of the machine and asks
-nobody who they are; here it is a file, memory, or a socket that is bound to MASTER_ADDR alone.
+No other process can join. Torch's own rendezvous (`env://`, `tcp://`) listens on every interface of the machine and
+authenticates nobody; here it is a file, memory, or a socket that is bound to MASTER_ADDR alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from configs.models import Device
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 """A worker group that lost a member fails after this long instead of hanging for ever."""
-
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
@@ -76,12 +75,12 @@ class WorkerGroup:
 
 
 def meet(meeting: Path, *, rank: int, size: int, backend: str, timeout: timedelta) -> None:
-    """Make the process group of `size` processes that meet at `meeting`, a file that is not there before.
+    """Make the process group of `size` processes that meet at `meeting`, a file that does not exist yet.
 
     All of them have to see its directory, and locks on its files have to work.
 
     Raises:
-        RuntimeError: somebody did not come in time.
+        RuntimeError: a process did not come in time.
     """
     store = dist.FileStore(str(meeting), size)  # type: ignore[attr-defined]
     store.set_timeout(timeout)
@@ -89,10 +88,10 @@ def meet(meeting: Path, *, rank: int, size: int, backend: str, timeout: timedelt
 
 
 def join_group(accelerator: Device | None) -> WorkerGroup:
-    """Join the process group, making one if nobody has, and pick this process's device.
+    """Join the process group, making it if there is none, and pick this process's device.
 
     Without `accelerator` that is a GPU where there is one. Sets the environment that DeepSpeed reads while it is
-    imported, so call it before.
+    imported, so it has to be called before that.
 
     Raises:
         ConfigError: accelerator=gpu without a GPU.
@@ -100,7 +99,7 @@ def join_group(accelerator: Device | None) -> WorkerGroup:
     device = _device(accelerator)
     single = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": LOOPBACK, "MASTER_PORT": "0"}
     if "RANK" not in os.environ and not dist.is_initialized():
-        # Nobody listens at that port: DeepSpeed looks for an MPI launcher where one of these is missing.
+        # Port 0 is never listened at. DeepSpeed looks for an MPI launcher if one of these variables is missing.
         os.environ.update(single)
     # The CPU accelerator counts its devices by this name, which launchers other than MPI do not set.
     os.environ.setdefault("LOCAL_SIZE", os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
@@ -122,8 +121,8 @@ def keep_freed_memory() -> bool:
     """Let this process keep the memory it frees, where the C library can; whether it could.
 
     Torch on a CPU asks for gradients and activations of many megabytes and frees them, every step. By default glibc
-    takes each from the system anew, and clearing the fresh pages cost a fifth of a step (a student of 99 M weights:
-    1.61 s of CPU time against 1.27 s, with 2.6 GB at the peak instead of 2.2 GB).
+    requests each of them from the system again, and clearing the fresh pages cost a fifth of a step: with a student of
+    99 M weights 1.61 s of CPU time against 1.27 s, at the price of 2.6 GB at the peak instead of 2.2 GB.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
@@ -132,7 +131,7 @@ def keep_freed_memory() -> bool:
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """The most memory this process has held so far, on its GPU, or in all where there is none."""
+    """The most memory that this process has held so far: on its GPU, or in total where it has none."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     # Linux counts in KiB.
@@ -151,7 +150,7 @@ def _device(accelerator: Device | None) -> torch.device:
 
 
 def _store(*, rank: int, size: int) -> Any:
-    """Where the processes of a launcher find each other: memory for one, else a port of MASTER_ADDR alone."""
+    """Where the processes of a launcher find each other: in memory if there is one, else at MASTER_ADDR alone."""
     if size == 1:
         return dist.HashStore()  # type: ignore[attr-defined]
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])

@@ -121,7 +121,7 @@ def _targets(records: Sequence[TeacherRecord]) -> SparseTargets:
             )
     drawn = {record.counts is not None for record in records}
     if drawn == {True, False}:
-        raise DataError("records of one batch are partly drawn and partly scored: read them through views of their own")
+        raise DataError("records of one batch are partly drawn and partly scored: read them through separate views")
     return _drawn_targets(records) if True in drawn else _scored_targets(records)
 
 

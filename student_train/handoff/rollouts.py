@@ -212,7 +212,7 @@ def _stored(path: Path) -> Iterator[NpzFile]:
     except (OSError, UnreadableFileError) as error:
         raise TrainingError(
             f"{path} is damaged ({error}): remove {path.parent} and what learns from it, and start the stage again; "
-            "rollouts of another training have to be written by it again"
+            "rollouts of another training must be sampled by that training again"
         ) from error
 
 

@@ -91,7 +91,9 @@ def take_apart(model: Any) -> Decoder:
     head, form = model.get_output_embeddings(), head_form(model.config)
     if not isinstance(head, nn.Linear) or getattr(head, "bias", None) is not None or form.scales:
         kind = model.config.model_type
-        raise ModelError(f"{kind}: only heads that are one matrix without bias or scale are supported")
+        raise ModelError(
+            f"{kind}: only heads that are one matrix without bias or scale are supported: choose another student"
+        )
     assert isinstance(head.weight, nn.Parameter)
     return Decoder(model, model.get_decoder(), head.weight, form.softcap)
 

@@ -88,7 +88,7 @@ def calibrate(
         for handle in handles:
             handle.remove()
     if not tokens:
-        raise DataError(f"no tokens to calibrate {teacher_dir.name} on: hand in at least one training sequence")
+        raise DataError(f"no tokens to calibrate {teacher_dir.name} on: give it at least one training sequence")
     means = {name: (total / tokens).cpu() for name, total in sums.items()}
     layers = range(len(_layers(decoder)))
     widths = None
@@ -161,7 +161,9 @@ def _channel_lengths(projection: nn.Linear) -> Callable[[Tensor], Tensor]:
 def _layers(decoder: Decoder) -> nn.ModuleList:
     layers = getattr(decoder.body, "layers", None)
     if not isinstance(layers, nn.ModuleList):
-        raise ModelError(f"{decoder.model.config.model_type} has no list of layers: only plain decoders are measured")
+        raise ModelError(
+            f"{decoder.model.config.model_type} has no list of layers: only plain decoders can be calibrated"
+        )
     return layers
 
 
@@ -169,7 +171,7 @@ def _projections(decoder: Decoder, layer: nn.Module) -> tuple[nn.Linear, nn.Line
     try:
         attention, mlp = layer.get_submodule("self_attn.o_proj"), layer.get_submodule("mlp.down_proj")
     except AttributeError as error:
-        raise ModelError(f"{decoder.model.config.model_type}: {error}: keep layers but no widths of it") from error
+        raise ModelError(f"{decoder.model.config.model_type}: {error}: set keep_layers alone") from error
     assert isinstance(attention, nn.Linear)
     assert isinstance(mlp, nn.Linear)
     return attention, mlp

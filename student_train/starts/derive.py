@@ -122,7 +122,9 @@ def _write_weights(teacher_dir: Path, staging: Path, *, kept: tuple[int, ...], t
             save_file(tensors, staging / shard.name, metadata={"format": "pt"})
             weight_map |= dict.fromkeys(tensors, shard.name)
     if found != set(range(total)):
-        raise ModelError(f"{teacher_dir} holds tensors of {len(found)} layers but its config says {total}")
+        raise ModelError(
+            f"{teacher_dir} holds tensors of {len(found)} layers but its config says {total}: copy or download it again"
+        )
     _write_index(staging, weight_map)
 
 

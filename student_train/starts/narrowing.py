@@ -160,14 +160,14 @@ def require_narrowable(
                 axes, shape = _axes(name), tuple(reader.get_slice(name).get_shape())
                 if axes is None or shape != tuple(sizes[axis] for axis in axes):
                     raise ModelError(
-                        f"{teacher_dir}: tensor {name} {list(shape)} is none that can be made narrower: keep layers of "
-                        "this teacher, but no widths"
+                        f"{teacher_dir}: tensor {name} {list(shape)} cannot be made narrower: set keep_layers alone "
+                        "for this teacher"
                     )
     if config["model_type"] == "qwen2" and student.hidden != student.heads * student.head_size:
         # vLLM gives Qwen2 no width of a head of its own.
         raise ModelError(
             f"a qwen2 student needs hidden_size = attention_heads x {student.head_size} to be served, not "
-            f"{student.hidden} and {student.heads} heads: cut both in proportion"
+            f"{student.hidden} and {student.heads} heads: reduce both in proportion"
         )
 
 

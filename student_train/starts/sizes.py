@@ -99,7 +99,7 @@ def planned_shape(init: InitConfig, *, teacher: ModelShape) -> ModelShape:
         below = sizes["hidden"] - sizes["hidden"] % sizes["heads"]
         # transformers refuses such a Llama or Gemma even though the width of a head is named.
         raise ConfigError(
-            f"hidden_size={sizes['hidden']} is no multiple of attention_heads={sizes['heads']}: "
+            f"hidden_size={sizes['hidden']} is not a multiple of attention_heads={sizes['heads']}: "
             f"choose {below or below + sizes['heads']}, or another number of heads"
         )
     return shape.model_copy(update=sizes)
@@ -112,7 +112,9 @@ def _chosen(keep: int, *, total: int, by: LayersBy, influence: Sequence[float] |
         first = (keep + 1) // 2
         return (*range(first), *range(total - keep + first, total))
     if influence is None or len(influence) != total:
-        known = "no" if influence is None else len(influence)
-        raise ConfigError(f"layers_by={by} has the influence of {known} layers of {total}: calibrate this teacher")
+        known = 0 if influence is None else len(influence)
+        raise ConfigError(
+            f"layers_by={by} needs the influence of all {total} layers but has {known}: calibrate this teacher"
+        )
     order = np.argsort(-np.asarray(influence), kind="stable")
     return tuple(sorted(int(layer) for layer in order[:keep]))

@@ -1,1 +1,1 @@
-"""The training of one stage, in each process of a group of workers."""
+"""The training of one stage, in each process of a worker group."""

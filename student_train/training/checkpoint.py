@@ -1,10 +1,10 @@
 """Checkpoints that survive being killed at any moment.
 
 A checkpoint is a directory `step-<n>`: DeepSpeed's shards, the best weights so far, one random state a process,
-`state.json` and, written last, `manifest.json` with the size and SHA-256 of every other file. It is made in a staging
-directory by all processes; after a barrier the leader hashes and syncs it, renames it into place, reads it back and
-replaces the file `LATEST`; only then older ones go. Reading takes the newest one whose every file still matches its
-manifest, so a torn or damaged one costs the time since the one before.
+`state.json` and, written last, `manifest.json` with the size and SHA-256 of every other file. All processes write into
+a staging directory; after a barrier the leader hashes and syncs it, renames it into place, reads it back and replaces
+the file `LATEST`; only then are older ones removed. Reading takes the newest one of which every file still matches the
+manifest, so a torn or damaged one costs only the time since the one before.
 
 DeepSpeed's own files are pickles. They are read only after their digests matched a manifest, and only from the run
 directory that this program wrote.
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_FORMAT = 2
 KEPT = 2
-"""Checkpoints that stay: the newest, and one to fall back on should it be damaged later."""
+"""How many checkpoints stay: the newest, and one to fall back on should that be damaged later."""
 
 CHECKPOINT_FAILPOINTS = (
     "checkpoint-after-shards",  # this process has written its share into the staging directory, others perhaps not
@@ -61,8 +61,8 @@ class CheckpointState:
     """Where a stage stands after `step` optimiser steps.
 
     The next global batch is number `step`, counted over epochs. `measured` are the held-out metrics so far, from which
-    the best step follows. `pending` are all metrics reported since the checkpoint before: they may not have reached the
-    tracker when the process died, so they are reported again.
+    the best step follows. `pending` are all metrics reported since the previous checkpoint: they may not have reached
+    the tracker when the process died, so they are reported again.
     """
 
     step: int
@@ -88,8 +88,15 @@ class Checkpoints:
         """Write a checkpoint; `write_shards` is called on every process with the directory to write into.
 
         Raises:
-            TrainingError: what was written does not read back as it was; the checkpoints before are all still there.
+            TrainingError: what was written does not read back as it was; all earlier checkpoints are still there.
         """
+        # The order of the commit. Killed after any line, the newest checkpoint with a manifest that matches is whole:
+        # 1. all shares, then a barrier: no manifest is written while a process still writes what it would describe;
+        # 2. the manifest, last of all files: without it a directory is not a checkpoint;
+        # 3. sync and rename: the name appears when the bytes are on disk;
+        # 4. read back: nothing older is given up for what the disk did not keep;
+        # 5. LATEST, for people and scripts; reading does not need it;
+        # 6. the older ones go.
         final = self._root / f"{_STEP}{state.step:09d}"
         name = self._group.from_leader(str(new_staging(final)) if self._group.leads else None)
         assert name is not None
@@ -113,14 +120,14 @@ class Checkpoints:
         return final
 
     def newest(self) -> tuple[Path, CheckpointState] | None:
-        """The newest checkpoint whose files are all as they were written, or None."""
+        """The newest checkpoint of which every file is as it was written, or None."""
         found: Path | None = None
         if self._group.leads:
             for _, path in reversed(numbered(self._root, _STEP)):
                 if (damage := damaged(path)) is None:
                     found = path
                     break
-                logger.warning("checkpoint %s is left out: %s", path, damage)
+                logger.warning("checkpoint %s is ignored: %s", path, damage)
         name = self._group.from_leader(None if found is None else str(found))
         if name is None:
             return None
@@ -141,19 +148,19 @@ class Checkpoints:
     def _drop_all_but(self, newest: int) -> None:
         """Remove checkpoints that are superfluous now that the one of step `newest` was read back.
 
-        One older one stays. Those of later steps were damaged, or this one would not have been trained anew.
+        One older one stays. Those of later steps were damaged, or this step would not have been trained again.
         """
         steps = numbered(self._root, _STEP)
         kept = [path for step, path in steps if step <= newest][-KEPT:]
         for _, path in steps:
             if path not in kept:
-                # Without its manifest a half-removed checkpoint is no checkpoint.
+                # The manifest goes first: what is left if the process is killed here is not a checkpoint.
                 (path / _MANIFEST).unlink(missing_ok=True)
                 shutil.rmtree(path, ignore_errors=True)
 
 
 def check_resumable(state: CheckpointState, *, path: Path, view_digest: str, stage_digest: str) -> None:
-    """Refuse to go on from a checkpoint of other data or another stage.
+    """Refuse to resume from a checkpoint of other data or another stage.
 
     Raises:
         ConfigError: naming both values and the cure.
@@ -178,13 +185,13 @@ def damaged(path: Path) -> str | None:
         if manifest["format"] != CHECKPOINT_FORMAT:
             return f"format {manifest['format']} is not {CHECKPOINT_FORMAT}"
         if _STATE not in manifest["files"]:
-            return f"{_MANIFEST} names no {_STATE}"
+            return f"{_MANIFEST} does not name {_STATE}"
         for name, (size, digest) in manifest["files"].items():
             if (path / name).stat().st_size != size:
-                return f"{name} has another size than its manifest says"
+                return f"{name} does not have the size that its manifest says"
             if _sha256(path / name) != digest:
                 return f"{name} does not match its digest"
-        # DeepSpeed looks for its shards by pattern, and they are pickles.
+        # DeepSpeed finds its shards by pattern, and they are pickles: a file too many is as bad as a changed one.
         for unknown in (name for name in _files(path) if name != _MANIFEST and name not in manifest["files"]):
             return f"{unknown} is not named by {_MANIFEST}"
     except FileNotFoundError as error:
@@ -210,8 +217,9 @@ def _files(folder: Path) -> list[str]:
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with open_regular(path) as stream:
-        # Without its pages in memory, what is read is what the disk holds.
+        # Drop the file's cached pages, so that what is read is what the disk holds.
         os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        # In blocks, until `read` returns nothing at the end of the file: shards are larger than memory may be.
         while block := stream.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()

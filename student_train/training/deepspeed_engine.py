@@ -1,15 +1,15 @@
-"""DeepSpeed, and nothing else of the program, lives here.
+"""The only module that knows DeepSpeed.
 
-The DeepSpeed config is generated from the stage and the training settings; a batch size exists once, and not here.
+The DeepSpeed config is generated from the stage and the training settings. The size of a batch is decided elsewhere.
 
 Loss normalisation (docs/decisions/0004-loss-normalisation.md): micro-batches return *summed* losses. DeepSpeed averages
 gradients over ranks, so each is scaled by world_size / (response tokens of the whole optimiser step), and DeepSpeed's
 own division by accumulation steps is switched off. The number of micro-batches differs from step to step, so the
-boundary is set by hand before each backward pass; that also tells ZeRO-2 that what it reduced before still counts.
+boundary is set by hand before each backward pass; that also makes ZeRO-2 keep what it has already reduced.
 
-Non-finite numbers: a loss that is not finite is multiplied by NaN before its backward pass, so that whatever the form
-of the failure, the gradient norm that all ranks share is not finite, and the one gate on that norm drops the step
-everywhere. ZeRO has that gate. Stage 0 has none; here it gets one.
+Non-finite numbers: a loss that is not finite is multiplied by NaN before its backward pass. So, whatever went wrong,
+the gradient norm that all ranks share is not finite either, and a single check of that norm drops the step everywhere.
+ZeRO has that check; for stage 0, which has none, it is here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ADAM_BETAS = (0.9, 0.95)
 
 ADAM_EPS = 1e-8
 STOP_LOOK_EVERY = 8
-"""Micro-batches between two looks for a request to stop: each look makes the host wait for the device."""
+"""Micro-batches between two checks for a request to stop: each check makes the host wait for the device."""
 
 _TAG = "state"
 _BUCKET = 50_000_000
@@ -86,9 +86,8 @@ class DeepSpeedEngine:
         """One optimiser step over this process's micro-batches, as many on every process.
 
         `global_tokens` is the number of response tokens of the step over all processes, without plain text. A long step
-        looks now and then whether to `stop` (which answers the same on every process), and is given up if so: it
-        returns None, weights and optimiser are as before, and the engine is good for saving only, because half the
-        gradients are still in it.
+        asks now and then whether to `stop` (the answer is the same on every process). If so it returns None: weights
+        and optimiser are as before, but the engine is good for saving only, because part of the gradients is in it.
         """
         engine = self._engine
         engine.train()
@@ -100,16 +99,20 @@ class DeepSpeedEngine:
             engine.set_gradient_accumulation_boundary(index == len(batches) - 1)
             loss, metrics = engine(batch.to(self._group.device))
             sums += metrics
+            # No `if`: asking for the value would make the host wait for the device in every micro-batch.
             poison = torch.where(torch.isfinite(loss.detach()), scale, math.nan)
             engine.backward(loss * poison, scale_wrt_gas=False)
         for group in engine.optimizer.param_groups:
             group["lr"] = learning_rate
         totals = self._group.total(sums)
         norm, skipped = self._apply()
-        # Other metrics may be infinite by right, such as a reverse KL where the teacher rules a token out.
+        # Other metrics may rightly be infinite, such as a reverse KL where the teacher gives a token no probability.
         losses = totals[[METRICS.index("loss"), METRICS.index("pretrain")]]
         if not skipped and not bool(torch.isfinite(losses).all()):
-            raise TrainingError("a loss was not finite but its gradient passed the gate: nothing was saved")
+            raise TrainingError(
+                "a loss was not finite although its gradient norm was, so nothing was saved: lower "
+                "learning_rate or set dtype: float32"
+            )
         return StepOutcome(tuple(totals.tolist()), norm, skipped)
 
     @torch.no_grad()
@@ -135,7 +138,7 @@ class DeepSpeedEngine:
         self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote with as many processes and the same ZeRO stage.
+        """Read what `save` wrote with the same number of processes and the same ZeRO stage.
 
         Raises:
             TrainingError: DeepSpeed finds nothing there.
@@ -154,15 +157,15 @@ class DeepSpeedEngine:
         self._engine._config.load_universal_checkpoint = True
         self.load(folder)
         self._engine._config.load_universal_checkpoint = False
-        # Under stage 3 DeepSpeed 0.19.8 gives every group the settings of the first here, so norms would decay from now
-        # on, and all groups the same step counter, which each of them would then advance.
+        # Under stage 3, DeepSpeed 0.19.8 gives every group the settings of the first one here, so norms would decay
+        # from now on; and it gives all groups one and the same step counter, which each of them would then advance.
         for group, decay in zip(self._engine.optimizer.param_groups, decays, strict=True):
             group["weight_decay"] = decay
         for state in self._engine.optimizer.optimizer.state.values():
             state["step"] = state["step"].clone()
 
     def whole_weights(self, model: nn.Module) -> dict[str, Tensor] | None:
-        """The model's weights on the CPU, whole, on the leader; None elsewhere. `model` is what was trained."""
+        """The whole weights of `model`, which was trained, on the CPU of the leader; None elsewhere."""
         weights: dict[str, Tensor] = {}
         for name, parameter in model.named_parameters():
             with deepspeed.zero.GatheredParameters([parameter], enabled=self._zero_stage == 3):
@@ -171,7 +174,7 @@ class DeepSpeedEngine:
         return weights if self._group.leads else None
 
     def close(self) -> None:
-        """Let go of the engine's hooks and buffers."""
+        """Free the engine's hooks and buffers."""
         self._engine.destroy()
 
     def _apply(self) -> tuple[float, bool]:
@@ -189,8 +192,8 @@ class DeepSpeedEngine:
         engine.step()
         if engine.optimizer.overflow:
             if self._zero_stage < 3:
-                # DeepSpeed 0.19.8 forgets these sums itself, but not when the optimiser is offloaded and the model in
-                # bfloat16: the broken numbers would then stay in them, and every later step be dropped too.
+                # DeepSpeed 0.19.8 clears these sums itself, but not when the optimiser is offloaded and the model is in
+                # bfloat16: the NaN would stay in them, and every later step would be dropped too.
                 sums = getattr(engine.optimizer, "averaged_gradients", {})
                 sums.update(dict.fromkeys(sums))
             return math.nan, True
@@ -200,7 +203,7 @@ class DeepSpeedEngine:
 def join_shards(source: Path, target: Path) -> None:
     """Turn what `save` wrote (stage 1 to 3) into DeepSpeed's universal form: one whole array a weight and moment.
 
-    Takes room for as much again. To be called by one process; `source` is left as it is.
+    It needs as much disk space again. To be called by one process; `source` is left as it is.
     """
     from deepspeed.checkpoint import ds_to_universal
 
@@ -222,7 +225,7 @@ def deepspeed_config(stage: StageConfig, *, settings: TrainingSettings) -> dict[
     """The DeepSpeed config of a stage."""
     bf16 = stage.dtype == "bfloat16"
     config: dict[str, Any] = {
-        # Bookkeeping of DeepSpeed alone: real batches are counted in tokens and arrive ready made.
+        # DeepSpeed's own bookkeeping: real batches are counted in tokens and come from the feed.
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": stage.gradient_clip,

@@ -155,7 +155,7 @@ class OnPolicySteps:
         if rollout.behaviour_logprobs is None and not 0 <= age <= allowed:
             raise TrainingError(
                 f"rollout {rollout.number} was written by weights {rollout.version}, {age} rollouts old, but this "
-                f"stage allows {allowed}: remove {self._exchange.rollouts} to have it written anew"
+                f"stage allows {allowed}: remove {self._exchange.rollouts} to have it sampled again"
             )
 
     def _keep_behaviour(self, rollout: Rollout) -> None:

@@ -36,14 +36,14 @@ def restore(worker: StageWorker, *, path: Path, state: CheckpointState, checkpoi
             f"checkpoint {path.name} was written with zero_stage={state.zero_stage}, this run has "
             f"zero_stage={zero_stage}: set zero_stage: {state.zero_stage}, or remove {path.parent} to start again"
         )
-    logger.info("going on from %s", path)
+    logger.info("resuming from %s", path)
     if state.world_size == group.world_size:
         engine.load(path)
         checkpoints.restore_random(path)
         return
     logger.warning(
-        "%s was written by %d workers, this group has %d: the result will be close to that of an undisturbed training, "
-        "not bit-equal",
+        "%s was written by %d workers, this group has %d: the result will be close to that of an uninterrupted "
+        "training, but not equal bit for bit",
         path,
         state.world_size,
         group.world_size,

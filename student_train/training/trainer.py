@@ -224,7 +224,9 @@ class _Run:
         state = self._state
         shown = ", ".join(key[:12] for key in batch.keys[:_KEYS_SHOWN])
         more = f" and {len(batch.keys) - _KEYS_SHOWN} more" if len(batch.keys) > _KEYS_SHOWN else ""
-        logger.warning("step %d left out: its gradient was not finite; it read records %s%s", state.step, shown, more)
+        logger.warning(
+            "step %d was dropped: its gradient was not finite; it read records %s%s", state.step, shown, more
+        )
         if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             kept = "there is no checkpoint yet" if state.newest is None else f"the last checkpoint is {state.newest}"
             raise TrainingError(

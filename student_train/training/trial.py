@@ -62,6 +62,11 @@ def _require_exportable(model: torch.nn.Module, model_dir: Path, *, positions: i
             if isinstance(error, ModelError):
                 raise
             said = " ".join(str(error).split())[:200]
-            raise ModelError(f"{model_dir}: a student of it could not be exported ({said}): mend its files") from error
+            raise ModelError(
+                f"{model_dir}: a student of it could not be exported ({said}): repair its files"
+            ) from error
     if after.shape.max_positions != positions:
-        raise ModelError(f"{model_dir}: {positions} positions become {after.shape.max_positions} in an export")
+        raise ModelError(
+            f"{model_dir}: its {positions} positions become {after.shape.max_positions} when it is exported: choose "
+            "another student"
+        )

@@ -79,7 +79,7 @@ def test_layers_of_any_decoder_are_measured_but_not_its_widths(tmp_path: Path) -
     found = calibrate(tmp_path, SEQUENCES, measure_widths=False)
     assert found.widths is None
     assert bool((found.block_influence > 0).all())
-    with pytest.raises(ModelError, match=r"mixtral: .*down_proj.*: keep layers but no widths of it"):
+    with pytest.raises(ModelError, match=r"mixtral: .*down_proj.*: set keep_layers alone"):
         calibrate(tmp_path, SEQUENCES, measure_widths=True)
 
 

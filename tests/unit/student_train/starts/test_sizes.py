@@ -44,8 +44,8 @@ def test_block_influence_drops_the_least() -> None:
 
 
 def test_block_influence_has_to_be_measured() -> None:
-    for influence, known in ((None, "no"), ([0.1, 0.2], "2")):
-        with pytest.raises(ConfigError, match=f"influence of {known} layers of 6: calibrate"):
+    for influence, known in ((None, 0), ([0.1, 0.2], 2)):
+        with pytest.raises(ConfigError, match=f"influence of all 6 layers but has {known}: calibrate"):
             kept_layers(2, total=6, by="block_influence", influence=influence)
 
 
@@ -101,7 +101,7 @@ def test_fewer_layers_leave_every_width_unnamed() -> None:
         (InitConfig(mlp_channels=1537), "mlp_channels=1537 but the teacher has 1536"),
         (InitConfig(hidden_size=577), "hidden_size=577 but the teacher has 576"),
         (InitConfig(attention_heads=5), "attention_heads=5 but the teacher has 9 heads in 3 groups: keep one of 3, 6, 9"),
-        (InitConfig(hidden_size=448), "hidden_size=448 is no multiple of attention_heads=9: choose 441"),
+        (InitConfig(hidden_size=448), "hidden_size=448 is not a multiple of attention_heads=9: choose 441"),
     ],
 )  # fmt: skip
 def test_what_the_teacher_cannot_give_is_refused(init: InitConfig, message: str) -> None:

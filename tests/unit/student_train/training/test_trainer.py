@@ -225,7 +225,7 @@ def test_a_poisoned_rank_stops_all_of_them_with_the_checkpoint_kept(runs: Runs) 
     _, view, _ = open_views(job)
     batch = global_batches(view, seed=0, epoch=0, tokens_per_batch=60)[3]
     keys = ", ".join(view.keys[row].tobytes().hex()[:12] for row in batch)
-    warning = f"step 4 left out: its gradient was not finite; it read records {keys}"
+    warning = f"step 4 was dropped: its gradient was not finite; it read records {keys}"
     assert [line for line in first.log if line.startswith("step 4 ")] == [warning]
     assert [line for line in second.log if line.startswith("step 4 ")] == [warning]
 
