@@ -105,8 +105,9 @@ test: setup ## the test suite, with a true end-to-end run (about twelve minutes 
 test-slow: setup ## kills, matrices and statistics (up to an hour)
 	@$(BIN)/python -m pytest -m slow --timeout 1800
 
-# Each in an environment of its own, .venv-3.12 and so on: what starts no engine and no whole run, and one whole run.
-PYTHONS_TESTS = -m "not slow and not engine" tests/unit
+# Each in an environment of its own, .venv-3.12 and so on: what starts no engine, worker group or cluster, and one whole
+# run with all of them.
+PYTHONS_TESTS = -m "not slow and not engine and not group" tests/unit
 PYTHONS_RUN = tests/end_to_end/test_pipeline.py -k the_terminal_tells
 test-pythons: ## the unit tests and one tiny run under each of Python 3.11, 3.12 and 3.13 that is found
 	@try() { \

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,10 @@ def _bits(record: TeacherRecord | None) -> tuple[Any, ...] | None:
 def forked(work: Callable[[], object], *, failpoint: str = "") -> int:
     """Do the work in a process of its own, killed at a failpoint if one is named; its process id."""
     sys.stdout.flush()
-    pid = os.fork()
+    with warnings.catch_warnings():
+        # From Python 3.12 on it warns that the threads of this process stay behind; the work needs none of them.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
     if pid == 0:
         os.environ[VARIABLE] = failpoint
         code = 1

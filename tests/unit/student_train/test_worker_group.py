@@ -13,6 +13,8 @@ from typing import Any
 import meeting_worker
 import pytest
 
+pytestmark = pytest.mark.group
+
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "GLOO_SOCKET_IFNAME")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -72,7 +73,10 @@ class Alone(WorkerGroup):
 
 def end_of_a_child_that_saves(step: int, *, into: Path, dies_at: str) -> int:
     """The wait status of a forked process, which costs nothing to start."""
-    child = os.fork()
+    with warnings.catch_warnings():
+        # From Python 3.12 on it warns that the threads of this process stay behind; `Alone` needs none of them.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
     if child:
         return os.waitpid(child, 0)[1]
     try:

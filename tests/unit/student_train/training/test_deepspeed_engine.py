@@ -19,6 +19,8 @@ from student_train.feed.microbatch import collate
 from student_train.models.decoder import StudentModule
 from student_train.training.deepspeed_engine import ADAM_BETAS, ADAM_EPS
 
+pytestmark = pytest.mark.group
+
 STAGE = StageConfig(
     objective="kd",
     steps=4,

@@ -29,6 +29,8 @@ from student_train.job import TrainJob
 from student_train.losses.minillm import MinillmLoss, PlainText, minillm_loss
 from student_train.losses.targets import SparseTargets
 
+pytestmark = pytest.mark.group
+
 ROLLOUT = {"count": 3, "prompts": 6, "epochs": 2, "minibatches": 2, "alpha": 0.3, "max_new_tokens": 5}
 WEIGHT = 0.5
 PRETRAIN = {"path": "text.jsonl", "weight": WEIGHT, "tokens": 24}

@@ -10,6 +10,8 @@ from training_jobs import assert_same_bits, make_job, train_all, variant, weight
 
 from student_train.job import TrainJob
 
+pytestmark = pytest.mark.group
+
 ASKS = {
     "between steps": Ask(after=3),
     "by SIGTERM": Ask(after=3, signal=True),

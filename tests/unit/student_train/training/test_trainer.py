@@ -34,6 +34,8 @@ from student_train.training.deepspeed_engine import ADAM_BETAS, ADAM_EPS
 from student_train.training.schedule import learning_rate
 from student_train.worker_group import WorkerGroup
 
+pytestmark = pytest.mark.group
+
 OVERSHOOT = {"epochs": None, "steps": 5, "learning_rate": 0.1, "schedule": "constant", "evaluate_every": 1}
 """Steps so large that the last one is not the best."""
 
