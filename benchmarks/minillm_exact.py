@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.timing import at_most, one_thread
 from configs.rollouts import PolicyConfig
 from student_train.losses.divergences import divergence
-from student_train.losses.minillm import minillm_loss
+from student_train.losses.minillm import SampledResponses, minillm_loss
 
 VOCAB, LENGTH, END, ALPHA = 4, 4, 0, 0.2
 STEPS, RATE = 200, 0.05
@@ -84,16 +84,14 @@ def minillm(policy: PolicyConfig, *, alpha: float) -> Losses:
     """MiniLLM's loss of each response, written by the student as it is."""
 
     def losses(world: World, logits: Tensor) -> Tensor:
-        return minillm_loss(
-            logits,
-            response_ids=world.ids,
+        sampled = SampledResponses(
+            ids=world.ids,
             mask=world.mask,
             old_logprobs=world.logprobs(logits.detach()),
             teacher_logprobs=world.logprobs(world.teacher),
-            targets=world.teacher,
             alpha=alpha,
-            policy=policy,
-        ).rows.sum(dim=1)
+        )
+        return minillm_loss(logits, sampled, world.teacher, policy=policy).rows.sum(dim=1)
 
     return losses
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from student_train.losses.divergences import divergence
     from student_train.losses.fused import LossSums, fused_cross_entropy, fused_divergence, fused_loss
     from student_train.losses.head import Head
-    from student_train.losses.minillm import MinillmLoss, minillm_loss
+    from student_train.losses.minillm import MinillmLoss, SampledResponses, minillm_loss
     from student_train.losses.targets import SparseTargets
     from student_train.scoring import HeldOutRow, score_view
     from student_train.starts.calibration import Calibration, calibrate
@@ -35,6 +35,7 @@ _MODULES = {
     "HeldOutRow": "scoring",
     "LossSums": "losses.fused",
     "MinillmLoss": "losses.minillm",
+    "SampledResponses": "losses.minillm",
     "SparseTargets": "losses.targets",
     "StepMetrics": "job",
     "TrainJob": "job",
@@ -57,6 +58,7 @@ __all__ = [
     "HeldOutRow",
     "LossSums",
     "MinillmLoss",
+    "SampledResponses",
     "SparseTargets",
     "StepMetrics",
     "TrainJob",

@@ -26,6 +26,21 @@ LMOPS_KD_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class SampledResponses:
+    """B responses of at most L tokens, sampled from alpha p + (1 - alpha) q_old, and how likely each token was.
+
+    `mask` marks a response up to and including its end token. `old_logprobs` and `teacher_logprobs` are log q_old and
+    log p of the sampled tokens, in nats. What lies outside the mask may be anything.
+    """
+
+    ids: Int64[Tensor, "B L"]
+    mask: Bool[Tensor, "B L"]
+    old_logprobs: Float[Tensor, "B L"]
+    teacher_logprobs: Float[Tensor, "B L"]
+    alpha: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class PlainText:
     """Text for L_PT, `logits[:, t]` predicting `ids[:, t]`; its mean over valid tokens counts `weight` times.
 
@@ -60,30 +75,26 @@ class MinillmLoss:
 
 def minillm_loss(
     student_logits: Float[Tensor, "B L V"],
-    *,
-    response_ids: Int64[Tensor, "B L"],
-    mask: Bool[Tensor, "B L"],
-    old_logprobs: Float[Tensor, "B L"],
-    teacher_logprobs: Float[Tensor, "B L"],
+    sampled: SampledResponses,
     targets: SparseTargets | Float[Tensor, "B L V"],
-    alpha: float,
+    *,
     policy: PolicyConfig | None = None,
     reduction: Literal["tokens", "sequences"] = "tokens",
     pretrain: PlainText | None = None,
 ) -> MinillmLoss:
-    """The loss of B responses that were sampled from alpha p + (1 - alpha) q_old.
+    """The loss of B sampled responses.
 
-    `old_logprobs` and `teacher_logprobs` are log q_old and log p of the sampled tokens, in nats; `targets` is what the
-    teacher believed at all B x L positions, as dense logits or sparse (then the single-step term is that of the tail
-    bucket). `mask` marks the response up to and including its end token; what lies outside may be anything and gets a
-    gradient of zero. `tokens` divides sums once by the number of valid tokens; `sequences` by the number of responses
-    with any, which makes the expectation over responses the gradient of the sequence KL.
+    `targets` is what the teacher believed at all B x L positions, as dense logits or sparse (then the single-step term
+    is that of the tail bucket). Positions outside the mask get a gradient of zero. `tokens` divides sums once by the
+    number of valid tokens; `sequences` by the number of responses with any, which makes the expectation over responses
+    the gradient of the sequence KL.
     """
     policy = PolicyConfig() if policy is None else policy
-    table = policy_terms(teacher_logprobs, old_logprobs, mask, alpha=alpha, policy=policy)
+    mask = sampled.mask
+    table = policy_terms(sampled.teacher_logprobs, sampled.old_logprobs, mask, alpha=sampled.alpha, policy=policy)
     logits = student_logits[mask]
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    logprobs = -cross_entropy(logits, response_ids[mask], reduction="none")
+    logprobs = -cross_entropy(logits, sampled.ids[mask], reduction="none")
     terms = PolicyTerms.joined(table.rows())
     on_policy, clipped = policy_rows(logprobs, terms, policy=policy)
     flat = mask.flatten()

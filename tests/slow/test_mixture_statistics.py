@@ -25,7 +25,7 @@ from configs.rollouts import PolicyConfig
 from configs.schema import EngineSettings
 from orchestration.rollouts.mixture import Tally, sample_rollout
 from orchestration.rollouts.sequence import RolloutPrompt, Sampled, Sampling
-from student_train.losses.minillm import minillm_loss
+from student_train.losses.minillm import SampledResponses, minillm_loss
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(600)]
 
@@ -198,17 +198,15 @@ def sampled_gradients(pair: Pair, sampled: list[Sampled], *, importance: str) ->
     for group in torch.arange(len(sampled)).chunk(GROUPS):
         logits = pair.q.clone().requires_grad_()
         at, drawn = rows[group], ids[group].unsqueeze(2)
-        loss = minillm_loss(
-            logits[at],
-            response_ids=ids[group],
+        written = SampledResponses(
+            ids=ids[group],
             mask=mask[group],
             old_logprobs=pair.q.log_softmax(dim=1)[at].gather(2, drawn)[:, :, 0],
             teacher_logprobs=pair.p.log_softmax(dim=1)[at].gather(2, drawn)[:, :, 0],
-            targets=pair.p[at],
             alpha=ALPHA,
-            policy=PolicyConfig(importance=importance, length_normalised=False),
-            reduction="sequences",
         )
+        policy = PolicyConfig(importance=importance, length_normalised=False)
+        loss = minillm_loss(logits[at], written, pair.p[at], policy=policy, reduction="sequences")
         loss.total.backward()
         assert logits.grad is not None
         gradients.append(logits.grad)

@@ -25,7 +25,7 @@ from student_train.losses.fused import (
 from student_train.losses.head import Head
 from student_train.losses.kinds import KINDS, forward_kl, reverse_kl
 from student_train.losses.metrics import METRICS, SCORED_METRICS, TEXT_METRICS, cross_entropy
-from student_train.losses.minillm import minillm_loss
+from student_train.losses.minillm import SampledResponses, minillm_loss
 from student_train.losses.positions import Positions
 from student_train.losses.targets import SparseTargets
 
@@ -205,16 +205,8 @@ def test_the_policy_loss_equals_the_reference(
     # The sampling student and the teacher, each some way off the student that learns.
     old, teacher = ((given + 0.5 * torch.randn(1, ROWS, generator=generator)).clamp_max(0.0) for _ in range(2))
     mask = torch.arange(ROWS)[None] % 5 != 0
-    expected = minillm_loss(
-        logits[None],
-        response_ids=labels[None],
-        mask=mask,
-        old_logprobs=old,
-        teacher_logprobs=teacher,
-        targets=targets,
-        alpha=0.2,
-        policy=policy,
-    )
+    sampled = SampledResponses(labels[None], mask, old, teacher, alpha=0.2)
+    expected = minillm_loss(logits[None], sampled, targets, policy=policy)
     terms = whole_row(policy_terms(teacher, old, mask, alpha=0.2, policy=policy).rows()[0], mask[0])
     whole_head = Head(head, VOCAB, softcap, SMALL_CHUNKS)
     fused = fused_policy(hidden, whole_head, targets, labels=labels, terms=terms, policy=policy, mask=mask[0])

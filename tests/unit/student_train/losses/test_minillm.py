@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from configs.rollouts import PolicyConfig
-from student_train.losses.minillm import MinillmLoss, PlainText, minillm_loss
+from student_train.losses.minillm import MinillmLoss, PlainText, SampledResponses, minillm_loss
 from student_train.losses.targets import SparseTargets
 
 VOCAB, LENGTH, END, ALPHA = 3, 3, 0, 0.2
@@ -93,17 +93,15 @@ def response_loss(
 ) -> MinillmLoss:
     """The loss of one response, sampled from the student as it is."""
     some = slice(row, row + 1)
-    return minillm_loss(
-        student[WORLD.places[some]],
-        response_ids=WORLD.ids[some],
+    sampled = SampledResponses(
+        ids=WORLD.ids[some],
         mask=WORLD.mask[some],
         old_logprobs=WORLD.logprobs(student.detach())[some],
         teacher_logprobs=WORLD.logprobs(teacher)[some],
-        targets=teacher[WORLD.places[some]],
         alpha=alpha,
-        policy=policy,
-        reduction="sequences",
     )
+    places = WORLD.places[some]
+    return minillm_loss(student[places], sampled, teacher[places], policy=policy, reduction="sequences")
 
 
 def true_gradient(teacher: Tensor, student: Tensor) -> Tensor:
@@ -183,16 +181,10 @@ class Case:
     old: Tensor
     teacher: Tensor
 
-    def loss(self, policy: PolicyConfig, **settings: Any) -> MinillmLoss:
-        known: dict[str, Any] = {
-            "response_ids": self.ids,
-            "mask": self.mask,
-            "old_logprobs": chosen(self.old, self.ids),
-            "teacher_logprobs": chosen(self.teacher, self.ids),
-            "targets": self.teacher,
-            "alpha": ALPHA,
-        }
-        return minillm_loss(self.logits, policy=policy, **(known | settings))
+    def loss(self, policy: PolicyConfig, *, alpha: float = ALPHA, **settings: Any) -> MinillmLoss:
+        old, teacher = chosen(self.old, self.ids), chosen(self.teacher, self.ids)
+        sampled = SampledResponses(self.ids, self.mask, old, teacher, alpha)
+        return minillm_loss(self.logits, sampled, settings.pop("targets", self.teacher), policy=policy, **settings)
 
 
 def chosen(logits: Tensor, ids: Tensor) -> Tensor:
@@ -372,9 +364,7 @@ def test_the_impossible_costs_a_finite_amount(policy: PolicyConfig) -> None:
 def test_no_tokens_give_zero_and_zero_gradients(policy: PolicyConfig, shape: tuple[int, int]) -> None:
     logits = torch.randn(*shape, VOCAB, requires_grad=True)
     nothing = torch.full(shape, float("nan"))
-    loss = minillm_loss(
-        logits, response_ids=torch.zeros(shape, dtype=torch.int64), mask=torch.zeros(shape, dtype=torch.bool),
-        old_logprobs=nothing, teacher_logprobs=nothing, targets=logits.detach(), alpha=ALPHA, policy=policy,
-    )  # fmt: skip
+    ids, mask = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
+    loss = minillm_loss(logits, SampledResponses(ids, mask, nothing, nothing, ALPHA), logits.detach(), policy=policy)
     (gradient,) = torch.autograd.grad(loss.total, logits)
     assert loss.total.item() == loss.clipped == float(gradient.abs().sum()) == 0.0

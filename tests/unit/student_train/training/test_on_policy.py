@@ -26,7 +26,7 @@ from student_train.feed.plain_text import PIECES, PlainPieces
 from student_train.handoff.broadcast import Offer
 from student_train.handoff.rollouts import Rollout, RolloutExchange
 from student_train.job import TrainJob
-from student_train.losses.minillm import MinillmLoss, PlainText, minillm_loss
+from student_train.losses.minillm import MinillmLoss, PlainText, SampledResponses, minillm_loss
 from student_train.losses.targets import SparseTargets
 
 pytestmark = pytest.mark.group
@@ -181,17 +181,14 @@ def reference(job: TrainJob, rollout: Rollout) -> tuple[MinillmLoss, dict[str, T
         mask=laid_out([np.ones(len(piece) - 1, dtype=bool) for piece in pieces]),
         weight=WEIGHT,
     )
-    loss = minillm_loss(
-        logits,
-        response_ids=ids,
+    sampled = SampledResponses(
+        ids=ids,
         mask=mask,
         old_logprobs=logits.detach().log_softmax(dim=2).gather(2, ids[..., None])[..., 0],
         teacher_logprobs=laid_out([each.target_logprobs for each in records]).double(),
-        targets=known,
         alpha=ROLLOUT["alpha"],
-        policy=PolicyConfig(),
-        pretrain=text,
     )
+    loss = minillm_loss(logits, sampled, known, policy=PolicyConfig(), pretrain=text)
     loss.total.backward()
     return loss, {name: value.grad for name, value in model.named_parameters()}
 
