@@ -13,7 +13,7 @@ from cache import CacheView, TeacherCache, TeacherIdentity
 from configs import ModelError
 from configs.models import Device
 from configs.stages import InitConfig
-from orchestration.cluster.task import run_apart
+from orchestration.cluster.task import Apart, run_apart
 from orchestration.outputs.redirect import redirect_output
 from student_train.starts.calibration import calibrate
 from student_train.starts.derive import derive_student
@@ -43,11 +43,7 @@ def derive_in_worker(job: DeriveJob, *, cpus: int) -> None:
     run_apart(
         _derive,
         job,
-        cpus=cpus,
-        accelerator=job.accelerator,
-        failure=ModelError,
-        what="the calibration of the teacher",
-        log_file=job.log_file,
+        apart=Apart("the calibration of the teacher", ModelError, job.accelerator, cpus, job.log_file),
     )
 
 

@@ -22,7 +22,7 @@ from cache.arrays import stored_arrays
 from cache.disk.durable import replace_file
 from configs import EngineError
 from configs.regular_files import UnreadableFileError, read_json
-from orchestration.cluster.task import run_apart
+from orchestration.cluster.task import Apart, run_apart
 from orchestration.outputs.redirect import redirect_output
 from orchestration.plan.hardware import GIB, read_host_memory
 from teacher_server.reference import ReferenceRows
@@ -87,11 +87,7 @@ def _compute_apart(job: ReferenceJob, *, report: Callable[[int, int], None]) -> 
     return run_apart(
         _compute,
         job,
-        cpus=None,
-        accelerator="cpu",
-        failure=EngineError,
-        what="the forward pass that engines are compared with",
-        log_file=job.log_file,
+        apart=Apart("the forward pass that engines are compared with", EngineError, "cpu", None, job.log_file),
         meanwhile=look,
     )
 

@@ -11,7 +11,7 @@ from cache import CacheView, TeacherCache, TeacherIdentity
 from configs import TrainingError
 from configs.models import Device
 from evaluation.held_out import HeldOutMetrics, TokenBeliefs, held_out_metrics
-from orchestration.cluster.task import run_apart
+from orchestration.cluster.task import Apart, run_apart
 from orchestration.outputs.redirect import redirect_output
 from student_train.scoring import HeldOutRow, score_view
 
@@ -43,11 +43,7 @@ def score_students(jobs: list[ScoringJob], *, cpus: int) -> list[HeldOutMetrics]
     return run_apart(
         _score_all,
         jobs,
-        cpus=cpus,
-        accelerator=jobs[0].accelerator,
-        failure=TrainingError,
-        what="held-out scoring",
-        log_file=jobs[0].log_file,
+        apart=Apart("held-out scoring", TrainingError, jobs[0].accelerator, cpus, jobs[0].log_file),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,30 +20,39 @@ Given = TypeVar("Given")
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """How a piece of work runs in its process, and how its end is reported.
+
+    With `cpus` None it reserves no CPU and chooses its number of threads itself: for work that everything else waits
+    for. `what` names it in an error of the kind `failure`.
+    """
+
+    what: str
+    failure: type[DistillError]
+    accelerator: Device
+    cpus: int | None
+    log_file: Path
+
+
 def run_apart(
     function: Callable[[Given], Result],
     given: Given,
     *,
-    cpus: int | None,
-    accelerator: Device,
-    failure: type[DistillError],
-    what: str,
-    log_file: Path,
+    apart: Apart,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Result:
     """`function(given)` in a worker of the cluster, tried once; `meanwhile` is called now and then until it is done.
 
-    With `cpus` None it waits for no CPU and chooses its threads by itself: for work while everything else waits for it.
-
     Raises:
-        DistillError: as the function raised it; `failure` about `what` for anything else that ended it.
+        DistillError: as the function raised it; `apart.failure` for anything else that ended it.
     """
     # Threads that spin at every barrier starve each other when anything else runs on the machine.
-    environment = {"GOMP_SPINCOUNT": "1000"} | ({} if cpus is None else {"OMP_NUM_THREADS": str(cpus)})
+    environment = {"GOMP_SPINCOUNT": "1000"} | ({} if apart.cpus is None else {"OMP_NUM_THREADS": str(apart.cpus)})
     task = ray.remote(function).options(
         max_retries=0,
-        num_cpus=cpus or 0,
-        num_gpus=1 if accelerator == "gpu" else 0,
+        num_cpus=apart.cpus or 0,
+        num_gpus=1 if apart.accelerator == "gpu" else 0,
         runtime_env={"env_vars": environment},
     )
     try:
@@ -51,5 +61,5 @@ def run_apart(
             meanwhile()
         result: Result = ray.get(reference)
     except RayError as error:
-        raise lost(error, what=what, fit=None, log=log_file, kind=failure) from error
+        raise lost(error, what=apart.what, fit=None, log=apart.log_file, kind=apart.failure) from error
     return result

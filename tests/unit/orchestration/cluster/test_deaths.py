@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-import ray.exceptions
 from ray.exceptions import (
     ActorDiedError,
     LocalRayletDiedError,
@@ -21,15 +17,9 @@ from ray.exceptions import (
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from configs import DistillError, EngineError, ModelError, TrainingError
-from configs.models import ModelSource
-from configs.schema import EngineSettings, ModelShape, TrainingSettings
-from configs.stages import StageConfig
-from orchestration.cluster import deaths as ray_deaths
-from orchestration.cluster import engine_pool as ray_pool
-from orchestration.cluster import worker_group as ray_train
+from configs.schema import EngineSettings, ModelShape
+from orchestration.cluster import deaths
 from orchestration.cluster.deaths import lost
-from orchestration.cluster.engine_pool import EnginePool
-from orchestration.inputs.models import materialise
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.plan.hardware import HostMemory
 from orchestration.plan.host_memory import engine_on_host
@@ -60,7 +50,7 @@ GONE = (
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_deaths, "read_host_memory", lambda: HostMemory(15.6, 1.25))
+    monkeypatch.setattr(deaths, "read_host_memory", lambda: HostMemory(15.6, 1.25))
 
 
 def said(error: BaseException, *, kind: type[DistillError] = EngineError) -> DistillError:
@@ -93,20 +83,6 @@ def test_a_process_without_memory_names_need_room_and_cure(error: Exception, wor
     assert words in str(told) and "each was planned with 3.5 GiB" in str(told)
     assert "this machine has 15.6 GiB, 1.2 free now: lower runtime.teacher_engine.kv_cache_gib=2.5" in str(told)
     assert str(told).endswith("; all is kept; its log is in /runs/x/logs")
-
-
-def test_a_group_without_memory_names_what_its_workers_were_planned_with(tmp_path: Path) -> None:
-    model = materialise(ModelSource(random=SHAPE), models_root=tmp_path)
-    group = ray_train._WorkerGroup.__new__(ray_train._WorkerGroup)
-    group._job = SimpleNamespace(  # type: ignore[assignment]
-        start="m",
-        model_dir=model.directory,
-        settings=TrainingSettings(workers=1),
-        stage=StageConfig(objective="seqkd", steps=1),
-    )
-    group._log_dir, group._accelerator, group._error = LOG, "cpu", OutOfMemoryError(ADVERTISEMENT)
-    with pytest.raises(TrainingError, match=r"each was planned with 1\.\d GiB, this machine .*micro_batch_tokens="):
-        group.raise_failure()
 
 
 def test_torch_and_cuda_without_memory_are_known() -> None:
@@ -144,40 +120,3 @@ def test_what_a_worker_of_a_group_said_is_told() -> None:
     snippet = "[Rank 0 Error Snippet]:\n  File somewhere, line 1\nImportError: cannot import name 'x'"
     told = str(said(WorkerGroupError(snippet, {})))
     assert "failed: ImportError: cannot import name 'x'; all is kept" in told
-
-
-def _every_ray_error() -> list[RayError]:
-    """One of each class that Ray raises at a `get`, made without its constructor."""
-    classes = [each for _, each in inspect.getmembers(ray.exceptions, inspect.isclass) if issubclass(each, RayError)]
-    found = []
-    for each in classes:
-        error = each.__new__(each)
-        error.args = ("gone",)
-        error.__dict__.update(cause=None)
-        found.append(error)
-    return found
-
-
-class _Reference(SimpleNamespace):
-    def __getattr__(self, _: str) -> Any:
-        return lambda *args, **kwargs: None
-
-
-@pytest.mark.parametrize("error", _every_ray_error(), ids=lambda error: type(error).__name__)
-def test_a_pool_turns_every_error_of_ray_into_one_of_ours(error: RayError, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fill goes on with new engines after any of them, and its engines are let go of."""
-    monkeypatch.setattr(type(error), "__str__", lambda _: "gone", raising=False)
-
-    def get(*_: object, **__: object) -> None:
-        raise error
-
-    monkeypatch.setattr(ray_pool.ray, "get", get)
-    monkeypatch.setattr(ray_pool.ray, "kill", lambda _: get())
-    spec: Any = SimpleNamespace(memory=FIT, log_dir=LOG)
-    pool = EnginePool(spec)
-    pool._actors = [SimpleNamespace(close=_Reference())]  # type: ignore[list-item]
-    with pytest.raises(DistillError) as told:
-        pool.ask([])
-    expected = DistillError if isinstance(error, ray_deaths.CLUSTER_LOST) else EngineError
-    assert type(told.value) is expected
-    assert pool._actors == []

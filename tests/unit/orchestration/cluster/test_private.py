@@ -1,13 +1,87 @@
-"""Attaching to a cluster that is not there: one line at once, and no minutes of trying."""
+"""A cluster of one's own keeps its files where everybody may write; one that is not there is refused at once."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import socket
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from configs import ConfigError
-from orchestration.cluster.private import cluster
+from orchestration.cluster import private
+from orchestration.cluster.private import ALIVE, LONGEST_SOCKET, PREFIX, SOCKET_BYTES, _short_place, _sweep, cluster
+
+
+def _directory(place: Path, name: str) -> Path:
+    directory = place / f"{PREFIX}{name}"
+    directory.mkdir(mode=0o700)
+    return directory
+
+
+def test_only_directories_of_dead_runs_are_swept(tmp_path: Path) -> None:
+    dead, living, young = (_directory(tmp_path, name) for name in ("dead", "living", "young"))
+    (dead / ALIVE).touch()
+    (dead / "token").write_text("x")
+    with (living / ALIVE).open("w") as alive:
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        _sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == [living, young]
+
+
+@pytest.mark.timeout(20)
+def test_what_is_no_file_never_holds_a_start_up(tmp_path: Path) -> None:
+    """Opening a FIFO waits for a writer for ever."""
+    pipe, folder, link, gone = (_directory(tmp_path, name) for name in ("pipe", "folder", "link", "gone"))
+    os.mkfifo(pipe / ALIVE)
+    (folder / ALIVE).mkdir()
+    (link / ALIVE).symlink_to("/dev/zero")
+    (gone / ALIVE).symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / f"{PREFIX}itself")
+    precious = _directory(tmp_path, "precious").rename(tmp_path / "precious")
+    (precious / ALIVE).touch()
+    (tmp_path / f"{PREFIX}led-astray").symlink_to(precious)
+    before = sorted(tmp_path.iterdir())
+    _sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == before
+    assert (precious / ALIVE).exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make directories of somebody else")
+def test_directories_of_others_are_left_alone(tmp_path: Path) -> None:
+    theirs = _directory(tmp_path, "theirs")
+    (theirs / ALIVE).touch()
+    os.chown(theirs, 12345, 12345)
+    _sweep(tmp_path)
+    assert theirs.exists()
+
+
+def test_a_short_directory_for_temporary_files_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as short:
+        monkeypatch.setattr(tempfile, "tempdir", short)
+        assert _short_place() == Path(short)
+        assert len(f"{short}{LONGEST_SOCKET}") <= SOCKET_BYTES
+
+
+def test_a_long_one_is_replaced_or_refused_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / ("long" * 20)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    assert _short_place() == Path("/tmp")
+    monkeypatch.setattr(private, "SHORT_PLACES", (Path("/nowhere"),))
+    with pytest.raises(ConfigError, match=r"TMPDIR=.*longlong.* is too long .* set TMPDIR to"):
+        _short_place()
+
+
+def test_no_place_at_all_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    with pytest.raises(ConfigError, match=r"No usable temporary directory.*set TMPDIR"):
+        _short_place()
 
 
 def test_an_address_where_nobody_listens_is_refused() -> None:

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cache import TeacherRecord
-from cache.keys import sequence_key
-from configs import EngineError
-from orchestration.cluster import engine_pool as ray_pool
-from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.reference import ReferenceJob, kept_reference
 from teacher_server.reference import ReferenceRows
-from teacher_server.startup_check import CheckAnswers
 
 SEQUENCES = ((3, 4, 5, 6), (3, 4, 7))
 
@@ -94,51 +87,3 @@ def test_rows_of_an_earlier_release_are_read_and_those_of_a_later_one_computed_a
 def test_a_place_that_cannot_be_written_costs_only_the_keeping(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     assert len(reference(tmp_path / "taken" / "below", SEQUENCES, Computing())) == 2
-
-
-def record(sequence: tuple[int, ...], *, prompt_len: int, off: float = 0.0) -> TeacherRecord:
-    rows = rows_of(sequence)
-    first = prompt_len - 1
-    return TeacherRecord(
-        key=sequence_key("a" * 64, sequence, prompt_len),
-        token_ids=np.asarray(sequence, dtype=np.int32),
-        prompt_len=prompt_len,
-        finish="length",
-        origin="decode",
-        topk_ids=rows.best_ids[first:, None],
-        target_logprobs=rows.target_logprobs[first:] + np.float32(off),
-    )
-
-
-def checked(*engines: CheckAnswers, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """A pool of engines that say so; the sequences of every forward pass that was asked for."""
-    spec: Any = SimpleNamespace(model_dir=Path("/model"), purpose="fill", memory=None, log_dir=Path("/logs"))
-    pool = EnginePool(spec)
-    said = iter(engines)
-    check = SimpleNamespace(remote=lambda *_, **__: next(said))
-    pool._actors = [SimpleNamespace(check=check) for _ in engines]  # type: ignore[misc]
-    monkeypatch.setattr(ray_pool.ray, "get", lambda references: references)
-    passes: list[Any] = []
-
-    def compute(sequences: Any) -> list[ReferenceRows]:
-        passes.append(tuple(sequences))
-        return [rows_of(sequence) for sequence in sequences]
-
-    pool.check([], stop_ids=(), bos_id=None, reference=compute)
-    return passes
-
-
-def answers(*sequences: tuple[int, ...], off: float = 0.0) -> CheckAnswers:
-    written = tuple(record(sequence, prompt_len=2) for sequence in sequences)
-    return CheckAnswers(written, tuple(record(sequence, prompt_len=2, off=off) for sequence in sequences))
-
-
-def test_all_engines_are_judged_by_one_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    same = answers(*SEQUENCES)
-    assert checked(same, same, answers((3, 4, 9)), monkeypatch=monkeypatch) == [(*SEQUENCES, (3, 4, 9))]
-
-
-def test_one_engine_of_several_that_says_something_else_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    same = answers(*SEQUENCES)
-    with pytest.raises(EngineError, match=r"when scoring.*0\.500 nats"):
-        checked(same, answers(*SEQUENCES, off=0.5), same, monkeypatch=monkeypatch)

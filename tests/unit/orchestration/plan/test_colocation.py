@@ -1,35 +1,19 @@
-"""A worker group and engines on the same GPUs: room for one of each, what is refused, and who sleeps when."""
+"""A worker group and engines on the same GPUs: room for one of each, and what is refused."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import product
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from local_engines import IDENTITY, VOCAB
 
-from cache import TeacherIdentity
-from configs import ConfigError, EngineError
-from configs.schema import DistillConfig, ModelShape, TrainingSettings
-from orchestration.cluster import engine_pool as ray_pool
-from orchestration.cluster import worker_group as ray_train
-from orchestration.cluster.engine_pool import EnginePool
-from orchestration.cluster.engines import EngineSpec
-from orchestration.cluster.worker_group import PLACED, train_in_group
-from orchestration.fill.ledger import Ledger
+from configs import ConfigError
+from configs.schema import DistillConfig, ModelShape
 from orchestration.inputs.shapes import PlannedShape
-from orchestration.pipeline import rollout_maker as rollouts
-from orchestration.pipeline import run as context
-from orchestration.pipeline.rollout_maker import RolloutMaker
-from orchestration.pipeline.run import Run
 from orchestration.plan.colocation import GPU_SHARES
 from orchestration.plan.hardware import Hardware
 from orchestration.plan.memory import GIB, MemoryFit
 from orchestration.plan.placement import plan_placement
-from student_train.handoff.rollouts import RolloutExchange
 
 SHAPE = PlannedShape("model", ModelShape(layers=4, hidden=64, heads=8, kv_heads=2, mlp=128, vocab=1000), assumed=False)
 LARGE = ModelShape(layers=32, hidden=4096, heads=32, kv_heads=8, mlp=14336, vocab=32000)
@@ -128,157 +112,3 @@ def test_what_does_not_fit_together_is_refused() -> None:
     assert plan(experiment(**runtime), gpus=1, student=large)
     with pytest.raises(ConfigError, match=r"shared GPU, small needs 173\.7.*engine\.kv_cache_gib=27 .*colocate: false"):
         plan(experiment(**runtime, teacher_engine=engine), gpus=1, student=large)
-
-
-class Told:
-    """An engine's actor that only writes down what it is told."""
-
-    def __init__(self, who: str, calls: list[str]) -> None:
-        self._who, self._calls = who, calls
-
-    def __getattr__(self, name: str) -> Any:
-        return SimpleNamespace(remote=lambda *_, **__: self._calls.append(f"{self._who} {name}"))
-
-
-class Pool(EnginePool):
-    """The real pool, without Ray."""
-
-    def ask(self, references: list[Any]) -> list[Any]:
-        return references
-
-    def release(self) -> None:
-        self._actors = []
-
-
-def recorded_maker(folder: Path, calls: list[str], *, colocate: bool, patch: pytest.MonkeyPatch) -> RolloutMaker:
-    """The real maker and its real pools; engines, commits and what is written are only noted in `calls`."""
-
-    def options(*, num_gpus: float, num_cpus: float, **_: object) -> Any:
-        assert num_cpus == 0
-
-        def start(spec: EngineSpec, *, index: int) -> Told:
-            calls.append(f"{spec.name} starts on {num_gpus:g} of GPU {index}")
-            return Told(spec.name.removesuffix("-engine"), calls)
-
-        return SimpleNamespace(remote=start)
-
-    def commit(exchange: RolloutExchange, number: int) -> None:
-        calls.append(f"commit {number}")
-        (exchange.rollouts / f"rollout-{number:03d}").mkdir(parents=True)
-
-    def identity(files: Any, **_: object) -> TeacherIdentity:
-        return replace(IDENTITY, weights_sha256=files.directory.name)
-
-    def write(maker: Any, version: int) -> int:
-        maker._bring(version)
-        calls.append(f"write by {version}")
-        return version
-
-    patch.setattr(rollouts, "identity_of", identity)
-    patch.setattr(context, "EnginePool", Pool)
-    patch.setattr(ray_pool, "EngineActor", SimpleNamespace(options=options))
-    patch.setattr(rollouts, "open_model", lambda directory, **_: _files(directory))
-    patch.setattr(RolloutExchange, "commit", commit)
-    patch.setattr(RolloutMaker, "_write", write)
-    config, nothing = experiment(colocate=colocate), cast(Any, None)
-    run = Run(config, folder, Hardware("gpu"), nothing, nothing, nothing, Ledger(folder / "ledger"))
-    teacher = SimpleNamespace(files=_files(folder), identity=IDENTITY)
-    stage = config.students["small"].stages[0]
-    link: Any = SimpleNamespace(stage=stage, work_dir=folder, start_dir=folder / "start", origin="start")
-    prompts: Any = SimpleNamespace(splits={"train": [], "dev": []})
-    return RolloutMaker(run, link, lesson=cast(Any, SimpleNamespace(teacher=teacher)), prompts=prompts)
-
-
-def _files(directory: Path) -> SimpleNamespace:
-    return SimpleNamespace(directory=directory, vocab=VOCAB, label=SHAPE.label, shape=SHAPE.shape)
-
-
-STARTS = [
-    "teacher-engine starts on 0.25 of GPU 0", "teacher ready",
-    "student-engine starts on 0.15 of GPU 0", "student ready",
-]  # fmt: skip
-SLEEP = ["teacher sleep", "student sleep"]
-
-
-def test_engines_sleep_while_the_group_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[str] = []
-    maker = recorded_maker(tmp_path, calls, colocate=True, patch=monkeypatch)
-    maker.make_due()
-    assert calls == [*STARTS, "write by 0", *SLEEP, "commit 0"]
-    calls.clear()
-    maker.make_due()
-    assert calls == []
-    RolloutExchange(tmp_path).publish(1, write=lambda _: None)
-    maker.make_due()
-    assert calls == ["teacher wake", "student wake", "student load", "write by 1", *SLEEP, "commit 1"]
-
-
-def test_engines_with_gpus_of_their_own_stay_awake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[str] = []
-    maker = recorded_maker(tmp_path, calls, colocate=False, patch=monkeypatch)
-    RolloutExchange(tmp_path).publish(1, write=lambda _: None)
-    maker.make_due()
-    maker.make_due()
-    starts = [call.replace("0.25", "1").replace("0.15", "1") for call in STARTS]
-    assert calls == [*starts, "write by 0", "commit 0", "student load", "write by 1", "commit 1"]
-
-
-def test_engines_that_cannot_fall_asleep_are_started_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[str] = []
-    maker = recorded_maker(tmp_path, calls, colocate=True, patch=monkeypatch)
-
-    def asked(pool: Pool, references: list[Any]) -> list[Any]:
-        if calls[-1] == "student sleep":
-            pool.release()
-            raise EngineError("it died")
-        return references
-
-    monkeypatch.setattr(Pool, "ask", asked)
-    maker.make_due()
-    assert calls[-3:] == [*SLEEP, "commit 0"]
-    calls.clear()
-    RolloutExchange(tmp_path).publish(1, write=lambda _: None)
-    maker.make_due()
-    assert calls[:4] == ["teacher wake", *STARTS[2:], "student load"]
-
-
-@pytest.mark.parametrize(("share", "called"), [(1.0, [1, 2, 3, 4]), (0.6, [3, 4])])
-def test_engines_wait_until_the_workers_have_their_places(
-    share: float, called: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    polls: list[int] = []
-
-    class WorkerGroup:
-        def __init__(self, *_: object, gpu_share: float, **__: object) -> None:
-            assert gpu_share == share
-
-        def running(self, _: float) -> bool:
-            polls.append(len(polls) + 1)
-            if polls[-1] == 3:
-                (tmp_path / PLACED).touch()
-            (tmp_path / "result.json").write_text("{}")
-            return polls[-1] < 5
-
-        def raise_failure(self) -> None:
-            """Nothing went wrong."""
-
-    monkeypatch.setattr(ray_train, "_WorkerGroup", WorkerGroup)
-    (tmp_path / PLACED).touch()
-    found: list[int] = []
-    job: Any = SimpleNamespace(work_dir=tmp_path)
-    train_in_group(
-        job,
-        log_dir=tmp_path,
-        accelerator="gpu",
-        on_step=lambda _: None,
-        meanwhile=lambda: found.append(polls[-1]),
-        gpu_share=share,
-    )
-    assert found == called
-
-
-def test_a_worker_takes_its_share_of_a_gpu(tmp_path: Path) -> None:
-    job: Any = SimpleNamespace(settings=TrainingSettings(workers=2), work_dir=tmp_path)
-    trainer = ray_train._trainer(job, log_dir=tmp_path, accelerator="gpu", gpu_share=GPU_SHARES["training worker"])
-    scaling = trainer.scaling_config
-    assert (scaling.num_workers, scaling.resources_per_worker) == (2, {"CPU": 1.0, "GPU": 0.6})

@@ -1,0 +1,317 @@
+"""A pool of engines: how they start, what each is asked, and what becomes of one that dies."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import ray.exceptions
+from local_engines import IDENTITY
+from ray.exceptions import ActorDiedError, RayError
+
+from cache import TeacherRecord
+from cache.keys import sequence_key
+from configs import DistillError, EngineError
+from configs.schema import EngineSettings
+from orchestration.cluster import deaths, engine_pool
+from orchestration.cluster.engine_pool import EnginePool
+from orchestration.cluster.engines import EngineSpec
+from orchestration.fill.engine_loop import FillOrder, FillProgress
+from teacher_server.reference import ReferenceRows
+from teacher_server.startup_check import CheckAnswers
+
+SEQUENCES = ((3, 4, 5, 6), (3, 4, 7))
+SPEC = EngineSpec(
+    Path("/model"), IDENTITY, vocab=64, dtype="float32", quantization=None,
+    settings=EngineSettings(count=2, cpus=3, max_sequences=8), max_logprobs=4, accelerator="cpu",
+    log_dir=Path("/logs"),
+)  # fmt: skip
+OTHER = replace(IDENTITY, weights_sha256="d" * 64)
+
+
+class Actor:
+    """An engine's actor that writes down what it is asked, and answers with its own index."""
+
+    def __init__(self, index: int, calls: list[tuple[Any, ...]]) -> None:
+        self._index, self._calls = index, calls
+
+    def __getattr__(self, name: str) -> Any:
+        def remote(*arguments: Any, **named: Any) -> Any:
+            self._calls.append((self._index, name, *arguments, *named.values()))
+            return self._index
+
+        return SimpleNamespace(remote=remote)
+
+
+class Ray:
+    """Answers at once. `lost` is raised at the next `get`; `queue` is the progress of a fill, poll after poll."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.options: list[dict[str, Any]] = []
+        self.killed = 0
+        self.lost: RayError | None = None
+        self.queue = [FillProgress()]
+        self.stopped = 0
+
+    def start(self, **chosen: Any) -> Any:
+        self.options.append(chosen)
+
+        def remote(spec: EngineSpec, *, index: int) -> Actor:
+            self.calls.append((index, "start", spec.model_dir))
+            return Actor(index, self.calls)
+
+        return SimpleNamespace(remote=remote)
+
+    def lease(self, work: list[Any], *, token_budget: int | None) -> Any:
+        self.calls.append(("queue", len(work), token_budget))
+
+        def progress() -> FillProgress:
+            return self.queue.pop(0) if len(self.queue) > 1 else self.queue[0]
+
+        def stop() -> None:
+            self.stopped += 1
+
+        return SimpleNamespace(progress=SimpleNamespace(remote=progress), stop=SimpleNamespace(remote=stop))
+
+    def get(self, references: Any, **_: Any) -> Any:
+        if self.lost is not None and references != []:
+            error, self.lost = self.lost, None
+            raise error
+        return references
+
+    def wait(self, references: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
+        return (references, []) if len(self.queue) == 1 else ([], references)
+
+    def kill(self, actor: Actor) -> None:
+        self.killed += 1
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Ray:
+    fake = Ray()
+    monkeypatch.setattr(engine_pool, "ray", fake)
+    monkeypatch.setattr(engine_pool, "EngineActor", SimpleNamespace(options=fake.start))
+    monkeypatch.setattr(engine_pool, "LeaseQueue", SimpleNamespace(remote=fake.lease))
+    return fake
+
+
+@pytest.mark.parametrize(
+    ("changes", "cpus", "gpus"),
+    [
+        ({}, 3, 0),
+        # Beside a worker group that holds all CPUs in Ray's books.
+        ({"purpose": "rollout"}, 0, 0),
+        ({"accelerator": "gpu", "settings": EngineSettings(count=2, tensor_parallel=4)}, 1, 4),
+        ({"accelerator": "gpu", "purpose": "shared rollout", "gpu_share": 0.25}, 0, 0.25),
+    ],
+)
+def test_each_engine_reserves_what_it_needs(changes: dict[str, Any], cpus: int, gpus: float, cluster: Ray) -> None:
+    EnginePool(replace(SPEC, **changes)).start()
+    assert [(each["num_cpus"], each["num_gpus"]) for each in cluster.options] == [(cpus, gpus)] * 2
+    assert [call for call in cluster.calls if call[1] == "ready"] == [(0, "ready"), (1, "ready")]
+
+
+def test_engines_start_once_and_their_time_is_counted_until_they_end(cluster: Ray) -> None:
+    counted: list[Any] = []
+
+    def engines_up(gpus: float) -> Any:
+        counted.append(gpus)
+        return lambda: counted.append("down")
+
+    clock: Any = SimpleNamespace(engines_up=engines_up)
+    pool = EnginePool(
+        replace(SPEC, settings=EngineSettings(count=2, tensor_parallel=4), accelerator="gpu"), clock=clock
+    )
+    pool.start()
+    pool.start()
+    assert counted == [8] and len(cluster.options) == 2
+    pool.release()
+    pool.release()
+    assert counted == [8, "down"] and cluster.killed == 2
+    assert cluster.calls[-2:] == [(0, "close"), (1, "close")]
+
+
+def test_engines_take_the_weights_of_another_model_once(cluster: Ray) -> None:
+    pool = EnginePool(SPEC)
+    pool.load(Path("/other"), OTHER)
+    assert (0, "start", Path("/other")) in cluster.calls
+    cluster.calls.clear()
+    pool.load(Path("/other"), OTHER)
+    assert cluster.calls == []
+    pool.load(Path("/model"), IDENTITY)
+    assert cluster.calls == [(index, "load", Path("/model"), IDENTITY) for index in (0, 1)]
+
+
+def test_every_process_of_every_engine_meets_the_sender_under_a_rank_of_its_own(cluster: Ray) -> None:
+    pool = EnginePool(replace(SPEC, settings=EngineSettings(count=2, tensor_parallel=4), accelerator="gpu"))
+    pool.receive(Path("/meeting"), (), OTHER)
+    found = [(call[2].first, call[2].size) for call in cluster.calls if call[1] == "receive"]
+    # The sender is rank 0; a group's first process gets the first of its ranks.
+    assert found == [(1, 9), (5, 9)]
+
+
+def test_engines_that_share_gpus_sleep_once_and_wake_when_used(cluster: Ray) -> None:
+    pool = EnginePool(replace(SPEC, purpose="shared rollout"))
+    pool.sleep()
+    assert cluster.calls == []
+    pool.start()
+    cluster.calls.clear()
+    pool.sleep()
+    pool.sleep()
+    pool.start()
+    pool.start()
+    assert cluster.calls == [(0, "sleep"), (1, "sleep"), (0, "wake"), (1, "wake")]
+    alone = EnginePool(SPEC)
+    alone.start()
+    cluster.calls.clear()
+    alone.sleep()
+    assert cluster.calls == []
+
+
+def test_what_a_rollout_may_expect_of_a_pool() -> None:
+    pool = EnginePool(SPEC)
+    assert (pool.block_tokens, pool.capacity, pool.shares_processor, pool.processes) == (32, 16, True, 2)
+    gpus = EnginePool(
+        replace(SPEC, accelerator="gpu", settings=EngineSettings(count=2, tensor_parallel=4, max_sequences=8))
+    )
+    assert (gpus.block_tokens, gpus.capacity, gpus.shares_processor, gpus.processes) == (16, 16, False, 8)
+
+
+ORDER = FillOrder(False, Path("/cache"), 4, 30.0, None, {}, Path("/ledger"))
+
+
+def fill(pool: EnginePool, *, seconds_budget: float | None = None) -> tuple[FillProgress, list[Any]]:
+    """What a fill of three requests says, and what it shows while it runs."""
+    shown: list[Any] = []
+    progress: Any = SimpleNamespace(update=lambda done, *, tokens: shown.append((done, tokens)))
+    work: list[Any] = [(number, None) for number in range(3)]
+    return pool.fill(work, ORDER, progress=progress, token_budget=99, seconds_budget=seconds_budget), shown
+
+
+def test_a_fill_shows_rows_and_failures_until_all_engines_are_done(cluster: Ray) -> None:
+    cluster.queue = [
+        FillProgress(rows=1, response_tokens=5),
+        FillProgress(rows=2, response_tokens=9, failures=[(2, "too long")]),
+    ]
+    total, shown = fill(EnginePool(SPEC))
+    assert shown == [(1, 5), (3, 9)]
+    assert (total.rows, total.failures) == (2, [(2, "too long")])
+    assert ("queue", 3, 99) in cluster.calls
+    assert [call[1] for call in cluster.calls if call[1] == "fill"] == ["fill", "fill"]
+    assert cluster.killed == 0
+
+
+def test_a_fill_ends_when_its_time_is_up(cluster: Ray) -> None:
+    cluster.queue = [FillProgress(rows=1), FillProgress(rows=2), FillProgress(rows=3)]
+    total, shown = fill(EnginePool(SPEC), seconds_budget=-1.0)
+    assert len(shown) == 1 and cluster.stopped == 1
+    assert total.rows == 2
+
+
+def test_an_engine_that_dies_in_a_fill_ends_the_pool_and_stops_the_others(cluster: Ray) -> None:
+    pool = EnginePool(SPEC)
+    pool.start()
+    died = ActorDiedError()
+    died.error_msg = "The actor died unexpectedly: connection error code 2"
+    cluster.lost = died
+    with pytest.raises(EngineError, match=r"an inference engine was killed .*its log is in /logs"):
+        fill(pool)
+    assert cluster.stopped == 1 and cluster.killed == 2
+    assert len(cluster.options) == 2
+    fill(pool)
+    assert len(cluster.options) == 4
+
+
+def rows_of(sequence: tuple[int, ...]) -> ReferenceRows:
+    return ReferenceRows(-np.arange(1, len(sequence), dtype=np.float32) / 8, np.asarray(sequence[1:], dtype=np.int32))
+
+
+def record(sequence: tuple[int, ...], *, prompt_len: int, off: float = 0.0) -> TeacherRecord:
+    rows = rows_of(sequence)
+    first = prompt_len - 1
+    return TeacherRecord(
+        key=sequence_key("a" * 64, sequence, prompt_len),
+        token_ids=np.asarray(sequence, dtype=np.int32),
+        prompt_len=prompt_len,
+        finish="length",
+        origin="decode",
+        topk_ids=rows.best_ids[first:, None],
+        target_logprobs=rows.target_logprobs[first:] + np.float32(off),
+    )
+
+
+def checked(*engines: CheckAnswers, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """A pool of engines that say so; the sequences of every forward pass that was asked for."""
+    spec: Any = SimpleNamespace(model_dir=Path("/model"), purpose="fill", memory=None, log_dir=Path("/logs"))
+    pool = EnginePool(spec)
+    said = iter(engines)
+    check = SimpleNamespace(remote=lambda *_, **__: next(said))
+    pool._actors = [SimpleNamespace(check=check) for _ in engines]  # type: ignore[misc]
+    monkeypatch.setattr(engine_pool.ray, "get", lambda references: references)
+    passes: list[Any] = []
+
+    def compute(sequences: Any) -> list[ReferenceRows]:
+        passes.append(tuple(sequences))
+        return [rows_of(sequence) for sequence in sequences]
+
+    pool.check([], stop_ids=(), bos_id=None, reference=compute)
+    return passes
+
+
+def answers(*sequences: tuple[int, ...], off: float = 0.0) -> CheckAnswers:
+    written = tuple(record(sequence, prompt_len=2) for sequence in sequences)
+    return CheckAnswers(written, tuple(record(sequence, prompt_len=2, off=off) for sequence in sequences))
+
+
+def test_all_engines_are_judged_by_one_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    same = answers(*SEQUENCES)
+    assert checked(same, same, answers((3, 4, 9)), monkeypatch=monkeypatch) == [(*SEQUENCES, (3, 4, 9))]
+
+
+def test_one_engine_of_several_that_says_something_else_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    same = answers(*SEQUENCES)
+    with pytest.raises(EngineError, match=r"when scoring.*0\.500 nats"):
+        checked(same, answers(*SEQUENCES, off=0.5), same, monkeypatch=monkeypatch)
+
+
+def _every_ray_error() -> list[RayError]:
+    """One of each class that Ray raises at a `get`, made without its constructor."""
+    classes = [each for _, each in inspect.getmembers(ray.exceptions, inspect.isclass) if issubclass(each, RayError)]
+    found = []
+    for each in classes:
+        error = each.__new__(each)
+        error.args = ("gone",)
+        error.__dict__.update(cause=None)
+        found.append(error)
+    return found
+
+
+class _Reference(SimpleNamespace):
+    def __getattr__(self, _: str) -> Any:
+        return lambda *args, **kwargs: None
+
+
+@pytest.mark.parametrize("error", _every_ray_error(), ids=lambda error: type(error).__name__)
+def test_a_pool_turns_every_error_of_ray_into_one_of_ours(error: RayError, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fill goes on with new engines after any of them, and its engines are let go of."""
+    monkeypatch.setattr(type(error), "__str__", lambda _: "gone", raising=False)
+
+    def get(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(engine_pool.ray, "get", get)
+    monkeypatch.setattr(engine_pool.ray, "kill", lambda _: get())
+    spec: Any = SimpleNamespace(memory=None, log_dir=Path("/logs"))
+    pool = EnginePool(spec)
+    pool._actors = [SimpleNamespace(close=_Reference())]  # type: ignore[list-item]
+    with pytest.raises(DistillError) as told:
+        pool.ask([])
+    expected = DistillError if isinstance(error, deaths.CLUSTER_LOST) else EngineError
+    assert type(told.value) is expected
+    assert pool._actors == []

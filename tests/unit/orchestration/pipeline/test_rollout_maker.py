@@ -1,0 +1,154 @@
+"""Who makes rollouts: when engines sleep, wake, are given weights and started anew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from local_engines import IDENTITY, VOCAB
+
+from cache import TeacherIdentity
+from configs import EngineError
+from configs.schema import DistillConfig, ModelShape
+from orchestration.cluster import engine_pool
+from orchestration.cluster.engine_pool import EnginePool
+from orchestration.cluster.engines import EngineSpec
+from orchestration.fill.ledger import Ledger
+from orchestration.inputs.shapes import PlannedShape
+from orchestration.pipeline import rollout_maker
+from orchestration.pipeline import run as run_module
+from orchestration.pipeline.rollout_maker import RolloutMaker
+from orchestration.pipeline.run import Run
+from orchestration.plan.hardware import Hardware
+from student_train.handoff.rollouts import RolloutExchange
+
+SHAPE = PlannedShape("model", ModelShape(layers=4, hidden=64, heads=8, kv_heads=2, mlp=128, vocab=1000), assumed=False)
+
+
+def experiment(*, colocate: bool) -> DistillConfig:
+    return DistillConfig.model_validate(
+        {
+            "name": "test",
+            "teacher": {"model": {"path": "teacher"}},
+            "data": {split: {"path": f"{split}.jsonl"} for split in ("train", "dev", "test")},
+            "students": {
+                "small": {"init": {"keep_layers": 2}, "stages": [{"objective": "minillm", "rollout": {"count": 2}}]}
+            },
+            "runtime": {"colocate": colocate},
+        }
+    )
+
+
+class Told:
+    """An engine's actor that only writes down what it is told."""
+
+    def __init__(self, who: str, calls: list[str]) -> None:
+        self._who, self._calls = who, calls
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=lambda *_, **__: self._calls.append(f"{self._who} {name}"))
+
+
+class Pool(EnginePool):
+    """The real pool, without Ray."""
+
+    def ask(self, references: list[Any]) -> list[Any]:
+        return references
+
+    def release(self) -> None:
+        self._actors = []
+
+
+def recorded_maker(folder: Path, calls: list[str], *, colocate: bool, patch: pytest.MonkeyPatch) -> RolloutMaker:
+    """The real maker and its real pools; engines, commits and what is written are only noted in `calls`."""
+
+    def options(*, num_gpus: float, num_cpus: float, **_: object) -> Any:
+        assert num_cpus == 0
+
+        def start(spec: EngineSpec, *, index: int) -> Told:
+            calls.append(f"{spec.name} starts on {num_gpus:g} of GPU {index}")
+            return Told(spec.name.removesuffix("-engine"), calls)
+
+        return SimpleNamespace(remote=start)
+
+    def commit(exchange: RolloutExchange, number: int) -> None:
+        calls.append(f"commit {number}")
+        (exchange.rollouts / f"rollout-{number:03d}").mkdir(parents=True)
+
+    def identity(files: Any, **_: object) -> TeacherIdentity:
+        return replace(IDENTITY, weights_sha256=files.directory.name)
+
+    def write(maker: Any, version: int) -> int:
+        maker._bring(version)
+        calls.append(f"write by {version}")
+        return version
+
+    patch.setattr(rollout_maker, "identity_of", identity)
+    patch.setattr(run_module, "EnginePool", Pool)
+    patch.setattr(engine_pool, "EngineActor", SimpleNamespace(options=options))
+    patch.setattr(rollout_maker, "open_model", lambda directory, **_: _files(directory))
+    patch.setattr(RolloutExchange, "commit", commit)
+    patch.setattr(RolloutMaker, "_write", write)
+    config, nothing = experiment(colocate=colocate), cast(Any, None)
+    run = Run(config, folder, Hardware("gpu"), nothing, nothing, nothing, Ledger(folder / "ledger"))
+    teacher = SimpleNamespace(files=_files(folder), identity=IDENTITY)
+    stage = config.students["small"].stages[0]
+    link: Any = SimpleNamespace(stage=stage, work_dir=folder, start_dir=folder / "start", origin="start")
+    prompts: Any = SimpleNamespace(splits={"train": [], "dev": []})
+    return RolloutMaker(run, link, lesson=cast(Any, SimpleNamespace(teacher=teacher)), prompts=prompts)
+
+
+def _files(directory: Path) -> SimpleNamespace:
+    return SimpleNamespace(directory=directory, vocab=VOCAB, label=SHAPE.label, shape=SHAPE.shape)
+
+
+STARTS = [
+    "teacher-engine starts on 0.25 of GPU 0", "teacher ready",
+    "student-engine starts on 0.15 of GPU 0", "student ready",
+]  # fmt: skip
+SLEEP = ["teacher sleep", "student sleep"]
+
+
+def test_engines_sleep_while_the_group_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    maker = recorded_maker(tmp_path, calls, colocate=True, patch=monkeypatch)
+    maker.make_due()
+    assert calls == [*STARTS, "write by 0", *SLEEP, "commit 0"]
+    calls.clear()
+    maker.make_due()
+    assert calls == []
+    RolloutExchange(tmp_path).publish(1, write=lambda _: None)
+    maker.make_due()
+    assert calls == ["teacher wake", "student wake", "student load", "write by 1", *SLEEP, "commit 1"]
+
+
+def test_engines_with_gpus_of_their_own_stay_awake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    maker = recorded_maker(tmp_path, calls, colocate=False, patch=monkeypatch)
+    RolloutExchange(tmp_path).publish(1, write=lambda _: None)
+    maker.make_due()
+    maker.make_due()
+    starts = [call.replace("0.25", "1").replace("0.15", "1") for call in STARTS]
+    assert calls == [*starts, "write by 0", "commit 0", "student load", "write by 1", "commit 1"]
+
+
+def test_engines_that_cannot_fall_asleep_are_started_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    maker = recorded_maker(tmp_path, calls, colocate=True, patch=monkeypatch)
+
+    def asked(pool: Pool, references: list[Any]) -> list[Any]:
+        if calls[-1] == "student sleep":
+            pool.release()
+            raise EngineError("it died")
+        return references
+
+    monkeypatch.setattr(Pool, "ask", asked)
+    maker.make_due()
+    assert calls[-3:] == [*SLEEP, "commit 0"]
+    calls.clear()
+    RolloutExchange(tmp_path).publish(1, write=lambda _: None)
+    maker.make_due()
+    assert calls[:4] == ["teacher wake", *STARTS[2:], "student load"]
