@@ -1,8 +1,8 @@
 """Micro-batches: what one forward and backward pass of one process works on.
 
-This is the one place that shifts: the hidden state of token t - 1 predicts token t. Row i of a record belongs to token
-`prompt_len + i`, so it meets the hidden state at `prompt_len + i - 1`; the last token of a record predicts nothing and
-the model does not read it.
+This is the only place with a shift by one: the hidden state of token t - 1 predicts token t. Row i of a record belongs
+to token `prompt_len + i`, so it meets the hidden state at `prompt_len + i - 1`; the last token of a record predicts
+nothing, and the model does not read it.
 
 Sequences stand in padded rows as `student_train.feed.packing` lays them out, one or several behind each other. There is
 no attention mask for padding: the decoders are causal, so no token ever sees what stands to its right, and a row with
@@ -35,8 +35,8 @@ class MicroBatch:
     holds more than one. `positions[n]` is the index, into the B x T hidden states laid flat, of the state that predicts
     `labels[n]`.
     `targets` is what the teacher believed there, or None when only its text is learned; `policy` is what is known
-    about labels that a student sampled to learn from. With `plain_weight` this is plain text beside rollouts, whose
-    cross-entropy counts so much.
+    about labels that a student sampled to learn from. With `plain_weight` this is plain text beside rollouts, and its
+    cross-entropy is multiplied by that weight.
     """
 
     input_ids: Int64[Tensor, "B T"]
@@ -79,7 +79,7 @@ def collate(
     rows = [[records[at] for at in row] for row in layout]
     laid_out = [record for row in rows for record in row]
     width = max((sum(_input_tokens(record) for record in row) for row in rows), default=1)
-    # Any id serves as padding: nothing to its left sees it and no loss is taken at it.
+    # Any id will do as padding: no token before it sees it, and it has no loss.
     input_ids = np.zeros((max(1, len(rows)), max(1, width)), dtype=np.int64)
     position_ids = np.tile(np.arange(input_ids.shape[1], dtype=np.int64), (len(input_ids), 1))
     positions: list[NDArray[np.int64]] = []
@@ -141,7 +141,7 @@ def _scored_targets(records: Sequence[TeacherRecord]) -> SparseTargets:
 
 
 def _drawn_targets(records: Sequence[TeacherRecord]) -> SparseTargets:
-    """Records of draws differ in K; the narrower ones are filled up as rows are, with id -1 and count 0."""
+    """Records of draws differ in K; narrower ones are padded with id -1 and count 0, as rows within a record are."""
     rows, width = sum(record.response_len for record in records), max(record.k for record in records)
     ids, counts = np.full((rows, width), -1, dtype=np.int64), np.zeros((rows, width), dtype=np.int64)
     start = 0

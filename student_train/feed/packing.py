@@ -1,11 +1,10 @@
 """How sequences of many lengths are laid into rows of one width, so that little is computed for nothing.
 
-Two ways. *Packed*: short sequences share a row, one behind the other; position ids that start again at 0 tell the model
-where one ends, and it masks attention between them. *Buckets*: a row each, rows of like length together, for models
-that cannot keep packed sequences apart (whether one can is found out by trying, see
-`student_train.models.decoder.can_pack`).
+There are two ways. *Packed*: short sequences share a row, one behind the other; position ids that start again at 0 tell
+the model where one ends, and it masks attention between them. *Buckets*: a row each, rows of similar length together,
+for models that cannot keep packed sequences apart (`student_train.models.decoder.can_pack` finds out by trying).
 
-A layout is a pure function of the lengths: every process can tell the layout of each other one without asking.
+A layout is a pure function of the lengths: every process can compute the layout of any other without asking.
 
 Shapes: lengths are in tokens that the model reads; a layout names sequences by their position in `lengths`.
 """
@@ -26,7 +25,7 @@ MASK_COST = 0.04
 hidden size 576, bfloat16)."""
 
 ATTENTION_WIDTH = 2048
-"""The width at which attention costs as much as all else (the same measurement; larger models get there later)."""
+"""The row width at which attention costs as much as everything else (the same measurement; more in larger models)."""
 
 LIKE_LENGTH = 0.85
 """The shortest sequence of a bucket has at least this share of the longest one's tokens."""

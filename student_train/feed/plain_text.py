@@ -1,11 +1,11 @@
 """Plain text that a student learns beside its rollouts (L_PT in docs/objectives.md).
 
-The driver leaves the tokenised text in the directory of the stage. Which pieces of it an optimiser step learns is a
-pure function of the text, the seed and the number of the step: the processes agree without talking, and a resumed
-training goes on with the same text.
+The driver writes the tokenised text into the directory of the stage. Which pieces of it an optimiser step learns is a
+pure function of the text, the seed and the number of the step: the processes agree without communicating, and a resumed
+training continues with the same text.
 
-Each step takes about as many tokens as the stage asks for out of an endless row of passes over the text, every pass in
-an order of its own. So each piece is learned once a pass, and no pass ends with a short step.
+Each step takes about as many tokens as the stage asks for from an endless sequence of passes over the text, every pass
+in an order of its own. So each piece is learned once a pass, and no pass ends with a short step.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class PlainPieces:
         return TeacherRecord(key=b"", token_ids=ids, prompt_len=1, finish="given", origin="prefill")
 
     def save(self, path: Path) -> None:
-        """Write the pieces to a file that is seen whole or not at all."""
+        """Write the pieces to a file that appears whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = io.BytesIO()
         np.savez(stream, ids=self.ids, ends=self.ends)
@@ -105,7 +105,7 @@ class PlainPieces:
 
 @dataclass(frozen=True, slots=True)
 class PlainFeed:
-    """Puts the share of one process of a worker group beside its rollouts. `digest` is that of the pieces."""
+    """Adds plain text to the steps of one process of a worker group. `digest` is that of the pieces."""
 
     pieces: PlainPieces
     digest: str
@@ -127,7 +127,7 @@ class PlainFeed:
         return replace(batch, plain=plain, plain_tokens=tokens)
 
     def rows(self, step: int) -> NDArray[np.int64]:
-        """The pieces of a step: those that begin within its stretch of the endless row of passes."""
+        """The pieces of a step: those that begin within its stretch of the endless sequence of passes."""
         once = int(self.pieces.predicted.sum())
         # A text shorter than that is learned whole in each step.
         each = min(self.config.tokens, once)
@@ -148,5 +148,5 @@ class PlainFeed:
         layouts = [lay_out(predicted[share], tokens=self.micro_batch_tokens, packs=self.packs) for share in shares]
         records = [self.pieces.record(int(at)) for at in shares[self.group.rank]]
         made = [collate(records, with_targets=False, layout=layout) for layout in layouts[self.group.rank]]
-        # One with no rows keeps the collectives of the others company.
+        # A process that has fewer runs empty ones, so that all take part in the same collectives.
         return made + [collate([], with_targets=False)] * (max(map(len, layouts)) - len(made))

@@ -2,7 +2,7 @@
 
 Everything here is a pure function of the view and the settings: which rows make up a step, which process takes which
 of them, how they fall into micro-batches and how many response tokens the whole step has. So the processes agree
-without talking, and a resumed run sees exactly what the undisturbed one would have seen.
+without communicating, and a resumed run sees exactly what an uninterrupted one would have seen.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from student_train.losses.advantages import PolicyTerms
 from student_train.worker_group import WorkerGroup
 
 STEPS_AHEAD = 2
-"""Steps whose rows are read while the ones before are trained on."""
+"""Number of steps whose rows are read while earlier ones are trained on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Feed:
             terms = None if self.terms is None else [self.terms[row] for row in share]
             mine = layouts[self.group.rank]
             made = [collate(records, with_targets=self.with_targets, layout=layout, terms=terms) for layout in mine]
-            # One with no rows keeps the collectives of the others company.
+            # A process that has fewer runs empty ones, so that all take part in the same collectives.
             empty = max(len(layout) for layout in layouts) - len(made)
             made += [collate([], with_targets=self.with_targets, terms=None if terms is None else [])] * empty
             lengths = np.asarray(self.view.lengths)[rows]

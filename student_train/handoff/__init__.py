@@ -1,1 +1,1 @@
-"""Weights and rollouts, handed between a training group and the engines that sample for it."""
+"""Weights and rollouts, handed between a training group and the engines that sample from it."""

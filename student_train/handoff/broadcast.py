@@ -1,7 +1,8 @@
 """Weights from the memory of a worker group's leader to that of engines, all of them at once.
 
-Over NCCL between GPUs, and over Gloo on the loopback between the processes of one machine. They meet in a directory: a
-file in it tells each where the others listen. Only names, shapes and a digest of the weights touch a disk.
+It goes over NCCL between GPUs, and over Gloo on the loopback interface between processes of one machine. They meet in a
+directory: through a file in it each learns where the others listen. Only names, shapes and a digest of the weights are
+written to disk.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from configs.regular_files import UnreadableFileError, read_json
 OFFER = "offer.json"
 
 MEETING_TIMEOUT = timedelta(minutes=2)
-"""How long either side waits for the other before it gives the meeting up."""
+"""How long either side waits for the other before it gives up."""
 
 _STORED_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 """What safetensors calls the dtypes that students are trained in."""
@@ -43,7 +44,7 @@ class OfferedTensor:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a leader has to give, in the order in which it will be sent; the digest is that of `fingerprint_model`."""
+    """The weights that a leader will send, in that order; the digest is that of `cache.fingerprint`."""
 
     weights_sha256: str
     tensors: tuple[OfferedTensor, ...]
@@ -55,17 +56,17 @@ class Offer:
             OfferedTensor(name, str(value.dtype).removeprefix("torch."), tuple(value.shape))
             for name, value in weights.items()
         )
-        # hashlib lets go of the interpreter lock, so threads hash on all cores.
+        # hashlib releases the interpreter lock, so threads hash on all cores.
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
             digests = dict(zip(weights, pool.map(_digest, weights.values()), strict=True))
         return cls(weights_sha256(digests), tuple(tensors))
 
     @classmethod
     def read(cls, policy_dir: Path) -> Offer | None:
-        """The offer that stands in the directory of a policy; None where the weights themselves do.
+        """The offer in the directory of a policy; None where the weights themselves are there.
 
         Raises:
-            UnreadableFileError: something else stands in its place.
+            UnreadableFileError: its file holds something else.
         """
         path = policy_dir / OFFER
         try:
@@ -79,15 +80,15 @@ class Offer:
             raise UnreadableFileError(f"{path}: is not an offer of weights ({error!r})") from None
 
     def write(self, policy_dir: Path) -> None:
-        """Leave it in the directory of a policy."""
+        """Write it into the directory of a policy."""
         (policy_dir / OFFER).write_text(json.dumps(asdict(self)))
 
 
 def send(weights: Mapping[str, Tensor], *, meeting: Path, size: int, device: torch.device) -> None:
-    """Send tensors to the `size` - 1 others who come to `meeting`; returns when all have all of them.
+    """Send tensors to the `size` - 1 other processes at `meeting`; returns when each of them has them all.
 
     Raises:
-        RuntimeError: somebody did not come in time, or went.
+        RuntimeError: a process did not come in time, or left.
     """
     group = _join(meeting, rank=0, size=size, device=device)
     for tensor in weights.values():
@@ -97,10 +98,9 @@ def send(weights: Mapping[str, Tensor], *, meeting: Path, size: int, device: tor
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """What the processes of one engine need to take weights from a broadcast; it pickles.
+    """What the processes of one engine need to receive weights from a broadcast; it can be pickled.
 
-    `first` is the place of the engine's first process among `size` participants, of which the worker group's leader
-    is 0.
+    `first` is the rank of the engine's first process among `size` participants; the worker group's leader is rank 0.
     """
 
     meeting: Path
@@ -119,15 +119,15 @@ class Receiver:
             tensor = torch.empty(offered.shape, dtype=getattr(torch, offered.dtype), device=device)
             group.broadcast(tensor, 0).wait()
             yield offered.name, tensor
-        # Until everybody has everything, nobody may leave: the sender has to know that it arrived.
+        # No process may leave before all have everything: the sender has to know that the weights arrived.
         _wait_for_all(group, device=device)
 
 
 def _join(meeting: Path, *, rank: int, size: int, device: torch.device) -> Any:
-    """Join those who meet at `meeting`, apart from any process group that there is.
+    """A process group of those at `meeting`, apart from any other that this process belongs to.
 
     Raises:
-        RuntimeError: somebody did not come in time.
+        RuntimeError: a process did not come in time.
     """
     store = dist.FileStore(str(meeting / "store"), size)  # type: ignore[attr-defined]
     store.set_timeout(MEETING_TIMEOUT)
@@ -142,7 +142,7 @@ def _join(meeting: Path, *, rank: int, size: int, device: torch.device) -> Any:
 
 
 def _wait_for_all(group: Any, *, device: torch.device) -> None:
-    # A sum whose value is asked for: NCCL's own barrier guesses a device, and its calls return before work is done.
+    # Reading the value waits for the work: NCCL's calls return before it is done, and its own barrier guesses a device.
     total = torch.zeros(1, device=device)
     group.allreduce([total]).wait()
     float(total)

@@ -1,14 +1,15 @@
-"""What a student and those who sample from it hand to each other: weights one way, rollouts the other.
+"""The exchange between a student and the engines that sample from it: weights one way, rollouts the other.
 
-Both lie as directories beside the checkpoints of a stage, and each appears whole or not at all:
+Both are directories beside the checkpoints of a stage, and each appears whole or not at all:
 
     policies/policy-003/       a plain transformers directory: the weights after the third rollout was learned from
     policies/behaviour-003.npz what those weights gave the tokens of rollout 3, written before they change
     rollouts/rollout-003/      view.npz (a pinned view of the cache, where the teacher's scores are), rollout.npz
     rollouts/meeting-003-2-*/  where two processes of engines wait for weights that are sent and not written
 
-The worker group writes below `policies`, its driver below `rollouts`. Whoever waits looks for the directory; whoever
-was killed finds all that was committed. Version 0 is the model that the stage starts from; it needs no directory.
+The worker group writes below `policies`, its driver below `rollouts`. Each side waits until the other's directory
+exists; after a kill it finds all that was committed. Version 0 is the model that the stage starts from; it needs no
+directory.
 """
 
 from __future__ import annotations
@@ -45,13 +46,13 @@ _POLICY = "policy-"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rollout:
-    """Sequences that a student wrote at one moment, and what was measured of them.
+    """Sequences that were sampled from one version of a student, and what was measured of them.
 
     R sequences are named by their row in `view`; equal ones share a row. `version` is that of the weights that wrote
-    them. Of each of the N response tokens of the view, row after row, `drawn_by_teacher` says whether the teacher drew
-    it while the two were mixed, and `engine_logprobs` what the sampling engine gave it if the student did (else NaN).
-    `behaviour_logprobs` are only there when another training wrote the rollout: what the weights that wrote it gave
-    every token, which nobody here could compute. `metrics` have their tracking names.
+    them. For each of the N response tokens of the view, row after row, `drawn_by_teacher` says whether the teacher drew
+    it while the two were mixed, and `engine_logprobs` is the sampling engine's log-probability of it if the student did
+    (else NaN). `behaviour_logprobs` is there only for a rollout of another training: the log-probability of every token
+    under the weights that wrote it, which cannot be computed here. `metrics` have their tracking names.
     """
 
     number: int
@@ -84,16 +85,16 @@ class RolloutExchange:
         return version == 0 or self.policy(version).exists()
 
     def publish(self, version: int, *, write: Callable[[Path], None]) -> None:
-        """Let `write` fill a directory, then show it as the weights `version`; older ones go, for nobody needs them."""
+        """Let `write` fill a directory, then publish it as the weights `version`; older ones, no longer needed, go."""
         with staged_directory(self.policy(version)) as staging:
             write(staging)
         for number, path in numbered(self._policies, _POLICY):
-            # The one before may be loaded just now.
+            # The previous version may be loading just now.
             if number < version - 1:
                 shutil.rmtree(path, ignore_errors=True)
 
     def withdraw_policies(self) -> None:
-        """Forget all weights that were shown; who published them is gone."""
+        """Remove all published weights: the worker group that published them is gone."""
         for _, path in numbered(self._policies, _POLICY):
             shutil.rmtree(path)
 
@@ -101,8 +102,9 @@ class RolloutExchange:
     def meeting(self, version: int, *, receivers: int) -> Iterator[Path]:
         """A place where `receivers` processes wait for the leader to send them the weights `version`.
 
-        It stays: who met there lets go of its store a moment later, when torch looks for the file and then opens it.
-        One for which it goes in between waits long and is then aborted. After an error nobody comes here any more.
+        The directory stays: a process that was there releases its store a moment later, when torch checks for the file
+        and then opens it; if it vanished in between, the process would hang and then abort. After an error the meeting
+        is marked as withdrawn, and the leader no longer comes.
         """
         place = self._rollouts / f"meeting-{version:03d}-{receivers}-{uuid.uuid4().hex[:12]}"
         place.mkdir(parents=True)
@@ -113,7 +115,7 @@ class RolloutExchange:
             raise
 
     def meetings(self, version: int) -> list[tuple[Path, int]]:
-        """Where the weights `version` are or were waited for, and by how many processes."""
+        """Where processes wait or waited for the weights `version`, and how many of them."""
         places = self._rollouts.glob(f"meeting-{version:03d}-*")
         return [(place, int(place.name.split("-")[2])) for place in places if not (place / _WITHDRAWN).exists()]
 
@@ -122,7 +124,7 @@ class RolloutExchange:
         return self._rollout(number).exists()
 
     def commit(self, rollout: Rollout) -> None:
-        """Show a rollout to those who wait for it."""
+        """Make a rollout visible to the worker group."""
         with staged_directory(self._rollout(rollout.number)) as staging:
             rollout.view.save(staging / _VIEW)
             facts = {"version": rollout.version, "metrics": dict(rollout.metrics)}
@@ -160,7 +162,7 @@ class RolloutExchange:
             )
 
     def keep_behaviour(self, number: int, logprobs: Float32[np.ndarray, " N"]) -> None:
-        """Write down what the present weights gave the tokens of a rollout, before the first step changes them."""
+        """Keep the log-probabilities of a rollout's tokens under the weights from before its first step."""
         self._policies.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()
         np.savez(content, logprobs=logprobs)
@@ -205,7 +207,7 @@ class RolloutExchange:
 
 @contextmanager
 def _stored(path: Path) -> Iterator[NpzFile]:
-    """The arrays in a file; whatever is wrong with it while they are read is one line."""
+    """The arrays in a file; whatever turns out to be wrong with it becomes one line."""
     try:
         with stored_arrays(path) as stored:
             yield stored

@@ -1,9 +1,9 @@
 """How the weights of a worker group reach the engines that sample from them.
 
-Through files (`FileSync`): the worker group writes a plain model, and whoever wants it reads it. Through a broadcast
-(`BroadcastSync`): the worker group writes down what it has to give, those who want it name a place to meet, and the
-leader sends every tensor to all of them at once (`student_train.handoff.broadcast`). Such weights last as long as the
-worker group does: one that is started again offers them anew.
+Through files (`FileSync`): the worker group writes a plain model, and engines read it. Through a broadcast
+(`BroadcastSync`): the worker group writes an offer, the engines name a place to meet, and the leader sends every tensor
+to all of them at once (`student_train.handoff.broadcast`). Such weights last as long as the worker group does; when it
+is started again, it offers them again.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class WeightSync(Protocol):
     """One way for weights to leave the worker group. All calls are the leader's alone."""
 
     def holds(self, version: int) -> bool:
-        """Whether these weights can be had already, so that nobody needs to gather them."""
+        """Whether these weights are available already, so that they need not be gathered."""
         ...
 
     def publish(self, version: int, weights: Mapping[str, Tensor]) -> None:
-        """Show that these whole weights can be had."""
+        """Make these whole weights available."""
         ...
 
     def attend(self, version: int) -> None:
-        """Serve whoever waits for them; called again and again while the worker group waits for the next rollout."""
+        """Serve engines that wait for them; called repeatedly while the worker group waits for the next rollout."""
         ...
 
 
@@ -48,7 +48,7 @@ class FileSync:
         self._exchange, self._model, self._start = exchange, model, start
 
     def holds(self, version: int) -> bool:
-        """See `WeightSync.holds`: a process before this one may have written them."""
+        """See `WeightSync.holds`: an earlier process may have written them."""
         return self._exchange.has_policy(version)
 
     def publish(self, version: int, weights: Mapping[str, Tensor]) -> None:
@@ -70,7 +70,7 @@ class BroadcastSync:
         self._past: set[Path] = set()
 
     def holds(self, version: int) -> bool:
-        """See `WeightSync.holds`: what a process before this one offered went with it, but it may have been used."""
+        """See `WeightSync.holds`: an earlier process took its offer along, but a rollout that is there needs none."""
         return version == self._version or self._exchange.has_rollout(version)
 
     def publish(self, version: int, weights: Mapping[str, Tensor]) -> None:
@@ -79,7 +79,7 @@ class BroadcastSync:
         self._exchange.publish(version, write=Offer.of(weights).write)
 
     def attend(self, version: int) -> None:
-        """See `WeightSync.attend`. A meeting that fails is left to those who asked for it: they ask again."""
+        """See `WeightSync.attend`. After a meeting that failed, the engines ask for another."""
         if version != self._version:
             return
         for meeting, receivers in self._exchange.meetings(version):

@@ -21,12 +21,12 @@ _BASE = ".base_layer."
 def attach_adapters(model: Any, lora: LoraConfig) -> None:
     """Put adapters around linear layers of `model`, in place, and freeze everything else.
 
-    A is drawn from torch's generator, B is zero: the model still says what it said.
+    A is drawn from torch's generator, B is zero: the outputs of the model stay the same.
 
     Raises:
         ConfigError: a module of `lora.modules` that the model does not have.
     """
-    # Imported late: it takes seconds and leaves a compiler's directory among the temporary files.
+    # Imported late: it takes seconds and leaves the directory of a compiler among the temporary files.
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
 
@@ -41,7 +41,7 @@ def attach_adapters(model: Any, lora: LoraConfig) -> None:
 
 
 def adapted_layers(model: Any, lora: LoraConfig) -> list[str]:
-    """The names of the linear layers that get an adapter; no weight is looked at.
+    """The names of the linear layers that get an adapter; no weight is read.
 
     Raises:
         ConfigError: a module of `lora.modules` that the model does not have.

@@ -2,7 +2,7 @@
 
 The decoder gives hidden states; only those that predict a response token reach the head. The head is a module of its
 own that holds the weight and returns the loss: under ZeRO-3 a weight is whole only inside the forward pass of the
-module that holds it, and the fused loss needs it exactly there (its backward pass needs it no more).
+module that holds it, and the fused loss needs it exactly there (its backward pass no longer needs it).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def load_decoder(model_dir: Path, *, dtype: torch.dtype, gradient_checkpointing:
     except (OSError, ValueError) as error:
         raise ModelError(f"{model_dir} cannot be loaded as a causal language model: {error}") from error
     if loading["missing_keys"]:
-        # transformers draws them at random and warns.
+        # transformers would draw them at random and only warn.
         raise ModelError(
             f"{model_dir} lacks {len(loading['missing_keys'])} of the weights that its config.json asks for, the first "
             f"{min(loading['missing_keys'])}: copy or download it again"
@@ -92,7 +92,7 @@ def take_apart(model: Any) -> Decoder:
     if not isinstance(head, nn.Linear) or getattr(head, "bias", None) is not None or form.scales:
         kind = model.config.model_type
         raise ModelError(
-            f"{kind}: only heads that are one matrix without bias or scale are supported: choose another student"
+            f"{kind}: only heads that are one matrix without bias or scale are supported, so choose another student"
         )
     assert isinstance(head.weight, nn.Parameter)
     return Decoder(model, model.get_decoder(), head.weight, form.softcap)
@@ -101,9 +101,9 @@ def take_apart(model: Any) -> Decoder:
 def normalised_rows(matrix_rows: int, *, vocab: int, k: int) -> int:
     """Over how many rows of its output matrix a student's distribution is taken, for targets of `k` tokens.
 
-    Over all of them, like the teacher's, and like that of the engine which will serve the student: what a matrix has
-    beyond the tokenizer's `vocab` ids belongs to the tail on both sides, and learns to be as unlikely as it is for the
-    teacher. Only a teacher of whom every id is known (k = V) has no tail; there the padding does not exist.
+    Over all of them, like the teacher's distribution and that of the engine which will serve the student: rows beyond
+    the tokenizer's `vocab` ids belong to the tail on both sides, and learn to be as unlikely as they are for the
+    teacher. Only where the teacher's probability of every id is known (k = V) there is no tail, and no padding in it.
     """
     return vocab if k >= vocab else matrix_rows
 
@@ -115,10 +115,10 @@ def hidden_states(body: nn.Module, batch: MicroBatch) -> Float[Tensor, "N H"]:
 
 
 def can_pack(decoder: Decoder) -> bool:
-    """Whether the model keeps sequences apart that stand behind each other in one row, found out by trying.
+    """Whether the model keeps sequences in one row apart, found out by trying.
 
-    Most decoders do, from position ids that start again at 0. Those with a recurrent state or attention of their own
-    may not: there the second sequence comes out as if it went on from the first.
+    Most decoders do, because position ids start again at 0. Those with a recurrent state or their own kind of attention
+    may not: to them the second sequence continues the first.
     """
     if "position_ids" not in inspect.signature(decoder.body.forward).parameters:
         return False
@@ -151,11 +151,11 @@ class LossHead(nn.Module):
     def forward(
         self, hidden: Float[Tensor, "N H"], batch: MicroBatch, *, scores: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Summed loss and metric sums (named by `student_train.losses.metrics.METRICS`), or see `forward`."""
+        """Summed loss and metric sums (`student_train.losses.metrics.METRICS`); with `scores` log-probabilities."""
         head = Head(self.weight, self._vocab, self._softcap)
         if scores:
             return fused_logprobs(hidden, head, labels=batch.labels), None
-        # Plain text is learned alike beside whatever the stage learns.
+        # Plain text beside rollouts is learned by cross-entropy, whatever the stage learns otherwise.
         loss = self._loss if batch.plain_weight is None else plain_loss
         sums = loss(hidden, head, batch, self._stage)
         return sums.loss, sums.metrics

@@ -66,9 +66,9 @@ def export_student(
 
 
 def write_model(model: Any, weights: Mapping[str, Tensor], *, start: Path, folder: Path) -> None:
-    """Fill `folder` with `weights`, the model's config, and what stands beside the weights of `start`.
+    """Fill `folder` with `weights`, the model's config, and the other files of `start`.
 
-    Its generation config goes out mended: transformers reads contradictory ones, but refuses to write them.
+    The generation config is repaired first: transformers reads contradictory ones, but refuses to write them.
     """
     copy_companions(start, folder)
     model.generation_config = _writable(model.generation_config, said=read_generation_config(start))
@@ -76,7 +76,7 @@ def write_model(model: Any, weights: Mapping[str, Tensor], *, start: Path, folde
 
 
 def _writable(loaded: GenerationConfig, *, said: Mapping[str, Any]) -> GenerationConfig:
-    """The generation config of a start as one that can be saved; where nothing else helps its token ids alone."""
+    """The generation config of a start in a form that can be saved; if need be, its token ids alone."""
     source = said or loaded.to_dict()
     ids = {key: value for key, value in source.items() if key.endswith("token_id") and value not in (-1, None)}
     for wanted in (mended_generation_config(source), ids):

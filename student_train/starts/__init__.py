@@ -1,1 +1,1 @@
-"""Students made of their teacher before training."""
+"""Students that are cut from their teacher before training."""

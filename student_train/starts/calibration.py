@@ -1,14 +1,14 @@
-"""What the teacher's parts do for its output, measured while it reads some training sequences.
+"""How much each part of the teacher contributes to its output, measured while it reads some training sequences.
 
 - Block influence of a layer: 1 - mean cosine of its input and its output (ShortGPT, Men et al. 2024,
   arXiv 2403.03853, equation 1).
 - An attention head, or a channel of the MLP: the mean length of the vector that it adds to the residual stream. This
-  is the activation score of Minitron (Muralidharan et al. 2024, arXiv 2407.14679, section 2.2), seen behind the output
-  projection, so that a head that is loud but not listened to counts little.
-- A dimension of the residual stream: the mean size of what each RMSNorm makes of it, as in Minitron. The mean square
-  before the gain is measured besides: a narrower norm has another mean square, and this says by how much.
+  is the activation score of Minitron (Muralidharan et al. 2024, arXiv 2407.14679, section 2.2), taken after the output
+  projection, so that a head with large outputs that the projection ignores counts little.
+- A dimension of the residual stream: the mean absolute output of each RMSNorm there, as in Minitron. The mean square
+  before the gain is measured as well: a narrower norm has another mean square, and this says by how much.
 
-Everything is summed over tokens in float64 while the teacher runs; no activation outlives its layer.
+Everything is summed over tokens in float64 while the teacher runs; no activation is kept.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A student made of its teacher: some of its layers, and perhaps fewer heads, channels and dimensions in each.
+"""A student cut from its teacher: some of its layers, and perhaps fewer heads, channels and dimensions in each.
 
-The kept layers' tensors are copied from the teacher's safetensors and renumbered; what is not cut stays as it is, byte
-for byte. No model is built and one shard is in memory at a time, so deriving from a large teacher needs little memory.
-Per-layer lists of the config (`layer_types` and the like) are cut to the kept layers, so a decoder with alternating
-kinds of attention keeps the kind that each layer was trained with.
+The tensors of the kept layers are copied from the teacher's safetensors and renumbered; what is not cut stays equal
+byte for byte. No model is built and one shard is in memory at a time, so deriving from a large teacher needs little
+memory. Per-layer lists of the config (`layer_types` and the like) are cut to the kept layers, so a decoder with
+alternating kinds of attention keeps the kind that each layer was trained with.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from student_train.starts.narrowing import LAYER, Cuts, choose_cuts, narrowed_co
 from student_train.starts.sizes import kept_layers, planned_shape
 
 _PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers")
-"""Config entries that hold one item a layer. Named, because other lists may happen to be as long."""
+"""Config entries that hold one item a layer. They are named here, as other lists may happen to have that length."""
 
 
 def derive_student(
@@ -96,7 +96,7 @@ def _pruned_config(config: dict[str, Any], *, kept: tuple[int, ...], total: int)
         if isinstance(values := config.get(key), list) and len(values) == total:
             pruned[key] = [values[layer] for layer in kept]
     if isinstance(limit := config.get("max_window_layers"), int):
-        # Qwen2 counts the layers below this index, so it moves with the layers that are gone.
+        # Qwen2 treats the layers below this index differently, so it moves with the layers that are removed.
         pruned["max_window_layers"] = sum(layer < limit for layer in kept)
     return pruned | {"num_hidden_layers": len(kept)}
 

@@ -1,6 +1,6 @@
 """Narrower layers: which heads, channels and dimensions of a teacher stay, and how each tensor is cut to them.
 
-Heads and channels are chosen in every layer by itself; the dimensions of the residual stream are one choice for the
+Heads and channels are chosen in each layer separately; the dimensions of the residual stream are chosen once for the
 whole model. Heads keep their width. What stays keeps its order, so keeping everything changes nothing.
 
 Cutting the residual stream from H to h dimensions changes what an RMSNorm divides by. With n_i the normalised input of
@@ -56,7 +56,7 @@ _AXES: dict[str, tuple[str, ...]] = {
     **{f"{name}.weight": axes for name, axes in _LINEARS.items()},
     **{f"{name}.bias": axes[:1] for name, axes in _LINEARS.items()},
 }
-"""What runs along each dimension of a tensor of a plain decoder (Llama, Mistral, Qwen2, Qwen3, Gemma and their kin)."""
+"""What runs along each dimension of a tensor of a plain decoder (Llama, Mistral, Qwen2, Qwen3, Gemma and the like)."""
 
 _GEMMAS = ("gemma", "gemma2", "gemma3_text")
 """Their gains are 1 + weight, and their embeddings are multiplied by the root of the width."""
@@ -126,7 +126,7 @@ def choose_cuts(
 
 
 def narrowed_config(config: Mapping[str, Any], *, student: ModelShape) -> dict[str, Any]:
-    """The config with the student's widths; the width of a head is named, because it follows from nothing now."""
+    """The config with the student's widths. It names the width of a head, which no longer follows from the others."""
     return {
         **config,
         "num_attention_heads": student.heads,
@@ -164,7 +164,7 @@ def require_narrowable(
                         "for this teacher"
                     )
     if config["model_type"] == "qwen2" and student.hidden != student.heads * student.head_size:
-        # vLLM gives Qwen2 no width of a head of its own.
+        # vLLM computes the width of a Qwen2 head from these two.
         raise ModelError(
             f"a qwen2 student needs hidden_size = attention_heads x {student.head_size} to be served, not "
             f"{student.hidden} and {student.heads} heads: reduce both in proportion"
@@ -177,7 +177,7 @@ def _axes(name: str) -> tuple[str, ...] | None:
 
 
 def _best(scores: Float64[Tensor, "*rows n"], count: int) -> Int64[Tensor, "*rows m"]:
-    """Positions of the `count` largest scores of each row, ascending; of equals the first stays."""
+    """Positions of the `count` largest scores of each row, ascending; of equal ones the first stays."""
     return scores.argsort(dim=-1, descending=True, stable=True)[..., :count].sort(dim=-1).values
 
 
@@ -188,7 +188,7 @@ def _choose_heads(
     groups, each = kept_heads(student.heads, heads=teacher.heads, kv_heads=teacher.kv_heads)
     grouped = scores.view(len(scores), teacher.kv_heads, -1)
     group = _best(grouped.sum(dim=2), groups)
-    # Either every group stays or every head of those that do, so both choices can be made apart.
+    # Either all groups stay, or all heads of the groups that do, so the two choices do not depend on each other.
     heads = group[:, :, None] * grouped.shape[2] + _best(grouped, each)[:, :groups]
     return heads.flatten(1), group
 

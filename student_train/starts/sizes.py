@@ -52,8 +52,8 @@ def kept_layers(
 def kept_heads(attention_heads: int, *, heads: int, kv_heads: int) -> tuple[int, int]:
     """How many groups of query heads stay, and how many heads of each, for `attention_heads` in all.
 
-    A group is the query heads that share one key-value head. Whole groups go where that fits the number, because
-    their keys and values go with them; else every group gives up as many heads.
+    A group is the query heads that share one key-value head. If the number allows it, whole groups are dropped, because
+    their keys and values go with them; otherwise every group loses the same number of heads.
 
     Raises:
         ConfigError: more heads than the teacher has, or a number that leaves groups of different sizes.
@@ -97,7 +97,7 @@ def planned_shape(init: InitConfig, *, teacher: ModelShape) -> ModelShape:
     }
     if sizes["hidden"] % sizes["heads"] and (sizes["hidden"], sizes["heads"]) != (teacher.hidden, teacher.heads):
         below = sizes["hidden"] - sizes["hidden"] % sizes["heads"]
-        # transformers refuses such a Llama or Gemma even though the width of a head is named.
+        # transformers refuses such a Llama or Gemma, although its config names the width of a head.
         raise ConfigError(
             f"hidden_size={sizes['hidden']} is not a multiple of attention_heads={sizes['heads']}: "
             f"choose {below or below + sizes['heads']}, or another number of heads"

@@ -1,11 +1,11 @@
 """On-policy training: where the optimiser steps come from when the student writes its own sequences.
 
-Before each rollout the present weights are published and the worker group waits until somebody has sampled from them,
-let the teacher score every sequence once, and committed both (`student_train.handoff.rollouts`). Then one forward pass
-tells what these weights give every token. That, and not what the sampling engine says, is the q of the behaviour
-policy: it also covers the tokens that the teacher drew, and it is the same arithmetic that the loss will use. It is
-written down before the first step, so a resumed training goes on with the same numbers. Rewards, importance weights and
-all passes over the rollout use these scores; nobody asks the teacher again.
+Before each rollout the current weights are published. The worker group then waits until the driver has sampled from
+them, has let the teacher score every sequence once, and has committed both (`student_train.handoff.rollouts`). One
+forward pass then gives the log-probability of every token under these weights. That, and not what the sampling engine
+reports, is the q of the behaviour policy: it also covers the tokens that the teacher drew, and it is the arithmetic
+that the loss will use. It is written down before the first step, so a resumed training uses the same numbers. Rewards,
+importance weights and all passes over the rollout use these scores; the teacher is not asked again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _POLL_S = 0.2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Lesson:
-    """A rollout with the feed that its sequences are read through, and what was found out about it."""
+    """A rollout with the feed that reads its sequences, and its metrics."""
 
     rollout: Rollout
     feed: Feed
@@ -96,7 +96,11 @@ class OnPolicySteps:
         ]
 
     def _lessons(self, number: int, *, begun: bool) -> list[_Lesson] | None:
-        """What is learned from in phase `number`: former rollouts that are replayed, and the newest."""
+        """What is learned from in phase `number`: earlier rollouts that are replayed, and last the new one.
+
+        None when asked to stop, or when the student has collapsed. `begun` says that this phase goes on after a
+        checkpoint: its weights were published and its rollout was scored before the first of its steps.
+        """
         if not begun:
             # Engines that share this GPU wake as soon as they see new weights.
             self._group.release_kept_memory()
@@ -122,10 +126,10 @@ class OnPolicySteps:
             self.collapsed = True
             return None
         first = max(0, number - self._config.replay)
-        return [*(self._lesson(self._exchange.rollout(former)) for former in range(first, number)), newest]
+        return [*(self._lesson(self._exchange.rollout(earlier)) for earlier in range(first, number)), newest]
 
     def _publish(self, version: int) -> None:
-        """Show the present weights to those who sample, unless a process before this one did."""
+        """Publish the current weights to the engines that sample, unless an earlier process did."""
         if version == 0 or self._group.any(self._group.leads and self._sync.holds(version)):
             return
         weights = self._worker.whole_weights()
@@ -135,7 +139,7 @@ class OnPolicySteps:
         self._group.barrier()
 
     def _wait(self, number: int) -> bool:
-        """Whether the rollout came, and not a request to stop."""
+        """Wait for a rollout; False when a request to stop came first."""
         while not self._group.any(self._group.leads and self._exchange.has_rollout(number)):
             if self._worker.stop.asked():
                 return False
@@ -145,10 +149,10 @@ class OnPolicySteps:
         return True
 
     def _require_fresh(self, rollout: Rollout) -> None:
-        """The weights that wrote a rollout are at most as old as the stage allows.
+        """Refuse a rollout that was sampled from older weights than the stage allows.
 
         Raises:
-            TrainingError: they are older.
+            TrainingError: naming the age and the limit.
         """
         allowed = 1 if self._config.ahead else 0
         age = rollout.number - rollout.version
@@ -159,16 +163,16 @@ class OnPolicySteps:
             )
 
     def _keep_behaviour(self, rollout: Rollout) -> None:
-        """Find out what the present weights give every token of a rollout, and write it down."""
+        """Write down the log-probability of every token of a rollout under the weights that its steps start from."""
         logprobs = rollout.behaviour_logprobs
         if logprobs is None:
-            logprobs = self._present_logprobs(rollout.view)
+            logprobs = self._current_logprobs(rollout.view)
         if self._group.leads:
             self._exchange.keep_behaviour(rollout.number, logprobs)
         self._group.barrier()
 
-    def _present_logprobs(self, view: CacheView) -> Float32[np.ndarray, " N"]:
-        """What the present weights give every response token of a view, row after row, in nats.
+    def _current_logprobs(self, view: CacheView) -> Float32[np.ndarray, " N"]:
+        """The log-probability of every response token of a view under the current weights, row after row, in nats.
 
         Each process computes a share of the rows.
         """
@@ -181,7 +185,7 @@ class OnPolicySteps:
                 places = [np.arange(starts[row - 1] if row else 0, starts[row]) for row in rows]
                 if places:
                     found[torch.from_numpy(np.concatenate(places)).to(found.device)] = logprobs
-        # Every place is filled by one process and zero on all others.
+        # Every place is filled by one process and zero on all others, so the sum is exact.
         summed: Float32[np.ndarray, " N"] = self._group.total(found).cpu().numpy()
         return summed
 

@@ -16,7 +16,7 @@ def random_state() -> RandomState:
 
 
 def set_random_state(state: RandomState) -> None:
-    """Go back to a state. GPU states are left out where the number of GPUs is another one."""
+    """Go back to a state. The states of GPUs are ignored if their number has changed."""
     torch.set_rng_state(_tensor(state["cpu"][0]))
     if torch.cuda.is_available() and len(state["gpu"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([_tensor(text) for text in state["gpu"]])

@@ -1,6 +1,6 @@
-"""What can be said against a stage before a single step: one line each, both sides named.
+"""Stages that cannot work are refused before their first step, in one line that names both sides.
 
-Asked in the driver before workers start, and again by each worker, because a job may come from anywhere.
+Checked in the driver before workers start, and again by each worker, because a job may come from anywhere.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Going on from a checkpoint, with as many processes as wrote it or with another number of them.
+"""Resuming from a checkpoint, with as many processes as wrote it or with another number of them.
 
-With the same number the training goes on bit by bit. Under ZeRO the state of the optimiser is cut into one share a
-process; for another number of processes the shares are joined first, and the sums over ranks then round differently, so
-the end is close to that of the undisturbed training, not equal to it.
+With the same number the training continues bit for bit. Under ZeRO the state of the optimiser is cut into one share a
+process; for another number of processes the shares are joined first, and sums over ranks then round differently, so the
+result is close to that of an uninterrupted training, not equal to it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def restore(worker: StageWorker, *, path: Path, state: CheckpointState, checkpoi
 
 
 def _load_joined(engine: DeepSpeedEngine, *, path: Path, group: WorkerGroup) -> None:
-    """Join the shares beside the checkpoint, never in it, and load the result."""
+    """Join the shares in a directory beside the checkpoint, which stays as it is, and load the result."""
     from student_train.training.deepspeed_engine import join_shards
 
     joined: Path | None = None

@@ -1,7 +1,7 @@
 """Which step of a stage becomes the student: the best one on the held-out split, never on the test split.
 
-The trainer measures at step 0, every so many steps and at the end. The start of the stage is measured and, unless the
-stage says `keep_start`, never chosen; a stage that only made it worse is recognised as such (`worsened`).
+The trainer measures at step 0, at regular steps and at the end. The start of the stage is measured but never chosen,
+unless the stage has `keep_start`; a stage that only made its student worse is recognised as such (`worsened`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ CRITERIA = {"dev_loss": "dev/loss", "dev_kl": "dev/forward_kl"}
 """The held-out metric that each `select` makes as low as possible; `last` reads none."""
 
 OWN_ANSWERS = "rollout/dev_reverse_kl"
-"""What an on-policy stage lowers, measured before each rollout: a step after the weights that wrote the answers."""
+"""What an on-policy stage lowers, measured before each rollout: reported one step after the weights it is about."""
 
 
 def check_measured(stage: StageConfig, *, values: Mapping[str, float], dev: CacheView) -> None:
-    """Refuse a criterion that a measurement did not give: draws from the teacher tell no divergence.
+    """Refuse a criterion that a measurement did not give: draws from the teacher do not give a divergence.
 
     Raises:
         ConfigError: select=dev_kl on draws.
@@ -35,7 +35,7 @@ def check_measured(stage: StageConfig, *, values: Mapping[str, float], dev: Cach
 
 
 def measurement_due(step: int, *, total: int, every: int | None) -> bool:
-    """Whether the held-out split is measured after `step` of `total` steps; without `every`, each quarter."""
+    """Whether the held-out split is measured after `step` of `total` steps; without `every`, after each quarter."""
     return step % (every or math.ceil(total / 4)) == 0 or step == total
 
 
@@ -53,8 +53,8 @@ def selected(measured: Sequence[StepMetrics], *, select: str, keep_start: bool =
 def worsened(measured: Sequence[StepMetrics], *, select: str, selected_step: int) -> dict[str, tuple[float, float]]:
     """The held-out metrics that a stage left worse than it found them: name -> (at step 0, at the selected step).
 
-    Looked at are what the stage selects by and the divergence that the comparison is about; a stage that writes its own
-    answers is judged by these alone, for it may give up some of the teacher's. Lower is better.
+    These are what the stage selects by and the divergence that the comparison is about. An on-policy stage is judged by
+    its own answers alone, because it may become worse on the teacher's. Lower is better.
     """
     own = {at.step - 1: at.values[OWN_ANSWERS] for at in measured if OWN_ANSWERS in at.values}
     if own:
@@ -65,5 +65,5 @@ def worsened(measured: Sequence[StepMetrics], *, select: str, selected_step: int
         for step in (0, selected_step)
     )
     names = dict.fromkeys((CRITERIA.get(select, "dev/loss"), CRITERIA["dev_kl"]))
-    # Not "greater": what is not a number is worse too.
+    # Not "greater": a value that is not a number is worse too.
     return {n: (before[n], after[n]) for n in names if n in before and n in after and not after[n] <= before[n]}

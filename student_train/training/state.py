@@ -1,4 +1,4 @@
-"""A stage in training: how far it has come, what was measured on the way, and all of that in checkpoints."""
+"""How far a stage has come and what was measured on the way, in memory and in checkpoints."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TrainingState:
 
     @property
     def best(self) -> StepMetrics | None:
-        """The measurement of the step that the stage selects as things stand; None when it selects the last one."""
+        """The measurement of the step that would be selected now; None when the last step is."""
         stage = self._job.stage
         return selected(self.measured, select=stage.select, keep_start=stage.keep_start)
 
@@ -70,7 +70,7 @@ class TrainingState:
         self._report(metrics)
 
     def save(self) -> None:
-        """Write a checkpoint, unless the newest one says all there is to say."""
+        """Write a checkpoint, unless nothing was reported since the newest one."""
         if self._saved:
             return
         state = CheckpointState(
@@ -89,7 +89,7 @@ class TrainingState:
         self._saved, self._pending = True, ()
 
     def resume(self) -> None:
-        """Go on from the newest sound checkpoint, if there is one, and report its metrics again.
+        """Resume from the newest sound checkpoint, if there is one, and report its pending metrics again.
 
         Raises:
             ConfigError: it belongs to other data, another stage or another ZeRO stage.
@@ -103,7 +103,7 @@ class TrainingState:
         restore(self._worker, path=path, state=state, checkpoints=self._checkpoints)
         self.step, self.tokens = state.step, state.tokens
         self.skipped, self.skipped_in_a_row = state.skipped, state.skipped_in_a_row
-        # Should a checkpoint of the same step take its place, it has to hold them too.
+        # They stay pending: a checkpoint of the same step would replace this one, and has to hold them too.
         self.measured, self._pending = state.measured, state.pending
         self.newest = path
         for metrics in state.pending:
@@ -130,6 +130,6 @@ class TrainingState:
                 save_file(weights, folder / BEST)
         elif best is not None and self._group.leads:
             assert self.newest is not None
-            # A copy, not a link: damage to one file must not reach both checkpoints.
+            # A copy and not a link: damage to one file must not reach both checkpoints.
             shutil.copyfile(self.newest / BEST, folder / BEST)
         failpoint("checkpoint-after-best")

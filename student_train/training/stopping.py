@@ -1,7 +1,7 @@
-"""Requests to stop: a signal, or a question that the caller answers.
+"""Requests to stop: a signal, or a function of the caller.
 
-A worker group may be asked in two ways. Its driver leaves a note that every process looks for (`should_stop`), or
-somebody ends the process itself: a container that is stopped sends SIGTERM. Both have the same end, a checkpoint.
+A worker group is asked to stop in two ways. Its driver leaves a file that every process looks for (`should_stop`), or
+a process gets SIGTERM, as when its container is stopped. Either way it writes a checkpoint and returns.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ class StopRequest:
         self._asked = False
 
     def asked(self) -> bool:
-        """The same answer on every process, so all of them have to ask together."""
+        """The answer is the same on every process, so all of them have to ask together."""
         self._asked = self._group.any(self._asked or self._should_stop())
         return self._asked
 
 
 @contextmanager
 def sigterm_asks(should_stop: ShouldStop) -> Iterator[ShouldStop]:
-    """`should_stop`, which also says yes after a SIGTERM as long as the block lasts.
+    """`should_stop`, which also answers yes after a SIGTERM that came within the block.
 
-    Only the main thread of a process may set handlers. A worker group under Ray trains in another one, and is asked
-    by its driver.
+    Only the main thread of a process may set signal handlers. A worker group under Ray trains in another thread, and
+    its driver asks it to stop.
     """
     if threading.current_thread() is not threading.main_thread():
         yield should_stop

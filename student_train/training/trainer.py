@@ -43,9 +43,9 @@ _KEYS_SHOWN = 8
 def train_stage(job: TrainJob, *, report: MetricsReport, should_stop: ShouldStop) -> TrainResult:
     """Train one stage and export the student; to be called in every process of the worker group.
 
-    Goes on from the newest sound checkpoint of `job.work_dir`. `report` is called on every process with the same
-    metrics (but for wall times and memory, which are each process's own), and again with those of the last checkpoint
-    after a resume. When `should_stop` says so on any process, or one gets SIGTERM while this is its main thread, all of
+    Resumes from the newest sound checkpoint of `job.work_dir`. `report` is called on every process with the same
+    metrics (but for wall times and memory, which are each process's own); after a resume it gets those of the last
+    checkpoint again. When `should_stop` says so on any process, or one of them gets SIGTERM in its main thread, all of
     them write a checkpoint and return with `finished` False.
 
     Raises:
@@ -57,7 +57,7 @@ def train_stage(job: TrainJob, *, report: MetricsReport, should_stop: ShouldStop
     # Imported late: DeepSpeed picks its accelerator from the environment while it is imported.
     from student_train.training.deepspeed_engine import DeepSpeedEngine
 
-    # New weights are drawn alike everywhere; what is drawn while training differs between processes.
+    # Every process draws the same new weights here; from the second seed on, each draws (for dropout) on its own.
     torch.manual_seed(job.stage.seed)
     decoder = load_decoder(
         job.model_dir,
@@ -87,7 +87,7 @@ def train_stage(job: TrainJob, *, report: MetricsReport, should_stop: ShouldStop
 
 
 def _rows(job: TrainJob, decoder: Decoder) -> int:
-    """The rows of the student's matrix that exist for this stage, in training and on the held-out split alike."""
+    """Over how many rows of the output matrix the student is normalised, in training and on the held-out split."""
     views = [CacheView.load(path) for path in (job.train_view, job.dev_view) if path is not None]
     return normalised_rows(decoder.vocab, vocab=job.vocab, k=max(view.k for view in views))
 
@@ -155,7 +155,7 @@ class _Run:
             self._step(steps)
 
     def _steps(self, first: int) -> Iterator[StepBatch | None]:
-        """The work of step number `first` and of those after it; None where a request to stop came before it."""
+        """The work of step number `first` and of those after it; None where a request to stop came first."""
         if self._on_policy is not None:
             return self._on_policy.steps(first)
         batches = training_batches(self._stage, view=self._view, first=first, steps=self._total)
@@ -165,7 +165,7 @@ class _Run:
         return self._on_policy is not None and self._on_policy.collapsed
 
     def _step(self, steps: Iterator[StepBatch | None]) -> None:
-        """One optimiser step. One that is given up because of a request to stop leaves everything as it was."""
+        """One optimiser step. A step that is given up because of a request to stop leaves everything as it was."""
         worker, state, stage = self._worker, self._state, self._stage
         # Half a step has drawn random numbers too (dropout). Without going back, a resumed training would draw others.
         random, started = random_state(), time.monotonic()
@@ -220,7 +220,11 @@ class _Run:
         return values
 
     def _warn_of_skip(self, batch: StepBatch) -> None:
-        """Say which records a dropped step read; raise when too many were dropped in a row."""
+        """Log which records a dropped step read.
+
+        Raises:
+            TrainingError: too many steps were dropped in a row.
+        """
         state = self._state
         shown = ", ".join(key[:12] for key in batch.keys[:_KEYS_SHOWN])
         more = f" and {len(batch.keys) - _KEYS_SHOWN} more" if len(batch.keys) > _KEYS_SHOWN else ""
@@ -235,13 +239,13 @@ class _Run:
             )
 
     def _unmeasured(self) -> bool:
-        """Whether the held-out split is to be measured at this step and was not."""
+        """Whether the held-out split has still to be measured at this step."""
         step = self._state.step
         due = measurement_due(step, total=self._total, every=self._stage.evaluate_every)
         return self._dev is not None and due and all(at.step != step for at in self._state.measured)
 
     def _measure_if_due(self) -> None:
-        """Measure the held-out split. A request to stop ends that without a result; the next process measures anew."""
+        """Measure the held-out split. A request to stop ends that without a result; the next process measures again."""
         if self._dev is None or not self._unmeasured():
             return
         values = measure(self._worker, self._dev)

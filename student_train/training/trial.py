@@ -1,7 +1,7 @@
-"""What can be said against training a model before anything is paid for: from its config and the names of its parts.
+"""Models that could not be trained or exported are refused early, from their config and the names of their parts.
 
 The model is built without memory for its weights and treated as a stage will treat it: taken apart, given adapters, and
-exported with the files of its start. What would fail after all steps fails here, within a second.
+exported with the files of its start. What would otherwise fail after the last step fails here, within a second.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def require_trainable(model_dir: Path, stages: Sequence[StageConfig]) -> None:
 
 
 def _require_exportable(model: torch.nn.Module, model_dir: Path, *, positions: int) -> None:
-    """Export everything but the weights, of which one stands for all, and read it again."""
+    """Export the model with a single small weight in place of all, and read it back."""
     name, weight = min(model.named_parameters(), key=lambda named: named[1].numel())
     with tempfile.TemporaryDirectory(prefix="stillroom-export-") as folder:
         try:
