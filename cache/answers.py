@@ -117,7 +117,7 @@ class Answers:
             same = entry["segment"] >= 0 and entry["prompt_len"] == length
             if not (same and tuple(self._read_tokens(entry, length=length).tolist()) == request.prompt_ids):
                 segment = self._library.segment(int(answers["segment"][at])).manifest.uuid
-                raise DamagedObject(segment, "generations", "an imported answer is to another prompt than it says")
+                raise DamagedObject(segment, "generations", "an imported answer belongs to another prompt than it says")
             self._prompts.add(names[at])
 
     def cut(self, keys: Sequence[bytes]) -> int:

@@ -42,7 +42,7 @@ UNREADABLE = (
 
 @contextmanager
 def stored_arrays(path: Path, *, at_most: int = LARGEST) -> Iterator[NpzFile]:
-    """The arrays in a file, of at most so many bytes. What the block makes of them may fail in all the ways above.
+    """The arrays in a file, of at most `at_most` bytes. What the block makes of them may fail in all the ways above.
 
     Raises:
         UnreadableFileError: it is not a regular file, or its arrays are not sound.

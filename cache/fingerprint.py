@@ -81,8 +81,8 @@ def fingerprint_model(
     """Fingerprint a model directory.
 
     `memo` names a JSON file that remembers what each weight file hashed to, by its path and `file_stamp`; with
-    `reread` it is only written, never believed. `progress` is told (bytes hashed, bytes in all) while files are read
-    that the memo does not know.
+    `reread` it is only written, never believed. `progress` is called with (bytes hashed, bytes in all) while files
+    are read that the memo does not know.
 
     Raises:
         ModelError: when there are no safetensors or no config.json, or they are not sound.

@@ -217,7 +217,7 @@ class Library:
 
     @contextmanager
     def disk_errors(self) -> Iterator[None]:
-        """Turn an I/O error, which is no damage, into a `CacheError`."""
+        """Turn an I/O error, which is not damage, into a `CacheError`."""
         try:
             yield
         except OSError as error:
@@ -259,7 +259,7 @@ class Library:
         return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
     def _load(self, uuid: str) -> _Loaded | None:
-        """A segment by its manifest; `None` for one that is damaged, of which the user is told, or gone meanwhile."""
+        """A segment by its manifest; `None` for one that is damaged, which the user is warned of, or gone meanwhile."""
         try:
             with self.disk_errors():
                 try:
@@ -311,7 +311,9 @@ class Library:
         except FileExistsError:
             return
         except OSError as failure:
-            _log.warning("%s/%s: no marker for the damaged segment (%s)", self.storage.place, name, failure.strerror)
+            _log.warning(
+                "%s/%s: damaged, and cannot be marked as such (%s)", self.storage.place, name, failure.strerror
+            )
 
 
 def _ages(segments: Sequence[Segment]) -> NDArray[np.int64]:

@@ -25,7 +25,7 @@ from configs.errors import CacheError
 from configs.regular_files import UnreadableFileError, parse_json
 
 PIN_DAYS = 30.0
-"""A pin whose view nobody used for so long is dead."""
+"""A pin whose view nobody used for this long is dead."""
 
 LATEST_S = 1e11
 """In the year 5138: what says that it was used later says nothing."""

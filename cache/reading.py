@@ -89,7 +89,7 @@ class ViewReader:
         entries["key"] = np.ascontiguousarray(view.keys).view(f"S{KEY_BYTES}").reshape(-1)
         entries["segment"] = table[view.segment] if numbers else 0
         entries["row"] = view.row
-        # What a view says of places is no more than a hint: a row that cannot be there is looked for.
+        # What a view says of places is only a hint: a row that cannot be there is looked for.
         entries["segment"][view.row >= np.array(rows, dtype=np.int64)[view.segment]] = -1
         moved = np.flatnonzero(entries["segment"] < 0)
         if len(moved):
@@ -132,7 +132,7 @@ class ViewReader:
     def _follow(self, view: CacheView, entries: Table, moved: NDArray[np.int64]) -> None:
         """Find rows whose segment is gone by their ids, and enter where they stand now.
 
-        Another row of the same sequence is none of this view, be it the fuller one.
+        Another row of the same sequence is not a row of this view, even if it is fuller.
         """
         with self._library.disk_errors():
             asked, rows = self._library.index.find_rows(entries["key"][moved])

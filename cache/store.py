@@ -255,7 +255,7 @@ class TeacherCache:
     ) -> Iterator[RecordBlock]:
         """For each array of positions in the view its rows as flat arrays, in that order: the way to read in bulk.
 
-        Whole chunks are read and kept while they fit. With `prefetch` so many batches are made in threads before they
+        Whole chunks are read and kept while they fit. With `prefetch` that many batches are made in threads before they
         are asked for.
 
         Raises:

@@ -1,7 +1,7 @@
 """A view: which rows make up one split of one experiment, in which order.
 
 A view names its rows by key and row id, so that reading it again gives the same bytes or an error, never other rows.
-Its digest is the "cache digest" of a run. Where the rows stood when it was made is kept beside, and is no part of the
+Its digest is the "cache digest" of a run. Where the rows stood when it was made is kept beside, and is not part of the
 digest: rows move when segments are merged. A view is one npz file without pickles.
 """
 

@@ -55,7 +55,7 @@ class SegmentWriter:
         newest: Callable[[], int],
         committed: Callable[[Manifest, bytes], None],
     ) -> None:
-        """`newest` says the `created_ns` of the youngest segment of all, `committed` is told what was made."""
+        """`newest` says the `created_ns` of the youngest segment of all, `committed` is called with what was made."""
         self._storage = storage
         self._terms = terms
         self._encoding = encoding
@@ -100,7 +100,7 @@ class SegmentWriter:
         generation = None
         if generation_key is not None:
             if self._terms.rollout is not None:
-                raise RecordError(f"record {record.key.hex()[:12]} refused: a student wrote it, it answers no request")
+                raise RecordError(f"record {record.key.hex()[:12]} refused: a student wrote it, no request is answered")
             generation = answered_generation(record, key=generation_key, max_new_tokens=max_new_tokens)
         self._stage()
         known = self._records.get(record.key)
@@ -238,6 +238,6 @@ def _check_rollout(record: TeacherRecord) -> None:
         )
     if record.finish != "given":
         raise RecordError(
-            f"record {record.key.hex()[:12]} refused: finish={record.finish} of a rollout, which the teacher was only "
-            "given: score it, or set finish=given"
+            f"record {record.key.hex()[:12]} refused: finish={record.finish} in a rollout, which the teacher did not "
+            "write: score it, or set finish=given"
         )

@@ -88,7 +88,7 @@ def resolve_data_path(path: Path, *, config_dir: Path) -> Path:
     try:
         wanted = path.expanduser()
     except RuntimeError:
-        raise ConfigError(f"{path}: no such user's home directory; write the path in full") from None
+        raise ConfigError(f"{path}: this user has no home directory here; write the path in full") from None
     places = [wanted] if wanted.is_absolute() else [config_dir.absolute() / wanted, Path.cwd() / wanted]
     for place in places:
         if place.exists():
@@ -136,7 +136,7 @@ def _read(path: Path) -> str:
     try:
         return read_regular(path, at_most=FILE_BYTES, links="follow").decode("utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file; name a YAML file, e.g. configs/quickstart.yaml") from None
+        raise ConfigError(f"{path}: no such file; name a YAML file, e.g. configs/quickstart.yaml") from None
     except UnreadableFileError as error:
         if path.is_dir():
             names = ", ".join(sorted(file.name for file in path.glob("*.yaml"))) or "none"
@@ -186,7 +186,7 @@ def _require_few(root: yaml.Node, *, origin: str) -> None:
     count = size(root)
     if count > NODES:
         raise ConfigError(
-            f"{origin}: stands for {count:,} values when its anchors are written out, of {NODES:,} at most: "
+            f"{origin}: has {count:,} values once its aliases are expanded, more than the {NODES:,} allowed: "
             "write it without aliases of aliases"
         )
 

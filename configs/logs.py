@@ -76,11 +76,11 @@ def quiet_environment() -> dict[str, str]:
 
 
 class _FileHandler(logging.FileHandler):
-    """Ours, to be told from handlers that others installed."""
+    """Ours, to be distinguished from handlers that others installed."""
 
 
 class _ConsoleHandler(logging.StreamHandler[TextIO]):
-    """Ours, to be told from handlers that others installed."""
+    """Ours, to be distinguished from handlers that others installed."""
 
 
 class _FileFormatter(logging.Formatter):

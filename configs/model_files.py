@@ -43,7 +43,7 @@ COMPANION_BYTES = 256 * 2**20
 DEEPEST = 64
 LARGEST_NUMBER = 2**53
 MOST_LAYERS = 4096
-"""Bounds of a config.json that means a model: libraries make lists of so many layers, and recurse into every level."""
+"""Bounds of a config.json of a model: libraries make lists of that many layers, and recurse into every level."""
 
 
 def weight_files(model_dir: Path) -> tuple[Path, ...]:
@@ -175,7 +175,9 @@ def stop_ids_of(generation_config: Mapping[str, Any]) -> frozenset[int]:
     ids = declared if isinstance(declared, list) else [] if declared is None else [declared]
     if not all(isinstance(each, int) and not isinstance(each, bool) and 0 <= each < 2**31 for each in ids):
         shown = json.dumps(declared)[:80]
-        raise ModelError(f"{GENERATION_CONFIG}: eos_token_id={shown} is not a token id or a list of some: correct it")
+        raise ModelError(
+            f"{GENERATION_CONFIG}: eos_token_id={shown} is not a token id or a list of token ids: correct it"
+        )
     return frozenset(ids)
 
 

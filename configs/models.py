@@ -37,9 +37,11 @@ class ModelShape(Block):
     @model_validator(mode="after")
     def _whole_heads(self) -> Self:
         if self.head_dim is None and self.hidden % self.heads:
-            raise ValueError(f"hidden={self.hidden} is no multiple of heads={self.heads}: correct one or name head_dim")
+            raise ValueError(
+                f"hidden={self.hidden} is not a multiple of heads={self.heads}: correct one or name head_dim"
+            )
         if self.heads % self.kv_heads:
-            raise ValueError(f"heads={self.heads} is no multiple of kv_heads={self.kv_heads}: correct one")
+            raise ValueError(f"heads={self.heads} is not a multiple of kv_heads={self.kv_heads}: correct one")
         return self
 
     @property

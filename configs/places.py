@@ -34,7 +34,7 @@ def parse_root(value: object) -> Path | str:
     """A configured root: a URL stays text, other text becomes a path.
 
     Raises:
-        ValueError: for a URL of a service that is not known or that names no bucket, and for what is no text.
+        ValueError: for a URL of a service that is not known or that names no bucket, and for what is not text.
     """
     if isinstance(value, Path):
         return value
@@ -44,7 +44,7 @@ def parse_root(value: object) -> Path | str:
     if separator and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         if scheme not in SCHEMES or not rest.startswith("/") or not rest.strip("/"):
             raise ValueError(
-                f"{value} is no place for a cache: name a directory or {'://, '.join(SCHEMES)}://BUCKET/PREFIX"
+                f"{value} is not a place for a cache: name a directory or {'://, '.join(SCHEMES)}://BUCKET/PREFIX"
             )
         return value.rstrip("/")
     return Path(value)

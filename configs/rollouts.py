@@ -103,7 +103,10 @@ class RolloutConfig(Block):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.minibatches > self.prompts:
-            raise ValueError(f"minibatches={self.minibatches} of prompts={self.prompts} sequences: some would be empty")
+            raise ValueError(
+                f"minibatches={self.minibatches} of prompts={self.prompts} sequences: some would be empty; lower "
+                "minibatches or raise prompts"
+            )
         if self.replay_from is not None and self.ahead:
             raise ValueError(f"ahead=true has nothing to write with replay_from={self.replay_from}: remove one of them")
         return self

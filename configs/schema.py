@@ -91,7 +91,7 @@ class DataConfig(Block):
     """The prompts. A row holds `prompt_field`, or `messages_field` (a conversation) and perhaps `tools_field`.
 
     `chat_template` names one of a tokenizer's several templates, `template_kwargs` are further variables for it
-    (`enable_thinking: false`), and `template_date` is the day that a template is told which asks for today.
+    (`enable_thinking: false`), and `template_date` is the day given to a template that asks for today.
     """
 
     train: SplitConfig
@@ -113,7 +113,7 @@ class DataConfig(Block):
         if self.system_prompt is not None and self.template != "chat":
             raise ValueError(f"system_prompt is only used by template=chat, not template={self.template}: remove one")
         if self.messages_field is not None and self.template != "chat":
-            raise ValueError(f"messages_field needs template=chat, not template={self.template}")
+            raise ValueError(f"messages_field needs template=chat, not template={self.template}: change one")
         if self.tools_field is not None and self.messages_field is None:
             raise ValueError(f"tools_field={self.tools_field} needs messages_field, which is not set: set both or none")
         return self
@@ -125,12 +125,12 @@ class DataConfig(Block):
                 raise ValueError(f"{key} is only used by template=chat, not template={self.template}: remove one")
         taken = sorted(set(self.template_kwargs or {}) & TEMPLATE_VARIABLES)
         if taken:
-            raise ValueError(f"template_kwargs.{taken[0]} is what every template is given anyway: remove it")
+            raise ValueError(f"template_kwargs.{taken[0]} is given to every template anyway: remove it")
         return self
 
     @property
     def date_of_templates(self) -> date:
-        """The day that templates are told."""
+        """The day that is given to templates which ask for today."""
         return self.template_date or TEMPLATE_DATE
 
 
@@ -269,7 +269,7 @@ class DistillConfig(Block):
     def _blocks_agree(self) -> Self:
         taken = RESERVED_NAMES & set(self.students)
         if taken:
-            raise ValueError(f"students.{min(taken)} bears a name that the comparison uses itself: choose another name")
+            raise ValueError(f"students.{min(taken)} has a name that the comparison uses itself: choose another")
         self._teachers_exist()
         gold = [
             (name, "source=gold" if stage.source == "gold" else f"filters.min_rouge_l={stage.filters.min_rouge_l}")
@@ -322,7 +322,7 @@ class DistillConfig(Block):
         for name, student in self.students.items():
             if student.teacher is not None and student.teacher not in above:
                 raise ValueError(
-                    f"students.{name}.teacher={student.teacher} is no student that stands above {name}: "
+                    f"students.{name}.teacher={student.teacher} is not a student listed above {name}: "
                     f"choose one of {', '.join(above) or 'none, it is the first'}, or leave it out for the teacher"
                 )
             above.append(name)

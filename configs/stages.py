@@ -141,7 +141,7 @@ class FilterConfig(Block):
     @model_validator(mode="after")
     def _lengths_in_order(self) -> Self:
         if self.min_tokens is not None and self.max_tokens is not None and self.min_tokens > self.max_tokens:
-            raise ValueError(f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}")
+            raise ValueError(f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}: change one")
         return self
 
 

@@ -20,7 +20,7 @@ CPU_ROLLOUT_BLOCK = 32
 
 SHARED_UTILIZATION = 0.01
 """Share of its GPU that must be free for an engine to start beside others. vLLM asks for 0.92 by default, although it
-measures nothing by that share once it is told the size of its KV cache (`request_memory` and
+measures nothing by that share once it is given the size of its KV cache (`request_memory` and
 `determine_available_memory` of its GPU worker, 0.32)."""
 
 

@@ -82,7 +82,7 @@ class FunctionTeacher:
         reason = refusal(request, vocab=self._vocab, max_model_len=self._max_model_len)
         penalties = (request.presence_penalty, request.frequency_penalty, request.repetition_penalty)
         if reason is None and penalties != (0.0, 0.0, 1.0):
-            reason = "this teacher knows no penalties"
+            reason = "this teacher does not support penalties"
         if reason is not None:
             return Failure(reason)
         noise = np.random.default_rng(engine_seed(generation_key(self._digest, request)))

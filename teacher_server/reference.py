@@ -30,7 +30,7 @@ SPARE_BYTES = 2**30
 """Memory that remains beside the weights for activations, logits and everything else."""
 
 Report = Callable[[int, int], None]
-"""Told of layers done and layers in all."""
+"""Called with the number of layers done and of layers in all."""
 
 
 class NoReferenceError(ModelError):
@@ -140,7 +140,7 @@ class _Weights(Mapping[str, Tensor]):
 
 
 def _report_layers(model: nn.Module, *, passes: int, report: Report) -> None:
-    """Have every layer tell that it is done."""
+    """Have every layer report when it is done."""
     lists = [[*module] for module in model.modules() if isinstance(module, nn.ModuleList)]
     layers = max(lists, key=len, default=[])
     done = 0

@@ -25,7 +25,7 @@ def shared_by_children() -> frozenset[Path]:
         try:
             maps = Path(f"/proc/{child.pid}/maps").read_text(encoding="utf-8", errors="replace")
         except OSError:
-            continue  # It ended meanwhile, or this is no Linux: then there is nothing to be found here.
+            continue  # It ended meanwhile, or this is not Linux, and there is nothing to be found here.
         names = (line.partition(_ROOT)[2] for line in maps.splitlines())
         found |= {Path(_ROOT + name) for name in names if name.startswith(_PREFIXES) and " " not in name}
     return frozenset(found)

@@ -42,7 +42,7 @@ _SHORTEST, _LONGEST = 16, 256
 """Tokens of the check's prompts: fewer say little, more only take the reference's time."""
 
 _LOOKED_AT = 1000
-"""So many prompts of an experiment are looked at to choose from."""
+"""How many prompts of an experiment are looked at to choose from."""
 
 _FLOAT32_BYTES = 8 * 2**30
 """Up to this size of the weights the reference computes in float32, beyond it in the engine's own dtype."""

@@ -20,7 +20,7 @@ UNFINISHED = ".tmp"
 """End of the names of half-written files, which also begin with a dot."""
 
 LEFTOVER_S = 86_400.0
-"""A half-written file that nobody wrote to for so long is of a process that was killed."""
+"""A half-written file that nobody wrote to for this long was left by a process that was killed."""
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 

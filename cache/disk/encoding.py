@@ -93,7 +93,7 @@ def row_columns(encoding: Encoding) -> tuple[str, ...]:
 
 def encode_rows(logprobs: Float32[np.ndarray, "N K"], *, encoding: Encoding) -> dict[str, NDArray[np.generic]]:
     """The columns of `row_columns` for log-probabilities in descending order."""
-    assert encoding != "sampled", "draws are no log-probabilities: see encode_draws"
+    assert encoding != "sampled", "draws are not log-probabilities: see encode_draws"
     if encoding == "full":
         return {"topk_logprob": logprobs}
     if encoding == "topk-f16":

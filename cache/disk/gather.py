@@ -104,7 +104,7 @@ def _one_kind(scored: Sequence[Segment], *, k: int | None) -> tuple[bool, int]:
     if not kinds:
         return False, k or 0
     if len({sampled for sampled, _ in kinds}) > 1:
-        raise RecordError("rows of draws and rows of log-probabilities cannot be read together: read them apart")
+        raise RecordError("rows of draws and rows of log-probabilities cannot be read together: read them separately")
     widths = sorted(width for _, width in kinds)
     (sampled, _), *_ = kinds
     if sampled:

@@ -37,7 +37,7 @@ COPIES_VARIABLE = "STILLROOM_COPIES"
 PARALLEL_REQUESTS = 8
 RETRIES = 5
 GIVE_UP_AFTER = timedelta(seconds=60)
-"""A service that answers nothing for so long counts as an I/O error."""
+"""A service that does not answer for this long counts as an I/O error."""
 
 
 class ObjectStorage:

@@ -96,7 +96,7 @@ class Owner:
 
 
 def _dead(pid: int, *, start_ticks: int) -> bool | None:
-    """Whether the process of this number that started then is no more; `None` when the system does not let us see.
+    """Whether the process of this number that started then has ended; `None` when the system does not let us see.
 
     Where `/proc` hides the processes of others (`hidepid`) or no file can be opened, it looks as if they were dead:
     only the kernel's answer to a signal that is not sent proves it, or a start that is seen to be another.

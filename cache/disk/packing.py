@@ -44,7 +44,7 @@ def answered_generation(record: TeacherRecord, *, key: bytes, max_new_tokens: in
     """
     if record.counts is not None:
         # The sequence that was drawn from answers; else a request for log-probabilities would be led to the draws.
-        raise RecordError(f"record {record.key.hex()[:12]} refused: draws answer no generation, their source does")
+        raise RecordError(f"record {record.key.hex()[:12]} refused: draws answer no generation, only their source does")
     limit = record.response_len if max_new_tokens is None else max_new_tokens
     if record.finish == "given":
         raise RecordError(f"record {record.key.hex()[:12]} refused: finish=given answers no generation")

@@ -49,7 +49,7 @@ class Staging:
         """Say now and then that the owner lives."""
         if time.time() - self._owner.heartbeat >= HEARTBEAT_S:
             self._owner = self._owner.heard()
-            # A heartbeat that cannot be written is no reason to lose what was collected: the commit will tell.
+            # A heartbeat that cannot be written is not a reason to lose what was collected: the commit will show.
             with suppress(OSError):
                 self._storage.replace(self._owner_name, self._owner.to_json())
 

@@ -129,7 +129,7 @@ class Segment:
             facts[name] = self._chunk(name)
         k, version = facts["k"], facts["policy_version"]
         if not ((k >= 0) & (k <= self._size.k) & (version >= NO_VERSION) & (facts["origin"] < len(ORIGINS))).all():
-            raise self._odd("k, origin or policy_version of no kind")
+            raise self._odd("k, origin or policy_version has a value that does not exist")
         return facts
 
     def _odd(self, reason: str) -> DamagedObject:

@@ -108,7 +108,7 @@ class ShardFile:
             OSError: it cannot be read.
         """
         if self._layout.nbytes > LARGEST_CHUNK:
-            raise self._damaged(f"chunks of {self._layout.nbytes} bytes cannot be")
+            raise self._damaged(f"chunks of {self._layout.nbytes} bytes do not exist")
         payload = self._payload(number)
         expanded = np.empty(self._layout.nbytes, dtype=np.uint8)
         if len(payload) < _BLOSC_HEADER or int.from_bytes(payload[4:8], "little") != len(expanded):

@@ -39,7 +39,7 @@ class Objects(Protocol):
         ...
 
     def fetch(self, name: str, *, at_most: int) -> bytes:
-        """A whole object of at most so many bytes, from a local copy where the place is not local."""
+        """A whole object of at most `at_most` bytes, from a local copy where the place is not local."""
         ...
 
     def fetch_spans(self, name: str, spans: Iterable[Span]) -> list[bytes]:
@@ -60,7 +60,7 @@ class Storage(Objects, Protocol):
         ...
 
     def read(self, name: str, *, at_most: int = NOTE_BYTES) -> bytes:
-        """A whole object of at most so many bytes, from where it really lies."""
+        """A whole object of at most `at_most` bytes, from where it really lies."""
         ...
 
     def create(self, name: str, data: bytes) -> None:

@@ -16,7 +16,7 @@ ABSENT = "missing"
 
 @contextmanager
 def damage_of(segment: str, name: str) -> Iterator[None]:
-    """An object that is not there, or is no file at all, is damage of its segment."""
+    """An object that is not there, or is not a file at all, is damage of its segment."""
     try:
         yield
     except FileNotFoundError as error:

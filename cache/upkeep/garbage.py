@@ -146,7 +146,7 @@ class _Collector:
         for pin in pins:
             if not pin.live(days=self._pin_days):
                 for name in pin_objects(pin.view, names=self._storage.names("pins")):
-                    yield name, "its view was not used for long"
+                    yield name, "its view has not been used for a long time"
         pinned = {pin.view for pin in pins}
         for name in self._storage.names("pins"):
             view = view_of(name)

@@ -69,12 +69,12 @@ def _check_names(objects: Objects, manifest: Manifest) -> None:
     described = {"zarr.json", *(f"{name}/zarr.json" for name in arrays)}
     odd = sorted(manifest.objects.keys() ^ (shards | described))
     if odd:
-        raise DamagedObject(manifest.uuid, odd[0], "no object of such a segment, or one that is lacking")
+        raise DamagedObject(manifest.uuid, odd[0], "an object that no such segment has, or a missing one")
     counts = {name: _count(manifest, name) for name in arrays}
     for name in sorted(described):
         path, info = f"segments/{manifest.uuid}/{name}", manifest.objects[name]
         if info.size > NOTE_BYTES:
-            raise DamagedObject(manifest.uuid, name, "longer than any description")
+            raise DamagedObject(manifest.uuid, name, "longer than a description can be")
         data = read_verified(objects, path, info, segment=manifest.uuid)
         try:
             found: Any = parse_json(data, origin=name)
@@ -106,12 +106,12 @@ def _check_columns(segment: RawSegment, tables: KeyTables) -> None:
     responses = tokens[rows] - entries["prompt_len"]
     rules: Rules = {
         "a row stands in the keys twice or not at all": np.sort(rows) == np.arange(manifest.rows),
-        "tokens are not as many as the keys say": tokens[rows] == entries["length"],
-        "scored rows are not as many as response tokens": scored[rows] == np.where(entries["k"] > 0, responses, 0),
-        "prompts are not as long as the keys say": segment.column("prompt_len")[rows] == entries["prompt_len"],
+        "the number of tokens is not what the keys say": tokens[rows] == entries["length"],
+        "scored rows are fewer or more than response tokens": scored[rows] == np.where(entries["k"] > 0, responses, 0),
+        "the length of a prompt is not what the keys say": segment.column("prompt_len")[rows] == entries["prompt_len"],
         "k is not what the keys say": segment.column("k")[rows] == entries["k"],
         "finish is not what the keys say": finish[rows] == entries["finish"],
-        "origin is of no kind": segment.column("origin") < len(ORIGINS),
+        "origin is not a known kind": segment.column("origin") < len(ORIGINS),
         "policy_version is below -1": version >= NO_VERSION,
         "a key stands twice": tables.keys[1:] != tables.keys[:-1],
         "text stands among draws": (entries["k"] > 0) | (manifest.encoding != "sampled"),

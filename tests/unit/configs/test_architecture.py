@@ -62,7 +62,7 @@ def test_shapes_are_read_whatever_their_spelling(tmp_path: Path) -> None:
 
 def test_sizes_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     write(tmp_path, model_type="qwen2", num_key_value_heads=4, **SIZES | {"hidden_size": 25})
-    with pytest.raises(ModelError, match=r"does not describe a decoder: hidden=25 is no multiple of heads=4"):
+    with pytest.raises(ModelError, match=r"does not describe a decoder: hidden=25 is not a multiple of heads=4"):
         read_architecture(tmp_path)
 
 

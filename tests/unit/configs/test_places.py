@@ -12,7 +12,7 @@ from configs.places import absolute_root, is_url, parse_root
 
 @pytest.mark.parametrize("text", ["s3:/bucket/x", "s3://", "ftp://host/x", "http://host/x", "S3://b/x"])
 def test_a_url_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="no place for a cache"):
+    with pytest.raises(ValueError, match="not a place for a cache"):
         parse_root(text)
 
 

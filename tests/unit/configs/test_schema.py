@@ -40,7 +40,10 @@ def data(**settings: Any) -> DataConfig:
         (lambda: SplitConfig(path=Path("a"), hub="b"), ["path=a", "hub=b"]),
         (lambda: data(template="raw", template_date="2024-01-01"), ["template_date", "template=raw"]),
         (lambda: data(template="alpaca", chat_template="rag"), ["chat_template", "template=alpaca"]),
-        (lambda: data(template_kwargs={"messages": []}), ["template_kwargs.messages", "given anyway"]),
+        (
+            lambda: data(template_kwargs={"messages": []}),
+            ["template_kwargs.messages", "given to every template anyway"],
+        ),
         (lambda: data(tools_field="tools"), ["tools_field=tools", "messages_field"]),
         (lambda: GenerationConfig(samples_per_prompt=3), ["samples_per_prompt=3", "temperature=0.0"]),
         (lambda: InitConfig(), ["keep_layers", "model"]),
@@ -153,7 +156,7 @@ def test_what_changes_the_numbers_changes_the_digest(changes: dict[str, Any]) ->
 @pytest.mark.parametrize("name", ["teacher", "untouched", "fill", "pipeline"])
 def test_a_student_may_not_take_a_name_of_the_comparison(name: str) -> None:
     student = {"init": {"keep_layers": 2}, "stages": [{"objective": "kd", "steps": 10}]}
-    with pytest.raises(ValidationError, match=f"students.{name}.*another name"):
+    with pytest.raises(ValidationError, match=f"students.{name}.*choose another"):
         experiment(students={name: student})
 
 

@@ -130,7 +130,7 @@ def test_draws_and_log_probabilities_are_no_block(tmp_path: Path) -> None:
         for record, encoding in ((whole, "full"), (drawn, "sampled"))
     ]
     segments, entries = [segment for segment, _ in stored], make_entries([(0, 0), (1, 0)], stored)
-    with pytest.raises(RecordError, match="read them apart"):
+    with pytest.raises(RecordError, match="read them separately"):
         read_block(segments, entries, k=1)
     assert [record.k for record in read_records(segments, entries, k=1)] == [1, drawn.k]
     assert [record.k for record in read_block(segments, entries, k=0).records()] == [0, 0]

@@ -52,7 +52,7 @@ def stored(root: Path) -> list[str]:
     ("item", "reason"),
     [
         (written(5, version=None), "policy_version=None"),
-        (written(5, finish="stop"), "finish=stop of a rollout"),
+        (written(5, finish="stop"), "finish=stop in a rollout"),
         (answer(make_request([3, 4, 5])), "policy_version"),
         ((written(5), make_request([3, 4, 5])), "a student wrote it"),
     ],

@@ -89,7 +89,7 @@ def test_a_wrong_setting(command: str, override: str, message: str, refused: Cal
 @both
 def test_a_config_that_is_not_there(command: str, tmp_path: Path, refused: Callable[..., str]) -> None:
     path = tmp_path / "nowhere.yaml"
-    assert refused(command, config=path).startswith(f"{path}: there is no such file; name a YAML file")
+    assert refused(command, config=path).startswith(f"{path}: no such file; name a YAML file")
 
 
 @both
