@@ -1,4 +1,4 @@
-"""Commands that only look: a finished comparison, the browser's view."""
+"""`distill ui`: a server on loopback that ends with its command, and a token for its owner alone."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from configs import ConfigError, DistillConfig, DistillError
-from orchestration.commands.ui import HOST, serve_ui
+from orchestration.commands.ui import HOST, read_token, serve_ui
 from orchestration.own_packages import own_command
 
 POPEN, WAIT = subprocess.Popen, subprocess.Popen.wait
@@ -109,3 +110,49 @@ def test_ctrl_c_ends_the_server_too(
     token = (tmp_path / "runs/ui-token").read_text().strip()
     assert stream.getvalue().startswith(f"MLflow at http://127.0.0.1:{port}/?token={token} (Ctrl-C ends it)\n")
     assert servers[0].poll() is not None
+
+
+def test_the_token_is_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "ui-token"
+    token = read_token(path)
+    assert len(token) >= 32
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert read_token(path) == token
+    # A token that others could read is no secret any more.
+    path.chmod(0o644)
+    assert read_token(path) != token
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.write_text("short")
+    assert len(read_token(path)) >= 32
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "directory"])
+def test_what_is_not_our_token_file_is_refused(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "ui-token"
+    if kind == "link":
+        (tmp_path / "theirs").write_text("x" * 43)
+        path.symlink_to(tmp_path / "theirs")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    with pytest.raises(ConfigError, match=r"cannot hold the token of the UI \(.+\): remove it"):
+        read_token(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_token_that_another_user_chose_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ui-token"
+    read_token(path)
+    os.chown(path, 65534, 65534)
+    with pytest.raises(ConfigError, match="belongs to another user"):
+        read_token(path)
+
+
+def test_pages_that_are_opened_at_once_have_one_token(tmp_path: Path) -> None:
+    for number in range(20):
+        path = tmp_path / f"ui-token-{number}"
+        with ThreadPoolExecutor(4) as pool:
+            tokens = set(pool.map(read_token, [path] * 4))
+        assert tokens == {path.read_text().strip()}
+    assert len(list(tmp_path.iterdir())) == 20

@@ -29,7 +29,7 @@ from orchestration.comparison.report import Evaluated, Report, read_report, writ
 from orchestration.comparison.show import run_directory, show_finished
 from orchestration.inputs.prompts import PromptSet
 from orchestration.outputs.artifacts import Artifacts
-from orchestration.outputs.foundations import UNUSABLE, content_of, model_digest, rested_on
+from orchestration.outputs.foundations import UNUSABLE, content_of, rested_on
 from orchestration.pipeline import experiment as pipeline
 
 START, STUDENT, EVALUATION = "a1" * 32, "b2" * 32, "c3" * 32
@@ -301,21 +301,6 @@ def test_weights_from_elsewhere_are_looked_at_where_they_were_read(
     assert "teacher.model is not what it was" in made.shown()
     shutil.rmtree(snapshot)
     assert "teacher.model is not what it was" in made.shown()
-
-
-def test_a_model_is_its_weights_its_config_and_what_reads_for_it(tmp_path: Path) -> None:
-    def digest(folder: Path) -> str:
-        return model_digest(folder, models_root=tmp_path / "models")
-
-    folder = write_model(tmp_path / "model", value=1.0)
-    first = digest(folder)
-    assert digest(write_model(tmp_path / "same", value=1.0)) == first
-    assert digest(write_model(tmp_path / "other", value=2.0)) != first
-    (folder / "generation_config.json").write_text('{"eos_token_id": 7}')
-    second = digest(folder)
-    assert second != first
-    (folder / "chat_template.jinja").write_text("{{ messages }}")
-    assert digest(folder) not in (first, second)
 
 
 class TestReportCommand:

@@ -3,91 +3,14 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
-import socket
-import sqlite3
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from configs import ConfigError
 from orchestration.tracking import delivery
-from orchestration.tracking import tracker as tracking
 from orchestration.tracking.delivery import Action, Delivery, RefusedError, UndeliveredError
-from orchestration.tracking.store import sqlite_uri
-from orchestration.tracking.tracker import Point, Tracker
-
-
-@pytest.fixture
-def silent_port() -> Iterator[int]:
-    """A port that takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
-
-
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "./mlruns",
-        "file:///tmp/mlruns",
-        "foo://somewhere",
-        "postgresql+no_such_driver://127.0.0.1:9/x",
-        "sqlite:///{place}/garbage.db",
-        "sqlite:///{place}/garbage.db/mlflow.db",
-        "http://127.0.0.1:999999",
-    ],
-)
-def test_a_store_that_can_never_work_is_said_at_the_start(uri: str, tmp_path: Path) -> None:
-    (tmp_path / "garbage.db").write_bytes(b"this is no database " * 100)
-    tracker = Tracker(tmp_path, uri=uri.format(place=tmp_path))
-    with pytest.raises(ConfigError, match=r"^runtime\.tracking_uri=.* cannot be used \(.+\): name an MLflow server"):
-        tracker.require_usable(at_most_s=60)
-
-
-def test_a_store_that_is_down_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    Tracker(tmp_path, uri="http://127.0.0.1:9").require_usable(at_most_s=60)
-    assert [record.levelname for record in caplog.records if record.name == tracking.__name__] == ["WARNING"]
-
-
-def test_a_store_that_is_silent_holds_nobody_up(
-    silent_port: int, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tracking, "CLOSE_S", 0.1)
-    tracker = Tracker(tmp_path, uri=f"http://127.0.0.1:{silent_port}")
-    tracker.require_usable(at_most_s=0.1)
-    assert "no answer within" in caplog.text
-    tracker.start("tiny", params={"seed": 1}, tags={})
-    tracker.log("pipeline", [Point("train/loss", 1.0, 1)])
-    tracker.finish("pipeline")
-    # Nothing above asked the store, which would still be silent 20 s later: all of it is kept.
-    tracker.close()
-    kept = [json.loads(line)["do"] for line in (tmp_path / "mlflow-spool.jsonl").read_text().splitlines()]
-    assert kept == ["start", "log", "finish"]
-
-
-@pytest.mark.parametrize("name", ["100%25 #", "a%3Fb?c"])
-def test_the_default_store_lies_in_the_run_root_whatever_its_name(name: str, tmp_path: Path) -> None:
-    root = tmp_path / name
-    run_dir = root / "tiny"
-    run_dir.mkdir(parents=True)
-    report = run_dir / "report.md"
-    report.write_text("# done")
-    tracker = Tracker(run_dir, uri=sqlite_uri(root / "mlflow.db"))
-    tracker.start("tiny", params={}, tags={})
-    tracker.artifact("pipeline", report)
-    tracker.close()
-    assert not (run_dir / "mlflow-spool.jsonl").exists()
-    with sqlite3.connect(f"file:{sqlite3_path(root / 'mlflow.db')}?mode=ro", uri=True) as database:
-        assert database.execute("select name from runs").fetchall() == [("tiny",)]
-    assert [path.read_text() for path in (root / "mlartifacts").rglob("report.md")] == ["# done"]
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
-def sqlite3_path(path: Path) -> str:
-    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
 class Service:
@@ -179,9 +102,3 @@ def test_a_damaged_spool_costs_its_damaged_lines(tmp_path: Path, caplog: pytest.
     assert delivering.drain(at_most_s=30)
     assert service.taken == ["a", "b"]
     assert "3 of 4 lines cannot be read" in caplog.text
-
-
-def test_a_damaged_list_of_runs_begins_new_ones(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "mlflow-runs.json").write_text('{"pipeline": "12')
-    Tracker(tmp_path, uri=sqlite_uri(tmp_path / "mlflow.db"))
-    assert "new runs are begun" in caplog.text

@@ -1,18 +1,12 @@
-"""Who gets past the door of the MLflow UI, and which artifacts lie behind it."""
+"""Who gets past the door of the MLflow UI."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
-from configs import ConfigError
-from orchestration.commands.ui import read_token
 from orchestration.tracking.guard import Guard, Message, Receive, Scope, Send
-from orchestration.tracking.server import why_refused
 
 TOKEN = "t" * 43
 HOST = ("host", "127.0.0.1:5000")
@@ -119,86 +113,9 @@ def test_parts_that_run_programs_or_call_others_are_closed(path: str) -> None:
     assert asked(path, HOST, KNOWN, method="POST")[::2] == (404, False)
 
 
-def test_the_token_is_for_its_owner_alone(tmp_path: Path) -> None:
-    path = tmp_path / "ui-token"
-    token = read_token(path)
-    assert len(token) >= 32
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert read_token(path) == token
-    # A token that others could read is no secret any more.
-    path.chmod(0o644)
-    assert read_token(path) != token
-    assert path.stat().st_mode & 0o777 == 0o600
-    path.write_text("short")
-    assert len(read_token(path)) >= 32
-
-
-@pytest.mark.parametrize("kind", ["link", "fifo", "directory"])
-def test_what_is_not_our_token_file_is_refused(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / "ui-token"
-    if kind == "link":
-        (tmp_path / "theirs").write_text("x" * 43)
-        path.symlink_to(tmp_path / "theirs")
-    elif kind == "fifo":
-        os.mkfifo(path)
-    else:
-        path.mkdir()
-    with pytest.raises(ConfigError, match=r"cannot hold the token of the UI \(.+\): remove it"):
-        read_token(path)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_a_token_that_another_user_chose_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "ui-token"
-    read_token(path)
-    os.chown(path, 65534, 65534)
-    with pytest.raises(ConfigError, match="belongs to another user"):
-        read_token(path)
-
-
-def test_artifacts_are_shown_from_one_directory_and_through_no_link(tmp_path: Path) -> None:
-    allowed, secret = tmp_path / "runs/mlartifacts", tmp_path / "home"
-    secret.mkdir()
-    (secret / "key").write_text("secret")
-    run = allowed / "run/artifacts"
-    run.mkdir(parents=True)
-    (run / "report.md").write_text("# done")
-    assert why_refused(run, root=allowed) is None
-    assert why_refused(allowed / "not/yet", root=allowed) is None
-    for outside in (secret, tmp_path / "runs", allowed, allowed / "run/../../..", tmp_path / "runs/mlartifacts-2"):
-        assert why_refused(outside, root=allowed) is not None, outside
-    (allowed / "linked").symlink_to(secret)
-    assert why_refused(allowed / "linked", root=allowed) is not None
-    assert why_refused(allowed / "linked/deeper", root=allowed) is not None
-    (run / "deep").mkdir()
-    (run / "deep/key").symlink_to(secret / "key")
-    assert why_refused(run, root=allowed) == "key is a link or not a regular file: remove it"
-    (run / "deep/key").unlink()
-    os.mkfifo(run / "deep/pipe")
-    assert why_refused(run, root=allowed) == "pipe is a link or not a regular file: remove it"
-
-
-def test_a_run_root_that_was_moved_and_linked_to_keeps_its_artifacts(tmp_path: Path) -> None:
-    (tmp_path / "large/run/artifacts").mkdir(parents=True)
-    (tmp_path / "mlartifacts").symlink_to("large")
-    for named in ("mlartifacts", "large"):
-        assert why_refused(tmp_path / named / "run/artifacts", root=tmp_path / "mlartifacts") is None
-    (tmp_path / "large/other").symlink_to(tmp_path)
-    assert why_refused(tmp_path / "mlartifacts/other/large", root=tmp_path / "mlartifacts") is not None
-
-
 def test_browsers_leave_out_the_port_of_the_web() -> None:
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
         raise AssertionError
 
     assert "127.0.0.1" in Guard(refuse, token=TOKEN, port=80)._hosts
     assert "127.0.0.1" not in Guard(refuse, token=TOKEN, port=5000)._hosts
-
-
-def test_pages_that_are_opened_at_once_have_one_token(tmp_path: Path) -> None:
-    for number in range(20):
-        path = tmp_path / f"ui-token-{number}"
-        with ThreadPoolExecutor(4) as pool:
-            tokens = set(pool.map(read_token, [path] * 4))
-        assert tokens == {path.read_text().strip()}
-    assert len(list(tmp_path.iterdir())) == 20

@@ -6,8 +6,9 @@ import itertools
 import json
 import logging
 import math
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 
+from configs import ConfigError
 from orchestration.pipeline.train_students import stage_axis
 from orchestration.tracking import delivery
+from orchestration.tracking import tracker as tracking
 from orchestration.tracking.delivery import Action
 from orchestration.tracking.tracker import FLUSH_EVERY_S, Point, Tracker, flatten
 
@@ -404,3 +407,50 @@ def test_all_open_runs_are_closed_with_their_parent_last(store: Store) -> None:
     assert {name: run.info.status for name, run in store.runs().items()} == dict.fromkeys(
         ("tiny-0123", "fill", "seqkd", "kd"), "FINISHED"
     )
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "./mlruns",
+        "file:///tmp/mlruns",
+        "foo://somewhere",
+        "postgresql+no_such_driver://127.0.0.1:9/x",
+        "sqlite:///{place}/garbage.db",
+        "sqlite:///{place}/garbage.db/mlflow.db",
+        "http://127.0.0.1:999999",
+    ],
+)
+def test_a_store_that_can_never_work_is_said_at_the_start(uri: str, tmp_path: Path) -> None:
+    (tmp_path / "garbage.db").write_bytes(b"this is no database " * 100)
+    tracker = Tracker(tmp_path, uri=uri.format(place=tmp_path))
+    with pytest.raises(ConfigError, match=r"^runtime\.tracking_uri=.* cannot be used \(.+\): name an MLflow server"):
+        tracker.require_usable(at_most_s=60)
+
+
+def test_a_store_that_is_down_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Tracker(tmp_path, uri="http://127.0.0.1:9").require_usable(at_most_s=60)
+    assert [record.levelname for record in caplog.records if record.name == tracking.__name__] == ["WARNING"]
+
+
+def test_a_store_that_is_silent_holds_nobody_up(
+    silent_port: int, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "CLOSE_S", 0.1)
+    tracker = Tracker(tmp_path, uri=f"http://127.0.0.1:{silent_port}")
+    tracker.require_usable(at_most_s=0.1)
+    assert "no answer within" in caplog.text
+    tracker.start("tiny", params={"seed": 1}, tags={})
+    tracker.log("pipeline", [Point("train/loss", 1.0, 1)])
+    tracker.finish("pipeline")
+    # Nothing above asked the store, which would still be silent 20 s later: all of it is kept.
+    tracker.close()
+    kept = [json.loads(line)["do"] for line in (tmp_path / "mlflow-spool.jsonl").read_text().splitlines()]
+    assert kept == ["start", "log", "finish"]
