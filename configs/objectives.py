@@ -3,7 +3,7 @@
 A method (`sft`, `seqkd`, `kd`, `minillm`) is one module of `student_train.objectives` that holds one `Objective`, named
 `OBJECTIVE`: what it learns, what it needs of the teacher, whether the student may write its own sequences, which
 settings of a stage act on it, its loss, and what a model card says. Whoever has a stage asks its value
-(`StageConfig.method`); nobody compares names. docs/add-an-objective.md adds one, step by step.
+(`StageConfig.method`); names are never compared. docs/add-an-objective.md adds one, step by step.
 
 `OBJECTIVES` is the registry. It names modules and imports none of them: this package stands below `student_train`. A
 module is imported when its value is first asked for, as `logging.config` and entry points do it. These modules are

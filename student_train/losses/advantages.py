@@ -78,7 +78,7 @@ class PolicyTable:
         return [PolicyTerms(*(table[row][valid] for table in tables)) for row, valid in enumerate(self.mask)]
 
     def statistics(self) -> dict[str, float]:
-        """What tells whether a rollout is worth learning from; all are 0 where there are no tokens.
+        """Whether a rollout is worth learning from, in numbers; all are 0 where there are no tokens.
 
         `reward` and `reward_std` are mean and standard deviation of log p - log q_old a token, in nats, neither scaled
         nor cut. `effective_share` is the effective number of sequences when each is weighted by its whole product of w,

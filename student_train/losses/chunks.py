@@ -135,6 +135,8 @@ def _chunk(
         torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(leaves, grads, strict=True)
     )
     share = torch.where(total > 0, on_rest / total, torch.zeros_like(total))
+    # In place: the table of exponentials becomes the gradient. The derivative by the log-sum-exp of the rest is shared
+    # among its tokens in proportion to their exponentials (0 at the kept ids, which then get their own).
     gradient = softmax.mul_(share[:, None]).scatter_(1, positions.ids, on_kept)
     if positions.labels is not None:
         gradient.scatter_add_(1, positions.labels[:, None], on_label[0][:, None])

@@ -4,9 +4,9 @@ A teacher that kept K tokens is a distribution over K + 1 events: each kept toke
 The student is folded the same way and the divergence of the two is taken (`student_train.losses.kinds`).
 
 The student's tail is the log-sum-exp of the logits outside the kept ids, never log(1 - sum q): the subtraction loses
-all digits exactly where a good student ends up, with little mass in the tail. So there is no log1mexp to guard.
+all digits exactly where a good student ends up, with little mass in the tail. So no log(1 - x) has to be guarded.
 
-Draws are another matter. Their frequencies estimate every probability of the teacher without bias, so the forward KL,
+Draws are different: their frequencies estimate every probability of the teacher without bias, so the forward KL,
 which is linear in them, and its gradient are estimated without bias too; no other kind is (Anshumann et al. 2025,
 arXiv 2503.16870).
 """

@@ -1,7 +1,7 @@
 """The kinds of divergence between a teacher p and a student q, in nats a position.
 
-Each is a pure function of two tables of log-probabilities over the same events; one entry in `KINDS` adds another, and
-both the reference form and the fused form take it from there. Formulas, sources and advice: docs/objectives.md.
+Each is a pure function of two tables of log-probabilities over the same events. One more entry in `KINDS` adds another:
+the reference form and the fused form both take it from there. Formulas, sources and advice: docs/objectives.md.
 Parameters, their ranges and defaults are those of the configuration (`configs.stages`), written nowhere else.
 
 Log-probabilities below `LOG_FLOOR` are raised to it where they are subtracted, on one side only: an event that one

@@ -1,4 +1,4 @@
-"""What is told about a student at the positions of a batch, besides its loss.
+"""What is measured of a student at the positions of a batch, besides its loss.
 
 All of it comes from the three things that a chunk of logits leaves behind: the logits at the kept ids, the log-sum-exp
 of all others and the logit of the label. The names stand in the order of `student_train.losses.fused.LossSums.metrics`.
@@ -33,8 +33,8 @@ METRICS = (
 """Summed over positions: the trained loss; cross-entropy on the labels; positions whose most likely token is the label;
 the trained divergence; positions where student and teacher have the same most likely token; KL(teacher ‖ student) and
 KL(student ‖ teacher) over the known tokens and the tail; the teacher's mass on the known tokens; the student's mass
-outside them; the policy term; positions where its clip cut the gradient; cross-entropy on plain text, of which nothing
-else is told. What was not given (labels, targets, terms of sampled tokens) or not trained counts 0."""
+outside them; the policy term; positions where its clip cut the gradient; cross-entropy on plain text, which has no
+other metric. What was not given (labels, targets, terms of sampled tokens) or not trained counts 0."""
 
 POLICY_METRICS = METRICS[:-1]
 """Those that mean something where the tokens were sampled by a policy that is learned from."""
@@ -55,10 +55,10 @@ def means(prefix: str, sums: Sequence[float], *, names: Sequence[str], tokens: i
 
 
 def plain_sums(metrics: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
-    """Sums over plain text, told apart from those over responses."""
-    told = torch.zeros_like(metrics)
-    told[METRICS.index("pretrain")] = metrics[METRICS.index("ce")]
-    return told
+    """Sums over plain text, kept apart from those over responses."""
+    sums = torch.zeros_like(metrics)
+    sums[METRICS.index("pretrain")] = metrics[METRICS.index("ce")]
+    return sums
 
 
 def cross_entropy(

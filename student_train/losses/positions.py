@@ -65,7 +65,7 @@ by their names in `metrics.METRICS`. It is differentiated by autograd."""
 
 @dataclass(frozen=True, slots=True)
 class LossForm:
-    """weight x divergence + ce_weight x cross-entropy + the policy term, each where there is something to take it of.
+    """weight x divergence + ce_weight x cross-entropy + the policy term, each where its inputs are there.
 
     Where the tokens were sampled the divergence is the single-step term and each position has a weight of its own.
     """

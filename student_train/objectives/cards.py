@@ -19,6 +19,6 @@ def data_learned(stage: StageConfig) -> str:
     )
 
 
-def listed(settings: Mapping[str, object]) -> str:
+def in_words(settings: Mapping[str, object]) -> str:
     """Settings one behind another, each by its name."""
     return ", ".join(f"{name} {value}" for name, value in settings.items())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from configs.objectives import Objective
 from configs.stages import StageConfig
-from student_train.objectives.cards import data_learned, listed
+from student_train.objectives.cards import data_learned, in_words
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -50,7 +50,7 @@ def _card(stage: StageConfig) -> str:
         "temperature": stage.temperature,
         "ce_weight": stage.ce_weight,
     }
-    return f"`kd`, {stage.divergence.kind} with {listed(settings)}, {data_learned(stage)}"
+    return f"`kd`, {stage.divergence.kind} with {in_words(settings)}, {data_learned(stage)}"
 
 
 OBJECTIVE = Objective(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from configs.objectives import Objective
 from configs.rollouts import PolicyConfig
 from configs.stages import StageConfig
-from student_train.objectives.cards import data_learned, listed
+from student_train.objectives.cards import data_learned, in_words
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -55,7 +55,7 @@ def _check(stage: StageConfig) -> None:
 
 def _card(stage: StageConfig) -> str:
     policy = stage.policy or PolicyConfig()
-    return f"`minillm` with {listed(policy.model_dump(exclude_none=True))}, {data_learned(stage)}"
+    return f"`minillm` with {in_words(policy.model_dump(exclude_none=True))}, {data_learned(stage)}"
 
 
 OBJECTIVE = Objective(

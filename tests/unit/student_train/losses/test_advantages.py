@@ -1,4 +1,4 @@
-"""Advantages and importance weights by hand, and what is told about a rollout."""
+"""Advantages and importance weights by hand, and what is measured of a rollout."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_padding_of_the_embedding_gets_no_probability_and_no_gradient() -> None:
     assert float(on_head[VOCAB:].abs().max()) == 0.0 < float(on_head[:VOCAB].abs().min())
 
 
-def test_nothing_is_differentiated_where_nobody_asks() -> None:
+def test_without_grad_nothing_is_differentiated() -> None:
     hidden, matrix, positions = problem()
     with torch.no_grad():
         loss, _ = summed_loss(hidden, Head(matrix, VOCAB), positions, TEXT)

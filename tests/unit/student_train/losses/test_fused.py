@@ -168,7 +168,7 @@ def test_temperature_and_weight(tail: Tail) -> None:
     for ours, theirs in zip(gradients(fused.loss, hidden, head), gradients(expected, hidden, head), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     assert named(fused)["divergence"] == pytest.approx(float(apart.detach()), rel=1e-5)
-    # What is told about the student is about the distributions as they are.
+    # Metrics of the student are about the distributions as they are.
     plain = float(divergence("forward_kl", logits.detach(), targets).sum())
     assert named(fused)["forward_kl"] == pytest.approx(plain, rel=1e-5)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from objective_builders import stage
 
-from student_train.objectives.cards import data_learned, listed
+from student_train.objectives.cards import data_learned, in_words
 
 
 def test_answers_are_told_by_their_source() -> None:
@@ -21,4 +21,4 @@ def test_rollouts_are_told_by_their_size_and_who_wrote_them() -> None:
 
 
 def test_settings_are_listed_by_name() -> None:
-    assert listed({"a": 0.3, "mode": "paper"}) == "a 0.3, mode paper"
+    assert in_words({"a": 0.3, "mode": "paper"}) == "a 0.3, mode paper"
