@@ -9,8 +9,8 @@ from functools import partial
 
 import torch
 
-from benchmarks.gpu.measure import ON_GPU, Floors, host_waits
-from benchmarks.gpu.steps import LENGTH, MICRO_ROWS, RESPONSE, STUDENT, qwen2
+from benchmarks.gpu.measure import ON_GPU, Floors, busy_seconds, host_waits
+from benchmarks.gpu.steps import LENGTH, RESPONSE, STUDENT, qwen2
 from benchmarks.kd_step import wait
 from benchmarks.memory import peak_bytes
 from benchmarks.pair import answers
@@ -20,39 +20,38 @@ from configs.stages import StageConfig
 from student_train.models.decoder import StudentModule
 from student_train.worker_group import join_group
 
-MICROS = 2
+CASES = ((0, 4, 4), (2, 4, 4), (2, 16, 1)) if ON_GPU else ((0, 2, 2), (2, 4, 1))
+"""ZeRO stage, rows of a microbatch, and microbatches of a step: the same tokens a step in each."""
 
 
 def bench_deepspeed(floors: Floors) -> Iterator[str]:
-    """The cached-KD step as training takes it, with each ZeRO stage that a device alone makes sense of."""
+    """The cached-KD step as training takes it."""
     if importlib.util.find_spec("deepspeed") is None:
         yield "DeepSpeed: left out, it is not installed"
         return
-    group = join_group("auto")
+    group = join_group(None)
     # Imported late: DeepSpeed picks its accelerator from the environment while it is imported.
     from student_train.training.deepspeed_engine import DeepSpeedEngine
 
     stage = StageConfig.model_validate({"objective": "kd", "steps": 1})
-    batch = answers(rows=MICRO_ROWS, length=LENGTH, response=RESPONSE, vocab=STUDENT.vocab).to(torch.device("cpu"))
-    yield f"step under DeepSpeed, {MICROS} microbatches of {MICRO_ROWS} x {LENGTH} tokens, one process:"
-    for zero_stage in (0, 2):
+    for zero_stage, rows, micros in CASES:
+        batch = answers(rows=rows, length=LENGTH, response=RESPONSE, vocab=STUDENT.vocab).to(torch.device("cpu"))
         student = qwen2(STUDENT)
         module = StudentModule(student, stage=stage, vocab=student.vocab)
         settings = TrainingSettings.model_validate({"zero_stage": zero_stage})
         engine = DeepSpeedEngine(module, stage=stage, settings=settings, group=group)
         step = partial(
-            engine.step, [batch] * MICROS, global_tokens=MICROS * len(batch.labels), learning_rate=1e-6,
+            engine.step, [batch] * micros, global_tokens=micros * len(batch.labels), learning_rate=1e-6,
             stop=lambda: False,
         )  # fmt: skip
-
-        seconds = best_seconds({"step": lambda step=step: wait(step())})["step"]
-        flops = MICROS * STUDENT.flops(batch, passes=3)
-        tokens = MICROS * MICRO_ROWS * LENGTH
-        waits = host_waits(step)
+        taken = best_seconds({"step": lambda step=step: wait(step())})["step"]
+        flops, tokens = micros * STUDENT.flops(batch, passes=3), micros * rows * LENGTH
+        busy, waits = busy_seconds(step), host_waits(step)
         yield (
-            f"  ZeRO {zero_stage}: {1000 * seconds:.1f} ms, {tokens / seconds:.0f} tokens/s, MFU "
-            f"{flops / seconds / floors.flops:.1%}, {peak_bytes(step) / 2**30:.1f} GiB at the peak, "
-            f"{'no GPU to wait for' if waits is None else f'the host waited {waits} times'}"
+            f"step under DeepSpeed, ZeRO {zero_stage}, {micros} x {rows * LENGTH} tokens, one process: "
+            f"{1000 * taken:.1f} ms, {tokens / taken:.0f} tokens/s, MFU {flops / taken / floors.flops:.1%}, "
+            f"{peak_bytes(step) / 2**30:.1f} GiB at the peak"
+            f"{'' if busy is None else f', the GPU busy for {busy / taken:.0%} of the time, {waits} waits of the host'}"
         )
         engine.close()
         del engine, module, student, step

@@ -69,6 +69,16 @@ def host_waits(run: Callable[[], object]) -> int | None:
     return sum("synchronizing" in str(warning.message) for warning in caught)
 
 
+def busy_seconds(run: Callable[[], object]) -> float | None:
+    """How long kernels and copies ran on the GPU in one run, added up; None without one."""
+    if not ON_GPU:
+        return None
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        run()
+        wait()
+    return sum(event.self_device_time_total for event in profile.key_averages()) / 1e6
+
+
 def shown(seconds: float | None, *, flops: float, floors: Floors) -> str:
     """Milliseconds and the share of the matrix peak at which `flops` were done in them."""
     if seconds is None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from benchmarks.gpu.measure import ON_GPU, Floors
+from benchmarks.gpu.measure import ON_GPU, Floors, busy_seconds
 from benchmarks.kd_step import ask_teacher, teacher_logits, training_step, wait
 from benchmarks.memory import peak_bytes
 from benchmarks.pair import answers, device
@@ -51,10 +51,12 @@ class Shape:
 
 if ON_GPU:
     STUDENT, TEACHER = Shape(896, 4864, 24, 14, 2), Shape(1536, 8960, 28, 12, 2)
-    ROWS, LENGTH, RESPONSE, MICRO_ROWS, MICROS = 8, 1024, 768, 4, 8
+    ROWS, LENGTH, RESPONSE, MICRO_ROWS, MICROS = 8, 1024, 768, 16, 4
+    MICRO_SIZES = (4, 8, 16, 32)
 else:
     STUDENT, TEACHER = Shape(64, 128, 2, 2, 1, 1000), Shape(128, 256, 2, 2, 1, 1000)
     ROWS, LENGTH, RESPONSE, MICRO_ROWS, MICROS = 2, 64, 48, 2, 2
+    MICRO_SIZES = (1, 4)
 
 
 def qwen2(shape: Shape) -> Decoder:
@@ -98,6 +100,7 @@ def bench_steps(floors: Floors) -> Iterator[str]:
     yield f"  cached KD / cross-entropy: {seconds['cached KD'] / seconds['cross-entropy']:.3f}"
     yield f"  live teacher / cached KD: {seconds['KD with a live teacher'] / seconds['cached KD']:.3f}"
     yield from _loss_alone(student, batch, seconds=seconds["cached KD"])
+    yield from _microbatches(student, floors=floors)
 
 
 def _loss_alone(student: Decoder, batch: MicroBatch, *, seconds: float) -> Iterator[str]:
@@ -115,6 +118,30 @@ def _loss_alone(student: Decoder, batch: MicroBatch, *, seconds: float) -> Itera
 
     taken = best_seconds({"loss": run})["loss"]
     yield f"  head and loss alone: {1000 * taken:.1f} ms, {taken / seconds:.0%} of the cached-KD step"
+
+
+def _microbatches(student: Decoder, *, floors: Floors) -> Iterator[str]:
+    """Forward and backward alone: small microbatches leave a fast device waiting for the host."""
+    stage = StageConfig.model_validate({"objective": "kd", "steps": 1})
+    module = StudentModule(student, stage=stage, vocab=student.vocab)
+    for rows in MICRO_SIZES:
+        batch = answers(rows=rows, length=LENGTH, response=RESPONSE, vocab=STUDENT.vocab)
+
+        def run(batch: MicroBatch = batch) -> None:
+            loss, _ = module(batch)
+            loss.backward()
+            for parameter in module.parameters():
+                parameter.grad = None
+            wait()
+
+        taken = best_seconds({"pass": run})["pass"]
+        busy = busy_seconds(run)
+        yield (
+            f"  cached KD, forward and backward of {rows * LENGTH} tokens: {1000 * taken:.1f} ms, "
+            f"{rows * LENGTH / taken:.0f} tokens/s, MFU {STUDENT.flops(batch, passes=3) / taken / floors.flops:.1%}, "
+            f"{peak_bytes(run) / 2**30:.1f} GiB at the peak"
+            f"{'' if busy is None else f', the GPU busy for {busy / taken:.0%} of the time'}"
+        )
 
 
 def bench_feed(floors: Floors) -> Iterator[str]:

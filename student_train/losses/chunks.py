@@ -18,6 +18,7 @@ from torch import Tensor
 
 from student_train.losses.head import Head, exact_dtype
 from student_train.losses.metrics import METRICS, position_metrics
+from student_train.losses.passes import row_sums, spread
 from student_train.losses.positions import PositionLoss, Positions
 
 
@@ -51,7 +52,10 @@ class _FusedLoss(torch.autograd.Function):
         # A frozen head, as beside adapters, needs none.
         on_head = differentiate and ctx.needs_input_grad[1]
         grad_head: Tensor | None = None
-        for chunk in head.chunks(hidden):
+        chunks = list(head.chunks(hidden))
+        # One chunk's product is the gradient; several are summed in at least float32.
+        sum_dtype = hidden.dtype if len(chunks) == 1 else exact_dtype(hidden)
+        for chunk in chunks:
             part = hidden[chunk]
             # No name here keeps the table alive beside its low-precision copy.
             grad_logits = _chunk(
@@ -60,7 +64,7 @@ class _FusedLoss(torch.autograd.Function):
             if grad_hidden is not None:
                 grad_logits = grad_logits.to(hidden.dtype)
                 torch.mm(grad_logits, weight, out=grad_hidden[chunk])
-                grad_head = _add_product(grad_head, grad_logits, part) if on_head else None
+                grad_head = _add_product(grad_head, grad_logits, part, sum_dtype) if on_head else None
         if grad_hidden is not None:
             ctx.save_for_backward(grad_hidden, _like_head(grad_head, matrix) if on_head else None)
         loss = sums[0].to(exact_dtype(hidden))
@@ -74,16 +78,21 @@ class _FusedLoss(torch.autograd.Function):
         return on_hidden, on_head, *[None] * 4
 
 
-def _add_product(total: Tensor | None, grad_logits: Tensor, hidden: Tensor) -> Tensor:
-    """`total` + grad_logits^T hidden. One chunk needs no sum; several are summed in at least float32.
+def _add_product(total: Tensor | None, grad_logits: Tensor, hidden: Tensor, sum_dtype: torch.dtype) -> Tensor:
+    """`total` + grad_logits^T hidden.
 
-    A table of the head's size is large: none is filled with zeros, copied or converted without need.
+    A table of the head's size is large: none is filled with zeros, copied or converted without need. On a GPU the
+    product itself adds to the sum.
     """
+    if hidden.is_cuda and hidden.dtype != sum_dtype:
+        if total is None:
+            return torch.mm(grad_logits.T, hidden, out_dtype=sum_dtype)
+        return torch.addmm(total, grad_logits.T, hidden, out_dtype=sum_dtype, out=total)
     if total is None:
         return grad_logits.T @ hidden
-    if hidden.dtype in (torch.float32, torch.float64):
+    if hidden.dtype == sum_dtype:
         return total.addmm_(grad_logits.T, hidden)
-    return total.float().add_(grad_logits.T @ hidden)
+    return total.to(sum_dtype).add_(grad_logits.T @ hidden)
 
 
 def _like_head(grad: Tensor | None, head: Tensor) -> Tensor:
@@ -113,14 +122,11 @@ def _chunk(
         logits = logits.div_(softcap).tanh_()
         slope = 1.0 - logits.square() if differentiate else None
         logits = logits.mul_(softcap)
-    kept = logits.gather(1, positions.ids)
-    label = None if positions.labels is None else logits.gather(1, positions.labels[:, None])[:, 0]
+    exact = exact_dtype(logits)
+    kept = logits.gather(1, positions.ids).to(exact)
+    label = None if positions.labels is None else logits.gather(1, positions.labels[:, None])[:, 0].to(exact)
     logits.scatter_(1, positions.ids, float("-inf"))
-    best_rest = logits.amax(dim=1)
-    # Rows without a rest (K = V) shift by zero, so that exp gives 0 and not NaN.
-    shift = best_rest.masked_fill(best_rest == float("-inf"), 0.0)
-    softmax = logits.sub_(shift[:, None]).exp_()
-    total = softmax.sum(dim=1)
+    best_rest, shift, total = row_sums(logits)
     rest = total.log() + shift
     with torch.enable_grad():
         leaves = [leaf.requires_grad_(differentiate) for leaf in (kept, rest, label) if leaf is not None]
@@ -130,14 +136,15 @@ def _chunk(
     nothing = sums.new_zeros(())
     sums += torch.stack([parts[name].detach().double().sum() if name in parts else nothing for name in METRICS])
     if not differentiate:
-        return softmax
+        return logits
     on_kept, on_rest, *on_label = (
         torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(leaves, grads, strict=True)
     )
     share = torch.where(total > 0, on_rest / total, torch.zeros_like(total))
-    # In place: the table of exponentials becomes the gradient. The derivative by the log-sum-exp of the rest is shared
-    # among its tokens in proportion to their exponentials (0 at the kept ids, which then get their own).
-    gradient = softmax.mul_(share[:, None]).scatter_(1, positions.ids, on_kept)
+    # In place: the table becomes the gradient. The derivative by the log-sum-exp of the rest is shared among its tokens
+    # in proportion to their exponentials (0 at the kept ids, which then get their own).
+    spread(logits, shift=shift, share=share)
+    logits.scatter_(1, positions.ids, on_kept.to(logits.dtype))
     if positions.labels is not None:
-        gradient.scatter_add_(1, positions.labels[:, None], on_label[0][:, None])
-    return gradient if slope is None else gradient.mul_(slope)
+        logits.scatter_add_(1, positions.labels[:, None], on_label[0][:, None].to(logits.dtype))
+    return logits if slope is None else logits.mul_(slope)

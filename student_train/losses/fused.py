@@ -20,6 +20,7 @@ from student_train.losses.advantages import PolicyTerms
 from student_train.losses.chunks import summed_loss
 from student_train.losses.divergences import Measure, Tail
 from student_train.losses.head import Head, exact_dtype
+from student_train.losses.passes import row_sums
 from student_train.losses.positions import LossForm, PositionLoss, Positions
 from student_train.losses.targets import SparseTargets
 
@@ -157,5 +158,10 @@ def fused_logprobs(
         logits = whole.raw_logits(hidden[chunk])
         if whole.softcap is not None:
             logits = logits.div_(whole.softcap).tanh_().mul_(whole.softcap)
-        found[chunk] = logits.gather(1, labels[chunk, None])[:, 0] - logits.logsumexp(dim=1)
+        label = logits.gather(1, labels[chunk, None])[:, 0].to(found.dtype)
+        if logits.dtype == found.dtype:
+            found[chunk] = label - logits.logsumexp(dim=1)
+        else:
+            _, shift, total = row_sums(logits)
+            found[chunk] = label - (total.log() + shift)
     return found

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from configs.errors import ModelError
+from student_train.losses.passes import stays_low
 
 CPU_CHUNK_BYTES = 256 * 2**20
 """Memory for one chunk's float32 logits on a CPU: past a few hundred rows larger chunks gain nothing there."""
@@ -24,7 +25,7 @@ class Head:
 
     Its first `vocab` rows, by default all, are tokens that exist; the others are padding of the embedding and have no
     probability. Models that squash their logits with tanh name the bound as `softcap`. `chunk_bytes` is the memory for
-    one chunk's float32 logits, by default `chunk_budget`.
+    one chunk's logits, by default `chunk_budget`.
 
     Raises:
         ModelError: `vocab` is more than the matrix has rows.
@@ -52,12 +53,14 @@ class Head:
     def chunks(self, hidden: Float[Tensor, "N H"]) -> Iterator[slice]:
         """The positions, chunk by chunk."""
         budget = chunk_budget(hidden.device) if self.chunk_bytes is None else self.chunk_bytes
-        rows = max(1, budget // (4 * self.tokens))
+        logit_bytes = hidden.element_size() if stays_low(hidden, softcap=self.softcap) else 4
+        rows = max(1, budget // (logit_bytes * self.tokens))
         return (slice(start, start + rows) for start in range(0, len(hidden), rows))
 
     def raw_logits(self, hidden: Float[Tensor, "N H"]) -> Float[Tensor, "N V"]:
-        """The logits of a chunk before they are squashed."""
-        return (hidden @ self.weight[: self.tokens].T).to(exact_dtype(hidden))
+        """The logits of a chunk before they are squashed, in the dtype that `student_train.losses.passes` takes."""
+        logits = hidden @ self.weight[: self.tokens].T
+        return logits if stays_low(hidden, softcap=self.softcap) else logits.to(exact_dtype(hidden))
 
 
 def exact_dtype(hidden: Tensor) -> torch.dtype:
@@ -66,11 +69,12 @@ def exact_dtype(hidden: Tensor) -> torch.dtype:
 
 
 def chunk_budget(device: torch.device) -> int:
-    """Bytes for one chunk's float32 logits.
+    """Bytes for one chunk's logits: float32 or, where GPU kernels read them, as the product left them.
 
     On a GPU a 64th of its memory, which keeps its matrix products busy; where that is scarce an eighth of what is
-    free, because a chunk needs up to three such tables at once (low-precision logits and gradient beside it). The
-    share of the whole comes first so that the same run on the same kind of device adds up in the same order.
+    free, because without the kernels a chunk needs up to three such tables at once (low-precision logits and gradient
+    beside it). The share of the whole comes first so that the same run on the same kind of device adds up in the same
+    order.
     """
     if device.type != "cuda":
         return CPU_CHUNK_BYTES
