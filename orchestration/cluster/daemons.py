@@ -1,4 +1,4 @@
-"""Whether the part of a Ray cluster that a driver talks to is still there; it can be killed while the driver works.
+"""Whether the part of a Ray cluster that a driver talks to (its raylet) still runs: it can be killed at any moment.
 
 Ray tells a driver only that some process of its own died, if it does not end the driver as well
 (`orchestration.commands.last_words`).
@@ -23,12 +23,12 @@ def remember_raylet() -> None:
 
 
 def forget_raylet() -> None:
-    """It may go from now on."""
+    """From now on it may end."""
     _RAYLETS.clear()
 
 
 def raylet_is_gone() -> bool:
-    """Whether the raylet of this process died: the kernel then lets nobody connect to its socket."""
+    """Whether the raylet of this process died: the kernel then refuses connections to its socket."""
     for path in _RAYLETS:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(CONNECT_S)

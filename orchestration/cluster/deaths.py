@@ -1,4 +1,4 @@
-"""What became of a process that Ray lost, in one line that a person can act upon.
+"""What became of a process that Ray lost, in one line that tells what to do.
 
 Ray has a dozen classes of errors for a process that is gone, and writes a page about each. For us there are three
 cases: the process raised an error of ours; it is gone, most often because the memory of its machine ran out, and
@@ -40,9 +40,9 @@ def lost(
 ) -> DistillError:
     """The one line about `error`, which ended `what`; `fit` is the memory that was planned for it.
 
-    An error of ours comes back as it was raised in its process. Of a cluster that is gone it is a plain
-    `DistillError`, which nobody takes for a reason to try again; otherwise one of `kind`, with what is `kept`. A
-    process that could not even import its work has no log: then the folder is named, where the driver's own is.
+    An error of ours comes back as it was raised in its process. For a cluster that is gone it is a plain
+    `DistillError`, after which nothing is tried again; otherwise it is one of `kind`, with what is `kept`. A process
+    that could not even import its work has no log: then the folder is named, which holds the driver's own.
     """
     log = log.parent if log.suffix == ".log" and not log.exists() else log
     causes = _causes(error)
@@ -60,7 +60,7 @@ def lost(
     if any(isinstance(each, OutOfMemoryError | MemoryError) for each in causes) or _NO_MEMORY.search(reason):
         said = f"{what} ended because memory ran out{_planned(fit)}"
     elif any(isinstance(each, WorkerCrashedError) for each in causes) or _WITHOUT_A_WORD.search(reason):
-        said = f"{what} was killed without a word of its own, most often because memory ran out{_planned(fit)}"
+        said = f"{what} was killed without an error of its own, most often because memory ran out{_planned(fit)}"
     else:
         said = f"{what} failed: {_first_sentence(error)}"
     return kind("; ".join(part for part in (said, kept, f"its log is in {log}") if part))

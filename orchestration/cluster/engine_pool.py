@@ -1,7 +1,6 @@
 """A pool of engines of one model shape: started when first needed, then kept until released.
 
-Starting an engine costs a minute, so whoever comes next with a model of the same shape gets the running engines with
-new weights.
+Starting an engine costs a minute, so the next model of the same shape gets the running engines with new weights.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ STOP_GRACE_S = 15.0
 POLL_S = 0.3
 
 GPU_BLOCK = 16
-"""Tokens of a KV block on a GPU, where the platform chooses it: used for a count and nothing else."""
+"""Tokens of a KV block on a GPU, where vLLM's platform chooses it; used only for a count."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +46,10 @@ Reference = Callable[[Sequence[tuple[int, ...]]], Sequence[ReferenceRows]]
 
 
 class GpuClock(Protocol):
-    """Where the life of engines is counted (`ledger.Ledger`)."""
+    """Where the time of engines is counted (`ledger.Ledger`)."""
 
     def engines_up(self, gpus: float) -> Callable[[], None]:
-        """Engines on so many GPUs have started; to be called when they have ended."""
+        """Count engines on `gpus` GPUs from now on; call what is returned when they have ended."""
         ...
 
 
@@ -277,4 +276,4 @@ class PooledEngine:
         try:
             ray.get(self._actor.finish.remote())
         except RayError:
-            logger.info("an engine could not be told that its rollout is over")
+            logger.info("an engine did not take note that its rollout is over")

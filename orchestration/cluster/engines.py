@@ -44,9 +44,9 @@ class EngineSpec:
     """Everything that an engine needs to start, on whatever node.
 
     `seed` is the first of those that the engines of a pool get, and `name` begins the names of their log files; pools
-    that run side by side have other ones. `gpu_share` is the part of each of its GPUs that an engine takes in Ray's
+    that run side by side have different ones. `gpu_share` is the part of each of its GPUs that an engine takes in Ray's
     books: less than all where its purpose is "shared rollout". `ledger` is where the answers of a teacher are counted
-    that no fill asks for; None where others count them, or nobody. `memory` is what was planned for it.
+    that no fill asks for; None where they are counted elsewhere, or not at all. `memory` is what was planned for it.
     """
 
     model_dir: Path

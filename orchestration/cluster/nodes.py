@@ -26,7 +26,7 @@ class Node:
 
 
 def require_gpus(address: str) -> None:
-    """Refuse a cluster without a GPU, where everything that needs one would wait for ever. To be called when attached.
+    """Refuse a cluster without a GPU, where everything that needs one would wait forever. Call it when attached.
 
     Raises:
         ConfigError: it has none.
@@ -77,8 +77,8 @@ def cluster_nodes(address: str) -> tuple[Node, ...]:
             memories = ray.get(asked, timeout=ANSWER_S)
         except ray.exceptions.RayError as error:
             raise ConfigError(
-                f"the cluster at {address} does not say what its {len(alive)} machines have ({first_line(error)}): "
-                "stillroom has to be installed on each of them"
+                f"not all {len(alive)} machines of the cluster at {address} report what they have "
+                f"({first_line(error)}): install stillroom on each of them"
             ) from error
     return tuple(
         Node(int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0)), memory)

@@ -115,7 +115,7 @@ def _attached(address: str) -> Iterator[None]:
 
 
 def _require_listener(address: str) -> None:
-    """Refuse an address where nobody listens; Ray itself would go on trying for many minutes."""
+    """Refuse an address where nothing listens; Ray itself would go on trying for many minutes."""
     host, separator, port = address.rpartition(":")
     if not separator or not port.isdecimal():
         return
@@ -123,7 +123,8 @@ def _require_listener(address: str) -> None:
         socket.create_connection((host.rpartition("/")[2].strip("[]"), int(port)), timeout=CONNECT_S).close()
     except (OSError, OverflowError) as error:
         raise ConfigError(
-            f"nobody listens at --ray-address {address} ({error}): correct it, or start one with `ray start --head`"
+            f"nothing listens at --ray-address {address} ({error}): correct it, or start a cluster with "
+            "`ray start --head`"
         ) from error
 
 
@@ -146,7 +147,7 @@ def _private(gpus: int) -> Iterator[None]:
     directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
     # Locked before it has its name: a sweep that came in between would take this run for dead.
     with (directory / f"{ALIVE}.new").open("w") as alive:
-        # Where no file can be locked nobody tidies up after us, which is no reason not to start.
+        # Where files cannot be locked, a later run does not tidy up after this one; it can start all the same.
         take_if_possible(alive.fileno())
         os.rename(alive.name, directory / ALIVE)
         _set_token(directory)
@@ -220,7 +221,7 @@ def _sweep(place: Path) -> None:
 def _dead(place: Path) -> list[Path]:
     """The directories of runs that were killed: the kernel freed their lock when they died.
 
-    Everybody may write here: only what is this user's own is looked into.
+    Every user may write here, so only this user's own directories are looked into.
     """
     found = []
     for directory in place.glob(f"{PREFIX}*"):
@@ -265,7 +266,7 @@ def _require_loopback() -> None:
     node = ray.util.get_node_ip_address()
     if node != LOOPBACK:
         raise EngineError(
-            f"the private Ray cluster took {node} for its address instead of {LOOPBACK}; "
+            f"the private Ray cluster listens at {node} instead of {LOOPBACK}; "
             "call environment.prepare_environment before ray is imported"
         )
 

@@ -68,8 +68,8 @@ def train_in_group(
 ) -> dict[str, object]:
     """Train a stage; returns the fields of its `TrainResult`.
 
-    `meanwhile` is called again and again as long as the worker group works, for what it needs from outside. On an
-    interrupt, or an error of `meanwhile`, the worker group is asked to write a checkpoint before that goes on.
+    `meanwhile` is called again and again while the worker group works, to do what it needs from outside. On an
+    interrupt, or an error of `meanwhile`, the worker group is asked to write a checkpoint before the error is raised.
     Workers that take less than a whole GPU leave the rest to what `meanwhile` starts, which then has to wait until
     all of them have their places.
 
@@ -175,7 +175,7 @@ def _trainer(job: TrainJob, *, log_dir: Path, accelerator: Device, gpu_share: fl
 class WorkerGroupConfig(TorchConfig):  # type: ignore[misc]
     """How the workers find each other: in a directory that all of them see, and over the cluster's own interface.
 
-    Left to itself Ray has torch listen on every interface of the first worker's machine, for anybody.
+    By default Ray lets torch listen on every interface of the first worker's machine.
     """
 
     meeting: Path = Path(MEETING)
@@ -187,7 +187,7 @@ class WorkerGroupConfig(TorchConfig):  # type: ignore[misc]
 
 
 class _WorkerGroupBackend(TorchConfig().backend_cls):  # type: ignore[misc]
-    """Ray's own, but for the way in which the workers meet."""
+    """Ray's own, except for the way in which the workers meet."""
 
     def on_start(self, worker_group: Any, backend_config: WorkerGroupConfig) -> None:
         """Make the process group; called in the process that controls the workers."""

@@ -1,4 +1,4 @@
-"""The limits of an experiment, held against what its ledger says it has spent over all its starts."""
+"""The limits of an experiment, compared with what its ledger says was spent over all its starts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def budgets_left(budgets: BudgetConfig, *, spent: Counts, engines: EngineSetting
 
 
 def require_budget(budgets: BudgetConfig, *, spent: Counts, tokens: int, purpose: str) -> None:
-    """Refuse to begin what may take more than is left; `tokens` is the most that `purpose` can take of the teacher.
+    """Refuse to begin what may take more than is left; `purpose` may take at most `tokens` teacher tokens.
 
     Raises:
         BudgetReached: naming the limit, what was spent of it, and the cure.

@@ -1,8 +1,9 @@
-"""One engine's share of a fill: draw requests, commit records, report.
+"""One engine's share of a fill: it draws requests, commits records and reports.
 
-The commit is the truth. An engine loop commits at least every `commit_every_s` seconds from a thread of its own,
+What is committed counts. An engine loop commits at least every `commit_every_s` seconds from a thread of its own,
 because an engine that writes long answers may finish none for a while; whatever a killed engine had not committed is
-simply still missing in the cache. What it spent is not forgotten: every answer is counted in the experiment's ledger.
+simply still missing in the cache. What it spent is known all the same: every answer is counted in the ledger of the
+experiment.
 """
 
 from __future__ import annotations
@@ -165,8 +166,8 @@ class EngineLoop:
     def _report_until_finished(self) -> None:
         while not self._finished.wait(REPORT_EVERY_S):
             try:
-                # After a stop the engine may work on an answer for longer than its process is given: what it has
-                # finished by then is kept at once.
+                # After a stop the engine may work on an answer for longer than its process may live, so what it has
+                # finished is kept at once.
                 if self._stop.is_set() or self._writer.due(self._order.commit_every_s):
                     self._commit()
             except CacheError:
@@ -177,7 +178,7 @@ class EngineLoop:
 
     def _commit(self) -> None:
         with self._lock:
-            # Before the commit: what is in the cache was paid for.
+            # Before the commit, so that nothing is in the cache that was not counted.
             self._meter.sync()
             report = self._writer.commit()
             if report is not None:

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class Engines(Protocol):
-    """The engines of a fill (`ray_pool.EnginePool`)."""
+    """The engines of a fill (`engine_pool.EnginePool`)."""
 
     def fill(
         self,
@@ -70,7 +70,7 @@ class Budgets:
         return self.seconds is not None and self.seconds <= 0
 
     def after(self, teacher_tokens: int, *, seconds: float) -> Budgets:
-        """What is left after so many tokens and so much time."""
+        """What is left after these tokens and this time."""
         return Budgets(
             None if self.teacher_tokens is None else self.teacher_tokens - teacher_tokens,
             None if self.seconds is None else self.seconds - seconds,
@@ -125,7 +125,7 @@ def fill(
         bar = _Onward(progress, rows=total - missing, tokens=result.response_tokens)
         left = budgets.after(result.teacher_tokens, seconds=looked - started)
         with _own_part(works, cache=cache, claims=claims) as part:
-            # Waiting takes time, for which our engines are kept, but no tokens.
+            # Waiting takes no tokens, but it takes time, in which our engines stay up.
             if left.spent if part else left.time_is_up:
                 raise _standstill(missing, budgets)
             if part is not None:
@@ -138,7 +138,7 @@ def fill(
                 own += gained
         if part is None:
             bar.update(0, note=f"waiting for {missing:,} rows that another pipeline is fetching")
-            # A large plan takes seconds to look at, which the one who fetches may need more.
+            # Looking at a large plan takes seconds of CPU time, which the pipeline that fetches may need more.
             time.sleep(max(POLL_S, time.monotonic() - looked))
     result.from_others = max(total - own, 0)
     return result
@@ -146,7 +146,7 @@ def fill(
 
 @dataclass(frozen=True, slots=True)
 class _Onward:
-    """The progress of a fill, of which an engine pool knows only its own pass."""
+    """The progress of a whole fill, to which an engine pool reports only its own pass."""
 
     inner: Progress
     rows: int
@@ -181,7 +181,10 @@ def _open_work(sets: Sequence[SequenceSet], *, cache: TeacherCache, failed: Mapp
 
 @contextmanager
 def _own_part(works: Sequence[_Work], *, cache: TeacherCache, claims: Claims) -> Iterator[_Work | None]:
-    """What nobody else is asking for of the first work that has such a part, claimed as long as the context lasts."""
+    """Requests that no other pipeline asks for, claimed while the context lasts; None where there are none.
+
+    They are those of the first work that has any.
+    """
     identity = cache.identity.digest()
     for work in works:
         names = [_name(request, identity=identity) for request in work.requests]
@@ -191,7 +194,7 @@ def _own_part(works: Sequence[_Work], *, cache: TeacherCache, claims: Claims) ->
             continue
         with claims.claim([names[at] for at in free], k=k) as claim:
             part = replace(work, requests=tuple(work.requests[at] for at in free[claim.mine]))
-            # Before the claim was made somebody else may have asked for these rows and committed them.
+            # Before the claim was made another pipeline may have asked for these rows and committed them.
             part = replace(part, requests=tuple(_still_missing(part, cache=cache, failed={})))
             if part.requests:
                 yield part
@@ -250,7 +253,7 @@ def _ask(
 
 
 def _count_committed(work: _Work, *, result: FillResult, cache: TeacherCache) -> None:
-    """Dead engines report nothing any more; what they had committed of `work` is there all the same."""
+    """Count what dead engines had committed of `work`: they report nothing any more."""
     cache.refresh()
     keys = [key for key in cache.lookup(work.requests, k=work.k) if key is not None]
     records = [record for record in cache.get_many(keys, k=0) if record is not None]
@@ -268,7 +271,7 @@ def _standstill(missing: int, budgets: Budgets) -> DistillError:
 
 
 def _store_gold_text(sets: Sequence[SequenceSet], *, cache: TeacherCache, order: FillOrder, vocab: int) -> None:
-    """Gold answers that nobody scores are kept as text: that asks no teacher."""
+    """Gold answers that need no scores are kept as text, without asking the teacher."""
     identity = cache.identity.digest()
     records = []
     for part in plan_fill(sets, cache=cache).sets:

@@ -2,7 +2,7 @@
 
 Every process that spends writes a file of its own below `ledger/` of the run directory: one line of counts that is
 written over in place at each answer, so a process that is killed has counted all that it had finished. The sum over
-the files is the truth that budgets are held against, and nobody has to report for it.
+the files is what budgets are compared with, so no process has to report what it spent.
 """
 
 from __future__ import annotations

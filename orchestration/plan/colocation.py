@@ -2,7 +2,7 @@
 
 A student that learns from what it writes has its worker group, its own engines and those of the teacher at work
 together. On GPUs each of them has GPUs of its own, or, with `runtime.colocate`, the engines lie beside the workers on
-theirs and sleep while these train (docs/decisions/0013-rollouts.md). On CPUs all of this is of no concern.
+theirs and sleep while these train (docs/decisions/0013-rollouts.md). On CPUs none of this matters.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ either, each would have to take more than half of what the worker leaves. `memor
 
 
 def require_room_together(config: DistillConfig, hardware: Hardware) -> None:
-    """Refuse rollouts for which worker group and engines do not find GPUs at the same time: they would wait for ever.
+    """Refuse rollouts whose worker group and engines cannot all have GPUs at the same time: they would wait forever.
 
     Raises:
         ConfigError: naming the keys, their values and the cure.
@@ -60,12 +60,12 @@ def _require_own_room(config: DistillConfig, hardware: Hardware, *, key: str) ->
             f"{key} learns while engines write for it, on {needed} GPUs at once: "
             f"runtime.training.workers={runtime.training.workers}, {teacher} of runtime.teacher_engine and "
             f"{student} of runtime.student_engine (count x tensor_parallel), but there are {there}: lower one of them, "
-            "or set runtime.colocate: true to have them share GPUs in turns"
+            "or set runtime.colocate: true to let them take turns on the same GPUs"
         )
 
 
 def _require_turns(config: DistillConfig, rollouts: Mapping[str, RolloutConfig]) -> None:
-    """Refuse what makes engines and worker group work at the same moment."""
+    """Refuse settings by which engines and worker group would work at the same time."""
     for key, rollout in rollouts.items():
         if rollout.ahead:
             raise ConfigError(
@@ -80,13 +80,13 @@ def _require_turns(config: DistillConfig, rollouts: Mapping[str, RolloutConfig])
 
 
 def _require_shared_room(config: DistillConfig, hardware: Hardware, *, key: str) -> None:
-    """Refuse engines that cannot lie beside a worker; `GPU_SHARES` says what keeps them apart from one another."""
+    """Refuse engines that cannot share the GPU of a worker; `GPU_SHARES` keeps them apart from one another."""
     runtime, workers = config.runtime, config.runtime.training.workers
     for field, engine in (("teacher_engine", runtime.teacher_engine), ("student_engine", runtime.student_engine)):
         if engine.tensor_parallel > 1:
             raise ConfigError(
-                f"runtime.{field}.tensor_parallel={engine.tensor_parallel} with runtime.colocate=true: Ray shares out "
-                f"parts of single GPUs only, and {key} needs them: set it to 1, or colocate: false"
+                f"runtime.{field}.tensor_parallel={engine.tensor_parallel} with runtime.colocate=true: Ray divides "
+                f"single GPUs only, and {key} needs parts of them: set it to 1, or colocate: false"
             )
         if engine.count > workers:
             raise ConfigError(
@@ -97,6 +97,6 @@ def _require_shared_room(config: DistillConfig, hardware: Hardware, *, key: str)
     if hardware.nodes > 1 and workers < there:
         # Ray might choose a node without workers and put several engines on one of its GPUs.
         raise ConfigError(
-            f"runtime.training.workers={workers} leaves GPUs of runtime.nodes={hardware.nodes} without a worker, where "
-            f"engines of {key} may not lie (runtime.colocate=true): set workers to {there}, or lower nodes"
+            f"runtime.training.workers={workers} leaves GPUs of runtime.nodes={hardware.nodes} without a worker, and "
+            f"engines of {key} run only beside one (runtime.colocate=true): set workers to {there}, or lower nodes"
         )

@@ -1,4 +1,4 @@
-"""What a speed was measured on, in words: speeds can be compared where these are the same."""
+"""What a speed was measured on, in words: speeds can be compared where the words are the same."""
 
 from __future__ import annotations
 

@@ -154,9 +154,9 @@ def shared_memory(
 ) -> MemoryFit:
     """What a GPU holds on which a worker, a teacher's and a student's engine take turns, at the worse of two times.
 
-    While the engines write, the worker keeps all but what a backward pass needs: as a stage begins it measures the
-    held-out split. While it trains, they have moved their weights to the memory of the machine and dropped their KV
-    blocks.
+    While the engines write, the worker keeps everything except what a backward pass needs, because it measures the
+    held-out split when a stage begins. While it trains, they have moved their weights to the memory of the machine and
+    dropped their KV blocks.
     """
     first = teacher
     if runtime.teacher_engine.count < runtime.training.workers and runtime.student_engine.count > 1:

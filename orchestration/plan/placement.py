@@ -161,7 +161,7 @@ def _served_in(stages: Sequence[StageConfig]) -> str:
 
 
 def require_engine_room(settings: EngineSettings, *, key: str, hardware: Hardware) -> None:
-    """Refuse engines for which there are too few GPUs or CPUs: they would wait for ever. `key` is their block.
+    """Refuse engines for which there are too few GPUs or CPUs: they would wait forever. `key` is their block.
 
     Raises:
         ConfigError: naming keys and cure.
@@ -211,7 +211,7 @@ def require_worker_room(settings: TrainingSettings, *, hardware: Hardware) -> No
 
 
 def _check_cpus(needed: float, asked: str, hardware: Hardware) -> None:
-    """More than there are would leave the scheduler waiting for ever."""
+    """With more than there are the scheduler would wait forever."""
     if hardware.cpus is not None and needed > hardware.nodes * hardware.cpus:
         there = f"{hardware.nodes} nodes x {hardware.cpus}" if hardware.nodes > 1 else str(hardware.cpus)
         raise ConfigError(f"{asked} needs {needed:g} CPUs but there are {there}: lower one of them")

@@ -72,7 +72,7 @@ class SetPlan:
     """Hits and misses of one sequence set, with the tokens that the misses would cost at most.
 
     `refused` are requests that the cache lacks and the teacher could not answer before, with the reasons; they are
-    not misses, since nobody asks them again.
+    not misses, because they are not asked again.
     """
 
     sequences: SequenceSet
@@ -143,7 +143,7 @@ def sequence_sets(
     stop_ids: tuple[int, ...],
     assistant: str | None = None,
 ) -> tuple[SequenceSet, ...]:
-    """Every sequence set that the pupils of the teacher need, or those of the student `assistant`.
+    """Every sequence set that the students of the teacher need, or those that `assistant` teaches.
 
     The test split is always the teacher's: it is what all students are compared with.
     """

@@ -52,7 +52,7 @@ def show_rollouts(config: DistillConfig, *, console: Console) -> None:
             if rollout is None:
                 continue
             if rollout.replay_from is not None:
-                console.say(f"{name} learns from the rollouts in {rollout.replay_from} and asks nobody.")
+                console.say(f"{name} learns from the rollouts in {rollout.replay_from} and asks no teacher.")
                 continue
             tokens = rollout_tokens(rollout, longest_prompt=config.data.max_prompt_tokens)
             console.say(

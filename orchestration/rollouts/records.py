@@ -40,7 +40,7 @@ def described(
     version: int,
     metrics: Mapping[str, float],
 ) -> Rollout:
-    """The rollout of the sequences `keys`, all of them rows of `view`. What nobody sampled is the teacher's own."""
+    """The rollout of the sequences `keys`, all rows of `view`. What is not in `sampled` is the teacher's own."""
     row_of = {key.tobytes(): row for row, key in enumerate(view.keys)}
     by_row = {row_of[each.record.key]: each for each in sampled}
     lengths = np.asarray(view.lengths) - np.asarray(view.prompt_len)

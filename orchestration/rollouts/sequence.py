@@ -81,8 +81,8 @@ def run_noise(seed: tuple[int, ...], *, version: int, number: int, who: str) -> 
 class Growing:
     """A sequence that is being written; `tokens` are those of the prompt and of the response so far.
 
-    `finish` is None until its last token is drawn. `recomputed` counts tokens as `mixture.Tally` does, for engines with
-    KV blocks of so many tokens.
+    `finish` is None until its last token is drawn. `recomputed` counts tokens as `mixture.Tally` does; `block_tokens`
+    are the tokens of a KV block of either engine.
     """
 
     def __init__(self, prompt: RolloutPrompt, sampling: Sampling, *, block_tokens: Mapping[Role, int]) -> None:

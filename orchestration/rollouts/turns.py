@@ -1,8 +1,8 @@
 """What a rollout asks of an engine: turns.
 
 In a turn an engine takes new requests in beside those that it has under way, works until few enough are left, and gives
-what has finished. What is left waits inside the engine and goes on in the next turn. So nobody waits for the longest of
-a batch: its owner decides how many may stay behind.
+what has finished. What is left waits inside the engine and goes on in the next turn. So the longest of a
+batch holds nothing up: its owner decides how many may stay behind.
 """
 
 from __future__ import annotations

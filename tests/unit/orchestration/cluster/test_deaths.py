@@ -72,8 +72,8 @@ def _actor_died(text: str) -> ActorDiedError:
         (OutOfMemoryError(ADVERTISEMENT), "ended because memory ran out"),
         (WorkerGroupError("a worker failed", {1: OutOfMemoryError(ADVERTISEMENT)}), "ended because memory ran out"),
         (WorkerGroupError("a worker failed", {0: MemoryError()}), "ended because memory ran out"),
-        (_actor_died(GONE), "was killed without a word"),
-        (WorkerCrashedError(), "was killed without a word"),
+        (_actor_died(GONE), "was killed without an error of its own"),
+        (WorkerCrashedError(), "was killed without an error of its own"),
     ],
 )
 def test_a_process_without_memory_names_need_room_and_cure(error: Exception, words: str) -> None:

@@ -89,7 +89,7 @@ def test_an_address_where_nobody_listens_is_refused() -> None:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     with (
-        pytest.raises(ConfigError, match=f"nobody listens at --ray-address {address}.*ray start"),
+        pytest.raises(ConfigError, match=f"nothing listens at --ray-address {address}.*ray start"),
         cluster(address=address, gpus=0),
     ):
         pass

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from fill_builders import Filling, ask, prompts, teacher_set
 from local_engines import (
     EOS,
     IDENTITY,
@@ -19,70 +17,15 @@ from local_engines import (
     LocalEngines,
     Watched,
     refusing,
-    run_engine_loop,
 )
 
-from cache import GenerateRequest, ScoreRequest, SegmentWriter, TeacherCache, TeacherRecord
-from configs import BudgetReached, CacheError, EngineError
-from orchestration.fill import engine_loop
-from orchestration.fill.engine_loop import FillOrder, FillProgress, longest
-from orchestration.fill.fill import Budgets, Engines, FillResult, fill
+from cache import GenerateRequest, ScoreRequest, TeacherRecord
+from configs import BudgetReached, EngineError
+from orchestration.fill.engine_loop import longest
+from orchestration.fill.fill import Budgets
 from orchestration.fill.ledger import read_counts
 from orchestration.fill.refusals import Refusals
-from orchestration.outputs.console import StageProgress
-from orchestration.plan.requests import Refused, Request, SequenceSet, plan_fill
-
-UNLIMITED = Budgets(None, None)
-ANSWER = 12
-
-
-def ask(number: int, *, limit: int = ANSWER, prompt_tokens: int = 2) -> GenerateRequest:
-    return GenerateRequest(prompt_ids=(number,) * prompt_tokens, stop_ids=(EOS,), max_new_tokens=limit)
-
-
-def prompts(count: int, *, first: int = 3) -> tuple[Request, ...]:
-    return tuple(ask(number) for number in range(first, first + count))
-
-
-def teacher_set(requests: Sequence[Request], *, split: str = "train", k: int = 4) -> SequenceSet:
-    return SequenceSet("teacher", split, tuple(requests), k)
-
-
-class Filling:
-    """A cache and what is done to it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.cache = TeacherCache.open(root, IDENTITY)
-        self.ledger = root.parent / "ledger"
-
-    def order(self, *, commit_every_s: float = 1e6) -> FillOrder:
-        return FillOrder(False, self.root, 0, commit_every_s, "cc0", {"model": "fake"}, self.ledger)
-
-    def fill(
-        self,
-        *sets: SequenceSet,
-        engines: Engines,
-        budgets: Budgets = UNLIMITED,
-        commit_every_s: float = 1e6,
-        refused: Refused | None = None,
-    ) -> FillResult:
-        self.cache.refresh()
-        return fill(
-            plan_fill(sets, cache=self.cache, refused=refused),
-            cache=self.cache,
-            engines=engines,
-            order=self.order(commit_every_s=commit_every_s),
-            budgets=budgets,
-            vocab=VOCAB,
-            progress=StageProgress("fill", total=None, unit="rows", started=time.monotonic()),
-        )
-
-    def records(self, part: SequenceSet) -> list[TeacherRecord]:
-        """What a new reader finds of the rows of a set."""
-        cache = TeacherCache.open(self.root, IDENTITY)
-        keys = [key for key in cache.lookup(part.requests, k=part.k) if key is not None]
-        return [record for record in cache.get_many(keys, k=part.k) if record is not None]
+from orchestration.plan.requests import SequenceSet, plan_fill
 
 
 @pytest.fixture
@@ -356,117 +299,6 @@ def test_the_time_budget_is_for_the_whole_fill(filling: Filling, monkeypatch: py
     with pytest.raises(BudgetReached, match=r"11 rows .*budgets\.max_gpu_hours"):
         filling.fill(teacher_set(prompts(20)), engines=engines, budgets=Budgets(None, 75.0))
     assert [seconds for _, seconds in engines.budgets] == [75.0, 45.0, 15.0]
-
-
-def test_rows_are_committed_while_the_engine_still_works(filling: Filling, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_loop, "REPORT_EVERY_S", 0.01)
-    committed = threading.Event()
-    commit = SegmentWriter.commit
-
-    def watched_commit(writer: SegmentWriter) -> object:
-        report = commit(writer)
-        if report is not None:
-            committed.set()
-        return report
-
-    monkeypatch.setattr(SegmentWriter, "commit", watched_commit)
-    seen: list[int] = []
-
-    def at_outcome(count: int) -> None:
-        if count == 5:
-            # Nothing more is finished until a commit was made; a reader of its own then finds the rows.
-            assert committed.wait(60)
-            seen.append(len(filling.records(teacher_set(prompts(5)))))
-
-    filling.fill(teacher_set(prompts(8)), engines=LocalEngines(Watched(at_outcome=at_outcome)), commit_every_s=0.0)
-    assert seen[0] >= 1
-
-
-class Stopping:
-    """A queue of endless work that notes what is reported and stops whoever reports once it is told to."""
-
-    def __init__(self) -> None:
-        self.told: list[FillProgress] = []
-        self._stopped = False
-        self._stops = threading.Event()
-        self._obeyed = threading.Event()
-        self._numbers = itertools.count(3)
-
-    def lease(self) -> list[tuple[int, Request]]:
-        return [(number, ask(3 + number % 60)) for number in itertools.islice(self._numbers, 4)]
-
-    def report(self, delta: FillProgress) -> bool:
-        # Whoever reports a second time after the stop has heard of it.
-        if self._stopped:
-            self._obeyed.set()
-        self._stopped = self._stops.is_set()
-        self.told.append(delta)
-        return self._stopped
-
-    def stop(self) -> None:
-        """Return when the engine has heard of it."""
-        self._stops.set()
-        assert self._obeyed.wait(60)
-
-
-def test_an_engine_told_to_stop_keeps_every_answer_of_its_last_step(
-    filling: Filling, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_loop, "REPORT_EVERY_S", 0.01)
-    queue = Stopping()
-
-    def at_outcome(count: int) -> None:
-        if count == 7:
-            # The last answer of the second step: the stop comes while the engine works on it.
-            queue.stop()
-
-    run_engine_loop(queue, filling.order(), lambda _: Watched(at_outcome=at_outcome, at_once=4))
-    assert filling.cache.refresh() is None
-    assert filling.cache.stats().records == 8
-    assert sum(each.committed_rows for each in queue.told) == 8
-
-
-def test_what_is_finished_is_kept_while_a_stopped_engine_still_writes(
-    filling: Filling, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An answer may take longer than the process is given to end."""
-    monkeypatch.setattr(engine_loop, "REPORT_EVERY_S", 0.01)
-    queue = Stopping()
-    kept: list[int] = []
-
-    def at_outcome(count: int) -> None:
-        if count == 3:
-            queue.stop()
-            deadline = time.monotonic() + 60
-            while not kept and time.monotonic() < deadline:
-                records = TeacherCache.open(filling.root, IDENTITY).stats().records
-                kept.extend([records] if records else [])
-
-    run_engine_loop(queue, filling.order(), lambda _: Watched(at_outcome=at_outcome))
-    assert kept == [3]
-
-
-def test_a_full_disk_stops_the_engine_and_says_so(filling: Filling, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_loop, "REPORT_EVERY_S", 0.01)
-    tried = threading.Event()
-
-    def refuse(writer: SegmentWriter) -> None:
-        tried.set()
-        raise CacheError("no space left on the device: free some and run again")
-
-    monkeypatch.setattr(SegmentWriter, "commit", refuse)
-
-    def at_outcome(count: int) -> None:
-        if count == 2:
-            assert tried.wait(60)
-            # The reporting thread sets the stop right after the failed commit.
-            while any("_report_until_finished" in thread.name for thread in threading.enumerate()):
-                time.sleep(0.01)
-
-    engines = LocalEngines(Watched(at_outcome=at_outcome))
-    with pytest.raises(CacheError, match="no space left"):
-        filling.fill(teacher_set(prompts(20)), engines=engines, commit_every_s=0.0)
-    assert len(engines.teacher.asked) <= 4
 
 
 def test_a_record_that_breaks_the_rules_is_a_failure_and_is_paid_for(
