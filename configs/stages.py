@@ -14,6 +14,7 @@ from configs.rollouts import PolicyConfig, PretrainConfig, RolloutConfig
 if TYPE_CHECKING:
     ObjectiveName = str
 else:
+    # What the registry names: the schema refuses every other name, and its message lists these.
     ObjectiveName = Literal[tuple(OBJECTIVES)]
 
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]

@@ -14,6 +14,7 @@ from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.architecture import read_architecture
 from configs.errors import ConfigError, DataError, ModelError
+from configs.objectives import names_where
 from configs.stages import AdaptiveDivergence, StageConfig
 from student_train.feed.steps import held_out_batches
 
@@ -81,9 +82,10 @@ def _require_rows(view: CacheView, *, stage: StageConfig) -> None:
     if not len(view) or not view.response_tokens:
         raise DataError(f"{view.dataset} holds no response token for objective={stage.objective}: fill the cache first")
     if stage.method.needs_logprobs and not view.k:
+        of_text = names_where(lambda other: other.source in (None, stage.source) and not other.needs_logprobs)
         raise DataError(
             f"objective={stage.objective} needs the teacher's log-probabilities but {view.dataset} holds text alone: "
-            "score it, or set objective: seqkd"
+            f"score it, or set objective: {of_text}"
         )
 
 

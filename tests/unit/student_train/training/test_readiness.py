@@ -61,7 +61,8 @@ def test_what_goes_together_passes(place: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("wanted", "changed", "kind", "said"),
     [
-        ({}, {"view": "text"}, DataError, "objective=kd needs the teacher's log-probabilities but teacher-train holds"),
+        ({}, {"view": "text"}, DataError, "objective=kd needs .* teacher-train holds text alone: .* objective: seqkd$"),
+        ({"source": "gold"}, {"view": "text"}, DataError, "needs the teacher's log-probabilities .* objective: sft$"),
         ({"objective": "seqkd"}, {"view": "empty"}, DataError, "teacher-train holds no response token for objective"),
         (
             {"temperature": 2.0},
