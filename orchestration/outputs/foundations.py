@@ -26,6 +26,7 @@ from configs.places import FINGERPRINTS
 from configs.regular_files import read_regular
 from orchestration.outputs.artifacts import Artifacts, digest_of
 from orchestration.outputs.kept import FileDigests, file_sha256
+from student_train.handoff.rollouts import RolloutExchange
 
 UNUSABLE = "unusable"
 """Stands for the digest of what is missing or cannot be read; whoever needs it says why."""
@@ -235,8 +236,6 @@ def _packaged(source: ModelSource, *, digests: FileDigests) -> str:
 
 
 def _rollouts(path: Path, count: int, *, config_dir: Path) -> str:
-    from student_train.handoff.rollouts import RolloutExchange  # brings torch, which nobody else here needs
-
     return RolloutExchange(resolve_data_path(path, config_dir=config_dir)).digest(count)
 
 

@@ -48,7 +48,13 @@ def test_a_heavy_library_is_imported_only_at_home(library: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["configs, cache", "configs.architecture", "orchestration.plan.placement", "student_train"]
+    "module",
+    [
+        "configs, cache",
+        "configs.architecture",
+        "orchestration.plan.placement",
+        "student_train, student_train.handoff.rollouts",
+    ],
 )
 def test_it_loads_nothing_heavy(module: str) -> None:
     heavy = (*HOMES, "torch", "transformers", "datasets")
