@@ -55,7 +55,7 @@ def test_an_offer_names_the_same_weights_as_the_files_would(tmp_path: Path) -> N
 
 
 @pytest.mark.timeout(20)
-def test_what_is_no_offer_is_named(tmp_path: Path) -> None:
+def test_what_is_not_an_offer_is_named(tmp_path: Path) -> None:
     path = tmp_path / OFFER
     for content in ("[" * 100_000, "[]", '{"tensors": [{}], "weights_sha256": "x"}', '{"tensors": []}'):
         path.write_text(content)

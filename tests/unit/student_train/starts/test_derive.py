@@ -72,7 +72,7 @@ def test_all_layers_give_the_same_logits(tmp_path: Path) -> None:
     assert torch.equal(theirs, ours)
 
 
-def test_a_second_copy_of_the_weights_is_no_part_of_a_student(tmp_path: Path) -> None:
+def test_a_second_copy_of_the_weights_is_not_part_of_a_student(tmp_path: Path) -> None:
     teacher = tiny_llama(tmp_path / "teacher", layers=3)
     for stray in ("consolidated.safetensors", "tf_model.h5", "consolidated.00.pth", "model.onnx", "stillroom.json"):
         shutil.copy(teacher / "model.safetensors", teacher / stray)

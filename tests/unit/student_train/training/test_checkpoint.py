@@ -101,7 +101,7 @@ def test_what_was_saved_comes_back(store: Checkpoints) -> None:
     assert (path / "state" / "weights.bin").is_file()
 
 
-def test_nothing_saved_is_no_checkpoint(store: Checkpoints) -> None:
+def test_without_a_save_there_is_no_checkpoint(store: Checkpoints) -> None:
     assert store.newest() is None
 
 

@@ -106,7 +106,7 @@ def assert_equal_to_reference(cases: list[Case], results: Results) -> None:
 
 
 def broken(row: TeacherRecord, *, value: float) -> TeacherRecord:
-    """The record with one log-probability that is no number, or not a finite one."""
+    """The record with one log-probability that is NaN or infinite."""
     assert row.topk_logprobs is not None
     logprobs = row.topk_logprobs.copy()
     logprobs[-1, 0] = value

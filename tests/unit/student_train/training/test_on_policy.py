@@ -209,9 +209,9 @@ def test_the_first_step_is_the_reference_loss_on_rollout_and_plain_text(runs: Ru
 
 
 def test_plain_text_is_learned_in_every_step(runs: Runs) -> None:
-    told = runs.last("plain").values("train/pretrain")
-    assert len(told) == 12
-    assert np.mean(told[-3:]) < np.mean(told[:3])
+    losses = runs.last("plain").values("train/pretrain")
+    assert len(losses) == 12
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
 
 
 def test_a_training_that_was_stopped_and_sends_its_weights_ends_with_the_same_bits(runs: Runs) -> None:
@@ -262,9 +262,9 @@ def test_a_divergence_on_the_students_own_sequences(more_runs: Runs) -> None:
     # Between rollouts it differs with the sequences; of the same ones the second pass finds less than the first.
     assert (passes[:, 1] < passes[:, 0]).all()
     assert not trained.values("train/policy")
-    told = trained.values("train/pretrain")
-    assert len(told) == 12
-    assert np.mean(told[-3:]) < np.mean(told[:3])
+    losses = trained.values("train/pretrain")
+    assert len(losses) == 12
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
 
 
 def test_what_the_weights_gave_every_token_is_kept_before_they_change(runs: Runs) -> None:

@@ -26,7 +26,7 @@ def measured(*losses: float, kls: tuple[float, ...] = ()) -> list[StepMetrics]:
     [
         ((3.0, 2.0, 1.0), 2),
         ((3.0, 1.0, 2.0), 1),
-        ((0.5, 2.0, 1.0), 2),  # the untouched start is no candidate
+        ((0.5, 2.0, 1.0), 2),  # the untouched start is not a candidate
         ((3.0, 1.0, 1.0), 1),  # the earliest of equal ones
         ((3.0, math.nan, 2.0), 2),
         ((3.0, math.inf, -math.inf, 2.0), 3),
@@ -78,13 +78,13 @@ def test_a_stage_may_keep_its_start(losses: tuple[float, ...], best: int) -> Non
         ("last", (), (), 4, {}),
     ],
 )
-def test_a_stage_that_made_its_student_worse_is_told(
+def test_a_stage_that_made_its_student_worse_is_reported(
     select: str, losses: tuple[float, ...], kls: tuple[float, ...], step: int, worse: dict[str, tuple[float, float]]
 ) -> None:
     assert worsened(measured(*losses, kls=kls), select=select, selected_step=step) == worse
 
 
-def test_a_loss_that_became_no_number_is_worse() -> None:
+def test_a_loss_that_became_not_a_number_is_worse() -> None:
     assert list(worsened(measured(2.0, math.nan), select="last", selected_step=1)) == ["dev/loss"]
 
 
@@ -103,7 +103,7 @@ def test_the_start_the_end_and_regular_steps_are_measured(total: int, every: int
     assert [step for step in range(total + 1) if measurement_due(step, total=total, every=every)] == steps
 
 
-def test_draws_tell_no_divergence(tmp_path: Path) -> None:
+def test_draws_do_not_give_a_divergence(tmp_path: Path) -> None:
     job = make_job(tmp_path)
     assert job.dev_view is not None
     dev = CacheView.load(job.dev_view)
@@ -114,9 +114,9 @@ def test_draws_tell_no_divergence(tmp_path: Path) -> None:
         check_measured(by_kl, values={"dev/loss": 1.0}, dev=dev)
 
 
-@pytest.mark.parametrize(("last", "told"), [(0.96, {}), (1.2, {"rollout/dev_reverse_kl": (1.07, 1.2)})])
+@pytest.mark.parametrize(("last", "worse"), [(0.96, {}), (1.2, {"rollout/dev_reverse_kl": (1.07, 1.2)})])
 def test_a_stage_that_writes_its_own_answers_is_judged_by_these(
-    last: float, told: dict[str, tuple[float, float]]
+    last: float, worse: dict[str, tuple[float, float]]
 ) -> None:
     measured = [
         StepMetrics(0, {"dev/loss": 1.038, "dev/forward_kl": 1.09}),
@@ -125,4 +125,4 @@ def test_a_stage_that_writes_its_own_answers_is_judged_by_these(
         StepMetrics(9, {"rollout/dev_reverse_kl": last}),
         StepMetrics(17, {"rollout/dev_reverse_kl": 9.0}),
     ]
-    assert worsened(measured, select="dev_loss", selected_step=8) == told
+    assert worsened(measured, select="dev_loss", selected_step=8) == worse

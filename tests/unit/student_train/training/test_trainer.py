@@ -240,7 +240,7 @@ def test_a_start_that_no_step_made_better_is_kept(runs: Runs) -> None:
     assert_same_bits(weights_of(job), load_file(job.model_dir / "model.safetensors"))
 
 
-def test_a_held_out_loss_that_is_no_number_is_told_and_never_selected(runs: Runs) -> None:
+def test_a_held_out_loss_that_is_not_a_number_is_reported_and_never_selected(runs: Runs) -> None:
     job, seen, _ = runs["unmeasurable"]
     assert all(math.isnan(loss) for loss in seen.values("dev/loss"))
     assert seen.result.finished

@@ -1,4 +1,4 @@
-"""What a config, a tokenizer and a generation config can tell is told before anything is paid for."""
+"""Models that a config, a tokenizer or a generation config shows to be unfit are refused at once."""
 
 from __future__ import annotations
 
