@@ -21,6 +21,7 @@ from mlflow import MlflowClient
 from orchestration.cluster import worker_group as ray_train
 from orchestration.cluster.worker_group import _WorkerGroup
 from orchestration.outputs.interrupts import INTERRUPTS
+from orchestration.tracking.mlflow_calls import MlflowCalls
 from orchestration.tracking.tracker import Tracker
 
 
@@ -92,7 +93,7 @@ def test_a_write_to_the_store_is_whole_whatever_interrupts_the_run(
         written.append("committed")
         whole.set()
 
-    monkeypatch.setattr(Tracker, "_perform", perform)
+    monkeypatch.setattr(MlflowCalls, "perform", perform)
     tracker = Tracker(tmp_path, uri=f"sqlite:///{tmp_path}/never-made.db")
     with pytest.raises(KeyboardInterrupt):
         tracker.finish("pipeline")
