@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import re
+
 from plan_builders import NODE, experiment, place, planned
 
+from cache import GenerateRequest, ScoreRequest
+from orchestration.outputs.console import Console
 from orchestration.plan.duration import TeacherWork, expected_seconds
 from orchestration.plan.hardware import Hardware, HostMemory
 from orchestration.plan.placement import plan_placement
-from orchestration.plan.tables import render_placement
+from orchestration.plan.requests import NothingHeld, SequenceSet, plan_fill
+from orchestration.plan.tables import fill_time, render_placement, show_plan, show_rollouts
 
 
 def test_the_report_shows_places_arithmetic_and_what_is_assumed() -> None:
@@ -51,3 +57,56 @@ def test_the_plan_shows_every_phase() -> None:
     assert "memory of a machine, training of kd: " in text and "memory of a machine, answers of kd: " in text
     assert "CUDA" not in text and "process" in text
     assert "  teacher engines: 1 x 2 CPUs" in text
+
+
+ASKED = (GenerateRequest((1, 2, 3), stop_ids=(0,), max_new_tokens=5),) * 2
+GOLD = (ScoreRequest((1, 2, 3, 4, 5, 6, 7), prompt_len=3),)
+PLAN = plan_fill(
+    [SequenceSet("teacher", "train", ASKED, 8), SequenceSet("gold", "train", GOLD, 8)], cache=NothingHeld()
+)
+"""9 prompt tokens; at most 10 response tokens are written, and 4 are scored."""
+
+
+def test_scored_tokens_are_read_and_only_answers_are_written() -> None:
+    config, teacher = experiment(teacher_engine={"count": 2}), planned()
+    expected = expected_seconds(
+        teacher,
+        work=TeacherWork(read_tokens=9 + 4, written_tokens=10),
+        settings=config.runtime.teacher_engine,
+        accelerator="cpu",
+        dtype="bfloat16",
+    )
+    assert fill_time(PLAN, config=config, teacher=teacher, accelerator="cpu") == expected
+
+
+def shown(*, held: bool = False, assumed: bool = False) -> str:
+    stream = io.StringIO()
+    plan = plan_fill([], cache=NothingHeld()) if held else PLAN
+    time = fill_time(plan, config=experiment(), teacher=planned(), accelerator="cpu")
+    show_plan(plan, time=time, console=Console(stream), assumed_rows=assumed)
+    return stream.getvalue()
+
+
+def test_every_set_has_a_row_and_the_sum_is_what_it_costs_at_most() -> None:
+    text = shown()
+    cells = [re.findall(r"[\w-]+", line) for line in text.splitlines() if re.search("(teacher|gold)-train", line)]
+    rows = {name: numbers for name, *numbers in cells}
+    assert rows == {"teacher-train": ["2", "0", "2", "6", "10"], "gold-train": ["1", "0", "1", "3", "4"]}
+    assert "At most 23 teacher tokens, 0.0 MiB of cache, about 1m 00s with the engine's start." in text
+    assert "At most 23 teacher tokens (assumed), 0.0 MiB of cache (assumed), about" in shown(assumed=True)
+    assert "Nothing to ask: every row is in the cache and no engine starts for it." in shown(held=True)
+
+
+def test_what_students_write_themselves_is_announced_with_its_tokens() -> None:
+    rollout = {"count": 3, "prompts": 4, "max_new_tokens": 10, "alpha": 0.0, "dev_prompts": 0}
+    stream = io.StringIO()
+    config = experiment(stages=[{"objective": "minillm", "rollout": rollout}])
+    show_rollouts(config, console=Console(stream))
+    most = 3 * 4 * (config.data.max_prompt_tokens + 10)
+    assert f"kd writes 3 x 4 sequences itself: the teacher scores them while it trains, at most {most:,}" in (
+        stream.getvalue()
+    )
+    stream = io.StringIO()
+    former = {"count": 3, "replay_from": "former"}
+    show_rollouts(experiment(stages=[{"objective": "minillm", "rollout": former}]), console=Console(stream))
+    assert stream.getvalue() == "kd learns from the rollouts in former and asks no teacher.\n"
