@@ -28,6 +28,6 @@ def run_pipeline(config: DistillConfig, *, config_dir: Path, until: Until = "eva
     if report is not None:
         return report
     prepare_environment(ray_address=config.runtime.ray_address)
-    from orchestration.pipeline.experiment import Pipeline
+    from orchestration.pipeline.experiment import run_experiment
 
-    return Pipeline(config, config_dir=config_dir).run(until=until)
+    return run_experiment(config, config_dir=config_dir, until=until)

@@ -6,24 +6,21 @@ micro-batch) is not. A link whose artifact exists is not made again.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerBase
+
 from cache import CacheView
-from configs.models import Device
-from configs.places import CURVES, absolute_root
+from configs.places import CURVES
 from configs.schema import DistillConfig
 from configs.stages import StageConfig
-from orchestration.inputs.plain_text import PlainTexts
+from orchestration.inputs.plain_text import PlainTexts, read_plain_texts
 from orchestration.outputs.artifacts import Artifacts, digest_of
 from orchestration.outputs.curves import read_curve
-from orchestration.pipeline.lessons import Lesson
 from orchestration.pipeline.starts import Start
-from student_train.feed.plain_text import PIECES
 from student_train.handoff.rollouts import RolloutExchange
-from student_train.job import TrainJob
 from student_train.training.selection import CRITERIA, OWN_ANSWERS, worsened
 
 
@@ -73,6 +70,26 @@ class Student:
         return self.links[-1].output_dir
 
 
+def plain_texts(
+    config: DistillConfig, name: str, *, positions: int, tokenizer: PreTrainedTokenizerBase
+) -> list[PlainTexts | None]:
+    """The plain text that each stage of a student learns beside rollouts, in sequences of at most `positions` tokens.
+
+    Raises:
+        DataError: it cannot be read, or leaves nothing to learn.
+    """
+    return [
+        read_plain_texts(
+            stage,
+            key=f"students.{name}.stages.{number}.pretrain",
+            tokenizer=tokenizer,
+            positions=positions,
+            micro_batch_tokens=config.runtime.training.micro_batch_tokens,
+        )
+        for number, stage in enumerate(config.students[name].stages)
+    ]
+
+
 def chain(
     name: str,
     *,
@@ -102,49 +119,6 @@ def chain(
         links.append(Link(stage, digest, directory, output, artifacts.work_dir(digest), origin, texts))
         directory, origin = output, f"{origin}; then {stage.objective} for {_length(stage)}"
     return Student(name, start, tuple(links))
-
-
-def train_link(
-    link: Link,
-    *,
-    config: DistillConfig,
-    lesson: Lesson,
-    accelerator: Device,
-    artifacts: Artifacts,
-    train: Callable[[TrainJob], Mapping[str, object]],
-) -> bool:
-    """Train one stage unless its artifact exists; whether it was trained now.
-
-    `train` runs the job and returns the fields of its `TrainResult`.
-    """
-    with artifacts.claim(link.digest, what=f"the student {link.output_dir}"):
-        if artifacts.read_student(link.digest) is not None:
-            return False
-        runtime, teacher = config.runtime, lesson.teacher
-        result = train(
-            TrainJob(
-                stage=link.stage,
-                settings=runtime.training,
-                model_dir=link.start_dir.resolve(),
-                cache_root=absolute_root(runtime.cache_root),
-                identity=teacher.identity,
-                train_view=lesson.paths[link.stage.train_view].resolve(),
-                dev_view=lesson.paths[link.stage.dev_view].resolve(),
-                work_dir=link.work_dir.resolve(),
-                output_dir=link.output_dir.resolve(),
-                vocab=teacher.files.vocab,
-                accelerator=accelerator,
-                teacher=teacher.files.label,
-                licence=config.teacher.licence,
-                start=link.origin,
-                plain_text=_write_plain_text(link, lesson=lesson),
-            )
-        )
-        shutil.copy(link.work_dir / CURVES, link.output_dir / CURVES)
-        # This comes last: it marks the artifact as finished.
-        artifacts.keep_student(link.digest, result)
-        shutil.rmtree(link.work_dir, ignore_errors=True)
-        return True
 
 
 def selected_step(link: Link, *, artifacts: Artifacts) -> int | None:
@@ -181,15 +155,6 @@ def _replayed(stage: StageConfig) -> dict[str, str]:
     if stage.rollout is None or stage.rollout.replay_from is None:
         return {}
     return {"replayed": RolloutExchange(stage.rollout.replay_from).digest(stage.rollout.count)}
-
-
-def _write_plain_text(link: Link, *, lesson: Lesson) -> str | None:
-    """Leave the plain text of a stage where its worker group looks for it; the digest of its pieces."""
-    if link.plain is None:
-        return None
-    pieces = link.plain.pieces(lesson.teacher.files.tokenizer)
-    pieces.save(link.work_dir / PIECES)
-    return pieces.digest
 
 
 def _length(stage: StageConfig) -> str:

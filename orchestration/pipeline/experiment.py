@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cache import TeacherCache
 from configs import BudgetReached, DistillConfig, configure_logging, dump_config
 from orchestration.cluster.nodes import cluster_hardware
-from orchestration.comparison.report import Report, write_report
+from orchestration.comparison.report import Evaluated, Report, write_report
 from orchestration.comparison.show import directory_of, show_report
 from orchestration.fill.ledger import Ledger
 from orchestration.fill.refusals import open_refusals
@@ -24,12 +24,15 @@ from orchestration.outputs.console import Console
 from orchestration.outputs.foundations import RestsOn, content_of, model_sources, require_unchanged, rested_on
 from orchestration.outputs.redirect import terminal_kept
 from orchestration.pipeline.chain import Student
-from orchestration.pipeline.compare import evaluate_stage, teacher_stage, test_bench
-from orchestration.pipeline.fill_stage import lesson_stage
+from orchestration.pipeline.compare import TeacherAnswers, compare_students, open_bench
+from orchestration.pipeline.compute import Compute
+from orchestration.pipeline.fill_stage import AskedTeacher, fill_and_pin
 from orchestration.pipeline.lessons import Lesson
-from orchestration.pipeline.run import Run
+from orchestration.pipeline.prepare_starts import Calibration, prepare_starts
+from orchestration.pipeline.run import Journal, RunSettings
+from orchestration.pipeline.stage import run_stage
 from orchestration.pipeline.starts import Start
-from orchestration.pipeline.train_students import calibration_stage, start_stage, train_stage
+from orchestration.pipeline.train_students import train_students
 from orchestration.plan.hardware import hardware_of
 from orchestration.plan.host_memory import check_host
 from orchestration.plan.placement import plan_placement
@@ -47,198 +50,220 @@ PROBE_S = 15.0
 logger = logging.getLogger(__name__)
 
 
-class Pipeline:
-    """One experiment; `run` goes as far as it is told and never does again what is done."""
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The experiment as its user wrote it, and the digests of the files that it names, from before it began."""
 
-    def __init__(self, config: DistillConfig, *, config_dir: Path) -> None:
-        self._as_written = config
-        self._config_dir = config_dir
-        self._content: dict[str, str] = {}
+    config: DistillConfig
+    config_dir: Path
+    content: Mapping[str, str]
+
+    def require_unchanged(self) -> None:
+        """Refuse to go on when a file that the experiment names is another one by now.
+
+        Raises:
+            DataError: it is.
+        """
+        require_unchanged(self.config, config_dir=self.config_dir, since=self.content)
+
+
+def run_experiment(config: DistillConfig, *, config_dir: Path, until: Until) -> Report | None:
+    """See `orchestration.run_pipeline`: goes as far as it is told, and never does again what is done."""
+    real = resolve_paths(config, config_dir=config_dir)
+    runtime = real.runtime
+    hardware = hardware_of(real, ask_cluster=cluster_hardware)
+    require_compiler(hardware.accelerator)
+    require_writable(runtime.run_root, key="runtime.run_root")
+    require_cache(runtime.cache_root)
+    require_writable(runtime.models_root, key="runtime.models_root")
+    written = Written(config, config_dir, content_of(config, config_dir=config_dir))
+    directory = directory_of(config, written.content)
+    log_file = directory / "logs" / "driver.log"
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        claim_directory(directory),
+        terminal_kept(log_file) as terminal,
+        closing(Console(terminal)) as console,
+        ExitStack() as opened,
+    ):
+        # Standard error goes to the log from here on, but warnings are for whoever watches.
+        configure_logging(log_file, console=console.warnings)
+        console.say(f"Experiment {real.name} in {directory} (logs in {directory / 'logs'})")
+        (directory / "config.yaml").write_text(dump_config(config))
+        settings = RunSettings(real, directory, hardware, Artifacts(runtime.run_root, say=console.warn))
+        tracker = opened.enter_context(closing(Tracker(directory, uri=tracking_uri(real))))
+        journal = Journal(console, tracker, opened.enter_context(closing(Ledger.open(directory))))
+        settings.artifacts.sweep()
+        sweep_run(directory)
+        compute = opened.enter_context(closing(Compute(settings, journal)))
+        if runtime.tracking_uri is not None:
+            tracker.require_usable(at_most_s=PROBE_S)
+        return Experiment(written, settings, journal, compute).run(until=until)
+
+
+class Experiment:
+    """The stages of one experiment, in their order."""
+
+    def __init__(self, written: Written, settings: RunSettings, journal: Journal, compute: Compute) -> None:
+        self._written = written
+        self._settings, self._journal, self._compute = settings, journal, compute
 
     def run(self, *, until: Until) -> Report | None:
-        """See `orchestration.run_pipeline`."""
-        config = resolve_paths(self._as_written, config_dir=self._config_dir)
-        runtime = config.runtime
-        hardware = hardware_of(config, ask_cluster=cluster_hardware)
-        require_compiler(hardware.accelerator)
-        require_writable(runtime.run_root, key="runtime.run_root")
-        require_cache(runtime.cache_root)
-        require_writable(runtime.models_root, key="runtime.models_root")
-        self._content = content_of(self._as_written, config_dir=self._config_dir)
-        directory = directory_of(self._as_written, self._content)
-        log_file = directory / "logs" / "driver.log"
-        log_file.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            claim_directory(directory),
-            terminal_kept(log_file) as terminal,
-            closing(Console(terminal)) as console,
-        ):
-            # Standard error goes to the log from here on, but warnings are for whoever watches.
-            configure_logging(log_file, console=console.warnings)
-            console.say(f"Experiment {config.name} in {directory} (logs in {directory / 'logs'})")
-            (directory / "config.yaml").write_text(dump_config(self._as_written))
-            run = Run(
-                config=config,
-                directory=directory,
-                hardware=hardware,
-                console=console,
-                tracker=Tracker(directory, uri=tracking_uri(config)),
-                artifacts=Artifacts(runtime.run_root, say=console.warn),
-                ledger=Ledger.open(directory),
-            )
-            run.artifacts.sweep()
-            sweep_run(directory)
-            try:
-                if runtime.tracking_uri is not None:
-                    run.tracker.require_usable(at_most_s=PROBE_S)
-                return self._stages(run, until=until)
-            finally:
-                try:
-                    run.close()
-                finally:
-                    run.tracker.close()
+        """Run up to and including a stage; None when that is not the comparison.
 
-    def _stages(self, run: Run, *, until: Until) -> Report | None:
-        with run.console.stage("teacher", unit="MB hashed") as stage:
+        Raises:
+            DistillError: anything that a user can act upon. The runs in the tracker are closed as failed, or as killed
+                where a budget or the user ended them.
+        """
+        teacher = self._open_teacher()
+        # Refuses what does not fit before anything is read or made.
+        shape = PlannedShape(teacher.files.label, teacher.files.shape, assumed=False)
+        students = student_shapes(self._settings.config.students, teacher=shape)
+        placement = plan_placement(
+            self._settings.config, teacher=shape, students=students, hardware=self._settings.hardware
+        )
+        prompts = self._read_prompts(teacher)
+        self._written.require_unchanged()  # before anything is paid for
+        starts = prepare_starts(self._settings, self._journal, teacher=teacher)
+        asked = self._plan(teacher, prompts)
+        for warning in check_host(
+            placement.phases, memory=self._settings.hardware.memory, asks_teacher=asked.plan.asks_teacher
+        ):
+            self._journal.console.warn(warning)
+        require_cache(self._settings.config.runtime.cache_root, needed_bytes=asked.plan.stored_bytes)
+        self._start_tracking(asked.plan)
+        tracker = self._journal.tracker
+        try:
+            report = self._work(asked, starts, prompts, until=until)
+        except BaseException as error:
+            stopped = isinstance(error, KeyboardInterrupt | BudgetReached)
+            tracker.finish_all(status="KILLED" if stopped else "FAILED")
+            raise
+        tracker.finish_all(status="FINISHED")
+        return report
+
+    def _open_teacher(self) -> Teacher:
+        with self._journal.console.stage("teacher", unit="MB hashed") as stage:
 
             def hashing(done: int, total: int) -> None:
                 stage.total = total / 1e6
                 stage.update(done / 1e6)
 
-            teacher = open_teacher(run.config, progress=hashing)
+            teacher = open_teacher(self._settings.config, progress=hashing)
             stage.summary = f"{teacher.files.label}, identity {teacher.identity.digest()[:12]}"
-        shape = PlannedShape(teacher.files.label, teacher.files.shape, assumed=False)
-        students = student_shapes(run.config.students, teacher=shape)
-        placement = plan_placement(run.config, teacher=shape, students=students, hardware=run.hardware)
-        prompts = self._prompts(run, teacher)
-        self._require_unchanged()  # before anything is paid for
-        starts = start_stage(run, teacher=teacher)
-        cache = open_cache(run.config, teacher)
-        sets = sequence_sets(run.config, prompts.splits, stop_ids=teacher.files.stop_ids)
-        plan = plan_fill(sets, cache=cache, refused=open_refusals(run.config, teacher))
-        show_plan(
-            plan,
-            time=fill_time(plan, config=run.config, teacher=shape, accelerator=run.device),
-            console=run.console,
-        )
-        show_rollouts(run.config, console=run.console)
-        for warning in check_host(placement.phases, memory=run.hardware.memory, asks_teacher=plan.asks_teacher):
-            run.console.warn(warning)
-        require_cache(run.config.runtime.cache_root, needed_bytes=plan.stored_bytes)
-        self._start_tracking(run, plan)
-        try:
-            report = self._work(run, teacher, starts, prompts, cache, plan, until=until)
-        except BaseException as error:
-            stopped = isinstance(error, KeyboardInterrupt | BudgetReached)
-            run.tracker.finish_all(status="KILLED" if stopped else "FAILED")
-            raise
-        run.tracker.finish_all(status="FINISHED")
-        return report
+        return teacher
 
-    def _work(
-        self,
-        run: Run,
-        teacher: Teacher,
-        starts: Mapping[str, Start | None],
-        prompts: PromptSet,
-        cache: TeacherCache,
-        plan: FillPlan,
-        *,
-        until: Until,
-    ) -> Report | None:
-        pool = run.pool(
-            teacher.files, teacher.identity, settings=run.config.runtime.teacher_engine, k=run.config.teacher.top_k
-        )
-        texts = {prompt.prompt_ids: prompt.text for prompt in prompts.splits["test"]}
-        lesson, prompts = lesson_stage(run, plan, teacher=teacher, cache=cache, pool=pool, prompts=prompts)
-        _track_fill(run, plan, lesson=lesson)
-        if until == "fill":
-            return None
-        bench = test_bench(run, lesson=lesson, sets=[part.sequences for part in plan.sets])
-        evaluated_teacher = teacher_stage(run, teacher=teacher, bench=bench, pool=pool) if until == "eval" else None
-        pool.release()
-        untouched = calibration_stage(run, starts, lesson=lesson)
-        students = train_stage(run, untouched, lesson=lesson, prompts=prompts)
-        if evaluated_teacher is None:
-            return None
-        models = evaluate_stage(run, students, lesson=lesson, bench=bench)
-        run.tracker.log_final("pipeline", run.ledger.metrics())
-        report = Report(
-            experiment=run.config.name,
-            config_digest=self._as_written.digest(),
-            cache_digest=bench.view.digest,
-            prompts=tuple(texts[request.prompt_ids] for request in bench.requests),
-            references=bench.texts(bench.references()),
-            models=(evaluated_teacher, *models),
-            times=tuple(run.console.times),
-            teacher_forward_tokens=run.ledger.counts().tokens,
-            rejected_rows=len(prompts.rejected),
-            rests_on=_rested_on(run, teacher, students),
-            notes=tuple(note for student in students for note in student.notes),
-        )
-        self._publish(run, report)
-        return report
-
-    def _publish(self, run: Run, report: Report) -> None:
-        self._require_unchanged()
-        write_report(report, run.directory)
-        run.tracker.artifact("pipeline", run.directory / "report.md")
-        run.tracker.artifact("pipeline", run.directory / "config.yaml")
-        show_report(report, self._as_written, directory=run.directory, console=run.console)
-
-    def _require_unchanged(self) -> None:
-        require_unchanged(self._as_written, config_dir=self._config_dir, since=self._content)
-
-    def _prompts(self, run: Run, teacher: Teacher) -> PromptSet:
-        with run.console.stage("prompts") as stage:
+    def _read_prompts(self, teacher: Teacher) -> PromptSet:
+        config, console = self._settings.config, self._journal.console
+        with console.stage("prompts") as stage:
             prompts = load_prompts(
-                run.config.data,
+                config.data,
                 tokenizer=teacher.files.tokenizer,
                 stop_ids=teacher.files.stop_ids,
-                max_new_tokens=run.config.generation.max_new_tokens,
+                max_new_tokens=config.generation.max_new_tokens,
             )
             counts = ", ".join(f"{len(rows):,} {name}" for name, rows in prompts.splits.items())
             stage.summary = counts + (f"; {len(prompts.rejected)} rows set aside" if prompts.rejected else "")
-        prompts.write_rejected(run.directory / "rejected.jsonl")
+        written = self._settings.directory / "rejected.jsonl"
+        prompts.write_rejected(written)
         if prompts.rejected:
             first = prompts.rejected[0]
-            run.console.warn(
-                f"{len(prompts.rejected)} rows set aside in {run.directory / 'rejected.jsonl'}; the first: "
+            console.warn(
+                f"{len(prompts.rejected)} rows set aside in {written}; the first: "
                 f"{first.split} row {first.row}, {first.reason}"
             )
         return prompts
 
-    def _start_tracking(self, run: Run, plan: FillPlan) -> None:
-        params = flatten(self._as_written.model_dump(mode="json", exclude={"students"}, exclude_none=True))
-        tags = {"config_digest": self._as_written.digest(), "run_dir": run.directory.name}
-        if run.config.runtime.tracking_uri is None:  # the default store is made only for a run that can begin
-            run.tracker.require_usable(at_most_s=PROBE_S)
-        run.tracker.start(run.directory.name, params=params, tags=tags)
-        run.tracker.child("fill", params={"misses": plan.misses}, tags={"role": "fill"})
+    def _plan(self, teacher: Teacher, prompts: PromptSet) -> AskedTeacher:
+        """Ask the cache what is missing, and show what that will take."""
+        config, console = self._settings.config, self._journal.console
+        cache = open_cache(config, teacher)
+        sets = sequence_sets(config, prompts.splits, stop_ids=teacher.files.stop_ids)
+        plan = plan_fill(sets, cache=cache, refused=open_refusals(config, teacher))
+        shape = PlannedShape(teacher.files.label, teacher.files.shape, assumed=False)
+        time = fill_time(plan, config=config, teacher=shape, accelerator=self._settings.device)
+        show_plan(plan, time=time, console=console)
+        show_rollouts(config, console=console)
+        return AskedTeacher(teacher, cache, self._compute.teacher_pool(teacher), plan)
+
+    def _start_tracking(self, plan: FillPlan) -> None:
+        written, tracker, name = self._written.config, self._journal.tracker, self._settings.directory.name
+        params = flatten(written.model_dump(mode="json", exclude={"students"}, exclude_none=True))
+        if written.runtime.tracking_uri is None:  # the default store is made only for a run that can begin
+            tracker.require_usable(at_most_s=PROBE_S)
+        tracker.start(name, params=params, tags={"config_digest": written.digest(), "run_dir": name})
+        tracker.child("fill", params={"misses": plan.misses}, tags={"role": "fill"})
+
+    def _work(
+        self, asked: AskedTeacher, starts: Mapping[str, Start | None], prompts: PromptSet, *, until: Until
+    ) -> Report | None:
+        settings, journal, compute = self._settings, self._journal, self._compute
+        texts = {prompt.prompt_ids: prompt.text for prompt in prompts.splits["test"]}
+        lesson, prompts = fill_and_pin(asked, settings=settings, journal=journal, compute=compute, prompts=prompts)
+        self._track_fill(asked.plan, lesson=lesson)
+        if until == "fill":
+            return None
+        bench = open_bench(settings.config, lesson=lesson, sets=asked.sets)
+        models: tuple[Evaluated, ...] = ()
+        if until == "eval":
+            answers = TeacherAnswers(asked.teacher, bench, asked.pool, settings, journal, compute)
+            models = (run_stage(answers, settings=settings, journal=journal),)
+        asked.pool.release()
+        untouched = run_stage(Calibration(starts, lesson, settings, compute), settings=settings, journal=journal)
+        students = train_students(
+            untouched, settings=settings, journal=journal, compute=compute, lesson=lesson, prompts=prompts
+        )
+        if until == "train":
+            return None
+        models += compare_students(
+            students, settings=settings, journal=journal, compute=compute, lesson=lesson, bench=bench
+        )
+        journal.tracker.log_final("pipeline", journal.ledger.metrics())
+        report = Report(
+            experiment=settings.config.name,
+            config_digest=self._written.config.digest(),
+            cache_digest=bench.view.digest,
+            prompts=tuple(texts[request.prompt_ids] for request in bench.requests),
+            references=bench.texts(bench.references()),
+            models=models,
+            times=tuple(journal.console.times),
+            teacher_forward_tokens=journal.ledger.counts().tokens,
+            rejected_rows=len(prompts.rejected),
+            rests_on=_rested_on(settings, asked.teacher, students),
+            notes=tuple(note for student in students for note in student.notes),
+        )
+        self._publish(report)
+        return report
+
+    def _track_fill(self, plan: FillPlan, *, lesson: Lesson) -> None:
+        rows = sum(len(part.sequences.requests) for part in plan.sets)
+        self._journal.track(
+            "fill",
+            {
+                "cache/hit_rate": 1.0 - plan.misses / rows,
+                "cache/bytes_per_token": lesson.cache.stats().bytes_per_token,
+                "fill/teacher_tokens": float(self._journal.ledger.counts().fill),
+            },
+        )
+        logger.info("views: %s", {name: view.digest for name, view in lesson.views.items()})
+
+    def _publish(self, report: Report) -> None:
+        self._written.require_unchanged()
+        directory, tracker = self._settings.directory, self._journal.tracker
+        write_report(report, directory)
+        tracker.artifact("pipeline", directory / "report.md")
+        tracker.artifact("pipeline", directory / "config.yaml")
+        show_report(report, self._written.config, directory=directory, console=self._journal.console)
 
 
-def _rested_on(run: Run, teacher: Teacher, students: Sequence[Student]) -> RestsOn:
+def _rested_on(settings: RunSettings, teacher: Teacher, students: Sequence[Student]) -> RestsOn:
     starts = {student.name: student.start for student in students}
     directories = {f"students.{name}.init.model": start.directory for name, start in starts.items()}
     directories["teacher.model"] = teacher.files.directory
     return rested_on(
-        run.config,
-        directories={key: directories[key] for key, _ in model_sources(run.config)},
-        starts=[s.digest for s in starts.values() if s.directory == run.artifacts.init_dir(s.digest)],
+        settings.config,
+        directories={key: directories[key] for key, _ in model_sources(settings.config)},
+        starts=[s.digest for s in starts.values() if s.directory == settings.artifacts.init_dir(s.digest)],
         students=[link.digest for student in students for link in student.links],
-        run_dir=run.directory,
+        run_dir=settings.directory,
     )
-
-
-def _track_fill(run: Run, plan: FillPlan, *, lesson: Lesson) -> None:
-    rows = sum(len(part.sequences.requests) for part in plan.sets)
-    run.tracker.log_final(
-        "fill",
-        {
-            "cache/hit_rate": 1.0 - plan.misses / rows,
-            "cache/bytes_per_token": lesson.cache.stats().bytes_per_token,
-            "fill/teacher_tokens": float(run.ledger.counts().fill),
-        },
-    )
-    run.tracker.finish("fill")
-    logger.info("views: %s", {name: view.digest for name, view in lesson.views.items()})

@@ -1,9 +1,10 @@
-"""The fill of a run: ask a teacher for what the cache lacks, then pin what its pupils will read."""
+"""The fill of a run: ask a teacher for what the cache lacks, then pin what its students will read."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cache import GenerateRequest, TeacherCache
@@ -16,9 +17,11 @@ from orchestration.fill.fill import FillResult, fill
 from orchestration.fill.refusals import open_refusals
 from orchestration.inputs.prompts import PromptSet, Rejected
 from orchestration.inputs.teachers import Teacher
-from orchestration.outputs.console import Progress
+from orchestration.outputs.console import StageProgress
+from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.lessons import Lesson, pin_lesson
-from orchestration.pipeline.run import Run
+from orchestration.pipeline.run import Journal, RunSettings
+from orchestration.pipeline.stage import Line, Stage, run_stage
 from orchestration.plan.requests import FillPlan, Request, SequenceSet
 from teacher_server.reference import NoReferenceError, ReferenceRows
 from teacher_server.startup_check import check_prompts, reference_dtype, weight_bytes
@@ -30,79 +33,187 @@ LARGE_BYTES = 64 * 2**30
 """Of weights; beyond it one prompt has to do, because reading them all takes the reference minutes."""
 
 
-def lesson_stage(
-    run: Run,
-    plan: FillPlan,
+@dataclass(frozen=True, slots=True)
+class AskedTeacher:
+    """A teacher with its cache and its engines, and what it is to be asked."""
+
+    teacher: Teacher
+    cache: TeacherCache
+    pool: EnginePool
+    plan: FillPlan
+
+    @property
+    def sets(self) -> list[SequenceSet]:
+        """The sequences that are wanted of it, whoever wrote them."""
+        return [part.sequences for part in self.plan.sets]
+
+
+def fill_and_pin(
+    asked: AskedTeacher,
     *,
-    teacher: Teacher,
-    cache: TeacherCache,
-    pool: EnginePool,
+    settings: RunSettings,
+    journal: Journal,
+    compute: Compute,
     prompts: PromptSet,
     assistant: str | None = None,
 ) -> tuple[Lesson, PromptSet]:
     """Fill the cache of the teacher (or of the student `assistant`) and pin the lesson.
 
-    Returns the prompts with the rows that could not be answered set aside.
+    Returns the prompts with the rows that could not be answered set aside. Starts no engine when nothing is missing.
 
     Raises:
         CacheError: a set has no row at all.
         DataError: filters leave no row.
     """
-    result = fill_stage(run, plan, teacher=teacher, cache=cache, pool=pool)
-    cache.refresh()
+    run_stage(EngineCheck(asked, settings, journal, compute), settings=settings, journal=journal)
+    failed = run_stage(Fill(asked, settings, journal), settings=settings, journal=journal)
     before = len(prompts.rejected)
-    prompts = without_refused(prompts, [part.sequences for part in plan.sets], failed=result.failed)
-    written = run.directory / ("rejected.jsonl" if assistant is None else f"rejected-{assistant}.jsonl")
+    prompts = without_refused(prompts, asked.sets, failed=failed)
+    written = settings.directory / ("rejected.jsonl" if assistant is None else f"rejected-{assistant}.jsonl")
     prompts.write_rejected(written)
-    if result.failed:
-        refusals = open_refusals(run.config, teacher)
-        refusals.add(result.failed)
-        run.console.warn(
+    if failed:
+        refusals = open_refusals(settings.config, asked.teacher)
+        refusals.add(failed)
+        journal.console.warn(
             f"{len(prompts.rejected) - before} rows could not be answered, see {written}; nobody is asked for them "
             f"again unless the engine changes or {refusals.path} is removed"
         )
     lesson = pin_lesson(
-        run,
-        [part.sequences for part in plan.sets],
-        teacher=teacher,
-        cache=cache,
-        stages=run.config.stages_taught_by(assistant),
+        asked.sets,
+        journal=journal,
+        teacher=asked.teacher,
+        cache=asked.cache,
+        stages=settings.config.stages_taught_by(assistant),
         prompts=prompts.splits["train"],
-        folder=run.directory / "views" / (assistant or ""),
+        folder=settings.directory / "views" / (assistant or ""),
     )
     return lesson, prompts
 
 
-def fill_stage(run: Run, plan: FillPlan, *, teacher: Teacher, cache: TeacherCache, pool: EnginePool) -> FillResult:
-    """Ask the teacher for what is missing; starts no engine when nothing is."""
-    config = run.config
-    if plan.asks_teacher:
-        run.need_cluster()
-        with run.console.stage("teacher engine") as stage:
-            stage.update(0, note="importing vLLM, loading weights")
-            compared = _check(run, plan, teacher=teacher, pool=pool, stage=stage)
-            stage.summary = f"{config.runtime.teacher_engine.count} up, {compared}"
-    with run.console.stage("fill", total=plan.misses, unit="rows") as stage:
-        result = fill(
-            plan,
-            cache=cache,
-            engines=pool,
-            order=FillOrder(
-                scoring=False,
-                cache_root=absolute_root(config.runtime.cache_root),
-                k=config.teacher.top_k,
-                commit_every_s=config.runtime.commit_every_s,
-                licence=config.teacher.licence,
-                provenance=teacher.provenance(config),
-                ledger=run.ledger.directory.absolute(),
-                encoding=config.teacher.encoding,
-            ),
-            budgets=budgets_left(config.budgets, spent=run.ledger.counts(), engines=config.runtime.teacher_engine),
-            vocab=teacher.files.vocab,
-            progress=stage,
+@dataclass(slots=True)
+class EngineCheck(Stage[list[tuple[int, ...]], str, None]):
+    """Start the teacher's engines, if there is anything to ask, and compare them with a plain forward pass."""
+
+    asked: AskedTeacher
+    settings: RunSettings
+    journal: Journal
+    compute: Compute
+
+    def prepare(self) -> list[tuple[int, ...]] | None:
+        """Prompts on which to compare; None when no engine is needed."""
+        plan, files = self.asked.plan, self.asked.teacher.files
+        if not plan.asks_teacher:
+            return None
+        self.compute.need_cluster()
+        requests = (each for part in plan.sets for each in part.sequences.requests if each not in part.refused)
+        return check_prompts(
+            (r.prompt_ids if isinstance(r, GenerateRequest) else r.token_ids for r in requests),
+            bos_id=files.leading_bos,
+            max_model_len=self.settings.config.runtime.teacher_engine.max_model_len,
+            count=1 if self._large else CHECK_PROMPTS,
         )
-        stage.summary = _summary(plan, result)
-    return result
+
+    def line(self) -> Line:
+        """See `Stage`."""
+        return Line("teacher engine")
+
+    def run(self, work: list[tuple[int, ...]], progress: StageProgress) -> str:
+        """Compare; says what came of it."""
+        progress.update(0, note="importing vLLM, loading weights")
+        teacher = self.asked.teacher
+        directory = teacher.files.directory.resolve()
+
+        def report(done: int, total: int) -> None:
+            progress.update(0, note=f"comparing with transformers: {done} of {total} layers")
+
+        def reference(sequences: Sequence[tuple[int, ...]]) -> list[ReferenceRows]:
+            progress.update(0, note="comparing with transformers")
+            return kept_reference(
+                sequences,
+                folder=Path(self.settings.config.runtime.run_root).absolute()
+                / "references"
+                / teacher.identity.digest()[:16],
+                model_dir=directory,
+                dtype=reference_dtype(directory, served=teacher.identity.dtype),
+                log_dir=self.settings.logs,
+                report=report,
+            )
+
+        files = teacher.files
+        try:
+            self.asked.pool.check(work, stop_ids=files.stop_ids, bos_id=files.leading_bos, reference=reference)
+        except NoReferenceError as error:
+            self.journal.console.warn(f"the engines were not compared with a plain forward pass: {error}")
+            return "not compared with a plain forward pass"
+        sampled = f" on one prompt, for its weights are beyond {LARGE_BYTES / 2**30:.0f} GiB" if self._large else ""
+        return f"agree with a plain forward pass{sampled}"
+
+    def keep(self, made: str | None) -> None:
+        """Nothing: an engine is checked whenever it starts."""
+
+    def summary(self, made: str | None, kept: None) -> str:
+        """See `Stage`."""
+        return f"{self.settings.config.runtime.teacher_engine.count} up, {made}"
+
+    @property
+    def _large(self) -> bool:
+        return weight_bytes(self.asked.teacher.files.directory.resolve()) > LARGE_BYTES
+
+
+@dataclass(slots=True)
+class Fill(Stage[FillPlan, FillResult, dict[Request, str]]):
+    """Ask for what the cache lacks; keeps it as it comes, and gives what the teacher could not answer, with reasons."""
+
+    asked: AskedTeacher
+    settings: RunSettings
+    journal: Journal
+
+    def prepare(self) -> FillPlan | None:
+        """The plan, unless every row is in the cache."""
+        return self.asked.plan if self.asked.plan.misses else None
+
+    def line(self) -> Line:
+        """See `Stage`."""
+        return Line("fill", total=self.asked.plan.misses, unit="rows", always_shown=True)
+
+    def run(self, work: FillPlan, progress: StageProgress) -> FillResult:
+        """Fill within the budgets of the experiment.
+
+        Raises:
+            BudgetReached: a budget ended the fill before all rows were there.
+        """
+        config, teacher, ledger = self.settings.config, self.asked.teacher, self.journal.ledger
+        order = FillOrder(
+            scoring=False,
+            cache_root=absolute_root(config.runtime.cache_root),
+            k=config.teacher.top_k,
+            commit_every_s=config.runtime.commit_every_s,
+            licence=config.teacher.licence,
+            provenance=teacher.provenance(config),
+            ledger=ledger.directory.absolute(),
+            encoding=config.teacher.encoding,
+        )
+        return fill(
+            work,
+            cache=self.asked.cache,
+            engines=self.asked.pool,
+            order=order,
+            budgets=budgets_left(config.budgets, spent=ledger.counts(), engines=config.runtime.teacher_engine),
+            vocab=teacher.files.vocab,
+            progress=progress,
+        )
+
+    def keep(self, made: FillResult | None) -> dict[Request, str]:
+        """What the teacher could not answer, now or before."""
+        self.asked.cache.refresh()
+        return self.asked.plan.refused if made is None else made.failed
+
+    def summary(self, made: FillResult | None, kept: dict[Request, str]) -> str:
+        """See `Stage`."""
+        if made is None:
+            return "nothing to ask: every row is in the cache"
+        text = f"{made.rows:,} new rows, {made.response_tokens:,} response tokens"
+        return f"{text}, {made.from_others:,} rows fetched by another pipeline" if made.from_others else text
 
 
 def without_refused(prompts: PromptSet, sets: Sequence[SequenceSet], *, failed: Mapping[Request, str]) -> PromptSet:
@@ -130,46 +241,3 @@ def without_refused(prompts: PromptSet, sets: Sequence[SequenceSet], *, failed: 
 
 def _prompt_of(request: Request) -> tuple[int, ...]:
     return request.prompt_ids if isinstance(request, GenerateRequest) else request.token_ids[: request.prompt_len]
-
-
-def _summary(plan: FillPlan, result: FillResult) -> str:
-    if not plan.misses:
-        return "nothing to ask: every row is in the cache"
-    text = f"{result.rows:,} new rows, {result.response_tokens:,} response tokens"
-    return f"{text}, {result.from_others:,} rows fetched by another pipeline" if result.from_others else text
-
-
-def _check(run: Run, plan: FillPlan, *, teacher: Teacher, pool: EnginePool, stage: Progress) -> str:
-    """Compare the engines with a plain forward pass; says what came of it."""
-    config, files = run.config, teacher.files
-    directory = files.directory.resolve()
-    large = weight_bytes(directory) > LARGE_BYTES
-    requests = (each for part in plan.sets for each in part.sequences.requests if each not in part.refused)
-    prompts = check_prompts(
-        (r.prompt_ids if isinstance(r, GenerateRequest) else r.token_ids for r in requests),
-        bos_id=files.leading_bos,
-        max_model_len=config.runtime.teacher_engine.max_model_len,
-        count=1 if large else CHECK_PROMPTS,
-    )
-
-    def report(done: int, total: int) -> None:
-        stage.update(0, note=f"comparing with transformers: {done} of {total} layers")
-
-    def reference(sequences: Sequence[tuple[int, ...]]) -> list[ReferenceRows]:
-        stage.update(0, note="comparing with transformers")
-        return kept_reference(
-            sequences,
-            folder=Path(config.runtime.run_root).absolute() / "references" / teacher.identity.digest()[:16],
-            model_dir=directory,
-            dtype=reference_dtype(directory, served=teacher.identity.dtype),
-            log_dir=run.logs,
-            report=report,
-        )
-
-    try:
-        pool.check(prompts, stop_ids=files.stop_ids, bos_id=files.leading_bos, reference=reference)
-    except NoReferenceError as error:
-        run.console.warn(f"the engines were not compared with a plain forward pass: {error}")
-        return "not compared with a plain forward pass"
-    sampled = f" on one prompt, for its weights are beyond {LARGE_BYTES / 2**30:.0f} GiB" if large else ""
-    return f"agree with a plain forward pass{sampled}"

@@ -1,4 +1,4 @@
-"""What one teacher said, pinned for its pupils.
+"""What one teacher said, pinned for its students.
 
 A lesson is the teacher's (or an assistant's) part of the cache and the views of it that students are trained on and
 measured against. Views are kept in the run directory; a stage with filters has a view of its own.
@@ -17,8 +17,8 @@ from configs import CacheError, DataError
 from configs.stages import StageConfig
 from orchestration.inputs.prompts import Prompt
 from orchestration.inputs.teachers import Teacher
-from orchestration.pipeline.filters import apply_filters
-from orchestration.pipeline.run import Run
+from orchestration.pipeline.filters import Filtered, apply_filters
+from orchestration.pipeline.run import Journal
 from orchestration.plan.requests import SequenceSet
 
 ROWS_PER_READ = 1024
@@ -35,9 +35,9 @@ class Lesson:
 
 
 def pin_lesson(
-    run: Run,
     sets: Sequence[SequenceSet],
     *,
+    journal: Journal,
     teacher: Teacher,
     cache: TeacherCache,
     stages: Sequence[StageConfig],
@@ -54,7 +54,11 @@ def pin_lesson(
     for stage in stages:
         if stage.train_view not in views:
             whole = views[f"{stage.source}-train"]
-            views[stage.train_view] = _filtered(run, stage, view=whole, teacher=teacher, cache=cache, prompts=prompts)
+            result = _filtered(stage, view=whole, teacher=teacher, cache=cache, prompts=prompts)
+            _report(stage, result, journal=journal)
+            if not result.keys:
+                raise DataError(f"filters leave none of the {len(whole):,} sequences of {whole.dataset}: {result}")
+            views[stage.train_view] = cache.view(result.keys, dataset=stage.train_view, k=whole.k)
     paths = {name: folder / f"{name}.npz" for name in views}
     folder.mkdir(parents=True, exist_ok=True)
     for name, view in views.items():
@@ -70,25 +74,22 @@ def _pin(sequences: SequenceSet, *, cache: TeacherCache) -> CacheView:
 
 
 def _filtered(
-    run: Run, stage: StageConfig, *, view: CacheView, teacher: Teacher, cache: TeacherCache, prompts: Sequence[Prompt]
-) -> CacheView:
-    tokenizer = teacher.files.tokenizer
-
+    stage: StageConfig, *, view: CacheView, teacher: Teacher, cache: TeacherCache, prompts: Sequence[Prompt]
+) -> Filtered:
     def text(ids: tuple[int, ...]) -> str:
-        words: str = tokenizer.decode(ids, skip_special_tokens=True)
+        words: str = teacher.files.tokenizer.decode(ids, skip_special_tokens=True)
         return words
 
     gold = {prompt.prompt_ids: text(prompt.gold_ids) for prompt in prompts if prompt.gold_ids is not None}
     pieces = np.split(np.arange(len(view)), range(ROWS_PER_READ, len(view), ROWS_PER_READ))
     records = (record for block in cache.iter_blocks(view, pieces) for record in block)
-    result = apply_filters(records, filters=stage.filters, text=text, gold=gold)
-    run.console.say(f"Filters of {stage.train_view}: {result}")
-    run.tracker.log_final(
-        "fill", {f"filters/{stage.train_view}/{_slug(reason)}": float(n) for reason, n in result.left_out.items()}
-    )
-    if not result.keys:
-        raise DataError(f"filters leave none of the {len(view):,} sequences of {view.dataset}: {result}")
-    return cache.view(result.keys, dataset=stage.train_view, k=view.k)
+    return apply_filters(records, filters=stage.filters, text=text, gold=gold)
+
+
+def _report(stage: StageConfig, result: Filtered, *, journal: Journal) -> None:
+    journal.console.say(f"Filters of {stage.train_view}: {result}")
+    left_out = {f"filters/{stage.train_view}/{_slug(reason)}": float(n) for reason, n in result.left_out.items()}
+    journal.tracker.log_final("fill", left_out)
 
 
 def _slug(reason: str) -> str:

@@ -6,34 +6,30 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from pathlib import Path
 
-from orchestration.inputs.prompts import PromptSet
 from orchestration.pipeline.chain import Link, Student
-from orchestration.pipeline.lessons import Lesson
 from orchestration.pipeline.rollout_maker import RolloutMaker
-from orchestration.pipeline.run import Run
 from student_train.files import staged_directory
 
-WorkerGroup = Callable[..., Mapping[str, object]]
-"""Trains to the end; calls its argument `meanwhile` again and again."""
+WorkerGroup = Callable[[Callable[[], None]], Mapping[str, object]]
+"""Trains to the end; calls its argument again and again meanwhile."""
 
 
 def train_on_policy(
-    run: Run, student: Student, link: Link, *, lesson: Lesson, prompts: PromptSet, group: WorkerGroup
+    maker: RolloutMaker, link: Link, *, group: WorkerGroup, kept: Path
 ) -> tuple[Mapping[str, object], Mapping[str, float]]:
     """Let a worker group train while its rollouts are made; its result, and the shares of the time by part.
 
-    The rollouts stay in the run directory, where `replay_from` of another experiment finds them.
+    The rollouts stay in the directory `kept`, where `replay_from` of another experiment finds them.
 
     Raises:
         EngineError: the engines died again and again; the worker group has written a checkpoint.
     """
-    assert link.stage.rollout is not None
-    with closing(RolloutMaker(run, link, lesson=lesson, prompts=prompts)) as maker:
+    with closing(maker):
         started = time.monotonic()
-        result = group(meanwhile=maker.make_due)
+        result = group(maker.make_due)
         shares = maker.shares(time.monotonic() - started)
-    kept = run.directory / "rollouts" / rollouts_name(student, link)
     with staged_directory(kept) as staging:
         shutil.copytree(link.work_dir, staging, ignore=_all_but_rollouts(link), dirs_exist_ok=True)
     return result, shares

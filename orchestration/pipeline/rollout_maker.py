@@ -16,15 +16,16 @@ from dataclasses import replace
 from cache.disk.roots import open_storage
 from cache.pinning import remove_pins
 from cache.upkeep.rollouts import enforce_rollout_quota
-from configs import CacheError, ConfigError, EngineError
+from configs import CacheError, ConfigError, DistillConfig, EngineError
 from configs.rollouts import RolloutConfig
 from orchestration.fill.budgets import require_budget
+from orchestration.fill.ledger import Ledger
 from orchestration.inputs.models import open_model
 from orchestration.inputs.prompts import PromptSet
 from orchestration.inputs.teachers import identity_of
 from orchestration.pipeline.chain import Link
+from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.lessons import Lesson
-from orchestration.pipeline.run import Run
 from orchestration.plan.requests import rollout_tokens
 from orchestration.rollouts.mixture import Tally, sample_rollout
 from orchestration.rollouts.records import chosen, described, held_out_reverse_kl, sampling_metrics
@@ -35,7 +36,7 @@ from student_train.handoff.rollouts import Rollout, RolloutExchange
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 3
-"""So many times a rollout is begun before a dying engine ends the run."""
+"""How often a rollout is begun before a dying engine ends the run."""
 
 GIB = 2**30
 
@@ -43,9 +44,18 @@ GIB = 2**30
 class RolloutMaker:
     """Makes the rollouts of one stage, one after the other, whenever the next one is due."""
 
-    def __init__(self, run: Run, link: Link, *, lesson: Lesson, prompts: PromptSet) -> None:
+    def __init__(
+        self,
+        link: Link,
+        *,
+        config: DistillConfig,
+        ledger: Ledger,
+        compute: Compute,
+        lesson: Lesson,
+        prompts: PromptSet,
+    ) -> None:
         assert link.stage.rollout is not None
-        self._run, self._link, self._lesson = run, link, lesson
+        self._experiment, self._ledger, self._link, self._lesson = config, ledger, link, lesson
         self._config: RolloutConfig = link.stage.rollout
         self._former = former_rollouts(self._config, lesson=lesson)
         self._by_student = max(1, round(self._config.share * self._config.prompts))
@@ -53,14 +63,14 @@ class RolloutMaker:
         self._dev = [prompt.prompt_ids for prompt in prompts.splits["dev"]][: self._config.dev_prompts]
         self._exchange = RolloutExchange(link.work_dir)
         self._exchange.clean(side="rollouts")
-        if run.config.runtime.training.weight_sync == "broadcast":
+        if self._experiment.runtime.training.weight_sync == "broadcast":
             # What a worker group before this one offered went with it.
             self._exchange.withdraw_policies()
         self._next = 0
         self._seconds = dict.fromkeys(("sampling", "scoring", "syncing"), 0.0)
         start = open_model(link.start_dir, label=link.origin)
-        self._start = identity_of(start, config=run.config, dtype=link.stage.dtype)
-        self._student, self._teacher = run.rollout_pools(student=start, learner=self._start, teacher=lesson.teacher)
+        self._start = identity_of(start, config=self._experiment, dtype=link.stage.dtype)
+        self._student, self._teacher = compute.rollout_pools(student=start, learner=self._start, teacher=lesson.teacher)
 
     def make_due(self) -> None:
         """Make the next rollout if the weights that are to write it are there. Ends the engines after the last one.
@@ -106,10 +116,10 @@ class RolloutMaker:
         raise AssertionError("the last attempt returns or raises")
 
     def _require_budget(self) -> None:
-        config = self._run.config
+        config = self._experiment
         most = rollout_tokens(self._config, longest_prompt=config.data.max_prompt_tokens) // self._config.count
         purpose = f"rollout {self._next} of {self._config.count}"
-        require_budget(config.budgets, spent=self._run.ledger.counts(), tokens=most, purpose=purpose)
+        require_budget(config.budgets, spent=self._ledger.counts(), tokens=most, purpose=purpose)
 
     def _write(self, version: int) -> Rollout:
         """Sample, score and cache one rollout."""
@@ -138,7 +148,7 @@ class RolloutMaker:
         directory = self._link.start_dir if version == 0 else self._exchange.policy(version)
         if (offer := Offer.read(directory)) is None:
             policy = open_model(directory, label=f"{self._link.origin}, rollout {version}")
-            identity = identity_of(policy, config=self._run.config, dtype=self._link.stage.dtype, remember=version == 0)
+            identity = identity_of(policy, config=self._experiment, dtype=self._link.stage.dtype, remember=version == 0)
             self._student.load(directory, identity)
         else:
             identity = replace(self._start, weights_sha256=offer.weights_sha256)
@@ -151,7 +161,7 @@ class RolloutMaker:
         self, prompts: Sequence[tuple[int, ...]], *, alpha: float, version: int, held_out: bool = False
     ) -> tuple[list[Sampled], Tally]:
         def spend(tokens: int) -> None:
-            self._run.ledger.add(**{"evaluation" if held_out else "rollout": tokens})
+            self._ledger.add(**{"evaluation" if held_out else "rollout": tokens})
 
         return sample_rollout(
             [RolloutPrompt(ids, number=number) for number, ids in enumerate(prompts)],
@@ -163,21 +173,21 @@ class RolloutMaker:
                 version=version,
                 max_new_tokens=self._config.max_new_tokens,
                 stop_ids=self._lesson.teacher.files.stop_ids,
-                k=self._run.config.teacher.top_k,
+                k=self._experiment.teacher.top_k,
             ),
             spend=spend,
         )
 
     def _cached(self, samples: Sequence[Sampled], *, version: int, metrics: dict[str, float]) -> Rollout:
         """Put what the teacher scored into its cache, and pin it with the teacher's own sequences if it has a share."""
-        lesson, config, number, teacher = self._lesson, self._config, self._next, self._run.config.teacher
+        lesson, config, number, teacher = self._lesson, self._config, self._next, self._experiment.teacher
         lesson.cache.put(
             # How a sequence ended belongs to who wrote it; to the cache of the teacher it was given.
             [replace(each.record, finish="given") for each in samples],
             vocab=lesson.teacher.files.vocab,
             encoding=teacher.encoding,
             licence=teacher.licence,
-            provenance=lesson.teacher.provenance(self._run.config),
+            provenance=lesson.teacher.provenance(self._experiment),
             rollout=self._link.digest[:12],
         )
         keys = [each.record.key for each in samples]
@@ -194,7 +204,7 @@ class RolloutMaker:
     def _hold_to_quota(self) -> None:
         """Let go of rollouts that this stage has learned from, then of what is beyond the quota."""
         identity = self._lesson.teacher.identity.digest()
-        storage = open_storage(self._run.config.runtime.cache_root, identity, create=False)
+        storage = open_storage(self._experiment.runtime.cache_root, identity, create=False)
         # The worker group may still read the one before this, and those that it replays.
         over = range(max(0, self._next - 1 - self._config.replay))
         remove_pins(storage, [self._exchange.rollout(number).view.digest for number in over])

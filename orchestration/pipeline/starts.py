@@ -15,7 +15,6 @@ from cache.fingerprint import fingerprint_model
 from configs import ModelError
 from configs.architecture import read_architecture
 from configs.model_files import speech_sha256
-from configs.models import Device
 from configs.places import FINGERPRINTS, absolute_root
 from configs.schema import ModelShape
 from configs.stages import InitConfig
@@ -24,6 +23,7 @@ from orchestration.inputs.models import ModelFiles, materialise
 from orchestration.inputs.teachers import Teacher
 from orchestration.outputs.artifacts import Artifacts, digest_of
 from orchestration.pipeline.lessons import Lesson
+from orchestration.pipeline.run import RunSettings
 from student_train.starts.derive import check_widths, derive_student
 from student_train.starts.sizes import kept_layers, planned_shape
 
@@ -65,23 +65,15 @@ def prepare_start(init: InitConfig, *, teacher: Teacher, artifacts: Artifacts, m
         return Start(digest_of(model=made_of), model.directory, model.shape, model.label)
     kept = kept_layers(init.keep_layers, total=teacher.files.shape.layers, by=init.layers_by)
     digest = digest_of(teacher=_made_of_teacher(teacher), kept=kept)
-    directory = artifacts.init_dir(digest)
-    with artifacts.claim(digest, what=f"the untouched student {directory}"):
-        if not artifacts.has_start(digest):
-            derive_student(teacher.files.directory, directory, keep_layers=kept)
-            artifacts.keep_start(digest)
-    return _derived(init, digest, directory, teacher=teacher)
+
+    def make(directory: Path) -> None:
+        derive_student(teacher.files.directory, directory, keep_layers=kept)
+
+    return _derived(init, digest, teacher=teacher, artifacts=artifacts, make=make)
 
 
 def calibrated_start(
-    init: InitConfig,
-    *,
-    lesson: Lesson,
-    cache_root: Path | str,
-    artifacts: Artifacts,
-    accelerator: Device,
-    log_dir: Path,
-    derive: Callable[[DeriveJob], None],
+    init: InitConfig, *, lesson: Lesson, settings: RunSettings, derive: Callable[[DeriveJob], None]
 ) -> Start:
     """Make an untouched student whose layers or widths the teacher's activations choose, unless it is there.
 
@@ -92,23 +84,22 @@ def calibrated_start(
     digest = digest_of(
         teacher=_made_of_teacher(teacher), init=init.model_dump(mode="json"), train=lesson.views[view].digest
     )
-    directory = artifacts.init_dir(digest)
-    with artifacts.claim(digest, what=f"the untouched student {directory}"):
-        if not artifacts.has_start(digest):
-            derive(
-                DeriveJob(
-                    init=init,
-                    teacher_dir=teacher.files.directory.resolve(),
-                    out_dir=directory.resolve(),
-                    cache_root=absolute_root(cache_root),
-                    identity=teacher.identity,
-                    view=lesson.paths[view].resolve(),
-                    accelerator=accelerator,
-                    log_file=log_dir / "calibration.log",
-                )
+
+    def make(directory: Path) -> None:
+        derive(
+            DeriveJob(
+                init=init,
+                teacher_dir=teacher.files.directory.resolve(),
+                out_dir=directory.resolve(),
+                cache_root=absolute_root(settings.config.runtime.cache_root),
+                identity=teacher.identity,
+                view=lesson.paths[view].resolve(),
+                accelerator=settings.device,
+                log_file=settings.logs / "calibration.log",
             )
-            artifacts.keep_start(digest)
-    return _derived(init, digest, directory, teacher=teacher)
+        )
+
+    return _derived(init, digest, teacher=teacher, artifacts=settings.artifacts, make=make)
 
 
 def _made_of_teacher(teacher: Teacher) -> dict[str, str]:
@@ -124,10 +115,18 @@ def _made_of(model_dir: Path, *, weights: str, config: str) -> dict[str, str]:
     return {"weights": weights, "config": config, "speech": speech_sha256(model_dir)}
 
 
-def _derived(init: InitConfig, digest: str, directory: Path, *, teacher: Teacher) -> Start:
-    shape = read_architecture(directory).shape
+def _derived(
+    init: InitConfig, digest: str, *, teacher: Teacher, artifacts: Artifacts, make: Callable[[Path], None]
+) -> Start:
+    """A start that is derived from the teacher: what is there, or what `make` writes into the directory it is given."""
+    directory = artifacts.init_dir(digest)
+    with artifacts.claim(digest, what=f"the untouched student {directory}"):
+        if not artifacts.has_start(digest):
+            make(directory)
+            artifacts.keep_start(digest)
     kept = (f"{name} {value}" for name, value in init.model_dump(mode="json", exclude_none=True).items())
-    return Start(digest, directory, shape, f"derived from {teacher.files.label}: {', '.join(kept)}")
+    origin = f"derived from {teacher.files.label}: {', '.join(kept)}"
+    return Start(digest, directory, read_architecture(directory).shape, origin)
 
 
 def _train_view(names: Iterable[str]) -> str:

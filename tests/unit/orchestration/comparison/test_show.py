@@ -357,5 +357,5 @@ def test_data_that_change_while_the_run_reads_them_stop_it(tmp_path: Path, monke
     with pytest.raises(
         ConfigError, match=r"^data\.test\.path: changed while the experiment was running: run it again$"
     ):
-        pipeline.Pipeline(config, config_dir=tmp_path).run(until="eval")
+        pipeline.run_experiment(config, config_dir=tmp_path, until="eval")
     assert not (tmp_path / "run_root/inits").exists()

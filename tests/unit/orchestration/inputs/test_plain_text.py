@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from cache.identity import TeacherIdentity
 from configs import ConfigError, DataError, DistillConfig
 from configs.schema import ModelShape
 from configs.stages import StageConfig
@@ -17,10 +16,8 @@ from orchestration.inputs.plain_text import PlainTexts, read_plain_texts
 from orchestration.inputs.preflight import resolve_paths
 from orchestration.inputs.random_models import byte_tokenizer
 from orchestration.outputs.artifacts import Artifacts
-from orchestration.pipeline.chain import Student, chain, train_link
+from orchestration.pipeline.chain import Student, chain
 from orchestration.pipeline.starts import Start
-from student_train.feed.plain_text import PIECES, PlainPieces
-from student_train.job import TrainJob
 
 TOKENIZER = byte_tokenizer()
 EOS = TOKENIZER.eos_token_id
@@ -154,28 +151,3 @@ def test_a_student_is_addressed_by_what_the_text_says_and_not_by_its_path(tmp_pa
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
     assert student(stage(None), one, root=tmp_path).digest != student(stage(None), other, root=tmp_path).digest
-
-
-def test_the_group_finds_the_pieces_in_the_directory_of_its_stage(tmp_path: Path) -> None:
-    ours = stage(text_file(tmp_path / "text.jsonl", {"text": "a stillroom keeps what it distils"}))
-    (link,) = student(ours, root=tmp_path).links
-    seen: list[PlainPieces] = []
-
-    def train(job: TrainJob) -> dict[str, object]:
-        seen.append(PlainPieces.load(job.work_dir / PIECES, digest=job.plain_text))
-        raise KeyboardInterrupt
-
-    files = SimpleNamespace(tokenizer=TOKENIZER, vocab=9, label="a teacher")
-    teacher = SimpleNamespace(files=files, identity=TeacherIdentity(weights_sha256="a" * 64, config_sha256="b" * 64))
-    paths = {"teacher-train": tmp_path / "train.npz", "teacher-dev": tmp_path / "dev.npz"}
-    lesson: Any = SimpleNamespace(teacher=teacher, paths=paths)
-    with pytest.raises(KeyboardInterrupt):
-        train_link(
-            link,
-            config=config("text.jsonl"),
-            lesson=lesson,
-            accelerator="cpu",
-            artifacts=Artifacts(tmp_path),
-            train=train,
-        )
-    assert seen[0].digest == read(tmp_path / "text.jsonl").pieces(TOKENIZER).digest

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,19 +11,24 @@ from typing import Any, cast
 
 import pytest
 from local_engines import IDENTITY, VOCAB
+from pipeline_builders import experiment as tiny_experiment
+from pipeline_builders import model_in
 
 from cache import TeacherIdentity
 from configs import EngineError
 from configs.schema import DistillConfig, ModelShape
+from configs.stages import StageConfig
 from orchestration.cluster import engine_pool
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.engines import EngineSpec
 from orchestration.fill.ledger import Ledger
+from orchestration.inputs.models import open_model
 from orchestration.inputs.shapes import PlannedShape
+from orchestration.pipeline import compute as compute_module
 from orchestration.pipeline import rollout_maker
-from orchestration.pipeline import run as run_module
+from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.rollout_maker import RolloutMaker
-from orchestration.pipeline.run import Run
+from orchestration.pipeline.run import Journal, RunSettings
 from orchestration.plan.hardware import Hardware
 from student_train.handoff.rollouts import RolloutExchange
 
@@ -87,18 +94,20 @@ def recorded_maker(folder: Path, calls: list[str], *, colocate: bool, patch: pyt
         return version
 
     patch.setattr(rollout_maker, "identity_of", identity)
-    patch.setattr(run_module, "EnginePool", Pool)
+    patch.setattr(compute_module, "EnginePool", Pool)
     patch.setattr(engine_pool, "EngineActor", SimpleNamespace(options=options))
     patch.setattr(rollout_maker, "open_model", lambda directory, **_: _files(directory))
     patch.setattr(RolloutExchange, "commit", commit)
     patch.setattr(RolloutMaker, "_write", write)
     config, nothing = experiment(colocate=colocate), cast(Any, None)
-    run = Run(config, folder, Hardware("gpu"), nothing, nothing, nothing, Ledger(folder / "ledger"))
+    ledger = Ledger(folder / "ledger")
+    compute = Compute(RunSettings(config, folder, Hardware("gpu"), nothing), Journal(nothing, nothing, ledger))
     teacher = SimpleNamespace(files=_files(folder), identity=IDENTITY)
     stage = config.students["small"].stages[0]
     link: Any = SimpleNamespace(stage=stage, work_dir=folder, start_dir=folder / "start", origin="start")
     prompts: Any = SimpleNamespace(splits={"train": [], "dev": []})
-    return RolloutMaker(run, link, lesson=cast(Any, SimpleNamespace(teacher=teacher)), prompts=prompts)
+    lesson: Any = SimpleNamespace(teacher=teacher)
+    return RolloutMaker(link, config=config, ledger=ledger, compute=compute, lesson=lesson, prompts=prompts)
 
 
 def _files(directory: Path) -> SimpleNamespace:
@@ -152,3 +161,24 @@ def test_engines_that_cannot_fall_asleep_are_started_anew(tmp_path: Path, monkey
     RolloutExchange(tmp_path).publish(1, write=lambda _: None)
     maker.make_due()
     assert calls[:4] == ["teacher wake", *STARTS[2:], "student load"]
+
+
+def test_the_memo_of_digests_holds_no_weights_of_a_rollout(tmp_path: Path) -> None:
+    model = model_in(tmp_path)
+    stage = StageConfig.model_validate({"objective": "minillm", "rollout": {"count": 3}, "dtype": "float32"})
+    loaded: list[TeacherIdentity] = []
+    engine = SimpleNamespace(start=lambda: None, load=lambda directory, identity: loaded.append(identity))
+    compute: Any = SimpleNamespace(rollout_pools=lambda **_: (engine, engine))
+    link: Any = SimpleNamespace(stage=stage, work_dir=tmp_path / "work", start_dir=model, origin="start")
+    lesson: Any = SimpleNamespace(teacher=SimpleNamespace(files=open_model(model, label="t"), identity=None))
+    prompts: Any = SimpleNamespace(splits={"train": [], "dev": []})
+    config = tiny_experiment(tmp_path)
+    ledger = Ledger(tmp_path / "ledger")
+    maker = RolloutMaker(link, config=config, ledger=ledger, compute=compute, lesson=lesson, prompts=prompts)
+    for version in (1, 2):
+        maker._exchange.publish(version, write=lambda folder: shutil.copytree(model, folder, dirs_exist_ok=True))
+    for version in (0, 1, 2):
+        maker._bring(version)
+    assert [identity.dtype for identity in loaded] == ["float32"] * 3
+    remembered = json.loads((tmp_path / "models_root" / "fingerprints.json").read_text())["files"]
+    assert [Path(path).parent for path in remembered] == [model]

@@ -16,9 +16,6 @@ from local_engines import IDENTITY, VOCAB, fake_teacher
 from cache import GenerateRequest, ScoreRequest, TeacherCache, TeacherRecord
 from configs import ConfigError
 from configs.rollouts import RolloutConfig
-from configs.stages import StageConfig
-from orchestration.pipeline.chain import Link, Student
-from orchestration.pipeline.on_policy import rollouts_name
 from orchestration.pipeline.rollout_maker import former_rollouts
 from orchestration.rollouts.mixture import Tally
 from orchestration.rollouts.records import chosen, described, held_out_reverse_kl, sampling_metrics
@@ -151,15 +148,3 @@ def test_former_rollouts_that_cannot_be_learned_from_are_refused(former: Rollout
     assert "\n" not in str(refusal.value)
     with pytest.raises(ConfigError, match="have left the cache since"):
         replay(former, root=tmp_path / "another")
-
-
-def test_stages_of_one_student_keep_their_rollouts_apart() -> None:
-    seqkd, minillm = StageConfig(objective="seqkd", steps=4), StageConfig(objective="minillm", rollout={"count": 2})
-    place = Path("here")
-    links = tuple(
-        Link(stage, digest, place, place, place, origin="")
-        for stage, digest in ((seqkd, "a"), (minillm, "b"), (minillm, "c"))
-    )
-    one, two = (Student("kid", Any, links[:count]) for count in (2, 3))
-    assert rollouts_name(one, links[1]) == "kid"
-    assert [rollouts_name(two, link) for link in links[1:]] == ["kid.1", "kid.2"]

@@ -1,0 +1,170 @@
+"""What a run computes with: engines, worker groups and tasks of a Ray cluster that is there from the first need on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from cache import TeacherIdentity
+from configs.models import ModelShape
+from configs.places import is_url
+from configs.schema import EngineSettings
+from evaluation import HeldOutMetrics
+from orchestration.cluster.calibration import DeriveJob, derive_in_worker
+from orchestration.cluster.engine_pool import EnginePool
+from orchestration.cluster.engines import EngineSpec
+from orchestration.cluster.nodes import require_gpus
+from orchestration.cluster.planned_engine import engine_spec
+from orchestration.cluster.private import cluster, probe_roots
+from orchestration.cluster.scoring import ScoringJob, score_students
+from orchestration.cluster.worker_group import train_in_group
+from orchestration.inputs.models import ModelFiles
+from orchestration.inputs.teachers import Teacher
+from orchestration.pipeline.run import Journal, RunSettings
+from orchestration.plan.colocation import PartKind
+from student_train.job import StepMetrics, TrainJob
+
+ROLLOUT_SEEDS: dict[PartKind, int] = {"student engine": 1000, "teacher engine": 2000}
+"""Of the first engine of student and teacher that write together: no engine of a run has the seed of another."""
+
+TASK_CPUS = 2
+"""Of a calibration, and of held-out scoring."""
+
+
+class Compute:
+    """Starts nothing before it is used. Whoever tests a stage gives it one without Ray."""
+
+    def __init__(self, settings: RunSettings, journal: Journal) -> None:
+        self._settings, self._journal = settings, journal
+        self._cluster = ExitStack()
+        self._attached = False
+        self._pools: list[EnginePool] = []
+        self._answering: tuple[tuple[ModelShape, str], EnginePool] | None = None
+
+    def need_cluster(self) -> None:
+        """Start or attach to Ray, once. A pool of engines works only after this."""
+        if self._attached:
+            return
+        settings, runtime = self._settings, self._settings.config.runtime
+        with self._journal.console.stage("ray") as stage:
+            self._cluster.enter_context(cluster(address=runtime.ray_address, gpus=settings.hardware.gpus_per_node))
+            if runtime.ray_address and settings.device == "gpu":
+                require_gpus(runtime.ray_address)
+            roots = {"runtime.cache_root": runtime.cache_root, "runtime.run_root": runtime.run_root}
+            nodes = probe_roots({key: Path(root) for key, root in roots.items() if not is_url(root)})
+            stage.summary = f"attached to {nodes} nodes" if runtime.ray_address else "local, loopback only"
+        self._attached = True
+
+    def teacher_pool(self, teacher: Teacher) -> EnginePool:
+        """Engines of a teacher; what they are asked is counted. They are released with the run at the latest."""
+        runtime, ledger = self._settings.config.runtime, self._journal.ledger
+        spec = self._spec(
+            teacher.files, teacher.identity, engine=runtime.teacher_engine, k=self._settings.config.teacher.top_k
+        )
+        return self._pool(replace(spec, ledger=ledger.directory.absolute()))
+
+    def student_pool(self, files: ModelFiles, identity: TeacherIdentity) -> EnginePool:
+        """Engines that write a student's answers: the running ones if they serve this shape in this dtype, else new."""
+        served = files.shape, identity.dtype
+        if self._answering is None or self._answering[0] != served:
+            if self._answering is not None:
+                self._answering[1].release()
+            spec = self._spec(files, identity, engine=self._settings.config.runtime.student_engine, k=0)
+            self._answering = served, self._pool(spec)
+        return self._answering[1]
+
+    def rollout_pools(
+        self, *, student: ModelFiles, learner: TeacherIdentity, teacher: Teacher
+    ) -> tuple[EnginePool, EnginePool]:
+        """Engines of a student and of its teacher that live side by side, and beside a worker group."""
+        config = self._settings.config
+        runtime = config.runtime
+        writes = self._spec(student, learner, engine=runtime.student_engine, k=0)
+        scores = self._spec(teacher.files, teacher.identity, engine=runtime.teacher_engine, k=config.teacher.top_k)
+        return self._rollout_pool("student engine", writes), self._rollout_pool("teacher engine", scores)
+
+    def train(
+        self,
+        job: TrainJob,
+        *,
+        on_step: Callable[[StepMetrics], None],
+        meanwhile: Callable[[], None] | None = None,
+    ) -> dict[str, object]:
+        """Train one stage in a worker group; the fields of its `TrainResult`.
+
+        `meanwhile` is called again and again as long as the group works. It makes rollouts, with engines that may be
+        on the same GPUs.
+
+        Raises:
+            TrainingError: a worker failed; the checkpoint of the last save remains.
+        """
+        self.need_cluster()
+        settings = self._settings
+        return train_in_group(
+            job,
+            log_dir=settings.logs,
+            accelerator=settings.device,
+            on_step=on_step,
+            meanwhile=meanwhile or _nothing,
+            gpu_share=1.0 if meanwhile is None else settings.gpu_share("training worker"),
+        )
+
+    def derive(self, job: DeriveJob) -> None:
+        """Calibrate a teacher and derive a student of it.
+
+        Raises:
+            ModelError: the teacher could not be measured or cut.
+        """
+        self.need_cluster()
+        derive_in_worker(job, cpus=TASK_CPUS)
+
+    def score(self, jobs: list[ScoringJob]) -> list[HeldOutMetrics]:
+        """Score models on a view, one after the other in one process.
+
+        Raises:
+            TrainingError: a model could not be scored.
+        """
+        self.need_cluster()
+        return score_students(jobs, cpus=TASK_CPUS)
+
+    def close(self) -> None:
+        """End the engines, then the cluster that holds them."""
+        try:
+            for pool in self._pools:
+                pool.release()
+        finally:
+            self._cluster.close()
+
+    def _spec(self, files: ModelFiles, identity: TeacherIdentity, *, engine: EngineSettings, k: int) -> EngineSpec:
+        settings = self._settings
+        return engine_spec(
+            settings.config,
+            files,
+            identity,
+            settings=engine,
+            k=k,
+            accelerator=settings.device,
+            log_dir=settings.logs,
+        )
+
+    def _pool(self, spec: EngineSpec) -> EnginePool:
+        self._pools.append(EnginePool(spec, clock=self._journal.ledger))
+        return self._pools[-1]
+
+    def _rollout_pool(self, role: PartKind, spec: EngineSpec) -> EnginePool:
+        settings = self._settings
+        return self._pool(
+            replace(
+                spec,
+                purpose="shared rollout" if settings.shares_gpus else "rollout",
+                seed=ROLLOUT_SEEDS[role],
+                name=role.replace(" ", "-"),
+                gpu_share=settings.gpu_share(role),
+            )
+        )
+
+
+def _nothing() -> None:
+    """What an off-policy stage needs from outside while it trains."""

@@ -1,0 +1,88 @@
+"""The untouched students of a run: made before the teacher is asked, or after it, where its activations choose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from orchestration.inputs.preflight import require_positions, require_writable
+from orchestration.inputs.teachers import Teacher
+from orchestration.outputs.console import StageProgress
+from orchestration.pipeline.chain import plain_texts
+from orchestration.pipeline.compute import Compute
+from orchestration.pipeline.lessons import Lesson
+from orchestration.pipeline.run import Journal, RunSettings
+from orchestration.pipeline.stage import Line, Stage
+from orchestration.pipeline.starts import Start, calibrated_start, prepare_start, start_shape, training_bytes
+from student_train.training.trial import require_trainable
+
+
+def prepare_starts(settings: RunSettings, journal: Journal, *, teacher: Teacher) -> dict[str, Start | None]:
+    """Make the untouched students, before the teacher is asked, so that one that cannot work costs nothing.
+
+    None stands for those that wait for a calibration; what can be said against them is said here.
+    """
+    starts: dict[str, Start | None] = {}
+    with journal.console.stage("students") as stage:
+        sizes = {}
+        for name, wanted in settings.config.students.items():
+            init = wanted.init
+            if init.calibrated:
+                starts[name], sizes[name] = None, start_shape(init, teacher=teacher)
+            else:
+                starts[name] = start = prepare_start(
+                    init, teacher=teacher, artifacts=settings.artifacts, models_root=settings.config.runtime.models_root
+                )
+                sizes[name] = start.shape
+            made = starts[name]
+            require_trainable(teacher.files.directory if made is None else made.directory, wanted.stages)
+            require_positions(settings.config, model=f"students.{name}", shape=sizes[name], engine="student_engine")
+            plain_texts(settings.config, name, positions=sizes[name].max_positions, tokenizer=teacher.files.tokenizer)
+        stage.summary = "; ".join(
+            f"{size / 1e6:,.1f} M parameters: {', '.join(name for name in sizes if sizes[name].parameters == size)}"
+            for size in dict.fromkeys(shape.parameters for shape in sizes.values())
+        )
+    require_writable(
+        settings.config.runtime.run_root, key="runtime.run_root", needed_bytes=training_bytes(sizes.values())
+    )
+    return starts
+
+
+@dataclass(slots=True)
+class Calibration(Stage[list[str], dict[str, Start], dict[str, Start]]):
+    """Makes the untouched students that waited for the teacher's activations on the train split; gives all of them."""
+
+    starts: Mapping[str, Start | None]
+    lesson: Lesson
+    settings: RunSettings
+    compute: Compute
+
+    def prepare(self) -> list[str] | None:
+        """The names of those that wait."""
+        return [name for name, start in self.starts.items() if start is None] or None
+
+    def line(self) -> Line:
+        """See `Stage`."""
+        return Line("calibration", total=len(self.prepare() or ()), unit="students")
+
+    def run(self, work: list[str], progress: StageProgress) -> dict[str, Start]:
+        """Derive those that no run has derived before; each claims its own artifact."""
+        made: dict[str, Start] = {}
+        for name in work:
+            progress.update(len(made), note=name)
+            made[name] = calibrated_start(
+                self.settings.config.students[name].init,
+                lesson=self.lesson,
+                settings=self.settings,
+                derive=self.compute.derive,
+            )
+        return made
+
+    def keep(self, made: dict[str, Start] | None) -> dict[str, Start]:
+        """All untouched students, in their order; each was sealed when it was made."""
+        every = dict(self.starts) | dict(made or {})
+        return {name: start for name, start in every.items() if start is not None}
+
+    def summary(self, made: dict[str, Start] | None, kept: dict[str, Start]) -> str:
+        """See `Stage`."""
+        return f"{', '.join(made or ())} derived by what the teacher's activations say"

@@ -1,0 +1,297 @@
+"""A whole experiment without Ray, MLflow and vLLM: tiny real models, a real cache, console, ledger and run root.
+
+What computes is a fake: engines answer as `FakeTeacher` does, a worker group copies its start and writes a curve.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from local_engines import lease_queue
+
+from cache import TeacherCache, TeacherIdentity
+from configs import DistillConfig
+from configs.models import ModelShape, ModelSource
+from configs.places import CURVES
+from evaluation import HeldOutMetrics
+from orchestration.cluster.calibration import DeriveJob
+from orchestration.cluster.engines import Answers
+from orchestration.cluster.scoring import ScoringJob
+from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress
+from orchestration.fill.ledger import Ledger
+from orchestration.fill.refusals import open_refusals
+from orchestration.inputs.models import ModelFiles, materialise
+from orchestration.inputs.prompts import PromptSet, load_prompts
+from orchestration.inputs.teachers import Teacher, open_cache, open_teacher
+from orchestration.outputs.artifacts import Artifacts
+from orchestration.outputs.console import Console
+from orchestration.pipeline.compute import Compute
+from orchestration.pipeline.fill_stage import AskedTeacher
+from orchestration.pipeline.lessons import Lesson, pin_lesson
+from orchestration.pipeline.run import Journal, RunSettings
+from orchestration.plan.hardware import Hardware
+from orchestration.plan.requests import plan_fill, sequence_sets
+from student_train.files import copy_companions, staged_directory
+from student_train.job import StepMetrics, TrainJob
+from student_train.starts.derive import derive_student
+from teacher_server import FakeTeacher
+
+SHAPE = ModelShape(layers=2, hidden=16, heads=2, kv_heads=1, mlp=32, vocab=272, tied_embeddings=True, max_positions=64)
+SIZES = {"train": 3, "dev": 2, "test": 2}
+METRICS = HeldOutMetrics(0.5, 0.1, 0.6, 0.75, 3.0, 40)
+"""What every model scores on the held-out answers."""
+
+KD = {"objective": "kd", "steps": 4, "dtype": "float32"}
+
+
+def experiment(root: Path, **blocks: Any) -> DistillConfig:
+    """A random teacher, seven prompts, one student of its first layer; `blocks` take the place of these."""
+    for split, rows in SIZES.items():
+        text = "".join(json.dumps({"prompt": f"{split} {number}"}) + "\n" for number in range(rows))
+        if not (root / f"{split}.jsonl").exists():
+            (root / f"{split}.jsonl").write_text(text)
+    limits = {"max_model_len": 64, "max_batched_tokens": 64, "count": 1}
+    runtime = {
+        "accelerator": "cpu",
+        "teacher_engine": limits,
+        "student_engine": limits,
+        **{name: str(root / name) for name in ("cache_root", "run_root", "models_root")},
+    }
+    wanted = {
+        "name": "fake",
+        "teacher": {"model": {"random": SHAPE.model_dump(), "seed": 0}, "dtype": "float32", "top_k": 4},
+        "data": {**{split: {"path": str(root / f"{split}.jsonl")} for split in SIZES}, "max_prompt_tokens": 32},
+        "generation": {"temperature": 0.0, "max_new_tokens": 6},
+        "students": {"kd": {"init": {"keep_layers": 1}, "stages": [KD]}},
+        "runtime": runtime | blocks.pop("runtime", {}),
+    }
+    return DistillConfig.model_validate(wanted | blocks)
+
+
+@dataclass
+class NotedTracker:
+    """A tracker that notes what it is told, in order."""
+
+    told: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def require_usable(self, *, at_most_s: float) -> None:
+        self.told.append(("usable",))
+
+    def start(self, name: str, *, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
+        self.told.append(("start", name, dict(tags)))
+
+    def child(self, run: str, *, params: Mapping[str, object], tags: Mapping[str, str], dataset: Any = None) -> None:
+        self.told.append(("child", run, dict(tags), dataset))
+
+    def log(self, run: str, points: Any) -> None:
+        self.told += [("point", run, each.name, each.value, each.step) for each in points]
+
+    def log_final(self, run: str, values: Mapping[str, float]) -> None:
+        self.told.append(("final", run, dict(values)))
+
+    def finish(self, run: str, *, status: str = "FINISHED") -> None:
+        self.told.append(("finish", run, status))
+
+    def finish_all(self, *, status: str) -> None:
+        self.told.append(("finish all", status))
+
+    def artifact(self, run: str, path: Path) -> None:
+        self.told.append(("artifact", run, path.name))
+
+    def flush(self) -> None:
+        self.told.append(("flush",))
+
+    def of(self, kind: str, run: str | None = None) -> list[tuple[Any, ...]]:
+        """What was told of one kind, without its name."""
+        return [each[1:] for each in self.told if each[0] == kind and (run is None or each[1] == run)]
+
+
+class FakePool:
+    """Engines of one model in this process. `fails` maps a prompt's ids to why it cannot be answered."""
+
+    def __init__(self, identity: TeacherIdentity, *, files: ModelFiles) -> None:
+        self.identity, self.vocab = identity, files.vocab
+        self._eos = files.stop_ids[0]
+        self.called: list[str] = []
+        self.on_check: Callable[[], None] = lambda: None
+        self.on_fill: Callable[[], None] = lambda: None
+
+    @property
+    def source(self) -> FakeTeacher:
+        return FakeTeacher(self.identity, vocab=self.vocab, eos_id=self._eos, max_model_len=64)
+
+    def check(self, prompts: Sequence[Any], *, stop_ids: Any, bos_id: Any, reference: Any) -> None:
+        self.called.append(f"check {len(prompts)}")
+        self.on_check()
+
+    def fill(
+        self, work: Sequence[Any], order: FillOrder, *, progress: Any, token_budget: Any, seconds_budget: Any
+    ) -> FillProgress:
+        self.called.append(f"fill {len(work)}")
+        self.on_fill()
+        queue = lease_queue(work, token_budget=token_budget)
+        cache = TeacherCache.open(order.cache_root, self.identity)
+        with cache.writer(
+            vocab=self.vocab, licence=order.licence, provenance=order.provenance, encoding=order.encoding
+        ) as writer:
+            EngineLoop(queue, order, writer).work(self.source)
+        done: FillProgress = queue.progress()
+        progress.update(done.rows, tokens=done.response_tokens)
+        return done
+
+    def answer(self, requests: Sequence[Any], *, k: int) -> Answers:
+        self.called.append(f"answer {len(requests)} {'score' if k else 'write'}")
+        asked = self.source.score if k else self.source.generate
+        outcomes = dict(asked(list(requests), k=max(k, 1)))
+        return Answers(tuple(outcomes[at] for at in range(len(requests))), 2.0, "a fake")
+
+    def load(self, model_dir: Path, identity: TeacherIdentity) -> None:
+        self.called.append(f"load {model_dir.name}")
+        self.identity = identity
+
+    def release(self) -> None:
+        self.called.append("release")
+
+
+class FakeCompute(Compute):
+    """Notes what it is asked for; `losses` are the held-out losses of every training, one a step."""
+
+    def __init__(self, settings: RunSettings, journal: Journal) -> None:
+        super().__init__(settings, journal)
+        self.called: list[str] = []
+        self.jobs: list[TrainJob] = []
+        self.pools: list[FakePool] = []
+        self.losses: tuple[float, ...] = (2.0, 1.5, 1.0)
+        self.on_train: Callable[[TrainJob], None] = lambda job: None
+
+    def need_cluster(self) -> None:
+        self.called.append("cluster")
+
+    def teacher_pool(self, teacher: Teacher) -> Any:
+        self.pools.append(FakePool(teacher.identity, files=teacher.files))
+        return self.pools[-1]
+
+    def student_pool(self, files: ModelFiles, identity: TeacherIdentity) -> Any:
+        self.called.append(f"student pool {files.label}")
+        self.pools.append(FakePool(identity, files=files))
+        return self.pools[-1]
+
+    def train(self, job: TrainJob, *, on_step: Any, meanwhile: Any = None) -> dict[str, object]:
+        self.called.append(f"train {job.stage.objective}")
+        self.jobs.append(job)
+        self.on_train(job)
+        if meanwhile is not None:
+            meanwhile()
+        return export(job, losses=self.losses, on_step=on_step)
+
+    def derive(self, job: DeriveJob) -> None:
+        self.called.append("derive")
+        derive_student(job.teacher_dir, job.out_dir, keep_layers=(0,))
+
+    def score(self, jobs: list[ScoringJob]) -> list[HeldOutMetrics]:
+        self.called.append(f"score {len(jobs)}")
+        return [METRICS for _ in jobs]
+
+
+def export(
+    job: TrainJob, *, losses: Sequence[float], on_step: Callable[[StepMetrics], None] = lambda _: None
+) -> dict[str, object]:
+    """What a worker group leaves: a curve, and the start as the trained model."""
+    curve = [StepMetrics(step, {"dev/loss": loss, "train/tokens": 10.0 * step}) for step, loss in enumerate(losses)]
+    job.work_dir.mkdir(parents=True, exist_ok=True)
+    rows = [json.dumps({"step": each.step, "values": dict(each.values)}) + "\n" for each in curve]
+    (job.work_dir / CURVES).write_text("".join(rows))
+    for metrics in curve:
+        on_step(metrics)
+    with staged_directory(job.output_dir) as staging:
+        copy_companions(job.model_dir, staging)
+        for name in ("config.json", "model.safetensors"):
+            shutil.copy(job.model_dir / name, staging / name)
+    return {"selected_step": len(losses) - 1}
+
+
+@dataclass
+class FakeRun:
+    """The parts of one run in a folder, and what it says."""
+
+    root: Path
+    config: DistillConfig
+    stream: io.StringIO = field(default_factory=io.StringIO)
+    tracker: NotedTracker = field(default_factory=NotedTracker)
+
+    def __post_init__(self) -> None:
+        directory = self.root / "run_root" / "fake-run"
+        directory.mkdir(parents=True, exist_ok=True)
+        console, tracker = Console(self.stream), self.tracker
+        artifacts = Artifacts(self.root / "run_root", say=console.warn)
+        self.settings = RunSettings(self.config, directory, Hardware("cpu", cpus=2), artifacts)
+        noted: Any = tracker
+        self.journal = Journal(console, noted, Ledger.open(directory))
+        self.compute = FakeCompute(self.settings, self.journal)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        return {"settings": self.settings, "journal": self.journal, "compute": self.compute}
+
+    @property
+    def said(self) -> str:
+        return self.stream.getvalue()
+
+    def teacher(self) -> Teacher:
+        return open_teacher(self.config)
+
+    def prompts(self, teacher: Teacher) -> PromptSet:
+        return load_prompts(
+            self.config.data,
+            tokenizer=teacher.files.tokenizer,
+            stop_ids=teacher.files.stop_ids,
+            max_new_tokens=self.config.generation.max_new_tokens,
+        )
+
+    def asked(self, teacher: Teacher, prompts: PromptSet) -> AskedTeacher:
+        cache = open_cache(self.config, teacher)
+        sets = sequence_sets(self.config, prompts.splits, stop_ids=teacher.files.stop_ids)
+        plan = plan_fill(sets, cache=cache, refused=open_refusals(self.config, teacher))
+        return AskedTeacher(teacher, cache, self.compute.teacher_pool(teacher), plan)
+
+    def lesson(self, teacher: Teacher, prompts: PromptSet) -> Lesson:
+        """Everything answered and pinned."""
+        asked = self.asked(teacher, prompts)
+        fake = FakePool(teacher.identity, files=teacher.files).source
+        for part in asked.sets:
+            requests: list[Any] = list(part.requests)
+            said: list[Any] = list(fake.generate(requests, k=part.k))
+            asked.cache.put([(record, requests[at]) for at, record in said], vocab=teacher.files.vocab)
+        asked.cache.refresh()
+        return pin_lesson(
+            asked.sets,
+            journal=self.journal,
+            teacher=teacher,
+            cache=asked.cache,
+            stages=self.config.stages_taught_by(None),
+            prompts=prompts.splits["train"],
+            folder=self.settings.directory / "views",
+        )
+
+
+def fake_run(root: Path, **blocks: Any) -> FakeRun:
+    """A run of `experiment`; its paths are real already."""
+    return FakeRun(root, experiment(root, **blocks))
+
+
+def model_in(root: Path, *, layers: int = 1, seed: int = 5) -> Path:
+    """A random model of its own."""
+    source = ModelSource(random=SHAPE.model_copy(update={"layers": layers}), seed=seed)
+    return materialise(source, models_root=root / "models_root").directory
+
+
+def namespace(**fields: Any) -> Any:
+    """Stands for something of which only these fields are read."""
+    return SimpleNamespace(**fields)

@@ -1,0 +1,171 @@
+"""The comparison: what every model is measured on, who is measured in which dtype, and that nobody is measured twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pipeline_builders import METRICS, FakeRun, fake_run, model_in
+
+from configs import BudgetReached
+from configs.stages import StageConfig
+from orchestration.comparison import bench as benches
+from orchestration.comparison.report import Evaluated
+from orchestration.inputs.models import open_model
+from orchestration.pipeline.chain import Link, Student
+from orchestration.pipeline.compare import (
+    TeacherAnswers,
+    compare_students,
+    open_bench,
+    scoring_job,
+    student_candidates,
+)
+from orchestration.pipeline.lessons import Lesson
+from orchestration.pipeline.stage import run_stage
+from orchestration.pipeline.starts import Start
+
+
+def student(name: str, start: Path, end: Path, *dtypes: str) -> Student:
+    stages = [StageConfig.model_validate({"objective": "kd", "steps": 1, "dtype": dtype}) for dtype in dtypes]
+    links = tuple(Link(stage, f"{name}{at}", start, end, end, "") for at, stage in enumerate(stages))
+    shape = open_model(start, label=name).shape
+    return Student(name, Start("start", start, shape, "a start"), links)
+
+
+def opened(run: FakeRun) -> tuple[Lesson, benches.TestBench]:
+    teacher = run.teacher()
+    prompts = run.prompts(teacher)
+    lesson = run.lesson(teacher, prompts)
+    return lesson, open_bench(run.config, lesson=lesson, sets=run.asked(teacher, prompts).sets)
+
+
+def compared(run: FakeRun, *students: Student) -> tuple[Evaluated, ...]:
+    lesson, bench = opened(run)
+    return compare_students(students, **run.parts, lesson=lesson, bench=bench)
+
+
+def written(run: FakeRun, model: Path) -> list[int]:
+    """Tokens of a model's answers to the test prompts."""
+    _, bench = opened(run)
+    (pool,) = [each for each in run.compute.pools if f"load {model.name}" in each.called]
+    return [record.response_len for _, record in pool.source.generate(list(bench.requests), k=1)]  # type: ignore[union-attr]
+
+
+def measured_teacher(run: FakeRun) -> Evaluated:
+    lesson, bench = opened(run)
+    pool = run.compute.teacher_pool(lesson.teacher)
+    return run_stage(
+        TeacherAnswers(lesson.teacher, bench, pool, run.settings, run.journal, run.compute),
+        settings=run.settings,
+        journal=run.journal,
+    )
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> tuple[Path, Path]:
+    return model_in(tmp_path, seed=1), model_in(tmp_path, seed=2)
+
+
+def test_the_bench_is_what_the_teacher_answered_of_the_test_split(tmp_path: Path) -> None:
+    rows = ["test 0", "test 1", "test 0"]
+    (tmp_path / "test.jsonl").write_text("".join(f'{{"prompt": "{row}"}}\n' for row in rows))
+    run = fake_run(tmp_path, evaluation={"max_new_tokens": 5})
+    lesson, bench = opened(run)
+    # A prompt that stands twice in the data is asked once.
+    assert len(bench.requests) == len(bench.view) == 2
+    assert bench.view is lesson.views["teacher-test"]
+    assert {request.max_new_tokens for request in bench.requests} == {5}
+    assert (bench.compared_tokens, bench.top_k) == (5, 4)
+    assert [record.token_ids[: record.prompt_len].tolist() for record in bench.references()] == [
+        list(request.prompt_ids) for request in bench.requests
+    ]
+
+
+def test_answers_are_compared_as_far_as_both_were_allowed_to_go(tmp_path: Path) -> None:
+    _, bench = opened(fake_run(tmp_path, evaluation={"max_new_tokens": 20}))
+    assert bench.compared_tokens == 6 and bench.requests[0].max_new_tokens == 20
+
+
+def test_untouched_and_trained_are_measured_and_tracked(tmp_path: Path, models: tuple[Path, Path]) -> None:
+    run = fake_run(tmp_path)
+    rows = compared(run, student("kd", *models, "float32"))
+    assert [(row.name, row.role, row.forward_kl) for row in rows] == [
+        ("untouched", "untouched", METRICS.forward_kl), ("kd", "student", METRICS.forward_kl),
+    ]  # fmt: skip
+    assert run.compute.called == ["cluster", "score 2", "student pool untouched", "student pool kd"]
+    assert [pool.called[0] for pool in run.compute.pools[-2:]] == [f"load {models[0].name}", f"load {models[1].name}"]
+    # Two seconds, says the fake, for all that it wrote.
+    assert rows[1].tokens_per_s == sum(written(run, models[1])) / 2.0
+    assert [name for name, *_ in run.tracker.of("child")] == ["untouched"]
+    assert [name for name, _ in run.tracker.of("finish")] == ["untouched", "kd"]
+    assert dict(run.tracker.of("final"))["kd"] == rows[1].metrics()
+    assert "2 models at 40 tokens of the teacher's answers" in run.said and "2 models, 2 prompts each" in run.said
+
+
+def test_nobody_is_measured_twice(tmp_path: Path, models: tuple[Path, Path]) -> None:
+    one = compared(fake_run(tmp_path), student("kd", *models, "float32"))
+    run = fake_run(tmp_path)
+    assert compared(run, student("kd", *models, "float32")) == one
+    assert run.compute.called == [] and "student answers" not in run.said
+    assert [name for name, _ in run.tracker.of("finish")] == ["untouched", "kd"]
+
+
+def test_each_start_is_measured_once_in_every_dtype_that_it_is_trained_in(
+    tmp_path: Path, models: tuple[Path, Path]
+) -> None:
+    run = fake_run(tmp_path)
+    students = [
+        student("a", *models, "bfloat16", "float32"),
+        student("b", *models, "float32"),
+        student("c", *models, "float32", "bfloat16"),
+    ]
+    wanted = student_candidates(students, config=run.config)
+    # The start is the same for all three; it is what is loaded for the first stage that counts.
+    assert {each.name: each.identity.dtype for each in wanted} == {
+        "untouched (a)": "bfloat16", "untouched (c)": "float32", "a": "float32", "b": "float32", "c": "bfloat16",
+    }  # fmt: skip
+    lesson, _ = opened(run)
+    for each in wanted:
+        job = scoring_job(each, lesson=lesson, settings=run.settings)
+        assert (job.dtype, job.model_dir) == (each.identity.dtype, each.directory)
+        assert (job.identity, job.view) == (lesson.teacher.identity, lesson.paths["teacher-test"])
+
+
+def test_the_live_teacher_agrees_with_its_cached_answers(tmp_path: Path) -> None:
+    run = fake_run(tmp_path)
+    row = measured_teacher(run)
+    assert row.forward_kl < 0.01 and row.top1_agreement == 1.0
+    assert f"noise floor {row.forward_kl:.4f} nats" in run.said
+    assert run.compute.called == ["cluster"]
+    assert run.tracker.of("child") == [("teacher", {"role": "teacher"}, None)]
+    assert run.tracker.of("final") == [("teacher", row.metrics())]
+    again = fake_run(tmp_path)
+    assert measured_teacher(again) == row
+    assert again.compute.called == [] and again.tracker.of("final") == [("teacher", row.metrics())]
+
+
+def test_the_teachers_row_waits_for_a_budget(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, budgets={"max_teacher_tokens": 10})
+    with pytest.raises(BudgetReached, match="the teacher's row of the comparison"):
+        measured_teacher(run)
+    assert run.compute.called == []
+
+
+def test_a_model_that_was_measured_before_a_stop_is_not_measured_again(
+    tmp_path: Path, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = fake_run(tmp_path)
+    made = run.compute.student_pool
+
+    def stopping(files: Any, identity: Any) -> Any:
+        if files.label == "kd":
+            raise KeyboardInterrupt
+        return made(files, identity)
+
+    monkeypatch.setattr(run.compute, "student_pool", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        compared(run, student("kd", *models, "float32"))
+    again = fake_run(tmp_path)
+    compared(again, student("kd", *models, "float32"))
+    assert again.compute.called == ["cluster", "score 1", "student pool kd"]

@@ -1,0 +1,173 @@
+"""What a run computes with: the cluster is attached to once, pools know what they serve, all ends with the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pipeline_builders import FakeRun, fake_run, model_in, namespace
+
+from orchestration.cluster.engines import EngineSpec
+from orchestration.inputs.models import open_model
+from orchestration.inputs.teachers import identity_of
+from orchestration.pipeline import compute as module
+from orchestration.pipeline.compute import Compute
+from orchestration.plan.colocation import GPU_SHARES
+from orchestration.plan.hardware import Hardware
+
+
+class NotedPool:
+    """Notes what it was made of, and when it is released."""
+
+    made: list[NotedPool]
+    calls: list[str]
+
+    def __init__(self, spec: EngineSpec, *, clock: Any) -> None:
+        self.spec, self.clock = spec, clock
+        self.made.append(self)
+
+    def release(self) -> None:
+        self.calls.append(f"release {self.spec.name}")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is done to Ray, which is not there."""
+    noted: list[str] = []
+    monkeypatch.setattr(NotedPool, "made", [], raising=False)
+    monkeypatch.setattr(NotedPool, "calls", noted, raising=False)
+    monkeypatch.setattr(module, "EnginePool", NotedPool)
+
+    @contextmanager
+    def cluster(*, address: str | None, gpus: int) -> Iterator[None]:
+        noted.append(f"attach to {address} with {gpus} GPUs")
+        yield
+        noted.append("detach")
+
+    monkeypatch.setattr(module, "cluster", cluster)
+    monkeypatch.setattr(module, "require_gpus", lambda address: noted.append(f"require GPUs at {address}"))
+    monkeypatch.setattr(module, "probe_roots", lambda roots: noted.append(f"probe {', '.join(roots)}") or 3)
+    return noted
+
+
+def computing(run: FakeRun, hardware: Hardware | None = None) -> Compute:
+    return Compute(replace(run.settings, hardware=hardware or run.settings.hardware), run.journal)
+
+
+def test_a_cluster_is_started_once_and_ended_last(calls: list[str], tmp_path: Path) -> None:
+    run = fake_run(tmp_path)
+    compute = computing(run)
+    compute.close()
+    assert calls == []
+    compute = computing(run)
+    compute.need_cluster()
+    compute.need_cluster()
+    compute.teacher_pool(run.teacher())
+    compute.close()
+    probes = "probe runtime.cache_root, runtime.run_root"
+    assert calls == ["attach to None with 0 GPUs", probes, "release engine", "detach"]
+    assert [title for title, _ in run.journal.console.times] == ["ray"]
+    assert "local, loopback only" in run.said
+
+
+def test_the_cluster_of_a_user_has_to_have_gpus_where_they_are_used(calls: list[str], tmp_path: Path) -> None:
+    run = fake_run(tmp_path, runtime={"ray_address": "10.0.0.1:6379"})
+    computing(run, Hardware("gpu", 2, 4, 80.0)).need_cluster()
+    assert calls[:2] == ["attach to 10.0.0.1:6379 with 4 GPUs", "require GPUs at 10.0.0.1:6379"]
+    assert "attached to 3 nodes" in run.said
+
+
+def test_a_cluster_is_left_even_if_an_engine_does_not_end(
+    calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = fake_run(tmp_path)
+    compute = computing(run)
+    compute.need_cluster()
+    compute.teacher_pool(run.teacher())
+
+    def refuse(pool: NotedPool) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(NotedPool, "release", refuse)
+    with pytest.raises(KeyboardInterrupt):
+        compute.close()
+    assert calls[-1] == "detach"
+
+
+def test_the_answers_of_a_teacher_are_counted(calls: list[str], tmp_path: Path) -> None:
+    run = fake_run(tmp_path)
+    teacher = run.teacher()
+    pool: Any = computing(run).teacher_pool(teacher)
+    spec = pool.spec
+    assert (spec.ledger, pool.clock) == (run.journal.ledger.directory.absolute(), run.journal.ledger)
+    assert (spec.identity, spec.max_logprobs, spec.purpose) == (teacher.identity, 4, "fill")
+    assert (spec.settings, spec.log_dir) == (run.config.runtime.teacher_engine, run.settings.logs)
+
+
+def test_the_engines_of_a_student_serve_the_next_of_its_shape_and_dtype(calls: list[str], tmp_path: Path) -> None:
+    run = fake_run(tmp_path)
+    compute = computing(run)
+    models = [model_in(tmp_path, layers=layers, seed=seed) for layers, seed in ((1, 1), (1, 2), (2, 1))]
+    files = [open_model(model, label="m") for model in models]
+
+    def pool(at: int, dtype: str) -> Any:
+        return compute.student_pool(files[at], identity_of(files[at], config=run.config, dtype=dtype))
+
+    first = pool(0, "float32")
+    assert (first.spec.max_logprobs, first.spec.ledger) == (1, None)
+    assert pool(1, "float32") is first and calls == []
+    other = pool(1, "bfloat16")
+    assert other is not first and calls == ["release engine"]
+    assert pool(2, "bfloat16") is not other and calls == ["release engine"] * 2
+
+
+@pytest.mark.parametrize("colocate", [True, False])
+def test_engines_of_a_rollout_have_names_seeds_and_shares_of_their_own(
+    colocate: bool, calls: list[str], tmp_path: Path
+) -> None:
+    run = fake_run(tmp_path, runtime={"colocate": colocate})
+    teacher = run.teacher()
+    files = open_model(model_in(tmp_path), label="student")
+    learner = identity_of(files, config=run.config, dtype="float32")
+    compute = computing(run, Hardware("gpu", 1, 1, 80.0))
+    student, above = (pool.spec for pool in compute.rollout_pools(student=files, learner=learner, teacher=teacher))  # type: ignore[attr-defined]
+    assert [(spec.name, spec.seed, spec.identity) for spec in (student, above)] == [
+        ("student-engine", 1000, learner), ("teacher-engine", 2000, teacher.identity),
+    ]  # fmt: skip
+    assert {student.purpose, above.purpose} == {"shared rollout" if colocate else "rollout"}
+    shares = [GPU_SHARES["student engine"], GPU_SHARES["teacher engine"]] if colocate else [1.0, 1.0]
+    assert [student.gpu_share, above.gpu_share] == shares
+    # The driver counts what rollouts ask.
+    assert (student.ledger, above.ledger) == (None, None)
+
+
+def test_work_is_handed_to_the_cluster_with_the_places_of_the_run(
+    calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = fake_run(tmp_path)
+    compute = computing(run)
+    given: list[tuple[Any, ...]] = []
+
+    def noted(name: str) -> Callable[..., Any]:
+        return lambda *args, **named: given.append((name, args, named)) or {"of": name}
+
+    for name in ("train_in_group", "derive_in_worker", "score_students"):
+        monkeypatch.setattr(module, name, noted(name))
+    job, on_step = namespace(), lambda _: None
+    assert compute.train(job, on_step=on_step) == {"of": "train_in_group"}
+    meanwhile = lambda: None  # noqa: E731
+    compute.train(job, on_step=on_step, meanwhile=meanwhile)
+    compute.derive(job)
+    assert compute.score([job]) == {"of": "score_students"}
+    # Once attached, it stays.
+    assert len(calls) == 2
+    (_, args, off_policy), (_, _, on_policy), derived, scored = given
+    assert args == (job,) and off_policy["on_step"] is on_step
+    assert (off_policy["log_dir"], off_policy["accelerator"]) == (run.settings.logs, "cpu")
+    assert off_policy["gpu_share"] == on_policy["gpu_share"] == 1.0
+    assert off_policy["meanwhile"]() is None and on_policy["meanwhile"] is meanwhile
+    assert derived[1:] == ((job,), {"cpus": 2}) and scored[1:] == (([job],), {"cpus": 2})

@@ -1,0 +1,76 @@
+"""What one teacher said, pinned: a view for each split, and one of its own for a stage with filters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pipeline_builders import FakePool, fake_run
+
+from cache import CacheView
+from configs import CacheError, DataError
+from orchestration.pipeline.lessons import pin_lesson
+
+STAGE: dict[str, Any] = {"objective": "kd", "steps": 4, "dtype": "float32"}
+
+
+def students(**filters: Any) -> dict[str, Any]:
+    return {"kd": {"init": {"keep_layers": 1}, "stages": [STAGE | {"filters": filters}]}}
+
+
+def test_every_split_is_pinned_and_written(tmp_path: Path) -> None:
+    run = fake_run(tmp_path)
+    teacher = run.teacher()
+    lesson = run.lesson(teacher, run.prompts(teacher))
+    assert {name: len(view) for name, view in lesson.views.items()} == {
+        "teacher-train": 3, "teacher-dev": 2, "teacher-test": 2,
+    }  # fmt: skip
+    for name, view in lesson.views.items():
+        assert lesson.paths[name] == run.settings.directory / "views" / f"{name}.npz"
+        assert CacheView.load(lesson.paths[name]).digest == view.digest
+        assert view.k == 4
+    assert run.tracker.told == []
+
+
+def test_a_stage_with_filters_has_a_view_of_its_own_and_what_they_leave_out_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text("".join(f'{{"prompt": "say {number}"}}\n' for number in range(12)))
+    writes = {"temperature": 1.0, "max_new_tokens": 20}
+    run = fake_run(tmp_path, students=students(finish="stop", min_tokens=3), generation=writes)
+    teacher = run.teacher()
+    lesson = run.lesson(teacher, run.prompts(teacher))
+    (name,) = set(lesson.views) - {"teacher-train", "teacher-dev", "teacher-test"}
+    whole, sifted = lesson.views["teacher-train"], lesson.views[name]
+    records = [record for record in lesson.cache.get_many([bytes(key) for key in whole.keys]) if record is not None]
+    stay = [record.key for record in records if record.finish == "stop" and record.response_len >= 3]
+    assert 0 < len(stay) < 12
+    assert [bytes(key) for key in sifted.keys] == stay
+    ((_, left_out),) = run.tracker.of("final")
+    assert sum(left_out.values()) == 12 - len(stay)
+    assert all(reason.startswith(f"filters/{name}/") and " " not in reason for reason in left_out)
+    assert f"Filters of {name}: {len(stay)} sequences learned; left out: " in run.said
+
+
+def test_filters_that_leave_nothing_are_refused(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, students=students(min_tokens=50))
+    teacher = run.teacher()
+    with pytest.raises(DataError, match="filters leave none of the 3 sequences of teacher-train: 0 sequences learned"):
+        run.lesson(teacher, run.prompts(teacher))
+
+
+def test_a_set_of_which_nothing_was_answered_is_refused(tmp_path: Path) -> None:
+    run = fake_run(tmp_path)
+    teacher = run.teacher()
+    prompts = run.prompts(teacher)
+    asked = run.asked(teacher, prompts)
+    (part, *_) = asked.sets
+    request = part.requests[0]
+    requests: list[Any] = [request]
+    ((_, record),) = FakePool(teacher.identity, files=teacher.files).source.generate(requests, k=4)
+    pairs: list[Any] = [(record, request)]
+    asked.cache.put(pairs, vocab=teacher.files.vocab)
+    asked.cache.refresh()
+    with pytest.raises(CacheError, match="the teacher answered none of the 2 rows of teacher-dev"):
+        pin_lesson(
+            asked.sets, journal=run.journal, teacher=teacher, cache=asked.cache, stages=(), prompts=(), folder=tmp_path
+        )
