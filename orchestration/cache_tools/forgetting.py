@@ -65,7 +65,7 @@ def forget_text(
 ) -> Forgotten:
     """Find what holds a match of `pattern` in the caches of the teacher of `config` and of its assistants.
 
-    What is found is removed when told to. Rollouts lie in the cache of whoever scored them and are searched with it.
+    With `remove` what is found is removed. Rollouts lie in the cache of whoever scored them and are searched with it.
 
     Raises:
         DistillError: the teacher cannot be opened, or a cache not be read or changed.

@@ -25,7 +25,7 @@ LINE = (
 
 @contextmanager
 def last_words() -> Iterator[None]:
-    """Have it said on standard error if this process ends within the block and Python is not told."""
+    """Have a line written to standard error if this process ends within the block without Python's knowledge."""
     beside = subprocess.Popen(
         own_command("orchestration.commands.last_words"),
         stdin=subprocess.PIPE,

@@ -93,7 +93,7 @@ def words_of(message: Message) -> str:
 
 
 def answer_within(whole: str, *, answer: Message, marked: str) -> str | None:
-    """The words of an answer and what a template writes behind it, or None when that cannot be told.
+    """The words of an answer and what a template writes behind it, or None when that cannot be known.
 
     For templates that open an answer otherwise than they write one that is there (with room for thoughts, say).
 

@@ -97,7 +97,7 @@ def is_at_hand(source: ModelSource) -> bool:
     """Whether `materialise` would find everything on this machine.
 
     Raises:
-        ModelError: the hub id is none.
+        ModelError: this is not a hub id.
     """
     if source.hub is None:
         return True
@@ -117,7 +117,7 @@ def open_model(directory: Path, *, label: str) -> ModelFiles:
     """Read the shape and tokenizer of a plain model directory.
 
     Raises:
-        ModelError: the directory is none, is not whole, or its tokenizer does not load.
+        ModelError: this is not a directory, it is not whole, or its tokenizer does not load.
     """
     try:
         shape = read_architecture(directory).shape

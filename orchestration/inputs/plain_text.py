@@ -22,16 +22,16 @@ FIELD = "text"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlainTexts:
-    """The texts of one stage, and how many tokens of one a student may be fed at once."""
+    """The texts of one stage, and how many tokens of one a student may read at once."""
 
     texts: tuple[str, ...]
-    fed: int
+    max_tokens: int
 
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of what is read and how it is cut, wherever it lies."""
         texts = hashlib.sha256(b"".join(hashlib.sha256(text.encode()).digest() for text in self.texts))
-        return digest_of(texts=texts.hexdigest(), fed=self.fed)
+        return digest_of(texts=texts.hexdigest(), fed=self.max_tokens)
 
     def pieces(self, tokenizer: PreTrainedTokenizerBase) -> PlainPieces:
         """Tokenise and cut the texts. Each begins as the tokenizer has it and ends with its end token, if it has one.
@@ -42,7 +42,7 @@ class PlainTexts:
         end = tokenizer.eos_token_id
         rows: list[list[int]] = tokenizer(list(self.texts), verbose=False)["input_ids"]
         ended = (row if end is None or row[-1:] == [end] else [*row, end] for row in rows)
-        pieces = PlainPieces.cut(ended, max_tokens=self.fed)
+        pieces = PlainPieces.cut(ended, max_tokens=self.max_tokens)
         if not len(pieces.ends):
             raise DataError(
                 f"pretrain: none of the {len(self.texts)} texts has two tokens, so nothing follows from anything: "
@@ -54,7 +54,7 @@ class PlainTexts:
 def read_plain_texts(
     stage: StageConfig, *, key: str, tokenizer: PreTrainedTokenizerBase, positions: int, micro_batch_tokens: int
 ) -> PlainTexts | None:
-    """The plain text of a stage whose student has so many positions; None for a stage without any.
+    """The plain text of a stage whose student has this many positions; None for a stage without any.
 
     `key` is that of the block `pretrain`.
 

@@ -1,8 +1,8 @@
 """Rows of data: files (JSONL, CSV, Parquet) read by name, by content and in place, and datasets of the hub.
 
-A name is never a pattern, and no copy of a file is kept that could go stale. What is wrong with one row costs that row
-and is told in its place; what is wrong with a file (another format than its name says, UTF-16, an array where lines
-are due) is said once.
+A name is never a pattern, and no copy of a file is kept that could go stale. What is wrong with one row costs that row,
+and the reason stands in its place; what is wrong with a file (another format than its name says, UTF-16, an array
+where lines are due) is said once.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def _batch_rows(batch: pa.RecordBatch) -> Iterator[Row | str]:
     try:
         rows = batch.to_pylist()
     except UnicodeDecodeError:
-        # Arrow does not look at what it is told to be text.
+        # Arrow does not check that what is declared as text is UTF-8.
         for at in range(batch.num_rows):
             try:
                 (row,) = batch.slice(at, 1).to_pylist()

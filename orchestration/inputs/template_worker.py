@@ -68,7 +68,7 @@ def environment(today: datetime) -> ImmutableSandboxedEnvironment:
 
 
 def render(template: Template, variables: dict[str, Any], *, at_most: int) -> str:
-    """The text, of at most so many characters.
+    """The text, of at most `at_most` characters.
 
     Raises:
         TemplateError: it is longer.
@@ -102,7 +102,7 @@ def main() -> None:
             text = json.dumps(answer)
         except MemoryError:
             os._exit(OUT_OF_MEMORY)
-        except Exception as error:  # noqa: BLE001 - a stranger's program may raise anything; the row is told why
+        except Exception as error:  # noqa: BLE001 - a stranger's program may raise anything; the row says why
             text = json.dumps({"error": " ".join(str(error).split())[:300] or type(error).__name__})
         signal.setitimer(signal.ITIMER_PROF, 0)
         print(text, flush=True)  # noqa: T201 - the answer

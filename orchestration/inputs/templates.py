@@ -32,7 +32,7 @@ SECONDS = 5.0
 WALL_SECONDS = 60.0
 MEMORY_BYTES = 2**30
 PATIENCE = 5
-"""So many rows may use up their time or memory before the template is given up."""
+"""This many rows may use up their time or memory before the template is given up."""
 
 CHARACTERS_A_TOKEN = 64
 LEAST_CHARACTERS = 2**20

@@ -29,7 +29,7 @@ PLAIN_WIDTH = 140
 """Columns of a table in a pipe, which has no width of its own; the usual 80 would cut numbers off."""
 
 WARNING_CHARACTERS = 500
-"""So much of a logged warning is shown; some libraries put a whole traceback into one."""
+"""At most this much of a logged warning is shown; some libraries put a whole traceback into one."""
 
 
 class Progress(Protocol):

@@ -35,7 +35,7 @@ COMMIT_BYTES = 4096
 """The file of a branch holds the name of a commit and nothing else."""
 
 MANY_BYTES = 10**9
-"""Of weights that have to be hashed; so many take long enough for a word."""
+"""More weights than this take long enough to hash that a line is printed first."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class RestsOn:
 def content_of(config: DistillConfig, *, config_dir: Path, say: Callable[[str], None] = logger.info) -> dict[str, str]:
     """SHA-256 (hex) of every local file or model that the configuration names, by its key.
 
-    What cannot be read is `UNUSABLE`. `say` is told before much is hashed.
+    What cannot be read is `UNUSABLE`. `say` gets a line before much is hashed.
     """
     runtime = config.runtime
     digests = Artifacts(runtime.run_root).digests
@@ -99,12 +99,12 @@ def model_digest(directory: Path, *, models_root: Path, say: Callable[[str], Non
         ModelError: there are no weights, they are not sound, or a file is not a regular one.
         OSError: one cannot be read.
     """
-    told = False
+    announced = False
 
     def progress(done: int, total: int) -> None:
-        nonlocal told
-        if total > MANY_BYTES and not told:
-            told = True
+        nonlocal announced
+        if total > MANY_BYTES and not announced:
+            announced = True
             say(f"{directory}: {total / 1e9:,.1f} GB of weights are hashed, once")
 
     prints = fingerprint_model(directory, memo=models_root / FINGERPRINTS, progress=progress)

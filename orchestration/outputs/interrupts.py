@@ -1,4 +1,4 @@
-"""How a run is told to stop: every signal that asks for it ends it as Ctrl-C does."""
+"""How a run is stopped from outside: every signal that asks for it ends it as Ctrl-C does."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def file_sha256(path: Path) -> str:
 
 
 def sealed(schema: str, digest: str, fields: Mapping[str, object]) -> dict[str, object]:
-    """`fields` as a document of `schema` that is addressed by `digest` and can be told from an edited one."""
+    """`fields` as a document of `schema` that is addressed by `digest` and can be distinguished from an edited one."""
     document = {"schema": schema, "digest": digest, **fields}
     return {**document, "sha256": _seal(document)}
 

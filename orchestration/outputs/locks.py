@@ -1,7 +1,7 @@
 """Locks of the kernel on open files and directories (`flock`): whoever holds one frees it by closing it, or by dying.
 
-What it means that a disk has no locks differs, and with it the function to call. Who must be alone has to know
-(`take`); who would only tidy up after the dead, or let himself be told from them, does without (`take_if_possible`).
+Some file systems have no locks. Whoever must be alone has to know that (`take`); whoever only tidies up after killed
+runs, or marks itself as alive for others that do, goes on without (`take_if_possible`).
 """
 
 from __future__ import annotations

@@ -39,8 +39,8 @@ class RefusedError(DistillError):
 class Delivery:
     """Actions on their way, in order; `send` delivers one, in the thread of the delivery.
 
-    `send` raises `UndeliveredError` when it has to be tried again and `RefusedError` when that is no use. It may be
-    called again with an action that did arrive, and must then change nothing.
+    `send` raises `UndeliveredError` when it has to be tried again and `RefusedError` when that would not help. It may
+    be called again with an action that did arrive, and must then change nothing.
     """
 
     def __init__(self, send: Callable[[Action], None], *, spool: Path, service: str) -> None:

@@ -17,7 +17,7 @@ from configs.regular_files import parse_json
 
 @dataclass(frozen=True, slots=True)
 class UiSettings:
-    """What the server is told: the store, where artifacts lie, the token, and the socket that it inherits."""
+    """What the server needs to know: the store, where artifacts lie, the token, and the socket that it inherits."""
 
     uri: str
     artifacts: str
@@ -31,7 +31,7 @@ class UiSettings:
 
 
 def main() -> None:
-    """Serve until told to end."""
+    """Serve until the process is ended."""
     raw = parse_json(sys.stdin.buffer.read(), origin="standard input")
     assert isinstance(raw, dict)
     serve(UiSettings(**raw))

@@ -25,7 +25,7 @@ from orchestration.tracking.mlflow_calls import MlflowCalls, is_final
 EXPERIMENT = "stillroom"
 FLUSH_EVERY_S = 30.0
 CLOSE_S = 20.0
-"""A run that has ended waits so long for its last points to arrive; what has not arrived by then is in the spool."""
+"""A run that has ended waits at most this long for its last points to arrive; the spool holds what did not."""
 
 logger = logging.getLogger(__name__)
 
