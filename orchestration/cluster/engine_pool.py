@@ -19,7 +19,7 @@ from ray.exceptions import RayError
 from cache import TeacherIdentity
 from configs import DistillError, EngineError
 from orchestration.cluster.deaths import lost
-from orchestration.cluster.engines import Answers, EngineActor, EngineSpec, LeaseQueue
+from orchestration.cluster.engines import EngineActor, EngineSpec, LeaseQueue, TimedAnswers
 from orchestration.fill.engine_loop import FillOrder, FillProgress
 from orchestration.outputs.console import Progress
 from orchestration.plan.requests import Request
@@ -175,10 +175,10 @@ class EnginePool:
         self.start()
         return [PooledEngine(self, actor=actor) for actor in self._actors]
 
-    def answer(self, requests: Sequence[Request], *, k: int) -> Answers:
+    def answer(self, requests: Sequence[Request], *, k: int) -> TimedAnswers:
         """Answer all requests with the first engine; nothing is cached."""
         self.start()
-        answers: Answers = self.ask([self._actors[0].answer.remote(requests, k=k)])[0]
+        answers: TimedAnswers = self.ask([self._actors[0].answer.remote(requests, k=k)])[0]
         return answers
 
     def fill(

@@ -110,7 +110,7 @@ class LeaseQueue:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class TimedAnswers:
     """Outcomes in the order of their requests, how long they took together, and on what machine."""
 
     outcomes: tuple[TeacherRecord | Failure, ...]
@@ -181,7 +181,7 @@ class EngineActor:
         if self._turns is not None:
             self._turns.finish()
 
-    def answer(self, requests: Sequence[Request], *, k: int) -> Answers:
+    def answer(self, requests: Sequence[Request], *, k: int) -> TimedAnswers:
         """Answer all requests; nothing is cached."""
         started = time.monotonic()
         outcomes = {}
@@ -192,7 +192,7 @@ class EngineActor:
         measured_on = engine_in_words(
             spec.settings, accelerator=spec.accelerator, dtype=spec.dtype, quantization=spec.quantization
         )
-        return Answers(tuple(outcomes[i] for i in range(len(requests))), seconds, measured_on)
+        return TimedAnswers(tuple(outcomes[i] for i in range(len(requests))), seconds, measured_on)
 
     def fill(self, queue: ray.actor.ActorHandle, order: FillOrder) -> None:
         """Work on the queue until it is empty or stopped, committing segments on the way."""

@@ -16,8 +16,8 @@ from orchestration.cluster.deaths import lost
 
 POLL_S = 0.5
 
-Given = TypeVar("Given")
-Result = TypeVar("Result")
+_Given = TypeVar("_Given")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,12 @@ class Apart:
 
 
 def run_apart(
-    function: Callable[[Given], Result],
-    given: Given,
+    function: Callable[[_Given], _Result],
+    given: _Given,
     *,
     apart: Apart,
     meanwhile: Callable[[], None] = lambda: None,
-) -> Result:
+) -> _Result:
     """`function(given)` in a worker of the cluster, tried once; `meanwhile` is called now and then until it is done.
 
     Raises:
@@ -59,7 +59,7 @@ def run_apart(
         reference = task.remote(given)
         while not ray.wait([reference], timeout=POLL_S)[0]:
             meanwhile()
-        result: Result = ray.get(reference)
+        result: _Result = ray.get(reference)
     except RayError as error:
         raise lost(error, what=apart.what, fit=None, log=apart.log_file, kind=apart.failure) from error
     return result

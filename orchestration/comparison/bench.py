@@ -23,7 +23,7 @@ from configs import EngineError
 from evaluation import HeldOutMetrics, held_out_metrics, rouge_l
 from evaluation.held_out import TokenBeliefs
 from orchestration.cluster.engine_pool import EnginePool
-from orchestration.cluster.engines import Answers
+from orchestration.cluster.engines import TimedAnswers
 from orchestration.comparison.report import Evaluated
 from orchestration.inputs.models import ModelFiles
 from orchestration.outputs.artifacts import Artifacts, digest_of
@@ -146,14 +146,14 @@ def evaluate_student(
     return _keep(candidate, metrics, _timed_answers(bench, pool=pool), bench=bench, artifacts=artifacts)
 
 
-def _timed_answers(bench: TestBench, *, pool: EnginePool) -> Answers:
+def _timed_answers(bench: TestBench, *, pool: EnginePool) -> TimedAnswers:
     """Answers to the test prompts from a warm engine: the first batch after a start takes seconds longer."""
     pool.answer(bench.requests[:WARM_UP], k=0)
     return pool.answer(bench.requests, k=0)
 
 
 def _keep(
-    candidate: Candidate, metrics: HeldOutMetrics, answers: Answers, *, bench: TestBench, artifacts: Artifacts
+    candidate: Candidate, metrics: HeldOutMetrics, answers: TimedAnswers, *, bench: TestBench, artifacts: Artifacts
 ) -> Evaluated:
     texts = bench.texts(answers.outcomes)
     written = sum(o.response_len for o in answers.outcomes if isinstance(o, TeacherRecord))

@@ -24,7 +24,7 @@ from configs.regular_files import UnreadableFileError, read_json
 LEDGER = "stillroom/ledger/1"
 """The schema of a file. Earlier releases named none and wrote the same counts."""
 
-LINE_BYTES = 256
+COUNTS_BYTES = 256
 """Length of a file: written in one piece, so a reader never sees half of a count."""
 
 TICK_S = 5.0
@@ -62,7 +62,7 @@ def read_counts(directory: Path) -> Counts:
     total = Counts()
     for path in sorted(directory.glob("*.json")):
         try:
-            total += _counts(read_json(path, at_most=2 * LINE_BYTES))
+            total += _counts(read_json(path, at_most=2 * COUNTS_BYTES))
         except (OSError, UnreadableFileError, ValueError) as error:
             logger.warning("%s does not count towards the budgets: %s", path, error)
     return total
@@ -85,7 +85,7 @@ class Meter:
         """
         with self._lock:
             self._counts += counts
-            line = json.dumps({"schema": LEDGER, **asdict(self._counts)}).ljust(LINE_BYTES - 1) + "\n"
+            line = json.dumps({"schema": LEDGER, **asdict(self._counts)}).ljust(COUNTS_BYTES - 1) + "\n"
             try:
                 if self._file is None:
                     self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from cache import GenerateRequest, ScoreRequest, TeacherCache, TeacherIdentity, 
 from cache.protocols import Failure
 from configs import EngineError
 from evaluation import HeldOutMetrics
-from orchestration.cluster.engines import Answers
+from orchestration.cluster.engines import TimedAnswers
 from orchestration.comparison import bench as evaluate
 from orchestration.comparison.bench import (
     WARM_UP,
@@ -89,18 +89,18 @@ class FakePool:
     def load(self, model_dir: Path, identity: TeacherIdentity) -> None:
         self.loaded.append((model_dir, identity))
 
-    def answer(self, requests: Sequence[Any], *, k: int) -> Answers:
+    def answer(self, requests: Sequence[Any], *, k: int) -> TimedAnswers:
         self.asked.append(list(requests))
         ask: Any = self.source.score if isinstance(requests[0], ScoreRequest) else self.source.generate
         outcomes = dict(ask(requests, k=k))
-        return Answers(tuple(outcomes[at] for at in range(len(requests))), 2.0, "a fake")
+        return TimedAnswers(tuple(outcomes[at] for at in range(len(requests))), 2.0, "a fake")
 
 
 class MutePool(FakePool):
     """Engines that refuse everything."""
 
-    def answer(self, requests: Sequence[Any], *, k: int) -> Answers:
-        return Answers(tuple(Failure("too long") for _ in requests), 2.0, "a fake")
+    def answer(self, requests: Sequence[Any], *, k: int) -> TimedAnswers:
+        return TimedAnswers(tuple(Failure("too long") for _ in requests), 2.0, "a fake")
 
 
 @pytest.fixture

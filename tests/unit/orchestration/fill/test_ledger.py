@@ -14,7 +14,7 @@ import pytest
 
 from configs import CacheError
 from orchestration.fill import ledger as ledger_module
-from orchestration.fill.ledger import LINE_BYTES, Counts, Ledger, Meter, read_counts
+from orchestration.fill.ledger import COUNTS_BYTES, Counts, Ledger, Meter, read_counts
 
 KILLED = """
 import os, signal, sys
@@ -39,7 +39,7 @@ def test_every_writer_has_a_file_and_all_of_them_count(tmp_path: Path) -> None:
         meter.add(Counts(fill=10**number, rollout=1, evaluation=number))
         meter.add(Counts(fill=10**number, gpu_seconds=0.5))
     assert read_counts(tmp_path) == Counts(fill=222, rollout=3, evaluation=3, gpu_seconds=1.5)
-    assert [path.stat().st_size for path in tmp_path.iterdir()] == [LINE_BYTES] * 3
+    assert [path.stat().st_size for path in tmp_path.iterdir()] == [COUNTS_BYTES] * 3
 
 
 def test_a_meter_that_was_closed_counts_on_in_another_file(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_counts_name_their_schema_and_those_that_name_none_are_read(
         "schema": "stillroom/ledger/1", "fill": 1, "rollout": 0, "evaluation": 0, "gpu_seconds": 0.5
     }  # fmt: skip
     former = '{"fill": 300, "rollout": 20, "evaluation": 7, "gpu_seconds": 12.25}'
-    (tmp_path / "former.json").write_text(former.ljust(LINE_BYTES - 1) + "\n")
+    (tmp_path / "former.json").write_text(former.ljust(COUNTS_BYTES - 1) + "\n")
     (tmp_path / "later.json").write_text('{"schema": "stillroom/ledger/2", "fill": 1000}')
     assert read_counts(tmp_path) == Counts(fill=301, rollout=20, evaluation=7, gpu_seconds=12.75)
     assert "later.json does not count towards the budgets: it was written by another version" in caplog.text
@@ -136,4 +136,4 @@ def test_the_largest_counts_fit_a_file(tmp_path: Path) -> None:
     most = 10**18
     Meter(tmp_path).add(Counts(most, most, most, gpu_seconds=1234567890.1234567))
     (path,) = tmp_path.iterdir()
-    assert path.stat().st_size == LINE_BYTES
+    assert path.stat().st_size == COUNTS_BYTES
