@@ -13,7 +13,7 @@ from cache import GenerateRequest, ScoreRequest, TeacherCache, TeacherRecord
 from cache.protocols import Failure
 from configs import EngineError
 from orchestration.cache_tools.rescoring import CONTROL_ROWS, _cached, score_twice
-from orchestration.cluster.engines import Answers
+from orchestration.cluster.engines import TimedAnswers
 from teacher_server import FakeTeacher
 
 ROWS, K = 7, 4
@@ -26,10 +26,10 @@ class FakePool:
         self.source = source
         self.batches: list[list[tuple[int, ...]]] = []
 
-    def answer(self, requests: Sequence[ScoreRequest], *, k: int) -> Answers:
+    def answer(self, requests: Sequence[ScoreRequest], *, k: int) -> TimedAnswers:
         self.batches.append([request.token_ids for request in requests])
         found = dict(self.source.score(requests, k=k))
-        return Answers(tuple(found[at] for at in range(len(requests))), 1.0, "a fake")
+        return TimedAnswers(tuple(found[at] for at in range(len(requests))), 1.0, "a fake")
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ def test_another_teacher_is_far_from_the_cache_and_near_to_itself(cache: Teacher
 
 def test_a_sequence_that_it_cannot_score_any_more_is_an_error(cache: TeacherCache) -> None:
     class Refusing(FakePool):
-        def answer(self, requests: Sequence[ScoreRequest], *, k: int) -> Answers:
-            return Answers(tuple(Failure("too long") for _ in requests), 1.0, "a fake")
+        def answer(self, requests: Sequence[ScoreRequest], *, k: int) -> TimedAnswers:
+            return TimedAnswers(tuple(Failure("too long") for _ in requests), 1.0, "a fake")
 
     pool: Any = Refusing(fake_teacher())
     with pytest.raises(EngineError, match=r"^the teacher could not score [0-9a-f]{12} again: too long$"):
