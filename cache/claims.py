@@ -32,7 +32,7 @@ from cache.keys import KEY_BYTES
 from configs.errors import CacheError
 from configs.regular_files import UnreadableFileError, parse_json
 
-SILENT_S = 300.0
+CLAIM_SILENT_S = 300.0
 """An owner that cannot be looked at, on another machine for example, is taken for gone after this silence."""
 
 LARGEST_CLAIM = 2**33
@@ -129,7 +129,7 @@ class Claims:
         known, self._names = self._names, {}
         for number in others:
             note = _read_note(self._storage, number)
-            if note is None or note.k < k or note.owner.gone(silent_s=SILENT_S):
+            if note is None or note.k < k or note.owner.gone(silent_s=CLAIM_SILENT_S):
                 continue
             if own is not None and number > own and note.k == k:
                 # It came after us and left our names alone; did we leave it the same, nobody would ask. (Had it asked
@@ -163,7 +163,7 @@ class Claims:
         for other in sorted(noted | self._numbers("keys")):
             if other < number:
                 note = _read_note(self._storage, other)
-                if note is None or note.owner.gone(silent_s=SILENT_S):
+                if note is None or note.owner.gone(silent_s=CLAIM_SILENT_S):
                     _remove(self._storage, other)
 
     def _numbers(self, kind: str) -> set[int]:

@@ -16,7 +16,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
@@ -25,6 +25,7 @@ from typing import Any
 
 from cache.canonical import canonical
 from cache.disk.durable import replace_file
+from cache.protocols import Progress
 from configs.errors import ModelError
 from configs.model_files import read_config, weight_files
 from configs.regular_files import UnreadableFileError, open_regular, read_json
@@ -54,8 +55,6 @@ MOST_REMEMBERED = 2000
 
 SETTLED_NS = 20_000_000
 """File systems stamp changes by a clock that ticks every 1 to 10 ms: two changes within a tick leave one stamp."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

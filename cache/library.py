@@ -33,7 +33,7 @@ from configs.errors import CacheError
 PARALLEL_READS = 8
 """Manifests and key objects that are read and hashed at once."""
 
-Asked = TypeVar("Asked")
+_Answer = TypeVar("_Answer")
 
 Prove = Callable[[Objects, Manifest], None]
 """Raises `DamagedObject` for a segment that does not hold what it says."""
@@ -187,7 +187,7 @@ class Library:
                 self._aside.add(error.segment)
                 self._mark(error)
 
-    def sound(self, ask: Callable[[], Asked]) -> Asked:
+    def sound(self, ask: Callable[[], _Answer]) -> _Answer:
         """Ask until no damaged segment is met; each one met is set aside first.
 
         One that is gone may have been replaced by others, which are looked for before its rows count as missing.

@@ -6,7 +6,7 @@ the program sees only these types.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +22,9 @@ class Failure:
 
 
 Outcome = tuple[int, TeacherRecord | Failure]
+
+Progress = Callable[[int, int], None]
+"""Called with how much is done, and how much there is in all."""
 
 
 class SequenceSource(Protocol):

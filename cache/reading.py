@@ -28,7 +28,7 @@ from configs.errors import CacheError
 READING_THREADS = 2
 """Threads that read ahead; expanding chunks lets go of the interpreter lock."""
 
-Rows = NDArray[np.integer]
+RowNumbers = NDArray[np.integer]
 Made = TypeVar("Made")
 
 
@@ -104,7 +104,7 @@ class ViewReader:
             with suppress(OSError):
                 touch_pin(self._library.storage, view.digest)
 
-    def blocks(self, view: CacheView, indices: Iterable[Rows], *, prefetch: int) -> Iterator[RecordBlock]:
+    def blocks(self, view: CacheView, indices: Iterable[RowNumbers], *, prefetch: int) -> Iterator[RecordBlock]:
         """For each array of positions in the view its rows, up to `prefetch` blocks ahead of the reader.
 
         Rows that are moved to another segment meanwhile are followed there.
@@ -114,7 +114,7 @@ class ViewReader:
         """
         entries = self._placed(view)
 
-        def read(positions: Rows) -> RecordBlock:
+        def read(positions: RowNumbers) -> RecordBlock:
             nonlocal entries
             wanted = np.asarray(positions, dtype=np.int64)
             while True:
@@ -150,7 +150,7 @@ class ViewReader:
         )
 
 
-def ahead(make: Callable[[Rows], Made], indices: Iterable[Rows], *, depth: int) -> Iterator[Made]:
+def ahead(make: Callable[[RowNumbers], Made], indices: Iterable[RowNumbers], *, depth: int) -> Iterator[Made]:
     """`map(make, indices)`, with up to `depth` results made in threads before they are asked for."""
     with ThreadPoolExecutor(min(depth, READING_THREADS), thread_name_prefix="cache-reader") as pool:
         pending: deque[Future[Made]] = deque()

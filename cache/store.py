@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cache.answers import Answers, Missing, Request
 from cache.blocks import RecordBlock
-from cache.disk.directory import open_teacher
+from cache.disk.directory import open_directory
 from cache.disk.encoding import check_encoding
 from cache.disk.key_objects import key_bytes
 from cache.disk.publishing import SegmentTerms
@@ -96,7 +96,7 @@ class TeacherCache:
             ConfigError: when the place cannot be used.
             CacheError: when the cache is of another format version, or is not there and `create` is off.
         """
-        storage = open_teacher(root, identity, create=create)
+        storage = open_directory(root, identity, create=create)
         library = Library(storage, identity=identity.digest(), cache_bytes=cache_bytes)
         library.refresh()
         opened = Opened(absolute_root(root), create=create, cache_bytes=cache_bytes)

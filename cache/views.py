@@ -26,7 +26,7 @@ from cache.keys import KEY_BYTES
 from configs.errors import CacheError
 from configs.regular_files import UnreadableFileError, parse_json, read_regular
 
-FORMAT = 2
+VIEW_FORMAT = 2
 
 _NAMED = {"keys": "u1", "row_ids": "<u8", "prompt_len": "<i4", "lengths": "<i4", "finish": "u1"}
 _PLACED = {"segment": "<i4", "row": "<i8"}
@@ -77,7 +77,7 @@ class CacheView:
 
     def to_bytes(self) -> bytes:
         """The view as a file."""
-        header = {"format": FORMAT, "identity": self.identity, "dataset": self.dataset, "k": self.k}
+        header = {"format": VIEW_FORMAT, "identity": self.identity, "dataset": self.dataset, "k": self.k}
         header |= {"segments": self.segments, "digest": self.digest, "places": self._places_digest()}
         text = json.dumps(header).encode()
         columns: dict[str, Any] = {"header": np.frombuffer(text, dtype=np.uint8)}
@@ -97,8 +97,10 @@ class CacheView:
             require_bounded(packed)
             with np.load(packed, allow_pickle=False) as stored:
                 header: Any = parse_json(stored["header"].tobytes(), origin=name)
-                if header["format"] != FORMAT:
-                    raise CacheError(f"{name}: view of format {header['format']}, this version reads {FORMAT}: upgrade")
+                if header["format"] != VIEW_FORMAT:
+                    raise CacheError(
+                        f"{name}: view of format {header['format']}, this version reads {VIEW_FORMAT}: upgrade"
+                    )
                 columns = {
                     column: stored[column].astype(kind, copy=False) for column, kind in (_NAMED | _PLACED).items()
                 }

@@ -8,7 +8,7 @@ has to fit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from cache.protocols import Progress
 from configs.architecture import parsed_config, read_architecture
 from configs.errors import ModelError
 from configs.model_files import weight_files
 
 SPARE_BYTES = 2**30
 """Memory that remains beside the weights for activations, logits and everything else."""
-
-Report = Callable[[int, int], None]
-"""Called with the number of layers done and of layers in all."""
 
 
 class NoReferenceError(ModelError):
@@ -51,7 +49,7 @@ def reference_rows(
     *,
     dtype: str,
     memory_bytes: float = math.inf,
-    report: Report = lambda done, total: None,
+    report: Progress = lambda done, total: None,
 ) -> list[ReferenceRows]:
     """One unbatched forward pass a sequence, on the CPU, with weights and activations of `dtype`.
 
@@ -139,7 +137,7 @@ class _Weights(Mapping[str, Tensor]):
         return sum(1 for _ in self)
 
 
-def _report_layers(model: nn.Module, *, passes: int, report: Report) -> None:
+def _report_layers(model: nn.Module, *, passes: int, report: Progress) -> None:
     """Have every layer report when it is done."""
     lists = [[*module] for module in model.modules() if isinstance(module, nn.ModuleList)]
     layers = max(lists, key=len, default=[])

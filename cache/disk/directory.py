@@ -19,7 +19,7 @@ from configs.visible_text import visible
 DESCRIPTION = "identity.json"
 
 
-def open_teacher(root: Path | str, identity: Identity, *, create: bool) -> Storage:
+def open_directory(root: Path | str, identity: Identity, *, create: bool) -> Storage:
     """The teacher's objects; their place is made first when `create` is set.
 
     Raises:

@@ -45,7 +45,7 @@ class Spans:
     def copy(self, pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> None:
         """Copy these rows for each (target, source)."""
         if int(self.count.sum()) < LONG_SPAN * len(self):
-            to, at = _ranges(self.to, self.count), _ranges(self.at, self.count)
+            to, at = ranges(self.to, self.count), ranges(self.at, self.count)
             for target, source in pairs:
                 target[to] = source[at]
             return
@@ -96,6 +96,13 @@ def gather_rows(segments: Sequence[Segment], owner: Numbers, spans: Spans, *, k:
     return GatheredRows(
         ids, values if one is None else held_logprobs(values, facts["scale"], encoding=one), None, facts
     )
+
+
+def ranges(starts: Numbers, counts: Numbers) -> Numbers:
+    """`starts[i], starts[i] + 1, ...`, `counts[i]` of them, for every i in turn."""
+    before = np.cumsum(counts) - counts
+    found: Numbers = np.repeat(starts - before, counts) + np.arange(int(counts.sum()))
+    return found
 
 
 def _one_kind(scored: Sequence[Segment], *, k: int | None) -> tuple[bool, int]:
@@ -160,10 +167,3 @@ def _joined(spans: Spans, owner: Numbers, number: Numbers) -> tuple[Spans, Numbe
     follows = (spans.at[1:] == (spans.at + spans.count)[:-1]) & (owner[1:] == owner[:-1]) & (number[1:] == number[:-1])
     first = np.flatnonzero(np.concatenate([[True], ~follows]))
     return Spans(spans.to[first], spans.at[first], np.add.reduceat(spans.count, first)), owner[first], number[first]
-
-
-def _ranges(starts: Numbers, counts: Numbers) -> Numbers:
-    """`starts[i], starts[i] + 1, ...`, `counts[i]` of them, for every i in turn."""
-    before = np.cumsum(counts) - counts
-    ranges: Numbers = np.repeat(starts - before, counts) + np.arange(int(counts.sum()))
-    return ranges

@@ -44,8 +44,8 @@ GENERATION = np.dtype(
 _GIVEN = FINISHES.index("given")
 
 BLOCK_BYTES = 2**16
-PREFIX = np.dtype(">u8")
-PREFIX_BYTES = PREFIX.itemsize
+KEY_PREFIX = np.dtype(">u8")
+PREFIX_BYTES = KEY_PREFIX.itemsize
 
 Table = NDArray[Any]
 """Structured rows. (The checkers compare an exact dtype, which has no static name here.)"""
@@ -70,7 +70,7 @@ def key_bytes(keys: Keys) -> list[bytes]:
 def key_prefixes(keys: Keys) -> Prefixes:
     """The first eight bytes of each key, as numbers in the order of the keys."""
     heads = np.ascontiguousarray(keys).view(np.uint8).reshape(-1, KEY_BYTES)[:, :PREFIX_BYTES]
-    return np.ascontiguousarray(heads).view(PREFIX).reshape(-1).astype(np.uint64)
+    return np.ascontiguousarray(heads).view(KEY_PREFIX).reshape(-1).astype(np.uint64)
 
 
 def pack_keys(keys: Keys, entries: Table, generations: Table) -> bytes:

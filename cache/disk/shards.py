@@ -43,7 +43,7 @@ Array = NDArray[np.generic]
 
 
 @runtime_checkable
-class Held(Protocol):
+class HeldChunk(Protocol):
     """What a `ChunkCache` holds: anything of a known size that nobody changes."""
 
     @property
@@ -52,7 +52,7 @@ class Held(Protocol):
         ...
 
 
-Chunk = TypeVar("Chunk", bound=Held)
+Chunk = TypeVar("Chunk", bound=HeldChunk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +236,7 @@ class ChunkCache:
                 self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="chunks")
             return self._pool
 
-    def _finish(self, key: Hashable, chunk: Held | None = None) -> None:
+    def _finish(self, key: Hashable, chunk: HeldChunk | None = None) -> None:
         """Let go of a load, and hold what came of it."""
         with self._lock:
             del self._loading[key]

@@ -19,13 +19,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from cache.disk.directory import DESCRIPTION, open_teacher
+from cache.disk.directory import DESCRIPTION, open_directory
 from cache.disk.durable import large_file
 from cache.disk.manifests import ARRIVED, FORMAT, DamagedObject, Manifest, arrival_ns, read_manifest
 from cache.disk.owners import Owner
 from cache.disk.storage import Storage
 from cache.disk.verified import read_verified
 from cache.library import Library
+from cache.protocols import Progress
 from cache.upkeep.archive_file import COMPLETE, Archive, add_member, open_archive, segment_objects
 from cache.upkeep.garbage import SILENT_S, place_errors
 from cache.upkeep.proof import prove_segment
@@ -33,8 +34,6 @@ from cache.upkeep.raw_columns import listed, live_segments
 from configs.errors import CacheError
 from configs.regular_files import UnreadableFileError
 from configs.visible_text import first_line
-
-Progress = Callable[[int, int], None]
 
 EARLIEST_NS = 10**18
 """September 2001: a segment that says it is older does not know its time."""
@@ -100,7 +99,7 @@ def import_archive(root: Path | str, path: Path, *, progress: Progress | None = 
             done += manifest.disk_bytes
             if progress is not None:
                 progress(done, 2 * total)
-        storage = open_teacher(root, identity, create=True)
+        storage = open_directory(root, identity, create=True)
         here = Library(storage, identity=identity.digest(), cache_bytes=0)
         imported, skipped = list[Manifest](), list[Manifest]()
         # The oldest first: of what came together the older answer stays the older one.

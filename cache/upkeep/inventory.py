@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 from cache.answers import Answers
 from cache.disk.directory import read_identity
+from cache.disk.gather import ranges
 from cache.disk.manifests import DamagedObject, Manifest
 from cache.disk.storage import Storage
 from cache.library import Library
 from cache.pins import Pin, read_pins, read_view
+from cache.protocols import Progress
 from cache.reading import ViewReader
 from cache.upkeep.garbage import place_errors
-from cache.upkeep.raw_columns import RawSegment, listed, ranges
+from cache.upkeep.raw_columns import RawSegment, listed
 from configs.errors import CacheError
-
-Progress = Callable[[int, int], None]
 
 TEXT = "text"
 """How rows without log-probabilities are counted."""

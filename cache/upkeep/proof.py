@@ -31,10 +31,10 @@ from cache.upkeep.raw_columns import RawSegment
 from configs.errors import RecordError
 from configs.regular_files import UnreadableFileError, parse_json
 
-ROWS_AT_ONCE = 8192
+PROVED_AT_ONCE = 8192
 """Scored rows that are decoded together."""
 
-CHUNK_CACHE_BYTES = 2**28
+PROOF_CACHE_BYTES = 2**28
 
 Rules = dict[str, Any]
 """Whether each rule holds (one truth, or one for each element), by what is said where it does not."""
@@ -52,7 +52,7 @@ def prove_segment(objects: Objects, manifest: Manifest, *, identity: str) -> Non
     tables = raw.tables()
     _check_columns(raw, tables)
     _check_generations(manifest, tables)
-    segment = Segment(objects, manifest, chunks=ChunkCache(CHUNK_CACHE_BYTES))
+    segment = Segment(objects, manifest, chunks=ChunkCache(PROOF_CACHE_BYTES))
     for entries in _batches(tables):
         try:
             for record in read_records({0: segment}, entries, k=None):
@@ -151,5 +151,5 @@ def _batches(tables: KeyTables) -> Iterator[Table]:
     for name in ("row", "k", "length", "prompt_len", "finish"):
         entries[name] = tables.entries[name][order]
     weight: NDArray[np.int64] = np.cumsum(entries["length"])
-    cuts = np.flatnonzero(np.diff(weight // ROWS_AT_ONCE)) + 1
+    cuts = np.flatnonzero(np.diff(weight // PROVED_AT_ONCE)) + 1
     yield from (part for part in np.split(entries, cuts) if len(part))

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.disk.columns import ROW_ID, SegmentSize, check_column, layouts, row_id_base, rows_per_chunk, zarr_objects
+from cache.disk.gather import Numbers, ranges
 from cache.disk.key_objects import ENTRY, GENERATION, Keys, KeyTables, Table, pack_keys
 from cache.disk.manifests import DamagedObject, Manifest
 from cache.disk.packing import PackedSegment
@@ -24,7 +25,6 @@ from cache.disk.storage import Objects, Storage
 from cache.disk.verified import read_verified
 
 Column = NDArray[Any]
-Numbers = NDArray[np.int64]
 
 _AS_STORED = ("prompt_len", "origin", "policy_version", "sampled_from", "sampling_seed")
 """One value a sequence, moved with it."""
@@ -175,13 +175,6 @@ def live_segments(storage: Storage) -> list[str]:
     # Whoever is seen as replaced has its replacement in the listing that follows.
     away = listed(storage, "quarantine") | listed(storage, "tombstones")
     return sorted(listed(storage, "manifests") - away)
-
-
-def ranges(starts: Numbers, counts: Numbers) -> Numbers:
-    """`starts[i], starts[i] + 1, ...`, `counts[i]` of them, for every i in turn."""
-    before = np.cumsum(counts) - counts
-    found: Numbers = np.repeat(starts - before, counts) + np.arange(int(counts.sum()))
-    return found
 
 
 def _per_sequence(

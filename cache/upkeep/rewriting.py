@@ -19,14 +19,12 @@ from cache.disk.publishing import segments_under_way
 from cache.disk.storage import Storage
 from cache.pinning import remove_pins
 from cache.pins import followed_segments, keepers, read_pins
+from cache.protocols import Progress
 from cache.upkeep.garbage import SILENT_S, delete_segment, place_errors
 from cache.upkeep.merging import Batch, MergePlan
 from cache.upkeep.raw_columns import Piece, RawSegment, listed, live_segments
 from cache.upkeep.replacing import replace_segments
 from cache.writer import MAX_ROWS
-
-Progress = Callable[[int, int], None]
-"""Told (bytes done, bytes in all), or segments where the bytes are not known."""
 
 
 @dataclass(frozen=True, slots=True)

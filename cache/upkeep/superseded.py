@@ -31,7 +31,7 @@ SEQUENCE = np.dtype(
 """A row of a sequence that has several: where it stands, and the segment (itself, if it wins), k and finish of the
 winner. Segments are numbered by age."""
 
-ENTRY = np.dtype([("key", KEY), ("segment", "<i8"), ("position", "<i8"), ("reach", "<i8"), ("keeper", "<i8")])
+STANDING = np.dtype([("key", KEY), ("segment", "<i8"), ("position", "<i8"), ("reach", "<i8"), ("keeper", "<i8")])
 """An entry of a generation that has several: `keeper` is the segment of an older entry that reaches as far, -1 when
 there is none and the entry is needed."""
 
@@ -49,7 +49,7 @@ def reaches(generations: Table) -> Table:
 
 
 def shared_rows(count: int, load: Load) -> tuple[Table, Table]:
-    """All sequences [SEQUENCE] and generations [ENTRY] that stand in more than one place, ordered by segment.
+    """All sequences [SEQUENCE] and generations [STANDING] that stand in more than one place, ordered by segment.
 
     Segments are numbered 0 ... count - 1 by age, the oldest first; `load` reads the key object of one.
     """
@@ -60,7 +60,7 @@ def shared_rows(count: int, load: Load) -> tuple[Table, Table]:
         generations.append(key_prefixes(tables.generations["key"]))
     twice = _repeated(sequences), _repeated(generations)
     if not len(twice[0]) and not len(twice[1]):
-        return np.empty(0, SEQUENCE), np.empty(0, ENTRY)
+        return np.empty(0, SEQUENCE), np.empty(0, STANDING)
     rows, entries = [], []
     for number in range(count):
         # A segment whose keys nobody shares need not be read again.
@@ -93,7 +93,7 @@ def _sequence_rows(tables: KeyTables, number: int, here: Table) -> Table:
 
 
 def _generation_rows(tables: KeyTables, number: int, here: Table) -> Table:
-    found = np.zeros(int(here.sum()), dtype=ENTRY)
+    found = np.zeros(int(here.sum()), dtype=STANDING)
     found["key"], found["segment"] = tables.generations["key"][here], number
     found["position"], found["reach"] = np.flatnonzero(here), reaches(tables.generations)[here]
     return found

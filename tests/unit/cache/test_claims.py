@@ -16,7 +16,7 @@ from object_server import new_url, object_server
 from store_builders import damage
 
 from cache import claims as claims_module
-from cache.claims import SILENT_S, Claim, Claims
+from cache.claims import CLAIM_SILENT_S, Claim, Claims
 from cache.disk.local_storage import LocalStorage
 from cache.disk.object_storage import ObjectStorage
 from cache.disk.owners import Owner
@@ -85,7 +85,7 @@ def test_an_error_releases_a_claim(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
-@pytest.mark.parametrize("change", [dead, lambda owner: elsewhere(owner, silent_s=SILENT_S + 1)])
+@pytest.mark.parametrize("change", [dead, lambda owner: elsewhere(owner, silent_s=CLAIM_SILENT_S + 1)])
 def test_what_a_dead_owner_claimed_is_free_and_goes(tmp_path: Path, change: Callable[[Owner], Owner]) -> None:
     with window(tmp_path).claim(names(1, 2), k=0) as lost:
         rewrite_owner(tmp_path, lost.number, change)
@@ -99,7 +99,7 @@ def test_what_a_dead_owner_claimed_is_free_and_goes(tmp_path: Path, change: Call
 
 def test_an_owner_on_another_machine_is_believed_while_it_is_heard_of(tmp_path: Path) -> None:
     with window(tmp_path).claim(names(1), k=0) as claim:
-        rewrite_owner(tmp_path, claim.number, lambda owner: elsewhere(owner, silent_s=SILENT_S / 2))
+        rewrite_owner(tmp_path, claim.number, lambda owner: elsewhere(owner, silent_s=CLAIM_SILENT_S / 2))
         assert window(tmp_path).held(names(1), k=0).tolist() == [True]
 
 
