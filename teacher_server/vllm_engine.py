@@ -36,7 +36,7 @@ from configs.models import Device
 from configs.schema import EngineSettings
 from teacher_server.answers import answer
 from teacher_server.condition import FAULTS, Condition, one_line
-from teacher_server.engine_arguments import Purpose, engine_arguments, require_declared, require_same_numerics
+from teacher_server.engine_arguments import Purpose, engine_arguments, require_same_numerics
 from teacher_server.environment import require_environment
 from teacher_server.requests import Asked, prompt_and_arguments, refusal
 from teacher_server.shared_memory import remove_files, shared_by_children
@@ -64,13 +64,11 @@ class VllmEngine:
 
     Args:
         model_dir: A directory with config.json and *.safetensors.
-        identity: Stamped on the records. Its dtype and quantization must equal the arguments below.
+        identity: Stamped on the records; its dtype, quantization and so on are what the engine runs in.
         vocab: V, the length of the tokenizer. Ids beyond it are folded into the tail (see `flat_logprobs.SPARE_IDS`).
-        dtype: Of weights and activations: float32, bfloat16 or float16.
         settings: Size of the engine; at most `max_sequences` requests are in flight.
         seed: Of this engine's own noise; give every engine another one. Sampled requests have their own seeds.
         max_logprobs: The largest k that will be asked for.
-        quantization: Name of a vLLM quantization method, or None.
         purpose: What the engine is laid out for (see `engine_arguments`).
 
     Raises:
@@ -84,17 +82,14 @@ class VllmEngine:
         *,
         identity: TeacherIdentity,
         vocab: int,
-        dtype: str,
         settings: EngineSettings,
         seed: int,
         max_logprobs: int,
-        quantization: str | None = None,
         purpose: Purpose = "fill",
     ) -> None:
         accelerator: Device = "cpu" if current_platform.is_cpu() else "gpu"
         require_environment(settings, accelerator)
         require_weights(model_dir)
-        require_declared(identity, dtype=dtype, quantization=quantization)
         self.identity, self._digest, self._model_dir = identity, identity.digest(), model_dir
         self._vocab, self._settings = vocab, settings
         self._max_logprobs = min(max_logprobs, vocab)

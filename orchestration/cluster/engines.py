@@ -28,7 +28,7 @@ from orchestration.plan.machine import engine_in_words
 from orchestration.plan.memory import MemoryFit
 from orchestration.plan.requests import Request
 from orchestration.rollouts.turns import Answered, Tagged, Turns
-from teacher_server.engine_arguments import Purpose
+from teacher_server.engine_arguments import Purpose, require_declared
 from teacher_server.startup_check import CheckAnswers, ask_engine
 
 if TYPE_CHECKING:
@@ -133,16 +133,15 @@ class EngineActor:
         self._spec = spec
         self._meter = None if spec.ledger is None else Meter(spec.ledger)
         self._turns: Turns | None = None
+        require_declared(spec.identity, dtype=spec.dtype, quantization=spec.quantization)
         # Engines without a seed all start from the same one and draw the same noise.
         self._engine = VllmEngine(
             spec.model_dir,
             identity=spec.identity,
             vocab=spec.vocab,
-            dtype=spec.dtype,
             settings=spec.settings,
             seed=spec.seed + index + 1,
             max_logprobs=spec.max_logprobs,
-            quantization=spec.quantization,
             purpose=spec.purpose,
         )
 

@@ -28,7 +28,6 @@ def test_two_ranks_say_what_one_model_says(tmp_path: Path) -> None:
             cpus=1, max_model_len=128, max_batched_tokens=128, max_sequences=4, kv_cache_gib=0.05, tensor_parallel=2
         ),
         vocab=VOCAB,
-        dtype="float32",
         seed=1,
         max_logprobs=8,
     )

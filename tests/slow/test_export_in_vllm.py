@@ -54,7 +54,6 @@ def test_the_export_in_vllm_says_what_the_trainer_computed(tmp_path: Path) -> No
         identity=replace(IDENTITY, dtype="float32"),
         settings=ENGINE,
         vocab=MATRIX_ROWS,
-        dtype="float32",
         seed=0,
         max_logprobs=MATRIX_ROWS,
     )

@@ -90,7 +90,6 @@ def start(model_dir: Path, number: int) -> EngineProcess:
         identity=identity(str(number)),
         settings=SETTINGS,
         vocab=VOCAB,
-        dtype="float32",
         seed=1000 * number,
         max_logprobs=VOCAB,
         purpose="rollout",

@@ -51,9 +51,7 @@ def shared_memory() -> set[str]:
 
 @pytest.fixture(scope="module")
 def engine(models: tuple[Path, Path], shared_memory: set[str]) -> Iterator[EngineProcess]:
-    engine = EngineProcess(
-        models[0], identity=IDENTITY, settings=SETTINGS, vocab=VOCAB, dtype="float32", seed=11, max_logprobs=VOCAB
-    )
+    engine = EngineProcess(models[0], identity=IDENTITY, settings=SETTINGS, vocab=VOCAB, seed=11, max_logprobs=VOCAB)
     yield engine
     engine.close()
     if engine.process.is_alive():
@@ -251,9 +249,7 @@ def test_it_says_what_it_is(engine: EngineProcess, models: tuple[Path, Path]) ->
 
 @pytest.mark.slow
 def test_an_engine_whose_new_weights_came_in_part_refuses_everything(models: tuple[Path, Path]) -> None:
-    engine = EngineProcess(
-        models[0], identity=IDENTITY, settings=SETTINGS, vocab=VOCAB, dtype="float32", seed=11, max_logprobs=VOCAB
-    )
+    engine = EngineProcess(models[0], identity=IDENTITY, settings=SETTINGS, vocab=VOCAB, seed=11, max_logprobs=VOCAB)
     sent = Sent(models[1], missing="model.layers.0.mlp.up_proj.weight")
     try:
         with pytest.raises(EngineError, match="it died of RuntimeError: the sender is gone"):
