@@ -30,7 +30,7 @@ def test_engines_of_a_rollout_meet_the_group_on_the_clusters_interface(
     monkeypatch.setitem(sys.modules, "teacher_server.vllm_engine", engine)
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "as it was")
     settings: Any = None
-    identity: Any = None
+    identity: Any = SimpleNamespace(dtype="float32", quantization=None)
     spec = engines.EngineSpec(
         tmp_path, identity, vocab=8, dtype="float32", quantization=None, settings=settings, max_logprobs=4,
         accelerator="cpu", log_dir=tmp_path, purpose=purpose,  # type: ignore[arg-type]
