@@ -36,6 +36,15 @@ class Writers:
             is_open |= word == "open"
         return pid
 
+    def first_commit(self, root: Path) -> float:
+        """The seconds from the opened cache to the first commit of a writer here."""
+        self.start(root, count=1, per_commit=1, wait_until_open=True)
+        begun = time.monotonic()
+        assert self._read() == "committed 0"
+        seconds = time.monotonic() - begun
+        assert self.end() == (0, [])
+        return seconds
+
     def end(self) -> tuple[int, list[int]]:
         """Wait for the end of the writer: its status, and the numbers of which it said that they are committed."""
         self._say("")
@@ -82,11 +91,13 @@ def kill_at_random(root: Path, *, kills: int, count: int, seed: int, look_every:
     moments = random.Random(seed)
     reader, said, productive = open_cache(root), set[int](), 0
     with writers() as server:
+        # On a slow disk, too, most of them must live long enough to commit.
+        span = 2 * server.first_commit(root.with_name(f"{root.name}-timed"))
         for number in range(kills):
             # Some die while they open the cache, most while they write.
             opening = moments.random() < 0.1
             pid = server.start(root, count=count, per_commit=moments.randint(1, 4), wait_until_open=not opening)
-            time.sleep(moments.uniform(0.0, 0.05 if opening else 0.4))
+            time.sleep(moments.uniform(0.0, 0.05 if opening else span))
             os.kill(pid, signal.SIGKILL)
             status, numbers = server.end()
             assert status == signal.SIGKILL, "it had nothing left to do"

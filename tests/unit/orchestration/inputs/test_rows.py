@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -239,14 +238,13 @@ def test_no_content_of_a_file_ends_otherwise_than_in_rows_or_one_line(
 
 
 def test_a_pipe_with_a_writer_is_refused_too(tmp_path: Path) -> None:
-    pipe = tmp_path / "t.jsonl"
+    pipe, line = tmp_path / "t.jsonl", b'{"prompt": "x"}\n'
     os.mkfifo(pipe)
-    writer = threading.Thread(target=lambda: pipe.write_bytes(b'{"prompt": "x"}\n'), daemon=True)
-    writer.start()
+    ends = os.open(pipe, os.O_RDWR)  # both at once, so that neither waits for the other
     try:
+        os.write(ends, line)
         with pytest.raises(DataError, match="a named pipe"):
             read(pipe)
+        assert os.read(ends, 100) == line
     finally:
-        with pipe.open("rb") as stream:
-            stream.read()
-        writer.join(10)
+        os.close(ends)
