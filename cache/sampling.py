@@ -8,6 +8,8 @@ follows from it is unbiased too, in a few dozen bytes a row (Anshumann et al. 20
 Shapes: S response tokens, V vocabulary, K the most distinct ids that a row of the record drew.
 
 A record of draws has a name of its own, which no request asks for: it can never answer one for log-probabilities.
+So no configuration leads to draws: a program makes them of whole rows, writes them with `encoding="sampled"`, and names
+them in a view, from which a student learns like from any other.
 """
 
 from __future__ import annotations
