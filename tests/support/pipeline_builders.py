@@ -22,7 +22,7 @@ from configs.models import ModelShape, ModelSource
 from configs.places import CURVES
 from evaluation import HeldOutMetrics
 from orchestration.cluster.calibration import DeriveJob
-from orchestration.cluster.engines import Answers
+from orchestration.cluster.engines import TimedAnswers
 from orchestration.cluster.scoring import ScoringJob
 from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress
 from orchestration.fill.ledger import Ledger
@@ -146,11 +146,11 @@ class FakePool:
         progress.update(done.rows, tokens=done.response_tokens)
         return done
 
-    def answer(self, requests: Sequence[Any], *, k: int) -> Answers:
+    def answer(self, requests: Sequence[Any], *, k: int) -> TimedAnswers:
         self.called.append(f"answer {len(requests)} {'score' if k else 'write'}")
         asked = self.source.score if k else self.source.generate
         outcomes = dict(asked(list(requests), k=max(k, 1)))
-        return Answers(tuple(outcomes[at] for at in range(len(requests))), 2.0, "a fake")
+        return TimedAnswers(tuple(outcomes[at] for at in range(len(requests))), 2.0, "a fake")
 
     def load(self, model_dir: Path, identity: TeacherIdentity) -> None:
         self.called.append(f"load {model_dir.name}")
