@@ -217,7 +217,7 @@ class Fill(Stage[FillPlan, FillResult, dict[Request, str]]):
 
 
 def without_refused(prompts: PromptSet, sets: Sequence[SequenceSet], *, failed: Mapping[Request, str]) -> PromptSet:
-    """The prompts without those that the teacher could answer in no way, and what it could not answer set aside.
+    """The prompts without those of which the teacher could answer nothing, and what it could not answer set aside.
 
     A row is set aside once, however many samples of it were asked. One that has at least one of its sequences stays.
     """
