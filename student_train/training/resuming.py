@@ -42,8 +42,8 @@ def restore(worker: StageWorker, *, path: Path, state: CheckpointState, checkpoi
         checkpoints.restore_random(path)
         return
     logger.warning(
-        "%s was written by %d workers, this group has %d: the result will be close to that of an uninterrupted "
-        "training, but not equal bit for bit",
+        "%s was written by %d workers, this worker group has %d: the result will be close to that of an "
+        "uninterrupted training, but not equal bit for bit",
         path,
         state.world_size,
         group.world_size,
