@@ -25,7 +25,7 @@ from cache.disk.key_objects import (
     KeyObject,
     KeyPrefixes,
     Keys,
-    Positions,
+    RowNumbers,
     Prefixes,
     Table,
     key_prefixes,
@@ -79,7 +79,7 @@ class _Fence:
         keep = self.places >> _HALF != number
         self.prefixes, self.places = self.prefixes[keep], self.places[keep]
 
-    def candidates(self, keys: Keys) -> tuple[Positions, Places]:
+    def candidates(self, keys: Keys) -> tuple[RowNumbers, Places]:
         """(position in `keys`, place) of everything that begins like one of the keys, in the order of `keys`."""
         wanted = key_prefixes(keys)
         # Searching for sorted values walks the fence once instead of jumping about in it.
@@ -170,7 +170,7 @@ class KeyIndex:
         found[asked[first]] = winners
         return found
 
-    def find_rows(self, keys: Keys) -> tuple[Positions, Table]:
+    def find_rows(self, keys: Keys) -> tuple[RowNumbers, Table]:
         """All rows [SEQUENCE_ROW] of these keys, each after the position of its key in `keys`; raises like `count`."""
         asked, places = self._sequences.candidates(keys)
         rows = self._sequence_rows(places)
@@ -222,7 +222,7 @@ def _places(number: int, count: int) -> Places:
     return np.uint64(number) << _HALF | np.arange(count, dtype=np.uint64)
 
 
-def _by_segment(places: Places) -> Iterable[tuple[int, Positions, Positions]]:
+def _by_segment(places: Places) -> Iterable[tuple[int, RowNumbers, RowNumbers]]:
     """(segment, where its places stand in `places`, their positions in the key object), each segment once."""
     if not len(places):
         return

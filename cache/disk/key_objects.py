@@ -53,7 +53,7 @@ Table = NDArray[Any]
 Keys = NDArray[Any]
 """Fixed-length byte strings."""
 
-Positions = NDArray[np.int64]
+RowNumbers = NDArray[np.int64]
 Prefixes = NDArray[np.uint64]
 
 
@@ -153,7 +153,7 @@ class KeyObject:
             google_crc32c.value(bytes(view[at : at + BLOCK_BYTES])) for at in range(0, len(data), BLOCK_BYTES)
         ]
 
-    def sequences(self, positions: Positions) -> tuple[Keys, Table]:
+    def sequences(self, positions: RowNumbers) -> tuple[Keys, Table]:
         """Keys and entries of the sequences at these positions.
 
         Raises:
@@ -164,12 +164,12 @@ class KeyObject:
         keys = self._items(KEY, positions, offset=0)
         return keys, self._items(ENTRY, positions, offset=after_keys)
 
-    def generations(self, positions: Positions) -> Table:
+    def generations(self, positions: RowNumbers) -> Table:
         """The generations at these positions; raises like `sequences`."""
         offset = self._manifest.rows * (KEY_BYTES + ENTRY.itemsize)
         return self._items(GENERATION, positions, offset=offset)
 
-    def _items(self, kind: np.dtype[Any], positions: Positions, *, offset: int) -> Table:
+    def _items(self, kind: np.dtype[Any], positions: RowNumbers, *, offset: int) -> Table:
         starts = offset + positions * kind.itemsize
         first = starts // BLOCK_BYTES
         # An item may reach into the next block, which then follows in `blocks` as well.

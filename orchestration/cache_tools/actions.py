@@ -19,7 +19,7 @@ from configs.places import is_url
 
 SHORTEST_PREFIX = 4
 
-Progress = Callable[[float], None]
+TellMB = Callable[[float], None]
 
 LeaveOut = Callable[[str], None]
 """Called with one line of reason for each teacher whose cache cannot be read and is left out."""
@@ -108,7 +108,7 @@ def select_one(found: Sequence[CachedTeacher], prefix: str, *, root: Path | str)
     return chosen[0]
 
 
-def verify(found: Sequence[CachedTeacher], *, deep: bool, left_out: LeaveOut, progress: Progress) -> list[Verified]:
+def verify(found: Sequence[CachedTeacher], *, deep: bool, left_out: LeaveOut, progress: TellMB) -> list[Verified]:
     """Compare every object with its digest; `progress` hears how many MB were read.
 
     `deep` also decodes everything, names every row anew and checks every number (`cache.upkeep.proof`).

@@ -17,12 +17,12 @@ import ray
 from ray.exceptions import RayError
 
 from cache import TeacherIdentity
+from cache.answers import Request
 from configs import DistillError, EngineError
 from orchestration.cluster.deaths import lost
 from orchestration.cluster.engines import EngineActor, EngineSpec, LeaseQueue, TimedAnswers
 from orchestration.fill.engine_loop import FillOrder, FillProgress
-from orchestration.outputs.console import Progress
-from orchestration.plan.requests import Request
+from orchestration.outputs.console import ProgressSink
 from orchestration.rollouts.turns import Answered, Tagged
 from student_train.handoff.broadcast import OfferedTensor, Receiver
 from teacher_server.engine_arguments import CPU_ROLLOUT_BLOCK
@@ -186,7 +186,7 @@ class EnginePool:
         work: Sequence[tuple[int, Request]],
         order: FillOrder,
         *,
-        progress: Progress,
+        progress: ProgressSink,
         token_budget: int | None,
         seconds_budget: float | None,
     ) -> FillProgress:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import ray
 
 from cache import GenerateRequest, ScoreRequest, TeacherCache, TeacherIdentity, TeacherRecord
+from cache.answers import Request
 from cache.protocols import Failure
 from configs.interfaces import collective_environment
 from configs.models import Device
@@ -26,7 +27,6 @@ from orchestration.fill.ledger import Counts, Meter
 from orchestration.outputs.redirect import redirect_output
 from orchestration.plan.machine import engine_in_words
 from orchestration.plan.memory import MemoryFit
-from orchestration.plan.requests import Request
 from orchestration.rollouts.turns import Answered, Tagged, Turns
 from teacher_server.engine_arguments import Purpose, require_declared
 from teacher_server.startup_check import CheckAnswers, ask_engine

@@ -48,7 +48,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class TestBench:
+class Bench:
     """What every candidate is measured on.
 
     `compared_tokens` of an answer and of the teacher's are held against each other: one may have been allowed to go on
@@ -106,7 +106,7 @@ def _tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def finished(candidates: Sequence[Candidate], *, bench: TestBench, artifacts: Artifacts) -> dict[str, Evaluated]:
+def finished(candidates: Sequence[Candidate], *, bench: Bench, artifacts: Artifacts) -> dict[str, Evaluated]:
     """Evaluations that exist already, by name."""
     found = {}
     for candidate in candidates:
@@ -117,13 +117,13 @@ def finished(candidates: Sequence[Candidate], *, bench: TestBench, artifacts: Ar
     return found
 
 
-def teacher_tokens(bench: TestBench) -> int:
+def teacher_tokens(bench: Bench) -> int:
     """Teacher tokens that `evaluate_teacher` takes at most: answers, those of the warm-up, and scores."""
     answers = [len(request.prompt_ids) + request.max_new_tokens for request in bench.requests]
     return sum(answers) + sum(answers[:WARM_UP]) + sum(len(record.token_ids) for record in bench.references())
 
 
-def evaluate_teacher(candidate: Candidate, *, bench: TestBench, pool: EnginePool, artifacts: Artifacts) -> Evaluated:
+def evaluate_teacher(candidate: Candidate, *, bench: Bench, pool: EnginePool, artifacts: Artifacts) -> Evaluated:
     """Measure the live teacher against its own cached answers."""
     answers = _timed_answers(bench, pool=pool)
     references = bench.references()
@@ -139,21 +139,21 @@ def evaluate_teacher(candidate: Candidate, *, bench: TestBench, pool: EnginePool
 
 
 def evaluate_student(
-    candidate: Candidate, metrics: HeldOutMetrics, *, bench: TestBench, pool: EnginePool, artifacts: Artifacts
+    candidate: Candidate, metrics: HeldOutMetrics, *, bench: Bench, pool: EnginePool, artifacts: Artifacts
 ) -> Evaluated:
     """Let a student answer the test prompts and put that beside its held-out metrics."""
     pool.load(candidate.directory, candidate.identity)
     return _keep(candidate, metrics, _timed_answers(bench, pool=pool), bench=bench, artifacts=artifacts)
 
 
-def _timed_answers(bench: TestBench, *, pool: EnginePool) -> TimedAnswers:
+def _timed_answers(bench: Bench, *, pool: EnginePool) -> TimedAnswers:
     """Answers to the test prompts from a warm engine: the first batch after a start takes seconds longer."""
     pool.answer(bench.requests[:WARM_UP], k=0)
     return pool.answer(bench.requests, k=0)
 
 
 def _keep(
-    candidate: Candidate, metrics: HeldOutMetrics, answers: TimedAnswers, *, bench: TestBench, artifacts: Artifacts
+    candidate: Candidate, metrics: HeldOutMetrics, answers: TimedAnswers, *, bench: Bench, artifacts: Artifacts
 ) -> Evaluated:
     texts = bench.texts(answers.outcomes)
     written = sum(o.response_len for o in answers.outcomes if isinstance(o, TeacherRecord))

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Protocol
 
 from cache import GenerateRequest, SegmentWriter, TeacherRecord
+from cache.answers import Request
 from cache.keys import generation_key
 from cache.protocols import Failure, Outcome
 from configs import CacheError, RecordError
 from configs.schema import StoredEncoding
 from orchestration.fill.ledger import Counts, Meter
-from orchestration.plan.requests import Request
 from teacher_server.requests import Asked
 
 REPORT_EVERY_S = 0.5

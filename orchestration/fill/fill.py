@@ -17,14 +17,15 @@ from typing import Protocol
 import numpy as np
 
 from cache import GenerateRequest, ScoreRequest, TeacherCache, TeacherRecord
+from cache.answers import Request
 from cache.claims import Claims
 from cache.disk.roots import open_storage
 from cache.keys import generation_key, sequence_key
 from configs import BudgetReached, DistillError, EngineError
 from orchestration.fill.engine_loop import FillOrder, FillProgress
 from orchestration.fill.ledger import read_counts
-from orchestration.outputs.console import Progress
-from orchestration.plan.requests import FillPlan, Request, SequenceSet, SetPlan, plan_fill
+from orchestration.outputs.console import ProgressSink
+from orchestration.plan.requests import FillPlan, SequenceSet, SetPlan, plan_fill
 
 POLL_S = 1.0
 """How often a fill looks whether another pipeline has committed the rows that it waits for."""
@@ -40,7 +41,7 @@ class Engines(Protocol):
         work: Sequence[tuple[int, Request]],
         order: FillOrder,
         *,
-        progress: Progress,
+        progress: ProgressSink,
         token_budget: int | None,
         seconds_budget: float | None,
     ) -> FillProgress:
@@ -102,7 +103,7 @@ def fill(
     order: FillOrder,
     budgets: Budgets,
     vocab: int,
-    progress: Progress,
+    progress: ProgressSink,
 ) -> FillResult:
     """Ask for every miss of `plan` that no other pipeline is asking for, and wait for those that one is.
 
@@ -148,7 +149,7 @@ def fill(
 class _Onward:
     """The progress of a whole fill, to which an engine pool reports only its own pass."""
 
-    inner: Progress
+    inner: ProgressSink
     rows: int
     tokens: int
 
@@ -230,7 +231,7 @@ def _ask(
     engines: Engines,
     order: FillOrder,
     budgets: Budgets,
-    progress: Progress,
+    progress: ProgressSink,
 ) -> EngineError | None:
     """Ask for `work` and count what it cost; the answer is how the engines died, if they did."""
     try:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cache import GenerateRequest
+from cache.answers import Request
 from cache.canonical import canonical
 from cache.keys import generation_key, sequence_key
 from configs import DistillConfig
@@ -22,7 +23,6 @@ from configs.regular_files import UnreadableFileError, open_own, parse_json, rea
 from configs.visible_text import REASON_CHARACTERS, visible
 from orchestration.environment import VLLM, installed_version
 from orchestration.inputs.teachers import Teacher
-from orchestration.plan.requests import Request
 
 REFUSAL = "stillroom/refusal/1"
 """The schema of a line. Earlier releases named none and wrote the same fields."""

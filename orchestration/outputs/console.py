@@ -32,7 +32,7 @@ WARNING_CHARACTERS = 500
 """At most this much of a logged warning is shown; some libraries put a whole traceback into one."""
 
 
-class Progress(Protocol):
+class ProgressSink(Protocol):
     """Where a stage reports how far it is."""
 
     def update(self, done: float, *, tokens: int | None = None, note: str = "") -> None:
@@ -97,7 +97,7 @@ class Console:
 
 
 class StageProgress:
-    """Progress of one stage; renders itself as one line."""
+    """ProgressSink of one stage; renders itself as one line."""
 
     def __init__(self, title: str, *, total: float | None, unit: str, started: float) -> None:
         self._title = title
@@ -113,7 +113,7 @@ class StageProgress:
         self.plain: Console | None = None
 
     def update(self, done: float, *, tokens: int | None = None, note: str = "") -> None:
-        """See `Progress`."""
+        """See `ProgressSink`."""
         now = time.monotonic()
         # Rates leave the start-up out: they count from the first sign of work.
         if self._first is None and done > 0:

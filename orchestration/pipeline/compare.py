@@ -13,8 +13,8 @@ from evaluation import HeldOutMetrics
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.scoring import ScoringJob
 from orchestration.comparison.bench import (
+    Bench,
     Candidate,
-    TestBench,
     evaluate_student,
     evaluate_teacher,
     finished,
@@ -38,7 +38,7 @@ class TeacherAnswers(Stage[Candidate, Evaluated, Evaluated]):
     """Measures the live teacher against its cached answers, while its engine is up."""
 
     teacher: Teacher
-    bench: TestBench
+    bench: Bench
     pool: EnginePool
     settings: RunSettings
     journal: Journal
@@ -128,7 +128,7 @@ class StudentAnswers(Stage[list[Candidate], dict[str, Evaluated], dict[str, Eval
 
     metrics: dict[str, HeldOutMetrics]
     candidates: list[Candidate]
-    bench: TestBench
+    bench: Bench
     settings: RunSettings
     compute: Compute
 
@@ -171,7 +171,7 @@ def compare_students(
     journal: Journal,
     compute: Compute,
     lesson: Lesson,
-    bench: TestBench,
+    bench: Bench,
 ) -> tuple[Evaluated, ...]:
     """Measure the untouched and the trained students, in this order; what was measured before is not repeated."""
     wanted = student_candidates(students, config=settings.config)
@@ -189,7 +189,7 @@ def compare_students(
     return tuple(results[candidate.name] for candidate in wanted)
 
 
-def open_bench(config: DistillConfig, *, lesson: Lesson, sets: Sequence[SequenceSet]) -> TestBench:
+def open_bench(config: DistillConfig, *, lesson: Lesson, sets: Sequence[SequenceSet]) -> Bench:
     """The part of the test split that the teacher answered, as every model meets it."""
     sequences = next(part for part in sets if part.name == "teacher-test")
     keys = lesson.cache.lookup(sequences.requests, k=sequences.k)
@@ -198,7 +198,7 @@ def open_bench(config: DistillConfig, *, lesson: Lesson, sets: Sequence[Sequence
     kept = sorted(first.values())
     limit = config.evaluation.max_new_tokens or config.generation.max_new_tokens
     requests = [sequences.requests[i] for i in kept]
-    return TestBench(
+    return Bench(
         cache=lesson.cache,
         view=lesson.views["teacher-test"],
         requests=tuple(_limited(r, limit) for r in requests if isinstance(r, GenerateRequest)),

@@ -28,7 +28,7 @@ from orchestration.pipeline.compare import TeacherAnswers, compare_students, ope
 from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.fill_stage import AskedTeacher, fill_and_pin
 from orchestration.pipeline.lessons import Lesson
-from orchestration.pipeline.prepare_starts import Calibration, prepare_starts
+from orchestration.pipeline.prepare_starts import CalibratedStarts, prepare_starts
 from orchestration.pipeline.run import Journal, RunSettings
 from orchestration.pipeline.stage import run_stage
 from orchestration.pipeline.starts import Start
@@ -209,7 +209,7 @@ class Experiment:
             answers = TeacherAnswers(asked.teacher, bench, asked.pool, settings, journal, compute)
             models = (run_stage(answers, settings=settings, journal=journal),)
         asked.pool.release()
-        untouched = run_stage(Calibration(starts, lesson, settings, compute), settings=settings, journal=journal)
+        untouched = run_stage(CalibratedStarts(starts, lesson, settings, compute), settings=settings, journal=journal)
         students = train_students(
             untouched, settings=settings, journal=journal, compute=compute, lesson=lesson, prompts=prompts
         )

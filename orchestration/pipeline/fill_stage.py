@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache import GenerateRequest, TeacherCache
+from cache.answers import Request
 from configs.places import absolute_root
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.reference import kept_reference
@@ -22,7 +23,7 @@ from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.lessons import Lesson, pin_lesson
 from orchestration.pipeline.run import Journal, RunSettings
 from orchestration.pipeline.stage import Line, Stage, run_stage
-from orchestration.plan.requests import FillPlan, Request, SequenceSet
+from orchestration.plan.requests import FillPlan, SequenceSet
 from teacher_server.reference import NoReferenceError, ReferenceRows
 from teacher_server.startup_check import check_prompts, reference_dtype, weight_bytes
 

@@ -12,12 +12,12 @@ from orchestration.pipeline.chain import Link, Student
 from orchestration.pipeline.rollout_maker import RolloutMaker
 from student_train.files import staged_directory
 
-WorkerGroup = Callable[[Callable[[], None]], Mapping[str, object]]
+RunGroup = Callable[[Callable[[], None]], Mapping[str, object]]
 """Trains to the end; calls its argument again and again meanwhile."""
 
 
 def train_on_policy(
-    maker: RolloutMaker, link: Link, *, group: WorkerGroup, kept: Path
+    maker: RolloutMaker, link: Link, *, group: RunGroup, kept: Path
 ) -> tuple[Mapping[str, object], Mapping[str, float]]:
     """Let a worker group train while its rollouts are made; its result, and the shares of the time by part.
 

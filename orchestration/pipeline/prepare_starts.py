@@ -49,7 +49,7 @@ def prepare_starts(settings: RunSettings, journal: Journal, *, teacher: Teacher)
 
 
 @dataclass(slots=True)
-class Calibration(Stage[list[str], dict[str, Start], dict[str, Start]]):
+class CalibratedStarts(Stage[list[str], dict[str, Start], dict[str, Start]]):
     """Makes the untouched students that waited for the teacher's activations on the train split; gives all of them."""
 
     starts: Mapping[str, Start | None]

@@ -37,7 +37,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class ArtifactClaim:
     """The artifact that a stage makes, by digest and in words."""
 
     digest: str
@@ -47,7 +47,7 @@ class Claim:
 class Stage(ABC, Generic[Work, Made, Kept]):
     """One stage; see the three words above."""
 
-    def claim(self) -> Claim | None:
+    def claim(self) -> ArtifactClaim | None:
         """What is held while the stage is prepared, run and kept; None when no other pipeline makes the same."""
         return None
 

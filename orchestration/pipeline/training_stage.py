@@ -17,17 +17,17 @@ from orchestration.pipeline.lessons import Lesson
 from orchestration.pipeline.on_policy import rollouts_name, train_on_policy
 from orchestration.pipeline.rollout_maker import RolloutMaker
 from orchestration.pipeline.run import Journal, RunSettings
-from orchestration.pipeline.stage import Claim, Line, Stage
+from orchestration.pipeline.stage import ArtifactClaim, Line, Stage
 from orchestration.tracking.tracker import Point
 from student_train.feed.plain_text import PIECES
 from student_train.job import StepMetrics, TrainJob
 
-Result = Mapping[str, object]
+TrainingOutcome = Mapping[str, object]
 """The fields of a `TrainResult`."""
 
 
 @dataclass(slots=True)
-class Training(Stage[TrainJob, Result, list[StepMetrics]]):
+class Training(Stage[TrainJob, TrainingOutcome, list[StepMetrics]]):
     """Trains one link of a student's chain unless its artifact exists; gives the curve of what there is then.
 
     `steps` are those that the stage has in the student's curve of the tracker, where stage follows stage.
@@ -42,9 +42,9 @@ class Training(Stage[TrainJob, Result, list[StepMetrics]]):
     journal: Journal
     compute: Compute
 
-    def claim(self) -> Claim:
+    def claim(self) -> ArtifactClaim:
         """The trained student."""
-        return Claim(self.link.digest, f"the student {self.link.output_dir}")
+        return ArtifactClaim(self.link.digest, f"the student {self.link.output_dir}")
 
     def prepare(self) -> TrainJob | None:
         """The job; None when the student is there."""
@@ -74,7 +74,7 @@ class Training(Stage[TrainJob, Result, list[StepMetrics]]):
         objective = f" {self.link.stage.objective}" if len(self.student.links) > 1 else ""
         return Line(f"train {self.student.name}{objective}", total=self._total, unit="steps", always_shown=True)
 
-    def run(self, work: TrainJob, progress: StageProgress) -> Result:
+    def run(self, work: TrainJob, progress: StageProgress) -> TrainingOutcome:
         """Train in a worker group, beside engines that write for it where the stage is on-policy."""
         progress.update(0, note="starting the workers")
         group = partial(self.compute.train, work, on_step=partial(self._report, progress))
@@ -82,7 +82,7 @@ class Training(Stage[TrainJob, Result, list[StepMetrics]]):
             return group()
         return self._on_policy(lambda make_due: group(meanwhile=make_due))
 
-    def keep(self, made: Result | None) -> list[StepMetrics]:
+    def keep(self, made: TrainingOutcome | None) -> list[StepMetrics]:
         """Seal the student; of one that was there before, the curve is tracked in this run too."""
         link = self.link
         if made is not None:
@@ -95,7 +95,7 @@ class Training(Stage[TrainJob, Result, list[StepMetrics]]):
             self._track(*curve)
         return curve
 
-    def summary(self, made: Result | None, kept: list[StepMetrics]) -> str:
+    def summary(self, made: TrainingOutcome | None, kept: list[StepMetrics]) -> str:
         """See `Stage`."""
         text = "reused: nothing that it depends on has changed" if made is None else f"{self._total} steps"
         dev = [metrics for metrics in kept if "dev/loss" in metrics.values]
@@ -111,7 +111,7 @@ class Training(Stage[TrainJob, Result, list[StepMetrics]]):
         # The first of its steps is what is measured before it learns.
         return len(self.steps) - 1
 
-    def _on_policy(self, group: Callable[[Callable[[], None]], Result]) -> Result:
+    def _on_policy(self, group: Callable[[Callable[[], None]], TrainingOutcome]) -> TrainingOutcome:
         maker = RolloutMaker(
             self.link,
             config=self.settings.config,

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from cache import GenerateRequest, Missing, ScoreRequest
+from cache.answers import Request
 from configs import ConfigError
 from configs.rollouts import RolloutConfig
 from configs.schema import DistillConfig, GenerationConfig, StoredEncoding
 from orchestration.inputs.prompts import Prompt
 
-Request = GenerateRequest | ScoreRequest
 Source = Literal["teacher", "gold"]
 
 BYTES_PER_ROW = 14.0

@@ -17,6 +17,7 @@ from fill_process import K, shared_requests
 from local_engines import IDENTITY, VOCAB, LocalEngines, Watched, refusing
 
 from cache import GenerateRequest, ScoreRequest, TeacherCache, generation_key
+from cache.answers import Request
 from cache.claims import Claims
 from cache.disk.local_storage import LocalStorage
 from cache.keys import sequence_key
@@ -24,7 +25,7 @@ from configs import BudgetReached, EngineError
 from orchestration.fill import fill as fill_module
 from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.fill import Budgets, FillResult, fill
-from orchestration.plan.requests import Request, SequenceSet, plan_fill
+from orchestration.plan.requests import SequenceSet, plan_fill
 
 UNLIMITED = Budgets(None, None)
 DIGEST = IDENTITY.digest()

@@ -9,10 +9,11 @@ from pathlib import Path
 from local_engines import EOS, IDENTITY, VOCAB
 
 from cache import GenerateRequest, TeacherCache, TeacherRecord
+from cache.answers import Request
 from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.fill import Budgets, Engines, FillResult, fill
 from orchestration.outputs.console import StageProgress
-from orchestration.plan.requests import Refused, Request, SequenceSet, plan_fill
+from orchestration.plan.requests import Refused, SequenceSet, plan_fill
 
 UNLIMITED = Budgets(None, None)
 ANSWER = 12

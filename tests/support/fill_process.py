@@ -17,11 +17,12 @@ from pathlib import Path
 from local_engines import EOS, IDENTITY, VOCAB, LocalEngines, Watched
 
 from cache import GenerateRequest, TeacherCache
+from cache.answers import Request
 from orchestration.fill import engine_loop
 from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.fill import Budgets, fill
 from orchestration.outputs.console import StageProgress
-from orchestration.plan.requests import Request, SequenceSet, plan_fill
+from orchestration.plan.requests import SequenceSet, plan_fill
 
 K = 4
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from cache import GenerateRequest, ScoreRequest, SegmentWriter, TeacherCache, TeacherIdentity
+from cache.answers import Request
 from cache.protocols import Outcome
 from configs import EngineError
 from orchestration.cluster.engines import LeaseQueue
 from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress, Leases, StepwiseSource
 from orchestration.outputs.console import StageProgress
-from orchestration.plan.requests import Request
 from teacher_server import FakeTeacher
 from teacher_server.requests import Asked
 

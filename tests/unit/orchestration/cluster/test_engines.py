@@ -13,11 +13,11 @@ import ray
 from local_engines import EOS, lease_queue
 
 from cache import GenerateRequest
+from cache.answers import Request
 from configs.interfaces import interface_of
 from orchestration.cluster import engines
 from orchestration.cluster.engines import LEASE
 from orchestration.fill.engine_loop import FillProgress
-from orchestration.plan.requests import Request
 
 
 @pytest.mark.parametrize("purpose", ["fill", "rollout", "shared rollout"])

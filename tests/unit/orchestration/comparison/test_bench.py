@@ -39,12 +39,12 @@ def record(answer: str) -> TeacherRecord:
     return TeacherRecord(b"", tokens, 1, "stop", "decode")
 
 
-def bench(*references: str, compared_tokens: int) -> evaluate.TestBench:
+def bench(*references: str, compared_tokens: int) -> evaluate.Bench:
     held = [record(text) for text in references]
     cache: Any = SimpleNamespace(iter_blocks=lambda view, pieces: iter([held]))
     view: Any = [None] * len(held)
     files: Any = SimpleNamespace(tokenizer=TOKENIZER)
-    return evaluate.TestBench(cache, view, (), files, 4, compared_tokens)
+    return evaluate.Bench(cache, view, (), files, 4, compared_tokens)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ class MutePool(FakePool):
 
 
 @pytest.fixture
-def real(tmp_path: Path) -> evaluate.TestBench:
+def real(tmp_path: Path) -> evaluate.Bench:
     """Six prompts that the teacher answered, in a cache on disk."""
     requests = [GenerateRequest((40 + at, 50), (EOS,), max_new_tokens=12) for at in range(6)]
     said = [(record, requests[at]) for at, record in teacher().generate(requests, k=K)]
@@ -113,7 +113,7 @@ def real(tmp_path: Path) -> evaluate.TestBench:
     cache.refresh()
     keys = [key for key in cache.lookup(requests) if key is not None]
     files: Any = SimpleNamespace(tokenizer=TOKENIZER)
-    return evaluate.TestBench(cache, cache.view(keys, dataset="teacher-test", k=K), tuple(requests), files, K, 12)
+    return evaluate.Bench(cache, cache.view(keys, dataset="teacher-test", k=K), tuple(requests), files, K, 12)
 
 
 @pytest.fixture
@@ -125,12 +125,12 @@ def candidate(name: str = "kd", role: str = "student", digest: str = "d" * 64) -
     return Candidate(name, role, digest, Path("models/kd"), IDENTITY, 1234)
 
 
-def answers_of(source: FakeTeacher, bench: evaluate.TestBench) -> list[TeacherRecord]:
+def answers_of(source: FakeTeacher, bench: evaluate.Bench) -> list[TeacherRecord]:
     found = dict(source.generate(bench.requests, k=0))
     return [record for record in (found[at] for at in range(len(found))) if isinstance(record, TeacherRecord)]
 
 
-def test_the_teacher_against_its_own_answers_is_the_noise_floor(real: evaluate.TestBench, artifacts: Artifacts) -> None:
+def test_the_teacher_against_its_own_answers_is_the_noise_floor(real: evaluate.Bench, artifacts: Artifacts) -> None:
     pool: Any = FakePool(teacher())
     found = evaluate_teacher(candidate("teacher", "teacher"), bench=real, pool=pool, artifacts=artifacts)
     # What is left is the rounding of the cache's encoding.
@@ -147,7 +147,7 @@ def test_the_teacher_against_its_own_answers_is_the_noise_floor(real: evaluate.T
 
 
 def test_a_student_is_served_and_its_answers_stand_beside_its_metrics(
-    real: evaluate.TestBench, artifacts: Artifacts
+    real: evaluate.Bench, artifacts: Artifacts
 ) -> None:
     pool: Any = FakePool(teacher(seed=1))
     found = evaluate_student(candidate(), MEASURED, bench=real, pool=pool, artifacts=artifacts)
@@ -165,7 +165,7 @@ def test_a_student_is_served_and_its_answers_stand_beside_its_metrics(
     assert found.rouge_l < 100
 
 
-def test_what_was_measured_once_is_found_under_any_name(real: evaluate.TestBench, artifacts: Artifacts) -> None:
+def test_what_was_measured_once_is_found_under_any_name(real: evaluate.Bench, artifacts: Artifacts) -> None:
     assert finished([candidate()], bench=real, artifacts=artifacts) == {}
     pool: Any = FakePool(teacher(seed=1))
     made = evaluate_student(candidate(), MEASURED, bench=real, pool=pool, artifacts=artifacts)
@@ -173,7 +173,7 @@ def test_what_was_measured_once_is_found_under_any_name(real: evaluate.TestBench
     assert finished(others, bench=real, artifacts=artifacts) == {"renamed": replace(made, name="renamed")}
 
 
-def test_what_was_kept_with_other_fields_is_named_and_measured_again(real: evaluate.TestBench, tmp_path: Path) -> None:
+def test_what_was_kept_with_other_fields_is_named_and_measured_again(real: evaluate.Bench, tmp_path: Path) -> None:
     said: list[str] = []
     artifacts = Artifacts(tmp_path / "runs", say=said.append)
     artifacts.write_evaluation(real.digest(candidate()), {"forward_kl": 0.5})
@@ -181,18 +181,18 @@ def test_what_was_kept_with_other_fields_is_named_and_measured_again(real: evalu
     assert len(said) == 1 and "is not an evaluation (Evaluated: 'answers' is missing or unknown)" in said[0]
 
 
-def test_a_model_that_answers_nothing_says_why(real: evaluate.TestBench, artifacts: Artifacts) -> None:
+def test_a_model_that_answers_nothing_says_why(real: evaluate.Bench, artifacts: Artifacts) -> None:
     pool: Any = MutePool(teacher())
     with pytest.raises(EngineError, match=r"^kd answered no test prompt: too long$"):
         evaluate_student(candidate(), MEASURED, bench=real, pool=pool, artifacts=artifacts)
 
 
-def test_what_the_teachers_row_takes_at_most(real: evaluate.TestBench) -> None:
+def test_what_the_teachers_row_takes_at_most(real: evaluate.Bench) -> None:
     scored = sum(len(record.token_ids) for record in real.references())
     assert teacher_tokens(real) == (6 + WARM_UP) * (2 + 12) + scored
 
 
-def test_an_evaluation_is_addressed_by_all_that_changes_it(real: evaluate.TestBench) -> None:
+def test_an_evaluation_is_addressed_by_all_that_changes_it(real: evaluate.Bench) -> None:
     other_ids: Any = SimpleNamespace(tokenizer=byte_tokenizer())
     other_ids.tokenizer.add_tokens(["more"])
     identity = TeacherIdentity(weights_sha256="c" * 64, config_sha256="b" * 64, dtype="float32")

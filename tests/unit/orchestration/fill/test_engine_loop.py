@@ -12,10 +12,10 @@ from fill_builders import Filling, ask, prompts, teacher_set
 from local_engines import IDENTITY, LocalEngines, Watched, run_engine_loop
 
 from cache import ScoreRequest, SegmentWriter, TeacherCache
+from cache.answers import Request
 from configs import CacheError
 from orchestration.fill import engine_loop
 from orchestration.fill.engine_loop import FillProgress, longest
-from orchestration.plan.requests import Request
 
 
 @pytest.fixture

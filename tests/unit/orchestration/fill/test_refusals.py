@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache import GenerateRequest, Missing, ScoreRequest
+from cache.answers import Request
 from orchestration.fill import refusals
 from orchestration.fill.refusals import Refusals
 from orchestration.inputs.prompts import Prompt, PromptSet, Rejected
 from orchestration.pipeline.fill_stage import without_refused
-from orchestration.plan.requests import Request, SequenceSet, plan_fill
+from orchestration.plan.requests import SequenceSet, plan_fill
 
 IDENTITY = "ab" * 32
 FORMER_LINE = (

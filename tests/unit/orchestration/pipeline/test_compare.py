@@ -33,7 +33,7 @@ def student(name: str, start: Path, end: Path, *dtypes: str) -> Student:
     return Student(name, Start("start", start, shape, "a start"), links)
 
 
-def opened(run: FakeRun) -> tuple[Lesson, benches.TestBench]:
+def opened(run: FakeRun) -> tuple[Lesson, benches.Bench]:
     teacher = run.teacher()
     prompts = run.prompts(teacher)
     lesson = run.lesson(teacher, prompts)

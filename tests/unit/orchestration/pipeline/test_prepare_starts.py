@@ -9,7 +9,7 @@ import pytest
 from pipeline_builders import KD, FakeRun, fake_run, model_in
 
 from configs import ConfigError
-from orchestration.pipeline.prepare_starts import Calibration, prepare_starts
+from orchestration.pipeline.prepare_starts import CalibratedStarts, prepare_starts
 from orchestration.pipeline.stage import run_stage
 from orchestration.pipeline.starts import Start
 
@@ -25,7 +25,9 @@ def started(run: FakeRun) -> dict[str, Start | None]:
 def calibrated(run: FakeRun, starts: dict[str, Start | None]) -> dict[str, Start]:
     teacher = run.teacher()
     lesson = run.lesson(teacher, run.prompts(teacher))
-    return run_stage(Calibration(starts, lesson, run.settings, run.compute), settings=run.settings, journal=run.journal)
+    return run_stage(
+        CalibratedStarts(starts, lesson, run.settings, run.compute), settings=run.settings, journal=run.journal
+    )
 
 
 def test_what_needs_no_calibration_is_made_at_once(tmp_path: Path) -> None:

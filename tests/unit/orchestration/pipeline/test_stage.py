@@ -12,7 +12,7 @@ from pipeline_builders import FakeRun, fake_run
 
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.console import StageProgress
-from orchestration.pipeline.stage import Claim, Line, Stage, run_stage
+from orchestration.pipeline.stage import ArtifactClaim, Line, Stage, run_stage
 
 
 @dataclass
@@ -25,8 +25,8 @@ class Noted(Stage[str, str, str]):
     error: BaseException | None = None
     done: list[str] = field(default_factory=list)
 
-    def claim(self) -> Claim | None:
-        return Claim("d" * 64, "the thing") if self.claimed else None
+    def claim(self) -> ArtifactClaim | None:
+        return ArtifactClaim("d" * 64, "the thing") if self.claimed else None
 
     def prepare(self) -> str | None:
         self.done.append("prepare")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cache import GenerateRequest, Missing, ScoreRequest
+from cache.answers import Request
 from configs import ConfigError, DistillConfig
 from configs.rollouts import RolloutConfig
 from orchestration.inputs.prompts import Prompt
@@ -16,7 +17,6 @@ from orchestration.plan.requests import (
     BYTES_PER_ENTRY,
     BYTES_PER_ROW,
     NothingHeld,
-    Request,
     SequenceSet,
     plan_fill,
     rollout_tokens,
