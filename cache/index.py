@@ -25,8 +25,8 @@ from cache.disk.key_objects import (
     KeyObject,
     KeyPrefixes,
     Keys,
-    RowNumbers,
     Prefixes,
+    RowNumbers,
     Table,
     key_prefixes,
 )

@@ -14,7 +14,7 @@ from cache.disk.key_objects import (
     KeyObject,
     KeyPrefixes,
     Keys,
-    Positions,
+    RowNumbers,
     Table,
     key_array,
     key_prefixes,
@@ -40,10 +40,10 @@ class Held(KeyObject):
         for at, (key, length, finish) in enumerate(sorted(generations)):
             self.held[at] = (key, B, length, length, finish, b"")
 
-    def sequences(self, positions: Positions) -> tuple[Keys, Table]:
+    def sequences(self, positions: RowNumbers) -> tuple[Keys, Table]:
         return self.keys[positions], self.entries[positions]
 
-    def generations(self, positions: Positions) -> Table:
+    def generations(self, positions: RowNumbers) -> Table:
         return self.held[positions]
 
     def prefixes(self) -> KeyPrefixes:
