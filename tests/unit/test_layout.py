@@ -23,7 +23,6 @@ WITHOUT_A_TEST = {
     "orchestration/cluster/calibration.py": "a task in a process of its own: tests/end_to_end/test_pipeline.py",
     "orchestration/commands/cache_verify.py": "a part of the cache's command: tests/unit/orchestration/commands/test_cache.py",
     "orchestration/entry.py": "one function that runs the pipeline: tests/end_to_end/test_pipeline.py",
-    "orchestration/inputs/teachers.py": "opens a teacher's files and cache, as tests of commands and of the pipeline do",
 }
 """Modules without a file of tests, and what stands in for it."""
 
