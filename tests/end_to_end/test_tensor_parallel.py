@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conformance import present, records
-from engine_process import EngineProcess
+from engine_process import EngineProcess, abandoned_shared_memory
 from tiny_llama import VOCAB, full_logprobs, save_tiny_llama
 
 from cache.identity import TeacherIdentity
@@ -20,7 +19,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 def test_two_ranks_say_what_one_model_says(tmp_path: Path) -> None:
     first, second = save_tiny_llama(tmp_path / "1", seed=0), save_tiny_llama(tmp_path / "2", seed=1)
-    shared_memory = set(os.listdir("/dev/shm"))
+    shared_memory = abandoned_shared_memory()
     engine = EngineProcess(
         first,
         identity=TeacherIdentity(weights_sha256="a" * 64, config_sha256="b" * 64, dtype="float32"),
@@ -46,4 +45,4 @@ def test_two_ranks_say_what_one_model_says(tmp_path: Path) -> None:
     finally:
         left = engine.close()
     assert left is not None and (left.children, left.listening) == ((), ())
-    assert set(os.listdir("/dev/shm")) <= shared_memory
+    assert abandoned_shared_memory() <= shared_memory

@@ -8,10 +8,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from cache.identity import TeacherIdentity
 from cache.protocols import Outcome
@@ -213,3 +216,13 @@ def _sockets() -> Sockets:
         listening=tuple(sorted({each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN})),
         children=tuple(child.name() for child in children),
     )
+
+
+def abandoned_shared_memory() -> set[str]:
+    """Names in /dev/shm that no living process maps or holds open; what a neighbour works with is not left behind."""
+    used: set[str] = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            used |= {Path(mapped.path).name for mapped in process.memory_maps() if mapped.path.startswith("/dev/shm/")}
+            used |= {Path(opened.path).name for opened in process.open_files() if opened.path.startswith("/dev/shm/")}
+    return set(os.listdir("/dev/shm")) - used

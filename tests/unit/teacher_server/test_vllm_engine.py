@@ -6,7 +6,6 @@ One engine is started for the whole file. The last two tests break and close it,
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from conformance import *  # noqa: F403
 from conformance import PROMPTS, Subject, greedy, present, records, tokens
 from engine_checks import check_engine
-from engine_process import EngineProcess
+from engine_process import EngineProcess, abandoned_shared_memory
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_tensors
 from tiny_llama import MATRIX_ROWS, VOCAB, full_logprobs, save_tiny_llama
@@ -46,7 +45,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def shared_memory() -> set[str]:
-    return set(os.listdir("/dev/shm"))
+    return abandoned_shared_memory()
 
 
 @pytest.fixture(scope="module")
@@ -277,4 +276,4 @@ def test_closing_leaves_nothing_behind(engine: EngineProcess, shared_memory: set
     assert left.children == ()
     assert left.listening == ()
     assert engine.process.exitcode == 0
-    assert set(os.listdir("/dev/shm")) <= shared_memory
+    assert abandoned_shared_memory() <= shared_memory
