@@ -38,7 +38,11 @@ def order(root: Path) -> list[int]:
     return sorted(read_manifest(storage_of(root), uuid, identity=DIGEST).created_ns for uuid in found)
 
 
-@pytest.mark.parametrize("created_ns", [0, 1, 10**18, time.time_ns() - YEAR_NS, time.time_ns() + YEAR_NS, 2**63 - 1])
+@pytest.mark.parametrize(
+    "created_ns",
+    [0, 1, 10**18, time.time_ns() - YEAR_NS, time.time_ns() + YEAR_NS, 2**63 - 1],
+    ids=["0", "1", "2001", "a year ago", "in a year", "largest"],
+)
 def test_an_archive_changes_no_answer_that_was_given(tmp_path: Path, created_ns: int) -> None:
     theirs = put_other(tmp_path / "there", seed=2)
     redate(tmp_path / "there", created_ns)
