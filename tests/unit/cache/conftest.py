@@ -1,3 +1,4 @@
+from segment_builders import stored
 from unsynced import unsynced
 
-__all__ = ["unsynced"]
+__all__ = ["stored", "unsynced"]

@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from pathlib import Path
 
 import pytest
+from garbage_builders import DAY, removed, sweep
 from rewriting_builders import DIGEST, names, put_each, storage_of
 from store_builders import open_cache, teacher_dir
 
 from cache.pinning import pin_view, touch_pin
 from cache.pins import read_pins
-from cache.upkeep.garbage import GarbageReport, collect_garbage
 from cache.upkeep.rewriting import compact
-
-DAY = 86_400.0
-
-
-def sweep(root: Path, *, dry_run: bool = False, grace_s: float = 3600.0, silent_s: float = DAY) -> GarbageReport:
-    """A collection, after a dry run that has to say the same and change nothing."""
-    before = storage_of(root).sizes("")
-    told = collect_garbage(storage_of(root), identity=DIGEST, dry_run=True, grace_s=grace_s, silent_s=silent_s)
-    assert storage_of(root).sizes("") == before
-    if dry_run:
-        return told
-    done = collect_garbage(storage_of(root), identity=DIGEST, dry_run=False, grace_s=grace_s, silent_s=silent_s)
-    assert done == dataclasses.replace(told, dry_run=False)
-    after = storage_of(root).sizes("")
-    assert sum(before.values()) - sum(after.values()) == done.bytes
-    assert set(after) <= set(before)
-    return done
-
-
-def removed(report: GarbageReport) -> set[str]:
-    return {item.name for item in report.removed}
 
 
 def test_a_pin_lives_as_long_as_it_is_touched(tmp_path: Path) -> None:

@@ -8,47 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
+from experiment_files import EXPERIMENT, one_line
 from hypothesis import given
 from hypothesis import strategies as st
 
 from configs import ConfigError, DistillConfig, dump_config, load_config, resolve_data_path
-
-EXPERIMENT = """\
-name: test
-teacher: {model: {hub: some/model}}
-data:
-  train: {path: train.jsonl}
-  dev: {path: dev.jsonl}
-  test: {path: test.jsonl}
-students:
-  kd: &student
-    init: {keep_layers: 2}
-    stages:
-      - {objective: kd, steps: 10}
-  v1.5: *student
-"""
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> Path:
-    path = tmp_path / "experiment.yaml"
-    path.write_text(EXPERIMENT)
-    return path
-
-
-def complaint(path: Path, *overrides: str) -> list[str]:
-    """The lines of the error that loading must end with."""
-    with pytest.raises(ConfigError) as caught:
-        load_config(path, overrides=overrides)
-    assert "pydantic" not in str(caught.value)
-    assert caught.value.__context__ is None or caught.value.__suppress_context__
-    return str(caught.value).splitlines()
-
-
-def one_line(path: Path, *overrides: str) -> str:
-    lines = complaint(path, *overrides)
-    assert len(lines) == 1, lines
-    return lines[0]
 
 
 @pytest.mark.parametrize(

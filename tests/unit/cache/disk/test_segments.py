@@ -2,75 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from store_builders import TEACHER, VOCAB, make_record, open_cache, teacher_dir
+from segment_builders import Stored, make_entries, make_segment, some_records
+from store_builders import VOCAB
 
 from cache.blocks import read_block
-from cache.disk.key_objects import FINISHES, KEY, Table
-from cache.disk.local_storage import LocalStorage
-from cache.disk.manifests import read_manifest
-from cache.disk.packing import pack_segment
-from cache.disk.publishing import SegmentTerms, Staging
-from cache.disk.segments import Segment
-from cache.disk.shards import ChunkCache
-from cache.index import SEQUENCE_ROW
+from cache.disk.key_objects import KEY
 from cache.keys import KEY_BYTES
-from cache.records import TeacherRecord, tail_logmass
-
-Stored = list[tuple[Segment, list[TeacherRecord]]]
-
-
-def make_segment(
-    root: Path, records: Sequence[TeacherRecord], *, encoding: str, chunks: ChunkCache | None = None
-) -> Segment:
-    open_cache(root)
-    storage = LocalStorage(teacher_dir(root))
-    staging = Staging(storage)
-    packed = pack_segment(records, generations=[], encoding=encoding, vocab=VOCAB)
-    staging.publish(packed, SegmentTerms(identity=TEACHER.digest(), vocab=VOCAB, provenance={}, licence=None))
-    staging.drop()
-    manifest = read_manifest(storage, staging.name, identity=TEACHER.digest())
-    return Segment(storage, manifest, chunks=ChunkCache(2**24) if chunks is None else chunks)
-
-
-def some_records(rng: np.random.Generator, *, count: int, k: int, most: int = 20) -> list[TeacherRecord]:
-    """Records of 0 to `most` - 2 response tokens, every fifth of them text alone."""
-    lengths = rng.integers(2, most, size=count)
-    tokens = [rng.integers(2, VOCAB, size=length + 3).tolist() for length in lengths]
-    return [
-        make_record(row[: length + 1], prompt_len=2, k=0 if at % 5 == 4 else k, version=at if at % 2 else None)
-        for at, (row, length) in enumerate(zip(tokens, lengths.tolist(), strict=True))
-    ]
-
-
-def make_entries(
-    wanted: Sequence[tuple[int, int]], stored: Stored, *, cut: Callable[[TeacherRecord], int] = lambda record: 0
-) -> Table:
-    """Index entries of (segment, row), each `cut` tokens shorter than it is stored."""
-    entries = np.zeros(len(wanted), dtype=SEQUENCE_ROW)
-    for at, (segment, row) in enumerate(wanted):
-        record = stored[segment][1][row]
-        length = len(record.token_ids) - cut(record)
-        entries[at] = (record.key, segment, row, record.k, length, record.prompt_len, FINISHES.index(record.finish))
-    return entries
-
-
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
-    """Three segments of different encodings and K, of many chunks each, behind one small chunk cache."""
-    rng, chunks = np.random.default_rng(0), ChunkCache(4000)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cache.disk.columns.CHUNK_ROWS", 7)
-        found = []
-        for encoding, k in (("topk-u8", 8), ("topk-f16", 6), ("full", VOCAB)):
-            records = some_records(rng, count=25, k=k)
-            root = tmp_path_factory.mktemp("segment")
-            found.append((make_segment(root, records, encoding=encoding, chunks=chunks), records))
-    return found
+from cache.records import tail_logmass
 
 
 def test_a_key_that_ends_in_zeros_stays_whole(stored: Stored) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from garbage_builders import DAY, removed, sweep
 from rewriting_builders import DIGEST, StoppingStorage, everything, killed_at, names, put_each, requests_of, storage_of
 from store_builders import VOCAB, answer, make_record, make_request, open_cache, teacher_dir
 
@@ -18,26 +19,9 @@ from cache.disk.owners import Owner
 from cache.disk.storage import Storage
 from cache.pinning import pin_view, touch_pin
 from cache.pins import read_pins
-from cache.upkeep.garbage import GarbageReport, collect_garbage
+from cache.upkeep.garbage import collect_garbage
 from cache.upkeep.rewriting import compact
 from configs.errors import CacheError
-
-DAY = 86_400.0
-
-
-def sweep(root: Path, *, dry_run: bool = False, grace_s: float = 3600.0, silent_s: float = DAY) -> GarbageReport:
-    """A collection, after a dry run that has to say the same and change nothing."""
-    before = storage_of(root).sizes("")
-    told = collect_garbage(storage_of(root), identity=DIGEST, dry_run=True, grace_s=grace_s, silent_s=silent_s)
-    assert storage_of(root).sizes("") == before
-    if dry_run:
-        return told
-    done = collect_garbage(storage_of(root), identity=DIGEST, dry_run=False, grace_s=grace_s, silent_s=silent_s)
-    assert done == dataclasses.replace(told, dry_run=False)
-    after = storage_of(root).sizes("")
-    assert sum(before.values()) - sum(after.values()) == done.bytes
-    assert set(after) <= set(before)
-    return done
 
 
 def age(path: Path, seconds: float) -> None:
@@ -45,10 +29,6 @@ def age(path: Path, seconds: float) -> None:
     then = time.time() - seconds
     for place in [path, *path.rglob("*")]:
         os.utime(place, (then, then))
-
-
-def removed(report: GarbageReport) -> set[str]:
-    return {item.name for item in report.removed}
 
 
 def commit(root: Path) -> None:

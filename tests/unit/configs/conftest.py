@@ -1,0 +1,3 @@
+from experiment_files import written
+
+__all__ = ["written"]
