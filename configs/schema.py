@@ -1,8 +1,8 @@
 """The schema of an experiment: one YAML file is one `DistillConfig`.
 
-What changes the numbers (teacher, data, generation, students, evaluation) stands apart from what only changes speed
-and place (`runtime`, `budgets`): the digest of an experiment covers the first group alone, so moving to another
-machine or another number of engines continues the same run.
+What changes the numbers (teacher, data, generation, students, evaluation) stands apart from what only changes speed,
+place and cost (`runtime`, `budgets`, `prices`): the digest of an experiment covers the first group alone, so moving to
+another machine or another number of engines continues the same run.
 
 Every model is frozen and refuses unknown keys. Contradictions inside a block and between blocks are refused here, with
 both values and the cure; what needs files or hardware is checked in `orchestration`.
@@ -38,7 +38,10 @@ run would make every row another prompt each morning (docs/decisions/0014-chat-t
 TEMPLATE_VARIABLES = frozenset(
     {"messages", "tools", "documents", "add_generation_prompt", "strftime_now", "raise_exception"}
 )
-LATER_DATA_KEYS = ("tools_field", "chat_template", "template_kwargs", "template_date")
+LATER_KEYS = {
+    "data": ("tools_field", "chat_template", "template_kwargs", "template_date"),
+    "evaluation": ("tasks", "seeds"),
+}
 
 PASSWORD_PLACES = {
     "runtime.tracking_uri": " and set it in the environment (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for "
@@ -163,10 +166,16 @@ class GenerationConfig(Block):
 
 
 class EvaluationConfig(Block):
-    """What the final comparison measures, on the test split."""
+    """What the final comparison measures, on the test split.
+
+    `tasks` are the files of tasks (`configs.task`). With a temperature above 0, every question is answered under each
+    of `seeds` seeds.
+    """
 
     max_new_tokens: Positive | None = None
     samples_shown: NonNegative = 3
+    tasks: tuple[Path, ...] | None = None
+    seeds: Positive | None = None
 
 
 class EngineSettings(Block):
@@ -242,6 +251,23 @@ class BudgetConfig(Block):
     max_gpu_hours: Annotated[float, Field(gt=0.0)] | None = None
 
 
+class PriceConfig(Block):
+    """What the time of a GPU, or a token of a teacher that is paid by the token, costs in `currency`.
+
+    On CPUs an hour of an engine or of a worker group counts as one GPU hour.
+    """
+
+    currency: str = "USD"
+    gpu_hour: Annotated[float, Field(ge=0.0)] | None = None
+    teacher_million_tokens: Annotated[float, Field(ge=0.0)] | None = None
+
+    @model_validator(mode="after")
+    def _something_has_a_price(self) -> Self:
+        if self.gpu_hour is None and self.teacher_million_tokens is None:
+            raise ValueError("name gpu_hour, teacher_million_tokens or both")
+        return self
+
+
 class DistillConfig(Block):
     """One experiment."""
 
@@ -253,6 +279,7 @@ class DistillConfig(Block):
     evaluation: EvaluationConfig = EvaluationConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     budgets: BudgetConfig = BudgetConfig()
+    prices: PriceConfig | None = None
 
     @model_validator(mode="after")
     def _no_passwords(self) -> Self:
@@ -332,12 +359,13 @@ class DistillConfig(Block):
         return tuple(s for student in self.students.values() if student.teacher == assistant for s in student.stages)
 
     def digest(self) -> str:
-        """SHA-256 (hex) of everything that changes the numbers; `runtime` and `budgets` are left out."""
-        said = self.model_dump(mode="json", exclude={"runtime", "budgets"})
-        for key in LATER_DATA_KEYS:
-            # An experiment that does not set them keeps the digest that it had before there were any.
-            if said["data"][key] is None:
-                del said["data"][key]
+        """SHA-256 (hex) of everything that changes the numbers; `runtime`, `budgets` and `prices` are left out."""
+        said = self.model_dump(mode="json", exclude={"runtime", "budgets", "prices"})
+        for block, keys in LATER_KEYS.items():
+            for key in keys:
+                # An experiment that does not set them keeps the digest that it had before there were any.
+                if said[block][key] is None:
+                    del said[block][key]
         for student in said["students"].values():
             for stage in student["stages"]:
                 former = (stage.get("rollout") or {}).get("replay_from")

@@ -10,12 +10,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from cache import CacheView, GenerateRequest, ScoreRequest, TeacherCache, TeacherIdentity, TeacherRecord
+from cache import CacheView, GenerateRequest, ScoreRequest, TeacherCache, TeacherRecord
 from cache.keys import generation_key
 from cache.protocols import Failure
 from cache.records import tail_logmass
@@ -24,6 +23,7 @@ from evaluation import HeldOutMetrics, held_out_metrics, rouge_l
 from evaluation.held_out import TokenBeliefs
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.engines import TimedAnswers
+from orchestration.comparison.examination import Candidate
 from orchestration.comparison.report import Evaluated
 from orchestration.inputs.models import ModelFiles
 from orchestration.outputs.artifacts import Artifacts, digest_of
@@ -33,18 +33,6 @@ MEASURES = 2
 
 WARM_UP = 4
 """Test prompts that an engine answers before its speed is measured."""
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A model to be evaluated."""
-
-    name: str
-    role: str
-    digest: str
-    directory: Path
-    identity: TeacherIdentity
-    parameters: int
 
 
 @dataclass(frozen=True, slots=True)

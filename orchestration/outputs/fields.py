@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 Value = TypeVar("Value")
@@ -15,7 +16,7 @@ Value = TypeVar("Value")
 def from_fields(kind: type[Value], raw: Mapping[str, object]) -> Value:
     """The dataclass `kind` of these fields, as `dataclasses.asdict` and JSON left them; nothing is bent to fit.
 
-    Texts, numbers, tuples, mappings from texts and dataclasses may stand in it.
+    Texts, numbers, tuples, mappings from texts, dataclasses and None beside one of them may stand in it.
 
     Raises:
         ValueError: a field is missing, unknown or of another type; which one, in words.
@@ -34,6 +35,10 @@ def _dataclass(kind: Any, raw: object, *, where: str) -> Any:
 
 
 def _value(kind: Any, raw: object, *, where: str) -> Any:
+    if get_origin(kind) is UnionType:
+        (kind,) = (each for each in get_args(kind) if each is not NoneType)
+        if raw is None:
+            return None
     if is_dataclass(kind):
         return _dataclass(kind, raw, where=where)
     if get_origin(kind) is tuple and isinstance(raw, list):

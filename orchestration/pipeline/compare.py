@@ -14,12 +14,12 @@ from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.scoring import ScoringJob
 from orchestration.comparison.bench import (
     Bench,
-    Candidate,
     evaluate_student,
     evaluate_teacher,
     finished,
     teacher_tokens,
 )
+from orchestration.comparison.examination import Candidate
 from orchestration.comparison.report import Evaluated
 from orchestration.fill.budgets import require_budget
 from orchestration.inputs.models import open_model
