@@ -2,22 +2,29 @@
 
 Starting an engine or loading weights into one is what takes time, so a model is loaded once and then examined in every
 way that is due. An examination keeps what it finds as an artifact of its own: one that was made before, for whatever
-experiment, is not due again, and one that fails costs the others nothing.
+experiment, is not due again, and one that fails costs the others nothing. A row of the comparison is put together from
+what is kept, each examination adding its part.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from cache import TeacherIdentity
+from configs import BudgetReached, DistillError
+from evaluation.results import ModelResults
 from orchestration.cluster.engine_pool import EnginePool
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A model to be examined. `role` is teacher, untouched or student."""
+    """A model to be examined. `role` is teacher, untouched or student.
+
+    `method` and `start` are those of `evaluation.results.ModelResults`.
+    """
 
     name: str
     role: str
@@ -25,6 +32,8 @@ class Candidate:
     directory: Path
     identity: TeacherIdentity
     parameters: int
+    method: str = ""
+    start: str | None = None
 
 
 class Examination(Protocol):
@@ -35,8 +44,12 @@ class Examination(Protocol):
         """What it finds, for progress and failures ("answers", "task intents", "speed")."""
         ...
 
+    def address(self, candidate: Candidate) -> str | None:
+        """The digest under which it keeps what it finds of a model; None where it is not made of such a model."""
+        ...
+
     def due(self, candidate: Candidate) -> bool:
-        """Whether it was not made of this model before."""
+        """Whether it is made of such a model and was not made of this one before."""
         ...
 
     def teacher_tokens(self) -> int:
@@ -50,3 +63,24 @@ class Examination(Protocol):
             DistillError: it could not be examined in this way.
         """
         ...
+
+    def add(self, row: ModelResults, candidate: Candidate) -> ModelResults:
+        """The row with what is kept of this model; as it was where nothing is."""
+        ...
+
+
+def examine(candidate: Candidate, due: Sequence[Examination], pool: EnginePool) -> list[str]:
+    """Make every examination that is due of the model that `pool` serves; a line for each that failed.
+
+    Raises:
+        BudgetReached: nothing more may be asked.
+    """
+    failures = []
+    for examination in due:
+        try:
+            examination.run(candidate, pool)
+        except BudgetReached:
+            raise
+        except DistillError as error:
+            failures.append(f"{examination.title}: {error}")
+    return failures

@@ -1,20 +1,40 @@
-"""From what JSON kept to the frozen dataclass that was written: every field is there and of its type, or it is refused.
+"""From a frozen dataclass to JSON and back: every field is there and of its type, or it is refused.
+
+JSON has no word for a float that is not a finite number: NaN, which stands for what could not be measured, is kept as
+null, and an infinite one as the text "inf" or "-inf".
 
 pydantic would do, but it takes no text with half a surrogate pair, which data and answers of models may hold.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 Value = TypeVar("Value")
 
+INFINITE = {"inf": math.inf, "-inf": -math.inf}
+
+
+def to_fields(value: Any) -> Any:
+    """A dataclass, and everything in it, as JSON can say it; `from_fields` makes the same of it again."""
+    if is_dataclass(value):
+        return {field.name: to_fields(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, tuple):
+        return [to_fields(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: to_fields(item) for name, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
 
 def from_fields(kind: type[Value], raw: Mapping[str, object]) -> Value:
-    """The dataclass `kind` of these fields, as `dataclasses.asdict` and JSON left them; nothing is bent to fit.
+    """The dataclass `kind` of these fields, as `to_fields` and JSON left them; nothing is bent to fit.
 
     Texts, numbers, tuples, mappings from texts, dataclasses and None beside one of them may stand in it.
 
@@ -25,13 +45,19 @@ def from_fields(kind: type[Value], raw: Mapping[str, object]) -> Value:
 
 
 def _dataclass(kind: Any, raw: object, *, where: str) -> Any:
-    types = get_type_hints(kind)
-    wanted = {field.name for field in fields(kind)}
+    types = _types(kind)
+    wanted = types.keys()
     if not isinstance(raw, Mapping) or raw.keys() != wanted:
         there = set(raw) if isinstance(raw, Mapping) else set[object]()
         odd = sorted(map(repr, there ^ wanted))
         raise ValueError(f"{where or kind.__name__}: {odd[0]} is missing or unknown")
     return kind(**{name: _value(types[name], raw[name], where=f"{where}.{name}".lstrip(".")) for name in wanted})
+
+
+@cache
+def _types(kind: Any) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in fields(kind)}
 
 
 def _value(kind: Any, raw: object, *, where: str) -> Any:
@@ -49,6 +75,8 @@ def _value(kind: Any, raw: object, *, where: str) -> Any:
             return tuple(_value(each, item, where=f"{where}.{at}") for at, (each, item) in pairs)
     elif get_origin(kind) is Mapping and isinstance(raw, Mapping):
         return {str(name): _value(get_args(kind)[1], item, where=f"{where}.{name}") for name, item in raw.items()}
+    elif kind is float and (raw is None or (isinstance(raw, str) and raw in INFINITE)):
+        return math.nan if raw is None else INFINITE[raw]
     elif kind is float and type(raw) is int and abs(raw) < 2**53:
         return float(raw)
     elif type(raw) is kind:
