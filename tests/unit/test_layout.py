@@ -22,6 +22,7 @@ WITHOUT_A_TEST = {
     "cache/protocols.py": "protocols; tests/support/conformance.py says what they promise",
     "orchestration/cluster/calibration.py": "a task in a process of its own: tests/end_to_end/test_pipeline.py",
     "evaluation/results.py": "plain values without methods",
+    "evaluation/report/blocks.py": "plain values without methods",
     "orchestration/commands/cache_verify.py": "a part of the cache's command: tests/unit/orchestration/commands/test_cache.py",
     "orchestration/entry.py": "one function that runs the pipeline: tests/end_to_end/test_pipeline.py",
 }

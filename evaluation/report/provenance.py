@@ -1,0 +1,94 @@
+"""Where the numbers come from, what went wrong, and what they do not say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evaluation.report.blocks import Block, Cell, Column, Lines, Paragraph, Row, Section, Table
+from evaluation.report.merging import Part, run_names
+from evaluation.results import RunResults
+
+DIGITS = 16
+"""Of a digest that are shown: nobody compares more by eye."""
+
+
+def provenance_section(runs: Sequence[RunResults]) -> Section:
+    """Teacher, licences, digests of cache, configuration and data, versions."""
+    names = run_names(runs)
+    facts: dict[str, list[str]] = {}
+
+    def note(key: str, index: int, value: str | None) -> None:
+        facts.setdefault(key, [_UNKNOWN] * len(runs))[index] = value or _UNKNOWN
+
+    for index, run in enumerate(runs):
+        provenance = run.provenance
+        note("teacher", index, provenance.teacher)
+        note("teacher's identity", index, provenance.teacher_identity[:DIGITS])
+        note("teacher's licence", index, provenance.teacher_licence)
+        note("cached answers (test view)", index, provenance.cache_digest[:DIGITS])
+        note("configuration", index, provenance.config_digest[:DIGITS])
+        for name, digest in provenance.data.items():
+            note(f"data: {name}", index, digest[:DIGITS])
+        for task in run.tasks:
+            note(f"task {task.name}: licence of its data", index, task.licence)
+        for name, version in provenance.versions.items():
+            note(f"version of {name}", index, version)
+    rows = tuple(Row(key, tuple(Cell(value) for value in values)) for key, values in facts.items())
+    columns = tuple(Column(name, numeric=False) for name in names)
+    blocks: list[Block] = [Table("Cache, licences and versions", "", columns, rows)]
+    unlicensed = sorted({run.provenance.teacher for run in runs if not run.provenance.teacher_licence})
+    if unlicensed:
+        blocks.append(
+            Paragraph(
+                f"No licence is known of {', '.join(unlicensed)}. Whether its answers may train a model that is "
+                "shipped is to be found out before one is."
+            )
+        )
+    return Section("provenance", "Provenance and licences", tuple(blocks))
+
+
+_UNKNOWN = "unknown"
+
+
+def failures_section(parts: Sequence[Part]) -> Section:
+    """What failed, was set aside, or has to be known."""
+    blocks: list[Block] = []
+    for part in parts:
+        for name, run in part.runs.items():
+            of = f" ({name})" if len(parts) > 1 or len(part.runs) > 1 else ""
+            lines = [*run.failures]
+            lines += [f"{model.name}: {failure}" for model in run.models for failure in model.failures]
+            if lines:
+                blocks.append(Lines(f"Could not be done{of}", tuple(lines)))
+            if run.rows_set_aside:
+                rows = "row" if run.rows_set_aside == 1 else "rows"
+                blocks.append(
+                    Paragraph(
+                        f"{run.rows_set_aside:,} {rows} of the data set aside{of}: rejected.jsonl says which and why."
+                    )
+                )
+            for task in run.tasks:
+                if task.set_aside:
+                    blocks.append(Lines(f"Rows of the task {task.name} set aside{of}", task.set_aside))
+            if run.notes:
+                blocks.append(Lines(f"To know{of}", run.notes))
+    return Section("failures", "What failed or was set aside", tuple(blocks or [Paragraph("Nothing.")]))
+
+
+def limits_section(parts: Sequence[Part]) -> Section:
+    """What the numbers do not say."""
+    prompts = min(len(part.results.prompts) for part in parts)
+    lines = [
+        f"Closeness is measured at {prompts} test prompts of the kind that the students learned from; at other prompts "
+        "it may be less.",
+        "A student that is close to its teacher repeats its mistakes too. Only tasks with right answers tell good from "
+        "close.",
+        "Intervals are over examples: how other seeds of training would have turned out is not in them.",
+        "Tests are corrected for the students of one table, not for everything that is compared on this page.",
+        "Divergences know the teacher's most likely tokens; all others count as one (a lower bound on the divergence).",
+        "Speed, memory and energy hold for the named machine and settings alone.",
+        "Whether answers are safe, fair or free of personal data was not examined.",
+    ]
+    if not any(part.results.tasks for part in parts):
+        lines.insert(0, "No task was run: nothing here says whether an answer is right.")
+    return Section("limits", "What the numbers do not say", (Lines("", tuple(lines)),))

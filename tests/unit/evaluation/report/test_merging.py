@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from results_builders import run_results
+
+from evaluation.report.merging import parts_of, run_names
+
+
+def test_a_run_alone_is_itself() -> None:
+    run = run_results()
+    (part,) = parts_of([run])
+    assert part.results == run
+    assert part.numbers == {"teacher": 0, "untouched": 1, "seqkd": 2, "kd": 3, "minillm": 4}
+
+
+def test_runs_over_the_same_prompts_stand_in_one_table() -> None:
+    one = run_results(experiment="short")
+    other = replace(one, experiment="long", models=tuple(
+        replace(model, digest=f"other {model.digest}") if model.role == "student" else model for model in one.models
+    ))  # fmt: skip
+    (part,) = parts_of([one, other])
+    assert [model.name for model in part.results.models] == [
+        "teacher", "untouched", "short: seqkd", "short: kd", "short: minillm", "long: seqkd", "long: kd", "long: minillm",
+    ]  # fmt: skip
+    assert {model.start for model in part.results.models if model.role == "student"} == {"untouched"}
+    assert len(set(part.numbers.values())) == 8
+
+
+def test_the_start_of_a_student_is_the_one_of_its_run() -> None:
+    one = run_results(experiment="short")
+    other = replace(
+        one, experiment="long", models=tuple(replace(model, digest=f"other {model.digest}") for model in one.models)
+    )
+    (part,) = parts_of([one, other])
+    starts = {model.name: model.start for model in part.results.models}
+    assert starts["short: kd"] == "short: untouched"
+    assert starts["long: kd"] == "long: untouched"
+
+
+def test_runs_that_met_other_prompts_or_tasks_are_told_apart() -> None:
+    one = run_results(experiment="one")
+    elsewhere = replace(one, experiment="elsewhere", prompts=("another", *one.prompts[1:]))
+    (facts, *_) = one.tasks
+    changed = replace(one, experiment="changed", tasks=(replace(facts, digest="changed"),))
+    assert [part.title for part in parts_of([one, elsewhere, changed])] == ["one", "elsewhere", "changed"]
+
+
+def test_a_task_that_only_one_run_has_does_not_part_them() -> None:
+    one = run_results(experiment="one")
+    fewer = replace(one, experiment="fewer", tasks=one.tasks[:1])
+    (part,) = parts_of([fewer, one])
+    assert [task.name for task in part.results.tasks] == [task.name for task in one.tasks]
+
+
+def test_runs_of_one_name_are_told_apart_by_their_configuration() -> None:
+    one = run_results()
+    other = replace(one, provenance=replace(one.provenance, config_digest="f" * 64))
+    assert run_names([one, other]) == (f"quickstart {one.provenance.config_digest[:7]}", "quickstart fffffff")
+    assert len(set(run_names([one, one]))) == 2
