@@ -43,8 +43,10 @@ _EXPECTED = {
 _Key = tuple[int | str, ...]
 
 
-def explain(errors: Sequence[ErrorDetails], *, data: Mapping[str, Any]) -> list[str]:
-    """One line for every key that is wrong, in the order of the schema.
+def explain(
+    errors: Sequence[ErrorDetails], *, data: Mapping[str, Any], schema: type[BaseModel] = DistillConfig
+) -> list[str]:
+    """One line for every key that is wrong, in the order of `schema`.
 
     `data` is what was validated: it tells keys from pydantic's names of union branches, which also stand in a
     location.
@@ -55,7 +57,7 @@ def explain(errors: Sequence[ErrorDetails], *, data: Mapping[str, Any]) -> list[
         if error["type"] == "too_short" and error["input"]:
             continue
         grouped.setdefault(_location(error, data), []).append(error)
-    return [_line(key, group, data) for key, group in grouped.items()]
+    return [_line(key, group, data, schema) for key, group in grouped.items()]
 
 
 def _location(error: ErrorDetails, data: Any) -> _Key:
@@ -77,13 +79,13 @@ def _location(error: ErrorDetails, data: Any) -> _Key:
     return tuple(location)
 
 
-def _line(key: _Key, group: Sequence[ErrorDetails], data: Any) -> str:
+def _line(key: _Key, group: Sequence[ErrorDetails], data: Any, schema: type[BaseModel]) -> str:
     first = group[0]
     where = _dotted(key)
     if first["type"] == "missing":
         return f"{where}: is required; add it"
     if first["type"] == "extra_forbidden":
-        return f"{where}: unknown key; {_nearest(key)}"
+        return f"{where}: unknown key; {_nearest(key, schema)}"
     if first["type"] == "value_error":
         # A contradiction between blocks names its keys in full and has no place of its own.
         return f"{where}: {first['ctx']['error']}" if where else str(first["ctx"]["error"])
@@ -100,24 +102,24 @@ def _allowed(error: ErrorDetails) -> str:
     return template.format_map(error.get("ctx", {}))
 
 
-def _nearest(key: _Key) -> str:
+def _nearest(key: _Key, schema: type[BaseModel]) -> str:
     """The cure for an unknown key: the nearest valid one, or where else it belongs, or all that are valid there."""
     name = str(key[-1])
-    valid = sorted({field for block in _blocks(key[:-1]) for field in block.model_fields})
+    valid = sorted({field for block in _blocks(key[:-1], schema) for field in block.model_fields})
     if name in valid:
         return "another kind of block takes it, not this one; remove it"
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
     if close:
         return f"did you mean {_dotted((*key[:-1], close[0]))}?"
-    elsewhere = sorted(path for path in _all_keys(DistillConfig, "") if path.rpartition(".")[2] == name)
+    elsewhere = sorted(path for path in _all_keys(schema, "") if path.rpartition(".")[2] == name)
     if elsewhere:
         return f"did you mean {' or '.join(elsewhere)}?"
     return f"remove it; valid here: {', '.join(valid)}"
 
 
-def _blocks(key: _Key) -> list[type[BaseModel]]:
+def _blocks(key: _Key, schema: type[BaseModel]) -> list[type[BaseModel]]:
     """The blocks of the schema that stand at `key`."""
-    annotations: list[Any] = [DistillConfig]
+    annotations: list[Any] = [schema]
     for part in key:
         following: list[Any] = []
         for block in (block for annotation in annotations for block in _models(annotation)):

@@ -1,4 +1,4 @@
-"""Reading an experiment: YAML and `--set key=value` in, one checked `DistillConfig` out.
+"""Reading an experiment: YAML and `--set key=value` in, one checked `DistillConfig` out; and a task, the same way.
 
 A configuration that cannot work dies here. Every mistake becomes one line that names the file, the dotted key, what
 was given, what is allowed and, for a misspelt key, the nearest valid one; several mistakes are reported together, a
@@ -13,16 +13,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from configs.errors import ConfigError
 from configs.explain import explain
+from configs.models import Block
 from configs.regular_files import UnreadableFileError, read_regular
 from configs.schema import DistillConfig
+from configs.task import TaskConfig
 
 FILE_BYTES = 2**20
 """An experiment is a page or two; more is not one."""
@@ -39,6 +42,21 @@ _MERGE = "tag:yaml.org,2002:merge"
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
 _SCIENTIFIC = re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$")
 
+Content = TypeVar("Content", bound=Block)
+
+
+@dataclass(frozen=True, slots=True)
+class _Document(Generic[Content]):
+    """A kind of YAML file: its schema, what it is in words, and one that is shipped."""
+
+    schema: type[Content]
+    words: str
+    example: str
+
+
+_EXPERIMENT = _Document(DistillConfig, "an experiment", "configs/quickstart.yaml")
+_TASK = _Document(TaskConfig, "a task", "configs/tasks/reviews.yaml")
+
 
 def load_config(path: Path, *, overrides: Sequence[str] = ()) -> DistillConfig:
     """Read and check one experiment.
@@ -51,22 +69,16 @@ def load_config(path: Path, *, overrides: Sequence[str] = ()) -> DistillConfig:
     Raises:
         ConfigError: one line a mistake, naming file, key, value and cure.
     """
-    data = _parse(_read(path), origin=str(path))
-    if data is None:
-        raise ConfigError(f"{path}: the file is empty; start from a copy of configs/quickstart.yaml")
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: holds {_kind(data)}; an experiment is a block of `key: value` lines")
-    # Through JSON and back: what an anchor shares in the file must not be shared by settings.
-    data = json.loads(_as_json(data, origin=path))
-    for override in overrides:
-        _apply(data, override)
-    text = _as_json(data, origin=path)
-    try:
-        # Strict mode for Python values would refuse a list for a tuple and text for a path; for JSON it does not.
-        return DistillConfig.model_validate_json(text, strict=True)
-    except ValidationError as error:
-        lines = explain(error.errors(include_url=False), data=data)
-        raise ConfigError("\n".join(f"{path}: {line}" for line in lines)) from None
+    return _load(path, _EXPERIMENT, overrides=overrides)
+
+
+def load_task_file(path: Path) -> TaskConfig:
+    """Read and check one task.
+
+    Raises:
+        ConfigError: one line a mistake, naming file, key, value and cure.
+    """
+    return _load(path, _TASK, overrides=())
 
 
 def dump_config(config: DistillConfig) -> str:
@@ -95,6 +107,25 @@ def resolve_data_path(path: Path, *, config_dir: Path) -> Path:
             return place
     tried = " nor ".join(dict.fromkeys(str(place) for place in places))
     raise ConfigError(f"{path}: found neither {tried}; correct the path or put the file there")
+
+
+def _load(path: Path, document: _Document[Content], *, overrides: Sequence[str]) -> Content:
+    data = _parse(_read(path, example=document.example), origin=str(path))
+    if data is None:
+        raise ConfigError(f"{path}: the file is empty; start from a copy of {document.example}")
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: holds {_kind(data)}; {document.words} is a block of `key: value` lines")
+    # Through JSON and back: what an anchor shares in the file must not be shared by settings.
+    data = json.loads(_as_json(data, origin=path))
+    for override in overrides:
+        _apply(data, override)
+    text = _as_json(data, origin=path)
+    try:
+        # Strict mode for Python values would refuse a list for a tuple and text for a path; for JSON it does not.
+        return document.schema.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        lines = explain(error.errors(include_url=False), data=data, schema=document.schema)
+        raise ConfigError("\n".join(f"{path}: {line}" for line in lines)) from None
 
 
 def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
@@ -132,16 +163,16 @@ class _Dumper(yaml.SafeDumper):
     yaml_implicit_resolvers = _resolvers()
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, *, example: str) -> str:
     try:
         return read_regular(path, at_most=FILE_BYTES, links="follow").decode("utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; name a YAML file, e.g. configs/quickstart.yaml") from None
+        raise ConfigError(f"{path}: no such file; name a YAML file, e.g. {example}") from None
     except UnreadableFileError as error:
         if path.is_dir():
             names = ", ".join(sorted(file.name for file in path.glob("*.yaml"))) or "none"
             raise ConfigError(f"{path}: is a directory; name one YAML file in it (there: {names})") from None
-        raise ConfigError(f"{error}; name a YAML file, e.g. configs/quickstart.yaml") from None
+        raise ConfigError(f"{error}; name a YAML file, e.g. {example}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8 text") from None
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Rows of data: files (JSONL, CSV, Parquet) read by name, by content and in place, and datasets of the hub.
+"""Rows of data: files (JSONL, CSV, Parquet, CoNLL) read by name, by content and in place, and datasets of the hub.
 
 A name is never a pattern, and no copy of a file is kept that could go stale. What is wrong with one row costs that row,
 and the reason stands in its place; what is wrong with a file (another format than its name says, UTF-16, an array
@@ -68,8 +68,8 @@ def file_rows(path: Path, *, key: str) -> Iterator[Row | str]:
     Raises:
         DataError: it is not a regular file, cannot be read, or does not hold what its name says.
     """
-    readers = {".jsonl": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
-    kind = path.suffix.lower()
+    readers = {".jsonl": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows, ".conll": _conll_rows}
+    kind = _kind_of(path)
     if kind not in readers:
         raise DataError(f"{key}={path}: name a {FORMATS} file")
     with _readable(path, key=key), open_regular(path, links="follow") as stream:
@@ -79,6 +79,12 @@ def file_rows(path: Path, *, key: str) -> Iterator[Row | str]:
         if wrong is not None:
             raise DataError(f"{key}={path} {wrong}")
         yield from readers[kind](stream)
+
+
+def _kind_of(path: Path) -> str:
+    """What the name of a file says that it holds; `.conll.txt` is as common as `.conll`."""
+    endings = [ending.lower() for ending in path.suffixes[-2:]]
+    return ".conll" if endings == [".conll", ".txt"] else (endings or [""])[-1]
 
 
 @contextmanager
@@ -181,6 +187,27 @@ def _csv_lines(stream: BinaryIO) -> Iterator[str]:
         first = False
         # Some spreadsheets end a line with a carriage return alone.
         yield from LONE_RETURN.split(text) if "\r" in text else (text,)
+
+
+def _conll_rows(stream: BinaryIO) -> Iterator[Row | str]:
+    """Sentences of a tagged corpus (CoNLL 2003): a word a line with its tag last, an empty line behind a sentence."""
+    tokens: list[str] = []
+    tags: list[str] = []
+    reason: str | None = None
+    while line := stream.readline(LINE_BYTES):
+        cells = line.removeprefix(BYTE_ORDER_MARK).decode(errors="replace").split()
+        if cells[:1] == ["-DOCSTART-"]:
+            continue
+        if cells:
+            tokens.append(cells[0])
+            tags.append(cells[-1])
+            if len(cells) == 1:
+                reason = f"the word {cells[0]!r} has no tag"
+        elif tokens:
+            yield reason or {"tokens": tokens, "tags": tags}
+            tokens, tags, reason = [], [], None
+    if tokens:
+        yield reason or {"tokens": tokens, "tags": tags}
 
 
 def _parquet_rows(stream: BinaryIO) -> Iterator[Row | str]:

@@ -12,7 +12,7 @@ from experiment_files import EXPERIMENT, one_line
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs import ConfigError, DistillConfig, dump_config, load_config, resolve_data_path
+from configs import ConfigError, DistillConfig, dump_config, load_config, load_task_file, resolve_data_path
 
 
 @pytest.mark.parametrize(
@@ -232,3 +232,48 @@ def test_a_number_without_end_is_refused_at_once(number: str, tmp_path: Path) ->
     path.write_text(f"name: x\nseed: {number}\n")
     with pytest.raises(ConfigError, match=r"x\.yaml: line 2 holds a number of [0-9,]+ characters: shorten it$"):
         load_config(path)
+
+
+TASK = """\
+name: moods
+kind: classification
+data: {test: {path: moods/test.jsonl}}
+fields: {label: mood}
+labels: [good, bad]
+template: "{{ text }}"
+"""
+
+
+def test_a_task_is_read_as_strictly_as_an_experiment(tmp_path: Path) -> None:
+    path = tmp_path / "moods.yaml"
+    path.write_text(TASK)
+    task = load_task_file(path)
+    assert (task.name, task.verbalisers, task.judged_by) == ("moods", {"good": "good", "bad": "bad"}, "accuracy")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("metrik: mcc", "metrik: unknown key; did you mean metric?"),
+        ("few_shot: two", "few_shot: given 'two'; must be a whole number"),
+        ("data: {}", "key data stands twice in one block (lines 3 and 7); remove one"),
+        ("few_shot: 2", "few_shot=2 needs data.train and answer: set both, or few_shot: 0"),
+        ("parser: {kind: label, regx: a}", "parser.regx: unknown key; did you mean parser.regex?"),
+    ],
+)
+def test_what_is_wrong_with_a_task_is_one_line(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "moods.yaml"
+    path.write_text(TASK + line + "\n")
+    with pytest.raises(ConfigError) as refused:
+        load_task_file(path)
+    assert str(refused.value).startswith(f"{path}:")
+    assert str(refused.value).endswith(said)
+
+
+def test_an_empty_or_absent_task_names_one_that_is_shipped(tmp_path: Path) -> None:
+    path = tmp_path / "moods.yaml"
+    with pytest.raises(ConfigError, match=r"no such file; name a YAML file, e\.g\. configs/tasks/reviews\.yaml"):
+        load_task_file(path)
+    path.write_text("")
+    with pytest.raises(ConfigError, match=r"the file is empty; start from a copy of configs/tasks/reviews\.yaml"):
+        load_task_file(path)

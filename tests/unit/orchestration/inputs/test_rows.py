@@ -175,6 +175,17 @@ def test_a_long_prompt_is_read_from_csv_as_from_json(tmp_path: Path) -> None:
     assert {text for kind in KINDS for text in texts(written(tmp_path / f"t{kind}", long))} == {long}
 
 
+@pytest.mark.parametrize("name", ["t.conll", "T.CoNLL.txt"])
+def test_a_tagged_corpus_is_a_row_a_sentence(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text("-DOCSTART- -X- O\n\nAnna NNP I-PER\r\nlaughs VBZ O\n\n\nOslo NNP I-LOC\nfell\n\nRome NNP I-LOC")
+    assert read(path) == [
+        {"tokens": ["Anna", "laughs"], "tags": ["I-PER", "O"]},
+        "the word 'fell' has no tag",
+        {"tokens": ["Rome"], "tags": ["I-LOC"]},
+    ]
+
+
 def test_lines_of_csv_end_in_any_way(tmp_path: Path) -> None:
     for end in ("\n", "\r\n", "\r"):
         path = tmp_path / "t.csv"
