@@ -35,6 +35,9 @@ FIELDS: Mapping[TaskKind, tuple[str, ...]] = {
 }
 """The roles for which a task of each kind has to name a field of its rows."""
 
+PAIR = "pair"
+"""The role of a field, of any kind of task, that two rows share which differ in one thing alone (minimal pairs)."""
+
 
 class TaskData(Block):
     """The rows. `train` gives worked examples and is what `test` is searched for duplicates against."""
@@ -83,10 +86,10 @@ PARSERS: Mapping[TaskKind, TaskParser] = {
 class TaskConfig(Block):
     """One task.
 
-    `fields` maps a role (`FIELDS`) to the name of a row's field. `labels` are those of classification, or the entity
-    types of tagging, mapped to the words that stand for them (their verbalisers); a list stands for itself. `template`
-    is Jinja over the fields of a row; `answer` is Jinja over them too, and says how a worked example is answered.
-    `chat` puts every question through the chat template of the model that is asked.
+    `fields` maps a role (`FIELDS`, `PAIR`) to the name of a row's field. `labels` are those of classification, or the
+    entity types of tagging, mapped to the words that stand for them (their verbalisers); a list stands for itself.
+    `template` is Jinja over the fields of a row; `answer` is Jinja over them too, and says how a worked example is
+    answered. `chat` puts every question through the chat template of the model that is asked.
     """
 
     name: Name
@@ -130,6 +133,12 @@ class TaskConfig(Block):
             raise ValueError(
                 f"fields has no {missing[0]}: kind={self.kind} needs the name of a row's field for each of "
                 f"{', '.join(FIELDS[self.kind])}"
+            )
+        unknown = next((role for role in self.fields if role not in (*FIELDS[self.kind], PAIR)), None)
+        if unknown is not None:
+            raise ValueError(
+                f"fields.{unknown}={self.fields[unknown]}: kind={self.kind} knows {', '.join(FIELDS[self.kind])} and "
+                f"{PAIR}; a template may use any field of a row without naming it here"
             )
         needs_labels = self.kind in ("classification", "tagging")
         if needs_labels and not self.labels:

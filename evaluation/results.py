@@ -24,6 +24,7 @@ class TaskExample:
     question answering and generation, `gold` holds every accepted answer; for tagging, both hold spans as
     `start end TYPE` in tokens, end excluded. `confidence` is the probability of what was predicted (NaN: not known),
     `tokens` the length of the prompt. Answers under several evaluation seeds are several examples with one `row`.
+    `pair` is what the row shares with the one that it forms a minimal pair with, where the task has such.
     """
 
     row: int
@@ -34,6 +35,7 @@ class TaskExample:
     predicted: tuple[str, ...] | None
     confidence: float
     tokens: int
+    pair: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,10 +35,15 @@ def test_a_list_of_labels_stands_for_itself() -> None:
     assert task(labels={"b": "billing", "f": "fault"}).verbalisers == {"b": "billing", "f": "fault"}
 
 
+def test_rows_of_any_kind_may_form_pairs() -> None:
+    assert task(fields={"label": "label", "pair": "of"}).fields["pair"] == "of"
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"fields": {}}, "fields has no label"),
+        ({"fields": {"label": "l", "lable": "l"}}, "fields.lable=l: kind=classification knows label and pair"),
         ({"labels": None}, "labels is not set"),
         ({"kind": "exact_match", "fields": {"answer": "a"}}, "labels is only used by"),
         ({"labels": ["a", "a"]}, "stands for two labels"),
