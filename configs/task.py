@@ -82,6 +82,15 @@ PARSERS: Mapping[TaskKind, TaskParser] = {
 }
 """How an answer is read unless a task says otherwise."""
 
+PARSERS_OF: Mapping[TaskKind, tuple[str, ...]] = {
+    "classification": ("label", "first_line", "text", "number", "pattern"),
+    "tagging": ("entities",),
+    "extractive_qa": ("first_line", "text", "number", "pattern"),
+    "generation": ("text", "first_line", "pattern"),
+    "exact_match": ("number", "first_line", "text", "pattern"),
+}
+"""Which parsers make sense for which kind."""
+
 
 class TaskConfig(Block):
     """One task.
@@ -153,6 +162,10 @@ class TaskConfig(Block):
             raise ValueError(f"label_scoring is only used by classification, not kind={self.kind}: remove it")
         if self.judged_by not in METRICS[self.kind]:
             raise ValueError(f"metric={self.metric}: kind={self.kind} knows {', '.join(METRICS[self.kind])}")
+        if self.read_by.kind not in PARSERS_OF[self.kind]:
+            raise ValueError(
+                f"parser.kind={self.read_by.kind}: kind={self.kind} is read by {', '.join(PARSERS_OF[self.kind])}"
+            )
         if self.few_shot and (self.data.train is None or self.answer is None):
             raise ValueError(f"few_shot={self.few_shot} needs data.train and answer: set both, or few_shot: 0")
         return self

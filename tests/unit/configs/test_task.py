@@ -51,6 +51,7 @@ def test_rows_of_any_kind_may_form_pairs() -> None:
         ({"metric": "bleu"}, "knows accuracy, macro_f1, mcc"),
         ({"few_shot": 2, "answer": None}, "few_shot=2 needs data.train and answer"),
         ({"parser": {"kind": "pattern"}}, "a pattern has a regex"),
+        ({"parser": {"kind": "entities"}}, "parser.kind=entities: kind=classification is read by label, first_line"),
         (
             {"kind": "tagging", "fields": {"tokens": "t", "tags": "g"}, "label_scoring": {}},
             "label_scoring is only used",

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rouge_score.tokenizers import DefaultTokenizer
 
-from evaluation.words import Words
+from evaluation.words import Words, script_of, with_spaces, words_of
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,26 @@ def test_the_words_of_every_script(text: str, words: list[str]) -> None:
 @example("running İstanbul straße runner's caf\u0301e 12th")
 def test_latin_text_is_cut_as_rouge_score_cuts_it(text: str) -> None:
     assert Words().tokenize(text) == DefaultTokenizer(use_stemmer=True).tokenize(text)
+
+
+def test_words_keep_their_endings_where_nothing_is_stemmed() -> None:
+    assert words_of("Running Москва 东京 ｱ") == ["running", "москва", "东", "京", "ア"]
+
+
+def test_characters_of_scripts_without_spaces_are_set_apart() -> None:
+    assert with_spaces("a东京b").split() == ["a", "东", "京", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [
+        ("The cat", "latin"),
+        ("", "latin"),
+        ("1 2 3", "latin"),
+        ("Привет, world!!", "spaced"),
+        ("नमस्ते", "spaced"),
+        ("東京は OK", "unspaced"),
+    ],
+)
+def test_the_script_of_a_text_is_that_of_most_letters(text: str, script: str) -> None:
+    assert script_of(text) == script

@@ -1,0 +1,1 @@
+"""What is counted of an answer, one file a kind of task."""

@@ -1,0 +1,72 @@
+"""Lines `TYPE: words` become spans of the row's tokens."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from task_builders import task_of
+
+from evaluation.tasks.entities import entity_reader
+from evaluation.tasks.label_names import LabelNames
+
+READ = entity_reader(LabelNames.of(task_of("tagging", labels={"PER": "person", "LOC": "place"})))
+TOKENS = ["Ada", "met", "Ada", "Lovelace", "'s", "friend", "in", "the", "U.S.", ",", "New", "York", "(", "NY", ")"]
+
+
+@pytest.mark.parametrize(
+    ("text", "spans"),
+    [
+        ("PER: Ada", ["0 1 PER"]),
+        ("PER: Ada\nPER: Ada", ["0 1 PER", "2 3 PER"]),
+        ("PER: Ada\nPER: Ada Lovelace", ["0 1 PER", "2 4 PER"]),
+        ("PER: Ada\nPER: Ada\nPER: Ada", ["-1 -1 PER", "0 1 PER", "2 3 PER"]),
+        ("LOC: U.S.", ["8 9 LOC"]),
+        ("LOC: U.S.,", ["8 10 LOC"]),
+        ("LOC: “new york”.", ["10 12 LOC"]),
+        ("LOC: York", ["11 12 LOC"]),
+        ("LOC: Yor", ["-1 -1 LOC"]),
+        ("LOC: Paris", ["-1 -1 LOC"]),
+        ("per: Ada Lovelace's", ["2 5 PER"]),
+        ("Person: ＡＤＡ", ["0 1 PER"]),
+        ("- **PER**: Ada\n2. place: *New York*", ["0 1 PER", "10 12 LOC"]),
+        ("The entities are:\nPER: Ada\nDATE: 1842\nthat is all", ["0 1 PER"]),
+        ("PER: Ada Lovelace\nPER: Lovelace", ["-1 -1 PER", "2 4 PER"]),
+        ("PER:", ["-1 -1 PER"]),
+        ("none", []),
+        ("None.", []),
+        ("", []),
+    ],
+)
+def test_lines_are_looked_up_in_the_row(text: str, spans: list[str]) -> None:
+    assert READ(text, TOKENS) == tuple(spans)
+
+
+@pytest.mark.parametrize("text", ["Ada is a person", "DATE: 1842", "PER Ada"])
+def test_what_names_no_type_is_not_an_answer(text: str) -> None:
+    assert READ(text, TOKENS) is None
+
+
+def test_scripts_without_spaces_are_found_too() -> None:
+    assert READ("LOC: 东京", ["我", "在", "东京", "。"]) == ("2 3 LOC",)
+
+
+@given(st.lists(st.sampled_from(["Ada", "met", "U.S.", "(", "New"]), min_size=1, max_size=12), st.data())
+def test_no_token_is_used_twice(tokens: list[str], data: st.DataObject) -> None:
+    words = st.lists(st.sampled_from(tokens), min_size=1, max_size=3).map(" ".join)
+    lines = data.draw(st.lists(words, min_size=1, max_size=12))
+    spans = [
+        tuple(map(int, span.split()[:2])) for span in READ("\n".join(f"PER: {line}" for line in lines), tokens) or ()
+    ]
+    used = [token for start, end in spans for token in range(start, end)]
+    assert len(used) == len(set(used))
+    assert len(spans) == min(len(lines), len(tokens))
+
+
+@pytest.mark.parametrize("unit", ["PER: Ada\n", "PER: a", ":", "1. ", "PER: x\n"])
+def test_a_million_characters_are_read_in_no_time(unit: str) -> None:
+    started = time.process_time()
+    READ(unit * (10**6 // len(unit)), ["a"] * 200 + ["Ada"] * 200)
+    assert time.process_time() - started < 3.0
