@@ -8,6 +8,7 @@ where nobody segments them. Which script a character has is Unicode's own proper
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from typing import Literal
@@ -24,6 +25,7 @@ _CHARACTER = "|".join(rf"[^\P{{L}}\P{{{script}}}]" for script in _WITHOUT_SPACES
 _ELSEWHERE = r"\P{L}\p{Latin}\p{Common}" + "".join(rf"\p{{{script}}}" for script in _WITHOUT_SPACES) + _SHARED
 _OTHER = rf"[^{_ELSEWHERE}]|[^\P{{Nd}}0-9]"
 _WORD = re2.compile(rf"[a-z0-9]+|(?:{_CHARACTER})\p{{M}}*|(?:{_OTHER})(?:{_OTHER}|\p{{M}})*")
+_ASCII_WORD = re.compile("[a-z0-9]+")
 _UNSPACED = re2.compile(_CHARACTER)
 _LATIN = re2.compile(r"[^\P{L}\P{Latin}]")
 
@@ -33,6 +35,8 @@ Script = Literal["latin", "spaced", "unspaced"]
 
 def words_of(text: str) -> list[str]:
     """The words of a text, in lower case, as they stand; characters of scripts without spaces are words."""
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower())
     # Half a pair of surrogates, which RE2 does not take, belongs to no word.
     words: list[str] = _WORD.findall(text.lower().encode(errors="replace").decode())
     # One letter may be written in several ways: half-width kana, a syllable of Hangul or its parts.
