@@ -1,4 +1,4 @@
-"""What an action of the tracker means in MLflow: runs, parameters, curves, artifacts.
+"""What an action of the tracker means in MLflow: runs, parameters, curves, artifacts, notes, models.
 
 An action may come again that did arrive, after a failure or from the spool of an earlier process, and then changes
 nothing: runs are remembered in a file, and only the steps of a curve are sent that the store does not hold.
@@ -17,9 +17,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModel,
+    LoggedModelOutput,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    Run,
+)
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_MODEL_IS_EXTERNAL,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NAME,
+    MLFLOW_RUN_NOTE,
+)
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from cache.disk.durable import replace_file
@@ -34,6 +49,11 @@ BATCH = 1000
 
 PARAM_BATCH = 100
 PARAM_LENGTH = 6000
+NOTE_LENGTH = 5000
+"""MLflow's limit on a tag, which is what a note is."""
+
+MODEL_DIGEST = "model_digest"
+"""The tag by which a logged model is known again."""
 
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 """MLflow's own defaults keep a caller waiting for minutes when a server is down; the spool repeats more patiently."""
@@ -82,6 +102,8 @@ class MlflowCalls:
             "final": self._log_final,
             "finish": self._finish_run,
             "artifact": self._log_artifact,
+            "note": self._set_note,
+            "model": self._log_model,
         }
         try:
             client = self._connected()
@@ -119,7 +141,7 @@ class MlflowCalls:
             client.log_batch(held.info.run_id, params=params[begin : begin + PARAM_BATCH])
         dataset = action.get("dataset")
         if isinstance(dataset, list) and not held.inputs.dataset_inputs:
-            client.log_inputs(held.info.run_id, datasets=[_dataset_input(*dataset)])
+            client.log_inputs(held.info.run_id, datasets=[_dataset_input(*dataset, context="training")])
 
     def _held(self, client: MlflowClient, run: str) -> Run | None:
         """The run as the store holds it; None when there is none yet, or somebody deleted it."""
@@ -194,6 +216,55 @@ class MlflowCalls:
         if path.is_file():
             client.log_artifact(self._runs[str(action["run"])], str(path))
 
+    def _set_note(self, client: MlflowClient, action: Action) -> None:
+        client.set_tag(self._runs[str(action["run"])], MLFLOW_RUN_NOTE, str(action["text"])[:NOTE_LENGTH])
+
+    def _log_model(self, client: MlflowClient, action: Action) -> None:
+        """A model with its numbers on a dataset, as an output of its run; one of that digest is taken up again."""
+        run_id, digest = self._runs[str(action["run"])], str(action["digest"])
+        params = {str(key): str(value)[:PARAM_LENGTH] for key, value in _mapping(action["params"]).items()}
+        model = _held_model(client, run_id, digest=digest, experiment=self._experiment_id(client))
+        if model is None:
+            model = client.create_logged_model(
+                self._experiment_id(client),
+                name=str(action["name"]),
+                source_run_id=run_id,
+                tags={MLFLOW_MODEL_IS_EXTERNAL: "true", MODEL_DIGEST: digest},
+                params=params,
+                model_type=str(action["kind"]),
+            )
+        if model.status != LoggedModelStatus.READY:
+            client.finalize_logged_model(model.model_id, status=LoggedModelStatus.READY)
+        run = client.get_run(run_id)
+        linked = [] if run.outputs is None else [output.model_id for output in run.outputs.model_outputs]
+        if model.model_id not in linked:
+            client.log_outputs(run_id, models=[LoggedModelOutput(model.model_id, 0)])
+        dataset = _dataset_input(*_pair(action["dataset"]), context="evaluation")
+        met = {(held.dataset.name, held.dataset.digest) for held in run.inputs.dataset_inputs}
+        if (dataset.dataset.name, dataset.dataset.digest) not in met:
+            client.log_inputs(run_id, datasets=[dataset])
+        self._log_model_metrics(client, action, run=run, model=model, dataset=dataset.dataset)
+
+    def _log_model_metrics(
+        self, client: MlflowClient, action: Action, *, run: Run, model: LoggedModel, dataset: Dataset
+    ) -> None:
+        """The model's numbers that it does not hold yet, or holds differently; the newest has the highest step."""
+        held = {
+            metric.key: metric.value
+            for metric in sorted(model.metrics or [], key=lambda metric: (metric.step, metric.timestamp))
+            if metric.dataset_digest == dataset.digest
+        }
+        wanted = {str(name): float(str(value)) for name, value in _mapping(action["values"]).items()}
+        # MLflow keeps a model's NaN as 0.
+        changed = {name: value for name, value in wanted.items() if math.isfinite(value) and held.get(name) != value}
+        run_id = run.info.run_id
+        last = _stored_steps(client, run_id, names=set(changed))
+        links = {"model_id": model.model_id, "dataset_name": dataset.name, "dataset_digest": dataset.digest}
+        now = int(time.time() * 1000)
+        new = [Metric(name, value, now, last[name] + 1, run_id=run_id, **links) for name, value in changed.items()]
+        for begin in range(0, len(new), BATCH):
+            client.log_batch(run_id, metrics=new[begin : begin + BATCH])
+
 
 def is_final(error: Exception) -> bool:
     """Whether this error of a store that was never reached will be the same in an hour."""
@@ -205,6 +276,12 @@ def is_final(error: Exception) -> bool:
         return broken or "unable to open" in reason or "readonly" in reason
     kinds = (ImportError, ArgumentError, FileExistsError, NotADirectoryError, PermissionError)
     return isinstance(error, kinds)
+
+
+def _held_model(client: MlflowClient, run_id: str, *, digest: str, experiment: str) -> LoggedModel | None:
+    """The model of this digest that a run has logged before."""
+    found = client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'")
+    return next((model for model in found if model.tags.get(MODEL_DIGEST) == digest), None)
 
 
 def _stored_steps(client: MlflowClient, run_id: str, *, names: set[str]) -> dict[str, int]:
@@ -247,7 +324,13 @@ def _mapping(value: object) -> Mapping[str, object]:
     return value
 
 
-def _dataset_input(name: str, digest: str) -> DatasetInput:
+def _pair(value: object) -> tuple[str, str]:
+    assert isinstance(value, list)
+    name, digest = value
+    return str(name), str(digest)
+
+
+def _dataset_input(name: str, digest: str, *, context: str) -> DatasetInput:
     # MLflow keeps 36 characters of a dataset's digest.
     dataset = Dataset(name=name, digest=digest[:36], source_type="stillroom-cache", source=json.dumps({"view": digest}))
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])

@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from configs.errors import ConfigError
@@ -37,6 +37,18 @@ class Point:
     name: str
     value: float
     step: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedModel:
+    """A model for MLflow's view of models: `kind` is its role, `dataset` (name, digest) what `values` are on."""
+
+    name: str
+    kind: str
+    digest: str
+    params: Mapping[str, object]
+    values: Mapping[str, float]
+    dataset: tuple[str, str]
 
 
 class Tracker:
@@ -139,6 +151,15 @@ class Tracker:
     def artifact(self, run: str, path: Path) -> None:
         """Attach a file to a run."""
         self._put({"do": "artifact", "run": run, "path": str(path)})
+
+    def note(self, run: str, text: str) -> None:
+        """Set the note of a run, which MLflow shows as Markdown; a former one is replaced."""
+        self._put({"do": "note", "run": run, "text": text})
+
+    def model(self, run: str, model: TrackedModel) -> None:
+        """Log a model as an output of its run, with its numbers; one of that digest is taken up again."""
+        self.flush()
+        self._put({"do": "model", "run": run, **asdict(model), "params": _shown(model.params)})
 
     def close(self) -> None:
         """Wait a little for the last points to arrive; keep for the next process what does not."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Run
+from mlflow.entities import Experiment, LoggedModel, Run
 from mlflow.exceptions import MlflowException
 
 from configs import ConfigError
@@ -22,7 +22,7 @@ from orchestration.pipeline.train_students import stage_axis
 from orchestration.tracking import delivery
 from orchestration.tracking import tracker as tracking
 from orchestration.tracking.delivery import Action
-from orchestration.tracking.tracker import FLUSH_EVERY_S, Point, Tracker, flatten
+from orchestration.tracking.tracker import FLUSH_EVERY_S, Point, TrackedModel, Tracker, flatten
 
 NOBODY = "http://127.0.0.1:9"
 """Port 9 of loopback: nothing listens there."""
@@ -70,6 +70,14 @@ class Store:
         names = [run.info.run_name for run in found]
         assert len(names) == len(set(names)), f"runs that stand twice: {names}"
         return {run.info.run_name: run for run in found}
+
+    def models(self) -> dict[str, LoggedModel]:
+        experiment = self.client.get_experiment_by_name(self.experiment)
+        assert experiment is not None
+        found = self.client.search_logged_models([experiment.experiment_id])
+        names = [model.name for model in found]
+        assert len(names) == len(set(names)), f"models that stand twice: {names}"
+        return {model.name: model for model in found}
 
     def curve(self, run: str, name: str) -> list[tuple[int, float]]:
         history = self.client.get_metric_history(self.runs()[run].info.run_id, name)
@@ -454,3 +462,88 @@ def test_a_store_that_is_silent_holds_nobody_up(
     tracker.close()
     kept = [json.loads(line)["do"] for line in (tmp_path / "mlflow-spool.jsonl").read_text().splitlines()]
     assert kept == ["start", "log", "finish"]
+
+
+def student(**values: float) -> TrackedModel:
+    return TrackedModel(
+        name="kd", kind="student", digest="ab" * 32, params={"method": "kd", "disk_bytes": 12}, values=values,
+        dataset=("teacher-test", "cd" * 32),
+    )  # fmt: skip
+
+
+def held_values(model: LoggedModel) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for metric in sorted(model.metrics, key=lambda metric: metric.step):
+        found.setdefault(metric.key, []).append(metric.value)
+    return found
+
+
+def test_a_student_is_a_model_with_its_numbers_and_their_data_set(store: Store) -> None:
+    tracker = store.started()
+    tracker.child("kd", params={}, tags={}, dataset=("teacher-train", "ef" * 32))
+    tracker.finish("kd")
+    tracker.model("kd", student(forward_kl=0.5, accuracy=0.75))
+    run, model = store.runs()["kd"], store.models()["kd"]
+    assert model.status == "READY" and model.model_type == "student"
+    assert model.source_run_id == run.info.run_id
+    assert model.params == {"method": "kd", "disk_bytes": "12"}
+    assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
+    assert held_values(model) == {"forward_kl": [0.5], "accuracy": [0.75]}
+    assert {(metric.dataset_name, metric.dataset_digest) for metric in model.metrics} == {
+        ("teacher-test", ("cd" * 32)[:36])
+    }
+    read = {held.dataset.name: held.tags[0].value for held in run.inputs.dataset_inputs}
+    assert read == {"teacher-train": "training", "teacher-test": "evaluation"}
+    assert run.info.status == "FINISHED"
+
+
+def test_a_model_that_comes_again_changes_nothing_and_a_new_value_replaces_the_old(store: Store) -> None:
+    for _ in range(2):
+        tracker = store.started()
+        tracker.child("kd", params={}, tags={})
+        tracker.model("kd", student(forward_kl=0.5, ece=math.nan))
+    (kept,) = store.models().values()
+    assert held_values(kept) == {"forward_kl": [0.5]}
+    store.started().model("kd", student(forward_kl=0.4, ece=math.nan))
+    (kept,) = store.models().values()
+    assert held_values(kept) == {"forward_kl": [0.5, 0.4]}
+    run = store.runs()["kd"]
+    assert run.data.metrics["forward_kl"] == 0.4
+    assert len(run.inputs.dataset_inputs) == 1 and len(run.outputs.model_outputs) == 1
+
+
+def test_models_and_notes_wait_in_the_spool_for_a_store_that_is_down(store: Store) -> None:
+    store.started().child("kd", params={}, tags={})
+    down = store.tracker(uri=NOBODY)
+    down.note("pipeline", "**kd**: ship it")
+    down.model("kd", student(forward_kl=0.5))
+    down.close()
+    assert (store.run_dir / "mlflow-spool.jsonl").exists()
+    assert "mlflow.note.content" not in store.runs()["tiny-0123"].data.tags
+    tracker = store.started()
+    tracker.close()
+    assert store.runs()["tiny-0123"].data.tags["mlflow.note.content"] == "**kd**: ship it"
+    assert held_values(store.models()["kd"]) == {"forward_kl": [0.5]}
+
+
+def test_a_model_whose_logging_broke_off_is_completed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = store.started()
+    tracker.child("kd", params={}, tags={})
+
+    def down(*_: object, **__: object) -> None:
+        raise MlflowException("down")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(MlflowClient, "finalize_logged_model", down)
+        tracker.model("kd", student(forward_kl=0.5))
+        assert store.models()["kd"].status == "PENDING"
+    tracker.close()
+    (model,) = store.models().values()
+    assert model.status == "READY" and held_values(model) == {"forward_kl": [0.5]}
+
+
+def test_a_note_is_replaced_and_no_longer_than_a_tag(store: Store) -> None:
+    tracker = store.started()
+    tracker.note("pipeline", "first")
+    tracker.note("pipeline", "x" * 20_000)
+    assert store.runs()["tiny-0123"].data.tags["mlflow.note.content"] == "x" * 5000
