@@ -14,6 +14,7 @@ import ctypes
 import os
 import resource
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -130,8 +131,24 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
 
 
+def give_freed_memory_back() -> None:
+    """Return to the system what `keep_freed_memory` has kept so far, where the C library can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def forget_peak_memory() -> None:
+    """Let `peak_memory_gib` begin again from what this process holds now, where the system can."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        # proc(5): writing 5 resets the peak resident set size, which `getrusage` reads too.
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
 def peak_memory_gib(device: torch.device) -> float:
-    """The most memory that this process has held so far: on its GPU, or in total where it has none."""
+    """The most memory that this process has held: on its GPU, or in total where it has none."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     # Linux counts in KiB.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,6 +45,10 @@ Reference = Callable[[Sequence[tuple[int, ...]]], Sequence[ReferenceRows]]
 """What a plain forward pass says of some sequences."""
 
 
+Room = Callable[[], AbstractContextManager[None]]
+"""Keeps places of the cluster free, for who is about to take some."""
+
+
 class GpuClock(Protocol):
     """Where the time of engines is counted (`ledger.Ledger`)."""
 
@@ -54,11 +58,15 @@ class GpuClock(Protocol):
 
 
 class EnginePool:
-    """Engines of one shape. Not started before `start` or the first use."""
+    """Engines of one shape. Not started before `start` or the first use.
 
-    def __init__(self, spec: EngineSpec, *, clock: GpuClock | None = None) -> None:
+    They take their places within a `room`, which frees some that only wait for work.
+    """
+
+    def __init__(self, spec: EngineSpec, *, clock: GpuClock | None = None, room: Room = nullcontext) -> None:
         self._spec = spec
         self._clock = clock
+        self._room = room
         self._down: Callable[[], None] | None = None
         self._actors: list[ray.actor.ActorHandle] = []
         self._asleep = False
@@ -72,6 +80,10 @@ class EnginePool:
         if self._actors:
             self.wake()
             return
+        with self._room():
+            self._start()
+
+    def _start(self) -> None:
         settings = self._spec.settings
         gpus = settings.tensor_parallel * self._spec.gpu_share if self._spec.accelerator == "gpu" else 0
         environment = engine_environment(settings, self._spec.accelerator)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from orchestration.cluster.nodes import require_gpus
 from orchestration.cluster.planned_engine import engine_spec
 from orchestration.cluster.private import cluster, probe_roots
 from orchestration.cluster.scoring import ScoringJob, score_students
-from orchestration.cluster.worker_group import train_in_group
+from orchestration.cluster.warm_groups import WarmGroups
+from orchestration.cluster.worker_group import GroupShape
 from orchestration.inputs.models import ModelFiles
 from orchestration.inputs.teachers import Teacher
 from orchestration.pipeline.run import Journal, RunSettings
@@ -28,6 +29,9 @@ from student_train.job import StepMetrics, TrainJob
 
 ROLLOUT_SEEDS: dict[PartKind, int] = {"student engine": 1000, "teacher engine": 2000}
 """Of the first engine of student and teacher that write together: no engine of a run has the seed of another."""
+
+MEETINGS = "meetings"
+"""Of a run directory: where the workers of a group find each other."""
 
 TASK_CPUS = 2
 """Of a calibration, and of held-out scoring."""
@@ -41,6 +45,7 @@ class Compute:
         self._cluster = ExitStack()
         self._attached = False
         self._pools: list[EnginePool] = []
+        self._groups = WarmGroups(settings.directory.absolute() / MEETINGS)
         self._answering: tuple[tuple[ModelShape, str], EnginePool] | None = None
 
     def need_cluster(self) -> None:
@@ -92,24 +97,33 @@ class Compute:
         on_step: Callable[[StepMetrics], None],
         meanwhile: Callable[[], None] | None = None,
     ) -> dict[str, object]:
-        """Train one stage in a worker group; the fields of its `TrainResult`.
+        """Train one stage in a worker group, one that is still there from another stage if it fits.
 
-        `meanwhile` is called again and again as long as the group works. It makes rollouts, with engines that may be
-        on the same GPUs.
+        Returns the fields of its `TrainResult`. `meanwhile` is called again and again as long as the group works. It
+        makes rollouts, with engines that may be on the same GPUs. May be called from several threads: every stage has a
+        group of its own, and waits while the groups of others take up the cluster.
 
         Raises:
             TrainingError: a worker failed; the checkpoint of the last save remains.
         """
         self.need_cluster()
-        settings = self._settings
-        return train_in_group(
+        settings, training = self._settings, job.settings
+        return self._groups.train(
             job,
+            shape=GroupShape(
+                training.workers,
+                training.cpus_per_worker,
+                settings.device,
+                1.0 if meanwhile is None else settings.gpu_share("training worker"),
+            ),
             log_dir=settings.logs,
-            accelerator=settings.device,
             on_step=on_step,
             meanwhile=meanwhile or _nothing,
-            gpu_share=1.0 if meanwhile is None else settings.gpu_share("training worker"),
         )
+
+    def room(self) -> AbstractContextManager[None]:
+        """For whatever is about to take CPUs or GPUs of the cluster: worker groups that only wait are ended."""
+        return self._groups.room()
 
     def derive(self, job: DeriveJob) -> None:
         """Calibrate a teacher and derive a student of it.
@@ -118,7 +132,8 @@ class Compute:
             ModelError: the teacher could not be measured or cut.
         """
         self.need_cluster()
-        derive_in_worker(job, cpus=TASK_CPUS)
+        with self.room():
+            derive_in_worker(job, cpus=TASK_CPUS)
 
     def score(self, jobs: list[ScoringJob]) -> list[HeldOutMetrics]:
         """Score models on a view, one after the other in one process.
@@ -127,13 +142,15 @@ class Compute:
             TrainingError: a model could not be scored.
         """
         self.need_cluster()
-        return score_students(jobs, cpus=TASK_CPUS)
+        with self.room():
+            return score_students(jobs, cpus=TASK_CPUS)
 
     def close(self) -> None:
-        """End the engines, then the cluster that holds them."""
+        """End the engines and worker groups, then the cluster that holds them."""
         try:
             for pool in self._pools:
                 pool.release()
+            self._groups.close()
         finally:
             self._cluster.close()
 
@@ -150,7 +167,9 @@ class Compute:
         )
 
     def _pool(self, spec: EngineSpec) -> EnginePool:
-        self._pools.append(EnginePool(spec, clock=self._journal.ledger))
+        # Engines of a rollout work beside a group, and take nothing that a waiting one has.
+        room = self.room if spec.purpose == "fill" else nullcontext
+        self._pools.append(EnginePool(spec, clock=self._journal.ledger, room=room))
         return self._pools[-1]
 
     def _rollout_pool(self, role: PartKind, spec: EngineSpec) -> EnginePool:

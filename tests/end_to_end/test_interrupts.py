@@ -1,4 +1,4 @@
-"""An interrupt comes when it does harm: in the middle of a write, or while a worker group is waited for."""
+"""An interrupt comes when it does harm: in the middle of a write."""
 
 from __future__ import annotations
 
@@ -12,14 +12,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
-from orchestration.cluster import worker_group as ray_train
-from orchestration.cluster.worker_group import _WorkerGroup
 from orchestration.outputs.interrupts import INTERRUPTS
 from orchestration.tracking.mlflow_calls import MlflowCalls
 from orchestration.tracking.tracker import Tracker
@@ -153,25 +149,6 @@ def _lock(path: Path) -> None:
     """Take the store for writing, and let it go again; sqlite3.OperationalError when somebody has it."""
     with closing(sqlite3.connect(path, timeout=0)) as database:
         database.execute("BEGIN IMMEDIATE")
-
-
-def test_a_group_that_works_on_after_an_interrupt_is_still_waited_for(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """`Thread.join` of Python 3.11 takes a thread for ended once an interrupt came while it waited."""
-    may_end = threading.Event()
-    monkeypatch.setattr(ray_train, "_trainer", lambda *_args, **_settings: SimpleNamespace(fit=may_end.wait))
-    job: Any = SimpleNamespace()
-    group = _WorkerGroup(job, log_dir=tmp_path, accelerator="cpu", gpu_share=1.0)
-    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        group.running(30.0)
-    assert group.running(0.1)
-    may_end.set()
-    group.wait(30.0)
-    assert not group.running(0.0)
-    timer.join()
 
 
 def _default_signals() -> None:

@@ -125,7 +125,7 @@ def test_everything_listens_on_loopback_alone(first: Finished) -> None:
     outside = {each for each in first.listeners if each.address != "127.0.0.1"}
     assert outside == set()
     # Those of whom it is known that they listen were looked at.
-    for process in ("raylet", "RayTrainWorker", "EngineActor", "orchestration run"):
+    for process in ("raylet", "TrainingWorker", "EngineActor", "orchestration run"):
         assert any(process in each.process for each in first.listeners), process
 
 

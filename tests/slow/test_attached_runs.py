@@ -91,5 +91,5 @@ def test_an_attached_run_listens_on_the_address_of_its_node(tmp_path: Path) -> N
     ports = Counter({(each.pid, each.port): each.pid for each in elsewhere}.values())
     assert set(ports.values()) == {1}, elsewhere
     # The processes of a worker group meet on the cluster's interface.
-    assert address in {each.address for each in ours if "RayTrainWorker" in each.process}
+    assert address in {each.address for each in ours if "TrainingWorker" in each.process}
     assert any("EngineActor" in each.process for each in ours)

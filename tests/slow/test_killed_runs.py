@@ -123,7 +123,7 @@ def test_killed_training_ends_in_the_same_weights(place: Path) -> None:
         if victim == "driver":
             process.kill()
         else:
-            ranks = [p for p in _marked(killed) if any("RayTrainWorker" in part for part in p.cmdline())]
+            ranks = [p for p in _marked(killed) if any("TrainingWorker" in part for part in p.cmdline())]
             moments.choice(ranks).kill()
         process.communicate(timeout=120)
         assert process.returncode != 0, curve

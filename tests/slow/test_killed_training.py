@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import pickle
 import random
-import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import ray_driver
 from group_worker import Call, Death, Lost, Trained, run_groups
 from training_jobs import assert_same_bits, make_job, train_all, variant, weights_of
 
@@ -91,33 +84,3 @@ def test_a_group_killed_at_random_moments_ends_in_the_same_bits(calm: Calm, tmp_
     for group in killed:
         assert_died(group)
     assert_ends_as(calm, job, seen[0])
-
-
-@pytest.mark.parametrize(
-    ("trouble", "ended"),
-    [
-        # Who notices first: Ray, or the worker that is left.
-        ("lost", r"TrainingError: training failed: (The actor is dead|RuntimeError: Connection closed by peer)"),
-        ("stopped", "KeyboardInterrupt"),
-    ],
-)
-def test_a_group_under_ray_ends_soon_and_with_a_checkpoint(
-    calm: Calm, tmp_path: Path, trouble: str, ended: str
-) -> None:
-    job = variant(calm[0], tmp_path)
-    file = tmp_path / "job.pickle"
-    file.write_bytes(pickle.dumps(job))
-    # Collectives and Ray's barriers wait for half an hour: only an end that does not wait for them is within the limit.
-    driver = subprocess.run(
-        [sys.executable, ray_driver.__file__, str(file), trouble],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert driver.returncode == 0, driver.stderr
-    assert re.match(ended, json.loads(driver.stdout.splitlines()[-1])["ended"])
-    assert not job.output_dir.exists()
-    assert list(job.work_dir.glob("step-*"))
-    (((seen,), _),) = run_groups([life(job)], folder=tmp_path / "group")
-    assert_ends_as(calm, job, seen)

@@ -151,7 +151,7 @@ def test_an_on_policy_run_says_what_it_did(place: Place, calm: Path) -> None:
 def test_rollouts_and_broadcasts_listen_on_loopback_alone(watched: tuple[Path, frozenset[Listener]]) -> None:
     _, listeners = watched
     assert {each for each in listeners if each.address != "127.0.0.1"} == set()
-    for process in ("raylet", "RayTrainWorker", "EngineActor", "orchestration run"):
+    for process in ("raylet", "TrainingWorker", "EngineActor", "orchestration run"):
         assert any(process in each.process for each in listeners), process
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import pytest
 from pipeline_builders import FakeRun, fake_run, model_in, namespace
 
 from orchestration.cluster.engines import EngineSpec
+from orchestration.cluster.warm_groups import WarmGroups
+from orchestration.cluster.worker_group import GroupShape
 from orchestration.inputs.models import open_model
 from orchestration.inputs.teachers import identity_of
 from orchestration.pipeline import compute as module
@@ -26,8 +28,8 @@ class NotedPool:
     made: list[NotedPool]
     calls: list[str]
 
-    def __init__(self, spec: EngineSpec, *, clock: Any) -> None:
-        self.spec, self.clock = spec, clock
+    def __init__(self, spec: EngineSpec, *, clock: Any, room: Any) -> None:
+        self.spec, self.clock, self.room = spec, clock, room
         self.made.append(self)
 
     def release(self) -> None:
@@ -98,7 +100,9 @@ def test_a_cluster_is_left_even_if_an_engine_does_not_end(
     assert calls[-1] == "detach"
 
 
-def test_the_answers_of_a_teacher_are_counted(calls: list[str], tmp_path: Path) -> None:
+def test_the_answers_of_a_teacher_are_counted_and_its_engines_take_the_room_of_waiting_groups(
+    calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = fake_run(tmp_path)
     teacher = run.teacher()
     pool: Any = computing(run).teacher_pool(teacher)
@@ -106,6 +110,11 @@ def test_the_answers_of_a_teacher_are_counted(calls: list[str], tmp_path: Path) 
     assert (spec.ledger, pool.clock) == (run.journal.ledger.directory.absolute(), run.journal.ledger)
     assert (spec.identity, spec.max_logprobs, spec.purpose) == (teacher.identity, 4, "fill")
     assert (spec.settings, spec.log_dir) == (run.config.runtime.teacher_engine, run.settings.logs)
+    noted: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(WarmGroups, "room", contextmanager(lambda _: (yield noted.append("room"))))
+        with pool.room():
+            assert noted == ["room"]
 
 
 def test_the_engines_of_a_student_serve_the_next_of_its_shape_and_dtype(calls: list[str], tmp_path: Path) -> None:
@@ -141,6 +150,8 @@ def test_engines_of_a_rollout_have_names_seeds_and_shares_of_their_own(
     assert {student.purpose, above.purpose} == {"shared rollout" if colocate else "rollout"}
     shares = [GPU_SHARES["student engine"], GPU_SHARES["teacher engine"]] if colocate else [1.0, 1.0]
     assert [student.gpu_share, above.gpu_share] == shares
+    # They work beside a group, which must not be ended for them, and take nothing that a waiting one has.
+    assert {compute._pools[0].room, compute._pools[1].room} == {nullcontext}  # type: ignore[attr-defined]
     # The driver counts what rollouts ask.
     assert (student.ledger, above.ledger) == (None, None)
 
@@ -155,19 +166,23 @@ def test_work_is_handed_to_the_cluster_with_the_places_of_the_run(
     def noted(name: str) -> Callable[..., Any]:
         return lambda *args, **named: given.append((name, args, named)) or {"of": name}
 
-    for name in ("train_in_group", "derive_in_worker", "score_students"):
+    for name in ("derive_in_worker", "score_students"):
         monkeypatch.setattr(module, name, noted(name))
-    job, on_step = namespace(), lambda _: None
-    assert compute.train(job, on_step=on_step) == {"of": "train_in_group"}
+    monkeypatch.setattr(WarmGroups, "train", lambda _, *args, **named: noted("train")(*args, **named))
+    monkeypatch.setattr(WarmGroups, "room", contextmanager(lambda _: (yield calls.append("room"))))
+    job, on_step = namespace(settings=run.config.runtime.training), lambda _: None
+    assert compute.train(job, on_step=on_step) == {"of": "train"}
     meanwhile = lambda: None  # noqa: E731
     compute.train(job, on_step=on_step, meanwhile=meanwhile)
     compute.derive(job)
     assert compute.score([job]) == {"of": "score_students"}
-    # Once attached, it stays.
-    assert len(calls) == 2
+    # Once attached, it stays. Tasks take the CPUs of groups that wait.
+    assert len(calls) == 4 and calls[2:] == ["room"] * 2
     (_, args, off_policy), (_, _, on_policy), derived, scored = given
     assert args == (job,) and off_policy["on_step"] is on_step
-    assert (off_policy["log_dir"], off_policy["accelerator"]) == (run.settings.logs, "cpu")
-    assert off_policy["gpu_share"] == on_policy["gpu_share"] == 1.0
+    assert off_policy["log_dir"] == run.settings.logs
+    workers = run.config.runtime.training
+    shape = GroupShape(workers.workers, workers.cpus_per_worker, "cpu")
+    assert off_policy["shape"] == on_policy["shape"] == shape
     assert off_policy["meanwhile"]() is None and on_policy["meanwhile"] is meanwhile
     assert derived[1:] == ((job,), {"cpus": 2}) and scored[1:] == (([job],), {"cpus": 2})

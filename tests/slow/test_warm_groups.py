@@ -1,0 +1,125 @@
+"""Stages that follow each other in the same processes under Ray: the same bits as in new ones, and what disturbs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray_driver
+from training_jobs import assert_same_bits, make_job, train_all, variant, weights_of
+
+from student_train.job import TrainJob
+
+pytestmark = [pytest.mark.slow, pytest.mark.group, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+STEPS = 12
+PLAN = {"epochs": None, "steps": STEPS, "evaluate_every": 5}
+VARIANTS: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
+    ({}, {}),
+    ({"objective": "seqkd", "seed": 3}, {}),
+    ({"dtype": "bfloat16"}, {"zero_stage": 1}),
+    ({"lora": {"rank": 2}}, {"zero_stage": 0}),
+    ({}, {"zero_stage": 3}),
+    ({}, {}),
+)
+"""Stages that leave different things behind; the last is the first again."""
+
+GROWTH_BYTES = 64 * 2**20
+"""How much more a worker may hold after the last stage than after the second, of 400 MB."""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
+    return make_job(tmp_path_factory.mktemp("base"))
+
+
+def stage(base: TrainJob, folder: Path, number: int, **changes: Any) -> TrainJob:
+    """One of several stages, each with a name of its own."""
+    job = variant(base, folder / f"stage{number}", **changes)
+    return replace(job, work_dir=job.work_dir.with_name(f"work{number}"))
+
+
+def driven(jobs: list[TrainJob], trouble: str, *, folder: Path) -> list[dict[str, Any]]:
+    """What a driver says that trains these jobs."""
+    file = folder / "jobs.pickle"
+    file.write_bytes(pickle.dumps(jobs))
+    driver = subprocess.run(
+        [sys.executable, ray_driver.__file__, str(file), trouble],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert driver.returncode == (-9 if trouble == "killed" else 0), driver.stderr
+    return [json.loads(line) for line in driver.stdout.splitlines() if line.startswith("{")]
+
+
+def in_new_processes(job: TrainJob, folder: Path) -> TrainJob:
+    """The same stage, trained by processes that train nothing else."""
+    alone = variant(job, folder)
+    train_all((alone, {}), folder=folder / "group")
+    return alone
+
+
+def test_stages_in_the_same_processes_end_in_the_bits_of_new_ones(base: TrainJob, tmp_path: Path) -> None:
+    jobs = [
+        stage(base, tmp_path, number, stage=PLAN | changes, settings=settings)
+        for number, (changes, settings) in enumerate(VARIANTS)
+    ]
+    stages = driven(jobs, "none", folder=tmp_path)
+    assert [each["ended"] for each in stages] == ["finished"] * len(VARIANTS)
+    # The same two processes all along, which do not grow.
+    assert len({tuple(each["left"]) for each in stages}) == 1 and len(stages[0]["left"]) == 2
+    for worker, held in stages[-1]["left"].items():
+        assert held < stages[1]["left"][worker] + GROWTH_BYTES
+    for number, job in enumerate(jobs):
+        assert_same_bits(weights_of(job), weights_of(in_new_processes(job, tmp_path / f"alone{number}")))
+    assert_same_bits(weights_of(jobs[0]), weights_of(jobs[-1]))
+    logs = {path.name for path in (tmp_path / "logs").iterdir()}
+    assert logs == {f"work{number}-rank{rank}.log" for number in range(len(jobs)) for rank in range(2)}
+    assert list((tmp_path / "meetings").iterdir()) == []
+
+
+def test_a_worker_that_is_killed_fails_its_stage_alone(base: TrainJob, tmp_path: Path) -> None:
+    jobs = [stage(base, tmp_path, number, stage=PLAN) for number in range(3)]
+    first, struck, failed, last = driven(jobs, "lost", folder=tmp_path)
+    assert first["ended"] == last["ended"] == "finished"
+    assert failed["ended"].startswith("TrainingError: a training worker ")
+    assert "its last checkpoint is kept, run again to go on; its log is in" in failed["ended"]
+    # Collectives wait for half an hour: only an end that does not wait for them is as soon as this.
+    assert failed["seconds"] < 60
+    assert not jobs[1].output_dir.exists() and list(jobs[1].work_dir.glob("step-*"))
+    assert not set(last["left"]) & {str(pid) for pid in struck["struck"]}
+    assert_same_bits(weights_of(jobs[2]), weights_of(jobs[0]))
+    train_all((jobs[1], {}), folder=tmp_path / "again")
+    assert_same_bits(weights_of(jobs[1]), weights_of(jobs[0]))
+
+
+def test_a_stage_that_is_interrupted_in_a_warm_group_leaves_a_checkpoint(base: TrainJob, tmp_path: Path) -> None:
+    jobs = [stage(base, tmp_path, number, stage=PLAN) for number in range(3)]
+    first, _, stopped = driven(jobs, "stopped", folder=tmp_path)
+    assert (first["ended"], stopped["ended"]) == ("finished", "KeyboardInterrupt: ")
+    assert stopped["left"] == {}
+    assert not jobs[1].output_dir.exists() and list(jobs[1].work_dir.glob("step-*"))
+    train_all((jobs[1], {}), folder=tmp_path / "again")
+    assert_same_bits(weights_of(jobs[1]), weights_of(jobs[0]))
+
+
+def test_a_driver_that_is_killed_leaves_no_worker_behind(base: TrainJob, tmp_path: Path) -> None:
+    jobs = [stage(base, tmp_path, number, stage=PLAN) for number in range(3)]
+    _, struck = driven(jobs, "killed", folder=tmp_path)
+    assert len(struck["struck"]) == 2
+    deadline = time.monotonic() + 60
+    while any(psutil.pid_exists(pid) for pid in struck["struck"]) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not any(psutil.pid_exists(pid) for pid in struck["struck"])
