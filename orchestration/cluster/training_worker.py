@@ -159,7 +159,8 @@ def _in_a_new_thread(work: Callable[[], None]) -> None:
 
     def run() -> None:
         try:
-            outcome.set_result(work())
+            work()
+            outcome.set_result(None)
         except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
             outcome.set_exception(error)
 

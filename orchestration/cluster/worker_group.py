@@ -266,7 +266,8 @@ def _all(references: Sequence[ray.ObjectRef]) -> list[Any]:
             ended, _ = ray.wait(list(references), num_returns=len(references), timeout=0)
             failures = ((references.index(each), _failure(each)) for each in ended)
             raise WorkersFailedError({rank: error for rank, error in sorted(failures) if error is not None})
-    return ray.get(list(references))
+    answers: list[Any] = ray.get(list(references))
+    return answers
 
 
 def _failure(reference: ray.ObjectRef) -> RayError | None:

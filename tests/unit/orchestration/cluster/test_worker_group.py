@@ -251,7 +251,9 @@ def test_a_group_without_memory_names_what_its_workers_were_planned_with(tmp_pat
 
 
 def test_a_killed_worker_is_named_even_if_the_others_failed_first(tmp_path: Path) -> None:
-    killed = ActorDiedError("The actor died unexpectedly before finishing this task. SYSTEM_ERROR connection error code 2.")
+    killed = ActorDiedError(
+        "The actor died unexpectedly before finishing this task. SYSTEM_ERROR connection error code 2."
+    )
     error = WorkersFailedError({0: raised(RuntimeError("Connection closed by peer")), 1: killed})
     said = r"^a training worker was killed without an error of its own.*its last checkpoint is kept, run again to go on"
     with pytest.raises(TrainingError, match=said):
