@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,10 +118,13 @@ class WorkerGroup:
         """End the workers wherever they are, and give their places back."""
         with self._changing:
             self._ended = True
+            # Where the cluster itself is gone there is nothing to end, and another error says so.
             for worker in self._workers:
-                ray.kill(worker)
+                with suppress(RayError):
+                    ray.kill(worker)
             if self._placement is not None:
-                remove_placement_group(self._placement)
+                with suppress(RayError):
+                    remove_placement_group(self._placement)
             self._workers, self._placement = [], None
         # Last: torch aborts a process that finds its store gone.
         shutil.rmtree(self._meeting, ignore_errors=True)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import meeting_worker
 import psutil
 import pytest
 import ray_driver
@@ -123,3 +124,20 @@ def test_a_driver_that_is_killed_leaves_no_worker_behind(base: TrainJob, tmp_pat
     while any(psutil.pid_exists(pid) for pid in struck["struck"]) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert not any(psutil.pid_exists(pid) for pid in struck["struck"])
+
+
+def test_a_group_that_waits_for_longer_than_a_collective_may_take_works_on(tmp_path: Path) -> None:
+    limit, pause = "30", "40"
+    place = {"PYTHONPATH": str(ROOT), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, meeting_worker.__file__, str(tmp_path / "meeting"), limit, pause],
+            env=os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [worker.communicate(timeout=300)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0]
+    assert [json.loads(each)["size"] for each in said] == [2, 2]

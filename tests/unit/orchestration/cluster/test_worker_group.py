@@ -143,7 +143,7 @@ def test_a_worker_that_does_not_answer_is_noticed(
 def test_all_that_failed_is_told_and_what_a_worker_raised_comes_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed, left = ActorDiedError("The actor died.\nPages follow"), raised(RuntimeError("Connection closed by peer"))
+    killed, left = RayError("The actor died.\nPages follow"), raised(RuntimeError("Connection closed by peer"))
     group = grouped(FakeRay(train=[killed, left]), tmp_path, monkeypatch)
     with pytest.raises(WorkersFailedError, match="Connection closed by peer") as caught:
         group.train(job(tmp_path), log_dir=LOG)
@@ -251,9 +251,7 @@ def test_a_group_without_memory_names_what_its_workers_were_planned_with(tmp_pat
 
 
 def test_a_killed_worker_is_named_even_if_the_others_failed_first(tmp_path: Path) -> None:
-    killed = ActorDiedError(
-        "The actor died unexpectedly before finishing this task. SYSTEM_ERROR connection error code 2."
-    )
+    killed = RayError("The actor died unexpectedly before finishing this task. SYSTEM_ERROR connection error code 2.")
     error = WorkersFailedError({0: raised(RuntimeError("Connection closed by peer")), 1: killed})
     said = r"^a training worker was killed without an error of its own.*its last checkpoint is kept, run again to go on"
     with pytest.raises(TrainingError, match=said):
@@ -262,7 +260,7 @@ def test_a_killed_worker_is_named_even_if_the_others_failed_first(tmp_path: Path
 
 def test_an_error_of_ours_comes_back_as_it_was_raised(tmp_path: Path) -> None:
     ours = TrainingError("no finite gradient in the 10 steps up to 12")
-    error = WorkersFailedError({0: ActorDiedError("gone"), 1: raised(ours)})
+    error = WorkersFailedError({0: RayError("gone"), 1: raised(ours)})
     with pytest.raises(TrainingError, match=r"^no finite gradient in the 10 steps up to 12$"):
         failing(tmp_path, error, tmp_path / "gone").raise_failure()
 
