@@ -41,7 +41,7 @@ class Place:
     """Where the cluster has put a worker: its node, and the ids of its GPUs there."""
 
     node: str
-    gpus: tuple[int, ...] = ()
+    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Seat:
     local_rank: int
     local_size: int
     node_rank: int
-    gpus: tuple[int, ...]
+    gpus: tuple[str, ...]
 
     def environment(self, address: str) -> dict[str, str]:
         """The variables that torch and DeepSpeed look for in a process of a group."""
@@ -71,7 +71,7 @@ class Seat:
             "MASTER_PORT": "0",
         }
         # With all of them in sight, those of one node can write into each other's memory.
-        return variables | ({"CUDA_VISIBLE_DEVICES": ",".join(map(str, self.gpus))} if self.gpus else {})
+        return variables | ({"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {})
 
 
 def seats(places: Sequence[Place]) -> list[Seat]:
@@ -102,7 +102,7 @@ class TrainingWorker:
     def place(self) -> Place:
         """Where it is; also the sign that it lives."""
         context = ray.get_runtime_context()
-        return Place(context.get_node_id(), tuple(int(each) for each in context.get_accelerator_ids().get("GPU", ())))
+        return Place(context.get_node_id(), tuple(context.get_accelerator_ids().get("GPU", ())))
 
     def meet(self, seat: Seat, *, store: Path, backend: str) -> None:
         """Make the process group with the others, over the cluster's own interface, in a directory that all see."""

@@ -19,14 +19,14 @@ from student_train.job import TrainResult
 
 
 def test_workers_of_a_node_sit_together_in_the_order_of_their_gpus() -> None:
-    found = seats([Place("b", (1,)), Place("a", (0,)), Place("b", (0,)), Place("a", (3,))])
+    found = seats([Place("b", ("1",)), Place("a", ("0",)), Place("b", ("0",)), Place("a", ("3",))])
     assert [seat.rank for seat in found] == [1, 2, 0, 3]
     assert [(seat.node_rank, seat.local_rank, seat.local_size) for seat in found] == [
         (0, 1, 2), (1, 0, 2), (0, 0, 2), (1, 1, 2),
     ]  # fmt: skip
     # Everybody sees the GPUs of all on its node, and uses the one that its local number names.
-    assert [seat.gpus for seat in found] == [(0, 1), (0, 3), (0, 1), (0, 3)]
-    assert [seat.gpus[seat.local_rank] for seat in found] == [1, 0, 0, 3]
+    assert [seat.gpus for seat in found] == [("0", "1"), ("0", "3"), ("0", "1"), ("0", "3")]
+    assert [seat.gpus[seat.local_rank] for seat in found] == ["1", "0", "0", "3"]
 
 
 def test_workers_without_gpus_keep_the_order_in_which_they_started() -> None:
@@ -36,7 +36,7 @@ def test_workers_without_gpus_keep_the_order_in_which_they_started() -> None:
 
 
 def test_a_seat_in_the_words_of_torch_and_deepspeed() -> None:
-    assert Seat(3, 4, 1, 2, 1, (0, 2)).environment("10.0.0.7") == {
+    assert Seat(3, 4, 1, 2, 1, ("0", "2")).environment("10.0.0.7") == {
         "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "NODE_RANK": "1",
         "MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "0", "CUDA_VISIBLE_DEVICES": "0,2",
     }  # fmt: skip
