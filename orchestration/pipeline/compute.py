@@ -100,9 +100,11 @@ class Compute:
         """Train one stage in a worker group, one that is still there from another stage if it fits.
 
         Returns the fields of its `TrainResult`. `meanwhile` is called again and again as long as the group works. It
-        makes rollouts, with engines that may be on the same GPUs. May be called from several threads once the cluster is
-        there (`need_cluster`): every stage has a group of its own, and waits while those of others take up the cluster.
-        An error of `on_step` or `meanwhile` ends the stage with a checkpoint, as an interrupt does in the main thread.
+        makes rollouts, with engines that may be on the same GPUs. An error of `on_step` or `meanwhile` ends the stage
+        with a checkpoint, as an interrupt does in the main thread.
+
+        May be called from several threads once the cluster is there (`need_cluster`): every stage has a group of its
+        own, and waits as long as those of others take up the cluster.
 
         Raises:
             TrainingError: a worker failed; the checkpoint of the last save remains.
