@@ -129,6 +129,17 @@ def test_a_driver_that_is_killed_leaves_no_worker_behind(base: TrainJob, tmp_pat
     assert not any(psutil.pid_exists(pid) for pid in struck["struck"])
 
 
+def test_stages_of_several_threads_are_trained_side_by_side(base: TrainJob, tmp_path: Path) -> None:
+    """On a private cluster of two cores or more; with two cores the third stage waits for one of the others' groups."""
+    jobs = [stage(base, tmp_path, number, stage=PLAN, settings={"workers": 1}) for number in range(3)]
+    (told,) = driven(jobs, "together", folder=tmp_path)
+    assert len(told["left"]) == min(len(jobs), max(os.cpu_count() or 1, 2))
+    alone = variant(jobs[0], tmp_path / "alone")
+    train_all((alone, {}), folder=tmp_path / "group", workers=1)
+    for job in jobs:
+        assert_same_bits(weights_of(job), weights_of(alone))
+
+
 def test_a_group_that_waits_for_longer_than_a_collective_may_take_works_on(tmp_path: Path) -> None:
     limit, pause = "30", "40"
     place = {"PYTHONPATH": str(ROOT), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}

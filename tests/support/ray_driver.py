@@ -2,7 +2,7 @@
 
 The file holds jobs, which are trained one after the other. At the third step of the last but one there is `trouble`:
 `lost` kills one worker; `stopped` gets a SIGTERM itself, as the command line would, which ends the driver; `killed`
-kills the driver; `none`. What became of each stage is a line of JSON: how it ended, how long after the trouble, the
+kills the driver; `none`. With `together` all are trained at the same time instead, as far as there is room. What became of each stage is a line of JSON: how it ended, how long after the trouble, the
 workers' ids, and how many bytes they hold once it is over.
 """
 
@@ -15,6 +15,8 @@ import pickle
 import signal
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -66,18 +68,27 @@ def main() -> None:
         else:
             os.kill(os.getpid(), signal.SIGTERM if trouble == "stopped" else signal.SIGKILL)
 
+    groups = WarmGroups(job_file.parent / "meetings")
+
+    def train(job: TrainJob, on_step: Callable[[StepMetrics], None] = _watch) -> None:
+        groups.train(
+            job,
+            shape=GroupShape(job.settings.workers, job.settings.cpus_per_worker, "cpu"),
+            log_dir=job_file.parent / "logs",
+            on_step=on_step,
+            meanwhile=lambda: None,
+        )
+
     with cluster(address=None, gpus=0):
-        groups = WarmGroups(job_file.parent / "meetings")
+        if trouble == "together":
+            with ThreadPoolExecutor(len(jobs)) as threads:
+                list(threads.map(train, jobs))
+            _tell({"left": left(ended=False)})
+            jobs = []
         for number, job in enumerate(jobs):
             ended, started = "finished", time.monotonic()
             try:
-                groups.train(
-                    job,
-                    shape=GroupShape(job.settings.workers, job.settings.cpus_per_worker, "cpu"),
-                    log_dir=job_file.parent / "logs",
-                    on_step=strike if number == len(jobs) - 2 else _watch,
-                    meanwhile=lambda: None,
-                )
+                train(job, strike if number == len(jobs) - 2 else _watch)
             except (DistillError, KeyboardInterrupt) as error:
                 ended = f"{type(error).__name__}: {error}"
             since = time.monotonic() - (struck[0] if struck and ended != "finished" else started)
