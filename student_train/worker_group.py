@@ -1,6 +1,6 @@
 """The processes that train one student together.
 
-A launcher starts them. Ray Train's workers meet in a directory (`meet`) before they get here; others have the usual
+A launcher starts them. The workers of a run meet in a directory (`meet`) before they get here; others have the usual
 variables in their environment: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT. A process without them is a
 worker group of one.
 

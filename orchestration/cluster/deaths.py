@@ -8,6 +8,7 @@ another one may take its place; or the cluster itself is gone, and nothing can.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from ray.exceptions import (
@@ -33,6 +34,17 @@ _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate me
 
 _WITHOUT_A_WORD = re.compile(r"SIGKILL|connection error code|unexpected(ly)? (system )?exit|OOM|was killed", re.I)
 """How Ray speaks of a process that ended without an error of its own."""
+
+
+class WorkersFailedError(Exception):
+    """Some workers of a group failed; `failures` says how, by the order of their start."""
+
+    def __init__(self, failures: Mapping[int, Exception]) -> None:
+        self.failures = failures
+        # What a worker raised itself explains more than that another is gone.
+        raised = [each for each in failures.values() if isinstance(each, RayTaskError)]
+        told = str(raised[0]) if raised else str(next(iter(failures.values()))).strip().partition("\n")[0]
+        super().__init__(f"workers failed:\n{told}")
 
 
 def lost(
@@ -84,8 +96,9 @@ def _causes(error: BaseException) -> list[BaseException]:
         if any(each is known for known in found):
             continue
         found.append(each)
-        waiting += list(getattr(each, "worker_failures", {}).values())
-        inner = (getattr(each, name, None) for name in ("cause", "__cause__", "_base_exc", "training_failed_error"))
+        if isinstance(each, WorkersFailedError):
+            waiting += each.failures.values()
+        inner = (getattr(each, name, None) for name in ("cause", "__cause__", "_base_exc"))
         waiting += [cause for cause in inner if isinstance(cause, BaseException)]
     return found
 
@@ -95,7 +108,7 @@ def _first_sentence(error: BaseException) -> str:
     cause = getattr(error, "cause", None)
     task_failed = isinstance(error, RayTaskError)
     lines = str(cause or error).strip().splitlines() or [type(error).__name__]
-    # "Training failed due to worker errors:" stands before a traceback, whose last line says which.
+    # "workers failed:" stands before a traceback, whose last line says which.
     text = lines[-1] if task_failed or lines[0].endswith(":") else lines[0]
     # A worker that lost another one begins with the place in the library's source where it noticed.
     text = re.sub(r"\[/[^]]*\] ", "", text)

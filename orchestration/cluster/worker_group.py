@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -27,7 +27,7 @@ from configs.architecture import read_architecture
 from configs.models import Device
 from configs.places import CURVES
 from configs.regular_files import read_json
-from orchestration.cluster.deaths import lost
+from orchestration.cluster.deaths import WorkersFailedError, lost
 from orchestration.cluster.training_worker import PLACED, RESULT, STOP, TrainingWorker, seats
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.outputs.curves import CurveReader
@@ -73,16 +73,6 @@ class GroupShape:
     def backend(self) -> str:
         """The library that its collectives go through."""
         return "nccl" if self.accelerator == "gpu" else "gloo"
-
-
-class WorkersFailedError(Exception):
-    """Some workers of a group failed; `worker_failures` says how, by rank of start (as Ray Train calls it)."""
-
-    def __init__(self, failures: dict[int, RayError]) -> None:
-        self.worker_failures = failures
-        raised = [each for each in failures.values() if isinstance(each, RayTaskError)]
-        told = str(raised[0]) if raised else str(next(iter(failures.values()))).strip().partition("\n")[0]
-        super().__init__(f"workers failed:\n{told}")
 
 
 class WorkerGroup:

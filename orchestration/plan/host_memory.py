@@ -19,7 +19,7 @@ ENGINE_GIB = 1.0
 """An engine's process on a CPU without weights, KV cache and logits: vLLM and what it imports, oneDNN's copies."""
 
 WORKER_GIB = 0.7
-"""A training worker on a CPU without its model: torch, DeepSpeed, Ray Train."""
+"""A training worker on a CPU without its model: torch, DeepSpeed, Ray."""
 
 PLAIN_GIB = 0.9
 """A process that runs a model with transformers, without the model."""

@@ -14,12 +14,11 @@ from ray.exceptions import (
     RayTaskError,
     WorkerCrashedError,
 )
-from ray.train.v2.api.exceptions import WorkerGroupError
 
 from configs import DistillError, EngineError, ModelError, TrainingError
 from configs.schema import EngineSettings, ModelShape
 from orchestration.cluster import deaths
-from orchestration.cluster.deaths import lost
+from orchestration.cluster.deaths import WorkersFailedError, lost
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.plan.hardware import HostMemory
 from orchestration.plan.host_memory import engine_on_host
@@ -70,8 +69,8 @@ def _actor_died(text: str) -> ActorDiedError:
     ("error", "words"),
     [
         (OutOfMemoryError(ADVERTISEMENT), "ended because memory ran out"),
-        (WorkerGroupError("a worker failed", {1: OutOfMemoryError(ADVERTISEMENT)}), "ended because memory ran out"),
-        (WorkerGroupError("a worker failed", {0: MemoryError()}), "ended because memory ran out"),
+        (WorkersFailedError({1: OutOfMemoryError(ADVERTISEMENT)}), "ended because memory ran out"),
+        (WorkersFailedError({0: MemoryError()}), "ended because memory ran out"),
         (_actor_died(GONE), "was killed without an error of its own"),
         (WorkerCrashedError(), "was killed without an error of its own"),
     ],
@@ -94,7 +93,7 @@ def test_torch_and_cuda_without_memory_are_known() -> None:
 def test_an_error_of_ours_comes_back_as_it_was() -> None:
     ours = ModelError("no config.json")
     assert said(RayTaskError("f", "traceback", ours)) is ours
-    assert said(WorkerGroupError("a worker failed", {0: RayTaskError("f", "traceback", ours)})) is ours
+    assert said(WorkersFailedError({0: RayTaskError("f", "traceback", ours)})) is ours
 
 
 def test_a_lost_cluster_is_no_reason_to_try_again() -> None:
@@ -118,5 +117,5 @@ def test_any_other_failure_keeps_its_first_sentence() -> None:
 
 def test_what_a_worker_of_a_group_said_is_told() -> None:
     snippet = "[Rank 0 Error Snippet]:\n  File somewhere, line 1\nImportError: cannot import name 'x'"
-    told = str(said(WorkerGroupError(snippet, {})))
+    told = str(said(WorkersFailedError({1: RayTaskError("train", snippet, ImportError("x"))})))
     assert "failed: ImportError: cannot import name 'x'; all is kept" in told

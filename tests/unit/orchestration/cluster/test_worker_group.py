@@ -17,14 +17,9 @@ from configs.models import ModelSource
 from configs.schema import ModelShape, TrainingSettings
 from configs.stages import StageConfig
 from orchestration.cluster import worker_group
+from orchestration.cluster.deaths import WorkersFailedError
 from orchestration.cluster.training_worker import PLACED, Place
-from orchestration.cluster.worker_group import (
-    GroupShape,
-    StageUnderWay,
-    WorkerGroup,
-    WorkersFailedError,
-    train_in_group,
-)
+from orchestration.cluster.worker_group import GroupShape, StageUnderWay, WorkerGroup, train_in_group
 from orchestration.inputs.models import materialise
 from orchestration.plan.colocation import GPU_SHARES
 
@@ -147,7 +142,7 @@ def test_all_that_failed_is_told_and_what_a_worker_raised_comes_first(
     group = grouped(FakeRay(train=[killed, left]), tmp_path, monkeypatch)
     with pytest.raises(WorkersFailedError, match="Connection closed by peer") as caught:
         group.train(job(tmp_path), log_dir=LOG)
-    assert caught.value.worker_failures == {0: killed, 1: left}
+    assert caught.value.failures == {0: killed, 1: left}
     assert str(WorkersFailedError({1: killed})).endswith("\nThe actor died.")
 
 
