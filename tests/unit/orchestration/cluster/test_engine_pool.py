@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -135,6 +137,21 @@ def test_engines_start_once_and_their_time_is_counted_until_they_end(cluster: Ra
     pool.release()
     assert counted == [8, "down"] and cluster.killed == 2
     assert cluster.calls[-2:] == [(0, "close"), (1, "close")]
+
+
+def test_engines_take_their_places_in_a_room_that_they_leave_when_they_are_up(cluster: Ray) -> None:
+    noted: list[tuple[str, int]] = []
+
+    @contextmanager
+    def room() -> Iterator[None]:
+        noted.append(("in", len(cluster.options)))
+        yield
+        noted.append(("out", len([call for call in cluster.calls if call[1] == "ready"])))
+
+    pool = EnginePool(SPEC, room=room)
+    pool.start()
+    pool.start()
+    assert noted == [("in", 0), ("out", 2)]
 
 
 def test_engines_take_the_weights_of_another_model_once(cluster: Ray) -> None:
