@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from evaluation.held_out import ratio_stderr
+from evaluation.ratios import ratio_stderr
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from rouge_score.rouge_scorer import RougeScorer
 
+from evaluation.closeness import WORDING
+from evaluation.results import Closeness
 from evaluation.words import Words
 
 
@@ -19,11 +21,28 @@ def rouge_l(answers: Sequence[str], references: Sequence[str]) -> float:
     Raises:
         ValueError: the two differ in length or are empty.
     """
+    scores = _rouge_l_each(answers, references)
+    return 100.0 * sum(scores) / len(scores)
+
+
+def wording(
+    answers: Sequence[str], references: Sequence[str], *, written: Sequence[int], referenced: Sequence[int]
+) -> Closeness:
+    """The sums behind Rouge-L and the ratio of lengths, one row an answer; `written` and `referenced` are in tokens.
+
+    Raises:
+        ValueError: the two differ in length or are empty.
+    """
+    scores = _rouge_l_each(answers, references)
+    lengths = zip(scores, map(float, written), map(float, referenced), strict=True)
+    return Closeness(WORDING, tuple((1.0, *each) for each in lengths))
+
+
+def _rouge_l_each(answers: Sequence[str], references: Sequence[str]) -> list[float]:
     if len(answers) != len(references) or not answers:
         raise ValueError(f"{len(answers)} answers for {len(references)} references")
     scorer = RougeScorer(["rougeL"], tokenizer=Words())
-    scores = [
+    return [
         float(scorer.score(reference, answer)["rougeL"].fmeasure)
         for answer, reference in zip(answers, references, strict=True)
     ]
-    return 100.0 * sum(scores) / len(scores)

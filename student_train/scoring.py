@@ -24,6 +24,9 @@ from student_train.feed.steps import held_out_batches
 from student_train.losses.divergences import guarded_logsumexp
 from student_train.models.decoder import TORCH_DTYPES, Decoder, load_decoder, normalised_rows
 
+OWN_IDS = 5
+"""Best tokens of the model's own that a row names; fewer where it has fewer."""
+
 _CHUNK = 512
 
 
@@ -32,14 +35,16 @@ class HeldOutRow:
     """A model's log-probabilities (nats, over `model.normalised_rows`) along one record of S response tokens.
 
     `topk_logprobs` are at the record's top-k ids, `tail_logmass` outside them (-inf when nothing is), `target_logprobs`
-    at the response tokens; `argmax_ids` are the model's own best tokens, `entropy` is that of its whole distribution.
+    at the response tokens; `own_ids` are the model's own best tokens, the best first, `own_best` is the log-probability
+    of the best, `entropy` that of the whole distribution.
     """
 
     record: TeacherRecord
     topk_logprobs: Float32[np.ndarray, "S K"]
     tail_logmass: Float32[np.ndarray, " S"]
     target_logprobs: Float32[np.ndarray, " S"]
-    argmax_ids: Int32[np.ndarray, " S"]
+    own_ids: Int32[np.ndarray, "S k"]
+    own_best: Float32[np.ndarray, " S"]
     entropy: Float32[np.ndarray, " S"]
 
 
@@ -86,20 +91,20 @@ def _score(decoder: Decoder, records: Sequence[TeacherRecord], *, rows: int, dev
     for record in records:
         # Left to right: the old start, then the new one.
         cut = slice(start, start := start + record.response_len)
-        topk, tail, target, best, entropy = (column[cut] for column in columns)
-        scored.append(HeldOutRow(record, topk, tail, target, best.astype(np.int32), entropy))
+        topk, tail, target, own, best, entropy = (column[cut] for column in columns)
+        scored.append(HeldOutRow(record, topk, tail, target, own.astype(np.int32), best, entropy))
     return scored
 
 
 def _believe(decoder: Decoder, hidden: Tensor, ids: Tensor, labels: Tensor, *, rows: int) -> tuple[Tensor, ...]:
-    """Log-probabilities at ids and labels, log-mass outside the ids, best token and entropy of each position."""
+    """Log-probabilities at ids and labels, log-mass outside the ids, best tokens and entropy of each position."""
     logits = (hidden @ decoder.head[:rows].T).float()
     if decoder.softcap is not None:
         logits = decoder.softcap * torch.tanh(logits / decoder.softcap)
     logprobs = logits - torch.logsumexp(logits, dim=1, keepdim=True)
     entropy = -(logprobs.exp() * logprobs).sum(dim=1)
-    best = logprobs.argmax(dim=1)
+    best, own = logprobs.topk(min(OWN_IDS, rows), dim=1)
     kept = logprobs.gather(1, ids)
     target = logprobs.gather(1, labels[:, None])[:, 0]
     tail = guarded_logsumexp(logprobs.scatter_(1, ids, float("-inf")))
-    return kept, tail, target, best, entropy
+    return kept, tail, target, own, best[:, 0], entropy

@@ -17,12 +17,14 @@ import numpy as np
 from cache import ScoreRequest, TeacherCache, TeacherRecord
 from cache.protocols import Failure
 from configs import CacheError, DistillConfig, EngineError
-from evaluation import HeldOutMetrics, held_out_metrics
+from evaluation.closeness import closeness_of, measured
+from evaluation.metric import Measured
+from evaluation.ratios import ratio_stderr
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.nodes import cluster_hardware
 from orchestration.cluster.planned_engine import engine_spec
 from orchestration.cluster.private import cluster
-from orchestration.comparison.bench import shared_beliefs
+from orchestration.comparison.held_out import shared_beliefs
 from orchestration.inputs.preflight import require_compiler, resolve_paths
 from orchestration.inputs.teachers import open_cache, open_teacher
 from orchestration.plan.hardware import hardware_of
@@ -96,14 +98,14 @@ def score_twice(cached: Sequence[TeacherRecord], *, pool: EnginePool, identity: 
     return Rescored(
         identity=identity,
         rows=len(cached),
-        tokens=against_cache.tokens,
+        tokens=sum(record.response_len for record in cached),
         k=k,
-        kl=against_cache.forward_kl,
-        kl_stderr=against_cache.forward_kl_stderr,
-        top1_agreement=against_cache.top1_agreement,
-        control_kl=against_itself.forward_kl,
-        control_kl_stderr=against_itself.forward_kl_stderr,
-        control_top1_agreement=against_itself.top1_agreement,
+        kl=against_cache["forward_kl"].value,
+        kl_stderr=_stderr(against_cache["forward_kl"]),
+        top1_agreement=against_cache["top1_agreement"].value,
+        control_kl=against_itself["forward_kl"].value,
+        control_kl_stderr=_stderr(against_itself["forward_kl"]),
+        control_top1_agreement=against_itself["top1_agreement"].value,
     )
 
 
@@ -127,5 +129,9 @@ def _scored(
     return [record for record in found if record is not None]
 
 
-def _compare(kept: Sequence[TeacherRecord], live: Sequence[TeacherRecord]) -> HeldOutMetrics:
-    return held_out_metrics(shared_beliefs(one, other) for one, other in zip(kept, live, strict=True))
+def _compare(kept: Sequence[TeacherRecord], live: Sequence[TeacherRecord]) -> dict[str, Measured]:
+    return measured(closeness_of(shared_beliefs(one, other) for one, other in zip(kept, live, strict=True)))
+
+
+def _stderr(ratio: Measured) -> float:
+    return ratio_stderr(ratio.sums[:, 0], ratio.sums[:, 1])

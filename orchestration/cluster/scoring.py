@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from cache import CacheView, TeacherCache, TeacherIdentity
-from configs import TrainingError
+from configs import DistillError, TrainingError
 from configs.models import Device
-from evaluation.held_out import HeldOutMetrics, TokenBeliefs, held_out_metrics
+from evaluation.closeness import TokenBeliefs, closeness_of
+from evaluation.results import Closeness
 from orchestration.cluster.task import Apart, run_apart
 from orchestration.outputs.redirect import redirect_output
 from student_train.scoring import HeldOutRow, score_view
@@ -32,11 +31,11 @@ class ScoringJob:
     log_file: Path
 
 
-def score_students(jobs: list[ScoringJob], *, cpus: int) -> list[HeldOutMetrics]:
-    """Score several models, one after the other in one process.
+def score_students(jobs: list[ScoringJob], *, cpus: int) -> list[Closeness | DistillError]:
+    """Score several models, one after the other in one process; of one that cannot be scored, why.
 
     Raises:
-        TrainingError: a model could not be scored.
+        TrainingError: the process died.
     """
     if not jobs:
         return []
@@ -47,12 +46,19 @@ def score_students(jobs: list[ScoringJob], *, cpus: int) -> list[HeldOutMetrics]
     )
 
 
-def _score_all(jobs: list[ScoringJob]) -> list[HeldOutMetrics]:
+def _score_all(jobs: list[ScoringJob]) -> list[Closeness | DistillError]:
     redirect_output(jobs[0].log_file)
-    return [_score(job) for job in jobs]
+    return [_score_or_why_not(job) for job in jobs]
 
 
-def _score(job: ScoringJob) -> HeldOutMetrics:
+def _score_or_why_not(job: ScoringJob) -> Closeness | DistillError:
+    try:
+        return _score(job)
+    except DistillError as error:
+        return error
+
+
+def _score(job: ScoringJob) -> Closeness:
     cache = TeacherCache.open(job.cache_root, job.identity)
     rows = score_view(
         job.model_dir,
@@ -63,7 +69,7 @@ def _score(job: ScoringJob) -> HeldOutMetrics:
         device="cuda" if job.accelerator == "gpu" else "cpu",
         tokens_per_batch=TOKENS_PER_BATCH,
     )
-    return held_out_metrics(_beliefs(row) for row in rows)
+    return closeness_of(_beliefs(row) for row in rows)
 
 
 def _beliefs(row: HeldOutRow) -> TokenBeliefs:
@@ -75,5 +81,8 @@ def _beliefs(row: HeldOutRow) -> TokenBeliefs:
         student_topk=row.topk_logprobs,
         student_tail=row.tail_logmass,
         student_target=row.target_logprobs,
-        top1_agrees=(row.argmax_ids == teacher.topk_ids[:, 0]).astype(np.int64),
+        target_ids=teacher.response_ids,
+        teacher_ids=teacher.topk_ids,
+        own_ids=row.own_ids,
+        own_best=row.own_best,
     )

@@ -29,7 +29,10 @@ STAGES: dict[str, tuple[Until, str]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse `argv` and run; returns the exit code: 0, 2 for what the user can mend before the start, 130 for Ctrl-C."""
+    """Parse `argv` and run; returns the exit code.
+
+    0; 1 where a model could not be measured; 2 for what the user can mend before the start; 130 for Ctrl-C.
+    """
     argv = sys.argv[1:] if argv is None else argv
     arguments = _parser(argv).parse_args(argv)
     with stopped_by_signals():
@@ -102,10 +105,12 @@ def _load(arguments: argparse.Namespace) -> DistillConfig:
     return load_config(arguments.config, overrides=overrides)
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> int:
     config = _load(arguments)
     with last_words():
-        run_pipeline(config, config_dir=arguments.config.parent, until=arguments.until)
+        report = run_pipeline(config, config_dir=arguments.config.parent, until=arguments.until)
+    # Everything else is there and shown; the table names what could not be measured.
+    return 1 if report is not None and report.missing else 0
 
 
 def _plan(arguments: argparse.Namespace) -> None:

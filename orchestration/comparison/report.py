@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
 
+from configs import ConfigError
 from configs.visible_text import markdown_text, visible
+from evaluation.results import ModelResults, RunResults
+from orchestration.comparison.rows import closeness_numbers, tokens_per_s
 from orchestration.outputs.artifacts import write_json
 from orchestration.outputs.console import Console, clock
-from orchestration.outputs.fields import from_fields
+from orchestration.outputs.fields import from_fields, to_fields
 from orchestration.outputs.foundations import RestsOn
 from orchestration.outputs.kept import OutdatedError, read_sealed, sealed
 
@@ -20,64 +24,37 @@ ANSWER_SHOWN = 240
 
 COLUMNS = ("model", "params", "KL(teacher‖·)", "KL(·‖teacher)", "top-1", "Rouge-L", "ppl", "tok/s")
 
-REPORT = "stillroom/report/2"
+NOTHING = "-"
+"""Stands in a cell for what was not, or could not be, measured."""
+
+REPORT = "stillroom/report/3"
 """The schema of a kept comparison, with its version."""
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
-    """One model's row. Divergences in nats a token, agreement a fraction, Rouge-L x 100.
+class Report:
+    """A finished experiment: its results and what they were made from.
 
-    `measured_on` says in words what the speed was measured on: speeds can be compared where it is the same. `digest` is
-    what the evaluation is addressed by.
+    `evidence` names what was measured of each model, in words by the digest that it is kept under.
     """
 
-    name: str
-    role: str
-    parameters: int
-    forward_kl: float
-    forward_kl_stderr: float
-    reverse_kl: float
-    top1_agreement: float
-    perplexity: float
-    rouge_l: float
-    tokens_per_s: float
-    measured_on: str
-    answers: tuple[str, ...]
-    digest: str
-
-    def metrics(self) -> dict[str, float]:
-        """The numbers under their names in MLflow."""
-        names = (
-            "forward_kl", "forward_kl_stderr", "reverse_kl", "top1_agreement", "perplexity", "rouge_l", "tokens_per_s"
-        )  # fmt: skip
-        return {f"eval/test/{name}": float(getattr(self, name)) for name in names} | {
-            "eval/parameters": float(self.parameters)
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """A finished experiment: `rests_on` is what it was made from, `notes` what a reader of its table has to know."""
-
-    experiment: str
-    config_digest: str
-    cache_digest: str
-    prompts: tuple[str, ...]
-    references: tuple[str, ...]
-    models: tuple[Evaluated, ...]
-    times: tuple[tuple[str, float], ...]
-    teacher_forward_tokens: int
-    rejected_rows: int
+    results: RunResults
     rests_on: RestsOn
-    notes: tuple[str, ...] = ()
+    evidence: Mapping[str, str]
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """A line for whatever could not be measured; the next run tries again."""
+        of_models = (f"{model.name}: {line}" for model in self.results.models for line in model.failures)
+        return (*self.results.failures, *of_models)
 
 
 def write_report(report: Report, run_dir: Path) -> None:
     """Write `report.json` and `report.md`; the first marks the experiment as finished."""
     # Text may hold half a surrogate pair, which no file can.
     (run_dir / "report.md").write_text(_markdown(report), encoding="utf-8", errors="backslashreplace")
-    write_json(run_dir / "report.json", sealed(REPORT, report.config_digest, asdict(report)))
+    config_digest = report.results.provenance.config_digest
+    write_json(run_dir / "report.json", sealed(REPORT, config_digest, to_fields(report)))
 
 
 def read_report(run_dir: Path) -> Report | None:
@@ -92,40 +69,65 @@ def read_report(run_dir: Path) -> Report | None:
         return None
     try:
         report = from_fields(Report, raw)
-        if {len(report.prompts), *(len(model.answers) for model in report.models)} != {len(report.references)}:
-            raise ValueError("it does not have an answer to every prompt")
+        _require_whole(report.results)
     except ValueError as error:
         raise OutdatedError(f"{path}: is not a comparison ({error})") from error
     return report
 
 
+def read_results(run_dir: Path) -> RunResults:
+    """The results in a run directory, for whoever compares finished runs.
+
+    Raises:
+        OutdatedError: they are not what was written, or another version wrote them.
+        ConfigError: there are none.
+    """
+    report = read_report(run_dir)
+    if report is None:
+        raise ConfigError(f"{run_dir} holds no finished comparison: name the run directory of a finished experiment")
+    return report.results
+
+
+def _require_whole(results: RunResults) -> None:
+    prompts = len(results.prompts)
+    if {len(results.references), len(results.reference_tokens)} != {prompts}:
+        raise ValueError("it does not have an answer to every prompt")
+    for model in results.models:
+        closeness = model.closeness
+        if {len(model.answers), len(model.answer_tokens)} - {0, prompts}:
+            raise ValueError("it does not have an answer to every prompt")
+        if closeness is not None and {*map(len, closeness.sums)} - {len(closeness.columns)}:
+            raise ValueError("a row of sums has not one for every column")
+
+
 def print_report(report: Report, console: Console, *, samples: int) -> None:
     """Show the table, `samples` answers side by side and the times."""
-    table = Table(title=f"{report.experiment}: held-out comparison ({len(report.prompts)} test prompts)")
+    results = report.results
+    table = Table(title=f"{results.experiment}: held-out comparison ({len(results.prompts)} test prompts)")
     for title in COLUMNS:
         table.add_column(title, justify="left" if title == "model" else "right", no_wrap=True)
-    marks = speed_marks(report)
-    for model in report.models:
-        table.add_row(*_cells(model, mark=marks.get(model.measured_on, "")))
+    for cells in _rows(report):
+        table.add_row(*cells)
     console.say(table)
     for note in _notes(report):
         console.warn(note)
-    for index in range(min(samples, len(report.prompts))):
-        console.say(_sample(report, index))
-    if report.times:
+    for index in range(min(samples, len(results.prompts))):
+        console.say(_sample(results, index))
+    stages = results.cost.stages
+    if stages:
         console.say(
             "Times: "
-            + ", ".join(f"{title} {clock(seconds)}" for title, seconds in report.times)
-            + f"; together {clock(sum(seconds for _, seconds in report.times))}"
+            + ", ".join(f"{stage.name} {clock(stage.seconds)}" for stage in stages)
+            + f"; together {clock(sum(stage.seconds for stage in stages))}"
         )
 
 
-def speed_marks(report: Report) -> dict[str, str]:
+def speed_marks(results: RunResults) -> dict[str, str]:
     """A letter for each machine and setting that speeds were measured on; empty where there is only one.
 
     A model that was measured for an earlier experiment keeps its speed, whatever it was measured on then.
     """
-    kinds = list(dict.fromkeys(model.measured_on for model in report.models))
+    kinds = list(dict.fromkeys(model.serving.measured_on for model in results.models if model.serving is not None))
     return {kind: f" {_letter(number)}" for number, kind in enumerate(kinds)} if len(kinds) > 1 else {}
 
 
@@ -135,33 +137,48 @@ def _letter(number: int) -> str:
 
 def _notes(report: Report) -> list[str]:
     """What a reader of the table has to know."""
-    speeds = [f"tok/s{mark}: {kind}" for kind, mark in speed_marks(report).items()]
+    speeds = [f"tok/s{mark}: {kind}" for kind, mark in speed_marks(report.results).items()]
     if speeds:
         speeds.insert(0, "Speeds that bear different letters were measured on different machines or settings:")
-    return [*report.notes, *speeds]
+    return [*(f"not measured: {line}" for line in report.missing), *report.results.notes, *speeds]
 
 
-def _cells(model: Evaluated, *, mark: str) -> tuple[str, ...]:
-    # One sequence alone has no standard error.
-    interval = "" if math.isnan(model.forward_kl_stderr) else f" ± {1.96 * model.forward_kl_stderr:.3f}"
+def _rows(report: Report) -> list[tuple[str, ...]]:
+    marks = speed_marks(report.results)
+    return [
+        _cells(model, mark="" if model.serving is None else marks.get(model.serving.measured_on, ""))
+        for model in report.results.models
+    ]
+
+
+def _cells(model: ModelResults, *, mark: str) -> tuple[str, ...]:
+    numbers, speed = closeness_numbers(model), tokens_per_s(model)
+    stderr = numbers.get("forward_kl_stderr")  # one sequence alone has none
+    interval = "" if stderr is None else f" ± {1.96 * stderr:.3f}"
+
+    def cell(name: str, shape: str, *, scale: float = 1.0, unit: str = "") -> str:
+        return f"{scale * numbers[name]:{shape}}{unit}" if name in numbers else NOTHING
+
+    perplexity = cell("perplexity", ",.2f" if numbers.get("perplexity", math.inf) < 1e5 else ".1e")
     return (
         model.name,
         f"{model.parameters / 1e6:,.1f} M",
-        f"{model.forward_kl:.3f}{interval}",
-        f"{model.reverse_kl:.3f}",
-        f"{100 * model.top1_agreement:.1f} %",
-        f"{model.rouge_l:.1f}",
-        f"{model.perplexity:,.2f}" if model.perplexity < 1e5 else f"{model.perplexity:.1e}",
-        f"{model.tokens_per_s:,.0f}{mark}",
+        cell("forward_kl", ".3f", unit=interval),
+        cell("reverse_kl", ".3f"),
+        cell("top1_agreement", ".1f", scale=100.0, unit=" %"),
+        cell("rouge_l", ".1f"),
+        perplexity,
+        NOTHING if speed is None else f"{speed.median:,.0f}{mark}",
     )
 
 
-def _sample(report: Report, index: int) -> Table:
-    table = Table(title=_short(report.prompts[index]), title_justify="left", show_header=False, min_width=60)
+def _sample(results: RunResults, index: int) -> Table:
+    table = Table(title=_short(results.prompts[index]), title_justify="left", show_header=False, min_width=60)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold", max_width=100)
-    for model in report.models:
-        table.add_row(model.name, _short(model.answers[index]))
+    for model in results.models:
+        if model.answers:
+            table.add_row(model.name, _short(model.answers[index]))
     return table
 
 
@@ -171,29 +188,28 @@ def _short(text: str) -> str:
 
 
 def _markdown(report: Report) -> str:
-    marks = speed_marks(report)
+    results = report.results
+    origin = results.provenance
     lines = [
-        f"# {markdown_text(report.experiment)}",
+        f"# {markdown_text(results.experiment)}",
         "",
-        f"Config `{report.config_digest[:12]}`, test view `{report.cache_digest[:12]}`, "
-        f"{report.teacher_forward_tokens:,} teacher forward tokens, {report.rejected_rows} rows set aside.",
+        f"Config `{origin.config_digest[:12]}`, test view `{origin.cache_digest[:12]}`, "
+        f"{results.cost.teacher_tokens:,} teacher forward tokens, {results.rows_set_aside} rows set aside.",
         "KL in nats a token at the teacher's answers (tail bucket, 95 % interval over sequences); the teacher's own "
         "row is the noise floor: the live teacher against what the cache keeps of it.",
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + "---|" * len(COLUMNS),
-        *(
-            "| " + " | ".join(map(markdown_text, _cells(model, mark=marks.get(model.measured_on, "")))) + " |"
-            for model in report.models
-        ),
+        *("| " + " | ".join(map(markdown_text, cells)) + " |" for cells in _rows(report)),
         "",
         *(f"- {visible(note)}" for note in _notes(report)),
     ]
-    for index, prompt in enumerate(report.prompts):
+    for index, prompt in enumerate(results.prompts):
         lines += ["", f"## Prompt {index + 1}", "", *_literal(prompt)]
-        lines += ["", "**teacher (cached)**", "", *_literal(report.references[index])]
-        for model in report.models:
-            lines += ["", f"**{markdown_text(model.name)}**", "", *_literal(model.answers[index])]
+        lines += ["", "**teacher (cached)**", "", *_literal(results.references[index])]
+        for model in results.models:
+            if model.answers:
+                lines += ["", f"**{markdown_text(model.name)}**", "", *_literal(model.answers[index])]
     return "\n".join(lines) + "\n"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from configs import DistillConfig
-from orchestration.comparison.report import Evaluated, Report, print_report, read_report
+from orchestration.comparison.report import Report, print_report, read_report
 from orchestration.outputs.artifacts import MADE_ANEW, Artifacts
 from orchestration.outputs.console import Console
 from orchestration.outputs.foundations import content_of, experiment_digest, what_broke
@@ -28,6 +28,9 @@ def show_finished(config: DistillConfig, *, config_dir: Path, stream: TextIO) ->
     except OutdatedError as error:
         console.warn(f"{error}: the former comparison is not shown")
         return None
+    if report is not None and report.missing:
+        console.warn(f"{report.missing[0]}: the former comparison is not whole, what is missing is tried again")
+        return None
     if report is not None:
         console.say(f"Experiment {config.name} is finished.")
         show_report(report, config, directory=directory, console=console)
@@ -46,9 +49,9 @@ def finished_report(config: DistillConfig, *, directory: Path) -> Report | None:
     said: list[str] = []
     artifacts = Artifacts(config.runtime.run_root, say=said.append)
     reason = what_broke(report.rests_on, config=config, run_dir=directory, artifacts=artifacts)
-    for model in report.models:
-        if reason is None and artifacts.read_evaluation(model.digest, Evaluated) is None:
-            reason = f"the evaluation of {model.name} is not what it was"
+    for digest, what in report.evidence.items():
+        if reason is None and not artifacts.holds_evaluation(digest):
+            reason = f"{what} is not what it was"
     if reason is not None:
         detail = f" ({said[-1].removesuffix(MADE_ANEW)})" if said else ""
         raise OutdatedError(f"{directory}: {reason}{detail}")

@@ -105,8 +105,13 @@ class Artifacts:
 
         return self._unless_outdated(read)
 
+    def holds_evaluation(self, digest: str) -> bool:
+        """Whether an evaluation is there that is still what was written."""
+        path = self._evaluation(digest)
+        return self._unless_outdated(lambda: read_sealed(path, schema=EVALUATION, digest=digest)) is not None
+
     def write_evaluation(self, digest: str, evaluation: Mapping[str, object]) -> None:
-        """Keep an evaluation."""
+        """Keep an evaluation; a dataclass becomes a mapping by `fields.to_fields`."""
         write_json(self._evaluation(digest), sealed(EVALUATION, digest, evaluation))
 
     @contextmanager

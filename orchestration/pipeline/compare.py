@@ -1,192 +1,250 @@
-"""The comparison of a run: the teacher while its engine is up, then every student that was not measured before."""
+"""The comparison of a run: the teacher while its engine is up, then every student, each in every way that is due.
+
+What is found is kept by each examination. A model that cannot be loaded, or an examination that fails, is named and
+costs the others nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from cache import GenerateRequest
-from configs import DistillConfig
+from configs import BudgetReached, DistillConfig, DistillError
 from configs.places import absolute_root
-from evaluation import HeldOutMetrics
+from evaluation.results import Closeness, ModelResults
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.scoring import ScoringJob
-from orchestration.comparison.bench import (
-    Bench,
-    evaluate_student,
-    evaluate_teacher,
-    finished,
-    teacher_tokens,
-)
-from orchestration.comparison.examination import Candidate
-from orchestration.comparison.report import Evaluated
+from orchestration.comparison.bench import Bench
+from orchestration.comparison.examination import Candidate, Examination, examine
+from orchestration.comparison.held_out import HeldOut
+from orchestration.comparison.rows import closeness_numbers, evidence_of, metrics_of, row_of
+from orchestration.comparison.written_answers import Answering
 from orchestration.fill.budgets import require_budget
 from orchestration.inputs.models import open_model
 from orchestration.inputs.teachers import Teacher, identity_of
+from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.console import StageProgress
 from orchestration.pipeline.chain import Student
 from orchestration.pipeline.compute import Compute
+from orchestration.pipeline.fill_stage import AskedTeacher
 from orchestration.pipeline.lessons import Lesson
 from orchestration.pipeline.run import Journal, RunSettings
 from orchestration.pipeline.stage import Line, Stage, run_stage
 from orchestration.plan.requests import SequenceSet
 
+Failures = dict[str, list[str]]
+"""By the name of a model: a line for whatever could not be measured."""
+
 
 @dataclass(slots=True)
-class TeacherAnswers(Stage[Candidate, Evaluated, Evaluated]):
-    """Measures the live teacher against its cached answers, while its engine is up."""
+class Compared:
+    """The rows of a comparison as they come, and where what they rest on is kept. `failures` are of no row's model."""
 
-    teacher: Teacher
-    bench: Bench
+    artifacts: Artifacts
+    rows: list[ModelResults] = field(default_factory=list)
+    evidence: dict[str, str] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def add(self, candidate: Candidate, ways: Sequence[Examination], *, failures: Sequence[str]) -> ModelResults:
+        """Put together the row of a model that was examined in these ways."""
+        self.rows.append(row_of(candidate, ways, failures=failures))
+        self.evidence |= evidence_of(candidate, ways, artifacts=self.artifacts)
+        return self.rows[-1]
+
+
+def ways_of(settings: RunSettings, *, bench: Bench) -> tuple[HeldOut | Examination, ...]:
+    """How every model of this experiment is examined, in this order."""
+    return HeldOut(bench, settings.artifacts), Answering(bench, settings.artifacts)
+
+
+@dataclass(slots=True)
+class TeacherAnswers(Stage[list[Examination], list[str], list[str]]):
+    """Examines the live teacher while its engine is up; gives a line for whatever failed."""
+
+    candidate: Candidate
+    ways: Sequence[Examination]
     pool: EnginePool
     settings: RunSettings
     journal: Journal
     compute: Compute
 
-    @property
-    def candidate(self) -> Candidate:
-        """The teacher as a row of the comparison."""
-        files, identity = self.teacher.files, self.teacher.identity
-        return Candidate("teacher", "teacher", identity.digest(), files.directory, identity, files.shape.parameters)
-
-    def prepare(self) -> Candidate | None:
-        """The teacher, unless it was measured before.
+    def prepare(self) -> list[Examination] | None:
+        """What was not made of this teacher before.
 
         Raises:
             BudgetReached: that may take more than is left of the experiment's budgets.
         """
-        if self._measured():
+        due = [way for way in self.ways if way.due(self.candidate)]
+        if not due:
             return None
         require_budget(
             self.settings.config.budgets,
             spent=self.journal.ledger.counts(),
-            tokens=teacher_tokens(self.bench),
+            tokens=sum(way.teacher_tokens() for way in due),
             purpose="the teacher's row of the comparison",
         )
         self.compute.need_cluster()
-        return self.candidate
+        return due
 
     def line(self) -> Line:
         """See `Stage`."""
         return Line("teacher answers")
 
-    def run(self, work: Candidate, progress: StageProgress) -> Evaluated:
+    def run(self, work: list[Examination], progress: StageProgress) -> list[str]:
         """Let it answer and score."""
-        return evaluate_teacher(work, bench=self.bench, pool=self.pool, artifacts=self.settings.artifacts)
+        return examine(self.candidate, work, self.pool)
 
-    def keep(self, made: Evaluated | None) -> Evaluated:
-        """Track its row; the evaluation was kept when it was made."""
-        row = made or self._measured()["teacher"]
-        self.journal.tracker.child("teacher", params={}, tags={"role": "teacher"})
-        self.journal.track("teacher", row.metrics())
-        return row
+    def keep(self, made: list[str] | None) -> list[str]:
+        """What failed; what was found is kept by each examination."""
+        return made or []
 
-    def summary(self, made: Evaluated | None, kept: Evaluated) -> str:
+    def summary(self, made: list[str] | None, kept: list[str]) -> str:
         """See `Stage`."""
-        return f"noise floor {kept.forward_kl:.4f} nats"
-
-    def _measured(self) -> dict[str, Evaluated]:
-        return finished([self.candidate], bench=self.bench, artifacts=self.settings.artifacts)
+        floor = closeness_numbers(row_of(self.candidate, self.ways, failures=kept)).get("forward_kl")
+        return f"{len(kept)} failed" if floor is None else f"noise floor {floor:.4f} nats"
 
 
 @dataclass(slots=True)
-class HeldOutScoring(Stage[list[Candidate], list[HeldOutMetrics], list[HeldOutMetrics]]):
-    """Scores models on the teacher's held-out answers. What it gives is kept with the answers of each model."""
+class HeldOutScoring(Stage[list[Candidate], Failures, Failures]):
+    """Scores models on the teacher's held-out answers, without a teacher."""
 
     candidates: list[Candidate]
+    held_out: HeldOut
     lesson: Lesson
     settings: RunSettings
     compute: Compute
 
     def prepare(self) -> list[Candidate] | None:
-        """All that it was given."""
-        if self.candidates:
+        """Those that were not scored before."""
+        missing = [candidate for candidate in self.candidates if self.held_out.missing(candidate)]
+        if missing:
             self.compute.need_cluster()
-        return self.candidates or None
+        return missing or None
 
     def line(self) -> Line:
         """See `Stage`."""
-        return Line("held-out scoring", total=len(self.candidates), unit="models")
+        return Line("held-out scoring", unit="models")
 
-    def run(self, work: list[Candidate], progress: StageProgress) -> list[HeldOutMetrics]:
-        """Score them one after the other, in one process."""
-        return self.compute.score([scoring_job(each, lesson=self.lesson, settings=self.settings) for each in work])
+    def run(self, work: list[Candidate], progress: StageProgress) -> Failures:
+        """Score them one after the other, in one process, and keep what it finds."""
+        jobs = [scoring_job(each, lesson=self.lesson, settings=self.settings) for each in work]
+        found: list[Closeness | DistillError]
+        try:
+            found = self.compute.score(jobs)
+        except DistillError as error:  # the process died, and none of them is known to be well
+            found = [error] * len(jobs)
+        failures: Failures = {}
+        for candidate, each in zip(work, found, strict=True):
+            if isinstance(each, DistillError):
+                failures[candidate.name] = [f"{self.held_out.title}: {each}"]
+            else:
+                self.held_out.keep(candidate, each)
+        return failures
 
-    def keep(self, made: list[HeldOutMetrics] | None) -> list[HeldOutMetrics]:
-        """Nothing yet, see above."""
-        return made or []
+    def keep(self, made: Failures | None) -> Failures:
+        """What failed."""
+        return made or {}
 
-    def summary(self, made: list[HeldOutMetrics] | None, kept: list[HeldOutMetrics]) -> str:
+    def summary(self, made: Failures | None, kept: Failures) -> str:
         """See `Stage`."""
-        return f"{len(kept)} models at {kept[0].tokens:,} tokens of the teacher's answers"
+        tokens = sum(record.response_len for record in self.held_out.bench.references())
+        return f"{len(self.candidates) - len(kept)} models at {tokens:,} tokens of the teacher's answers"
 
 
 @dataclass(slots=True)
-class StudentAnswers(Stage[list[Candidate], dict[str, Evaluated], dict[str, Evaluated]]):
-    """Lets models answer the test prompts, and keeps each evaluation with its held-out metrics; gives them by name."""
+class StudentAnswers(Stage[list[Candidate], Failures, Failures]):
+    """Serves models one after the other, and examines each in every way that is due."""
 
-    metrics: dict[str, HeldOutMetrics]
     candidates: list[Candidate]
-    bench: Bench
-    settings: RunSettings
+    ways: Sequence[Examination]
     compute: Compute
 
     def prepare(self) -> list[Candidate] | None:
-        """All that it was given."""
-        return self.candidates or None
+        """Those of which an examination is due."""
+        left = [each for each in self.candidates if any(way.due(each) for way in self.ways)]
+        if left:
+            self.compute.need_cluster()
+        return left or None
 
     def line(self) -> Line:
         """See `Stage`."""
         return Line("student answers", total=len(self.candidates), unit="models")
 
-    def run(self, work: list[Candidate], progress: StageProgress) -> dict[str, Evaluated]:
+    def run(self, work: list[Candidate], progress: StageProgress) -> Failures:
         """Load one after the other into the running engines, or into new ones where they have another shape."""
-        made: dict[str, Evaluated] = {}
-        for candidate in work:
-            progress.update(len(made), note=candidate.name)
-            files = open_model(candidate.directory, label=candidate.name)
-            made[candidate.name] = evaluate_student(
-                candidate,
-                self.metrics[candidate.name],
-                bench=self.bench,
-                pool=self.compute.student_pool(files, candidate.identity),
-                artifacts=self.settings.artifacts,
-            )
-        return made
+        failures: Failures = {}
+        for number, candidate in enumerate(work):
+            progress.update(number, note=candidate.name)
+            try:
+                files = open_model(candidate.directory, label=candidate.name)
+                pool = self.compute.student_pool(files, candidate.identity)
+                pool.load(candidate.directory, candidate.identity)
+            except BudgetReached:
+                raise
+            except DistillError as error:
+                failures[candidate.name] = [f"cannot be served: {error}"]
+                continue
+            failed = examine(candidate, [way for way in self.ways if way.due(candidate)], pool)
+            if failed:
+                failures[candidate.name] = failed
+        return failures
 
-    def keep(self, made: dict[str, Evaluated] | None) -> dict[str, Evaluated]:
-        """What was made; each was kept at once."""
+    def keep(self, made: Failures | None) -> Failures:
+        """What failed."""
         return made or {}
 
-    def summary(self, made: dict[str, Evaluated] | None, kept: dict[str, Evaluated]) -> str:
+    def summary(self, made: Failures | None, kept: Failures) -> str:
         """See `Stage`."""
-        return f"{len(kept)} models, {len(self.bench.requests)} prompts each"
+        ways = ", ".join(way.title for way in self.ways if not isinstance(way, HeldOut))
+        return f"{len(self.candidates)} models: {ways}" + (f"; {len(kept)} with failures" if kept else "")
+
+
+def compare_teacher(
+    asked: AskedTeacher,
+    *,
+    ways: Sequence[Examination],
+    compared: Compared,
+    settings: RunSettings,
+    journal: Journal,
+    compute: Compute,
+) -> None:
+    """Examine the teacher, and add and track its row."""
+    candidate = teacher_candidate(asked.teacher)
+    stage = TeacherAnswers(candidate, ways, asked.pool, settings, journal, compute)
+    failures = run_stage(stage, settings=settings, journal=journal)
+    row = compared.add(candidate, ways, failures=failures)
+    journal.tracker.child("teacher", params={}, tags={"role": "teacher"})
+    journal.track("teacher", metrics_of(row))
 
 
 def compare_students(
     students: Sequence[Student],
     *,
+    ways: Sequence[Examination],
+    compared: Compared,
     settings: RunSettings,
     journal: Journal,
     compute: Compute,
     lesson: Lesson,
-    bench: Bench,
-) -> tuple[Evaluated, ...]:
-    """Measure the untouched and the trained students, in this order; what was measured before is not repeated."""
-    wanted = student_candidates(students, config=settings.config)
-    results = finished(wanted, bench=bench, artifacts=settings.artifacts)
-    left = [candidate for candidate in wanted if candidate.name not in results]
-    scored = run_stage(HeldOutScoring(left, lesson, settings, compute), settings=settings, journal=journal)
-    metrics = {candidate.name: each for candidate, each in zip(left, scored, strict=True)}
-    answers = StudentAnswers(metrics, left, bench, settings, compute)
-    answered = run_stage(answers, settings=settings, journal=journal)
-    results |= answered
+) -> None:
+    """Examine the untouched and the trained students, in this order, and add their rows; nothing is measured twice."""
+    wanted, unreadable = student_candidates(students, config=settings.config)
+    compared.failures += unreadable
+    failures: Failures = {candidate.name: [] for candidate in wanted}
+    stages: list[Stage[list[Candidate], Failures, Failures]] = [
+        *(HeldOutScoring(wanted, way, lesson, settings, compute) for way in ways if isinstance(way, HeldOut)),
+        StudentAnswers(wanted, ways, compute),
+    ]
+    for stage in stages:
+        for name, lines in run_stage(stage, settings=settings, journal=journal).items():
+            failures[name] += lines
     for candidate in wanted:
+        row = compared.add(candidate, ways, failures=failures[candidate.name])
         if candidate.role == "untouched":
             journal.tracker.child(candidate.name, params={}, tags={"role": "untouched"})
-        journal.track(candidate.name, results[candidate.name].metrics())
-    return tuple(results[candidate.name] for candidate in wanted)
+        journal.track(candidate.name, metrics_of(row))
 
 
 def open_bench(config: DistillConfig, *, lesson: Lesson, sets: Sequence[SequenceSet]) -> Bench:
@@ -208,24 +266,54 @@ def open_bench(config: DistillConfig, *, lesson: Lesson, sets: Sequence[Sequence
     )
 
 
-def student_candidates(students: Sequence[Student], *, config: DistillConfig) -> list[Candidate]:
-    """The untouched starts, each once in every dtype that it is trained in, and the trained students."""
-    found: dict[str, Candidate] = {}
+def teacher_candidate(teacher: Teacher) -> Candidate:
+    """The teacher as a row of the comparison."""
+    files, identity = teacher.files, teacher.identity
+    return Candidate("teacher", "teacher", identity.digest(), files.directory, identity, files.shape.parameters)
+
+
+def student_candidates(students: Sequence[Student], *, config: DistillConfig) -> tuple[list[Candidate], list[str]]:
+    """The untouched starts, each once in every dtype that it is trained in, and the trained students.
+
+    Beside them a line for each that cannot be read.
+    """
     starts = {(student.start.digest, student.start_dtype): student for student in students}
-    for (digest, dtype), student in starts.items():
-        name = "untouched" if len(starts) == 1 else f"untouched ({student.name})"
-        found[name] = _candidate(config, name, "untouched", digest, student.start.directory, dtype=dtype)
-    for student in students:
-        found[student.name] = _candidate(
-            config, student.name, "student", student.digest, student.directory, dtype=student.dtype
-        )
-    return list(found.values())
+    names = {key: "untouched" if len(starts) == 1 else f"untouched ({one.name})" for key, one in starts.items()}
+    opened = [partial(_untouched, one, name=names[key], config=config) for key, one in starts.items()]
+    opened += [
+        partial(_trained, student, start=names[student.start.digest, student.start_dtype], config=config)
+        for student in students
+    ]
+    found: list[Candidate] = []
+    failures: list[str] = []
+    for each in opened:
+        try:
+            found.append(each())
+        except DistillError as error:
+            failures.append(str(error))
+    return found, failures
 
 
-def _candidate(config: DistillConfig, name: str, role: str, digest: str, directory: Path, *, dtype: str) -> Candidate:
-    files = open_model(directory, label=name)
-    identity = identity_of(files, config=config, dtype=dtype)
-    return Candidate(name, role, digest, directory, identity, files.shape.parameters)
+def _untouched(student: Student, *, name: str, config: DistillConfig) -> Candidate:
+    start = student.start
+    files = open_model(start.directory, label=name)
+    identity = identity_of(files, config=config, dtype=student.start_dtype)
+    return Candidate(name, "untouched", start.digest, start.directory, identity, files.shape.parameters)
+
+
+def _trained(student: Student, *, start: str, config: DistillConfig) -> Candidate:
+    files = open_model(student.directory, label=student.name)
+    identity = identity_of(files, config=config, dtype=student.dtype)
+    return Candidate(
+        name=student.name,
+        role="student",
+        digest=student.digest,
+        directory=student.directory,
+        identity=identity,
+        parameters=files.shape.parameters,
+        method=", ".join(link.stage.objective for link in student.links),
+        start=start,
+    )
 
 
 def scoring_job(candidate: Candidate, *, lesson: Lesson, settings: RunSettings) -> ScoringJob:

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from cache import TeacherIdentity
+from configs import DistillError
 from configs.models import ModelShape
 from configs.places import is_url
 from configs.schema import EngineSettings
-from evaluation import HeldOutMetrics
+from evaluation.results import Closeness
 from orchestration.cluster.calibration import DeriveJob, derive_in_worker
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.engines import EngineSpec
@@ -71,12 +72,13 @@ class Compute:
         return self._pool(replace(spec, ledger=ledger.directory.absolute()))
 
     def student_pool(self, files: ModelFiles, identity: TeacherIdentity) -> EnginePool:
-        """Engines that write a student's answers: the running ones if they serve this shape in this dtype, else new."""
+        """Engines that serve a student: the running ones if they serve this shape in this dtype, else new."""
         served = files.shape, identity.dtype
         if self._answering is None or self._answering[0] != served:
             if self._answering is not None:
                 self._answering[1].release()
-            spec = self._spec(files, identity, engine=self._settings.config.runtime.student_engine, k=0)
+            config = self._settings.config
+            spec = self._spec(files, identity, engine=config.runtime.student_engine, k=config.teacher.top_k)
             self._answering = served, self._pool(spec)
         return self._answering[1]
 
@@ -138,11 +140,11 @@ class Compute:
         with self.room():
             derive_in_worker(job, cpus=TASK_CPUS)
 
-    def score(self, jobs: list[ScoringJob]) -> list[HeldOutMetrics]:
-        """Score models on a view, one after the other in one process.
+    def score(self, jobs: list[ScoringJob]) -> list[Closeness | DistillError]:
+        """Score models on a view, one after the other in one process; of one that cannot be scored, why.
 
         Raises:
-            TrainingError: a model could not be scored.
+            TrainingError: the process died.
         """
         self.need_cluster()
         with self.room():

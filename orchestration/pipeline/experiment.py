@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -10,9 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 from configs import BudgetReached, DistillConfig, configure_logging, dump_config
+from evaluation.results import Provenance, RunCost, RunResults, StageCost
 from orchestration.cluster.nodes import cluster_hardware
-from orchestration.comparison.report import Evaluated, Report, write_report
+from orchestration.comparison.bench import Bench, lengths
+from orchestration.comparison.report import Report, write_report
 from orchestration.comparison.show import directory_of, show_report
+from orchestration.environment import VLLM, installed_version
 from orchestration.fill.ledger import Ledger
 from orchestration.fill.refusals import open_refusals
 from orchestration.inputs.preflight import require_cache, require_compiler, require_writable, resolve_paths
@@ -24,7 +28,7 @@ from orchestration.outputs.console import Console
 from orchestration.outputs.foundations import RestsOn, content_of, model_sources, require_unchanged, rested_on
 from orchestration.outputs.redirect import terminal_kept
 from orchestration.pipeline.chain import Student
-from orchestration.pipeline.compare import TeacherAnswers, compare_students, open_bench
+from orchestration.pipeline.compare import Compared, compare_students, compare_teacher, open_bench, ways_of
 from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.fill_stage import AskedTeacher, fill_and_pin
 from orchestration.pipeline.lessons import Lesson
@@ -43,6 +47,9 @@ from orchestration.tracking.tracker import Tracker, flatten
 
 Until = Literal["fill", "train", "eval"]
 """The last stage that is run."""
+
+LIBRARIES = {"vllm": VLLM} | {name: (name,) for name in ("stillroom", "torch", "transformers", "deepspeed", "ray")}
+"""Distributions whose versions stand in the results."""
 
 PROBE_S = 15.0
 """A tracker that does not answer in this time is taken for slow; the first answer of a new SQLite file takes three."""
@@ -204,10 +211,9 @@ class Experiment:
         if until == "fill":
             return None
         bench = open_bench(settings.config, lesson=lesson, sets=asked.sets)
-        models: tuple[Evaluated, ...] = ()
+        ways, compared = ways_of(settings, bench=bench), Compared(settings.artifacts)
         if until == "eval":
-            answers = TeacherAnswers(asked.teacher, bench, asked.pool, settings, journal, compute)
-            models = (run_stage(answers, settings=settings, journal=journal),)
+            compare_teacher(asked, ways=ways, compared=compared, settings=settings, journal=journal, compute=compute)
         asked.pool.release()
         untouched = run_stage(CalibratedStarts(starts, lesson, settings, compute), settings=settings, journal=journal)
         students = train_students(
@@ -215,25 +221,43 @@ class Experiment:
         )
         if until == "train":
             return None
-        models += compare_students(
-            students, settings=settings, journal=journal, compute=compute, lesson=lesson, bench=bench
+        compare_students(
+            students, ways=ways, compared=compared, settings=settings, journal=journal, compute=compute, lesson=lesson
         )
         journal.tracker.log_final("pipeline", journal.ledger.metrics())
-        report = Report(
-            experiment=settings.config.name,
-            config_digest=self._written.config.digest(),
-            cache_digest=bench.view.digest,
-            prompts=tuple(texts[request.prompt_ids] for request in bench.requests),
-            references=bench.texts(bench.references()),
-            models=models,
-            times=tuple(journal.console.times),
-            teacher_forward_tokens=journal.ledger.counts().tokens,
-            rejected_rows=len(prompts.rejected),
-            rests_on=_rested_on(settings, asked.teacher, students),
-            notes=tuple(note for student in students for note in student.notes),
+        results = self._results(
+            compared, bench=bench, teacher=asked.teacher, prompts=prompts, texts=texts, students=students
         )
+        report = Report(results, _rested_on(settings, asked.teacher, students), compared.evidence)
         self._publish(report)
         return report
+
+    def _results(
+        self,
+        compared: Compared,
+        *,
+        bench: Bench,
+        teacher: Teacher,
+        prompts: PromptSet,
+        texts: Mapping[tuple[int, ...], str],
+        students: Sequence[Student],
+    ) -> RunResults:
+        """Everything that was found, in one value."""
+        settings, written, references = self._settings, self._written, bench.references()
+        return RunResults(
+            experiment=settings.config.name,
+            settings={key: str(value) for key, value in flatten(written.config.model_dump(mode="json")).items()},
+            prompts=tuple(texts[request.prompt_ids] for request in bench.requests),
+            references=bench.texts(references),
+            reference_tokens=lengths(references),
+            models=tuple(compared.rows),
+            tasks=(),
+            cost=_cost(self._journal),
+            provenance=_provenance(written, teacher, view=bench.view.digest),
+            rows_set_aside=len(prompts.rejected),
+            failures=tuple(compared.failures),
+            notes=tuple(note for student in students for note in student.notes),
+        )
 
     def _track_fill(self, plan: FillPlan, *, lesson: Lesson) -> None:
         rows = sum(len(part.sequences.requests) for part in plan.sets)
@@ -254,6 +278,34 @@ class Experiment:
         tracker.artifact("pipeline", directory / "report.md")
         tracker.artifact("pipeline", directory / "config.yaml")
         show_report(report, self._written.config, directory=directory, console=self._journal.console)
+
+
+def _cost(journal: Journal) -> RunCost:
+    """The time of each stage, and what was asked of the teacher."""
+    return RunCost(
+        stages=tuple(StageCost(name, seconds, math.nan, math.nan) for name, seconds in journal.console.times),
+        energy_source="",
+        teacher_tokens=journal.ledger.counts().tokens,
+        saved_tokens=0,
+        teacher_hours=math.nan,
+        saved_hours=math.nan,
+        saved_joules=math.nan,
+        paid=math.nan,
+        saved=math.nan,
+        currency="",
+    )
+
+
+def _provenance(written: Written, teacher: Teacher, *, view: str) -> Provenance:
+    return Provenance(
+        teacher=teacher.files.label,
+        teacher_identity=teacher.identity.digest(),
+        teacher_licence=written.config.teacher.licence,
+        cache_digest=view,
+        config_digest=written.config.digest(),
+        data={key: digest for key, digest in written.content.items() if key.startswith("data.")},
+        versions={name: installed_version(*names) for name, names in LIBRARIES.items()},
+    )
 
 
 def _rested_on(settings: RunSettings, teacher: Teacher, students: Sequence[Student]) -> RestsOn:

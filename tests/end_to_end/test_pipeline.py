@@ -24,6 +24,8 @@ from mlflow.entities import Run
 from safetensors.numpy import load_file
 
 from cache import CacheView, TeacherCache, TeacherIdentity
+from orchestration.comparison.report import read_results
+from orchestration.comparison.rows import closeness_numbers, tokens_per_s
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
@@ -78,10 +80,6 @@ class Finished:
     output: str
     listeners: frozenset[Listener] = frozenset()
 
-    def report(self) -> dict[str, object]:
-        content: dict[str, object] = json.loads((self.directory / "report.json").read_text())
-        return content
-
     def mlflow_runs(self) -> dict[str, Run]:
         """The runs of this experiment by name; the parent is "pipeline"."""
         client = MlflowClient(tracking_uri=f"sqlite:///{self.place.root}/runs/mlflow.db")
@@ -130,16 +128,19 @@ def test_everything_listens_on_loopback_alone(first: Finished) -> None:
 
 
 def test_every_model_is_in_the_table(first: Finished) -> None:
-    models = first.report()["models"]
-    assert isinstance(models, list)
-    assert [model["name"] for model in models] == ["teacher", "untouched", "seqkd", "kd"]
-    teacher, untouched, _, kd = models
+    models = read_results(first.directory).models
+    assert [(model.name, model.method, model.start) for model in models] == [
+        ("teacher", "", None), ("untouched", "", None),
+        ("seqkd", "seqkd", "untouched"), ("kd", "kd", "untouched"),
+    ]  # fmt: skip
+    teacher, untouched, _, kd = (closeness_numbers(model) for model in models)
     # Engine and cache agree up to the coding of the cache and the noise of batching.
     assert teacher["forward_kl"] < 0.01
     assert teacher["top1_agreement"] > 0.95
     assert kd["forward_kl"] < untouched["forward_kl"]
-    assert kd["parameters"] < teacher["parameters"]
-    assert all(model["tokens_per_s"] > 0 and len(model["answers"]) == 8 for model in models)
+    assert models[3].parameters < models[0].parameters
+    assert all(len(model.answers) == 8 and model.failures == () for model in models)
+    assert all((speed := tokens_per_s(model)) is not None and speed.median > 0 for model in models)
 
 
 def test_the_run_directory_holds_what_readme_says(first: Finished) -> None:

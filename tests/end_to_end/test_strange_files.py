@@ -18,7 +18,8 @@ from configs import DistillError, load_config
 from configs.places import SUMMARY
 from configs.regular_files import open_own
 from orchestration.cluster import reference as ray_reference
-from orchestration.comparison.report import REPORT, Evaluated, read_report
+from orchestration.comparison.report import REPORT, read_report
+from orchestration.comparison.written_answers import WrittenAnswers
 from orchestration.fill.ledger import Ledger
 from orchestration.fill.refusals import Refusals
 from orchestration.inputs.models import open_model
@@ -173,7 +174,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "runs/references/a.npz": lambda path: ray_reference._read(path, tokens=3),
     "runs/locks/abababababababab": claim,
     "runs/evaluations/abababababababab.json": lambda path: Artifacts(path.parents[1]).read_evaluation(
-        DIGEST, Evaluated
+        DIGEST, WrittenAnswers
     ),
     f"runs/students/abababababababab/{SUMMARY}": lambda path: Artifacts(path.parents[2]).read_student(DIGEST),
     f"runs/inits/abababababababab/{SUMMARY}": lambda path: Artifacts(path.parents[2]).has_start(DIGEST),
@@ -245,7 +246,7 @@ def test_what_another_version_kept_is_named_and_made_anew(former: str, schema: s
         if schema == REPORT:
             found = read_report(path.parent)
         elif schema == EVALUATION:
-            found = artifacts.read_evaluation(DIGEST, Evaluated)
+            found = artifacts.read_evaluation(DIGEST, WrittenAnswers)
         else:
             found = artifacts.read_student(DIGEST) if schema == STUDENT else artifacts.has_start(DIGEST)
     except OutdatedError as error:

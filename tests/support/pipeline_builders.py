@@ -15,12 +15,14 @@ from types import SimpleNamespace
 from typing import Any
 
 from local_engines import lease_queue
+from result_builders import random_beliefs
 
-from cache import TeacherCache, TeacherIdentity
-from configs import DistillConfig
+from cache import ScoreRequest, TeacherCache, TeacherIdentity
+from configs import DistillConfig, DistillError
 from configs.models import ModelShape, ModelSource
 from configs.places import CURVES
-from evaluation import HeldOutMetrics
+from evaluation.closeness import closeness_of
+from evaluation.results import Closeness
 from orchestration.cluster.calibration import DeriveJob
 from orchestration.cluster.engines import TimedAnswers
 from orchestration.cluster.scoring import ScoringJob
@@ -45,7 +47,7 @@ from teacher_server import FakeTeacher
 
 SHAPE = ModelShape(layers=2, hidden=16, heads=2, kv_heads=1, mlp=32, vocab=272, tied_embeddings=True, max_positions=64)
 SIZES = {"train": 3, "dev": 2, "test": 2}
-METRICS = HeldOutMetrics(0.5, 0.1, 0.6, 0.75, 3.0, 40)
+CLOSENESS = closeness_of([random_beliefs(1, rows=5), random_beliefs(2, rows=3)])
 """What every model scores on the held-out answers."""
 
 KD = {"objective": "kd", "steps": 4, "dtype": "float32"}
@@ -147,8 +149,9 @@ class FakePool:
         return done
 
     def answer(self, requests: Sequence[Any], *, k: int) -> TimedAnswers:
-        self.called.append(f"answer {len(requests)} {'score' if k else 'write'}")
-        asked = self.source.score if k else self.source.generate
+        score = isinstance(requests[0], ScoreRequest)
+        self.called.append(f"answer {len(requests)} {'score' if score else 'write'}")
+        asked = self.source.score if score else self.source.generate
         outcomes = dict(asked(list(requests), k=max(k, 1)))
         return TimedAnswers(tuple(outcomes[at] for at in range(len(requests))), 2.0, "a fake")
 
@@ -170,6 +173,8 @@ class FakeCompute(Compute):
         self.pools: list[FakePool] = []
         self.losses: tuple[float, ...] = (2.0, 1.5, 1.0)
         self.on_train: Callable[[TrainJob], None] = lambda job: None
+        self.on_score: Callable[[], None] = lambda: None
+        self.unscorable: dict[str, DistillError] = {}
 
     def need_cluster(self) -> None:
         self.called.append("cluster")
@@ -195,9 +200,10 @@ class FakeCompute(Compute):
         self.called.append("derive")
         derive_student(job.teacher_dir, job.out_dir, keep_layers=(0,))
 
-    def score(self, jobs: list[ScoringJob]) -> list[HeldOutMetrics]:
+    def score(self, jobs: list[ScoringJob]) -> list[Closeness | DistillError]:
         self.called.append(f"score {len(jobs)}")
-        return [METRICS for _ in jobs]
+        self.on_score()
+        return [self.unscorable.get(job.model_dir.name, CLOSENESS) for job in jobs]
 
 
 def export(

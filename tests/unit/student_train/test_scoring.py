@@ -16,7 +16,7 @@ from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.errors import ModelError
 from student_train.job import TrainJob
-from student_train.scoring import score_view
+from student_train.scoring import OWN_IDS, score_view
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,8 @@ def test_scores_equal_the_plain_model(job: TrainJob, tokens: int) -> None:
         kept = np.take_along_axis(q, record.topk_ids, axis=1)
         np.testing.assert_allclose(row.topk_logprobs, kept, atol=1e-4)
         np.testing.assert_allclose(row.target_logprobs, q[np.arange(len(q)), record.response_ids], atol=1e-4)
-        np.testing.assert_array_equal(row.argmax_ids, q.argmax(axis=1))
+        np.testing.assert_array_equal(row.own_ids, np.argsort(-q, axis=1)[:, :OWN_IDS])
+        np.testing.assert_allclose(row.own_best, q.max(axis=1), atol=1e-4)
         np.testing.assert_allclose(row.entropy, -(np.exp(q) * q).sum(axis=1), atol=1e-4)
         np.testing.assert_allclose(np.exp(row.tail_logmass), 1 - np.exp(kept).sum(axis=1), atol=1e-5)
 

@@ -5,43 +5,50 @@ from __future__ import annotations
 import io
 import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from result_builders import model_results, run_results, serving
 
+from configs import ConfigError
+from evaluation.results import Closeness, ModelResults
 from orchestration.comparison.report import (
     ANSWER_SHOWN,
     COLUMNS,
-    Evaluated,
+    NOTHING,
     Report,
     print_report,
     read_report,
+    read_results,
     write_report,
 )
 from orchestration.comparison.report import REPORT as REPORT_SCHEMA
 from orchestration.outputs.console import Console
+from orchestration.outputs.fields import to_fields
 from orchestration.outputs.foundations import RestsOn
 from orchestration.outputs.kept import OutdatedError, sealed
 
-TEACHER = Evaluated(
-    name="teacher",
-    role="teacher",
-    parameters=134_515_008,
-    forward_kl=0.001234,
-    forward_kl_stderr=0.0001,
-    reverse_kl=0.00151,
-    top1_agreement=0.9876,
-    perplexity=1.59,
-    rouge_l=99.5,
-    tokens_per_s=215.4,
-    measured_on="2 of 2 CPUs, a processor; bfloat16",
-    answers=("Paris.", "Four."),
-    digest="e" * 64,
+SUMS = (
+    # Tokens and sums whose ratios stand in the table.
+    ("tokens", "forward_kl", "reverse_kl", "top1", "nll", "answered", "rouge_l"),
+    {
+        "teacher": (
+            (500, 0.617, 0.755, 493.8, 500 * math.log(1.59), 1, 0.99),
+            (500, 0.617, 0.755, 493.8, 500 * math.log(1.59), 1, 1.0),
+        ),
+        "kd": ((10, 15.0, 1.0, 5, 10 * math.log(3e7), 1, 0.5), (10, 15.0, 1.0, 5, 10 * math.log(3e7), 1, 0.5)),
+    },
 )
-STUDENT = replace(
-    TEACHER, name="kd", role="student", parameters=99_000_000, forward_kl=1.5, perplexity=3e7, answers=("Lyon.", "5")
-)
+
+
+def closeness(name: str) -> Closeness:
+    return Closeness(SUMS[0], tuple(tuple(map(float, row)) for row in SUMS[1][name]))
+
+
+TEACHER = model_results("teacher", parameters=134_515_008, closeness=closeness("teacher"))
+STUDENT = model_results("kd", answers=("Lyon.", "5"), closeness=closeness("kd"))
 RESTS_ON = RestsOn(
     models={"teacher.model": "m" * 64},
     directories={"teacher.model": "models/random"},
@@ -49,19 +56,12 @@ RESTS_ON = RestsOn(
     starts=("s" * 64,),
     students=("k" * 64,),
 )
-REPORT = Report(
-    experiment="quickstart",
-    config_digest="c" * 64,
-    cache_digest="v" * 64,
-    prompts=("Capital of France?", "2 + 2?"),
-    references=("Paris.", "Four."),
-    models=(TEACHER, STUDENT),
-    times=(("teacher", 61.0), ("fill", 62.4)),
-    teacher_forward_tokens=12_345,
-    rejected_rows=2,
-    rests_on=RESTS_ON,
-    notes=("students.kd.stages.0 (kd) made the student worse",),
-)
+NOTE = "students.kd.stages.0 (kd) made the student worse"
+REPORT = Report(run_results(TEACHER, STUDENT, notes=(NOTE,)), RESTS_ON, {"e" * 64: "what answers found of kd"})
+
+
+def changed(**fields: Any) -> Report:
+    return replace(REPORT, results=replace(REPORT.results, **fields))
 
 
 def printed(report: Report, *, samples: int = 0) -> str:
@@ -71,32 +71,43 @@ def printed(report: Report, *, samples: int = 0) -> str:
 
 
 def said_by(answer: str) -> Report:
-    return replace(REPORT, models=(replace(STUDENT, answers=(answer, answer)),))
+    return changed(models=(replace(STUDENT, answers=(answer, answer)),))
+
+
+def asking(report: Report, **fields: Any) -> Report:
+    return replace(report, results=replace(report.results, **fields))
 
 
 @pytest.mark.parametrize(
     "report",
     [
         REPORT,
-        replace(REPORT, models=(), prompts=(), references=(), times=(), notes=()),
+        changed(models=(), prompts=(), references=(), reference_tokens=(), notes=(), settings={}),
+        changed(models=(model_results("kd", closeness=None, answers=(), serving=None, failures=("answers: no",)),)),
         said_by('"quotes"\n\\ and ☃ \x1b[31m \u2028 [bold]'),
         said_by("half a character \ud83d"),
     ],
 )
 def test_a_written_report_reads_back_the_same(report: Report, tmp_path: Path) -> None:
     write_report(report, tmp_path)
-    assert read_report(tmp_path) == report
+    # NaN, which equals nothing, is written the same.
+    assert repr(read_report(tmp_path)) == repr(report)
+    assert repr(read_results(tmp_path)) == repr(report.results)
 
 
-def test_an_undefined_number_survives(tmp_path: Path) -> None:
-    write_report(replace(REPORT, models=(replace(TEACHER, forward_kl_stderr=math.nan),)), tmp_path)
-    found = read_report(tmp_path)
-    assert found is not None
-    assert math.isnan(found.models[0].forward_kl_stderr)
+def test_any_reader_of_json_can_read_it(tmp_path: Path) -> None:
+    write_report(REPORT, tmp_path)
+
+    def refuse(word: str) -> None:
+        pytest.fail(f"{word} is not JSON")
+
+    json.loads((tmp_path / "report.json").read_text(), parse_constant=refuse)
 
 
 def test_without_a_report_there_is_none(tmp_path: Path) -> None:
     assert read_report(tmp_path) is None
+    with pytest.raises(ConfigError, match="holds no finished comparison"):
+        read_results(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"models": [{"name": "teacher"}]}', "[" * 100_000])
@@ -109,7 +120,7 @@ def test_a_broken_report_names_the_file(text: str, tmp_path: Path) -> None:
 def test_an_edited_number_is_never_shown(tmp_path: Path) -> None:
     write_report(REPORT, tmp_path)
     path = tmp_path / "report.json"
-    path.write_text(path.read_text().replace('"forward_kl": 1.5', '"forward_kl": 0.5'))
+    path.write_text(path.read_text().replace("198000000", "98000000"))
     with pytest.raises(OutdatedError, match=r"report\.json: was edited or damaged"):
         read_report(tmp_path)
 
@@ -126,23 +137,44 @@ def test_a_report_of_an_older_version_is_said_to_be_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"experiment": 3}, "experiment is not of its type"),
-        ({"prompts": "ab"}, "prompts is not of its type"),
-        ({"models": [{"name": "kd"}]}, "models.0: 'answers' is missing or unknown"),
-        ({"times": [["fill", "long"]]}, "times.0.1 is not of its type"),
-        ({"rests_on": {}}, "rests_on: 'directories' is missing or unknown"),
+        ({"results": {"experiment": 3}}, "results.experiment is not of its type"),
+        ({"results": {"prompts": "ab"}}, "results.prompts is not of its type"),
+        ({"results": {"models": [{"name": "kd"}]}}, "results.models.0: 'answer_tokens' is missing or unknown"),
+        ({"rests_on": {"models": 3}}, "rests_on.models is not of its type"),
         ({"novel": 1}, "Report: 'novel' is missing or unknown"),
-        ({"references": ["Paris."]}, "it does not have an answer to every prompt"),
-        ({"prompts": ["Capital of France?"]}, "it does not have an answer to every prompt"),
+        ({"results": {"references": ["Paris."]}}, "it does not have an answer to every prompt"),
+        ({"results": {"prompts": ["Capital of France?"]}}, "it does not have an answer to every prompt"),
     ],
 )
-def test_a_sealed_report_with_other_fields_is_refused(changed: dict[str, object], reason: str, tmp_path: Path) -> None:
+def test_a_sealed_report_with_other_fields_is_refused(changed: dict[str, Any], reason: str, tmp_path: Path) -> None:
     """A seal is no signature: whoever can write here can seal anything, and none of it is shown half."""
-    fields = json.loads(json.dumps(asdict(REPORT))) | changed
+    fields = to_fields(REPORT)
+    for name, value in changed.items():
+        fields[name] = fields[name] | value if isinstance(value, dict) else value
     (tmp_path / "report.json").write_text(json.dumps(sealed(REPORT_SCHEMA, "c" * 64, fields)))
     with pytest.raises(OutdatedError) as refused:
         read_report(tmp_path)
     assert str(refused.value) == f"{tmp_path}/report.json: is not a comparison ({reason})"
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (replace(STUDENT, answers=("one",)), "it does not have an answer to every prompt"),
+        (replace(STUDENT, answer_tokens=(1, 2, 3)), "it does not have an answer to every prompt"),
+        (
+            replace(STUDENT, closeness=Closeness(("tokens",), ((1.0, 2.0),))),
+            "a row of sums has not one for every column",
+        ),
+    ],
+)
+def test_a_row_that_is_not_whole_is_refused(model: ModelResults, reason: str, tmp_path: Path) -> None:
+    write_report(REPORT, tmp_path)
+    broken = sealed(REPORT_SCHEMA, "c" * 64, to_fields(changed(models=(model,))))
+    (tmp_path / "report.json").write_text(json.dumps(broken))
+    with pytest.raises(OutdatedError) as refused:
+        read_report(tmp_path)
+    assert str(refused.value).endswith(f"({reason})")
 
 
 def test_the_table_shows_every_model_and_number() -> None:
@@ -159,8 +191,8 @@ def test_speeds_of_one_machine_and_setting_bear_no_mark() -> None:
 
 
 def test_speeds_that_cannot_be_compared_are_told_apart(tmp_path: Path) -> None:
-    elsewhere = replace(STUDENT, name="old", tokens_per_s=4321.0, measured_on="8 x a GPU; bfloat16")
-    report = replace(REPORT, models=(TEACHER, STUDENT, elsewhere))
+    elsewhere = replace(STUDENT, name="old", serving=serving(4321.0, measured_on="8 x a GPU; bfloat16"))
+    report = changed(models=(TEACHER, STUDENT, elsewhere))
     write_report(report, tmp_path)
     for text in (printed(report), (tmp_path / "report.md").read_text(encoding="utf-8")):
         assert text.count("215 a") == 2
@@ -176,8 +208,9 @@ def test_what_has_to_be_said_stands_below_the_table(tmp_path: Path) -> None:
 
 
 def test_one_sequence_shows_no_interval() -> None:
-    text = printed(replace(REPORT, models=(replace(TEACHER, forward_kl_stderr=math.nan),)))
-    assert "±" not in text
+    alone = replace(TEACHER, closeness=replace(closeness("teacher"), sums=closeness("teacher").sums[:1]))
+    text = printed(changed(models=(alone,)))
+    assert "±" not in text and "0.001" in text
     assert "nan" not in text
 
 
@@ -191,13 +224,13 @@ def test_samples_stand_side_by_side_and_no_more_than_asked() -> None:
 
 
 def test_markup_in_prompts_and_answers_is_text() -> None:
-    text = printed(replace(said_by("[bold red]no[/] [link=x]y[/link]"), prompts=("[i]q[/i] [/]", "?")), samples=1)
+    text = printed(asking(said_by("[bold red]no[/] [link=x]y[/link]"), prompts=("[i]q[/i] [/]", "?")), samples=1)
     assert "[bold red]no[/] [link=x]y[/link]" in text
     assert "[i]q[/i] [/]" in text
 
 
 def test_an_answer_cannot_drive_the_terminal() -> None:
-    text = printed(replace(said_by("\x1b[2J\x07\x9b1mclear"), prompts=("\x1b]0;title\x07", "?")), samples=1)
+    text = printed(asking(said_by("\x1b[2J\x07\x9b1mclear"), prompts=("\x1b]0;title\x07", "?")), samples=1)
     assert "clear" in text
     assert "title" in text
     assert not set(text) & {"\x1b", "\x07", "\x9b"}
@@ -215,7 +248,7 @@ def test_a_long_answer_is_cut_on_the_screen_and_whole_in_the_file(tmp_path: Path
 
 def test_what_a_model_writes_stays_text_in_the_file(tmp_path: Path) -> None:
     answer = "# heading\n```\n<script>x</script>\n| a | b |"
-    write_report(replace(said_by(answer), prompts=("## q\n- item", "?")), tmp_path)
+    write_report(asking(said_by(answer), prompts=("## q\n- item", "?")), tmp_path)
     lines = (tmp_path / "report.md").read_text(encoding="utf-8").splitlines()
     written = {*answer.splitlines(), "## q", "- item"}
     assert {line.strip() for line in lines} >= written
@@ -233,22 +266,22 @@ def test_the_file_holds_the_table_and_where_the_numbers_come_from(tmp_path: Path
     assert "v" * 12 in text
 
 
-def test_metrics_have_their_tracking_names() -> None:
-    assert STUDENT.metrics() == {
-        "eval/test/forward_kl": 1.5,
-        "eval/test/forward_kl_stderr": 0.0001,
-        "eval/test/reverse_kl": 0.00151,
-        "eval/test/top1_agreement": 0.9876,
-        "eval/test/perplexity": 3e7,
-        "eval/test/rouge_l": 99.5,
-        "eval/test/tokens_per_s": 215.4,
-        "eval/parameters": 99_000_000.0,
-    }
+def test_what_could_not_be_measured_is_said_and_the_rest_is_shown(tmp_path: Path) -> None:
+    broken = model_results("broken", closeness=None, answers=(), serving=None, failures=("cannot be served: no",))
+    report = asking(changed(models=(TEACHER, broken)), failures=("lost cannot be read: gone",))
+    assert report.missing == ("lost cannot be read: gone", "broken: cannot be served: no")
+    write_report(report, tmp_path)
+    text = printed(report, samples=2)
+    assert "! not measured: broken: cannot be served: no" in text and "134.5 M" in text
+    row = next(line for line in text.splitlines() if " broken " in line)
+    assert row.count(NOTHING) == 6 and "nan" not in text
+    assert "- not measured: lost cannot be read: gone" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert REPORT.missing == ()
 
 
 def test_no_text_hides_anything_in_the_file(tmp_path: Path) -> None:
     answer = "ok\r\n\x1b]52;c;x\x07\u202eevil\x0b# not a line of its own"
-    write_report(replace(said_by(answer), experiment="q|<b>[x](y)"), tmp_path)
+    write_report(asking(said_by(answer), experiment="q|<b>[x](y)"), tmp_path)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert text.startswith("# q\\|\\<b\\>\\[x\\]\\(y\\)\n")
     assert "    ok\n    \\x1b]52;c;x\\x07\\u202eevil\\x0b# not a line of its own\n" in text

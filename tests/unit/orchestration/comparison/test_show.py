@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from local_engines import EOS, IDENTITY, VOCAB, fake_teacher
+from result_builders import model_results, run_results
 from safetensors.numpy import save_file
 
 from cache import CacheView, GenerateRequest, TeacherCache, TeacherRecord
@@ -25,7 +26,7 @@ from cache.upkeep.rewriting import forget
 from configs import ConfigError, DistillConfig, dump_config, load_config
 from orchestration import entry
 from orchestration.commands.main import main
-from orchestration.comparison.report import Evaluated, Report, read_report, write_report
+from orchestration.comparison.report import Report, read_report, write_report
 from orchestration.comparison.show import run_directory, show_finished
 from orchestration.inputs.prompts import PromptSet
 from orchestration.outputs.artifacts import Artifacts
@@ -87,7 +88,7 @@ class Experiment:
     def artifacts(self) -> Artifacts:
         return Artifacts(self.runs)
 
-    def finish(self, **models: Path) -> None:
+    def finish(self, *failures: str, **models: Path) -> None:
         """Leave what a run leaves."""
         directory, artifacts = self.directory, self.artifacts
         for split in SPLITS:
@@ -96,12 +97,12 @@ class Experiment:
         artifacts.keep_start(START)
         write_model(artifacts.student_dir(STUDENT), value=4.0)
         artifacts.keep_student(STUDENT, {"selected_step": 1})
-        row = Evaluated("kd", "student", 7, 0.5, 0.1, 0.6, 0.9, 2.0, 50.0, 100.0, "here", ("an answer",), EVALUATION)
-        fields = {name: getattr(row, name) for name in Evaluated.__dataclass_fields__ if name != "digest"}
-        artifacts.write_evaluation(EVALUATION, fields)
+        artifacts.write_evaluation(EVALUATION, {"nats": 0.5})
         rests_on = rested_on(self.config(), directories=models, starts=[START], students=[STUDENT], run_dir=directory)
-        report = Report("looked-at", "c" * 64, "v" * 64, ("p",), ("r",), (row,), (), 7, 0, rests_on)
-        write_report(report, directory)
+        row = model_results("kd", answers=("an answer",), closeness=None, failures=failures)
+        asked: dict[str, Any] = {"prompts": ("p",), "references": ("r",), "reference_tokens": (1,)}
+        results = run_results(row, experiment="looked-at", **asked)
+        write_report(Report(results, rests_on, {EVALUATION: "what answers found of kd"}), directory)
 
     def ask(self, split: str) -> Any:
         """Have the teacher answer some prompts, and pin its answers."""
@@ -220,11 +221,11 @@ REDONE: dict[str, tuple[Callable[[Experiment], object], str]] = {
         lambda made: (made.runs / f"evaluations/{EVALUATION[:16]}.json").write_text(
             (made.runs / f"evaluations/{EVALUATION[:16]}.json").read_text().replace("0.5", "0.4")
         ),
-        "the evaluation of kd is not what it was",
+        "what answers found of kd is not what it was",
     ),
     "evaluation gone": (
         lambda made: (made.runs / f"evaluations/{EVALUATION[:16]}.json").unlink(),
-        "the evaluation of kd is not what it was",
+        "what answers found of kd is not what it was",
     ),
     "report cut": (lambda made: os.truncate(made.directory / "report.json", 500), "report.json: not valid JSON"),
     "report edited": (
@@ -243,6 +244,17 @@ def test_what_does_not_hold_any_more_is_named_and_not_shown(change: str, experim
     shown = experiment.shown()
     assert reason in shown and shown.rstrip().endswith(": the former comparison is not shown")
     assert len(shown.splitlines()) == 1
+
+
+def test_a_comparison_that_is_not_whole_is_made_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = Experiment(tmp_path / "work", tmp_path / "runs")
+    made.write()
+    made.finish("answers: the engine died")
+    line = "kd: answers: the engine died: the former comparison is not whole, what is missing is tried again"
+    assert made.shown() == f"  ! {line}\n"
+    (made.folder / "x.yaml").write_text(dump_config(made.config()))
+    assert main(["report", "--config", str(made.folder / "x.yaml")]) == 0, "whoever asks for it sees it"
+    assert "! not measured: kd: answers: the engine died" in capsys.readouterr().out
 
 
 def test_looking_changes_nothing_in_the_cache(experiment: Experiment) -> None:

@@ -6,23 +6,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline_builders import METRICS, FakeRun, fake_run, model_in
+from pipeline_builders import CLOSENESS, FakeRun, fake_run, model_in
 
-from configs import BudgetReached
+from configs import BudgetReached, EngineError, ModelError, TrainingError
 from configs.stages import StageConfig
+from evaluation.closeness import measured
+from evaluation.results import ModelResults
 from orchestration.comparison import bench as benches
-from orchestration.comparison.report import Evaluated
+from orchestration.comparison.rows import metrics_of, tokens_per_s
 from orchestration.inputs.models import open_model
 from orchestration.pipeline.chain import Link, Student
 from orchestration.pipeline.compare import (
-    TeacherAnswers,
+    Compared,
     compare_students,
+    compare_teacher,
     open_bench,
     scoring_job,
     student_candidates,
+    ways_of,
 )
 from orchestration.pipeline.lessons import Lesson
-from orchestration.pipeline.stage import run_stage
 from orchestration.pipeline.starts import Start
 
 
@@ -40,9 +43,27 @@ def opened(run: FakeRun) -> tuple[Lesson, benches.Bench]:
     return lesson, open_bench(run.config, lesson=lesson, sets=run.asked(teacher, prompts).sets)
 
 
-def compared(run: FakeRun, *students: Student) -> tuple[Evaluated, ...]:
+def comparison(run: FakeRun, *students: Student) -> Compared:
     lesson, bench = opened(run)
-    return compare_students(students, **run.parts, lesson=lesson, bench=bench)
+    compared = Compared(run.settings.artifacts)
+    ways = ways_of(run.settings, bench=bench)
+    compare_students(students, **run.parts, lesson=lesson, ways=ways, compared=compared)
+    return compared
+
+
+def compared(run: FakeRun, *students: Student) -> list[ModelResults]:
+    return comparison(run, *students).rows
+
+
+def kl(row: ModelResults) -> float:
+    assert row.closeness is not None
+    return measured(row.closeness)["forward_kl"].value
+
+
+def speed(row: ModelResults) -> float:
+    found = tokens_per_s(row)
+    assert found is not None
+    return found.median
 
 
 def written(run: FakeRun, model: Path) -> list[int]:
@@ -52,14 +73,13 @@ def written(run: FakeRun, model: Path) -> list[int]:
     return [record.response_len for _, record in pool.source.generate(list(bench.requests), k=1)]  # type: ignore[union-attr]
 
 
-def measured_teacher(run: FakeRun) -> Evaluated:
-    lesson, bench = opened(run)
-    pool = run.compute.teacher_pool(lesson.teacher)
-    return run_stage(
-        TeacherAnswers(lesson.teacher, bench, pool, run.settings, run.journal, run.compute),
-        settings=run.settings,
-        journal=run.journal,
-    )
+def measured_teacher(run: FakeRun) -> ModelResults:
+    teacher = run.teacher()
+    _, bench = opened(run)
+    compared = Compared(run.settings.artifacts)
+    asked = run.asked(teacher, run.prompts(teacher))
+    compare_teacher(asked, ways=ways_of(run.settings, bench=bench), compared=compared, **run.parts)
+    return compared.rows[0]
 
 
 @pytest.fixture
@@ -90,23 +110,24 @@ def test_answers_are_compared_as_far_as_both_were_allowed_to_go(tmp_path: Path) 
 def test_untouched_and_trained_are_measured_and_tracked(tmp_path: Path, models: tuple[Path, Path]) -> None:
     run = fake_run(tmp_path)
     rows = compared(run, student("kd", *models, "float32"))
-    assert [(row.name, row.role, row.forward_kl) for row in rows] == [
-        ("untouched", "untouched", METRICS.forward_kl), ("kd", "student", METRICS.forward_kl),
+    found = measured(CLOSENESS)["forward_kl"].value
+    assert [(row.name, row.role, row.method, row.start, kl(row)) for row in rows] == [
+        ("untouched", "untouched", "", None, found), ("kd", "student", "kd", "untouched", found),
     ]  # fmt: skip
-    assert run.compute.called == ["cluster", "score 2", "student pool untouched", "student pool kd"]
+    assert run.compute.called == ["cluster", "score 2", "cluster", "student pool untouched", "student pool kd"]
     assert [pool.called[0] for pool in run.compute.pools[-2:]] == [f"load {models[0].name}", f"load {models[1].name}"]
     # Two seconds, says the fake, for all that it wrote.
-    assert rows[1].tokens_per_s == sum(written(run, models[1])) / 2.0
+    assert speed(rows[1]) == sum(written(run, models[1])) / 2.0
     assert [name for name, *_ in run.tracker.of("child")] == ["untouched"]
     assert [name for name, _ in run.tracker.of("finish")] == ["untouched", "kd"]
-    assert dict(run.tracker.of("final"))["kd"] == rows[1].metrics()
-    assert "2 models at 40 tokens of the teacher's answers" in run.said and "2 models, 2 prompts each" in run.said
+    assert dict(run.tracker.of("final"))["kd"] == metrics_of(rows[1])
+    assert "of the teacher's answers" in run.said and "2 models: answers" in run.said
 
 
 def test_nobody_is_measured_twice(tmp_path: Path, models: tuple[Path, Path]) -> None:
     one = compared(fake_run(tmp_path), student("kd", *models, "float32"))
     run = fake_run(tmp_path)
-    assert compared(run, student("kd", *models, "float32")) == one
+    assert repr(compared(run, student("kd", *models, "float32"))) == repr(one)
     assert run.compute.called == [] and "student answers" not in run.said
     assert [name for name, _ in run.tracker.of("finish")] == ["untouched", "kd"]
 
@@ -120,7 +141,8 @@ def test_each_start_is_measured_once_in_every_dtype_that_it_is_trained_in(
         student("b", *models, "float32"),
         student("c", *models, "float32", "bfloat16"),
     ]
-    wanted = student_candidates(students, config=run.config)
+    wanted, unreadable = student_candidates(students, config=run.config)
+    assert unreadable == []
     # The start is the same for all three; it is what is loaded for the first stage that counts.
     assert {each.name: each.identity.dtype for each in wanted} == {
         "untouched (a)": "bfloat16", "untouched (c)": "float32", "a": "float32", "b": "float32", "c": "bfloat16",
@@ -135,14 +157,15 @@ def test_each_start_is_measured_once_in_every_dtype_that_it_is_trained_in(
 def test_the_live_teacher_agrees_with_its_cached_answers(tmp_path: Path) -> None:
     run = fake_run(tmp_path)
     row = measured_teacher(run)
-    assert row.forward_kl < 0.01 and row.top1_agreement == 1.0
-    assert f"noise floor {row.forward_kl:.4f} nats" in run.said
+    assert row.closeness is not None
+    assert kl(row) < 0.01 and measured(row.closeness)["top1_agreement"].value == 1.0
+    assert f"noise floor {kl(row):.4f} nats" in run.said
     assert run.compute.called == ["cluster"]
     assert run.tracker.of("child") == [("teacher", {"role": "teacher"}, None)]
-    assert run.tracker.of("final") == [("teacher", row.metrics())]
+    assert run.tracker.of("final") == [("teacher", metrics_of(row))]
     again = fake_run(tmp_path)
-    assert measured_teacher(again) == row
-    assert again.compute.called == [] and again.tracker.of("final") == [("teacher", row.metrics())]
+    assert repr(measured_teacher(again)) == repr(row)
+    assert again.compute.called == [] and again.tracker.of("final") == [("teacher", metrics_of(row))]
 
 
 def test_the_teachers_row_waits_for_a_budget(tmp_path: Path) -> None:
@@ -168,4 +191,62 @@ def test_a_model_that_was_measured_before_a_stop_is_not_measured_again(
         compared(run, student("kd", *models, "float32"))
     again = fake_run(tmp_path)
     compared(again, student("kd", *models, "float32"))
-    assert again.compute.called == ["cluster", "score 1", "student pool kd"]
+    assert again.compute.called == ["cluster", "student pool kd"], "scores that were found are kept too"
+
+
+def test_a_student_that_cannot_be_scored_or_served_costs_the_others_nothing(
+    tmp_path: Path, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = fake_run(tmp_path)
+    run.compute.unscorable[models[1].name] = ModelError("has fewer tokens than the teacher")
+    made = run.compute.student_pool
+
+    def failing(files: Any, identity: Any) -> Any:
+        if files.label == "kd":
+            raise EngineError("the engine does not come up")
+        return made(files, identity)
+
+    monkeypatch.setattr(run.compute, "student_pool", failing)
+    untouched, kd = compared(run, student("kd", *models, "float32"))
+    assert untouched.failures == () and len(untouched.answers) == 2 and untouched.closeness is not None
+    assert kd.failures == (
+        "held-out scoring: has fewer tokens than the teacher", "cannot be served: the engine does not come up",
+    )  # fmt: skip
+    assert (kd.closeness, kd.answers, kd.serving) == (None, (), None)
+    assert dict(run.tracker.of("final"))["kd"] == {"eval/parameters": float(kd.parameters)}
+    # What was found stays; only what is missing is tried again.
+    again = fake_run(tmp_path)
+    untouched, kd = compared(again, student("kd", *models, "float32"))
+    assert kd.failures == () and kd.closeness is not None
+    assert again.compute.called == ["cluster", "score 1", "cluster", "student pool kd"]
+
+
+def test_a_student_whose_files_are_gone_is_named(tmp_path: Path, models: tuple[Path, Path]) -> None:
+    run = fake_run(tmp_path)
+    lost = model_in(tmp_path, seed=3)
+    kd, other = student("kd", *models, "float32"), student("lost", models[0], lost, "float32")
+    (lost / "config.json").unlink()
+    found = comparison(run, kd, other)
+    assert [row.name for row in found.rows] == ["untouched", "kd"]
+    assert len(found.failures) == 1 and found.failures[0].startswith("lost: ")
+
+
+def test_scoring_that_dies_leaves_the_answers(tmp_path: Path, models: tuple[Path, Path]) -> None:
+    run = fake_run(tmp_path)
+
+    def die() -> None:
+        raise TrainingError("held-out scoring was killed")
+
+    run.compute.on_score = die
+    rows = compared(run, student("kd", *models, "float32"))
+    assert [row.failures for row in rows] == [("held-out scoring: held-out scoring was killed",)] * 2
+    assert all(len(row.answers) == 2 and row.closeness is not None for row in rows)
+
+
+def test_where_everything_is_kept_is_known(tmp_path: Path, models: tuple[Path, Path]) -> None:
+    found = comparison(fake_run(tmp_path), student("kd", *models, "float32"))
+    assert sorted(found.evidence.values()) == [
+        "what answers found of kd", "what answers found of untouched",
+        "what held-out scoring found of kd", "what held-out scoring found of untouched",
+    ]  # fmt: skip
+    assert all(found.artifacts.holds_evaluation(digest) for digest in found.evidence)

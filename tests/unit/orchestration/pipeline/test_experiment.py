@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline_builders import METRICS, FakeRun, experiment, fake_run
+from pipeline_builders import CLOSENESS, FakeRun, experiment, fake_run
 
 from configs import BudgetReached, ConfigError, DistillConfig, EngineError
-from orchestration.comparison.report import Report
+from evaluation.closeness import measured
+from orchestration.comparison.report import Report, read_results
+from orchestration.comparison.rows import closeness_numbers
 from orchestration.outputs.foundations import content_of
 from orchestration.pipeline.experiment import Experiment, Until, Written
 
@@ -26,25 +28,40 @@ def test_a_run_asks_trains_and_compares(tmp_path: Path) -> None:
     report = go(run)
     assert report is not None
     (teacher_pool, *others) = run.compute.pools
-    # Seven prompts are asked once; the teacher's row takes a warm-up, the answers, and the scores.
-    assert teacher_pool.called == ["check 2", "fill 7", "answer 2 write", "answer 2 write", "answer 2 score", "release"]
+    # Seven prompts are asked once; the teacher's row takes the scores, a warm-up, and the answers.
+    assert teacher_pool.called == ["check 2", "fill 7", "answer 2 score", "answer 2 write", "answer 2 write", "release"]
     assert run.compute.called == [
-        "cluster", "cluster", "train kd", "cluster", "score 2", "student pool untouched", "student pool kd",
+        "cluster", "cluster", "train kd", "cluster", "score 2", "cluster", "student pool untouched", "student pool kd",
     ]  # fmt: skip
     assert [pool.called[1:] for pool in others] == [["answer 2 write", "answer 2 write"]] * 2
-    assert [(row.name, row.role) for row in report.models] == [
+    results = report.results
+    assert [(row.name, row.role) for row in results.models] == [
         ("teacher", "teacher"), ("untouched", "untouched"), ("kd", "student"),
     ]  # fmt: skip
     # The live teacher is what the cache keeps of it.
-    assert report.models[0].forward_kl < 0.01
-    assert report.models[2].forward_kl == METRICS.forward_kl
-    assert report.prompts == ("test 0", "test 1")
-    assert [title for title, _ in report.times] == [
+    assert closeness_numbers(results.models[0])["forward_kl"] < 0.01
+    assert closeness_numbers(results.models[2])["forward_kl"] == measured(CLOSENESS)["forward_kl"].value
+    assert results.prompts == ("test 0", "test 1") and len(results.references) == 2
+    assert all(0 < tokens <= 6 for tokens in results.reference_tokens)
+    assert [stage.name for stage in results.cost.stages] == [
         "teacher", "prompts", "students", "teacher engine", "fill", "teacher answers", "train kd",
         "held-out scoring", "student answers",
     ]  # fmt: skip
-    kept = json.loads((run.settings.directory / "report.json").read_text())
-    assert [row["name"] for row in kept["models"]] == ["teacher", "untouched", "kd"]
+    assert repr(read_results(run.settings.directory)) == repr(results)
+    assert len(report.evidence) == 6 and report.missing == ()
+
+
+def test_results_say_where_they_come_from(tmp_path: Path) -> None:
+    run = fake_run(tmp_path)
+    report = go(run)
+    assert report is not None
+    results = report.results
+    assert results.settings["teacher.top_k"] == "4" and results.settings["students.kd.stages.0.objective"] == "kd"
+    origin = results.provenance
+    assert (origin.config_digest, origin.teacher_identity) == (run.config.digest(), run.teacher().identity.digest())
+    assert set(origin.data) == {"data.train.path", "data.dev.path", "data.test.path"}
+    assert set(origin.versions) >= {"vllm", "torch", "transformers"}
+    assert results.cost.teacher_tokens == run.journal.ledger.counts().tokens
 
 
 def test_the_tracker_hears_of_parent_children_and_ends(tmp_path: Path) -> None:
@@ -65,12 +82,18 @@ def test_a_second_run_asks_and_trains_nothing(tmp_path: Path) -> None:
     go(fake_run(tmp_path))
     run = fake_run(tmp_path)
     report = go(run)
-    assert report is not None and len(report.models) == 3
+    assert report is not None and len(report.results.models) == 3
     assert run.compute.called == []
     assert [pool.called for pool in run.compute.pools] == [["release"]]
     ((_, fill),) = run.tracker.of("final", "fill")
     assert fill["cache/hit_rate"] == 1.0
-    assert [title for title, _ in report.times] == ["teacher", "prompts", "students", "fill", "train kd"]
+    assert [stage.name for stage in report.results.cost.stages] == [
+        "teacher",
+        "prompts",
+        "students",
+        "fill",
+        "train kd",
+    ]
     assert "nothing to ask: every row is in the cache" in run.said
     assert "reused: nothing that it depends on has changed" in run.said
     # Its curve can be compared in the new run as well.
@@ -133,7 +156,7 @@ def test_rows_that_are_set_aside_are_named(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = fake_run(tmp_path)
     report = go(run)
-    assert report is not None and report.rejected_rows == 1
+    assert report is not None and report.results.rows_set_aside == 1
     (rejected,) = (run.settings.directory / "rejected.jsonl").read_text().splitlines()
     assert json.loads(rejected)["row"] == 1
     assert "! 1 rows set aside in" in run.said and "the first: train row 1" in run.said

@@ -1,0 +1,100 @@
+"""Answers of a model to the test prompts: their text, their length, how close their wording is, how fast they came."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from cache.protocols import Failure
+from configs import EngineError
+from evaluation.closeness import joined
+from evaluation.results import Closeness, ModelResults, Serving, Speed, Spread
+from orchestration.cluster.engine_pool import EnginePool
+from orchestration.comparison.bench import Bench, lengths
+from orchestration.comparison.examination import Candidate
+from orchestration.outputs.artifacts import Artifacts
+from orchestration.outputs.fields import to_fields
+
+WARM_UP = 4
+"""Test prompts that an engine answers before its speed is measured."""
+
+UNKNOWN = Spread(math.nan, math.nan, math.nan, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenAnswers:
+    """What is kept: the answers in the order of the view, and the speed of the engine that wrote them all at once."""
+
+    answers: tuple[str, ...]
+    answer_tokens: tuple[int, ...]
+    wording: Closeness
+    tokens_per_s: float
+    measured_on: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """Has a model answer the test prompts."""
+
+    bench: Bench
+    artifacts: Artifacts
+
+    @property
+    def title(self) -> str:
+        """See `Examination`."""
+        return "answers"
+
+    def address(self, candidate: Candidate) -> str:
+        """See `Examination`; made of every model."""
+        return self.bench.address(candidate, of="answers")
+
+    def due(self, candidate: Candidate) -> bool:
+        """See `Examination`."""
+        return self._kept(candidate) is None
+
+    def teacher_tokens(self) -> int:
+        """See `Examination`: answers, and those of the warm-up."""
+        answers = [len(request.prompt_ids) + request.max_new_tokens for request in self.bench.requests]
+        return sum(answers) + sum(answers[:WARM_UP])
+
+    def run(self, candidate: Candidate, pool: EnginePool) -> None:
+        """See `Examination`.
+
+        Raises:
+            EngineError: no prompt was answered.
+        """
+        requests = self.bench.requests
+        pool.answer(requests[:WARM_UP], k=0)  # the first batch after a start takes seconds longer
+        answers = pool.answer(requests, k=0)
+        tokens = lengths(answers.outcomes)
+        if sum(tokens) == 0:
+            reasons = [o.reason for o in answers.outcomes if isinstance(o, Failure)]
+            raise EngineError(f"{candidate.name} answered no test prompt: {reasons[0] if reasons else 'no prompts'}")
+        kept = WrittenAnswers(
+            answers=self.bench.texts(answers.outcomes),
+            answer_tokens=tokens,
+            wording=self.bench.wording(answers.outcomes),
+            tokens_per_s=sum(tokens) / answers.seconds,
+            measured_on=answers.measured_on,
+            digest=self.address(candidate),
+        )
+        self.artifacts.write_evaluation(kept.digest, to_fields(kept))
+
+    def add(self, row: ModelResults, candidate: Candidate) -> ModelResults:
+        """See `Examination`. Its speed, that of one measurement, gives way to any other."""
+        kept = self._kept(candidate)
+        if kept is None:
+            return row
+        speed = Spread(kept.tokens_per_s, kept.tokens_per_s, kept.tokens_per_s, 1)
+        speeds = (Speed(len(kept.answers), UNKNOWN, UNKNOWN, speed),)
+        return replace(
+            row,
+            answers=kept.answers,
+            answer_tokens=kept.answer_tokens,
+            closeness=joined(row.closeness, kept.wording),
+            serving=row.serving or Serving(kept.measured_on, speeds, math.nan, math.nan, math.nan),
+        )
+
+    def _kept(self, candidate: Candidate) -> WrittenAnswers | None:
+        return self.artifacts.read_evaluation(self.address(candidate), WrittenAnswers)
