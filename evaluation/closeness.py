@@ -195,7 +195,7 @@ METRICS: tuple[tuple[tuple[str, ...], Metric], ...] = (
     (("reverse_kl", "tokens"), Metric("reverse_kl", "lower", "nats", _ratio)),
     (("top1", "tokens"), Metric("top1_agreement", "higher", "fraction", _ratio)),
     (("topk", "tokens"), Metric("topk_agreement", "higher", "fraction", _ratio)),
-    (("nll", "tokens"), Metric("perplexity", "lower", "count", _perplexity)),
+    (("nll", "tokens"), Metric("perplexity", "lower", "points", _perplexity)),
     (("brier", "tokens"), Metric("brier", "lower", "fraction", _ratio)),
     (COLUMNS[len(SUMS) :], Metric("ece", "lower", "fraction", _calibration_error)),
     (("rouge_l", "answered"), Metric("rouge_l", "higher", "points", _points)),
