@@ -12,6 +12,7 @@ from rich.table import Table
 from configs import ConfigError
 from configs.visible_text import markdown_text, visible
 from evaluation.results import ModelResults, RunResults
+from evaluation.verdict import verdicts
 from orchestration.comparison.rows import closeness_numbers, tokens_per_s
 from orchestration.outputs.artifacts import write_json
 from orchestration.outputs.console import Console, clock
@@ -101,7 +102,7 @@ def _require_whole(results: RunResults) -> None:
 
 
 def print_report(report: Report, console: Console, *, samples: int) -> None:
-    """Show the table, `samples` answers side by side and the times."""
+    """Show the table, what to think of each student, `samples` answers side by side and the times."""
     results = report.results
     table = Table(title=f"{results.experiment}: held-out comparison ({len(results.prompts)} test prompts)")
     for title in COLUMNS:
@@ -111,6 +112,8 @@ def print_report(report: Report, console: Console, *, samples: int) -> None:
     console.say(table)
     for note in _notes(report):
         console.warn(note)
+    for sentence in verdicts(results).values():
+        console.say(sentence)
     for index in range(min(samples, len(results.prompts))):
         console.say(_sample(results, index))
     stages = results.cost.stages
@@ -203,6 +206,7 @@ def _markdown(report: Report) -> str:
         *("| " + " | ".join(map(markdown_text, cells)) + " |" for cells in _rows(report)),
         "",
         *(f"- {visible(note)}" for note in _notes(report)),
+        *(f"- {visible(sentence)}" for sentence in verdicts(results).values()),
     ]
     for index, prompt in enumerate(results.prompts):
         lines += ["", f"## Prompt {index + 1}", "", *_literal(prompt)]

@@ -207,6 +207,14 @@ def test_what_has_to_be_said_stands_below_the_table(tmp_path: Path) -> None:
     assert "- students.kd.stages.0 (kd) made the student worse" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
+def test_what_to_think_of_a_student_stands_before_the_samples(tmp_path: Path) -> None:
+    write_report(REPORT, tmp_path)
+    sentence = "kd: not a stand-in for its teacher (1.50 nats, 50% of its next tokens), good for a draft that somebody"
+    text = printed(REPORT, samples=1)
+    assert text.index("99.0 M") < text.index(sentence) < text.index("Capital of France?")
+    assert "- kd: not a stand-in for its teacher" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
 def test_one_sequence_shows_no_interval() -> None:
     alone = replace(TEACHER, closeness=replace(closeness("teacher"), sums=closeness("teacher").sums[:1]))
     text = printed(changed(models=(alone,)))

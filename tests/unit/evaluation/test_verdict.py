@@ -1,0 +1,107 @@
+"""One sentence a student: what was seen is said, and what was not seen is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from result_builders import model_results, run_results
+
+from evaluation.closeness import SUMS
+from evaluation.metric import Measured, Metric
+from evaluation.results import Closeness, ModelResults
+from evaluation.statistics import Resampling
+from evaluation.verdict import Judged, verdicts
+
+HOW = Resampling(draws=500)
+N = 40
+
+
+def at(nats: float, *, top1: float = 0.5, seed: int = 0) -> Closeness:
+    """40 answers of ten tokens; what differs between models of one seed differs in every answer alike."""
+    noise = np.random.default_rng(seed).normal(scale=0.05, size=N)
+    rows = [(10.0, 10 * (nats + each), 10 * (nats + each), 10 * top1, 0.0, 10.0, 1.0) for each in noise]
+    return Closeness(SUMS, tuple(rows))
+
+
+def models(**students: tuple[str, Closeness]) -> list[ModelResults]:
+    rows = [model_results("teacher", closeness=at(0.0, top1=1.0)), model_results("untouched", closeness=at(2.0))]
+    return rows + [model_results(name, method=method, closeness=each) for name, (method, each) in students.items()]
+
+
+def said(rows: list[ModelResults], *tasks: Judged) -> Mapping[str, str]:
+    return verdicts(run_results(*rows), tasks=tasks, how=HOW)
+
+
+def accuracy(rate: float, *, seed: int) -> Measured:
+    def ratio(sums: np.ndarray) -> np.ndarray:
+        return np.asarray(sums[..., 0] / sums[..., 1])
+
+    right = np.random.default_rng(seed).permutation(np.arange(100) < 100 * rate).astype(np.float64)
+    return Measured(Metric("accuracy", "higher", "fraction", ratio), np.stack([right, np.ones(100)], axis=1))
+
+
+def test_a_close_student_is_said_to_be_one_and_to_have_gained() -> None:
+    assert said(models(kd=("kd", at(0.4, top1=0.75)))) == {
+        "kd": "kd: good for answers in its teacher's manner (0.40 nats, 75% of its next tokens); better than its start "
+        "in KL(teacher‖·) (-1.600 nats), KL(·‖teacher) (-1.600 nats)."
+    }
+
+
+def test_a_student_that_got_worse_than_its_start_is_told_so() -> None:
+    sentence = said(models(kd=("kd", at(3.0))))["kd"]
+    assert "not a stand-in for its teacher (3.00 nats" in sentence
+    assert "worse than its start in KL(teacher‖·) (+1.000 nats)" in sentence and "better" not in sentence
+
+
+def test_where_nothing_was_seen_it_says_what_could_have_been() -> None:
+    sentence = said(models(kd=("kd", at(2.0, seed=9))))["kd"]
+    assert "against its start, no difference seen (n = 40, detectable: " in sentence
+    assert "better" not in sentence and "worse" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("nats", "ending"),
+    [
+        (1.0, "equalled by plain, whose method is simpler (sft, no more parameters)"),
+        (1.4, "beaten by plain, whose method is simpler (sft, no more parameters)"),
+    ],
+)
+def test_a_simpler_method_that_does_as_well_is_named(nats: float, ending: str) -> None:
+    found = said(models(plain=("sft", at(1.0)), involved=("seqkd, minillm", at(nats, seed=int(nats == 1.0)))))
+    assert ending in found["involved"]
+    assert "simpler" not in found["plain"]
+
+
+def test_a_method_that_was_worth_it_or_a_larger_simple_one_is_not_named() -> None:
+    assert "simpler" not in said(models(plain=("seqkd", at(1.0)), involved=("kd", at(0.6))))["involved"]
+    rows = models(plain=("seqkd", at(1.0)), involved=("kd", at(1.0)))
+    rows[2] = model_results("plain", method="seqkd", closeness=at(1.0), parameters=10**9)
+    assert "simpler" not in said(rows)["involved"]
+
+
+def test_tasks_say_what_a_student_is_good_for_and_what_not() -> None:
+    rates = {"intents": (0.9, 0.88, 0.3), "sums": (0.8, 0.2, 0.1), "names": (0.7, 0.3, 0.2), "moods": (0.9, 0.7, 0.3)}
+    tasks = [
+        Judged(name, {"teacher": accuracy(best, seed=1), "kd": accuracy(ours, seed=2), "untouched": accuracy(was, seed=3)}, 0.25)
+        for name, (best, ours, was) in rates.items()
+    ]  # fmt: skip
+    sentence = said(models(kd=("kd", at(0.9))), *tasks)["kd"]
+    assert sentence.startswith(
+        "kd: good for intents (88.0 %, 97% of the teacher's lead over a constant answer); "
+        "not for sums (20.0 %, no better than a constant answer) and names (30.0 %, 11% of the teacher's lead over a "
+        "constant answer); better than its start in "
+    )
+    assert "intents (+58.0 pp)" in sentence and "moods (+40.0 pp)" in sentence and "names (" in sentence
+
+
+def test_a_student_that_could_not_be_measured_is_said_to_be_one() -> None:
+    rows = [*models(), model_results("lost", closeness=None, answers=())]
+    assert said(rows) == {"lost": "lost: nothing of it could be measured."}
+
+
+def test_a_start_that_was_not_measured_is_not_spoken_of() -> None:
+    rows = models(kd=("kd", at(0.4, top1=0.75)))
+    del rows[1]
+    assert "start" not in said(rows)["kd"]
