@@ -100,7 +100,9 @@ class Exposure:
     """What a model's own beginnings cost it, by position: KL(teacher ‖ model), summed over answers, and their number.
 
     `free` is after the model's own tokens, `forced` after the teacher's (Arora et al. 2022, 2204.01171). `reverse_sums`
-    and `lengths` are, an answer, log q - log p of the model's own tokens, summed, and how many they are.
+    and `lengths` are, an answer, log q - log p of the model's own tokens, summed, and how many they are. `answers` are
+    the sums behind one number, an answer: nats and tokens of the model's own, nats and tokens of the teacher's
+    (`evaluation.exposure`).
     """
 
     free: tuple[float, ...]
@@ -109,6 +111,7 @@ class Exposure:
     forced_counts: tuple[int, ...]
     reverse_sums: tuple[float, ...]
     lengths: tuple[int, ...]
+    answers: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
