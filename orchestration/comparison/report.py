@@ -13,7 +13,7 @@ from configs import ConfigError
 from configs.visible_text import markdown_text, visible
 from evaluation.results import ModelResults, RunResults
 from evaluation.verdict import verdicts
-from orchestration.comparison.rows import closeness_numbers, tokens_per_s
+from orchestration.comparison.numbers import closeness_numbers, tokens_per_s
 from orchestration.outputs.artifacts import write_json
 from orchestration.outputs.console import Console, clock
 from orchestration.outputs.fields import from_fields, to_fields

@@ -19,7 +19,8 @@ from orchestration.cluster.scoring import ScoringJob
 from orchestration.comparison.bench import Bench
 from orchestration.comparison.examination import Candidate, Examination, examine
 from orchestration.comparison.held_out import HeldOut
-from orchestration.comparison.rows import closeness_numbers, evidence_of, metrics_of, row_of
+from orchestration.comparison.numbers import closeness_numbers, metrics_of
+from orchestration.comparison.rows import evidence_of, row_of
 from orchestration.comparison.written_answers import Answering
 from orchestration.fill.budgets import require_budget
 from orchestration.inputs.models import open_model

@@ -24,8 +24,8 @@ from mlflow.entities import Run
 from safetensors.numpy import load_file
 
 from cache import CacheView, TeacherCache, TeacherIdentity
+from orchestration.comparison.numbers import closeness_numbers, tokens_per_s
 from orchestration.comparison.report import read_results
-from orchestration.comparison.rows import closeness_numbers, tokens_per_s
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 

@@ -1,4 +1,4 @@
-"""A row is what its examinations keep; its numbers have names in MLflow."""
+"""A row is what its examinations keep."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 from bench_builders import BenchPool, bench_candidate, bench_teacher, real_bench
-from result_builders import model_results, random_beliefs
+from result_builders import random_beliefs
 
 from evaluation.closeness import closeness_of, measured
-from evaluation.ratios import ratio_stderr
 from orchestration.comparison.held_out import HeldOut
-from orchestration.comparison.rows import closeness_numbers, evidence_of, metrics_of, row_of, tokens_per_s
+from orchestration.comparison.rows import evidence_of, row_of
 from orchestration.comparison.written_answers import Answering
 from orchestration.outputs.artifacts import Artifacts
 
@@ -38,31 +37,3 @@ def test_a_row_is_what_is_kept_of_a_model(tmp_path: Path) -> None:
         ways[0].address(kd): "what held-out scoring found of kd",
         ways[1].address(kd): "what answers found of kd",
     }
-
-
-def test_metrics_have_their_tracking_names() -> None:
-    row = model_results("kd", answers=("Paris is it.", "Paris is not."))
-    found = metrics_of(row)
-    assert found.keys() == {
-        *(
-            f"eval/test/{name}"
-            for name in (
-                "forward_kl", "forward_kl_stderr", "reverse_kl", "top1_agreement", "topk_agreement", "perplexity",
-                "brier", "ece", "rouge_l", "length_ratio", "distinct_1", "distinct_2", "self_bleu", "tokens_per_s",
-            )
-        ),
-        "eval/parameters",
-    }  # fmt: skip
-    assert found["eval/test/tokens_per_s"] == 215.4 and found["eval/parameters"] == 99e6
-    assert row.closeness is not None
-    kl = measured(row.closeness)["forward_kl"]
-    assert found["eval/test/forward_kl"] == kl.value
-    assert found["eval/test/forward_kl_stderr"] == ratio_stderr(kl.sums[:, 0], kl.sums[:, 1])
-
-
-def test_what_was_not_measured_or_is_undefined_has_no_name() -> None:
-    nothing = model_results("kd", answers=(), closeness=None, serving=None)
-    assert metrics_of(nothing) == {"eval/parameters": 99e6}
-    assert (closeness_numbers(nothing), tokens_per_s(nothing)) == ({}, None)
-    one = model_results("kd", closeness=closeness_of([random_beliefs(1, rows=3)]))
-    assert "forward_kl_stderr" not in closeness_numbers(one), "of one sequence there is none"

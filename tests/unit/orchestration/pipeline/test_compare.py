@@ -13,7 +13,7 @@ from configs.stages import StageConfig
 from evaluation.closeness import measured
 from evaluation.results import ModelResults
 from orchestration.comparison import bench as benches
-from orchestration.comparison.rows import metrics_of, tokens_per_s
+from orchestration.comparison.numbers import metrics_of, tokens_per_s
 from orchestration.inputs.models import open_model
 from orchestration.pipeline.chain import Link, Student
 from orchestration.pipeline.compare import (

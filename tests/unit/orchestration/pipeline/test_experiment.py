@@ -11,8 +11,8 @@ from pipeline_builders import CLOSENESS, FakeRun, experiment, fake_run
 
 from configs import BudgetReached, ConfigError, DistillConfig, EngineError
 from evaluation.closeness import measured
+from orchestration.comparison.numbers import closeness_numbers
 from orchestration.comparison.report import Report, read_results
-from orchestration.comparison.rows import closeness_numbers
 from orchestration.outputs.foundations import content_of
 from orchestration.pipeline.experiment import Experiment, Until, Written
 

@@ -1,0 +1,39 @@
+"""The numbers of a row of the comparison, by name; those that are undefined or were not measured have none."""
+
+from __future__ import annotations
+
+import math
+
+from evaluation.closeness import length_ratio, measured
+from evaluation.diversity import diversity
+from evaluation.ratios import ratio_stderr
+from evaluation.results import ModelResults, Spread
+
+
+def closeness_numbers(row: ModelResults) -> dict[str, float]:
+    """The metrics of a model at the teacher's answers by name; without those that are undefined."""
+    if row.closeness is None:
+        return {}
+    found = measured(row.closeness)
+    numbers = {name: each.value for name, each in found.items()}
+    if "forward_kl" in found:
+        sums = found["forward_kl"].sums
+        numbers["forward_kl_stderr"] = ratio_stderr(sums[:, 0], sums[:, 1])
+    numbers["length_ratio"] = length_ratio(row.closeness)
+    return {name: value for name, value in numbers.items() if not math.isnan(value)}
+
+
+def tokens_per_s(row: ModelResults) -> Spread | None:
+    """The speed of a warm engine with the most prompts at a time; None where it was not measured."""
+    if row.serving is None or not row.serving.speeds:
+        return None
+    return max(row.serving.speeds, key=lambda speed: speed.batch).tokens_per_s
+
+
+def metrics_of(row: ModelResults) -> dict[str, float]:
+    """The numbers of a row under their names in MLflow."""
+    speed = tokens_per_s(row)
+    numbers = {**closeness_numbers(row), **diversity(row.answers), "tokens_per_s": speed.median if speed else math.nan}
+    return {f"eval/test/{name}": value for name, value in numbers.items() if not math.isnan(value)} | {
+        "eval/parameters": float(row.parameters)
+    }

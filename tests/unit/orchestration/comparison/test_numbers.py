@@ -1,0 +1,37 @@
+"""The numbers of a row have names in MLflow."""
+
+from __future__ import annotations
+
+from result_builders import model_results, random_beliefs
+
+from evaluation.closeness import closeness_of, measured
+from evaluation.ratios import ratio_stderr
+from orchestration.comparison.numbers import closeness_numbers, metrics_of, tokens_per_s
+
+
+def test_metrics_have_their_tracking_names() -> None:
+    row = model_results("kd", answers=("Paris is it.", "Paris is not."))
+    found = metrics_of(row)
+    assert found.keys() == {
+        *(
+            f"eval/test/{name}"
+            for name in (
+                "forward_kl", "forward_kl_stderr", "reverse_kl", "top1_agreement", "topk_agreement", "perplexity",
+                "brier", "ece", "rouge_l", "length_ratio", "distinct_1", "distinct_2", "self_bleu", "tokens_per_s",
+            )
+        ),
+        "eval/parameters",
+    }  # fmt: skip
+    assert found["eval/test/tokens_per_s"] == 215.4 and found["eval/parameters"] == 99e6
+    assert row.closeness is not None
+    kl = measured(row.closeness)["forward_kl"]
+    assert found["eval/test/forward_kl"] == kl.value
+    assert found["eval/test/forward_kl_stderr"] == ratio_stderr(kl.sums[:, 0], kl.sums[:, 1])
+
+
+def test_what_was_not_measured_or_is_undefined_has_no_name() -> None:
+    nothing = model_results("kd", answers=(), closeness=None, serving=None)
+    assert metrics_of(nothing) == {"eval/parameters": 99e6}
+    assert (closeness_numbers(nothing), tokens_per_s(nothing)) == ({}, None)
+    one = model_results("kd", closeness=closeness_of([random_beliefs(1, rows=3)]))
+    assert "forward_kl_stderr" not in closeness_numbers(one), "of one sequence there is none"
