@@ -83,12 +83,13 @@ _STYLE = {
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A line of a chart. `number` is the model's on the page, which gives colour, dash and marker."""
+    """A line of a chart. `number` is the model's on the page, which gives colour, marker and, unless set, dash."""
 
     label: str
     number: int
     x: Sequence[Number]
     y: Sequence[Number]
+    dash: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def line_chart(series: Sequence[Series], words: Words) -> Markup:
                 [x for x, _ in pairs],
                 [y for _, y in pairs],
                 color=colour(each.number),
-                linestyle=DASHES[each.number % len(DASHES)],
+                linestyle=each.dash or DASHES[each.number % len(DASHES)],
                 marker=MARKERS[each.number % len(MARKERS)] if len(pairs) <= 12 else None,
             )
         return _svg(figure, words, labels=())

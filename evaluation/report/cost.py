@@ -117,7 +117,7 @@ def _teacher(part: Part) -> Table:
             ),
         ]
     columns = (Column("tokens"), Column("time"), Column("energy"), Column("money"))
-    return Table("The teacher's tokens", "", columns, tuple(rows))
+    return Table("The teacher's tokens", "tokens", columns, tuple(rows))
 
 
 def _purchase(tokens: int, hours: float, joules: float, amount: float, run: RunResults) -> tuple[Cell, ...]:

@@ -33,7 +33,7 @@ def curves_section(part: Part) -> Section:
     drawn = []
     for index, (metric, lines) in enumerate(sorted(series.items())):
         told = "; ".join(f"{line.label} from {line.y[0]:.3g} to {line.y[-1]:.3g}" for line in lines)
-        words = Words(f"curve-{index}", metric, f"{metric} over steps: {told}.", "step", "")
+        words = Words(f"{part.key}curve-{index}", metric, f"{metric} over steps: {told}.", "step", "")
         drawn.append(Chart(line_chart(lines, words), metric))
     legend = {line.label: line.number for lines in series.values() for line in lines}
     blocks: tuple[Block, ...] = (Charts(tuple(drawn), tuple(legend.items())),)

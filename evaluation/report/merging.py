@@ -21,6 +21,8 @@ class Part:
     results: RunResults
     numbers: Mapping[str, int]
     """The number of each model on the page: 0 is the teacher, 1 an untouched student."""
+    key: str = ""
+    """Begins the ids of what belongs to this part, where a page has several."""
 
     @property
     def title(self) -> str:
@@ -38,7 +40,10 @@ def parts_of(runs: Sequence[RunResults]) -> tuple[Part, ...]:
         else:
             home.append(index)
     names = run_names(runs)
-    return tuple(_part({names[index]: runs[index] for index in group}) for group in groups)
+    keys = [f"part{number}-" if len(groups) > 1 else "" for number in range(1, len(groups) + 1)]
+    return tuple(
+        _part({names[index]: runs[index] for index in group}, key=key) for key, group in zip(keys, groups, strict=True)
+    )
 
 
 def run_names(runs: Sequence[RunResults]) -> tuple[str, ...]:
@@ -59,12 +64,12 @@ def _comparable(one: RunResults, other: RunResults) -> bool:
     )
 
 
-def _part(runs: Mapping[str, RunResults]) -> Part:
+def _part(runs: Mapping[str, RunResults], *, key: str) -> Part:
     first = next(iter(runs.values()))
     tasks: dict[str, TaskFacts] = {task.name: task for run in runs.values() for task in run.tasks}
     models = _models(runs)
     merged = replace(first, experiment=", ".join(runs), models=models, tasks=tuple(tasks.values()))
-    return Part(runs, merged, _numbers(models))
+    return Part(runs, merged, _numbers(models), key)
 
 
 def _models(runs: Mapping[str, RunResults]) -> tuple[ModelResults, ...]:

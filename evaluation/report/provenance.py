@@ -35,7 +35,7 @@ def provenance_section(runs: Sequence[RunResults]) -> Section:
             note(f"version of {name}", index, version)
     rows = tuple(Row(key, tuple(Cell(value) for value in values)) for key, values in facts.items())
     columns = tuple(Column(name, numeric=False) for name in names)
-    blocks: list[Block] = [Table("Cache, licences and versions", "", columns, rows)]
+    blocks: list[Block] = [Table("Cache, licences and versions", "of", columns, rows)]
     unlicensed = sorted({run.provenance.teacher for run in runs if not run.provenance.teacher_licence})
     if unlicensed:
         blocks.append(
@@ -44,7 +44,7 @@ def provenance_section(runs: Sequence[RunResults]) -> Section:
                 "shipped is to be found out before one is."
             )
         )
-    return Section("provenance", "Provenance and licences", tuple(blocks))
+    return Section("provenance", "Provenance", tuple(blocks))
 
 
 _UNKNOWN = "unknown"
@@ -72,7 +72,7 @@ def failures_section(parts: Sequence[Part]) -> Section:
                     blocks.append(Lines(f"Rows of the task {task.name} set aside{of}", task.set_aside))
             if run.notes:
                 blocks.append(Lines(f"To know{of}", run.notes))
-    return Section("failures", "What failed or was set aside", tuple(blocks or [Paragraph("Nothing.")]))
+    return Section("failures", "What failed", tuple(blocks or [Paragraph("Nothing.")]))
 
 
 def limits_section(parts: Sequence[Part]) -> Section:
@@ -91,4 +91,4 @@ def limits_section(parts: Sequence[Part]) -> Section:
     ]
     if not any(part.results.tasks for part in parts):
         lines.insert(0, "No task was run: nothing here says whether an answer is right.")
-    return Section("limits", "What the numbers do not say", (Lines("", tuple(lines)),))
+    return Section("limits", "Limits", (Lines("What the numbers do not say", tuple(lines)),))

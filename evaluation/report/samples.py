@@ -37,7 +37,7 @@ def samples_section(part: Part) -> Section:
     ]
     if samples[OPENED:]:
         blocks.append(Folded(f"{len(samples) - OPENED} more prompts", tuple(samples[OPENED:])))
-    return Section("samples", "Sample answers", tuple(blocks))
+    return Section("samples", "Answers", tuple(blocks))
 
 
 def spread(total: int, wanted: int) -> list[int]:

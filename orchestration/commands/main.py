@@ -74,7 +74,10 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     plan.add_argument("--dry-run", action="store_true", help="accepted for clarity: a plan never starts anything")
     plan.add_argument("--assume-gpus", type=int, metavar="N", help="plan for a cluster with N GPUs")
     plan.set_defaults(command=_plan)
-    report = commands.add_parser("report", help="print the comparison of a finished experiment")
+    text = "write the report of finished runs as a page; without RUN, print the comparison of a finished experiment"
+    report = commands.add_parser("report", help=text, description=text)
+    report.add_argument("runs", nargs="*", metavar="RUN", help="a run directory, or the name of one in the run root")
+    report.add_argument("--out", type=Path, metavar="DIR", help="where the report goes; of one run, its own directory")
     _add_config(report)
     report.set_defaults(command=_report)
     cache = commands.add_parser("cache", help="look into the teacher cache, check it, tidy it up, move it")
@@ -124,6 +127,16 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
+    if arguments.runs:
+        from orchestration.commands.report import report_runs
+
+        run_root = _load(arguments).runtime.run_root
+        report_runs(arguments.runs, run_root=run_root, out=arguments.out, stream=sys.stdout)
+    else:
+        _show_report(arguments)
+
+
+def _show_report(arguments: argparse.Namespace) -> None:
     from orchestration.comparison.show import finished_report, run_directory, show_report
     from orchestration.outputs.console import Console
     from orchestration.outputs.kept import OutdatedError

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from configs import DistillConfig
+from orchestration.comparison.publishing import PAGE
 from orchestration.comparison.report import Report, print_report, read_report
 from orchestration.outputs.artifacts import MADE_ANEW, Artifacts
 from orchestration.outputs.console import Console
@@ -62,6 +63,9 @@ def show_report(report: Report, config: DistillConfig, *, directory: Path, conso
     """Print a comparison and where everything lies."""
     print_report(report, console, samples=config.evaluation.samples_shown)
     console.say(f"Everything is in {directory} (report.md, report.json, config.yaml, views, logs).")
+    page = directory / PAGE
+    if page.is_file():
+        console.say(f"Which student to ship, as a page: {page.absolute()}")
     console.say("Compare runs in the browser: make ui")
 
 

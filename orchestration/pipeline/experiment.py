@@ -14,6 +14,7 @@ from configs import BudgetReached, DistillConfig, configure_logging, dump_config
 from evaluation.results import Provenance, RunCost, RunResults, StageCost
 from orchestration.cluster.nodes import cluster_hardware
 from orchestration.comparison.bench import Bench, lengths
+from orchestration.comparison.publishing import publish
 from orchestration.comparison.report import Report, write_report
 from orchestration.comparison.show import directory_of, show_report
 from orchestration.environment import VLLM, installed_version
@@ -275,7 +276,7 @@ class Experiment:
         self._written.require_unchanged()
         directory, tracker = self._settings.directory, self._journal.tracker
         write_report(report, directory)
-        tracker.artifact("pipeline", directory / "report.md")
+        publish(report.results, directory=directory, tracker=tracker)
         tracker.artifact("pipeline", directory / "config.yaml")
         show_report(report, self._written.config, directory=directory, console=self._journal.console)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from evaluation.closeness import BINS, COLUMNS, WORDING
 from evaluation.results import (
     Closeness,
     Exposure,
@@ -251,11 +252,20 @@ def _scores(
 
 
 def _closeness(quality: float, prompts: int, random: np.random.Generator) -> Closeness:
+    """Answers of about 24 tokens; the farther from the teacher, the more confident and the less right."""
     rows = []
     for _ in range(prompts):
-        tokens = float(20 + int(8 * random.random()))
-        rows.append((tokens * (0.02 + 1.6 * (1 - quality) * (0.6 + 0.8 * random.random())), tokens))
-    return Closeness(("forward", "tokens"), tuple(rows))
+        tokens = 20 + int(8 * random.random())
+        kl = tokens * (0.02 + 1.6 * (1 - quality) * (0.6 + 0.8 * random.random()))
+        confidence = 0.3 + 0.69 * random.random(tokens)
+        hits = (random.random(tokens) < confidence * (0.6 + 0.4 * quality)).astype(np.float64)
+        places = np.minimum((confidence * BINS).astype(int), BINS - 1)
+        bins = [np.bincount(places, weights=each, minlength=BINS) for each in (np.ones(tokens), confidence, hits)]
+        agreed = float(int(tokens * (0.4 + 0.55 * quality)))
+        sums = (tokens, kl, 1.2 * kl, agreed, 0.9 * tokens, 1.1 * tokens + kl, ((confidence - hits) ** 2).sum())
+        wording = (1.0, 0.3 + 0.6 * quality, tokens * (1.3 - 0.3 * quality), tokens)
+        rows.append(tuple(float(each) for each in (*sums, *np.stack(bins, axis=1).ravel(), *wording)))
+    return Closeness((*COLUMNS, *WORDING), tuple(rows))
 
 
 def _exposure(quality: float) -> Exposure:

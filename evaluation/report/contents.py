@@ -1,0 +1,68 @@
+"""What stands in a report, in its order: for each group of runs that can be compared, and then for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from evaluation.report.blocks import Block, Paragraph, Section, Verdict
+from evaluation.report.closeness import calibration_section, closeness_section, exposure_section
+from evaluation.report.cost import cost_section
+from evaluation.report.curves import curves_section
+from evaluation.report.judged import judge
+from evaluation.report.measures import qualities
+from evaluation.report.merging import Part, parts_of
+from evaluation.report.overview import MARKS_SAY, comparison_table, pareto_blocks
+from evaluation.report.provenance import failures_section, limits_section, provenance_section
+from evaluation.report.samples import samples_section
+from evaluation.report.settings import settings_section
+from evaluation.report.tasks import tasks_section
+from evaluation.report.verdict import choose, verdict
+from evaluation.results import RunResults
+
+
+def contents(runs: Sequence[RunResults]) -> tuple[Section, ...]:
+    """The sections of a report.
+
+    Raises:
+        ValueError: there are no runs.
+    """
+    if not runs:
+        raise ValueError("a report needs a run")
+    parts = parts_of(runs)
+    sections: list[Section] = []
+    for part in parts:
+        of = f": {part.title}" if len(parts) > 1 else ""
+        sections += [
+            replace(section, key=f"{part.key}{section.key}", title=f"{section.title}{of}")
+            for section in _sections_of(part)
+        ]
+    sections += [settings_section(runs), provenance_section(runs), failures_section(parts), limits_section(parts)]
+    return tuple(sections)
+
+
+def title_of(runs: Sequence[RunResults]) -> str:
+    """The names of the experiments."""
+    return ", ".join(dict.fromkeys(run.experiment for run in runs))
+
+
+def _sections_of(part: Part) -> list[Section]:
+    judged = [judge(quality, part) for quality in qualities(part.results)]
+    choice = choose(part, judged)
+    chosen = None if choice.student is None else choice.student.name
+    blocks: list[Block] = [
+        Verdict(verdict(part, judged, choice)),
+        comparison_table(part, judged, chosen=chosen),
+        Paragraph(MARKS_SAY),
+        *pareto_blocks(part, judged),
+    ]
+    return [
+        Section("verdict", "Which student to ship", tuple(blocks)),
+        tasks_section(part, judged),
+        closeness_section(part, judged),
+        calibration_section(part),
+        exposure_section(part),
+        samples_section(part),
+        curves_section(part),
+        cost_section(part),
+    ]

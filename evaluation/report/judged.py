@@ -1,0 +1,121 @@
+"""The numbers that models are judged by, each with its interval and with what sets it apart from the baselines.
+
+A student is held against three: its teacher, the untouched student that it started from, and the simplest method of the
+table (SFT on gold answers, else SeqKD). Differences are of the same examples; the tests are corrected over the students
+of the table (`evaluation.statistics`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from evaluation.metric import Measured, Metric
+from evaluation.report.blocks import Mark, Sign
+from evaluation.report.merging import Part
+from evaluation.results import ModelResults
+from evaluation.statistics import Difference, Estimate, compare_models, estimate, in_words
+
+SIMPLE = ("sft", "seqkd")
+"""Methods that need nothing of the teacher but text, the simplest first."""
+
+SIGNS: Mapping[str, Sign] = {"better": "better", "worse": "worse", "no difference seen": "same"}
+
+Baseline = Literal["teacher", "start", "simplest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """One kind of number for all models that it was measured of. `task` is None for closeness to the teacher.
+
+    `headline` ones stand in the first table, and are held against the baselines.
+    """
+
+    title: str
+    metric: Metric
+    measured: Mapping[str, Measured]
+    task: str | None
+    headline: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A student held against a baseline, the model `name`."""
+
+    baseline: Baseline
+    name: str
+    difference: Difference
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A quality with the interval of each model, and each student held against its baselines."""
+
+    quality: Quality
+    estimates: Mapping[str, Estimate]
+    held: Mapping[str, tuple[Held, ...]]
+
+    def marks(self, model: str) -> tuple[Mark, ...]:
+        """What to show beside a model's number."""
+        return tuple(
+            Mark(
+                SIGNS[each.difference.verdict],
+                each.name if each.baseline == "simplest" else each.baseline,
+                f"against {each.name}: {in_words(each.difference, self.quality.metric)}",
+            )
+            for each in self.held.get(model, ())
+            if each.difference.verdict in SIGNS
+        )
+
+    def against(self, model: str, baseline: Baseline) -> Held | None:
+        """A model held against one baseline; None where that was not possible."""
+        return next((each for each in self.held.get(model, ()) if each.baseline == baseline), None)
+
+
+def judge(quality: Quality, part: Part) -> Judged:
+    """Intervals, and for a headline the differences from the baselines."""
+    held: dict[str, list[Held]] = {}
+    for baseline, name, students in _pairs(part) if quality.headline else ():
+        for student, difference in _differences(quality, name, students).items():
+            held.setdefault(student, []).append(Held(baseline, name, difference))
+    return Judged(
+        quality,
+        {name: estimate(measured) for name, measured in quality.measured.items()},
+        {name: tuple(found) for name, found in held.items()},
+    )
+
+
+def simplest(part: Part) -> ModelResults | None:
+    """The student of the simplest method; None where no such one was trained."""
+    students = [model for model in part.results.models if model.role == "student"]
+    return next((model for method in SIMPLE for model in students if model.method == method), None)
+
+
+def _pairs(part: Part) -> list[tuple[Baseline, str, list[str]]]:
+    """Each baseline with its name and the students that are held against it."""
+    models = part.results.models
+    students = [model for model in models if model.role == "student"]
+    names = [student.name for student in students]
+    pairs: list[tuple[Baseline, str, list[str]]] = [
+        ("teacher", model.name, names) for model in models if model.role == "teacher"
+    ]
+    for start in dict.fromkeys(student.start for student in students if student.start is not None):
+        pairs.append(("start", start, [student.name for student in students if student.start == start]))
+    simple = simplest(part)
+    if simple is not None:
+        pairs.append(("simplest", simple.name, [name for name in names if name != simple.name]))
+    return pairs
+
+
+def _differences(quality: Quality, baseline: str, students: Sequence[str]) -> dict[str, Difference]:
+    base = quality.measured.get(baseline)
+    if base is None:
+        return {}
+    # A model that answered other examples cannot be compared with it.
+    able = {
+        name: quality.measured[name]
+        for name in students
+        if name in quality.measured and quality.measured[name].sums.shape == base.sums.shape
+    }
+    return compare_models(base, able) if able else {}

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from results_builders import run_results, with_holes
+
+from evaluation.report.contents import contents, title_of
+
+
+def test_the_sections_in_their_order() -> None:
+    found = [section.key for section in contents([with_holes(run_results(prompts=2))])]
+    assert found == [
+        "verdict", "tasks", "closeness", "calibration", "exposure", "samples", "curves", "cost", "settings", "provenance",
+        "failures", "limits",
+    ]  # fmt: skip
+
+
+def test_runs_that_cannot_be_compared_have_sections_of_their_own() -> None:
+    one = with_holes(run_results(experiment="one", prompts=2))
+    other = replace(one, experiment="other", prompts=("else", "where"))
+    keys = [section.key for section in contents([one, other])]
+    assert len(keys) == len(set(keys))
+    assert [key for key in keys if key.endswith("verdict")] == ["part1-verdict", "part2-verdict"]
+    assert keys.count("limits") == 1
+
+
+def test_a_report_needs_a_run() -> None:
+    with pytest.raises(ValueError, match="needs a run"):
+        contents([])
+
+
+def test_the_title_names_every_experiment_once() -> None:
+    one = run_results(experiment="one", prompts=1)
+    assert title_of([one, one, replace(one, experiment="two")]) == "one, two"

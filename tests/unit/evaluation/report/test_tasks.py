@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from results_builders import run_results, with_holes
+
+from evaluation.report.blocks import Paragraph, Table
+from evaluation.report.judged import judge
+from evaluation.report.measures import qualities
+from evaluation.report.merging import parts_of
+from evaluation.report.numbers import MISSING
+from evaluation.report.tasks import tasks_section
+from evaluation.results import RunResults
+
+
+def blocks(run: RunResults) -> list[Table | Paragraph]:
+    part = parts_of([run])[0]
+    judged = [judge(replace(quality, headline=False), part) for quality in qualities(run) if quality.task]
+    return [block for block in tasks_section(part, judged).blocks if isinstance(block, Table | Paragraph)]
+
+
+def test_a_table_a_task_with_every_metric_and_the_answers_that_could_not_be_read() -> None:
+    run = run_results(prompts=2)
+    table, _, other, _ = blocks(run)
+    assert isinstance(table, Table) and isinstance(other, Table)
+    assert table.caption.startswith("intents: classification, 60 test rows")
+    assert [column.title for column in table.columns] == ["accuracy", "macro f1", "mcc", "not readable"]
+    unread = [example for example in run.models[2].tasks[0].examples if example.predicted is None]
+    assert (table.rows[2].cells[-1].text, table.rows[2].cells[-1].note) == (str(len(unread)), "of 60")
+    assert table.rows[0].note == "by text"
+
+
+def test_what_the_numbers_are_read_against() -> None:
+    _, facts, *_ = blocks(run_results(prompts=2))
+    assert isinstance(facts, Paragraph)
+    assert "best constant answer scores 30.0 % (accuracy)" in facts.text
+    assert "of 60 test rows 1 also stand in the 200 train rows to the letter, 2 nearly" in facts.text
+    assert "2 worked examples" in facts.text and "order 120" in facts.text
+
+
+def test_a_task_without_train_rows_cannot_be_contaminated_by_them() -> None:
+    run = run_results(prompts=2)
+    alone = replace(run.tasks[0], train_rows=0, few_shot=0, train_label_counts={})
+    _, facts = blocks(replace(run, tasks=(alone,)))
+    assert isinstance(facts, Paragraph)
+    assert "no train rows" in facts.text and "worked examples" not in facts.text
+
+
+def test_a_model_that_did_not_answer_is_said_so() -> None:
+    run = run_results(prompts=2)
+    teacher, *others = run.models
+    table, *_ = blocks(replace(run, models=(replace(teacher, tasks=()), *others)))
+    assert isinstance(table, Table)
+    assert {cell.text for cell in table.rows[0].cells} == {MISSING}
+
+
+def test_without_tasks_it_says_so() -> None:
+    assert blocks(with_holes(run_results(prompts=2))) == [Paragraph("No task was run.")]

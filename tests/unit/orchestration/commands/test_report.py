@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from results_builders import run_results, with_holes
+
+from configs import ConfigError
+from orchestration.commands import report as command
+from orchestration.commands.report import find_run, report_runs
+
+
+@pytest.fixture
+def run_root(tmp_path: Path) -> Path:
+    for name in ("quick-0123", "quick-4567", "long-89ab"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text("{}")
+    (tmp_path / "unfinished-0000").mkdir()
+    return tmp_path
+
+
+def test_a_run_is_found_by_its_path_its_name_or_the_beginning_of_its_name(run_root: Path) -> None:
+    assert find_run(str(run_root / "quick-0123"), run_root=run_root / "elsewhere") == run_root / "quick-0123"
+    assert find_run("quick-0123", run_root=run_root) == run_root / "quick-0123"
+    assert find_run("long", run_root=run_root) == run_root / "long-89ab"
+
+
+@pytest.mark.parametrize("run", ["missing", "unfinished", "../x", "l*", "[lq]ong", ""])
+def test_a_run_that_is_not_there_is_named(run_root: Path, run: str) -> None:
+    place = run_root / "empty" if run == "" else run_root
+    if run == "":
+        run = "nothing"
+    with pytest.raises(ConfigError, match="is neither a run directory nor the name of one"):
+        find_run(run, run_root=place)
+
+
+def test_a_beginning_of_several_names_is_refused(run_root: Path) -> None:
+    with pytest.raises(ConfigError, match="several runs are called so \\(quick-0123, quick-4567\\)"):
+        find_run("quick", run_root=run_root)
+
+
+@pytest.fixture
+def results(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = with_holes(run_results(prompts=2))
+    monkeypatch.setattr(command, "read_results", lambda directory: run)
+
+
+@pytest.mark.usefixtures("results")
+def test_the_report_of_one_run_lies_in_its_directory_and_is_said(run_root: Path) -> None:
+    stream = io.StringIO()
+    report_runs(["long"], run_root=run_root, out=None, stream=stream)
+    assert (run_root / "long-89ab" / "report.html").read_text().startswith("<!DOCTYPE html>")
+    assert (run_root / "long-89ab" / "report.md").is_file()
+    assert "report.html" in stream.getvalue().replace("\n", "")
+
+
+@pytest.mark.usefixtures("results")
+def test_the_report_of_several_runs_needs_a_place(run_root: Path) -> None:
+    with pytest.raises(ConfigError, match="--out"):
+        report_runs(["long", "quick-0123"], run_root=run_root, out=None, stream=io.StringIO())
+    report_runs(["long", "quick-0123"], run_root=run_root, out=run_root / "new" / "place", stream=io.StringIO())
+    assert (run_root / "new" / "place" / "report.html").is_file()
+
+
+@pytest.mark.usefixtures("results")
+def test_a_place_that_cannot_be_written_is_named(run_root: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be written"):
+        report_runs(["long"], run_root=run_root, out=run_root / "long-89ab" / "report.json", stream=io.StringIO())
+
+
+def test_a_run_that_is_not_finished_is_said(run_root: Path) -> None:
+    with pytest.raises(ConfigError):
+        report_runs(["unfinished-0000"], run_root=run_root, out=None, stream=io.StringIO())
