@@ -19,6 +19,7 @@ from cache.disk.directory import open_directory
 from cache.disk.encoding import check_encoding
 from cache.disk.key_objects import key_bytes
 from cache.disk.publishing import SegmentTerms
+from cache.disk.spending import Spent, together
 from cache.identity import Identity
 from cache.keys import generation_key
 from cache.library import Damage, Library, Prove
@@ -274,6 +275,29 @@ class TeacherCache:
         def ask() -> list[bytes]:
             with self._library.disk_errors():
                 return key_bytes(self._library.index.sample(count, seed=seed, k=k))
+
+        return self._library.sound(ask)
+
+    def spent(self, keys: Sequence[bytes], *, k: int) -> tuple[int, Spent]:
+        """Tokens of the rows that answer these keys with `k` log-probabilities, and what they took to get.
+
+        Each row has the share of its segment's cost that it has of its tokens; what is known of none is not known.
+
+        Raises:
+            CacheError: when the disk cannot be read.
+        """
+
+        def ask() -> tuple[int, Spent]:
+            entries = self._answers.locate(list(dict.fromkeys(keys)), k=k)
+            entries = entries[entries["segment"] >= 0]
+            numbers, group = np.unique(entries["segment"], return_inverse=True)
+            tokens = np.bincount(group, weights=entries["length"], minlength=len(numbers))
+            manifests = [self._library.segment(number).manifest for number in numbers.tolist()]
+            shares = (
+                Spent.of(manifest.provenance).share(int(part), of=manifest.tokens)
+                for manifest, part in zip(manifests, tokens, strict=True)
+            )
+            return int(tokens.sum()), together(shares)
 
         return self._library.sound(ask)
 

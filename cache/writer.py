@@ -18,6 +18,7 @@ from cache.disk.key_objects import FINISHES
 from cache.disk.manifests import Manifest, arrival_ns
 from cache.disk.packing import Generation, answered_generation, pack_segment
 from cache.disk.publishing import SegmentTerms, Staging
+from cache.disk.spending import Spent
 from cache.disk.storage import Storage
 from cache.records import TeacherRecord, validate_record
 from cache.sampling import check_key, check_kind
@@ -123,8 +124,8 @@ class SegmentWriter:
         weight = self._scored_rows + self._tokens // TEXT_TOKENS_PER_ROW
         return first is not None and (time.monotonic() - first >= commit_every_s or weight >= max_rows)
 
-    def commit(self) -> CommitReport | None:
-        """Make the pending records permanent; `None` when there are none.
+    def commit(self, spent: Spent | None = None) -> CommitReport | None:
+        """Make the pending records permanent; `None` when there are none. `spent` is what it took to get them.
 
         Raises:
             CacheError: when the disk refuses. The records stay pending and may be committed again.
@@ -141,7 +142,9 @@ class SegmentWriter:
         try:
             # A clock that was set back, or another machine's that goes ahead, must not make this the older answer.
             arrived = arrival_ns(time.time_ns(), newest=self._newest())
-            manifest = staging.publish(packed, self._terms, created_ns=arrived)
+            bought = {} if spent is None else spent.provenance()
+            terms = replace(self._terms, provenance={**self._terms.provenance, **bought})
+            manifest = staging.publish(packed, terms, created_ns=arrived)
         except OSError as error:
             raise CacheError(
                 f"{self._storage.place}: segment {staging.name} not committed ({error.strerror}): free space or "

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cache.disk.key_objects import KeyTables, Table
+from cache.disk.spending import PREFIX, without_spending
 from cache.upkeep.raw_columns import Piece, RawSegment
 from cache.upkeep.superseded import shared_rows
 from cache.writer import TEXT_TOKENS_PER_ROW
@@ -92,7 +93,10 @@ class MergePlan:
             manifest = segment.manifest
             # Draws of several widths fit one segment; log-probabilities of several k do not.
             k = 0 if manifest.encoding == "sampled" else manifest.k
-            terms = (manifest.encoding, k, manifest.vocab, manifest.licence, dict(manifest.provenance))
+            # What was spent adds up where it is known of all; a sum with holes would credit too little to some rows.
+            known = [name for name in manifest.provenance if name.startswith(PREFIX)]
+            origin = without_spending(manifest.provenance)
+            terms = (manifest.encoding, k, manifest.vocab, manifest.licence, origin, sorted(known))
             groups.setdefault(json.dumps(terms, sort_keys=True), []).append(number)
         return list(groups.values())
 

@@ -15,9 +15,12 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+import numpy as np
+
 from cache.disk.failpoints import failpoint
 from cache.disk.manifests import Manifest
 from cache.disk.publishing import SegmentTerms, Staging
+from cache.disk.spending import Spent, together, without_spending
 from cache.disk.storage import Storage
 from cache.pinning import follow_rows
 from cache.upkeep.garbage import delete_segment
@@ -74,7 +77,8 @@ def _stands(storage: Storage, uuids: Sequence[str]) -> list[bool]:
 
 def _publish(storage: Storage, sources: Sequence[RawSegment], pieces: Sequence[Piece]) -> Manifest:
     oldest = min((source.manifest for source in sources), key=lambda manifest: manifest.order)
-    terms = SegmentTerms(oldest.identity, oldest.vocab, oldest.provenance, oldest.licence, oldest.rollout)
+    provenance = without_spending(oldest.provenance) | _spent(pieces).provenance()
+    terms = SegmentTerms(oldest.identity, oldest.vocab, provenance, oldest.licence, oldest.rollout)
     staging = Staging(storage)
     try:
         packed = pack_pieces(pieces, uuid=staging.name)
@@ -82,3 +86,13 @@ def _publish(storage: Storage, sources: Sequence[RawSegment], pieces: Sequence[P
         return staging.publish(packed, terms, created_ns=max(oldest.created_ns - 1, 0))
     finally:
         staging.drop()
+
+
+def _spent(pieces: Sequence[Piece]) -> Spent:
+    """What the rows that move took to get: of each segment the share of its tokens that goes on."""
+    return together(
+        Spent.of(piece.segment.manifest.provenance).share(
+            int(piece.entries["length"].sum(dtype=np.int64)), of=piece.segment.manifest.tokens
+        )
+        for piece in pieces
+    )

@@ -6,6 +6,7 @@ Starting an engine costs a minute, so the next model of the same shape gets the 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -60,13 +61,22 @@ class GpuClock(Protocol):
 class EnginePool:
     """Engines of one shape. Not started before `start` or the first use.
 
-    They take their places within a `room`, which frees some that only wait for work.
+    They take their places within a `room`, which frees some that only wait for work. `joules` gives the energy that all
+    machines of the run have taken so far.
     """
 
-    def __init__(self, spec: EngineSpec, *, clock: GpuClock | None = None, room: Room = nullcontext) -> None:
+    def __init__(
+        self,
+        spec: EngineSpec,
+        *,
+        clock: GpuClock | None = None,
+        room: Room = nullcontext,
+        joules: Callable[[], float] | None = None,
+    ) -> None:
         self._spec = spec
         self._clock = clock
         self._room = room
+        self._joules = joules or (lambda: math.nan)
         self._down: Callable[[], None] | None = None
         self._actors: list[ray.actor.ActorHandle] = []
         self._asleep = False
@@ -210,14 +220,17 @@ class EnginePool:
             EngineError: an engine died. All of them are released, and the next call starts new ones.
         """
         self.start()
-        queue = LeaseQueue.remote(list(work), token_budget=token_budget)  # type: ignore[attr-defined]
+        queue = LeaseQueue.remote(  # type: ignore[attr-defined]
+            list(work), token_budget=token_budget, engines=len(self._actors)
+        )
         loops = [actor.fill.remote(queue, order) for actor in self._actors]
-        started = time.monotonic()
+        started, before = time.monotonic(), self._joules()
         failure: DistillError | None = None
         try:
             pending = loops
             while pending:
                 done, pending = ray.wait(pending, num_returns=len(pending), timeout=POLL_S)
+                queue.measured.remote(self._joules() - before)
                 so_far: FillProgress = ray.get(queue.progress.remote())
                 progress.update(so_far.rows + len(so_far.failures), tokens=so_far.response_tokens)
                 ray.get(done)

@@ -6,6 +6,7 @@ lease, and writes what it finishes into segments of its own (`engine_loop`).
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import deque
@@ -74,12 +75,14 @@ class LeaseQueue:
     done or under way, so the budget is never exceeded.
     """
 
-    def __init__(self, requests: Sequence[tuple[int, Request]], *, token_budget: int | None) -> None:
+    def __init__(self, requests: Sequence[tuple[int, Request]], *, token_budget: int | None, engines: int = 1) -> None:
         self._waiting = deque(requests)
         self._token_budget = token_budget
         self._reserved = 0
         self._progress = FillProgress()
         self._stopped = False
+        self._engines = engines
+        self._joules = math.nan
 
     def lease(self) -> list[tuple[int, Request]]:
         """Up to `LEASE` requests; empty when there is no more work that may be done."""
@@ -101,6 +104,14 @@ class LeaseQueue:
     def stop(self) -> None:
         """Hand out nothing more; engines commit what they have at their next report."""
         self._stopped = True
+
+    def measured(self, joules: float) -> None:
+        """Take note of the energy that the fill has taken so far, on all its machines."""
+        self._joules = joules
+
+    def joules(self) -> float:
+        """The share of one engine in that; NaN as long as nobody measures."""
+        return self._joules / self._engines
 
     def _affords(self, request: Request) -> bool:
         if self._token_budget is None:
@@ -241,3 +252,7 @@ class RemoteLeases:
     def report(self, delta: FillProgress) -> bool:
         """Report progress; the answer is whether to stop."""
         return bool(ray.get(self._queue.report.remote(delta)))
+
+    def joules(self) -> float:
+        """This engine's share of the energy so far."""
+        return float(ray.get(self._queue.joules.remote()))

@@ -22,6 +22,7 @@ from cache.protocols import Failure, Outcome
 from configs import CacheError, RecordError
 from configs.schema import StoredEncoding
 from orchestration.fill.ledger import Counts, Meter
+from orchestration.fill.spending import Spending
 from teacher_server.requests import Asked
 
 REPORT_EVERY_S = 0.5
@@ -29,7 +30,10 @@ REPORT_EVERY_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class FillOrder:
-    """What to do with the outcomes of a fill; `ledger` is where the experiment counts what they cost."""
+    """What to do with the outcomes of a fill; `ledger` is where the experiment counts what they cost.
+
+    `gpus` is how many GPUs one engine has; on CPUs an engine counts as one.
+    """
 
     scoring: bool
     cache_root: Path | str
@@ -39,6 +43,7 @@ class FillOrder:
     provenance: dict[str, str]
     ledger: Path
     encoding: StoredEncoding = "topk-u8"
+    gpus: float = 1.0
 
 
 @dataclass(slots=True)
@@ -94,6 +99,10 @@ class Leases(Protocol):
         """Report the work since the last report; the answer is whether to stop."""
         ...
 
+    def joules(self) -> float:
+        """This engine's share of the energy that the fill has taken so far; NaN where nobody measures it."""
+        ...
+
 
 class EngineLoop:
     """One pass of one engine over a queue."""
@@ -103,6 +112,7 @@ class EngineLoop:
         self._order = order
         self._writer = writer
         self._meter = Meter(order.ledger)
+        self._spending = Spending(gpus=order.gpus, joules=leases.joules)
         self._drawn: dict[int, tuple[int, Request]] = {}
         self._delta = FillProgress()
         # Guards the writer and the delta, which the reporting thread touches as well.
@@ -180,7 +190,9 @@ class EngineLoop:
         with self._lock:
             # Before the commit, so that nothing is in the cache that was not counted.
             self._meter.sync()
-            report = self._writer.commit()
+            # What brings nothing that can be kept is left to the next commit.
+            spent = self._spending.take() if self._writer.pending_rows else None
+            report = self._writer.commit(spent)
             if report is not None:
                 self._delta.committed_rows += report.rows
                 self._delta.committed_bytes += report.bytes

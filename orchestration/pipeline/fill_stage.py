@@ -193,6 +193,7 @@ class Fill(Stage[FillPlan, FillResult, dict[Request, str]]):
             provenance=teacher.provenance(config),
             ledger=ledger.directory.absolute(),
             encoding=config.teacher.encoding,
+            gpus=config.runtime.teacher_engine.tensor_parallel,
         )
         return fill(
             work,

@@ -35,10 +35,10 @@ def fake_teacher() -> FakeTeacher:
     return FakeTeacher(IDENTITY, vocab=VOCAB, eos_id=EOS, max_model_len=MAX_MODEL_LEN)
 
 
-def lease_queue(work: Sequence[tuple[int, Request]], *, token_budget: int | None) -> Any:
+def lease_queue(work: Sequence[tuple[int, Request]], *, token_budget: int | None, engines: int = 1) -> Any:
     """The real queue as a plain object; Ray makes an actor of the same class."""
     actor_class: Any = LeaseQueue
-    return actor_class.__ray_metadata__.modified_class(list(work), token_budget=token_budget)
+    return actor_class.__ray_metadata__.modified_class(list(work), token_budget=token_budget, engines=engines)
 
 
 @dataclass(slots=True)

@@ -60,6 +60,7 @@ class Ray:
         self.lost: RayError | None = None
         self.queue = [FillProgress()]
         self.stopped = 0
+        self.joules: list[float] = []
 
     def start(self, **chosen: Any) -> Any:
         self.options.append(chosen)
@@ -70,8 +71,8 @@ class Ray:
 
         return SimpleNamespace(remote=remote)
 
-    def lease(self, work: list[Any], *, token_budget: int | None) -> Any:
-        self.calls.append(("queue", len(work), token_budget))
+    def lease(self, work: list[Any], *, token_budget: int | None, engines: int) -> Any:
+        self.calls.append(("queue", len(work), token_budget, engines))
 
         def progress() -> FillProgress:
             return self.queue.pop(0) if len(self.queue) > 1 else self.queue[0]
@@ -79,7 +80,8 @@ class Ray:
         def stop() -> None:
             self.stopped += 1
 
-        return SimpleNamespace(progress=SimpleNamespace(remote=progress), stop=SimpleNamespace(remote=stop))
+        methods = {"progress": progress, "stop": stop, "measured": self.joules.append}
+        return SimpleNamespace(**{name: SimpleNamespace(remote=method) for name, method in methods.items()})
 
     def get(self, references: Any, **_: Any) -> Any:
         if self.lost is not None and references != []:
@@ -219,9 +221,16 @@ def test_a_fill_shows_rows_and_failures_until_all_engines_are_done(cluster: Ray)
     total, shown = fill(EnginePool(SPEC))
     assert shown == [(1, 5), (3, 9)]
     assert (total.rows, total.failures) == (2, [(2, "too long")])
-    assert ("queue", 3, 99) in cluster.calls
+    assert ("queue", 3, 99, 2) in cluster.calls
     assert [call[1] for call in cluster.calls if call[1] == "fill"] == ["fill", "fill"]
     assert cluster.killed == 0
+
+
+def test_the_energy_of_a_fill_is_told_to_its_engines(cluster: Ray) -> None:
+    cluster.queue = [FillProgress(rows=1), FillProgress(rows=2)]
+    readings = iter([100.0, 130.0, 175.0])
+    fill(EnginePool(SPEC, joules=lambda: next(readings)))
+    assert cluster.joules == [30.0, 75.0]
 
 
 def test_a_fill_ends_when_its_time_is_up(cluster: Ray) -> None:

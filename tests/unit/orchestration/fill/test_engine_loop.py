@@ -13,6 +13,7 @@ from local_engines import IDENTITY, LocalEngines, Watched, run_engine_loop
 
 from cache import ScoreRequest, SegmentWriter, TeacherCache
 from cache.answers import Request
+from cache.disk.spending import Spent
 from configs import CacheError
 from orchestration.fill import engine_loop
 from orchestration.fill.engine_loop import FillProgress, longest
@@ -39,8 +40,8 @@ def test_rows_are_committed_while_the_engine_still_works(filling: Filling, monke
     committed = threading.Event()
     commit = SegmentWriter.commit
 
-    def watched_commit(writer: SegmentWriter) -> object:
-        report = commit(writer)
+    def watched_commit(writer: SegmentWriter, spent: Spent | None = None) -> object:
+        report = commit(writer, spent)
         if report is not None:
             committed.set()
         return report
@@ -78,6 +79,9 @@ class Stopping:
         self._stopped = self._stops.is_set()
         self.told.append(delta)
         return self._stopped
+
+    def joules(self) -> float:
+        return 7.0
 
     def stop(self) -> None:
         """Return when the engine has heard of it."""
@@ -126,7 +130,7 @@ def test_a_full_disk_stops_the_engine_and_says_so(filling: Filling, monkeypatch:
     monkeypatch.setattr(engine_loop, "REPORT_EVERY_S", 0.01)
     tried = threading.Event()
 
-    def refuse(writer: SegmentWriter) -> None:
+    def refuse(writer: SegmentWriter, spent: Spent | None = None) -> None:
         tried.set()
         raise CacheError("no space left on the device: free some and run again")
 
