@@ -38,6 +38,7 @@ from teacher_server.answers import answer
 from teacher_server.condition import FAULTS, Condition, one_line
 from teacher_server.engine_arguments import Purpose, engine_arguments, require_same_numerics
 from teacher_server.environment import require_environment
+from teacher_server.occupancy import Occupancy, most_reserved_bytes, resident_bytes
 from teacher_server.requests import Asked, prompt_and_arguments, refusal
 from teacher_server.shared_memory import remove_files, shared_by_children
 from teacher_server.weights import (
@@ -238,6 +239,25 @@ class VllmEngine:
         with self._condition.fatal():
             ranks: list[dict[str, str]] = self._ready().apply_model(weight_digests)
         return {f"{rank}.{name}": digest for rank, part in enumerate(ranks) for name, digest in part.items()}
+
+    def forget_prefixes(self) -> None:
+        """Keep nothing of what was computed for earlier requests, so that the next one is measured as a first one.
+
+        Raises:
+            EngineError: the engine died or is closed, or serves a call.
+        """
+        with self._condition.fatal():
+            self._ready().reset_prefix_cache()
+
+    def occupancy(self) -> Occupancy:
+        """Memory that all processes of the engine take.
+
+        Raises:
+            EngineError: the engine died or is closed, or serves a call.
+        """
+        with self._condition.fatal():
+            reserved: list[int] = self._ready().collective_rpc(most_reserved_bytes)
+        return Occupancy(resident_bytes(), sum(reserved))
 
     def close(self) -> None:
         """End every process and socket of the engine and give its memory back. Closing twice does nothing."""

@@ -23,11 +23,13 @@ from configs import DistillError, EngineError
 from orchestration.cluster.deaths import lost
 from orchestration.cluster.engines import EngineActor, EngineSpec, LeaseQueue, TimedAnswers
 from orchestration.fill.engine_loop import FillOrder, FillProgress
+from orchestration.fill.ledger import Computes
 from orchestration.outputs.console import ProgressSink
 from orchestration.rollouts.turns import Answered, Tagged
 from student_train.handoff.broadcast import OfferedTensor, Receiver
 from teacher_server.engine_arguments import CPU_ROLLOUT_BLOCK
 from teacher_server.environment import engine_environment
+from teacher_server.occupancy import Occupancy
 from teacher_server.reference import ReferenceRows
 from teacher_server.startup_check import CheckAnswers, judge_engine
 
@@ -53,7 +55,7 @@ Room = Callable[[], AbstractContextManager[None]]
 class GpuClock(Protocol):
     """Where the time of engines is counted (`ledger.Ledger`)."""
 
-    def engines_up(self, gpus: float) -> Callable[[], None]:
+    def engines_up(self, gpus: float, *, whose: Computes) -> Callable[[], None]:
         """Count engines on `gpus` GPUs from now on; call what is returned when they have ended."""
         ...
 
@@ -106,7 +108,8 @@ class EnginePool:
             for index in range(settings.count)
         ]
         if self._clock is not None:
-            self._down = self._clock.engines_up(settings.count * settings.tensor_parallel * self._spec.gpu_share)
+            share = settings.count * settings.tensor_parallel * self._spec.gpu_share
+            self._down = self._clock.engines_up(share, whose="teacher" if self._spec.teaches else "student")
         self.ask([actor.ready.remote() for actor in self._actors])
 
     def sleep(self) -> None:
@@ -202,6 +205,17 @@ class EnginePool:
         self.start()
         answers: TimedAnswers = self.ask([self._actors[0].answer.remote(requests, k=k)])[0]
         return answers
+
+    def forget_prefixes(self) -> None:
+        """See `VllmEngine.forget_prefixes`: of the first engine, which is the one that answers."""
+        self.start()
+        self.ask([self._actors[0].forget_prefixes.remote()])
+
+    def occupancy(self) -> Occupancy:
+        """Memory that the first engine takes."""
+        self.start()
+        occupied: Occupancy = self.ask([self._actors[0].occupancy.remote()])[0]
+        return occupied
 
     def fill(
         self,

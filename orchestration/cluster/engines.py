@@ -30,6 +30,7 @@ from orchestration.plan.machine import engine_in_words
 from orchestration.plan.memory import MemoryFit
 from orchestration.rollouts.turns import Answered, Tagged, Turns
 from teacher_server.engine_arguments import Purpose, require_declared
+from teacher_server.occupancy import Occupancy
 from teacher_server.startup_check import CheckAnswers, ask_engine
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class EngineSpec:
     that run side by side have different ones. `gpu_share` is the part of each of its GPUs that an engine takes in Ray's
     books: less than all where its purpose is "shared rollout". `ledger` is where the answers of a teacher are counted
     that no fill asks for; None where they are counted elsewhere, or not at all. `memory` is what was planned for it.
+    `teaches` says that its time is a teacher's.
     """
 
     model_dir: Path
@@ -65,6 +67,7 @@ class EngineSpec:
     gpu_share: float = 1.0
     ledger: Path | None = None
     memory: MemoryFit | None = None
+    teaches: bool = False
 
 
 @ray.remote(num_cpus=0)
@@ -211,6 +214,14 @@ class EngineActor:
             vocab=self._spec.vocab, licence=order.licence, provenance=order.provenance, encoding=order.encoding
         ) as writer:
             EngineLoop(RemoteLeases(queue), order, writer).work(self._engine)
+
+    def forget_prefixes(self) -> None:
+        """See `VllmEngine.forget_prefixes`."""
+        self._engine.forget_prefixes()
+
+    def occupancy(self) -> Occupancy:
+        """See `VllmEngine.occupancy`."""
+        return self._engine.occupancy()
 
     def sleep(self) -> None:
         """See `VllmEngine.sleep`."""

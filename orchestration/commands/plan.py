@@ -29,7 +29,7 @@ from orchestration.plan.hardware import Hardware, hardware_of
 from orchestration.plan.host_memory import check_host
 from orchestration.plan.placement import plan_placement
 from orchestration.plan.requests import FillPlan, Holdings, NothingHeld, plan_fill, sequence_sets
-from orchestration.plan.tables import fill_time, render_placement, show_plan, show_rollouts
+from orchestration.plan.tables import fill_time, render_placement, show_money, show_plan, show_rollouts
 
 
 def print_plan(config: DistillConfig, *, config_dir: Path, assume_gpus: int | None, stream: TextIO) -> None:
@@ -75,6 +75,7 @@ def _print_plan(config: DistillConfig, *, assume_gpus: int | None, stream: TextI
     time = fill_time(plan, config=config, teacher=shape, accelerator=hardware.accelerator)
     if plan.sets:
         show_plan(plan, time=time, console=console, assumed_rows=assumed)
+        show_money(plan, time=time, config=config, console=console)
     show_rollouts(config, console=console)
     for name in sorted({student.teacher for student in config.students.values() if student.teacher is not None}):
         console.say(f"{name} teaches too: what it is asked is planned when it is trained, and not counted here.")

@@ -12,10 +12,11 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 from uuid import uuid4
 
 from configs import CacheError
@@ -33,6 +34,9 @@ TICK_S = 5.0
 FORMER_FILE = "teacher-tokens.json"
 """Where earlier releases kept the tokens, in the run directory; it becomes one of the files."""
 
+Computes = Literal["teacher", "student", "group"]
+"""Whose time it is: engines of a teacher, engines of students, or a worker group."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -40,13 +44,16 @@ logger = logging.getLogger(__name__)
 class Counts:
     """Forward tokens of teachers by purpose, and GPU seconds of engines: GPUs of an engine times its life.
 
-    On CPUs an engine counts as one GPU, so a limit of GPU hours is one of engine hours there.
+    On CPUs an engine counts as one GPU, so a limit of GPU hours is one of engine hours there. `teacher_gpu_seconds` are
+    those of teachers among them; worker groups have theirs apart, in `training_gpu_seconds`.
     """
 
     fill: int = 0
     rollout: int = 0
     evaluation: int = 0
     gpu_seconds: float = 0.0
+    teacher_gpu_seconds: float = 0.0
+    training_gpu_seconds: float = 0.0
 
     @property
     def tokens(self) -> int:
@@ -118,7 +125,7 @@ class Ledger:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._meter = Meter(directory)
-        self._running: dict[int, tuple[float, float]] = {}
+        self._running: dict[int, tuple[Computes, float, float]] = {}
         self._next = 0
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -143,11 +150,11 @@ class Ledger:
         """Count teacher tokens that were just spent."""
         self._meter.add(Counts(fill, rollout, evaluation))
 
-    def engines_up(self, gpus: float) -> Callable[[], None]:
+    def engines_up(self, gpus: float, *, whose: Computes = "student") -> Callable[[], None]:
         """Count the time of engines on `gpus` GPUs from now on; call what is returned when they have ended."""
         with self._lock:
             name, self._next = self._next, self._next + 1
-            self._running[name] = (gpus, time.monotonic())
+            self._running[name] = (whose, gpus, time.monotonic())
             if self._ticker is None:
                 self._ticker = threading.Thread(target=self._keep_ticking, daemon=True)
                 self._ticker.start()
@@ -186,10 +193,19 @@ class Ledger:
     def _tick(self) -> None:
         with self._lock:
             now = time.monotonic()
-            spent = sum(gpus * (now - since) for gpus, since in self._running.values())
-            self._running = {name: (gpus, now) for name, (gpus, _) in self._running.items()}
-        if spent:
-            self._meter.add(Counts(gpu_seconds=spent))
+            spent = Counter[Computes]()
+            for whose, gpus, since in self._running.values():
+                spent[whose] += gpus * (now - since)  # type: ignore[assignment]  # a Counter counts in any unit
+            self._running = {name: (whose, gpus, now) for name, (whose, gpus, _) in self._running.items()}
+        if spent.total():
+            teacher = float(spent["teacher"])
+            self._meter.add(
+                Counts(
+                    gpu_seconds=teacher + spent["student"],
+                    teacher_gpu_seconds=teacher,
+                    training_gpu_seconds=float(spent["group"]),
+                )
+            )
 
 
 def _counts(raw: object) -> Counts:
@@ -198,9 +214,10 @@ def _counts(raw: object) -> Counts:
     if (schema := raw.get("schema", LEDGER)) != LEDGER:
         raise ValueError(f"it was written by another version ({schema}, this one has {LEDGER})")
     tokens = {name: raw.get(name, 0) for name in ("fill", "rollout", "evaluation")}
-    seconds = raw.get("gpu_seconds", 0.0)
+    seconds = {name: raw.get(name, 0.0) for name in ("gpu_seconds", "teacher_gpu_seconds", "training_gpu_seconds")}
     if any(type(value) is not int or value < 0 for value in tokens.values()):
         raise ValueError(f"tokens are whole numbers from 0, not {list(tokens.values())}")
-    if type(seconds) not in (int, float) or not 0 <= seconds < float("inf"):
-        raise ValueError(f"gpu_seconds={seconds} is not a time")
-    return Counts(**tokens, gpu_seconds=float(seconds))
+    for name, value in seconds.items():
+        if type(value) not in (int, float) or not 0 <= value < float("inf"):
+            raise ValueError(f"{name}={value} is not a time")
+    return Counts(*tokens.values(), *map(float, seconds.values()))

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from configs.secrets import redact
 from configs.visible_text import visible
+from orchestration.energy.readings import StageCosts
 
 PLAIN_EVERY_S = 15.0
 """Without a terminal, a progress line this often."""
@@ -41,12 +42,13 @@ class ProgressSink(Protocol):
 
 
 class Console:
-    """The user's terminal."""
+    """The user's terminal. Of every stage that it shows, `costs` counts what it takes."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, costs: StageCosts | None = None) -> None:
         width = None if stream.isatty() else PLAIN_WIDTH
         self._rich = RichConsole(file=stream, highlight=False, markup=False, emoji=False, width=width)
         self.times: list[tuple[str, float]] = []
+        self.costs = costs or StageCosts()
         self.warnings = WarningLines(self)
 
     def close(self) -> None:
@@ -80,12 +82,13 @@ class Console:
         started = time.monotonic()
         progress = StageProgress(title, total=total, unit=unit, started=started)
         if self._rich.is_terminal:
-            with Live(progress, console=self._rich, refresh_per_second=4, transient=True):
+            with Live(progress, console=self._rich, refresh_per_second=4, transient=True), self.costs.stage(title):
                 yield progress
         else:
             progress.plain = self
             self.say(f"- {title} ...")
-            yield progress
+            with self.costs.stage(title):
+                yield progress
         seconds = time.monotonic() - started
         self.times.append((title, seconds))
         self._rich.print(

@@ -69,7 +69,7 @@ class Compute:
         spec = self._spec(
             teacher.files, teacher.identity, engine=runtime.teacher_engine, k=self._settings.config.teacher.top_k
         )
-        return self._pool(replace(spec, ledger=ledger.directory.absolute()))
+        return self._pool(replace(spec, ledger=ledger.directory.absolute(), teaches=True))
 
     def student_pool(self, files: ModelFiles, identity: TeacherIdentity) -> EnginePool:
         """Engines that serve a student: the running ones if they serve this shape in this dtype, else new."""
@@ -90,7 +90,8 @@ class Compute:
         runtime = config.runtime
         writes = self._spec(student, learner, engine=runtime.student_engine, k=0)
         scores = self._spec(teacher.files, teacher.identity, engine=runtime.teacher_engine, k=config.teacher.top_k)
-        return self._rollout_pool("student engine", writes), self._rollout_pool("teacher engine", scores)
+        teaches = replace(scores, teaches=True)
+        return self._rollout_pool("student engine", writes), self._rollout_pool("teacher engine", teaches)
 
     def train(
         self,
@@ -174,7 +175,9 @@ class Compute:
     def _pool(self, spec: EngineSpec) -> EnginePool:
         # Engines of a rollout work beside a group, and take nothing that a waiting one has.
         room = self.room if spec.purpose == "fill" else nullcontext
-        self._pools.append(EnginePool(spec, clock=self._journal.ledger, room=room))
+        costs = self._journal.console.costs
+        pool = EnginePool(spec, clock=self._journal.ledger, room=room, joules=lambda: costs.meter.read().joules)
+        self._pools.append(pool)
         return self._pools[-1]
 
     def _rollout_pool(self, role: PartKind, spec: EngineSpec) -> EnginePool:

@@ -35,6 +35,7 @@ from orchestration.pipeline.fill_stage import AskedTeacher, fill_and_pin
 from orchestration.pipeline.lessons import Lesson
 from orchestration.pipeline.prepare_starts import CalibratedStarts, prepare_starts
 from orchestration.pipeline.run import Journal, RunSettings
+from orchestration.pipeline.run_costs import NOTHING_SAVED, cost_of_run, counting, publish_cost, saved_by_cache
 from orchestration.pipeline.stage import run_stage
 from orchestration.pipeline.starts import Start
 from orchestration.pipeline.train_students import train_students
@@ -42,7 +43,7 @@ from orchestration.plan.hardware import hardware_of
 from orchestration.plan.host_memory import check_host
 from orchestration.plan.placement import plan_placement
 from orchestration.plan.requests import FillPlan, plan_fill, sequence_sets
-from orchestration.plan.tables import fill_time, show_plan, show_rollouts
+from orchestration.plan.tables import fill_time, show_money, show_plan, show_rollouts
 from orchestration.tracking.store import tracking_uri
 from orchestration.tracking.tracker import Tracker, flatten
 
@@ -91,7 +92,8 @@ def run_experiment(config: DistillConfig, *, config_dir: Path, until: Until) -> 
     with (
         claim_directory(directory),
         terminal_kept(log_file) as terminal,
-        closing(Console(terminal)) as console,
+        counting(runtime) as costs,
+        closing(Console(terminal, costs=costs)) as console,
         ExitStack() as opened,
     ):
         # Standard error goes to the log from here on, but warnings are for whoever watches.
@@ -115,6 +117,7 @@ class Experiment:
     def __init__(self, written: Written, settings: RunSettings, journal: Journal, compute: Compute) -> None:
         self._written = written
         self._settings, self._journal, self._compute = settings, journal, compute
+        self._saved = NOTHING_SAVED
 
     def run(self, *, until: Until) -> Report | None:
         """Run up to and including a stage; None when that is not the comparison.
@@ -191,6 +194,8 @@ class Experiment:
         shape = PlannedShape(teacher.files.label, teacher.files.shape, assumed=False)
         time = fill_time(plan, config=config, teacher=shape, accelerator=self._settings.device)
         show_plan(plan, time=time, console=console)
+        show_money(plan, time=time, config=config, console=console)
+        self._saved = saved_by_cache(plan, cache=cache, spent_before=self._journal.ledger.counts())
         show_rollouts(config, console=console)
         return AskedTeacher(teacher, cache, self._compute.teacher_pool(teacher), plan)
 
@@ -279,6 +284,7 @@ class Experiment:
         publish(report.results, directory=directory, tracker=tracker)
         tracker.artifact("pipeline", directory / "config.yaml")
         show_report(report, self._written.config, directory=directory, console=self._journal.console)
+        publish_cost(cost_of_run(settings=self._settings, journal=self._journal, saved=self._saved), self._journal)
 
 
 def _cost(journal: Journal) -> RunCost:

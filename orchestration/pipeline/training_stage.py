@@ -18,6 +18,8 @@ from orchestration.pipeline.on_policy import rollouts_name, train_on_policy
 from orchestration.pipeline.rollout_maker import RolloutMaker
 from orchestration.pipeline.run import Journal, RunSettings
 from orchestration.pipeline.stage import ArtifactClaim, Line, Stage
+from orchestration.pipeline.training_cost import FIELD, Stopwatch
+from orchestration.plan.machine import group_in_words
 from orchestration.tracking.tracker import Point
 from student_train.feed.plain_text import PIECES
 from student_train.job import StepMetrics, TrainJob
@@ -77,10 +79,17 @@ class Training(Stage[TrainJob, TrainingOutcome, list[StepMetrics]]):
     def run(self, work: TrainJob, progress: StageProgress) -> TrainingOutcome:
         """Train in a worker group, beside engines that write for it where the stage is on-policy."""
         progress.update(0, note="starting the workers")
+        watch = Stopwatch.start(lambda: self.journal.console.costs.meter.read().joules)
         group = partial(self.compute.train, work, on_step=partial(self._report, progress))
-        if self.link.stage.rollout is None:
-            return group()
-        return self._on_policy(lambda make_due: group(meanwhile=make_due))
+        gpus = work.settings.workers if self.settings.device == "gpu" else 1
+        down = self.journal.ledger.engines_up(gpus, whose="group")
+        try:
+            on_policy = self.link.stage.rollout is not None
+            made = self._on_policy(lambda make_due: group(meanwhile=make_due)) if on_policy else group()
+        finally:
+            down()
+        trained_on = group_in_words(work.settings, accelerator=self.settings.device, dtype=work.stage.dtype)
+        return {**made, FIELD: watch.took(trained_on=trained_on)}
 
     def keep(self, made: TrainingOutcome | None) -> list[StepMetrics]:
         """Seal the student; of one that was there before, the curve is tracked in this run too."""

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from configs.models import Device
-from configs.schema import EngineSettings
+from configs.schema import EngineSettings, TrainingSettings
 from orchestration.environment import VLLM, installed_version
 
 LIMITS = ("max_model_len", "max_batched_tokens", "max_sequences", "kv_cache_gib")
@@ -26,6 +26,12 @@ def engine_in_words(settings: EngineSettings, *, accelerator: Device, dtype: str
         ", ".join(f"{name} {getattr(settings, name):g}" for name in LIMITS),
     ]
     return "; ".join(parts)
+
+
+def group_in_words(settings: TrainingSettings, *, accelerator: Device, dtype: str) -> str:
+    """One worker group: its devices, arithmetic and how it shares its work."""
+    each = gpu_name() if accelerator == "gpu" else f"{settings.cpus_per_worker:g} CPUs, {cpu_name()}"
+    return f"{settings.workers} workers x {each}; {dtype}; ZeRO {settings.zero_stage}"
 
 
 def cpu_name() -> str:

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from configs.models import Device
 from configs.schema import DistillConfig
+from evaluation.cost import Usage, money
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.outputs.console import Console, clock
 from orchestration.plan.duration import FillTime, TeacherWork, expected_seconds
@@ -41,6 +42,21 @@ def show_plan(plan: FillPlan, *, time: FillTime, console: Console, assumed_rows:
         f"At most {plan.prompt_tokens + plan.response_tokens:,} teacher tokens{mark}, "
         f"{plan.stored_bytes / 2**20:,.1f} MiB of cache{mark}, about {clock(time.seconds)} with the engine's start"
         + (" (assumed)." if time.assumed or assumed_rows else ".")
+    )
+
+
+def show_money(plan: FillPlan, *, time: FillTime, config: DistillConfig, console: Console) -> None:
+    """Print what the misses would cost at most; nothing without prices."""
+    prices = config.prices
+    if prices is None or not plan.asks_teacher:
+        return
+    engines = config.runtime.teacher_engine
+    usage = Usage(plan.prompt_tokens + plan.response_tokens, time.seconds * engines.count * engines.tensor_parallel)
+    by = "a million tokens" if prices.teacher_million_tokens is not None else "a GPU hour"
+    price = prices.gpu_hour if prices.teacher_million_tokens is None else prices.teacher_million_tokens
+    console.say(
+        f"The teacher costs at most about {money(usage, prices):,.2f} {prices.currency}, at {price:g} {by}; "
+        "rows that are cached cost nothing."
     )
 
 

@@ -9,7 +9,15 @@ import pytest
 from pydantic import ValidationError
 
 from configs.models import ModelSource
-from configs.schema import DataConfig, DistillConfig, GenerationConfig, ModelShape, SplitConfig
+from configs.schema import (
+    DataConfig,
+    DistillConfig,
+    GenerationConfig,
+    ModelShape,
+    PriceConfig,
+    RuntimeConfig,
+    SplitConfig,
+)
 from configs.stages import InitConfig, StageConfig
 
 
@@ -108,6 +116,27 @@ def test_contradictions_between_blocks_name_both_keys(changes: dict[str, Any], w
         experiment(**changes)
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: PriceConfig(), "name gpu_hour, teacher_million_tokens or both"),
+        (lambda: PriceConfig(gpu_hour=-1.0), "greater than or equal to 0"),
+        (lambda: PriceConfig.model_validate({"gpu_hour": "cheap"}), "valid number"),
+        (lambda: PriceConfig.model_validate({"gpu_houre": 2.0}), "Extra inputs"),
+        (lambda: RuntimeConfig(energy_country="Germany"), "energy_country=Germany is not a country"),
+        (lambda: RuntimeConfig(energy_country="de"), "such as DEU"),
+    ],
+)
+def test_malformed_prices_and_countries_are_refused(build: Any, words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        build()
+
+
+def test_neither_prices_nor_a_country_change_what_an_experiment_is() -> None:
+    priced = experiment(prices={"gpu_hour": 2.0}, runtime={"energy_country": "DEU"})
+    assert priced.digest() == experiment().digest()
 
 
 def test_the_longest_sequence_that_fits_is_accepted() -> None:

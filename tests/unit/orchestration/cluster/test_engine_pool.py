@@ -124,13 +124,15 @@ def test_each_engine_reserves_what_it_needs(changes: dict[str, Any], cpus: int, 
 def test_engines_start_once_and_their_time_is_counted_until_they_end(cluster: Ray) -> None:
     counted: list[Any] = []
 
-    def engines_up(gpus: float) -> Any:
+    def engines_up(gpus: float, *, whose: str) -> Any:
+        assert whose == "teacher"
         counted.append(gpus)
         return lambda: counted.append("down")
 
     clock: Any = SimpleNamespace(engines_up=engines_up)
     pool = EnginePool(
-        replace(SPEC, settings=EngineSettings(count=2, tensor_parallel=4), accelerator="gpu"), clock=clock
+        replace(SPEC, settings=EngineSettings(count=2, tensor_parallel=4), accelerator="gpu", teaches=True),
+        clock=clock,
     )
     pool.start()
     pool.start()

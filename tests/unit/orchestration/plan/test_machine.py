@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.schema import EngineSettings
-from orchestration.plan.machine import cpu_name, engine_in_words, gpu_name
+from configs.schema import EngineSettings, TrainingSettings
+from orchestration.plan.machine import cpu_name, engine_in_words, gpu_name, group_in_words
 
 SETTINGS = EngineSettings(count=3, tensor_parallel=2, cpus=2, kv_cache_gib=0.5)
 
@@ -20,6 +20,12 @@ def test_an_engine_on_cpus_names_them_and_its_limits() -> None:
     assert words.startswith(f"4 of {cpus} CPUs, {cpu_name()}; float32; vLLM ")
     limits = "max_model_len 1024, max_batched_tokens 1024, max_sequences 64, kv_cache_gib 0.5"
     assert words.endswith(f"; {limits}")
+
+
+def test_a_worker_group_names_its_devices() -> None:
+    settings = TrainingSettings(workers=3, cpus_per_worker=0.5, zero_stage=1)
+    words = group_in_words(settings, accelerator="cpu", dtype="float32")
+    assert words == f"3 workers x 0.5 CPUs, {cpu_name()}; float32; ZeRO 1"
 
 
 @pytest.mark.parametrize(

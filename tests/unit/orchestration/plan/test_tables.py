@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 
+import pytest
 from plan_builders import NODE, experiment, place, planned
 
 from cache import GenerateRequest, ScoreRequest
+from configs.schema import PriceConfig
 from orchestration.outputs.console import Console
 from orchestration.plan.duration import TeacherWork, expected_seconds
 from orchestration.plan.hardware import Hardware, HostMemory
 from orchestration.plan.placement import plan_placement
 from orchestration.plan.requests import NothingHeld, SequenceSet, plan_fill
-from orchestration.plan.tables import fill_time, render_placement, show_plan, show_rollouts
+from orchestration.plan.tables import fill_time, render_placement, show_money, show_plan, show_rollouts
 
 
 def test_the_report_shows_places_arithmetic_and_what_is_assumed() -> None:
@@ -95,6 +98,29 @@ def test_every_set_has_a_row_and_the_sum_is_what_it_costs_at_most() -> None:
     assert "At most 23 teacher tokens, 0.0 MiB of cache, about 1m 00s with the engine's start." in text
     assert "At most 23 teacher tokens (assumed), 0.0 MiB of cache (assumed), about" in shown(assumed=True)
     assert "Nothing to ask: every row is in the cache and no engine starts for it." in shown(held=True)
+
+
+@pytest.mark.parametrize(
+    ("prices", "said"),
+    [
+        ({"gpu_hour": 60.0, "currency": "EUR"}, "at most about 2.01 EUR, at 60 a GPU hour"),
+        ({"teacher_million_tokens": 1e6}, "at most about 23.00 USD, at 1e+06 a million tokens"),
+        ({"teacher_million_tokens": 1e6, "gpu_hour": 60.0}, "at most about 23.00 USD"),
+        (None, ""),
+    ],
+)
+def test_what_the_misses_cost_at_most_is_said_where_there_are_prices(
+    prices: dict[str, object] | None, said: str
+) -> None:
+    config = experiment(teacher_engine={"count": 2})
+    config = config.model_copy(update={"prices": None if prices is None else PriceConfig.model_validate(prices)})
+    stream = io.StringIO()
+    time = replace(fill_time(PLAN, config=config, teacher=planned(), accelerator="cpu"), seconds=60.2)
+    show_money(PLAN, time=time, config=config, console=Console(stream))
+    assert said in stream.getvalue() and bool(stream.getvalue()) == bool(said)
+    nothing = plan_fill([], cache=NothingHeld())
+    show_money(nothing, time=time, config=config, console=Console(empty := io.StringIO()))
+    assert empty.getvalue() == ""
 
 
 def test_what_students_write_themselves_is_announced_with_its_tokens() -> None:

@@ -1,0 +1,1 @@
+"""What a run takes of electricity, stage by stage."""
