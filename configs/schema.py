@@ -321,6 +321,12 @@ class DistillConfig(Block):
                 f"students.{gold[0][0]} has {gold[0][1]} but data.response_field and data.messages_field are not set: "
                 "name the field with the answers, or do without them"
             )
+        seeds = self.evaluation.seeds
+        if seeds is not None and seeds > 1 and self.generation.temperature == 0.0:
+            raise ValueError(
+                f"evaluation.seeds={seeds} with generation.temperature=0.0 gives the same answer under every seed: "
+                "raise temperature or remove evaluation.seeds"
+            )
         self._lengths_fit()
         self._weights_last()
         return self

@@ -27,7 +27,8 @@ class Example:
     """A row that can be asked.
 
     `text` is what the row itself says, without the words of the template: the fields that the template reads. `worked`
-    is how it is answered as a worked example ("" unless that was asked for), `gold` as in `TaskExample`.
+    is how it is answered as a worked example ("" unless that was asked for), `gold` as in `TaskExample`. `context` is
+    where the answer of question answering stands ("" for other kinds).
     """
 
     row: int
@@ -36,6 +37,7 @@ class Example:
     worked: str
     gold: tuple[str, ...]
     tokens: tuple[str, ...]
+    context: str
     pair: str | None
 
 
@@ -98,6 +100,7 @@ class _RowReader:
             worked="" if self._worked is None else self._worked.fill(self._answers(gold, tokens) | asked),
             gold=gold,
             tokens=tokens,
+            context=_text(row, self._task.fields["context"]) if self._task.kind == "extractive_qa" else "",
             pair=None if pair is None else str(pair),
         )
 

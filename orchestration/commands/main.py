@@ -1,4 +1,4 @@
-"""The command line: `distill run | plan | fill | train | eval | report | cache | ui`."""
+"""The command line: `distill run | plan | fill | train | eval | evaluate | report | cache | ui`."""
 
 from __future__ import annotations
 
@@ -86,6 +86,11 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         from orchestration.commands.cache import add_cache_commands
 
         add_cache_commands(cache)
+    evaluate = commands.add_parser("evaluate", help="put tasks to models, without an experiment around them")
+    if argv[:1] == ["evaluate"]:
+        from orchestration.commands.evaluate import add_evaluate_options
+
+        add_evaluate_options(evaluate)
     ui = commands.add_parser("ui", help="open the MLflow UI on loopback")
     _add_config(ui)
     ui.add_argument("--port", type=int, default=5000)

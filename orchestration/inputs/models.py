@@ -81,6 +81,15 @@ def materialise(source: ModelSource, *, models_root: Path) -> ModelFiles:
     Raises:
         ModelError: the model cannot be found or holds no safetensors.
     """
+    return open_model(locate_model(source, models_root=models_root), label=source.label)
+
+
+def locate_model(source: ModelSource, *, models_root: Path) -> Path:
+    """Make sure that a model of any kind lies in a plain directory, and return that; it is not looked into.
+
+    Raises:
+        ModelError: the model cannot be found.
+    """
     if source.hub is not None:
         directory = _download(source.hub, revision=source.revision)
     elif source.path is not None:
@@ -90,7 +99,7 @@ def materialise(source: ModelSource, *, models_root: Path) -> ModelFiles:
     else:
         assert source.random is not None
         directory = make_random(source.random, seed=source.seed, models_root=models_root)
-    return open_model(_without_strays(directory, models_root=models_root), label=source.label)
+    return _without_strays(directory, models_root=models_root)
 
 
 def is_at_hand(source: ModelSource) -> bool:

@@ -55,7 +55,21 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
             path = _real(model.path, key=f"students.{name}.init.model.path", config_dir=config_dir)
             init = student.init.model_copy(update={"model": model.model_copy(update={"path": path})})
             students[name] = student.model_copy(update={"init": init})
-    return config.model_copy(update={"data": data.model_copy(update=changed), "teacher": teacher, "students": students})
+    evaluation = config.evaluation
+    if evaluation.tasks is not None:
+        tasks = tuple(
+            _real(path, key=f"evaluation.tasks.{number}", config_dir=config_dir)
+            for number, path in enumerate(evaluation.tasks)
+        )
+        evaluation = evaluation.model_copy(update={"tasks": tasks})
+    return config.model_copy(
+        update={
+            "data": data.model_copy(update=changed),
+            "teacher": teacher,
+            "students": students,
+            "evaluation": evaluation,
+        }
+    )
 
 
 def _with_real_paths(stage: StageConfig, *, key: str, config_dir: Path) -> StageConfig:

@@ -15,14 +15,14 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from transformers import PreTrainedTokenizerBase
 
 from configs import DataError
-from configs.schema import DataConfig
 from configs.visible_text import visible
 from orchestration.inputs import template_worker
 
@@ -42,10 +42,34 @@ class Unrendered(Exception):
     """The template does not render these messages; why."""
 
 
+class TemplateSettings(Protocol):
+    """What is said of chat templates, as `configs.schema.DataConfig` says it."""
+
+    @property
+    def chat_template(self) -> str | None:
+        """The name of one of several."""
+        ...
+
+    @property
+    def template_kwargs(self) -> Mapping[str, Any] | None:
+        """Further variables."""
+        ...
+
+    @property
+    def date_of_templates(self) -> date:
+        """Today, to a template that asks."""
+        ...
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """Tokens of the longest prompt that is of use."""
+        ...
+
+
 class ChatTemplates:
     """The templates of a tokenizer; a context manager that ends their processes."""
 
-    def __init__(self, config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, config: TemplateSettings, tokenizer: PreTrainedTokenizerBase) -> None:
         self._config = config
         self._listed = _listed(tokenizer)
         self._special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}

@@ -19,7 +19,7 @@ from cache import CacheView, TeacherCache
 from cache.disk.directory import read_identity
 from cache.disk.roots import open_storage
 from cache.fingerprint import fingerprint_model
-from configs import ConfigError, DistillConfig, DistillError, resolve_data_path
+from configs import ConfigError, DistillConfig, DistillError, load_task_file, resolve_data_path
 from configs.model_files import companions
 from configs.models import ModelSource
 from configs.places import FINGERPRINTS
@@ -70,6 +70,8 @@ def content_of(config: DistillConfig, *, config_dir: Path, say: Callable[[str], 
             asked[key] = partial(_local, source.path, config_dir=config_dir, models_root=runtime.models_root, say=say)
         elif source.package is not None:
             asked[key] = partial(_packaged, source, digests=digests)
+    for number, path in enumerate(config.evaluation.tasks or ()):
+        asked[f"evaluation.tasks.{number}"] = partial(_task, path, config_dir=config_dir, digests=digests)
     for key, path, count in _former_rollouts(config):
         asked[key] = partial(_rollouts, path, count, config_dir=config_dir)
     return {key: _unless_unusable(digest) for key, digest in asked.items()}
@@ -220,6 +222,15 @@ def _former_rollouts(config: DistillConfig) -> Iterator[tuple[str, Path, int]]:
 def _file(path: Path, *, config_dir: Path, digests: FileDigests) -> str:
     real = resolve_data_path(path, config_dir=config_dir)
     return digests.of([real])[real]
+
+
+def _task(path: Path, *, config_dir: Path, digests: FileDigests) -> str:
+    """SHA-256 (hex) over a task's file and the files of rows that it names."""
+    real = resolve_data_path(path, config_dir=config_dir)
+    data = load_task_file(real).data
+    files = {split: source.path for split, source in data if source is not None and source.path is not None}
+    rows = {split: _file(rows, config_dir=real.parent, digests=digests) for split, rows in files.items()}
+    return digest_of(task=digests.of([real])[real], rows=rows)
 
 
 def _local(path: Path, *, config_dir: Path, models_root: Path, say: Callable[[str], None]) -> str:

@@ -14,6 +14,7 @@ SHORT_LINES = 25
 NOT_OF_A_MODULE = {
     "configs/test_shipped_configs.py": "the YAML files beside the modules",
     "configs/test_shipped_prompts.py": "the prompts beside the modules",
+    "configs/test_shipped_tasks.py": "the tasks beside the modules",
 }
 """Files of tests that belong to something else than a module, and to what."""
 

@@ -35,6 +35,13 @@ def data(**settings: Any) -> DataConfig:
     return DataConfig.model_validate({split: {"hub": "a/b"} for split in ("train", "dev", "test")} | settings)
 
 
+def test_evaluation_seeds_need_noise() -> None:
+    assert experiment(generation={"temperature": 0.7}, evaluation={"seeds": 3}).evaluation.seeds == 3
+    assert experiment(evaluation={"seeds": 1}).evaluation.seeds == 1
+    with pytest.raises(ValidationError, match=r"evaluation\.seeds=3 with generation\.temperature=0\.0 gives the same"):
+        experiment(evaluation={"seeds": 3})
+
+
 @pytest.mark.parametrize(
     ("build", "words"),
     [

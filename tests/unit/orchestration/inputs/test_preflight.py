@@ -65,6 +65,15 @@ def test_paths_become_real_and_nothing_else_changes(folder: Path) -> None:
     assert written.data.train.path == Path("train.jsonl")
 
 
+def test_tasks_become_real_and_one_that_is_missing_is_named(folder: Path) -> None:
+    (folder / "task.yaml").write_text("name: t\n")
+    real = resolve_paths(config(evaluation={"tasks": ["task.yaml"]}), config_dir=folder)
+    assert real.evaluation.tasks == (folder / "task.yaml",)
+    with pytest.raises(ConfigError) as error:
+        resolve_paths(config(evaluation={"tasks": ["task.yaml", "odd.yaml"]}), config_dir=folder)
+    assert refused(error).startswith(f"evaluation.tasks.1: odd.yaml: found neither {folder}/odd.yaml nor ")
+
+
 def test_a_hub_data_set_has_no_path_to_resolve(folder: Path) -> None:
     data = {"train": {"hub": "some/set"}}
     assert resolve_paths(config(data=data), config_dir=folder).data.train.path is None

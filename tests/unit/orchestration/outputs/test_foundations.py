@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from task_files import write_task
 
 from configs import ConfigError, DistillConfig
 from orchestration.outputs.artifacts import Artifacts
@@ -97,6 +98,28 @@ def test_a_model_inside_a_package_is_its_file(folder: Path, tmp_path: Path, monk
 def test_a_model_of_a_hub_is_not_content(folder: Path, tmp_path: Path) -> None:
     found = content_of(experiment(tmp_path, model={"hub": "a/b"}), config_dir=folder)
     assert set(found) == {"data.train.path", "data.dev.path", "data.test.path"}
+
+
+def test_a_task_is_its_file_and_its_rows(folder: Path, tmp_path: Path) -> None:
+    path = write_task(folder / "tasks")
+    config = experiment(tmp_path)
+    tasks = config.evaluation.model_copy(update={"tasks": (Path("tasks/task.yaml"), Path("absent.yaml"))})
+    config = config.model_copy(update={"evaluation": tasks})
+
+    def content() -> dict[str, str]:
+        return content_of(config, config_dir=folder)
+
+    before = content()
+    assert before["evaluation.tasks.1"] == UNUSABLE
+    rows = folder / "tasks" / "test.jsonl"
+    rows.write_text(rows.read_text().replace("fog", "smog"))
+    assert {key for key, digest in content().items() if digest != before[key]} == {"evaluation.tasks.0"}
+    rows.unlink()
+    assert content()["evaluation.tasks.0"] == UNUSABLE
+    write_task(folder / "tasks")
+    assert content() == before
+    path.write_text(path.read_text() + "few_shot_seed: 1\n")
+    assert content()["evaluation.tasks.0"] != before["evaluation.tasks.0"]
 
 
 def test_the_digest_is_of_configuration_and_content(folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,187 @@
+"""`distill evaluate`: models on tasks, without an experiment around them."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from configs import ConfigError
+from configs.models import ModelSource
+from configs.schema import EngineSettings, RuntimeConfig
+from evaluation.metric import Measured
+from evaluation.results import DevScores, FinalScores, TaskFacts
+from evaluation.statistics import Estimate, estimate, interval_in_words, number_in_words
+from evaluation.tasks.measuring import measure, parse_failures, undefined_because
+from orchestration.comparison.task_examination import Scores
+from orchestration.environment import prepare_environment
+from orchestration.inputs.tasks import LoadedTask, load_tasks
+from orchestration.outputs.artifacts import Artifacts, write_json
+from orchestration.outputs.console import Console
+from orchestration.outputs.fields import to_fields
+from orchestration.pipeline.evaluate_models import Found, Place, Subject, evaluate_models
+from orchestration.plan.hardware import cpu_count, visible_gpus
+
+COLUMNS = ("task", "model", "answers by", "metric", "value", "95 % interval", "rows", "unread")
+
+TABLE = "stillroom/task-table/1"
+"""The schema of what is written, with its version."""
+
+KV_CACHE_GIB = 1.0
+"""KV cache of an engine: a few hundred short questions at a time, for models of a size that a CPU serves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A model on a task, in the metric that the task is judged by."""
+
+    task: str
+    model: str
+    answered_by: str
+    metric: str
+    unit: str
+    estimate: Estimate
+    parse_failures: int
+    undefined: str | None
+
+
+def add_evaluate_options(command: argparse.ArgumentParser) -> None:
+    """The options of `distill evaluate`."""
+    _add_repeated(command, "--task", "FILE", "a task's YAML file", kind=Path)
+    _add_repeated(command, "--model", "DIR_OR_ID", "a model's directory or hub id", kind=str)
+    dtypes = ("bfloat16", "float16", "float32")
+    command.add_argument("--dtype", default="bfloat16", choices=dtypes, help="what engines serve each --model in")
+    command.add_argument("--dev", action="store_true", help="on the dev splits: for choosing, not for reporting")
+    command.add_argument("--out", type=Path, metavar="FILE", help="write tables and answers to this JSON file")
+    command.set_defaults(command=evaluate)
+
+
+def _add_repeated(command: argparse.ArgumentParser, name: str, of: str, text: str, *, kind: type) -> None:
+    command.add_argument(name, type=kind, action="append", required=True, metavar=of, help=f"{text}; may be repeated")
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Evaluate, print the table, write it; the exit code is 1 where something could not be scored."""
+    prepare_environment(ray_address=None)
+    return _evaluate(arguments, DevScores) if arguments.dev else _evaluate(arguments, FinalScores)
+
+
+def _evaluate(arguments: argparse.Namespace, split: type[Scores]) -> int:
+    tasks = load_tasks(arguments.task, config_dir=Path())
+    subjects = _of_models(arguments.model, dtype=arguments.dtype)
+    console = Console(sys.stdout)
+    place = _place(console)
+    name = "dev" if split is DevScores else "test"
+    found = evaluate_models(subjects, tasks, split=split, place=place, console=console)
+    lines = lines_of(found, tasks)
+    show_lines(lines, [task.facts for task in tasks], split=name, console=console)
+    for failure in found.failures:
+        console.warn(failure)
+    if arguments.out is not None:
+        write_json(arguments.out, _document(found, lines, tasks, split=name))
+        console.say(f"Written to {arguments.out}")
+    return 1 if found.failures else 0
+
+
+def lines_of(found: Found[Scores], tasks: Sequence[LoadedTask]) -> tuple[Line, ...]:
+    """Every score, in the order of the tasks and then of the models."""
+    lines = []
+    for task in tasks:
+        facts = task.facts
+        for (model, name), scores in found.scores.items():
+            if name != facts.name:
+                continue
+            by_name = {each.metric.name: each for each in measure(facts.kind, scores.examples, labels=facts.labels)}
+            measured: Measured = by_name[facts.metric]
+            lines.append(
+                Line(
+                    task=name,
+                    model=model,
+                    answered_by=scores.answered_by,
+                    metric=facts.metric,
+                    unit=measured.metric.unit,
+                    estimate=estimate(measured),
+                    parse_failures=parse_failures(scores.examples),
+                    undefined=undefined_because(measured),
+                )
+            )
+    return tuple(lines)
+
+
+def show_lines(lines: Sequence[Line], facts: Sequence[TaskFacts], *, split: str, console: Console) -> None:
+    """Print the table, and what has to be known of each task to read it."""
+    table = Table(title=f"Tasks on their {split} splits")
+    for title in COLUMNS:
+        table.add_column(title, justify="left" if title in COLUMNS[:4] else "right")
+    for line in lines:
+        table.add_row(
+            line.task,
+            line.model,
+            line.answered_by,
+            line.metric,
+            number_in_words(line.estimate.value, line.unit),
+            line.undefined or interval_in_words(line.estimate.interval, line.unit),
+            str(line.estimate.n),
+            str(line.parse_failures),
+        )
+    console.say(table)
+    for each in facts:
+        console.say(_in_words(each))
+        for reason in each.set_aside[:3]:
+            console.warn(f"{each.name}: set aside: {reason}")
+
+
+def _in_words(facts: TaskFacts) -> str:
+    constant = "undefined" if math.isnan(facts.baseline) else f"{100 * facts.baseline:.1f}"
+    copies = (
+        f"{facts.exact_copies} test rows stand in train, {facts.near_copies} nearly"
+        if facts.train_rows
+        else "there is no train split to search for copies"
+    )
+    aside = f"; {len(facts.set_aside)} rows set aside" if facts.set_aside else ""
+    return f"{facts.name}: the best constant answer scores {constant} on test; {copies}{aside}"
+
+
+def _document(
+    found: Found[Scores], lines: Sequence[Line], tasks: Sequence[LoadedTask], *, split: str
+) -> dict[str, object]:
+    return {
+        "schema": TABLE,
+        "split": split,
+        "tasks": [to_fields(task.facts) for task in tasks],
+        "lines": [to_fields(line) for line in lines],
+        "answers": [{"model": model, **to_fields(scores)} for (model, _), scores in found.scores.items()],
+        "failures": found.failures,
+    }
+
+
+def _place(console: Console) -> Place:
+    gpus, runtime = visible_gpus(), RuntimeConfig()
+    log_dir = (runtime.run_root / "evaluate" / "logs").absolute()
+    log_dir.mkdir(parents=True, exist_ok=True)
+    return Place(
+        accelerator="gpu" if gpus else "cpu",
+        gpus=gpus,
+        engine=EngineSettings(cpus=cpu_count(), kv_cache_gib=KV_CACHE_GIB),
+        models_root=runtime.models_root,
+        artifacts=Artifacts(runtime.run_root, say=console.warn),
+        log_dir=log_dir,
+    )
+
+
+def _of_models(models: Sequence[str], *, dtype: str) -> list[Subject]:
+    subjects: dict[str, Subject] = {}
+    for model in models:
+        source = ModelSource(path=Path(model)) if Path(model).is_dir() else ModelSource(hub=model)
+        name = Path(model).name or model
+        if name in subjects:
+            name = model
+        if name in subjects:
+            raise ConfigError(f"--model {model} is named twice: name it once")
+        subjects[name] = Subject(name, "student", source, dtype)
+    return list(subjects.values())

@@ -1,0 +1,205 @@
+"""Models with a task head (classes, tags, spans): plain forward passes in torch, from safetensors, without remote code.
+
+A head answers with logits and with where in the text they belong; what they mean for a task is said elsewhere
+(`orchestration.comparison.head_answers`). Texts are run through in batches of about one length, so that little is
+padding. A text longer than the model reads is cut for classification, and read in windows for tags and spans.
+
+Shapes: N texts, L labels, W words, T tokens of a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
+
+from configs import ModelError
+from configs.model_files import read_config, weight_files
+from configs.models import Device
+from configs.visible_text import first_line
+
+HeadKind = Literal["classification", "tagging", "extractive_qa"]
+
+HEADS: dict[str, HeadKind] = {
+    "ForSequenceClassification": "classification",
+    "ForTokenClassification": "tagging",
+    "ForQuestionAnswering": "extractive_qa",
+}
+"""What a model does whose class, in the `architectures` of its config.json, ends like this."""
+
+LOADERS: dict[HeadKind, Any] = {
+    "classification": AutoModelForSequenceClassification,
+    "tagging": AutoModelForTokenClassification,
+    "extractive_qa": AutoModelForQuestionAnswering,
+}
+
+BATCH_TOKENS = 8192
+"""Tokens of a batch, padding included."""
+
+STRIDE = 128
+"""Tokens that neighbouring windows of a long context share: an answer that one window cuts stands whole in another."""
+
+RESERVED_POSITIONS = 2
+"""RoBERTa and its kin count positions from 2 on; others lose two tokens of a long text by it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpanWindow:
+    """A window of a context: logits of being the first and the last token of the answer.
+
+    `characters` are the beginning and the end (excluded) of every token in the context.
+    """
+
+    start: Float32[np.ndarray, " T"]
+    end: Float32[np.ndarray, " T"]
+    characters: tuple[tuple[int, int], ...]
+
+
+def head_of(model_dir: Path) -> HeadKind | None:
+    """The task head of a model, by the `architectures` of its config.json; None where it has none.
+
+    Raises:
+        ModelError: there is no config.json that can be read.
+    """
+    classes = read_config(model_dir).get("architectures")
+    names = [name for name in classes if isinstance(name, str)] if isinstance(classes, list) else []
+    found = (kind for name in names for ending, kind in HEADS.items() if name.endswith(ending))
+    return next(found, None)
+
+
+class TaskHead:
+    """A model with a task head, loaded."""
+
+    def __init__(self, model_dir: Path, *, device: Device = "cpu") -> None:
+        """Load it.
+
+        Raises:
+            ModelError: it has no task head, or does not load.
+        """
+        kind = head_of(model_dir)
+        if kind is None:
+            raise ModelError(f"{model_dir}: has no task head: name a model with one of {', '.join(HEADS)}")
+        weight_files(model_dir)
+        self.kind = kind
+        self._device = torch.device("cuda" if device == "gpu" else "cpu")
+        self._model, self._tokenizer = _load(model_dir, kind)
+        self._model.eval().to(self._device)
+        # A decoder with a head finds the last token of a text by what is padding.
+        self._model.config.pad_token_id = self._tokenizer.pad_token_id
+        names = self._model.config.id2label
+        self.labels: tuple[str, ...] = tuple(str(names[at]) for at in sorted(names))
+        stated, positions = self._tokenizer.model_max_length, self._model.config.max_position_embeddings
+        self._longest = min(stated, positions - RESERVED_POSITIONS) if stated > positions else stated
+
+    def classify(self, texts: Sequence[str]) -> Float32[np.ndarray, "N L"]:
+        """Logits of the classes of each text; a long one is cut."""
+        windows = self._tokenizer(list(texts), truncation=True, max_length=self._longest).encodings if texts else []
+        found = np.zeros((len(texts), len(self.labels)), np.float32)
+        for places, output in self._passes(windows):
+            found[places] = _array(output.logits)
+        return found
+
+    def tag(self, rows: Sequence[Sequence[str]]) -> list[Float32[np.ndarray, "W L"]]:
+        """Logits of the tags of each word, read at its first token; NaN for a word of which no token is made."""
+        windows, owners = self._windows([list(row) for row in rows], is_split_into_words=True, truncation=True)
+        firsts = _first_tokens(windows, owners)
+        found = [np.full((len(row), len(self.labels)), np.nan, np.float32) for row in rows]
+        for places, output in self._passes(windows):
+            logits = _array(output.logits)
+            for at, place in enumerate(places):
+                for word, token in firsts[place].items():
+                    found[owners[place]][word] = logits[at, token]
+        return found
+
+    def find_spans(self, questions: Sequence[str], contexts: Sequence[str]) -> list[list[SpanWindow]]:
+        """The windows of each context, with the logits of where the answer to its question begins and ends."""
+        stride = min(STRIDE, self._longest // 4)
+        windows, owners = self._windows(list(questions), list(contexts), truncation="only_second", stride=stride)
+        found: list[list[SpanWindow]] = [[] for _ in questions]
+        for places, output in self._passes(windows):
+            starts, ends = _array(output.start_logits), _array(output.end_logits)
+            for at, place in enumerate(places):
+                window = windows[place]
+                tokens = [token for token, part in enumerate(window.sequence_ids) if part == 1]
+                characters = tuple((int(a), int(b)) for a, b in (window.offsets[token] for token in tokens))
+                found[owners[place]].append(SpanWindow(starts[at, tokens], ends[at, tokens], characters))
+        return found
+
+    def _windows(self, *texts: Any, **options: Any) -> tuple[list[Any], list[int]]:
+        """What the model reads at once, and the place of the text that each belongs to."""
+        if not texts[0]:
+            return [], []
+        read = self._tokenizer(*texts, max_length=self._longest, return_overflowing_tokens=True, **options)
+        return list(read.encodings), list(map(int, read["overflow_to_sample_mapping"]))
+
+    def _passes(self, windows: Sequence[Any]) -> Iterator[tuple[list[int], Any]]:
+        """Forward passes over all windows, each over some of about one length: (their places, output)."""
+        fields = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+        for places in _batches([len(window.ids) for window in windows]):
+            batch = self._tokenizer.pad(
+                {
+                    name: [getattr(windows[place], fields[name]) for place in places]
+                    for name in self._tokenizer.model_input_names
+                },
+                padding_side="right",
+                return_tensors="pt",
+            )
+            with torch.inference_mode():
+                yield places, self._model(**batch.to(self._device))
+
+
+def _load(model_dir: Path, kind: HeadKind) -> tuple[Any, Any]:
+    local = {"trust_remote_code": False, "local_files_only": True}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model_dir, **local)
+        model = LOADERS[kind].from_pretrained(model_dir, use_safetensors=True, **local)
+    # Each architecture has code of its own, which may die of anything that it does not expect.
+    except Exception as error:
+        raise ModelError(
+            f"{model_dir}: does not load ({first_line(error)}): save model and tokenizer into one directory, as "
+            "safetensors and without code of their own"
+        ) from error
+    if not tokenizer.is_fast:
+        raise ModelError(f"{model_dir}: its tokenizer does not say where its tokens lie: save it with a tokenizer.json")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def _first_tokens(windows: Sequence[Any], owners: Sequence[int]) -> list[dict[int, int]]:
+    """The first token of each word, by window; a word that a window cuts has it in the former of the two."""
+    seen: set[tuple[int, int]] = set()
+    found: list[dict[int, int]] = []
+    for window, owner in zip(windows, owners, strict=True):
+        firsts: dict[int, int] = {}
+        for token, word in enumerate(window.word_ids):
+            if word is not None and (owner, word) not in seen:
+                seen.add((owner, word))
+                firsts[word] = token
+        found.append(firsts)
+    return found
+
+
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Places of windows by length, longest first, cut where padding all to the longest would pass `BATCH_TOKENS`."""
+    left = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    while left:
+        size = max(1, BATCH_TOKENS // lengths[left[0]])
+        yield left[:size]
+        left = left[size:]
+
+
+def _array(logits: torch.Tensor) -> Float32[np.ndarray, "..."]:
+    found: Float32[np.ndarray, "..."] = logits.float().cpu().numpy()
+    return found

@@ -1,0 +1,85 @@
+"""`distill evaluate`: a table with intervals, what has to be known of a task, and all of it as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from task_files import SpeakingPool, tiny_model, write_task
+from task_heads import save_classifier
+
+from orchestration.commands.main import main
+from orchestration.pipeline.evaluate_models import Engines
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    pool = SpeakingPool(lambda prompt, seed: "sun" if "pie" in prompt or "jam" in prompt else "who knows")
+    monkeypatch.setattr(Engines, "serve", lambda *_: pool)
+
+
+def test_the_table_says_what_was_found_and_how(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task, model = write_task(tmp_path / "task"), tiny_model(tmp_path / "models").directory
+    assert main(["evaluate", "--task", str(task), "--model", str(model), "--out", "out.json"]) == 0
+    said = capsys.readouterr().out
+    row = next(line for line in said.splitlines() if model.name in line)
+    assert all(part in row for part in ("moods", "text", "accuracy", "33.3 %"))
+    assert row.rstrip(" │").endswith("2")  # answers that could not be read
+    assert "moods: the best constant answer scores 66.7 on test; 0 test rows stand in train, 0 nearly" in said
+    kept = json.loads((tmp_path / "out.json").read_text())
+    assert (kept["split"], kept["failures"], kept["tasks"][0]["name"]) == ("test", [], "moods")
+    assert kept["lines"][0]["estimate"]["value"] == pytest.approx(1 / 3)
+    assert [each["predicted"] for each in kept["answers"][0]["examples"]] == [["good"], None, None]
+
+
+def test_dev_is_asked_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task, model = write_task(tmp_path / "task"), tiny_model(tmp_path / "models").directory
+    assert main(["evaluate", "--task", str(task), "--model", str(model), "--dev"]) == 0
+    said = capsys.readouterr().out
+    assert "Tasks on their dev splits" in said
+    assert "100.0 %" in said
+
+
+def test_a_model_that_cannot_be_loaded_is_named_beside_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = write_task(tmp_path / "task")
+    save_classifier(tmp_path / "head")
+    (tmp_path / "empty").mkdir()
+    assert main(["evaluate", "--task", str(task), "--model", "head", "--model", "empty"]) == 1
+    said = capsys.readouterr().out
+    assert "! empty: " in said
+    assert any("head" in line and "accuracy" in line for line in said.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--task", "absent.yaml", "--model", "m"], "found neither"),
+        (["--task", "task/task.yaml", "--model", "head", "--model", "head"], "--model head is named twice"),
+    ],
+)
+def test_what_cannot_work_is_one_line(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_task(tmp_path / "task")
+    assert main(["evaluate", *arguments]) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error and "\n" not in error
+
+
+def test_set_aside_rows_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows: dict[str, Any] = {
+        "train": [{"text": "a", "mood": "good"}],
+        "dev": [{"text": "b", "mood": "good"}],
+        "test": [{"text": "sun", "mood": "good"}, {"text": "c", "mood": "odd"}],
+    }
+    save_classifier(tmp_path / "head")
+    main(["evaluate", "--task", str(write_task(tmp_path / "task", rows=rows)), "--model", "head"])
+    said = capsys.readouterr().out
+    assert "; 1 rows set aside" in said
+    assert "moods: set aside: test row 1: " in said
