@@ -11,14 +11,16 @@ from pathlib import Path
 
 from rich.table import Table
 
-from configs import ConfigError
+from configs import ConfigError, load_config
 from configs.models import ModelSource
 from configs.schema import EngineSettings, RuntimeConfig
 from evaluation.metric import Measured
 from evaluation.results import DevScores, FinalScores, TaskFacts
 from evaluation.statistics import Estimate, estimate, interval_in_words, number_in_words
 from evaluation.tasks.measuring import measure, parse_failures, undefined_because
+from orchestration.comparison.finished_models import finished_models
 from orchestration.comparison.task_examination import Scores
+from orchestration.comparison.task_questions import Asking
 from orchestration.environment import prepare_environment
 from orchestration.inputs.tasks import LoadedTask, load_tasks
 from orchestration.outputs.artifacts import Artifacts, write_json
@@ -52,7 +54,8 @@ class Line:
 
 def add_evaluate_options(command: argparse.ArgumentParser) -> None:
     """The options of `distill evaluate`."""
-    _add_repeated(command, "--task", "FILE", "a task's YAML file", kind=Path)
+    command.add_argument("run", type=Path, nargs="*", help="run directories of finished experiments: all their models")
+    _add_repeated(command, "--task", "FILE", "a task's YAML file; without one, the tasks that the runs name", kind=Path)
     _add_repeated(command, "--model", "DIR_OR_ID", "a model's directory or hub id", kind=str)
     dtypes = ("bfloat16", "float16", "float32")
     command.add_argument("--dtype", default="bfloat16", choices=dtypes, help="what engines serve each --model in")
@@ -62,7 +65,7 @@ def add_evaluate_options(command: argparse.ArgumentParser) -> None:
 
 
 def _add_repeated(command: argparse.ArgumentParser, name: str, of: str, text: str, *, kind: type) -> None:
-    command.add_argument(name, type=kind, action="append", required=True, metavar=of, help=f"{text}; may be repeated")
+    command.add_argument(name, type=kind, action="append", default=[], metavar=of, help=f"{text}; may be repeated")
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -72,10 +75,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace, split: type[Scores]) -> int:
-    tasks = load_tasks(arguments.task, config_dir=Path())
-    subjects = _of_models(arguments.model, dtype=arguments.dtype)
+    subjects = [*_of_runs(arguments.run), *_of_models(arguments.model, dtype=arguments.dtype)]
+    if not subjects:
+        raise ConfigError("nothing to evaluate: name run directories, or models with --model")
+    tasks = _tasks(arguments)
     console = Console(sys.stdout)
-    place = _place(console)
+    place = _place(arguments.run, console=console)
     name = "dev" if split is DevScores else "test"
     found = evaluate_models(subjects, tasks, split=split, place=place, console=console)
     lines = lines_of(found, tasks)
@@ -160,18 +165,46 @@ def _document(
     }
 
 
-def _place(console: Console) -> Place:
+def _tasks(arguments: argparse.Namespace) -> tuple[LoadedTask, ...]:
+    """The tasks that are named, or else those of the runs, each once."""
+    if arguments.task:
+        return load_tasks(arguments.task, config_dir=Path())
+    named: dict[str, LoadedTask] = {}
+    for run in arguments.run:
+        for task in load_tasks(load_config(run / "config.yaml").evaluation.tasks or (), config_dir=run):
+            named.setdefault(task.facts.digest, task)
+    if not named:
+        raise ConfigError("no task to evaluate on: name one with --task, e.g. configs/tasks/reviews.yaml")
+    return tuple(named.values())
+
+
+def _place(runs: Sequence[Path], *, console: Console) -> Place:
     gpus, runtime = visible_gpus(), RuntimeConfig()
-    log_dir = (runtime.run_root / "evaluate" / "logs").absolute()
+    # What a run kept is found again beside it.
+    root = runs[0].parent if runs else runtime.run_root
+    log_dir = (root / "evaluate" / "logs").absolute()
     log_dir.mkdir(parents=True, exist_ok=True)
     return Place(
         accelerator="gpu" if gpus else "cpu",
         gpus=gpus,
         engine=EngineSettings(cpus=cpu_count(), kv_cache_gib=KV_CACHE_GIB),
         models_root=runtime.models_root,
-        artifacts=Artifacts(runtime.run_root, say=console.warn),
+        artifacts=Artifacts(root, say=console.warn),
         log_dir=log_dir,
     )
+
+
+def _of_runs(runs: Sequence[Path]) -> list[Subject]:
+    """Teacher, untouched and students of finished runs; their names begin with the run's where there are several."""
+    subjects = []
+    for run in runs:
+        asking = Asking.of(load_config(run / "config.yaml"))
+        prefix = f"{run.name}/" if len(runs) > 1 else ""
+        subjects += [
+            Subject(prefix + each.name, each.role, ModelSource(path=each.directory), each.dtype, each.digest, asking)
+            for each in finished_models(run)
+        ]
+    return subjects
 
 
 def _of_models(models: Sequence[str], *, dtype: str) -> list[Subject]:

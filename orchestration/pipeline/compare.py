@@ -21,9 +21,12 @@ from orchestration.comparison.examination import Candidate, Examination, examine
 from orchestration.comparison.held_out import HeldOut
 from orchestration.comparison.numbers import closeness_numbers, metrics_of
 from orchestration.comparison.rows import evidence_of, row_of
+from orchestration.comparison.task_examination import on_test
+from orchestration.comparison.task_questions import Asking
 from orchestration.comparison.written_answers import Answering
 from orchestration.fill.budgets import require_budget
 from orchestration.inputs.models import open_model
+from orchestration.inputs.tasks import LoadedTask
 from orchestration.inputs.teachers import Teacher, identity_of
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.console import StageProgress
@@ -55,9 +58,13 @@ class Compared:
         return self.rows[-1]
 
 
-def ways_of(settings: RunSettings, *, bench: Bench) -> tuple[HeldOut | Examination, ...]:
+def ways_of(
+    settings: RunSettings, *, bench: Bench, tasks: Sequence[LoadedTask] = ()
+) -> tuple[HeldOut | Examination, ...]:
     """How every model of this experiment is examined, in this order."""
-    return HeldOut(bench, settings.artifacts), Answering(bench, settings.artifacts)
+    artifacts, asking = settings.artifacts, Asking.of(settings.config)
+    asked = [on_test(task, asking, artifacts=artifacts, teacher=bench.tokenizer_of) for task in tasks]
+    return HeldOut(bench, artifacts), Answering(bench, artifacts), *asked
 
 
 @dataclass(slots=True)

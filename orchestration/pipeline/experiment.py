@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,7 @@ from orchestration.fill.refusals import open_refusals
 from orchestration.inputs.preflight import require_cache, require_compiler, require_writable, resolve_paths
 from orchestration.inputs.prompts import PromptSet, load_prompts
 from orchestration.inputs.shapes import PlannedShape, student_shapes
+from orchestration.inputs.tasks import LoadedTask, load_tasks
 from orchestration.inputs.teachers import Teacher, open_cache, open_teacher
 from orchestration.outputs.artifacts import Artifacts, claim_directory, sweep_run
 from orchestration.outputs.console import Console
@@ -134,6 +135,7 @@ class Experiment:
             self._settings.config, teacher=shape, students=students, hardware=self._settings.hardware
         )
         prompts = self._read_prompts(teacher)
+        tasks = self._read_tasks()
         self._written.require_unchanged()  # before anything is paid for
         starts = prepare_starts(self._settings, self._journal, teacher=teacher)
         asked = self._plan(teacher, prompts)
@@ -145,7 +147,7 @@ class Experiment:
         self._start_tracking(asked.plan)
         tracker = self._journal.tracker
         try:
-            report = self._work(asked, starts, prompts, until=until)
+            report = self._work(asked, starts, prompts, tasks, until=until)
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt | BudgetReached)
             tracker.finish_all(status="KILLED" if stopped else "FAILED")
@@ -185,6 +187,20 @@ class Experiment:
             )
         return prompts
 
+    def _read_tasks(self) -> tuple[LoadedTask, ...]:
+        """The tasks of the comparison, before anything is paid for."""
+        paths, console = self._settings.config.evaluation.tasks or (), self._journal.console
+        if not paths:
+            return ()
+        with console.stage("tasks") as stage:
+            tasks = load_tasks(paths, config_dir=self._written.config_dir)
+            stage.summary = ", ".join(f"{task.facts.name} ({task.facts.test_rows} rows)" for task in tasks)
+        for task in tasks:
+            aside = task.facts.set_aside
+            if aside:
+                console.warn(f"task {task.facts.name}: {len(aside)} rows set aside; the first: {aside[0]}")
+        return tasks
+
     def _plan(self, teacher: Teacher, prompts: PromptSet) -> AskedTeacher:
         """Ask the cache what is missing, and show what that will take."""
         config, console = self._settings.config, self._journal.console
@@ -208,7 +224,13 @@ class Experiment:
         tracker.child("fill", params={"misses": plan.misses}, tags={"role": "fill"})
 
     def _work(
-        self, asked: AskedTeacher, starts: Mapping[str, Start | None], prompts: PromptSet, *, until: Until
+        self,
+        asked: AskedTeacher,
+        starts: Mapping[str, Start | None],
+        prompts: PromptSet,
+        tasks: Sequence[LoadedTask],
+        *,
+        until: Until,
     ) -> Report | None:
         settings, journal, compute = self._settings, self._journal, self._compute
         texts = {prompt.prompt_ids: prompt.text for prompt in prompts.splits["test"]}
@@ -217,7 +239,7 @@ class Experiment:
         if until == "fill":
             return None
         bench = open_bench(settings.config, lesson=lesson, sets=asked.sets)
-        ways, compared = ways_of(settings, bench=bench), Compared(settings.artifacts)
+        ways, compared = ways_of(settings, bench=bench, tasks=tasks), Compared(settings.artifacts)
         if until == "eval":
             compare_teacher(asked, ways=ways, compared=compared, settings=settings, journal=journal, compute=compute)
         asked.pool.release()
@@ -234,6 +256,7 @@ class Experiment:
         results = self._results(
             compared, bench=bench, teacher=asked.teacher, prompts=prompts, texts=texts, students=students
         )
+        results = replace(results, tasks=tuple(task.facts for task in tasks))
         report = Report(results, _rested_on(settings, asked.teacher, students), compared.evidence)
         self._publish(report)
         return report

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pipeline_builders import experiment
 from task_files import SpeakingPool, tiny_model, write_task
 from task_heads import save_classifier
 
+from configs import dump_config
+from orchestration.commands import evaluate as module
 from orchestration.commands.main import main
+from orchestration.comparison.finished_models import FinishedModel
 from orchestration.pipeline.evaluate_models import Engines
 
 
@@ -60,6 +64,8 @@ def test_a_model_that_cannot_be_loaded_is_named_beside_the_others(
     ("arguments", "said"),
     [
         (["--task", "absent.yaml", "--model", "m"], "found neither"),
+        (["--task", "task/task.yaml"], "nothing to evaluate: name run directories, or models with --model"),
+        (["--model", "head"], "no task to evaluate on: name one with --task"),
         (["--task", "task/task.yaml", "--model", "head", "--model", "head"], "--model head is named twice"),
     ],
 )
@@ -83,3 +89,25 @@ def test_set_aside_rows_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[s
     said = capsys.readouterr().out
     assert "; 1 rows set aside" in said
     assert "moods: set aside: test row 1: " in said
+
+
+def test_a_finished_run_is_evaluated_as_a_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [
+        FinishedModel(name, "student", digit * 64, tiny_model(tmp_path / "models", seed=seed).directory, "float32")
+        for seed, (name, digit) in enumerate([("teacher", "1"), ("kd", "2")])
+    ]
+    monkeypatch.setattr(module, "finished_models", lambda run: models)
+    write_task(tmp_path / "task")
+    run = tmp_path / "runs" / "fake-0123"
+    run.mkdir(parents=True)
+    config = experiment(tmp_path, evaluation={"tasks": ["task/task.yaml"]})
+    (run / "config.yaml").write_text(dump_config(config))
+    assert main(["evaluate", str(run), "--out", "out.json"]) == 0
+    said = capsys.readouterr().out
+    assert any("teacher" in line and "moods" in line for line in said.splitlines())
+    kept = json.loads((tmp_path / "out.json").read_text())
+    assert [each["model"] for each in kept["answers"]] == ["teacher", "kd"]
+    # Beside the run, where the run itself would find it.
+    assert len(list((tmp_path / "runs" / "evaluations").glob("*.json"))) == 2

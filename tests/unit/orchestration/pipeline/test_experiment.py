@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from pipeline_builders import CLOSENESS, FakeRun, experiment, fake_run
+from task_files import write_task
 
-from configs import BudgetReached, ConfigError, DistillConfig, EngineError
+from configs import BudgetReached, ConfigError, DataError, DistillConfig, EngineError
 from evaluation.closeness import measured
 from orchestration.comparison.numbers import closeness_numbers
 from orchestration.comparison.report import Report, read_results
@@ -49,6 +50,33 @@ def test_a_run_asks_trains_and_compares(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert repr(read_results(run.settings.directory)) == repr(results)
     assert len(report.evidence) == 6 and report.missing == ()
+
+
+def test_every_model_answers_the_tasks_once(tmp_path: Path) -> None:
+    write_task(tmp_path / "tasks", label_scoring={})
+    tasks = {"tasks": ["tasks/task.yaml"]}
+    run = fake_run(tmp_path, evaluation=tasks)
+    report = go(run)
+    assert report is not None
+    assert [facts.name for facts in report.results.tasks] == ["moods"]
+    for row in report.results.models:
+        (scores,) = row.tasks
+        assert (scores.task, scores.answered_by) == ("moods", "label likelihood per token")
+        assert [each.gold for each in scores.examples] == [("good",), ("bad",), ("good",)]
+    # Three rows with two labels each.
+    assert all("answer 6 score" in pool.called for pool in run.compute.pools)
+    again = fake_run(tmp_path, evaluation=tasks)
+    second = go(again)
+    assert second is not None and second.results.models[2].tasks == report.results.models[2].tasks
+    assert again.compute.called == []
+
+
+def test_a_task_that_cannot_be_read_ends_a_run_before_anything_is_asked(tmp_path: Path) -> None:
+    write_task(tmp_path / "tasks", rows={"train": [], "dev": [], "test": []})
+    run = fake_run(tmp_path, evaluation={"tasks": ["tasks/task.yaml"]})
+    with pytest.raises(DataError, match=r"task\.yaml: data\.train.* is empty"):
+        go(run)
+    assert run.compute.called == []
 
 
 def test_results_say_where_they_come_from(tmp_path: Path) -> None:
