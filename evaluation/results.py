@@ -22,8 +22,9 @@ class TaskExample:
     `shown` is the row as a reader sees it, `gold` what was right and `answer` the text that came back ("" from a task
     head). `predicted` is what was read from it; None where nothing could be. For classification, both hold a label; for
     question answering and generation, `gold` holds every accepted answer; for tagging, both hold spans as
-    `start end TYPE` in tokens, end excluded. `confidence` is the probability of what was predicted (NaN: not known),
-    `tokens` the length of the prompt. Answers under several evaluation seeds are several examples with one `row`.
+    `start end TYPE` in tokens, end excluded, and `-1 -1 TYPE` is an answer that does not stand in the row. `confidence`
+    is the probability of what was predicted (NaN: not known), `tokens` the length of the prompt. Answers under several
+    evaluation seeds are several examples with one `row`.
     `pair` is what the row shares with the one that it forms a minimal pair with, where the task has such.
     """
 

@@ -11,15 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs import DataError
-from configs.task import TaskConfig
+from configs.task import PAIR, TaskConfig
 from evaluation.tasks.parsing import answer_reader
 from evaluation.tasks.spans import Span, spans_of
 from evaluation.tasks.templates import RowTemplate, UnfitRowError, row_template
 
 Row = Mapping[str, Any]
-
-PAIR = "pair"
-"""The role of the field, if a task names one, that two rows of a minimal pair have in common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +92,7 @@ class _RowReader:
         pair = _field(row, self._task.fields[PAIR]) if PAIR in self._task.fields else None
         return Example(
             row=number,
-            text=" ".join(_plain(row[name]) for name in self._question.reads if name in row),
+            text=_own_words(row, self._question.reads),
             question=self._question.fill(asked),
             worked="" if self._worked is None else self._worked.fill(self._answers(gold, tokens) | asked),
             gold=gold,
@@ -204,6 +201,13 @@ def _accepted(value: object) -> tuple[str, ...]:
     if not isinstance(answers, Sequence) or not all(isinstance(answer, str) for answer in answers):
         raise UnfitRowError(f"answers are {_kind(value)}: give a text, or a list of texts")
     return tuple(answer for answer in answers if answer.strip())
+
+
+def _own_words(row: Row, names: Sequence[str]) -> str:
+    try:
+        return " ".join(_plain(row[name]) for name in names if name in row)
+    except RecursionError as error:
+        raise UnfitRowError("a field holds lists in lists without end") from error
 
 
 def _plain(value: object) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from task_builders import answered, task_of, values
 
 from configs import ConfigError, DataError
@@ -21,6 +23,13 @@ real_data = [
     pytest.mark.real_data,
     pytest.mark.skipif(not SHARED.is_dir(), reason="the public data sets are not beside the checkout"),
 ]
+
+TEXTS = st.text() | st.sampled_from(["", "a", "7", "B-PER", "O", "{{ x }}", "\ud800"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
 
 LABELS: dict[TaskKind, list[str]] = {"classification": ["a", "b"], "tagging": ["PER", "LOC"]}
 GOOD: dict[TaskKind, dict[str, Any]] = {
@@ -101,6 +110,32 @@ def test_a_malformed_row_is_set_aside_and_costs_no_other(
 def test_a_field_that_the_template_reads_may_be_missing() -> None:
     read = read_examples(task("classification"), [(0, {"label": "a"}), (1, {"label": "a", "text": "x"})])
     assert read.set_aside == ("row 0: template: 'text' is undefined",)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.sampled_from(list(GOOD)), st.data())
+def test_no_row_is_a_crash(kind: TaskKind, data: st.DataObject) -> None:
+    names = sorted({"text", *GOOD[kind]})
+    row = data.draw(st.dictionaries(st.sampled_from(names), JSON))
+    answer = data.draw(st.text())
+    config = task(kind, answer="{{ gold }}")
+    read = read_examples(config, [(0, {"text": "x"} | GOOD[kind]), (1, row)], worked=True)
+    assert len(read.usable) + len(read.set_aside) == 2
+    # Nor is an answer, to any row that can be asked.
+    predicted = [answered(one.gold, answer_reader(config)(answer, one.tokens), row=one.row) for one in read.usable]
+    assert values(kind, predicted, labels=LABELS.get(kind, ()))
+
+
+def test_a_field_may_be_nested_without_end() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    read = read_examples(
+        task("classification", template="{% if text %}{% endif %}"),
+        [(0, {"label": "a", "text": deep}), (1, {"label": "a", "text": [["x"], "y"]})],
+    )
+    assert read.set_aside == ("row 0: a field holds lists in lists without end",)
+    assert read.usable[0].text == "x y"
 
 
 def test_when_no_row_is_left_it_is_said_once() -> None:
