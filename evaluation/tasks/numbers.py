@@ -26,7 +26,7 @@ _PLAIN = str.maketrans(
 _GROUPED = r"\d{1,3}(?:,\d{3})+(?!\d)"
 _DECIMAL = rf"(?:{_GROUPED}|\d+)(?:\.\d+)?(?:[eE][+-]?\d{{1,2}}(?![\w.]))?|\.\d+"
 _NUMBER = re.compile(
-    rf"(?:(?P<whole>\d{{1,9}}) )?(?P<over>\d{{1,30}}) ?/ ?(?P<under>\d{{1,30}})|(?P<decimal>{_DECIMAL})"
+    rf"(?:(?P<whole>\d{{1,9}}) )?(?P<over>\d{{1,100}}) ?/ ?(?P<under>\d{{1,100}})|(?P<decimal>{_DECIMAL})"
 )
 _LATEX = re.compile(r"\\[dt]?frac\{(-?\d{1,30})\}\{(\d{1,30})\}")
 
