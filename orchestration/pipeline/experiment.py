@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from configs import BudgetReached, DistillConfig, configure_logging, dump_config
-from evaluation.results import Provenance, RunCost, RunResults, StageCost
+from evaluation.results import Provenance, RunResults
 from orchestration.cluster.nodes import cluster_hardware
 from orchestration.comparison.bench import Bench, lengths
 from orchestration.comparison.publishing import publish
@@ -40,6 +39,7 @@ from orchestration.pipeline.run_costs import NOTHING_SAVED, cost_of_run, countin
 from orchestration.pipeline.stage import run_stage
 from orchestration.pipeline.starts import Start
 from orchestration.pipeline.train_students import train_students
+from orchestration.pipeline.training_cost import with_training
 from orchestration.plan.hardware import hardware_of
 from orchestration.plan.host_memory import check_host
 from orchestration.plan.placement import plan_placement
@@ -279,9 +279,9 @@ class Experiment:
             prompts=tuple(texts[request.prompt_ids] for request in bench.requests),
             references=bench.texts(references),
             reference_tokens=lengths(references),
-            models=tuple(compared.rows),
+            models=with_training(compared.rows, students, artifacts=settings.artifacts),
             tasks=(),
-            cost=_cost(self._journal),
+            cost=cost_of_run(settings=settings, journal=self._journal, saved=self._saved),
             provenance=_provenance(written, teacher, view=bench.view.digest),
             rows_set_aside=len(prompts.rejected),
             failures=tuple(compared.failures),
@@ -307,23 +307,7 @@ class Experiment:
         publish(report.results, directory=directory, tracker=tracker)
         tracker.artifact("pipeline", directory / "config.yaml")
         show_report(report, self._written.config, directory=directory, console=self._journal.console)
-        publish_cost(cost_of_run(settings=self._settings, journal=self._journal, saved=self._saved), self._journal)
-
-
-def _cost(journal: Journal) -> RunCost:
-    """The time of each stage, and what was asked of the teacher."""
-    return RunCost(
-        stages=tuple(StageCost(name, seconds, math.nan, math.nan) for name, seconds in journal.console.times),
-        energy_source="",
-        teacher_tokens=journal.ledger.counts().tokens,
-        saved_tokens=0,
-        teacher_hours=math.nan,
-        saved_hours=math.nan,
-        saved_joules=math.nan,
-        paid=math.nan,
-        saved=math.nan,
-        currency="",
-    )
+        publish_cost(report.results.cost, self._journal)
 
 
 def _provenance(written: Written, teacher: Teacher, *, view: str) -> Provenance:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from configs.places import CURVES
-from evaluation.results import Training
+from evaluation.results import ModelResults, Training
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.curves import read_curve
 from orchestration.pipeline.chain import Link, Student
@@ -59,6 +59,14 @@ def training_of(student: Student, *, artifacts: Artifacts) -> Training | None:
         trained_on="; then ".join(places),
         curves=_curves(student.links),
     )
+
+
+def with_training(
+    rows: Sequence[ModelResults], students: Sequence[Student], *, artifacts: Artifacts
+) -> tuple[ModelResults, ...]:
+    """The rows of a comparison, those of trained students with what they took to make."""
+    trained = {student.name: training_of(student, artifacts=artifacts) for student in students}
+    return tuple(replace(row, training=trained.get(row.name)) for row in rows)
 
 
 def _curves(links: Sequence[Link]) -> dict[str, tuple[tuple[int, float], ...]]:

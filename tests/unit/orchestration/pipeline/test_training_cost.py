@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from pipeline_builders import namespace
+from results_builders import run_results
 
 from configs.places import CURVES
 from orchestration.outputs.artifacts import Artifacts
-from orchestration.pipeline.training_cost import FIELD, NOT_SAID, Stopwatch, training_of
+from orchestration.pipeline.training_cost import FIELD, NOT_SAID, Stopwatch, training_of, with_training
 
 DIGESTS = ("a" * 64, "b" * 64)
 
@@ -67,3 +68,12 @@ def test_a_student_that_is_gone_took_nothing_that_is_known(tmp_path: Path) -> No
 def test_what_is_kept_may_be_anything(tmp_path: Path, took: object) -> None:
     found = training_of(student(tmp_path, {"tokens": 1, FIELD: took}), artifacts=Artifacts(tmp_path))
     assert found is not None and math.isnan(found.seconds)
+
+
+def test_rows_of_students_have_their_training_and_no_other_row_has_one(tmp_path: Path) -> None:
+    made = student(tmp_path, {"tokens": 100, FIELD: {"seconds": 1.0, "joules": 2.0, "trained_on": "2 workers"}})
+    made.name = "kd"
+    rows = run_results(prompts=1, students={"kd": "kd"}).models
+    found = {row.name: row.training for row in with_training(rows, [made], artifacts=Artifacts(tmp_path))}
+    assert found.pop("kd") == training_of(made, artifacts=Artifacts(tmp_path))
+    assert set(found.values()) == {None}
