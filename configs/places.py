@@ -13,6 +13,9 @@ SUMMARY = "stillroom.json"
 CURVES = "curves.jsonl"
 """The file of a kept model with the course of its training, one JSON object a step."""
 
+PAGE = "report.html"
+"""The file of a run directory with its report as a page."""
+
 STAGING = ".staging-"
 """Begins the names of directories and files that are being written; nothing reads them."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.disk.durable import replace_file
+from configs.places import PAGE
 from evaluation.report.contents import contents, title_of
 from evaluation.report.markdown import markdown_of, note_of
 from evaluation.report.measures import qualities
@@ -15,7 +16,7 @@ from evaluation.report.page import page_of
 from evaluation.results import ModelResults, RunResults
 from orchestration.tracking.tracker import TrackedModel, Tracker
 
-PAGE, MARKDOWN = "report.html", "report.md"
+MARKDOWN = "report.md"
 
 TEST_VIEW = "teacher-test"
 """The data set of everything that is measured at the teacher's answers."""

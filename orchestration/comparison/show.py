@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from configs import DistillConfig
-from orchestration.comparison.publishing import PAGE
+from configs.places import PAGE
 from orchestration.comparison.report import Report, print_report, read_report
 from orchestration.outputs.artifacts import MADE_ANEW, Artifacts
 from orchestration.outputs.console import Console

@@ -107,6 +107,12 @@ class NotedTracker:
     def artifact(self, run: str, path: Path) -> None:
         self.told.append(("artifact", run, path.name))
 
+    def note(self, run: str, text: str) -> None:
+        self.told.append(("note", run, text))
+
+    def model(self, run: str, model: Any) -> None:
+        self.told.append(("model", run, model))
+
     def flush(self) -> None:
         self.told.append(("flush",))
 
