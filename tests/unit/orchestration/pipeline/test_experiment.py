@@ -46,7 +46,7 @@ def test_a_run_asks_trains_and_compares(tmp_path: Path) -> None:
     assert all(0 < tokens <= 6 for tokens in results.reference_tokens)
     assert [stage.name for stage in results.cost.stages] == [
         "teacher", "prompts", "students", "teacher engine", "fill", "teacher answers", "train kd",
-        "held-out scoring", "student answers",
+        "held-out scoring", "student answers", "between the stages",
     ]  # fmt: skip
     assert repr(read_results(run.settings.directory)) == repr(results)
     assert len(report.evidence) == 6 and report.missing == ()
@@ -121,6 +121,7 @@ def test_a_second_run_asks_and_trains_nothing(tmp_path: Path) -> None:
         "students",
         "fill",
         "train kd",
+        "between the stages",
     ]
     assert "nothing to ask: every row is in the cache" in run.said
     assert "reused: nothing that it depends on has changed" in run.said
