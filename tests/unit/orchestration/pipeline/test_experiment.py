@@ -100,7 +100,8 @@ def test_the_tracker_hears_of_parent_children_and_ends(tmp_path: Path) -> None:
     assert [name for name, *_ in tracker.of("finish")] == ["fill", "teacher", "untouched", "kd"]
     ((_, fill),) = tracker.of("final", "fill")
     assert fill["cache/hit_rate"] == 0.0 and fill["fill/teacher_tokens"] > 0 and fill["cache/bytes_per_token"] > 0
-    assert tracker.of("artifact") == [("pipeline", "report.md"), ("pipeline", "config.yaml")]
+    artifacts = [name for _, name in tracker.of("artifact")]
+    assert artifacts == ["report.html", "report.md", "config.yaml"]
     assert tracker.told[-1] == ("finish all", "FINISHED")
     # The default store is made only when the run can begin.
     assert tracker.told[:2] == [("usable",), ("start", "fake-run", tracker.of("start")[0][1])]
