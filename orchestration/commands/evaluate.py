@@ -21,7 +21,6 @@ from evaluation.tasks.measuring import measure, parse_failures, undefined_becaus
 from orchestration.comparison.finished_models import finished_models
 from orchestration.comparison.task_examination import Scores
 from orchestration.comparison.task_questions import Asking
-from orchestration.environment import prepare_environment
 from orchestration.inputs.tasks import LoadedTask, load_tasks
 from orchestration.outputs.artifacts import Artifacts, write_json
 from orchestration.outputs.console import Console
@@ -52,25 +51,8 @@ class Line:
     undefined: str | None
 
 
-def add_evaluate_options(command: argparse.ArgumentParser) -> None:
-    """The options of `distill evaluate`."""
-    command.add_argument("run", type=Path, nargs="*", help="run directories of finished experiments: all their models")
-    _add_repeated(command, "--task", "FILE", "a task's YAML file; without one, the tasks that the runs name", kind=Path)
-    _add_repeated(command, "--model", "DIR_OR_ID", "a model's directory or hub id", kind=str)
-    dtypes = ("bfloat16", "float16", "float32")
-    command.add_argument("--dtype", default="bfloat16", choices=dtypes, help="what engines serve each --model in")
-    command.add_argument("--dev", action="store_true", help="on the dev splits: for choosing, not for reporting")
-    command.add_argument("--out", type=Path, metavar="FILE", help="write tables and answers to this JSON file")
-    command.set_defaults(command=evaluate)
-
-
-def _add_repeated(command: argparse.ArgumentParser, name: str, of: str, text: str, *, kind: type) -> None:
-    command.add_argument(name, type=kind, action="append", default=[], metavar=of, help=f"{text}; may be repeated")
-
-
 def evaluate(arguments: argparse.Namespace) -> int:
     """Evaluate, print the table, write it; the exit code is 1 where something could not be scored."""
-    prepare_environment(ray_address=None)
     return _evaluate(arguments, DevScores) if arguments.dev else _evaluate(arguments, FinalScores)
 
 

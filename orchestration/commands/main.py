@@ -87,15 +87,32 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
         add_cache_commands(cache)
     evaluate = commands.add_parser("evaluate", help="put tasks to models, without an experiment around them")
-    if argv[:1] == ["evaluate"]:
-        from orchestration.commands.evaluate import add_evaluate_options
-
-        add_evaluate_options(evaluate)
+    _add_evaluate_options(evaluate)
     ui = commands.add_parser("ui", help="open the MLflow UI on loopback")
     _add_config(ui)
     ui.add_argument("--port", type=int, default=5000)
     ui.set_defaults(command=_ui)
     return parser
+
+
+def _add_evaluate_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=Path, nargs="*", help="run directories of finished experiments: all their models")
+    command.add_argument(
+        "--task", type=Path, action="append", default=[], metavar="FILE",
+        help="a task's YAML file, may be repeated; without one, those that the runs name",
+    )  # fmt: skip
+    command.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="DIR_OR_ID",
+        help="a model's directory or hub id; repeatable",
+    )
+    dtypes = ("bfloat16", "float16", "float32")
+    command.add_argument("--dtype", default="bfloat16", choices=dtypes, help="what engines serve each --model in")
+    command.add_argument("--dev", action="store_true", help="on the dev splits: for choosing, not for reporting")
+    command.add_argument("--out", type=Path, metavar="FILE", help="write tables and answers to this JSON file")
+    command.set_defaults(command=_evaluate)
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:
@@ -158,6 +175,13 @@ def _show_report(arguments: argparse.Namespace) -> None:
             "`distill run` with this config first"
         )
     show_report(report, config, directory=directory, console=Console(sys.stdout))
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    prepare_environment(ray_address=None)
+    from orchestration.commands.evaluate import evaluate
+
+    return evaluate(arguments)
 
 
 def _ui(arguments: argparse.Namespace) -> None:

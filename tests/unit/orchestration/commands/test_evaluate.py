@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from orchestration.commands import evaluate as module
 from orchestration.commands.main import main
 from orchestration.comparison.finished_models import FinishedModel
 from orchestration.pipeline.evaluate_models import Engines
+
+ROOT = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture(autouse=True)
@@ -111,3 +115,13 @@ def test_a_finished_run_is_evaluated_as_a_whole(
     assert [each["model"] for each in kept["answers"]] == ["teacher", "kd"]
     # Beside the run, where the run itself would find it.
     assert len(list((tmp_path / "runs" / "evaluations").glob("*.json"))) == 2
+
+
+def test_ray_is_not_imported_before_its_environment_is_prepared() -> None:
+    """It reads once, on import, that its cluster asks for a token."""
+    code = (
+        "import sys; from orchestration.commands.main import _parser; "
+        "_parser(['evaluate']).parse_args(['evaluate', '--model', 'm']); print('ray' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
