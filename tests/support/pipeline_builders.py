@@ -40,6 +40,7 @@ from orchestration.pipeline.lessons import Lesson, pin_lesson
 from orchestration.pipeline.run import Journal, RunSettings
 from orchestration.plan.hardware import Hardware
 from orchestration.plan.requests import plan_fill, sequence_sets
+from orchestration.tracking.tracker import TrackedModel
 from student_train.files import copy_companions, staged_directory
 from student_train.job import StepMetrics, TrainJob
 from student_train.starts.derive import derive_student
@@ -111,6 +112,7 @@ class NotedTracker:
         self.told.append(("note", run, text))
 
     def model(self, run: str, model: Any) -> None:
+    def model(self, run: str, model: TrackedModel) -> None:
         self.told.append(("model", run, model))
 
     def flush(self) -> None:

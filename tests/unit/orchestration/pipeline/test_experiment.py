@@ -102,6 +102,10 @@ def test_the_tracker_hears_of_parent_children_and_ends(tmp_path: Path) -> None:
     assert fill["cache/hit_rate"] == 0.0 and fill["fill/teacher_tokens"] > 0 and fill["cache/bytes_per_token"] > 0
     artifacts = [name for _, name in tracker.of("artifact")]
     assert artifacts == ["report.html", "report.md", "config.yaml"]
+    assert tracker.of("artifact") == [("pipeline", name) for name in ("report.html", "report.md", "config.yaml")]
+    ((_, note),) = tracker.of("note", "pipeline")
+    assert note.startswith("**Ship ")
+    assert {name for name, _ in tracker.of("model")} == {"teacher", "untouched", "kd"}
     assert tracker.told[-1] == ("finish all", "FINISHED")
     # The default store is made only when the run can begin.
     assert tracker.told[:2] == [("usable",), ("start", "fake-run", tracker.of("start")[0][1])]
