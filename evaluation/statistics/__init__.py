@@ -8,7 +8,7 @@ compared on the same examples, in pairs, which takes out how hard an example is.
 
 from __future__ import annotations
 
-from evaluation.statistics.differences import Difference, Estimate, compare_models, estimate
+from evaluation.statistics.differences import Difference, Estimate, compare_models, compare_pairs, estimate
 from evaluation.statistics.resampling import Resampling
 from evaluation.statistics.wording import change_in_words, in_words, interval_in_words, number_in_words
 
@@ -18,6 +18,7 @@ __all__ = [
     "Resampling",
     "change_in_words",
     "compare_models",
+    "compare_pairs",
     "estimate",
     "in_words",
     "interval_in_words",

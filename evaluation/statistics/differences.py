@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float64
 
 from evaluation.metric import Better, Measured
 from evaluation.statistics.intervals import Interval, bootstrap_interval, difference_interval, never_seen_in
@@ -77,27 +76,34 @@ def compare_models(
     Raises:
         ValueError: a model was measured in another metric or on other examples.
     """
-    how = how or Resampling()
-    for name, model in models.items():
+    return compare_pairs({name: (baseline, model) for name, model in models.items()}, how)
+
+
+def compare_pairs(
+    pairs: Mapping[str, tuple[Measured, Measured]], how: Resampling | None = None
+) -> dict[str, Difference]:
+    """The same where every model of the table has a baseline of its own: (baseline, model) by name.
+
+    Raises:
+        ValueError: the two were measured in different metrics or on different examples.
+    """
+    for name, (baseline, model) in pairs.items():
         if model.metric.name != baseline.metric.name or model.sums.shape != baseline.sums.shape:
             raise ValueError(
                 f"{name}: {model.metric.name} on {len(model.sums)} examples cannot be compared with "
                 f"{baseline.metric.name} on {len(baseline.sums)}"
             )
-    values = bootstrap_values([baseline, *models.values()], how)
-    differences = [
-        _difference(baseline, model, values[:, column] - values[:, 0], how)
-        for column, model in enumerate(models.values(), start=1)
-    ]
-    adjusted = holm([difference.p for difference in differences])
-    better = baseline.metric.better
+    found = {name: _difference(baseline, model, how or Resampling()) for name, (baseline, model) in pairs.items()}
+    adjusted = holm([difference.p for difference in found.values()])
     return {
-        name: replace(difference, p_holm=p, verdict=_verdict(difference, p, better))
-        for name, difference, p in zip(models, differences, adjusted, strict=True)
+        name: replace(difference, p_holm=p, verdict=_verdict(difference, p, pairs[name][1].metric.better))
+        for (name, difference), p in zip(found.items(), adjusted, strict=True)
     }
 
 
-def _difference(baseline: Measured, model: Measured, draws: Float64[np.ndarray, " D"], how: Resampling) -> Difference:
+def _difference(baseline: Measured, model: Measured, how: Resampling) -> Difference:
+    values = bootstrap_values([baseline, model], how)
+    draws = values[:, 1] - values[:, 0]
     before, after = _total(baseline), _total(model)
     n = len(model.sums)
     differing = int(np.count_nonzero(np.any(model.sums != baseline.sums, axis=1)))
