@@ -27,6 +27,9 @@ LEVEL = 0.95
 MOST_UNDEFINED = 1.0 - LEVEL
 """With more undefined draws than this, what is left cannot hold the level, and there is no interval."""
 
+FEWEST_EXAMPLES = 6
+"""Fewer of them give too few different samples to read 95 % from."""
+
 Method = Literal["bca", "percentile", "exact", "none"]
 
 
@@ -50,7 +53,7 @@ def bootstrap_interval(
 
     NaN is undefined; such draws are left out of the quantiles and counted.
     """
-    if math.isnan(value) or len(left_out) < 2:
+    if math.isnan(value) or len(left_out) < FEWEST_EXAMPLES:
         return _none(draws)
     edges = _edges(len(left_out)) if widened else ndtri([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     levels = _bca_levels(edges, value, draws[~np.isnan(draws)], left_out)
@@ -59,7 +62,7 @@ def bootstrap_interval(
 
 def difference_interval(draws: Float64[np.ndarray, " D"], n: int) -> Interval:
     """The percentile interval of a paired difference over `n` examples from its bootstrap draws; NaN is undefined."""
-    return _read(draws, ndtr(_edges(n)), "percentile") if n > 1 else _none(draws)
+    return _read(draws, ndtr(_edges(n)), "percentile") if n >= FEWEST_EXAMPLES else _none(draws)
 
 
 def never_seen_in(n: int) -> float:

@@ -77,8 +77,10 @@ def test_undefined_draws_are_counted_and_too_many_leave_no_interval() -> None:
     assert many.method == "none" and math.isnan(many.low) and many.undefined == pytest.approx(0.06)
 
 
-def test_one_example_has_no_interval() -> None:
-    assert difference_interval(np.linspace(0, 1, 100), 1).method == "none"
+def test_a_handful_of_examples_has_no_interval() -> None:
+    draws = np.linspace(0, 1, 100)
+    assert [difference_interval(draws, n).method for n in (1, 5, 6)] == ["none", "none", "percentile"]
+    assert [bootstrap_interval(0.5, draws, draws[:n]).method for n in (2, 5, 6)] == ["none", "none", "bca"]
     assert bootstrap_interval(1.0, np.ones(100), np.array([math.nan])).method == "none"
 
 
