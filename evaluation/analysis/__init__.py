@@ -11,6 +11,21 @@ from evaluation.analysis.confidence import Correlation
 from evaluation.analysis.gaps import Gap
 from evaluation.analysis.minimal_pairs import PairsAnswered
 from evaluation.analysis.retention import Retention, Slice
+from evaluation.analysis.tables import Against, Comparison, MetricTable, StudentAnalysis, compare_runs
 from evaluation.analysis.task import TaskAnalysis, analyse
 
-__all__ = ["Correlation", "Gap", "HitTable", "PairsAnswered", "Retention", "Slice", "TaskAnalysis", "analyse"]
+__all__ = [
+    "Against",
+    "Comparison",
+    "Correlation",
+    "Gap",
+    "HitTable",
+    "MetricTable",
+    "PairsAnswered",
+    "Retention",
+    "Slice",
+    "StudentAnalysis",
+    "TaskAnalysis",
+    "analyse",
+    "compare_runs",
+]

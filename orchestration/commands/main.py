@@ -1,4 +1,4 @@
-"""The command line: `distill run | plan | fill | train | eval | evaluate | report | cache | ui`."""
+"""The command line: `distill run | plan | fill | train | eval | evaluate | report | compare | cache | ui`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from configs import ConfigError, DistillConfig, DistillError, load_config, redact
 from configs.visible_text import visible
+from orchestration.commands.compare import add_compare
 from orchestration.commands.last_words import last_words
 from orchestration.entry import run_pipeline
 from orchestration.environment import prepare_environment, require_home
@@ -80,6 +81,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, metavar="DIR", help="where the report goes; of one run, its own directory")
     _add_config(report)
     report.set_defaults(command=_report)
+    add_compare(commands.add_parser("compare", help="compare the students of finished runs with their baselines"))
     cache = commands.add_parser("cache", help="look into the teacher cache, check it, tidy it up, move it")
     if argv[:1] == ["cache"]:
         # The other commands need not wait for what these import.

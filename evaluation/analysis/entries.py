@@ -1,0 +1,58 @@
+"""Who stands in a comparison, and whom each student has to be compared with.
+
+A student has three baselines: its teacher, the untouched model that it started from, and the simplest method that was
+tried beside it. A method that does not beat the last is not worth its trouble.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from evaluation.results import ModelResults, RunResults
+
+SIMPLEST = ("sft", "seqkd")
+"""Methods that need no more of a teacher than text, the plainest first."""
+
+TEACHER, START, SIMPLER = "its teacher", "its start", "the simplest method"
+BASELINES = (TEACHER, START, SIMPLER)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A model under the name that it has in the comparison; `baselines` are names of other entries by `BASELINES`."""
+
+    name: str
+    run: str
+    model: ModelResults
+    baselines: Mapping[str, str]
+
+
+def entries_of(runs: Mapping[str, RunResults]) -> tuple[Entry, ...]:
+    """The models of all runs. Of several runs, names bear that of the run, and what two runs hold stands once."""
+    kept: dict[tuple[str, str], str] = {}
+    named: dict[tuple[str, str], str] = {}
+    entries: list[Entry] = []
+    for run, results in runs.items():
+        for model in results.models:
+            name = model.name if len(runs) == 1 else f"{run}: {model.name}"
+            named[run, model.name] = kept.setdefault((model.role, model.digest), name)
+        for model in results.models:
+            if named[run, model.name] not in {entry.name for entry in entries}:
+                found = {what: named[run, other] for what, other in _baselines(model, results).items()}
+                entries.append(Entry(named[run, model.name], run, model, found))
+    return tuple(entries)
+
+
+def _baselines(model: ModelResults, results: RunResults) -> dict[str, str]:
+    if model.role != "student":
+        return {}
+    teachers = [other.name for other in results.models if other.role == "teacher"]
+    found = dict(zip((TEACHER,), teachers, strict=False))
+    if model.start in {other.name for other in results.models}:
+        found[START] = str(model.start)
+    simple = [other for other in results.models if other.role == "student" and other.method in SIMPLEST]
+    if simple and model.method not in SIMPLEST:
+        best = min(simple, key=lambda other: (other.start != model.start, SIMPLEST.index(other.method)))
+        found[SIMPLER] = best.name
+    return found
