@@ -9,6 +9,7 @@ from typing import TextIO
 from configs import ConfigError
 from orchestration.comparison.publishing import write_pages
 from orchestration.comparison.report import read_results
+from orchestration.comparison.runs import find_run
 from orchestration.outputs.console import Console
 
 
@@ -31,26 +32,3 @@ def report_runs(runs: Sequence[str], *, run_root: Path, out: Path | None, stream
     console = Console(stream)
     console.say(published.note.strip().replace("**", "").replace("\\", ""))
     console.say(f"The report is in {published.page} (and {published.markdown.name}).")
-
-
-def find_run(run: str, *, run_root: Path) -> Path:
-    """The run directory that is meant: a path, a name below `run_root`, or the beginning of one such name.
-
-    Raises:
-        ConfigError: there is none, or several begin so.
-    """
-    for directory in (Path(run), run_root / run):
-        if directory.is_dir():
-            return directory
-    found = sorted(run_root.glob(f"{_literal(run)}-*/report.json")) if "/" not in run else []
-    if len(found) > 1:
-        names = ", ".join(path.parent.name for path in found)
-        raise ConfigError(f"{run}: several runs are called so ({names}): name one of them")
-    if not found:
-        raise ConfigError(f"{run}: is neither a run directory nor the name of one in {run_root}")
-    return found[0].parent
-
-
-def _literal(name: str) -> str:
-    """A name as a pattern that matches nothing else."""
-    return "".join(f"[{char}]" if char in "*?[" else char for char in name)

@@ -22,20 +22,24 @@ def open_runs(named: Sequence[str], *, run_root: Path) -> dict[str, RunResults]:
     return dict(zip(run_names(results), results, strict=True))
 
 
-def find_run(named: str, *, run_root: Path) -> Path:
-    """The directory of a run.
+def find_run(run: str, *, run_root: Path) -> Path:
+    """The run directory that is meant: a path, a name below `run_root`, or the beginning of one such name.
 
     Raises:
-        ConfigError: there is none of that name, or several begin with it.
+        ConfigError: there is none, or several begin so.
     """
-    for directory in (Path(named), run_root / named):
+    for directory in (Path(run), run_root / run):
         if directory.is_dir():
             return directory
-    plain = named not in ("", ".", "..") and "/" not in named
-    found = sorted(path for path in run_root.glob("*") if plain and path.is_dir() and path.name.startswith(f"{named}-"))
-    if not found:
-        raise ConfigError(f"{named}: there is no run directory of this name, neither here nor in {run_root}")
+    found = sorted(run_root.glob(f"{_literal(run)}-*/report.json")) if "/" not in run else []
     if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise ConfigError(f"{named}: {len(found)} runs in {run_root} begin so ({names}): name one of them")
-    return found[0]
+        names = ", ".join(path.parent.name for path in found)
+        raise ConfigError(f"{run}: several runs are called so ({names}): name one of them")
+    if not found:
+        raise ConfigError(f"{run}: is neither a run directory nor the name of one in {run_root}")
+    return found[0].parent
+
+
+def _literal(name: str) -> str:
+    """A name as a pattern that matches nothing else."""
+    return "".join(f"[{char}]" if char in "*?[" else char for char in name)

@@ -31,7 +31,7 @@ def test_a_run_by_name(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_a_run_that_is_not_there(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(run), "gone", "--run-root", str(run.parent)]) == 2
-    assert capsys.readouterr().err.startswith("distill: gone: there is no run directory of this name")
+    assert capsys.readouterr().err.startswith("distill: gone: is neither a run directory nor the name of one in")
 
 
 def test_a_place_that_cannot_be_written(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from results_builders import run_results, with_holes
 
 from configs import ConfigError
 from orchestration.commands import report as command
-from orchestration.commands.report import find_run, report_runs
+from orchestration.commands.report import report_runs
 
 
 @pytest.fixture
@@ -18,26 +18,6 @@ def run_root(tmp_path: Path) -> Path:
         (tmp_path / name / "report.json").write_text("{}")
     (tmp_path / "unfinished-0000").mkdir()
     return tmp_path
-
-
-def test_a_run_is_found_by_its_path_its_name_or_the_beginning_of_its_name(run_root: Path) -> None:
-    assert find_run(str(run_root / "quick-0123"), run_root=run_root / "elsewhere") == run_root / "quick-0123"
-    assert find_run("quick-0123", run_root=run_root) == run_root / "quick-0123"
-    assert find_run("long", run_root=run_root) == run_root / "long-89ab"
-
-
-@pytest.mark.parametrize("run", ["missing", "unfinished", "../x", "l*", "[lq]ong", ""])
-def test_a_run_that_is_not_there_is_named(run_root: Path, run: str) -> None:
-    place = run_root / "empty" if run == "" else run_root
-    if run == "":
-        run = "nothing"
-    with pytest.raises(ConfigError, match="is neither a run directory nor the name of one"):
-        find_run(run, run_root=place)
-
-
-def test_a_beginning_of_several_names_is_refused(run_root: Path) -> None:
-    with pytest.raises(ConfigError, match="several runs are called so \\(quick-0123, quick-4567\\)"):
-        find_run("quick", run_root=run_root)
 
 
 @pytest.fixture

@@ -22,30 +22,32 @@ def kept(directory: Path, results: RunResults) -> Path:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    for name in ("tiny-0a1b", "quickstart-1111", "quickstart-2222"):
-        (tmp_path / "runs" / name).mkdir(parents=True)
-    return tmp_path / "runs"
+def run_root(tmp_path: Path) -> Path:
+    for name in ("quick-0123", "quick-4567", "long-89ab"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text("{}")
+    (tmp_path / "unfinished-0000").mkdir()
+    return tmp_path
 
 
-def test_by_directory_by_name_and_by_its_beginning(root: Path) -> None:
-    assert find_run(str(root / "tiny-0a1b"), run_root=Path("nowhere")) == root / "tiny-0a1b"
-    assert find_run("tiny-0a1b", run_root=root) == root / "tiny-0a1b"
-    assert find_run("tiny", run_root=root) == root / "tiny-0a1b"
+def test_a_run_is_found_by_its_path_its_name_or_the_beginning_of_its_name(run_root: Path) -> None:
+    assert find_run(str(run_root / "quick-0123"), run_root=run_root / "elsewhere") == run_root / "quick-0123"
+    assert find_run("quick-0123", run_root=run_root) == run_root / "quick-0123"
+    assert find_run("long", run_root=run_root) == run_root / "long-89ab"
 
 
-@pytest.mark.parametrize(
-    ("named", "said"),
-    [
-        ("quickstart", "2 runs in .* begin so .quickstart-1111, quickstart-2222.: name one of them"),
-        ("nothing", "nothing: there is no run directory of this name, neither here nor in"),
-        ("../tin", "there is no run directory of this name"),
-        ("tin", "there is no run directory of this name"),
-    ],
-)
-def test_what_is_not_there_is_named(root: Path, named: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        find_run(named, run_root=root)
+@pytest.mark.parametrize("run", ["missing", "unfinished", "../x", "l*", "[lq]ong", ""])
+def test_a_run_that_is_not_there_is_named(run_root: Path, run: str) -> None:
+    place = run_root / "empty" if run == "" else run_root
+    if run == "":
+        run = "nothing"
+    with pytest.raises(ConfigError, match="is neither a run directory nor the name of one"):
+        find_run(run, run_root=place)
+
+
+def test_a_beginning_of_several_names_is_refused(run_root: Path) -> None:
+    with pytest.raises(ConfigError, match="several runs are called so \\(quick-0123, quick-4567\\)"):
+        find_run("quick", run_root=run_root)
 
 
 def test_runs_of_one_experiment_are_told_apart_and_one_that_is_named_twice_counts_once(tmp_path: Path) -> None:
@@ -58,7 +60,7 @@ def test_runs_of_one_experiment_are_told_apart_and_one_that_is_named_twice_count
 def test_a_run_that_is_not_finished_or_of_another_version(tmp_path: Path) -> None:
     (tmp_path / "begun-1").mkdir()
     with pytest.raises(ConfigError, match="begun-1 holds no finished comparison"):
-        open_runs(["begun"], run_root=tmp_path)
+        open_runs(["begun-1"], run_root=tmp_path)
     old = kept(tmp_path / "old-1", run_results())
     document = json.loads((old / "report.json").read_text())
     (old / "report.json").write_text(json.dumps(document | {"schema": "stillroom/report/2"}))
