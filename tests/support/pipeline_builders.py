@@ -111,7 +111,6 @@ class NotedTracker:
     def note(self, run: str, text: str) -> None:
         self.told.append(("note", run, text))
 
-    def model(self, run: str, model: Any) -> None:
     def model(self, run: str, model: TrackedModel) -> None:
         self.told.append(("model", run, model))
 
