@@ -21,6 +21,7 @@ from orchestration.comparison.examination import Candidate, Examination, examine
 from orchestration.comparison.held_out import HeldOut
 from orchestration.comparison.numbers import closeness_numbers, metrics_of
 from orchestration.comparison.rows import evidence_of, row_of
+from orchestration.comparison.speed_examination import SpeedExamination
 from orchestration.comparison.task_examination import on_test
 from orchestration.comparison.task_questions import Asking
 from orchestration.comparison.written_answers import Answering
@@ -65,6 +66,18 @@ def ways_of(
     artifacts, asking = settings.artifacts, Asking.of(settings.config)
     asked = [on_test(task, asking, artifacts=artifacts, teacher=bench.tokenizer_of) for task in tasks]
     return HeldOut(bench, artifacts), Answering(bench, artifacts), *asked
+
+
+def speed_of(settings: RunSettings, journal: Journal, *, bench: Bench) -> SpeedExamination:
+    """How fast every model of this experiment is served, on the prompts of the bench."""
+    runtime, costs = settings.config.runtime, journal.console.costs
+    return SpeedExamination(
+        prompts=tuple(request.prompt_ids for request in bench.requests),
+        folder=settings.artifacts.root / "serving",
+        settings=lambda model: runtime.teacher_engine if model.role == "teacher" else runtime.student_engine,
+        accelerator=settings.device,
+        joules=lambda: costs.meter.read().joules,
+    )
 
 
 @dataclass(slots=True)

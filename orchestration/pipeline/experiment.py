@@ -29,7 +29,7 @@ from orchestration.outputs.console import Console
 from orchestration.outputs.foundations import RestsOn, content_of, model_sources, require_unchanged, rested_on
 from orchestration.outputs.redirect import terminal_kept
 from orchestration.pipeline.chain import Student
-from orchestration.pipeline.compare import Compared, compare_students, compare_teacher, open_bench, ways_of
+from orchestration.pipeline.compare import Compared, compare_students, compare_teacher, open_bench, speed_of, ways_of
 from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.fill_stage import AskedTeacher, fill_and_pin
 from orchestration.pipeline.lessons import Lesson
@@ -239,7 +239,8 @@ class Experiment:
         if until == "fill":
             return None
         bench = open_bench(settings.config, lesson=lesson, sets=asked.sets)
-        ways, compared = ways_of(settings, bench=bench, tasks=tasks), Compared(settings.artifacts)
+        ways = (*ways_of(settings, bench=bench, tasks=tasks), speed_of(settings, journal, bench=bench))
+        compared = Compared(settings.artifacts)
         if until == "eval":
             compare_teacher(asked, ways=ways, compared=compared, settings=settings, journal=journal, compute=compute)
         asked.pool.release()

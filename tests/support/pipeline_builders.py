@@ -45,6 +45,7 @@ from student_train.files import copy_companions, staged_directory
 from student_train.job import StepMetrics, TrainJob
 from student_train.starts.derive import derive_student
 from teacher_server import FakeTeacher
+from teacher_server.occupancy import Occupancy
 
 SHAPE = ModelShape(layers=2, hidden=16, heads=2, kv_heads=1, mlp=32, vocab=272, tied_embeddings=True, max_positions=64)
 SIZES = {"train": 3, "dev": 2, "test": 2}
@@ -161,6 +162,12 @@ class FakePool:
         asked = self.source.score if score else self.source.generate
         outcomes = dict(asked(list(requests), k=max(k, 1)))
         return TimedAnswers(tuple(outcomes[at] for at in range(len(requests))), 2.0, "a fake")
+
+    def forget_prefixes(self) -> None:
+        """It keeps none."""
+
+    def occupancy(self) -> Occupancy:
+        return Occupancy(10**6, 0)
 
     def load(self, model_dir: Path, identity: TeacherIdentity) -> None:
         self.called.append(f"load {model_dir.name}")

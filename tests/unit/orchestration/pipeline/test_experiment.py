@@ -30,11 +30,17 @@ def test_a_run_asks_trains_and_compares(tmp_path: Path) -> None:
     assert report is not None
     (teacher_pool, *others) = run.compute.pools
     # Seven prompts are asked once; the teacher's row takes the scores, a warm-up, and the answers.
-    assert teacher_pool.called == ["check 2", "fill 7", "answer 2 score", "answer 2 write", "answer 2 write", "release"]
+    # Its speed follows: one prompt to warm up, then each batch for a token and for several, three times.
+    answers = ["answer 2 score", "answer 2 write", "answer 2 write"]
+    speed = ["answer 1 write", *(f"answer {batch} write" for batch in (1, 8, 32) for _ in range(6))]
+    assert teacher_pool.called == ["check 2", "fill 7", *answers, *speed, "release"]
     assert run.compute.called == [
         "cluster", "cluster", "train kd", "cluster", "score 2", "cluster", "student pool untouched", "student pool kd",
     ]  # fmt: skip
-    assert [pool.called[1:] for pool in others] == [["answer 2 write", "answer 2 write"]] * 2
+    # A student is as fast as it was before it learned.
+    write = ["answer 2 write", "answer 2 write"]
+    assert [pool.called[1:] for pool in others] == [[*write, *speed], write]
+    assert {row.serving is not None for row in report.results.models} == {True}
     results = report.results
     assert [(row.name, row.role) for row in results.models] == [
         ("teacher", "teacher"), ("untouched", "untouched"), ("kd", "student"),
