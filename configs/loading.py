@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from configs.errors import ConfigError
 from configs.explain import explain
@@ -81,6 +81,18 @@ def load_task_file(path: Path) -> TaskConfig:
     return _load(path, _TASK, overrides=())
 
 
+def with_values(config: DistillConfig, values: Mapping[str, JsonValue], *, origin: str) -> DistillConfig:
+    """The experiment with other values at these dotted keys, checked like one from a file; `origin` names it in errors.
+
+    Raises:
+        ConfigError: one line a mistake.
+    """
+    data = config.model_dump(mode="json", exclude_unset=True)
+    for key, value in values.items():
+        _set(data, key.split("."), value, said=f"{origin}: {key}")
+    return _checked(data, _EXPERIMENT, origin=origin)
+
+
 def dump_config(config: DistillConfig) -> str:
     """The resolved configuration as YAML, defaults included and unset options left out; `load_config` reads it back."""
     resolved = config.model_dump(mode="json", exclude_none=True)
@@ -116,16 +128,20 @@ def _load(path: Path, document: _Document[Content], *, overrides: Sequence[str])
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {_kind(data)}; {document.words} is a block of `key: value` lines")
     # Through JSON and back: what an anchor shares in the file must not be shared by settings.
-    data = json.loads(_as_json(data, origin=path))
+    data = json.loads(_as_json(data, origin=str(path)))
     for override in overrides:
         _apply(data, override)
-    text = _as_json(data, origin=path)
+    return _checked(data, document, origin=str(path))
+
+
+def _checked(data: dict[str, Any], document: _Document[Content], *, origin: str) -> Content:
+    text = _as_json(data, origin=origin)
     try:
         # Strict mode for Python values would refuse a list for a tuple and text for a path; for JSON it does not.
         return document.schema.model_validate_json(text, strict=True)
     except ValidationError as error:
         lines = explain(error.errors(include_url=False), data=data, schema=document.schema)
-        raise ConfigError("\n".join(f"{path}: {line}" for line in lines)) from None
+        raise ConfigError("\n".join(f"{origin}: {line}" for line in lines)) from None
 
 
 def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
@@ -222,7 +238,7 @@ def _require_few(root: yaml.Node, *, origin: str) -> None:
         )
 
 
-def _as_json(data: Any, *, origin: Path) -> bytes:
+def _as_json(data: Any, *, origin: str) -> bytes:
     try:
         return json.dumps(data, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -234,7 +250,10 @@ def _apply(data: dict[str, Any], override: str) -> None:
     segments = key.strip().split(".")
     if not equals or not all(segments):
         raise ConfigError(f"--set {override}: not of the form key=value, e.g. --set generation.max_new_tokens=32")
-    value = _parse(text, origin=f"--set {override}")
+    _set(data, segments, _parse(text, origin=f"--set {override}"), said=f"--set {override}")
+
+
+def _set(data: dict[str, Any], segments: list[str], value: Any, *, said: str) -> None:
     place: Any = data
     done: list[str] = []
     while True:
@@ -242,11 +261,11 @@ def _apply(data: dict[str, Any], override: str) -> None:
         where = ".".join(done)
         done.append(name)
         if isinstance(place, list):
-            index: int | str = _index(name, length=len(place), where=where, override=override)
+            index: int | str = _index(name, length=len(place), where=where, said=said)
         elif isinstance(place, dict):
             index = name
         else:
-            raise ConfigError(f"--set {override}: {where} is {place!r}, which has no key {name}; set {where} itself")
+            raise ConfigError(f"{said}: {where} is {place!r}, which has no key {name}; set {where} itself")
         if not segments:
             place[index] = value
             return
@@ -265,12 +284,10 @@ def _split(place: Any, segments: list[str]) -> tuple[str, list[str]]:
     return segments[0], segments[1:]
 
 
-def _index(name: str, *, length: int, where: str, override: str) -> int:
+def _index(name: str, *, length: int, where: str, said: str) -> int:
     if name.isdecimal() and int(name) < length:
         return int(name)
-    raise ConfigError(
-        f"--set {override}: {where} is a list of {length}; {name} must be an index from 0 to {length - 1}"
-    )
+    raise ConfigError(f"{said}: {where} is a list of {length}; {name} must be an index from 0 to {length - 1}")
 
 
 def _kind(value: Any) -> str:

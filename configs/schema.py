@@ -24,6 +24,7 @@ from configs.models import ModelShape as ModelShape
 from configs.passwords import passwords_in
 from configs.places import parse_root
 from configs.stages import StageConfig, StudentConfig
+from configs.sweep import SweepConfig
 
 CacheRoot = Annotated[Path | str, PlainValidator(parse_root), PlainSerializer(str)]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -292,6 +293,7 @@ class DistillConfig(Block):
     runtime: RuntimeConfig = RuntimeConfig()
     budgets: BudgetConfig = BudgetConfig()
     prices: PriceConfig | None = None
+    sweep: SweepConfig | None = None
 
     @model_validator(mode="after")
     def _no_passwords(self) -> Self:
@@ -377,8 +379,8 @@ class DistillConfig(Block):
         return tuple(s for student in self.students.values() if student.teacher == assistant for s in student.stages)
 
     def digest(self) -> str:
-        """SHA-256 (hex) of everything that changes the numbers; `runtime`, `budgets` and `prices` are left out."""
-        said = self.model_dump(mode="json", exclude={"runtime", "budgets", "prices"})
+        """SHA-256 (hex) of everything that changes the numbers of this one experiment."""
+        said = self.model_dump(mode="json", exclude={"runtime", "budgets", "prices", "sweep"})
         for block, keys in LATER_KEYS.items():
             for key in keys:
                 # An experiment that does not set them keeps the digest that it had before there were any.

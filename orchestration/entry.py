@@ -30,4 +30,4 @@ def run_pipeline(config: DistillConfig, *, config_dir: Path, until: Until = "eva
     prepare_environment(ray_address=config.runtime.ray_address)
     from orchestration.pipeline.experiment import run_experiment
 
-    return run_experiment(config, config_dir=config_dir, until=until)
+    return run_experiment(config, config_dir=config_dir, until=until).report

@@ -60,7 +60,8 @@ class TrainResult:
     """How a stage ended. `finished` is False when it was stopped; then there is a checkpoint and no model yet.
 
     `selected_step` is the step whose weights the student has, chosen as the stage's `select` says; None before the end.
-    `dev_losses` are (step, held-out loss in nats a response token); empty without a dev view.
+    `dev_losses` are (step, held-out loss in nats a response token); empty without a dev view. `begun_at` is when the
+    first step, or what is measured before it, began (Unix time, in s): until then a stage only starts.
     """
 
     finished: bool
@@ -70,3 +71,4 @@ class TrainResult:
     skipped: int
     selected_step: int | None
     dev_losses: tuple[tuple[int, float], ...]
+    begun_at: float = 0.0

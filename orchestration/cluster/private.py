@@ -68,6 +68,11 @@ def cluster(*, address: str | None, gpus: int) -> Iterator[None]:
             forget_raylet()
 
 
+def cluster_address() -> str:
+    """Where other processes of this user attach to the cluster of this one."""
+    return str(ray.get_runtime_context().gcs_address)
+
+
 def probe_roots(roots: Mapping[str, Path]) -> int:
     """Let every node read a file that this process writes below each root; returns the number of nodes.
 

@@ -1,4 +1,4 @@
-"""The command line: `distill run | plan | fill | train | eval | evaluate | report | compare | cache | ui`."""
+"""The command line: `distill run | plan | fill | train | eval | evaluate | sweep | report | compare | cache | ui`."""
 
 from __future__ import annotations
 
@@ -75,6 +75,10 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     plan.add_argument("--dry-run", action="store_true", help="accepted for clarity: a plan never starts anything")
     plan.add_argument("--assume-gpus", type=int, metavar="N", help="plan for a cluster with N GPUs")
     plan.set_defaults(command=_plan)
+    sweep = commands.add_parser("sweep", help="try what the `sweep:` block varies, and compare the best")
+    _add_config(sweep)
+    sweep.add_argument("--ray-address", help="attach to this Ray cluster instead of starting a private one")
+    sweep.set_defaults(command=_sweep)
     text = "write the report of finished runs as a page; without RUN, print the comparison of a finished experiment"
     report = commands.add_parser("report", help=text, description=text)
     report.add_argument("runs", nargs="*", metavar="RUN", help="a run directory, or the name of one in the run root")
@@ -148,6 +152,15 @@ def _plan(arguments: argparse.Namespace) -> None:
     from orchestration.commands.plan import print_plan
 
     print_plan(config, config_dir=arguments.config.parent, assume_gpus=arguments.assume_gpus, stream=sys.stdout)
+
+
+def _sweep(arguments: argparse.Namespace) -> None:
+    config = _load(arguments)
+    prepare_environment(ray_address=config.runtime.ray_address)
+    from orchestration.commands.sweep import sweep
+
+    with last_words():
+        sweep(config, config_dir=arguments.config.parent)
 
 
 def _report(arguments: argparse.Namespace) -> None:

@@ -3,65 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 
 from cache import TeacherIdentity
 from configs import DistillError
 from configs.models import ModelShape
-from configs.places import is_url
 from configs.schema import EngineSettings
 from evaluation.results import Closeness
 from orchestration.cluster.calibration import DeriveJob, derive_in_worker
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.engines import EngineSpec
-from orchestration.cluster.nodes import require_gpus
 from orchestration.cluster.planned_engine import engine_spec
-from orchestration.cluster.private import cluster, probe_roots
 from orchestration.cluster.scoring import ScoringJob, score_students
-from orchestration.cluster.warm_groups import WarmGroups
 from orchestration.cluster.worker_group import GroupShape
 from orchestration.inputs.models import ModelFiles
 from orchestration.inputs.teachers import Teacher
 from orchestration.pipeline.run import Journal, RunSettings
+from orchestration.pipeline.session import Session
 from orchestration.plan.colocation import PartKind
 from student_train.job import StepMetrics, TrainJob
 
 ROLLOUT_SEEDS: dict[PartKind, int] = {"student engine": 1000, "teacher engine": 2000}
 """Of the first engine of student and teacher that write together: no engine of a run has the seed of another."""
 
-MEETINGS = "meetings"
-"""Of a run directory: where the workers of a group find each other."""
-
 TASK_CPUS = 2
 """Of a calibration, and of held-out scoring."""
 
 
 class Compute:
-    """Starts nothing before it is used. Whoever tests a stage gives it one without Ray."""
+    """Starts nothing before it is used. Whoever tests a stage gives it one without Ray.
 
-    def __init__(self, settings: RunSettings, journal: Journal) -> None:
-        self._settings, self._journal = settings, journal
-        self._cluster = ExitStack()
-        self._attached = False
+    Engines end with the experiment at the latest, cluster and worker groups with `session`.
+    """
+
+    def __init__(self, settings: RunSettings, journal: Journal, session: Session) -> None:
+        self._settings, self._journal, self._session = settings, journal, session
         self._pools: list[EnginePool] = []
-        self._groups = WarmGroups(settings.directory.absolute() / MEETINGS)
         self._answering: tuple[tuple[ModelShape, str], EnginePool] | None = None
 
     def need_cluster(self) -> None:
         """Start or attach to Ray, once. A pool of engines works only after this."""
-        if self._attached:
+        if self._session.attached:
             return
         settings, runtime = self._settings, self._settings.config.runtime
         with self._journal.console.stage("ray") as stage:
-            self._cluster.enter_context(cluster(address=runtime.ray_address, gpus=settings.hardware.gpus_per_node))
-            if runtime.ray_address and settings.device == "gpu":
-                require_gpus(runtime.ray_address)
-            roots = {"runtime.cache_root": runtime.cache_root, "runtime.run_root": runtime.run_root}
-            nodes = probe_roots({key: Path(root) for key, root in roots.items() if not is_url(root)})
+            nodes = self._session.attach(runtime, device=settings.device, gpus=settings.hardware.gpus_per_node)
             stage.summary = f"attached to {nodes} nodes" if runtime.ray_address else "local, loopback only"
-        self._attached = True
 
     def teacher_pool(self, teacher: Teacher) -> EnginePool:
         """Engines of a teacher; what they are asked is counted. They are released with the run at the latest."""
@@ -114,7 +102,7 @@ class Compute:
         """
         self.need_cluster()
         settings, training = self._settings, job.settings
-        return self._groups.train(
+        return self._session.groups.train(
             job,
             shape=GroupShape(
                 training.workers,
@@ -129,7 +117,7 @@ class Compute:
 
     def room(self) -> AbstractContextManager[None]:
         """For whatever is about to take CPUs or GPUs of the cluster: worker groups that only wait are ended."""
-        return self._groups.room()
+        return self._session.groups.room()
 
     def derive(self, job: DeriveJob) -> None:
         """Calibrate a teacher and derive a student of it.
@@ -152,13 +140,9 @@ class Compute:
             return score_students(jobs, cpus=TASK_CPUS)
 
     def close(self) -> None:
-        """End the engines and worker groups, then the cluster that holds them."""
-        try:
-            for pool in self._pools:
-                pool.release()
-            self._groups.close()
-        finally:
-            self._cluster.close()
+        """End the engines."""
+        for pool in self._pools:
+            pool.release()
 
     def _spec(self, files: ModelFiles, identity: TeacherIdentity, *, engine: EngineSettings, k: int) -> EngineSpec:
         settings = self._settings

@@ -36,6 +36,7 @@ from orchestration.pipeline.lessons import Lesson
 from orchestration.pipeline.prepare_starts import CalibratedStarts, prepare_starts
 from orchestration.pipeline.run import Journal, RunSettings
 from orchestration.pipeline.run_costs import NOTHING_SAVED, cost_of_run, counting, publish_cost, saved_by_cache
+from orchestration.pipeline.session import Session
 from orchestration.pipeline.stage import run_stage
 from orchestration.pipeline.starts import Start
 from orchestration.pipeline.train_students import train_students
@@ -77,8 +78,32 @@ class Written:
         require_unchanged(self.config, config_dir=self.config_dir, since=self.content)
 
 
-def run_experiment(config: DistillConfig, *, config_dir: Path, until: Until) -> Report | None:
-    """See `orchestration.run_pipeline`: goes as far as it is told, and never does again what is done."""
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How far an experiment came: students once they are trained, a report once they are compared.
+
+    `teacher_tokens` were asked of the teacher over all starts of the experiment.
+    """
+
+    directory: Path
+    teacher_tokens: int
+    students: tuple[Student, ...] = ()
+    report: Report | None = None
+
+
+def run_experiment(
+    config: DistillConfig,
+    *,
+    config_dir: Path,
+    until: Until,
+    session: Session | None = None,
+    below: Path | None = None,
+) -> Ended:
+    """See `orchestration.run_pipeline`: goes as far as it is told, and never does again what is done.
+
+    `session` holds the cluster and the worker groups of several experiments; without one, this experiment has its own.
+    `below` is the directory of the sweep that it is a trial of: its run in the tracker stands below that one's.
+    """
     real = resolve_paths(config, config_dir=config_dir)
     runtime = real.runtime
     hardware = hardware_of(real, ask_cluster=cluster_hardware)
@@ -106,22 +131,32 @@ def run_experiment(config: DistillConfig, *, config_dir: Path, until: Until) -> 
         journal = Journal(console, tracker, opened.enter_context(closing(Ledger.open(directory))))
         settings.artifacts.sweep()
         sweep_run(directory)
-        compute = opened.enter_context(closing(Compute(settings, journal)))
+        if session is None:
+            session = opened.enter_context(Session(directory))
+        compute = opened.enter_context(closing(Compute(settings, journal, session)))
         if runtime.tracking_uri is not None:
             tracker.require_usable(at_most_s=PROBE_S)
-        return Experiment(written, settings, journal, compute).run(until=until)
+        return Experiment(written, settings, journal, compute, below=below).run(until=until)
 
 
 class Experiment:
     """The stages of one experiment, in their order."""
 
-    def __init__(self, written: Written, settings: RunSettings, journal: Journal, compute: Compute) -> None:
-        self._written = written
+    def __init__(
+        self,
+        written: Written,
+        settings: RunSettings,
+        journal: Journal,
+        compute: Compute,
+        *,
+        below: Path | None = None,
+    ) -> None:
+        self._written, self._below = written, below
         self._settings, self._journal, self._compute = settings, journal, compute
         self._saved = NOTHING_SAVED
 
-    def run(self, *, until: Until) -> Report | None:
-        """Run up to and including a stage; None when that is not the comparison.
+    def run(self, *, until: Until) -> Ended:
+        """Run up to and including a stage.
 
         Raises:
             DistillError: anything that a user can act upon. The runs in the tracker are closed as failed, or as killed
@@ -147,13 +182,13 @@ class Experiment:
         self._start_tracking(asked.plan)
         tracker = self._journal.tracker
         try:
-            report = self._work(asked, starts, prompts, tasks, until=until)
+            ended = self._work(asked, starts, prompts, tasks, until=until)
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt | BudgetReached)
             tracker.finish_all(status="KILLED" if stopped else "FAILED")
             raise
         tracker.finish_all(status="FINISHED")
-        return report
+        return ended
 
     def _open_teacher(self) -> Teacher:
         with self._journal.console.stage("teacher", unit="MB hashed") as stage:
@@ -220,7 +255,7 @@ class Experiment:
         params = flatten(written.model_dump(mode="json", exclude={"students"}, exclude_none=True))
         if written.runtime.tracking_uri is None:  # the default store is made only for a run that can begin
             tracker.require_usable(at_most_s=PROBE_S)
-        tracker.start(name, params=params, tags={"config_digest": written.digest(), "run_dir": name})
+        tracker.start(name, params=params, tags={"config_digest": written.digest(), "run_dir": name}, below=self._below)
         tracker.child("fill", params={"misses": plan.misses}, tags={"role": "fill"})
 
     def _work(
@@ -231,13 +266,13 @@ class Experiment:
         tasks: Sequence[LoadedTask],
         *,
         until: Until,
-    ) -> Report | None:
+    ) -> Ended:
         settings, journal, compute = self._settings, self._journal, self._compute
         texts = {prompt.prompt_ids: prompt.text for prompt in prompts.splits["test"]}
         lesson, prompts = fill_and_pin(asked, settings=settings, journal=journal, compute=compute, prompts=prompts)
         self._track_fill(asked.plan, lesson=lesson)
         if until == "fill":
-            return None
+            return self._ended()
         bench = open_bench(settings.config, lesson=lesson, sets=asked.sets)
         ways = (*ways_of(settings, bench=bench, tasks=tasks), speed_of(settings, journal, bench=bench))
         compared = Compared(settings.artifacts)
@@ -249,7 +284,7 @@ class Experiment:
             untouched, settings=settings, journal=journal, compute=compute, lesson=lesson, prompts=prompts
         )
         if until == "train":
-            return None
+            return self._ended(students)
         compare_students(
             students, ways=ways, compared=compared, settings=settings, journal=journal, compute=compute, lesson=lesson
         )
@@ -260,7 +295,11 @@ class Experiment:
         results = replace(results, tasks=tuple(task.facts for task in tasks))
         report = Report(results, _rested_on(settings, asked.teacher, students), compared.evidence)
         self._publish(report)
-        return report
+        return self._ended(students, report=report)
+
+    def _ended(self, students: Sequence[Student] = (), *, report: Report | None = None) -> Ended:
+        tokens = self._journal.ledger.counts().tokens
+        return Ended(self._settings.directory, tokens, tuple(students), report)
 
     def _results(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +26,10 @@ from student_train.feed.plain_text import PIECES
 from student_train.job import StepMetrics, TrainJob
 
 TrainingOutcome = Mapping[str, object]
-"""The fields of a `TrainResult`."""
+"""The fields of a `TrainResult`, and `START_SECONDS`."""
+
+START_SECONDS = "start_seconds"
+"""What is kept with a student of the time that its stage took to start: until its first step began, in s."""
 
 
 @dataclass(slots=True)
@@ -79,6 +83,7 @@ class Training(Stage[TrainJob, TrainingOutcome, list[StepMetrics]]):
     def run(self, work: TrainJob, progress: StageProgress) -> TrainingOutcome:
         """Train in a worker group, beside engines that write for it where the stage is on-policy."""
         progress.update(0, note="starting the workers")
+        asked_at = time.time()
         watch = Stopwatch.start(lambda: self.journal.console.costs.meter.read().joules)
         group = partial(self.compute.train, work, on_step=partial(self._report, progress))
         gpus = work.settings.workers if self.settings.device == "gpu" else 1
@@ -89,7 +94,11 @@ class Training(Stage[TrainJob, TrainingOutcome, list[StepMetrics]]):
         finally:
             down()
         trained_on = group_in_words(work.settings, accelerator=self.settings.device, dtype=work.stage.dtype)
-        return {**made, FIELD: watch.took(trained_on=trained_on)}
+        return {
+            **made,
+            FIELD: watch.took(trained_on=trained_on),
+            START_SECONDS: _seconds_between(asked_at, made.get("begun_at")),
+        }
 
     def keep(self, made: TrainingOutcome | None) -> list[StepMetrics]:
         """Seal the student; of one that was there before, the curve is tracked in this run too."""
@@ -106,7 +115,9 @@ class Training(Stage[TrainJob, TrainingOutcome, list[StepMetrics]]):
 
     def summary(self, made: TrainingOutcome | None, kept: list[StepMetrics]) -> str:
         """See `Stage`."""
-        text = "reused: nothing that it depends on has changed" if made is None else f"{self._total} steps"
+        text = "reused: nothing that it depends on has changed"
+        if made is not None:
+            text = f"{self._total} steps, begun after {made[START_SECONDS]:.1f} s"
         dev = [metrics for metrics in kept if "dev/loss" in metrics.values]
         if not dev:
             return text
@@ -156,3 +167,8 @@ class Training(Stage[TrainJob, TrainingOutcome, list[StepMetrics]]):
         pieces = self.link.plain.pieces(self.lesson.teacher.files.tokenizer)
         pieces.save(self.link.work_dir / PIECES)
         return pieces.digest
+
+
+def _seconds_between(begin: float, end: object) -> float:
+    """0 where the end is not known; the clocks of two machines may differ."""
+    return max(end - begin, 0.0) if isinstance(end, float) else 0.0

@@ -58,6 +58,9 @@ MODEL_DIGEST = "model_digest"
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 """MLflow's own defaults keep a caller waiting for minutes when a server is down; the spool repeats more patiently."""
 
+RUNS = "mlflow-runs.json"
+"""A file of a run directory: the ids of its runs in MLflow, by name."""
+
 REFUSED = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST")
 """Errors that a repetition does not cure."""
 
@@ -77,7 +80,7 @@ class MlflowCalls:
         self._run_dir = run_dir
         self._uri = uri
         self._experiment = experiment
-        self._runs_file = run_dir / "mlflow-runs.json"
+        self._runs_file = run_dir / RUNS
         self._runs = _read_runs(self._runs_file)
         self._client: MlflowClient | None = None
         self._connecting = threading.Lock()
@@ -158,13 +161,21 @@ class MlflowCalls:
     def _create(self, client: MlflowClient, *, run: str, action: Action) -> Run:
         tags = {str(key): str(value) for key, value in _mapping(action["tags"]).items()}
         tags[MLFLOW_RUN_NAME] = str(action["name"])
-        if run != "pipeline" and "pipeline" in self._runs:
-            tags[MLFLOW_PARENT_RUN_ID] = self._runs["pipeline"]
+        parent = self._parent(run, action)
+        if parent is not None:
+            tags[MLFLOW_PARENT_RUN_ID] = parent
         created = client.create_run(self._experiment_id(client), tags=tags, run_name=str(action["name"]))
         self._last_steps.pop(run, None)
         self._runs[run] = created.info.run_id
         replace_file(self._runs_file, json.dumps(self._runs, indent=2).encode())
         return created
+
+    def _parent(self, run: str, action: Action) -> str | None:
+        """The run that a new one stands below: that of its experiment or, for this one, that of its sweep."""
+        if run != "pipeline":
+            return self._runs.get("pipeline")
+        below = action.get("below")
+        return _read_runs(Path(str(below)) / RUNS).get("pipeline") if below else None
 
     def _experiment_id(self, client: MlflowClient) -> str:
         found = client.get_experiment_by_name(self._experiment)

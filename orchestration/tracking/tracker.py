@@ -93,10 +93,13 @@ class Tracker:
             )
         logger.warning("MLflow does not answer (%s); the run goes on, and what it logs is kept", first_line(error))
 
-    def start(self, name: str, *, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
-        """Open the parent run, or take it up again."""
+    def start(
+        self, name: str, *, params: Mapping[str, object], tags: Mapping[str, str], below: Path | None = None
+    ) -> None:
+        """Open the parent run, or take it up again. `below` is the run directory of the run that it stands below."""
         self._open["pipeline"] = None
-        self._put({"do": "start", "run": "pipeline", "name": name, "params": _shown(params), "tags": dict(tags)})
+        action = {"do": "start", "run": "pipeline", "name": name, "params": _shown(params), "tags": dict(tags)}
+        self._put(action if below is None else {**action, "below": str(below)})
 
     def child(
         self, run: str, *, params: Mapping[str, object], tags: Mapping[str, str], dataset: tuple[str, str] | None = None

@@ -116,6 +116,7 @@ class _Run:
         """Train to the end, or until asked to stop."""
         state = self._state
         state.resume()
+        begun_at = time.time()
         finished = self._train()
         if finished:
             self._export()
@@ -127,6 +128,7 @@ class _Run:
             skipped=state.skipped,
             selected_step=state.selected_step if finished else None,
             dev_losses=tuple((at.step, at.values["dev/loss"]) for at in state.measured),
+            begun_at=begun_at,
         )
 
     def _train(self) -> bool:

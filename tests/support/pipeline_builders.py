@@ -38,6 +38,7 @@ from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.fill_stage import AskedTeacher
 from orchestration.pipeline.lessons import Lesson, pin_lesson
 from orchestration.pipeline.run import Journal, RunSettings
+from orchestration.pipeline.session import Session
 from orchestration.plan.hardware import Hardware
 from orchestration.plan.requests import plan_fill, sequence_sets
 from orchestration.tracking.tracker import TrackedModel
@@ -88,7 +89,9 @@ class NotedTracker:
     def require_usable(self, *, at_most_s: float) -> None:
         self.told.append(("usable",))
 
-    def start(self, name: str, *, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
+    def start(
+        self, name: str, *, params: Mapping[str, object], tags: Mapping[str, str], below: Path | None = None
+    ) -> None:
         self.told.append(("start", name, dict(tags)))
 
     def child(self, run: str, *, params: Mapping[str, object], tags: Mapping[str, str], dataset: Any = None) -> None:
@@ -181,7 +184,7 @@ class FakeCompute(Compute):
     """Notes what it is asked for; `losses` are the held-out losses of every training, one a step."""
 
     def __init__(self, settings: RunSettings, journal: Journal) -> None:
-        super().__init__(settings, journal)
+        super().__init__(settings, journal, Session(settings.directory))
         self.called: list[str] = []
         self.jobs: list[TrainJob] = []
         self.pools: list[FakePool] = []

@@ -17,7 +17,9 @@ from orchestration.cluster.worker_group import GroupShape
 from orchestration.inputs.models import open_model
 from orchestration.inputs.teachers import identity_of
 from orchestration.pipeline import compute as module
+from orchestration.pipeline import session
 from orchestration.pipeline.compute import Compute
+from orchestration.pipeline.session import Session
 from orchestration.plan.colocation import GPU_SHARES
 from orchestration.plan.hardware import Hardware
 
@@ -50,26 +52,29 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         yield
         noted.append("detach")
 
-    monkeypatch.setattr(module, "cluster", cluster)
-    monkeypatch.setattr(module, "require_gpus", lambda address: noted.append(f"require GPUs at {address}"))
-    monkeypatch.setattr(module, "probe_roots", lambda roots: noted.append(f"probe {', '.join(roots)}") or 3)
+    monkeypatch.setattr(session, "cluster", cluster)
+    monkeypatch.setattr(session, "require_gpus", lambda address: noted.append(f"require GPUs at {address}"))
+    monkeypatch.setattr(session, "probe_roots", lambda roots: noted.append(f"probe {', '.join(roots)}") or 3)
     return noted
 
 
 def computing(run: FakeRun, hardware: Hardware | None = None) -> Compute:
-    return Compute(replace(run.settings, hardware=hardware or run.settings.hardware), run.journal)
+    settings = replace(run.settings, hardware=hardware or run.settings.hardware)
+    return Compute(settings, run.journal, Session(settings.directory))
 
 
-def test_a_cluster_is_started_once_and_ended_last(calls: list[str], tmp_path: Path) -> None:
+def test_a_cluster_is_started_once_and_outlives_the_experiment(calls: list[str], tmp_path: Path) -> None:
     run = fake_run(tmp_path)
-    compute = computing(run)
-    compute.close()
-    assert calls == []
-    compute = computing(run)
-    compute.need_cluster()
-    compute.need_cluster()
-    compute.teacher_pool(run.teacher())
-    compute.close()
+    with Session(run.settings.directory) as shared:
+        first, second = (Compute(run.settings, run.journal, shared) for _ in range(2))
+        first.close()
+        assert calls == []
+        first.need_cluster()
+        first.need_cluster()
+        first.teacher_pool(run.teacher())
+        first.close()
+        second.need_cluster()
+        second.close()
     probes = "probe runtime.cache_root, runtime.run_root"
     assert calls == ["attach to None with 0 GPUs", probes, "release engine", "detach"]
     assert [title for title, _ in run.journal.console.times] == ["ray"]
@@ -81,23 +86,6 @@ def test_the_cluster_of_a_user_has_to_have_gpus_where_they_are_used(calls: list[
     computing(run, Hardware("gpu", 2, 4, 80.0)).need_cluster()
     assert calls[:2] == ["attach to 10.0.0.1:6379 with 4 GPUs", "require GPUs at 10.0.0.1:6379"]
     assert "attached to 3 nodes" in run.said
-
-
-def test_a_cluster_is_left_even_if_an_engine_does_not_end(
-    calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = fake_run(tmp_path)
-    compute = computing(run)
-    compute.need_cluster()
-    compute.teacher_pool(run.teacher())
-
-    def refuse(pool: NotedPool) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(NotedPool, "release", refuse)
-    with pytest.raises(KeyboardInterrupt):
-        compute.close()
-    assert calls[-1] == "detach"
 
 
 def test_the_answers_of_a_teacher_are_counted_and_its_engines_take_the_room_of_waiting_groups(

@@ -21,7 +21,9 @@ from orchestration.pipeline.experiment import Experiment, Until, Written
 def go(run: FakeRun, *, until: Until = "eval", written: DistillConfig | None = None) -> Report | None:
     config = run.config if written is None else written
     content = content_of(config, config_dir=run.root)
-    return Experiment(Written(config, run.root, content), run.settings, run.journal, run.compute).run(until=until)
+    return (
+        Experiment(Written(config, run.root, content), run.settings, run.journal, run.compute).run(until=until).report
+    )
 
 
 def test_a_run_asks_trains_and_compares(tmp_path: Path) -> None:

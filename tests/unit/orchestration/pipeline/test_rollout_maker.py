@@ -29,6 +29,7 @@ from orchestration.pipeline import rollout_maker
 from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.rollout_maker import RolloutMaker
 from orchestration.pipeline.run import Journal, RunSettings
+from orchestration.pipeline.session import Session
 from orchestration.plan.hardware import Hardware
 from student_train.handoff.rollouts import RolloutExchange
 
@@ -101,7 +102,8 @@ def recorded_maker(folder: Path, calls: list[str], *, colocate: bool, patch: pyt
     patch.setattr(RolloutMaker, "_write", write)
     config, nothing = experiment(colocate=colocate), cast(Any, None)
     ledger = Ledger(folder / "ledger")
-    compute = Compute(RunSettings(config, folder, Hardware("gpu"), nothing), Journal(nothing, nothing, ledger))
+    settings = RunSettings(config, folder, Hardware("gpu"), nothing)
+    compute = Compute(settings, Journal(nothing, nothing, ledger), Session(folder))
     teacher = SimpleNamespace(files=_files(folder), identity=IDENTITY)
     stage = config.students["small"].stages[0]
     link: Any = SimpleNamespace(stage=stage, work_dir=folder, start_dir=folder / "start", origin="start")

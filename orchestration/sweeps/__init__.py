@@ -1,0 +1,1 @@
+"""Sweeps: many experiments that differ in chosen values, and which of them is the best."""
