@@ -40,13 +40,10 @@ class Sweeps:
 
     def run(self, respond: Respond, *, lanes: int = 1) -> tuple[Summary, list[LaneJob]]:
         made: Any = tuple(InstantLane(respond) for _ in range(lanes))
-        out = io.StringIO()
         try:
-            summary = run_sweep(
-                self._config, config_dir=self._place, stream=out, lanes_in=lambda _: nullcontext(Lanes(made))
-            )
+            summary = run_sweep(self._config, config_dir=self._place, lanes_in=lambda _: nullcontext(Lanes(made)))
         finally:
-            self.said = out.getvalue()
+            self.said = self._terminal.readouterr().out
         return summary, [job for each in made for job in each.jobs]
 
 
