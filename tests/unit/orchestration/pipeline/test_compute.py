@@ -115,7 +115,7 @@ def test_the_engines_of_a_student_serve_the_next_of_its_shape_and_dtype(calls: l
         return compute.student_pool(files[at], identity_of(files[at], config=run.config, dtype=dtype))
 
     first = pool(0, "float32")
-    assert (first.spec.max_logprobs, first.spec.ledger) == (1, None)
+    assert (first.spec.max_logprobs, first.spec.ledger) == (4, None)
     assert pool(1, "float32") is first and calls == []
     other = pool(1, "bfloat16")
     assert other is not first and calls == ["release engine"]
