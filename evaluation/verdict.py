@@ -14,6 +14,7 @@ from evaluation.closeness import measured
 from evaluation.metric import Measured
 from evaluation.results import ModelResults, RunResults
 from evaluation.statistics import Difference, Resampling, change_in_words, compare_models, in_words, number_in_words
+from evaluation.tasks.measuring import measure
 
 METHODS = ("sft", "seqkd", "kd", "minillm")
 """Objectives from the simplest to the most involved; any other counts as more involved than all of them."""
@@ -37,10 +38,14 @@ class Judged:
     floor: float | None = None
 
 
-def verdicts(results: RunResults, *, tasks: Sequence[Judged] = (), how: Resampling | None = None) -> dict[str, str]:
-    """One sentence a student, by name; `tasks` are the tasks of the run, each in the metric that it is judged by."""
-    ways = [*_closeness(results), *tasks]
-    students = [model for model in results.models if model.role == "student"]
+def verdicts(results: RunResults, *, how: Resampling | None = None) -> dict[str, str]:
+    """One sentence a student, by name."""
+    return judged(results.models, [*_closeness(results), *_tasks(results)], how=how)
+
+
+def judged(models: Sequence[ModelResults], ways: Sequence[Judged], *, how: Resampling | None = None) -> dict[str, str]:
+    """One sentence a student, by name, from whatever models were judged by."""
+    students = [model for model in models if model.role == "student"]
     against_start = {way.name: _against_starts(way, students, how=how) for way in ways}
     return {student.name: _sentence(student, students, ways, against_start, how=how) for student in students}
 
@@ -53,12 +58,30 @@ def _closeness(results: RunResults) -> list[Judged]:
     ]
 
 
+def _tasks(results: RunResults) -> list[Judged]:
+    """Every task in the metric that it is judged by."""
+    found = []
+    for task in results.tasks:
+        of = {}
+        for model in results.models:
+            for scores in model.tasks:
+                if scores.task == task.name:
+                    every = measure(task.kind, scores.examples, labels=task.labels)
+                    of[model.name] = next(each for each in every if each.metric.name == task.metric)
+        found.append(Judged(task.name, of, task.baseline))
+    return found
+
+
 def _against_starts(way: Judged, students: Sequence[ModelResults], *, how: Resampling | None) -> dict[str, Difference]:
     """Each student against its start; the correction is over the students of one start."""
     found: dict[str, Difference] = {}
     for start in dict.fromkeys(student.start for student in students if student.start is not None):
-        models = {each.name: way.of[each.name] for each in students if each.start == start and each.name in way.of}
-        if start in way.of and models:
+        models = {
+            each.name: way.of[each.name]
+            for each in students
+            if each.start == start and _on_the_same(way, each.name, start)
+        }
+        if models:
             found |= compare_models(way.of[start], models, how)
     return found
 
@@ -139,13 +162,18 @@ def _simpler(
         rival for rival in students if _involved(rival) < _involved(student) and rival.parameters <= student.parameters
     ]
     for rival in sorted(rivals, key=_involved):
-        both = [way for way in ways if {student.name, rival.name} <= way.of.keys()]
+        both = [way for way in ways if _on_the_same(way, student.name, rival.name)]
         found = [compare_models(way.of[rival.name], {student.name: way.of[student.name]}, how) for way in both]
         verdicts = [each[student.name].verdict for each in found]
         if verdicts and not {"better", "undefined"} & set(verdicts):
             how_far = "beaten" if "worse" in verdicts else "equalled"
             return f"{how_far} by {rival.name}, whose method is simpler ({rival.method}, no more parameters)"
     return ""
+
+
+def _on_the_same(way: Judged, one: str, other: str) -> bool:
+    """Whether two models were measured on as many examples; not so where one of them failed."""
+    return {one, other} <= way.of.keys() and way.of[one].sums.shape == way.of[other].sums.shape
 
 
 def _involved(model: ModelResults) -> tuple[int, int]:

@@ -10,9 +10,9 @@ from result_builders import model_results, run_results
 
 from evaluation.closeness import SUMS
 from evaluation.metric import Measured, Metric
-from evaluation.results import Closeness, ModelResults
+from evaluation.results import Closeness, FinalScores, ModelResults, TaskExample, TaskFacts
 from evaluation.statistics import Resampling
-from evaluation.verdict import Judged, verdicts
+from evaluation.verdict import Judged, judged, verdicts
 
 HOW = Resampling(draws=500)
 N = 40
@@ -31,7 +31,7 @@ def models(**students: tuple[str, Closeness]) -> list[ModelResults]:
 
 
 def said(rows: list[ModelResults], *tasks: Judged) -> Mapping[str, str]:
-    return verdicts(run_results(*rows), tasks=tasks, how=HOW)
+    return judged(rows, tasks, how=HOW) if tasks else verdicts(run_results(*rows), how=HOW)
 
 
 def accuracy(rate: float, *, seed: int) -> Measured:
@@ -94,6 +94,35 @@ def test_tasks_say_what_a_student_is_good_for_and_what_not() -> None:
         "constant answer); better than its start in "
     )
     assert "intents (+58.0 pp)" in sentence and "moods (+40.0 pp)" in sentence and "names (" in sentence
+
+
+def answered(right: int, *, task: str = "intents") -> FinalScores:
+    """40 rows whose label is yes or no in turn, the first `right` of them answered rightly."""
+    golds = ["yes" if row % 2 else "no" for row in range(N)]
+    said = [gold if row < right else ("no" if gold == "yes" else "yes") for row, gold in enumerate(golds)]
+    rows = zip(range(N), golds, said, strict=True)
+    return FinalScores(
+        task, "text", tuple(TaskExample(row, 0, "?", (gold,), it, (it,), 0.5, 9) for row, gold, it in rows)
+    )
+
+
+def test_the_tasks_of_a_run_are_judged_in_their_own_metric() -> None:
+    rates = {"teacher": 40, "untouched": 20, "kd": 39}
+    rows = [model_results(name, closeness=None, answers=(), tasks=(answered(right),)) for name, right in rates.items()]
+    facts = TaskFacts(
+        "intents", "d" * 64, "classification", ("yes", "no"), "accuracy", 0, 0, 0, N, 0.5, 0, 0, 0.8, (), {}, None
+    )
+    (sentence,) = verdicts(run_results(*rows, tasks=(facts,)), how=HOW).values()
+    assert sentence == (
+        "kd: good for intents (97.5 %, 95% of the teacher's lead over a constant answer); "
+        "better than its start in intents (+47.5 pp)."
+    )
+
+
+def test_models_that_were_not_measured_on_the_same_rows_are_not_compared() -> None:
+    rows = models(kd=("kd", at(1.0)))
+    rows[2] = model_results("kd", closeness=Closeness(SUMS, at(1.0).sums[:30]))
+    assert "start" not in said(rows)["kd"]
 
 
 def test_a_student_that_could_not_be_measured_is_said_to_be_one() -> None:
