@@ -113,10 +113,13 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one model said, as pieces; `left_out` counts the characters that are not shown."""
+    """What one model said, as pieces; `left_out` counts the characters that are not shown.
+
+    `number` is that of the model on the page; None for what no model said.
+    """
 
     model: str
-    number: int
+    number: int | None
     pieces: tuple[Piece, ...]
     left_out: int
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from evaluation.report.analysis import analysis_section
 from evaluation.report.blocks import Block, Paragraph, Section, Verdict
 from evaluation.report.closeness import calibration_section, closeness_section, exposure_section
 from evaluation.report.cost import cost_section
@@ -59,6 +60,7 @@ def _sections_of(part: Part) -> list[Section]:
     return [
         Section("verdict", "Which student to ship", tuple(blocks)),
         tasks_section(part, judged),
+        analysis_section(part),
         closeness_section(part, judged),
         calibration_section(part),
         exposure_section(part),

@@ -11,8 +11,8 @@ from evaluation.report.contents import contents, title_of
 def test_the_sections_in_their_order() -> None:
     found = [section.key for section in contents([with_holes(run_results(prompts=2))])]
     assert found == [
-        "verdict", "tasks", "closeness", "calibration", "exposure", "samples", "curves", "cost", "settings", "provenance",
-        "failures", "limits",
+        "verdict", "tasks", "analysis", "closeness", "calibration", "exposure", "samples", "curves", "cost", "settings",
+        "provenance", "failures", "limits",
     ]  # fmt: skip
 
 
