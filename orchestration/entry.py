@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs import DistillConfig
-from orchestration.comparison.show import show_finished
 from orchestration.environment import prepare_environment
 
 if TYPE_CHECKING:
@@ -24,6 +23,9 @@ def run_pipeline(config: DistillConfig, *, config_dir: Path, until: Until = "eva
     Raises:
         DistillError: anything that a user can act upon, see `configs.errors`.
     """
+    # Not before it is needed: statistics and metrics take a second to load, and other commands do without.
+    from orchestration.comparison.show import show_finished
+
     report = show_finished(config, config_dir=config_dir, stream=sys.stdout)
     if report is not None:
         return report

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cache import TeacherRecord
 from configs.stages import FilterConfig
-from evaluation import rouge_l
+from evaluation.text import rouge_l
 
 Text = Callable[[tuple[int, ...]], str]
 

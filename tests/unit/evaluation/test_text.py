@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation import rouge_l
+from evaluation.text import rouge_l
 
 
 @pytest.mark.parametrize(
