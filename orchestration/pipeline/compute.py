@@ -162,7 +162,7 @@ class Compute:
         costs = self._journal.console.costs
         pool = EnginePool(spec, clock=self._journal.ledger, room=room, joules=lambda: costs.meter.read().joules)
         self._pools.append(pool)
-        return self._pools[-1]
+        return pool
 
     def _rollout_pool(self, role: PartKind, spec: EngineSpec) -> EnginePool:
         settings = self._settings

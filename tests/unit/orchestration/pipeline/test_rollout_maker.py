@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -24,6 +25,7 @@ from orchestration.cluster.engines import EngineSpec
 from orchestration.fill.ledger import Ledger
 from orchestration.inputs.models import open_model
 from orchestration.inputs.shapes import PlannedShape
+from orchestration.outputs.console import Console
 from orchestration.pipeline import compute as compute_module
 from orchestration.pipeline import rollout_maker
 from orchestration.pipeline.compute import Compute
@@ -103,7 +105,7 @@ def recorded_maker(folder: Path, calls: list[str], *, colocate: bool, patch: pyt
     config, nothing = experiment(colocate=colocate), cast(Any, None)
     ledger = Ledger(folder / "ledger")
     settings = RunSettings(config, folder, Hardware("gpu"), nothing)
-    compute = Compute(settings, Journal(nothing, nothing, ledger), Session(folder))
+    compute = Compute(settings, Journal(Console(io.StringIO()), nothing, ledger), Session(folder))
     teacher = SimpleNamespace(files=_files(folder), identity=IDENTITY)
     stage = config.students["small"].stages[0]
     link: Any = SimpleNamespace(stage=stage, work_dir=folder, start_dir=folder / "start", origin="start")
