@@ -63,6 +63,13 @@ def test_it_loads_nothing_heavy(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_the_command_line_starts_without_metrics_and_statistics() -> None:
+    heavy = ("numpy", "scipy", "sklearn", "sacrebleu", "rouge_score", "torch", "ray", "mlflow")
+    code = f"import sys, orchestration.commands.main; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("module", ["student_train.losses.fused", "student_train.models.decoder"])
 def test_losses_and_models_need_no_cache(module: str) -> None:
     code = f"import sys, {module}; print([name for name in ('zarr', 'ray', 'mlflow', 'vllm') if name in sys.modules])"
