@@ -38,16 +38,40 @@ class Judged:
     floor: float | None = None
 
 
-def verdicts(results: RunResults, *, how: Resampling | None = None) -> dict[str, str]:
-    """One sentence a student, by name."""
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What to think of a student, in one sentence.
+
+    It `got_worse` when it is worse than its start in something, and better in nothing.
+    """
+
+    sentence: str
+    got_worse: bool
+
+
+def verdicts(results: RunResults, *, how: Resampling | None = None) -> dict[str, Opinion]:
+    """What to think of each student, by name: the terminal, the page and the tracker say it in these words."""
     return judged(results.models, [*_closeness(results), *_tasks(results)], how=how)
 
 
-def judged(models: Sequence[ModelResults], ways: Sequence[Judged], *, how: Resampling | None = None) -> dict[str, str]:
-    """One sentence a student, by name, from whatever models were judged by."""
+def judged(
+    models: Sequence[ModelResults], ways: Sequence[Judged], *, how: Resampling | None = None
+) -> dict[str, Opinion]:
+    """What to think of each student, by name, from whatever models were judged by."""
+    teacher = next((model.name for model in models if model.role == "teacher"), None)
     students = [model for model in models if model.role == "student"]
     against_start = {way.name: _against_starts(way, students, how=how) for way in ways}
-    return {student.name: _sentence(student, students, ways, against_start, how=how) for student in students}
+    found = {}
+    for student in students:
+        parts = [
+            *_uses(student, teacher, ways),
+            _start(student, ways, against_start),
+            _simpler(student, students, ways, how=how),
+        ]
+        said = "; ".join(filter(None, parts)) or "nothing of it could be measured"
+        seen = {each[student.name].verdict for each in against_start.values() if student.name in each}
+        found[student.name] = Opinion(f"{student.name}: {said}.", "worse" in seen and "better" not in seen)
+    return found
 
 
 def _closeness(results: RunResults) -> list[Judged]:
@@ -86,26 +110,13 @@ def _against_starts(way: Judged, students: Sequence[ModelResults], *, how: Resam
     return found
 
 
-def _sentence(
-    student: ModelResults,
-    students: Sequence[ModelResults],
-    ways: Sequence[Judged],
-    against_start: Mapping[str, Mapping[str, Difference]],
-    *,
-    how: Resampling | None,
-) -> str:
-    parts = [*_uses(student, ways), _start(student, ways, against_start), _simpler(student, students, ways, how=how)]
-    said = [part for part in parts if part]
-    return f"{student.name}: {'; '.join(said) if said else 'nothing of it could be measured'}."
-
-
-def _uses(student: ModelResults, ways: Sequence[Judged]) -> list[str]:
+def _uses(student: ModelResults, teacher: str | None, ways: Sequence[Judged]) -> list[str]:
     """What it is good for and what not: tasks where there are any, else its teacher's next tokens."""
     good, bad = [], []
     for way in ways:
-        if way.floor is None or not {student.name, "teacher"} <= way.of.keys():
+        if way.floor is None or teacher is None or not {student.name, teacher} <= way.of.keys():
             continue
-        ours, theirs = way.of[student.name].value, way.of["teacher"].value
+        ours, theirs = way.of[student.name].value, way.of[teacher].value
         shown = number_in_words(ours, way.of[student.name].metric.unit)
         kept = (ours - way.floor) / (theirs - way.floor) if theirs > way.floor else float("nan")
         if kept >= KEPT_WELL:

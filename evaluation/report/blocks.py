@@ -142,7 +142,14 @@ class Folded:
     blocks: tuple[Block, ...]
 
 
-Block = Table | Paragraph | Verdict | Lines | Charts | Sample | Folded
+@dataclass(frozen=True, slots=True)
+class MarkdownOnly:
+    """Blocks that would make a page too long: Markdown, a file to search in, has them."""
+
+    blocks: tuple[Block, ...]
+
+
+Block = Table | Paragraph | Verdict | Lines | Charts | Sample | Folded | MarkdownOnly
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from evaluation.report.settings import settings_section
 from evaluation.report.tasks import tasks_section
 from evaluation.report.verdict import choose, verdict
 from evaluation.results import RunResults
+from evaluation.verdict import verdicts
 
 
 def contents(runs: Sequence[RunResults]) -> tuple[Section, ...]:
@@ -49,10 +50,11 @@ def title_of(runs: Sequence[RunResults]) -> str:
 
 def _sections_of(part: Part) -> list[Section]:
     judged = [judge(quality, part) for quality in qualities(part.results)]
-    choice = choose(part, judged)
+    opinions = verdicts(part.results)
+    choice = choose(part, judged, opinions)
     chosen = None if choice.student is None else choice.student.name
     blocks: list[Block] = [
-        Verdict(verdict(part, judged, choice)),
+        Verdict(verdict(part, judged, choice, opinions)),
         comparison_table(part, judged, chosen=chosen),
         Paragraph(MARKS_SAY),
         *pareto_blocks(part, judged),

@@ -68,10 +68,6 @@ class Judged:
             if each.difference.verdict in SIGNS
         )
 
-    def against(self, model: str, baseline: Baseline) -> Held | None:
-        """A model held against one baseline; None where that was not possible."""
-        return next((each for each in self.held.get(model, ()) if each.baseline == baseline), None)
-
 
 def judge(quality: Quality, part: Part) -> Judged:
     """Intervals, and for a headline the differences from the baselines."""

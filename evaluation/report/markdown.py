@@ -13,6 +13,7 @@ from evaluation.report.blocks import (
     Column,
     Folded,
     Lines,
+    MarkdownOnly,
     Paragraph,
     Sample,
     Section,
@@ -71,6 +72,8 @@ def _block(block: Block) -> list[str]:
             return []
         case Sample():
             return _sample(block)
+        case MarkdownOnly():
+            return [line for each in block.blocks for line in _block(each)]
         case Folded():
             inner = [line for each in block.blocks for line in _block(each)]
             # What it holds are charts alone, which Markdown has none of.

@@ -48,14 +48,6 @@ def interval(low: Number, high: Number, unit: Unit) -> str:
     return f"{written(low, unit).removesuffix(' %')} to {written(high, unit)}"
 
 
-def change(value: Number, unit: Unit) -> str:
-    """A difference with its sign; one of fractions in percentage points."""
-    if not math.isfinite(value):
-        return MISSING
-    sign = "+" if value > 0 else "−" if value < 0 else "±"
-    return f"{sign}{written(abs(value), unit).removesuffix(' %')}{' points' if unit == 'fraction' else ''}"
-
-
 def clock(seconds: Number) -> str:
     """A duration from a minute upwards: `3 min 05 s`, `2 h 07 min`."""
     whole = round(seconds)

@@ -6,13 +6,14 @@ import re
 from difflib import SequenceMatcher
 
 from configs.visible_text import visible
-from evaluation.report.blocks import Answer, Block, Folded, Paragraph, Piece, Sample, Section
+from evaluation.report.blocks import Answer, Block, Folded, MarkdownOnly, Paragraph, Piece, Sample, Section
 from evaluation.report.merging import Part
 
 SHOWN = 24
-"""Samples on a page, evenly spread over the prompts; all of them stand in the results."""
+"""Samples on a page, evenly spread over the prompts; Markdown has all of them."""
 
 OPENED = 3
+REST = " (the others stand in report.md)"
 LONGEST = 1_500
 """Characters of an answer on a page."""
 
@@ -26,10 +27,11 @@ def samples_section(part: Part) -> Section:
     results = part.results
     chosen = spread(len(results.prompts), SHOWN)
     samples = [_sample(part, index, opened=place < OPENED) for place, index in enumerate(chosen)]
+    others = [_sample(part, index, marked=False) for index in range(len(results.prompts)) if index not in set(chosen)]
     blocks: list[Block] = [
         Paragraph(
-            f"{len(chosen)} of {len(results.prompts)} test prompts. The reference is the teacher's answer in the "
-            "cache; what is underlined is not in it."
+            f"{len(chosen)} of {len(results.prompts)} test prompts{REST if others else ''}. The reference is the "
+            "teacher's answer in the cache; what is underlined is not in it."
             if samples
             else "There are no test prompts."
         ),
@@ -37,6 +39,8 @@ def samples_section(part: Part) -> Section:
     ]
     if samples[OPENED:]:
         blocks.append(Folded(f"{len(samples) - OPENED} more prompts", tuple(samples[OPENED:])))
+    if others:
+        blocks.append(MarkdownOnly((Folded("The other prompts", tuple(others)),)))
     return Section("samples", "Answers", tuple(blocks))
 
 
@@ -64,13 +68,15 @@ def shown(text: str) -> tuple[str, int]:
     return visible(kept[:LONGEST], lines=True), max(len(kept) - LONGEST, 0)
 
 
-def _sample(part: Part, index: int, *, opened: bool) -> Sample:
+def _sample(part: Part, index: int, *, opened: bool = False, marked: bool = True) -> Sample:
+    """All answers to a prompt; where they differ is not looked for if nobody will see it `marked`."""
     results = part.results
     reference, left_out = shown(results.references[index])
     answers = [Answer("reference", 0, (Piece(reference, differs=False),), left_out)]
     for model in results.models:
         if index < len(model.answers):
             said, more = shown(model.answers[index])
-            answers.append(Answer(model.name, part.numbers[model.name], compared(reference, said), more))
+            pieces = compared(reference, said) if marked else (Piece(said, differs=False),)
+            answers.append(Answer(model.name, part.numbers[model.name], pieces, more))
     prompt, _ = shown(results.prompts[index])
     return Sample(f"Prompt {index + 1}", prompt, tuple(answers), opened)

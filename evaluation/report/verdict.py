@@ -1,4 +1,4 @@
-"""The verdict in words: which student to ship, what it is worth, and which students were not worth their training.
+"""The verdict in words: which student to ship and why, and below it what is said of each student everywhere.
 
 The student is chosen on the dev split, by the divergence from the teacher at the end of its training; where that was
 not measured of all students, on the test split, which is said: the numbers of what was chosen by them are too good.
@@ -7,15 +7,14 @@ not measured of all students, on the test split, which is said: the numbers of w
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from evaluation.report.judged import Baseline, Judged, simplest
+from evaluation.report.judged import Judged
 from evaluation.report.merging import Part
-from evaluation.report.numbers import change, written
+from evaluation.report.numbers import written
 from evaluation.results import ModelResults
-
-BASELINES: tuple[Baseline, ...] = ("teacher", "start", "simplest")
+from evaluation.verdict import Opinion
 
 DEV = "dev/forward_kl"
 """The curve by which students are chosen; its lowest point is the student that was kept."""
@@ -33,10 +32,9 @@ class Choice:
     split: str
 
 
-def choose(part: Part, judged: Sequence[Judged]) -> Choice:
+def choose(part: Part, judged: Sequence[Judged], opinions: Mapping[str, Opinion]) -> Choice:
     """The student that is best on dev (else on the headlines of the test split), if it is no worse than its start."""
-    students = [model for model in part.results.models if model.role == "student"]
-    able = [student for student in students if not _got_worse(student.name, judged)]
+    able = [student for student in _students(part) if not opinions[student.name].got_worse]
     if not able:
         return Choice(None, "dev")
     by_dev = {student.name: _dev_divergence(student) for student in able}
@@ -45,31 +43,35 @@ def choose(part: Part, judged: Sequence[Judged]) -> Choice:
     return Choice(max(able, key=lambda student: _wins(student.name, [s.name for s in able], judged)), "test")
 
 
-def verdict(part: Part, judged: Sequence[Judged], choice: Choice) -> tuple[str, ...]:
-    """A sentence or two a line; the first is the answer."""
-    headlines = [each for each in judged if each.quality.headline]
-    students = [model for model in part.results.models if model.role == "student"]
+def verdict(part: Part, judged: Sequence[Judged], choice: Choice, opinions: Mapping[str, Opinion]) -> tuple[str, ...]:
+    """A sentence or two a line: the answer, what to think of each student, and how the choice was made."""
+    students = _students(part)
     if not students:
         return ("There is no student to ship: none was trained.",)
+    sentences = [opinions[student.name].sentence for student in students]
     if choice.student is None:
-        return (
-            "Ship none of these students: every one of them got worse than the untouched student that it started from.",
-            *(_against(student.name, "start", headlines) for student in students),
-        )
+        worse = "every one of them got worse than the untouched student that it started from"
+        return (f"Ship none of these students: {worse}.", *sentences)
+    headlines = [each for each in judged if each.quality.headline]
     if not headlines:
-        return (f"Nothing was measured by which {_names(students)} could be told apart.",)
-    name = choice.student.name
-    lines = [_first(part, choice.student, headlines)]
-    lines += filter(None, (_against(name, baseline, headlines) for baseline in BASELINES))
-    lines += [line for student in students if student.name != name for line in _warnings(student, part, headlines)]
-    if choice.split == "test":
-        lines.append(
-            f"{name} was chosen on the test split itself, as the students have no common measurement on dev: its "
-            "numbers are a little too good."
-        )
-    elif len(students) > 1:
-        lines.append(f"{name} was chosen by its divergence from the teacher on the dev split.")
-    return tuple(lines)
+        names = ", ".join(student.name for student in students)
+        return (f"Nothing was measured by which {names} could be told apart.", *sentences)
+    return (_first(part, choice.student, headlines), *sentences, *_how_chosen(choice.student, choice.split, students))
+
+
+def _students(part: Part) -> list[ModelResults]:
+    return [model for model in part.results.models if model.role == "student"]
+
+
+def _how_chosen(student: ModelResults, split: str, students: Sequence[ModelResults]) -> list[str]:
+    if split == "test":
+        return [
+            f"{student.name} was chosen on the test split itself, as the students have no common measurement on dev: "
+            "its numbers are a little too good."
+        ]
+    if len(students) > 1:
+        return [f"{student.name} was chosen by its divergence from the teacher on the dev split."]
+    return []
 
 
 def _first(part: Part, student: ModelResults, headlines: Sequence[Judged]) -> str:
@@ -114,71 +116,6 @@ def _throughput(model: ModelResults) -> tuple[str, int, float] | None:
     return model.serving.measured_on, speed.batch, speed.tokens_per_s.median
 
 
-def _against(name: str, baseline: Baseline, headlines: Sequence[Judged]) -> str:
-    """What sets a student apart from a baseline in the headlines; empty where it was not held against it."""
-    groups: dict[str, list[str]] = {"better": [], "worse": [], "no difference seen": []}
-    other = ""
-    for each in headlines:
-        held = each.against(name, baseline)
-        if held is None or held.difference.verdict not in groups:
-            continue
-        other = held.name
-        groups[held.difference.verdict].append(_with_reach(each, held.difference.detectable, held.difference.verdict))
-    told = {kind: found for kind, found in groups.items() if found}
-    everywhere = len(told) == 1 and "no difference seen" not in told and sum(map(len, told.values())) > 1
-    parts = [
-        f"{kind} in all {len(found)} measures" if everywhere else f"{kind} in {', '.join(found)}"
-        for kind, found in told.items()
-    ]
-    if not parts:
-        return ""
-    whom = {"teacher": "its teacher", "start": f"its own start ({other})", "simplest": f"the simpler method {other}"}
-    return f"{name} against {whom[baseline]}: {'; '.join(parts)}."
-
-
-def _with_reach(judged: Judged, detectable: float, verdict: str) -> str:
-    title, unit = judged.quality.title, judged.quality.metric.unit
-    if verdict != "no difference seen":
-        return title
-    reach = (
-        f"{change(detectable, unit).removeprefix('+')} would be" if math.isfinite(detectable) else "too few to see any"
-    )
-    n = next(iter(judged.estimates.values())).n
-    return f"{title} (n = {n}, {reach})"
-
-
-def _warnings(student: ModelResults, part: Part, headlines: Sequence[Judged]) -> list[str]:
-    """Whether another student got worse than its start, or is equalled or beaten by a simpler method."""
-    found = []
-    worse = _titles(student.name, "start", "worse", headlines)
-    if worse:
-        found.append(f"{student.name} got worse than its own start in {', '.join(worse)}.")
-    simple = simplest(part)
-    better = _titles(student.name, "simplest", "better", headlines)
-    compared = any(each.against(student.name, "simplest") for each in headlines)
-    if simple is not None and compared and not better:
-        lost = _titles(student.name, "simplest", "worse", headlines)
-        found.append(
-            f"{student.name} is beaten by the simpler method {simple.name} in {', '.join(lost)}."
-            if lost
-            else f"{student.name} is not seen to be better than the simpler method {simple.name} in anything."
-        )
-    return found
-
-
-def _titles(name: str, baseline: Baseline, verdict: str, headlines: Sequence[Judged]) -> list[str]:
-    return [
-        each.quality.title
-        for each in headlines
-        if (held := each.against(name, baseline)) is not None and held.difference.verdict == verdict
-    ]
-
-
-def _got_worse(name: str, judged: Sequence[Judged]) -> bool:
-    """Worse than its start in something, and better in nothing."""
-    return bool(_titles(name, "start", "worse", judged)) and not _titles(name, "start", "better", judged)
-
-
 def _dev_divergence(student: ModelResults) -> float:
     points = student.training.curves.get(DEV, ()) if student.training else ()
     return min((value for _, value in points if math.isfinite(value)), default=math.nan)
@@ -193,7 +130,3 @@ def _wins(name: str, others: Sequence[str], judged: Sequence[Judged]) -> int:
             sign = 1.0 if each.quality.metric.better == "higher" else -1.0
             won += all(sign * value <= sign * values[name] for value in values.values() if math.isfinite(value))
     return won
-
-
-def _names(models: Sequence[ModelResults]) -> str:
-    return ", ".join(model.name for model in models)

@@ -1,4 +1,4 @@
-"""The comparison at the end: a table, sample answers side by side, and the same as files in the run directory."""
+"""The comparison at the end: a table and sample answers side by side on the terminal, and the results as a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.table import Table
 
 from configs import ConfigError
-from configs.visible_text import markdown_text, visible
+from configs.visible_text import visible
 from evaluation.results import ModelResults, RunResults
 from evaluation.verdict import verdicts
 from orchestration.comparison.numbers import closeness_numbers, tokens_per_s
@@ -51,9 +51,7 @@ class Report:
 
 
 def write_report(report: Report, run_dir: Path) -> None:
-    """Write `report.json` and `report.md`; the first marks the experiment as finished."""
-    # Text may hold half a surrogate pair, which no file can.
-    (run_dir / "report.md").write_text(_markdown(report), encoding="utf-8", errors="backslashreplace")
+    """Write `report.json`, which marks the experiment as finished."""
     config_digest = report.results.provenance.config_digest
     write_json(run_dir / "report.json", sealed(REPORT, config_digest, to_fields(report)))
 
@@ -112,8 +110,8 @@ def print_report(report: Report, console: Console, *, samples: int) -> None:
     console.say(table)
     for note in _notes(report):
         console.warn(note)
-    for sentence in verdicts(results).values():
-        console.say(sentence)
+    for opinion in verdicts(results).values():
+        console.say(opinion.sentence)
     for index in range(min(samples, len(results.prompts))):
         console.say(_sample(results, index))
     stages = results.cost.stages
@@ -188,36 +186,3 @@ def _sample(results: RunResults, index: int) -> Table:
 def _short(text: str) -> str:
     """One line, cut; an answer that would drive the terminal shows how."""
     return visible(" ".join(text.split()), at_most=ANSWER_SHOWN)
-
-
-def _markdown(report: Report) -> str:
-    results = report.results
-    origin = results.provenance
-    lines = [
-        f"# {markdown_text(results.experiment)}",
-        "",
-        f"Config `{origin.config_digest[:12]}`, test view `{origin.cache_digest[:12]}`, "
-        f"{results.cost.teacher_tokens:,} teacher forward tokens, {results.rows_set_aside} rows set aside.",
-        "KL in nats a token at the teacher's answers (tail bucket, 95 % interval over sequences); the teacher's own "
-        "row is the noise floor: the live teacher against what the cache keeps of it.",
-        "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + "---|" * len(COLUMNS),
-        *("| " + " | ".join(map(markdown_text, cells)) + " |" for cells in _rows(report)),
-        "",
-        *(f"- {visible(note)}" for note in _notes(report)),
-        *(f"- {visible(sentence)}" for sentence in verdicts(results).values()),
-    ]
-    for index, prompt in enumerate(results.prompts):
-        lines += ["", f"## Prompt {index + 1}", "", *_literal(prompt)]
-        lines += ["", "**teacher (cached)**", "", *_literal(results.references[index])]
-        for model in results.models:
-            if model.answers:
-                lines += ["", f"**{markdown_text(model.name)}**", "", *_literal(model.answers[index])]
-    return "\n".join(lines) + "\n"
-
-
-def _literal(text: str) -> list[str]:
-    """The lines of a code block: whatever a model writes, headings and HTML included, stays text."""
-    shown = visible(text.replace("\r\n", "\n"), lines=True)
-    return [f"    {line}" for line in shown.splitlines()] or ["    (empty)"]

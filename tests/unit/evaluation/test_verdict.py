@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from evaluation.verdict import Judged, judged, verdicts
 
 HOW = Resampling(draws=500)
 N = 40
+NATS = Metric("nats", "lower", "nats", lambda sums: np.asarray(sums[..., 0]))
 
 
 def at(nats: float, *, top1: float = 0.5, seed: int = 0) -> Closeness:
@@ -31,7 +33,8 @@ def models(**students: tuple[str, Closeness]) -> list[ModelResults]:
 
 
 def said(rows: list[ModelResults], *tasks: Judged) -> Mapping[str, str]:
-    return judged(rows, tasks, how=HOW) if tasks else verdicts(run_results(*rows), how=HOW)
+    found = judged(rows, tasks, how=HOW) if tasks else verdicts(run_results(*rows), how=HOW)
+    return {name: opinion.sentence for name, opinion in found.items()}
 
 
 def accuracy(rate: float, *, seed: int) -> Measured:
@@ -53,6 +56,28 @@ def test_a_student_that_got_worse_than_its_start_is_told_so() -> None:
     sentence = said(models(kd=("kd", at(3.0))))["kd"]
     assert "not a stand-in for its teacher (3.00 nats" in sentence
     assert "worse than its start in KL(teacher‖·) (+1.000 nats)" in sentence and "better" not in sentence
+
+
+def test_to_get_worse_is_to_be_better_in_nothing() -> None:
+    rows = models(worse=("kd", at(3.0)), same=("kd", at(2.0, seed=9)), better=("kd", at(1.0)))
+    mixed = model_results("mixed", closeness=at(3.0))
+    gained = {"teacher": accuracy(0.9, seed=1), "untouched": accuracy(0.2, seed=2), "mixed": accuracy(0.8, seed=3)}
+    nats = {"untouched": Measured(NATS, np.full((N, 1), 2.0)), "mixed": Measured(NATS, np.full((N, 1), 3.0))}
+    found = verdicts(run_results(*rows), how=HOW)
+    assert {name: opinion.got_worse for name, opinion in found.items()} == {
+        "worse": True,
+        "same": False,
+        "better": False,
+    }
+    both = judged([*rows[:2], mixed], [Judged("intents", gained, 0.1), Judged("nats", nats)], how=HOW)
+    assert "worse than its start in nats" in both["mixed"].sentence and not both["mixed"].got_worse
+
+
+def test_the_teacher_is_known_by_its_role() -> None:
+    rows = models(kd=("kd", at(1.0)))
+    rows[0] = replace(rows[0], name="quick: teacher")
+    task = Judged("intents", {"quick: teacher": accuracy(0.9, seed=1), "kd": accuracy(0.9, seed=2)}, 0.25)
+    assert "good for intents" in said(rows, task)["kd"]
 
 
 def test_where_nothing_was_seen_it_says_what_could_have_been() -> None:
@@ -112,8 +137,8 @@ def test_the_tasks_of_a_run_are_judged_in_their_own_metric() -> None:
     facts = TaskFacts(
         "intents", "d" * 64, "classification", ("yes", "no"), "accuracy", 0, 0, 0, N, 0.5, 0, 0, 0.8, (), {}, None
     )
-    (sentence,) = verdicts(run_results(*rows, tasks=(facts,)), how=HOW).values()
-    assert sentence == (
+    (opinion,) = verdicts(run_results(*rows, tasks=(facts,)), how=HOW).values()
+    assert opinion.sentence == (
         "kd: good for intents (97.5 %, 95% of the teacher's lead over a constant answer); "
         "better than its start in intents (+47.5 pp)."
     )

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from evaluation.report.numbers import MISSING, Unit, change, clock, interval, money, written
+from evaluation.report.numbers import MISSING, Unit, clock, interval, money, written
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,6 @@ def test_a_number_as_it_is_read(value: float, unit: Unit, shown: str) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_was_not_measured_is_said_in_words(value: float, unit: Unit) -> None:
     assert written(value, unit) == MISSING
-    assert change(value, unit) == MISSING
     assert interval(value, 1.0, unit) == ""
     assert interval(0.0, value, unit) == ""
 
@@ -46,12 +45,6 @@ def test_what_was_not_measured_is_said_in_words(value: float, unit: Unit) -> Non
 def test_an_interval_names_its_unit_once() -> None:
     assert interval(0.614, 0.702, "fraction") == "61.4 to 70.2 %"
     assert interval(0.51, 0.6, "nats") == "0.510 to 0.600"
-
-
-def test_a_change_has_its_sign() -> None:
-    assert change(0.05, "fraction") == "+5.0 points"
-    assert change(-0.25, "nats") == "\u22120.250"
-    assert change(0.0, "count") == "±0"
 
 
 def test_long_times() -> None:

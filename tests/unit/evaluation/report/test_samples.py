@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 from results_builders import HOSTILE, hostile, run_results
 
-from evaluation.report.blocks import Folded, Paragraph, Sample
+from evaluation.report.blocks import Folded, MarkdownOnly, Paragraph, Sample
+from evaluation.report.markdown import render_markdown
 from evaluation.report.merging import parts_of
+from evaluation.report.page import render_page
 from evaluation.report.samples import LONGEST, OPENED, SHOWN, compared, samples_section, shown, spread
 
 
@@ -73,6 +75,17 @@ def test_the_first_samples_are_open_and_the_others_folded(prompts: int) -> None:
     assert len(opened) == min(prompts, OPENED) and all(sample.opened for sample in opened)
     assert len(opened) + len(folded) == min(prompts, SHOWN)
     assert [answer.model for answer in opened[0].answers] == ["reference", *(model.name for model in run.models)]
+
+
+def test_every_prompt_stands_in_markdown_and_some_on_the_page() -> None:
+    run = run_results(prompts=SHOWN + 2)
+    first, *_, rest = samples_section(parts_of([run])[0]).blocks
+    assert isinstance(first, Paragraph) and f"{SHOWN} of {SHOWN + 2} test prompts (the others stand" in first.text
+    assert isinstance(rest, MarkdownOnly)
+    markdown, page = render_markdown([run]), render_page([run])
+    assert all(prompt in markdown for prompt in run.prompts)
+    assert sum(prompt in page for prompt in run.prompts) == SHOWN
+    assert f"    {run.models[-1].answers[1]}\n" in markdown
 
 
 def test_without_prompts_it_says_so() -> None:

@@ -190,29 +190,24 @@ def test_speeds_of_one_machine_and_setting_bear_no_mark() -> None:
     assert "different machines" not in printed(REPORT)
 
 
-def test_speeds_that_cannot_be_compared_are_told_apart(tmp_path: Path) -> None:
+def test_speeds_that_cannot_be_compared_are_told_apart() -> None:
     elsewhere = replace(STUDENT, name="old", serving=serving(4321.0, measured_on="8 x a GPU; bfloat16"))
     report = changed(models=(TEACHER, STUDENT, elsewhere))
-    write_report(report, tmp_path)
-    for text in (printed(report), (tmp_path / "report.md").read_text(encoding="utf-8")):
-        assert text.count("215 a") == 2
-        assert text.count("4,321 b") == 1
-        assert "tok/s a: 2 of 2 CPUs, a processor; bfloat16" in text
-        assert "tok/s b: 8 x a GPU; bfloat16" in text
+    text = printed(report)
+    assert text.count("215 a") == 2
+    assert text.count("4,321 b") == 1
+    assert "tok/s a: 2 of 2 CPUs, a processor; bfloat16" in text
+    assert "tok/s b: 8 x a GPU; bfloat16" in text
 
 
-def test_what_has_to_be_said_stands_below_the_table(tmp_path: Path) -> None:
-    write_report(REPORT, tmp_path)
+def test_what_has_to_be_said_stands_below_the_table() -> None:
     assert "! students.kd.stages.0 (kd) made the student worse" in printed(REPORT)
-    assert "- students.kd.stages.0 (kd) made the student worse" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
-def test_what_to_think_of_a_student_stands_before_the_samples(tmp_path: Path) -> None:
-    write_report(REPORT, tmp_path)
+def test_what_to_think_of_a_student_stands_before_the_samples() -> None:
     sentence = "kd: not a stand-in for its teacher (1.50 nats, 50% of its next tokens), good for a draft that somebody"
     text = printed(REPORT, samples=1)
     assert text.index("99.0 M") < text.index(sentence) < text.index("Capital of France?")
-    assert "- kd: not a stand-in for its teacher" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_one_sequence_shows_no_interval() -> None:
@@ -244,53 +239,21 @@ def test_an_answer_cannot_drive_the_terminal() -> None:
     assert not set(text) & {"\x1b", "\x07", "\x9b"}
 
 
-def test_a_long_answer_is_cut_on_the_screen_and_whole_in_the_file(tmp_path: Path) -> None:
+def test_a_long_answer_is_cut_on_the_screen() -> None:
     answer = "word " * 200 + "end"
     shown = printed(said_by(answer), samples=1)
     assert "…" in shown
     assert "end" not in shown
     assert len("".join(line for line in shown.splitlines() if "word" in line)) < 2 * ANSWER_SHOWN
-    write_report(said_by(answer), tmp_path)
-    assert answer in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
-def test_what_a_model_writes_stays_text_in_the_file(tmp_path: Path) -> None:
-    answer = "# heading\n```\n<script>x</script>\n| a | b |"
-    write_report(asking(said_by(answer), prompts=("## q\n- item", "?")), tmp_path)
-    lines = (tmp_path / "report.md").read_text(encoding="utf-8").splitlines()
-    written = {*answer.splitlines(), "## q", "- item"}
-    assert {line.strip() for line in lines} >= written
-    # Indented by four spaces after an empty line: a code block, out of which no text can break.
-    assert [line for line in lines if line.strip() in written and not line.startswith("    ")] == []
-    assert lines[lines.index("    # heading") - 1] == ""
-
-
-def test_the_file_holds_the_table_and_where_the_numbers_come_from(tmp_path: Path) -> None:
-    write_report(REPORT, tmp_path)
-    text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "| kd | 99.0 M | 1.500 ± 0.000 |" in text
-    assert "12,345 teacher forward tokens, 2 rows set aside" in text
-    assert "c" * 12 in text
-    assert "v" * 12 in text
-
-
-def test_what_could_not_be_measured_is_said_and_the_rest_is_shown(tmp_path: Path) -> None:
+def test_what_could_not_be_measured_is_said_and_the_rest_is_shown() -> None:
     broken = model_results("broken", closeness=None, answers=(), serving=None, failures=("cannot be served: no",))
     report = asking(changed(models=(TEACHER, broken)), failures=("lost cannot be read: gone",))
     assert report.missing == ("lost cannot be read: gone", "broken: cannot be served: no")
-    write_report(report, tmp_path)
     text = printed(report, samples=2)
     assert "! not measured: broken: cannot be served: no" in text and "134.5 M" in text
     row = next(line for line in text.splitlines() if " broken " in line)
     assert row.count(NOTHING) == 6 and "nan" not in text
-    assert "- not measured: lost cannot be read: gone" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "! not measured: lost cannot be read: gone" in text
     assert REPORT.missing == ()
-
-
-def test_no_text_hides_anything_in_the_file(tmp_path: Path) -> None:
-    answer = "ok\r\n\x1b]52;c;x\x07\u202eevil\x0b# not a line of its own"
-    write_report(asking(said_by(answer), experiment="q|<b>[x](y)"), tmp_path)
-    text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert text.startswith("# q\\|\\<b\\>\\[x\\]\\(y\\)\n")
-    assert "    ok\n    \\x1b]52;c;x\\x07\\u202eevil\\x0b# not a line of its own\n" in text
-    assert "\x1b" not in text and "\u202e" not in text
