@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import JsonValue
 from rich.table import Table
 
 from configs.visible_text import markdown_text
@@ -115,7 +116,12 @@ def in_words(values: Values) -> str:
     """The values of a trial in one line, by the last parts of their keys where these are enough to tell them apart."""
     names = {key: key.rpartition(".")[2] for key in values}
     twice = {name for name in names.values() if list(names.values()).count(name) > 1}
-    return ", ".join(f"{key if names[key] in twice else names[key]}={value}" for key, value in values.items())
+    return ", ".join(f"{key if names[key] in twice else names[key]}={_short(value)}" for key, value in values.items())
+
+
+def _short(value: JsonValue) -> str:
+    """A number as far as anybody reads it; all of it stands in the file of the trials."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _rows(summary: Summary) -> list[tuple[str, ...]]:

@@ -48,6 +48,7 @@ def test_a_page_keeps_what_strangers_wrote_as_text() -> None:
 
 def test_values_are_named_as_shortly_as_they_can_be_told_apart() -> None:
     assert in_words({"students.kd.stages.0.steps": 5, "students.kd.init.keep_layers": 3}) == "steps=5, keep_layers=3"
+    assert in_words({"students.kd.stages.0.learning_rate": 0.00020554062603827}) == "learning_rate=0.0002055"
     assert in_words({"students.a.stages.0.steps": 5, "students.b.stages.0.steps": 6}) == (
         "students.a.stages.0.steps=5, students.b.stages.0.steps=6"
     )
