@@ -182,7 +182,7 @@ def _gaps(part: Part, facts: TaskFacts, teacher: ModelResults, found: Found) -> 
 def _gap(part: Part, teacher: ModelResults, student: ModelResults, gap: Gap) -> Sample:
     sure = ""
     if math.isfinite(gap.confidence_gap):
-        sure = f" (sure by {gap.student.confidence:.2f}; the teacher of its own by {gap.teacher.confidence:.2f})"
+        sure = f" ({gap.student.confidence:.2f} sure, its teacher {gap.teacher.confidence:.2f})"
     answers = (
         _said("right", None, ", ".join(gap.teacher.gold)),
         _said(teacher.name, part.numbers[teacher.name], _answer(gap.teacher)),

@@ -343,8 +343,8 @@ class Experiment:
     def _publish(self, report: Report) -> None:
         self._written.require_unchanged()
         directory, tracker = self._settings.directory, self._journal.tracker
-        write_report(report, directory)
         publish(report.results, directory=directory, tracker=tracker)
+        write_report(report, directory)  # last: it marks the experiment as finished, and nothing of it is missing then
         tracker.artifact("pipeline", directory / "config.yaml")
         show_report(report, self._written.config, directory=directory, console=self._journal.console)
         publish_cost(report.results.cost, self._journal)

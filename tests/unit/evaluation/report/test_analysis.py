@@ -85,7 +85,7 @@ def test_the_worst_gaps_are_folded_and_have_their_text() -> None:
     assert isinstance(folded, Folded) and len(folded.blocks) == GAPS_SHOWN
     first = folded.blocks[0]
     assert isinstance(first, Sample) and not first.opened and first.prompt == "message 0"
-    assert first.title == "kd, row 0 (sure by 0.90; the teacher of its own by 0.90)"
+    assert first.title == "kd, row 0 (0.90 sure, its teacher 0.90)"
     said = [(answer.model, answer.number, [piece.text for piece in answer.pieces]) for answer in first.answers]
     assert said == [("right", None, ["order"]), ("teacher", 0, ["order"]), ("kd", 2, ["return"])]
 
