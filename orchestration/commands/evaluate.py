@@ -57,12 +57,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace, split: type[Scores]) -> int:
-    subjects = [*_of_runs(arguments.run), *_of_models(arguments.model, dtype=arguments.dtype)]
-    if not subjects:
-        raise ConfigError("nothing to evaluate: name run directories, or models with --model")
+    subjects = subjects_of(arguments)
     tasks = _tasks(arguments)
     console = Console(sys.stdout)
-    place = _place(arguments.run, console=console)
+    place = place_of(arguments.run, console=console)
     name = "dev" if split is DevScores else "test"
     found = evaluate_models(subjects, tasks, split=split, place=place, console=console)
     lines = lines_of(found, tasks)
@@ -73,6 +71,18 @@ def _evaluate(arguments: argparse.Namespace, split: type[Scores]) -> int:
         write_json(arguments.out, _document(found, lines, tasks, split=name))
         console.say(f"Written to {arguments.out}")
     return 1 if found.failures else 0
+
+
+def subjects_of(arguments: argparse.Namespace) -> list[Subject]:
+    """The models of the runs and those that are named.
+
+    Raises:
+        ConfigError: there is none, or one is named twice.
+    """
+    subjects = [*_of_runs(arguments.run), *_of_models(arguments.model, dtype=arguments.dtype)]
+    if not subjects:
+        raise ConfigError("nothing to evaluate: name run directories, or models with --model")
+    return subjects
 
 
 def lines_of(found: Found[Scores], tasks: Sequence[LoadedTask]) -> tuple[Line, ...]:
@@ -160,7 +170,8 @@ def _tasks(arguments: argparse.Namespace) -> tuple[LoadedTask, ...]:
     return tuple(named.values())
 
 
-def _place(runs: Sequence[Path], *, console: Console) -> Place:
+def place_of(runs: Sequence[Path], *, console: Console) -> Place:
+    """This machine; what is kept lies beside the runs."""
     gpus, runtime = visible_gpus(), RuntimeConfig()
     # What a run kept is found again beside it.
     root = runs[0].parent if runs else runtime.run_root

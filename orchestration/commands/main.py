@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from configs import ConfigError, DistillConfig, DistillError, load_config, redact
 from configs.visible_text import visible
+from orchestration.commands.argument_types import parse_count
 from orchestration.commands.compare import add_compare
 from orchestration.commands.last_words import last_words
 from orchestration.entry import run_pipeline
@@ -118,6 +119,13 @@ def _add_evaluate_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dtype", default="bfloat16", choices=dtypes, help="what engines serve each --model in")
     command.add_argument("--dev", action="store_true", help="on the dev splits: for choosing, not for reporting")
     command.add_argument("--out", type=Path, metavar="FILE", help="write tables and answers to this JSON file")
+    harness = command.add_argument_group("tasks of lm-evaluation-harness (an optional extra), in place of --task")
+    harness.add_argument("--harness", metavar="TASK[,TASK]", help="its tasks or groups")
+    harness.add_argument("--harness-tasks", type=Path, metavar="DIR", help="more of them: YAML files, with their data")
+    harness.add_argument("--harness-chat", action="store_true", help="put them through the model's chat template")
+    harness.add_argument(
+        "--harness-limit", type=parse_count, metavar="N", help="the first N rows of each: for a try, not for reporting"
+    )
     command.set_defaults(command=_evaluate)
 
 
@@ -194,6 +202,10 @@ def _show_report(arguments: argparse.Namespace) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     prepare_environment(ray_address=None)
+    if arguments.harness is not None:
+        from orchestration.commands.harness import evaluate_by_harness
+
+        return evaluate_by_harness(arguments)
     from orchestration.commands.evaluate import evaluate
 
     return evaluate(arguments)

@@ -59,6 +59,10 @@ class Place:
     artifacts: Artifacts
     log_dir: Path
 
+    def longest(self, shape: ModelShape) -> int:
+        """Tokens that engines read at most, answer included."""
+        return min(self.engine.max_model_len, shape.max_positions)
+
 
 @dataclass(slots=True)
 class Found(Generic[Scores]):
@@ -78,7 +82,7 @@ def evaluate_models(
 ) -> Found[Scores]:
     """Put every task to every model, on the split that `split` is of; what was found before is not asked again."""
     found: Found[Scores] = Found()
-    with _engines(place) as engines, console.stage("models", total=len(subjects), unit="models") as stage:
+    with engines_at(place) as engines, console.stage("models", total=len(subjects), unit="models") as stage:
         for number, subject in enumerate(subjects):
             stage.update(number, note=subject.name)
             try:
@@ -125,8 +129,7 @@ class Engines:
             self._serving = None
 
     def _spec(self, candidate: Candidate, files: ModelFiles) -> EngineSpec:
-        place = self.place
-        longest = min(place.engine.max_model_len, files.shape.max_positions)
+        place, longest = self.place, self.place.longest(files.shape)
         return EngineSpec(
             model_dir=files.directory.resolve(),
             identity=candidate.identity,
@@ -141,9 +144,24 @@ class Engines:
 
 
 @contextmanager
-def _engines(place: Place) -> Iterator[Engines]:
+def engines_at(place: Place) -> Iterator[Engines]:
+    """Engines that are ended together with their cluster."""
     with ExitStack() as opened:
         yield Engines(place, opened)
+
+
+def candidate_of(subject: Subject, directory: Path, *, place: Place) -> tuple[Candidate, ModelFiles]:
+    """A decoder as engines and examinations know it.
+
+    Raises:
+        ModelError: no engine can serve what lies there.
+    """
+    files = open_model(directory, label=subject.name)
+    prints = fingerprint_model(files.directory, memo=place.models_root / FINGERPRINTS)
+    identity = TeacherIdentity(prints.weights_sha256, prints.config_sha256, dtype=subject.dtype)
+    digest = subject.digest or identity.digest()
+    parameters = files.shape.parameters
+    return Candidate(subject.name, subject.role, digest, files.directory, identity, parameters), files
 
 
 def _by_engine(
@@ -154,11 +172,7 @@ def _by_engine(
     engines: Engines,
     found: Found[Scores],
 ) -> None:
-    files = open_model(directory, label=subject.name)
-    prints = fingerprint_model(files.directory, memo=engines.place.models_root / FINGERPRINTS)
-    identity = TeacherIdentity(prints.weights_sha256, prints.config_sha256, dtype=subject.dtype)
-    digest = subject.digest or identity.digest()
-    candidate = Candidate(subject.name, subject.role, digest, files.directory, identity, files.shape.parameters)
+    candidate, files = candidate_of(subject, directory, place=engines.place)
     due = [way for way in ways if way.due(candidate)]
     if due:
         failed = examine(candidate, due, engines.serve(candidate, files))

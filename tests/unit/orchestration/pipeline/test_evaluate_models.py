@@ -113,7 +113,7 @@ def test_engines_are_kept_for_models_of_one_shape(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(module, "EnginePool", Pool)
     monkeypatch.setattr(module, "cluster", lambda *, address, gpus: Cluster())
     files = tiny_model(tmp_path)
-    with module._engines(place(tmp_path)) as engines:
+    with module.engines_at(place(tmp_path)) as engines:
         engines.serve(candidate_of(files), files)
         engines.serve(candidate_of(files, name="other"), files)
     # The model reads 256 tokens, fewer than the engine's setting.
