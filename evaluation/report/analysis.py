@@ -79,11 +79,11 @@ def _hits_table(part: Part, facts: TaskFacts, found: Found) -> Table:
         Column("neither", "is right"),
         Column("shared mistakes", "of the teacher's"),
         Column("confidences", "Pearson"),
-        *((Column("minimal pairs", "both right"),) if paired else ()),
+        *((Column("minimal pairs", "both right"), Column("told apart", "of those to be")) if paired else ()),
     )
     rows = []
     for student, each in found:
-        cells = [*_hits(each.hits), _confidence(each), *((_pairs(each.pairs),) if paired else ())]
+        cells = [*_hits(each.hits), _confidence(each), *(_pairs(each.pairs) if paired else ())]
         rows.append(Row(student.name, tuple(cells), number=part.numbers[student.name]))
     return Table(f"{facts.name}: hits and misses of student and teacher", "student", columns, tuple(rows))
 
@@ -110,14 +110,11 @@ def _correlation(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−") if math.isfinite(value) else UNDEFINED
 
 
-def _pairs(pairs: PairsAnswered | None) -> Cell:
+def _pairs(pairs: PairsAnswered | None) -> tuple[Cell, Cell]:
     if pairs is None:
-        return Cell(MISSING)
-    return Cell(
-        f"{pairs.student_right} of {pairs.pairs}",
-        f"teacher {pairs.teacher_right}; the answer changes in {pairs.student_changes} (teacher "
-        f"{pairs.teacher_changes}, it should in {pairs.should_change})",
-    )
+        return Cell(MISSING), Cell(MISSING)
+    right = Cell(f"{pairs.student_right} of {pairs.pairs}", f"teacher {pairs.teacher_right}")
+    return right, Cell(f"{pairs.student_changes} of {pairs.should_change}", f"teacher {pairs.teacher_changes}")
 
 
 def _kept_table(part: Part, facts: TaskFacts, found: Found) -> Table:

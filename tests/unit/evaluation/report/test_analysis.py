@@ -72,12 +72,13 @@ def test_what_is_kept_in_all_by_class_and_by_length() -> None:
     )
 
 
-def test_minimal_pairs_have_a_column_where_there_are_any() -> None:
+def test_minimal_pairs_have_columns_where_there_are_any() -> None:
     _, hits, *_ = blocks(run_of("ororor", "oooror", pairs=True))
     assert isinstance(hits, Table)
-    assert hits.columns[-1].title == "minimal pairs"
-    assert hits.rows[0].cells[-1].text == "2 of 3"
-    assert hits.rows[0].cells[-1].note == "teacher 3; the answer changes in 2 (teacher 3, it should in 3)"
+    assert [column.title for column in hits.columns[-2:]] == ["minimal pairs", "told apart"]
+    right, told_apart = hits.rows[0].cells[-2:]
+    assert (right.text, right.note) == ("2 of 3", "teacher 3")
+    assert (told_apart.text, told_apart.note) == ("2 of 3", "teacher 3")
 
 
 def test_the_worst_gaps_are_folded_and_have_their_text() -> None:
