@@ -41,7 +41,7 @@ TEMPLATE_VARIABLES = frozenset(
 )
 LATER_KEYS = {
     "data": ("tools_field", "chat_template", "template_kwargs", "template_date"),
-    "evaluation": ("tasks", "seeds"),
+    "evaluation": ("tasks", "seeds", "exposure"),
 }
 
 PASSWORD_PLACES = {
@@ -170,13 +170,15 @@ class EvaluationConfig(Block):
     """What the final comparison measures, on the test split.
 
     `tasks` are the files of tasks (`configs.task`). With a temperature above 0, every question is answered under each
-    of `seeds` seeds.
+    of `seeds` seeds. With `exposure` the teacher reads every student's answers too, which takes teacher tokens
+    whenever a student is new.
     """
 
     max_new_tokens: Positive | None = None
     samples_shown: NonNegative = 3
     tasks: tuple[Path, ...] | None = None
     seeds: Positive | None = None
+    exposure: bool | None = None
 
 
 class EngineSettings(Block):

@@ -19,8 +19,9 @@ from orchestration.comparison.examination import Candidate
 from orchestration.inputs.models import ModelFiles
 from orchestration.outputs.artifacts import digest_of
 
-MEASURES = 3
-"""Raised by hand when a release measures the same answers differently: agreement, calibration and wording by answer."""
+MEASURES = 4
+"""Raised by hand when a release measures the same answers differently: agreement, calibration and wording by answer,
+and the answers by token."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,8 @@ class Candidate:
     start: str | None = None
 
 
-class Examination(Protocol):
-    """One way to examine a model."""
+class Finding(Protocol):
+    """What is kept of a model, and its part of a row."""
 
     @property
     def title(self) -> str:
@@ -47,6 +47,14 @@ class Examination(Protocol):
     def address(self, candidate: Candidate) -> str | None:
         """The digest under which it keeps what it finds of a model; None where it is not made of such a model."""
         ...
+
+    def add(self, row: ModelResults, candidate: Candidate) -> ModelResults:
+        """The row with what is kept of this model; as it was where nothing is."""
+        ...
+
+
+class Examination(Finding, Protocol):
+    """One way to examine a model that an engine serves."""
 
     def due(self, candidate: Candidate) -> bool:
         """Whether it is made of such a model and was not made of this one before."""
@@ -62,10 +70,6 @@ class Examination(Protocol):
         Raises:
             DistillError: it could not be examined in this way.
         """
-        ...
-
-    def add(self, row: ModelResults, candidate: Candidate) -> ModelResults:
-        """The row with what is kept of this model; as it was where nothing is."""
         ...
 
 

@@ -6,6 +6,7 @@ import math
 
 from evaluation.closeness import length_ratio, measured
 from evaluation.diversity import diversity
+from evaluation.exposure import excess_error, own_reverse_kl
 from evaluation.ratios import ratio_stderr
 from evaluation.results import ModelResults, Spread
 
@@ -23,6 +24,13 @@ def closeness_numbers(row: ModelResults) -> dict[str, float]:
     return {name: value for name, value in numbers.items() if not math.isnan(value)}
 
 
+def exposure_numbers(row: ModelResults) -> dict[str, float]:
+    """What its own beginnings cost a model, and how far it is from its teacher on what it wrote itself."""
+    if row.exposure is None:
+        return {}
+    return {"exposure": excess_error(row.exposure).value, "own_reverse_kl": own_reverse_kl(row.exposure).value}
+
+
 def tokens_per_s(row: ModelResults) -> Spread | None:
     """The speed of a warm engine with the most prompts at a time; None where it was not measured."""
     if row.serving is None or not row.serving.speeds:
@@ -33,7 +41,12 @@ def tokens_per_s(row: ModelResults) -> Spread | None:
 def metrics_of(row: ModelResults) -> dict[str, float]:
     """The numbers of a row under their names in MLflow."""
     speed = tokens_per_s(row)
-    numbers = {**closeness_numbers(row), **diversity(row.answers), "tokens_per_s": speed.median if speed else math.nan}
+    numbers = {
+        **closeness_numbers(row),
+        **exposure_numbers(row),
+        **diversity(row.answers),
+        "tokens_per_s": speed.median if speed else math.nan,
+    }
     return {f"eval/test/{name}": value for name, value in numbers.items() if not math.isnan(value)} | {
         "eval/parameters": float(row.parameters)
     }

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evaluation.results import ModelResults
-from orchestration.comparison.examination import Candidate, Examination
+from orchestration.comparison.examination import Candidate, Finding
 from orchestration.outputs.artifacts import Artifacts
 
 
-def row_of(candidate: Candidate, examinations: Sequence[Examination], *, failures: Sequence[str]) -> ModelResults:
+def row_of(candidate: Candidate, findings: Sequence[Finding], *, failures: Sequence[str]) -> ModelResults:
     """Everything that is kept of a model; `failures` says what could not be measured now."""
     row = ModelResults(
         name=candidate.name,
@@ -28,16 +28,16 @@ def row_of(candidate: Candidate, examinations: Sequence[Examination], *, failure
         training=None,
         failures=tuple(failures),
     )
-    for examination in examinations:
-        row = examination.add(row, candidate)
+    for finding in findings:
+        row = finding.add(row, candidate)
     return row
 
 
-def evidence_of(candidate: Candidate, examinations: Sequence[Examination], *, artifacts: Artifacts) -> dict[str, str]:
+def evidence_of(candidate: Candidate, findings: Sequence[Finding], *, artifacts: Artifacts) -> dict[str, str]:
     """Where what was measured of a model is kept, in words by digest."""
     found = {}
-    for examination in examinations:
-        address = examination.address(candidate)
+    for finding in findings:
+        address = finding.address(candidate)
         if address is not None and artifacts.holds_evaluation(address):
-            found[address] = f"what {examination.title} found of {candidate.name}"
+            found[address] = f"what {finding.title} found of {candidate.name}"
     return found

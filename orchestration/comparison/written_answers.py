@@ -26,6 +26,7 @@ class WrittenAnswers:
     """What is kept: the answers in the order of the view, and the speed of the engine that wrote them all at once."""
 
     answers: tuple[str, ...]
+    answer_ids: tuple[tuple[int, ...], ...]
     answer_tokens: tuple[int, ...]
     wording: Closeness
     tokens_per_s: float
@@ -73,6 +74,9 @@ class Answering:
             raise EngineError(f"{candidate.name} answered no test prompt: {reasons[0] if reasons else 'no prompts'}")
         kept = WrittenAnswers(
             answers=self.bench.texts(answers.outcomes),
+            answer_ids=tuple(
+                () if isinstance(o, Failure) else tuple(map(int, o.response_ids)) for o in answers.outcomes
+            ),
             answer_tokens=tokens,
             wording=self.bench.wording(answers.outcomes),
             tokens_per_s=sum(tokens) / answers.seconds,
@@ -95,6 +99,11 @@ class Answering:
             closeness=joined(row.closeness, kept.wording),
             serving=row.serving or Serving(kept.measured_on, speeds, math.nan, math.nan, math.nan),
         )
+
+    def answer_ids(self, candidate: Candidate) -> tuple[tuple[int, ...], ...]:
+        """The tokens of its answers in the order of the view, a failed one empty; nothing where it did not answer."""
+        kept = self._kept(candidate)
+        return () if kept is None else kept.answer_ids
 
     def _kept(self, candidate: Candidate) -> WrittenAnswers | None:
         return self.artifacts.read_evaluation(self.address(candidate), WrittenAnswers)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from cache import GenerateRequest
 from configs import BudgetReached, DistillConfig, DistillError
@@ -17,7 +18,8 @@ from evaluation.results import Closeness, ModelResults
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.scoring import ScoringJob
 from orchestration.comparison.bench import Bench
-from orchestration.comparison.examination import Candidate, Examination, examine
+from orchestration.comparison.examination import Candidate, Examination, Finding, examine
+from orchestration.comparison.exposure_examination import ExposureBias
 from orchestration.comparison.held_out import HeldOut
 from orchestration.comparison.numbers import closeness_numbers, metrics_of
 from orchestration.comparison.rows import evidence_of, row_of
@@ -33,6 +35,7 @@ from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.console import StageProgress
 from orchestration.pipeline.chain import Student
 from orchestration.pipeline.compute import Compute
+from orchestration.pipeline.exposure_stage import ExposureScoring
 from orchestration.pipeline.fill_stage import AskedTeacher
 from orchestration.pipeline.lessons import Lesson
 from orchestration.pipeline.run import Journal, RunSettings
@@ -52,7 +55,7 @@ class Compared:
     evidence: dict[str, str] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
-    def add(self, candidate: Candidate, ways: Sequence[Examination], *, failures: Sequence[str]) -> ModelResults:
+    def add(self, candidate: Candidate, ways: Sequence[Finding], *, failures: Sequence[str]) -> ModelResults:
         """Put together the row of a model that was examined in these ways."""
         self.rows.append(row_of(candidate, ways, failures=failures))
         self.evidence |= evidence_of(candidate, ways, artifacts=self.artifacts)
@@ -243,7 +246,7 @@ def compare_teacher(
 def compare_students(
     students: Sequence[Student],
     *,
-    ways: Sequence[Examination],
+    ways: Sequence[Examination | ExposureBias],
     compared: Compared,
     settings: RunSettings,
     journal: Journal,
@@ -254,9 +257,15 @@ def compare_students(
     wanted, unreadable = student_candidates(students, config=settings.config)
     compared.failures += unreadable
     failures: Failures = {candidate.name: [] for candidate in wanted}
-    stages: list[Stage[list[Candidate], Failures, Failures]] = [
+    served = [way for way in ways if not isinstance(way, ExposureBias)]
+    stages: list[Stage[Any, Failures, Failures]] = [
         *(HeldOutScoring(wanted, way, lesson, settings, compute) for way in ways if isinstance(way, HeldOut)),
-        StudentAnswers(wanted, ways, compute),
+        StudentAnswers(wanted, served, compute),
+        *(
+            ExposureScoring(wanted, way, lesson.teacher, settings, journal, compute)
+            for way in ways
+            if isinstance(way, ExposureBias)
+        ),
     ]
     for stage in stages:
         for name, lines in run_stage(stage, settings=settings, journal=journal).items():

@@ -10,10 +10,11 @@ from cache import TeacherIdentity
 from configs import DistillError
 from configs.models import ModelShape
 from configs.schema import EngineSettings
-from evaluation.results import Closeness
+from evaluation.results import Closeness, Exposure
 from orchestration.cluster.calibration import DeriveJob, derive_in_worker
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.engines import EngineSpec
+from orchestration.cluster.exposure_scoring import ExposureJob, score_exposure
 from orchestration.cluster.planned_engine import engine_spec
 from orchestration.cluster.scoring import ScoringJob, score_students
 from orchestration.cluster.worker_group import GroupShape
@@ -138,6 +139,17 @@ class Compute:
         self.need_cluster()
         with self.room():
             return score_students(jobs, cpus=TASK_CPUS)
+
+    def score_exposure(self, job: ExposureJob) -> list[Exposure | DistillError]:
+        """Read the answers of models with each of them and with the teacher, in one process.
+
+        Raises:
+            ModelError: the teacher cannot be loaded.
+            TrainingError: the process died.
+        """
+        self.need_cluster()
+        with self.room():
+            return score_exposure(job, cpus=TASK_CPUS)
 
     def close(self) -> None:
         """End the engines."""

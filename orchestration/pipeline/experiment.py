@@ -31,6 +31,7 @@ from orchestration.outputs.redirect import terminal_kept
 from orchestration.pipeline.chain import Student
 from orchestration.pipeline.compare import Compared, compare_students, compare_teacher, open_bench, speed_of, ways_of
 from orchestration.pipeline.compute import Compute
+from orchestration.pipeline.exposure_stage import exposure_of_run
 from orchestration.pipeline.fill_stage import AskedTeacher, fill_and_pin
 from orchestration.pipeline.lessons import Lesson
 from orchestration.pipeline.prepare_starts import CalibratedStarts, prepare_starts
@@ -286,7 +287,13 @@ class Experiment:
         if until == "train":
             return self._ended(students)
         compare_students(
-            students, ways=ways, compared=compared, settings=settings, journal=journal, compute=compute, lesson=lesson
+            students,
+            ways=(*ways, *exposure_of_run(settings, bench=bench, teacher=asked.teacher)),
+            compared=compared,
+            settings=settings,
+            journal=journal,
+            compute=compute,
+            lesson=lesson,
         )
         journal.tracker.log_final("pipeline", journal.ledger.metrics())
         results = self._results(

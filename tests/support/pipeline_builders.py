@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 from local_engines import lease_queue
 from result_builders import random_beliefs
 
@@ -22,9 +23,11 @@ from configs import DistillConfig, DistillError
 from configs.models import ModelShape, ModelSource
 from configs.places import CURVES
 from evaluation.closeness import closeness_of
-from evaluation.results import Closeness
+from evaluation.exposure import exposure_of
+from evaluation.results import Closeness, Exposure
 from orchestration.cluster.calibration import DeriveJob
 from orchestration.cluster.engines import TimedAnswers
+from orchestration.cluster.exposure_scoring import ExposureJob
 from orchestration.cluster.scoring import ScoringJob
 from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress
 from orchestration.fill.ledger import Ledger
@@ -221,6 +224,18 @@ class FakeCompute(Compute):
         self.called.append(f"score {len(jobs)}")
         self.on_score()
         return [self.unscorable.get(job.model_dir.name, CLOSENESS) for job in jobs]
+
+    def score_exposure(self, job: ExposureJob) -> list[Exposure | DistillError]:
+        self.called.append(f"exposure {len(job.models)}")
+        self.on_score()
+        found: list[Exposure | DistillError] = []
+        for each in job.models:
+            free, forced = (
+                [np.ones(len(one.token_ids) - one.prompt_len) for one in sequences]
+                for sequences in (each.free, each.forced)
+            )
+            found.append(self.unscorable.get(each.model_dir.name) or exposure_of(free, forced, free))
+        return found
 
 
 def export(

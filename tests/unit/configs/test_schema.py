@@ -35,6 +35,12 @@ def data(**settings: Any) -> DataConfig:
     return DataConfig.model_validate({split: {"hub": "a/b"} for split in ("train", "dev", "test")} | settings)
 
 
+def test_whoever_asks_for_exposure_has_another_digest() -> None:
+    on, off = experiment(evaluation={"exposure": True}), experiment()
+    assert on.evaluation.exposure is True and off.evaluation.exposure is None
+    assert on.digest() != off.digest()
+
+
 def test_evaluation_seeds_need_noise() -> None:
     assert experiment(generation={"temperature": 0.7}, evaluation={"seeds": 3}).evaluation.seeds == 3
     assert experiment(evaluation={"seeds": 1}).evaluation.seeds == 1

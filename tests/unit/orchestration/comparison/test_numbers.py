@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 from result_builders import model_results, random_beliefs
 
 from evaluation.closeness import closeness_of, measured
+from evaluation.exposure import exposure_of
 from evaluation.ratios import ratio_stderr
-from orchestration.comparison.numbers import closeness_numbers, metrics_of, tokens_per_s
+from orchestration.comparison.numbers import closeness_numbers, exposure_numbers, metrics_of, tokens_per_s
 
 
 def test_metrics_have_their_tracking_names() -> None:
@@ -27,6 +29,14 @@ def test_metrics_have_their_tracking_names() -> None:
     kl = measured(row.closeness)["forward_kl"]
     assert found["eval/test/forward_kl"] == kl.value
     assert found["eval/test/forward_kl_stderr"] == ratio_stderr(kl.sums[:, 0], kl.sums[:, 1])
+
+
+def test_exposure_has_its_numbers() -> None:
+    free, forced = ([np.full(4, nats)] * 3 for nats in (0.75, 0.5))
+    row = model_results("kd", exposure=exposure_of(free, forced, [np.full(4, 0.25)] * 3))
+    assert exposure_numbers(row) == {"exposure": 0.5, "own_reverse_kl": 0.25}
+    assert metrics_of(row)["eval/test/exposure"] == 0.5
+    assert exposure_numbers(model_results("kd", exposure=None)) == {}
 
 
 def test_what_was_not_measured_or_is_undefined_has_no_name() -> None:

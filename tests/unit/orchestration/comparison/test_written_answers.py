@@ -30,6 +30,7 @@ def test_what_a_model_wrote_stands_in_its_row(answering: Answering) -> None:
     row = answering.add(blank, bench_candidate())
     assert row.answers == answering.bench.texts(wrote)
     assert row.answer_tokens == lengths(wrote)
+    assert answering.answer_ids(bench_candidate()) == tuple(tuple(each.response_ids.tolist()) for each in wrote)
     assert row.closeness is not None and row.serving is not None
     assert measured(row.closeness)["rouge_l"].value < 100
     assert length_ratio(row.closeness) == sum(lengths(wrote)) / sum(lengths(answering.bench.references()))
@@ -61,7 +62,7 @@ def test_what_was_kept_with_other_fields_is_named_and_asked_again(answering: Ans
     again = Answering(answering.bench, Artifacts(tmp_path / "runs", say=said.append))
     again.artifacts.write_evaluation(again.address(bench_candidate()), {"answers": ["one"]})
     assert again.due(bench_candidate())
-    assert len(said) == 1 and "is not an evaluation (WrittenAnswers: 'answer_tokens' is missing" in said[0]
+    assert len(said) == 1 and "is not an evaluation (WrittenAnswers: 'answer_ids' is missing" in said[0]
 
 
 def test_a_model_that_answers_nothing_says_why(answering: Answering) -> None:
@@ -70,6 +71,7 @@ def test_a_model_that_answers_nothing_says_why(answering: Answering) -> None:
         answering.run(bench_candidate(), pool)
     row = model_results("kd")
     assert answering.due(bench_candidate()) and answering.add(row, bench_candidate()) is row
+    assert answering.answer_ids(bench_candidate()) == ()
 
 
 def test_what_the_teacher_writes_at_most(answering: Answering) -> None:

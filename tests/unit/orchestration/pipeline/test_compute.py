@@ -154,7 +154,7 @@ def test_work_is_handed_to_the_cluster_with_the_places_of_the_run(
     def noted(name: str) -> Callable[..., Any]:
         return lambda *args, **named: given.append((name, args, named)) or {"of": name}
 
-    for name in ("derive_in_worker", "score_students"):
+    for name in ("derive_in_worker", "score_students", "score_exposure"):
         monkeypatch.setattr(module, name, noted(name))
     monkeypatch.setattr(WarmGroups, "train", lambda _, *args, **named: noted("train")(*args, **named))
     monkeypatch.setattr(WarmGroups, "room", contextmanager(lambda _: (yield calls.append("room"))))
@@ -164,9 +164,11 @@ def test_work_is_handed_to_the_cluster_with_the_places_of_the_run(
     compute.train(job, on_step=on_step, meanwhile=meanwhile)
     compute.derive(job)
     assert compute.score([job]) == {"of": "score_students"}
+    read: Any = compute.score_exposure(job)
+    assert read == {"of": "score_exposure"}
     # Once attached, it stays. Tasks take the CPUs of groups that wait.
-    assert len(calls) == 4 and calls[2:] == ["room"] * 2
-    (_, args, off_policy), (_, _, on_policy), derived, scored = given
+    assert len(calls) == 5 and calls[2:] == ["room"] * 3
+    (_, args, off_policy), (_, _, on_policy), derived, scored, exposed = given
     assert args == (job,) and off_policy["on_step"] is on_step
     assert off_policy["log_dir"] == run.settings.logs
     workers = run.config.runtime.training
@@ -174,3 +176,4 @@ def test_work_is_handed_to_the_cluster_with_the_places_of_the_run(
     assert off_policy["shape"] == on_policy["shape"] == shape
     assert off_policy["meanwhile"]() is None and on_policy["meanwhile"] is meanwhile
     assert derived[1:] == ((job,), {"cpus": 2}) and scored[1:] == (([job],), {"cpus": 2})
+    assert exposed[1:] == ((job,), {"cpus": 2})
