@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cache.identity import TeacherIdentity
@@ -71,4 +71,4 @@ class TrainResult:
     skipped: int
     selected_step: int | None
     dev_losses: tuple[tuple[int, float], ...]
-    begun_at: float = 0.0
+    begun_at: float = field(default=0.0, compare=False)

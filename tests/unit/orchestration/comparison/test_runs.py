@@ -37,7 +37,8 @@ def test_a_run_is_found_by_its_path_its_name_or_the_beginning_of_its_name(run_ro
 
 
 @pytest.mark.parametrize("run", ["missing", "unfinished", "../x", "l*", "[lq]ong", ""])
-def test_a_run_that_is_not_there_is_named(run_root: Path, run: str) -> None:
+def test_a_run_that_is_not_there_is_named(run_root: Path, monkeypatch: pytest.MonkeyPatch, run: str) -> None:
+    monkeypatch.chdir(run_root)
     place = run_root / "empty" if run == "" else run_root
     if run == "":
         run = "nothing"
