@@ -1,4 +1,4 @@
-"""The seam between the folders: whoever writes sequences and scores them.
+"""The seams between the folders: whoever writes sequences and scores them, and whoever says what it sees in them.
 
 `teacher_server` implements it (a vLLM engine, and a deterministic fake), `orchestration` wires it. The rest of
 the program sees only these types.
@@ -12,6 +12,7 @@ from typing import Protocol
 
 from cache.identity import TeacherIdentity
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
+from cache.signals import SignalRecord, SignalRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,4 +44,18 @@ class SequenceSource(Protocol):
 
     def score(self, requests: Iterable[ScoreRequest], *, k: int) -> Iterator[Outcome]:
         """Teacher-forced prefill over given tokens; same conventions as `generate`, k >= 1."""
+        ...
+
+
+class SignalSource(Protocol):
+    """A model that says what it believes about whole sequences and their tokens (`cache.signals`)."""
+
+    identity: TeacherIdentity
+
+    def signals(self, requests: Iterable[SignalRequest]) -> Iterator[tuple[int, SignalRecord | Failure]]:
+        """Answer every request.
+
+        `requests` is drawn from lazily. Several of one sequence that follow each other cost one forward pass. Yields
+        (position of the request in `requests`, record or failure) in the order of completion.
+        """
         ...
