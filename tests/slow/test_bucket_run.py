@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from object_server import new_url, object_server
+
+from evaluation.results import RunResults
+from orchestration.comparison.report import read_results
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(1200)]
@@ -19,11 +21,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(1200)]
 def test_two_experiments_share_a_bucket(tmp_path: Path) -> None:
     with object_server() as environment:
         url = new_url()
-        first = run(tmp_path, url, environment)
-        assert first["teacher_forward_tokens"] > 0
-        second = run(tmp_path, url, environment, "students.kd.stages.0.learning_rate=0.00011")
-        assert "every row is in the cache and no engine starts" in second["printed"]
-        assert second["cache_digest"] == first["cache_digest"]
+        first, _ = run(tmp_path, url, environment)
+        assert first.cost.teacher_tokens > 0
+        second, printed = run(tmp_path, url, environment, "students.kd.stages.0.learning_rate=0.00011")
+        assert "every row is in the cache and no engine starts" in printed
+        assert second.provenance.cache_digest == first.provenance.cache_digest
         sound = command(tmp_path, environment, "cache", "verify", "--cache-root", url, "--json")
         assert [result["damaged"] for result in json.loads(sound)] == [[]]
         tiny = ["--config", str(ROOT / "configs/tiny.yaml"), *overrides(tmp_path, url)]
@@ -35,14 +37,13 @@ def test_two_experiments_share_a_bucket(tmp_path: Path) -> None:
     assert not list((tmp_path / "data").rglob("*")), "nothing of the cache lies beside the run"
 
 
-def run(place: Path, url: str, environment: dict[str, str], *changes: str) -> dict[str, Any]:
-    """Run the tiny experiment; its report, and what the terminal said."""
+def run(place: Path, url: str, environment: dict[str, str], *changes: str) -> tuple[RunResults, str]:
+    """Run the tiny experiment; its results, and what the terminal said."""
     before = set((place / "runs").glob("tiny-*/report.json"))
     config = ["--config", str(ROOT / "configs/tiny.yaml"), *overrides(place, url, *changes)]
     printed = command(place, environment, "run", *config)
     (report,) = set((place / "runs").glob("tiny-*/report.json")) - before
-    found: dict[str, Any] = json.loads(report.read_text())
-    return found | {"printed": printed}
+    return read_results(report.parent), printed
 
 
 def overrides(place: Path, url: str, *changes: str) -> list[str]:

@@ -19,6 +19,7 @@ import pytest
 from mlflow import MlflowClient
 
 from configs.places import CURVES
+from orchestration.comparison.report import read_results
 from orchestration.outputs.curves import read_curve
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(1500)]
@@ -93,8 +94,7 @@ def test_a_driver_killed_in_every_stage_ends_in_the_same_table(place: Path) -> N
     output, _ = process.communicate(timeout=400)
     assert process.returncode == 0, output
     (run,) = (place / "runs").glob("tiny-*")
-    report = json.loads((run / "report.json").read_text())
-    assert [model["name"] for model in report["models"]] == ["teacher", "untouched", "seqkd", "kd"]
+    assert [model.name for model in read_results(run).models] == ["teacher", "untouched", "seqkd", "kd"]
     client = MlflowClient(tracking_uri=f"sqlite:///{place}/runs/mlflow.db")
     for name in ("seqkd", "kd"):
         run_id = json.loads((run / "mlflow-runs.json").read_text())[name]

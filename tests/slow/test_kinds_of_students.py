@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -14,6 +13,7 @@ from mlflow import MlflowClient
 
 from cache import CacheView
 from configs.architecture import read_architecture
+from orchestration.comparison.report import read_results
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,8 +67,7 @@ def distill(place: Path, command: str, *changes: str) -> tuple[Path, str]:
 
 def test_every_kind_of_student_is_trained_and_compared(place: Path) -> None:
     directory, printed = distill(place, "run")
-    report: dict[str, Any] = json.loads((directory / "report.json").read_text())
-    assert {model["name"] for model in report["models"]} >= {"teacher", *STUDENTS}
+    assert {model.name for model in read_results(directory).models} >= {"teacher", *STUDENTS}
     _check_shapes(place)
     _check_lessons(directory, printed)
     again, said = distill(place, "train", "students.adapted.stages.0.learning_rate=0.0011")

@@ -24,6 +24,7 @@ from mlflow import MlflowClient
 from cache import CacheView, TeacherCache, TeacherIdentity
 from cache.disk.manifests import read_manifest
 from cache.disk.roots import open_storage
+from orchestration.comparison.report import read_results
 from orchestration.fill.ledger import read_counts
 from student_train.handoff.rollouts import RolloutExchange
 
@@ -128,11 +129,11 @@ def replayed(place: Place, calm: Path) -> Path:
 
 
 def test_an_on_policy_run_says_what_it_did(place: Place, calm: Path) -> None:
-    report = json.loads((calm / "report.json").read_text())
-    assert [model["name"] for model in report["models"]] == ["teacher", "untouched", "writer", "gkd"]
+    results = read_results(calm)
+    assert [model.name for model in results.models] == ["teacher", "untouched", "writer", "gkd"]
     spent = _metrics(place, calm, "pipeline")
     parts = [spent[f"{name}/teacher_tokens"][0] for name in ("fill", "rollout", "eval")]
-    assert min(parts) > 0 and sum(parts) == spent["teacher/forward_tokens"][0] == report["teacher_forward_tokens"]
+    assert min(parts) > 0 and sum(parts) == spent["teacher/forward_tokens"][0] == results.cost.teacher_tokens
     for name in ("writer", "gkd"):
         told = _metrics(place, calm, name)
         expected = {"rollout/scoring_passes": 1.0, "rollout/sequences": PROMPTS, "rollout/staleness": 0.0}
