@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from configs.places import CURVES
 from evaluation.results import ModelResults, Training
@@ -24,10 +24,34 @@ NOT_SAID = "not said"
 
 
 @dataclass(frozen=True, slots=True)
+class Took:
+    """What one stage took: altogether, and from that until its first step began, in s; NaN for what nobody counted."""
+
+    seconds: float = math.nan
+    start_seconds: float = math.nan
+    joules: float = math.nan
+    trained_on: str = NOT_SAID
+
+    @classmethod
+    def of(cls, summary: Mapping[str, object]) -> Took:
+        """As it is kept with a stage; unknown where it is not, or is something else."""
+        kept = summary.get(FIELD)
+        if not isinstance(kept, dict):
+            return cls()
+        numbers = {name: _number(kept.get(name)) for name in ("seconds", "start_seconds", "joules")}
+        return cls(**numbers, trained_on=str(kept.get("trained_on", NOT_SAID)))
+
+    def kept(self) -> dict[str, object]:
+        """What to keep: all that is known."""
+        return {name: value for name, value in asdict(self).items() if value == value and value != NOT_SAID}
+
+
+@dataclass(frozen=True, slots=True)
 class Stopwatch:
-    """Begun when a stage begins to train."""
+    """Begun when a stage asks for its workers; `asked_at` is then, in s since the epoch, as other machines count it."""
 
     began: float
+    asked_at: float
     joules: float
     read_joules: Callable[[], float]
     clock: Callable[[], float] = time.monotonic
@@ -35,13 +59,12 @@ class Stopwatch:
     @classmethod
     def start(cls, read_joules: Callable[[], float], *, clock: Callable[[], float] = time.monotonic) -> Stopwatch:
         """Begin."""
-        return cls(clock(), read_joules(), read_joules, clock)
+        return cls(clock(), time.time(), read_joules(), read_joules, clock)
 
-    def took(self, *, trained_on: str) -> dict[str, object]:
-        """What to keep: seconds, joules where somebody measured them, and on what."""
-        joules = self.read_joules() - self.joules
-        kept: dict[str, object] = {"seconds": self.clock() - self.began, "trained_on": trained_on}
-        return kept | ({"joules": joules} if math.isfinite(joules) else {})
+    def took(self, *, begun_at: object, trained_on: str) -> Took:
+        """What has passed; `begun_at` is when the first step began, in s since the epoch, if that is known."""
+        start = max(begun_at - self.asked_at, 0.0) if isinstance(begun_at, float) else math.nan  # clocks may differ
+        return Took(self.clock() - self.began, start, self.read_joules() - self.joules, trained_on)
 
 
 def training_of(student: Student, *, artifacts: Artifacts) -> Training | None:
@@ -50,12 +73,12 @@ def training_of(student: Student, *, artifacts: Artifacts) -> Training | None:
     summaries = [each for each in kept if each is not None]
     if len(summaries) < len(kept):
         return None
-    took = [_took(summary) for summary in summaries]
-    places = dict.fromkeys(str(each.get("trained_on", NOT_SAID)) for each in took)
+    took = [Took.of(summary) for summary in summaries]
+    places = dict.fromkeys(each.trained_on for each in took)
     return Training(
-        seconds=math.fsum(_number(each.get("seconds")) for each in took),
+        seconds=math.fsum(each.seconds for each in took),
         tokens=sum(int(_number(summary.get("tokens"))) for summary in summaries if "tokens" in summary),
-        joules=math.fsum(_number(each.get("joules")) for each in took),
+        joules=math.fsum(each.joules for each in took),
         trained_on="; then ".join(places),
         curves=_curves(student.links),
     )
@@ -80,11 +103,6 @@ def _curves(links: Sequence[Link]) -> dict[str, tuple[tuple[int, float], ...]]:
         # The first point of a stage is what is measured before it learns.
         first += 1 + max((metrics.step for metrics in curve), default=-1)
     return {name: tuple(curve) for name, curve in points.items()}
-
-
-def _took(summary: Mapping[str, object]) -> Mapping[str, object]:
-    took = summary.get(FIELD)
-    return took if isinstance(took, dict) else {}
 
 
 def _number(value: object) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,17 +19,14 @@ from orchestration.pipeline.on_policy import rollouts_name, train_on_policy
 from orchestration.pipeline.rollout_maker import RolloutMaker
 from orchestration.pipeline.run import Journal, RunSettings
 from orchestration.pipeline.stage import ArtifactClaim, Line, Stage
-from orchestration.pipeline.training_cost import FIELD, Stopwatch
+from orchestration.pipeline.training_cost import FIELD, Stopwatch, Took
 from orchestration.plan.machine import group_in_words
 from orchestration.tracking.tracker import Point
 from student_train.feed.plain_text import PIECES
 from student_train.job import StepMetrics, TrainJob
 
 TrainingOutcome = Mapping[str, object]
-"""The fields of a `TrainResult`, and `START_SECONDS`."""
-
-START_SECONDS = "start_seconds"
-"""What is kept with a student of the time that its stage took to start: until its first step began, in s."""
+"""The fields of a `TrainResult`, and what the stage took (`training_cost.FIELD`)."""
 
 
 @dataclass(slots=True)
@@ -83,7 +80,6 @@ class Training(Stage[TrainJob, TrainingOutcome, list[StepMetrics]]):
     def run(self, work: TrainJob, progress: StageProgress) -> TrainingOutcome:
         """Train in a worker group, beside engines that write for it where the stage is on-policy."""
         progress.update(0, note="starting the workers")
-        asked_at = time.time()
         watch = Stopwatch.start(lambda: self.journal.console.costs.meter.read().joules)
         group = partial(self.compute.train, work, on_step=partial(self._report, progress))
         gpus = work.settings.workers if self.settings.device == "gpu" else 1
@@ -94,11 +90,7 @@ class Training(Stage[TrainJob, TrainingOutcome, list[StepMetrics]]):
         finally:
             down()
         trained_on = group_in_words(work.settings, accelerator=self.settings.device, dtype=work.stage.dtype)
-        return {
-            **made,
-            FIELD: watch.took(trained_on=trained_on),
-            START_SECONDS: _seconds_between(asked_at, made.get("begun_at")),
-        }
+        return {**made, FIELD: watch.took(begun_at=made.get("begun_at"), trained_on=trained_on).kept()}
 
     def keep(self, made: TrainingOutcome | None) -> list[StepMetrics]:
         """Seal the student; of one that was there before, the curve is tracked in this run too."""
@@ -117,7 +109,8 @@ class Training(Stage[TrainJob, TrainingOutcome, list[StepMetrics]]):
         """See `Stage`."""
         text = "reused: nothing that it depends on has changed"
         if made is not None:
-            text = f"{self._total} steps, begun after {made[START_SECONDS]:.1f} s"
+            start = Took.of(made).start_seconds
+            text = f"{self._total} steps" + (f", begun after {start:.1f} s" if math.isfinite(start) else "")
         dev = [metrics for metrics in kept if "dev/loss" in metrics.values]
         if not dev:
             return text
@@ -167,8 +160,3 @@ class Training(Stage[TrainJob, TrainingOutcome, list[StepMetrics]]):
         pieces = self.link.plain.pieces(self.lesson.teacher.files.tokenizer)
         pieces.save(self.link.work_dir / PIECES)
         return pieces.digest
-
-
-def _seconds_between(begin: float, end: object) -> float:
-    """0 where the end is not known; the clocks of two machines may differ."""
-    return max(end - begin, 0.0) if isinstance(end, float) else 0.0

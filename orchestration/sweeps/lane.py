@@ -12,19 +12,18 @@ import logging
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from orchestration.outputs.fields import from_fields
 from orchestration.own_packages import own_command
+from orchestration.sweeps.trials import Outcome
 
 logger = logging.getLogger(__name__)
 
 STOP_GRACE_S = 90.0
 """How long a lane that is stopped may take: its workers write a checkpoint first."""
-
-PARENT_POLL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +39,13 @@ class LaneJob:
     parent: str
 
 
-@dataclass(frozen=True, slots=True)
-class LaneAnswer:
-    """What came of a job: `failure` in a line, or "" and what `Outcome` tells of it."""
-
-    failure: str
-    dev: Mapping[str, float]
-    parameters: int
-    start_seconds: float
-    teacher_tokens: int
-    directory: str
-
-
 class Lane:
     """The process, seen from the sweep. It is started with the first job, and anew after it died."""
 
     def __init__(self, log_file: Path) -> None:
         self._log_file = log_file
         self._process: subprocess.Popen[bytes] | None = None
-        self._answer: LaneAnswer | None = None
+        self._answer: Outcome | None = None
         self._waiting: threading.Thread | None = None
 
     @property
@@ -81,7 +68,7 @@ class Lane:
         self._waiting = threading.Thread(target=self._ask, args=(self._process, job), daemon=True)
         self._waiting.start()
 
-    def answer(self) -> LaneAnswer | None:
+    def answer(self) -> Outcome | None:
         """What came of the job, once; None while it is under way."""
         assert self._waiting is not None
         if self._waiting.is_alive():
@@ -107,7 +94,7 @@ class Lane:
 
     def _ask(self, process: subprocess.Popen[bytes], job: LaneJob) -> None:
         assert process.stdin is not None and process.stdout is not None
-        line = b""
+        began, line = time.monotonic(), b""
         try:
             process.stdin.write(json.dumps(asdict(job)).encode() + b"\n")
             process.stdin.flush()
@@ -115,13 +102,9 @@ class Lane:
         except OSError:
             pass  # it died: that there is no line says so
         if line.endswith(b"\n"):
-            self._answer = from_fields(LaneAnswer, json.loads(line))
+            self._answer = from_fields(Outcome, json.loads(line))
             return
         code = process.wait()
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
-        self._answer = failed(f"its process ended {how}; see {self._log_file}")
-
-
-def failed(reason: str) -> LaneAnswer:
-    """What comes of a job that failed."""
-    return LaneAnswer(reason, {}, 0, 0.0, 0, "")
+        reason = f"its process ended {how}; see {self._log_file}"
+        self._answer = Outcome.failed(reason, seconds=time.monotonic() - began)

@@ -28,7 +28,8 @@ from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.curves import read_curve
 from orchestration.outputs.fields import from_fields
 from orchestration.outputs.redirect import redirect_output
-from orchestration.sweeps.lane import LaneAnswer, LaneJob, failed
+from orchestration.sweeps.lane import LaneJob
+from orchestration.sweeps.trials import Outcome
 
 if TYPE_CHECKING:
     from orchestration.pipeline.chain import Student
@@ -64,17 +65,20 @@ def _work(jobs: IO[bytes], replies: IO[bytes], *, place: Path) -> None:
     session: Session | None = None
     try:
         while line := jobs.readline():
+            began = time.monotonic()
             job = from_fields(LaneJob, json.loads(line))
             config = DistillConfig.model_validate_json(job.config, strict=True)
             if session is None:
                 prepare_environment(ray_address=config.runtime.ray_address)
                 session = _session(place)
             try:
-                answer = _run(job, config, session)
+                ended = _run(job, config, session)
+                artifacts = Artifacts(config.runtime.run_root)
+                outcome = outcome_of(ended, artifacts=artifacts, seconds=time.monotonic() - began)
             except DistillError as error:
                 logger.warning("the trial failed: %s", error)
-                answer = failed(first_line(error))
-            replies.write(json.dumps(asdict(answer)).encode() + b"\n")
+                outcome = Outcome.failed(first_line(error), seconds=time.monotonic() - began)
+            replies.write(json.dumps(asdict(outcome)).encode() + b"\n")
             replies.flush()
     finally:
         if session is not None:
@@ -88,29 +92,31 @@ def _session(place: Path) -> Session:
     return Session(place)
 
 
-def _run(job: LaneJob, config: DistillConfig, session: Session) -> LaneAnswer:
+def _run(job: LaneJob, config: DistillConfig, session: Session) -> Ended:
     from orchestration.pipeline.experiment import run_experiment
 
-    ended = run_experiment(
+    return run_experiment(
         config,
         config_dir=Path(job.config_dir),
         until=cast("Until", job.until),
         session=session,
         below=Path(job.parent) if job.parent else None,
     )
-    return answer_of(ended, artifacts=Artifacts(config.runtime.run_root))
 
 
-def answer_of(ended: Ended, *, artifacts: Artifacts) -> LaneAnswer:
+def outcome_of(ended: Ended, *, artifacts: Artifacts, seconds: float) -> Outcome:
     """What a sweep wants to know of an experiment that came to its end."""
+    # Ray, which all of the pipeline imports, reads the environment while it is imported.
+    from orchestration.pipeline.training_cost import Took
+
     links = [link for student in ended.students for link in student.links]
-    kept = [artifacts.read_student(link.digest) or {} for link in links]
-    starts = [each.get("start_seconds") for each in kept]
-    return LaneAnswer(
+    starts = [Took.of(artifacts.read_student(link.digest) or {}).start_seconds for link in links]
+    return Outcome(
         failure="",
         dev=_means([_dev(student, artifacts=artifacts) for student in ended.students]),
         parameters=sum(read_architecture(each.directory).shape.parameters for each in ended.students),
-        start_seconds=sum(seconds for seconds in starts if isinstance(seconds, float)),
+        seconds=seconds,
+        start_seconds=math.fsum(start for start in starts if math.isfinite(start)),
         teacher_tokens=ended.teacher_tokens,
         directory=str(ended.directory),
     )

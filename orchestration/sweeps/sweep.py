@@ -20,7 +20,7 @@ from orchestration.outputs.console import Console, clock
 from orchestration.outputs.foundations import content_of
 from orchestration.outputs.kept import sealed
 from orchestration.outputs.redirect import terminal_kept
-from orchestration.sweeps.lane import Lane, LaneAnswer, LaneJob
+from orchestration.sweeps.lane import Lane, LaneJob
 from orchestration.sweeps.lanes import Lanes
 from orchestration.sweeps.search import Search
 from orchestration.sweeps.space import fill_config, require_space, trial_config
@@ -126,7 +126,7 @@ class _Sweep:
             stage.summary = answer.directory
         return answer.directory
 
-    def _ask(self, config: DistillConfig, *, until: str) -> LaneAnswer:
+    def _ask(self, config: DistillConfig, *, until: str) -> Outcome:
         """Let the first lane run an experiment that everything else waits for.
 
         Raises:
@@ -142,15 +142,14 @@ class _Sweep:
 
     def _try(self, left: Sequence[Trial]) -> None:
         """Try what is left, as many at a time as there are lanes."""
-        waiting, running = list(left), dict[int, tuple[Trial, float]]()
+        waiting, running = list(left), dict[int, Trial]()
         with self._console.stage("trials", total=len(left), unit="trials") as stage:
             while waiting or running:
                 for number, lane in enumerate(self._lanes):
                     if not lane.busy and waiting:
-                        running[number] = self._begin(waiting.pop(0), lane=lane), time.monotonic()
-                    elif number in running and (answer := lane.answer()) is not None:
-                        trial, since = running.pop(number)
-                        self._end(trial, answer, seconds=time.monotonic() - since)
+                        running[number] = self._begin(waiting.pop(0), lane=lane)
+                    elif number in running and (outcome := lane.answer()) is not None:
+                        self._end(running.pop(number), outcome)
                         stage.update(len(left) - len(waiting) - len(running))
                 time.sleep(POLL_S)
             stage.summary = f"{len(left)} trials, {len(self._lanes)} at a time"
@@ -162,8 +161,7 @@ class _Sweep:
         lane.begin(self._job(self._trial_config(begun), until="train"))
         return begun
 
-    def _end(self, trial: Trial, answer: LaneAnswer, *, seconds: float) -> None:
-        outcome = Outcome(**asdict(answer), seconds=seconds)
+    def _end(self, trial: Trial, outcome: Outcome) -> None:
         ended = replace(trial, outcome=outcome)
         self._log.write(ended)
         score = ended.score(self._settings.metric)
@@ -173,7 +171,7 @@ class _Sweep:
             self._console.warn(f"{label} failed: {outcome.failure or f'it has no finite {self._settings.metric}'}")
             return
         self._console.say(
-            f"  {label}: {self._settings.metric} {score:.4f}, {clock(seconds)} (workers ready after "
+            f"  {label}: {self._settings.metric} {score:.4f}, {clock(outcome.seconds)} (workers ready after "
             f"{outcome.start_seconds:.1f} s), {outcome.teacher_tokens:,} teacher tokens"
         )
         self._tracker.log("pipeline", [Point("sweep/score", score, trial.number)])
@@ -234,7 +232,8 @@ def _directory(config: DistillConfig, *, config_dir: Path) -> Path:
     assert config.sweep is not None
     said = config.sweep.model_dump(mode="json", exclude={"side_by_side"})
     digest = digest_of(config=config.digest(), content=content, sweep=said)
-    return config.runtime.run_root / f"{config.name}-sweep-{digest[:10]}"
+    name = config.name.removesuffix("-sweep")
+    return config.runtime.run_root / f"{name}-sweep-{digest[:10]}"
 
 
 def _digest(settings: SweepSettings) -> str:

@@ -22,7 +22,7 @@ from orchestration.sweeps.space import Values
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a trial gave. `failure` is "" unless it failed.
+    """What came of an experiment of the sweep. `failure` is "" unless it failed, in `seconds` it ran.
 
     `dev` holds the held-out metrics of the step that became the student, by their tracking names; of several students
     the mean. `parameters` are those of all its students; `start_seconds` is what its stages waited for their workers.
@@ -35,6 +35,11 @@ class Outcome:
     start_seconds: float
     teacher_tokens: int
     directory: str
+
+    @classmethod
+    def failed(cls, reason: str, *, seconds: float) -> Outcome:
+        """What comes of one that failed."""
+        return cls(reason, {}, 0, seconds, 0.0, 0, "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from configs import DistillConfig
-from orchestration.sweeps.lane import LaneAnswer, LaneJob
+from orchestration.sweeps.lane import LaneJob
+from orchestration.sweeps.trials import Outcome
 
 RATE = "students.kd.stages.0.learning_rate"
 LAYERS = "students.kd.init.keep_layers"
@@ -30,16 +31,16 @@ def swept(space: Mapping[str, Any] | None = None, *, run_root: Path = Path("runs
     return DistillConfig.model_validate(EXPERIMENT | {"sweep": block, "runtime": {"run_root": run_root}})
 
 
-def answer(score: float, *, parameters: int = 100, tokens: int = 0) -> LaneAnswer:
-    return LaneAnswer("", {"dev/forward_kl": score}, parameters, 2.0, tokens, "runs/somewhere")
+def answer(score: float, *, parameters: int = 100, tokens: int = 0) -> Outcome:
+    return Outcome("", {"dev/forward_kl": score}, parameters, 60.0, 2.0, tokens, "runs/somewhere")
 
 
 class InstantLane:
     """Answers every job at once, by a function of its configuration."""
 
-    def __init__(self, respond: Callable[[LaneJob, DistillConfig], LaneAnswer]) -> None:
+    def __init__(self, respond: Callable[[LaneJob, DistillConfig], Outcome]) -> None:
         self._respond = respond
-        self._answer: LaneAnswer | None = None
+        self._answer: Outcome | None = None
         self.jobs: list[LaneJob] = []
 
     @property
@@ -50,7 +51,7 @@ class InstantLane:
         self.jobs.append(job)
         self._answer = self._respond(job, DistillConfig.model_validate_json(job.config))
 
-    def answer(self) -> LaneAnswer | None:
+    def answer(self) -> Outcome | None:
         given, self._answer = self._answer, None
         return given
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from results_builders import run_results
 
 from configs.places import CURVES
 from orchestration.outputs.artifacts import Artifacts
-from orchestration.pipeline.training_cost import FIELD, NOT_SAID, Stopwatch, training_of, with_training
+from orchestration.pipeline.training_cost import FIELD, NOT_SAID, Stopwatch, Took, training_of, with_training
 
 DIGESTS = ("a" * 64, "b" * 64)
 
@@ -33,12 +34,20 @@ def student(root: Path, *summaries: dict[str, object]) -> Any:
 def test_a_watch_says_what_passed() -> None:
     times, joules = iter([10.0, 25.0]), iter([100.0, 160.0])
     watch = Stopwatch.start(lambda: next(joules), clock=lambda: next(times))
-    assert watch.took(trained_on="2 workers") == {"seconds": 15.0, "joules": 60.0, "trained_on": "2 workers"}
+    took = watch.took(begun_at=watch.asked_at + 4.0, trained_on="2 workers")
+    assert took == Took(15.0, pytest.approx(4.0), 60.0, "2 workers")
+    assert Took.of({FIELD: json.loads(json.dumps(took.kept()))}) == took
 
 
-def test_energy_that_nobody_measured_is_not_kept() -> None:
+def test_what_nobody_measured_is_not_kept() -> None:
     watch = Stopwatch.start(lambda: math.nan, clock=lambda: 0.0)
-    assert watch.took(trained_on="2 workers") == {"seconds": 0.0, "trained_on": "2 workers"}
+    assert watch.took(begun_at=None, trained_on="2 workers").kept() == {"seconds": 0.0, "trained_on": "2 workers"}
+    assert Took().kept() == {}
+
+
+def test_a_first_step_before_the_question_is_another_machines_clock() -> None:
+    watch = Stopwatch.start(lambda: math.nan, clock=lambda: 0.0)
+    assert watch.took(begun_at=watch.asked_at - 1.0, trained_on="2 workers").start_seconds == 0.0
 
 
 def test_stages_add_up_and_their_curves_follow_each_other(tmp_path: Path) -> None:

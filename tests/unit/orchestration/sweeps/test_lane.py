@@ -12,8 +12,9 @@ import psutil
 import pytest
 from sweep_builders import swept
 
-from orchestration.sweeps.lane import Lane, LaneAnswer, LaneJob
+from orchestration.sweeps.lane import Lane, LaneJob
 from orchestration.sweeps.space import trial_config
+from orchestration.sweeps.trials import Outcome
 
 JOB = LaneJob(
     trial_config(swept({"students.kd.stages.0.steps": [1, 2]}), {}, name="small").model_copy(
@@ -32,7 +33,7 @@ def lane(tmp_path: Path) -> Iterator[Lane]:
     made.close()
 
 
-def answered(lane: Lane) -> LaneAnswer:
+def answered(lane: Lane) -> Outcome:
     deadline = time.monotonic() + 120
     while (found := lane.answer()) is None:
         assert time.monotonic() < deadline

@@ -13,7 +13,7 @@ from configs.places import CURVES
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.pipeline.experiment import Ended
 from orchestration.sweeps import lane_process
-from orchestration.sweeps.lane_process import answer_of
+from orchestration.sweeps.lane_process import outcome_of
 
 
 def student(artifacts: Artifacts, name: str, *, losses: list[float], selected: int, start: float) -> Any:
@@ -23,7 +23,7 @@ def student(artifacts: Artifacts, name: str, *, losses: list[float], selected: i
     points = [{"step": step, "values": {"dev/forward_kl": loss, "dev/odd": 1e400}} for step, loss in enumerate(losses)]
     points.insert(1, {"step": 0, "values": {"train/loss": 9.0}})
     (directory / CURVES).write_text("".join(json.dumps(point) + "\n" for point in points))
-    artifacts.keep_student(digest, {"selected_step": selected, "start_seconds": start})
+    artifacts.keep_student(digest, {"selected_step": selected, "took": {"start_seconds": start}})
     return SimpleNamespace(links=[SimpleNamespace(digest=digest, output_dir=directory)], directory=directory)
 
 
@@ -36,21 +36,22 @@ def artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Artifacts:
 
 def test_the_step_that_became_the_student_counts(artifacts: Artifacts) -> None:
     made = student(artifacts, "a", losses=[3.0, 1.0, 2.0], selected=1, start=2.5)
-    answer = answer_of(Ended(Path("runs/a"), 12, (made,)), artifacts=artifacts)
-    assert answer.dev == {"dev/forward_kl": 1.0}
-    assert (answer.parameters, answer.start_seconds, answer.teacher_tokens) == (50, 2.5, 12)
-    assert answer.failure == "" and answer.directory == "runs/a"
+    outcome = outcome_of(Ended(Path("runs/a"), 12, (made,)), artifacts=artifacts, seconds=9.0)
+    assert outcome.dev == {"dev/forward_kl": 1.0}
+    assert (outcome.parameters, outcome.start_seconds, outcome.teacher_tokens) == (50, 2.5, 12)
+    assert outcome.seconds == 9.0
+    assert outcome.failure == "" and outcome.directory == "runs/a"
 
 
 def test_of_several_students_the_mean_is_told(artifacts: Artifacts) -> None:
     made = [
         student(artifacts, name, losses=[3.0, loss], selected=1, start=1.0) for name, loss in (("a", 1.0), ("b", 2.0))
     ]
-    answer = answer_of(Ended(Path("runs/a"), 0, tuple(made)), artifacts=artifacts)
-    assert answer.dev == {"dev/forward_kl": 1.5}
-    assert (answer.parameters, answer.start_seconds) == (100, 2.0)
+    outcome = outcome_of(Ended(Path("runs/a"), 0, tuple(made)), artifacts=artifacts, seconds=9.0)
+    assert outcome.dev == {"dev/forward_kl": 1.5}
+    assert (outcome.parameters, outcome.start_seconds) == (100, 2.0)
 
 
 def test_a_fill_has_no_students(artifacts: Artifacts) -> None:
-    answer = answer_of(Ended(Path("runs/a"), 7), artifacts=artifacts)
-    assert (answer.dev, answer.parameters, answer.teacher_tokens) == ({}, 0, 7)
+    outcome = outcome_of(Ended(Path("runs/a"), 7), artifacts=artifacts, seconds=9.0)
+    assert (outcome.dev, outcome.parameters, outcome.teacher_tokens) == ({}, 0, 7)

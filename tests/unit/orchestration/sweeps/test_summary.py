@@ -13,7 +13,7 @@ def trial(number: int, score: float, *, parameters: int = 100, tokens: int = 0) 
     return Trial(number, {"students.kd.stages.0.learning_rate": 1e-4 * number}, outcome)
 
 
-FAILED = Trial(9, {"students.kd.stages.0.learning_rate": 1.0}, Outcome("no | memory", {}, 0, 1.0, 0.0, 0, ""))
+FAILED = Trial(9, {"students.kd.stages.0.learning_rate": 1.0}, Outcome.failed("no | memory", seconds=1.0))
 TRIALS = (trial(0, 0.9, parameters=50), trial(1, 0.5), trial(2, 0.7, parameters=200, tokens=7), trial(3, 0.5), FAILED)
 
 

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from sweep_builders import LAYERS, RATE, InstantLane, answer, swept
 
 from configs import DistillConfig, TrainingError
-from orchestration.sweeps.lane import LaneAnswer, LaneJob
+from orchestration.sweeps.lane import LaneJob
 from orchestration.sweeps.lanes import Lanes
 from orchestration.sweeps.summary import Summary
 from orchestration.sweeps.sweep import run_sweep
+from orchestration.sweeps.trials import Outcome
 
-Respond = Callable[[LaneJob, DistillConfig], LaneAnswer]
+Respond = Callable[[LaneJob, DistillConfig], Outcome]
 
 
-def good(job: LaneJob, config: DistillConfig) -> LaneAnswer:
+def good(job: LaneJob, config: DistillConfig) -> Outcome:
     if job.until == "fill":
-        return LaneAnswer("", {}, 0, 0.0, 5000, "runs/fill")
+        return Outcome("", {}, 0, 1.0, 0.0, 5000, "runs/fill")
     student = config.students["kd"]
     layers = student.init.keep_layers
     assert isinstance(layers, int)
@@ -74,7 +77,7 @@ def test_a_finished_trial_is_not_run_again(sweeps: Sweeps) -> None:
 
     seen: list[str] = []
 
-    def killed_at_the_fourth(job: LaneJob, config: DistillConfig) -> LaneAnswer:
+    def killed_at_the_fourth(job: LaneJob, config: DistillConfig) -> Outcome:
         seen.append(job.until)
         if seen.count("train") == 4:
             raise Killed
@@ -90,9 +93,9 @@ def test_a_finished_trial_is_not_run_again(sweeps: Sweeps) -> None:
 
 
 def test_one_that_fails_fails_alone_and_is_tried_again_by_the_next_start(sweeps: Sweeps) -> None:
-    def picky(job: LaneJob, config: DistillConfig) -> LaneAnswer:
+    def picky(job: LaneJob, config: DistillConfig) -> Outcome:
         if job.until == "train" and config.students["kd"].init.keep_layers == 3:
-            return LaneAnswer("out of memory", {}, 0, 0.0, 0, "")
+            return Outcome.failed("out of memory", seconds=1.0)
         return good(job, config)
 
     summary, _ = sweeps.run(picky)
@@ -111,8 +114,8 @@ def test_a_finished_sweep_asks_nobody_but_for_the_table_of_the_best(sweeps: Swee
 
 
 def test_a_sweep_of_failures_ends_with_an_error(sweeps: Sweeps) -> None:
-    def bad(job: LaneJob, config: DistillConfig) -> LaneAnswer:
-        return good(job, config) if job.until == "fill" else LaneAnswer("no", {}, 0, 0.0, 0, "")
+    def bad(job: LaneJob, config: DistillConfig) -> Outcome:
+        return good(job, config) if job.until == "fill" else Outcome.failed("no", seconds=1.0)
 
     with pytest.raises(TrainingError, match="no trial was finished"):
         sweeps.run(bad)
@@ -120,7 +123,7 @@ def test_a_sweep_of_failures_ends_with_an_error(sweeps: Sweeps) -> None:
 
 def test_a_fill_that_fails_ends_it_before_any_trial(sweeps: Sweeps) -> None:
     with pytest.raises(TrainingError, match="no teacher"):
-        sweeps.run(lambda job, config: LaneAnswer("no teacher", {}, 0, 0.0, 0, ""))
+        sweeps.run(lambda job, config: Outcome.failed("no teacher", seconds=1.0))
 
 
 def test_what_it_found_is_kept_as_data_and_as_a_page(sweeps: Sweeps, tmp_path: Path) -> None:
@@ -129,3 +132,29 @@ def test_what_it_found_is_kept_as_data_and_as_a_page(sweeps: Sweeps, tmp_path: P
     kept = json.loads((directory / "sweep.json").read_text())
     assert kept["schema"] == "stillroom/sweep/1" and len(kept["trials"]) == 6
     assert "a sweep of 6 trials" in (directory / "sweep.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["small", "small-sweep"])
+def test_its_directory_says_once_that_it_is_a_sweep(name: str, tmp_path: Path) -> None:
+    lanes: Any = (InstantLane(good),)
+    config = swept(run_root=tmp_path).model_copy(update={"name": name})
+    run_sweep(config, config_dir=tmp_path, lanes_in=lambda _: nullcontext(Lanes(lanes)))
+    (directory,) = (path.parent for path in tmp_path.glob("*/sweep.md"))
+    assert re.fullmatch("small-sweep-[0-9a-f]{10}", directory.name)
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), "KILLED"), (TrainingError("no"), "FAILED")])
+def test_mlflow_tells_a_sweep_that_was_stopped_from_one_that_failed(
+    error: BaseException, status: str, sweeps: Sweeps, tmp_path: Path
+) -> None:
+    def ended(job: LaneJob, config: DistillConfig) -> Outcome:
+        if job.until == "train":
+            raise error
+        return good(job, config)
+
+    with pytest.raises(type(error)):
+        sweeps.run(ended)
+    (store,) = tmp_path.glob("*.db")
+    client = MlflowClient(tracking_uri=f"sqlite:///{store}")
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    assert [run.info.status for run in client.search_runs(experiments)] == [status]

@@ -45,5 +45,5 @@ def test_a_trial_is_judged_by_what_it_gave() -> None:
     assert TRIALS[0].score("dev/forward_kl") == 0.5
     assert TRIALS[0].score("dev/loss") is None
     assert TRIALS[1].score("dev/forward_kl") is None
-    failed = Trial(2, {}, Outcome("out of memory", {}, 0, 1.0, 0.0, 0, ""))
+    failed = Trial(2, {}, Outcome.failed("out of memory", seconds=1.0))
     assert failed.failed and failed.score("dev/forward_kl") is None
