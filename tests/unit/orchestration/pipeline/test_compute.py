@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,6 @@ from orchestration.cluster.worker_group import GroupShape
 from orchestration.inputs.models import open_model
 from orchestration.inputs.teachers import identity_of
 from orchestration.pipeline import compute as module
-from orchestration.pipeline import session
 from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.session import Session
 from orchestration.plan.colocation import GPU_SHARES
@@ -39,23 +38,12 @@ class NotedPool:
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is done to Ray, which is not there."""
-    noted: list[str] = []
+def calls(ray_calls: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is done to Ray and to engines."""
     monkeypatch.setattr(NotedPool, "made", [], raising=False)
-    monkeypatch.setattr(NotedPool, "calls", noted, raising=False)
+    monkeypatch.setattr(NotedPool, "calls", ray_calls, raising=False)
     monkeypatch.setattr(module, "EnginePool", NotedPool)
-
-    @contextmanager
-    def cluster(*, address: str | None, gpus: int) -> Iterator[None]:
-        noted.append(f"attach to {address} with {gpus} GPUs")
-        yield
-        noted.append("detach")
-
-    monkeypatch.setattr(session, "cluster", cluster)
-    monkeypatch.setattr(session, "require_gpus", lambda address: noted.append(f"require GPUs at {address}"))
-    monkeypatch.setattr(session, "probe_roots", lambda roots: noted.append(f"probe {', '.join(roots)}") or 3)
-    return noted
+    return ray_calls
 
 
 def computing(run: FakeRun, hardware: Hardware | None = None) -> Compute:

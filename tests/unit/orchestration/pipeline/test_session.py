@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from configs.schema import RuntimeConfig
 from orchestration.cluster.warm_groups import WarmGroups
-from orchestration.pipeline import session as module
 from orchestration.pipeline.session import Session
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is done to Ray, which is not there."""
-    noted: list[str] = []
-
-    @contextmanager
-    def cluster(*, address: str | None, gpus: int) -> Iterator[None]:
-        noted.append(f"attach to {address} with {gpus} GPUs")
-        yield
-        noted.append("detach")
-
-    monkeypatch.setattr(module, "cluster", cluster)
-    monkeypatch.setattr(module, "require_gpus", lambda address: noted.append(f"require GPUs at {address}"))
-    monkeypatch.setattr(module, "probe_roots", lambda roots: noted.append(f"probe {', '.join(roots)}") or 3)
-    monkeypatch.setattr(WarmGroups, "close", lambda _: noted.append("end groups"))
-    return noted
+def calls(ray_calls: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is done to Ray and to worker groups."""
+    monkeypatch.setattr(WarmGroups, "close", lambda _: ray_calls.append("end groups"))
+    return ray_calls
 
 
 def test_without_need_there_is_no_cluster(calls: list[str], tmp_path: Path) -> None:
