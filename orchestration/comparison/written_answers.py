@@ -1,14 +1,13 @@
-"""Answers of a model to the test prompts: their text, their length, how close their wording is, how fast they came."""
+"""Answers of a model to the test prompts: their text, their length, how close their wording is."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 from cache.protocols import Failure
 from configs import EngineError
 from evaluation.closeness import joined
-from evaluation.results import Closeness, ModelResults, Serving, Speed, Spread
+from evaluation.results import Closeness, ModelResults
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.comparison.bench import Bench, lengths
 from orchestration.comparison.examination import Candidate
@@ -16,14 +15,15 @@ from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.fields import to_fields
 
 WARM_UP = 4
-"""Test prompts that an engine answers before its speed is measured."""
-
-UNKNOWN = Spread(math.nan, math.nan, math.nan, 0)
+"""Test prompts that an engine answers before the others are timed."""
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenAnswers:
-    """What is kept: the answers in the order of the view, and the speed of the engine that wrote them all at once."""
+    """What is kept: the answers in the order of the view, and how fast and on what the engine wrote them all at once.
+
+    One measurement of answers as long as they happen to be is no model's speed: that is `SpeedExamination`'s to say.
+    """
 
     answers: tuple[str, ...]
     answer_ids: tuple[tuple[int, ...], ...]
@@ -86,18 +86,15 @@ class Answering:
         self.artifacts.write_evaluation(kept.digest, to_fields(kept))
 
     def add(self, row: ModelResults, candidate: Candidate) -> ModelResults:
-        """See `Examination`. Its speed, that of one measurement, gives way to any other."""
+        """See `Examination`."""
         kept = self._kept(candidate)
         if kept is None:
             return row
-        speed = Spread(kept.tokens_per_s, kept.tokens_per_s, kept.tokens_per_s, 1)
-        speeds = (Speed(len(kept.answers), UNKNOWN, UNKNOWN, speed),)
         return replace(
             row,
             answers=kept.answers,
             answer_tokens=kept.answer_tokens,
             closeness=joined(row.closeness, kept.wording),
-            serving=row.serving or Serving(kept.measured_on, speeds, math.nan, math.nan, math.nan),
         )
 
     def answer_ids(self, candidate: Candidate) -> tuple[tuple[int, ...], ...]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from pipeline_builders import CLOSENESS, FakeRun, experiment, fake_run
 from task_files import write_task
 
@@ -16,6 +19,8 @@ from orchestration.comparison.numbers import closeness_numbers
 from orchestration.comparison.report import Report, read_results
 from orchestration.outputs.foundations import content_of
 from orchestration.pipeline.experiment import Experiment, Until, Written
+from orchestration.tracking.store import sqlite_uri
+from orchestration.tracking.tracker import Tracker
 
 
 def go(run: FakeRun, *, until: Until = "eval", written: DistillConfig | None = None) -> Report | None:
@@ -179,6 +184,27 @@ def test_how_a_run_ends_is_tracked(error: BaseException, status: str, tmp_path: 
     with pytest.raises(type(error)):
         go(run)
     assert run.tracker.told[-1] == ("finish all", status)
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), "KILLED"), (EngineError("died"), "FAILED")])
+def test_mlflow_tells_a_run_that_was_stopped_from_one_that_failed(
+    error: BaseException, status: str, tmp_path: Path
+) -> None:
+    run, uri = fake_run(tmp_path), sqlite_uri(tmp_path / "mlflow.db")
+
+    def end(job: Any) -> None:
+        raise error
+
+    run.compute.on_train = end
+    with closing(Tracker(run.settings.directory, uri=uri)) as tracker:
+        run.journal = replace(run.journal, tracker=tracker)
+        with pytest.raises(type(error)):
+            go(run)
+    client = MlflowClient(tracking_uri=uri)
+    runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
+    ended = {run.info.run_name: run.info.status for run in runs}
+    assert (ended.pop(run.settings.directory.name), ended.pop("kd")) == (status, status)
+    assert set(ended.values()) == {"FINISHED"}  # the fill and the teacher's row were done
 
 
 def test_what_was_bought_before_a_stop_is_not_bought_again(tmp_path: Path) -> None:
