@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from hostile_results import hostile
 from playwright.sync_api import Browser, Page, sync_playwright
-from results_builders import hostile, run_results, with_holes
+from results_builders import finished_run, with_holes
 
 from evaluation.report.page import render_page
 
@@ -26,12 +27,12 @@ PAGES = ("whole", "hostile", "holes", "several")
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("report")
-    run = run_results()
+    run = finished_run()
     for name, runs in (
         ("whole", [run]),
         ("hostile", [hostile(run)]),
         ("holes", [with_holes(run)]),
-        ("several", [run, run_results(experiment="longer", prompts=12)]),
+        ("several", [run, finished_run(experiment="longer", prompts=12)]),
     ):
         (place / f"{name}.html").write_text(render_page(runs), encoding="utf-8")
     return place

@@ -15,8 +15,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from belief_builders import random_beliefs
 from local_engines import lease_queue
-from result_builders import random_beliefs
 
 from cache import ScoreRequest, TeacherCache, TeacherIdentity
 from configs import DistillConfig, DistillError

@@ -1,14 +1,20 @@
-"""Results of finished experiments for tests of what shows them: rich ones, hostile ones, ones with holes."""
+"""Results of a comparison for tests, of two kinds.
+
+`run_results` and `model_results` are small and hold numbers that are known; any field can be set. `finished_run` is as
+rich as a real experiment, with tasks, speeds, curves and costs; `with_holes` takes from one what was measured.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from belief_builders import random_beliefs
 
-from evaluation.closeness import BINS, COLUMNS, WORDING
+from evaluation.closeness import BINS, COLUMNS, WORDING, closeness_of, joined
 from evaluation.results import (
     Closeness,
     Exposure,
@@ -25,18 +31,7 @@ from evaluation.results import (
     TaskFacts,
     Training,
 )
-
-HOSTILE = (
-    "<script>alert(1)</script><img src=x onerror=alert(2)>",
-    "]]></style></script><!-- {{ 7 * 7 }} {% raw %} -->",
-    "\u202e backwards \u2066 isolated \u200b zero \ufeff width \x1b[31m red \x07",
-    "half a pair \ud800 of surrogates \udfff",
-    "![image](https://example.invalid/x.png) [link](javascript:alert(3)) <https://example.invalid>",
-    "x" * 1_000_000,
-    "Z" + "\u0335\u0321\u0322" * 80 + "algo",
-    "السلام عليكم (mixed) שלום",
-)
-"""Answers that would be markup, drive a terminal, break an encoding, or never end."""
+from evaluation.text import wording
 
 PROMPTS = (
     "Explain in one sentence why the sky is blue.",
@@ -54,7 +49,67 @@ INTENTS = ("order", "return", "complaint", "question")
 MACHINE = "cpu, 2 cores, float32, vLLM 0.25, K = 64"
 
 
-def run_results(
+def closeness(answers: Sequence[str], references: Sequence[str], *, seed: int = 0) -> Closeness:
+    """Made-up beliefs at the teacher's answers, and how close the wording of one's own is."""
+    scored = closeness_of(random_beliefs(seed + at, rows=4 + at) for at in range(len(answers)))
+    tokens = [len(text.split()) for text in answers], [len(text.split()) for text in references]
+    return joined(scored, wording(answers, references, written=tokens[0], referenced=tokens[1]))
+
+
+def serving(tokens_per_s: float, *, measured_on: str = "2 of 2 CPUs, a processor; bfloat16") -> Serving:
+    """One speed, measured once."""
+    unknown, speed = Spread(math.nan, math.nan, math.nan, 0), Spread(*[tokens_per_s] * 3, 1)
+    return Serving(measured_on, (Speed(8, unknown, unknown, speed),), math.nan, math.nan, math.nan)
+
+
+def model_results(name: str, **fields: Any) -> ModelResults:
+    """A row; `fields` take the place of what is made up."""
+    answers = fields.setdefault("answers", ("Paris.", "Four."))
+    role = {"teacher": "teacher", "untouched": "untouched"}.get(name, "student")
+    made: dict[str, Any] = {
+        "role": role,
+        "method": "kd" if role == "student" else "",
+        "start": "untouched" if role == "student" else None,
+        "digest": f"digest of {name}",
+        "parameters": 99_000_000,
+        "disk_bytes": 198_000_000,
+        "closeness": closeness(answers, ("Paris.", "Four.")[: len(answers)]) if answers else None,
+        "exposure": None,
+        "answer_tokens": tuple(len(answer.split()) for answer in answers),
+        "tasks": (),
+        "serving": serving(215.4),
+        "training": None,
+        "failures": (),
+    }
+    return ModelResults(name=name, **(made | fields))
+
+
+def run_results(*models: ModelResults, **fields: Any) -> RunResults:
+    """A comparison of these models, teacher and student where none is named."""
+    made: dict[str, Any] = {
+        "experiment": "quickstart",
+        "settings": {"teacher.top_k": "16"},
+        "prompts": ("Capital of France?", "2 + 2?"),
+        "references": ("Paris.", "Four."),
+        "reference_tokens": (1, 1),
+        "models": models or (model_results("teacher", parameters=134_515_008), model_results("kd")),
+        "tasks": (),
+        "cost": short_run_cost(),
+        "provenance": Provenance("a teacher", "i" * 64, None, "v" * 64, "c" * 64, {}, {"vllm": "1.2"}),
+        "rows_set_aside": 2,
+        "failures": (),
+        "notes": (),
+    }
+    return RunResults(**(made | fields))
+
+
+def short_run_cost() -> RunCost:
+    """Two stages, and nothing known of energy and money."""
+    stages = (StageCost("teacher", 61.0, math.nan, math.nan), StageCost("fill", 62.4, math.nan, math.nan))
+    return RunCost(stages, "", 12_345, 0, math.nan, math.nan, math.nan, math.nan, math.nan, "")
+
+
+def finished_run(
     *, experiment: str = "quickstart", prompts: int = 40, seed: int = 0, students: Mapping[str, str] | None = None
 ) -> RunResults:
     """A run as it should be: a teacher, an untouched student, and students by name and method."""
@@ -80,40 +135,6 @@ def run_results(
         rows_set_aside=3,
         failures=(),
         notes=("kd was selected at step 120 of 200 by dev KL",),
-    )
-
-
-def hostile(run: RunResults) -> RunResults:
-    """The same run with hostile text wherever text of models or of data stands."""
-    names = tuple(HOSTILE)
-    models = tuple(
-        replace(
-            model,
-            answers=tuple(names[(i + place) % len(names)] for i in range(len(model.answers))),
-            failures=(names[0], names[3]),
-            tasks=tuple(
-                replace(
-                    scores,
-                    examples=tuple(
-                        replace(example, shown=names[i % len(names)], answer=names[(i + 1) % len(names)])
-                        for i, example in enumerate(scores.examples)
-                    ),
-                )
-                for scores in model.tasks
-            ),
-        )
-        for place, model in enumerate(run.models)
-    )
-    return replace(
-        run,
-        experiment="<b>quick</b>\u202estart",
-        prompts=tuple(names[i % len(names)] for i in range(len(run.prompts))),
-        references=tuple(names[(i + 1) % len(names)] for i in range(len(run.references))),
-        models=models,
-        notes=names[:5],
-        failures=(names[5],),
-        settings={**run.settings, "<i>key</i>": "<script>alert(4)</script>"},
-        provenance=replace(run.provenance, teacher="<script>teacher</script>", versions={"<b>": "</style>"}),
     )
 
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from belief_builders import WORDS as VOCAB
+from belief_builders import beliefs, distributions, random_beliefs
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from result_builders import WORDS as VOCAB
-from result_builders import beliefs, distributions, random_beliefs
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 

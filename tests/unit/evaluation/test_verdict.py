@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from result_builders import model_results, run_results
+from results_builders import model_results, run_results
 
 from evaluation.closeness import SUMS
 from evaluation.metric import Measured, Metric

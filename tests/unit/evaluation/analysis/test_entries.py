@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from result_builders import model_results, run_results
+from results_builders import model_results, run_results
 
 from evaluation.analysis.entries import SIMPLER, START, TEACHER, entries_of
 from evaluation.results import RunResults

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from analysis_builders import answer, facts, final
-from result_builders import model_results, run_results
+from results_builders import model_results, run_results
 
 from evaluation.analysis.tables import CLOSENESS, PROMPTS, compare_runs
 from evaluation.results import FinalScores, RunResults

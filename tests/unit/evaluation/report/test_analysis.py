@@ -4,7 +4,8 @@ import math
 from dataclasses import replace
 
 import pytest
-from results_builders import HOSTILE, hostile, run_results, with_holes
+from hostile_results import HOSTILE, hostile
+from results_builders import finished_run, with_holes
 
 from evaluation.report.analysis import GAPS_SHOWN, analysis_section
 from evaluation.report.blocks import Block, Folded, Paragraph, Sample, Table
@@ -23,7 +24,7 @@ def example(row: int, gold: str, predicted: str | None, *, sure: float, pair: st
 def run_of(teacher: str, student: str, *, sure: float = 0.9, pairs: bool = False) -> RunResults:
     """Letters: what is answered to rows whose label is, in turn, `order` and `return` ("?": nothing readable)."""
     read = {"o": "order", "r": "return", "?": None}
-    run = run_results(prompts=1, students={"kd": "kd"})
+    run = finished_run(prompts=1, students={"kd": "kd"})
     answers = {"teacher": teacher, "kd": student, "untouched": student}
 
     def with_answers(model: ModelResults) -> ModelResults:
@@ -138,4 +139,4 @@ def test_hostile_rows_are_cut_and_made_visible() -> None:
 
 
 def test_hostile_runs_take_no_time() -> None:
-    assert len(str(blocks(hostile(run_results(prompts=1))))) < 1_000_000
+    assert len(str(blocks(hostile(finished_run(prompts=1))))) < 1_000_000

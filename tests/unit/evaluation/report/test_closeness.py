@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from results_builders import run_results, with_holes
+from results_builders import finished_run, with_holes
 
 from evaluation.report.blocks import Charts, Paragraph, Table
 from evaluation.report.closeness import calibration_section, closeness_section, exposure_section
@@ -16,7 +16,7 @@ from evaluation.results import Exposure
 
 @pytest.fixture(scope="module")
 def part() -> Part:
-    return parts_of([run_results(prompts=8)])[0]
+    return parts_of([finished_run(prompts=8)])[0]
 
 
 def test_all_numbers_of_closeness_stand_in_a_table(part: Part) -> None:
@@ -37,7 +37,7 @@ def test_every_model_has_its_reliability_diagram(part: Part) -> None:
 
 
 def test_exposure_is_drawn_after_own_and_after_the_teachers_tokens() -> None:
-    run = run_results(prompts=2)
+    run = finished_run(prompts=2)
     exposure = Exposure((2.0, 6.0, 9.0), (4, 4, 3), (2.0, 2.0, 9.0), (4, 4, 3), (1.0,) * 4, (3,) * 4)
     run = replace(run, models=(replace(run.models[-1], exposure=exposure),))
     _, charts = exposure_section(parts_of([run])[0]).blocks
@@ -47,7 +47,7 @@ def test_exposure_is_drawn_after_own_and_after_the_teachers_tokens() -> None:
 
 
 def test_what_was_not_measured_is_said() -> None:
-    part = parts_of([with_holes(run_results(prompts=2))])[0]
+    part = parts_of([with_holes(finished_run(prompts=2))])[0]
     first, variety = closeness_section(part, []).blocks
     assert first == Paragraph("Closeness to the teacher was not measured.")
     assert isinstance(variety, Table) and variety.rows[0].cells[-1].text == MISSING

@@ -3,13 +3,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from results_builders import run_results, with_holes
+from results_builders import finished_run, with_holes
 
 from evaluation.report.contents import contents, title_of
 
 
 def test_the_sections_in_their_order() -> None:
-    found = [section.key for section in contents([with_holes(run_results(prompts=2))])]
+    found = [section.key for section in contents([with_holes(finished_run(prompts=2))])]
     assert found == [
         "verdict", "tasks", "analysis", "closeness", "calibration", "exposure", "samples", "curves", "cost", "settings",
         "provenance", "failures", "limits",
@@ -17,7 +17,7 @@ def test_the_sections_in_their_order() -> None:
 
 
 def test_runs_that_cannot_be_compared_have_sections_of_their_own() -> None:
-    one = with_holes(run_results(experiment="one", prompts=2))
+    one = with_holes(finished_run(experiment="one", prompts=2))
     other = replace(one, experiment="other", prompts=("else", "where"))
     keys = [section.key for section in contents([one, other])]
     assert len(keys) == len(set(keys))
@@ -31,5 +31,5 @@ def test_a_report_needs_a_run() -> None:
 
 
 def test_the_title_names_every_experiment_once() -> None:
-    one = run_results(experiment="one", prompts=1)
+    one = finished_run(experiment="one", prompts=1)
     assert title_of([one, one, replace(one, experiment="two")]) == "one, two"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from results_builders import run_results, with_holes
+from results_builders import finished_run, with_holes
 
 from evaluation.report.blocks import Charts, Paragraph
 from evaluation.report.curves import MOST_POINTS, curves_section
@@ -17,7 +17,7 @@ def with_curve(model: ModelResults, values: list[float]) -> ModelResults:
 
 
 def test_one_chart_a_metric_with_all_students() -> None:
-    (block,) = curves_section(parts_of([run_results()])[0]).blocks
+    (block,) = curves_section(parts_of([finished_run()])[0]).blocks
     assert isinstance(block, Charts)
     assert [chart.caption for chart in block.charts] == ["dev/forward_kl", "train/loss"]
     assert block.legend == (("seqkd", 2), ("kd", 3), ("minillm", 4))
@@ -25,7 +25,7 @@ def test_one_chart_a_metric_with_all_students() -> None:
 
 
 def test_a_long_curve_is_thinned() -> None:
-    run = run_results()
+    run = finished_run()
     student = with_curve(run.models[-1], [1.0 / (1 + step) for step in range(50_000)])
     (block,) = curves_section(parts_of([replace(run, models=(student,))])[0]).blocks
     assert isinstance(block, Charts)
@@ -33,7 +33,7 @@ def test_a_long_curve_is_thinned() -> None:
 
 
 def test_a_curve_without_a_number_is_none() -> None:
-    run = run_results()
+    run = finished_run()
     student = with_curve(run.models[-1], [math.nan, math.inf])
     assert curves_section(parts_of([replace(run, models=(student,))])[0]).blocks == (
         Paragraph("No training curves were kept."),
@@ -41,5 +41,5 @@ def test_a_curve_without_a_number_is_none() -> None:
 
 
 def test_without_curves_it_says_so() -> None:
-    (block,) = curves_section(parts_of([with_holes(run_results())])[0]).blocks
+    (block,) = curves_section(parts_of([with_holes(finished_run())])[0]).blocks
     assert isinstance(block, Paragraph)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from results_builders import run_results
+from results_builders import finished_run
 
 from evaluation.metric import Measured, Metric
 from evaluation.report.judged import Judged, Quality, judge, simplest
@@ -23,7 +23,7 @@ def quality(shares: dict[str, float], *, n: int = 100, headline: bool = True) ->
 
 @pytest.fixture(scope="module")
 def part() -> Part:
-    return parts_of([run_results(prompts=2)])[0]
+    return parts_of([finished_run(prompts=2)])[0]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_a_model_of_other_examples_is_not_compared(part: Part) -> None:
 
 def test_the_simplest_method_is_text_alone_and_gold_before_the_teachers() -> None:
     def of(methods: dict[str, str]) -> str | None:
-        found = simplest(parts_of([run_results(prompts=1, students=methods)])[0])
+        found = simplest(parts_of([finished_run(prompts=1, students=methods)])[0])
         return None if found is None else found.name
 
     assert of({"a": "kd", "b": "seqkd", "c": "sft"}) == "c"

@@ -3,7 +3,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from results_builders import hostile, run_results, with_holes
+from hostile_results import hostile
+from results_builders import finished_run, with_holes
 
 from evaluation.report.blocks import Paragraph, Section, Verdict
 from evaluation.report.contents import contents
@@ -12,7 +13,7 @@ from evaluation.report.markdown import markdown_of, note_of, render_markdown
 
 @pytest.fixture(scope="module")
 def sections() -> tuple[Section, ...]:
-    return contents([run_results(prompts=4)])
+    return contents([finished_run(prompts=4)])
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_a_note_has_the_verdict_of_every_group() -> None:
 
 
 def test_hostile_text_is_text() -> None:
-    markdown = render_markdown([hostile(with_holes(run_results(prompts=8)))])
+    markdown = render_markdown([hostile(with_holes(finished_run(prompts=8)))])
     for line in markdown.splitlines():
         if not line.startswith("    "):
             assert re.search(r"(?<!\\)<|(?<!\\)\]\(", line) is None, line[:200]

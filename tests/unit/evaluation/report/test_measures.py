@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from results_builders import run_results, with_holes
+from results_builders import finished_run, with_holes
 
 from evaluation.report.measures import CLOSENESS, qualities
 from evaluation.results import Closeness
 
 
 def test_tasks_come_first_with_the_metric_that_they_are_judged_by() -> None:
-    run = run_results(prompts=4)
+    run = finished_run(prompts=4)
     run = replace(run, tasks=(replace(run.tasks[0], metric="macro_f1"), run.tasks[1]))
     found = qualities(run)
     titles = [(each.title, each.headline) for each in found if each.task == "intents"]
@@ -22,7 +22,7 @@ def test_tasks_come_first_with_the_metric_that_they_are_judged_by() -> None:
 
 
 def test_a_number_is_the_one_of_the_examples() -> None:
-    run = run_results(prompts=4)
+    run = finished_run(prompts=4)
     found = next(each for each in qualities(run) if each.title == "intents")
     examples = run.models[0].tasks[0].examples
     right = np.mean([example.predicted == example.gold for example in examples])
@@ -30,11 +30,11 @@ def test_a_number_is_the_one_of_the_examples() -> None:
 
 
 def test_a_model_without_a_measurement_is_left_out_of_it_alone() -> None:
-    run = run_results(prompts=4)
+    run = finished_run(prompts=4)
     teacher, untouched, *students = run.models
     run = replace(run, models=(teacher, replace(untouched, closeness=Closeness((), ()), tasks=()), *students))
     assert all("untouched" not in each.measured and "teacher" in each.measured for each in qualities(run))
 
 
 def test_without_measurements_there_is_nothing() -> None:
-    assert qualities(with_holes(run_results(prompts=2))) == ()
+    assert qualities(with_holes(finished_run(prompts=2))) == ()

@@ -2,20 +2,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from results_builders import run_results
+from results_builders import finished_run
 
 from evaluation.report.merging import parts_of, run_names
 
 
 def test_a_run_alone_is_itself() -> None:
-    run = run_results()
+    run = finished_run()
     (part,) = parts_of([run])
     assert part.results == run
     assert part.numbers == {"teacher": 0, "untouched": 1, "seqkd": 2, "kd": 3, "minillm": 4}
 
 
 def test_runs_over_the_same_prompts_stand_in_one_table() -> None:
-    one = run_results(experiment="short")
+    one = finished_run(experiment="short")
     other = replace(one, experiment="long", models=tuple(
         replace(model, digest=f"other {model.digest}") if model.role == "student" else model for model in one.models
     ))  # fmt: skip
@@ -28,7 +28,7 @@ def test_runs_over_the_same_prompts_stand_in_one_table() -> None:
 
 
 def test_the_start_of_a_student_is_the_one_of_its_run() -> None:
-    one = run_results(experiment="short")
+    one = finished_run(experiment="short")
     other = replace(
         one, experiment="long", models=tuple(replace(model, digest=f"other {model.digest}") for model in one.models)
     )
@@ -39,7 +39,7 @@ def test_the_start_of_a_student_is_the_one_of_its_run() -> None:
 
 
 def test_runs_that_met_other_prompts_or_tasks_are_told_apart() -> None:
-    one = run_results(experiment="one")
+    one = finished_run(experiment="one")
     elsewhere = replace(one, experiment="elsewhere", prompts=("another", *one.prompts[1:]))
     (facts, *_) = one.tasks
     changed = replace(one, experiment="changed", tasks=(replace(facts, digest="changed"),))
@@ -47,14 +47,14 @@ def test_runs_that_met_other_prompts_or_tasks_are_told_apart() -> None:
 
 
 def test_a_task_that_only_one_run_has_does_not_part_them() -> None:
-    one = run_results(experiment="one")
+    one = finished_run(experiment="one")
     fewer = replace(one, experiment="fewer", tasks=one.tasks[:1])
     (part,) = parts_of([fewer, one])
     assert [task.name for task in part.results.tasks] == [task.name for task in one.tasks]
 
 
 def test_runs_of_one_name_are_told_apart_by_their_configuration() -> None:
-    one = run_results()
+    one = finished_run()
     other = replace(one, provenance=replace(one.provenance, config_digest="f" * 64))
     assert run_names([one, other]) == (f"quickstart {one.provenance.config_digest[:7]}", "quickstart fffffff")
     assert len(set(run_names([one, one]))) == 2

@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from results_builders import MACHINE, run_results
+from results_builders import MACHINE, finished_run
 
 from evaluation.report.blocks import Charts, Folded, Paragraph
 from evaluation.report.judged import Judged, judge
@@ -16,7 +16,7 @@ from evaluation.report.overview import comparison_table, pareto_blocks
 
 @pytest.fixture(scope="module")
 def part() -> Part:
-    return parts_of([run_results(prompts=8)])[0]
+    return parts_of([finished_run(prompts=8)])[0]
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from results_builders import run_results, with_holes
+from results_builders import finished_run, with_holes
 
 from evaluation.report.blocks import Lines, Paragraph, Section, Table
 from evaluation.report.merging import parts_of
@@ -14,7 +14,7 @@ def lines(section: Section) -> list[str]:
 
 
 def test_where_it_comes_from_beside_each_other() -> None:
-    one = run_results(experiment="one")
+    one = finished_run(experiment="one")
     other = replace(one, experiment="other", provenance=replace(one.provenance, teacher_licence=None))
     table, warning = provenance_section([one, other]).blocks
     assert isinstance(table, Table) and isinstance(warning, Paragraph)
@@ -26,23 +26,23 @@ def test_where_it_comes_from_beside_each_other() -> None:
 
 
 def test_a_known_licence_needs_no_warning() -> None:
-    assert len(provenance_section([run_results()]).blocks) == 1
+    assert len(provenance_section([finished_run()]).blocks) == 1
 
 
 def test_what_failed_names_its_model() -> None:
-    section = failures_section(parts_of([run_results()]))
+    section = failures_section(parts_of([finished_run()]))
     assert "untouched: exposure: fewer than 8 answers are long enough" in lines(section)
     assert "test row 7: no label" in lines(section)
     assert any(isinstance(block, Paragraph) and block.text.startswith("3 rows") for block in section.blocks)
 
 
 def test_when_nothing_failed_it_says_so() -> None:
-    run = with_holes(run_results())
+    run = with_holes(finished_run())
     sound = replace(run, models=tuple(replace(model, failures=()) for model in run.models))
     assert failures_section(parts_of([sound])).blocks == (Paragraph("Nothing."),)
 
 
 def test_limits_say_when_no_task_was_run() -> None:
     missing = "No task was run: nothing here says whether an answer is right."
-    assert missing not in lines(limits_section(parts_of([run_results()])))
-    assert missing in lines(limits_section(parts_of([with_holes(run_results())])))
+    assert missing not in lines(limits_section(parts_of([finished_run()])))
+    assert missing in lines(limits_section(parts_of([with_holes(finished_run())])))

@@ -4,7 +4,8 @@ import time
 from dataclasses import replace
 
 import pytest
-from results_builders import HOSTILE, hostile, run_results
+from hostile_results import HOSTILE, hostile
+from results_builders import finished_run
 
 from evaluation.report.blocks import Folded, MarkdownOnly, Paragraph, Sample
 from evaluation.report.markdown import render_markdown
@@ -42,7 +43,7 @@ def test_a_text_is_cut_and_made_visible() -> None:
 
 def test_hostile_answers_take_no_time_and_lose_nothing_that_is_seen() -> None:
     started = time.monotonic()
-    section = samples_section(parts_of([hostile(run_results())])[0])
+    section = samples_section(parts_of([hostile(finished_run())])[0])
     assert time.monotonic() - started < 20
     seen = str(section)
     assert "\u202e" not in seen and "\x1b" not in seen
@@ -68,7 +69,7 @@ def test_samples_are_spread_over_the_prompts() -> None:
 
 @pytest.mark.parametrize("prompts", [1, OPENED, OPENED + 1, 40])
 def test_the_first_samples_are_open_and_the_others_folded(prompts: int) -> None:
-    run = run_results(prompts=prompts)
+    run = finished_run(prompts=prompts)
     section = samples_section(parts_of([run])[0])
     opened = [block for block in section.blocks if isinstance(block, Sample)]
     folded = [inner for block in section.blocks if isinstance(block, Folded) for inner in block.blocks]
@@ -78,7 +79,7 @@ def test_the_first_samples_are_open_and_the_others_folded(prompts: int) -> None:
 
 
 def test_every_prompt_stands_in_markdown_and_some_on_the_page() -> None:
-    run = run_results(prompts=SHOWN + 2)
+    run = finished_run(prompts=SHOWN + 2)
     first, *_, rest = samples_section(parts_of([run])[0]).blocks
     assert isinstance(first, Paragraph) and f"{SHOWN} of {SHOWN + 2} test prompts (the others stand" in first.text
     assert isinstance(rest, MarkdownOnly)
@@ -89,6 +90,6 @@ def test_every_prompt_stands_in_markdown_and_some_on_the_page() -> None:
 
 
 def test_without_prompts_it_says_so() -> None:
-    run = replace(run_results(prompts=1), prompts=(), references=())
+    run = replace(finished_run(prompts=1), prompts=(), references=())
     (block,) = samples_section(parts_of([run])[0]).blocks
     assert block == Paragraph("There are no test prompts.")

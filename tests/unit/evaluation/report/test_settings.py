@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from results_builders import run_results
+from results_builders import finished_run
 
 from evaluation.report.blocks import Folded, Paragraph, Table
 from evaluation.report.settings import UNSET, by_student, differing, settings_section
@@ -13,7 +13,7 @@ def rows(table: Table) -> dict[str, list[str]]:
 
 
 def test_what_differs_between_runs_is_shown_and_the_rest_folded() -> None:
-    one = run_results(experiment="one")
+    one = finished_run(experiment="one")
     other = replace(one, experiment="other", settings={**one.settings, "teacher.top_k": "128", "seed": "3"})
     first, *_, last = settings_section([one, other]).blocks
     assert isinstance(first, Table) and isinstance(last, Folded)
@@ -23,12 +23,12 @@ def test_what_differs_between_runs_is_shown_and_the_rest_folded() -> None:
 
 
 def test_equal_runs_are_said_to_be_equal() -> None:
-    one = run_results()
+    one = finished_run()
     assert Paragraph("The runs have the same settings.") in settings_section([one, one]).blocks
 
 
 def test_what_differs_between_students_is_shown_of_one_run() -> None:
-    table, *_ = settings_section([run_results()]).blocks
+    table, *_ = settings_section([finished_run()]).blocks
     assert isinstance(table, Table)
     assert [column.title for column in table.columns] == ["seqkd", "kd", "minillm"]
     assert "init.layers" not in rows(table)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from results_builders import run_results, with_holes
+from results_builders import finished_run, with_holes
 
 from evaluation.report.blocks import Paragraph, Table
 from evaluation.report.judged import judge
@@ -20,7 +20,7 @@ def blocks(run: RunResults) -> list[Table | Paragraph]:
 
 
 def test_a_table_a_task_with_every_metric_and_the_answers_that_could_not_be_read() -> None:
-    run = run_results(prompts=2)
+    run = finished_run(prompts=2)
     table, _, other, _ = blocks(run)
     assert isinstance(table, Table) and isinstance(other, Table)
     assert table.caption.startswith("intents: classification, 60 test rows")
@@ -31,7 +31,7 @@ def test_a_table_a_task_with_every_metric_and_the_answers_that_could_not_be_read
 
 
 def test_what_the_numbers_are_read_against() -> None:
-    _, facts, *_ = blocks(run_results(prompts=2))
+    _, facts, *_ = blocks(finished_run(prompts=2))
     assert isinstance(facts, Paragraph)
     assert "best constant answer scores 30.0 % (accuracy)" in facts.text
     assert "of 60 test rows 1 also stand in the 200 train rows to the letter, 2 nearly" in facts.text
@@ -39,7 +39,7 @@ def test_what_the_numbers_are_read_against() -> None:
 
 
 def test_a_task_without_train_rows_cannot_be_contaminated_by_them() -> None:
-    run = run_results(prompts=2)
+    run = finished_run(prompts=2)
     alone = replace(run.tasks[0], train_rows=0, few_shot=0, train_label_counts={})
     _, facts = blocks(replace(run, tasks=(alone,)))
     assert isinstance(facts, Paragraph)
@@ -47,7 +47,7 @@ def test_a_task_without_train_rows_cannot_be_contaminated_by_them() -> None:
 
 
 def test_a_model_that_did_not_answer_is_said_so() -> None:
-    run = run_results(prompts=2)
+    run = finished_run(prompts=2)
     teacher, *others = run.models
     table, *_ = blocks(replace(run, models=(replace(teacher, tasks=()), *others)))
     assert isinstance(table, Table)
@@ -55,4 +55,4 @@ def test_a_model_that_did_not_answer_is_said_so() -> None:
 
 
 def test_without_tasks_it_says_so() -> None:
-    assert blocks(with_holes(run_results(prompts=2))) == [Paragraph("No task was run.")]
+    assert blocks(with_holes(finished_run(prompts=2))) == [Paragraph("No task was run.")]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from results_builders import run_results, with_holes
+from results_builders import finished_run, with_holes
 
 from evaluation.metric import Measured, Metric
 from evaluation.report.blocks import Verdict
@@ -26,7 +26,7 @@ def with_dev(model: ModelResults, value: float | None) -> ModelResults:
 
 
 def part_of(dev: dict[str, float | None] | None = None) -> Part:
-    run = run_results(prompts=2)
+    run = finished_run(prompts=2)
     dev = dev or {}
     return parts_of([replace(run, models=tuple(with_dev(model, dev.get(model.name)) for model in run.models))])[0]
 
@@ -78,7 +78,7 @@ def test_what_is_said_of_each_student_stands_below_it_in_the_same_words() -> Non
 
 
 def test_the_page_says_what_the_terminal_says() -> None:
-    run = run_results(prompts=12)
+    run = finished_run(prompts=12)
     block = contents([run])[0].blocks[0]
     assert isinstance(block, Verdict)
     assert block.lines[1:-1] == tuple(opinion.sentence for opinion in verdicts(run).values())
@@ -99,7 +99,7 @@ def test_when_all_got_worse_none_is_to_be_shipped() -> None:
 
 @pytest.mark.parametrize("bare", [False, True])
 def test_without_numbers_or_students_it_says_so(bare: bool) -> None:
-    run: RunResults = with_holes(run_results(prompts=2))
+    run: RunResults = with_holes(finished_run(prompts=2))
     if bare:
         run = replace(run, models=run.models[:2])
     part = parts_of([run])[0]

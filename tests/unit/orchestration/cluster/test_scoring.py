@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from belief_builders import random_beliefs
 from local_engines import fake_teacher
-from result_builders import random_beliefs
 
 from cache import ScoreRequest, TeacherRecord
 from configs import ModelError

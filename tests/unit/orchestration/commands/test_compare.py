@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from result_builders import run_results
+from results_builders import run_results
 
 from orchestration.commands.main import main
 from orchestration.comparison.report import Report, write_report

@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 
 import pytest
-from results_builders import run_results, with_holes
+from results_builders import finished_run, with_holes
 
 from configs import ConfigError
 from orchestration.commands import report as command
@@ -22,7 +22,7 @@ def run_root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def results(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = with_holes(run_results(prompts=2))
+    run = with_holes(finished_run(prompts=2))
     monkeypatch.setattr(command, "read_results", lambda directory: run)
 
 

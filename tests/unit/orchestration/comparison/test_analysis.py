@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from analysis_builders import answer, facts, final
-from result_builders import model_results, run_results
+from results_builders import model_results, run_results
 
 from evaluation.analysis import Comparison, compare_runs
 from evaluation.results import TaskExample

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from bench_builders import BenchPool, MutePool, answers_of, bench_candidate, bench_teacher, real_bench
-from result_builders import model_results
+from results_builders import model_results
 
 from cache.protocols import Failure
 from evaluation.results import Exposure

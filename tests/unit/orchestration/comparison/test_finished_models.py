@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from pipeline_builders import experiment
-from result_builders import model_results, run_results
+from results_builders import model_results, run_results
 
 from configs import ConfigError, dump_config
 from orchestration.comparison.finished_models import finished_models

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from belief_builders import random_beliefs
 from bench_builders import BenchPool, K, MutePool, bench_candidate, bench_teacher, real_bench
-from result_builders import model_results, random_beliefs
+from results_builders import model_results
 
 from cache import ScoreRequest, TeacherRecord
 from configs import EngineError

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from result_builders import model_results, random_beliefs
+from belief_builders import random_beliefs
+from results_builders import model_results
 
 from evaluation.closeness import closeness_of, measured
 from evaluation.exposure import exposure_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from results_builders import run_results, with_holes
+from results_builders import finished_run, with_holes
 
 from evaluation.results import RunResults
 from orchestration.comparison.publishing import publish, tracked_models, write_pages
@@ -17,7 +17,7 @@ from orchestration.tracking.tracker import Tracker
 
 @pytest.fixture(scope="module")
 def run() -> RunResults:
-    return run_results(prompts=4)
+    return finished_run(prompts=4)
 
 
 def publish_once(run: RunResults, directory: Path, uri: str) -> None:

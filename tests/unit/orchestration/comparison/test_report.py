@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from result_builders import model_results, run_results, serving
+from results_builders import model_results, run_results, serving
 
 from configs import ConfigError
 from evaluation.results import Closeness, ModelResults

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from belief_builders import random_beliefs
 from bench_builders import BenchPool, bench_candidate, bench_teacher, real_bench
-from result_builders import random_beliefs
 
 from evaluation.closeness import closeness_of, measured
 from orchestration.comparison.held_out import HeldOut

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from result_builders import run_results
+from results_builders import run_results
 
 from configs import ConfigError
 from evaluation.results import RunResults

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from local_engines import EOS, IDENTITY, VOCAB, fake_teacher
-from result_builders import model_results, run_results
+from results_builders import model_results, run_results
 from safetensors.numpy import save_file
 
 from cache import CacheView, GenerateRequest, TeacherCache, TeacherRecord

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from results_builders import run_results
+from results_builders import finished_run
 from tiny_llama import save_tiny_llama
 
 from cache import GenerateRequest, TeacherIdentity
@@ -24,7 +24,7 @@ from teacher_server.occupancy import Occupancy
 
 IDENTITY = TeacherIdentity(weights_sha256="a" * 64, config_sha256="b" * 64, dtype="float32")
 PROMPTS = tuple(tuple(range(start, start + 20)) for start in range(3))
-ROW = replace(run_results(prompts=1).models[0], serving=None)
+ROW = replace(finished_run(prompts=1).models[0], serving=None)
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from bench_builders import BenchPool, MutePool, answers_of, bench_candidate, bench_teacher, real_bench
-from result_builders import model_results, serving
+from results_builders import model_results, serving
 
 from configs import EngineError
 from evaluation.closeness import length_ratio, measured

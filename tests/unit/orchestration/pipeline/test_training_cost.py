@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from pipeline_builders import namespace
-from results_builders import run_results
+from results_builders import finished_run
 
 from configs.places import CURVES
 from orchestration.outputs.artifacts import Artifacts
@@ -82,7 +82,7 @@ def test_what_is_kept_may_be_anything(tmp_path: Path, took: object) -> None:
 def test_rows_of_students_have_their_training_and_no_other_row_has_one(tmp_path: Path) -> None:
     made = student(tmp_path, {"tokens": 100, FIELD: {"seconds": 1.0, "joules": 2.0, "trained_on": "2 workers"}})
     made.name = "kd"
-    rows = run_results(prompts=1, students={"kd": "kd"}).models
+    rows = finished_run(prompts=1, students={"kd": "kd"}).models
     found = {row.name: row.training for row in with_training(rows, [made], artifacts=Artifacts(tmp_path))}
     assert found.pop("kd") == training_of(made, artifacts=Artifacts(tmp_path))
     assert set(found.values()) == {None}
