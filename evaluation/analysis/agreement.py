@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,12 +27,8 @@ class HitTable:
     @property
     def mistakes_shared(self) -> float:
         """Of the teacher's mistakes, the share that the student makes too; NaN where the teacher makes none."""
-        return _share(self.neither, self.student_only + self.neither)
-
-    @property
-    def same_of_shared(self) -> float:
-        """Of the shared mistakes, the share with the same wrong answer; NaN where none is shared."""
-        return _share(self.same_mistake, self.neither)
+        mistakes = self.student_only + self.neither
+        return self.neither / mistakes if mistakes else math.nan
 
 
 def hits_and_misses(answers: Sequence[BothAnswers]) -> HitTable:
@@ -46,7 +43,3 @@ def hits_and_misses(answers: Sequence[BothAnswers]) -> HitTable:
             both.teacher.example.predicted is not None and same_answer(both.teacher, both.student) for both in neither
         ),
     )
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else float("nan")

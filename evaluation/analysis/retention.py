@@ -94,9 +94,10 @@ def _thirds(
         chosen = [both for both, at in zip(answers, third, strict=True) if at == place]
         if chosen:
             inside = [size_of(both) for both in chosen]
+            least, most = min(inside), max(inside)
             found.append(
                 Slice(
-                    f"{name} ({min(inside)} to {max(inside)} {of})",
+                    f"{name} ({least if least == most else f'{least} to {most}'} {of})",
                     len(chosen),
                     float(np.mean([both.teacher.score for both in chosen])),
                     float(np.mean([both.student.score for both in chosen])),

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 from evaluation.closeness import ReliabilityBin, length_ratio, reliability
 from evaluation.diversity import diversity
-from evaluation.report.blocks import Block, Cell, Chart, Charts, Column, Paragraph, Row, Section, Table
+from evaluation.exposure import excess_curve, excess_error
+from evaluation.report.blocks import Block, Cell, Chart, Charts, Column, Lines, Paragraph, Row, Section, Table
 from evaluation.report.charts import Series, Words, line_chart, reliability_chart
 from evaluation.report.judged import Judged
 from evaluation.report.merging import Part
 from evaluation.report.numbers import MISSING, interval, written
 from evaluation.results import Exposure, ModelResults
+from evaluation.statistics import estimate
 
 LEAST_ANSWERS = 4
 """A position of the exposure curves that fewer answers reach is left out: its mean is noise."""
@@ -61,15 +63,22 @@ def calibration_section(part: Part) -> Section:
 
 
 def exposure_section(part: Part) -> Section:
-    """What a model's own beginnings cost it, by position."""
-    charts = [_exposure(part, model, model.exposure) for model in part.results.models if model.exposure is not None]
-    if not charts:
+    """What a model's own beginnings cost it: in words, over the length of an answer, and by position."""
+    read = [(model, model.exposure) for model in part.results.models if model.exposure is not None]
+    if not read:
         return Section("exposure", "Exposure", (Paragraph("Exposure was not measured."),))
     words = (
-        "Divergence from the teacher at each position of an answer: after the teacher's tokens (dashed) and after the "
-        "model's own (solid). What lies between them is what the model's own mistakes cost it."
+        "How much farther a model is from its teacher after its own tokens than after the teacher's, over the "
+        "positions that half of the answers reach. The first chart is this excess over the first positions of an "
+        "answer, and grows where mistakes pile up; the others are the divergence at each position, after the teacher's "
+        "tokens (dashed) and after the model's own (solid)."
     )
-    return Section("exposure", "Exposure", (Paragraph(words), Charts(tuple(charts), ())))
+    said = [f"{model.name}: {_excess(exposure)}." for model, exposure in read]
+    by_position = (_exposure(part, *each, said=line) for each, line in zip(read, said, strict=True))
+    charts = Charts((_excess_curves(part, read), *by_position), tuple((m.name, part.numbers[m.name]) for m, _ in read))
+    return Section(
+        "exposure", "Exposure", (Lines("What their own beginnings cost", tuple(said)), Paragraph(words), charts)
+    )
 
 
 def _cell(judged: Judged, name: str) -> Cell:
@@ -123,25 +132,57 @@ def _reliability(part: Part, model: ModelResults, bins: Sequence[ReliabilityBin]
     return Chart(reliability_chart(line, [each.count / total for each in bins], words), model.name)
 
 
-def _exposure(part: Part, model: ModelResults, exposure: Exposure) -> Chart:
+def _excess(exposure: Exposure) -> str:
+    """The excess error in words, with its interval and what it is made of."""
+    if not exposure.answers:
+        return "there is no answer to read"
+    measured = excess_error(exposure)
+    found = estimate(measured)
+    if not math.isfinite(found.value):
+        return "undefined, as it does not differ from its teacher after the teacher's tokens"
+    free, free_tokens, forced, forced_tokens = measured.sums.sum(axis=0)
+    made_of = f"{written(free / free_tokens, 'nats')} nats a token against {written(forced / forced_tokens, 'nats')}"
+    nearer = found.value < 0
+    low, high = (-found.interval.high, -found.interval.low) if nearer else (found.interval.low, found.interval.high)
+    bounds = interval(low, high, "fraction")
+    between = f" (95 %: {bounds})" if bounds else ""
+    size = written(abs(found.value), "fraction")
+    where = f"{'nearer to' if nearer else 'farther from'} its teacher after its own tokens than after the teacher's"
+    seen = "no difference seen, " if low <= 0.0 <= high else ""
+    return f"{seen}{size} {where}{between}: {made_of}"
+
+
+def _excess_curves(part: Part, read: Sequence[tuple[ModelResults, Exposure]]) -> Chart:
+    series = []
+    for model, exposure in read:
+        curve = excess_curve(exposure)[: min(_reached(exposure.free_counts), _reached(exposure.forced_counts))]
+        series.append(Series(model.name, part.numbers[model.name], range(1, len(curve) + 1), curve))
+    told = "; ".join(
+        f"{each.label}: {written(each.y[-1], 'fraction')} after {len(each.y)}" for each in series if each.y
+    )
+    words = Words(
+        f"{part.key}excess", "Excess over the teacher's tokens", f"{told}.", "first positions", "", y_unit="fraction"
+    )
+    return Chart(line_chart(series, words), words.title)
+
+
+def _exposure(part: Part, model: ModelResults, exposure: Exposure, *, said: str) -> Chart:
     number = part.numbers[model.name]
     free = _means(exposure.free, exposure.free_counts)
     forced = _means(exposure.forced, exposure.forced_counts)
-    own, told = (_total(exposure.free, exposure.free_counts), _total(exposure.forced, exposure.forced_counts))
-    said = f"{written(own, 'nats')} nats after its own tokens, {written(told, 'nats')} after the teacher's"
     lines = [
         Series(model.name, number, range(len(free)), free, "-"),
         Series(model.name, number, range(len(forced)), forced, "--"),
     ]
-    words = Words(
-        f"{part.key}exposure-{number}", f"Exposure of {model.name}", f"On average {said}.", "position", "nats"
-    )
-    return Chart(line_chart(lines, words), f"{model.name}: {said}")
+    words = Words(f"{part.key}exposure-{number}", f"Exposure of {model.name}", said, "position", "nats")
+    return Chart(line_chart(lines, words), model.name)
 
 
 def _means(sums: Sequence[float], counts: Sequence[int]) -> list[float]:
-    return [total / count if count >= LEAST_ANSWERS else math.nan for total, count in zip(sums, counts, strict=True)]
+    reached = _reached(counts)
+    return [total / count for total, count in zip(sums[:reached], counts[:reached], strict=True)]
 
 
-def _total(sums: Sequence[float], counts: Sequence[int]) -> float:
-    return sum(sums) / sum(counts) if sum(counts) else math.nan
+def _reached(counts: Sequence[int]) -> int:
+    """Positions that enough answers reach; fewer and fewer do."""
+    return sum(count >= LEAST_ANSWERS for count in counts)

@@ -20,20 +20,9 @@ from evaluation.report.blocks import (
     Table,
     Verdict,
 )
-from evaluation.report.contents import contents, title_of
-from evaluation.results import RunResults
 
 LONGEST_LINE = 2_000
 """Characters of one line of a list."""
-
-
-def render_markdown(runs: Sequence[RunResults]) -> str:
-    """The report of finished runs as Markdown.
-
-    Raises:
-        ValueError: there are no runs.
-    """
-    return markdown_of(title_of(runs), contents(runs))
 
 
 def markdown_of(title: str, sections: Sequence[Section]) -> str:

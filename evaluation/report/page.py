@@ -17,24 +17,13 @@ from markupsafe import Markup
 from configs.visible_text import visible
 from evaluation.report.blocks import SYMBOLS, Section
 from evaluation.report.charts import legend_key
-from evaluation.report.contents import contents, title_of
 from evaluation.report.numbers import ABSENT
-from evaluation.results import RunResults
 
 TEMPLATES = "templates"
 
 
-def render_page(runs: Sequence[RunResults]) -> str:
-    """The report of finished runs as one self-contained page of HTML.
-
-    Raises:
-        ValueError: there are no runs.
-    """
-    return page_of(title_of(runs), contents(runs))
-
-
 def page_of(title: str, sections: Sequence[Section]) -> str:
-    """Sections as a page."""
+    """Sections as one self-contained page of HTML."""
     style = resources.files("evaluation.report").joinpath(TEMPLATES, "style.css").read_text(encoding="utf-8")
     environment = Environment(
         loader=PackageLoader("evaluation.report", TEMPLATES),

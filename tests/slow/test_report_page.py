@@ -12,7 +12,8 @@ from hostile_results import hostile
 from playwright.sync_api import Browser, Page, sync_playwright
 from results_builders import finished_run, with_holes
 
-from evaluation.report.page import render_page
+from evaluation.report.contents import contents, title_of
+from evaluation.report.page import page_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -34,7 +35,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("holes", [with_holes(run)]),
         ("several", [run, finished_run(experiment="longer", prompts=12)]),
     ):
-        (place / f"{name}.html").write_text(render_page(runs), encoding="utf-8")
+        (place / f"{name}.html").write_text(page_of(title_of(runs), contents(runs)), encoding="utf-8")
     return place
 
 

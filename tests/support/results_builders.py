@@ -15,6 +15,7 @@ import numpy as np
 from belief_builders import random_beliefs
 
 from evaluation.closeness import BINS, COLUMNS, WORDING, closeness_of, joined
+from evaluation.exposure import exposure_of
 from evaluation.results import (
     Closeness,
     Exposure,
@@ -290,11 +291,15 @@ def _closeness(quality: float, prompts: int, random: np.random.Generator) -> Clo
 
 
 def _exposure(quality: float) -> Exposure:
-    length = 32
-    counts = tuple(40 - place // 2 for place in range(length))
-    forced = tuple(count * (1 - quality) * 1.4 for count in counts)
-    free = tuple(count * (1 - quality) * (1.4 + place / 20) for place, count in enumerate(counts))
-    return Exposure(free, counts, forced, counts, tuple(12.0 * (1 - quality) + i % 3 for i in range(40)), (24,) * 40)
+    """40 answers of which ever fewer reach a position; after its own tokens a model is farther off the longer it goes."""
+    random = np.random.default_rng(7)
+    own, theirs, gaps = [], [], []
+    for answer in range(40):
+        place, noise = np.arange(32 - answer // 3), 0.8 + 0.4 * random.random(32 - answer // 3)
+        own.append((1 - quality) * (1.4 + place / 20) * noise)
+        theirs.append((1 - quality) * 1.4 * noise)
+        gaps.append((1 - quality) * (0.5 + noise - 1))
+    return exposure_of(own, theirs, gaps)
 
 
 def _serving(token_s: float, joules: float) -> Serving:

@@ -20,10 +20,10 @@ def test_by_hand() -> None:
         )
     )
     assert table == HitTable(both=2, teacher_only=1, student_only=1, neither=4, same_mistake=2)
-    assert (table.n, table.mistakes_shared, table.same_of_shared) == (8, 4 / 5, 2 / 4)
+    assert (table.n, table.mistakes_shared) == (8, 4 / 5)
 
 
 def test_shares_of_nothing_are_undefined() -> None:
     table = hits_and_misses(both([answer(0, "a", "a")], [answer(0, "a", "a")]))
-    assert math.isnan(table.mistakes_shared) and math.isnan(table.same_of_shared)
+    assert math.isnan(table.mistakes_shared)
     assert hits_and_misses(()).n == 0

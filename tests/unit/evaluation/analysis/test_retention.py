@@ -37,14 +37,14 @@ def test_rare_and_frequent_classes() -> None:
         [answer(0, "a", "a"), answer(1, "a", "b"), answer(2, "b", "b"), answer(3, "c", "c"), answer(4, "c", "c")],
     )
     rare, middling, frequent = by_class_frequency(answers, {"a": 2, "b": 10, "c": 50})
-    assert rare == Slice("rare (2 to 2 in train)", 2, teacher=1.0, student=0.5)
+    assert rare == Slice("rare (2 in train)", 2, teacher=1.0, student=0.5)
     assert (rare.retention, middling.retention, frequent.retention) == (0.5, 1.0, 2.0)
-    assert frequent.name == "frequent (50 to 50 in train)"
+    assert frequent.name == "frequent (50 in train)"
 
 
 def test_a_class_that_train_lacks_is_rare() -> None:
     answers = both([answer(0, "c", "c")], [answer(0, "c", "a")])
-    assert by_class_frequency(answers, {"a": 2, "b": 10}) == (Slice("rare (0 to 0 in train)", 1, 1.0, 0.0),)
+    assert by_class_frequency(answers, {"a": 2, "b": 10}) == (Slice("rare (0 in train)", 1, 1.0, 0.0),)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,12 @@ def test_short_and_long_prompts() -> None:
     ]
     assert [one.retention for one in found] == [1.0, pytest.approx(1 / 3), 0.0]
     assert by_length(answers[:1]) == ()
+
+
+def test_a_slice_of_one_length_names_it_once() -> None:
+    said = [answer(row, "a", "a", tokens=tokens) for row, tokens in enumerate([9, 37, 37, 37, 80])]
+    names = [one.name for one in by_length(both(said, said))]
+    assert names == ["short (9 tokens)", "middling (37 tokens)", "long (80 tokens)"]
 
 
 def test_a_slice_in_which_the_teacher_scores_nothing() -> None:

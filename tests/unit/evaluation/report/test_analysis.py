@@ -63,7 +63,7 @@ def test_what_is_kept_in_all_by_class_and_by_length() -> None:
     _, _, kept, words, _ = blocks(run_of("ororor", "ororrr"))
     assert isinstance(kept, Table) and isinstance(words, Paragraph)
     assert [(column.title, column.note) for column in kept.columns] == [
-        ("all", "accuracy"), ("middling", "50 to 50 in train"), ("frequent", "120 to 120 in train"),
+        ("all", "accuracy"), ("middling", "50 in train"), ("frequent", "120 in train"),
         ("short", "10 to 11 tokens"), ("middling", "12 to 13 tokens"), ("long", "14 to 15 tokens"),
     ]  # fmt: skip
     assert [cell.text for cell in kept.rows[0].cells] == ["83.3 %", "100.0 %", "66.7 %", "100.0 %", "100.0 %", "50.0 %"]

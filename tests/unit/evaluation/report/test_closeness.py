@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from results_builders import finished_run, with_holes
 
-from evaluation.report.blocks import Charts, Paragraph, Table
+from evaluation.exposure import exposure_of
+from evaluation.report.blocks import Charts, Lines, Paragraph, Table
 from evaluation.report.closeness import calibration_section, closeness_section, exposure_section
 from evaluation.report.judged import judge
 from evaluation.report.measures import CLOSENESS, qualities
@@ -36,14 +40,68 @@ def test_every_model_has_its_reliability_diagram(part: Part) -> None:
     assert "sure and" in charts.charts[0].svg
 
 
-def test_exposure_is_drawn_after_own_and_after_the_teachers_tokens() -> None:
+def exposure_blocks(exposure: Exposure) -> tuple[str, Charts]:
     run = finished_run(prompts=2)
-    exposure = Exposure((2.0, 6.0, 9.0), (4, 4, 3), (2.0, 2.0, 9.0), (4, 4, 3), (1.0,) * 4, (3,) * 4)
     run = replace(run, models=(replace(run.models[-1], exposure=exposure),))
-    _, charts = exposure_section(parts_of([run])[0]).blocks
-    assert isinstance(charts, Charts)
-    (chart,) = charts.charts
-    assert chart.caption == "minillm: 1.545 nats after its own tokens, 1.182 after the teacher's"
+    lines, _, charts = exposure_section(parts_of([run])[0]).blocks
+    assert isinstance(lines, Lines) and isinstance(charts, Charts)
+    (line,) = lines.lines
+    return line, charts
+
+
+def answers_of(*each: list[float], times: int = 1) -> list[NDArray[np.float64]]:
+    return [np.array(one) * (1 + 0.01 * turn) for turn in range(times) for one in each]
+
+
+def test_the_excess_stands_in_words_with_its_interval() -> None:
+    """Half of the answers are thrice as far off, half of them as far as before: 100 % in all."""
+    free, forced = answers_of([2.0, 2.0], [6.0, 6.0], times=10), answers_of([2.0, 2.0], [2.0, 2.0], times=10)
+    line, _ = exposure_blocks(exposure_of(free, forced, free))
+    found = re.fullmatch(
+        r"minillm: 100\.0 % farther from its teacher after its own tokens than after the teacher's "
+        r"\(95 %: (\d+\.\d) to (\d+\.\d) %\): 4\.180 nats a token against 2\.090\.", line
+    )  # fmt: skip
+    assert found is not None, line
+    # A mean of 20 that are 0 or 200 % with even chances: 2.09 standard errors of 22.9 % on either side.
+    assert (float(found[1]), float(found[2])) == pytest.approx((52.0, 148.0), abs=6)
+
+
+def test_an_excess_whose_interval_holds_zero_was_not_seen() -> None:
+    rng = np.random.default_rng(0)
+    free, forced = (answers_of(*rng.random((20, 5)).tolist()) for _ in range(2))
+    line, _ = exposure_blocks(exposure_of(free, forced, free))
+    assert re.fullmatch(
+        r"minillm: no difference seen, \d\.\d % farther from its teacher after its own tokens than after the teacher's "
+        r"\(95 %: -\d+\.\d to \d+\.\d %\): 0\.\d+ nats a token against 0\.\d+\.",
+        line,
+    )
+
+
+@pytest.mark.parametrize(
+    ("exposure", "said"),
+    [
+        (exposure_of(answers_of([1.0]), answers_of([0.0]), answers_of([0.0])), "undefined, as it does not differ"),
+        (exposure_of([], [], []), "there is no answer to read"),
+        (
+            exposure_of(answers_of([1.0, 1.0]), answers_of([2.0, 2.0]), answers_of([0.0])),
+            "50.0 % nearer to its teacher",
+        ),
+    ],
+)
+def test_an_excess_without_an_interval(exposure: Exposure, said: str) -> None:
+    line, _ = exposure_blocks(exposure)
+    assert line.startswith(f"minillm: {said}") and "95 %" not in line and "nan" not in line
+
+
+def test_the_excess_is_drawn_over_length_and_both_divergences_by_position() -> None:
+    free, forced = answers_of([1.0, 3.0], times=8), answers_of([1.0, 1.0], times=8)
+    # A position that one answer alone reaches is not drawn.
+    free[0] = np.append(free[0], 99.0)
+    line, charts = exposure_blocks(exposure_of(free, forced, free))
+    excess, by_position = charts.charts
+    assert (excess.caption, by_position.caption) == ("Excess over the teacher's tokens", "minillm")
+    assert '<desc id="excess-desc">minillm: 100.0 % after 2.</desc>' in excess.svg
+    assert "farther from its teacher" in by_position.svg and line.split(":")[0] == "minillm"
 
 
 def test_what_was_not_measured_is_said() -> None:

@@ -7,8 +7,8 @@ from hostile_results import hostile
 from results_builders import finished_run, with_holes
 
 from evaluation.report.blocks import Paragraph, Section, Verdict
-from evaluation.report.contents import contents
-from evaluation.report.markdown import markdown_of, note_of, render_markdown
+from evaluation.report.contents import contents, title_of
+from evaluation.report.markdown import markdown_of, note_of
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,8 @@ def test_a_note_has_the_verdict_of_every_group() -> None:
 
 
 def test_hostile_text_is_text() -> None:
-    markdown = render_markdown([hostile(with_holes(finished_run(prompts=8)))])
+    runs = [hostile(with_holes(finished_run(prompts=8)))]
+    markdown = markdown_of(title_of(runs), contents(runs))
     for line in markdown.splitlines():
         if not line.startswith("    "):
             assert re.search(r"(?<!\\)<|(?<!\\)\]\(", line) is None, line[:200]

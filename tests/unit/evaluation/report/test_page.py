@@ -10,9 +10,15 @@ import pytest
 from hostile_results import HOSTILE, hostile
 from results_builders import finished_run, with_holes
 
-from evaluation.report.page import render_page
+from evaluation.report.contents import contents, title_of
+from evaluation.report.page import page_of
+from evaluation.results import RunResults
 
 ROOT = Path(__file__).resolve().parents[4]
+
+
+def page_for(*runs: RunResults) -> str:
+    return page_of(title_of(runs), contents(runs))
 
 
 class Tags(HTMLParser):
@@ -33,12 +39,12 @@ class Tags(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return render_page([finished_run(prompts=6)])
+    return page_for(finished_run(prompts=6))
 
 
 @pytest.fixture(scope="module")
 def hostile_page() -> str:
-    return render_page([hostile(finished_run(prompts=6))])
+    return page_for(hostile(finished_run(prompts=6)))
 
 
 def test_it_is_one_file_that_asks_for_nothing(page: str) -> None:
@@ -57,7 +63,7 @@ def test_it_is_one_file_that_asks_for_nothing(page: str) -> None:
 
 @pytest.fixture(scope="module")
 def page_of_two() -> str:
-    return render_page([finished_run(prompts=2), finished_run(experiment="other", prompts=3)])
+    return page_for(finished_run(prompts=2), finished_run(experiment="other", prompts=3))
 
 
 @pytest.mark.parametrize("which", ["page", "page_of_two"])
@@ -82,7 +88,7 @@ def test_hostile_text_is_text(page: str, hostile_page: str) -> None:
 
 
 def test_what_is_missing_is_said_in_words() -> None:
-    text = Tags(render_page([with_holes(finished_run(prompts=2))])).text
+    text = Tags(page_for(with_holes(finished_run(prompts=2)))).text
     assert re.search(r"\b(nan|inf|None)\b", text.partition("}\n\n")[2] or text) is None
     assert "not measured" in text and "no prices set" in text
 
@@ -97,7 +103,8 @@ def test_a_mark_is_a_sign_and_a_sentence(page: str) -> None:
 def test_another_process_makes_the_same_bytes(page: str) -> None:
     code = (
         "import sys; sys.path.insert(0, 'tests/support'); from results_builders import finished_run; "
-        "from evaluation.report.page import render_page; sys.stdout.buffer.write(render_page([finished_run(prompts=6)]).encode())"
+        "from evaluation.report.contents import contents, title_of; from evaluation.report.page import page_of; "
+        "runs = [finished_run(prompts=6)]; sys.stdout.buffer.write(page_of(title_of(runs), contents(runs)).encode())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True, env={"PYTHONHASHSEED": "7", "PATH": "", "HOME": "/"},

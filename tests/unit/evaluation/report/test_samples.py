@@ -8,9 +8,10 @@ from hostile_results import HOSTILE, hostile
 from results_builders import finished_run
 
 from evaluation.report.blocks import Folded, MarkdownOnly, Paragraph, Sample
-from evaluation.report.markdown import render_markdown
+from evaluation.report.contents import contents
+from evaluation.report.markdown import markdown_of
 from evaluation.report.merging import parts_of
-from evaluation.report.page import render_page
+from evaluation.report.page import page_of
 from evaluation.report.samples import LONGEST, OPENED, SHOWN, compared, samples_section, shown, spread
 
 
@@ -83,7 +84,8 @@ def test_every_prompt_stands_in_markdown_and_some_on_the_page() -> None:
     first, *_, rest = samples_section(parts_of([run])[0]).blocks
     assert isinstance(first, Paragraph) and f"{SHOWN} of {SHOWN + 2} test prompts (the others stand" in first.text
     assert isinstance(rest, MarkdownOnly)
-    markdown, page = render_markdown([run]), render_page([run])
+    sections = contents([run])
+    markdown, page = markdown_of("quickstart", sections), page_of("quickstart", sections)
     assert all(prompt in markdown for prompt in run.prompts)
     assert sum(prompt in page for prompt in run.prompts) == SHOWN
     assert f"    {run.models[-1].answers[1]}\n" in markdown

@@ -58,7 +58,7 @@ def test_what_the_student_took_over(comparison: Comparison) -> None:
         "of the teacher's 2 mistakes it makes 2 (100%), 2 of them with the same wrong answer",
     )
     assert lines[2].startswith("keeps 55.6 % of the teacher's accuracy (95 %: ")
-    assert lines[3].startswith("by class: rare (4 to 4 in train) 55.6 % kept (0.50 of 0.90, n = 10); frequent")
+    assert lines[3].startswith("by class: rare (4 in train) 55.6 % kept (0.50 of 0.90, n = 10); frequent")
     assert lines[4].startswith("by prompt: short (1 to 7 tokens) 100.0 % kept (1.00 of 1.00, n = 7)")
     assert lines[5] == "confidences: Pearson undefined, Spearman undefined (n = 20)"
     assert lines[6] == (
