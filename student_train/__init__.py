@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from student_train.losses.divergences import divergence
     from student_train.losses.fused import LossSums, fused_cross_entropy, fused_divergence, fused_loss
     from student_train.losses.head import Head
+    from student_train.losses.logits import logit_mse, soft_cross_entropy
     from student_train.losses.minillm import MinillmLoss, SampledResponses, minillm_loss
     from student_train.losses.targets import SparseTargets
     from student_train.scoring import HeldOutRow, score_view
@@ -46,8 +47,10 @@ _MODULES = {
     "fused_cross_entropy": "losses.fused",
     "fused_divergence": "losses.fused",
     "fused_loss": "losses.fused",
+    "logit_mse": "losses.logits",
     "minillm_loss": "losses.minillm",
     "score_view": "scoring",
+    "soft_cross_entropy": "losses.logits",
     "train_stage": "training.trainer",
 }
 """Where each public name is defined."""
@@ -69,7 +72,9 @@ __all__ = [
     "fused_cross_entropy",
     "fused_divergence",
     "fused_loss",
+    "logit_mse",
     "minillm_loss",
     "score_view",
+    "soft_cross_entropy",
     "train_stage",
 ]

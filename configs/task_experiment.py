@@ -1,0 +1,255 @@
+"""The schema of an experiment that distils a task: classes, tags or answers in a text, from any teacher.
+
+It is told from one that distils a language model by its key `task`, the file of the task (`configs.task`): the task
+gives gold examples (its train split), what students are chosen by (dev) and what is reported (test). As there, what
+changes the numbers stands apart from what only changes speed, place and cost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from configs.models import Block, ModelSource, Name, NonNegative, Positive
+from configs.passwords import passwords_in
+from configs.schema import PASSWORD_PLACES, BudgetConfig, Dtype, PriceConfig, RuntimeConfig, SplitConfig
+from configs.task_stages import GOLD, OWN_SETS, TRANSFER, TaskStageConfig, TaskStudentConfig
+
+SignalEncoding = Literal["signal-f32", "signal-f16", "signal-u8"]
+"""How signals are stored: exact, or smaller."""
+
+TASK_RESERVED_NAMES = frozenset({"pipeline", "fill", "teacher", "untouched", "majority"})
+"""Names of runs and table rows that are not students."""
+
+
+class TaskTeacherConfig(Block):
+    """Who is asked, and how.
+
+    `answers` says by what: the logits of a task `head`, the likelihood of each label's words (`labels`) or the text
+    that it writes (`text`), read as the task says. Texts are cut to `max_tokens`, and those that are cut are counted.
+    With `calibrated` the likelihood of each label is divided by that of the same words after a question without
+    content (Zhao et al. 2021, arXiv 2102.09690). `prepare` are stages that tune the teacher on gold labels before it
+    is asked.
+    """
+
+    model: ModelSource
+    answers: Literal["head", "labels", "text"] = "head"
+    dtype: Dtype = "float32"
+    licence: str | None = None
+    max_tokens: Positive = 128
+    encoding: SignalEncoding = "signal-f32"
+    calibrated: bool = False
+    prepare: tuple[TaskStageConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.calibrated and self.answers != "labels":
+            raise ValueError(
+                f"calibrated=true is about the likelihood of labels, not answers={self.answers}: remove one"
+            )
+        for number, stage in enumerate(self.prepare):
+            if stage.needs != "gold" or stage.data != (GOLD,):
+                raise ValueError(
+                    f"prepare.{number} has objective={stage.objective} on data={list(stage.data)}: a teacher is "
+                    f"prepared on gold labels alone, so set objective: hard_labels and data: [{GOLD}]"
+                )
+        if self.prepare and self.answers != "head":
+            raise ValueError(
+                f"prepare tunes a model with a task head, and answers={self.answers} has none: set answers: head, or "
+                "tune the language model in an experiment of its own"
+            )
+        return self
+
+
+class GoldConfig(Block):
+    """How much of the train split is taken as gold: `per_class` examples of each label, drawn with `seed`.
+
+    The other rows become texts of the transfer set, without their labels, or are left out.
+    """
+
+    per_class: Positive
+    seed: NonNegative = 0
+    rest: Literal["transfer", "drop"] = "transfer"
+
+
+class RuleAugmentation(Block):
+    """Texts changed by rules (Tang et al. 2019, arXiv 1903.12136).
+
+    Every word becomes the mask token with probability `mask`, or another word of its part of speech with probability
+    `same_part`; then, with probability `ngram`, one to five words that follow each other stand for the whole. Each text
+    is changed `copies` times; what comes out twice, or holds nothing but masks, is dropped.
+    """
+
+    kind: Literal["rules"]
+    of: tuple[Literal["train", "transfer"], ...] = ("train",)
+    mask: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    same_part: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    ngram: Annotated[float, Field(ge=0.0, le=1.0)] = 0.25
+    copies: Positive = 20
+    seed: NonNegative = 0
+
+    @property
+    def keeps_label(self) -> bool:
+        """Whether a text keeps its gold label when it is changed."""
+        return True
+
+    @model_validator(mode="after")
+    def _one_fate_a_word(self) -> Self:
+        if self.mask + self.same_part > 1.0:
+            raise ValueError(f"mask={self.mask} and same_part={self.same_part} sum to more than 1: lower one")
+        return self
+
+
+class WordReplacement(Block):
+    """Words replaced by a masked language model (Jiao et al. 2020, arXiv 1909.10351).
+
+    Every word is replaced with probability `replace` by one of the `candidates` words that `model` finds likeliest in
+    its place. Each text is changed `copies` times.
+    """
+
+    kind: Literal["masked_lm"]
+    model: ModelSource
+    of: tuple[Literal["train", "transfer"], ...] = ("train",)
+    replace: Annotated[float, Field(gt=0.0, le=1.0)] = 0.4
+    candidates: Positive = 15
+    copies: Positive = 20
+    seed: NonNegative = 0
+
+    @property
+    def keeps_label(self) -> bool:
+        """Whether a text keeps its gold label when it is changed."""
+        return True
+
+
+class Continuation(Block):
+    """Texts that a language model writes on from the first words of others (Tang et al. 2019, arXiv 1911.03588)."""
+
+    kind: Literal["continuation"]
+    model: ModelSource
+    of: tuple[Literal["train", "transfer"], ...] = ("train",)
+    first_words: Positive = 4
+    max_new_tokens: Positive = 32
+    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    copies: Positive = 1
+    seed: NonNegative = 0
+
+    @property
+    def keeps_label(self) -> bool:
+        """Whether a text keeps its gold label when it is changed: what is written on may say something else."""
+        return False
+
+
+Augmentation = Annotated[RuleAugmentation | WordReplacement | Continuation, Field(discriminator="kind")]
+
+
+class AgreementFilter(Block):
+    """Leaves out gold examples on which the teacher disagrees with gold: with less than `min_probability` for it."""
+
+    min_probability: Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class TaskDataConfig(Block):
+    """The examples beside those of the task: unlabelled ones, and ones that are made from others."""
+
+    gold: GoldConfig | None = None
+    transfer: tuple[SplitConfig, ...] = ()
+    augment: dict[Name, Augmentation] = Field(default_factory=dict)
+    agreement: AgreementFilter | None = None
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> Self:
+        taken = OWN_SETS & set(self.augment)
+        if taken:
+            raise ValueError(f"augment.{min(taken)} has a name that a set of examples has already: choose another")
+        return self
+
+    @property
+    def has_transfer(self) -> bool:
+        """Whether there are texts that only the teacher labels."""
+        return bool(self.transfer) or (self.gold is not None and self.gold.rest == "transfer")
+
+
+class TaskEvaluationConfig(Block):
+    """What the final comparison shows, on the test split.
+
+    `gold_baseline` trains every student on gold labels alone as well, and `augmented_baseline` on gold labels of
+    augmented texts where there are any: what distillation adds is the difference to these.
+    """
+
+    gold_baseline: bool = True
+    augmented_baseline: bool = False
+    samples_shown: NonNegative = 3
+
+
+class TaskDistillConfig(Block):
+    """One experiment that distils a task."""
+
+    name: Name
+    task: Path
+    teacher: TaskTeacherConfig
+    data: TaskDataConfig = TaskDataConfig()
+    students: Annotated[dict[Name, TaskStudentConfig], Field(min_length=1)]
+    evaluation: TaskEvaluationConfig = TaskEvaluationConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    budgets: BudgetConfig = BudgetConfig()
+    prices: PriceConfig | None = None
+
+    @model_validator(mode="after")
+    def _no_passwords(self) -> Self:
+        """What stands here is written into every run directory and into MLflow."""
+        key = next(passwords_in(self.model_dump(mode="json")), None)
+        if key is not None:
+            raise ValueError(
+                f"{key} holds a URI with a password, which would be written into every run: leave it out of the URI"
+                + PASSWORD_PLACES.get(key, "")
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _blocks_agree(self) -> Self:
+        taken = TASK_RESERVED_NAMES & set(self.students)
+        if taken:
+            raise ValueError(f"students.{min(taken)} has a name that the comparison uses itself: choose another")
+        if self.evaluation.augmented_baseline and not self.data.augment:
+            raise ValueError("evaluation.augmented_baseline=true needs data.augment, which is empty: set it")
+        for name, student in self.students.items():
+            for number, stage in enumerate(student.stages):
+                self._sets_exist(f"students.{name}.stages.{number}", stage)
+        return self
+
+    def _sets_exist(self, key: str, stage: TaskStageConfig) -> None:
+        known = (GOLD, *((TRANSFER,) if self.data.has_transfer else ()), *self.data.augment)
+        unknown = next((name for name in stage.data if name not in known), None)
+        if unknown == TRANSFER:
+            raise ValueError(
+                f"{key}.data names {TRANSFER}, and data.transfer is empty: name files of unlabelled texts there"
+            )
+        if unknown is not None:
+            raise ValueError(f"{key}.data names {unknown}, and there are {', '.join(known)}: name one of them")
+        if stage.needs == "logits" and self.teacher.answers == "text":
+            raise ValueError(
+                f"{key}.objective={stage.objective} needs the teacher's logits and teacher.answers=text gives its word "
+                "alone: set objective: hard_labels with labels: teacher"
+            )
+        bare = next((name for name in stage.data if not self._has_gold(name)), None)
+        if stage.needs == "gold" and bare is not None:
+            raise ValueError(
+                f"{key}.data names {bare}, whose examples have no gold label, and objective={stage.objective} needs "
+                f"one: leave {bare} out, or set labels: teacher"
+            )
+
+    def _has_gold(self, name: str) -> bool:
+        """Whether the examples of a set have gold labels, or are made from such as have."""
+        if name in OWN_SETS:
+            return name == GOLD
+        made = self.data.augment[name]
+        return made.keeps_label and made.of == (GOLD,)
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of everything that changes the numbers."""
+        said = self.model_dump(mode="json", exclude={"runtime", "budgets", "prices"})
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

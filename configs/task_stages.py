@@ -1,0 +1,241 @@
+"""Students of a task: what kind of model each one is, where it starts, and the stages it goes through."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from configs.models import Block, ModelSource, Name, NonNegative, Positive
+from configs.stages import LoraConfig
+from configs.task_objectives import (
+    TASK_LOSS_SETTINGS,
+    TASK_OBJECTIVES,
+    TaskNeed,
+    TaskObjective,
+    find_task_objective,
+    task_objectives_where,
+)
+
+if TYPE_CHECKING:
+    TaskObjectiveName = str
+else:
+    # What the registry names: the schema refuses every other name, and its message lists these.
+    TaskObjectiveName = Literal[tuple(TASK_OBJECTIVES)]
+
+GOLD = "train"
+"""The examples with gold labels: the train split of the task."""
+
+TRANSFER = "transfer"
+"""The texts that only the teacher labels."""
+
+OWN_SETS = frozenset({GOLD, TRANSFER})
+"""Sets of examples that no augmentation may be named after."""
+
+
+class EncoderShape(Block):
+    """Sizes of a BERT-like encoder of one's own, with the teacher's tokenizer and random weights."""
+
+    layers: Positive
+    hidden: Positive
+    heads: Positive
+    mlp: Positive
+    max_positions: Positive = 512
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> Self:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden={self.hidden} is not a multiple of heads={self.heads}: change one")
+        return self
+
+
+class TransformerStart(Block):
+    """An encoder, or a decoder with a head: a model of its own, a shape, or what is kept of the teacher.
+
+    `layers_by` chooses which layers stay: the first ones (PKD), every second one (DistilBERT), evenly spread ones, or
+    those that change their input most (`block_influence`). Widths are cut as those of language models are, measured on
+    `calibration_rows` texts.
+    """
+
+    kind: Literal["transformer"]
+    model: ModelSource | None = None
+    shape: EncoderShape | None = None
+    keep_layers: Positive | tuple[NonNegative, ...] | None = None
+    layers_by: Literal["linspace", "first", "alternate", "block_influence"] = "linspace"
+    attention_heads: Positive | None = None
+    mlp_channels: Positive | None = None
+    hidden_size: Positive | None = None
+    calibration_rows: Positive = 64
+
+    @property
+    def derived(self) -> bool:
+        """Whether it is cut from the teacher."""
+        widths = (self.attention_heads, self.mlp_channels, self.hidden_size)
+        return self.keep_layers is not None or any(width is not None for width in widths)
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        given = [
+            words
+            for words, there in (
+                ("model", self.model is not None),
+                ("shape", self.shape is not None),
+                ("what to keep of the teacher", self.derived),
+            )
+            if there
+        ]
+        if len(given) != 1:
+            raise ValueError(
+                "name exactly one of model, shape and what to keep of the teacher (keep_layers, attention_heads, "
+                f"mlp_channels, hidden_size); got {', '.join(given) or 'none of them'}"
+            )
+        if self.keep_layers == ():
+            raise ValueError("keep_layers=[] keeps nothing: name at least one layer, or how many to keep")
+        if isinstance(self.keep_layers, tuple) and list(self.keep_layers) != sorted(set(self.keep_layers)):
+            raise ValueError(f"keep_layers={list(self.keep_layers)} must be increasing and without repeats")
+        if self.layers_by != "linspace" and not isinstance(self.keep_layers, int):
+            raise ValueError(f"layers_by={self.layers_by} needs keep_layers as a number, not {self.keep_layers}")
+        return self
+
+
+class _OfEmbeddings(Block):
+    """What models over embeddings have in common.
+
+    `embeddings` are the teacher's, or random ones. A smaller `embedding_size` than the teacher's keeps what its
+    largest singular values span.
+    """
+
+    embeddings: Literal["teacher", "random"] = "teacher"
+    embedding_size: Positive | None = None
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+
+    @model_validator(mode="after")
+    def _size_known(self) -> Self:
+        if self.embeddings == "random" and self.embedding_size is None:
+            raise ValueError("embeddings=random needs embedding_size, which is not set: set it")
+        return self
+
+
+class RecurrentStart(_OfEmbeddings):
+    """A bidirectional recurrent network over embeddings.
+
+    `pooling` makes one vector of its states for classification; tags and spans are read at their tokens.
+    """
+
+    kind: Literal["recurrent"]
+    cell: Literal["lstm", "gru"] = "lstm"
+    hidden: Positive = 128
+    layers: Positive = 1
+    pooling: Literal["max", "attention"] = "max"
+
+
+class BagStart(_OfEmbeddings):
+    """The mean of the embeddings of a text, with a layer of `hidden` units behind it if that is set.
+
+    For classification alone.
+    """
+
+    kind: Literal["bag"]
+    hidden: Positive | None = None
+
+
+TaskStart = Annotated[TransformerStart | RecurrentStart | BagStart, Field(discriminator="kind")]
+
+
+class TaskStageConfig(Block):
+    """One training stage of a task student, or of a teacher that is prepared.
+
+    `data` names sets of examples: `train` (gold), `transfer` (unlabelled), and augmentations by their names. Where a
+    loss knows a gold label and the teacher's belief, `gold_weight` is the share of the cross-entropy on gold.
+    `unfrozen` says what learns: everything, or the head and that many layers below it. `patience` ends the stage when
+    so many measurements of the dev split in a row were no better than the best.
+    """
+
+    objective: TaskObjectiveName
+    data: Annotated[tuple[Name, ...], Field(min_length=1)] = (GOLD,)
+    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    gold_weight: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    labels: Literal["gold", "teacher"] = "gold"
+    unfrozen: NonNegative | Literal["all"] = "all"
+    lora: LoraConfig | None = None
+    steps: Positive | None = None
+    epochs: Annotated[float, Field(gt=0.0)] | None = None
+    batch_size: Positive = 32
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: NonNegative = 0
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    gradient_clip: Annotated[float, Field(gt=0.0)] = 1.0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    evaluate_every: Positive | None = None
+    select: Literal["dev_accuracy", "dev_loss", "last"] = "dev_accuracy"
+    patience: Positive | None = None
+    keep_start: bool = False
+    seed: NonNegative = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _never_on_test(cls, values: Any) -> Any:
+        chosen = values.get("select") if isinstance(values, dict) else None
+        if isinstance(chosen, str) and "test" in chosen:
+            raise ValueError(
+                f"select={chosen}: a checkpoint chosen on the test split makes its result worthless; choose "
+                "dev_accuracy, dev_loss or last"
+            )
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"name exactly one of steps and epochs; got steps={self.steps}, epochs={self.epochs}")
+        if self.steps is not None and self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps={self.warmup_steps} must be less than the {self.steps} steps of the stage")
+        if len(set(self.data)) < len(self.data):
+            raise ValueError(f"data={list(self.data)} names a set twice: name it once")
+        for name in ("patience", "keep_start"):
+            if getattr(self, name) and self.select == "last":
+                raise ValueError(
+                    f"{name}={getattr(self, name)} needs a measure to compare by, which select=last does not have: set "
+                    f"select: dev_accuracy or dev_loss, or remove {name}"
+                )
+        if self.lora is not None and self.unfrozen != "all":
+            raise ValueError(
+                f"lora trains adapters in all layers and unfrozen={self.unfrozen} freezes some: choose one"
+            )
+        self._fits_objective()
+        return self
+
+    def _fits_objective(self) -> None:
+        for name in TASK_LOSS_SETTINGS:
+            value = getattr(self, name)
+            if name in self.method.settings or value == type(self).model_fields[name].default:
+                continue
+            takers = task_objectives_where(lambda other, name=name: name in other.settings)  # type: ignore[misc]
+            raise ValueError(f"{name}={value} only acts on objective={takers}, not {self.objective}: remove it")
+
+    def identity(self) -> dict[str, Any]:
+        """What of a stage changes the student that comes out of it."""
+        return self.model_dump(mode="json")
+
+    @property
+    def method(self) -> TaskObjective:
+        """The value behind `objective`: what it needs, which settings act on it, its loss."""
+        return find_task_objective(self.objective)
+
+    @property
+    def needs(self) -> TaskNeed:
+        """What must be known of every example of `data`."""
+        return self.method.needs(self)
+
+
+class TaskStudentConfig(Block):
+    """One student of a task: what it is and the stages it goes through, each from the one before.
+
+    It is trained once for each of `seeds` seeds, counted up from those of its stages; the comparison shows all of them
+    as one row, with the spread.
+    """
+
+    start: TaskStart
+    stages: Annotated[tuple[TaskStageConfig, ...], Field(min_length=1)]
+    seeds: Positive = 1
+    max_tokens: Positive | None = None

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from configs.task_experiment import TaskDistillConfig
+
+PREPARE = {"objective": "hard_labels", "epochs": 3.0}
+
+CONFIG: dict[str, Any] = {
+    "name": "intents",
+    "task": "tasks/intents.yaml",
+    "teacher": {"model": {"hub": "some/encoder"}, "prepare": [PREPARE]},
+    "data": {
+        "transfer": [{"path": "transfer.jsonl"}],
+        "augment": {"rules": {"kind": "rules"}, "written": {"kind": "continuation", "model": {"hub": "some/lm"}}},
+    },
+    "students": {
+        "lstm": {
+            "start": {"kind": "recurrent"},
+            "stages": [{"objective": "logit_mse", "data": ["train", "transfer", "rules"], "epochs": 4.0}],
+        }
+    },
+}
+
+
+def config(**changes: Any) -> TaskDistillConfig:
+    """The experiment with other values at dotted keys."""
+    values = deepcopy(CONFIG)
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        place: Any = values
+        for part in path:
+            place = place[int(part)] if part.isdecimal() else place.setdefault(part, {})
+        place[last] = value
+    return TaskDistillConfig.model_validate(values)
+
+
+def test_an_experiment_that_makes_sense() -> None:
+    assert config().students["lstm"].stages[0].needs == "logits"
+    assert config(data__gold={"per_class": 10}, data__transfer=()).data.has_transfer
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"students__teacher": CONFIG["students"]["lstm"]}, "has a name that the comparison uses"),
+        ({"students__majority": CONFIG["students"]["lstm"]}, "has a name that the comparison uses"),
+        ({"students__lstm__stages__0__data": ["rumours"]}, "there are train, transfer, rules, written"),
+        ({"data__transfer": ()}, "data names transfer, and data.transfer is empty"),
+        ({"data__augment": {"train": {"kind": "rules"}}, "students": {}}, "augment.train has a name"),
+        ({"data__augment__rules__mask": 0.95}, "sum to more than 1"),
+        ({"teacher__calibrated": True}, "is about the likelihood of labels, not answers=head"),
+        ({"teacher__prepare": [PREPARE | {"labels": "teacher"}]}, "a teacher is prepared on gold labels alone"),
+        ({"teacher__answers": "labels"}, "prepare tunes a model with a task head"),
+        (
+            {"teacher__answers": "text", "teacher__prepare": []},
+            "logit_mse needs the teacher's logits and teacher.answers=text gives its word alone",
+        ),
+        ({"runtime__tracking_uri": "postgresql://me:secret@db/x"}, "holds a URI with a password"),
+        ({"data__augment": {}, "evaluation__augmented_baseline": True}, "needs data.augment"),
+    ],
+)
+def test_contradictions_are_named_with_both_sides(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        config(**changes)
+
+
+@pytest.mark.parametrize(
+    ("data", "bare"), [(["train", "transfer"], "transfer"), (["written"], "written"), (["train", "rules"], None)]
+)
+def test_gold_is_learned_only_where_there_is_any(data: list[str], bare: str | None) -> None:
+    stage = {"objective": "hard_labels", "data": data, "epochs": 1.0}
+    if bare is None:
+        config(students__lstm__stages=[stage])
+        with pytest.raises(ValidationError, match="rules, whose examples have no gold label"):
+            config(students__lstm__stages=[stage], data__augment__rules__of=["train", "transfer"])
+        return
+    with pytest.raises(ValidationError, match=f"{bare}, whose examples have no gold label"):
+        config(students__lstm__stages=[stage])
+    config(students__lstm__stages=[stage | {"labels": "teacher"}])
+
+
+def test_the_digest_is_of_what_changes_numbers_alone() -> None:
+    digest = config().digest()
+    assert config(runtime__nodes=2, budgets__max_teacher_tokens=5).digest() == digest
+    assert config(teacher__max_tokens=64).digest() != digest

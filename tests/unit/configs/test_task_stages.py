@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from configs.task_stages import TaskStageConfig, TaskStart, TaskStudentConfig
+
+START: TypeAdapter[Any] = TypeAdapter(TaskStart)
+
+SHAPE = {"layers": 2, "hidden": 64, "heads": 2, "mlp": 128}
+
+
+def stage(**fields: Any) -> TaskStageConfig:
+    return TaskStageConfig.model_validate({"objective": "hard_labels", "epochs": 2.0} | fields)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        {"kind": "transformer", "keep_layers": 2, "layers_by": "first"},
+        {"kind": "transformer", "hidden_size": 128},
+        {"kind": "transformer", "shape": SHAPE},
+        {"kind": "transformer", "model": {"hub": "some/encoder"}},
+        {"kind": "recurrent", "cell": "gru", "embedding_size": 64},
+        {"kind": "recurrent", "embeddings": "random", "embedding_size": 64, "pooling": "attention"},
+        {"kind": "bag", "hidden": 32},
+    ],
+)
+def test_starts_that_make_sense(start: dict[str, Any]) -> None:
+    assert START.validate_python(start).kind == start["kind"]
+
+
+@pytest.mark.parametrize(
+    ("start", "reason"),
+    [
+        ({"kind": "transformer"}, "got none of them"),
+        ({"kind": "transformer", "keep_layers": 2, "shape": SHAPE}, "got shape, what to keep of the teacher"),
+        ({"kind": "transformer", "keep_layers": ()}, "keeps nothing"),
+        ({"kind": "transformer", "keep_layers": (2, 1)}, "must be increasing"),
+        ({"kind": "transformer", "keep_layers": (1, 2), "layers_by": "first"}, "needs keep_layers as a number"),
+        ({"kind": "transformer", "hidden_size": 8, "layers_by": "first"}, "needs keep_layers as a number"),
+        ({"kind": "transformer", "shape": SHAPE | {"heads": 3}}, "hidden=64 is not a multiple of heads=3"),
+        ({"kind": "recurrent", "embeddings": "random"}, "needs embedding_size"),
+        ({"kind": "bag", "cell": "lstm"}, "Extra inputs"),
+        ({"kind": "perceptron"}, "perceptron"),
+    ],
+)
+def test_starts_that_make_none(start: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        START.validate_python(start)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"steps": 3}, "exactly one of steps and epochs"),
+        ({"epochs": None}, "exactly one of steps and epochs"),
+        ({"epochs": None, "steps": 3, "warmup_steps": 3}, "must be less than the 3 steps"),
+        ({"data": ("train", "train")}, "names a set twice"),
+        ({"select": "test_accuracy"}, "chosen on the test split"),
+        ({"select": "last", "patience": 2}, "patience=2 needs a measure"),
+        ({"select": "last", "keep_start": True}, "keep_start=True needs a measure"),
+        ({"temperature": 2.0}, "temperature=2.0 only acts on objective=soft_labels, not hard_labels"),
+        ({"objective": "logit_mse", "labels": "teacher"}, "only acts on objective=hard_labels"),
+        ({"objective": "logit_mse", "gold_weight": 0.5}, "only acts on objective=soft_labels"),
+        ({"unfrozen": 1, "lora": {}}, "unfrozen=1 freezes some"),
+        ({"objective": "kd"}, "hard_labels"),
+    ],
+)
+def test_stages_that_contradict_themselves(fields: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        stage(**fields)
+
+
+def test_a_stage_says_what_must_be_known_of_its_examples() -> None:
+    assert stage().needs == "gold"
+    assert stage(labels="teacher", data=("train", "transfer")).needs == "label"
+    assert stage(objective="soft_labels", gold_weight=0.5).needs == "logits"
+
+
+def test_whatever_a_stage_says_changes_its_student() -> None:
+    for fields in ({"seed": 1}, {"unfrozen": 0}, {"batch_size": 8}, {"data": ("train", "rules")}, {"patience": 3}):
+        assert stage(**fields).identity() != stage().identity(), fields
+
+
+def test_a_student_has_stages() -> None:
+    with pytest.raises(ValidationError, match="at least 1"):
+        TaskStudentConfig.model_validate({"start": {"kind": "bag"}, "stages": []})
