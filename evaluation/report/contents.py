@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from evaluation.qualities import qualities
 from evaluation.report.analysis import analysis_section
 from evaluation.report.blocks import Block, Paragraph, Section, Verdict
 from evaluation.report.closeness import calibration_section, closeness_section, exposure_section
 from evaluation.report.cost import cost_section
 from evaluation.report.curves import curves_section
 from evaluation.report.judged import judge
-from evaluation.report.measures import qualities
 from evaluation.report.merging import Part, parts_of
 from evaluation.report.overview import MARKS_SAY, comparison_table, pareto_blocks
 from evaluation.report.provenance import failures_section, limits_section, provenance_section
@@ -20,7 +20,7 @@ from evaluation.report.settings import settings_section
 from evaluation.report.tasks import tasks_section
 from evaluation.report.verdict import choose, verdict
 from evaluation.results import RunResults
-from evaluation.verdict import verdicts
+from evaluation.verdict import opinions_of
 
 
 def contents(runs: Sequence[RunResults]) -> tuple[Section, ...]:
@@ -49,8 +49,9 @@ def title_of(runs: Sequence[RunResults]) -> str:
 
 
 def _sections_of(part: Part) -> list[Section]:
-    judged = [judge(quality, part) for quality in qualities(part.results)]
-    opinions = verdicts(part.results)
+    measured = qualities(part.results)
+    judged = [judge(quality, part) for quality in measured]
+    opinions = opinions_of(part.results.models, measured)
     choice = choose(part, judged, opinions)
     chosen = None if choice.student is None else choice.student.name
     blocks: list[Block] = [

@@ -2,20 +2,20 @@
 
 A student is held against three: its teacher, the untouched student that it started from, and the simplest method of the
 table (SFT on gold answers, else SeqKD). Differences are of the same examples; the tests are corrected over the students
-of the table (`evaluation.statistics`).
+of the table, and are those that the sentences rest on (`evaluation.qualities`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from evaluation.metric import Measured, Metric
+from evaluation.qualities import Quality
 from evaluation.report.blocks import Mark, Sign
 from evaluation.report.merging import Part
 from evaluation.results import ModelResults
-from evaluation.statistics import Difference, Estimate, compare_models, estimate, in_words
+from evaluation.statistics import Difference, Estimate, estimate, in_words
 
 SIMPLE = ("sft", "seqkd")
 """Methods that need nothing of the teacher but text, the simplest first."""
@@ -23,20 +23,6 @@ SIMPLE = ("sft", "seqkd")
 SIGNS: Mapping[str, Sign] = {"better": "better", "worse": "worse", "no difference seen": "same"}
 
 Baseline = Literal["teacher", "start", "simplest"]
-
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """One kind of number for all models that it was measured of. `task` is None for closeness to the teacher.
-
-    `headline` ones stand in the first table, and are held against the baselines.
-    """
-
-    title: str
-    metric: Metric
-    measured: Mapping[str, Measured]
-    task: str | None
-    headline: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +59,11 @@ def judge(quality: Quality, part: Part) -> Judged:
     """Intervals, and for a headline the differences from the baselines."""
     held: dict[str, list[Held]] = {}
     for baseline, name, students in _pairs(part) if quality.headline else ():
-        for student, difference in _differences(quality, name, students).items():
+        for student, difference in quality.against(name, students).items():
             held.setdefault(student, []).append(Held(baseline, name, difference))
     return Judged(
         quality,
-        {name: estimate(measured) for name, measured in quality.measured.items()},
+        {name: estimate(measured, quality.how) for name, measured in quality.measured.items()},
         {name: tuple(found) for name, found in held.items()},
     )
 
@@ -102,16 +88,3 @@ def _pairs(part: Part) -> list[tuple[Baseline, str, list[str]]]:
     if simple is not None:
         pairs.append(("simplest", simple.name, [name for name in names if name != simple.name]))
     return pairs
-
-
-def _differences(quality: Quality, baseline: str, students: Sequence[str]) -> dict[str, Difference]:
-    base = quality.measured.get(baseline)
-    if base is None:
-        return {}
-    # A model that answered other examples cannot be compared with it.
-    able = {
-        name: quality.measured[name]
-        for name in students
-        if name in quality.measured and quality.measured[name].sums.shape == base.sums.shape
-    }
-    return compare_models(base, able) if able else {}

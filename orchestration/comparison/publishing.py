@@ -9,9 +9,9 @@ from pathlib import Path
 
 from cache.disk.durable import replace_file
 from configs.places import PAGE
+from evaluation.qualities import qualities
 from evaluation.report.contents import contents, title_of
 from evaluation.report.markdown import markdown_of, note_of
-from evaluation.report.measures import qualities
 from evaluation.report.page import page_of
 from evaluation.results import ModelResults, RunResults
 from orchestration.tracking.tracker import TrackedModel, Tracker
@@ -54,10 +54,11 @@ def publish(results: RunResults, *, directory: Path, tracker: Tracker) -> Publis
 def tracked_models(results: RunResults) -> list[tuple[str, TrackedModel]]:
     """Every model once for each data set that it was measured on, with the name of its run."""
     digests = {task.name: task.digest for task in results.tasks}
+    measured = qualities(results)
     found = []
     for model in results.models:
         values: dict[str | None, dict[str, float]] = {None: _cost(model)}
-        for quality in qualities(results):
+        for quality in measured:
             if model.name in quality.measured:
                 name = f"test/{quality.metric.name}"
                 values.setdefault(quality.task, {})[name] = quality.measured[model.name].value

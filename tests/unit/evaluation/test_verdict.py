@@ -11,9 +11,10 @@ from results_builders import model_results, run_results
 
 from evaluation.closeness import SUMS
 from evaluation.metric import Measured, Metric
+from evaluation.qualities import Quality
 from evaluation.results import Closeness, FinalScores, ModelResults, TaskExample, TaskFacts
 from evaluation.statistics import Resampling
-from evaluation.verdict import Judged, judged, verdicts
+from evaluation.verdict import opinions_of, verdicts
 
 HOW = Resampling(draws=500)
 N = 40
@@ -32,16 +33,20 @@ def models(**students: tuple[str, Closeness]) -> list[ModelResults]:
     return rows + [model_results(name, method=method, closeness=each) for name, (method, each) in students.items()]
 
 
-def said(rows: list[ModelResults], *tasks: Judged) -> Mapping[str, str]:
-    found = judged(rows, tasks, how=HOW) if tasks else verdicts(run_results(*rows), how=HOW)
+def said(rows: list[ModelResults], *tasks: Quality) -> Mapping[str, str]:
+    found = opinions_of(rows, tasks) if tasks else verdicts(run_results(*rows), how=HOW)
     return {name: opinion.sentence for name, opinion in found.items()}
+
+
+def task(name: str, of: Mapping[str, Measured], floor: float | None = None) -> Quality:
+    return Quality(name, next(iter(of.values())).metric, of, name, headline=True, floor=floor, how=HOW)
 
 
 def accuracy(rate: float, *, seed: int) -> Measured:
     def ratio(sums: np.ndarray) -> np.ndarray:
         return np.asarray(sums[..., 0] / sums[..., 1])
 
-    right = np.random.default_rng(seed).permutation(np.arange(100) < 100 * rate).astype(np.float64)
+    right = np.random.default_rng(seed).permutation(np.arange(100) < round(100 * rate)).astype(np.float64)
     return Measured(Metric("accuracy", "higher", "fraction", ratio), np.stack([right, np.ones(100)], axis=1))
 
 
@@ -69,15 +74,15 @@ def test_to_get_worse_is_to_be_better_in_nothing() -> None:
         "same": False,
         "better": False,
     }
-    both = judged([*rows[:2], mixed], [Judged("intents", gained, 0.1), Judged("nats", nats)], how=HOW)
+    both = opinions_of([*rows[:2], mixed], [task("intents", gained, 0.1), task("nats", nats)])
     assert "worse than its start in nats" in both["mixed"].sentence and not both["mixed"].got_worse
 
 
 def test_the_teacher_is_known_by_its_role() -> None:
     rows = models(kd=("kd", at(1.0)))
     rows[0] = replace(rows[0], name="quick: teacher")
-    task = Judged("intents", {"quick: teacher": accuracy(0.9, seed=1), "kd": accuracy(0.9, seed=2)}, 0.25)
-    assert "good for intents" in said(rows, task)["kd"]
+    intents = task("intents", {"quick: teacher": accuracy(0.9, seed=1), "kd": accuracy(0.9, seed=2)}, 0.25)
+    assert "good for intents" in said(rows, intents)["kd"]
 
 
 def test_where_nothing_was_seen_it_says_what_could_have_been() -> None:
@@ -109,16 +114,41 @@ def test_a_method_that_was_worth_it_or_a_larger_simple_one_is_not_named() -> Non
 def test_tasks_say_what_a_student_is_good_for_and_what_not() -> None:
     rates = {"intents": (0.9, 0.88, 0.3), "sums": (0.8, 0.2, 0.1), "names": (0.7, 0.3, 0.2), "moods": (0.9, 0.7, 0.3)}
     tasks = [
-        Judged(name, {"teacher": accuracy(best, seed=1), "kd": accuracy(ours, seed=2), "untouched": accuracy(was, seed=3)}, 0.25)
+        task(name, {"teacher": accuracy(best, seed=1), "kd": accuracy(ours, seed=2), "untouched": accuracy(was, seed=3)}, 0.25)
         for name, (best, ours, was) in rates.items()
     ]  # fmt: skip
     sentence = said(models(kd=("kd", at(0.9))), *tasks)["kd"]
     assert sentence.startswith(
         "kd: good for intents (88.0 %, 97% of the teacher's lead over a constant answer); "
+        "a compromise for moods (70.0 %, 69% of the teacher's lead over a constant answer); "
         "not for sums (20.0 %, no better than a constant answer) and names (30.0 %, 11% of the teacher's lead over a "
         "constant answer); better than its start in "
     )
     assert "intents (+58.0 pp)" in sentence and "moods (+40.0 pp)" in sentence and "names (" in sentence
+
+
+@pytest.mark.parametrize(
+    ("best", "ours", "begins"),
+    [
+        (0.85, 0.80, "good for intents (80.0 %, 92% of the teacher's lead"),
+        (0.85, 0.78, "a compromise for intents (78.0 %, 88% of the teacher's lead"),
+        (0.85, 0.55, "a compromise for intents (55.0 %, 50% of the teacher's lead"),
+        (0.85, 0.54, "not for intents (54.0 %, 48% of the teacher's lead"),
+        (0.85, 0.25, "not for intents (25.0 %, no better than a constant answer)"),
+        (0.25, 0.60, "undecided for intents (60.0 %, above a constant answer, which its teacher is not)"),
+        (0.20, 0.20, "not for intents (20.0 %, no better than a constant answer)"),
+    ],
+)
+def test_every_part_of_the_teachers_lead_has_a_plain_word(best: float, ours: float, begins: str) -> None:
+    rates = {"teacher": accuracy(best, seed=1), "kd": accuracy(ours, seed=2)}
+    assert said(models(kd=("kd", at(0.9))), task("intents", rates, 0.25))["kd"].startswith(f"kd: {begins}")
+
+
+def test_a_task_without_a_number_is_not_spoken_of() -> None:
+    nowhere = Metric("accuracy", "higher", "fraction", lambda sums: np.full(sums.shape[:-1], np.nan))
+    undefined = Measured(nowhere, np.zeros((100, 2)))
+    rates = {"teacher": accuracy(0.9, seed=1), "kd": undefined}
+    assert "intents" not in said(models(kd=("kd", at(0.9))), task("intents", rates, 0.25))["kd"]
 
 
 def answered(right: int, *, task: str = "intents") -> FinalScores:

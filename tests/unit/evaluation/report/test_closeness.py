@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from results_builders import finished_run, with_holes
 
 from evaluation.exposure import exposure_of
+from evaluation.qualities import CLOSENESS, qualities
 from evaluation.report.blocks import Charts, Lines, Paragraph, Table
 from evaluation.report.closeness import calibration_section, closeness_section, exposure_section
 from evaluation.report.judged import judge
-from evaluation.report.measures import CLOSENESS, qualities
 from evaluation.report.merging import Part, parts_of
 from evaluation.report.numbers import MISSING
 from evaluation.results import Exposure

@@ -6,16 +6,20 @@ import numpy as np
 import pytest
 from results_builders import finished_run
 
+from evaluation import qualities as module
 from evaluation.metric import Measured, Metric
-from evaluation.report.judged import Judged, Quality, judge, simplest
+from evaluation.qualities import Quality
+from evaluation.report.judged import Judged, judge, simplest
 from evaluation.report.merging import Part, parts_of
+from evaluation.statistics import Difference, Resampling, compare_models
+from evaluation.verdict import opinions_of
 
 SHARE = Metric("accuracy", "higher", "fraction", lambda sums: sums[..., 0] / sums[..., 1])
 
 
 def quality(shares: dict[str, float], *, n: int = 100, headline: bool = True) -> Quality:
     def rows(share: float) -> Measured:
-        hits = (np.arange(n) < share * n).astype(np.float64)
+        hits = (np.arange(n) < round(share * n)).astype(np.float64)
         return Measured(SHARE, np.stack([hits, np.ones(n)], axis=1))
 
     return Quality("intents", SHARE, {name: rows(share) for name, share in shares.items()}, "intents", headline)
@@ -72,3 +76,31 @@ def test_the_simplest_method_is_text_alone_and_gold_before_the_teachers() -> Non
     assert of({"a": "kd", "b": "seqkd", "c": "sft"}) == "c"
     assert of({"a": "seqkd, minillm", "b": "seqkd"}) == "b"
     assert of({"a": "seqkd, minillm", "b": "kd"}) is None
+
+
+def test_marks_and_sentences_rest_on_the_same_p_at_the_margin() -> None:
+    """Six rows of one direction give p = 2 / 2^6 = 0.031, which Holm's correction over two students makes 0.0625."""
+    found = parts_of([finished_run(prompts=1)])[0]
+    hits = {"teacher": 90, "untouched": 20, "seqkd": 50, "kd": 56, "minillm": 50}
+    intents = quality({name: count / 100 for name, count in hits.items()})
+    (held,) = (each for each in judge(intents, found).held["kd"] if each.baseline == "simplest")
+    assert (held.difference.p, held.difference.p_holm) == (2 / 64, 4 / 64)
+    opinions = opinions_of(found.results.models, [intents])
+    assert signs(judge(intents, found), "kd")["seqkd"] == "same"
+    assert "equalled by seqkd, whose method is simpler" in opinions["kd"].sentence
+
+
+def test_a_difference_is_made_once_whoever_asks(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def counted(baseline: Measured, models: dict[str, Measured], how: Resampling) -> dict[str, Difference]:
+        made.append(tuple(models))
+        return compare_models(baseline, models, how)
+
+    monkeypatch.setattr(module, "compare_models", counted)
+    intents = quality({"teacher": 0.9, "untouched": 0.3, "seqkd": 0.6, "kd": 0.6, "minillm": 0.2})
+    judge(intents, part)
+    # Against teacher, start, and the simplest method.
+    assert made == [("seqkd", "kd", "minillm")] * 2 + [("kd", "minillm")]
+    opinions_of(part.results.models, [intents])
+    assert len(made) == 3

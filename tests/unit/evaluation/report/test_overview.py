@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from results_builders import MACHINE, finished_run
 
+from evaluation.qualities import qualities
 from evaluation.report.blocks import Charts, Folded, Paragraph
 from evaluation.report.judged import Judged, judge
-from evaluation.report.measures import qualities
 from evaluation.report.merging import Part, parts_of
 from evaluation.report.numbers import MISSING
 from evaluation.report.overview import comparison_table, pareto_blocks

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from results_builders import finished_run, with_holes
 
+from evaluation.qualities import qualities
 from evaluation.report.blocks import Paragraph, Table
 from evaluation.report.judged import judge
-from evaluation.report.measures import qualities
 from evaluation.report.merging import parts_of
 from evaluation.report.numbers import MISSING
 from evaluation.report.tasks import tasks_section

@@ -7,9 +7,10 @@ import pytest
 from results_builders import finished_run, with_holes
 
 from evaluation.metric import Measured, Metric
+from evaluation.qualities import Quality
 from evaluation.report.blocks import Verdict
 from evaluation.report.contents import contents
-from evaluation.report.judged import Judged, Quality, judge
+from evaluation.report.judged import Judged, judge
 from evaluation.report.merging import Part, parts_of
 from evaluation.report.verdict import DEV, choose, verdict
 from evaluation.results import ModelResults, RunResults

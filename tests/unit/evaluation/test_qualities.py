@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from results_builders import finished_run, with_holes
 
-from evaluation.report.measures import CLOSENESS, qualities
+from evaluation.qualities import CLOSENESS, qualities
 from evaluation.results import Closeness
 
 
