@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 from transformers import (
+    AutoModel,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -93,14 +94,11 @@ class TaskHead:
         weight_files(model_dir)
         self.kind = kind
         self._device = torch.device("cuda" if device == "gpu" else "cpu")
-        self._model, self._tokenizer = _load(model_dir, kind)
-        self._model.eval().to(self._device)
-        # A decoder with a head finds the last token of a text by what is padding.
-        self._model.config.pad_token_id = self._tokenizer.pad_token_id
+        self._model, self._tokenizer = load_with_head(model_dir, kind)
+        self._model.to(self._device)
         names = self._model.config.id2label
         self.labels: tuple[str, ...] = tuple(str(names[at]) for at in sorted(names))
-        stated, positions = self._tokenizer.model_max_length, self._model.config.max_position_embeddings
-        self._longest = min(stated, positions - RESERVED_POSITIONS) if stated > positions else stated
+        self._longest = longest_sequence(self._model, self._tokenizer)
 
     def classify(self, texts: Sequence[str]) -> Float32[np.ndarray, "N L"]:
         """Logits of the classes of each text; a long one is cut."""
@@ -146,7 +144,7 @@ class TaskHead:
     def _passes(self, windows: Sequence[Any]) -> Iterator[tuple[list[int], Any]]:
         """Forward passes over all windows, each over some of about one length: (their places, output)."""
         fields = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
-        for places in _batches([len(window.ids) for window in windows]):
+        for places in length_batches([len(window.ids) for window in windows]):
             batch = self._tokenizer.pad(
                 {
                     name: [getattr(windows[place], fields[name]) for place in places]
@@ -159,11 +157,17 @@ class TaskHead:
                 yield places, self._model(**batch.to(self._device))
 
 
-def _load(model_dir: Path, kind: HeadKind) -> tuple[Any, Any]:
+def load_with_head(model_dir: Path, kind: HeadKind | None, *, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
+    """A model with this head (None: without any), ready to answer, and its tokenizer, which has a padding token.
+
+    Raises:
+        ModelError: it does not load.
+    """
     local = {"trust_remote_code": False, "local_files_only": True}
+    loader = AutoModel if kind is None else LOADERS[kind]
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_dir, **local)
-        model = LOADERS[kind].from_pretrained(model_dir, use_safetensors=True, **local)
+        model = loader.from_pretrained(model_dir, use_safetensors=True, dtype=dtype, **local)
     # Each architecture has code of its own, which may die of anything that it does not expect.
     except Exception as error:
         raise ModelError(
@@ -174,7 +178,15 @@ def _load(model_dir: Path, kind: HeadKind) -> tuple[Any, Any]:
         raise ModelError(f"{model_dir}: its tokenizer does not say where its tokens lie: save it with a tokenizer.json")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model, tokenizer
+    # A decoder with a head finds the last token of a text by what is padding.
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return model.eval(), tokenizer
+
+
+def longest_sequence(model: Any, tokenizer: Any) -> int:
+    """Tokens of the longest sequence that a model reads, special ones included."""
+    stated, positions = int(tokenizer.model_max_length), int(model.config.max_position_embeddings)
+    return min(stated, positions - RESERVED_POSITIONS) if stated > positions else stated
 
 
 def _first_tokens(windows: Sequence[Any], owners: Sequence[int]) -> list[dict[int, int]]:
@@ -191,7 +203,7 @@ def _first_tokens(windows: Sequence[Any], owners: Sequence[int]) -> list[dict[in
     return found
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+def length_batches(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Places of windows by length, longest first, cut where padding all to the longest would pass `BATCH_TOKENS`."""
     left = sorted(range(len(lengths)), key=lambda place: -lengths[place])
     while left:
