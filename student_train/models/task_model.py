@@ -1,0 +1,58 @@
+"""Students of tasks on disk: whatever kind of network, read and written by one function each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from configs.errors import ModelError
+from configs.task import TaskKind
+from student_train.models.task_student import HEAD_KINDS, TaskStudent
+from student_train.models.task_transformer import (
+    TransformerStudent,
+    load_transformer_student,
+    write_transformer_student,
+)
+
+__all__ = ["TaskStudent", "load_task_student", "write_task_student"]
+
+
+def load_task_student(
+    model_dir: Path,
+    *,
+    kind: TaskKind,
+    labels: Sequence[str],
+    dtype: torch.dtype = torch.float32,
+    head_seed: int | None = None,
+    max_tokens: int | None = None,
+) -> TaskStudent:
+    """Load a student, on the CPU and in evaluation mode, from safetensors and without remote code.
+
+    Its outputs are brought into the order of `labels`. With `head_seed` a model without a head for `kind` gets one,
+    drawn with that seed, and says so by `new_head`. `max_tokens` is the longest row that it will be given.
+
+    Raises:
+        ModelError: it does not load, lacks weights, has another head, other labels, or too few positions, or its
+            tokenizer cannot put two texts into one row and the task asks for it.
+    """
+    if kind not in HEAD_KINDS:
+        raise ModelError(f"{model_dir}: no task head does {kind}: choose a task of kind {', '.join(HEAD_KINDS)}")
+    student = load_transformer_student(model_dir, kind=kind, labels=labels, dtype=dtype, head_seed=head_seed)
+    if max_tokens is not None and max_tokens > student.max_tokens:
+        raise ModelError(
+            f"{model_dir}: reads {student.max_tokens} tokens at most and max_tokens={max_tokens}: lower max_tokens"
+        )
+    return student
+
+
+def write_task_student(student: TaskStudent, weights: Mapping[str, Tensor], *, start: Path, folder: Path) -> None:
+    """Fill `folder` with `weights` under the names of `student.named_parameters()`, config and tokenizer of `start`.
+
+    What is written is read back by `load_task_student`; of a model of transformers by plain transformers too. Its
+    labels are those of the student. Adapters have been merged before; tied weights are stored once.
+    """
+    assert isinstance(student, TransformerStudent)
+    write_transformer_student(student, weights, start=start, folder=folder)
