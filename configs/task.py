@@ -35,6 +35,10 @@ FIELDS: Mapping[TaskKind, tuple[str, ...]] = {
 }
 """The roles for which a task of each kind has to name a field of its rows."""
 
+SECOND = "second"
+"""The role of a field of classification that is the second of two texts (a hypothesis beside its premise): a model with
+a head reads the two as a pair, and the other fields that the template reads as the first."""
+
 PAIR = "pair"
 """The role of a field, of any kind of task, that two rows share which differ in one thing alone (minimal pairs)."""
 
@@ -95,8 +99,9 @@ PARSERS_OF: Mapping[TaskKind, tuple[str, ...]] = {
 class TaskConfig(Block):
     """One task.
 
-    `fields` maps a role (`FIELDS`, `PAIR`) to the name of a row's field. `labels` are those of classification, or the
-    entity types of tagging, mapped to the words that stand for them (their verbalisers); a list stands for itself.
+    `fields` maps a role (`FIELDS`, `SECOND`, `PAIR`) to the name of a row's field. `labels` are those of
+    classification, or the entity types of tagging, mapped to the words that stand for them (their verbalisers); a list
+    stands for itself.
     `template` is Jinja over the fields of a row; `answer` is Jinja over them too, and says how a worked example is
     answered. `chat` puts every question through the chat template of the model that is asked.
     """
@@ -143,10 +148,11 @@ class TaskConfig(Block):
                 f"fields has no {missing[0]}: kind={self.kind} needs the name of a row's field for each of "
                 f"{', '.join(FIELDS[self.kind])}"
             )
-        unknown = next((role for role in self.fields if role not in (*FIELDS[self.kind], PAIR)), None)
+        known = (*FIELDS[self.kind], *((SECOND,) if self.kind == "classification" else ()), PAIR)
+        unknown = next((role for role in self.fields if role not in known), None)
         if unknown is not None:
             raise ValueError(
-                f"fields.{unknown}={self.fields[unknown]}: kind={self.kind} knows {', '.join(FIELDS[self.kind])} and "
+                f"fields.{unknown}={self.fields[unknown]}: kind={self.kind} knows {', '.join(known[:-1])} and "
                 f"{PAIR}; a template may use any field of a row without naming it here"
             )
         needs_labels = self.kind in ("classification", "tagging")

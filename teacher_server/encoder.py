@@ -100,10 +100,11 @@ class TaskHead:
         self.labels: tuple[str, ...] = tuple(str(names[at]) for at in sorted(names))
         self._longest = longest_sequence(self._model, self._tokenizer)
 
-    def classify(self, texts: Sequence[str]) -> Float32[np.ndarray, "N L"]:
-        """Logits of the classes of each text; a long one is cut."""
-        windows = self._tokenizer(list(texts), truncation=True, max_length=self._longest).encodings if texts else []
+    def classify(self, texts: Sequence[Sequence[str]]) -> Float32[np.ndarray, "N L"]:
+        """Logits of the classes of each text, or pair of texts; a long one is cut."""
         found = np.zeros((len(texts), len(self.labels)), np.float32)
+        parts = [list(part) for part in zip(*texts, strict=True)]
+        windows = self._tokenizer(*parts, truncation=True, max_length=self._longest).encodings if parts else []
         for places, output in self._passes(windows):
             found[places] = _array(output.logits)
         return found

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs import DataError
-from configs.task import PAIR, TaskConfig
+from configs.task import PAIR, SECOND, TaskConfig
 from evaluation.tasks.parsing import answer_reader
 from evaluation.tasks.spans import Span, spans_of
 from evaluation.tasks.templates import RowTemplate, UnfitRowError, row_template
@@ -23,7 +23,8 @@ Row = Mapping[str, Any]
 class Example:
     """A row that can be asked.
 
-    `text` is what the row itself says, without the words of the template: the fields that the template reads. `worked`
+    `text` is what the row itself says, without the words of the template: the fields that the template reads. `parts`
+    are the one or two texts of it that a model with a head reads. `worked`
     is how it is answered as a worked example ("" unless that was asked for), `gold` as in `TaskExample`. `context` is
     where the answer of question answering stands ("" for other kinds).
     """
@@ -36,6 +37,7 @@ class Example:
     tokens: tuple[str, ...]
     context: str
     pair: str | None
+    parts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +48,19 @@ class Examples:
     set_aside: tuple[str, ...]
 
 
-def read_examples(task: TaskConfig, rows: Iterable[tuple[int, Row | str]], *, worked: bool = False) -> Examples:
+def read_examples(
+    task: TaskConfig, rows: Iterable[tuple[int, Row | str]], *, worked: bool = False, labelled: bool = True
+) -> Examples:
     """The examples of numbered rows; a text in place of a row is the reason why it could not be read.
 
-    `worked` also fills the template of the answer, for worked examples.
+    `worked` also fills the template of the answer, for worked examples. Of rows that are not `labelled` nothing gold is
+    read.
 
     Raises:
         ConfigError: a template or the parser of the task cannot work.
         DataError: there are rows, and none can be used.
     """
-    reader = _RowReader(task, worked=worked)
+    reader = _RowReader(task, worked=worked, labelled=labelled)
     usable, set_aside = [], []
     for number, row in rows:
         try:
@@ -70,8 +75,8 @@ def read_examples(task: TaskConfig, rows: Iterable[tuple[int, Row | str]], *, wo
 class _RowReader:
     """What is made once for all rows of a task."""
 
-    def __init__(self, task: TaskConfig, *, worked: bool) -> None:
-        self._task = task
+    def __init__(self, task: TaskConfig, *, worked: bool, labelled: bool) -> None:
+        self._task, self._labelled = task, labelled
         self._question = row_template(task.template, task=task.name, key="template")
         self._worked: RowTemplate | None = None
         if worked and task.answer is not None:
@@ -87,7 +92,7 @@ class _RowReader:
         if isinstance(row, str):
             raise UnfitRowError(row)
         tokens = _texts(row, self._task.fields["tokens"]) if self._task.kind == "tagging" else ()
-        gold = self._gold(row, tokens)
+        gold = self._gold(row, tokens) if self._labelled else ()
         asked = {"row": row, "labels": list(self._task.verbalisers.values())} | dict(row)
         pair = _field(row, self._task.fields[PAIR]) if PAIR in self._task.fields else None
         return Example(
@@ -99,7 +104,16 @@ class _RowReader:
             tokens=tokens,
             context=_text(row, self._task.fields["context"]) if self._task.kind == "extractive_qa" else "",
             pair=None if pair is None else str(pair),
+            parts=self._parts(row),
         )
+
+    def _parts(self, row: Row) -> tuple[str, ...]:
+        """One text, or the two of a pair: what comes second is read apart from all else."""
+        second = self._task.fields.get("context" if self._task.kind == "extractive_qa" else SECOND)
+        if second is None:
+            return (_own_words(row, self._question.reads),)
+        first = [name for name in self._question.reads if name != second.partition(".")[0]]
+        return _own_words(row, first), _text(row, second)
 
     def _gold(self, row: Row, tokens: tuple[str, ...]) -> tuple[str, ...]:
         fields = self._task.fields

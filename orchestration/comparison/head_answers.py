@@ -31,8 +31,8 @@ class _Answer:
 def answer_by_head(head: TaskHead, examples: Sequence[Example], *, task: TaskConfig) -> tuple[TaskExample, ...]:
     """What a model with a task head makes of the examples of a task.
 
-    A head reads what a row says itself, without the words of the template: its text, its tokens, or its context and
-    question.
+    A head reads what a row says itself, without the words of the template: its text or two, its tokens, or its question
+    and context.
 
     Raises:
         ModelError: its head is one for other tasks, or knows other labels.
@@ -78,7 +78,7 @@ def _classes(head: TaskHead, examples: Sequence[Example], task: TaskConfig) -> l
             f"{', '.join(task.verbalisers)}: make id2label in its config.json say those of the task"
         )
     found = []
-    for row in _softmax(head.classify([example.text for example in examples])):
+    for row in _softmax(head.classify([example.parts for example in examples])):
         best = int(row.argmax())
         found.append(_Answer((str(labels[best]),), float(row[best])))
     return found
@@ -105,8 +105,7 @@ def _tags(head: TaskHead, examples: Sequence[Example], task: TaskConfig) -> list
 def _spans(head: TaskHead, examples: Sequence[Example], _task: TaskConfig) -> list[_Answer]:
     contexts = [example.context for example in examples]
     found = []
-    # The text of a row is the fields that its template reads: without the context, the question is left.
-    questions = [example.text.replace(example.context, " ", 1).strip() for example in examples]
+    questions = [example.parts[0] for example in examples]
     asked = head.find_spans(questions, contexts)
     for context, windows in zip(contexts, asked, strict=True):
         place = best_span(windows)

@@ -43,7 +43,7 @@ def test_rows_of_any_kind_may_form_pairs() -> None:
     ("changes", "said"),
     [
         ({"fields": {}}, "fields has no label"),
-        ({"fields": {"label": "l", "lable": "l"}}, "fields.lable=l: kind=classification knows label and pair"),
+        ({"fields": {"label": "l", "lable": "l"}}, "fields.lable=l: kind=classification knows label, second and pair"),
         ({"labels": None}, "labels is not set"),
         ({"kind": "exact_match", "fields": {"answer": "a"}}, "labels is only used by"),
         ({"labels": ["a", "a"]}, "stands for two labels"),

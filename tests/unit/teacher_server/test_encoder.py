@@ -26,7 +26,7 @@ def test_the_kind_of_head_stands_in_the_config(tmp_path: Path) -> None:
 
 def test_a_class_is_what_the_first_token_says(tmp_path: Path) -> None:
     head = TaskHead(save_classifier(tmp_path))
-    logits = head.classify(["sun", "rain", "sun sun rain"])
+    logits = head.classify([("sun",), ("rain",), ("sun sun rain",)])
     assert head.labels == ("good", "bad")
     assert logits.shape == (3, 2)
     assert logits.argmax(axis=1).tolist() == [0, 1, 0]
@@ -34,7 +34,7 @@ def test_a_class_is_what_the_first_token_says(tmp_path: Path) -> None:
 
 def test_batches_change_no_logit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     head = TaskHead(save_classifier(tmp_path))
-    texts = ["sun", "rain " * 9, "sun rain", "rain", "sun " * 40]
+    texts = [("sun",), ("rain " * 9,), ("sun rain",), ("rain",), ("sun " * 40,)]
     together = head.classify(texts)
     monkeypatch.setattr(encoder, "BATCH_TOKENS", 1)
     np.testing.assert_allclose(head.classify(texts), together, atol=1e-5)
@@ -42,7 +42,7 @@ def test_batches_change_no_logit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_text_longer_than_the_model_is_cut(tmp_path: Path) -> None:
     head = TaskHead(save_classifier(tmp_path))
-    assert head.classify(["sun " * 500]).argmax(axis=1).tolist() == [0]
+    assert head.classify([("sun " * 500,)]).argmax(axis=1).tolist() == [0]
 
 
 def test_a_word_is_tagged_by_its_first_token(tmp_path: Path) -> None:

@@ -176,6 +176,34 @@ def test_fields_may_lie_deep_and_pairs_are_kept() -> None:
     assert aside.set_aside == ("row 0: field instances.0.output is missing",)
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings", "parts"),
+    [
+        ("classification", {}, ("hello",)),
+        ("classification", {"fields": {"label": "label", "second": "hypothesis"}}, ("hello", "he slept")),
+        ("extractive_qa", {"template": "{{ context }} {{ text }}"}, ("hello", "Ada was in Rome.")),
+    ],
+)
+def test_a_head_reads_one_text_or_two(kind: TaskKind, settings: dict[str, Any], parts: tuple[str, ...]) -> None:
+    settings = {"template": "{{ text }} {{ hypothesis }}", **settings}
+    if "fields" not in settings:
+        settings["template"] = settings["template"].replace(" {{ hypothesis }}", "")
+    assert one(task(kind, **settings), GOOD[kind] | {"hypothesis": "he slept"}).parts == parts
+
+
+def test_a_second_text_that_is_missing_costs_its_row() -> None:
+    config = task("classification", fields={"label": "label", "second": "hypothesis"})
+    read = read_examples(
+        config, [(0, {"text": "x", "label": "a"}), (1, {"text": "x", "label": "a", "hypothesis": "y"})]
+    )
+    assert read.set_aside == ("row 0: field hypothesis is missing",)
+
+
+def test_rows_without_labels_are_examples_without_anything_gold() -> None:
+    read = read_examples(task("classification"), [(0, {"text": "x"})], labelled=False)
+    assert [(example.text, example.gold) for example in read.usable] == [("x", ())]
+
+
 def test_a_worked_answer_may_use_what_is_right() -> None:
     answer = "{% for e in entities %}{{ e.type }}: {{ e.words }}\n{% endfor %}"
     config = task("tagging", labels={"PER": "person", "LOC": "place"}, answer=answer)
