@@ -12,33 +12,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, PlainSerializer, PlainValidator, model_validator
+from pydantic import Field, model_validator
 
-from configs.models import Block, Device, ModelSource, Name, NonNegative, Positive
+# Blocks of their own modules; who reads an experiment finds all of its schema here.
+from configs.data import TEMPLATE_DATE as TEMPLATE_DATE
+from configs.data import DataConfig as DataConfig
+from configs.data import SplitConfig as SplitConfig
+from configs.models import Block, ModelSource, Name, NonNegative, Positive
 from configs.models import ModelShape as ModelShape
 from configs.passwords import passwords_in
-from configs.places import parse_root
+from configs.runtime import EngineSettings as EngineSettings
+from configs.runtime import RuntimeConfig as RuntimeConfig
+from configs.runtime import TrainingSettings as TrainingSettings
 from configs.stages import StageConfig, StudentConfig
 from configs.sweep import SweepConfig
 
-CacheRoot = Annotated[Path | str, PlainValidator(parse_root), PlainSerializer(str)]
 Dtype = Literal["float32", "bfloat16", "float16"]
 SMALLEST_TEMPERATURE = 0.01
 """vLLM silently raises smaller positive temperatures to this one."""
 
 StoredEncoding = Literal["topk-u8", "topk-f16"]
 """How top-k rows are stored; rows of whole vocabularies are always stored whole."""
-TEMPLATE_DATE = date(2024, 7, 26)
-"""The default of `data.template_date`: the day that the templates of Llama 3 fall back to themselves. The day of the
-run would make every row another prompt each morning (docs/decisions/0014-chat-templates.md)."""
-TEMPLATE_VARIABLES = frozenset(
-    {"messages", "tools", "documents", "add_generation_prompt", "strftime_now", "raise_exception"}
-)
 LATER_KEYS = {
     "data": ("tools_field", "chat_template", "template_kwargs", "template_date"),
     "evaluation": ("tasks", "seeds", "exposure"),
@@ -65,77 +62,6 @@ class TeacherConfig(Block):
     licence: str | None = None
     top_k: Positive = 64
     encoding: StoredEncoding = "topk-u8"
-
-
-class SplitConfig(Block):
-    """One split of the data: a file (JSONL, Parquet, CSV) or a hub dataset."""
-
-    path: Path | None = None
-    hub: str | None = None
-    revision: str | None = None
-    subset: str | None = None
-    split: str | None = None
-    limit: Positive | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.path is None) == (self.hub is None):
-            raise ValueError(f"name exactly one of path and hub; got path={self.path}, hub={self.hub}")
-        return self
-
-    @property
-    def assumed_rows(self) -> int | None:
-        """Rows as far as they are known without looking at the data: `limit`, or the length of a slice."""
-        sliced = re.fullmatch(r"\w+\[(\d*):(\d+)\]", self.split or "")
-        rows = int(sliced[2]) - int(sliced[1] or 0) if sliced else None
-        return min((n for n in (rows, self.limit) if n is not None), default=None)
-
-
-class DataConfig(Block):
-    """The prompts. A row holds `prompt_field`, or `messages_field` (a conversation) and perhaps `tools_field`.
-
-    `chat_template` names one of a tokenizer's several templates, `template_kwargs` are further variables for it
-    (`enable_thinking: false`), and `template_date` is the day given to a template that asks for today.
-    """
-
-    train: SplitConfig
-    dev: SplitConfig
-    test: SplitConfig
-    prompt_field: str = "prompt"
-    response_field: str | None = None
-    messages_field: str | None = None
-    tools_field: str | None = None
-    template: Literal["chat", "alpaca", "raw"] = "chat"
-    chat_template: str | None = None
-    template_kwargs: dict[str, JsonValue] | None = None
-    template_date: date | None = None
-    system_prompt: str | None = None
-    max_prompt_tokens: Positive = 256
-
-    @model_validator(mode="after")
-    def _system_needs_chat(self) -> Self:
-        if self.system_prompt is not None and self.template != "chat":
-            raise ValueError(f"system_prompt is only used by template=chat, not template={self.template}: remove one")
-        if self.messages_field is not None and self.template != "chat":
-            raise ValueError(f"messages_field needs template=chat, not template={self.template}: change one")
-        if self.tools_field is not None and self.messages_field is None:
-            raise ValueError(f"tools_field={self.tools_field} needs messages_field, which is not set: set both or none")
-        return self
-
-    @model_validator(mode="after")
-    def _template_is_ours(self) -> Self:
-        for key in ("chat_template", "template_kwargs", "template_date"):
-            if getattr(self, key) is not None and self.template != "chat":
-                raise ValueError(f"{key} is only used by template=chat, not template={self.template}: remove one")
-        taken = sorted(set(self.template_kwargs or {}) & TEMPLATE_VARIABLES)
-        if taken:
-            raise ValueError(f"template_kwargs.{taken[0]} is given to every template anyway: remove it")
-        return self
-
-    @property
-    def date_of_templates(self) -> date:
-        """The day that is given to templates which ask for today."""
-        return self.template_date or TEMPLATE_DATE
 
 
 class GenerationConfig(Block):
@@ -179,80 +105,6 @@ class EvaluationConfig(Block):
     tasks: tuple[Path, ...] | None = None
     seeds: Positive | None = None
     exposure: bool | None = None
-
-
-class EngineSettings(Block):
-    """Size and number of the inference engines of one role. Changes speed only."""
-
-    count: Positive = 1
-    tensor_parallel: Positive = 1
-    cpus: Positive = 2
-    max_model_len: Positive = 1024
-    max_batched_tokens: Positive = 1024
-    max_sequences: Positive = 64
-    kv_cache_gib: Annotated[float, Field(gt=0.0)] = 1.0
-
-
-class TrainingSettings(Block):
-    """The group of training workers. Changes speed and memory only.
-
-    `weight_sync` is how an on-policy stage brings its weights to the engines that sample from them: as `files` beside
-    the checkpoints, or by a `broadcast` from memory to memory (NCCL between GPUs, on CPUs within one machine).
-    """
-
-    workers: Positive = 2
-    cpus_per_worker: Annotated[float, Field(gt=0.0)] = 1.0
-    zero_stage: Literal[0, 1, 2, 3] = 2
-    offload: Literal["none", "optimizer", "all"] = "none"
-    gradient_checkpointing: bool = False
-    packing: Literal["auto", "padded"] = "auto"
-    micro_batch_tokens: Positive = 4096
-    checkpoint_every_s: Annotated[float, Field(gt=0.0)] = 300.0
-    weight_sync: Literal["files", "broadcast"] = "files"
-
-    @model_validator(mode="after")
-    def _offload_needs_shards(self) -> Self:
-        needed = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
-        if self.zero_stage < needed:
-            raise ValueError(
-                f"offload={self.offload} needs zero_stage of at least {needed}, not {self.zero_stage}: change one"
-            )
-        return self
-
-
-class RuntimeConfig(Block):
-    """Where and with what the experiment runs. Never part of any digest.
-
-    With `colocate` the engines of an on-policy stage share the GPUs of its training workers and sleep while these
-    train; without it each part has GPUs of its own. On CPUs they always share.
-
-    `energy_country` is the country whose electricity the machines take, by its three letters in ISO 3166 (DEU): it says
-    how much carbon dioxide a kilowatt-hour makes. Without it the world's average does.
-    """
-
-    accelerator: Literal["auto", Device] = "auto"
-    nodes: Positive = 1
-    gpus_per_node: Positive = 8
-    gpu_memory_gib: Annotated[float, Field(gt=0.0)] = 80.0
-    colocate: bool = False
-    cache_root: CacheRoot = Path("data/cache")
-    models_root: Path = Path("data/models")
-    run_root: Path = Path("runs")
-    tracking_uri: str | None = None
-    ray_address: str | None = None
-    energy_country: str | None = None
-    commit_every_s: Annotated[float, Field(gt=0.0, le=30.0)] = 20.0
-    teacher_engine: EngineSettings = EngineSettings()
-    student_engine: EngineSettings = EngineSettings()
-    training: TrainingSettings = TrainingSettings()
-
-    @model_validator(mode="after")
-    def _country_by_three_letters(self) -> Self:
-        if self.energy_country is not None and not re.fullmatch("[A-Z]{3}", self.energy_country):
-            raise ValueError(
-                f"energy_country={self.energy_country} is not a country by its three letters in ISO 3166, such as DEU"
-            )
-        return self
 
 
 class BudgetConfig(Block):

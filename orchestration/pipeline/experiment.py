@@ -5,18 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from configs import BudgetReached, DistillConfig, configure_logging, dump_config
-from evaluation.results import Provenance, RunResults
 from orchestration.cluster.nodes import cluster_hardware
-from orchestration.comparison.bench import Bench, lengths
 from orchestration.comparison.publishing import publish
 from orchestration.comparison.report import Report, write_report
 from orchestration.comparison.show import directory_of, show_report
-from orchestration.environment import VLLM, installed_version
 from orchestration.fill.ledger import Ledger
 from orchestration.fill.refusals import open_refusals
 from orchestration.inputs.preflight import require_cache, require_compiler, require_writable, resolve_paths
@@ -26,7 +23,7 @@ from orchestration.inputs.tasks import LoadedTask, load_tasks
 from orchestration.inputs.teachers import Teacher, open_cache, open_teacher
 from orchestration.outputs.artifacts import Artifacts, claim_directory, sweep_run
 from orchestration.outputs.console import Console
-from orchestration.outputs.foundations import RestsOn, content_of, model_sources, require_unchanged, rested_on
+from orchestration.outputs.foundations import content_of
 from orchestration.outputs.redirect import terminal_kept
 from orchestration.pipeline.chain import Student
 from orchestration.pipeline.compare import Compared, compare_students, compare_teacher, open_bench, speed_of, ways_of
@@ -35,13 +32,13 @@ from orchestration.pipeline.exposure_stage import exposure_of_run
 from orchestration.pipeline.fill_stage import AskedTeacher, fill_and_pin
 from orchestration.pipeline.lessons import Lesson
 from orchestration.pipeline.prepare_starts import CalibratedStarts, prepare_starts
-from orchestration.pipeline.run import Journal, RunSettings
-from orchestration.pipeline.run_costs import NOTHING_SAVED, cost_of_run, counting, publish_cost, saved_by_cache
+from orchestration.pipeline.run import Journal, RunSettings, Written
+from orchestration.pipeline.run_costs import NOTHING_SAVED, counting, publish_cost, saved_by_cache
+from orchestration.pipeline.run_results import Examined, report_of
 from orchestration.pipeline.session import Session
 from orchestration.pipeline.stage import run_stage
 from orchestration.pipeline.starts import Start
 from orchestration.pipeline.train_students import train_students
-from orchestration.pipeline.training_cost import with_training
 from orchestration.plan.hardware import hardware_of
 from orchestration.plan.host_memory import check_host
 from orchestration.plan.placement import plan_placement
@@ -53,30 +50,10 @@ from orchestration.tracking.tracker import Tracker, flatten
 Until = Literal["fill", "train", "eval"]
 """The last stage that is run."""
 
-LIBRARIES = {"vllm": VLLM} | {name: (name,) for name in ("stillroom", "torch", "transformers", "deepspeed", "ray")}
-"""Distributions whose versions stand in the results."""
-
 PROBE_S = 15.0
 """A tracker that does not answer in this time is taken for slow; the first answer of a new SQLite file takes three."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """The experiment as its user wrote it, and the digests of the files that it names, from before it began."""
-
-    config: DistillConfig
-    config_dir: Path
-    content: Mapping[str, str]
-
-    def require_unchanged(self) -> None:
-        """Refuse to go on when a file that the experiment names is another one by now.
-
-        Raises:
-            DataError: it is.
-        """
-        require_unchanged(self.config, config_dir=self.config_dir, since=self.content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,44 +273,16 @@ class Experiment:
             lesson=lesson,
         )
         journal.tracker.log_final("pipeline", journal.ledger.metrics())
-        results = self._results(
-            compared, bench=bench, teacher=asked.teacher, prompts=prompts, texts=texts, students=students
+        examined = Examined(bench, asked.teacher, prompts, texts, tasks, students)
+        report = report_of(
+            compared, examined, written=self._written, settings=settings, journal=journal, saved=self._saved
         )
-        results = replace(results, tasks=tuple(task.facts for task in tasks))
-        report = Report(results, _rested_on(settings, asked.teacher, students), compared.evidence)
         self._publish(report)
         return self._ended(students, report=report)
 
     def _ended(self, students: Sequence[Student] = (), *, report: Report | None = None) -> Ended:
         tokens = self._journal.ledger.counts().tokens
         return Ended(self._settings.directory, tokens, tuple(students), report)
-
-    def _results(
-        self,
-        compared: Compared,
-        *,
-        bench: Bench,
-        teacher: Teacher,
-        prompts: PromptSet,
-        texts: Mapping[tuple[int, ...], str],
-        students: Sequence[Student],
-    ) -> RunResults:
-        """Everything that was found, in one value."""
-        settings, written, references = self._settings, self._written, bench.references()
-        return RunResults(
-            experiment=settings.config.name,
-            settings={key: str(value) for key, value in flatten(written.config.model_dump(mode="json")).items()},
-            prompts=tuple(texts[request.prompt_ids] for request in bench.requests),
-            references=bench.texts(references),
-            reference_tokens=lengths(references),
-            models=with_training(compared.rows, students, artifacts=settings.artifacts),
-            tasks=(),
-            cost=cost_of_run(settings=settings, journal=self._journal, saved=self._saved),
-            provenance=_provenance(written, teacher, view=bench.view.digest),
-            rows_set_aside=len(prompts.rejected),
-            failures=tuple(compared.failures),
-            notes=tuple(note for student in students for note in student.notes),
-        )
 
     def _track_fill(self, plan: FillPlan, *, lesson: Lesson) -> None:
         rows = sum(len(part.sequences.requests) for part in plan.sets)
@@ -355,28 +304,3 @@ class Experiment:
         tracker.artifact("pipeline", directory / "config.yaml")
         show_report(report, self._written.config, directory=directory, console=self._journal.console)
         publish_cost(report.results.cost, self._journal)
-
-
-def _provenance(written: Written, teacher: Teacher, *, view: str) -> Provenance:
-    return Provenance(
-        teacher=teacher.files.label,
-        teacher_identity=teacher.identity.digest(),
-        teacher_licence=written.config.teacher.licence,
-        cache_digest=view,
-        config_digest=written.config.digest(),
-        data={key: digest for key, digest in written.content.items() if key.startswith("data.")},
-        versions={name: installed_version(*names) for name, names in LIBRARIES.items()},
-    )
-
-
-def _rested_on(settings: RunSettings, teacher: Teacher, students: Sequence[Student]) -> RestsOn:
-    starts = {student.name: student.start for student in students}
-    directories = {f"students.{name}.init.model": start.directory for name, start in starts.items()}
-    directories["teacher.model"] = teacher.files.directory
-    return rested_on(
-        settings.config,
-        directories={key: directories[key] for key, _ in model_sources(settings.config)},
-        starts=[s.digest for s in starts.values() if s.directory == settings.artifacts.init_dir(s.digest)],
-        students=[link.digest for student in students for link in student.links],
-        run_dir=settings.directory,
-    )

@@ -1,4 +1,4 @@
-"""What the stages of a run share: its settings, which never change, and its journal. What computes is in `compute`."""
+"""What the stages of a run share: what its user wrote, its settings, its journal. What computes is in `compute`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,27 @@ from configs.models import Device
 from orchestration.fill.ledger import Ledger
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.console import Console
+from orchestration.outputs.foundations import require_unchanged
 from orchestration.plan.colocation import GPU_SHARES, PartKind
 from orchestration.plan.hardware import Hardware
 from orchestration.tracking.tracker import Tracker
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The experiment as its user wrote it, and the digests of the files that it names, from before it began."""
+
+    config: DistillConfig
+    config_dir: Path
+    content: Mapping[str, str]
+
+    def require_unchanged(self) -> None:
+        """Refuse to go on when a file that the experiment names is another one by now.
+
+        Raises:
+            ConfigError: it is.
+        """
+        require_unchanged(self.config, config_dir=self.config_dir, since=self.content)
 
 
 @dataclass(frozen=True, slots=True)

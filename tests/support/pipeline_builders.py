@@ -22,6 +22,7 @@ from cache import ScoreRequest, TeacherCache, TeacherIdentity
 from configs import DistillConfig, DistillError
 from configs.models import ModelShape, ModelSource
 from configs.places import CURVES
+from configs.stages import StageConfig
 from evaluation.closeness import closeness_of
 from evaluation.exposure import exposure_of
 from evaluation.results import Closeness, Exposure
@@ -29,19 +30,24 @@ from orchestration.cluster.calibration import DeriveJob
 from orchestration.cluster.engines import TimedAnswers
 from orchestration.cluster.exposure_scoring import ExposureJob
 from orchestration.cluster.scoring import ScoringJob
+from orchestration.comparison.report import Report
 from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress
 from orchestration.fill.ledger import Ledger
 from orchestration.fill.refusals import open_refusals
-from orchestration.inputs.models import ModelFiles, materialise
+from orchestration.inputs.models import ModelFiles, materialise, open_model
 from orchestration.inputs.prompts import PromptSet, load_prompts
 from orchestration.inputs.teachers import Teacher, open_cache, open_teacher
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.console import Console
+from orchestration.outputs.foundations import content_of
+from orchestration.pipeline.chain import Link, Student
 from orchestration.pipeline.compute import Compute
+from orchestration.pipeline.experiment import Experiment, Until
 from orchestration.pipeline.fill_stage import AskedTeacher
 from orchestration.pipeline.lessons import Lesson, pin_lesson
-from orchestration.pipeline.run import Journal, RunSettings
+from orchestration.pipeline.run import Journal, RunSettings, Written
 from orchestration.pipeline.session import Session
+from orchestration.pipeline.starts import Start
 from orchestration.plan.hardware import Hardware
 from orchestration.plan.requests import plan_fill, sequence_sets
 from orchestration.tracking.tracker import TrackedModel
@@ -324,10 +330,27 @@ def fake_run(root: Path, **blocks: Any) -> FakeRun:
     return FakeRun(root, experiment(root, **blocks))
 
 
+def go(run: FakeRun, *, until: Until = "eval", written: DistillConfig | None = None) -> Report | None:
+    """Run it, as far as it is told; the report of a run that went to its end."""
+    config = run.config if written is None else written
+    content = content_of(config, config_dir=run.root)
+    return (
+        Experiment(Written(config, run.root, content), run.settings, run.journal, run.compute).run(until=until).report
+    )
+
+
 def model_in(root: Path, *, layers: int = 1, seed: int = 5) -> Path:
     """A random model of its own."""
     source = ModelSource(random=SHAPE.model_copy(update={"layers": layers}), seed=seed)
     return materialise(source, models_root=root / "models_root").directory
+
+
+def student(name: str, start: Path, end: Path, *dtypes: str) -> Student:
+    """A student that was trained in these dtypes, stage by stage, from one model to another."""
+    stages = [StageConfig.model_validate({"objective": "kd", "steps": 1, "dtype": dtype}) for dtype in dtypes]
+    links = tuple(Link(stage, f"{name}{at}", start, end, end, "") for at, stage in enumerate(stages))
+    shape = open_model(start, label=name).shape
+    return Student(name, Start("start", start, shape, "a start"), links)
 
 
 def namespace(**fields: Any) -> Any:

@@ -10,25 +10,16 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from pipeline_builders import CLOSENESS, FakeRun, experiment, fake_run
+from pipeline_builders import CLOSENESS, FakeRun, experiment, fake_run, go
 from task_files import write_task
 
-from configs import BudgetReached, ConfigError, DataError, DistillConfig, EngineError
+from configs import BudgetReached, ConfigError, DataError, EngineError
 from evaluation.closeness import measured
 from orchestration.comparison.numbers import closeness_numbers
-from orchestration.comparison.report import Report, read_results
-from orchestration.outputs.foundations import content_of
-from orchestration.pipeline.experiment import Experiment, Until, Written
+from orchestration.comparison.report import read_results
+from orchestration.pipeline.experiment import Until
 from orchestration.tracking.store import sqlite_uri
 from orchestration.tracking.tracker import Tracker
-
-
-def go(run: FakeRun, *, until: Until = "eval", written: DistillConfig | None = None) -> Report | None:
-    config = run.config if written is None else written
-    content = content_of(config, config_dir=run.root)
-    return (
-        Experiment(Written(config, run.root, content), run.settings, run.journal, run.compute).run(until=until).report
-    )
 
 
 def test_a_run_asks_trains_and_compares(tmp_path: Path) -> None:
@@ -90,19 +81,6 @@ def test_a_task_that_cannot_be_read_ends_a_run_before_anything_is_asked(tmp_path
     with pytest.raises(DataError, match=r"task\.yaml: data\.train.* is empty"):
         go(run)
     assert run.compute.called == []
-
-
-def test_results_say_where_they_come_from(tmp_path: Path) -> None:
-    run = fake_run(tmp_path)
-    report = go(run)
-    assert report is not None
-    results = report.results
-    assert results.settings["teacher.top_k"] == "4" and results.settings["students.kd.stages.0.objective"] == "kd"
-    origin = results.provenance
-    assert (origin.config_digest, origin.teacher_identity) == (run.config.digest(), run.teacher().identity.digest())
-    assert set(origin.data) == {"data.train.path", "data.dev.path", "data.test.path"}
-    assert set(origin.versions) >= {"vllm", "torch", "transformers"}
-    assert results.cost.teacher_tokens == run.journal.ledger.counts().tokens
 
 
 def test_the_tracker_hears_of_parent_children_and_ends(tmp_path: Path) -> None:

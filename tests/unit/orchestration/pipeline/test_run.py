@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from pipeline_builders import experiment, fake_run
 
-from orchestration.pipeline.run import RunSettings
+from configs import ConfigError
+from orchestration.outputs.foundations import content_of
+from orchestration.pipeline.run import RunSettings, Written
 from orchestration.plan.colocation import GPU_SHARES
 from orchestration.plan.hardware import Hardware
 
@@ -38,3 +40,12 @@ def test_a_child_is_tracked_and_closed(tmp_path: Path) -> None:
     run = fake_run(tmp_path)
     run.journal.track("kd", {"loss": 1.0})
     assert run.tracker.told == [("final", "kd", {"loss": 1.0}), ("finish", "kd", "FINISHED")]
+
+
+def test_a_file_that_changed_since_the_run_began_ends_it(tmp_path: Path) -> None:
+    config = experiment(tmp_path)
+    written = Written(config, tmp_path, content_of(config, config_dir=tmp_path))
+    written.require_unchanged()
+    (tmp_path / "dev.jsonl").write_text('{"prompt": "another"}\n')
+    with pytest.raises(ConfigError, match=r"data\.dev\.path"):
+        written.require_unchanged()

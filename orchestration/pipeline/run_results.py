@@ -1,0 +1,84 @@
+"""What a run found, put together: the results that are kept and shown, where they come from and what they rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from evaluation.cost import Saved
+from evaluation.results import Provenance, RunResults
+from orchestration.comparison.bench import Bench, lengths
+from orchestration.comparison.report import Report
+from orchestration.environment import VLLM, installed_version
+from orchestration.inputs.prompts import PromptSet
+from orchestration.inputs.tasks import LoadedTask
+from orchestration.inputs.teachers import Teacher
+from orchestration.outputs.foundations import RestsOn, model_sources, rested_on
+from orchestration.pipeline.chain import Student
+from orchestration.pipeline.compare import Compared
+from orchestration.pipeline.run import Journal, RunSettings, Written
+from orchestration.pipeline.run_costs import cost_of_run
+from orchestration.pipeline.training_cost import with_training
+from orchestration.tracking.tracker import flatten
+
+LIBRARIES = {"vllm": VLLM} | {name: (name,) for name in ("stillroom", "torch", "transformers", "deepspeed", "ray")}
+"""Distributions whose versions stand in the results."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What a comparison was over. `texts` are the test prompts as they were written, by their token ids."""
+
+    bench: Bench
+    teacher: Teacher
+    prompts: PromptSet
+    texts: Mapping[tuple[int, ...], str]
+    tasks: Sequence[LoadedTask]
+    students: Sequence[Student]
+
+
+def report_of(
+    compared: Compared, examined: Examined, *, written: Written, settings: RunSettings, journal: Journal, saved: Saved
+) -> Report:
+    """Everything that was found, in one value; `saved` is what the cache had when the run began."""
+    bench, students, references = examined.bench, examined.students, examined.bench.references()
+    results = RunResults(
+        experiment=settings.config.name,
+        settings={key: str(value) for key, value in flatten(written.config.model_dump(mode="json")).items()},
+        prompts=tuple(examined.texts[request.prompt_ids] for request in bench.requests),
+        references=bench.texts(references),
+        reference_tokens=lengths(references),
+        models=with_training(compared.rows, students, artifacts=settings.artifacts),
+        tasks=tuple(task.facts for task in examined.tasks),
+        cost=cost_of_run(settings=settings, journal=journal, saved=saved),
+        provenance=_provenance(written, examined.teacher, view=bench.view.digest),
+        rows_set_aside=len(examined.prompts.rejected),
+        failures=tuple(compared.failures),
+        notes=tuple(note for student in students for note in student.notes),
+    )
+    return Report(results, _rested_on(settings, examined.teacher, students), compared.evidence)
+
+
+def _provenance(written: Written, teacher: Teacher, *, view: str) -> Provenance:
+    return Provenance(
+        teacher=teacher.files.label,
+        teacher_identity=teacher.identity.digest(),
+        teacher_licence=written.config.teacher.licence,
+        cache_digest=view,
+        config_digest=written.config.digest(),
+        data={key: digest for key, digest in written.content.items() if key.startswith("data.")},
+        versions={name: installed_version(*names) for name, names in LIBRARIES.items()},
+    )
+
+
+def _rested_on(settings: RunSettings, teacher: Teacher, students: Sequence[Student]) -> RestsOn:
+    starts = {student.name: student.start for student in students}
+    directories = {f"students.{name}.init.model": start.directory for name, start in starts.items()}
+    directories["teacher.model"] = teacher.files.directory
+    return rested_on(
+        settings.config,
+        directories={key: directories[key] for key, _ in model_sources(settings.config)},
+        starts=[s.digest for s in starts.values() if s.directory == settings.artifacts.init_dir(s.digest)],
+        students=[link.digest for student in students for link in student.links],
+        run_dir=settings.directory,
+    )
