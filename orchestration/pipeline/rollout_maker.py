@@ -212,23 +212,6 @@ class RolloutMaker:
         logger.info("rollouts in the cache: %s", report)
 
 
-def _require_replayable(config: RolloutConfig) -> None:
-    """Refuse rollouts of another training that are not there.
-
-    Raises:
-        ConfigError: naming how many there are.
-    """
-    if config.replay_from is None:
-        return
-    former = RolloutExchange(config.replay_from)
-    held = sum(former.has_rollout(number) for number in range(config.count))
-    if held < config.count:
-        raise ConfigError(
-            f"rollout.replay_from={config.replay_from} holds {held} of the rollout.count={config.count} rollouts: "
-            "lower count, or name rollouts/<student> of the run directory that wrote them"
-        )
-
-
 def former_rollouts(config: RolloutConfig, *, lesson: Lesson) -> list[Rollout]:
     """The rollouts of another training that a stage learns from, pinned anew, with what its weights gave every token.
 
@@ -260,3 +243,20 @@ def former_rollouts(config: RolloutConfig, *, lesson: Lesson) -> list[Rollout]:
         behaviour = exchange.read_behaviour(number)
         found.append(replace(former, view=view, behaviour_logprobs=behaviour, metrics={}))
     return found
+
+
+def _require_replayable(config: RolloutConfig) -> None:
+    """Refuse rollouts of another training that are not there.
+
+    Raises:
+        ConfigError: naming how many there are.
+    """
+    if config.replay_from is None:
+        return
+    former = RolloutExchange(config.replay_from)
+    held = sum(former.has_rollout(number) for number in range(config.count))
+    if held < config.count:
+        raise ConfigError(
+            f"rollout.replay_from={config.replay_from} holds {held} of the rollout.count={config.count} rollouts: "
+            "lower count, or name rollouts/<student> of the run directory that wrote them"
+        )

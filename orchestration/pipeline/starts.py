@@ -102,6 +102,16 @@ def calibrated_start(
     return _derived(init, digest, teacher=teacher, artifacts=settings.artifacts, make=make)
 
 
+def training_bytes(shapes: Iterable[ModelShape]) -> int:
+    """Room that training needs: every student's weights, and three checkpoints of the largest while it trains.
+
+    A checkpoint holds 16 bytes a parameter (bfloat16 weights, those of the best so far, float32 copy, two moments); two
+    are kept and a third is being written.
+    """
+    sizes = [shape.parameters for shape in shapes]
+    return 2 * sum(sizes) + 3 * 16 * max(sizes)
+
+
 def _made_of_teacher(teacher: Teacher) -> dict[str, str]:
     identity = teacher.identity
     return _made_of(teacher.files.directory, weights=identity.weights_sha256, config=identity.config_sha256)
@@ -148,13 +158,3 @@ def _require_same_tokens(student: ModelFiles, teacher: ModelFiles) -> None:
             f"student {student.label} has {student.shape.vocab:,} embedding rows for the teacher's {teacher.vocab:,} "
             "tokens: resize its embedding first"
         )
-
-
-def training_bytes(shapes: Iterable[ModelShape]) -> int:
-    """Room that training needs: every student's weights, and three checkpoints of the largest while it trains.
-
-    A checkpoint holds 16 bytes a parameter (bfloat16 weights, those of the best so far, float32 copy, two moments); two
-    are kept and a third is being written.
-    """
-    sizes = [shape.parameters for shape in shapes]
-    return 2 * sum(sizes) + 3 * 16 * max(sizes)
