@@ -20,6 +20,7 @@ from jaxtyping import Float, Float64, Int
 from numpy.typing import NDArray
 
 from evaluation.metric import Measured, Metric
+from evaluation.ratios import ratio_of
 from evaluation.results import Closeness
 
 LEAST_TAIL_LOGMASS = float(np.log(2.0**-24))
@@ -120,7 +121,7 @@ def length_ratio(closeness: Closeness) -> float:
     if not set(WORDING) <= set(closeness.columns):
         return float("nan")
     written, referenced = (closeness.columns.index(name) for name in WORDING[2:])
-    return float(_ratio(_table(closeness).sum(axis=0)[[written, referenced]]))
+    return float(ratio_of(_table(closeness).sum(axis=0)[[written, referenced]]))
 
 
 def token_kl(log_p: NDArray[np.float64], log_q: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -169,34 +170,28 @@ def _shared(teacher: NDArray[np.integer], own: NDArray[np.integer]) -> float:
     return float(both.any(axis=2).sum() / k)
 
 
-def _ratio(sums: Float64[np.ndarray, "*D 2"]) -> Float64[np.ndarray, "*D"]:
-    """The first sum for each unit of the second; NaN where there is none."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1], np.nan))
-
-
 def _perplexity(sums: Float64[np.ndarray, "*D 2"]) -> Float64[np.ndarray, "*D"]:
     with np.errstate(over="ignore"):
-        return np.asarray(np.exp(_ratio(sums)))
+        return np.asarray(np.exp(ratio_of(sums)))
 
 
 def _points(sums: Float64[np.ndarray, "*D 2"]) -> Float64[np.ndarray, "*D"]:
-    return np.asarray(100.0 * _ratio(sums))
+    return np.asarray(100.0 * ratio_of(sums))
 
 
 def _calibration_error(sums: Float64[np.ndarray, "*D B"]) -> Float64[np.ndarray, "*D"]:
     """The distance of confidence and accuracy, a mean over tokens."""
     counts, confidence, hits = (sums[..., at :: len(BIN_SUMS)] for at in range(len(BIN_SUMS)))
-    return _ratio(np.stack([np.abs(confidence - hits).sum(axis=-1), counts.sum(axis=-1)], axis=-1))
+    return ratio_of(np.stack([np.abs(confidence - hits).sum(axis=-1), counts.sum(axis=-1)], axis=-1))
 
 
 METRICS: tuple[tuple[tuple[str, ...], Metric], ...] = (
-    (("forward_kl", "tokens"), Metric("forward_kl", "lower", "nats", _ratio)),
-    (("reverse_kl", "tokens"), Metric("reverse_kl", "lower", "nats", _ratio)),
-    (("top1", "tokens"), Metric("top1_agreement", "higher", "fraction", _ratio)),
-    (("topk", "tokens"), Metric("topk_agreement", "higher", "fraction", _ratio)),
+    (("forward_kl", "tokens"), Metric("forward_kl", "lower", "nats", ratio_of)),
+    (("reverse_kl", "tokens"), Metric("reverse_kl", "lower", "nats", ratio_of)),
+    (("top1", "tokens"), Metric("top1_agreement", "higher", "fraction", ratio_of)),
+    (("topk", "tokens"), Metric("topk_agreement", "higher", "fraction", ratio_of)),
     (("nll", "tokens"), Metric("perplexity", "lower", "points", _perplexity)),
-    (("brier", "tokens"), Metric("brier", "lower", "fraction", _ratio)),
+    (("brier", "tokens"), Metric("brier", "lower", "fraction", ratio_of)),
     (COLUMNS[len(SUMS) :], Metric("ece", "lower", "fraction", _calibration_error)),
     (("rouge_l", "answered"), Metric("rouge_l", "higher", "points", _points)),
 )

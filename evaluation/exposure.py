@@ -15,6 +15,7 @@ from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 
 from evaluation.metric import Measured, Metric
+from evaluation.ratios import ratio_of
 from evaluation.results import Exposure
 
 ENOUGH = 0.5
@@ -68,18 +69,13 @@ def excess_error(exposure: Exposure) -> Measured:
 def own_reverse_kl(exposure: Exposure) -> Measured:
     """KL(model ‖ teacher) in nats a token, estimated on what the model itself wrote."""
     sums = np.stack([np.array(exposure.reverse_sums), np.array(exposure.lengths, dtype=np.float64)], axis=1)
-    return Measured(Metric("own_reverse_kl", "lower", "nats", _ratio), sums)
+    return Measured(Metric("own_reverse_kl", "lower", "nats", ratio_of), sums)
 
 
 def _excess(sums: Float64[np.ndarray, "*D 4"]) -> Float64[np.ndarray, "*D"]:
-    forced = _ratio(sums[..., 2:])
+    forced = ratio_of(sums[..., 2:])
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.where(forced > 0, _ratio(sums[..., :2]) / forced - 1.0, np.nan))
-
-
-def _ratio(sums: Float64[np.ndarray, "*D 2"]) -> Float64[np.ndarray, "*D"]:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1], np.nan))
+        return np.asarray(np.where(forced > 0, ratio_of(sums[..., :2]) / forced - 1.0, np.nan))
 
 
 def _by_position(answers: Sequence[NDArray[np.floating]]) -> tuple[tuple[float, ...], tuple[int, ...]]:

@@ -9,7 +9,7 @@ from evaluation.report.judged import Judged
 from evaluation.report.merging import Part
 from evaluation.report.numbers import MISSING, Unit, interval, written
 from evaluation.results import FinalScores, ModelResults, TaskFacts
-from evaluation.tasks.measuring import parse_failures
+from evaluation.tasks.measuring import entities_not_in_the_row, notes_under, parse_failures
 
 
 def tasks_section(part: Part, judged: Sequence[Judged]) -> Section:
@@ -19,14 +19,14 @@ def tasks_section(part: Part, judged: Sequence[Judged]) -> Section:
     blocks: list[Block] = []
     for facts in part.results.tasks:
         shown = [each for each in judged if each.quality.task == facts.name]
-        blocks += [_table(part, facts, shown), Paragraph(_facts(facts, shown))]
+        blocks += [_table(part, facts, shown), *_notes(part, facts, shown), Paragraph(_facts(facts, shown))]
     return Section("tasks", "Tasks", tuple(blocks))
 
 
 def _table(part: Part, facts: TaskFacts, judged: Sequence[Judged]) -> Table:
     rows = []
     for model in part.results.models:
-        scores = next((scores for scores in model.tasks if scores.task == facts.name), None)
+        scores = _scores(model, facts)
         cells = [_cell(each, model.name) for each in judged]
         cells.append(Cell(MISSING) if scores is None else _unread(scores))
         rows.append(Row(model.name, tuple(cells), note=_how(model, scores), number=part.numbers[model.name]))
@@ -53,6 +53,18 @@ def _cell(judged: Judged, name: str) -> Cell:
 def _unread(scores: FinalScores) -> Cell:
     failures = parse_failures(scores.examples)
     return Cell(f"{failures}", f"of {len(scores.examples)}")
+
+
+def _notes(part: Part, facts: TaskFacts, judged: Sequence[Judged]) -> list[Paragraph]:
+    answers = {model.name: scores.examples for model in part.results.models if (scores := _scores(model, facts))}
+    tagging = facts.kind == "tagging"
+    nowhere = {name: entities_not_in_the_row(each) for name, each in answers.items()} if tagging else {}
+    signatures = {each.quality.metric.name: each.quality.metric.signature for each in judged}
+    return [Paragraph(note) for note in notes_under(nowhere=nowhere, signatures=signatures)]
+
+
+def _scores(model: ModelResults, facts: TaskFacts) -> FinalScores | None:
+    return next((scores for scores in model.tasks if scores.task == facts.name), None)
 
 
 def _how(model: ModelResults, scores: FinalScores | None) -> str:

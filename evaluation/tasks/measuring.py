@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from evaluation.metric import Measured
@@ -69,6 +69,21 @@ def parse_failures(examples: Sequence[TaskExample]) -> int:
 def entities_not_in_the_row(examples: Sequence[TaskExample]) -> int:
     """Entities that answers name and that do not stand in their rows; for tagging. They count as wrong."""
     return sum(not read_span(text).placed for example in examples for text in example.predicted or ())
+
+
+def notes_under(*, nowhere: Mapping[str, int], signatures: Mapping[str, str]) -> tuple[str, ...]:
+    """Sentences for below the table of a task, where there is anything to say.
+
+    `nowhere` counts, by model, the entities that do not stand in the rows; `signatures` are by metric.
+    """
+    notes = []
+    if any(nowhere.values()):
+        counts = ", ".join(f"{model} {count}" for model, count in nowhere.items() if count)
+        notes.append(f"Entities that answers name and that do not stand in the row, which count as wrong: {counts}.")
+    for signature in dict.fromkeys(filter(None, signatures.values())):
+        names = ", ".join(name.replace("_", " ") for name, each in signatures.items() if each == signature)
+        notes.append(f"How {names} is computed: {signature}.")
+    return tuple(notes)
 
 
 def baseline(

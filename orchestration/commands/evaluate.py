@@ -17,7 +17,13 @@ from configs.schema import EngineSettings, RuntimeConfig
 from evaluation.metric import Measured
 from evaluation.results import DevScores, FinalScores, TaskFacts
 from evaluation.statistics import Estimate, estimate, interval_in_words, number_in_words
-from evaluation.tasks.measuring import measure, parse_failures, undefined_because
+from evaluation.tasks.measuring import (
+    entities_not_in_the_row,
+    measure,
+    notes_under,
+    parse_failures,
+    undefined_because,
+)
 from orchestration.comparison.finished_models import finished_models
 from orchestration.comparison.task_examination import Scores
 from orchestration.comparison.task_questions import Asking
@@ -39,7 +45,10 @@ KV_CACHE_GIB = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A model on a task, in the metric that the task is judged by."""
+    """A model on a task, in the metric that the task is judged by.
+
+    `signature` says how that is computed where it varies; `entities_not_in_the_row` is 0 where no entities are asked.
+    """
 
     task: str
     model: str
@@ -48,7 +57,9 @@ class Line:
     unit: str
     estimate: Estimate
     parse_failures: int
+    entities_not_in_the_row: int
     undefined: str | None
+    signature: str
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -63,8 +74,9 @@ def _evaluate(arguments: argparse.Namespace, split: type[Scores]) -> int:
     place = place_of(arguments.run, console=console)
     name = "dev" if split is DevScores else "test"
     found = evaluate_models(subjects, tasks, split=split, place=place, console=console)
-    lines = lines_of(found, tasks)
-    show_lines(lines, [task.facts for task in tasks], split=name, console=console)
+    facts = [task.facts for task in tasks]
+    lines = lines_of(found, facts)
+    show_lines(lines, facts, split=name, console=console)
     for failure in found.failures:
         console.warn(failure)
     if arguments.out is not None:
@@ -85,11 +97,10 @@ def subjects_of(arguments: argparse.Namespace) -> list[Subject]:
     return subjects
 
 
-def lines_of(found: Found[Scores], tasks: Sequence[LoadedTask]) -> tuple[Line, ...]:
+def lines_of(found: Found[Scores], tasks: Sequence[TaskFacts]) -> tuple[Line, ...]:
     """Every score, in the order of the tasks and then of the models."""
     lines = []
-    for task in tasks:
-        facts = task.facts
+    for facts in tasks:
         for (model, name), scores in found.scores.items():
             if name != facts.name:
                 continue
@@ -104,7 +115,11 @@ def lines_of(found: Found[Scores], tasks: Sequence[LoadedTask]) -> tuple[Line, .
                     unit=measured.metric.unit,
                     estimate=estimate(measured),
                     parse_failures=parse_failures(scores.examples),
+                    entities_not_in_the_row=(
+                        entities_not_in_the_row(scores.examples) if facts.kind == "tagging" else 0
+                    ),
                     undefined=undefined_because(measured),
+                    signature=measured.metric.signature,
                 )
             )
     return tuple(lines)
@@ -129,6 +144,12 @@ def show_lines(lines: Sequence[Line], facts: Sequence[TaskFacts], *, split: str,
     console.say(table)
     for each in facts:
         console.say(_in_words(each))
+        of_task = [line for line in lines if line.task == each.name]
+        for note in notes_under(
+            nowhere={line.model: line.entities_not_in_the_row for line in of_task},
+            signatures={line.metric: line.signature for line in of_task},
+        ):
+            console.say(f"{each.name}: {note}")
         for reason in each.set_aside[:3]:
             console.warn(f"{each.name}: set aside: {reason}")
 

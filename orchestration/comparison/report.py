@@ -108,7 +108,7 @@ def print_report(report: Report, console: Console, *, samples: int) -> None:
     for cells in _rows(report):
         table.add_row(*cells)
     console.say(table)
-    for note in _notes(report):
+    for note in _notes(report, console):
         console.warn(note)
     for opinion in verdicts(results).values():
         console.say(opinion.sentence)
@@ -136,12 +136,17 @@ def _letter(number: int) -> str:
     return chr(ord("a") + number) if number < 26 else f"#{number}"
 
 
-def _notes(report: Report) -> list[str]:
-    """What a reader of the table has to know."""
+def _notes(report: Report, console: Console) -> list[str]:
+    """What a reader of the table has to know; of what a stage has warned of on this terminal, where it stands."""
+    notes = [note for note in report.results.notes if not console.has_warned(note)]
+    above = len(report.results.notes) - len(notes)
+    if above:
+        said = "a warning of training stands" if above == 1 else f"{above} warnings of training stand"
+        notes.append(f"{said} above, {'at its' if above == 1 else 'each at its'} stage, and in report.md")
     speeds = [f"tok/s{mark}: {kind}" for kind, mark in speed_marks(report.results).items()]
     if speeds:
         speeds.insert(0, "Speeds that bear different letters were measured on different machines or settings:")
-    return [*(f"not measured: {line}" for line in report.missing), *report.results.notes, *speeds]
+    return [*(f"not measured: {line}" for line in report.missing), *notes, *speeds]
 
 
 def _rows(report: Report) -> list[tuple[str, ...]]:

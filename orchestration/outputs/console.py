@@ -50,6 +50,7 @@ class Console:
         self.times: list[tuple[str, float]] = []
         self.costs = costs or StageCosts()
         self.warnings = WarningLines(self)
+        self._warned: set[str] = set()
 
     def close(self) -> None:
         """Warnings that come later go to standard error: the stream is somebody else's again."""
@@ -71,7 +72,12 @@ class Console:
 
     def warn(self, message: str) -> None:
         """Print a line that asks for attention."""
+        self._warned.add(message)
         self._rich.print(Text(f"  ! {_safe(message)}", style="yellow"), soft_wrap=True)
+
+    def has_warned(self, message: str) -> bool:
+        """Whether this very line was printed before, so that it need not be said again."""
+        return message in self._warned
 
     @contextmanager
     def stage(self, title: str, *, total: float | None = None, unit: str = "") -> Iterator[StageProgress]:

@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from evaluation.metric import Measured, Metric
+from evaluation.ratios import ratio_of
 from evaluation.results import TaskExample
-from evaluation.tasks.metrics.rows import mean, ratio, row_sums
+from evaluation.tasks.metrics.rows import ratio, row_sums
 
 
 def classification(examples: Sequence[TaskExample], labels: Sequence[str]) -> tuple[Measured, ...]:
@@ -58,6 +59,6 @@ def _mcc(sums: Float64[np.ndarray, "*D M"]) -> Float64[np.ndarray, "*D"]:
     return np.where(constant_answer, 0.0, ratio(together, np.sqrt(gold_spread * answer_spread)))
 
 
-ACCURACY = Metric("accuracy", better="higher", unit="fraction", finish=mean)
+ACCURACY = Metric("accuracy", better="higher", unit="fraction", finish=ratio_of)
 MACRO_F1 = Metric("macro_f1", better="higher", unit="fraction", finish=_macro_f1)
 MCC = Metric("mcc", better="higher", unit="fraction", finish=_mcc)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evaluation.metric import Measured, Metric
+from evaluation.ratios import ratio_of
 from evaluation.results import TaskExample
-from evaluation.tasks.metrics.rows import mean, row_sums
+from evaluation.tasks.metrics.rows import row_sums
 from evaluation.tasks.numbers import canonical
 
-EXACT_MATCH = Metric("exact_match", better="higher", unit="fraction", finish=mean)
+EXACT_MATCH = Metric("exact_match", better="higher", unit="fraction", finish=ratio_of)
 
 
 def exact_match(examples: Sequence[TaskExample]) -> tuple[Measured, ...]:

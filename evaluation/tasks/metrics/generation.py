@@ -23,8 +23,9 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from evaluation.metric import Measured, Metric
+from evaluation.ratios import ratio_of
 from evaluation.results import TaskExample
-from evaluation.tasks.metrics.rows import mean, ratio, row_sums
+from evaluation.tasks.metrics.rows import ratio, row_sums
 from evaluation.words import Script, Words, script_of
 
 ROUGES = {"rouge_l": "rougeL", "rouge_1": "rouge1", "rouge_2": "rouge2"}
@@ -53,7 +54,7 @@ def _rouges(examples: Sequence[TaskExample], answers: Sequence[str]) -> list[Mea
     signature = f"rouge-score {version('rouge-score')}, F of the best reference, stems of Latin words"
     return [
         Measured(
-            Metric(name, better="higher", unit="points", finish=mean, signature=signature),
+            Metric(name, better="higher", unit="points", finish=ratio_of, signature=signature),
             row_sums(examples, [(100.0 * float(score[theirs].fmeasure), 1.0) for score in scores], columns=2),
         )
         for name, theirs in ROUGES.items()

@@ -17,8 +17,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from evaluation.metric import Measured, Metric
+from evaluation.ratios import ratio_of
 from evaluation.results import TaskExample
-from evaluation.tasks.metrics.rows import mean, row_sums
+from evaluation.tasks.metrics.rows import row_sums
 from evaluation.words import with_spaces
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -64,5 +65,5 @@ def _is_punctuation(character: str) -> bool:
     return wide and unicodedata.category(character).startswith("P")
 
 
-QA_F1 = Metric("f1", better="higher", unit="fraction", finish=mean)
-QA_EXACT = Metric("exact_match", better="higher", unit="fraction", finish=mean)
+QA_F1 = Metric("f1", better="higher", unit="fraction", finish=ratio_of)
+QA_EXACT = Metric("exact_match", better="higher", unit="fraction", finish=ratio_of)

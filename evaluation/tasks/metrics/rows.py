@@ -31,12 +31,6 @@ def row_sums(examples: Sequence[TaskExample], statistics: ArrayLike, *, columns:
     return sums
 
 
-def mean(sums: Float64[np.ndarray, "*D M"]) -> Float64[np.ndarray, "*D"]:
-    """The first column over the second: a total and how many there were. NaN where there were none."""
-    with np.errstate(invalid="ignore"):
-        return np.asarray(sums[..., 0] / sums[..., 1])
-
-
 def ratio(over: Numbers, under: Numbers) -> Float64[np.ndarray, "*D"]:
     """`over / under`, NaN where `under` is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):

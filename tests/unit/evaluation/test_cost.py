@@ -58,7 +58,13 @@ def test_the_cost_of_a_run() -> None:
     assert (cost.teacher_hours, cost.saved_hours, cost.saved_joules) == (1.0, 4.0, 9e6)
     assert (cost.paid, cost.saved, cost.currency) == (pytest.approx(4.5), pytest.approx(12.0), "EUR")
     assert whole(cost).joules == pytest.approx(4300.0)
-    assert metrics(cost)["cost/paid"] == pytest.approx(4.5)
+    assert metrics(cost) == pytest.approx(
+        {
+            "cost/seconds": 160.0, "cost/joules": 4300.0, "cost/co2_kg": 6e-4,
+            "cost/teacher_tokens": 2e6, "cost/saved_tokens": 8e6, "cost/teacher_hours": 1.0, "cost/saved_hours": 4.0,
+            "cost/saved_joules": 9e6, "cost/paid": 4.5, "cost/saved": 12.0,
+        }
+    )  # fmt: skip
 
 
 def test_only_what_is_known_is_tracked() -> None:

@@ -1,11 +1,16 @@
-"""The standard error of a ratio against that of resampled sequences."""
+"""Ratios by hand, and their standard error against that of resampled sequences."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from evaluation.ratios import ratio_stderr
+from evaluation.ratios import ratio_of, ratio_stderr
+
+
+def test_a_ratio_of_every_row_and_none_of_nothing() -> None:
+    found = ratio_of(np.array([[3.0, 4.0], [0.0, 2.0], [0.0, 0.0]]))
+    assert found[:2].tolist() == [0.75, 0.0] and np.isnan(found[2])
 
 
 def test_it_is_the_spread_of_the_ratio_of_resampled_sequences() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from results_builders import finished_run, with_holes
@@ -10,7 +11,7 @@ from evaluation.report.judged import judge
 from evaluation.report.merging import parts_of
 from evaluation.report.numbers import MISSING
 from evaluation.report.tasks import tasks_section
-from evaluation.results import RunResults
+from evaluation.results import FinalScores, RunResults
 
 
 def blocks(run: RunResults) -> list[Table | Paragraph]:
@@ -52,6 +53,32 @@ def test_a_model_that_did_not_answer_is_said_so() -> None:
     table, *_ = blocks(replace(run, models=(replace(teacher, tasks=()), *others)))
     assert isinstance(table, Table)
     assert {cell.text for cell in table.rows[0].cells} == {MISSING}
+
+
+def answering(kind: str, predicted: tuple[str, ...], *, gold: tuple[str, ...], metric: str) -> RunResults:
+    """The run with a single row of another kind of task."""
+    run = finished_run(prompts=2)
+    facts = replace(run.tasks[0], kind=kind, metric=metric, labels=("PER",), train_label_counts={})
+    row = replace(run.models[0].tasks[0].examples[0], gold=gold, predicted=predicted)
+    models = [replace(model, tasks=(FinalScores("intents", "text", (row,)),)) for model in run.models[:3]]
+    return replace(run, tasks=(facts,), models=tuple(models))
+
+
+def test_entities_that_stand_nowhere_are_named_by_model() -> None:
+    run = answering("tagging", ("0 1 PER", "-1 -1 PER"), gold=("0 1 PER",), metric="entity_f1")
+    exact = replace(run.models[0].tasks[0].examples[0], predicted=("0 1 PER",))
+    teacher = replace(run.models[0], tasks=(FinalScores("intents", "text", (exact,)),))
+    _, note, _ = blocks(replace(run, models=(teacher, *run.models[1:])))
+    assert isinstance(note, Paragraph)
+    assert note.text.endswith("do not stand in the row, which count as wrong: untouched 1, seqkd 1.")
+
+
+def test_how_a_metric_is_computed_stands_under_the_table() -> None:
+    run = answering("generation", ("The cat sat.",), gold=("The cat sat here.",), metric="bleu")
+    texts = [block.text for block in blocks(run) if isinstance(block, Paragraph)]
+    assert any(re.search(r"^How bleu is computed: nrefs:1\|.*\|tok:13a\|", text) for text in texts)
+    assert any(text.startswith("How rouge l, rouge 1, rouge 2 is computed: rouge-score") for text in texts)
+    assert any("How chrf is computed: nrefs:1|" in text for text in texts)
 
 
 def test_without_tasks_it_says_so() -> None:

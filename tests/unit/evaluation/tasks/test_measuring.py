@@ -11,6 +11,7 @@ from evaluation.tasks.measuring import (
     baseline,
     entities_not_in_the_row,
     measure,
+    notes_under,
     parse_failures,
     undefined_because,
 )
@@ -65,6 +66,20 @@ def test_failures_are_counted_over_all_answers() -> None:
     examples = [answered("a", None), answered("a", None, seed=1), answered("a", "b", row=1)]
     assert parse_failures(examples) == 2
     assert entities_not_in_the_row(rows_of([((), ["0 1 PER", "-1 -1 PER"]), ((), None)])) == 1
+
+
+def test_what_stands_under_a_table_where_there_is_anything_to_say() -> None:
+    assert notes_under(nowhere={"kd": 0}, signatures={"accuracy": ""}) == ()
+    rouge, bleu = "rouge-score 0.1.2", "nrefs:1|tok:13a"
+    notes = notes_under(
+        nowhere={"teacher": 0, "kd": 3, "untouched": 12},
+        signatures={"rouge_l": rouge, "bleu": bleu, "rouge_1": rouge, "accuracy": ""},
+    )
+    assert notes == (
+        "Entities that answers name and that do not stand in the row, which count as wrong: kd 3, untouched 12.",
+        "How rouge l, rouge 1 is computed: rouge-score 0.1.2.",
+        "How bleu is computed: nrefs:1|tok:13a.",
+    )
 
 
 def test_the_floor_is_the_most_frequent_answer_of_train() -> None:

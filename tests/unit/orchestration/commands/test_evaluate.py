@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pipeline_builders import experiment
+from results_builders import task_facts
+from task_builders import rows_of
 from task_files import SpeakingPool, tiny_model, write_task
 from task_heads import save_classifier
 
 from configs import dump_config
+from evaluation.results import FinalScores
 from orchestration.commands import evaluate as module
 from orchestration.commands.main import main
 from orchestration.comparison.finished_models import FinishedModel
-from orchestration.pipeline.evaluate_models import Engines
+from orchestration.outputs.console import Console
+from orchestration.pipeline.evaluate_models import Engines, Found
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -42,6 +47,25 @@ def test_the_table_says_what_was_found_and_how(tmp_path: Path, capsys: pytest.Ca
     assert (kept["split"], kept["failures"], kept["tasks"][0]["name"]) == ("test", [], "moods")
     assert kept["lines"][0]["estimate"]["value"] == pytest.approx(1 / 3)
     assert [each["predicted"] for each in kept["answers"][0]["examples"]] == [["good"], None, None]
+
+
+def test_entities_nowhere_and_the_signature_of_a_metric_stand_below_the_table(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found: Found[FinalScores] = Found()
+    pairs = {"names": (["0 1 PER"], ["0 1 PER", "-1 -1 PER"]), "letters": (["The cat sat here."], ["The cat sat."])}
+    for name, pair in pairs.items():
+        found.scores["kd", name] = FinalScores(name, "text", tuple(rows_of([pair])))
+    tagging, writing = (
+        replace(task_facts(name), kind=kind, labels=("PER",), metric=metric)
+        for name, kind, metric in (("names", "tagging", "entity_f1"), ("letters", "generation", "bleu"))
+    )
+    lines = [*module.lines_of(found, [tagging, writing])]
+    assert [(line.entities_not_in_the_row, line.signature[:8]) for line in lines] == [(1, ""), (0, "nrefs:1|")]
+    module.show_lines(lines, [tagging, writing], split="test", console=Console(sys.stdout))
+    said = capsys.readouterr().out
+    assert "names: Entities that answers name and that do not stand in the row, which count as wrong: kd 1." in said
+    assert "letters: How bleu is computed: nrefs:1|" in said
 
 
 def test_dev_is_asked_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -204,6 +204,25 @@ def test_what_has_to_be_said_stands_below_the_table() -> None:
     assert "! students.kd.stages.0 (kd) made the student worse" in printed(REPORT)
 
 
+@pytest.mark.parametrize(
+    ("notes", "below"),
+    [
+        ((NOTE,), "a warning of training stands above, at its stage, and in report.md"),
+        ((NOTE, "another"), "2 warnings of training stand above, each at its stage, and in report.md"),
+    ],
+)
+def test_what_a_stage_has_warned_of_is_said_once(notes: tuple[str, ...], below: str) -> None:
+    stream = io.StringIO()
+    console = Console(stream)
+    for note in notes:
+        console.warn(note)
+    report = changed(notes=(*notes, "a note of a stage that was reused"))
+    print_report(report, console, samples=0)
+    text = stream.getvalue()
+    assert text.count(NOTE) == 1 and text.count(f"! {below}") == 1
+    assert text.index(NOTE) < text.index("held-out comparison") < text.index("! a note of a stage") < text.index(below)
+
+
 def test_what_to_think_of_a_student_stands_before_the_samples() -> None:
     sentence = "kd: not a stand-in for its teacher (1.50 nats, 50% of its next tokens), good for a draft that somebody"
     text = printed(REPORT, samples=1)
