@@ -24,7 +24,7 @@ class Example:
     """A row that can be asked.
 
     `text` is what the row itself says, without the words of the template: the fields that the template reads. `parts`
-    are the one or two texts of it that a model with a head reads. `worked`
+    are the one or two texts of it that a model with a head reads. `labelled` says that what is gold is known. `worked`
     is how it is answered as a worked example ("" unless that was asked for), `gold` as in `TaskExample`. `context` is
     where the answer of question answering stands ("" for other kinds).
     """
@@ -38,6 +38,7 @@ class Example:
     context: str
     pair: str | None
     parts: tuple[str, ...]
+    labelled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,7 @@ class _RowReader:
             context=_text(row, self._task.fields["context"]) if self._task.kind == "extractive_qa" else "",
             pair=None if pair is None else str(pair),
             parts=self._parts(row),
+            labelled=self._labelled,
         )
 
     def _parts(self, row: Row) -> tuple[str, ...]:

@@ -1,0 +1,91 @@
+"""What a task student learns from: examples as it reads them, with what its teacher believes about their units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+from numpy.typing import NDArray
+
+from configs.task import TaskKind
+from orchestration.inputs.task_texts import ReadExample, UnitName
+from student_train.feed.examples import UNKNOWN, ExampleSet
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Beliefs:
+    """The teacher's logits about one example: a row [C] a unit, by the names of the units that it sees."""
+
+    units: tuple[UnitName, ...]
+    logits: Float32[np.ndarray, "U C"]
+
+    @classmethod
+    def of(cls, read: ReadExample, values: Float32[np.ndarray, "P C"]) -> Beliefs:
+        """From a signal's values, one row a token or one for the whole text."""
+        rows = values if len(values) == 1 else values[list(read.unit_tokens)]
+        return cls(read.units, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class MadeExamples:
+    """Examples for a student. `unseen` of the units that it reads are left out: the teacher does not see them."""
+
+    examples: ExampleSet
+    unseen: int
+
+
+def make_examples(
+    kind: TaskKind, labels: tuple[str, ...], read: Sequence[ReadExample], beliefs: Sequence[Beliefs] | None = None
+) -> MadeExamples:
+    """The examples of a student in their order; with `beliefs`, one for each of them.
+
+    A unit is learned where both see it. Where the answer of a span lies outside of that its ends are not known.
+    """
+    parts = [_shared(kind, one, None if beliefs is None else beliefs[at]) for at, one in enumerate(read)]
+    logits = [part.logits for part in parts if part.logits is not None]
+    made = ExampleSet(
+        kind=kind,
+        labels=labels,
+        token_ids=np.array([token for one in read for token in one.token_ids], dtype=np.int32),
+        token_offsets=_offsets([len(one.token_ids) for one in read]),
+        split=np.array([one.split for one in read], dtype=np.int32),
+        unit_offsets=_offsets([len(part.unit_tokens) for part in parts]),
+        unit_tokens=np.array([token for part in parts for token in part.unit_tokens], dtype=np.int32),
+        gold=np.array([label for part in parts for label in part.gold], dtype=np.int32),
+        teacher=np.concatenate([np.empty((0, len(labels)), np.float32), *logits]) if beliefs is not None else None,
+    )
+    return MadeExamples(made, unseen=sum(len(one.units) for one in read) - len(made.unit_tokens))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    unit_tokens: tuple[int, ...]
+    gold: tuple[int, ...]
+    logits: NDArray[np.float32] | None
+
+
+def _shared(kind: TaskKind, read: ReadExample, beliefs: Beliefs | None) -> _Part:
+    """What of an example both student and teacher see."""
+    if beliefs is None:
+        return _Part(read.unit_tokens, read.gold, None)
+    rows = {name: row for row, name in enumerate(beliefs.units)}
+    places = [place for place, name in enumerate(read.units) if name in rows]
+    gold: tuple[int, ...]
+    if kind == "extractive_qa":
+        # The ends are places among the units, which moved up.
+        moved = {old: new for new, old in enumerate(places)}
+        ends = [moved.get(place, UNKNOWN) for place in read.gold]
+        gold = (UNKNOWN, UNKNOWN) if UNKNOWN in ends else tuple(ends)
+    else:
+        gold = tuple(read.gold[place] for place in places)
+    return _Part(
+        unit_tokens=tuple(read.unit_tokens[place] for place in places),
+        gold=gold,
+        logits=beliefs.logits[[rows[read.units[place]] for place in places]],
+    )
+
+
+def _offsets(counts: Sequence[int]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
