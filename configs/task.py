@@ -101,7 +101,8 @@ class TaskConfig(Block):
 
     `fields` maps a role (`FIELDS`, `SECOND`, `PAIR`) to the name of a row's field. `labels` are those of
     classification, or the entity types of tagging, mapped to the words that stand for them (their verbalisers); a list
-    stands for itself.
+    stands for itself. With `label_is_index` the rows of a classification hold numbers: the place of a label in
+    `labels`, from 0.
     `template` is Jinja over the fields of a row; `answer` is Jinja over them too, and says how a worked example is
     answered. `chat` puts every question through the chat template of the model that is asked.
     """
@@ -111,6 +112,7 @@ class TaskConfig(Block):
     data: TaskData
     fields: dict[str, str]
     labels: dict[str, str] | list[str] | None = None
+    label_is_index: bool | None = None
     template: str
     answer: str | None = None
     chat: bool = True
@@ -164,6 +166,8 @@ class TaskConfig(Block):
         twice = next((word for word in words if words.count(word) > 1 or not word.strip()), None)
         if twice is not None:
             raise ValueError(f"labels: {twice!r} stands for two labels, or for nothing: give each its own words")
+        if self.label_is_index is not None and self.kind != "classification":
+            raise ValueError(f"label_is_index is only used by classification, not kind={self.kind}: remove it")
         if self.label_scoring is not None and self.kind != "classification":
             raise ValueError(f"label_scoring is only used by classification, not kind={self.kind}: remove it")
         if self.judged_by not in METRICS[self.kind]:

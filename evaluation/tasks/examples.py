@@ -138,9 +138,21 @@ class _RowReader:
     def _label(self, value: object) -> str:
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise UnfitRowError(f"{self._task.fields['label']} holds {_kind(value)} where a label is due")
-        if str(value) not in self._task.verbalisers:
-            raise UnfitRowError(f"label {str(value)[:80]!r} is not among labels")
-        return str(value)
+        given, labels = str(value), list(self._task.verbalisers)
+        if self._task.label_is_index:
+            return _label_at(given, labels)
+        if given not in labels:
+            raise UnfitRowError(f"label {given[:80]!r} is not among labels{self._cure(given, labels)}")
+        return given
+
+    def _cure(self, given: str, labels: Sequence[str]) -> str:
+        """What to do where the rows hold numbers and the labels are words."""
+        if not given.isdecimal() or any(map(str.isdecimal, labels)):
+            return ""
+        return (
+            f" ({', '.join(labels)[:80]}): where {self._task.fields['label']} holds places in labels, from 0, set "
+            'label_is_index: true; else name the numbers themselves, labels: {"0": ..., "1": ...}'
+        )
 
     def _entities(self, tags: Sequence[str], tokens: Sequence[str]) -> tuple[Span, ...]:
         if len(tags) != len(tokens) or not tokens:
@@ -173,6 +185,12 @@ class _RowReader:
                 {"type": words[kind], "words": " ".join(tokens[int(start) : int(end)])} for start, end, kind in spans
             ]
         return known
+
+
+def _label_at(given: str, labels: Sequence[str]) -> str:
+    if not given.isascii() or not given.isdecimal() or int(given[:9]) >= len(labels):
+        raise UnfitRowError(f"label {given[:80]!r} is not a place in labels: 0 to {len(labels) - 1} (label_is_index)")
+    return labels[int(given)]
 
 
 def _field(row: Row, name: str) -> object:

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import load_dataset
+from datasets import ClassLabel, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from configs import DataError
@@ -273,7 +273,17 @@ def _hub_rows(source: SplitConfig, key: str) -> Iterator[Row]:
                 f"{key}: {source.hub} cannot be read: {first_line(error.__cause__ or error)}; correct its name or "
                 "the file"
             ) from error
-        yield from map(_with_what_is_there, data)
+        for row in data:
+            yield _with_what_is_there(_named(row, data.features))
+
+
+def _named(value: Any, feature: Any) -> Any:
+    """Classes by the names that a dataset gives them; it holds their numbers. What has no name (-1) stays a number."""
+    if isinstance(feature, ClassLabel):
+        return feature.names[value] if isinstance(value, int) and 0 <= value < len(feature.names) else value
+    if isinstance(value, dict) and isinstance(feature, Mapping):
+        return {name: _named(each, feature.get(name)) for name, each in value.items()}
+    return [_named(each, getattr(feature, "feature", None)) for each in value] if isinstance(value, list) else value
 
 
 def _link(source: str, target: str) -> None:

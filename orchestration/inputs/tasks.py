@@ -28,6 +28,7 @@ from orchestration.inputs.rows import split_rows
 from orchestration.outputs.fields import to_fields
 
 SPLITS = ("train", "dev", "test")
+LATER_KEYS = ("label_is_index",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,12 @@ def _facts(config: TaskConfig, splits: Mapping[str, tuple[Example, ...]], set_as
 
 def _digest(config: TaskConfig, splits: Mapping[str, tuple[Example, ...]]) -> str:
     """SHA-256 (hex) over the settings of a task, but not where its rows lie, and over the rows themselves."""
-    said = {"task": config.model_dump(mode="json", exclude={"data"}), "rows": to_fields(splits)}
+    task = config.model_dump(mode="json", exclude={"data"})
+    for key in LATER_KEYS:
+        # A task that does not set them keeps the digest that it had before there were any.
+        if task[key] is None:
+            del task[key]
+    said = {"task": task, "rows": to_fields(splits)}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 

@@ -56,6 +56,10 @@ def test_rows_of_any_kind_may_form_pairs() -> None:
             {"kind": "tagging", "fields": {"tokens": "t", "tags": "g"}, "label_scoring": {}},
             "label_scoring is only used",
         ),
+        (
+            {"kind": "tagging", "fields": {"tokens": "t", "tags": "g"}, "label_is_index": True},
+            "label_is_index is only used by classification, not kind=tagging",
+        ),
     ],
 )
 def test_contradictions_are_refused(changes: dict[str, Any], said: str) -> None:

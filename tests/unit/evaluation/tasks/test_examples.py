@@ -166,6 +166,31 @@ def test_labels_may_be_numbers() -> None:
     assert one(task("classification", labels={"0": "no", "1": "yes"}), {"label": 1}).gold == ("1",)
 
 
+@pytest.mark.parametrize("value", [1, "1"])  # a CSV has no numbers
+def test_a_label_may_be_its_place_in_labels(value: object) -> None:
+    words = {"negative": "bad", "positive": "good"}
+    config = task("classification", labels=words, label_is_index=True, answer="{{ words }}")
+    example = one(config, {"label": value}, worked=True)
+    assert (example.gold, example.worked) == (("positive",), "good")
+
+
+@pytest.mark.parametrize("value", [2, -1, "positive", "\u0661", "1" * 5000])
+def test_what_is_not_a_place_in_labels_is_set_aside(value: object) -> None:
+    config = task("classification", labels=["negative", "positive"], label_is_index=True)
+    found = read_examples(config, [(0, {"text": "x", "label": 0}), (1, {"text": "x", "label": value})])
+    assert [example.gold for example in found.usable] == [("negative",)]
+    assert "is not a place in labels: 0 to 1 (label_is_index)" in found.set_aside[0]
+
+
+def test_numbers_where_labels_are_words_are_refused_with_the_cure() -> None:
+    config = task("classification", labels=["negative", "positive"])
+    with pytest.raises(DataError) as caught:
+        read_examples(config, [(0, {"text": "x", "label": 0}), (1, {"text": "x", "label": 1})])
+    said = str(caught.value)
+    assert "none of 2 rows can be used; row 0: label '0' is not among labels (negative, positive)" in said
+    assert "label_is_index: true" in said and "\n" not in said
+
+
 def test_fields_may_lie_deep_and_pairs_are_kept() -> None:
     config = task("generation", fields={"references": "instances.0.output", "pair": "id"})
     example = one(config, {"instances": [{"output": "so"}], "id": 7})

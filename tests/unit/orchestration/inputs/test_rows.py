@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import ClassLabel, Dataset, Features, Value
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -203,6 +204,28 @@ def test_a_directory_laid_out_as_a_dataset_is_read_in_place(name: str, tmp_path:
     written(path, "new")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert [row for _, row in split_rows(source, split="train")] == [{"prompt": "new"}]
+
+
+def test_classes_of_a_dataset_come_by_their_names(tmp_path: Path) -> None:
+    names = ClassLabel(names=["negative", "positive"])
+    columns: dict[str, list[Any]] = {
+        "text": ["a", "b", "c"],
+        "label": [1, 0, -1],
+        "tags": [[0, 1], [], [1]],
+        "of": [{"kind": 1, "number": 1}] * 3,
+    }
+    features = {
+        "text": Value("string"),
+        "label": names,
+        "tags": [names],
+        "of": {"kind": names, "number": Value("int64")},
+    }
+    (tmp_path / "data").mkdir()
+    Dataset.from_dict(columns, features=Features(features)).to_parquet(tmp_path / "data" / "test.parquet")
+    rows = [row for _, row in split_rows(SplitConfig(hub=str(tmp_path / "data")), split="test")]
+    assert [row["label"] for row in rows] == ["positive", "negative", -1]
+    assert [row["tags"] for row in rows] == [["negative", "positive"], [], ["positive"]]
+    assert rows[0]["of"] == {"kind": "positive", "number": 1}
 
 
 @given(

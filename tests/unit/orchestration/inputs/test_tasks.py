@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import ClassLabel, Dataset, Features, Value
 from task_files import ROWS, write_task
 
-from configs import ConfigError, DataError, DistillError
+from configs import ConfigError, DataError, DistillError, load_task_file
+from configs.task import TaskConfig
+from orchestration.inputs import tasks
 from orchestration.inputs.tasks import load_task, load_tasks
 
 REAL = Path(__file__).resolve().parents[4] / ".." / "shared" / "data"
@@ -47,6 +50,41 @@ def test_the_digest_is_of_settings_and_rows_and_not_of_the_place(tmp_path: Path)
     assert load_task(write_task(tmp_path / "c", few_shot=1)).facts.digest != digest
     changed = {**ROWS, "test": [*ROWS["test"][:2], {"text": "fig", "mood": "bad"}]}
     assert load_task(write_task(tmp_path / "d", rows=changed)).facts.digest != digest
+
+
+def test_classes_of_a_dataset_are_labels_by_their_names(tmp_path: Path) -> None:
+    features = Features({"text": Value("string"), "mood": ClassLabel(names=["bad", "good"])})
+    (tmp_path / "data").mkdir()
+    for split, numbers in (("train", [1, 0]), ("test", [0, 1, -1])):
+        columns = {"text": [f"{split} {at}" for at in range(len(numbers))], "mood": numbers}
+        Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "data" / f"{split}.parquet")
+    data = {split: {"hub": str(tmp_path / "data")} for split in ("train", "test")}
+    task = load_task(write_task(tmp_path / "task", data=data, few_shot=1))
+    assert [example.gold for example in task.test] == [("bad",), ("good",)]
+    assert {turn.answer for turn in task.shots.before(task.test[0])} <= {"good", "bad"}
+    assert [line.partition(": ")[2] for line in task.facts.set_aside] == ["label '-1' is not among labels"]
+
+
+def test_numbers_stand_for_labels_where_the_task_says_so(tmp_path: Path) -> None:
+    rows = {split: [{"text": f"{split} {at}", "mood": at % 2} for at in range(3)] for split in ("train", "dev", "test")}
+    with pytest.raises(DataError, match=r"row 0: label '0' is not among labels \(good, bad\).*label_is_index: true"):
+        load_task(write_task(tmp_path, rows=rows))
+    task = load_task(write_task(tmp_path, rows=rows, label_is_index=True))
+    assert [example.gold for example in task.test] == [("good",), ("bad",), ("good",)]
+
+
+def test_a_task_that_says_nothing_of_numbers_has_the_digest_from_before_it_could(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_task(tmp_path)
+    digest, said = load_task(path).facts.digest, load_task_file(path).model_dump(mode="json", exclude={"data"})
+    before = {key: value for key, value in said.items() if key != "label_is_index"}
+    assert before != said
+    monkeypatch.setattr(TaskConfig, "model_dump", lambda *_, **__: dict(before))
+    monkeypatch.setattr(tasks, "LATER_KEYS", ())
+    assert load_task(path).facts.digest == digest
+    monkeypatch.setattr(TaskConfig, "model_dump", lambda *_, **__: dict(said))
+    assert load_task(path).facts.digest != digest
 
 
 def test_rows_that_cannot_be_used_are_set_aside_with_their_reasons(tmp_path: Path) -> None:
