@@ -31,7 +31,7 @@ class Asking:
     """How models are asked, beside what a task says of it.
 
     With a temperature above 0 every question is answered under each of `seeds` seeds, from `seed` on. The last four are
-    for chat templates (`configs.schema.DataConfig`).
+    for chat templates (`configs.data.DataConfig`).
     """
 
     temperature: float = 0.0

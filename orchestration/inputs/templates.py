@@ -43,7 +43,7 @@ class Unrendered(Exception):
 
 
 class TemplateSettings(Protocol):
-    """What is said of chat templates, as `configs.schema.DataConfig` says it."""
+    """What is said of chat templates, as `configs.data.DataConfig` says it."""
 
     @property
     def chat_template(self) -> str | None:
