@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from evaluation.results import FinalScores, TaskExample, TaskFacts
-from evaluation.tasks.measuring import measure
+from evaluation.tasks.measuring import measure_one
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def judged(scores: FinalScores, facts: TaskFacts) -> tuple[Judged, ...]:
     """
     rule = RULES[facts.kind]
     alone = [replace(example, row=place) for place, example in enumerate(scores.examples)]
-    measured = next(one for one in measure(facts.kind, alone, labels=facts.labels) if one.metric.name == rule.metric)
+    measured = measure_one(facts, alone, metric=rule.metric)
     scale = 100.0 if measured.metric.unit == "points" else 1.0
     values = [value / scale for value in measured.metric.finish(measured.sums).tolist()]
     values = [1.0 if math.isnan(value) else value for value in values]

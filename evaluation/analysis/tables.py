@@ -15,7 +15,7 @@ from evaluation.analysis.task import TaskAnalysis, analyse
 from evaluation.metric import Measured, Metric
 from evaluation.results import FinalScores, RunResults, TaskFacts
 from evaluation.statistics import Difference, Estimate, Resampling, compare_pairs, estimate
-from evaluation.tasks.measuring import measure
+from evaluation.tasks.measuring import measure_one
 
 CLOSENESS = ("forward_kl", "reverse_kl", "top1_agreement", "rouge_l")
 """The metrics at the teacher's answers that are compared; all of them stand in the report."""
@@ -68,7 +68,7 @@ def compare_runs(runs: Mapping[str, RunResults], how: Resampling | None = None) 
     analyses: list[StudentAnalysis] = []
     for facts in _tasks(runs):
         scores = _scores(facts, runs, entries, left_out)
-        by_model = {name: _judged_by(facts, each) for name, each in scores.items()}
+        by_model = {name: measure_one(facts, each.examples) for name, each in scores.items()}
         tables += [_table(facts.name, by_model, entries, how)] if by_model else []
         analyses += _analyses(facts, scores, entries, how)
     return Comparison(tuple(runs), tuple(tables), tuple(analyses), tuple(left_out))
@@ -129,11 +129,6 @@ def _scores(
         for name, each in scores.items()
         if shared
     }
-
-
-def _judged_by(facts: TaskFacts, scores: FinalScores) -> Measured:
-    found = measure(facts.kind, scores.examples, labels=facts.labels)
-    return next(one for one in found if one.metric.name == facts.metric)
 
 
 def _table(on: str, models: Mapping[str, Measured], entries: Sequence[Entry], how: Resampling) -> MetricTable:

@@ -12,7 +12,7 @@ from evaluation.analysis.minimal_pairs import PairsAnswered, pairs_answered
 from evaluation.analysis.retention import Retention, Slice, by_class_frequency, by_length, retention
 from evaluation.results import FinalScores, TaskExample, TaskFacts
 from evaluation.statistics import Resampling
-from evaluation.tasks.measuring import measure
+from evaluation.tasks.measuring import measure_one
 
 GAPS_KEPT = 10
 
@@ -63,8 +63,4 @@ def _retention(
 ) -> Retention | None:
     if not teacher:
         return None
-    theirs, ours = (
-        next(one for one in measure(facts.kind, examples, labels=facts.labels) if one.metric.name == facts.metric)
-        for examples in (teacher, student)
-    )
-    return retention(theirs, ours, how)
+    return retention(measure_one(facts, teacher), measure_one(facts, student), how)

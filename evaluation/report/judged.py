@@ -11,14 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from evaluation.analysis.entries import SIMPLEST
 from evaluation.qualities import Quality
 from evaluation.report.blocks import Mark, Sign
 from evaluation.report.merging import Part
 from evaluation.results import ModelResults
 from evaluation.statistics import Difference, Estimate, estimate, in_words
-
-SIMPLE = ("sft", "seqkd")
-"""Methods that need nothing of the teacher but text, the simplest first."""
 
 SIGNS: Mapping[str, Sign] = {"better": "better", "worse": "worse", "no difference seen": "same"}
 
@@ -71,7 +69,7 @@ def judge(quality: Quality, part: Part) -> Judged:
 def simplest(part: Part) -> ModelResults | None:
     """The student of the simplest method; None where no such one was trained."""
     students = [model for model in part.results.models if model.role == "student"]
-    return next((model for method in SIMPLE for model in students if model.method == method), None)
+    return next((model for method in SIMPLEST for model in students if model.method == method), None)
 
 
 def _pairs(part: Part) -> list[tuple[Baseline, str, list[str]]]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from evaluation.metric import Measured
-from evaluation.results import TaskExample
+from evaluation.results import TaskExample, TaskFacts
 from evaluation.tasks.metrics.classification import classification
 from evaluation.tasks.metrics.exact_match import exact_match
 from evaluation.tasks.metrics.generation import generation
@@ -50,6 +50,12 @@ def measure(kind: str, examples: Sequence[TaskExample], *, labels: Sequence[str]
         case "exact_match":
             return exact_match(examples)
     raise ValueError(f"kind={kind}: tasks are classification, tagging, extractive_qa, generation or exact_match")
+
+
+def measure_one(facts: TaskFacts, examples: Sequence[TaskExample], *, metric: str | None = None) -> Measured:
+    """One metric of a task: the one that it is judged by, or the named one of its kind."""
+    found = measure(facts.kind, examples, labels=facts.labels)
+    return next(one for one in found if one.metric.name == (metric or facts.metric))
 
 
 def undefined_because(measured: Measured) -> str | None:

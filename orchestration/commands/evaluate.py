@@ -14,12 +14,11 @@ from rich.table import Table
 from configs import ConfigError, load_config
 from configs.models import ModelSource
 from configs.schema import EngineSettings, RuntimeConfig
-from evaluation.metric import Measured
 from evaluation.results import DevScores, FinalScores, TaskFacts
 from evaluation.statistics import Estimate, estimate, interval_in_words, number_in_words
 from evaluation.tasks.measuring import (
     entities_not_in_the_row,
-    measure,
+    measure_one,
     notes_under,
     parse_failures,
     undefined_because,
@@ -104,8 +103,7 @@ def lines_of(found: Found[Scores], tasks: Sequence[TaskFacts]) -> tuple[Line, ..
         for (model, name), scores in found.scores.items():
             if name != facts.name:
                 continue
-            by_name = {each.metric.name: each for each in measure(facts.kind, scores.examples, labels=facts.labels)}
-            measured: Measured = by_name[facts.metric]
+            measured = measure_one(facts, scores.examples)
             lines.append(
                 Line(
                     task=name,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from results_builders import task_facts
 from task_builders import answered, measured, rows_of
 
 from configs.task import METRICS, TaskKind
@@ -11,6 +14,7 @@ from evaluation.tasks.measuring import (
     baseline,
     entities_not_in_the_row,
     measure,
+    measure_one,
     notes_under,
     parse_failures,
     undefined_because,
@@ -66,6 +70,13 @@ def test_failures_are_counted_over_all_answers() -> None:
     examples = [answered("a", None), answered("a", None, seed=1), answered("a", "b", row=1)]
     assert parse_failures(examples) == 2
     assert entities_not_in_the_row(rows_of([((), ["0 1 PER", "-1 -1 PER"]), ((), None)])) == 1
+
+
+def test_one_metric_is_the_one_that_the_task_is_judged_by_or_the_named_one() -> None:
+    facts = replace(task_facts("t"), labels=("a", "b"), metric="macro_f1")
+    rows = rows_of([("a", "a"), ("a", "b"), ("b", "b"), ("b", "b")])
+    assert (measure_one(facts, rows).metric.name, measure_one(facts, rows).value) == ("macro_f1", (2 / 3 + 4 / 5) / 2)
+    assert measure_one(facts, rows, metric="accuracy").value == 0.75
 
 
 def test_what_stands_under_a_table_where_there_is_anything_to_say() -> None:
