@@ -99,7 +99,7 @@ def _use(ours: float, theirs: float, *, floor: float) -> tuple[str, str]:
         return bad, "no better than a constant answer"
     if theirs <= floor:
         return unclear, "above a constant answer, which its teacher is not"
-    kept = (ours - floor) / (theirs - floor)
+    kept = round((ours - floor) / (theirs - floor), 9)  # so that half of a lead is half of it
     use = good if kept >= KEPT_WELL else bad if kept < KEPT_BADLY else middling
     return use, f"{kept:.0%} of the teacher's lead over a constant answer"
 

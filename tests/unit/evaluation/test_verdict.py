@@ -133,6 +133,9 @@ def test_tasks_say_what_a_student_is_good_for_and_what_not() -> None:
         (0.85, 0.80, "good for intents (80.0 %, 92% of the teacher's lead"),
         (0.85, 0.78, "a compromise for intents (78.0 %, 88% of the teacher's lead"),
         (0.85, 0.55, "a compromise for intents (55.0 %, 50% of the teacher's lead"),
+        # Exactly half, and exactly nine tenths, although division says a little less.
+        (0.89, 0.57, "a compromise for intents (57.0 %, 50% of the teacher's lead"),
+        (0.75, 0.70, "good for intents (70.0 %, 90% of the teacher's lead"),
         (0.85, 0.54, "not for intents (54.0 %, 48% of the teacher's lead"),
         (0.85, 0.25, "not for intents (25.0 %, no better than a constant answer)"),
         (0.25, 0.60, "undecided for intents (60.0 %, above a constant answer, which its teacher is not)"),
