@@ -9,7 +9,11 @@ import torch
 from torch import Tensor
 
 from configs.errors import ModelError
+from configs.model_files import read_config
 from configs.task import TaskKind
+from student_train.models.bag import BagStudent
+from student_train.models.recurrent import RecurrentStudent
+from student_train.models.task_network import NetworkStudent, is_network, load_network, write_network
 from student_train.models.task_student import HEAD_KINDS, TaskStudent
 from student_train.models.task_transformer import (
     TransformerStudent,
@@ -18,6 +22,9 @@ from student_train.models.task_transformer import (
 )
 
 __all__ = ["TaskStudent", "load_task_student", "write_task_student"]
+
+NETWORKS: Mapping[str, type[NetworkStudent]] = {"recurrent": RecurrentStudent, "bag": BagStudent}
+"""Networks over embeddings by the `kind` in their config.json."""
 
 
 def load_task_student(
@@ -40,7 +47,16 @@ def load_task_student(
     """
     if kind not in HEAD_KINDS:
         raise ModelError(f"{model_dir}: no task head does {kind}: choose a task of kind {', '.join(HEAD_KINDS)}")
-    student = load_transformer_student(model_dir, kind=kind, labels=labels, dtype=dtype, head_seed=head_seed)
+    student: TaskStudent
+    if is_network(model_dir):
+        stated = read_config(model_dir).get("kind")
+        if stated not in NETWORKS:
+            raise ModelError(
+                f"{model_dir}: kind={stated} in its config.json is none of {', '.join(NETWORKS)}: correct it"
+            )
+        student = load_network(model_dir, NETWORKS[stated], kind=kind, labels=labels, dtype=dtype)
+    else:
+        student = load_transformer_student(model_dir, kind=kind, labels=labels, dtype=dtype, head_seed=head_seed)
     if max_tokens is not None and max_tokens > student.max_tokens:
         raise ModelError(
             f"{model_dir}: reads {student.max_tokens} tokens at most and max_tokens={max_tokens}: lower max_tokens"
@@ -51,8 +67,12 @@ def load_task_student(
 def write_task_student(student: TaskStudent, weights: Mapping[str, Tensor], *, start: Path, folder: Path) -> None:
     """Fill `folder` with `weights` under the names of `student.named_parameters()`, config and tokenizer of `start`.
 
-    What is written is read back by `load_task_student`; of a model of transformers by plain transformers too. Its
-    labels are those of the student. Adapters have been merged before; tied weights are stored once.
+    What is written is read back by `load_task_student`; a model of transformers by plain transformers too, any other by
+    the lines of torch in its README. Its labels are those of the student. Adapters have been merged before; tied
+    weights are stored once.
     """
+    if isinstance(student, NetworkStudent):
+        write_network(student, weights, start=start, folder=folder)
+        return
     assert isinstance(student, TransformerStudent)
     write_transformer_student(student, weights, start=start, folder=folder)

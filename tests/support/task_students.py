@@ -25,11 +25,22 @@ from transformers import (
 
 from configs.task import TaskKind
 from student_train.feed.task_batch import TaskBatch
+from student_train.models.bag import BagStudent
+from student_train.models.recurrent import RecurrentStudent
+from student_train.models.task_network import write_network
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 WORDS = (*SPECIAL, *(f"w{number}" for number in range(30)), "##s", "##ed")
 LABELS = ("no", "maybe", "yes")
 FAMILIES = ("bert", "distilbert", "roberta", "llama")
+NETWORKS: dict[str, dict[str, Any]] = {
+    "lstm": {"kind": "recurrent", "cell": "lstm", "hidden": 6, "layers": 2},
+    "gru": {"kind": "recurrent", "cell": "gru", "hidden": 5},
+    "attention": {"kind": "recurrent", "hidden": 6, "pooling": "attention"},
+    "bag": {"kind": "bag", "left_out": [0, 2, 3]},
+    "deep-bag": {"kind": "bag", "left_out": [0, 2, 3], "hidden": 7},
+}
+"""Networks over embeddings by a name, and their settings."""
 PAIRED = ("bert", "distilbert", "roberta")
 """Families whose tokenizer puts something between two texts."""
 
@@ -83,6 +94,31 @@ def save_transformer(
     model.save_pretrained(place)
     save_tokenizer(place, family=family)
     return place
+
+
+def save_network(
+    place: Path, *, name: str, task: TaskKind = "classification", labels: Sequence[str] = LABELS, seed: int = 1
+) -> Path:
+    """A network over embeddings of random weights, and its tokenizer."""
+    settings = {"task": task, "labels": labels, "vocab": len(WORDS), "embedding_size": 8} | NETWORKS[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        student = {"recurrent": RecurrentStudent, "bag": BagStudent}[settings["kind"]].of(settings)
+        with torch.no_grad():
+            for weight in student.parameters():
+                weight.copy_(0.5 * torch.randn_like(weight))
+    tokenizer = place.with_name(f"{place.name}-tokenizer")
+    save_tokenizer(tokenizer)
+    place.mkdir(parents=True)
+    write_network(student, dict(student.named_parameters()), start=tokenizer, folder=place)
+    return place
+
+
+def save_student(place: Path, *, name: str, **options: Any) -> Path:
+    """A student of one of `FAMILIES` or `NETWORKS`, for classification."""
+    if name in NETWORKS:
+        return save_network(place, name=name, **options)
+    return save_transformer(place, family=name, **options)
 
 
 def save_tokenizer(place: Path, *, family: str = "bert") -> None:

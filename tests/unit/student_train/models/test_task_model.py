@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from task_students import FAMILIES, LABELS, rows_of, save_transformer
+from task_students import FAMILIES, LABELS, NETWORKS, rows_of, save_student
 
 from configs.errors import ModelError
 from student_train.models.task_model import TaskStudent, load_task_student, write_task_student
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=(*FAMILIES, *NETWORKS))
 def student_dir(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    return save_transformer(tmp_path / "start", family=request.param)
+    return save_student(tmp_path / "start", name=request.param)
 
 
 def load(model_dir: Path) -> TaskStudent:
@@ -65,6 +65,7 @@ def test_groups_hold_every_parameter_once(student_dir: Path) -> None:
 def test_only_what_is_not_frozen_gets_a_gradient(student_dir: Path) -> None:
     student = load(student_dir)
     groups = student.groups()
+    assert len(groups) > 1
     for group in groups[2:]:
         for parameter in group:
             parameter.requires_grad_(False)
@@ -85,3 +86,24 @@ def test_too_few_positions_are_refused(student_dir: Path) -> None:
 def test_tasks_without_a_head_are_refused(student_dir: Path) -> None:
     with pytest.raises(ModelError, match="no task head does generation: choose a task of kind classification"):
         load_task_student(student_dir, kind="generation", labels=())
+
+
+def test_labels_in_another_order_are_brought_into_that_of_the_task(student_dir: Path, tmp_path: Path) -> None:
+    turned = load_task_student(student_dir, kind="classification", labels=("yes", "no", "maybe"))
+    expected = logits(load(student_dir), [5, 9])[:, [2, 0, 1]]
+    torch.testing.assert_close(logits(turned, [5, 9]), expected, rtol=0, atol=1e-5)
+    (tmp_path / "out").mkdir()
+    write_task_student(turned, dict(turned.named_parameters()), start=student_dir, folder=tmp_path / "out")
+    torch.testing.assert_close(logits(load(tmp_path / "out"), [5, 9]), expected[:, [1, 2, 0]], rtol=0, atol=1e-5)
+
+
+def test_other_labels_are_refused(student_dir: Path) -> None:
+    with pytest.raises(ModelError, match=r"its head knows 3 labels \(no, maybe, yes\) and the task has 2 labels"):
+        load_task_student(student_dir, kind="classification", labels=("no", "yes"))
+
+
+def test_a_student_in_bfloat16_says_about_the_same(student_dir: Path) -> None:
+    rough = load_task_student(student_dir, kind="classification", labels=LABELS, dtype=torch.bfloat16)
+    exact = logits(load(student_dir), [6, 4])
+    assert {parameter.dtype for parameter in rough.parameters()} == {torch.bfloat16}
+    torch.testing.assert_close(logits(rough, [6, 4]).float(), exact, rtol=0.1, atol=0.1)
