@@ -49,7 +49,7 @@ def load_task_student(
         raise ModelError(f"{model_dir}: no task head does {kind}: choose a task of kind {', '.join(HEAD_KINDS)}")
     student: TaskStudent
     if is_network(model_dir):
-        stated = read_config(model_dir).get("kind")
+        stated = str(read_config(model_dir).get("kind"))
         if stated not in NETWORKS:
             raise ModelError(
                 f"{model_dir}: kind={stated} in its config.json is none of {', '.join(NETWORKS)}: correct it"
