@@ -61,7 +61,7 @@ def test_plain_transformers_and_the_teachers_head_say_the_same(tmp_path: Path, f
         theirs = plain(**tokenizer(TEXTS, padding=True, padding_side="right", return_tensors="pt")).logits
     head = TaskHead(out)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
-    torch.testing.assert_close(torch.from_numpy(head.classify(TEXTS)), theirs, rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.from_numpy(head.classify([(text,) for text in TEXTS])), theirs, rtol=0, atol=1e-5)
     assert head.labels == LABELS
     assert plain.config.label2id == {label: at for at, label in enumerate(LABELS)}
 
