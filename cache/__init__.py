@@ -12,17 +12,22 @@ from cache.batches import global_batches, rank_rows
 from cache.fingerprint import ModelFingerprint, fingerprint_model
 from cache.identity import Identity, RemoteTeacherIdentity, TeacherIdentity
 from cache.keys import GenerationKey, SequenceKey, engine_seed, generation_key, sequence_key
-from cache.protocols import Failure, SequenceSource
+from cache.protocols import Failure, SequenceSource, SignalSource
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord, tail_logmass, validate_record
 from cache.sampling import sample_rows
+from cache.signals import Signal, SignalKey, SignalRecord, SignalRequest, signal_key
 from cache.views import CacheView
 
 if TYPE_CHECKING:
     from cache.answers import Missing
     from cache.blocks import RecordBlock
+    from cache.committing import CommitReport
     from cache.library import Damage
+    from cache.signal_blocks import SignalBlock
+    from cache.signal_store import SignalStore
+    from cache.signal_writer import SignalWriter
     from cache.store import CacheStats, TeacherCache
-    from cache.writer import CommitReport, SegmentWriter
+    from cache.writer import SegmentWriter
 
 __all__ = [
     "CacheStats",
@@ -41,6 +46,14 @@ __all__ = [
     "SegmentWriter",
     "SequenceKey",
     "SequenceSource",
+    "Signal",
+    "SignalBlock",
+    "SignalKey",
+    "SignalRecord",
+    "SignalRequest",
+    "SignalSource",
+    "SignalStore",
+    "SignalWriter",
     "TeacherCache",
     "TeacherIdentity",
     "TeacherRecord",
@@ -51,6 +64,7 @@ __all__ = [
     "rank_rows",
     "sample_rows",
     "sequence_key",
+    "signal_key",
     "tail_logmass",
     "validate_record",
 ]
@@ -61,8 +75,11 @@ _LATER = {
     "Damage": "cache.library",
     "CacheStats": "cache.store",
     "TeacherCache": "cache.store",
-    "CommitReport": "cache.writer",
+    "CommitReport": "cache.committing",
     "SegmentWriter": "cache.writer",
+    "SignalBlock": "cache.signal_blocks",
+    "SignalStore": "cache.signal_store",
+    "SignalWriter": "cache.signal_writer",
 }
 
 

@@ -15,12 +15,13 @@ from jaxtyping import Float32, Int32, Int64, UInt8
 from numpy.typing import NDArray
 
 from cache.disk.columns import NO_VERSION, ORIGINS
-from cache.disk.gather import Spans, gather_rows
+from cache.disk.gather import Spans, gather_rows, gather_tokens, members, offsets
 from cache.disk.key_objects import FINISHES, Table
 from cache.disk.manifests import DamagedObject
 from cache.disk.segments import SEQUENCE_FACTS, Segment
 from cache.keys import KEY_BYTES
 from cache.records import TeacherRecord
+from configs.errors import RecordError
 
 Segments = Mapping[int, Segment] | Sequence[Segment]
 """Segments by the number that index entries give them."""
@@ -117,15 +118,17 @@ def read_block(segments: Segments, entries: Table, *, k: int | None) -> RecordBl
     for sampled rows any `k` above 0 reads all.
 
     Raises:
-        RecordError: sampled rows and log-probabilities, or rows of several K, in one block.
+        RecordError: sampled rows and log-probabilities, or rows of several K, in one block, or rows of signals.
         DamagedObject: an object differs from its manifest.
         OSError: an object cannot be read.
     """
     numbers, owner = np.unique(entries["segment"], return_inverse=True)
     found = [segments[number] for number in numbers.tolist()]
-    members = _members(owner, groups=len(found))
+    if any(segment.manifest.signals for segment in found):
+        raise RecordError("rows of signals cannot be read as sequences: ask TeacherCache.signals for them")
+    groups = members(owner, groups=len(found))
     facts = np.zeros(len(entries), dtype=SEQUENCE_FACTS)
-    for segment, here in zip(found, members, strict=True):
+    for segment, here in zip(found, groups, strict=True):
         facts[here] = segment.sequences()[entries["row"][here]]
     lengths = entries["length"].astype(np.int64)
     scored = facts["k"] > 0 if k != 0 else np.zeros(len(entries), dtype=bool)
@@ -133,14 +136,10 @@ def read_block(segments: Segments, entries: Table, *, k: int | None) -> RecordBl
     if odd.any():
         uuid = segments[int(entries["segment"][np.flatnonzero(odd)[0]])].manifest.uuid
         raise DamagedObject(uuid, "columns", "a row is shorter than its key says")
-    token_offsets = _offsets(lengths)
-    row_offsets = _offsets(np.where(scored, lengths - entries["prompt_len"], 0))
-    tokens = np.empty(int(token_offsets[-1]), dtype=np.int32)
-    wanted = Spans(token_offsets[:-1], facts["token_start"], lengths)
-    for segment, here in zip(found, members, strict=True):
-        wanted.pick(here).copy([(tokens, segment.token_ids())])
+    row_offsets = offsets(np.where(scored, lengths - entries["prompt_len"], 0))
+    tokens, token_offsets = gather_tokens(found, groups, facts["token_start"], lengths)
     rows = gather_rows(found, owner, Spans(row_offsets[:-1], facts["row_start"], np.diff(row_offsets)), k=k)
-    sources, seeds = (None, None) if rows.counts is None else _sources(found, members, entries["row"])
+    sources, seeds = (None, None) if rows.counts is None else _sources(found, groups, entries["row"])
     return RecordBlock(
         keys=entries["key"].copy().view(np.uint8).reshape(-1, KEY_BYTES),
         token_ids=tokens,
@@ -163,26 +162,13 @@ def read_block(segments: Segments, entries: Table, *, k: int | None) -> RecordBl
     )
 
 
-def _members(owner: NDArray[np.int64], *, groups: int) -> list[NDArray[np.int64]]:
-    """The positions of each of the groups that `owner` numbers."""
-    if groups == 0:
-        return []
-    return np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner, minlength=groups))[:-1])
-
-
-def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
-    np.cumsum(counts, out=offsets[1:])
-    return offsets
-
-
 def _sources(
-    segments: Sequence[Segment], members: Sequence[NDArray[np.int64]], rows: NDArray[np.int64]
+    segments: Sequence[Segment], groups: Sequence[NDArray[np.int64]], rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """What each record of draws was drawn from, and the seed."""
     sources = np.zeros((len(rows), KEY_BYTES), dtype=np.uint8)
     seeds = np.zeros(len(rows), dtype=np.int64)
-    for segment, here in zip(segments, members, strict=True):
+    for segment, here in zip(segments, groups, strict=True):
         if segment.encoding is not None:
             sources[here], seeds[here] = segment.sources(rows[here])
     return sources, seeds

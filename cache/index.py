@@ -31,6 +31,10 @@ from cache.disk.key_objects import (
     key_prefixes,
 )
 
+SEGMENT_FACTS = np.dtype([("age", "<i8"), ("rollout", "?"), ("signals", "?")])
+"""What the index knows of a segment: its rank by age (the oldest 0), whether a student wrote it, and whether its rows
+are signals, whose keys nothing else has."""
+
 SEQUENCE_ROW = np.dtype(
     [
         ("key", KEY),
@@ -98,23 +102,13 @@ class KeyIndex:
 
     def __init__(self) -> None:
         self._objects: dict[int, KeyObject] = {}
-        self._age: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        self._rollout: NDArray[np.bool_] = np.empty(0, dtype=np.bool_)
+        self._segments: Table = np.empty(0, dtype=SEGMENT_FACTS)
         self._sequences = _Fence()
         self._generations = _Fence()
 
-    def add(
-        self,
-        parts: Sequence[tuple[int, KeyObject, KeyPrefixes]],
-        *,
-        age: NDArray[np.int64],
-        rollout: NDArray[np.bool_],
-    ) -> None:
-        """Take in further segments by number; `age[number]` ranks all segments, the oldest 0.
-
-        `rollout[number]` marks those that students wrote.
-        """
-        self._age, self._rollout = age, rollout
+    def add(self, parts: Sequence[tuple[int, KeyObject, KeyPrefixes]], *, segments: Table) -> None:
+        """Take in further segments by number; `segments` [SEGMENT_FACTS] is of all that have a number."""
+        self._segments = segments
         if parts:
             self._objects |= {number: place for number, place, _ in parts}
             self._sequences.add([(number, prefixes.sequences) for number, _, prefixes in parts])
@@ -126,27 +120,28 @@ class KeyIndex:
             self._sequences.drop(number)
             self._generations.drop(number)
 
-    def count(self) -> int:
-        """How many different sequences there are.
+    def count(self, *, signals: bool = False) -> int:
+        """How many different sequences there are, or signals of sequences.
 
         Raises:
             DamagedObject: a key object differs from its manifest.
             OSError: a key object cannot be read.
         """
-        prefixes = self._sequences.prefixes
+        prefixes, places = self._of_kind(signals=signals)
         twice = np.zeros(len(prefixes), dtype=bool)
         twice[1:] = prefixes[1:] == prefixes[:-1]
         twice[:-1] |= twice[1:].copy()
-        several = self._sequence_rows(self._sequences.places[twice])
+        several = self._sequence_rows(places[twice])
         return len(prefixes) - len(several) + len(np.unique(several["key"]))
 
     def sample(self, count: int, *, seed: int, k: int) -> Keys:
         """Up to `count` keys of rows with at least `k` log-probabilities, drawn at random; raises like `count`."""
-        order = np.random.default_rng(seed).permutation(len(self._sequences.places))
+        _, places = self._of_kind(signals=False)
+        order = np.random.default_rng(seed).permutation(len(places))
         found = np.empty(0, dtype=KEY)
         # Rows of another k are passed over, so more than `count` places may have to be looked at.
         for start in range(0, len(order), 2 * count):
-            rows = self._sequence_rows(self._sequences.places[order[start : start + 2 * count]])
+            rows = self._sequence_rows(places[order[start : start + 2 * count]])
             found = np.concatenate([found, rows["key"][rows["k"] >= k]])
             if len(np.unique(found)) >= count:
                 break
@@ -160,9 +155,9 @@ class KeyIndex:
         found["segment"] = -1
         if not len(rows):
             return found
-        rollout = self._rollout[rows["segment"]]
+        rollout = self._segments["rollout"][rows["segment"]]
         lacking = rollout | (rows["k"] < k) if k is not None else np.zeros(len(rows), dtype=bool)
-        ranking = np.lexsort((self._age[rows["segment"]], rollout, -rows["k"], lacking, asked))
+        ranking = np.lexsort((self._segments["age"][rows["segment"]], rollout, -rows["k"], lacking, asked))
         asked, rows = asked[ranking], rows[ranking]
         first = np.flatnonzero(np.diff(asked, prepend=-1))
         winners = rows[first]
@@ -187,13 +182,21 @@ class KeyIndex:
         serves = (rows["finish"] == _STOPPED) | (rows["response_len"] >= limits[asked])
         serves &= rows["key"] == keys[asked]
         asked, rows = asked[serves], rows[serves]
-        ranking = np.lexsort((self._age[rows["segment"]], asked))
+        ranking = np.lexsort((self._segments["age"][rows["segment"]], asked))
         asked, rows = asked[ranking], rows[ranking]
         first = np.flatnonzero(np.diff(asked, prepend=-1))
         found = np.zeros(len(keys), dtype=GENERATION_ROW)
         found["segment"] = -1
         found[asked[first]] = rows[first]
         return found
+
+    def _of_kind(self, *, signals: bool) -> tuple[Prefixes, Places]:
+        """The prefixes and places of sequences, or those of signals."""
+        prefixes, places = self._sequences.prefixes, self._sequences.places
+        if not len(places) or (self._segments["signals"] == signals).all():
+            return prefixes, places
+        here = self._segments["signals"][(places >> _HALF).astype(np.int64)] == signals
+        return prefixes[here], places[here]
 
     def _sequence_rows(self, places: Places) -> Table:
         rows = np.empty(len(places), dtype=SEQUENCE_ROW)

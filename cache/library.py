@@ -26,8 +26,9 @@ from cache.disk.segments import Segment
 from cache.disk.shards import ChunkCache
 from cache.disk.storage import Objects, Storage
 from cache.disk.verified import ABSENT, read_verified
-from cache.index import KeyIndex
+from cache.index import SEGMENT_FACTS, KeyIndex
 from cache.records import TeacherRecord
+from cache.signal_blocks import SignalBlock, read_signals
 from configs.errors import CacheError
 
 PARALLEL_READS = 8
@@ -157,6 +158,23 @@ class Library:
         """The same as flat arrays; raises like `read`."""
         with self.disk_errors():
             return read_block(self._segments, entries, k=k)
+
+    def read_signals(self, entries: Table, *, with_tokens: bool) -> SignalBlock:
+        """The signals of index entries in their order, as flat arrays; raises like `read`."""
+        with self.disk_errors():
+            return read_signals(self._segments, entries, with_tokens=with_tokens)
+
+    def require_kind(self, entries: Table, *, signals: bool) -> None:
+        """Refuse index entries of signals where sequences are asked for, and the other way round.
+
+        Raises:
+            CacheError: naming the first key.
+        """
+        for number in np.unique(entries["segment"]).tolist():
+            if self._segments[number].manifest.signals != signals:
+                key = bytes(entries["key"][entries["segment"] == number][0]).hex()[:12]
+                found, cure = ("a sequence", "TeacherCache") if signals else ("a signal", "TeacherCache.signals")
+                raise CacheError(f"key {key} names {found}, which is read by other functions: ask {cure} for it")
 
     def tokens(self, number: int, *, row: int, length: int) -> NDArray[np.int32]:
         """The first `length` tokens of one sequence; raises like `read`."""
@@ -288,8 +306,7 @@ class Library:
         loaded = [item for item in found if item is not None]
         parts = [(self._number(item.segment), item.keys, item.prefixes) for item in loaded]
         if parts:
-            written = [segment.manifest.rollout is not None for segment in self._segments]
-            self.index.add(parts, age=_ages(self._segments), rollout=np.array(written))
+            self.index.add(parts, segments=_facts(self._segments))
 
     def _number(self, segment: Segment) -> int:
         number = self._numbers[segment.manifest.uuid] = len(self._segments)
@@ -316,8 +333,10 @@ class Library:
             )
 
 
-def _ages(segments: Sequence[Segment]) -> NDArray[np.int64]:
-    """The rank of each segment by age, the oldest 0."""
-    age = np.empty(len(segments), dtype=np.int64)
-    age[sorted(range(len(age)), key=lambda number: segments[number].manifest.order)] = np.arange(len(age))
-    return age
+def _facts(segments: Sequence[Segment]) -> Table:
+    """What the index knows of each segment [SEGMENT_FACTS]."""
+    facts = np.empty(len(segments), dtype=SEGMENT_FACTS)
+    facts["age"][sorted(range(len(facts)), key=lambda number: segments[number].manifest.order)] = np.arange(len(facts))
+    facts["rollout"] = [segment.manifest.rollout is not None for segment in segments]
+    facts["signals"] = [segment.manifest.signals for segment in segments]
+    return facts

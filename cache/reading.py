@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.answers import Answers
-from cache.blocks import RecordBlock
 from cache.disk.key_objects import Table
 from cache.disk.manifests import DamagedObject
 from cache.index import SEQUENCE_ROW
@@ -33,19 +32,20 @@ Made = TypeVar("Made")
 
 
 class ViewReader:
-    """Makes and reads the views of one teacher."""
+    """Makes and reads the views of one teacher: of its sequences, or with `signals` those of its signals."""
 
-    def __init__(self, library: Library, answers: Answers, *, identity: str) -> None:
+    def __init__(self, library: Library, answers: Answers, *, identity: str, signals: bool = False) -> None:
         self._library = library
         self._answers = answers
         self._identity = identity
+        self._signals = signals
         self._touched: set[str] = set()
 
     def make(self, keys: Sequence[bytes], *, dataset: str, k: int) -> CacheView:
         """The rows of these keys, none of them twice, in this order.
 
         Raises:
-            CacheError: when a key is not held with at least `k` log-probabilities.
+            CacheError: when a key is not held with at least `k` log-probabilities, or names a row of the other kind.
             DamagedObject: when a segment is damaged.
         """
         entries = self._answers.locate(keys, k=k)
@@ -56,6 +56,7 @@ class ViewReader:
                 f"view {dataset}: {len(lacking)} of {len(keys)} rows are not in the cache with k={k} "
                 f"(the first is {first}): run the fill again"
             )
+        self._library.require_kind(entries, signals=self._signals)
         numbers, segment = np.unique(entries["segment"], return_inverse=True)
         return CacheView(
             identity=self._identity,
@@ -104,27 +105,30 @@ class ViewReader:
             with suppress(OSError):
                 touch_pin(self._library.storage, view.digest)
 
-    def blocks(self, view: CacheView, indices: Iterable[RowNumbers], *, prefetch: int) -> Iterator[RecordBlock]:
-        """For each array of positions in the view its rows, up to `prefetch` blocks ahead of the reader.
+    def blocks(
+        self, view: CacheView, indices: Iterable[RowNumbers], *, read: Callable[[Table], Made], prefetch: int
+    ) -> Iterator[Made]:
+        """For each array of positions in the view what `read` makes of its rows, up to `prefetch` ahead of the reader.
 
         Rows that are moved to another segment meanwhile are followed there.
 
         Raises:
-            CacheError: when a row was lost, is damaged or cannot be read.
+            CacheError: when a row was lost, is damaged, is of the other kind or cannot be read.
         """
         entries = self._placed(view)
+        self._library.require_kind(entries, signals=self._signals)
 
-        def read(positions: RowNumbers) -> RecordBlock:
+        def block(positions: RowNumbers) -> Made:
             nonlocal entries
             wanted = np.asarray(positions, dtype=np.int64)
             while True:
                 try:
-                    return self._library.read_block(entries[wanted], k=view.k)
+                    return read(entries[wanted])
                 except DamagedObject as error:
                     self._library.set_aside(error)
                     entries = self._placed(view)
 
-        return ahead(read, indices, depth=prefetch) if prefetch else map(read, indices)
+        return ahead(block, indices, depth=prefetch) if prefetch else map(block, indices)
 
     def _placed(self, view: CacheView) -> Table:
         return self._library.sound(lambda: self.entries(view))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from cache.answers import Answers, Missing, Request
 from cache.blocks import RecordBlock
+from cache.committing import CommitReport
 from cache.disk.directory import open_directory
 from cache.disk.encoding import check_encoding
 from cache.disk.key_objects import key_bytes
@@ -26,8 +28,9 @@ from cache.library import Damage, Library, Prove
 from cache.pinning import pin_view
 from cache.reading import ViewReader
 from cache.records import GenerateRequest, TeacherRecord
+from cache.signal_store import SignalStore
 from cache.views import CacheView
-from cache.writer import CommitReport, SegmentWriter
+from cache.writer import SegmentWriter
 from configs.errors import CacheError
 from configs.places import absolute_root
 
@@ -40,7 +43,8 @@ CHUNK_CACHE_BYTES = 512 * 2**20
 class CacheStats:
     """Counts over all sound segments; `records` counts different sequences, `bytes` what lies on disk.
 
-    `bytes_per_token` is per response token.
+    `signals` counts different signals. Tokens, and bytes a response token, are those of sequences alone; `bytes` and
+    `segments` count both kinds.
     """
 
     records: int
@@ -49,6 +53,7 @@ class CacheStats:
     bytes: int
     segments: int
     bytes_per_token: float
+    signals: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,8 @@ class TeacherCache:
         self._opened = opened
         self._answers = Answers(library, identity=self._digest)
         self._reader = ViewReader(library, self._answers, identity=self._digest)
+        self.signals = SignalStore(library, self._answers, identity=self._digest, provenance=self._provenance)
+        """What is kept of the teacher beside sequences and their log-probabilities, in the same place."""
 
     def __reduce__(self) -> tuple[Callable[..., TeacherCache], tuple[object, ...]]:
         return _reopen, (self._opened, self.identity, self._provenance)
@@ -205,12 +212,13 @@ class TeacherCache:
         """The fullest record of each key cut to `k` entries (`None`: as stored), or `None` without one of that k.
 
         Raises:
-            CacheError: when the disk cannot be read.
+            CacheError: when the disk cannot be read, or a key names a signal.
         """
 
         def ask() -> list[TeacherRecord | None]:
             entries = self._answers.locate(keys, k=k)
             held = np.flatnonzero((entries["segment"] >= 0) & (entries["k"] >= (k or 0)))
+            self._library.require_kind(entries[held], signals=False)
             records: list[TeacherRecord | None] = [None] * len(keys)
             for at, record in zip(held.tolist(), self._library.read(entries[held], k=k), strict=True):
                 records[at] = record
@@ -263,7 +271,8 @@ class TeacherCache:
             CacheError: when the view is of another teacher, or a row of it was lost or damaged.
         """
         self._reader.touch(view)
-        return self._reader.blocks(view, indices, prefetch=prefetch)
+        read = partial(self._library.read_block, k=view.k)
+        return self._reader.blocks(view, indices, read=read, prefetch=prefetch)
 
     def sample(self, count: int, *, k: int, seed: int = 0) -> list[bytes]:
         """Up to `count` different sequence keys with at least `k` log-probabilities, drawn at random.
@@ -304,15 +313,17 @@ class TeacherCache:
     def stats(self) -> CacheStats:
         """Counts over all sound segments."""
         manifests = self._library.manifests
-        response_tokens = sum(manifest.response_tokens for manifest in manifests)
-        size = sum(manifest.disk_bytes for manifest in manifests)
+        sequences = [manifest for manifest in manifests if not manifest.signals]
+        response_tokens = sum(manifest.response_tokens for manifest in sequences)
+        size = sum(manifest.disk_bytes for manifest in sequences)
         return CacheStats(
-            records=self._library.sound(self._count),
-            tokens=sum(manifest.tokens for manifest in manifests),
+            records=self._library.sound(partial(self._count, signals=False)),
+            tokens=sum(manifest.tokens for manifest in sequences),
             response_tokens=response_tokens,
-            bytes=size,
+            bytes=sum(manifest.disk_bytes for manifest in manifests),
             segments=len(manifests),
             bytes_per_token=size / response_tokens if response_tokens else 0.0,
+            signals=self._library.sound(partial(self._count, signals=True)),
         )
 
     def verify(self) -> list[Damage]:
@@ -330,9 +341,9 @@ class TeacherCache:
         """
         return self._library.damages(prove)
 
-    def _count(self) -> int:
+    def _count(self, *, signals: bool) -> int:
         with self._library.disk_errors():
-            return self._library.index.count()
+            return self._library.index.count(signals=signals)
 
 
 def _reopen(opened: Opened, identity: Identity, provenance: Mapping[str, str]) -> TeacherCache:

@@ -6,7 +6,7 @@ rows. In a segment of sampled records `k[i]` is the width of record i, and K the
 
 Every array is one shard object. Columns over N x K have chunks of 8,192 rows (fewer when K is large), all others are
 one chunk: a reader fetches whole chunks and never a slice per sequence. Chunks are blosc-zstd with bit shuffling, then
-crc32c.
+crc32c. In a segment of signals K is W, and the columns over its rows are those of `cache.disk.signal_columns`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import zarr
@@ -28,8 +28,11 @@ from cache.disk.encoding import Encoding, encode_draws, encode_rows, row_columns
 from cache.disk.key_objects import FINISHES
 from cache.disk.manifests import DamagedObject, Manifest
 from cache.disk.shards import COMPRESSION_LEVEL, ChunkLayout, encode_chunk, join_shard
+from cache.disk.signal_columns import FILLS, asked_columns, signal_layouts
+from cache.disk.signal_encoding import SIGNAL_ENCODINGS, SignalEncoding
 from cache.keys import KEY_BYTES
 from cache.records import Origin, TeacherRecord
+from cache.signals import SignalRecord
 
 CHUNK_ROWS = 8192
 CHUNK_BYTES = 2**25
@@ -42,6 +45,9 @@ WRITERS = 4
 ROW_ID = "row_id"
 
 _PER_SEQUENCE = {"prompt_len": "<i4", "finish": "u1", "origin": "u1", "policy_version": "<i8", "k": "<i4"}
+_OF_SIGNALS = ("prompt_len", "finish", "k")
+"""Those that a segment of signals has too: where the second text of a pair begins, `given`, and W."""
+
 _OFFSETS = {"token_offsets": "<i8", "row_offsets": "<i8"}
 _PER_ROW = {"top1_logprob": "<f4", "tail_logmass": "<f4", "target_logprob": "<f4", "target_rank": "<i4"}
 _PER_ENTRY = {
@@ -52,6 +58,7 @@ _PER_ENTRY = {
     "draw_count": "<u2",
 }
 _TRANSPOSED = frozenset({"topk_dq"})
+_SHUFFLES: Mapping[str, Literal["bitshuffle", "shuffle"]] = {"bit": "bitshuffle", "byte": "shuffle"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,7 @@ class SegmentSize:
     tokens: int
     k: int
     chunk_rows: int
-    encoding: Encoding | None
+    encoding: Encoding | SignalEncoding | None
     moved: bool = False
 
     @classmethod
@@ -78,7 +85,7 @@ class SegmentSize:
             tokens=manifest.tokens,
             k=manifest.k,
             chunk_rows=manifest.chunk_rows,
-            encoding=cast(Encoding | None, manifest.encoding),
+            encoding=cast(Encoding | SignalEncoding | None, manifest.encoding),
             moved=any(path.startswith(f"{ROW_ID}/") for path in manifest.objects),
         )
 
@@ -90,14 +97,24 @@ def rows_per_chunk(scored_rows: int, *, k: int) -> int:
 
 def layouts(size: SegmentSize) -> dict[str, ChunkLayout]:
     """Chunk layout of every array of a segment of this size."""
-    found = {name: ChunkLayout(np.dtype(kind), (size.rows,), 1) for name, kind in _PER_SEQUENCE.items()}
+    signals = size.encoding in SIGNAL_ENCODINGS
+    kinds = {name: kind for name, kind in _PER_SEQUENCE.items() if name in _OF_SIGNALS or not signals}
+    found = {name: ChunkLayout(np.dtype(kind), (size.rows,), 1) for name, kind in kinds.items()}
     found |= {name: ChunkLayout(np.dtype(kind), (size.rows + 1,), 1) for name, kind in _OFFSETS.items()}
-    found["token_ids"] = ChunkLayout(np.dtype("<i4"), (size.tokens,), 1)
+    found["token_ids"] = ChunkLayout(np.dtype("<i4"), (size.tokens,), 1, shuffle="byte" if signals else "bit")
     if size.moved:
         found[ROW_ID] = ChunkLayout(np.dtype("<u8"), (size.rows,), 1)
     if size.encoding is None or size.scored_rows == 0:
         return found
-    columns = {"topk_ids", "target_logprob", "target_rank", *row_columns(size.encoding)}
+    if signals:
+        return found | signal_layouts(
+            rows=size.rows,
+            scored_rows=size.scored_rows,
+            k=size.k,
+            chunk_rows=size.chunk_rows,
+            encoding=cast(SignalEncoding, size.encoding),
+        )
+    columns = {"topk_ids", "target_logprob", "target_rank", *row_columns(cast(Encoding, size.encoding))}
     if size.encoding == "sampled":
         found["sampled_from"] = ChunkLayout(np.dtype("u1"), (size.rows, KEY_BYTES), 1)
         found["sampling_seed"] = ChunkLayout(np.dtype("<i8"), (size.rows,), 1)
@@ -141,6 +158,19 @@ def segment_columns(records: Sequence[TeacherRecord], *, encoding: Encoding | No
     return columns
 
 
+def shared_columns(records: Sequence[SignalRecord]) -> dict[str, NDArray[np.generic]]:
+    """All arrays of a segment of these signals but those of their values."""
+    return {
+        "token_ids": np.concatenate([record.token_ids for record in records]).astype("<i4", copy=False),
+        "token_offsets": _offsets([len(record.token_ids) for record in records]),
+        "row_offsets": _offsets([len(record.values) for record in records]),
+        "prompt_len": np.array([record.split for record in records], dtype="<i4"),
+        "finish": np.full(len(records), FINISHES.index("given"), dtype="u1"),
+        "k": np.array([record.width for record in records], dtype="<i4"),
+        **asked_columns(records),
+    }
+
+
 def check_column(manifest: Manifest, name: str, values: NDArray[Any]) -> NDArray[Any]:
     """The column, if it leads somewhere: offsets from 0 up to all tokens or scored rows and never back, ids from 0 on.
 
@@ -168,7 +198,7 @@ def zarr_objects(columns: Mapping[str, NDArray[np.generic]], *, size: SegmentSiz
     found = layouts(size)
     # Compression lets go of the interpreter lock.
     with ThreadPoolExecutor(min(WRITERS, os.cpu_count() or 1), thread_name_prefix="chunk-writer") as pool:
-        pending = {name: _encoded(pool, columns[name], layout) for name, layout in found.items()}
+        pending = {name: _encoded(pool, name, columns[name], layout) for name, layout in found.items()}
         objects = _descriptions(columns, found)
         for name, chunks in pending.items():
             path = f"{name}/c" + "/0" * len(found[name].shape)
@@ -176,8 +206,10 @@ def zarr_objects(columns: Mapping[str, NDArray[np.generic]], *, size: SegmentSiz
     return dict(sorted(objects.items()))
 
 
-def _encoded(pool: ThreadPoolExecutor, values: NDArray[np.generic], layout: ChunkLayout) -> list[Future[bytes]]:
-    rows, fill = layout.shape[0], _impossible(layout.dtype)
+def _encoded(
+    pool: ThreadPoolExecutor, name: str, values: NDArray[np.generic], layout: ChunkLayout
+) -> list[Future[bytes]]:
+    rows, fill = layout.shape[0], _fill(name, layout)
     parts = [values[at * rows : (at + 1) * rows] for at in range(layout.chunks)]
     return [pool.submit(encode_chunk, part, layout, fill=fill) for part in parts]
 
@@ -197,10 +229,10 @@ def _descriptions(columns: Mapping[str, NDArray[np.generic]], found: Mapping[str
                 dtype=layout.dtype,
                 filters=[TransposeCodec(order=(1, 0))] if layout.transposed else [],
                 compressors=[
-                    BloscCodec(cname="zstd", clevel=COMPRESSION_LEVEL, shuffle="bitshuffle"),
+                    BloscCodec(cname="zstd", clevel=COMPRESSION_LEVEL, shuffle=_SHUFFLES[layout.shuffle]),
                     Crc32cCodec(),
                 ],
-                fill_value=_impossible(layout.dtype),
+                fill_value=_fill(name, layout),
             )
     return {path: buffer.to_bytes() for path, buffer in held.items()}
 
@@ -224,11 +256,11 @@ def _draws(records: Sequence[TeacherRecord]) -> dict[str, NDArray[np.generic]]:
     }
 
 
-def _impossible(dtype: np.dtype[Any]) -> float | int:
+def _fill(name: str, layout: ChunkLayout) -> float | int:
     """A fill value that cannot be data; in `topk_dq` the first column is always 0, so 255 there is none either."""
-    if dtype.kind == "f":
+    if layout.dtype.kind == "f":
         return float("nan")
-    return int(np.iinfo(dtype).max) if dtype.kind == "u" else -2
+    return FILLS.get(name, int(np.iinfo(layout.dtype).max) if layout.dtype.kind == "u" else -2)
 
 
 def _offsets(counts: Sequence[int]) -> NDArray[np.int64]:

@@ -6,17 +6,19 @@ that most of the work is a slice copy a span. The arithmetic (`held_logprobs`) i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int32
 from numpy.typing import NDArray
 
-from cache.disk.encoding import HELD_TYPES, Encoding, held_logprobs
+from cache.disk.encoding import HELD_TYPES, held_logprobs
 from cache.disk.key_objects import Table
-from cache.disk.segments import ROW_FACTS, RowChunk, Segment
+from cache.disk.segments import ROW_FACTS, Segment
+from cache.disk.shards import Chunk
 from configs.errors import RecordError
 
 LONG_SPAN = 16
@@ -84,11 +86,13 @@ def gather_rows(segments: Sequence[Segment], owner: Numbers, spans: Spans, *, k:
         values = np.empty((rows, width), dtype=np.float32)
     else:
         values = (np.zeros if sampled else np.empty)((rows, width), dtype=HELD_TYPES[one])
-    for encoding, chunk, here in _chunks(segments, owner, spans, k=None if sampled else width):
+    cut = None if sampled else width
+    for segment, chunk, here in chunk_spans(segments, owner, spans, load=partial(Segment.row_chunk, k=cut)):
         own = slice(None, chunk.ids.shape[1])
         ready = chunk.values
         if one is None:
-            ready = held_logprobs(chunk.values, chunk.facts["scale"], encoding=encoding)
+            assert segment.encoding is not None
+            ready = held_logprobs(chunk.values, chunk.facts["scale"], encoding=segment.encoding)
         # numpy copies fields one by one, and bytes at once.
         here.copy([(ids[:, own], chunk.ids), (values[:, own], ready), (facts.view(_BYTES), chunk.facts.view(_BYTES))])
     if sampled:
@@ -102,6 +106,63 @@ def ranges(starts: Numbers, counts: Numbers) -> Numbers:
     """`starts[i], starts[i] + 1, ...`, `counts[i]` of them, for every i in turn."""
     before = np.cumsum(counts) - counts
     found: Numbers = np.repeat(starts - before, counts) + np.arange(int(counts.sum()))
+    return found
+
+
+def chunk_spans(
+    segments: Sequence[Segment],
+    owner: Numbers,
+    spans: Spans,
+    *,
+    load: Callable[[Segment, int], tuple[Hashable, Callable[[], Chunk]]],
+) -> Iterator[tuple[Segment, Chunk, Spans]]:
+    """Every chunk of rows that is needed, with its segment, and the spans of it.
+
+    `load` gives the name and the loader, for `ChunkCache`, of a chunk of a segment by its number.
+    """
+    sizes = np.array([segment.chunk_rows for segment in segments], dtype=np.int64)
+    spans, owner, number = _joined(*_at_chunks(spans, owner, sizes=sizes))
+    if not len(spans):
+        return
+    name = owner << 32 | number
+    order = np.argsort(name, kind="stable")
+    starts = np.flatnonzero(np.diff(name[order], prepend=-1))
+    first = order[starts]
+    holders = [segments[at] for at in owner[first].tolist()]
+    loads = [load(segment, at) for segment, at in zip(holders, number[first].tolist(), strict=True)]
+    chunks = holders[0].chunks.stream(loads)
+    ends = [*starts[1:].tolist(), len(order)]
+    spans = spans.pick(order)
+    for segment, chunk, start, end in zip(holders, chunks, starts.tolist(), ends, strict=True):
+        yield segment, chunk, spans.pick(slice(start, end))
+
+
+def gather_tokens(
+    segments: Sequence[Segment], groups: Sequence[Numbers], starts: Numbers, lengths: Numbers
+) -> tuple[NDArray[np.int32], Numbers]:
+    """The tokens of sequences, flat, and their offsets.
+
+    Sequences `groups[i]` lie in `segments[i]`; each has `lengths` tokens from `starts` on. Raises like `gather_rows`.
+    """
+    token_offsets = offsets(lengths)
+    tokens = np.empty(int(token_offsets[-1]), dtype=np.int32)
+    wanted = Spans(token_offsets[:-1], starts, lengths)
+    for segment, here in zip(segments, groups, strict=True):
+        wanted.pick(here).copy([(tokens, segment.token_ids())])
+    return tokens, token_offsets
+
+
+def members(owner: Numbers, *, groups: int) -> list[Numbers]:
+    """The positions of each of the groups that `owner` numbers."""
+    if groups == 0:
+        return []
+    return np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner, minlength=groups))[:-1])
+
+
+def offsets(counts: Numbers) -> Numbers:
+    """Where each of these counts begins, and where the last one ends."""
+    found = np.zeros(len(counts) + 1, dtype=np.int64)
+    np.cumsum(counts, out=found[1:])
     return found
 
 
@@ -121,28 +182,6 @@ def _one_kind(scored: Sequence[Segment], *, k: int | None) -> tuple[bool, int]:
     if k is not None and widths[0] < k:
         raise RecordError(f"rows of k={widths[0]} cannot be read with k={k}")
     return False, widths[0] if k is None else k
-
-
-def _chunks(
-    segments: Sequence[Segment], owner: Numbers, spans: Spans, *, k: int | None
-) -> Iterator[tuple[Encoding, RowChunk, Spans]]:
-    """Every chunk that is needed, and the spans of it."""
-    sizes = np.array([segment.chunk_rows for segment in segments], dtype=np.int64)
-    spans, owner, number = _joined(*_at_chunks(spans, owner, sizes=sizes))
-    if not len(spans):
-        return
-    name = owner << 32 | number
-    order = np.argsort(name, kind="stable")
-    starts = np.flatnonzero(np.diff(name[order], prepend=-1))
-    first = order[starts]
-    holders = [segments[at] for at in owner[first].tolist()]
-    loads = [segment.row_chunk(at, k=k) for segment, at in zip(holders, number[first].tolist(), strict=True)]
-    chunks = holders[0].chunks.stream(loads)
-    ends = [*starts[1:].tolist(), len(order)]
-    spans = spans.pick(order)
-    for segment, chunk, start, end in zip(holders, chunks, starts.tolist(), ends, strict=True):
-        assert segment.encoding is not None
-        yield segment.encoding, chunk, spans.pick(slice(start, end))
 
 
 def _at_chunks(spans: Spans, owner: Numbers, *, sizes: Numbers) -> tuple[Spans, Numbers, Numbers]:

@@ -119,7 +119,7 @@ class KeyTables:
         scored = entries["k"] > 0
         ks = entries["k"][scored]
         one_k = ks <= manifest.k if manifest.encoding == "sampled" else ks == manifest.k
-        rules = {
+        rules: dict[str, Any] = {
             "its keys are not in order": _ascending(self._prefixes.sequences),
             "its generations are not in order": _ascending(self._prefixes.generations),
             f"row numbers outside 0..{manifest.rows - 1}": entries["row"] < manifest.rows,
@@ -130,8 +130,12 @@ class KeyTables:
             "its k is not that of the manifest": one_k,
             "its tokens are not those of the manifest": entries["length"].sum(dtype=np.int64) == manifest.tokens,
             "its responses are not those of the manifest": responses.sum() == manifest.response_tokens,
-            "its scored rows are not those of the manifest": responses[scored].sum() == manifest.scored_rows,
         }
+        if manifest.signals:
+            rules["a signal has no values"] = scored
+            rules["a signal has an end of its own"] = entries["finish"] == _GIVEN
+        else:
+            rules["its scored rows are not those of the manifest"] = responses[scored].sum() == manifest.scored_rows
         return next((rule for rule, holds in rules.items() if not np.all(holds)), None)
 
 

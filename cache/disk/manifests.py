@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from cache.disk.encoding import ENCODINGS
+from cache.disk.signal_encoding import ERROR_PREFIX, SIGNAL_ENCODINGS
+from cache.disk.spending import PREFIX
 from cache.disk.storage import Storage
 from configs.errors import CacheError
 from configs.regular_files import UnreadableFileError, parse_json
@@ -66,6 +68,7 @@ class Manifest:
 
     `rows` counts sequences, `scored_rows` the positions with log-probabilities, `tokens` prompt and response tokens
     together. `k` and `encoding` are those of all scored rows (0 and `None` in a segment of text alone).
+    In a segment of signals (`cache.signals`) `k` is W, `scored_rows` counts rows of W values, and `vocab` is 0.
     `objects` is keyed by path below `segments/<uuid>/`; `keys` describes `manifests/<uuid>.keys`. `rollout` names the
     stage whose student wrote the sequences, which the teacher then scored; `None` in all other segments.
 
@@ -96,6 +99,17 @@ class Manifest:
     def order(self) -> tuple[int, str]:
         """Sorts segments by age; among equals the oldest wins."""
         return self.created_ns, self.uuid
+
+    @property
+    def signals(self) -> bool:
+        """Whether the rows are signals."""
+        return self.encoding in SIGNAL_ENCODINGS
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Where the rows come from, which many segments share: the provenance without what was spent and measured."""
+        measured = (PREFIX, ERROR_PREFIX)
+        return {name: text for name, text in self.provenance.items() if not name.startswith(measured)}
 
     @property
     def imported(self) -> bool:
@@ -192,16 +206,34 @@ def _parse(body: dict[str, Any], *, uuid: str, name: str) -> Manifest:
         and all(isinstance(text, str) for text in (manifest.identity, *manifest.provenance.values()))
         and isinstance(manifest.licence, str | None)
         and max(manifest.rows, manifest.scored_rows, manifest.tokens, manifest.generations) <= LARGEST_COUNT
-        and manifest.k <= manifest.vocab < 2**31
-        and (manifest.encoding != "full" or manifest.k == manifest.vocab)
-        and manifest.scored_rows <= manifest.response_tokens <= manifest.tokens
-        and (manifest.encoding in ENCODINGS if manifest.k else manifest.encoding is None)
+        and manifest.response_tokens <= manifest.tokens
         and (manifest.scored_rows == 0 or 0 < manifest.chunk_rows <= manifest.scored_rows)
         and (manifest.rollout is None or (isinstance(manifest.rollout, str) and manifest.generations == 0))
+        and (_holds_signals(manifest) if manifest.signals else _holds_records(manifest))
     )
     if not sane:
         raise DamagedObject(uuid, name, "holds numbers that no segment can have")
     return manifest
+
+
+def _holds_records(manifest: Manifest) -> bool:
+    """Whether the numbers can be those of sequences and their log-probabilities."""
+    return (
+        manifest.k <= manifest.vocab < 2**31
+        and (manifest.encoding != "full" or manifest.k == manifest.vocab)
+        and manifest.scored_rows <= manifest.response_tokens
+        and (manifest.encoding in ENCODINGS if manifest.k else manifest.encoding is None)
+    )
+
+
+def _holds_signals(manifest: Manifest) -> bool:
+    """Whether the numbers can be those of signals: each has one row of W values, or one a token."""
+    return (
+        0 < manifest.k < 2**31
+        and manifest.vocab == manifest.generations == 0
+        and manifest.rollout is None
+        and 0 < manifest.rows <= manifest.scored_rows <= manifest.tokens
+    )
 
 
 def _canonical_json(value: object) -> str:

@@ -110,7 +110,7 @@ def _manifest(packed: PackedSegment, terms: SegmentTerms, *, name: str, created_
         chunk_rows=size.chunk_rows,
         keys=ObjectInfo.of(packed.keys),
         objects={path: ObjectInfo.of(data) for path, data in packed.objects.items()},
-        provenance=dict(terms.provenance),
+        provenance={**terms.provenance, **packed.measured},
         licence=terms.licence,
         rollout=terms.rollout,
     )

@@ -1,6 +1,7 @@
 """One sealed segment: its columns as arrays, whole chunks at a time, decoded once when they are loaded.
 
-Nothing here works on single sequences; `cache.blocks` puts those together from what it finds here.
+Nothing here works on single sequences; `cache.blocks` puts those together from what it finds here, and
+`cache.signal_blocks` signals, whose own columns `cache.disk.signal_rows` reads.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Int32
@@ -70,7 +71,8 @@ class Segment:
     @property
     def encoding(self) -> Encoding | None:
         """How the scored rows are kept; `None` when there are none."""
-        return self._size.encoding
+        assert not self.manifest.signals, "signals are read by cache.disk.signal_rows"
+        return cast(Encoding | None, self._size.encoding)
 
     @property
     def kind(self) -> tuple[bool, int]:
@@ -92,20 +94,20 @@ class Segment:
 
     def prefix(self, row: int, *, length: int) -> NDArray[np.int32]:
         """The first `length` tokens of a sequence."""
-        start, end = self._held("token_offsets")[row : row + 2].tolist()
+        start, end = self.column("token_offsets")[row : row + 2].tolist()
         if length > end - start:
-            raise self._odd("a row is shorter than its key says")
+            raise self.odd("a row is shorter than its key says")
         return self.token_ids()[start : start + length]
 
     def row_ids(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         """The ids of these rows, which they keep when they move to another segment; raises like `prefix`."""
         if self._size.moved:
-            return self._held(ROW_ID)[rows]
+            return self.column(ROW_ID)[rows]
         return rows.astype(np.uint64) + np.uint64(row_id_base(self.manifest.uuid))
 
     def token_ids(self) -> NDArray[np.int32]:
         """The tokens of all sequences, one after the other."""
-        return self._held("token_ids")
+        return self.column("token_ids")
 
     def sequences(self) -> Table:
         """The facts [SEQUENCE_FACTS] of all sequences."""
@@ -113,7 +115,7 @@ class Segment:
 
     def sources(self, rows: NDArray[np.integer]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """What these records of draws were drawn from, and the seeds."""
-        return self._held("sampled_from")[rows], self._held("sampling_seed")[rows]
+        return self.column("sampled_from")[rows], self.column("sampling_seed")[rows]
 
     def row_chunk(self, number: int, *, k: int | None) -> tuple[Hashable, Callable[[], RowChunk]]:
         """Name and loader, for `ChunkCache`, of a chunk of scored rows cut to the best k entries (`None`: all)."""
@@ -122,43 +124,43 @@ class Segment:
 
     def _load_sequences(self) -> Table:
         facts = np.empty(self._size.rows, dtype=SEQUENCE_FACTS)
-        tokens, rows = self._chunk("token_offsets"), self._chunk("row_offsets")
+        tokens, rows = self.chunk("token_offsets"), self.chunk("row_offsets")
         facts["token_start"], facts["tokens"] = tokens[:-1], np.diff(tokens)
         facts["row_start"], facts["rows"] = rows[:-1], np.diff(rows)
         for name in ("policy_version", "k", "origin"):
-            facts[name] = self._chunk(name)
+            facts[name] = self.chunk(name)
         k, version = facts["k"], facts["policy_version"]
         if not ((k >= 0) & (k <= self._size.k) & (version >= NO_VERSION) & (facts["origin"] < len(ORIGINS))).all():
-            raise self._odd("k, origin or policy_version has a value that does not exist")
+            raise self.odd("k, origin or policy_version has a value that does not exist")
         return facts
 
-    def _odd(self, reason: str) -> DamagedObject:
+    def odd(self, reason: str) -> DamagedObject:
+        """The error that says what no writer could have written."""
         return DamagedObject(self.manifest.uuid, "columns", reason)
 
     def _load_rows(self, number: int, *, k: int | None) -> RowChunk:
-        start = number * self.chunk_rows
-        rows = slice(start, min(start + self.chunk_rows, self._size.scored_rows))
         # Every second chunk reads its ids last: of two threads that begin with a new segment one verifies the ids,
         # which takes long, and the other finds something else to do.
         if number % 2:
-            values, facts = self._load_values(number, rows, k=k)
-            return RowChunk(self._load_ids(number, rows, k=k), values, facts)
-        ids = self._load_ids(number, rows, k=k)
-        return RowChunk(ids, *self._load_values(number, rows, k=k))
+            values, facts = self._load_values(number, k=k)
+            return RowChunk(self._load_ids(number, k=k), values, facts)
+        ids = self._load_ids(number, k=k)
+        return RowChunk(ids, *self._load_values(number, k=k))
 
-    def _load_ids(self, number: int, rows: slice, *, k: int | None) -> NDArray[np.int32]:
-        ids = self._rows("topk_ids", number, rows)
+    def _load_ids(self, number: int, *, k: int | None) -> NDArray[np.int32]:
+        ids = self.part("topk_ids", number)
         # A copy, so that what is cut off is let go.
         return ids if k is None or k == self._size.k else ids[:, :k].copy()
 
-    def _load_values(self, number: int, rows: slice, *, k: int | None) -> tuple[Held, Table]:
-        encoding = self._size.encoding
+    def _load_values(self, number: int, *, k: int | None) -> tuple[Held, Table]:
+        encoding = self.encoding
         assert encoding is not None
-        columns = {name: self._rows(name, number, rows) for name in row_columns(encoding)}
+        columns = {name: self.part(name, number) for name in row_columns(encoding)}
+        rows = self._of_chunk(number)
         facts = np.zeros(rows.stop - rows.start, dtype=ROW_FACTS)
-        facts["target_logprob"] = self._rows("target_logprob", number, rows)
-        facts["target_rank"] = self._rows("target_rank", number, rows)
-        tail = facts["tail_logmass"] if encoding == "sampled" else self._rows("tail_logmass", number, rows)
+        facts["target_logprob"] = self.part("target_logprob", number)
+        facts["target_rank"] = self.part("target_rank", number)
+        tail = facts["tail_logmass"] if encoding == "sampled" else self.part("tail_logmass", number)
         values, facts["scale"] = held_rows(columns, tail_logmass=tail, encoding=encoding)
         if k is not None and k < self._size.k:
             tail = grown_tail(tail, held_logprobs(values[:, k:], facts["scale"], encoding=encoding))
@@ -166,21 +168,27 @@ class Segment:
         facts["tail_logmass"] = tail
         return values, facts
 
-    def _rows(self, name: str, number: int, rows: slice) -> NDArray[Any]:
-        """The part of a column that goes with chunk `number`, whose rows these are."""
+    def part(self, name: str, number: int) -> NDArray[Any]:
+        """The part of a column over scored rows that goes with chunk `number` of them."""
+        rows = self._of_chunk(number)
         if len(self._layouts[name].shape) > 1:
             # The last chunk is filled up behind its rows.
-            return self._chunk(name, number)[: rows.stop - rows.start]
+            return self.chunk(name, number)[: rows.stop - rows.start]
         # A column of one value a row is a single chunk, of which every chunk of rows needs a part.
-        whole = self._chunk(name) if self._size.scored_rows <= self._size.chunk_rows else self._held(name)
+        whole = self.chunk(name) if self._size.scored_rows <= self._size.chunk_rows else self.column(name)
         return whole[rows]
 
-    def _held(self, name: str) -> NDArray[Any]:
+    def column(self, name: str) -> NDArray[Any]:
         """A column of one chunk, kept for the next time."""
-        return self.chunks.get((self.manifest.uuid, name), partial(self._chunk, name))
+        return self.chunks.get((self.manifest.uuid, name), partial(self.chunk, name))
 
-    def _chunk(self, name: str, number: int = 0) -> NDArray[Any]:
+    def chunk(self, name: str, number: int = 0) -> NDArray[Any]:
+        """A chunk of a column, read for this call alone."""
         return check_column(self.manifest, name, self._shard(name).chunk(number))
+
+    def _of_chunk(self, number: int) -> slice:
+        start = number * self.chunk_rows
+        return slice(start, min(start + self.chunk_rows, self._size.scored_rows))
 
     def _shard(self, name: str) -> ShardFile:
         found = self._shards.get(name)

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from threading import Lock
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import google_crc32c
 import numpy as np
@@ -40,6 +40,7 @@ LOADERS = 4
 """Threads that expand chunks, at most one a processor; more would only hold more chunks at once."""
 
 Array = NDArray[np.generic]
+Shuffle = Literal["bit", "byte"]
 
 
 @runtime_checkable
@@ -57,12 +58,16 @@ Chunk = TypeVar("Chunk", bound=HeldChunk)
 
 @dataclass(frozen=True, slots=True)
 class ChunkLayout:
-    """Shape, type and number of the chunks of one array; `transposed` chunks are stored column by column."""
+    """Shape, type and number of the chunks of one array.
+
+    `transposed` chunks are stored column by column. Before they are compressed their bits are shuffled, or their bytes.
+    """
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     chunks: int
     transposed: bool = False
+    shuffle: Shuffle = "bit"
 
     @property
     def nbytes(self) -> int:
@@ -78,7 +83,8 @@ def encode_chunk(values: NDArray[Any], layout: ChunkLayout, *, fill: float | int
         values = whole
     stored = np.ascontiguousarray(values.T if layout.transposed else values, dtype=layout.dtype)
     source, itemsize = stored.view(np.uint8), layout.dtype.itemsize
-    return _with_crc(blosc.compress(source, b"zstd", COMPRESSION_LEVEL, blosc.BITSHUFFLE, blosc.AUTOBLOCKS, itemsize))
+    shuffle = blosc.BITSHUFFLE if layout.shuffle == "bit" else blosc.SHUFFLE
+    return _with_crc(blosc.compress(source, b"zstd", COMPRESSION_LEVEL, shuffle, blosc.AUTOBLOCKS, itemsize))
 
 
 def join_shard(chunks: Sequence[bytes]) -> bytes:

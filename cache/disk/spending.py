@@ -44,11 +44,6 @@ def together(spent: Iterable[Spent]) -> Spent:
     return Spent(*sums) if sums else Spent()
 
 
-def without_spending(provenance: Mapping[str, str]) -> dict[str, str]:
-    """The rest of a provenance: where rows come from, which many segments share."""
-    return {name: text for name, text in provenance.items() if not name.startswith(PREFIX)}
-
-
 def _number(text: str | None) -> float:
     try:
         value = float(text or "nan")

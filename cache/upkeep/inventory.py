@@ -14,7 +14,6 @@ from cache.answers import Answers
 from cache.disk.directory import read_identity
 from cache.disk.gather import ranges
 from cache.disk.manifests import DamagedObject, Manifest
-from cache.disk.spending import without_spending
 from cache.disk.storage import Storage
 from cache.library import Library
 from cache.pins import Pin, read_pins, read_view
@@ -154,7 +153,7 @@ def _rollouts(manifests: Sequence[Manifest]) -> dict[str, int]:
 
 
 def _provenances(manifests: Sequence[Manifest]) -> tuple[dict[str, str], ...]:
-    distinct = dict.fromkeys(tuple(sorted(without_spending(each.provenance).items())) for each in manifests)
+    distinct = dict.fromkeys(tuple(sorted(each.origin.items())) for each in manifests)
     return tuple(dict(items) for items in distinct)
 
 

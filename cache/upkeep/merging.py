@@ -17,11 +17,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cache.committing import TEXT_TOKENS_PER_ROW
 from cache.disk.key_objects import KeyTables, Table
-from cache.disk.spending import PREFIX, without_spending
+from cache.disk.spending import PREFIX
 from cache.upkeep.raw_columns import Piece, RawSegment
 from cache.upkeep.superseded import shared_rows
-from cache.writer import TEXT_TOKENS_PER_ROW
 
 OUTPUT_BYTES = 2**30
 """Scored rows of a large K (whole vocabularies) are bounded by what they take in memory."""
@@ -95,8 +95,7 @@ class MergePlan:
             k = 0 if manifest.encoding == "sampled" else manifest.k
             # What was spent adds up where it is known of all; a sum with holes would credit too little to some rows.
             known = [name for name in manifest.provenance if name.startswith(PREFIX)]
-            origin = without_spending(manifest.provenance)
-            terms = (manifest.encoding, k, manifest.vocab, manifest.licence, origin, sorted(known))
+            terms = (manifest.encoding, k, manifest.vocab, manifest.licence, manifest.origin, sorted(known))
             groups.setdefault(json.dumps(terms, sort_keys=True), []).append(number)
         return list(groups.values())
 

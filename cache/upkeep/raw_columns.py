@@ -21,12 +21,13 @@ from cache.disk.key_objects import ENTRY, GENERATION, Keys, KeyTables, Table, pa
 from cache.disk.manifests import DamagedObject, Manifest
 from cache.disk.packing import PackedSegment
 from cache.disk.shards import ShardFile
+from cache.disk.signal_columns import SIGNAL_COLUMNS
 from cache.disk.storage import Objects, Storage
 from cache.disk.verified import read_verified
 
 Column = NDArray[Any]
 
-_AS_STORED = ("prompt_len", "origin", "policy_version", "sampled_from", "sampling_seed")
+_AS_STORED = ("prompt_len", "origin", "policy_version", "sampled_from", "sampling_seed", *SIGNAL_COLUMNS)
 """One value a sequence, moved with it."""
 
 _ANEW = ("finish", "k", "token_ids", "token_offsets", "row_offsets", ROW_ID)

@@ -20,7 +20,8 @@ import numpy as np
 from cache.disk.failpoints import failpoint
 from cache.disk.manifests import Manifest
 from cache.disk.publishing import SegmentTerms, Staging
-from cache.disk.spending import Spent, together, without_spending
+from cache.disk.signal_encoding import MeasuredError, errors_together
+from cache.disk.spending import Spent, together
 from cache.disk.storage import Storage
 from cache.pinning import follow_rows
 from cache.upkeep.garbage import delete_segment
@@ -77,7 +78,7 @@ def _stands(storage: Storage, uuids: Sequence[str]) -> list[bool]:
 
 def _publish(storage: Storage, sources: Sequence[RawSegment], pieces: Sequence[Piece]) -> Manifest:
     oldest = min((source.manifest for source in sources), key=lambda manifest: manifest.order)
-    provenance = without_spending(oldest.provenance) | _spent(pieces).provenance()
+    provenance = oldest.origin | _spent(pieces).provenance() | _error(pieces).provenance()
     terms = SegmentTerms(oldest.identity, oldest.vocab, provenance, oldest.licence, oldest.rollout)
     staging = Staging(storage)
     try:
@@ -86,6 +87,16 @@ def _publish(storage: Storage, sources: Sequence[RawSegment], pieces: Sequence[P
         return staging.publish(packed, terms, created_ns=max(oldest.created_ns - 1, 0))
     finally:
         staging.drop()
+
+
+def _error(pieces: Sequence[Piece]) -> MeasuredError:
+    """What encoding once lost of the values that move, which are not encoded again."""
+    manifests = [piece.segment.manifest for piece in pieces]
+    shares = [len(piece.keys) / max(manifest.rows, 1) for piece, manifest in zip(pieces, manifests, strict=True)]
+    return errors_together(
+        (MeasuredError.of(manifest.provenance), manifest.scored_rows * share)
+        for manifest, share in zip(manifests, shares, strict=True)
+    )
 
 
 def _spent(pieces: Sequence[Piece]) -> Spent:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Int32
 
+from cache.committing import MAX_ROWS
 from cache.disk.key_objects import KEY, KeyTables, Table, key_array, key_bytes
 from cache.disk.manifests import DamagedObject, Manifest, read_manifest
 from cache.disk.publishing import segments_under_way
@@ -24,7 +25,6 @@ from cache.upkeep.garbage import SILENT_S, delete_segment, place_errors
 from cache.upkeep.merging import Batch, MergePlan
 from cache.upkeep.raw_columns import Piece, RawSegment, listed, live_segments
 from cache.upkeep.replacing import replace_segments
-from cache.writer import MAX_ROWS
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from cache.disk.key_objects import (
     key_array,
     key_prefixes,
 )
-from cache.index import KeyIndex
+from cache.index import SEGMENT_FACTS, KeyIndex
 from cache.keys import KEY_BYTES
 
 A, B, ALMOST_A = b"a" * KEY_BYTES, b"b" * KEY_BYTES, b"a" * (KEY_BYTES - 1) + b"z"
@@ -50,14 +50,15 @@ class Held(KeyObject):
         return KeyPrefixes(key_prefixes(self.keys), key_prefixes(self.held["key"].copy()))
 
 
-def index_of(*parts: Held, age: Sequence[int] | None = None, rollout: Sequence[int] = ()) -> KeyIndex:
+def index_of(
+    *parts: Held, age: Sequence[int] | None = None, rollout: Sequence[int] = (), signals: Sequence[int] = ()
+) -> KeyIndex:
     found = KeyIndex()
     objects: Any = [(number, part, part.prefixes()) for number, part in enumerate(parts)]
-    found.add(
-        objects,
-        age=np.array(age if age is not None else range(len(parts))),
-        rollout=np.isin(np.arange(len(parts)), rollout),
-    )
+    segments = np.zeros(len(parts), dtype=SEGMENT_FACTS)
+    segments["age"] = range(len(parts)) if age is None else age
+    segments["rollout"], segments["signals"] = (np.isin(np.arange(len(parts)), some) for some in (rollout, signals))
+    found.add(objects, segments=segments)
     return found
 
 
@@ -108,3 +109,12 @@ def test_a_sample_has_different_keys_of_enough_log_probabilities() -> None:
     assert len(found) == len(np.unique(found)) == 15 and set(found.tolist()) <= set(key_array(keys[:20]).tolist())
     assert found.tolist() == index.sample(15, seed=3, k=8).tolist() != index.sample(15, seed=4, k=8).tolist()
     assert len(index.sample(100, seed=0, k=8)) == 20 and index.count() == 30
+
+
+def test_signals_are_counted_and_drawn_apart_from_sequences() -> None:
+    index = index_of(Held([(A, 8)]), Held([(B, 77), (ALMOST_A, 77)]), Held([(B, 77)]), signals=[1, 2])
+    assert (index.count(), index.count(signals=True)) == (1, 2)
+    assert index.sample(10, seed=0, k=1).tolist() == [A]
+    only = index_of(Held([(B, 77)]), signals=[0])
+    assert (only.count(), only.count(signals=True)) == (0, 1)
+    assert index_of().count(signals=True) == 0

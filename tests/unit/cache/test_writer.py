@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ import numpy as np
 import pytest
 from store_builders import TEACHER, VOCAB, answer, make_record, make_request, open_cache, teacher_dir
 
-from cache.disk.owners import Owner
-from configs.errors import CacheError, RecordError
+from configs.errors import RecordError
 
 
 def test_a_broken_record_is_refused_and_the_others_are_kept(tmp_path: Path) -> None:
@@ -31,15 +29,6 @@ def test_a_broken_record_is_refused_and_the_others_are_kept(tmp_path: Path) -> N
             writer.add(make_record([3, 4, 5], prompt_len=2, finish="given"), generation_key=bytes(32))
     assert cache.stats().records == 1
     assert open_cache(tmp_path).get_many([good.key])[0] is not None
-
-
-def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
-    cache = open_cache(tmp_path)
-    with pytest.raises(KeyboardInterrupt), cache.writer(vocab=VOCAB) as writer:
-        writer.add(make_record([3, 4, 5, 6], prompt_len=2))
-        raise KeyboardInterrupt
-    for folder in ("staging", "segments", "manifests"):
-        assert list((teacher_dir(tmp_path) / folder).iterdir()) == []
 
 
 def test_one_writer_commits_segment_after_segment(tmp_path: Path) -> None:
@@ -65,18 +54,6 @@ def test_one_writer_commits_segment_after_segment(tmp_path: Path) -> None:
     assert (body["provenance"], body["licence"]) == ({"engine": "fake"}, "apache-2.0")
 
 
-def test_while_it_writes_the_owner_is_named(tmp_path: Path) -> None:
-    cache = open_cache(tmp_path)
-    with cache.writer(vocab=VOCAB) as writer:
-        writer.add(make_record([3, 4, 5, 6], prompt_len=2))
-        (owner,) = (teacher_dir(tmp_path) / "staging").glob("*/owner.json")
-        named = Owner.from_json(owner.read_bytes())
-        assert named is not None
-        assert named.pid == os.getpid()
-        assert not named.gone(silent_s=600.0)
-    assert list((teacher_dir(tmp_path) / "staging").iterdir()) == []
-
-
 def test_the_fuller_of_two_pending_rows_is_kept(tmp_path: Path) -> None:
     cache = open_cache(tmp_path)
     text, request = answer(make_request([3, 4, 5]), k=0)
@@ -87,20 +64,3 @@ def test_the_fuller_of_two_pending_rows_is_kept(tmp_path: Path) -> None:
         (found,) = cache.get_many([text.key])
         assert found is not None
         assert (found.k, found.finish) == (4, "stop")
-
-
-def test_a_full_disk_keeps_the_records_pending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = open_cache(tmp_path)
-    record = make_record([3, 4, 5, 6], prompt_len=2)
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with cache.writer(vocab=VOCAB) as writer:
-        writer.add(record)
-        with monkeypatch.context() as patch:
-            patch.setattr("cache.disk.local_storage.write_tree", full)
-            with pytest.raises(CacheError, match=r"No space left.*free space"):
-                writer.commit()
-        assert writer.pending_rows == 1
-    assert open_cache(tmp_path).get_many([record.key])[0] is not None
