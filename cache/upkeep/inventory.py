@@ -14,11 +14,13 @@ from cache.answers import Answers
 from cache.disk.directory import read_identity
 from cache.disk.gather import ranges
 from cache.disk.manifests import DamagedObject, Manifest
+from cache.disk.signal_encoding import MeasuredError, errors_together
 from cache.disk.storage import Storage
 from cache.library import Library
 from cache.pins import Pin, read_pins, read_view
 from cache.protocols import Progress
 from cache.reading import ViewReader
+from cache.signals import SIGNAL_NAMES
 from cache.upkeep.garbage import place_errors
 from cache.upkeep.raw_columns import RawSegment, listed
 from configs.errors import CacheError
@@ -33,6 +35,7 @@ _TAIL = "tail_logmass"
 class DatasetInventory:
     """A pinned view: what it is of, its counts, and when it was last used (seconds since 1970).
 
+    In a view of signals `rows` counts these and `k` is their width; its `response_tokens` are those of second texts.
     `mean_tail_mass` is the mean probability outside the stored top-k over exactly its scored rows; `None` when it was
     not asked for, when there are none, or when rows of the view are lost (`sound` is then off).
     """
@@ -49,13 +52,33 @@ class DatasetInventory:
 
 
 @dataclass(frozen=True, slots=True)
+class SignalsInventory:
+    """The signals of one teacher: how many different ones, and the `rows` of all live segments with their `bytes`.
+
+    `names` counts rows by what was asked (empty when no array was to be read), `widths` lists the values a row.
+    `errors` has what each encoding lost, as measured when its segments were written: the largest error of any value,
+    and the root mean square; an exact encoding, or one of which that is not known, is not named.
+    """
+
+    records: int
+    rows: int
+    bytes: int
+    bytes_per_row: float
+    names: dict[str, int]
+    encodings: dict[str, int]
+    widths: tuple[int, ...]
+    errors: dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
 class TeacherInventory:
     """Everything that is counted of one teacher.
 
     `records` counts different sequences; tokens and rows are those of all live segments, a sequence that stands in two
     of them counted twice. `bytes` is all that lies below the teacher's place, `referenced_bytes` what live segments
     name. `encodings` maps each encoding (`text` for rows without log-probabilities) to its rows, `rollouts` each stage
-    whose student wrote sequences to the bytes of `referenced_bytes` that they take.
+    whose student wrote sequences to the bytes of `referenced_bytes` that they take. What is counted of sequences leaves
+    `signals` out, which have counts of their own.
     """
 
     identity: str
@@ -72,6 +95,7 @@ class TeacherInventory:
     segments: int
     encodings: dict[str, int]
     rollouts: dict[str, int]
+    signals: SignalsInventory
     vocab: tuple[int, ...]
     k: tuple[int, ...]
     licences: tuple[str | None, ...]
@@ -96,26 +120,28 @@ def teacher_inventory(
         library = Library(storage, identity=identity, cache_bytes=0)
         library.refresh()
         manifests = sorted(library.manifests, key=lambda manifest: manifest.order)
+        sequences = [manifest for manifest in manifests if not manifest.signals]
         pins = read_pins(storage)
-        referenced = sum(manifest.named_bytes for manifest in manifests)
-        response_tokens = sum(manifest.response_tokens for manifest in manifests)
+        response_tokens = sum(manifest.response_tokens for manifest in sequences)
+        of_sequences = sum(manifest.named_bytes for manifest in sequences)
         return TeacherInventory(
             identity=identity,
             verifiable=read_identity(storage).verifiable,
             records=library.sound(library.index.count),
-            rows=sum(manifest.rows for manifest in manifests),
-            scored_rows=sum(manifest.scored_rows for manifest in manifests),
-            tokens=sum(manifest.tokens for manifest in manifests),
+            rows=sum(manifest.rows for manifest in sequences),
+            scored_rows=sum(manifest.scored_rows for manifest in sequences),
+            tokens=sum(manifest.tokens for manifest in sequences),
             response_tokens=response_tokens,
-            generations=sum(manifest.generations for manifest in manifests),
+            generations=sum(manifest.generations for manifest in sequences),
             bytes=sum(storage.sizes("").values()),
-            referenced_bytes=referenced,
-            bytes_per_token=referenced / response_tokens if response_tokens else 0.0,
+            referenced_bytes=sum(manifest.named_bytes for manifest in manifests),
+            bytes_per_token=of_sequences / response_tokens if response_tokens else 0.0,
             segments=len(manifests),
-            encodings=_encodings(storage, manifests),
-            rollouts=_rollouts(manifests),
-            vocab=tuple(sorted({manifest.vocab for manifest in manifests})),
-            k=tuple(sorted({manifest.k for manifest in manifests if manifest.k})),
+            encodings=_encodings(storage, sequences),
+            rollouts=_rollouts(sequences),
+            signals=_signals(storage, library, with_names=with_tail),
+            vocab=tuple(sorted({manifest.vocab for manifest in sequences})),
+            k=tuple(sorted({manifest.k for manifest in sequences if manifest.k})),
             licences=tuple(dict.fromkeys(manifest.licence for manifest in manifests)),
             provenances=_provenances(manifests),
             mean_tail_mass=_mean(_tails(storage, manifests, progress)) if with_tail else None,
@@ -150,6 +176,33 @@ def _rollouts(manifests: Sequence[Manifest]) -> dict[str, int]:
         if manifest.rollout is not None:
             found[manifest.rollout] += manifest.named_bytes
     return dict(found)
+
+
+def _signals(storage: Storage, library: Library, *, with_names: bool) -> SignalsInventory:
+    manifests = [manifest for manifest in library.manifests if manifest.signals]
+    names, encodings = Counter[str](), Counter[str]()
+    errors: dict[str, list[tuple[MeasuredError, float]]] = {}
+    for manifest in manifests:
+        encoding = str(manifest.encoding)
+        encodings[encoding] += manifest.rows
+        share = MeasuredError.of(manifest.provenance), float(manifest.scored_rows * manifest.k)
+        errors.setdefault(encoding, []).append(share)
+        with suppress(DamagedObject):  # counted as lost by whoever reads it
+            asked = RawSegment(storage, manifest).column("signal") if with_names else np.empty(0, dtype=np.uint8)
+            counts = np.bincount(asked, minlength=len(SIGNAL_NAMES)).tolist()
+            names.update({name: count for name, count in zip(SIGNAL_NAMES, counts, strict=False) if count})
+    rows, size = sum(encodings.values()), sum(manifest.named_bytes for manifest in manifests)
+    together = {encoding: errors_together(parts) for encoding, parts in errors.items()}
+    return SignalsInventory(
+        records=library.sound(lambda: library.index.count(signals=True)),
+        rows=rows,
+        bytes=size,
+        bytes_per_row=size / rows if rows else 0.0,
+        names=dict(names.most_common()),
+        encodings=dict(encodings.most_common()),
+        widths=tuple(sorted({manifest.k for manifest in manifests})),
+        errors={name: (error.largest, error.rms) for name, error in together.items() if error.provenance()},
+    )
 
 
 def _provenances(manifests: Sequence[Manifest]) -> tuple[dict[str, str], ...]:

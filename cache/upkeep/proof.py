@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.blocks import read_records
-from cache.disk.columns import NO_VERSION, ORIGINS, SegmentSize, layouts
+from cache.disk.columns import NO_VERSION, ORIGINS, ROW_ID, SegmentSize, layouts
 from cache.disk.key_objects import FINISHES, KeyTables, Table
 from cache.disk.manifests import DamagedObject, Manifest
 from cache.disk.segments import Segment
@@ -27,7 +27,9 @@ from cache.disk.verified import read_verified
 from cache.index import SEQUENCE_ROW
 from cache.records import validate_record
 from cache.sampling import check_key
-from cache.upkeep.raw_columns import RawSegment
+from cache.signal_blocks import read_signals
+from cache.signals import validate_signal
+from cache.upkeep.raw_columns import AS_STORED, RawSegment
 from configs.errors import RecordError
 from configs.regular_files import UnreadableFileError, parse_json
 
@@ -35,6 +37,8 @@ PROVED_AT_ONCE = 8192
 """Scored rows that are decoded together."""
 
 PROOF_CACHE_BYTES = 2**28
+
+_PER_SEQUENCE = ("finish", "k", ROW_ID, *AS_STORED)
 
 Rules = dict[str, Any]
 """Whether each rule holds (one truth, or one for each element), by what is said where it does not."""
@@ -55,6 +59,10 @@ def prove_segment(objects: Objects, manifest: Manifest, *, identity: str) -> Non
     segment = Segment(objects, manifest, chunks=ChunkCache(PROOF_CACHE_BYTES))
     for entries in _batches(tables):
         try:
+            if manifest.signals:
+                for signal in read_signals({0: segment}, entries, with_tokens=True).records():
+                    validate_signal(signal, identity_digest=identity)
+                continue
             for record in read_records({0: segment}, entries, k=None):
                 validate_record(record, vocab=manifest.vocab)
                 check_key(record, identity_digest=identity)
@@ -93,8 +101,7 @@ def _count(manifest: Manifest, name: str) -> int:
         return manifest.rows + 1
     if name == "token_ids":
         return manifest.tokens
-    per_sequence = ("prompt_len", "finish", "origin", "policy_version", "k", "row_id", "sampled_from", "sampling_seed")
-    return manifest.rows if name in per_sequence else manifest.scored_rows
+    return manifest.rows if name in _PER_SEQUENCE else manifest.scored_rows
 
 
 def _check_columns(segment: RawSegment, tables: KeyTables) -> None:
@@ -102,20 +109,26 @@ def _check_columns(segment: RawSegment, tables: KeyTables) -> None:
     entries, manifest = tables.entries, segment.manifest
     rows = entries["row"].astype(np.int64)
     tokens, scored = np.diff(segment.column("token_offsets")), np.diff(segment.column("row_offsets"))
-    version, finish = segment.column("policy_version"), segment.column("finish")
-    responses = tokens[rows] - entries["prompt_len"]
+    finish = segment.column("finish")
     rules: Rules = {
         "a row stands in the keys twice or not at all": np.sort(rows) == np.arange(manifest.rows),
         "the number of tokens is not what the keys say": tokens[rows] == entries["length"],
-        "scored rows are fewer or more than response tokens": scored[rows] == np.where(entries["k"] > 0, responses, 0),
         "the length of a prompt is not what the keys say": segment.column("prompt_len")[rows] == entries["prompt_len"],
         "k is not what the keys say": segment.column("k")[rows] == entries["k"],
         "finish is not what the keys say": finish[rows] == entries["finish"],
+        "a key stands twice": tables.keys[1:] != tables.keys[:-1],
+        "the widest draws are narrower than k": entries["k"].max(initial=0) == manifest.k,
+    }
+    if manifest.signals:
+        # What was asked, and how many rows that takes, is checked when the signals are read.
+        _check(manifest, "columns", rules)
+        return
+    responses, version = tokens[rows] - entries["prompt_len"], segment.column("policy_version")
+    rules |= {
+        "scored rows are fewer or more than response tokens": scored[rows] == np.where(entries["k"] > 0, responses, 0),
         "origin is not a known kind": segment.column("origin") < len(ORIGINS),
         "policy_version is below -1": version >= NO_VERSION,
-        "a key stands twice": tables.keys[1:] != tables.keys[:-1],
         "text stands among draws": (entries["k"] > 0) | (manifest.encoding != "sampled"),
-        "the widest draws are narrower than k": entries["k"].max(initial=0) == manifest.k,
     }
     if manifest.rollout is not None:
         rules["a rollout does not say which weights wrote it"] = version > NO_VERSION

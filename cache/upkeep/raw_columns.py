@@ -27,7 +27,7 @@ from cache.disk.verified import read_verified
 
 Column = NDArray[Any]
 
-_AS_STORED = ("prompt_len", "origin", "policy_version", "sampled_from", "sampling_seed", *SIGNAL_COLUMNS)
+AS_STORED = ("prompt_len", "origin", "policy_version", "sampled_from", "sampling_seed", *SIGNAL_COLUMNS)
 """One value a sequence, moved with it."""
 
 _ANEW = ("finish", "k", "token_ids", "token_offsets", "row_offsets", ROW_ID)
@@ -185,7 +185,7 @@ def _per_sequence(
     names = layouts(size)
     found = {
         name: np.concatenate([part.segment.column(name)[at] for part, at in zip(parts, rows, strict=True)])
-        for name in _AS_STORED
+        for name in AS_STORED
         if name in names
     }
     tokens, ids = [], []
@@ -204,7 +204,7 @@ def _per_row(parts: Sequence[Piece], flat: Sequence[Numbers], *, size: SegmentSi
     """The columns over scored rows. Draws narrower than the widest are filled up as in a segment newly written."""
     found = {}
     for name, layout in layouts(size).items():
-        if name in (*_AS_STORED, *_ANEW):
+        if name in (*AS_STORED, *_ANEW):
             continue
         filler = _NO_ID if name == "topk_ids" else _NO_DRAW
         column = np.full((size.scored_rows, *layout.shape[1:]), filler, dtype=layout.dtype)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from cache.upkeep.archives import ExportReport, ImportReport
 from cache.upkeep.garbage import GarbageReport
-from cache.upkeep.inventory import DatasetInventory, TeacherInventory
+from cache.upkeep.inventory import DatasetInventory, SignalsInventory, TeacherInventory
 from cache.upkeep.quota import QuotaReport
 from cache.upkeep.rewriting import RewriteReport
 from configs.visible_text import visible
@@ -33,7 +33,8 @@ def show_teachers(found: Sequence[TeacherInventory], *, root: Path | str, consol
     table = Table(title=f"Teachers in {root}")
     for title in ("identity", "model"):
         table.add_column(title, no_wrap=True)
-    for title in ("records", "response tokens", "size", "rollouts", "bytes a token", "segments"):
+    signals = ["signals"] if any(item.signals.rows for item in found) else []
+    for title in ("records", "response tokens", *signals, "size", "rollouts", "bytes a token", "segments"):
         table.add_column(title, justify="right", no_wrap=True)
     for item in found:
         table.add_row(
@@ -41,6 +42,7 @@ def show_teachers(found: Sequence[TeacherInventory], *, root: Path | str, consol
             Text(visible(_models(item.provenances))),
             f"{item.records:,}",
             f"{item.response_tokens:,}",
+            *([f"{item.signals.records:,} of {item.signals.bytes_per_row:,.0f} B"] if signals else []),
             size(item.bytes),
             size(sum(item.rollouts.values())) if item.rollouts else "-",
             f"{item.bytes_per_token:.1f}",
@@ -54,6 +56,7 @@ def show_inventory(item: TeacherInventory, *, console: Console) -> None:
     mark = "" if item.verifiable else "  (unverifiable: it is who its provider says it is)"
     console.say(f"teacher {item.identity}{mark}")
     tail = "" if item.mean_tail_mass is None else f", mean tail mass {item.mean_tail_mass:.5f}"
+    signals = _signals(item.signals) if item.signals.rows else {}
     lines = {
         "model": _models(item.provenances),
         "licence": ", ".join(licence or "not stated" for licence in item.licences) or "-",
@@ -63,6 +66,7 @@ def show_inventory(item: TeacherInventory, *, console: Console) -> None:
         "rollouts": ", ".join(f"{size(count)} by {stage}" for stage, count in item.rollouts.items()) or "-",
         "kept": ", ".join(f"{name} {count:,}" for name, count in item.encodings.items()) or "-",
         "k, vocabulary": f"{_numbers(item.k)} of {_numbers(item.vocab)}",
+        **signals,
         "segments": f"{item.segments:,} ({item.tombstoned} replaced, {item.quarantined} set aside, "
         f"{item.staging} being written)",
     }
@@ -182,6 +186,18 @@ def size(count: float) -> str:
             return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
         count /= 1024
     return f"{count:,.1f} TiB"
+
+
+def _signals(item: SignalsInventory) -> dict[str, str]:
+    """What there is beside sequences, and what keeping it lost."""
+    names = ", ".join(f"{name} {count:,}" for name, count in item.names.items()) or f"{item.rows:,} rows"
+    kept = ", ".join(f"{name} {count:,}" for name, count in item.encodings.items())
+    lines = {
+        "signals": f"{item.records:,} ({names}), {size(item.bytes)}, {item.bytes_per_row:,.1f} bytes a row",
+        "signals kept": f"{kept}; {_numbers(item.widths)} values a row",
+    }
+    lost = [f"{name} {largest:.3g} at most, {rms:.3g} rms" for name, (largest, rms) in item.errors.items()]
+    return lines | ({"signals lost": ", ".join(lost)} if lost else {})
 
 
 def _datasets(item: TeacherInventory) -> Table:

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rewriting_builders import DIGEST, names, put_answer, put_each, scored_again, storage_of
+from signal_builders import CLASSES, SPANS, STATES, TAGS, ask, respond, some_requests
 from store_builders import TEACHER, VOCAB, flip_bit, make_record, open_cache, teacher_dir
 
+from cache.disk.manifests import read_manifest
 from cache.identity import RemoteTeacherIdentity
 from cache.records import TeacherRecord
 from cache.sampling import sample_rows
@@ -62,6 +64,51 @@ def test_rollouts_are_counted_by_the_stage_that_wrote_them(tmp_path: Path) -> No
     found = teacher_inventory(storage_of(tmp_path), DIGEST, with_tail=False)
     assert found.rollouts == sizes
     assert (found.rows, found.generations) == (4, 1)
+
+
+def test_signals_are_counted_by_themselves(tmp_path: Path) -> None:
+    records = put_each(tmp_path, [5, 6])
+    before = teacher_inventory(storage_of(tmp_path), DIGEST)
+    assert (before.signals.rows, before.signals.bytes_per_row, before.signals.names) == (0, 0.0, {})
+    cache = open_cache(tmp_path)
+    signals = [respond(request) for request in some_requests(3, signals=(CLASSES, TAGS, *STATES))]
+    report = cache.signals.put(signals, encoding="signal-u8")
+    cache.signals.put([respond(ask([3, 4], SPANS))])
+    cache.signals.view([signal.key for signal in signals], dataset="train")
+    found = teacher_inventory(storage_of(tmp_path), DIGEST)
+    counted = dataclasses.asdict(found) | {"signals": before.signals, "datasets": ()}
+    same = (
+        "records",
+        "rows",
+        "tokens",
+        "response_tokens",
+        "bytes_per_token",
+        "encodings",
+        "k",
+        "vocab",
+        "mean_tail_mass",
+    )
+    assert {name: counted[name] for name in same} == {name: getattr(before, name) for name in same}
+    assert (found.segments, found.records) == (4, len(records))
+    assert found.signals.records == found.signals.rows == 19
+    assert found.signals.names == {"state": 12, "class_logits": 3, "tag_logits": 3, "span_logits": 1}
+    assert (found.signals.encodings, found.signals.widths) == ({"signal-u8": 18, "signal-f32": 1}, (2, 6))
+    assert found.signals.bytes == found.referenced_bytes - before.referenced_bytes
+    assert found.signals.bytes_per_row == found.signals.bytes / 19
+    assert report is not None
+    manifest = read_manifest(storage_of(tmp_path), report.uuid, identity=DIGEST)
+    ((name, (largest, rms)),) = found.signals.errors.items()
+    assert (name, f"{largest:.6g}") == ("signal-u8", manifest.provenance["error_largest"])
+    assert 0 < rms < largest < 0.05
+    (item,) = found.datasets
+    assert (item.rows, item.k, item.sound, item.mean_tail_mass) == (18, 6, True, None)
+    quick = teacher_inventory(storage_of(tmp_path), DIGEST, with_tail=False)
+    assert (quick.signals.names, quick.signals.rows) == ({}, 19)
+    # A signal that stands twice is one; damage is left out.
+    cache.signals.put(signals[:1])
+    assert teacher_inventory(storage_of(tmp_path), DIGEST, with_tail=False).signals.records == 19
+    flip_bit(next((teacher_dir(tmp_path) / "segments" / report.uuid / "signal" / "c").rglob("0")))
+    assert teacher_inventory(storage_of(tmp_path), DIGEST).signals.names == {"span_logits": 1, "class_logits": 1}
 
 
 def test_text_beside_scored_rows_counts_as_text(tmp_path: Path) -> None:

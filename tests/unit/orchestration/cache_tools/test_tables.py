@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
+from signal_builders import CLASSES, TAGS, ask, respond, some_requests
+from store_builders import TEACHER, open_cache
 
 from cache.upkeep.garbage import Garbage, GarbageReport
+from cache.upkeep.inventory import teacher_inventory
 from orchestration.cache_tools.forgetting import Forgotten, Unsearched
 from orchestration.cache_tools.rescoring import Rescored
 from orchestration.cache_tools.tables import (
     LISTED,
     show_collected,
     show_forgotten,
+    show_inventory,
     show_rescored,
     show_teachers,
     size,
@@ -84,3 +89,20 @@ def test_what_was_not_searched_is_named_and_not_obeyed(shown: Shown) -> None:
     assert f"not searched: cache {'c' * 12} of " in shown.lines[1]
     assert "\x1b" not in shown.getvalue()
     assert shown.lines[-1].startswith("  runs/a") and shown.lines[-1].endswith("b.json")
+
+
+def test_signals_are_told_with_what_keeping_them_lost(tmp_path: Path, shown: Shown) -> None:
+    cache, teacher = open_cache(tmp_path), TEACHER.digest()
+    show_teachers([teacher_inventory(cache._library.storage, teacher)], root="r", console=shown.console)
+    assert "signals" not in shown.getvalue()
+    cache.signals.put([respond(request) for request in some_requests(2, signals=(CLASSES, TAGS))], encoding="signal-u8")
+    cache.signals.put([respond(ask([3, 4], CLASSES))])
+    found = teacher_inventory(cache._library.storage, teacher)
+    show_teachers([found], root="r", console=shown.console)
+    assert f"5 of {found.signals.bytes_per_row:,.0f} B" in shown.getvalue()
+    show_inventory(found, console=shown.console)
+    lines = {line[2:16].strip(): line[17:] for line in shown.lines}
+    assert lines["signals"].startswith("5 (class_logits 3, tag_logits 2), ")
+    assert lines["signals"].endswith(f"{found.signals.bytes_per_row:,.1f} bytes a row")
+    assert lines["signals kept"] == "signal-u8 4, signal-f32 1; 6 values a row"
+    assert lines["signals lost"].startswith("signal-u8 0.0") and lines["signals lost"].endswith(" rms")
