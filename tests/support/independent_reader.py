@@ -17,6 +17,8 @@ import zarr
 
 FINISHES = ("stop", "length", "given")
 ORIGINS = ("decode", "prefill")
+SIGNALS = ("class_logits", "tag_logits", "span_logits", "state")
+POSITIONS = ("first", "last", "mean")
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,61 @@ def read_cache(directory: Path) -> tuple[dict[bytes, list[Row]], dict[bytes, lis
     assert described["digest"] == directory.name == identity_digest(described["identity"])
     rows: dict[bytes, list[Row]] = {}
     generations: dict[bytes, list[tuple[int, bytes, int, str]]] = {}
-    for path in sorted((directory / "manifests").glob("*.json")):
-        if (directory / "quarantine" / path.name).exists() or (directory / "tombstones" / path.name).exists():
-            continue
-        manifest = read_manifest(path, identity=directory.name)
-        _read_segment(directory, manifest, rows, generations)
+    for manifest in _manifests(directory):
+        if not str(manifest["encoding"]).startswith("signal-"):
+            _read_segment(directory, manifest, rows, generations)
     return rows, generations
+
+
+def read_signals(directory: Path) -> dict[bytes, list[dict[str, Any]]]:
+    """All signals by their keys."""
+    found: dict[bytes, list[dict[str, Any]]] = {}
+    for manifest in _manifests(directory):
+        if not str(manifest["encoding"]).startswith("signal-"):
+            continue
+        columns, keys = _columns(directory, manifest)
+        assert (manifest["vocab"], manifest["generations"]) == (0, 0)
+        count = manifest["rows"]
+        for at in range(count):
+            key, start = keys[32 * at : 32 * at + 32], 32 * count + 20 * at
+            row, width, length, split, finish = struct.unpack("<IIIIBxxx", keys[start : start + 20])
+            signal = _signal(columns, row, manifest)
+            asked = (signal["signal"], -1 if signal["layer"] is None else signal["layer"], signal["position"] or "")
+            tokens = np.array(signal["token_ids"], dtype="<i4").tobytes()
+            said = canonical("stillroom/signal/1", manifest["identity"], *asked, signal["split"], tokens)
+            assert key == hashlib.sha256(said).digest()
+            assert (width, length, split) == (manifest["k"], len(signal["token_ids"]), signal["split"])
+            assert FINISHES[finish] == "given"
+            found.setdefault(key, []).append(signal)
+    return found
+
+
+def _signal(columns: dict[str, np.ndarray], row: int, manifest: dict[str, Any]) -> dict[str, Any]:
+    tokens = slice(columns["token_offsets"][row], columns["token_offsets"][row + 1])
+    rows = slice(columns["row_offsets"][row], columns["row_offsets"][row + 1])
+    layer, place = int(columns["layer"][row]), int(columns["place"][row])
+    if manifest["encoding"] == "signal-u8":
+        step, minimum = (columns[name][rows].astype(np.float64)[:, None] for name in ("signal_step", "signal_minimum"))
+        values = minimum + step * columns["signal_u8"][rows]
+    else:
+        values = columns[manifest["encoding"].replace("-", "_")][rows].astype(np.float64)
+    return {
+        "token_ids": columns["token_ids"][tokens].tolist(),
+        "split": int(columns["prompt_len"][row]),
+        "signal": SIGNALS[columns["signal"][row]],
+        "layer": None if layer == -1 else layer,
+        "position": None if place == 255 else POSITIONS[place],
+        "values": values,
+    }
+
+
+def _manifests(directory: Path) -> list[dict[str, Any]]:
+    """Those of segments that have no marker."""
+    found = []
+    for path in sorted((directory / "manifests").glob("*.json")):
+        if not any((directory / folder / path.name).exists() for folder in ("quarantine", "tombstones")):
+            found.append(read_manifest(path, identity=directory.name))
+    return found
 
 
 def identity_digest(fields: dict[str, Any]) -> str:
@@ -97,13 +148,7 @@ def _read_segment(
     rows: dict[bytes, list[Row]],
     generations: dict[bytes, list[tuple[int, bytes, int, str]]],
 ) -> None:
-    folder = directory / "segments" / manifest["uuid"]
-    for name, info in manifest["objects"].items():
-        _check((folder / name).read_bytes(), info)
-    keys = (directory / "manifests" / f"{manifest['uuid']}.keys").read_bytes()
-    _check(keys, manifest["keys"])
-    group = zarr.open_group(folder, mode="r")
-    columns = {name: np.asarray(array[:]) for name, array in group.arrays()}
+    columns, keys = _columns(directory, manifest)
     count = manifest["rows"]
     for at in range(count):
         key = keys[32 * at : 32 * at + 32]
@@ -121,6 +166,17 @@ def _read_segment(
         assert response_len <= limit
         entry = (manifest["created_ns"], sequence, response_len, FINISHES[finish])
         generations.setdefault(key, []).append(entry)
+
+
+def _columns(directory: Path, manifest: dict[str, Any]) -> tuple[dict[str, np.ndarray], bytes]:
+    """The arrays of a segment, and its keys."""
+    folder = directory / "segments" / manifest["uuid"]
+    for name, info in manifest["objects"].items():
+        _check((folder / name).read_bytes(), info)
+    keys = (directory / "manifests" / f"{manifest['uuid']}.keys").read_bytes()
+    _check(keys, manifest["keys"])
+    group = zarr.open_group(folder, mode="r")
+    return {name: np.asarray(array[:]) for name, array in group.arrays()}, keys
 
 
 def _check(data: bytes, info: dict[str, Any]) -> None:

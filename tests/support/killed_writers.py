@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from store_builders import answer, assert_same_text, open_cache
-from store_process import fill, numbered_requests
+from store_builders import open_cache
+from store_kinds import Kind
+from store_process import fill
 
 from cache.store import TeacherCache
 
@@ -21,14 +22,14 @@ ROOT = Path(__file__).parents[2]
 
 
 class Writers:
-    """A server of writers (`store_process.serve`), one at a time."""
+    """A server of writers of one kind of rows (`store_process.serve`), one at a time."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
+    def __init__(self, process: subprocess.Popen[str], kind: Kind) -> None:
+        self._process, self._kind = process, kind
 
     def start(self, root: Path, *, count: int, per_commit: int, wait_until_open: bool) -> int:
         """Start a writer; the answer is its pid."""
-        self._say(f"{root} 0 {count} {per_commit}")
+        self._say(f"{root} 0 {count} {per_commit} {self._kind.name}")
         pid, is_open = 0, not wait_until_open
         while not (pid and is_open):
             word, _, rest = self._read().partition(" ")
@@ -69,7 +70,7 @@ class Writers:
 
 
 @contextmanager
-def writers() -> Iterator[Writers]:
+def writers(kind: Kind) -> Iterator[Writers]:
     """A server of writers."""
     paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
     process = subprocess.Popen(
@@ -80,17 +81,17 @@ def writers() -> Iterator[Writers]:
         text=True,
     )
     with process:
-        yield Writers(process)
+        yield Writers(process, kind)
 
 
-def kill_at_random(root: Path, *, kills: int, count: int, seed: int, look_every: int) -> int:
-    """Kill so many writers of one cache; the answer is how many of them had committed something before.
+def kill_at_random(root: Path, kind: Kind, *, kills: int, count: int, seed: int, look_every: int) -> int:
+    """Kill so many writers of one kind of rows in one cache; the answer is how many of them had committed something before.
 
     After each a reader that was there before looks at the cache, now and then a new one does, which also verifies it.
     """
     moments = random.Random(seed)
     reader, said, productive = open_cache(root), set[int](), 0
-    with writers() as server:
+    with writers(kind) as server:
         # On a slow disk, too, most of them must live long enough to commit.
         span = 2 * server.first_commit(root.with_name(f"{root.name}-timed"))
         for number in range(kills):
@@ -104,40 +105,29 @@ def kill_at_random(root: Path, *, kills: int, count: int, seed: int, look_every:
             said.update(numbers)
             productive += bool(numbers)
             reader.refresh()
-            assert_kept(reader, numbers=numbers)
+            kind.assert_right(reader, numbers)
             if number % look_every == look_every - 1:
                 fresh = open_cache(root)
                 assert fresh.verify() == []
-                assert_nothing_else(fresh, said=said, count=count)
+                assert_nothing_else(fresh, kind, said=said, count=count)
     return productive
 
 
-def assert_kept(cache: TeacherCache, *, numbers: list[int]) -> None:
-    """The rows of these numbers are there and are what was written."""
-    for number in numbers:
-        (request,) = numbered_requests(number, 1)
-        (key,) = cache.lookup([request], k=8)
-        assert key is not None, f"{number} was committed and is gone"
-        assert_same_text(cache.get_many([key])[0], answer(request)[0])
-
-
-def assert_nothing_else(cache: TeacherCache, *, said: set[int], count: int) -> None:
+def assert_nothing_else(cache: TeacherCache, kind: Kind, *, said: set[int], count: int) -> None:
     """All rows that a writer spoke of are there, no row is wrong, and none is there that nobody was to write."""
-    requests = numbered_requests(0, count)
-    found = {number: key for number, key in enumerate(cache.lookup(requests, k=8)) if key is not None}
-    assert said <= found.keys()
-    for number, record in zip(found, cache.get_many(list(found.values())), strict=True):
-        assert_same_text(record, answer(requests[number])[0])
-    assert cache.stats().records == len(found)
+    found = [number for number, key in enumerate(kind.keys(cache, range(count))) if key is not None]
+    assert said <= set(found)
+    kind.assert_right(cache, found)
+    assert kind.count(cache) == len(found)
 
 
-def assert_resumed(root: Path, undisturbed: Path, *, count: int) -> None:
+def assert_resumed(root: Path, undisturbed: Path, kind: Kind, *, count: int) -> None:
     """A resume writes the rest, and leaves the keys that a run without any kill leaves elsewhere."""
-    before = sum(key is not None for key in open_cache(root).lookup(numbered_requests(0, count), k=8))
-    assert fill(root, first=0, count=count, per_commit=100) == count - before > 0
-    fill(undisturbed, first=0, count=count, per_commit=100)
+    before = count - len(kind.missing(open_cache(root), range(count)))
+    assert fill(root, kind, first=0, count=count, per_commit=100) == count - before > 0
+    fill(undisturbed, kind, first=0, count=count, per_commit=100)
     for place in (root, undisturbed):
-        assert_nothing_else(open_cache(place), said=set(range(count)), count=count)
+        assert_nothing_else(open_cache(place), kind, said=set(range(count)), count=count)
     assert stored_keys(root) == stored_keys(undisturbed)
     assert open_cache(root).verify() == []
 

@@ -16,8 +16,9 @@ import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from signal_builders import ENCODINGS, respond
 from store_builders import VOCAB, flip_bit, make_record, open_cache
-from store_model import DIGEST, GENERATIONS, TEXTS, Facts, Union, completion, key_of
+from store_model import DIGEST, GENERATIONS, SIGNALS, TEXTS, Facts, Union, completion, key_of
 
 from cache.claims import Claims
 from cache.disk.failpoints import FAILPOINTS, REWRITE_FAILPOINTS
@@ -28,6 +29,7 @@ from cache.disk.publishing import Staging
 from cache.pinning import remove_pins
 from cache.pins import keepers, read_pins
 from cache.records import ScoreRequest, TeacherRecord
+from cache.signals import SignalRecord, SignalRequest
 from cache.store import TeacherCache
 from cache.upkeep.garbage import collect_garbage
 from cache.upkeep.rewriting import compact, forget
@@ -157,6 +159,21 @@ class StoreMachine(RuleBasedStateMachine):
         if death in ("", "segment-after-manifest"):
             assert self.sure().rows[record.key][0] >= k
 
+    @rule(
+        keys=st.lists(st.sampled_from([*SIGNALS]), min_size=1, max_size=3, unique=True),
+        encoding=st.sampled_from(ENCODINGS),
+        death=deaths(FAILPOINTS),
+    )
+    def say_signals(self, keys: list[bytes], encoding: str, death: str) -> None:
+        before = self.possible()
+        with killed_at(death):
+            self.other.signals.put([respond(SIGNALS[key]) for key in keys], encoding=encoding)
+        self.after(death)
+        if death in ("", "segment-after-manifest"):
+            assert set(keys) <= self.sure().rows.keys()
+        else:
+            assert self.possible() == before
+
     # What goes wrong.
 
     def after(self, death: str) -> None:
@@ -171,7 +188,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(
         segment=PARTS,
-        kind=st.sampled_from(["keys", "token_ids", "token_offsets", "topk_ids", "target_logprob", "any"]),
+        kind=st.sampled_from(["keys", "token_ids", "token_offsets", "topk_ids", "target_logprob", "signal", "any"]),
         which=PARTS,
         at=PARTS,
         bit=st.integers(0, 7),
@@ -238,9 +255,12 @@ class StoreMachine(RuleBasedStateMachine):
         left = {uuid for uuid, facts in self.live().items() if not facts.hurt}
         assert report is None or left == stays
 
-    @rule(prompt=PROMPTS, length=LENGTHS, break_pins=st.booleans(), death=deaths([*FAILPOINTS, *REWRITE_FAILPOINTS]))
-    def forget(self, prompt: int, length: int, break_pins: bool, death: str) -> None:
-        key = key_of(prompt, length=length)
+    @rule(
+        key=st.sampled_from([*TEXTS, *SIGNALS]),
+        break_pins=st.booleans(),
+        death=deaths([*FAILPOINTS, *REWRITE_FAILPOINTS]),
+    )
+    def forget(self, key: bytes, break_pins: bool, death: str) -> None:
         sure, possible = self.sure(without=key), self.possible()
         report = None
         with killed_at(death):
@@ -251,7 +271,8 @@ class StoreMachine(RuleBasedStateMachine):
             self.views = [] if break_pins else self.views
             return
         assert key not in self.sure().rows
-        assert open_cache(self.root).get_many([key]) == [None]
+        window = open_cache(self.root)
+        assert (window.signals.get_many([key]) if key in SIGNALS else window.get_many([key])) == [None]
         assert not (break_pins and report.kept)
         left = {uuid for uuid, facts in self.segments.items() if key in facts.rows}
         assert left <= {*report.kept, *report.unreadable}, "what was forgotten is still on the disk"
@@ -285,7 +306,23 @@ class StoreMachine(RuleBasedStateMachine):
             self.is_right(found, prompt, length=length)
             k, finish = sure.rows.get(key, (0, len(FINISHES)))
             assert found.k >= k and FINISHES.index(found.finish) <= finish
-        assert len(sure.rows) <= self.cache.stats().records <= len(possible.rows)
+        for key, signal in zip(SIGNALS, self.cache.signals.get_many(list(SIGNALS)), strict=True):
+            if signal is None:
+                assert key not in sure.rows
+                continue
+            assert key in possible.rows, "it was forgotten, or never written"
+            self.is_right_signal(signal, SIGNALS[key])
+        # Reading may have found damage.
+        sure, stats = self.sure(), self.cache.stats()
+        assert sure.count(signals=False) <= stats.records <= possible.count(signals=False)
+        assert sure.count(signals=True) <= stats.signals <= possible.count(signals=True)
+
+    def is_right_signal(self, found: SignalRecord, request: SignalRequest) -> None:
+        wanted = respond(request)
+        assert (found.key, found.signal, found.split) == (wanted.key, wanted.signal, wanted.split)
+        assert tuple(found.token_ids.tolist()) == request.token_ids
+        # In whatever way it was kept.
+        np.testing.assert_allclose(found.values, wanted.values, atol=np.ptp(wanted.values) / 254)
 
     def is_right(self, found: TeacherRecord, prompt: int, *, length: int) -> None:
         _, tokens, finish = completion(prompt, length=length)
@@ -332,6 +369,19 @@ class StoreMachine(RuleBasedStateMachine):
         self.views.append((view, [key]))
         self.read_view(view, [key], window=self.cache)
 
+    @rule(keys=st.permutations([*SIGNALS]))
+    def ask_signals(self, keys: list[bytes]) -> None:
+        self.cache.refresh()
+        found = self.cache.signals.get_many(keys)
+        held = [key for key, signal in zip(keys, found, strict=True) if signal is not None]
+        missing = self.cache.signals.missing([SIGNALS[key] for key in keys])
+        assert [keys[at] for at in missing] == [key for key in keys if key not in held]
+        assert set(self.sure().rows) & SIGNALS.keys() <= set(held)
+        if held:
+            view = self.cache.signals.view(held, dataset="signals")
+            self.views = [(other, keys) for other, keys in self.views if other.dataset != view.dataset]
+            self.views.append((view, held))
+
     @invariant()
     def pinned_views_are_read(self) -> None:
         for view, keys in self.views:
@@ -339,8 +389,14 @@ class StoreMachine(RuleBasedStateMachine):
 
     def read_view(self, view: CacheView, keys: list[bytes], *, window: TeacherCache) -> None:
         whole = all(uuid in self.segments and not self.segments[uuid].hurt for uuid in view.segments)
+        whole_view = [np.arange(len(view))]
         try:
-            (block,) = window.iter_blocks(view, [np.arange(len(view))])
+            if keys[0] in SIGNALS:
+                (signals,) = window.signals.iter_batches(view, whole_view, with_tokens=True)
+                for signal, key in zip(signals.records(), keys, strict=True):
+                    self.is_right_signal(signal, SIGNALS[key])
+                return
+            (block,) = window.iter_blocks(view, whole_view)
         except CacheError as error:
             assert "lost rows" in str(error)
             assert not whole, "a pinned view lost a sound row"

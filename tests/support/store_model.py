@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from signal_builders import CLASSES, TAGS, ask
 from store_builders import STOP, TEACHER, make_request
 
 from cache.disk.key_objects import FINISHES, KeyTables, key_bytes
@@ -13,6 +14,7 @@ from cache.disk.local_storage import LocalStorage
 from cache.disk.manifests import read_manifest
 from cache.keys import generation_key, sequence_key
 from cache.records import GenerateRequest
+from cache.signals import signal_key
 
 DIGEST = TEACHER.digest()
 ENDLESS = 99
@@ -30,12 +32,18 @@ def key_of(prompt: int, *, length: int) -> bytes:
 
 
 TEXTS = {key_of(prompt, length=length): (prompt, length) for prompt in range(2) for length in (2, 5)}
+SIGNALS = {
+    signal_key(DIGEST, request): request
+    for request in (ask([3, 4, 5 + prompt], signal) for prompt in range(2) for signal in (CLASSES, TAGS))
+}
+"""What may be asked beside: one row a text, and one a token."""
+
 GENERATIONS = [generation_key(DIGEST, completion(prompt, length=1)[0]) for prompt in range(2)]
 
 
 @dataclass(slots=True)
 class Facts:
-    """What a segment held when it was made: sequences with (k, finish), generations with (sequence, reach)."""
+    """What a segment held when it was made: sequences, or signals, with (k, finish), generations with (sequence, reach)."""
 
     rows: dict[bytes, tuple[int, int]]
     answers: list[tuple[bytes, bytes, int]]
@@ -79,6 +87,10 @@ class Union:
                 if sequence in rows:
                     reach[name] = max(reach.get(name, 0), length)
         return cls(rows, reach)
+
+    def count(self, *, signals: bool) -> int:
+        """How many rows there are of one kind."""
+        return sum((key in SIGNALS) == signals for key in self.rows)
 
     def within(self, other: Union) -> bool:
         """Whether the other answers at least what this one does."""

@@ -7,8 +7,6 @@ Only a new format version may change the golden files, and then the old ones sta
 from __future__ import annotations
 
 import dataclasses
-import gzip
-import io
 import json
 import os
 import tarfile
@@ -17,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from golden_files import pack_golden
 from golden_records import REQUESTS, golden_records
 from independent_reader import Row, read_cache
 from store_builders import TEACHER, VOCAB, open_cache
@@ -39,14 +38,7 @@ def write_golden(root: Path) -> None:
         items: list[Any] = [record if request is None else (record, request) for record, request in rows]
         cache.put(items, vocab=vocab, encoding=encoding, provenance={"model": "golden"}, licence="cc0-1.0")
     GOLDEN.mkdir(exist_ok=True)
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path in sorted(root.rglob("*")):
-            if path.is_file() and path.parent.name != "staging":
-                info = tarfile.TarInfo(path.relative_to(root).as_posix())
-                info.size = path.stat().st_size
-                archive.addfile(info, io.BytesIO(path.read_bytes()))
-    ARCHIVE.write_bytes(gzip.compress(buffer.getvalue(), mtime=0))
+    ARCHIVE.write_bytes(pack_golden(root))
     EXPECTED.write_text(json.dumps(expected(cache), indent=1) + "\n")
 
 
@@ -73,7 +65,7 @@ def array(values: np.ndarray | None) -> list[Any] | None:
     return None if values is None else np.where(np.isneginf(values), -1e30, values).round(6).tolist()
 
 
-@pytest.fixture(scope="module", params=sorted(path.name for path in GOLDEN.glob("*.tar.gz")) or [ARCHIVE.name])
+@pytest.fixture(scope="module", params=sorted(path.name for path in GOLDEN.glob("cache-*.tar.gz")) or [ARCHIVE.name])
 def golden(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[dict[str, Any]]]:
