@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from cache.disk.roots import probe_root
-from configs import ConfigError, ModelError, resolve_data_path
+from configs import ConfigError, ModelError, load_task_file, resolve_data_path
 from configs.architecture import read_architecture
 from configs.models import Block, Device
 from configs.places import is_url
@@ -29,7 +29,7 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
     """The configuration with the paths of data and models made real; the digest is taken before this.
 
     Raises:
-        ConfigError: a file is missing or empty.
+        ConfigError: a file is missing or empty, or the file of a task is none.
     """
     data = config.data
     changed = {}
@@ -58,7 +58,7 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
     evaluation = config.evaluation
     if evaluation.tasks is not None:
         tasks = tuple(
-            _real(path, key=f"evaluation.tasks.{number}", config_dir=config_dir)
+            _real_task(path, key=f"evaluation.tasks.{number}", config_dir=config_dir)
             for number, path in enumerate(evaluation.tasks)
         )
         evaluation = evaluation.model_copy(update={"tasks": tasks})
@@ -82,6 +82,16 @@ def _with_real_paths(stage: StageConfig, *, key: str, config_dir: Path) -> Stage
         path = _real(stage.rollout.replay_from, key=f"{key}.rollout.replay_from", config_dir=config_dir)
         changed["rollout"] = stage.rollout.model_copy(update={"replay_from": path})
     return stage.model_copy(update=changed)
+
+
+def _real_task(written: Path, *, key: str, config_dir: Path) -> Path:
+    """The file of a task, which is one; its rows are read later."""
+    path = _real(written, key=key, config_dir=config_dir)
+    try:
+        load_task_file(path)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error
+    return path
 
 
 def _real_file(written: Path, *, key: str, config_dir: Path, kinds: str, holds: str) -> Path:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from task_files import MOODS
 
 from configs import ConfigError, DistillConfig
 from configs.schema import ModelShape
@@ -66,12 +68,21 @@ def test_paths_become_real_and_nothing_else_changes(folder: Path) -> None:
 
 
 def test_tasks_become_real_and_one_that_is_missing_is_named(folder: Path) -> None:
-    (folder / "task.yaml").write_text("name: t\n")
+    (folder / "task.yaml").write_text(json.dumps(MOODS))
     real = resolve_paths(config(evaluation={"tasks": ["task.yaml"]}), config_dir=folder)
     assert real.evaluation.tasks == (folder / "task.yaml",)
     with pytest.raises(ConfigError) as error:
         resolve_paths(config(evaluation={"tasks": ["task.yaml", "odd.yaml"]}), config_dir=folder)
     assert refused(error).startswith(f"evaluation.tasks.1: odd.yaml: found neither {folder}/odd.yaml nor ")
+
+
+def test_a_file_that_is_no_task_is_refused_before_any_model_is_looked_at(folder: Path) -> None:
+    (folder / "task.yaml").write_text(json.dumps(dict(MOODS) | {"fields": {"label": "mood", "text": "text"}}))
+    with pytest.raises(ConfigError) as error:
+        resolve_paths(config(evaluation={"tasks": ["task.yaml"]}), config_dir=folder)
+    assert refused(error).startswith(
+        f"evaluation.tasks.0: {folder}/task.yaml: fields.text=text: kind=classification knows"
+    )
 
 
 def test_a_hub_data_set_has_no_path_to_resolve(folder: Path) -> None:
