@@ -68,10 +68,14 @@ class TransformerStart(Block):
     calibration_rows: Positive = 64
 
     @property
+    def narrows(self) -> bool:
+        """Whether its layers are narrower than the teacher's."""
+        return any(width is not None for width in (self.attention_heads, self.mlp_channels, self.hidden_size))
+
+    @property
     def derived(self) -> bool:
         """Whether it is cut from the teacher."""
-        widths = (self.attention_heads, self.mlp_channels, self.hidden_size)
-        return self.keep_layers is not None or any(width is not None for width in widths)
+        return self.keep_layers is not None or self.narrows
 
     @model_validator(mode="after")
     def _one_start(self) -> Self:

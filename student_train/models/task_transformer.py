@@ -121,9 +121,22 @@ def load_transformer_student(
     if order is not None and order != sorted(order):
         reorder_rows(_last_linear(model, len(order)), order)
         _name_labels(model.config, labels)
-    segments = "token_type_ids" in tokenizer.model_input_names and getattr(config, "type_vocab_size", 0) > 1
-    student = TransformerStudent(model, kind=kind, labels=labels, pad=tokenizer.pad_token_id, segments=segments)
+    student = _student(model, kind=kind, labels=labels, tokenizer=tokenizer)
     student.new_head = not there
+    return student
+
+
+def random_transformer(
+    config: Any, *, kind: TaskKind, labels: Sequence[str], tokenizer: Any, seed: int
+) -> TransformerStudent:
+    """A student of this configuration of transformers, its weights drawn with `seed`, for this tokenizer."""
+    _name_labels(config, SPANS if kind == "extractive_qa" else labels)
+    config.pad_token_id = tokenizer.pad_token_id
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = HEADS[kind][1].from_config(config).eval()
+    student = _student(model, kind=kind, labels=labels, tokenizer=tokenizer)
+    student.new_head = True
     return student
 
 
@@ -153,6 +166,12 @@ def is_head(model: Any, name: str) -> bool:
     """Whether a parameter of a model belongs to its task head: it is outside the body, or in its pooler."""
     body = f"{model.base_model_prefix}."
     return not name.startswith(body) or name.removeprefix(body).split(".")[0] == _POOLER
+
+
+def _student(model: Any, *, kind: TaskKind, labels: Sequence[str], tokenizer: Any) -> TransformerStudent:
+    # RoBERTa has one segment, and tokenizers that give none were never trained with two.
+    segments = "token_type_ids" in tokenizer.model_input_names and getattr(model.config, "type_vocab_size", 0) > 1
+    return TransformerStudent(model, kind=kind, labels=labels, pad=tokenizer.pad_token_id, segments=segments)
 
 
 def _config(model_dir: Path) -> Any:

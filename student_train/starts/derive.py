@@ -55,7 +55,7 @@ def derive_student(
     init = InitConfig(
         keep_layers=kept, attention_heads=attention_heads, mlp_channels=mlp_channels, hidden_size=hidden_size
     )
-    pruned, cuts = _pruned_config(config, kept=kept, total=total), None
+    pruned, cuts = pruned_config(config, kept=kept, total=total), None
     if init.narrows:
         teacher, student = check_widths(teacher_dir, init)
         cuts = choose_cuts(config, teacher=teacher, student=student, layers=kept, calibration=calibration)
@@ -81,16 +81,8 @@ def check_widths(teacher_dir: Path, init: InitConfig) -> tuple[ModelShape, Model
     return teacher, student
 
 
-def _read_config(teacher_dir: Path) -> dict[str, Any]:
-    """The config as stored, with what the architecture fills in by itself spelled out where it matters here."""
-    config = read_config(teacher_dir)
-    if not isinstance(config.get("num_hidden_layers"), int):
-        raise ModelError(f"{teacher_dir / CONFIG} has no num_hidden_layers: only plain decoders can be pruned in depth")
-    kinds = read_architecture(teacher_dir).layer_types
-    return config if kinds is None else config | {"layer_types": list(kinds)}
-
-
-def _pruned_config(config: dict[str, Any], *, kept: tuple[int, ...], total: int) -> dict[str, Any]:
+def pruned_config(config: dict[str, Any], *, kept: tuple[int, ...], total: int) -> dict[str, Any]:
+    """A config as that of the same model with the `kept` of its `total` layers."""
     pruned = dict(config)
     for key in _PER_LAYER:
         if isinstance(values := config.get(key), list) and len(values) == total:
@@ -99,6 +91,15 @@ def _pruned_config(config: dict[str, Any], *, kept: tuple[int, ...], total: int)
         # Qwen2 treats the layers below this index differently, so it moves with the layers that are removed.
         pruned["max_window_layers"] = sum(layer < limit for layer in kept)
     return pruned | {"num_hidden_layers": len(kept)}
+
+
+def _read_config(teacher_dir: Path) -> dict[str, Any]:
+    """The config as stored, with what the architecture fills in by itself spelled out where it matters here."""
+    config = read_config(teacher_dir)
+    if not isinstance(config.get("num_hidden_layers"), int):
+        raise ModelError(f"{teacher_dir / CONFIG} has no num_hidden_layers: only plain decoders can be pruned in depth")
+    kinds = read_architecture(teacher_dir).layer_types
+    return config if kinds is None else config | {"layer_types": list(kinds)}
 
 
 def _write_weights(teacher_dir: Path, staging: Path, *, kept: tuple[int, ...], total: int, cuts: Cuts | None) -> None:

@@ -1,0 +1,99 @@
+"""Task students of fewer layers than the model they are cut from: which layers stay, and the model without the rest.
+
+Layers stay as they are, embeddings and head too, so that the student starts with what its teacher knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Integer
+from torch import Tensor, nn
+
+from configs.errors import ConfigError, DataError, ModelError
+from configs.task_stages import TransformerStart
+from student_train.models.task_transformer import TransformerStudent, layers_of
+from student_train.starts.derive import pruned_config
+from student_train.starts.sizes import kept_layers
+
+Rows = Sequence[Integer[np.ndarray, " _"]]
+"""Token ids of texts, special tokens among them."""
+
+
+def kept_task_layers(start: TransformerStart, *, total: int, influence: Sequence[float] | None) -> tuple[int, ...]:
+    """The indices of the layers that stay, ascending.
+
+    `first` keeps the first ones (Patient KD, Sun et al. 2019, arXiv 1908.09355), `alternate` every second from the
+    first on (DistilBERT, Sanh et al. 2019, arXiv 1910.01108); for the others see `student_train.starts.sizes`.
+
+    Raises:
+        ConfigError: the model does not have those layers.
+    """
+    wanted, by = start.keep_layers, start.layers_by
+    if by in ("linspace", "block_influence") or not isinstance(wanted, int):
+        assert by == "linspace" or by == "block_influence"
+        return kept_layers(wanted, total=total, by=by, influence=influence)
+    step = 2 if by == "alternate" else 1
+    most = -(-total // step)
+    if wanted > most:
+        raise ConfigError(
+            f"keep_layers={wanted} with layers_by={by} but the teacher has {total} layers: keep at most {most}"
+        )
+    return tuple(range(0, step * wanted, step))
+
+
+def layer_influence(student: TransformerStudent, rows: Rows) -> list[float]:
+    """1 - mean cosine of input and output of every layer over all tokens of `rows` (ShortGPT, arXiv 2403.03853, eq. 1).
+
+    Raises:
+        DataError: there is no token in `rows`.
+    """
+    layers = layers_of(student.model)
+    sums = torch.zeros(len(layers), dtype=torch.float64)
+
+    def watch(place: int) -> Any:
+        def see(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+            before = args[0] if args else named["hidden_states"]
+            after = output if isinstance(output, Tensor) else output[0]
+            sums[place] += (1.0 - torch.cosine_similarity(before.double(), after.double(), dim=-1)).sum()
+
+        return layers[place].register_forward_hook(see, with_kwargs=True)
+
+    handles = [watch(place) for place in range(len(layers))]
+    try:
+        with torch.no_grad():
+            for row in rows:
+                ids = torch.from_numpy(row.astype(np.int64))[None]
+                student(ids, torch.ones_like(ids), torch.zeros_like(ids))
+    finally:
+        for handle in handles:
+            handle.remove()
+    tokens = sum(map(len, rows))
+    if not tokens:
+        raise DataError("no tokens to measure the teacher's layers on: give it at least one text")
+    return [float(total) / tokens for total in sums]
+
+
+def keep_only(student: TransformerStudent, kept: tuple[int, ...]) -> None:
+    """Take every other layer out of a student, in place.
+
+    Raises:
+        ModelError: its family has no list of as many layers as its config says (ALBERT shares one).
+    """
+    model = student.model
+    layers, config = layers_of(model), model.config
+    if len(layers) != config.num_hidden_layers:
+        raise ModelError(
+            f"{config.model_type}: has {len(layers)} layers of its own where its config says "
+            f"{config.num_hidden_layers}, so none can be taken out: name another teacher, or a shape"
+        )
+    before = config.to_dict() | {"num_hidden_layers": len(layers)}
+    for key, value in pruned_config(before, kept=kept, total=len(layers)).items():
+        if value != before[key]:
+            setattr(config, key, value)
+    held = [layers[place] for place in kept]
+    del layers[:]
+    layers.extend(held)

@@ -1,0 +1,116 @@
+"""Which layers of a teacher stay, and that what stays computes what it did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from task_students import FAMILIES, LABELS, rows_of, save_transformer
+from transformers import AlbertConfig, AlbertForSequenceClassification
+
+from configs.errors import ConfigError, DataError, ModelError
+from configs.task_stages import TransformerStart
+from student_train.models.task_model import load_task_student
+from student_train.models.task_transformer import TransformerStudent, layers_of
+from student_train.starts.task_layers import keep_only, kept_task_layers, layer_influence
+
+
+def start(keep_layers: Any, by: Any = "linspace") -> TransformerStart:
+    return TransformerStart(kind="transformer", keep_layers=keep_layers, layers_by=by)
+
+
+def loaded(folder: Path, family: str = "bert", *, layers: int = 4) -> TransformerStudent:
+    save_transformer(folder, family=family, layers=layers)
+    found = load_task_student(folder, kind="classification", labels=LABELS)
+    assert isinstance(found, TransformerStudent)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kept"),
+    [
+        (start(3), (0, 6, 11)),
+        (start(3, "first"), (0, 1, 2)),
+        (start(3, "alternate"), (0, 2, 4)),
+        (start(6, "alternate"), (0, 2, 4, 6, 8, 10)),
+        (start(3, "block_influence"), (2, 5, 7)),
+        (start((1, 4)), (1, 4)),
+        (TransformerStart(kind="transformer", mlp_channels=3), tuple(range(12))),
+    ],
+)
+def test_layers_are_chosen_by_their_rule(wanted: TransformerStart, kept: tuple[int, ...]) -> None:
+    influence = [float(layer in (2, 5, 7)) for layer in range(12)]
+    assert kept_task_layers(wanted, total=12, influence=influence) == kept
+
+
+@pytest.mark.parametrize(
+    ("wanted", "most"), [(start(13, "first"), "12"), (start(7, "alternate"), "6"), (start(13), "1 to 12")]
+)
+def test_more_layers_than_there_are_is_refused(wanted: TransformerStart, most: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"keep_layers={wanted.keep_layers} .*the teacher has 12 layers: keep .*{most}"
+    ):
+        kept_task_layers(wanted, total=12, influence=None)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_influence_is_how_far_a_layer_turns_its_input(tmp_path: Path, family: str) -> None:
+    student = loaded(tmp_path, family)
+    rows = [np.array([2, 5, 9, 3]), np.array([2, 7, 3], dtype=np.int32)]
+    found = layer_influence(student, rows)
+    inputs: dict[int, list[Any]] = {place: [] for place in range(4)}
+    for place, layer in enumerate(layers_of(student.model)):
+        # An independent look at the same layers, row by row.
+        layer.register_forward_pre_hook(
+            lambda _, args, named, place=place: inputs[place].append((args or (named["hidden_states"],))[0].detach()),
+            with_kwargs=True,
+        )
+    body = student.model.base_model
+    outputs = []
+    for row in rows:
+        with torch.no_grad():
+            outputs.append(body(input_ids=torch.tensor(row.astype(np.int64))[None]))
+    for place in range(3):
+        before, after = torch.cat(inputs[place], dim=1)[0].numpy(), torch.cat(inputs[place + 1], dim=1)[0].numpy()
+        cosine = (before * after).sum(1) / np.linalg.norm(before, axis=1) / np.linalg.norm(after, axis=1)
+        assert found[place] == pytest.approx(float(1.0 - cosine.mean()), abs=1e-5)
+    assert found[3] > 0.0
+
+
+def test_nothing_is_measured_on_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no tokens to measure"):
+        layer_influence(loaded(tmp_path), [])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_stays_is_unchanged(tmp_path: Path, family: str) -> None:
+    student, teacher = loaded(tmp_path, family), loaded(tmp_path, family)
+    keep_only(student, (0, 2))
+    whole, cut = layers_of(teacher.model), layers_of(student.model)
+    assert len(cut) == student.model.config.num_hidden_layers == 2
+    for place, old in enumerate((0, 2)):
+        for weight, kept in zip(whole[old].parameters(), cut[place].parameters(), strict=True):
+            assert torch.equal(weight, kept)
+    assert student(*rows_of([5])).isfinite().all()
+    assert sum(map(len, student.groups())) == len(list(student.parameters()))
+
+
+def test_a_teacher_with_shared_layers_is_refused(tmp_path: Path) -> None:
+    config = AlbertConfig(
+        vocab_size=36,
+        embedding_size=8,
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
+    student = TransformerStudent(
+        AlbertForSequenceClassification(config), kind="classification", labels=("a", "b"), pad=0, segments=True
+    )
+    with pytest.raises(
+        ModelError, match="albert: has 1 layers of its own where its config says 4, so none can be taken"
+    ):
+        keep_only(student, (0, 1))
