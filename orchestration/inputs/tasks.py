@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from evaluation.tasks.contamination import duplicates
 from evaluation.tasks.examples import Example, Examples, read_examples
 from evaluation.tasks.few_shot import WorkedExamples
 from evaluation.tasks.measuring import baseline
-from orchestration.inputs.rows import split_rows
+from orchestration.inputs.rows import Row, split_rows
 from orchestration.outputs.fields import to_fields
 
 SPLITS = ("train", "dev", "test")
@@ -80,14 +80,24 @@ def load_task(path: Path) -> LoadedTask:
     return LoadedTask(config, shots, **examples, facts=_facts(config, examples, set_aside))
 
 
+def task_rows(source: SplitConfig, *, split: str, folder: Path) -> Iterator[tuple[int, Row | str]]:
+    """The numbered rows of a split of a task whose file lies in `folder`, as `split_rows` gives them.
+
+    Raises:
+        ConfigError: there is no such file.
+        DataError: it cannot be read.
+    """
+    if source.path is not None:
+        source = source.model_copy(update={"path": resolve_data_path(source.path, config_dir=folder)})
+    return split_rows(source, split=split)
+
+
 def _examples(config: TaskConfig, split: str, *, folder: Path) -> Examples:
     """The examples of a split; none where the task does not have it."""
     source: SplitConfig | None = getattr(config.data, split)
     if source is None:
         return Examples((), ())
-    if source.path is not None:
-        source = source.model_copy(update={"path": resolve_data_path(source.path, config_dir=folder)})
-    found = read_examples(config, split_rows(source, split=split), worked=split == "train")
+    found = read_examples(config, task_rows(source, split=split, folder=folder), worked=split == "train")
     if not found.usable:
         raise DataError(f"data.{split}: there are no rows in it: add some or name another")
     return replace(found, set_aside=tuple(visible(line, at_most=REASON_CHARACTERS) for line in found.set_aside))

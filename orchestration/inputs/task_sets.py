@@ -1,0 +1,176 @@
+"""The sets of examples that the stages of a task experiment learn from: gold, unlabelled, and made from others.
+
+What is gold may be a part of the train split, drawn label by label. Texts to transfer on lose whatever label they had;
+those that stand twice, that are gold already, or that stand in dev or test are left out, and counted: a student that
+has seen a test text says nothing about texts that it has not seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from configs import DataError
+from configs.task import TaskConfig
+from configs.task_experiment import Augmentation, GoldConfig, TaskDataConfig
+from configs.task_stages import GOLD, TRANSFER
+from evaluation.tasks.contamination import same_text
+from evaluation.tasks.examples import Example, read_examples
+from evaluation.tasks.templates import row_template
+from orchestration.inputs.augment import Changed, Texts
+from orchestration.inputs.rows import Row
+from orchestration.inputs.tasks import LoadedTask, task_rows
+
+Change = Callable[[Augmentation, Sequence[Row], Texts], Changed]
+"""Makes rows from others as an augmentation says."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSets:
+    """Examples by the name of their set, and what there is to say about them, a line each."""
+
+    sets: Mapping[str, tuple[Example, ...]]
+    notes: tuple[str, ...]
+
+    def of(self, names: Iterable[str]) -> tuple[Example, ...]:
+        """The examples of several sets, one set after the other."""
+        return tuple(example for name in names for example in self.sets[name])
+
+
+@dataclass(frozen=True, slots=True)
+class _Set:
+    """Examples, and the rows that they were read from by their numbers."""
+
+    examples: tuple[Example, ...]
+    rows: Mapping[int, Row]
+
+    def kept_rows(self) -> list[Row]:
+        return [self.rows[example.row] for example in self.examples]
+
+
+def load_task_sets(
+    task: LoadedTask, data: TaskDataConfig, *, folder: Path, config_dir: Path, change: Change
+) -> TaskSets:
+    """Read, draw and make the sets of an experiment.
+
+    `folder` is that of the task's own file, `config_dir` that of the experiment, beside which unlabelled texts lie.
+
+    Raises:
+        ConfigError: a file is not there.
+        DataError: one cannot be read, a set has no example, or an example of this kind cannot be changed.
+    """
+    if data.gold is not None and task.config.kind != "classification":
+        raise DataError(
+            f"data.gold.per_class={data.gold.per_class} draws by label, and task {task.config.name} is of "
+            f"kind={task.config.kind}: set data.train.limit in the task"
+        )
+    notes: list[str] = []
+    train = _train_rows(task, folder=folder)
+    gold, rest = _drawn(task.train, data.gold, notes=notes)
+    sets = {GOLD: _Set(gold, train)}
+    if data.has_transfer:
+        left = ((0, train[example.row]) for example in rest) if data.gold and data.gold.rest == "transfer" else ()
+        files = (
+            task_rows(source, split=f"transfer.{at}", folder=config_dir) for at, source in enumerate(data.transfer)
+        )
+        known = (*gold, *task.dev, *task.test)
+        sets[TRANSFER] = _transferred(chain(left, *files), task=task.config, known=known, notes=notes)
+    for name, made in data.augment.items():
+        rows = [row for each in made.of for row in sets[each].kept_rows()]
+        sets[name] = _augmented(name, made, rows, task=task.config, change=change, notes=notes)
+    return TaskSets({name: found.examples for name, found in sets.items()}, tuple(notes))
+
+
+def _train_rows(task: LoadedTask, *, folder: Path) -> dict[int, Row]:
+    source = task.config.data.train
+    if source is None:
+        return {}
+    rows = task_rows(source, split=GOLD, folder=folder)
+    return {number: row for number, row in rows if not isinstance(row, str)}
+
+
+def _drawn(
+    train: Sequence[Example], wanted: GoldConfig | None, *, notes: list[str]
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """The examples that are taken as gold, in their order, and the others.
+
+    Drawn by what they say and not by their order: a file that was shuffled gives the same ones.
+    """
+    if wanted is None:
+        return tuple(train), ()
+    by_label: dict[tuple[str, ...], list[Example]] = defaultdict(list)
+    for example in train:
+        by_label[example.gold].append(example)
+    chosen: set[int] = set()
+    for label, examples in by_label.items():
+        ranked = sorted(examples, key=lambda example: (_lot(example.text, seed=wanted.seed), example.row))
+        chosen |= {example.row for example in ranked[: wanted.per_class]}
+        if len(examples) < wanted.per_class:
+            notes.append(
+                f"data.gold.per_class={wanted.per_class}: train has {len(examples)} examples of {', '.join(label)}"
+            )
+    kept = tuple(example for example in train if example.row in chosen)
+    return kept, tuple(example for example in train if example.row not in chosen)
+
+
+def _transferred(
+    rows: Iterable[tuple[int, Row | str]], *, task: TaskConfig, known: Sequence[Example], notes: list[str]
+) -> _Set:
+    """The unlabelled examples among these rows, each text once."""
+    numbered = list(enumerate(row for _, row in rows))
+    read = read_examples(task, numbered, labelled=False)
+    seen = {same_text(example.text) for example in known}
+    examples, left_out = [], 0
+    for example in read.usable:
+        key = same_text(example.text)
+        left_out += key in seen
+        if key not in seen:
+            examples.append(example)
+        seen.add(key)
+    if read.set_aside:
+        notes.append(f"transfer: {len(read.set_aside)} rows set aside; the first: {read.set_aside[0]}")
+    if left_out:
+        notes.append(f"transfer: {left_out} texts left out that stand there twice, or among gold, dev or test examples")
+    if not examples:
+        raise DataError("data.transfer: no text is left that is not in the task already: name further ones")
+    return _Set(tuple(examples), {number: row for number, row in numbered if not isinstance(row, str)})
+
+
+def _augmented(
+    name: str, made: Augmentation, rows: Sequence[Row], *, task: TaskConfig, change: Change, notes: list[str]
+) -> _Set:
+    """Examples of changed rows; gold where those of the rows are and a changed text keeps its label."""
+    changed = change(made, rows, _texts(task))
+    numbered = list(enumerate(changed.rows))
+    read = read_examples(task, numbered, labelled=made.keeps_label and tuple(made.of) == (GOLD,))
+    dropped = changed.twice + changed.empty + len(read.set_aside)
+    notes.append(f"{name}: {len(read.usable):,} texts made of {len(rows):,}, {dropped:,} dropped as copies or as empty")
+    if not read.usable:
+        raise DataError(f"data.augment.{name} makes no text that is not there already: change its settings")
+    return _Set(read.usable, dict(numbered))
+
+
+def _texts(task: TaskConfig) -> Texts:
+    """Which fields of a row may be changed.
+
+    Raises:
+        DataError: none may be.
+    """
+    if task.kind == "tagging":
+        return Texts((task.fields["tokens"],), tags=task.fields["tags"])
+    if task.kind == "extractive_qa":
+        raise DataError(
+            f"data.augment: task {task.name} is of kind=extractive_qa, whose answers stand in the text that would be "
+            "changed: remove data.augment"
+        )
+    read = row_template(task.template, task=task.name, key="template").reads
+    return Texts(tuple(name for name in read if name not in ("labels", "row", task.fields.get("label"))))
+
+
+def _lot(text: str, *, seed: int) -> bytes:
+    return hashlib.sha256(json.dumps([seed, text]).encode()).digest()

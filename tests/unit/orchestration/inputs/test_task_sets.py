@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from task_files import MOODS
+
+from configs import ConfigError, DataError
+from configs.task_experiment import Augmentation, TaskDataConfig
+from orchestration.inputs.augment import Changed, Texts
+from orchestration.inputs.rows import Row
+from orchestration.inputs.task_sets import TaskSets, load_task_sets
+from orchestration.inputs.tasks import load_task
+
+TRAIN = [
+    *({"text": f"sunny {at}", "mood": "good"} for at in range(6)),
+    *({"text": f"grey {at}", "mood": "bad"} for at in range(4)),
+]
+
+ROWS = {"train": TRAIN, "dev": [{"text": "jam", "mood": "good"}], "test": [{"text": "pie", "mood": "good"}]}
+
+TRANSFER = [{"text": "cake"}, {"text": "tea"}, {"text": "Cake "}, {"text": "pie"}, {"text": "sunny 0"}, {"words": "x"}]
+
+
+def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture()
+def place(tmp_path: Path) -> Path:
+    """An experiment beside its unlabelled texts, and a task in a folder of its own."""
+    (tmp_path / "task").mkdir()
+    for split, rows in ROWS.items():
+        write(tmp_path / "task" / f"{split}.jsonl", rows)
+    (tmp_path / "task/moods.yaml").write_text(json.dumps(MOODS))
+    write(tmp_path / "transfer.jsonl", TRANSFER)
+    return tmp_path
+
+
+def doubled(made: Augmentation, rows: Sequence[Row], texts: Texts) -> Changed:
+    """Every text with its own words behind it."""
+    assert texts == Texts(("text",))
+    return Changed(tuple({**row, "text": f"{row['text']} {row['text']}"} for row in rows), twice=made.copies, empty=0)
+
+
+def load(place: Path, **data: Any) -> TaskSets:
+    config = TaskDataConfig.model_validate(data)
+    task = load_task(place / "task/moods.yaml")
+    return load_task_sets(task, config, folder=place / "task", config_dir=place, change=doubled)
+
+
+def texts(sets: TaskSets, *names: str) -> list[str]:
+    return [example.text for example in sets.of(names)]
+
+
+TEXTS = {"transfer": [{"path": "transfer.jsonl"}]}
+
+
+def test_without_more_the_train_split_is_gold(place: Path) -> None:
+    sets = load(place)
+    assert list(sets.sets) == ["train"] and sets.notes == ()
+    assert texts(sets, "train") == [row["text"] for row in TRAIN]
+
+
+def test_texts_that_say_nothing_new_are_left_out_and_counted(place: Path) -> None:
+    sets = load(place, **TEXTS)
+    assert texts(sets, "transfer") == ["cake", "tea"]
+    assert all(example.gold == () for example in sets.of(["transfer"]))
+    assert sets.notes == (
+        "transfer: 1 rows set aside; the first: row 5: template: 'text' is undefined",
+        "transfer: 3 texts left out that stand there twice, or among gold, dev or test examples",
+    )
+
+
+def test_gold_is_drawn_by_label_whatever_the_order_of_the_file(place: Path) -> None:
+    drawn = texts(load(place, gold={"per_class": 2, "rest": "drop"}), "train")
+    assert [text.split()[0] for text in drawn] == ["sunny", "sunny", "grey", "grey"]
+    write(place / "task/train.jsonl", TRAIN[::-1])
+    assert sorted(texts(load(place, gold={"per_class": 2, "rest": "drop"}), "train")) == sorted(drawn)
+    others = texts(load(place, gold={"per_class": 2, "seed": 1, "rest": "drop"}), "train")
+    assert sorted(others) != sorted(drawn)
+
+
+def test_the_rest_of_train_goes_to_the_texts_without_labels(place: Path) -> None:
+    sets = load(place, gold={"per_class": 2}, **TEXTS)
+    rest = texts(sets, "transfer")
+    assert len(rest) == 6 + 2
+    assert set(rest) | set(texts(sets, "train")) == {row["text"] for row in TRAIN} | {"cake", "tea"}
+    assert all(example.gold == () for example in sets.of(["transfer"]))
+
+
+def test_a_label_with_too_few_examples_is_said(place: Path) -> None:
+    sets = load(place, gold={"per_class": 5, "rest": "drop"})
+    assert len(sets.of(["train"])) == 9
+    assert sets.notes == ("data.gold.per_class=5: train has 4 examples of bad",)
+
+
+@pytest.mark.parametrize(
+    ("of", "count", "gold"), [(["train"], 10, 1), (["transfer"], 2, 0), (["train", "transfer"], 12, 0)]
+)
+def test_what_is_made_of_gold_alone_is_gold(of: list[str], count: int, gold: int, place: Path) -> None:
+    sets = load(place, augment={"more": {"kind": "rules", "of": of, "copies": 3}}, **TEXTS)
+    made = sets.of(["more"])
+    assert len(made) == count
+    assert {len(example.gold) for example in made} == {gold}
+    assert sets.notes[-1] == f"more: {count} texts made of {count}, 3 dropped as copies or as empty"
+
+
+def test_what_is_written_on_has_no_label(place: Path) -> None:
+    augment = {"more": {"kind": "continuation", "model": {"hub": "some/lm"}}}
+    assert {example.gold for example in load(place, augment=augment).of(["more"])} == {()}
+
+
+def test_texts_that_are_all_there_already_are_refused(place: Path) -> None:
+    write(place / "transfer.jsonl", [{"text": "pie"}])
+    with pytest.raises(DataError, match="no text is left"):
+        load(place, **TEXTS)
+
+
+def test_a_file_that_is_not_there_is_named(place: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.jsonl: found neither"):
+        load(place, transfer=[{"path": "nowhere.jsonl"}])
+
+
+def test_an_augmentation_that_makes_nothing_is_refused(place: Path) -> None:
+    config = TaskDataConfig.model_validate({"augment": {"more": {"kind": "rules"}}})
+    task = load_task(place / "task/moods.yaml")
+    with pytest.raises(DataError, match=r"data\.augment\.more makes no text"):
+        load_task_sets(
+            task, config, folder=place / "task", config_dir=place, change=lambda *_: Changed((), twice=4, empty=0)
+        )
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ({"gold": {"per_class": 2}}, "draws by label, and task spans is of kind=extractive_qa"),
+        ({"augment": {"more": {"kind": "rules"}}}, "whose answers stand in the text that would be changed"),
+    ],
+)
+def test_what_a_kind_of_task_cannot_have_is_refused(data: dict[str, Any], reason: str, place: Path) -> None:
+    spans = {
+        "name": "spans",
+        "kind": "extractive_qa",
+        "data": MOODS["data"],
+        "fields": {"context": "text", "answers": "mood"},
+        "template": "{{ text }}",
+    }
+    (place / "task/moods.yaml").write_text(json.dumps(spans))
+    with pytest.raises(DataError, match=reason):
+        load(place, **data)
