@@ -114,7 +114,7 @@ def decode_values(held: NDArray[Any], scale: NDArray[Any], *, encoding: SignalEn
     """Values of rows as they are held, in an array of their own; `scale` [SCALE] counts for `signal-u8` alone."""
     values: NDArray[np.float32] = held.astype(np.float32)
     if encoding == "signal-u8":
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             values *= scale["signal_step"][:, None]
             values += scale["signal_minimum"][:, None]
     return values

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from signal_builders import CLASSES, ask, assert_same_signal, respond
 from store_builders import (
     OTHER_TEACHER,
     TEACHER,
@@ -76,6 +77,34 @@ def assert_there(cache: TeacherCache, wanted: list[GenerateRequest]) -> None:
         assert_same_text(found, answer(request)[0])
 
 
+def assert_signals_survive(root: Path, *, reason: str, make_room: Callable[[], None]) -> None:
+    """The same for signals of 500 values."""
+    cache, kept = open_cache(root), 0
+    records = [respond(ask([3, 4 + at // 40, 5 + at % 40], CLASSES), width=500) for at in range(4000)]
+    with cache.signals.writer() as writer:
+        while True:
+            for record in records[kept : kept + 4]:
+                writer.add(record)
+            try:
+                writer.commit()
+            except CacheError as error:
+                assert reason in str(error) and "free space or repair the disk and run again" in str(error)
+                break
+            kept += 4
+        assert kept > 0 and writer.pending_rows == 4
+        for window in (cache, open_cache(root)):
+            window.refresh()
+            found = window.signals.get_many([record.key for record in records[: kept + 4]])
+            assert [record is None for record in found] == [False] * kept + [True] * 4
+            assert window.verify() == []
+        make_room()
+        assert writer.commit() is not None
+    wrote = records[: kept + 4]
+    for found, record in zip(open_cache(root).signals.get_many([r.key for r in wrote]), wrote, strict=True):
+        assert_same_signal(found, record)
+    assert list((teacher_dir(root) / "staging").iterdir()) == []
+
+
 def assert_survives(root: Path, *, reason: str, make_room: Callable[[], None]) -> None:
     """Commit until the disk refuses, then once more when there is room."""
     cache = open_cache(root)
@@ -127,6 +156,13 @@ def fill_a_small_disk(place: Path) -> None:
     ballast = place / "ballast"
     ballast.write_bytes(b"\1" * 300_000)
     assert_survives(place / "cache", reason="No space left on device", make_room=ballast.unlink)
+
+
+def fill_a_small_disk_with_signals(place: Path) -> None:
+    """In the child: the same with rows of another kind."""
+    ballast = place / "ballast"
+    ballast.write_bytes(b"\1" * 300_000)
+    assert_signals_survive(place / "cache", reason="No space left on device", make_room=ballast.unlink)
 
 
 def fill_up_to_a_limit(place: Path) -> None:
@@ -186,6 +222,10 @@ def claim(root: Path) -> None:
 def test_a_full_disk_loses_nothing_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
     printed = in_child("fill_a_small_disk", tmp_path, mount='mount -t tmpfs -o size=1500k none "$1"')
     assert int(printed.split()[1]) > 0, "nothing fitted at all"
+
+
+def test_a_full_disk_loses_no_signal(tmp_path: Path) -> None:
+    in_child("fill_a_small_disk_with_signals", tmp_path, mount='mount -t tmpfs -o size=1500k none "$1"')
 
 
 def test_a_disk_without_room_for_names_is_full_too(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from rewriting_builders import DIGEST, names, put_each, requests_of, storage_of
+from signal_builders import respond, some_requests
 from store_builders import TEACHER, open_cache, teacher_dir
 
 from cache.claims import Claims
@@ -35,6 +36,7 @@ from cache.views import CacheView
 from configs.errors import DistillError
 
 PROMPTS = [5, 6]
+SIGNALS = some_requests(3)
 FUZZED = settings(
     max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -110,11 +112,27 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("whole")
     records = put_each(root, PROMPTS)
     open_cache(root).view([record.key for record in records], dataset="d", k=8)
+    return with_notes(root, claimed=records[0].key)
+
+
+@pytest.fixture(scope="module")
+def whole_of_signals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with signals."""
+    root = tmp_path_factory.mktemp("signals")
+    records = [respond(request) for request in SIGNALS]
+    for encoding, some in (("signal-u8", records[::2]), ("signal-f32", records[1::2])):
+        open_cache(root).signals.put(some, encoding=encoding)
+    open_cache(root).signals.view([record.key for record in records], dataset="d")
+    return with_notes(root, claimed=records[0].key)
+
+
+def with_notes(root: Path, *, claimed: bytes) -> Path:
+    """A claim, marks and somebody's work under way."""
     storage = storage_of(root)
     storage.create("staging/somebody/owner.json", Owner.here().to_json())
     note = {"owner": json.loads(Owner.here().to_json()), "claim": "c", "k": 8}
     storage.create("claims/00000001.json", json.dumps(note).encode())
-    storage.create("claims/00000001.keys", records[0].key)
+    storage.create("claims/00000001.keys", claimed)
     (first, _) = names(root, "segments")
     mark = {"segment": first, "replaced_by": None, "reason": "compact", "moved": True, "time": 0.0}
     storage.create(f"quarantine/{'0' * 8}-0000-0000-0000-{'0' * 12}.json", json.dumps(mark).encode())
@@ -158,13 +176,18 @@ def _read(root: Path) -> None:
     cache = open_cache(root)
     requests = requests_of(PROMPTS)
     cache.missing(requests, k=8)
+    cache.signals.missing(SIGNALS)
+    for request, found in zip(SIGNALS, cache.signals.get_many(cache.signals.keys(SIGNALS)), strict=True):
+        assert found is None or tuple(found.token_ids.tolist()) == request.token_ids
     keys = [key for key in cache.lookup(requests) if key is not None]
     assert all(found is None or found.key == key for key, found in zip(keys, cache.get_many(keys), strict=True))
     for path in (teacher_dir(root) / "pins").glob("*.npz"):
         with one_line():
             view = CacheView.load(path)
-            for block in cache.iter_blocks(view, [np.arange(len(view))]):
-                assert len(block) == len(view)
+            for read in (cache.iter_batches, cache.signals.iter_batches):
+                with one_line():
+                    for block in read(view, [np.arange(len(view))]):
+                        assert len(block) == len(view)
 
 
 KINDS = [
@@ -183,6 +206,10 @@ KINDS = [
     "segments/*/token_offsets/c/0",
     "segments/*/topk_ids/c/0/0",
 ]
+
+
+KINDS_OF_SIGNALS = [f"segments/*/{name}/c/0" for name in ("token_offsets", "row_offsets", "signal", "place")]
+KINDS_OF_SIGNALS += ["segments/*/signal_minimum/c/0", "segments/*/signal_u8/c/0/0", "segments/*/zarr.json"]
 
 
 def first_of(root: Path, kind: str) -> Path:
@@ -207,6 +234,33 @@ def test_a_file_that_holds_anything_stops_nothing(whole: Path, kind: str, change
     finally:
         path.write_bytes(original)
     assert storage.read(name) == original
+
+
+@pytest.mark.parametrize("kind", ["manifests/*.json", "manifests/*.keys", "pins/*.npz", *KINDS_OF_SIGNALS])
+@FUZZED
+@given(change=spoilt())
+def test_a_file_of_signals_that_holds_anything_stops_nothing(
+    whole_of_signals: Path, kind: str, change: Callable[[bytes], bytes]
+) -> None:
+    path = first_of(whole_of_signals, kind)
+    original = path.read_bytes()
+    try:
+        path.write_bytes(change(original))
+        with one_line():
+            _read(whole_of_signals)
+        with one_line():
+            teacher_inventory(storage_of(whole_of_signals), DIGEST)
+    finally:
+        path.write_bytes(original)
+        for mark in (teacher_dir(whole_of_signals) / "quarantine").glob("*.json"):
+            if (teacher_dir(whole_of_signals) / "segments" / mark.stem).exists():
+                mark.unlink()
+
+
+def test_every_command_goes_through_a_cache_of_signals(whole_of_signals: Path) -> None:
+    with copied(whole_of_signals) as root:
+        everything_is_asked(root)
+        assert open_cache(root).signals.missing(SIGNALS) == ()
 
 
 def _parse(root: Path, name: str, data: bytes) -> None:

@@ -14,6 +14,7 @@ import pytest
 from archive_builders import assert_nothing_came, members, write
 from golden_records import golden_records
 from rewriting_builders import DIGEST, merge, names, put_each, requests_of, storage_of
+from signal_builders import CLASSES, ENCODINGS, STATES, TAGS, ask, respond
 from store_builders import TEACHER, VOCAB, answer, make_record, make_request, open_cache, teacher_dir
 
 from cache.disk.columns import SegmentSize, zarr_objects
@@ -21,6 +22,7 @@ from cache.disk.key_objects import KeyTables
 from cache.disk.manifests import DamagedObject, Manifest, ObjectInfo, parse_manifest, read_manifest
 from cache.records import TeacherRecord
 from cache.sampling import sample_rows
+from cache.signals import SignalRecord
 from cache.upkeep.archives import export_archive, import_archive
 from cache.upkeep.proof import prove_segment
 from cache.upkeep.raw_columns import RawSegment
@@ -43,6 +45,8 @@ def test_what_is_written_is_proved(tmp_path: Path) -> None:
     for encoding, vocab, rows in golden_records():
         items: list[Any] = [record if request is None else (record, request) for record, request in rows]
         cache.put(items, vocab=vocab, encoding=encoding)
+    for encoding in ENCODINGS:
+        cache.signals.put(_signals(), encoding=encoding)
     cache.put([make_record([5, 6, 7], prompt_len=3), make_record([5, 6], prompt_len=1, k=0)], vocab=VOCAB)
     rollouts = [make_record([9, 8, at], prompt_len=1, finish="given", version=at) for at in range(3)]
     cache.put(rollouts, vocab=VOCAB, rollout="stage")
@@ -50,7 +54,7 @@ def test_what_is_written_is_proved(tmp_path: Path) -> None:
     cache.put(
         [sample_rows(record, draws=at + 1, seed=7) for at, record in enumerate(whole)], vocab=6, encoding="sampled"
     )
-    assert proved(tmp_path) == 8
+    assert proved(tmp_path) == 8 + len(ENCODINGS)
 
 
 @pytest.mark.parametrize(("encoding", "k"), [("topk-u8", 8), ("topk-f16", 8), ("full", VOCAB), ("topk-u8", 0)])
@@ -267,6 +271,100 @@ def test_a_manifest_that_says_what_cannot_be_is_refused(tmp_path: Path, name: st
         _asked(root, [answer(request)[0] for request in _requests()])
     except CacheError as error:
         assert name == "identity" and "belongs to teacher" in str(error)
+
+
+CHANGES_OF_SIGNALS: dict[str, Change] = {
+    "rows change places": _swap_keys,
+    "a token is another": _other_tokens,
+    "a key is nobody's": _key_of_nobody,
+    "keys are not in order": _unordered,
+    "a row is named twice": lambda it: it.entries["row"].fill(0),
+    "the width of an entry is less": _in_entries("k", 3),
+    "an entry has no values": _in_entries("k", 0),
+    "finish of an entry differs": _in_entries("finish", 0),
+    "a text is longer": _in_entries("length", 9000),
+    "the split of an entry is another": _in_entries("prompt_len", 1),
+    "finish lies outside": _in_column("finish", 9),
+    "the width of a row is another": _in_column("k", 5),
+    "the split of a row is another": _in_column("prompt_len", 1),
+    "tokens are negative": _in_column("token_ids", -7),
+    "rows end elsewhere": _end_of("row_offsets"),
+    "rows are shared out otherwise": lambda it: it.columns["row_offsets"].__setitem__(1, 2),
+    "another signal was asked": _in_column("signal", 1),
+    "a signal that is none": _in_column("signal", 4),
+    "a layer where there is none": _in_column("layer", 3),
+    "a place where there is none": _in_column("place", 0),
+    "a layer is another": lambda it: it.columns["layer"].__setitem__(-1, 7),
+    "a place is another": lambda it: it.columns["place"].__setitem__(-1, 1),
+    "a place lies outside": lambda it: it.columns["place"].__setitem__(-1, 254),
+    "a minimum is no number": lambda it: it.columns["signal_minimum"].__setitem__(0, np.nan),
+    "a step is endless": lambda it: it.columns["signal_step"].__setitem__(0, np.inf),
+}
+
+
+def _signals() -> list[SignalRecord]:
+    requests = [ask([3, 4, 5, 6], signal, split=3) for signal in (CLASSES, TAGS)]
+    return [respond(request) for request in (*requests, ask([7, 8, 9], STATES[0]), ask([7, 8, 9], STATES[2]))]
+
+
+def _in_a_file(root: Path, path: Path) -> Path:
+    export_archive(storage_of(root), path, identity=DIGEST)
+    return path
+
+
+@pytest.mark.parametrize("change", CHANGES_OF_SIGNALS.values(), ids=CHANGES_OF_SIGNALS.keys())
+def test_a_segment_of_signals_that_was_signed_anew_is_refused(tmp_path: Path, change: Change) -> None:
+    root, records = tmp_path / "here", _signals()
+    open_cache(root).signals.put(records, encoding="signal-u8")
+    forged = Forged(root)
+    change(forged)
+    manifest = forged.write()
+    assert open_cache(root).verify() == [], "every digest agrees"
+    with pytest.raises(DamagedObject):
+        prove_segment(storage_of(root), manifest, identity=DIGEST)
+    with pytest.raises(CacheError, match="not imported"):
+        import_archive(tmp_path / "there", _in_a_file(root, tmp_path / "a.tar"))
+    assert_nothing_came(tmp_path / "there")
+    # Whatever is asked of such a cache, it is answered or counts as missing.
+    cache, keys = open_cache(root), [record.key for record in records]
+    found = cache.signals.get_many(keys)
+    assert all(record is None or record.key == key for record, key in zip(found, keys, strict=True))
+    cache.stats()
+    merge(root)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("vocab", 50),
+        ("k", 5),
+        ("k", 0),
+        ("rows", 3),
+        ("scored_rows", 3),
+        ("scored_rows", 99),
+        ("tokens", 13),
+        ("response_tokens", 1),
+        ("response_tokens", 99),
+        ("generations", 1),
+        ("encoding", "signal-f32"),
+        ("encoding", "topk-u8"),
+        ("encoding", "signal-u4"),
+        ("encoding", None),
+        ("chunk_rows", 2),
+        ("rollout", "stage"),
+    ],
+)
+def test_a_manifest_of_signals_that_says_what_cannot_be_is_refused(tmp_path: Path, name: str, value: Any) -> None:
+    root, records = tmp_path / "here", _signals()
+    open_cache(root).signals.put(records, encoding="signal-u8")
+    (uuid,) = names(root, "segments")
+    manifest = read_manifest(storage_of(root), uuid, identity=DIGEST)
+    assert prove_segment(storage_of(root), manifest, identity=DIGEST) is None
+    changed = dataclasses.replace(manifest, **{name: value})
+    (teacher_dir(root) / "manifests" / f"{uuid}.json").write_bytes(changed.to_json())
+    with pytest.raises(CacheError):
+        prove_segment(storage_of(root), read_manifest(storage_of(root), uuid, identity=DIGEST), identity=DIGEST)
+    assert open_cache(root).signals.get_many([record.key for record in records]) == [None] * 4
 
 
 def test_an_imported_answer_to_another_prompt_is_noticed_when_it_is_asked_for(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from signal_builders import CLASSES, TAGS, ask, respond
 
 from cache import GenerateRequest, ScoreRequest, TeacherCache, TeacherIdentity, TeacherRecord
 from orchestration.commands.main import main
@@ -144,6 +145,30 @@ def test_rollouts_are_listed_apart(root: Path, distill: Distill) -> None:
         digest == DIGESTS[1] for digest in sorted(DIGESTS)
     ]
     assert f"{shown} by mini/student" in distill("cache", "info", DIGESTS[1], "--cache-root", root)[1]
+
+
+def test_signals_are_listed_proved_merged_and_moved(root: Path, tmp_path: Path, distill: Distill) -> None:
+    cache = TeacherCache.open(root, IDENTITIES[1])
+    asked = [ask([3, text, 5], signal) for text in (8, 9) for signal in (CLASSES, TAGS)]
+    records = [respond(request, identity=IDENTITIES[1]) for request in asked]
+    for part in (records[:2], records[2:]):
+        cache.signals.put(part, encoding="signal-u8", licence="cc0-1.0", provenance={"model": "teacher 1"})
+    (found,) = json.loads(distill("cache", "info", DIGESTS[1], "--json", "--cache-root", root)[1])
+    assert (found["records"], found["signals"]["records"]) == (4, 4)
+    assert found["signals"]["names"] == {"class_logits": 2, "tag_logits": 2}
+    printed = distill("cache", "info", DIGESTS[1], "--cache-root", root)[1]
+    assert "4 (class_logits 2, tag_logits 2), " in printed and "signal-u8 0.0" in printed
+    listing = distill("cache", "ls", "--cache-root", root)[1]
+    assert f"4 of {found['signals']['bytes_per_row']:,.0f} B" in listing
+    assert distill("cache", "verify", "--deep", "--cache-root", root)[0] == 0
+    printed = distill("cache", "compact", DIGESTS[1], "--cache-root", root)[1]
+    assert "4 segments merged into 2" in printed, "signals with signals, sequences with sequences"
+    distill("cache", "gc", DIGESTS[1], "--grace", 0, "--cache-root", root)
+    archive = tmp_path / "teacher.tar"
+    assert distill("cache", "export", DIGESTS[1], archive, "--cache-root", root)[0] == 0
+    assert distill("cache", "import", archive, "--cache-root", tmp_path / "elsewhere")[0] == 0
+    there = TeacherCache.open(tmp_path / "elsewhere", IDENTITIES[1])
+    assert (there.stats().signals, there.signals.missing(asked)) == (4, ())
 
 
 def test_json_has_the_same_for_every_teacher(root: Path, distill: Distill) -> None:
