@@ -290,6 +290,8 @@ class TeacherCache:
     def spent(self, keys: Sequence[bytes], *, k: int) -> tuple[int, Spent]:
         """Tokens of the rows that answer these keys with `k` log-probabilities, and what they took to get.
 
+        Keys of signals count as well, with `k` = 0.
+
         Each row has the share of its segment's cost that it has of its tokens; what is known of none is not known.
 
         Raises:

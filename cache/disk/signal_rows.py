@@ -20,6 +20,7 @@ from cache.disk.key_objects import Table
 from cache.disk.segments import Segment
 from cache.disk.signal_columns import SIGNAL_COLUMNS, signal_of
 from cache.disk.signal_encoding import HELD, SCALE, SignalEncoding, decode_values, scale_of
+from cache.signals import PER_TOKEN
 
 SIGNAL_FACTS = np.dtype(
     [
@@ -109,11 +110,13 @@ def _load_facts(segment: Segment) -> Table:
     facts["row_start"], facts["rows"] = rows[:-1], np.diff(rows)
     for name in SIGNAL_COLUMNS:
         facts[name] = segment.chunk(name)
-    asked, group = np.unique(facts[[*SIGNAL_COLUMNS]], return_inverse=True)
-    for number, values in enumerate(asked.tolist()):
-        signal, here = signal_of(*values), facts[group == number]
-        if signal is None:
-            raise segment.odd(f"no signal has the numbers {values}")
-        if (here["rows"] != (here["tokens"] if signal.rows(2) > 1 else 1)).any():
-            raise segment.odd(f"{signal} has another number of rows than its tokens ask for")
+    # One number for what was asked is sorted much faster than three fields.
+    numbers = facts["layer"].astype(np.int64) << 16 | facts["place"].astype(np.int64) << 8 | facts["signal"]
+    _, first, group = np.unique(numbers, return_index=True, return_inverse=True)
+    asked = [signal_of(*values) for values in facts[first][[*SIGNAL_COLUMNS]].tolist()]
+    if None in asked:
+        raise segment.odd("signal, layer and place have values of no signal")
+    per_token = np.array([signal is not None and signal.name in PER_TOKEN for signal in asked], dtype=bool)
+    if (facts["rows"] != np.where(per_token[group], facts["tokens"], 1)).any():
+        raise segment.odd("a signal has another number of rows than its tokens ask for")
     return facts
