@@ -62,6 +62,11 @@ class SignalModel:
 
     def signals(self, requests: Iterable[SignalRequest]) -> Iterator[Outcome]:
         """See `cache.protocols.SignalSource`."""
+        for finished in self.passes(requests):
+            yield from finished
+
+    def passes(self, requests: Iterable[SignalRequest]) -> Iterator[list[Outcome]]:
+        """As `signals`, with all that one forward pass says at once."""
         drawn = enumerate(requests)
         while some := list(islice(drawn, REQUESTS_AT_ONCE)):
             yield from self._answered(some)
@@ -76,23 +81,26 @@ class SignalModel:
         given = None if self.head is None else GIVEN_BY[self.head]
         return None if signal.name == given else f"{signal} is not what its head gives ({given or 'it has none'})"
 
-    def _answered(self, requests: Sequence[tuple[int, SignalRequest]]) -> Iterator[Outcome]:
+    def _answered(self, requests: Sequence[tuple[int, SignalRequest]]) -> Iterator[list[Outcome]]:
         asked: dict[tuple[tuple[int, ...], int], list[int]] = {}
+        refused: list[Outcome] = []
         for at, (position, request) in enumerate(requests):
             reason = self.refusal(request)
             if reason is not None:
-                yield position, Failure(reason)
+                refused.append((position, Failure(reason)))
             else:
                 asked.setdefault((request.token_ids, request.split), []).append(at)
+        yield refused
         sequences = list(asked)
         for places in length_batches([len(tokens) for tokens, _ in sequences]):
             rows = [sequences[place] for place in places]
             wanted = {requests[at][1].signal for row in rows for at in asked[row]}
             found = self._pass(rows, wanted)
-            for number, row in enumerate(rows):
-                for at in asked[row]:
-                    position, request = requests[at]
-                    yield position, self._record(request, found[request.signal][number])
+            yield [
+                (requests[at][0], self._record(requests[at][1], found[requests[at][1].signal][number]))
+                for number, row in enumerate(rows)
+                for at in asked[row]
+            ]
 
     def _record(self, request: SignalRequest, values: Float32[np.ndarray, "P W"]) -> SignalRecord | Failure:
         mine = np.ascontiguousarray(values[: request.signal.rows(len(request.token_ids))])

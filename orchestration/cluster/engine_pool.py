@@ -6,22 +6,19 @@ Starting an engine costs a minute, so the next model of the same shape gets the 
 from __future__ import annotations
 
 import logging
-import math
-import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
 
 import ray
 from ray.exceptions import RayError
 
 from cache import TeacherIdentity
 from cache.answers import Request
-from configs import DistillError, EngineError
-from orchestration.cluster.deaths import lost
-from orchestration.cluster.engines import EngineActor, EngineSpec, LeaseQueue, TimedAnswers
+from configs import EngineError
+from orchestration.cluster.actor_pool import ActorPool, GpuClock, Room
+from orchestration.cluster.engines import EngineActor, EngineSpec, TimedAnswers
 from orchestration.fill.engine_loop import FillOrder, FillProgress
 from orchestration.fill.ledger import Computes
 from orchestration.outputs.console import ProgressSink
@@ -33,11 +30,6 @@ from teacher_server.occupancy import Occupancy
 from teacher_server.reference import ReferenceRows
 from teacher_server.startup_check import CheckAnswers, judge_engine
 
-STOP_GRACE_S = 15.0
-"""How long a stopped fill may take to commit what it has."""
-
-POLL_S = 0.3
-
 GPU_BLOCK = 16
 """Tokens of a KV block on a GPU, where vLLM's platform chooses it; used only for a count."""
 
@@ -48,24 +40,8 @@ Reference = Callable[[Sequence[tuple[int, ...]]], Sequence[ReferenceRows]]
 """What a plain forward pass says of some sequences."""
 
 
-Room = Callable[[], AbstractContextManager[None]]
-"""Keeps places of the cluster free, for who is about to take some."""
-
-
-class GpuClock(Protocol):
-    """Where the time of engines is counted (`ledger.Ledger`)."""
-
-    def engines_up(self, gpus: float, *, whose: Computes) -> Callable[[], None]:
-        """Count engines on `gpus` GPUs from now on; call what is returned when they have ended."""
-        ...
-
-
-class EnginePool:
-    """Engines of one shape. Not started before `start` or the first use.
-
-    They take their places within a `room`, which frees some that only wait for work. `joules` gives the energy that all
-    machines of the run have taken so far.
-    """
+class EnginePool(ActorPool):
+    """Engines of one shape, which sleep and wake, change their weights, and write."""
 
     def __init__(
         self,
@@ -75,13 +51,21 @@ class EnginePool:
         room: Room = nullcontext,
         joules: Callable[[], float] | None = None,
     ) -> None:
+        super().__init__(clock=clock, room=room, joules=joules)
         self._spec = spec
-        self._clock = clock
-        self._room = room
-        self._joules = joules or (lambda: math.nan)
-        self._down: Callable[[], None] | None = None
-        self._actors: list[ray.actor.ActorHandle] = []
         self._asleep = False
+
+    @property
+    def spec(self) -> EngineSpec:
+        """See `ActorPool`."""
+        return self._spec
+
+    @property
+    def counted(self) -> tuple[float, Computes]:
+        """See `ActorPool`."""
+        settings = self._spec.settings
+        share = settings.count * settings.tensor_parallel * self._spec.gpu_share
+        return share, "teacher" if self._spec.teaches else "student"
 
     def start(self) -> None:
         """Start the engines, or wake them if they sleep. Does nothing to those at work.
@@ -91,26 +75,22 @@ class EnginePool:
         """
         if self._actors:
             self.wake()
-            return
-        with self._room():
-            self._start()
+        else:
+            super().start()
 
-    def _start(self) -> None:
+    def new_actors(self) -> list[ray.actor.ActorHandle]:
+        """See `ActorPool`."""
         settings = self._spec.settings
         gpus = settings.tensor_parallel * self._spec.gpu_share if self._spec.accelerator == "gpu" else 0
         environment = engine_environment(settings, self._spec.accelerator)
         # Engines of a rollout live beside a worker group that holds all CPUs in Ray's books, and take turns with it.
         cpus = 0 if self._spec.purpose != "fill" else 1 if gpus else settings.cpus
-        self._actors = [
+        return [
             EngineActor.options(  # type: ignore[attr-defined]
                 num_cpus=cpus, num_gpus=gpus, runtime_env={"env_vars": environment}
             ).remote(self._spec, index=index)
             for index in range(settings.count)
         ]
-        if self._clock is not None:
-            share = settings.count * settings.tensor_parallel * self._spec.gpu_share
-            self._down = self._clock.engines_up(share, whose="teacher" if self._spec.teaches else "student")
-        self.ask([actor.ready.remote() for actor in self._actors])
 
     def sleep(self) -> None:
         """Let engines that share their GPUs give the memory back until they are used again.
@@ -226,76 +206,13 @@ class EnginePool:
         token_budget: int | None,
         seconds_budget: float | None,
     ) -> FillProgress:
-        """Let all engines work through `work`, within the budgets.
-
-        Records that were finished are committed whatever happens here.
-
-        Raises:
-            EngineError: an engine died. All of them are released, and the next call starts new ones.
-        """
-        self.start()
-        queue = LeaseQueue.remote(  # type: ignore[attr-defined]
-            list(work), token_budget=token_budget, engines=len(self._actors)
-        )
-        loops = [actor.fill.remote(queue, order) for actor in self._actors]
-        started, before = time.monotonic(), self._joules()
-        failure: DistillError | None = None
-        try:
-            pending = loops
-            while pending:
-                done, pending = ray.wait(pending, num_returns=len(pending), timeout=POLL_S)
-                queue.measured.remote(self._joules() - before)
-                so_far: FillProgress = ray.get(queue.progress.remote())
-                progress.update(so_far.rows + len(so_far.failures), tokens=so_far.response_tokens)
-                ray.get(done)
-                if seconds_budget is not None and time.monotonic() - started > seconds_budget:
-                    break
-        except RayError as error:
-            failure = self._lost(error)
-        finally:
-            # Engines that still live commit what they have, whatever ended the loop.
-            self._finish(queue, loops)
-        if failure is not None:
-            self.release()
-            raise failure
-        total: FillProgress = self.ask([queue.progress.remote()])[0]
-        return total
+        """See `ActorPool.fill_items`; every request is an item."""
+        return self.fill_items(work, order, progress=progress, token_budget=token_budget, seconds_budget=seconds_budget)
 
     def release(self) -> None:
-        """End the engines and give their memory and devices back."""
-        for actor in self._actors:
-            # Lets the engine end its own children before its process goes.
-            try:
-                ray.get(actor.close.remote(), timeout=STOP_GRACE_S)
-            except RayError:
-                logger.info("an engine did not close by itself")
-            with suppress(RayError):
-                ray.kill(actor)
-        self._actors, self._asleep = [], False
-        if self._down is not None:
-            self._down()
-            self._down = None
-
-    def _finish(self, queue: ray.actor.ActorHandle, loops: list[ray.ObjectRef]) -> None:
-        with suppress(RayError):
-            queue.stop.remote()
-            ray.wait(loops, num_returns=len(loops), timeout=STOP_GRACE_S)
-
-    def ask(self, references: list[ray.ObjectRef]) -> list[Any]:
-        """Wait for answers of the engines.
-
-        Raises:
-            EngineError: an engine died. All of them are released, and the next use starts new ones.
-        """
-        try:
-            return list(ray.get(references))
-        except RayError as error:
-            self.release()
-            raise self._lost(error) from error
-
-    def _lost(self, error: RayError) -> DistillError:
-        spec = self._spec
-        return lost(error, what="an inference engine", fit=spec.memory, log=spec.log_dir, kind=EngineError)
+        """See `ActorPool`."""
+        super().release()
+        self._asleep = False
 
 
 class PooledEngine:

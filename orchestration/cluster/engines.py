@@ -1,15 +1,12 @@
-"""Inference engines as Ray actors, and the queue from which they draw their work.
+"""Inference engines as Ray actors.
 
-A queue hands out leases of requests. An engine draws from it as it has room, so that it never waits at the end of a
-lease, and writes what it finishes into segments of its own (`engine_loop`).
+They draw their work from a queue (`leases`), and write what they finish into segments of their own (`engine_loop`).
 """
 
 from __future__ import annotations
 
-import math
 import os
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +20,9 @@ from cache.protocols import Failure
 from configs.interfaces import collective_environment
 from configs.models import Device
 from configs.schema import EngineSettings
-from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress, longest
+from orchestration.cluster.leases import RemoteLeases
+from orchestration.fill.answers import SequenceAnswers
+from orchestration.fill.engine_loop import EngineLoop, FillOrder
 from orchestration.fill.ledger import Counts, Meter
 from orchestration.outputs.redirect import redirect_output
 from orchestration.plan.machine import engine_in_words
@@ -36,9 +35,6 @@ from teacher_server.startup_check import CheckAnswers, ask_engine
 if TYPE_CHECKING:
     # At run time it would bring the whole of training into every engine's process.
     from student_train.handoff.broadcast import Receiver
-
-LEASE = 16
-"""Requests of one lease: a dead engine loses at most this many that it had not begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,59 +64,6 @@ class EngineSpec:
     ledger: Path | None = None
     memory: MemoryFit | None = None
     teaches: bool = False
-
-
-@ray.remote(num_cpus=0)
-class LeaseQueue:
-    """Requests still to be done, and the progress of those at work on them.
-
-    With a budget, a request is handed out only if its longest possible answer still fits beside everything that is
-    done or under way, so the budget is never exceeded.
-    """
-
-    def __init__(self, requests: Sequence[tuple[int, Request]], *, token_budget: int | None, engines: int = 1) -> None:
-        self._waiting = deque(requests)
-        self._token_budget = token_budget
-        self._reserved = 0
-        self._progress = FillProgress()
-        self._stopped = False
-        self._engines = engines
-        self._joules = math.nan
-
-    def lease(self) -> list[tuple[int, Request]]:
-        """Up to `LEASE` requests; empty when there is no more work that may be done."""
-        leased: list[tuple[int, Request]] = []
-        while self._waiting and len(leased) < LEASE and not self._stopped and self._affords(self._waiting[0][1]):
-            self._reserved += longest(self._waiting[0][1])
-            leased.append(self._waiting.popleft())
-        return leased
-
-    def report(self, delta: FillProgress) -> bool:
-        """Add what an engine did since its last report; the answer is whether it should stop."""
-        self._progress.add(delta)
-        return self._stopped
-
-    def progress(self) -> FillProgress:
-        """The totals so far."""
-        return self._progress
-
-    def stop(self) -> None:
-        """Hand out nothing more; engines commit what they have at their next report."""
-        self._stopped = True
-
-    def measured(self, joules: float) -> None:
-        """Take note of the energy that the fill has taken so far, on all its machines."""
-        self._joules = joules
-
-    def joules(self) -> float:
-        """The share of one engine in that; NaN as long as nobody measures."""
-        return self._joules / self._engines
-
-    def _affords(self, request: Request) -> bool:
-        if self._token_budget is None:
-            return True
-        under_way = self._reserved - self._progress.settled_tokens
-        return self._progress.forward_tokens + under_way + longest(request) <= self._token_budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +156,8 @@ class EngineActor:
         with cache.writer(
             vocab=self._spec.vocab, licence=order.licence, provenance=order.provenance, encoding=order.encoding
         ) as writer:
-            EngineLoop(RemoteLeases(queue), order, writer).work(self._engine)
+            answers = SequenceAnswers(self._engine, writer, k=order.k)
+            EngineLoop(RemoteLeases[Request](queue), order, answers).work()
 
     def forget_prefixes(self) -> None:
         """See `VllmEngine.forget_prefixes`."""
@@ -247,23 +191,3 @@ class EngineActor:
         if score:
             for position, outcome in self._engine.score([r for _, r in score], k=k):
                 yield score[position][0], outcome
-
-
-class RemoteLeases:
-    """The queue as an engine sees it."""
-
-    def __init__(self, queue: ray.actor.ActorHandle) -> None:
-        self._queue = queue
-
-    def lease(self) -> list[tuple[int, Request]]:
-        """The next lease; empty when there is no more work."""
-        leased: list[tuple[int, Request]] = ray.get(self._queue.lease.remote())
-        return leased
-
-    def report(self, delta: FillProgress) -> bool:
-        """Report progress; the answer is whether to stop."""
-        return bool(ray.get(self._queue.report.remote(delta)))
-
-    def joules(self) -> float:
-        """This engine's share of the energy so far."""
-        return float(ray.get(self._queue.joules.remote()))

@@ -1,4 +1,7 @@
-"""One engine's share of a fill: it draws requests, commits records and reports.
+"""One engine's share of a fill: it draws what is asked, commits the answers and reports, whatever is asked.
+
+What one engine is handed at once, and answers as a whole, is an *item*: a request for a sequence, or all that is asked
+about one text. How items are answered and where the answers go is `Answers` (`answers`).
 
 What is committed counts. An engine loop commits at least every `commit_every_s` seconds from a thread of its own,
 because an engine that writes long answers may finish none for a while; whatever a killed engine had not committed is
@@ -9,30 +12,38 @@ experiment.
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
-from cache import GenerateRequest, SegmentWriter, TeacherRecord
+from cache import CommitReport, GenerateRequest, SignalRequest
 from cache.answers import Request
-from cache.keys import generation_key
-from cache.protocols import Failure, Outcome
-from configs import CacheError, RecordError
+from cache.disk.spending import Spent
+from configs import CacheError
 from configs.schema import StoredEncoding
+from configs.task_experiment import SignalEncoding
 from orchestration.fill.ledger import Counts, Meter
 from orchestration.fill.spending import Spending
-from teacher_server.requests import Asked
 
 REPORT_EVERY_S = 0.5
+
+Questions = tuple[SignalRequest, ...]
+"""All that is asked about one text: requests of the same tokens and split."""
+
+Item = Request | Questions
+
+AnyItem = TypeVar("AnyItem", bound=Item)
+AnyItem_contra = TypeVar("AnyItem_contra", bound=Item, contravariant=True)
+Said = TypeVar("Said")
 
 
 @dataclass(frozen=True, slots=True)
 class FillOrder:
     """What to do with the outcomes of a fill; `ledger` is where the experiment counts what they cost.
 
-    `gpus` is how many GPUs one engine has; on CPUs an engine counts as one.
+    `scoring` and `k` are about sequences. `gpus` is how many GPUs one engine has; on CPUs an engine counts as one.
     """
 
     scoring: bool
@@ -42,7 +53,7 @@ class FillOrder:
     licence: str | None
     provenance: dict[str, str]
     ledger: Path
-    encoding: StoredEncoding = "topk-u8"
+    encoding: StoredEncoding | SignalEncoding = "topk-u8"
     gpus: float = 1.0
 
 
@@ -51,7 +62,7 @@ class FillProgress:
     """Work done.
 
     Forward tokens are prompt and response tokens together; settled tokens are what the same requests would have taken
-    with the longest possible answers.
+    with the longest possible answers. A failure is the position of its request, and the reason.
     """
 
     rows: int = 0
@@ -73,26 +84,20 @@ class FillProgress:
         self.failures += other.failures
 
 
-def longest(request: Request) -> int:
-    """Forward tokens of a request if its answer is as long as it may be."""
-    if isinstance(request, GenerateRequest):
-        return len(request.prompt_ids) + request.max_new_tokens
-    return len(request.token_ids)
+def longest(item: Item) -> int:
+    """Forward tokens of an item if its answer is as long as it may be; of a text once, whatever is asked of it."""
+    if isinstance(item, tuple):
+        return len(item[0].token_ids)
+    if isinstance(item, GenerateRequest):
+        return len(item.prompt_ids) + item.max_new_tokens
+    return len(item.token_ids)
 
 
-class StepwiseSource(Protocol):
-    """An engine that hands over what each of its steps has finished, all at once (`FakeTeacher`, `VllmEngine`)."""
+class Leases(Protocol[AnyItem]):
+    """Where an engine loop gets its items from and reports to."""
 
-    def work(self, asked: Iterable[Asked | None]) -> Generator[list[Outcome], None, None]:
-        """See `VllmEngine.work`."""
-        ...
-
-
-class Leases(Protocol):
-    """Where an engine loop gets its requests from and reports to."""
-
-    def lease(self) -> list[tuple[int, Request]]:
-        """The next (position, request) pairs; empty when there is no more work."""
+    def lease(self) -> list[tuple[int, AnyItem]]:
+        """The next items, each with the position of its (first) request; empty when there is no more work."""
         ...
 
     def report(self, delta: FillProgress) -> bool:
@@ -104,24 +109,56 @@ class Leases(Protocol):
         ...
 
 
-class EngineLoop:
+class Answers(Protocol[AnyItem_contra, Said]):
+    """How an engine answers items of one kind, and where the answers are kept until they are committed."""
+
+    def steps(self, items: Iterator[AnyItem_contra]) -> Generator[list[tuple[int, Said]], None, None]:
+        """What each step of the engine has finished, all at once: (place among `items`, answer).
+
+        `items` is drawn from lazily, as the engine has room.
+        """
+        ...
+
+    def take(self, item: AnyItem_contra, said: Said) -> FillProgress:
+        """Keep an answer for the next commit; says what it took. Failures are counted from the item's position."""
+        ...
+
+    @property
+    def pending_rows(self) -> int:
+        """Rows that are kept and not committed."""
+        ...
+
+    def due(self, commit_every_s: float) -> bool:
+        """Whether the pending rows have waited long enough, or are many enough, to be committed."""
+        ...
+
+    def commit(self, spent: Spent) -> Iterator[CommitReport]:
+        """Make the pending rows permanent, segment by segment; `spent` is what it took to get them all.
+
+        Raises:
+            CacheError: the disk refuses; the rows stay pending.
+        """
+        ...
+
+
+class EngineLoop(Generic[AnyItem, Said]):
     """One pass of one engine over a queue."""
 
-    def __init__(self, leases: Leases, order: FillOrder, writer: SegmentWriter) -> None:
+    def __init__(self, leases: Leases[AnyItem], order: FillOrder, answers: Answers[AnyItem, Said]) -> None:
         self._leases = leases
         self._order = order
-        self._writer = writer
+        self._answers = answers
         self._meter = Meter(order.ledger)
         self._spending = Spending(gpus=order.gpus, joules=leases.joules)
-        self._drawn: dict[int, tuple[int, Request]] = {}
+        self._drawn: dict[int, tuple[int, AnyItem]] = {}
         self._delta = FillProgress()
-        # Guards the writer and the delta, which the reporting thread touches as well.
+        # Guards the answers and the delta, which the reporting thread touches as well.
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._finished = threading.Event()
 
-    def work(self, engine: StepwiseSource) -> None:
-        """Answer requests until there are none or a stop is asked for; everything finished is then committed.
+    def work(self) -> None:
+        """Answer items until there are none or a stop is asked for; everything finished is then committed.
 
         A stop takes effect between two steps of the engine: of the last one every answer is kept.
 
@@ -132,10 +169,10 @@ class EngineLoop:
         reporter = threading.Thread(target=self._report_until_finished, daemon=True)
         reporter.start()
         try:
-            with closing(engine.work(Asked(request, self._order.k) for request in self._draw())) as steps:
+            with closing(self._answers.steps(self._draw())) as steps:
                 for finished in steps:
-                    for index, outcome in finished:
-                        self._take(*self._drawn.pop(index), outcome)
+                    for index, said in finished:
+                        self._take(*self._drawn.pop(index), said)
                     if self._stop.is_set():
                         break
         finally:
@@ -145,40 +182,28 @@ class EngineLoop:
             self._report()
             self._meter.close()
 
-    def _draw(self) -> Iterator[Request]:
+    def _draw(self) -> Iterator[AnyItem]:
         index = 0
         while not self._stop.is_set() and (leased := self._leases.lease()):
-            for position, request in leased:
-                self._drawn[index] = (position, request)
+            for position, item in leased:
+                self._drawn[index] = (position, item)
                 index += 1
-                yield request
+                yield item
 
-    def _take(self, position: int, request: Request, outcome: TeacherRecord | Failure) -> None:
+    def _take(self, position: int, item: AnyItem, said: Said) -> None:
         with self._lock:
-            self._delta.settled_tokens += longest(request)
-            if isinstance(outcome, Failure):
-                self._delta.failures.append((position, outcome.reason))
-                return
-            self._delta.forward_tokens += len(outcome.token_ids)
-            self._meter.add(Counts(fill=len(outcome.token_ids)))
-            try:
-                if isinstance(request, GenerateRequest):
-                    key = generation_key(self._writer.identity_digest, request)
-                    self._writer.add(outcome, generation_key=key, max_new_tokens=request.max_new_tokens)
-                else:
-                    self._writer.add(outcome)
-            except RecordError as error:
-                self._delta.failures.append((position, str(error)))
-                return
-            self._delta.rows += 1
-            self._delta.response_tokens += outcome.response_len
+            took = self._answers.take(item, said)
+            took.failures = [(position + offset, reason) for offset, reason in took.failures]
+            self._delta.add(took)
+            if took.forward_tokens:
+                self._meter.add(Counts(fill=took.forward_tokens))
 
     def _report_until_finished(self) -> None:
         while not self._finished.wait(REPORT_EVERY_S):
             try:
                 # After a stop the engine may work on an answer for longer than its process may live, so what it has
                 # finished is kept at once.
-                if self._stop.is_set() or self._writer.due(self._order.commit_every_s):
+                if self._stop.is_set() or self._answers.due(self._order.commit_every_s):
                     self._commit()
             except CacheError:
                 # More answers could not be kept either. `work` tries once more to commit, and raises if it cannot.
@@ -191,9 +216,9 @@ class EngineLoop:
             # Before the commit, so that nothing is in the cache that was not counted.
             self._meter.sync()
             # What brings nothing that can be kept is left to the next commit.
-            spent = self._spending.take() if self._writer.pending_rows else None
-            report = self._writer.commit(spent)
-            if report is not None:
+            if not self._answers.pending_rows:
+                return
+            for report in self._answers.commit(self._spending.take()):
                 self._delta.committed_rows += report.rows
                 self._delta.committed_bytes += report.bytes
 

@@ -14,12 +14,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from cache import GenerateRequest
+from cache import GenerateRequest, SignalRequest, TeacherIdentity, signal_key
 from cache.answers import Request
 from cache.canonical import canonical
 from cache.keys import generation_key, sequence_key
 from configs import DistillConfig
 from configs.regular_files import UnreadableFileError, open_own, parse_json, read_regular
+from configs.task_experiment import TaskDistillConfig
 from configs.visible_text import REASON_CHARACTERS, visible
 from orchestration.environment import VLLM, installed_version
 from orchestration.inputs.teachers import Teacher
@@ -43,11 +44,11 @@ class Refusals:
         for key, reason in _lines(self.path):
             self._reasons.setdefault(key, reason)
 
-    def reason(self, request: Request) -> str | None:
+    def reason(self, request: Request | SignalRequest) -> str | None:
         """Why the teacher could not answer `request`; None when it has not refused it."""
         return self._reasons.get(self._key(request)) if self._reasons else None
 
-    def add(self, failed: Mapping[Request, str]) -> None:
+    def add(self, failed: Mapping[Request, str] | Mapping[SignalRequest, str]) -> None:
         """Keep refusals. Where the disk does not take them a warning is logged, and they are asked again."""
         new = {self._key(request): visible(reason, at_most=REASON_CHARACTERS) for request, reason in failed.items()}
         new = {key: reason for key, reason in new.items() if key not in self._reasons}
@@ -67,11 +68,13 @@ class Refusals:
         except (OSError, UnreadableFileError) as error:
             logger.warning("%s cannot be written (%s): what was refused is asked again", self.path, error)
 
-    def _key(self, request: Request) -> str:
+    def _key(self, request: Request | SignalRequest) -> str:
         """The name (hex) of a request and the terms that it is asked on."""
         name: bytes
         if isinstance(request, GenerateRequest):
             name, limit = generation_key(self._identity, request), request.max_new_tokens
+        elif isinstance(request, SignalRequest):
+            name, limit = signal_key(self._identity, request), 0
         else:
             name, limit = sequence_key(self._identity, request.token_ids, request.prompt_len), 0
         kind = type(request).__name__
@@ -86,6 +89,12 @@ def open_refusals(config: DistillConfig, teacher: Teacher) -> Refusals:
         "vllm": installed_version(*VLLM),
     }
     return Refusals(config.runtime.run_root, identity=teacher.identity.digest(), terms=json.dumps(terms))
+
+
+def open_signal_refusals(config: TaskDistillConfig, identity: TeacherIdentity) -> Refusals:
+    """What a teacher with a head could not answer in experiments of the run root: not in this form, or not at all."""
+    terms = {"encoding": config.teacher.encoding, "transformers": installed_version("transformers")}
+    return Refusals(config.runtime.run_root, identity=identity.digest(), terms=json.dumps(terms))
 
 
 def _lines(path: Path) -> list[tuple[str, str]]:

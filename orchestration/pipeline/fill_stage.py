@@ -162,7 +162,7 @@ class EngineCheck(Stage[list[tuple[int, ...]], str, None]):
 
 
 @dataclass(slots=True)
-class Fill(Stage[FillPlan, FillResult, dict[Request, str]]):
+class Fill(Stage[FillPlan, FillResult[Request], dict[Request, str]]):
     """Ask for what the cache lacks; keeps it as it comes, and gives what the teacher could not answer, with reasons."""
 
     asked: AskedTeacher
@@ -177,7 +177,7 @@ class Fill(Stage[FillPlan, FillResult, dict[Request, str]]):
         """See `Stage`."""
         return Line("fill", total=self.asked.plan.misses, unit="rows", always_shown=True)
 
-    def run(self, work: FillPlan, progress: StageProgress) -> FillResult:
+    def run(self, work: FillPlan, progress: StageProgress) -> FillResult[Request]:
         """Fill within the budgets of the experiment.
 
         Raises:
@@ -205,12 +205,12 @@ class Fill(Stage[FillPlan, FillResult, dict[Request, str]]):
             progress=progress,
         )
 
-    def keep(self, made: FillResult | None) -> dict[Request, str]:
+    def keep(self, made: FillResult[Request] | None) -> dict[Request, str]:
         """What the teacher could not answer, now or before."""
         self.asked.cache.refresh()
         return self.asked.plan.refused if made is None else made.failed
 
-    def summary(self, made: FillResult | None, kept: dict[Request, str]) -> str:
+    def summary(self, made: FillResult[Request] | None, kept: dict[Request, str]) -> str:
         """See `Stage`."""
         if made is None:
             return "nothing to ask: every row is in the cache"

@@ -11,7 +11,8 @@ from local_engines import EOS, IDENTITY, VOCAB
 from cache import GenerateRequest, TeacherCache, TeacherRecord
 from cache.answers import Request
 from orchestration.fill.engine_loop import FillOrder
-from orchestration.fill.fill import Budgets, Engines, FillResult, fill
+from orchestration.fill.fill import Budgets, FillResult, fill
+from orchestration.fill.work import Engines
 from orchestration.outputs.console import StageProgress
 from orchestration.plan.requests import Refused, SequenceSet, plan_fill
 
@@ -45,11 +46,11 @@ class Filling:
     def fill(
         self,
         *sets: SequenceSet,
-        engines: Engines,
+        engines: Engines[Request],
         budgets: Budgets = UNLIMITED,
         commit_every_s: float = 1e6,
         refused: Refused | None = None,
-    ) -> FillResult:
+    ) -> FillResult[Request]:
         self.cache.refresh()
         return fill(
             plan_fill(sets, cache=self.cache, refused=refused),

@@ -19,8 +19,9 @@ from cache import GenerateRequest, ScoreRequest, SegmentWriter, TeacherCache, Te
 from cache.answers import Request
 from cache.protocols import Outcome
 from configs import EngineError
-from orchestration.cluster.engines import LeaseQueue
-from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress, Leases, StepwiseSource
+from orchestration.cluster.leases import LeaseQueue
+from orchestration.fill.answers import SequenceAnswers, StepwiseSource
+from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress, Item, Leases
 from orchestration.outputs.console import StageProgress
 from teacher_server import FakeTeacher
 from teacher_server.requests import Asked
@@ -35,7 +36,7 @@ def fake_teacher() -> FakeTeacher:
     return FakeTeacher(IDENTITY, vocab=VOCAB, eos_id=EOS, max_model_len=MAX_MODEL_LEN)
 
 
-def lease_queue(work: Sequence[tuple[int, Request]], *, token_budget: int | None, engines: int = 1) -> Any:
+def lease_queue(work: Sequence[tuple[int, Item]], *, token_budget: int | None, engines: int = 1) -> Any:
     """The real queue as a plain object; Ray makes an actor of the same class."""
     actor_class: Any = LeaseQueue
     return actor_class.__ray_metadata__.modified_class(list(work), token_budget=token_budget, engines=engines)
@@ -88,13 +89,15 @@ class Watched:
             yield outcome
 
 
-def run_engine_loop(queue: Leases, order: FillOrder, teacher: Callable[[SegmentWriter], StepwiseSource]) -> None:
+def run_engine_loop(
+    queue: Leases[Request], order: FillOrder, teacher: Callable[[SegmentWriter], StepwiseSource]
+) -> None:
     """One engine's pass, as the engine's actor does it."""
     cache = TeacherCache.open(order.cache_root, IDENTITY)
     with cache.writer(
         vocab=VOCAB, licence=order.licence, provenance=order.provenance, encoding=order.encoding
     ) as writer:
-        EngineLoop(queue, order, writer).work(teacher(writer))
+        EngineLoop(queue, order, SequenceAnswers(teacher(writer), writer, k=order.k)).work()
 
 
 @dataclass(slots=True)

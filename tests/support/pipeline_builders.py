@@ -31,6 +31,7 @@ from orchestration.cluster.engines import TimedAnswers
 from orchestration.cluster.exposure_scoring import ExposureJob
 from orchestration.cluster.scoring import ScoringJob
 from orchestration.comparison.report import Report
+from orchestration.fill.answers import SequenceAnswers
 from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress
 from orchestration.fill.ledger import Ledger
 from orchestration.fill.refusals import open_refusals
@@ -163,7 +164,7 @@ class FakePool:
         with cache.writer(
             vocab=self.vocab, licence=order.licence, provenance=order.provenance, encoding=order.encoding
         ) as writer:
-            EngineLoop(queue, order, writer).work(self.source)
+            EngineLoop(queue, order, SequenceAnswers(self.source, writer, k=order.k)).work()
         done: FillProgress = queue.progress()
         progress.update(done.rows, tokens=done.response_tokens)
         return done

@@ -25,6 +25,7 @@ WITHOUT_A_TEST = {
     "evaluation/results.py": "plain values without methods",
     "evaluation/report/blocks.py": "plain values without methods",
     "orchestration/commands/cache_verify.py": "a part of the cache's command: tests/unit/orchestration/commands/test_cache.py",
+    "orchestration/fill/work.py": "protocols; tests/unit/orchestration/fill/test_sequences.py and test_signals.py",
     "orchestration/entry.py": "one function that runs the pipeline: tests/end_to_end/test_pipeline.py",
 }
 """Modules without a file of tests, and what stands in for it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,15 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray.exceptions
 from local_engines import IDENTITY
 from ray.exceptions import ActorDiedError, RayError
 
 from cache import TeacherRecord
 from cache.keys import sequence_key
-from configs import DistillError, EngineError
+from configs import EngineError
 from configs.schema import EngineSettings
-from orchestration.cluster import deaths, engine_pool
+from orchestration.cluster import actor_pool, engine_pool
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.engines import EngineSpec
 from orchestration.fill.engine_loop import FillOrder, FillProgress
@@ -99,9 +97,9 @@ class Ray:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Ray:
     fake = Ray()
-    monkeypatch.setattr(engine_pool, "ray", fake)
+    monkeypatch.setattr(actor_pool, "ray", fake)
     monkeypatch.setattr(engine_pool, "EngineActor", SimpleNamespace(options=fake.start))
-    monkeypatch.setattr(engine_pool, "LeaseQueue", SimpleNamespace(remote=fake.lease))
+    monkeypatch.setattr(actor_pool, "LeaseQueue", SimpleNamespace(remote=fake.lease))
     return fake
 
 
@@ -281,7 +279,7 @@ def checked(*engines: CheckAnswers, monkeypatch: pytest.MonkeyPatch) -> list[Any
     said = iter(engines)
     check = SimpleNamespace(remote=lambda *_, **__: next(said))
     pool._actors = [SimpleNamespace(check=check) for _ in engines]  # type: ignore[misc]
-    monkeypatch.setattr(engine_pool.ray, "get", lambda references: references)
+    monkeypatch.setattr(actor_pool.ray, "get", lambda references: references)
     passes: list[Any] = []
 
     def compute(sequences: Any) -> list[ReferenceRows]:
@@ -306,40 +304,3 @@ def test_one_engine_of_several_that_says_something_else_is_caught(monkeypatch: p
     same = answers(*SEQUENCES)
     with pytest.raises(EngineError, match=r"when scoring.*0\.500 nats"):
         checked(same, answers(*SEQUENCES, off=0.5), same, monkeypatch=monkeypatch)
-
-
-def _every_ray_error() -> list[RayError]:
-    """One of each class that Ray raises at a `get`, made without its constructor."""
-    classes = [each for _, each in inspect.getmembers(ray.exceptions, inspect.isclass) if issubclass(each, RayError)]
-    found = []
-    for each in classes:
-        error = each.__new__(each)
-        error.args = ("gone",)
-        error.__dict__.update(cause=None)
-        found.append(error)
-    return found
-
-
-class _Reference(SimpleNamespace):
-    def __getattr__(self, _: str) -> Any:
-        return lambda *args, **kwargs: None
-
-
-@pytest.mark.parametrize("error", _every_ray_error(), ids=lambda error: type(error).__name__)
-def test_a_pool_turns_every_error_of_ray_into_one_of_ours(error: RayError, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fill goes on with new engines after any of them, and its engines are let go of."""
-    monkeypatch.setattr(type(error), "__str__", lambda _: "gone", raising=False)
-
-    def get(*_: object, **__: object) -> None:
-        raise error
-
-    monkeypatch.setattr(engine_pool.ray, "get", get)
-    monkeypatch.setattr(engine_pool.ray, "kill", lambda _: get())
-    spec: Any = SimpleNamespace(memory=None, log_dir=Path("/logs"))
-    pool = EnginePool(spec)
-    pool._actors = [SimpleNamespace(close=_Reference())]  # type: ignore[list-item]
-    with pytest.raises(DistillError) as told:
-        pool.ask([])
-    expected = DistillError if isinstance(error, deaths.CLUSTER_LOST) else EngineError
-    assert type(told.value) is expected
-    assert pool._actors == []

@@ -1,0 +1,192 @@
+"""Engines that are actors of Ray, of whatever kind: how they start, work through a fill, and what becomes of a death.
+
+They are started when they are first needed, and kept until they are released. An engine that dies ends all of them; the
+next use starts new ones.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+from ray.exceptions import RayError
+
+from configs import DistillError, EngineError
+from orchestration.cluster.deaths import lost
+from orchestration.cluster.leases import LeaseQueue
+from orchestration.fill.engine_loop import FillOrder, FillProgress, Item
+from orchestration.fill.ledger import Computes
+from orchestration.outputs.console import ProgressSink
+from orchestration.plan.memory import MemoryFit
+
+STOP_GRACE_S = 15.0
+"""How long a stopped fill may take to commit what it has."""
+
+POLL_S = 0.3
+
+logger = logging.getLogger(__name__)
+
+Room = Callable[[], AbstractContextManager[None]]
+"""Keeps places of the cluster free, for who is about to take some."""
+
+
+class GpuClock(Protocol):
+    """Where the time of engines is counted (`ledger.Ledger`)."""
+
+    def engines_up(self, gpus: float, *, whose: Computes) -> Callable[[], None]:
+        """Count engines on `gpus` GPUs from now on; call what is returned when they have ended."""
+        ...
+
+
+class ActorSpec(Protocol):
+    """What a pool of any kind has to know of its engines."""
+
+    @property
+    def memory(self) -> MemoryFit | None:
+        """What was planned for one."""
+        ...
+
+    @property
+    def log_dir(self) -> Path:
+        """Where they write their logs."""
+        ...
+
+
+class ActorPool(ABC):
+    """Engines of one kind. Not started before `start` or the first use.
+
+    They take their places within a `room`, which frees some that only wait for work. `joules` gives the energy that all
+    machines of the run have taken so far.
+    """
+
+    what = "an inference engine"
+    """How people are told of one."""
+
+    def __init__(
+        self,
+        *,
+        clock: GpuClock | None = None,
+        room: Room = nullcontext,
+        joules: Callable[[], float] | None = None,
+    ) -> None:
+        self._clock = clock
+        self._room = room
+        self._joules = joules or (lambda: math.nan)
+        self._down: Callable[[], None] | None = None
+        self._actors: list[ray.actor.ActorHandle] = []
+
+    @property
+    @abstractmethod
+    def spec(self) -> ActorSpec:
+        """What the engines are started with."""
+
+    @property
+    @abstractmethod
+    def counted(self) -> tuple[float, Computes]:
+        """The GPUs of all engines together (on CPUs an engine counts as one), and whose time that is."""
+
+    @abstractmethod
+    def new_actors(self) -> list[ray.actor.ActorHandle]:
+        """Actors that begin to start now; each has `ready`, `fill` and `close`."""
+
+    def start(self) -> None:
+        """Start the engines, unless they are there.
+
+        Raises:
+            EngineError: an engine does not come up.
+        """
+        if self._actors:
+            return
+        with self._room():
+            self._actors = self.new_actors()
+            if self._clock is not None:
+                gpus, whose = self.counted
+                self._down = self._clock.engines_up(gpus, whose=whose)
+            self.ask([actor.ready.remote() for actor in self._actors])
+
+    def fill_items(
+        self,
+        items: Sequence[tuple[int, Item]],
+        order: FillOrder,
+        *,
+        progress: ProgressSink,
+        token_budget: int | None,
+        seconds_budget: float | None,
+    ) -> FillProgress:
+        """Let all engines work through `items`, within the budgets.
+
+        Records that were finished are committed whatever happens here.
+
+        Raises:
+            EngineError: an engine died. All of them are released, and the next call starts new ones.
+        """
+        self.start()
+        queue = LeaseQueue.remote(  # type: ignore[attr-defined]
+            list(items), token_budget=token_budget, engines=len(self._actors)
+        )
+        loops = [actor.fill.remote(queue, order) for actor in self._actors]
+        started, before = time.monotonic(), self._joules()
+        failure: DistillError | None = None
+        try:
+            pending = loops
+            while pending:
+                done, pending = ray.wait(pending, num_returns=len(pending), timeout=POLL_S)
+                queue.measured.remote(self._joules() - before)
+                so_far: FillProgress = ray.get(queue.progress.remote())
+                progress.update(so_far.rows + len(so_far.failures), tokens=so_far.response_tokens)
+                ray.get(done)
+                if seconds_budget is not None and time.monotonic() - started > seconds_budget:
+                    break
+        except RayError as error:
+            failure = self._lost(error)
+        finally:
+            # Engines that still live commit what they have, whatever ended the loop.
+            self._finish(queue, loops)
+        if failure is not None:
+            self.release()
+            raise failure
+        total: FillProgress = self.ask([queue.progress.remote()])[0]
+        return total
+
+    def release(self) -> None:
+        """End the engines and give their memory and devices back."""
+        for actor in self._actors:
+            # Lets the engine end its own children before its process goes.
+            try:
+                ray.get(actor.close.remote(), timeout=STOP_GRACE_S)
+            except RayError:
+                logger.info("an engine did not close by itself")
+            with suppress(RayError):
+                ray.kill(actor)
+        self._actors = []
+        if self._down is not None:
+            self._down()
+            self._down = None
+
+    def ask(self, references: list[ray.ObjectRef]) -> list[Any]:
+        """Wait for answers of the engines.
+
+        Raises:
+            EngineError: an engine died. All of them are released, and the next use starts new ones.
+        """
+        try:
+            return list(ray.get(references))
+        except RayError as error:
+            self.release()
+            raise self._lost(error) from error
+
+    def _finish(self, queue: ray.actor.ActorHandle, loops: list[ray.ObjectRef]) -> None:
+        with suppress(RayError):
+            queue.stop.remote()
+            ray.wait(loops, num_returns=len(loops), timeout=STOP_GRACE_S)
+
+    def _lost(self, error: RayError) -> DistillError:
+        spec = self.spec
+        return lost(error, what=self.what, fit=spec.memory, log=spec.log_dir, kind=EngineError)

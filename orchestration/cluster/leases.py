@@ -1,0 +1,91 @@
+"""The queue of a fill, from which its engines draw their work.
+
+It hands out leases of items. An engine draws from it as it has room, so that it never waits at the end of a lease.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from typing import Generic
+
+import ray
+
+from orchestration.fill.engine_loop import AnyItem, FillProgress, Item, longest
+
+LEASE = 16
+"""Items of one lease: a dead engine loses at most this many that it had not begun."""
+
+
+@ray.remote(num_cpus=0)
+class LeaseQueue:
+    """Items still to be done, and the progress of those at work on them.
+
+    With a budget, an item is handed out only if its longest possible answer still fits beside everything that is
+    done or under way, so the budget is never exceeded.
+    """
+
+    def __init__(self, items: Sequence[tuple[int, Item]], *, token_budget: int | None, engines: int = 1) -> None:
+        self._waiting = deque(items)
+        self._token_budget = token_budget
+        self._reserved = 0
+        self._progress = FillProgress()
+        self._stopped = False
+        self._engines = engines
+        self._joules = math.nan
+
+    def lease(self) -> list[tuple[int, Item]]:
+        """Up to `LEASE` items; empty when there is no more work that may be done."""
+        leased: list[tuple[int, Item]] = []
+        while self._waiting and len(leased) < LEASE and not self._stopped and self._affords(self._waiting[0][1]):
+            self._reserved += longest(self._waiting[0][1])
+            leased.append(self._waiting.popleft())
+        return leased
+
+    def report(self, delta: FillProgress) -> bool:
+        """Add what an engine did since its last report; the answer is whether it should stop."""
+        self._progress.add(delta)
+        return self._stopped
+
+    def progress(self) -> FillProgress:
+        """The totals so far."""
+        return self._progress
+
+    def stop(self) -> None:
+        """Hand out nothing more; engines commit what they have at their next report."""
+        self._stopped = True
+
+    def measured(self, joules: float) -> None:
+        """Take note of the energy that the fill has taken so far, on all its machines."""
+        self._joules = joules
+
+    def joules(self) -> float:
+        """The share of one engine in that; NaN as long as nobody measures."""
+        return self._joules / self._engines
+
+    def _affords(self, item: Item) -> bool:
+        if self._token_budget is None:
+            return True
+        under_way = self._reserved - self._progress.settled_tokens
+        return self._progress.forward_tokens + under_way + longest(item) <= self._token_budget
+
+
+class RemoteLeases(Generic[AnyItem]):
+    """The queue as an engine sees it."""
+
+    def __init__(self, queue: ray.actor.ActorHandle) -> None:
+        self._queue = queue
+
+    def lease(self) -> list[tuple[int, AnyItem]]:
+        """The next lease; empty when there is no more work."""
+        leased: list[tuple[int, AnyItem]] = ray.get(self._queue.lease.remote())
+        return leased
+
+    def report(self, delta: FillProgress) -> bool:
+        """Report progress; the answer is whether to stop."""
+        return bool(ray.get(self._queue.report.remote(delta)))
+
+    def joules(self) -> float:
+        """This engine's share of the energy so far."""
+        return float(ray.get(self._queue.joules.remote()))

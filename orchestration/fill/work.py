@@ -1,0 +1,87 @@
+"""What a fill asks for, whatever it is: sequences (`sequences`) or signals (`signals`).
+
+The fill itself (claims, budgets, engines that die, other pipelines) needs to know a few things of it, which `Wanted`
+names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from orchestration.fill.engine_loop import FillOrder, FillProgress
+from orchestration.outputs.console import ProgressSink
+
+AnyRequest = TypeVar("AnyRequest")
+"""What is asked for one by one: `Request` or `SignalRequest`."""
+
+AnyRequest_contra = TypeVar("AnyRequest_contra", contravariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Work(Generic[AnyRequest]):
+    """Requests that engines can be asked together, under one order.
+
+    `claimed_k` is with how many log-probabilities they are claimed: 0 where any answer serves.
+    """
+
+    requests: tuple[AnyRequest, ...]
+    order: FillOrder
+    claimed_k: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What of some work is in the cache."""
+
+    rows: int
+    response_tokens: int
+
+
+class Wanted(Protocol[AnyRequest]):
+    """What a fill asks for."""
+
+    @property
+    def identity(self) -> str:
+        """Digest of the teacher that is asked."""
+        ...
+
+    def open_work(self, failed: Collection[AnyRequest]) -> list[Work[AnyRequest]]:
+        """What nothing in the cache answers and what has not `failed`, in the order in which it is to be asked.
+
+        Looks at the cache anew.
+        """
+        ...
+
+    def names(self, requests: Sequence[AnyRequest]) -> list[bytes]:
+        """What a claim knows each request by."""
+        ...
+
+    def missing(self, work: Work[AnyRequest]) -> list[AnyRequest]:
+        """The requests of `work` that nothing answers, by a new look at the cache."""
+        ...
+
+    def kept(self, work: Work[AnyRequest]) -> Kept:
+        """What of `work` the cache holds, by a new look at it."""
+        ...
+
+
+class Engines(Protocol[AnyRequest_contra]):
+    """The engines of a fill (`engine_pool.EnginePool`, `signal_engines.SignalPool`)."""
+
+    def fill(
+        self,
+        work: Sequence[tuple[int, AnyRequest_contra]],
+        order: FillOrder,
+        *,
+        progress: ProgressSink,
+        token_budget: int | None,
+        seconds_budget: float | None,
+    ) -> FillProgress:
+        """Work through `work` within the budgets and commit the records.
+
+        Raises:
+            EngineError: engines died; what they had committed before is kept.
+        """
+        ...

@@ -1,0 +1,38 @@
+"""The queue of a fill and the budget that it keeps."""
+
+from __future__ import annotations
+
+from local_engines import EOS, lease_queue
+
+from cache import GenerateRequest
+from cache.answers import Request
+from orchestration.cluster.leases import LEASE
+from orchestration.fill.engine_loop import FillProgress
+
+
+def work(count: int, *, limit: int = 8) -> list[tuple[int, Request]]:
+    """Requests of at most 10 tokens each."""
+    request = GenerateRequest((3, 4), stop_ids=(EOS,), max_new_tokens=limit)
+    return [(number, request) for number in range(count)]
+
+
+def test_a_queue_hands_out_leases_in_order_until_it_is_empty_or_stopped() -> None:
+    queue = lease_queue(work(LEASE + 3), token_budget=None)
+    assert [number for number, _ in queue.lease()] == list(range(LEASE))
+    assert [number for number, _ in queue.lease()] == [LEASE, LEASE + 1, LEASE + 2]
+    assert queue.lease() == []
+    stopped = lease_queue(work(3), token_budget=None)
+    assert stopped.report(FillProgress(rows=1)) is False
+    stopped.stop()
+    assert stopped.lease() == [] and stopped.report(FillProgress(rows=2)) is True
+    assert stopped.progress().rows == 3
+
+
+def test_a_budget_keeps_room_for_the_longest_answers_of_what_is_under_way() -> None:
+    queue = lease_queue(work(5), token_budget=25)
+    assert [number for number, _ in queue.lease()] == [0, 1]
+    assert queue.lease() == []
+    # One answer took 4 of its 10 tokens: 4 + 10 under way + 10 fit 25, and another 10 would not.
+    queue.report(FillProgress(forward_tokens=4, settled_tokens=10))
+    assert [number for number, _ in queue.lease()] == [2]
+    assert queue.lease() == []
