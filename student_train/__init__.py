@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from student_train.scoring import HeldOutRow, score_view
     from student_train.starts.calibration import Calibration, calibrate
     from student_train.starts.derive import derive_student
-    from student_train.training.trainer import train_stage
+    from student_train.training.stages import train_stage
 else:
 
     def __getattr__(name: str) -> object:
@@ -51,7 +51,7 @@ _MODULES = {
     "minillm_loss": "losses.minillm",
     "score_view": "scoring",
     "soft_cross_entropy": "losses.logits",
-    "train_stage": "training.trainer",
+    "train_stage": "training.stages",
 }
 """Where each public name is defined."""
 

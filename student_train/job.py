@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,40 +12,53 @@ from cache.identity import TeacherIdentity
 from configs.models import Device
 from configs.schema import TrainingSettings
 from configs.stages import StageConfig
+from configs.task_stages import TaskStageConfig
 
 
-@dataclass(frozen=True, slots=True)
-class TrainJob:
-    """One stage of one student.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageJob(ABC):
+    """One stage of one student, whatever it learns.
 
     `model_dir` is where it starts, `output_dir` where the trained model appears (whole, or not at all), `work_dir`
-    holds the checkpoints. `vocab` is the number of tokens that exist (the tokenizer's length); further rows of the
-    embedding are padding. Without `accelerator` a GPU is used where there is one. `teacher`, `licence` and `start`
+    holds the checkpoints. Without `accelerator` a GPU is used where there is one. `teacher`, `licence` and `start`
     (what `model_dir` is, in words) go into the model card.
-    `plain_text` is the digest of what a stage with `pretrain` finds in `work_dir` (`student_train.feed.plain_text`).
     """
 
-    stage: StageConfig
+    stage: StageConfig | TaskStageConfig
     settings: TrainingSettings
     model_dir: Path
-    cache_root: Path | str
-    identity: TeacherIdentity
-    train_view: Path
-    dev_view: Path | None
     work_dir: Path
     output_dir: Path
-    vocab: int
     accelerator: Device | None = None
     teacher: str = "unnamed"
     licence: str | None = None
     start: str = "unnamed"
+
+    @abstractmethod
+    def stage_digest(self) -> str:
+        """SHA-256 (hex) of what decides how the training goes, apart from the data and the starting weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainJob(StageJob):
+    """One stage of a language model, which learns from sequences of the cache.
+
+    `vocab` is the number of tokens that exist (the tokenizer's length); further rows of the embedding are padding.
+    `plain_text` is the digest of what a stage with `pretrain` finds in `work_dir` (`student_train.feed.plain_text`).
+    """
+
+    stage: StageConfig
+    cache_root: Path | str
+    identity: TeacherIdentity
+    train_view: Path
+    dev_view: Path | None
+    vocab: int
     plain_text: str | None = None
 
     def stage_digest(self) -> str:
-        """SHA-256 (hex) of what decides how the training goes, apart from the data and the starting weights."""
+        """See `StageJob.stage_digest`."""
         plain = {} if self.stage.pretrain is None else {"plain_text": self.plain_text}
-        text = json.dumps({"stage": self.stage.identity(), "vocab": self.vocab, **plain}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _digest({"stage": self.stage.identity(), "vocab": self.vocab, **plain})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +86,7 @@ class TrainResult:
     selected_step: int | None
     dev_losses: tuple[tuple[int, float], ...]
     begun_at: float = field(default=0.0, compare=False)
+
+
+def _digest(said: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

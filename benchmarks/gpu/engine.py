@@ -41,7 +41,7 @@ def bench_deepspeed(floors: Floors) -> Iterator[str]:
         settings = TrainingSettings.model_validate({"zero_stage": zero_stage})
         engine = DeepSpeedEngine(module, stage=stage, settings=settings, group=group)
         step = partial(
-            engine.step, [batch] * micros, global_tokens=micros * len(batch.labels), learning_rate=1e-6,
+            engine.step, [batch] * micros, places=micros * len(batch.labels), learning_rate=1e-6,
             stop=lambda: False,
         )  # fmt: skip
         taken = best_seconds({"step": lambda step=step: wait(step())})["step"]

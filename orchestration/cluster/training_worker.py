@@ -20,7 +20,7 @@ from orchestration.outputs.curves import CurveWriter
 from orchestration.outputs.redirect import redirect_output
 from student_train.job import StepMetrics, TrainJob
 from student_train.training.between_stages import ProcessSettings, free_memory
-from student_train.training.trainer import train_stage
+from student_train.training.stages import train_stage
 from student_train.worker_group import join_group, meet
 
 START_TIMEOUT_S = 1800

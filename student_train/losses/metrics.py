@@ -6,7 +6,7 @@ of all others and the logit of the label. The names stand in the order of `stude
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -49,9 +49,9 @@ DRAWN_METRICS = ("loss", "ce", "accuracy", "divergence", "agreement")
 """Those that mean something where targets were drawn; `agreement` is then with the token drawn most often."""
 
 
-def means(prefix: str, sums: Sequence[float], *, names: Sequence[str], tokens: int) -> dict[str, float]:
-    """Metric sums divided once by the number of tokens that they were summed over, under their tracking names."""
-    return {f"{prefix}/{name}": sums[METRICS.index(name)] / tokens for name in names}
+def means(prefix: str, sums: Sequence[float], *, known: Mapping[str, int]) -> dict[str, float]:
+    """Metric sums divided once, each of `known` by its number of positions or decisions, under their tracking names."""
+    return {f"{prefix}/{name}": sums[METRICS.index(name)] / places for name, places in known.items()}
 
 
 def plain_sums(metrics: Float[Tensor, " M"]) -> Float[Tensor, " M"]:

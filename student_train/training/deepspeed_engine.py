@@ -3,9 +3,9 @@
 The DeepSpeed config is generated from the stage and the training settings. The size of a batch is decided elsewhere.
 
 Loss normalisation (docs/decisions/0004-loss-normalisation.md): micro-batches return *summed* losses. DeepSpeed averages
-gradients over ranks, so each is scaled by world_size / (response tokens of the whole optimiser step), and DeepSpeed's
-own division by accumulation steps is switched off. The number of micro-batches differs from step to step, so the
-boundary is set by hand before each backward pass; that also makes ZeRO-2 keep what it has already reduced.
+gradients over ranks, so each is scaled by world_size / (response tokens, or decisions, of the whole optimiser step),
+and DeepSpeed's own division by accumulation steps is switched off. The number of micro-batches differs from step to
+step, so the boundary is set by hand before each backward pass; that also makes ZeRO-2 keep what it has already reduced.
 
 Non-finite numbers: a loss that is not finite is multiplied by NaN before its backward pass. So, whatever went wrong,
 the gradient norm that all ranks share is not finite either, and a single check of that norm drops the step everywhere.
@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol, Self, runtime_checkable
 
 import deepspeed
 import torch
@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from configs.errors import TrainingError
 from configs.schema import TrainingSettings
 from configs.stages import StageConfig
+from configs.task_stages import TaskStageConfig
 from student_train.feed.microbatch import MicroBatch
 from student_train.losses.metrics import METRICS
 from student_train.worker_group import WorkerGroup
@@ -47,6 +48,15 @@ _TAG = "state"
 _BUCKET = 50_000_000
 
 
+@runtime_checkable
+class Batch(Protocol):
+    """A micro-batch: what one forward and backward pass of one process works on."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same batch on another device."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
     """One optimiser step: metric sums over all ranks, the norm of the mean gradient, and whether it was dropped."""
@@ -60,7 +70,12 @@ class DeepSpeedEngine:
     """A student under DeepSpeed. Every method is called by all processes of the worker group together."""
 
     def __init__(
-        self, module: nn.Module, *, stage: StageConfig, settings: TrainingSettings, group: WorkerGroup
+        self,
+        module: nn.Module,
+        *,
+        stage: StageConfig | TaskStageConfig,
+        settings: TrainingSettings,
+        group: WorkerGroup,
     ) -> None:
         # DeepSpeed probes (and builds, for a minute) C++ extensions that plain torch optimisers do not use.
         deepspeed.ops.__dict__["__compatible_ops__"] = {}
@@ -77,21 +92,22 @@ class DeepSpeedEngine:
 
     def step(
         self,
-        batches: Sequence[MicroBatch],
+        batches: Sequence[Batch],
         *,
-        global_tokens: int,
+        places: int,
         learning_rate: float,
         stop: Callable[[], bool],
     ) -> StepOutcome | None:
         """One optimiser step over this process's micro-batches, as many on every process.
 
-        `global_tokens` is the number of response tokens of the step over all processes, without plain text. A long step
-        asks now and then whether to `stop` (the answer is the same on every process). If so it returns None: weights
-        and optimiser are as before, but the engine is good for saving only, because part of the gradients is in it.
+        `places` is the number of response tokens (without plain text), or of decisions, of the step over all processes.
+        A long step asks now and then whether to `stop` (the answer is the same on every process). If so it returns
+        None: weights and optimiser are as before, but the engine is good for saving only, because part of the gradients
+        is in it.
         """
         engine = self._engine
         engine.train()
-        scale = self._group.world_size / global_tokens
+        scale = self._group.world_size / places
         sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self._group.device)
         for index, batch in enumerate(batches):
             if index and index % STOP_LOOK_EVERY == 0 and stop():
@@ -116,7 +132,7 @@ class DeepSpeedEngine:
         return StepOutcome(tuple(totals.tolist()), norm, skipped)
 
     @torch.no_grad()
-    def evaluate(self, batches: Sequence[MicroBatch]) -> Tensor:
+    def evaluate(self, batches: Sequence[Batch]) -> Tensor:
         """Metric sums over these micro-batches of this process (not summed over processes)."""
         self._engine.eval()
         sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self._group.device)
@@ -221,7 +237,7 @@ def join_shards(source: Path, target: Path) -> None:
         ds_to_universal.main(arguments)
 
 
-def deepspeed_config(stage: StageConfig, *, settings: TrainingSettings) -> dict[str, Any]:
+def deepspeed_config(stage: StageConfig | TaskStageConfig, *, settings: TrainingSettings) -> dict[str, Any]:
     """The DeepSpeed config of a stage."""
     bf16 = stage.dtype == "bfloat16"
     config: dict[str, Any] = {

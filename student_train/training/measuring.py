@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
-from cache.views import CacheView
 from student_train.feed.steps import StepBatch
 from student_train.losses.metrics import DRAWN_METRICS, METRICS, POLICY_METRICS, SCORED_METRICS, TEXT_METRICS, means
-from student_train.training.selection import check_measured
+from student_train.training.learner import Step
 from student_train.training.worker import StageWorker
 from student_train.worker_group import WorkerGroup
 
 
-def measure(worker: StageWorker, view: CacheView) -> dict[str, float] | None:
-    """The means over a held-out view by their tracking names; None when a request to stop came first.
-
-    Raises:
-        ConfigError: the stage selects by a metric that these rows cannot give.
-    """
+def measure(worker: StageWorker, steps: Iterable[Step]) -> dict[str, float] | None:
+    """The means over held-out steps by their tracking names; None when a request to stop came first."""
     group = worker.group
-    sums, tokens = torch.zeros(len(METRICS), dtype=torch.float64, device=group.device), 0
-    names: tuple[str, ...] = SCORED_METRICS
-    for batch in worker.held_out_feed(view).steps(worker.forward_batches(view)):
+    sums = torch.zeros(len(METRICS), dtype=torch.float64, device=group.device)
+    known: dict[str, int] = {}
+    for step in steps:
         if worker.stop.asked():
             return None
-        sums += worker.engine.evaluate(batch.batches)
-        tokens += batch.response_tokens
-        names = known_metrics(batch, group=group)
-    values = means("dev", group.total(sums).tolist(), names=names, tokens=tokens)
-    check_measured(worker.job.stage, values=values, dev=view)
-    return values
+        sums += worker.engine.evaluate(step.batches)
+        known = {name: places + known.get(name, 0) for name, places in step.known.items()}
+    return means("dev", group.total(sums).tolist(), known=known)
 
 
 def known_metrics(batch: StepBatch, *, group: WorkerGroup) -> tuple[str, ...]:

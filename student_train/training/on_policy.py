@@ -27,6 +27,7 @@ from student_train.feed.steps import Feed, StepBatch, joined
 from student_train.handoff.rollouts import Rollout, RolloutExchange, minibatches
 from student_train.handoff.weight_sync import weight_sync
 from student_train.models.adapters import merge_adapters
+from student_train.training.feeds import SequenceFeeds
 from student_train.training.rollout_metrics import collapse_of, rollout_health, rollout_terms
 from student_train.training.worker import StageWorker
 
@@ -47,21 +48,21 @@ class _Lesson:
 class OnPolicySteps:
     """The optimiser steps of a stage, rollout by rollout. All workers make every call together."""
 
-    def __init__(self, worker: StageWorker) -> None:
-        job = worker.job
+    def __init__(self, worker: StageWorker, *, feeds: SequenceFeeds) -> None:
+        job = feeds.job
         assert job.stage.rollout is not None
         self.collapsed = False
-        self._worker, self._group = worker, worker.group
+        self._worker, self._feeds, self._group = worker, feeds, worker.group
         self._stage, self._config = job.stage, job.stage.rollout
         self._exchange = RolloutExchange(job.work_dir)
         self._sync = weight_sync(
             worker.group,
             self._exchange,
             kind=job.settings.weight_sync,
-            model=worker.decoder.model,
+            model=worker.model,
             start=job.model_dir,
         )
-        self._plain = _plain_feed(worker)
+        self._plain = _plain_feed(feeds)
 
     def steps(self, first: int) -> Iterator[StepBatch | None]:
         """Step number `first` and those after it; None, and then no more, when asked to stop or after a collapse."""
@@ -176,10 +177,10 @@ class OnPolicySteps:
 
         Each process computes a share of the rows.
         """
-        feed = self._worker.training_feed(view)
+        feed = self._feeds.training_feed(view)
         starts = np.cumsum(np.asarray(view.lengths) - np.asarray(view.prompt_len), dtype=np.int64)
         found = torch.zeros(view.response_tokens, dtype=torch.float32, device=self._group.device)
-        for step in feed.steps(self._worker.forward_batches(view)):
+        for step in feed.steps(self._feeds.forward_batches(view)):
             for batch, rows in zip(step.batches, step.rows, strict=True):
                 logprobs = self._worker.engine.logprobs(batch)
                 places = [np.arange(starts[row - 1] if row else 0, starts[row]) for row in rows]
@@ -193,21 +194,21 @@ class OnPolicySteps:
         behaviour = self._exchange.read_behaviour(rollout.number)
         metrics = rollout_health(rollout, behaviour) | {"rollout/wait_s": waited} | dict(rollout.metrics)
         if not self._stage.method.weighs_samples:
-            return _Lesson(rollout, self._worker.training_feed(rollout.view), metrics)
+            return _Lesson(rollout, self._feeds.training_feed(rollout.view), metrics)
         table = rollout_terms(
             rollout,
             behaviour,
-            cache=self._worker.cache,
+            cache=self._feeds.cache,
             alpha=self._config.alpha,
             policy=self._stage.policy or PolicyConfig(),
         )
         metrics |= {f"rollout/{name}": value for name, value in table.statistics().items()}
-        return _Lesson(rollout, self._worker.training_feed(rollout.view, terms=table.rows()), metrics)
+        return _Lesson(rollout, self._feeds.training_feed(rollout.view, terms=table.rows()), metrics)
 
 
-def _plain_feed(worker: StageWorker) -> PlainFeed | None:
+def _plain_feed(feeds: SequenceFeeds) -> PlainFeed | None:
     """The plain text that a stage with `pretrain` learns beside its rollouts."""
-    job, pretrain = worker.job, worker.job.stage.pretrain
+    job, pretrain = feeds.job, feeds.job.stage.pretrain
     if pretrain is None:
         return None
     pieces = PlainPieces.load(job.work_dir / PIECES, digest=job.plain_text)
@@ -216,7 +217,7 @@ def _plain_feed(worker: StageWorker) -> PlainFeed | None:
         digest=pieces.digest,
         config=pretrain,
         seed=job.stage.seed,
-        group=worker.group,
+        group=feeds.group,
         micro_batch_tokens=job.settings.micro_batch_tokens,
-        packs=worker.packs,
+        packs=feeds.packs,
     )

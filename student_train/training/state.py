@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cache.disk.failpoints import failpoint
-from cache.views import CacheView
 from student_train.job import StepMetrics
 from student_train.training.checkpoint import Checkpoints, CheckpointState, check_resumable
 from student_train.training.resuming import restore
@@ -26,7 +25,7 @@ MetricsReport = Callable[[StepMetrics], None]
 class TrainingState:
     """What one process knows of the training of its stage. All processes know the same and make every call together."""
 
-    def __init__(self, worker: StageWorker, *, view: CacheView, report: MetricsReport) -> None:
+    def __init__(self, worker: StageWorker, *, data_digest: str, report: MetricsReport) -> None:
         self.step = 0
         self.tokens = 0
         self.skipped = 0
@@ -34,7 +33,7 @@ class TrainingState:
         self.measured: tuple[StepMetrics, ...] = ()
         self.newest: Path | None = None
         self._worker, self._job, self._group = worker, worker.job, worker.group
-        self._view, self._report = view, report
+        self._data_digest, self._report = data_digest, report
         self._checkpoints = Checkpoints(worker.job.work_dir, group=worker.group)
         self._pending: tuple[StepMetrics, ...] = ()
         self._saved = True
@@ -80,7 +79,7 @@ class TrainingState:
             skipped_in_a_row=self.skipped_in_a_row,
             world_size=self._group.world_size,
             zero_stage=self._job.settings.zero_stage,
-            view_digest=self._view.digest,
+            view_digest=self._data_digest,
             stage_digest=self._job.stage_digest(),
             measured=self.measured,
             pending=self._pending,
@@ -99,7 +98,7 @@ class TrainingState:
         if found is None:
             return
         path, state = found
-        check_resumable(state, path=path, view_digest=self._view.digest, stage_digest=self._job.stage_digest())
+        check_resumable(state, path=path, view_digest=self._data_digest, stage_digest=self._job.stage_digest())
         restore(self._worker, path=path, state=state, checkpoints=self._checkpoints)
         self.step, self.tokens = state.step, state.tokens
         self.skipped, self.skipped_in_a_row = state.skipped, state.skipped_in_a_row

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from cache.batches import Rows
-from cache.store import TeacherCache
-from cache.views import CacheView
-from student_train.feed.steps import Feed, held_out_batches
-from student_train.job import TrainJob
-from student_train.losses.advantages import PolicyTerms
-from student_train.models.decoder import Decoder
+from student_train.job import StageJob
 from student_train.training.stopping import StopRequest
 from student_train.worker_group import WorkerGroup
 
@@ -24,42 +17,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StageWorker:
-    """What one process has while a stage is trained; `packs` says that the model keeps packed sequences apart.
+    """What one process has while a stage is trained, whatever it learns.
 
-    `decoder` is the model that the engine trains. All processes of the group make every call together.
+    `model` holds the weights that the engine trains. All processes of the group make every call together.
     """
 
-    job: TrainJob
+    job: StageJob
     group: WorkerGroup
     engine: DeepSpeedEngine
-    decoder: Decoder
-    cache: TeacherCache
+    model: nn.Module
     stop: StopRequest
-    packs: bool
-
-    def training_feed(self, view: CacheView, *, terms: Sequence[PolicyTerms] | None = None) -> Feed:
-        """The feed of rows to learn from; `terms` are those of each row, where a student sampled its tokens."""
-        return self._feed(view, with_targets=self.job.stage.method.needs_logprobs, terms=terms)
-
-    def held_out_feed(self, view: CacheView) -> Feed:
-        """The feed of rows to measure on, with the teacher's beliefs wherever there are any, whatever is learned."""
-        return self._feed(view, with_targets=view.k > 0, terms=None)
-
-    def forward_batches(self, view: CacheView) -> list[Rows]:
-        """All rows of a view in order, in global batches of about one micro-batch a process."""
-        return held_out_batches(view, tokens=self.job.settings.micro_batch_tokens * self.group.world_size)
 
     def whole_weights(self) -> dict[str, Tensor] | None:
         """The present weights on the CPU, under the names of the trained model, on the leader; None elsewhere."""
-        return self.engine.whole_weights(self.decoder.model)
-
-    def _feed(self, view: CacheView, *, with_targets: bool, terms: Sequence[PolicyTerms] | None) -> Feed:
-        return Feed(
-            cache=self.cache,
-            view=view,
-            group=self.group,
-            micro_batch_tokens=self.job.settings.micro_batch_tokens,
-            with_targets=with_targets,
-            packs=self.packs,
-            terms=terms,
-        )
+        return self.engine.whole_weights(self.model)

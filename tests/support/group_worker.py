@@ -39,7 +39,7 @@ from student_train.feed.microbatch import collate
 from student_train.job import StepMetrics, TrainJob, TrainResult
 from student_train.models.adapters import attach_adapters
 from student_train.models.decoder import TORCH_DTYPES, Decoder, StudentModule, load_decoder
-from student_train.training.trainer import train_stage
+from student_train.training.stages import train_stage
 from student_train.worker_group import join_group
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,7 +87,7 @@ def _engine_steps(
         mine += [collate([], with_targets=True)] * (rounds - len(mine))
         tokens = sum(row.response_len for batches in step for rows in batches for row in rows)
         rate = stage.learning_rate
-        outcomes.append(engine.step(mine, global_tokens=tokens, learning_rate=rate, stop=lambda: False))
+        outcomes.append(engine.step(mine, places=tokens, learning_rate=rate, stop=lambda: False))
     weights = engine.whole_weights(decoder.model)
     engine.close()
     return outcomes, weights

@@ -21,6 +21,7 @@ NOT_OF_A_MODULE = {
 WITHOUT_A_TEST = {
     "cache/disk/storage.py": "protocols; tests/support/storage_conformance.py says what they promise",
     "cache/protocols.py": "protocols; tests/support/conformance.py says what they promise",
+    "student_train/training/learner.py": "abstract; tests of sequences.py say what a learner does",
     "orchestration/cluster/calibration.py": "a task in a process of its own: tests/end_to_end/test_pipeline.py",
     "evaluation/results.py": "plain values without methods",
     "evaluation/report/blocks.py": "plain values without methods",

@@ -19,7 +19,7 @@ BEST_REST = torch.tensor([0.125, 0.5]).double().log()
 def test_sums_become_means_under_their_tracking_names() -> None:
     sums = [0.0] * len(METRICS)
     sums[METRICS.index("loss")], sums[METRICS.index("ce")] = 3.0, 8.0
-    assert means("dev", sums, names=("ce", "loss"), tokens=4) == {"dev/ce": 2.0, "dev/loss": 0.75}
+    assert means("dev", sums, known={"ce": 4, "loss": 4}) == {"dev/ce": 2.0, "dev/loss": 0.75}
 
 
 def test_plain_text_tells_its_cross_entropy_alone() -> None:

@@ -9,13 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from training_jobs import IDENTITY, make_job, variant
+from training_jobs import make_job, variant
 
-from cache.store import TeacherCache
-from cache.views import CacheView
 from configs.errors import ConfigError
 from student_train.job import StepMetrics, TrainJob
-from student_train.models.decoder import Decoder
 from student_train.training.state import BEST, TrainingState
 from student_train.training.stopping import StopRequest
 from student_train.training.worker import StageWorker
@@ -50,7 +47,7 @@ class Engine:
 class Stage:
     """A stage that can be started again in the same place."""
 
-    def __init__(self, job: TrainJob) -> None:
+    def __init__(self, job: TrainJob, *, data: str = "d") -> None:
         self.reported: list[StepMetrics] = []
         self.engine: Any = Engine()
         group = Alone(0, 1, torch.device("cpu"))
@@ -58,12 +55,10 @@ class Stage:
             job=job,
             group=group,
             engine=self.engine,
-            decoder=Decoder(None, nn.Identity(), nn.Parameter(torch.zeros(2, 2)), None),
-            cache=TeacherCache.open(job.cache_root, IDENTITY),
+            model=nn.Identity(),
             stop=StopRequest(lambda: False, group=group),
-            packs=True,
         )
-        self.state = TrainingState(worker, view=CacheView.load(job.train_view), report=self.reported.append)
+        self.state = TrainingState(worker, data_digest=data, report=self.reported.append)
 
     def step(self, loss: float | None = None, *, skipped: bool = False) -> None:
         self.engine.weight += 1.0
@@ -139,3 +134,11 @@ def test_a_checkpoint_of_another_stage_is_not_gone_on_from(place: TrainJob) -> N
     other = Stage(variant(place, place.work_dir.parent, stage={"learning_rate": 1e-4}))
     with pytest.raises(ConfigError, match="undo the change"):
         other.state.resume()
+
+
+def test_a_checkpoint_of_other_data_is_not_gone_on_from(place: TrainJob) -> None:
+    stage = Stage(place)
+    stage.step()
+    stage.state.save()
+    with pytest.raises(ConfigError, match="was trained on view d, this run reads e"):
+        Stage(place, data="e").state.resume()

@@ -1,59 +1,32 @@
-"""What one process reads to learn from, and what it reads to measure on."""
+"""What a process has while a stage is trained."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
 import torch
-from torch import nn
-from training_jobs import IDENTITY, make_job, variant
+from torch import Tensor, nn
+from training_jobs import make_job
 
-from cache.store import TeacherCache
-from cache.views import CacheView
-from student_train.job import TrainJob
-from student_train.models.decoder import Decoder
 from student_train.training.stopping import StopRequest
 from student_train.training.worker import StageWorker
 from student_train.worker_group import WorkerGroup
 
 
-@pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
-    return make_job(tmp_path_factory.mktemp("job"))
+class Engine:
+    """Gathers what it is asked for."""
+
+    def whole_weights(self, model: nn.Module) -> dict[str, Tensor]:
+        return {name: weight.detach() for name, weight in model.named_parameters()}
 
 
-def worker(job: TrainJob) -> StageWorker:
-    group = WorkerGroup(0, 2, torch.device("cpu"))
-    engine: Any = object()
-    return StageWorker(
-        job=job,
-        group=group,
-        engine=engine,
-        decoder=Decoder(None, nn.Identity(), nn.Parameter(torch.zeros(2, 2)), None),
-        cache=TeacherCache.open(job.cache_root, IDENTITY),
-        stop=StopRequest(lambda: False, group=group),
-        packs=True,
-    )
-
-
-@pytest.mark.parametrize(("objective", "learns_beliefs"), [("kd", True), ("seqkd", False)])
-def test_beliefs_are_measured_whatever_is_learned(
-    job: TrainJob, objective: str, learns_beliefs: bool, tmp_path: Path
-) -> None:
-    ours = worker(variant(job, tmp_path, stage={"objective": objective}))
-    view = CacheView.load(job.train_view)
-    assert ours.training_feed(view).with_targets is learns_beliefs
-    assert ours.held_out_feed(view).with_targets
-    assert ours.training_feed(view).packs
-
-
-def test_a_global_batch_without_a_gradient_is_about_one_micro_batch_a_process(job: TrainJob) -> None:
-    view = CacheView.load(job.train_view)
-    batches = worker(job).forward_batches(view)
-    assert np.concatenate(batches).tolist() == list(range(len(view)))
-    sizes = [int(np.asarray(view.lengths)[rows].sum()) for rows in batches]
-    assert max(sizes) < 2 * 40 + int(np.asarray(view.lengths).max())
-    assert len(sizes) < len(view)
+def test_the_weights_bear_the_names_of_the_model_and_not_of_what_is_around_it(tmp_path: Path) -> None:
+    group = WorkerGroup(0, 1, torch.device("cpu"))
+    model, engine = nn.Linear(2, 1), Engine()
+    untyped: Any = engine
+    stop = StopRequest(lambda: False, group=group)
+    worker = StageWorker(job=make_job(tmp_path), group=group, engine=untyped, model=model, stop=stop)
+    weights = worker.whole_weights()
+    assert weights is not None
+    assert weights.keys() == {"weight", "bias"}

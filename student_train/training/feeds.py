@@ -1,0 +1,47 @@
+"""What one process reads of the cache while a stage learns from sequences: to learn from, and to measure on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cache.batches import Rows
+from cache.store import TeacherCache
+from cache.views import CacheView
+from student_train.feed.steps import Feed, held_out_batches
+from student_train.job import TrainJob
+from student_train.losses.advantages import PolicyTerms
+from student_train.worker_group import WorkerGroup
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SequenceFeeds:
+    """The feeds of a stage; `packs` says that its model keeps packed sequences apart."""
+
+    job: TrainJob
+    group: WorkerGroup
+    cache: TeacherCache
+    packs: bool
+
+    def training_feed(self, view: CacheView, *, terms: Sequence[PolicyTerms] | None = None) -> Feed:
+        """The feed of rows to learn from; `terms` are those of each row, where a student sampled its tokens."""
+        return self._feed(view, with_targets=self.job.stage.method.needs_logprobs, terms=terms)
+
+    def held_out_feed(self, view: CacheView) -> Feed:
+        """The feed of rows to measure on, with the teacher's beliefs wherever there are any, whatever is learned."""
+        return self._feed(view, with_targets=view.k > 0, terms=None)
+
+    def forward_batches(self, view: CacheView) -> list[Rows]:
+        """All rows of a view in order, in global batches of about one micro-batch a process."""
+        return held_out_batches(view, tokens=self.job.settings.micro_batch_tokens * self.group.world_size)
+
+    def _feed(self, view: CacheView, *, with_targets: bool, terms: Sequence[PolicyTerms] | None) -> Feed:
+        return Feed(
+            cache=self.cache,
+            view=view,
+            group=self.group,
+            micro_batch_tokens=self.job.settings.micro_batch_tokens,
+            with_targets=with_targets,
+            packs=self.packs,
+            terms=terms,
+        )

@@ -1,0 +1,126 @@
+"""Learning from sequences: a language model, and what its teacher said and believed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import Tensor
+
+from cache.store import TeacherCache
+from cache.views import CacheView
+from student_train.feed.steps import StepBatch, total_steps, training_batches
+from student_train.job import StepMetrics, TrainJob
+from student_train.models.adapters import attach_adapters
+from student_train.models.decoder import TORCH_DTYPES, Decoder, StudentModule, can_pack, load_decoder, normalised_rows
+from student_train.models.export import ModelCard, export_student
+from student_train.training.feeds import SequenceFeeds
+from student_train.training.learner import Learner, Step
+from student_train.training.measuring import known_metrics, measure
+from student_train.training.on_policy import OnPolicySteps
+from student_train.training.readiness import require_ready
+from student_train.training.selection import check_measured
+from student_train.training.state import TrainingState
+from student_train.training.worker import StageWorker
+from student_train.worker_group import WorkerGroup
+
+
+class SequenceLearner(Learner):
+    """See `Learner`: steps are those of a view of the cache, or of rollouts that the student writes meanwhile.
+
+    Raises:
+        DistillError: stage, data and student do not go together (`student_train.training.readiness`).
+    """
+
+    def __init__(self, job: TrainJob, *, group: WorkerGroup) -> None:
+        self._job, self._group, self._stage = job, group, job.stage
+        self._view = CacheView.load(job.train_view)
+        self._dev = None if job.dev_view is None else CacheView.load(job.dev_view)
+        require_ready(
+            job.stage,
+            view=self._view,
+            dev=self._dev,
+            model_dir=job.model_dir,
+            vocab=job.vocab,
+            micro_batch_tokens=job.settings.micro_batch_tokens,
+        )
+        decoder = load_decoder(
+            job.model_dir,
+            dtype=TORCH_DTYPES[job.stage.dtype],
+            gradient_checkpointing=job.settings.gradient_checkpointing,
+        )
+        self._feeds = SequenceFeeds(
+            job=job,
+            group=group,
+            cache=TeacherCache.open(job.cache_root, job.identity, create=False),
+            packs=job.settings.packing == "auto" and can_pack(decoder),
+        )
+        if job.stage.lora is not None:
+            attach_adapters(decoder.model, job.stage.lora)
+        self.module = StudentModule(decoder, stage=job.stage, vocab=self._rows(decoder))
+        self.model = decoder.model
+        self.total_steps = total_steps(job.stage, view=self._view)
+        self.data_digest = self._view.digest
+        self.measures = self._dev is not None
+        self._on_policy: OnPolicySteps | None = None
+
+    def steps(self, worker: StageWorker, *, first: int) -> Iterator[Step | None]:
+        """See `Learner.steps`."""
+        for batch in self._batches(worker, first=first):
+            yield None if batch is None else self._step(batch)
+
+    def measure(self, worker: StageWorker) -> dict[str, float] | None:
+        """See `Learner.measure`.
+
+        Raises:
+            ConfigError: the stage selects by a metric that the held-out rows cannot give.
+        """
+        assert self._dev is not None
+        batches = self._feeds.held_out_feed(self._dev).steps(self._feeds.forward_batches(self._dev))
+        values = measure(worker, map(self._step, batches))
+        if values is not None:
+            check_measured(self._stage, values=values, dev=self._dev)
+        return values
+
+    def ended_early(self, measured: Sequence[StepMetrics]) -> bool:
+        """See `Learner.ended_early`: on-policy, when what the student writes has collapsed."""
+        return self._on_policy is not None and self._on_policy.collapsed
+
+    def export(self, weights: Mapping[str, Tensor], *, state: TrainingState) -> None:
+        """See `Learner.export`."""
+        job = self._job
+        card = ModelCard(
+            teacher=job.teacher,
+            licence=job.licence,
+            start=job.start,
+            view=self._view,
+            stage=self._stage,
+            steps=state.step,
+            selected_step=state.selected_step,
+            measured=state.measured,
+        )
+        export_student(self.model, weights, start=job.model_dir, out=job.output_dir, card=card)
+
+    def _rows(self, decoder: Decoder) -> int:
+        """Over how many rows of the output matrix the student is normalised, in training and on the held-out split."""
+        views = [view for view in (self._view, self._dev) if view is not None]
+        return normalised_rows(decoder.vocab, vocab=self._job.vocab, k=max(view.k for view in views))
+
+    def _batches(self, worker: StageWorker, *, first: int) -> Iterator[StepBatch | None]:
+        if self._stage.rollout is not None:
+            self._on_policy = OnPolicySteps(worker, feeds=self._feeds)
+            return self._on_policy.steps(first)
+        batches = training_batches(self._stage, view=self._view, first=first, steps=self.total_steps)
+        return self._feeds.training_feed(self._view).steps(batches)
+
+    def _step(self, batch: StepBatch) -> Step:
+        known = dict.fromkeys(known_metrics(batch, group=self._group), batch.response_tokens)
+        return Step(
+            batches=batch.batches + batch.plain,
+            places=batch.response_tokens,
+            tokens=batch.tokens,
+            # The model does not read the last token of a record.
+            padding_share=1.0 - (batch.tokens - len(batch.keys)) / batch.padded_tokens,
+            known=known | ({"pretrain": batch.plain_tokens} if batch.plain else {}),
+            rows=[key[:12] for key in batch.keys],
+            metrics=batch.metrics,
+        )

@@ -1,0 +1,82 @@
+"""Learning from sequences, as the loop sees it: steps, data, what is refused before a model is read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from training_jobs import make_job, variant
+
+from cache.views import CacheView
+from configs.errors import ConfigError
+from student_train.feed.steps import training_batches
+from student_train.job import StepMetrics, TrainJob
+from student_train.losses.metrics import SCORED_METRICS, TEXT_METRICS
+from student_train.training.sequences import SequenceLearner
+from student_train.training.stopping import StopRequest
+from student_train.training.worker import StageWorker
+from student_train.worker_group import WorkerGroup
+
+
+class Alone(WorkerGroup):
+    """A worker group of one that needs no process group."""
+
+    def total(self, values: Tensor) -> Tensor:
+        return values
+
+
+ALONE = Alone(0, 1, torch.device("cpu"))
+
+
+def worker(job: TrainJob, learner: SequenceLearner) -> StageWorker:
+    """A process whose engine is asked for nothing: steps of a view need none."""
+    engine: Any = object()
+    stop = StopRequest(lambda: False, group=ALONE)
+    return StageWorker(job=job, group=ALONE, engine=engine, model=learner.model, stop=stop)
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
+    return make_job(tmp_path_factory.mktemp("job"))
+
+
+def test_steps_are_those_of_the_view_from_the_asked_one_on(job: TrainJob) -> None:
+    learner = SequenceLearner(job, group=ALONE)
+    view = CacheView.load(job.train_view)
+    assert learner.data_digest == view.digest
+    assert learner.measures
+    whole = list(learner.steps(worker(job, learner), first=0))
+    assert len(whole) == learner.total_steps > 4
+    batches = training_batches(job.stage, view=view, first=0, steps=learner.total_steps)
+    for step, rows in zip(whole, batches, strict=True):
+        assert step is not None
+        assert step.rows == [view.keys[row].tobytes().hex()[:12] for row in rows]
+        assert step.known == dict.fromkeys(SCORED_METRICS, step.places)
+        assert step.tokens == int(view.lengths[rows].sum())
+        computed = sum(batch.input_ids.numel() for batch in step.batches)
+        assert step.padding_share == pytest.approx(1 - (step.tokens - len(rows)) / computed)
+    rest = list(learner.steps(worker(job, learner), first=3))
+    assert [step.rows for step in rest if step] == [step.rows for step in whole[3:] if step]
+
+
+def test_text_alone_has_no_beliefs_to_measure(job: TrainJob, tmp_path: Path) -> None:
+    job = variant(job, tmp_path, stage={"objective": "seqkd"})
+    learner = SequenceLearner(job, group=ALONE)
+    (step,) = islice(learner.steps(worker(job, learner), first=0), 1)
+    assert step is not None and tuple(step.known) == TEXT_METRICS
+
+
+def test_without_rollouts_no_stage_ends_early(job: TrainJob) -> None:
+    learner = SequenceLearner(job, group=ALONE)
+    assert not learner.ended_early([StepMetrics(step, {"dev/loss": 9.0}) for step in range(9)])
+
+
+def test_what_does_not_fit_together_is_refused_before_a_model_is_read(job: TrainJob, tmp_path: Path) -> None:
+    small = variant(job, tmp_path, settings={"micro_batch_tokens": 4})
+    with pytest.raises(ConfigError, match=r"runtime\.training.micro_batch_tokens is 4"):
+        SequenceLearner(replace(small, model_dir=tmp_path / "nowhere"), group=ALONE)
