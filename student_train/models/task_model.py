@@ -18,10 +18,11 @@ from student_train.models.task_student import HEAD_KINDS, TaskStudent
 from student_train.models.task_transformer import (
     TransformerStudent,
     load_transformer_student,
+    stored_head,
     write_transformer_student,
 )
 
-__all__ = ["TaskStudent", "load_task_student", "write_task_student"]
+__all__ = ["TaskStudent", "load_task_student", "stored_task", "write_task_student"]
 
 NETWORKS: Mapping[str, type[NetworkStudent]] = {"recurrent": RecurrentStudent, "bag": BagStudent}
 """Networks over embeddings by the `kind` in their config.json."""
@@ -62,6 +63,21 @@ def load_task_student(
             f"{model_dir}: reads {student.max_tokens} tokens at most and max_tokens={max_tokens}: lower max_tokens"
         )
     return student
+
+
+def stored_task(model_dir: Path) -> tuple[TaskKind, tuple[str, ...]]:
+    """What a directory says of its head: the kind of task, and the labels in the order of its outputs.
+
+    Raises:
+        ModelError: it has no head for a task, or no config.json that can be read.
+    """
+    if not is_network(model_dir):
+        return stored_head(model_dir)
+    config = read_config(model_dir)
+    kind, labels = config.get("task"), config.get("labels")
+    if kind not in HEAD_KINDS or not isinstance(labels, list):
+        raise ModelError(f"{model_dir}: its config.json names no task and labels: copy or make it again")
+    return kind, tuple(map(str, labels))
 
 
 def write_task_student(student: TaskStudent, weights: Mapping[str, Tensor], *, start: Path, folder: Path) -> None:

@@ -140,6 +140,19 @@ def random_transformer(
     return student
 
 
+def stored_head(model_dir: Path) -> tuple[TaskKind, tuple[str, ...]]:
+    """The kind of a model's head and its labels (see `student_train.models.task_model.stored_task`)."""
+    config = _config(model_dir)
+    for kind, (ending, _) in HEADS.items():
+        if any(str(name).endswith(ending) for name in config.architectures or ()):
+            found = tuple(str(config.id2label[at]) for at in sorted(config.id2label))
+            return kind, SPANS if kind == "extractive_qa" else found
+    raise ModelError(
+        f"{model_dir}: has no task head: name a model whose class ends with one of "
+        + ", ".join(ending for ending, _ in HEADS.values())
+    )
+
+
 def write_transformer_student(
     student: TransformerStudent, weights: Mapping[str, Tensor], *, start: Path, folder: Path
 ) -> None:

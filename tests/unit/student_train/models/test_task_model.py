@@ -9,7 +9,7 @@ import torch
 from task_students import FAMILIES, LABELS, NETWORKS, rows_of, save_student
 
 from configs.errors import ModelError
-from student_train.models.task_model import TaskStudent, load_task_student, write_task_student
+from student_train.models.task_model import TaskStudent, load_task_student, stored_task, write_task_student
 
 
 @pytest.fixture(params=(*FAMILIES, *NETWORKS))
@@ -107,3 +107,7 @@ def test_a_student_in_bfloat16_says_about_the_same(student_dir: Path) -> None:
     exact = logits(load(student_dir), [6, 4])
     assert {parameter.dtype for parameter in rough.parameters()} == {torch.bfloat16}
     torch.testing.assert_close(logits(rough, [6, 4]).float(), exact, rtol=0.1, atol=0.1)
+
+
+def test_a_directory_says_what_its_head_is_for(student_dir: Path) -> None:
+    assert stored_task(student_dir) == ("classification", LABELS)
