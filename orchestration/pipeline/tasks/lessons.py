@@ -1,0 +1,168 @@
+"""What the stages of task students learn from, as files: examples by tokenizer, by sets of data, by what they need.
+
+A stage that needs gold alone gets examples without the teacher's logits, so that what it makes does not depend on the
+teacher. Files are named by their content; a worker group reads them (`student_train.feed.examples`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from configs import ConfigError, DataError
+from configs.task import TaskConfig
+from configs.task_experiment import AgreementFilter
+from configs.task_stages import TaskStageConfig
+from evaluation.tasks.examples import Example
+from orchestration.inputs.task_examples import Beliefs, make_examples
+from orchestration.inputs.task_sets import TaskSets
+from orchestration.inputs.task_texts import ReadExample, decision_labels, read_with
+from student_train.feed.examples import ExampleSet
+
+DEV = "dev"
+"""What the file of the held-out examples is called after."""
+
+
+class TeacherBeliefs(Protocol):
+    """What a teacher believes about examples: logits by units, None for one that it could not answer."""
+
+    def about(self, examples: Sequence[Example]) -> list[Beliefs | None]:
+        """The beliefs about each example, in their order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How a student reads texts: its tokenizer, a name for it that its content decides, and its longest text."""
+
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLesson:
+    """Files of examples with their digests, and what is to be said about them, a line each."""
+
+    train: Path
+    dev: Path
+    train_digest: str
+    dev_digest: str
+    rows: int
+    notes: tuple[str, ...]
+
+
+class Lessons:
+    """Makes the lessons of an experiment below `folder`, each once."""
+
+    def __init__(
+        self,
+        sets: TaskSets,
+        dev: Sequence[Example],
+        *,
+        task: TaskConfig,
+        beliefs: TeacherBeliefs | None,
+        agreement: AgreementFilter | None,
+        folder: Path,
+    ) -> None:
+        self._sets, self._dev, self._task = sets, tuple(dev), task
+        self._beliefs, self._agreement, self._folder = beliefs, agreement, folder
+        self._labels = decision_labels(task)
+        if agreement is not None and task.kind != "classification":
+            raise ConfigError(
+                f"data.agreement compares one label a text, and task {task.name} is of kind={task.kind}: remove it"
+            )
+        self._made: dict[tuple[str, int, tuple[str, ...], bool], TaskLesson] = {}
+        self._believed: dict[str, list[Beliefs | None]] = {}
+
+    def of(self, stage: TaskStageConfig, reader: Reader) -> TaskLesson:
+        """The lesson of a stage for a student that reads in this way.
+
+        Raises:
+            DataError: nothing is left to learn from, or to select by.
+            ConfigError: the tokenizer cannot read these examples.
+        """
+        with_teacher = stage.needs != "gold"
+        key = (reader.name, reader.max_tokens, stage.data, with_teacher)
+        if key not in self._made:
+            self._made[key] = self._make(stage.data, reader, with_teacher=with_teacher)
+        return self._made[key]
+
+    def _make(self, names: tuple[str, ...], reader: Reader, *, with_teacher: bool) -> TaskLesson:
+        notes: list[str] = []
+        examples = self._sets.of(names)
+        beliefs = [belief for name in names for belief in self._about(name)] if with_teacher else None
+        train = self._written("-".join(names), examples, beliefs, reader, filtered=True, notes=notes)
+        dev = self._written(
+            DEV, self._dev, self._about(DEV) if with_teacher else None, reader, filtered=False, notes=notes
+        )
+        return TaskLesson(train[0], dev[0], train[1].digest, dev[1].digest, len(train[1]), tuple(notes))
+
+    def _about(self, name: str) -> list[Beliefs | None]:
+        """What the teacher believes about a set; asked once however many stages learn from it."""
+        assert self._beliefs is not None, "a stage that needs a teacher has none"
+        if name not in self._believed:
+            self._believed[name] = self._beliefs.about(self._dev if name == DEV else self._sets.sets[name])
+        return self._believed[name]
+
+    def _written(
+        self,
+        name: str,
+        examples: Sequence[Example],
+        beliefs: Sequence[Beliefs | None] | None,
+        reader: Reader,
+        *,
+        filtered: bool,
+        notes: list[str],
+    ) -> tuple[Path, ExampleSet]:
+        read = read_with(reader.tokenizer, examples, task=self._task, max_tokens=reader.max_tokens)
+        cut = sum(one.cut for one in read)
+        if cut:
+            notes.append(f"{name}: {cut:,} of {len(read):,} texts are cut to {reader.max_tokens} tokens of the student")
+        keep = list(range(len(read)))
+        if beliefs is not None:
+            keep = self._answered(name, read, beliefs, filtered=filtered, notes=notes)
+        if not keep:
+            raise DataError(f"{name}: no example of task {self._task.name} is left to learn from or to select by")
+        known = None if beliefs is None else [belief for at in keep if (belief := beliefs[at]) is not None]
+        made = make_examples(self._task.kind, self._labels, [read[at] for at in keep], known)
+        if made.unseen:
+            notes.append(f"{name}: {made.unseen:,} words or tokens are left out, which the teacher does not see")
+        path = self._folder / f"{name}-{made.examples.digest[:16]}.safetensors"
+        made.examples.save(path)
+        return path, made.examples
+
+    def _answered(
+        self,
+        name: str,
+        read: Sequence[ReadExample],
+        beliefs: Sequence[Beliefs | None],
+        *,
+        filtered: bool,
+        notes: list[str],
+    ) -> list[int]:
+        """The places of the examples that the teacher answered, and of those that it answered as gold enough says."""
+        answered = [at for at in range(len(read)) if beliefs[at] is not None]
+        if len(answered) < len(read):
+            notes.append(f"{name}: {len(read) - len(answered):,} examples are left out: the teacher did not answer")
+        if not filtered or self._agreement is None:
+            return answered
+        agreed = [at for at in answered if self._agrees(read[at], beliefs[at])]
+        if len(agreed) < len(answered):
+            lost = len(answered) - len(agreed)
+            notes.append(f"{name}: {lost:,} examples are left out: teacher and gold disagree (data.agreement)")
+        return agreed
+
+    def _agrees(self, read: ReadExample, beliefs: Beliefs | None) -> bool:
+        """Whether the teacher gives gold enough, in an example where gold is known."""
+        assert self._agreement is not None and beliefs is not None
+        (gold,) = read.gold
+        if gold < 0:
+            return True
+        logits = beliefs.logits[0].astype(np.float64)
+        return float(np.exp(logits[gold] - np.logaddexp.reduce(logits))) >= self._agreement.min_probability

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from task_builders import task_of
+from task_heads import save_span_finder
+from transformers import AutoTokenizer
+
+from configs import ConfigError, DataError
+from configs.task_experiment import AgreementFilter
+from configs.task_stages import TaskStageConfig
+from evaluation.tasks.examples import Example, read_examples
+from orchestration.inputs.task_examples import Beliefs
+from orchestration.inputs.task_sets import TaskSets
+from orchestration.inputs.task_texts import WHOLE
+from orchestration.pipeline.tasks.lessons import Lessons, Reader
+from student_train.feed.examples import ExampleSet
+
+TASK = task_of("classification", labels=["good", "bad"])
+
+GOLD = TaskStageConfig(objective="hard_labels", steps=1)
+
+LOGITS = TaskStageConfig(objective="logit_mse", data=("train", "transfer"), steps=1)
+
+
+def examples(*texts: str, labelled: bool = True) -> tuple[Example, ...]:
+    """Texts that begin with `sun` are good, others bad."""
+    rows = [{"text": text, "label": "good" if text.startswith("sun") else "bad"} for text in texts]
+    return read_examples(TASK, list(enumerate(rows)), labelled=labelled).usable
+
+
+SETS = TaskSets(
+    {"train": examples("sun sun", "rain", "sun rain"), "transfer": examples("oslo", "rome", labelled=False)}, ()
+)
+
+DEV = examples("sun", "rain rain")
+
+
+class Teacher:
+    """Finds every text good at these odds, and `oslo` beyond it; `asked` counts."""
+
+    def __init__(self, odds: float = 2.0) -> None:
+        self.asked: list[tuple[str, ...]] = []
+        self._odds = odds
+
+    def about(self, examples: Sequence[Example]) -> list[Beliefs | None]:
+        self.asked.append(tuple(example.text for example in examples))
+        logits = np.array([[np.log(self._odds), 0.0]], np.float32)
+        return [None if example.text == "oslo" else Beliefs((WHOLE,), logits) for example in examples]
+
+
+@pytest.fixture()
+def reader(tmp_path: Path) -> Reader:
+    return Reader(AutoTokenizer.from_pretrained(save_span_finder(tmp_path / "model")), "tokenizer", 16)
+
+
+def lessons(place: Path, teacher: Teacher | None = None, **changes: Any) -> Lessons:
+    fields: dict[str, Any] = {"task": TASK, "beliefs": teacher, "agreement": None, "folder": place / "lessons"}
+    return Lessons(SETS, DEV, **fields | changes)
+
+
+def test_gold_needs_no_teacher_and_does_not_depend_on_one(tmp_path: Path, reader: Reader) -> None:
+    teacher = Teacher()
+    lesson = lessons(tmp_path, teacher).of(GOLD, reader)
+    train, dev = ExampleSet.load(lesson.train), ExampleSet.load(lesson.dev)
+    assert (train.gold.tolist(), dev.gold.tolist()) == ([0, 1, 0], [0, 1])
+    assert train.teacher is None and dev.teacher is None and teacher.asked == []
+    assert (lesson.train_digest, lesson.dev_digest) == (train.digest, dev.digest)
+    assert lessons(tmp_path / "elsewhere").of(GOLD, reader).train_digest == train.digest
+
+
+def test_what_the_teacher_believes_stands_beside_each_example_that_it_answered(tmp_path: Path, reader: Reader) -> None:
+    lesson = lessons(tmp_path, Teacher()).of(LOGITS, reader)
+    train, dev = ExampleSet.load(lesson.train), ExampleSet.load(lesson.dev)
+    assert train.gold.tolist() == [0, 1, 0, -1]
+    assert train.teacher is not None and train.teacher.shape == (4, 2)
+    assert dev.teacher is not None and dev.teacher.shape == (2, 2)
+    assert lesson.rows == 4
+    assert lesson.notes == ("train-transfer: 1 examples are left out: the teacher did not answer",)
+
+
+def test_a_set_is_asked_about_once(tmp_path: Path, reader: Reader) -> None:
+    teacher = Teacher()
+    made = lessons(tmp_path, teacher)
+    first = made.of(LOGITS, reader)
+    assert made.of(LOGITS.model_copy(update={"learning_rate": 0.5}), reader) is first
+    made.of(LOGITS.model_copy(update={"data": ("train",)}), reader)
+    assert len(teacher.asked) == 3
+
+
+@pytest.mark.parametrize(("odds", "gold"), [(2.0, [0, 0, -1]), (0.5, [1, -1])])
+def test_gold_on_which_the_teacher_disagrees_is_left_out(
+    odds: float, gold: list[int], tmp_path: Path, reader: Reader
+) -> None:
+    made = lessons(tmp_path, Teacher(odds), agreement=AgreementFilter(min_probability=0.6))
+    lesson = made.of(LOGITS, reader)
+    assert ExampleSet.load(lesson.train).gold.tolist() == gold
+    assert len(ExampleSet.load(lesson.dev)) == 2
+    assert any("teacher and gold disagree (data.agreement)" in note for note in lesson.notes)
+
+
+def test_texts_that_the_student_does_not_see_whole_are_counted(tmp_path: Path, reader: Reader) -> None:
+    short = Reader(reader.tokenizer, reader.name, 3)
+    lesson = lessons(tmp_path).of(GOLD, short)
+    assert "train: 2 of 3 texts are cut to 3 tokens of the student" in lesson.notes
+    assert "dev: 1 of 2 texts are cut to 3 tokens of the student" in lesson.notes
+
+
+def test_nothing_to_learn_from_is_refused(tmp_path: Path, reader: Reader) -> None:
+    silent = Teacher()
+    silent.about = lambda examples: [None] * len(examples)  # type: ignore[method-assign]
+    with pytest.raises(DataError, match="no example of task t is left"):
+        lessons(tmp_path, silent).of(LOGITS, reader)
+
+
+def test_agreement_is_about_one_label_a_text(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.agreement compares one label a text"):
+        lessons(tmp_path, task=task_of("tagging", labels=["LOC"]), agreement=AgreementFilter(min_probability=0.5))
