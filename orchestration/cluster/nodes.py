@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from configs import ConfigError, DistillConfig
+from configs import ConfigError
+from configs.experiments import AnyExperiment
 from configs.visible_text import first_line
 from orchestration.cluster.private import cluster
 from orchestration.plan.hardware import Hardware, HostMemory, read_host_memory
@@ -38,7 +39,7 @@ def require_gpus(address: str) -> None:
         )
 
 
-def cluster_hardware(config: DistillConfig) -> Hardware:
+def cluster_hardware(config: AnyExperiment) -> Hardware:
     """What the cluster of a configuration has; its machines with GPUs if there are some, else all of them.
 
     The driver may be any of its machines, or none, so what it has itself says nothing.

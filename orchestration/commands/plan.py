@@ -15,6 +15,7 @@ from typing import TextIO
 
 from cache import TeacherCache
 from configs import ConfigError, DistillConfig
+from configs.experiments import AnyExperiment
 from configs.places import FINGERPRINTS, is_url
 from configs.schema import EngineSettings, TrainingSettings
 from orchestration.fill.refusals import open_refusals
@@ -87,7 +88,7 @@ def _print_plan(config: DistillConfig, *, assume_gpus: int | None, stream: TextI
         console.warn(warning)
 
 
-def _ask_cluster(config: DistillConfig) -> Hardware:
+def _ask_cluster(config: AnyExperiment) -> Hardware:
     # Ray only for who attaches to a cluster.
     from orchestration.cluster.nodes import cluster_hardware
 

@@ -20,10 +20,13 @@ from cache.disk.directory import read_identity
 from cache.disk.roots import open_storage
 from cache.fingerprint import fingerprint_model
 from configs import ConfigError, DistillConfig, DistillError, load_task_file, resolve_data_path
+from configs.experiments import AnyExperiment
 from configs.model_files import companions
 from configs.models import ModelSource
 from configs.places import FINGERPRINTS
 from configs.regular_files import read_regular
+from configs.task_experiment import RuleAugmentation, TaskDistillConfig
+from configs.task_stages import TransformerStart
 from orchestration.outputs.artifacts import Artifacts, digest_of
 from orchestration.outputs.kept import FileDigests, file_sha256
 from student_train.handoff.rollouts import RolloutExchange
@@ -55,7 +58,7 @@ class RestsOn:
     students: tuple[str, ...]
 
 
-def content_of(config: DistillConfig, *, config_dir: Path, say: Callable[[str], None] = logger.info) -> dict[str, str]:
+def content_of(config: AnyExperiment, *, config_dir: Path, say: Callable[[str], None] = logger.info) -> dict[str, str]:
     """SHA-256 (hex) of every local file or model that the configuration names, by its key.
 
     What cannot be read is `UNUSABLE`. `say` gets a line before much is hashed.
@@ -70,14 +73,14 @@ def content_of(config: DistillConfig, *, config_dir: Path, say: Callable[[str], 
             asked[key] = partial(_local, source.path, config_dir=config_dir, models_root=runtime.models_root, say=say)
         elif source.package is not None:
             asked[key] = partial(_packaged, source, digests=digests)
-    for number, path in enumerate(config.evaluation.tasks or ()):
-        asked[f"evaluation.tasks.{number}"] = partial(_task, path, config_dir=config_dir, digests=digests)
+    for key, path in _tasks(config):
+        asked[key] = partial(_task, path, config_dir=config_dir, digests=digests)
     for key, path, count in _former_rollouts(config):
         asked[key] = partial(_rollouts, path, count, config_dir=config_dir)
     return {key: _unless_unusable(digest) for key, digest in asked.items()}
 
 
-def require_unchanged(config: DistillConfig, *, config_dir: Path, since: Mapping[str, str]) -> None:
+def require_unchanged(config: AnyExperiment, *, config_dir: Path, since: Mapping[str, str]) -> None:
     """Make sure that what `content_of` gave at the start of a run is still true.
 
     Raises:
@@ -89,7 +92,7 @@ def require_unchanged(config: DistillConfig, *, config_dir: Path, since: Mapping
         raise ConfigError(f"{', '.join(changed)}: changed while the experiment was running: run it again")
 
 
-def experiment_digest(config: DistillConfig, content: Mapping[str, str]) -> str:
+def experiment_digest(config: AnyExperiment, content: Mapping[str, str]) -> str:
     """What an experiment is addressed by: all that changes its numbers."""
     return digest_of(config=config.digest(), content=dict(content))
 
@@ -114,16 +117,26 @@ def model_digest(directory: Path, *, models_root: Path, say: Callable[[str], Non
     return digest_of(weights=prints.weights_sha256, config=prints.config_sha256, companions=read)
 
 
-def model_sources(config: DistillConfig) -> Iterator[tuple[str, ModelSource]]:
+def model_sources(config: AnyExperiment) -> Iterator[tuple[str, ModelSource]]:
     """Every model that the configuration names, with its key."""
-    yield "teacher.model", config.teacher.model
-    for name, student in config.students.items():
-        if student.init.model is not None:
-            yield f"students.{name}.init.model", student.init.model
+    match config:
+        case DistillConfig():
+            yield "teacher.model", config.teacher.model
+            for name, student in config.students.items():
+                if student.init.model is not None:
+                    yield f"students.{name}.init.model", student.init.model
+        case TaskDistillConfig():
+            yield "teacher.model", config.teacher.model
+            for name, each in config.students.items():
+                if isinstance(each.start, TransformerStart) and each.start.model is not None:
+                    yield f"students.{name}.start.model", each.start.model
+            for name, made in config.data.augment.items():
+                if not isinstance(made, RuleAugmentation):
+                    yield f"data.augment.{name}.model", made.model
 
 
 def rested_on(
-    config: DistillConfig,
+    config: AnyExperiment,
     *,
     directories: Mapping[str, Path],
     starts: Iterable[str],
@@ -148,7 +161,7 @@ def rested_on(
     )
 
 
-def what_broke(rests_on: RestsOn, *, config: DistillConfig, run_dir: Path, artifacts: Artifacts) -> str | None:
+def what_broke(rests_on: RestsOn, *, config: AnyExperiment, run_dir: Path, artifacts: Artifacts) -> str | None:
     """The first thing that a comparison was made from and that is not the same any more; None when all of it is."""
     try:
         return _what_broke(rests_on, config=config, run_dir=run_dir, artifacts=artifacts)
@@ -158,7 +171,7 @@ def what_broke(rests_on: RestsOn, *, config: DistillConfig, run_dir: Path, artif
         return f"it names files that no disk can hold ({error})"
 
 
-def _what_broke(rests_on: RestsOn, *, config: DistillConfig, run_dir: Path, artifacts: Artifacts) -> str | None:
+def _what_broke(rests_on: RestsOn, *, config: AnyExperiment, run_dir: Path, artifacts: Artifacts) -> str | None:
     for key, source in model_sources(config):
         if source.path is not None:
             continue  # Its content is in the name of the run directory.
@@ -200,7 +213,25 @@ def _has_moved(directory: Path, source: ModelSource) -> bool:
     return read_regular(branch, at_most=COMMIT_BYTES).strip() != directory.name.encode()
 
 
-def _files(config: DistillConfig) -> Iterator[tuple[str, Path]]:
+def _tasks(config: AnyExperiment) -> Iterator[tuple[str, Path]]:
+    match config:
+        case DistillConfig():
+            yield from ((f"evaluation.tasks.{at}", path) for at, path in enumerate(config.evaluation.tasks or ()))
+        case TaskDistillConfig():
+            yield "task", config.task
+
+
+def _files(config: AnyExperiment) -> Iterator[tuple[str, Path]]:
+    match config:
+        case DistillConfig():
+            yield from _files_of_sequences(config)
+        case TaskDistillConfig():
+            for at, source in enumerate(config.data.transfer):
+                if source.path is not None:
+                    yield f"data.transfer.{at}.path", source.path
+
+
+def _files_of_sequences(config: DistillConfig) -> Iterator[tuple[str, Path]]:
     for split in ("train", "dev", "test"):
         path = getattr(config.data, split).path
         if path is not None:
@@ -211,7 +242,9 @@ def _files(config: DistillConfig) -> Iterator[tuple[str, Path]]:
                 yield f"students.{name}.stages.{number}.pretrain.path", stage.pretrain.path
 
 
-def _former_rollouts(config: DistillConfig) -> Iterator[tuple[str, Path, int]]:
+def _former_rollouts(config: AnyExperiment) -> Iterator[tuple[str, Path, int]]:
+    if not isinstance(config, DistillConfig):
+        return
     for name, student in config.students.items():
         for number, stage in enumerate(student.stages):
             if stage.rollout is not None and stage.rollout.replay_from is not None:

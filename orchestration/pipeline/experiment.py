@@ -9,31 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from configs import BudgetReached, DistillConfig, configure_logging, dump_config
+from configs import BudgetReached, DistillConfig, dump_config
 from orchestration.cluster.nodes import cluster_hardware
 from orchestration.comparison.publishing import publish
 from orchestration.comparison.report import Report, write_report
 from orchestration.comparison.show import directory_of, show_report
-from orchestration.fill.ledger import Ledger
 from orchestration.fill.refusals import open_refusals
-from orchestration.inputs.preflight import require_cache, require_compiler, require_writable, resolve_paths
+from orchestration.inputs.preflight import require_cache, resolve_paths
 from orchestration.inputs.prompts import PromptSet, load_prompts
 from orchestration.inputs.shapes import PlannedShape, student_shapes
 from orchestration.inputs.tasks import LoadedTask, load_tasks
 from orchestration.inputs.teachers import Teacher, open_cache, open_teacher
-from orchestration.outputs.artifacts import Artifacts, claim_directory, sweep_run
-from orchestration.outputs.console import Console
 from orchestration.outputs.foundations import content_of
-from orchestration.outputs.redirect import terminal_kept
 from orchestration.pipeline.chain import Student
 from orchestration.pipeline.compare import Compared, compare_students, compare_teacher, open_bench, speed_of, ways_of
 from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.exposure_stage import exposure_of_run
 from orchestration.pipeline.fill_stage import AskedTeacher, fill_and_pin
 from orchestration.pipeline.lessons import Lesson
+from orchestration.pipeline.opening import PROBE_S, opened_run, require_places
 from orchestration.pipeline.prepare_starts import CalibratedStarts, prepare_starts
 from orchestration.pipeline.run import Journal, RunSettings, Written
-from orchestration.pipeline.run_costs import NOTHING_SAVED, counting, publish_cost, saved_by_cache
+from orchestration.pipeline.run_costs import NOTHING_SAVED, publish_cost, saved_by_cache
 from orchestration.pipeline.run_results import Examined, report_of
 from orchestration.pipeline.session import Session
 from orchestration.pipeline.stage import run_stage
@@ -44,14 +41,10 @@ from orchestration.plan.host_memory import check_host
 from orchestration.plan.placement import plan_placement
 from orchestration.plan.requests import FillPlan, plan_fill, sequence_sets
 from orchestration.plan.tables import fill_time, show_money, show_plan, show_rollouts
-from orchestration.tracking.store import tracking_uri
-from orchestration.tracking.tracker import Tracker, flatten
+from orchestration.tracking.tracker import flatten
 
 Until = Literal["fill", "train", "eval"]
 """The last stage that is run."""
-
-PROBE_S = 15.0
-"""A tracker that does not answer in this time is taken for slow; the first answer of a new SQLite file takes three."""
 
 logger = logging.getLogger(__name__)
 
@@ -83,37 +76,15 @@ def run_experiment(
     `below` is the directory of the sweep that it is a trial of: its run in the tracker stands below that one's.
     """
     real = resolve_paths(config, config_dir=config_dir)
-    runtime = real.runtime
     hardware = hardware_of(real, ask_cluster=cluster_hardware)
-    require_compiler(hardware.accelerator)
-    require_writable(runtime.run_root, key="runtime.run_root")
-    require_cache(runtime.cache_root)
-    require_writable(runtime.models_root, key="runtime.models_root")
+    require_places(real, accelerator=hardware.accelerator)
     written = Written(config, config_dir, content_of(config, config_dir=config_dir))
     directory = directory_of(config, written.content)
-    log_file = directory / "logs" / "driver.log"
-    log_file.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        claim_directory(directory),
-        terminal_kept(log_file) as terminal,
-        counting(runtime) as costs,
-        closing(Console(terminal, costs=costs)) as console,
-        ExitStack() as opened,
-    ):
-        # Standard error goes to the log from here on, but warnings are for whoever watches.
-        configure_logging(log_file, console=console.warnings)
-        console.say(f"Experiment {real.name} in {directory} (logs in {directory / 'logs'})")
-        (directory / "config.yaml").write_text(dump_config(config))
-        settings = RunSettings(real, directory, hardware, Artifacts(runtime.run_root, say=console.warn))
-        tracker = opened.enter_context(closing(Tracker(directory, uri=tracking_uri(real))))
-        journal = Journal(console, tracker, opened.enter_context(closing(Ledger.open(directory))))
-        settings.artifacts.sweep()
-        sweep_run(directory)
+    with opened_run(real, directory, written=dump_config(config)) as (journal, artifacts), ExitStack() as opened:
+        settings = RunSettings(real, directory, hardware, artifacts)
         if session is None:
             session = opened.enter_context(Session(directory))
         compute = opened.enter_context(closing(Compute(settings, journal, session)))
-        if runtime.tracking_uri is not None:
-            tracker.require_usable(at_most_s=PROBE_S)
         return Experiment(written, settings, journal, compute, below=below).run(until=until)
 
 
@@ -122,7 +93,7 @@ class Experiment:
 
     def __init__(
         self,
-        written: Written,
+        written: Written[DistillConfig],
         settings: RunSettings,
         journal: Journal,
         compute: Compute,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 from configs import DistillConfig
+from configs.experiments import AnyExperiment
 from configs.models import Device
 from orchestration.fill.ledger import Ledger
 from orchestration.outputs.artifacts import Artifacts
@@ -16,12 +18,14 @@ from orchestration.plan.colocation import GPU_SHARES, PartKind
 from orchestration.plan.hardware import Hardware
 from orchestration.tracking.tracker import Tracker
 
+Config = TypeVar("Config", bound=AnyExperiment)
+
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class Written(Generic[Config]):
     """The experiment as its user wrote it, and the digests of the files that it names, from before it began."""
 
-    config: DistillConfig
+    config: Config
     config_dir: Path
     content: Mapping[str, str]
 
@@ -32,6 +36,40 @@ class Written:
             ConfigError: it is.
         """
         require_unchanged(self.config, config_dir=self.config_dir, since=self.content)
+
+
+class AnyRun(Protocol):
+    """What every run has, whatever its experiment distils."""
+
+    @property
+    def config(self) -> AnyExperiment:
+        """The experiment; its paths are real."""
+        ...
+
+    @property
+    def directory(self) -> Path:
+        """The run directory."""
+        ...
+
+    @property
+    def hardware(self) -> Hardware:
+        """What it runs on."""
+        ...
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """What stages leave behind."""
+        ...
+
+    @property
+    def device(self) -> Device:
+        """What it computes on."""
+        ...
+
+    @property
+    def logs(self) -> Path:
+        """Where every process of it writes its log; absolute."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from orchestration.comparison.cost_table import print_cost
 from orchestration.energy.readings import StageCosts
 from orchestration.energy.tracker import MachineMeter
 from orchestration.fill.ledger import Counts
-from orchestration.pipeline.run import Journal, RunSettings
+from orchestration.pipeline.run import AnyRun, Journal
 from orchestration.plan.requests import FillPlan
 
 NOTHING_SAVED = Saved(0, 0.0, 0.0)
@@ -61,7 +61,7 @@ def saved_by_cache(plan: FillPlan, *, cache: TeacherCache, spent_before: Counts)
     return Saved(tokens, total.gpu_seconds, total.joules).beyond(spent_before.fill)
 
 
-def cost_of_run(*, settings: RunSettings, journal: Journal, saved: Saved) -> RunCost:
+def cost_of_run(*, settings: AnyRun, journal: Journal, saved: Saved) -> RunCost:
     """The cost of the run up to now; tokens and hours are over all its starts, stages those of this one."""
     spent, costs = journal.ledger.counts(), journal.console.costs
     students = max(spent.gpu_seconds - spent.teacher_gpu_seconds, 0.0)

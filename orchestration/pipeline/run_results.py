@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from configs import DistillConfig
 from evaluation.cost import Saved
 from evaluation.results import Provenance, RunResults
 from orchestration.comparison.bench import Bench, lengths
@@ -38,7 +39,13 @@ class Examined:
 
 
 def report_of(
-    compared: Compared, examined: Examined, *, written: Written, settings: RunSettings, journal: Journal, saved: Saved
+    compared: Compared,
+    examined: Examined,
+    *,
+    written: Written[DistillConfig],
+    settings: RunSettings,
+    journal: Journal,
+    saved: Saved,
 ) -> Report:
     """Everything that was found, in one value; `saved` is what the cache had when the run began."""
     bench, students, references = examined.bench, examined.students, examined.bench.references()
@@ -59,7 +66,7 @@ def report_of(
     return Report(results, _rested_on(settings, examined.teacher, students), compared.evidence)
 
 
-def _provenance(written: Written, teacher: Teacher, *, view: str) -> Provenance:
+def _provenance(written: Written[DistillConfig], teacher: Teacher, *, view: str) -> Provenance:
     return Provenance(
         teacher=teacher.files.label,
         teacher_identity=teacher.identity.digest(),

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from orchestration.outputs.console import StageProgress
-from orchestration.pipeline.run import Journal, RunSettings
+from orchestration.pipeline.run import AnyRun, Journal
 
 Work = TypeVar("Work")
 Made = TypeVar("Made")
@@ -72,7 +72,7 @@ class Stage(ABC, Generic[Work, Made, Kept]):
         """What the line of the stage ends with."""
 
 
-def run_stage(stage: Stage[Work, Made, Kept], *, settings: RunSettings, journal: Journal) -> Kept:
+def run_stage(stage: Stage[Work, Made, Kept], *, settings: AnyRun, journal: Journal) -> Kept:
     """Prepare a stage, run it if something is left to do, and keep what there is then."""
     claim = stage.claim()
     with nullcontext() if claim is None else settings.artifacts.claim(claim.digest, what=claim.what):

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs import ConfigError, DistillConfig
+from configs import ConfigError
+from configs.experiments import AnyExperiment
 from configs.models import Device
 
 GIB = 2**30
@@ -58,7 +59,7 @@ def read_host_memory(proc: Path = Path("/proc"), limits: Sequence[str] = _CGROUP
 
 
 def hardware_of(
-    config: DistillConfig, *, ask_cluster: Callable[[DistillConfig], Hardware], assume_gpus: int | None = None
+    config: AnyExperiment, *, ask_cluster: Callable[[AnyExperiment], Hardware], assume_gpus: int | None = None
 ) -> Hardware:
     """What the experiment will run on.
 
@@ -86,7 +87,7 @@ def hardware_of(
     )
 
 
-def _assumed(config: DistillConfig, *, gpus: int) -> Hardware:
+def _assumed(config: AnyExperiment, *, gpus: int) -> Hardware:
     runtime = config.runtime
     per_node = min(gpus, runtime.gpus_per_node)
     if gpus < 1:
@@ -98,7 +99,7 @@ def _assumed(config: DistillConfig, *, gpus: int) -> Hardware:
     return Hardware("gpu", gpus // per_node, per_node, runtime.gpu_memory_gib)
 
 
-def choose_accelerator(config: DistillConfig, *, gpus: int) -> Device:
+def choose_accelerator(config: AnyExperiment, *, gpus: int) -> Device:
     """What `runtime.accelerator` means on a machine with `gpus` GPUs.
 
     Raises:

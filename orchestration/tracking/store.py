@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from configs import DistillConfig
+from configs.experiments import AnyExperiment
 
 SQLITE = "sqlite:///"
 
 
-def tracking_uri(config: DistillConfig) -> str:
+def tracking_uri(config: AnyExperiment) -> str:
     """The configured store or the default one; absolute, because every process resolves it by itself."""
     if config.runtime.tracking_uri is not None:
         return config.runtime.tracking_uri

@@ -1,0 +1,39 @@
+"""What every experiment says, whatever it distils: a language model (`configs.schema`) or a task.
+
+Whoever needs no more than this takes an `AnyExperiment`, and so serves both kinds.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from configs.runtime import RuntimeConfig
+from configs.schema import BudgetConfig, PriceConfig
+
+
+class AnyExperiment(Protocol):
+    """`DistillConfig` and `TaskDistillConfig`."""
+
+    @property
+    def name(self) -> str:
+        """What the experiment is called."""
+        ...
+
+    @property
+    def runtime(self) -> RuntimeConfig:
+        """Where and with what it runs."""
+        ...
+
+    @property
+    def budgets(self) -> BudgetConfig:
+        """Its limits."""
+        ...
+
+    @property
+    def prices(self) -> PriceConfig | None:
+        """What things cost."""
+        ...
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of everything that changes its numbers."""
+        ...

@@ -1,0 +1,66 @@
+"""Opening a run of any experiment: its directory held alone, its terminal and log, its tracker, its ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+from configs import configure_logging
+from configs.experiments import AnyExperiment
+from configs.models import Device
+from orchestration.fill.ledger import Ledger
+from orchestration.inputs.preflight import require_cache, require_compiler, require_writable
+from orchestration.outputs.artifacts import Artifacts, claim_directory, sweep_run
+from orchestration.outputs.console import Console
+from orchestration.outputs.redirect import terminal_kept
+from orchestration.pipeline.run import Journal
+from orchestration.pipeline.run_costs import counting
+from orchestration.tracking.store import tracking_uri
+from orchestration.tracking.tracker import Tracker
+
+PROBE_S = 15.0
+"""A tracker that does not answer in this time is taken for slow; the first answer of a new SQLite file takes three."""
+
+
+def require_places(config: AnyExperiment, *, accelerator: Device) -> None:
+    """Refuse an experiment whose places cannot be used, before anything is begun.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    runtime = config.runtime
+    require_compiler(accelerator)
+    require_writable(runtime.run_root, key="runtime.run_root")
+    require_cache(runtime.cache_root)
+    require_writable(runtime.models_root, key="runtime.models_root")
+
+
+@contextmanager
+def opened_run(config: AnyExperiment, directory: Path, *, written: str) -> Iterator[tuple[Journal, Artifacts]]:
+    """Hold a run directory for as long as the context lasts; `written` is the configuration that is kept there.
+
+    Raises:
+        ConfigError: another process holds it, or its tracker cannot be used.
+    """
+    runtime, log_file = config.runtime, directory / "logs" / "driver.log"
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        claim_directory(directory),
+        terminal_kept(log_file) as terminal,
+        counting(runtime) as costs,
+        closing(Console(terminal, costs=costs)) as console,
+        ExitStack() as opened,
+    ):
+        # Standard error goes to the log from here on, but warnings are for whoever watches.
+        configure_logging(log_file, console=console.warnings)
+        console.say(f"Experiment {config.name} in {directory} (logs in {directory / 'logs'})")
+        (directory / "config.yaml").write_text(written)
+        artifacts = Artifacts(runtime.run_root, say=console.warn)
+        tracker = opened.enter_context(closing(Tracker(directory, uri=tracking_uri(config))))
+        journal = Journal(console, tracker, opened.enter_context(closing(Ledger.open(directory))))
+        artifacts.sweep()
+        sweep_run(directory)
+        if runtime.tracking_uri is not None:
+            tracker.require_usable(at_most_s=PROBE_S)
+        yield journal, artifacts
