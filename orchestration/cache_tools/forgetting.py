@@ -44,7 +44,7 @@ class Unsearched:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What holds a text: cached sequences, by key, and files of runs and of MLflow.
+    """What holds a text: cached sequences and signals of sequences, by key, and files of runs and of MLflow.
 
     `searched` are the caches that were looked through: the teacher's (`identity`) first, then those of assistants.
     With `removed` the sequences are gone, except for the views in `kept_for_views`, which runs still read.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,40 @@ def test_any_subset_in_any_order_is_a_hit_and_the_rest_is_missing_once(
             assert_same_signal(record, respond(request(of)))
         else:
             assert record is None
+
+
+SIGNALS = st.sampled_from([CLASSES, TAGS, *STATES, Signal("state", layer=2**15 - 1, position="last")])
+TOKENS = st.lists(st.sampled_from([0, 1, 7, 2**31 - 1]) | st.integers(0, 2**31 - 1), min_size=1, max_size=20)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    asked=st.lists(st.tuples(TOKENS, st.integers(0, 19), SIGNALS), min_size=1, max_size=8),
+    width=st.integers(1, 40),
+    scale=st.sampled_from([1e-30, 1e-3, 1.0, 1e4]),
+    encoding=st.sampled_from(ENCODINGS),
+    cuts=st.lists(st.integers(1, 7), max_size=2),
+)
+def test_any_signals_in_any_segments_come_back_as_they_were_put(
+    tmp_path_factory: pytest.TempPathFactory,
+    asked: list[tuple[list[int], int, Signal]],
+    width: int,
+    scale: float,
+    encoding: str,
+    cuts: list[int],
+) -> None:
+    requests = [ask(tokens, signal, split=1 + split % len(tokens)) for tokens, split, signal in asked]
+    records = list({r.key: r for r in (respond(request, width=width, scale=scale) for request in requests)}.values())
+    root = tmp_path_factory.mktemp("any")
+    for start, stop in pairwise([0, *sorted(set(cuts)), len(records)]):
+        open_cache(root).signals.put(records[start:stop], encoding=encoding)
+    cache, keys = open_cache(root), [record.key for record in records]
+    for found, record in zip(cache.signals.get_many(keys), records, strict=True):
+        assert_same_signal(found, record, encoding=encoding)
+    view = cache.signals.view(keys[::-1], dataset="d")
+    (block,) = cache.signals.iter_batches(view, [np.arange(len(keys))], with_tokens=True)
+    for found, record in zip(block.records(), records[::-1], strict=True):
+        assert_same_signal(found, record, encoding=encoding)
 
 
 def test_a_subset_of_layers_another_order_and_another_epoch_are_hits_and_nothing_else_is(tmp_path: Path) -> None:
