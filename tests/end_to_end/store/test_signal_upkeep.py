@@ -150,7 +150,7 @@ def test_the_second_of_two_answers_is_dropped(tmp_path: Path) -> None:
     assert len(names(tmp_path, "segments")) == 1
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     events=st.lists(
         st.tuples(st.sets(st.sampled_from(range(6)), min_size=1), st.sampled_from(ENCODINGS), st.booleans()),
