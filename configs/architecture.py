@@ -24,6 +24,7 @@ UNSAID_POSITIONS = 2048
 """Where an architecture names no limit; what vLLM serves such a model with."""
 
 MLP_KEYS = ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner")
+ENCODER_MLP_KEYS = (*MLP_KEYS, "hidden_dim")
 """Where none of them is set (GPT-2, BLOOM, MPT) an MLP is four times as wide as the residual stream."""
 
 HEAD_SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier")
@@ -42,6 +43,22 @@ class Architecture:
     classes: tuple[str, ...]
     shape: ModelShape
     layer_types: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class TextModel:
+    """A model of text with any head, or none: its sizes, and the labels of a head in the order of its logits."""
+
+    layers: int
+    hidden: int
+    mlp: int
+    positions: int
+    labels: tuple[str, ...]
+
+    @property
+    def block_weights(self) -> int:
+        """Weights of all blocks, which every token is multiplied by; of attention with as many keys as queries."""
+        return self.layers * (4 * self.hidden**2 + 2 * self.hidden * self.mlp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,31 +91,56 @@ def read_architecture(model_dir: Path) -> Architecture:
     )
 
 
+def read_text_model(model_dir: Path) -> TextModel:
+    """Read the `config.json` in `model_dir`, of an encoder or a decoder.
+
+    Raises:
+        ModelError: it cannot be read, transformers does not know such a model, or a size or a label is not named.
+    """
+    path, config = model_dir / CONFIG, _any_config(model_dir)
+    sizes = {name: _value(config, name) for name in ("num_hidden_layers", "hidden_size")}
+    sizes["positions"] = next((found for key in POSITION_KEYS if (found := _value(config, key))), UNSAID_POSITIONS)
+    for name, size in sizes.items():
+        if type(size) is not int or size < 1:
+            raise ModelError(f"{path} has {name}={size!r}: name a model that states it")
+    names = _value(config, "id2label") or {}
+    if sorted(names) != list(range(len(names))):
+        raise ModelError(f"{path}: id2label does not name labels 0, 1, ...: correct it")
+    mlp = next((found for key in ENCODER_MLP_KEYS if (found := _value(config, key))), 4 * sizes["hidden_size"])
+    labels = tuple(str(names[place]) for place in range(len(names)))
+    return TextModel(sizes["num_hidden_layers"], sizes["hidden_size"], mlp, sizes["positions"], labels)
+
+
 def parsed_config(model_dir: Path) -> Any:
     """The configuration object that transformers builds this model from.
 
     Raises:
         ModelError: it cannot be read, or transformers has no causal language model of this kind.
     """
-    read_config(model_dir)
-    # Imported late: whoever only plans with assumed shapes does not pay for it.
-    from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    try:
-        config = AutoConfig.from_pretrained(model_dir, trust_remote_code=False, local_files_only=True)
-    # Each architecture has a parser of its own, which may die of anything that it does not expect.
-    except Exception as error:
-        raise ModelError(
-            f"{model_dir / CONFIG}: transformers cannot read it ({first_line(error)}): check model_type, or save the "
-            "model with the transformers of this installation"
-        ) from error
+    config = _any_config(model_dir)
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise ModelError(
             f"{model_dir / CONFIG} does not describe a decoder: transformers has no causal language model of "
             f"model_type={config.model_type}: name another model"
         )
     return config
+
+
+def _any_config(model_dir: Path) -> Any:
+    read_config(model_dir)
+    # Imported late: whoever only plans with assumed shapes does not pay for it.
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(model_dir, trust_remote_code=False, local_files_only=True)
+    # Each architecture has a parser of its own, which may die of anything that it does not expect.
+    except Exception as error:
+        raise ModelError(
+            f"{model_dir / CONFIG}: transformers cannot read it ({first_line(error)}): check model_type, or save the "
+            "model with the transformers of this installation"
+        ) from error
 
 
 def head_form(config: Any) -> HeadForm:

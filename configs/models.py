@@ -59,7 +59,10 @@ class ModelShape(Block):
 
 
 class ModelSource(Block):
-    """Where a model comes from: exactly one of `hub`, `path`, `package` and `random`."""
+    """Where a model comes from: exactly one of `hub`, `path`, `package` and `random`.
+
+    Inside a package `file` names a GGUF file, or the folder of a model with its `config.json`.
+    """
 
     hub: str | None = None
     revision: str | None = None

@@ -98,7 +98,7 @@ class TaskHead:
         self._model.to(self._device)
         names = self._model.config.id2label
         self.labels: tuple[str, ...] = tuple(str(names[at]) for at in sorted(names))
-        self._longest = longest_sequence(self._model, self._tokenizer)
+        self._longest = longest_sequence(int(self._model.config.max_position_embeddings), self._tokenizer)
 
     def classify(self, texts: Sequence[Sequence[str]]) -> Float32[np.ndarray, "N L"]:
         """Logits of the classes of each text, or pair of texts; a long one is cut."""
@@ -184,9 +184,9 @@ def load_with_head(model_dir: Path, kind: HeadKind | None, *, dtype: torch.dtype
     return model.eval(), tokenizer
 
 
-def longest_sequence(model: Any, tokenizer: Any) -> int:
-    """Tokens of the longest sequence that a model reads, special ones included."""
-    stated, positions = int(tokenizer.model_max_length), int(model.config.max_position_embeddings)
+def longest_sequence(positions: int, tokenizer: Any) -> int:
+    """Tokens of the longest sequence that a model of so many positions reads, special ones included."""
+    stated = int(tokenizer.model_max_length)
     return min(stated, positions - RESERVED_POSITIONS) if stated > positions else stated
 
 

@@ -57,7 +57,7 @@ class SignalModel:
         self._model.to(self._device)
         self._pad = int(tokenizer.pad_token_id)
         self._reads_segments = "token_type_ids" in tokenizer.model_input_names
-        self._longest = longest_sequence(self._model, tokenizer)
+        self._longest = longest_sequence(int(self._model.config.max_position_embeddings), tokenizer)
         self._layers = int(self._model.config.num_hidden_layers)
 
     def signals(self, requests: Iterable[SignalRequest]) -> Iterator[Outcome]:

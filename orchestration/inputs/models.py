@@ -1,7 +1,8 @@
 """From a model source to a plain directory: `config.json`, safetensors and a tokenizer, nothing else.
 
-A hub id is downloaded at its revision, a local directory is used where it lies, a GGUF inside an installed package is
-unpacked once, and a random model is made once. Models load from safetensors only and never with remote code.
+A hub id is downloaded at its revision; a local directory is used where it lies, and so is one inside an installed
+package. A GGUF file in a package is unpacked once, and a random model is made once. Models load from safetensors only
+and never with remote code.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from configs.model_files import (
 from configs.models import ModelSource
 from configs.schema import ModelShape
 from configs.visible_text import first_line
-from orchestration.inputs.gguf_packages import unpack_gguf
 from orchestration.inputs.made_once import make_once
+from orchestration.inputs.package_models import model_in_package
 from orchestration.inputs.random_models import make_random
 
 HUB_PATTERNS = ("*.json", "*.model", "*.txt", *COMPANIONS)
@@ -95,7 +96,7 @@ def locate_model(source: ModelSource, *, models_root: Path) -> Path:
     elif source.path is not None:
         directory = source.path
     elif source.package is not None and source.file is not None:
-        directory = unpack_gguf(source.package, source.file, models_root=models_root)
+        directory = model_in_package(source.package, source.file, models_root=models_root)
     else:
         assert source.random is not None
         directory = make_random(source.random, seed=source.seed, models_root=models_root)
@@ -135,10 +136,15 @@ def open_model(directory: Path, *, label: str) -> ModelFiles:
         companions(directory)
     except ModelError as error:
         raise ModelError(f"{label}: {error}") from error
-    return ModelFiles(directory, label, shape, _load_tokenizer(directory, label=label))
+    return ModelFiles(directory, label, shape, load_tokenizer(directory, label=label))
 
 
-def _load_tokenizer(directory: Path, *, label: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(directory: Path, *, label: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model directory.
+
+    Raises:
+        ModelError: it does not load.
+    """
     try:
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
     # What the tokenizers library cannot read (a file of a newer release, above all) it refuses with a bare Exception.

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, Gemma2Config, GraniteConfig, LlamaConfig
 
 from configs import ModelError
-from configs.architecture import HeadForm, head_form, parsed_config, read_architecture
+from configs.architecture import HeadForm, head_form, parsed_config, read_architecture, read_text_model
 
 SIZES = {
     "num_hidden_layers": 3,
@@ -106,3 +106,36 @@ def test_what_a_head_does_besides_its_product() -> None:
     assert head_form(Gemma2Config(final_logit_softcapping=30.0)) == HeadForm(softcap=30.0, scales=())
     assert head_form(GraniteConfig(logits_scaling=8.0)) == HeadForm(softcap=None, scales=("logits_scaling",))
     assert head_form(GraniteConfig(logits_scaling=1.0)).scales == ()
+
+
+def test_an_encoder_has_sizes_whatever_its_config_calls_them_and_labels(tmp_path: Path) -> None:
+    place = tmp_path / "config.json"
+    place.write_text(
+        json.dumps(
+            {
+                "model_type": "distilbert",
+                "dim": 32,
+                "n_layers": 3,
+                "hidden_dim": 64,
+                "n_heads": 2,
+                "id2label": {"1": "b", "0": "a"},
+            }
+        )
+    )
+    found = read_text_model(tmp_path)
+    assert (found.layers, found.hidden, found.mlp, found.positions) == (3, 32, 64, 512)
+    assert found.labels == ("a", "b")
+    assert found.block_weights == 3 * (4 * 32 * 32 + 2 * 32 * 64)
+    # transformers names two labels where a file names none.
+    place.write_text(json.dumps({"model_type": "bert"}))
+    assert read_text_model(tmp_path).labels == ("LABEL_0", "LABEL_1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [({"id2label": {"0": "a", "2": "b"}}, "id2label does not name labels"), ({"hidden_size": 0}, "hidden_size=0")],
+)
+def test_an_encoder_without_a_size_or_a_label_is_refused(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"} | changes))
+    with pytest.raises(ModelError, match=says):
+        read_text_model(tmp_path)

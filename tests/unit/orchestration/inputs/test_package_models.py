@@ -10,9 +10,9 @@ import pytest
 
 from configs import ModelError
 from configs.models import ModelSource
-from orchestration.inputs import gguf_packages
-from orchestration.inputs.gguf_packages import unpack_gguf
-from orchestration.inputs.models import materialise
+from orchestration.inputs import package_models
+from orchestration.inputs.models import locate_model, materialise
+from orchestration.inputs.package_models import model_in_package
 
 
 @pytest.mark.parametrize("package", ["no_such_package", "no_such.package", "json.tool", "..", "sys"])
@@ -44,9 +44,22 @@ def test_it_is_unpacked_once_into_a_directory_named_by_its_bytes(
         converted.append(gguf)
         (folder / "config.json").write_text("{}")
 
-    monkeypatch.setattr(gguf_packages, "_convert", convert)
+    monkeypatch.setattr(package_models, "_convert", convert)
     for _ in range(2):
-        directory = unpack_gguf("packed", "small.gguf", models_root=tmp_path / "models")
+        directory = model_in_package("packed", "small.gguf", models_root=tmp_path / "models")
         assert directory == tmp_path / "models" / f"small-{hashlib.sha256(b'weights').hexdigest()[:12]}"
         assert (directory / "config.json").read_text() == "{}"
     assert converted == [tmp_path / "packed" / "small.gguf"]
+
+
+def test_a_folder_with_a_config_is_used_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "carrier" / "model").mkdir(parents=True)
+    (tmp_path / "carrier" / "__init__.py").write_text("raise RuntimeError('nothing of a package is run')")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with pytest.raises(ModelError, match=r"package carrier: its folder model holds no config\.json: name the folder"):
+        model_in_package("carrier", "model", models_root=tmp_path / "models")
+    (tmp_path / "carrier" / "model" / "config.json").write_text("{}")
+    (tmp_path / "carrier" / "model" / "model.safetensors").touch()
+    source = ModelSource(package="carrier", file="model")
+    assert locate_model(source, models_root=tmp_path / "models") == tmp_path / "carrier" / "model"
+    assert not (tmp_path / "models").exists()
