@@ -102,6 +102,25 @@ def calibrate(
     return Calibration(tokens, influence, widths)
 
 
+def head_lengths(projection: nn.Linear, *, heads: int) -> Callable[[Tensor], Tensor]:
+    """From the heads' outputs [T, A x D] to the length of what each head adds to the stream [T, A]."""
+    columns = projection.weight.float().view(len(projection.weight), heads, -1)
+    # |W z|^2 = z' (W' W) z costs D numbers a head and token; W z itself would cost H.
+    gram = torch.einsum("had,hae->ade", columns, columns)
+
+    def lengths(outputs: Float[Tensor, "T AD"]) -> Float[Tensor, "T A"]:
+        per_head = outputs.reshape(len(outputs), heads, -1)
+        return torch.einsum("tad,ade,tae->ta", per_head, gram, per_head).clamp_min(0.0).sqrt()
+
+    return lengths
+
+
+def channel_lengths(projection: nn.Linear) -> Callable[[Tensor], Tensor]:
+    """From the channels [T, C] to the length of what each adds to the stream."""
+    lengths = projection.weight.float().norm(dim=0)
+    return lambda channels: channels.abs() * lengths
+
+
 def _watch(decoder: Decoder, sums: dict[str, Tensor], *, measure_widths: bool) -> list[Any]:
     """Hooks that add what they see to `sums`; the handles to remove them by."""
 
@@ -131,31 +150,17 @@ def _watch(decoder: Decoder, sums: dict[str, Tensor], *, measure_widths: bool) -
         handles.append(watch_layer(layer, f"{number}.influence"))
         if measure_widths:
             attention, mlp = _projections(decoder, layer)
-            handles.append(watch_input(attention, f"{number}.heads", _head_lengths(attention, decoder)))
-            handles.append(watch_input(mlp, f"{number}.channels", _channel_lengths(mlp)))
+            handles.append(
+                watch_input(
+                    attention,
+                    f"{number}.heads",
+                    head_lengths(attention, heads=decoder.model.config.num_attention_heads),
+                )
+            )
+            handles.append(watch_input(mlp, f"{number}.channels", channel_lengths(mlp)))
     if measure_widths:
         handles += [watch_norm(norm, name) for name, norm in _norms(decoder)]
     return handles
-
-
-def _head_lengths(projection: nn.Linear, decoder: Decoder) -> Callable[[Tensor], Tensor]:
-    """From the heads' outputs [T, A x D] to the length of what each head adds to the stream [T, A]."""
-    heads = decoder.model.config.num_attention_heads
-    columns = projection.weight.float().view(len(projection.weight), heads, -1)
-    # |W z|^2 = z' (W' W) z costs D numbers a head and token; W z itself would cost H.
-    gram = torch.einsum("had,hae->ade", columns, columns)
-
-    def lengths(outputs: Float[Tensor, "T AD"]) -> Float[Tensor, "T A"]:
-        per_head = outputs.reshape(len(outputs), heads, -1)
-        return torch.einsum("tad,ade,tae->ta", per_head, gram, per_head).clamp_min(0.0).sqrt()
-
-    return lengths
-
-
-def _channel_lengths(projection: nn.Linear) -> Callable[[Tensor], Tensor]:
-    """From the channels [T, C] to the length of what each adds to the stream."""
-    lengths = projection.weight.float().norm(dim=0)
-    return lambda channels: channels.abs() * lengths
 
 
 def _layers(decoder: Decoder) -> nn.ModuleList:

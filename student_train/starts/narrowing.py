@@ -109,14 +109,19 @@ def choose_cuts(
     kept: dict[str, Tensor] = {}
     if student.heads < teacher.heads:
         heads, groups = _choose_heads(scores.heads, teacher=teacher, student=student)
-        kept["heads"], kept["kv_heads"] = _rows(heads, teacher.head_size), _rows(groups, teacher.head_size)
+        kept["heads"], kept["kv_heads"] = (
+            rows_of_heads(heads, teacher.head_size),
+            rows_of_heads(groups, teacher.head_size),
+        )
     if student.mlp < teacher.mlp:
-        kept["channels"] = _best(scores.channels, student.mlp)
+        kept["channels"] = best_positions(scores.channels, student.mlp)
     gemma = config["model_type"] in _GEMMAS
     if student.hidden == teacher.hidden:
         return Cuts(kept, {}, 0.0, 1.0)
     stay = {name for name in scores.norms if (match := LAYER.search(name)) is None or int(match.group(1)) in layers}
-    hidden = _best(torch.stack([scores.norms[name].outputs for name in sorted(stay)]).sum(dim=0), student.hidden)
+    hidden = best_positions(
+        torch.stack([scores.norms[name].outputs for name in sorted(stay)]).sum(dim=0), student.hidden
+    )
     kept["hidden"] = hidden.expand(teacher.layers, -1)
     gains = {name: math.sqrt(float(norm.squares[hidden].mean())) for name, norm in scores.norms.items()}
     embedding = math.sqrt(teacher.hidden / student.hidden) if gemma else 1.0
@@ -171,14 +176,19 @@ def require_narrowable(
         )
 
 
+def best_positions(scores: Float64[Tensor, "*rows n"], count: int) -> Int64[Tensor, "*rows m"]:
+    """Positions of the `count` largest scores of each row, ascending; of equal ones the first stays."""
+    return scores.argsort(dim=-1, descending=True, stable=True)[..., :count].sort(dim=-1).values
+
+
+def rows_of_heads(heads: Int64[Tensor, "L a"], size: int) -> Int64[Tensor, "L r"]:
+    """The rows of a projection that belong to these heads."""
+    return (heads[:, :, None] * size + torch.arange(size)).flatten(1)
+
+
 def _axes(name: str) -> tuple[str, ...] | None:
     match = LAYER.search(name)
     return _AXES.get(name.removeprefix("model.") if match is None else name[match.end() :])
-
-
-def _best(scores: Float64[Tensor, "*rows n"], count: int) -> Int64[Tensor, "*rows m"]:
-    """Positions of the `count` largest scores of each row, ascending; of equal ones the first stays."""
-    return scores.argsort(dim=-1, descending=True, stable=True)[..., :count].sort(dim=-1).values
 
 
 def _choose_heads(
@@ -187,12 +197,7 @@ def _choose_heads(
     """The query heads and the key-value heads that stay, by layer."""
     groups, each = kept_heads(student.heads, heads=teacher.heads, kv_heads=teacher.kv_heads)
     grouped = scores.view(len(scores), teacher.kv_heads, -1)
-    group = _best(grouped.sum(dim=2), groups)
+    group = best_positions(grouped.sum(dim=2), groups)
     # Either all groups stay, or all heads of the groups that do, so the two choices do not depend on each other.
-    heads = group[:, :, None] * grouped.shape[2] + _best(grouped, each)[:, :groups]
+    heads = group[:, :, None] * grouped.shape[2] + best_positions(grouped, each)[:, :groups]
     return heads.flatten(1), group
-
-
-def _rows(heads: Int64[Tensor, "L a"], size: int) -> Int64[Tensor, "L r"]:
-    """The rows of a projection that belong to these heads."""
-    return (heads[:, :, None] * size + torch.arange(size)).flatten(1)

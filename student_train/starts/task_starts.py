@@ -28,6 +28,7 @@ from student_train.models.task_tokenizer import load_task_tokenizer, require_pai
 from student_train.models.task_transformer import SPANS, TransformerStudent, layers_of, random_transformer
 from student_train.starts.embeddings import narrowed_embeddings, read_embeddings
 from student_train.starts.task_layers import Rows, keep_only, kept_task_layers, layer_influence
+from student_train.starts.task_widths import narrow
 
 TOKENIZER = "tokenizer.json"
 
@@ -103,12 +104,10 @@ def _cut(start: TransformerStart, teacher_dir: Path, settings: TaskStartSettings
     student = _with_head(teacher_dir, settings)
     if not isinstance(student, TransformerStudent):
         raise ModelError(f"{teacher_dir}: is no transformer, so nothing of it can be kept: name a model, or a shape")
-    if start.narrows:
-        raise ModelError(
-            f"{student.model.config.model_type}: cannot be made narrower: set keep_layers alone, or a shape"
-        )
     influence = layer_influence(student, rows) if start.layers_by == "block_influence" else None
     keep_only(student, kept_task_layers(start, total=len(layers_of(student.model)), influence=influence))
+    if start.narrows:
+        narrow(student, start, rows=rows)
     return student
 
 

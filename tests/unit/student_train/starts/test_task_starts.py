@@ -28,6 +28,7 @@ STARTS: dict[str, dict[str, Any]] = {
     "alternate": {"kind": "transformer", "keep_layers": 2, "layers_by": "alternate"},
     "named": {"kind": "transformer", "keep_layers": (0, 2)},
     "influence": {"kind": "transformer", "keep_layers": 2, "layers_by": "block_influence"},
+    "narrow": {"kind": "transformer", "keep_layers": 2, "attention_heads": 1, "hidden_size": 8, "mlp_channels": 9},
     "shape": {"kind": "transformer", "shape": SHAPE},
     "lstm": {"kind": "recurrent", "hidden": 5, "layers": 2},
     "gru": {"kind": "recurrent", "hidden": 5, "cell": "gru", "pooling": "attention", "embedding_size": 6},
