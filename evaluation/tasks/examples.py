@@ -18,6 +18,9 @@ from evaluation.tasks.templates import RowTemplate, UnfitRowError, row_template
 
 Row = Mapping[str, Any]
 
+CONTENT_FREE = "N/A"
+"""What stands in place of a text in a question without content (Zhao et al. 2021, arXiv 2102.09690)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -71,6 +74,22 @@ def read_examples(
     if set_aside and not usable:
         raise DataError(f"task {task.name}: none of {len(set_aside)} rows can be used; {set_aside[0]}")
     return Examples(tuple(usable), tuple(set_aside))
+
+
+def content_free_example(task: TaskConfig, *, content: str = CONTENT_FREE) -> Example:
+    """The task's question about nothing: `content` stands in every field that its template reads.
+
+    Raises:
+        ConfigError: the template cannot work.
+        UnfitRowError: it cannot be filled so.
+    """
+    question = row_template(task.template, task=task.name, key="template")
+    row = dict.fromkeys(question.reads, content)
+    asked = {**row, "row": row, "labels": list(task.verbalisers.values())}
+    return Example(
+        row=-1, text=content, question=question.fill(asked), worked="", gold=(), tokens=(), context="", pair=None,
+        parts=(content,), labelled=False,
+    )  # fmt: skip
 
 
 class _RowReader:

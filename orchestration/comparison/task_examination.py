@@ -23,6 +23,7 @@ from evaluation.tasks.examples import Example
 from evaluation.tasks.parsing import answer_reader
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.comparison.examination import Candidate
+from orchestration.comparison.label_likelihood import LABEL_LOGPROBS, class_logprobs, label_requests, label_score
 from orchestration.comparison.task_questions import Asking, Question, questions_for
 from orchestration.inputs.models import ModelFiles, open_model
 from orchestration.inputs.tasks import LoadedTask
@@ -31,9 +32,6 @@ from orchestration.outputs.fields import to_fields
 
 MEASURES = 1
 """Raised by hand when a release asks the same questions, or reads the same answers, differently."""
-
-LABEL_LOGPROBS = 1
-"""Log-probabilities a position when labels are scored; that of the label's own token comes with any number of them."""
 
 Scores = TypeVar("Scores", DevScores, FinalScores)
 
@@ -157,15 +155,15 @@ class TaskExamination(Generic[Scores]):
     def _by_likelihood(self, asked: Sequence[Question], pool: EnginePool) -> tuple[TaskExample, ...]:
         scoring, labels = self.task.config.label_scoring, list(self.task.config.verbalisers)
         assert scoring is not None
-        requests = [request for each in asked for request in _label_requests(each)]
+        requests = [request for each in asked for request in label_requests(each)]
         outcomes = iter(_answers(pool, requests, k=LABEL_LOGPROBS))
         found = []
         for one in asked:
-            scores = np.array([_score(next(outcomes), per_token=scoring.per_token) for _ in one.label_ids])
+            scores = np.array([label_score(next(outcomes), per_token=scoring.per_token) for _ in one.label_ids])
             if one.refused is not None or np.isnan(scores).any():
                 found.append(_example(one, seed=self.asking.seed, answer="", predicted=None))
                 continue
-            beliefs = np.exp(scores - np.logaddexp.reduce(scores))
+            beliefs = np.exp(class_logprobs(scores[None])[0])
             best = int(scores.argmax())
             example = _example(one, seed=self.asking.seed, answer="", predicted=(labels[best],))
             found.append(replace(example, confidence=float(beliefs[best])))
@@ -186,11 +184,6 @@ def on_test(
     return TaskExamination(task, asking, artifacts, FinalScores, teacher)
 
 
-def _label_requests(one: Question) -> list[ScoreRequest]:
-    """The prompt with each label behind it."""
-    return [ScoreRequest((*one.prompt_ids, *label), len(one.prompt_ids)) for label in one.label_ids]
-
-
 def _answers(
     pool: EnginePool, requests: Sequence[GenerateRequest | ScoreRequest], *, k: int
 ) -> Sequence[TeacherRecord | Failure]:
@@ -204,14 +197,6 @@ def _answers(
     if len(refused) == len(outcomes):
         raise EngineError(f"no question was answered: {refused[0] if refused else 'the chat template refuses them'}")
     return outcomes
-
-
-def _score(outcome: TeacherRecord | Failure, *, per_token: bool) -> float:
-    """Log-probability of a label's tokens, or their mean; NaN where the engine could not say it."""
-    if isinstance(outcome, Failure) or outcome.target_logprobs is None:
-        return math.nan
-    logprobs = outcome.target_logprobs.astype(np.float64)
-    return float(logprobs.mean() if per_token else logprobs.sum())
 
 
 def _example(one: Question, *, seed: int, answer: str, predicted: tuple[str, ...] | None) -> TaskExample:

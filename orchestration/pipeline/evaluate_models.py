@@ -24,7 +24,8 @@ from orchestration.cluster.engines import EngineSpec
 from orchestration.cluster.private import cluster
 from orchestration.comparison.examination import Candidate, examine
 from orchestration.comparison.head_answers import answer_by_head
-from orchestration.comparison.task_examination import LABEL_LOGPROBS, Scores, TaskExamination
+from orchestration.comparison.label_likelihood import LABEL_LOGPROBS
+from orchestration.comparison.task_examination import Scores, TaskExamination
 from orchestration.comparison.task_questions import Asking
 from orchestration.inputs.models import ModelFiles, locate_model, open_model
 from orchestration.inputs.tasks import LoadedTask

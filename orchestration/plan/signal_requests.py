@@ -111,9 +111,10 @@ class SignalSetPlan:
 
 @dataclass(frozen=True, slots=True)
 class SignalPlan:
-    """The plan of a fill with signals."""
+    """The plan of a fill with signals. `row_bytes` is what one row of each signal takes on disk, uncompressed."""
 
     sets: tuple[SignalSetPlan, ...]
+    row_bytes: Mapping[Signal, int]
 
     @property
     def requests(self) -> tuple[SignalRequest, ...]:
@@ -234,7 +235,10 @@ def plan_signals(
         plans.append(
             SignalSetPlan(each, len(requests), missing, sum(len(ids) for ids, _ in texts), size, refused=known)
         )
-    return SignalPlan(tuple(plans))
+    asked = dict.fromkeys(signal for each in sets for signal in each.signals)
+    return SignalPlan(
+        tuple(plans), {signal: bytes_per_row(signal, widths=widths, encoding=encoding) for signal in asked}
+    )
 
 
 def bytes_per_row(signal: Signal, *, widths: SignalWidths, encoding: SignalEncoding) -> int:

@@ -15,8 +15,9 @@ from task_builders import answered, task_of, values
 
 from configs import ConfigError, DataError
 from configs.task import TaskConfig, TaskKind
-from evaluation.tasks.examples import Example, read_examples
+from evaluation.tasks.examples import Example, content_free_example, read_examples
 from evaluation.tasks.parsing import answer_reader
+from evaluation.tasks.templates import UnfitRowError
 
 SHARED = Path(__file__).resolve().parents[5] / "shared" / "data"
 real_data = [
@@ -305,3 +306,19 @@ def test_the_right_answers_of_real_data_are_read_and_score_all(load: Any, rows: 
     assert first == pytest.approx(full, abs=0.02 * full if config.kind == "tagging" else 1e-9)
     gold = [answered(example.gold, example.gold, row=example.row) for example in read.usable]
     assert all(value == pytest.approx(full) for value in values(config.kind, gold, labels=labels).values())
+
+
+def test_a_question_without_content_has_the_words_of_the_template_alone() -> None:
+    task = task_of(
+        "classification",
+        labels=["good", "bad"],
+        template="{{ text }} ({{ place.name }}) is {{ labels | join(' or ') }}:",
+    )
+    with pytest.raises(UnfitRowError):
+        content_free_example(task)
+    plain = task_of(
+        "classification", labels=["good", "bad"], template="{{ text }} at {{ place }} is {{ labels | join(' or ') }}:"
+    )
+    example = content_free_example(plain)
+    assert example.question == "N/A at N/A is good or bad:"
+    assert (example.row, example.gold, example.labelled) == (-1, (), False)

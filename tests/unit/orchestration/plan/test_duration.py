@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from plan_builders import LLAMA_70B, SHAPE, planned
 
+from configs.architecture import TextModel
 from configs.models import Device
 from configs.schema import EngineSettings, ModelShape
-from orchestration.plan.duration import FillTime, TeacherWork, expected_seconds
+from orchestration.plan.duration import FillTime, TeacherWork, expected_seconds, expected_signal_seconds
 
 
 def fill(
@@ -57,3 +58,32 @@ def test_cpu_rates_scale_with_cores_and_parameters() -> None:
 
 def test_a_toy_is_not_promised_absurd_speed() -> None:
     assert fill(SHAPE, accelerator="cpu", cpus=2).write_rate == 2300.0
+
+
+MINILM = TextModel(layers=6, hidden=384, mlp=1536, positions=512, labels=("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "dtype", "rate"),
+    [
+        ({}, "cpu", "float32", 6000.0),
+        ({"cpus": 4, "count": 2}, "cpu", "float32", 24_000.0),
+        # 19.5 TFLOPS x 0.4 / (2 x 10,616,832), and 312 in 16 bits.
+        ({"count": 2}, "gpu", "float32", 2 * 367_341.1),
+        ({}, "gpu", "bfloat16", 5_877_459.5),
+    ],
+)
+def test_signals_are_read_at_a_measured_rate(settings: dict[str, Any], device: Any, dtype: Any, rate: float) -> None:
+    found = expected_signal_seconds(
+        MINILM, tokens=60_000, settings=EngineSettings(**settings), accelerator=device, dtype=dtype
+    )
+    assert found.read_rate == pytest.approx(rate, rel=1e-4)
+    assert found.seconds == pytest.approx(20 + 60_000 / rate, rel=1e-4)
+    assert found.gpus == (settings.get("count", 1) if device == "gpu" else 0)
+
+
+def test_small_models_are_not_trusted_to_be_fast_and_nothing_takes_no_time() -> None:
+    tiny = TextModel(layers=1, hidden=16, mlp=16, positions=64, labels=())
+    asked = {"settings": EngineSettings(), "accelerator": "cpu", "dtype": "float32"}
+    assert expected_signal_seconds(tiny, tokens=1, **asked).read_rate == 60_000  # type: ignore[arg-type]
+    assert expected_signal_seconds(tiny, tokens=0, **asked).seconds == 0  # type: ignore[arg-type]

@@ -1,0 +1,49 @@
+"""Classes by the likelihood of the words that stand for them, after a question.
+
+Shapes: E examples, C classes. A score is the log-probability (in nats) of all tokens of a label after the question, or
+their mean a token; NaN where the model could not say it.
+
+A model prefers some words whatever it is asked. Zhao et al., "Calibrate Before Use" (arXiv 2102.09690), divide the
+likelihood of each label by that of the same label after a question without content: scores are then differences.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float64
+
+from cache import ScoreRequest, TeacherRecord
+from orchestration.comparison.task_questions import Question
+
+LABEL_LOGPROBS = 1
+"""Log-probabilities a position when labels are scored; that of the label's own token comes with any number of them."""
+
+
+def label_requests(question: Question) -> list[ScoreRequest]:
+    """The question with each label behind it, in the order of the labels."""
+    prompt = question.prompt_ids
+    return [ScoreRequest((*prompt, *label), len(prompt)) for label in question.label_ids]
+
+
+def label_score(answer: object, *, per_token: bool) -> float:
+    """The score of a label by its scored row; NaN for whatever is not one."""
+    if not isinstance(answer, TeacherRecord) or answer.target_logprobs is None:
+        return math.nan
+    logprobs = answer.target_logprobs.astype(np.float64)
+    return float(logprobs.mean() if per_token else logprobs.sum())
+
+
+def class_logprobs(
+    scores: Float64[np.ndarray, "E C"], *, content_free: Sequence[float] | None = None
+) -> Float64[np.ndarray, "E C"]:
+    """Log-probabilities of the classes, which sum to one; of an example that lacks a score all are NaN.
+
+    `content_free` [C] are the scores after a question without content, which are subtracted first.
+    """
+    found = scores if content_free is None else scores - np.asarray(content_free, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        normalised: Float64[np.ndarray, "E C"] = found - np.logaddexp.reduce(found, axis=1, keepdims=True)
+    return normalised
