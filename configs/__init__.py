@@ -16,7 +16,7 @@ from configs.errors import (
     RecordError,
     TrainingError,
 )
-from configs.loading import dump_config, load_config, load_task_file, resolve_data_path
+from configs.loading import Experiment, dump_config, load_config, load_experiment, load_task_file, resolve_data_path
 from configs.logs import configure_logging, quiet_environment
 from configs.schema import DistillConfig
 from configs.secrets import redact
@@ -29,12 +29,14 @@ __all__ = [
     "DistillConfig",
     "DistillError",
     "EngineError",
+    "Experiment",
     "ModelError",
     "RecordError",
     "TrainingError",
     "configure_logging",
     "dump_config",
     "load_config",
+    "load_experiment",
     "load_task_file",
     "quiet_environment",
     "redact",

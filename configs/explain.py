@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
@@ -141,9 +141,15 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 def _all_keys(block: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in block.model_fields.items():
         yield prefix + name
-        inner = "NAME." if name == "students" else "0." if name == "stages" else ""
         for model in _models(field.annotation):
-            yield from _all_keys(model, f"{prefix}{name}.{inner}")
+            yield from _all_keys(model, f"{prefix}{name}.{_inner(field.annotation)}")
+
+
+def _inner(annotation: Any) -> str:
+    """What stands between a key and those of its blocks: a name, an index, or nothing."""
+    if get_origin(annotation) is dict:
+        return "NAME."
+    return "0." if get_origin(annotation) is tuple else ""
 
 
 def _dotted(key: _Key) -> str:

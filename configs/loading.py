@@ -1,4 +1,7 @@
-"""Reading an experiment: YAML and `--set key=value` in, one checked `DistillConfig` out; and a task, the same way.
+"""Reading an experiment: YAML and `--set key=value` in, one checked configuration out; and a task, the same way.
+
+A file with the key `task` is an experiment that distils a task (`configs.task_experiment`), any other one distils a
+language model (`configs.schema`).
 
 A configuration that cannot work dies here. Every mistake becomes one line that names the file, the dotted key, what
 was given, what is allowed and, for a misspelt key, the nearest valid one; several mistakes are reported together, a
@@ -26,6 +29,10 @@ from configs.models import Block
 from configs.regular_files import UnreadableFileError, read_regular
 from configs.schema import DistillConfig
 from configs.task import TaskConfig
+from configs.task_experiment import TaskDistillConfig
+
+Experiment = DistillConfig | TaskDistillConfig
+"""An experiment of either kind."""
 
 FILE_BYTES = 2**20
 """An experiment is a page or two; more is not one."""
@@ -42,6 +49,14 @@ _MERGE = "tag:yaml.org,2002:merge"
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
 _SCIENTIFIC = re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$")
 
+TELLS_A_TASK = "task"
+"""The key that makes a file an experiment that distils a task."""
+
+TASK_COMMANDS = ("run", "plan", "fill", "train", "eval", "report", "ui")
+"""The commands that take the configuration of either kind of experiment."""
+
+_OF_TASKS = frozenset(TaskDistillConfig.model_fields)
+
 Content = TypeVar("Content", bound=Block)
 
 
@@ -55,11 +70,12 @@ class _Document(Generic[Content]):
 
 
 _EXPERIMENT = _Document(DistillConfig, "an experiment", "configs/quickstart.yaml")
+_TASK_EXPERIMENT = _Document(TaskDistillConfig, "an experiment", "configs/intents.yaml")
 _TASK = _Document(TaskConfig, "a task", "configs/tasks/reviews.yaml")
 
 
-def load_config(path: Path, *, overrides: Sequence[str] = ()) -> DistillConfig:
-    """Read and check one experiment.
+def load_experiment(path: Path, *, overrides: Sequence[str] = ()) -> Experiment:
+    """Read and check one experiment of either kind: the key `task` tells which.
 
     Args:
         path: The YAML file.
@@ -67,9 +83,33 @@ def load_config(path: Path, *, overrides: Sequence[str] = ()) -> DistillConfig:
             (`students.kd.stages.0.learning_rate=3e-4`).
 
     Raises:
-        ConfigError: one line a mistake, naming file, key, value and cure.
+        ConfigError: one line a mistake, naming file, key, value and cure; or the file mixes both kinds.
     """
-    return _load(path, _EXPERIMENT, overrides=overrides)
+    data = _data(path, _EXPERIMENT, overrides=overrides)
+    if TELLS_A_TASK not in data:
+        return _checked(data, _EXPERIMENT, origin=str(path))
+    of_the_other = [key for key in data if key in DistillConfig.model_fields and key not in _OF_TASKS]
+    if of_the_other:
+        raise ConfigError(
+            f"{path}: {TELLS_A_TASK} and {of_the_other[0]} stand in one experiment: {TELLS_A_TASK} distils a task and "
+            f"{of_the_other[0]} belongs to the distillation of a language model; remove one of them"
+        )
+    return _checked(data, _TASK_EXPERIMENT, origin=str(path))
+
+
+def load_config(path: Path, *, overrides: Sequence[str] = ()) -> DistillConfig:
+    """Read and check one experiment that distils a language model; see `load_experiment`.
+
+    Raises:
+        ConfigError: as there; or it distils a task.
+    """
+    experiment = load_experiment(path, overrides=overrides)
+    if isinstance(experiment, TaskDistillConfig):
+        raise ConfigError(
+            f"{path}: {TELLS_A_TASK}={experiment.task} makes it an experiment that distils a task, and this command is "
+            f"for language models: distill {', '.join(TASK_COMMANDS)} take it"
+        )
+    return experiment
 
 
 def load_task_file(path: Path) -> TaskConfig:
@@ -78,7 +118,7 @@ def load_task_file(path: Path) -> TaskConfig:
     Raises:
         ConfigError: one line a mistake, naming file, key, value and cure.
     """
-    return _load(path, _TASK, overrides=())
+    return _checked(_data(path, _TASK, overrides=()), _TASK, origin=str(path))
 
 
 def with_values(config: DistillConfig, values: Mapping[str, JsonValue], *, origin: str) -> DistillConfig:
@@ -93,8 +133,11 @@ def with_values(config: DistillConfig, values: Mapping[str, JsonValue], *, origi
     return _checked(data, _EXPERIMENT, origin=origin)
 
 
-def dump_config(config: DistillConfig) -> str:
-    """The resolved configuration as YAML, defaults included and unset options left out; `load_config` reads it back."""
+def dump_config(config: Experiment) -> str:
+    """The resolved configuration as YAML, defaults included and unset options left out.
+
+    `load_experiment` reads it back.
+    """
     resolved = config.model_dump(mode="json", exclude_none=True)
     # PyYAML writes these line breaks of Unicode as they are and reads them back as spaces; escaped they survive.
     readable = not any(mark in config.model_dump_json() for mark in "\x85\u2028\u2029")
@@ -121,17 +164,18 @@ def resolve_data_path(path: Path, *, config_dir: Path) -> Path:
     raise ConfigError(f"{path}: found neither {tried}; correct the path or put the file there")
 
 
-def _load(path: Path, document: _Document[Content], *, overrides: Sequence[str]) -> Content:
+def _data(path: Path, document: _Document[Content], *, overrides: Sequence[str]) -> dict[str, Any]:
+    """What the file says, with the overrides over it; it is not checked yet."""
     data = _parse(_read(path, example=document.example), origin=str(path))
     if data is None:
         raise ConfigError(f"{path}: the file is empty; start from a copy of {document.example}")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {_kind(data)}; {document.words} is a block of `key: value` lines")
     # Through JSON and back: what an anchor shares in the file must not be shared by settings.
-    data = json.loads(_as_json(data, origin=str(path)))
+    read: dict[str, Any] = json.loads(_as_json(data, origin=str(path)))
     for override in overrides:
-        _apply(data, override)
-    return _checked(data, document, origin=str(path))
+        _apply(read, override)
+    return read
 
 
 def _checked(data: dict[str, Any], document: _Document[Content], *, origin: str) -> Content:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from configs.models import Block, ModelSource, Name, NonNegative, Positive
 from configs.stages import LoraConfig
@@ -177,16 +177,17 @@ class TaskStageConfig(Block):
     keep_start: bool = False
     seed: NonNegative = 0
 
-    @model_validator(mode="before")
+    # Of the field and not of the block: what a block's validator sees before is Python, for which strict reading
+    # refuses a list where a tuple is due.
+    @field_validator("select", mode="before")
     @classmethod
-    def _never_on_test(cls, values: Any) -> Any:
-        chosen = values.get("select") if isinstance(values, dict) else None
+    def _never_on_test(cls, chosen: Any) -> Any:
         if isinstance(chosen, str) and "test" in chosen:
             raise ValueError(
                 f"select={chosen}: a checkpoint chosen on the test split makes its result worthless; choose "
                 "dev_accuracy, dev_loss or last"
             )
-        return values
+        return chosen
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from configs import load_config
+from configs import load_config, load_experiment
 from orchestration.cache_tools.actions import select, teachers, verify
 from orchestration.cache_tools.tables import show_rescored, show_verified, size
 from orchestration.commands.results import LeftOut, print_result, progress_console
@@ -42,7 +42,7 @@ def _settle_places(arguments: argparse.Namespace) -> None:
     if arguments.cache_root is not None:
         arguments.overrides = [*arguments.overrides, f"runtime.cache_root={json.dumps(str(arguments.cache_root))}"]
     elif named:
-        arguments.cache_root = load_config(arguments.config, overrides=arguments.overrides).runtime.cache_root
+        arguments.cache_root = load_experiment(arguments.config, overrides=arguments.overrides).runtime.cache_root
     else:
         arguments.cache_root = CACHE_ROOT
 

@@ -1,3 +1,3 @@
-from experiment_files import written
+from experiment_files import written, written_task
 
-__all__ = ["written"]
+__all__ = ["written", "written_task"]

@@ -70,3 +70,46 @@ def test_several_mistakes_are_all_reported_a_line_each(written: Path) -> None:
     assert len(lines) == 3
     assert all(line.startswith(f"{written}: ") for line in lines)
     assert {line.split(": ")[1] for line in lines} == {"teacher.top_k", "generation.top_p", "data.trian"}
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        (
+            "students.small.stages.0.learnng_rate=1",
+            "students.small.stages.0.learnng_rate: unknown key; did you mean students.small.stages.0.learning_rate?",
+        ),
+        (
+            "learning_rate=1",
+            "learning_rate: unknown key; did you mean students.NAME.stages.0.learning_rate or "
+            "teacher.prepare.0.learning_rate?",
+        ),
+        ("teacher.per_class=5", "teacher.per_class: unknown key; did you mean data.gold.per_class?"),
+        ("data.mask=0", "data.mask: unknown key; did you mean data.augment.NAME.mask?"),
+        ("teacher.top_k=8", "teacher.top_k: unknown key; remove it; valid here: answers, calibrated"),
+        ("students.bag.start.cell=lstm", "students.bag.start.cell: unknown key; another kind of block takes it"),
+        ("students.bag.start.kind=tree", "students.bag.start: given {'kind': 'tree'}; must be one of 'transformer', "),
+        ("students.small.stages.0.objective=kd", "students.small.stages.0.objective: given 'kd'; must be one of"),
+        ("students.small.stages.0.select=test_loss", "students.small.stages.0.select: select=test_loss: a checkpoint"),
+        ("students.small.stages.0.data=[train, rumours]", "students.small.stages.0.data names rumours, and there are"),
+        ("students.small.start.shape={}", "students.small.start.shape.layers: is required; add it"),
+        ("teacher.max_tokens=many", "teacher.max_tokens: given 'many'; must be a whole number"),
+        ("data.augment.rules.mask=2", "data.augment.rules.mask: given 2; must be at most 1.0"),
+        ("runtime=null", "runtime: given nothing; must be a block of keys"),
+    ],
+)
+def test_a_mistake_in_a_task_experiment_is_as_clear(written_task: Path, override: str, words: str) -> None:
+    assert complaint(written_task, override)[0].startswith(f"{written_task}: {words}")
+
+
+def test_several_mistakes_in_a_task_experiment_are_a_line_each(written_task: Path) -> None:
+    lines = complaint(written_task, "teacher.max_tokens=0", "data.trensfer=[]", "students.bag.stages.0.steps=x")
+    wrong = {line.removeprefix(f"{written_task}: ").split(": ")[0] for line in lines}
+    assert len(lines) == 3
+    assert wrong == {"teacher.max_tokens", "students.bag.stages.0.steps", "data.trensfer"}
+
+
+def test_a_task_experiment_that_lacks_blocks_names_them(tmp_path: Path) -> None:
+    path = tmp_path / "part.yaml"
+    path.write_text("name: part\ntask: task.yaml\n")
+    assert complaint(path) == [f"{path}: teacher: is required; add it", f"{path}: students: is required; add it"]

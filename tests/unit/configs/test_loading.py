@@ -8,11 +8,20 @@ from typing import Any
 
 import pytest
 import yaml
-from experiment_files import EXPERIMENT, one_line
+from experiment_files import EXPERIMENT, TASK_EXPERIMENT, one_line
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs import ConfigError, DistillConfig, dump_config, load_config, load_task_file, resolve_data_path
+from configs import (
+    ConfigError,
+    DistillConfig,
+    dump_config,
+    load_config,
+    load_experiment,
+    load_task_file,
+    resolve_data_path,
+)
+from configs.task_experiment import TaskDistillConfig
 
 
 @pytest.mark.parametrize(
@@ -277,3 +286,45 @@ def test_an_empty_or_absent_task_names_one_that_is_shipped(tmp_path: Path) -> No
     path.write_text("")
     with pytest.raises(ConfigError, match=r"the file is empty; start from a copy of configs/tasks/reviews\.yaml"):
         load_task_file(path)
+
+
+def test_the_key_task_tells_the_two_kinds_apart(written: Path, written_task: Path) -> None:
+    assert isinstance(load_experiment(written), DistillConfig)
+    assert load_experiment(written) == load_config(written)
+    task = load_experiment(written_task, overrides=["students.small.stages.0.epochs=3"])
+    assert isinstance(task, TaskDistillConfig)
+    assert task.students["small"].stages[0].epochs == 3.0
+
+
+def test_a_task_experiment_is_refused_where_a_language_model_is_due(written_task: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_config(written_task)
+    assert str(refused.value) == (
+        f"{written_task}: task=task.yaml makes it an experiment that distils a task, and this command is for language "
+        "models: distill run, plan, fill, train, eval, report, ui take it"
+    )
+
+
+@pytest.mark.parametrize("other", ["generation={max_new_tokens: 32}", "sweep={}"])
+def test_a_file_of_both_kinds_is_refused_with_both_keys(written_task: Path, other: str) -> None:
+    key = other.partition("=")[0]
+    assert one_line(written_task, other) == (
+        f"{written_task}: task and {key} stand in one experiment: task distils a task and {key} belongs to the "
+        "distillation of a language model; remove one of them"
+    )
+
+
+def test_a_task_does_not_make_another_kind_of_an_experiment_unseen(written: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_experiment(written, overrides=["task=task.yaml"])
+    assert f"{written}: data.dev: unknown key; " in str(refused.value)
+    assert f"{written}: students.kd.init: unknown key; " in str(refused.value)
+
+
+def test_a_dump_of_a_task_experiment_is_read_back_as_the_same(written_task: Path, tmp_path: Path) -> None:
+    experiment = load_experiment(written_task)
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(dump_config(experiment))
+    assert load_experiment(copy) == experiment
+    assert load_experiment(copy).digest() == experiment.digest()
+    assert TASK_EXPERIMENT.count("\n") < copy.read_text().count("\n")

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from configs import DistillConfig, dump_config, load_config, resolve_data_path
+from configs import DistillConfig, dump_config, load_config, load_experiment, load_task_file, resolve_data_path
 from configs.models import ModelSource
+from configs.task_experiment import TaskDistillConfig
 from orchestration.inputs.shapes import shape_at_hand, student_shape
 from orchestration.plan.hardware import Hardware
 from orchestration.plan.placement import plan_placement
@@ -24,7 +25,13 @@ FOLDER = Path(__file__).resolve().parents[3] / "configs"
 GOLDEN = Path(__file__).resolve().parent / "golden"
 SHIPPED = sorted(FOLDER.glob("*.yaml"))
 
+EXPERIMENTS = {path: load_experiment(path) for path in SHIPPED}
+OF_TASKS = [path for path, config in EXPERIMENTS.items() if isinstance(config, TaskDistillConfig)]
+OF_MODELS = [path for path in SHIPPED if path not in OF_TASKS]
+
 everywhere = pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+of_models = pytest.mark.parametrize("path", OF_MODELS, ids=lambda path: path.stem)
+of_tasks = pytest.mark.parametrize("path", OF_TASKS, ids=lambda path: path.stem)
 
 
 def sources(config: DistillConfig) -> list[ModelSource]:
@@ -33,12 +40,14 @@ def sources(config: DistillConfig) -> list[ModelSource]:
 
 
 def test_the_promised_files_are_shipped() -> None:
-    assert {path.stem for path in SHIPPED} >= {"quickstart", "tiny", "qwen2.5-7b-to-1.5b", "llama3.3-70b-to-8b"}
+    promised = {"quickstart", "tiny", "intents", "qwen2.5-7b-to-1.5b", "llama3.3-70b-to-8b"}
+    assert {path.stem for path in SHIPPED} >= promised
+    assert {path.stem for path in OF_TASKS} >= {"intents"}
 
 
 @everywhere
 def test_it_resolves_to_its_golden_copy(path: Path) -> None:
-    resolved = dump_config(load_config(path))
+    resolved = dump_config(load_experiment(path))
     golden = GOLDEN / path.name
     if os.environ.get("STILLROOM_WRITE_GOLDEN"):
         golden.parent.mkdir(exist_ok=True)
@@ -52,12 +61,12 @@ def test_no_golden_copy_is_left_over() -> None:
 
 @everywhere
 def test_its_golden_copy_is_the_same_experiment(path: Path) -> None:
-    assert load_config(GOLDEN / path.name) == load_config(path)
+    assert load_experiment(GOLDEN / path.name) == EXPERIMENTS[path]
 
 
 @everywhere
 def test_it_is_named_like_its_file(path: Path) -> None:
-    assert load_config(path).name == path.stem
+    assert EXPERIMENTS[path].name == path.stem
 
 
 @everywhere
@@ -68,7 +77,7 @@ def test_a_comment_stands_before_every_block(path: Path) -> None:
     assert [lines[index] for index in blocks if not lines[index - 1].startswith("#")] == []
 
 
-@everywhere
+@of_models
 def test_the_data_files_it_names_exist(path: Path) -> None:
     data = load_config(path).data
     for split in (data.train, data.dev, data.test):
@@ -76,14 +85,36 @@ def test_the_data_files_it_names_exist(path: Path) -> None:
             assert resolve_data_path(split.path, config_dir=path.parent).is_file()
 
 
-@everywhere
+@of_tasks
+def test_the_task_and_the_texts_it_names_exist(path: Path) -> None:
+    config = EXPERIMENTS[path]
+    assert isinstance(config, TaskDistillConfig)
+    task = load_task_file(resolve_data_path(config.task, config_dir=path.parent))
+    assert task.data.train is not None and task.data.dev is not None
+    for source in config.data.transfer:
+        assert source.path is not None
+        assert resolve_data_path(source.path, config_dir=path.parent).is_file()
+
+
+@pytest.mark.real_data
+def test_the_teacher_of_the_task_quickstart_lies_in_its_package() -> None:
+    config = EXPERIMENTS[FOLDER / "intents.yaml"]
+    source = config.teacher.model
+    assert source.package is not None and source.file is not None
+    package = find_spec(source.package)
+    if package is None or package.origin is None:
+        pytest.skip(f"{source.package} is not installed")
+    assert (Path(package.origin).parent / source.file / "config.json").is_file()
+
+
+@of_models
 def test_its_splits_are_different_rows(path: Path) -> None:
     data = load_config(path).data
     rows = {(split.path, split.hub, split.subset, split.split) for split in (data.train, data.dev, data.test)}
     assert len(rows) == 3
 
 
-@everywhere
+@of_models
 def test_it_can_be_planned_without_a_download_and_fits_the_machine_it_names(path: Path) -> None:
     config = load_config(path)
     teacher = shape_at_hand(config.teacher.model)
