@@ -23,7 +23,7 @@ from orchestration.cluster.leases import RemoteLeases
 from orchestration.cluster.task import Apart, run_apart
 from orchestration.fill.answers import SignalAnswers
 from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress, Questions
-from orchestration.fill.ledger import Computes
+from orchestration.fill.ledger import Computes, Counts, Meter
 from orchestration.fill.signals import items_of
 from orchestration.outputs.console import ProgressSink
 from orchestration.outputs.redirect import redirect_output
@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SignalSpec:
-    """Everything that an engine needs to start, on whatever node. `memory` is what was planned for it."""
+    """Everything that an engine needs to start, on whatever node.
+
+    `ledger` is where answers are counted that no fill asks for; None where nobody does. `memory` is what was planned
+    for it.
+    """
 
     model_dir: Path
     identity: TeacherIdentity
@@ -43,6 +47,7 @@ class SignalSpec:
     accelerator: Device
     log_dir: Path
     name: str = "signals"
+    ledger: Path | None = None
     memory: MemoryFit | None = None
 
 
@@ -76,7 +81,15 @@ class SignalActor:
     def answer(self, requests: Sequence[SignalRequest]) -> list[SignalRecord | Failure]:
         """Answers in the order of the requests; nothing is cached."""
         found = dict(self._model.signals(requests))
-        return [found[at] for at in range(len(requests))]
+        answers = [found[at] for at in range(len(requests))]
+        if self._spec.ledger is not None:
+            read = {
+                (r.token_ids, r.split) for r, a in zip(requests, answers, strict=True) if isinstance(a, SignalRecord)
+            }
+            meter = Meter(self._spec.ledger)
+            meter.add(Counts(evaluation=sum(len(token_ids) for token_ids, _ in read)))
+            meter.close()
+        return answers
 
     def fill(self, queue: ray.actor.ActorHandle, order: FillOrder) -> None:
         """Work on the queue until it is empty or stopped, committing segments on the way."""

@@ -26,10 +26,18 @@ from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.fill import Budgets, fill
 from orchestration.fill.work import Engines
 from orchestration.inputs.models import ModelFiles
+from orchestration.inputs.task_examples import Beliefs
+from orchestration.inputs.task_texts import WHOLE
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.outputs.console import ProgressSink
 from orchestration.plan.requests import FillPlan, Refused, SequenceSet, plan_fill
 from student_train.feed.examples import UNKNOWN
+
+TASK = "task"
+"""What its sequences are called in a plan."""
+
+CERTAIN = 30.0
+"""Nats between the logit of a label that was written and those of all others: a probability of 1 in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +55,22 @@ class GenerativeTeacher:
     progress: ProgressSink
     refused: Refused | None = None
 
-    def plan(self, requests: Sequence[Request], *, k: int, split: str) -> FillPlan:
-        """What the cache lacks of some requests of a split."""
+    def plan(self, requests: Sequence[Request], *, k: int) -> FillPlan:
+        """What the cache lacks of some requests."""
         self.cache.refresh()
         encoding = self.order.encoding
         assert encoding in ("topk-u8", "topk-f16")
-        part = SequenceSet("teacher", split, tuple(requests), k, encoding)
+        part = SequenceSet("teacher", TASK, tuple(requests), k, encoding)
         return plan_fill([part], cache=self.cache, refused=self.refused)
 
-    def ask(self, requests: Sequence[Request], *, k: int, split: str) -> list[TeacherRecord | str]:
+    def ask(self, requests: Sequence[Request], *, k: int) -> list[TeacherRecord | str]:
         """The answer to each request, or in one line why there is none.
 
         Raises:
             BudgetReached: a budget ended the fill before all rows were there.
             EngineError: the engines kept dying.
         """
-        plan = self.plan(requests, k=k, split=split)
+        plan = self.plan(requests, k=k)
         failed: Mapping[Request, str] = plan.refused
         if plan.misses:
             failed = fill(
@@ -94,6 +102,13 @@ class LabelBeliefs:
     logprobs: Float64[np.ndarray, "E C"]
     failed: Mapping[int, str]
 
+    def by_example(self) -> list[Beliefs | None]:
+        """As students learn them: None for an example without."""
+        return [
+            None if at in self.failed else Beliefs((WHOLE,), row[None].astype(np.float32))
+            for at, row in enumerate(self.logprobs)
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class ParsedAnswers:
@@ -112,6 +127,11 @@ class ParsedAnswers:
         found = [UNKNOWN if answer is None else places[answer[0]] for answer in self.predicted]
         return np.array(found, dtype=np.int32)
 
+    def by_example(self, task: TaskConfig) -> list[Beliefs | None]:
+        """As students of a classification learn them: certain of the label that was read, None where none was."""
+        rows = CERTAIN * np.eye(len(task.verbalisers), dtype=np.float32)
+        return [None if at == UNKNOWN else Beliefs((WHOLE,), rows[[at]]) for at in self.labels(task).tolist()]
+
     def labelled(self, examples: Sequence[Example]) -> tuple[Example, ...]:
         """The examples with what was read as their gold; those of which nothing was read are left out."""
         return tuple(
@@ -121,14 +141,41 @@ class ParsedAnswers:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class SpokenTeacher:
+    """A language model as what a classification is learned from, by its beliefs or (`by_text`) by its word.
+
+    `said` collects what is to be said about its answers, a line each.
+    """
+
+    teacher: GenerativeTeacher
+    task: LoadedTask
+    asking: Asking
+    by_text: bool = False
+    calibrated: bool = False
+    said: list[str] = field(default_factory=list)
+
+    def about(self, examples: Sequence[Example]) -> list[Beliefs | None]:
+        """The beliefs about each example, in their order; asks for what the cache lacks.
+
+        Raises:
+            ConfigError: the task is not a classification, or has no question without content.
+            ModelError: the model cannot be asked in this way.
+            BudgetReached, EngineError: see `GenerativeTeacher.ask`.
+        """
+        if not self.by_text:
+            return believed_labels(
+                self.teacher, examples, task=self.task, asking=self.asking, calibrated=self.calibrated
+            ).by_example()
+        _require_classes(self.task.config, answers="text")
+        answers = written_labels(self.teacher, examples, task=self.task, asking=self.asking)
+        if answers.unread:
+            self.said.append(f"{answers.unread:,} of {len(examples):,} answers of the teacher could not be read")
+        return answers.by_example(self.task.config)
+
+
 def believed_labels(
-    teacher: GenerativeTeacher,
-    examples: Sequence[Example],
-    *,
-    task: LoadedTask,
-    asking: Asking,
-    calibrated: bool,
-    split: str,
+    teacher: GenerativeTeacher, examples: Sequence[Example], *, task: LoadedTask, asking: Asking, calibrated: bool
 ) -> LabelBeliefs:
     """What a teacher believes of the classes of examples, by the likelihood of the labels' words.
 
@@ -138,11 +185,7 @@ def believed_labels(
         BudgetReached, EngineError: see `GenerativeTeacher.ask`.
     """
     config = task.config
-    if config.kind != "classification":
-        raise ConfigError(
-            f"teacher.answers=labels is for classification, and task {config.name} is {config.kind}: set answers: text "
-            "or head"
-        )
+    _require_classes(config, answers="labels")
     scoring = config.label_scoring or LabelScoring()
     scored = replace(task, config=config.model_copy(update={"label_scoring": scoring}))
     asked = questions_for(
@@ -155,7 +198,6 @@ def believed_labels(
         classes=len(config.verbalisers),
         content_free=free[0] if free else None,
         per_token=scoring.per_token,
-        split=split,
     )
 
 
@@ -166,7 +208,6 @@ def beliefs_of(
     classes: int,
     content_free: Question | None,
     per_token: bool,
-    split: str,
 ) -> LabelBeliefs:
     """Beliefs by the labels behind some questions, calibrated by one without content if there is one.
 
@@ -177,7 +218,7 @@ def beliefs_of(
     """
     asked = [*questions, *([] if content_free is None else [content_free])]
     requests = [request for question in asked for request in label_requests(question)]
-    answers = iter(teacher.ask(requests, k=LABEL_LOGPROBS, split=split))
+    answers = iter(teacher.ask(requests, k=LABEL_LOGPROBS))
     scores = np.full((len(asked), classes), np.nan)
     failed: dict[int, str] = {}
     for place, question in enumerate(asked):
@@ -199,7 +240,7 @@ def beliefs_of(
 
 
 def written_labels(
-    teacher: GenerativeTeacher, examples: Sequence[Example], *, task: LoadedTask, asking: Asking, split: str
+    teacher: GenerativeTeacher, examples: Sequence[Example], *, task: LoadedTask, asking: Asking
 ) -> ParsedAnswers:
     """What a teacher writes about examples, read as the task says.
 
@@ -212,12 +253,11 @@ def written_labels(
         questions_for(teacher.files, examples, task=task, asking=asking),
         task=task.config,
         asking=asking,
-        split=split,
     )
 
 
 def answers_to(
-    teacher: GenerativeTeacher, questions: Sequence[Question], *, task: TaskConfig, asking: Asking, split: str
+    teacher: GenerativeTeacher, questions: Sequence[Question], *, task: TaskConfig, asking: Asking
 ) -> ParsedAnswers:
     """What a teacher writes when it is asked, and what is read from it."""
     read, tokenizer, stop_ids = answer_reader(task), teacher.files.tokenizer, teacher.files.stop_ids
@@ -233,7 +273,7 @@ def answers_to(
         for question in questions
         if question.refused is None
     ]
-    answers = iter(teacher.ask(requests, k=0, split=split))
+    answers = iter(teacher.ask(requests, k=0))
     predicted: list[tuple[str, ...] | None] = []
     failed: dict[int, str] = {}
     unread = 0
@@ -247,6 +287,14 @@ def answers_to(
         predicted.append(read(text, question.example.tokens))
         unread += predicted[-1] is None
     return ParsedAnswers(tuple(predicted), unread, failed)
+
+
+def _require_classes(task: TaskConfig, *, answers: str) -> None:
+    if task.kind != "classification":
+        raise ConfigError(
+            f"teacher.answers={answers} gives the class of a text, and task {task.name} is {task.kind}: set answers: "
+            "head and name a model with a head for it"
+        )
 
 
 def _without_content(task: TaskConfig) -> list[Example]:

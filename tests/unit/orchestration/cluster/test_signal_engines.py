@@ -20,6 +20,7 @@ from configs.schema import EngineSettings
 from orchestration.cluster import actor_pool, signal_engines
 from orchestration.cluster.signal_engines import PlainPass, SignalActor, SignalPool, SignalSpec
 from orchestration.fill.engine_loop import FillProgress
+from orchestration.fill.ledger import read_counts
 from orchestration.fill.signals import items_of
 
 SPEC = SignalSpec(Path("/model"), IDENTITY, EngineSettings(count=2, cpus=3), "cpu", Path("/logs"))
@@ -110,12 +111,15 @@ def test_an_actor_answers_checks_and_fills_with_its_model(tmp_path: Path, monkey
     model_dir = save_classifier(tmp_path / "model")
     actor_class: Any = SignalActor
     filling = SignalFilling(tmp_path / "cache")
-    actor = actor_class.__ray_metadata__.modified_class(replace(SPEC, model_dir=model_dir), index=0)
+    spec = replace(SPEC, model_dir=model_dir, ledger=tmp_path / "checks")
+    actor = actor_class.__ray_metadata__.modified_class(spec, index=0)
     actor.ready()
     assert threads == [3]
     state = Signal("state", layer=1, position="first")
     requests = [ask((4, 6), CLASSES), ask((4, 6), state), ask((5,), CLASSES), ask((4,) * 65, CLASSES)]
     good = actor.answer(requests)
+    # Two texts were read, of two tokens and of one; the third is too long.
+    assert read_counts(tmp_path / "checks").evaluation == 3
     queue = lease_queue(items_of(list(enumerate(requests))), token_budget=None)
     monkeypatch.setattr(signal_engines, "RemoteLeases", _Local)
     actor.fill(queue, filling.order())

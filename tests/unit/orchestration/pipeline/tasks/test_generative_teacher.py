@@ -30,6 +30,7 @@ from orchestration.inputs.tasks import LoadedTask, load_task
 from orchestration.outputs.console import StageProgress
 from orchestration.pipeline.tasks.generative_teacher import (
     GenerativeTeacher,
+    SpokenTeacher,
     answers_to,
     beliefs_of,
     believed_labels,
@@ -120,9 +121,7 @@ def likes(prompt: str, more: str) -> float:
 def test_labels_are_believed_by_their_words_and_asked_once(tmp_path: Path, files: ModelFiles) -> None:
     task = moods(tmp_path)
     engines = Speaker(files, likes=likes)
-    found = believed_labels(
-        teacher(tmp_path, engines), task.test, task=task, asking=ASKING, calibrated=False, split="train"
-    )
+    found = believed_labels(teacher(tmp_path, engines), task.test, task=task, asking=ASKING, calibrated=False)
     # By the mean of tokens: nine to three of a pie, one to three of fog and fig.
     np.testing.assert_allclose(np.exp(found.logprobs), [[0.75, 0.25], [0.25, 0.75], [0.25, 0.75]], atol=2e-3)
     assert found.failed == {} and len(engines.asked) == 6
@@ -130,9 +129,7 @@ def test_labels_are_believed_by_their_words_and_asked_once(tmp_path: Path, files
         len(r.token_ids) for r in engines.asked if isinstance(r, ScoreRequest)
     )
     again = Speaker(files)
-    second = believed_labels(
-        teacher(tmp_path, again), task.test, task=task, asking=ASKING, calibrated=False, split="test"
-    )
+    second = believed_labels(teacher(tmp_path, again), task.test, task=task, asking=ASKING, calibrated=False)
     np.testing.assert_array_equal(second.logprobs, found.logprobs)
     assert again.asked == []
 
@@ -140,9 +137,7 @@ def test_labels_are_believed_by_their_words_and_asked_once(tmp_path: Path, files
 def test_calibration_takes_out_what_is_preferred_anyway(tmp_path: Path, files: ModelFiles) -> None:
     task = moods(tmp_path)
     engines = Speaker(files, likes=likes)
-    found = believed_labels(
-        teacher(tmp_path, engines), task.test, task=task, asking=ASKING, calibrated=True, split="train"
-    )
+    found = believed_labels(teacher(tmp_path, engines), task.test, task=task, asking=ASKING, calibrated=True)
     np.testing.assert_allclose(np.exp(found.logprobs), [[0.9, 0.1], [0.5, 0.5], [0.5, 0.5]], atol=2e-3)
     prompts = {files.tokenizer.decode(r.token_ids) for r in engines.asked if isinstance(r, ScoreRequest)}
     assert {"N/A is sun", "N/A is rain"} < prompts and len(engines.asked) == 8
@@ -150,9 +145,7 @@ def test_calibration_takes_out_what_is_preferred_anyway(tmp_path: Path, files: M
 
 def test_the_task_says_whether_likelihood_is_by_token(tmp_path: Path, files: ModelFiles) -> None:
     task = moods(tmp_path, label_scoring={"per_token": False})
-    found = believed_labels(
-        teacher(tmp_path, Speaker(files)), task.test, task=task, asking=ASKING, calibrated=False, split="train"
-    )
+    found = believed_labels(teacher(tmp_path, Speaker(files)), task.test, task=task, asking=ASKING, calibrated=False)
     # " sun" has four bytes and " rain" five, each -1.
     np.testing.assert_allclose(found.logprobs[:, 0] - found.logprobs[:, 1], [1.0] * 3, atol=2e-3)
 
@@ -160,9 +153,7 @@ def test_the_task_says_whether_likelihood_is_by_token(tmp_path: Path, files: Mod
 def test_a_label_that_is_not_scored_costs_its_example(tmp_path: Path, files: ModelFiles) -> None:
     task = moods(tmp_path)
     engines = Speaker(files, likes=lambda prompt, more: None if "fog" in prompt and "sun" in more else -1.0)
-    found = believed_labels(
-        teacher(tmp_path, engines), task.test, task=task, asking=ASKING, calibrated=False, split="train"
-    )
+    found = believed_labels(teacher(tmp_path, engines), task.test, task=task, asking=ASKING, calibrated=False)
     assert found.failed == {1: "too long"}
     assert np.isnan(found.logprobs[1]).all() and not np.isnan(found.logprobs[[0, 2]]).any()
 
@@ -171,15 +162,15 @@ def test_a_question_that_cannot_be_asked_keeps_its_place(tmp_path: Path, files: 
     example = moods(tmp_path).test[0]
     questions = [Question(example, refused="refused by the chat template"), Question(example, (5, 6), ((7,), (8, 9)))]
     asked = teacher(tmp_path, Speaker(files))
-    found = beliefs_of(asked, questions, classes=2, content_free=None, per_token=True, split="train")
+    found = beliefs_of(asked, questions, classes=2, content_free=None, per_token=True)
     assert found.failed == {0: "refused by the chat template"}
     np.testing.assert_allclose(found.logprobs, [[np.nan] * 2, [-math.log(2)] * 2], atol=2e-3)
-    alone = beliefs_of(asked, questions[:1], classes=2, content_free=None, per_token=True, split="train")
+    alone = beliefs_of(asked, questions[:1], classes=2, content_free=None, per_token=True)
     assert alone.logprobs.shape == (1, 2)
     with pytest.raises(
         EngineError, match=r"without content cannot be answered \(refused .*: set teacher.calibrated: false"
     ):
-        beliefs_of(asked, questions[1:], classes=2, content_free=questions[0], per_token=True, split="train")
+        beliefs_of(asked, questions[1:], classes=2, content_free=questions[0], per_token=True)
 
 
 def test_a_budget_ends_it_and_what_was_bought_stays(tmp_path: Path, files: ModelFiles) -> None:
@@ -191,12 +182,11 @@ def test_a_budget_ends_it_and_what_was_bought_stays(tmp_path: Path, files: Model
             task=task,
             asking=ASKING,
             calibrated=False,
-            split="train",
         )
     bought = len(engines.asked)
     assert 0 < bought < 6
     rest = Speaker(files)
-    believed_labels(teacher(tmp_path, rest), task.test, task=task, asking=ASKING, calibrated=False, split="train")
+    believed_labels(teacher(tmp_path, rest), task.test, task=task, asking=ASKING, calibrated=False)
     assert len(rest.asked) == 6 - bought
 
 
@@ -204,25 +194,23 @@ def test_other_kinds_of_tasks_are_not_labelled_so(tmp_path: Path, files: ModelFi
     task = moods(tmp_path)
     other = replace(task, config=task_of("extractive_qa"))
     with pytest.raises(
-        ConfigError, match=r"teacher\.answers=labels is for classification, and task t is extractive_qa"
+        ConfigError, match=r"teacher\.answers=labels gives the class of a text, and task t is extractive_qa"
     ):
-        believed_labels(
-            teacher(tmp_path, Speaker(files)), (), task=other, asking=ASKING, calibrated=False, split="train"
-        )
+        believed_labels(teacher(tmp_path, Speaker(files)), (), task=other, asking=ASKING, calibrated=False)
 
 
 def test_written_answers_are_read_and_those_that_cannot_be_are_counted(tmp_path: Path, files: ModelFiles) -> None:
     task = moods(tmp_path)
     words = {"pie is": "rather sun", "fog is": "who knows", "fig is": None}
     engines = Speaker(files, says=lambda prompt: words[prompt])
-    found = written_labels(teacher(tmp_path, engines), task.test, task=task, asking=ASKING, split="train")
+    found = written_labels(teacher(tmp_path, engines), task.test, task=task, asking=ASKING)
     assert found.predicted == (("good",), None, None)
     assert (found.unread, found.failed) == (1, {2: "too long"})
     assert found.labels(task.config).tolist() == [0, -1, -1]
     (labelled,) = found.labelled(task.test)
     assert labelled == replace(task.test[0], gold=("good",), labelled=True)
     again = Speaker(files, says=lambda prompt: None)
-    second = written_labels(teacher(tmp_path, again), task.test[:2], task=task, asking=ASKING, split="dev")
+    second = written_labels(teacher(tmp_path, again), task.test[:2], task=task, asking=ASKING)
     assert second.predicted == found.predicted[:2] and again.asked == []
 
 
@@ -230,5 +218,28 @@ def test_a_question_that_is_refused_is_not_written_to(tmp_path: Path, files: Mod
     task = moods(tmp_path)
     engines = Speaker(files, says=lambda prompt: "rain")
     questions = [Question(task.test[0], refused="no"), Question(task.test[1], (40, 41))]
-    found = answers_to(teacher(tmp_path, engines), questions, task=task.config, asking=ASKING, split="train")
+    found = answers_to(teacher(tmp_path, engines), questions, task=task.config, asking=ASKING)
     assert found.predicted == (None, ("bad",)) and found.failed == {0: "no"} and found.unread == 0
+
+
+def test_students_learn_its_beliefs_or_its_word(tmp_path: Path, files: ModelFiles) -> None:
+    task = moods(tmp_path)
+    liked = SpokenTeacher(teacher(tmp_path, Speaker(files, likes=likes)), task, ASKING).about(task.test)
+    assert [belief is not None and belief.units for belief in liked] == [((0, 0),)] * 3
+    assert liked[0] is not None and liked[0].logits.dtype == np.float32
+    np.testing.assert_allclose(np.exp(liked[0].logits), [[0.75, 0.25]], atol=2e-3)
+    words = {"pie is": "sun", "fog is": "rain", "fig is": "hm"}
+    spoken = SpokenTeacher(teacher(tmp_path, Speaker(files, says=lambda p: words[p])), task, ASKING, by_text=True)
+    first, second, third = spoken.about(task.test)
+    assert first is not None and first.logits.tolist() == [[30.0, 0.0]]
+    assert second is not None and second.logits.tolist() == [[0.0, 30.0]]
+    assert third is None and spoken.said == ["1 of 3 answers of the teacher could not be read"]
+    with pytest.raises(ConfigError, match=r"teacher\.answers=text gives the class"):
+        replace(spoken, task=replace(task, config=task_of("tagging", labels=["LOC"]))).about(())
+
+
+def test_an_example_that_was_not_scored_is_not_learned(tmp_path: Path, files: ModelFiles) -> None:
+    task = moods(tmp_path)
+    engines = Speaker(files, likes=lambda prompt, more: None if "fog" in prompt else -1.0)
+    found = SpokenTeacher(teacher(tmp_path, engines), task, ASKING, calibrated=True).about(task.test)
+    assert [belief is None for belief in found] == [False, True, False]
