@@ -10,10 +10,12 @@ from uuid import uuid4
 from cache.disk.roots import probe_root
 from configs import ConfigError, ModelError, load_task_file, resolve_data_path
 from configs.architecture import read_architecture
-from configs.models import Block, Device
+from configs.models import Block, Device, ModelSource
 from configs.places import is_url
 from configs.schema import DistillConfig, ModelShape
 from configs.stages import StageConfig
+from configs.task_experiment import RuleAugmentation, TaskDistillConfig
+from configs.task_stages import TransformerStart
 from orchestration.inputs.models import ModelFiles
 from orchestration.inputs.prompts import SPLITS
 from orchestration.inputs.rows import FORMATS
@@ -39,10 +41,8 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
             key = f"data.{split}.path"
             path = _real_file(source.path, key=key, config_dir=config_dir, kinds=FORMATS, holds="prompts")
             changed[split] = source.model_copy(update={"path": path})
-    teacher = config.teacher
-    if teacher.model.path is not None:
-        path = _real(teacher.model.path, key="teacher.model.path", config_dir=config_dir)
-        teacher = teacher.model_copy(update={"model": teacher.model.model_copy(update={"path": path})})
+    model = _real_model(config.teacher.model, key="teacher.model", config_dir=config_dir)
+    teacher = config.teacher.model_copy(update={"model": model})
     students = dict(config.students)
     for name, written in students.items():
         stages = [
@@ -50,10 +50,9 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
             for number, stage in enumerate(written.stages)
         ]
         student = students[name] = written.model_copy(update={"stages": tuple(stages)})
-        model = student.init.model
-        if model is not None and model.path is not None:
-            path = _real(model.path, key=f"students.{name}.init.model.path", config_dir=config_dir)
-            init = student.init.model_copy(update={"model": model.model_copy(update={"path": path})})
+        if student.init.model is not None:
+            model = _real_model(student.init.model, key=f"students.{name}.init.model", config_dir=config_dir)
+            init = student.init.model_copy(update={"model": model})
             students[name] = student.model_copy(update={"init": init})
     evaluation = config.evaluation
     if evaluation.tasks is not None:
@@ -70,6 +69,49 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
             "evaluation": evaluation,
         }
     )
+
+
+def resolve_task_paths(config: TaskDistillConfig, *, config_dir: Path) -> TaskDistillConfig:
+    """The same of an experiment that distils a task.
+
+    Raises:
+        ConfigError: a file is missing or empty, or that of the task is none.
+    """
+    data, teacher = config.data, config.teacher
+    task = _real_task(config.task, key="task", config_dir=config_dir)
+    transfer = list(data.transfer)
+    for at, source in enumerate(transfer):
+        if source.path is not None:
+            key = f"data.transfer.{at}.path"
+            path = _real_file(source.path, key=key, config_dir=config_dir, kinds=FORMATS, holds="rows")
+            transfer[at] = source.model_copy(update={"path": path})
+    augment = dict(data.augment)
+    for name, made in augment.items():
+        if not isinstance(made, RuleAugmentation):
+            model = _real_model(made.model, key=f"data.augment.{name}.model", config_dir=config_dir)
+            augment[name] = made.model_copy(update={"model": model})
+    students = dict(config.students)
+    for name, student in students.items():
+        start = student.start
+        if isinstance(start, TransformerStart) and start.model is not None:
+            model = _real_model(start.model, key=f"students.{name}.start.model", config_dir=config_dir)
+            students[name] = student.model_copy(update={"start": start.model_copy(update={"model": model})})
+    model = _real_model(teacher.model, key="teacher.model", config_dir=config_dir)
+    return config.model_copy(
+        update={
+            "task": task,
+            "data": data.model_copy(update={"transfer": tuple(transfer), "augment": augment}),
+            "teacher": teacher.model_copy(update={"model": model}),
+            "students": students,
+        }
+    )
+
+
+def _real_model(source: ModelSource, *, key: str, config_dir: Path) -> ModelSource:
+    """The source with the path of a local model made real; any other one is what it was."""
+    if source.path is None:
+        return source
+    return source.model_copy(update={"path": _real(source.path, key=f"{key}.path", config_dir=config_dir)})
 
 
 def _with_real_paths(stage: StageConfig, *, key: str, config_dir: Path) -> StageConfig:

@@ -12,6 +12,7 @@ from task_files import MOODS
 
 from configs import ConfigError, DistillConfig
 from configs.schema import ModelShape
+from configs.task_experiment import TaskDistillConfig
 from orchestration.inputs.preflight import (
     FREE_MARGIN_BYTES,
     require_compiler,
@@ -19,6 +20,7 @@ from orchestration.inputs.preflight import (
     require_positions,
     require_writable,
     resolve_paths,
+    resolve_task_paths,
 )
 
 SHAPE = ModelShape(layers=2, hidden=32, heads=4, kv_heads=2, mlp=48, vocab=300, max_positions=128)
@@ -65,6 +67,68 @@ def test_paths_become_real_and_nothing_else_changes(folder: Path) -> None:
     assert real.students["kd"] == written.students["kd"]
     assert real.generation == written.generation
     assert written.data.train.path == Path("train.jsonl")
+
+
+STAGES = [{"objective": "hard_labels", "epochs": 1.0}]
+
+
+def task_config(**changes: Any) -> TaskDistillConfig:
+    raw: dict[str, Any] = {
+        "name": "checked",
+        "task": "task.yaml",
+        "teacher": {"model": {"path": "model"}},
+        "data": {
+            "transfer": [{"hub": "a/texts"}, {"path": "train.jsonl"}],
+            "augment": {"rules": {"kind": "rules"}, "words": {"kind": "masked_lm", "model": {"path": "model"}}},
+        },
+        "students": {
+            "own": {"start": {"kind": "transformer", "model": {"path": "model"}}, "stages": STAGES},
+            "bag": {"start": {"kind": "bag"}, "stages": STAGES},
+        },
+    }
+    return TaskDistillConfig.model_validate(raw | changes)
+
+
+def test_paths_of_a_task_experiment_become_real_and_nothing_else_changes(folder: Path) -> None:
+    (folder / "task.yaml").write_text(json.dumps(MOODS))
+    written = task_config()
+    real = resolve_task_paths(written, config_dir=folder)
+    assert real.task == folder / "task.yaml"
+    assert [source.path for source in real.data.transfer] == [None, folder / "train.jsonl"]
+    assert real.model_dump()["data"]["augment"]["words"]["model"]["path"] == folder / "model"
+    assert real.teacher.model.path == folder / "model"
+    assert real.model_dump()["students"]["own"]["start"]["model"]["path"] == folder / "model"
+    assert real.students["bag"] == written.students["bag"]
+    assert real.data.augment["rules"] == written.data.augment["rules"]
+    assert written.task == Path("task.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"task": "odd.yaml"}, "task: odd.yaml: found neither "),
+        ({"task": "train.jsonl"}, "task: "),
+        ({"teacher": {"model": {"path": "gone"}}}, "teacher.model.path: gone: found neither "),
+        ({"data": {"transfer": [{"path": "gone.jsonl"}]}}, "data.transfer.0.path: gone.jsonl: found neither "),
+        ({"data": {"transfer": [{"path": "empty.jsonl"}]}}, "data.transfer.0.path=empty.jsonl is empty: put rows"),
+        (
+            {"data": {"augment": {"w": {"kind": "continuation", "model": {"path": "gone"}}}}},
+            "data.augment.w.model.path: gone: found neither ",
+        ),
+        (
+            {"students": {"s": {"start": {"kind": "transformer", "model": {"path": "gone"}}, "stages": STAGES}}},
+            "students.s.start.model.path: gone: found neither ",
+        ),
+    ],
+)
+def test_a_file_that_a_task_experiment_lacks_is_named_by_its_key(
+    folder: Path, changes: dict[str, Any], words: str
+) -> None:
+    (folder / "task.yaml").write_text(json.dumps(MOODS))
+    (folder / "empty.jsonl").touch()
+    with pytest.raises(ConfigError) as error:
+        resolve_task_paths(task_config(**changes), config_dir=folder)
+    assert str(error.value).startswith(words)
 
 
 def test_tasks_become_real_and_one_that_is_missing_is_named(folder: Path) -> None:
