@@ -45,8 +45,8 @@ class TaskObjective:
     `TASK_LOSS_SETTINGS` that act on it; any other may not be set.
 
     `loss` is a pure function from the student's logits at the units of a micro-batch, the micro-batch and the stage to
-    sums over examples (`student_train.losses.task_metrics`). `card` says in a model card what was learned, settings
-    included.
+    sums over decisions (`student_train.objectives.decisions.task_sums`). `card` says in a model card what was learned,
+    settings included.
     """
 
     name: str

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from student_train.job import StepMetrics, TrainJob, TrainResult
+    from student_train.job import StepMetrics, TaskJob, TrainJob, TrainResult
     from student_train.losses.divergences import divergence
     from student_train.losses.fused import LossSums, fused_cross_entropy, fused_divergence, fused_loss
     from student_train.losses.head import Head
@@ -39,6 +39,7 @@ _MODULES = {
     "SampledResponses": "losses.minillm",
     "SparseTargets": "losses.targets",
     "StepMetrics": "job",
+    "TaskJob": "job",
     "TrainJob": "job",
     "TrainResult": "job",
     "calibrate": "starts.calibration",
@@ -64,6 +65,7 @@ __all__ = [
     "SampledResponses",
     "SparseTargets",
     "StepMetrics",
+    "TaskJob",
     "TrainJob",
     "TrainResult",
     "calibrate",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from cache.identity import TeacherIdentity
 from configs.models import Device
 from configs.schema import TrainingSettings
 from configs.stages import StageConfig
+from configs.task import TaskKind
 from configs.task_stages import TaskStageConfig
 
 
@@ -61,9 +63,32 @@ class TrainJob(StageJob):
         return _digest({"stage": self.stage.identity(), "vocab": self.vocab, **plain})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskJob(StageJob):
+    """One stage of a student of a task, which learns from examples.
+
+    `train_examples` and `dev_examples` are files (`student_train.feed.examples`) of a task of this `kind` with these
+    `labels`. `sets` says for the model card how many examples of which set the former hold.
+    """
+
+    stage: TaskStageConfig
+    train_examples: Path
+    dev_examples: Path | None
+    kind: TaskKind
+    labels: tuple[str, ...]
+    sets: Mapping[str, int] = field(default_factory=dict)
+
+    def stage_digest(self) -> str:
+        """See `StageJob.stage_digest`."""
+        return _digest({"stage": self.stage.identity(), "kind": self.kind, "labels": list(self.labels)})
+
+
 @dataclass(frozen=True, slots=True)
 class StepMetrics:
-    """Metrics after `step` optimiser steps, by their tracking names. Losses are in nats a response token."""
+    """Metrics after `step` optimiser steps, by their tracking names.
+
+    Losses are in nats a response token, or a decision of a task.
+    """
 
     step: int
     values: dict[str, float]
@@ -74,8 +99,9 @@ class TrainResult:
     """How a stage ended. `finished` is False when it was stopped; then there is a checkpoint and no model yet.
 
     `selected_step` is the step whose weights the student has, chosen as the stage's `select` says; None before the end.
-    `dev_losses` are (step, held-out loss in nats a response token); empty without a dev view. `begun_at` is when the
-    first step, or what is measured before it, began (Unix time, in s): until then a stage only starts.
+    `dev_losses` are (step, held-out loss in nats a response token, or a decision); empty without a dev split.
+    `begun_at` is when the first step, or what is measured before it, began (Unix time, in s): until then a stage only
+    starts.
     """
 
     finished: bool

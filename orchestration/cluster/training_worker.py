@@ -18,7 +18,7 @@ from configs.places import CURVES
 from orchestration.outputs.artifacts import write_json
 from orchestration.outputs.curves import CurveWriter
 from orchestration.outputs.redirect import redirect_output
-from student_train.job import StepMetrics, TrainJob
+from student_train.job import StageJob, StepMetrics
 from student_train.training.between_stages import ProcessSettings, free_memory
 from student_train.training.stages import train_stage
 from student_train.worker_group import join_group, meet
@@ -111,7 +111,7 @@ class TrainingWorker:
         self._rank = seat.rank
         meet(store, rank=seat.rank, size=seat.size, backend=backend, timeout=timedelta(seconds=START_TIMEOUT_S))
 
-    def train(self, job: TrainJob, *, log_dir: Path) -> None:
+    def train(self, job: StageJob, *, log_dir: Path) -> None:
         """Train a stage, together with the others; the leader writes its result.
 
         Raises:
@@ -132,7 +132,7 @@ class TrainingWorker:
         free_memory()
 
 
-def _train(job: TrainJob, *, leads: bool, settings: ProcessSettings) -> None:
+def _train(job: StageJob, *, leads: bool, settings: ProcessSettings) -> None:
     settings.restore()
     if leads:
         # No worker begins before the cluster has placed them all.

@@ -17,7 +17,7 @@ from pathlib import Path
 import ray
 
 from orchestration.cluster.worker_group import GroupShape, WorkerGroup, train_in_group
-from student_train.job import StepMetrics, TrainJob
+from student_train.job import StageJob, StepMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class WarmGroups:
 
     def train(
         self,
-        job: TrainJob,
+        job: StageJob,
         *,
         shape: GroupShape,
         log_dir: Path,

@@ -27,13 +27,14 @@ from configs.architecture import read_architecture
 from configs.models import Device
 from configs.places import CURVES
 from configs.regular_files import read_json
+from configs.stages import StageConfig
 from orchestration.cluster.deaths import WorkersFailedError, lost
 from orchestration.cluster.training_worker import PLACED, RESULT, STOP, TrainingWorker, seats
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.outputs.curves import CurveReader
 from orchestration.plan.host_memory import worker_on_host
 from orchestration.plan.memory import MemoryFit, training_memory
-from student_train.job import StepMetrics, TrainJob
+from student_train.job import StageJob, StepMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class WorkerGroup:
         self._ended = False
         self._changing = threading.Lock()
 
-    def train(self, job: TrainJob, *, log_dir: Path) -> None:
+    def train(self, job: StageJob, *, log_dir: Path) -> None:
         """Train a stage to its end, or until it is asked to stop; blocks. A group that was ended trains nothing.
 
         Raises:
@@ -157,7 +158,7 @@ class WorkerGroup:
 
 
 def train_in_group(
-    job: TrainJob,
+    job: StageJob,
     *,
     group: WorkerGroup,
     log_dir: Path,
@@ -204,7 +205,7 @@ def train_in_group(
 class StageUnderWay:
     """A stage in a thread, so that the driver stays free to follow the curve and to be interrupted."""
 
-    def __init__(self, job: TrainJob, *, group: WorkerGroup, log_dir: Path) -> None:
+    def __init__(self, job: StageJob, *, group: WorkerGroup, log_dir: Path) -> None:
         self._job, self._group, self._log_dir = job, group, log_dir
         self._error: Exception | None = None
         # Not the thread's own `join`: an interrupt there makes Python 3.11 take the thread for ended.
@@ -273,8 +274,11 @@ def _failure(reference: ray.ObjectRef) -> RayError | None:
     return None
 
 
-def _planned(job: TrainJob, *, accelerator: Device) -> MemoryFit | None:
-    """What a worker of this job should have needed; None where its model cannot tell any more."""
+def _planned(job: StageJob, *, accelerator: Device) -> MemoryFit | None:
+    """What a worker of this job should have needed; None where nobody plans it, or its model cannot tell any more."""
+    if not isinstance(job.stage, StageConfig):
+        # Students of tasks are small, and no plan is made for them.
+        return None
     try:
         shape = PlannedShape(job.start, read_architecture(job.model_dir).shape, assumed=False)
     except ModelError:

@@ -23,7 +23,7 @@ from orchestration.inputs.teachers import Teacher
 from orchestration.pipeline.run import Journal, RunSettings
 from orchestration.pipeline.session import Session
 from orchestration.plan.colocation import PartKind
-from student_train.job import StepMetrics, TrainJob
+from student_train.job import StageJob, StepMetrics
 
 ROLLOUT_SEEDS: dict[PartKind, int] = {"student engine": 1000, "teacher engine": 2000}
 """Of the first engine of student and teacher that write together: no engine of a run has the seed of another."""
@@ -84,7 +84,7 @@ class Compute:
 
     def train(
         self,
-        job: TrainJob,
+        job: StageJob,
         *,
         on_step: Callable[[StepMetrics], None],
         meanwhile: Callable[[], None] | None = None,

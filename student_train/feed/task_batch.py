@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
+from numpy.typing import NDArray
 from torch import Tensor
+
+from cache.batches import Rows
+from student_train.feed.examples import ExampleSet
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,3 +53,51 @@ class TaskBatch:
         valid = self.choices >= 0
         column = torch.arange(len(self.choices), device=logits.device)[:, None] % 2
         return logits[self.choices.clamp(min=0), column], valid
+
+
+def collate_examples(examples: ExampleSet, rows: Rows) -> TaskBatch:
+    """These examples as one micro-batch, on the CPU; no examples make an empty one that still runs the whole model."""
+    lengths = _counts(examples.token_offsets, rows)
+    width = max(1, int(lengths.max(initial=0)))
+    # Any id will do as padding, no unit reads it. An empty batch has one row of one such id.
+    there = np.arange(width) < lengths[:, None] if len(rows) else np.ones((1, width), dtype=bool)
+    input_ids = np.zeros(there.shape, dtype=np.int64)
+    if len(rows):
+        input_ids[there] = examples.token_ids[_places(examples.token_offsets, rows)]
+    second = np.zeros_like(input_ids)
+    second[: len(rows)] = np.arange(width) >= examples.split[rows][:, None]
+    at = _places(examples.unit_offsets, rows)
+    units = _counts(examples.unit_offsets, rows)
+    owner = np.repeat(np.arange(len(rows)), units)
+    teacher = examples.teacher
+    return TaskBatch(
+        input_ids=torch.from_numpy(input_ids),
+        attention_mask=torch.from_numpy(there.astype(np.int64)),
+        segment_ids=torch.from_numpy(second * there),
+        units=torch.from_numpy(owner * width + examples.unit_tokens[at]),
+        owner=torch.from_numpy(owner),
+        gold=torch.from_numpy(examples.gold[_places(examples.decision_offsets, rows)].astype(np.int64)),
+        teacher=None if teacher is None else torch.from_numpy(teacher[at]),
+        choices=_choices(units) if examples.kind == "extractive_qa" else None,
+    )
+
+
+def _counts(offsets: NDArray[np.int64], rows: Rows) -> NDArray[np.int64]:
+    """How many parts each of these rows has; the others, of which there may be millions, are not looked at."""
+    counts: NDArray[np.int64] = offsets[rows + 1] - offsets[rows]
+    return counts
+
+
+def _places(offsets: NDArray[np.int64], rows: Rows) -> NDArray[np.int64]:
+    """Where the parts of these rows stand in the flat array that `offsets` cut, row after row."""
+    counts = _counts(offsets, rows)
+    first = np.repeat(offsets[rows] - (np.cumsum(counts) - counts), counts)
+    places: NDArray[np.int64] = first + np.arange(len(first))
+    return places
+
+
+def _choices(units: NDArray[np.int64]) -> Int64[Tensor, "D Cmax"]:
+    """For rows with so many units: those that the first, and then the last, unit of a span is chosen among."""
+    each = np.arange(max(1, int(units.max(initial=0))))
+    found = np.where(each < units[:, None], (np.cumsum(units) - units)[:, None] + each, -1)
+    return torch.from_numpy(found.repeat(2, axis=0))

@@ -7,6 +7,7 @@ directly, takes no adapter and stays frozen.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,8 +19,8 @@ _ADAPTER = "default"
 _BASE = ".base_layer."
 
 
-def attach_adapters(model: Any, lora: LoraConfig) -> None:
-    """Put adapters around linear layers of `model`, in place, and freeze everything else.
+def attach_adapters(model: Any, lora: LoraConfig, *, whole: Collection[nn.Parameter] = ()) -> None:
+    """Put adapters around linear layers of `model`, in place, and freeze everything else but `whole`.
 
     A is drawn from torch's generator, B is zero: the outputs of the model stay the same.
 
@@ -30,7 +31,7 @@ def attach_adapters(model: Any, lora: LoraConfig) -> None:
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
 
-    targets = adapted_layers(model, lora)
+    targets = adapted_layers(model, lora, whole=whole)
     config = PeftConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type] # only ever divided by the rank
@@ -38,19 +39,27 @@ def attach_adapters(model: Any, lora: LoraConfig) -> None:
         target_modules=targets,
     )
     inject_adapter_in_model(config, model, adapter_name=_ADAPTER)
+    for weight in whole:
+        weight.requires_grad = True
 
 
-def adapted_layers(model: Any, lora: LoraConfig) -> list[str]:
+def adapted_layers(model: Any, lora: LoraConfig, *, whole: Collection[nn.Parameter] = ()) -> list[str]:
     """The names of the linear layers that get an adapter; no weight is read.
 
+    The output matrix of a language model gets none, nor a layer of which a weight learns as a `whole`.
+
     Raises:
-        ConfigError: a module of `lora.modules` that the model does not have.
+        ConfigError: there is no such layer, or a module of `lora.modules` that the model does not have.
     """
+    output = getattr(model, "get_output_embeddings", lambda: None)()
+    apart = {id(weight) for weight in whole}
     linears = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not model.get_output_embeddings()
+        if isinstance(module, nn.Linear) and module is not output and id(module.weight) not in apart
     ]
+    if not linears:
+        raise ConfigError("lora adapts linear layers and this student has none below its head: remove lora")
     wanted = sorted({name.rpartition(".")[2] for name in linears}) if lora.modules == "all-linear" else lora.modules
     targets = [name for name in linears if name.endswith(tuple(f".{ending}" for ending in wanted))]
     for ending in wanted:

@@ -99,7 +99,6 @@ def card_text(card: ModelCard) -> str:
         "pipeline_tag": "text-generation",
         "tags": ["distillation", "stillroom", stage.objective],
     }
-    licence = card.licence or "not stated by the configuration: find out before you pass this model on"
     settings = ", ".join(
         f"{name} {getattr(stage, name)}"
         for name in ("learning_rate", "schedule", "warmup_steps", "weight_decay", "gradient_clip", "tokens_per_step")
@@ -114,30 +113,37 @@ Trained for {card.steps} steps with the objective `{stage.objective}` on what it
 the weights after step {card.selected_step} (`select: {stage.select}`).
 
 - Teacher: {card.teacher}
-- Teacher's licence: {licence}. This student was made from the teacher's output (and perhaps its weights); terms that
-  the licence sets for derived models, such as naming, notices and limits of use, apply to it too.
+- {licence_line(card.licence)}
 - Start: {card.start}
 - Objective: {stage.method.card(stage)}
 - Data: {view.dataset}, {len(view):,} sequences with {view.response_tokens:,} response tokens
 - Cache view (SHA-256): `{view.digest}`
 - Settings: {settings}, seed {stage.seed}, dtype {stage.dtype}{"" if stage.lora is None else _lora(stage)}
 - Made with Stillroom {version("stillroom")}
-{_held_out(card)}"""
+{held_out_table(card.measured, selected_step=card.selected_step)}"""
+
+
+def licence_line(licence: str | None) -> str:
+    """What the licence of a teacher means for its student."""
+    said = licence or "not stated by the configuration: find out before you pass this model on"
+    return f"""\
+Teacher's licence: {said}. This student was made from the teacher's output (and perhaps its weights); terms that
+  the licence sets for derived models, such as naming, notices and limits of use, apply to it too."""
+
+
+def held_out_table(measured: Sequence[StepMetrics], *, selected_step: int) -> str:
+    """A table of the held-out metrics at the start and at the selected step; nothing where none were measured."""
+    by_step = {at.step: at.values for at in measured}
+    if not by_step or selected_step not in by_step:
+        return ""
+    first, chosen = by_step[min(by_step)], by_step[selected_step]
+    rows = "".join(f"| {name} | {first[name]:.4f} | {chosen[name]:.4f} |\n" for name in chosen if name in first)
+    return f"""
+| held-out metric | step {min(by_step)} | step {selected_step} |
+|---|---|---|
+{rows}"""
 
 
 def _lora(stage: StageConfig) -> str:
     assert stage.lora is not None
     return f", LoRA of rank {stage.lora.rank} and alpha {stage.lora.alpha:g}, merged"
-
-
-def _held_out(card: ModelCard) -> str:
-    """A table of the held-out metrics at the start and at the selected step; nothing where none were measured."""
-    by_step = {at.step: at.values for at in card.measured}
-    if not by_step or card.selected_step not in by_step:
-        return ""
-    first, chosen = by_step[min(by_step)], by_step[card.selected_step]
-    rows = "".join(f"| {name} | {first[name]:.4f} | {chosen[name]:.4f} |\n" for name in chosen if name in first)
-    return f"""
-| held-out metric | step {min(by_step)} | step {card.selected_step} |
-|---|---|---|
-{rows}"""

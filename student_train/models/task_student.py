@@ -73,6 +73,9 @@ class TaskStudent(nn.Module, ABC):
         assert seen == set(map(id, self.parameters()))
         return [group for group in found if group]
 
+    def recompute_activations(self) -> None:
+        """Let the backward pass compute activations again instead of keeping them; networks of few layers keep them."""
+
     def unit_logits(self, batch: TaskBatch) -> Float[Tensor, "N C"]:
         """Float32 logits at the units of a batch: of its row (classification), or at its token."""
         logits: Tensor = self(batch.input_ids, batch.attention_mask, batch.segment_ids)

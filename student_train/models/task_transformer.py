@@ -81,6 +81,10 @@ class TransformerStudent(TaskStudent):
         logits: Tensor = output.logits
         return logits
 
+    def recompute_activations(self) -> None:
+        """See `TaskStudent.recompute_activations`."""
+        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """See `TaskStudent.layer_groups`. The pooler counts as head, what all layers share as embeddings."""
         head: list[nn.Parameter] = []

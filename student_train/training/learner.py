@@ -2,7 +2,8 @@
 
 The loop (`student_train.training.trainer`) counts steps, measures, saves, resumes and stops in the same way whatever a
 student learns. A learner is the rest: which module is trained, what every step works on, how the held-out split is
-measured, what is exported at the end. There is one for sequences (`student_train.training.sequences`).
+measured, what is exported at the end. There is one for sequences (`student_train.training.sequences`) and
+one for tasks (`student_train.training.tasks`).
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ class Step:
 
     `batches` has the same length on each process. `places` is what the summed loss is divided by and `tokens` what is
     read, both over all processes; `padding_share` is the share of what the model computes that is padding. `known` says
-    of each of `student_train.losses.metrics.METRICS` that means something here what its sum is divided by. `rows` names
-    what is read, for the log. `metrics` (by their tracking names) became known with this step.
+    of each of `student_train.losses.metrics.METRICS` that means something here what its sum is divided by. `rows`
+    names what is read for the log, and `rows_are` says what that is. `metrics` (by their tracking names) became known
+    with this step.
     """
 
     batches: Sequence[Batch]
@@ -39,6 +41,7 @@ class Step:
     padding_share: float
     known: Mapping[str, int]
     rows: Sequence[str]
+    rows_are: str = "records"
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 

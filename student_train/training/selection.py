@@ -14,7 +14,7 @@ from configs.errors import ConfigError
 from configs.stages import StageConfig
 from student_train.job import StepMetrics
 
-CRITERIA = {"dev_loss": "dev/loss", "dev_kl": "dev/forward_kl"}
+CRITERIA = {"dev_loss": "dev/loss", "dev_kl": "dev/forward_kl", "dev_accuracy": "dev/error"}
 """The held-out metric that each `select` makes as low as possible; `last` reads none."""
 
 OWN_ANSWERS = "rollout/dev_reverse_kl"
@@ -48,6 +48,12 @@ def selected(measured: Sequence[StepMetrics], *, select: str, keep_start: bool =
     first = 0 if keep_start else 1
     candidates = [at for at in measured if at.step >= first and name in at.values and math.isfinite(at.values[name])]
     return min(candidates, key=lambda at: at.values[name], default=None) if name else None
+
+
+def no_better(measured: Sequence[StepMetrics], *, select: str, keep_start: bool) -> int:
+    """How many measurements in a row, up to the last one, were no better than the best."""
+    best = selected(measured, select=select, keep_start=keep_start)
+    return sum(at.step > (0 if best is None else best.step) for at in measured)
 
 
 def worsened(measured: Sequence[StepMetrics], *, select: str, selected_step: int) -> dict[str, tuple[float, float]]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from student_train.job import StageJob, TrainJob, TrainResult
+from student_train.job import StageJob, TaskJob, TrainJob, TrainResult
 from student_train.training.learner import Learner
 from student_train.training.sequences import SequenceLearner
 from student_train.training.state import MetricsReport
 from student_train.training.stopping import ShouldStop
+from student_train.training.tasks import TaskLearner
 from student_train.training.trainer import train
 
-LEARNERS: Mapping[type[StageJob], type[Learner]] = MappingProxyType({TrainJob: SequenceLearner})
+LEARNERS: Mapping[type[StageJob], type[Learner]] = MappingProxyType({TrainJob: SequenceLearner, TaskJob: TaskLearner})
 """What learns the stage of each kind of job."""
 
 
@@ -26,7 +27,8 @@ def train_stage(job: StageJob, *, report: MetricsReport, should_stop: ShouldStop
 
     Raises:
         ConfigError: the checkpoint belongs to other data, another stage or another ZeRO stage.
-        DistillError: stage, data and student do not go together (`student_train.training.readiness`).
+        DistillError: stage, data and student do not go together (`student_train.training.readiness`,
+            `task_readiness`).
         TrainingError: no finite gradient for ten steps in a row.
     """
     return train(job, kind=LEARNERS[type(job)], report=report, should_stop=should_stop)

@@ -165,7 +165,7 @@ class _Run:
         shown = ", ".join(work.rows[:_ROWS_SHOWN])
         more = f" and {len(work.rows) - _ROWS_SHOWN} more" if len(work.rows) > _ROWS_SHOWN else ""
         logger.warning(
-            "step %d was dropped: its gradient was not finite; it read records %s%s", state.step, shown, more
+            "step %d was dropped: its gradient was not finite; it read %s %s%s", state.step, work.rows_are, shown, more
         )
         if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             kept = "there is no checkpoint yet" if state.newest is None else f"the last checkpoint is {state.newest}"

@@ -36,7 +36,7 @@ from configs.stages import StageConfig
 from orchestration.outputs.curves import CurveWriter
 from student_train.feed import steps as feed
 from student_train.feed.microbatch import collate
-from student_train.job import StepMetrics, TrainJob, TrainResult
+from student_train.job import StageJob, StepMetrics, TrainResult
 from student_train.models.adapters import attach_adapters
 from student_train.models.decoder import TORCH_DTYPES, Decoder, StudentModule, load_decoder
 from student_train.training.stages import train_stage
@@ -152,7 +152,7 @@ class _Lines(logging.Handler):
 
 
 def train(
-    job: TrainJob,
+    job: StageJob,
     *,
     ask: Ask | None = None,
     death: Death | None = None,
@@ -218,7 +218,7 @@ def poisoned(poison: Poison) -> Callable[..., Iterator[feed.StepBatch]]:
     return steps
 
 
-Jobs = list[tuple[TrainJob, dict[str, Any]]]
+Jobs = list[tuple[StageJob, dict[str, Any]]]
 """Trainings, each with what else `train` takes."""
 
 

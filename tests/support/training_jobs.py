@@ -18,7 +18,7 @@ from cache.records import TeacherRecord
 from cache.store import TeacherCache
 from configs.schema import TrainingSettings
 from configs.stages import StageConfig
-from student_train.job import TrainJob
+from student_train.job import StageJob, TrainJob
 
 IDENTITY = TeacherIdentity(weights_sha256="a" * 64, config_sha256="b" * 64)
 STAGE = StageConfig(
@@ -79,13 +79,13 @@ def variant(
     )
 
 
-def train_all(*jobs: tuple[TrainJob, dict[str, Any]], folder: Path, workers: int = 2) -> list[tuple[Trained, ...]]:
+def train_all(*jobs: tuple[StageJob, dict[str, Any]], folder: Path, workers: int = 2) -> list[tuple[Trained, ...]]:
     """Train one job after the other in one worker group; for each what every rank saw of it."""
     by_rank = run_group("train_all", {"jobs": list(jobs)}, folder=folder, world_size=workers)
     return list(zip(*by_rank, strict=True))
 
 
-def weights_of(job: TrainJob) -> dict[str, Tensor]:
+def weights_of(job: StageJob) -> dict[str, Tensor]:
     return load_file(job.output_dir / "model.safetensors")
 
 

@@ -6,6 +6,7 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+from task_jobs import make_task_job, task_variant
 from training_jobs import make_job, variant
 
 from student_train.job import TrainJob
@@ -21,6 +22,20 @@ def test_a_stage_is_another_one_when_what_it_learns_changes_and_not_where_it_lie
     assert replace(job, vocab=job.vocab + 1).stage_digest() != ours
     # Without `pretrain` the text of another stage is of no account.
     assert replace(job, plain_text="1").stage_digest() == ours
+
+
+def test_a_stage_of_a_task_is_another_one_when_what_it_learns_changes_and_not_where_it_lies(tmp_path: Path) -> None:
+    job = make_task_job(tmp_path)
+    ours = job.stage_digest()
+    assert task_variant(job, tmp_path / "elsewhere", settings={"micro_batch_tokens": 50}).stage_digest() == ours
+    assert replace(job, sets={}, train_examples=tmp_path / "moved").stage_digest() == ours
+    others = [
+        task_variant(job, tmp_path, stage={"learning_rate": 1e-4}),
+        replace(job, labels=job.labels[::-1]),
+        replace(job, kind="tagging"),
+    ]
+    assert ours not in {other.stage_digest() for other in others}
+    assert pickle.loads(pickle.dumps(job)) == job
 
 
 def test_a_job_travels_between_processes(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from configs import TrainingError
 from configs.models import ModelSource
 from configs.schema import ModelShape, TrainingSettings
 from configs.stages import StageConfig
+from configs.task_stages import TaskStageConfig
 from orchestration.cluster import worker_group
 from orchestration.cluster.deaths import WorkersFailedError
 from orchestration.cluster.training_worker import PLACED, Place
@@ -26,6 +27,7 @@ from orchestration.plan.colocation import GPU_SHARES
 SHAPE = ModelShape(layers=4, hidden=64, heads=8, kv_heads=2, mlp=128, vocab=1000)
 LOG = Path("/runs/x/logs")
 TWO = GroupShape(2, 1.0, "cpu")
+SEQUENCES = StageConfig(objective="seqkd", steps=1)
 
 
 class FakeRay:
@@ -220,7 +222,7 @@ def test_an_interrupt_asks_the_workers_for_a_checkpoint_first(tmp_path: Path, mo
     assert waited == [True]
 
 
-def failing(folder: Path, error: Exception, model_dir: Path) -> StageUnderWay:
+def failing(folder: Path, error: Exception, model_dir: Path, *, learned: Any = SEQUENCES) -> StageUnderWay:
     """A stage whose group fails with this error."""
 
     def train(*_: Any, **__: Any) -> None:
@@ -230,7 +232,7 @@ def failing(folder: Path, error: Exception, model_dir: Path) -> StageUnderWay:
         start="m",
         model_dir=model_dir,
         settings=TrainingSettings(workers=1),
-        stage=StageConfig(objective="seqkd", steps=1),
+        stage=learned,
     )
     group: Any = SimpleNamespace(shape=TWO, train=train)
     stage = StageUnderWay(what, group=group, log_dir=LOG)
@@ -243,6 +245,15 @@ def test_a_group_without_memory_names_what_its_workers_were_planned_with(tmp_pat
     stage = failing(tmp_path, OutOfMemoryError("the node ran low on memory"), model.directory)
     with pytest.raises(TrainingError, match=r"each was planned with 1\.\d GiB, this machine .*micro_batch_tokens="):
         stage.raise_failure()
+
+
+def test_nothing_was_planned_for_the_workers_of_a_task(tmp_path: Path) -> None:
+    task = TaskStageConfig(objective="hard_labels", steps=1)
+    model = materialise(ModelSource(random=SHAPE), models_root=tmp_path)
+    stage = failing(tmp_path, OutOfMemoryError("the node ran low on memory"), model.directory, learned=task)
+    with pytest.raises(TrainingError, match="ended because memory ran out") as refused:
+        stage.raise_failure()
+    assert "planned" not in str(refused.value)
 
 
 def test_a_killed_worker_is_named_even_if_the_others_failed_first(tmp_path: Path) -> None:

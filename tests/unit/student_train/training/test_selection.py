@@ -11,7 +11,7 @@ from training_jobs import STAGE, make_job
 from cache.views import CacheView
 from configs.errors import ConfigError
 from student_train.job import StepMetrics
-from student_train.training.selection import check_measured, measurement_due, selected, worsened
+from student_train.training.selection import check_measured, measurement_due, no_better, selected, worsened
 
 
 def measured(*losses: float, kls: tuple[float, ...] = ()) -> list[StepMetrics]:
@@ -61,6 +61,30 @@ def test_the_divergence_may_choose_another_step() -> None:
 def test_a_stage_may_keep_its_start(losses: tuple[float, ...], best: int) -> None:
     found = selected(measured(*losses), select="dev_loss", keep_start=True)
     assert found is not None and found.step == best
+
+
+def test_accuracy_is_selected_by_the_share_of_errors() -> None:
+    points = [StepMetrics(step, {"dev/error": error}) for step, error in enumerate((0.1, 0.4, 0.2, 0.2))]
+    found = selected(points, select="dev_accuracy")
+    assert found is not None and found.step == 2
+    assert worsened(points, select="dev_accuracy", selected_step=2) == {"dev/error": (0.1, 0.2)}
+
+
+@pytest.mark.parametrize(
+    ("losses", "keep_start", "count"),
+    [
+        ((3.0, 2.0, 1.0), False, 0),
+        ((3.0, 1.0, 2.0, 1.0), False, 2),
+        ((0.5, 1.0, 2.0), False, 1),
+        ((0.5, 1.0, 2.0), True, 2),
+        ((3.0, math.nan), False, 1),
+        ((3.0,), False, 0),
+    ],
+)
+def test_measurements_that_were_no_better_than_the_best_are_counted(
+    losses: tuple[float, ...], keep_start: bool, count: int
+) -> None:
+    assert no_better(measured(*losses), select="dev_loss", keep_start=keep_start) == count
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,105 @@
+"""From the examples of a task to the micro-batches of this process, one optimiser step at a time.
+
+As for sequences (`student_train.feed.steps`) everything is a pure function of the examples and the settings: the order
+of an epoch, which examples make up a step, which process takes which of them, how many decisions the step has. So
+another number of processes sees the same steps, and a resumed training those that are left.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, count, islice
+
+import numpy as np
+
+from cache.batches import Rows, permutation, rank_rows
+from cache.canonical import canonical
+from configs.task_stages import TaskStageConfig
+from student_train.feed.examples import ExampleSet
+from student_train.feed.packing import Layout, lay_out, padded_tokens
+from student_train.feed.task_batch import TaskBatch, collate_examples
+from student_train.worker_group import WorkerGroup
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskStep:
+    """One optimiser step's work for this process.
+
+    `decisions`, `tokens` and `padded_tokens` (what the model computes, padding included) count the whole step over all
+    processes, and `rows` are its examples; `batches` has the same length on each process.
+    """
+
+    decisions: int
+    tokens: int
+    padded_tokens: int
+    rows: Rows
+    batches: tuple[TaskBatch, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskFeed:
+    """Reads examples for one process of a worker group, in micro-batches of at most `micro_batch_tokens` tokens."""
+
+    examples: ExampleSet
+    group: WorkerGroup
+    micro_batch_tokens: int
+
+    def steps(self, batches: Iterable[Rows]) -> Iterator[TaskStep]:
+        """The work of each global batch in turn."""
+        lengths = self.examples.lengths
+        decisions = np.diff(self.examples.decision_offsets)
+        for rows in batches:
+            world = self.group.world_size
+            shares = [rank_rows(rows, lengths=lengths, rank=rank, world_size=world) for rank in range(world)]
+            layouts = [lay_out(lengths[share], tokens=self.micro_batch_tokens, packs=False) for share in shares]
+            mine = self._batches(shares[self.group.rank], layouts[self.group.rank])
+            # A process that has fewer runs empty ones, so that all take part in the same collectives.
+            empty = collate_examples(self.examples, rows[:0])
+            mine += [empty] * (max(map(len, layouts)) - len(mine))
+            computed = sum(padded_tokens(*each) for each in zip(layouts, [lengths[s] for s in shares], strict=True))
+            yield TaskStep(
+                decisions=int(decisions[rows].sum()),
+                tokens=int(lengths[rows].sum()),
+                padded_tokens=computed,
+                rows=rows,
+                batches=tuple(mine),
+            )
+
+    def _batches(self, share: Rows, layouts: tuple[Layout, ...]) -> list[TaskBatch]:
+        return [collate_examples(self.examples, share[list(chain.from_iterable(layout))]) for layout in layouts]
+
+
+def task_steps(stage: TaskStageConfig, *, examples: ExampleSet) -> int:
+    """The number of optimiser steps of a stage; a fraction of an epoch is rounded up to whole batches."""
+    if stage.steps is not None:
+        return stage.steps
+    # Through its decimal digits: 1.1 epochs of 10 batches are 11 steps, although 1.1 * 10 is more than that.
+    return math.ceil(Fraction(str(stage.epochs)) * _batches_an_epoch(stage, examples=examples))
+
+
+def task_batches(stage: TaskStageConfig, *, examples: ExampleSet, first: int, steps: int) -> Iterator[Rows]:
+    """Global batches number `first` to `steps` - 1 of a stage, counted over its epochs."""
+    each = _batches_an_epoch(stage, examples=examples)
+    endless = chain.from_iterable(_epoch(stage, examples=examples, epoch=epoch) for epoch in count(first // each))
+    return islice(endless, first % each, first % each + steps - first)
+
+
+def measured_batches(examples: ExampleSet, *, tokens: int) -> list[Rows]:
+    """All examples, those of similar length together, in batches of about `tokens` tokens."""
+    order = np.argsort(examples.lengths, kind="stable")
+    ends = np.cumsum(examples.lengths[order])
+    return [rows for rows in np.split(order, np.flatnonzero(np.diff(ends // tokens)) + 1) if len(rows)]
+
+
+def _batches_an_epoch(stage: TaskStageConfig, *, examples: ExampleSet) -> int:
+    return math.ceil(len(examples) / stage.batch_size)
+
+
+def _epoch(stage: TaskStageConfig, *, examples: ExampleSet, epoch: int) -> list[Rows]:
+    """Every example once; the last batch may be short."""
+    name = canonical("stillroom/task-epoch/1", examples.digest, int(stage.seed), int(epoch))
+    order = permutation(len(examples), name=name)
+    return [order[at : at + stage.batch_size] for at in range(0, len(order), stage.batch_size)]

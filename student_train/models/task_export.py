@@ -1,0 +1,100 @@
+"""The trained student of a task as a directory, with a model card that says where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import yaml
+from torch import Tensor
+
+from cache.disk.failpoints import failpoint
+from configs.task import TaskKind
+from configs.task_stages import TaskStageConfig
+from student_train.files import staged_directory
+from student_train.job import StepMetrics
+from student_train.models.export import held_out_table, licence_line
+from student_train.models.task_model import TaskStudent, write_task_student
+
+PIPELINES: Mapping[TaskKind, str] = {
+    "classification": "text-classification",
+    "tagging": "token-classification",
+    "extractive_qa": "question-answering",
+}
+"""What model hubs call a kind of task."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskCard:
+    """What the README of an exported student says about where it comes from.
+
+    `start` says in words what the student was before. `sets` are the examples by the set that they are from, `digest`
+    is that of all of them. `measured` are the held-out metrics in their order.
+    """
+
+    teacher: str
+    licence: str | None
+    start: str
+    stage: TaskStageConfig
+    sets: Mapping[str, int]
+    digest: str
+    steps: int
+    selected_step: int
+    measured: Sequence[StepMetrics]
+
+
+def export_task_student(
+    student: TaskStudent, weights: Mapping[str, Tensor], *, start: Path, out: Path, card: TaskCard
+) -> Path:
+    """Write `weights` with config and tokenizer of `start` to `out`, which appears whole or not at all.
+
+    The places where a test may kill the process are those of `student_train.models.export`.
+    """
+    with staged_directory(out) as staging:
+        write_task_student(student, weights, start=start, folder=staging)
+        readme = staging / "README.md"
+        # Some kinds of students say there how they are loaded.
+        loading = f"\n{readme.read_text(encoding='utf-8')}" if readme.exists() else ""
+        readme.write_text(task_card_text(card, student=student) + loading, encoding="utf-8")
+        failpoint("export-before-commit")
+    failpoint("export-after-commit")
+    return out
+
+
+def task_card_text(card: TaskCard, *, student: TaskStudent) -> str:
+    """The model card: Markdown behind the front matter that model hubs read."""
+    stage = card.stage
+    front = {
+        "base_model": card.teacher,
+        "license": "unknown" if card.licence is None else card.licence.lower(),
+        "pipeline_tag": PIPELINES[student.kind],
+        "tags": ["distillation", "stillroom", stage.objective],
+    }
+    data = ", ".join(f"{count:,} examples of {name}" for name, count in card.sets.items())
+    settings = ", ".join(
+        f"{name} {getattr(stage, name)}"
+        for name in ("learning_rate", "schedule", "warmup_steps", "weight_decay", "gradient_clip", "batch_size")
+    )
+    learned = f"unfrozen {stage.unfrozen}"
+    if stage.lora is not None:
+        learned = f"LoRA of rank {stage.lora.rank} and alpha {stage.lora.alpha:g}, merged, beside the whole head"
+    return f"""---
+{yaml.safe_dump(front, allow_unicode=True).strip()}
+---
+
+# Student of {card.teacher}
+
+A student for {student.kind} with {len(student.labels)} labels, trained for {card.steps} steps with the objective
+`{stage.objective}`; these are the weights after step {card.selected_step} (`select: {stage.select}`).
+
+- Teacher: {card.teacher}
+- {licence_line(card.licence)}
+- Start: {card.start}
+- Objective: {stage.method.card(stage)}
+- Data: {data}
+- Examples (SHA-256): `{card.digest}`
+- Settings: {settings}, seed {stage.seed}, dtype {stage.dtype}, {learned}
+- Made with Stillroom {version("stillroom")}
+{held_out_table(card.measured, selected_step=card.selected_step)}"""

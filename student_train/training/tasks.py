@@ -1,0 +1,109 @@
+"""Learning a task: a student with a head, and examples with gold labels or what a teacher says of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from torch import Tensor
+
+from cache.batches import Rows
+from cache.canonical import canonical
+from student_train.feed.examples import ExampleSet
+from student_train.feed.task_steps import TaskFeed, measured_batches, task_batches, task_steps
+from student_train.job import StepMetrics, TaskJob
+from student_train.models.decoder import TORCH_DTYPES
+from student_train.models.task_export import TaskCard, export_task_student
+from student_train.models.task_model import load_task_student
+from student_train.models.task_module import TaskModule, choose_what_learns
+from student_train.training.learner import Learner, Step
+from student_train.training.measuring import measure
+from student_train.training.selection import no_better
+from student_train.training.state import TrainingState
+from student_train.training.task_readiness import known_gold, longest_of, require_task_ready
+from student_train.training.worker import StageWorker
+from student_train.worker_group import WorkerGroup
+
+
+class TaskLearner(Learner):
+    """See `Learner`: steps are batches of examples, what is measured are decisions of the dev split."""
+
+    def __init__(self, job: TaskJob, *, group: WorkerGroup) -> None:
+        self._job, self._group, self._stage = job, group, job.stage
+        self._train = ExampleSet.load(job.train_examples)
+        self._dev = None if job.dev_examples is None else ExampleSet.load(job.dev_examples)
+        require_task_ready(job, train=self._train, dev=self._dev)
+        student = load_task_student(
+            job.model_dir,
+            kind=job.kind,
+            labels=job.labels,
+            dtype=TORCH_DTYPES[job.stage.dtype],
+            head_seed=job.stage.seed,
+            max_tokens=longest_of(self._train, self._dev),
+        )
+        if job.settings.gradient_checkpointing:
+            student.recompute_activations()
+        choose_what_learns(student, stage=job.stage)
+        self.module = TaskModule(student, stage=job.stage)
+        self.model = self._student = student
+        self.total_steps = task_steps(job.stage, examples=self._train)
+        digests = (self._train.digest, None if self._dev is None else self._dev.digest)
+        self.data_digest = hashlib.sha256(canonical(*digests)).hexdigest()
+        self.measures = self._dev is not None
+
+    def steps(self, worker: StageWorker, *, first: int) -> Iterator[Step | None]:
+        """See `Learner.steps`."""
+        batches = task_batches(self._stage, examples=self._train, first=first, steps=self.total_steps)
+        return self._steps(self._train, batches)
+
+    def measure(self, worker: StageWorker) -> dict[str, float] | None:
+        """See `Learner.measure`; `dev/error` is the share of decisions that are not as gold says."""
+        assert self._dev is not None
+        tokens = self._job.settings.micro_batch_tokens * self._group.world_size
+        values = measure(worker, self._steps(self._dev, measured_batches(self._dev, tokens=tokens)))
+        if values is not None and "dev/accuracy" in values:
+            values["dev/error"] = 1.0 - values["dev/accuracy"]
+        return values
+
+    def ended_early(self, measured: Sequence[StepMetrics]) -> bool:
+        """See `Learner.ended_early`: when `patience` measurements in a row were no better than the best."""
+        stage = self._stage
+        if stage.patience is None:
+            return False
+        return no_better(measured, select=stage.select, keep_start=stage.keep_start) >= stage.patience
+
+    def export(self, weights: Mapping[str, Tensor], *, state: TrainingState) -> None:
+        """See `Learner.export`."""
+        job = self._job
+        card = TaskCard(
+            teacher=job.teacher,
+            licence=job.licence,
+            start=job.start,
+            stage=self._stage,
+            sets=job.sets or {" and ".join(self._stage.data): len(self._train)},
+            digest=self.data_digest,
+            steps=state.step,
+            selected_step=state.selected_step,
+            measured=state.measured,
+        )
+        export_task_student(self._student, weights, start=job.model_dir, out=job.output_dir, card=card)
+
+    def _steps(self, examples: ExampleSet, batches: Iterable[Rows]) -> Iterator[Step]:
+        known = _known(examples)
+        for step in TaskFeed(examples, self._group, self._job.settings.micro_batch_tokens).steps(batches):
+            yield Step(
+                batches=step.batches,
+                places=step.decisions,
+                tokens=step.tokens,
+                padding_share=1.0 - step.tokens / step.padded_tokens,
+                known=dict.fromkeys(known, step.decisions),
+                rows=[str(row) for row in step.rows],
+                rows_are="examples",
+            )
+
+
+def _known(examples: ExampleSet) -> tuple[str, ...]:
+    """The metrics that mean something for every decision of these examples."""
+    of_gold = ("ce", "accuracy") if known_gold(examples) == len(examples.gold) else ()
+    of_teacher = () if examples.teacher is None else ("divergence", "agreement")
+    return ("loss", *of_gold, *of_teacher)
