@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from group_worker import Call, Death, Lost, Trained, run_groups
+from task_jobs import make_task_job
 from training_jobs import assert_same_bits, make_job, train_all, variant, weights_of
 
 from configs.places import CURVES
 from orchestration.outputs.curves import read_curve
-from student_train.job import TrainJob
+from student_train.job import StageJob
 from student_train.models.export import EXPORT_FAILPOINTS
 from student_train.training.checkpoint import CHECKPOINT_FAILPOINTS
 
@@ -23,20 +25,35 @@ OWN_TO_A_PROCESS = {"train/tokens_per_s", "train/data_wait_share", "train/memory
 PLAN = {"epochs": None, "steps": STEPS, "evaluate_every": 5, "learning_rate": 0.02, "schedule": "constant"}
 """Steps so large that the best ones lie in the middle, and the best weights have to live through the kills."""
 
-Calm = tuple[TrainJob, Trained]
+OF_A_TASK = PLAN | {"learning_rate": 0.05, "select": "dev_loss", "warmup_steps": 0}
+
+Calm = tuple[StageJob, Trained]
 
 
-@pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory) -> Calm:
+def jobs(folder: Path) -> dict[str, StageJob]:
+    """A stage of each kind; that of a task draws random numbers, for dropout."""
+    return {
+        "sequences": variant(make_job(folder / "sequences"), folder / "calm", stage=PLAN),
+        "task": make_task_job(folder / "task", dropout=0.2, **OF_A_TASK),
+    }
+
+
+@pytest.fixture(scope="module", params=["sequences", "task"])
+def calm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Calm:
     folder = tmp_path_factory.mktemp("calm")
-    job = variant(make_job(folder), folder / "calm", stage=PLAN)
+    job = jobs(folder)[request.param]
     ((seen, _),) = train_all((job, {}), folder=folder / "group")
     assert seen.result.selected_step is not None and seen.result.selected_step < STEPS
     return job, seen
 
 
-def life(job: TrainJob, death: Death | None = None) -> Call:
+def life(job: StageJob, death: Death | None = None) -> Call:
     return "train_all", {"jobs": [(job, {"death": death})]}, 2
+
+
+def elsewhere(job: StageJob, folder: Path) -> StageJob:
+    """The same stage in directories of its own."""
+    return replace(job, work_dir=folder / "work", output_dir=folder / "student")
 
 
 def assert_died(group: list[Lost]) -> None:
@@ -46,7 +63,7 @@ def assert_died(group: list[Lost]) -> None:
     assert 0 not in codes
 
 
-def assert_ends_as(calm: Calm, job: TrainJob, seen: Trained) -> None:
+def assert_ends_as(calm: Calm, job: StageJob, seen: Trained) -> None:
     """A training that came to its end left what the undisturbed one left."""
     undisturbed, expected = calm
     for name in ("steps", "tokens", "skipped", "selected_step", "dev_losses"):
@@ -61,7 +78,7 @@ def assert_ends_as(calm: Calm, job: TrainJob, seen: Trained) -> None:
 
 
 def test_a_group_killed_at_every_named_place_ends_in_the_same_bits(calm: Calm, tmp_path: Path) -> None:
-    job = variant(calm[0], tmp_path)
+    job = elsewhere(calm[0], tmp_path)
     # The leader passes all places, the others write their shards and nothing more. Step 5 is measured and the best so
     # far, so the kills meet a checkpoint that writes the best weights and others that carry them on.
     deaths = [Death(after=at, ranks=(0,), failpoint=name) for at, name in enumerate(CHECKPOINT_FAILPOINTS, start=3)]
@@ -74,7 +91,7 @@ def test_a_group_killed_at_every_named_place_ends_in_the_same_bits(calm: Calm, t
 
 
 def test_a_group_killed_at_random_moments_ends_in_the_same_bits(calm: Calm, tmp_path: Path) -> None:
-    job = variant(calm[0], tmp_path)
+    job = elsewhere(calm[0], tmp_path)
     moments = random.Random(0)
     deaths = [
         Death(after=2 * at + 1, ranks=ranks, delay_s=moments.uniform(0.001, 0.1))
