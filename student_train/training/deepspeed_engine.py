@@ -35,6 +35,7 @@ from configs.stages import StageConfig
 from configs.task_stages import TaskStageConfig
 from student_train.feed.microbatch import MicroBatch
 from student_train.losses.metrics import METRICS
+from student_train.training.gradient_order import fix_gradient_order
 from student_train.worker_group import WorkerGroup
 
 ADAM_BETAS = (0.9, 0.95)
@@ -89,6 +90,9 @@ class DeepSpeedEngine:
             config=deepspeed_config(stage, settings=settings),
             dist_init_required=False,
         )
+        # Stage 0 sums weight by weight, and stage 3 sorts its buckets.
+        if settings.zero_stage in (1, 2):
+            fix_gradient_order(module)
 
     def step(
         self,

@@ -70,7 +70,7 @@ def made_examples(
 def make_task_job(folder: Path, *, student: str = "bert", dropout: float = 0.0, **stage: Any) -> TaskJob:
     """Classification by a tiny student: 30 examples to learn from, 12 held out."""
     model_dir = save_student(folder / "start", name=student)
-    _set_dropout(model_dir, dropout)
+    set_dropout(model_dir, dropout)
     made_examples(30, seed=1).save(folder / "train.safetensors")
     made_examples(12, seed=2).save(folder / "dev.safetensors")
     return TaskJob(
@@ -104,7 +104,8 @@ def task_variant(
     )
 
 
-def _set_dropout(model_dir: Path, dropout: float) -> None:
+def set_dropout(model_dir: Path, dropout: float) -> None:
+    """Have a student drop this share of its activations while it trains."""
     file = model_dir / "config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
     names = {"hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"} & set(config)
