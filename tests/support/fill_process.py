@@ -1,7 +1,7 @@
 """A pipeline that fills a cache, for tests that run two of them or kill one.
 
-`python fill_process.py <root> <first> <count> <seconds a row> <die after>` prints `ready`, waits for a line, and
-fills the rows of the prompts `first`, `first` + 1, ...; with `die after` above 0 it prints `dying` at that outcome,
+`python fill_process.py <kind> <root> <first> <count> <seconds a row> <die after>` prints `ready`, waits for a line, and
+fills the rows of the prompts `first`, `first` + 1, ..., or the two `signals` of each of these texts; with `die after` above 0 it prints `dying` at that outcome,
 waits for another line and kills itself. At the end it prints as JSON what it asked the teacher for and what `fill` said.
 """
 
@@ -12,11 +12,14 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from local_engines import EOS, IDENTITY, VOCAB, LocalEngines, Watched
+from local_signals import STATE, LocalSignals, SignalFilling, WatchedSignals, signal_set
+from signal_builders import CLASSES
 
-from cache import GenerateRequest, TeacherCache
+from cache import GenerateRequest, SignalRequest, TeacherCache
 from cache.answers import Request
 from orchestration.fill import engine_loop
 from orchestration.fill.engine_loop import FillOrder
@@ -35,7 +38,12 @@ def shared_requests(first: int, count: int) -> tuple[Request, ...]:
     )
 
 
-def main(root: Path, first: int, count: int, row_s: float, die_after: int) -> None:
+def shared_signals(first: int, count: int) -> tuple[SignalRequest, ...]:
+    """The requests of a process that asks for signals: two a text."""
+    return signal_set(count, CLASSES, STATE, first=first).requests
+
+
+def main(kind: str, root: Path, first: int, count: int, row_s: float, die_after: int) -> None:
     engine_loop.REPORT_EVERY_S = 0.05
 
     def at_outcome(number: int) -> None:
@@ -49,6 +57,19 @@ def main(root: Path, first: int, count: int, row_s: float, die_after: int) -> No
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.readline()
+    report = (_signals if kind == "signals" else _sequences)(root, first, count, at_outcome)
+    sys.stdout.write(json.dumps(report) + "\n")
+
+
+def _signals(root: Path, first: int, count: int, at_pass: Callable[[int], None]) -> dict[str, object]:
+    engines = LocalSignals(WatchedSignals(at_pass=at_pass))
+    part = signal_set(count, CLASSES, STATE, first=first)
+    result = SignalFilling(root).fill(part, engines=engines, commit_every_s=0.0)
+    asked = [request.token_ids[0] - 100 for request in engines.teacher.read]
+    return {"asked": asked, "rows": result.rows, "from_others": result.from_others}
+
+
+def _sequences(root: Path, first: int, count: int, at_outcome: Callable[[int], None]) -> dict[str, object]:
     cache = TeacherCache.open(root, IDENTITY)
     engines = LocalEngines(Watched(at_outcome=at_outcome))
     result = fill(
@@ -61,9 +82,8 @@ def main(root: Path, first: int, count: int, row_s: float, die_after: int) -> No
         progress=StageProgress("fill", total=None, unit="rows", started=time.monotonic()),
     )
     asked = [request.prompt_ids[0] for request in engines.teacher.asked if isinstance(request, GenerateRequest)]
-    report = {"asked": asked, "rows": result.rows, "from_others": result.from_others}
-    sys.stdout.write(json.dumps(report) + "\n")
+    return {"asked": asked, "rows": result.rows, "from_others": result.from_others}
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]), int(sys.argv[6]))
