@@ -1,9 +1,10 @@
 """A student of a task as an ONNX file, held against torch before it is kept.
 
 Models of transformers go through torch's exporter (`torch.onnx.export`, which follows the graph of `torch.export`): it
-keeps batch and length open for all families that were tried (BERT, DistilBERT, RoBERTa, Llama) and needs no code of
-each. Networks over embeddings, which it cannot follow, are written by `student_train.models.onnx_networks`. The older
-exporter that records a trace would take both, and is deprecated; it also keeps what it saw of a shape without a word.
+keeps batch and length open and needs no code of each family (tried: BERT, DistilBERT, RoBERTa, XLM-R, MPNet, ELECTRA,
+ALBERT, DeBERTa, ModernBERT, Llama, Qwen2, Gemma 3, GPT-2). Networks over embeddings, which it cannot follow, are
+written by `student_train.models.onnx_networks`. The older exporter, which records a trace, is deprecated, and keeps
+what it saw of a shape without a word.
 
 Every file takes `input_ids`, `attention_mask` and `segment_ids` [batch, tokens] (int64) and gives `logits` in float32;
 its metadata name the kind of task and the labels.

@@ -50,8 +50,9 @@ def layer_influence(student: TransformerStudent, rows: Rows) -> list[float]:
 
     Raises:
         DataError: there is no token in `rows`.
+        ModelError: see `separate_layers`.
     """
-    layers = layers_of(student.model)
+    layers = separate_layers(student)
     sums = torch.zeros(len(layers), dtype=torch.float64)
 
     def watch(place: int) -> Any:
@@ -77,19 +78,28 @@ def layer_influence(student: TransformerStudent, rows: Rows) -> list[float]:
     return [float(total) / tokens for total in sums]
 
 
-def keep_only(student: TransformerStudent, kept: tuple[int, ...]) -> None:
-    """Take every other layer out of a student, in place.
+def separate_layers(student: TransformerStudent) -> nn.ModuleList:
+    """The layers of a student, from the bottom up.
 
     Raises:
-        ModelError: its family has no list of as many layers as its config says (ALBERT shares one).
+        ModelError: its family has not as many of them as its config says (ALBERT shares one).
     """
-    model = student.model
-    layers, config = layers_of(model), model.config
+    layers, config = layers_of(student.model), student.model.config
     if len(layers) != config.num_hidden_layers:
         raise ModelError(
             f"{config.model_type}: has {len(layers)} layers of its own where its config says "
             f"{config.num_hidden_layers}, so none can be taken out: name another teacher, or a shape"
         )
+    return layers
+
+
+def keep_only(student: TransformerStudent, kept: tuple[int, ...]) -> None:
+    """Take every other layer out of a student, in place.
+
+    Raises:
+        ModelError: see `separate_layers`.
+    """
+    layers, config = separate_layers(student), student.model.config
     before = config.to_dict() | {"num_hidden_layers": len(layers)}
     for key, value in pruned_config(before, kept=kept, total=len(layers)).items():
         if value != before[key]:

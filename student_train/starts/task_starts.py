@@ -25,9 +25,9 @@ from student_train.models.task_model import load_task_student, write_task_studen
 from student_train.models.task_network import FORMAT, NetworkStudent
 from student_train.models.task_student import TaskStudent
 from student_train.models.task_tokenizer import load_task_tokenizer, require_pairs
-from student_train.models.task_transformer import SPANS, TransformerStudent, layers_of, random_transformer
+from student_train.models.task_transformer import SPANS, TransformerStudent, random_transformer
 from student_train.starts.embeddings import narrowed_embeddings, read_embeddings
-from student_train.starts.task_layers import Rows, keep_only, kept_task_layers, layer_influence
+from student_train.starts.task_layers import Rows, keep_only, kept_task_layers, layer_influence, separate_layers
 from student_train.starts.task_widths import narrow
 
 TOKENIZER = "tokenizer.json"
@@ -104,8 +104,9 @@ def _cut(start: TransformerStart, teacher_dir: Path, settings: TaskStartSettings
     student = _with_head(teacher_dir, settings)
     if not isinstance(student, TransformerStudent):
         raise ModelError(f"{teacher_dir}: is no transformer, so nothing of it can be kept: name a model, or a shape")
+    total = len(separate_layers(student))
     influence = layer_influence(student, rows) if start.layers_by == "block_influence" else None
-    keep_only(student, kept_task_layers(start, total=len(layers_of(student.model)), influence=influence))
+    keep_only(student, kept_task_layers(start, total=total, influence=influence))
     if start.narrows:
         narrow(student, start, rows=rows)
     return student

@@ -17,9 +17,15 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     BertConfig,
+    DebertaV2Config,
     DistilBertConfig,
+    ElectraConfig,
+    GPT2Config,
     LlamaConfig,
+    ModernBertConfig,
+    MPNetConfig,
     PreTrainedTokenizerFast,
+    Qwen2Config,
     RobertaConfig,
 )
 
@@ -41,8 +47,28 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "deep-bag": {"kind": "bag", "left_out": [0, 2, 3], "hidden": 7},
 }
 """Networks over embeddings by a name, and their settings."""
+OTHERS = ("mpnet", "electra", "deberta", "modernbert", "qwen2", "gpt2")
+"""Families that are built in ways of their own: shared biases, local attention, other names."""
 PAIRED = ("bert", "distilbert", "roberta")
 """Families whose tokenizer puts something between two texts."""
+
+_OTHER_CONFIGS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "electra": (ElectraConfig, {"embedding_size": 8}),
+    "deberta": (
+        DebertaV2Config,
+        {
+            "relative_attention": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "type_vocab_size": 0,
+            "position_biased_input": False,
+        },
+    ),
+    "modernbert": (ModernBertConfig, {"global_attn_every_n_layers": 3, "local_attention": 4, "cls_token_id": 2}),
+    "qwen2": (
+        Qwen2Config,
+        {"num_key_value_heads": 1, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2},
+    ),
+}
 
 _LOADERS = {
     None: AutoModel,
@@ -63,6 +89,14 @@ def transformer_config(family: str, *, layers: int = 3, positions: int = 40) -> 
         return DistilBertConfig(
             dim=16, n_layers=layers, n_heads=2, hidden_dim=24, max_position_embeddings=positions, **pad
         )
+    if family == "gpt2":
+        return GPT2Config(n_embd=16, n_layer=layers, n_head=2, n_positions=positions, **pad)
+    if family == "mpnet":
+        # It pads with id 1, whatever its config says.
+        return MPNetConfig(**usual, **pad | {"pad_token_id": 1})
+    if family in _OTHER_CONFIGS:
+        kind, extra = _OTHER_CONFIGS[family]
+        return kind(**usual, **pad, **extra)
     if family == "llama":
         return LlamaConfig(**usual, num_key_value_heads=1, head_dim=8, bos_token_id=2, eos_token_id=3, **pad)
     return {"bert": BertConfig, "roberta": RobertaConfig}[family](
@@ -126,7 +160,7 @@ def save_tokenizer(place: Path, *, family: str = "bert") -> None:
     backend = Tokenizer(WordPiece({word: at for at, word in enumerate(WORDS)}, unk_token="[UNK]"))
     backend.pre_tokenizer = Whitespace()
     single, pair = {
-        "llama": ("[CLS] $A", "[CLS] $A $B"),
+        **dict.fromkeys(("llama", "qwen2", "gpt2"), ("[CLS] $A", "[CLS] $A $B")),
         "roberta": ("[CLS] $A [SEP]", "[CLS] $A [SEP] [SEP] $B [SEP]"),
     }.get(family, ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"))
     backend.post_processor = TemplateProcessing(

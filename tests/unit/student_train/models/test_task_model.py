@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from task_students import FAMILIES, LABELS, NETWORKS, rows_of, save_student
+from task_students import FAMILIES, LABELS, NETWORKS, OTHERS, rows_of, save_student
 
 from configs.errors import ModelError
 from student_train.models.task_model import TaskStudent, load_task_student, stored_task, write_task_student
 
 
-@pytest.fixture(params=(*FAMILIES, *NETWORKS))
+@pytest.fixture(params=(*FAMILIES, *OTHERS, *NETWORKS))
 def student_dir(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return save_student(tmp_path / "start", name=request.param)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter
-from task_students import FAMILIES, LABELS, WORDS, rows_of, save_tokenizer, save_transformer
+from task_students import FAMILIES, LABELS, OTHERS, WORDS, rows_of, save_tokenizer, save_transformer
 from tiny_llama import save_tiny_llama
 
 from configs.errors import ConfigError, DataError, ModelError
@@ -86,7 +86,7 @@ def test_what_is_drawn_comes_from_the_seed(teacher: Path, tmp_path: Path, name: 
     assert ("embedding.weight" in same) == (name in ("lstm", "deep-bag"))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *OTHERS])
 def test_a_student_of_fewer_layers_keeps_head_and_embeddings(tmp_path: Path, family: str) -> None:
     teacher = save_transformer(tmp_path / "teacher", family=family)
     made = make_task_start(settings(STARTS["named"]), teacher_dir=teacher, out=tmp_path / "out")
@@ -104,6 +104,8 @@ def test_a_student_of_fewer_layers_keeps_head_and_embeddings(tmp_path: Path, fam
                 del each[1]
                 break
         whole.model.config.num_hidden_layers = 2
+        if (kinds := getattr(whole.model.config, "layer_types", None)) is not None:
+            whole.model.config.layer_types = [kinds[0], kinds[2]]
         torch.testing.assert_close(cut(*rows_of([7, 4])), whole(*rows_of([7, 4])), rtol=0, atol=1e-6)
 
 
@@ -188,6 +190,7 @@ def test_a_vocabulary_in_older_files_becomes_a_tokenizer_json(teacher: Path, tmp
             "embedding_size=99 but the teacher's embeddings have 16",
         ),
         (STARTS["influence"], {}, DataError, "no tokens to measure"),
+        (STARTS["named"] | {"keep_layers": (0, 3)}, {}, ConfigError, "but the teacher's layers are 0 to 2"),
         ({"kind": "transformer", "keep_layers": 9}, {}, ConfigError, "keep_layers=9 but the teacher has 3 layers"),
         (STARTS["named"], {"labels": ("a", "b")}, ModelError, "its head knows 3 labels"),
     ],
