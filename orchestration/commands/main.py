@@ -1,4 +1,7 @@
-"""The command line: `distill run | plan | fill | train | eval | evaluate | sweep | report | compare | cache | ui`."""
+"""The command line.
+
+`distill run | plan | fill | train | eval | evaluate | sweep | report | compare | predict | export | cache | ui`.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs import ConfigError, DistillConfig, DistillError, load_config, redact
+from configs import ConfigError, DistillError, Experiment, load_config, load_experiment, redact
+from configs.task_experiment import TaskDistillConfig
 from configs.visible_text import visible
 from orchestration.commands.argument_types import parse_count
 from orchestration.commands.compare import add_compare
 from orchestration.commands.last_words import last_words
+from orchestration.commands.predict import add_export, add_predict
 from orchestration.entry import run_pipeline
 from orchestration.environment import prepare_environment, require_home
 from orchestration.outputs.interrupts import stopped_by_signals
@@ -64,7 +69,9 @@ def _say_last(line: str) -> None:
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="distill", description="Distil a large teacher into small students.")
+    parser = argparse.ArgumentParser(
+        prog="distill", description="Distil a large teacher into small students: of a language model, or of a task."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (until, text) in STAGES.items():
         command = commands.add_parser(name, help=text, description=text)
@@ -93,6 +100,10 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         from orchestration.commands.cache import add_cache_commands
 
         add_cache_commands(cache)
+    text = "answer texts by a student of a task: its label, its tags, or the answer in a passage"
+    add_predict(commands.add_parser("predict", help=text, description=text))
+    text = "write a student of a task as an ONNX file"
+    add_export(commands.add_parser("export", help=text, description=text))
     evaluate = commands.add_parser("evaluate", help="put tasks to models, without an experiment around them")
     _add_evaluate_options(evaluate)
     ui = commands.add_parser("ui", help="open the MLflow UI on loopback")
@@ -137,11 +148,15 @@ def _add_config(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def _load(arguments: argparse.Namespace) -> DistillConfig:
+def _load(arguments: argparse.Namespace) -> Experiment:
+    return load_experiment(arguments.config, overrides=_overrides(arguments))
+
+
+def _overrides(arguments: argparse.Namespace) -> list[str]:
     overrides = list(arguments.overrides)
     if getattr(arguments, "ray_address", None):
         overrides.append(f"runtime.ray_address={arguments.ray_address}")
-    return load_config(arguments.config, overrides=overrides)
+    return overrides
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -157,13 +172,19 @@ def _plan(arguments: argparse.Namespace) -> None:
     prepare_environment(ray_address=config.runtime.ray_address)
     # A plan downloads nothing. Both are read when the libraries are imported.
     os.environ.update({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"})
+    place = arguments.config.parent
+    if isinstance(config, TaskDistillConfig):
+        from orchestration.commands.plan_task import print_task_plan
+
+        print_task_plan(config, config_dir=place, assume_gpus=arguments.assume_gpus, stream=sys.stdout)
+        return
     from orchestration.commands.plan import print_plan
 
-    print_plan(config, config_dir=arguments.config.parent, assume_gpus=arguments.assume_gpus, stream=sys.stdout)
+    print_plan(config, config_dir=place, assume_gpus=arguments.assume_gpus, stream=sys.stdout)
 
 
 def _sweep(arguments: argparse.Namespace) -> None:
-    config = _load(arguments)
+    config = load_config(arguments.config, overrides=_overrides(arguments))
     prepare_environment(ray_address=config.runtime.ray_address)
     from orchestration.commands.sweep import sweep
 

@@ -16,7 +16,8 @@ import subprocess
 from pathlib import Path
 from typing import TextIO
 
-from configs import ConfigError, DistillConfig, DistillError
+from configs import ConfigError, DistillError
+from configs.experiments import AnyExperiment
 from configs.logs import quiet_environment
 from configs.places import STAGING
 from configs.regular_files import open_regular
@@ -30,7 +31,7 @@ TOKEN_FILE = "ui-token"
 TOKEN_BYTES = 32
 
 
-def serve_ui(config: DistillConfig, *, port: int, stream: TextIO) -> None:
+def serve_ui(config: AnyExperiment, *, port: int, stream: TextIO) -> None:
     """Serve until interrupted.
 
     Raises:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TextIO
 
-from configs import DistillConfig
+from configs import Experiment
 from configs.places import PAGE
 from orchestration.comparison.report import Report, print_report, read_report
 from orchestration.outputs.artifacts import MADE_ANEW, Artifacts
@@ -20,7 +20,7 @@ Say = Callable[[str], None]
 logger = logging.getLogger(__name__)
 
 
-def show_finished(config: DistillConfig, *, config_dir: Path, stream: TextIO) -> Report | None:
+def show_finished(config: Experiment, *, config_dir: Path, stream: TextIO) -> Report | None:
     """Print the comparison if the experiment is finished; what keeps a former one from being shown is said."""
     console = Console(stream)
     directory = run_directory(config, config_dir=config_dir, say=console.say)
@@ -38,7 +38,7 @@ def show_finished(config: DistillConfig, *, config_dir: Path, stream: TextIO) ->
     return report
 
 
-def finished_report(config: DistillConfig, *, directory: Path) -> Report | None:
+def finished_report(config: Experiment, *, directory: Path) -> Report | None:
     """The comparison in a run directory; None where there is none yet.
 
     Raises:
@@ -59,7 +59,7 @@ def finished_report(config: DistillConfig, *, directory: Path) -> Report | None:
     return report
 
 
-def show_report(report: Report, config: DistillConfig, *, directory: Path, console: Console) -> None:
+def show_report(report: Report, config: Experiment, *, directory: Path, console: Console) -> None:
     """Print a comparison and where everything lies."""
     print_report(report, console, samples=config.evaluation.samples_shown)
     console.say(f"Everything is in {directory} (report.md, report.json, config.yaml, views, logs).")
@@ -69,7 +69,7 @@ def show_report(report: Report, config: DistillConfig, *, directory: Path, conso
     console.say("Compare runs in the browser: make ui")
 
 
-def run_directory(config: DistillConfig, *, config_dir: Path, say: Say = logger.info) -> Path:
+def run_directory(config: Experiment, *, config_dir: Path, say: Say = logger.info) -> Path:
     """Where an experiment keeps its report, views and logs; named by what changes its numbers.
 
     That is the configuration and the content of the files that it names, looked up from `config_dir` first.
@@ -77,6 +77,6 @@ def run_directory(config: DistillConfig, *, config_dir: Path, say: Say = logger.
     return directory_of(config, content_of(config, config_dir=config_dir, say=say))
 
 
-def directory_of(config: DistillConfig, content: Mapping[str, str]) -> Path:
+def directory_of(config: Experiment, content: Mapping[str, str]) -> Path:
     """The run directory of a configuration whose files hold this (`foundations.content_of`)."""
     return config.runtime.run_root / f"{config.name}-{experiment_digest(config, content)[:10]}"

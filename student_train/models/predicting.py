@@ -6,7 +6,8 @@ says so), and read in windows for tags and spans, as a teacher's head reads it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from configs.errors import DataError
+from configs.errors import DataError, ModelError
+from configs.task import TaskKind
+from configs.visible_text import first_line
 from student_train.models.task_model import load_task_student, stored_task
 from student_train.models.task_tokenizer import load_task_tokenizer, require_pairs
+
+LIKELIEST = 3
+"""Labels of a text that are named with their probabilities."""
 
 BATCH_TOKENS = 8192
 """Tokens of a batch, padding included."""
@@ -34,11 +40,15 @@ OUTSIDE = "O"
 
 @dataclass(frozen=True, slots=True)
 class PredictedClass:
-    """The likeliest class of a text and its probability; `cut` says that the student did not see all of the text."""
+    """The likeliest class of a text and its probability; `cut` says that the student did not see all of the text.
+
+    `likeliest` are the first few classes with their probabilities, the likeliest first.
+    """
 
     label: str
     probability: float
     cut: bool
+    likeliest: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +78,16 @@ Prediction = PredictedClass | PredictedTags | PredictedSpan
 class Predictor:
     """A student of a task, loaded. `kind` and `labels` are what its directory says of it."""
 
-    def __init__(self, model_dir: Path) -> None:
-        """Load it.
+    def __init__(self, model_dir: Path, *, onnx: Path | None = None) -> None:
+        """Load it. With `onnx` the passes are those of this file that was made of it (`onnx_export`).
 
         Raises:
-            ModelError: it has no task head, or does not load.
+            ModelError: it has no task head, or does not load; or the file does not, or was made of another student.
         """
         self.kind, self.labels = stored_task(model_dir)
         self._dir = model_dir
         self._student = load_task_student(model_dir, kind=self.kind, labels=self.labels)
+        self._forward = self._student if onnx is None else _onnx_forward(onnx, kind=self.kind, labels=self.labels)
         self._tokenizer = load_task_tokenizer(model_dir)
         self._longest = min(self._student.max_tokens, self._tokenizer.model_max_length)
 
@@ -109,8 +120,8 @@ class Predictor:
         found: dict[int, PredictedClass] = {}
         for places, logits in self._passes(windows):
             for place, row in zip(places, logits.softmax(dim=-1), strict=True):
-                best = int(row.argmax())
-                found[place] = PredictedClass(self.labels[best], float(row[best]), bool(windows[place].overflowing))
+                first = [(self.labels[at], float(row[at])) for at in row.topk(min(LIKELIEST, len(row))).indices.tolist()]
+                found[place] = PredictedClass(*first[0], bool(windows[place].overflowing), tuple(first))
         return [found[place] for place in range(len(texts))]
 
     def _tag(self, rows: Sequence[Sequence[str]]) -> list[PredictedTags]:
@@ -166,7 +177,28 @@ class Predictor:
                 if 1 in parts:
                     rows[2, at, parts.index(1) : len(ids)] = 1
             with torch.inference_mode():
-                yield places, self._student(*rows).float()
+                yield places, self._forward(*rows).float()
+
+
+def _onnx_forward(path: Path, *, kind: TaskKind, labels: tuple[str, ...]) -> Callable[..., Tensor]:
+    """The forward pass of an ONNX file: ids, mask and segments [B, T] to logits."""
+    import onnxruntime  # not before it is asked for: it takes a part of a second
+
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    # The runtime has an error of its own for everything that may be wrong with a file.
+    except Exception as error:
+        raise ModelError(f"{path}: does not load as ONNX ({first_line(error)}): write it again") from error
+    said = session.get_modelmeta().custom_metadata_map
+    if (said.get("kind"), said.get("labels")) != (kind, json.dumps(labels)):
+        raise ModelError(f"{path}: was made of another student, with other labels: write it again from this one")
+    wanted = [each.name for each in session.get_inputs()]
+
+    def forward(*rows: Tensor) -> Tensor:
+        given = dict(zip(("input_ids", "attention_mask", "segment_ids"), rows, strict=True))
+        return torch.from_numpy(session.run(None, {name: given[name].numpy() for name in wanted})[0])
+
+    return forward
 
 
 def _require_parts(inputs: Sequence[Sequence[str]], *, allowed: tuple[int, ...]) -> None:
