@@ -160,7 +160,7 @@ def _overrides(arguments: argparse.Namespace) -> list[str]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    config = _load(arguments)
+    config = load_config(arguments.config, overrides=_overrides(arguments))
     with last_words():
         report = run_pipeline(config, config_dir=arguments.config.parent, until=arguments.until)
     # Everything else is there and shown; the table names what could not be measured.

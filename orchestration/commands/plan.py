@@ -40,14 +40,14 @@ def print_plan(config: DistillConfig, *, config_dir: Path, assume_gpus: int | No
         ConfigError: it cannot work: too little memory, a missing file, a shape that is neither at hand nor described.
     """
     config = resolve_paths(config, config_dir=config_dir)
-    with _borrowed_models(config.runtime.models_root) as models_root:
+    with borrowed_models(config.runtime.models_root) as models_root:
         runtime = config.runtime.model_copy(update={"models_root": models_root})
         _print_plan(config.model_copy(update={"runtime": runtime}), assume_gpus=assume_gpus, stream=stream)
 
 
 def _print_plan(config: DistillConfig, *, assume_gpus: int | None, stream: TextIO) -> None:
     console = Console(stream)
-    hardware = hardware_of(config, ask_cluster=_ask_cluster, assume_gpus=assume_gpus)
+    hardware = hardware_of(config, ask_cluster=ask_cluster, assume_gpus=assume_gpus)
     if assume_gpus is not None:
         config = _cut_to(hardware, config, console=console)
     if is_at_hand(config.teacher.model):
@@ -88,7 +88,8 @@ def _print_plan(config: DistillConfig, *, assume_gpus: int | None, stream: TextI
         console.warn(warning)
 
 
-def _ask_cluster(config: AnyExperiment) -> Hardware:
+def ask_cluster(config: AnyExperiment) -> Hardware:
+    """What the cluster that the configuration names has."""
     # Ray only for who attaches to a cluster.
     from orchestration.cluster.nodes import cluster_hardware
 
@@ -96,7 +97,7 @@ def _ask_cluster(config: AnyExperiment) -> Hardware:
 
 
 @contextmanager
-def _borrowed_models(models_root: Path) -> Iterator[Path]:
+def borrowed_models(models_root: Path) -> Iterator[Path]:
     """A temporary models root with all that the real one holds: what a plan has to make of a model goes with it.
 
     Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -49,7 +49,9 @@ class Input:
 
 def add_predict(command: argparse.ArgumentParser) -> None:
     """Its arguments, and what it runs."""
-    command.add_argument("--model", type=Path, required=True, metavar="DIR", help="a student of a task, or any such model")
+    command.add_argument(
+        "--model", type=Path, required=True, metavar="DIR", help="a student of a task, or any such model"
+    )
     command.add_argument("--text", action="append", default=[], help="a text to answer; may be repeated")
     command.add_argument("--file", metavar="FILE", help="rows (.jsonl, .csv, .parquet), lines (.txt), or - for stdin")
     command.add_argument("--task", type=Path, metavar="FILE", help="the task's YAML: which fields of a row are read")
@@ -61,7 +63,9 @@ def add_predict(command: argparse.ArgumentParser) -> None:
 def add_export(command: argparse.ArgumentParser) -> None:
     """Its arguments, and what it runs."""
     command.add_argument("--model", type=Path, required=True, metavar="DIR", help="a student of a task")
-    command.add_argument("--onnx", type=Path, metavar="FILE", help=f"where to; {ONNX} in the model's directory if left out")
+    command.add_argument(
+        "--onnx", type=Path, metavar="FILE", help=f"where to; {ONNX} in the model's directory if left out"
+    )
     command.set_defaults(command=export)
 
 
@@ -76,7 +80,11 @@ def predict(arguments: argparse.Namespace) -> int:
     if bool(arguments.text) == (arguments.file is not None):
         raise ConfigError("name what to answer: either --text (it may be repeated) or --file, and not both")
     task = None if arguments.task is None else load_task_file(arguments.task)
-    if arguments.out is not None and arguments.file is not None and arguments.out.resolve() == Path(arguments.file).resolve():
+    if (
+        arguments.out is not None
+        and arguments.file is not None
+        and arguments.out.resolve() == Path(arguments.file).resolve()
+    ):
         raise ConfigError(f"--out {arguments.out} is the file that is read: name another one")
     empty = next((text for text in arguments.text if not text.strip()), None)
     if empty is not None:
@@ -87,6 +95,7 @@ def predict(arguments: argparse.Namespace) -> int:
     model = Predictor(arguments.model, onnx=_onnx_file(arguments.model) if arguments.onnx else None)
     if task is not None and task.kind != model.kind:
         raise ConfigError(f"task {task.name} is {task.kind}, and {arguments.model} does {model.kind}: name another one")
+    inputs: Iterable[Input]
     if arguments.file is None:
         inputs = [_typed(at, text, kind=model.kind, task=task) for at, text in enumerate(arguments.text)]
     else:

@@ -120,7 +120,8 @@ class Predictor:
         found: dict[int, PredictedClass] = {}
         for places, logits in self._passes(windows):
             for place, row in zip(places, logits.softmax(dim=-1), strict=True):
-                first = [(self.labels[at], float(row[at])) for at in row.topk(min(LIKELIEST, len(row))).indices.tolist()]
+                ranked = row.topk(min(LIKELIEST, len(row))).indices.tolist()
+                first = [(self.labels[at], float(row[at])) for at in ranked]
                 found[place] = PredictedClass(*first[0], bool(windows[place].overflowing), tuple(first))
         return [found[place] for place in range(len(texts))]
 

@@ -1,0 +1,249 @@
+"""`distill plan` of an experiment that distils a task: its examples, what its teacher is asked, and who is trained.
+
+Nothing is started, downloaded or left behind. What only a run can know is said to be so: texts that a model will write,
+and what the cache holds of a teacher that is still to be tuned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from rich.table import Table
+
+from cache import TeacherCache
+from configs import ConfigError
+from configs.places import is_url
+from configs.task_experiment import Augmentation, RuleAugmentation, TaskDistillConfig
+from configs.task_stages import GOLD, TaskStageConfig, TaskStart, TransformerStart
+from evaluation.tasks.examples import Example
+from orchestration.commands.plan import ask_cluster, borrowed_models
+from orchestration.fill.refusals import open_signal_refusals
+from orchestration.inputs.augment import Changed, HanoverTagger, Texts, change_by_rules
+from orchestration.inputs.models import is_at_hand, load_tokenizer, locate_model
+from orchestration.inputs.preflight import resolve_task_paths
+from orchestration.inputs.rows import Row
+from orchestration.inputs.task_sets import TaskSets, load_task_sets
+from orchestration.inputs.task_teachers import TaskTeacher, open_task_teacher
+from orchestration.inputs.task_texts import decision_labels, read_with
+from orchestration.inputs.tasks import LoadedTask, load_task
+from orchestration.outputs.console import Console
+from orchestration.plan.duration import expected_signal_seconds
+from orchestration.plan.hardware import Hardware, hardware_of
+from orchestration.plan.signal_requests import (
+    NoSignals,
+    SignalHoldings,
+    SignalPlan,
+    SignalWidths,
+    plan_signals,
+    signal_sets,
+    wanted_signals,
+)
+from orchestration.plan.signal_tables import show_signal_plan
+
+DEV = "dev"
+
+USUAL_MASK = "[MASK]"
+"""Stands for the mask token of a teacher that is not at hand: what rules make depends on it by that word alone."""
+
+
+def print_task_plan(config: TaskDistillConfig, *, config_dir: Path, assume_gpus: int | None, stream: TextIO) -> None:
+    """Print the plan.
+
+    Raises:
+        ConfigError: it cannot work: a missing file, a task without rows to learn from, a teacher that is not installed.
+        DataError: rows cannot be used, or a held-out text stands among those that are learned.
+        ModelError: the teacher has no head for the task and is not tuned, or one with other labels.
+    """
+    config = resolve_task_paths(config, config_dir=config_dir)
+    with borrowed_models(config.runtime.models_root) as models_root:
+        runtime = config.runtime.model_copy(update={"models_root": models_root})
+        config = config.model_copy(update={"runtime": runtime})
+        console = Console(stream)
+        hardware = hardware_of(config, ask_cluster=ask_cluster, assume_gpus=assume_gpus)
+        task = _read_task(config.task)
+        sets = _load_sets(config, task, config_dir=config_dir, console=console)
+        _show_sets(sets, task, console=console)
+        _show_teacher(config, task, {**sets.sets, DEV: task.dev}, hardware=hardware, console=console)
+        _show_students(config, sets, console=console)
+
+
+def _read_task(path: Path) -> LoadedTask:
+    task = load_task(path)
+    decision_labels(task.config)  # refuses kinds of tasks that no head does
+    for split, rows in ((GOLD, task.train), (DEV, task.dev)):
+        if not rows:
+            raise ConfigError(
+                f"task {task.config.name} has no {split} rows, and students are trained and chosen by them: set "
+                f"data.{split} in {path}"
+            )
+    return task
+
+
+def _load_sets(config: TaskDistillConfig, task: LoadedTask, *, config_dir: Path, console: Console) -> TaskSets:
+    """The sets that are there without any model, those made by rules included."""
+    data = config.data
+    by_rules = {name: made for name, made in data.augment.items() if isinstance(made, RuleAugmentation)}
+    mask = _mask_token(config) if any(made.mask for made in by_rules.values()) else None
+
+    def change(made: Augmentation, rows: Sequence[Row], texts: Texts) -> Changed:
+        assert isinstance(made, RuleAugmentation)
+        parts = HanoverTagger() if made.same_part else None
+        return change_by_rules(rows, texts=texts, rules=made, mask=mask, parts=parts)
+
+    sets = load_task_sets(
+        task,
+        data.model_copy(update={"augment": by_rules}),
+        folder=config.task.parent,
+        config_dir=config_dir,
+        change=change,
+    )
+    for name, made in data.augment.items():
+        if not isinstance(made, RuleAugmentation):
+            most = made.copies * sum(len(sets.sets[each]) for each in made.of)
+            console.say(
+                f"{name}: at most {most:,} texts, which {made.model.label} writes when the experiment runs; they are "
+                "not counted here."
+            )
+    return sets
+
+
+def _mask_token(config: TaskDistillConfig) -> str | None:
+    source = config.teacher.model
+    if not is_at_hand(source):
+        return USUAL_MASK
+    tokenizer = load_tokenizer(locate_model(source, models_root=config.runtime.models_root), label=source.label)
+    mask: str | None = tokenizer.mask_token or tokenizer.unk_token
+    return mask
+
+
+def _show_sets(sets: TaskSets, task: LoadedTask, *, console: Console) -> None:
+    console.say(f"Task {task.config.name}: {task.config.kind}, judged by {task.config.judged_by} on test.")
+    table = Table(title="Examples")
+    for title in ("set", "examples", "with gold labels"):
+        table.add_column(title, justify="left" if title == "set" else "right", no_wrap=True)
+    for name, examples in {**sets.sets, DEV: task.dev, "test": task.test}.items():
+        table.add_row(name, f"{len(examples):,}", f"{sum(example.labelled for example in examples):,}")
+    console.say(table)
+    for note in sets.notes:
+        console.say(f"{note}.")
+    facts = task.facts
+    if facts.set_aside:
+        console.warn(f"{len(facts.set_aside):,} rows of the task set aside; the first: {facts.set_aside[0]}")
+    if facts.exact_copies or facts.near_copies:
+        console.warn(f"{facts.exact_copies:,} test rows stand in train, {facts.near_copies:,} nearly")
+
+
+def _show_teacher(
+    config: TaskDistillConfig,
+    task: LoadedTask,
+    sets: Mapping[str, Sequence[Example]],
+    *,
+    hardware: Hardware,
+    console: Console,
+) -> None:
+    """What the teacher is asked about these sets, and what that costs as far as it is known."""
+    teacher, count = config.teacher, sum(map(len, sets.values()))
+    for stage in teacher.prepare:
+        steps = _steps(stage, rows=len(sets[GOLD]))
+        console.say(f"{teacher.model.label} is tuned on {len(sets[GOLD]):,} gold examples first, {steps:,} steps.")
+    if teacher.answers != "head":
+        asked = count * (len(task.config.verbalisers) if teacher.answers == "labels" else 1)
+        what = "labels scored" if teacher.answers == "labels" else "answers written"
+        console.say(
+            f"{teacher.model.label} is asked about {count:,} texts, {asked:,} {what}; cached ones cost nothing."
+        )
+        return
+    if not is_at_hand(teacher.model):
+        console.warn(f"{teacher.model.label} is not on this machine: it is asked about {count:,} texts, all misses")
+        return
+    opened = open_task_teacher(config, task.config)
+    if teacher.prepare:
+        console.say("Until it is tuned nobody knows what the cache holds of it: everything counts as a miss.")
+    plan = _signal_plan(config, task, opened, sets, held=NoSignals() if teacher.prepare else _held(config, opened))
+    time = expected_signal_seconds(
+        opened.model,
+        tokens=plan.tokens,
+        settings=config.runtime.teacher_engine,
+        accelerator=hardware.accelerator,
+        dtype=teacher.dtype,
+    )
+    show_signal_plan(plan, time=time, max_tokens=teacher.max_tokens, console=console)
+
+
+def _signal_plan(
+    config: TaskDistillConfig,
+    task: LoadedTask,
+    teacher: TaskTeacher,
+    sets: Mapping[str, Sequence[Example]],
+    *,
+    held: SignalHoldings,
+) -> SignalPlan:
+    longest = config.teacher.max_tokens
+    read = {
+        name: read_with(teacher.tokenizer, examples, task=task.config, max_tokens=longest)
+        for name, examples in sets.items()
+    }
+    return plan_signals(
+        signal_sets(read, wanted_signals(config, kind=task.config.kind)),
+        cache=held,
+        widths=SignalWidths(len(teacher.columns), teacher.model.hidden),
+        encoding=config.teacher.encoding,
+        refused=open_signal_refusals(config, teacher.identity),
+    )
+
+
+def _held(config: TaskDistillConfig, teacher: TaskTeacher) -> SignalHoldings:
+    """The teacher's signals if there is a cache of it; none is made."""
+    root = config.runtime.cache_root
+    if not is_url(root) and not (Path(root) / teacher.identity.digest()).exists():
+        return NoSignals()
+    return TeacherCache.open(root, teacher.identity, create=False).signals
+
+
+def _show_students(config: TaskDistillConfig, sets: TaskSets, *, console: Console) -> None:
+    table = Table(title="Who is trained")
+    for title in ("student", "starts from", "stage", "objective", "learns from", "examples", "steps", "rate"):
+        table.add_column(title, justify="right" if title in ("examples", "steps", "rate") else "left")
+    for name, student in config.students.items():
+        for number, stage in enumerate(student.stages):
+            known = all(each in sets.sets for each in stage.data)
+            rows = sum(len(sets.sets[each]) for each in stage.data if each in sets.sets)
+            table.add_row(
+                name if number == 0 else "",
+                _start_of(student.start) if number == 0 else "",
+                str(number),
+                stage.objective,
+                " + ".join(stage.data),
+                f"{rows:,}" if known else f"{rows:,} and more",
+                f"{_steps(stage, rows=rows):,}",
+                f"{stage.learning_rate:g}",
+            )
+    console.say(table)
+    twins = [name for name, each in config.students.items() if any(stage.needs != "gold" for stage in each.stages)]
+    if config.evaluation.gold_baseline and twins:
+        console.say(f"Beside them, for the comparison, the same on gold labels alone: {', '.join(twins)}.")
+    several = {name: each.seeds for name, each in config.students.items() if each.seeds > 1}
+    for name, seeds in several.items():
+        console.say(f"{name} is trained {seeds} times, with other seeds.")
+
+
+def _steps(stage: TaskStageConfig, *, rows: int) -> int:
+    """Optimiser steps of a stage that learns from so many examples, as far as none of them is left out."""
+    return stage.steps or math.ceil((stage.epochs or 0.0) * math.ceil(rows / stage.batch_size))
+
+
+def _start_of(start: TaskStart) -> str:
+    if not isinstance(start, TransformerStart):
+        size = "" if start.embedding_size is None else f" of {start.embedding_size}"
+        return f"{start.kind}, {start.embeddings} embeddings{size}"
+    if start.model is not None:
+        return start.model.label
+    if start.shape is not None:
+        return f"encoder of {start.shape.layers} layers x {start.shape.hidden}"
+    if start.keep_layers is None:
+        return "a narrower teacher"
+    kept = start.keep_layers if isinstance(start.keep_layers, int) else len(start.keep_layers)
+    return f"{kept} layers of the teacher"
