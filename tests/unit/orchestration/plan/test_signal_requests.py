@@ -78,6 +78,8 @@ def test_hits_misses_and_tokens_are_counted_set_by_set() -> None:
     assert plan.sets[0].missing == train.requests[3:]
     assert (plan.misses, plan.tokens, plan.asks_teacher) == (5, 18, True)
     assert plan.requests == (*train.requests, *test.requests)
+    # Classes of 24 bytes and states of 16, 55 beside each, and each text once: (2 states, 1 class, 10), (2, 8 tokens).
+    assert [part.stored_bytes for part in plan.sets] == [2 * 71 + 79 + 2 * 10, 2 * 79 + 2 * 8]
     nothing = plan_signals([train], cache=Holds(*train.requests), widths=WIDTHS, encoding="signal-f32")
     assert (nothing.asks_teacher, nothing.stored_bytes, nothing.tokens) == (False, 0, 0)
 
@@ -112,12 +114,12 @@ def test_nothing_held_counts_equal_requests_once() -> None:
 @pytest.mark.parametrize(
     ("signal", "encoding", "row", "whole"),
     [
-        # 50 + 5 tokens x 4 beside the rows; tags have a row a token.
-        (CLASSES, "signal-f32", 24, 70 + 24),
-        (TAGS, "signal-f16", 12, 70 + 60),
-        (TAGS, "signal-u8", 14, 70 + 70),
-        (SPANS, "signal-f32", 8, 70 + 40),
-        (STATE, "signal-f32", 16, 70 + 16),
+        # Tags and spans have a row for each of the 5 tokens.
+        (CLASSES, "signal-f32", 24, 55 + 24),
+        (TAGS, "signal-f16", 12, 55 + 60),
+        (TAGS, "signal-u8", 14, 55 + 70),
+        (SPANS, "signal-f32", 8, 55 + 40),
+        (STATE, "signal-f32", 16, 55 + 16),
     ],
 )
 def test_bytes_are_counted_by_rows(signal: Signal, encoding: Any, row: int, whole: int) -> None:

@@ -42,7 +42,7 @@ def shown(cache: SignalHoldings, *, refused: Refused | None = None) -> str:
 
 def test_misses_are_shown_with_what_they_cost() -> None:
     text = shown(NoSignals())
-    # 3 texts of 5 tokens and one of 3; 2 x (50 + 4 T) + 24 + 16 bytes each.
+    # 3 texts of 5 tokens and one of 3, two signals each.
     assert "train │ 4 │ 1 │ 8 │ 0 │ 8 │ 18" in text
     assert (
         "18 teacher tokens, at most 0.0 MiB of cache (class_logits: 24 bytes a row; state of layer 1, first: 16" in text
