@@ -52,11 +52,11 @@ class SequenceAnswers:
         self._engine, self._writer, self._k = engine, writer, k
 
     def steps(self, items: Iterator[Request]) -> Generator[list[Outcome], None, None]:
-        """See `engine_loop.Answers`."""
+        """See `engine_loop.Answering`."""
         return self._engine.work(Asked(request, self._k) for request in items)
 
     def take(self, item: Request, said: TeacherRecord | Failure) -> FillProgress:
-        """See `engine_loop.Answers`."""
+        """See `engine_loop.Answering`."""
         took = FillProgress(settled_tokens=longest(item))
         if isinstance(said, Failure):
             took.failures.append((0, said.reason))
@@ -76,15 +76,15 @@ class SequenceAnswers:
 
     @property
     def pending_rows(self) -> int:
-        """See `engine_loop.Answers`."""
+        """See `engine_loop.Answering`."""
         return self._writer.pending_rows
 
     def due(self, commit_every_s: float) -> bool:
-        """See `engine_loop.Answers`."""
+        """See `engine_loop.Answering`."""
         return self._writer.due(commit_every_s)
 
     def commit(self, spent: Spent) -> Iterator[CommitReport]:
-        """See `engine_loop.Answers`."""
+        """See `engine_loop.Answering`."""
         report = self._writer.commit(spent)
         if report is not None:
             yield report
@@ -101,7 +101,7 @@ class SignalAnswers:
         self._writers: dict[int, SignalWriter] = {}
 
     def steps(self, items: Iterator[Questions]) -> Generator[list[tuple[int, Reply]], None, None]:
-        """See `engine_loop.Answers`."""
+        """See `engine_loop.Answering`."""
         # By the place of its item: where the first question of it stands among all, and what is not answered yet.
         owner: dict[int, tuple[int, int]] = {}
         open_replies: dict[int, tuple[list[SignalRecord | Failure | None], int]] = {}
@@ -128,7 +128,7 @@ class SignalAnswers:
             yield whole
 
     def take(self, item: Questions, said: Reply) -> FillProgress:
-        """See `engine_loop.Answers`."""
+        """See `engine_loop.Answering`."""
         took = FillProgress(settled_tokens=longest(item))
         for offset, outcome in enumerate(said):
             if isinstance(outcome, Failure):
@@ -145,16 +145,16 @@ class SignalAnswers:
 
     @property
     def pending_rows(self) -> int:
-        """See `engine_loop.Answers`."""
+        """See `engine_loop.Answering`."""
         return sum(writer.pending_rows for writer in self._writers.values())
 
     def due(self, commit_every_s: float) -> bool:
-        """See `engine_loop.Answers`."""
+        """See `engine_loop.Answering`."""
         # As a list, because another thread may add a writer.
         return any(writer.due(commit_every_s) for writer in list(self._writers.values()))
 
     def commit(self, spent: Spent) -> Iterator[CommitReport]:
-        """See `engine_loop.Answers`; what was spent is shared by rows."""
+        """See `engine_loop.Answering`; what was spent is shared by rows."""
         rows = self.pending_rows
         for writer in self._writers.values():
             report = writer.commit(spent.share(writer.pending_rows, of=rows))

@@ -1,7 +1,7 @@
 """One engine's share of a fill: it draws what is asked, commits the answers and reports, whatever is asked.
 
 What one engine is handed at once, and answers as a whole, is an *item*: a request for a sequence, or all that is asked
-about one text. How items are answered and where the answers go is `Answers` (`answers`).
+about one text. How items are answered and where the answers go is `Answering` (`answers`).
 
 What is committed counts. An engine loop commits at least every `commit_every_s` seconds from a thread of its own,
 because an engine that writes long answers may finish none for a while; whatever a killed engine had not committed is
@@ -109,7 +109,7 @@ class Leases(Protocol[AnyItem]):
         ...
 
 
-class Answers(Protocol[AnyItem_contra, Said]):
+class Answering(Protocol[AnyItem_contra, Said]):
     """How an engine answers items of one kind, and where the answers are kept until they are committed."""
 
     def steps(self, items: Iterator[AnyItem_contra]) -> Generator[list[tuple[int, Said]], None, None]:
@@ -144,7 +144,7 @@ class Answers(Protocol[AnyItem_contra, Said]):
 class EngineLoop(Generic[AnyItem, Said]):
     """One pass of one engine over a queue."""
 
-    def __init__(self, leases: Leases[AnyItem], order: FillOrder, answers: Answers[AnyItem, Said]) -> None:
+    def __init__(self, leases: Leases[AnyItem], order: FillOrder, answers: Answering[AnyItem, Said]) -> None:
         self._leases = leases
         self._order = order
         self._answers = answers

@@ -1,8 +1,8 @@
 """Fill the cache: ask the teacher for what is missing, and for nothing else.
 
-What that is, `Wanted` says: sequences, or signals. An engine that dies costs what it had not committed; the fill then
-starts new engines and asks for what is still missing, as long as that makes progress. Rows that another
-pipeline is asking for are left to it: they are waited for, and asked for here only if it ends without them.
+What that is, `WantedRows` says: sequences, or signals. An engine that dies costs what it had not committed; the fill
+then starts new engines and asks for what is still missing, as long as that makes progress. Rows that another pipeline
+is asking for are left to it: they are waited for, and asked for here only if it ends without them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.ledger import read_counts
 from orchestration.fill.sequences import WantedSequences
 from orchestration.fill.signals import WantedSignals
-from orchestration.fill.work import AnyRequest, Engines, Wanted, Work
+from orchestration.fill.work import AnyRequest, Engines, WantedRows, Work
 from orchestration.outputs.console import ProgressSink
 from orchestration.plan.requests import FillPlan
 from orchestration.plan.signal_requests import SignalPlan
@@ -119,7 +119,7 @@ def fill_signals(
 
 
 def _fill(
-    wanted: Wanted[AnyRequest],
+    wanted: WantedRows[AnyRequest],
     result: FillResult[AnyRequest],
     *,
     engines: Engines[AnyRequest],
@@ -171,7 +171,7 @@ class _Onward:
 
 @contextmanager
 def _own_part(
-    works: Sequence[Work[AnyRequest]], *, wanted: Wanted[AnyRequest], claims: Claims
+    works: Sequence[Work[AnyRequest]], *, wanted: WantedRows[AnyRequest], claims: Claims
 ) -> Iterator[Work[AnyRequest] | None]:
     """Requests that no other pipeline asks for, claimed while the context lasts; None where there are none.
 
@@ -193,7 +193,7 @@ def _own_part(
 
 
 def _still_missing(
-    work: Work[AnyRequest], *, wanted: Wanted[AnyRequest], failed: Collection[AnyRequest]
+    work: Work[AnyRequest], *, wanted: WantedRows[AnyRequest], failed: Collection[AnyRequest]
 ) -> list[AnyRequest]:
     """The requests of `work` that are neither answered nor known to fail."""
     return [request for request in wanted.missing(work) if request not in failed]
@@ -203,7 +203,7 @@ def _ask(
     work: Work[AnyRequest],
     *,
     result: FillResult[AnyRequest],
-    wanted: Wanted[AnyRequest],
+    wanted: WantedRows[AnyRequest],
     engines: Engines[AnyRequest],
     budgets: Budgets,
     progress: ProgressSink,

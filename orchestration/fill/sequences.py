@@ -17,7 +17,7 @@ from orchestration.plan.requests import SequenceSet, SetPlan, plan_fill
 
 @dataclass(frozen=True, slots=True)
 class WantedSequences:
-    """The sequences of some sets (`work.Wanted`)."""
+    """The sequences of some sets (`work.WantedRows`)."""
 
     sets: Sequence[SequenceSet]
     cache: TeacherCache
@@ -25,11 +25,11 @@ class WantedSequences:
 
     @property
     def identity(self) -> str:
-        """See `Wanted`."""
+        """See `WantedRows`."""
         return self.cache.identity.digest()
 
     def open_work(self, failed: Collection[Request]) -> list[Work[Request]]:
-        """See `Wanted`: completions of one k after another, then scores of one k after another."""
+        """See `WantedRows`: completions of one k after another, then scores of one k after another."""
         self.cache.refresh()
         open_sets = [part for part in plan_fill(self.sets, cache=self.cache).sets if part.asks_teacher]
         works = []
@@ -45,19 +45,19 @@ class WantedSequences:
         return works
 
     def names(self, requests: Sequence[Request]) -> list[bytes]:
-        """See `Wanted`."""
+        """See `WantedRows`."""
         identity = self.identity
         return [_name(request, identity=identity) for request in requests]
 
     def missing(self, work: Work[Request]) -> list[Request]:
-        """See `Wanted`."""
+        """See `WantedRows`."""
         self.cache.refresh()
         missing = self.cache.missing(work.requests, k=work.order.k)
         positions = [position for position, _ in missing.score] if work.order.scoring else missing.generate
         return [work.requests[position] for position in positions]
 
     def kept(self, work: Work[Request]) -> Kept:
-        """See `Wanted`."""
+        """See `WantedRows`."""
         self.cache.refresh()
         keys = [key for key in self.cache.lookup(work.requests, k=work.order.k) if key is not None]
         records = [record for record in self.cache.get_many(keys, k=0) if record is not None]

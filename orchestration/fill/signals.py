@@ -12,7 +12,7 @@ from orchestration.fill.work import Kept, Work
 
 @dataclass(frozen=True, slots=True)
 class WantedSignals:
-    """Signals (`work.Wanted`). The tokens of a signal are read and none is written, so it has no response tokens."""
+    """Signals (`work.WantedRows`). Their tokens are read and none is written, so they have no response tokens."""
 
     requests: Sequence[SignalRequest]
     cache: TeacherCache
@@ -20,11 +20,11 @@ class WantedSignals:
 
     @property
     def identity(self) -> str:
-        """See `Wanted`."""
+        """See `WantedRows`."""
         return self.cache.identity.digest()
 
     def open_work(self, failed: Collection[SignalRequest]) -> list[Work[SignalRequest]]:
-        """See `Wanted`."""
+        """See `WantedRows`."""
         self.cache.refresh()
         missing = [self.requests[at] for at in self.cache.signals.missing(self.requests)]
         asked = [request for request in missing if request not in failed]
@@ -33,16 +33,16 @@ class WantedSignals:
         return [Work(tuple(together), self.order)] if together else []
 
     def names(self, requests: Sequence[SignalRequest]) -> list[bytes]:
-        """See `Wanted`."""
+        """See `WantedRows`."""
         return self.cache.signals.keys(requests)
 
     def missing(self, work: Work[SignalRequest]) -> list[SignalRequest]:
-        """See `Wanted`."""
+        """See `WantedRows`."""
         self.cache.refresh()
         return [work.requests[at] for at in self.cache.signals.missing(work.requests)]
 
     def kept(self, work: Work[SignalRequest]) -> Kept:
-        """See `Wanted`."""
+        """See `WantedRows`."""
         return Kept(len(work.requests) - len(self.missing(work)), 0)
 
 

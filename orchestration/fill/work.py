@@ -1,7 +1,7 @@
 """What a fill asks for, whatever it is: sequences (`sequences`) or signals (`signals`).
 
-The fill itself (claims, budgets, engines that die, other pipelines) needs to know a few things of it, which `Wanted`
-names.
+The fill itself (claims, budgets, engines that die, other pipelines) needs to know a few things of it, which
+`WantedRows` names.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Kept:
     response_tokens: int
 
 
-class Wanted(Protocol[AnyRequest]):
+class WantedRows(Protocol[AnyRequest]):
     """What a fill asks for."""
 
     @property
