@@ -253,6 +253,14 @@ def last_weights(job: TaskJob) -> dict[str, Tensor]:
     return {name: weight.detach() for name, weight in student.named_parameters()}
 
 
+def assert_close_to(weights: dict[str, Tensor], job: TaskJob) -> None:
+    """What a job exported is these weights, up to a fiftieth of one step of Adam."""
+    for name, value in last_weights(job).items():
+        # Softmax takes no notice of what is added to all keys: this gradient is rounding, which Adam makes a step of.
+        if not name.endswith("key.bias"):
+            torch.testing.assert_close(value, weights[name], rtol=0, atol=5e-5, msg=name)
+
+
 @pytest.mark.group
 @pytest.mark.parametrize("name", ["bert", "lstm", "lstm-0", "frozen", "tags", "spans"])
 def test_two_processes_equal_one(runs: Runs, name: str) -> None:
@@ -267,8 +275,7 @@ def test_two_processes_equal_one(runs: Runs, name: str) -> None:
     errors = {at.step: at.values["dev/error"] for at in seen.reported if "dev/error" in at.values}
     assert seen.result.selected_step == min(sorted(set(errors) - {0}), key=errors.__getitem__)
     if seen.result.selected_step == seen.result.steps:
-        for weight, value in last_weights(job).items():
-            torch.testing.assert_close(value, weights[weight], rtol=0, atol=5e-5, msg=weight)
+        assert_close_to(weights, job)
 
 
 @pytest.mark.group
@@ -356,5 +363,4 @@ def test_every_layout_equals_one_process(tmp_path: Path, student: str) -> None:
     weights, losses, _ = reference(base)
     for job, (seen, _) in zip(jobs, train_all(*((job, {}) for job in jobs), folder=tmp_path / "group"), strict=True):
         assert seen.values("train/loss") == pytest.approx(losses, rel=1e-4)
-        for weight, value in last_weights(job).items():
-            torch.testing.assert_close(value, weights[weight], rtol=0, atol=5e-5, msg=weight)
+        assert_close_to(weights, job)
