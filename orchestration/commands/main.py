@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0; 1 where a model could not be measured; 2 for what the user can mend before the start; 130 for Ctrl-C.
     """
     argv = sys.argv[1:] if argv is None else argv
-    arguments = _parser(argv).parse_args(argv)
+    arguments = command_parser(argv).parse_args(argv)
     with stopped_by_signals():
         return _exit_code_of(arguments)
 
@@ -68,7 +68,8 @@ def _say_last(line: str) -> None:
         print(f"distill: {line}", file=sys.stderr, flush=True)
 
 
-def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+def command_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """The commands and their options; those of `distill cache` only where `argv` begins with it."""
     parser = argparse.ArgumentParser(
         prog="distill", description="Distil a large teacher into small students: of a language model, or of a task."
     )
