@@ -123,10 +123,7 @@ def _transferred(
 ) -> _Set:
     """The unlabelled examples among these rows, each text once."""
     numbered = list(enumerate(row for _, row in rows))
-    try:
-        read = read_examples(task, numbered, labelled=False)
-    except DataError as error:
-        raise DataError(f"data.transfer: {error}") from error
+    read = read_examples(task, numbered, labelled=False)
     seen = {same_text(example.text) for example in known}
     examples, left_out = [], 0
     for example in read.usable:

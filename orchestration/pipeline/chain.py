@@ -19,6 +19,7 @@ from configs.stages import StageConfig
 from orchestration.inputs.plain_text import PlainTexts, read_plain_texts
 from orchestration.outputs.artifacts import Artifacts, digest_of
 from orchestration.outputs.curves import read_curve
+from orchestration.pipeline.links import selected_step
 from orchestration.pipeline.starts import Start
 from student_train.handoff.rollouts import RolloutExchange
 from student_train.training.selection import CRITERIA, OWN_ANSWERS, worsened
@@ -119,13 +120,6 @@ def chain(
         links.append(Link(stage, digest, directory, output, artifacts.work_dir(digest), origin, texts))
         directory, origin = output, f"{origin}; then {stage.objective} for {_length(stage)}"
     return Student(name, start, tuple(links))
-
-
-def selected_step(link: Link, *, artifacts: Artifacts) -> int | None:
-    """The step of a finished stage that became the student; None where none was chosen or the stage is not finished."""
-    summary = artifacts.read_student(link.digest)
-    step = None if summary is None else summary.get("selected_step")
-    return step if isinstance(step, int) else None
 
 
 def stage_notes(student: Student, link: Link, *, artifacts: Artifacts) -> list[str]:

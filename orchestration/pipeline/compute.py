@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 
 from cache import TeacherIdentity
@@ -17,13 +16,12 @@ from orchestration.cluster.engines import EngineSpec
 from orchestration.cluster.exposure_scoring import ExposureJob, score_exposure
 from orchestration.cluster.planned_engine import engine_spec
 from orchestration.cluster.scoring import ScoringJob, score_students
-from orchestration.cluster.worker_group import GroupShape
 from orchestration.inputs.models import ModelFiles
 from orchestration.inputs.teachers import Teacher
 from orchestration.pipeline.run import Journal, RunSettings
 from orchestration.pipeline.session import Session
+from orchestration.pipeline.workers import Workers
 from orchestration.plan.colocation import PartKind
-from student_train.job import StageJob, StepMetrics
 
 ROLLOUT_SEEDS: dict[PartKind, int] = {"student engine": 1000, "teacher engine": 2000}
 """Of the first engine of student and teacher that write together: no engine of a run has the seed of another."""
@@ -32,25 +30,17 @@ TASK_CPUS = 2
 """Of a calibration, and of held-out scoring."""
 
 
-class Compute:
+class Compute(Workers):
     """Starts nothing before it is used. Whoever tests a stage gives it one without Ray.
 
-    Engines end with the experiment at the latest, cluster and worker groups with `session`.
+    Engines end with the experiment at the latest.
     """
 
     def __init__(self, settings: RunSettings, journal: Journal, session: Session) -> None:
-        self._settings, self._journal, self._session = settings, journal, session
+        super().__init__(settings, journal, session)
+        self._settings = settings
         self._pools: list[EnginePool] = []
         self._answering: tuple[tuple[ModelShape, str], EnginePool] | None = None
-
-    def need_cluster(self) -> None:
-        """Start or attach to Ray, once. A pool of engines works only after this."""
-        if self._session.attached:
-            return
-        settings, runtime = self._settings, self._settings.config.runtime
-        with self._journal.console.stage("ray") as stage:
-            nodes = self._session.attach(runtime, device=settings.device, gpus=settings.hardware.gpus_per_node)
-            stage.summary = f"attached to {nodes} nodes" if runtime.ray_address else "local, loopback only"
 
     def teacher_pool(self, teacher: Teacher) -> EnginePool:
         """Engines of a teacher; what they are asked is counted. They are released with the run at the latest."""
@@ -81,44 +71,6 @@ class Compute:
         scores = self._spec(teacher.files, teacher.identity, engine=runtime.teacher_engine, k=config.teacher.top_k)
         teaches = replace(scores, teaches=True)
         return self._rollout_pool("student engine", writes), self._rollout_pool("teacher engine", teaches)
-
-    def train(
-        self,
-        job: StageJob,
-        *,
-        on_step: Callable[[StepMetrics], None],
-        meanwhile: Callable[[], None] | None = None,
-    ) -> dict[str, object]:
-        """Train one stage in a worker group, one that is still there from another stage if it fits.
-
-        Returns the fields of its `TrainResult`. `meanwhile` is called again and again as long as the group works. It
-        makes rollouts, with engines that may be on the same GPUs. An error of `on_step` or `meanwhile` ends the stage
-        with a checkpoint, as an interrupt does in the main thread.
-
-        May be called from several threads once the cluster is there (`need_cluster`): every stage has a group of its
-        own, and waits as long as those of others take up the cluster.
-
-        Raises:
-            TrainingError: a worker failed; the checkpoint of the last save remains.
-        """
-        self.need_cluster()
-        settings, training = self._settings, job.settings
-        return self._session.groups.train(
-            job,
-            shape=GroupShape(
-                training.workers,
-                training.cpus_per_worker,
-                settings.device,
-                1.0 if meanwhile is None else settings.gpu_share("training worker"),
-            ),
-            log_dir=settings.logs,
-            on_step=on_step,
-            meanwhile=meanwhile or _nothing,
-        )
-
-    def room(self) -> AbstractContextManager[None]:
-        """For whatever is about to take CPUs or GPUs of the cluster: worker groups that only wait are ended."""
-        return self._session.groups.room()
 
     def derive(self, job: DeriveJob) -> None:
         """Calibrate a teacher and derive a student of it.
@@ -187,7 +139,3 @@ class Compute:
                 gpu_share=settings.gpu_share(role),
             )
         )
-
-
-def _nothing() -> None:
-    """What an off-policy stage needs from outside while it trains."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import accumulate
 
 from configs.stages import StageConfig
 from orchestration.inputs.prompts import PromptSet
@@ -12,6 +11,7 @@ from orchestration.pipeline.assistants import assistant_lesson
 from orchestration.pipeline.chain import Student, chain, plain_texts, stage_notes
 from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.lessons import Lesson
+from orchestration.pipeline.links import stage_axis
 from orchestration.pipeline.rollout_maker import former_rollouts
 from orchestration.pipeline.run import Journal, RunSettings
 from orchestration.pipeline.stage import run_stage
@@ -69,15 +69,6 @@ def train_students(
             notes += found
         students[name] = replace(student, notes=tuple(notes))
     return list(students.values())
-
-
-def stage_axis(steps: Sequence[int]) -> list[range]:
-    """The steps that each stage of a student has in MLflow, where its stages are one curve after the other.
-
-    A stage begins with what it measures at its step 0, before it learns: that is a point of its own.
-    """
-    ends = list(accumulate(count + 1 for count in steps))
-    return [range(end - count - 1, end) for count, end in zip(steps, ends, strict=True)]
 
 
 def _addressed(name: str, start: Start, *, lesson: Lesson, settings: RunSettings) -> Student:

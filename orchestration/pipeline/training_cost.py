@@ -14,7 +14,8 @@ from configs.places import CURVES
 from evaluation.results import ModelResults, Training
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.curves import read_curve
-from orchestration.pipeline.chain import Link, Student
+from orchestration.pipeline.chain import Student
+from orchestration.pipeline.links import TrainedLink
 
 FIELD = "took"
 """Of what is kept with a student's stage."""
@@ -67,9 +68,9 @@ class Stopwatch:
         return Took(self.clock() - self.began, start, self.read_joules() - self.joules, trained_on)
 
 
-def training_of(student: Student, *, artifacts: Artifacts) -> Training | None:
+def training_of(links: Sequence[TrainedLink], *, artifacts: Artifacts) -> Training | None:
     """All stages of a trained student together, their curves one after the other; None if it is gone."""
-    kept = [artifacts.read_student(link.digest) for link in student.links]
+    kept = [artifacts.read_student(link.digest) for link in links]
     summaries = [each for each in kept if each is not None]
     if len(summaries) < len(kept):
         return None
@@ -80,7 +81,7 @@ def training_of(student: Student, *, artifacts: Artifacts) -> Training | None:
         tokens=sum(int(_number(summary.get("tokens"))) for summary in summaries if "tokens" in summary),
         joules=math.fsum(each.joules for each in took),
         trained_on="; then ".join(places),
-        curves=_curves(student.links),
+        curves=_curves(links),
     )
 
 
@@ -88,11 +89,11 @@ def with_training(
     rows: Sequence[ModelResults], students: Sequence[Student], *, artifacts: Artifacts
 ) -> tuple[ModelResults, ...]:
     """The rows of a comparison, those of trained students with what they took to make."""
-    trained = {student.name: training_of(student, artifacts=artifacts) for student in students}
+    trained = {student.name: training_of(student.links, artifacts=artifacts) for student in students}
     return tuple(replace(row, training=trained.get(row.name)) for row in rows)
 
 
-def _curves(links: Sequence[Link]) -> dict[str, tuple[tuple[int, float], ...]]:
+def _curves(links: Sequence[TrainedLink]) -> dict[str, tuple[tuple[int, float], ...]]:
     points: dict[str, list[tuple[int, float]]] = {}
     first = 0
     for link in links:

@@ -124,7 +124,7 @@ def outcome_of(ended: Ended, *, artifacts: Artifacts, seconds: float) -> Outcome
 
 def _dev(student: Student, *, artifacts: Artifacts) -> dict[str, float]:
     """The held-out metrics of the step that became the student."""
-    from orchestration.pipeline.chain import selected_step
+    from orchestration.pipeline.links import selected_step
 
     link = student.links[-1]
     measured = [at for at in read_curve(link.output_dir / CURVES) if any(name.startswith("dev/") for name in at.values)]

@@ -215,7 +215,7 @@ class FakeCompute(Compute):
         self.pools.append(FakePool(identity, files=files))
         return self.pools[-1]
 
-    def train(self, job: TrainJob, *, on_step: Any, meanwhile: Any = None) -> dict[str, object]:
+    def train(self, job: TrainJob, *, on_step: Any, meanwhile: Any = None, gpu_share: float = 1.0) -> dict[str, object]:
         self.called.append(f"train {job.stage.objective}")
         self.jobs.append(job)
         self.on_train(job)

@@ -6,7 +6,7 @@ teacher. Files are named by their content; a worker group reads them (`student_t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,7 +22,7 @@ from evaluation.tasks.examples import Example
 from orchestration.inputs.task_examples import Beliefs, make_examples
 from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.task_texts import ReadExample, decision_labels, read_with
-from student_train.feed.examples import ExampleSet
+from student_train.feed.examples import UNKNOWN, ExampleSet
 
 DEV = "dev"
 """What the file of the held-out examples is called after."""
@@ -47,13 +47,17 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class TaskLesson:
-    """Files of examples with their digests, and what is to be said about them, a line each."""
+    """Files of examples with their digests, and what is to be said about them, a line each.
+
+    `rows` examples are learned from; `counts` says how many each set has, before any is left out.
+    """
 
     train: Path
     dev: Path
     train_digest: str
     dev_digest: str
     rows: int
+    counts: Mapping[str, int]
     notes: tuple[str, ...]
 
 
@@ -101,7 +105,8 @@ class Lessons:
         dev = self._written(
             DEV, self._dev, self._about(DEV) if with_teacher else None, reader, filtered=False, notes=notes
         )
-        return TaskLesson(train[0], dev[0], train[1].digest, dev[1].digest, len(train[1]), tuple(notes))
+        counts = {name: len(self._sets.sets[name]) for name in names}
+        return TaskLesson(train[0], dev[0], train[1].digest, dev[1].digest, len(train[1]), counts, tuple(notes))
 
     def _about(self, name: str) -> list[Beliefs | None]:
         """What the teacher believes about a set; asked once however many stages learn from it."""
@@ -127,10 +132,17 @@ class Lessons:
         keep = list(range(len(read)))
         if beliefs is not None:
             keep = self._answered(name, read, beliefs, filtered=filtered, notes=notes)
+        if name == DEV:
+            # What is selected by needs a right answer in all that is measured.
+            known = [at for at in keep if UNKNOWN not in read[at].gold]
+            if len(known) < len(keep):
+                lost = len(keep) - len(known)
+                notes.append(f"{name}: {lost:,} examples are left out, whose right answer is cut off or not known")
+            keep = known
         if not keep:
             raise DataError(f"{name}: no example of task {self._task.name} is left to learn from or to select by")
-        known = None if beliefs is None else [belief for at in keep if (belief := beliefs[at]) is not None]
-        made = make_examples(self._task.kind, self._labels, [read[at] for at in keep], known)
+        believed = None if beliefs is None else [belief for at in keep if (belief := beliefs[at]) is not None]
+        made = make_examples(self._task.kind, self._labels, [read[at] for at in keep], believed)
         if made.unseen:
             notes.append(f"{name}: {made.unseen:,} words or tokens are left out, which the teacher does not see")
         path = self._folder / f"{name}-{made.examples.digest[:16]}.safetensors"

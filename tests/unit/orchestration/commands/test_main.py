@@ -86,30 +86,6 @@ def test_a_wrong_setting(command: str, override: str, message: str, refused: Cal
     assert message in refused(command, override)
 
 
-INTENTS = TINY.with_name("intents.yaml")
-
-
-def test_a_wrong_setting_of_a_task_experiment(refused: Callable[..., str]) -> None:
-    line = refused("plan", "students.bag.stages.0.learning_rat=1", config=INTENTS)
-    assert line == (
-        f"{INTENTS}: students.bag.stages.0.learning_rat: unknown key; did you mean students.bag.stages.0.learning_rate?"
-    )
-    assert refused("plan", "task=tasks/nowhere.yaml", config=INTENTS).startswith(
-        "task: tasks/nowhere.yaml: found neither"
-    )
-    assert refused("plan", "generation={}", config=INTENTS).startswith(f"{INTENTS}: task and generation stand in one")
-
-
-def test_a_task_experiment_where_a_language_model_is_due(refused: Callable[..., str]) -> None:
-    line = refused("sweep", config=INTENTS)
-    assert "makes it an experiment that distils a task, and this command is for language models" in line
-
-
-def test_a_comparison_of_a_task_experiment_that_is_not_there(refused: Callable[..., str]) -> None:
-    line = refused("report", config=INTENTS)
-    assert "intents-" in line and line.endswith("`distill run` with this config first")
-
-
 @both
 def test_a_config_that_is_not_there(command: str, tmp_path: Path, refused: Callable[..., str]) -> None:
     path = tmp_path / "nowhere.yaml"

@@ -13,7 +13,7 @@ from configs.models import ModelShape
 from configs.places import CURVES
 from configs.stages import StageConfig
 from orchestration.outputs.artifacts import Artifacts
-from orchestration.pipeline.chain import Student, chain, selected_step, stage_notes
+from orchestration.pipeline.chain import Student, chain, stage_notes
 from orchestration.pipeline.starts import Start
 
 SHAPE = ModelShape(layers=2, hidden=32, heads=4, kv_heads=2, mlp=48, vocab=300, max_positions=16)
@@ -102,14 +102,12 @@ def notes(made: Student, root: Path) -> list[str]:
 
 def test_a_stage_that_is_not_finished_has_no_chosen_step_and_needs_no_note(tmp_path: Path) -> None:
     made = student(tmp_path)
-    assert selected_step(made.links[0], artifacts=Artifacts(tmp_path)) is None
     assert notes(made, tmp_path) == []
 
 
 def test_a_stage_that_made_its_student_better_needs_no_note(tmp_path: Path) -> None:
     made = student(tmp_path)
     finish(made, tmp_path, 0, 2.0, 1.0, step=1)
-    assert selected_step(made.links[0], artifacts=Artifacts(tmp_path)) == 1
     assert notes(made, tmp_path) == []
 
 

@@ -149,7 +149,7 @@ def test_work_is_handed_to_the_cluster_with_the_places_of_the_run(
     job, on_step = namespace(settings=run.config.runtime.training), lambda _: None
     assert compute.train(job, on_step=on_step) == {"of": "train"}
     meanwhile = lambda: None  # noqa: E731
-    compute.train(job, on_step=on_step, meanwhile=meanwhile)
+    compute.train(job, on_step=on_step, meanwhile=meanwhile, gpu_share=0.25)
     compute.derive(job)
     assert compute.score([job]) == {"of": "score_students"}
     read: Any = compute.score_exposure(job)
@@ -161,7 +161,7 @@ def test_work_is_handed_to_the_cluster_with_the_places_of_the_run(
     assert off_policy["log_dir"] == run.settings.logs
     workers = run.config.runtime.training
     shape = GroupShape(workers.workers, workers.cpus_per_worker, "cpu")
-    assert off_policy["shape"] == on_policy["shape"] == shape
+    assert (off_policy["shape"], on_policy["shape"]) == (shape, replace(shape, gpu_share=0.25))
     assert off_policy["meanwhile"]() is None and on_policy["meanwhile"] is meanwhile
     assert derived[1:] == ((job,), {"cpus": 2}) and scored[1:] == (([job],), {"cpus": 2})
     assert exposed[1:] == ((job,), {"cpus": 2})

@@ -11,8 +11,9 @@ from pipeline_builders import KD, FakeRun, fake_run
 from configs import DistillError
 from orchestration.pipeline import train_students as module
 from orchestration.pipeline.chain import Student
+from orchestration.pipeline.links import stage_axis
 from orchestration.pipeline.prepare_starts import prepare_starts
-from orchestration.pipeline.train_students import stage_axis, train_students
+from orchestration.pipeline.train_students import train_students
 
 
 def student(*stages: dict[str, Any], **named: Any) -> dict[str, Any]:

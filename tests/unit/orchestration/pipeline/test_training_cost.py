@@ -53,14 +53,14 @@ def test_a_first_step_before_the_question_is_another_machines_clock() -> None:
 def test_stages_add_up_and_their_curves_follow_each_other(tmp_path: Path) -> None:
     took = {"seconds": 15.0, "joules": 60.0, "trained_on": "2 workers"}
     made = student(tmp_path, {"tokens": 100, FIELD: took}, {"tokens": 20, FIELD: took})
-    found = training_of(made, artifacts=Artifacts(tmp_path))
+    found = training_of(made.links, artifacts=Artifacts(tmp_path))
     assert found is not None
     assert (found.seconds, found.tokens, found.joules, found.trained_on) == (30.0, 120, 120.0, "2 workers")
     assert found.curves == {"dev/loss": ((0, 2.0), (1, 1.5), (2, 2.0), (3, 1.5))}
 
 
 def test_one_that_was_trained_before_anybody_counted(tmp_path: Path) -> None:
-    found = training_of(student(tmp_path, {"tokens": 100}), artifacts=Artifacts(tmp_path))
+    found = training_of(student(tmp_path, {"tokens": 100}).links, artifacts=Artifacts(tmp_path))
     assert found is not None and found.tokens == 100 and found.trained_on == NOT_SAID
     assert math.isnan(found.seconds) and math.isnan(found.joules)
 
@@ -69,13 +69,13 @@ def test_a_student_that_is_gone_took_nothing_that_is_known(tmp_path: Path) -> No
     made = student(tmp_path, {"tokens": 100})
     (made.links[0].output_dir / CURVES).unlink()
     said: list[str] = []
-    assert training_of(made, artifacts=Artifacts(tmp_path, say=said.append)) is None
+    assert training_of(made.links, artifacts=Artifacts(tmp_path, say=said.append)) is None
     assert said
 
 
 @pytest.mark.parametrize("took", ["much", 7, None])
 def test_what_is_kept_may_be_anything(tmp_path: Path, took: object) -> None:
-    found = training_of(student(tmp_path, {"tokens": 1, FIELD: took}), artifacts=Artifacts(tmp_path))
+    found = training_of(student(tmp_path, {"tokens": 1, FIELD: took}).links, artifacts=Artifacts(tmp_path))
     assert found is not None and math.isnan(found.seconds)
 
 
@@ -84,5 +84,5 @@ def test_rows_of_students_have_their_training_and_no_other_row_has_one(tmp_path:
     made.name = "kd"
     rows = finished_run(prompts=1, students={"kd": "kd"}).models
     found = {row.name: row.training for row in with_training(rows, [made], artifacts=Artifacts(tmp_path))}
-    assert found.pop("kd") == training_of(made, artifacts=Artifacts(tmp_path))
+    assert found.pop("kd") == training_of(made.links, artifacts=Artifacts(tmp_path))
     assert set(found.values()) == {None}

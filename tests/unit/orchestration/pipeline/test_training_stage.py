@@ -71,7 +71,9 @@ class Place:
             artifacts=self.artifacts,
         )
 
-    def train(self, job: TrainJob, *, on_step: Any = lambda _: None, meanwhile: Any = None) -> Mapping[str, object]:
+    def train(
+        self, job: TrainJob, *, on_step: Any = lambda _: None, meanwhile: Any = None, gpu_share: float = 1.0
+    ) -> Mapping[str, object]:
         """Export as a worker group does."""
         self.trained.append(job.stage.objective)
         job.work_dir.mkdir(parents=True, exist_ok=True)

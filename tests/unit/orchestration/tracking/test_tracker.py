@@ -18,7 +18,7 @@ from mlflow.entities import Experiment, LoggedModel, Run
 from mlflow.exceptions import MlflowException
 
 from configs import ConfigError
-from orchestration.pipeline.train_students import stage_axis
+from orchestration.pipeline.links import stage_axis
 from orchestration.tracking import delivery
 from orchestration.tracking import tracker as tracking
 from orchestration.tracking.delivery import Action

@@ -1,0 +1,284 @@
+"""An experiment that distils a task, from its configuration to the comparison."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from configs import BudgetReached, ConfigError, dump_config
+from configs.task_experiment import Augmentation, RuleAugmentation, TaskDistillConfig
+from orchestration.cluster.nodes import cluster_hardware
+from orchestration.cluster.signal_engines import SignalPool, SignalSpec
+from orchestration.comparison.report import Report
+from orchestration.comparison.show import directory_of
+from orchestration.fill.refusals import open_signal_refusals
+from orchestration.inputs.augment import Changed, HanoverTagger, Texts, change_by_rules
+from orchestration.inputs.models import locate_model
+from orchestration.inputs.preflight import require_cache, resolve_task_paths
+from orchestration.inputs.rows import Row
+from orchestration.inputs.task_sets import TaskSets, load_task_sets
+from orchestration.inputs.task_teachers import TaskTeacher, open_task_cache, open_task_teacher
+from orchestration.inputs.task_texts import decision_labels
+from orchestration.inputs.tasks import LoadedTask, load_task
+from orchestration.outputs.foundations import content_of
+from orchestration.pipeline.opening import PROBE_S, opened_run, require_places
+from orchestration.pipeline.run import Journal, Written
+from orchestration.pipeline.session import Session
+from orchestration.pipeline.stage import run_stage
+from orchestration.pipeline.tasks.asking import AskedHead, ReleasedEngines, SignalFill, pin_signals
+from orchestration.pipeline.tasks.head_teacher import HeadTeacher
+from orchestration.pipeline.tasks.lessons import DEV, Lessons, TeacherBeliefs
+from orchestration.pipeline.tasks.preparing import prepared_teacher
+from orchestration.pipeline.tasks.run import TaskRun
+from orchestration.pipeline.tasks.starts import StartsOf
+from orchestration.pipeline.tasks.students import TaskTrainer, TrainedStudents, train_students
+from orchestration.pipeline.tasks.training import TaskWords
+from orchestration.pipeline.workers import Workers
+from orchestration.plan.duration import expected_signal_seconds
+from orchestration.plan.hardware import hardware_of
+from orchestration.plan.signal_requests import wanted_signals
+from orchestration.plan.signal_tables import show_signal_plan
+from orchestration.tracking.tracker import flatten
+from student_train.models.task_tokenizer import load_task_tokenizer
+
+Until = Literal["fill", "train", "eval"]
+"""The last stage that is run."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnded:
+    """How far an experiment came: students once they are trained, a report once they are compared."""
+
+    directory: Path
+    teacher_tokens: int
+    students: TrainedStudents | None = None
+    report: Report | None = None
+
+
+def run_task_experiment(config: TaskDistillConfig, *, config_dir: Path, until: Until) -> TaskEnded:
+    """Go as far as it is told, and never do again what is done."""
+    real = resolve_task_paths(config, config_dir=config_dir)
+    hardware = hardware_of(real, ask_cluster=cluster_hardware)
+    require_places(real, accelerator=hardware.accelerator)
+    written = Written(config, config_dir, content_of(config, config_dir=config_dir))
+    directory = directory_of(config, written.content)
+    with opened_run(real, directory, written=dump_config(config)) as (journal, artifacts), ExitStack() as opened:
+        run = TaskRun(real, directory, hardware, artifacts)
+        workers = Workers(run, journal, opened.enter_context(Session(directory)))
+        return TaskExperiment(written, run, journal, workers).run(until=until)
+
+
+class TaskExperiment:
+    """The stages of one experiment, in their order."""
+
+    def __init__(
+        self,
+        written: Written[TaskDistillConfig],
+        run: TaskRun,
+        journal: Journal,
+        workers: Workers,
+        *,
+        engines: Callable[[TaskTeacher], ReleasedEngines] | None = None,
+    ) -> None:
+        """`engines` makes those of a teacher, not started; Ray's unless a test has others."""
+        self._written, self._run, self._journal, self._workers = written, run, journal, workers
+        self._engines = engines or self._pool
+
+    def run(self, *, until: Until) -> TaskEnded:
+        """Run up to and including a stage.
+
+        Raises:
+            DistillError: anything that a user can act upon. The runs in the tracker are closed as failed, or as killed
+                where a budget or the user ended them.
+        """
+        task = self._read_task()
+        sets = self._make_sets(task)
+        self._require_teacher(task)
+        self._written.require_unchanged()  # before anything is paid for
+        self._start_tracking()
+        tracker = self._journal.tracker
+        try:
+            ended = self._work(task, sets, until=until)
+        except BaseException as error:
+            stopped = isinstance(error, KeyboardInterrupt | BudgetReached)
+            tracker.finish_all(status="KILLED" if stopped else "FAILED")
+            raise
+        tracker.finish_all(status="FINISHED")
+        return ended
+
+    def _read_task(self) -> LoadedTask:
+        console = self._journal.console
+        with console.stage("task") as stage:
+            task = load_task(self._run.config.task)
+            facts = task.facts
+            stage.summary = (
+                f"{facts.name}: {facts.train_rows:,} train, {facts.dev_rows:,} dev, {facts.test_rows:,} test rows"
+            )
+        if facts.set_aside:
+            console.warn(f"task {facts.name}: {len(facts.set_aside)} rows set aside; the first: {facts.set_aside[0]}")
+        for name, rows in (("train", task.train), ("dev", task.dev)):
+            if not rows:
+                raise ConfigError(
+                    f"task {facts.name} has no {name} rows, and students are trained and chosen by them: "
+                    f"set data.{name} in {self._run.config.task}"
+                )
+        return task
+
+    def _make_sets(self, task: LoadedTask) -> TaskSets:
+        config, console = self._run.config, self._journal.console
+        with console.stage("data") as stage:
+            sets = load_task_sets(
+                task,
+                config.data,
+                folder=config.task.parent,
+                config_dir=self._written.config_dir,
+                change=self._change,
+            )
+            stage.summary = ", ".join(f"{len(examples):,} {name}" for name, examples in sets.sets.items())
+        for note in sets.notes:
+            console.warn(note)
+        return sets
+
+    def _change(self, made: Augmentation, rows: Sequence[Row], texts: Texts) -> Changed:
+        assert isinstance(made, RuleAugmentation)
+        tokenizer = load_task_tokenizer(self._base)
+        return change_by_rules(
+            rows,
+            texts=texts,
+            rules=made,
+            mask=tokenizer.mask_token or tokenizer.unk_token,
+            parts=HanoverTagger() if made.same_part else None,
+        )
+
+    def _require_teacher(self, task: LoadedTask) -> None:
+        """Refuse a teacher that cannot do the task before anything is loaded."""
+        with self._journal.console.stage("teacher", unit="MB hashed") as stage:
+
+            def hashing(done: int, total: int) -> None:
+                stage.total = total / 1e6
+                stage.update(done / 1e6)
+
+            teacher = open_task_teacher(self._run.config, task.config, progress=hashing)
+            tuned = ", to be tuned on gold" if self._run.config.teacher.prepare else ""
+            stage.summary = f"{teacher.label}, identity {teacher.identity.digest()[:12]}{tuned}"
+
+    def _start_tracking(self) -> None:
+        written, tracker, name = self._written.config, self._journal.tracker, self._run.directory.name
+        params = flatten(written.model_dump(mode="json", exclude={"students"}, exclude_none=True))
+        if written.runtime.tracking_uri is None:  # the default store is made only for a run that can begin
+            tracker.require_usable(at_most_s=PROBE_S)
+        tracker.start(name, params=params, tags={"config_digest": written.digest(), "run_dir": name})
+
+    def _work(self, task: LoadedTask, sets: TaskSets, *, until: Until) -> TaskEnded:
+        words = TaskWords(
+            kind=task.config.kind,
+            labels=decision_labels(task.config),
+            teacher=self._run.config.teacher.model.label,
+            licence=self._run.config.teacher.licence,
+        )
+        prepared = self._prepare(task, sets, words)
+        asked = self._ask(task, sets, prepared=prepared)
+        if until == "fill":
+            return self._ended()
+        trainer = self._trainer(words, task=task, sets=sets, beliefs=asked.head)
+        starts = self._starts(words, teacher_dir=asked.head.teacher.directory, asked=asked)
+        students = train_students(trainer, starts=starts)
+        return self._ended(students)
+
+    def _prepare(self, task: LoadedTask, sets: TaskSets, words: TaskWords) -> Path | None:
+        trainer = self._trainer(words, task=task, sets=sets, beliefs=None)
+        return prepared_teacher(trainer, starts=self._starts(words, teacher_dir=self._base))
+
+    def _ask(self, task: LoadedTask, sets: TaskSets, *, prepared: Path | None) -> AskedHead:
+        """Have the teacher's signals of every set in the cache."""
+        asked = self._plan(task, sets, prepared=prepared)
+        journal = self._journal
+        journal.tracker.child("fill", params={"misses": asked.plan.misses}, tags={"role": "fill"})
+        run_stage(SignalFill(asked, self._run, journal, self._workers), settings=self._run, journal=journal)
+        asked.engines.release()
+        logger.info("views: %s", pin_signals(asked, folder=self._run.directory / "views"))
+        total = len(asked.plan.requests)
+        journal.track(
+            "fill",
+            {
+                "cache/hit_rate": 1.0 - asked.plan.misses / total if total else 1.0,
+                "fill/teacher_tokens": float(journal.ledger.counts().fill),
+            },
+        )
+        return asked
+
+    def _plan(self, task: LoadedTask, sets: TaskSets, *, prepared: Path | None) -> AskedHead:
+        """Ask the cache what is missing, and show what that will take."""
+        config = self._run.config
+        teacher = open_task_teacher(config, task.config, prepared=prepared)
+        refusals = open_signal_refusals(config, teacher.identity)
+        head = HeadTeacher(teacher, task.config, config.teacher, open_task_cache(config, teacher), refusals)
+        plan = head.plan({**sets.sets, DEV: task.dev}, wanted_signals(config, kind=task.config.kind))
+        time = expected_signal_seconds(
+            teacher.model,
+            tokens=plan.tokens,
+            settings=config.runtime.teacher_engine,
+            accelerator=self._run.device,
+            dtype=config.teacher.dtype,
+        )
+        show_signal_plan(plan, time=time, max_tokens=config.teacher.max_tokens, console=self._journal.console)
+        require_cache(config.runtime.cache_root, needed_bytes=plan.stored_bytes)
+        return AskedHead(head, plan, self._engines(teacher))
+
+    def _pool(self, teacher: TaskTeacher) -> SignalPool:
+        spec = SignalSpec(
+            model_dir=teacher.directory.resolve(),
+            identity=teacher.identity,
+            settings=self._run.config.runtime.teacher_engine,
+            accelerator=self._run.device,
+            log_dir=self._run.logs,
+            ledger=self._journal.ledger.directory.absolute(),
+        )
+        costs = self._journal.console.costs
+        return SignalPool(
+            spec,
+            clock=self._journal.ledger,
+            room=self._workers.room,
+            joules=lambda: costs.meter.read().joules,
+        )
+
+    def _trainer(
+        self, words: TaskWords, *, task: LoadedTask, sets: TaskSets, beliefs: TeacherBeliefs | None
+    ) -> TaskTrainer:
+        lessons = Lessons(
+            sets,
+            task.dev,
+            task=task.config,
+            beliefs=beliefs,
+            agreement=self._run.config.data.agreement,
+            folder=self._run.directory / "lessons",
+        )
+        return TaskTrainer(self._run, self._journal, self._workers, lessons, words)
+
+    def _starts(self, words: TaskWords, *, teacher_dir: Path, asked: AskedHead | None = None) -> StartsOf:
+        texts = [] if asked is None else [text for part in asked.plan.sets for text in part.signals.texts]
+        return StartsOf(
+            teacher_dir=teacher_dir,
+            kind=words.kind,
+            labels=words.labels,
+            models_root=self._run.config.runtime.models_root,
+            artifacts=self._run.artifacts,
+            rows=[np.array(text.token_ids, dtype=np.int64) for text in texts],
+        )
+
+    @property
+    def _base(self) -> Path:
+        """The teacher's model as it is, before any tuning."""
+        config = self._run.config
+        return locate_model(config.teacher.model, models_root=config.runtime.models_root)
+
+    def _ended(self, students: TrainedStudents | None = None, *, report: Report | None = None) -> TaskEnded:
+        return TaskEnded(self._run.directory, self._journal.ledger.counts().tokens, students, report)

@@ -1,0 +1,38 @@
+"""A teacher that is tuned on gold labels before it is asked: trained once, an artifact like a student."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from configs.task_stages import TransformerStart
+from orchestration.pipeline.tasks.starts import StartsOf, made_start, reader_of
+from orchestration.pipeline.tasks.students import TEACHER, TaskTrainer
+
+
+def prepared_teacher(trainer: TaskTrainer, *, starts: StartsOf) -> Path | None:
+    """The directory of the tuned teacher; None where it is not to be tuned. `starts.teacher_dir` is the model as it is.
+
+    A model without a head for the task gets one. Another one that it has is left aside.
+
+    Raises:
+        DistillError: the model cannot learn this task.
+        TrainingError: a worker failed; the checkpoint of the last save remains.
+    """
+    config = trainer.run.config.teacher
+    if not config.prepare:
+        return None
+    untouched = TransformerStart(kind="transformer", model=config.model)
+    start = made_start(untouched, seed=config.prepare[0].seed, of=starts)
+    words = trainer.words
+    reader = reader_of(start, kind=words.kind, labels=words.labels, max_tokens=config.max_tokens)
+    chain = trainer.addressed(TEACHER, stages=config.prepare, start=start, reader=reader)
+    learned = chain.links[0].lesson
+    trainer.journal.tracker.child(
+        f"{TEACHER} prepared",
+        params={"model": config.model.label},
+        tags={"role": "teacher", "student_digest": chain.digest},
+        dataset=("train", learned.train_digest),
+    )
+    trainer.train(replace(chain, name=f"{TEACHER} prepared"))
+    return chain.directory

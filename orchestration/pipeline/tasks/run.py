@@ -1,0 +1,32 @@
+"""What the stages of a task experiment share: its settings, which never change (`orchestration.pipeline.run`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.models import Device
+from configs.task_experiment import TaskDistillConfig
+from orchestration.outputs.artifacts import Artifacts
+from orchestration.plan.hardware import Hardware
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRun:
+    """One task experiment on this hardware; the paths of `config` are real, not as they were written."""
+
+    config: TaskDistillConfig
+    directory: Path
+    hardware: Hardware
+    artifacts: Artifacts
+
+    @property
+    def device(self) -> Device:
+        """What the run computes on."""
+        return self.hardware.accelerator
+
+    @property
+    def logs(self) -> Path:
+        """Where every process of this run writes its log."""
+        # Absolute, because workers of a cluster have working directories of their own.
+        return (self.directory / "logs").absolute()

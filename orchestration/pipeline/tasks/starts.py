@@ -1,0 +1,104 @@
+"""The untouched students of a task: each made once as an artifact, addressed by what was asked for and made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.fingerprint import fingerprint_model
+from configs.model_files import speech_sha256
+from configs.places import FINGERPRINTS
+from configs.task import TaskKind
+from configs.task_stages import TaskStart, TransformerStart
+from orchestration.inputs.models import locate_model
+from orchestration.outputs.artifacts import Artifacts, digest_of
+from orchestration.pipeline.tasks.lessons import Reader
+from student_train.models.task_model import load_task_student
+from student_train.models.task_tokenizer import load_task_tokenizer
+from student_train.starts.task_layers import Rows
+from student_train.starts.task_starts import TaskStartSettings, make_task_start
+
+
+@dataclass(frozen=True, slots=True)
+class StartsOf:
+    """What all starts of an experiment have in common: the teacher's directory, the task, and where artifacts lie.
+
+    `rows` are token ids of texts as the teacher reads them, for what is measured.
+    """
+
+    teacher_dir: Path
+    kind: TaskKind
+    labels: tuple[str, ...]
+    models_root: Path
+    artifacts: Artifacts
+    rows: Rows = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MadeStart:
+    """An untouched student: what it is addressed by, where it lies, and what it is in words."""
+
+    digest: str
+    directory: Path
+    origin: str
+
+
+def made_start(start: TaskStart, *, seed: int, of: StartsOf) -> MadeStart:
+    """Make an untouched student unless it is there.
+
+    Raises:
+        ConfigError: sizes that the teacher does not have, or a network that cannot do such a task.
+        ModelError: a model that does not load, that has another head, or that cannot be cut.
+    """
+    settings = TaskStartSettings(start, of.kind, of.labels, seed)
+    own = start.model if isinstance(start, TransformerStart) else None
+    model_dir = None if own is None else locate_model(own, models_root=of.models_root)
+    rows = of.rows[: start.calibration_rows] if isinstance(start, TransformerStart) and settings.measured else ()
+    digest = digest_of(
+        task_start=settings.identity(),
+        teacher=_content(of.teacher_dir, models_root=of.models_root),
+        **({} if model_dir is None else {"model": _content(model_dir, models_root=of.models_root)}),
+        **({"rows": [row.tolist() for row in rows]} if len(rows) else {}),
+    )
+    directory = of.artifacts.init_dir(digest)
+    with of.artifacts.claim(digest, what=f"the untouched student {directory}"):
+        if not of.artifacts.has_start(digest):
+            make_task_start(settings, teacher_dir=of.teacher_dir, out=directory, model_dir=model_dir, rows=rows)
+            of.artifacts.keep_start(digest)
+    return MadeStart(digest, directory, in_words(start))
+
+
+def reader_of(start: MadeStart, *, kind: TaskKind, labels: Sequence[str], max_tokens: int) -> Reader:
+    """How an untouched student reads texts: up to `max_tokens`, or what it can.
+
+    Raises:
+        ModelError: it does not load.
+    """
+    student = load_task_student(start.directory, kind=kind, labels=labels)
+    tokenizer = load_task_tokenizer(start.directory)
+    return Reader(tokenizer, speech_sha256(start.directory), min(max_tokens, student.max_tokens))
+
+
+def in_words(start: TaskStart) -> str:
+    """What a start is, for people."""
+    if not isinstance(start, TransformerStart):
+        size = "" if start.embedding_size is None else f" of {start.embedding_size}"
+        over = f"over {start.embeddings} embeddings{size}"
+        return f"bag {over}" if start.kind == "bag" else f"{start.layers}-layer Bi{start.cell.upper()} {over}"
+    if start.model is not None:
+        return start.model.label
+    if start.shape is not None:
+        return f"random encoder of {start.shape.layers} layers x {start.shape.hidden}"
+    kept = start.keep_layers
+    layers = f"layers {', '.join(map(str, kept))}" if isinstance(kept, tuple) else f"{kept} layers ({start.layers_by})"
+    return f"{layers} of the teacher" if kept is not None else "a narrower teacher"
+
+
+def _content(directory: Path, *, models_root: Path) -> dict[str, str]:
+    prints = fingerprint_model(directory, memo=models_root / FINGERPRINTS)
+    return {
+        "weights": prints.weights_sha256,
+        "config": prints.config_sha256,
+        "speech": speech_sha256(directory),
+    }

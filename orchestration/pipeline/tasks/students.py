@@ -1,0 +1,122 @@
+"""The students of a task, and a teacher that is prepared: addressed, trained by stages, reused where they exist."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.task_stages import TaskStageConfig, TaskStudentConfig
+from orchestration.pipeline.links import stage_axis
+from orchestration.pipeline.run import Journal
+from orchestration.pipeline.stage import run_stage
+from orchestration.pipeline.tasks.chain import TaskChain, gold_alone, of_seed, task_chain
+from orchestration.pipeline.tasks.lessons import Lessons, Reader
+from orchestration.pipeline.tasks.run import TaskRun
+from orchestration.pipeline.tasks.starts import MadeStart, StartsOf, made_start, reader_of
+from orchestration.pipeline.tasks.training import TaskTraining, TaskWords
+from orchestration.pipeline.workers import Workers
+from orchestration.tracking.tracker import flatten
+from student_train.feed.examples import ExampleSet
+from student_train.feed.task_steps import task_steps
+
+GOLD_TWIN = "-gold"
+"""Ends the name of a student that learns gold labels alone."""
+
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTrainer:
+    """Everything that trains the students of an experiment."""
+
+    run: TaskRun
+    journal: Journal
+    workers: Workers
+    lessons: Lessons
+    words: TaskWords
+
+    def train(self, chain: TaskChain) -> TaskChain:
+        """Train every stage of a chain that does not exist yet; what has to be said about its data is said once.
+
+        Raises:
+            DistillError: a stage cannot work with this data or start.
+            TrainingError: a worker failed; the checkpoint of the last save remains.
+        """
+        axis = stage_axis([_steps(link.stage, learned=link.lesson.train) for link in chain.links])
+        for link, steps in zip(chain.links, axis, strict=True):
+            stage = TaskTraining(chain, link, steps, self.words, self.run, self.journal, self.workers)
+            run_stage(stage, settings=self.run, journal=self.journal)
+        return chain
+
+    def addressed(self, name: str, *, stages: Sequence[TaskStageConfig], start: MadeStart, reader: Reader) -> TaskChain:
+        """The chain of a student, its lessons written, nothing trained."""
+        return task_chain(
+            name,
+            stages=stages,
+            start=start,
+            lesson=lambda stage: self.lessons.of(stage, reader),
+            kind=self.words.kind,
+            labels=self.words.labels,
+            artifacts=self.run.artifacts,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedStudents:
+    """Every student as it was trained: one chain a seed, by its name in the table, and the names of the gold twins."""
+
+    chains: Mapping[str, tuple[TaskChain, ...]]
+    twins: Mapping[str, str]
+
+
+def train_students(trainer: TaskTrainer, *, starts: StartsOf) -> TrainedStudents:
+    """Train the students of an experiment, each with its twin that learns gold alone.
+
+    All are addressed first, so that one that cannot work costs no training.
+    """
+    config = trainer.run.config
+    planned: dict[str, list[TaskChain]] = {}
+    twins: dict[str, str] = {}
+    for name, student in config.students.items():
+        for seed in range(student.seeds):
+            stages = of_seed(student.stages, seed=seed)
+            start = made_start(student.start, seed=stages[0].seed, of=starts)
+            reader = _reader(student, start, trainer=trainer)
+            chain = trainer.addressed(name, stages=stages, start=start, reader=reader)
+            planned.setdefault(name, []).append(chain)
+            if config.evaluation.gold_baseline and any(stage.needs != "gold" for stage in stages):
+                twin = twins[name] = f"{name}{GOLD_TWIN}"
+                steps = [_steps(link.stage, learned=link.lesson.train) for link in chain.links]
+                gold = gold_alone(stages, steps=steps)
+                planned.setdefault(twin, []).append(trainer.addressed(twin, stages=gold, start=start, reader=reader))
+    for name, chains in planned.items():
+        _track(name, chains, trainer=trainer)
+    trained = {name: tuple(trainer.train(chain) for chain in chains) for name, chains in planned.items()}
+    return TrainedStudents(trained, twins)
+
+
+def _reader(student: TaskStudentConfig, start: MadeStart, *, trainer: TaskTrainer) -> Reader:
+    words = trainer.words
+    longest = student.max_tokens or trainer.run.config.teacher.max_tokens
+    return reader_of(start, kind=words.kind, labels=words.labels, max_tokens=longest)
+
+
+def _steps(stage: TaskStageConfig, *, learned: Path) -> int:
+    return task_steps(stage, examples=ExampleSet.load(learned))
+
+
+def _track(name: str, chains: Sequence[TaskChain], *, trainer: TaskTrainer) -> None:
+    """Open the run of a student in the tracker, and say what is to be said about its data."""
+    first = chains[0]
+    for note in dict.fromkeys(note for link in first.links for note in link.lesson.notes):
+        trainer.journal.console.say(f"{name}: {note}")
+    student = trainer.run.config.students.get(name.removesuffix(GOLD_TWIN))
+    params = {} if student is None else flatten(student.model_dump(mode="json", exclude_none=True))
+    learned = first.links[0].lesson
+    trainer.journal.tracker.child(
+        name,
+        params=params,
+        tags={"role": "student", "student_digest": first.digest, "method": first.method},
+        dataset=(" and ".join(first.links[0].stage.data), learned.train_digest),
+    )

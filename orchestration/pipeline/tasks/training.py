@@ -1,0 +1,72 @@
+"""The training of one stage of a task's student, or of a teacher that is prepared, as a stage of the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from configs.task import TaskKind
+from orchestration.pipeline.run import AnyRun, Journal
+from orchestration.pipeline.stage_training import OnStep, StageTraining, TrainingOutcome
+from orchestration.pipeline.tasks.chain import TaskChain, TaskLink
+from orchestration.pipeline.workers import Workers
+from student_train.job import TaskJob
+
+
+@dataclass(frozen=True, slots=True)
+class TaskWords:
+    """What every training of an experiment is told: the decisions of its task, and whose student it is."""
+
+    kind: TaskKind
+    labels: tuple[str, ...]
+    teacher: str
+    licence: str | None
+
+
+@dataclass(slots=True)
+class TaskTraining(StageTraining[TaskJob]):
+    """Trains one link of a chain; `chain.name` is the run of the tracker that its curve belongs to."""
+
+    chain: TaskChain
+    link: TaskLink
+    steps: range
+    words: TaskWords
+    settings: AnyRun
+    journal: Journal
+    workers: Workers
+
+    @property
+    def child(self) -> str:
+        """See `StageTraining`."""
+        return self.chain.name
+
+    @property
+    def title(self) -> str:
+        """See `StageTraining`."""
+        number = (
+            f" {self.chain.links.index(self.link) + 1}/{len(self.chain.links)}" if len(self.chain.links) > 1 else ""
+        )
+        return f"train {self.chain.name}{number}"
+
+    def job(self) -> TaskJob:
+        """See `StageTraining`."""
+        link, words = self.link, self.words
+        return TaskJob(
+            stage=link.stage,
+            settings=self.settings.config.runtime.training,
+            model_dir=link.start_dir.resolve(),
+            work_dir=link.work_dir.resolve(),
+            output_dir=link.output_dir.resolve(),
+            accelerator=self.settings.device,
+            teacher=words.teacher,
+            licence=words.licence,
+            start=link.origin,
+            train_examples=link.lesson.train.resolve(),
+            dev_examples=link.lesson.dev.resolve(),
+            kind=words.kind,
+            labels=words.labels,
+            sets=dict(link.lesson.counts),
+        )
+
+    def train(self, work: TaskJob, on_step: OnStep) -> TrainingOutcome:
+        """See `StageTraining`."""
+        return self.workers.train(work, on_step=on_step)

@@ -1,0 +1,175 @@
+"""A task experiment in a folder, with worker groups and engines that work in this process."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline_builders import NotedTracker
+from safetensors.torch import load_file, save_file
+from task_heads import save_classifier
+
+from cache import SignalRecord, SignalRequest, TeacherCache
+from configs.places import CURVES
+from configs.task_experiment import TaskDistillConfig
+from orchestration.fill.engine_loop import FillOrder, FillProgress
+from orchestration.fill.ledger import Counts, Ledger, Meter
+from orchestration.inputs.preflight import resolve_task_paths
+from orchestration.inputs.task_teachers import TaskTeacher
+from orchestration.outputs.artifacts import Artifacts
+from orchestration.outputs.console import Console
+from orchestration.outputs.foundations import content_of
+from orchestration.pipeline.run import Journal, Written
+from orchestration.pipeline.tasks.experiment import TaskEnded, TaskExperiment, Until
+from orchestration.pipeline.tasks.run import TaskRun
+from orchestration.plan.hardware import Hardware
+from student_train.files import copy_companions, staged_directory
+from student_train.job import StepMetrics, TaskJob
+from teacher_server.features import SignalModel
+
+TASK = {
+    "name": "moods",
+    "kind": "classification",
+    "data": {split: {"path": f"{split}.jsonl"} for split in ("train", "dev", "test")},
+    "fields": {"label": "label"},
+    "labels": ["good", "bad"],
+    "template": "{{ text }}",
+}
+
+TEXTS = {
+    "train": ["sun", "rain", "sun rain", "rain sun", "sun sun oslo", "rain oslo"],
+    "dev": ["sun rome", "rain rome"],
+    "test": ["sun where", "rain where"],
+}
+
+TRANSFER = ["oslo sun", "rome rain", "rome"]
+
+STAGE = {"objective": "logit_mse", "data": ["train", "transfer"], "epochs": 1.0, "batch_size": 4}
+
+
+@dataclass
+class FakeWorkers:
+    """Worker groups that train nothing: an eighth is added to every weight of the start."""
+
+    jobs: list[TaskJob] = field(default_factory=list)
+    clusters: int = 0
+
+    def need_cluster(self) -> None:
+        self.clusters += 1
+
+    def room(self) -> Any:
+        return nullcontext()
+
+    def train(self, job: TaskJob, *, on_step: Any) -> dict[str, object]:
+        self.jobs.append(job)
+        job.work_dir.mkdir(parents=True, exist_ok=True)
+        curve = [{"step": at, "values": {"dev/loss": 2.0 - at, "dev/accuracy": 0.5 * at}} for at in (0, 1)]
+        (job.work_dir / CURVES).write_text("".join(json.dumps(row) + "\n" for row in curve))
+        for row in curve:
+            on_step(StepMetrics(row["step"], row["values"]))
+        with staged_directory(job.output_dir) as staging:
+            copy_companions(job.model_dir, staging)
+            shutil.copy(job.model_dir / "config.json", staging / "config.json")
+            weights = load_file(job.model_dir / "model.safetensors")
+            save_file({name: tensor + 0.125 for name, tensor in weights.items()}, staging / "model.safetensors")
+        return {"selected_step": 1, "steps": 1, "tokens": 9}
+
+
+@dataclass
+class LocalEngines:
+    """The real model in this process."""
+
+    teacher: TaskTeacher
+    called: list[str]
+
+    def check(self, requests: Sequence[SignalRequest]) -> None:
+        self.called.append(f"check {len(requests)}")
+
+    def fill(
+        self,
+        work: Sequence[tuple[int, SignalRequest]],
+        order: FillOrder,
+        *,
+        progress: Any,
+        token_budget: int | None,
+        seconds_budget: float | None,
+    ) -> FillProgress:
+        self.called.append(f"fill {len(work)}")
+        store = TeacherCache.open(order.cache_root, self.teacher.identity).signals
+        answers = SignalModel(self.teacher.directory, self.teacher.identity).signals(request for _, request in work)
+        records = [record for _, record in answers if isinstance(record, SignalRecord)]
+        store.put(records, encoding=str(order.encoding))
+        Meter(order.ledger).add(Counts(fill=sum(len(record.token_ids) for record in records)))
+        return FillProgress(rows=len(records), committed_rows=len(records))
+
+    def release(self) -> None:
+        self.called.append("release")
+
+
+@dataclass
+class TaskPlace:
+    """A folder with a task, unlabelled texts and a teacher; and what came of the runs in it."""
+
+    root: Path
+    values: dict[str, Any]
+    stream: io.StringIO = field(default_factory=io.StringIO)
+    tracker: NotedTracker = field(default_factory=NotedTracker)
+    workers: FakeWorkers = field(default_factory=FakeWorkers)
+    called: list[str] = field(default_factory=list)
+
+    @property
+    def config(self) -> TaskDistillConfig:
+        return TaskDistillConfig.model_validate(self.values)
+
+    @property
+    def run(self) -> TaskRun:
+        directory = self.root / "runs/moods-1"
+        directory.mkdir(parents=True, exist_ok=True)
+        real = resolve_task_paths(self.config, config_dir=self.root)
+        return TaskRun(real, directory, Hardware("cpu", cpus=2), Artifacts(self.root / "runs"))
+
+    @property
+    def journal(self) -> Journal:
+        tracker: Any = self.tracker
+        return Journal(Console(self.stream), tracker, Ledger.open(self.root / "runs/moods-1"))
+
+    def experiment(self) -> TaskExperiment:
+        config, workers = self.config, self.workers
+        written = Written(config, self.root, content_of(config, config_dir=self.root))
+        fake: Any = workers
+        return TaskExperiment(
+            written, self.run, self.journal, fake, engines=lambda teacher: LocalEngines(teacher, self.called)
+        )
+
+    def go(self, until: Until) -> TaskEnded:
+        return self.experiment().run(until=until)
+
+    @property
+    def said(self) -> str:
+        return self.stream.getvalue()
+
+
+def task_place(root: Path, **values: Any) -> TaskPlace:
+    """An experiment whose teacher finds texts good that begin with `sun`."""
+    for split, texts in TEXTS.items():
+        rows = [{"text": text, "label": "good" if text.startswith("sun") else "bad"} for text in texts]
+        (root / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (root / "transfer.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TRANSFER))
+    (root / "moods.yaml").write_text(json.dumps(TASK))
+    save_classifier(root / "teacher")
+    places = {"cache_root": "cache", "run_root": "runs", "models_root": "models"}
+    plain = {
+        "name": "moods",
+        "task": "moods.yaml",
+        "teacher": {"model": {"path": str(root / "teacher")}, "max_tokens": 16},
+        "data": {"transfer": [{"path": "transfer.jsonl"}]},
+        "students": {"bag": {"start": {"kind": "bag", "embedding_size": 4}, "stages": [STAGE]}},
+        "runtime": {key: str(root / name) for key, name in places.items()} | {"accelerator": "cpu"},
+    }
+    return TaskPlace(root, plain | values)

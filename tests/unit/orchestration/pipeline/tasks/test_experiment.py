@@ -1,0 +1,129 @@
+"""Task experiments in their order, with engines and worker groups that are fakes: what is asked, trained and kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from task_pipeline_builders import STAGE, task_place
+
+from configs import ConfigError, ModelError
+from student_train.feed.examples import ExampleSet
+
+PREPARE = {"objective": "hard_labels", "epochs": 1.0, "batch_size": 4}
+
+
+def test_a_run_asks_the_teacher_once_and_trains_every_student_and_its_twin(tmp_path: Path) -> None:
+    place = task_place(tmp_path)
+    ended = place.go("train")
+    assert ended.students is not None and ended.teacher_tokens > 0
+    # Six train texts, three to transfer on, two of dev; test is never asked about.
+    assert place.called == ["check 2", "fill 11", "release"]
+    assert [(job.stage.objective, job.stage.data) for job in place.workers.jobs] == [
+        ("logit_mse", ("train", "transfer")),
+        ("hard_labels", ("train",)),
+    ]
+    learned, gold = (ExampleSet.load(job.train_examples) for job in place.workers.jobs)
+    assert learned.teacher is not None and gold.teacher is None
+    assert (len(learned), len(gold)) == (9, 6)
+    assert learned.gold.tolist() == [0, 1, 0, 1, 0, 1, -1, -1, -1]
+    assert learned.teacher[:6].argmax(axis=1).tolist() == learned.gold[:6].tolist()
+    assert list(ended.students.chains) == ["bag", "bag-gold"] and ended.students.twins == {"bag": "bag-gold"}
+    twin = place.workers.jobs[1].stage
+    assert twin.steps == 3 and twin.epochs is None
+    assert sorted(path.stem for path in (place.run.directory / "views").glob("*.npz")) == ["dev", "train", "transfer"]
+
+
+def test_a_second_run_asks_nobody_and_trains_nothing(tmp_path: Path) -> None:
+    task_place(tmp_path).go("train")
+    again = task_place(tmp_path)
+    again.go("train")
+    assert again.called == ["release"] and again.workers.jobs == []
+    assert "nothing to ask: every signal is in the cache" in again.said
+    assert again.said.count("reused: nothing that it depends on has changed") == 2
+
+
+def test_another_student_pays_no_teacher_tokens(tmp_path: Path) -> None:
+    task_place(tmp_path).go("train")
+    place = task_place(tmp_path)
+    place.values["students"]["lstm"] = {
+        "start": {"kind": "recurrent", "hidden": 4, "embedding_size": 4},
+        "stages": [STAGE],
+    }
+    place.go("train")
+    assert place.called == ["release"]
+    assert [job.stage.objective for job in place.workers.jobs] == ["logit_mse", "hard_labels"]
+
+
+def test_a_prepared_teacher_is_trained_once_and_has_an_identity_of_its_own(tmp_path: Path) -> None:
+    place = task_place(tmp_path)
+    place.values["teacher"] |= {"prepare": [PREPARE]}
+    place.go("fill")
+    assert [job.stage.objective for job in place.workers.jobs] == ["hard_labels"]
+    assert place.workers.jobs[0].labels == ("good", "bad")
+    assert len(place.tracker.of("child", "teacher prepared")) == 1
+    again = task_place(tmp_path)
+    again.values["teacher"] |= {"prepare": [PREPARE]}
+    again.go("fill")
+    assert again.workers.jobs == [] and again.called == ["release"]
+
+
+def test_every_seed_is_a_training_of_its_own(tmp_path: Path) -> None:
+    place = task_place(tmp_path, evaluation={"gold_baseline": False})
+    place.values["students"]["bag"] |= {"seeds": 2}
+    ended = place.go("train")
+    assert ended.students is not None
+    (chains,) = ended.students.chains.values()
+    assert len({chain.digest for chain in chains}) == 2 and ended.students.twins == {}
+    assert [job.stage.seed for job in place.workers.jobs] == [0, 1]
+    assert place.workers.jobs[0].model_dir != place.workers.jobs[1].model_dir
+
+
+def test_a_fill_alone_trains_nobody(tmp_path: Path) -> None:
+    place = task_place(tmp_path)
+    ended = place.go("fill")
+    assert ended.students is None and place.workers.jobs == []
+    assert place.tracker.of("finish all") == [("FINISHED",)]
+
+
+def test_augmented_texts_are_asked_about_too(tmp_path: Path) -> None:
+    place = task_place(tmp_path)
+    place.values["data"] |= {
+        "augment": {"more": {"kind": "rules", "same_part": 0.0, "mask": 0.0, "ngram": 1.0, "copies": 3}}
+    }
+    place.values["students"]["bag"]["stages"] = [STAGE | {"data": ["train", "more"]}]
+    place.go("train")
+    (checked, filled, _) = place.called
+    assert checked == "check 2" and int(filled.split()[1]) > 11
+    assert "more:" in place.said
+
+
+def test_a_teacher_with_other_labels_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    place = task_place(tmp_path)
+    (tmp_path / "moods.yaml").write_text((tmp_path / "moods.yaml").read_text().replace('"bad"', '"poor"'))
+    for split in ("train", "dev", "test"):
+        rows = (tmp_path / f"{split}.jsonl").read_text().replace('"bad"', '"poor"')
+        (tmp_path / f"{split}.jsonl").write_text(rows)
+    with pytest.raises(ModelError, match="has the labels good, bad, and task moods has good, poor"):
+        place.go("fill")
+    assert place.called == []
+
+
+def test_a_task_without_dev_rows_cannot_choose(tmp_path: Path) -> None:
+    place = task_place(tmp_path)
+    task = (tmp_path / "moods.yaml").read_text().replace('"dev": {"path": "dev.jsonl"}, ', "")
+    (tmp_path / "moods.yaml").write_text(task)
+    with pytest.raises(ConfigError, match="task moods has no dev rows"):
+        place.go("fill")
+
+
+def test_a_failure_closes_the_run_as_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = task_place(tmp_path)
+
+    def break_down(*_: object, **__: object) -> None:
+        raise ModelError("broken")
+
+    monkeypatch.setattr(place.workers, "train", break_down)
+    with pytest.raises(ModelError, match="broken"):
+        place.go("train")
+    assert place.tracker.of("finish all") == [("FAILED",)]

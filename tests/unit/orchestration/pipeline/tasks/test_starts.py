@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+from task_heads import save_classifier
+
+from configs.task_stages import TaskStart
+from orchestration.outputs.artifacts import Artifacts
+from orchestration.pipeline.tasks.starts import MadeStart, StartsOf, in_words, made_start, reader_of
+
+START: TypeAdapter[Any] = TypeAdapter(TaskStart)
+
+LABELS = ("good", "bad")
+
+
+def start(**fields: Any) -> Any:
+    return START.validate_python(fields)
+
+
+BAG = start(kind="bag", embedding_size=4)
+
+
+@pytest.fixture()
+def of(tmp_path: Path) -> StartsOf:
+    return StartsOf(
+        teacher_dir=save_classifier(tmp_path / "teacher"),
+        kind="classification",
+        labels=LABELS,
+        models_root=tmp_path / "models",
+        artifacts=Artifacts(tmp_path / "runs"),
+    )
+
+
+def test_a_start_is_made_once(of: StartsOf) -> None:
+    made = made_start(BAG, seed=0, of=of)
+    assert of.artifacts.has_start(made.digest)
+    assert made.directory == of.artifacts.init_dir(made.digest)
+    before = (made.directory / "model.safetensors").stat().st_mtime_ns
+    assert made_start(BAG, seed=0, of=of) == made
+    assert (made.directory / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_whatever_it_is_made_from_addresses_it(of: StartsOf, tmp_path: Path) -> None:
+    made = made_start(BAG, seed=0, of=of)
+    other = replace(of, teacher_dir=save_classifier(tmp_path / "other", labels=("bad", "good")))
+    digests = [
+        made_start(BAG, seed=1, of=of).digest,
+        made_start(start(kind="bag", embedding_size=5), seed=0, of=of).digest,
+        made_start(BAG, seed=0, of=replace(of, labels=("bad", "good"))).digest,
+        made_start(BAG, seed=0, of=other).digest,
+    ]
+    assert len({made.digest, *digests}) == 5
+
+
+def test_a_reader_reads_no_more_than_its_student_can(of: StartsOf) -> None:
+    kept = made_start(start(kind="transformer", keep_layers=1), seed=0, of=of)
+    long, short = (reader_of(kept, kind="classification", labels=LABELS, max_tokens=most) for most in (500, 9))
+    assert (long.max_tokens, short.max_tokens) == (64, 9)
+    assert long.name == short.name
+    assert long.tokenizer("sun").input_ids
+    assert isinstance(kept, MadeStart) and kept.origin == "1 layers (linspace) of the teacher"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"kind": "bag", "embedding_size": 64}, "bag over teacher embeddings of 64"),
+        ({"kind": "recurrent", "layers": 2}, "2-layer BiLSTM over teacher embeddings"),
+        (
+            {"kind": "recurrent", "cell": "gru", "embeddings": "random", "embedding_size": 8},
+            "1-layer BiGRU over random embeddings of 8",
+        ),
+        ({"kind": "transformer", "model": {"hub": "some/encoder"}}, "some/encoder"),
+        (
+            {"kind": "transformer", "shape": {"layers": 2, "hidden": 64, "heads": 2, "mlp": 8}},
+            "random encoder of 2 layers x 64",
+        ),
+        ({"kind": "transformer", "keep_layers": (0, 3)}, "layers 0, 3 of the teacher"),
+        ({"kind": "transformer", "hidden_size": 64}, "a narrower teacher"),
+    ],
+)
+def test_a_start_in_words(fields: dict[str, Any], words: str) -> None:
+    assert in_words(start(**fields)) == words

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from task_pipeline_builders import STAGE, task_place
+
+from configs import ConfigError
+
+
+def test_students_are_addressed_before_any_is_trained(tmp_path: Path) -> None:
+    place = task_place(tmp_path)
+    place.values["students"]["deep"] = {"start": {"kind": "transformer", "keep_layers": 5}, "stages": [STAGE]}
+    with pytest.raises(ConfigError, match="keep_layers"):
+        place.go("train")
+    assert place.workers.jobs == []
+
+
+def test_each_student_has_a_run_in_the_tracker_with_what_it_learns_from(tmp_path: Path) -> None:
+    place = task_place(tmp_path)
+    place.go("train")
+    bag, twin = (place.tracker.of("child", name)[0] for name in ("bag", "bag-gold"))
+    assert (bag[1]["method"], twin[1]["method"]) == ("logit_mse", "hard_labels")
+    assert bag[2][0] == "train and transfer" and twin[2][0] == "train"
+    assert bag[2][1] != twin[2][1]
+    points = [(name, step) for run, name, _, step in place.tracker.of("point", "bag")]
+    assert ("dev/accuracy", 0) in points and ("dev/accuracy", 1) in points
+
+
+def test_a_student_of_gold_alone_has_no_twin(tmp_path: Path) -> None:
+    place = task_place(tmp_path)
+    place.values["students"]["bag"]["stages"] = [{"objective": "hard_labels", "epochs": 1.0}]
+    ended = place.go("train")
+    assert ended.students is not None and list(ended.students.chains) == ["bag"]
+    assert place.called == ["release"], "nobody needs the teacher"
+
+
+def test_what_is_cut_is_said(tmp_path: Path) -> None:
+    place = task_place(tmp_path)
+    place.values["students"]["bag"] |= {"max_tokens": 1}
+    place.go("train")
+    assert "bag: train-transfer: 6 of 9 texts are cut to 1 tokens of the student" in place.said
