@@ -5,14 +5,15 @@ Every word of a text becomes, by one draw u, the mask token (u < mask), another 
 text. Other words come from all rows that are changed, as often as they stand there.
 
 What comes of a row depends on the seed, the row's own words, the number of the copy and those other words, not on the
-order of the rows. A row that comes out as one that is there already, or of masks alone, is dropped and counted.
+order of the rows. A row that comes out as one that is there already, or of masks alone, is dropped and counted: that is
+`gather`'s, whoever changed the row (`orchestration.inputs.augment_choices` has language models do it).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -75,6 +76,50 @@ class Changed:
     empty: int
 
 
+@dataclass(frozen=True, slots=True)
+class ChangedText:
+    """Changed words; their tags are those of the original from its word `start` on."""
+
+    words: Words
+    start: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedRow:
+    """What was made of the texts of a row, which is told by its place; `empty` if that is nothing to learn from."""
+
+    place: int
+    texts: tuple[ChangedText, ...]
+    empty: bool
+
+
+def words_of(row: Row, texts: Texts) -> tuple[Words, ...]:
+    """The words of each text of a row: what stands between white space, or the members of a list."""
+    return tuple(_words(row[field]) for field in texts.fields)
+
+
+def seed_of(*parts: object) -> int:
+    """A seed that depends on all of these, which JSON can say, and on nothing else."""
+    return int.from_bytes(hashlib.sha256(json.dumps(parts).encode()).digest(), "big")
+
+
+def gather(rows: Sequence[Row], changed: Iterable[ChangedRow], *, texts: Texts) -> Changed:
+    """The rows that were made of `rows`; empty ones, and ones that are there already, are dropped and counted."""
+    seen = {json.dumps(words_of(row, texts)) for row in rows}
+    made: list[Row] = []
+    twice = empty = 0
+    for each in changed:
+        key = json.dumps([text.words for text in each.texts])
+        if each.empty:
+            empty += 1
+        elif key in seen:
+            twice += 1
+        else:
+            seen.add(key)
+            made.append(_rewritten(rows[each.place], each.texts, texts=texts))
+    return Changed(tuple(made), twice, empty)
+
+
 def change_by_rules(
     rows: Sequence[Row], *, texts: Texts, rules: RuleAugmentation, mask: str | None, parts: PartsOfSpeech | None
 ) -> Changed:
@@ -88,36 +133,24 @@ def change_by_rules(
             f"data.augment has mask={rules.mask} but the teacher's tokenizer has no mask token and no unknown one: set "
             "mask: 0"
         )
-    found = [[_words(row[field]) for field in texts.fields] for row in rows]
+    found = [words_of(row, texts) for row in rows]
     pool = _Pool(found, parts) if rules.same_part and parts is not None else None
-    seen = {_key(words) for words in found}
-    made: list[Row] = []
-    twice = empty = 0
-    for row, words in zip(rows, found, strict=True):
+    return gather(rows, _by_rules(found, rules=rules, mask=mask, pool=pool), texts=texts)
+
+
+def _by_rules(
+    found: Sequence[tuple[Words, ...]], *, rules: RuleAugmentation, mask: str | None, pool: _Pool | None
+) -> Iterator[ChangedRow]:
+    for place, words in enumerate(found):
         said = [() if pool is None else pool.parts(each) for each in words]
         for copy in range(rules.copies):
-            random = _random(rules.seed, copy, words)
-            changed = [
+            random = np.random.default_rng(seed_of(rules.seed, copy, words))
+            changed = tuple(
                 _changed(each, part, rules=rules, mask=mask, pool=pool, random=random)
                 for each, part in zip(words, said, strict=True)
-            ]
-            key = _key([each.words for each in changed])
-            if all(word == mask for each in changed for word in each.words):
-                empty += 1
-            elif key in seen:
-                twice += 1
-            else:
-                seen.add(key)
-                made.append(_rewritten(row, changed, texts=texts))
-    return Changed(tuple(made), twice, empty)
-
-
-@dataclass(frozen=True, slots=True)
-class _Text:
-    """Changed words, which are those from `start` on of the original."""
-
-    words: Words
-    start: int
+            )
+            masked = all(word == mask for each in changed for word in each.words)
+            yield ChangedRow(place, changed, empty=masked)
 
 
 class _Pool:
@@ -149,7 +182,7 @@ def _changed(
     mask: str | None,
     pool: _Pool | None,
     random: np.random.Generator,
-) -> _Text:
+) -> ChangedText:
     found = list(words)
     for at, draw in enumerate(random.random(len(words))):
         if draw < rules.mask and mask is not None:
@@ -157,13 +190,13 @@ def _changed(
         elif draw < rules.mask + rules.same_part and pool is not None:
             found[at] = pool.other(words[at], parts[at], random=random)
     if not found or random.random() >= rules.ngram:
-        return _Text(tuple(found), 0)
+        return ChangedText(tuple(found))
     count = min(int(random.integers(1, LONGEST_NGRAM + 1)), len(found))
     start = int(random.integers(len(found) - count + 1))
-    return _Text(tuple(found[start : start + count]), start)
+    return ChangedText(tuple(found[start : start + count]), start)
 
 
-def _rewritten(row: Row, changed: Sequence[_Text], *, texts: Texts) -> Row:
+def _rewritten(row: Row, changed: Sequence[ChangedText], *, texts: Texts) -> Row:
     """The row with its texts changed, each in the form that it had, and the tags of the words that are left."""
     made = dict(row)
     for field, text in zip(texts.fields, changed, strict=True):
@@ -177,12 +210,3 @@ def _rewritten(row: Row, changed: Sequence[_Text], *, texts: Texts) -> Row:
 
 def _words(value: Any) -> Words:
     return tuple(value.split()) if isinstance(value, str) else tuple(map(str, value))
-
-
-def _key(words: Sequence[Words]) -> str:
-    return json.dumps(words)
-
-
-def _random(seed: int, copy: int, words: Sequence[Words]) -> np.random.Generator:
-    digest = hashlib.sha256(json.dumps([seed, copy, words]).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest, "big"))
