@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs import DistillConfig
+from configs import Experiment
+from configs.task_experiment import TaskDistillConfig
 from orchestration.environment import prepare_environment
 
 if TYPE_CHECKING:
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from orchestration.pipeline.experiment import Until
 
 
-def run_pipeline(config: DistillConfig, *, config_dir: Path, until: Until = "eval") -> Report | None:
-    """Run an experiment up to and including a stage; None when it stops before the comparison.
+def run_pipeline(config: Experiment, *, config_dir: Path, until: Until = "eval") -> Report | None:
+    """Run an experiment of either kind up to and including a stage; None when it stops before the comparison.
 
     `config_dir` is where relative data and model paths are looked up first. What is done already is not done again;
     of a finished experiment whose data, models and results are still the same the comparison is shown at once.
@@ -30,6 +31,10 @@ def run_pipeline(config: DistillConfig, *, config_dir: Path, until: Until = "eva
     if report is not None:
         return report
     prepare_environment(ray_address=config.runtime.ray_address)
+    if isinstance(config, TaskDistillConfig):
+        from orchestration.pipeline.tasks.experiment import run_task_experiment
+
+        return run_task_experiment(config, config_dir=config_dir, until=until).report
     from orchestration.pipeline.experiment import run_experiment
 
     return run_experiment(config, config_dir=config_dir, until=until).report

@@ -161,7 +161,7 @@ def _overrides(arguments: argparse.Namespace) -> list[str]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    config = load_config(arguments.config, overrides=_overrides(arguments))
+    config = _load(arguments)
     with last_words():
         report = run_pipeline(config, config_dir=arguments.config.parent, until=arguments.until)
     # Everything else is there and shown; the table names what could not be measured.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TextIO
 
 from rich.table import Table
@@ -29,7 +30,11 @@ from orchestration.inputs.task_sets import TaskSets, load_task_sets
 from orchestration.inputs.task_teachers import TaskTeacher, open_task_teacher
 from orchestration.inputs.task_texts import decision_labels, read_with
 from orchestration.inputs.tasks import LoadedTask, load_task
+from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.console import Console
+from orchestration.pipeline.tasks.chain import TaskChain, task_chain
+from orchestration.pipeline.tasks.lessons import Lessons
+from orchestration.pipeline.tasks.starts import StartsOf, made_start, reader_of
 from orchestration.plan.duration import expected_signal_seconds
 from orchestration.plan.hardware import Hardware, hardware_of
 from orchestration.plan.signal_requests import (
@@ -66,7 +71,7 @@ def print_task_plan(config: TaskDistillConfig, *, config_dir: Path, assume_gpus:
         task = _read_task(config.task)
         sets = _load_sets(config, task, config_dir=config_dir, console=console)
         _show_sets(sets, task, console=console)
-        _show_teacher(config, task, {**sets.sets, DEV: task.dev}, hardware=hardware, console=console)
+        _show_teacher(config, task, sets, hardware=hardware, console=console)
         _show_students(config, sets, console=console)
 
 
@@ -139,16 +144,18 @@ def _show_sets(sets: TaskSets, task: LoadedTask, *, console: Console) -> None:
 def _show_teacher(
     config: TaskDistillConfig,
     task: LoadedTask,
-    sets: Mapping[str, Sequence[Example]],
+    sets: TaskSets,
     *,
     hardware: Hardware,
     console: Console,
 ) -> None:
     """What the teacher is asked about these sets, and what that costs as far as it is known."""
-    teacher, count = config.teacher, sum(map(len, sets.values()))
+    teacher, gold = config.teacher, len(sets.sets[GOLD])
+    asked_of = {**sets.sets, DEV: task.dev}
+    count = sum(map(len, asked_of.values()))
     for stage in teacher.prepare:
-        steps = _steps(stage, rows=len(sets[GOLD]))
-        console.say(f"{teacher.model.label} is tuned on {len(sets[GOLD]):,} gold examples first, {steps:,} steps.")
+        steps = _steps(stage, rows=gold)
+        console.say(f"{teacher.model.label} is tuned on {gold:,} gold examples first, {steps:,} steps.")
     if teacher.answers != "head":
         asked = count * (len(task.config.verbalisers) if teacher.answers == "labels" else 1)
         what = "labels scored" if teacher.answers == "labels" else "answers written"
@@ -159,10 +166,14 @@ def _show_teacher(
     if not is_at_hand(teacher.model):
         console.warn(f"{teacher.model.label} is not on this machine: it is asked about {count:,} texts, all misses")
         return
-    opened = open_task_teacher(config, task.config)
-    if teacher.prepare:
+    tuned = _tuned(config, task, sets) if teacher.prepare else None
+    if tuned is not None:
+        console.say("That is done already: it is asked as it was tuned.")
+    opened = open_task_teacher(config, task.config, prepared=tuned)
+    unknown = bool(teacher.prepare) and tuned is None
+    if unknown:
         console.say("Until it is tuned nobody knows what the cache holds of it: everything counts as a miss.")
-    plan = _signal_plan(config, task, opened, sets, held=NoSignals() if teacher.prepare else _held(config, opened))
+    plan = _signal_plan(config, task, opened, asked_of, held=NoSignals() if unknown else _held(config, opened))
     time = expected_signal_seconds(
         opened.model,
         tokens=plan.tokens,
@@ -171,6 +182,44 @@ def _show_teacher(
         dtype=teacher.dtype,
     )
     show_signal_plan(plan, time=time, max_tokens=teacher.max_tokens, console=console)
+
+
+def _tuned(config: TaskDistillConfig, task: LoadedTask, sets: TaskSets) -> Path | None:
+    """The directory of the tuned teacher, where a run has made it already."""
+    artifacts = Artifacts(config.runtime.run_root)
+    if not config.runtime.run_root.is_dir():
+        return None
+    with TemporaryDirectory(prefix="stillroom-plan-") as place:
+        chain = tuned_chain(config, task, sets, place=Path(place))
+    return chain.directory if artifacts.read_student(chain.digest) is not None else None
+
+
+def tuned_chain(config: TaskDistillConfig, task: LoadedTask, sets: TaskSets, *, place: Path) -> TaskChain:
+    """What the tuning of the teacher is addressed by; its start and its lessons are made in `place`, and not used."""
+    kind, labels = task.config.kind, decision_labels(task.config)
+    models_root, teacher = config.runtime.models_root, config.teacher
+    starts = StartsOf(
+        teacher_dir=locate_model(teacher.model, models_root=models_root),
+        kind=kind,
+        labels=labels,
+        models_root=models_root,
+        artifacts=Artifacts(place),
+    )
+    untouched = TransformerStart(kind="transformer", model=teacher.model)
+    start = made_start(untouched, seed=teacher.prepare[0].seed, of=starts)
+    reader = reader_of(start, kind=kind, labels=labels, max_tokens=teacher.max_tokens)
+    lessons = Lessons(
+        sets, task.dev, task=task.config, beliefs=None, agreement=config.data.agreement, folder=place / "lessons"
+    )
+    return task_chain(
+        "teacher",
+        stages=teacher.prepare,
+        start=start,
+        lesson=lambda stage: lessons.of(stage, reader),
+        kind=kind,
+        labels=labels,
+        artifacts=Artifacts(config.runtime.run_root),
+    )
 
 
 def _signal_plan(

@@ -123,7 +123,10 @@ def _transferred(
 ) -> _Set:
     """The unlabelled examples among these rows, each text once."""
     numbered = list(enumerate(row for _, row in rows))
-    read = read_examples(task, numbered, labelled=False)
+    try:
+        read = read_examples(task, numbered, labelled=False)
+    except DataError as error:
+        raise DataError(f"data.transfer: {error}") from error
     seen = {same_text(example.text) for example in known}
     examples, left_out = [], 0
     for example in read.usable:

@@ -15,8 +15,11 @@ import ray
 
 from configs.models import ModelSource
 from configs.schema import ModelShape
+from configs.task_experiment import TaskDistillConfig
 from orchestration.commands.main import main
 from orchestration.inputs.models import materialise
+from orchestration.pipeline.tasks import experiment
+from orchestration.pipeline.tasks.experiment import TaskEnded
 from orchestration.plan import hardware
 
 TINY = Path(__file__).resolve().parents[4] / "configs" / "tiny.yaml"
@@ -84,6 +87,47 @@ both = pytest.mark.parametrize("command", ["plan", "run"])
 )
 def test_a_wrong_setting(command: str, override: str, message: str, refused: Callable[..., str]) -> None:
     assert message in refused(command, override)
+
+
+INTENTS = TINY.with_name("intents.yaml")
+
+
+def test_a_wrong_setting_of_a_task_experiment(refused: Callable[..., str]) -> None:
+    line = refused("plan", "students.bag.stages.0.learning_rat=1", config=INTENTS)
+    assert line == (
+        f"{INTENTS}: students.bag.stages.0.learning_rat: unknown key; did you mean students.bag.stages.0.learning_rate?"
+    )
+    assert refused("plan", "task=tasks/nowhere.yaml", config=INTENTS).startswith(
+        "task: tasks/nowhere.yaml: found neither"
+    )
+    assert refused("plan", "generation={}", config=INTENTS).startswith(f"{INTENTS}: task and generation stand in one")
+
+
+@pytest.mark.parametrize(
+    ("command", "until"), [("run", "eval"), ("fill", "fill"), ("train", "train"), ("eval", "eval")]
+)
+def test_a_task_experiment_goes_to_the_pipeline_of_tasks(
+    command: str, until: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[tuple[str, Path, str]] = []
+
+    def run(config: TaskDistillConfig, *, config_dir: Path, until: str) -> TaskEnded:
+        called.append((config.name, config_dir, until))
+        return TaskEnded(tmp_path, 0)
+
+    monkeypatch.setattr(experiment, "run_task_experiment", run)
+    assert main([command, "--config", str(INTENTS), "--set", f"runtime.run_root={tmp_path}"]) == 0
+    assert called == [("intents", INTENTS.parent, until)]
+
+
+def test_a_task_experiment_where_a_language_model_is_due(refused: Callable[..., str]) -> None:
+    line = refused("sweep", config=INTENTS)
+    assert "makes it an experiment that distils a task, and this command is for language models" in line
+
+
+def test_a_comparison_of_a_task_experiment_that_is_not_there(refused: Callable[..., str]) -> None:
+    line = refused("report", config=INTENTS)
+    assert "intents-" in line and line.endswith("`distill run` with this config first")
 
 
 @both

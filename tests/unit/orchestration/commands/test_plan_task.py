@@ -19,9 +19,11 @@ from task_heads import save_classifier, save_tagger
 from cache import SignalRecord, SignalRequest, TeacherCache, signal_key
 from configs import ConfigError, DataError, ModelError, load_experiment
 from configs.task_experiment import TaskDistillConfig
-from orchestration.commands.plan_task import print_task_plan
+from orchestration.commands.plan_task import print_task_plan, tuned_chain
+from orchestration.inputs.task_sets import load_task_sets
 from orchestration.inputs.task_teachers import open_task_teacher
 from orchestration.inputs.tasks import load_task
+from orchestration.outputs.artifacts import Artifacts
 from orchestration.plan import hardware
 
 STAGE = {"objective": "logit_mse", "data": ["train", "transfer"], "epochs": 2, "batch_size": 2}
@@ -139,6 +141,29 @@ def test_a_teacher_that_is_to_be_tuned_is_said_to_be_unknown(folder: Path) -> No
     assert "teacher is tuned on 2 gold examples first, 2 steps." in " ".join(text.split())
     assert "everything counts as a miss" in text
     assert row(text, "train", table=ASKED)[4:6] == ["0", "2"]
+
+
+def test_a_teacher_that_is_tuned_already_is_looked_up_in_the_cache(folder: Path, tmp_path: Path) -> None:
+    tuned = {"model": {"path": str(folder / "teacher")}, "max_tokens": 3}
+    tuned["prepare"] = [STAGE | {"objective": "hard_labels", "data": ["train"]}]
+    config, task = experiment(folder, teacher=tuned), load_task(folder / "task/task.yaml")
+    sets = load_task_sets(task, config.data, folder=folder / "task", config_dir=folder, change=None)  # type: ignore[arg-type]
+    chain = tuned_chain(config, task, sets, place=tmp_path / "aside")
+    artifacts = Artifacts(config.runtime.run_root)
+    save_classifier(chain.directory, labels=("bad", "good"))
+    artifacts.keep_student(chain.digest, {})
+    assert artifacts.read_student(chain.digest) is not None  # and so its hashes are remembered, as after any run
+    teacher = open_task_teacher(config, task.config, prepared=chain.directory)
+    ids = tuple(teacher.tokenizer("sun oslo").input_ids)
+    request = SignalRequest(ids, len(ids), CLASSES)
+    cache = TeacherCache.open(config.runtime.cache_root, teacher.identity)
+    key = signal_key(teacher.identity.digest(), request)
+    cache.signals.put([SignalRecord(key, np.array(ids, np.int32), len(ids), CLASSES, np.zeros((1, 2), np.float32))])
+    text = planned(folder, teacher=tuned)
+    assert "That is done already: it is asked as it was tuned." in text
+    assert row(text, "train", table=ASKED) == ["train", "2", "0", "2", "1", "1", "2"]
+    other = tuned | {"prepare": [{"objective": "hard_labels", "epochs": 9}]}
+    assert "everything counts as a miss" in planned(folder, teacher=other)
 
 
 def test_a_teacher_that_is_not_here_is_planned_by_counts(folder: Path) -> None:

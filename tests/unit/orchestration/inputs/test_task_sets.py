@@ -152,3 +152,9 @@ def test_what_a_kind_of_task_cannot_have_is_refused(data: dict[str, Any], reason
     (place / "task/moods.yaml").write_text(json.dumps(spans))
     with pytest.raises(DataError, match=reason):
         load(place, **data)
+
+
+def test_texts_of_another_task_are_refused_by_their_key(place: Path) -> None:
+    write(place / "other.jsonl", [{"words": "x"}, {"words": "y"}])
+    with pytest.raises(DataError, match=r"^data\.transfer: task moods: none of 2 rows can be used; row 0: .*text"):
+        load(place, transfer=[{"path": "other.jsonl"}])
