@@ -124,6 +124,12 @@ def length_ratio(closeness: Closeness) -> float:
     return float(ratio_of(_table(closeness).sum(axis=0)[[written, referenced]]))
 
 
+def calibration_error(sums: Float64[np.ndarray, "*D B"]) -> Float64[np.ndarray, "*D"]:
+    """The distance of confidence and accuracy, a mean over tokens; of sums over the bins, `BIN_SUMS` of each."""
+    counts, confidence, hits = (sums[..., at :: len(BIN_SUMS)] for at in range(len(BIN_SUMS)))
+    return ratio_of(np.stack([np.abs(confidence - hits).sum(axis=-1), counts.sum(axis=-1)], axis=-1))
+
+
 def token_kl(log_p: NDArray[np.float64], log_q: NDArray[np.float64]) -> NDArray[np.float64]:
     """KL(p ‖ q) in nats a row [S]; 0 log 0 is 0."""
     with np.errstate(invalid="ignore"):
@@ -179,12 +185,6 @@ def _points(sums: Float64[np.ndarray, "*D 2"]) -> Float64[np.ndarray, "*D"]:
     return np.asarray(100.0 * ratio_of(sums))
 
 
-def _calibration_error(sums: Float64[np.ndarray, "*D B"]) -> Float64[np.ndarray, "*D"]:
-    """The distance of confidence and accuracy, a mean over tokens."""
-    counts, confidence, hits = (sums[..., at :: len(BIN_SUMS)] for at in range(len(BIN_SUMS)))
-    return ratio_of(np.stack([np.abs(confidence - hits).sum(axis=-1), counts.sum(axis=-1)], axis=-1))
-
-
 METRICS: tuple[tuple[tuple[str, ...], Metric], ...] = (
     (("forward_kl", "tokens"), Metric("forward_kl", "lower", "nats", ratio_of)),
     (("reverse_kl", "tokens"), Metric("reverse_kl", "lower", "nats", ratio_of)),
@@ -192,7 +192,7 @@ METRICS: tuple[tuple[tuple[str, ...], Metric], ...] = (
     (("topk", "tokens"), Metric("topk_agreement", "higher", "fraction", ratio_of)),
     (("nll", "tokens"), Metric("perplexity", "lower", "points", _perplexity)),
     (("brier", "tokens"), Metric("brier", "lower", "fraction", ratio_of)),
-    (COLUMNS[len(SUMS) :], Metric("ece", "lower", "fraction", _calibration_error)),
+    (COLUMNS[len(SUMS) :], Metric("ece", "lower", "fraction", calibration_error)),
     (("rouge_l", "answered"), Metric("rouge_l", "higher", "points", _points)),
 )
 """The metrics, each with the columns whose sums it is a function of."""

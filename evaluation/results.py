@@ -11,6 +11,7 @@ Numbers are SI or nats; NaN stands for what was not, or could not be, measured.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -136,14 +137,34 @@ class Speed:
 
 
 @dataclass(frozen=True, slots=True)
+class TextSpeed:
+    """A warm model with a task head that answers `batch` texts at a time: seconds a text, one value a round.
+
+    Models that are measured together take turns, so that their values of one round belong together.
+    """
+
+    batch: int
+    text_s: tuple[float, ...]
+
+    @property
+    def spread(self) -> Spread:
+        """All rounds."""
+        return Spread(statistics.median(self.text_s), min(self.text_s), max(self.text_s), len(self.text_s))
+
+
+@dataclass(frozen=True, slots=True)
 class Serving:
-    """What it takes to serve a model. `measured_on` names device and settings: only equal ones share a column."""
+    """What it takes to serve a model. `measured_on` names device and settings: only equal ones share a column.
+
+    A model that writes has `speeds`, one with a task head `texts`.
+    """
 
     measured_on: str
     speeds: tuple[Speed, ...]
     peak_host_bytes: float
     peak_gpu_bytes: float
     joules_per_token: float
+    texts: tuple[TextSpeed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +186,11 @@ class ModelResults:
     "seqkd, minillm"); `start` is the row that it started from, None for the teacher or where that was not measured.
     `answers` are to the test prompts, `answer_tokens` their lengths. `failures` hold a line for whatever could not be
     measured.
+
+    A student of a task is trained with `seeds` seeds and is one row: its examples bear the number of the training seed.
+    A model with fewer seeds than others gives its answers again under theirs, so that all models weigh a row alike.
+    What is not answers (digest, size, speed) is that of the seed which did best on dev. `dev` holds the scores that a
+    choice is made by.
     """
 
     name: str
@@ -182,6 +208,8 @@ class ModelResults:
     serving: Serving | None
     training: Training | None
     failures: tuple[str, ...]
+    dev: tuple[DevScores, ...] = ()
+    seeds: int = 1
 
 
 @dataclass(frozen=True, slots=True)

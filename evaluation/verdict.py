@@ -12,12 +12,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evaluation.closeness import measured
+from evaluation.metric import Measured
 from evaluation.qualities import Quality, qualities
 from evaluation.results import ModelResults, RunResults
-from evaluation.statistics import Difference, Resampling, change_in_words, in_words, number_in_words
+from evaluation.statistics import (
+    Difference,
+    Resampling,
+    change_in_words,
+    compare_pairs,
+    in_words,
+    number_in_words,
+)
 
-METHODS = ("sft", "seqkd", "kd", "minillm")
+METHODS = ("hard_labels", "sft", "seqkd", "kd", "minillm")
 """Objectives from the simplest to the most involved; any other counts as more involved than all of them."""
+
+GOLD_ALONE = "-gold"
+"""Ends the name of a student that was trained on gold labels alone, to be compared with the one of the name before."""
 
 CLOSE_NATS, CLOSE_TOP1 = 0.5, 0.7
 """A student this close to its teacher's next tokens can stand in for it where nothing else was measured."""
@@ -55,14 +66,51 @@ def opinions_of(models: Sequence[ModelResults], by: Sequence[Quality]) -> dict[s
     students = [model for model in models if model.role == "student"]
     ways = [each for each in by if each.task is None and each.metric.name in DIVERGENCES]
     ways += [each for each in by if each.task is not None and each.headline]
+    gold = [(way, beyond_gold(students, way)) for way in ways]
     found = {}
     for student in students:
         beside_start = _against_start(student, students, ways)
-        parts = [*_uses(student, teacher, ways), _start(student, beside_start), _simpler(student, students, ways)]
+        parts = [
+            *_uses(student, teacher, ways),
+            _start(student, beside_start),
+            *(
+                distillation_in_words(student.name, each[student.name], way)
+                for way, each in gold
+                if student.name in each
+            ),
+            _simpler(student, students, ways),
+        ]
         said = "; ".join(filter(None, parts)) or "nothing of it could be measured"
         seen = {difference.verdict for difference in beside_start.values()}
         found[student.name] = Opinion(f"{student.name}: {said}.", "worse" in seen and "better" not in seen)
     return found
+
+
+def gold_twin(student: str) -> str:
+    """What the student is called that was trained on gold labels alone and is else the same."""
+    return f"{student}{GOLD_ALONE}"
+
+
+def beyond_gold(students: Sequence[ModelResults], way: Quality) -> Mapping[str, Difference]:
+    """What sets each student apart from the one that was trained on gold labels alone, corrected over all of them."""
+    pairs = {
+        student.name: (way.measured[gold_twin(student.name)], way.measured[student.name])
+        for student in students
+        if {student.name, gold_twin(student.name)} <= way.measured.keys()
+    }
+    return compare_pairs({name: pair for name, pair in pairs.items() if _same_rows(*pair)}, way.how)
+
+
+def distillation_in_words(student: str, difference: Difference, way: Quality) -> str:
+    """What distillation adds to gold labels alone."""
+    said, over = in_words(difference, way.metric), f"gold labels alone ({gold_twin(student)})"
+    if difference.verdict == "better":
+        return f"distillation adds {said.removeprefix('better by ')} over {over}"
+    return f"distillation against {over}: {said}"
+
+
+def _same_rows(one: Measured, other: Measured) -> bool:
+    return one.sums.shape == other.sums.shape
 
 
 def _against_start(
@@ -139,8 +187,13 @@ def _simpler(student: ModelResults, students: Sequence[ModelResults], ways: Sequ
 
     Holm's correction is over all students that are held against that one, as in the table's marks.
     """
+    # What is said of gold labels alone is said already.
     rivals = [
-        rival for rival in students if _involved(rival) < _involved(student) and rival.parameters <= student.parameters
+        rival
+        for rival in students
+        if _involved(rival) < _involved(student)
+        and rival.parameters <= student.parameters
+        and rival.name != gold_twin(student.name)
     ]
     for rival in sorted(rivals, key=_involved):
         others = [each.name for each in students if each.name != rival.name]

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from evaluation.results import ModelResults, RunResults
+from evaluation.verdict import gold_twin
 
-SIMPLEST = ("sft", "seqkd")
-"""Methods that need no more of a teacher than text, the plainest first."""
+SIMPLEST = ("hard_labels", "sft", "seqkd")
+"""Methods that need no more of a teacher than text or labels, the plainest first."""
 
 TEACHER, START, SIMPLER = "its teacher", "its start", "the simplest method"
 BASELINES = (TEACHER, START, SIMPLER)
@@ -44,6 +45,11 @@ def entries_of(runs: Mapping[str, RunResults]) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
+def _far(simple: ModelResults, model: ModelResults) -> tuple[bool, bool, int]:
+    """The nearest one is the same student on gold labels alone, then one of the same start, then the simplest."""
+    return simple.name != gold_twin(model.name), simple.start != model.start, SIMPLEST.index(simple.method)
+
+
 def _baselines(model: ModelResults, results: RunResults) -> dict[str, str]:
     if model.role != "student":
         return {}
@@ -53,6 +59,6 @@ def _baselines(model: ModelResults, results: RunResults) -> dict[str, str]:
         found[START] = str(model.start)
     simple = [other for other in results.models if other.role == "student" and other.method in SIMPLEST]
     if simple and model.method not in SIMPLEST:
-        best = min(simple, key=lambda other: (other.start != model.start, SIMPLEST.index(other.method)))
+        best = min(simple, key=lambda other: _far(other, model))
         found[SIMPLER] = best.name
     return found

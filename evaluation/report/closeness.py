@@ -51,7 +51,7 @@ def calibration_section(part: Part) -> Section:
     for model in part.results.models:
         bins = reliability(model.closeness) if model.closeness is not None else ()
         if any(each.count for each in bins):
-            charts.append(_reliability(part, model, bins))
+            charts.append(reliability_diagram(part, model, bins))
     if not charts:
         return Section("calibration", "Calibration", (Paragraph("Calibration was not measured."),))
     words = (
@@ -60,6 +60,26 @@ def calibration_section(part: Part) -> Section:
         "share of tokens with that confidence."
     )
     return Section("calibration", "Calibration", (Paragraph(words), Charts(tuple(charts), ())))
+
+
+def reliability_diagram(part: Part, model: ModelResults, bins: Sequence[ReliabilityBin]) -> Chart:
+    """How often a model was right over how sure it was."""
+    number = part.numbers[model.name]
+    total = sum(each.count for each in bins)
+    line = Series(model.name, number, [(each.low + each.high) / 2 for each in bins], [each.accuracy for each in bins])
+    told = ", ".join(
+        f"{each.confidence:.2f} sure and {each.accuracy:.2f} right" for each in bins if each.count >= total / 50
+    )
+    words = Words(
+        f"{part.key}reliability-{number}",
+        f"Reliability of {model.name}",
+        f"{told}.",
+        "confidence",
+        "right",
+        None,
+        "fraction",
+    )
+    return Chart(reliability_chart(line, [each.count / total for each in bins], words), model.name)
 
 
 def exposure_section(part: Part) -> Section:
@@ -111,25 +131,6 @@ def _variety(part: Part) -> Table:
         Column("length", "tokens for each of the teacher's"),
     )
     return Table("Variety and length of the answers, to be held against the teacher's", "model", columns, tuple(rows))
-
-
-def _reliability(part: Part, model: ModelResults, bins: Sequence[ReliabilityBin]) -> Chart:
-    number = part.numbers[model.name]
-    total = sum(each.count for each in bins)
-    line = Series(model.name, number, [(each.low + each.high) / 2 for each in bins], [each.accuracy for each in bins])
-    told = ", ".join(
-        f"{each.confidence:.2f} sure and {each.accuracy:.2f} right" for each in bins if each.count >= total / 50
-    )
-    words = Words(
-        f"{part.key}reliability-{number}",
-        f"Reliability of {model.name}",
-        f"{told}.",
-        "confidence",
-        "right",
-        None,
-        "fraction",
-    )
-    return Chart(reliability_chart(line, [each.count / total for each in bins], words), model.name)
 
 
 def _excess(exposure: Exposure) -> str:

@@ -12,6 +12,7 @@ from evaluation.report.closeness import calibration_section, closeness_section, 
 from evaluation.report.cost import cost_section
 from evaluation.report.curves import curves_section
 from evaluation.report.judged import judge
+from evaluation.report.labels import confidence_section, labels_section
 from evaluation.report.merging import Part, parts_of
 from evaluation.report.overview import MARKS_SAY, comparison_table, pareto_blocks
 from evaluation.report.provenance import failures_section, limits_section, provenance_section
@@ -20,6 +21,8 @@ from evaluation.report.settings import settings_section
 from evaluation.report.tasks import tasks_section
 from evaluation.report.verdict import choose, verdict
 from evaluation.results import RunResults
+from evaluation.shipping import distils_a_task
+from evaluation.statistics import Resampling
 from evaluation.verdict import opinions_of
 
 
@@ -49,7 +52,8 @@ def title_of(runs: Sequence[RunResults]) -> str:
 
 
 def _sections_of(part: Part) -> list[Section]:
-    measured = qualities(part.results)
+    how = Resampling()
+    measured = qualities(part.results, how=how)
     judged = [judge(quality, part) for quality in measured]
     opinions = opinions_of(part.results.models, measured)
     choice = choose(part, judged, opinions)
@@ -60,10 +64,17 @@ def _sections_of(part: Part) -> list[Section]:
         Paragraph(MARKS_SAY),
         *pareto_blocks(part, judged),
     ]
-    return [
+    first = [
         Section("verdict", "Which student to ship", tuple(blocks)),
         tasks_section(part, judged),
         analysis_section(part),
+    ]
+    if distils_a_task(part.results):
+        # Its models were asked nothing but the task: there is no closeness, no exposure and no text of theirs.
+        own = (labels_section(part), confidence_section(part, how))
+        return [*first, *(section for section in own if section is not None), curves_section(part), cost_section(part)]
+    return [
+        *first,
         closeness_section(part, judged),
         calibration_section(part),
         exposure_section(part),

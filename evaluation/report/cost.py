@@ -7,7 +7,10 @@ import math
 from evaluation.report.blocks import Block, Cell, Column, Lines, Row, Section, Table
 from evaluation.report.merging import Part
 from evaluation.report.numbers import MISSING, Unit, clock, interval, money, written
+from evaluation.report.text_serving import text_table
 from evaluation.results import ModelResults, RunResults, Spread
+from evaluation.serving import text_batches
+from evaluation.shipping import distils_a_task
 
 
 def cost_section(part: Part) -> Section:
@@ -32,7 +35,13 @@ def machines(part: Part) -> dict[str, list[ModelResults]]:
 
 def _serving(part: Part) -> list[Block]:
     blocks: list[Block] = []
-    for machine, models in machines(part).items():
+    for machine, served in machines(part).items():
+        heads = [model for model in served if text_batches(model)]
+        models = [model for model in served if not text_batches(model)]
+        if heads:
+            blocks.append(text_table(part, machine, heads))
+        if not models:
+            continue
         batches = sorted({speed.batch for model in models if model.serving for speed in model.serving.speeds})
         columns = [
             *(Column(f"{title}, batch {batch}", note) for batch in batches for title, note in _SPEED_COLUMNS),
@@ -47,7 +56,8 @@ def _serving(part: Part) -> list[Block]:
         blocks.append(Table(caption, "model", tuple(columns), rows))
     unserved = [model.name for model in part.results.models if model.serving is None]
     if unserved:
-        blocks.append(Lines("Speed, memory and energy were not measured of", tuple(unserved)))
+        what = "Speed and memory" if distils_a_task(part.results) else "Speed, memory and energy"
+        blocks.append(Lines(f"{what} were not measured of", tuple(unserved)))
     return blocks
 
 

@@ -1,8 +1,9 @@
 """The numbers that models are judged by, each with its interval and with what sets it apart from the baselines.
 
 A student is held against three: its teacher, the untouched student that it started from, and the simplest method of the
-table (SFT on gold answers, else SeqKD). Differences are of the same examples; the tests are corrected over the students
-of the table, and are those that the sentences rest on (`evaluation.qualities`).
+table (SFT on gold answers, else SeqKD), or the same student trained on gold labels alone. Differences are of the same
+examples; the tests are corrected over the students of the table, and are those that the sentences rest on
+(`evaluation.qualities`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from evaluation.report.blocks import Mark, Sign
 from evaluation.report.merging import Part
 from evaluation.results import ModelResults
 from evaluation.statistics import Difference, Estimate, estimate, in_words
+from evaluation.verdict import beyond_gold, gold_twin
 
 SIGNS: Mapping[str, Sign] = {"better": "better", "worse": "worse", "no difference seen": "same"}
 
@@ -59,6 +61,9 @@ def judge(quality: Quality, part: Part) -> Judged:
     for baseline, name, students in _pairs(part) if quality.headline else ():
         for student, difference in quality.against(name, students).items():
             held.setdefault(student, []).append(Held(baseline, name, difference))
+    trained = [model for model in part.results.models if model.role == "student"]
+    for student, difference in (beyond_gold(trained, quality) if quality.headline else {}).items():
+        held.setdefault(student, []).append(Held("simplest", gold_twin(student), difference))
     return Judged(
         quality,
         {name: estimate(measured, quality.how) for name, measured in quality.measured.items()},
@@ -83,6 +88,8 @@ def _pairs(part: Part) -> list[tuple[Baseline, str, list[str]]]:
     for start in dict.fromkeys(student.start for student in students if student.start is not None):
         pairs.append(("start", start, [student.name for student in students if student.start == start]))
     simple = simplest(part)
-    if simple is not None:
+    twins = {gold_twin(name) for name in names} & set(names)
+    # Who has learned from gold labels alone is held against, student by student: see `beyond_gold`.
+    if simple is not None and not twins:
         pairs.append(("simplest", simple.name, [name for name in names if name != simple.name]))
     return pairs

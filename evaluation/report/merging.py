@@ -59,6 +59,10 @@ def run_names(runs: Sequence[RunResults]) -> tuple[str, ...]:
 
 def _comparable(one: RunResults, other: RunResults) -> bool:
     digests = {task.name: task.digest for task in one.tasks}
+    if not one.prompts and not other.prompts:
+        # Without prompts it is the task that is shared, and the teacher.
+        teachers = one.provenance.teacher_identity, other.provenance.teacher_identity
+        return digests == {task.name: task.digest for task in other.tasks} and len(set(teachers)) == 1
     return (one.prompts, one.references) == (other.prompts, other.references) and all(
         digests.get(task.name, task.digest) == task.digest for task in other.tasks
     )

@@ -14,11 +14,16 @@ from evaluation.report.judged import Judged
 from evaluation.report.merging import Part
 from evaluation.report.numbers import MISSING, Unit, interval, written
 from evaluation.results import ModelResults, Speed
+from evaluation.serving import text_batches, text_speed
+from evaluation.shipping import constant_answer, distils_a_task
 
 MARKS_SAY = (
     "▲ better, ▼ worse, ≈ no difference seen, on the same examples (paired permutation test, 5 %, Holm's correction "
-    "over the students); against the teacher, the student's own start, and the simplest method."
+    "over the students); against the teacher, the student's own start, and the simplest method or gold labels alone."
 )
+
+
+TEXT_TIME = "time a text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +53,24 @@ def comparison_table(part: Part, judged: Sequence[Judged], *, chosen: str | None
         rows.append(
             Row(model.name, tuple(cells), note=note, number=part.numbers[model.name], chosen=model.name == chosen)
         )
+    if distils_a_task(part.results):
+        rows.append(_constant_row(part, shown, others=len(spent)))
     return Table(_caption(part), "model", tuple(columns), tuple(rows))
+
+
+def _constant_row(part: Part, shown: Sequence[Judged], *, others: int) -> Row:
+    """What a model has to beat before it is worth anything."""
+    floors = [math.nan if each.quality.floor is None else each.quality.floor for each in shown]
+    cells = [Cell(written(floor, each.quality.metric.unit)) for floor, each in zip(floors, shown, strict=True)]
+    name = constant_answer(part.results.tasks[0])
+    return Row(name, (*cells, *[Cell("none")] * others), note="answers one thing always")
 
 
 def _caption(part: Part) -> str:
     machine = next(iter(machines(part)), None)
     caption = "All models on the test split, with 95 % intervals; below a name its parameters and bytes on disk"
-    return caption if machine is None else f"{caption}; speed and energy on {machine}"
+    what = "speed" if distils_a_task(part.results) else "speed and energy"
+    return caption if machine is None else f"{caption}; {what} on {machine}"
 
 
 def pareto_blocks(part: Part, judged: Sequence[Judged]) -> list[Block]:
@@ -82,13 +98,24 @@ def expenses(part: Part) -> list[Expense]:
         return [size]
     batches = sorted({speed.batch for model in models if model.serving for speed in model.serving.speeds})
     found = [size]
-    if batches:
-        least, most = batches[0], batches[-1]
-        found += [
-            Expense("time a token", "seconds", f"batch {least}", partial(_token_s, machine=machine, batch=least)),
-            Expense("tokens a second", "count", f"batch {most}", partial(_tokens_per_s, machine=machine, batch=most)),
-        ]
+    for batch in sorted({batch for model in models for batch in text_batches(model)}):
+        text_s = partial(_text_s, machine=machine, batch=batch)
+        found.append(Expense(TEXT_TIME, "seconds", f"batch {batch}", text_s))
+    if not batches:
+        return found
+    least, most = batches[0], batches[-1]
+    found += [
+        Expense("time a token", "seconds", f"batch {least}", partial(_token_s, machine=machine, batch=least)),
+        Expense("tokens a second", "count", f"batch {most}", partial(_tokens_per_s, machine=machine, batch=most)),
+    ]
     return [*found, Expense("energy a token", "joules", "", partial(_joules, machine=machine))]
+
+
+def _text_s(model: ModelResults, *, machine: str, batch: int) -> float:
+    speed = text_speed(model, batch)
+    if speed is None or model.serving is None or model.serving.measured_on != machine:
+        return math.nan
+    return speed.spread.median
 
 
 def _token_s(model: ModelResults, *, machine: str, batch: int) -> float:
@@ -132,10 +159,12 @@ def _pareto(part: Part, judged: Judged, number: int) -> tuple[Chart, ...]:
         points = [point for point in points if math.isfinite(point.y) and math.isfinite(point.x) and point.x > 0]
         if len(points) < 2:
             continue
+        # A time a text is plotted for several batches.
+        noted = f", {expense.note}" if expense.title == TEXT_TIME else ""
         told = "; ".join(f"{p.label}: {written(p.y, metric.unit)} at {written(p.x, expense.unit)}" for p in points)
         words = Words(
             key=f"{part.key}pareto-{number}-{index}",
-            title=f"{judged.quality.title} against {expense.title}",
+            title=f"{judged.quality.title} against {expense.title}{noted}",
             description=f"{told}.",
             x=f"{expense.title}, {expense.note}" if expense.note else expense.title,
             y=judged.quality.title,

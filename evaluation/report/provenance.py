@@ -7,9 +7,20 @@ from collections.abc import Sequence
 from evaluation.report.blocks import Block, Cell, Column, Lines, Paragraph, Row, Section, Table
 from evaluation.report.merging import Part, run_names
 from evaluation.results import RunResults
+from evaluation.shipping import distils_a_task
 
 DIGITS = 16
 """Of a digest that are shown: nobody compares more by eye."""
+
+
+TASK_LIMITS = (
+    "Test rows are of the kind that the students learned from; on other texts they may be worse.",
+    "Intervals are over examples: how other seeds of training would have turned out is not in them. Of a student that "
+    "was trained with several seeds, numbers are means over them, and what is shipped is the one that is best on dev.",
+    "Tests are corrected for the students of one table, not for everything that is compared on this page.",
+    "Speed and memory hold for the named machine and settings alone.",
+    "Whether answers are fair, or rest on what they should not rest on, was not examined.",
+)
 
 
 def provenance_section(runs: Sequence[RunResults]) -> Section:
@@ -25,7 +36,8 @@ def provenance_section(runs: Sequence[RunResults]) -> Section:
         note("teacher", index, provenance.teacher)
         note("teacher's identity", index, provenance.teacher_identity[:DIGITS])
         note("teacher's licence", index, provenance.teacher_licence)
-        note("cached answers (test view)", index, provenance.cache_digest[:DIGITS])
+        answers = "what the teacher said" if distils_a_task(run) else "cached answers (test view)"
+        note(answers, index, provenance.cache_digest[:DIGITS])
         note("configuration", index, provenance.config_digest[:DIGITS])
         for name, digest in provenance.data.items():
             note(f"data: {name}", index, digest[:DIGITS])
@@ -77,6 +89,8 @@ def failures_section(parts: Sequence[Part]) -> Section:
 
 def limits_section(parts: Sequence[Part]) -> Section:
     """What the numbers do not say."""
+    if all(distils_a_task(part.results) for part in parts):
+        return Section("limits", "Limits", (Lines("What the numbers do not say", TASK_LIMITS),))
     prompts = min(len(part.results.prompts) for part in parts)
     lines = [
         f"Closeness is measured at {prompts} test prompts of the kind that the students learned from; at other prompts "

@@ -52,7 +52,7 @@ def by_student(settings: Mapping[str, str]) -> dict[str, dict[str, str]]:
 
 
 def _end_of_name(key: str) -> int | None:
-    ends = [place for block in (".init.", ".stages.", ".adapter.") if (place := key.find(block)) > 0]
+    ends = [place for block in (".init.", ".start.", ".stages.", ".adapter.") if (place := key.find(block)) > 0]
     if ends:
         return min(ends)
     place = key.find(".", len(STUDENTS))

@@ -2,6 +2,7 @@
 
 The student is chosen on the dev split, by the divergence from the teacher at the end of its training; where that was
 not measured of all students, on the test split, which is said: the numbers of what was chosen by them are too good.
+Students of a task have a rule of their own (`evaluation.shipping`).
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ from evaluation.report.judged import Judged
 from evaluation.report.merging import Part
 from evaluation.report.numbers import written
 from evaluation.results import ModelResults
+from evaluation.shipping import distils_a_task, ship
 from evaluation.verdict import Opinion
 
 DEV = "dev/forward_kl"
 """The curve by which students are chosen; its lowest point is the student that was kept."""
 
+RULE = (
+    "Students of a task are chosen on the dev split: of those that are not seen to be worse there than the best one, "
+    "the fastest at one text; of equally fast ones the smallest, then the best."
+)
 
 MOST_TASKS = 3
 """Tasks that the first sentence names; the others are in the table below it."""
@@ -26,14 +32,21 @@ MOST_TASKS = 3
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The student to ship, None where there is none to recommend; `split` says on which split it was chosen."""
+    """The student to ship, None where there is none to recommend; `split` says on which split it was chosen.
+
+    `sentence` is what is said of a choice by the rule of `evaluation.shipping`, else empty.
+    """
 
     student: ModelResults | None
     split: str
+    sentence: str = ""
 
 
 def choose(part: Part, judged: Sequence[Judged], opinions: Mapping[str, Opinion]) -> Choice:
     """The student that is best on dev (else on the headlines of the test split), if it is no worse than its start."""
+    if distils_a_task(part.results):
+        shipped = ship(part.results)
+        return Choice(shipped.student, "dev", shipped.sentence)
     able = [student for student in _students(part) if not opinions[student.name].got_worse]
     if not able:
         return Choice(None, "dev")
@@ -49,6 +62,8 @@ def verdict(part: Part, judged: Sequence[Judged], choice: Choice, opinions: Mapp
     if not students:
         return ("There is no student to ship: none was trained.",)
     sentences = [opinions[student.name].sentence for student in students]
+    if choice.sentence:
+        return (choice.sentence, *sentences, *([RULE] if len(students) > 1 else []))
     if choice.student is None:
         worse = "every one of them got worse than the untouched student that it started from"
         return (f"Ship none of these students: {worse}.", *sentences)

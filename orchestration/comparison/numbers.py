@@ -8,7 +8,8 @@ from evaluation.closeness import length_ratio, measured
 from evaluation.diversity import diversity
 from evaluation.exposure import excess_error, own_reverse_kl
 from evaluation.ratios import ratio_stderr
-from evaluation.results import ModelResults, Spread
+from evaluation.results import ModelResults, Spread, TaskFacts
+from evaluation.tasks.measuring import measure
 
 
 def closeness_numbers(row: ModelResults) -> dict[str, float]:
@@ -48,5 +49,17 @@ def metrics_of(row: ModelResults) -> dict[str, float]:
         "tokens_per_s": speed.median if speed else math.nan,
     }
     return {f"eval/test/{name}": value for name, value in numbers.items() if not math.isnan(value)} | {
+        "eval/parameters": float(row.parameters)
+    }
+
+
+def task_metrics_of(row: ModelResults, facts: TaskFacts) -> dict[str, float]:
+    """What a model makes of a task and what that takes, under their names in MLflow."""
+    examples = next((scores.examples for scores in row.tasks if scores.task == facts.name), ())
+    measured = measure(facts.kind, examples, labels=facts.labels) if examples else ()
+    numbers = {f"eval/test/{one.metric.name.replace('[', '_').rstrip(']')}": one.value for one in measured}
+    for speed in () if row.serving is None else row.serving.texts:
+        numbers[f"eval/text_s_batch_{speed.batch}"] = speed.spread.median
+    return {name: value for name, value in numbers.items() if not math.isnan(value)} | {
         "eval/parameters": float(row.parameters)
     }

@@ -14,6 +14,7 @@ from evaluation.report.contents import contents, title_of
 from evaluation.report.markdown import markdown_of, note_of
 from evaluation.report.page import page_of
 from evaluation.results import ModelResults, RunResults
+from evaluation.shipping import distils_a_task
 from orchestration.tracking.tracker import TrackedModel, Tracker
 
 MARKDOWN = "report.md"
@@ -64,6 +65,10 @@ def tracked_models(results: RunResults) -> list[tuple[str, TrackedModel]]:
                 values.setdefault(quality.task, {})[name] = quality.measured[model.name].value
         for task, numbers in values.items():
             dataset = (TEST_VIEW, results.provenance.cache_digest) if task is None else (task, digests[task])
+            if task is None and distils_a_task(results):
+                continue
+            if distils_a_task(results):
+                numbers = numbers | values[None]
             kept = {name: value for name, value in numbers.items() if math.isfinite(value)}
             tracked = TrackedModel(model.name, model.role, model.digest, _params(model), kept, dataset)
             found.append((model.name, tracked))
@@ -84,6 +89,8 @@ def _cost(model: ModelResults) -> dict[str, float]:
         for speed in model.serving.speeds:
             found[f"cost/token_s_batch_{speed.batch}"] = speed.token_s.median
             found[f"cost/tokens_per_s_batch_{speed.batch}"] = speed.tokens_per_s.median
+        for text in model.serving.texts:
+            found[f"cost/text_s_batch_{text.batch}"] = text.spread.median
     if model.training is not None:
         found["cost/training_s"] = model.training.seconds
     return found

@@ -28,7 +28,7 @@ COLUMNS = ("model", "params", "KL(teacher‖·)", "KL(·‖teacher)", "top-1", "
 NOTHING = "-"
 """Stands in a cell for what was not, or could not be, measured."""
 
-REPORT = "stillroom/report/3"
+REPORT = "stillroom/report/4"
 """The schema of a kept comparison, with its version."""
 
 
@@ -108,12 +108,22 @@ def print_report(report: Report, console: Console, *, samples: int) -> None:
     for cells in _rows(report):
         table.add_row(*cells)
     console.say(table)
-    for note in _notes(report, console):
-        console.warn(note)
+    warn_of_notes(report, console)
     for opinion in verdicts(results).values():
         console.say(opinion.sentence)
     for index in range(min(samples, len(results.prompts))):
         console.say(_sample(results, index))
+    print_times(results, console)
+
+
+def warn_of_notes(report: Report, console: Console) -> None:
+    """Say what a reader of the comparison has to know."""
+    for note in _notes(report, console):
+        console.warn(note)
+
+
+def print_times(results: RunResults, console: Console) -> None:
+    """What the stages took, in one line."""
     stages = results.cost.stages
     if stages:
         console.say(
@@ -128,7 +138,8 @@ def speed_marks(results: RunResults) -> dict[str, str]:
 
     A model that was measured for an earlier experiment keeps its speed, whatever it was measured on then.
     """
-    kinds = list(dict.fromkeys(model.serving.measured_on for model in results.models if model.serving is not None))
+    served = (model.serving for model in results.models if model.serving is not None and model.serving.speeds)
+    kinds = list(dict.fromkeys(serving.measured_on for serving in served))
     return {kind: f" {_letter(number)}" for number, kind in enumerate(kinds)} if len(kinds) > 1 else {}
 
 

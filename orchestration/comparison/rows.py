@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from evaluation.results import ModelResults
 from orchestration.comparison.examination import Candidate, Finding
@@ -18,7 +19,7 @@ def row_of(candidate: Candidate, findings: Sequence[Finding], *, failures: Seque
         start=candidate.start,
         digest=candidate.digest,
         parameters=candidate.parameters,
-        disk_bytes=sum(path.stat().st_size for path in candidate.directory.rglob("*") if path.is_file()),
+        disk_bytes=bytes_on_disk(candidate.directory),
         closeness=None,
         exposure=None,
         answers=(),
@@ -31,6 +32,11 @@ def row_of(candidate: Candidate, findings: Sequence[Finding], *, failures: Seque
     for finding in findings:
         row = finding.add(row, candidate)
     return row
+
+
+def bytes_on_disk(directory: Path) -> int:
+    """What all files of a model take; links count as what they lead to."""
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
 def evidence_of(candidate: Candidate, findings: Sequence[Finding], *, artifacts: Artifacts) -> dict[str, str]:

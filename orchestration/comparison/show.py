@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TextIO
 
-from configs import Experiment
+from configs import DistillConfig, Experiment
 from configs.places import PAGE
+from configs.task_experiment import TaskDistillConfig
+from evaluation.shipping import ship
 from orchestration.comparison.report import Report, print_report, read_report
+from orchestration.comparison.task_table import print_task_report
 from orchestration.outputs.artifacts import MADE_ANEW, Artifacts
 from orchestration.outputs.console import Console
 from orchestration.outputs.foundations import content_of, experiment_digest, what_broke
@@ -61,12 +64,18 @@ def finished_report(config: Experiment, *, directory: Path) -> Report | None:
 
 def show_report(report: Report, config: Experiment, *, directory: Path, console: Console) -> None:
     """Print a comparison and where everything lies."""
+    if not isinstance(config, DistillConfig):
+        show_task_report(report, config, directory=directory, console=console)
+        return
     print_report(report, console, samples=config.evaluation.samples_shown)
-    console.say(f"Everything is in {directory} (report.md, report.json, config.yaml, views, logs).")
-    page = directory / PAGE
-    if page.is_file():
-        console.say(f"Which student to ship, as a page: {page.absolute()}")
-    console.say("Compare runs in the browser: make ui")
+    _say_where(directory, console)
+
+
+def show_task_report(report: Report, config: TaskDistillConfig, *, directory: Path, console: Console) -> None:
+    """Print the comparison of an experiment that distils a task; the last line says which student to ship."""
+    print_task_report(report, console, samples=config.evaluation.samples_shown)
+    _say_where(directory, console)
+    console.say(ship(report.results).sentence)
 
 
 def run_directory(config: Experiment, *, config_dir: Path, say: Say = logger.info) -> Path:
@@ -80,3 +89,11 @@ def run_directory(config: Experiment, *, config_dir: Path, say: Say = logger.inf
 def directory_of(config: Experiment, content: Mapping[str, str]) -> Path:
     """The run directory of a configuration whose files hold this (`foundations.content_of`)."""
     return config.runtime.run_root / f"{config.name}-{experiment_digest(config, content)[:10]}"
+
+
+def _say_where(directory: Path, console: Console) -> None:
+    console.say(f"Everything is in {directory} (report.md, report.json, config.yaml, views, logs).")
+    page = directory / PAGE
+    if page.is_file():
+        console.say(f"Which student to ship, as a page: {page.absolute()}")
+    console.say("Compare runs in the browser: make ui")

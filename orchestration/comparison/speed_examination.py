@@ -34,7 +34,7 @@ from orchestration.outputs.fields import from_fields, to_fields
 from orchestration.outputs.kept import OutdatedError, read_sealed, sealed
 from orchestration.plan.machine import engine_in_words
 
-SERVING = "stillroom/serving/1"
+SERVING = "stillroom/serving/2"
 """The schema of what is kept, with its version."""
 
 BATCHES = (1, 8, 32)

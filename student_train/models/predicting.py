@@ -91,6 +91,11 @@ class Predictor:
         self._tokenizer = load_task_tokenizer(model_dir)
         self._longest = min(self._student.max_tokens, self._tokenizer.model_max_length)
 
+    @property
+    def parameters(self) -> int:
+        """How many parameters it has; tied ones count once."""
+        return sum(each.numel() for each in self._student.parameters())
+
     def predict(self, inputs: Sequence[Sequence[str]]) -> list[Prediction]:
         """What the student says of each input.
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from hostile_results import hostile
 from playwright.sync_api import Browser, Page, sync_playwright
-from results_builders import finished_run, with_holes
+from results_builders import finished_run, task_model, task_run, with_holes
 
 from evaluation.report.contents import contents, title_of
 from evaluation.report.page import page_of
+from evaluation.results import RunResults
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -22,18 +24,33 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine: install the package chromium"),
 ]
 
-PAGES = ("whole", "hostile", "holes", "several")
+PAGES = ("whole", "hostile", "holes", "several", "task", "bare-task", "hostile-task")
+
+
+def distilled_task() -> RunResults:
+    """A teacher, students with several seeds, and what gold labels alone are worth."""
+    return task_run(
+        task_model("teacher", role="teacher", right=92, text_s=0.02, disk_bytes=440_000_000, parameters=110_000_000),
+        task_model("tiny-transformer", right=90, seeds=3, text_s=0.004, disk_bytes=60_000_000),
+        task_model("tiny-transformer-gold", right=84, method="hard_labels", text_s=0.004, disk_bytes=60_000_000),
+        task_model("bag", right=70, text_s=0.0002, disk_bytes=9_000_000, parameters=2_000_000),
+    )
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("report")
-    run = finished_run()
+    run, of_task = finished_run(), distilled_task()
+    models = tuple(replace(model, tasks=(), dev=(), serving=None, failures=("no",)) for model in of_task.models)
+    bare = replace(of_task, models=models)
     for name, runs in (
         ("whole", [run]),
         ("hostile", [hostile(run)]),
         ("holes", [with_holes(run)]),
         ("several", [run, finished_run(experiment="longer", prompts=12)]),
+        ("task", [of_task]),
+        ("bare-task", [bare]),
+        ("hostile-task", [hostile(of_task)]),
     ):
         (place / f"{name}.html").write_text(page_of(title_of(runs), contents(runs)), encoding="utf-8")
     return place

@@ -18,6 +18,7 @@ from evaluation.closeness import BINS, COLUMNS, WORDING, closeness_of, joined
 from evaluation.exposure import exposure_of
 from evaluation.results import (
     Closeness,
+    DevScores,
     Exposure,
     FinalScores,
     ModelResults,
@@ -30,6 +31,7 @@ from evaluation.results import (
     StageCost,
     TaskExample,
     TaskFacts,
+    TextSpeed,
     Training,
 )
 from evaluation.text import wording
@@ -329,3 +331,54 @@ def _training(quality: float, place: int) -> Training:
         "train/learning_rate": tuple((step, 1e-4) for step in steps),
     }
     return Training(88.0 + 21 * place, 240_000 + 1000 * place, 5_000.0, "cpu, 2 cores", curves)
+
+
+def text_serving(text_s: Mapping[int, Sequence[float]], *, measured_on: str = "CPU, 2 threads") -> Serving:
+    """Seconds a text, round by round, by the number of texts at a time."""
+    texts = tuple(TextSpeed(batch, tuple(values)) for batch, values in text_s.items())
+    return Serving(measured_on, (), 1e9, 0.0, math.nan, texts)
+
+
+def task_model(
+    name: str,
+    *,
+    right: int,
+    role: str = "student",
+    method: str = "logit_mse",
+    seeds: int = 1,
+    text_s: float = 0.001,
+    **fields: Any,
+) -> ModelResults:
+    """A model with a task head that is right on the first `right` of 100 rows of `task_facts("intents")`, on both splits.
+
+    Under every seed it gives the same answers; wrong ones are the label after the right one.
+    """
+    examples = tuple(
+        _intent(row, seed=seed, right=row < right, confidence=0.9 if row < right else 0.4)
+        for seed in range(seeds)
+        for row in range(100)
+    )
+    made: dict[str, Any] = {
+        "role": role, "method": method if role == "student" else "", "start": None, "answers": (),
+        "closeness": None, "tasks": (FinalScores("intents", "head", examples),),
+        "dev": (DevScores("intents", "head", examples),), "seeds": seeds,
+        "serving": text_serving({1: [text_s, 1.1 * text_s, 0.9 * text_s], 32: [text_s / 4] * 3}),
+    }  # fmt: skip
+    return model_results(name, **(made | fields))
+
+
+def task_run(*models: ModelResults, **fields: Any) -> RunResults:
+    """A run of an experiment that distils `task_facts("intents")`."""
+    given = {
+        "prompts": (),
+        "references": (),
+        "reference_tokens": (),
+        "tasks": (replace(task_facts("intents"), test_rows=100),),
+    }
+    return run_results(*models, **(given | fields))
+
+
+def _intent(row: int, *, seed: int, right: bool, confidence: float) -> TaskExample:
+    gold = INTENTS[row % 4]
+    said = gold if right else INTENTS[(row + 1) % 4]
+    return TaskExample(row, seed, f"message {row}", (gold,), "", (said,), confidence, 0)

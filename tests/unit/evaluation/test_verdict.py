@@ -192,3 +192,25 @@ def test_a_start_that_was_not_measured_is_not_spoken_of() -> None:
     rows = models(kd=("kd", at(0.4, top1=0.75)))
     del rows[1]
     assert "start" not in said(rows)["kd"]
+
+
+def test_what_distillation_adds_to_gold_labels_is_said_of_each_student() -> None:
+    rates = {"teacher": 0.9, "bag": 0.85, "bag-gold": 0.4, "lstm": 0.6, "lstm-gold": 0.6}
+    rows = [
+        model_results(name, method="" if name == "teacher" else "hard_labels" if "gold" in name else "logit_mse")
+        for name in rates
+    ]
+    measured = {name: accuracy(rate, seed=0) for name, rate in rates.items()}
+    found = said(rows, task("intents", measured, 0.25))
+    assert (
+        "; distillation adds +45.0 pp, 95 %: " in found["bag"] and "over gold labels alone (bag-gold)" in found["bag"]
+    )
+    assert "; distillation against gold labels alone (lstm-gold): no difference seen (n = 100" in found["lstm"]
+    assert "distillation" not in found["bag-gold"]
+    assert "lstm-gold, whose method" not in found["lstm"]
+
+
+def test_gold_labels_are_the_simplest_method() -> None:
+    rows = [model_results("teacher"), model_results("a", method="logit_mse"), model_results("b", method="hard_labels")]
+    intents = task("intents", {"a": accuracy(0.6, seed=1), "b": accuracy(0.6, seed=1)}, 0.25)
+    assert "equalled by b, whose method is simpler (hard_labels, no more parameters)" in said(rows, intents)["a"]

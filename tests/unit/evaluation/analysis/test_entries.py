@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from results_builders import model_results, run_results
+from results_builders import model_results, run_results, task_model, task_run
 
 from evaluation.analysis.entries import SIMPLER, START, TEACHER, entries_of
 from evaluation.results import RunResults
@@ -47,3 +47,12 @@ def test_what_two_runs_hold_stands_once() -> None:
     assert list(found)[-1] == "1: kd"
     assert found["1: kd"] == {TEACHER: "0: teacher", START: "0: untouched"}
     assert len(found) == len(MODELS) + 1
+
+
+def test_a_student_of_a_task_is_compared_with_itself_on_gold_labels_alone() -> None:
+    rows = [
+        task_model(name, right=80, method="hard_labels" if "gold" in name else "logit_mse")
+        for name in ("a-gold", "b", "b-gold")
+    ]
+    found = {entry.name: entry.baselines for entry in entries_of({"run": task_run(*rows)})}
+    assert found == {"a-gold": {}, "b": {SIMPLER: "b-gold"}, "b-gold": {}}

@@ -3,9 +3,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from results_builders import finished_run, with_holes
+from results_builders import finished_run, task_model, task_run, with_holes
 
 from evaluation.report.contents import contents, title_of
+from evaluation.report.markdown import markdown_of
 
 
 def test_the_sections_in_their_order() -> None:
@@ -33,3 +34,19 @@ def test_a_report_needs_a_run() -> None:
 def test_the_title_names_every_experiment_once() -> None:
     one = finished_run(experiment="one", prompts=1)
     assert title_of([one, one, replace(one, experiment="two")]) == "one, two"
+
+
+def test_an_experiment_that_distils_a_task_has_its_own_sections() -> None:
+    run = task_run(task_model("teacher", role="teacher", right=90, text_s=0.02), task_model("bag", right=88))
+    sections = {section.key: section for section in contents([run])}
+    assert list(sections) == [
+        "verdict", "tasks", "analysis", "labels", "calibration", "curves", "cost", "settings", "provenance", "failures",
+        "limits",
+    ]  # fmt: skip
+    page = markdown_of(title_of([run]), contents([run]))
+    assert "**Ship bag: it keeps 98 % " in page
+    assert "| the majority class | 30.0 % |" in page.replace("\\", "")
+    for absent in ("perplexity", "Exposure", "a token", "test prompts", "Closeness"):
+        assert absent not in page, absent
+    bare = replace(run, models=tuple(replace(model, tasks=(), dev=(), serving=None) for model in run.models))
+    assert "labels" not in {section.key for section in contents([bare])}

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from results_builders import finished_run
+from results_builders import finished_run, task_model, task_run
 
 from evaluation import qualities as module
 from evaluation.metric import Measured, Metric
-from evaluation.qualities import Quality
+from evaluation.qualities import Quality, qualities
 from evaluation.report.judged import Judged, judge, simplest
 from evaluation.report.merging import Part, parts_of
 from evaluation.statistics import Difference, Resampling, compare_models
@@ -104,3 +104,21 @@ def test_a_difference_is_made_once_whoever_asks(part: Part, monkeypatch: pytest.
     assert made == [("seqkd", "kd", "minillm")] * 2 + [("kd", "minillm")]
     opinions_of(part.results.models, [intents])
     assert len(made) == 3
+
+
+def test_a_student_is_held_against_its_own_twin_of_gold_labels() -> None:
+    run = task_run(
+        task_model("teacher", role="teacher", right=90),
+        task_model("bag", right=88), task_model("bag-gold", right=60, method="hard_labels"),
+        task_model("lstm", right=70), task_model("lstm-gold", right=70, method="hard_labels"),
+    )  # fmt: skip
+    part = parts_of([run])[0]
+    quality = next(each for each in qualities(run, how=Resampling(draws=300)) if each.headline)
+    found = judge(quality, part)
+    against = {
+        name: [(held.name, held.difference.verdict) for held in found.held[name] if held.baseline == "simplest"]
+        for name in ("bag", "bag-gold", "lstm", "lstm-gold")
+    }
+    assert against == {
+        "bag": [("bag-gold", "better")], "bag-gold": [], "lstm": [("lstm-gold", "no difference seen")], "lstm-gold": [],
+    }  # fmt: skip

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from results_builders import finished_run
+from results_builders import finished_run, task_model, task_run
 
 from evaluation.report.merging import parts_of, run_names
 
@@ -58,3 +58,15 @@ def test_runs_of_one_name_are_told_apart_by_their_configuration() -> None:
     other = replace(one, provenance=replace(one.provenance, config_digest="f" * 64))
     assert run_names([one, other]) == (f"quickstart {one.provenance.config_digest[:7]}", "quickstart fffffff")
     assert len(set(run_names([one, one]))) == 2
+
+
+def test_runs_that_distil_one_task_of_one_teacher_stand_together() -> None:
+    run = task_run(task_model("teacher", role="teacher", right=90))
+    assert len(parts_of([run, replace(run, experiment="other")])) == 1
+    other_rows = replace(run, tasks=(replace(run.tasks[0], digest="other rows"),))
+    assert len(parts_of([run, other_rows])) == 2
+    other_task = replace(run, tasks=(replace(run.tasks[0], name="moods"),))
+    assert len(parts_of([run, other_task])) == 2
+    other_teacher = replace(run, provenance=replace(run.provenance, teacher_identity="another"))
+    assert len(parts_of([run, other_teacher])) == 2
+    assert len(parts_of([run, finished_run()])) == 2

@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from results_builders import MACHINE, finished_run
+from results_builders import MACHINE, finished_run, task_model, task_run
 
 from evaluation.qualities import qualities
 from evaluation.report.blocks import Charts, Folded, Paragraph
@@ -12,6 +12,7 @@ from evaluation.report.judged import Judged, judge
 from evaluation.report.merging import Part, parts_of
 from evaluation.report.numbers import MISSING
 from evaluation.report.overview import comparison_table, pareto_blocks
+from evaluation.statistics import Resampling
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +63,24 @@ def test_quality_is_drawn_against_size_latency_and_energy(part: Part, judged: li
 def test_without_two_models_nothing_is_drawn(part: Part) -> None:
     (block,) = pareto_blocks(part, [])
     assert isinstance(block, Paragraph)
+
+
+def test_quality_of_a_task_is_drawn_against_size_and_the_time_of_a_text() -> None:
+    run = task_run(
+        task_model("teacher", role="teacher", right=90, text_s=0.02),
+        task_model("bag", right=80),
+        task_model("lstm", right=85),
+    )
+    part = parts_of([run])[0]
+    judged = [judge(quality, part) for quality in qualities(run, how=Resampling(draws=200))]
+    (charts,) = pareto_blocks(part, judged)
+    assert isinstance(charts, Charts)
+    titles = [chart.caption.partition(". ")[0] for chart in charts.charts]
+    assert titles == [
+        "intents against size on disk", "intents against time a text, batch 1", "intents against time a text, batch 32",
+    ]  # fmt: skip
+    table = comparison_table(part, judged, chosen="lstm")
+    assert [column.title for column in table.columns] == ["intents", "time a text", "time a text"]
+    last = table.rows[-1]
+    assert (last.title, [cell.text for cell in last.cells]) == ("the majority class", ["30.0 %", "none", "none"])
+    assert table.caption.endswith("; speed on CPU, 2 threads")

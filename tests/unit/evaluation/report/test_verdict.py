@@ -4,17 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from results_builders import finished_run, with_holes
+from results_builders import finished_run, task_model, task_run, with_holes
 
 from evaluation.metric import Measured, Metric
-from evaluation.qualities import Quality
+from evaluation.qualities import Quality, qualities
 from evaluation.report.blocks import Verdict
 from evaluation.report.contents import contents
 from evaluation.report.judged import Judged, judge
 from evaluation.report.merging import Part, parts_of
-from evaluation.report.verdict import DEV, choose, verdict
+from evaluation.report.verdict import DEV, RULE, choose, verdict
 from evaluation.results import ModelResults, RunResults
-from evaluation.verdict import Opinion, verdicts
+from evaluation.shipping import ship
+from evaluation.verdict import Opinion, opinions_of, verdicts
 
 SHARE = Metric("accuracy", "higher", "fraction", lambda sums: sums[..., 0] / sums[..., 1])
 
@@ -107,3 +108,19 @@ def test_without_numbers_or_students_it_says_so(bare: bool) -> None:
     first, *others = said(part, [])
     assert len(others) == (0 if bare else 3)
     assert first.startswith("There is no student to ship" if bare else "Nothing was measured")
+
+
+def test_a_student_of_a_task_is_chosen_by_the_rule_of_shipping() -> None:
+    run = task_run(
+        task_model("teacher", role="teacher", right=90, text_s=0.02),
+        task_model("large", right=88, text_s=0.01),
+        task_model("bag", right=86, text_s=0.001),
+    )
+    part = parts_of([run])[0]
+    measured = qualities(run)
+    judged, opinions = [judge(each, part) for each in measured], opinions_of(run.models, measured)
+    choice = choose(part, judged, opinions)
+    assert choice.student is not None and (choice.student.name, choice.split) == ("bag", "dev")
+    first, *sentences, rule = verdict(part, judged, choice, opinions)
+    assert first == ship(run).sentence and first.startswith("Ship bag: it keeps 96 %")
+    assert sentences == [opinions["large"].sentence, opinions["bag"].sentence] and rule == RULE

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from belief_builders import random_beliefs
-from results_builders import model_results
+from results_builders import model_results, task_facts, task_model
 
 from evaluation.closeness import closeness_of, measured
 from evaluation.exposure import exposure_of
 from evaluation.ratios import ratio_stderr
-from orchestration.comparison.numbers import closeness_numbers, exposure_numbers, metrics_of, tokens_per_s
+from evaluation.results import FinalScores, TaskExample
+from orchestration.comparison.numbers import (
+    closeness_numbers,
+    exposure_numbers,
+    metrics_of,
+    task_metrics_of,
+    tokens_per_s,
+)
 
 
 def test_metrics_have_their_tracking_names() -> None:
@@ -46,3 +55,20 @@ def test_what_was_not_measured_or_is_undefined_has_no_name() -> None:
     assert (closeness_numbers(nothing), tokens_per_s(nothing)) == ({}, None)
     one = model_results("kd", closeness=closeness_of([random_beliefs(1, rows=3)]))
     assert "forward_kl_stderr" not in closeness_numbers(one), "of one sequence there is none"
+
+
+def test_the_numbers_of_a_task_have_names_too() -> None:
+    row = task_model("bag", right=80, text_s=0.002, parameters=9)
+    found = task_metrics_of(row, task_facts("intents"))
+    assert found["eval/test/accuracy"] == 0.8 and found["eval/parameters"] == 9.0
+    assert (found["eval/text_s_batch_1"], found["eval/text_s_batch_32"]) == (0.002, 0.0005)
+    assert task_metrics_of(row, task_facts("moods")).keys() == {
+        "eval/text_s_batch_1", "eval/text_s_batch_32", "eval/parameters",
+    }  # fmt: skip
+
+
+def test_numbers_by_type_have_names_that_can_be_logged() -> None:
+    facts = replace(task_facts("names"), kind="tagging", labels=("LOC",), metric="entity_f1")
+    found = (TaskExample(0, 0, "", ("0 1 LOC",), "", ("0 1 LOC",), 0.5, 0),)
+    row = task_model("bag", right=1, tasks=(FinalScores("names", "head", found),))
+    assert task_metrics_of(row, facts)["eval/test/entity_f1_LOC"] == 1.0

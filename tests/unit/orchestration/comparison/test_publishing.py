@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from results_builders import finished_run, with_holes
+from results_builders import finished_run, task_model, task_run, with_holes
 
 from evaluation.results import RunResults
 from orchestration.comparison.publishing import publish, tracked_models, write_pages
@@ -80,3 +80,13 @@ def test_the_pages_are_the_same_when_made_again(run: RunResults, tmp_path: Path)
     assert write_pages([bare], tmp_path) == first
     assert (first.page.read_bytes(), first.markdown.read_bytes()) == kept
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.md"]
+
+
+def test_a_model_of_a_task_is_tracked_once_with_what_it_takes() -> None:
+    run = task_run(task_model("teacher", role="teacher", right=90), task_model("bag", right=80, text_s=0.002))
+    found = dict(tracked_models(run))
+    assert len(tracked_models(run)) == 2
+    bag = found["bag"]
+    assert bag.dataset == ("intents", run.tasks[0].digest)
+    assert bag.values["test/accuracy"] == 0.8 and bag.values["cost/text_s_batch_1"] == 0.002
+    assert bag.values["cost/disk_bytes"] == 198e6 and "test/forward_kl" not in bag.values

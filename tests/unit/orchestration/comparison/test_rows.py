@@ -12,7 +12,7 @@ from bench_builders import BenchPool, bench_candidate, bench_teacher, real_bench
 
 from evaluation.closeness import closeness_of, measured
 from orchestration.comparison.held_out import HeldOut
-from orchestration.comparison.rows import evidence_of, row_of
+from orchestration.comparison.rows import bytes_on_disk, evidence_of, row_of
 from orchestration.comparison.written_answers import Answering
 from orchestration.outputs.artifacts import Artifacts
 
@@ -37,3 +37,11 @@ def test_a_row_is_what_is_kept_of_a_model(tmp_path: Path) -> None:
         ways[0].address(kd): "what held-out scoring found of kd",
         ways[1].address(kd): "what answers found of kd",
     }
+
+
+def test_links_count_as_what_they_lead_to(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_bytes(b"x" * 70)
+    (tmp_path / "model/onnx").mkdir(parents=True)
+    (tmp_path / "model/weights").symlink_to(tmp_path / "blob")
+    (tmp_path / "model/onnx/config").write_bytes(b"x" * 7)
+    assert bytes_on_disk(tmp_path / "model") == 77

@@ -6,6 +6,7 @@ the numbers of the report are made up.
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Callable
@@ -15,17 +16,21 @@ from typing import Any
 import pytest
 from finished_experiment import EVALUATION, START, STUDENT, Experiment, write_model
 from local_engines import IDENTITY
+from results_builders import task_model, task_run
 
 from cache import CacheView
 from cache.disk.roots import open_storage
 from cache.upkeep.rewriting import forget
 from configs import ConfigError, DistillConfig, dump_config, load_config
+from configs.task_experiment import TaskDistillConfig
+from evaluation.shipping import ship
 from orchestration import entry
 from orchestration.commands.main import main
-from orchestration.comparison.report import read_report
-from orchestration.comparison.show import run_directory
+from orchestration.comparison.report import Report, read_report
+from orchestration.comparison.show import run_directory, show_report
 from orchestration.inputs.prompts import PromptSet
-from orchestration.outputs.foundations import UNUSABLE, content_of
+from orchestration.outputs.console import Console
+from orchestration.outputs.foundations import UNUSABLE, RestsOn, content_of
 from orchestration.pipeline import experiment as pipeline
 
 
@@ -276,3 +281,24 @@ def test_data_that_change_while_the_run_reads_them_stop_it(tmp_path: Path, monke
     ):
         pipeline.run_experiment(config, config_dir=tmp_path, until="eval")
     assert not (tmp_path / "run_root/inits").exists()
+
+
+def test_the_last_line_of_a_task_says_which_student_to_ship(tmp_path: Path) -> None:
+    config = TaskDistillConfig.model_validate(
+        {
+            "name": "moods", "task": "task.yaml", "teacher": {"model": {"path": "teacher"}},
+            "students": {
+                "bag": {
+                    "start": {"kind": "transformer", "keep_layers": 2},
+                    "stages": [{"objective": "hard_labels", "steps": 3}],
+                }
+            },
+        }
+    )  # fmt: skip
+    run = task_run(task_model("teacher", role="teacher", right=90, text_s=0.02), task_model("bag", right=88))
+    stream = io.StringIO()
+    report = Report(run, RestsOn({}, {}, {}, (), ()), {})
+    show_report(report, config, directory=tmp_path, console=Console(stream))
+    said = stream.getvalue().rstrip()
+    assert said.endswith(ship(run).sentence) and "message 2" in said and "message 3" not in said
+    assert "Everything is in" in said

@@ -1,0 +1,64 @@
+"""What an experiment that distils a task found, put together: the results that are kept and shown, and their origin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from configs.task_experiment import TaskDistillConfig
+from evaluation.results import Provenance, RunCost, RunResults
+from orchestration.comparison.report import Report
+from orchestration.environment import installed_version
+from orchestration.inputs.tasks import LoadedTask
+from orchestration.outputs.foundations import RestsOn
+from orchestration.pipeline.run import Written
+from orchestration.pipeline.tasks.comparison import ComparedTask
+from orchestration.tracking.tracker import flatten
+
+LIBRARIES = ("stillroom", "torch", "transformers")
+"""Distributions whose versions stand in the results."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaughtBy:
+    """The teacher of an experiment: what it is called, its identity, and the digest of what it said."""
+
+    label: str
+    identity: str
+    answers: str
+
+
+def task_report(
+    compared: ComparedTask,
+    *,
+    task: LoadedTask,
+    written: Written[TaskDistillConfig],
+    teacher: TaughtBy,
+    rests_on: RestsOn,
+    cost: RunCost,
+    notes: Sequence[str] = (),
+) -> Report:
+    """Everything that was found, in one value; `notes` of the stages before come first."""
+    results = RunResults(
+        experiment=written.config.name,
+        settings={key: str(value) for key, value in flatten(written.config.model_dump(mode="json")).items()},
+        prompts=(),
+        references=(),
+        reference_tokens=(),
+        models=tuple(compared.rows),
+        tasks=(task.facts,),
+        cost=cost,
+        provenance=Provenance(
+            teacher=teacher.label,
+            teacher_identity=teacher.identity,
+            teacher_licence=written.config.teacher.licence,
+            cache_digest=teacher.answers,
+            config_digest=written.config.digest(),
+            data=dict(written.content),
+            versions={name: installed_version(name) for name in LIBRARIES},
+        ),
+        rows_set_aside=0,
+        failures=tuple(compared.failures),
+        notes=(*notes, *compared.notes),
+    )
+    return Report(results, rests_on, compared.evidence)
