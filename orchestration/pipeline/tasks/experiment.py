@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +12,15 @@ from typing import Literal
 import numpy as np
 
 from configs import BudgetReached, ConfigError, dump_config
-from configs.task_experiment import Augmentation, RuleAugmentation, TaskDistillConfig
+from configs.task_experiment import TaskDistillConfig
 from orchestration.cluster.nodes import cluster_hardware
 from orchestration.cluster.signal_engines import SignalPool, SignalSpec
-from orchestration.comparison.report import Report
-from orchestration.comparison.show import directory_of
+from orchestration.comparison.publishing import publish
+from orchestration.comparison.report import Report, write_report
+from orchestration.comparison.show import directory_of, show_task_report
 from orchestration.fill.refusals import open_signal_refusals
-from orchestration.inputs.augment import Changed, HanoverTagger, Texts, change_by_rules
 from orchestration.inputs.models import locate_model
 from orchestration.inputs.preflight import require_cache, resolve_task_paths
-from orchestration.inputs.rows import Row
 from orchestration.inputs.task_sets import TaskSets, load_task_sets
 from orchestration.inputs.task_teachers import TaskTeacher, open_task_cache, open_task_teacher
 from orchestration.inputs.task_texts import decision_labels
@@ -29,9 +28,12 @@ from orchestration.inputs.tasks import LoadedTask, load_task
 from orchestration.outputs.foundations import content_of
 from orchestration.pipeline.opening import PROBE_S, opened_run, require_places
 from orchestration.pipeline.run import Journal, Written
+from orchestration.pipeline.run_costs import publish_cost
 from orchestration.pipeline.session import Session
 from orchestration.pipeline.stage import run_stage
 from orchestration.pipeline.tasks.asking import AskedHead, ReleasedEngines, SignalFill, pin_signals
+from orchestration.pipeline.tasks.augmenting import Changer
+from orchestration.pipeline.tasks.comparing import Finished, report_of_task
 from orchestration.pipeline.tasks.head_teacher import HeadTeacher
 from orchestration.pipeline.tasks.lessons import DEV, Lessons, TeacherBeliefs
 from orchestration.pipeline.tasks.preparing import prepared_teacher
@@ -134,32 +136,39 @@ class TaskExperiment:
 
     def _make_sets(self, task: LoadedTask) -> TaskSets:
         config, console = self._run.config, self._journal.console
+        change = Changer(
+            self._run.artifacts,
+            tokenizer=load_task_tokenizer(self._base),
+            models_root=config.runtime.models_root,
+            config_dir=self._written.config_dir,
+            device=self._run.device,
+        )
         with console.stage("data") as stage:
             sets = load_task_sets(
                 task,
                 config.data,
                 folder=config.task.parent,
                 config_dir=self._written.config_dir,
-                change=self._change,
+                change=change,
             )
             stage.summary = ", ".join(f"{len(examples):,} {name}" for name, examples in sets.sets.items())
         for note in sets.notes:
             console.warn(note)
         return sets
 
-    def _change(self, made: Augmentation, rows: Sequence[Row], texts: Texts) -> Changed:
-        assert isinstance(made, RuleAugmentation)
-        tokenizer = load_task_tokenizer(self._base)
-        return change_by_rules(
-            rows,
-            texts=texts,
-            rules=made,
-            mask=tokenizer.mask_token or tokenizer.unk_token,
-            parts=HanoverTagger() if made.same_part else None,
-        )
-
     def _require_teacher(self, task: LoadedTask) -> None:
-        """Refuse a teacher that cannot do the task before anything is loaded."""
+        """Refuse a teacher that cannot do the task before anything is loaded.
+
+        Raises:
+            ConfigError: it is to answer in words.
+            ModelError: it has no head for the task, or one with other labels.
+        """
+        answers = self._run.config.teacher.answers
+        if answers != "head":
+            raise ConfigError(
+                f"teacher.answers={answers}: an experiment asks its teacher by a task head alone: set answers: head, "
+                "and teacher.prepare where the model has none"
+            )
         with self._journal.console.stage("teacher", unit="MB hashed") as stage:
 
             def hashing(done: int, total: int) -> None:
@@ -185,26 +194,42 @@ class TaskExperiment:
             licence=self._run.config.teacher.licence,
         )
         prepared = self._prepare(task, sets, words)
-        asked = self._ask(task, sets, prepared=prepared)
+        asked, views = self._ask(task, sets, prepared=prepared)
         if until == "fill":
             return self._ended()
         trainer = self._trainer(words, task=task, sets=sets, beliefs=asked.head)
         starts = self._starts(words, teacher_dir=asked.head.teacher.directory, asked=asked)
         students = train_students(trainer, starts=starts)
-        return self._ended(students)
+        if until == "train":
+            return self._ended(students)
+        finished = Finished(task, asked.head, students, views)
+        report = report_of_task(finished, written=self._written, run=self._run, journal=self._journal)
+        self._publish(report)
+        return self._ended(students, report=report)
+
+    def _publish(self, report: Report) -> None:
+        self._written.require_unchanged()
+        directory, journal = self._run.directory, self._journal
+        journal.tracker.log_final("pipeline", journal.ledger.metrics())
+        publish(report.results, directory=directory, tracker=journal.tracker)
+        write_report(report, directory)  # last: it marks the experiment as finished, and nothing of it is missing then
+        journal.tracker.artifact("pipeline", directory / "config.yaml")
+        publish_cost(report.results.cost, journal)
+        show_task_report(report, self._written.config, directory=directory, console=journal.console)
 
     def _prepare(self, task: LoadedTask, sets: TaskSets, words: TaskWords) -> Path | None:
         trainer = self._trainer(words, task=task, sets=sets, beliefs=None)
         return prepared_teacher(trainer, starts=self._starts(words, teacher_dir=self._base))
 
-    def _ask(self, task: LoadedTask, sets: TaskSets, *, prepared: Path | None) -> AskedHead:
-        """Have the teacher's signals of every set in the cache."""
+    def _ask(self, task: LoadedTask, sets: TaskSets, *, prepared: Path | None) -> tuple[AskedHead, dict[str, str]]:
+        """Have the teacher's signals of every set in the cache; the digests of their views by set."""
         asked = self._plan(task, sets, prepared=prepared)
         journal = self._journal
         journal.tracker.child("fill", params={"misses": asked.plan.misses}, tags={"role": "fill"})
         run_stage(SignalFill(asked, self._run, journal, self._workers), settings=self._run, journal=journal)
         asked.engines.release()
-        logger.info("views: %s", pin_signals(asked, folder=self._run.directory / "views"))
+        views = pin_signals(asked, folder=self._run.directory / "views")
+        logger.info("views: %s", views)
         total = len(asked.plan.requests)
         journal.track(
             "fill",
@@ -213,7 +238,7 @@ class TaskExperiment:
                 "fill/teacher_tokens": float(journal.ledger.counts().fill),
             },
         )
-        return asked
+        return asked, views
 
     def _plan(self, task: LoadedTask, sets: TaskSets, *, prepared: Path | None) -> AskedHead:
         """Ask the cache what is missing, and show what that will take."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.task_stages import TaskStageConfig, TaskStudentConfig
+from evaluation.verdict import GOLD_ALONE, gold_twin
 from orchestration.pipeline.links import stage_axis
 from orchestration.pipeline.run import Journal
 from orchestration.pipeline.stage import run_stage
@@ -19,9 +20,6 @@ from orchestration.pipeline.workers import Workers
 from orchestration.tracking.tracker import flatten
 from student_train.feed.examples import ExampleSet
 from student_train.feed.task_steps import task_steps
-
-GOLD_TWIN = "-gold"
-"""Ends the name of a student that learns gold labels alone."""
 
 TEACHER = "teacher"
 
@@ -86,7 +84,7 @@ def train_students(trainer: TaskTrainer, *, starts: StartsOf) -> TrainedStudents
             chain = trainer.addressed(name, stages=stages, start=start, reader=reader)
             planned.setdefault(name, []).append(chain)
             if config.evaluation.gold_baseline and any(stage.needs != "gold" for stage in stages):
-                twin = twins[name] = f"{name}{GOLD_TWIN}"
+                twin = twins[name] = gold_twin(name)
                 steps = [_steps(link.stage, learned=link.lesson.train) for link in chain.links]
                 gold = gold_alone(stages, steps=steps)
                 planned.setdefault(twin, []).append(trainer.addressed(twin, stages=gold, start=start, reader=reader))
@@ -111,7 +109,7 @@ def _track(name: str, chains: Sequence[TaskChain], *, trainer: TaskTrainer) -> N
     first = chains[0]
     for note in dict.fromkeys(note for link in first.links for note in link.lesson.notes):
         trainer.journal.console.say(f"{name}: {note}")
-    student = trainer.run.config.students.get(name.removesuffix(GOLD_TWIN))
+    student = trainer.run.config.students.get(name.removesuffix(GOLD_ALONE))
     params = {} if student is None else flatten(student.model_dump(mode="json", exclude_none=True))
     learned = first.links[0].lesson
     trainer.journal.tracker.child(

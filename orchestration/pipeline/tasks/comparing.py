@@ -1,0 +1,99 @@
+"""From trained students to the report of a task experiment: who is compared, and what the report rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from configs.task_experiment import TaskDistillConfig
+from orchestration.comparison.report import Report
+from orchestration.inputs.models import locate_model
+from orchestration.inputs.tasks import LoadedTask
+from orchestration.outputs.artifacts import digest_of
+from orchestration.outputs.foundations import model_sources, rested_on
+from orchestration.pipeline.run import Journal, Written
+from orchestration.pipeline.run_costs import NOTHING_SAVED, cost_of_run
+from orchestration.pipeline.tasks.chain import TaskChain
+from orchestration.pipeline.tasks.comparison import TaskModel, compare_task_models
+from orchestration.pipeline.tasks.head_teacher import HeadTeacher
+from orchestration.pipeline.tasks.report import TaughtBy, task_report
+from orchestration.pipeline.tasks.run import TaskRun
+from orchestration.pipeline.tasks.students import TEACHER, TrainedStudents
+from orchestration.pipeline.training_cost import training_of
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a task experiment has come to before the comparison: its teacher and students, and the views by set."""
+
+    task: LoadedTask
+    head: HeadTeacher
+    students: TrainedStudents
+    views: dict[str, str]
+
+
+def report_of_task(
+    finished: Finished, *, written: Written[TaskDistillConfig], run: TaskRun, journal: Journal
+) -> Report:
+    """Compare everybody, and put together what was found.
+
+    Raises:
+        DistillError: something that the report rests on has gone since.
+    """
+    teacher = finished.head.teacher
+    models = [_teacher(finished), *_students(finished.students, run=run)]
+    compared = compare_task_models(models, task=finished.task, settings=run, journal=journal)
+    chains = [chain for chains in finished.students.chains.values() for chain in chains]
+    rests_on = rested_on(
+        run.config,
+        directories={
+            key: locate_model(source, models_root=run.config.runtime.models_root)
+            for key, source in model_sources(run.config)
+        },
+        starts=[chain.start.digest for chain in chains],
+        students=[link.digest for chain in chains for link in chain.links],
+        run_dir=run.directory,
+    )
+    return task_report(
+        compared,
+        task=finished.task,
+        written=written,
+        teacher=TaughtBy(teacher.label, teacher.identity.digest(), digest_of(views=finished.views)),
+        rests_on=rests_on,
+        cost=cost_of_run(settings=run, journal=journal, saved=NOTHING_SAVED),
+        notes=_notes(chains),
+    )
+
+
+def _teacher(finished: Finished) -> TaskModel:
+    teacher = finished.head.teacher
+    return TaskModel(
+        name=TEACHER,
+        role="teacher",
+        method="",
+        start=None,
+        directories=(teacher.directory,),
+        digests=(teacher.identity.digest(),),
+        training=None,
+    )
+
+
+def _students(students: TrainedStudents, *, run: TaskRun) -> list[TaskModel]:
+    return [
+        TaskModel(
+            name=name,
+            role="student",
+            method=chains[0].method,
+            start=None,
+            directories=tuple(chain.directory for chain in chains),
+            digests=tuple(chain.digest for chain in chains),
+            training=training_of(chains[0].links, artifacts=run.artifacts),
+        )
+        for name, chains in students.chains.items()
+    ]
+
+
+def _notes(chains: Sequence[TaskChain]) -> tuple[str, ...]:
+    """What was said about the data of each student, once."""
+    said = [f"{chain.name}: {note}" for chain in chains for link in chain.links for note in link.lesson.notes]
+    return tuple(dict.fromkeys(said))
