@@ -144,8 +144,8 @@ def test_a_finished_run_is_evaluated_as_a_whole(
 def test_ray_is_not_imported_before_its_environment_is_prepared() -> None:
     """It reads once, on import, that its cluster asks for a token."""
     code = (
-        "import sys; from orchestration.commands.main import _parser; "
-        "_parser(['evaluate']).parse_args(['evaluate', '--model', 'm']); print('ray' in sys.modules)"
+        "import sys; from orchestration.commands.main import command_parser; "
+        "command_parser(['evaluate']).parse_args(['evaluate', '--model', 'm']); print('ray' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ran.stdout == "False\n"
