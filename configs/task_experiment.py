@@ -126,7 +126,7 @@ class WordReplacement(Block):
 
 
 class Continuation(Block):
-    """Texts that a language model writes on from the first words of others (Tang et al. 2019, arXiv 1911.03588)."""
+    """Texts that a language model writes on from the first words of others (Tang, Lu and Lin 2019, ACL D19-6122)."""
 
     kind: Literal["continuation"]
     model: ModelSource
