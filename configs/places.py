@@ -13,6 +13,12 @@ SUMMARY = "stillroom.json"
 CURVES = "curves.jsonl"
 """The file of a kept model with the course of its training, one JSON object a step."""
 
+WRITTEN = "config.yaml"
+"""The file of a run directory with its configuration as it was written."""
+
+RESOLVED = "resolved.yaml"
+"""The same with every path as it was found, so that a finished run can be opened from anywhere."""
+
 PAGE = "report.html"
 """The file of a run directory with its report as a page."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from configs import ConfigError, load_config
+from configs import ConfigError
 from configs.models import ModelSource
 from configs.schema import EngineSettings, RuntimeConfig
 from evaluation.results import DevScores, FinalScores, TaskFacts
@@ -23,7 +23,7 @@ from evaluation.tasks.measuring import (
     parse_failures,
     undefined_because,
 )
-from orchestration.comparison.finished_models import finished_models
+from orchestration.comparison.finished_models import finished_config, finished_models
 from orchestration.comparison.task_examination import Scores
 from orchestration.comparison.task_questions import Asking
 from orchestration.inputs.tasks import LoadedTask, load_tasks
@@ -182,7 +182,7 @@ def _tasks(arguments: argparse.Namespace) -> tuple[LoadedTask, ...]:
         return load_tasks(arguments.task, config_dir=Path())
     named: dict[str, LoadedTask] = {}
     for run in arguments.run:
-        for task in load_tasks(load_config(run / "config.yaml").evaluation.tasks or (), config_dir=run):
+        for task in load_tasks(finished_config(run).evaluation.tasks or (), config_dir=run):
             named.setdefault(task.facts.digest, task)
     if not named:
         raise ConfigError("no task to evaluate on: name one with --task, e.g. configs/tasks/reviews.yaml")
@@ -210,7 +210,7 @@ def _of_runs(runs: Sequence[Path]) -> list[Subject]:
     """Teacher, untouched and students of finished runs; their names begin with the run's where there are several."""
     subjects = []
     for run in runs:
-        asking = Asking.of(load_config(run / "config.yaml"))
+        asking = Asking.of(finished_config(run))
         prefix = f"{run.name}/" if len(runs) > 1 else ""
         subjects += [
             Subject(prefix + each.name, each.role, ModelSource(path=each.directory), each.dtype, each.digest, asking)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs import ConfigError, DistillConfig, load_config
+from configs.places import RESOLVED, WRITTEN
 from configs.stages import StudentConfig
 from orchestration.comparison.report import read_report
 from orchestration.outputs.artifacts import Artifacts
@@ -23,6 +24,16 @@ class FinishedModel:
     dtype: str
 
 
+def finished_config(run_dir: Path) -> DistillConfig:
+    """The configuration of a run with its paths as they were found; as it was written where they are not kept.
+
+    Raises:
+        ConfigError: it cannot be read, or is that of an experiment that distils a task.
+    """
+    resolved = run_dir / RESOLVED
+    return load_config(resolved if resolved.is_file() else run_dir / WRITTEN)
+
+
 def finished_models(run_dir: Path) -> tuple[FinishedModel, ...]:
     """The models of a finished experiment, in the order of its table. That they are still there is not looked at.
 
@@ -33,7 +44,7 @@ def finished_models(run_dir: Path) -> tuple[FinishedModel, ...]:
     report = read_report(run_dir)
     if report is None:
         raise ConfigError(f"{run_dir} holds no finished comparison: name the run directory of a finished experiment")
-    config, artifacts = load_config(run_dir / "config.yaml"), Artifacts(run_dir.parent)
+    config, artifacts = finished_config(run_dir), Artifacts(run_dir.parent)
     found = []
     for row in report.results.models:
         if row.role == "teacher":

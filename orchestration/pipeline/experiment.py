@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from configs import BudgetReached, DistillConfig, dump_config
+from configs.places import WRITTEN
 from orchestration.cluster.nodes import cluster_hardware
 from orchestration.comparison.publishing import publish
 from orchestration.comparison.report import Report, write_report
@@ -272,6 +273,6 @@ class Experiment:
         directory, tracker = self._settings.directory, self._journal.tracker
         publish(report.results, directory=directory, tracker=tracker)
         write_report(report, directory)  # last: it marks the experiment as finished, and nothing of it is missing then
-        tracker.artifact("pipeline", directory / "config.yaml")
+        tracker.artifact("pipeline", directory / WRITTEN)
         show_report(report, self._written.config, directory=directory, console=self._journal.console)
         publish_cost(report.results.cost, self._journal)

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from configs import configure_logging
+from configs import Experiment, configure_logging, dump_config
 from configs.experiments import AnyExperiment
 from configs.models import Device
+from configs.places import RESOLVED, WRITTEN
 from orchestration.fill.ledger import Ledger
 from orchestration.inputs.preflight import require_cache, require_compiler, require_writable
 from orchestration.outputs.artifacts import Artifacts, claim_directory, sweep_run
@@ -37,8 +38,10 @@ def require_places(config: AnyExperiment, *, accelerator: Device) -> None:
 
 
 @contextmanager
-def opened_run(config: AnyExperiment, directory: Path, *, written: str) -> Iterator[tuple[Journal, Artifacts]]:
-    """Hold a run directory for as long as the context lasts; `written` is the configuration that is kept there.
+def opened_run(config: Experiment, directory: Path, *, written: str) -> Iterator[tuple[Journal, Artifacts]]:
+    """Hold a run directory for as long as the context lasts.
+
+    `config` has its paths made real; `written` is the configuration as a person wrote it. Both are kept there.
 
     Raises:
         ConfigError: another process holds it, or its tracker cannot be used.
@@ -55,7 +58,8 @@ def opened_run(config: AnyExperiment, directory: Path, *, written: str) -> Itera
         # Standard error goes to the log from here on, but warnings are for whoever watches.
         configure_logging(log_file, console=console.warnings)
         console.say(f"Experiment {config.name} in {directory} (logs in {directory / 'logs'})")
-        (directory / "config.yaml").write_text(written)
+        (directory / WRITTEN).write_text(written)
+        (directory / RESOLVED).write_text(dump_config(config))
         artifacts = Artifacts(runtime.run_root, say=console.warn)
         tracker = opened.enter_context(closing(Tracker(directory, uri=tracking_uri(config))))
         journal = Journal(console, tracker, opened.enter_context(closing(Ledger.open(directory))))

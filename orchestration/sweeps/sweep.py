@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from configs import DistillConfig, TrainingError, configure_logging, dump_config
+from configs.places import WRITTEN
 from configs.sweep import SweepConfig
 from orchestration.outputs.artifacts import claim_directory, digest_of, write_json
 from orchestration.outputs.console import Console, clock
@@ -71,7 +72,7 @@ def run_sweep(
         # Standard error goes to the log from here on, but warnings are for whoever watches.
         configure_logging(log_file, console=console.warnings)
         tracker = opened.enter_context(closing(Tracker(settings.directory, uri=tracking_uri(config))))
-        (settings.directory / "config.yaml").write_text(dump_config(config))
+        (settings.directory / WRITTEN).write_text(dump_config(config))
         lanes = opened.enter_context(lanes_in(settings.directory))
         with _tracked(tracker, settings):
             return _Sweep(settings, console, tracker, lanes).run()
@@ -194,7 +195,7 @@ class _Sweep:
         (directory / "sweep.md").write_text(markdown(summary), encoding="utf-8", errors="backslashreplace")
         write_json(directory / "sweep.json", sealed(SWEEP, _digest(self._settings), asdict(summary)))
         tracker.log_final("pipeline", _final_metrics(summary))
-        for name in ("sweep.md", "sweep.json", "config.yaml"):
+        for name in ("sweep.md", "sweep.json", WRITTEN):
             tracker.artifact("pipeline", directory / name)
         self._console.say(table(summary))
         for line in lines(summary):

@@ -130,8 +130,9 @@ def test_a_finished_run_is_evaluated_as_a_whole(
     write_task(tmp_path / "task")
     run = tmp_path / "runs" / "fake-0123"
     run.mkdir(parents=True)
-    config = experiment(tmp_path, evaluation={"tasks": ["task/task.yaml"]})
-    (run / "config.yaml").write_text(dump_config(config))
+    # As it was written, in a folder that this command does not know, and as the run found it.
+    for kept, task in (("config.yaml", "elsewhere/task.yaml"), ("resolved.yaml", f"{tmp_path}/task/task.yaml")):
+        (run / kept).write_text(dump_config(experiment(tmp_path, evaluation={"tasks": [task]})))
     assert main(["evaluate", str(run), "--out", "out.json"]) == 0
     said = capsys.readouterr().out
     assert any("teacher" in line and "moods" in line for line in said.splitlines())

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pipeline_builders import experiment
 
-from configs import ConfigError
+from configs import ConfigError, load_config
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.pipeline.opening import opened_run, require_places
 from orchestration.pipeline.run import Journal
@@ -19,6 +19,7 @@ def test_an_open_run_is_held_alone_and_keeps_what_was_written(tmp_path: Path) ->
         with pytest.raises(ConfigError, match="is in use by another run"), opened_run(config, directory, written=""):
             pass
     assert (directory / "config.yaml").read_text() == "name: e\n"
+    assert load_config(directory / "resolved.yaml") == config
     assert (directory / "logs/driver.log").is_file()
     with opened_run(config, directory, written="name: e\n"):
         pass
