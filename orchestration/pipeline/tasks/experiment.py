@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -21,9 +22,9 @@ from orchestration.comparison.show import directory_of, show_task_report
 from orchestration.fill.refusals import open_signal_refusals
 from orchestration.inputs.models import locate_model
 from orchestration.inputs.preflight import require_cache, resolve_task_paths
-from orchestration.inputs.task_sets import TaskSets, load_task_sets
+from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, load_task_sets
 from orchestration.inputs.task_teachers import TaskTeacher, open_task_cache, open_task_teacher
-from orchestration.inputs.task_texts import decision_labels
+from orchestration.inputs.task_texts import decision_labels, read_with
 from orchestration.inputs.tasks import LoadedTask, load_task
 from orchestration.outputs.foundations import content_of
 from orchestration.pipeline.opening import PROBE_S, opened_run, require_places
@@ -136,9 +137,10 @@ class TaskExperiment:
 
     def _make_sets(self, task: LoadedTask) -> TaskSets:
         config, console = self._run.config, self._journal.console
+        tokenizer = load_task_tokenizer(self._base)
         change = Changer(
             self._run.artifacts,
-            tokenizer=load_task_tokenizer(self._base),
+            tokenizer=tokenizer,
             models_root=config.runtime.models_root,
             config_dir=self._written.config_dir,
             device=self._run.device,
@@ -151,6 +153,8 @@ class TaskExperiment:
                 config_dir=self._written.config_dir,
                 change=change,
             )
+            read = partial(read_with, tokenizer, task=task.config, max_tokens=config.teacher.max_tokens)
+            sets = apart_from_held_out(sets, task, read=read)
             stage.summary = ", ".join(f"{len(examples):,} {name}" for name, examples in sets.sets.items())
         for note in sets.notes:
             console.warn(note)

@@ -49,11 +49,7 @@ class HeadTeacher:
     refusals: Refusals | None = None
 
     def plan(self, sets: Mapping[str, Sequence[Example]], signals: tuple[Signal, ...]) -> SignalPlan:
-        """What the cache lacks of these signals of some sets of examples, by their names.
-
-        Raises:
-            DataError: a text that is held out stands in another set too, as the teacher reads them.
-        """
+        """What the cache lacks of these signals of some sets of examples, by their names."""
         self.cache.refresh()
         return plan_signals(
             signal_sets({name: self._read(examples) for name, examples in sets.items()}, signals),

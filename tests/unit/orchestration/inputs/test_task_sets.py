@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ from task_files import MOODS
 
 from configs import ConfigError, DataError
 from configs.task_experiment import Augmentation, TaskDataConfig
+from evaluation.tasks.examples import Example
 from orchestration.inputs.augment import Changed, Texts
 from orchestration.inputs.rows import Row
-from orchestration.inputs.task_sets import TaskSets, load_task_sets
+from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, load_task_sets
+from orchestration.inputs.task_texts import ReadExample
 from orchestration.inputs.tasks import load_task
 
 TRAIN = [
@@ -158,3 +161,27 @@ def test_texts_of_another_task_are_refused_by_their_key(place: Path) -> None:
     write(place / "other.jsonl", [{"words": "x"}, {"words": "y"}])
     with pytest.raises(DataError, match=r"^data\.transfer: task moods: none of 2 rows can be used; row 0: .*text"):
         load(place, transfer=[{"path": "other.jsonl"}])
+
+
+def read_first_word(examples: Sequence[Example]) -> list[ReadExample]:
+    """As a model that reads one word of a text."""
+    words = [example.text.split()[0] for example in examples]
+    return [ReadExample(tuple(map(ord, word)), len(word), (), (), (), cut=True) for word in words]
+
+
+def test_texts_that_a_model_reads_as_held_out_ones_are_left_out_and_counted(place: Path) -> None:
+    write(place / "task/train.jsonl", [*TRAIN, {"text": "fog over hills", "mood": "bad"}])
+    write(place / "task/dev.jsonl", [{"text": "fog at sea", "mood": "bad"}])
+    write(place / "task/test.jsonl", [{"text": "tea time", "mood": "good"}, {"text": TRAIN[0]["text"], "mood": "good"}])
+    task = load_task(place / "task/moods.yaml")
+    sets = load(place, **TEXTS)
+    apart = apart_from_held_out(sets, task, read=read_first_word)
+    # Gold may stand in test, as public data do, and not in dev, by which students are chosen.
+    assert texts(apart, "train") == [row["text"] for row in TRAIN]
+    assert texts(apart, "transfer") == ["cake", "pie"]
+    assert apart.notes[len(sets.notes) :] == (
+        "train: 1 texts left out that are read as others of dev or test are",
+        "transfer: 1 texts left out that are read as others of dev or test are",
+    )
+    with pytest.raises(DataError, match="train: every text is read as one of dev or test is: name others"):
+        apart_from_held_out(sets, replace(task, dev=task.train), read=read_first_word)
