@@ -18,6 +18,7 @@ from orchestration.energy.tracker import MachineMeter
 from orchestration.fill.ledger import Counts
 from orchestration.pipeline.run import AnyRun, Journal
 from orchestration.plan.requests import FillPlan
+from orchestration.plan.signal_requests import SignalPlan
 
 NOTHING_SAVED = Saved(0, 0.0, 0.0)
 
@@ -59,6 +60,15 @@ def saved_by_cache(plan: FillPlan, *, cache: TeacherCache, spent_before: Counts)
         tokens, known = tokens + count, [*known, spent]
     total = together(known)
     return Saved(tokens, total.gpu_seconds, total.joules).beyond(spent_before.fill)
+
+
+def saved_signals(plan: SignalPlan, *, cache: TeacherCache, spent_before: Counts) -> Saved:
+    """What the signals of the plan that the cache holds took when they were bought; else as `saved_by_cache`."""
+    requests = list(dict.fromkeys(plan.requests))
+    lacking = set(cache.signals.missing(requests))
+    held = [request for at, request in enumerate(requests) if at not in lacking]
+    tokens, spent = cache.spent(cache.signals.keys(held), k=0)
+    return Saved(tokens, spent.gpu_seconds, spent.joules).beyond(spent_before.fill)
 
 
 def cost_of_run(*, settings: AnyRun, journal: Journal, saved: Saved) -> RunCost:

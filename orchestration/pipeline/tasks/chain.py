@@ -28,7 +28,7 @@ class TaskLink:
 
 @dataclass(frozen=True, slots=True)
 class TaskChain:
-    """One training of a student through all its stages."""
+    """One training of a student through all its stages; `name` is the student's, with the seed where it has several."""
 
     name: str
     start: MadeStart

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from configs.task_experiment import TaskDistillConfig
+from evaluation.cost import Saved
 from orchestration.comparison.report import Report
 from orchestration.inputs.models import locate_model
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.outputs.artifacts import digest_of
 from orchestration.outputs.foundations import model_sources, rested_on
 from orchestration.pipeline.run import Journal, Written
-from orchestration.pipeline.run_costs import NOTHING_SAVED, cost_of_run
+from orchestration.pipeline.run_costs import cost_of_run
 from orchestration.pipeline.tasks.chain import TaskChain
 from orchestration.pipeline.tasks.comparison import TaskModel, compare_task_models
 from orchestration.pipeline.tasks.head_teacher import HeadTeacher
@@ -24,12 +24,16 @@ from orchestration.pipeline.training_cost import training_of
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What a task experiment has come to before the comparison: its teacher and students, and the views by set."""
+    """What a task experiment has come to before the comparison.
+
+    `views` are digests by set, `saved` is what its signals took that were in the cache before.
+    """
 
     task: LoadedTask
     head: HeadTeacher
     students: TrainedStudents
     views: dict[str, str]
+    saved: Saved
 
 
 def report_of_task(
@@ -60,8 +64,8 @@ def report_of_task(
         written=written,
         teacher=TaughtBy(teacher.label, teacher.identity.digest(), digest_of(views=finished.views)),
         rests_on=rests_on,
-        cost=cost_of_run(settings=run, journal=journal, saved=NOTHING_SAVED),
-        notes=_notes(chains),
+        cost=cost_of_run(settings=run, journal=journal, saved=finished.saved),
+        notes=_notes(finished.students),
     )
 
 
@@ -93,7 +97,13 @@ def _students(students: TrainedStudents, *, run: TaskRun) -> list[TaskModel]:
     ]
 
 
-def _notes(chains: Sequence[TaskChain]) -> tuple[str, ...]:
+def _notes(students: TrainedStudents) -> tuple[str, ...]:
     """What was said about the data of each student, once."""
-    said = [f"{chain.name}: {note}" for chain in chains for link in chain.links for note in link.lesson.notes]
+    said = [
+        f"{name}: {note}"
+        for name, chains in students.chains.items()
+        for chain in chains
+        for link in chain.links
+        for note in link.lesson.notes
+    ]
     return tuple(dict.fromkeys(said))

@@ -29,7 +29,7 @@ from orchestration.inputs.tasks import LoadedTask, load_task
 from orchestration.outputs.foundations import content_of
 from orchestration.pipeline.opening import PROBE_S, opened_run, require_places
 from orchestration.pipeline.run import Journal, Written
-from orchestration.pipeline.run_costs import publish_cost
+from orchestration.pipeline.run_costs import NOTHING_SAVED, publish_cost, saved_signals
 from orchestration.pipeline.session import Session
 from orchestration.pipeline.stage import run_stage
 from orchestration.pipeline.tasks.asking import AskedHead, ReleasedEngines, SignalFill, pin_signals
@@ -94,6 +94,7 @@ class TaskExperiment:
         """`engines` makes those of a teacher, not started; Ray's unless a test has others."""
         self._written, self._run, self._journal, self._workers = written, run, journal, workers
         self._engines = engines or self._pool
+        self._saved = NOTHING_SAVED
 
     def run(self, *, until: Until) -> TaskEnded:
         """Run up to and including a stage.
@@ -206,7 +207,7 @@ class TaskExperiment:
         students = train_students(trainer, starts=starts)
         if until == "train":
             return self._ended(students)
-        finished = Finished(task, asked.head, students, views)
+        finished = Finished(task, asked.head, students, views, self._saved)
         report = report_of_task(finished, written=self._written, run=self._run, journal=self._journal)
         self._publish(report)
         return self._ended(students, report=report)
@@ -259,6 +260,7 @@ class TaskExperiment:
             dtype=config.teacher.dtype,
         )
         show_signal_plan(plan, time=time, max_tokens=config.teacher.max_tokens, console=self._journal.console)
+        self._saved = saved_signals(plan, cache=head.cache, spent_before=self._journal.ledger.counts())
         require_cache(config.runtime.cache_root, needed_bytes=plan.stored_bytes)
         return AskedHead(head, plan, self._engines(teacher))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from configs.task_stages import TaskStageConfig, TaskStudentConfig
 from evaluation.verdict import GOLD_ALONE, gold_twin
+from orchestration.outputs.artifacts import digest_of
 from orchestration.pipeline.links import stage_axis
 from orchestration.pipeline.run import Journal
 from orchestration.pipeline.stage import run_stage
@@ -78,16 +79,18 @@ def train_students(trainer: TaskTrainer, *, starts: StartsOf) -> TrainedStudents
     twins: dict[str, str] = {}
     for name, student in config.students.items():
         for seed in range(student.seeds):
+            number = f" seed {seed}" if student.seeds > 1 else ""
             stages = of_seed(student.stages, seed=seed)
             start = made_start(student.start, seed=stages[0].seed, of=starts)
             reader = _reader(student, start, trainer=trainer)
-            chain = trainer.addressed(name, stages=stages, start=start, reader=reader)
+            chain = trainer.addressed(f"{name}{number}", stages=stages, start=start, reader=reader)
             planned.setdefault(name, []).append(chain)
             if config.evaluation.gold_baseline and any(stage.needs != "gold" for stage in stages):
                 twin = twins[name] = gold_twin(name)
                 steps = [_steps(link.stage, learned=link.lesson.train) for link in chain.links]
                 gold = gold_alone(stages, steps=steps)
-                planned.setdefault(twin, []).append(trainer.addressed(twin, stages=gold, start=start, reader=reader))
+                alone = trainer.addressed(f"{twin}{number}", stages=gold, start=start, reader=reader)
+                planned.setdefault(twin, []).append(alone)
     for name, chains in planned.items():
         _track(name, chains, trainer=trainer)
     trained = {name: tuple(trainer.train(chain) for chain in chains) for name, chains in planned.items()}
@@ -105,16 +108,22 @@ def _steps(stage: TaskStageConfig, *, learned: Path) -> int:
 
 
 def _track(name: str, chains: Sequence[TaskChain], *, trainer: TaskTrainer) -> None:
-    """Open the run of a student in the tracker, and say what is to be said about its data."""
+    """Open the run of a student in the tracker, and say what is to be said about its data.
+
+    Of several seeds each has a run of its own for its curve; that of the student holds what is found of all of them.
+    """
     first = chains[0]
     for note in dict.fromkeys(note for link in first.links for note in link.lesson.notes):
         trainer.journal.console.say(f"{name}: {note}")
     student = trainer.run.config.students.get(name.removesuffix(GOLD_ALONE))
     params = {} if student is None else flatten(student.model_dump(mode="json", exclude_none=True))
     learned = first.links[0].lesson
-    trainer.journal.tracker.child(
-        name,
-        params=params,
-        tags={"role": "student", "student_digest": first.digest, "method": first.method},
-        dataset=(" and ".join(first.links[0].stage.data), learned.train_digest),
-    )
+    digests = [chain.digest for chain in chains]
+    tags = {"role": "student", "method": first.method}
+    dataset = " and ".join(first.links[0].stage.data), learned.train_digest
+    whole = digests[0] if len(chains) == 1 else digest_of(seeds=digests)
+    trainer.journal.tracker.child(name, params=params, tags={**tags, "student_digest": whole}, dataset=dataset)
+    for chain in chains if len(chains) > 1 else ():
+        seed = {"seed": chain.links[0].stage.seed}
+        own = {"role": "seed", "method": first.method, "student": name, "student_digest": chain.digest}
+        trainer.journal.tracker.child(chain.name, params=seed, tags=own, dataset=dataset)

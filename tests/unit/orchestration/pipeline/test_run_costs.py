@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from fill_builders import Filling, prompts, teacher_set
 from local_engines import LocalEngines, Watched, lease_queue, run_engine_loop
+from local_signals import LocalSignals, SignalFilling, signal_set
 from pipeline_builders import fake_run
 
 from configs.schema import RuntimeConfig
 from evaluation.cost import Saved
 from orchestration.fill.ledger import Counts
-from orchestration.pipeline.run_costs import cost_of_run, counting, publish_cost, saved_by_cache
+from orchestration.pipeline.run_costs import cost_of_run, counting, publish_cost, saved_by_cache, saved_signals
 from orchestration.plan.requests import SequenceSet, plan_fill
 
 
@@ -62,6 +63,16 @@ def test_an_empty_cache_saves_nothing(tmp_path: Path) -> None:
     filling = Filling(tmp_path / "cache")
     plan = plan_fill([teacher_set(prompts(3))], cache=filling.cache)
     assert saved_by_cache(plan, cache=filling.cache, spent_before=Counts()).tokens == 0
+
+
+def test_signals_that_the_cache_holds_are_credited_and_those_of_an_earlier_start_are_not(tmp_path: Path) -> None:
+    filling = SignalFilling(tmp_path / "cache")
+    assert saved_signals(filling.plan(signal_set(6)), cache=filling.cache, spent_before=Counts()).tokens == 0
+    filling.fill(signal_set(4), engines=LocalSignals())
+    plan = filling.plan(signal_set(6), signal_set(3, name="again"))
+    saved = saved_signals(plan, cache=filling.cache, spent_before=Counts())
+    assert saved.tokens == 4 * 3 * 5 and saved.gpu_seconds > 0.0, "four texts of five tokens, three signals each"
+    assert saved_signals(plan, cache=filling.cache, spent_before=Counts(fill=saved.tokens)).tokens == 0
 
 
 def test_in_a_cluster_that_is_attached_to_times_are_known_and_energy_is_not() -> None:

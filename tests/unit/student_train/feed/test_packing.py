@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from student_train.feed.packing import LIKE_LENGTH, lay_out, padded_tokens
+from student_train.feed.packing import BATCH_COST, lay_out, padded_tokens
 
 
 @given(lengths=st.lists(st.integers(0, 300), max_size=60), tokens=st.integers(1, 600), packs=st.booleans())
@@ -39,8 +39,19 @@ def test_sequences_of_one_length_are_not_packed() -> None:
     assert all(len(row) == 1 for layout in lay_out(lengths, tokens=512, packs=True) for row in layout)
 
 
-def test_a_bucket_holds_sequences_of_like_length() -> None:
-    lengths = np.random.default_rng(0).integers(10, 500, 50)
-    for layout in lay_out(lengths, tokens=4096, packs=False):
+def test_a_bucket_holds_sequences_of_like_length_where_they_are_long() -> None:
+    lengths = np.random.default_rng(0).integers(2_000, 4_000, 50)
+    layouts = lay_out(lengths, tokens=32_768, packs=False)
+    assert len(layouts) > 4
+    for layout in layouts:
         held = [int(lengths[row[0]]) for row in layout]
-        assert min(held) >= LIKE_LENGTH * max(held)
+        assert min(held) >= 0.85 * max(held)
+
+
+def test_short_texts_share_few_micro_batches_and_only_as_padded_as_pays() -> None:
+    lengths = np.random.default_rng(0).integers(4, 40, 16)
+    layouts = lay_out(lengths, tokens=4096, packs=False)
+    assert 1 < len(layouts) <= 3
+    cost = padded_tokens(layouts, lengths) + BATCH_COST * len(layouts)
+    assert cost < len(lengths) * int(lengths.max()) + BATCH_COST
+    assert cost < int(lengths.sum()) + BATCH_COST * len(set(lengths.tolist()))

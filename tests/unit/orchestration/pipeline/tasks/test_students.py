@@ -40,3 +40,21 @@ def test_what_is_cut_is_said(tmp_path: Path) -> None:
     place.values["students"]["bag"] |= {"max_tokens": 1}
     place.go("train")
     assert "bag: train-transfer: 6 of 9 texts are cut to 1 tokens of the student" in place.said
+
+
+def test_every_seed_has_a_curve_of_its_own_in_the_tracker_and_a_line_of_its_own(tmp_path: Path) -> None:
+    place = task_place(tmp_path)
+    place.values["students"]["bag"] |= {"seeds": 2}
+    place.go("train")
+    runs = {run for run, *_ in place.tracker.of("point")}
+    assert runs == {"bag seed 0", "bag seed 1", "bag-gold seed 0", "bag-gold seed 1"}
+    opened = {name: place.tracker.of("child", name)[0][1] for name in ("bag", "bag seed 0", "bag seed 1")}
+    assert len({tags["student_digest"] for tags in opened.values()}) == 3
+    assert opened["bag seed 1"]["student"] == "bag"
+    assert "train bag seed 1" in place.said and "train bag-gold seed 0" in place.said
+
+
+def test_a_student_of_one_seed_has_its_curve_in_its_own_run(tmp_path: Path) -> None:
+    place = task_place(tmp_path)
+    place.go("train")
+    assert {run for run, *_ in place.tracker.of("point")} == {"bag", "bag-gold"}
