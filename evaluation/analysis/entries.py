@@ -1,12 +1,12 @@
 """Who stands in a comparison, and whom each student has to be compared with.
 
 A student has three baselines: its teacher, the untouched model that it started from, and the simplest method that was
-tried beside it. A method that does not beat the last is not worth its trouble.
+tried beside it (`simplest_beside`). A method that does not beat the last is not worth its trouble.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evaluation.results import ModelResults, RunResults
@@ -45,9 +45,19 @@ def entries_of(runs: Mapping[str, RunResults]) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def _far(simple: ModelResults, model: ModelResults) -> tuple[bool, bool, int]:
-    """The nearest one is the same student on gold labels alone, then one of the same start, then the simplest."""
-    return simple.name != gold_twin(model.name), simple.start != model.start, SIMPLEST.index(simple.method)
+def simplest_beside(model: ModelResults, models: Sequence[ModelResults]) -> ModelResults | None:
+    """The student of the simplest method that `model` has to beat; None where no plainer one was trained.
+
+    The nearest is the same student on gold labels alone, then one of the same start, then the plainest.
+    """
+    plainer = [other for other in models if other.role == "student" and _plainness(other) < _plainness(model)]
+    twin = [other for other in models if other.name == gold_twin(model.name)]
+    return min(twin or plainer, key=lambda other: (other.start != model.start, _plainness(other)), default=None)
+
+
+def _plainness(model: ModelResults) -> int:
+    """The place of its method among the simplest; behind all of them if it is none."""
+    return SIMPLEST.index(model.method) if model.method in SIMPLEST else len(SIMPLEST)
 
 
 def _baselines(model: ModelResults, results: RunResults) -> dict[str, str]:
@@ -57,8 +67,7 @@ def _baselines(model: ModelResults, results: RunResults) -> dict[str, str]:
     found = dict(zip((TEACHER,), teachers, strict=False))
     if model.start in {other.name for other in results.models}:
         found[START] = str(model.start)
-    simple = [other for other in results.models if other.role == "student" and other.method in SIMPLEST]
-    if simple and model.method not in SIMPLEST:
-        best = min(simple, key=lambda other: _far(other, model))
-        found[SIMPLER] = best.name
+    simple = simplest_beside(model, results.models)
+    if simple is not None:
+        found[SIMPLER] = simple.name
     return found

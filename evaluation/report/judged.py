@@ -1,22 +1,20 @@
 """The numbers that models are judged by, each with its interval and with what sets it apart from the baselines.
 
-A student is held against three: its teacher, the untouched student that it started from, and the simplest method of the
-table (SFT on gold answers, else SeqKD), or the same student trained on gold labels alone. Differences are of the same
-examples; the tests are corrected over the students of the table, and are those that the sentences rest on
+A student is held against three: its teacher, the untouched student that it started from, and the simplest method that
+was tried beside it (`evaluation.analysis.entries.simplest_beside`). Differences are of the same examples; the tests are corrected over the students of the table, and are those that the sentences rest on
 (`evaluation.qualities`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from evaluation.analysis.entries import SIMPLEST
+from evaluation.analysis.entries import simplest_beside
 from evaluation.qualities import Quality
 from evaluation.report.blocks import Mark, Sign
 from evaluation.report.merging import Part
-from evaluation.results import ModelResults
 from evaluation.statistics import Difference, Estimate, estimate, in_words
 from evaluation.verdict import beyond_gold, gold_twin
 
@@ -58,12 +56,9 @@ class Judged:
 def judge(quality: Quality, part: Part) -> Judged:
     """Intervals, and for a headline the differences from the baselines."""
     held: dict[str, list[Held]] = {}
-    for baseline, name, students in _pairs(part) if quality.headline else ():
-        for student, difference in quality.against(name, students).items():
+    for baseline, name, found in _differences(quality, part) if quality.headline else ():
+        for student, difference in found.items():
             held.setdefault(student, []).append(Held(baseline, name, difference))
-    trained = [model for model in part.results.models if model.role == "student"]
-    for student, difference in (beyond_gold(trained, quality) if quality.headline else {}).items():
-        held.setdefault(student, []).append(Held("simplest", gold_twin(student), difference))
     return Judged(
         quality,
         {name: estimate(measured, quality.how) for name, measured in quality.measured.items()},
@@ -71,25 +66,22 @@ def judge(quality: Quality, part: Part) -> Judged:
     )
 
 
-def simplest(part: Part) -> ModelResults | None:
-    """The student of the simplest method; None where no such one was trained."""
-    students = [model for model in part.results.models if model.role == "student"]
-    return next((model for method in SIMPLEST for model in students if model.method == method), None)
-
-
-def _pairs(part: Part) -> list[tuple[Baseline, str, list[str]]]:
-    """Each baseline with its name and the students that are held against it."""
+def _differences(quality: Quality, part: Part) -> Iterator[tuple[Baseline, str, Mapping[str, Difference]]]:
+    """Each baseline with its name and what sets apart from it the students that are held against it."""
     models = part.results.models
     students = [model for model in models if model.role == "student"]
     names = [student.name for student in students]
-    pairs: list[tuple[Baseline, str, list[str]]] = [
-        ("teacher", model.name, names) for model in models if model.role == "teacher"
-    ]
+    for model in models:
+        if model.role == "teacher":
+            yield "teacher", model.name, quality.against(model.name, names)
     for start in dict.fromkeys(student.start for student in students if student.start is not None):
-        pairs.append(("start", start, [student.name for student in students if student.start == start]))
-    simple = simplest(part)
-    twins = {gold_twin(name) for name in names} & set(names)
-    # Who has learned from gold labels alone is held against, student by student: see `beyond_gold`.
-    if simple is not None and not twins:
-        pairs.append(("simplest", simple.name, [name for name in names if name != simple.name]))
-    return pairs
+        yield "start", start, quality.against(start, [each.name for each in students if each.start == start])
+    plainer = {student.name: simple.name for student in students if (simple := simplest_beside(student, models))}
+    for name in dict.fromkeys(plainer.values()):
+        # Corrected over all others, as what is said of the students is, whomever of them it is the baseline of.
+        found = quality.against(name, [other for other in names if other != name])
+        mine = {student: difference for student, difference in found.items() if plainer.get(student) == name}
+        yield "simplest", name, {student: each for student, each in mine.items() if gold_twin(student) != name}
+    # The same student on gold labels alone: these pairs are corrected over each other.
+    for student, difference in beyond_gold(students, quality).items():
+        yield "simplest", gold_twin(student), {student: difference}

@@ -72,7 +72,7 @@ def content_of(config: AnyExperiment, *, config_dir: Path, say: Callable[[str], 
         if source.path is not None:
             asked[key] = partial(_local, source.path, config_dir=config_dir, models_root=runtime.models_root, say=say)
         elif source.package is not None:
-            asked[key] = partial(_packaged, source, digests=digests)
+            asked[key] = partial(_packaged, source, digests=digests, models_root=runtime.models_root)
     for key, path in _tasks(config):
         asked[key] = partial(_task, path, config_dir=config_dir, digests=digests)
     for key, path, count in _former_rollouts(config):
@@ -270,13 +270,13 @@ def _local(path: Path, *, config_dir: Path, models_root: Path, say: Callable[[st
     return model_digest(resolve_data_path(path, config_dir=config_dir), models_root=models_root, say=say)
 
 
-def _packaged(source: ModelSource, *, digests: FileDigests) -> str:
+def _packaged(source: ModelSource, *, digests: FileDigests, models_root: Path) -> str:
     assert source.package is not None and source.file is not None
     spec = importlib.util.find_spec(source.package)
     if spec is None or not spec.submodule_search_locations:
         return UNUSABLE
     path = Path(spec.submodule_search_locations[0]) / source.file
-    return digests.of([path])[path]
+    return model_digest(path, models_root=models_root) if path.is_dir() else digests.of([path])[path]
 
 
 def _rollouts(path: Path, count: int, *, config_dir: Path) -> str:

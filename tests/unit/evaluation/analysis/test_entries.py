@@ -31,7 +31,13 @@ def test_every_student_has_three() -> None:
 def test_the_simplest_method_starts_from_the_same_model_or_is_the_plainest() -> None:
     found = baselines(run_results(*MODELS))
     assert found["own"] == {TEACHER: "teacher", SIMPLER: "sft"}
-    assert SIMPLER not in found["sft"] and SIMPLER not in found["seqkd"]
+    assert SIMPLER not in found["sft"] and found["seqkd"][SIMPLER] == "sft"
+
+
+def test_labels_of_a_teacher_are_held_against_gold_labels_alone() -> None:
+    rows = [task_model(name, right=80, method="hard_labels") for name in ("a", "a-gold")]
+    found = {entry.name: entry.baselines for entry in entries_of({"run": task_run(*rows)})}
+    assert found == {"a": {SIMPLER: "a-gold"}, "a-gold": {}}
 
 
 def test_a_start_that_is_not_in_the_table_is_no_baseline() -> None:

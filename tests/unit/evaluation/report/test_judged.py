@@ -7,9 +7,10 @@ import pytest
 from results_builders import finished_run, task_model, task_run
 
 from evaluation import qualities as module
+from evaluation.analysis.entries import SIMPLER, entries_of
 from evaluation.metric import Measured, Metric
 from evaluation.qualities import Quality, qualities
-from evaluation.report.judged import Judged, judge, simplest
+from evaluation.report.judged import Judged, judge
 from evaluation.report.merging import Part, parts_of
 from evaluation.statistics import Difference, Resampling, compare_models
 from evaluation.verdict import opinions_of
@@ -68,14 +69,14 @@ def test_a_model_of_other_examples_is_not_compared(part: Part) -> None:
     assert found.held == {} and found.estimates["kd"].n == 50
 
 
-def test_the_simplest_method_is_text_alone_and_gold_before_the_teachers() -> None:
-    def of(methods: dict[str, str]) -> str | None:
-        found = simplest(parts_of([finished_run(prompts=1, students=methods)])[0])
-        return None if found is None else found.name
-
-    assert of({"a": "kd", "b": "seqkd", "c": "sft"}) == "c"
-    assert of({"a": "seqkd, minillm", "b": "seqkd"}) == "b"
-    assert of({"a": "seqkd, minillm", "b": "kd"}) is None
+def test_page_and_comparison_hold_a_student_against_the_same_simplest_method() -> None:
+    run = finished_run(prompts=1, students={"sft": "sft", "seqkd": "seqkd", "kd": "seqkd, kd", "own": "kd"})
+    shares = dict.fromkeys(("teacher", "untouched", "sft", "seqkd", "kd", "own"), 0.5)
+    found = judge(quality(shares), parts_of([run])[0]).held
+    page = {name: next((h.name for h in held if h.baseline == "simplest"), None) for name, held in found.items()}
+    compared = {e.model.name: e.baselines.get(SIMPLER) for e in entries_of({"run": run}) if e.model.role == "student"}
+    assert page == compared
+    assert (page["sft"], page["seqkd"], page["kd"]) == (None, "sft", "sft")
 
 
 def test_marks_and_sentences_rest_on_the_same_p_at_the_margin() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from safetensors.numpy import save_file
 from task_files import write_task
 
 from configs import ConfigError, DistillConfig
+from configs.task_experiment import TaskDistillConfig
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.foundations import (
     UNUSABLE,
@@ -21,6 +23,7 @@ from orchestration.outputs.foundations import (
     experiment_digest,
     model_digest,
     require_unchanged,
+    rested_on,
     what_broke,
 )
 
@@ -93,6 +96,57 @@ def test_a_model_inside_a_package_is_its_file(folder: Path, tmp_path: Path, monk
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     config = experiment(tmp_path, model={"package": "packed_model", "file": "m.gguf"})
     assert content_of(config, config_dir=folder)["teacher.model"].startswith("9f86d081884c7d65")
+
+
+def test_a_model_that_is_a_folder_inside_a_package_is_its_files(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "packed_folder").mkdir()
+    (tmp_path / "packed_folder/__init__.py").touch()
+    model = write_model(tmp_path / "packed_folder/model", value=1.0)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    config = experiment(tmp_path, model={"package": "packed_folder", "file": "model"})
+    found = content_of(config, config_dir=folder)["teacher.model"]
+    assert found == model_digest(model, models_root=tmp_path / "models")
+    write_model(model, value=2.0)
+    assert content_of(config, config_dir=folder)["teacher.model"] not in (found, UNUSABLE)
+
+
+def test_a_report_is_broken_when_a_model_that_changed_its_texts_has_changed_or_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "packed_words").mkdir()
+    (tmp_path / "packed_words/__init__.py").touch()
+    write_model(tmp_path / "packed_words/model", value=1.0)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    write_model(tmp_path / "teacher", value=1.0)
+    words = {"kind": "masked_lm", "model": {"package": "packed_words", "file": "model"}}
+    config = TaskDistillConfig.model_validate(
+        {
+            "name": "x",
+            "task": "task.yaml",
+            "teacher": {"model": {"path": str(tmp_path / "teacher")}},
+            "data": {"augment": {"words": words}},
+            "students": {
+                "bag": {
+                    "start": {"kind": "bag"},
+                    "stages": [{"objective": "logit_mse", "data": ["train", "words"], "epochs": 1.0}],
+                }
+            },
+            "runtime": {name: str(tmp_path / name) for name in ("run_root", "cache_root", "models_root")},
+        }
+    )
+    directories = {"teacher.model": tmp_path / "teacher", "data.augment.words.model": tmp_path / "packed_words/model"}
+    rests_on = rested_on(config, directories=directories, starts=(), students=(), run_dir=tmp_path)
+
+    def broken() -> str | None:
+        return what_broke(rests_on, config=config, run_dir=tmp_path, artifacts=Artifacts(tmp_path / "run_root"))
+
+    assert broken() is None
+    write_model(tmp_path / "packed_words/model", value=2.0)
+    assert str(broken()).startswith("data.augment.words.model is not what it was")
+    shutil.rmtree(tmp_path / "packed_words/model")
+    assert str(broken()).startswith("data.augment.words.model is not what it was")
 
 
 def test_a_model_of_a_hub_is_not_content(folder: Path, tmp_path: Path) -> None:
