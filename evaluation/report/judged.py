@@ -1,8 +1,8 @@
 """The numbers that models are judged by, each with its interval and with what sets it apart from the baselines.
 
 A student is held against three: its teacher, the untouched student that it started from, and the simplest method that
-was tried beside it (`evaluation.analysis.entries.simplest_beside`). Differences are of the same examples; the tests are corrected over the students of the table, and are those that the sentences rest on
-(`evaluation.qualities`).
+was tried beside it (`evaluation.analysis.entries.simplest_beside`). Differences are of the same examples; the tests are
+corrected over the students of the table, and are those that the sentences rest on (`evaluation.qualities`).
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from orchestration.outputs.artifacts import digest_of
 from orchestration.outputs.foundations import model_sources, rested_on
 from orchestration.pipeline.run import Journal, Written
 from orchestration.pipeline.run_costs import cost_of_run
-from orchestration.pipeline.tasks.chain import TaskChain
 from orchestration.pipeline.tasks.comparison import TaskModel, compare_task_models
 from orchestration.pipeline.tasks.head_teacher import HeadTeacher
 from orchestration.pipeline.tasks.report import TaughtBy, task_report
