@@ -16,7 +16,7 @@ import numpy as np
 
 from cache import GenerateRequest, ScoreRequest, TeacherRecord
 from cache.protocols import Failure
-from configs import EngineError
+from configs import EngineError, ModelError
 from configs.model_files import speech_sha256
 from evaluation.results import DevScores, FinalScores, ModelResults, TaskExample
 from evaluation.tasks.examples import Example
@@ -97,6 +97,17 @@ class TaskExamination(Generic[Scores]):
             return sum(len(one.prompt_ids) + len(ids) for one in asked for ids in one.label_ids)
         answers = len(self.asking.all_seeds)
         return sum(answers * (len(one.prompt_ids) + self.task.config.max_new_tokens) for one in asked)
+
+    def longest(self, files: ModelFiles) -> int:
+        """Tokens of the longest question with its answer; 0 where the model cannot be asked at all."""
+        try:
+            asked = self._questions(files)
+        except ModelError:  # said by `run`
+            return 0
+        if self.task.config.label_scoring is None:
+            return max((len(one.prompt_ids) + self.task.config.max_new_tokens for one in asked), default=0)
+        # A score is read from one token more than the sequence has.
+        return max((len(one.prompt_ids) + len(ids) + 1 for one in asked for ids in one.label_ids), default=0)
 
     def run(self, candidate: Candidate, pool: EnginePool) -> None:
         """See `Examination`.

@@ -60,9 +60,9 @@ class Place:
     artifacts: Artifacts
     log_dir: Path
 
-    def longest(self, shape: ModelShape) -> int:
-        """Tokens that engines read at most, answer included."""
-        return min(self.engine.max_model_len, shape.max_positions)
+    def longest(self, shape: ModelShape, *, asked: int = 0) -> int:
+        """Tokens that engines read at most, answer included: as many as are `asked` for, if the model can."""
+        return min(max(self.engine.max_model_len, asked), shape.max_positions)
 
 
 @dataclass(slots=True)
@@ -106,19 +106,19 @@ class Engines:
     def __init__(self, place: Place, opened: ExitStack) -> None:
         self.place = place
         self._opened = opened
-        self._serving: tuple[tuple[ModelShape, str], EnginePool] | None = None
+        self._serving: tuple[tuple[ModelShape, str, int], EnginePool] | None = None
         self._started = False
 
-    def serve(self, candidate: Candidate, files: ModelFiles) -> EnginePool:
-        """A pool that serves this model."""
+    def serve(self, candidate: Candidate, files: ModelFiles, *, asked: int = 0) -> EnginePool:
+        """A pool that serves this model, questions of as many tokens as are `asked` included."""
         if not self._started:
             self._opened.enter_context(cluster(address=None, gpus=self.place.gpus))
             self._opened.callback(self.release)
             self._started = True
-        served = files.shape, candidate.identity.dtype
+        served = files.shape, candidate.identity.dtype, self.place.longest(files.shape, asked=asked)
         if self._serving is None or self._serving[0] != served:
             self.release()
-            self._serving = served, EnginePool(self._spec(candidate, files))
+            self._serving = served, EnginePool(self._spec(candidate, files, longest=served[2]))
         pool = self._serving[1]
         pool.load(candidate.directory.resolve(), candidate.identity)
         return pool
@@ -129,8 +129,8 @@ class Engines:
             self._serving[1].release()
             self._serving = None
 
-    def _spec(self, candidate: Candidate, files: ModelFiles) -> EngineSpec:
-        place, longest = self.place, self.place.longest(files.shape)
+    def _spec(self, candidate: Candidate, files: ModelFiles, *, longest: int) -> EngineSpec:
+        place = self.place
         return EngineSpec(
             model_dir=files.directory.resolve(),
             identity=candidate.identity,
@@ -176,7 +176,8 @@ def _by_engine(
     candidate, files = candidate_of(subject, directory, place=engines.place)
     due = [way for way in ways if way.due(candidate)]
     if due:
-        failed = examine(candidate, due, engines.serve(candidate, files))
+        asked = max(way.longest(files) for way in due)
+        failed = examine(candidate, due, engines.serve(candidate, files, asked=asked))
         found.failures += [f"{subject.name}: {line}" for line in failed]
     for way in ways:
         scores = way.scores(candidate)

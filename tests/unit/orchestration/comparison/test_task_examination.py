@@ -62,6 +62,16 @@ def test_an_answer_has_the_limits_of_the_task_and_the_stops_of_the_model(tmp_pat
     assert {(each.max_new_tokens, each.stop_ids, each.temperature) for each in pool.asked} == {(2, files.stop_ids, 0.0)}
 
 
+def test_the_longest_question_is_known_with_its_answer(tmp_path: Path, files: ModelFiles) -> None:
+    by_text = examination(tmp_path / "a", max_new_tokens=7)
+    assert by_text.longest(files) == len("pie is") + 7
+    by_likelihood = examination(tmp_path / "b", label_scoring={})
+    assert by_likelihood.longest(files) == len("pie is rain") + 1
+    untalkative = tiny_model(tmp_path / "models")
+    untalkative.tokenizer.chat_template = None
+    assert examination(tmp_path / "c", chat=True).longest(untalkative) == 0
+
+
 @pytest.mark.parametrize(("per_token", "best"), [(True, "bad"), (False, "good")])
 def test_labels_are_likely_as_their_tokens_are(tmp_path: Path, files: ModelFiles, per_token: bool, best: str) -> None:
     """ " sun" has four tokens and " rain" five: the longer is likelier a token, the shorter as a whole."""

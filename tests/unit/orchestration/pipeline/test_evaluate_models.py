@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of models that engines were asked to serve; they all say "sun"."""
     names: list[str] = []
 
-    def serve(self: Engines, candidate: Any, files: Any) -> Any:
+    def serve(self: Engines, candidate: Any, files: Any, *, asked: int) -> Any:
         names.append(candidate.name)
         return SpeakingPool(lambda prompt, seed: "sun")
 
@@ -118,3 +119,9 @@ def test_engines_are_kept_for_models_of_one_shape(tmp_path: Path, monkeypatch: p
         engines.serve(candidate_of(files, name="other"), files)
     # The model reads 256 tokens, fewer than the engine's setting.
     assert told == ["cluster", "start 256", "load", "load", "release", "end"]
+
+
+def test_an_engine_reads_as_much_as_is_asked_and_the_model_can(tmp_path: Path) -> None:
+    short = replace(place(tmp_path), engine=EngineSettings(max_model_len=100))
+    shape = tiny_model(tmp_path).shape
+    assert [short.longest(shape, asked=asked) for asked in (0, 99, 200, 999)] == [100, 100, 200, 256]
