@@ -14,6 +14,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,11 @@ class TaskFacts:
     set_aside: tuple[str, ...]
     train_label_counts: Mapping[str, int]
     licence: str | None
+
+    @property
+    def unit(self) -> Literal["points", "fraction"]:
+        """Of the metric that the task is judged by: overlaps of texts are counted in points up to 100."""
+        return "points" if self.kind == "generation" else "fraction"
 
 
 @dataclass(frozen=True, slots=True)

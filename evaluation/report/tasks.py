@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from evaluation.report.blocks import Block, Cell, Column, Paragraph, Row, Section, Table
 from evaluation.report.judged import Judged
 from evaluation.report.merging import Part
-from evaluation.report.numbers import MISSING, Unit, interval, written
+from evaluation.report.numbers import MISSING, interval, written
 from evaluation.results import FinalScores, ModelResults, TaskFacts
 from evaluation.tasks.measuring import entities_not_in_the_row, notes_under, parse_failures
 
@@ -19,7 +19,7 @@ def tasks_section(part: Part, judged: Sequence[Judged]) -> Section:
     blocks: list[Block] = []
     for facts in part.results.tasks:
         shown = [each for each in judged if each.quality.task == facts.name]
-        blocks += [_table(part, facts, shown), *_notes(part, facts, shown), Paragraph(_facts(facts, shown))]
+        blocks += [_table(part, facts, shown), *_notes(part, facts, shown), Paragraph(_facts(facts))]
     return Section("tasks", "Tasks", tuple(blocks))
 
 
@@ -71,11 +71,10 @@ def _how(model: ModelResults, scores: FinalScores | None) -> str:
     return "" if scores is None else f"by {scores.answered_by}"
 
 
-def _facts(facts: TaskFacts, judged: Sequence[Judged]) -> str:
+def _facts(facts: TaskFacts) -> str:
     """What the numbers have to be read against."""
-    unit: Unit = next((each.quality.metric.unit for each in judged if each.quality.headline), "fraction")
     metric = facts.metric.replace("_", " ")
-    sentences = [f"The best constant answer scores {written(facts.baseline, unit)} ({metric})."]
+    sentences = [f"The best constant answer scores {written(facts.baseline, facts.unit)} ({metric})."]
     if facts.train_rows:
         sentences.append(
             f"Contamination: of {facts.test_rows} test rows {facts.exact_copies} also stand in the {facts.train_rows} "

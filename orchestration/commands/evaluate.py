@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -153,13 +152,13 @@ def show_lines(lines: Sequence[Line], facts: Sequence[TaskFacts], *, split: str,
 
 
 def _in_words(facts: TaskFacts) -> str:
-    constant = "undefined" if math.isnan(facts.baseline) else f"{100 * facts.baseline:.1f}"
     copies = (
         f"{facts.exact_copies} test rows stand in train, {facts.near_copies} nearly"
         if facts.train_rows
         else "there is no train split to search for copies"
     )
     aside = f"; {len(facts.set_aside)} rows set aside" if facts.set_aside else ""
+    constant = number_in_words(facts.baseline, facts.unit)
     return f"{facts.name}: the best constant answer scores {constant} on test; {copies}{aside}"
 
 

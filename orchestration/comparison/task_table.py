@@ -36,7 +36,7 @@ def print_task_report(report: Report, console: Console, *, samples: int, how: Re
         table.add_column(title, justify="left" if title == "model" else "right")
     for model in results.models:
         table.add_row(*_cells(model, results, way))
-    table.add_row(*_constant(facts, way), *[NOTHING] * (1 + len(TIMED)))
+    table.add_row(*_constant(facts), *[NOTHING] * (1 + len(TIMED)))
     console.say(table)
     machines = dict.fromkeys(model.serving.measured_on for model in results.models if model.serving is not None)
     for machine in machines:
@@ -86,9 +86,8 @@ def _time(model: ModelResults, teacher: ModelResults | None, *, batch: int) -> s
     return written(speed.spread.median, "seconds") + ("" if ratio is None else f", {ratio.median:.1f} x")
 
 
-def _constant(facts: TaskFacts, way: Quality | None) -> list[str]:
-    unit = "fraction" if way is None else way.metric.unit
-    return [constant_answer(facts), NOTHING, NOTHING, number_in_words(facts.baseline, unit)]
+def _constant(facts: TaskFacts) -> list[str]:
+    return [constant_answer(facts), NOTHING, NOTHING, number_in_words(facts.baseline, facts.unit)]
 
 
 def _samples(results: RunResults, facts: TaskFacts, *, wanted: int) -> list[Table]:

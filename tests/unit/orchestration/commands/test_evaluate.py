@@ -42,7 +42,7 @@ def test_the_table_says_what_was_found_and_how(tmp_path: Path, capsys: pytest.Ca
     row = next(line for line in said.splitlines() if model.name in line)
     assert all(part in row for part in ("moods", "text", "accuracy", "33.3 %"))
     assert row.rstrip(" │").endswith("2")  # answers that could not be read
-    assert "moods: the best constant answer scores 66.7 on test; 0 test rows stand in train, 0 nearly" in said
+    assert "moods: the best constant answer scores 66.7 % on test; 0 test rows stand in train, 0 nearly" in said
     kept = json.loads((tmp_path / "out.json").read_text())
     assert (kept["split"], kept["failures"], kept["tasks"][0]["name"]) == ("test", [], "moods")
     assert kept["lines"][0]["estimate"]["value"] == pytest.approx(1 / 3)
@@ -65,6 +65,7 @@ def test_entities_nowhere_and_the_signature_of_a_metric_stand_below_the_table(
     module.show_lines(lines, [tagging, writing], split="test", console=Console(sys.stdout))
     said = capsys.readouterr().out
     assert "names: Entities that answers name and that do not stand in the row, which count as wrong: kd 1." in said
+    assert "letters: the best constant answer scores 0.3 on test" in said
     assert "letters: How bleu is computed: nrefs:1|" in said
 
 
