@@ -32,7 +32,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
     pool = SpeakingPool(lambda prompt, seed: "sun" if "pie" in prompt or "jam" in prompt else "who knows")
-    monkeypatch.setattr(Engines, "serve", lambda *_: pool)
+    monkeypatch.setattr(Engines, "serve", lambda *_, **__: pool)
 
 
 def test_the_table_says_what_was_found_and_how(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
