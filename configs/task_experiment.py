@@ -176,8 +176,8 @@ class TaskDataConfig(Block):
 class TaskEvaluationConfig(Block):
     """What the final comparison shows, on the test split.
 
-    `gold_baseline` trains every student on gold labels alone as well, and `augmented_baseline` on gold labels of
-    augmented texts where there are any: what distillation adds is the difference to these.
+    `gold_baseline` trains every student on gold labels alone as well, and `augmented_baseline` on gold labels and on
+    those augmented texts of its stages that keep their labels: what distillation adds is the difference to these.
     """
 
     gold_baseline: bool = True
@@ -214,12 +214,33 @@ class TaskDistillConfig(Block):
         taken = TASK_RESERVED_NAMES & set(self.students)
         if taken:
             raise ValueError(f"students.{min(taken)} has a name that the comparison uses itself: choose another")
-        if self.evaluation.augmented_baseline and not self.data.augment:
-            raise ValueError("evaluation.augmented_baseline=true needs data.augment, which is empty: set it")
+        self._twins_differ()
         for name, student in self.students.items():
             for number, stage in enumerate(student.stages):
                 self._sets_exist(f"students.{name}.stages.{number}", stage)
         return self
+
+    def _twins_differ(self) -> None:
+        """A student without a teacher bears the name of another one and an ending, which nobody else may have."""
+        asked = {"-gold": self.evaluation.gold_baseline, "-augmented": self.evaluation.augmented_baseline}
+        for name in self.students:
+            for ending in (each for each, wanted in asked.items() if wanted):
+                if name.endswith(ending) and name.removesuffix(ending) in self.students:
+                    raise ValueError(
+                        f"students.{name} has the name that {name.removesuffix(ending)} has in the comparison when it "
+                        "is trained without a teacher: choose another"
+                    )
+        if self.evaluation.augmented_baseline and not any(map(self.augmented_gold, self.students)):
+            raise ValueError(
+                "evaluation.augmented_baseline=true needs data.augment with a set of train alone that keeps its "
+                "labels, in data of a student's stage: name one, or set augmented_baseline: false"
+            )
+
+    def augmented_gold(self, student: str) -> tuple[str, ...]:
+        """The sets of augmented texts that a student learns from and that have gold labels."""
+        named = [name for stage in self.students[student].stages for name in stage.data]
+        known = dict.fromkeys(name for name in named if name in self.data.augment)
+        return tuple(name for name in known if self._has_gold(name))
 
     def _sets_exist(self, key: str, stage: TaskStageConfig) -> None:
         known = (GOLD, *((TRANSFER,) if self.data.has_transfer else ()), *self.data.augment)

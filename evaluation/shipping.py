@@ -2,8 +2,8 @@
 
 The rule: of the students that are not seen to be worse than the best one on dev, the fastest at one text; students
 whose times overlap count as equally fast, and of these the smallest is taken, then the best on dev. Where times are not
-known of all of them, size decides. Students that were trained on gold labels alone take part: where nothing is gained
-by a teacher, nothing is said to be.
+known of all of them, size decides. Students that were trained without a teacher take part: where nothing is gained by
+one, nothing is said to be.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from evaluation.results import DevScores, ModelResults, RunResults, Serving, Tas
 from evaluation.serving import text_batches, text_speed, times_faster, times_smaller
 from evaluation.statistics import Resampling, compare_models, estimate, in_words, number_in_words
 from evaluation.tasks.measuring import measure_one
-from evaluation.verdict import GOLD_ALONE, KEPT_WELL, beyond_gold, distillation_in_words, gold_twin
+from evaluation.verdict import (
+    KEPT_WELL,
+    WITHOUT_TEACHER,
+    beyond_twin,
+    distillation_in_words,
+    learned_without_teacher,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ def chosen_on_dev(
     if all(times.values()) and len({_measured_on(costs[name]) for name in able}) == 1:
         fastest = min(able, key=lambda name: sum(times[name]) / len(times[name]))
         able = [name for name in able if min(times[name]) <= max(times[fastest])]
-    return min(able, key=lambda name: (costs[name].parameters, -values[name], name.endswith(GOLD_ALONE)))
+    return min(able, key=lambda name: (costs[name].parameters, -values[name], bool(learned_without_teacher(name))))
 
 
 def ship(results: RunResults, *, how: Resampling | None = None) -> Shipped:
@@ -185,15 +191,21 @@ def _times(ratio: float, *, more: str, less: str) -> str:
 
 
 def _gold(student: ModelResults, students: Sequence[ModelResults], way: Quality) -> str:
-    """What gold labels alone are worth beside it; a sentence, or nothing."""
-    if student.name.endswith(GOLD_ALONE):
-        return " It learned from gold labels alone, and no distilled student is seen to be better on dev."
-    difference = beyond_gold(students, way).get(student.name)
+    """What learning without a teacher is worth beside it; sentences, or nothing."""
+    learned = learned_without_teacher(student.name)
+    if learned:
+        return f" It learned from {learned}, and no distilled student is seen to be better on dev."
+    return "".join(_beyond(student, students, way, twin=twin) for twin in WITHOUT_TEACHER)
+
+
+def _beyond(student: ModelResults, students: Sequence[ModelResults], way: Quality, *, twin: str) -> str:
+    difference = beyond_twin(students, way, twin=twin).get(student.name)
     if difference is None:
         return ""
-    said = distillation_in_words(student.name, difference, way)
+    said, learned = distillation_in_words(student.name, difference, way, twin=twin), WITHOUT_TEACHER[twin]
     if difference.verdict == "no difference seen":
-        return f" Gold labels alone ({gold_twin(student.name)}) may do as well: {in_words(difference, way.metric)}."
+        alone = f"{learned[0].upper()}{learned[1:]} ({student.name}{twin})"
+        return f" {alone} may do as well: {in_words(difference, way.metric)}."
     if difference.verdict == "worse":
-        return f" On test gold labels alone do better: {said}."
+        return f" On test {learned} do better: {said}."
     return f" {said[0].upper()}{said[1:]}."

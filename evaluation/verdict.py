@@ -27,8 +27,12 @@ from evaluation.statistics import (
 METHODS = ("hard_labels", "sft", "seqkd", "kd", "minillm")
 """Objectives from the simplest to the most involved; any other counts as more involved than all of them."""
 
-GOLD_ALONE = "-gold"
-"""Ends the name of a student that was trained on gold labels alone, to be compared with the one of the name before."""
+GOLD_ALONE, AUGMENTED_ALONE = "-gold", "-augmented"
+"""End the name of a student that was trained without a teacher, to be compared with the one of the name before: on gold
+labels alone, and on those of augmented texts too."""
+
+WITHOUT_TEACHER = {GOLD_ALONE: "gold labels alone", AUGMENTED_ALONE: "gold labels of augmented texts alone"}
+"""What such students learned, in words, by how their names end."""
 
 CLOSE_NATS, CLOSE_TOP1 = 0.5, 0.7
 """A student this close to its teacher's next tokens can stand in for it where nothing else was measured."""
@@ -66,7 +70,7 @@ def opinions_of(models: Sequence[ModelResults], by: Sequence[Quality]) -> dict[s
     students = [model for model in models if model.role == "student"]
     ways = [each for each in by if each.task is None and each.metric.name in DIVERGENCES]
     ways += [each for each in by if each.task is not None and each.headline]
-    gold = [(way, beyond_gold(students, way)) for way in ways]
+    beyond = [(way, twin, beyond_twin(students, way, twin=twin)) for way in ways for twin in WITHOUT_TEACHER]
     found = {}
     for student in students:
         beside_start = _against_start(student, students, ways)
@@ -74,8 +78,8 @@ def opinions_of(models: Sequence[ModelResults], by: Sequence[Quality]) -> dict[s
             *_uses(student, teacher, ways),
             _start(student, beside_start),
             *(
-                distillation_in_words(student.name, each[student.name], way)
-                for way, each in gold
+                distillation_in_words(student.name, each[student.name], way, twin=twin)
+                for way, twin, each in beyond
                 if student.name in each
             ),
             _simpler(student, students, ways),
@@ -91,19 +95,24 @@ def gold_twin(student: str) -> str:
     return f"{student}{GOLD_ALONE}"
 
 
-def beyond_gold(students: Sequence[ModelResults], way: Quality) -> Mapping[str, Difference]:
-    """What sets each student apart from the one that was trained on gold labels alone, corrected over all of them."""
+def learned_without_teacher(student: str) -> str:
+    """What such a student learned, in words; empty for any other."""
+    return next((learned for end, learned in WITHOUT_TEACHER.items() if student.endswith(end)), "")
+
+
+def beyond_twin(students: Sequence[ModelResults], way: Quality, *, twin: str = GOLD_ALONE) -> Mapping[str, Difference]:
+    """What sets each student apart from the one without a teacher whose name ends so, corrected over all of them."""
     pairs = {
-        student.name: (way.measured[gold_twin(student.name)], way.measured[student.name])
+        student.name: (way.measured[f"{student.name}{twin}"], way.measured[student.name])
         for student in students
-        if {student.name, gold_twin(student.name)} <= way.measured.keys()
+        if {student.name, f"{student.name}{twin}"} <= way.measured.keys()
     }
     return compare_pairs({name: pair for name, pair in pairs.items() if _same_rows(*pair)}, way.how)
 
 
-def distillation_in_words(student: str, difference: Difference, way: Quality) -> str:
-    """What distillation adds to gold labels alone."""
-    said, over = in_words(difference, way.metric), f"gold labels alone ({gold_twin(student)})"
+def distillation_in_words(student: str, difference: Difference, way: Quality, *, twin: str = GOLD_ALONE) -> str:
+    """What distillation adds to learning without a teacher."""
+    said, over = in_words(difference, way.metric), f"{WITHOUT_TEACHER[twin]} ({student}{twin})"
     if difference.verdict == "better":
         return f"distillation adds {said.removeprefix('better by ')} over {over}"
     return f"distillation against {over}: {said}"
@@ -187,13 +196,13 @@ def _simpler(student: ModelResults, students: Sequence[ModelResults], ways: Sequ
 
     Holm's correction is over all students that are held against that one, as in the table's marks.
     """
-    # What is said of gold labels alone is said already.
+    # What is said of learning without a teacher is said already.
     rivals = [
         rival
         for rival in students
         if _involved(rival) < _involved(student)
         and rival.parameters <= student.parameters
-        and rival.name != gold_twin(student.name)
+        and rival.name not in {f"{student.name}{twin}" for twin in WITHOUT_TEACHER}
     ]
     for rival in sorted(rivals, key=_involved):
         others = [each.name for each in students if each.name != rival.name]

@@ -16,7 +16,7 @@ from evaluation.qualities import Quality
 from evaluation.report.blocks import Mark, Sign
 from evaluation.report.merging import Part
 from evaluation.statistics import Difference, Estimate, estimate, in_words
-from evaluation.verdict import beyond_gold, gold_twin
+from evaluation.verdict import WITHOUT_TEACHER, beyond_twin
 
 SIGNS: Mapping[str, Sign] = {"better": "better", "worse": "worse", "no difference seen": "same"}
 
@@ -81,7 +81,12 @@ def _differences(quality: Quality, part: Part) -> Iterator[tuple[Baseline, str, 
         # Corrected over all others, as what is said of the students is, whomever of them it is the baseline of.
         found = quality.against(name, [other for other in names if other != name])
         mine = {student: difference for student, difference in found.items() if plainer.get(student) == name}
-        yield "simplest", name, {student: each for student, each in mine.items() if gold_twin(student) != name}
-    # The same student on gold labels alone: these pairs are corrected over each other.
-    for student, difference in beyond_gold(students, quality).items():
-        yield "simplest", gold_twin(student), {student: difference}
+        yield "simplest", name, {student: each for student, each in mine.items() if name not in _twins(student)}
+    # The same student without a teacher: these pairs are corrected over each other.
+    for twin in WITHOUT_TEACHER:
+        for student, difference in beyond_twin(students, quality, twin=twin).items():
+            yield "simplest", f"{student}{twin}", {student: difference}
+
+
+def _twins(student: str) -> set[str]:
+    return {f"{student}{twin}" for twin in WITHOUT_TEACHER}

@@ -279,6 +279,9 @@ def _show_students(config: TaskDistillConfig, sets: TaskSets, *, console: Consol
     twins = [name for name, each in config.students.items() if any(stage.needs != "gold" for stage in each.stages)]
     if config.evaluation.gold_baseline and twins:
         console.say(f"Beside them, for the comparison, the same on gold labels alone: {', '.join(twins)}.")
+    augmented = [name for name in twins if config.augmented_gold(name)]
+    if config.evaluation.augmented_baseline and augmented:
+        console.say(f"And the same on gold labels of augmented texts alone: {', '.join(augmented)}.")
     several = {name: each.seeds for name, each in config.students.items() if each.seeds > 1}
     for name, seeds in several.items():
         console.say(f"{name} is trained {seeds} times, with other seeds.")

@@ -84,13 +84,15 @@ def of_seed(stages: Sequence[TaskStageConfig], *, seed: int) -> tuple[TaskStageC
     return tuple(stage.model_copy(update={"seed": stage.seed + seed}) for stage in stages)
 
 
-def gold_alone(stages: Sequence[TaskStageConfig], *, steps: Sequence[int]) -> tuple[TaskStageConfig, ...]:
+def gold_alone(
+    stages: Sequence[TaskStageConfig], *, steps: Sequence[int], data: tuple[str, ...] = (GOLD,)
+) -> tuple[TaskStageConfig, ...]:
     """The same stages without a teacher: what distillation has to beat.
 
-    Every stage learns gold labels of the train split for as many `steps` as the stage in its place, however many
-    examples that has: it is chosen on dev as that one is, and gets no less time.
+    Every stage learns gold labels of `data` for as many `steps` as the stage in its place, however many examples that
+    has: it is chosen on dev as that one is, and gets no less time.
     """
-    gold = {"objective": "hard_labels", "data": (GOLD,), "labels": "gold", "temperature": 1.0, "gold_weight": 0.0}
+    gold = {"objective": "hard_labels", "data": data, "labels": "gold", "temperature": 1.0, "gold_weight": 0.0}
     return tuple(
         stage.model_copy(update=gold | {"steps": count, "epochs": None})
         for stage, count in zip(stages, steps, strict=True)

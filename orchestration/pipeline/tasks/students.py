@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.task_stages import TaskStageConfig, TaskStudentConfig
-from evaluation.verdict import GOLD_ALONE, gold_twin
+from configs.task_experiment import TaskDistillConfig
+from configs.task_stages import GOLD, TaskStageConfig, TaskStudentConfig
+from evaluation.verdict import AUGMENTED_ALONE, GOLD_ALONE
 from orchestration.outputs.artifacts import digest_of
 from orchestration.pipeline.links import stage_axis
 from orchestration.pipeline.run import Journal
@@ -63,14 +64,17 @@ class TaskTrainer:
 
 @dataclass(frozen=True, slots=True)
 class TrainedStudents:
-    """Every student as it was trained: one chain a seed, by its name in the table, and the names of the gold twins."""
+    """Every student as it was trained: one chain a seed, by its name in the table.
+
+    `twins` are those that were trained without a teacher, each with the student that it is compared with.
+    """
 
     chains: Mapping[str, tuple[TaskChain, ...]]
     twins: Mapping[str, str]
 
 
 def train_students(trainer: TaskTrainer, *, starts: StartsOf) -> TrainedStudents:
-    """Train the students of an experiment, each with its twin that learns gold alone.
+    """Train the students of an experiment, each with those that learn the same without a teacher.
 
     All are addressed first, so that one that cannot work costs no training.
     """
@@ -85,16 +89,26 @@ def train_students(trainer: TaskTrainer, *, starts: StartsOf) -> TrainedStudents
             reader = _reader(student, start, trainer=trainer)
             chain = trainer.addressed(f"{name}{number}", stages=stages, start=start, reader=reader)
             planned.setdefault(name, []).append(chain)
-            if config.evaluation.gold_baseline and any(stage.needs != "gold" for stage in stages):
-                twin = twins[name] = gold_twin(name)
+            for ending, data in _without_teacher(config, name).items():
+                twin = f"{name}{ending}"
+                twins[twin] = name
                 steps = [_steps(link.stage, learned=link.lesson.train) for link in chain.links]
-                gold = gold_alone(stages, steps=steps)
+                gold = gold_alone(stages, steps=steps, data=data)
                 alone = trainer.addressed(f"{twin}{number}", stages=gold, start=start, reader=reader)
                 planned.setdefault(twin, []).append(alone)
     for name, chains in planned.items():
-        _track(name, chains, trainer=trainer)
+        _track(name, chains, settings=config.students[twins.get(name, name)], trainer=trainer)
     trained = {name: tuple(trainer.train(chain) for chain in chains) for name, chains in planned.items()}
     return TrainedStudents(trained, twins)
+
+
+def _without_teacher(config: TaskDistillConfig, name: str) -> dict[str, tuple[str, ...]]:
+    """What a student learns without a teacher to be compared with: sets of gold labels, by how it is called then."""
+    evaluation, augmented = config.evaluation, config.augmented_gold(name)
+    if all(stage.needs == "gold" for stage in config.students[name].stages):
+        return {}
+    found = {GOLD_ALONE: (GOLD,)} if evaluation.gold_baseline else {}
+    return found | ({AUGMENTED_ALONE: (GOLD, *augmented)} if evaluation.augmented_baseline and augmented else {})
 
 
 def _reader(student: TaskStudentConfig, start: MadeStart, *, trainer: TaskTrainer) -> Reader:
@@ -107,7 +121,7 @@ def _steps(stage: TaskStageConfig, *, learned: Path) -> int:
     return task_steps(stage, examples=ExampleSet.load(learned))
 
 
-def _track(name: str, chains: Sequence[TaskChain], *, trainer: TaskTrainer) -> None:
+def _track(name: str, chains: Sequence[TaskChain], *, settings: TaskStudentConfig, trainer: TaskTrainer) -> None:
     """Open the run of a student in the tracker, and say what is to be said about its data.
 
     Of several seeds each has a run of its own for its curve; that of the student holds what is found of all of them.
@@ -115,8 +129,7 @@ def _track(name: str, chains: Sequence[TaskChain], *, trainer: TaskTrainer) -> N
     first = chains[0]
     for note in dict.fromkeys(note for link in first.links for note in link.lesson.notes):
         trainer.journal.console.say(f"{name}: {note}")
-    student = trainer.run.config.students.get(name.removesuffix(GOLD_ALONE))
-    params = {} if student is None else flatten(student.model_dump(mode="json", exclude_none=True))
+    params = flatten(settings.model_dump(mode="json", exclude_none=True))
     learned = first.links[0].lesson
     digests = [chain.digest for chain in chains]
     tags = {"role": "student", "method": first.method}

@@ -62,6 +62,11 @@ def test_an_experiment_that_makes_sense() -> None:
         ),
         ({"runtime__tracking_uri": "postgresql://me:secret@db/x"}, "holds a URI with a password"),
         ({"data__augment": {}, "evaluation__augmented_baseline": True}, "needs data.augment"),
+        (
+            {"data__augment__rules__of": ["transfer"], "evaluation__augmented_baseline": True},
+            "needs data.augment with a set of train alone",
+        ),
+        ({"students__lstm-gold": CONFIG["students"]["lstm"]}, "the name that lstm has in the comparison when"),
     ],
 )
 def test_contradictions_are_named_with_both_sides(changes: dict[str, Any], reason: str) -> None:

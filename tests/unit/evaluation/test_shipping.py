@@ -71,6 +71,13 @@ def test_distillation_adds_to_gold_labels() -> None:
     assert "Distillation adds +18.0 pp, 95 %: " in said and said.endswith("over gold labels alone (bag-gold).")
 
 
+def test_distillation_is_held_against_augmentation_alone_too() -> None:
+    rows = student("bag", right=88), student("bag-augmented", right=70, method="hard_labels")
+    assert sentence(TEACHER, *rows).endswith("over gold labels of augmented texts alone (bag-augmented).")
+    better = student("bag", right=86), student("bag-augmented", right=89, method="hard_labels")
+    assert "It learned from gold labels of augmented texts alone, and" in sentence(TEACHER, *better)
+
+
 def test_a_student_of_gold_labels_is_shipped_where_it_is_the_best_of_its_size() -> None:
     rows = student("bag", right=86), student("bag-gold", right=89, method="hard_labels")
     shipped = ship(task_run(TEACHER, *rows), how=HOW)

@@ -210,6 +210,19 @@ def test_what_distillation_adds_to_gold_labels_is_said_of_each_student() -> None
     assert "lstm-gold, whose method" not in found["lstm"]
 
 
+def test_what_distillation_adds_to_augmentation_is_said_too() -> None:
+    rates = {"teacher": 0.9, "bag": 0.85, "bag-gold": 0.4, "bag-augmented": 0.5}
+    rows = [
+        model_results(name, method="" if name == "teacher" else "logit_mse" if name == "bag" else "hard_labels")
+        for name in rates
+    ]
+    intents = task("intents", {name: accuracy(rate, seed=1) for name, rate in rates.items()}, 0.25)
+    found = said(rows, intents)["bag"]
+    assert "; distillation adds +45.0 pp, 95 %: " in found and "over gold labels alone (bag-gold)" in found
+    assert "; distillation adds +35.0 pp, 95 %: " in found
+    assert "over gold labels of augmented texts alone (bag-augmented)" in found and "method is simpler" not in found
+
+
 def test_gold_labels_are_the_simplest_method() -> None:
     rows = [model_results("teacher"), model_results("a", method="logit_mse"), model_results("b", method="hard_labels")]
     intents = task("intents", {"a": accuracy(0.6, seed=1), "b": accuracy(0.6, seed=1)}, 0.25)

@@ -123,3 +123,15 @@ def test_a_student_is_held_against_its_own_twin_of_gold_labels() -> None:
     assert against == {
         "bag": [("bag-gold", "better")], "bag-gold": [], "lstm": [("lstm-gold", "no difference seen")], "lstm-gold": [],
     }  # fmt: skip
+
+
+def test_a_student_is_held_against_augmentation_alone_too() -> None:
+    run = task_run(
+        task_model("teacher", role="teacher", right=90),
+        task_model("bag", right=88),
+        task_model("bag-gold", right=60, method="hard_labels"),
+        task_model("bag-augmented", right=65, method="hard_labels"),
+    )
+    quality = next(each for each in qualities(run, how=Resampling(draws=300)) if each.headline)
+    found = judge(quality, parts_of([run])[0]).held["bag"]
+    assert [held.name for held in found if held.baseline == "simplest"] == ["bag-gold", "bag-augmented"]

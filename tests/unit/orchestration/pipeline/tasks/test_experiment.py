@@ -28,7 +28,7 @@ def test_a_run_asks_the_teacher_once_and_trains_every_student_and_its_twin(tmp_p
     assert (len(learned), len(gold)) == (9, 6)
     assert learned.gold.tolist() == [0, 1, 0, 1, 0, 1, -1, -1, -1]
     assert learned.teacher[:6].argmax(axis=1).tolist() == learned.gold[:6].tolist()
-    assert list(ended.students.chains) == ["bag", "bag-gold"] and ended.students.twins == {"bag": "bag-gold"}
+    assert list(ended.students.chains) == ["bag", "bag-gold"] and ended.students.twins == {"bag-gold": "bag"}
     twin = place.workers.jobs[1].stage
     assert twin.steps == 3 and twin.epochs is None
     assert sorted(path.stem for path in (place.run.directory / "views").glob("*.npz")) == ["dev", "train", "transfer"]

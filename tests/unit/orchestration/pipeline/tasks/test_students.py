@@ -6,6 +6,7 @@ import pytest
 from task_pipeline_builders import STAGE, task_place
 
 from configs import ConfigError
+from student_train.feed.examples import ExampleSet
 
 
 def test_students_are_addressed_before_any_is_trained(tmp_path: Path) -> None:
@@ -58,3 +59,23 @@ def test_a_student_of_one_seed_has_its_curve_in_its_own_run(tmp_path: Path) -> N
     place = task_place(tmp_path)
     place.go("train")
     assert {run for run, *_ in place.tracker.of("point")} == {"bag", "bag-gold"}
+
+
+def test_augmentation_alone_is_a_student_on_gold_labels_of_train_and_what_keeps_them(tmp_path: Path) -> None:
+    place = task_place(tmp_path, evaluation={"augmented_baseline": True})
+    rules = {"kind": "rules", "same_part": 0.0, "mask": 0.0, "ngram": 1.0, "copies": 3}
+    place.values["data"] |= {"augment": {"more": rules, "others": rules | {"of": ["transfer"], "copies": 4}}}
+    place.values["students"]["bag"]["stages"] = [STAGE | {"data": ["train", "more", "others"]}]
+    ended = place.go("train")
+    assert ended.students is not None
+    assert ended.students.twins == {"bag-gold": "bag", "bag-augmented": "bag"}
+    stages = [job.stage for job in place.workers.jobs]
+    assert [(stage.objective, stage.data) for stage in stages[1:]] == [
+        ("hard_labels", ("train",)),
+        ("hard_labels", ("train", "more")),
+    ]
+    learned = ExampleSet.load(place.workers.jobs[2].train_examples)
+    assert learned.teacher is None and len(learned) > 6 and (learned.gold >= 0).all()
+    steps = {job.stage.steps for job in place.workers.jobs[1:]}
+    assert len(steps) == 1, "nobody gets less time than the distilled student"
+    assert place.tracker.of("child", "bag-augmented")[0][1]["method"] == "hard_labels"
