@@ -106,7 +106,7 @@ def quickstart_engines(folder: Path) -> Iterator[tuple[EnginePool, EnginePool, l
         stack.enter_context(cluster(address=None, gpus=0))
         for number, model in enumerate((small, files)):
             spec = engine_spec(
-                config, model, identity_of(model, config=config, dtype=config.teacher.dtype),
+                model, identity_of(model, config=config, dtype=config.teacher.dtype),
                 settings=config.runtime.teacher_engine, k=K, accelerator="cpu", log_dir=folder,
             )  # fmt: skip
             pools.append(EnginePool(replace(spec, purpose="rollout", seed=1000 * number)))

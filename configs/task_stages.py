@@ -73,6 +73,11 @@ class TransformerStart(Block):
         return any(width is not None for width in (self.attention_heads, self.mlp_channels, self.hidden_size))
 
     @property
+    def measured(self) -> bool:
+        """Whether texts are read to choose what stays of the teacher."""
+        return self.layers_by == "block_influence" or self.narrows
+
+    @property
     def derived(self) -> bool:
         """Whether it is cut from the teacher."""
         return self.keep_layers is not None or self.narrows

@@ -18,8 +18,8 @@ from evaluation.tasks.templates import RowTemplate, UnfitRowError, row_template
 
 Row = Mapping[str, Any]
 
-CONTENT_FREE = "N/A"
-"""What stands in place of a text in a question without content (Zhao et al. 2021, arXiv 2102.09690)."""
+CONTENT_FREE = ("N/A", "[MASK]", "")
+"""What stands in place of a text in questions without content (Zhao et al. 2021, arXiv 2102.09690, section 5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +76,25 @@ def read_examples(
     return Examples(tuple(usable), tuple(set_aside))
 
 
-def content_free_example(task: TaskConfig, *, content: str = CONTENT_FREE) -> Example:
-    """The task's question about nothing: `content` stands in every field that its template reads.
+def content_free_examples(task: TaskConfig) -> tuple[Example, ...]:
+    """The task's questions about nothing: each of `CONTENT_FREE` stands in every field that its template reads.
 
     Raises:
         ConfigError: the template cannot work.
         UnfitRowError: it cannot be filled so.
     """
     question = row_template(task.template, task=task.name, key="template")
-    row = dict.fromkeys(question.reads, content)
-    asked = {**row, "row": row, "labels": list(task.verbalisers.values())}
-    return Example(
-        row=-1, text=content, question=question.fill(asked), worked="", gold=(), tokens=(), context="", pair=None,
-        parts=(content,), labelled=False,
-    )  # fmt: skip
+    found = []
+    for content in CONTENT_FREE:
+        row = dict.fromkeys(question.reads, content)
+        asked = {**row, "row": row, "labels": list(task.verbalisers.values())}
+        found.append(
+            Example(
+                row=-1, text=content, question=question.fill(asked), worked="", gold=(), tokens=(), context="",
+                pair=None, parts=(content,), labelled=False,
+            )
+        )  # fmt: skip
+    return tuple(found)
 
 
 class _RowReader:

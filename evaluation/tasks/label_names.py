@@ -71,6 +71,10 @@ class LabelNames:
             end = match.end()
         return None if len(listed) == self._count > 1 else first[0]
 
+    def all_in(self, text: str) -> frozenset[str]:
+        """The labels that a text names."""
+        return frozenset(label for label, _ in self._mentions(_nfkc(text[:READ])))
+
     def named(self, text: str | None) -> str | None:
         """The label whose name a text is."""
         return None if text is None else self.labels.get(_folded(text))

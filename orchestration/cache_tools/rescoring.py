@@ -68,7 +68,6 @@ def rescore(config: DistillConfig, *, config_dir: Path, rows: int, log_dir: Path
             "name the --config of a filled experiment"
         )
     spec = engine_spec(
-        config,
         teacher.files,
         teacher.identity,
         settings=config.runtime.teacher_engine,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from cache import TeacherIdentity
-from configs import DistillConfig
 from configs.models import Device
 from configs.schema import EngineSettings
 from orchestration.cluster.engines import EngineSpec
@@ -19,7 +18,6 @@ STUDENT_LOGPROBS = 1
 
 
 def engine_spec(
-    config: DistillConfig,
     files: ModelFiles,
     identity: TeacherIdentity,
     *,
@@ -36,7 +34,7 @@ def engine_spec(
         label="engine",
         key=key,
         settings=settings,
-        dtype=config.teacher.dtype,
+        dtype=identity.dtype,
         quantization=identity.quantization,
     )
     return EngineSpec(

@@ -60,7 +60,7 @@ def _print_plan(config: DistillConfig, *, assume_gpus: int | None, stream: TextI
             max_new_tokens=config.generation.max_new_tokens,
         )
         sets = sequence_sets(config, prompts.splits, stop_ids=teacher.files.stop_ids)
-        cache, refused = _held(config, teacher), open_refusals(config, teacher)
+        cache, refused = _held(config, teacher), open_refusals(config.runtime, teacher.identity, k=config.teacher.top_k)
         plan, assumed = plan_fill(sets, cache=cache, refused=refused), False
     else:
         shape = _assumed_shape(config)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TextIO
@@ -16,30 +15,38 @@ from typing import TextIO
 from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
-from cache import TeacherCache
+from cache import TeacherCache, TeacherIdentity
 from configs import ConfigError
-from configs.models import ModelSource
+from configs.models import Device, ModelSource
 from configs.places import is_url
 from configs.task_experiment import Augmentation, RuleAugmentation, TaskDistillConfig
 from configs.task_stages import GOLD, TaskStageConfig, TaskStart, TransformerStart
 from evaluation.tasks.examples import Example
 from orchestration.commands.plan import ask_cluster, borrowed_models
-from orchestration.fill.refusals import open_signal_refusals
+from orchestration.fill.refusals import open_refusals, open_signal_refusals
 from orchestration.inputs.augment import Changed, HanoverTagger, Texts, change_by_rules
+from orchestration.inputs.generative_teachers import open_generative_teacher, require_askable
 from orchestration.inputs.models import is_at_hand, load_tokenizer, locate_model
 from orchestration.inputs.preflight import resolve_task_paths
 from orchestration.inputs.rows import Row
-from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, load_task_sets
+from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, as_read_by, load_task_sets
 from orchestration.inputs.task_teachers import TaskTeacher, open_task_teacher
 from orchestration.inputs.task_texts import decision_labels, read_with
 from orchestration.inputs.tasks import LoadedTask, load_task
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.console import Console
 from orchestration.pipeline.tasks.chain import TaskChain, task_chain
+from orchestration.pipeline.tasks.generative_plan import (
+    asked_examples,
+    plan_questions,
+    show_questions,
+    task_questions,
+)
 from orchestration.pipeline.tasks.lessons import Lessons
 from orchestration.pipeline.tasks.starts import StartsOf, made_start, reader_of
 from orchestration.plan.duration import expected_signal_seconds
 from orchestration.plan.hardware import Hardware, hardware_of
+from orchestration.plan.requests import NothingHeld
 from orchestration.plan.signal_requests import (
     NoSignals,
     SignalHoldings,
@@ -110,8 +117,7 @@ def _load_sets(config: TaskDistillConfig, task: LoadedTask, *, config_dir: Path,
         change=change,
     )
     if tokenizer is not None:
-        read = partial(read_with, tokenizer, task=task.config, max_tokens=config.teacher.max_tokens)
-        sets = apart_from_held_out(sets, task, read=read)
+        sets = apart_from_held_out(sets, task, read=as_read_by(config.teacher, tokenizer, task=task.config))
     for name, made in data.augment.items():
         if not isinstance(made, RuleAugmentation):
             most = made.copies * sum(len(sets.sets[each]) for each in made.of)
@@ -162,14 +168,14 @@ def _show_teacher(
         steps = _steps(stage, rows=gold)
         console.say(f"{teacher.model.label} is tuned on {gold:,} gold examples first, {steps:,} steps.")
     if teacher.answers != "head":
-        asked = count * (len(task.config.verbalisers) if teacher.answers == "labels" else 1)
-        what = "labels scored" if teacher.answers == "labels" else "answers written"
-        console.say(
-            f"{teacher.model.label} is asked about {count:,} texts, {asked:,} {what}; cached ones cost nothing."
-        )
-        return
+        require_askable(config, task.config)
+        asked_of = asked_examples(config, task, sets)
+        count = sum(map(len, asked_of.values()))
     if not is_at_hand(teacher.model):
         console.warn(f"{teacher.model.label} is not on this machine: it is asked about {count:,} texts, all misses")
+        return
+    if teacher.answers != "head":
+        _show_questions(config, task, asked_of, device=hardware.accelerator, console=console)
         return
     tuned = _tuned(config, task, sets) if teacher.prepare else None
     if tuned is not None:
@@ -187,6 +193,23 @@ def _show_teacher(
         dtype=teacher.dtype,
     )
     show_signal_plan(plan, time=time, max_tokens=teacher.max_tokens, console=console)
+
+
+def _show_questions(
+    config: TaskDistillConfig,
+    task: LoadedTask,
+    examples: Mapping[str, Sequence[Example]],
+    *,
+    device: Device,
+    console: Console,
+) -> None:
+    teacher = open_generative_teacher(config, task.config)
+    questions = task_questions(config, task, teacher.files)
+    questions.require_distinct_labels(task.train[0])
+    refused = open_refusals(config.runtime, teacher.identity, k=questions.k)
+    cache = _cache_of(config, teacher.identity) or NothingHeld()
+    plan = plan_questions(questions, examples, cache=cache, refused=refused)
+    show_questions(plan, config=config, files=teacher.files, device=device, console=console)
 
 
 def _tuned(config: TaskDistillConfig, task: LoadedTask, sets: TaskSets) -> Path | None:
@@ -250,11 +273,17 @@ def _signal_plan(
 
 
 def _held(config: TaskDistillConfig, teacher: TaskTeacher) -> SignalHoldings:
-    """The teacher's signals if there is a cache of it; none is made."""
+    """The teacher's signals as far as there are any."""
+    cache = _cache_of(config, teacher.identity)
+    return NoSignals() if cache is None else cache.signals
+
+
+def _cache_of(config: TaskDistillConfig, identity: TeacherIdentity) -> TeacherCache | None:
+    """The cache of a teacher if there is one; none is made."""
     root = config.runtime.cache_root
-    if not is_url(root) and not (Path(root) / teacher.identity.digest()).exists():
-        return NoSignals()
-    return TeacherCache.open(root, teacher.identity, create=False).signals
+    if not is_url(root) and not (Path(root) / identity.digest()).exists():
+        return None
+    return TeacherCache.open(root, identity, create=False)
 
 
 def _show_students(config: TaskDistillConfig, sets: TaskSets, *, console: Console) -> None:

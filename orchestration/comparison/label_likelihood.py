@@ -4,13 +4,12 @@ Shapes: E examples, C classes. A score is the log-probability (in nats) of all t
 their mean a token; NaN where the model could not say it.
 
 A model prefers some words whatever it is asked. Zhao et al., "Calibrate Before Use" (arXiv 2102.09690), divide the
-likelihood of each label by that of the same label after a question without content: scores are then differences.
+probability of each label by the mean of its probabilities after questions without content: scores are then differences.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float64
@@ -37,13 +36,17 @@ def label_score(answer: object, *, per_token: bool) -> float:
 
 
 def class_logprobs(
-    scores: Float64[np.ndarray, "E C"], *, content_free: Sequence[float] | None = None
+    scores: Float64[np.ndarray, "E C"], *, content_free: Float64[np.ndarray, "Q C"] | None = None
 ) -> Float64[np.ndarray, "E C"]:
     """Log-probabilities of the classes, which sum to one; of an example that lacks a score all are NaN.
 
-    `content_free` [C] are the scores after a question without content, which are subtracted first.
+    `content_free` are the scores after Q questions without content: the log of the mean of the probabilities that they
+    give each class is subtracted first.
     """
-    found = scores if content_free is None else scores - np.asarray(content_free, dtype=np.float64)
+    found = scores
+    if content_free is not None:
+        bias = np.logaddexp.reduce(class_logprobs(content_free), axis=0) - math.log(len(content_free))
+        found = scores - bias
     with np.errstate(invalid="ignore"):
         normalised: Float64[np.ndarray, "E C"] = found - np.logaddexp.reduce(found, axis=1, keepdims=True)
     return normalised

@@ -7,7 +7,6 @@ taken for the other, because a type checker refuses it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
@@ -157,10 +156,10 @@ class TaskExamination(Generic[Scores]):
         for one, seed in pairs:
             outcome = None if one.refused is not None else next(outcomes)
             if not isinstance(outcome, TeacherRecord):
-                found.append(_example(one, seed=seed, answer="", predicted=None))
+                found.append(one.answered(seed=seed))
                 continue
             answer = files.tokenizer.decode(outcome.response_ids, skip_special_tokens=True)
-            found.append(_example(one, seed=seed, answer=answer, predicted=read(answer, one.example.tokens)))
+            found.append(one.answered(seed=seed, answer=answer, predicted=read(answer, one.example.tokens)))
         return tuple(found)
 
     def _by_likelihood(self, asked: Sequence[Question], pool: EnginePool) -> tuple[TaskExample, ...]:
@@ -172,12 +171,13 @@ class TaskExamination(Generic[Scores]):
         for one in asked:
             scores = np.array([label_score(next(outcomes), per_token=scoring.per_token) for _ in one.label_ids])
             if one.refused is not None or np.isnan(scores).any():
-                found.append(_example(one, seed=self.asking.seed, answer="", predicted=None))
+                found.append(one.answered(seed=self.asking.seed))
                 continue
             beliefs = np.exp(class_logprobs(scores[None])[0])
             best = int(scores.argmax())
-            example = _example(one, seed=self.asking.seed, answer="", predicted=(labels[best],))
-            found.append(replace(example, confidence=float(beliefs[best])))
+            found.append(
+                one.answered(seed=self.asking.seed, predicted=(labels[best],), confidence=float(beliefs[best]))
+            )
         return tuple(found)
 
 
@@ -208,18 +208,3 @@ def _answers(
     if len(refused) == len(outcomes):
         raise EngineError(f"no question was answered: {refused[0] if refused else 'the chat template refuses them'}")
     return outcomes
-
-
-def _example(one: Question, *, seed: int, answer: str, predicted: tuple[str, ...] | None) -> TaskExample:
-    example = one.example
-    return TaskExample(
-        row=example.row,
-        seed=seed,
-        shown=example.question,
-        gold=example.gold,
-        answer=answer,
-        predicted=predicted,
-        confidence=math.nan,
-        tokens=len(one.prompt_ids),
-        pair=example.pair,
-    )

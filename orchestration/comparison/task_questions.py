@@ -6,6 +6,7 @@ question, an empty line between them, where it does not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -15,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from configs import DataError, DistillConfig, ModelError
 from configs.schema import TEMPLATE_DATE
+from evaluation.results import TaskExample
 from evaluation.tasks.examples import Example
 from evaluation.tasks.few_shot import Turn
 from orchestration.inputs.models import ModelFiles
@@ -79,6 +81,28 @@ class Question:
     prompt_ids: tuple[int, ...] = ()
     label_ids: tuple[tuple[int, ...], ...] = ()
     refused: str | None = None
+
+    def answered(
+        self,
+        *,
+        seed: int = 0,
+        answer: str = "",
+        predicted: tuple[str, ...] | None = None,
+        confidence: float = math.nan,
+    ) -> TaskExample:
+        """The example with what came back, and with what was read from it."""
+        example = self.example
+        return TaskExample(
+            row=example.row,
+            seed=seed,
+            shown=example.question,
+            gold=example.gold,
+            answer=answer,
+            predicted=predicted,
+            confidence=confidence,
+            tokens=len(self.prompt_ids),
+            pair=example.pair,
+        )
 
 
 def questions_for(

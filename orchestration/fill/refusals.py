@@ -18,12 +18,11 @@ from cache import GenerateRequest, SignalRequest, TeacherIdentity, signal_key
 from cache.answers import Request
 from cache.canonical import canonical
 from cache.keys import generation_key, sequence_key
-from configs import DistillConfig
 from configs.regular_files import UnreadableFileError, open_own, parse_json, read_regular
+from configs.runtime import RuntimeConfig
 from configs.task_experiment import TaskDistillConfig
 from configs.visible_text import REASON_CHARACTERS, visible
 from orchestration.environment import VLLM, installed_version
-from orchestration.inputs.teachers import Teacher
 
 REFUSAL = "stillroom/refusal/1"
 """The schema of a line. Earlier releases named none and wrote the same fields."""
@@ -81,14 +80,14 @@ class Refusals:
         return hashlib.sha256(canonical(REFUSAL, kind, name, limit, self._terms)).hexdigest()
 
 
-def open_refusals(config: DistillConfig, teacher: Teacher) -> Refusals:
-    """What the teacher could not answer in this and earlier experiments of the run root, on these terms."""
+def open_refusals(runtime: RuntimeConfig, identity: TeacherIdentity, *, k: int) -> Refusals:
+    """What a teacher that is asked for `k` log-probabilities could not answer in experiments of the run root."""
     terms = {
-        "max_model_len": config.runtime.teacher_engine.max_model_len,
-        "top_k": config.teacher.top_k,
+        "max_model_len": runtime.teacher_engine.max_model_len,
+        "top_k": k,
         "vllm": installed_version(*VLLM),
     }
-    return Refusals(config.runtime.run_root, identity=teacher.identity.digest(), terms=json.dumps(terms))
+    return Refusals(runtime.run_root, identity=identity.digest(), terms=json.dumps(terms))
 
 
 def open_signal_refusals(config: TaskDistillConfig, identity: TeacherIdentity) -> Refusals:

@@ -10,9 +10,10 @@ from uuid import uuid4
 from cache.disk.roots import probe_root
 from configs import ConfigError, ModelError, load_task_file, resolve_data_path
 from configs.architecture import read_architecture
+from configs.experiments import AnyExperiment
 from configs.models import Block, Device, ModelSource
 from configs.places import is_url
-from configs.schema import DistillConfig, ModelShape
+from configs.schema import DistillConfig, Dtype, ModelShape
 from configs.stages import StageConfig
 from configs.task_experiment import RuleAugmentation, TaskDistillConfig
 from configs.task_stages import TransformerStart
@@ -220,7 +221,7 @@ def require_fitting_lengths(config: DistillConfig, *, teacher: ModelShape) -> No
         )
 
 
-def require_positions(config: DistillConfig, *, model: str, shape: ModelShape, engine: str) -> None:
+def require_positions(config: AnyExperiment, *, model: str, shape: ModelShape, engine: str) -> None:
     """Refuse an engine that would take longer sequences than its model knows.
 
     Raises:
@@ -234,7 +235,7 @@ def require_positions(config: DistillConfig, *, model: str, shape: ModelShape, e
         )
 
 
-def require_servable(config: DistillConfig, *, teacher: ModelFiles) -> None:
+def require_servable(teacher: ModelFiles, *, dtype: Dtype) -> None:
     """Refuse a teacher that its engine would refuse, minutes later.
 
     Raises:
@@ -249,7 +250,7 @@ def require_servable(config: DistillConfig, *, teacher: ModelFiles) -> None:
     built = read_architecture(teacher.directory)
     if not built.classes:
         raise ModelError(f"{teacher.label}: its config.json names no architectures: save it with save_pretrained")
-    if config.teacher.dtype == "float16" and built.model_type in NOT_IN_FLOAT16:
+    if dtype == "float16" and built.model_type in NOT_IN_FLOAT16:
         raise ConfigError(
             f"teacher.dtype=float16 overflows in a {built.model_type} model: set teacher.dtype: bfloat16 or float32"
         )

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from configs.task import TaskKind
+from evaluation.tasks.examples import Example
 from orchestration.inputs.task_texts import ReadExample, UnitName
 from student_train.feed.examples import UNKNOWN, ExampleSet
+
+CERTAIN = 30.0
+"""Nats between the logit of what was said and those of all others: a probability of 1 in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a teacher said of one example, as `Example.gold` has it, where it gives no beliefs."""
+
+    answer: tuple[str, ...]
+
+    def of(self, example: Example) -> Example:
+        """The example with that as its gold answer."""
+        return replace(example, gold=self.answer, labelled=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,6 +41,18 @@ class Beliefs:
         """From a signal's values, one row a token or one for the whole text."""
         rows = values if len(values) == 1 else values[list(read.unit_tokens)]
         return cls(read.units, rows)
+
+    @classmethod
+    def certain(cls, read: ReadExample, *, kind: TaskKind, labels: int) -> Beliefs | None:
+        """Of one who is certain of what is gold in an example as it was read; None where that is not known."""
+        if UNKNOWN in read.gold:
+            return None
+        logits = np.zeros((len(read.units), labels), dtype=np.float32)
+        if kind == "extractive_qa":
+            logits[list(read.gold), np.arange(labels)] = CERTAIN
+        else:
+            logits[np.arange(len(read.units)), list(read.gold)] = CERTAIN
+        return cls(read.units, logits)
 
 
 @dataclass(frozen=True, slots=True)

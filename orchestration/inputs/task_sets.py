@@ -11,28 +11,30 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerBase
+
 from configs import DataError
 from configs.task import TaskConfig
-from configs.task_experiment import Augmentation, GoldConfig, TaskDataConfig
+from configs.task_experiment import Augmentation, GoldConfig, TaskDataConfig, TaskTeacherConfig
 from configs.task_stages import GOLD, TRANSFER
 from evaluation.tasks.contamination import same_text
 from evaluation.tasks.examples import Example, read_examples
 from evaluation.tasks.templates import row_template
 from orchestration.inputs.augment import Changed, Texts
 from orchestration.inputs.rows import Row
-from orchestration.inputs.task_texts import ReadExample
+from orchestration.inputs.task_texts import read_with
 from orchestration.inputs.tasks import LoadedTask, task_rows
 
 Change = Callable[[Augmentation, Sequence[Row], Texts], Changed]
 """Makes rows from others as an augmentation says."""
 
-Read = Callable[[Sequence[Example]], Sequence[ReadExample]]
-"""Examples as a model reads them."""
+Read = Callable[[Sequence[Example]], Sequence[Hashable]]
+"""Examples as a model reads them: equal where it cannot tell them apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +101,12 @@ def apart_from_held_out(sets: TaskSets, task: LoadedTask, *, read: Read) -> Task
     Raises:
         DataError: nothing is left of a set.
     """
-    dev = _as_read(read(task.dev))
-    held_out = dev | _as_read(read(task.test))
+    dev = set(read(task.dev))
+    held_out = dev | set(read(task.test))
     kept, notes = {}, list(sets.notes)
     for name, examples in sets.sets.items():
         unseen = dev if name == GOLD else held_out
-        apart = [(one.token_ids, one.split) not in unseen for one in read(examples)]
+        apart = [one not in unseen for one in read(examples)]
         kept[name] = tuple(example for example, is_apart in zip(examples, apart, strict=True) if is_apart)
         if not kept[name]:
             raise DataError(f"{name}: every text is read as one of dev or test is: name others, or raise max_tokens")
@@ -113,8 +115,16 @@ def apart_from_held_out(sets: TaskSets, task: LoadedTask, *, read: Read) -> Task
     return TaskSets(kept, tuple(notes))
 
 
-def _as_read(read: Iterable[ReadExample]) -> set[tuple[tuple[int, ...], int]]:
-    return {(one.token_ids, one.split) for one in read}
+def as_read_by(teacher: TaskTeacherConfig, tokenizer: PreTrainedTokenizerBase, *, task: TaskConfig) -> Read:
+    """How a teacher with this tokenizer reads examples: one with a head no further than `max_tokens`, others whole."""
+
+    def read(examples: Sequence[Example]) -> Sequence[Hashable]:
+        if teacher.answers != "head":
+            return [example.question for example in examples]
+        found = read_with(tokenizer, examples, task=task, max_tokens=teacher.max_tokens)
+        return [(one.token_ids, one.split) for one in found]
+
+    return read
 
 
 def _train_rows(task: LoadedTask, *, folder: Path) -> dict[int, Row]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from cache import TeacherCache, TeacherIdentity
 from cache.fingerprint import fingerprint_model
 from configs import DistillConfig
+from configs.experiments import AnyExperiment
 from configs.places import FINGERPRINTS
 from configs.schema import DataConfig
 from orchestration.environment import VLLM, installed_version
@@ -48,8 +49,8 @@ def open_teacher(config: DistillConfig, *, progress: Callable[[int, int], None] 
     # The rows of its matrix beyond the tokenizer's length are padding: no k may count on them.
     require_fitting_lengths(config, teacher=files.shape.model_copy(update={"vocab": files.vocab}))
     require_positions(config, model="the teacher", shape=files.shape, engine="teacher_engine")
-    require_servable(config, teacher=files)
     teacher = config.teacher
+    require_servable(files, dtype=teacher.dtype)
     return Teacher(
         files,
         identity_of(files, config=config, dtype=teacher.dtype, quantization=teacher.quantization, progress=progress),
@@ -59,7 +60,7 @@ def open_teacher(config: DistillConfig, *, progress: Callable[[int, int], None] 
 def identity_of(
     files: ModelFiles,
     *,
-    config: DistillConfig,
+    config: AnyExperiment,
     dtype: str,
     quantization: str | None = None,
     remember: bool = True,

@@ -111,7 +111,6 @@ class Compute(Workers):
     def _spec(self, files: ModelFiles, identity: TeacherIdentity, *, engine: EngineSettings, k: int) -> EngineSpec:
         settings = self._settings
         return engine_spec(
-            settings.config,
             files,
             identity,
             settings=engine,

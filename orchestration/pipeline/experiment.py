@@ -191,7 +191,9 @@ class Experiment:
         config, console = self._settings.config, self._journal.console
         cache = open_cache(config, teacher)
         sets = sequence_sets(config, prompts.splits, stop_ids=teacher.files.stop_ids)
-        plan = plan_fill(sets, cache=cache, refused=open_refusals(config, teacher))
+        plan = plan_fill(
+            sets, cache=cache, refused=open_refusals(config.runtime, teacher.identity, k=config.teacher.top_k)
+        )
         shape = PlannedShape(teacher.files.label, teacher.files.shape, assumed=False)
         time = fill_time(plan, config=config, teacher=shape, accelerator=self._settings.device)
         show_plan(plan, time=time, console=console)

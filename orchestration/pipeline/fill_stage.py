@@ -21,8 +21,9 @@ from orchestration.inputs.teachers import Teacher
 from orchestration.outputs.console import StageProgress
 from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.lessons import Lesson, pin_lesson
-from orchestration.pipeline.run import Journal, RunSettings
+from orchestration.pipeline.run import AnyRun, Journal, RunSettings
 from orchestration.pipeline.stage import Line, Stage, run_stage
+from orchestration.pipeline.workers import Workers
 from orchestration.plan.requests import FillPlan, SequenceSet
 from teacher_server.reference import NoReferenceError, ReferenceRows
 from teacher_server.startup_check import check_prompts, reference_dtype, weight_bytes
@@ -66,14 +67,14 @@ def fill_and_pin(
         CacheError: a set has no row at all.
         DataError: filters leave no row.
     """
-    run_stage(EngineCheck(asked, settings, journal, compute), settings=settings, journal=journal)
-    failed = run_stage(Fill(asked, settings, journal), settings=settings, journal=journal)
+    failed = run_fill(asked, order=_order(asked, settings, journal), run=settings, journal=journal, workers=compute)
     before = len(prompts.rejected)
     prompts = without_refused(prompts, asked.sets, failed=failed)
     written = settings.directory / ("rejected.jsonl" if assistant is None else f"rejected-{assistant}.jsonl")
     prompts.write_rejected(written)
     if failed:
-        refusals = open_refusals(settings.config, asked.teacher)
+        config = settings.config
+        refusals = open_refusals(config.runtime, asked.teacher.identity, k=config.teacher.top_k)
         refusals.add(failed)
         journal.console.warn(
             f"{len(prompts.rejected) - before} rows could not be answered, see {written}; nobody is asked for them "
@@ -91,21 +92,49 @@ def fill_and_pin(
     return lesson, prompts
 
 
+def run_fill(
+    asked: AskedTeacher, *, order: FillOrder, run: AnyRun, journal: Journal, workers: Workers
+) -> dict[Request, str]:
+    """Ask for what is missing, with engines that agree with a plain forward pass; what could not be answered, and why.
+
+    Raises:
+        BudgetReached: a budget ended the fill before all rows were there.
+        EngineError: an engine does not say what its weights say, or kept dying.
+    """
+    run_stage(EngineCheck(asked, run, journal, workers), settings=run, journal=journal)
+    return run_stage(Fill(asked, order, run, journal), settings=run, journal=journal)
+
+
+def _order(asked: AskedTeacher, settings: RunSettings, journal: Journal) -> FillOrder:
+    config = settings.config
+    return FillOrder(
+        scoring=False,
+        cache_root=absolute_root(config.runtime.cache_root),
+        k=config.teacher.top_k,
+        commit_every_s=config.runtime.commit_every_s,
+        licence=config.teacher.licence,
+        provenance=asked.teacher.provenance(config),
+        ledger=journal.ledger.directory.absolute(),
+        encoding=config.teacher.encoding,
+        gpus=config.runtime.teacher_engine.tensor_parallel,
+    )
+
+
 @dataclass(slots=True)
 class EngineCheck(Stage[list[tuple[int, ...]], str, None]):
     """Start the teacher's engines, if there is anything to ask, and compare them with a plain forward pass."""
 
     asked: AskedTeacher
-    settings: RunSettings
+    settings: AnyRun
     journal: Journal
-    compute: Compute
+    workers: Workers
 
     def prepare(self) -> list[tuple[int, ...]] | None:
         """Prompts on which to compare; None when no engine is needed."""
         plan, files = self.asked.plan, self.asked.teacher.files
         if not plan.asks_teacher:
             return None
-        self.compute.need_cluster()
+        self.workers.need_cluster()
         requests = (each for part in plan.sets for each in part.sequences.requests if each not in part.refused)
         return check_prompts(
             (r.prompt_ids if isinstance(r, GenerateRequest) else r.token_ids for r in requests),
@@ -166,7 +195,8 @@ class Fill(Stage[FillPlan, FillResult[Request], dict[Request, str]]):
     """Ask for what the cache lacks; keeps it as it comes, and gives what the teacher could not answer, with reasons."""
 
     asked: AskedTeacher
-    settings: RunSettings
+    order: FillOrder
+    settings: AnyRun
     journal: Journal
 
     def prepare(self) -> FillPlan | None:
@@ -183,25 +213,14 @@ class Fill(Stage[FillPlan, FillResult[Request], dict[Request, str]]):
         Raises:
             BudgetReached: a budget ended the fill before all rows were there.
         """
-        config, teacher, ledger = self.settings.config, self.asked.teacher, self.journal.ledger
-        order = FillOrder(
-            scoring=False,
-            cache_root=absolute_root(config.runtime.cache_root),
-            k=config.teacher.top_k,
-            commit_every_s=config.runtime.commit_every_s,
-            licence=config.teacher.licence,
-            provenance=teacher.provenance(config),
-            ledger=ledger.directory.absolute(),
-            encoding=config.teacher.encoding,
-            gpus=config.runtime.teacher_engine.tensor_parallel,
-        )
+        config, ledger = self.settings.config, self.journal.ledger
         return fill(
             work,
             cache=self.asked.cache,
             engines=self.asked.pool,
-            order=order,
+            order=self.order,
             budgets=budgets_left(config.budgets, spent=ledger.counts(), engines=config.runtime.teacher_engine),
-            vocab=teacher.files.vocab,
+            vocab=self.asked.teacher.files.vocab,
             progress=progress,
         )
 

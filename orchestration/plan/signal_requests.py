@@ -165,6 +165,12 @@ class SignalWidths:
         return self.hidden if signal.name == "state" else self.labels
 
 
+def needs_teacher(config: TaskDistillConfig) -> bool:
+    """Whether anything of an experiment needs what the teacher says about what is learned from."""
+    stages = [stage for student in config.students.values() for stage in student.stages]
+    return config.data.agreement is not None or any(stage.needs in ("logits", "label") for stage in stages)
+
+
 def wanted_signals(
     config: TaskDistillConfig, *, kind: TaskKind, states: Iterable[tuple[int, Position]] = ()
 ) -> tuple[Signal, ...]:
@@ -173,9 +179,7 @@ def wanted_signals(
     A label of the teacher is the likeliest by its logits. The logits are wanted in any case of texts that only the
     teacher labels, and of gold examples that have to agree with it.
     """
-    stages = [stage for student in config.students.values() for stage in student.stages]
-    logits = config.data.agreement is not None or any(stage.needs in ("logits", "label") for stage in stages)
-    found = [Signal(HEAD_SIGNALS[kind])] if logits and config.teacher.answers == "head" else []
+    found = [Signal(HEAD_SIGNALS[kind])] if needs_teacher(config) else []
     return (*found, *(Signal("state", layer, position) for layer, position in dict.fromkeys(states)))
 
 

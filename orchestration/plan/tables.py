@@ -79,15 +79,20 @@ def show_rollouts(config: DistillConfig, *, console: Console) -> None:
 
 def fill_time(plan: FillPlan, *, config: DistillConfig, teacher: PlannedShape, accelerator: Device) -> FillTime:
     """Estimated wall time of the misses."""
-    scored = sum(len(r.token_ids) - r.prompt_len for p in plan.sets if p.asks_teacher for _, r in p.missing.score)
     return expected_seconds(
         teacher,
-        work=TeacherWork(plan.prompt_tokens + scored, plan.response_tokens - scored),
+        work=teacher_work(plan),
         settings=config.runtime.teacher_engine,
         accelerator=accelerator,
         dtype=config.teacher.dtype,
         quantization=config.teacher.quantization,
     )
+
+
+def teacher_work(plan: FillPlan) -> TeacherWork:
+    """Tokens that the misses ask of the teacher, at most."""
+    scored = sum(len(r.token_ids) - r.prompt_len for p in plan.sets if p.asks_teacher for _, r in p.missing.score)
+    return TeacherWork(plan.prompt_tokens + scored, plan.response_tokens - scored)
 
 
 def render_placement(placement: Placement, *, fill: FillTime | None = None) -> list[str]:

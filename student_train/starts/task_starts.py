@@ -45,9 +45,7 @@ class TaskStartSettings:
     @property
     def measured(self) -> bool:
         """Whether rows of token ids are read to choose what stays of the teacher."""
-        return isinstance(self.start, TransformerStart) and (
-            self.start.layers_by == "block_influence" or self.start.narrows
-        )
+        return isinstance(self.start, TransformerStart) and self.start.measured
 
     def identity(self) -> dict[str, Any]:
         """What changes the weights, beside the models they are made from and the rows that are measured."""

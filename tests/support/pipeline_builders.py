@@ -303,7 +303,9 @@ class FakeRun:
     def asked(self, teacher: Teacher, prompts: PromptSet) -> AskedTeacher:
         cache = open_cache(self.config, teacher)
         sets = sequence_sets(self.config, prompts.splits, stop_ids=teacher.files.stop_ids)
-        plan = plan_fill(sets, cache=cache, refused=open_refusals(self.config, teacher))
+        plan = plan_fill(
+            sets, cache=cache, refused=open_refusals(self.config.runtime, teacher.identity, k=self.config.teacher.top_k)
+        )
         return AskedTeacher(teacher, cache, self.compute.teacher_pool(teacher), plan)
 
     def lesson(self, teacher: Teacher, prompts: PromptSet) -> Lesson:

@@ -13,6 +13,8 @@ from typing import Any
 
 from pipeline_builders import NotedTracker
 from safetensors.torch import load_file, save_file
+from speaking_engines import Speaker
+from task_files import SHAPE
 from task_heads import save_classifier
 
 from cache import SignalRecord, SignalRequest, TeacherCache
@@ -22,11 +24,14 @@ from orchestration.fill.engine_loop import FillOrder, FillProgress
 from orchestration.fill.ledger import Counts, Ledger, Meter
 from orchestration.inputs.preflight import resolve_task_paths
 from orchestration.inputs.task_teachers import TaskTeacher
+from orchestration.inputs.teachers import Teacher
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.console import Console
 from orchestration.outputs.foundations import content_of
 from orchestration.pipeline.run import Journal, Written
 from orchestration.pipeline.tasks.experiment import TaskEnded, TaskExperiment, Until
+from orchestration.pipeline.tasks.generative_teaching import GenerativeTeaching
+from orchestration.pipeline.tasks.head_teaching import HeadTeaching
 from orchestration.pipeline.tasks.run import TaskRun
 from orchestration.plan.hardware import Hardware
 from student_train.files import copy_companions, staged_directory
@@ -122,6 +127,8 @@ class TaskPlace:
     tracker: NotedTracker = field(default_factory=NotedTracker)
     workers: FakeWorkers = field(default_factory=FakeWorkers)
     called: list[str] = field(default_factory=list)
+    speaks: dict[str, Any] = field(default_factory=dict)
+    """What a language model says (`speaking_engines.Speaker`)."""
 
     @property
     def config(self) -> TaskDistillConfig:
@@ -143,9 +150,22 @@ class TaskPlace:
         config, workers = self.config, self.workers
         written = Written(config, self.root, content_of(config, config_dir=self.root))
         fake: Any = workers
-        return TaskExperiment(
-            written, self.run, self.journal, fake, engines=lambda teacher: LocalEngines(teacher, self.called)
-        )
+        run, journal = self.run, self.journal
+        return TaskExperiment(written, run, journal, fake, teaching=self.teaching(run, journal))
+
+    def teaching(self, run: TaskRun, journal: Journal) -> HeadTeaching | GenerativeTeaching:
+        workers: Any = self.workers
+        if run.config.teacher.answers == "head":
+            return HeadTeaching(run, journal, workers, engines=lambda teacher: LocalEngines(teacher, self.called))
+
+        def engines(teacher: Teacher) -> Any:
+            return Speaker(teacher.files, teacher.identity, called=self.called, **self.speaks)
+
+        return GenerativeTeaching(run, journal, workers, engines=engines)
+
+    def change_task(self, **changes: Any) -> None:
+        """Write the file of the task anew, with other keys."""
+        (self.root / "moods.yaml").write_text(json.dumps({**TASK, **changes}))
 
     def go(self, until: Until) -> TaskEnded:
         return self.experiment().run(until=until)
@@ -173,3 +193,18 @@ def task_place(root: Path, **values: Any) -> TaskPlace:
         "runtime": {key: str(root / name) for key, name in places.items()} | {"accelerator": "cpu"},
     }
     return TaskPlace(root, plain | values)
+
+
+def spoken_place(root: Path, *, answers: str, stage: dict[str, Any], **teacher: Any) -> TaskPlace:
+    """The same with a language model of random weights, which finds texts good that begin with `sun`."""
+    model = {"random": SHAPE.model_dump(mode="json")}
+    place = task_place(root, teacher={"model": model, "answers": answers, **teacher})
+    place.change_task(chat=False, template="{{ text }} is")
+    place.values["runtime"]["teacher_engine"] = {"max_model_len": 128}
+    place.values["students"]["bag"]["stages"] = [STAGE | stage]
+
+    def likes(prompt: str, more: str) -> float:
+        return -0.5 if ("good" in more) == prompt.startswith("sun") else -2.0
+
+    place.speaks = {"says": lambda prompt: "good" if prompt.startswith("sun") else "bad, clearly", "likes": likes}
+    return place

@@ -14,10 +14,10 @@ from orchestration.outputs.foundations import model_sources, rested_on
 from orchestration.pipeline.run import Journal, Written
 from orchestration.pipeline.run_costs import cost_of_run
 from orchestration.pipeline.tasks.comparison import TaskModel, compare_task_models
-from orchestration.pipeline.tasks.head_teacher import HeadTeacher
 from orchestration.pipeline.tasks.report import TaughtBy, task_report
 from orchestration.pipeline.tasks.run import TaskRun
 from orchestration.pipeline.tasks.students import TEACHER, TrainedStudents
+from orchestration.pipeline.tasks.teaching import AskedTaskTeacher
 from orchestration.pipeline.training_cost import training_of
 
 
@@ -25,11 +25,11 @@ from orchestration.pipeline.training_cost import training_of
 class Finished:
     """What a task experiment has come to before the comparison.
 
-    `views` are digests by set, `saved` is what its signals took that were in the cache before.
+    `views` are digests by set, `saved` is what its answers took that were in the cache before.
     """
 
     task: LoadedTask
-    head: HeadTeacher
+    teacher: AskedTaskTeacher
     students: TrainedStudents
     views: dict[str, str]
     saved: Saved
@@ -43,9 +43,16 @@ def report_of_task(
     Raises:
         DistillError: something that the report rests on has gone since.
     """
-    teacher = finished.head.teacher
-    models = [_teacher(finished), *_students(finished.students, run=run)]
-    compared = compare_task_models(models, task=finished.task, settings=run, journal=journal)
+    teacher = finished.teacher.name
+    models = [_teacher(finished.teacher), *_students(finished.students, run=run)]
+    given = finished.teacher.given()
+    compared = compare_task_models(
+        models,
+        task=finished.task,
+        settings=run,
+        journal=journal,
+        given={} if given is None else {TEACHER: given},
+    )
     chains = [chain for chains in finished.students.chains.values() for chain in chains]
     rests_on = rested_on(
         run.config,
@@ -64,12 +71,12 @@ def report_of_task(
         teacher=TaughtBy(teacher.label, teacher.identity.digest(), digest_of(views=finished.views)),
         rests_on=rests_on,
         cost=cost_of_run(settings=run, journal=journal, saved=finished.saved),
-        notes=_notes(finished.students),
+        notes=(*finished.teacher.notes(), *_notes(finished.students)),
     )
 
 
-def _teacher(finished: Finished) -> TaskModel:
-    teacher = finished.head.teacher
+def _teacher(asked: AskedTaskTeacher) -> TaskModel:
+    teacher = asked.name
     return TaskModel(
         name=TEACHER,
         role="teacher",

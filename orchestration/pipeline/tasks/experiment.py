@@ -2,58 +2,46 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from configs import BudgetReached, ConfigError, dump_config
 from configs.task_experiment import TaskDistillConfig
+from configs.task_stages import TransformerStart
 from orchestration.cluster.nodes import cluster_hardware
-from orchestration.cluster.signal_engines import SignalPool, SignalSpec
 from orchestration.comparison.publishing import publish
 from orchestration.comparison.report import Report, write_report
 from orchestration.comparison.show import directory_of, show_task_report
-from orchestration.fill.refusals import open_signal_refusals
 from orchestration.inputs.models import locate_model
-from orchestration.inputs.preflight import require_cache, resolve_task_paths
-from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, load_task_sets
-from orchestration.inputs.task_teachers import TaskTeacher, open_task_cache, open_task_teacher
-from orchestration.inputs.task_texts import decision_labels, read_with
+from orchestration.inputs.preflight import resolve_task_paths
+from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, as_read_by, load_task_sets
+from orchestration.inputs.task_texts import decision_labels
 from orchestration.inputs.tasks import LoadedTask, load_task
 from orchestration.outputs.foundations import content_of
 from orchestration.pipeline.opening import PROBE_S, opened_run, require_places
 from orchestration.pipeline.run import Journal, Written
-from orchestration.pipeline.run_costs import NOTHING_SAVED, publish_cost, saved_signals
+from orchestration.pipeline.run_costs import publish_cost
 from orchestration.pipeline.session import Session
-from orchestration.pipeline.stage import run_stage
-from orchestration.pipeline.tasks.asking import AskedHead, ReleasedEngines, SignalFill, pin_signals
 from orchestration.pipeline.tasks.augmenting import Changer
 from orchestration.pipeline.tasks.comparing import Finished, report_of_task
-from orchestration.pipeline.tasks.head_teacher import HeadTeacher
-from orchestration.pipeline.tasks.lessons import DEV, Lessons, TeacherBeliefs
+from orchestration.pipeline.tasks.generative_teaching import GenerativeTeaching
+from orchestration.pipeline.tasks.head_teaching import HeadTeaching
+from orchestration.pipeline.tasks.lessons import Lessons, TeacherBeliefs
 from orchestration.pipeline.tasks.preparing import prepared_teacher
 from orchestration.pipeline.tasks.run import TaskRun
-from orchestration.pipeline.tasks.starts import StartsOf
+from orchestration.pipeline.tasks.starts import StartsOf, require_start
 from orchestration.pipeline.tasks.students import TaskTrainer, TrainedStudents, train_students
+from orchestration.pipeline.tasks.teaching import AskedTaskTeacher, Teaching, ask_teacher
 from orchestration.pipeline.tasks.training import TaskWords
 from orchestration.pipeline.workers import Workers
-from orchestration.plan.duration import expected_signal_seconds
 from orchestration.plan.hardware import hardware_of
-from orchestration.plan.signal_requests import wanted_signals
-from orchestration.plan.signal_tables import show_signal_plan
 from orchestration.tracking.tracker import flatten
 from student_train.models.task_tokenizer import load_task_tokenizer
 
 Until = Literal["fill", "train", "eval"]
 """The last stage that is run."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +77,12 @@ class TaskExperiment:
         journal: Journal,
         workers: Workers,
         *,
-        engines: Callable[[TaskTeacher], ReleasedEngines] | None = None,
+        teaching: Teaching | None = None,
     ) -> None:
-        """`engines` makes those of a teacher, not started; Ray's unless a test has others."""
+        """`teaching` is how the teacher is asked, as the configuration says unless a test has another."""
         self._written, self._run, self._journal, self._workers = written, run, journal, workers
-        self._engines = engines or self._pool
-        self._saved = NOTHING_SAVED
+        heads = run.config.teacher.answers == "head"
+        self._teaching = teaching or (HeadTeaching if heads else GenerativeTeaching)(run, journal, workers)
 
     def run(self, *, until: Until) -> TaskEnded:
         """Run up to and including a stage.
@@ -154,35 +142,23 @@ class TaskExperiment:
                 config_dir=self._written.config_dir,
                 change=change,
             )
-            read = partial(read_with, tokenizer, task=task.config, max_tokens=config.teacher.max_tokens)
-            sets = apart_from_held_out(sets, task, read=read)
+            sets = apart_from_held_out(sets, task, read=as_read_by(config.teacher, tokenizer, task=task.config))
             stage.summary = ", ".join(f"{len(examples):,} {name}" for name, examples in sets.sets.items())
         for note in sets.notes:
             console.warn(note)
         return sets
 
     def _require_teacher(self, task: LoadedTask) -> None:
-        """Refuse a teacher that cannot do the task before anything is loaded.
-
-        Raises:
-            ConfigError: it is to answer in words.
-            ModelError: it has no head for the task, or one with other labels.
-        """
-        answers = self._run.config.teacher.answers
-        if answers != "head":
-            raise ConfigError(
-                f"teacher.answers={answers}: an experiment asks its teacher by a task head alone: set answers: head, "
-                "and teacher.prepare where the model has none"
-            )
+        """Refuse a teacher that cannot do the task, and students that cannot begin, before anything is paid for."""
         with self._journal.console.stage("teacher", unit="MB hashed") as stage:
 
             def hashing(done: int, total: int) -> None:
                 stage.total = total / 1e6
                 stage.update(done / 1e6)
 
-            teacher = open_task_teacher(self._run.config, task.config, progress=hashing)
-            tuned = ", to be tuned on gold" if self._run.config.teacher.prepare else ""
-            stage.summary = f"{teacher.label}, identity {teacher.identity.digest()[:12]}{tuned}"
+            stage.summary = self._teaching.require(task, progress=hashing)
+        for name, student in self._run.config.students.items():
+            require_start(student.start, name=name, kind=task.config.kind, teacher_dir=self._base)
 
     def _start_tracking(self) -> None:
         written, tracker, name = self._written.config, self._journal.tracker, self._run.directory.name
@@ -199,15 +175,15 @@ class TaskExperiment:
             licence=self._run.config.teacher.licence,
         )
         prepared = self._prepare(task, sets, words)
-        asked, views = self._ask(task, sets, prepared=prepared)
+        asked = self._teaching.plan(task, sets, prepared=prepared)
+        answered = ask_teacher(asked, run=self._run, journal=self._journal)
         if until == "fill":
             return self._ended()
-        trainer = self._trainer(words, task=task, sets=sets, beliefs=asked.head)
-        starts = self._starts(words, teacher_dir=asked.head.teacher.directory, asked=asked)
-        students = train_students(trainer, starts=starts)
+        trainer = self._trainer(words, task=task, sets=sets, beliefs=asked)
+        students = train_students(trainer, starts=self._starts(words, teacher_dir=asked.name.directory, asked=asked))
         if until == "train":
             return self._ended(students)
-        finished = Finished(task, asked.head, students, views, self._saved)
+        finished = Finished(task, asked, students, answered.views, answered.saved)
         report = report_of_task(finished, written=self._written, run=self._run, journal=self._journal)
         self._publish(report)
         return self._ended(students, report=report)
@@ -226,61 +202,6 @@ class TaskExperiment:
         trainer = self._trainer(words, task=task, sets=sets, beliefs=None)
         return prepared_teacher(trainer, starts=self._starts(words, teacher_dir=self._base))
 
-    def _ask(self, task: LoadedTask, sets: TaskSets, *, prepared: Path | None) -> tuple[AskedHead, dict[str, str]]:
-        """Have the teacher's signals of every set in the cache; the digests of their views by set."""
-        asked = self._plan(task, sets, prepared=prepared)
-        journal = self._journal
-        journal.tracker.child("fill", params={"misses": asked.plan.misses}, tags={"role": "fill"})
-        run_stage(SignalFill(asked, self._run, journal, self._workers), settings=self._run, journal=journal)
-        asked.engines.release()
-        views = pin_signals(asked, folder=self._run.directory / "views")
-        logger.info("views: %s", views)
-        total = len(asked.plan.requests)
-        journal.track(
-            "fill",
-            {
-                "cache/hit_rate": 1.0 - asked.plan.misses / total if total else 1.0,
-                "fill/teacher_tokens": float(journal.ledger.counts().fill),
-            },
-        )
-        return asked, views
-
-    def _plan(self, task: LoadedTask, sets: TaskSets, *, prepared: Path | None) -> AskedHead:
-        """Ask the cache what is missing, and show what that will take."""
-        config = self._run.config
-        teacher = open_task_teacher(config, task.config, prepared=prepared)
-        refusals = open_signal_refusals(config, teacher.identity)
-        head = HeadTeacher(teacher, task.config, config.teacher, open_task_cache(config, teacher), refusals)
-        plan = head.plan({**sets.sets, DEV: task.dev}, wanted_signals(config, kind=task.config.kind))
-        time = expected_signal_seconds(
-            teacher.model,
-            tokens=plan.tokens,
-            settings=config.runtime.teacher_engine,
-            accelerator=self._run.device,
-            dtype=config.teacher.dtype,
-        )
-        show_signal_plan(plan, time=time, max_tokens=config.teacher.max_tokens, console=self._journal.console)
-        self._saved = saved_signals(plan, cache=head.cache, spent_before=self._journal.ledger.counts())
-        require_cache(config.runtime.cache_root, needed_bytes=plan.stored_bytes)
-        return AskedHead(head, plan, self._engines(teacher))
-
-    def _pool(self, teacher: TaskTeacher) -> SignalPool:
-        spec = SignalSpec(
-            model_dir=teacher.directory.resolve(),
-            identity=teacher.identity,
-            settings=self._run.config.runtime.teacher_engine,
-            accelerator=self._run.device,
-            log_dir=self._run.logs,
-            ledger=self._journal.ledger.directory.absolute(),
-        )
-        costs = self._journal.console.costs
-        return SignalPool(
-            spec,
-            clock=self._journal.ledger,
-            room=self._workers.room,
-            joules=lambda: costs.meter.read().joules,
-        )
-
     def _trainer(
         self, words: TaskWords, *, task: LoadedTask, sets: TaskSets, beliefs: TeacherBeliefs | None
     ) -> TaskTrainer:
@@ -294,15 +215,16 @@ class TaskExperiment:
         )
         return TaskTrainer(self._run, self._journal, self._workers, lessons, words)
 
-    def _starts(self, words: TaskWords, *, teacher_dir: Path, asked: AskedHead | None = None) -> StartsOf:
-        texts = [] if asked is None else [text for part in asked.plan.sets for text in part.signals.texts]
+    def _starts(self, words: TaskWords, *, teacher_dir: Path, asked: AskedTaskTeacher | None = None) -> StartsOf:
+        starts = [student.start for student in self._run.config.students.values()]
+        measured = any(isinstance(start, TransformerStart) and start.measured for start in starts)
         return StartsOf(
             teacher_dir=teacher_dir,
             kind=words.kind,
             labels=words.labels,
             models_root=self._run.config.runtime.models_root,
             artifacts=self._run.artifacts,
-            rows=[np.array(text.token_ids, dtype=np.int64) for text in texts],
+            rows=asked.rows() if asked is not None and measured else (),
         )
 
     @property

@@ -19,7 +19,7 @@ from configs.task import TaskConfig
 from configs.task_experiment import AgreementFilter
 from configs.task_stages import TaskStageConfig
 from evaluation.tasks.examples import Example
-from orchestration.inputs.task_examples import Beliefs, make_examples
+from orchestration.inputs.task_examples import Beliefs, Said, make_examples
 from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.task_texts import ReadExample, decision_labels, read_with
 from student_train.feed.examples import UNKNOWN, ExampleSet
@@ -28,11 +28,15 @@ DEV = "dev"
 """What the file of the held-out examples is called after."""
 
 
-class TeacherBeliefs(Protocol):
-    """What a teacher believes about examples: logits by units, None for one that it could not answer."""
+Belief = Beliefs | Said | None
+"""What a teacher believes about an example: logits by units, or what it said; None where it did not answer."""
 
-    def about(self, examples: Sequence[Example]) -> list[Beliefs | None]:
-        """The beliefs about each example, in their order."""
+
+class TeacherBeliefs(Protocol):
+    """Whoever knows what a teacher believes."""
+
+    def about(self, examples: Sequence[Example]) -> Sequence[Belief]:
+        """The belief about each example, in their order."""
         ...
 
 
@@ -82,7 +86,7 @@ class Lessons:
                 f"data.agreement compares one label a text, and task {task.name} is of kind={task.kind}: remove it"
             )
         self._made: dict[tuple[str, int, tuple[str, ...], bool], TaskLesson] = {}
-        self._believed: dict[str, list[Beliefs | None]] = {}
+        self._believed: dict[str, Sequence[Belief]] = {}
 
     def of(self, stage: TaskStageConfig, reader: Reader) -> TaskLesson:
         """The lesson of a stage for a student that reads in this way.
@@ -108,7 +112,7 @@ class Lessons:
         counts = {name: len(self._sets.sets[name]) for name in names}
         return TaskLesson(train[0], dev[0], train[1].digest, dev[1].digest, len(train[1]), counts, tuple(notes))
 
-    def _about(self, name: str) -> list[Beliefs | None]:
+    def _about(self, name: str) -> Sequence[Belief]:
         """What the teacher believes about a set; asked once however many stages learn from it."""
         assert self._beliefs is not None, "a stage that needs a teacher has none"
         if name not in self._believed:
@@ -119,13 +123,14 @@ class Lessons:
         self,
         name: str,
         examples: Sequence[Example],
-        beliefs: Sequence[Beliefs | None] | None,
+        believed: Sequence[Belief] | None,
         reader: Reader,
         *,
         filtered: bool,
         notes: list[str],
     ) -> tuple[Path, ExampleSet]:
-        read = read_with(reader.tokenizer, examples, task=self._task, max_tokens=reader.max_tokens)
+        read = self._read(examples, reader)
+        beliefs = None if believed is None else self._by_units(believed, examples, reader)
         cut = sum(one.cut for one in read)
         if cut:
             notes.append(f"{name}: {cut:,} of {len(read):,} texts are cut to {reader.max_tokens} tokens of the student")
@@ -141,13 +146,27 @@ class Lessons:
             keep = known
         if not keep:
             raise DataError(f"{name}: no example of task {self._task.name} is left to learn from or to select by")
-        believed = None if beliefs is None else [belief for at in keep if (belief := beliefs[at]) is not None]
-        made = make_examples(self._task.kind, self._labels, [read[at] for at in keep], believed)
+        learned = None if beliefs is None else [belief for at in keep if (belief := beliefs[at]) is not None]
+        made = make_examples(self._task.kind, self._labels, [read[at] for at in keep], learned)
         if made.unseen:
             notes.append(f"{name}: {made.unseen:,} words or tokens are left out, which the teacher does not see")
         path = self._folder / f"{name}-{made.examples.digest[:16]}.safetensors"
         made.examples.save(path)
         return path, made.examples
+
+    def _read(self, examples: Sequence[Example], reader: Reader) -> list[ReadExample]:
+        return read_with(reader.tokenizer, examples, task=self._task, max_tokens=reader.max_tokens)
+
+    def _by_units(
+        self, believed: Sequence[Belief], examples: Sequence[Example], reader: Reader
+    ) -> list[Beliefs | None]:
+        """The beliefs in logits; what was said becomes certainty about the units that this reader sees."""
+        said = {at: belief.of(examples[at]) for at, belief in enumerate(believed) if isinstance(belief, Said)}
+        certain = {
+            at: Beliefs.certain(one, kind=self._task.kind, labels=len(self._labels))
+            for at, one in zip(said, self._read(list(said.values()), reader), strict=True)
+        }
+        return [certain[at] if isinstance(belief, Said) else belief for at, belief in enumerate(believed)]
 
     def _answered(
         self,

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.fingerprint import fingerprint_model
+from configs import ConfigError
 from configs.model_files import speech_sha256
 from configs.places import FINGERPRINTS
 from configs.task import TaskKind
-from configs.task_stages import TaskStart, TransformerStart
+from configs.task_stages import BagStart, TaskStart, TransformerStart
 from orchestration.inputs.models import locate_model
 from orchestration.outputs.artifacts import Artifacts, digest_of
 from orchestration.pipeline.tasks.lessons import Reader
 from student_train.models.task_model import load_task_student
-from student_train.models.task_tokenizer import load_task_tokenizer
+from student_train.models.task_tokenizer import load_task_tokenizer, require_pairs
 from student_train.starts.task_layers import Rows
 from student_train.starts.task_starts import TaskStartSettings, make_task_start
 
@@ -67,6 +68,22 @@ def made_start(start: TaskStart, *, seed: int, of: StartsOf) -> MadeStart:
             make_task_start(settings, teacher_dir=of.teacher_dir, out=directory, model_dir=model_dir, rows=rows)
             of.artifacts.keep_start(digest)
     return MadeStart(digest, directory, in_words(start))
+
+
+def require_start(start: TaskStart, *, name: str, kind: TaskKind, teacher_dir: Path) -> None:
+    """Refuse the start of student `name` that cannot work, before the teacher is asked anything.
+
+    Raises:
+        ConfigError: a network that cannot do such a task.
+        ModelError: it reads with the tokenizer of a teacher that does not tell a question from its passage.
+    """
+    if isinstance(start, BagStart) and kind != "classification":
+        raise ConfigError(
+            f"students.{name}.start.kind=bag is for classification, and the task is {kind}: choose recurrent or "
+            "transformer"
+        )
+    if kind == "extractive_qa" and not (isinstance(start, TransformerStart) and start.model is not None):
+        require_pairs(load_task_tokenizer(teacher_dir), teacher_dir)
 
 
 def reader_of(start: MadeStart, *, kind: TaskKind, labels: Sequence[str], max_tokens: int) -> Reader:

@@ -15,7 +15,7 @@ from task_builders import answered, task_of, values
 
 from configs import ConfigError, DataError
 from configs.task import TaskConfig, TaskKind
-from evaluation.tasks.examples import Example, content_free_example, read_examples
+from evaluation.tasks.examples import Example, content_free_examples, read_examples
 from evaluation.tasks.parsing import answer_reader
 from evaluation.tasks.templates import UnfitRowError
 
@@ -308,17 +308,21 @@ def test_the_right_answers_of_real_data_are_read_and_score_all(load: Any, rows: 
     assert all(value == pytest.approx(full) for value in values(config.kind, gold, labels=labels).values())
 
 
-def test_a_question_without_content_has_the_words_of_the_template_alone() -> None:
+def test_questions_without_content_have_the_words_of_the_template_alone() -> None:
     task = task_of(
         "classification",
         labels=["good", "bad"],
         template="{{ text }} ({{ place.name }}) is {{ labels | join(' or ') }}:",
     )
     with pytest.raises(UnfitRowError):
-        content_free_example(task)
+        content_free_examples(task)
     plain = task_of(
         "classification", labels=["good", "bad"], template="{{ text }} at {{ place }} is {{ labels | join(' or ') }}:"
     )
-    example = content_free_example(plain)
-    assert example.question == "N/A at N/A is good or bad:"
-    assert (example.row, example.gold, example.labelled) == (-1, (), False)
+    examples = content_free_examples(plain)
+    assert [example.question for example in examples] == [
+        "N/A at N/A is good or bad:",
+        "[MASK] at [MASK] is good or bad:",
+        " at  is good or bad:",
+    ]
+    assert {(example.row, example.gold, example.labelled) for example in examples} == {(-1, (), False)}

@@ -92,3 +92,8 @@ def test_a_million_characters_are_read_in_no_time(unit: str) -> None:
     started = time.process_time()
     many.first_in(unit * (10**6 // len(unit)))
     assert time.process_time() - started < 3.0
+
+
+def test_all_labels_that_a_text_names() -> None:
+    names = LabelNames.of(task_of("classification", labels={"good": "sun", "bad": "rain", "odd": "fog"}))
+    assert names.all_in("Sun, or rainy? Odd!") == {"good", "odd"}

@@ -19,7 +19,7 @@ def spec(tmp_path: Path, *, k: int, accelerator: Device) -> EngineSpec:
     config = experiment()
     files: Any = SimpleNamespace(directory=tmp_path / "model", label="model", shape=SHAPE, vocab=990)
     settings = config.runtime.teacher_engine
-    return engine_spec(config, files, IDENTITY, settings=settings, k=k, accelerator=accelerator, log_dir=tmp_path)
+    return engine_spec(files, IDENTITY, settings=settings, k=k, accelerator=accelerator, log_dir=tmp_path)
 
 
 @pytest.mark.parametrize(

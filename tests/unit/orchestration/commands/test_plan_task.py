@@ -13,7 +13,7 @@ import pytest
 import ray
 import yaml
 from signal_builders import CLASSES
-from task_files import write_task
+from task_files import tiny_model, write_task
 from task_heads import save_classifier, save_tagger
 
 from cache import SignalRecord, SignalRequest, TeacherCache, signal_key
@@ -172,15 +172,28 @@ def test_a_teacher_that_is_not_here_is_planned_by_counts(folder: Path) -> None:
     assert row(text, "bag", table=TRAINED)[5] == "4"
 
 
-@pytest.mark.parametrize(("answers", "said"), [("labels", "10 labels scored"), ("text", "5 answers written")])
-def test_language_models_are_planned_by_counts(folder: Path, answers: str, said: str) -> None:
-    stage = {"objective": "hard_labels", "labels": "teacher", "data": ["transfer"], "steps": 2}
+SPOKEN = {"objective": "hard_labels", "labels": "teacher", "data": ["transfer"], "steps": 2}
+
+
+@pytest.mark.parametrize(("answers", "asked"), [("labels", 2), ("text", 1)])
+def test_questions_to_a_language_model_are_planned_set_by_set(folder: Path, answers: str, asked: int) -> None:
+    model = tiny_model(folder.parent / "models_root")
+    teacher = {"model": {"path": str(model.directory)}, "answers": answers}
+    students = {"bag": {"start": {"kind": "bag"}, "stages": [SPOKEN]}}
+    places = {root: str(folder.parent / root) for root in ("cache_root", "models_root", "run_root")}
     text = planned(
-        folder,
-        teacher={"model": {"hub": "some/lm"}, "answers": answers},
-        students={"bag": {"start": {"kind": "bag"}, "stages": [stage]}},
+        folder, teacher=teacher, students=students, runtime=places | {"teacher_engine": {"max_model_len": 128}}
     )
-    assert f"some/lm is asked about 5 texts, {said}" in text
+    rows = {name: row(text, name, table="What the teacher is asked") for name in ("teacher-train", "teacher-test")}
+    assert rows["teacher-train"][1:4] == [str(2 * asked), "0", str(2 * asked)]
+    assert rows["teacher-test"][1:4] == [str(asked), "0", str(asked)]
+    assert "teacher tokens" in text
+
+
+def test_a_language_model_that_is_not_here_is_planned_by_counts(folder: Path) -> None:
+    teacher = {"model": {"hub": "some/lm"}, "answers": "labels"}
+    text = planned(folder, teacher=teacher, students={"bag": {"start": {"kind": "bag"}, "stages": [SPOKEN]}})
+    assert "some/lm is not on this machine: it is asked about 6 texts, all misses" in text
 
 
 def test_changed_texts_are_made_by_rules_and_announced_where_a_model_writes_them(folder: Path) -> None:

@@ -42,8 +42,12 @@ def test_scores_become_log_probabilities() -> None:
 
 def test_what_a_model_prefers_anyway_is_taken_out() -> None:
     # (1/8) / (1/10) = 5/4 and (3/8) / (9/10) = 5/12: three to one for the first, which was the less likely.
-    found = class_logprobs(np.log([[1 / 8, 3 / 8]]), content_free=np.log([0.1, 0.9]).tolist())
+    found = class_logprobs(np.log([[1 / 8, 3 / 8]]), content_free=np.log([[0.1, 0.9]]))
     np.testing.assert_allclose(np.exp(found), [[0.75, 0.25]])
+    # The mean of three probabilities, of scores that need not be normalised.
+    free = np.log([[0.1, 0.9], [0.3, 0.7], [0.5, 0.5]]) - [[3.0], [0.0], [1.0]]
+    found = class_logprobs(np.log([[0.5, 0.5]]), content_free=free)
+    np.testing.assert_allclose(np.exp(found), [[0.7, 0.3]])
 
 
 def test_an_example_that_lacks_a_score_has_no_probabilities_and_others_keep_theirs() -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+from task_builders import task_of
 
-from orchestration.inputs.task_examples import Beliefs, make_examples
+from evaluation.tasks.examples import read_examples
+from orchestration.inputs.task_examples import CERTAIN, Beliefs, Said, make_examples
 from orchestration.inputs.task_texts import WHOLE, ReadExample
 
 LABELS = ("a", "b", "c")
@@ -76,3 +78,22 @@ def test_an_end_that_the_teacher_does_not_see_is_not_known() -> None:
 
 def test_no_examples_are_a_set_too() -> None:
     assert len(make_examples("classification", LABELS, [], []).examples) == 0
+
+
+def test_what_was_said_is_certain_in_every_kind_of_task() -> None:
+    found = Beliefs.certain(text(5, 6, gold=2), kind="classification", labels=3)
+    assert found is not None and found.units == (WHOLE,) and found.logits.tolist() == [[0.0, 0.0, CERTAIN]]
+    found = Beliefs.certain(words(4, {0: 1, 2: 3}, {0: 1, 2: 0}), kind="tagging", labels=3)
+    assert found is not None and found.logits.tolist() == [[0.0, CERTAIN, 0.0], [CERTAIN, 0.0, 0.0]]
+    # As many units as ends: rows are units, columns the first and the last.
+    found = Beliefs.certain(passage([(0, 3), (4, 6)], (1, 1)), kind="extractive_qa", labels=2)
+    assert found is not None and found.logits.tolist() == [[0.0, 0.0], [CERTAIN, CERTAIN]]
+    assert Beliefs.certain(passage([(0, 3)], (-1, -1)), kind="extractive_qa", labels=2) is None
+
+
+def test_what_was_said_takes_the_place_of_gold() -> None:
+    (example,) = read_examples(
+        task_of("classification", labels=["a", "b"]), [(0, {"text": "x"})], labelled=False
+    ).usable
+    said = Said(("b",)).of(example)
+    assert (said.gold, said.labelled, said.text) == (("b",), True, "x")

@@ -10,12 +10,12 @@ import pytest
 from task_files import MOODS
 
 from configs import ConfigError, DataError
-from configs.task_experiment import Augmentation, TaskDataConfig
+from configs.task_experiment import Augmentation, TaskDataConfig, TaskTeacherConfig
 from evaluation.tasks.examples import Example
 from orchestration.inputs.augment import Changed, Texts
+from orchestration.inputs.random_models import byte_tokenizer
 from orchestration.inputs.rows import Row
-from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, load_task_sets
-from orchestration.inputs.task_texts import ReadExample
+from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, as_read_by, load_task_sets
 from orchestration.inputs.tasks import load_task
 
 TRAIN = [
@@ -163,10 +163,9 @@ def test_texts_of_another_task_are_refused_by_their_key(place: Path) -> None:
         load(place, transfer=[{"path": "other.jsonl"}])
 
 
-def read_first_word(examples: Sequence[Example]) -> list[ReadExample]:
+def read_first_word(examples: Sequence[Example]) -> list[str]:
     """As a model that reads one word of a text."""
-    words = [example.text.split()[0] for example in examples]
-    return [ReadExample(tuple(map(ord, word)), len(word), (), (), (), cut=True) for word in words]
+    return [example.text.split()[0] for example in examples]
 
 
 def test_texts_that_a_model_reads_as_held_out_ones_are_left_out_and_counted(place: Path) -> None:
@@ -185,3 +184,19 @@ def test_texts_that_a_model_reads_as_held_out_ones_are_left_out_and_counted(plac
     )
     with pytest.raises(DataError, match="train: every text is read as one of dev or test is: name others"):
         apart_from_held_out(sets, replace(task, dev=task.train), read=read_first_word)
+
+
+def test_a_head_reads_as_far_as_it_is_told_and_a_language_model_whole_questions(place: Path) -> None:
+    task = load_task(place / "task/moods.yaml")
+    tokenizer = byte_tokenizer()
+    first, other = (
+        replace(task.dev[0], text=text, parts=(text,), question=text) for text in ("fog at sea", "fog over")
+    )
+
+    def same(answers: str) -> bool:
+        model: Any = {"path": "m"}
+        teacher = TaskTeacherConfig.model_validate({"model": model, "answers": answers, "max_tokens": 4})
+        one, two = as_read_by(teacher, tokenizer, task=task.config)([first, other])
+        return one == two
+
+    assert same("head") and not same("text") and not same("labels")

@@ -17,6 +17,7 @@ from orchestration.plan.signal_requests import (
     SignalWidths,
     bytes_of,
     bytes_per_row,
+    needs_teacher,
     plan_signals,
     signal_sets,
     wanted_signals,
@@ -47,11 +48,11 @@ TEACHERS_LABEL = {"objective": "hard_labels", "labels": "teacher"}
         (config(GOLD_ONLY, SOFT), (CLASSES,)),
         (config(TEACHERS_LABEL), (CLASSES,)),
         (config(GOLD_ONLY, agreement={"min_probability": 0.5}), (CLASSES,)),
-        (config(SOFT, answers="labels"), ()),
     ],
 )
 def test_the_stages_decide_whether_logits_are_needed(settings: TaskDistillConfig, expected: tuple[Signal, ...]) -> None:
     assert wanted_signals(settings, kind="classification") == expected
+    assert needs_teacher(settings) == bool(expected)
 
 
 def test_each_kind_of_task_has_its_logits_and_states_are_asked_once() -> None:

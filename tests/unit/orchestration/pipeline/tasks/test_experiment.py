@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
-from task_pipeline_builders import STAGE, task_place
+from task_pipeline_builders import STAGE, spoken_place, task_place
 
 from configs import ConfigError, ModelError
+from orchestration.comparison.text_speed import Timed
+from orchestration.pipeline.tasks import comparing
+from orchestration.pipeline.tasks.comparison import compare_task_models
 from student_train.feed.examples import ExampleSet
 
 PREPARE = {"objective": "hard_labels", "epochs": 1.0, "batch_size": 4}
@@ -127,3 +131,46 @@ def test_a_failure_closes_the_run_as_failed(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(ModelError, match="broken"):
         place.go("train")
     assert place.tracker.of("finish all") == [("FAILED",)]
+
+
+def test_a_language_model_is_asked_once_and_answers_dev_and_test_too(tmp_path: Path) -> None:
+    place = spoken_place(tmp_path, answers="labels", stage={"objective": "logit_mse"})
+    ended = place.go("train")
+    # Six train texts, three to transfer on, two of dev and two of test, each with two labels.
+    assert place.called == ["check 2", "fill 26", "release"]
+    learned, gold = (ExampleSet.load(job.train_examples) for job in place.workers.jobs)
+    assert learned.teacher is not None and gold.teacher is None
+    assert learned.teacher.argmax(axis=1).tolist() == [0, 1, 0, 1, 0, 1, 1, 1, 1]
+    assert ended.teacher_tokens > 0 and ended.students is not None
+    assert "identity" in place.said and "26 new rows" in place.said
+
+
+def test_a_second_experiment_over_the_same_texts_costs_no_teacher_token(tmp_path: Path) -> None:
+    spoken_place(tmp_path, answers="labels", stage={"objective": "logit_mse"}).go("train")
+    again = spoken_place(tmp_path, answers="labels", stage={"objective": "soft_labels"})
+    again.go("train")
+    assert again.called == ["release"] and "nothing to ask: every row is in the cache" in again.said
+    assert [job.stage.objective for job in again.workers.jobs] == ["soft_labels"]
+
+
+def test_students_of_a_written_answer_learn_its_label(tmp_path: Path) -> None:
+    place = spoken_place(tmp_path, answers="text", stage={"objective": "hard_labels", "labels": "teacher"})
+    place.speaks["says"] = lambda prompt: "who knows" if prompt.startswith("rome") else "bad"
+    place.go("train")
+    learned = ExampleSet.load(place.workers.jobs[0].train_examples)
+    # Nothing could be read of what was said of two texts to transfer on.
+    assert len(learned) == 8 - 1 and learned.teacher is not None and set(learned.teacher.argmax(axis=1)) == {1}
+    assert "transfer: 2 of 3 answers of the teacher could not be read" in place.said
+
+
+def test_a_language_model_stands_in_the_table_and_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    untimed = partial(compare_task_models, timed=lambda models, texts, log: Timed({}, dict.fromkeys(models, "no time")))
+    monkeypatch.setattr(comparing, "compare_task_models", untimed)
+    place = spoken_place(tmp_path, answers="labels", stage={"objective": "logit_mse"})
+    ended = place.go("eval")
+    assert ended.report is not None
+    teacher, *students = ended.report.results.models
+    assert (teacher.name, teacher.serving, teacher.failures) == ("teacher", None, ())
+    assert [example.predicted for example in teacher.tasks[0].examples] == [("good",), ("bad",)]
+    assert teacher.tasks[0].answered_by == "label likelihood per token" and teacher.dev[0].examples
+    assert all(student.failures == ("speed: no time",) for student in students)

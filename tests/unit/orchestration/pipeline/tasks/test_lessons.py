@@ -14,7 +14,7 @@ from configs import ConfigError, DataError
 from configs.task_experiment import AgreementFilter
 from configs.task_stages import TaskStageConfig
 from evaluation.tasks.examples import Example, read_examples
-from orchestration.inputs.task_examples import Beliefs
+from orchestration.inputs.task_examples import Beliefs, Said
 from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.task_texts import WHOLE
 from orchestration.pipeline.tasks.lessons import Lessons, Reader
@@ -120,3 +120,27 @@ def test_nothing_to_learn_from_is_refused(tmp_path: Path, reader: Reader) -> Non
 def test_agreement_is_about_one_label_a_text(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.agreement compares one label a text"):
         lessons(tmp_path, task=task_of("tagging", labels=["LOC"]), agreement=AgreementFilter(min_probability=0.5))
+
+
+class Speaker:
+    """Says `bad` of every text, and nothing of `oslo`."""
+
+    def about(self, examples: Sequence[Example]) -> list[Said | None]:
+        return [None if example.text == "oslo" else Said(("bad",)) for example in examples]
+
+
+def test_what_a_teacher_said_is_learned_as_certain(reader: Reader, tmp_path: Path) -> None:
+    stage = TaskStageConfig(objective="hard_labels", labels="teacher", data=("train", "transfer"), steps=1)
+    lessons = Lessons(SETS, DEV, task=TASK, beliefs=Speaker(), agreement=None, folder=tmp_path / "lessons")
+    lesson = lessons.of(stage, reader)
+    learned = ExampleSet.load(lesson.train)
+    assert learned.teacher is not None and learned.teacher.argmax(axis=1).tolist() == [1] * 4
+    # What gold says stays beside it.
+    assert learned.gold.tolist() == [0, 1, 0, -1]
+    assert lesson.notes == ("transfer: 1 examples are left out: the teacher did not answer",) or lesson.notes == (
+        "train-transfer: 1 examples are left out: the teacher did not answer",
+    )
+    filtered = Lessons(
+        SETS, DEV, task=TASK, beliefs=Speaker(), agreement=AgreementFilter(min_probability=0.5), folder=tmp_path / "l"
+    ).of(stage, reader)
+    assert ExampleSet.load(filtered.train).gold.tolist() == [1, -1]

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
+from task_files import tiny_model
 from task_heads import save_classifier
 
+from configs import ConfigError, ModelError
 from configs.task_stages import TaskStart
 from orchestration.outputs.artifacts import Artifacts
-from orchestration.pipeline.tasks.starts import MadeStart, StartsOf, in_words, made_start, reader_of
+from orchestration.pipeline.tasks.starts import MadeStart, StartsOf, in_words, made_start, reader_of, require_start
 
 START: TypeAdapter[Any] = TypeAdapter(TaskStart)
 
@@ -85,3 +87,17 @@ def test_a_reader_reads_no_more_than_its_student_can(of: StartsOf) -> None:
 )
 def test_a_start_in_words(fields: dict[str, Any], words: str) -> None:
     assert in_words(start(**fields)) == words
+
+
+def test_starts_that_cannot_work_are_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    encoder, decoder = save_classifier(tmp_path / "encoder"), tiny_model(tmp_path / "models").directory
+    for kind in ("tagging", "extractive_qa"):
+        with pytest.raises(ConfigError, match=rf"^students\.s\.start\.kind=bag is for classification, .* is {kind}"):
+            require_start(BAG, name="s", kind=kind, teacher_dir=encoder)
+    require_start(BAG, name="s", kind="classification", teacher_dir=decoder)
+    recurrent = start(kind="recurrent", hidden=4)
+    require_start(recurrent, name="s", kind="tagging", teacher_dir=decoder)
+    with pytest.raises(ModelError, match="puts no special token between two texts"):
+        require_start(recurrent, name="s", kind="extractive_qa", teacher_dir=decoder)
+    own = start(kind="transformer", model={"path": str(encoder)})
+    require_start(own, name="s", kind="extractive_qa", teacher_dir=decoder)

@@ -1,0 +1,79 @@
+"""What an experiment asks a language model about the examples of its task, and how much of it the cache holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from configs.models import Device
+from configs.schema import StoredEncoding
+from configs.task_experiment import TaskDistillConfig
+from evaluation.tasks.examples import Example
+from orchestration.comparison.task_questions import Asking
+from orchestration.inputs.models import ModelFiles
+from orchestration.inputs.shapes import PlannedShape
+from orchestration.inputs.task_sets import TaskSets
+from orchestration.inputs.tasks import LoadedTask
+from orchestration.outputs.console import Console
+from orchestration.pipeline.tasks.generative_teacher import TaskQuestions
+from orchestration.pipeline.tasks.lessons import DEV
+from orchestration.plan.duration import expected_seconds
+from orchestration.plan.requests import FillPlan, Holdings, Refused, SequenceSet, plan_fill
+from orchestration.plan.signal_requests import needs_teacher
+from orchestration.plan.tables import show_plan, teacher_work
+
+TEST = "test"
+"""What the examples that everybody is compared on are called in a plan."""
+
+CONTENT_FREE = "content-free"
+"""What the questions without content are called in a plan."""
+
+ENCODING: StoredEncoding = "topk-f16"
+"""How rows are stored; what is read of them, the log-probability of each given token, is exact in all encodings."""
+
+
+def task_questions(config: TaskDistillConfig, task: LoadedTask, files: ModelFiles) -> TaskQuestions:
+    """How the teacher of an experiment is asked."""
+    longest = config.runtime.teacher_engine.max_model_len
+    return TaskQuestions(files, task, config.teacher, Asking(max_prompt_tokens=longest))
+
+
+def asked_examples(config: TaskDistillConfig, task: LoadedTask, sets: TaskSets) -> dict[str, tuple[Example, ...]]:
+    """The examples that it is asked about, by set: those that students learn from, if any needs it; dev and test."""
+    learned = sets.sets if needs_teacher(config) else {}
+    return {**learned, DEV: task.dev, TEST: task.test}
+
+
+def plan_questions(
+    questions: TaskQuestions,
+    examples: Mapping[str, Sequence[Example]],
+    *,
+    cache: Holdings,
+    refused: Refused,
+) -> FillPlan:
+    """What the cache lacks of the answers about these examples.
+
+    Raises:
+        ModelError: the model cannot be asked in this way.
+    """
+    asked = {name: questions.of(part) for name, part in examples.items()}
+    if questions.settings.calibrated:
+        asked[CONTENT_FREE] = questions.content_free()
+    sets = [
+        SequenceSet("teacher", name, tuple(r for one in part for r in questions.requests(one)), questions.k, ENCODING)
+        for name, part in asked.items()
+    ]
+    return plan_fill(sets, cache=cache, refused=refused)
+
+
+def show_questions(
+    plan: FillPlan, *, config: TaskDistillConfig, files: ModelFiles, device: Device, console: Console
+) -> None:
+    """Print hits and misses set by set, and what the misses would cost at most."""
+    time = expected_seconds(
+        PlannedShape(files.label, files.shape, assumed=False),
+        work=teacher_work(plan),
+        settings=config.runtime.teacher_engine,
+        accelerator=device,
+        dtype=config.teacher.dtype,
+    )
+    show_plan(plan, time=time, console=console)

@@ -1,0 +1,210 @@
+"""Asking a language model about all examples of an experiment, with engines of vLLM under Ray.
+
+It answers dev and test too: no model with a head could be opened that does it later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cache import TeacherCache
+from configs.places import absolute_root
+from evaluation.cost import Saved
+from evaluation.results import DevScores, FinalScores
+from evaluation.tasks.examples import Example
+from orchestration.cluster.engine_pool import EnginePool
+from orchestration.cluster.planned_engine import engine_spec
+from orchestration.comparison.label_likelihood import LABEL_LOGPROBS
+from orchestration.comparison.rows import bytes_on_disk
+from orchestration.fill.engine_loop import FillOrder
+from orchestration.fill.refusals import Refusals, open_refusals
+from orchestration.inputs.generative_teachers import generative_provenance, open_generative_teacher
+from orchestration.inputs.task_examples import Beliefs, Said
+from orchestration.inputs.task_sets import TaskSets
+from orchestration.inputs.task_texts import read_with
+from orchestration.inputs.tasks import LoadedTask
+from orchestration.inputs.teachers import Teacher
+from orchestration.outputs.console import Console
+from orchestration.pipeline import fill_stage
+from orchestration.pipeline.run import Journal
+from orchestration.pipeline.run_costs import saved_by_cache
+from orchestration.pipeline.tasks.comparison import GivenAnswers
+from orchestration.pipeline.tasks.generative_plan import (
+    ENCODING,
+    asked_examples,
+    plan_questions,
+    show_questions,
+    task_questions,
+)
+from orchestration.pipeline.tasks.generative_teacher import GenerativeTeacher
+from orchestration.pipeline.tasks.run import TaskRun
+from orchestration.pipeline.tasks.teaching import HashingProgress, TeacherName, Wanted
+from orchestration.pipeline.workers import Workers
+from student_train.starts.task_layers import Rows
+
+Pool = Callable[[Teacher], EnginePool]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerativeTeaching:
+    """See `Teaching`. `engines` makes those of a teacher, not started; Ray's unless a test has others."""
+
+    run: TaskRun
+    journal: Journal
+    workers: Workers
+    engines: Pool | None = None
+
+    def require(self, task: LoadedTask, *, progress: HashingProgress) -> str:
+        """See `Teaching`."""
+        config = self.run.config
+        teacher = open_generative_teacher(config, task.config, progress=progress)
+        task_questions(config, task, teacher.files).require_distinct_labels(task.train[0])
+        return f"{teacher.files.label}, identity {teacher.identity.digest()[:12]}"
+
+    def plan(self, task: LoadedTask, sets: TaskSets, *, prepared: Path | None) -> AskedInWords:
+        """See `Teaching`."""
+        assert prepared is None, "the configuration refuses stages of preparation for a language model"
+        config = self.run.config
+        teacher = open_generative_teacher(config, task.config)
+        cache = TeacherCache.open(
+            config.runtime.cache_root, teacher.identity, provenance=generative_provenance(config, teacher.files)
+        )
+        questions = task_questions(config, task, teacher.files)
+        refusals = open_refusals(config.runtime, teacher.identity, k=questions.k)
+        examples = asked_examples(config, task, sets)
+        plan = plan_questions(questions, examples, cache=cache, refused=refusals)
+        pool = (self.engines or self._pool)(teacher)
+        asked = fill_stage.AskedTeacher(teacher, cache, pool, plan)
+        return AskedInWords(
+            asked, GenerativeTeacher(questions, cache), examples, refusals, self.run, self.journal, self.workers
+        )
+
+    def _pool(self, teacher: Teacher) -> EnginePool:
+        spec = engine_spec(
+            teacher.files,
+            teacher.identity,
+            settings=self.run.config.runtime.teacher_engine,
+            k=LABEL_LOGPROBS,
+            accelerator=self.run.device,
+            log_dir=self.run.logs,
+        )
+        costs, ledger = self.journal.console.costs, self.journal.ledger
+        return EnginePool(
+            replace(spec, ledger=ledger.directory.absolute(), teaches=True),
+            clock=ledger,
+            room=self.workers.room,
+            joules=lambda: costs.meter.read().joules,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AskedInWords:
+    """See `AskedTaskTeacher`: a language model, what it is to be asked about which examples, and its engines."""
+
+    asked: fill_stage.AskedTeacher
+    teacher: GenerativeTeacher
+    examples: Mapping[str, Sequence[Example]]
+    refusals: Refusals
+    run: TaskRun
+    journal: Journal
+    workers: Workers
+
+    @property
+    def name(self) -> TeacherName:
+        """See `AskedTaskTeacher`."""
+        files = self.asked.teacher.files
+        return TeacherName(files.directory, files.label, self.asked.teacher.identity)
+
+    @property
+    def wanted(self) -> Wanted:
+        """See `AskedTaskTeacher`."""
+        plan = self.asked.plan
+        return Wanted(sum(len(part.requests) for part in self.asked.sets), plan.misses, plan.stored_bytes)
+
+    def show(self, console: Console) -> None:
+        """See `AskedTaskTeacher`."""
+        show_questions(
+            self.asked.plan,
+            config=self.run.config,
+            files=self.asked.teacher.files,
+            device=self.run.device,
+            console=console,
+        )
+
+    def saved(self) -> Saved:
+        """See `AskedTaskTeacher`."""
+        return saved_by_cache(self.asked.plan, cache=self.asked.cache, spent_before=self.journal.ledger.counts())
+
+    def ask(self) -> None:
+        """See `AskedTaskTeacher`."""
+        config, ledger = self.run.config, self.journal.ledger
+        order = FillOrder(
+            scoring=False,
+            cache_root=absolute_root(config.runtime.cache_root),
+            k=self.teacher.questions.k,
+            commit_every_s=config.runtime.commit_every_s,
+            licence=config.teacher.licence,
+            provenance=generative_provenance(config, self.asked.teacher.files),
+            ledger=ledger.directory.absolute(),
+            encoding=ENCODING,
+            gpus=config.runtime.teacher_engine.tensor_parallel,
+        )
+        failed = fill_stage.run_fill(self.asked, order=order, run=self.run, journal=self.journal, workers=self.workers)
+        self.refusals.add(failed)
+        self.asked.pool.release()
+
+    def pin(self, folder: Path) -> dict[str, str]:
+        """See `AskedTaskTeacher`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        found = {}
+        cache = self.asked.cache
+        for part in self.asked.sets:
+            keys = [key for key in cache.lookup(part.requests, k=part.k) if key is not None]
+            if keys:
+                view = cache.view(keys, dataset=part.split, k=part.k)
+                view.save(folder / f"{part.split}.npz")
+                found[part.split] = view.digest
+        return found
+
+    def rows(self) -> Rows:
+        """See `AskedTaskTeacher`."""
+        examples = [one for part in self.examples.values() for one in part]
+        read = read_with(
+            self.asked.teacher.files.tokenizer,
+            examples,
+            task=self.teacher.questions.task.config,
+            max_tokens=self.run.config.teacher.max_tokens,
+        )
+        return [np.array(one.token_ids, dtype=np.int64) for one in read]
+
+    def about(self, examples: Sequence[Example]) -> list[Beliefs | None] | list[Said | None]:
+        """See `TeacherBeliefs`."""
+        return self.teacher.about(examples)
+
+    def given(self) -> GivenAnswers:
+        """See `AskedTaskTeacher`."""
+        teacher, questions, files = self.teacher, self.teacher.questions, self.asked.teacher.files
+        task = questions.task
+        name, by = task.config.name, questions.answered_by
+        return GivenAnswers(
+            dev=DevScores(name, by, teacher.answered(task.dev)),
+            test=FinalScores(name, by, teacher.answered(task.test)),
+            parameters=files.shape.parameters,
+            disk_bytes=bytes_on_disk(files.directory),
+            digest=self.asked.teacher.identity.digest(),
+        )
+
+    def notes(self) -> tuple[str, ...]:
+        """See `AskedTaskTeacher`."""
+        found = []
+        for name, examples in self.examples.items():
+            silent, unread = self.teacher.unanswered(examples), self.teacher.unread(examples)
+            if silent:
+                found.append(f"{name}: the teacher did not answer {silent:,} of {len(examples):,} questions")
+            if unread:
+                found.append(f"{name}: {unread:,} of {len(examples):,} answers of the teacher could not be read")
+        return tuple(found)

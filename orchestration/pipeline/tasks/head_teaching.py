@@ -1,0 +1,214 @@
+"""Asking a teacher with a task head about all examples of an experiment, as a stage of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from cache import SignalRequest
+from configs.places import absolute_root
+from evaluation.cost import Saved
+from evaluation.tasks.examples import Example
+from orchestration.cluster.signal_engines import SignalPool, SignalSpec
+from orchestration.fill.budgets import budgets_left
+from orchestration.fill.engine_loop import FillOrder
+from orchestration.fill.fill import FillResult
+from orchestration.fill.refusals import open_signal_refusals
+from orchestration.inputs.task_examples import Beliefs
+from orchestration.inputs.task_sets import TaskSets
+from orchestration.inputs.task_teachers import TaskTeacher, open_task_cache, open_task_teacher
+from orchestration.inputs.tasks import LoadedTask
+from orchestration.outputs.console import Console, StageProgress
+from orchestration.pipeline.run import Journal
+from orchestration.pipeline.run_costs import saved_signals
+from orchestration.pipeline.stage import Line, Stage, run_stage
+from orchestration.pipeline.tasks.head_teacher import CheckedEngines, HeadTeacher
+from orchestration.pipeline.tasks.lessons import DEV
+from orchestration.pipeline.tasks.run import TaskRun
+from orchestration.pipeline.tasks.teaching import HashingProgress, TeacherName, Wanted
+from orchestration.pipeline.workers import Workers
+from orchestration.plan.duration import expected_signal_seconds
+from orchestration.plan.signal_requests import SignalPlan, wanted_signals
+from orchestration.plan.signal_tables import show_signal_plan
+from student_train.starts.task_layers import Rows
+
+
+class ReleasedEngines(CheckedEngines, Protocol):
+    """Engines that can be let go (`signal_engines.SignalPool`)."""
+
+    def release(self) -> None:
+        """End them, and give their memory and devices back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HeadTeaching:
+    """See `Teaching`. `engines` makes those of a teacher, not started; Ray's unless a test has others."""
+
+    run: TaskRun
+    journal: Journal
+    workers: Workers
+    engines: Callable[[TaskTeacher], ReleasedEngines] | None = None
+
+    def require(self, task: LoadedTask, *, progress: HashingProgress) -> str:
+        """See `Teaching`."""
+        config = self.run.config
+        teacher = open_task_teacher(config, task.config, progress=progress)
+        tuned = ", to be tuned on gold" if config.teacher.prepare else ""
+        return f"{teacher.label}, identity {teacher.identity.digest()[:12]}{tuned}"
+
+    def plan(self, task: LoadedTask, sets: TaskSets, *, prepared: Path | None) -> AskedHead:
+        """See `Teaching`."""
+        config = self.run.config
+        teacher = open_task_teacher(config, task.config, prepared=prepared)
+        refusals = open_signal_refusals(config, teacher.identity)
+        head = HeadTeacher(teacher, task.config, config.teacher, open_task_cache(config, teacher), refusals)
+        plan = head.plan({**sets.sets, DEV: task.dev}, wanted_signals(config, kind=task.config.kind))
+        engines = (self.engines or self._pool)(teacher)
+        return AskedHead(head, plan, engines, self.run, self.journal, self.workers)
+
+    def _pool(self, teacher: TaskTeacher) -> SignalPool:
+        spec = SignalSpec(
+            model_dir=teacher.directory.resolve(),
+            identity=teacher.identity,
+            settings=self.run.config.runtime.teacher_engine,
+            accelerator=self.run.device,
+            log_dir=self.run.logs,
+            ledger=self.journal.ledger.directory.absolute(),
+        )
+        costs = self.journal.console.costs
+        return SignalPool(
+            spec,
+            clock=self.journal.ledger,
+            room=self.workers.room,
+            joules=lambda: costs.meter.read().joules,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AskedHead:
+    """See `AskedTaskTeacher`: a teacher with a head, what it is to be asked, and the engines that would be."""
+
+    head: HeadTeacher
+    plan: SignalPlan
+    engines: ReleasedEngines
+    run: TaskRun
+    journal: Journal
+    workers: Workers
+
+    @property
+    def name(self) -> TeacherName:
+        """See `AskedTaskTeacher`."""
+        teacher = self.head.teacher
+        return TeacherName(teacher.directory, teacher.label, teacher.identity)
+
+    @property
+    def wanted(self) -> Wanted:
+        """See `AskedTaskTeacher`."""
+        return Wanted(len(self.plan.requests), self.plan.misses, self.plan.stored_bytes)
+
+    def show(self, console: Console) -> None:
+        """See `AskedTaskTeacher`."""
+        config = self.run.config
+        time = expected_signal_seconds(
+            self.head.teacher.model,
+            tokens=self.plan.tokens,
+            settings=config.runtime.teacher_engine,
+            accelerator=self.run.device,
+            dtype=config.teacher.dtype,
+        )
+        show_signal_plan(self.plan, time=time, max_tokens=config.teacher.max_tokens, console=console)
+
+    def saved(self) -> Saved:
+        """See `AskedTaskTeacher`."""
+        return saved_signals(self.plan, cache=self.head.cache, spent_before=self.journal.ledger.counts())
+
+    def ask(self) -> None:
+        """See `AskedTaskTeacher`."""
+        run_stage(SignalFill(self), settings=self.run, journal=self.journal)
+        self.engines.release()
+
+    def pin(self, folder: Path) -> dict[str, str]:
+        """See `AskedTaskTeacher`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        found = {}
+        signals = self.head.cache.signals
+        for part in self.plan.sets:
+            requests = part.signals.requests
+            lacking = set(signals.missing(requests))
+            held = [request for at, request in enumerate(requests) if at not in lacking]
+            if held:
+                view = signals.view(signals.keys(held), dataset=part.signals.name)
+                view.save(folder / f"{part.signals.name}.npz")
+                found[part.signals.name] = view.digest
+        return found
+
+    def rows(self) -> Rows:
+        """See `AskedTaskTeacher`."""
+        return [np.array(text.token_ids, dtype=np.int64) for part in self.plan.sets for text in part.signals.texts]
+
+    def about(self, examples: Sequence[Example]) -> list[Beliefs | None]:
+        """See `TeacherBeliefs`."""
+        return self.head.about(examples)
+
+    def given(self) -> None:
+        """See `AskedTaskTeacher`: its directory holds a model that answers."""
+
+    def notes(self) -> tuple[str, ...]:
+        """See `AskedTaskTeacher`: what is left out, the lessons say."""
+        return ()
+
+
+@dataclass(slots=True)
+class SignalFill(Stage[SignalPlan, FillResult[SignalRequest], None]):
+    """Asks for what the cache lacks; keeps it as it comes."""
+
+    asked: AskedHead
+
+    def prepare(self) -> SignalPlan | None:
+        """The plan, unless every signal is in the cache."""
+        if not self.asked.plan.asks_teacher:
+            return None
+        self.asked.workers.need_cluster()
+        return self.asked.plan
+
+    def line(self) -> Line:
+        """See `Stage`."""
+        return Line("fill", total=self.asked.plan.misses, unit="signals", always_shown=True)
+
+    def run(self, work: SignalPlan, progress: StageProgress) -> FillResult[SignalRequest]:
+        """Fill within the budgets of the experiment, once the engines agree with a plain forward pass.
+
+        Raises:
+            BudgetReached: a budget ended the fill before everything was there.
+            EngineError: an engine does not say what its weights say, or kept dying.
+        """
+        config, ledger, head = self.asked.run.config, self.asked.journal.ledger, self.asked.head
+        progress.update(0, note="loading the teacher, comparing it with a plain forward pass")
+        order = FillOrder(
+            scoring=True,
+            cache_root=absolute_root(config.runtime.cache_root),
+            k=0,
+            commit_every_s=config.runtime.commit_every_s,
+            licence=config.teacher.licence,
+            provenance=head.teacher.provenance(config),
+            ledger=ledger.directory.absolute(),
+            encoding=config.teacher.encoding,
+        )
+        budgets = budgets_left(config.budgets, spent=ledger.counts(), engines=config.runtime.teacher_engine)
+        return head.ask(work, engines=self.asked.engines, order=order, budgets=budgets, progress=progress)
+
+    def keep(self, made: FillResult[SignalRequest] | None) -> None:
+        """Nothing more: signals are committed as they come."""
+
+    def summary(self, made: FillResult[SignalRequest] | None, kept: None) -> str:
+        """See `Stage`."""
+        if made is None:
+            return "nothing to ask: every signal is in the cache"
+        text = f"{made.rows:,} new signals, {made.teacher_tokens:,} teacher tokens"
+        text += f", {len(made.failed):,} refused" if made.failed else ""
+        return f"{text}, {made.from_others:,} fetched by another pipeline" if made.from_others else text
