@@ -28,6 +28,7 @@ from transformers import (
 from configs import ModelError
 from configs.model_files import read_config, weight_files
 from configs.models import Device
+from configs.text_windows import first_tokens, length_batches, passage_tokens, passage_windows, word_windows
 from configs.visible_text import first_line
 
 HeadKind = Literal["classification", "tagging", "extractive_qa"]
@@ -44,12 +45,6 @@ LOADERS: dict[HeadKind, Any] = {
     "tagging": AutoModelForTokenClassification,
     "extractive_qa": AutoModelForQuestionAnswering,
 }
-
-BATCH_TOKENS = 8192
-"""Tokens of a batch, padding included."""
-
-STRIDE = 128
-"""Tokens that neighbouring windows of a long context share: an answer that one window cuts stands whole in another."""
 
 RESERVED_POSITIONS = 2
 """RoBERTa and its kin count positions from 2 on; others lose two tokens of a long text by it."""
@@ -111,8 +106,8 @@ class TaskHead:
 
     def tag(self, rows: Sequence[Sequence[str]]) -> list[Float32[np.ndarray, "W L"]]:
         """Logits of the tags of each word, read at its first token; NaN for a word of which no token is made."""
-        windows, owners = self._windows([list(row) for row in rows], is_split_into_words=True, truncation=True)
-        firsts = _first_tokens(windows, owners)
+        windows, owners = word_windows(self._tokenizer, rows, longest=self._longest)
+        firsts = first_tokens(windows, owners)
         found = [np.full((len(row), len(self.labels)), np.nan, np.float32) for row in rows]
         for places, output in self._passes(windows):
             logits = _array(output.logits)
@@ -123,24 +118,16 @@ class TaskHead:
 
     def find_spans(self, questions: Sequence[str], contexts: Sequence[str]) -> list[list[SpanWindow]]:
         """The windows of each context, with the logits of where the answer to its question begins and ends."""
-        stride = min(STRIDE, self._longest // 4)
-        windows, owners = self._windows(list(questions), list(contexts), truncation="only_second", stride=stride)
+        windows, owners = passage_windows(self._tokenizer, questions, contexts, longest=self._longest)
         found: list[list[SpanWindow]] = [[] for _ in questions]
         for places, output in self._passes(windows):
             starts, ends = _array(output.start_logits), _array(output.end_logits)
             for at, place in enumerate(places):
                 window = windows[place]
-                tokens = [token for token, part in enumerate(window.sequence_ids) if part == 1]
+                tokens = passage_tokens(window)
                 characters = tuple((int(a), int(b)) for a, b in (window.offsets[token] for token in tokens))
                 found[owners[place]].append(SpanWindow(starts[at, tokens], ends[at, tokens], characters))
         return found
-
-    def _windows(self, *texts: Any, **options: Any) -> tuple[list[Any], list[int]]:
-        """What the model reads at once, and the place of the text that each belongs to."""
-        if not texts[0]:
-            return [], []
-        read = self._tokenizer(*texts, max_length=self._longest, return_overflowing_tokens=True, **options)
-        return list(read.encodings), list(map(int, read["overflow_to_sample_mapping"]))
 
     def _passes(self, windows: Sequence[Any]) -> Iterator[tuple[list[int], Any]]:
         """Forward passes over all windows, each over some of about one length: (their places, output)."""
@@ -188,29 +175,6 @@ def longest_sequence(positions: int, tokenizer: Any) -> int:
     """Tokens of the longest sequence that a model of so many positions reads, special ones included."""
     stated = int(tokenizer.model_max_length)
     return min(stated, positions - RESERVED_POSITIONS) if stated > positions else stated
-
-
-def _first_tokens(windows: Sequence[Any], owners: Sequence[int]) -> list[dict[int, int]]:
-    """The first token of each word, by window; a word that a window cuts has it in the former of the two."""
-    seen: set[tuple[int, int]] = set()
-    found: list[dict[int, int]] = []
-    for window, owner in zip(windows, owners, strict=True):
-        firsts: dict[int, int] = {}
-        for token, word in enumerate(window.word_ids):
-            if word is not None and (owner, word) not in seen:
-                seen.add((owner, word))
-                firsts[word] = token
-        found.append(firsts)
-    return found
-
-
-def length_batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Places of windows by length, longest first, cut where padding all to the longest would pass `BATCH_TOKENS`."""
-    left = sorted(range(len(lengths)), key=lambda place: -lengths[place])
-    while left:
-        size = max(1, BATCH_TOKENS // lengths[left[0]])
-        yield left[:size]
-        left = left[size:]
 
 
 def _array(logits: torch.Tensor) -> Float32[np.ndarray, "..."]:

@@ -18,18 +18,13 @@ from torch import Tensor
 
 from configs.errors import DataError, ModelError
 from configs.task import TaskKind
+from configs.text_windows import first_tokens, length_batches, passage_tokens, passage_windows, word_windows
 from configs.visible_text import first_line
 from student_train.models.task_model import load_task_student, stored_task
 from student_train.models.task_tokenizer import load_task_tokenizer, require_pairs
 
 LIKELIEST = 3
 """Labels of a text that are named with their probabilities."""
-
-BATCH_TOKENS = 8192
-"""Tokens of a batch, padding included."""
-
-STRIDE = 128
-"""Tokens that neighbouring windows of a long passage share: an answer that one window cuts stands whole in another."""
 
 LONGEST_SPAN = 30
 """Tokens of the longest answer that is looked for (as in Devlin et al. 2019)."""
@@ -131,9 +126,9 @@ class Predictor:
         return [found[place] for place in range(len(texts))]
 
     def _tag(self, rows: Sequence[Sequence[str]]) -> list[PredictedTags]:
-        windows, owners = self._windows([list(row) for row in rows], is_split_into_words=True, truncation=True)
+        windows, owners = word_windows(self._tokenizer, rows, longest=self._longest)
         best: list[dict[int, tuple[str, float]]] = [{} for _ in rows]
-        firsts = _first_tokens(windows, owners)
+        firsts = first_tokens(windows, owners)
         for places, logits in self._passes(windows):
             for place, window in zip(places, logits.softmax(dim=-1), strict=True):
                 for word, token in firsts[place].items():
@@ -148,8 +143,7 @@ class Predictor:
     def _find(self, asked: Sequence[Sequence[str]]) -> list[PredictedSpan]:
         _require_parts(asked, allowed=(2,))
         questions, passages = ([pair[at] for pair in asked] for at in (0, 1))
-        stride = min(STRIDE, self._longest // 4)
-        windows, owners = self._windows(questions, passages, truncation="only_second", stride=stride)
+        windows, owners = passage_windows(self._tokenizer, questions, passages, longest=self._longest)
         best: dict[int, tuple[float, PredictedSpan]] = {}
         for places, logits in self._passes(windows):
             for place, window in zip(places, logits, strict=True):
@@ -159,23 +153,13 @@ class Predictor:
                     best[owner] = score, span
         return [best[owner][1] for owner in range(len(asked))]
 
-    def _windows(self, *texts: Any, **options: Any) -> tuple[list[Any], list[int]]:
-        """What the student reads at once, and the place of the input that each belongs to."""
-        options |= {"max_length": self._longest, "return_overflowing_tokens": True}
-        read = self._tokenizer(*texts, **options)
-        return list(read.encodings), list(map(int, read["overflow_to_sample_mapping"]))
-
     def _passes(self, windows: Sequence[Any]) -> Iterator[tuple[list[int], Float[Tensor, "B *rest"]]]:
         """Forward passes over all windows, each over some of about one length: (their places, logits)."""
         empty = next((place for place, window in enumerate(windows) if not window.ids), None)
         if empty is not None:
             raise DataError(f"input {empty}: the student's tokenizer makes no token of it: leave it out")
-        left = sorted(range(len(windows)), key=lambda place: -len(windows[place].ids))
-        while left:
-            longest = len(windows[left[0]].ids)
-            size = max(1, BATCH_TOKENS // longest)
-            places, left = left[:size], left[size:]
-            rows = torch.zeros(3, len(places), longest, dtype=torch.int64)
+        for places in length_batches([len(window.ids) for window in windows]):
+            rows = torch.zeros(3, len(places), len(windows[places[0]].ids), dtype=torch.int64)
             for at, place in enumerate(places):
                 ids, parts = windows[place].ids, windows[place].sequence_ids
                 rows[0, at, : len(ids)] = torch.tensor(ids)
@@ -216,23 +200,9 @@ def _require_parts(inputs: Sequence[Sequence[str]], *, allowed: tuple[int, ...])
             )
 
 
-def _first_tokens(windows: Sequence[Any], owners: Sequence[int]) -> list[dict[int, int]]:
-    """The first token of each word, by window; a word that a window cuts has it in the former of the two."""
-    seen: set[tuple[int, int]] = set()
-    found: list[dict[int, int]] = []
-    for window, owner in zip(windows, owners, strict=True):
-        firsts: dict[int, int] = {}
-        for token, word in enumerate(window.word_ids):
-            if word is not None and (owner, word) not in seen:
-                seen.add((owner, word))
-                firsts[word] = token
-        found.append(firsts)
-    return found
-
-
 def _best_span(logits: Float[Tensor, "T 2"], window: Any, passage: str) -> tuple[float, PredictedSpan]:
     """The likeliest answer of at most `LONGEST_SPAN` tokens of a window, behind the sum of its logits."""
-    tokens = [token for token, part in enumerate(window.sequence_ids) if part == 1]
+    tokens = passage_tokens(window)
     if not tokens:
         return -torch.inf, PredictedSpan("", 0, 0, 0.0)
     ends = logits[tokens]

@@ -14,15 +14,16 @@ from configs.task import TaskKind
 from student_train.models.bag import BagStudent
 from student_train.models.recurrent import RecurrentStudent
 from student_train.models.task_network import NetworkStudent, is_network, load_network, write_network
-from student_train.models.task_student import HEAD_KINDS, TaskStudent
+from student_train.models.task_student import ANY_LENGTH, HEAD_KINDS, TaskStudent
 from student_train.models.task_transformer import (
     TransformerStudent,
     load_transformer_student,
     stored_head,
+    stored_positions,
     write_transformer_student,
 )
 
-__all__ = ["TaskStudent", "load_task_student", "stored_task", "write_task_student"]
+__all__ = ["TaskStudent", "load_task_student", "longest_text", "stored_task", "write_task_student"]
 
 NETWORKS: Mapping[str, type[NetworkStudent]] = {"recurrent": RecurrentStudent, "bag": BagStudent}
 """Networks over embeddings by the `kind` in their config.json."""
@@ -78,6 +79,15 @@ def stored_task(model_dir: Path) -> tuple[TaskKind, tuple[str, ...]]:
     if kind not in HEAD_KINDS or not isinstance(labels, list):
         raise ModelError(f"{model_dir}: its config.json names no task and labels: copy or make it again")
     return kind, tuple(map(str, labels))
+
+
+def longest_text(model_dir: Path) -> int:
+    """The tokens of the longest row that a stored student reads; no weights are read for it.
+
+    Raises:
+        ModelError: it has no config.json that can be read.
+    """
+    return ANY_LENGTH if is_network(model_dir) else stored_positions(model_dir)
 
 
 def write_task_student(student: TaskStudent, weights: Mapping[str, Tensor], *, start: Path, folder: Path) -> None:

@@ -16,6 +16,7 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -155,6 +156,17 @@ def stored_head(model_dir: Path) -> tuple[TaskKind, tuple[str, ...]]:
         f"{model_dir}: has no task head: name a model whose class ends with one of "
         + ", ".join(ending for ending, _ in HEADS.values())
     )
+
+
+def stored_positions(model_dir: Path) -> int:
+    """The tokens of the longest row that a model reads, by its config.json: it is built without any weights.
+
+    Raises:
+        ModelError: its config.json cannot be read.
+    """
+    config = _config(model_dir)
+    with torch.device("meta"):
+        return _positions(AutoModel.from_config(config))
 
 
 def write_transformer_student(

@@ -24,8 +24,7 @@ def prepared_teacher(trainer: TaskTrainer, *, starts: StartsOf) -> Path | None:
         return None
     untouched = TransformerStart(kind="transformer", model=config.model)
     start = made_start(untouched, seed=config.prepare[0].seed, of=starts)
-    words = trainer.words
-    reader = reader_of(start, kind=words.kind, labels=words.labels, max_tokens=config.max_tokens)
+    reader = reader_of(start, max_tokens=config.max_tokens)
     chain = trainer.addressed(TEACHER, stages=config.prepare, start=start, reader=reader)
     learned = chain.links[0].lesson
     trainer.journal.tracker.child(

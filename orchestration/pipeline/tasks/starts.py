@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from configs.task_stages import BagStart, TaskStart, TransformerStart
 from orchestration.inputs.models import locate_model
 from orchestration.outputs.artifacts import Artifacts, digest_of
 from orchestration.pipeline.tasks.lessons import Reader
-from student_train.models.task_model import load_task_student
+from student_train.models.task_model import longest_text
 from student_train.models.task_tokenizer import load_task_tokenizer, require_pairs
 from student_train.starts.task_layers import Rows
 from student_train.starts.task_starts import TaskStartSettings, make_task_start
@@ -86,15 +85,14 @@ def require_start(start: TaskStart, *, name: str, kind: TaskKind, teacher_dir: P
         require_pairs(load_task_tokenizer(teacher_dir), teacher_dir)
 
 
-def reader_of(start: MadeStart, *, kind: TaskKind, labels: Sequence[str], max_tokens: int) -> Reader:
-    """How an untouched student reads texts: up to `max_tokens`, or what it can.
+def reader_of(start: MadeStart, *, max_tokens: int) -> Reader:
+    """How an untouched student reads texts: up to `max_tokens`, or what it can. It is not loaded.
 
     Raises:
-        ModelError: it does not load.
+        ModelError: its tokenizer does not load.
     """
-    student = load_task_student(start.directory, kind=kind, labels=labels)
     tokenizer = load_task_tokenizer(start.directory)
-    return Reader(tokenizer, speech_sha256(start.directory), min(max_tokens, student.max_tokens))
+    return Reader(tokenizer, speech_sha256(start.directory), min(max_tokens, longest_text(start.directory)))
 
 
 def in_words(start: TaskStart) -> str:

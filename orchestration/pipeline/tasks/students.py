@@ -112,9 +112,8 @@ def _without_teacher(config: TaskDistillConfig, name: str) -> dict[str, tuple[st
 
 
 def _reader(student: TaskStudentConfig, start: MadeStart, *, trainer: TaskTrainer) -> Reader:
-    words = trainer.words
     longest = student.max_tokens or trainer.run.config.teacher.max_tokens
-    return reader_of(start, kind=words.kind, labels=words.labels, max_tokens=longest)
+    return reader_of(start, max_tokens=longest)
 
 
 def _steps(stage: TaskStageConfig, *, learned: Path) -> int:

@@ -10,8 +10,7 @@ import pytest
 import torch
 from task_heads import WORDS, save_classifier, save_span_finder, save_tagger
 
-from configs import ModelError
-from teacher_server import encoder
+from configs import ModelError, text_windows
 from teacher_server.encoder import TaskHead, head_of
 
 
@@ -36,7 +35,7 @@ def test_batches_change_no_logit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     head = TaskHead(save_classifier(tmp_path))
     texts = [("sun",), ("rain " * 9,), ("sun rain",), ("rain",), ("sun " * 40,)]
     together = head.classify(texts)
-    monkeypatch.setattr(encoder, "BATCH_TOKENS", 1)
+    monkeypatch.setattr(text_windows, "BATCH_TOKENS", 1)
     np.testing.assert_allclose(head.classify(texts), together, atol=1e-5)
 
 

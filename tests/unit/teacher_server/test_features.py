@@ -24,8 +24,7 @@ from transformers import (
 from cache import TeacherIdentity
 from cache.protocols import Failure
 from cache.signals import PER_TOKEN, Signal, SignalRecord, SignalRequest, validate_signal
-from configs import ModelError
-from teacher_server import encoder
+from configs import ModelError, text_windows
 from teacher_server.features import SignalModel
 
 IDENTITY = TeacherIdentity(weights_sha256="00" * 32, config_sha256="11" * 32, dtype="float32")
@@ -109,7 +108,7 @@ def alone(model: Any, request: SignalRequest) -> np.ndarray:
 def test_all_signals_of_a_sequence_cost_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = SignalModel(save(KINDS["class_logits"](), tmp_path), IDENTITY)
     lengths: list[list[int]] = []
-    plan = encoder.length_batches
+    plan = text_windows.length_batches
     monkeypatch.setattr(
         "teacher_server.features.length_batches", lambda given: lengths.append(list(given)) or plan(given)
     )

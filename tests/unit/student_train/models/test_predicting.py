@@ -11,8 +11,8 @@ import torch
 from task_heads import save_classifier, save_span_finder, save_tagger
 from task_students import FAMILIES, LABELS, NETWORKS, save_network, save_student, save_transformer
 
+from configs import text_windows
 from configs.errors import DataError, ModelError
-from student_train.models import predicting
 from student_train.models.predicting import PredictedClass, PredictedSpan, PredictedTags, Predictor
 from teacher_server.encoder import TaskHead
 
@@ -41,7 +41,7 @@ def test_batches_and_order_change_nothing(tmp_path: Path, name: str, monkeypatch
     predictor = Predictor(save_student(tmp_path / "student", name=name))
     together = predictor.predict(TEXTS)
     turned = predictor.predict(TEXTS[::-1])[::-1]
-    monkeypatch.setattr(predicting, "BATCH_TOKENS", 1)
+    monkeypatch.setattr(text_windows, "BATCH_TOKENS", 1)
     for other in (turned, predictor.predict(TEXTS), [predictor.predict([text])[0] for text in TEXTS]):
         for one, two in zip(together, other, strict=True):
             assert isinstance(one, PredictedClass) and isinstance(two, PredictedClass)

@@ -9,7 +9,13 @@ import torch
 from task_students import FAMILIES, LABELS, NETWORKS, OTHERS, rows_of, save_student
 
 from configs.errors import ModelError
-from student_train.models.task_model import TaskStudent, load_task_student, stored_task, write_task_student
+from student_train.models.task_model import (
+    TaskStudent,
+    load_task_student,
+    longest_text,
+    stored_task,
+    write_task_student,
+)
 
 
 @pytest.fixture(params=(*FAMILIES, *OTHERS, *NETWORKS))
@@ -77,6 +83,7 @@ def test_only_what_is_not_frozen_gets_a_gradient(student_dir: Path) -> None:
 
 def test_too_few_positions_are_refused(student_dir: Path) -> None:
     student = load(student_dir)
+    assert longest_text(student_dir) == student.max_tokens
     assert logits(student, [min(student.max_tokens, 300)]).isfinite().all()
     if student.max_tokens < 100:
         with pytest.raises(ModelError, match=f"reads {student.max_tokens} tokens at most and max_tokens=100: lower"):
