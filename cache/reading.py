@@ -70,7 +70,24 @@ class ViewReader:
             prompt_len=entries["prompt_len"].astype(np.int32),
             lengths=entries["length"].astype(np.int32),
             finish=entries["finish"].copy(),
+            signals=self._signals,
         )
+
+    def holds(self, view: CacheView) -> bool:
+        """Whether every row of a view is still there and is the same; reads no answer and writes nothing.
+
+        Raises:
+            CacheError: when the disk cannot be read.
+        """
+        keys = [key.tobytes() for key in view.keys]
+
+        def ask() -> bool:
+            try:
+                return self.make(keys, dataset=view.dataset, k=view.k).digest == view.digest
+            except CacheError:
+                return False
+
+        return self._library.sound(ask)
 
     def entries(self, view: CacheView) -> Table:
         """Where the rows of a view stand now.

@@ -149,15 +149,7 @@ class SignalStore:
         Raises:
             CacheError: when the disk cannot be read.
         """
-        keys = [key.tobytes() for key in view.keys]
-
-        def ask() -> bool:
-            try:
-                return self._reader.make(keys, dataset=view.dataset, k=view.k).digest == view.digest
-            except CacheError:
-                return False
-
-        return self._library.sound(ask)
+        return self._reader.holds(view)
 
     def iter_batches(
         self,

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from cache.answers import Answers, Missing, Request
 from cache.blocks import RecordBlock
 from cache.committing import CommitReport
+from cache.counting import CacheStats, spent_on, stats_of
 from cache.disk.directory import open_directory
 from cache.disk.encoding import check_encoding
 from cache.disk.key_objects import key_bytes
 from cache.disk.publishing import SegmentTerms
-from cache.disk.spending import Spent, together
+from cache.disk.spending import Spent
 from cache.identity import Identity
 from cache.keys import generation_key
 from cache.library import Damage, Library, Prove
@@ -31,29 +32,11 @@ from cache.records import GenerateRequest, TeacherRecord
 from cache.signal_store import SignalStore
 from cache.views import CacheView
 from cache.writer import SegmentWriter
-from configs.errors import CacheError
 from configs.places import absolute_root
 
 __all__ = ["CacheStats", "Missing", "TeacherCache"]
 
 CHUNK_CACHE_BYTES = 512 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class CacheStats:
-    """Counts over all sound segments; `records` counts different sequences, `bytes` what lies on disk.
-
-    `signals` counts different signals. Tokens, and bytes a response token, are those of sequences alone; `bytes` and
-    `segments` count both kinds.
-    """
-
-    records: int
-    tokens: int
-    response_tokens: int
-    bytes: int
-    segments: int
-    bytes_per_token: float
-    signals: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,20 +221,12 @@ class TeacherCache:
         return view
 
     def holds(self, view: CacheView) -> bool:
-        """Whether every row of a view is still there and is the same; reads no answer and writes nothing.
+        """Whether every row of a view, of sequences or of signals, is still there and is the same; reads no answer.
 
         Raises:
             CacheError: when the disk cannot be read.
         """
-        keys = [key.tobytes() for key in view.keys]
-
-        def ask() -> bool:
-            try:
-                return self._reader.make(keys, dataset=view.dataset, k=view.k).digest == view.digest
-            except CacheError:
-                return False
-
-        return self._library.sound(ask)
+        return self.signals.holds(view) if view.signals else self._reader.holds(view)
 
     def iter_blocks(
         self, view: CacheView, indices: Iterable[NDArray[np.integer]], *, prefetch: int = 0
@@ -297,36 +272,11 @@ class TeacherCache:
         Raises:
             CacheError: when the disk cannot be read.
         """
-
-        def ask() -> tuple[int, Spent]:
-            entries = self._answers.locate(list(dict.fromkeys(keys)), k=k)
-            entries = entries[entries["segment"] >= 0]
-            numbers, group = np.unique(entries["segment"], return_inverse=True)
-            tokens = np.bincount(group, weights=entries["length"], minlength=len(numbers))
-            manifests = [self._library.segment(number).manifest for number in numbers.tolist()]
-            shares = (
-                Spent.of(manifest.provenance).share(int(part), of=manifest.tokens)
-                for manifest, part in zip(manifests, tokens, strict=True)
-            )
-            return int(tokens.sum()), together(shares)
-
-        return self._library.sound(ask)
+        return spent_on(keys, k=k, library=self._library, answers=self._answers)
 
     def stats(self) -> CacheStats:
         """Counts over all sound segments."""
-        manifests = self._library.manifests
-        sequences = [manifest for manifest in manifests if not manifest.signals]
-        response_tokens = sum(manifest.response_tokens for manifest in sequences)
-        size = sum(manifest.disk_bytes for manifest in sequences)
-        return CacheStats(
-            records=self._library.sound(partial(self._count, signals=False)),
-            tokens=sum(manifest.tokens for manifest in sequences),
-            response_tokens=response_tokens,
-            bytes=sum(manifest.disk_bytes for manifest in manifests),
-            segments=len(manifests),
-            bytes_per_token=size / response_tokens if response_tokens else 0.0,
-            signals=self._library.sound(partial(self._count, signals=True)),
-        )
+        return stats_of(self._library)
 
     def verify(self) -> list[Damage]:
         """Every object that differs from its manifest, and every manifest that cannot be read. Changes nothing.
@@ -342,10 +292,6 @@ class TeacherCache:
         `prove`, such as `cache.upkeep.proof.prove_segment`, then looks into what agrees with its digests.
         """
         return self._library.damages(prove)
-
-    def _count(self, *, signals: bool) -> int:
-        with self._library.disk_errors():
-            return self._library.index.count(signals=signals)
 
 
 def _reopen(opened: Opened, identity: Identity, provenance: Mapping[str, str]) -> TeacherCache:

@@ -39,7 +39,8 @@ class CacheView:
     `segment[i]` is a position in `segments` (uuids), `row[i]` the row there and `row_ids[i]` what the row is called
     wherever it stands. `lengths` counts prompt and response tokens; a row may be the
     prefix of a longer stored one. `finish` is a position in ("stop", "length", "given"). `k` is the number of
-    log-probabilities that every row is read with; 0 reads text alone.
+    log-probabilities that every row is read with; 0 reads text alone. A view with `signals` names signals of one width
+    each, which is its `k`, and no sequence.
     """
 
     identity: str
@@ -53,10 +54,11 @@ class CacheView:
     prompt_len: Int32[np.ndarray, " R"]
     lengths: Int32[np.ndarray, " R"]
     finish: UInt8[np.ndarray, " R"]
+    signals: bool = False
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        parts = hashlib.sha256(canonical("stillroom/view/2", self.identity, self.dataset, self.k))
+        parts = hashlib.sha256(canonical("stillroom/view/2", self.identity, self.dataset, self.k, *self._kind))
         for name, array in self._arrays(_NAMED).items():
             array.flags.writeable = False
             parts.update(canonical(name, hashlib.sha256(array.tobytes()).digest()))
@@ -75,10 +77,16 @@ class CacheView:
         """Response tokens of all rows."""
         return self.tokens - int(self.prompt_len.sum(dtype=np.int64))
 
+    @property
+    def _kind(self) -> tuple[str, ...]:
+        """What is digested of the kind of its rows: nothing where they are sequences."""
+        return ("signals",) if self.signals else ()
+
     def to_bytes(self) -> bytes:
         """The view as a file."""
         header = {"format": VIEW_FORMAT, "identity": self.identity, "dataset": self.dataset, "k": self.k}
         header |= {"segments": self.segments, "digest": self.digest, "places": self._places_digest()}
+        header |= {"signals": True} if self.signals else {}
         text = json.dumps(header).encode()
         columns: dict[str, Any] = {"header": np.frombuffer(text, dtype=np.uint8)}
         buffer = io.BytesIO()
@@ -108,6 +116,7 @@ class CacheView:
                     identity=header["identity"],
                     dataset=header["dataset"],
                     k=header["k"],
+                    signals=header.get("signals") is True,
                     segments=tuple(header["segments"]),
                     **columns,
                 )

@@ -201,7 +201,7 @@ def _require_rows(path: Path, *, digest: str, cache_root: Path | str) -> None:
     cache = TeacherCache.open(cache_root, read_identity(storage), create=False)
     if view.digest != digest:
         raise DistillError(f"{path} names other rows than it did")
-    if not (cache.holds(view) or cache.signals.holds(view)):
+    if not cache.holds(view):
         raise DistillError(f"rows of {path} have left the cache")
 
 

@@ -178,7 +178,7 @@ def test_neither_kind_is_read_as_the_other(tmp_path: Path) -> None:
         for read, view in ((window.signals.iter_batches, of_records), (window.iter_batches, of_signals)):
             with pytest.raises(CacheError, match="read by other functions"):
                 next(iter(read(view, [np.arange(1)])))  # type: ignore[operator]
-        assert not window.holds(of_signals) and not window.signals.holds(of_records)
+        assert window.holds(of_signals) and window.holds(of_records) and not window.signals.holds(of_records)
         assert window.missing([request], k=8).generate == ()
         assert window.sample(9, k=0) == [record.key]
         stats = window.stats()

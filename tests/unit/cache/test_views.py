@@ -44,6 +44,13 @@ def test_a_saved_view_is_the_same_view(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(view)).digest == view.digest
 
 
+def test_a_saved_view_says_of_what_kind_its_rows_are() -> None:
+    sequences = make_view([3, 5])
+    signals = dataclasses.replace(sequences, signals=True)
+    for view in (sequences, signals):
+        assert CacheView.from_bytes(view.to_bytes(), name="v").signals is view.signals
+
+
 def test_an_empty_view_is_a_view(tmp_path: Path) -> None:
     view = open_cache(tmp_path).view([], dataset="train", k=4)
     view.save(tmp_path / "v")
@@ -58,6 +65,7 @@ def test_an_empty_view_is_a_view(tmp_path: Path) -> None:
         {"identity": "b" * 64},
         {"dataset": "dev"},
         {"k": 5},
+        {"signals": True},
         {"lengths": np.array([3, 5, 9], dtype=np.int32)},
         {"prompt_len": np.array([1, 1, 2], dtype=np.int32)},
         {"row_ids": np.array([0, 2, 1], dtype=np.uint64)},
