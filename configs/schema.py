@@ -53,6 +53,20 @@ RESERVED_NAMES = frozenset({"pipeline", "fill", "teacher", "untouched"})
 """Names of runs and table rows that are not students."""
 
 
+class WithoutPasswords(Block):
+    """An experiment, of which what stands there is written into every run directory and into MLflow."""
+
+    @model_validator(mode="after")
+    def _no_passwords(self) -> Self:
+        key = next(passwords_in(self.model_dump(mode="json")), None)
+        if key is not None:
+            raise ValueError(
+                f"{key} holds a URI with a password, which would be written into every run: leave it out of the URI"
+                + PASSWORD_PLACES.get(key, "")
+            )
+        return self
+
+
 class TeacherConfig(Block):
     """The model that is asked once, and what is kept of its beliefs."""
 
@@ -135,7 +149,7 @@ class PriceConfig(Block):
         return self
 
 
-class DistillConfig(Block):
+class DistillConfig(WithoutPasswords):
     """One experiment."""
 
     name: Name
@@ -148,17 +162,6 @@ class DistillConfig(Block):
     budgets: BudgetConfig = BudgetConfig()
     prices: PriceConfig | None = None
     sweep: SweepConfig | None = None
-
-    @model_validator(mode="after")
-    def _no_passwords(self) -> Self:
-        """What stands here is written into every run directory and into MLflow."""
-        key = next(passwords_in(self.model_dump(mode="json")), None)
-        if key is not None:
-            raise ValueError(
-                f"{key} holds a URI with a password, which would be written into every run: leave it out of the URI"
-                + PASSWORD_PLACES.get(key, "")
-            )
-        return self
 
     @model_validator(mode="after")
     def _blocks_agree(self) -> Self:

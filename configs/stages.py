@@ -108,13 +108,22 @@ class InitConfig(Block):
                 "name either model (start from it) or what to keep of the teacher: keep_layers, attention_heads, "
                 "mlp_channels, hidden_size"
             )
-        if self.keep_layers == ():
-            raise ValueError("keep_layers=[] keeps nothing: name at least one layer, or how many to keep")
-        if isinstance(self.keep_layers, tuple) and list(self.keep_layers) != sorted(set(self.keep_layers)):
-            raise ValueError(f"keep_layers={list(self.keep_layers)} must be increasing and without repeats")
-        if self.layers_by != "linspace" and not isinstance(self.keep_layers, int):
-            raise ValueError(f"layers_by={self.layers_by} needs keep_layers as a number, not {self.keep_layers}")
+        require_kept_layers(self.keep_layers, layers_by=self.layers_by)
         return self
+
+
+def require_kept_layers(keep_layers: int | tuple[int, ...] | None, *, layers_by: str) -> None:
+    """Refuse layers that cannot be kept, or not be chosen so.
+
+    Raises:
+        ValueError: naming the keys.
+    """
+    if keep_layers == ():
+        raise ValueError("keep_layers=[] keeps nothing: name at least one layer, or how many to keep")
+    if isinstance(keep_layers, tuple) and list(keep_layers) != sorted(set(keep_layers)):
+        raise ValueError(f"keep_layers={list(keep_layers)} must be increasing and without repeats")
+    if layers_by != "linspace" and not isinstance(keep_layers, int):
+        raise ValueError(f"layers_by={layers_by} needs keep_layers as a number, not {keep_layers}")
 
 
 class LoraConfig(Block):

@@ -15,8 +15,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from configs.models import Block, ModelSource, Name, NonNegative, Positive
-from configs.passwords import passwords_in
-from configs.schema import PASSWORD_PLACES, BudgetConfig, Dtype, PriceConfig, RuntimeConfig, SplitConfig
+from configs.schema import BudgetConfig, Dtype, PriceConfig, RuntimeConfig, SplitConfig, WithoutPasswords
 from configs.task_stages import GOLD, OWN_SETS, TRANSFER, TaskStageConfig, TaskStudentConfig
 
 SignalEncoding = Literal["signal-f32", "signal-f16", "signal-u8"]
@@ -185,7 +184,7 @@ class TaskEvaluationConfig(Block):
     samples_shown: NonNegative = 3
 
 
-class TaskDistillConfig(Block):
+class TaskDistillConfig(WithoutPasswords):
     """One experiment that distils a task."""
 
     name: Name
@@ -197,17 +196,6 @@ class TaskDistillConfig(Block):
     runtime: RuntimeConfig = RuntimeConfig()
     budgets: BudgetConfig = BudgetConfig()
     prices: PriceConfig | None = None
-
-    @model_validator(mode="after")
-    def _no_passwords(self) -> Self:
-        """What stands here is written into every run directory and into MLflow."""
-        key = next(passwords_in(self.model_dump(mode="json")), None)
-        if key is not None:
-            raise ValueError(
-                f"{key} holds a URI with a password, which would be written into every run: leave it out of the URI"
-                + PASSWORD_PLACES.get(key, "")
-            )
-        return self
 
     @model_validator(mode="after")
     def _blocks_agree(self) -> Self:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from configs.models import Block, ModelSource, Name, NonNegative, Positive
-from configs.stages import LoraConfig
+from configs.stages import LoraConfig, require_kept_layers
 from configs.task_objectives import (
     TASK_LOSS_SETTINGS,
     TASK_OBJECTIVES,
@@ -98,12 +98,7 @@ class TransformerStart(Block):
                 "name exactly one of model, shape and what to keep of the teacher (keep_layers, attention_heads, "
                 f"mlp_channels, hidden_size); got {', '.join(given) or 'none of them'}"
             )
-        if self.keep_layers == ():
-            raise ValueError("keep_layers=[] keeps nothing: name at least one layer, or how many to keep")
-        if isinstance(self.keep_layers, tuple) and list(self.keep_layers) != sorted(set(self.keep_layers)):
-            raise ValueError(f"keep_layers={list(self.keep_layers)} must be increasing and without repeats")
-        if self.layers_by != "linspace" and not isinstance(self.keep_layers, int):
-            raise ValueError(f"layers_by={self.layers_by} needs keep_layers as a number, not {self.keep_layers}")
+        require_kept_layers(self.keep_layers, layers_by=self.layers_by)
         return self
 
 
