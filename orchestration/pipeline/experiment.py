@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from configs import BudgetReached, DistillConfig, dump_config
+from configs import DistillConfig, dump_config
 from configs.places import WRITTEN
 from orchestration.cluster.nodes import cluster_hardware
 from orchestration.comparison.publishing import publish
@@ -42,7 +42,7 @@ from orchestration.plan.host_memory import check_host
 from orchestration.plan.placement import plan_placement
 from orchestration.plan.requests import FillPlan, plan_fill, sequence_sets
 from orchestration.plan.tables import fill_time, show_money, show_plan, show_rollouts
-from orchestration.tracking.tracker import flatten
+from orchestration.tracking.tracker import flatten, status_after
 
 Until = Literal["fill", "train", "eval"]
 """The last stage that is run."""
@@ -134,8 +134,7 @@ class Experiment:
         try:
             ended = self._work(asked, starts, prompts, tasks, until=until)
         except BaseException as error:
-            stopped = isinstance(error, KeyboardInterrupt | BudgetReached)
-            tracker.finish_all(status="KILLED" if stopped else "FAILED")
+            tracker.finish_all(status=status_after(error))
             raise
         tracker.finish_all(status="FINISHED")
         return ended

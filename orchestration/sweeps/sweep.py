@@ -28,7 +28,7 @@ from orchestration.sweeps.space import fill_config, require_space, trial_config
 from orchestration.sweeps.summary import SWEEP, Summary, best_trial, in_words, lines, markdown, table
 from orchestration.sweeps.trials import Outcome, Trial, TrialLog
 from orchestration.tracking.store import tracking_uri
-from orchestration.tracking.tracker import Point, Tracker, flatten
+from orchestration.tracking.tracker import Point, Tracker, flatten, status_after
 from student_train.training.selection import CRITERIA
 
 POLL_S = 0.2
@@ -216,7 +216,7 @@ def _tracked(tracker: Tracker, settings: SweepSettings) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        tracker.finish_all(status="KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        tracker.finish_all(status=status_after(error))
         raise
     tracker.finish_all(status="FINISHED")
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from configs.errors import ConfigError
+from configs.errors import BudgetReached, ConfigError
 from configs.secrets import redact
 from configs.visible_text import first_line
 from orchestration.tracking.delivery import Action, Delivery
@@ -171,6 +171,11 @@ class Tracker:
 
     def _put(self, action: Action) -> None:
         self._delivery.put(action)
+
+
+def status_after(error: BaseException) -> str:
+    """What a run is closed as that this ended: killed where the user or a budget stopped it, else failed."""
+    return "KILLED" if isinstance(error, KeyboardInterrupt | BudgetReached) else "FAILED"
 
 
 def flatten(tree: Mapping[str, object], *, prefix: str = "") -> dict[str, object]:

@@ -297,7 +297,7 @@ def test_a_text_is_forgotten_for_good(tmp_path: Path, distill: Distill) -> None:
     (tmp_path / "runs" / "mlartifacts" / "table.json").write_text(json.dumps({"prompt": "M\u0061rguerite's recipe"}))
     code, printed, _ = distill(*arguments)
     assert code == 0
-    assert "1 sequences hold the text; add --yes" in printed
+    assert "1 sequences and signals hold the text; add --yes" in printed
     assert "mlartifacts/table.json" in printed
     found = json.loads(distill(*arguments, "--yes", "--json")[1])
     assert (len(found["sequences"]), found["removed"], found["kept_for_views"]) == (1, True, [])
@@ -324,7 +324,7 @@ def test_a_text_is_forgotten_by_assistants_too_and_what_is_not_searched_is_named
     arguments = ("cache", "forget", "--config", config, "--match", "(?i)(m+)+arguerite")
     code, printed, error = distill(*arguments)
     assert code == 0
-    assert "2 sequences hold the text" in printed and "deep.json" in printed
+    assert "2 sequences and signals hold the text" in printed and "deep.json" in printed
     assert f"not searched: cache {stranger.digest()[:12]}" in printed + error
     assert "\x1b" not in printed + error
     found = json.loads(distill(*arguments, "--yes", "--json")[1])

@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 from sweep_builders import LAYERS, RATE, InstantLane, answer, swept
 
-from configs import DistillConfig, TrainingError
+from configs import BudgetReached, DistillConfig, TrainingError
 from orchestration.sweeps.lane import LaneJob
 from orchestration.sweeps.lanes import Lanes
 from orchestration.sweeps.summary import Summary
@@ -143,7 +143,10 @@ def test_its_directory_says_once_that_it_is_a_sweep(name: str, tmp_path: Path) -
     assert re.fullmatch("small-sweep-[0-9a-f]{10}", directory.name)
 
 
-@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), "KILLED"), (TrainingError("no"), "FAILED")])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(KeyboardInterrupt(), "KILLED"), (BudgetReached("no"), "KILLED"), (TrainingError("no"), "FAILED")],
+)
 def test_mlflow_tells_a_sweep_that_was_stopped_from_one_that_failed(
     error: BaseException, status: str, sweeps: Sweeps, tmp_path: Path
 ) -> None:
