@@ -54,6 +54,8 @@ class TextModel:
     mlp: int
     positions: int
     labels: tuple[str, ...]
+    heads: int
+    vocab: int
 
     @property
     def block_weights(self) -> int:
@@ -98,7 +100,8 @@ def read_text_model(model_dir: Path) -> TextModel:
         ModelError: it cannot be read, transformers does not know such a model, or a size or a label is not named.
     """
     path, config = model_dir / CONFIG, _any_config(model_dir)
-    sizes = {name: _value(config, name) for name in ("num_hidden_layers", "hidden_size")}
+    sizes = {name: _value(config, name) for name in ("num_hidden_layers", "hidden_size", "vocab_size")}
+    sizes["heads"] = _value(config, "num_attention_heads") or 1
     sizes["positions"] = next((found for key in POSITION_KEYS if (found := _value(config, key))), UNSAID_POSITIONS)
     for name, size in sizes.items():
         if type(size) is not int or size < 1:
@@ -108,7 +111,8 @@ def read_text_model(model_dir: Path) -> TextModel:
         raise ModelError(f"{path}: id2label does not name labels 0, 1, ...: correct it")
     mlp = next((found for key in ENCODER_MLP_KEYS if (found := _value(config, key))), 4 * sizes["hidden_size"])
     labels = tuple(str(names[place]) for place in range(len(names)))
-    return TextModel(sizes["num_hidden_layers"], sizes["hidden_size"], mlp, sizes["positions"], labels)
+    layers, hidden = sizes["num_hidden_layers"], sizes["hidden_size"]
+    return TextModel(layers, hidden, mlp, sizes["positions"], labels, heads=sizes["heads"], vocab=sizes["vocab_size"])
 
 
 def parsed_config(model_dir: Path) -> Any:

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cache import TeacherCache, TeacherIdentity
 from configs import ConfigError
+from configs.architecture import read_text_model
 from configs.models import Device, ModelSource
 from configs.places import is_url
 from configs.task_experiment import Augmentation, RuleAugmentation, TaskDistillConfig
@@ -46,6 +47,7 @@ from orchestration.pipeline.tasks.lessons import Lessons
 from orchestration.pipeline.tasks.starts import StartsOf, made_start, reader_of
 from orchestration.plan.duration import expected_signal_seconds
 from orchestration.plan.hardware import Hardware, hardware_of
+from orchestration.plan.host_memory import check_host
 from orchestration.plan.requests import NothingHeld
 from orchestration.plan.signal_requests import (
     NoSignals,
@@ -57,6 +59,8 @@ from orchestration.plan.signal_requests import (
     wanted_signals,
 )
 from orchestration.plan.signal_tables import show_signal_plan
+from orchestration.plan.tables import render_placement
+from orchestration.plan.task_placement import own_models, plan_task_placement
 
 DEV = "dev"
 
@@ -82,6 +86,7 @@ def print_task_plan(config: TaskDistillConfig, *, config_dir: Path, assume_gpus:
         sets = _load_sets(config, task, config_dir=config_dir, console=console)
         _show_sets(sets, task, console=console)
         _show_teacher(config, task, sets, hardware=hardware, console=console)
+        _show_placement(config, hardware=hardware, console=console)
         _show_students(config, sets, console=console)
 
 
@@ -172,7 +177,10 @@ def _show_teacher(
         asked_of = asked_examples(config, task, sets)
         count = sum(map(len, asked_of.values()))
     if not is_at_hand(teacher.model):
-        console.warn(f"{teacher.model.label} is not on this machine: it is asked about {count:,} texts, all misses")
+        console.warn(
+            f"{teacher.model.label} is not on this machine: it is asked about {count:,} texts, all misses, and what it "
+            "and the students take of memory is not known"
+        )
         return
     if teacher.answers != "head":
         _show_questions(config, task, asked_of, device=hardware.accelerator, console=console)
@@ -193,6 +201,18 @@ def _show_teacher(
         dtype=teacher.dtype,
     )
     show_signal_plan(plan, time=time, max_tokens=teacher.max_tokens, console=console)
+
+
+def _show_placement(config: TaskDistillConfig, *, hardware: Hardware, console: Console) -> None:
+    """What runs where and what it holds, where the teacher's sizes are known."""
+    if not is_at_hand(config.teacher.model):
+        return
+    teacher = read_text_model(locate_model(config.teacher.model, models_root=config.runtime.models_root))
+    placement = plan_task_placement(config, teacher=teacher, models=own_models(config), hardware=hardware)
+    for line in render_placement(placement):
+        console.say(line)
+    for warning in check_host(placement.phases, memory=hardware.memory, asks_teacher=True):
+        console.warn(warning)
 
 
 def _show_questions(
@@ -235,7 +255,7 @@ def tuned_chain(config: TaskDistillConfig, task: LoadedTask, sets: TaskSets, *, 
     )
     untouched = TransformerStart(kind="transformer", model=teacher.model)
     start = made_start(untouched, seed=teacher.prepare[0].seed, of=starts)
-    reader = reader_of(start, kind=kind, labels=labels, max_tokens=teacher.max_tokens)
+    reader = reader_of(start, max_tokens=teacher.max_tokens)
     lessons = Lessons(
         sets, task.dev, task=task.config, beliefs=None, agreement=config.data.agreement, folder=place / "lessons"
     )

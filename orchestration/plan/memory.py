@@ -99,12 +99,12 @@ def engine_memory(
             MemoryItem(
                 "weights",
                 shape.parameters * weight / split,
-                f"{_count(shape.parameters)} x {weight:g} B / tensor_parallel {split}",
+                f"{count_in_words(shape.parameters)} x {weight:g} B / tensor_parallel {split}",
             ),
             MemoryItem(
                 "KV cache",
                 settings.kv_cache_gib * GIB,
-                f"kv_cache_gib {settings.kv_cache_gib:g}: {_count(held)} tokens, "
+                f"kv_cache_gib {settings.kv_cache_gib:g}: {count_in_words(held)} tokens, "
                 f"{held // settings.max_model_len} sequences of max_model_len {settings.max_model_len}",
             ),
             MemoryItem("logits", 4.0 * tokens * shape.vocab, f"max_batched_tokens {tokens} x {shape.vocab} x 4 B"),
@@ -136,8 +136,15 @@ def training_memory(model: PlannedShape, *, label: str, settings: TrainingSettin
     tokens = settings.micro_batch_tokens
     per_token = activation_bytes(shape, dtype=stage.dtype, recomputed=settings.gradient_checkpointing)
     head = HEAD_CHUNKS * HEAD_CHUNK_BYTES + 4.0 * shape.vocab * shape.hidden
+    largest = max(_layer_parameters(shape), shape.vocab * shape.hidden)
+
+    def states(*, offloaded: bool) -> Iterator[MemoryItem]:
+        return state_memory(
+            shape.parameters, largest=largest, settings=settings, dtype=stage.dtype, offloaded=offloaded
+        )
+
     items = [
-        *_state_memory(shape, settings=settings, dtype=stage.dtype, offloaded=False),
+        *states(offloaded=False),
         MemoryItem("activations", float(tokens * per_token), f"micro_batch_tokens {tokens} x {per_token:,} B"),
         MemoryItem("head", head, f"{HEAD_CHUNKS} x {HEAD_CHUNK_BYTES:,} B + {shape.vocab} x {shape.hidden} x 4 B"),
         _runtime(),
@@ -145,8 +152,7 @@ def training_memory(model: PlannedShape, *, label: str, settings: TrainingSettin
     grow = f"raise zero_stage={settings.zero_stage} or workers" if settings.zero_stage < 3 else "raise workers"
     spare = "" if settings.gradient_checkpointing else ", set gradient_checkpointing: true"
     cure = f"in runtime.training {grow}={world}{spare}, or lower micro_batch_tokens={tokens}"
-    elsewhere = tuple(_state_memory(shape, settings=settings, dtype=stage.dtype, offloaded=True))
-    return MemoryFit(label, tuple(items), model.assumed, cure, elsewhere)
+    return MemoryFit(label, tuple(items), model.assumed, cure, tuple(states(offloaded=True)))
 
 
 def shared_memory(
@@ -175,26 +181,29 @@ def shared_memory(
     return MemoryFit(label, tuple(items), training.assumed or teacher.assumed, cure)
 
 
-def _state_memory(
-    shape: ModelShape, *, settings: TrainingSettings, dtype: str, offloaded: bool
+def state_memory(
+    count: int, *, largest: int, settings: TrainingSettings, dtype: str, offloaded: bool, trained: int | None = None
 ) -> Iterator[MemoryItem]:
-    """Weights, gradients and optimiser, split as the settings say: what stays on the GPU, or what is offloaded."""
-    zero, world, count, wide = settings.zero_stage, settings.workers, shape.parameters, DTYPE_BYTES[dtype]
+    """Weights, gradients and optimiser of `count` parameters, split as the settings say: on the GPU, or offloaded.
+
+    `largest` is the largest number of parameters that are gathered at once, `trained` how many learn (None: all).
+    """
+    zero, world, wide = settings.zero_stage, settings.workers, DTYPE_BYTES[dtype]
+    learning = count if trained is None else trained
     if (settings.offload == "all") is offloaded:
         yield MemoryItem("weights", *_share(count, wide, world=world, is_split=zero >= 3))
     if not offloaded:
-        yield MemoryItem("gradients", *_share(count, 4.0, world=world, is_split=zero >= 2))
+        yield MemoryItem("gradients", *_share(learning, 4.0, world=world, is_split=zero >= 2))
     if (settings.offload != "none") is offloaded:
         state = 8 if dtype == "float32" and zero == 0 else 12
-        yield MemoryItem("optimiser", *_share(count, state, world=world, is_split=zero >= 1))
+        yield MemoryItem("optimiser", *_share(learning, state, world=world, is_split=zero >= 1))
     if offloaded:
         return
     if zero >= 3:
-        largest = max(_layer_parameters(shape), shape.vocab * shape.hidden)
-        yield MemoryItem("gathered", 2 * largest * wide, f"2 layers in flight x {_count(largest)} x {wide:g} B")
+        yield MemoryItem("gathered", 2 * largest * wide, f"2 layers in flight x {count_in_words(largest)} x {wide:g} B")
     if zero >= 1:
         bucket = min(BUCKET_ELEMENTS, count)
-        yield MemoryItem("buckets", 2 * bucket * 4.0, f"2 x {_count(bucket)} x 4 B")
+        yield MemoryItem("buckets", 2 * bucket * 4.0, f"2 x {count_in_words(bucket)} x 4 B")
 
 
 def activation_bytes(shape: ModelShape, *, dtype: str, recomputed: bool = False) -> int:
@@ -213,7 +222,7 @@ def activation_bytes(shape: ModelShape, *, dtype: str, recomputed: bool = False)
 
 def _share(count: int, per_parameter: float, *, world: int, is_split: bool) -> tuple[float, str]:
     """Bytes of one worker, and the arithmetic."""
-    text = f"{_count(count)} x {per_parameter:g} B" + (f" / {world} workers" if is_split else "")
+    text = f"{count_in_words(count)} x {per_parameter:g} B" + (f" / {world} workers" if is_split else "")
     return count * per_parameter / (world if is_split else 1), text
 
 
@@ -226,8 +235,8 @@ def _runtime() -> MemoryItem:
     return MemoryItem("runtime", RUNTIME_GIB * GIB, f"{RUNTIME_GIB:g} GiB, an assumption")
 
 
-def _count(number: float) -> str:
-    """12_345_678 -> 12.3M."""
+def count_in_words(number: float) -> str:
+    """A large number, short: 12_345_678 is 12.35M."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.4g}{unit}"

@@ -88,7 +88,7 @@ def plan_placement(
     fits = memory.listed(config, shared=on_gpu and runtime.colocate)
     if on_gpu:
         for fit in fits:
-            _check_fit(fit, hardware)
+            require_fit(fit, hardware)
     phases = host_phases(
         config, teacher=teacher.shape, engines=memory.engines, training=memory.training, hardware=hardware
     )
@@ -261,7 +261,12 @@ def _splits_evenly(shape: ModelShape, ways: int) -> bool:
     return shape.heads % ways == 0 and shape.mlp % ways == 0 and kv_fine
 
 
-def _check_fit(fit: MemoryFit, hardware: Hardware) -> None:
+def require_fit(fit: MemoryFit, hardware: Hardware) -> None:
+    """Refuse what a GPU has no room for.
+
+    Raises:
+        ConfigError: naming what it needs, what there is, and the cure.
+    """
     if fit.fits(memory_gib=hardware.gpu_memory_gib):
         return
     terms = ", ".join(f"{item.name} {item.size_bytes / GIB:.1f}" for item in fit.items)

@@ -33,7 +33,7 @@ from orchestration.pipeline.tasks.experiment import TaskEnded, TaskExperiment, U
 from orchestration.pipeline.tasks.generative_teaching import GenerativeTeaching
 from orchestration.pipeline.tasks.head_teaching import HeadTeaching
 from orchestration.pipeline.tasks.run import TaskRun
-from orchestration.plan.hardware import Hardware
+from orchestration.plan.hardware import Hardware, HostMemory
 from student_train.files import copy_companions, staged_directory
 from student_train.job import StepMetrics, TaskJob
 from teacher_server.features import SignalModel
@@ -125,6 +125,7 @@ class TaskPlace:
     values: dict[str, Any]
     stream: io.StringIO = field(default_factory=io.StringIO)
     tracker: NotedTracker = field(default_factory=NotedTracker)
+    memory: HostMemory | None = None
     workers: FakeWorkers = field(default_factory=FakeWorkers)
     called: list[str] = field(default_factory=list)
     speaks: dict[str, Any] = field(default_factory=dict)
@@ -139,7 +140,7 @@ class TaskPlace:
         directory = self.root / "runs/moods-1"
         directory.mkdir(parents=True, exist_ok=True)
         real = resolve_task_paths(self.config, config_dir=self.root)
-        return TaskRun(real, directory, Hardware("cpu", cpus=2), Artifacts(self.root / "runs"))
+        return TaskRun(real, directory, Hardware("cpu", cpus=2, memory=self.memory), Artifacts(self.root / "runs"))
 
     @property
     def journal(self) -> Journal:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from configs import BudgetReached, ConfigError, dump_config
+from configs import ConfigError, dump_config
+from configs.architecture import read_text_model
 from configs.task_experiment import TaskDistillConfig
 from configs.task_stages import TransformerStart
 from orchestration.cluster.nodes import cluster_hardware
@@ -37,7 +38,9 @@ from orchestration.pipeline.tasks.teaching import AskedTaskTeacher, Teaching, as
 from orchestration.pipeline.tasks.training import TaskWords
 from orchestration.pipeline.workers import Workers
 from orchestration.plan.hardware import hardware_of
-from orchestration.tracking.tracker import flatten
+from orchestration.plan.host_memory import FILL, check_host
+from orchestration.plan.task_placement import own_models, plan_task_placement
+from orchestration.tracking.tracker import flatten, status_after
 from student_train.models.task_tokenizer import load_task_tokenizer
 
 Until = Literal["fill", "train", "eval"]
@@ -100,8 +103,7 @@ class TaskExperiment:
         try:
             ended = self._work(task, sets, until=until)
         except BaseException as error:
-            stopped = isinstance(error, KeyboardInterrupt | BudgetReached)
-            tracker.finish_all(status="KILLED" if stopped else "FAILED")
+            tracker.finish_all(status=status_after(error))
             raise
         tracker.finish_all(status="FINISHED")
         return ended
@@ -159,6 +161,17 @@ class TaskExperiment:
             stage.summary = self._teaching.require(task, progress=hashing)
         for name, student in self._run.config.students.items():
             require_start(student.start, name=name, kind=task.config.kind, teacher_dir=self._base)
+        config = self._run.config
+        self._placement = plan_task_placement(
+            config, teacher=read_text_model(self._base), models=own_models(config), hardware=self._run.hardware
+        )
+        self._require_memory(fill=False)
+
+    def _require_memory(self, *, fill: bool) -> None:
+        """Refuse what no machine has room for, and warn of what is not free now: of the fill, or of all else."""
+        phases = [phase for phase in self._placement.phases if (phase.label == FILL) is fill]
+        for warning in check_host(phases, memory=self._run.hardware.memory, asks_teacher=fill):
+            self._journal.console.warn(warning)
 
     def _start_tracking(self) -> None:
         written, tracker, name = self._written.config, self._journal.tracker, self._run.directory.name
@@ -176,6 +189,8 @@ class TaskExperiment:
         )
         prepared = self._prepare(task, sets, words)
         asked = self._teaching.plan(task, sets, prepared=prepared)
+        if asked.wanted.misses:
+            self._require_memory(fill=True)
         answered = ask_teacher(asked, run=self._run, journal=self._journal)
         if until == "fill":
             return self._ended()

@@ -230,3 +230,14 @@ def test_a_held_out_text_among_gold_is_left_out_and_said(folder: Path) -> None:
     write_task(folder / "task", rows=ROWS | {"dev": ROWS["train"][:1]})
     said = planned(folder)
     assert "train: 1 texts left out that are read as others of dev or test are" in said
+
+
+def test_what_every_part_holds_is_printed_and_what_has_no_room_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = planned(folder)
+    for words in ("placement on CPUs: 1 node(s), 2 CPUs each", "training worker, bag", "memory of a machine, fill"):
+        assert words in printed
+    monkeypatch.setattr(hardware, "read_host_memory", lambda: hardware.HostMemory(total_gib=2.0, free_gib=1.0))
+    with pytest.raises(ConfigError, match=r"fill needs .* GiB of memory on one machine but 1.9 of its 2.0 GiB are"):
+        planned(folder)

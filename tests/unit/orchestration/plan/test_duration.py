@@ -60,7 +60,7 @@ def test_a_toy_is_not_promised_absurd_speed() -> None:
     assert fill(SHAPE, accelerator="cpu", cpus=2).write_rate == 2300.0
 
 
-MINILM = TextModel(layers=6, hidden=384, mlp=1536, positions=512, labels=("a", "b"))
+MINILM = TextModel(layers=6, hidden=384, mlp=1536, positions=512, labels=("a", "b"), heads=12, vocab=30_522)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_signals_are_read_at_a_measured_rate(settings: dict[str, Any], device: A
 
 
 def test_small_models_are_not_trusted_to_be_fast_and_nothing_takes_no_time() -> None:
-    tiny = TextModel(layers=1, hidden=16, mlp=16, positions=64, labels=())
+    tiny = TextModel(layers=1, hidden=16, mlp=16, positions=64, labels=(), heads=1, vocab=10)
     asked = {"settings": EngineSettings(), "accelerator": "cpu", "dtype": "float32"}
     assert expected_signal_seconds(tiny, tokens=1, **asked).read_rate == 60_000  # type: ignore[arg-type]
     assert expected_signal_seconds(tiny, tokens=0, **asked).seconds == 0  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from configs import ConfigError, ModelError
 from orchestration.comparison.text_speed import Timed
 from orchestration.pipeline.tasks import comparing
 from orchestration.pipeline.tasks.comparison import compare_task_models
+from orchestration.plan.hardware import HostMemory
 from student_train.feed.examples import ExampleSet
 
 PREPARE = {"objective": "hard_labels", "epochs": 1.0, "batch_size": 4}
@@ -111,6 +112,33 @@ def test_a_teacher_with_other_labels_is_refused_before_anything_is_loaded(tmp_pa
     with pytest.raises(ModelError, match="has the labels good, bad, and task moods has good, poor"):
         place.go("fill")
     assert place.called == []
+
+
+def test_what_does_not_fit_the_machine_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    place = task_place(tmp_path)
+    place.values["runtime"] |= {"training": {"workers": 64}}
+    with pytest.raises(
+        ConfigError, match=r"runtime.training.workers=64 x cpus_per_worker=\S+ needs \d+ CPUs but there"
+    ):
+        place.go("fill")
+    assert place.called == [] and place.workers.jobs == []
+
+
+def test_memory_that_no_machine_has_is_refused_where_the_teacher_is_asked(tmp_path: Path) -> None:
+    place = task_place(tmp_path)
+    place.values["runtime"] |= {"training": {"workers": 1}}
+    small = HostMemory(total_gib=3.4, free_gib=3.4)
+    place.memory = small
+    with pytest.raises(ConfigError, match="fill needs"):
+        place.go("fill")
+    assert place.called == []
+    place.memory = None
+    place.go("fill")
+    again = task_place(tmp_path)
+    again.memory = small
+    again.values["runtime"] |= {"training": {"workers": 1}}
+    again.go("train")
+    assert again.called == ["release"]
 
 
 def test_a_task_without_dev_rows_cannot_choose(tmp_path: Path) -> None:
