@@ -39,7 +39,8 @@ def generation_key(identity_digest: str, request: GenerateRequest) -> Generation
     """The name of one completion: the teacher, the prompt and everything that changes what is sampled.
 
     Stop ids count as a set. `max_new_tokens` is left out; at temperature 0 so are the seed, the replicate and the
-    cuts of the distribution (top-p, top-k, min-p), none of which moves its maximum.
+    cuts of the distribution (top-p, top-k, min-p), none of which moves its maximum. A grammar counts where there
+    is one; all other names are as they were before there were any.
 
     Raises:
         RecordError: when a token id is outside 0..2**31-1 or a number is NaN.
@@ -57,6 +58,8 @@ def generation_key(identity_digest: str, request: GenerateRequest) -> Generation
         request.repetition_penalty,
     )
     parts = _generation_of(identity_digest) + canonical(token_bytes(request.prompt_ids)) + how
+    if request.grammar:
+        parts += canonical(request.grammar)
     return GenerationKey(hashlib.sha256(parts).digest())
 
 

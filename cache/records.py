@@ -45,7 +45,8 @@ class GenerateRequest:
     """One completion to be written.
 
     `stop_ids` is the complete resolved set, sorted: the engine adds none of its own. `max_new_tokens` is a stored
-    property and not part of the key.
+    property and not part of the key. `grammar` is what the text of the answer is held to, in the Lark of llguidance; ""
+    holds it to nothing.
     """
 
     prompt_ids: tuple[int, ...]
@@ -60,6 +61,7 @@ class GenerateRequest:
     repetition_penalty: float = 1.0
     sampling_seed: int = 0
     replicate: int = 0
+    grammar: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,8 @@ class TaskTeacherConfig(Block):
     """Who is asked, and how.
 
     `answers` says by what: the logits of a task `head`, the likelihood of each label's words (`labels`) or the text
-    that it writes (`text`), read as the task says. Texts are cut to `max_tokens`, and those that are cut are counted.
+    that it writes (`text`), read as the task says; `constrained` has its engine write nothing that cannot be read so.
+    Texts are cut to `max_tokens`, and those that are cut are counted.
     With `calibrated` the likelihood of each label is divided by that of the same words after a question without
     content (Zhao et al. 2021, arXiv 2102.09690). `prepare` are stages that tune the teacher on gold labels before it
     is asked.
@@ -42,6 +43,7 @@ class TaskTeacherConfig(Block):
     max_tokens: Positive = 128
     encoding: SignalEncoding = "signal-f32"
     calibrated: bool = False
+    constrained: bool = True
     prepare: tuple[TaskStageConfig, ...] = ()
 
     @model_validator(mode="after")
@@ -50,6 +52,8 @@ class TaskTeacherConfig(Block):
             raise ValueError(
                 f"calibrated=true is about the likelihood of labels, not answers={self.answers}: remove one"
             )
+        if not self.constrained and self.answers != "text":
+            raise ValueError(f"constrained=false is about text that is written, not answers={self.answers}: remove one")
         for number, stage in enumerate(self.prepare):
             if stage.needs != "gold" or stage.data != (GOLD,):
                 raise ValueError(

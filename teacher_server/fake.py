@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32
 
 from cache.identity import TeacherIdentity
 from teacher_server.function_teacher import FunctionTeacher
+
+if TYPE_CHECKING:
+    from teacher_server.grammar import Grammars
 
 CONTEXT = 3
 """Tokens that the next one depends on."""
@@ -38,12 +42,22 @@ class FakeTeacher(FunctionTeacher):
         seed: Two teachers of different seeds believe different things.
         eos_id: The token whose probability is raised.
         max_model_len: Tokens of the longest sequence, prompt and answer together.
+        grammars: See `FunctionTeacher`.
     """
 
     def __init__(
-        self, identity: TeacherIdentity, *, vocab: int, seed: int = 0, eos_id: int, max_model_len: int = 4096
+        self,
+        identity: TeacherIdentity,
+        *,
+        vocab: int,
+        seed: int = 0,
+        eos_id: int,
+        max_model_len: int = 4096,
+        grammars: Grammars | None = None,
     ) -> None:
-        super().__init__(identity, vocab=vocab, next_logprobs=self._row_after, max_model_len=max_model_len)
+        super().__init__(
+            identity, vocab=vocab, next_logprobs=self._row_after, max_model_len=max_model_len, grammars=grammars
+        )
         self._seed = seed
         self._eos_id = eos_id
         remembered = lru_cache(maxsize=max(1, _REMEMBERED_BYTES // (4 * vocab)))

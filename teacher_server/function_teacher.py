@@ -7,6 +7,7 @@ tests, for small models without an engine, and for teachers that are not neural 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -20,6 +21,10 @@ from teacher_server.answers import make_record
 from teacher_server.flat_logprobs import TopkRows
 from teacher_server.requests import Asked, refusal
 
+if TYPE_CHECKING:
+    # It brings transformers.
+    from teacher_server.grammar import Grammars
+
 NextLogprobs = Callable[[Sequence[int]], Float32[np.ndarray, " V"]]
 """Log-probabilities of the next token, in nats at temperature 1, normalised over the vocabulary."""
 
@@ -32,16 +37,24 @@ class FunctionTeacher:
         vocab: V, the length of what `next_logprobs` returns.
         next_logprobs: Must depend on nothing but the tokens.
         max_model_len: Tokens of the longest sequence, prompt and answer together.
+        grammars: What reads the grammars of requests; without it a request that has one is refused.
     """
 
     def __init__(
-        self, identity: TeacherIdentity, *, vocab: int, next_logprobs: NextLogprobs, max_model_len: int = 4096
+        self,
+        identity: TeacherIdentity,
+        *,
+        vocab: int,
+        next_logprobs: NextLogprobs,
+        max_model_len: int = 4096,
+        grammars: Grammars | None = None,
     ) -> None:
         self.identity = identity
         self._digest = identity.digest()
         self._vocab = vocab
         self._next_logprobs = next_logprobs
         self._max_model_len = max_model_len
+        self._grammars = grammars
 
     def generate(self, requests: Iterable[GenerateRequest], *, k: int) -> Iterator[Outcome]:
         """One completion a request, in order; penalties are refused. See `SequenceSource.generate`.
@@ -83,13 +96,21 @@ class FunctionTeacher:
         penalties = (request.presence_penalty, request.frequency_penalty, request.repetition_penalty)
         if reason is None and penalties != (0.0, 0.0, 1.0):
             reason = "this teacher does not support penalties"
+        if reason is None and request.grammar:
+            reason = "it reads no grammars" if self._grammars is None else self._grammars.refusal(request.grammar)
         if reason is not None:
             return Failure(reason)
+        held = self._grammars.begin(request.grammar) if self._grammars is not None and request.grammar else None
         noise = np.random.default_rng(engine_seed(generation_key(self._digest, request)))
         tokens = list(request.prompt_ids)
         finish: Finish = "length"
         for _ in range(request.max_new_tokens):
-            tokens.append(_pick(self._next_logprobs(tokens), request=request, noise=noise))
+            logprobs = self._next_logprobs(tokens)
+            if held is not None:
+                logprobs = np.where(held.allowed(), logprobs, np.float32(-np.inf))
+            tokens.append(_pick(logprobs, request=request, noise=noise))
+            if held is not None:
+                held.take(tokens[-1])
             if tokens[-1] in request.stop_ids:
                 finish = "stop"
                 break

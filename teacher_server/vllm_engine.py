@@ -23,7 +23,7 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.inputs.engine import tokens_input
 from vllm.outputs import RequestOutput
 from vllm.platforms import current_platform
-from vllm.sampling_params import RequestOutputKind
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.llm_engine import LLMEngine
 from vllm.v1.executor import Executor
@@ -71,6 +71,7 @@ class VllmEngine:
         seed: Of this engine's own noise; give every engine another one. Sampled requests have their own seeds.
         max_logprobs: The largest k that will be asked for.
         purpose: What the engine is laid out for (see `engine_arguments`).
+        grammars: Whether answers will be held to grammars; else a request with one is refused.
 
     Raises:
         EngineError: the process was not prepared for an engine, or the engine did not start.
@@ -87,6 +88,7 @@ class VllmEngine:
         seed: int,
         max_logprobs: int,
         purpose: Purpose = "fill",
+        grammars: bool = False,
     ) -> None:
         accelerator: Device = "cpu" if current_platform.is_cpu() else "gpu"
         require_environment(settings, accelerator)
@@ -98,7 +100,13 @@ class VllmEngine:
         self._ids = itertools.count()
         started = time.monotonic()
         arguments = engine_arguments(
-            model_dir, identity=identity, settings=settings, seed=seed, accelerator=accelerator, purpose=purpose
+            model_dir,
+            identity=identity,
+            settings=settings,
+            seed=seed,
+            accelerator=accelerator,
+            purpose=purpose,
+            grammars=grammars,
         )
         try:
             config = EngineArgs(**arguments).create_engine_config()
@@ -298,7 +306,9 @@ class VllmEngine:
         )
         with self._condition.fatal():
             try:
-                params = SamplingParams(**arguments, output_kind=RequestOutputKind.FINAL_ONLY)
+                params = SamplingParams(
+                    **arguments, structured_outputs=_held_to(asked), output_kind=RequestOutputKind.FINAL_ONLY
+                )
                 engine.add_request(name, tokens_input(list(prompt)), params)
             except ValueError as error:
                 # The engine checks a request before it takes it in; nothing of it is left behind.
@@ -314,3 +324,8 @@ class VllmEngine:
         with self._condition.fatal():
             outputs = self._engine.step()
         return [output for output in outputs if output.finished]
+
+
+def _held_to(asked: Asked) -> StructuredOutputsParams | None:
+    grammar = asked.request.grammar if isinstance(asked.request, GenerateRequest) else ""
+    return StructuredOutputsParams(grammar=grammar) if grammar else None

@@ -45,7 +45,7 @@ class EngineSpec:
     that run side by side have different ones. `gpu_share` is the part of each of its GPUs that an engine takes in Ray's
     books: less than all where its purpose is "shared rollout". `ledger` is where the answers of a teacher are counted
     that no fill asks for; None where they are counted elsewhere, or not at all. `memory` is what was planned for it.
-    `teaches` says that its time is a teacher's.
+    `teaches` says that its time is a teacher's, `grammars` that its answers will be held to some.
     """
 
     model_dir: Path
@@ -64,6 +64,7 @@ class EngineSpec:
     ledger: Path | None = None
     memory: MemoryFit | None = None
     teaches: bool = False
+    grammars: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ class EngineActor:
             seed=spec.seed + index + 1,
             max_logprobs=spec.max_logprobs,
             purpose=spec.purpose,
+            grammars=spec.grammars,
         )
 
     def ready(self) -> None:

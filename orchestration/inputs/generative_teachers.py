@@ -13,6 +13,7 @@ from configs import ConfigError, ModelError
 from configs.model_files import read_config
 from configs.task import TaskConfig
 from configs.task_experiment import TaskDistillConfig
+from evaluation.tasks.answer_grammar import answer_grammar
 from evaluation.tasks.examples import content_free_examples
 from evaluation.tasks.label_names import LabelNames
 from evaluation.tasks.parsing import answer_reader
@@ -73,6 +74,8 @@ def require_askable(config: TaskDistillConfig, task: TaskConfig) -> None:
         _require_whole_list(task)
     if teacher.answers == "text":
         answer_reader(task)
+        if teacher.constrained:
+            answer_grammar(task)
         if task.max_new_tokens >= engine.max_model_len:
             raise ConfigError(
                 f"max_new_tokens={task.max_new_tokens} of task {task.name} leaves no room for a question in "

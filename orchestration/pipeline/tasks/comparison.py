@@ -117,8 +117,14 @@ def compare_task_models(
     compared = ComparedTask()
     with journal.console.stage("comparison", total=len(models), unit="models") as stage:
         for number, model in enumerate(models):
-            row = _given_row(model, given[model.name]) if given is not None and model.name in given else None
-            row = row or _row(model, task=task, settings=settings, opened=opened, compared=compared)
+            if given is not None and model.name in given:
+                row: ModelResults | None = _given_row(model, given[model.name])
+                compared.notes.append(
+                    f"{model.name}: answered by {given[model.name].test.answered_by}, in an engine of vLLM; how fast "
+                    "it is at one text is not measured"
+                )
+            else:
+                row = _row(model, task=task, settings=settings, opened=opened, compared=compared)
             if row is not None:
                 compared.rows.append(row)
             stage.update(number + 1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float64
@@ -21,6 +22,7 @@ from configs import EngineError, ModelError
 from configs.task import LabelScoring
 from configs.task_experiment import TaskTeacherConfig
 from evaluation.results import TaskExample
+from evaluation.tasks.answer_grammar import GrammarOf, answer_grammar
 from evaluation.tasks.examples import Example, content_free_examples
 from evaluation.tasks.parsing import answer_reader
 from evaluation.tasks.spans import read_span
@@ -32,7 +34,7 @@ from orchestration.inputs.task_texts import WHOLE
 from orchestration.inputs.tasks import LoadedTask
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TaskQuestions:
     """A task as a language model is asked it; each example becomes a question once.
 
@@ -60,7 +62,7 @@ class TaskQuestions:
     def answered_by(self) -> str:
         """How it answers, for people."""
         if self.by_text:
-            return "text"
+            return "text, held to what can be read" if self.settings.constrained else "text"
         calibrated = ", calibrated" if self.settings.calibrated else ""
         return "label likelihood" + (" per token" if self.scoring.per_token else "") + calibrated
 
@@ -112,7 +114,12 @@ class TaskQuestions:
         if not self.by_text:
             return list(label_requests(question))
         longest = self.task.config.max_new_tokens
-        return [GenerateRequest(question.prompt_ids, self.files.stop_ids, longest)]
+        grammar = self._grammar_of(question.example) if self.settings.constrained else ""
+        return [GenerateRequest(question.prompt_ids, self.files.stop_ids, longest, grammar=grammar)]
+
+    @cached_property
+    def _grammar_of(self) -> GrammarOf:
+        return answer_grammar(self.task.config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +179,10 @@ class GenerativeTeacher:
                 found.append(question.answered())
                 continue
             text = tokenizer.decode(record.response_ids, skip_special_tokens=True)
-            found.append(question.answered(answer=text, predicted=read(text, question.example.tokens)))
+            predicted = read(text, question.example.tokens)
+            if self.questions.settings.constrained and record.finish == "length":
+                predicted = None  # what is cut off may be another word of the row, or another answer
+            found.append(question.answered(answer=text, predicted=predicted))
         return found
 
     def _logprobs(self, questions: Sequence[Question]) -> Float64[np.ndarray, "E C"]:

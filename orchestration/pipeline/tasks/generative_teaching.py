@@ -84,17 +84,18 @@ class GenerativeTeaching:
         )
 
     def _pool(self, teacher: Teacher) -> EnginePool:
+        config = self.run.config
         spec = engine_spec(
             teacher.files,
             teacher.identity,
-            settings=self.run.config.runtime.teacher_engine,
+            settings=config.runtime.teacher_engine,
             k=LABEL_LOGPROBS,
             accelerator=self.run.device,
             log_dir=self.run.logs,
         )
         costs, ledger = self.journal.console.costs, self.journal.ledger
         return EnginePool(
-            replace(spec, ledger=ledger.directory.absolute(), teaches=True),
+            replace(spec, ledger=ledger.directory.absolute(), teaches=True, grammars=config.teacher.answers == "text"),
             clock=ledger,
             room=self.workers.room,
             joules=lambda: costs.meter.read().joules,

@@ -47,6 +47,7 @@ CHANGES: dict[str, Any] = {
     "repetition_penalty": 1.1,
     "sampling_seed": 1,
     "replicate": 1,
+    "grammar": 'start: "yes" | "no"',
 }
 
 
@@ -95,6 +96,7 @@ requests = st.fixed_dictionaries(
         "min_p": st.sampled_from([0.0, 0.1]),
         "sampling_seed": st.integers(0, 1),
         "replicate": st.integers(0, 1),
+        "grammar": st.sampled_from(["", "start: A", "start: B"]),
     }
 )
 
@@ -105,7 +107,7 @@ def meaning(request: GenerateRequest) -> tuple[object, ...]:
     if request.temperature:
         noise = (request.top_p, max(request.top_k, 0), request.min_p, request.sampling_seed, request.replicate)
     penalties = (request.presence_penalty, request.frequency_penalty, request.repetition_penalty)
-    return (request.prompt_ids, frozenset(request.stop_ids), request.temperature, noise, penalties)
+    return (request.prompt_ids, frozenset(request.stop_ids), request.temperature, noise, penalties, request.grammar)
 
 
 @given(requests, requests)

@@ -54,6 +54,7 @@ def test_an_experiment_that_makes_sense() -> None:
         ({"data__augment": {"train": {"kind": "rules"}}, "students": {}}, "augment.train has a name"),
         ({"data__augment__rules__mask": 0.95}, "sum to more than 1"),
         ({"teacher__calibrated": True}, "is about the likelihood of labels, not answers=head"),
+        ({"teacher__constrained": False}, "is about text that is written, not answers=head"),
         ({"teacher__prepare": [PREPARE | {"labels": "teacher"}]}, "a teacher is prepared on gold labels alone"),
         ({"teacher__answers": "labels"}, "prepare tunes a model with a task head"),
         (

@@ -25,7 +25,9 @@ def test_the_package_loads_without_torch_or_an_engine() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def arguments(settings: EngineSettings, accelerator: str, *, purpose: str = "fill") -> dict[str, object]:
+def arguments(
+    settings: EngineSettings, accelerator: str, *, purpose: str = "fill", grammars: bool = False
+) -> dict[str, object]:
     return engine_arguments(
         Path("model"),
         identity=IDENTITY,
@@ -33,6 +35,7 @@ def arguments(settings: EngineSettings, accelerator: str, *, purpose: str = "fil
         seed=4,
         accelerator=accelerator,  # type: ignore[arg-type]
         purpose=purpose,  # type: ignore[arg-type]
+        grammars=grammars,
     )
 
 
@@ -85,3 +88,10 @@ def test_new_weights_keep_the_numerics_of_the_engine() -> None:
     for change in ({"dtype": "float32"}, {"kv_cache_dtype": "fp8"}, {"hf_overrides": ""}):
         with pytest.raises(EngineError, match=next(iter(change))):
             require_same_numerics(IDENTITY, replace(IDENTITY, **change))  # type: ignore[arg-type]
+
+
+def test_only_an_engine_that_holds_answers_to_grammars_has_a_tokenizer() -> None:
+    usual = arguments(EngineSettings(), "cpu")
+    held = arguments(EngineSettings(), "cpu", grammars=True)
+    added = {"skip_tokenizer_init": False, "structured_outputs_config": {"backend": "guidance"}}
+    assert usual["skip_tokenizer_init"] is True and held == usual | added

@@ -200,5 +200,6 @@ def test_a_language_model_stands_in_the_table_and_is_not_timed(tmp_path: Path, m
     teacher, *students = ended.report.results.models
     assert (teacher.name, teacher.serving, teacher.failures) == ("teacher", None, ())
     assert [example.predicted for example in teacher.tasks[0].examples] == [("good",), ("bad",)]
+    assert "how fast it is at one text is not measured" in str(ended.report.results.notes)
     assert teacher.tasks[0].answered_by == "label likelihood per token" and teacher.dev[0].examples
     assert all(student.failures == ("speed: no time",) for student in students)

@@ -170,7 +170,10 @@ def test_written_answers_are_read_and_those_that_cannot_be_are_counted(tmp_path:
         ("who knows", None),
         ("", None),
     ]
-    assert teacher.questions.answered_by == "text"
+    assert teacher.questions.answered_by == "text, held to what can be read"
+    assert {request.grammar for request in engines.asked} == {
+        'start: SPACE? LABEL\nLABEL: "sun" | "rain"\nSPACE: " "\n'
+    }
 
 
 def test_labels_are_shown_with_how_likely_they_are(tmp_path: Path, files: ModelFiles) -> None:
@@ -205,3 +208,21 @@ def test_labels_of_the_same_tokens_are_refused(tmp_path: Path, files: ModelFiles
     here = place(tmp_path / "same", same, labels={"good": "cafe", "bad": "rain", "ugly": "café"})
     with pytest.raises(ModelError, match=r"the same tokens of label good \('cafe'\) and of label ugly \('café'\)"):
         here.teacher.questions.require_distinct_labels(here.task.train[0])
+
+
+def test_an_answer_that_was_cut_off_is_not_read_where_it_was_held_to_a_grammar(
+    tmp_path: Path, files: ModelFiles
+) -> None:
+    here = place(tmp_path, files, answers="text", max_new_tokens=3)
+    here.ask(says=lambda prompt: "sun" if "pie" in prompt else "sun and more")
+    # Three letters leave no room for the token of the end.
+    assert here.teacher.about(here.task.test) == [None] * 3 and here.teacher.unread(here.task.test) == 3
+
+
+def test_without_a_grammar_it_writes_what_it_likes(tmp_path: Path, files: ModelFiles) -> None:
+    here = place(tmp_path, files, answers="text", max_new_tokens=3)
+    here.settings = here.settings.model_copy(update={"constrained": False})
+    engines = here.ask(says=lambda prompt: "sun and more")
+    assert {request.grammar for request in engines.asked if isinstance(request, GenerateRequest)} == {""}
+    assert here.teacher.about(here.task.test) == [Said(("good",))] * 3
+    assert here.teacher.questions.answered_by == "text"

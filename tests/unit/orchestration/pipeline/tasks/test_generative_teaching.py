@@ -52,7 +52,7 @@ def test_its_row_is_of_the_answers_on_dev_and_test(tmp_path: Path) -> None:
     given = asked.given()
     assert [example.predicted for example in given.test.examples] == [("good",), ("bad",)]
     assert [example.answer.strip() for example in given.dev.examples] == ["good", "bad, clearly"]
-    assert given.test.answered_by == "text" and given.digest == asked.name.identity.digest()
+    assert given.test.answered_by == "text, held to what can be read" and given.digest == asked.name.identity.digest()
     assert given.parameters == asked.asked.teacher.files.shape.parameters and given.disk_bytes > 0
 
 
