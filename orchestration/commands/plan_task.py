@@ -16,7 +16,6 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from cache import TeacherCache, TeacherIdentity
-from configs import ConfigError
 from configs.architecture import read_text_model
 from configs.models import Device, ModelSource
 from configs.places import is_url
@@ -30,10 +29,10 @@ from orchestration.inputs.generative_teachers import open_generative_teacher, re
 from orchestration.inputs.models import is_at_hand, load_tokenizer, locate_model
 from orchestration.inputs.preflight import resolve_task_paths
 from orchestration.inputs.rows import Row
-from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, as_read_by, load_task_sets
+from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, as_read_by, load_learned_task, load_task_sets
 from orchestration.inputs.task_teachers import TaskTeacher, open_task_teacher
 from orchestration.inputs.task_texts import decision_labels, read_with
-from orchestration.inputs.tasks import LoadedTask, load_task
+from orchestration.inputs.tasks import LoadedTask
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.console import Console
 from orchestration.pipeline.tasks.chain import TaskChain, task_chain
@@ -44,7 +43,7 @@ from orchestration.pipeline.tasks.generative_plan import (
     task_questions,
 )
 from orchestration.pipeline.tasks.lessons import Lessons
-from orchestration.pipeline.tasks.starts import StartsOf, made_start, reader_of
+from orchestration.pipeline.tasks.starts import StartsOf, made_start, reader_of, require_start
 from orchestration.plan.duration import expected_signal_seconds
 from orchestration.plan.hardware import Hardware, hardware_of
 from orchestration.plan.host_memory import check_host
@@ -82,24 +81,13 @@ def print_task_plan(config: TaskDistillConfig, *, config_dir: Path, assume_gpus:
         config = config.model_copy(update={"runtime": runtime})
         console = Console(stream)
         hardware = hardware_of(config, ask_cluster=ask_cluster, assume_gpus=assume_gpus)
-        task = _read_task(config.task)
+        task = load_learned_task(config.task)
         sets = _load_sets(config, task, config_dir=config_dir, console=console)
         _show_sets(sets, task, console=console)
+        _require_starts(config, task)
         _show_teacher(config, task, sets, hardware=hardware, console=console)
         _show_placement(config, hardware=hardware, console=console)
         _show_students(config, sets, console=console)
-
-
-def _read_task(path: Path) -> LoadedTask:
-    task = load_task(path)
-    decision_labels(task.config)  # refuses kinds of tasks that no head does
-    for split, rows in ((GOLD, task.train), (DEV, task.dev)):
-        if not rows:
-            raise ConfigError(
-                f"task {task.config.name} has no {split} rows, and students are trained and chosen by them: set "
-                f"data.{split} in {path}"
-            )
-    return task
 
 
 def _load_sets(config: TaskDistillConfig, task: LoadedTask, *, config_dir: Path, console: Console) -> TaskSets:
@@ -138,6 +126,14 @@ def _tokenizer(model: ModelSource, *, models_root: Path) -> PreTrainedTokenizerB
     if not is_at_hand(model):
         return None
     return load_tokenizer(locate_model(model, models_root=models_root), label=model.label)
+
+
+def _require_starts(config: TaskDistillConfig, task: LoadedTask) -> None:
+    """Refuse students that cannot begin, where the teacher's sizes are known."""
+    if is_at_hand(config.teacher.model):
+        teacher_dir = locate_model(config.teacher.model, models_root=config.runtime.models_root)
+        for name, student in config.students.items():
+            require_start(student.start, name=name, kind=task.config.kind, teacher_dir=teacher_dir)
 
 
 def _show_sets(sets: TaskSets, task: LoadedTask, *, console: Console) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from configs import DataError
+from configs import ConfigError, DataError
 from configs.task import TaskConfig
 from configs.task_experiment import Augmentation, GoldConfig, TaskDataConfig, TaskTeacherConfig
 from configs.task_stages import GOLD, TRANSFER
@@ -27,8 +27,8 @@ from evaluation.tasks.examples import Example, read_examples
 from evaluation.tasks.templates import row_template
 from orchestration.inputs.augment import Changed, Texts
 from orchestration.inputs.rows import Row
-from orchestration.inputs.task_texts import read_with
-from orchestration.inputs.tasks import LoadedTask, task_rows
+from orchestration.inputs.task_texts import decision_labels, read_with
+from orchestration.inputs.tasks import LoadedTask, load_task, task_rows
 
 Change = Callable[[Augmentation, Sequence[Row], Texts], Changed]
 """Makes rows from others as an augmentation says."""
@@ -60,6 +60,29 @@ class _Set:
         return [self.rows[example.row] for example in self.examples]
 
 
+def load_learned_task(path: Path) -> LoadedTask:
+    """The task of a file, which students learn.
+
+    Raises:
+        ConfigError: it is not a task, not one for a head, or without rows to learn from or to choose by.
+        DataError: its rows cannot be used, or no answer of a split stands in its passage.
+    """
+    task = load_task(path)
+    decision_labels(task.config)
+    for split, rows in (("train", task.train), ("dev", task.dev)):
+        if not rows:
+            raise ConfigError(
+                f"task {task.config.name} has no {split} rows, and students are trained and chosen by them: set "
+                f"data.{split} in {path}"
+            )
+        if task.config.kind == "extractive_qa" and _without_span(rows) == len(rows):
+            raise DataError(
+                f"{path}: task {task.config.name}: no {split} row has an answer that stands in its passage, and spans "
+                "are what is learned: write answers as the passage has them"
+            )
+    return task
+
+
 def load_task_sets(
     task: LoadedTask, data: TaskDataConfig, *, folder: Path, config_dir: Path, change: Change
 ) -> TaskSets:
@@ -79,6 +102,14 @@ def load_task_sets(
     notes: list[str] = []
     train = _train_rows(task, folder=folder)
     gold, rest = _drawn(task.train, data.gold, notes=notes)
+    if task.config.kind == "classification":
+        seen = {example.gold[0] for example in gold if example.gold}
+        never = [label for label in task.config.verbalisers if label not in seen]
+        if never:
+            notes.append(f"train has no example of {', '.join(never)}: gold labels alone cannot teach it")
+    lost = _without_span(gold) if task.config.kind == "extractive_qa" else 0
+    if lost:
+        notes.append(f"train: {lost:,} of {len(gold):,} answers do not stand in their passage: no span is learned")
     sets = {GOLD: _Set(gold, train)}
     if data.has_transfer:
         left = ((0, train[example.row]) for example in rest) if data.gold and data.gold.rest == "transfer" else ()
@@ -91,6 +122,11 @@ def load_task_sets(
         rows = [row for each in made.of for row in sets[each].kept_rows()]
         sets[name] = _augmented(name, made, rows, task=task.config, change=change, notes=notes)
     return TaskSets({name: found.examples for name, found in sets.items()}, tuple(notes))
+
+
+def _without_span(examples: Sequence[Example]) -> int:
+    """How many examples of a task with spans have no answer that stands in the passage."""
+    return sum(not any(answer and answer in example.context for answer in example.gold) for example in examples)
 
 
 def apart_from_held_out(sets: TaskSets, task: LoadedTask, *, read: Read) -> TaskSets:

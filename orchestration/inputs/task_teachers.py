@@ -24,6 +24,7 @@ from evaluation.tasks.label_names import LabelNames
 from orchestration.environment import installed_version
 from orchestration.inputs.models import load_tokenizer, locate_model
 from orchestration.inputs.task_texts import decision_labels
+from student_train.models.task_student import SHOWN_LABELS
 from teacher_server.encoder import head_of, longest_sequence
 
 Columns = tuple[int, ...]
@@ -66,7 +67,7 @@ def open_task_teacher(
     """Make the teacher's directory if need be, and compute its identity; `progress` is told (bytes hashed, in all).
 
     `prepared` is the directory that the stages of `teacher.prepare` made; where there are stages and it is not made
-    yet, the model may have any head or none, because it gets that of the task.
+    yet, the model may have no head, because it gets that of the task.
 
     Raises:
         ModelError: it cannot be found or fingerprinted, has no head for the task, or one with other labels.
@@ -80,6 +81,7 @@ def open_task_teacher(
     model = read_text_model(directory)
     if teacher.prepare and prepared is None:
         columns = tuple(range(len(labels)))
+        _require_tunable(directory, task, own=model.labels, label=label)
     else:
         columns = head_columns(directory, task, own=model.labels, label=label)
     tokenizer = load_tokenizer(directory, label=label)
@@ -100,6 +102,28 @@ def open_task_teacher(
 def open_task_cache(config: TaskDistillConfig, teacher: TaskTeacher) -> TeacherCache:
     """The teacher's part of the cache."""
     return TeacherCache.open(config.runtime.cache_root, teacher.identity, provenance=teacher.provenance(config))
+
+
+def _require_tunable(directory: Path, task: TaskConfig, *, own: Sequence[str], label: str) -> None:
+    """Refuse to tune a model for a task whose head is for another one: which of its weights are the head's is not said.
+
+    Raises:
+        ModelError: naming both.
+    """
+    kind, wanted = head_of(directory), decision_labels(task)
+    if kind is None or (kind == task.kind and (kind == "extractive_qa" or sorted(own) == sorted(wanted))):
+        return
+    has = f"a head for {kind}" if kind != task.kind else f"a head with the labels {_some(own)}"
+    raise ModelError(
+        f"{label} has {has}, and teacher.prepare tunes one for task {task.name}, {task.kind} with {_some(wanted)}: "
+        "name a model without a head, or with this one"
+    )
+
+
+def _some(labels: Sequence[str]) -> str:
+    """Labels in a message; tasks have up to hundreds."""
+    more = f" and {len(labels) - SHOWN_LABELS} more" if len(labels) > SHOWN_LABELS else ""
+    return ", ".join(labels[:SHOWN_LABELS]) + more
 
 
 def head_columns(directory: Path, task: TaskConfig, *, own: Sequence[str], label: str) -> Columns:

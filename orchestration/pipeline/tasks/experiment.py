@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from configs import ConfigError, dump_config
+from configs import dump_config
 from configs.architecture import read_text_model
 from configs.task_experiment import TaskDistillConfig
 from configs.task_stages import TransformerStart
@@ -17,9 +17,9 @@ from orchestration.comparison.report import Report, write_report
 from orchestration.comparison.show import directory_of, show_task_report
 from orchestration.inputs.models import locate_model
 from orchestration.inputs.preflight import resolve_task_paths
-from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, as_read_by, load_task_sets
+from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, as_read_by, load_learned_task, load_task_sets
 from orchestration.inputs.task_texts import decision_labels
-from orchestration.inputs.tasks import LoadedTask, load_task
+from orchestration.inputs.tasks import LoadedTask
 from orchestration.outputs.foundations import content_of
 from orchestration.pipeline.opening import PROBE_S, opened_run, require_places
 from orchestration.pipeline.run import Journal, Written
@@ -111,19 +111,13 @@ class TaskExperiment:
     def _read_task(self) -> LoadedTask:
         console = self._journal.console
         with console.stage("task") as stage:
-            task = load_task(self._run.config.task)
+            task = load_learned_task(self._run.config.task)
             facts = task.facts
             stage.summary = (
                 f"{facts.name}: {facts.train_rows:,} train, {facts.dev_rows:,} dev, {facts.test_rows:,} test rows"
             )
         if facts.set_aside:
             console.warn(f"task {facts.name}: {len(facts.set_aside)} rows set aside; the first: {facts.set_aside[0]}")
-        for name, rows in (("train", task.train), ("dev", task.dev)):
-            if not rows:
-                raise ConfigError(
-                    f"task {facts.name} has no {name} rows, and students are trained and chosen by them: "
-                    f"set data.{name} in {self._run.config.task}"
-                )
         return task
 
     def _make_sets(self, task: LoadedTask) -> TaskSets:

@@ -13,7 +13,7 @@ from orchestration.pipeline.tasks.students import TEACHER, TaskTrainer
 def prepared_teacher(trainer: TaskTrainer, *, starts: StartsOf) -> Path | None:
     """The directory of the tuned teacher; None where it is not to be tuned. `starts.teacher_dir` is the model as it is.
 
-    A model without a head for the task gets one. Another one that it has is left aside.
+    A model without a head gets that of the task; one with another head was refused before.
 
     Raises:
         DistillError: the model cannot learn this task.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cache.fingerprint import fingerprint_model
 from configs import ConfigError
+from configs.architecture import TextModel, read_text_model
 from configs.model_files import speech_sha256
 from configs.places import FINGERPRINTS
 from configs.task import TaskKind
@@ -16,7 +17,7 @@ from orchestration.outputs.artifacts import Artifacts, digest_of
 from orchestration.pipeline.tasks.lessons import Reader
 from student_train.models.task_model import longest_text
 from student_train.models.task_tokenizer import load_task_tokenizer, require_pairs
-from student_train.starts.task_layers import Rows
+from student_train.starts.task_layers import Rows, kept_task_layers
 from student_train.starts.task_starts import TaskStartSettings, make_task_start
 
 
@@ -73,7 +74,7 @@ def require_start(start: TaskStart, *, name: str, kind: TaskKind, teacher_dir: P
     """Refuse the start of student `name` that cannot work, before the teacher is asked anything.
 
     Raises:
-        ConfigError: a network that cannot do such a task.
+        ConfigError: a network that cannot do such a task, or more than the teacher has.
         ModelError: it reads with the tokenizer of a teacher that does not tell a question from its passage.
     """
     if isinstance(start, BagStart) and kind != "classification":
@@ -83,6 +84,33 @@ def require_start(start: TaskStart, *, name: str, kind: TaskKind, teacher_dir: P
         )
     if kind == "extractive_qa" and not (isinstance(start, TransformerStart) and start.model is not None):
         require_pairs(load_task_tokenizer(teacher_dir), teacher_dir)
+    teacher = read_text_model(teacher_dir)
+    if isinstance(start, TransformerStart):
+        _require_kept(start, name=name, teacher=teacher)
+    elif start.embeddings == "teacher" and (start.embedding_size or 0) > teacher.hidden:
+        raise ConfigError(
+            f"students.{name}.start.embedding_size={start.embedding_size} but the teacher's embeddings have "
+            f"{teacher.hidden}: set at most {teacher.hidden}, or embeddings: random"
+        )
+
+
+def _require_kept(start: TransformerStart, *, name: str, teacher: TextModel) -> None:
+    """Refuse to keep more layers or widths than the teacher has."""
+    if start.keep_layers is not None:
+        # Which layers have most influence is measured later; how many there are is known.
+        by = "linspace" if start.layers_by == "block_influence" else start.layers_by
+        try:
+            kept_task_layers(start.model_copy(update={"layers_by": by}), total=teacher.layers, influence=None)
+        except ConfigError as error:
+            raise ConfigError(f"students.{name}.start.{error}") from error
+    for key, most in (
+        ("attention_heads", teacher.heads),
+        ("mlp_channels", teacher.mlp),
+        ("hidden_size", teacher.hidden),
+    ):
+        wanted = getattr(start, key)
+        if wanted is not None and wanted > most:
+            raise ConfigError(f"students.{name}.start.{key}={wanted} but the teacher has {most}: keep at most {most}")
 
 
 def reader_of(start: MadeStart, *, max_tokens: int) -> Reader:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from task_files import MOODS
+from task_files import MOODS, write_task
 
 from configs import ConfigError, DataError
 from configs.task_experiment import Augmentation, TaskDataConfig, TaskTeacherConfig
@@ -15,7 +15,7 @@ from evaluation.tasks.examples import Example
 from orchestration.inputs.augment import Changed, Texts
 from orchestration.inputs.random_models import byte_tokenizer
 from orchestration.inputs.rows import Row
-from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, as_read_by, load_task_sets
+from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, as_read_by, load_learned_task, load_task_sets
 from orchestration.inputs.tasks import load_task
 
 TRAIN = [
@@ -200,3 +200,35 @@ def test_a_head_reads_as_far_as_it_is_told_and_a_language_model_whole_questions(
         return one == two
 
     assert same("head") and not same("text") and not same("labels")
+
+
+def test_a_class_without_gold_examples_is_said(place: Path) -> None:
+    rows = [row for row in TRAIN if row["mood"] == "good"]
+    (place / "task/train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert load(place).notes == ("train has no example of bad: gold labels alone cannot teach it",)
+
+
+def spans(place: Path, *answers: str) -> Path:
+    """A task with spans, whose train rows have these answers."""
+    asked = [{"question": "where", "context": "oslo is here", "answers": [answer]} for answer in answers]
+    found = [{"question": "who", "context": "rain fell", "answers": ["rain"]}]
+    rows = {"train": asked, "dev": found, "test": found}
+    return write_task(
+        place, rows=rows, kind="extractive_qa", fields={"context": "context", "answers": "answers"}, labels=None,
+        template="{{ question }} {{ context }}", answer=None,
+    )  # fmt: skip
+
+
+def test_answers_that_do_not_stand_in_their_passage_are_counted(tmp_path: Path) -> None:
+    task = load_learned_task(spans(tmp_path / "some", "oslo", "Oslo", "rome"))
+    sets = load_task_sets(task, TaskDataConfig(), folder=tmp_path / "some", config_dir=tmp_path, change=doubled)
+    assert sets.notes == ("train: 2 of 3 answers do not stand in their passage: no span is learned",)
+    with pytest.raises(DataError, match="no train row has an answer that stands in its passage"):
+        load_learned_task(spans(tmp_path / "none", "rome"))
+
+
+def test_a_task_to_learn_has_rows_to_learn_from_and_to_choose_by(tmp_path: Path) -> None:
+    for split in ("train", "dev"):
+        data = {each: {"path": f"{each}.jsonl"} for each in ("train", "dev", "test") if each != split}
+        with pytest.raises(ConfigError, match=f"has no {split} rows, .* set data.{split} in "):
+            load_learned_task(write_task(tmp_path / split, data=data))

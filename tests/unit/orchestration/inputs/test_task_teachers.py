@@ -100,7 +100,7 @@ def test_a_model_that_cannot_teach_the_task_is_refused_in_one_line(
     assert "\n" not in str(refused.value)
 
 
-def test_a_teacher_that_is_still_to_be_prepared_may_have_any_head_and_then_has_the_tasks(tmp_path: Path) -> None:
+def test_a_teacher_that_is_still_to_be_prepared_may_have_no_head_and_then_has_the_tasks(tmp_path: Path) -> None:
     bare = headless(tmp_path / "bare")
     assert opened(bare, FAULTS, prepare=PREPARE).columns == (0, 1)
     made = save_classifier(tmp_path / "made")
@@ -109,6 +109,26 @@ def test_a_teacher_that_is_still_to_be_prepared_may_have_any_head_and_then_has_t
     assert prepared.identity == opened(made, FAULTS).identity
     with pytest.raises(ModelError, match="no task head"):
         open_task_teacher(config(bare, prepare=PREPARE), FAULTS, prepared=bare)
+
+
+@pytest.mark.parametrize(
+    ("save", "says"),
+    [
+        (
+            save_tagger,
+            "has a head for tagging, and teacher.prepare tunes one for task t, classification with good, bad",
+        ),
+        (
+            lambda place: save_classifier(place, labels=tuple(f"l{at}" for at in range(10))),
+            r"a head with the labels l0, .*l7 and 2 more, and teacher.prepare tunes one for task t, .*: name a model",
+        ),
+    ],
+)
+def test_a_head_for_something_else_is_not_tuned(save: Any, says: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=says):
+        opened(save(tmp_path / "m"), FAULTS, prepare=PREPARE)
+    turned = save_classifier(tmp_path / "turned", labels=("bad", "good"))
+    assert opened(turned, FAULTS, prepare=PREPARE).columns == (0, 1)
 
 
 def test_the_identity_is_that_of_weights_labels_and_dtype(tmp_path: Path) -> None:

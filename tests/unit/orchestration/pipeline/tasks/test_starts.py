@@ -101,3 +101,25 @@ def test_starts_that_cannot_work_are_refused_before_anything_is_asked(tmp_path: 
         require_start(recurrent, name="s", kind="extractive_qa", teacher_dir=decoder)
     own = start(kind="transformer", model={"path": str(encoder)})
     require_start(own, name="s", kind="extractive_qa", teacher_dir=decoder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"kind": "transformer", "keep_layers": 7}, "keep_layers=7 but the teacher has 1 layers: keep"),
+        ({"kind": "transformer", "keep_layers": (0, 3)}, "layer"),
+        ({"kind": "transformer", "keep_layers": 2, "layers_by": "alternate"}, "keep_layers=2 with layers_by=alternate"),
+        ({"kind": "transformer", "keep_layers": 2, "layers_by": "block_influence"}, "keep_layers=2 but the teacher"),
+        ({"kind": "transformer", "hidden_size": 99}, "hidden_size=99 but the teacher has 16: keep at most 16"),
+        ({"kind": "transformer", "attention_heads": 3}, "attention_heads=3 but the teacher has 1"),
+        ({"kind": "bag", "embedding_size": 99}, "embedding_size=99 but the teacher's embeddings have 16: set at most"),
+        ({"kind": "recurrent", "embedding_size": 17}, "embedding_size=17 but the teacher's embeddings have 16"),
+    ],
+)
+def test_more_than_the_teacher_has_is_refused_before_it_is_asked(
+    of: StartsOf, fields: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^students\.s\.start\..*{words}"):
+        require_start(start(**fields), name="s", kind="classification", teacher_dir=of.teacher_dir)
+    fewer = start(kind="bag", embedding_size=99, embeddings="random")
+    require_start(fewer, name="s", kind="classification", teacher_dir=of.teacher_dir)
