@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -62,10 +62,12 @@ def time_texts(models: Mapping[str, Path], texts: Texts, *, log: Path) -> Timed:
     with ExitStack() as opened, log.open("ab") as stderr:
         able: dict[str, _Process] = {}
         for name, directory in models.items():
-            process = opened.enter_context(_Process(stderr.fileno()))
+            able[name] = opened.enter_context(_Process(stderr.fileno()))
+            # All load at once: most of it is Python that imports torch.
+            able[name].tell({"model": str(directory.absolute()), "threads": THREADS, "texts": asked})
+        for name, process in able.items():
             try:
-                process.ask({"model": str(directory.absolute()), "threads": THREADS, "texts": asked})
-                able[name] = process
+                process.hear()
             except DistillError as error:
                 failures[name] = str(error)
         found = _in_turns(able, failures)
@@ -127,19 +129,26 @@ class _Process:
         self._process.communicate()
 
     def ask(self, asked: Mapping[str, object]) -> dict[str, Any]:
-        """What it answers.
+        """What it answers, see `hear`."""
+        self.tell(asked)
+        return self.hear()
+
+    def tell(self, asked: Mapping[str, object]) -> None:
+        """Ask, and do not wait for the answer."""
+        assert self._process.stdin is not None
+        # One that has ended is found out when its answer is waited for.
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(asked) + "\n")
+            self._process.stdin.flush()
+
+    def hear(self) -> dict[str, Any]:
+        """The next answer.
 
         Raises:
             EngineError: it cannot load the model, or has ended.
         """
-        assert self._process.stdin is not None and self._process.stdout is not None
-        line = ""
-        try:
-            self._process.stdin.write(json.dumps(asked) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            pass  # the line stays empty, as where it ended while it was computing
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
         if not line:
             raise EngineError(f"the process that answers texts ended with status {self._process.wait()}")
         said: dict[str, Any] = json.loads(line)

@@ -32,9 +32,15 @@ class FakeProcess:
     ) -> None:
         self.order.append((self._name, "end"))
 
-    def ask(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+    def tell(self, asked: Mapping[str, Any]) -> None:
         self._name = Path(asked["model"]).name if "model" in asked else self._name
         self.order.append((self._name, asked.get("batch", len(asked.get("texts", ())))))
+
+    def ask(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        self.tell(asked)
+        return self.hear()
+
+    def hear(self) -> dict[str, Any]:
         self._asked += 1
         if self.failing.get(self._name) == self._asked:
             raise EngineError(f"{self._name} is gone")
@@ -79,3 +85,16 @@ def test_real_processes(tmp_path: Path) -> None:
     assert serving.measured_on == measured_on() and "1 thread;" in serving.measured_on
     assert serving.peak_host_bytes > 2**26
     assert all(0 < seconds < 10 for each in serving.texts for seconds in each.text_s)
+
+
+def test_all_are_told_what_to_load_before_one_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[int] = []
+
+    class Waited(FakeProcess):
+        def hear(self) -> dict[str, Any]:
+            heard.append(len(self.order))
+            return super().hear()
+
+    monkeypatch.setattr(text_speed, "_Process", Waited)
+    time_texts({name: tmp_path / name for name in "abc"}, [["x"]], log=tmp_path / "log")
+    assert heard[:3] == [3, 3, 3]
