@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from configs.task_experiment import TaskDistillConfig
@@ -44,7 +45,9 @@ def report_of_task(
         DistillError: something that the report rests on has gone since.
     """
     teacher = finished.teacher.name
-    models = [_teacher(finished.teacher), *_students(finished.students, run=run)]
+    untouched = _untouched(finished.students)
+    starts = {model.digests[0]: model.name for model in untouched}
+    models = [_teacher(finished.teacher), *untouched, *_students(finished.students, starts=starts, run=run)]
     given = finished.teacher.given()
     compared = compare_task_models(
         models,
@@ -88,13 +91,35 @@ def _teacher(asked: AskedTaskTeacher) -> TaskModel:
     )
 
 
-def _students(students: TrainedStudents, *, run: TaskRun) -> list[TaskModel]:
+def _untouched(students: TrainedStudents) -> list[TaskModel]:
+    """What students began as, each once, where that can do the task already; the head of any other is at chance."""
+    starts = {
+        chains[0].start.digest: (name, chains[0].start)
+        for name, chains in reversed(students.chains.items())
+        if chains[0].start.knows_task
+    }
+    return [
+        TaskModel(
+            name="untouched" if len(starts) == 1 else f"untouched ({name})",
+            role="untouched",
+            method="",
+            start=None,
+            directories=(start.directory,),
+            digests=(start.digest,),
+            training=None,
+        )
+        for name, start in reversed(starts.values())
+    ]
+
+
+def _students(students: TrainedStudents, *, starts: Mapping[str, str], run: TaskRun) -> list[TaskModel]:
+    """`starts` are the names of untouched students by their digests."""
     return [
         TaskModel(
             name=name,
             role="student",
             method=chains[0].method,
-            start=None,
+            start=starts.get(chains[0].start.digest),
             directories=tuple(chain.directory for chain in chains),
             digests=tuple(chain.digest for chain in chains),
             training=training_of(chains[0].links, artifacts=run.artifacts),

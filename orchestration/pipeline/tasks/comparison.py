@@ -275,8 +275,9 @@ def _repeated(examples: tuple[TaskExample, ...], own: int, wanted: int) -> tuple
 
 
 def _add_speeds(compared: ComparedTask, *, task: LoadedTask, log: Path, timed: Timing) -> None:
-    """Measure all rows side by side; one that could not be measured says so."""
-    models = {row.name: compared.shown[row.name] for row in compared.rows if row.name in compared.shown}
+    """Measure all rows side by side; one that could not be measured says so. Nobody ships an untouched student."""
+    timed_rows = [row for row in compared.rows if row.name in compared.shown and row.role != "untouched"]
+    models = {row.name: compared.shown[row.name] for row in timed_rows}
     if not models or not task.test:
         return
     texts = [input_of(example, task.config.kind) for example in task.test]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.fingerprint import fingerprint_model
-from configs import ConfigError
+from configs import ConfigError, ModelError
 from configs.architecture import TextModel, read_text_model
 from configs.model_files import speech_sha256
 from configs.places import FINGERPRINTS
@@ -15,7 +15,7 @@ from configs.task_stages import BagStart, TaskStart, TransformerStart
 from orchestration.inputs.models import locate_model
 from orchestration.outputs.artifacts import Artifacts, digest_of
 from orchestration.pipeline.tasks.lessons import Reader
-from student_train.models.task_model import longest_text
+from student_train.models.task_model import longest_text, stored_task
 from student_train.models.task_tokenizer import load_task_tokenizer, require_pairs
 from student_train.starts.task_layers import Rows, kept_task_layers
 from student_train.starts.task_starts import TaskStartSettings, make_task_start
@@ -38,11 +38,15 @@ class StartsOf:
 
 @dataclass(frozen=True, slots=True)
 class MadeStart:
-    """An untouched student: what it is addressed by, where it lies, and what it is in words."""
+    """An untouched student: what it is addressed by, where it lies, what it is in words.
+
+    It `knows_task` where its head was trained before, as that of a teacher from which it keeps layers.
+    """
 
     digest: str
     directory: Path
     origin: str
+    knows_task: bool = False
 
 
 def made_start(start: TaskStart, *, seed: int, of: StartsOf) -> MadeStart:
@@ -67,7 +71,9 @@ def made_start(start: TaskStart, *, seed: int, of: StartsOf) -> MadeStart:
         if not of.artifacts.has_start(digest):
             make_task_start(settings, teacher_dir=of.teacher_dir, out=directory, model_dir=model_dir, rows=rows)
             of.artifacts.keep_start(digest)
-    return MadeStart(digest, directory, in_words(start))
+    source = of.teacher_dir if model_dir is None else model_dir
+    own_head = isinstance(start, TransformerStart) and start.shape is None and _has_head(source)
+    return MadeStart(digest, directory, in_words(start), knows_task=own_head)
 
 
 def require_start(start: TaskStart, *, name: str, kind: TaskKind, teacher_dir: Path) -> None:
@@ -136,6 +142,14 @@ def in_words(start: TaskStart) -> str:
     kept = start.keep_layers
     layers = f"layers {', '.join(map(str, kept))}" if isinstance(kept, tuple) else f"{kept} layers ({start.layers_by})"
     return f"{layers} of the teacher" if kept is not None else "a narrower teacher"
+
+
+def _has_head(directory: Path) -> bool:
+    try:
+        stored_task(directory)
+    except ModelError:
+        return False
+    return True
 
 
 def _content(directory: Path, *, models_root: Path) -> dict[str, str]:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from task_pipeline_builders import TaskPlace, task_place
+from task_pipeline_builders import STAGE, TaskPlace, task_place
 
 from cache.disk.roots import open_storage
 from orchestration.comparison.report import read_report, read_results
@@ -59,3 +59,19 @@ def test_a_report_holds_as_long_as_all_that_it_rests_on(place: TaskPlace) -> Non
     for name in storage.names("manifests"):
         storage.delete(f"manifests/{name}")
     assert "what the teacher said is not all there any more" in str(broken())
+
+
+def test_a_student_that_begins_with_its_teachers_head_stands_beside_its_untouched_self(place: TaskPlace) -> None:
+    place.values["students"]["encoder"] = {"start": {"kind": "transformer", "keep_layers": 1}, "stages": [STAGE]}
+    ended = place.go("eval")
+    assert ended.report is not None
+    rows = ended.report.results.models
+    assert [(row.name, row.role, row.start) for row in rows] == [
+        ("teacher", "teacher", None),
+        ("untouched", "untouched", None),
+        ("bag", "student", None),
+        ("bag-gold", "student", None),
+        ("encoder", "student", "untouched"),
+        ("encoder-gold", "student", "untouched"),
+    ]
+    assert not rows[1].failures, "nobody takes its time"

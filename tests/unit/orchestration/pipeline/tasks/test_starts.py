@@ -123,3 +123,14 @@ def test_more_than_the_teacher_has_is_refused_before_it_is_asked(
         require_start(start(**fields), name="s", kind="classification", teacher_dir=of.teacher_dir)
     fewer = start(kind="bag", embedding_size=99, embeddings="random")
     require_start(fewer, name="s", kind="classification", teacher_dir=of.teacher_dir)
+
+
+def test_layers_of_a_teacher_with_a_head_know_the_task_and_nothing_else_does(of: StartsOf) -> None:
+    shape = {"layers": 1, "hidden": 8, "heads": 2, "mlp": 16, "max_positions": 32}
+    known = {
+        what.kind if what.kind != "transformer" else ("shape" if what.shape else "layers"): made_start(
+            what, seed=0, of=of
+        ).knows_task
+        for what in (start(kind="transformer", keep_layers=1), start(kind="transformer", shape=shape), BAG)
+    }
+    assert known == {"layers": True, "shape": False, "bag": False}
