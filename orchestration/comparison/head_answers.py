@@ -43,7 +43,7 @@ def answer_by_head(head: TaskHead, examples: Sequence[Example], *, task: TaskCon
         TaskExample(
             row=example.row,
             seed=0,
-            shown=example.question,
+            shown=example.text,
             gold=example.gold,
             answer=answer.text,
             predicted=answer.predicted,

@@ -106,7 +106,7 @@ def answers_of(
             TaskExample(
                 row=example.row,
                 seed=0,
-                shown=example.question,
+                shown=example.text,
                 gold=example.gold,
                 answer=text,
                 predicted=predicted,

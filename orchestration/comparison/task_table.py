@@ -91,7 +91,7 @@ def _constant(facts: TaskFacts) -> list[str]:
 
 
 def _samples(results: RunResults, facts: TaskFacts, *, wanted: int) -> list[Table]:
-    """The first test rows with what is right and what every model said."""
+    """The first test rows with what is right and which models said what."""
     answers = {
         model.name: {example.row: example for example in reversed(scores.examples)}
         for model in results.models
@@ -102,12 +102,15 @@ def _samples(results: RunResults, facts: TaskFacts, *, wanted: int) -> list[Tabl
     tables = []
     for row, example in sorted(rows.items())[:wanted]:
         table = Table(title=_line(example.shown), title_justify="left", show_header=False, min_width=60)
-        table.add_column(style="bold", no_wrap=True)
+        table.add_column(style="bold", max_width=60)
         table.add_column(overflow="fold", max_width=100)
         table.add_row("right", _line(", ".join(example.gold)))
+        said: dict[str, list[str]] = {}
         for name, found in answers.items():
             if row in found:
-                table.add_row(name, _line(", ".join(found[row].predicted or ())))
+                said.setdefault(_line(", ".join(found[row].predicted or ())), []).append(name)
+        for answer, names in said.items():
+            table.add_row(", ".join(names), answer)
         tables.append(table)
     return tables
 

@@ -34,6 +34,12 @@ def test_a_class_with_its_probability(tmp_path: Path) -> None:
     assert all(0.9 < each.confidence < 1.0 for each in found)
 
 
+def test_what_is_shown_of_a_row_is_what_a_head_reads_and_not_the_question_to_others() -> None:
+    task = task_of("classification", labels=["good", "bad"], template="Of what mood is {{ text }}?")
+    (found,), _ = answers_of(FakePredictor({"sun": "good"}), examples(task, {"text": "sun", "label": "good"}), task=task)
+    assert found.shown == "sun"
+
+
 def test_entities_with_the_probability_of_all_their_tags(tmp_path: Path) -> None:
     task = task_of("tagging", labels=["LOC"], template="{{ tokens | join(' ') }}")
     asked = examples(task, {"tokens": ["sun", "oslo"], "tags": ["O", "B-LOC"]})

@@ -44,6 +44,11 @@ def test_some_rows_are_shown() -> None:
     assert "message 0" in said and "message 1" in said and "message 2" not in said and "right" in said
 
 
+def test_models_that_say_the_same_of_a_row_stand_together() -> None:
+    said = printed(*MODELS, samples=1)
+    assert "teacher, bag, bag-gold" in " ".join(said.split())
+
+
 def test_what_was_not_answered_is_a_dash() -> None:
     said = printed(task_model("bag", right=80, tasks=(), dev=(), serving=None), failures=("teacher: does not load",))
     assert "not measured: teacher: does not load" in said and "bag" in said
