@@ -75,7 +75,11 @@ def show_task_report(report: Report, config: TaskDistillConfig, *, directory: Pa
     """Print the comparison of an experiment that distils a task; the last line says which student to ship."""
     print_task_report(report, console, samples=config.evaluation.samples_shown)
     _say_where(directory, console)
-    console.say(ship(report.results).sentence)
+    shipped = ship(report.results)
+    if shipped.student is not None:
+        place = Artifacts(config.runtime.run_root).student_dir(shipped.student.digest)
+        console.say(f'Ask {shipped.student.name}: .venv/bin/distill predict --model {place} --text "..."')
+    console.say(shipped.sentence)
 
 
 def run_directory(config: Experiment, *, config_dir: Path, say: Say = logger.info) -> Path:

@@ -302,3 +302,5 @@ def test_the_last_line_of_a_task_says_which_student_to_ship(tmp_path: Path) -> N
     said = stream.getvalue().rstrip()
     assert said.endswith(ship(run).sentence) and "message 2" in said and "message 3" not in said
     assert "Everything is in" in said
+    digest = next(model.digest for model in run.models if model.name == "bag")
+    assert f"distill predict --model runs/students/{digest[:16]} --text" in " ".join(said.split())
