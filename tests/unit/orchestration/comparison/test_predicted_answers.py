@@ -36,7 +36,9 @@ def test_a_class_with_its_probability(tmp_path: Path) -> None:
 
 def test_what_is_shown_of_a_row_is_what_a_head_reads_and_not_the_question_to_others() -> None:
     task = task_of("classification", labels=["good", "bad"], template="Of what mood is {{ text }}?")
-    (found,), _ = answers_of(FakePredictor({"sun": "good"}), examples(task, {"text": "sun", "label": "good"}), task=task)
+    (found,), _ = answers_of(
+        FakePredictor({"sun": "good"}), examples(task, {"text": "sun", "label": "good"}), task=task
+    )
     assert found.shown == "sun"
 
 
