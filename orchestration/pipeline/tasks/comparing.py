@@ -17,6 +17,7 @@ from orchestration.pipeline.run_costs import cost_of_run
 from orchestration.pipeline.tasks.comparison import TaskModel, compare_task_models
 from orchestration.pipeline.tasks.report import TaughtBy, task_report
 from orchestration.pipeline.tasks.run import TaskRun
+from orchestration.pipeline.tasks.starts import MadeStart
 from orchestration.pipeline.tasks.students import TEACHER, TrainedStudents
 from orchestration.pipeline.tasks.teaching import AskedTaskTeacher
 from orchestration.pipeline.training_cost import training_of
@@ -93,11 +94,10 @@ def _teacher(asked: AskedTaskTeacher) -> TaskModel:
 
 def _untouched(students: TrainedStudents) -> list[TaskModel]:
     """What students began as, each once, where that can do the task already; the head of any other is at chance."""
-    starts = {
-        chains[0].start.digest: (name, chains[0].start)
-        for name, chains in reversed(students.chains.items())
-        if chains[0].start.knows_task
-    }
+    starts: dict[str, tuple[str, MadeStart]] = {}
+    for name, chains in students.chains.items():
+        if chains[0].start.knows_task:
+            starts.setdefault(chains[0].start.digest, (name, chains[0].start))
     return [
         TaskModel(
             name="untouched" if len(starts) == 1 else f"untouched ({name})",
@@ -108,7 +108,7 @@ def _untouched(students: TrainedStudents) -> list[TaskModel]:
             digests=(start.digest,),
             training=None,
         )
-        for name, start in reversed(starts.values())
+        for name, start in starts.values()
     ]
 
 
