@@ -2,7 +2,9 @@
 
 It is built from what the task's own parser reads (`parsing`, `entities`), and held against that parser: labels stand as
 their words, entities as lines `TYPE: words` with words of the row, the answer to a question as it stands in one line of
-its passage. Grammars are written in the Lark of llguidance, whose `substring_chunks` are runs of such chunks.
+its passage. A model that ends its answers with the line, as those do that never learned to chat, may do so: else it
+would go on for as long as the passage does. Grammars are written in the Lark of llguidance, whose `substring_chunks` are
+runs of such chunks.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ def _entities(task: TaskConfig, space: str, given: str) -> str:
         if read(f"{words}: token", ("token",)) != (f"0 1 {label}",):
             raise _unheld(task)
     return (
-        f'start: {space}(NONE | line (NEWLINE line)*)\nNONE: "none"\nline: TYPE ":" ROW\nNEWLINE: "\\n"\n'
+        f'start: {space}(NONE | line (NEWLINE line)*) NEWLINE?\nNONE: "none"\nline: TYPE ":" ROW\nNEWLINE: "\\n"\n'
         f"TYPE: {_any(task.verbalisers.values())}\n{given}"
     )
 
@@ -74,7 +76,7 @@ def _passage(context: str, space: str, given: str) -> str:
     lines = [_PIECES.findall(line) for line in context.splitlines() if line.strip()]
     named = {f"LINE_{at}": _json(pieces) for at, pieces in enumerate(lines)}
     rules = "".join(f'{name}: %regex {{ "substring_chunks": {pieces} }}\n' for name, pieces in named.items())
-    return f"start: {space}ANSWER\nANSWER: /.*\\S.*/ & ({' | '.join(named)})\n{given}{rules}"
+    return f'start: {space}ANSWER NEWLINE?\nNEWLINE: "\\n"\nANSWER: /.*\\S.*/ & ({" | ".join(named)})\n{given}{rules}'
 
 
 def _any(words: Iterable[str]) -> str:

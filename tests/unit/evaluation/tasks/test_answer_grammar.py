@@ -59,11 +59,12 @@ def test_entities_are_words_of_the_row_line_by_line() -> None:
     for answer, found in (
         ("none", ()),
         ("person: Ada", ("0 1 PER",)),
+        ("person: Ada\n", ("0 1 PER",)),
         ("person: Ada\nplace: New York", ("0 1 PER", "2 4 LOC")),
         ('place: ( said "no"', ("4 6 LOC",)),
     ):
         assert allows(grammar, answer) and read(answer, row.tokens) == found
-    for other in ("", "person:", "person: Ada York", "person: Ad", "PER: Ada", "person: Ada\n", "none\nperson: Ada"):
+    for other in ("", "person:", "person: Ada York", "person: Ad", "PER: Ada", "person: Ada\n\n", "none\nperson: Ada"):
         assert not allows(grammar, other)
 
 
@@ -72,11 +73,11 @@ def test_the_answer_to_a_question_stands_in_one_line_of_its_passage() -> None:
     row = example(READING, context=context, answers=["blue"])
     grammar = answer_grammar(READING)(row)
     read = answer_reader(READING)
-    for answer in ("blue", '"blue" (of', "30,000 people", "left\\stayed.", "It"):
+    for answer in ("blue", '"blue" (of', "30,000 people", "left\\stayed.", "It", "blue\n"):
         assert allows(grammar, answer)
         (found,) = read(answer, ()) or ("",)
         assert found in context
-    for other in ("", " ", "blu", "kind).\n\nThen", "blue blue", "yellow"):
+    for other in ("", " ", "blu", "kind).\n\nThen", "blue\n\n", "blue blue", "yellow"):
         assert not allows(grammar, other)
 
 
