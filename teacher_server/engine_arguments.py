@@ -37,10 +37,10 @@ def engine_arguments(
     """Keyword arguments of `vllm.EngineArgs`.
 
     The model is read from safetensors without remote code; its generation_config.json, which would add stops of its
-    own, is ignored. A tokenizer is loaded only where answers are held to `grammars`, by llguidance: it reads a grammar
-    in 2 ms and lets no vocabulary wait for it, and each row may have a grammar of its own. `max_num_batched_tokens` is
-    bounded because the engine materialises float32 logits of all tokens of a step when it scores. Limits of k are kept
-    by the caller.
+    own, is ignored. A tokenizer is loaded only where answers are held to `grammars`, by llguidance: each row may have a
+    grammar of its own, and it prepares no vocabulary for one (docs/decisions/0027). `max_num_batched_tokens` is bounded
+    because the engine materialises float32 logits of all tokens of a step when it scores. Limits of k are kept by the
+    caller.
 
     For a fill, KV blocks keep the platform's size: on a CPU that is 128 tokens, so only prompts with a longer common
     beginning share it, and blocks of 32 made writing 10-15 % slower. A rollout continues every sequence many times,

@@ -3,8 +3,9 @@
 It is built from what the task's own parser reads (`parsing`, `entities`), and held against that parser: labels stand as
 their words, entities as lines `TYPE: words` with words of the row, the answer to a question as it stands in one line of
 its passage. A model that ends its answers with the line, as those do that never learned to chat, may do so: else it
-would go on for as long as the passage does. Grammars are written in the Lark of llguidance, whose `substring_chunks` are
-runs of such chunks.
+would go on for as long as the passage does.
+
+Grammars are written in the Lark of llguidance, whose `substring_chunks` are runs of such chunks.
 """
 
 from __future__ import annotations

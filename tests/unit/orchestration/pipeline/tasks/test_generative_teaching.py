@@ -13,7 +13,7 @@ from configs import BudgetReached
 from orchestration.inputs.task_examples import Said
 from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.tasks import LoadedTask, load_task
-from orchestration.pipeline.tasks.generative_teaching import AskedInWords
+from orchestration.pipeline.tasks.generative_teaching import AskedInWords, GenerativeTeaching
 
 HARD = {"objective": "hard_labels", "labels": "teacher"}
 
@@ -87,3 +87,15 @@ def test_texts_are_read_with_its_tokenizer_for_starts_that_measure_it(tmp_path: 
     asked, _ = opened(place)
     rows = asked.rows()
     assert len(rows) == 10 and [len(row) for row in rows[:2]] == [len("sun"), len("rain")]
+
+
+@pytest.mark.parametrize(("answers", "grammars"), [("labels", False), ("text", True)])
+def test_engines_for_text_hold_answers_to_grammars(answers: str, grammars: bool, tmp_path: Path) -> None:
+    place = spoken_place(tmp_path, answers=answers, stage=HARD)
+    workers: Any = place.workers
+    asked = GenerativeTeaching(place.run, place.journal, workers).plan(
+        load_task(place.run.config.task), TaskSets({}, ()), prepared=None
+    )
+    spec = asked.asked.pool.spec
+    assert (spec.grammars, spec.teaches, spec.identity) == (grammars, True, asked.name.identity)
+    assert spec.ledger == place.journal.ledger.directory.absolute()
