@@ -1,19 +1,17 @@
 """Engines for fills without Ray: the real queue and the real loop around a teacher that runs in this process.
 
-`python local_engines.py <pickled PassOfWork>` is one such pass in a process of its own, for tests that kill it.
+`python local_engines.py <file>` is one such pass in a process of its own, for tests that kill it (`killed_passes`).
 """
 
 from __future__ import annotations
 
-import os
-import pickle
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from killed_passes import read_pass
 
 from cache import GenerateRequest, ScoreRequest, SegmentWriter, TeacherCache, TeacherIdentity
 from cache.answers import Request
@@ -127,47 +125,6 @@ class LocalEngines:
         return done
 
 
-@dataclass(slots=True)
-class PassOfWork:
-    """What a process of its own does: commit after so many outcomes, die by SIGKILL after so many."""
-
-    work: list[tuple[int, Request]]
-    order: FillOrder
-    commit_after: int
-    die_after: int
-
-
-@dataclass(slots=True)
-class EngineThatIsKilled:
-    """`Engines` whose first pass runs in a process that is killed; later ones are healthy."""
-
-    folder: Path
-    commit_after: int
-    die_after: int
-    healthy: LocalEngines = field(default_factory=LocalEngines)
-    killed: bool = False
-
-    def fill(
-        self,
-        work: Sequence[tuple[int, Request]],
-        order: FillOrder,
-        *,
-        progress: StageProgress,
-        token_budget: int | None,
-        seconds_budget: float | None,
-    ) -> FillProgress:
-        if self.killed:
-            return self.healthy.fill(
-                work, order, progress=progress, token_budget=token_budget, seconds_budget=seconds_budget
-            )
-        self.killed = True
-        path = self.folder / "pass.pickle"
-        path.write_bytes(pickle.dumps(PassOfWork(list(work), order, self.commit_after, self.die_after)))
-        done = subprocess.run([sys.executable, __file__, str(path)], check=False, capture_output=True, text=True)
-        assert done.returncode == -signal.SIGKILL, done.stderr
-        raise EngineError("the engine was killed")
-
-
 def refusing(reason: str) -> Callable[[int], None]:
     """For `Watched.at_outcome`: an engine that dies at its first outcome."""
 
@@ -178,16 +135,10 @@ def refusing(reason: str) -> Callable[[int], None]:
 
 
 def main(path: Path) -> None:
-    task: PassOfWork = pickle.loads(path.read_bytes())
+    task = read_pass(path)
 
     def teacher(writer: SegmentWriter) -> StepwiseSource:
-        def at_outcome(count: int) -> None:
-            if count == task.commit_after:
-                writer.commit()
-            if count == task.die_after:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        return Watched(at_outcome=at_outcome)
+        return Watched(at_outcome=task.at(writer.commit))
 
     run_engine_loop(lease_queue(task.work, token_budget=None), task.order, teacher)
 

@@ -1,14 +1,10 @@
 """Engines for signals without Ray: the real queue and the real loop around a teacher that runs in this process.
 
-`python local_signals.py <pickled SignalPass>` is one such pass in a process of its own, for tests that kill it.
+`python local_signals.py <file>` is one such pass in a process of its own, for tests that kill it (`killed_passes`).
 """
 
 from __future__ import annotations
 
-import os
-import pickle
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,13 +13,13 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
+from killed_passes import read_pass
 from local_engines import IDENTITY, lease_queue
 from signal_builders import CLASSES, TAGS, respond
 
 from cache import Signal, SignalRecord, SignalRequest, SignalWriter, TeacherCache
 from cache.disk.spending import Spent
 from cache.protocols import Failure
-from configs import EngineError
 from orchestration.fill.answers import SignalAnswers
 from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress, Leases, Questions
 from orchestration.fill.fill import Budgets, FillResult, fill_signals
@@ -131,47 +127,6 @@ class LocalSignals:
         return done
 
 
-@dataclass(slots=True)
-class SignalPass:
-    """What a process of its own does: commit before the pass of this number, die by SIGKILL before that one."""
-
-    work: list[tuple[int, SignalRequest]]
-    order: FillOrder
-    commit_before: int
-    die_before: int
-
-
-@dataclass(slots=True)
-class SignalsThatAreKilled:
-    """`Engines` whose first pass runs in a process that is killed; later ones are healthy."""
-
-    folder: Path
-    commit_before: int
-    die_before: int
-    healthy: LocalSignals = field(default_factory=LocalSignals)
-    killed: bool = False
-
-    def fill(
-        self,
-        work: Sequence[tuple[int, SignalRequest]],
-        order: FillOrder,
-        *,
-        progress: ProgressSink,
-        token_budget: int | None,
-        seconds_budget: float | None,
-    ) -> FillProgress:
-        if self.killed:
-            return self.healthy.fill(
-                work, order, progress=progress, token_budget=token_budget, seconds_budget=seconds_budget
-            )
-        self.killed = True
-        path = self.folder / "pass.pickle"
-        path.write_bytes(pickle.dumps(SignalPass(list(work), order, self.commit_before, self.die_before)))
-        done = subprocess.run([sys.executable, __file__, str(path)], check=False, capture_output=True, text=True)
-        assert done.returncode == -signal.SIGKILL, done.stderr
-        raise EngineError("the engine was killed")
-
-
 class SignalFilling:
     """A cache and what is done to it."""
 
@@ -213,16 +168,13 @@ class SignalFilling:
 
 
 def main(path: Path) -> None:
-    task: SignalPass = pickle.loads(path.read_bytes())
+    task = read_pass(path)
 
     def teacher(answers: SignalAnswers) -> WatchedSignals:
-        def at_pass(count: int) -> None:
-            if count == task.commit_before:
-                assert len(list(answers.commit(Spent()))) == 2
-            if count == task.die_before:
-                os.kill(os.getpid(), signal.SIGKILL)
+        def commit() -> None:
+            assert len(list(answers.commit(Spent()))) == 2
 
-        return WatchedSignals(at_pass=at_pass)
+        return WatchedSignals(at_pass=task.at(commit))
 
     run_signal_loop(lease_queue(items_of(task.work), token_budget=None), task.order, teacher)
 

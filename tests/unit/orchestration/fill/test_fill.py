@@ -6,14 +6,15 @@ import os
 import time
 from pathlib import Path
 
+import local_engines
 import pytest
 from fill_builders import Filling, ask, prompts, teacher_set
+from killed_passes import EngineThatIsKilled
 from local_engines import (
     EOS,
     IDENTITY,
     MAX_MODEL_LEN,
     VOCAB,
-    EngineThatIsKilled,
     LocalEngines,
     Watched,
     refusing,
@@ -196,7 +197,7 @@ def test_an_engine_that_dies_keeps_what_it_had_finished(filling: Filling) -> Non
 
 
 def test_a_killed_engine_loses_only_what_it_had_not_committed(filling: Filling, tmp_path: Path) -> None:
-    engines = EngineThatIsKilled(tmp_path, commit_after=9, die_after=14)
+    engines = EngineThatIsKilled(tmp_path, local_engines.__file__, commit_at=9, die_at=14, healthy=LocalEngines())
     part = teacher_set(prompts(20))
     result = filling.fill(part, engines=engines)
     assert engines.healthy.teacher.asked == list(part.requests[9:])
@@ -247,7 +248,7 @@ def test_a_budget_counts_what_dead_engines_had_bought(filling: Filling) -> None:
 @pytest.mark.slow
 def test_a_budget_counts_answers_that_a_killed_engine_could_not_commit(filling: Filling, tmp_path: Path) -> None:
     part = teacher_set(prompts(20))
-    engines = EngineThatIsKilled(tmp_path, commit_after=2, die_after=8)
+    engines = EngineThatIsKilled(tmp_path, local_engines.__file__, commit_at=2, die_at=8, healthy=LocalEngines())
     with pytest.raises(BudgetReached):
         filling.fill(part, engines=engines, budgets=Budgets(120, None))
     records = filling.records(part)

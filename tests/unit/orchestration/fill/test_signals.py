@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import local_signals
 import pytest
+from killed_passes import EngineThatIsKilled
 from local_engines import IDENTITY
 from local_signals import (
     ALL,
@@ -13,7 +15,6 @@ from local_signals import (
     STATE,
     LocalSignals,
     SignalFilling,
-    SignalsThatAreKilled,
     WatchedSignals,
     signal_set,
     texts,
@@ -151,7 +152,7 @@ def test_a_killed_engine_loses_only_what_it_had_not_committed(
     commit_before: int, die_before: int, filling: SignalFilling, tmp_path: Path
 ) -> None:
     part = signal_set(7)
-    engines = SignalsThatAreKilled(tmp_path, commit_before, die_before)
+    engines = EngineThatIsKilled(tmp_path, local_signals.__file__, commit_before, die_before, healthy=LocalSignals())
     committed = commit_before if commit_before <= die_before else 0
     if not committed:
         with pytest.raises(EngineError, match="was killed"):
