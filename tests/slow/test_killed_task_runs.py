@@ -218,3 +218,20 @@ def test_an_engine_and_a_worker_that_are_killed_cost_the_run_no_bit(calm: Driver
     assert process.returncode == 2 and "a training worker" in printed
     place.finish()
     assert_ends_as(calm, place)
+
+
+def test_two_runs_at_once_over_the_same_texts_pay_once(calm: DriverPlace, place: DriverPlace) -> None:
+    cache = f"runtime.cache_root={place.root / 'cache'}"
+    both = [replace(place, root=place.root / name, changes=(cache,)) for name in ("one", "other")]
+    for each in both:
+        each.root.mkdir()
+    started = [each.start(command="fill") for each in both]
+    printed = [process.communicate(timeout=900)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], printed
+    expected = len(signals_of(calm))
+    assert held(place) == expected and sum(map(newly_asked, printed)) == expected
+    # Each has a view of all that it learns from, whoever asked for it.
+    for each in both:
+        (run,) = (each.root / "runs").glob("moods-*")
+        views = [CacheView.load(path) for path in (run / "views").glob("*.npz")]
+        assert sum(map(len, views)) == expected

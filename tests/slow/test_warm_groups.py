@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import meeting_worker
 import psutil
 import pytest
 import ray_driver
+from task_jobs import make_task_job, task_variant
 from training_jobs import assert_same_bits, make_job, train_all, variant, weights_of
 
-from student_train.job import TrainJob
+from student_train.job import StageJob, TrainJob
 
 pytestmark = [pytest.mark.slow, pytest.mark.group, pytest.mark.timeout(900)]
 
@@ -52,10 +54,10 @@ def stage(base: TrainJob, folder: Path, number: int, **changes: Any) -> TrainJob
     return replace(job, work_dir=job.work_dir.with_name(f"work{number}"))
 
 
-def driven(jobs: list[TrainJob], trouble: str, *, folder: Path) -> list[dict[str, Any]]:
+def driven(jobs: Sequence[StageJob], trouble: str, *, folder: Path) -> list[dict[str, Any]]:
     """What a driver says that trains these jobs."""
     file = folder / "jobs.pickle"
-    file.write_bytes(pickle.dumps(jobs))
+    file.write_bytes(pickle.dumps(list(jobs)))
     driver = subprocess.run(
         [sys.executable, ray_driver.__file__, str(file), trouble],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -67,9 +69,9 @@ def driven(jobs: list[TrainJob], trouble: str, *, folder: Path) -> list[dict[str
     return [json.loads(line) for line in driver.stdout.splitlines() if line.startswith("{")]
 
 
-def in_new_processes(job: TrainJob, folder: Path) -> TrainJob:
+def in_new_processes(job: StageJob, folder: Path) -> StageJob:
     """The same stage, trained by processes that train nothing else."""
-    alone = variant(job, folder)
+    alone = replace(job, work_dir=folder / "work", output_dir=folder / "student")
     train_all((alone, {}), folder=folder / "group")
     return alone
 
@@ -92,6 +94,37 @@ def test_stages_in_the_same_processes_end_in_the_bits_of_new_ones(base: TrainJob
     logs = {path.name for path in (tmp_path / "logs").iterdir()}
     assert logs == {f"work{number}-rank{rank}.log" for number in range(len(jobs)) for rank in range(2)}
     assert list((tmp_path / "meetings").iterdir()) == []
+
+
+TASKS: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
+    ({}, {"zero_stage": 0}),
+    ({"objective": "hard_labels", "temperature": 1.0, "gold_weight": 0.0, "seed": 3}, {"zero_stage": 0}),
+    ({"unfrozen": 0}, {"zero_stage": 0}),
+    ({"dtype": "bfloat16"}, {"zero_stage": 1}),
+    ({}, {"zero_stage": 3}),
+)
+"""Stages of a task that leave different things behind."""
+
+
+def test_stages_of_tasks_and_of_sequences_follow_each_other_in_the_same_processes(
+    base: TrainJob, tmp_path: Path
+) -> None:
+    task = make_task_job(tmp_path / "task", dropout=0.2)
+    short = {"epochs": None, "steps": STEPS, "evaluate_every": 5}
+    jobs: list[StageJob] = [
+        task_variant(task, tmp_path / f"stage{number}", stage=short | changes, settings=settings)
+        for number, (changes, settings) in enumerate(TASKS)
+    ]
+    # A language model behind them, in what they leave, and the first of them behind that.
+    sequences = stage(base, tmp_path, len(jobs), stage=PLAN)
+    jobs += [sequences, task_variant(jobs[0], tmp_path / "again")]  # type: ignore[arg-type]
+    jobs = [replace(job, work_dir=tmp_path / f"work{number}") for number, job in enumerate(jobs)]
+    stages = driven(jobs, "none", folder=tmp_path)
+    assert [each["ended"] for each in stages] == ["finished"] * len(jobs)
+    assert len({tuple(each["left"]) for each in stages}) == 1 and len(stages[0]["left"]) == 2
+    for number, job in enumerate(jobs[:-1]):
+        assert_same_bits(weights_of(job), weights_of(in_new_processes(job, tmp_path / f"alone{number}")))
+    assert_same_bits(weights_of(jobs[-1]), weights_of(jobs[0]))
 
 
 def test_a_worker_that_is_killed_fails_its_stage_alone(base: TrainJob, tmp_path: Path) -> None:
