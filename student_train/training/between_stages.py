@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,7 @@ class ProcessSettings:
     deterministic_warns: bool
     matmul_precision: str
     cudnn: tuple[bool, bool, bool]
+    linear: Callable[..., torch.Tensor]
 
     @classmethod
     def now(cls) -> ProcessSettings:
@@ -40,6 +42,7 @@ class ProcessSettings:
             deterministic_warns=torch.is_deterministic_algorithms_warn_only_enabled(),
             matmul_precision=torch.get_float32_matmul_precision(),
             cudnn=(cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32),
+            linear=torch.nn.functional.linear,
         )
 
     def restore(self) -> None:
@@ -54,6 +57,8 @@ class ProcessSettings:
         torch.set_float32_matmul_precision(self.matmul_precision)
         cudnn = torch.backends.cudnn
         cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32 = self.cudnn
+        # DeepSpeed puts another one in its place for ZeRO stage 3 and leaves it there; with a bias it rounds otherwise.
+        torch.nn.functional.linear = self.linear
 
 
 def free_memory() -> None:

@@ -117,11 +117,13 @@ def place(calm: DriverPlace, tmp_path: Path) -> Iterator[DriverPlace]:
 
 
 def in_words(place: DriverPlace) -> dict[str, Any]:
-    """What an experiment came to, without its times."""
+    """What an experiment came to, without its times and the size of what they stand in."""
     (run,) = (place.root / "runs").glob("moods-*")
     report = json.loads((run / "report.json").read_text())
     results = report["results"]
-    rows = [{k: v for k, v in row.items() if k not in ("serving", "training")} for row in results["models"]]
+    rows = [
+        {k: v for k, v in row.items() if k not in ("serving", "training", "disk_bytes")} for row in results["models"]
+    ]
     return {"rows": rows, "rests on": report["rests_on"]["students"], "views": report["rests_on"]["views"]}
 
 
