@@ -179,11 +179,18 @@ class GenerativeTeacher:
                 found.append(question.answered())
                 continue
             text = tokenizer.decode(record.response_ids, skip_special_tokens=True)
-            predicted = read(text, question.example.tokens)
-            if self.questions.settings.constrained and record.finish == "length":
-                predicted = None  # what is cut off may be another word of the row, or another answer
+            cut = self.questions.settings.constrained and record.finish == "length"
+            readable = self._before_cut(text) if cut else text
+            predicted = None if cut and not readable else read(readable, question.example.tokens)
             found.append(question.answered(answer=text, predicted=predicted))
         return found
+
+    def _before_cut(self, text: str) -> str:
+        """What can be read of an answer that the limit cut off: whole lines of entities, else nothing.
+
+        What is cut off may be another word of the row, or another answer.
+        """
+        return text.rpartition("\n")[0] if self.questions.task.config.kind == "tagging" else ""
 
     def _logprobs(self, questions: Sequence[Question]) -> Float64[np.ndarray, "E C"]:
         """Log-probabilities of the classes; NaN where a label was not scored."""

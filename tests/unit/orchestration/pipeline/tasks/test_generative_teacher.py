@@ -196,6 +196,17 @@ def test_entities_that_stand_nowhere_are_not_learned(tmp_path: Path, files: Mode
     assert shown.predicted == ("-1 -1 PER", "2 3 LOC")
 
 
+def test_of_entities_that_were_cut_off_whole_lines_are_read(tmp_path: Path, files: ModelFiles) -> None:
+    row = {"tokens": ["Ada", "in", "Rome"], "tags": ["B-PER", "O", "B-LOC"]}
+    here = place(
+        tmp_path, files, answers="text", rows={split: [row] for split in ("train", "dev", "test")}, kind="tagging",
+        fields={"tokens": "tokens", "tags": "tags"}, labels=["PER", "LOC"], template="{{ tokens | join(' ') }}",
+        answer=None, max_new_tokens=20,
+    )  # fmt: skip
+    here.ask(says=lambda prompt: "LOC: Rome\nPER: Ada\nPER: Ada\nPER: Ada\n")
+    assert here.teacher.about(here.task.test) == [Said(("0 1 PER", "2 3 LOC"))]
+
+
 def test_labels_of_the_same_tokens_are_refused(tmp_path: Path, files: ModelFiles) -> None:
     place(tmp_path, files).teacher.questions.require_distinct_labels(load_task(tmp_path / "task/task.yaml").train[0])
     lower = tmp_path / "lower"
