@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from configs import ConfigError, ModelError
 from configs.places import SUMMARY
 from configs.task_experiment import Augmentation
-from orchestration.inputs.augment import Changed, Texts, change_by_rules
+from orchestration.inputs.augment import Changed, ChangedRow, Texts, change_by_rules
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.pipeline.tasks import augmenting
 from orchestration.pipeline.tasks.augmenting import Changer
@@ -167,36 +167,27 @@ def test_what_was_changed_on_disk_is_named_and_made_anew(harm: str, models: Path
     assert said and all(str(path) in line and line.endswith("it is made anew") for line in said)
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from orchestration.pipeline.tasks import augmenting
-from tests.unit.orchestration.pipeline.tasks.test_augmenting import KINDS, ROWS, TEXT, settings
-from orchestration.outputs.artifacts import Artifacts
-from transformers import AutoTokenizer
-
-models, root, where = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-if where == "sealing":
-    augmenting.seal_directory = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-else:
-    augmenting.json.dumps = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-changer = augmenting.Changer(
-    Artifacts(root), tokenizer=AutoTokenizer.from_pretrained(models / "masked"), models_root=root, config_dir=models
-)
-if where == "sealing":
-    changer(settings(KINDS[0]), ROWS, TEXT)
-else:
-    changer._keep("ab" * 32, (augmenting.ChangedRow(0, (), empty=True),), made=settings(KINDS[0]))
-"""
+def killed_in(where: str, changer: Changer) -> int:
+    """How a process ends that makes texts and is killed there; who makes them needs no model."""
+    child = os.fork()
+    if child == 0:
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                made = ChangedRow(0, (), empty=True)
+                patch.setattr(Changer, "_made", lambda *_: (made,))
+                patch.setattr(augmenting, where, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+                changer(settings(KINDS[0]), ROWS, TEXT)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.parametrize("where", ["sealing", "writing"])
-def test_a_killed_run_leaves_nothing_that_is_read(where: str, models: Path, changer: Changer) -> None:
+@pytest.mark.parametrize(("where", "left"), [("seal_directory", ["rows.jsonl"]), ("large_file", [])])
+def test_a_killed_run_leaves_nothing_that_is_read(where: str, left: list[str], changer: Changer) -> None:
     root = changer.artifacts.root
-    command = [sys.executable, "-c", KILLED, str(models), str(root), where]
-    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert killed_in(where, changer) == -signal.SIGKILL
     assert not list(root.glob(f"augmented/*/{SUMMARY}"))
-    assert [path.name for path in root.glob("augmented/*/*")] == (["rows.jsonl"] if where == "sealing" else [])
+    assert [path.name for path in root.glob("augmented/*/*")] == left
     changed = changer(settings(KINDS[0]), ROWS, TEXT)
     assert changed.rows
     assert len(list(root.glob(f"augmented/*/{SUMMARY}"))) == 1
