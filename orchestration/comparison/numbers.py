@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 
 from evaluation.closeness import length_ratio, measured
 from evaluation.diversity import diversity
 from evaluation.exposure import excess_error, own_reverse_kl
+from evaluation.metric import Metric
 from evaluation.ratios import ratio_stderr
 from evaluation.results import ModelResults, Spread, TaskFacts
 from evaluation.tasks.measuring import measure
@@ -53,11 +55,16 @@ def metrics_of(row: ModelResults) -> dict[str, float]:
     }
 
 
+def tracked_name(metric: Metric) -> str:
+    """The name of a metric in MLflow, which takes no brackets: entity_f1[PER] is entity_f1_PER there."""
+    return re.sub(r"[^\w\-. :/]", "_", metric.name.removesuffix("]"))
+
+
 def task_metrics_of(row: ModelResults, facts: TaskFacts) -> dict[str, float]:
     """What a model makes of a task and what that takes, under their names in MLflow."""
     examples = next((scores.examples for scores in row.tasks if scores.task == facts.name), ())
     measured = measure(facts.kind, examples, labels=facts.labels) if examples else ()
-    numbers = {f"eval/test/{one.metric.name.replace('[', '_').rstrip(']')}": one.value for one in measured}
+    numbers = {f"eval/test/{tracked_name(one.metric)}": one.value for one in measured}
     for speed in () if row.serving is None else row.serving.texts:
         numbers[f"eval/text_s_batch_{speed.batch}"] = speed.spread.median
     return {name: value for name, value in numbers.items() if not math.isnan(value)} | {

@@ -15,6 +15,7 @@ from evaluation.report.markdown import markdown_of, note_of
 from evaluation.report.page import page_of
 from evaluation.results import ModelResults, RunResults
 from evaluation.shipping import distils_a_task
+from orchestration.comparison.numbers import tracked_name
 from orchestration.tracking.tracker import TrackedModel, Tracker
 
 MARKDOWN = "report.md"
@@ -61,7 +62,7 @@ def tracked_models(results: RunResults) -> list[tuple[str, TrackedModel]]:
         values: dict[str | None, dict[str, float]] = {None: _cost(model)}
         for quality in measured:
             if model.name in quality.measured:
-                name = f"test/{quality.metric.name}"
+                name = f"test/{tracked_name(quality.metric)}"
                 values.setdefault(quality.task, {})[name] = quality.measured[model.name].value
         for task, numbers in values.items():
             dataset = (TEST_VIEW, results.provenance.cache_digest) if task is None else (task, digests[task])

@@ -39,8 +39,10 @@ def print_task_report(report: Report, console: Console, *, samples: int, how: Re
     table.add_row(*_constant(facts), *[NOTHING] * (1 + len(TIMED)))
     console.say(table)
     machines = dict.fromkeys(model.serving.measured_on for model in results.models if model.serving is not None)
+    teacher = _teacher(results)
+    compared = ", and how many times as fast as the teacher" if teacher is not None and teacher.serving else ""
     for machine in machines:
-        console.say(f"Times a text, and how many times as fast as the teacher: {machine}")
+        console.say(f"Times a text{compared}: {machine}")
     warn_of_notes(report, console)
     for opinion in opinions_of(results.models, measured).values():
         console.say(opinion.sentence)
@@ -50,7 +52,7 @@ def print_task_report(report: Report, console: Console, *, samples: int, how: Re
 
 
 def _cells(model: ModelResults, results: RunResults, way: Quality | None) -> list[str]:
-    teacher = next((each for each in results.models if each.role == "teacher"), None)
+    teacher = _teacher(results)
     return [
         model.name,
         f"{model.parameters / 1e6:,.1f} M",
@@ -59,6 +61,10 @@ def _cells(model: ModelResults, results: RunResults, way: Quality | None) -> lis
         _kept(model, teacher, way),
         *(_time(model, teacher, batch=batch) for batch in TIMED),
     ]
+
+
+def _teacher(results: RunResults) -> ModelResults | None:
+    return next((model for model in results.models if model.role == "teacher"), None)
 
 
 def _score(model: ModelResults, way: Quality | None) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from belief_builders import random_beliefs
 from results_builders import model_results, task_facts, task_model
 
 from evaluation.closeness import closeness_of, measured
 from evaluation.exposure import exposure_of
-from evaluation.ratios import ratio_stderr
+from evaluation.metric import Metric
+from evaluation.ratios import ratio_of, ratio_stderr
 from evaluation.results import FinalScores, TaskExample
 from orchestration.comparison.numbers import (
     closeness_numbers,
@@ -18,6 +20,7 @@ from orchestration.comparison.numbers import (
     metrics_of,
     task_metrics_of,
     tokens_per_s,
+    tracked_name,
 )
 
 
@@ -65,6 +68,13 @@ def test_the_numbers_of_a_task_have_names_too() -> None:
     assert task_metrics_of(row, task_facts("moods")).keys() == {
         "eval/text_s_batch_1", "eval/text_s_batch_32", "eval/parameters",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "tracked"), [("accuracy", "accuracy"), ("entity_f1[PER]", "entity_f1_PER"), ("f1[A&B]", "f1_A_B")]
+)
+def test_a_metric_is_tracked_under_a_name_that_mlflow_takes(name: str, tracked: str) -> None:
+    assert tracked_name(Metric(name, better="higher", unit="fraction", finish=ratio_of)) == tracked
 
 
 def test_numbers_by_type_have_names_that_can_be_logged() -> None:

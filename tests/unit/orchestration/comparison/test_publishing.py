@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from results_builders import finished_run, task_model, task_run, with_holes
+from results_builders import finished_run, task_facts, task_model, task_run, with_holes
 
-from evaluation.results import RunResults
+from evaluation.results import FinalScores, RunResults, TaskExample
 from orchestration.comparison.publishing import publish, tracked_models, write_pages
 from orchestration.tracking.store import sqlite_uri
 from orchestration.tracking.tracker import Tracker
@@ -90,3 +91,11 @@ def test_a_model_of_a_task_is_tracked_once_with_what_it_takes() -> None:
     assert bag.dataset == ("intents", run.tasks[0].digest)
     assert bag.values["test/accuracy"] == 0.8 and bag.values["cost/text_s_batch_1"] == 0.002
     assert bag.values["cost/disk_bytes"] == 198e6 and "test/forward_kl" not in bag.values
+
+
+def test_numbers_by_type_are_tracked_under_names_that_mlflow_takes() -> None:
+    examples = (TaskExample(0, 0, "", ("0 1 PER",), "", ("0 1 PER",), 0.5, 0),)
+    row = task_model("bag", right=1, tasks=(FinalScores("intents", "head", examples),))
+    facts = replace(task_facts("intents"), kind="tagging", labels=("PER",), metric="entity_f1")
+    ((_, bag),) = tracked_models(replace(task_run(row), tasks=(facts,)))
+    assert bag.values["test/entity_f1_PER"] == 1.0

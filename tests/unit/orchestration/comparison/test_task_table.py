@@ -53,3 +53,8 @@ def test_what_was_not_answered_is_a_dash() -> None:
     said = printed(task_model("bag", right=80, tasks=(), dev=(), serving=None), failures=("teacher: does not load",))
     assert "not measured: teacher: does not load" in said and "bag" in said
     assert printed(*MODELS[1:]).count("-") > 4
+
+
+def test_times_are_beside_those_of_a_teacher_that_was_timed() -> None:
+    silent = task_model("teacher", role="teacher", right=90, serving=None)
+    assert "Times a text: CPU, 2 threads" in " ".join(printed(silent, MODELS[1]).split())
