@@ -13,7 +13,6 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from signal_builders import ENCODINGS, respond
@@ -196,7 +195,8 @@ class StoreMachine(RuleBasedStateMachine):
     )
     def corrupt(self, segment: float, kind: str, which: float, at: float, bit: int, how: str) -> None:
         sound = [uuid for uuid, facts in self.segments.items() if not facts.hurt]
-        assume(sound)
+        if not sound:
+            return
         uuid = sound[int(segment * len(sound))]
         paths = sorted(path for path in (self.place / "segments" / uuid).rglob("*") if path.is_file())
         paths += [self.place / "manifests" / f"{uuid}.{kind}" for kind in ("json", "keys")]
@@ -204,7 +204,9 @@ class StoreMachine(RuleBasedStateMachine):
             paths = [
                 path for path in paths if kind in path.relative_to(self.place).as_posix() and path.suffix != ".json"
             ]
-        assume(paths)
+        # No assumption: names of segments are random, so whether there is such a file is not the same in every try.
+        if not paths:
+            return
         path = paths[int(which * len(paths))]
         if how == "flip":
             flip_bit(path, at=at, bit=bit)
