@@ -72,7 +72,7 @@ def print_task_plan(config: TaskDistillConfig, *, config_dir: Path, assume_gpus:
 
     Raises:
         ConfigError: it cannot work: a missing file, a task without rows to learn from, a teacher that is not installed.
-        DataError: rows cannot be used, or a held-out text stands among those that are learned.
+        DataError: rows cannot be used, or nothing is left to learn from once held-out texts are left out.
         ModelError: the teacher has no head for the task and is not tuned, or one with other labels.
     """
     config = resolve_task_paths(config, config_dir=config_dir)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from configs import dump_config
 from configs.architecture import read_text_model
+from configs.places import WRITTEN
 from configs.task_experiment import TaskDistillConfig
 from configs.task_stages import TransformerStart
 from orchestration.cluster.nodes import cluster_hardware
@@ -203,7 +204,7 @@ class TaskExperiment:
         journal.tracker.log_final("pipeline", journal.ledger.metrics())
         publish(report.results, directory=directory, tracker=journal.tracker)
         write_report(report, directory)  # last: it marks the experiment as finished, and nothing of it is missing then
-        journal.tracker.artifact("pipeline", directory / "config.yaml")
+        journal.tracker.artifact("pipeline", directory / WRITTEN)
         publish_cost(report.results.cost, journal)
         show_task_report(report, self._written.config, directory=directory, console=journal.console)
 
