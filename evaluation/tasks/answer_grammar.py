@@ -40,8 +40,8 @@ def answer_grammar(task: TaskConfig) -> GrammarOf:
             whole = _labels(task, space, given)
             return lambda example: whole
         case "tagging":
-            head = _entities(task, space, given)
-            return lambda example: head + _row(example.tokens)
+            tail = _entities(task, given)
+            return lambda example: _lines(len(example.tokens), space) + tail + _row(example.tokens)
         case "extractive_qa" if task.read_by.kind in ("first_line", "text"):
             return lambda example: _passage(example.context, space, given)
         case _:
@@ -56,15 +56,18 @@ def _labels(task: TaskConfig, space: str, given: str) -> str:
     return f"start: {space}LABEL\nLABEL: {_any(task.verbalisers.values())}\n{given}"
 
 
-def _entities(task: TaskConfig, space: str, given: str) -> str:
+def _lines(most: int, space: str) -> str:
+    """At most as many lines as the row has tokens: no row holds more entities, and a model that babbles is stopped."""
+    more = f" (NEWLINE line){{0,{most - 1}}}" if most > 1 else ""  # llguidance takes {0,0} for something else
+    return f"start: {space}(NONE | line{more}) NEWLINE?\n"
+
+
+def _entities(task: TaskConfig, given: str) -> str:
     read = answer_reader(task)
     for label, words in task.verbalisers.items():
         if read(f"{words}: token", ("token",)) != (f"0 1 {label}",):
             raise _unheld(task)
-    return (
-        f'start: {space}(NONE | line (NEWLINE line)*) NEWLINE?\nNONE: "none"\nline: TYPE ":" ROW\nNEWLINE: "\\n"\n'
-        f"TYPE: {_any(task.verbalisers.values())}\n{given}"
-    )
+    return f'NONE: "none"\nline: TYPE ":" ROW\nNEWLINE: "\\n"\nTYPE: {_any(task.verbalisers.values())}\n{given}'
 
 
 def _row(tokens: Sequence[str]) -> str:

@@ -68,6 +68,14 @@ def test_entities_are_words_of_the_row_line_by_line() -> None:
         assert not allows(grammar, other)
 
 
+def test_entities_are_no_more_than_the_tokens_of_the_row() -> None:
+    grammar = answer_grammar(PLACES)(example(PLACES, tokens=["Ada", "in", "Rome"], tags=["O"] * 3))
+    line = "person: Ada\n"
+    assert all(allows(grammar, line * count) for count in (1, 2, 3)) and not allows(grammar, line * 4)
+    one = answer_grammar(PLACES)(example(PLACES, tokens=["Ada"], tags=["O"]))
+    assert allows(one, line) and not allows(one, line * 2)
+
+
 def test_the_answer_to_a_question_stands_in_one_line_of_its_passage() -> None:
     context = 'It was "blue" (of a kind).\n\nThen 30,000 people left\\stayed.'
     row = example(READING, context=context, answers=["blue"])

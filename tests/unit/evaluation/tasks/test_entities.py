@@ -22,7 +22,9 @@ TOKENS = ["Ada", "met", "Ada", "Lovelace", "'s", "friend", "in", "the", "U.S.", 
         ("PER: Ada", ["0 1 PER"]),
         ("PER: Ada\nPER: Ada", ["0 1 PER", "2 3 PER"]),
         ("PER: Ada\nPER: Ada Lovelace", ["0 1 PER", "2 4 PER"]),
-        ("PER: Ada\nPER: Ada\nPER: Ada", ["-1 -1 PER", "0 1 PER", "2 3 PER"]),
+        ("PER: Ada\nPER: Ada\nPER: Ada\nPER: ada.", ["0 1 PER", "2 3 PER"]),
+        ("LOC: Ada\nPER: Ada\nLOC: Ada", ["0 1 LOC", "2 3 PER"]),
+        ("LOC: Paris\nPER: Paris\nLOC: Paris\nLOC: York", ["-1 -1 LOC", "-1 -1 PER", "11 12 LOC"]),
         ("LOC: U.S.", ["8 9 LOC"]),
         ("LOC: U.S.,", ["8 10 LOC"]),
         ("LOC: “new york”.", ["10 12 LOC"]),
@@ -62,7 +64,11 @@ def test_no_token_is_used_twice(tokens: list[str], data: st.DataObject) -> None:
     ]
     used = [token for start, end in spans for token in range(start, end)]
     assert len(used) == len(set(used))
-    assert len(spans) == min(len(lines), len(tokens))
+    assert min(len({line.strip(" (") for line in lines}), len(tokens)) <= len(spans) <= min(len(lines), len(tokens))
+
+
+def test_lines_beyond_the_tokens_of_a_row_are_read_where_those_before_were_the_same() -> None:
+    assert READ("LOC: Rome\n" * 9 + "PER: Ada", ["Ada", "in", "Rome"]) == ("0 1 PER", "2 3 LOC")
 
 
 @pytest.mark.parametrize("unit", ["PER: Ada\n", "PER: a", ":", "1. ", "PER: x\n"])

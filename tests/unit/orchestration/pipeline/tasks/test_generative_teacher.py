@@ -201,10 +201,12 @@ def test_of_entities_that_were_cut_off_whole_lines_are_read(tmp_path: Path, file
     here = place(
         tmp_path, files, answers="text", rows={split: [row] for split in ("train", "dev", "test")}, kind="tagging",
         fields={"tokens": "tokens", "tags": "tags"}, labels=["PER", "LOC"], template="{{ tokens | join(' ') }}",
-        answer=None, max_new_tokens=20,
+        answer=None, max_new_tokens=30,
     )  # fmt: skip
     here.ask(says=lambda prompt: "LOC: Rome\nPER: Ada\nPER: Ada\nPER: Ada\n")
     assert here.teacher.about(here.task.test) == [Said(("0 1 PER", "2 3 LOC"))]
+    (shown,) = here.teacher.answered(here.task.test)
+    assert shown.predicted == ("0 1 PER", "2 3 LOC")
 
 
 def test_labels_of_the_same_tokens_are_refused(tmp_path: Path, files: ModelFiles) -> None:
