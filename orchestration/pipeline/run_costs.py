@@ -12,6 +12,7 @@ from cache.disk.spending import Spent, together
 from configs.schema import RuntimeConfig
 from evaluation.cost import Saved, Usage, metrics, run_cost
 from evaluation.results import RunCost
+from orchestration.cluster.cluster_meter import ClusterMeter
 from orchestration.comparison.cost_table import print_cost
 from orchestration.energy.readings import StageCosts
 from orchestration.energy.tracker import MachineMeter
@@ -25,14 +26,9 @@ NOTHING_SAVED = Saved(0, 0.0, 0.0)
 
 @contextmanager
 def counting(runtime: RuntimeConfig) -> Iterator[StageCosts]:
-    """What stages take while the context lasts.
-
-    Energy is this machine's alone: what runs in a cluster that is attached to is not its to measure.
-    """
-    if runtime.ray_address is not None:
-        yield StageCosts()
-        return
-    with closing(MachineMeter(country=runtime.energy_country)) as meter:
+    """What stages take while the context lasts: of this machine, or of all machines of a cluster of the user's."""
+    kind = MachineMeter if runtime.ray_address is None else ClusterMeter
+    with closing(kind(country=runtime.energy_country)) as meter:
         yield StageCosts(meter)
 
 

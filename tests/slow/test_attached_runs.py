@@ -1,8 +1,11 @@
-"""A run on a cluster of the user's: what it opens listens on the node's own address, and nowhere else."""
+"""A run on a cluster of the user's: what it opens listens on the node's own address, and nowhere else; what it takes of
+electricity is counted.
+"""
 
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import signal
 import socket
@@ -17,6 +20,8 @@ from pathlib import Path
 import psutil
 import pytest
 from listening import Watch
+
+from orchestration.comparison.report import read_results
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(1200)]
 
@@ -64,7 +69,7 @@ def _cluster(address: str, *, environment: dict[str, str], temporary: str) -> It
                     continue
 
 
-def test_an_attached_run_listens_on_the_address_of_its_node(tmp_path: Path) -> None:
+def test_an_attached_run_listens_on_the_address_of_its_node_and_counts_its_energy(tmp_path: Path) -> None:
     address = _outer_address()
     environment = os.environ | {MARK: str(tmp_path), "RAY_USAGE_STATS_ENABLED": "0"}
     names = {"cache_root": "cache", "run_root": "runs", "models_root": "models"}
@@ -77,12 +82,22 @@ def test_an_attached_run_listens_on_the_address_of_its_node(tmp_path: Path) -> N
     ):
         done = subprocess.run(
             [
-                sys.executable, "-m", "orchestration", "train", "--config", str(ROOT / "configs/tiny.yaml"),
+                sys.executable, "-m", "orchestration", "run", "--config", str(ROOT / "configs/tiny.yaml"),
                 "--ray-address", attach, *sets,
             ],
             cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900,
         )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = (tmp_path / "runs").glob("tiny-*")
+    cost = read_results(run).cost
+    assert (
+        cost is not None
+        and "on 1 machine" in cost.energy_source
+        and cost.energy_source in " ".join(done.stdout.split())
+    )
+    joules = {stage.name: stage.joules for stage in cost.stages}
+    assert all(each >= 0.0 for each in joules.values()) and 0.0 < math.fsum(joules.values()) < math.inf
+    assert any(name.startswith("fill") and took > 0.0 for name, took in joules.items()), joules
     ours = {each for each in watch.seen if not any(part in each.process for part in DAEMONS)}
     elsewhere = {each for each in ours if each.address not in (address, "127.0.0.1")}
     # Each process of Ray, also one that runs nothing of ours, has one port for Ray itself, which asks for the

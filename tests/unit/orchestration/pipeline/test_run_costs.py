@@ -13,6 +13,9 @@ from pipeline_builders import fake_run
 
 from configs.schema import RuntimeConfig
 from evaluation.cost import Saved
+from orchestration.cluster.cluster_meter import ClusterMeter
+from orchestration.energy.readings import NOTHING
+from orchestration.energy.tracker import MachineMeter
 from orchestration.fill.ledger import Counts
 from orchestration.pipeline.run_costs import cost_of_run, counting, publish_cost, saved_by_cache, saved_signals
 from orchestration.plan.requests import SequenceSet, plan_fill
@@ -75,10 +78,12 @@ def test_signals_that_the_cache_holds_are_credited_and_those_of_an_earlier_start
     assert saved_signals(plan, cache=filling.cache, spent_before=Counts(fill=saved.tokens)).tokens == 0
 
 
-def test_in_a_cluster_that_is_attached_to_times_are_known_and_energy_is_not() -> None:
+def test_in_a_cluster_that_is_attached_to_its_machines_are_measured_and_not_this_one() -> None:
     with counting(RuntimeConfig(ray_address="10.0.0.1:6379")) as costs:
-        assert costs.meter.source == "" and math.isnan(costs.meter.read().joules)
+        assert isinstance(costs.meter, ClusterMeter) and costs.meter.read() == NOTHING
         assert costs.total().seconds >= 0.0
+    with counting(RuntimeConfig()) as costs:
+        assert isinstance(costs.meter, MachineMeter)
 
 
 def test_the_cost_of_a_run_is_shown_and_tracked(tmp_path: Path) -> None:
