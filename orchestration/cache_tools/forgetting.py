@@ -2,27 +2,34 @@
 
 What is cached is token ids, so the teacher's own tokenizer turns them into text before they are searched. Run
 directories and MLflow's files are not changed here: they are listed, and whoever asked for the erasure decides.
+
+The teacher of a task may be a model that was tuned first. Which tuning a run made depends on rows that may have been
+deleted meanwhile, so every tuning of that model is searched: manifests name the model, and all have its tokenizer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
 
 from cache.disk.manifests import DamagedObject, read_manifest
 from cache.disk.roots import list_teachers, open_storage
 from cache.upkeep.garbage import place_errors
 from cache.upkeep.raw_columns import listed
 from cache.upkeep.rewriting import ForgetReport, find_keys, forget
-from configs import CacheError, DistillConfig
+from configs import CacheError, DistillConfig, load_task_file
+from configs.loading import Experiment
 from configs.regular_files import UnreadableFileError, parse_json, read_regular, texts_within
+from configs.task_experiment import TaskDistillConfig
 from orchestration.cache_tools.text_patterns import TextPattern
-from orchestration.inputs.preflight import resolve_paths
+from orchestration.cache_tools.token_patterns import TokenPattern
+from orchestration.inputs.generative_teachers import open_generative_teacher
+from orchestration.inputs.preflight import resolve_paths, resolve_task_paths
+from orchestration.inputs.task_teachers import open_task_teacher
 from orchestration.inputs.teachers import open_teacher
 
 LARGEST_FILE = 2**28
@@ -46,7 +53,8 @@ class Unsearched:
 class Forgotten:
     """What holds a text: cached sequences and signals of sequences, by key, and files of runs and of MLflow.
 
-    `searched` are the caches that were looked through: the teacher's (`identity`) first, then those of assistants.
+    `searched` are the caches that were looked through: the teacher's (`identity`) first, then those of assistants, or
+    of the teacher once it was tuned.
     With `removed` the sequences are gone, except for the views in `kept_for_views`, which runs still read.
     """
 
@@ -60,25 +68,36 @@ class Forgotten:
     reports: tuple[ForgetReport, ...]
 
 
-def forget_text(
-    config: DistillConfig, *, config_dir: Path, pattern: TextPattern, remove: bool, break_pins: bool
-) -> Forgotten:
-    """Find what holds a match of `pattern` in the caches of the teacher of `config` and of its assistants.
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Who is asked in an experiment: the teacher's identity and tokenizer, and what its relatives are called.
 
-    With `remove` what is found is removed. Rollouts lie in the cache of whoever scored them and are searched with it.
+    `relatives` are the models that manifests name of caches whose token ids are read with the same tokenizer.
+    """
+
+    identity: str
+    tokenizer: PreTrainedTokenizerBase
+    relatives: frozenset[str]
+
+
+def forget_text(
+    config: Experiment, *, config_dir: Path, pattern: TextPattern, remove: bool, break_pins: bool
+) -> Forgotten:
+    """Find what holds a match of `pattern` in the caches of the teacher of `config`, and of those that go with it.
+
+    These are its assistants, or what the teacher of a task was tuned to. With `remove` what is found is removed.
+    Rollouts lie in the cache of whoever scored them and are searched with it.
 
     Raises:
         DistillError: the teacher cannot be opened, or a cache not be read or changed.
     """
-    config = resolve_paths(config, config_dir=config_dir)
-    teacher = open_teacher(config)
-    digest, tokenizer = teacher.identity.digest(), teacher.files.tokenizer
-
-    def matches(token_ids: NDArray[np.int32]) -> bool:
-        return pattern.found_in(tokenizer.decode(token_ids.tolist()))
-
+    if isinstance(config, TaskDistillConfig):
+        asked = _of_task(config, config_dir)
+    else:
+        asked = _of_language_model(config, config_dir)
+    digest, matches = asked.identity, TokenPattern.of(pattern, asked.tokenizer).found_in
     root = config.runtime.cache_root
-    also, unsearched = _others(root, digest, assistants=config.students.keys(), tokenizer=type(tokenizer).__name__)
+    also, unsearched = _others(root, asked)
     sequences, reports = list[bytes](), list[ForgetReport]()
     for identity in (digest, *also):
         storage = open_storage(root, identity, create=False)
@@ -98,20 +117,33 @@ def forget_text(
     )
 
 
-def _others(
-    root: Path | str, digest: str, *, assistants: Collection[str], tokenizer: str
-) -> tuple[list[str], list[Unsearched]]:
-    """The caches of assistants of this experiment, and all others below the root.
+def _of_language_model(config: DistillConfig, config_dir: Path) -> _Asked:
+    """An assistant is a student of the config, which has the tokenizer of its teacher."""
+    teacher = open_teacher(resolve_paths(config, config_dir=config_dir))
+    return _Asked(teacher.identity.digest(), teacher.files.tokenizer, frozenset(config.students))
 
-    An assistant is a student of the config, which has the tokenizer of its teacher: its token ids can be read with it.
-    """
+
+def _of_task(config: TaskDistillConfig, config_dir: Path) -> _Asked:
+    config = resolve_task_paths(config, config_dir=config_dir)
+    task = load_task_file(config.task)
+    if config.teacher.answers != "head":
+        writer = open_generative_teacher(config, task)
+        return _Asked(writer.identity.digest(), writer.files.tokenizer, frozenset())
+    teacher = open_task_teacher(config, task)
+    tuned = frozenset({teacher.label}) if config.teacher.prepare else frozenset[str]()
+    return _Asked(teacher.identity.digest(), teacher.tokenizer, tuned)
+
+
+def _others(root: Path | str, asked: _Asked) -> tuple[list[str], list[Unsearched]]:
+    """The caches of the teacher's relatives, and all others below the root."""
+    tokenizer = type(asked.tokenizer).__name__
     also, unsearched = list[str](), list[Unsearched]()
     try:
         found = list_teachers(root)
     except OSError as error:
         raise CacheError(f"{root}: cannot be read ({error.strerror or error}): check runtime.cache_root") from error
     for identity in found:
-        if identity == digest:
+        if identity == asked.identity:
             continue
         try:
             provenances = _provenances(root, identity)
@@ -119,7 +151,7 @@ def _others(
             unsearched.append(Unsearched(identity, (), str(error)))
             continue
         models = tuple(sorted({model for model, _ in provenances}))
-        if provenances and set(models) <= set(assistants) and {name for _, name in provenances} == {tokenizer}:
+        if provenances and set(models) <= asked.relatives and {name for _, name in provenances} == {tokenizer}:
             also.append(identity)
         elif provenances:
             unsearched.append(Unsearched(identity, models, "not of this config: name a config of its own"))

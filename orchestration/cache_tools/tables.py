@@ -156,14 +156,14 @@ def show_imported(found: ImportReport, *, console: Console) -> None:
 def show_forgotten(found: Forgotten, *, console: Console) -> None:
     """What held the text, what is gone, and where the text still lies."""
     if not found.sequences:
-        console.say(f"no sequence or signal of teacher {found.identity[:12]} or its assistants holds the text")
+        console.say(f"no sequence or signal of teacher {found.identity[:12]} or its relatives holds the text")
     elif not found.removed:
         console.say(f"{len(found.sequences)} sequences and signals hold the text; add --yes to remove them for good")
     else:
         console.say(
             f"{len(found.sequences)} sequences and signals are removed; what stays in the data is asked for again"
         )
-        console.say("Archives, and students that were trained on them, still hold what they held.")
+        console.say("Archives, lessons of runs, and students that were trained on them, still hold what they held.")
     for key in found.sequences[:LISTED]:
         console.say(f"  {key}")
     if found.kept_for_views:

@@ -7,6 +7,8 @@ has no look-ahead, no look-behind and no references back, which its syntax page 
 
 from __future__ import annotations
 
+import unicodedata
+
 import re2
 
 
@@ -28,6 +30,12 @@ class TextPattern:
             raise ValueError(f"{text} is not a regular expression of RE2 ({reason})") from None
         if self.found_in(""):
             raise ValueError(f"{text} matches every text: name what is to go")
+        self._text = text
+
+    def folded(self) -> TextPattern:
+        """The same for texts that have kept no case, and perhaps no accents."""
+        bare = "".join(each for each in unicodedata.normalize("NFKD", self._text) if not unicodedata.combining(each))
+        return TextPattern(f"(?i:{self._text})|(?i:{bare})")
 
     def found_in(self, text: str) -> bool:
         """Whether any part of the text matches."""

@@ -16,7 +16,7 @@ from cache.upkeep.garbage import GRACE_S, collect_garbage
 from cache.upkeep.inventory import TeacherInventory, teacher_inventory
 from cache.upkeep.quota import enforce_quota
 from cache.upkeep.rewriting import compact
-from configs import ConfigError, load_config
+from configs import ConfigError, load_experiment
 from orchestration.cache_tools.actions import CachedTeacher, each, select, select_one, teachers
 from orchestration.cache_tools.tables import (
     show_collected,
@@ -78,8 +78,8 @@ def add_cache_commands(parent: argparse.ArgumentParser) -> None:
         actions,
         _forget,
         "forget",
-        "remove the sequences of a config's teacher, its assistants and their rollouts that hold a text, for good; "
-        "archives, prompts and trained students are not changed",
+        "remove what a config's teacher, its assistants and their rollouts have of a text, for good; archives, data, "
+        "lessons and trained students are not changed",
     )
     _config_arguments(forget)
     forget.add_argument(
@@ -185,7 +185,7 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _forget(arguments: argparse.Namespace) -> int:
-    config = load_config(arguments.config, overrides=arguments.overrides)
+    config = load_experiment(arguments.config, overrides=arguments.overrides)
     prepare_environment(ray_address=config.runtime.ray_address)
     from orchestration.cache_tools.forgetting import forget_text
 

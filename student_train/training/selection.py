@@ -20,6 +20,12 @@ CRITERIA = {"dev_loss": "dev/loss", "dev_kl": "dev/forward_kl", "dev_accuracy": 
 OWN_ANSWERS = "rollout/dev_reverse_kl"
 """What an on-policy stage lowers, measured before each rollout: reported one step after the weights it is about."""
 
+OWN_ANSWERS_STDERR = f"{OWN_ANSWERS}_stderr"
+"""Its standard error over the prompts, because what a student writes is sampled."""
+
+BEYOND_NOISE = 2.0
+"""So many standard errors is one sampled measurement behind another before it counts as worse."""
+
 
 def check_measured(stage: StageConfig, *, values: Mapping[str, float], dev: CacheView) -> None:
     """Refuse a criterion that a measurement did not give: draws from the teacher do not give a divergence.
@@ -60,12 +66,12 @@ def worsened(measured: Sequence[StepMetrics], *, select: str, selected_step: int
     """The held-out metrics that a stage left worse than it found them: name -> (at step 0, at the selected step).
 
     These are what the stage selects by and the divergence that the comparison is about. An on-policy stage is judged by
-    its own answers alone, because it may become worse on the teacher's. Lower is better.
+    its own answers alone, because it may become worse on the teacher's, and only beyond the noise of sampling them.
+    Lower is better.
     """
-    own = {at.step - 1: at.values[OWN_ANSWERS] for at in measured if OWN_ANSWERS in at.values}
+    own = {at.step - 1: at.values for at in measured if OWN_ANSWERS in at.values}
     if own:
-        start, end = own[min(own)], own[max(step for step in own if step <= max(selected_step, min(own)))]
-        return {} if end <= start else {OWN_ANSWERS: (start, end)}
+        return _worse_answers(own[min(own)], own[max(step for step in own if step <= max(selected_step, min(own)))])
     before, after = (
         {name: value for at in measured if at.step == step for name, value in at.values.items()}
         for step in (0, selected_step)
@@ -73,3 +79,12 @@ def worsened(measured: Sequence[StepMetrics], *, select: str, selected_step: int
     names = dict.fromkeys((CRITERIA.get(select, "dev/loss"), CRITERIA["dev_kl"]))
     # Not "greater": a value that is not a number is worse too.
     return {n: (before[n], after[n]) for n in names if n in before and n in after and not after[n] <= before[n]}
+
+
+def _worse_answers(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    """As `worsened`, of a student's own answers at two steps."""
+    start, end = before[OWN_ANSWERS], after[OWN_ANSWERS]
+    noise = math.hypot(*(at.get(OWN_ANSWERS_STDERR, 0.0) for at in (before, after)))
+    # Of a single prompt there is no error; a value that is not a number is worse, whatever the noise.
+    allowed = BEYOND_NOISE * noise if math.isfinite(noise) else 0.0
+    return {} if end - start <= allowed else {OWN_ANSWERS: (start, end)}

@@ -106,7 +106,7 @@ class LocalEngines:
         seconds_budget: float | None,
     ) -> FillProgress:
         self.called.append(f"fill {len(work)}")
-        store = TeacherCache.open(order.cache_root, self.teacher.identity).signals
+        store = TeacherCache.open(order.cache_root, self.teacher.identity, provenance=order.provenance).signals
         answers = SignalModel(self.teacher.directory, self.teacher.identity).signals(request for _, request in work)
         records = [record for _, record in answers if isinstance(record, SignalRecord)]
         store.put(records, encoding=str(order.encoding))

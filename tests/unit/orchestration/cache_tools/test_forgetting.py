@@ -1,4 +1,5 @@
-"""Where else a text lies: in files of runs, whatever their form; weights and vocabularies are not read."""
+"""What a task's teacher was told is forgotten, however it answers; and where else a text lies: in files of runs,
+whatever their form; weights and vocabularies are not read."""
 
 from __future__ import annotations
 
@@ -7,9 +8,10 @@ import os
 from pathlib import Path
 
 import pytest
+from task_pipeline_builders import STAGE, TaskPlace, spoken_place, task_place
 
 from orchestration.cache_tools import forgetting
-from orchestration.cache_tools.forgetting import files_with
+from orchestration.cache_tools.forgetting import Forgotten, files_with, forget_text
 from orchestration.cache_tools.text_patterns import TextPattern
 
 NAME = TextPattern("Zoë")
@@ -44,3 +46,52 @@ def test_a_pipe_and_a_giant_are_left_alone(tmp_path: Path, monkeypatch: pytest.M
     put(tmp_path / "giant.log", "Zoë" + "x" * 100)
     monkeypatch.setattr(forgetting, "LARGEST_FILE", 50)
     assert files_with(NAME, root=tmp_path) == []
+
+
+def forgotten(place: TaskPlace, text: str, *, remove: bool = False) -> Forgotten:
+    return forget_text(place.config, config_dir=place.root, pattern=TextPattern(text), remove=remove, break_pins=remove)
+
+
+def asked_again(place: TaskPlace) -> str:
+    """What the engines are told to fill in another run over the same texts."""
+    place.called.clear()
+    place.go("fill")
+    return " ".join(line for line in place.called if line.startswith("fill"))
+
+
+def test_signals_of_texts_are_forgotten_and_no_others(tmp_path: Path) -> None:
+    place = task_place(tmp_path)
+    place.go("fill")
+    found = forgotten(place, "oslo")
+    assert len(found.sequences) == 3 and not found.removed
+    assert forgotten(place, "oslo", remove=True).sequences == found.sequences
+    assert forgotten(place, "oslo").sequences == ()
+    assert asked_again(place) == "fill 3"
+
+
+@pytest.mark.parametrize(("answers", "rows"), [("labels", 6), ("text", 3)])
+def test_answers_of_a_language_model_are_forgotten_with_their_questions(
+    answers: str, rows: int, tmp_path: Path
+) -> None:
+    place = spoken_place(tmp_path, answers=answers, stage={"objective": "hard_labels", "labels": "teacher"})
+    place.go("fill")
+    assert len(forgotten(place, "oslo", remove=True).sequences) == rows
+    assert asked_again(place) == f"fill {rows}"
+    if answers == "text":
+        assert forgotten(place, "clearly").sequences, "what it wrote is searched, not the question alone"
+
+
+def test_every_tuning_of_a_teacher_is_searched_and_strangers_are_named(tmp_path: Path) -> None:
+    stage = {key: value for key, value in STAGE.items() if key != "data"} | {"objective": "hard_labels"}
+    place = task_place(tmp_path)
+    place.values["teacher"]["prepare"] = [stage]
+    place.go("fill")
+    place.values["teacher"]["prepare"] = [stage, stage]
+    place.go("fill")
+    # The rows that the tuning was made of may be gone: they are what is to be forgotten.
+    (tmp_path / "train.jsonl").write_text("")
+    found = forgotten(place, "oslo", remove=True)
+    assert len(found.sequences) == 6 and len(found.searched) == 3 and found.unsearched == ()
+    del place.values["teacher"]["prepare"]
+    untuned = forgotten(place, "rain")
+    assert untuned.sequences == () and len(untuned.unsearched) == 2

@@ -85,7 +85,7 @@ def test_what_was_not_searched_is_named_and_not_obeyed(shown: Shown) -> None:
     other = Unsearched("c" * 64, ("\x1b[31mred",), "not of this config: name a config of its own")
     found = Forgotten("a" * 64, ("a" * 64,), (other,), (), False, (), ("runs/a\nb.json",), ())
     show_forgotten(found, console=shown.console)
-    assert shown.lines[0] == f"no sequence or signal of teacher {'a' * 12} or its assistants holds the text"
+    assert shown.lines[0] == f"no sequence or signal of teacher {'a' * 12} or its relatives holds the text"
     assert f"not searched: cache {'c' * 12} of " in shown.lines[1]
     assert "\x1b" not in shown.getvalue()
     assert shown.lines[-1].startswith("  runs/a") and shown.lines[-1].endswith("b.json")

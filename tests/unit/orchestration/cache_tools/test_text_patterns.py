@@ -29,3 +29,9 @@ def test_what_is_not_a_pattern_of_re2_is_refused_in_one_line(text: str) -> None:
 def test_what_matches_every_text_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="matches every text: name what is to go"):
         TextPattern(text)
+
+
+def test_texts_that_kept_no_case_and_no_accents_are_found_too() -> None:
+    folded = TextPattern("Zo[ëe]|M.Ller").folded()
+    assert all(folded.found_in(text) for text in ("zoe", "ZOË", "müller"))
+    assert not folded.found_in("muler")

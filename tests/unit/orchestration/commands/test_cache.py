@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from signal_builders import CLASSES, TAGS, ask, respond
+from task_pipeline_builders import task_place
 
 from cache import GenerateRequest, ScoreRequest, TeacherCache, TeacherIdentity, TeacherRecord
 from orchestration.commands.main import main
@@ -306,6 +307,19 @@ def test_a_text_is_forgotten_for_good(tmp_path: Path, distill: Distill) -> None:
     assert asked["forgotten"].hex().encode() not in stored
     assert asked["forgotten"] not in stored
     assert asked["kept"] in stored
+
+
+def test_an_experiment_that_distils_a_task_is_taken_too(tmp_path: Path, distill: Distill) -> None:
+    place = task_place(tmp_path)
+    place.go("fill")
+    config = tmp_path / "moods.experiment.yaml"
+    config.write_text(yaml.safe_dump(place.values))
+    arguments = ("cache", "forget", "--config", config, "--match", "oslo", "--break-pins")
+    code, printed, _ = distill(*arguments)
+    assert code == 0 and "3 sequences and signals hold the text" in printed
+    code, printed, _ = distill(*arguments, "--yes")
+    assert code == 0 and "3 sequences and signals are removed" in printed and "lessons of runs" in printed
+    assert "or its relatives holds the text" in distill(*arguments)[1]
 
 
 def test_a_text_is_forgotten_by_assistants_too_and_what_is_not_searched_is_named(

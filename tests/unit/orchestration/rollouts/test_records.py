@@ -21,6 +21,7 @@ from orchestration.rollouts.mixture import Tally
 from orchestration.rollouts.records import chosen, described, held_out_reverse_kl, sampling_metrics
 from orchestration.rollouts.sequence import Sampled
 from student_train.handoff.rollouts import Rollout, RolloutExchange
+from student_train.training.selection import OWN_ANSWERS, OWN_ANSWERS_STDERR
 
 K = 4
 
@@ -106,6 +107,7 @@ def test_the_held_out_divergence_is_student_minus_teacher() -> None:
     assert told["rollout/dev_reverse_kl"] == pytest.approx(sum(sums) / 5)
     assert told["rollout/dev_sequence_reverse_kl"] == pytest.approx(sum(sums) / 2)
     assert told["rollout/dev_response_tokens"] == 2.5
+    assert {OWN_ANSWERS, OWN_ANSWERS_STDERR} < told.keys(), "what the verdict on a stage reads"
     assert held_out_reverse_kl([]) == {}
 
 

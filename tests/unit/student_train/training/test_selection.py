@@ -11,7 +11,15 @@ from training_jobs import STAGE, make_job
 from cache.views import CacheView
 from configs.errors import ConfigError
 from student_train.job import StepMetrics
-from student_train.training.selection import check_measured, measurement_due, no_better, selected, worsened
+from student_train.training.selection import (
+    OWN_ANSWERS,
+    OWN_ANSWERS_STDERR,
+    check_measured,
+    measurement_due,
+    no_better,
+    selected,
+    worsened,
+)
 
 
 def measured(*losses: float, kls: tuple[float, ...] = ()) -> list[StepMetrics]:
@@ -150,3 +158,23 @@ def test_a_stage_that_writes_its_own_answers_is_judged_by_these(
         StepMetrics(17, {"rollout/dev_reverse_kl": 9.0}),
     ]
     assert worsened(measured, select="dev_loss", selected_step=8) == worse
+
+
+@pytest.mark.parametrize(
+    ("errors", "end", "worse"),
+    [
+        ((0.06, 0.06), 0.67, False),
+        ((0.04, 0.04), 0.67, True),
+        ((0.01, 0.08), 0.67, False),
+        ((math.nan, math.nan), 0.67, True),
+        ((0.06, 0.06), math.nan, True),
+    ],
+)
+def test_own_answers_are_worse_only_beyond_two_standard_errors_of_their_difference(
+    errors: tuple[float, float], end: float, *, worse: bool
+) -> None:
+    measured = [
+        StepMetrics(step, {OWN_ANSWERS: value, OWN_ANSWERS_STDERR: error})
+        for step, value, error in zip((1, 9), (0.53, end), errors, strict=True)
+    ]
+    assert (OWN_ANSWERS in worsened(measured, select="last", selected_step=8)) is worse
