@@ -77,20 +77,27 @@ def _part(runs: Mapping[str, RunResults], *, key: str) -> Part:
 
 
 def _models(runs: Mapping[str, RunResults]) -> tuple[ModelResults, ...]:
-    """The models of all runs, each digest once, teachers first; what has two meanings says which run it is of."""
+    """The models of all runs, teachers first; what has two meanings says which run it is of.
+
+    A model that several runs hold stands once. One that a run names twice stands twice: two students that differ in
+    their teaching alone are the same on gold labels alone, and each is compared with its own twin, by name.
+    """
     meanings: dict[str, set[str]] = {}
     for run in runs.values():
         for model in run.models:
             meanings.setdefault(model.name, set()).add(model.digest)
-    kept: dict[tuple[str, str], ModelResults] = {}
+    kept: dict[tuple[str, str, int], ModelResults] = {}
     for title, run in runs.items():
+        seen = Counter[tuple[str, str]]()
         names = {
             model.name: model.name if len(meanings[model.name]) == 1 else f"{title}: {model.name}"
             for model in run.models
         }
         for model in run.models:
             start = None if model.start is None else names.get(model.start, model.start)
-            kept.setdefault((model.role, model.digest), replace(model, name=names[model.name], start=start))
+            what = model.role, model.digest
+            kept.setdefault((*what, seen[what]), replace(model, name=names[model.name], start=start))
+            seen[what] += 1
     order = {"teacher": 0, "untouched": 1}
     return tuple(sorted(kept.values(), key=lambda model: order.get(model.role, 2)))
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from results_builders import finished_run, task_model, task_run
 
 from evaluation.report.merging import parts_of, run_names
+from evaluation.verdict import verdicts
 
 
 def test_a_run_alone_is_itself() -> None:
@@ -70,3 +71,16 @@ def test_runs_that_distil_one_task_of_one_teacher_stand_together() -> None:
     other_teacher = replace(run, provenance=replace(run.provenance, teacher_identity="another"))
     assert len(parts_of([run, other_teacher])) == 2
     assert len(parts_of([run, finished_run()])) == 2
+
+
+def test_two_students_of_one_run_that_are_the_same_on_gold_alone_each_keep_that_twin() -> None:
+    twins = [replace(task_model(name, right=60), digest="the same") for name in ("plain-gold", "rules-gold")]
+    run = task_run(
+        task_model("teacher", role="teacher", right=90), task_model("plain", right=60), twins[0],
+        task_model("rules", right=80), twins[1],
+    )  # fmt: skip
+    (alone,) = parts_of([run])
+    assert alone.results == run
+    (beside,) = parts_of([run, replace(run, experiment="other")])
+    assert [model.name for model in beside.results.models] == [model.name for model in run.models]
+    assert "over gold labels alone (rules-gold)" in verdicts(beside.results)["rules"].sentence
