@@ -51,40 +51,56 @@ def engine_arguments(
     On a CPU there is no compilation (50 s of start for at most 3 % of speed) and no chunked prefill: a sampled request
     crashes the CPU engine when its prompt is split over steps, so one step must hold any prompt.
     """
-    on_cpu = accelerator == "cpu"
-    layout: dict[str, Any] = {}
-    if on_cpu and purpose != "fill":
-        layout = {"block_size": CPU_ROLLOUT_BLOCK}
-    elif purpose == "shared rollout":
-        layout = {"enable_sleep_mode": True, "gpu_memory_utilization": SHARED_UTILIZATION}
-    if grammars:
-        layout |= {"structured_outputs_config": {"backend": "guidance"}}
-    return layout | {
+    return {
         "model": str(model_dir),
         "skip_tokenizer_init": not grammars,
         "trust_remote_code": False,
         "load_format": "safetensors",
         "use_tqdm_on_load": False,
         "generation_config": "vllm",
+        "max_logprobs": -1,
+        "seed": seed,
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+        **({"structured_outputs_config": {"backend": "guidance"}} if grammars else {}),
+        **_numerics(identity),
+        **_sizes(settings, on_cpu=accelerator == "cpu"),
+        **_layout(purpose, on_cpu=accelerator == "cpu"),
+    }
+
+
+def _numerics(identity: TeacherIdentity) -> dict[str, Any]:
+    """What changes the numbers, as the identity has it."""
+    return {
         "dtype": identity.dtype,
         "quantization": identity.quantization,
         "kv_cache_dtype": identity.kv_cache_dtype,
         "hf_overrides": json.loads(identity.hf_overrides) if identity.hf_overrides else {},
         "logprobs_mode": identity.logprobs_mode,
-        "max_logprobs": -1,
-        "seed": seed,
+    }
+
+
+def _sizes(settings: EngineSettings, *, on_cpu: bool) -> dict[str, Any]:
+    return {
         "max_model_len": settings.max_model_len,
         "max_num_batched_tokens": max(settings.max_batched_tokens, settings.max_model_len if on_cpu else 1),
         "max_num_seqs": settings.max_sequences,
         "kv_cache_memory_bytes": int(settings.kv_cache_gib * 2**30),
-        "enable_prefix_caching": True,
         "enable_chunked_prefill": not on_cpu,
         "enforce_eager": on_cpu,
         "tensor_parallel_size": settings.tensor_parallel,
         # Named, because inside a Ray actor vLLM would otherwise start its workers through Ray.
         "distributed_executor_backend": "mp" if settings.tensor_parallel > 1 else "uni",
-        "disable_log_stats": True,
     }
+
+
+def _layout(purpose: Purpose, *, on_cpu: bool) -> dict[str, Any]:
+    """How memory is divided, where it is not as the platform has it."""
+    if on_cpu and purpose != "fill":
+        return {"block_size": CPU_ROLLOUT_BLOCK}
+    if purpose == "shared rollout":
+        return {"enable_sleep_mode": True, "gpu_memory_utilization": SHARED_UTILIZATION}
+    return {}
 
 
 def require_declared(identity: TeacherIdentity, *, dtype: str, quantization: str | None) -> None:

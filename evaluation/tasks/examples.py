@@ -119,7 +119,8 @@ class _RowReader:
         tokens = _texts(row, self._task.fields["tokens"]) if self._task.kind == "tagging" else ()
         gold = self._gold(row, tokens) if self._labelled else ()
         asked = {"row": row, "labels": list(self._task.verbalisers.values())} | dict(row)
-        pair = _field(row, self._task.fields[PAIR]) if PAIR in self._task.fields else None
+        # Pairs are judged by their labels, so texts without one need not say whether they are in a pair.
+        pair = _field(row, self._task.fields[PAIR]) if PAIR in self._task.fields and self._labelled else None
         return Example(
             row=number,
             text=_own_words(row, self._question.reads),

@@ -29,7 +29,7 @@ from configs.regular_files import UnreadableFileError, open_regular
 from configs.schema import SplitConfig
 from configs.visible_text import first_line
 
-FORMATS = ".jsonl, .parquet or .csv"
+FORMATS = ".jsonl, .parquet, .csv or .conll"
 LINE_BYTES = 64 * 2**20
 """No row is longer: a file without line ends must not fill the memory."""
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from killed_passes import read_pass
 
@@ -20,7 +20,7 @@ from configs import EngineError
 from orchestration.cluster.leases import LeaseQueue
 from orchestration.fill.answers import SequenceAnswers, StepwiseSource
 from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress, Item, Leases
-from orchestration.outputs.console import StageProgress
+from orchestration.outputs.console import ProgressSink
 from teacher_server import FakeTeacher
 from teacher_server.requests import Asked
 
@@ -98,8 +98,40 @@ def run_engine_loop(
         EngineLoop(queue, order, SequenceAnswers(teacher(writer), writer, k=order.k)).work()
 
 
+class OnePass(Protocol):
+    """Engines of tests: a pass in this process over a part of the work, with the real queue."""
+
+    budgets: list[tuple[int | None, float | None]]
+    """Those of each pass: tokens and seconds."""
+
+    def lease(self, work: Sequence[Any], *, token_budget: int | None) -> Any:
+        """The queue of what this pass takes."""
+        ...
+
+    def answer(self, queue: Leases[Any], order: FillOrder) -> None:
+        """Answer what lies in it."""
+        ...
+
+    def fill(
+        self,
+        work: Sequence[Any],
+        order: FillOrder,
+        *,
+        progress: ProgressSink,
+        token_budget: int | None,
+        seconds_budget: float | None,
+    ) -> FillProgress:
+        """See `orchestration.fill.work.Engines`."""
+        self.budgets.append((token_budget, seconds_budget))
+        queue = self.lease(work, token_budget=token_budget)
+        self.answer(queue, order)
+        done: FillProgress = queue.progress()
+        progress.update(done.rows, tokens=done.response_tokens)
+        return done
+
+
 @dataclass(slots=True)
-class LocalEngines:
+class LocalEngines(OnePass):
     """`Engines` with one teacher in this process. `rows_a_pass` leaves the rest of the work to the next pass."""
 
     teacher: Watched = field(default_factory=Watched)
@@ -107,22 +139,12 @@ class LocalEngines:
     budgets: list[tuple[int | None, float | None]] = field(default_factory=list)
     orders: list[FillOrder] = field(default_factory=list)
 
-    def fill(
-        self,
-        work: Sequence[tuple[int, Request]],
-        order: FillOrder,
-        *,
-        progress: StageProgress,
-        token_budget: int | None,
-        seconds_budget: float | None,
-    ) -> FillProgress:
-        self.budgets.append((token_budget, seconds_budget))
+    def lease(self, work: Sequence[Any], *, token_budget: int | None) -> Any:
+        return lease_queue(work[: self.rows_a_pass], token_budget=token_budget)
+
+    def answer(self, queue: Leases[Any], order: FillOrder) -> None:
         self.orders.append(order)
-        queue = lease_queue(work[: self.rows_a_pass], token_budget=token_budget)
         run_engine_loop(queue, order, lambda _: self.teacher)
-        done: FillProgress = queue.progress()
-        progress.update(done.rows, tokens=done.response_tokens)
-        return done
 
 
 def refusing(reason: str) -> Callable[[int], None]:

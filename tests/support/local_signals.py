@@ -12,21 +12,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from killed_passes import read_pass
-from local_engines import IDENTITY, lease_queue
+from local_engines import IDENTITY, OnePass, lease_queue
 from signal_builders import CLASSES, TAGS, respond
 
 from cache import Signal, SignalRecord, SignalRequest, SignalWriter, TeacherCache
 from cache.disk.spending import Spent
 from cache.protocols import Failure
 from orchestration.fill.answers import SignalAnswers
-from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress, Leases, Questions
+from orchestration.fill.engine_loop import EngineLoop, FillOrder, Leases, Questions
 from orchestration.fill.fill import Budgets, FillResult, fill_signals
 from orchestration.fill.signals import items_of
 from orchestration.fill.work import Engines
 from orchestration.inputs.task_texts import ReadExample
-from orchestration.outputs.console import ProgressSink, StageProgress
+from orchestration.outputs.console import StageProgress
 from orchestration.plan.signal_requests import RefusedSignals, SignalPlan, SignalSet, SignalWidths, plan_signals
 
 LONGEST = 12
@@ -103,28 +104,18 @@ class _Later:
 
 
 @dataclass(slots=True)
-class LocalSignals:
+class LocalSignals(OnePass):
     """`Engines` with one teacher in this process. `texts_a_pass` leaves the rest of the work to the next pass."""
 
     teacher: WatchedSignals = field(default_factory=WatchedSignals)
     texts_a_pass: int | None = None
     budgets: list[tuple[int | None, float | None]] = field(default_factory=list)
 
-    def fill(
-        self,
-        work: Sequence[tuple[int, SignalRequest]],
-        order: FillOrder,
-        *,
-        progress: ProgressSink,
-        token_budget: int | None,
-        seconds_budget: float | None,
-    ) -> FillProgress:
-        self.budgets.append((token_budget, seconds_budget))
-        queue = lease_queue(items_of(work)[: self.texts_a_pass], token_budget=token_budget)
+    def lease(self, work: Sequence[Any], *, token_budget: int | None) -> Any:
+        return lease_queue(items_of(work)[: self.texts_a_pass], token_budget=token_budget)
+
+    def answer(self, queue: Leases[Any], order: FillOrder) -> None:
         run_signal_loop(queue, order, lambda _: self.teacher)
-        done: FillProgress = queue.progress()
-        progress.update(done.rows, tokens=done.response_tokens)
-        return done
 
 
 class SignalFilling:

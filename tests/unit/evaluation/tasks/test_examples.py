@@ -230,6 +230,13 @@ def test_rows_without_labels_are_examples_without_anything_gold() -> None:
     assert [(example.text, example.gold) for example in read.usable] == [("x", ())]
 
 
+def test_rows_without_labels_need_not_say_whether_they_are_in_a_pair() -> None:
+    config = task("classification", fields={"label": "label", "pair": "pair"})
+    assert read_examples(config, [(0, {"text": "x"})], labelled=False).usable[0].pair is None
+    with pytest.raises(DataError, match="field pair is missing"):
+        read_examples(config, [(0, {"text": "x", "label": "a"})])
+
+
 def test_a_worked_answer_may_use_what_is_right() -> None:
     answer = "{% for e in entities %}{{ e.type }}: {{ e.words }}\n{% endfor %}"
     config = task("tagging", labels={"PER": "person", "LOC": "place"}, answer=answer)

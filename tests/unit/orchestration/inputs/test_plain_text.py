@@ -123,7 +123,7 @@ def test_its_path_is_looked_for_beside_the_configuration(tmp_path: Path) -> None
     [
         ("gone.jsonl", ": gone.jsonl: found neither "),
         ("empty.jsonl", "=empty.jsonl is empty: put text in it or name another file"),
-        ("folder", "=folder is not a file: name a .jsonl, .parquet or .csv file"),
+        ("folder", "=folder is not a file: name a .jsonl, .parquet, .csv or .conll file"),
     ],
 )
 def test_a_missing_or_empty_file_is_refused_with_its_key(name: str, reason: str, tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def test_an_empty_data_file_is_refused(folder: Path) -> None:
 def test_a_directory_is_no_data_file(folder: Path) -> None:
     with pytest.raises(ConfigError) as error:
         resolve_paths(config(data={"train": {"path": "model"}}), config_dir=folder)
-    assert refused(error) == "data.train.path=model is not a file: name a .jsonl, .parquet or .csv file"
+    assert refused(error) == "data.train.path=model is not a file: name a .jsonl, .parquet, .csv or .conll file"
 
 
 def test_a_writable_place_is_made_and_left_empty(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_another_kind_of_file_is_refused_once(name: str, tmp_path: Path) -> None
     path.write_text("prompt\n")
     with pytest.raises(DataError) as refused:
         load(config(tmp_path, path))
-    assert str(refused.value) == f"data.train.path={path}: name a .jsonl, .parquet or .csv file"
+    assert str(refused.value) == f"data.train.path={path}: name a .jsonl, .parquet, .csv or .conll file"
 
 
 def test_an_unknown_hub_dataset_is_one_line(tmp_path: Path) -> None:

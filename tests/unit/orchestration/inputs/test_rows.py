@@ -102,7 +102,7 @@ def packed_array() -> bytes:
         ("t.parquet", b"", "is empty: put rows in it or name another file"),
         ("t.csv", b"prompt,prompt\nx,y\n", "cannot be read (two columns have the name 'prompt')"),
         ("t.csv", b'"open\n', "cannot be read (its header is not CSV: unexpected end of data)"),
-        ("t.json", b"{}", ": name a .jsonl, .parquet or .csv file"),
+        ("t.json", b"{}", ": name a .jsonl, .parquet, .csv or .conll file"),
     ],
 )
 def test_a_file_that_is_not_what_its_name_says(name: str, content: bytes, reason: str, tmp_path: Path) -> None:

@@ -1,0 +1,191 @@
+"""What `distill plan` says of the teacher of a task: what it is asked, and what the cache holds of that.
+
+Nothing is tuned for it: whether a run has tuned the teacher already is known by what that is addressed by.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from cache import TeacherCache, TeacherIdentity
+from configs.models import Device
+from configs.places import is_url
+from configs.task_experiment import TaskDistillConfig
+from configs.task_stages import GOLD, TaskStageConfig, TransformerStart
+from evaluation.tasks.examples import Example
+from orchestration.fill.refusals import open_refusals, open_signal_refusals
+from orchestration.inputs.generative_teachers import open_generative_teacher, require_askable
+from orchestration.inputs.models import is_at_hand, locate_model
+from orchestration.inputs.task_sets import TaskSets
+from orchestration.inputs.task_teachers import TaskTeacher, open_task_teacher
+from orchestration.inputs.task_texts import decision_labels, read_with
+from orchestration.inputs.tasks import LoadedTask
+from orchestration.outputs.artifacts import Artifacts
+from orchestration.outputs.console import Console
+from orchestration.pipeline.tasks.chain import TaskChain, task_chain
+from orchestration.pipeline.tasks.generative_plan import asked_examples, plan_questions, show_questions, task_questions
+from orchestration.pipeline.tasks.lessons import DEV, Lessons
+from orchestration.pipeline.tasks.starts import StartsOf, made_start, reader_of
+from orchestration.plan.duration import expected_signal_seconds
+from orchestration.plan.hardware import Hardware
+from orchestration.plan.requests import NothingHeld
+from orchestration.plan.signal_requests import (
+    NoSignals,
+    SignalHoldings,
+    SignalPlan,
+    SignalWidths,
+    plan_signals,
+    signal_sets,
+    wanted_signals,
+)
+from orchestration.plan.signal_tables import show_signal_plan
+
+
+def show_teacher(
+    config: TaskDistillConfig,
+    task: LoadedTask,
+    sets: TaskSets,
+    *,
+    hardware: Hardware,
+    console: Console,
+) -> None:
+    """What the teacher is asked about these sets, and what that costs as far as it is known.
+
+    Raises:
+        ConfigError: it cannot be asked about this task.
+        ModelError: it has no head for the task and is not tuned, or one with other labels.
+    """
+    teacher, gold = config.teacher, len(sets.sets[GOLD])
+    asked_of = {**sets.sets, DEV: task.dev}
+    count = sum(map(len, asked_of.values()))
+    for stage in teacher.prepare:
+        steps = stage_steps(stage, rows=gold)
+        console.say(f"{teacher.model.label} is tuned on {gold:,} gold examples first, {steps:,} steps.")
+    if teacher.answers != "head":
+        require_askable(config, task.config)
+        asked_of = asked_examples(config, task, sets)
+        count = sum(map(len, asked_of.values()))
+    if not is_at_hand(teacher.model):
+        console.warn(
+            f"{teacher.model.label} is not on this machine: it is asked about {count:,} texts, all misses, and what it "
+            "and the students take of memory is not known"
+        )
+        return
+    if teacher.answers != "head":
+        _show_questions(config, task, asked_of, device=hardware.accelerator, console=console)
+        return
+    tuned = _tuned(config, task, sets) if teacher.prepare else None
+    if tuned is not None:
+        console.say("That is done already: it is asked as it was tuned.")
+    opened = open_task_teacher(config, task.config, prepared=tuned)
+    unknown = bool(teacher.prepare) and tuned is None
+    if unknown:
+        console.say("Until it is tuned nobody knows what the cache holds of it: everything counts as a miss.")
+    plan = _signal_plan(config, task, opened, asked_of, held=NoSignals() if unknown else _held(config, opened))
+    time = expected_signal_seconds(
+        opened.model,
+        tokens=plan.tokens,
+        settings=config.runtime.teacher_engine,
+        accelerator=hardware.accelerator,
+        dtype=teacher.dtype,
+    )
+    show_signal_plan(plan, time=time, max_tokens=teacher.max_tokens, console=console)
+
+
+def stage_steps(stage: TaskStageConfig, *, rows: int) -> int:
+    """Optimiser steps of a stage that learns from so many examples, as far as none of them is left out."""
+    return stage.steps or math.ceil((stage.epochs or 0.0) * math.ceil(rows / stage.batch_size))
+
+
+def _show_questions(
+    config: TaskDistillConfig,
+    task: LoadedTask,
+    examples: Mapping[str, Sequence[Example]],
+    *,
+    device: Device,
+    console: Console,
+) -> None:
+    teacher = open_generative_teacher(config, task.config)
+    questions = task_questions(config, task, teacher.files)
+    questions.require_distinct_labels(task.train[0])
+    refused = open_refusals(config.runtime, teacher.identity, k=questions.k)
+    cache = _cache_of(config, teacher.identity) or NothingHeld()
+    plan = plan_questions(questions, examples, cache=cache, refused=refused)
+    show_questions(plan, config=config, files=teacher.files, device=device, console=console)
+
+
+def _tuned(config: TaskDistillConfig, task: LoadedTask, sets: TaskSets) -> Path | None:
+    """The directory of the tuned teacher, where a run has made it already."""
+    artifacts = Artifacts(config.runtime.run_root)
+    if not config.runtime.run_root.is_dir():
+        return None
+    with TemporaryDirectory(prefix="stillroom-plan-") as place:
+        chain = tuned_chain(config, task, sets, place=Path(place))
+    return chain.directory if artifacts.read_student(chain.digest) is not None else None
+
+
+def tuned_chain(config: TaskDistillConfig, task: LoadedTask, sets: TaskSets, *, place: Path) -> TaskChain:
+    """What the tuning of the teacher is addressed by; its start and its lessons are made in `place`, and not used."""
+    kind, labels = task.config.kind, decision_labels(task.config)
+    models_root, teacher = config.runtime.models_root, config.teacher
+    starts = StartsOf(
+        teacher_dir=locate_model(teacher.model, models_root=models_root),
+        kind=kind,
+        labels=labels,
+        models_root=models_root,
+        artifacts=Artifacts(place),
+    )
+    untouched = TransformerStart(kind="transformer", model=teacher.model)
+    start = made_start(untouched, seed=teacher.prepare[0].seed, of=starts)
+    reader = reader_of(start, max_tokens=teacher.max_tokens)
+    lessons = Lessons(
+        sets, task.dev, task=task.config, beliefs=None, agreement=config.data.agreement, folder=place / "lessons"
+    )
+    return task_chain(
+        "teacher",
+        stages=teacher.prepare,
+        start=start,
+        lesson=lambda stage: lessons.of(stage, reader),
+        kind=kind,
+        labels=labels,
+        artifacts=Artifacts(config.runtime.run_root),
+    )
+
+
+def _signal_plan(
+    config: TaskDistillConfig,
+    task: LoadedTask,
+    teacher: TaskTeacher,
+    sets: Mapping[str, Sequence[Example]],
+    *,
+    held: SignalHoldings,
+) -> SignalPlan:
+    longest = config.teacher.max_tokens
+    read = {
+        name: read_with(teacher.tokenizer, examples, task=task.config, max_tokens=longest)
+        for name, examples in sets.items()
+    }
+    return plan_signals(
+        signal_sets(read, wanted_signals(config, kind=task.config.kind)),
+        cache=held,
+        widths=SignalWidths(len(teacher.columns), teacher.model.hidden),
+        encoding=config.teacher.encoding,
+        refused=open_signal_refusals(config, teacher.identity),
+    )
+
+
+def _held(config: TaskDistillConfig, teacher: TaskTeacher) -> SignalHoldings:
+    """The teacher's signals as far as there are any."""
+    cache = _cache_of(config, teacher.identity)
+    return NoSignals() if cache is None else cache.signals
+
+
+def _cache_of(config: TaskDistillConfig, identity: TeacherIdentity) -> TeacherCache | None:
+    """The cache of a teacher if there is one; none is made."""
+    root = config.runtime.cache_root
+    if not is_url(root) and not (Path(root) / identity.digest()).exists():
+        return None
+    return TeacherCache.open(root, identity, create=False)
