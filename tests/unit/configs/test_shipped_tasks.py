@@ -72,6 +72,17 @@ def test_reviews_are_as_often_positive_as_negative(split: str) -> None:
     assert len({row["text"] for row in found}) == len(found)
 
 
+def test_reviews_to_be_labelled_have_no_label_and_are_like_no_others() -> None:
+    found = rows("reviews", "transfer")
+    assert 400 <= len(found) <= 500 and all(set(row) == {"text"} for row in found)
+    texts = Counter(" ".join(words_of(row["text"])) for split in (*SIZES, "transfer") for row in rows("reviews", split))
+    assert [text for text, count in texts.items() if count > 1] == []
+    for split in SIZES:
+        held_out, other = (dict(enumerate(row["text"] for row in each)) for each in (rows("reviews", split), found))
+        near = duplicates(held_out, other, threshold=load_task_file(FOLDER / "reviews.yaml").near_duplicate)
+        assert (near.exact, near.near) == ((), ())
+
+
 def test_pairs_of_reviews_differ_in_their_label() -> None:
     pairs: dict[str, list[str]] = {}
     for row in rows("reviews", "test"):
