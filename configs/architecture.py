@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from configs.errors import ModelError
 from configs.model_files import CONFIG, read_config
 from configs.models import ModelShape
+from configs.task_features import InsideSizes
 from configs.visible_text import first_line
 
 POSITION_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length")
@@ -56,6 +57,11 @@ class TextModel:
     labels: tuple[str, ...]
     heads: int
     vocab: int
+
+    @property
+    def inside(self) -> InsideSizes:
+        """Of what is inside it."""
+        return InsideSizes((self.hidden,) * (self.layers + 1), self.heads)
 
     @property
     def block_weights(self) -> int:

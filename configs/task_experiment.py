@@ -55,10 +55,11 @@ class TaskTeacherConfig(Block):
         if not self.constrained and self.answers != "text":
             raise ValueError(f"constrained=false is about text that is written, not answers={self.answers}: remove one")
         for number, stage in enumerate(self.prepare):
-            if stage.needs != "gold" or stage.data != (GOLD,):
+            if stage.is_taught or stage.data != (GOLD,):
+                features = " with features" if stage.features else ""
                 raise ValueError(
-                    f"prepare.{number} has objective={stage.objective} on data={list(stage.data)}: a teacher is "
-                    f"prepared on gold labels alone, so set objective: hard_labels and data: [{GOLD}]"
+                    f"prepare.{number} has objective={stage.objective}{features} on data={list(stage.data)}: a teacher "
+                    f"is prepared on gold labels alone, so set objective: hard_labels and data: [{GOLD}]"
                 )
         if self.prepare and self.answers != "head":
             raise ValueError(
@@ -243,6 +244,11 @@ class TaskDistillConfig(WithoutPasswords):
             )
         if unknown is not None:
             raise ValueError(f"{key}.data names {unknown}, and there are {', '.join(known)}: name one of them")
+        if stage.features and self.teacher.answers != "head":
+            raise ValueError(
+                f"{key}.features learns from inside the teacher, and teacher.answers={self.teacher.answers} has it "
+                "answer in an engine that shows nothing of that: set answers: head, or remove features"
+            )
         if stage.needs == "logits" and self.teacher.answers == "text":
             raise ValueError(
                 f"{key}.objective={stage.objective} needs the teacher's logits and teacher.answers=text gives its word "

@@ -23,11 +23,12 @@ TASK_OBJECTIVES: Mapping[str, str] = MappingProxyType(
         "hard_labels": "student_train.objectives.hard_labels",
         "soft_labels": "student_train.objectives.soft_labels",
         "logit_mse": "student_train.objectives.logit_mse",
+        "features": "student_train.objectives.features",
     }
 )
 """Every objective by the name that a configuration gives it, and the module that holds its value."""
 
-TaskNeed = Literal["gold", "label", "logits"]
+TaskNeed = Literal["gold", "label", "logits", "nothing"]
 """What must be known of an example that is learned."""
 
 TaskLossSetting = Literal["temperature", "gold_weight", "labels"]
@@ -41,7 +42,7 @@ class TaskObjective:
     """One method of learning a task.
 
     `learns` says in a few words what. `needs` says what must be known of every example of a stage: its gold label
-    (`gold`), which label the teacher finds (`label`), or the teacher's `logits`. `settings` are those of
+    (`gold`), which label the teacher finds (`label`), the teacher's `logits`, or `nothing`. `settings` are those of
     `TASK_LOSS_SETTINGS` that act on it; any other may not be set.
 
     `loss` is a pure function from the student's logits at the units of a micro-batch, the micro-batch and the stage to

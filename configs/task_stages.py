@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from configs.models import Block, ModelSource, Name, NonNegative, Positive
 from configs.stages import LoraConfig, require_kept_layers
+from configs.task_features import FeatureTerm
 from configs.task_objectives import (
     TASK_LOSS_SETTINGS,
     TASK_OBJECTIVES,
@@ -151,6 +152,7 @@ class TaskStageConfig(Block):
 
     `data` names sets of examples: `train` (gold), `transfer` (unlabelled), and augmentations by their names. Where a
     loss knows a gold label and the teacher's belief, `gold_weight` is the share of the cross-entropy on gold.
+    `features` are terms beside that loss about what is inside the teacher, each a mean over texts or tokens.
     `unfrozen` says what learns: everything, or the head and that many layers below it. `patience` ends the stage when
     so many measurements of the dev split in a row were no better than the best.
     """
@@ -160,6 +162,7 @@ class TaskStageConfig(Block):
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
     gold_weight: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     labels: Literal["gold", "teacher"] = "gold"
+    features: tuple[FeatureTerm, ...] = ()
     unfrozen: NonNegative | Literal["all"] = "all"
     lora: LoraConfig | None = None
     steps: Positive | None = None
@@ -208,6 +211,7 @@ class TaskStageConfig(Block):
                 f"lora trains adapters in all layers and unfrozen={self.unfrozen} freezes some: choose one"
             )
         self._fits_objective()
+        self._fits_features()
         return self
 
     def _fits_objective(self) -> None:
@@ -218,9 +222,28 @@ class TaskStageConfig(Block):
             takers = task_objectives_where(lambda other, name=name: name in other.settings)  # type: ignore[misc]
             raise ValueError(f"{name}={value} only acts on objective={takers}, not {self.objective}: remove it")
 
+    def _fits_features(self) -> None:
+        if self.needs != "nothing":
+            return
+        if not self.features:
+            raise ValueError(f"objective={self.objective} learns its features and names none: add one to features")
+        if self.select == "dev_accuracy":
+            raise ValueError(
+                f"select=dev_accuracy chooses by answers, and objective={self.objective} learns none: set select: "
+                "dev_loss or last"
+            )
+
     def identity(self) -> dict[str, Any]:
         """What of a stage changes the student that comes out of it."""
         return self.model_dump(mode="json")
+
+    @model_serializer(mode="wrap")
+    def _no_features(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A stage without features is written, and addressed, as stages were before there were any."""
+        said: dict[str, Any] = dump(self)
+        if not self.features:
+            said.pop("features", None)
+        return said
 
     @property
     def method(self) -> TaskObjective:
@@ -231,6 +254,16 @@ class TaskStageConfig(Block):
     def needs(self) -> TaskNeed:
         """What must be known of every example of `data`."""
         return self.method.needs(self)
+
+    @property
+    def needs_answers(self) -> bool:
+        """Whether the teacher must have answered every example of `data`."""
+        return self.needs in ("label", "logits")
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether anything of it comes from a teacher."""
+        return self.needs != "gold" or bool(self.features)
 
 
 class TaskStudentConfig(Block):

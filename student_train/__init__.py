@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from student_train.losses.divergences import divergence
     from student_train.losses.fused import LossSums, fused_cross_entropy, fused_divergence, fused_loss
     from student_train.losses.head import Head
+    from student_train.losses.hidden import attention_mse, cosine, hidden_mse, patient
     from student_train.losses.logits import logit_mse, soft_cross_entropy
     from student_train.losses.minillm import MinillmLoss, SampledResponses, minillm_loss
     from student_train.losses.targets import SparseTargets
@@ -42,14 +43,18 @@ _MODULES = {
     "TaskJob": "job",
     "TrainJob": "job",
     "TrainResult": "job",
+    "attention_mse": "losses.hidden",
     "calibrate": "starts.calibration",
+    "cosine": "losses.hidden",
     "derive_student": "starts.derive",
     "divergence": "losses.divergences",
     "fused_cross_entropy": "losses.fused",
     "fused_divergence": "losses.fused",
     "fused_loss": "losses.fused",
+    "hidden_mse": "losses.hidden",
     "logit_mse": "losses.logits",
     "minillm_loss": "losses.minillm",
+    "patient": "losses.hidden",
     "score_view": "scoring",
     "soft_cross_entropy": "losses.logits",
     "train_stage": "training.stages",
@@ -68,14 +73,18 @@ __all__ = [
     "TaskJob",
     "TrainJob",
     "TrainResult",
+    "attention_mse",
     "calibrate",
+    "cosine",
     "derive_student",
     "divergence",
     "fused_cross_entropy",
     "fused_divergence",
     "fused_loss",
+    "hidden_mse",
     "logit_mse",
     "minillm_loss",
+    "patient",
     "score_view",
     "soft_cross_entropy",
     "train_stage",

@@ -14,6 +14,7 @@ from configs.models import Device
 from configs.schema import TrainingSettings
 from configs.stages import StageConfig
 from configs.task import TaskKind
+from configs.task_features import InsideSizes
 from configs.task_stages import TaskStageConfig
 
 
@@ -63,12 +64,26 @@ class TrainJob(StageJob):
         return _digest({"stage": self.stage.identity(), "vocab": self.vocab, **plain})
 
 
+@dataclass(frozen=True, slots=True)
+class TaughtInside:
+    """The teacher of a stage that learns from its inside: where it lies, who it is, and its sizes.
+
+    `identity` is the digest of its identity.
+    """
+
+    directory: Path
+    identity: str
+    dtype: str
+    sizes: InsideSizes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskJob(StageJob):
     """One stage of a student of a task, which learns from examples.
 
     `train_examples` and `dev_examples` are files (`student_train.feed.examples`) of a task of this `kind` with these
-    `labels`. `sets` says for the model card how many examples of which set the former hold.
+    `labels`. `sets` says for the model card how many examples of which set the former hold. `taught`
+    is the teacher of a stage with features.
     """
 
     stage: TaskStageConfig
@@ -77,10 +92,12 @@ class TaskJob(StageJob):
     kind: TaskKind
     labels: tuple[str, ...]
     sets: Mapping[str, int] = field(default_factory=dict)
+    taught: TaughtInside | None = None
 
     def stage_digest(self) -> str:
         """See `StageJob.stage_digest`."""
-        return _digest({"stage": self.stage.identity(), "kind": self.kind, "labels": list(self.labels)})
+        inside = {} if self.taught is None else {"taught": self.taught.identity}
+        return _digest({"stage": self.stage.identity(), "kind": self.kind, "labels": list(self.labels), **inside})
 
 
 @dataclass(frozen=True, slots=True)

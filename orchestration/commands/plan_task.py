@@ -26,6 +26,7 @@ from orchestration.inputs.rows import Row
 from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, as_read_by, load_learned_task, load_task_sets
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.outputs.console import Console
+from orchestration.pipeline.tasks.features import require_features
 from orchestration.pipeline.tasks.lessons import DEV
 from orchestration.pipeline.tasks.starts import require_start
 from orchestration.plan.hardware import Hardware, hardware_of
@@ -104,6 +105,7 @@ def _require_starts(config: TaskDistillConfig, task: LoadedTask) -> None:
         teacher_dir = locate_model(config.teacher.model, models_root=config.runtime.models_root)
         for name, student in config.students.items():
             require_start(student.start, name=name, kind=task.config.kind, teacher_dir=teacher_dir)
+        require_features(config, teacher_dir=teacher_dir)
 
 
 def _show_sets(sets: TaskSets, task: LoadedTask, *, console: Console) -> None:
@@ -154,7 +156,7 @@ def _show_students(config: TaskDistillConfig, sets: TaskSets, *, console: Consol
                 f"{stage.learning_rate:g}",
             )
     console.say(table)
-    twins = [name for name, each in config.students.items() if any(stage.needs != "gold" for stage in each.stages)]
+    twins = [name for name, each in config.students.items() if any(stage.is_taught for stage in each.stages)]
     if config.evaluation.gold_baseline and twins:
         console.say(f"Beside them, for the comparison, the same on gold labels alone: {', '.join(twins)}.")
     augmented = [name for name in twins if config.augmented_gold(name)]

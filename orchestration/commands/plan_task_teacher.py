@@ -42,6 +42,8 @@ from orchestration.plan.signal_requests import (
     wanted_signals,
 )
 from orchestration.plan.signal_tables import show_signal_plan
+from orchestration.plan.task_features import wanted_states
+from orchestration.plan.task_placement import own_models
 
 
 def show_teacher(
@@ -164,12 +166,13 @@ def _signal_plan(
     held: SignalHoldings,
 ) -> SignalPlan:
     longest = config.teacher.max_tokens
+    states = wanted_states(config, teacher=teacher.model, models=own_models(config))
     read = {
         name: read_with(teacher.tokenizer, examples, task=task.config, max_tokens=longest)
         for name, examples in sets.items()
     }
     return plan_signals(
-        signal_sets(read, wanted_signals(config, kind=task.config.kind)),
+        signal_sets(read, wanted_signals(config, kind=task.config.kind, states=states)),
         cache=held,
         widths=SignalWidths(len(teacher.columns), teacher.model.hidden),
         encoding=config.teacher.encoding,

@@ -10,6 +10,7 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from configs.task import TaskKind
+from configs.task_features import StateName
 from evaluation.tasks.examples import Example
 from orchestration.inputs.task_texts import ReadExample, UnitName
 from student_train.feed.examples import UNKNOWN, ExampleSet
@@ -55,6 +56,19 @@ class Beliefs:
         return cls(read.units, logits)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class States:
+    """Hidden states of a teacher about E examples, by their `names`: `values` [E, S, H]."""
+
+    names: tuple[StateName, ...]
+    values: Float32[np.ndarray, "E S H"]
+
+    @classmethod
+    def of(cls, names: tuple[StateName, ...], each: Sequence[Float32[np.ndarray, "S H"] | None]) -> States:
+        """From those of one example after another, of which none lacks any."""
+        return cls(names, np.stack([states for states in each if states is not None]))
+
+
 @dataclass(frozen=True, slots=True)
 class MadeExamples:
     """Examples for a student. `unseen` of the units that it reads are left out: the teacher does not see them."""
@@ -64,9 +78,14 @@ class MadeExamples:
 
 
 def make_examples(
-    kind: TaskKind, labels: tuple[str, ...], read: Sequence[ReadExample], beliefs: Sequence[Beliefs] | None = None
+    kind: TaskKind,
+    labels: tuple[str, ...],
+    read: Sequence[ReadExample],
+    beliefs: Sequence[Beliefs] | None = None,
+    *,
+    states: States | None = None,
 ) -> MadeExamples:
-    """The examples of a student in their order; with `beliefs`, one for each of them.
+    """The examples of a student in their order; with `beliefs` and `states` of the teacher, one for each of them.
 
     A unit is learned where both see it. Where the answer of a span lies outside of that its ends are not known.
     """
@@ -82,6 +101,8 @@ def make_examples(
         unit_tokens=np.array([token for part in parts for token in part.unit_tokens], dtype=np.int32),
         gold=np.array([label for part in parts for label in part.gold], dtype=np.int32),
         teacher=np.concatenate([np.empty((0, len(labels)), np.float32), *logits]) if beliefs is not None else None,
+        states=None if states is None else states.values,
+        state_names=() if states is None else states.names,
     )
     return MadeExamples(made, unseen=sum(len(one.units) for one in read) - len(made.unit_tokens))
 

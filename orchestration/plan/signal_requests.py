@@ -5,14 +5,15 @@ Shapes: T tokens of a text, P rows of a signal (1, or T where it speaks of token
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from cache import Signal, SignalRequest
-from cache.signals import PER_TOKEN, SPAN_WIDTH, Position, SignalName
+from cache.signals import PER_TOKEN, SPAN_WIDTH, SignalName
 from configs.task import TaskKind
 from configs.task_experiment import SignalEncoding, TaskDistillConfig
+from configs.task_features import StateName
 from orchestration.inputs.task_texts import ReadExample
 
 HEAD_SIGNALS: Mapping[TaskKind, SignalName] = {
@@ -168,19 +169,24 @@ class SignalWidths:
 def needs_teacher(config: TaskDistillConfig) -> bool:
     """Whether anything of an experiment needs what the teacher says about what is learned from."""
     stages = [stage for student in config.students.values() for stage in student.stages]
-    return config.data.agreement is not None or any(stage.needs in ("logits", "label") for stage in stages)
+    return config.data.agreement is not None or any(stage.needs_answers for stage in stages)
 
 
 def wanted_signals(
-    config: TaskDistillConfig, *, kind: TaskKind, states: Iterable[tuple[int, Position]] = ()
+    config: TaskDistillConfig, *, kind: TaskKind, states: Sequence[StateName] = ()
 ) -> tuple[Signal, ...]:
-    """What the stages of an experiment need of a teacher with a head: its logits, and `states` of (layer, position).
+    """What the stages of an experiment need of a teacher with a head: its logits, and some of its `states`.
 
     A label of the teacher is the likeliest by its logits. The logits are wanted in any case of texts that only the
     teacher labels, and of gold examples that have to agree with it.
     """
     found = [Signal(HEAD_SIGNALS[kind])] if needs_teacher(config) else []
-    return (*found, *(Signal("state", layer, position) for layer, position in dict.fromkeys(states)))
+    return (*found, *state_signals(states))
+
+
+def state_signals(states: Sequence[StateName]) -> tuple[Signal, ...]:
+    """What is asked for these states, each once; those of every token are no signals."""
+    return tuple(Signal("state", layer, place) for layer, place in dict.fromkeys(states) if place != "all")
 
 
 def signal_sets(read: Mapping[str, Sequence[ReadExample]], signals: tuple[Signal, ...]) -> tuple[SignalSet, ...]:

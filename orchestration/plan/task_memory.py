@@ -100,10 +100,12 @@ def task_training_memory(
     stage: TaskStageConfig,
     longest: int,
     accelerator: Device,
+    beside: tuple[MemoryItem, ...] = (),
 ) -> MemoryFit:
     """What one GPU of the worker group holds, or one process on CPUs; `longest` are the tokens of the longest text.
 
-    A micro-batch holds `micro_batch_tokens` tokens, padding included, or one text that is longer.
+    `beside` is what lies there too, as a teacher that reads beside the student. A micro-batch holds
+    `micro_batch_tokens` tokens, padding included, or one text that is longer.
     """
     tokens, wide = max(settings.micro_batch_tokens, longest), DTYPE_BYTES[stage.dtype]
     kept = _kept_values(sizes, longest=longest, recomputed=settings.gradient_checkpointing)
@@ -123,12 +125,33 @@ def task_training_memory(
     items = (
         *states[False],
         MemoryItem("activations", tokens * kept * wide, f"{tokens} tokens x {kept:,} x {wide:g} B"),
+        *beside,
         MemoryItem("runtime", RUNTIME_GIB * GIB, f"{RUNTIME_GIB:g} GiB, an assumption"),
     )
     spare = "" if settings.gradient_checkpointing else "set gradient_checkpointing: true, "
     cure = f"in runtime.training {spare}lower micro_batch_tokens={settings.micro_batch_tokens}, or make it smaller"
     fit = MemoryFit(label, items, assumed=False, cure=cure, offloaded=states[True])
     return worker_on_host(fit, settings=settings) if accelerator == "cpu" else fit
+
+
+def live_teacher_memory(
+    model: TextModel, stage: TaskStageConfig, *, settings: TrainingSettings, dtype: str, longest: int
+) -> tuple[MemoryItem, ...]:
+    """What the teacher of a stage takes that reads beside the student, whole in every process; nothing without one.
+
+    It leaves the states of all layers, and the scores of attention where they are compared; one layer is computed at a
+    time.
+    """
+    if all(term.is_kept for term in stage.features):
+        return ()
+    sizes, wide = transformer_sizes(model), DTYPE_BYTES[dtype]
+    tokens = max(settings.micro_batch_tokens, longest)
+    scores = sizes.layers * sizes.heads * longest if any(term.reads_attention for term in stage.features) else 0
+    values = (sizes.layers + 1) * model.hidden + sizes.layer_activations + sizes.heads * longest + scores
+    return (
+        MemoryItem("live teacher", sizes.parameters * wide, f"{count_in_words(sizes.parameters)} x {wide:g} B"),
+        MemoryItem("its states", tokens * values * wide, f"{tokens} tokens x {values:,} x {wide:g} B"),
+    )
 
 
 def signal_engine_memory(

@@ -19,6 +19,7 @@ from orchestration.plan.memory import MemoryFit, MemoryItem
 from orchestration.plan.placement import Part, Placement, require_engine_room, require_fit, require_worker_room
 from orchestration.plan.task_memory import (
     TaskSizes,
+    live_teacher_memory,
     plain_memory,
     signal_engine_memory,
     start_sizes,
@@ -107,6 +108,13 @@ def _trainings(
                 stage=stage,
                 longest=longest,
                 accelerator=hardware.accelerator,
+                beside=live_teacher_memory(
+                    teacher,
+                    stage,
+                    settings=config.runtime.training,
+                    dtype=config.teacher.dtype,
+                    longest=longest,
+                ),
             )
             for stage in stages
         )

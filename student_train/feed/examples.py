@@ -6,7 +6,8 @@ what has one right choice: the class of a text, the tag of a word, and of a pass
 the last of the answer. What the teacher believes was taken from the cache by units, so that student and teacher may cut
 words differently.
 
-Shapes: E examples, T tokens, U units, D decisions (E, sum of U, or 2 E), C labels (2 for spans: first, last).
+Shapes: E examples, T tokens, U units, D decisions (E, sum of U, or 2 E), C labels (2 for spans: first, last), S states
+of an example, H their width.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from cache.canonical import canonical
 from cache.disk.durable import replace_file
 from configs.errors import DataError
 from configs.task import TaskKind
+from configs.task_features import StateName
 
 FORMAT = "stillroom/examples/1"
 
@@ -41,6 +43,7 @@ _ARRAYS = {
     "unit_tokens": "<i4",
     "gold": "<i4",
     "teacher": "<f4",
+    "states": "<f4",
 }
 
 
@@ -52,7 +55,8 @@ class ExampleSet:
     at `split[e]` (T for one text), and the units `unit_offsets[e]` to `unit_offsets[e + 1]`; `unit_tokens` is the
     token, counted from the first of its example, that speaks for a unit (0 in classification, where the model pools).
     `gold` has one entry a decision: a label, or the unit of an example that its answer begins and then ends with; -1
-    where it is not known. `teacher` are the teacher's logits at every unit, None where it was not asked.
+    where it is not known. `teacher` are the teacher's logits at every unit, None where it was not asked. `states` are
+    its hidden states of every example, by their `state_names`; None where there are none.
     """
 
     kind: TaskKind
@@ -64,6 +68,8 @@ class ExampleSet:
     unit_tokens: Int32[np.ndarray, " sumU"]
     gold: Int32[np.ndarray, " D"]
     teacher: Float32[np.ndarray, "sumU C"] | None
+    states: Float32[np.ndarray, "E S H"] | None = None
+    state_names: tuple[StateName, ...] = ()
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,6 +77,8 @@ class ExampleSet:
         if broken is not None:
             raise DataError(f"examples of a {self.kind} task cannot be used: {broken}")
         parts = hashlib.sha256(canonical(FORMAT, self.kind, len(self.labels), *self.labels))
+        for layer, place in self.state_names:
+            parts.update(canonical(layer, place))
         for name, array in self._arrays().items():
             parts.update(canonical(name, hashlib.sha256(array.tobytes()).digest()))
         object.__setattr__(self, "digest", parts.hexdigest())
@@ -97,6 +105,7 @@ class ExampleSet:
             OSError: it cannot be written.
         """
         header = {"format": FORMAT, "kind": self.kind, "labels": json.dumps(self.labels), "digest": self.digest}
+        header["state_names"] = json.dumps(self.state_names)
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, save(self._arrays(), metadata=header))
 
@@ -120,6 +129,7 @@ class ExampleSet:
             found = cls(
                 kind=header["kind"],
                 labels=tuple(json.loads(header["labels"])),
+                state_names=tuple((layer, place) for layer, place in json.loads(header.get("state_names", "[]"))),
                 **{"teacher": None} | arrays,
             )
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -158,4 +168,7 @@ class ExampleSet:
             return "a gold label is not among the choices"
         if self.teacher is not None and self.teacher.shape != (units, len(self.labels)):
             return f"the teacher's logits {self.teacher.shape} are not {units} units of {len(self.labels)} labels"
+        shape = None if self.states is None else self.states.shape[:2]
+        if shape != ((examples, len(self.state_names)) if self.state_names else None):
+            return f"states {shape} are not {len(self.state_names)} of each of {examples} examples"
         return None

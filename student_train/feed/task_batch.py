@@ -1,8 +1,12 @@
-"""A micro-batch of a task: rows of padded tokens, and the decisions that are learned from them."""
+"""A micro-batch of a task: rows of padded tokens, and the decisions that are learned from them.
+
+Shapes, beside those of `TaskBatch`: E texts, S states of each, H their width.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.batches import Rows
+from configs.task_features import StateName
 from student_train.feed.examples import ExampleSet
 
 
@@ -22,7 +27,12 @@ class TaskBatch:
     tokens laid flat, `owner[n]` its row. `gold[d]` is the right choice of a decision, -1 where it is not known.
     `choices` [D, Cmax], of tasks with spans alone, are the units that a decision chooses among (-1 behind the last);
     decision 2 e is about the first, 2 e + 1 about the last unit of the span of row e. `teacher` are the teacher's
-    logits at the units, None where only gold is learned.
+    logits at the units, None where only gold is learned, and `states` S hidden states of it of each text, by
+    `state_names`.
+
+    The first `texts` rows are texts; an empty batch has a row that is none. `per_text` and `per_token` are the
+    decisions of the whole step over its texts, and over its tokens: a sum over texts times `per_text` is, divided by
+    the decisions of the step, the mean over its texts.
     """
 
     input_ids: Int64[Tensor, "B T"]
@@ -33,10 +43,21 @@ class TaskBatch:
     gold: Int64[Tensor, " D"]
     teacher: Float[Tensor, "N C"] | None
     choices: Int64[Tensor, "D Cmax"] | None = None
+    states: Float[Tensor, "E S H"] | None = None
+    state_names: tuple[StateName, ...] = ()
+    texts: int = 0
+    per_text: float = 1.0
+    per_token: float = 1.0
+
+    @property
+    def tokens(self) -> Bool[Tensor, "B T"]:
+        """Which places hold tokens of texts."""
+        rows = torch.arange(len(self.input_ids), device=self.input_ids.device) < self.texts
+        return self.attention_mask.bool() & rows[:, None]
 
     def to(self, device: torch.device) -> TaskBatch:
         """The same batch on another device."""
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device)
             for name in self.__dataclass_fields__
             if isinstance(value := getattr(self, name), Tensor)
@@ -69,7 +90,7 @@ def collate_examples(examples: ExampleSet, rows: Rows) -> TaskBatch:
     at = _places(examples.unit_offsets, rows)
     units = _counts(examples.unit_offsets, rows)
     owner = np.repeat(np.arange(len(rows)), units)
-    teacher = examples.teacher
+    teacher, states = examples.teacher, examples.states
     return TaskBatch(
         input_ids=torch.from_numpy(input_ids),
         attention_mask=torch.from_numpy(there.astype(np.int64)),
@@ -79,6 +100,9 @@ def collate_examples(examples: ExampleSet, rows: Rows) -> TaskBatch:
         gold=torch.from_numpy(examples.gold[_places(examples.decision_offsets, rows)].astype(np.int64)),
         teacher=None if teacher is None else torch.from_numpy(teacher[at]),
         choices=_choices(units) if examples.kind == "extractive_qa" else None,
+        states=None if states is None else torch.from_numpy(states[rows]),
+        state_names=examples.state_names,
+        texts=len(rows),
     )
 
 

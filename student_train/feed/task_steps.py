@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain, count, islice
 
@@ -47,8 +47,8 @@ class TaskFeed:
     group: WorkerGroup
     micro_batch_tokens: int
 
-    def steps(self, batches: Iterable[Rows]) -> Iterator[TaskStep]:
-        """The work of each global batch in turn."""
+    def steps(self, batches: Iterable[Rows], *, measured: bool = False) -> Iterator[TaskStep]:
+        """The work of each global batch in turn. When all of them are `measured` together, means are over all."""
         lengths = self.examples.lengths
         decisions = np.diff(self.examples.decision_offsets)
         for rows in batches:
@@ -60,12 +60,17 @@ class TaskFeed:
             empty = collate_examples(self.examples, rows[:0])
             mine += [empty] * (max(map(len, layouts)) - len(mine))
             computed = sum(padded_tokens(*each) for each in zip(layouts, [lengths[s] for s in shares], strict=True))
+            decided, read = int(decisions[rows].sum()), int(lengths[rows].sum())
+            if measured:
+                per_text, per_token = len(self.examples.gold) / len(lengths), len(self.examples.gold) / lengths.sum()
+            else:
+                per_text, per_token = decided / len(rows), decided / read
             yield TaskStep(
-                decisions=int(decisions[rows].sum()),
-                tokens=int(lengths[rows].sum()),
+                decisions=decided,
+                tokens=read,
                 padded_tokens=computed,
                 rows=rows,
-                batches=tuple(mine),
+                batches=tuple(replace(each, per_text=per_text, per_token=float(per_token)) for each in mine),
             )
 
     def _batches(self, share: Rows, layouts: tuple[Layout, ...]) -> list[TaskBatch]:

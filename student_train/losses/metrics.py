@@ -29,17 +29,22 @@ METRICS = (
     "policy",
     "clipped",
     "pretrain",
+    "patient",
+    "cosine",
+    "hidden_mse",
+    "attention_mse",
 )
 """Summed over positions: the trained loss; cross-entropy on the labels; positions whose most likely token is the label;
 the trained divergence; positions where student and teacher have the same most likely token; KL(teacher ‖ student) and
 KL(student ‖ teacher) over the known tokens and the tail; the teacher's mass on the known tokens; the student's mass
 outside them; the policy term; positions where its clip cut the gradient; cross-entropy on plain text, which has no
-other metric. What was not given (labels, targets, terms of sampled tokens) or not trained counts 0."""
+other metric; what a student of a task learns from inside its teacher, a kind each. What was not given (labels, targets,
+terms of sampled tokens) or not trained counts 0."""
 
-POLICY_METRICS = METRICS[:-1]
+POLICY_METRICS = METRICS[: METRICS.index("pretrain")]
 """Those that mean something where the tokens were sampled by a policy that is learned from."""
 
-SCORED_METRICS = METRICS[:-3]
+SCORED_METRICS = METRICS[: METRICS.index("policy")]
 """Those that mean something where the tokens were not sampled by a policy that is learned from."""
 
 TEXT_METRICS = ("loss", "ce", "accuracy")

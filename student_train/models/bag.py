@@ -7,8 +7,7 @@ not known or was masked stays. Of two texts of a pair one mean is taken.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Int64
@@ -27,10 +26,16 @@ class BagConfig(NetworkConfig):
     hidden: Positive | None = None
     left_out: Annotated[tuple[NonNegative, ...], Field(max_length=1024)] = ()
 
+    @property
+    def head_inputs(self) -> int:
+        """See `NetworkConfig.head_inputs`."""
+        return self.hidden or self.embedding_size
+
 
 class BagStudent(NetworkStudent):
     """The network; `hidden` is the layer between mean and head, if there is one."""
 
+    config_class = BagConfig
     loading: ClassVar[str] = """
 words = ids[0][~torch.isin(ids[0], torch.tensor(config["left_out"]))]
 states = weights["embedding.weight"][words].sum(dim=0, keepdim=True) / max(len(words), 1)
@@ -40,15 +45,10 @@ logits = states @ weights["head.weight"].T + weights["head.bias"]
 """
 
     def __init__(self, config: BagConfig) -> None:
-        super().__init__(config, head_inputs=config.hidden or config.embedding_size)
+        super().__init__(config)
         self.hidden = None if config.hidden is None else nn.Linear(config.embedding_size, config.hidden)
         self.left_out: Tensor
         self.register_buffer("left_out", torch.tensor(config.left_out, dtype=torch.int64), persistent=False)
-
-    @classmethod
-    def of(cls, values: Mapping[str, object]) -> Self:
-        """See `NetworkStudent.of`."""
-        return cls(BagConfig.model_validate(values))
 
     def forward(
         self,

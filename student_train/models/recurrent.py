@@ -8,8 +8,7 @@ told apart by the separator between them alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -29,6 +28,11 @@ class RecurrentConfig(NetworkConfig):
     layers: Positive = 1
     pooling: Literal["max", "attention"] = "max"
 
+    @property
+    def head_inputs(self) -> int:
+        """See `NetworkConfig.head_inputs`."""
+        return 2 * self.hidden
+
 
 class AdditiveAttention(nn.Module):
     """One vector of the states of a row: their mean, weighted by softmax(v' tanh(W h))."""
@@ -47,6 +51,7 @@ class AdditiveAttention(nn.Module):
 class RecurrentStudent(NetworkStudent):
     """The network; `network` holds its recurrent layers."""
 
+    config_class = RecurrentConfig
     loading: ClassVar[str] = """
 def part(prefix):
     return {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
@@ -67,7 +72,7 @@ logits = states @ weights["head.weight"].T + weights["head.bias"]
 """
 
     def __init__(self, config: RecurrentConfig) -> None:
-        super().__init__(config, head_inputs=2 * config.hidden)
+        super().__init__(config)
         self.network = {"lstm": nn.LSTM, "gru": nn.GRU}[config.cell](
             config.embedding_size,
             config.hidden,
@@ -78,11 +83,6 @@ logits = states @ weights["head.weight"].T + weights["head.bias"]
         )
         pools = config.task == "classification" and config.pooling == "attention"
         self.attention = AdditiveAttention(2 * config.hidden) if pools else None
-
-    @classmethod
-    def of(cls, values: Mapping[str, object]) -> Self:
-        """See `NetworkStudent.of`."""
-        return cls(RecurrentConfig.model_validate(values))
 
     def forward(
         self,

@@ -8,12 +8,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from configs.architecture import read_text_model
 from configs.errors import ModelError
 from configs.model_files import read_config
 from configs.task import TaskKind
+from configs.task_features import InsideSizes
 from student_train.models.bag import BagStudent
 from student_train.models.recurrent import RecurrentStudent
-from student_train.models.task_network import NetworkStudent, is_network, load_network, write_network
+from student_train.models.task_network import (
+    NetworkStudent,
+    is_network,
+    load_network,
+    read_network_config,
+    write_network,
+)
 from student_train.models.task_student import ANY_LENGTH, HEAD_KINDS, TaskStudent
 from student_train.models.task_transformer import (
     TransformerStudent,
@@ -23,7 +31,7 @@ from student_train.models.task_transformer import (
     write_transformer_student,
 )
 
-__all__ = ["TaskStudent", "load_task_student", "longest_text", "stored_task", "write_task_student"]
+__all__ = ["TaskStudent", "load_task_student", "longest_text", "stored_inside", "stored_task", "write_task_student"]
 
 NETWORKS: Mapping[str, type[NetworkStudent]] = {"recurrent": RecurrentStudent, "bag": BagStudent}
 """Networks over embeddings by the `kind` in their config.json."""
@@ -51,12 +59,7 @@ def load_task_student(
         raise ModelError(f"{model_dir}: no task head does {kind}: choose a task of kind {', '.join(HEAD_KINDS)}")
     student: TaskStudent
     if is_network(model_dir):
-        stated = str(read_config(model_dir).get("kind"))
-        if stated not in NETWORKS:
-            raise ModelError(
-                f"{model_dir}: kind={stated} in its config.json is none of {', '.join(NETWORKS)}: correct it"
-            )
-        student = load_network(model_dir, NETWORKS[stated], kind=kind, labels=labels, dtype=dtype)
+        student = load_network(model_dir, _network_of(model_dir), kind=kind, labels=labels, dtype=dtype)
     else:
         student = load_transformer_student(model_dir, kind=kind, labels=labels, dtype=dtype, head_seed=head_seed)
     if max_tokens is not None and max_tokens > student.max_tokens:
@@ -90,6 +93,17 @@ def longest_text(model_dir: Path) -> int:
     return ANY_LENGTH if is_network(model_dir) else stored_positions(model_dir)
 
 
+def stored_inside(model_dir: Path) -> InsideSizes:
+    """The sizes of what is inside a stored student.
+
+    Raises:
+        ModelError: its config.json cannot be read.
+    """
+    if is_network(model_dir):
+        return read_network_config(model_dir, _network_of(model_dir)).inside
+    return read_text_model(model_dir).inside
+
+
 def write_task_student(student: TaskStudent, weights: Mapping[str, Tensor], *, start: Path, folder: Path) -> None:
     """Fill `folder` with `weights` under the names of `student.named_parameters()`, config and tokenizer of `start`.
 
@@ -102,3 +116,10 @@ def write_task_student(student: TaskStudent, weights: Mapping[str, Tensor], *, s
         return
     assert isinstance(student, TransformerStudent)
     write_transformer_student(student, weights, start=start, folder=folder)
+
+
+def _network_of(model_dir: Path) -> type[NetworkStudent]:
+    stated = str(read_config(model_dir).get("kind"))
+    if stated not in NETWORKS:
+        raise ModelError(f"{model_dir}: kind={stated} in its config.json is none of {', '.join(NETWORKS)}: correct it")
+    return NETWORKS[stated]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from configs.errors import ConfigError
 from configs.task_stages import TaskStageConfig
 from student_train.feed.task_batch import TaskBatch
+from student_train.losses.metrics import METRICS
 from student_train.models.adapters import attach_adapters
+from student_train.models.inside import Inside
 from student_train.models.task_model import TaskStudent
 
 
@@ -19,16 +24,21 @@ class TaskModule(nn.Module):
     that the exported student never computes.
     """
 
-    def __init__(self, student: TaskStudent, *, stage: TaskStageConfig) -> None:
+    def __init__(self, student: TaskStudent, *, stage: TaskStageConfig, inside: Inside | None = None) -> None:
         super().__init__()
-        self.student = student
+        self.student, self.inside = student, inside
         self._stage, self._loss = stage, stage.method.loss
         self._frozen = [] if stage.lora is not None else frozen_parts(student)
 
     def forward(self, batch: TaskBatch) -> tuple[Tensor, Tensor]:
         """Summed loss and metric sums of the batch. An empty batch gives zero and zero gradients everywhere."""
-        sums = self._loss(self.student.unit_logits(batch), batch, self._stage)
-        return sums.loss, sums.metrics
+        if self.inside is None:
+            sums = self._loss(self.student.unit_logits(batch), batch, self._stage)
+            return sums.loss, sums.metrics
+        trace = self.student.traced(batch)
+        sums = self._loss(trace.logits, batch, self._stage)
+        loss, terms = self.inside(trace, batch)
+        return sums.loss + loss, with_terms(sums.metrics, loss=loss, terms=terms)
 
     def train(self, mode: bool = True) -> TaskModule:  # noqa: FBT001, FBT002 - torch calls it so
         """See `nn.Module.train`."""
@@ -36,6 +46,14 @@ class TaskModule(nn.Module):
         for part in self._frozen:
             part.eval()
         return self
+
+
+def with_terms(metrics: Float[Tensor, " M"], *, loss: Tensor, terms: Mapping[str, Tensor]) -> Float[Tensor, " M"]:
+    """Metric sums with those of the terms about a teacher's inside, and with their part of the trained loss."""
+    found = metrics.clone()
+    for name, value in {"loss": loss.detach(), **terms}.items():
+        found[METRICS.index(name)] += value.double()
+    return found
 
 
 def choose_what_learns(student: TaskStudent, *, stage: TaskStageConfig) -> None:

@@ -7,7 +7,6 @@ lines of torch that run the model. The names of the weights are those of the mod
 from __future__ import annotations
 
 import json
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self, TypeVar
@@ -23,9 +22,12 @@ from configs.errors import ModelError
 from configs.model_files import CONFIG, WEIGHTS, read_config, weight_files
 from configs.models import Block, Positive
 from configs.task import TaskKind
+from configs.task_features import InsideSizes
 from configs.visible_text import visible
+from student_train.feed.task_batch import TaskBatch
 from student_train.files import copy_companions
 from student_train.models.task_student import ANY_LENGTH, TaskStudent, order_of_labels, reorder_rows
+from student_train.models.tracing import Trace
 
 FORMAT: Literal["stillroom/task-network/1"] = "stillroom/task-network/1"
 
@@ -44,6 +46,16 @@ class NetworkConfig(Block):
     embedding_size: Positive
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
 
+    @property
+    def head_inputs(self) -> int:
+        """The width of what its head reads."""
+        return self.embedding_size
+
+    @property
+    def inside(self) -> InsideSizes:
+        """Of what is inside: its embeddings, and what its head reads."""
+        return InsideSizes((self.embedding_size, self.head_inputs), heads=None)
+
 
 class NetworkStudent(TaskStudent):
     """A network over embeddings. `head` is the linear layer that makes the logits."""
@@ -51,26 +63,48 @@ class NetworkStudent(TaskStudent):
     loading: ClassVar[str]
     """Lines of Python that make `logits` [B, C] or [B, T, C] of `config`, `weights` and `ids` [B, T]."""
 
-    def __init__(self, config: NetworkConfig, *, head_inputs: int) -> None:
+    config_class: ClassVar[type[NetworkConfig]]
+    """What its `config.json` is read as."""
+
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__(kind=config.task, labels=config.labels, vocab=config.vocab, max_tokens=ANY_LENGTH)
         self.config = config
         self.embedding = nn.Embedding(config.vocab, config.embedding_size)
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(head_inputs, len(config.labels))
+        self.head = nn.Linear(config.head_inputs, len(config.labels))
 
     def embedded(self, input_ids: Int64[Tensor, "B T"], attention_mask: Int64[Tensor, "B T"]) -> Float[Tensor, "B T E"]:
         """Embeddings of the tokens; what stands at padding need not be a token."""
         found: Tensor = self.embedding(input_ids.masked_fill(attention_mask == 0, 0))
         return found
 
+    @property
+    def sizes(self) -> InsideSizes:
+        """See `TaskStudent.sizes`."""
+        return self.config.inside
+
+    def traced(self, batch: TaskBatch) -> Trace:
+        """See `TaskStudent.traced`. What the head reads has gone through dropout."""
+        seen: list[Tensor] = []
+        hooks = [
+            self.embedding.register_forward_hook(lambda _, given, made: seen.append(made)),
+            self.head.register_forward_pre_hook(lambda _, given: seen.append(given[0])),
+        ]
+        try:
+            logits = self.unit_logits(batch)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return Trace(logits, tuple(seen))
+
     @classmethod
-    @abstractmethod
     def of(cls, values: Mapping[str, object]) -> Self:
         """The network of a config, with random weights.
 
         Raises:
             ValidationError: the config is not one of such a network.
         """
+        return cls(cls.config_class.model_validate(values))
 
 
 Network = TypeVar("Network", bound=NetworkStudent)
@@ -88,16 +122,25 @@ def is_network(model_dir: Path) -> bool:
     return stated == FORMAT
 
 
-def load_network(
-    model_dir: Path, network: type[Network], *, kind: TaskKind, labels: Sequence[str], dtype: torch.dtype
-) -> Network:
-    """Load a network (see `student_train.models.task_model.load_task_student`)."""
+def read_network_config(model_dir: Path, network: type[NetworkStudent]) -> NetworkConfig:
+    """The sizes of a network on disk.
+
+    Raises:
+        ModelError: its config.json is not one of such a network.
+    """
     try:
-        student = network.of(read_config(model_dir))
+        return network.config_class.model_validate(read_config(model_dir))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "config"
         raise ModelError(f"{model_dir / CONFIG}: {key}: {first['msg']}: copy or make it again") from error
+
+
+def load_network(
+    model_dir: Path, network: type[Network], *, kind: TaskKind, labels: Sequence[str], dtype: torch.dtype
+) -> Network:
+    """Load a network (see `student_train.models.task_model.load_task_student`)."""
+    student = network(read_network_config(model_dir, network))
     if student.kind != kind:
         raise ModelError(f"{model_dir}: its head does {student.kind}, not {kind}: name a model for {kind}")
     try:

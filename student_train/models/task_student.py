@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from configs.errors import ModelError
 from configs.task import TaskKind
+from configs.task_features import InsideSizes
 from student_train.feed.task_batch import TaskBatch
+from student_train.models.tracing import Trace
 
 HEAD_KINDS: tuple[TaskKind, ...] = ("classification", "tagging", "extractive_qa")
 """Kinds of tasks that a head can do."""
@@ -76,9 +78,21 @@ class TaskStudent(nn.Module, ABC):
     def recompute_activations(self) -> None:
         """Let the backward pass compute activations again instead of keeping them; networks of few layers keep them."""
 
+    @property
+    @abstractmethod
+    def sizes(self) -> InsideSizes:
+        """Of what is inside."""
+
+    @abstractmethod
+    def traced(self, batch: TaskBatch) -> Trace:
+        """One forward pass with what is inside the network while it reads; logits as `unit_logits` gives them."""
+
     def unit_logits(self, batch: TaskBatch) -> Float[Tensor, "N C"]:
         """Float32 logits at the units of a batch: of its row (classification), or at its token."""
-        logits: Tensor = self(batch.input_ids, batch.attention_mask, batch.segment_ids)
+        return self.at_units(self(batch.input_ids, batch.attention_mask, batch.segment_ids), batch)
+
+    def at_units(self, logits: Tensor, batch: TaskBatch) -> Float[Tensor, "N C"]:
+        """What `forward` gave, at the units of the batch."""
         if self.kind == "classification":
             return logits.float().index_select(0, batch.owner)
         return logits.float().flatten(0, 1).index_select(0, batch.units)

@@ -26,10 +26,13 @@ from configs.architecture import POSITION_KEYS
 from configs.errors import ModelError
 from configs.model_files import weight_files
 from configs.task import TaskKind
+from configs.task_features import InsideSizes
 from configs.visible_text import first_line
+from student_train.feed.task_batch import TaskBatch
 from student_train.files import copy_companions
 from student_train.models.task_student import ANY_LENGTH, TaskStudent, order_of_labels, reorder_rows
 from student_train.models.task_tokenizer import load_task_tokenizer, require_pairs
+from student_train.models.tracing import Trace, recording
 
 HEADS: Mapping[TaskKind, tuple[str, Any]] = {
     "classification": ("ForSequenceClassification", AutoModelForSequenceClassification),
@@ -70,13 +73,32 @@ class TransformerStudent(TaskStudent):
         segment_ids: Int64[Tensor, "B T"],
     ) -> Tensor:
         """See `TaskStudent.forward`."""
+        return self._logits(self._output(input_ids, attention_mask, segment_ids))
+
+    @property
+    def sizes(self) -> InsideSizes:
+        """See `TaskStudent.sizes`."""
+        config = self.model.config
+        widths = (int(config.hidden_size),) * (int(config.num_hidden_layers) + 1)
+        return InsideSizes(widths, int(config.num_attention_heads))
+
+    def traced(self, batch: TaskBatch) -> Trace:
+        """See `TaskStudent.traced`."""
+        with recording() as scores:
+            output = self._output(batch.input_ids, batch.attention_mask, batch.segment_ids, output_hidden_states=True)
+        return Trace(self.at_units(self._logits(output), batch), tuple(output.hidden_states), tuple(scores))
+
+    def _output(self, input_ids: Tensor, attention_mask: Tensor, segment_ids: Tensor, **wanted: bool) -> Any:
         segments = {"token_type_ids": segment_ids} if self._segments else {}
-        output = self.model(
+        return self.model(
             input_ids=input_ids.masked_fill(attention_mask == 0, self._pad),
             attention_mask=attention_mask,
             **segments,
             **self._fixed,
+            **wanted,
         )
+
+    def _logits(self, output: Any) -> Tensor:
         if self.kind == "extractive_qa":
             return torch.stack([output.start_logits, output.end_logits], dim=-1)
         logits: Tensor = output.logits

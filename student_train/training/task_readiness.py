@@ -77,7 +77,7 @@ def _require_known(stage: TaskStageConfig, *, examples: ExampleSet, name: str) -
             f"objective={stage.objective} learns gold labels and {bare:,} of {len(examples.gold):,} decisions of "
             f"the {name} examples have none: leave their set out of data, or set labels: teacher"
         )
-    if stage.needs in ("label", "logits") and examples.teacher is None:
+    if stage.needs_answers and examples.teacher is None:
         raise DataError(
             f"objective={stage.objective} needs what the teacher says of the {name} examples, which hold no logits of "
             "it: ask the teacher, or set objective: hard_labels with labels: gold"

@@ -13,9 +13,11 @@ from student_train.feed.examples import ExampleSet
 from student_train.feed.task_steps import TaskFeed, measured_batches, task_batches, task_steps
 from student_train.job import StepMetrics, TaskJob
 from student_train.models.decoder import TORCH_DTYPES
+from student_train.models.inside import Inside
 from student_train.models.task_export import TaskCard, export_task_student
 from student_train.models.task_model import load_task_student
 from student_train.models.task_module import TaskModule, choose_what_learns
+from student_train.models.task_student import TaskStudent
 from student_train.training.learner import Learner, Step
 from student_train.training.measuring import measure
 from student_train.training.selection import no_better
@@ -44,7 +46,7 @@ class TaskLearner(Learner):
         if job.settings.gradient_checkpointing:
             student.recompute_activations()
         choose_what_learns(student, stage=job.stage)
-        self.module = TaskModule(student, stage=job.stage)
+        self.module = TaskModule(student, stage=job.stage, inside=_inside(job, student))
         self.model = self._student = student
         self.total_steps = task_steps(job.stage, examples=self._train)
         digests = (self._train.digest, None if self._dev is None else self._dev.digest)
@@ -60,7 +62,8 @@ class TaskLearner(Learner):
         """See `Learner.measure`; `dev/error` is the share of decisions that are not as gold says."""
         assert self._dev is not None
         tokens = self._job.settings.micro_batch_tokens * self._group.world_size
-        values = measure(worker, self._steps(self._dev, measured_batches(self._dev, tokens=tokens)))
+        batches = measured_batches(self._dev, tokens=tokens)
+        values = measure(worker, self._steps(self._dev, batches, measured=True))
         if values is not None and "dev/accuracy" in values:
             values["dev/error"] = 1.0 - values["dev/accuracy"]
         return values
@@ -88,9 +91,10 @@ class TaskLearner(Learner):
         )
         export_task_student(self._student, weights, start=job.model_dir, out=job.output_dir, card=card)
 
-    def _steps(self, examples: ExampleSet, batches: Iterable[Rows]) -> Iterator[Step]:
-        known = _known(examples)
-        for step in TaskFeed(examples, self._group, self._job.settings.micro_batch_tokens).steps(batches):
+    def _steps(self, examples: ExampleSet, batches: Iterable[Rows], *, measured: bool = False) -> Iterator[Step]:
+        known = (*_known(examples), *dict.fromkeys(term.kind for term in self._stage.features))
+        feed = TaskFeed(examples, self._group, self._job.settings.micro_batch_tokens)
+        for step in feed.steps(batches, measured=measured):
             yield Step(
                 batches=step.batches,
                 places=step.decisions,
@@ -100,6 +104,13 @@ class TaskLearner(Learner):
                 rows=[str(row) for row in step.rows],
                 rows_are="examples",
             )
+
+
+def _inside(job: TaskJob, student: TaskStudent) -> Inside | None:
+    if not job.stage.features:
+        return None
+    assert job.taught is not None, "a stage with features has no teacher"
+    return Inside(job.stage.features, student=student, taught=job.taught, seed=job.stage.seed)
 
 
 def _known(examples: ExampleSet) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from task_students import LABELS, WORDS, save_student
 
 from configs.schema import TrainingSettings
 from configs.task import TaskKind
+from configs.task_features import StateName
 from configs.task_stages import TaskStageConfig
 from student_train.feed.examples import ExampleSet
-from student_train.job import TaskJob
+from student_train.job import TaskJob, TaughtInside
+from student_train.models.task_model import stored_inside
 
 TASK_STAGE: dict[str, Any] = {
     "objective": "soft_labels",
@@ -89,6 +92,22 @@ def make_task_job(folder: Path, *, student: str = "bert", dropout: float = 0.0, 
         licence="Apache-2.0",
         start="three random layers",
     )
+
+
+def taught_inside(job: TaskJob, folder: Path, *, states: Sequence[StateName] = (), **stage: Any) -> TaskJob:
+    """The job with features of a stage: of a teacher of other weights, and of these states of it, which are made up."""
+    directory = save_student(folder / "teacher", name="bert", seed=9)
+    teacher = TaughtInside(directory, "identity", "float32", stored_inside(directory))
+    made = task_variant(job, folder, stage=stage)
+    files = {"train_examples": made.train_examples, "dev_examples": made.dev_examples}
+    for seed, (name, path) in enumerate(files.items() if states else ()):
+        assert path is not None
+        examples = ExampleSet.load(path)
+        shape = (len(examples), len(states), teacher.sizes.widths[0])
+        values = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+        replace(examples, states=values, state_names=tuple(states)).save(folder / name)
+        files[name] = folder / name
+    return replace(made, taught=teacher, **files)
 
 
 def task_variant(

@@ -109,7 +109,8 @@ class LocalEngines:
         store = TeacherCache.open(order.cache_root, self.teacher.identity, provenance=order.provenance).signals
         answers = SignalModel(self.teacher.directory, self.teacher.identity).signals(request for _, request in work)
         records = [record for _, record in answers if isinstance(record, SignalRecord)]
-        store.put(records, encoding=str(order.encoding))
+        for width in {record.width for record in records}:
+            store.put([record for record in records if record.width == width], encoding=str(order.encoding))
         Meter(order.ledger).add(Counts(fill=sum(len(record.token_ids) for record in records)))
         return FillProgress(rows=len(records), committed_rows=len(records))
 

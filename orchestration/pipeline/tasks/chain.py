@@ -11,6 +11,7 @@ from configs.task_stages import GOLD, TaskStageConfig
 from orchestration.outputs.artifacts import Artifacts, digest_of
 from orchestration.pipeline.tasks.lessons import TaskLesson
 from orchestration.pipeline.tasks.starts import MadeStart
+from student_train.job import TaughtInside
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,9 @@ def task_chain(
     kind: TaskKind,
     labels: Sequence[str],
     artifacts: Artifacts,
+    taught: TaughtInside | None = None,
 ) -> TaskChain:
-    """The links of one training, addressed but not made."""
+    """The links of one training, addressed but not made; `taught` is the teacher of stages with features."""
     links: list[TaskLink] = []
     digest, directory, origin = start.digest, start.directory, start.origin
     for stage in stages:
@@ -72,6 +74,7 @@ def task_chain(
             labels=list(labels),
             train=learned.train_digest,
             dev=learned.dev_digest,
+            **({"taught": taught.identity} if stage.features and taught is not None else {}),
         )
         output = artifacts.student_dir(digest)
         links.append(TaskLink(stage, digest, directory, output, artifacts.work_dir(digest), origin, learned))
@@ -93,6 +96,7 @@ def gold_alone(
     has: it is chosen on dev as that one is, and gets no less time.
     """
     gold = {"objective": "hard_labels", "data": data, "labels": "gold", "temperature": 1.0, "gold_weight": 0.0}
+    gold["features"] = ()
     return tuple(
         stage.model_copy(update=gold | {"steps": count, "epochs": None})
         for stage, count in zip(stages, steps, strict=True)

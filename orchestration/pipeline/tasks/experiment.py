@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,9 +28,10 @@ from orchestration.pipeline.run_costs import publish_cost
 from orchestration.pipeline.session import Session
 from orchestration.pipeline.tasks.augmenting import Changer
 from orchestration.pipeline.tasks.comparing import Finished, report_of_task
+from orchestration.pipeline.tasks.features import require_features
 from orchestration.pipeline.tasks.generative_teaching import GenerativeTeaching
 from orchestration.pipeline.tasks.head_teaching import HeadTeaching
-from orchestration.pipeline.tasks.lessons import Lessons, TeacherBeliefs
+from orchestration.pipeline.tasks.lessons import Lessons
 from orchestration.pipeline.tasks.preparing import prepared_teacher
 from orchestration.pipeline.tasks.run import TaskRun
 from orchestration.pipeline.tasks.starts import StartsOf, require_start
@@ -157,6 +158,7 @@ class TaskExperiment:
         for name, student in self._run.config.students.items():
             require_start(student.start, name=name, kind=task.config.kind, teacher_dir=self._base)
         config = self._run.config
+        require_features(config, teacher_dir=self._base)
         self._placement = plan_task_placement(
             config, teacher=read_text_model(self._base), models=own_models(config), hardware=self._run.hardware
         )
@@ -189,7 +191,7 @@ class TaskExperiment:
         answered = ask_teacher(asked, run=self._run, journal=self._journal)
         if until == "fill":
             return self._ended()
-        trainer = self._trainer(words, task=task, sets=sets, beliefs=asked)
+        trainer = self._trainer(replace(words, taught=asked.taught), task=task, sets=sets, asked=asked)
         students = train_students(trainer, starts=self._starts(words, teacher_dir=asked.name.directory, asked=asked))
         if until == "train":
             return self._ended(students)
@@ -209,17 +211,18 @@ class TaskExperiment:
         show_task_report(report, self._written.config, directory=directory, console=journal.console)
 
     def _prepare(self, task: LoadedTask, sets: TaskSets, words: TaskWords) -> Path | None:
-        trainer = self._trainer(words, task=task, sets=sets, beliefs=None)
+        trainer = self._trainer(words, task=task, sets=sets)
         return prepared_teacher(trainer, starts=self._starts(words, teacher_dir=self._base))
 
     def _trainer(
-        self, words: TaskWords, *, task: LoadedTask, sets: TaskSets, beliefs: TeacherBeliefs | None
+        self, words: TaskWords, *, task: LoadedTask, sets: TaskSets, asked: AskedTaskTeacher | None = None
     ) -> TaskTrainer:
         lessons = Lessons(
             sets,
             task.dev,
             task=task.config,
-            beliefs=beliefs,
+            beliefs=asked,
+            inside=None if asked is None else asked.inside,
             agreement=self._run.config.data.agreement,
             folder=self._run.directory / "lessons",
         )

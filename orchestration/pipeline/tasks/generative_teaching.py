@@ -186,6 +186,14 @@ class AskedInWords:
         """See `TeacherBeliefs`."""
         return self.teacher.about(examples)
 
+    @property
+    def inside(self) -> None:
+        """See `AskedTaskTeacher`: engines of vLLM show nothing of it."""
+
+    @property
+    def taught(self) -> None:
+        """See `AskedTaskTeacher`."""
+
     def given(self) -> GivenAnswers:
         """See `AskedTaskTeacher`."""
         teacher, questions, files = self.teacher, self.teacher.questions, self.asked.teacher.files

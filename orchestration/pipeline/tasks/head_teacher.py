@@ -10,9 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from jaxtyping import Float32
+
 from cache import Signal, SignalRequest, TeacherCache
 from configs.task import TaskConfig
 from configs.task_experiment import TaskTeacherConfig
+from configs.task_features import StateName
 from evaluation.tasks.examples import Example
 from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.fill import Budgets, FillResult, fill_signals
@@ -22,7 +26,14 @@ from orchestration.inputs.task_examples import Beliefs
 from orchestration.inputs.task_teachers import TaskTeacher
 from orchestration.inputs.task_texts import ReadExample, read_with
 from orchestration.outputs.console import ProgressSink
-from orchestration.plan.signal_requests import HEAD_SIGNALS, SignalPlan, SignalWidths, plan_signals, signal_sets
+from orchestration.plan.signal_requests import (
+    HEAD_SIGNALS,
+    SignalPlan,
+    SignalWidths,
+    plan_signals,
+    signal_sets,
+    state_signals,
+)
 from teacher_server.signal_check import check_requests
 
 
@@ -86,6 +97,23 @@ class HeadTeacher:
         return [
             None if record is None else Beliefs.of(one, record.values[:, columns])
             for one, record in zip(read, records, strict=True)
+        ]
+
+    def states(
+        self, examples: Sequence[Example], names: Sequence[StateName]
+    ) -> list[Float32[np.ndarray, "S H"] | None]:
+        """The hidden states that the cache holds about each example, in this order; None where it lacks one."""
+        store = self.cache.signals
+        asked = [
+            SignalRequest(one.token_ids, one.split, signal)
+            for one in self._read(examples)
+            for signal in state_signals(names)
+        ]
+        records = store.get_many(store.keys(asked))
+        rows = [records[at : at + len(names)] for at in range(0, len(records), len(names))]
+        return [
+            None if any(record is None for record in row) else np.concatenate([each.values for each in row if each])
+            for row in rows
         ]
 
     def _read(self, examples: Sequence[Example]) -> list[ReadExample]:

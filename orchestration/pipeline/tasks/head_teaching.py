@@ -34,6 +34,9 @@ from orchestration.pipeline.workers import Workers
 from orchestration.plan.duration import expected_signal_seconds
 from orchestration.plan.signal_requests import SignalPlan, wanted_signals
 from orchestration.plan.signal_tables import show_signal_plan
+from orchestration.plan.task_features import wanted_states
+from orchestration.plan.task_placement import own_models
+from student_train.job import TaughtInside
 from student_train.starts.task_layers import Rows
 
 
@@ -67,7 +70,8 @@ class HeadTeaching:
         teacher = open_task_teacher(config, task.config, prepared=prepared)
         refusals = open_signal_refusals(config, teacher.identity)
         head = HeadTeacher(teacher, task.config, config.teacher, open_task_cache(config, teacher), refusals)
-        plan = head.plan({**sets.sets, DEV: task.dev}, wanted_signals(config, kind=task.config.kind))
+        states = wanted_states(config, teacher=teacher.model, models=own_models(config))
+        plan = head.plan({**sets.sets, DEV: task.dev}, wanted_signals(config, kind=task.config.kind, states=states))
         engines = (self.engines or self._pool)(teacher)
         return AskedHead(head, plan, engines, self.run, self.journal, self.workers)
 
@@ -107,6 +111,22 @@ class AskedHead:
         return TeacherName(teacher.directory, teacher.label, teacher.identity)
 
     @property
+    def inside(self) -> HeadTeacher:
+        """See `AskedTaskTeacher`."""
+        return self.head
+
+    @property
+    def taught(self) -> TaughtInside:
+        """See `AskedTaskTeacher`."""
+        teacher = self.head.teacher
+        return TaughtInside(
+            directory=teacher.directory.resolve(),
+            identity=teacher.identity.digest(),
+            dtype=teacher.identity.dtype,
+            sizes=teacher.model.inside,
+        )
+
+    @property
     def wanted(self) -> Wanted:
         """See `AskedTaskTeacher`."""
         return Wanted(len(self.plan.requests), self.plan.misses, self.plan.stored_bytes)
@@ -138,13 +158,16 @@ class AskedHead:
         found = {}
         signals = self.head.cache.signals
         for part in self.plan.sets:
-            requests = part.signals.requests
-            lacking = set(signals.missing(requests))
-            held = [request for at, request in enumerate(requests) if at not in lacking]
-            if held:
-                view = signals.view(signals.keys(held), dataset=part.signals.name)
-                view.save(folder / f"{part.signals.name}.npz")
-                found[part.signals.name] = view.digest
+            # A view has signals of one width.
+            answers = [request for request in part.signals.requests if request.signal.name != "state"]
+            states = [request for request in part.signals.requests if request.signal.name == "state"]
+            for name, requests in ((part.signals.name, answers), (f"{part.signals.name}-states", states)):
+                lacking = set(signals.missing(requests))
+                held = [request for at, request in enumerate(requests) if at not in lacking]
+                if held:
+                    view = signals.view(signals.keys(held), dataset=name)
+                    view.save(folder / f"{name}.npz")
+                    found[name] = view.digest
         return found
 
     def rows(self) -> Rows:

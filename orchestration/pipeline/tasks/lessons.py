@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from jaxtyping import Float32
 from transformers import PreTrainedTokenizerBase
 
 from configs import ConfigError, DataError
 from configs.task import TaskConfig
 from configs.task_experiment import AgreementFilter
+from configs.task_features import StateName
 from configs.task_stages import TaskStageConfig
 from evaluation.tasks.examples import Example
-from orchestration.inputs.task_examples import Beliefs, Said, make_examples
+from orchestration.inputs.task_examples import Beliefs, Said, States, make_examples
 from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.task_texts import ReadExample, decision_labels, read_with
 from student_train.feed.examples import UNKNOWN, ExampleSet
@@ -30,6 +32,16 @@ DEV = "dev"
 
 Belief = Beliefs | Said | None
 """What a teacher believes about an example: logits by units, or what it said; None where it did not answer."""
+
+
+class TeacherStates(Protocol):
+    """Whoever knows what is inside a teacher."""
+
+    def states(
+        self, examples: Sequence[Example], names: Sequence[StateName]
+    ) -> Sequence[Float32[np.ndarray, "S H"] | None]:
+        """These hidden states of it about each example; None where one of them is not known."""
+        ...
 
 
 class TeacherBeliefs(Protocol):
@@ -65,6 +77,16 @@ class TaskLesson:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Learned:
+    """What a stage learns from: sets by their names, answers of the teacher, states of it, and whether labels count."""
+
+    data: tuple[str, ...]
+    answers: bool
+    states: tuple[StateName, ...]
+    labelled: bool
+
+
 class Lessons:
     """Makes the lessons of an experiment below `folder`, each once."""
 
@@ -75,69 +97,68 @@ class Lessons:
         *,
         task: TaskConfig,
         beliefs: TeacherBeliefs | None,
+        inside: TeacherStates | None = None,
         agreement: AgreementFilter | None,
         folder: Path,
     ) -> None:
         self._sets, self._dev, self._task = sets, tuple(dev), task
-        self._beliefs, self._agreement, self._folder = beliefs, agreement, folder
+        self._beliefs, self._inside, self._agreement, self._folder = beliefs, inside, agreement, folder
         self._labels = decision_labels(task)
         if agreement is not None and task.kind != "classification":
             raise ConfigError(
                 f"data.agreement compares one label a text, and task {task.name} is of kind={task.kind}: remove it"
             )
-        self._made: dict[tuple[str, int, tuple[str, ...], bool], TaskLesson] = {}
+        self._made: dict[tuple[str, int, _Learned], TaskLesson] = {}
         self._believed: dict[str, Sequence[Belief]] = {}
 
-    def of(self, stage: TaskStageConfig, reader: Reader) -> TaskLesson:
-        """The lesson of a stage for a student that reads in this way.
+    def of(self, stage: TaskStageConfig, reader: Reader, *, states: tuple[StateName, ...] = ()) -> TaskLesson:
+        """The lesson of a stage for a student that reads in this way, with these states of the teacher.
 
         Raises:
             DataError: nothing is left to learn from, or to select by.
             ConfigError: the tokenizer cannot read these examples.
         """
-        with_teacher = stage.needs != "gold"
-        key = (reader.name, reader.max_tokens, stage.data, with_teacher)
+        learned = _Learned(stage.data, stage.needs_answers, states, labelled=stage.needs != "nothing")
+        key = (reader.name, reader.max_tokens, learned)
         if key not in self._made:
-            self._made[key] = self._make(stage.data, reader, with_teacher=with_teacher)
+            self._made[key] = self._make(learned, reader)
         return self._made[key]
 
-    def _make(self, names: tuple[str, ...], reader: Reader, *, with_teacher: bool) -> TaskLesson:
+    def _make(self, learned: _Learned, reader: Reader) -> TaskLesson:
         notes: list[str] = []
-        examples = self._sets.of(names)
-        beliefs = [belief for name in names for belief in self._about(name)] if with_teacher else None
-        train = self._written("-".join(names), examples, beliefs, reader, filtered=True, notes=notes)
-        dev = self._written(
-            DEV, self._dev, self._about(DEV) if with_teacher else None, reader, filtered=False, notes=notes
-        )
+        names = learned.data
+        train = self._written("-".join(names), names, learned, reader, notes=notes)
+        dev = self._written(DEV, (DEV,), learned, reader, notes=notes)
         counts = {name: len(self._sets.sets[name]) for name in names}
         return TaskLesson(train[0], dev[0], train[1].digest, dev[1].digest, len(train[1]), counts, tuple(notes))
+
+    def _examples(self, name: str) -> Sequence[Example]:
+        return self._dev if name == DEV else self._sets.sets[name]
 
     def _about(self, name: str) -> Sequence[Belief]:
         """What the teacher believes about a set; asked once however many stages learn from it."""
         assert self._beliefs is not None, "a stage that needs a teacher has none"
         if name not in self._believed:
-            self._believed[name] = self._beliefs.about(self._dev if name == DEV else self._sets.sets[name])
+            self._believed[name] = self._beliefs.about(self._examples(name))
         return self._believed[name]
 
     def _written(
-        self,
-        name: str,
-        examples: Sequence[Example],
-        believed: Sequence[Belief] | None,
-        reader: Reader,
-        *,
-        filtered: bool,
-        notes: list[str],
+        self, name: str, sets: tuple[str, ...], learned: _Learned, reader: Reader, *, notes: list[str]
     ) -> tuple[Path, ExampleSet]:
+        examples = [example for each in sets for example in self._examples(each)]
         read = self._read(examples, reader)
-        beliefs = None if believed is None else self._by_units(believed, examples, reader)
+        beliefs = None
+        if learned.answers:
+            beliefs = self._by_units([belief for each in sets for belief in self._about(each)], examples, reader)
         cut = sum(one.cut for one in read)
         if cut:
             notes.append(f"{name}: {cut:,} of {len(read):,} texts are cut to {reader.max_tokens} tokens of the student")
         keep = list(range(len(read)))
         if beliefs is not None:
-            keep = self._answered(name, read, beliefs, filtered=filtered, notes=notes)
-        if name == DEV:
+            keep = self._answered(name, read, beliefs, notes=notes)
+        states = self._states(name, examples, learned, keep=keep, notes=notes)
+        keep = [at for at in keep if states is None or states[at] is not None]
+        if name == DEV and learned.labelled:
             # What is selected by needs a right answer in all that is measured.
             known = [at for at in keep if UNKNOWN not in read[at].gold]
             if len(known) < len(keep):
@@ -146,8 +167,13 @@ class Lessons:
             keep = known
         if not keep:
             raise DataError(f"{name}: no example of task {self._task.name} is left to learn from or to select by")
-        learned = None if beliefs is None else [belief for at in keep if (belief := beliefs[at]) is not None]
-        made = make_examples(self._task.kind, self._labels, [read[at] for at in keep], learned)
+        made = make_examples(
+            self._task.kind,
+            self._labels,
+            [read[at] for at in keep],
+            None if beliefs is None else [belief for at in keep if (belief := beliefs[at]) is not None],
+            states=None if states is None else States.of(learned.states, [states[at] for at in keep]),
+        )
         if made.unseen:
             notes.append(f"{name}: {made.unseen:,} words or tokens are left out, which the teacher does not see")
         path = self._folder / f"{name}-{made.examples.digest[:16]}.safetensors"
@@ -168,20 +194,27 @@ class Lessons:
         }
         return [certain[at] if isinstance(belief, Said) else belief for at, belief in enumerate(believed)]
 
+    def _states(
+        self, name: str, examples: Sequence[Example], learned: _Learned, *, keep: Sequence[int], notes: list[str]
+    ) -> Sequence[Float32[np.ndarray, "S H"] | None] | None:
+        """The states of every example that the stage needs; what lacks one is said."""
+        if not learned.states:
+            return None
+        assert self._inside is not None, "a stage with features has no teacher that shows its inside"
+        found = self._inside.states(examples, learned.states)
+        lost = sum(found[at] is None for at in keep)
+        if lost:
+            notes.append(f"{name}: {lost:,} examples are left out: the cache lacks states of the teacher")
+        return found
+
     def _answered(
-        self,
-        name: str,
-        read: Sequence[ReadExample],
-        beliefs: Sequence[Beliefs | None],
-        *,
-        filtered: bool,
-        notes: list[str],
+        self, name: str, read: Sequence[ReadExample], beliefs: Sequence[Beliefs | None], *, notes: list[str]
     ) -> list[int]:
         """The places of the examples that the teacher answered, and of those that it answered as gold enough says."""
         answered = [at for at in range(len(read)) if beliefs[at] is not None]
         if len(answered) < len(read):
             notes.append(f"{name}: {len(read) - len(answered):,} examples are left out: the teacher did not answer")
-        if not filtered or self._agreement is None:
+        if name == DEV or self._agreement is None:
             return answered
         agreed = [at for at in answered if self._agrees(read[at], beliefs[at])]
         if len(agreed) < len(answered):

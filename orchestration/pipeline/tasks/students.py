@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.task_experiment import TaskDistillConfig
+from configs.task_features import StateName
 from configs.task_stages import GOLD, TaskStageConfig, TaskStudentConfig
 from evaluation.verdict import AUGMENTED_ALONE, GOLD_ALONE
 from orchestration.outputs.artifacts import digest_of
@@ -19,9 +20,11 @@ from orchestration.pipeline.tasks.run import TaskRun
 from orchestration.pipeline.tasks.starts import MadeStart, StartsOf, made_start, reader_of
 from orchestration.pipeline.tasks.training import TaskTraining, TaskWords
 from orchestration.pipeline.workers import Workers
+from orchestration.plan.task_features import state_names
 from orchestration.tracking.tracker import flatten
 from student_train.feed.examples import ExampleSet
 from student_train.feed.task_steps import task_steps
+from student_train.models.task_model import stored_inside
 
 TEACHER = "teacher"
 
@@ -55,11 +58,18 @@ class TaskTrainer:
             name,
             stages=stages,
             start=start,
-            lesson=lambda stage: self.lessons.of(stage, reader),
+            lesson=lambda stage: self.lessons.of(stage, reader, states=self._states(stage, start)),
             kind=self.words.kind,
             labels=self.words.labels,
             artifacts=self.run.artifacts,
+            taught=self.words.taught,
         )
+
+    def _states(self, stage: TaskStageConfig, start: MadeStart) -> tuple[StateName, ...]:
+        taught = self.words.taught
+        if not stage.features or taught is None:
+            return ()
+        return state_names(stage, student=stored_inside(start.directory), teacher=taught.sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +115,7 @@ def train_students(trainer: TaskTrainer, *, starts: StartsOf) -> TrainedStudents
 def _without_teacher(config: TaskDistillConfig, name: str) -> dict[str, tuple[str, ...]]:
     """What a student learns without a teacher to be compared with: sets of gold labels, by how it is called then."""
     evaluation, augmented = config.evaluation, config.augmented_gold(name)
-    if all(stage.needs == "gold" for stage in config.students[name].stages):
+    if not any(stage.is_taught for stage in config.students[name].stages):
         return {}
     found = {GOLD_ALONE: (GOLD,)} if evaluation.gold_baseline else {}
     return found | ({AUGMENTED_ALONE: (GOLD, *augmented)} if evaluation.augmented_baseline and augmented else {})

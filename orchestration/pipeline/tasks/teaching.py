@@ -20,8 +20,9 @@ from orchestration.inputs.tasks import LoadedTask
 from orchestration.outputs.console import Console
 from orchestration.pipeline.run import Journal
 from orchestration.pipeline.tasks.comparison import GivenAnswers
-from orchestration.pipeline.tasks.lessons import TeacherBeliefs
+from orchestration.pipeline.tasks.lessons import TeacherBeliefs, TeacherStates
 from orchestration.pipeline.tasks.run import TaskRun
+from student_train.job import TaughtInside
 from student_train.starts.task_layers import Rows
 
 HashingProgress = Callable[[int, int], None]
@@ -67,6 +68,16 @@ class AskedTaskTeacher(TeacherBeliefs, Protocol):
     @property
     def wanted(self) -> Wanted:
         """What it is asked."""
+        ...
+
+    @property
+    def inside(self) -> TeacherStates | None:
+        """What is inside it; None where its engines do not show that."""
+        ...
+
+    @property
+    def taught(self) -> TaughtInside | None:
+        """It, for students that learn from its inside; None as for `inside`."""
         ...
 
     def show(self, console: Console) -> None:

@@ -9,17 +9,18 @@ from orchestration.pipeline.run import AnyRun, Journal
 from orchestration.pipeline.stage_training import OnStep, StageTraining, TrainingOutcome
 from orchestration.pipeline.tasks.chain import TaskChain, TaskLink
 from orchestration.pipeline.workers import Workers
-from student_train.job import TaskJob
+from student_train.job import TaskJob, TaughtInside
 
 
 @dataclass(frozen=True, slots=True)
 class TaskWords:
-    """What every training of an experiment is told: the decisions of its task, and whose student it is."""
+    """What every training of an experiment is told: the decisions of its task, whose student it is, and its inside."""
 
     kind: TaskKind
     labels: tuple[str, ...]
     teacher: str
     licence: str | None
+    taught: TaughtInside | None = None
 
 
 @dataclass(slots=True)
@@ -65,6 +66,7 @@ class TaskTraining(StageTraining[TaskJob]):
             kind=words.kind,
             labels=words.labels,
             sets=dict(link.lesson.counts),
+            taught=words.taught if link.stage.features else None,
         )
 
     def train(self, work: TaskJob, on_step: OnStep) -> TrainingOutcome:

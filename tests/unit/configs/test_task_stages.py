@@ -67,6 +67,8 @@ def test_starts_that_make_none(start: dict[str, Any], reason: str) -> None:
         ({"objective": "logit_mse", "gold_weight": 0.5}, "only acts on objective=soft_labels"),
         ({"unfrozen": 1, "lora": {}}, "unfrozen=1 freezes some"),
         ({"objective": "kd"}, "hard_labels"),
+        ({"objective": "features", "select": "last"}, "learns its features and names none"),
+        ({"objective": "features", "features": ({"kind": "cosine"},)}, "chooses by answers"),
     ],
 )
 def test_stages_that_contradict_themselves(fields: dict[str, Any], reason: str) -> None:
@@ -78,6 +80,13 @@ def test_a_stage_says_what_must_be_known_of_its_examples() -> None:
     assert stage().needs == "gold"
     assert stage(labels="teacher", data=("train", "transfer")).needs == "label"
     assert stage(objective="soft_labels", gold_weight=0.5).needs == "logits"
+
+
+def test_features_come_from_a_teacher_whatever_else_is_learned() -> None:
+    patient = stage(features=({"kind": "patient"},))
+    assert patient.needs == "gold" and patient.is_taught and not patient.needs_answers and not stage().is_taught
+    assert "features" not in stage().model_dump(mode="json"), "addressed as before there were features"
+    assert patient.identity()["features"][0]["kind"] == "patient"
 
 
 def test_whatever_a_stage_says_changes_its_student() -> None:

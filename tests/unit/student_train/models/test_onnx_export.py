@@ -15,9 +15,12 @@ from task_students import FAMILIES, LABELS, rows_of, save_network, save_student,
 from torch import Tensor, nn
 
 from configs.errors import ModelError
+from configs.task_features import InsideSizes
+from student_train.feed.task_batch import TaskBatch
 from student_train.models import onnx_export
 from student_train.models.onnx_export import export_onnx, onnx_difference
 from student_train.models.task_model import TaskStudent, load_task_student
+from student_train.models.tracing import Trace
 
 
 def load(folder: Path, **options: Any) -> TaskStudent:
@@ -85,6 +88,13 @@ class Unheard(TaskStudent):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, segment_ids: Tensor) -> Tensor:
         return torch.stack([self.weight * len(set(row.tolist())) for row in input_ids])
+
+    @property
+    def sizes(self) -> InsideSizes:
+        raise NotImplementedError
+
+    def traced(self, batch: TaskBatch) -> Trace:
+        raise NotImplementedError
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
         return [[self.weight]]

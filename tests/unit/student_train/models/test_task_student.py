@@ -10,8 +10,11 @@ from task_students import LABELS, batch_of, save_transformer
 from torch import Tensor, nn
 
 from configs.errors import ModelError
+from configs.task_features import InsideSizes
+from student_train.feed.task_batch import TaskBatch
 from student_train.models.task_model import load_task_student
 from student_train.models.task_student import TaskStudent, order_of_labels, reorder_rows
+from student_train.models.tracing import Trace
 
 
 class Shared(TaskStudent):
@@ -22,6 +25,13 @@ class Shared(TaskStudent):
         self.low, self.high = nn.Linear(2, 2), nn.Linear(2, 2)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, segment_ids: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    @property
+    def sizes(self) -> InsideSizes:
+        raise NotImplementedError
+
+    def traced(self, batch: TaskBatch) -> Trace:
         raise NotImplementedError
 
     def layer_groups(self) -> list[list[nn.Parameter]]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from group_worker import Ask, Trained
 from safetensors.torch import load_file
-from task_jobs import made_examples, make_task_job, set_dropout, task_variant
+from task_jobs import made_examples, make_task_job, set_dropout, task_variant, taught_inside
 from task_students import LABELS, save_network, save_transformer
 from torch import Tensor
 from training_jobs import assert_same_bits, train_all, weights_of
@@ -20,7 +20,7 @@ from training_jobs import assert_same_bits, train_all, weights_of
 from configs.errors import DataError, ModelError
 from configs.task import TaskKind
 from student_train.feed.examples import ExampleSet
-from student_train.feed.task_batch import collate_examples
+from student_train.feed.task_batch import TaskBatch, collate_examples
 from student_train.feed.task_steps import task_batches, task_steps
 from student_train.job import StepMetrics, TaskJob
 from student_train.losses.metrics import METRICS
@@ -29,7 +29,7 @@ from student_train.models.task_module import TaskModule, choose_what_learns
 from student_train.training.deepspeed_engine import ADAM_BETAS, ADAM_EPS
 from student_train.training.schedule import learning_rate
 from student_train.training.stopping import StopRequest
-from student_train.training.tasks import TaskLearner
+from student_train.training.tasks import TaskLearner, _inside
 from student_train.training.worker import StageWorker
 from student_train.worker_group import WorkerGroup
 
@@ -37,6 +37,28 @@ ALONE = WorkerGroup(0, 1, torch.device("cpu"))
 LONG = {"epochs": None, "steps": 12, "evaluate_every": 1}
 OVERSHOOT = LONG | {"learning_rate": 0.05, "schedule": "constant", "warmup_steps": 0, "select": "dev_loss"}
 """Steps so large that the last one is not the best."""
+
+INSIDE: dict[str, Any] = {
+    "states": [(2, "first"), (1, "first")],
+    "select": "dev_loss",
+    "features": [
+        {"kind": "patient", "layers": [(1, 1), (2, 2)], "weight": 3.0},
+        {"kind": "cosine"},
+        {"kind": "hidden_mse", "weight": 0.5},
+        {"kind": "attention_mse"},
+    ],
+}
+"""Of the cache, and of a teacher that reads beside the student."""
+
+PROJECTED: dict[str, Any] = {
+    "states": [(3, "first")],
+    "objective": "features",
+    "temperature": 1.0,
+    "gold_weight": 0.0,
+    "select": "dev_loss",
+    "features": [{"kind": "hidden_mse", "layers": "top", "place": "first"}],
+}
+"""Of the cache alone, by a student of another width."""
 
 
 @pytest.fixture(scope="module")
@@ -208,14 +230,29 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         ("tags", of_kind(bert, folder / "tags", kind="tagging", student="lstm"), {}),
         ("spans", of_kind(bert, folder / "spans", kind="extractive_qa", student="bert"), {}),
     ]
+    inside = taught_inside(bert, folder / "inside", **INSIDE)
+    projected = taught_inside(lstm, folder / "projected", **PROJECTED)
+    jobs += [
+        ("inside", inside, {}),
+        ("projected", projected, {}),
+        ("projected-stopped", task_variant(projected, folder / "projected-stopped"), {"ask": Ask(after=3)}),
+        ("projected-resumed", task_variant(projected, folder / "projected-stopped"), {}),
+    ]
     ended = train_all(*((job, extra) for _, job, extra in jobs), folder=folder / "group")
     return {name: (job, *seen) for (name, job, _), seen in zip(jobs, ended, strict=True)}
+
+
+def whole(examples: ExampleSet, rows: Any) -> TaskBatch:
+    """These examples as one batch that is a whole step."""
+    batch = collate_examples(examples, rows)
+    decisions, tokens = len(batch.gold), int(examples.lengths[rows].sum())
+    return replace(batch, per_text=decisions / len(rows), per_token=decisions / tokens)
 
 
 def dev_means(module: TaskModule, dev: ExampleSet) -> dict[str, float]:
     """What one large batch says of the held-out split."""
     with torch.no_grad():
-        _, sums = module.eval()(collate_examples(dev, np.arange(len(dev))))
+        _, sums = module.eval()(whole(dev, np.arange(len(dev))))
     return {name: float(sums[METRICS.index(name)]) / len(dev.gold) for name in ("loss", "ce", "accuracy", "divergence")}
 
 
@@ -224,7 +261,7 @@ def reference(job: TaskJob) -> tuple[dict[str, Tensor], list[float], dict[str, f
     train, stage = ExampleSet.load(job.train_examples), job.stage
     student = load_task_student(job.model_dir, kind=job.kind, labels=job.labels)
     choose_what_learns(student, stage=stage)
-    module = TaskModule(student, stage=stage).train()
+    module = TaskModule(student, stage=stage, inside=_inside(job, student)).train()
     learning = [weight for weight in module.parameters() if weight.requires_grad]
     groups = [
         {"params": [weight for weight in learning if weight.ndim > 1], "weight_decay": stage.weight_decay},
@@ -235,7 +272,7 @@ def reference(job: TaskJob) -> tuple[dict[str, Tensor], list[float], dict[str, f
     for step, rows in enumerate(task_batches(stage, examples=train, first=0, steps=total)):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, peak=stage.learning_rate, total_steps=total, warmup_steps=2)
-        batch = collate_examples(train, rows)
+        batch = whole(train, rows)
         loss = module(batch)[0] / len(batch.gold)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
@@ -262,7 +299,7 @@ def assert_close_to(weights: dict[str, Tensor], job: TaskJob) -> None:
 
 
 @pytest.mark.group
-@pytest.mark.parametrize("name", ["bert", "lstm", "lstm-0", "frozen", "tags", "spans"])
+@pytest.mark.parametrize("name", ["bert", "lstm", "lstm-0", "frozen", "tags", "spans", "inside", "projected"])
 def test_two_processes_equal_one(runs: Runs, name: str) -> None:
     job, seen, other = runs[name]
     weights, losses, held_out = reference(job)
@@ -272,10 +309,20 @@ def test_two_processes_equal_one(runs: Runs, name: str) -> None:
     for metric, value in held_out.items():
         assert seen.values(f"dev/{metric}")[-1] == pytest.approx(value, rel=1e-4, abs=1e-6), metric
     assert seen.values("dev/error") == [1.0 - right for right in seen.values("dev/accuracy")]
-    errors = {at.step: at.values["dev/error"] for at in seen.reported if "dev/error" in at.values}
+    chosen_by = "dev/error" if job.stage.select == "dev_accuracy" else "dev/loss"
+    errors = {at.step: at.values[chosen_by] for at in seen.reported if chosen_by in at.values}
     assert seen.result.selected_step == min(sorted(set(errors) - {0}), key=errors.__getitem__)
     if seen.result.selected_step == seen.result.steps:
         assert_close_to(weights, job)
+
+
+@pytest.mark.group
+def test_projections_are_learned_resumed_and_not_exported(runs: Runs) -> None:
+    (job, seen, _), (resumed, again, _) = runs["projected"], runs["projected-resumed"]
+    assert seen.values("train/hidden_mse") == seen.values("train/loss")
+    assert_same_bits(weights_of(resumed), weights_of(job))
+    assert again.result.dev_losses == seen.result.dev_losses
+    assert weights_of(job).keys() == load_file(job.model_dir / "model.safetensors").keys()
 
 
 @pytest.mark.group
@@ -356,9 +403,15 @@ def test_a_step_with_a_belief_that_is_no_number_is_dropped_and_named(runs: Runs)
 
 @pytest.mark.group
 @pytest.mark.slow
-@pytest.mark.parametrize("student", ["bert", "llama", "gru", "deep-bag"])
-def test_every_layout_equals_one_process(tmp_path: Path, student: str) -> None:
-    base = make_task_job(tmp_path, student=student, select="last")
+@pytest.mark.parametrize(
+    ("student", "inside"),
+    [("bert", None), ("llama", None), ("gru", None), ("deep-bag", None), ("bert", INSIDE), ("lstm", PROJECTED)],
+    ids=["bert", "llama", "gru", "deep-bag", "inside", "projected"],
+)
+def test_every_layout_equals_one_process(tmp_path: Path, student: str, inside: dict[str, Any] | None) -> None:
+    base = make_task_job(tmp_path / "start", student=student, select="last")
+    if inside is not None:
+        base = taught_inside(base, tmp_path / "inside", **inside | {"select": "last"})
     jobs = [task_variant(base, tmp_path / f"zero-{zero}", settings={"zero_stage": zero}) for zero in range(4)]
     weights, losses, _ = reference(base)
     for job, (seen, _) in zip(jobs, train_all(*((job, {}) for job in jobs), folder=tmp_path / "group"), strict=True):

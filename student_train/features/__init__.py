@@ -1,0 +1,1 @@
+"""What is learned from inside a teacher, one kind a file."""
