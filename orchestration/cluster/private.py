@@ -7,6 +7,7 @@ whatever else is called `configs` or `evaluation` where the run was started.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -35,10 +36,14 @@ from orchestration.own_packages import ROOT
 OBJECT_STORE_BYTES = 256 * 2**20
 """Records go through the shared file system and not through Ray, so the object store stays small."""
 
+logger = logging.getLogger(__name__)
 
 TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
 PREFIX = "stillroom-"
 CONNECT_S = 10.0
+STARTS = 3
+"""Ray gives its daemons half a minute to come up, which on a busy machine may be too little."""
+
 ALIVE = "alive"
 """A file that the owner of a cluster directory keeps locked while it lives."""
 
@@ -201,20 +206,20 @@ def sweep_after_death(*, at_most_s: float) -> None:
     """Remove the directories of killed runs as soon as the last of their daemons has noticed."""
     place = _short_place()
     deadline = time.monotonic() + at_most_s
-    while time.monotonic() < deadline and _at_work(_dead(place)):
+    while time.monotonic() < deadline and _processes_of(_dead(place)):
         time.sleep(1.0)
     _sweep(place)
 
 
-def _at_work(directories: Sequence[Path]) -> bool:
-    """Whether a process was started with one of these directories."""
-    names = [os.fsencode(directory.name) for directory in directories]
+def _processes_of(directories: Sequence[Path]) -> list[int]:
+    """The processes that were started with one of these directories."""
+    names, found = [os.fsencode(directory.name) for directory in directories], list[int]()
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             command = process.read_bytes()
             if any(name in command for name in names):
-                return True
-    return False
+                found.append(int(process.parent.name))
+    return found
 
 
 def _sweep(place: Path) -> None:
@@ -246,24 +251,45 @@ def _dead(place: Path) -> list[Path]:
 
 def _start(directory: Path, *, gpus: int) -> None:
     on_term = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(
-            address="local",
-            job_config=_job(),
-            # Logical CPUs only order the stages; Ray's own train controller and queue actors take none.
-            num_cpus=max(os.cpu_count() or 1, 2),
-            num_gpus=gpus,
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            _temp_dir=str(directory / "ray"),
-        )
-    except (OSError, RuntimeError) as error:
-        raise EngineError(f"the local Ray cluster did not start: {first_line(error)}") from error
+    for left in reversed(range(STARTS)):
+        try:
+            _init(directory, gpus=gpus)
+            break
+        # Ray has no error of its own for daemons that are not up in time: it raises a bare Exception.
+        except Exception as error:
+            if type(error) is not Exception or not left:
+                raise EngineError(
+                    f"the local Ray cluster did not start: {first_line(error)}: see whether the machine has memory "
+                    "and time for it"
+                ) from error
+            logger.warning("the local Ray cluster was not up in time, it is started again: %s", first_line(error))
+            _end_daemons(directory)
     # Ray replaces this handler by one that leaves its daemons and our engines behind.
     signal.signal(signal.SIGTERM, on_term)
     _require_loopback()
+
+
+def _init(directory: Path, *, gpus: int) -> None:
+    ray.init(
+        address="local",
+        job_config=_job(),
+        # Logical CPUs only order the stages; Ray's own train controller and queue actors take none.
+        num_cpus=max(os.cpu_count() or 1, 2),
+        num_gpus=gpus,
+        object_store_memory=OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+        _temp_dir=str(directory / "ray"),
+    )
+
+
+def _end_daemons(directory: Path) -> None:
+    """End what a start left behind that gave up; Ray itself knows nothing of them any more."""
+    ray.shutdown()
+    for process in _processes_of([directory]):
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 def _require_loopback() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from configs import ConfigError
+from configs import ConfigError, EngineError
 from orchestration.cluster import private
 from orchestration.cluster.private import ALIVE, LONGEST_SOCKET, PREFIX, SOCKET_BYTES, _short_place, _sweep, cluster
 
@@ -93,3 +96,45 @@ def test_an_address_where_nobody_listens_is_refused() -> None:
         cluster(address=address, gpus=0),
     ):
         pass
+
+
+def _starting(monkeypatch: pytest.MonkeyPatch, *errors: Exception) -> list[str]:
+    """Ray whose first starts end with these errors; what is done to it."""
+    done, left = list[str](), list(errors)
+
+    def init(**_: object) -> None:
+        done.append("init")
+        if left:
+            raise left.pop(0)
+
+    monkeypatch.setattr(private.ray, "init", init)
+    monkeypatch.setattr(private.ray, "shutdown", lambda: done.append("shutdown"))
+    monkeypatch.setattr(private, "_require_loopback", lambda: None)
+    return done
+
+
+def test_daemons_that_are_not_up_in_time_are_ended_and_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = _starting(monkeypatch, Exception("The current node timed out during startup.\nThis could happen"))
+    directory = _directory(tmp_path, "busy")
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(directory)]) as daemon:
+        private._start(directory, gpus=0)
+        assert daemon.wait(timeout=10) == -signal.SIGKILL
+    assert done == ["init", "shutdown", "init"]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "started again: The current node timed out during startup." in line and "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("errors", "starts"),
+    [([Exception("timed out")] * 3, 3), ([RuntimeError("no room")], 1), ([PermissionError("no")], 1)],
+    ids=["never in time", "runtime", "files"],
+)
+def test_a_cluster_that_does_not_start_is_one_line(
+    errors: list[Exception], starts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = _starting(monkeypatch, *errors)
+    with pytest.raises(EngineError, match=r"^the local Ray cluster did not start: (timed out|no room|no)"):
+        private._start(_directory(tmp_path, "busy"), gpus=0)
+    assert done.count("init") == starts
