@@ -64,7 +64,8 @@ def time_texts(models: Mapping[str, Path], texts: Texts, *, log: Path) -> Timed:
         for name, directory in models.items():
             able[name] = opened.enter_context(_Process(stderr.fileno()))
             # All load at once: most of it is Python that imports torch.
-            able[name].tell({"model": str(directory.absolute()), "threads": THREADS, "texts": asked})
+            first = {"model": str(directory.absolute()), "threads": THREADS, "texts": asked, "parent": os.getpid()}
+            able[name].tell(first)
         for name, process in able.items():
             try:
                 process.hear()

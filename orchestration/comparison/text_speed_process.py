@@ -2,7 +2,7 @@
 
 A process of its own holds one model and nothing else, so that its peak memory is what serving this model takes, Python
 and torch included. It computes on the CPU with as many threads as it is told. One line of JSON asks, one answers; what
-libraries print goes to standard error.
+libraries print goes to standard error. When the process that asks is gone it ends, whatever it is at.
 """
 
 from __future__ import annotations
@@ -10,10 +10,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
+
+LOOK_S = 1.0
+"""How often a process looks whether the one that asks is still there."""
 
 
 def main() -> None:
@@ -21,6 +25,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     first = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with, args=(int(first["parent"]),), daemon=True).start()
 
     import torch
 
@@ -42,6 +47,13 @@ def main() -> None:
             predictor.predict(batch)
         seconds = time.perf_counter() - started
         _say(answers, {"text_s": seconds / len(first["texts"]), "peak_bytes": peak_bytes()})
+
+
+def _end_with(parent: int) -> None:
+    """End with the process that asks: while torch is imported, or a model loaded, nobody reads that it has closed."""
+    while os.getppid() == parent:
+        time.sleep(LOOK_S)
+    os._exit(1)
 
 
 def batches_of(texts: Sequence[Sequence[str]], *, size: int) -> list[Sequence[Sequence[str]]]:

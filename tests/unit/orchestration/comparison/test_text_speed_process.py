@@ -35,7 +35,7 @@ def test_the_peak_is_of_this_program() -> None:
 
 @pytest.mark.parametrize("texts", [[["sun"], ["rain oslo"]]])
 def test_it_answers_line_by_line(tmp_path: Path, texts: list[list[str]]) -> None:
-    first = {"model": str(save_classifier(tmp_path / "model")), "threads": 1, "texts": texts}
+    first = {"model": str(save_classifier(tmp_path / "model")), "threads": 1, "texts": texts, "parent": os.getpid()}
     asked = "".join(json.dumps(each) + "\n" for each in (first, {"batch": 1}, {"batch": 2}))
     ended = subprocess.run(
         own_command(MAIN), input=asked, capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}
@@ -50,6 +50,18 @@ def test_it_answers_line_by_line(tmp_path: Path, texts: list[list[str]]) -> None
 
 def test_a_model_that_does_not_load_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    asked = json.dumps({"model": str(tmp_path), "threads": 1, "texts": [["sun"]]}) + "\n"
+    first = {"model": str(tmp_path), "threads": 1, "texts": [["sun"]], "parent": os.getpid()}
+    asked = json.dumps(first) + "\n"
     ended = subprocess.run(own_command(MAIN), input=asked, capture_output=True, text=True)
     assert ended.returncode == 0 and str(tmp_path) in json.loads(ended.stdout)["error"]
+
+
+def test_it_ends_with_whoever_asked(tmp_path: Path) -> None:
+    model = save_classifier(tmp_path / "model")
+    # Of whom nothing but the number is left: this process is not the one that asked.
+    first = {"model": str(model), "threads": 1, "texts": [["sun"]], "parent": os.getppid()}
+    with subprocess.Popen(own_command(MAIN), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(first) + "\n")
+        process.stdin.flush()
+        assert process.wait(timeout=60) == 1, "its input is still open"
