@@ -2,8 +2,9 @@
 
 The rule: of the students that are not seen to be worse than the best one on dev, the fastest at one text; students
 whose times overlap count as equally fast, and of these the smallest is taken, then the best on dev. Where times are not
-known of all of them, size decides. Students that were trained without a teacher take part: where nothing is gained by
-one, nothing is said to be.
+known of all of them, size decides. A few rows of dev do not tell the best one from a useless one: those that are not
+seen to be better than a constant answer there are left out, unless all are. Students that were trained without a
+teacher take part: where nothing is gained by one, nothing is said to be.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ def chosen_on_dev(
         return None
     best = max(values, key=lambda name: values[name])
     able = _not_worse(best, {name: measured[name] for name in values}, how)
+    able = [name for name in able if _beats_constant(measured[name], facts, how)] or able
     times = {name: costs[name].text_s for name in able}
     if all(times.values()) and len({_measured_on(costs[name]) for name in able}) == 1:
         fastest = min(able, key=lambda name: sum(times[name]) / len(times[name]))
@@ -150,6 +152,14 @@ def _not_worse(best: str, measured: Mapping[str, Measured], how: Resampling | No
     same = {name: each for name, each in measured.items() if name != best and each.sums.shape == base.sums.shape}
     found = compare_models(base, same, how)
     return [best, *(name for name, difference in found.items() if difference.verdict == "no difference seen")]
+
+
+def _beats_constant(measured: Measured, facts: TaskFacts, how: Resampling | None) -> bool:
+    """Whether a student is seen to be better on dev than a constant answer is on test; where nobody knows, it is."""
+    if not math.isfinite(facts.baseline):
+        return True
+    found = estimate(measured, how)
+    return _above(found.interval.low, found.value, facts.baseline)
 
 
 def _measured_on(cost: Cost) -> str:

@@ -145,6 +145,17 @@ def test_the_fastest_of_those_that_are_not_seen_to_be_worse() -> None:
     assert chosen(large, tiny) == "large"
 
 
+def test_a_useless_one_is_not_chosen_for_its_speed_where_dev_is_too_small_to_tell() -> None:
+    """Of 24 rows 19 and 14 right are not seen to differ; 19 are seen to be more than half, 14 are not."""
+    facts = replace(task_facts("intents"), baseline=0.5)
+    rows = [student("slow", right=75, text_s=0.002), student("fast", right=54, text_s=0.0001)]
+    dev = {row.name: replace(row.dev[0], examples=row.dev[0].examples[::4][:24]) for row in rows}
+    costs = {row.name: Cost(row.parameters, row.serving) for row in rows}
+    assert chosen_on_dev(dev, costs, facts=facts, how=HOW) == "slow"
+    useless = {"fast": dev["fast"]}
+    assert chosen_on_dev(useless, costs, facts=facts, how=HOW) == "fast", "of it, the sentence says so"
+
+
 def test_equally_fast_ones_go_by_size_then_by_dev() -> None:
     assert chosen(student("a", right=88, parameters=200), student("b", right=86)) == "b"
     assert chosen(student("a", right=86), student("b", right=88)) == "b"
