@@ -40,9 +40,9 @@ def sources(config: DistillConfig) -> list[ModelSource]:
 
 
 def test_the_promised_files_are_shipped() -> None:
-    promised = {"quickstart", "tiny", "intents", "qwen2.5-7b-to-1.5b", "llama3.3-70b-to-8b"}
+    promised = {"quickstart", "tiny", "intents", "reviews", "qwen2.5-7b-to-1.5b", "llama3.3-70b-to-8b"}
     assert {path.stem for path in SHIPPED} >= promised
-    assert {path.stem for path in OF_TASKS} >= {"intents"}
+    assert {path.stem for path in OF_TASKS} >= {"intents", "reviews"}
 
 
 @everywhere
