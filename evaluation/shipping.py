@@ -139,7 +139,8 @@ def _beside_teacher(
         return Shipped(
             None,
             f"Ship none of these students as they are: the best choice on dev, {student.name}, {keeps} and "
-            f"{lead:.0%} of its lead over {constant_answer(facts)}, and {KEPT_WELL:.0%} would be enough.{gold}",
+            f"{_below(lead, KEPT_WELL)} of its lead over {constant_answer(facts)}, and {KEPT_WELL:.0%} would be enough."
+            f"{gold}",
         )
     gains = [keeps, *_faster(student, teacher), *_smaller(student, teacher)]
     said = f"{', '.join(gains[:-1])} and {gains[-1]}" if len(gains) > 1 else keeps
@@ -179,6 +180,11 @@ def _lead(ours: float, theirs: float, *, floor: float) -> float | None:
     """What a student keeps of its teacher's lead over a constant answer; None where the teacher has none."""
     floor = floor if math.isfinite(floor) else 0.0
     return round((ours - floor) / (theirs - floor), 9) if theirs > floor else None
+
+
+def _below(share: float, enough: float) -> str:
+    """A share in percent that is not enough, never rounded up to what is."""
+    return f"{share:.0%}" if round(share, 2) < enough else f"{math.floor(1000 * share) / 10:.1f}%"
 
 
 def _faster(student: ModelResults, teacher: ModelResults) -> list[str]:

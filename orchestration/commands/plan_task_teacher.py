@@ -37,6 +37,7 @@ from orchestration.plan.signal_requests import (
     SignalHoldings,
     SignalPlan,
     SignalWidths,
+    asked_sets,
     plan_signals,
     signal_sets,
     wanted_signals,
@@ -61,22 +62,21 @@ def show_teacher(
         ModelError: it has no head for the task and is not tuned, or one with other labels.
     """
     teacher, gold = config.teacher, len(sets.sets[GOLD])
-    asked_of = {**sets.sets, DEV: task.dev}
+    heads = teacher.answers == "head"
+    asked_of = {**sets.only(asked_sets(config)), DEV: task.dev} if heads else asked_examples(config, task, sets)
     count = sum(map(len, asked_of.values()))
     for stage in teacher.prepare:
         steps = stage_steps(stage, rows=gold)
         console.say(f"{teacher.model.label} is tuned on {gold:,} gold examples first, {steps:,} steps.")
-    if teacher.answers != "head":
+    if not heads:
         require_askable(config, task.config)
-        asked_of = asked_examples(config, task, sets)
-        count = sum(map(len, asked_of.values()))
     if not is_at_hand(teacher.model):
         console.warn(
             f"{teacher.model.label} is not on this machine: it is asked about {count:,} texts, all misses, and what it "
             "and the students take of memory is not known"
         )
         return
-    if teacher.answers != "head":
+    if not heads:
         _show_questions(config, task, asked_of, device=hardware.accelerator, console=console)
         return
     tuned = _tuned(config, task, sets) if teacher.prepare else None

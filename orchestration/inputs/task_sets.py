@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -43,6 +43,10 @@ class TaskSets:
 
     sets: Mapping[str, tuple[Example, ...]]
     notes: tuple[str, ...]
+
+    def only(self, names: Collection[str]) -> dict[str, tuple[Example, ...]]:
+        """The sets of these names, in their order here."""
+        return {name: examples for name, examples in self.sets.items() if name in names}
 
     def of(self, names: Iterable[str]) -> tuple[Example, ...]:
         """The examples of several sets, one set after the other."""

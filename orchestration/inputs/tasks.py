@@ -17,7 +17,7 @@ from pathlib import Path
 
 from configs import ConfigError, DataError, load_task_file, resolve_data_path
 from configs.schema import SplitConfig
-from configs.task import TaskConfig
+from configs.task import TaskConfig, TaskKind
 from configs.visible_text import REASON_CHARACTERS, visible
 from evaluation.results import TaskExample, TaskFacts
 from evaluation.tasks.contamination import duplicates
@@ -126,9 +126,15 @@ def _facts(config: TaskConfig, splits: Mapping[str, tuple[Example, ...]], set_as
         near_copies=len(copies.near),
         near_duplicate=config.near_duplicate,
         set_aside=tuple(set_aside),
-        train_label_counts=Counter(label for gold in train for label in gold) if labels else {},
+        train_label_counts=_label_counts(config.kind, train) if labels else {},
         licence=config.licence,
     )
+
+
+def _label_counts(kind: TaskKind, gold: Sequence[tuple[str, ...]]) -> Counter[str]:
+    """How often each label stands in gold answers; of an entity ("7 8 LOC") its type."""
+    said = (answer for answers in gold for answer in answers)
+    return Counter(answer.rpartition(" ")[2] if kind == "tagging" else answer for answer in said)
 
 
 def _digest(config: TaskConfig, splits: Mapping[str, tuple[Example, ...]]) -> str:

@@ -172,6 +172,13 @@ def needs_teacher(config: TaskDistillConfig) -> bool:
     return config.data.agreement is not None or any(stage.needs_answers for stage in stages)
 
 
+def asked_sets(config: TaskDistillConfig) -> frozenset[str]:
+    """The sets of examples that the teacher is asked about: those of stages that learn something of it."""
+    stages = [stage for student in config.students.values() for stage in student.stages]
+    taught = (stage for stage in stages if stage.needs_answers or any(term.is_kept for term in stage.features))
+    return frozenset(name for stage in taught for name in stage.data)
+
+
 def wanted_signals(
     config: TaskDistillConfig, *, kind: TaskKind, states: Sequence[StateName] = ()
 ) -> tuple[Signal, ...]:

@@ -18,7 +18,7 @@ from orchestration.pipeline.tasks.generative_teacher import TaskQuestions
 from orchestration.pipeline.tasks.lessons import DEV
 from orchestration.plan.duration import expected_seconds
 from orchestration.plan.requests import FillPlan, Holdings, Refused, SequenceSet, plan_fill
-from orchestration.plan.signal_requests import needs_teacher
+from orchestration.plan.signal_requests import asked_sets
 from orchestration.plan.tables import show_plan, teacher_work
 
 TEST = "test"
@@ -38,9 +38,8 @@ def task_questions(config: TaskDistillConfig, task: LoadedTask, files: ModelFile
 
 
 def asked_examples(config: TaskDistillConfig, task: LoadedTask, sets: TaskSets) -> dict[str, tuple[Example, ...]]:
-    """The examples that it is asked about, by set: those that students learn from, if any needs it; dev and test."""
-    learned = sets.sets if needs_teacher(config) else {}
-    return {**learned, DEV: task.dev, TEST: task.test}
+    """The examples that it is asked about, by set: those that students learn from it of; dev and test."""
+    return {**sets.only(asked_sets(config)), DEV: task.dev, TEST: task.test}
 
 
 def plan_questions(

@@ -32,7 +32,7 @@ from orchestration.pipeline.tasks.run import TaskRun
 from orchestration.pipeline.tasks.teaching import HashingProgress, TeacherName, Wanted
 from orchestration.pipeline.workers import Workers
 from orchestration.plan.duration import expected_signal_seconds
-from orchestration.plan.signal_requests import SignalPlan, wanted_signals
+from orchestration.plan.signal_requests import SignalPlan, asked_sets, wanted_signals
 from orchestration.plan.signal_tables import show_signal_plan
 from orchestration.plan.task_features import wanted_states
 from orchestration.plan.task_placement import own_models
@@ -71,7 +71,8 @@ class HeadTeaching:
         refusals = open_signal_refusals(config, teacher.identity)
         head = HeadTeacher(teacher, task.config, config.teacher, open_task_cache(config, teacher), refusals)
         states = wanted_states(config, teacher=teacher.model, models=own_models(config))
-        plan = head.plan({**sets.sets, DEV: task.dev}, wanted_signals(config, kind=task.config.kind, states=states))
+        asked = {**sets.only(asked_sets(config)), DEV: task.dev}
+        plan = head.plan(asked, wanted_signals(config, kind=task.config.kind, states=states))
         engines = (self.engines or self._pool)(teacher)
         return AskedHead(head, plan, engines, self.run, self.journal, self.workers)
 

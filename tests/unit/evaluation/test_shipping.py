@@ -12,7 +12,7 @@ import pytest
 from results_builders import finished_run, task_facts, task_model, task_run, text_serving
 
 from evaluation.results import DevScores, ModelResults
-from evaluation.shipping import Cost, chosen_on_dev, constant_answer, distils_a_task, ship
+from evaluation.shipping import Cost, _below, chosen_on_dev, constant_answer, distils_a_task, ship
 from evaluation.statistics import Resampling
 
 HOW = Resampling(draws=2000)
@@ -58,6 +58,11 @@ def test_none_keeps_enough() -> None:
     )
     # (0.66 - 0.3) / (0.9 - 0.3)
     assert shipped.sentence.endswith("and 60% of its lead over the majority class, and 90% would be enough.")
+
+
+def test_what_is_not_enough_is_never_rounded_up_to_it() -> None:
+    assert _below(0.8967, 0.9) == "89.6%"
+    assert _below(0.89, 0.9) == "89%" and _below(0.6, 0.9) == "60%"
 
 
 def test_gold_labels_alone_do_as_well() -> None:

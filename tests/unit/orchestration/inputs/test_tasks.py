@@ -36,6 +36,12 @@ def test_a_task_knows_its_rows_and_what_there_is_to_know(tmp_path: Path) -> None
     assert {turn.question for turn in turns} < {example.question for example in task.train}
 
 
+def test_entities_are_counted_by_their_type() -> None:
+    gold = [("0 0 PER", "7 8 LOC"), (), ("3 3 LOC",)]
+    assert tasks._label_counts("tagging", gold) == {"PER": 1, "LOC": 2}
+    assert tasks._label_counts("classification", [("card not working",)]) == {"card not working": 1}
+
+
 def test_rows_are_looked_for_beside_the_task_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_task(tmp_path / "here")
     write_task(tmp_path / "elsewhere", rows={**ROWS, "test": [{"text": "other", "mood": "bad"}]})

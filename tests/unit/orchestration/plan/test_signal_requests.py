@@ -15,6 +15,7 @@ from orchestration.inputs.task_texts import ReadExample
 from orchestration.plan.signal_requests import (
     NoSignals,
     SignalWidths,
+    asked_sets,
     bytes_of,
     bytes_per_row,
     needs_teacher,
@@ -53,6 +54,15 @@ TEACHERS_LABEL = {"objective": "hard_labels", "labels": "teacher"}
 def test_the_stages_decide_whether_logits_are_needed(settings: TaskDistillConfig, expected: tuple[Signal, ...]) -> None:
     assert wanted_signals(settings, kind="classification") == expected
     assert needs_teacher(settings) == bool(expected)
+
+
+def test_sets_that_nobody_learns_of_the_teacher_are_not_asked_about() -> None:
+    transfer = {"objective": "soft_labels", "data": ["transfer"]}
+    assert asked_sets(config(GOLD_ONLY, transfer, transfer=[{"path": "more.jsonl"}])) == {"transfer"}
+    assert asked_sets(config(GOLD_ONLY)) == frozenset()
+    state = {"kind": "hidden_mse", "layers": "top", "place": "first"}
+    assert asked_sets(config(GOLD_ONLY | {"features": [state]})) == {"train"}
+    assert asked_sets(config(GOLD_ONLY | {"features": [{"kind": "cosine"}]})) == frozenset(), "it reads live"
 
 
 def test_each_kind_of_task_has_its_logits_and_states_are_asked_once() -> None:

@@ -99,7 +99,7 @@ def test_augmented_texts_are_asked_about_too(tmp_path: Path) -> None:
     place.values["students"]["bag"]["stages"] = [STAGE | {"data": ["train", "more"]}]
     place.go("train")
     (checked, filled, _) = place.called
-    assert checked == "check 2" and int(filled.split()[1]) > 11
+    assert checked == "check 2" and int(filled.split()[1]) > 8, "train, dev and more; nobody learns transfer"
     assert "more:" in place.said
 
 
