@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import json
 import random
-import re
-import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from killed_drivers import DriverPlace, newer_checkpoint, wait_for_line, wait_until
+from killed_drivers import DriverPlace, newer_checkpoint, newly_asked, wait_for_line, wait_until
 from numpy.typing import NDArray
 from task_heads import WORDS, save_classifier
+from task_pipeline_builders import TASK
 from transformers import BertConfig, BertForSequenceClassification
 
-from cache import CacheView, TeacherCache
-from orchestration.cache_tools.actions import teachers
+from configs import TrainingError
 
 pytestmark = [pytest.mark.slow, pytest.mark.group, pytest.mark.timeout(1800)]
 
@@ -49,15 +46,7 @@ def write_project(root: Path) -> Path:
         texts = [" ".join(draw.choices(("sun", "rain", "oslo", "rome", "where"), k=WORDS_A_TEXT)) for _ in range(count)]
         lines = [json.dumps({"text": text, "label": _label(text)}) + "\n" for text in texts]
         (root / f"{name}.jsonl").write_text("".join(lines))
-    task = {
-        "name": "moods",
-        "kind": "classification",
-        "data": {split: {"path": f"{split}.jsonl"} for split in ("train", "dev", "test")},
-        "fields": {"label": "label"},
-        "labels": ["good", "bad"],
-        "template": "{{ text }}",
-    }
-    (root / "moods.yaml").write_text(yaml.safe_dump(task))
+    (root / "moods.yaml").write_text(yaml.safe_dump(TASK))
     learns = {"data": ["train", "transfer", "more"], "steps": 150} | SLOW
     experiment = {
         "name": "moods",
@@ -116,63 +105,25 @@ def place(calm: DriverPlace, tmp_path: Path) -> Iterator[DriverPlace]:
     made.clear()
 
 
-def in_words(place: DriverPlace) -> dict[str, Any]:
-    """What an experiment came to, without its times and the size of what they stand in."""
-    (run,) = (place.root / "runs").glob("moods-*")
-    report = json.loads((run / "report.json").read_text())
-    results = report["results"]
-    rows = [
-        {k: v for k, v in row.items() if k not in ("serving", "training", "disk_bytes")} for row in results["models"]
-    ]
-    return {"rows": rows, "rests on": report["rests_on"]["students"], "views": report["rests_on"]["views"]}
-
-
-def teacher_of(place: DriverPlace) -> TeacherCache | None:
-    """The cache of the one teacher that was asked; None before anything was kept of it."""
-    root = place.root / "cache"
-    found = teachers(root, left_out=lambda reason: None) if root.is_dir() else []
-    return TeacherCache.open(root, found[0].identity, create=False) if found else None
-
-
 def held(place: DriverPlace) -> int:
     """Signals that are committed."""
-    cache = teacher_of(place)
+    cache = place.cache()
     return 0 if cache is None else cache.stats().signals
 
 
 def signals_of(place: DriverPlace) -> dict[bytes, NDArray[np.float32]]:
     """The values of every signal that the cache holds of what an experiment asked, by its key."""
-    cache = teacher_of(place)
+    cache = place.cache()
     assert cache is not None and cache.verify() == []
-    (run,) = (place.root / "runs").glob("moods-*")
-    views = [CacheView.load(path) for path in sorted((run / "views").glob("*.npz"))]
-    keys = [key.tobytes() for view in views for key in view.keys]
+    keys = [key.tobytes() for view in place.views() for key in view.keys]
     records = cache.signals.get_many(keys)
     return {key: record.values for key, record in zip(keys, records, strict=True) if record is not None}
 
 
-def weights_of(place: DriverPlace) -> dict[str, bytes]:
-    """The weights of the tuned teacher and of every student, by what addresses them."""
-    students = (place.root / "runs/students").iterdir()
-    return {student.name: (student / "model.safetensors").read_bytes() for student in students}
-
-
 def assert_ends_as(calm: DriverPlace, place: DriverPlace) -> None:
-    assert weights_of(place) == weights_of(calm)
-    assert in_words(place) == in_words(calm)
+    assert place.weights() == calm.weights()
+    assert place.came_to() == calm.came_to()
     assert list((place.root / "runs/work").iterdir()) == []
-
-
-def take_answers(place: DriverPlace, *, of: DriverPlace) -> None:
-    """Have the same answers of the teacher in the cache, so that what differs afterwards comes from what is done."""
-    shutil.rmtree(place.root / "cache", ignore_errors=True)
-    shutil.copytree(of.root / "cache", place.root / "cache")
-
-
-def newly_asked(printed: str) -> int:
-    """New signals that a run says it asked for."""
-    found = re.search(r"✓ fill .* ([\d,]+) new signals", printed)
-    return int(found[1].replace(",", "")) if found else 0
 
 
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
@@ -193,9 +144,9 @@ def test_a_run_that_is_stopped_in_every_stage_ends_in_the_same_bits(
     # The weights are the same bits; a batch with other texts in it rounds otherwise.
     for key, values in expected.items():
         np.testing.assert_allclose(found[key], values, rtol=0, atol=1e-4)
-    (tuned,) = weights_of(place).items()
-    assert tuned in weights_of(calm).items()
-    take_answers(place, of=calm)
+    (tuned,) = place.weights().items()
+    assert tuned in calm.weights().items()
+    place.take_answers(of=calm)
     stop(newer_checkpoint(runs), line="- train encoder ...", delay_s=moments.uniform(0.0, 1.0))
     stop(lambda: True, line="- comparison", delay_s=moments.uniform(0.0, 5.0))
     printed = place.finish()
@@ -211,13 +162,13 @@ def test_an_engine_and_a_worker_that_are_killed_cost_the_run_no_bit(calm: Driver
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0, printed
     assert signals_of(place).keys() == signals_of(calm).keys() and held(place) == len(signals_of(calm))
-    take_answers(place, of=calm)
+    place.take_answers(of=calm)
     process = place.start()
     wait_for_line(process, "- train encoder ...")
     wait_until(newer_checkpoint(place.root / "runs"), process)
     random.Random(1).choice(place.processes(named="TrainingWorker")).kill()
     printed, _ = process.communicate(timeout=300)
-    assert process.returncode == 2 and "a training worker" in printed
+    assert process.returncode == TrainingError.exit_code and "a training worker" in printed, printed
     place.finish()
     assert_ends_as(calm, place)
 
@@ -234,6 +185,4 @@ def test_two_runs_at_once_over_the_same_texts_pay_once(calm: DriverPlace, place:
     assert held(place) == expected and sum(map(newly_asked, printed)) == expected
     # Each has a view of all that it learns from, whoever asked for it.
     for each in both:
-        (run,) = (each.root / "runs").glob("moods-*")
-        views = [CacheView.load(path) for path in (run / "views").glob("*.npz")]
-        assert sum(map(len, views)) == expected
+        assert sum(map(len, each.views())) == expected

@@ -6,7 +6,10 @@ themselves.
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +17,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
+
+from cache import CacheView, TeacherCache
+from orchestration.cache_tools.actions import teachers
 
 MARK = "STILLROOM_TEST_MARK"
 ROOTS = {"cache_root": "cache", "run_root": "runs", "models_root": "models"}
@@ -68,6 +75,35 @@ class DriverPlace:
         self.wait_until_gone()
         return printed
 
+    def cache(self) -> TeacherCache | None:
+        """The cache of the one teacher that was asked; None before anything was kept of it."""
+        root = self.root / "cache"
+        found = teachers(root, left_out=lambda reason: None) if root.is_dir() else []
+        return TeacherCache.open(root, found[0].identity, create=False) if found else None
+
+    def views(self) -> list[CacheView]:
+        """The views of the one experiment."""
+        (run,) = (self.root / "runs").glob("*-*")
+        return [CacheView.load(path) for path in sorted((run / "views").glob("*.npz"))]
+
+    def take_answers(self, *, of: DriverPlace) -> None:
+        """Have the same answers of the teacher in the cache; what differs afterwards comes from what is done."""
+        shutil.rmtree(self.root / "cache", ignore_errors=True)
+        shutil.copytree(of.root / "cache", self.root / "cache")
+
+    def weights(self) -> dict[str, bytes]:
+        """The weights of everything that was trained, by what addresses it."""
+        students = (self.root / "runs/students").iterdir()
+        return {student.name: (student / "model.safetensors").read_bytes() for student in students}
+
+    def came_to(self) -> dict[str, Any]:
+        """What the one experiment came to, without its times and the size of what they stand in."""
+        (run,) = (self.root / "runs").glob("*-*")
+        report = json.loads((run / "report.json").read_text())
+        left_out = ("serving", "training", "disk_bytes")
+        rows = [{k: v for k, v in row.items() if k not in left_out} for row in report["results"]["models"]]
+        return {"rows": rows, "rests on": report["rests_on"]["students"], "views": report["rests_on"]["views"]}
+
     def processes(self, *, named: str = "") -> list[psutil.Process]:
         """What runs in this place, with `named` in its command line."""
         found = []
@@ -112,6 +148,12 @@ def wait_until(moment: Callable[[], bool], process: subprocess.Popen[str]) -> No
     while not moment():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
+
+
+def newly_asked(printed: str) -> int:
+    """New answers of the teacher that a run says it asked for."""
+    found = re.search(r"✓ fill .* ([\d,]+) new (?:signals|rows)", printed)
+    return int(found[1].replace(",", "")) if found else 0
 
 
 def newer_checkpoint(runs: Path) -> Callable[[], bool]:
