@@ -118,7 +118,9 @@ def test_daemons_that_are_not_up_in_time_are_ended_and_started_again(
 ) -> None:
     done = _starting(monkeypatch, Exception("The current node timed out during startup.\nThis could happen"))
     directory = _directory(tmp_path, "busy")
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(directory)]) as daemon:
+    code = "import time; print('up', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, str(directory)], stdout=subprocess.PIPE) as daemon:
+        assert daemon.stdout is not None and daemon.stdout.readline(), "a program that only begins has no arguments yet"
         private._start(directory, gpus=0)
         assert daemon.wait(timeout=10) == -signal.SIGKILL
     assert done == ["init", "shutdown", "init"]
