@@ -51,11 +51,11 @@ class EncoderShape(Block):
 
 
 class TransformerStart(Block):
-    """An encoder, or a decoder with a head: a model of its own, a shape, or what is kept of the teacher.
+    """An encoder, or a decoder with a head: a model of its own, a shape, or what is kept of the teacher or that model.
 
     `layers_by` chooses which layers stay: the first ones (PKD), every second one (DistilBERT), evenly spread ones, or
     those that change their input most (`block_influence`). Widths are cut as those of language models are, measured on
-    `calibration_rows` texts.
+    `calibration_rows` texts; what is measured is the teacher alone.
     """
 
     kind: Literal["transformer"]
@@ -80,8 +80,13 @@ class TransformerStart(Block):
 
     @property
     def derived(self) -> bool:
-        """Whether it is cut from the teacher."""
+        """Whether it is cut from the teacher, or from a model of its own."""
         return self.keep_layers is not None or self.narrows
+
+    def layers_of(self, total: int) -> int:
+        """How many layers stay of a model that has `total`."""
+        kept = total if self.keep_layers is None else self.keep_layers
+        return kept if isinstance(kept, int) else len(kept)
 
     @model_validator(mode="after")
     def _one_start(self) -> Self:
@@ -90,7 +95,7 @@ class TransformerStart(Block):
             for words, there in (
                 ("model", self.model is not None),
                 ("shape", self.shape is not None),
-                ("what to keep of the teacher", self.derived),
+                ("what to keep of the teacher", self.derived and self.model is None),
             )
             if there
         ]
@@ -98,6 +103,12 @@ class TransformerStart(Block):
             raise ValueError(
                 "name exactly one of model, shape and what to keep of the teacher (keep_layers, attention_heads, "
                 f"mlp_channels, hidden_size); got {', '.join(given) or 'none of them'}"
+            )
+        if self.model is not None and self.measured:
+            raise ValueError(
+                "model with layers_by=block_influence, attention_heads, mlp_channels or hidden_size: what stays is "
+                "measured on texts as the teacher reads them, so of a model keep layers alone (keep_layers, with "
+                "layers_by: linspace, first or alternate)"
             )
         require_kept_layers(self.keep_layers, layers_by=self.layers_by)
         return self

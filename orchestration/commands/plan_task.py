@@ -103,8 +103,9 @@ def _require_starts(config: TaskDistillConfig, task: LoadedTask) -> None:
     """Refuse students that cannot begin, where the teacher's sizes are known."""
     if is_at_hand(config.teacher.model):
         teacher_dir = locate_model(config.teacher.model, models_root=config.runtime.models_root)
+        own, kind = own_models(config), task.config.kind
         for name, student in config.students.items():
-            require_start(student.start, name=name, kind=task.config.kind, teacher_dir=teacher_dir)
+            require_start(student.start, name=name, kind=kind, teacher_dir=teacher_dir, own=own.get(name))
         require_features(config, teacher_dir=teacher_dir)
 
 
@@ -171,11 +172,10 @@ def _start_of(start: TaskStart) -> str:
     if not isinstance(start, TransformerStart):
         size = "" if start.embedding_size is None else f" of {start.embedding_size}"
         return f"{start.kind}, {start.embeddings} embeddings{size}"
-    if start.model is not None:
-        return start.model.label
     if start.shape is not None:
         return f"encoder of {start.shape.layers} layers x {start.shape.hidden}"
+    whole = "the teacher" if start.model is None else start.model.label
     if start.keep_layers is None:
-        return "a narrower teacher"
+        return "a narrower teacher" if start.model is None else whole
     kept = start.keep_layers if isinstance(start.keep_layers, int) else len(start.keep_layers)
-    return f"{kept} layers of the teacher"
+    return f"{kept} layers of {whole}"

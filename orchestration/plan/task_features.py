@@ -20,14 +20,13 @@ def inside_of_start(start: TaskStart, *, teacher: TextModel, own: TextModel | No
         embedded = start.embedding_size or teacher.hidden
         read = (start.hidden or embedded) if isinstance(start, BagStart) else 2 * start.hidden
         return InsideSizes((embedded, read), heads=None)
-    if start.model is not None:
-        return None if own is None else own.inside
     if start.shape is not None:
         return InsideSizes((start.shape.hidden,) * (start.shape.layers + 1), start.shape.heads)
-    kept = start.keep_layers if start.keep_layers is not None else teacher.layers
-    layers = kept if isinstance(kept, int) else len(kept)
-    width = start.hidden_size or teacher.hidden
-    return InsideSizes((width,) * (layers + 1), start.attention_heads or teacher.heads)
+    whole = teacher if start.model is None else own
+    if whole is None:
+        return None
+    width = start.hidden_size or whole.hidden
+    return InsideSizes((width,) * (start.layers_of(whole.layers) + 1), start.attention_heads or whole.heads)
 
 
 def state_names(stage: TaskStageConfig, *, student: InsideSizes, teacher: InsideSizes) -> tuple[StateName, ...]:

@@ -68,8 +68,6 @@ def start_sizes(start: TaskStart, *, teacher: TextModel, own: TextModel | None) 
     """The sizes of a student by where it starts; `own` is its model. None where that is not at hand."""
     if isinstance(start, RecurrentStart | BagStart):
         return _network_sizes(start, teacher=teacher)
-    if start.model is not None:
-        return None if own is None else transformer_sizes(own)
     if start.shape is not None:
         shape = start.shape
         made = replace(
@@ -81,13 +79,15 @@ def start_sizes(start: TaskStart, *, teacher: TextModel, own: TextModel | None) 
             positions=shape.max_positions,
         )
         return transformer_sizes(made)
-    kept = start.keep_layers if start.keep_layers is not None else teacher.layers
+    whole = teacher if start.model is None else own
+    if whole is None:
+        return None
     cut = replace(
-        teacher,
-        layers=kept if isinstance(kept, int) else len(kept),
-        hidden=start.hidden_size or teacher.hidden,
-        mlp=start.mlp_channels or teacher.mlp,
-        heads=start.attention_heads or teacher.heads,
+        whole,
+        layers=start.layers_of(whole.layers),
+        hidden=start.hidden_size or whole.hidden,
+        mlp=start.mlp_channels or whole.mlp,
+        heads=start.attention_heads or whole.heads,
     )
     return transformer_sizes(cut)
 

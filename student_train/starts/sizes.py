@@ -40,12 +40,12 @@ def kept_layers(
         return tuple(range(total))
     if isinstance(keep_layers, int):
         if not 0 < keep_layers <= total:
-            raise ConfigError(f"keep_layers={keep_layers} but the teacher has {total} layers: keep 1 to {total}")
+            raise ConfigError(f"keep_layers={keep_layers} but the model has {total} layers: keep 1 to {total}")
         return _chosen(keep_layers, total=total, by=by, influence=influence)
     if not keep_layers or list(keep_layers) != sorted(set(keep_layers)):
         raise ConfigError(f"keep_layers={list(keep_layers)} must be increasing, without repeats and not empty")
     if keep_layers[0] < 0 or keep_layers[-1] >= total:
-        raise ConfigError(f"keep_layers={list(keep_layers)} but the teacher's layers are 0 to {total - 1}")
+        raise ConfigError(f"keep_layers={list(keep_layers)} but the model's layers are 0 to {total - 1}")
     return keep_layers
 
 

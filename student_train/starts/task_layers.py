@@ -40,7 +40,7 @@ def kept_task_layers(start: TransformerStart, *, total: int, influence: Sequence
     most = -(-total // step)
     if wanted > most:
         raise ConfigError(
-            f"keep_layers={wanted} with layers_by={by} but the teacher has {total} layers: keep at most {most}"
+            f"keep_layers={wanted} with layers_by={by} but the model has {total} layers: keep at most {most}"
         )
     return tuple(range(0, step * wanted, step))
 

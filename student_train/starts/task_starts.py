@@ -76,13 +76,13 @@ def make_task_start(
     source = teacher_dir
     student: TaskStudent
     if isinstance(start, TransformerStart):
-        if start.model is not None:
-            assert model_dir is not None
-            source, student = model_dir, _with_head(model_dir, settings)
-        elif start.shape is not None:
+        if start.shape is not None:
             student = _of_shape(start, teacher_dir, settings)
         else:
-            student = _cut(start, teacher_dir, settings, rows=rows)
+            source = teacher_dir if model_dir is None else model_dir
+            student = _with_head(source, settings)
+            if start.derived:
+                _cut(student, start, source, rows=rows)
     else:
         student = _network(start, teacher_dir, settings)
     with staged_directory(out) as staging:
@@ -98,16 +98,15 @@ def _with_head(model_dir: Path, settings: TaskStartSettings) -> TaskStudent:
     return load_task_student(model_dir, kind=settings.kind, labels=settings.labels, head_seed=settings.seed)
 
 
-def _cut(start: TransformerStart, teacher_dir: Path, settings: TaskStartSettings, *, rows: Rows) -> TaskStudent:
-    student = _with_head(teacher_dir, settings)
+def _cut(student: TaskStudent, start: TransformerStart, source: Path, *, rows: Rows) -> None:
+    """Take out of a student, in place, what the start does not keep; `source` is where it comes from."""
     if not isinstance(student, TransformerStudent):
-        raise ModelError(f"{teacher_dir}: is no transformer, so nothing of it can be kept: name a model, or a shape")
+        raise ModelError(f"{source}: is no transformer, so nothing of it can be kept: name a model, or a shape")
     total = len(separate_layers(student))
     influence = layer_influence(student, rows) if start.layers_by == "block_influence" else None
     keep_only(student, kept_task_layers(start, total=total, influence=influence))
     if start.narrows:
         narrow(student, start, rows=rows)
-    return student
 
 
 def _of_shape(start: TransformerStart, teacher_dir: Path, settings: TaskStartSettings) -> TaskStudent:

@@ -155,12 +155,13 @@ class TaskExperiment:
                 stage.update(done / 1e6)
 
             stage.summary = self._teaching.require(task, progress=hashing)
-        for name, student in self._run.config.students.items():
-            require_start(student.start, name=name, kind=task.config.kind, teacher_dir=self._base)
-        config = self._run.config
+        config, kind = self._run.config, task.config.kind
+        models = own_models(config)
+        for name, student in config.students.items():
+            require_start(student.start, name=name, kind=kind, teacher_dir=self._base, own=models.get(name))
         require_features(config, teacher_dir=self._base)
         self._placement = plan_task_placement(
-            config, teacher=read_text_model(self._base), models=own_models(config), hardware=self._run.hardware
+            config, teacher=read_text_model(self._base), models=models, hardware=self._run.hardware
         )
         self._require_memory(fill=False)
 

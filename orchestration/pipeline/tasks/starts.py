@@ -76,11 +76,15 @@ def made_start(start: TaskStart, *, seed: int, of: StartsOf) -> MadeStart:
     return MadeStart(digest, directory, in_words(start), knows_task=own_head)
 
 
-def require_start(start: TaskStart, *, name: str, kind: TaskKind, teacher_dir: Path) -> None:
+def require_start(
+    start: TaskStart, *, name: str, kind: TaskKind, teacher_dir: Path, own: TextModel | None = None
+) -> None:
     """Refuse the start of student `name` that cannot work, before the teacher is asked anything.
 
+    `own` is the model that it starts from, where it has one that is at hand.
+
     Raises:
-        ConfigError: a network that cannot do such a task, or more than the teacher has.
+        ConfigError: a network that cannot do such a task, or more than the teacher or its model has.
         ModelError: it reads with the tokenizer of a teacher that does not tell a question from its passage.
     """
     if isinstance(start, BagStart) and kind != "classification":
@@ -92,7 +96,9 @@ def require_start(start: TaskStart, *, name: str, kind: TaskKind, teacher_dir: P
         require_pairs(load_task_tokenizer(teacher_dir), teacher_dir)
     teacher = read_text_model(teacher_dir)
     if isinstance(start, TransformerStart):
-        _require_kept(start, name=name, teacher=teacher)
+        whole = teacher if start.model is None else own
+        if whole is not None:
+            _require_kept(start, name=name, whole=whole)
     elif start.embeddings == "teacher" and (start.embedding_size or 0) > teacher.hidden:
         raise ConfigError(
             f"students.{name}.start.embedding_size={start.embedding_size} but the teacher's embeddings have "
@@ -100,19 +106,19 @@ def require_start(start: TaskStart, *, name: str, kind: TaskKind, teacher_dir: P
         )
 
 
-def _require_kept(start: TransformerStart, *, name: str, teacher: TextModel) -> None:
-    """Refuse to keep more layers or widths than the teacher has."""
+def _require_kept(start: TransformerStart, *, name: str, whole: TextModel) -> None:
+    """Refuse to keep more layers or widths than there are."""
     if start.keep_layers is not None:
         # Which layers have most influence is measured later; how many there are is known.
         by = "linspace" if start.layers_by == "block_influence" else start.layers_by
         try:
-            kept_task_layers(start.model_copy(update={"layers_by": by}), total=teacher.layers, influence=None)
+            kept_task_layers(start.model_copy(update={"layers_by": by}), total=whole.layers, influence=None)
         except ConfigError as error:
             raise ConfigError(f"students.{name}.start.{error}") from error
     for key, most in (
-        ("attention_heads", teacher.heads),
-        ("mlp_channels", teacher.mlp),
-        ("hidden_size", teacher.hidden),
+        ("attention_heads", whole.heads),
+        ("mlp_channels", whole.mlp),
+        ("hidden_size", whole.hidden),
     ):
         wanted = getattr(start, key)
         if wanted is not None and wanted > most:
@@ -135,13 +141,13 @@ def in_words(start: TaskStart) -> str:
         size = "" if start.embedding_size is None else f" of {start.embedding_size}"
         over = f"over {start.embeddings} embeddings{size}"
         return f"bag {over}" if start.kind == "bag" else f"{start.layers}-layer Bi{start.cell.upper()} {over}"
-    if start.model is not None:
-        return start.model.label
     if start.shape is not None:
         return f"random encoder of {start.shape.layers} layers x {start.shape.hidden}"
-    kept = start.keep_layers
+    kept, whole = start.keep_layers, "the teacher" if start.model is None else start.model.label
+    if kept is None:
+        return "a narrower teacher" if start.model is None else whole
     layers = f"layers {', '.join(map(str, kept))}" if isinstance(kept, tuple) else f"{kept} layers ({start.layers_by})"
-    return f"{layers} of the teacher" if kept is not None else "a narrower teacher"
+    return f"{layers} of {whole}"
 
 
 def _has_head(directory: Path) -> bool:

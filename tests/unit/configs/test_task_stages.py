@@ -23,6 +23,7 @@ def stage(**fields: Any) -> TaskStageConfig:
         {"kind": "transformer", "hidden_size": 128},
         {"kind": "transformer", "shape": SHAPE},
         {"kind": "transformer", "model": {"hub": "some/encoder"}},
+        {"kind": "transformer", "model": {"hub": "some/encoder"}, "keep_layers": 6, "layers_by": "alternate"},
         {"kind": "recurrent", "cell": "gru", "embedding_size": 64},
         {"kind": "recurrent", "embeddings": "random", "embedding_size": 64, "pooling": "attention"},
         {"kind": "bag", "hidden": 32},
@@ -37,6 +38,11 @@ def test_starts_that_make_sense(start: dict[str, Any]) -> None:
     [
         ({"kind": "transformer"}, "got none of them"),
         ({"kind": "transformer", "keep_layers": 2, "shape": SHAPE}, "got shape, what to keep of the teacher"),
+        ({"kind": "transformer", "model": {"hub": "some/encoder"}, "shape": SHAPE}, "got model, shape"),
+        (
+            {"kind": "transformer", "model": {"hub": "some/encoder"}, "hidden_size": 8},
+            "measured on texts as the teacher reads them, so of a model keep layers alone",
+        ),
         ({"kind": "transformer", "keep_layers": ()}, "keeps nothing"),
         ({"kind": "transformer", "keep_layers": (2, 1)}, "must be increasing"),
         ({"kind": "transformer", "keep_layers": (1, 2), "layers_by": "first"}, "needs keep_layers as a number"),

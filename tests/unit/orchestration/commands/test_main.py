@@ -209,7 +209,7 @@ def test_sequences_longer_than_an_engine(command: str, refused: Callable[..., st
 @both
 def test_more_layers_than_the_teacher_has(command: str, refused: Callable[..., str]) -> None:
     line = refused(command, "students.kd.init.keep_layers=5")
-    assert "keep_layers=5 but the teacher has 4 layers: keep " in line
+    assert "keep_layers=5 but the model has 4 layers: keep " in line
 
 
 @both

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -48,6 +49,13 @@ def config(students: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]]) -> 
 def test_the_inside_of_a_student_is_known_from_its_start(start: dict[str, Any], expected: InsideSizes | None) -> None:
     student = config({"small": (start, [])}).students["small"]
     assert inside_of_start(student.start, teacher=TEACHER, own=None) == expected
+
+
+def test_layers_of_a_model_of_its_own_have_the_sizes_of_that_model() -> None:
+    start = {"kind": "transformer", "model": {"path": "elsewhere"}, "keep_layers": 2}
+    student = config({"small": (start, [])}).students["small"]
+    own = replace(TEACHER, hidden=10, heads=5)
+    assert inside_of_start(student.start, teacher=TEACHER, own=own) == InsideSizes((10, 10, 10), 5)
 
 
 def test_states_are_asked_for_once_and_only_those_that_are_kept() -> None:

@@ -50,7 +50,7 @@ def test_block_influence_has_to_be_measured() -> None:
 
 
 def test_the_refusal_names_both_values() -> None:
-    with pytest.raises(ConfigError, match=r"keep_layers=40 but the teacher has 30 layers"):
+    with pytest.raises(ConfigError, match=r"keep_layers=40 but the model has 30 layers"):
         kept_layers(40, total=30)
 
 
@@ -96,8 +96,8 @@ def test_fewer_layers_leave_every_width_unnamed() -> None:
 @pytest.mark.parametrize(
     ("init", "message"),
     [
-        (InitConfig(keep_layers=31), "keep_layers=31 but the teacher has 30 layers"),
-        (InitConfig(keep_layers=(2, 30)), "the teacher's layers are 0 to 29"),
+        (InitConfig(keep_layers=31), "keep_layers=31 but the model has 30 layers"),
+        (InitConfig(keep_layers=(2, 30)), "the model's layers are 0 to 29"),
         (InitConfig(mlp_channels=1537), "mlp_channels=1537 but the teacher has 1536"),
         (InitConfig(hidden_size=577), "hidden_size=577 but the teacher has 576"),
         (InitConfig(attention_heads=5), "attention_heads=5 but the teacher has 9 heads in 3 groups: keep one of 3, 6, 9"),

@@ -50,9 +50,7 @@ def test_layers_are_chosen_by_their_rule(wanted: TransformerStart, kept: tuple[i
     ("wanted", "most"), [(start(13, "first"), "12"), (start(7, "alternate"), "6"), (start(13), "1 to 12")]
 )
 def test_more_layers_than_there_are_is_refused(wanted: TransformerStart, most: str) -> None:
-    with pytest.raises(
-        ConfigError, match=f"keep_layers={wanted.keep_layers} .*the teacher has 12 layers: keep .*{most}"
-    ):
+    with pytest.raises(ConfigError, match=f"keep_layers={wanted.keep_layers} .*the model has 12 layers: keep .*{most}"):
         kept_task_layers(wanted, total=12, influence=None)
 
 

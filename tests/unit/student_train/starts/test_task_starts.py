@@ -117,6 +117,17 @@ def test_keeping_every_layer_is_the_teacher(teacher: Path, tmp_path: Path) -> No
         assert torch.equal(load(made)(*rows_of([7, 4])), load(teacher)(*rows_of([7, 4])))
 
 
+def test_layers_of_a_model_of_its_own_are_those_that_it_has(teacher: Path, tmp_path: Path) -> None:
+    other = save_transformer(tmp_path / "other", seed=9)
+    start = {"kind": "transformer", "keep_layers": 2, "layers_by": "alternate"}
+    named = start | {"model": {"path": str(other)}}
+    made = make_task_start(settings(named), teacher_dir=teacher, out=tmp_path / "out", model_dir=other)
+    cut = make_task_start(settings(start), teacher_dir=other, out=tmp_path / "cut")
+    with torch.no_grad():
+        assert torch.equal(load(made)(*rows_of([7, 4])), load(cut)(*rows_of([7, 4])))
+        assert not torch.equal(load(made)(*rows_of([7, 4])), load(teacher)(*rows_of([7, 4])))
+
+
 def test_a_language_model_gives_layers_and_a_new_head(tmp_path: Path) -> None:
     teacher = save_tiny_llama(tmp_path / "teacher", seed=1, layers=3)
     save_tokenizer(teacher, family="llama")
@@ -190,8 +201,8 @@ def test_a_vocabulary_in_older_files_becomes_a_tokenizer_json(teacher: Path, tmp
             "embedding_size=99 but the teacher's embeddings have 16",
         ),
         (STARTS["influence"], {}, DataError, "no tokens to measure"),
-        (STARTS["named"] | {"keep_layers": (0, 3)}, {}, ConfigError, "but the teacher's layers are 0 to 2"),
-        ({"kind": "transformer", "keep_layers": 9}, {}, ConfigError, "keep_layers=9 but the teacher has 3 layers"),
+        (STARTS["named"] | {"keep_layers": (0, 3)}, {}, ConfigError, "but the model's layers are 0 to 2"),
+        ({"kind": "transformer", "keep_layers": 9}, {}, ConfigError, "keep_layers=9 but the model has 3 layers"),
         (STARTS["named"], {"labels": ("a", "b")}, ModelError, "its head knows 3 labels"),
     ],
 )

@@ -10,6 +10,7 @@ from task_files import tiny_model
 from task_heads import save_classifier
 
 from configs import ConfigError, ModelError
+from configs.architecture import read_text_model
 from configs.task_stages import TaskStart
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.pipeline.tasks.starts import MadeStart, StartsOf, in_words, made_start, reader_of, require_start
@@ -78,6 +79,10 @@ def test_a_reader_reads_no_more_than_its_student_can(of: StartsOf) -> None:
         ),
         ({"kind": "transformer", "model": {"hub": "some/encoder"}}, "some/encoder"),
         (
+            {"kind": "transformer", "model": {"hub": "some/encoder"}, "keep_layers": 3},
+            "3 layers (linspace) of some/encoder",
+        ),
+        (
             {"kind": "transformer", "shape": {"layers": 2, "hidden": 64, "heads": 2, "mlp": 8}},
             "random encoder of 2 layers x 64",
         ),
@@ -106,10 +111,10 @@ def test_starts_that_cannot_work_are_refused_before_anything_is_asked(tmp_path: 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"kind": "transformer", "keep_layers": 7}, "keep_layers=7 but the teacher has 1 layers: keep"),
+        ({"kind": "transformer", "keep_layers": 7}, "keep_layers=7 but the model has 1 layers: keep"),
         ({"kind": "transformer", "keep_layers": (0, 3)}, "layer"),
         ({"kind": "transformer", "keep_layers": 2, "layers_by": "alternate"}, "keep_layers=2 with layers_by=alternate"),
-        ({"kind": "transformer", "keep_layers": 2, "layers_by": "block_influence"}, "keep_layers=2 but the teacher"),
+        ({"kind": "transformer", "keep_layers": 2, "layers_by": "block_influence"}, "keep_layers=2 but the model"),
         ({"kind": "transformer", "hidden_size": 99}, "hidden_size=99 but the teacher has 16: keep at most 16"),
         ({"kind": "transformer", "attention_heads": 3}, "attention_heads=3 but the teacher has 1"),
         ({"kind": "bag", "embedding_size": 99}, "embedding_size=99 but the teacher's embeddings have 16: set at most"),
@@ -121,6 +126,11 @@ def test_more_than_the_teacher_has_is_refused_before_it_is_asked(
 ) -> None:
     with pytest.raises(ConfigError, match=rf"^students\.s\.start\..*{words}"):
         require_start(start(**fields), name="s", kind="classification", teacher_dir=of.teacher_dir)
+    named = start(kind="transformer", model={"path": "other"}, keep_layers=2)
+    deep, flat = replace(read_text_model(of.teacher_dir), layers=2), read_text_model(of.teacher_dir)
+    require_start(named, name="s", kind="classification", teacher_dir=of.teacher_dir, own=deep)
+    with pytest.raises(ConfigError, match="keep_layers=2 but the model has 1 layers"):
+        require_start(named, name="s", kind="classification", teacher_dir=of.teacher_dir, own=flat)
     fewer = start(kind="bag", embedding_size=99, embeddings="random")
     require_start(fewer, name="s", kind="classification", teacher_dir=of.teacher_dir)
 
