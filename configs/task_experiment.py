@@ -151,7 +151,10 @@ Augmentation = Annotated[RuleAugmentation | WordReplacement | Continuation, Fiel
 
 
 class AgreementFilter(Block):
-    """Leaves out gold examples on which the teacher disagrees with gold: with less than `min_probability` for it."""
+    """Leaves out gold examples on which the teacher disagrees with gold: with less than `min_probability` for it.
+
+    Of stages that learn what the teacher believes; one that learns gold alone does not depend on a teacher.
+    """
 
     min_probability: Annotated[float, Field(gt=0.0, lt=1.0)]
 
@@ -208,6 +211,13 @@ class TaskDistillConfig(WithoutPasswords):
         if taken:
             raise ValueError(f"students.{min(taken)} has a name that the comparison uses itself: choose another")
         self._twins_differ()
+        if self.data.agreement is not None and not any(
+            stage.needs_answers for student in self.students.values() for stage in student.stages
+        ):
+            raise ValueError(
+                f"data.agreement.min_probability={self.data.agreement.min_probability} leaves out examples by what the "
+                "teacher believes of them, and no stage learns that: remove it, or choose such an objective"
+            )
         for name, student in self.students.items():
             for number, stage in enumerate(student.stages):
                 self._sets_exist(f"students.{name}.stages.{number}", stage)

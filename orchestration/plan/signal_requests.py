@@ -168,8 +168,7 @@ class SignalWidths:
 
 def needs_teacher(config: TaskDistillConfig) -> bool:
     """Whether anything of an experiment needs what the teacher says about what is learned from."""
-    stages = [stage for student in config.students.values() for stage in student.stages]
-    return config.data.agreement is not None or any(stage.needs_answers for stage in stages)
+    return any(stage.needs_answers for student in config.students.values() for stage in student.stages)
 
 
 def asked_sets(config: TaskDistillConfig) -> frozenset[str]:
@@ -184,8 +183,7 @@ def wanted_signals(
 ) -> tuple[Signal, ...]:
     """What the stages of an experiment need of a teacher with a head: its logits, and some of its `states`.
 
-    A label of the teacher is the likeliest by its logits. The logits are wanted in any case of texts that only the
-    teacher labels, and of gold examples that have to agree with it.
+    A label of the teacher is the likeliest by its logits.
     """
     found = [Signal(HEAD_SIGNALS[kind])] if needs_teacher(config) else []
     return (*found, *state_signals(states))

@@ -67,6 +67,13 @@ def test_an_experiment_that_makes_sense() -> None:
             {"data__augment__rules__of": ["transfer"], "evaluation__augmented_baseline": True},
             "needs data.augment with a set of train alone",
         ),
+        (
+            {
+                "data__agreement": {"min_probability": 0.5},
+                "students__lstm__stages": [{"objective": "hard_labels", "epochs": 1.0}],
+            },
+            "data.agreement.min_probability=0.5 leaves out examples by what the teacher believes",
+        ),
         ({"students__lstm-gold": CONFIG["students"]["lstm"]}, "the name that lstm has in the comparison when"),
     ],
 )

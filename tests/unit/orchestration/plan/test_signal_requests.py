@@ -48,7 +48,7 @@ TEACHERS_LABEL = {"objective": "hard_labels", "labels": "teacher"}
         (config(GOLD_ONLY), ()),
         (config(GOLD_ONLY, SOFT), (CLASSES,)),
         (config(TEACHERS_LABEL), (CLASSES,)),
-        (config(GOLD_ONLY, agreement={"min_probability": 0.5}), (CLASSES,)),
+        (config(GOLD_ONLY, SOFT, agreement={"min_probability": 0.5}), (CLASSES,)),
     ],
 )
 def test_the_stages_decide_whether_logits_are_needed(settings: TaskDistillConfig, expected: tuple[Signal, ...]) -> None:
