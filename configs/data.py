@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from datetime import date
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from configs.models import Block, Positive
 
@@ -43,11 +43,25 @@ class SplitConfig(Block):
         return min((n for n in (rows, self.limit) if n is not None), default=None)
 
 
+class PlainConfig(Block):
+    """Plain text that stages with `source: plain` learn as it stands: a row's `field` is a text.
+
+    A text is read in windows of at most `max_tokens` tokens. Of each the first is given and all others are learned; it
+    is the last one of the window before, so every token of a text but its first is learned once.
+    """
+
+    train: SplitConfig
+    dev: SplitConfig
+    field: str = "text"
+    max_tokens: Annotated[int, Field(ge=2)] = 256
+
+
 class DataConfig(Block):
     """The prompts. A row holds `prompt_field`, or `messages_field` (a conversation) and perhaps `tools_field`.
 
     `chat_template` names one of a tokenizer's several templates, `template_kwargs` are further variables for it
-    (`enable_thinking: false`), and `template_date` is the day given to a template that asks for today.
+    (`enable_thinking: false`), and `template_date` is the day given to a template that asks for today. `plain` is text
+    without any prompt.
     """
 
     train: SplitConfig
@@ -63,6 +77,7 @@ class DataConfig(Block):
     template_date: date | None = None
     system_prompt: str | None = None
     max_prompt_tokens: Positive = 256
+    plain: PlainConfig | None = None
 
     @model_validator(mode="after")
     def _system_needs_chat(self) -> Self:

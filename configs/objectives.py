@@ -50,7 +50,8 @@ def _no_rule(_: StageConfig) -> None:
 class Objective:
     """One method of learning from a teacher.
 
-    `learns` says in a few words what; `source` is the only source of sequences that it makes sense of, None for any.
+    `learns` says in a few words what; `source` is the only source of sequences that it makes sense of, None for any
+    (plain text is nobody's answer, and learned like gold ones).
     `needs` is what the cache must hold of each sequence: `topk` stands for log-probabilities, in whatever form a record
     has them. `on_policy` says whether a stage may have `rollout`, where the student writes the sequences. `settings`
     are those of `LOSS_SETTINGS` that act on it; any other may not be set. With `policy` among them sampled tokens reach
@@ -70,6 +71,10 @@ class Objective:
     on_policy: Literal["never", "optional", "always"] = "never"
     settings: frozenset[LossSetting] = frozenset()
     check: Callable[[StageConfig], None] = _no_rule
+
+    def learns_from(self, source: str) -> bool:
+        """Whether it makes sense of sequences of this source."""
+        return self.source is None or self.source == source or (self.source == "gold" and source == "plain")
 
     @property
     def needs_logprobs(self) -> bool:

@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 # Blocks of their own modules; who reads an experiment finds all of its schema here.
 from configs.data import TEMPLATE_DATE as TEMPLATE_DATE
 from configs.data import DataConfig as DataConfig
+from configs.data import PlainConfig as PlainConfig
 from configs.data import SplitConfig as SplitConfig
 from configs.models import Block, ModelSource, Name, NonNegative, Positive
 from configs.models import ModelShape as ModelShape
@@ -37,7 +38,7 @@ SMALLEST_TEMPERATURE = 0.01
 StoredEncoding = Literal["topk-u8", "topk-f16"]
 """How top-k rows are stored; rows of whole vocabularies are always stored whole."""
 LATER_KEYS = {
-    "data": ("tools_field", "chat_template", "template_kwargs", "template_date"),
+    "data": ("tools_field", "chat_template", "template_kwargs", "template_date", "plain"),
     "evaluation": ("tasks", "seeds", "exposure"),
 }
 
@@ -187,6 +188,7 @@ class DistillConfig(WithoutPasswords):
                 "raise temperature or remove evaluation.seeds"
             )
         self._lengths_fit()
+        self._plain_text_there()
         self._weights_last()
         return self
 
@@ -219,6 +221,29 @@ class DistillConfig(WithoutPasswords):
                     f"data.max_prompt_tokens={self.data.max_prompt_tokens} + {longest}={limits[longest]} + 1 exceed "
                     f"runtime.{role}.max_model_len={engine.max_model_len}: raise it to {needed} or lower the others"
                 )
+
+    def _plain_text_there(self) -> None:
+        """Stages on plain text have some, and the teacher's engine reads its windows."""
+        plain, limit = self.data.plain, self.runtime.teacher_engine.max_model_len
+        micro = self.runtime.training.micro_batch_tokens
+        for name, student in self.students.items():
+            for number, stage in enumerate(student.stages):
+                if stage.source == "plain" and plain is None:
+                    raise ValueError(
+                        f"students.{name}.stages.{number}.source=plain but data.plain is not set: name its texts, or "
+                        "choose another source"
+                    )
+        # One more than the window: an engine refuses to score a sequence as long as its limit.
+        if plain is not None and plain.max_tokens + 1 > limit:
+            raise ValueError(
+                f"data.plain.max_tokens={plain.max_tokens} + 1 exceed runtime.teacher_engine.max_model_len={limit}: "
+                f"raise it to {plain.max_tokens + 1} or lower the first"
+            )
+        if plain is not None and plain.max_tokens - 1 > micro:
+            raise ValueError(
+                f"data.plain.max_tokens={plain.max_tokens} is more than runtime.training.micro_batch_tokens={micro} "
+                "holds: raise it or lower the first"
+            )
 
     def _teachers_exist(self) -> None:
         """A teacher assistant stands above the students that it teaches, so nobody teaches himself by a detour."""

@@ -5,11 +5,19 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from configs.models import Block, ModelSource, Name, NonNegative, Positive
 from configs.objectives import LOSS_SETTINGS, OBJECTIVES, Objective, find_objective, names_where
 from configs.rollouts import PolicyConfig, PretrainConfig, RolloutConfig
+from configs.task_features import FeatureTerm
 
 if TYPE_CHECKING:
     ObjectiveName = str
@@ -18,6 +26,9 @@ else:
     ObjectiveName = Literal[tuple(OBJECTIVES)]
 
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+LATER_STAGE_KEYS = ("teacher", "features")
+"""Keys that stages did not always have: one that does not use them is written, and addressed, as it was before."""
 
 
 class PlainDivergence(Block):
@@ -80,11 +91,12 @@ class InitConfig(Block):
     """Where a student starts: the teacher with fewer layers or narrower ones, or a model of its own.
 
     Widths, and layers chosen by block influence, are measured on `calibration_rows` sequences of the train split.
+    `alternate` keeps every second layer, the first among them.
     """
 
     model: ModelSource | None = None
     keep_layers: Positive | tuple[NonNegative, ...] | None = None
-    layers_by: Literal["linspace", "contiguous", "block_influence"] = "linspace"
+    layers_by: Literal["linspace", "contiguous", "alternate", "block_influence"] = "linspace"
     attention_heads: Positive | None = None
     mlp_channels: Positive | None = None
     hidden_size: Positive | None = None
@@ -161,14 +173,21 @@ class StageConfig(Block):
     With `rollout` the student learns from what it writes itself meanwhile, and the number of steps is that of its
     rollouts: `objective: kd` takes the divergence there, `minillm` the loss that `policy` describes. With `keep_start`
     the stage gives back what it began with if no later step is better by what `select` names.
+
+    `source` says whose text is learned: the teacher's answers, gold ones, or the plain text of `data.plain`. With
+    `teacher: live` what the teacher believes of it comes from a forward pass in the same step instead of the cache.
+    `features` are terms beside the loss about what is inside the teacher, each a mean over response tokens, or over
+    sequences (attention); for them the teacher reads beside the student too.
     """
 
     objective: ObjectiveName
-    source: Literal["teacher", "gold"] = "teacher"
+    source: Literal["teacher", "gold", "plain"] = "teacher"
+    teacher: Literal["cache", "live"] = "cache"
     divergence: Divergence = PlainDivergence()
     tail: Literal["bucket", "renormalize"] = "bucket"
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
-    ce_weight: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    ce_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    features: tuple[FeatureTerm, ...] = ()
     filters: FilterConfig = FilterConfig()
     lora: LoraConfig | None = None
     rollout: RolloutConfig | None = None
@@ -188,22 +207,24 @@ class StageConfig(Block):
     keep_start: bool = False
     seed: NonNegative = 0
 
-    @model_validator(mode="before")
+    # Of the field and not of the block: what a block's validator sees before is Python, for which strict reading
+    # refuses a list where a tuple is due.
+    @field_validator("select", mode="before")
     @classmethod
-    def _never_on_test(cls, values: Any) -> Any:
-        chosen = values.get("select") if isinstance(values, dict) else None
+    def _never_on_test(cls, chosen: Any) -> Any:
         if isinstance(chosen, str) and "test" in chosen:
             raise ValueError(
                 f"select={chosen}: a checkpoint chosen on the test split makes its result worthless; choose dev_loss, "
                 "dev_kl or last"
             )
-        return values
+        return chosen
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         self._length_known()
         self._fits_objective()
         self._on_policy_consistent()
+        self._live_consistent()
         self.method.check(self)
         if self.keep_start and self.select == "last":
             raise ValueError(
@@ -225,8 +246,8 @@ class StageConfig(Block):
     def _fits_objective(self) -> None:
         """Refuse a source of sequences that the objective does not learn, and settings that do not act on it."""
         method = self.method
-        if method.source not in (None, self.source):
-            others = names_where(lambda other: other.source in (None, self.source) and other.on_policy != "always")
+        if not method.learns_from(self.source):
+            others = names_where(lambda other: other.learns_from(self.source) and other.on_policy != "always")
             raise ValueError(
                 f"objective={self.objective} learns from source: {method.source} but source={self.source}: set source: "
                 f"{method.source}, or objective: {others}"
@@ -261,6 +282,35 @@ class StageConfig(Block):
         if self.filters != FilterConfig():
             raise ValueError("filters choose among cached sequences and rollout writes new ones: remove one of them")
 
+    def _live_consistent(self) -> None:
+        """Refuse a teacher beside the student that nothing asks, or that something else stands in for."""
+        if self.source == "plain" and self.filters != FilterConfig():
+            raise ValueError("filters choose among answers and source=plain has none: remove one of them")
+        if self.teacher == "live" and not self.method.needs_logprobs:
+            takers = names_where(lambda other: other.needs_logprobs)
+            raise ValueError(f"teacher=live only acts on objective={takers}, not {self.objective}: remove it")
+        if self.teacher == "live" and self.tail != "bucket":
+            raise ValueError(f"tail={self.tail} with teacher=live, whose distribution is whole: remove one of them")
+        if self.rollout is not None and self.reads_live:
+            given = "teacher=live" if self.teacher == "live" else "features"
+            raise ValueError(
+                f"{given} with rollout, where engines of the teacher score what the student writes: remove one of them"
+            )
+        for at, term in enumerate(self.features):
+            if term.is_kept:
+                raise ValueError(
+                    f"features.{at}: kind={term.kind} with place={term.where} is about one place of a text, and a "
+                    "language model learns every token of an answer: choose cosine or hidden_mse with place: all"
+                )
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        said: dict[str, Any] = dump(self)
+        for key in LATER_STAGE_KEYS:
+            if getattr(self, key) == type(self).model_fields[key].default:
+                said.pop(key, None)
+        return said
+
     def identity(self) -> dict[str, Any]:
         """What of a stage changes the student that comes out of it.
 
@@ -276,6 +326,21 @@ class StageConfig(Block):
     def method(self) -> Objective:
         """The value behind `objective`: what it needs, which settings act on it, its loss."""
         return find_objective(self.objective)
+
+    @property
+    def needs_cached(self) -> bool:
+        """Whether the cache has to hold the teacher's log-probabilities of what is learned."""
+        return self.method.needs_logprobs and self.teacher == "cache"
+
+    @property
+    def reads_live(self) -> bool:
+        """Whether the teacher reads beside the student, in the same step."""
+        return self.teacher == "live" or bool(self.features)
+
+    @property
+    def reads_attention(self) -> bool:
+        """Whether attention scores are compared."""
+        return any(term.reads_attention for term in self.features)
 
     @property
     def train_view(self) -> str:

@@ -52,14 +52,15 @@ class _FusedLoss(torch.autograd.Function):
         # A frozen head, as beside adapters, needs none.
         on_head = differentiate and ctx.needs_input_grad[1]
         grad_head: Tensor | None = None
-        chunks = list(head.chunks(hidden))
+        chunks = list(head.chunks(hidden, tables=positions.tables))
         # One chunk's product is the gradient; several are summed in at least float32.
         sum_dtype = hidden.dtype if len(chunks) == 1 else exact_dtype(hidden)
         for chunk in chunks:
             part = hidden[chunk]
             # No name here keeps the table alive beside its low-precision copy.
+            told = positions.chunk(chunk)
             grad_logits = _chunk(
-                head.raw_logits(part), positions[chunk], position_loss, head.softcap, sums, differentiate=differentiate
+                head.raw_logits(part), told, position_loss, head.softcap, sums, differentiate=differentiate
             )
             if grad_hidden is not None:
                 grad_logits = grad_logits.to(hidden.dtype)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from configs.errors import ConfigError
+from configs.errors import ConfigError, ModelError
 from configs.rollouts import PolicyConfig
 from student_train.losses.advantages import PolicyTerms
 from student_train.losses.chunks import summed_loss
@@ -22,7 +22,7 @@ from student_train.losses.divergences import Measure, Tail
 from student_train.losses.head import Head, exact_dtype
 from student_train.losses.passes import row_sums
 from student_train.losses.positions import LossForm, PositionLoss, Positions
-from student_train.losses.targets import SparseTargets
+from student_train.losses.targets import LiveTargets, SparseTargets
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +76,7 @@ def fused_divergence(
     kind: str,
     hidden: Float[Tensor, "N H"],
     head: Head | Float[Tensor, "W H"],
-    targets: SparseTargets | Float[Tensor, "N V"],
+    targets: SparseTargets | LiveTargets | Float[Tensor, "N V"],
     *,
     labels: Int64[Tensor, " N"] | None = None,
     mask: Bool[Tensor, " N"] | None = None,
@@ -86,9 +86,11 @@ def fused_divergence(
 
     The divergence is that of `student_train.losses.divergences.divergence` on the logits hidden @ head.T.
 
+    The distributions of live targets are made chunk by chunk, as the student's are.
+
     Raises:
         ConfigError: as `divergence`, and a `ce_weight` without labels.
-        ModelError: an id outside the student's vocabulary.
+        ModelError: an id outside the student's vocabulary, or a teacher at hand with another number of tokens.
     """
     parameters: dict[str, Any] = dict(settings)
     weight, ce_weight = parameters.pop("weight", 1.0), parameters.pop("ce_weight", 0.0)
@@ -96,9 +98,14 @@ def fused_divergence(
     if ce_weight and labels is None:
         raise ConfigError(f"ce_weight={ce_weight:g} needs labels: give them or set ce_weight: 0")
     measure = Measure.of(kind, tail=tail, temperature=temperature, parameters=parameters)
+    form, tokens = LossForm(measure, weight, ce_weight), Head.of(head).tokens
+    if isinstance(targets, LiveTargets):
+        if targets.head.tokens != tokens:
+            raise ModelError(f"the teacher's head is over {targets.head.tokens} tokens and the student's over {tokens}")
+        return fused_loss(hidden, head, Positions(None, labels, live=targets), form.rows, mask=mask)
     known = SparseTargets.whole(targets) if isinstance(targets, Tensor) else targets
-    measure.check(known if mask is None else known[mask], vocab=Head.of(head).tokens)
-    return fused_loss(hidden, head, Positions(known, labels), LossForm(measure, weight, ce_weight).rows, mask=mask)
+    measure.check(known if mask is None else known[mask], vocab=tokens)
+    return fused_loss(hidden, head, Positions(known, labels), form.rows, mask=mask)
 
 
 def fused_cross_entropy(

@@ -50,11 +50,11 @@ class Head:
         """V, the tokens that have a probability."""
         return len(self.weight) if self.vocab is None else self.vocab
 
-    def chunks(self, hidden: Float[Tensor, "N H"]) -> Iterator[slice]:
-        """The positions, chunk by chunk."""
+    def chunks(self, hidden: Float[Tensor, "N H"], *, tables: int = 1) -> Iterator[slice]:
+        """The positions, chunk by chunk; `tables` is how many times as much as usual lives beside a chunk's logits."""
         budget = chunk_budget(hidden.device) if self.chunk_bytes is None else self.chunk_bytes
         logit_bytes = hidden.element_size() if stays_low(hidden, softcap=self.softcap) else 4
-        rows = max(1, budget // (logit_bytes * self.tokens))
+        rows = max(1, budget // (logit_bytes * self.tokens * tables))
         return (slice(start, start + rows) for start in range(0, len(hidden), rows))
 
     def raw_logits(self, hidden: Float[Tensor, "N H"]) -> Float[Tensor, "N V"]:

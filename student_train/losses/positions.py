@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int64
@@ -15,16 +15,20 @@ from student_train.losses.advantages import PolicyTerms
 from student_train.losses.divergences import Measure
 from student_train.losses.metrics import cross_entropy
 from student_train.losses.minillm import policy_rows
-from student_train.losses.targets import SparseTargets
+from student_train.losses.targets import LIVE_TABLES, LiveTargets, SparseTargets
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Positions:
-    """What is known about each position besides its hidden state; targets or labels at least, labels beside terms."""
+    """What is known about each position besides its hidden state; targets or labels at least, labels beside terms.
+
+    `live` takes the place of `targets` until a chunk of positions is looked at (`chunk`).
+    """
 
     targets: SparseTargets | None
     labels: Int64[Tensor, " N"] | None
     terms: PolicyTerms | None = None
+    live: LiveTargets | None = None
 
     @property
     def ids(self) -> Int64[Tensor, "N K"]:
@@ -39,7 +43,18 @@ class Positions:
             None if self.targets is None else self.targets[rows],
             None if self.labels is None else self.labels[rows],
             None if self.terms is None else self.terms[rows],
+            None if self.live is None else self.live[rows],
         )
+
+    def chunk(self, rows: slice) -> Positions:
+        """Some of the positions, with what a teacher at hand believes there."""
+        found = self[rows]
+        return found if found.live is None else replace(found, targets=found.live.scored(), live=None)
+
+    @property
+    def tables(self) -> int:
+        """How many times as much memory as usual a chunk of them takes."""
+        return 1 if self.live is None else LIVE_TABLES
 
     def check_ids(self, *, vocab: int) -> None:
         """One look at all ids: on a GPU this is the only time that the host waits for them.
@@ -47,7 +62,9 @@ class Positions:
         Raises:
             ModelError: an id outside the student's vocabulary.
         """
-        parts = [torch.stack(torch.aminmax(ids)) for ids in (self.ids, self.labels) if ids is not None and len(ids)]
+        # A teacher at hand knows every token, and no other.
+        known = None if self.live is not None else self.ids
+        parts = [torch.stack(torch.aminmax(ids)) for ids in (known, self.labels) if ids is not None and len(ids)]
         if not parts:
             return
         bounds = torch.stack(parts).tolist()

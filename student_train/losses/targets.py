@@ -13,6 +13,12 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from student_train.losses.head import Head
+
+LIVE_TABLES = 4
+"""How many times as much memory a chunk takes whose targets are whole distributions: beside the student's logits there
+are those of the teacher, both as distributions, and what the divergence makes of them."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseTargets:
@@ -81,3 +87,25 @@ class SparseTargets:
     def _each(self, change: Callable[[Tensor], Tensor]) -> SparseTargets:
         optional = (self.logprobs, self.tail_logmass, self.counts)
         return SparseTargets(change(self.ids), *(None if part is None else change(part) for part in optional))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LiveTargets:
+    """A teacher at hand: its hidden states at N positions, and the head that makes distributions of them.
+
+    Its width and its dtype are its own; its head is over as many tokens as the student's.
+    """
+
+    hidden: Float[Tensor, "N H"]
+    head: Head
+
+    def __getitem__(self, rows: slice | Bool[Tensor, " N"]) -> LiveTargets:
+        return LiveTargets(self.hidden[rows], self.head)
+
+    @torch.no_grad()
+    def scored(self) -> SparseTargets:
+        """What it believes about every token (K = V) at each position: to be asked for a chunk of them at a time."""
+        logits = self.head.raw_logits(self.hidden)
+        if self.head.softcap is not None:
+            logits = logits.div_(self.head.softcap).tanh_().mul_(self.head.softcap)
+        return SparseTargets.whole(logits)

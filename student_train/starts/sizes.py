@@ -14,7 +14,7 @@ from configs.errors import ConfigError
 from configs.models import ModelShape
 from configs.stages import InitConfig
 
-LayersBy = Literal["linspace", "contiguous", "block_influence"]
+LayersBy = Literal["linspace", "contiguous", "first", "alternate", "block_influence"]
 
 
 def kept_layers(
@@ -27,7 +27,10 @@ def kept_layers(
     """The indices of the teacher's layers that stay, ascending. None keeps all `total` of them.
 
     A number of layers is chosen `by`
-      linspace         spread evenly, the first and the last among them;
+      linspace         spread evenly, the first and the last among them; of twelve layers six are 0, 2, 4, 7, 9 and 11,
+                       those of the published DistilBERT (Sanh et al. 2019, arXiv 1910.01108);
+      first            the first ones (Patient KD, Sun et al. 2019, arXiv 1908.09355);
+      alternate        every second from the first on, as DistilBERT's paper has it;
       contiguous       all but one run in the middle. Gromov et al. 2024 (arXiv 2403.17887) drop one run too; their rule
                        without measurements, the run just before the last layer, starts a SmolLM2-135M of 20 of its
                        30 layers at 25 nats from its teacher, the middle run at 4;
@@ -77,7 +80,9 @@ def planned_shape(init: InitConfig, *, teacher: ModelShape) -> ModelShape:
     Raises:
         ConfigError: a layer, head, channel or width that the teacher does not have, or sizes that do not go together.
     """
-    shape = teacher.model_copy(update={"layers": len(kept_layers(init.keep_layers, total=teacher.layers))})
+    # How many stay follows from their number, whatever chooses them; but not every choice has as many.
+    by = "alternate" if init.layers_by == "alternate" else "linspace"
+    shape = teacher.model_copy(update={"layers": len(kept_layers(init.keep_layers, total=teacher.layers, by=by))})
     for name, wanted, there in (
         ("mlp_channels", init.mlp_channels, teacher.mlp),
         ("hidden_size", init.hidden_size, teacher.hidden),
@@ -108,6 +113,16 @@ def planned_shape(init: InitConfig, *, teacher: ModelShape) -> ModelShape:
 def _chosen(keep: int, *, total: int, by: LayersBy, influence: Sequence[float] | None) -> tuple[int, ...]:
     if by == "linspace":
         return tuple(int(layer) for layer in np.rint(np.linspace(0, total - 1, keep)))
+    if by == "first":
+        return tuple(range(keep))
+    if by == "alternate":
+        every_second = tuple(range(0, total, 2))
+        if keep > len(every_second):
+            raise ConfigError(
+                f"keep_layers={keep} with layers_by={by} but the model has {total} layers: keep at most "
+                f"{len(every_second)}"
+            )
+        return every_second[:keep]
     if by == "contiguous":
         first = (keep + 1) // 2
         return (*range(first), *range(total - keep + first, total))

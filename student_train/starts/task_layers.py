@@ -13,36 +13,12 @@ import torch
 from jaxtyping import Integer
 from torch import Tensor, nn
 
-from configs.errors import ConfigError, DataError, ModelError
-from configs.task_stages import TransformerStart
+from configs.errors import DataError, ModelError
 from student_train.models.task_transformer import TransformerStudent, layers_of
 from student_train.starts.derive import pruned_config
-from student_train.starts.sizes import kept_layers
 
 Rows = Sequence[Integer[np.ndarray, " _"]]
 """Token ids of texts, special tokens among them."""
-
-
-def kept_task_layers(start: TransformerStart, *, total: int, influence: Sequence[float] | None) -> tuple[int, ...]:
-    """The indices of the layers that stay, ascending.
-
-    `first` keeps the first ones (Patient KD, Sun et al. 2019, arXiv 1908.09355), `alternate` every second from the
-    first on (DistilBERT, Sanh et al. 2019, arXiv 1910.01108); for the others see `student_train.starts.sizes`.
-
-    Raises:
-        ConfigError: the model does not have those layers.
-    """
-    wanted, by = start.keep_layers, start.layers_by
-    if by in ("linspace", "block_influence") or not isinstance(wanted, int):
-        assert by == "linspace" or by == "block_influence"
-        return kept_layers(wanted, total=total, by=by, influence=influence)
-    step = 2 if by == "alternate" else 1
-    most = -(-total // step)
-    if wanted > most:
-        raise ConfigError(
-            f"keep_layers={wanted} with layers_by={by} but the model has {total} layers: keep at most {most}"
-        )
-    return tuple(range(0, step * wanted, step))
 
 
 def layer_influence(student: TransformerStudent, rows: Rows) -> list[float]:

@@ -27,7 +27,8 @@ from student_train.models.task_student import TaskStudent
 from student_train.models.task_tokenizer import load_task_tokenizer, require_pairs
 from student_train.models.task_transformer import SPANS, TransformerStudent, random_transformer
 from student_train.starts.embeddings import narrowed_embeddings, read_embeddings
-from student_train.starts.task_layers import Rows, keep_only, kept_task_layers, layer_influence, separate_layers
+from student_train.starts.sizes import kept_layers
+from student_train.starts.task_layers import Rows, keep_only, layer_influence, separate_layers
 from student_train.starts.task_widths import narrow
 
 TOKENIZER = "tokenizer.json"
@@ -104,7 +105,7 @@ def _cut(student: TaskStudent, start: TransformerStart, source: Path, *, rows: R
         raise ModelError(f"{source}: is no transformer, so nothing of it can be kept: name a model, or a shape")
     total = len(separate_layers(student))
     influence = layer_influence(student, rows) if start.layers_by == "block_influence" else None
-    keep_only(student, kept_task_layers(start, total=total, influence=influence))
+    keep_only(student, kept_layers(start.keep_layers, total=total, by=start.layers_by, influence=influence))
     if start.narrows:
         narrow(student, start, rows=rows)
 

@@ -17,7 +17,8 @@ from orchestration.outputs.artifacts import Artifacts, digest_of
 from orchestration.pipeline.tasks.lessons import Reader
 from student_train.models.task_model import longest_text, stored_task
 from student_train.models.task_tokenizer import load_task_tokenizer, require_pairs
-from student_train.starts.task_layers import Rows, kept_task_layers
+from student_train.starts.sizes import kept_layers
+from student_train.starts.task_layers import Rows
 from student_train.starts.task_starts import TaskStartSettings, make_task_start
 
 
@@ -112,7 +113,7 @@ def _require_kept(start: TransformerStart, *, name: str, whole: TextModel) -> No
         # Which layers have most influence is measured later; how many there are is known.
         by = "linspace" if start.layers_by == "block_influence" else start.layers_by
         try:
-            kept_task_layers(start.model_copy(update={"layers_by": by}), total=whole.layers, influence=None)
+            kept_layers(start.keep_layers, total=whole.layers, by=by)
         except ConfigError as error:
             raise ConfigError(f"students.{name}.start.{error}") from error
     for key, most in (

@@ -138,6 +138,28 @@ def test_the_longest_sequence_that_fits_is_accepted() -> None:
     assert experiment(generation={"max_new_tokens": 767}).generation.max_new_tokens == 767
 
 
+def on_plain_text(**changes: Any) -> DistillConfig:
+    stages = [{"objective": "kd", "source": "plain", "steps": 10}]
+    return experiment(students={"kd": {"init": {"keep_layers": 2}, "stages": stages}}, **changes)
+
+
+def test_stages_on_plain_text_have_some_that_fits_engine_and_trainer() -> None:
+    with pytest.raises(ValidationError, match=r"students\.kd\.stages\.0\.source=plain but data\.plain is not set"):
+        on_plain_text()
+
+    def windows(length: int) -> dict[str, Any]:
+        plain = {"train": {"hub": "a/b"}, "dev": {"hub": "a/c"}, "max_tokens": length}
+        return {"data": data(plain=plain).model_dump()}
+
+    assert on_plain_text(**windows(128)).data.plain is not None
+    with pytest.raises(ValidationError, match=r"data\.plain\.max_tokens=9000 \+ 1 exceed .*raise it to 9001"):
+        on_plain_text(**windows(9000))
+    small = {"training": {"micro_batch_tokens": 64}}
+    assert on_plain_text(**windows(65), runtime=small).runtime.training.micro_batch_tokens == 64
+    with pytest.raises(ValidationError, match=r"data\.plain\.max_tokens=66 is more than .*micro_batch_tokens=64 holds"):
+        on_plain_text(**windows(66), runtime=small)
+
+
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
 def test_no_number_is_infinite(value: float) -> None:
     with pytest.raises(ValidationError):
@@ -170,6 +192,7 @@ def test_speed_place_and_budgets_leave_the_digest_alone(changes: dict[str, Any])
         {"data": data(template_date="2024-07-27").model_dump()},
         {"data": data(template_kwargs={"enable_thinking": False}).model_dump()},
         {"data": data(chat_template="rag").model_dump()},
+        {"data": data(plain={"train": {"hub": "a/b"}, "dev": {"hub": "a/c"}}).model_dump()},
         {"students": {"kd": {"init": {"keep_layers": 2}, "stages": [{"objective": "kd", "steps": 11}]}}},
     ],
 )

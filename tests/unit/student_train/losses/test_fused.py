@@ -27,7 +27,7 @@ from student_train.losses.kinds import KINDS, forward_kl, reverse_kl
 from student_train.losses.metrics import METRICS, SCORED_METRICS, TEXT_METRICS, cross_entropy
 from student_train.losses.minillm import SampledResponses, minillm_loss
 from student_train.losses.positions import Positions
-from student_train.losses.targets import SparseTargets
+from student_train.losses.targets import LIVE_TABLES, LiveTargets, SparseTargets
 
 VOCAB, PADDED, HIDDEN, ROWS = 50, 64, 16, 23
 SMALL_CHUNKS = 4 * VOCAB * 5
@@ -104,6 +104,68 @@ def expected_metrics(logits: Tensor, labels: Tensor, targets: SparseTargets) -> 
         "teacher_mass": float(targets.logprobs.exp().sum()),
         "student_tail": float((1 - q.gather(1, targets.ids).sum(1)).sum()),
     }
+
+
+def teacher_at_hand(*, softcap: float | None, dtype: torch.dtype = torch.float32) -> tuple[LiveTargets, Tensor]:
+    """A teacher of another width, whose matrix has more rows than there are tokens; and its logits."""
+    generator = torch.Generator().manual_seed(7)
+    hidden = torch.randn(ROWS, 9, generator=generator).to(dtype)
+    matrix = torch.randn(PADDED + 3, 9, generator=generator).to(dtype)
+    matrix[VOCAB:] = float("inf")
+    logits = hidden @ matrix[:VOCAB].T
+    logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
+    return LiveTargets(hidden, Head(matrix, VOCAB, softcap)), logits
+
+
+@pytest.mark.parametrize(("kind", "parameters"), CASES)
+@pytest.mark.parametrize(("temperature", "ce_weight", "softcap"), [(1.0, 0.3, None), (2.0, 0.0, 5.0)])
+def test_a_teacher_at_hand_equals_whole_distributions_from_the_cache(
+    kind: str, parameters: dict[str, Any], temperature: float, ce_weight: float, softcap: float | None
+) -> None:
+    hidden, head, labels, _ = problem(k=3)
+    live, logits = teacher_at_hand(softcap=softcap)
+    settings: dict[str, Any] = {"labels": labels, "temperature": temperature, "ce_weight": ce_weight, **parameters}
+    settings["mask"] = mask = torch.arange(ROWS) % 5 != 3
+    live.hidden[~mask] = float("inf")
+    chunked = Head(head, VOCAB, chunk_bytes=LIVE_TABLES * SMALL_CHUNKS)
+    found = fused_divergence(kind, hidden, chunked, live, **settings)
+    cached = fused_divergence(kind, hidden, chunked, SparseTargets.whole(logits), **settings)
+    torch.testing.assert_close(found.loss, cached.loss, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found.metrics, cached.metrics, rtol=1e-6, atol=1e-5)
+    for ours, theirs in zip(gradients(found.loss, hidden, head), gradients(cached.loss, hidden, head), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_the_distributions_of_a_teacher_at_hand_exist_for_a_chunk_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, head, _, _ = problem(k=3)
+    live, _ = teacher_at_hand(softcap=None)
+    made: list[int] = []
+    plain = Head.raw_logits
+
+    def watched(self: Head, states: Tensor) -> Tensor:
+        made.append(len(states))
+        return plain(self, states)
+
+    monkeypatch.setattr(Head, "raw_logits", watched)
+    fused_divergence("forward_kl", hidden, Head(head, VOCAB, chunk_bytes=LIVE_TABLES * SMALL_CHUNKS), live)
+    # Five positions a chunk, of the teacher and of the student.
+    assert sorted(made) == [3, 3] + 8 * [5]
+
+
+@pytest.mark.parametrize(("kind", "parameters"), CASES)
+def test_a_teacher_at_hand_that_is_the_student_teaches_nothing(kind: str, parameters: dict[str, Any]) -> None:
+    states, matrix = (part.detach().double().requires_grad_() for part in problem(k=3)[:2])
+    live = LiveTargets(states.detach(), Head(matrix.detach(), VOCAB))
+    sums = fused_divergence(kind, states, Head(matrix, VOCAB, chunk_bytes=SMALL_CHUNKS), live, **parameters)
+    assert abs(float(sums.loss.detach())) < 1e-9
+    assert all(float(part.abs().max()) < 1e-9 for part in gradients(sums.loss, states, matrix))
+
+
+def test_a_teacher_at_hand_with_other_tokens_is_refused() -> None:
+    hidden, head, _, _ = problem(k=3)
+    live, _ = teacher_at_hand(softcap=None)
+    with pytest.raises(ModelError, match="the teacher's head is over 50 tokens and the student's over 64"):
+        fused_divergence("forward_kl", hidden, Head(head), live)
 
 
 @pytest.mark.parametrize("k", [1, 7, VOCAB])

@@ -36,6 +36,27 @@ def test_contiguous_drops_one_run_in_the_middle() -> None:
     assert kept_layers(1, total=8, by="contiguous") == (0,)
 
 
+def test_alternate_takes_every_second_and_linspace_the_layers_of_distilbert() -> None:
+    assert kept_layers(3, total=12, by="alternate") == (0, 2, 4)
+    assert kept_layers(6, total=12, by="alternate") == (0, 2, 4, 6, 8, 10)
+    assert kept_layers(3, total=12, by="first") == (0, 1, 2)
+    assert kept_layers(6, total=12) == (0, 2, 4, 7, 9, 11)
+    assert kept_layers((1, 4), total=12, by="alternate") == (1, 4)
+
+
+def test_more_layers_than_every_second_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"keep_layers=7 with layers_by=alternate .* 12 layers: keep at most 6"):
+        kept_layers(7, total=12, by="alternate")
+    with pytest.raises(ConfigError, match=r"keep_layers=13 but the model has 12 layers: keep 1 to 12"):
+        kept_layers(13, total=12, by="first")
+
+
+def test_a_shape_has_no_more_alternate_layers_than_there_are() -> None:
+    assert planned_shape(InitConfig(keep_layers=15, layers_by="alternate"), teacher=TEACHER).layers == 15
+    with pytest.raises(ConfigError, match=r"keep_layers=16 with layers_by=alternate .* keep at most 15"):
+        planned_shape(InitConfig(keep_layers=16, layers_by="alternate"), teacher=TEACHER)
+
+
 def test_block_influence_drops_the_least() -> None:
     influence = [0.9, 0.1, 0.3, 0.05, 0.3, 0.2]
     assert kept_layers(4, total=6, by="block_influence", influence=influence) == (0, 2, 4, 5)

@@ -11,15 +11,10 @@ import torch
 from task_students import FAMILIES, LABELS, rows_of, save_transformer
 from transformers import AlbertConfig, AlbertForSequenceClassification
 
-from configs.errors import ConfigError, DataError, ModelError
-from configs.task_stages import TransformerStart
+from configs.errors import DataError, ModelError
 from student_train.models.task_model import load_task_student
 from student_train.models.task_transformer import TransformerStudent, layers_of
-from student_train.starts.task_layers import keep_only, kept_task_layers, layer_influence
-
-
-def start(keep_layers: Any, by: Any = "linspace") -> TransformerStart:
-    return TransformerStart(kind="transformer", keep_layers=keep_layers, layers_by=by)
+from student_train.starts.task_layers import keep_only, layer_influence
 
 
 def loaded(folder: Path, family: str = "bert", *, layers: int = 4) -> TransformerStudent:
@@ -27,31 +22,6 @@ def loaded(folder: Path, family: str = "bert", *, layers: int = 4) -> Transforme
     found = load_task_student(folder, kind="classification", labels=LABELS)
     assert isinstance(found, TransformerStudent)
     return found
-
-
-@pytest.mark.parametrize(
-    ("wanted", "kept"),
-    [
-        (start(3), (0, 6, 11)),
-        (start(3, "first"), (0, 1, 2)),
-        (start(3, "alternate"), (0, 2, 4)),
-        (start(6, "alternate"), (0, 2, 4, 6, 8, 10)),
-        (start(3, "block_influence"), (2, 5, 7)),
-        (start((1, 4)), (1, 4)),
-        (TransformerStart(kind="transformer", mlp_channels=3), tuple(range(12))),
-    ],
-)
-def test_layers_are_chosen_by_their_rule(wanted: TransformerStart, kept: tuple[int, ...]) -> None:
-    influence = [float(layer in (2, 5, 7)) for layer in range(12)]
-    assert kept_task_layers(wanted, total=12, influence=influence) == kept
-
-
-@pytest.mark.parametrize(
-    ("wanted", "most"), [(start(13, "first"), "12"), (start(7, "alternate"), "6"), (start(13), "1 to 12")]
-)
-def test_more_layers_than_there_are_is_refused(wanted: TransformerStart, most: str) -> None:
-    with pytest.raises(ConfigError, match=f"keep_layers={wanted.keep_layers} .*the model has 12 layers: keep .*{most}"):
-        kept_task_layers(wanted, total=12, influence=None)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
