@@ -55,7 +55,8 @@ class Objective:
     `needs` is what the cache must hold of each sequence: `topk` stands for log-probabilities, in whatever form a record
     has them. `on_policy` says whether a stage may have `rollout`, where the student writes the sequences. `settings`
     are those of `LOSS_SETTINGS` that act on it; any other may not be set. With `policy` among them sampled tokens reach
-    the loss with what is known about them (`MicroBatch.policy`).
+    the loss with what is known about them (`MicroBatch.policy`). `live` says that its loss takes a teacher at hand
+    (`MicroBatch.live`) in place of what the cache holds.
 
     `loss` is a pure function from hidden states at the response positions, head, micro-batch and stage to sums over
     positions (`student_train.models.decoder.ObjectiveLoss`). `card` says in a model card what was learned,
@@ -70,6 +71,7 @@ class Objective:
     needs: Literal["nothing", "text", "topk"] = "text"
     on_policy: Literal["never", "optional", "always"] = "never"
     settings: frozenset[LossSetting] = frozenset()
+    live: bool = False
     check: Callable[[StageConfig], None] = _no_rule
 
     def learns_from(self, source: str) -> bool:

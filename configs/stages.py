@@ -286,8 +286,8 @@ class StageConfig(Block):
         """Refuse a teacher beside the student that nothing asks, or that something else stands in for."""
         if self.source == "plain" and self.filters != FilterConfig():
             raise ValueError("filters choose among answers and source=plain has none: remove one of them")
-        if self.teacher == "live" and not self.method.needs_logprobs:
-            takers = names_where(lambda other: other.needs_logprobs)
+        if self.teacher == "live" and not self.method.live:
+            takers = names_where(lambda other: other.live)
             raise ValueError(f"teacher=live only acts on objective={takers}, not {self.objective}: remove it")
         if self.teacher == "live" and self.tail != "bucket":
             raise ValueError(f"tail={self.tail} with teacher=live, whose distribution is whole: remove one of them")

@@ -59,6 +59,7 @@ OBJECTIVE = Objective(
     needs="topk",
     on_policy="optional",
     settings=frozenset({"ce_weight", "temperature", "tail", "divergence"}),
+    live=True,
     loss=teacher_loss,
     card=_card,
 )

@@ -81,7 +81,7 @@ def planned_shape(init: InitConfig, *, teacher: ModelShape) -> ModelShape:
         ConfigError: a layer, head, channel or width that the teacher does not have, or sizes that do not go together.
     """
     # How many stay follows from their number, whatever chooses them; but not every choice has as many.
-    by = "alternate" if init.layers_by == "alternate" else "linspace"
+    by: LayersBy = "alternate" if init.layers_by == "alternate" else "linspace"
     shape = teacher.model_copy(update={"layers": len(kept_layers(init.keep_layers, total=teacher.layers, by=by))})
     for name, wanted, there in (
         ("mlp_channels", init.mlp_channels, teacher.mlp),

@@ -47,7 +47,7 @@ def test_a_divergence_by_name_is_short_for_one_with_its_defaults() -> None:
             {"objective": "seqkd", "source": "plain"},
             "learns from source: teacher but source=plain.*objective: sft or kd",
         ),
-        ({"objective": "seqkd", "teacher": "live"}, "teacher=live only acts on objective=kd or minillm, not seqkd"),
+        ({"objective": "seqkd", "teacher": "live"}, "teacher=live only acts on objective=kd, not seqkd"),
         ({"teacher": "live", "tail": "renormalize"}, "tail=renormalize with teacher=live, whose distribution is whole"),
         ({"features": [{"kind": "patient"}]}, "features.0: kind=patient with place=first is about one place of a text"),
         ({"features": [{"kind": "cosine", "place": "mean"}]}, "kind=cosine with place=mean is about one place"),
