@@ -113,7 +113,10 @@ def test_starts_that_cannot_work_are_refused_before_anything_is_asked(tmp_path: 
     [
         ({"kind": "transformer", "keep_layers": 7}, "keep_layers=7 but the model has 1 layers: keep"),
         ({"kind": "transformer", "keep_layers": (0, 3)}, "layer"),
-        ({"kind": "transformer", "keep_layers": 2, "layers_by": "alternate"}, "keep_layers=2 with layers_by=alternate"),
+        (
+            {"kind": "transformer", "keep_layers": 2, "layers_by": "alternate"},
+            "keep_layers=2 but the model has 1 layers",
+        ),
         ({"kind": "transformer", "keep_layers": 2, "layers_by": "block_influence"}, "keep_layers=2 but the model"),
         ({"kind": "transformer", "hidden_size": 99}, "hidden_size=99 but the teacher has 16: keep at most 16"),
         ({"kind": "transformer", "attention_heads": 3}, "attention_heads=3 but the teacher has 1"),
