@@ -1,6 +1,6 @@
 """What a stage may learn: an objective is one value, and this is what it says about itself.
 
-A method (`sft`, `seqkd`, `kd`, `minillm`) is one module of `student_train.objectives` that holds one `Objective`, named
+A method (`sft`, `seqkd`, `kd`, `minillm` and others) is one module of `student_train.objectives` that holds one `Objective`, named
 `OBJECTIVE`: what it learns, what it needs of the teacher, whether the student may write its own sequences, which
 settings of a stage act on it, its loss, and what a model card says. Whoever has a stage asks its value
 (`StageConfig.method`); names are never compared. docs/add-an-objective.md adds one, step by step.
@@ -28,6 +28,8 @@ OBJECTIVES: Mapping[str, str] = MappingProxyType(
         "sft": "student_train.objectives.sft",
         "seqkd": "student_train.objectives.seqkd",
         "kd": "student_train.objectives.kd",
+        "uld": "student_train.objectives.uld",
+        "span_likelihood": "student_train.objectives.span_likelihood",
         "minillm": "student_train.objectives.minillm",
     }
 )
@@ -56,7 +58,8 @@ class Objective:
     has them. `on_policy` says whether a stage may have `rollout`, where the student writes the sequences. `settings`
     are those of `LOSS_SETTINGS` that act on it; any other may not be set. With `policy` among them sampled tokens reach
     the loss with what is known about them (`MicroBatch.policy`). `live` says that its loss takes a teacher at hand
-    (`MicroBatch.live`) in place of what the cache holds.
+    (`MicroBatch.live`) in place of what the cache holds. `across` says that a student of another tokenizer than
+    the teacher's can learn it: from text alone, or from `MicroBatch.aligned`.
 
     `loss` is a pure function from hidden states at the response positions, head, micro-batch and stage to sums over
     positions (`student_train.models.decoder.ObjectiveLoss`). `card` says in a model card what was learned,
@@ -72,6 +75,7 @@ class Objective:
     on_policy: Literal["never", "optional", "always"] = "never"
     settings: frozenset[LossSetting] = frozenset()
     live: bool = False
+    across: bool = False
     check: Callable[[StageConfig], None] = _no_rule
 
     def learns_from(self, source: str) -> bool:

@@ -24,6 +24,7 @@ from cache.records import TeacherRecord
 from configs.errors import DataError
 from student_train.feed.packing import Layout
 from student_train.losses.advantages import PolicyTerms
+from student_train.losses.aligned import Aligned
 from student_train.losses.targets import SparseTargets
 
 
@@ -35,7 +36,8 @@ class MicroBatch:
     holds more than one. `positions[n]` is the index, into the B x T hidden states laid flat, of the state that predicts
     `labels[n]`.
     `targets` is what the teacher believed there, or None when only its text is learned; `policy` is what is known
-    about labels that a student sampled to learn from. With `plain_weight` this is plain text beside rollouts, and its
+    about labels that a student sampled to learn from. `aligned` takes the place of `targets` where the teacher has
+    another tokenizer. With `plain_weight` this is plain text beside rollouts, and its
     cross-entropy is multiplied by that weight.
     """
 
@@ -46,6 +48,7 @@ class MicroBatch:
     targets: SparseTargets | None
     policy: PolicyTerms | None = None
     plain_weight: float | None = None
+    aligned: Aligned | None = None
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same batch on another device."""
@@ -57,6 +60,7 @@ class MicroBatch:
             targets=None if self.targets is None else self.targets.to(device),
             policy=None if self.policy is None else self.policy.to(device),
             plain_weight=self.plain_weight,
+            aligned=None if self.aligned is None else self.aligned.to(device),
         )
 
 

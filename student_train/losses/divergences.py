@@ -136,6 +136,8 @@ def fold(
     sides. A softened bucket is right only where it is empty (K = V), which `Measure.check` sees to.
     """
     assert targets.logprobs is not None and targets.tail_logmass is not None
+    if targets.padding is not None:
+        kept, rest = _without(targets.padding, kept, rest)
     teacher, student = targets.logprobs.to(kept.dtype), kept
     if tail == "bucket":
         teacher = torch.cat([teacher, targets.tail_logmass.to(kept.dtype)[:, None]], dim=1)
@@ -150,6 +152,14 @@ def guarded_logsumexp(values: Float[Tensor, "N E"]) -> Float[Tensor, " N"]:
     """Log-sum-exp of each row; a row of nothing but -inf gives -inf with a gradient of zero, not NaN."""
     empty = (values == float("-inf")).all(dim=1, keepdim=True)
     return torch.logsumexp(values.masked_fill(empty, 0.0), dim=1).masked_fill(empty[:, 0], float("-inf"))
+
+
+def _without(
+    padding: Bool[Tensor, "N K"], kept: Float[Tensor, "N K"], rest: Float[Tensor, " N"]
+) -> tuple[Float[Tensor, "N K"], Float[Tensor, " N"]]:
+    """The student's logits with those of padding among the rest."""
+    gone = kept.masked_fill(~padding, float("-inf"))
+    return kept.masked_fill(padding, float("-inf")), guarded_logsumexp(torch.cat([gone, rest[:, None]], dim=1))
 
 
 def _normalised(values: Float[Tensor, "N E"]) -> Float[Tensor, "N E"]:

@@ -50,6 +50,9 @@ SCORED_METRICS = METRICS[: METRICS.index("policy")]
 TEXT_METRICS = ("loss", "ce", "accuracy")
 """Those that mean something without targets."""
 
+ALIGNED_METRICS = (*TEXT_METRICS, "divergence")
+"""Those that mean something where the teacher has another tokenizer."""
+
 DRAWN_METRICS = ("loss", "ce", "accuracy", "divergence", "agreement")
 """Those that mean something where targets were drawn; `agreement` is then with the token drawn most often."""
 
@@ -57,6 +60,22 @@ DRAWN_METRICS = ("loss", "ce", "accuracy", "divergence", "agreement")
 def means(prefix: str, sums: Sequence[float], *, known: Mapping[str, int]) -> dict[str, float]:
     """Metric sums divided once, each of `known` by its number of positions or decisions, under their tracking names."""
     return {f"{prefix}/{name}": sums[METRICS.index(name)] / places for name, places in known.items()}
+
+
+def replaced(metrics: Float[Tensor, " M"], **values: Tensor) -> Float[Tensor, " M"]:
+    """The sums with some of them, by their names, put in the place of what was there; without a gradient."""
+    sums = metrics.clone()
+    for name, value in values.items():
+        sums[METRICS.index(name)] = value.detach().double()
+    return sums
+
+
+def only(names: Sequence[str], metrics: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
+    """The sums of these names; the others become 0."""
+    kept = [METRICS.index(name) for name in names]
+    sums = torch.zeros_like(metrics)
+    sums[kept] = metrics[kept]
+    return sums
 
 
 def plain_sums(metrics: Float[Tensor, " M"]) -> Float[Tensor, " M"]:

@@ -19,6 +19,21 @@ from student_train.losses.targets import LIVE_TABLES, LiveTargets, SparseTargets
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class SpanTerms:
+    """What a loss of whole stretches of tokens leaves to each of them: a share of the value, and its slope.
+
+    `slopes` is the derivative of the loss by the log-probability of the position's label, `values` the loss of a
+    stretch at one of its positions and 0 at the others.
+    """
+
+    values: Float[Tensor, " N"]
+    slopes: Float[Tensor, " N"]
+
+    def __getitem__(self, rows: slice | Tensor) -> SpanTerms:
+        return SpanTerms(self.values[rows], self.slopes[rows])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Positions:
     """What is known about each position besides its hidden state; targets or labels at least, labels beside terms.
 
@@ -29,6 +44,7 @@ class Positions:
     labels: Int64[Tensor, " N"] | None
     terms: PolicyTerms | None = None
     live: LiveTargets | None = None
+    spans: SpanTerms | None = None
 
     @property
     def ids(self) -> Int64[Tensor, "N K"]:
@@ -44,6 +60,7 @@ class Positions:
             None if self.labels is None else self.labels[rows],
             None if self.terms is None else self.terms[rows],
             None if self.live is None else self.live[rows],
+            None if self.spans is None else self.spans[rows],
         )
 
     def chunk(self, rows: slice) -> Positions:

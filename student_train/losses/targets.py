@@ -32,12 +32,16 @@ class SparseTargets:
     distribution. An id with count 0 was not drawn and only fills the row up; it is any id that the row does not hold
     yet (`drawn` chooses it), so it indexes safely, weighs nothing and is never counted twice. `logprobs` of drawn ids
     are optional.
+
+    Entries in `padding` of scored targets only fill a row up, as where a teacher's token is none of the student's: they
+    have log-probability -inf, and what the student gives their ids belongs to its tail.
     """
 
     ids: Int64[Tensor, "N K"]
     logprobs: Float[Tensor, "N K"] | None
     tail_logmass: Float[Tensor, " N"] | None
     counts: Int64[Tensor, "N K"] | None = None
+    padding: Bool[Tensor, "N K"] | None = None
 
     def __post_init__(self) -> None:
         assert self.counts is not None or (self.logprobs is not None and self.tail_logmass is not None)
@@ -55,18 +59,16 @@ class SparseTargets:
 
     @classmethod
     def drawn(cls, ids: Int64[Tensor, "N K"], counts: Int64[Tensor, "N K"]) -> SparseTargets:
-        """Targets from draws as the cache keeps them, where id -1 with count 0 fills a row up.
+        """Targets from draws as the cache keeps them, where id -1 with count 0 fills a row up."""
+        return cls(_filled_up(ids), None, None, counts)
 
-        Each -1 becomes the smallest id that its row does not hold yet; among the first K ids there are always enough.
-        """
-        missing = ids < 0
-        k = ids.shape[1]
-        # One column more than K takes the ids that lie beyond and do not matter.
-        taken = torch.zeros(len(ids), k + 1, dtype=torch.bool, device=ids.device)
-        taken.scatter_(1, torch.where(missing, k, ids).clamp_max(k), value=True)
-        free = taken[:, :k].byte().argsort(dim=1, stable=True)
-        turn = (missing.cumsum(dim=1) - 1).clamp_min(0)
-        return cls(torch.where(missing, free.gather(1, turn), ids), None, None, counts)
+    @classmethod
+    def padded(
+        cls, ids: Int64[Tensor, "N K"], logprobs: Float[Tensor, "N K"], tail_logmass: Float[Tensor, " N"]
+    ) -> SparseTargets:
+        """Scored targets where id -1, with log-probability -inf, fills a row up."""
+        padding = ids < 0
+        return cls(_filled_up(ids), logprobs, tail_logmass, padding=padding)
 
     def __len__(self) -> int:
         return int(self.ids.shape[0])
@@ -85,7 +87,7 @@ class SparseTargets:
         return self._each(lambda part: part.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> SparseTargets:
-        optional = (self.logprobs, self.tail_logmass, self.counts)
+        optional = (self.logprobs, self.tail_logmass, self.counts, self.padding)
         return SparseTargets(change(self.ids), *(None if part is None else change(part) for part in optional))
 
 
@@ -109,3 +111,15 @@ class LiveTargets:
         if self.head.softcap is not None:
             logits = logits.div_(self.head.softcap).tanh_().mul_(self.head.softcap)
         return SparseTargets.whole(logits)
+
+
+def _filled_up(ids: Int64[Tensor, "N K"]) -> Int64[Tensor, "N K"]:
+    """Each -1 becomes the smallest id that its row does not hold yet; among the first K ids there are always enough."""
+    missing = ids < 0
+    k = ids.shape[1]
+    # One column more than K takes the ids that lie beyond and do not matter.
+    taken = torch.zeros(len(ids), k + 1, dtype=torch.bool, device=ids.device)
+    taken.scatter_(1, torch.where(missing, k, ids).clamp_max(k), value=True)
+    free = taken[:, :k].byte().argsort(dim=1, stable=True)
+    turn = (missing.cumsum(dim=1) - 1).clamp_min(0)
+    return torch.where(missing, free.gather(1, turn), ids)

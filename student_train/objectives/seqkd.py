@@ -10,6 +10,7 @@ OBJECTIVE = Objective(
     learns="the teacher's answers",
     source="teacher",
     needs="text",
+    across=True,
     loss=answer_loss,
     card=answer_card,
 )

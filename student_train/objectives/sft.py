@@ -10,6 +10,7 @@ OBJECTIVE = Objective(
     learns="gold answers",
     source="gold",
     needs="nothing",
+    across=True,
     loss=answer_loss,
     card=answer_card,
 )

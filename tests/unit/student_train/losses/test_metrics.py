@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from student_train.losses.metrics import METRICS, cross_entropy, means, plain_sums, position_metrics
+from student_train.losses.metrics import METRICS, cross_entropy, means, only, plain_sums, position_metrics, replaced
 from student_train.losses.targets import SparseTargets
 
 KEPT, REST = torch.tensor([[0.5, 0.25], [0.25, 0.25]]).double().log(), torch.tensor([0.25, 0.5]).double().log()
@@ -62,3 +62,11 @@ def test_draws_allow_agreement_with_the_token_drawn_most_often() -> None:
 def test_text_alone_allows_accuracy() -> None:
     found = position_metrics(KEPT, REST, best_rest=BEST_REST, label=KEPT[:, 0], targets=None)
     assert found.keys() == {"accuracy"} and found["accuracy"].tolist() == [1.0, 0.0]
+
+
+def test_sums_are_put_in_the_place_of_others_and_left_out_by_name() -> None:
+    sums = torch.arange(1.0, len(METRICS) + 1, dtype=torch.float64)
+    changed = replaced(sums, ce=torch.tensor(0.5, requires_grad=True))
+    assert changed[METRICS.index("ce")] == 0.5 and changed.sum() == sums.sum() - 1.5 and not changed.requires_grad
+    kept = only(("loss", "ce"), sums)
+    assert kept.tolist() == [1.0, 2.0] + [0.0] * (len(METRICS) - 2)

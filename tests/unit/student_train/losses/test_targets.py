@@ -132,3 +132,24 @@ def test_many_draws_come_close_to_the_dense_gradient() -> None:
     error = (p * (1 - p) / (repeats * draws)).sqrt()
     gap = (grad.mean(dim=0) - (student.softmax(1)[0] - p)).abs()
     assert bool((gap <= 4 * error + 5 / (repeats * draws)).all())
+
+
+@pytest.mark.parametrize("tail", ["bucket", "renormalize"])
+@pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl", "jsd", "tvd"])
+def test_padding_changes_nothing(kind: str, tail: Any) -> None:
+    teacher, student = logits(rows=5, vocab=9)
+    student.requires_grad_()
+    whole = teacher.log_softmax(1)
+    best = whole.topk(3, dim=1)
+    rest = whole.scatter(1, best.indices, float("-inf")).logsumexp(1)
+    plain = SparseTargets(best.indices, best.values, rest)
+    filled = SparseTargets.padded(
+        torch.cat([best.indices, torch.full((5, 4), -1)], dim=1),
+        torch.cat([best.values, torch.full((5, 4), float("-inf"), dtype=torch.float64)], dim=1),
+        rest,
+    )
+    assert all(len(set(ids.tolist())) == filled.k for ids in filled.ids)
+    expected, found = (divergence(kind, student, each, tail=tail) for each in (plain, filled[:].to(student.device)))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    ours, theirs = (torch.autograd.grad(each.sum(), student)[0] for each in (found, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
