@@ -1,6 +1,6 @@
 """What a stage may learn: an objective is one value, and this is what it says about itself.
 
-A method (`sft`, `seqkd`, `kd`, `minillm` and others) is one module of `student_train.objectives` that holds one `Objective`, named
+A method (`sft`, `seqkd`, `kd` and others) is one module of `student_train.objectives` that holds one `Objective`, named
 `OBJECTIVE`: what it learns, what it needs of the teacher, whether the student may write its own sequences, which
 settings of a stage act on it, its loss, and what a model card says. Whoever has a stage asks its value
 (`StageConfig.method`); names are never compared. docs/add-an-objective.md adds one, step by step.

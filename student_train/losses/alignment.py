@@ -101,8 +101,8 @@ def common_chunks(teacher_ends: Int[np.ndarray, " n"], student_ends: Int[np.ndar
     Where several tokens end at one place, because some are empty, the first of both sides meet, then the second.
     """
     most = max(len(teacher_ends), len(student_ends)) + 1
-    places = [ends.astype(np.int64) * most + _occurrence(ends) for ends in (teacher_ends, student_ends)]
-    _, ours, theirs = np.intersect1d(*places, assume_unique=True, return_indices=True)
+    places, others = (ends.astype(np.int64) * most + _occurrence(ends) for ends in (teacher_ends, student_ends))
+    _, ours, theirs = np.intersect1d(places, others, assume_unique=True, return_indices=True)
     first = np.zeros(1, dtype=np.int64)
     return Chunks(np.concatenate([first, ours + 1]), np.concatenate([first, theirs + 1]))
 

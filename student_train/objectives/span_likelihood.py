@@ -37,11 +37,10 @@ def chunk_loss(hidden: Float[Tensor, "N H"], head: Head, batch: MicroBatch, stag
     parameters = stage.divergence.model_dump(exclude={"kind"})
     sums = fused_divergence(
         stage.divergence.kind,
-        hidden,
+        hidden if whole else hidden[aligned.exact],
         head,
         aligned.targets,
-        labels=batch.labels,
-        mask=None if whole else aligned.exact,
+        labels=batch.labels if whole else batch.labels[aligned.exact],
         ce_weight=stage.ce_weight,
         **parameters,
     )

@@ -13,11 +13,12 @@ from configs.objectives import LOSS_SETTINGS, NEEDS, OBJECTIVES, find_objective,
 from configs.stages import StageConfig
 
 ROOT = Path(__file__).parents[3]
+NAMES = ["sft", "seqkd", "kd", "uld", "span_likelihood", "minillm"]
 
 
 def test_every_name_leads_to_the_value_of_that_name() -> None:
-    assert [find_objective(name).name for name in OBJECTIVES] == ["sft", "seqkd", "kd", "minillm"]
-    with pytest.raises(ConfigError, match="objective=dpo is unknown: choose one of sft, seqkd, kd, minillm"):
+    assert [find_objective(name).name for name in OBJECTIVES] == NAMES
+    with pytest.raises(ConfigError, match=f"objective=dpo is unknown: choose one of {', '.join(NAMES)}"):
         find_objective("dpo")
 
 
@@ -28,7 +29,8 @@ def test_what_each_declares_is_about_settings_that_a_stage_has() -> None:
 
 
 def test_names_are_a_choice_for_people() -> None:
-    assert names_where(lambda each: each.needs_logprobs) == "kd or minillm"
+    assert names_where(lambda each: each.needs_logprobs) == "kd or uld or span_likelihood or minillm"
+    assert names_where(lambda each: each.across) == "sft or seqkd or uld or span_likelihood"
     assert names_where(lambda each: each.weighs_samples) == "minillm"
     assert names_where(lambda each: each.on_policy == "always") == "minillm"
     assert names_where(lambda each: each.source == "gold") == "sft"
@@ -50,7 +52,7 @@ def test_the_table_of_the_docs_says_what_the_values_say() -> None:
     text = (ROOT / "docs/objectives.md").read_text(encoding="utf-8")
     table = text.partition("| objective | learns | needs of the teacher |\n|---|---|---|\n")[2].partition("\n\n")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
-    assert [name for name, _, _ in rows] == [f"`{name}`" for name in ("sft", "seqkd", "kd", "minillm")]
+    assert [name for name, _, _ in rows] == [f"`{name}`" for name in NAMES]
     for name, learns, needs in rows:
         value = find_objective(name.strip("`"))
         assert learns == value.learns
