@@ -42,12 +42,26 @@ class StageJob(ABC):
         """SHA-256 (hex) of what decides how the training goes, apart from the data and the starting weights."""
 
 
+@dataclass(frozen=True, slots=True)
+class TaughtInside:
+    """The teacher of a stage beside which it reads: where it lies, who it is, and its sizes.
+
+    `identity` is the digest of its identity.
+    """
+
+    directory: Path
+    identity: str
+    dtype: str
+    sizes: InsideSizes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainJob(StageJob):
     """One stage of a language model, which learns from sequences of the cache.
 
     `vocab` is the number of tokens that exist (the tokenizer's length); further rows of the embedding are padding.
     `plain_text` is the digest of what a stage with `pretrain` finds in `work_dir` (`student_train.feed.plain_text`).
+    `taught` is the teacher of a stage beside which it reads.
     """
 
     stage: StageConfig
@@ -57,24 +71,13 @@ class TrainJob(StageJob):
     dev_view: Path | None
     vocab: int
     plain_text: str | None = None
+    taught: TaughtInside | None = None
 
     def stage_digest(self) -> str:
         """See `StageJob.stage_digest`."""
         plain = {} if self.stage.pretrain is None else {"plain_text": self.plain_text}
-        return _digest({"stage": self.stage.identity(), "vocab": self.vocab, **plain})
-
-
-@dataclass(frozen=True, slots=True)
-class TaughtInside:
-    """The teacher of a stage that learns from its inside: where it lies, who it is, and its sizes.
-
-    `identity` is the digest of its identity.
-    """
-
-    directory: Path
-    identity: str
-    dtype: str
-    sizes: InsideSizes
+        live = {} if self.taught is None else {"taught": self.taught.identity}
+        return _digest({"stage": self.stage.identity(), "vocab": self.vocab, **plain, **live})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

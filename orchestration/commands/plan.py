@@ -21,6 +21,7 @@ from configs.schema import EngineSettings, TrainingSettings
 from orchestration.fill.refusals import open_refusals
 from orchestration.inputs.made_once import STAGING
 from orchestration.inputs.models import is_at_hand
+from orchestration.inputs.plain_windows import with_plain
 from orchestration.inputs.preflight import require_fitting_lengths, resolve_paths
 from orchestration.inputs.prompts import SPLITS, Prompt, load_prompts
 from orchestration.inputs.shapes import PlannedShape, shape_at_hand, student_shapes
@@ -59,7 +60,8 @@ def _print_plan(config: DistillConfig, *, assume_gpus: int | None, stream: TextI
             stop_ids=teacher.files.stop_ids,
             max_new_tokens=config.generation.max_new_tokens,
         )
-        sets = sequence_sets(config, prompts.splits, stop_ids=teacher.files.stop_ids)
+        prompts = with_plain(prompts, config.data, tokenizer=teacher.files.tokenizer)
+        sets = sequence_sets(config, prompts.splits, stop_ids=teacher.files.stop_ids, plain=prompts.plain)
         cache, refused = _held(config, teacher), open_refusals(config.runtime, teacher.identity, k=config.teacher.top_k)
         plan, assumed = plan_fill(sets, cache=cache, refused=refused), False
     else:
@@ -73,6 +75,8 @@ def _print_plan(config: DistillConfig, *, assume_gpus: int | None, stream: TextI
                     f"data.{split} is left out, because nobody knows its rows before it is read: "
                     f"set data.{split}.limit, or slice the split"
                 )
+        if config.data.plain is not None:
+            console.warn("data.plain is left out, because nobody knows its windows before its texts are read")
     time = fill_time(plan, config=config, teacher=shape, accelerator=hardware.accelerator)
     if plan.sets:
         show_plan(plan, time=time, console=console, assumed_rows=assumed)

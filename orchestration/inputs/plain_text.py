@@ -71,7 +71,7 @@ def _texts(path: Path, *, key: str, control: tuple[str, ...]) -> tuple[str, ...]
     texts: list[str] = []
     refused: list[str] = []
     for number, row in enumerate(file_rows(path, key=f"{key}.path")):
-        reason = row if isinstance(row, str) else _why_refused(row, control=control)
+        reason = row if isinstance(row, str) else why_refused(row, field=FIELD, control=control)
         if isinstance(row, str) or reason is not None:
             refused.append(f"row {number}: {reason}")
         else:
@@ -86,7 +86,8 @@ def _texts(path: Path, *, key: str, control: tuple[str, ...]) -> tuple[str, ...]
     return tuple(texts)
 
 
-def _why_refused(row: Row, *, control: tuple[str, ...]) -> str | None:
-    if FIELD not in row:
-        return f"no field {FIELD!r}, only {', '.join(map(repr, row)) or 'none'}"
-    return unusable(row[FIELD], control=control)
+def why_refused(row: Row, *, field: str, control: tuple[str, ...]) -> str | None:
+    """Why the text of a row cannot be used; None when it can. `control` are the texts of special tokens."""
+    if field not in row:
+        return f"no field {field!r}, only {', '.join(map(repr, row)) or 'none'}"
+    return unusable(row[field], control=control)

@@ -35,13 +35,22 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
         ConfigError: a file is missing or empty, or the file of a task is none.
     """
     data = config.data
-    changed = {}
+    changed: dict[str, Block] = {}
     for split in SPLITS:
         source = getattr(data, split)
         if source.path is not None:
             key = f"data.{split}.path"
             path = _real_file(source.path, key=key, config_dir=config_dir, kinds=FORMATS, holds="prompts")
             changed[split] = source.model_copy(update={"path": path})
+    if data.plain is not None:
+        plain = {}
+        for split in ("train", "dev"):
+            source = getattr(data.plain, split)
+            if source.path is not None:
+                key = f"data.plain.{split}.path"
+                path = _real_file(source.path, key=key, config_dir=config_dir, kinds=FORMATS, holds="text")
+                plain[split] = source.model_copy(update={"path": path})
+        changed["plain"] = data.plain.model_copy(update=plain)
     model = _real_model(config.teacher.model, key="teacher.model", config_dir=config_dir)
     teacher = config.teacher.model_copy(update={"model": model})
     students = dict(config.students)
@@ -231,6 +240,20 @@ def require_positions(config: AnyExperiment, *, model: str, shape: ModelShape, e
     if limit > shape.max_positions:
         raise ConfigError(
             f"runtime.{engine}.max_model_len={limit} is more than the {shape.max_positions} positions of {model}: "
+            f"lower it to {shape.max_positions} or less"
+        )
+
+
+def require_windows(config: DistillConfig, *, model: str, shape: ModelShape) -> None:
+    """Refuse windows of plain text that are longer than a model reads.
+
+    Raises:
+        ConfigError: naming both values.
+    """
+    plain = config.data.plain
+    if plain is not None and plain.max_tokens > shape.max_positions:
+        raise ConfigError(
+            f"data.plain.max_tokens={plain.max_tokens} is more than the {shape.max_positions} positions of {model}: "
             f"lower it to {shape.max_positions} or less"
         )
 

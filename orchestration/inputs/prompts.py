@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +62,14 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class PromptSet:
-    """The usable prompts of all splits, and what was set aside."""
+    """The usable prompts of all splits, and what was set aside.
+
+    `plain` are the windows of plain text by split, each as a prompt of one token with the rest as its answer.
+    """
 
     splits: Mapping[str, tuple[Prompt, ...]]
     rejected: tuple[Rejected, ...]
+    plain: Mapping[str, tuple[Prompt, ...]] = field(default_factory=dict)
 
     def write_rejected(self, path: Path) -> None:
         """Write one JSON object a rejected row."""

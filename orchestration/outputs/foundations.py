@@ -236,6 +236,11 @@ def _files_of_sequences(config: DistillConfig) -> Iterator[tuple[str, Path]]:
         path = getattr(config.data, split).path
         if path is not None:
             yield f"data.{split}.path", path
+    if config.data.plain is not None:
+        for split in ("train", "dev"):
+            path = getattr(config.data.plain, split).path
+            if path is not None:
+                yield f"data.plain.{split}.path", path
     for name, student in config.students.items():
         for number, stage in enumerate(student.stages):
             if stage.pretrain is not None:

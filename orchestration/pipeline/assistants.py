@@ -29,7 +29,7 @@ def assistant_lesson(
     files = open_model(assistant.directory, label=name)
     teacher = Teacher(files, identity_of(files, config=config, dtype=assistant.dtype))
     cache = open_cache(config, teacher)
-    sets = sequence_sets(config, prompts.splits, stop_ids=files.stop_ids, assistant=name)
+    sets = sequence_sets(config, prompts.splits, stop_ids=files.stop_ids, plain=prompts.plain, assistant=name)
     plan = plan_fill(sets, cache=cache, refused=open_refusals(config.runtime, teacher.identity, k=config.teacher.top_k))
     journal.console.say(f"{name} now teaches; {plan.misses:,} rows are not in its cache.")
     pool = compute.teacher_pool(teacher)

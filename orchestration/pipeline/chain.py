@@ -22,6 +22,7 @@ from orchestration.outputs.curves import read_curve
 from orchestration.pipeline.links import selected_step
 from orchestration.pipeline.starts import Start
 from student_train.handoff.rollouts import RolloutExchange
+from student_train.job import TaughtInside
 from student_train.training.selection import CRITERIA, OWN_ANSWERS, worsened
 
 
@@ -29,7 +30,8 @@ from student_train.training.selection import CRITERIA, OWN_ANSWERS, worsened
 class Link:
     """One stage of one student: where it starts, and where it ends.
 
-    `origin` says in words what it starts from; `plain` is the text that it learns beside rollouts.
+    `origin` says in words what it starts from; `plain` is the text that it learns beside rollouts, `taught` the teacher
+    that reads beside it.
     """
 
     stage: StageConfig
@@ -39,6 +41,7 @@ class Link:
     work_dir: Path
     origin: str
     plain: PlainTexts | None = None
+    taught: TaughtInside | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +103,12 @@ def chain(
     views: Mapping[str, CacheView],
     vocab: int,
     artifacts: Artifacts,
+    taught: TaughtInside | None = None,
 ) -> Student:
-    """The links of one student, addressed but not made; `plain` is the text of each stage."""
+    """The links of one student, addressed but not made; `plain` is the text of each stage.
+
+    `taught` is the teacher of stages beside which it reads.
+    """
     links: list[Link] = []
     digest, directory, origin = start.digest, start.directory, start.origin
     for stage, texts in zip(stages, plain, strict=True):
@@ -115,9 +122,11 @@ def chain(
             **({} if start.shape.vocab == vocab else {"rows": start.shape.vocab}),
             **({} if texts is None else {"plain_text": texts.digest}),
             **_replayed(stage),
+            **({"taught": taught.identity} if stage.reads_live and taught is not None else {}),
         )
         output = artifacts.student_dir(digest)
-        links.append(Link(stage, digest, directory, output, artifacts.work_dir(digest), origin, texts))
+        beside = taught if stage.reads_live else None
+        links.append(Link(stage, digest, directory, output, artifacts.work_dir(digest), origin, texts, beside))
         directory, origin = output, f"{origin}; then {stage.objective} for {_length(stage)}"
     return Student(name, start, tuple(links))
 

@@ -16,6 +16,7 @@ from orchestration.comparison.publishing import publish
 from orchestration.comparison.report import Report, write_report
 from orchestration.comparison.show import directory_of, show_report
 from orchestration.fill.refusals import open_refusals
+from orchestration.inputs.plain_windows import with_plain
 from orchestration.inputs.preflight import require_cache, resolve_paths
 from orchestration.inputs.prompts import PromptSet, load_prompts
 from orchestration.inputs.shapes import PlannedShape, student_shapes
@@ -159,7 +160,10 @@ class Experiment:
                 stop_ids=teacher.files.stop_ids,
                 max_new_tokens=config.generation.max_new_tokens,
             )
+            prompts = with_plain(prompts, config.data, tokenizer=teacher.files.tokenizer)
             counts = ", ".join(f"{len(rows):,} {name}" for name, rows in prompts.splits.items())
+            windows = ", ".join(f"{len(rows):,} {name}" for name, rows in prompts.plain.items())
+            counts += f"; windows of plain text: {windows}" if windows else ""
             stage.summary = counts + (f"; {len(prompts.rejected)} rows set aside" if prompts.rejected else "")
         written = self._settings.directory / "rejected.jsonl"
         prompts.write_rejected(written)
@@ -189,7 +193,7 @@ class Experiment:
         """Ask the cache what is missing, and show what that will take."""
         config, console = self._settings.config, self._journal.console
         cache = open_cache(config, teacher)
-        sets = sequence_sets(config, prompts.splits, stop_ids=teacher.files.stop_ids)
+        sets = sequence_sets(config, prompts.splits, stop_ids=teacher.files.stop_ids, plain=prompts.plain)
         plan = plan_fill(
             sets, cache=cache, refused=open_refusals(config.runtime, teacher.identity, k=config.teacher.top_k)
         )

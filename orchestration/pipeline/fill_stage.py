@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cache import GenerateRequest, TeacherCache
+from cache import GenerateRequest, ScoreRequest, TeacherCache
 from cache.answers import Request
 from configs.places import absolute_root
 from orchestration.cluster.engine_pool import EnginePool
@@ -16,7 +16,7 @@ from orchestration.fill.budgets import budgets_left
 from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.fill import FillResult, fill
 from orchestration.fill.refusals import open_refusals
-from orchestration.inputs.prompts import PromptSet, Rejected
+from orchestration.inputs.prompts import Prompt, PromptSet, Rejected
 from orchestration.inputs.teachers import Teacher
 from orchestration.outputs.console import StageProgress
 from orchestration.pipeline.compute import Compute
@@ -244,9 +244,15 @@ def without_refused(prompts: PromptSet, sets: Sequence[SequenceSet], *, failed: 
     """
     wanted = Counter(_prompt_of(request) for request in {each for part in sets for each in part.requests})
     refused: dict[tuple[int, ...], list[str]] = {}
-    for request, reason in failed.items():
-        refused.setdefault(_prompt_of(request), []).append(reason)
     splits, set_aside = {}, []
+    # Windows of plain text begin with one token, which says nothing about the prompts that do.
+    windows = {request: (split, at) for split, rows in prompts.plain.items() for at, request in _windows(rows)}
+    for request, reason in failed.items():
+        if request in windows:
+            split, at = windows[request]
+            set_aside.append(Rejected(f"plain-{split}", at, reason, ""))
+        else:
+            refused.setdefault(_prompt_of(request), []).append(reason)
     for split, rows in prompts.splits.items():
         kept = []
         for row in rows:
@@ -257,7 +263,12 @@ def without_refused(prompts: PromptSet, sets: Sequence[SequenceSet], *, failed: 
             if not reasons or len(reasons) < asked:
                 kept.append(row)
         splits[split] = tuple(kept)
-    return PromptSet(splits, (*prompts.rejected, *set_aside))
+    return replace(prompts, splits=splits, rejected=(*prompts.rejected, *set_aside))
+
+
+def _windows(rows: Sequence[Prompt]) -> Iterator[tuple[int, Request]]:
+    """What is asked about each window of plain text, with the number of its text."""
+    return ((each.row, ScoreRequest(each.prompt_ids + (each.gold_ids or ()), 1)) for each in rows)
 
 
 def _prompt_of(request: Request) -> tuple[int, ...]:

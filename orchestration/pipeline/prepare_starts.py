@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestration.inputs.preflight import require_positions, require_writable
+from configs import ConfigError
+from configs.architecture import parsed_config
+from configs.schema import DistillConfig
+from orchestration.inputs.models import ModelFiles
+from orchestration.inputs.preflight import require_positions, require_windows, require_writable
 from orchestration.inputs.teachers import Teacher
 from orchestration.outputs.console import StageProgress
 from orchestration.pipeline.chain import plain_texts
@@ -14,6 +18,7 @@ from orchestration.pipeline.lessons import Lesson
 from orchestration.pipeline.run import Journal, RunSettings
 from orchestration.pipeline.stage import Line, Stage
 from orchestration.pipeline.starts import Start, calibrated_start, prepare_start, start_shape, training_bytes
+from student_train.models.tracing import require_open_attention
 from student_train.training.trial import require_trainable
 
 
@@ -37,6 +42,14 @@ def prepare_starts(settings: RunSettings, journal: Journal, *, teacher: Teacher)
             made = starts[name]
             require_trainable(teacher.files.directory if made is None else made.directory, wanted.stages)
             require_positions(settings.config, model=f"students.{name}", shape=sizes[name], engine="student_engine")
+            require_windows(settings.config, model=f"students.{name}", shape=sizes[name])
+            if any(each.reads_live for each in wanted.stages):
+                _require_live(
+                    settings.config,
+                    teacher=teacher.files,
+                    key=f"students.{name}",
+                    opened=any(each.reads_attention for each in wanted.stages),
+                )
             plain_texts(settings.config, name, positions=sizes[name].max_positions, tokenizer=teacher.files.tokenizer)
         stage.summary = "; ".join(
             f"{size / 1e6:,.1f} M parameters: {', '.join(name for name in sizes if sizes[name].parameters == size)}"
@@ -46,6 +59,24 @@ def prepare_starts(settings: RunSettings, journal: Journal, *, teacher: Teacher)
         settings.config.runtime.run_root, key="runtime.run_root", needed_bytes=training_bytes(sizes.values())
     )
     return starts
+
+
+def _require_live(config: DistillConfig, *, teacher: ModelFiles, key: str, opened: bool) -> None:
+    """Refuse a teacher that cannot read beside a student, in torch; `opened` says that its attention is looked into.
+
+    Raises:
+        ConfigError: its weights are quantised.
+        ModelError: its attention is code of its own.
+    """
+    quantised = config.teacher.quantization or getattr(parsed_config(teacher.directory), "quantization_config", None)
+    if quantised:
+        said = quantised if isinstance(quantised, str) else "that of its config.json"
+        raise ConfigError(
+            f"{key} has a teacher beside it (teacher: live, or features), which reads in torch with plain weights, and "
+            f"teacher.quantization is {said}: name plain weights, or learn from the cache alone"
+        )
+    if opened:
+        require_open_attention(teacher.directory)
 
 
 @dataclass(slots=True)

@@ -41,13 +41,13 @@ def publish_cost(cost: RunCost, journal: Journal) -> None:
 def saved_by_cache(plan: FillPlan, *, cache: TeacherCache, spent_before: Counts) -> Saved:
     """What the rows of the plan that the cache holds took when they were bought.
 
-    What the experiment bought itself, in a start that was ended (`spent_before`), is not saved. Gold answers that are
-    kept as text cost nobody anything.
+    What the experiment bought itself, in a start that was ended (`spent_before`), is not saved. Gold answers and plain
+    text that are kept as text cost nobody anything.
     """
     tokens, known = 0, list[Spent]()
     for part in plan.sets:
         sequences = part.sequences
-        if sequences.source == "gold" and sequences.k == 0:
+        if sequences.source != "teacher" and sequences.k == 0:
             continue
         lacking = [*part.missing.generate, *(at for at, _ in part.missing.score)]
         held = np.setdiff1d(np.arange(len(sequences.requests)), np.array(lacking, dtype=np.int64)).tolist()

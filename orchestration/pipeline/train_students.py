@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from configs.architecture import read_text_model
 from configs.stages import StageConfig
 from orchestration.inputs.prompts import PromptSet
+from orchestration.inputs.teachers import Teacher
 from orchestration.pipeline.assistants import assistant_lesson
 from orchestration.pipeline.chain import Student, chain, plain_texts, stage_notes
 from orchestration.pipeline.compute import Compute
@@ -19,6 +21,7 @@ from orchestration.pipeline.starts import Start
 from orchestration.pipeline.training_stage import Training
 from orchestration.tracking.tracker import flatten
 from student_train.feed.steps import total_steps
+from student_train.job import TaughtInside
 from student_train.training.readiness import mean_tail_mass, require_head_mass, require_ready
 
 MUCH_TAIL = 0.1
@@ -72,16 +75,24 @@ def train_students(
 
 
 def _addressed(name: str, start: Start, *, lesson: Lesson, settings: RunSettings) -> Student:
-    files = lesson.teacher.files
+    files, stages = lesson.teacher.files, settings.config.students[name].stages
     return chain(
         name,
-        stages=settings.config.students[name].stages,
+        stages=stages,
         plain=plain_texts(settings.config, name, positions=start.shape.max_positions, tokenizer=files.tokenizer),
         start=start,
         views=lesson.views,
         vocab=files.vocab,
         artifacts=settings.artifacts,
+        taught=_taught(lesson.teacher) if any(stage.reads_live for stage in stages) else None,
     )
+
+
+def _taught(teacher: Teacher) -> TaughtInside:
+    """The teacher as it reads beside a student: its weights in the dtype that it is served in."""
+    directory = teacher.files.directory.resolve()
+    inside = read_text_model(directory).inside
+    return TaughtInside(directory, teacher.identity.digest(), teacher.identity.dtype, inside)
 
 
 def _require_ready(name: str, start: Start, *, lesson: Lesson, settings: RunSettings, journal: Journal) -> None:

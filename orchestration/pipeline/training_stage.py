@@ -65,6 +65,7 @@ class Training(StageTraining[TrainJob]):
             licence=config.teacher.licence,
             start=link.origin,
             plain_text=self._write_plain_text(),
+            taught=link.taught,
         )
 
     def train(self, work: TrainJob, on_step: OnStep) -> TrainingOutcome:

@@ -99,7 +99,7 @@ def host_phases(
     asked = placed(engines[""], runtime.teacher_engine.count)
     phases = [HostPhase(FILL, (asked, driver), engines[""].cure)]
     if any(student.init.calibrated for student in config.students.values()):
-        cure = "choose layers_by: linspace or contiguous and no narrower widths, which need no calibration"
+        cure = "choose layers_by: linspace, alternate or contiguous and no narrower widths, which need no calibration"
         phases.append(HostPhase("calibration", (calibration_memory(teacher), driver), cure))
     for name, stages in training.items():
         for stage, fit in zip(config.students[name].stages, stages, strict=True):

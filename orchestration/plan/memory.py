@@ -130,8 +130,18 @@ def kv_bytes(shape: ModelShape, *, split: int, dtype: str) -> float:
     return 2 * shape.layers * heads * shape.head_size * DTYPE_BYTES[dtype]
 
 
-def training_memory(model: PlannedShape, *, label: str, settings: TrainingSettings, stage: StageConfig) -> MemoryFit:
-    """What one GPU of the training worker group holds; what is offloaded lies in the memory of its machine."""
+def training_memory(
+    model: PlannedShape,
+    *,
+    label: str,
+    settings: TrainingSettings,
+    stage: StageConfig,
+    beside: tuple[MemoryItem, ...] = (),
+) -> MemoryFit:
+    """What one GPU of the training worker group holds; what is offloaded lies in the memory of its machine.
+
+    `beside` is what lies there too, as a teacher that reads beside the student.
+    """
     shape, world = model.shape, settings.workers
     tokens = settings.micro_batch_tokens
     per_token = activation_bytes(shape, dtype=stage.dtype, recomputed=settings.gradient_checkpointing)
@@ -147,6 +157,7 @@ def training_memory(model: PlannedShape, *, label: str, settings: TrainingSettin
         *states(offloaded=False),
         MemoryItem("activations", float(tokens * per_token), f"micro_batch_tokens {tokens} x {per_token:,} B"),
         MemoryItem("head", head, f"{HEAD_CHUNKS} x {HEAD_CHUNK_BYTES:,} B + {shape.vocab} x {shape.hidden} x 4 B"),
+        *beside,
         _runtime(),
     ]
     grow = f"raise zero_stage={settings.zero_stage} or workers" if settings.zero_stage < 3 else "raise workers"

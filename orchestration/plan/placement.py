@@ -19,6 +19,7 @@ from orchestration.inputs.shapes import PlannedShape
 from orchestration.plan.colocation import PartKind, require_room_together
 from orchestration.plan.hardware import GIB, Hardware
 from orchestration.plan.host_memory import HostPhase, engine_on_host, host_phases, worker_on_host
+from orchestration.plan.live_teacher import live_memory, longest_sequence, require_matching, teacher_of
 from orchestration.plan.memory import (
     DTYPE_BYTES,
     USABLE,
@@ -73,6 +74,7 @@ def plan_placement(
     """
     runtime = config.runtime
     _check_layers(config, teacher)
+    require_matching(config, teacher=teacher, students=students)
     dtype = config.teacher.dtype
     _check_engine(runtime.teacher_engine, key=_TEACHER_KEY, who="the teacher", shape=teacher.shape, dtype=dtype)
     for name, student in students.items():
@@ -129,7 +131,7 @@ def _memory(
     students: Mapping[str, PlannedShape | None],
     hardware: Hardware,
 ) -> _Memory:
-    runtime, on_cpu = config.runtime, hardware.accelerator == "cpu"
+    runtime, teaching, on_cpu = config.runtime, config.teacher, hardware.accelerator == "cpu"
 
     def engine(shape: PlannedShape, label: str, key: str, *, dtype: str, quantization: str | None) -> MemoryFit:
         settings: EngineSettings = getattr(runtime, key.rpartition(".")[2])
@@ -137,10 +139,20 @@ def _memory(
         return engine_on_host(fit, key=key, settings=settings) if on_cpu else fit
 
     def worker(shape: PlannedShape, name: str, stage: StageConfig) -> MemoryFit:
-        fit = training_memory(shape, label=f"training worker, {name}", settings=runtime.training, stage=stage)
+        assistant = config.students[name].teacher
+        above = teacher_of(config, name, teacher=teacher, students=students)
+        beside = live_memory(
+            above,
+            student=shape.shape,
+            stage=stage,
+            settings=runtime.training,
+            dtype=teaching.dtype if assistant is None else config.students[assistant].stages[-1].dtype,
+            longest=longest_sequence(config, stage),
+        )
+        label = f"training worker, {name}"
+        fit = training_memory(shape, label=label, settings=runtime.training, stage=stage, beside=beside)
         return worker_on_host(fit, settings=runtime.training) if on_cpu else fit
 
-    teaching = config.teacher
     engines = {
         "": engine(teacher, "teacher engine", _TEACHER_KEY, dtype=teaching.dtype, quantization=teaching.quantization)
     }

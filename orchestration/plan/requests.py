@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, Protocol
 
 from cache import GenerateRequest, Missing, ScoreRequest
@@ -13,7 +14,7 @@ from configs.rollouts import RolloutConfig
 from configs.schema import DistillConfig, GenerationConfig, StoredEncoding
 from orchestration.inputs.prompts import Prompt
 
-Source = Literal["teacher", "gold"]
+Source = Literal["teacher", "gold", "plain"]
 
 BYTES_PER_ROW = 14.0
 """Stored bytes of one response position besides its top-k entries (token, target, tail, offsets)."""
@@ -141,26 +142,31 @@ def sequence_sets(
     prompts: Mapping[str, tuple[Prompt, ...]],
     *,
     stop_ids: tuple[int, ...],
+    plain: Mapping[str, tuple[Prompt, ...]] = MappingProxyType({}),
     assistant: str | None = None,
 ) -> tuple[SequenceSet, ...]:
     """Every sequence set that the students of the teacher need, or those that `assistant` teaches.
 
-    The test split is always the teacher's: it is what all students are compared with.
+    `plain` are the windows of plain text by split; without any, sets of it are left out. The test split is always the
+    teacher's: it is what all students are compared with.
     """
     stages = config.stages_taught_by(assistant)
     sets: list[tuple[Source, str, int]] = []
     if any(stage.source == "teacher" for stage in stages):
         sets += [("teacher", split, config.teacher.top_k) for split in ("train", "dev")]
-    if any(stage.source == "gold" for stage in stages):
-        k = config.teacher.top_k if any(s.source == "gold" and s.method.needs_logprobs for s in stages) else 0
-        sets += [("gold", split, k) for split in ("train", "dev")]
+    given: dict[Source, Mapping[str, tuple[Prompt, ...]]] = {"gold": prompts, "plain": plain}
+    for source, texts in given.items():
+        # What nobody wrote for the prompt is scored where its scores are kept, and stored as text where they are not.
+        k = config.teacher.top_k if any(s.source == source and s.needs_cached for s in stages) else 0
+        if texts and any(stage.source == source for stage in stages):
+            sets += [(source, split, k) for split in ("train", "dev")]
     if assistant is None:
         sets.append(("teacher", "test", config.teacher.top_k))
     return tuple(
         SequenceSet(
             source,
             split,
-            _requests(source, prompts[split], config.generation, split, stop_ids),
+            _requests(source, given.get(source, prompts)[split], config.generation, split, stop_ids),
             k,
             config.teacher.encoding,
         )
@@ -209,7 +215,7 @@ def _plan_set(sequences: SequenceSet, missing: Missing, *, refused: Refused | No
 def _requests(
     source: str, prompts: Sequence[Prompt], generation: GenerationConfig, split: str, stop_ids: tuple[int, ...]
 ) -> tuple[Request, ...]:
-    if source == "gold":
+    if source != "teacher":
         return tuple(_gold_request(prompt, split) for prompt in prompts)
     # Several samples a prompt are for training only; held-out prompts are answered once.
     samples = generation.samples_per_prompt if split == "train" else 1

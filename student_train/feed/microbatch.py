@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,7 +25,7 @@ from configs.errors import DataError
 from student_train.feed.packing import Layout
 from student_train.losses.advantages import PolicyTerms
 from student_train.losses.aligned import Aligned
-from student_train.losses.targets import SparseTargets
+from student_train.losses.targets import LiveTargets, SparseTargets
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,9 +36,13 @@ class MicroBatch:
     holds more than one. `positions[n]` is the index, into the B x T hidden states laid flat, of the state that predicts
     `labels[n]`.
     `targets` is what the teacher believed there, or None when only its text is learned; `policy` is what is known
-    about labels that a student sampled to learn from. `aligned` takes the place of `targets` where the teacher has
-    another tokenizer. With `plain_weight` this is plain text beside rollouts, and its
+    about labels that a student sampled to learn from. `live` takes the place of `targets` where the teacher is at hand,
+    and `aligned` where it has another tokenizer. With `plain_weight` this is plain text beside rollouts, and its
     cross-entropy is multiplied by that weight.
+
+    `read` is how many tokens of each row, from its first on, belong to sequences. `per_text` is the response tokens of
+    the whole step over its sequences: a sum over sequences times it is, divided by the response tokens of the step, the
+    mean over its sequences.
     """
 
     input_ids: Int64[Tensor, "B T"]
@@ -49,6 +53,20 @@ class MicroBatch:
     policy: PolicyTerms | None = None
     plain_weight: float | None = None
     aligned: Aligned | None = None
+    live: LiveTargets | None = None
+    read: Int64[Tensor, " B"] | None = None
+    per_text: float = 1.0
+
+    @property
+    def per_token(self) -> float:
+        """A sum over response tokens is divided by those of the step as it is."""
+        return 1.0
+
+    @property
+    def tokens(self) -> Bool[Tensor, "B T"]:
+        """Which places hold tokens of sequences."""
+        assert self.read is not None
+        return torch.arange(self.input_ids.shape[1], device=self.read.device) < self.read[:, None]
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same batch on another device."""
@@ -61,6 +79,9 @@ class MicroBatch:
             policy=None if self.policy is None else self.policy.to(device),
             plain_weight=self.plain_weight,
             aligned=None if self.aligned is None else self.aligned.to(device),
+            live=self.live,
+            read=None if self.read is None else self.read.to(device),
+            per_text=self.per_text,
         )
 
 
@@ -87,6 +108,7 @@ def collate(
     input_ids = np.zeros((max(1, len(rows)), max(1, width)), dtype=np.int64)
     position_ids = np.tile(np.arange(input_ids.shape[1], dtype=np.int64), (len(input_ids), 1))
     positions: list[NDArray[np.int64]] = []
+    read = np.zeros(len(input_ids), dtype=np.int64)
     for number, row in enumerate(rows):
         start = 0
         for record in row:
@@ -96,6 +118,7 @@ def collate(
             first = number * input_ids.shape[1] + start + record.prompt_len - 1
             positions.append(np.arange(first, first + record.response_len, dtype=np.int64))
             start = end
+        read[number] = start
     return MicroBatch(
         input_ids=torch.from_numpy(input_ids),
         position_ids=torch.from_numpy(position_ids) if any(len(row) > 1 for row in rows) else None,
@@ -103,6 +126,7 @@ def collate(
         labels=torch.from_numpy(_joined([record.response_ids for record in laid_out])),
         targets=_targets(laid_out) if with_targets else None,
         policy=None if terms is None else PolicyTerms.joined([terms[at] for row in layout for at in row]),
+        read=torch.from_numpy(read),
     )
 
 

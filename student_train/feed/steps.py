@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, count, islice
 
 import numpy as np
@@ -79,12 +79,13 @@ class Feed:
             empty = max(len(layout) for layout in layouts) - len(made)
             made += [collate([], with_targets=self.with_targets, terms=None if terms is None else [])] * empty
             lengths = np.asarray(self.view.lengths)[rows]
+            answers = int((lengths - np.asarray(self.view.prompt_len)[rows]).sum())
             yield StepBatch(
-                response_tokens=int((lengths - np.asarray(self.view.prompt_len)[rows]).sum()),
+                response_tokens=answers,
                 tokens=int(lengths.sum()),
                 padded_tokens=sum(padded_tokens(*pair) for pair in zip(layouts, inputs, strict=True)),
                 keys=tuple(key.tobytes().hex() for key in self.view.keys[rows]),
-                batches=tuple(made),
+                batches=tuple(replace(micro, per_text=answers / len(rows)) for micro in made),
                 rows=tuple(share[[at for row in layout for at in row]] for layout in mine) + (share[:0],) * empty,
             )
 

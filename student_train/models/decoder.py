@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -24,6 +24,9 @@ from configs.stages import StageConfig
 from student_train.feed.microbatch import MicroBatch
 from student_train.losses.fused import LossSums, fused_logprobs
 from student_train.losses.head import Head
+from student_train.losses.targets import LiveTargets
+from student_train.models.inside import Inside, with_terms
+from student_train.models.tracing import DecoderTrace, recording
 from student_train.objectives.answers import plain_loss
 
 ObjectiveLoss = Callable[[Tensor, Head, MicroBatch, StageConfig], LossSums]
@@ -110,8 +113,19 @@ def normalised_rows(matrix_rows: int, *, vocab: int, k: int) -> int:
 
 def hidden_states(body: nn.Module, batch: MicroBatch) -> Float[Tensor, "N H"]:
     """Run the decoder over the padded rows and pick the states that predict a response token."""
-    states: Tensor = body(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False).last_hidden_state
-    return states.flatten(0, 1).index_select(0, batch.positions)
+    return read_batch(body, batch, layers=False).hidden
+
+
+def read_batch(body: nn.Module, batch: MicroBatch, *, layers: bool) -> DecoderTrace:
+    """One forward pass over the padded rows: the states that predict a response token, and with `layers` all inside.
+
+    Attention scores are among it where the model notes them (`student_train.models.tracing.note_attention`).
+    """
+    more = {"output_hidden_states": True} if layers else {}
+    with recording() as scores:
+        output = body(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **more)
+    hidden = output.last_hidden_state.flatten(0, 1).index_select(0, batch.positions)
+    return DecoderTrace(hidden, tuple(output.hidden_states) if layers else (), tuple(scores) if layers else ())
 
 
 def can_pack(decoder: Decoder) -> bool:
@@ -161,18 +175,53 @@ class LossHead(nn.Module):
         return sums.loss, sums.metrics
 
 
-class StudentModule(nn.Module):
-    """Decoder and loss as one module, which is what DeepSpeed wraps."""
+@runtime_checkable
+class TeacherAtHand(Protocol):
+    """A teacher that reads the micro-batches of its student (`student_train.models.live_decoder`)."""
 
-    def __init__(self, decoder: Decoder, *, stage: StageConfig, vocab: int) -> None:
+    def read(self, batch: MicroBatch, *, layers: bool) -> DecoderTrace:
+        """What is inside it meanwhile; without `layers` its last states alone."""
+        ...
+
+    def targets(self, hidden: Float[Tensor, "N H"]) -> LiveTargets:
+        """What it believes at the places of these last states."""
+        ...
+
+
+class StudentModule(nn.Module):
+    """Decoder and loss as one module, which is what DeepSpeed wraps; a teacher at hand is no part of it.
+
+    `inside` are the terms of the stage about what is inside that teacher.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        *,
+        stage: StageConfig,
+        vocab: int,
+        teacher: TeacherAtHand | None = None,
+        inside: Inside | None = None,
+    ) -> None:
         super().__init__()
-        self.body = decoder.body
+        self.body, self.inside = decoder.body, inside
         self.head = LossHead(decoder.head, stage=stage, vocab=vocab, softcap=decoder.softcap)
+        self._teacher, self._asks = teacher, stage.teacher == "live"
 
     def forward(self, batch: MicroBatch, *, scores: bool = False) -> tuple[Tensor, Tensor | None]:
         """Summed loss and metric sums of the batch. An empty batch gives zero and zero gradients everywhere.
 
         With `scores` the log-probability of every label [N] alone, in nats, without a gradient.
         """
-        result: tuple[Tensor, Tensor | None] = self.head(hidden_states(self.body, batch), batch, scores=scores)
-        return result
+        result: tuple[Tensor, Tensor | None]
+        if scores or self._teacher is None:
+            result = self.head(hidden_states(self.body, batch), batch, scores=scores)
+            return result
+        ours = read_batch(self.body, batch, layers=self.inside is not None)
+        theirs = self._teacher.read(batch, layers=self.inside is not None)
+        told = replace(batch, live=self._teacher.targets(theirs.hidden)) if self._asks else batch
+        loss, metrics = self.head(ours.hidden, told)
+        if self.inside is None:
+            return loss, metrics
+        more, terms = self.inside(ours, theirs, batch)
+        return loss + more, with_terms(metrics, loss=more, terms=terms)

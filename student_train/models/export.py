@@ -21,6 +21,7 @@ from cache.disk.failpoints import failpoint
 from cache.views import CacheView
 from configs.model_files import mended_generation_config, read_generation_config
 from configs.stages import StageConfig
+from configs.task_features import FeatureTerm
 from student_train.files import copy_companions, staged_directory
 from student_train.job import StepMetrics
 
@@ -115,12 +116,21 @@ the weights after step {card.selected_step} (`select: {stage.select}`).
 - Teacher: {card.teacher}
 - {licence_line(card.licence)}
 - Start: {card.start}
-- Objective: {stage.method.card(stage)}
+- Objective: {stage.method.card(stage)}{features_learned(stage.features)}
 - Data: {view.dataset}, {len(view):,} sequences with {view.response_tokens:,} response tokens
 - Cache view (SHA-256): `{view.digest}`
 - Settings: {settings}, seed {stage.seed}, dtype {stage.dtype}{"" if stage.lora is None else _lora(stage)}
 - Made with Stillroom {version("stillroom")}
 {held_out_table(card.measured, selected_step=card.selected_step)}"""
+
+
+def features_learned(terms: Sequence[FeatureTerm]) -> str:
+    """What is learned from inside the teacher beside an objective, term by term."""
+    return "".join(
+        f"; `{term.kind}`, {term.feature.learns} ({'attention' if term.reads_attention else term.where}), at weight "
+        f"{term.weight:g}"
+        for term in terms
+    )
 
 
 def licence_line(licence: str | None) -> str:

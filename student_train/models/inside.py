@@ -1,59 +1,60 @@
 """The terms of a stage about what is inside its teacher: which layers are matched, and what brings them to one width.
 
-Hidden states at single positions come with the batch, out of the cache. For all others the teacher reads the batch too,
-frozen, in its own dtype, and as one whole in every process: it is no part of the module that DeepSpeed wraps, so its
-weights are neither cut into parts nor saved.
+What a student or a teacher shows of itself while it reads a batch is a trace (`student_train.models.tracing`): tasks
+and language models have traces of their own, and their terms are the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from configs.errors import ConfigError, ModelError
-from configs.task_features import FeatureTerm, InsideSizes, LayerPairs
+from configs.task_features import FeatureTerm, InsideSizes, LayerPairs, Place
 from student_train.features.matched import MatchedScores, MatchedStates
-from student_train.feed.task_batch import TaskBatch
-from student_train.job import TaughtInside
-from student_train.models.decoder import TORCH_DTYPES
-from student_train.models.task_model import load_task_student, stored_task
-from student_train.models.task_student import TaskStudent
-from student_train.models.task_transformer import TransformerStudent
-from student_train.models.tracing import Trace, note_attention
+from student_train.losses.metrics import METRICS
 
 
-class LiveTeacher:
-    """A teacher that reads the batches of its student. It has no weights that learn, and no state that is saved."""
+@runtime_checkable
+class ReadBatch(Protocol):
+    """What terms need to know of a batch.
 
-    def __init__(self, teacher: TaskStudent) -> None:
-        self._teacher = teacher.eval().requires_grad_(requires_grad=False)
+    `tokens` are the places that hold tokens of texts. A sum over texts times `per_text` is, divided by what the step
+    divides its losses by, the mean over the texts of the step; `per_token` does the same for tokens.
+    """
 
-    @classmethod
-    def load(cls, model_dir: Path, *, dtype: str, student: TaskStudent, notes: bool) -> LiveTeacher:
-        """The teacher of a directory; with `notes` its attention is looked into.
+    @property
+    def per_text(self) -> float:
+        """Of a sum over texts."""
+        ...
 
-        Raises:
-            ModelError: it does not load, or its attention cannot be looked into.
-        """
-        # Nothing is read from its head: it may have labels of its own, or be drawn at random where there is none.
-        try:
-            kind, labels = stored_task(model_dir)
-        except ModelError:
-            kind, labels = student.kind, student.labels
-        teacher = load_task_student(model_dir, kind=kind, labels=labels, dtype=TORCH_DTYPES[dtype], head_seed=0)
-        if notes:
-            _note(teacher)
-        return cls(teacher)
+    @property
+    def per_token(self) -> float:
+        """Of a sum over tokens."""
+        ...
 
-    @torch.no_grad()
-    def read(self, batch: TaskBatch) -> Trace:
-        """What is inside it while it reads a batch."""
-        return self._teacher.to(batch.input_ids.device).traced(batch)
+    @property
+    def tokens(self) -> Bool[Tensor, "B T"]:
+        """Places of tokens."""
+        ...
+
+
+@runtime_checkable
+class Traced(Protocol):
+    """What is inside a model while it reads a batch, which is one of its own kind."""
+
+    def state(self, layer: int, place: Place, batch: Any) -> Float[Tensor, "U H"]:
+        """States in float32, of every text at one place or of every token."""
+        ...
+
+    @property
+    def scores(self) -> Sequence[Tensor]:
+        """Attention scores of each layer, the lowest first."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,39 +69,32 @@ class _Matching:
 class Inside(nn.Module):
     """The terms of one stage. Its parameters are projections [h, H]: learned beside the student, and not exported."""
 
-    def __init__(self, terms: Sequence[FeatureTerm], *, student: TaskStudent, taught: TaughtInside, seed: int) -> None:
+    def __init__(self, terms: Sequence[FeatureTerm], *, student: InsideSizes, teacher: InsideSizes, seed: int) -> None:
         """Draw the projections with `seed`.
 
         Raises:
             ConfigError: layers, widths or heads that cannot be matched.
-            ModelError: the teacher does not load, or attention cannot be looked into.
         """
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        notes = any(term.reads_attention for term in terms)
-        if notes:
-            _note(student)
-        self._matchings = [self._match(term, student.sizes, taught.sizes, generator) for term in terms]
-        self._live: LiveTeacher | None = None
-        if any(not term.is_kept for term in terms):
-            self._live = LiveTeacher.load(taught.directory, dtype=taught.dtype, student=student, notes=notes)
+        self._matchings = [self._match(term, student, teacher, generator) for term in terms]
 
-    def forward(self, trace: Trace, batch: TaskBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of the terms, and each kind's own sum; scaled so that decisions divide both into means.
+    def forward(self, student: Traced, teacher: Traced, batch: ReadBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of the terms, and each kind's own sum; scaled so that the step divides both into means.
 
         An empty batch gives zero, and zero gradients everywhere.
         """
-        taught = None if self._live is None else self._live.read(batch)
-        total, sums = trace.logits.new_zeros(()), dict[str, Tensor]()
+        parts: list[Tensor] = []
+        sums: dict[str, Tensor] = {}
         for each in self._matchings:
             term = each.term
-            layers = self._scores(each, trace, taught, batch) if term.reads_attention else None
-            values = term.feature.loss(layers or self._states(each, trace, taught, batch))
+            layers = _scores(each, student, teacher, batch) if term.reads_attention else None
+            values = term.feature.loss(layers or self._states(each, student, teacher, batch))
             per_token = term.where == "all" and not term.reads_attention
             found = values.sum() * (batch.per_token if per_token else batch.per_text)
-            total = total + term.weight * found
+            parts.append(term.weight * found)
             sums[term.kind] = sums.get(term.kind, 0.0) + found.detach()
-        return total, sums
+        return torch.stack(parts).sum(), sums
 
     def _match(
         self, term: FeatureTerm, student: InsideSizes, teacher: InsideSizes, generator: torch.Generator
@@ -119,36 +113,29 @@ class Inside(nn.Module):
             names.append(name)
         return _Matching(term, pairs, tuple(names))
 
-    def _states(self, each: _Matching, trace: Trace, taught: Trace | None, batch: TaskBatch) -> list[MatchedStates]:
+    def _states(self, each: _Matching, student: Traced, teacher: Traced, batch: ReadBatch) -> list[MatchedStates]:
         where, found = each.term.where, []
         for (ours, theirs), name in zip(each.pairs, each.projections, strict=True):
-            if where == "all":
-                assert taught is not None
-                teacher = taught.state(theirs, where, batch)
-            else:
-                teacher = _kept(batch, theirs, where)
             projection = None if name is None else getattr(self, name).float()
-            found.append(MatchedStates(trace.state(ours, where, batch), teacher, projection))
-        return found
-
-    def _scores(self, each: _Matching, trace: Trace, taught: Trace | None, batch: TaskBatch) -> list[MatchedScores]:
-        assert taught is not None
-        found = []
-        for ours, theirs in each.pairs:
-            both = [side.scores[layer - 1].float() for side, layer in ((trace, ours), (taught, theirs))]
-            if each.term.heads == "mean":
-                both = [scores.mean(dim=1, keepdim=True) for scores in both]
-            found.append(MatchedScores(both[0], both[1], batch.tokens))
+            found.append(
+                MatchedStates(student.state(ours, where, batch), teacher.state(theirs, where, batch), projection)
+            )
         return found
 
 
-def _note(model: TaskStudent) -> None:
-    if not isinstance(model, TransformerStudent):
-        raise ConfigError("attention_mse needs attention on both sides, and one is a network without: remove the term")
-    note_attention(model.model)
+def with_terms(metrics: Float[Tensor, " M"], *, loss: Tensor, terms: Mapping[str, Tensor]) -> Float[Tensor, " M"]:
+    """Metric sums with those of the terms about a teacher's inside, and with their part of the trained loss."""
+    found = metrics.clone()
+    for name, value in {"loss": loss.detach(), **terms}.items():
+        found[METRICS.index(name)] += value.double()
+    return found
 
 
-def _kept(batch: TaskBatch, layer: int, place: str) -> Float[Tensor, "E H"]:
-    assert batch.states is not None
-    at = [index for index, name in enumerate(batch.state_names) if name == (layer, place)]
-    return batch.states[:, at[0]]
+def _scores(each: _Matching, student: Traced, teacher: Traced, batch: ReadBatch) -> list[MatchedScores]:
+    found = []
+    for ours, theirs in each.pairs:
+        both = [side.scores[layer - 1].float() for side, layer in ((student, ours), (teacher, theirs))]
+        if each.term.heads == "mean":
+            both = [scores.mean(dim=1, keepdim=True) for scores in both]
+        found.append(MatchedScores(both[0], both[1], batch.tokens))
+    return found

@@ -15,7 +15,7 @@ from configs.task import TaskKind
 from configs.task_stages import TaskStageConfig
 from student_train.files import staged_directory
 from student_train.job import StepMetrics
-from student_train.models.export import held_out_table, licence_line
+from student_train.models.export import features_learned, held_out_table, licence_line
 from student_train.models.task_model import TaskStudent, write_task_student
 
 PIPELINES: Mapping[TaskKind, str] = {
@@ -92,19 +92,9 @@ A student for {student.kind} with {len(student.labels)} labels, trained for {car
 - Teacher: {card.teacher}
 - {licence_line(card.licence)}
 - Start: {card.start}
-- Objective: {stage.method.card(stage)}{_features(stage)}
+- Objective: {stage.method.card(stage)}{features_learned(stage.features)}
 - Data: {data}
 - Examples (SHA-256): `{card.digest}`
 - Settings: {settings}, seed {stage.seed}, dtype {stage.dtype}, {learned}
 - Made with Stillroom {version("stillroom")}
 {held_out_table(card.measured, selected_step=card.selected_step)}"""
-
-
-def _features(stage: TaskStageConfig) -> str:
-    """What is learned from inside the teacher, term by term."""
-    terms = [
-        f"`{term.kind}`, {term.feature.learns} ({'attention' if term.reads_attention else term.where}), at weight "
-        f"{term.weight:g}"
-        for term in stage.features
-    ]
-    return "".join(f"; {term}" for term in terms)

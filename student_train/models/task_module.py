@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from configs.errors import ConfigError
 from configs.task_stages import TaskStageConfig
 from student_train.feed.task_batch import TaskBatch
-from student_train.losses.metrics import METRICS
 from student_train.models.adapters import attach_adapters
-from student_train.models.inside import Inside
+from student_train.models.inside import with_terms
+from student_train.models.task_inside import TaskInside
 from student_train.models.task_model import TaskStudent
 
 
@@ -24,7 +21,7 @@ class TaskModule(nn.Module):
     that the exported student never computes.
     """
 
-    def __init__(self, student: TaskStudent, *, stage: TaskStageConfig, inside: Inside | None = None) -> None:
+    def __init__(self, student: TaskStudent, *, stage: TaskStageConfig, inside: TaskInside | None = None) -> None:
         super().__init__()
         self.student, self.inside = student, inside
         self._stage, self._loss = stage, stage.method.loss
@@ -37,7 +34,7 @@ class TaskModule(nn.Module):
             return sums.loss, sums.metrics
         trace = self.student.traced(batch)
         sums = self._loss(trace.logits, batch, self._stage)
-        loss, terms = self.inside(trace, batch)
+        loss, terms = self.inside(trace, self.inside.taught(batch), batch)
         return sums.loss + loss, with_terms(sums.metrics, loss=loss, terms=terms)
 
     def train(self, mode: bool = True) -> TaskModule:  # noqa: FBT001, FBT002 - torch calls it so
@@ -46,14 +43,6 @@ class TaskModule(nn.Module):
         for part in self._frozen:
             part.eval()
         return self
-
-
-def with_terms(metrics: Float[Tensor, " M"], *, loss: Tensor, terms: Mapping[str, Tensor]) -> Float[Tensor, " M"]:
-    """Metric sums with those of the terms about a teacher's inside, and with their part of the trained loss."""
-    found = metrics.clone()
-    for name, value in {"loss": loss.detach(), **terms}.items():
-        found[METRICS.index(name)] += value.double()
-    return found
 
 
 def choose_what_learns(student: TaskStudent, *, stage: TaskStageConfig) -> None:

@@ -3,7 +3,8 @@
 transformers hands out attention after the softmax, and with fast kernels not at all. Here its models compute attention
 by a function of ours that notes the scores on their way (`recording`); it is theirs otherwise.
 
-Shapes: B rows, T tokens, E texts (the first of the rows), N units, C labels, H width, A heads.
+Shapes: B rows, T tokens, E texts (the first of the rows), N units (of a language model: response positions), C labels,
+H width, A heads.
 """
 
 from __future__ import annotations
@@ -23,10 +24,14 @@ from transformers.masking_utils import eager_mask
 
 from configs.errors import ModelError
 from configs.task_features import Place
+from student_train.feed.microbatch import MicroBatch
 from student_train.feed.task_batch import TaskBatch
 
 NOTED = "stillroom_noted"
 """What our attention is called among those of transformers."""
+
+_WITH_SINKS = ("gpt_oss",)
+"""Families whose softmax has a term of its own beside the scores."""
 
 _NOTES: ContextVar[list[Tensor] | None] = ContextVar("attention scores", default=None)
 
@@ -59,6 +64,23 @@ class Trace:
         return torch.where(valid, states, 0.0).sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class DecoderTrace:
+    """One forward pass of a language model: `hidden` are its last states, where they predict a response token.
+
+    `states` [B, T, H] and `scores` as in `Trace`; empty where nothing but the last states was asked for.
+    """
+
+    hidden: Float[Tensor, "N H"]
+    states: tuple[Tensor, ...] = ()
+    scores: tuple[Tensor, ...] = ()
+
+    def state(self, layer: int, place: Place, batch: MicroBatch) -> Float[Tensor, "N H"]:
+        """States in float32 where they predict a response token."""
+        assert place == "all"
+        return self.states[layer].flatten(0, 1).index_select(0, batch.positions).float()
+
+
 @contextmanager
 def recording() -> Iterator[list[Tensor]]:
     """Note the scores of every attention that is computed within, in their order."""
@@ -77,7 +99,7 @@ def require_open_attention(model_dir: Path) -> None:
         ModelError: it is.
     """
     config = AutoConfig.from_pretrained(model_dir, trust_remote_code=False, local_files_only=True)
-    _require_open(MODEL_MAPPING[type(config)], config.model_type)
+    _require_open(MODEL_MAPPING[type(config)], config)
 
 
 def note_attention(model: Any) -> None:
@@ -86,15 +108,16 @@ def note_attention(model: Any) -> None:
     Raises:
         ModelError: its attention is code of its own.
     """
-    _require_open(model, model.config.model_type)
+    _require_open(model, model.config)
     model.set_attn_implementation(NOTED)
 
 
-def _require_open(model: Any, family: str) -> None:
-    if not model._can_set_attn_implementation():
+def _require_open(model: Any, config: Any) -> None:
+    bounded = getattr(config, "attn_logit_softcapping", None)
+    if not model._can_set_attn_implementation() or bounded is not None or config.model_type in _WITH_SINKS:
         raise ModelError(
-            f"{family} computes attention in a way of its own, which cannot be looked into: leave attention_mse out, "
-            "or name another model (BERT, RoBERTa and Llama can)"
+            f"{config.model_type} computes attention in a way of its own, which cannot be looked into: leave "
+            "attention_mse out, or name another model (BERT, RoBERTa and Llama can)"
         )
 
 

@@ -11,7 +11,7 @@ def data_learned(stage: StageConfig) -> str:
     """Whose answers were learned, or what the student wrote while it learned: the end of a sentence."""
     rollout = stage.rollout
     if rollout is None:
-        return f"on {stage.source} answers"
+        return "on plain text" if stage.source == "plain" else f"on {stage.source} answers"
     shared = "" if rollout.share == 1.0 else f", a share of {1.0 - rollout.share:g} by the teacher"
     return (
         f"on {rollout.count} rollouts of {rollout.prompts} sequences by the student{shared}, tokens mixed with the "

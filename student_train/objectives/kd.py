@@ -29,12 +29,13 @@ def teacher_loss(hidden: Float[Tensor, "N H"], head: Head, batch: MicroBatch, st
     """
     from student_train.losses.fused import fused_divergence
 
-    assert batch.targets is not None
+    targets = batch.targets if batch.live is None else batch.live
+    assert targets is not None
     return fused_divergence(
         stage.divergence.kind,
         hidden,
         head,
-        batch.targets,
+        targets,
         labels=batch.labels,
         tail=stage.tail,
         temperature=stage.temperature,
@@ -50,7 +51,8 @@ def _card(stage: StageConfig) -> str:
         "temperature": stage.temperature,
         "ce_weight": stage.ce_weight,
     }
-    return f"`kd`, {stage.divergence.kind} with {in_words(settings)}, {data_learned(stage)}"
+    asked = ", from the teacher's own logits in every step" if stage.teacher == "live" else ""
+    return f"`kd`, {stage.divergence.kind} with {in_words(settings)}, {data_learned(stage)}{asked}"
 
 
 OBJECTIVE = Objective(

@@ -25,11 +25,14 @@ class SequenceFeeds:
 
     def training_feed(self, view: CacheView, *, terms: Sequence[PolicyTerms] | None = None) -> Feed:
         """The feed of rows to learn from; `terms` are those of each row, where a student sampled its tokens."""
-        return self._feed(view, with_targets=self.job.stage.method.needs_logprobs, terms=terms)
+        return self._feed(view, with_targets=self.job.stage.needs_cached, terms=terms)
 
     def held_out_feed(self, view: CacheView) -> Feed:
-        """The feed of rows to measure on, with the teacher's beliefs wherever there are any, whatever is learned."""
-        return self._feed(view, with_targets=view.k > 0, terms=None)
+        """The feed of rows to measure on, with the teacher's beliefs wherever there are any, whatever is learned.
+
+        A teacher at hand is asked afresh here too.
+        """
+        return self._feed(view, with_targets=view.k > 0 and self.job.stage.teacher == "cache", terms=None)
 
     def forward_batches(self, view: CacheView) -> list[Rows]:
         """All rows of a view in order, in global batches of about one micro-batch a process."""

@@ -34,13 +34,13 @@ def require_ready(
     views = (view,) if dev is None else (view, dev)
     for part in views:
         _require_rows(part, stage=stage)
-    if stage.select == "dev_kl" and (dev is None or not dev.k):
+    if stage.select == "dev_kl" and (dev is None or not (dev.k or stage.teacher == "live")):
         held = "there is no dev view" if dev is None else f"{dev.dataset} holds text alone"
         raise ConfigError(f"select=dev_kl needs log-probabilities of held-out sequences, but {held}: use dev_loss")
-    if stage.temperature != 1.0 and stage.tail == "bucket" and view.k < vocab:
+    if stage.temperature != 1.0 and stage.tail == "bucket" and stage.teacher == "cache" and view.k < vocab:
         raise ConfigError(
             f"temperature={stage.temperature:g} with tail=bucket needs the whole vocabulary of {vocab:,}, but "
-            f"{view.dataset} keeps k={view.k}: set temperature: 1.0 or tail: renormalize"
+            f"{view.dataset} keeps k={view.k}: set temperature: 1.0, tail: renormalize or teacher: live"
         )
     longest = max(int(part.lengths.max()) for part in views)
     if stage.rollout is not None:
@@ -60,7 +60,7 @@ def require_head_mass(stage: StageConfig, *, cache: TeacherCache, view: CacheVie
     Raises:
         ConfigError: naming the worst position's mass and the cure.
     """
-    if not isinstance(stage.divergence, AdaptiveDivergence) or stage.tail != "bucket":
+    if not isinstance(stage.divergence, AdaptiveDivergence) or stage.tail != "bucket" or stage.teacher == "live":
         return
     batches = held_out_batches(view, tokens=TOKENS_PER_READ)
     worst = min(_least_mass(block) for block in cache.iter_batches(view, batches))
@@ -81,8 +81,8 @@ def mean_tail_mass(cache: TeacherCache, *, view: CacheView) -> float:
 def _require_rows(view: CacheView, *, stage: StageConfig) -> None:
     if not len(view) or not view.response_tokens:
         raise DataError(f"{view.dataset} holds no response token for objective={stage.objective}: fill the cache first")
-    if stage.method.needs_logprobs and not view.k:
-        of_text = names_where(lambda other: other.source in (None, stage.source) and not other.needs_logprobs)
+    if stage.needs_cached and not view.k:
+        of_text = names_where(lambda other: other.learns_from(stage.source) and not other.needs_logprobs)
         raise DataError(
             f"objective={stage.objective} needs the teacher's log-probabilities but {view.dataset} holds text alone: "
             f"score it, or set objective: {of_text}"

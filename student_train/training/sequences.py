@@ -8,11 +8,16 @@ from torch import Tensor
 
 from cache.store import TeacherCache
 from cache.views import CacheView
+from configs.architecture import read_text_model
 from student_train.feed.steps import StepBatch, total_steps, training_batches
 from student_train.job import StepMetrics, TrainJob
+from student_train.losses.metrics import SCORED_METRICS
 from student_train.models.adapters import attach_adapters
 from student_train.models.decoder import TORCH_DTYPES, Decoder, StudentModule, can_pack, load_decoder, normalised_rows
 from student_train.models.export import ModelCard, export_student
+from student_train.models.inside import Inside
+from student_train.models.live_decoder import LiveDecoder
+from student_train.models.tracing import note_attention
 from student_train.training.feeds import SequenceFeeds
 from student_train.training.learner import Learner, Step
 from student_train.training.measuring import known_metrics, measure
@@ -48,15 +53,24 @@ class SequenceLearner(Learner):
             dtype=TORCH_DTYPES[job.stage.dtype],
             gradient_checkpointing=job.settings.gradient_checkpointing,
         )
+        teacher = self._teacher()
         self._feeds = SequenceFeeds(
             job=job,
             group=group,
             cache=TeacherCache.open(job.cache_root, job.identity, create=False),
-            packs=job.settings.packing == "auto" and can_pack(decoder),
+            packs=self._packs(decoder, teacher=teacher),
         )
         if job.stage.lora is not None:
             attach_adapters(decoder.model, job.stage.lora)
-        self.module = StudentModule(decoder, stage=job.stage, vocab=self._rows(decoder))
+        if job.stage.reads_attention:
+            note_attention(decoder.model)
+        self.module = StudentModule(
+            decoder,
+            stage=job.stage,
+            vocab=self._rows(decoder),
+            teacher=teacher,
+            inside=self._inside(),
+        )
         self.model = decoder.model
         self.total_steps = total_steps(job.stage, view=self._view)
         self.data_digest = self._view.digest
@@ -100,8 +114,36 @@ class SequenceLearner(Learner):
         )
         export_student(self.model, weights, start=job.model_dir, out=job.output_dir, card=card)
 
+    def _teacher(self) -> LiveDecoder | None:
+        """The teacher that reads beside the student, where the stage asks for one."""
+        job = self._job
+        if not job.stage.reads_live:
+            return None
+        assert job.taught is not None, "a stage beside which a teacher reads has none"
+        return LiveDecoder.load(
+            job.taught, tokens=job.vocab, device=self._group.device, notes=job.stage.reads_attention
+        )
+
+    def _inside(self) -> Inside | None:
+        """The terms about what is inside the teacher."""
+        job = self._job
+        if not job.stage.features:
+            return None
+        assert job.taught is not None
+        sizes = read_text_model(job.model_dir).inside
+        return Inside(job.stage.features, student=sizes, teacher=job.taught.sizes, seed=job.stage.seed)
+
+    def _packs(self, decoder: Decoder, *, teacher: LiveDecoder | None) -> bool:
+        """Whether short sequences share a row: both models keep them apart, and no table of a row's scores is read."""
+        if self._job.settings.packing != "auto" or self._stage.reads_attention:
+            return False
+        return can_pack(decoder) and (teacher is None or teacher.packs)
+
     def _rows(self, decoder: Decoder) -> int:
         """Over how many rows of the output matrix the student is normalised, in training and on the held-out split."""
+        if self._stage.teacher == "live":
+            # Every probability is known, as from the cache where k is the whole vocabulary.
+            return self._job.vocab
         views = [view for view in (self._view, self._dev) if view is not None]
         return normalised_rows(decoder.vocab, vocab=self._job.vocab, k=max(view.k for view in views))
 
@@ -113,7 +155,10 @@ class SequenceLearner(Learner):
         return self._feeds.training_feed(self._view).steps(batches)
 
     def _step(self, batch: StepBatch) -> Step:
-        known = dict.fromkeys(known_metrics(batch, group=self._group), batch.response_tokens)
+        live = self._stage.teacher == "live"
+        names = SCORED_METRICS if live else known_metrics(batch, group=self._group)
+        names = (*names, *(term.kind for term in self._stage.features))
+        known = dict.fromkeys(names, batch.response_tokens)
         return Step(
             batches=batch.batches + batch.plain,
             places=batch.response_tokens,

@@ -13,8 +13,8 @@ from student_train.feed.examples import ExampleSet
 from student_train.feed.task_steps import TaskFeed, measured_batches, task_batches, task_steps
 from student_train.job import StepMetrics, TaskJob
 from student_train.models.decoder import TORCH_DTYPES
-from student_train.models.inside import Inside
 from student_train.models.task_export import TaskCard, export_task_student
+from student_train.models.task_inside import TaskInside
 from student_train.models.task_model import load_task_student
 from student_train.models.task_module import TaskModule, choose_what_learns
 from student_train.models.task_student import TaskStudent
@@ -106,11 +106,11 @@ class TaskLearner(Learner):
             )
 
 
-def _inside(job: TaskJob, student: TaskStudent) -> Inside | None:
+def _inside(job: TaskJob, student: TaskStudent) -> TaskInside | None:
     if not job.stage.features:
         return None
     assert job.taught is not None, "a stage with features has no teacher"
-    return Inside(job.stage.features, student=student, taught=job.taught, seed=job.stage.seed)
+    return TaskInside(job.stage.features, student=student, taught=job.taught, seed=job.stage.seed)
 
 
 def _known(examples: ExampleSet) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from configs.stages import StageConfig
 from student_train.models.adapters import adapted_layers
 from student_train.models.decoder import take_apart
 from student_train.models.export import write_model
+from student_train.models.tracing import require_open_attention
 
 
 def require_trainable(model_dir: Path, stages: Sequence[StageConfig]) -> None:
@@ -28,7 +29,8 @@ def require_trainable(model_dir: Path, stages: Sequence[StageConfig]) -> None:
     A student that is still to be cut from its teacher is judged by the teacher's directory.
 
     Raises:
-        ModelError: its head is not one matrix, it cannot be built, or it cannot be exported.
+        ModelError: its head is not one matrix, it cannot be built, its attention is to be looked into and cannot, or it
+            cannot be exported.
         ConfigError: adapters for layers that it does not have.
     """
     before, config = read_architecture(model_dir), parsed_config(model_dir)
@@ -46,6 +48,8 @@ def require_trainable(model_dir: Path, stages: Sequence[StageConfig]) -> None:
     for stage in stages:
         if stage.lora is not None:
             adapted_layers(model, stage.lora)
+        if stage.reads_attention:
+            require_open_attention(model_dir)
     _require_exportable(model, model_dir, positions=before.shape.max_positions)
 
 

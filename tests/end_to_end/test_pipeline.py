@@ -103,8 +103,10 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
 
 @pytest.fixture(scope="module")
 def second(first: Finished) -> Finished:
-    """One student changed: another number of steps for `kd`."""
-    done = first.place.distill("students.kd.stages.0.steps=3")
+    """One student changed: another number of steps for `kd`, which asks the teacher afresh and looks into it."""
+    stage = "students.kd.stages.0"
+    features = "[{kind: cosine}, {kind: attention_mse}]"
+    done = first.place.distill(f"{stage}.steps=3", f"{stage}.teacher=live", f"{stage}.features={features}")
     assert done.returncode == 0, done.stdout + done.stderr
     (directory,) = set(first.place.runs()) - {first.directory}
     return Finished(first.place, directory, done.stdout)

@@ -17,7 +17,7 @@ PADDED = 104
 TOP_K = 8
 
 
-def tiny_llama(path: Path, *, layers: int = 3, tied: bool = True, seed: int = 0) -> Path:
+def tiny_llama(path: Path, *, layers: int = 3, hidden: int = 32, tied: bool = True, seed: int = 0) -> Path:
     """A random Llama of about ten thousand weights in `path`, with stand-ins for tokenizer files."""
     # Takes seconds to import, and records need none of it.
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -25,7 +25,7 @@ def tiny_llama(path: Path, *, layers: int = 3, tied: bool = True, seed: int = 0)
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=PADDED,
-        hidden_size=32,
+        hidden_size=hidden,
         intermediate_size=48,
         num_hidden_layers=layers,
         num_attention_heads=4,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from cache.identity import TeacherIdentity
 from cache.keys import sequence_key
 from cache.records import TeacherRecord
 from cache.store import TeacherCache
+from configs.architecture import read_text_model
 from configs.schema import TrainingSettings
 from configs.stages import StageConfig
-from student_train.job import StageJob, TrainJob
+from student_train.job import StageJob, TaughtInside, TrainJob
 
 IDENTITY = TeacherIdentity(weights_sha256="a" * 64, config_sha256="b" * 64)
 STAGE = StageConfig(
@@ -77,6 +79,14 @@ def variant(
         work_dir=folder / "work",
         output_dir=folder / "student",
     )
+
+
+def live(job: TrainJob, folder: Path, *, features: Sequence[dict[str, Any]], **settings: Any) -> TrainJob:
+    """The job beside a teacher at hand: one of another width and of more layers, which is asked afresh in every step."""
+    directory = tiny_llama(folder / "teacher", seed=9, hidden=48, layers=4)
+    taught = TaughtInside(directory, "identity", "float32", read_text_model(directory).inside)
+    made = variant(job, folder, stage={"teacher": "live", "features": list(features)}, settings=settings)
+    return replace(made, taught=taught)
 
 
 def train_all(*jobs: tuple[StageJob, dict[str, Any]], folder: Path, workers: int = 2) -> list[tuple[Trained, ...]]:

@@ -42,6 +42,7 @@ def student(
         views=views,
         vocab=261,
         artifacts=Artifacts(root),
+        taught=named.get("taught"),
     )
 
 
@@ -73,6 +74,18 @@ def test_the_digest_is_of_what_changes_the_numbers(tmp_path: Path) -> None:
         student(tmp_path, plain=[text, None]),
     ]
     assert len({one.digest, *(each.digest for each in others)}) == 6
+
+
+def test_a_teacher_beside_a_stage_is_part_of_the_student(tmp_path: Path) -> None:
+    def taught(identity: str, *stages: StageConfig) -> Student:
+        found: Any = namespace(identity=identity)
+        return student(tmp_path, *stages, taught=found)
+
+    live = stage("kd", teacher="live")
+    one, other = taught("one", stage("seqkd"), live), taught("other", stage("seqkd"), live)
+    assert one.links[0].digest == other.links[0].digest and one.digest != other.digest
+    assert one.links[0].taught is None and one.links[1].taught is not None
+    assert taught("one", stage("seqkd"), stage("kd")).digest == student(tmp_path).digest
 
 
 def test_a_change_of_the_last_stage_keeps_those_before(tmp_path: Path) -> None:

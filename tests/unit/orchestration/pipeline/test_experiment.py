@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from pipeline_builders import CLOSENESS, FakeRun, experiment, fake_run, go
 from task_files import write_task
 
+from cache import CacheView
 from configs import BudgetReached, ConfigError, DataError, EngineError
 from evaluation.closeness import measured
 from orchestration.comparison.numbers import closeness_numbers
@@ -54,6 +55,58 @@ def test_a_run_asks_trains_and_compares(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert repr(read_results(run.settings.directory)) == repr(results)
     assert len(report.evidence) == 6 and report.missing == ()
+
+
+def plain_text(root: Path) -> dict[str, Any]:
+    """Two texts to learn from and one that is held out, beside the prompts."""
+    for name, said in (("text", ["a stillroom keeps what it distils", "two"]), ("held-out", ["not learned"])):
+        (root / f"{name}.jsonl").write_text("".join(json.dumps({"text": each}) + "\n" for each in said))
+    splits = {split: {"path": str(root / f"{split}.jsonl")} for split in ("train", "dev", "test")}
+    plain = {"train": {"path": str(root / "text.jsonl")}, "dev": {"path": str(root / "held-out.jsonl")}}
+    return {**splits, "max_prompt_tokens": 32, "plain": plain | {"max_tokens": 16}}
+
+
+def plain_students(*stages: dict[str, Any]) -> dict[str, Any]:
+    course = {"source": "plain", "steps": 4, "dtype": "float32"}
+    return {"s": {"init": {"keep_layers": 1}, "stages": [course | stage for stage in stages]}}
+
+
+def test_plain_text_is_scored_once_or_its_teacher_reads_beside_the_student(tmp_path: Path) -> None:
+    live = {"objective": "kd", "teacher": "live", "features": [{"kind": "cosine"}]}
+    run = fake_run(tmp_path, data=plain_text(tmp_path), students=plain_students({"objective": "sft"}, live))
+    assert go(run) is not None
+    assert "windows of plain text: 1 dev, 4 train" in run.said
+    # Windows are kept as text, and the two test prompts are answered: nobody is asked to score a window.
+    assert run.compute.pools[0].called[:2] == ["check 2", "fill 2"]
+    views = {path.stem for path in (run.settings.directory / "views").iterdir()}
+    assert views == {"plain-train", "plain-dev", "teacher-test"}
+    text, asked = run.compute.jobs
+    assert text.taught is None and asked.taught is not None
+    assert asked.taught.identity == asked.identity.digest() and asked.taught.dtype == "float32"
+    assert asked.taught.sizes.widths == (16, 16, 16)
+    cached = fake_run(tmp_path, data=plain_text(tmp_path), students=plain_students({"objective": "kd"}))
+    assert go(cached) is not None
+    # The test prompts are in the cache by now.
+    assert cached.compute.pools[0].called[:2] == ["check 2", "fill 5"]
+    (job,) = cached.compute.jobs
+    assert job.taught is None and CacheView.load(job.train_view).k == 4
+
+
+@pytest.mark.parametrize(
+    ("stage", "model", "words"),
+    [
+        ({"objective": "kd", "teacher": "live"}, {"quantization": "awq"}, "teacher.quantization is awq"),
+        ({"objective": "sft", "features": [{"kind": "hidden_mse", "layers": [[1, 9]]}]}, {}, "with layer 9 of the"),
+    ],
+)
+def test_a_teacher_that_cannot_read_beside_a_student_ends_a_run_before_anything_is_asked(
+    tmp_path: Path, stage: dict[str, Any], model: dict[str, Any], words: str
+) -> None:
+    base = experiment(tmp_path).teacher.model_dump()
+    run = fake_run(tmp_path, data=plain_text(tmp_path), students=plain_students(stage), teacher=base | model)
+    with pytest.raises(ConfigError, match=words):
+        go(run)
+    assert run.compute.called == [] and run.compute.pools == []
 
 
 def test_every_model_answers_the_tasks_once(tmp_path: Path) -> None:

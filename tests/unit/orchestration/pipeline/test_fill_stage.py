@@ -184,6 +184,16 @@ def test_a_gold_answer_that_cannot_be_scored_sets_its_prompt_aside() -> None:
     assert [(each.split, each.row, each.reason) for each in left.rejected] == [("train", 1, "too long")]
 
 
+def test_a_window_that_cannot_be_scored_says_nothing_about_prompts() -> None:
+    one, window = prompt(0, 5), Prompt(7, "", (5,), (6, 7))
+    asked = ScoreRequest((5, 6, 7), 1)
+    sets = [asked_for(one), SequenceSet("plain", "train", (asked,), 4)]
+    prompts = PromptSet({"train": (one,)}, (), {"train": (window,), "dev": ()})
+    left = without_refused(prompts, sets, failed={asked: "too long"})
+    assert left.splits == prompts.splits and left.plain == prompts.plain
+    assert [(each.split, each.row, each.reason) for each in left.rejected] == [("plain-train", 7, "too long")]
+
+
 def test_nothing_is_set_aside_when_all_was_answered() -> None:
     prompts = PromptSet({"train": (prompt(0, 5),)}, ())
     assert without_refused(prompts, [asked_for(*prompts.splits["train"])], failed={}) == prompts

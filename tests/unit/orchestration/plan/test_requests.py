@@ -73,6 +73,42 @@ def test_the_stages_decide_which_sequences_are_needed(stages: list[dict[str, Any
     assert {part.name: part.k for part in sets} == expected
 
 
+WINDOWS = {split: (Prompt(0, "", (5,), (6, 7)), Prompt(0, "", (7,), (8,))) for split in ("train", "dev")}
+
+
+@pytest.mark.parametrize(
+    ("stages", "expected"),
+    [
+        ([KD | {"source": "plain"}], {"plain-train": 16, "plain-dev": 16, "teacher-test": 16}),
+        ([SFT | {"source": "plain"}], {"plain-train": 0, "plain-dev": 0, "teacher-test": 16}),
+        ([KD | {"source": "plain", "teacher": "live"}], {"plain-train": 0, "plain-dev": 0, "teacher-test": 16}),
+        ([KD_GOLD | {"teacher": "live"}], {"gold-train": 0, "gold-dev": 0, "teacher-test": 16}),
+        # A text that the teacher writes comes with its scores.
+        ([KD | {"teacher": "live"}], {"teacher-train": 16, "teacher-dev": 16, "teacher-test": 16}),
+    ],
+)
+def test_a_teacher_at_hand_needs_no_scores_of_what_it_did_not_write(
+    stages: list[dict[str, Any]], expected: dict[str, int]
+) -> None:
+    plain = {"train": {"path": "x.jsonl"}, "dev": {"path": "x.jsonl"}}
+    blocks = config(KD).model_dump()
+    blocks["data"]["plain"] = plain
+    blocks["students"] = {"s": {"init": {"keep_layers": 1}, "stages": [{"steps": 1} | stage for stage in stages]}}
+    sets = sequence_sets(DistillConfig.model_validate(blocks), prompts(), stop_ids=STOPS, plain=WINDOWS)
+    assert {part.name: part.k for part in sets} == expected
+
+
+def test_windows_of_plain_text_are_scored_behind_their_first_token() -> None:
+    blocks = config(KD).model_dump()
+    blocks["data"]["plain"] = {"train": {"path": "x.jsonl"}, "dev": {"path": "x.jsonl"}}
+    blocks["students"]["s0"]["stages"] = [KD | {"source": "plain", "steps": 1}]
+    planned = DistillConfig.model_validate(blocks)
+    sets = {each.name: each for each in sequence_sets(planned, prompts(), stop_ids=STOPS, plain=WINDOWS)}
+    assert sets["plain-train"].requests == (ScoreRequest((5, 6, 7), 1), ScoreRequest((7, 8), 1))
+    # Who plans without the texts leaves them out.
+    assert [each.name for each in sequence_sets(planned, prompts(), stop_ids=STOPS)] == ["teacher-test"]
+
+
 def test_requests_carry_the_generation_settings() -> None:
     settings = {"temperature": 0.7, "top_p": 0.9, "seed": 5, "max_new_tokens": 12}
     sets = sequence_sets(config(KD, generation=settings), prompts(), stop_ids=STOPS)

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from training_jobs import make_job, variant
+from training_jobs import live, make_job, variant
 
 from cache.views import CacheView
 from configs.errors import ConfigError
+from student_train.feed.microbatch import MicroBatch
 from student_train.feed.steps import training_batches
 from student_train.job import StepMetrics, TrainJob
 from student_train.losses.metrics import SCORED_METRICS, TEXT_METRICS
@@ -69,6 +70,34 @@ def test_text_alone_has_no_beliefs_to_measure(job: TrainJob, tmp_path: Path) -> 
     learner = SequenceLearner(job, group=ALONE)
     (step,) = islice(learner.steps(worker(job, learner), first=0), 1)
     assert step is not None and tuple(step.known) == TEXT_METRICS
+
+
+def test_a_teacher_at_hand_knows_whole_distributions_of_text_alone(job: TrainJob, tmp_path: Path) -> None:
+    taught = live(job, tmp_path, features=[{"kind": "hidden_mse"}])
+    learner = SequenceLearner(taught, group=ALONE)
+    (step,) = islice(learner.steps(worker(taught, learner), first=0), 1)
+    assert step is not None and tuple(step.known) == (*SCORED_METRICS, "hidden_mse")
+    assert all(isinstance(batch, MicroBatch) and batch.targets is None for batch in step.batches)
+    assert [name for name, _ in learner.module.named_parameters() if "projection" in name]
+    assert not [name for name, _ in learner.model.named_parameters() if "projection" in name]
+
+
+def test_rows_whose_attention_is_read_are_not_shared(job: TrainJob, tmp_path: Path) -> None:
+    def longest_row(kind: str) -> int:
+        taught = live(job, tmp_path / kind, features=[{"kind": kind}], micro_batch_tokens=200)
+        learner = SequenceLearner(taught, group=ALONE)
+        steps = [step for step in learner.steps(worker(taught, learner), first=0) if step is not None]
+        batches = [batch for step in steps for batch in step.batches if isinstance(batch, MicroBatch)]
+        assert all(
+            batch.read is not None and batch.per_text == step.places / len(step.rows)
+            for step in steps
+            for batch in step.batches
+            if isinstance(batch, MicroBatch)
+        )
+        return max(batch.input_ids.shape[1] for batch in batches)
+
+    assert longest_row("attention_mse") == int(CacheView.load(job.train_view).lengths.max()) - 1
+    assert longest_row("hidden_mse") > longest_row("attention_mse")
 
 
 def test_without_rollouts_no_stage_ends_early(job: TrainJob) -> None:

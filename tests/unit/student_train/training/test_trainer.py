@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from group_worker import Trained
+from group_worker import Ask, Trained
 from safetensors.torch import load_file
 from student_builders import PADDED, VOCAB
 from torch import Tensor
-from training_jobs import IDENTITY, STAGE, assert_same_bits, make_job, train_all, variant, weights_of
+from training_jobs import IDENTITY, STAGE, assert_same_bits, live, make_job, train_all, variant, weights_of
 from transformers import AutoModelForCausalLM
 
 from cache.batches import global_batches
@@ -32,6 +33,7 @@ from student_train.scoring import score_view
 from student_train.training.checkpoint import damaged
 from student_train.training.deepspeed_engine import ADAM_BETAS, ADAM_EPS
 from student_train.training.schedule import learning_rate
+from student_train.training.sequences import SequenceLearner
 from student_train.worker_group import WorkerGroup
 
 pytestmark = pytest.mark.group
@@ -42,6 +44,9 @@ OVERSHOOT = {"epochs": None, "steps": 5, "learning_rate": 0.1, "schedule": "cons
 SPOILT = OVERSHOOT | {"steps": 2, "warmup_steps": 0, "learning_rate": 3.0, "keep_start": True}
 """Steps that only make the student worse."""
 
+BESIDE: list[dict[str, Any]] = [{"kind": "hidden_mse", "weight": 0.5}, {"kind": "attention_mse", "weight": 2.0}]
+"""Of a teacher that reads beside the student: states through projections, and attention."""
+
 Runs = dict[str, tuple[TrainJob, Trained, Trained]]
 """Jobs by name, with what each of two ranks saw of them."""
 
@@ -51,6 +56,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder = tmp_path_factory.mktemp("runs")
     calm = make_job(folder)
     many_steps = {"epochs": None, "steps": 20}
+    taught = live(calm, folder / "live", features=BESIDE)
     jobs: dict[str, tuple[TrainJob, dict[str, Any]]] = {
         "calm": (calm, {}),
         "overshoot": (variant(calm, folder / "overshoot", stage=OVERSHOOT | {"select": "dev_kl"}), {}),
@@ -60,6 +66,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         "adapted": (variant(calm, folder / "adapted", stage=OVERSHOOT | {"lora": {"rank": 4}}), {}),
         "recomputed": (variant(calm, folder / "recomputed", settings={"gradient_checkpointing": True}), {}),
         "unmeasurable": (variant(calm, folder / "unmeasurable"), {"poison": ("dev", 0, 0)}),
+        "live": (taught, {}),
+        "live-stopped": (variant(taught, folder / "live-stopped"), {"ask": Ask(after=3)}),
+        "live-resumed": (variant(taught, folder / "live-stopped"), {}),
     }
     ended = train_all(*jobs.values(), folder=folder / "group")
     return {name: (job, *seen) for (name, (job, _)), seen in zip(jobs.items(), ended, strict=True)}
@@ -70,9 +79,10 @@ def open_views(job: TrainJob) -> tuple[TeacherCache, CacheView, CacheView]:
     return TeacherCache.open(job.cache_root, IDENTITY), CacheView.load(job.train_view), CacheView.load(job.dev_view)
 
 
-def mean_loss(module: StudentModule, rows: list[TeacherRecord]) -> Tensor:
-    loss: Tensor = module(collate(rows, with_targets=True))[0]
-    return loss / sum(row.response_len for row in rows)
+def mean_loss(module: torch.nn.Module, rows: list[TeacherRecord]) -> Tensor:
+    tokens = sum(row.response_len for row in rows)
+    loss: Tensor = module(replace(collate(rows, with_targets=True), per_text=tokens / len(rows)))[0]
+    return loss / tokens
 
 
 def reference(job: TrainJob) -> tuple[dict[str, Tensor], list[float], list[float]]:
@@ -80,8 +90,8 @@ def reference(job: TrainJob) -> tuple[dict[str, Tensor], list[float], list[float
     cache, view, dev = open_views(job)
     first, second = (global_batches(view, seed=0, epoch=epoch, tokens_per_batch=60) for epoch in (0, 1))
     batches = [*first, *second[: -(-len(second) // 2)]]
-    decoder = load_decoder(job.model_dir, dtype=torch.float32)
-    module = StudentModule(decoder, stage=STAGE, vocab=PADDED)
+    learner = SequenceLearner(job, group=WorkerGroup(0, 1, torch.device("cpu")))
+    module = learner.module
     parameters = list(module.parameters())
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": STAGE.weight_decay},
@@ -101,11 +111,12 @@ def reference(job: TrainJob) -> tuple[dict[str, Tensor], list[float], list[float
         optimiser.step()
         losses.append(float(loss.detach()))
     dev_losses.append(float(mean_loss(module, held_out).detach()))
-    return {name: value.detach() for name, value in decoder.model.named_parameters()}, losses, dev_losses
+    return {name: value.detach() for name, value in learner.model.named_parameters()}, losses, dev_losses
 
 
-def test_two_processes_equal_one(runs: Runs) -> None:
-    job, seen, other = runs["calm"]
+@pytest.mark.parametrize("name", ["calm", "live"])
+def test_two_processes_equal_one(runs: Runs, name: str) -> None:
+    job, seen, other = runs[name]
     weights, losses, dev_losses = reference(job)
     result = seen.result
     assert result == other.result
@@ -118,6 +129,18 @@ def test_two_processes_equal_one(runs: Runs) -> None:
     for name, value in weights_of(job).items():
         # A hundredth of one step of Adam, which amplifies rounding where a gradient is near zero.
         torch.testing.assert_close(value, weights[name], rtol=0, atol=3e-5)
+
+
+def test_projections_beside_a_teacher_are_resumed_and_not_exported(runs: Runs) -> None:
+    (job, seen, _), (resumed, again, _) = runs["live"], runs["live-resumed"]
+    assert runs["live-stopped"][1].result.steps == 3
+    assert_same_bits(weights_of(resumed), weights_of(job))
+    assert again.result.dev_losses == seen.result.dev_losses
+    assert weights_of(job).keys() == load_file(job.model_dir / "model.safetensors").keys()
+    known = set(seen.reported[-1].values)
+    assert known == {f"dev/{name}" for name in (*SCORED_METRICS, "hidden_mse", "attention_mse")}
+    card = (job.output_dir / "README.md").read_text(encoding="utf-8")
+    assert "from the teacher's own logits in every step; `hidden_mse`, its states (all), at weight 0.5" in card
 
 
 def test_training_lowers_the_loss(runs: Runs) -> None:
@@ -301,6 +324,18 @@ def test_the_held_out_loss_is_that_of_the_scores(runs: Runs) -> None:
     # The same number as the trainer's own held-out loss, by another road.
     result = seen.result
     assert divergence / dev.response_tokens == pytest.approx(dict(result.dev_losses)[result.steps], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_every_layout_beside_a_teacher_equals_one_process(tmp_path: Path) -> None:
+    base = make_job(tmp_path / "start")
+    jobs = [live(base, tmp_path / f"zero-{zero}", features=BESIDE, zero_stage=zero) for zero in range(4)]
+    jobs.append(live(base, tmp_path / "offloaded", features=BESIDE, zero_stage=3, offload="all"))
+    weights, losses, _ = reference(jobs[0])
+    for job, (seen, _) in zip(jobs, train_all(*((job, {}) for job in jobs), folder=tmp_path / "group"), strict=True):
+        assert seen.values("train/loss") == pytest.approx(losses, rel=1e-4)
+        for name, value in weights_of(job).items():
+            torch.testing.assert_close(value, weights[name], rtol=0, atol=3e-5, msg=name)
 
 
 @pytest.mark.slow
