@@ -1,6 +1,7 @@
 """The command line.
 
-`distill run | plan | fill | train | eval | evaluate | sweep | report | compare | predict | export | cache | ui`.
+`distill run | plan | fill | train | eval | evaluate | sweep | report | compare | predict | export | methods | cache |
+ui`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from configs.visible_text import visible
 from orchestration.commands.argument_types import parse_count
 from orchestration.commands.compare import add_compare
 from orchestration.commands.last_words import last_words
+from orchestration.commands.methods import add_methods
 from orchestration.commands.predict import add_export, add_predict
 from orchestration.entry import run_pipeline
 from orchestration.environment import prepare_environment, require_home
@@ -105,6 +107,8 @@ def command_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     add_predict(commands.add_parser("predict", help=text, description=text))
     text = "write a student of a task as an ONNX file"
     add_export(commands.add_parser("export", help=text, description=text))
+    text = "list the methods of the literature, what each takes from its teacher, and the recipe that runs it"
+    add_methods(commands.add_parser("methods", help=text, description=text))
     evaluate = commands.add_parser("evaluate", help="put tasks to models, without an experiment around them")
     _add_evaluate_options(evaluate)
     ui = commands.add_parser("ui", help="open the MLflow UI on loopback")

@@ -23,7 +23,7 @@ from orchestration.plan.placement import plan_placement
 
 FOLDER = Path(__file__).resolve().parents[3] / "configs"
 GOLDEN = Path(__file__).resolve().parent / "golden"
-SHIPPED = sorted(FOLDER.glob("*.yaml"))
+SHIPPED = [*sorted(FOLDER.glob("*.yaml")), *sorted(FOLDER.glob("recipes/*.yaml"))]
 
 EXPERIMENTS = {path: load_experiment(path) for path in SHIPPED}
 OF_TASKS = [path for path, config in EXPERIMENTS.items() if isinstance(config, TaskDistillConfig)]
@@ -48,20 +48,21 @@ def test_the_promised_files_are_shipped() -> None:
 @everywhere
 def test_it_resolves_to_its_golden_copy(path: Path) -> None:
     resolved = dump_config(load_experiment(path))
-    golden = GOLDEN / path.name
+    golden = GOLDEN / path.relative_to(FOLDER)
     if os.environ.get("STILLROOM_WRITE_GOLDEN"):
-        golden.parent.mkdir(exist_ok=True)
+        golden.parent.mkdir(exist_ok=True, parents=True)
         golden.write_text(resolved, encoding="utf-8")
     assert golden.read_text(encoding="utf-8") == resolved
 
 
 def test_no_golden_copy_is_left_over() -> None:
-    assert {path.name for path in GOLDEN.glob("*.yaml")} == {path.name for path in SHIPPED}
+    kept = {path.relative_to(GOLDEN) for path in GOLDEN.rglob("*.yaml")}
+    assert kept == {path.relative_to(FOLDER) for path in SHIPPED}
 
 
 @everywhere
 def test_its_golden_copy_is_the_same_experiment(path: Path) -> None:
-    assert load_experiment(GOLDEN / path.name) == EXPERIMENTS[path]
+    assert load_experiment(GOLDEN / path.relative_to(FOLDER)) == EXPERIMENTS[path]
 
 
 @everywhere

@@ -1,0 +1,176 @@
+"""The methods of the literature that this project can do: what each takes from its teacher, and the recipe that runs it.
+
+A method is one value in `METHODS` and one experiment below `configs/recipes/` that has its name. To add one, write that
+recipe (offline, small, with a comment before every block), add its value here and a section to docs/methods.md. Tests
+hold the three together: what a value says about its teacher has to be what the stages of its recipe take (`taken_by`),
+and what a run of such stages was seen to read.
+
+Knowledge and scheme are in the words of Gou et al. (2021, arXiv 2006.05525): *response* is what a teacher answers,
+*feature* what is inside it, *relation* how its features of several examples lie to each other. *offline*: the teacher
+is finished before the student learns; *online*: both learn together; *self*: both are the same network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from configs.schema import DistillConfig
+from configs.stages import StageConfig
+from configs.task_experiment import TaskDistillConfig
+from configs.task_stages import TaskStageConfig
+
+RECIPES = Path(__file__).parent / "recipes"
+"""Where the experiments of the methods lie."""
+
+Knowledge = Literal["response", "feature", "relation"]
+Scheme = Literal["offline", "online", "self"]
+Taken = Literal["text", "topk", "label", "logits", "states", "scores", "distribution", "inside"]
+"""Something that a method takes from its teacher."""
+
+KEPT: Mapping[Taken, str] = MappingProxyType(
+    {
+        "text": "its answers",
+        "topk": "its log-probabilities, token by token",
+        "label": "its label of a text",
+        "logits": "its logits of a text",
+        "states": "its states at one place of a text",
+    }
+)
+"""What lies in the cache once it was asked for, in words."""
+
+LIVE: Mapping[Taken, str] = MappingProxyType(
+    {
+        "scores": "its log-probabilities of what the student writes",
+        "distribution": "its whole distribution, token by token",
+        "inside": "its states at every token, or its attention",
+    }
+)
+"""What the teacher has to be there for while the student learns, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """One method: what it is called, who published it, and what it takes from its teacher."""
+
+    name: str
+    title: str
+    paper: str
+    knowledge: tuple[Knowledge, ...]
+    takes: frozenset[Taken]
+    scheme: Scheme = "offline"
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """What of that the cache keeps, in words; a second experiment pays nothing for it."""
+        return tuple(words for taken, words in KEPT.items() if taken in self.takes)
+
+    @property
+    def live(self) -> tuple[str, ...]:
+        """What the teacher is asked for while the student learns, in words."""
+        return tuple(words for taken, words in LIVE.items() if taken in self.takes)
+
+    @property
+    def recipe(self) -> Path:
+        """The experiment that runs it."""
+        return RECIPES / f"{self.name}.yaml"
+
+
+METHODS: tuple[Method, ...] = (
+    Method(
+        name="seqkd",
+        title="Sequence-level distillation",
+        paper="Kim and Rush 2016, arXiv 1606.07947",
+        knowledge=("response",),
+        takes=frozenset({"text"}),
+    ),
+    Method(
+        name="word-kd",
+        title="Token-level distillation",
+        paper="Hinton et al. 2015, arXiv 1503.02531",
+        knowledge=("response",),
+        takes=frozenset({"topk"}),
+    ),
+    Method(
+        name="gkd",
+        title="GKD: on-policy, Jensen-Shannon",
+        paper="Agarwal et al. 2024, arXiv 2306.13649",
+        knowledge=("response",),
+        takes=frozenset({"topk", "scores"}),
+    ),
+    Method(
+        name="distillm",
+        title="DistiLLM: skewed divergence, replayed samples",
+        paper="Ko et al. 2024, arXiv 2402.03898",
+        knowledge=("response",),
+        takes=frozenset({"topk", "scores"}),
+    ),
+    Method(
+        name="minillm",
+        title="MiniLLM: reverse KL by policy gradient",
+        paper="Gu et al. 2024, arXiv 2306.08543",
+        knowledge=("response",),
+        takes=frozenset({"topk", "scores"}),
+    ),
+    Method(
+        name="tang",
+        title="A BiLSTM that learns logits of changed texts",
+        paper="Tang et al. 2019, arXiv 1903.12136",
+        knowledge=("response",),
+        takes=frozenset({"logits"}),
+    ),
+    Method(
+        name="pkd",
+        title="Patient KD",
+        paper="Sun et al. 2019, arXiv 1908.09355",
+        knowledge=("response", "feature"),
+        takes=frozenset({"logits", "states"}),
+    ),
+    Method(
+        name="xtremedistil",
+        title="XtremeDistil: stages, thawed layer by layer",
+        paper="Mukherjee and Awadallah 2020, arXiv 2004.05686",
+        knowledge=("response", "feature"),
+        takes=frozenset({"logits", "states"}),
+    ),
+    Method(
+        name="self-distillation",
+        title="Born-again networks",
+        paper="Furlanello et al. 2018, arXiv 1805.04770",
+        knowledge=("response",),
+        takes=frozenset({"logits"}),
+        scheme="self",
+    ),
+)
+"""Every method that has a recipe, language models first."""
+
+
+def taken_by(config: DistillConfig | TaskDistillConfig) -> frozenset[Taken]:
+    """What the students of an experiment take from their teacher, by what their stages say about themselves."""
+    if isinstance(config, TaskDistillConfig):
+        return frozenset().union(*(_of_task(each) for one in config.students.values() for each in one.stages))
+    return frozenset().union(*(_of_model(each) for one in config.students.values() for each in one.stages))
+
+
+def _of_model(stage: StageConfig) -> frozenset[Taken]:
+    found: set[Taken] = {"inside"} if stage.features else set()
+    if stage.teacher == "live":
+        found.add("distribution")
+    elif stage.rollout is not None:
+        found.add("scores")
+    elif stage.needs_cached:
+        found.add("topk")
+    elif stage.source == "teacher":
+        found.add("text")
+    return frozenset(found)
+
+
+def _of_task(stage: TaskStageConfig) -> frozenset[Taken]:
+    found: set[Taken] = {"states" if term.is_kept else "inside" for term in stage.features}
+    needs = stage.needs
+    if needs == "label" or needs == "logits":
+        found.add(needs)
+    return frozenset(found)
