@@ -1,4 +1,4 @@
-"""The methods of the literature that this project can do: what each takes from its teacher, and the recipe that runs it.
+"""The methods of the literature that this project does: what each takes from its teacher, and the recipe that runs it.
 
 A method is one value in `METHODS` and one experiment below `configs/recipes/` that has its name. To add one, write that
 recipe (offline, small, with a comment before every block), add its value here and a section to docs/methods.md. Tests

@@ -101,6 +101,22 @@ def test_attention_is_compared_layer_by_layer(heads: str, student: Any, teacher:
     torch.testing.assert_close(loss, expected)
 
 
+def test_activations_computed_twice_give_attention_the_same_gradients(tmp_path: Path, teacher: TaughtInside) -> None:
+    batch = batch_of(made_examples(4, seed=3))
+    found = []
+    for recomputed in (False, True):
+        student = loaded(save_student(tmp_path / f"student-{recomputed}", name="bert")).train()
+        if recomputed:
+            student.recompute_activations()
+        torch.manual_seed(0)  # of dropout
+        loss, _ = summed(student, teacher, batch, {"kind": "attention_mse"}, {"kind": "cosine"})
+        loss.backward()
+        found.append({name: each.grad for name, each in student.named_parameters() if each.grad is not None})
+    assert found[0].keys() == found[1].keys() and any("query" in name for name in found[0])
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, msg=name)
+
+
 def test_another_width_has_one_projection_a_pair_which_learns(tmp_path: Path, teacher: TaughtInside) -> None:
     student = loaded(save_student(tmp_path / "narrow", name="lstm"))
     batch = batch_of(with_states(made_examples(4, seed=3), (3, "first"), width=16))
