@@ -144,6 +144,13 @@ METHODS: tuple[Method, ...] = (
         takes=frozenset({"logits"}),
         scheme="self",
     ),
+    Method(
+        name="several-teachers",
+        title="An ensemble of teachers",
+        paper="Hinton et al. 2015, arXiv 1503.02531",
+        knowledge=("response",),
+        takes=frozenset({"logits"}),
+    ),
 )
 """Every method that has a recipe, language models first."""
 

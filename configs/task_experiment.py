@@ -10,13 +10,24 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from configs.models import Block, ModelSource, Name, NonNegative, Positive
 from configs.schema import BudgetConfig, Dtype, PriceConfig, RuntimeConfig, SplitConfig, WithoutPasswords
 from configs.task_stages import GOLD, OWN_SETS, TRANSFER, TaskStageConfig, TaskStudentConfig
+from configs.teachers import (
+    BETWEEN,
+    FIRST,
+    Combination,
+    TeacherRoute,
+    combined_in_words,
+    require_combined,
+    shares_of,
+    united_licences,
+    unless_unused,
+)
 
 SignalEncoding = Literal["signal-f32", "signal-f16", "signal-u8"]
 """How signals are stored: exact, or smaller."""
@@ -193,11 +204,16 @@ class TaskEvaluationConfig(Block):
 
 
 class TaskDistillConfig(WithoutPasswords):
-    """One experiment that distils a task."""
+    """One experiment that distils a task.
+
+    `teachers` are further ones, whose beliefs `combine` puts together with those of the first.
+    """
 
     name: Name
     task: Path
     teacher: TaskTeacherConfig
+    teachers: dict[Name, TaskTeacherConfig] = Field(default_factory=dict)
+    combine: Combination | None = None
     data: TaskDataConfig = TaskDataConfig()
     students: Annotated[dict[Name, TaskStudentConfig], Field(min_length=1)]
     evaluation: TaskEvaluationConfig = TaskEvaluationConfig()
@@ -210,6 +226,8 @@ class TaskDistillConfig(WithoutPasswords):
         taken = TASK_RESERVED_NAMES & set(self.students)
         if taken:
             raise ValueError(f"students.{min(taken)} has a name that the comparison uses itself: choose another")
+        require_combined(self.teachers, self.combine, taken=TASK_RESERVED_NAMES | set(self.students))
+        self._teachers_agree()
         self._twins_differ()
         if self.data.agreement is not None and not any(
             stage.needs_answers for student in self.students.values() for stage in student.stages
@@ -222,6 +240,77 @@ class TaskDistillConfig(WithoutPasswords):
             for number, stage in enumerate(student.stages):
                 self._sets_exist(f"students.{name}.stages.{number}", stage)
         return self
+
+    def _teachers_agree(self) -> None:
+        """Several teachers are combined by what their heads say, and of one alone the inside is learned."""
+        if not self.teachers:
+            return
+        for name, teacher in self.every_teacher.items():
+            if teacher.answers != "head":
+                key = FIRST if name == FIRST else f"teachers.{name}"
+                raise ValueError(
+                    f"{key}.answers={teacher.answers}, and several teachers are combined by the logits of their heads: "
+                    "set answers: head, or leave the teacher out"
+                )
+        stages = [stage for student in self.students.values() for stage in student.stages]
+        if not any(stage.needs_answers for stage in stages):
+            raise ValueError(
+                f"teachers names {', '.join(self.teachers)}, and no stage learns what a teacher answers: set an "
+                "objective that does, or remove teachers"
+            )
+        if isinstance(self.combine, TeacherRoute) and any(stage.features for stage in stages):
+            raise ValueError(
+                "combine.kind=route gives each row a teacher of its own, and features learn from inside the first one: "
+                "remove features, or set combine.kind: mixture"
+            )
+
+    @property
+    def every_teacher(self) -> dict[str, TaskTeacherConfig]:
+        """All teachers by their names, the first one first."""
+        return {FIRST: self.teacher, **self.teachers}
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of each teacher in a mixture, by name; they sum to 1."""
+        return shares_of(tuple(self.teachers), self.combine)
+
+    @property
+    def route(self) -> TeacherRoute | None:
+        """By what each row has a teacher of its own; None where it has all of them."""
+        return self.combine if isinstance(self.combine, TeacherRoute) else None
+
+    @property
+    def label_of_teachers(self) -> str:
+        """What the teachers are called for people."""
+        return BETWEEN.join(teacher.model.label for teacher in self.every_teacher.values())
+
+    @property
+    def licence_of_teachers(self) -> str | None:
+        """The licences whose duties a student has."""
+        return united_licences({name: teacher.licence for name, teacher in self.every_teacher.items()})
+
+    @property
+    def combined(self) -> str:
+        """How several teachers are combined, in words; "" where there is one."""
+        labels = {name: teacher.model.label for name, teacher in self.every_teacher.items()}
+        return combined_in_words(labels, tuple(self.teachers), self.combine)
+
+    def of_teacher(self, name: str) -> TaskDistillConfig:
+        """The same experiment with one of its teachers alone; features are learned of the first."""
+        only = {"teacher": self.every_teacher[name], "teachers": {}, "combine": None}
+        if name == FIRST:
+            return self.model_copy(update=only)
+        students = {
+            name: student.model_copy(
+                update={"stages": tuple(stage.model_copy(update={"features": ()}) for stage in student.stages)}
+            )
+            for name, student in self.students.items()
+        }
+        return self.model_copy(update=only | {"students": students})
+
+    @model_serializer(mode="wrap")
+    def _one_teacher(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return unless_unused(dump(self))
 
     def _twins_differ(self) -> None:
         """A student without a teacher bears the name of another one and an ending, which nobody else may have."""

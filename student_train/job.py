@@ -23,8 +23,8 @@ class StageJob(ABC):
     """One stage of one student, whatever it learns.
 
     `model_dir` is where it starts, `output_dir` where the trained model appears (whole, or not at all), `work_dir`
-    holds the checkpoints. Without `accelerator` a GPU is used where there is one. `teacher`, `licence` and `start`
-    (what `model_dir` is, in words) go into the model card.
+    holds the checkpoints. Without `accelerator` a GPU is used where there is one. `teacher`, `licence`, `combined` (how
+    several teachers are, in words) and `start` (what `model_dir` is, in words) go into the model card.
     """
 
     stage: StageConfig | TaskStageConfig
@@ -35,6 +35,7 @@ class StageJob(ABC):
     accelerator: Device | None = None
     teacher: str = "unnamed"
     licence: str | None = None
+    combined: str = ""
     start: str = "unnamed"
 
     @abstractmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from configs.teachers import is_stated
 from evaluation.report.blocks import Block, Cell, Column, Lines, Paragraph, Row, Section, Table
 from evaluation.report.merging import Part, run_names
 from evaluation.results import RunResults
@@ -48,7 +49,7 @@ def provenance_section(runs: Sequence[RunResults]) -> Section:
     rows = tuple(Row(key, tuple(Cell(value) for value in values)) for key, values in facts.items())
     columns = tuple(Column(name, numeric=False) for name in names)
     blocks: list[Block] = [Table("Cache, licences and versions", "of", columns, rows)]
-    unlicensed = sorted({run.provenance.teacher for run in runs if not run.provenance.teacher_licence})
+    unlicensed = sorted({run.provenance.teacher for run in runs if not is_stated(run.provenance.teacher_licence)})
     if unlicensed:
         blocks.append(
             Paragraph(

@@ -120,7 +120,7 @@ class _RowReader:
         gold = self._gold(row, tokens) if self._labelled else ()
         asked = {"row": row, "labels": list(self._task.verbalisers.values())} | dict(row)
         # Pairs are judged by their labels, so texts without one need not say whether they are in a pair.
-        pair = _field(row, self._task.fields[PAIR]) if PAIR in self._task.fields and self._labelled else None
+        pair = row_field(row, self._task.fields[PAIR]) if PAIR in self._task.fields and self._labelled else None
         return Example(
             row=number,
             text=_own_words(row, self._question.reads),
@@ -146,14 +146,14 @@ class _RowReader:
         fields = self._task.fields
         match self._task.kind:
             case "classification":
-                return (self._label(_field(row, fields["label"])),)
+                return (self._label(row_field(row, fields["label"])),)
             case "tagging":
                 return tuple(map(str, self._entities(_texts(row, fields["tags"]), tokens)))
             case "extractive_qa":
                 _text(row, fields["context"])
-                return _accepted(_field(row, fields["answers"])) or ("",)
+                return _accepted(row_field(row, fields["answers"])) or ("",)
             case "generation":
-                references = _accepted(_field(row, fields["references"]))
+                references = _accepted(row_field(row, fields["references"]))
                 if not references:
                     raise UnfitRowError(f"{fields['references']} holds no reference with anything in it")
                 return references
@@ -218,8 +218,12 @@ def _label_at(given: str, labels: Sequence[str]) -> str:
     return labels[int(given)]
 
 
-def _field(row: Row, name: str) -> object:
-    """A field by its name, or by a path of names and numbers with dots between (`instances.0.output`)."""
+def row_field(row: Row, name: str) -> object:
+    """A field by its name, or by a path of names and numbers with dots between (`instances.0.output`).
+
+    Raises:
+        UnfitRowError: there is none.
+    """
     if name in row:
         return row[name]
     value: object = row
@@ -235,7 +239,7 @@ def _field(row: Row, name: str) -> object:
 
 def _text(row: Row, name: str) -> str:
     """A field with something in it, as text."""
-    value = _field(row, name)
+    value = row_field(row, name)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise UnfitRowError(f"{name} holds {_kind(value)} where text is due")
     if not str(value).strip():
@@ -245,7 +249,7 @@ def _text(row: Row, name: str) -> str:
 
 def _texts(row: Row, name: str) -> tuple[str, ...]:
     """A field that lists texts, or that is one with spaces between."""
-    value = _field(row, name)
+    value = row_field(row, name)
     texts = value.split() if isinstance(value, str) else value
     if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
         raise UnfitRowError(f"{name} holds {_kind(value)} where a list of texts is due")

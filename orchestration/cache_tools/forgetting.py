@@ -53,8 +53,8 @@ class Unsearched:
 class Forgotten:
     """What holds a text: cached sequences and signals of sequences, by key, and files of runs and of MLflow.
 
-    `searched` are the caches that were looked through: the teacher's (`identity`) first, then those of assistants, or
-    of the teacher once it was tuned.
+    `searched` are the caches that were looked through: the teacher's (`identity`) first, then those of assistants, of
+    the teacher once it was tuned, and of further teachers.
     With `removed` the sequences are gone, except for the views in `kept_for_views`, which runs still read.
     """
 
@@ -83,38 +83,46 @@ class _Asked:
 def forget_text(
     config: Experiment, *, config_dir: Path, pattern: TextPattern, remove: bool, break_pins: bool
 ) -> Forgotten:
-    """Find what holds a match of `pattern` in the caches of the teacher of `config`, and of those that go with it.
+    """Find what holds a match of `pattern` in the caches of the teachers of `config`, and of those that go with them.
 
-    These are its assistants, or what the teacher of a task was tuned to. With `remove` what is found is removed.
+    These are assistants, or what the teacher of a task was tuned to. With `remove` what is found is removed.
     Rollouts lie in the cache of whoever scored them and are searched with it.
 
     Raises:
         DistillError: the teacher cannot be opened, or a cache not be read or changed.
     """
-    if isinstance(config, TaskDistillConfig):
-        asked = _of_task(config, config_dir)
-    else:
-        asked = _of_language_model(config, config_dir)
-    digest, matches = asked.identity, TokenPattern.of(pattern, asked.tokenizer).found_in
-    root = config.runtime.cache_root
-    also, unsearched = _others(root, asked)
+    root, every = config.runtime.cache_root, _every_asked(config, config_dir)
+    searched, unsearched = dict[str, TokenPattern](), dict[str, Unsearched]()
+    for asked in every:
+        also, others = _others(root, asked)
+        searched |= dict.fromkeys((asked.identity, *also), TokenPattern.of(pattern, asked.tokenizer))
+        unsearched |= {other.identity: other for other in others}
     sequences, reports = list[bytes](), list[ForgetReport]()
-    for identity in (digest, *also):
+    for identity, matches in searched.items():
         storage = open_storage(root, identity, create=False)
-        keys = find_keys(storage, identity=identity, match=matches)
+        keys = find_keys(storage, identity=identity, match=matches.found_in)
         sequences += keys
         if remove and keys:
             reports.append(forget(storage, identity=identity, keys=keys, break_pins=break_pins))
     return Forgotten(
-        identity=digest,
-        searched=(digest, *also),
-        unsearched=tuple(unsearched),
+        identity=every[0].identity,
+        searched=tuple(searched),
+        unsearched=tuple(other for identity, other in unsearched.items() if identity not in searched),
         sequences=tuple(key.hex() for key in sequences),
         removed=bool(reports),
         kept_for_views=tuple(sorted({view for report in reports if report.kept for view in report.pinned_by})),
         files=tuple(str(path) for path in files_with(pattern, root=config.runtime.run_root)),
         reports=tuple(reports),
     )
+
+
+def _every_asked(config: Experiment, config_dir: Path) -> list[_Asked]:
+    """The first teacher, and of the others those that were asked before."""
+    if not isinstance(config, TaskDistillConfig):
+        return [_of_language_model(config, config_dir)]
+    first, *others = (_of_task(config.of_teacher(name), config_dir) for name in config.every_teacher)
+    there = list_teachers(config.runtime.cache_root) if others else []
+    return [first, *(other for other in others if other.identity in there)]
 
 
 def _of_language_model(config: DistillConfig, config_dir: Path) -> _Asked:

@@ -17,6 +17,7 @@ from configs.architecture import read_text_model
 from configs.models import ModelSource
 from configs.task_experiment import Augmentation, RuleAugmentation, TaskDistillConfig
 from configs.task_stages import TaskStart, TransformerStart
+from configs.teachers import FIRST
 from orchestration.commands.plan import ask_cluster, borrowed_models
 from orchestration.commands.plan_task_teacher import show_teacher, stage_steps
 from orchestration.inputs.augment import Changed, HanoverTagger, Texts, change_by_rules
@@ -29,10 +30,11 @@ from orchestration.outputs.console import Console
 from orchestration.pipeline.tasks.features import require_features
 from orchestration.pipeline.tasks.lessons import DEV
 from orchestration.pipeline.tasks.starts import require_start
+from orchestration.pipeline.tasks.teachers import require_mixable
 from orchestration.plan.hardware import Hardware, hardware_of
 from orchestration.plan.host_memory import check_host
 from orchestration.plan.tables import render_placement
-from orchestration.plan.task_placement import own_models, plan_task_placement
+from orchestration.plan.task_placement import own_models, plan_task_placements
 
 USUAL_MASK = "[MASK]"
 """Stands for the mask token of a teacher that is not at hand: what rules make depends on it by that word alone."""
@@ -56,7 +58,7 @@ def print_task_plan(config: TaskDistillConfig, *, config_dir: Path, assume_gpus:
         sets = _load_sets(config, task, config_dir=config_dir, console=console)
         _show_sets(sets, task, console=console)
         _require_starts(config, task)
-        show_teacher(config, task, sets, hardware=hardware, console=console)
+        _show_teachers(config, task, sets, hardware=hardware, console=console)
         _show_placement(config, hardware=hardware, console=console)
         _show_students(config, sets, console=console)
 
@@ -79,9 +81,12 @@ def _load_sets(config: TaskDistillConfig, task: LoadedTask, *, config_dir: Path,
         folder=config.task.parent,
         config_dir=config_dir,
         change=change,
+        route=config.route,
     )
-    if tokenizer is not None:
-        sets = apart_from_held_out(sets, task, read=as_read_by(config.teacher, tokenizer, task=task.config))
+    for teacher in config.every_teacher.values():
+        reads = _tokenizer(teacher.model, models_root=config.runtime.models_root)
+        if reads is not None:
+            sets = apart_from_held_out(sets, task, read=as_read_by(teacher, reads, task=task.config))
     for name, made in data.augment.items():
         if not isinstance(made, RuleAugmentation):
             most = made.copies * sum(len(sets.sets[each]) for each in made.of)
@@ -90,6 +95,20 @@ def _load_sets(config: TaskDistillConfig, task: LoadedTask, *, config_dir: Path,
                 "not counted here."
             )
     return sets
+
+
+def _show_teachers(
+    config: TaskDistillConfig, task: LoadedTask, sets: TaskSets, *, hardware: Hardware, console: Console
+) -> None:
+    """What each teacher is asked, and how they are combined."""
+    if all(is_at_hand(teacher.model) for teacher in config.every_teacher.values()):
+        require_mixable(config, task)
+    if config.combined:
+        console.say(f"{config.combined}.")
+    for name in config.every_teacher:
+        if config.teachers:
+            console.say(f"{name}:")
+        show_teacher(config, task, sets, name=name, hardware=hardware, console=console)
 
 
 def _tokenizer(model: ModelSource, *, models_root: Path) -> PreTrainedTokenizerBase | None:
@@ -127,15 +146,24 @@ def _show_sets(sets: TaskSets, task: LoadedTask, *, console: Console) -> None:
 
 
 def _show_placement(config: TaskDistillConfig, *, hardware: Hardware, console: Console) -> None:
-    """What runs where and what it holds, where the teacher's sizes are known."""
-    if not is_at_hand(config.teacher.model):
+    """What runs where and what it holds, of each teacher whose sizes are known."""
+    root, every = config.runtime.models_root, config.every_teacher
+    there = {name: teacher.model for name, teacher in every.items() if is_at_hand(teacher.model)}
+    if FIRST not in there:
         return
-    teacher = read_text_model(locate_model(config.teacher.model, models_root=config.runtime.models_root))
-    placement = plan_task_placement(config, teacher=teacher, models=own_models(config), hardware=hardware)
-    for line in render_placement(placement):
-        console.say(line)
-    for warning in check_host(placement.phases, memory=hardware.memory, asks_teacher=True):
-        console.warn(warning)
+    placements = plan_task_placements(
+        config,
+        teachers={name: read_text_model(locate_model(model, models_root=root)) for name, model in there.items()},
+        models=own_models(config),
+        hardware=hardware,
+    )
+    for name, placement in placements.items():
+        if name != FIRST:
+            console.say(f"Before that, for {name}:")
+        for line in render_placement(placement):
+            console.say(line)
+        for warning in check_host(placement.phases, memory=hardware.memory, asks_teacher=True):
+            console.warn(warning)
 
 
 def _show_students(config: TaskDistillConfig, sets: TaskSets, *, console: Console) -> None:

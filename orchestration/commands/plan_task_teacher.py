@@ -15,6 +15,7 @@ from configs.models import Device
 from configs.places import is_url
 from configs.task_experiment import TaskDistillConfig
 from configs.task_stages import GOLD, TaskStageConfig, TransformerStart
+from configs.teachers import FIRST
 from evaluation.tasks.examples import Example
 from orchestration.fill.refusals import open_refusals, open_signal_refusals
 from orchestration.inputs.generative_teachers import open_generative_teacher, require_askable
@@ -27,7 +28,7 @@ from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.console import Console
 from orchestration.pipeline.tasks.chain import TaskChain, task_chain
 from orchestration.pipeline.tasks.generative_plan import asked_examples, plan_questions, show_questions, task_questions
-from orchestration.pipeline.tasks.lessons import DEV, Lessons
+from orchestration.pipeline.tasks.lessons import DEV, TEST, Lessons
 from orchestration.pipeline.tasks.starts import StartsOf, made_start, reader_of
 from orchestration.plan.duration import expected_signal_seconds
 from orchestration.plan.hardware import Hardware
@@ -52,18 +53,24 @@ def show_teacher(
     task: LoadedTask,
     sets: TaskSets,
     *,
+    name: str = FIRST,
     hardware: Hardware,
     console: Console,
 ) -> None:
-    """What the teacher is asked about these sets, and what that costs as far as it is known.
+    """What a teacher is asked about these sets, and what that costs as far as it is known.
 
     Raises:
         ConfigError: it cannot be asked about this task.
         ModelError: it has no head for the task and is not tuned, or one with other labels.
     """
+    several, config = bool(config.teachers), config.of_teacher(name)
     teacher, gold = config.teacher, len(sets.sets[GOLD])
     heads = teacher.answers == "head"
-    asked_of = {**sets.only(asked_sets(config)), DEV: task.dev} if heads else asked_examples(config, task, sets)
+    if heads:
+        own, tests = sets.of_teacher(name), {TEST: sets.part_of(name, task.test)} if several else {}
+        asked_of = {**own.only(asked_sets(config)), DEV: sets.part_of(name, task.dev), **tests}
+    else:
+        asked_of = asked_examples(config, task, sets)
     count = sum(map(len, asked_of.values()))
     for stage in teacher.prepare:
         steps = stage_steps(stage, rows=gold)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from safetensors import safe_open
+
+from configs.model_files import weight_files
 from evaluation.results import ModelResults
 from orchestration.comparison.examination import Candidate, Finding
 from orchestration.outputs.artifacts import Artifacts
@@ -37,6 +41,20 @@ def row_of(candidate: Candidate, findings: Sequence[Finding], *, failures: Seque
 def bytes_on_disk(directory: Path) -> int:
     """What all files of a model take; links count as what they lead to."""
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+def stored_parameters(directory: Path) -> int:
+    """How many parameters the files of a model hold.
+
+    Raises:
+        ModelError: there are no weights.
+    """
+    found = 0
+    for path in weight_files(directory):
+        with safe_open(path, framework="numpy") as stored:
+            names = stored.keys()  # it is no mapping
+            found += sum(math.prod(stored.get_slice(name).get_shape()) for name in names)
+    return found
 
 
 def evidence_of(candidate: Candidate, findings: Sequence[Finding], *, artifacts: Artifacts) -> dict[str, str]:

@@ -107,8 +107,15 @@ def resolve_task_paths(config: TaskDistillConfig, *, config_dir: Path) -> TaskDi
             model = _real_model(start.model, key=f"students.{name}.start.model", config_dir=config_dir)
             students[name] = student.model_copy(update={"start": start.model_copy(update={"model": model})})
     model = _real_model(teacher.model, key="teacher.model", config_dir=config_dir)
+    others = {
+        name: other.model_copy(
+            update={"model": _real_model(other.model, key=f"teachers.{name}.model", config_dir=config_dir)}
+        )
+        for name, other in config.teachers.items()
+    }
     return config.model_copy(
         update={
+            "teachers": others,
             "task": task,
             "data": data.model_copy(update={"transfer": tuple(transfer), "augment": augment}),
             "teacher": teacher.model_copy(update={"model": model}),

@@ -12,19 +12,23 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from configs import ConfigError, DataError
+from configs.schema import SplitConfig
 from configs.task import TaskConfig
 from configs.task_experiment import Augmentation, GoldConfig, TaskDataConfig, TaskTeacherConfig
 from configs.task_stages import GOLD, TRANSFER
+from configs.teachers import TeacherRoute
+from configs.visible_text import visible
 from evaluation.tasks.contamination import same_text
-from evaluation.tasks.examples import Example, read_examples
-from evaluation.tasks.templates import row_template
+from evaluation.tasks.examples import Example, read_examples, row_field
+from evaluation.tasks.templates import UnfitRowError, row_template
 from orchestration.inputs.augment import Changed, Texts
 from orchestration.inputs.rows import Row
 from orchestration.inputs.task_texts import decision_labels, read_with
@@ -33,20 +37,37 @@ from orchestration.inputs.tasks import LoadedTask, load_task, task_rows
 Change = Callable[[Augmentation, Sequence[Row], Texts], Changed]
 """Makes rows from others as an augmentation says."""
 
+VALUE_CHARACTERS = 40
+"""Of a row's value that a message shows."""
+
 Read = Callable[[Sequence[Example]], Sequence[Hashable]]
 """Examples as a model reads them: equal where it cannot tell them apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSets:
-    """Examples by the name of their set, and what there is to say about them, a line each."""
+    """Examples by the name of their set, and what there is to say about them, a line each.
+
+    `routed` has the teacher of each example, those of dev and test too, where rows are routed to several.
+    """
 
     sets: Mapping[str, tuple[Example, ...]]
     notes: tuple[str, ...]
+    routed: Mapping[Example, str] = field(default_factory=dict)
 
     def only(self, names: Collection[str]) -> dict[str, tuple[Example, ...]]:
         """The sets of these names, in their order here."""
         return {name: examples for name, examples in self.sets.items() if name in names}
+
+    def of_teacher(self, name: str) -> TaskSets:
+        """What is routed to a teacher; everything where nothing is routed."""
+        return replace(self, sets={each: self.part_of(name, examples) for each, examples in self.sets.items()})
+
+    def part_of(self, name: str, examples: tuple[Example, ...]) -> tuple[Example, ...]:
+        """Those of some examples that are routed to a teacher; all where nothing is routed."""
+        if not self.routed:
+            return examples
+        return tuple(example for example in examples if self.routed[example] == name)
 
     def of(self, names: Iterable[str]) -> tuple[Example, ...]:
         """The examples of several sets, one set after the other."""
@@ -88,14 +109,20 @@ def load_learned_task(path: Path) -> LoadedTask:
 
 
 def load_task_sets(
-    task: LoadedTask, data: TaskDataConfig, *, folder: Path, config_dir: Path, change: Change
+    task: LoadedTask,
+    data: TaskDataConfig,
+    *,
+    folder: Path,
+    config_dir: Path,
+    change: Change,
+    route: TeacherRoute | None = None,
 ) -> TaskSets:
     """Read, draw and make the sets of an experiment.
 
     `folder` is that of the task's own file, `config_dir` that of the experiment, beside which unlabelled texts lie.
 
     Raises:
-        ConfigError: a file is not there.
+        ConfigError: a file is not there, or a row says nothing by which `route` sends it to a teacher.
         DataError: one cannot be read, a set has no example, or an example of this kind cannot be changed.
     """
     if data.gold is not None and task.config.kind != "classification":
@@ -125,7 +152,43 @@ def load_task_sets(
     for name, made in data.augment.items():
         rows = [row for each in made.of for row in sets[each].kept_rows()]
         sets[name] = _augmented(name, made, rows, task=task.config, change=change, notes=notes)
-    return TaskSets({name: found.examples for name, found in sets.items()}, tuple(notes))
+    routed = {}
+    if route is not None:
+        held_out = {"dev": _held_out(task, "dev", folder=folder), "test": _held_out(task, "test", folder=folder)}
+        routed = _routed(sets | held_out, route)
+    return TaskSets({name: found.examples for name, found in sets.items()}, tuple(notes), routed)
+
+
+def _held_out(task: LoadedTask, split: Literal["dev", "test"], *, folder: Path) -> _Set:
+    """The examples of a split with the rows that they were read from."""
+    source: SplitConfig | None = getattr(task.config.data, split)
+    rows = () if source is None else task_rows(source, split=split, folder=folder)
+    return _Set(getattr(task, split), {number: row for number, row in rows if not isinstance(row, str)})
+
+
+def _routed(sets: Mapping[str, _Set], route: TeacherRoute) -> dict[Example, str]:
+    """The teacher of every example; one that stands in two sets has that of the first.
+
+    Raises:
+        ConfigError: a row lacks the field, or has a value that is not routed.
+    """
+    found: dict[Example, str] = {}
+    for name, held in sets.items():
+        for example in held.examples:
+            try:
+                value = str(row_field(held.rows[example.row], route.field))
+            except UnfitRowError as error:
+                raise ConfigError(
+                    f"combine.field={route.field}: row {example.row} of {name} has none ({error}): give every row one, "
+                    "or combine by kind: mixture"
+                ) from error
+            if value not in route.to:
+                raise ConfigError(
+                    f"combine.to has no teacher for {route.field}={visible(value, at_most=VALUE_CHARACTERS)!r}, which "
+                    f"row {example.row} of {name} has; it knows {', '.join(route.to)}: add it"
+                )
+            found.setdefault(example, route.to[value])
+    return found
 
 
 def _without_span(examples: Sequence[Example]) -> int:
@@ -152,7 +215,7 @@ def apart_from_held_out(sets: TaskSets, task: LoadedTask, *, read: Read) -> Task
             raise DataError(f"{name}: every text is read as one of dev or test is: name others, or raise max_tokens")
         if not all(apart):
             notes.append(f"{name}: {apart.count(False)} texts left out that are read as others of dev or test are")
-    return TaskSets(kept, tuple(notes))
+    return replace(sets, sets=kept, notes=tuple(notes))
 
 
 def as_read_by(teacher: TaskTeacherConfig, tokenizer: PreTrainedTokenizerBase, *, task: TaskConfig) -> Read:

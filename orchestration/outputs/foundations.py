@@ -127,6 +127,7 @@ def model_sources(config: AnyExperiment) -> Iterator[tuple[str, ModelSource]]:
                     yield f"students.{name}.init.model", student.init.model
         case TaskDistillConfig():
             yield "teacher.model", config.teacher.model
+            yield from ((f"teachers.{name}.model", each.model) for name, each in config.teachers.items())
             for name, each in config.students.items():
                 if isinstance(each.start, TransformerStart) and each.start.model is not None:
                     yield f"students.{name}.start.model", each.start.model

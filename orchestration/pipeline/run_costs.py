@@ -58,13 +58,13 @@ def saved_by_cache(plan: FillPlan, *, cache: TeacherCache, spent_before: Counts)
     return Saved(tokens, total.gpu_seconds, total.joules).beyond(spent_before.fill)
 
 
-def saved_signals(plan: SignalPlan, *, cache: TeacherCache, spent_before: Counts) -> Saved:
-    """What the signals of the plan that the cache holds took when they were bought; else as `saved_by_cache`."""
+def saved_signals(plan: SignalPlan, *, cache: TeacherCache) -> Saved:
+    """What the signals of the plan that the cache holds took when they were bought, whoever bought them."""
     requests = list(dict.fromkeys(plan.requests))
     lacking = set(cache.signals.missing(requests))
     held = [request for at, request in enumerate(requests) if at not in lacking]
     tokens, spent = cache.spent(cache.signals.keys(held), k=0)
-    return Saved(tokens, spent.gpu_seconds, spent.joules).beyond(spent_before.fill)
+    return Saved(tokens, spent.gpu_seconds, spent.joules)
 
 
 def cost_of_run(*, settings: AnyRun, journal: Journal, saved: Saved) -> RunCost:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from configs.architecture import TextModel, read_text_model
 from configs.task_experiment import TaskDistillConfig
 from configs.task_stages import TaskStageConfig, TransformerStart
+from configs.teachers import FIRST
 from orchestration.inputs.models import is_at_hand, locate_model
 from orchestration.plan.hardware import GIB, Hardware
 from orchestration.plan.host_memory import DRIVER_GIB, FILL, HostPhase
@@ -28,6 +29,26 @@ from orchestration.plan.task_memory import (
 )
 
 _TEACHER_KEY = "runtime.teacher_engine"
+
+
+def plan_task_placements(
+    config: TaskDistillConfig,
+    *,
+    teachers: Mapping[str, TextModel],
+    models: Mapping[str, TextModel],
+    hardware: Hardware,
+) -> dict[str, Placement]:
+    """The placement of each teacher by its name, the first one's with the students, which are cut from it.
+
+    Teachers are tuned and asked one after the other. It raises as `plan_task_placement`.
+    """
+    found = {}
+    for name, teacher in teachers.items():
+        own = config.of_teacher(name)
+        if name != FIRST:
+            own = own.model_copy(update={"students": {}})
+        found[name] = plan_task_placement(own, teacher=teacher, models=models, hardware=hardware)
+    return found
 
 
 def plan_task_placement(

@@ -22,6 +22,7 @@ from cache.views import CacheView
 from configs.model_files import mended_generation_config, read_generation_config
 from configs.stages import StageConfig
 from configs.task_features import FeatureTerm
+from configs.teachers import BETWEEN
 from student_train.files import copy_companions, staged_directory
 from student_train.job import StepMetrics
 
@@ -33,11 +34,13 @@ EXPORT_FAILPOINTS = ("export-before-commit", "export-after-commit")
 class ModelCard:
     """What the README of an exported student says about where it comes from.
 
-    `start` says in words what the student was before. `measured` are the held-out metrics in their order.
+    `combined` says how several teachers were, "" of one; `start` says in words what the student was before. `measured`
+    are the held-out metrics in their order.
     """
 
     teacher: str
     licence: str | None
+    combined: str
     start: str
     view: CacheView
     stage: StageConfig
@@ -94,9 +97,9 @@ def card_text(card: ModelCard) -> str:
     """The model card: Markdown behind the front matter that model hubs read."""
     stage, view = card.stage, card.view
     front = {
-        "base_model": card.teacher,
+        "base_model": base_models(card.teacher),
         "library_name": "transformers",
-        "license": "unknown" if card.licence is None else card.licence.lower(),
+        "license": licence_id(card.licence),
         "pipeline_tag": "text-generation",
         "tags": ["distillation", "stillroom", stage.objective],
     }
@@ -113,7 +116,7 @@ def card_text(card: ModelCard) -> str:
 Trained for {card.steps} steps with the objective `{stage.objective}` on what its teacher said and believed; these are
 the weights after step {card.selected_step} (`select: {stage.select}`).
 
-- Teacher: {card.teacher}
+- Teacher: {card.teacher}{f" ({card.combined})" if card.combined else ""}
 - {licence_line(card.licence)}
 - Start: {card.start}
 - Objective: {stage.method.card(stage)}{features_learned(stage.features)}
@@ -131,6 +134,19 @@ def features_learned(terms: Sequence[FeatureTerm]) -> str:
         f"{term.weight:g}"
         for term in terms
     )
+
+
+def base_models(teacher: str) -> str | list[str]:
+    """The teachers as model hubs read them."""
+    labels = teacher.split(BETWEEN)
+    return labels[0] if len(labels) == 1 else labels
+
+
+def licence_id(licence: str | None) -> str:
+    """A licence as model hubs read it; several that differ are in the text alone."""
+    if licence is None:
+        return "unknown"
+    return "other" if ";" in licence else licence.lower()
 
 
 def licence_line(licence: str | None) -> str:

@@ -15,7 +15,7 @@ from configs.task import TaskKind
 from configs.task_stages import TaskStageConfig
 from student_train.files import staged_directory
 from student_train.job import StepMetrics
-from student_train.models.export import features_learned, held_out_table, licence_line
+from student_train.models.export import base_models, features_learned, held_out_table, licence_id, licence_line
 from student_train.models.task_model import TaskStudent, write_task_student
 
 PIPELINES: Mapping[TaskKind, str] = {
@@ -30,12 +30,14 @@ PIPELINES: Mapping[TaskKind, str] = {
 class TaskCard:
     """What the README of an exported student says about where it comes from.
 
-    `start` says in words what the student was before. `sets` are the examples by the set that they are from, `digest`
-    is that of all of them. `measured` are the held-out metrics in their order.
+    `combined` says how several teachers were, "" of one; `start` says in words what the student was before. `sets` are
+    the examples by the set that they are from, `digest` is that of all of them. `measured` are the held-out metrics in
+    their order.
     """
 
     teacher: str
     licence: str | None
+    combined: str
     start: str
     stage: TaskStageConfig
     sets: Mapping[str, int]
@@ -67,8 +69,8 @@ def task_card_text(card: TaskCard, *, student: TaskStudent) -> str:
     """The model card: Markdown behind the front matter that model hubs read."""
     stage = card.stage
     front = {
-        "base_model": card.teacher,
-        "license": "unknown" if card.licence is None else card.licence.lower(),
+        "base_model": base_models(card.teacher),
+        "license": licence_id(card.licence),
         "pipeline_tag": PIPELINES[student.kind],
         "tags": ["distillation", "stillroom", stage.objective],
     }
@@ -89,7 +91,7 @@ def task_card_text(card: TaskCard, *, student: TaskStudent) -> str:
 A student for {student.kind} with {len(student.labels)} labels, trained for {card.steps} steps with the objective
 `{stage.objective}`; these are the weights after step {card.selected_step} (`select: {stage.select}`).
 
-- Teacher: {card.teacher}
+- Teacher: {card.teacher}{f" ({card.combined})" if card.combined else ""}
 - {licence_line(card.licence)}
 - Start: {card.start}
 - Objective: {stage.method.card(stage)}{features_learned(stage.features)}

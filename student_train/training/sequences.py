@@ -105,6 +105,7 @@ class SequenceLearner(Learner):
         card = ModelCard(
             teacher=job.teacher,
             licence=job.licence,
+            combined=job.combined,
             start=job.start,
             view=self._view,
             stage=self._stage,

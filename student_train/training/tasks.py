@@ -81,6 +81,7 @@ class TaskLearner(Learner):
         card = TaskCard(
             teacher=job.teacher,
             licence=job.licence,
+            combined=job.combined,
             start=job.start,
             stage=self._stage,
             sets=job.sets or {" and ".join(self._stage.data): len(self._train)},

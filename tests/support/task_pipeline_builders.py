@@ -153,10 +153,9 @@ class TaskPlace:
         written = Written(config, self.root, content_of(config, config_dir=self.root))
         fake: Any = workers
         run, journal = self.run, self.journal
-        return TaskExperiment(written, run, journal, fake, teaching=self.teaching(run, journal))
+        return TaskExperiment(written, run, journal, fake, teaching=self.teaching)
 
-    def teaching(self, run: TaskRun, journal: Journal) -> HeadTeaching | GenerativeTeaching:
-        workers: Any = self.workers
+    def teaching(self, run: TaskRun, journal: Journal, workers: Any) -> HeadTeaching | GenerativeTeaching:
         if run.config.teacher.answers == "head":
             return HeadTeaching(run, journal, workers, engines=lambda teacher: LocalEngines(teacher, self.called))
 

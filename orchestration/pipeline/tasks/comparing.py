@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from configs.task_experiment import TaskDistillConfig
+from configs.teachers import FIRST
 from evaluation.cost import Saved
 from orchestration.comparison.report import Report
 from orchestration.inputs.models import locate_model
@@ -18,7 +20,7 @@ from orchestration.pipeline.tasks.comparison import TaskModel, compare_task_mode
 from orchestration.pipeline.tasks.report import TaughtBy, task_report
 from orchestration.pipeline.tasks.run import TaskRun
 from orchestration.pipeline.tasks.starts import MadeStart
-from orchestration.pipeline.tasks.students import TEACHER, TrainedStudents
+from orchestration.pipeline.tasks.students import TrainedStudents
 from orchestration.pipeline.tasks.teaching import AskedTaskTeacher
 from orchestration.pipeline.training_cost import training_of
 
@@ -45,17 +47,16 @@ def report_of_task(
     Raises:
         DistillError: something that the report rests on has gone since.
     """
-    teacher = finished.teacher.name
     untouched = _untouched(finished.students)
     starts = {model.digests[0]: model.name for model in untouched}
-    models = [_teacher(finished.teacher), *untouched, *_students(finished.students, starts=starts, run=run)]
     given = finished.teacher.given()
+    models = [*_teachers(finished.teacher, given), *untouched, *_students(finished.students, starts=starts, run=run)]
     compared = compare_task_models(
         models,
         task=finished.task,
         settings=run,
         journal=journal,
-        given={} if given is None else {TEACHER: given},
+        given=given,
     )
     chains = [chain for chains in finished.students.chains.values() for chain in chains]
     rests_on = rested_on(
@@ -72,23 +73,34 @@ def report_of_task(
         compared,
         task=finished.task,
         written=written,
-        teacher=TaughtBy(teacher.label, teacher.identity.digest(), digest_of(views=finished.views)),
+        teacher=_taught_by(finished, run.config),
         rests_on=rests_on,
         cost=cost_of_run(settings=run, journal=journal, saved=finished.saved),
-        notes=(*finished.teacher.notes(), *_notes(finished.students)),
+        notes=(*filter(None, [run.config.combined]), *finished.teacher.notes(), *_notes(finished.students)),
     )
 
 
-def _teacher(asked: AskedTaskTeacher) -> TaskModel:
-    teacher = asked.name
+def _taught_by(finished: Finished, config: TaskDistillConfig) -> TaughtBy:
+    identities = {name: each.identity.digest() for name, each in finished.teacher.names.items()}
+    return TaughtBy(
+        config.label_of_teachers,
+        identities[FIRST] if len(identities) == 1 else digest_of(teachers=identities),
+        digest_of(views=finished.views),
+    )
+
+
+def _teachers(asked: AskedTaskTeacher, given: Collection[str]) -> list[TaskModel]:
+    """Every teacher; first what several answer together, which students are held against."""
+    names = asked.names
+    together = [name for name in given if name not in names]
+    digests = tuple(each.identity.digest() for each in names.values())
+    rows = [_teacher(name, (), (digest_of(teachers=digests),)) for name in together]
+    return rows + [_teacher(name, (each.directory,), (each.identity.digest(),)) for name, each in names.items()]
+
+
+def _teacher(name: str, directories: tuple[Path, ...], digests: tuple[str, ...]) -> TaskModel:
     return TaskModel(
-        name=TEACHER,
-        role="teacher",
-        method="",
-        start=None,
-        directories=(teacher.directory,),
-        digests=(teacher.identity.digest(),),
-        training=None,
+        name=name, role="teacher", method="", start=None, directories=directories, digests=digests, training=None
     )
 
 

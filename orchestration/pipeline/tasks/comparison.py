@@ -62,13 +62,17 @@ class TaskModel:
 
 @dataclass(frozen=True, slots=True)
 class GivenAnswers:
-    """What a model answered elsewhere: a teacher without a task head, whom only engines can ask."""
+    """What was answered elsewhere: by a teacher without a task head, whom only engines can ask, or by several together.
+
+    `note` says how, for a reader of the comparison.
+    """
 
     dev: DevScores
     test: FinalScores
     parameters: int
     disk_bytes: int
     digest: str
+    note: str
 
 
 @dataclass(slots=True)
@@ -119,10 +123,7 @@ def compare_task_models(
         for number, model in enumerate(models):
             if given is not None and model.name in given:
                 row: ModelResults | None = _given_row(model, given[model.name])
-                compared.notes.append(
-                    f"{model.name}: answered by {given[model.name].test.answered_by}, in an engine of vLLM; how fast "
-                    "it is at one text is not measured"
-                )
+                compared.notes.append(f"{model.name}: {given[model.name].note}")
             else:
                 row = _row(model, task=task, settings=settings, opened=opened, compared=compared)
             if row is not None:

@@ -12,6 +12,7 @@ from configs.architecture import read_text_model
 from configs.places import WRITTEN
 from configs.task_experiment import TaskDistillConfig
 from configs.task_stages import TransformerStart
+from configs.teachers import FIRST
 from orchestration.cluster.nodes import cluster_hardware
 from orchestration.comparison.publishing import publish
 from orchestration.comparison.report import Report, write_report
@@ -29,19 +30,18 @@ from orchestration.pipeline.session import Session
 from orchestration.pipeline.tasks.augmenting import Changer
 from orchestration.pipeline.tasks.comparing import Finished, report_of_task
 from orchestration.pipeline.tasks.features import require_features
-from orchestration.pipeline.tasks.generative_teaching import GenerativeTeaching
-from orchestration.pipeline.tasks.head_teaching import HeadTeaching
 from orchestration.pipeline.tasks.lessons import Lessons
 from orchestration.pipeline.tasks.preparing import prepared_teacher
 from orchestration.pipeline.tasks.run import TaskRun
 from orchestration.pipeline.tasks.starts import StartsOf, require_start
 from orchestration.pipeline.tasks.students import TaskTrainer, TrainedStudents, train_students
-from orchestration.pipeline.tasks.teaching import AskedTaskTeacher, Teaching, ask_teacher
+from orchestration.pipeline.tasks.teachers import Teachers, TeachingOf, usual_teaching
+from orchestration.pipeline.tasks.teaching import AskedTaskTeacher, ask_teacher
 from orchestration.pipeline.tasks.training import TaskWords
 from orchestration.pipeline.workers import Workers
 from orchestration.plan.hardware import hardware_of
 from orchestration.plan.host_memory import FILL, check_host
-from orchestration.plan.task_placement import own_models, plan_task_placement
+from orchestration.plan.task_placement import own_models, plan_task_placements
 from orchestration.tracking.tracker import flatten, status_after
 from student_train.models.task_tokenizer import load_task_tokenizer
 
@@ -82,12 +82,11 @@ class TaskExperiment:
         journal: Journal,
         workers: Workers,
         *,
-        teaching: Teaching | None = None,
+        teaching: TeachingOf = usual_teaching,
     ) -> None:
-        """`teaching` is how the teacher is asked, as the configuration says unless a test has another."""
+        """`teaching` makes how a teacher is asked, as the configuration says unless a test has another."""
         self._written, self._run, self._journal, self._workers = written, run, journal, workers
-        heads = run.config.teacher.answers == "head"
-        self._teaching = teaching or (HeadTeaching if heads else GenerativeTeaching)(run, journal, workers)
+        self._teachers = Teachers.of(run, journal, workers, teaching=teaching)
 
     def run(self, *, until: Until) -> TaskEnded:
         """Run up to and including a stage.
@@ -124,7 +123,7 @@ class TaskExperiment:
 
     def _make_sets(self, task: LoadedTask) -> TaskSets:
         config, console = self._run.config, self._journal.console
-        tokenizer = load_task_tokenizer(self._base)
+        tokenizer = load_task_tokenizer(self._base(FIRST))
         change = Changer(
             self._run.artifacts,
             tokenizer=tokenizer,
@@ -139,8 +138,11 @@ class TaskExperiment:
                 folder=config.task.parent,
                 config_dir=self._written.config_dir,
                 change=change,
+                route=config.route,
             )
-            sets = apart_from_held_out(sets, task, read=as_read_by(config.teacher, tokenizer, task=task.config))
+            for name, teacher in config.every_teacher.items():
+                reads = tokenizer if name == FIRST else load_task_tokenizer(self._base(name))
+                sets = apart_from_held_out(sets, task, read=as_read_by(teacher, reads, task=task.config))
             stage.summary = ", ".join(f"{len(examples):,} {name}" for name, examples in sets.sets.items())
         for note in sets.notes:
             console.warn(note)
@@ -154,20 +156,23 @@ class TaskExperiment:
                 stage.total = total / 1e6
                 stage.update(done / 1e6)
 
-            stage.summary = self._teaching.require(task, progress=hashing)
-        config, kind = self._run.config, task.config.kind
+            stage.summary = self._teachers.require(task, progress=hashing)
+        config, kind, base = self._run.config, task.config.kind, self._base(FIRST)
         models = own_models(config)
         for name, student in config.students.items():
-            require_start(student.start, name=name, kind=kind, teacher_dir=self._base, own=models.get(name))
-        require_features(config, teacher_dir=self._base)
-        self._placement = plan_task_placement(
-            config, teacher=read_text_model(self._base), models=models, hardware=self._run.hardware
+            require_start(student.start, name=name, kind=kind, teacher_dir=base, own=models.get(name))
+        require_features(config, teacher_dir=base)
+        self._placements = plan_task_placements(
+            config,
+            teachers={name: read_text_model(self._base(name)) for name in config.every_teacher},
+            models=models,
+            hardware=self._run.hardware,
         )
         self._require_memory(fill=False)
 
     def _require_memory(self, *, fill: bool) -> None:
-        """Refuse what no machine has room for, and warn of what is not free now: of the fill, or of all else."""
-        phases = [phase for phase in self._placement.phases if (phase.label == FILL) is fill]
+        """Refuse what no machine has room for, and warn of what is not free now: of the fills, or of all else."""
+        phases = [phase for each in self._placements.values() for phase in each.phases if (phase.label == FILL) is fill]
         for warning in check_host(phases, memory=self._run.hardware.memory, asks_teacher=fill):
             self._journal.console.warn(warning)
 
@@ -179,14 +184,8 @@ class TaskExperiment:
         tracker.start(name, params=params, tags={"config_digest": written.digest(), "run_dir": name})
 
     def _work(self, task: LoadedTask, sets: TaskSets, *, until: Until) -> TaskEnded:
-        words = TaskWords(
-            kind=task.config.kind,
-            labels=decision_labels(task.config),
-            teacher=self._run.config.teacher.model.label,
-            licence=self._run.config.teacher.licence,
-        )
-        prepared = self._prepare(task, sets, words)
-        asked = self._teaching.plan(task, sets, prepared=prepared)
+        words = self._words(task)
+        asked = self._teachers.plan(task, sets, prepared=self._prepare(task, sets))
         if asked.wanted.misses:
             self._require_memory(fill=True)
         answered = ask_teacher(asked, run=self._run, journal=self._journal)
@@ -211,9 +210,27 @@ class TaskExperiment:
         publish_cost(report.results.cost, journal)
         show_task_report(report, self._written.config, directory=directory, console=journal.console)
 
-    def _prepare(self, task: LoadedTask, sets: TaskSets, words: TaskWords) -> Path | None:
-        trainer = self._trainer(words, task=task, sets=sets)
-        return prepared_teacher(trainer, starts=self._starts(words, teacher_dir=self._base))
+    def _words(self, task: LoadedTask) -> TaskWords:
+        config = self._run.config
+        return TaskWords(
+            kind=task.config.kind,
+            labels=decision_labels(task.config),
+            teacher=config.label_of_teachers,
+            licence=config.licence_of_teachers,
+            combined=config.combined,
+        )
+
+    def _prepare(self, task: LoadedTask, sets: TaskSets) -> dict[str, Path]:
+        """The directories of the teachers that are tuned, by their names."""
+        found, words = dict[str, Path](), self._words(task)
+        for name in self._run.config.every_teacher:
+            config = self._run.config.of_teacher(name)
+            own = replace(words, teacher=config.label_of_teachers, licence=config.licence_of_teachers, combined="")
+            trainer = replace(self._trainer(own, task=task, sets=sets), run=replace(self._run, config=config))
+            tuned = prepared_teacher(trainer, starts=self._starts(own, teacher_dir=self._base(name)), name=name)
+            if tuned is not None:
+                found[name] = tuned
+        return found
 
     def _trainer(
         self, words: TaskWords, *, task: LoadedTask, sets: TaskSets, asked: AskedTaskTeacher | None = None
@@ -241,11 +258,10 @@ class TaskExperiment:
             rows=asked.rows() if asked is not None and measured else (),
         )
 
-    @property
-    def _base(self) -> Path:
-        """The teacher's model as it is, before any tuning."""
+    def _base(self, teacher: str) -> Path:
+        """The model of a teacher as it is, before any tuning."""
         config = self._run.config
-        return locate_model(config.teacher.model, models_root=config.runtime.models_root)
+        return locate_model(config.every_teacher[teacher].model, models_root=config.runtime.models_root)
 
     def _ended(self, students: TrainedStudents | None = None, *, report: Report | None = None) -> TaskEnded:
         return TaskEnded(self._run.directory, self._journal.ledger.counts().tokens, students, report)

@@ -15,14 +15,11 @@ from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.outputs.console import Console
 from orchestration.pipeline.tasks.generative_teacher import TaskQuestions
-from orchestration.pipeline.tasks.lessons import DEV
+from orchestration.pipeline.tasks.lessons import DEV, TEST
 from orchestration.plan.duration import expected_seconds
 from orchestration.plan.requests import FillPlan, Holdings, Refused, SequenceSet, plan_fill
 from orchestration.plan.signal_requests import asked_sets
 from orchestration.plan.tables import show_plan, teacher_work
-
-TEST = "test"
-"""What the examples that everybody is compared on are called in a plan."""
 
 CONTENT_FREE = "content-free"
 """What the questions without content are called in a plan."""

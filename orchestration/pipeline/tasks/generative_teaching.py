@@ -13,6 +13,7 @@ import numpy as np
 
 from cache import TeacherCache
 from configs.places import absolute_root
+from configs.teachers import FIRST
 from evaluation.cost import Saved
 from evaluation.results import DevScores, FinalScores
 from evaluation.tasks.examples import Example
@@ -21,6 +22,7 @@ from orchestration.cluster.planned_engine import engine_spec
 from orchestration.comparison.label_likelihood import LABEL_LOGPROBS
 from orchestration.comparison.rows import bytes_on_disk
 from orchestration.fill.engine_loop import FillOrder
+from orchestration.fill.ledger import Counts
 from orchestration.fill.refusals import Refusals, open_refusals
 from orchestration.inputs.generative_teachers import generative_provenance, open_generative_teacher
 from orchestration.inputs.task_examples import Beliefs, Said
@@ -65,7 +67,7 @@ class GenerativeTeaching:
         task_questions(config, task, teacher.files).require_distinct_labels(task.train[0])
         return f"{teacher.files.label}, identity {teacher.identity.digest()[:12]}"
 
-    def plan(self, task: LoadedTask, sets: TaskSets, *, prepared: Path | None) -> AskedInWords:
+    def plan(self, task: LoadedTask, sets: TaskSets, *, prepared: Path | None, tests: bool = False) -> AskedInWords:
         """See `Teaching`."""
         assert prepared is None, "the configuration refuses stages of preparation for a language model"
         config = self.run.config
@@ -121,6 +123,11 @@ class AskedInWords:
         return TeacherName(files.directory, files.label, self.asked.teacher.identity)
 
     @property
+    def names(self) -> dict[str, TeacherName]:
+        """See `AskedTaskTeacher`."""
+        return {FIRST: self.name}
+
+    @property
     def wanted(self) -> Wanted:
         """See `AskedTaskTeacher`."""
         plan = self.asked.plan
@@ -138,7 +145,7 @@ class AskedInWords:
 
     def saved(self) -> Saved:
         """See `AskedTaskTeacher`."""
-        return saved_by_cache(self.asked.plan, cache=self.asked.cache, spent_before=self.journal.ledger.counts())
+        return saved_by_cache(self.asked.plan, cache=self.asked.cache, spent_before=Counts())
 
     def ask(self) -> None:
         """See `AskedTaskTeacher`."""
@@ -194,18 +201,20 @@ class AskedInWords:
     def taught(self) -> None:
         """See `AskedTaskTeacher`."""
 
-    def given(self) -> GivenAnswers:
+    def given(self) -> dict[str, GivenAnswers]:
         """See `AskedTaskTeacher`."""
         teacher, questions, files = self.teacher, self.teacher.questions, self.asked.teacher.files
         task = questions.task
         name, by = task.config.name, questions.answered_by
-        return GivenAnswers(
+        answers = GivenAnswers(
             dev=DevScores(name, by, teacher.answered(task.dev)),
             test=FinalScores(name, by, teacher.answered(task.test)),
             parameters=files.shape.parameters,
             disk_bytes=bytes_on_disk(files.directory),
             digest=self.asked.teacher.identity.digest(),
+            note=f"answered by {by}, in an engine of vLLM; how fast it is at one text is not measured",
         )
+        return {FIRST: answers}
 
     def notes(self) -> tuple[str, ...]:
         """See `AskedTaskTeacher`."""

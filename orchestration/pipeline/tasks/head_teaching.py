@@ -11,6 +11,7 @@ import numpy as np
 
 from cache import SignalRequest
 from configs.places import absolute_root
+from configs.teachers import FIRST
 from evaluation.cost import Saved
 from evaluation.tasks.examples import Example
 from orchestration.cluster.signal_engines import SignalPool, SignalSpec
@@ -26,8 +27,9 @@ from orchestration.outputs.console import Console, StageProgress
 from orchestration.pipeline.run import Journal
 from orchestration.pipeline.run_costs import saved_signals
 from orchestration.pipeline.stage import Line, Stage, run_stage
+from orchestration.pipeline.tasks.comparison import GivenAnswers
 from orchestration.pipeline.tasks.head_teacher import CheckedEngines, HeadTeacher
-from orchestration.pipeline.tasks.lessons import DEV
+from orchestration.pipeline.tasks.lessons import DEV, TEST
 from orchestration.pipeline.tasks.run import TaskRun
 from orchestration.pipeline.tasks.teaching import HashingProgress, TeacherName, Wanted
 from orchestration.pipeline.workers import Workers
@@ -64,14 +66,14 @@ class HeadTeaching:
         tuned = ", to be tuned on gold" if config.teacher.prepare else ""
         return f"{teacher.label}, identity {teacher.identity.digest()[:12]}{tuned}"
 
-    def plan(self, task: LoadedTask, sets: TaskSets, *, prepared: Path | None) -> AskedHead:
+    def plan(self, task: LoadedTask, sets: TaskSets, *, prepared: Path | None, tests: bool = False) -> AskedHead:
         """See `Teaching`."""
         config = self.run.config
         teacher = open_task_teacher(config, task.config, prepared=prepared)
         refusals = open_signal_refusals(config, teacher.identity)
         head = HeadTeacher(teacher, task.config, config.teacher, open_task_cache(config, teacher), refusals)
         states = wanted_states(config, teacher=teacher.model, models=own_models(config))
-        asked = {**sets.only(asked_sets(config)), DEV: task.dev}
+        asked = {**sets.only(asked_sets(config)), DEV: task.dev, **({TEST: task.test} if tests else {})}
         plan = head.plan(asked, wanted_signals(config, kind=task.config.kind, states=states))
         engines = (self.engines or self._pool)(teacher)
         return AskedHead(head, plan, engines, self.run, self.journal, self.workers)
@@ -128,6 +130,11 @@ class AskedHead:
         )
 
     @property
+    def names(self) -> dict[str, TeacherName]:
+        """See `AskedTaskTeacher`."""
+        return {FIRST: self.name}
+
+    @property
     def wanted(self) -> Wanted:
         """See `AskedTaskTeacher`."""
         return Wanted(len(self.plan.requests), self.plan.misses, self.plan.stored_bytes)
@@ -146,7 +153,7 @@ class AskedHead:
 
     def saved(self) -> Saved:
         """See `AskedTaskTeacher`."""
-        return saved_signals(self.plan, cache=self.head.cache, spent_before=self.journal.ledger.counts())
+        return saved_signals(self.plan, cache=self.head.cache)
 
     def ask(self) -> None:
         """See `AskedTaskTeacher`."""
@@ -179,8 +186,9 @@ class AskedHead:
         """See `TeacherBeliefs`."""
         return self.head.about(examples)
 
-    def given(self) -> None:
+    def given(self) -> dict[str, GivenAnswers]:
         """See `AskedTaskTeacher`: its directory holds a model that answers."""
+        return {}
 
     def notes(self) -> tuple[str, ...]:
         """See `AskedTaskTeacher`: what is left out, the lessons say."""

@@ -22,6 +22,7 @@ from configs.task_features import StateName
 from configs.task_stages import TaskStageConfig
 from evaluation.tasks.examples import Example
 from orchestration.inputs.task_examples import Beliefs, Said, States, make_examples
+from orchestration.inputs.task_mixture import Together
 from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.task_texts import ReadExample, decision_labels, read_with
 from student_train.feed.examples import UNKNOWN, ExampleSet
@@ -29,9 +30,13 @@ from student_train.feed.examples import UNKNOWN, ExampleSet
 DEV = "dev"
 """What the file of the held-out examples is called after."""
 
+TEST = "test"
+"""What the examples that everybody is compared on are called in a plan."""
 
-Belief = Beliefs | Said | None
-"""What a teacher believes about an example: logits by units, or what it said; None where it did not answer."""
+
+Belief = Beliefs | Said | Together | None
+"""What is believed about an example: logits by units, what a teacher said, or what several believe; None where one of
+them did not answer."""
 
 
 class TeacherStates(Protocol):
@@ -79,12 +84,16 @@ class TaskLesson:
 
 @dataclass(frozen=True, slots=True)
 class _Learned:
-    """What a stage learns from: sets by their names, answers of the teacher, states of it, and whether labels count."""
+    """What a stage learns from: sets by their names, answers of the teacher, states of it, and whether labels count.
+
+    What several teachers believe is mixed at a `temperature`.
+    """
 
     data: tuple[str, ...]
     answers: bool
     states: tuple[StateName, ...]
     labelled: bool
+    temperature: float
 
 
 class Lessons:
@@ -118,11 +127,19 @@ class Lessons:
             DataError: nothing is left to learn from, or to select by.
             ConfigError: the tokenizer cannot read these examples.
         """
-        learned = _Learned(stage.data, stage.needs_answers, states, labelled=stage.needs != "nothing")
+        labelled = stage.needs != "nothing"
+        learned = _Learned(stage.data, stage.needs_answers, states, labelled, self._mixed_at(stage))
         key = (reader.name, reader.max_tokens, learned)
         if key not in self._made:
             self._made[key] = self._make(learned, reader)
         return self._made[key]
+
+    def _mixed_at(self, stage: TaskStageConfig) -> float:
+        """The temperature that changes what a stage is given; the logits of one teacher are the same at any."""
+        several = stage.needs_answers and any(
+            isinstance(belief, Together) for name in stage.data for belief in self._about(name)
+        )
+        return stage.temperature if several else 1.0
 
     def _make(self, learned: _Learned, reader: Reader) -> TaskLesson:
         notes: list[str] = []
@@ -149,13 +166,16 @@ class Lessons:
         read = self._read(examples, reader)
         beliefs = None
         if learned.answers:
-            beliefs = self._by_units([belief for each in sets for belief in self._about(each)], examples, reader)
+            believed = [belief for each in sets for belief in self._about(each)]
+            beliefs = self._by_units(believed, examples, reader, temperature=learned.temperature)
         cut = sum(one.cut for one in read)
         if cut:
             notes.append(f"{name}: {cut:,} of {len(read):,} texts are cut to {reader.max_tokens} tokens of the student")
         keep = list(range(len(read)))
         if beliefs is not None:
-            keep = self._answered(name, read, beliefs, notes=notes)
+            # Whether a teacher agrees with gold is asked of what it believes, not of what is softened.
+            plain = beliefs if learned.temperature == 1.0 else self._by_units(believed, examples, reader)
+            keep = self._answered(name, read, plain, notes=notes)
         states = self._states(name, examples, learned, keep=keep, notes=notes)
         keep = [at for at in keep if states is None or states[at] is not None]
         if name == DEV and learned.labelled:
@@ -184,15 +204,19 @@ class Lessons:
         return read_with(reader.tokenizer, examples, task=self._task, max_tokens=reader.max_tokens)
 
     def _by_units(
-        self, believed: Sequence[Belief], examples: Sequence[Example], reader: Reader
+        self, believed: Sequence[Belief], examples: Sequence[Example], reader: Reader, *, temperature: float = 1.0
     ) -> list[Beliefs | None]:
-        """The beliefs in logits; what was said becomes certainty about the units that this reader sees."""
+        """The beliefs in logits; what was said becomes certainty about the units that this reader sees.
+
+        What several believe is their mixture at a temperature.
+        """
         said = {at: belief.of(examples[at]) for at, belief in enumerate(believed) if isinstance(belief, Said)}
         certain = {
             at: Beliefs.certain(one, kind=self._task.kind, labels=len(self._labels))
             for at, one in zip(said, self._read(list(said.values()), reader), strict=True)
         }
-        return [certain[at] if isinstance(belief, Said) else belief for at, belief in enumerate(believed)]
+        mixed = (belief.at(temperature) if isinstance(belief, Together) else belief for belief in believed)
+        return [certain[at] if isinstance(belief, Said) else belief for at, belief in enumerate(mixed)]
 
     def _states(
         self, name: str, examples: Sequence[Example], learned: _Learned, *, keep: Sequence[int], notes: list[str]

@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from configs.task_stages import TransformerStart
+from configs.teachers import FIRST
 from orchestration.pipeline.tasks.starts import StartsOf, made_start, reader_of
-from orchestration.pipeline.tasks.students import TEACHER, TaskTrainer
+from orchestration.pipeline.tasks.students import TaskTrainer
 
 
-def prepared_teacher(trainer: TaskTrainer, *, starts: StartsOf) -> Path | None:
-    """The directory of the tuned teacher; None where it is not to be tuned. `starts.teacher_dir` is the model as it is.
+def prepared_teacher(trainer: TaskTrainer, *, starts: StartsOf, name: str = FIRST) -> Path | None:
+    """The directory of a tuned teacher; None where it is not to be tuned. `starts.teacher_dir` is the model as it is.
 
     A model without a head gets that of the task; one with another head was refused before.
 
@@ -25,13 +26,13 @@ def prepared_teacher(trainer: TaskTrainer, *, starts: StartsOf) -> Path | None:
     untouched = TransformerStart(kind="transformer", model=config.model)
     start = made_start(untouched, seed=config.prepare[0].seed, of=starts)
     reader = reader_of(start, max_tokens=config.max_tokens)
-    chain = trainer.addressed(TEACHER, stages=config.prepare, start=start, reader=reader)
+    chain = trainer.addressed(name, stages=config.prepare, start=start, reader=reader)
     learned = chain.links[0].lesson
     trainer.journal.tracker.child(
-        f"{TEACHER} prepared",
+        f"{name} prepared",
         params={"model": config.model.label},
         tags={"role": "teacher", "student_digest": chain.digest},
         dataset=("train", learned.train_digest),
     )
-    trainer.train(replace(chain, name=f"{TEACHER} prepared"))
+    trainer.train(replace(chain, name=f"{name} prepared"))
     return chain.directory

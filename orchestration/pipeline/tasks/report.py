@@ -51,7 +51,7 @@ def task_report(
         provenance=Provenance(
             teacher=teacher.label,
             teacher_identity=teacher.identity,
-            teacher_licence=written.config.teacher.licence,
+            teacher_licence=written.config.licence_of_teachers,
             cache_digest=teacher.answers,
             config_digest=written.config.digest(),
             data=dict(written.content),

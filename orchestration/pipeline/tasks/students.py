@@ -26,8 +26,6 @@ from student_train.feed.examples import ExampleSet
 from student_train.feed.task_steps import task_steps
 from student_train.models.task_model import stored_inside
 
-TEACHER = "teacher"
-
 
 @dataclass(frozen=True, slots=True)
 class TaskTrainer:

@@ -7,7 +7,7 @@ gives is asked once, and knows what was answered.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -62,7 +62,12 @@ class AskedTaskTeacher(TeacherBeliefs, Protocol):
 
     @property
     def name(self) -> TeacherName:
-        """Who it is."""
+        """Who it is; of several the first, which students are cut from."""
+        ...
+
+    @property
+    def names(self) -> Mapping[str, TeacherName]:
+        """All that are asked, by what they are called in the comparison."""
         ...
 
     @property
@@ -85,7 +90,7 @@ class AskedTaskTeacher(TeacherBeliefs, Protocol):
         ...
 
     def saved(self) -> Saved:
-        """What those answers took that the cache holds already."""
+        """What those answers took that the cache holds already, whoever bought them."""
         ...
 
     def ask(self) -> None:
@@ -105,8 +110,8 @@ class AskedTaskTeacher(TeacherBeliefs, Protocol):
         """Token ids of the texts of all sets, for starts that measure the teacher."""
         ...
 
-    def given(self) -> GivenAnswers | None:
-        """What it answered on dev and test, where no model can be opened that does; None where one can."""
+    def given(self) -> Mapping[str, GivenAnswers]:
+        """What was answered on dev and test where no model can be opened that does, by who answered."""
         ...
 
     def notes(self) -> tuple[str, ...]:
@@ -126,14 +131,17 @@ class Teaching(Protocol):
         """
         ...
 
-    def plan(self, task: LoadedTask, sets: TaskSets, *, prepared: Path | None) -> AskedTaskTeacher:
-        """What the teacher is asked about these sets; `prepared` is the directory of one that was tuned."""
+    def plan(self, task: LoadedTask, sets: TaskSets, *, prepared: Path | None, tests: bool = False) -> AskedTaskTeacher:
+        """What the teacher is asked about these sets and dev; `prepared` is the directory of one that was tuned.
+
+        With `tests` it is asked about the test split too, as one that writes is in any case.
+        """
         ...
 
 
 def ask_teacher(asked: AskedTaskTeacher, *, run: TaskRun, journal: Journal) -> Answered:
     """Have everything in the cache that an experiment wants of a teacher."""
-    wanted, saved = asked.wanted, asked.saved()
+    wanted, saved = asked.wanted, asked.saved().beyond(journal.ledger.counts().fill)
     asked.show(journal.console)
     require_cache(run.config.runtime.cache_root, needed_bytes=wanted.stored_bytes)
     journal.tracker.child("fill", params={"misses": wanted.misses}, tags={"role": "fill"})

@@ -14,12 +14,16 @@ from student_train.job import TaskJob, TaughtInside
 
 @dataclass(frozen=True, slots=True)
 class TaskWords:
-    """What every training of an experiment is told: the decisions of its task, whose student it is, and its inside."""
+    """What every training of an experiment is told: the decisions of its task, whose student it is, and its inside.
+
+    `combined` says how several teachers are.
+    """
 
     kind: TaskKind
     labels: tuple[str, ...]
     teacher: str
     licence: str | None
+    combined: str = ""
     taught: TaughtInside | None = None
 
 
@@ -60,6 +64,7 @@ class TaskTraining(StageTraining[TaskJob]):
             accelerator=self.settings.device,
             teacher=words.teacher,
             licence=words.licence,
+            combined=words.combined,
             start=link.origin,
             train_examples=link.lesson.train.resolve(),
             dev_examples=link.lesson.dev.resolve(),

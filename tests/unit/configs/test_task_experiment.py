@@ -8,6 +8,8 @@ from pydantic import ValidationError
 
 from configs.task_experiment import TaskDistillConfig
 
+LARGE = {"model": {"hub": "some/large-encoder"}}
+
 PREPARE = {"objective": "hard_labels", "epochs": 3.0}
 
 CONFIG: dict[str, Any] = {
@@ -74,6 +76,21 @@ def test_an_experiment_that_makes_sense() -> None:
             },
             "data.agreement.min_probability=0.5 leaves out examples by what the teacher believes",
         ),
+        ({"teachers": {"lstm": LARGE}}, "teachers.lstm has a name that another row"),
+        ({"teachers": {"large": LARGE | {"answers": "text"}}}, "teachers.large.answers=text, and several teachers are"),
+        (
+            {"teachers": {"large": LARGE}, "students__lstm__stages__0__objective": "hard_labels"}
+            | {"students__lstm__stages__0__data": ["train"]},
+            "teachers names large, and no stage learns what a teacher answers",
+        ),
+        (
+            {
+                "teachers": {"large": LARGE},
+                "combine": {"kind": "route", "field": "x", "to": {"a": "large", "b": "teacher"}},
+            }
+            | {"students__lstm__stages__0__features": [{"kind": "patient"}]},
+            "combine.kind=route gives each row a teacher of its own, and features learn",
+        ),
         ({"students__lstm-gold": CONFIG["students"]["lstm"]}, "the name that lstm has in the comparison when"),
     ],
 )
@@ -101,3 +118,14 @@ def test_the_digest_is_of_what_changes_numbers_alone() -> None:
     digest = config().digest()
     assert config(runtime__nodes=2, budgets__max_teacher_tokens=5).digest() == digest
     assert config(teacher__max_tokens=64).digest() != digest
+
+
+def test_several_teachers_change_the_digest_and_one_is_written_as_before() -> None:
+    alone, two = config(), config(teachers={"large": LARGE})
+    assert {"teachers", "combine"}.isdisjoint(alone.model_dump(mode="json"))
+    weighed = config(teachers={"large": LARGE}, combine={"kind": "mixture", "weights": {"teacher": 3, "large": 1}})
+    assert len({alone.digest(), two.digest(), weighed.digest()}) == 3
+    assert (two.shares, weighed.shares) == ({"teacher": 0.5, "large": 0.5}, {"teacher": 0.75, "large": 0.25})
+    large = weighed.of_teacher("large")
+    assert (large.teacher, large.teachers, large.combine) == (two.teachers["large"], {}, None)
+    assert weighed.of_teacher("teacher").digest() == alone.digest()

@@ -25,6 +25,13 @@ def test_where_it_comes_from_beside_each_other() -> None:
     assert "No licence is known of smollm2-135m" in warning.text
 
 
+def test_one_unknown_licence_of_several_teachers_is_warned_of() -> None:
+    one = finished_run()
+    licences = "teacher: mit; large: not stated"
+    _, warning = provenance_section([replace(one, provenance=replace(one.provenance, teacher_licence=licences))]).blocks
+    assert isinstance(warning, Paragraph) and warning.text.startswith("No licence is known of")
+
+
 def test_a_known_licence_needs_no_warning() -> None:
     assert len(provenance_section([finished_run()]).blocks) == 1
 

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+from task_heads import save_classifier
 from task_pipeline_builders import STAGE, TaskPlace, spoken_place, task_place
 
 from orchestration.cache_tools import forgetting
@@ -95,3 +96,16 @@ def test_every_tuning_of_a_teacher_is_searched_and_strangers_are_named(tmp_path:
     del place.values["teacher"]["prepare"]
     untuned = forgotten(place, "rain")
     assert untuned.sequences == () and len(untuned.unsearched) == 2
+
+
+def test_every_teacher_of_a_config_is_searched_once_it_was_asked(tmp_path: Path) -> None:
+    place = task_place(tmp_path)
+    place.go("fill")
+    save_classifier(tmp_path / "other", labels=("bad", "good"))
+    place.values["teachers"] = {"other": {"model": {"path": str(tmp_path / "other")}, "max_tokens": 16}}
+    assert len(forgotten(place, "oslo").searched) == 1
+    place.go("fill")
+    found = forgotten(place, "oslo", remove=True)
+    assert len(found.searched) == 2 and found.unsearched == ()
+    assert len(found.sequences) == 2 * 3
+    assert asked_again(place) == "fill 3 fill 3"

@@ -6,13 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from belief_builders import random_beliefs
 from bench_builders import BenchPool, bench_candidate, bench_teacher, real_bench
+from safetensors.numpy import save_file
 
+from configs import ModelError
 from evaluation.closeness import closeness_of, measured
 from orchestration.comparison.held_out import HeldOut
-from orchestration.comparison.rows import bytes_on_disk, evidence_of, row_of
+from orchestration.comparison.rows import bytes_on_disk, evidence_of, row_of, stored_parameters
 from orchestration.comparison.written_answers import Answering
 from orchestration.outputs.artifacts import Artifacts
 
@@ -45,3 +48,10 @@ def test_links_count_as_what_they_lead_to(tmp_path: Path) -> None:
     (tmp_path / "model/weights").symlink_to(tmp_path / "blob")
     (tmp_path / "model/onnx/config").write_bytes(b"x" * 7)
     assert bytes_on_disk(tmp_path / "model") == 77
+
+
+def test_parameters_are_counted_over_all_files_of_weights(tmp_path: Path) -> None:
+    save_file({"a": np.zeros((3, 4), np.float32), "b": np.zeros(5, np.float16)}, tmp_path / "model.safetensors")
+    assert stored_parameters(tmp_path) == 17
+    with pytest.raises(ModelError):
+        stored_parameters(tmp_path / "elsewhere")

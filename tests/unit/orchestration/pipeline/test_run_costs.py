@@ -70,12 +70,12 @@ def test_an_empty_cache_saves_nothing(tmp_path: Path) -> None:
 
 def test_signals_that_the_cache_holds_are_credited_and_those_of_an_earlier_start_are_not(tmp_path: Path) -> None:
     filling = SignalFilling(tmp_path / "cache")
-    assert saved_signals(filling.plan(signal_set(6)), cache=filling.cache, spent_before=Counts()).tokens == 0
+    assert saved_signals(filling.plan(signal_set(6)), cache=filling.cache).tokens == 0
     filling.fill(signal_set(4), engines=LocalSignals())
     plan = filling.plan(signal_set(6), signal_set(3, name="again"))
-    saved = saved_signals(plan, cache=filling.cache, spent_before=Counts())
+    saved = saved_signals(plan, cache=filling.cache)
     assert saved.tokens == 4 * 3 * 5 and saved.gpu_seconds > 0.0, "four texts of five tokens, three signals each"
-    assert saved_signals(plan, cache=filling.cache, spent_before=Counts(fill=saved.tokens)).tokens == 0
+    assert saved.beyond(saved.tokens).tokens == 0
 
 
 def test_in_a_cluster_that_is_attached_to_its_machines_are_measured_and_not_this_one() -> None:

@@ -29,7 +29,14 @@ MEASURED = (
 
 
 def card(folder: Path, **fields: Any) -> ModelCard:
-    known = {"teacher": "a teacher", "licence": "MIT", "start": "random", "steps": 4, "selected_step": 2}
+    known = {
+        "teacher": "a teacher",
+        "licence": "MIT",
+        "combined": "",
+        "start": "random",
+        "steps": 4,
+        "selected_step": 2,
+    }
     view = CacheView.load(make_job(folder).train_view)
     return ModelCard(**{"view": view, "stage": KD, "measured": MEASURED, **known, **fields})
 

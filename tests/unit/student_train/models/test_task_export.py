@@ -23,6 +23,7 @@ def card(**fields: Any) -> TaskCard:
     known: dict[str, Any] = {
         "teacher": "a teacher",
         "licence": "MIT",
+        "combined": "",
         "start": "three random layers",
         "stage": TaskStageConfig.model_validate(TASK_STAGE),
         "sets": {"train": 1000, "transfer": 20},
@@ -74,3 +75,23 @@ def test_the_card_says_where_the_student_comes_from(tmp_path: Path) -> None:
     assert "LoRA of rank 4 and alpha 32, merged, beside the whole head" in task_card_text(
         card(stage=lora, licence=None), student=student
     )
+
+
+def test_a_card_names_all_teachers_with_their_weights_and_duties(tmp_path: Path) -> None:
+    student = load_task_student(save_student(tmp_path / "start", name="bert"), kind="classification", labels=LABELS)
+    text = task_card_text(
+        card(
+            teacher="some/base + some/large",
+            licence="teacher: apache-2.0; large: mit",
+            combined="teachers are mixed in probability space: teacher (some/base) with weight 0.75; large (some/large) "
+            "with weight 0.25",
+        ),
+        student=student,
+    )
+    _, front, words = text.split("---\n", 2)
+    said = yaml.safe_load(front)
+    assert said["base_model"] == ["some/base", "some/large"] and said["license"] == "other"
+    assert (
+        "- Teacher: some/base + some/large (teachers are mixed" in words and "large (some/large) with weight" in words
+    )
+    assert "Teacher's licence: teacher: apache-2.0; large: mit." in words

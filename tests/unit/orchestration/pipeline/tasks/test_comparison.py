@@ -201,11 +201,11 @@ def test_a_time_that_could_not_be_taken_is_a_line_of_its_row(comparing: Comparin
 def test_a_teacher_without_a_head_brings_its_answers(comparing: Comparing) -> None:
     compare = comparing(bag=RIGHT)
     answered = compare(model(compare, "bag")).rows[0]
-    given = GivenAnswers(answered.dev[0], answered.tasks[0], parameters=9, disk_bytes=90, digest="lm")
+    given = GivenAnswers(answered.dev[0], answered.tasks[0], parameters=9, disk_bytes=90, digest="lm", note="asked")
     found = compare(model(compare, "teacher", role="teacher", directories=(), digests=()), given={"teacher": given})
     (row,) = found.rows
     assert (row.digest, row.parameters, row.disk_bytes, row.serving) == ("lm", 9, 90, None)
-    assert row.tasks == answered.tasks and compare.opened == ["bag"]
+    assert row.tasks == answered.tasks and compare.opened == ["bag"] and found.notes == ["teacher: asked"]
     found = compare(model(compare, "nobody", directories=(), digests=()))
     assert found.rows == [] and found.failures == ["nobody: there is no directory of it"]
 

@@ -21,7 +21,7 @@ HARD = {"objective": "hard_labels", "labels": "teacher"}
 def opened(place: TaskPlace) -> tuple[AskedInWords, LoadedTask]:
     run = place.run
     task = load_task(run.config.task)
-    teaching: Any = place.teaching(run, place.journal)
+    teaching: Any = place.teaching(run, place.journal, place.workers)
     assert "identity" in teaching.require(task, progress=lambda done, total: None)
     return teaching.plan(task, TaskSets({"train": task.train}, ()), prepared=None), task
 
@@ -49,7 +49,7 @@ def test_its_row_is_of_the_answers_on_dev_and_test(tmp_path: Path) -> None:
     place = spoken_place(tmp_path, answers="text", stage=HARD)
     asked, _ = opened(place)
     asked.ask()
-    given = asked.given()
+    given = asked.given()["teacher"]
     assert [example.predicted for example in given.test.examples] == [("good",), ("bad",)]
     assert [example.answer.strip() for example in given.dev.examples] == ["good", "bad, clearly"]
     assert given.test.answered_by == "text, held to what can be read" and given.digest == asked.name.identity.digest()
