@@ -116,6 +116,13 @@ METHODS: tuple[Method, ...] = (
         takes=frozenset({"topk", "scores"}),
     ),
     Method(
+        name="distilbert-decoder",
+        title="DistilBERT for decoders, on plain text",
+        paper="Sanh et al. 2019, arXiv 1910.01108",
+        knowledge=("response", "feature"),
+        takes=frozenset({"distribution", "inside"}),
+    ),
+    Method(
         name="tang",
         title="A BiLSTM that learns logits of changed texts",
         paper="Tang et al. 2019, arXiv 1903.12136",

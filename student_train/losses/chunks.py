@@ -10,6 +10,7 @@ multiplied once forward and twice backward, as in the plain form.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -124,11 +125,16 @@ def _chunk(
         slope = 1.0 - logits.square() if differentiate else None
         logits = logits.mul_(softcap)
     exact = exact_dtype(logits)
-    kept = logits.gather(1, positions.ids).to(exact)
     label = None if positions.labels is None else logits.gather(1, positions.labels[:, None])[:, 0].to(exact)
-    logits.scatter_(1, positions.ids, float("-inf"))
-    best_rest, shift, total = row_sums(logits)
-    rest = total.log() + shift
+    whole = positions.targets is not None and positions.targets.in_order
+    if whole:
+        kept, best_rest = logits.to(exact), logits.new_full((len(logits),), float("-inf"), dtype=exact)
+        rest = best_rest.clone()
+    else:
+        kept = logits.gather(1, positions.ids).to(exact)
+        logits.scatter_(1, positions.ids, float("-inf"))
+        best_rest, shift, total = row_sums(logits)
+        rest = total.log() + shift
     with torch.enable_grad():
         leaves = [leaf.requires_grad_(differentiate) for leaf in (kept, rest, label) if leaf is not None]
         parts = position_loss(positions, kept, rest, label)
@@ -141,11 +147,19 @@ def _chunk(
     on_kept, on_rest, *on_label = (
         torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(leaves, grads, strict=True)
     )
+    if whole:
+        # What autograd made is the table of gradients already.
+        return _with_label(on_kept.to(logits.dtype), positions, on_label, slope=slope)
     share = torch.where(total > 0, on_rest / total, torch.zeros_like(total))
     # In place: the table becomes the gradient. The derivative by the log-sum-exp of the rest is shared among its tokens
     # in proportion to their exponentials (0 at the kept ids, which then get their own).
     spread(logits, shift=shift, share=share)
     logits.scatter_(1, positions.ids, on_kept.to(logits.dtype))
+    return _with_label(logits, positions, on_label, slope=slope)
+
+
+def _with_label(table: Tensor, positions: Positions, on_label: Sequence[Tensor], *, slope: Tensor | None) -> Tensor:
+    """The gradient on the raw logits: with what the label's logit got, and through the bound."""
     if positions.labels is not None:
-        logits.scatter_add_(1, positions.labels[:, None], on_label[0][:, None].to(logits.dtype))
-    return logits if slope is None else logits.mul_(slope)
+        table.scatter_add_(1, positions.labels[:, None], on_label[0][:, None].to(table.dtype))
+    return table if slope is None else table.mul_(slope)

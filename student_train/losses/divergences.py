@@ -133,9 +133,12 @@ def fold(
     """Scored targets and the student's logits as distributions over the same events; `kept`, `rest`: `Measure.rows`.
 
     `bucket` gives E = K + 1 events, the last being the tail; `renormalize` gives E = K and forgets the tail on both
-    sides. A softened bucket is right only where it is empty (K = V), which `Measure.check` sees to.
+    sides. A softened bucket is right only where it is empty (K = V), which `Measure.check` sees to. Of targets in order
+    there is no tail, and E = K.
     """
     assert targets.logprobs is not None and targets.tail_logmass is not None
+    if targets.in_order:
+        return _whole(targets.logprobs.to(kept.dtype), kept, temperature=temperature)
     if targets.padding is not None:
         kept, rest = _without(targets.padding, kept, rest)
     teacher, student = targets.logprobs.to(kept.dtype), kept
@@ -146,6 +149,13 @@ def fold(
     if tail == "renormalize" or temperature != 1.0:
         teacher = _normalised(teacher / temperature)
     return Events(teacher, _normalised(student / temperature), tokens=targets.k)
+
+
+def _whole(teacher: Float[Tensor, "N V"], student: Float[Tensor, "N V"], *, temperature: float) -> Events:
+    """Whole distributions, in as few passes over their tables as there have to be."""
+    if temperature != 1.0:
+        teacher, student = (teacher / temperature).log_softmax(dim=1), student / temperature
+    return Events(teacher, student.log_softmax(dim=1), tokens=teacher.shape[1])
 
 
 def guarded_logsumexp(values: Float[Tensor, "N E"]) -> Float[Tensor, " N"]:

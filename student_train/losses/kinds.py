@@ -160,12 +160,10 @@ def _expectation(
 ) -> Float[Tensor, " N"]:
     """Sum over events of exp(weights) (first - second); impossible events contribute nothing.
 
-    -inf is replaced before any arithmetic: a NaN in the branch that `where` drops would still reach the gradient.
+    Raised to the floor before any arithmetic, -inf meets a weight of zero as a number, and has no gradient. Tables may
+    hold whole vocabularies: no pass over one is made that this does not need.
     """
-    impossible = weights == -math.inf
-    difference = first.masked_fill(impossible, 0.0).clamp_min(LOG_FLOOR) - second.clamp_min(LOG_FLOOR)
-    terms = weights.masked_fill(impossible, 0.0).exp() * difference
-    return terms.masked_fill(impossible, 0.0).sum(dim=1)
+    return (weights.exp() * (first.clamp_min(LOG_FLOOR) - second.clamp_min(LOG_FLOOR))).sum(dim=1)
 
 
 def _kl_to_mixture(first: Float[Tensor, "N E"], second: Float[Tensor, "N E"], *, share: float) -> Float[Tensor, " N"]:

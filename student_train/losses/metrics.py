@@ -86,9 +86,11 @@ def plain_sums(metrics: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
 
 
 def cross_entropy(
-    kept: Float[Tensor, "N K"], rest: Float[Tensor, " N"], label: Float[Tensor, " N"]
+    kept: Float[Tensor, "N K"], rest: Float[Tensor, " N"], label: Float[Tensor, " N"], *, whole: bool = False
 ) -> Float[Tensor, " N"]:
-    """-log q(label) at each position."""
+    """-log q(label) at each position; `whole` says that there is no rest."""
+    if whole:
+        return kept.logsumexp(dim=1) - label
     return guarded_logsumexp(torch.cat([kept, rest[:, None]], dim=1)) - label
 
 
@@ -117,6 +119,9 @@ def position_metrics(
         assert targets.logprobs is not None
         events = fold(targets, kept, rest)
         found["forward_kl"], found["reverse_kl"] = forward_kl(events), reverse_kl(events)
-        found["teacher_mass"] = targets.logprobs.double().exp().sum(dim=1)
-        found["student_tail"] = events.student[:, -1].exp()
+        # Nothing lies outside of targets in order, and adding up all of them again would say so slowly.
+        found["teacher_mass"] = (
+            torch.ones_like(rest) if targets.in_order else targets.logprobs.double().exp().sum(dim=1)
+        )
+        found["student_tail"] = torch.zeros_like(rest) if targets.in_order else events.student[:, -1].exp()
     return found

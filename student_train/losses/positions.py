@@ -123,7 +123,8 @@ class LossForm:
             weights = self.weight if terms is None else self.weight * terms.single_weights.to(rest.dtype)
             loss = loss + weights * parts["divergence"]
         if label is not None:
-            parts["ce"] = cross_entropy(kept, rest, label)
+            whole = positions.targets is not None and positions.targets.in_order
+            parts["ce"] = cross_entropy(kept, rest, label, whole=whole)
             loss = loss + self.ce_weight * parts["ce"] if self.ce_weight else loss
         if self.policy is not None and terms is not None:
             parts["policy"], parts["clipped"] = policy_rows(-parts["ce"], terms, policy=self.policy)

@@ -35,6 +35,9 @@ class SparseTargets:
 
     Entries in `padding` of scored targets only fill a row up, as where a teacher's token is none of the student's: they
     have log-probability -inf, and what the student gives their ids belongs to its tail.
+
+    `in_order` says that `ids` are all tokens there are, one after the other: a table of logits is then what it is, with
+    nothing to look up in it and no rest.
     """
 
     ids: Int64[Tensor, "N K"]
@@ -42,6 +45,7 @@ class SparseTargets:
     tail_logmass: Float[Tensor, " N"] | None
     counts: Int64[Tensor, "N K"] | None = None
     padding: Bool[Tensor, "N K"] | None = None
+    in_order: bool = False
 
     def __post_init__(self) -> None:
         assert self.counts is not None or (self.logprobs is not None and self.tail_logmass is not None)
@@ -55,6 +59,7 @@ class SparseTargets:
             ids=torch.arange(vocab, device=logits.device).expand(rows, vocab),
             logprobs=exact.log_softmax(dim=1),
             tail_logmass=exact.new_full((rows,), float("-inf")),
+            in_order=True,
         )
 
     @classmethod
@@ -87,8 +92,9 @@ class SparseTargets:
         return self._each(lambda part: part.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> SparseTargets:
-        optional = (self.logprobs, self.tail_logmass, self.counts, self.padding)
-        return SparseTargets(change(self.ids), *(None if part is None else change(part) for part in optional))
+        parts = [None if part is None else change(part) for part in (self.logprobs, self.tail_logmass, self.counts)]
+        padding = None if self.padding is None else change(self.padding)
+        return SparseTargets(change(self.ids), *parts, padding=padding, in_order=self.in_order)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
