@@ -92,9 +92,17 @@ class SparseTargets:
         return self._each(lambda part: part.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> SparseTargets:
-        parts = [None if part is None else change(part) for part in (self.logprobs, self.tail_logmass, self.counts)]
-        padding = None if self.padding is None else change(self.padding)
-        return SparseTargets(change(self.ids), *parts, padding=padding, in_order=self.in_order)
+        def changed(part: Tensor | None) -> Tensor | None:
+            return None if part is None else change(part)
+
+        return SparseTargets(
+            change(self.ids),
+            changed(self.logprobs),
+            changed(self.tail_logmass),
+            changed(self.counts),
+            padding=changed(self.padding),
+            in_order=self.in_order,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
