@@ -13,7 +13,10 @@ from configs.schema import DistillConfig, TrainingSettings
 from configs.stages import StageConfig
 from configs.task_features import InsideSizes
 from orchestration.inputs.shapes import PlannedShape
-from orchestration.plan.memory import DTYPE_BYTES, MemoryItem, activation_bytes, count_in_words
+from orchestration.plan.memory import DTYPE_BYTES, HEAD_CHUNK_BYTES, MemoryItem, activation_bytes, count_in_words
+
+DISTRIBUTION_TABLES = 4
+"""In chunks of the fused loss: what whole distributions of both take on their way to a divergence and its gradient."""
 
 
 def require_matching(
@@ -58,7 +61,8 @@ def live_memory(
 
     It leaves its last states, or those of all layers where any are compared; one layer is computed at a time. Where
     attention is compared the scores of all layers are kept, the student's twice for its backward pass; `longest` are
-    the tokens of the longest sequence, each of which has so many scores in every head.
+    the tokens of the longest sequence, each of which has so many scores in every head. What the divergence makes of
+    whole distributions comes beside the head's own tables.
     """
     if not stage.reads_live or teacher is None:
         return ()
@@ -69,6 +73,9 @@ def live_memory(
         MemoryItem("live teacher", shape.parameters * wide, f"{count_in_words(shape.parameters)} x {wide:g} B"),
         MemoryItem("its states", float(tokens * per_token), f"micro_batch_tokens {tokens} x {per_token:,} B"),
     ]
+    if stage.teacher == "live":
+        held = float(DISTRIBUTION_TABLES * HEAD_CHUNK_BYTES)
+        items.append(MemoryItem("distributions", held, f"{DISTRIBUTION_TABLES} x {HEAD_CHUNK_BYTES:,} B, measured"))
     if stage.reads_attention:
         theirs, ours = shape.layers * shape.heads * wide, student.layers * student.heads * DTYPE_BYTES[stage.dtype]
         scores = int(theirs + 2 * ours) * longest

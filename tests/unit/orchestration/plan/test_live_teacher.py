@@ -13,6 +13,7 @@ from configs.stages import StageConfig
 from orchestration.plan.hardware import Hardware
 from orchestration.plan.live_teacher import live_memory, longest_sequence, require_matching
 
+LIVE = ("live teacher", "its states", "attention", "distributions")
 MICRO = {"micro_batch_tokens": 1000}
 NARROW = SHAPE.model_copy(update={"hidden": 32, "layers": 2, "heads": 4})
 
@@ -25,7 +26,7 @@ def beside(*features: dict[str, Any], **settings: Any) -> dict[str, float]:
     """What lies beside a student of half the size, by name."""
     placement = place(NODE, student=NARROW, stages=[stage(features=list(features), **settings)], training=MICRO)
     (worker,) = [fit for fit in placement.fits if fit.label == "training worker, kd"]
-    return {name: size for name, size in sizes(worker).items() if name in ("live teacher", "its states", "attention")}
+    return {name: size for name, size in sizes(worker).items() if name in LIVE}
 
 
 def test_a_stage_from_the_cache_has_nobody_beside_it() -> None:
@@ -34,7 +35,8 @@ def test_a_stage_from_the_cache_has_nobody_beside_it() -> None:
 
 def test_weights_and_last_states_lie_beside_a_stage_that_asks_afresh() -> None:
     found = beside(teacher="live")
-    assert found.keys() == {"live teacher", "its states"}
+    assert found.keys() == {"live teacher", "its states", "distributions"}
+    assert found["distributions"] == 2**30
     # The experiment's teacher is in bfloat16: 64 last states, and one layer's activations.
     assert found["live teacher"] == 2 * PARAMETERS
     layer = 2 * (8 * 64 + 2 * (8 + 2 * 2) * 8 + 4 * 128) + 8 * 64
