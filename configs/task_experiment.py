@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from configs.models import Block, ModelSource, Name, NonNegative, Positive
-from configs.schema import BudgetConfig, Dtype, PriceConfig, RuntimeConfig, SplitConfig, WithoutPasswords
+from configs.schema import BudgetConfig, Dtype, PlainConfig, PriceConfig, RuntimeConfig, SplitConfig, WithoutPasswords
+from configs.task_general import require_general, require_of_task
 from configs.task_stages import GOLD, OWN_SETS, TRANSFER, TaskStageConfig, TaskStudentConfig
 from configs.teachers import (
     BETWEEN,
@@ -44,7 +45,8 @@ class TaskTeacherConfig(Block):
     Texts are cut to `max_tokens`, and those that are cut are counted.
     With `calibrated` the likelihood of each label is divided by that of the same words after a question without
     content (Zhao et al. 2021, arXiv 2102.09690). `prepare` are stages that tune the teacher on gold labels before it
-    is asked.
+    is asked. `general` are stages before those in which it learns hidden tokens of plain text: a model without the head
+    of a masked language model gets one.
     """
 
     model: ModelSource
@@ -55,6 +57,7 @@ class TaskTeacherConfig(Block):
     encoding: SignalEncoding = "signal-f32"
     calibrated: bool = False
     constrained: bool = True
+    general: tuple[TaskStageConfig, ...] = ()
     prepare: tuple[TaskStageConfig, ...] = ()
 
     @model_validator(mode="after")
@@ -66,6 +69,7 @@ class TaskTeacherConfig(Block):
         if not self.constrained and self.answers != "text":
             raise ValueError(f"constrained=false is about text that is written, not answers={self.answers}: remove one")
         for number, stage in enumerate(self.prepare):
+            require_of_task(f"prepare.{number}", stage)
             if stage.is_taught or stage.data != (GOLD,):
                 features = " with features" if stage.features else ""
                 raise ValueError(
@@ -77,7 +81,20 @@ class TaskTeacherConfig(Block):
                 f"prepare tunes a model with a task head, and answers={self.answers} has none: set answers: head, or "
                 "tune the language model in an experiment of its own"
             )
+        if self.general and not self.prepare:
+            raise ValueError(
+                "general leaves the teacher without a head for the task and prepare, which would train one, is empty: "
+                "add a stage with objective: hard_labels to it, or remove general"
+            )
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A teacher without general stages is written as teachers were before there were any."""
+        said: dict[str, Any] = dump(self)
+        if not self.general:
+            said.pop("general", None)
+        return said
 
 
 class GoldConfig(Block):
@@ -171,12 +188,25 @@ class AgreementFilter(Block):
 
 
 class TaskDataConfig(Block):
-    """The examples beside those of the task: unlabelled ones, and ones that are made from others."""
+    """The examples beside those of the task: unlabelled ones, and ones that are made from others.
+
+    `plain` is text about nothing in particular, for general stages: windows of `max_tokens` tokens, special ones among
+    them, none of which two share.
+    """
 
     gold: GoldConfig | None = None
     transfer: tuple[SplitConfig, ...] = ()
     augment: dict[Name, Augmentation] = Field(default_factory=dict)
     agreement: AgreementFilter | None = None
+    plain: PlainConfig | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Data without plain text are written as data were before there was any."""
+        said: dict[str, Any] = dump(self)
+        if self.plain is None:
+            said.pop("plain", None)
+        return said
 
     @model_validator(mode="after")
     def _names_are_free(self) -> Self:
@@ -238,7 +268,22 @@ class TaskDistillConfig(WithoutPasswords):
             )
         for name, student in self.students.items():
             for number, stage in enumerate(student.stages):
-                self._sets_exist(f"students.{name}.stages.{number}", stage)
+                key = f"students.{name}.stages.{number}"
+                require_of_task(key, stage)
+                self._sets_exist(key, stage)
+        require_general(
+            self.students,
+            teacher=self.teacher.general,
+            answers=self.teacher.answers,
+            plain=self.data.plain is not None,
+            sets=self._sets,
+        )
+        second = next((name for name, teacher in self.teachers.items() if teacher.general), None)
+        if second is not None:
+            raise ValueError(
+                f"teachers.{second}.general is of a further teacher, and students learn plain text beside the first "
+                "one: remove it, or make that teacher the first"
+            )
         return self
 
     def _teachers_agree(self) -> None:
@@ -312,6 +357,11 @@ class TaskDistillConfig(WithoutPasswords):
     def _one_teacher(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return unless_unused(dump(self))
 
+    @property
+    def _sets(self) -> tuple[str, ...]:
+        """The sets of examples that there are."""
+        return (GOLD, *((TRANSFER,) if self.data.has_transfer else ()), *self.data.augment)
+
     def _twins_differ(self) -> None:
         """A student without a teacher bears the name of another one and an ending, which nobody else may have."""
         asked = {"-gold": self.evaluation.gold_baseline, "-augmented": self.evaluation.augmented_baseline}
@@ -335,7 +385,7 @@ class TaskDistillConfig(WithoutPasswords):
         return tuple(name for name in known if self._has_gold(name))
 
     def _sets_exist(self, key: str, stage: TaskStageConfig) -> None:
-        known = (GOLD, *((TRANSFER,) if self.data.has_transfer else ()), *self.data.augment)
+        known = self._sets
         unknown = next((name for name in stage.data if name not in known), None)
         if unknown == TRANSFER:
             raise ValueError(

@@ -24,17 +24,22 @@ TASK_OBJECTIVES: Mapping[str, str] = MappingProxyType(
         "soft_labels": "student_train.objectives.soft_labels",
         "logit_mse": "student_train.objectives.logit_mse",
         "features": "student_train.objectives.features",
+        "masked_lm": "student_train.objectives.masked_lm",
     }
 )
 """Every objective by the name that a configuration gives it, and the module that holds its value."""
 
-TaskNeed = Literal["gold", "label", "logits", "nothing"]
+TaskNeed = Literal["gold", "label", "logits", "words", "nothing"]
 """What must be known of an example that is learned."""
 
-TaskLossSetting = Literal["temperature", "gold_weight", "labels"]
+TaskLossSetting = Literal["temperature", "gold_weight", "labels", "lm_weight", "soft_weight"]
 """A setting of a stage that shapes a loss, and only some losses."""
 
 TASK_LOSS_SETTINGS: tuple[TaskLossSetting, ...] = get_args(TaskLossSetting)
+
+
+def _no_rule(_: TaskStageConfig) -> None:
+    """Everything that the declared fields allow goes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +47,15 @@ class TaskObjective:
     """One method of learning a task.
 
     `learns` says in a few words what. `needs` says what must be known of every example of a stage: its gold label
-    (`gold`), which label the teacher finds (`label`), the teacher's `logits`, or `nothing`. `settings` are those of
-    `TASK_LOSS_SETTINGS` that act on it; any other may not be set.
+    (`gold`), which label the teacher finds (`label`), the teacher's `logits`, its own `words`, or `nothing`. `settings`
+    are those of `TASK_LOSS_SETTINGS` that act on it; any other may not be set. `general` says whether it is learned of
+    plain text, in stages before those of a task. `check` raises ValueError at a contradiction of a stage that these
+    fields cannot express.
 
     `loss` is a pure function from the student's logits at the units of a micro-batch, the micro-batch and the stage to
-    sums over decisions (`student_train.objectives.decisions.task_sums`). `card` says in a model card what was learned,
-    settings included.
+    sums over decisions (`student_train.objectives.decisions.task_sums`); one that learns `words` is given what stands
+    before the student's output layer instead (`student_train.objectives.masked_lm`). `card` says in a model card what
+    was learned, settings included.
     """
 
     name: str
@@ -56,6 +64,8 @@ class TaskObjective:
     loss: Callable[..., Any]
     card: Callable[[TaskStageConfig], str]
     settings: frozenset[TaskLossSetting] = frozenset()
+    general: Literal["never", "too", "only"] = "never"
+    check: Callable[[TaskStageConfig], None] = _no_rule
 
 
 def find_task_objective(name: str) -> TaskObjective:

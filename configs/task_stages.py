@@ -30,8 +30,14 @@ GOLD = "train"
 TRANSFER = "transfer"
 """The texts that only the teacher labels."""
 
-OWN_SETS = frozenset({GOLD, TRANSFER})
+PLAIN = "plain"
+"""Plain text about nothing in particular (`data.plain`), which general stages learn from."""
+
+OWN_SETS = frozenset({GOLD, TRANSFER, PLAIN})
 """Sets of examples that no augmentation may be named after."""
+
+LATER_STAGE_KEYS = ("features", "lm_weight", "soft_weight")
+"""Keys that stages did not always have: one that does not use them is written, and addressed, as it was before."""
 
 
 class EncoderShape(Block):
@@ -164,6 +170,8 @@ class TaskStageConfig(Block):
     `data` names sets of examples: `train` (gold), `transfer` (unlabelled), and augmentations by their names. Where a
     loss knows a gold label and the teacher's belief, `gold_weight` is the share of the cross-entropy on gold.
     `features` are terms beside that loss about what is inside the teacher, each a mean over texts or tokens.
+    `masked_lm` learns hidden tokens of plain text, with `lm_weight` on what stood there and `soft_weight` on what the
+    teacher believes of it.
     `unfrozen` says what learns: everything, or the head and that many layers below it. `patience` ends the stage when
     so many measurements of the dev split in a row were no better than the best.
     """
@@ -173,6 +181,8 @@ class TaskStageConfig(Block):
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
     gold_weight: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     labels: Literal["gold", "teacher"] = "gold"
+    lm_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    soft_weight: Annotated[float, Field(ge=0.0)] = 0.0
     features: tuple[FeatureTerm, ...] = ()
     unfrozen: NonNegative | Literal["all"] = "all"
     lora: LoraConfig | None = None
@@ -223,6 +233,7 @@ class TaskStageConfig(Block):
             )
         self._fits_objective()
         self._fits_features()
+        self.method.check(self)
         return self
 
     def _fits_objective(self) -> None:
@@ -249,11 +260,11 @@ class TaskStageConfig(Block):
         return self.model_dump(mode="json")
 
     @model_serializer(mode="wrap")
-    def _no_features(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A stage without features is written, and addressed, as stages were before there were any."""
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         said: dict[str, Any] = dump(self)
-        if not self.features:
-            said.pop("features", None)
+        for key in LATER_STAGE_KEYS:
+            if getattr(self, key) == type(self).model_fields[key].default:
+                said.pop(key, None)
         return said
 
     @property
@@ -272,19 +283,34 @@ class TaskStageConfig(Block):
         return self.needs in ("label", "logits")
 
     @property
+    def reads_inside(self) -> bool:
+        """Whether a teacher shows more than its answers: what is inside it, or what it believes of hidden tokens."""
+        return bool(self.features) or self.soft_weight > 0
+
+    @property
     def is_taught(self) -> bool:
         """Whether anything of it comes from a teacher."""
-        return self.needs != "gold" or bool(self.features)
+        return self.needs not in ("gold", "words") or self.reads_inside
 
 
 class TaskStudentConfig(Block):
     """One student of a task: what it is and the stages it goes through, each from the one before.
 
     It is trained once for each of `seeds` seeds, counted up from those of its stages; the comparison shows all of them
-    as one row, with the spread.
+    as one row, with the spread. `general` are stages before those: on plain text, beside the teacher as it is before it
+    is tuned. What they make is made once, whatever the task and the seeds.
     """
 
     start: TaskStart
+    general: tuple[TaskStageConfig, ...] = ()
     stages: Annotated[tuple[TaskStageConfig, ...], Field(min_length=1)]
     seeds: Positive = 1
     max_tokens: Positive | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A student without general stages is written as students were before there were any."""
+        said: dict[str, Any] = dump(self)
+        if not self.general:
+            said.pop("general", None)
+        return said

@@ -104,6 +104,15 @@ class TaskJob(StageJob):
         return _digest({"stage": self.stage.identity(), "kind": self.kind, "labels": list(self.labels), **inside})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneralJob(TaskJob):
+    """One general stage: examples are plain texts, their units tokens that may be hidden, and `labels` the vocabulary.
+
+    They are those of a tagger, whose tags are the tokens themselves. `taught` is the teacher as it is before it is
+    tuned, of a stage that reads it.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class StepMetrics:
     """Metrics after `step` optimiser steps, by their tracking names.

@@ -19,6 +19,7 @@ from cache.batches import Rows, permutation, rank_rows
 from cache.canonical import canonical
 from configs.task_stages import TaskStageConfig
 from student_train.feed.examples import ExampleSet
+from student_train.feed.hiding import Hiding, hidden_counts
 from student_train.feed.packing import Layout, lay_out, padded_tokens
 from student_train.feed.task_batch import TaskBatch, collate_examples
 from student_train.worker_group import WorkerGroup
@@ -41,16 +42,22 @@ class TaskStep:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskFeed:
-    """Reads examples for one process of a worker group, in micro-batches of at most `micro_batch_tokens` tokens."""
+    """Reads examples for one process of a worker group, in micro-batches of at most `micro_batch_tokens` tokens.
+
+    With `hiding` what is decided is which tokens it has hidden.
+    """
 
     examples: ExampleSet
     group: WorkerGroup
     micro_batch_tokens: int
+    hiding: Hiding | None = None
 
     def steps(self, batches: Iterable[Rows], *, measured: bool = False) -> Iterator[TaskStep]:
         """The work of each global batch in turn. When all of them are `measured` together, means are over all."""
         lengths = self.examples.lengths
         decisions = np.diff(self.examples.decision_offsets)
+        if self.hiding is not None:
+            decisions = hidden_counts(decisions)
         for rows in batches:
             world = self.group.world_size
             shares = [rank_rows(rows, lengths=lengths, rank=rank, world_size=world) for rank in range(world)]
@@ -62,7 +69,7 @@ class TaskFeed:
             computed = sum(padded_tokens(*each) for each in zip(layouts, [lengths[s] for s in shares], strict=True))
             decided, read = int(decisions[rows].sum()), int(lengths[rows].sum())
             if measured:
-                per_text, per_token = len(self.examples.gold) / len(lengths), len(self.examples.gold) / lengths.sum()
+                per_text, per_token = decisions.sum() / len(lengths), decisions.sum() / lengths.sum()
             else:
                 per_text, per_token = decided / len(rows), decided / read
             yield TaskStep(
@@ -70,11 +77,15 @@ class TaskFeed:
                 tokens=read,
                 padded_tokens=computed,
                 rows=rows,
-                batches=tuple(replace(each, per_text=per_text, per_token=float(per_token)) for each in mine),
+                batches=tuple(replace(each, per_text=float(per_text), per_token=float(per_token)) for each in mine),
             )
 
     def _batches(self, share: Rows, layouts: tuple[Layout, ...]) -> list[TaskBatch]:
-        return [collate_examples(self.examples, share[list(chain.from_iterable(layout))]) for layout in layouts]
+        return [self._collated(share[list(chain.from_iterable(layout))]) for layout in layouts]
+
+    def _collated(self, rows: Rows) -> TaskBatch:
+        batch = collate_examples(self.examples, rows)
+        return batch if self.hiding is None else self.hiding.hide(batch, rows)
 
 
 def task_steps(stage: TaskStageConfig, *, examples: ExampleSet) -> int:
@@ -82,14 +93,19 @@ def task_steps(stage: TaskStageConfig, *, examples: ExampleSet) -> int:
     if stage.steps is not None:
         return stage.steps
     # Through its decimal digits: 1.1 epochs of 10 batches are 11 steps, although 1.1 * 10 is more than that.
-    return math.ceil(Fraction(str(stage.epochs)) * _batches_an_epoch(stage, examples=examples))
+    return math.ceil(Fraction(str(stage.epochs)) * batches_an_epoch(stage, examples=examples))
 
 
 def task_batches(stage: TaskStageConfig, *, examples: ExampleSet, first: int, steps: int) -> Iterator[Rows]:
     """Global batches number `first` to `steps` - 1 of a stage, counted over its epochs."""
-    each = _batches_an_epoch(stage, examples=examples)
+    each = batches_an_epoch(stage, examples=examples)
     endless = chain.from_iterable(_epoch(stage, examples=examples, epoch=epoch) for epoch in count(first // each))
     return islice(endless, first % each, first % each + steps - first)
+
+
+def batches_an_epoch(stage: TaskStageConfig, *, examples: ExampleSet) -> int:
+    """Global batches that hold every example once."""
+    return math.ceil(len(examples) / stage.batch_size)
 
 
 def measured_batches(examples: ExampleSet, *, tokens: int) -> list[Rows]:
@@ -97,10 +113,6 @@ def measured_batches(examples: ExampleSet, *, tokens: int) -> list[Rows]:
     order = np.argsort(examples.lengths, kind="stable")
     ends = np.cumsum(examples.lengths[order])
     return [rows for rows in np.split(order, np.flatnonzero(np.diff(ends // tokens)) + 1) if len(rows)]
-
-
-def _batches_an_epoch(stage: TaskStageConfig, *, examples: ExampleSet) -> int:
-    return math.ceil(len(examples) / stage.batch_size)
 
 
 def _epoch(stage: TaskStageConfig, *, examples: ExampleSet, epoch: int) -> list[Rows]:

@@ -11,19 +11,11 @@ import yaml
 from torch import Tensor
 
 from cache.disk.failpoints import failpoint
-from configs.task import TaskKind
 from configs.task_stages import TaskStageConfig
 from student_train.files import staged_directory
 from student_train.job import StepMetrics
 from student_train.models.export import base_models, features_learned, held_out_table, licence_id, licence_line
 from student_train.models.task_model import TaskStudent, write_task_student
-
-PIPELINES: Mapping[TaskKind, str] = {
-    "classification": "text-classification",
-    "tagging": "token-classification",
-    "extractive_qa": "question-answering",
-}
-"""What model hubs call a kind of task."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +63,7 @@ def task_card_text(card: TaskCard, *, student: TaskStudent) -> str:
     front = {
         "base_model": base_models(card.teacher),
         "license": licence_id(card.licence),
-        "pipeline_tag": PIPELINES[student.kind],
+        "pipeline_tag": student.pipeline,
         "tags": ["distillation", "stillroom", stage.objective],
     }
     data = ", ".join(f"{count:,} examples of {name}" for name, count in card.sets.items())
@@ -88,7 +80,7 @@ def task_card_text(card: TaskCard, *, student: TaskStudent) -> str:
 
 # Student of {card.teacher}
 
-A student for {student.kind} with {len(student.labels)} labels, trained for {card.steps} steps with the objective
+{student.purpose}, trained for {card.steps} steps with the objective
 `{stage.objective}`; these are the weights after step {card.selected_step} (`select: {stage.select}`).
 
 - Teacher: {card.teacher}{f" ({card.combined})" if card.combined else ""}

@@ -10,7 +10,7 @@ Shapes: B rows, T tokens, N units, C labels (2 for spans: first, last).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -25,6 +25,13 @@ from student_train.models.tracing import Trace
 
 HEAD_KINDS: tuple[TaskKind, ...] = ("classification", "tagging", "extractive_qa")
 """Kinds of tasks that a head can do."""
+
+PIPELINES: Mapping[TaskKind, str] = {
+    "classification": "text-classification",
+    "tagging": "token-classification",
+    "extractive_qa": "question-answering",
+}
+"""What model hubs call a kind of task."""
 
 ANY_LENGTH = 2**31 - 1
 """`max_tokens` of a network without positions."""
@@ -74,6 +81,16 @@ class TaskStudent(nn.Module, ABC):
             seen.update(map(id, group))
         assert seen == set(map(id, self.parameters()))
         return [group for group in found if group]
+
+    @property
+    def purpose(self) -> str:
+        """What it is for, for its model card."""
+        return f"A student for {self.kind} with {len(self.labels)} labels"
+
+    @property
+    def pipeline(self) -> str:
+        """What model hubs call models like it."""
+        return PIPELINES[self.kind]
 
     def recompute_activations(self) -> None:
         """Let the backward pass compute activations again instead of keeping them; networks of few layers keep them."""

@@ -44,7 +44,7 @@ HEADS: Mapping[TaskKind, tuple[str, Any]] = {
 SPANS = ("first", "last")
 """The outputs of a head for spans."""
 
-_POOLER = "pooler"
+POOLER = "pooler"
 """The layer that BERT and its kin have between body and classifier; published bodies often lack it."""
 
 _FINAL_NORMS = ("norm", "final_norm", "final_layer_norm", "ln_f", "norm_f")
@@ -88,6 +88,10 @@ class TransformerStudent(TaskStudent):
             output = self._output(batch.input_ids, batch.attention_mask, batch.segment_ids, output_hidden_states=True)
         return Trace(self.at_units(self._logits(output), batch), tuple(output.hidden_states), tuple(scores))
 
+    def in_head(self, name: str) -> bool:
+        """Whether a parameter of `model` belongs to its head."""
+        return is_head(self.model, name)
+
     def _output(self, input_ids: Tensor, attention_mask: Tensor, segment_ids: Tensor, **wanted: bool) -> Any:
         segments = {"token_type_ids": segment_ids} if self._segments else {}
         return self.model(
@@ -116,7 +120,7 @@ class TransformerStudent(TaskStudent):
         layers = layers_of(self.model)
         inside = {id(each) for each in layers.parameters()}
         for name, parameter in self.model.named_parameters():
-            if is_head(self.model, name):
+            if self.in_head(name):
                 head.append(parameter)
             elif id(parameter) not in inside:
                 (top if _owner(name) in _FINAL_NORMS else bottom).append(parameter)
@@ -133,7 +137,7 @@ def load_transformer_student(
     tokenizer = load_task_tokenizer(model_dir)
     if kind == "extractive_qa":
         require_pairs(tokenizer, model_dir)
-    config = _config(model_dir)
+    config = read_model_config(model_dir)
     there = _has_head(config, kind=kind, model_dir=model_dir)
     if not there and head_seed is None:
         raise ModelError(f"{model_dir}: has no head for {kind}: name a model whose class ends with {HEADS[kind][0]}")
@@ -169,7 +173,7 @@ def random_transformer(
 
 def stored_head(model_dir: Path) -> tuple[TaskKind, tuple[str, ...]]:
     """The kind of a model's head and its labels (see `student_train.models.task_model.stored_task`)."""
-    config = _config(model_dir)
+    config = read_model_config(model_dir)
     for kind, (ending, _) in HEADS.items():
         if any(str(name).endswith(ending) for name in config.architectures or ()):
             found = tuple(str(config.id2label[at]) for at in sorted(config.id2label))
@@ -186,7 +190,7 @@ def stored_positions(model_dir: Path) -> int:
     Raises:
         ModelError: its config.json cannot be read.
     """
-    config = _config(model_dir)
+    config = read_model_config(model_dir)
     with torch.device("meta"):
         return _positions(AutoModel.from_config(config))
 
@@ -213,19 +217,24 @@ def layers_of(model: Any) -> nn.ModuleList:
     raise ModelError(f"{model.config.model_type}: has no list of layers: name another model")
 
 
+def segments_of(model: Any, tokenizer: Any) -> bool:
+    """Whether a model is told which of two texts a token is from."""
+    # RoBERTa has one segment, and tokenizers that give none were never trained with two.
+    return "token_type_ids" in tokenizer.model_input_names and getattr(model.config, "type_vocab_size", 0) > 1
+
+
 def is_head(model: Any, name: str) -> bool:
     """Whether a parameter of a model belongs to its task head: it is outside the body, or in its pooler."""
     body = f"{model.base_model_prefix}."
-    return not name.startswith(body) or name.removeprefix(body).split(".")[0] == _POOLER
+    return not name.startswith(body) or name.removeprefix(body).split(".")[0] == POOLER
 
 
-def _student(model: Any, *, kind: TaskKind, labels: Sequence[str], tokenizer: Any) -> TransformerStudent:
-    # RoBERTa has one segment, and tokenizers that give none were never trained with two.
-    segments = "token_type_ids" in tokenizer.model_input_names and getattr(model.config, "type_vocab_size", 0) > 1
-    return TransformerStudent(model, kind=kind, labels=labels, pad=tokenizer.pad_token_id, segments=segments)
+def read_model_config(model_dir: Path) -> Any:
+    """The config.json of a model as transformers reads it.
 
-
-def _config(model_dir: Path) -> Any:
+    Raises:
+        ModelError: it cannot be read.
+    """
     try:
         return AutoConfig.from_pretrained(model_dir, trust_remote_code=False, local_files_only=True)
     # Each architecture has a parser of its own, which may die of anything that it does not expect.
@@ -234,6 +243,11 @@ def _config(model_dir: Path) -> Any:
             f"{model_dir}: its config.json cannot be read ({first_line(error)}): save the model with the transformers "
             "of this installation"
         ) from error
+
+
+def _student(model: Any, *, kind: TaskKind, labels: Sequence[str], tokenizer: Any) -> TransformerStudent:
+    segments = segments_of(model, tokenizer)
+    return TransformerStudent(model, kind=kind, labels=labels, pad=tokenizer.pad_token_id, segments=segments)
 
 
 def _has_head(config: Any, *, kind: TaskKind, model_dir: Path) -> bool:

@@ -40,4 +40,5 @@ OBJECTIVE = TaskObjective(
     needs=_needs,
     loss=no_loss,
     card=_card,
+    general="too",
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from student_train.job import StageJob, TaskJob, TrainJob, TrainResult
+from student_train.job import GeneralJob, StageJob, TaskJob, TrainJob, TrainResult
+from student_train.training.general import GeneralLearner
 from student_train.training.learner import Learner
 from student_train.training.sequences import SequenceLearner
 from student_train.training.state import MetricsReport
@@ -13,7 +14,9 @@ from student_train.training.stopping import ShouldStop
 from student_train.training.tasks import TaskLearner
 from student_train.training.trainer import train
 
-LEARNERS: Mapping[type[StageJob], type[Learner]] = MappingProxyType({TrainJob: SequenceLearner, TaskJob: TaskLearner})
+LEARNERS: Mapping[type[StageJob], type[Learner]] = MappingProxyType(
+    {TrainJob: SequenceLearner, TaskJob: TaskLearner, GeneralJob: GeneralLearner}
+)
 """What learns the stage of each kind of job."""
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from cache.batches import Rows
 from cache.canonical import canonical
 from student_train.feed.examples import ExampleSet
-from student_train.feed.task_steps import TaskFeed, measured_batches, task_batches, task_steps
+from student_train.feed.task_steps import TaskFeed, TaskStep, measured_batches, task_batches, task_steps
 from student_train.job import StepMetrics, TaskJob
 from student_train.models.decoder import TORCH_DTYPES
 from student_train.models.task_export import TaskCard, export_task_student
@@ -35,18 +35,11 @@ class TaskLearner(Learner):
         self._train = ExampleSet.load(job.train_examples)
         self._dev = None if job.dev_examples is None else ExampleSet.load(job.dev_examples)
         require_task_ready(job, train=self._train, dev=self._dev)
-        student = load_task_student(
-            job.model_dir,
-            kind=job.kind,
-            labels=job.labels,
-            dtype=TORCH_DTYPES[job.stage.dtype],
-            head_seed=job.stage.seed,
-            max_tokens=longest_of(self._train, self._dev),
-        )
+        student = self._loaded(job, longest=longest_of(self._train, self._dev))
         if job.settings.gradient_checkpointing:
             student.recompute_activations()
         choose_what_learns(student, stage=job.stage)
-        self.module = TaskModule(student, stage=job.stage, inside=_inside(job, student))
+        self.module = self._wrapped(job, student)
         self.model = self._student = student
         self.total_steps = task_steps(job.stage, examples=self._train)
         digests = (self._train.digest, None if self._dev is None else self._dev.digest)
@@ -56,7 +49,7 @@ class TaskLearner(Learner):
     def steps(self, worker: StageWorker, *, first: int) -> Iterator[Step | None]:
         """See `Learner.steps`."""
         batches = task_batches(self._stage, examples=self._train, first=first, steps=self.total_steps)
-        return self._steps(self._train, batches)
+        return self._steps(self._train, batches, first=first)
 
     def measure(self, worker: StageWorker) -> dict[str, float] | None:
         """See `Learner.measure`; `dev/error` is the share of decisions that are not as gold says."""
@@ -92,10 +85,35 @@ class TaskLearner(Learner):
         )
         export_task_student(self._student, weights, start=job.model_dir, out=job.output_dir, card=card)
 
-    def _steps(self, examples: ExampleSet, batches: Iterable[Rows], *, measured: bool = False) -> Iterator[Step]:
-        known = (*_known(examples), *dict.fromkeys(term.kind for term in self._stage.features))
+    def _loaded(self, job: TaskJob, *, longest: int) -> TaskStudent:
+        """The student where it starts, which will be given rows of so many tokens at most."""
+        return load_task_student(
+            job.model_dir,
+            kind=job.kind,
+            labels=job.labels,
+            dtype=TORCH_DTYPES[job.stage.dtype],
+            head_seed=job.stage.seed,
+            max_tokens=longest,
+        )
+
+    def _wrapped(self, job: TaskJob, student: TaskStudent) -> nn.Module:
+        """Student and loss."""
+        return TaskModule(student, stage=job.stage, inside=_inside(job, student))
+
+    def _known(self, examples: ExampleSet) -> tuple[str, ...]:
+        """The metrics that mean something for every decision of these examples, terms of features aside."""
+        return _known(examples)
+
+    def _fed(self, feed: TaskFeed, batches: Iterable[Rows], *, first: int, measured: bool) -> Iterator[TaskStep]:
+        """The work of each global batch, the first being number `first` of the stage."""
+        return feed.steps(batches, measured=measured)
+
+    def _steps(
+        self, examples: ExampleSet, batches: Iterable[Rows], *, first: int = 0, measured: bool = False
+    ) -> Iterator[Step]:
+        known = (*self._known(examples), *dict.fromkeys(term.kind for term in self._stage.features))
         feed = TaskFeed(examples, self._group, self._job.settings.micro_batch_tokens)
-        for step in feed.steps(batches, measured=measured):
+        for step in self._fed(feed, batches, first=first, measured=measured):
             yield Step(
                 batches=step.batches,
                 places=step.decisions,

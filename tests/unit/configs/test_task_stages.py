@@ -68,7 +68,7 @@ def test_starts_that_make_none(start: dict[str, Any], reason: str) -> None:
         ({"select": "test_accuracy"}, "chosen on the test split"),
         ({"select": "last", "patience": 2}, "patience=2 needs a measure"),
         ({"select": "last", "keep_start": True}, "keep_start=True needs a measure"),
-        ({"temperature": 2.0}, "temperature=2.0 only acts on objective=soft_labels, not hard_labels"),
+        ({"temperature": 2.0}, "temperature=2.0 only acts on objective=soft_labels or masked_lm, not hard_labels"),
         ({"objective": "logit_mse", "labels": "teacher"}, "only acts on objective=hard_labels"),
         ({"objective": "logit_mse", "gold_weight": 0.5}, "only acts on objective=soft_labels"),
         ({"unfrozen": 1, "lora": {}}, "unfrozen=1 freezes some"),

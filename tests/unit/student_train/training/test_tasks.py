@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from general_jobs import general_variant, make_general_job
 from group_worker import Ask, Trained
 from safetensors.torch import load_file
 from task_jobs import made_examples, make_task_job, set_dropout, task_variant, taught_inside
@@ -238,6 +239,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         ("projected-stopped", task_variant(projected, folder / "projected-stopped"), {"ask": Ask(after=3)}),
         ("projected-resumed", task_variant(projected, folder / "projected-stopped"), {}),
     ]
+    general = make_general_job(folder / "general", dropout=0.2)
+    jobs += [
+        ("general", general, {}),
+        ("general-stopped", general_variant(general, folder / "general-stopped"), {"ask": Ask(after=3)}),
+        ("general-resumed", general_variant(general, folder / "general-stopped"), {}),
+    ]
     ended = train_all(*((job, extra) for _, job, extra in jobs), folder=folder / "group")
     return {name: (job, *seen) for (name, job, _), seen in zip(jobs, ended, strict=True)}
 
@@ -326,6 +333,16 @@ def test_projections_are_learned_resumed_and_not_exported(runs: Runs) -> None:
 
 
 @pytest.mark.group
+def test_a_resumed_general_stage_hides_the_same_tokens_and_ends_with_the_same_bits(runs: Runs) -> None:
+    job, seen, other = runs["general"]
+    stopped = runs["general-stopped"][1]
+    assert seen.result.finished and not stopped.result.finished
+    assert_same_bits(weights_of(runs["general-resumed"][0]), weights_of(job))
+    assert seen.values("train/loss") == other.values("train/loss")
+    measured = {name for metrics in seen.reported for name in metrics.values if name.startswith("dev/")}
+    assert {"dev/ce", "dev/accuracy", "dev/divergence", "dev/hidden_mse", "dev/attention_mse"} <= measured
+
+
 def test_training_lowers_the_loss_and_counts_what_it_read(runs: Runs) -> None:
     job, seen, _ = runs["bert"]
     losses = seen.values("dev/loss")
