@@ -23,8 +23,8 @@ TASK_OBJECTIVES: Mapping[str, str] = MappingProxyType(
         "hard_labels": "student_train.objectives.hard_labels",
         "soft_labels": "student_train.objectives.soft_labels",
         "logit_mse": "student_train.objectives.logit_mse",
-        "features": "student_train.objectives.features",
         "masked_lm": "student_train.objectives.masked_lm",
+        "features": "student_train.objectives.features",
     }
 )
 """Every objective by the name that a configuration gives it, and the module that holds its value."""

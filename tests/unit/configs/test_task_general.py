@@ -68,8 +68,8 @@ def test_an_experiment_without_general_stages_is_written_and_addressed_as_before
         ({"teacher__prepare": [MASKED]}, "prepare.0.objective=masked_lm learns plain text and no task"),
         (
             {"students__half__general": [{"objective": "soft_labels", "data": ["plain"], "steps": 3}]},
-            "general.0.objective=soft_labels learns a task and general stages learn plain text: choose features or "
-            "masked_lm",
+            "general.0.objective=soft_labels learns a task and general stages learn plain text: choose masked_lm or "
+            "features",
         ),
         ({"students__half__general__1__lora": {"rank": 2}}, "general.1.lora trains adapters beside an output layer"),
         ({"students__half__general__0__unfrozen": 1}, "general.0.unfrozen=1 counts from the head down"),

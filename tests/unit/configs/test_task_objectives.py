@@ -24,7 +24,7 @@ def test_an_unknown_name_is_answered_with_those_there_are() -> None:
 def test_a_choice_of_objectives_reads_as_one() -> None:
     assert task_objectives_where(lambda each: not each.settings) == "logit_mse or features"
     assert task_objectives_where(lambda each: True) == (
-        "hard_labels or soft_labels or logit_mse or features or masked_lm"
+        "hard_labels or soft_labels or logit_mse or masked_lm or features"
     )
 
 
