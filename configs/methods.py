@@ -144,6 +144,20 @@ METHODS: tuple[Method, ...] = (
         takes=frozenset({"logits", "states"}),
     ),
     Method(
+        name="distilbert",
+        title="DistilBERT: hidden tokens of plain text",
+        paper="Sanh et al. 2019, arXiv 1910.01108",
+        knowledge=("response", "feature"),
+        takes=frozenset({"distribution", "inside", "logits"}),
+    ),
+    Method(
+        name="tinybert",
+        title="TinyBERT: layer by layer, on plain text and on a task",
+        paper="Jiao et al. 2020, arXiv 1909.10351",
+        knowledge=("response", "feature"),
+        takes=frozenset({"inside", "logits"}),
+    ),
+    Method(
         name="self-distillation",
         title="Born-again networks",
         paper="Furlanello et al. 2018, arXiv 1805.04770",
@@ -165,7 +179,11 @@ METHODS: tuple[Method, ...] = (
 def taken_by(config: DistillConfig | TaskDistillConfig) -> frozenset[Taken]:
     """What the students of an experiment take from their teacher, by what their stages say about themselves."""
     if isinstance(config, TaskDistillConfig):
-        return frozenset().union(*(_of_task(each) for one in config.students.values() for each in one.stages))
+        students = config.students.values()
+        return frozenset().union(
+            *(_of_task(each) for one in students for each in one.stages),
+            *(_of_general(each) for one in students for each in one.general),
+        )
     return frozenset().union(*(_of_model(each) for one in config.students.values() for each in one.stages))
 
 
@@ -180,6 +198,12 @@ def _of_model(stage: StageConfig) -> frozenset[Taken]:
     elif stage.source == "teacher":
         found.add("text")
     return frozenset(found)
+
+
+def _of_general(stage: TaskStageConfig) -> frozenset[Taken]:
+    """Beside general stages the teacher is there, whatever they take of it."""
+    found: set[Taken] = {"inside"} if stage.features else set()
+    return frozenset(found | ({"distribution"} if stage.soft_weight else set()))
 
 
 def _of_task(stage: TaskStageConfig) -> frozenset[Taken]:

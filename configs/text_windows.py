@@ -15,6 +15,11 @@ STRIDE = 128
 """Tokens that neighbouring windows of a long passage share: an answer that one window cuts stands whole in another."""
 
 
+def text_windows(tokenizer: Any, texts: Sequence[str], *, longest: int) -> tuple[list[Any], list[int]]:
+    """The windows of texts, and the place of the text that each belongs to; no two share a token of it."""
+    return _windows(tokenizer, list(texts), longest=longest, truncation=True)
+
+
 def word_windows(tokenizer: Any, rows: Sequence[Sequence[str]], *, longest: int) -> tuple[list[Any], list[int]]:
     """The windows of texts that are given as words, and the place of the text that each belongs to."""
     return _windows(tokenizer, [list(row) for row in rows], longest=longest, is_split_into_words=True, truncation=True)

@@ -21,6 +21,7 @@ from configs.teachers import FIRST
 from orchestration.commands.plan import ask_cluster, borrowed_models
 from orchestration.commands.plan_task_teacher import show_teacher, stage_steps
 from orchestration.inputs.augment import Changed, HanoverTagger, Texts, change_by_rules
+from orchestration.inputs.general_texts import read_general_texts
 from orchestration.inputs.models import is_at_hand, load_tokenizer, locate_model
 from orchestration.inputs.preflight import resolve_task_paths
 from orchestration.inputs.rows import Row
@@ -28,6 +29,7 @@ from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, as_rea
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.outputs.console import Console
 from orchestration.pipeline.tasks.features import require_features
+from orchestration.pipeline.tasks.general_checks import require_general_models
 from orchestration.pipeline.tasks.lessons import DEV
 from orchestration.pipeline.tasks.starts import require_start
 from orchestration.pipeline.tasks.teachers import require_mixable
@@ -57,6 +59,7 @@ def print_task_plan(config: TaskDistillConfig, *, config_dir: Path, assume_gpus:
         task = load_learned_task(config.task)
         sets = _load_sets(config, task, config_dir=config_dir, console=console)
         _show_sets(sets, task, console=console)
+        _show_plain(config, task, console=console)
         _require_starts(config, task)
         _show_teachers(config, task, sets, hardware=hardware, console=console)
         _show_placement(config, hardware=hardware, console=console)
@@ -126,6 +129,7 @@ def _require_starts(config: TaskDistillConfig, task: LoadedTask) -> None:
         for name, student in config.students.items():
             require_start(student.start, name=name, kind=kind, teacher_dir=teacher_dir, own=own.get(name))
         require_features(config, teacher_dir=teacher_dir)
+        require_general_models(config, teacher_dir=teacher_dir)
 
 
 def _show_sets(sets: TaskSets, task: LoadedTask, *, console: Console) -> None:
@@ -143,6 +147,21 @@ def _show_sets(sets: TaskSets, task: LoadedTask, *, console: Console) -> None:
         console.warn(f"{len(facts.set_aside):,} rows of the task set aside; the first: {facts.set_aside[0]}")
     if facts.exact_copies or facts.near_copies:
         console.warn(f"{facts.exact_copies:,} test rows stand in train, {facts.near_copies:,} nearly")
+
+
+def _show_plain(config: TaskDistillConfig, task: LoadedTask, *, console: Console) -> None:
+    """The texts of general stages, where the tokenizer that they are read with is there."""
+    plain, tokenizer = config.data.plain, _tokenizer(config.teacher.model, models_root=config.runtime.models_root)
+    if plain is None or tokenizer is None:
+        return
+    held_out = (example.text for example in (*task.dev, *task.test))
+    texts = read_general_texts(plain, tokenizer=tokenizer, held_out=held_out)
+    console.say(
+        f"{len(texts.train):,} plain texts to learn from and {len(texts.dev):,} to measure by, in windows of at most "
+        f"{plain.max_tokens} tokens."
+    )
+    for note in texts.notes:
+        console.say(f"{note}.")
 
 
 def _show_placement(config: TaskDistillConfig, *, hardware: Hardware, console: Console) -> None:
@@ -171,12 +190,25 @@ def _show_students(config: TaskDistillConfig, sets: TaskSets, *, console: Consol
     for title in ("student", "starts from", "stage", "objective", "learns from", "examples", "steps", "rate"):
         table.add_column(title, justify="right" if title in ("examples", "steps", "rate") else "left")
     for name, student in config.students.items():
+        for number, stage in enumerate(student.general):
+            steps = f"{stage.steps:,}" if stage.steps else f"{stage.epochs:g} epochs"
+            table.add_row(
+                name if number == 0 else "",
+                _start_of(student.start) if number == 0 else "",
+                f"general {number}",
+                stage.objective,
+                " + ".join(stage.data),
+                "by windows",
+                steps,
+                f"{stage.learning_rate:g}",
+            )
+        begun = bool(student.general)
         for number, stage in enumerate(student.stages):
             known = all(each in sets.sets for each in stage.data)
             rows = sum(len(sets.sets[each]) for each in stage.data if each in sets.sets)
             table.add_row(
-                name if number == 0 else "",
-                _start_of(student.start) if number == 0 else "",
+                name if number == 0 and not begun else "",
+                _start_of(student.start) if number == 0 and not begun else "",
                 str(number),
                 stage.objective,
                 " + ".join(stage.data),

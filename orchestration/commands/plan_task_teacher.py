@@ -72,6 +72,8 @@ def show_teacher(
     else:
         asked_of = asked_examples(config, task, sets)
     count = sum(map(len, asked_of.values()))
+    if teacher.general:
+        console.say(f"{teacher.model.label} learns hidden tokens of plain text first.")
     for stage in teacher.prepare:
         steps = stage_steps(stage, rows=gold)
         console.say(f"{teacher.model.label} is tuned on {gold:,} gold examples first, {steps:,} steps.")
@@ -86,7 +88,8 @@ def show_teacher(
     if not heads:
         _show_questions(config, task, asked_of, device=hardware.accelerator, console=console)
         return
-    tuned = _tuned(config, task, sets) if teacher.prepare else None
+    # What general stages make of it first is addressed by texts that are not read here.
+    tuned = _tuned(config, task, sets) if teacher.prepare and not teacher.general else None
     if tuned is not None:
         console.say("That is done already: it is asked as it was tuned.")
     opened = open_task_teacher(config, task.config, prepared=tuned)

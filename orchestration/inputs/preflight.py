@@ -13,7 +13,7 @@ from configs.architecture import read_architecture
 from configs.experiments import AnyExperiment
 from configs.models import Block, Device, ModelSource
 from configs.places import is_url
-from configs.schema import DistillConfig, Dtype, ModelShape
+from configs.schema import DistillConfig, Dtype, ModelShape, PlainConfig
 from configs.stages import StageConfig
 from configs.task_experiment import RuleAugmentation, TaskDistillConfig
 from configs.task_stages import TransformerStart
@@ -43,14 +43,7 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
             path = _real_file(source.path, key=key, config_dir=config_dir, kinds=FORMATS, holds="prompts")
             changed[split] = source.model_copy(update={"path": path})
     if data.plain is not None:
-        plain = {}
-        for split in ("train", "dev"):
-            source = getattr(data.plain, split)
-            if source.path is not None:
-                key = f"data.plain.{split}.path"
-                path = _real_file(source.path, key=key, config_dir=config_dir, kinds=FORMATS, holds="text")
-                plain[split] = source.model_copy(update={"path": path})
-        changed["plain"] = data.plain.model_copy(update=plain)
+        changed["plain"] = _real_plain(data.plain, config_dir=config_dir)
     model = _real_model(config.teacher.model, key="teacher.model", config_dir=config_dir)
     teacher = config.teacher.model_copy(update={"model": model})
     students = dict(config.students)
@@ -95,6 +88,7 @@ def resolve_task_paths(config: TaskDistillConfig, *, config_dir: Path) -> TaskDi
             key = f"data.transfer.{at}.path"
             path = _real_file(source.path, key=key, config_dir=config_dir, kinds=FORMATS, holds="rows")
             transfer[at] = source.model_copy(update={"path": path})
+    plain = None if data.plain is None else _real_plain(data.plain, config_dir=config_dir)
     augment = dict(data.augment)
     for name, made in augment.items():
         if not isinstance(made, RuleAugmentation):
@@ -117,11 +111,23 @@ def resolve_task_paths(config: TaskDistillConfig, *, config_dir: Path) -> TaskDi
         update={
             "teachers": others,
             "task": task,
-            "data": data.model_copy(update={"transfer": tuple(transfer), "augment": augment}),
+            "data": data.model_copy(update={"transfer": tuple(transfer), "augment": augment, "plain": plain}),
             "teacher": teacher.model_copy(update={"model": model}),
             "students": students,
         }
     )
+
+
+def _real_plain(plain: PlainConfig, *, config_dir: Path) -> PlainConfig:
+    """Plain text with the paths of its files made real."""
+    found = {}
+    for split in ("train", "dev"):
+        source = getattr(plain, split)
+        if source.path is not None:
+            key = f"data.plain.{split}.path"
+            path = _real_file(source.path, key=key, config_dir=config_dir, kinds=FORMATS, holds="text")
+            found[split] = source.model_copy(update={"path": path})
+    return plain.model_copy(update=found)
 
 
 def _real_model(source: ModelSource, *, key: str, config_dir: Path) -> ModelSource:

@@ -20,6 +20,7 @@ from cache.disk.directory import read_identity
 from cache.disk.roots import open_storage
 from cache.fingerprint import fingerprint_model
 from configs import ConfigError, DistillConfig, DistillError, load_task_file, resolve_data_path
+from configs.data import PlainConfig
 from configs.experiments import AnyExperiment
 from configs.model_files import companions
 from configs.models import ModelSource
@@ -230,6 +231,7 @@ def _files(config: AnyExperiment) -> Iterator[tuple[str, Path]]:
             for at, source in enumerate(config.data.transfer):
                 if source.path is not None:
                     yield f"data.transfer.{at}.path", source.path
+            yield from _plain_files(config.data.plain)
 
 
 def _files_of_sequences(config: DistillConfig) -> Iterator[tuple[str, Path]]:
@@ -237,15 +239,18 @@ def _files_of_sequences(config: DistillConfig) -> Iterator[tuple[str, Path]]:
         path = getattr(config.data, split).path
         if path is not None:
             yield f"data.{split}.path", path
-    if config.data.plain is not None:
-        for split in ("train", "dev"):
-            path = getattr(config.data.plain, split).path
-            if path is not None:
-                yield f"data.plain.{split}.path", path
+    yield from _plain_files(config.data.plain)
     for name, student in config.students.items():
         for number, stage in enumerate(student.stages):
             if stage.pretrain is not None:
                 yield f"students.{name}.stages.{number}.pretrain.path", stage.pretrain.path
+
+
+def _plain_files(plain: PlainConfig | None) -> Iterator[tuple[str, Path]]:
+    for split in ("train", "dev") if plain is not None else ():
+        path = getattr(plain, split).path
+        if path is not None:
+            yield f"data.plain.{split}.path", path
 
 
 def _former_rollouts(config: AnyExperiment) -> Iterator[tuple[str, Path, int]]:

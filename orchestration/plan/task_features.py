@@ -57,6 +57,27 @@ def wanted_states(
     return tuple(dict.fromkeys(found))
 
 
+def require_general_matched(config: TaskDistillConfig, *, teacher: TextModel, models: Mapping[str, TextModel]) -> None:
+    """Refuse terms of general stages whose layers or sizes cannot be matched; `models` as in `wanted_states`.
+
+    Raises:
+        ConfigError: naming the term and the cure.
+    """
+    for name, student in config.students.items():
+        ours = inside_of_start(student.start, teacher=teacher, own=models.get(name))
+        for number, stage in enumerate(student.general if ours is not None else ()):
+            for place, term in enumerate(stage.features):
+                assert ours is not None
+                _pairs(term, f"students.{name}.general.{number}.features.{place}", ours, teacher.inside)
+
+
+def _pairs(term: FeatureTerm, key: str, student: InsideSizes, teacher: InsideSizes) -> LayerPairs:
+    try:
+        return term.matched(student=student, teacher=teacher)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error
+
+
 def _matched(
     config: TaskDistillConfig, *, teacher: TextModel, models: Mapping[str, TextModel]
 ) -> Iterator[tuple[FeatureTerm, LayerPairs]]:
@@ -67,8 +88,4 @@ def _matched(
         for number, stage in enumerate(student.stages if ours is not None else ()):
             for place, term in enumerate(stage.features):
                 assert ours is not None
-                try:
-                    pairs = term.matched(student=ours, teacher=theirs)
-                except ConfigError as error:
-                    raise ConfigError(f"students.{name}.stages.{number}.features.{place}: {error}") from error
-                yield term, pairs
+                yield term, _pairs(term, f"students.{name}.stages.{number}.features.{place}", ours, theirs)

@@ -16,7 +16,15 @@ from configs.task_stages import BagStart, RecurrentStart, TaskStageConfig, TaskS
 from configs.text_windows import BATCH_TOKENS
 from orchestration.plan.hardware import GIB
 from orchestration.plan.host_memory import PLAIN_GIB, worker_on_host
-from orchestration.plan.memory import DTYPE_BYTES, RUNTIME_GIB, MemoryFit, MemoryItem, count_in_words, state_memory
+from orchestration.plan.memory import (
+    DTYPE_BYTES,
+    HEAD_CHUNK_BYTES,
+    RUNTIME_GIB,
+    MemoryFit,
+    MemoryItem,
+    count_in_words,
+    state_memory,
+)
 
 GATES = {"lstm": 4, "gru": 3}
 """Gates of a cell: so many matrices that read its input, and as many that read its state."""
@@ -135,14 +143,23 @@ def task_training_memory(
 
 
 def live_teacher_memory(
-    model: TextModel, stage: TaskStageConfig, *, settings: TrainingSettings, dtype: str, longest: int
+    model: TextModel,
+    stage: TaskStageConfig,
+    *,
+    settings: TrainingSettings,
+    dtype: str,
+    longest: int,
+    general: bool = False,
 ) -> tuple[MemoryItem, ...]:
     """What the teacher of a stage takes that reads beside the student, whole in every process; nothing without one.
 
+    Beside `general` stages it reads whatever they take of it, as nothing is kept for them.
     It leaves the states of all layers, and the scores of attention where they are compared; one layer is computed at a
     time.
     """
-    if all(term.is_kept for term in stage.features):
+    if not general and all(term.is_kept for term in stage.features):
+        return ()
+    if not stage.reads_inside:
         return ()
     sizes, wide = transformer_sizes(model), DTYPE_BYTES[dtype]
     tokens = max(settings.micro_batch_tokens, longest)
@@ -152,6 +169,15 @@ def live_teacher_memory(
         MemoryItem("live teacher", sizes.parameters * wide, f"{count_in_words(sizes.parameters)} x {wide:g} B"),
         MemoryItem("its states", tokens * values * wide, f"{tokens} tokens x {values:,} x {wide:g} B"),
     )
+
+
+def word_tables_memory(stage: TaskStageConfig) -> tuple[MemoryItem, ...]:
+    """The logits of hidden tokens over the vocabulary, a chunk at a time (`student_train.losses.words`)."""
+    if stage.needs != "words":
+        return ()
+    # The chunk's own, two softened, their product and its gradient; as many of the teacher's.
+    tables = 8 if stage.soft_weight else 5
+    return (MemoryItem("logits", float(tables * HEAD_CHUNK_BYTES), f"{tables} x {HEAD_CHUNK_BYTES:,} B"),)
 
 
 def signal_engine_memory(

@@ -26,6 +26,7 @@ from orchestration.plan.task_memory import (
     start_sizes,
     task_training_memory,
     transformer_sizes,
+    word_tables_memory,
 )
 
 _TEACHER_KEY = "runtime.teacher_engine"
@@ -119,35 +120,50 @@ def _trainings(
     config: TaskDistillConfig, *, teacher: TextModel, sizes: Mapping[str, TaskSizes | None], hardware: Hardware
 ) -> Iterator[tuple[str, MemoryFit]]:
     """What a worker holds in the stage that needs most, of the teacher's tuning and of each student."""
+    plain = 0 if config.data.plain is None else config.data.plain.max_tokens
 
-    def largest(name: str, of: TaskSizes, stages: tuple[TaskStageConfig, ...], longest: int) -> MemoryFit:
+    def largest(
+        name: str,
+        of: TaskSizes,
+        stages: tuple[TaskStageConfig, ...],
+        longest: int,
+        general: tuple[TaskStageConfig, ...] = (),
+    ) -> MemoryFit:
         fits = (
             task_training_memory(
                 of,
                 label=f"training worker, {name}",
                 settings=config.runtime.training,
                 stage=stage,
-                longest=longest,
+                longest=tokens,
                 accelerator=hardware.accelerator,
-                beside=live_teacher_memory(
-                    teacher,
-                    stage,
-                    settings=config.runtime.training,
-                    dtype=config.teacher.dtype,
-                    longest=longest,
+                beside=(
+                    *live_teacher_memory(
+                        teacher,
+                        stage,
+                        settings=config.runtime.training,
+                        dtype=config.teacher.dtype,
+                        longest=tokens,
+                        general=of_plain,
+                    ),
+                    *word_tables_memory(stage),
                 ),
             )
-            for stage in stages
+            for staged, tokens, of_plain in ((stages, longest, False), (general, plain, True))
+            for stage in staged
         )
         return max(fits, key=lambda fit: fit.total_bytes)
 
     most = config.teacher.max_tokens
     if config.teacher.prepare:
-        yield "teacher", largest("teacher", transformer_sizes(teacher), config.teacher.prepare, most)
+        yield (
+            "teacher",
+            largest("teacher", transformer_sizes(teacher), config.teacher.prepare, most, config.teacher.general),
+        )
     for name, student in config.students.items():
         known = sizes[name]
         if known is not None:
-            yield name, largest(name, known, student.stages, student.max_tokens or most)
+            yield name, largest(name, known, student.stages, student.max_tokens or most, student.general)
 
 
 def _phases(

@@ -17,7 +17,7 @@ from transformers import BertConfig
 
 from configs.errors import ConfigError, ModelError
 from configs.task import TaskKind
-from configs.task_stages import BagStart, RecurrentStart, TaskStart, TransformerStart
+from configs.task_stages import BagStart, EncoderShape, RecurrentStart, TaskStart, TransformerStart
 from student_train.files import staged_directory
 from student_train.models.bag import BagStudent
 from student_train.models.recurrent import RecurrentStudent
@@ -83,7 +83,7 @@ def make_task_start(
             source = teacher_dir if model_dir is None else model_dir
             student = _with_head(source, settings)
             if start.derived:
-                _cut(student, start, source, rows=rows)
+                cut_in_place(student, start, source, rows=rows)
     else:
         student = _network(start, teacher_dir, settings)
     with staged_directory(out) as staging:
@@ -94,13 +94,14 @@ def make_task_start(
     return out
 
 
-def _with_head(model_dir: Path, settings: TaskStartSettings) -> TaskStudent:
-    """A model with the head of the task, an own one if it has it."""
-    return load_task_student(model_dir, kind=settings.kind, labels=settings.labels, head_seed=settings.seed)
+def cut_in_place(student: TaskStudent, start: TransformerStart, source: Path, *, rows: Rows) -> None:
+    """Take out of a student what the start does not keep; `source` is where it comes from, `rows` what is measured.
 
-
-def _cut(student: TaskStudent, start: TransformerStart, source: Path, *, rows: Rows) -> None:
-    """Take out of a student, in place, what the start does not keep; `source` is where it comes from."""
+    Raises:
+        ConfigError: more than the student has.
+        DataError: a measured start without rows.
+        ModelError: the student cannot be cut.
+    """
     if not isinstance(student, TransformerStudent):
         raise ModelError(f"{source}: is no transformer, so nothing of it can be kept: name a model, or a shape")
     total = len(separate_layers(student))
@@ -110,13 +111,9 @@ def _cut(student: TaskStudent, start: TransformerStart, source: Path, *, rows: R
         narrow(student, start, rows=rows)
 
 
-def _of_shape(start: TransformerStart, teacher_dir: Path, settings: TaskStartSettings) -> TaskStudent:
-    """A BERT of random weights that reads what the teacher's tokenizer makes."""
-    shape, tokenizer = start.shape, load_task_tokenizer(teacher_dir)
-    assert shape is not None
-    if settings.kind == "extractive_qa":
-        require_pairs(tokenizer, teacher_dir)
-    config = BertConfig(
+def shaped_config(shape: EncoderShape, *, tokenizer: Any) -> BertConfig:
+    """A BERT of these sizes that reads what a tokenizer makes."""
+    return BertConfig(
         vocab_size=len(tokenizer),
         num_hidden_layers=shape.layers,
         hidden_size=shape.hidden,
@@ -124,8 +121,25 @@ def _of_shape(start: TransformerStart, teacher_dir: Path, settings: TaskStartSet
         intermediate_size=shape.mlp,
         max_position_embeddings=shape.max_positions,
     )
+
+
+def _with_head(model_dir: Path, settings: TaskStartSettings) -> TaskStudent:
+    """A model with the head of the task, an own one if it has it."""
+    return load_task_student(model_dir, kind=settings.kind, labels=settings.labels, head_seed=settings.seed)
+
+
+def _of_shape(start: TransformerStart, teacher_dir: Path, settings: TaskStartSettings) -> TaskStudent:
+    """A BERT of random weights that reads what the teacher's tokenizer makes."""
+    shape, tokenizer = start.shape, load_task_tokenizer(teacher_dir)
+    assert shape is not None
+    if settings.kind == "extractive_qa":
+        require_pairs(tokenizer, teacher_dir)
     return random_transformer(
-        config, kind=settings.kind, labels=settings.labels, tokenizer=tokenizer, seed=settings.seed
+        shaped_config(shape, tokenizer=tokenizer),
+        kind=settings.kind,
+        labels=settings.labels,
+        tokenizer=tokenizer,
+        seed=settings.seed,
     )
 
 

@@ -47,6 +47,8 @@ _LINEARS = {
     "classifier.out_proj": ("", "hidden"),
     "classifier": ("", "hidden"),
     "qa_outputs": ("", "hidden"),
+    "transform.dense": ("hidden", "hidden"),
+    "predictions.decoder": ("", "hidden"),
 }
 _TABLES = ("word_embeddings", "position_embeddings", "token_type_embeddings")
 _NORMS = ("LayerNorm", "sa_layer_norm", "output_layer_norm")
@@ -55,6 +57,7 @@ _AXES: dict[str, tuple[str, ...]] = {
     **{f"{name}.bias": axes[:1] for name, axes in _LINEARS.items()},
     **{f"{name}.weight": ("", "hidden") for name in _TABLES},
     **{f"{name}.{part}": ("hidden",) for name in _NORMS for part in ("weight", "bias")},
+    "predictions.bias": ("",),
 }
 """What runs along each dimension of a tensor of BERT, RoBERTa, DistilBERT and the like, by the end of its name."""
 
@@ -124,6 +127,8 @@ def narrow(student: TransformerStudent, start: TransformerStart, *, rows: Rows) 
         setattr(smaller, key, value)
     with torch.random.fork_rng(devices=[]):
         model = type(student.model)(smaller)
+    if getattr(student.model, "pooler", model) is None:
+        model.pooler = None
     model.load_state_dict(weights)
     student.model = model.eval()
 

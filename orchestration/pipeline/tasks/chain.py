@@ -74,7 +74,7 @@ def task_chain(
             labels=list(labels),
             train=learned.train_digest,
             dev=learned.dev_digest,
-            **({"taught": taught.identity} if stage.features and taught is not None else {}),
+            **({"taught": taught.identity} if stage.reads_inside and taught is not None else {}),
         )
         output = artifacts.student_dir(digest)
         links.append(TaskLink(stage, digest, directory, output, artifacts.work_dir(digest), origin, learned))

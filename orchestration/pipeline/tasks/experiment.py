@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from transformers import PreTrainedTokenizerBase
+
 from configs import dump_config
 from configs.architecture import read_text_model
 from configs.places import WRITTEN
@@ -17,6 +19,7 @@ from orchestration.cluster.nodes import cluster_hardware
 from orchestration.comparison.publishing import publish
 from orchestration.comparison.report import Report, write_report
 from orchestration.comparison.show import directory_of, show_task_report
+from orchestration.inputs.general_texts import PlainTexts, read_general_texts
 from orchestration.inputs.models import locate_model
 from orchestration.inputs.preflight import resolve_task_paths
 from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, as_read_by, load_learned_task, load_task_sets
@@ -30,10 +33,12 @@ from orchestration.pipeline.session import Session
 from orchestration.pipeline.tasks.augmenting import Changer
 from orchestration.pipeline.tasks.comparing import Finished, report_of_task
 from orchestration.pipeline.tasks.features import require_features
+from orchestration.pipeline.tasks.general import GeneralStages, GeneralTexts, general_stages
+from orchestration.pipeline.tasks.general_checks import require_general_models
 from orchestration.pipeline.tasks.lessons import Lessons
 from orchestration.pipeline.tasks.preparing import prepared_teacher
 from orchestration.pipeline.tasks.run import TaskRun
-from orchestration.pipeline.tasks.starts import StartsOf, require_start
+from orchestration.pipeline.tasks.starts import MadeStart, StartsOf, require_start
 from orchestration.pipeline.tasks.students import TaskTrainer, TrainedStudents, train_students
 from orchestration.pipeline.tasks.teachers import Teachers, TeachingOf, usual_teaching
 from orchestration.pipeline.tasks.teaching import AskedTaskTeacher, ask_teacher
@@ -86,6 +91,7 @@ class TaskExperiment:
     ) -> None:
         """`teaching` makes how a teacher is asked, as the configuration says unless a test has another."""
         self._written, self._run, self._journal, self._workers = written, run, journal, workers
+        self._texts: PlainTexts | None = None
         self._teachers = Teachers.of(run, journal, workers, teaching=teaching)
 
     def run(self, *, until: Until) -> TaskEnded:
@@ -144,9 +150,20 @@ class TaskExperiment:
                 reads = tokenizer if name == FIRST else load_task_tokenizer(self._base(name))
                 sets = apart_from_held_out(sets, task, read=as_read_by(teacher, reads, task=task.config))
             stage.summary = ", ".join(f"{len(examples):,} {name}" for name, examples in sets.sets.items())
-        for note in sets.notes:
+            self._texts = self._plain_texts(task, tokenizer)
+            if self._texts is not None:
+                stage.summary += f", {len(self._texts.train):,} plain texts"
+        for note in (*sets.notes, *(() if self._texts is None else self._texts.notes)):
             console.warn(note)
         return sets
+
+    def _plain_texts(self, task: LoadedTask, tokenizer: PreTrainedTokenizerBase) -> PlainTexts | None:
+        """Those of general stages, without what the task holds out."""
+        plain = self._run.config.data.plain
+        if plain is None:
+            return None
+        held_out = (example.text for example in (*task.dev, *task.test))
+        return read_general_texts(plain, tokenizer=tokenizer, held_out=held_out)
 
     def _require_teacher(self, task: LoadedTask) -> None:
         """Refuse a teacher that cannot do the task, and students that cannot begin, before anything is paid for."""
@@ -162,6 +179,7 @@ class TaskExperiment:
         for name, student in config.students.items():
             require_start(student.start, name=name, kind=kind, teacher_dir=base, own=models.get(name))
         require_features(config, teacher_dir=base)
+        require_general_models(config, teacher_dir=base)
         self._placements = plan_task_placements(
             config,
             teachers={name: read_text_model(self._base(name)) for name in config.every_teacher},
@@ -184,15 +202,19 @@ class TaskExperiment:
         tracker.start(name, params=params, tags={"config_digest": written.digest(), "run_dir": name})
 
     def _work(self, task: LoadedTask, sets: TaskSets, *, until: Until) -> TaskEnded:
-        words = self._words(task)
-        asked = self._teachers.plan(task, sets, prepared=self._prepare(task, sets))
+        words, begun = self._words(task), self._begun_teacher(task, sets)
+        asked = self._teachers.plan(task, sets, prepared=self._prepare(task, sets, begun=begun))
         if asked.wanted.misses:
             self._require_memory(fill=True)
         answered = ask_teacher(asked, run=self._run, journal=self._journal)
         if until == "fill":
             return self._ended()
         trainer = self._trainer(replace(words, taught=asked.taught), task=task, sets=sets, asked=asked)
-        students = train_students(trainer, starts=self._starts(words, teacher_dir=asked.name.directory, asked=asked))
+        students = train_students(
+            trainer,
+            starts=self._starts(words, teacher_dir=asked.name.directory, asked=asked),
+            general=self._general(task, sets, base=self._base(FIRST) if begun is None else begun.directory),
+        )
         if until == "train":
             return self._ended(students)
         finished = Finished(task, asked, students, answered.views, answered.saved)
@@ -220,17 +242,32 @@ class TaskExperiment:
             combined=config.combined,
         )
 
-    def _prepare(self, task: LoadedTask, sets: TaskSets) -> dict[str, Path]:
-        """The directories of the teachers that are tuned, by their names."""
+    def _prepare(self, task: LoadedTask, sets: TaskSets, *, begun: MadeStart | None) -> dict[str, Path]:
+        """The directories of the teachers that are tuned, by their names; the first is where it has `begun`."""
         found, words = dict[str, Path](), self._words(task)
         for name in self._run.config.every_teacher:
             config = self._run.config.of_teacher(name)
             own = replace(words, teacher=config.label_of_teachers, licence=config.licence_of_teachers, combined="")
             trainer = replace(self._trainer(own, task=task, sets=sets), run=replace(self._run, config=config))
-            tuned = prepared_teacher(trainer, starts=self._starts(own, teacher_dir=self._base(name)), name=name)
+            starts = self._starts(own, teacher_dir=self._base(name))
+            tuned = prepared_teacher(trainer, starts=starts, name=name, begun=begun if name == FIRST else None)
             if tuned is not None:
                 found[name] = tuned
         return found
+
+    def _general(self, task: LoadedTask, sets: TaskSets, *, base: Path) -> GeneralStages | None:
+        if self._texts is None:
+            return None
+        texts = GeneralTexts(self._texts, sets, task.config)
+        return general_stages(texts, base=base, run=self._run, journal=self._journal, workers=self._workers)
+
+    def _begun_teacher(self, task: LoadedTask, sets: TaskSets) -> MadeStart | None:
+        """The teacher after general stages of its own; None without any."""
+        teacher, general = self._run.config.teacher, self._general(task, sets, base=self._base(FIRST))
+        if not teacher.general:
+            return None
+        assert general is not None
+        return general.of_teacher(teacher.general, label=teacher.model.label)
 
     def _trainer(
         self, words: TaskWords, *, task: LoadedTask, sets: TaskSets, asked: AskedTaskTeacher | None = None

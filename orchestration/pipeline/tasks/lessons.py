@@ -49,6 +49,14 @@ class TeacherStates(Protocol):
         ...
 
 
+class StageLessons(Protocol):
+    """Whoever makes what stages learn from."""
+
+    def of(self, stage: TaskStageConfig, reader: Reader, *, states: tuple[StateName, ...] = ()) -> TaskLesson:
+        """The lesson of a stage for a student that reads in this way, with these states of the teacher."""
+        ...
+
+
 class TeacherBeliefs(Protocol):
     """Whoever knows what a teacher believes."""
 

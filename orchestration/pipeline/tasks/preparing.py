@@ -7,13 +7,16 @@ from pathlib import Path
 
 from configs.task_stages import TransformerStart
 from configs.teachers import FIRST
-from orchestration.pipeline.tasks.starts import StartsOf, made_start, reader_of
+from orchestration.pipeline.tasks.starts import MadeStart, StartsOf, made_start, reader_of
 from orchestration.pipeline.tasks.students import TaskTrainer
 
 
-def prepared_teacher(trainer: TaskTrainer, *, starts: StartsOf, name: str = FIRST) -> Path | None:
+def prepared_teacher(
+    trainer: TaskTrainer, *, starts: StartsOf, name: str = FIRST, begun: MadeStart | None = None
+) -> Path | None:
     """The directory of a tuned teacher; None where it is not to be tuned. `starts.teacher_dir` is the model as it is.
 
+    It begins with what general stages have `begun`, if there were any.
     A model without a head gets that of the task; one with another head was refused before.
 
     Raises:
@@ -24,7 +27,7 @@ def prepared_teacher(trainer: TaskTrainer, *, starts: StartsOf, name: str = FIRS
     if not config.prepare:
         return None
     untouched = TransformerStart(kind="transformer", model=config.model)
-    start = made_start(untouched, seed=config.prepare[0].seed, of=starts)
+    start = begun or made_start(untouched, seed=config.prepare[0].seed, of=starts)
     reader = reader_of(start, max_tokens=config.max_tokens)
     chain = trainer.addressed(name, stages=config.prepare, start=start, reader=reader)
     learned = chain.links[0].lesson

@@ -41,13 +41,20 @@ class StartsOf:
 class MadeStart:
     """An untouched student: what it is addressed by, where it lies, what it is in words.
 
-    It `knows_task` where its head was trained before, as that of a teacher from which it keeps layers.
+    It `knows_task` where its head was trained before, as that of a teacher from which it keeps layers. What is still to
+    be trained has the tokenizer and the sizes of the model that it is `like`.
     """
 
     digest: str
     directory: Path
     origin: str
     knows_task: bool = False
+    like: Path | None = None
+
+    @property
+    def described(self) -> Path:
+        """Where its tokenizer and its config.json can be read now."""
+        return self.like or self.directory
 
 
 def made_start(start: TaskStart, *, seed: int, of: StartsOf) -> MadeStart:
@@ -63,8 +70,8 @@ def made_start(start: TaskStart, *, seed: int, of: StartsOf) -> MadeStart:
     rows = of.rows[: start.calibration_rows] if isinstance(start, TransformerStart) and settings.measured else ()
     digest = digest_of(
         task_start=settings.identity(),
-        teacher=_content(of.teacher_dir, models_root=of.models_root),
-        **({} if model_dir is None else {"model": _content(model_dir, models_root=of.models_root)}),
+        teacher=content_of_model(of.teacher_dir, models_root=of.models_root),
+        **({} if model_dir is None else {"model": content_of_model(model_dir, models_root=of.models_root)}),
         **({"rows": [row.tolist() for row in rows]} if len(rows) else {}),
     )
     directory = of.artifacts.init_dir(digest)
@@ -132,8 +139,9 @@ def reader_of(start: MadeStart, *, max_tokens: int) -> Reader:
     Raises:
         ModelError: its tokenizer does not load.
     """
-    tokenizer = load_task_tokenizer(start.directory)
-    return Reader(tokenizer, speech_sha256(start.directory), min(max_tokens, longest_text(start.directory)))
+    described = start.described
+    tokenizer = load_task_tokenizer(described)
+    return Reader(tokenizer, speech_sha256(described), min(max_tokens, longest_text(described)))
 
 
 def in_words(start: TaskStart) -> str:
@@ -151,18 +159,19 @@ def in_words(start: TaskStart) -> str:
     return f"{layers} of {whole}"
 
 
-def _has_head(directory: Path) -> bool:
-    try:
-        stored_task(directory)
-    except ModelError:
-        return False
-    return True
-
-
-def _content(directory: Path, *, models_root: Path) -> dict[str, str]:
+def content_of_model(directory: Path, *, models_root: Path) -> dict[str, str]:
+    """What a model is addressed by: digests of its weights, its configuration, and its tokenizer."""
     prints = fingerprint_model(directory, memo=models_root / FINGERPRINTS)
     return {
         "weights": prints.weights_sha256,
         "config": prints.config_sha256,
         "speech": speech_sha256(directory),
     }
+
+
+def _has_head(directory: Path) -> bool:
+    try:
+        stored_task(directory)
+    except ModelError:
+        return False
+    return True

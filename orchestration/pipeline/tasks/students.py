@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from configs.task_experiment import TaskDistillConfig
 from configs.task_features import StateName
@@ -15,7 +16,7 @@ from orchestration.pipeline.links import stage_axis
 from orchestration.pipeline.run import Journal
 from orchestration.pipeline.stage import run_stage
 from orchestration.pipeline.tasks.chain import TaskChain, gold_alone, of_seed, task_chain
-from orchestration.pipeline.tasks.lessons import Lessons, Reader
+from orchestration.pipeline.tasks.lessons import Reader, StageLessons
 from orchestration.pipeline.tasks.run import TaskRun
 from orchestration.pipeline.tasks.starts import MadeStart, StartsOf, made_start, reader_of
 from orchestration.pipeline.tasks.training import TaskTraining, TaskWords
@@ -34,7 +35,7 @@ class TaskTrainer:
     run: TaskRun
     journal: Journal
     workers: Workers
-    lessons: Lessons
+    lessons: StageLessons
     words: TaskWords
 
     def train(self, chain: TaskChain) -> TaskChain:
@@ -65,9 +66,10 @@ class TaskTrainer:
 
     def _states(self, stage: TaskStageConfig, start: MadeStart) -> tuple[StateName, ...]:
         taught = self.words.taught
-        if not stage.features or taught is None:
+        # General stages have their teacher beside them, whatever they take.
+        if not stage.features or taught is None or self.words.general:
             return ()
-        return state_names(stage, student=stored_inside(start.directory), teacher=taught.sizes)
+        return state_names(stage, student=stored_inside(start.described), teacher=taught.sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,19 @@ class TrainedStudents:
     twins: Mapping[str, str]
 
 
-def train_students(trainer: TaskTrainer, *, starts: StartsOf) -> TrainedStudents:
+class GeneralStarts(Protocol):
+    """Whoever trains the general stages of students (`orchestration.pipeline.tasks.general.GeneralStages`)."""
+
+    def start_of(self, name: str, student: TaskStudentConfig) -> MadeStart:
+        """Where the stages of a task begin, once `train` was called."""
+        ...
+
+    def train(self) -> None:
+        """Train all that was asked for and does not exist yet."""
+        ...
+
+
+def train_students(trainer: TaskTrainer, *, starts: StartsOf, general: GeneralStarts | None = None) -> TrainedStudents:
     """Train the students of an experiment, each with those that learn the same without a teacher.
 
     All are addressed first, so that one that cannot work costs no training.
@@ -93,7 +107,11 @@ def train_students(trainer: TaskTrainer, *, starts: StartsOf) -> TrainedStudents
         for seed in range(student.seeds):
             number = f" seed {seed}" if student.seeds > 1 else ""
             stages = of_seed(student.stages, seed=seed)
-            start = made_start(student.start, seed=stages[0].seed, of=starts)
+            if student.general:
+                assert general is not None
+                start = general.start_of(name, student)
+            else:
+                start = made_start(student.start, seed=stages[0].seed, of=starts)
             reader = _reader(student, start, trainer=trainer)
             chain = trainer.addressed(f"{name}{number}", stages=stages, start=start, reader=reader)
             planned.setdefault(name, []).append(chain)
@@ -104,6 +122,8 @@ def train_students(trainer: TaskTrainer, *, starts: StartsOf) -> TrainedStudents
                 gold = gold_alone(stages, steps=steps, data=data)
                 alone = trainer.addressed(f"{twin}{number}", stages=gold, start=start, reader=reader)
                 planned.setdefault(twin, []).append(alone)
+    if general is not None:
+        general.train()
     for name, chains in planned.items():
         _track(name, chains, settings=config.students[twins.get(name, name)], trainer=trainer)
     trained = {name: tuple(trainer.train(chain) for chain in chains) for name, chains in planned.items()}

@@ -9,14 +9,15 @@ from orchestration.pipeline.run import AnyRun, Journal
 from orchestration.pipeline.stage_training import OnStep, StageTraining, TrainingOutcome
 from orchestration.pipeline.tasks.chain import TaskChain, TaskLink
 from orchestration.pipeline.workers import Workers
-from student_train.job import TaskJob, TaughtInside
+from student_train.job import GeneralJob, TaskJob, TaughtInside
 
 
 @dataclass(frozen=True, slots=True)
 class TaskWords:
     """What every training of an experiment is told: the decisions of its task, whose student it is, and its inside.
 
-    `combined` says how several teachers are.
+    `combined` says how several teachers are. Of `general` stages the decisions are which token of the vocabulary was
+    hidden.
     """
 
     kind: TaskKind
@@ -25,6 +26,7 @@ class TaskWords:
     licence: str | None
     combined: str = ""
     taught: TaughtInside | None = None
+    general: bool = False
 
 
 @dataclass(slots=True)
@@ -55,7 +57,7 @@ class TaskTraining(StageTraining[TaskJob]):
     def job(self) -> TaskJob:
         """See `StageTraining`."""
         link, words = self.link, self.words
-        return TaskJob(
+        return (GeneralJob if words.general else TaskJob)(
             stage=link.stage,
             settings=self.settings.config.runtime.training,
             model_dir=link.start_dir.resolve(),
@@ -71,7 +73,7 @@ class TaskTraining(StageTraining[TaskJob]):
             kind=words.kind,
             labels=words.labels,
             sets=dict(link.lesson.counts),
-            taught=words.taught if link.stage.features else None,
+            taught=words.taught if link.stage.reads_inside else None,
         )
 
     def train(self, work: TaskJob, on_step: OnStep) -> TrainingOutcome:

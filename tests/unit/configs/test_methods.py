@@ -53,6 +53,6 @@ def test_every_objective_that_learns_of_a_teacher_has_a_method() -> None:
         stage.objective
         for method in METHODS
         for student in load_experiment(method.recipe).students.values()
-        for stage in student.stages
+        for stage in (*getattr(student, "general", ()), *student.stages)
     ]
     assert set(stages) >= (set(OBJECTIVES) | set(TASK_OBJECTIVES)) - {"sft", "hard_labels", "uld", "span_likelihood"}
