@@ -137,6 +137,13 @@ METHODS: tuple[Method, ...] = (
         takes=frozenset({"logits", "states"}),
     ),
     Method(
+        name="rkd",
+        title="RKD: distances and angles of texts",
+        paper="Park et al. 2019, arXiv 1904.05068",
+        knowledge=("response", "relation"),
+        takes=frozenset({"logits", "states"}),
+    ),
+    Method(
         name="xtremedistil",
         title="XtremeDistil: stages, thawed layer by layer",
         paper="Mukherjee and Awadallah 2020, arXiv 2004.05686",

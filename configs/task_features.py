@@ -14,7 +14,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from configs.errors import ConfigError
 from configs.models import Block
@@ -25,6 +25,8 @@ FEATURES: Mapping[str, str] = MappingProxyType(
         "cosine": "student_train.features.cosine",
         "hidden_mse": "student_train.features.hidden_mse",
         "attention_mse": "student_train.features.attention_mse",
+        "distance_relation": "student_train.features.distance_relation",
+        "angle_relation": "student_train.features.angle_relation",
     }
 )
 """Every kind of feature by the name that a configuration gives it, and the module that holds its value."""
@@ -36,6 +38,9 @@ else:
 
 Place = Literal["first", "last", "mean", "all"]
 """Where in a text a state is taken: its first or last token, the mean over its tokens, or every token."""
+
+RELATED = 8
+"""How many texts are related to each other, unless a term says so: 28 distances, 168 angles."""
 
 LayerMap = Literal["skip", "last", "uniform", "top"]
 
@@ -66,7 +71,8 @@ class Feature:
 
     `learns` says in a few words what. `places` are those where its states may be taken, the usual one first; it reads
     attention scores where there are none. `layers` is how layers are usually matched. With `projects` a learned matrix
-    brings the student's width to the teacher's where they differ; without it they have to be equal.
+    brings the student's width to the teacher's where they differ; without it they have to be equal. One that `relates`
+    compares how states of several texts lie to each other, so widths may differ.
 
     `loss` is a pure function from the matched layers (`student_train.features.matched`) to one number a text, or a
     token where states of all of them are matched.
@@ -77,6 +83,7 @@ class Feature:
     places: tuple[Place, ...]
     layers: LayerMap
     projects: bool
+    relates: bool = False
     loss: Callable[..., Any]
 
 
@@ -99,7 +106,8 @@ class FeatureTerm(Block):
     `layers` matches them: `skip` (PKD: all of the student's but the last, with every so many-th of the teacher's),
     `last` (as many of the teacher's below its last), `uniform` (TinyBERT: embeddings and all layers, spread evenly),
     `top` (the last with the last), or pairs [student's, teacher's], 0 being the embeddings. `heads: mean` compares
-    attention scores averaged over heads, for students with another number of them.
+    attention scores averaged over heads, for students with another number of them. `group` is how many texts are
+    related to each other at a time.
     """
 
     kind: FeatureName
@@ -107,6 +115,7 @@ class FeatureTerm(Block):
     layers: LayerMap | Annotated[LayerPairs, Field(min_length=1)] | None = None
     place: Place | None = None
     heads: Literal["each", "mean"] = "each"
+    group: Annotated[int, Field(ge=3)] | None = None
 
     @model_validator(mode="after")
     def _fits_kind(self) -> Self:
@@ -117,7 +126,17 @@ class FeatureTerm(Block):
             raise ValueError(f"place={self.place} does not go with kind={self.kind}: {cure}")
         if self.heads != "each" and not self.reads_attention:
             raise ValueError(f"heads={self.heads} is about attention, not kind={self.kind}: remove it")
+        if self.group is not None and not feature.relates:
+            raise ValueError(f"group={self.group} is about relations of texts, not kind={self.kind}: remove it")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_group(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A term without a group is written, and addressed, as terms were before there were any."""
+        said: dict[str, Any] = dump(self)
+        if self.group is None:
+            said.pop("group", None)
+        return said
 
     @property
     def feature(self) -> Feature:
@@ -133,6 +152,11 @@ class FeatureTerm(Block):
     def where(self) -> Place:
         """Where states are taken; `all` for attention."""
         return self.place or (self.feature.places or ("all",))[0]
+
+    @property
+    def related(self) -> int:
+        """How many texts are looked at together."""
+        return (self.group or RELATED) if self.feature.relates else 1
 
     @property
     def is_kept(self) -> bool:
@@ -176,7 +200,7 @@ class FeatureTerm(Block):
             return
         for ours, theirs in pairs:
             narrow, wide = student.widths[ours], teacher.widths[theirs]
-            if narrow != wide and not self.feature.projects:
+            if narrow != wide and not (self.feature.projects or self.feature.relates):
                 raise ConfigError(
                     f"{self.kind} compares states of one width, and layer {ours} of the student has {narrow} and layer "
                     f"{theirs} of the teacher {wide}: choose hidden_mse, which learns a projection, or keep that width"

@@ -245,6 +245,15 @@ class TaskStageConfig(Block):
             raise ValueError(f"{name}={value} only acts on objective={takers}, not {self.objective}: remove it")
 
     def _fits_features(self) -> None:
+        sizes = {term.kind: term.related for term in self.features if term.related > 1}
+        if len(set(sizes.values())) > 1:
+            given = ", ".join(f"{kind} of {size}" for kind, size in sizes.items())
+            raise ValueError(f"features relate groups of texts of several sizes ({given}): set one group for all")
+        if self.related > self.batch_size:
+            raise ValueError(
+                f"features relate groups of {self.related} texts and batch_size={self.batch_size} has fewer: raise it, "
+                "or lower group"
+            )
         if self.needs != "nothing":
             return
         if not self.features:
@@ -286,6 +295,11 @@ class TaskStageConfig(Block):
     def reads_inside(self) -> bool:
         """Whether a teacher shows more than its answers: what is inside it, or what it believes of hidden tokens."""
         return bool(self.features) or self.soft_weight > 0
+
+    @property
+    def related(self) -> int:
+        """How many examples a loss looks at together, and so are never parted; 1 where each stands alone."""
+        return max((term.related for term in self.features), default=1)
 
     @property
     def is_taught(self) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from student_train.losses.hidden import attention_mse, cosine, hidden_mse, patient
     from student_train.losses.logits import logit_mse, soft_cross_entropy
     from student_train.losses.minillm import MinillmLoss, SampledResponses, minillm_loss
+    from student_train.losses.relations import angle_relation, distance_relation
     from student_train.losses.targets import SparseTargets
     from student_train.scoring import HeldOutRow, score_view
     from student_train.starts.calibration import Calibration, calibrate
@@ -43,10 +44,12 @@ _MODULES = {
     "TaskJob": "job",
     "TrainJob": "job",
     "TrainResult": "job",
+    "angle_relation": "losses.relations",
     "attention_mse": "losses.hidden",
     "calibrate": "starts.calibration",
     "cosine": "losses.hidden",
     "derive_student": "starts.derive",
+    "distance_relation": "losses.relations",
     "divergence": "losses.divergences",
     "fused_cross_entropy": "losses.fused",
     "fused_divergence": "losses.fused",
@@ -73,10 +76,12 @@ __all__ = [
     "TaskJob",
     "TrainJob",
     "TrainResult",
+    "angle_relation",
     "attention_mse",
     "calibrate",
     "cosine",
     "derive_student",
+    "distance_relation",
     "divergence",
     "fused_cross_entropy",
     "fused_divergence",

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MatchedStates:
-    """States of one pair of layers; `projection` brings the student's width to the teacher's where they differ."""
+    """States of one pair of layers; `projection` brings the student's width to the teacher's where they differ.
+
+    `groups` names the group of each text, among whose others its states are related.
+    """
 
     student: Float[Tensor, "U h"]
     teacher: Float[Tensor, "U H"]
     projection: Float[Tensor, "h H"] | None = None
+    groups: Int64[Tensor, " U"] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

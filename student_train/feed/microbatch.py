@@ -63,6 +63,11 @@ class MicroBatch:
         return 1.0
 
     @property
+    def groups(self) -> None:
+        """Sequences are not related to each other."""
+        return
+
+    @property
     def tokens(self) -> Bool[Tensor, "B T"]:
         """Which places hold tokens of sequences."""
         assert self.read is not None

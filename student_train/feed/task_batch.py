@@ -28,7 +28,7 @@ class TaskBatch:
     `choices` [D, Cmax], of tasks with spans alone, are the units that a decision chooses among (-1 behind the last);
     decision 2 e is about the first, 2 e + 1 about the last unit of the span of row e. `teacher` are the teacher's
     logits at the units, None where only gold is learned, and `states` S hidden states of it of each text, by
-    `state_names`.
+    `state_names`. `groups` names the group of each text where texts are related to each other.
 
     The first `texts` rows are texts; an empty batch has a row that is none. `per_text` and `per_token` are the
     decisions of the whole step over its texts, and over its tokens: a sum over texts times `per_text` is, divided by
@@ -45,6 +45,7 @@ class TaskBatch:
     choices: Int64[Tensor, "D Cmax"] | None = None
     states: Float[Tensor, "E S H"] | None = None
     state_names: tuple[StateName, ...] = ()
+    groups: Int64[Tensor, " E"] | None = None
     texts: int = 0
     per_text: float = 1.0
     per_token: float = 1.0

@@ -14,13 +14,15 @@ from fractions import Fraction
 from itertools import chain, count, islice
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from cache.batches import Rows, permutation, rank_rows
 from cache.canonical import canonical
 from configs.task_stages import TaskStageConfig
 from student_train.feed.examples import ExampleSet
 from student_train.feed.hiding import Hiding, hidden_counts
-from student_train.feed.packing import Layout, lay_out, padded_tokens
+from student_train.feed.packing import lay_out
 from student_train.feed.task_batch import TaskBatch, collate_examples
 from student_train.worker_group import WorkerGroup
 
@@ -44,13 +46,15 @@ class TaskStep:
 class TaskFeed:
     """Reads examples for one process of a worker group, in micro-batches of at most `micro_batch_tokens` tokens.
 
-    With `hiding` what is decided is which tokens it has hidden.
+    With `hiding` what is decided is which tokens it has hidden. So many examples as `related` says that follow each
+    other in a global batch are never parted: they are what a loss about relations relates, on any number of processes.
     """
 
     examples: ExampleSet
     group: WorkerGroup
     micro_batch_tokens: int
     hiding: Hiding | None = None
+    related: int = 1
 
     def steps(self, batches: Iterable[Rows], *, measured: bool = False) -> Iterator[TaskStep]:
         """The work of each global batch in turn. When all of them are `measured` together, means are over all."""
@@ -59,14 +63,11 @@ class TaskFeed:
         if self.hiding is not None:
             decisions = hidden_counts(decisions)
         for rows in batches:
-            world = self.group.world_size
-            shares = [rank_rows(rows, lengths=lengths, rank=rank, world_size=world) for rank in range(world)]
-            layouts = [lay_out(lengths[share], tokens=self.micro_batch_tokens, packs=False) for share in shares]
-            mine = self._batches(shares[self.group.rank], layouts[self.group.rank])
+            dealt = [self._dealt(rows, rank=rank) for rank in range(self.group.world_size)]
+            mine = [self._collated(groups) for groups in dealt[self.group.rank]]
             # A process that has fewer runs empty ones, so that all take part in the same collectives.
-            empty = collate_examples(self.examples, rows[:0])
-            mine += [empty] * (max(map(len, layouts)) - len(mine))
-            computed = sum(padded_tokens(*each) for each in zip(layouts, [lengths[s] for s in shares], strict=True))
+            mine += [self._collated([rows[:0]])] * (max(map(len, dealt)) - len(mine))
+            computed = sum(_padded(lengths[np.concatenate(groups)]) for share in dealt for groups in share)
             decided, read = int(decisions[rows].sum()), int(lengths[rows].sum())
             if measured:
                 per_text, per_token = decisions.sum() / len(lengths), decisions.sum() / lengths.sum()
@@ -80,12 +81,24 @@ class TaskFeed:
                 batches=tuple(replace(each, per_text=float(per_text), per_token=float(per_token)) for each in mine),
             )
 
-    def _batches(self, share: Rows, layouts: tuple[Layout, ...]) -> list[TaskBatch]:
-        return [self._collated(share[list(chain.from_iterable(layout))]) for layout in layouts]
+    def _dealt(self, rows: Rows, *, rank: int) -> list[list[Rows]]:
+        """The micro-batches of one process, each as the groups of examples in it."""
+        groups = np.split(rows, range(self.related, len(rows), self.related))
+        sizes = np.array([_padded(self.examples.lengths[group]) for group in groups])
+        world = self.group.world_size
+        share = rank_rows(np.arange(len(groups)), lengths=sizes, rank=rank, world_size=world)
+        layouts = lay_out(sizes[share], tokens=self.micro_batch_tokens, packs=False)
+        return [[groups[share[at]] for at in chain.from_iterable(layout)] for layout in layouts]
 
-    def _collated(self, rows: Rows) -> TaskBatch:
+    def _collated(self, groups: list[Rows]) -> TaskBatch:
+        rows = np.concatenate(groups)
         batch = collate_examples(self.examples, rows)
-        return batch if self.hiding is None else self.hiding.hide(batch, rows)
+        if self.hiding is not None:
+            batch = self.hiding.hide(batch, rows)
+        if self.related > 1:
+            numbers = torch.arange(len(groups)).repeat_interleave(torch.tensor([*map(len, groups)]))
+            batch = replace(batch, groups=numbers)
+        return batch
 
 
 def task_steps(stage: TaskStageConfig, *, examples: ExampleSet) -> int:
@@ -108,11 +121,20 @@ def batches_an_epoch(stage: TaskStageConfig, *, examples: ExampleSet) -> int:
     return math.ceil(len(examples) / stage.batch_size)
 
 
-def measured_batches(examples: ExampleSet, *, tokens: int) -> list[Rows]:
-    """All examples, those of similar length together, in batches of about `tokens` tokens."""
+def measured_batches(examples: ExampleSet, *, tokens: int, related: int = 1) -> list[Rows]:
+    """All examples, those of similar length together, in batches of about `tokens` tokens.
+
+    A batch ends where so many examples as `related` says end, so that the same ones are related whatever its size.
+    """
     order = np.argsort(examples.lengths, kind="stable")
     ends = np.cumsum(examples.lengths[order])
-    return [rows for rows in np.split(order, np.flatnonzero(np.diff(ends // tokens)) + 1) if len(rows)]
+    cuts = -(-(np.flatnonzero(np.diff(ends // tokens)) + 1) // related) * related
+    return [rows for rows in np.split(order, np.unique(cuts)) if len(rows)]
+
+
+def _padded(lengths: NDArray[np.int64]) -> int:
+    """Tokens that the model computes for texts of these lengths in one micro-batch, padding included."""
+    return len(lengths) * max(1, int(lengths.max(initial=0)))
 
 
 def _epoch(stage: TaskStageConfig, *, examples: ExampleSet, epoch: int) -> list[Rows]:

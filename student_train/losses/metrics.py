@@ -33,6 +33,8 @@ METRICS = (
     "cosine",
     "hidden_mse",
     "attention_mse",
+    "distance_relation",
+    "angle_relation",
 )
 """Summed over positions: the trained loss; cross-entropy on the labels; positions whose most likely token is the label;
 the trained divergence; positions where student and teacher have the same most likely token; KL(teacher ‖ student) and

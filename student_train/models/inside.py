@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from configs.task_features import FeatureTerm, InsideSizes, LayerPairs, Place
@@ -40,6 +40,11 @@ class ReadBatch(Protocol):
     @property
     def tokens(self) -> Bool[Tensor, "B T"]:
         """Places of tokens."""
+        ...
+
+    @property
+    def groups(self) -> Int64[Tensor, " E"] | None:
+        """The group of each text; None where texts are not related to each other."""
         ...
 
 
@@ -103,7 +108,7 @@ class Inside(nn.Module):
         names: list[str | None] = []
         for ours, theirs in pairs:
             narrow, wide = student.widths[ours], teacher.widths[theirs]
-            if term.reads_attention or narrow == wide:
+            if term.reads_attention or term.feature.relates or narrow == wide:
                 names.append(None)
                 continue
             name, bound = f"projection_{sum(1 for _ in self.parameters())}", narrow**-0.5
@@ -117,9 +122,8 @@ class Inside(nn.Module):
         where, found = each.term.where, []
         for (ours, theirs), name in zip(each.pairs, each.projections, strict=True):
             projection = None if name is None else getattr(self, name).float()
-            found.append(
-                MatchedStates(student.state(ours, where, batch), teacher.state(theirs, where, batch), projection)
-            )
+            both = student.state(ours, where, batch), teacher.state(theirs, where, batch)
+            found.append(MatchedStates(*both, projection, batch.groups if each.term.feature.relates else None))
         return found
 
 

@@ -36,6 +36,13 @@ def require_task_ready(job: TaskJob, *, train: ExampleSet, dev: ExampleSet | Non
             f"the longest example has {longest:,} tokens and runtime.training.micro_batch_tokens is {most:,}: raise "
             "it, or lower the student's max_tokens"
         )
+    related = job.stage.related
+    if related * longest > most:
+        raise ConfigError(
+            f"features relate {related} texts, of up to {longest:,} tokens each, and "
+            f"runtime.training.micro_batch_tokens={most:,} has no room for so many: raise it to {related * longest:,}, "
+            "or lower group"
+        )
 
 
 def known_gold(examples: ExampleSet) -> int:

@@ -55,7 +55,7 @@ class TaskLearner(Learner):
         """See `Learner.measure`; `dev/error` is the share of decisions that are not as gold says."""
         assert self._dev is not None
         tokens = self._job.settings.micro_batch_tokens * self._group.world_size
-        batches = measured_batches(self._dev, tokens=tokens)
+        batches = measured_batches(self._dev, tokens=tokens, related=self._stage.related)
         values = measure(worker, self._steps(self._dev, batches, measured=True))
         if values is not None and "dev/accuracy" in values:
             values["dev/error"] = 1.0 - values["dev/accuracy"]
@@ -112,7 +112,7 @@ class TaskLearner(Learner):
         self, examples: ExampleSet, batches: Iterable[Rows], *, first: int = 0, measured: bool = False
     ) -> Iterator[Step]:
         known = (*self._known(examples), *dict.fromkeys(term.kind for term in self._stage.features))
-        feed = TaskFeed(examples, self._group, self._job.settings.micro_batch_tokens)
+        feed = TaskFeed(examples, self._group, self._job.settings.micro_batch_tokens, related=self._stage.related)
         for step in self._fed(feed, batches, first=first, measured=measured):
             yield Step(
                 batches=step.batches,

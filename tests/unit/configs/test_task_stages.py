@@ -75,6 +75,13 @@ def test_starts_that_make_none(start: dict[str, Any], reason: str) -> None:
         ({"objective": "kd"}, "hard_labels"),
         ({"objective": "features", "select": "last"}, "learns its features and names none"),
         ({"objective": "features", "features": ({"kind": "cosine"},)}, "chooses by answers"),
+        ({"batch_size": 6, "features": ({"kind": "distance_relation"},)}, "relate groups of 8 texts and batch_size=6"),
+        (
+            {"features": ({"kind": "distance_relation", "group": 4}, {"kind": "angle_relation", "group": 5})},
+            r"several sizes \(distance_relation of 4, angle_relation of 5\)",
+        ),
+        ({"features": ({"kind": "cosine", "group": 4},)}, "group=4 is about relations of texts, not kind=cosine"),
+        ({"features": ({"kind": "angle_relation", "group": 2},)}, "greater than or equal to 3"),
     ],
 )
 def test_stages_that_contradict_themselves(fields: dict[str, Any], reason: str) -> None:
@@ -93,6 +100,9 @@ def test_features_come_from_a_teacher_whatever_else_is_learned() -> None:
     assert patient.needs == "gold" and patient.is_taught and not patient.needs_answers and not stage().is_taught
     assert "features" not in stage().model_dump(mode="json"), "addressed as before there were features"
     assert patient.identity()["features"][0]["kind"] == "patient"
+    assert "group" not in patient.identity()["features"][0], "addressed as before there were relations"
+    relation = stage(features=({"kind": "angle_relation", "group": 5},))
+    assert relation.related == 5 and relation.identity()["features"][0]["group"] == 5 and patient.related == 1
 
 
 def test_whatever_a_stage_says_changes_its_student() -> None:

@@ -116,3 +116,27 @@ def test_everything_held_out_is_measured_once_with_its_like() -> None:
     assert sorted(order.tolist()) == list(range(30))
     assert (np.diff(EXAMPLES.lengths[order]) >= 0).all()
     assert max(int(EXAMPLES.lengths[rows].sum()) for rows in batches) < 50 + int(EXAMPLES.lengths.max())
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("tokens", [40, 400])
+def test_examples_that_are_related_stay_together_wherever_they_go(world: int, tokens: int) -> None:
+    rows = next(iter(task_batches(stage(steps=1, batch_size=14), examples=EXAMPLES, first=0, steps=1)))
+    wanted = {tuple(sorted(texts(EXAMPLES, rows[at : at + 4]))) for at in range(0, 14, 4)}
+    found = []
+    for rank in range(world):
+        feed = TaskFeed(EXAMPLES, WorkerGroup(rank, world, torch.device("cpu")), tokens, related=4)
+        (step,) = feed.steps([rows])
+        for batch in step.batches:
+            assert batch.groups is not None and len(batch.groups) == batch.texts
+            held = [tuple(ids[mask.bool()].tolist()) for ids, mask in zip(batch.input_ids, batch.attention_mask)]  # noqa: B905
+            numbers = batch.groups.tolist()
+            found += [tuple(sorted(held[at] for at, each in enumerate(numbers) if each == g)) for g in set(numbers)]
+    assert len(found) == len(wanted) and set(found) == wanted
+
+
+def test_what_is_measured_is_related_to_the_same_examples_however_large_its_batches() -> None:
+    small, large = (measured_batches(EXAMPLES, tokens=tokens, related=4) for tokens in (30, 300))
+    assert len(small) > len(large)
+    cut = [[rows[at : at + 4].tolist() for rows in part for at in range(0, len(rows), 4)] for part in (small, large)]
+    assert cut[0] == cut[1]

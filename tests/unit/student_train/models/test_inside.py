@@ -36,6 +36,7 @@ class Batch:
     per_text: float = 1.0
     per_token: float = 1.0
     tokens: Tensor = field(default_factory=lambda: THERE)
+    groups: Tensor | None = None
 
 
 def written(sizes: InsideSizes, *, seed: int) -> Written:

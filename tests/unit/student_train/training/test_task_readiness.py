@@ -81,6 +81,14 @@ def test_examples_longer_than_a_micro_batch_are_refused(job: TaskJob, tmp_path: 
         require_task_ready(small, train=TRAIN, dev=DEV)
 
 
+def test_a_group_that_no_micro_batch_holds_is_refused(job: TaskJob, tmp_path: Path) -> None:
+    stage = {"features": [{"kind": "distance_relation", "group": 4}]}
+    with pytest.raises(
+        ConfigError, match=r"relate 4 texts, of up to 11 tokens.*micro_batch_tokens=24 .*raise it to 44"
+    ):
+        require_task_ready(task_variant(job, tmp_path, stage=stage), train=TRAIN, dev=DEV)
+
+
 @pytest.mark.parametrize(
     ("stage", "train", "dev"),
     [

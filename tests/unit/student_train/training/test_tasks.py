@@ -61,6 +61,14 @@ PROJECTED: dict[str, Any] = {
 }
 """Of the cache alone, by a student of another width."""
 
+RELATED: dict[str, Any] = PROJECTED | {
+    "features": [
+        {"kind": "distance_relation", "place": "first", "group": 4, "weight": 2.0},
+        {"kind": "angle_relation", "place": "first", "group": 4},
+    ],
+}
+"""Of how four texts lie to each other."""
+
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> TaskJob:
@@ -233,9 +241,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     ]
     inside = taught_inside(bert, folder / "inside", **INSIDE)
     projected = taught_inside(lstm, folder / "projected", **PROJECTED)
+    related = taught_inside(lstm, folder / "related", **RELATED)
     jobs += [
         ("inside", inside, {}),
         ("projected", projected, {}),
+        ("related", task_variant(related, folder / "related", settings={"micro_batch_tokens": 48}), {}),
         ("projected-stopped", task_variant(projected, folder / "projected-stopped"), {"ask": Ask(after=3)}),
         ("projected-resumed", task_variant(projected, folder / "projected-stopped"), {}),
     ]
@@ -249,17 +259,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return {name: (job, *seen) for (name, job, _), seen in zip(jobs, ended, strict=True)}
 
 
-def whole(examples: ExampleSet, rows: Any) -> TaskBatch:
-    """These examples as one batch that is a whole step."""
-    batch = collate_examples(examples, rows)
+def whole(examples: ExampleSet, rows: Any, *, related: int = 1) -> TaskBatch:
+    """These examples as one batch that is a whole step, so many after each other in a group."""
+    batch = replace(collate_examples(examples, rows), groups=torch.arange(len(rows)) // related)
     decisions, tokens = len(batch.gold), int(examples.lengths[rows].sum())
     return replace(batch, per_text=decisions / len(rows), per_token=decisions / tokens)
 
 
-def dev_means(module: TaskModule, dev: ExampleSet) -> dict[str, float]:
+def dev_means(module: TaskModule, dev: ExampleSet, *, related: int) -> dict[str, float]:
     """What one large batch says of the held-out split."""
     with torch.no_grad():
-        _, sums = module.eval()(whole(dev, np.arange(len(dev))))
+        order = np.argsort(dev.lengths, kind="stable")
+        _, sums = module.eval()(whole(dev, order, related=related))
     return {name: float(sums[METRICS.index(name)]) / len(dev.gold) for name in ("loss", "ce", "accuracy", "divergence")}
 
 
@@ -279,7 +290,7 @@ def reference(job: TaskJob) -> tuple[dict[str, Tensor], list[float], dict[str, f
     for step, rows in enumerate(task_batches(stage, examples=train, first=0, steps=total)):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, peak=stage.learning_rate, total_steps=total, warmup_steps=2)
-        batch = whole(train, rows)
+        batch = whole(train, rows, related=stage.related)
         loss = module(batch)[0] / len(batch.gold)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
@@ -288,7 +299,7 @@ def reference(job: TaskJob) -> tuple[dict[str, Tensor], list[float], dict[str, f
         losses.append(float(loss.detach()))
     assert job.dev_examples is not None
     weights = {name: weight.detach() for name, weight in student.named_parameters()}
-    return weights, losses, dev_means(module, ExampleSet.load(job.dev_examples))
+    return weights, losses, dev_means(module, ExampleSet.load(job.dev_examples), related=stage.related)
 
 
 def last_weights(job: TaskJob) -> dict[str, Tensor]:
@@ -306,7 +317,9 @@ def assert_close_to(weights: dict[str, Tensor], job: TaskJob) -> None:
 
 
 @pytest.mark.group
-@pytest.mark.parametrize("name", ["bert", "lstm", "lstm-0", "frozen", "tags", "spans", "inside", "projected"])
+@pytest.mark.parametrize(
+    "name", ["bert", "lstm", "lstm-0", "frozen", "tags", "spans", "inside", "projected", "related"]
+)
 def test_two_processes_equal_one(runs: Runs, name: str) -> None:
     job, seen, other = runs[name]
     weights, losses, held_out = reference(job)
@@ -390,7 +403,7 @@ def test_patience_ends_a_stage_with_its_best_weights(runs: Runs) -> None:
     assert seen.result.steps == best + 3 < 12
     student = load_task_student(job.output_dir, kind=job.kind, labels=job.labels)
     assert job.dev_examples is not None
-    found = dev_means(TaskModule(student, stage=job.stage), ExampleSet.load(job.dev_examples))
+    found = dev_means(TaskModule(student, stage=job.stage), ExampleSet.load(job.dev_examples), related=1)
     assert found["loss"] == pytest.approx(losses[best], rel=1e-4)
 
 
@@ -422,14 +435,23 @@ def test_a_step_with_a_belief_that_is_no_number_is_dropped_and_named(runs: Runs)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("student", "inside"),
-    [("bert", None), ("llama", None), ("gru", None), ("deep-bag", None), ("bert", INSIDE), ("lstm", PROJECTED)],
-    ids=["bert", "llama", "gru", "deep-bag", "inside", "projected"],
+    [
+        ("bert", None),
+        ("llama", None),
+        ("gru", None),
+        ("deep-bag", None),
+        ("bert", INSIDE),
+        ("lstm", PROJECTED),
+        ("lstm", RELATED),
+    ],
+    ids=["bert", "llama", "gru", "deep-bag", "inside", "projected", "related"],
 )
 def test_every_layout_equals_one_process(tmp_path: Path, student: str, inside: dict[str, Any] | None) -> None:
     base = make_task_job(tmp_path / "start", student=student, select="last")
     if inside is not None:
         base = taught_inside(base, tmp_path / "inside", **inside | {"select": "last"})
-    jobs = [task_variant(base, tmp_path / f"zero-{zero}", settings={"zero_stage": zero}) for zero in range(4)]
+    room = {"micro_batch_tokens": 48} if base.stage.related > 1 else {}
+    jobs = [task_variant(base, tmp_path / f"zero-{zero}", settings={"zero_stage": zero} | room) for zero in range(4)]
     weights, losses, _ = reference(base)
     for job, (seen, _) in zip(jobs, train_all(*((job, {}) for job in jobs), folder=tmp_path / "group"), strict=True):
         assert seen.values("train/loss") == pytest.approx(losses, rel=1e-4)
