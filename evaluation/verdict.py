@@ -24,7 +24,7 @@ from evaluation.statistics import (
     number_in_words,
 )
 
-METHODS = ("hard_labels", "sft", "seqkd", "kd", "minillm")
+METHODS = ("hard_labels", "sft", "seqkd", "kd", "uld", "span_likelihood", "minillm")
 """Objectives from the simplest to the most involved; any other counts as more involved than all of them."""
 
 GOLD_ALONE, AUGMENTED_ALONE = "-gold", "-augmented"

@@ -63,6 +63,8 @@ class TrainJob(StageJob):
     `vocab` is the number of tokens that exist (the tokenizer's length); further rows of the embedding are padding.
     `plain_text` is the digest of what a stage with `pretrain` finds in `work_dir` (`student_train.feed.plain_text`).
     `taught` is the teacher of a stage beside which it reads.
+    `retokenised` says that the views are files of `student_train.feed.retokenised`: the student has another tokenizer
+    than the teacher, and `vocab` is that of its own.
     """
 
     stage: StageConfig
@@ -73,6 +75,7 @@ class TrainJob(StageJob):
     vocab: int
     plain_text: str | None = None
     taught: TaughtInside | None = None
+    retokenised: bool = False
 
     def stage_digest(self) -> str:
         """See `StageJob.stage_digest`."""

@@ -20,10 +20,11 @@ from configs.places import FINGERPRINTS, is_url
 from configs.schema import EngineSettings, TrainingSettings
 from orchestration.fill.refusals import open_refusals
 from orchestration.inputs.made_once import STAGING
-from orchestration.inputs.models import is_at_hand
+from orchestration.inputs.models import is_at_hand, materialise
+from orchestration.inputs.other_tokens import has_other_tokens, tokens_in_words, tokens_of
 from orchestration.inputs.plain_windows import with_plain
 from orchestration.inputs.preflight import require_fitting_lengths, resolve_paths
-from orchestration.inputs.prompts import SPLITS, Prompt, load_prompts
+from orchestration.inputs.prompts import SPLITS, Prompt, PromptSet, load_prompts
 from orchestration.inputs.shapes import PlannedShape, shape_at_hand, student_shapes
 from orchestration.inputs.teachers import Teacher, open_teacher
 from orchestration.outputs.console import Console
@@ -60,6 +61,7 @@ def _print_plan(config: DistillConfig, *, assume_gpus: int | None, stream: TextI
             stop_ids=teacher.files.stop_ids,
             max_new_tokens=config.generation.max_new_tokens,
         )
+        _show_other_tokens(config, teacher, prompts, console=console)
         prompts = with_plain(prompts, config.data, tokenizer=teacher.files.tokenizer)
         sets = sequence_sets(config, prompts.splits, stop_ids=teacher.files.stop_ids, plain=prompts.plain)
         cache, refused = _held(config, teacher), open_refusals(config.runtime, teacher.identity, k=config.teacher.top_k)
@@ -118,6 +120,26 @@ def borrowed_models(models_root: Path) -> Iterator[Path]:
             yield Path(name)
     except FileNotFoundError as error:
         raise ConfigError(f"a plan needs a place for temporary files ({error.strerror}): set TMPDIR to one") from error
+
+
+def _show_other_tokens(config: DistillConfig, teacher: Teacher, prompts: PromptSet, *, console: Console) -> None:
+    """Say how the tokenizers of students that have another one go together with the teacher's.
+
+    Raises:
+        DistillError: a student cannot learn so.
+    """
+    for name, student in config.students.items():
+        source = student.init.model
+        if source is None or not is_at_hand(source):
+            continue
+        files = materialise(source, models_root=config.runtime.models_root)
+        if has_other_tokens(files, teacher.files):
+            tokens = tokens_of(name, files, config=config, teacher=teacher.files, prompts=prompts)
+            said, warnings = tokens_in_words(name, tokens, config=config, teacher=teacher.files)
+            for line in said:
+                console.say(line)
+            for line in warnings:
+                console.warn(line)
 
 
 def _held(config: DistillConfig, teacher: Teacher) -> Holdings:

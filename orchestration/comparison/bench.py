@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -42,7 +42,7 @@ class Bench:
     def address(self, candidate: Candidate, *, of: str) -> str:
         """Where `of`, found of a candidate, is kept: the weights that are served, what they are asked, who reads it."""
         identity, asked = candidate.identity.digest(), hashlib.sha256()
-        for request in self.requests:
+        for request in self.requests_of(candidate):
             asked.update(generation_key(identity, request))
         return digest_of(
             of=of,
@@ -53,26 +53,67 @@ class Bench:
             view=self.view.digest,
             asked=asked.hexdigest(),
             max_new_tokens=[request.max_new_tokens for request in self.requests[:1]],
-            tokenizer=_tokenizer_sha256(self.tokenizer_of.tokenizer),
+            tokenizer=_tokenizer_sha256(self.files_of(candidate).tokenizer),
             measures=MEASURES,
             compared=self.compared_tokens,
         )
 
-    def texts(self, records: Sequence[TeacherRecord | Failure], *, at_most: int | None = None) -> tuple[str, ...]:
-        """Answers, or their first `at_most` tokens, as text; a failed one is empty."""
+    def files_of(self, candidate: Candidate) -> ModelFiles:
+        """Whose tokenizer a candidate reads and writes by."""
+        return self.tokenizer_of if candidate.tokens is None else candidate.tokens.files
+
+    def requests_of(self, candidate: Candidate) -> tuple[GenerateRequest, ...]:
+        """What a candidate is asked: the same prompts, in its own tokens where it has others."""
+        tokens = candidate.tokens
+        if tokens is None:
+            return self.requests
+        stop_ids = tokens.files.stop_ids
         return tuple(
-            ""
-            if isinstance(r, Failure)
-            else self.tokenizer_of.tokenizer.decode(r.response_ids[:at_most], skip_special_tokens=True)
+            replace(request, prompt_ids=tokens.prompts[request.prompt_ids], stop_ids=stop_ids)
+            for request in self.requests
+        )
+
+    def texts(
+        self,
+        records: Sequence[TeacherRecord | Failure],
+        *,
+        at_most: int | None = None,
+        written_by: Candidate | None = None,
+    ) -> tuple[str, ...]:
+        """Answers, or their first `at_most` tokens, as text; a failed one is empty.
+
+        Without `written_by` they are in the teacher's tokens.
+        """
+        tokenizer = (self.tokenizer_of if written_by is None else self.files_of(written_by)).tokenizer
+        return tuple(
+            "" if isinstance(r, Failure) else tokenizer.decode(r.response_ids[:at_most], skip_special_tokens=True)
             for r in records
         )
 
-    def wording(self, answers: Sequence[TeacherRecord | Failure]) -> Closeness:
-        """`answers` against the teacher's, both as far as both were allowed to go."""
+    def wording(self, answers: Sequence[TeacherRecord | Failure], *, written_by: Candidate) -> Closeness:
+        """`answers` against the teacher's, both as far as both were allowed to go.
+
+        Those in other tokens are counted, and cut, in the teacher's: lengths are compared in one unit.
+        """
+        if written_by.tokens is not None:
+            return self._wording_by_text(self.texts(answers, written_by=written_by))
         both = (answers, self.references())
         ours, theirs = (self.texts(each, at_most=self.compared_tokens) for each in both)
         written, referenced = ([min(n, self.compared_tokens) for n in lengths(each)] for each in both)
         return wording(ours, theirs, written=written, referenced=referenced)
+
+    def _wording_by_text(self, texts: Sequence[str]) -> Closeness:
+        tokenizer, limit, theirs = self.tokenizer_of.tokenizer, self.compared_tokens, self.references()
+        ids = [tokenizer.encode(text, add_special_tokens=False)[:limit] for text in texts]
+        # What ends an answer is no text; the teacher's is not counted either.
+        ends = self.tokenizer_of.stop_ids
+        referenced = [sum(int(each) not in ends for each in record.response_ids[:limit]) for record in theirs]
+        return wording(
+            tuple(tokenizer.decode(each, skip_special_tokens=True) for each in ids),
+            self.texts(theirs, at_most=limit),
+            written=list(map(len, ids)),
+            referenced=referenced,
+        )
 
     def references(self) -> list[TeacherRecord]:
         """The teacher's records, in the order of the view."""

@@ -17,13 +17,15 @@ from cache import TeacherIdentity
 from configs import BudgetReached, DistillError
 from evaluation.results import ModelResults
 from orchestration.cluster.engine_pool import EnginePool
+from orchestration.inputs.other_tokens import OtherTokens
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A model to be examined. `role` is teacher, untouched or student.
 
-    `method` and `start` are those of `evaluation.results.ModelResults`.
+    `method` and `start` are those of `evaluation.results.ModelResults`. `tokens` is what it reads where it has another
+    tokenizer than the teacher.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Candidate:
     parameters: int
     method: str = ""
     start: str | None = None
+    tokens: OtherTokens | None = None
 
 
 class Finding(Protocol):

@@ -43,8 +43,8 @@ class ExposureBias:
         return "exposure"
 
     def address(self, candidate: Candidate) -> str | None:
-        """See `Finding`; not made of the teacher, whose own beginnings are the teacher's."""
-        if candidate.role == "teacher":
+        """See `Finding`; not made of the teacher, whose own beginnings are the teacher's, nor of other tokens."""
+        if candidate.role == "teacher" or candidate.tokens is not None:
             return None
         return digest_of(
             of="exposure",
@@ -58,7 +58,7 @@ class ExposureBias:
 
     def missing(self, candidate: Candidate) -> bool:
         """Whether a student was not read before."""
-        return candidate.role != "teacher" and self._kept(candidate) is None
+        return self.address(candidate) is not None and self._kept(candidate) is None
 
     def answers(self, candidate: Candidate) -> Answers | None:
         """What is to be read of a student, as far as both answers were allowed to go; None where it wrote nothing.

@@ -43,8 +43,10 @@ class HeldOut:
         """See `Examination`."""
         return "held-out scoring"
 
-    def address(self, candidate: Candidate) -> str:
-        """See `Examination`; made of every model."""
+    def address(self, candidate: Candidate) -> str | None:
+        """See `Examination`; made of every model that has the teacher's tokens."""
+        if candidate.tokens is not None:
+            return None
         return digest_of(
             of="closeness",
             by="engine" if candidate.role == "teacher" else "forward pass",
@@ -61,8 +63,8 @@ class HeldOut:
         return candidate.role == "teacher" and self.missing(candidate)
 
     def missing(self, candidate: Candidate) -> bool:
-        """Whether a model was not scored before."""
-        return self._kept(candidate) is None
+        """Whether a model was not scored before; one of another vocabulary cannot be."""
+        return candidate.tokens is None and self._kept(candidate) is None
 
     def teacher_tokens(self) -> int:
         """See `Examination`."""
@@ -81,6 +83,7 @@ class HeldOut:
     def keep(self, candidate: Candidate, closeness: Closeness) -> None:
         """Keep what a process of its own found."""
         digest = self.address(candidate)
+        assert digest is not None
         self.artifacts.write_evaluation(digest, to_fields(KeptCloseness(closeness, digest)))
 
     def add(self, row: ModelResults, candidate: Candidate) -> ModelResults:
@@ -89,7 +92,8 @@ class HeldOut:
         return row if kept is None else replace(row, closeness=joined(row.closeness, kept.closeness))
 
     def _kept(self, candidate: Candidate) -> KeptCloseness | None:
-        return self.artifacts.read_evaluation(self.address(candidate), KeptCloseness)
+        digest = self.address(candidate)
+        return None if digest is None else self.artifacts.read_evaluation(digest, KeptCloseness)
 
 
 def rescored(records: Sequence[TeacherRecord], *, pool: EnginePool, k: int) -> list[TeacherRecord]:

@@ -95,14 +95,14 @@ class SpeedExamination:
         Raises:
             EngineError: it does not answer.
         """
-        settings = self.settings(candidate)
+        settings, vocab = self.settings(candidate), read_architecture(candidate.directory).shape.vocab
         batches = [batch for batch in BATCHES if batch <= settings.max_sequences] or [1]
         speeds, host, gpu = [], 0, 0
         energy = written = math.nan
-        measured_on = _timed(self.asked(1, settings=settings), pool)[1]
+        measured_on = _timed(self.asked(1, settings=settings, vocab=vocab), pool)[1]
         for batch in batches:
             before = self.joules()
-            speeds.append(_speed(self.asked(batch, settings=settings), pool))
+            speeds.append(_speed(self.asked(batch, settings=settings, vocab=vocab), pool))
             # The largest batch comes last: what it takes is what serving at full load takes.
             energy, written = self.joules() - before, RUNS * batch * (1 + TOKENS)
             occupied = pool.occupancy()
@@ -125,13 +125,13 @@ class SpeedExamination:
             logger.warning("%s: speeds are measured anew", error)
             return None
 
-    def asked(self, batch: int, *, settings: EngineSettings) -> list[GenerateRequest]:
-        """Requests of one batch, none of which begins like another."""
+    def asked(self, batch: int, *, settings: EngineSettings, vocab: int) -> list[GenerateRequest]:
+        """Requests of one batch, none of which begins like another; a model of another vocabulary has every id."""
         longest = min(PROMPT_TOKENS, settings.max_model_len - TOKENS)
         found = []
         for number in range(batch):
             turns, at = divmod(number, len(self.prompts))
-            prompt = self.prompts[at][:longest]
+            prompt = tuple(token % vocab for token in self.prompts[at][:longest])
             turns %= len(prompt)
             found.append(
                 GenerateRequest(prompt_ids=prompt[turns:] + prompt[:turns], stop_ids=(), max_new_tokens=TOKENS)

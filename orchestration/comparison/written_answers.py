@@ -65,7 +65,7 @@ class Answering:
         Raises:
             EngineError: no prompt was answered.
         """
-        requests = self.bench.requests
+        requests = self.bench.requests_of(candidate)
         pool.answer(requests[:WARM_UP], k=0)  # the first batch after a start takes seconds longer
         answers = pool.answer(requests, k=0)
         tokens = lengths(answers.outcomes)
@@ -73,12 +73,12 @@ class Answering:
             reasons = [o.reason for o in answers.outcomes if isinstance(o, Failure)]
             raise EngineError(f"{candidate.name} answered no test prompt: {reasons[0] if reasons else 'no prompts'}")
         kept = WrittenAnswers(
-            answers=self.bench.texts(answers.outcomes),
+            answers=self.bench.texts(answers.outcomes, written_by=candidate),
             answer_ids=tuple(
                 () if isinstance(o, Failure) else tuple(map(int, o.response_ids)) for o in answers.outcomes
             ),
             answer_tokens=tokens,
-            wording=self.bench.wording(answers.outcomes),
+            wording=self.bench.wording(answers.outcomes, written_by=candidate),
             tokens_per_s=sum(tokens) / answers.seconds,
             measured_on=answers.measured_on,
             digest=self.address(candidate),

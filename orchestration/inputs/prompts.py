@@ -107,11 +107,36 @@ def load_prompts(
     return PromptSet(splits, tuple(rejected))
 
 
+def render_prompts(
+    config: DataConfig, *, tokenizer: PreTrainedTokenizerBase, whose: str
+) -> dict[str, dict[int, tuple[int, ...] | str]]:
+    """The prompts of every split in the tokens of another model, or the reason why there is none, by row.
+
+    `whose` names the model for people. Answers are not looked at, and nothing is held against other rows.
+
+    Raises:
+        DataError: a split cannot be read, or the chat template cannot be used.
+    """
+    found: dict[str, dict[int, tuple[int, ...] | str]] = {}
+    control = control_tokens(tokenizer)
+    with ChatTemplates(config, tokenizer, student=whose) as templates:
+        for name in SPLITS:
+            reader = _Reader(name, config, tokenizer, templates, 0, control, None)
+            rows: dict[int, tuple[int, ...] | str] = {}
+            for index, row in split_rows(getattr(config, name), split=name):
+                outcome = row if isinstance(row, str) else reader.prompt(row, index)
+                rows[index] = (
+                    outcome.prompt_ids if isinstance(outcome, Prompt) else visible(outcome, at_most=REASON_CHARACTERS)
+                )
+            found[name] = rows
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Reader:
     """Turns the rows of one split into prompts.
 
-    `control` are the texts of the special tokens, `stop_ids` the ids that end an answer.
+    `control` are the texts of the special tokens, `stop_ids` the ids that end an answer; None leaves answers alone.
     """
 
     split: str
@@ -120,7 +145,7 @@ class _Reader:
     templates: ChatTemplates
     max_new_tokens: int
     control: tuple[str, ...]
-    stop_ids: tuple[int, ...]
+    stop_ids: tuple[int, ...] | None
 
     def prompt(self, row: Row, index: int) -> Prompt | str:
         """One prompt, or the reason why the row is set aside."""
@@ -130,7 +155,7 @@ class _Reader:
             return str(reason)
         try:
             rendered = self._render(talk)
-            gold = None if talk.answer is None else self._answer(talk, rendered)
+            gold = None if talk.answer is None or self.stop_ids is None else self._answer(talk, rendered)
         except Unrendered as error:
             return f"refused by the chat template: {error}"
         limit = self.config.max_prompt_tokens
@@ -225,7 +250,7 @@ class _Reader:
     def _gold_ids(self, gold: str) -> tuple[int, ...]:
         """The tokens of an answer up to the one that ends its turn."""
         ids: list[int] = self.tokenizer.encode(gold, add_special_tokens=False)
-        last = next((at for at, token in enumerate(ids) if token in self.stop_ids), None)
+        last = next((at for at, token in enumerate(ids) if token in (self.stop_ids or ())), None)
         if last is not None:
             return tuple(ids[: last + 1])
         written = self.tokenizer.convert_ids_to_tokens(ids[-1]) if ids else None

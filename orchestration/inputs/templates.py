@@ -67,10 +67,18 @@ class TemplateSettings(Protocol):
 
 
 class ChatTemplates:
-    """The templates of a tokenizer; a context manager that ends their processes."""
+    """The templates of a tokenizer; a context manager that ends their processes.
 
-    def __init__(self, config: TemplateSettings, tokenizer: PreTrainedTokenizerBase) -> None:
+    With `student`, a name for people, they are those of a student whose teacher the settings are for: what its template
+    does not have of them is left out.
+    """
+
+    def __init__(
+        self, config: TemplateSettings, tokenizer: PreTrainedTokenizerBase, *, student: str | None = None
+    ) -> None:
         self._config = config
+        self._whose = "the teacher's" if student is None else f"{student}'s"
+        self._asks_all = student is None
         self._listed = _listed(tokenizer)
         self._special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
         self._open: dict[str, _Worker] = {}
@@ -111,7 +119,7 @@ class ChatTemplates:
             self._failures += 1
             if self._failures == PATIENCE:
                 raise DataError(
-                    f"data.template=chat: the teacher's chat template {answer.error}, at {PATIENCE} rows by now: mend "
+                    f"data.template=chat: {self._whose} chat template {answer.error}, at {PATIENCE} rows by now: mend "
                     "it, choose another with data.chat_template, or use alpaca or raw"
                 )
         if answer.error is not None:
@@ -124,11 +132,11 @@ class ChatTemplates:
             worker = self._processes.enter_context(_Worker(source, date=date, characters=self._characters))
             if worker.broken is not None:
                 raise DataError(
-                    f"data.template=chat: the teacher's chat template cannot be used ({worker.broken}): mend it, "
+                    f"data.template=chat: {self._whose} chat template cannot be used ({worker.broken}): mend it, "
                     "choose another with data.chat_template, or use alpaca or raw"
                 )
             unknown = sorted(set(self._config.template_kwargs or {}) - set(worker.variables))
-            if unknown:
+            if unknown and self._asks_all:
                 raise DataError(
                     f"data.template_kwargs.{unknown[0]}: the teacher's chat template does not use it, only "
                     f"{visible(', '.join(worker.variables), at_most=300)}: correct or remove it"
@@ -144,9 +152,9 @@ class ChatTemplates:
         """The template to use, chosen as transformers does where the configuration names none."""
         wanted, listed = self._config.chat_template, self._listed
         if not listed:
-            raise DataError("data.template=chat but the teacher's tokenizer has no chat template: use alpaca or raw")
+            raise DataError(f"data.template=chat but {self._whose} tokenizer has no chat template: use alpaca or raw")
         names = visible(", ".join(sorted(listed)), at_most=300)
-        if wanted is not None:
+        if wanted is not None and (wanted in listed or self._asks_all):
             if wanted not in listed:
                 raise DataError(f"data.chat_template={wanted}: the teacher's tokenizer has only {names}: choose one")
             return listed[wanted]
@@ -154,7 +162,7 @@ class ChatTemplates:
             return listed["tool_use"]
         if "default" not in listed:
             raise DataError(
-                f"the teacher's tokenizer has several chat templates: choose data.chat_template from {names}"
+                f"{self._whose} tokenizer has several chat templates: choose data.chat_template from {names}"
             )
         return listed["default"]
 

@@ -44,7 +44,9 @@ def _untouched(student: Student, *, name: str, config: DistillConfig) -> Candida
     start = student.start
     files = open_model(start.directory, label=name)
     identity = identity_of(files, config=config, dtype=student.start_dtype)
-    return Candidate(name, "untouched", start.digest, start.directory, identity, files.shape.parameters)
+    return Candidate(
+        name, "untouched", start.digest, start.directory, identity, files.shape.parameters, tokens=start.tokens
+    )
 
 
 def _trained(student: Student, *, start: str, config: DistillConfig) -> Candidate:
@@ -59,4 +61,5 @@ def _trained(student: Student, *, start: str, config: DistillConfig) -> Candidat
         parameters=files.shape.parameters,
         method=", ".join(link.stage.objective for link in student.links),
         start=start,
+        tokens=student.start.tokens,
     )

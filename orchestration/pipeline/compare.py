@@ -256,12 +256,14 @@ def compare_students(
     wanted, unreadable = student_candidates(students, config=settings.config)
     compared.failures += unreadable
     failures: Failures = {candidate.name: [] for candidate in wanted}
+    # What another vocabulary makes of the teacher's tokens cannot be told.
+    comparable = [candidate for candidate in wanted if candidate.tokens is None]
     served = [way for way in ways if not isinstance(way, ExposureBias)]
     stages: list[Stage[Any, Failures, Failures]] = [
-        *(HeldOutScoring(wanted, way, lesson, settings, compute) for way in ways if isinstance(way, HeldOut)),
+        *(HeldOutScoring(comparable, way, lesson, settings, compute) for way in ways if isinstance(way, HeldOut)),
         StudentAnswers(wanted, served, compute),
         *(
-            ExposureScoring(wanted, way, lesson.teacher, settings, journal, compute)
+            ExposureScoring(comparable, way, lesson.teacher, settings, journal, compute)
             for way in ways
             if isinstance(way, ExposureBias)
         ),

@@ -40,7 +40,7 @@ class Compute(Workers):
         super().__init__(settings, journal, session)
         self._settings = settings
         self._pools: list[EnginePool] = []
-        self._answering: tuple[tuple[ModelShape, str], EnginePool] | None = None
+        self._answering: tuple[tuple[ModelShape, str, int], EnginePool] | None = None
 
     def teacher_pool(self, teacher: Teacher) -> EnginePool:
         """Engines of a teacher; what they are asked is counted. They are released with the run at the latest."""
@@ -52,7 +52,7 @@ class Compute(Workers):
 
     def student_pool(self, files: ModelFiles, identity: TeacherIdentity) -> EnginePool:
         """Engines that serve a student: the running ones if they serve this shape in this dtype, else new."""
-        served = files.shape, identity.dtype
+        served = files.shape, identity.dtype, files.vocab
         if self._answering is None or self._answering[0] != served:
             if self._answering is not None:
                 self._answering[1].release()

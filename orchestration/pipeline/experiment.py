@@ -123,7 +123,7 @@ class Experiment:
         prompts = self._read_prompts(teacher)
         tasks = self._read_tasks()
         self._written.require_unchanged()  # before anything is paid for
-        starts = prepare_starts(self._settings, self._journal, teacher=teacher)
+        starts = prepare_starts(self._settings, self._journal, teacher=teacher, prompts=prompts)
         asked = self._plan(teacher, prompts)
         for warning in check_host(
             placement.phases, memory=self._settings.hardware.memory, asks_teacher=asked.plan.asks_teacher

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from configs import ConfigError
 from configs.architecture import parsed_config
 from configs.schema import DistillConfig
 from orchestration.inputs.models import ModelFiles
+from orchestration.inputs.other_tokens import OtherTokens, tokens_in_words, tokens_of
 from orchestration.inputs.preflight import require_positions, require_windows, require_writable
+from orchestration.inputs.prompts import PromptSet
 from orchestration.inputs.teachers import Teacher
 from orchestration.outputs.console import StageProgress
 from orchestration.pipeline.chain import plain_texts
@@ -22,11 +25,24 @@ from student_train.models.tracing import require_open_attention
 from student_train.training.trial import require_trainable
 
 
-def prepare_starts(settings: RunSettings, journal: Journal, *, teacher: Teacher) -> dict[str, Start | None]:
+def prepare_starts(
+    settings: RunSettings, journal: Journal, *, teacher: Teacher, prompts: PromptSet
+) -> dict[str, Start | None]:
     """Make the untouched students, before the teacher is asked, so that one that cannot work costs nothing.
 
-    None stands for those that wait for a calibration; what can be said against them is said here.
+    None stands for those that wait for a calibration; what can be said against them is said here. `prompts` are the
+    teacher's, which a student of another tokenizer renders for itself.
     """
+    said: list[str] = []
+    warnings: list[str] = []
+
+    def reads(name: str, model: ModelFiles) -> OtherTokens:
+        tokens = tokens_of(name, model, config=settings.config, teacher=teacher.files, prompts=prompts)
+        lines, warned = tokens_in_words(name, tokens, config=settings.config, teacher=teacher.files)
+        said.extend(lines)
+        warnings.extend(warned)
+        return tokens
+
     starts: dict[str, Start | None] = {}
     with journal.console.stage("students") as stage:
         sizes = {}
@@ -36,7 +52,11 @@ def prepare_starts(settings: RunSettings, journal: Journal, *, teacher: Teacher)
                 starts[name], sizes[name] = None, start_shape(init, teacher=teacher)
             else:
                 starts[name] = start = prepare_start(
-                    init, teacher=teacher, artifacts=settings.artifacts, models_root=settings.config.runtime.models_root
+                    init,
+                    teacher=teacher,
+                    artifacts=settings.artifacts,
+                    models_root=settings.config.runtime.models_root,
+                    reads=partial(reads, name),
                 )
                 sizes[name] = start.shape
             made = starts[name]
@@ -55,6 +75,10 @@ def prepare_starts(settings: RunSettings, journal: Journal, *, teacher: Teacher)
             f"{size / 1e6:,.1f} M parameters: {', '.join(name for name in sizes if sizes[name].parameters == size)}"
             for size in dict.fromkeys(shape.parameters for shape in sizes.values())
         )
+    for line in said:
+        journal.console.say(line)
+    for line in warnings:
+        journal.console.warn(line)
     require_writable(
         settings.config.runtime.run_root, key="runtime.run_root", needed_bytes=training_bytes(sizes.values())
     )

@@ -20,6 +20,7 @@ from configs.schema import ModelShape
 from configs.stages import InitConfig
 from orchestration.cluster.calibration import DeriveJob
 from orchestration.inputs.models import ModelFiles, materialise
+from orchestration.inputs.other_tokens import OtherTokens, has_other_tokens
 from orchestration.inputs.teachers import Teacher
 from orchestration.outputs.artifacts import Artifacts, digest_of
 from orchestration.pipeline.lessons import Lesson
@@ -27,15 +28,26 @@ from orchestration.pipeline.run import RunSettings
 from student_train.starts.derive import check_widths, derive_student
 from student_train.starts.sizes import kept_layers, planned_shape
 
+TokensOf = Callable[[ModelFiles], OtherTokens]
+"""What a student reads that has another tokenizer than its teacher."""
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """An untouched student: what it is addressed by, where it lies, its sizes, and what it is in words."""
+    """An untouched student: what it is addressed by, where it lies, its sizes, and what it is in words.
+
+    `tokens` is what it reads where it has another tokenizer than its teacher.
+    """
 
     digest: str
     directory: Path
     shape: ModelShape
     origin: str
+    tokens: OtherTokens | None = None
+
+    def vocab(self, teacher: Teacher) -> int:
+        """The number of tokens that it predicts: the teacher's, or its own."""
+        return teacher.files.vocab if self.tokens is None else self.tokens.files.vocab
 
 
 def start_shape(init: InitConfig, *, teacher: Teacher) -> ModelShape:
@@ -50,19 +62,25 @@ def start_shape(init: InitConfig, *, teacher: Teacher) -> ModelShape:
     return planned_shape(init, teacher=teacher.files.shape)
 
 
-def prepare_start(init: InitConfig, *, teacher: Teacher, artifacts: Artifacts, models_root: Path) -> Start:
+def prepare_start(
+    init: InitConfig, *, teacher: Teacher, artifacts: Artifacts, models_root: Path, reads: TokensOf
+) -> Start:
     """Make an untouched student that needs no calibration, unless it is there.
+
+    `reads` is asked about a model with another vocabulary than the teacher's, and may refuse it.
 
     Raises:
         ConfigError: a layer that the teacher does not have.
-        ModelError: its vocabulary is not the teacher's.
+        ModelError: it has fewer embedding rows than the teacher has tokens.
     """
     if init.model is not None:
         model = materialise(init.model, models_root=models_root)
-        _require_same_tokens(model, teacher.files)
+        tokens = reads(model) if has_other_tokens(model, teacher.files) else None
+        if tokens is None:
+            _require_rows(model, teacher.files)
         prints = fingerprint_model(model.directory, memo=models_root / FINGERPRINTS)
         made_of = _made_of(model.directory, weights=prints.weights_sha256, config=prints.config_sha256)
-        return Start(digest_of(model=made_of), model.directory, model.shape, model.label)
+        return Start(digest_of(model=made_of), model.directory, model.shape, model.label, tokens)
     kept = kept_layers(init.keep_layers, total=teacher.files.shape.layers, by=init.layers_by)
     digest = digest_of(teacher=_made_of_teacher(teacher), kept=kept)
 
@@ -143,16 +161,8 @@ def _train_view(names: Iterable[str]) -> str:
     return next(name for name in names if name.endswith("-train"))
 
 
-def _require_same_tokens(student: ModelFiles, teacher: ModelFiles) -> None:
-    """Distillation compares distributions over token ids, so both must mean the same by every id."""
-    ours, theirs = student.tokenizer.get_vocab(), teacher.tokenizer.get_vocab()
-    if ours != theirs:
-        differing = len(set(ours.items()) ^ set(theirs.items()))
-        raise ModelError(
-            f"student {student.label} has another vocabulary than teacher {teacher.label} ({len(ours):,} and "
-            f"{len(theirs):,} tokens, {differing:,} entries differ): choose a student of the teacher's family, "
-            "or derive one with keep_layers"
-        )
+def _require_rows(student: ModelFiles, teacher: ModelFiles) -> None:
+    """Refuse a student that has no embedding for a token of the teacher's."""
     if student.shape.vocab < teacher.vocab:
         raise ModelError(
             f"student {student.label} has {student.shape.vocab:,} embedding rows for the teacher's {teacher.vocab:,} "

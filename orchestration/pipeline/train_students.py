@@ -14,6 +14,7 @@ from orchestration.pipeline.chain import Student, chain, plain_texts, stage_note
 from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.lessons import Lesson
 from orchestration.pipeline.links import stage_axis
+from orchestration.pipeline.retokenising import lesson_of
 from orchestration.pipeline.rollout_maker import former_rollouts
 from orchestration.pipeline.run import Journal, RunSettings
 from orchestration.pipeline.stage import run_stage
@@ -44,9 +45,11 @@ def train_students(
             any training.
     """
     config = settings.config
+    read: dict[str, Lesson] = {}
     for name, start in starts.items():
         if config.students[name].teacher is None:
-            _require_ready(name, start, lesson=lesson, settings=settings, journal=journal)
+            read[name] = _reading(name, start, lesson=lesson, settings=settings, journal=journal)
+            _require_ready(name, start, lesson=read[name], settings=settings, journal=journal)
     # Which prompts can be answered is for each teacher to say.
     lessons: dict[str | None, tuple[Lesson, PromptSet]] = {None: (lesson, prompts)}
     students: dict[str, Student] = {}
@@ -57,12 +60,13 @@ def train_students(
                 lessons[above] = assistant_lesson(
                     students[above], settings=settings, journal=journal, compute=compute, prompts=prompts
                 )
-            _require_ready(name, start, lesson=lessons[above][0], settings=settings, journal=journal)
-        taught, asked = lessons[above]
+            read[name] = _reading(name, start, lesson=lessons[above][0], settings=settings, journal=journal)
+            _require_ready(name, start, lesson=read[name], settings=settings, journal=journal)
+        taught, asked = read[name], lessons[above][1]
         student = _addressed(name, start, lesson=taught, settings=settings)
         axis = stage_axis([total_steps(each.stage, view=taught.views[each.stage.train_view]) for each in student.links])
         _track_student(student, lesson=taught, axis=axis, settings=settings, journal=journal)
-        notes: list[str] = []
+        notes = [] if start.tokens is None else [_not_measured(name, lesson=taught)]
         for link, steps in zip(student.links, axis, strict=True):
             training = Training(student, link, steps, taught, asked, settings, journal, compute)
             run_stage(training, settings=settings, journal=journal)
@@ -74,6 +78,17 @@ def train_students(
     return list(students.values())
 
 
+def _reading(name: str, start: Start, *, lesson: Lesson, settings: RunSettings, journal: Journal) -> Lesson:
+    return lesson_of(name, start, lesson=lesson, stages=settings.config.students[name].stages, journal=journal)
+
+
+def _not_measured(name: str, *, lesson: Lesson) -> str:
+    return (
+        f"{name} has another vocabulary than {lesson.teacher.files.label}: divergences, agreement and perplexity at "
+        "the teacher's answers are not measurable; its text, its tasks and its speed are"
+    )
+
+
 def _addressed(name: str, start: Start, *, lesson: Lesson, settings: RunSettings) -> Student:
     files, stages = lesson.teacher.files, settings.config.students[name].stages
     return chain(
@@ -82,7 +97,7 @@ def _addressed(name: str, start: Start, *, lesson: Lesson, settings: RunSettings
         plain=plain_texts(settings.config, name, positions=start.shape.max_positions, tokenizer=files.tokenizer),
         start=start,
         views=lesson.views,
-        vocab=files.vocab,
+        vocab=start.vocab(lesson.teacher),
         artifacts=settings.artifacts,
         taught=_taught(lesson.teacher) if any(stage.reads_live for stage in stages) else None,
     )
@@ -103,7 +118,7 @@ def _require_ready(name: str, start: Start, *, lesson: Lesson, settings: RunSett
             view=view,
             dev=lesson.views[stage.dev_view],
             model_dir=start.directory,
-            vocab=lesson.teacher.files.vocab,
+            vocab=start.vocab(lesson.teacher),
             micro_batch_tokens=settings.config.runtime.training.micro_batch_tokens,
         )
         require_head_mass(stage, cache=lesson.cache, view=view)

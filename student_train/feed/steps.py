@@ -15,12 +15,15 @@ from itertools import chain, count, islice
 import numpy as np
 
 from cache.batches import Rows, global_batches, rank_rows
+from cache.records import TeacherRecord
 from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.stages import StageConfig
 from student_train.feed.microbatch import MicroBatch, collate
 from student_train.feed.packing import Layout, lay_out, padded_tokens
+from student_train.feed.retokenised import Retokenised
 from student_train.losses.advantages import PolicyTerms
+from student_train.losses.aligned import Aligned
 from student_train.worker_group import WorkerGroup
 
 STEPS_AHEAD = 2
@@ -54,7 +57,8 @@ class StepBatch:
 class Feed:
     """Reads a view for one process of a worker group. `packs` says that the model keeps packed sequences apart.
 
-    `terms` are what is known about the tokens of each row of the view, where the student sampled them.
+    `terms` are what is known about the tokens of each row of the view, where the student sampled them. `texts` is what
+    a student of another tokenizer reads, whose `sizes` the view is then.
     """
 
     cache: TeacherCache
@@ -64,20 +68,23 @@ class Feed:
     with_targets: bool
     packs: bool = False
     terms: Sequence[PolicyTerms] | None = None
+    texts: Retokenised | None = None
 
     def steps(self, batches: Sequence[Rows]) -> Iterator[StepBatch]:
         """The work of each global batch in turn, read from the cache as it is asked for."""
         shares = [self._share(rows, rank=self.group.rank) for rows in batches]
-        blocks = self.cache.iter_blocks(self.view, shares, prefetch=STEPS_AHEAD)
+        stored = self.view if self.texts is None else self.texts.view
+        blocks = self.cache.iter_blocks(stored, shares, prefetch=STEPS_AHEAD)
         for rows, share, records in zip(batches, shares, blocks, strict=True):
             inputs = [self._input_tokens(self._share(rows, rank=rank)) for rank in range(self.group.world_size)]
             layouts = [self._lay_out(lengths) for lengths in inputs]
             terms = None if self.terms is None else [self.terms[row] for row in share]
             mine = layouts[self.group.rank]
-            made = [collate(records, with_targets=self.with_targets, layout=layout, terms=terms) for layout in mine]
+            made = [self._collate(share, records, layout=layout, terms=terms) for layout in mine]
             # A process that has fewer runs empty ones, so that all take part in the same collectives.
             empty = max(len(layout) for layout in layouts) - len(made)
-            made += [collate([], with_targets=self.with_targets, terms=None if terms is None else [])] * empty
+            nothing: list[PolicyTerms] | None = None if terms is None else []
+            made += [self._collate(share[:0], [], layout=(), terms=nothing)] * empty
             lengths = np.asarray(self.view.lengths)[rows]
             answers = int((lengths - np.asarray(self.view.prompt_len)[rows]).sum())
             yield StepBatch(
@@ -88,6 +95,22 @@ class Feed:
                 batches=tuple(replace(micro, per_text=answers / len(rows)) for micro in made),
                 rows=tuple(share[[at for row in layout for at in row]] for layout in mine) + (share[:0],) * empty,
             )
+
+    def _collate(
+        self,
+        rows: Rows,
+        records: Sequence[TeacherRecord],
+        *,
+        layout: Layout,
+        terms: Sequence[PolicyTerms] | None,
+    ) -> MicroBatch:
+        if self.texts is None:
+            return collate(records, with_targets=self.with_targets, layout=layout, terms=terms)
+        made = collate(self.texts.records(rows, records), with_targets=False, layout=layout)
+        if not self.with_targets:
+            return made
+        order = [at for row in layout for at in row]
+        return replace(made, aligned=Aligned.joined(self.texts.aligned(rows[order], [records[at] for at in order])))
 
     def _share(self, rows: Rows, *, rank: int) -> Rows:
         return rank_rows(rows, rank=rank, world_size=self.group.world_size, lengths=np.asarray(self.view.lengths))

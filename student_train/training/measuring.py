@@ -7,7 +7,15 @@ from collections.abc import Iterable
 import torch
 
 from student_train.feed.steps import StepBatch
-from student_train.losses.metrics import DRAWN_METRICS, METRICS, POLICY_METRICS, SCORED_METRICS, TEXT_METRICS, means
+from student_train.losses.metrics import (
+    ALIGNED_METRICS,
+    DRAWN_METRICS,
+    METRICS,
+    POLICY_METRICS,
+    SCORED_METRICS,
+    TEXT_METRICS,
+    means,
+)
 from student_train.training.learner import Step
 from student_train.training.worker import StageWorker
 from student_train.worker_group import WorkerGroup
@@ -28,6 +36,8 @@ def measure(worker: StageWorker, steps: Iterable[Step]) -> dict[str, float] | No
 
 def known_metrics(batch: StepBatch, *, group: WorkerGroup) -> tuple[str, ...]:
     """The metrics that mean something for such rows. Asked on every process, as one alone may have no rows."""
+    if any(micro.aligned is not None for micro in batch.batches):
+        return ALIGNED_METRICS
     targets = [micro.targets for micro in batch.batches if micro.targets is not None]
     if not targets:
         return TEXT_METRICS

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from torch import Tensor
 
 from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.architecture import read_text_model
+from student_train.feed.retokenised import Retokenised
 from student_train.feed.steps import StepBatch, total_steps, training_batches
 from student_train.job import StepMetrics, TrainJob
 from student_train.losses.metrics import SCORED_METRICS
@@ -38,8 +40,9 @@ class SequenceLearner(Learner):
 
     def __init__(self, job: TrainJob, *, group: WorkerGroup) -> None:
         self._job, self._group, self._stage = job, group, job.stage
-        self._view = CacheView.load(job.train_view)
-        self._dev = None if job.dev_view is None else CacheView.load(job.dev_view)
+        texts: dict[str, Retokenised] = {}
+        self._view = _open(job.train_view, job=job, texts=texts)
+        self._dev = None if job.dev_view is None else _open(job.dev_view, job=job, texts=texts)
         require_ready(
             job.stage,
             view=self._view,
@@ -59,6 +62,7 @@ class SequenceLearner(Learner):
             group=group,
             cache=TeacherCache.open(job.cache_root, job.identity, create=False),
             packs=self._packs(decoder, teacher=teacher),
+            texts=texts,
         )
         if job.stage.lora is not None:
             attach_adapters(decoder.model, job.stage.lora)
@@ -145,6 +149,9 @@ class SequenceLearner(Learner):
         if self._stage.teacher == "live":
             # Every probability is known, as from the cache where k is the whole vocabulary.
             return self._job.vocab
+        if self._job.retokenised:
+            # How many tokens of its own vocabulary the teacher's side holds says nothing about the student's.
+            return decoder.vocab
         views = [view for view in (self._view, self._dev) if view is not None]
         return normalised_rows(decoder.vocab, vocab=self._job.vocab, k=max(view.k for view in views))
 
@@ -170,3 +177,12 @@ class SequenceLearner(Learner):
             rows=[key[:12] for key in batch.keys],
             metrics=batch.metrics,
         )
+
+
+def _open(path: Path, *, job: TrainJob, texts: dict[str, Retokenised]) -> CacheView:
+    """A view as the student reads it; what it reads in the tokens of another tokenizer goes into `texts`."""
+    if not job.retokenised:
+        return CacheView.load(path)
+    found = Retokenised.load(path)
+    texts[found.sizes.digest] = found
+    return found.sizes

@@ -19,7 +19,8 @@ def students(**inits: dict[str, Any]) -> dict[str, Any]:
 
 
 def started(run: FakeRun) -> dict[str, Start | None]:
-    return prepare_starts(run.settings, run.journal, teacher=run.teacher())
+    teacher = run.teacher()
+    return prepare_starts(run.settings, run.journal, teacher=teacher, prompts=run.prompts(teacher))
 
 
 def calibrated(run: FakeRun, starts: dict[str, Start | None]) -> dict[str, Start]:

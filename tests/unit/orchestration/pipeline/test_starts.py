@@ -15,7 +15,8 @@ from configs import DistillConfig
 from configs.models import ModelSource
 from configs.schema import ModelShape
 from configs.stages import InitConfig
-from orchestration.inputs.models import materialise, open_model
+from orchestration.inputs.models import ModelFiles, materialise, open_model
+from orchestration.inputs.other_tokens import OtherTokens
 from orchestration.inputs.teachers import Teacher, identity_of
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.pipeline.run import RunSettings
@@ -50,7 +51,13 @@ def model(made: Path, tmp_path: Path) -> Path:
 def start_of(model: Path, root: Path, init: InitConfig = KEEP) -> Start:
     files = open_model(model, label="teacher")
     teacher = Teacher(files, identity_of(files, config=experiment(root), dtype="bfloat16"))
-    return prepare_start(init, teacher=teacher, artifacts=Artifacts(root / "runs"), models_root=root / "models")
+
+    def reads(model: ModelFiles) -> OtherTokens:
+        raise AssertionError(f"{model.label} has the teacher's tokens")
+
+    return prepare_start(
+        init, teacher=teacher, artifacts=Artifacts(root / "runs"), models_root=root / "models", reads=reads
+    )
 
 
 def mend(name: str, **changes: object) -> Callable[[Path], None]:

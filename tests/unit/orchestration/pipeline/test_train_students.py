@@ -23,7 +23,7 @@ def student(*stages: dict[str, Any], **named: Any) -> dict[str, Any]:
 def trained(run: FakeRun) -> list[Student]:
     teacher = run.teacher()
     prompts = run.prompts(teacher)
-    starts = prepare_starts(run.settings, run.journal, teacher=teacher)
+    starts = prepare_starts(run.settings, run.journal, teacher=teacher, prompts=prompts)
     made = {name: start for name, start in starts.items() if start is not None}
     return train_students(made, **run.parts, lesson=run.lesson(teacher, prompts), prompts=prompts)
 

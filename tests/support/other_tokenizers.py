@@ -1,0 +1,98 @@
+"""Small tokenizers of several families, and tiny models that read by them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE, WordPiece
+from tokenizers.trainers import BpeTrainer
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}</s>{% endfor %}[assistant] "
+WORDS = ("train", "dev", "test", "the answer is", "and the answer to that is")
+"""What tokenizers are trained on, so that they join letters to tokens."""
+
+
+def byte_level(texts: Sequence[str] = WORDS, *, merges: int = 24) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with a few merges, an end of its own and a template of its own."""
+    core = Tokenizer(BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=257 + merges,
+        special_tokens=["</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(list(texts) * 4, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>")
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def sentence_piece(pieces: Sequence[str] = ("▁the", "▁a", "▁", "t", "h", "e", "a")) -> PreTrainedTokenizerFast:
+    """Pieces as Llama 2 has them: a blank before the first word, and bytes for what is no piece."""
+    vocab = {"<s>": 0, "</s>": 1} | {f"<0x{byte:02X}>": 2 + byte for byte in range(256)}
+    vocab |= {piece: 258 + at for at, piece in enumerate(pieces)}
+    joined = [("▁", "t"), ("▁t", "h"), ("▁th", "e"), ("▁", "a")]
+    vocab |= {left + right: len(vocab) + at for at, (left, right) in enumerate(joined) if left + right not in vocab}
+    core = Tokenizer(BPE(vocab=vocab, merges=joined, byte_fallback=True, fuse_unk=True))
+    core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    core.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(content=" ", left=1, right=0),
+        ]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
+
+
+def word_piece() -> PreTrainedTokenizerFast:
+    """Pieces as BERT has them."""
+    vocab = {"[UNK]": 0, "[SEP]": 1, "the": 2, "t": 3, "##he": 4, "##t": 5, "!": 6}
+    core = Tokenizer(WordPiece(vocab=vocab, unk_token="[UNK]"))
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    core.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]", eos_token="[SEP]")
+
+
+def words_alone() -> PreTrainedTokenizerFast:
+    """A tokenizer whose decoder says nothing about bytes."""
+    core = Tokenizer(BPE(vocab={"a</w>": 0, "</s>": 1}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s+"), "removed")
+    core.decoder = decoders.BPEDecoder(suffix="</w>")
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>")
+
+
+def other_model(
+    folder: Path,
+    tokenizer: PreTrainedTokenizerFast | None = None,
+    *,
+    layers: int = 1,
+    positions: int = 96,
+    seed: int = 0,
+) -> Path:
+    """A random Llama with such a tokenizer, byte-level where none is given."""
+    tokenizer = tokenizer or byte_level()
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=positions,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        pad_token_id=None,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
