@@ -12,12 +12,14 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 import ray
+from other_tokenizers import other_model
 
 from cache import TeacherCache
 from cache.protocols import Outcome
 from configs import ConfigError, DistillConfig, load_config
 from configs.models import ModelSource
 from configs.schema import ModelShape
+from configs.stages import StudentConfig
 from orchestration.commands.plan import print_plan
 from orchestration.inputs.models import materialise
 from orchestration.inputs.preflight import resolve_paths
@@ -221,3 +223,19 @@ def test_fewer_assumed_gpus_than_configured_plan_with_what_they_hold() -> None:
     assert "runtime.teacher_engine.count=4: planned with the 2 that these GPUs hold" in text
     assert "runtime.training.workers=16: planned with 8" in text
     assert "teacher engines: 2 x 4 GPUs" in text
+
+
+def test_a_student_of_another_tokenizer_is_measured_or_refused(tmp_path: Path) -> None:
+    model = other_model(tmp_path / "other", positions=512)
+
+    def with_student(objective: str) -> DistillConfig:
+        config = shipped("tiny", tmp_path)
+        stage = {"objective": objective, "steps": 1}
+        raw = {"init": {"model": {"path": str(model)}}, "stages": [stage]}
+        return config.model_copy(update={"students": {"small": StudentConfig.model_validate(raw)}})
+
+    text = " ".join(planned(with_student("span_likelihood")).split())
+    assert "small has another tokenizer than the teacher and learns by text" in text
+    assert "of the text in single tokens of both" in text and "less than 80%" in text
+    with pytest.raises(ConfigError, match=r"students.small.stages.0.objective=kd compares token by token"):
+        planned(with_student("kd"))

@@ -16,6 +16,7 @@ from tiny_llama import save_tiny_llama
 from cache import GenerateRequest, TeacherIdentity
 from cache.protocols import Failure
 from configs import EngineError
+from configs.architecture import read_architecture
 from configs.schema import EngineSettings
 from orchestration.cluster.engines import TimedAnswers
 from orchestration.comparison.examination import Candidate
@@ -142,3 +143,11 @@ def test_what_was_edited_is_measured_anew(
 def test_without_prompts_nothing_is_measured(tmp_path: Path, candidate: Candidate) -> None:
     speed = examination(tmp_path, prompts=())
     assert not speed.due(candidate) and speed.add(ROW, candidate).serving is None
+
+
+def test_a_model_of_another_vocabulary_is_asked_ids_that_it_has(tmp_path: Path, candidate: Candidate) -> None:
+    pool = Pool()
+    run(examination(tmp_path, pool, prompts=((10**6, 5, 10**6 + 1),)), candidate, pool)
+    vocab = read_architecture(candidate.directory).shape.vocab
+    asked = {token for requests in pool.asked for request in requests for token in request.prompt_ids}
+    assert asked == {10**6 % vocab, 5, (10**6 + 1) % vocab}

@@ -376,3 +376,19 @@ def test_no_row_ends_otherwise_than_as_a_prompt_or_with_a_reason(rows: list[tupl
     aside = [row for row in found.rejected if row.split == "train"]
     assert len(found.splits["train"]) + len(aside) == 1 + len(rows)
     assert all(row.reason.isprintable() and len(row.reason) <= 300 for row in aside)
+
+
+def test_a_students_template_takes_what_it_has_of_its_teachers_settings() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{{ messages[0].content }}{{ mood }}"
+    messages = [{"role": "user", "content": "hello"}]
+    asked = {"template_kwargs": {"mood": "!", "enable_thinking": False}, "chat_template": "tool_use"}
+    config = DataConfig.model_validate({**{split: {"path": "rows"} for split in ("train", "dev", "test")}, **asked})
+    with ChatTemplates(config, tokenizer, student="students.small") as templates:
+        assert templates.render(messages, tools=None, opens_answer=True) == "hello!"
+    tokenizer.chat_template = None
+    with (
+        pytest.raises(DataError, match=r"students.small's tokenizer has no chat template"),
+        ChatTemplates(config, tokenizer, student="students.small") as templates,
+    ):
+        templates.render(messages, tools=None, opens_answer=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from student_builders import VOCAB
+from retokenised_builders import read_by_two
 from training_jobs import IDENTITY, make_job
 
 from cache.store import TeacherCache
@@ -33,29 +33,6 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
 @pytest.fixture(scope="module")
 def texts(job: TrainJob) -> Retokenised:
     return read_by_two(CacheView.load(job.train_view))
-
-
-def read_by_two(view: CacheView) -> Retokenised:
-    """A student that cuts after every second byte, where each token of the teacher is one byte."""
-    draw = np.random.default_rng(0)
-    tokens, offsets, prompts, theirs, ours = [], [0], [], [], []
-    for total, prompt in zip(view.lengths.tolist(), view.prompt_len.tolist(), strict=True):
-        answer = total - prompt
-        ends = np.unique(np.append(np.arange(2, answer + 1, 2), answer)).astype(np.int32)
-        tokens.append(draw.integers(3, VOCAB, size=prompt + 1 + len(ends)))
-        offsets.append(offsets[-1] + len(tokens[-1]))
-        prompts.append(prompt + 1)
-        theirs.append(np.arange(1, answer + 1, dtype=np.int32))
-        ours.append(ends)
-    return Retokenised(
-        view=view,
-        token_ids=np.concatenate(tokens).astype(np.int32),
-        token_offsets=np.array(offsets, np.int64),
-        prompt_len=np.array(prompts, np.int32),
-        teacher_ends=np.concatenate(theirs),
-        student_ends=np.concatenate(ours),
-        vocabulary=np.where(np.arange(VOCAB) % 5 == 0, -1, np.arange(VOCAB)).astype(np.int32),
-    )
 
 
 def steps(job: TrainJob, texts: Retokenised, *, world: int, rank: int, with_targets: bool = True) -> list[StepBatch]:

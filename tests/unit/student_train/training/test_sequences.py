@@ -9,15 +9,18 @@ from typing import Any
 
 import pytest
 import torch
+from retokenised_builders import read_by_two
+from student_builders import VOCAB
 from torch import Tensor
 from training_jobs import live, make_job, variant
 
 from cache.views import CacheView
 from configs.errors import ConfigError
 from student_train.feed.microbatch import MicroBatch
+from student_train.feed.retokenised import Retokenised
 from student_train.feed.steps import training_batches
 from student_train.job import StepMetrics, TrainJob
-from student_train.losses.metrics import SCORED_METRICS, TEXT_METRICS
+from student_train.losses.metrics import ALIGNED_METRICS, SCORED_METRICS, TEXT_METRICS
 from student_train.training.sequences import SequenceLearner
 from student_train.training.stopping import StopRequest
 from student_train.training.worker import StageWorker
@@ -109,3 +112,21 @@ def test_what_does_not_fit_together_is_refused_before_a_model_is_read(job: Train
     small = variant(job, tmp_path, settings={"micro_batch_tokens": 4})
     with pytest.raises(ConfigError, match=r"runtime\.training.micro_batch_tokens is 4"):
         SequenceLearner(replace(small, model_dir=tmp_path / "nowhere"), group=ALONE)
+
+
+def test_a_student_of_another_tokenizer_learns_in_its_own_tokens(job: TrainJob, tmp_path: Path) -> None:
+    paths = {}
+    for name, path in (("train_view", job.train_view), ("dev_view", job.dev_view)):
+        assert path is not None
+        paths[name] = tmp_path / f"{name}.safetensors"
+        read_by_two(CacheView.load(path)).save(paths[name])
+    texts = Retokenised.load(paths["train_view"])
+    for objective, known in (("span_likelihood", ALIGNED_METRICS), ("uld", ALIGNED_METRICS), ("seqkd", TEXT_METRICS)):
+        other = variant(job, tmp_path / objective, stage={"objective": objective})
+        other = replace(other, **paths, retokenised=True, vocab=VOCAB)
+        learner = SequenceLearner(other, group=ALONE)
+        assert learner.data_digest == texts.digest
+        (step,) = islice(learner.steps(worker(other, learner), first=0), 1)
+        assert step is not None and tuple(step.known) == known
+        loss = sum(float(learner.module(batch)[0].detach()) for batch in step.batches) / step.places
+        assert 0.0 < loss < 50.0
