@@ -123,6 +123,13 @@ METHODS: tuple[Method, ...] = (
         takes=frozenset({"distribution", "inside"}),
     ),
     Method(
+        name="uld",
+        title="Across tokenizers: probabilities by rank, likelihood of spans",
+        paper="Boizard et al. 2024, arXiv 2402.12030",
+        knowledge=("response",),
+        takes=frozenset({"text", "topk"}),
+    ),
+    Method(
         name="tang",
         title="A BiLSTM that learns logits of changed texts",
         paper="Tang et al. 2019, arXiv 1903.12136",

@@ -55,4 +55,4 @@ def test_every_objective_that_learns_of_a_teacher_has_a_method() -> None:
         for student in load_experiment(method.recipe).students.values()
         for stage in (*getattr(student, "general", ()), *student.stages)
     ]
-    assert set(stages) >= (set(OBJECTIVES) | set(TASK_OBJECTIVES)) - {"sft", "hard_labels", "uld", "span_likelihood"}
+    assert set(stages) >= (set(OBJECTIVES) | set(TASK_OBJECTIVES)) - {"sft", "hard_labels"}
