@@ -18,14 +18,19 @@ from cache.views import CacheView
 Rows = NDArray[np.int64]
 
 
-def global_batches(view: CacheView, *, seed: int, epoch: int, tokens_per_batch: int) -> tuple[Rows, ...]:
+def global_batches(
+    view: CacheView, *, seed: int, epoch: int, tokens_per_batch: int, rows: Rows | None = None
+) -> tuple[Rows, ...]:
     """The batches of one epoch, as positions in the view: each row once, at most `tokens_per_batch` tokens a batch.
+
+    `rows` are the positions that the epoch reads; all of them unless it is said.
 
     A row longer than the budget is a batch of its own; the last batch may be short. The order depends on the keys of
     the view, the seed and the epoch alone: two caches that were filled with the same rows give the same batches.
     """
     keys = hashlib.sha256(view.keys.tobytes()).digest()
-    order = permutation(len(view), name=canonical("stillroom/epoch/2", keys, int(seed), int(epoch)))
+    read = np.arange(len(view)) if rows is None else rows
+    order = read[permutation(len(read), name=canonical("stillroom/epoch/2", keys, int(seed), int(epoch)))]
     ends = np.cumsum(view.lengths[order], dtype=np.int64)
     cuts = []
     start, spent = 0, 0

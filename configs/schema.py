@@ -189,6 +189,7 @@ class DistillConfig(WithoutPasswords):
             )
         self._lengths_fit()
         self._plain_text_there()
+        self._answers_for_views()
         self._weights_last()
         return self
 
@@ -244,6 +245,17 @@ class DistillConfig(WithoutPasswords):
                 f"data.plain.max_tokens={plain.max_tokens} is more than runtime.training.micro_batch_tokens={micro} "
                 "holds: raise it or lower the first"
             )
+
+    def _answers_for_views(self) -> None:
+        """Every view of a prompt is an answer that was asked for."""
+        samples = self.generation.samples_per_prompt
+        for name, student in self.students.items():
+            for number, stage in enumerate(student.stages):
+                if stage.views is not None and stage.views > samples:
+                    raise ValueError(
+                        f"students.{name}.stages.{number}.views={stage.views} is more than "
+                        f"generation.samples_per_prompt={samples}, the answers to a prompt: raise it, or lower views"
+                    )
 
     def _teachers_exist(self) -> None:
         """A teacher assistant stands above the students that it teaches, so nobody teaches himself by a detour."""

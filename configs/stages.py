@@ -27,7 +27,7 @@ else:
 
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 
-LATER_STAGE_KEYS = ("teacher", "features")
+LATER_STAGE_KEYS = ("teacher", "features", "views")
 """Keys that stages did not always have: one that does not use them is written, and addressed, as it was before."""
 
 
@@ -178,6 +178,9 @@ class StageConfig(Block):
     `teacher: live` what the teacher believes of it comes from a forward pass in the same step instead of the cache.
     `features` are terms beside the loss about what is inside the teacher, each a mean over response tokens, or over
     sequences (attention); for them the teacher reads beside the student too.
+
+    With `views` V an epoch reads one answer to each prompt, epoch e sampled answer number e mod V (Beyer et al. 2022,
+    arXiv 2106.05237); without it, all of them.
     """
 
     objective: ObjectiveName
@@ -188,6 +191,7 @@ class StageConfig(Block):
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
     ce_weight: Annotated[float, Field(ge=0.0)] = 0.0
     features: tuple[FeatureTerm, ...] = ()
+    views: Positive | None = None
     filters: FilterConfig = FilterConfig()
     lora: LoraConfig | None = None
     rollout: RolloutConfig | None = None
@@ -225,6 +229,7 @@ class StageConfig(Block):
         self._fits_objective()
         self._on_policy_consistent()
         self._live_consistent()
+        self._views_consistent()
         self.method.check(self)
         if self.keep_start and self.select == "last":
             raise ValueError(
@@ -303,6 +308,20 @@ class StageConfig(Block):
                     "language model learns every token of an answer: choose cosine or hidden_mse with place: all"
                 )
 
+    def _views_consistent(self) -> None:
+        """Refuse answers that take turns where there is one a prompt, or where the student writes them."""
+        if self.views is None:
+            return
+        if self.source != "teacher":
+            raise ValueError(
+                f"views={self.views} reads one of several answers of the teacher to a prompt, and source={self.source} "
+                "has one: set source: teacher, or remove views"
+            )
+        if self.rollout is not None:
+            raise ValueError(
+                f"views={self.views} with rollout, where the student writes new answers: remove one of them"
+            )
+
     @model_serializer(mode="wrap")
     def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         said: dict[str, Any] = dump(self)
@@ -338,6 +357,11 @@ class StageConfig(Block):
         return self.teacher == "live" or bool(self.features)
 
     @property
+    def reads_beliefs(self) -> bool:
+        """Whether what the teacher believes is learned, from the cache or beside the student."""
+        return self.method.needs_logprobs or self.reads_live
+
+    @property
     def reads_attention(self) -> bool:
         """Whether attention scores are compared."""
         return any(term.reads_attention for term in self.features)
@@ -349,6 +373,16 @@ class StageConfig(Block):
         if self.filters == FilterConfig():
             return name
         return f"{name}-{hashlib.sha256(self.filters.model_dump_json().encode()).hexdigest()[:8]}"
+
+    @property
+    def turns(self) -> str | None:
+        """Name of what says which answers an epoch reads; None where every epoch reads all."""
+        return None if self.views is None else f"{self.train_view}-{self.views}-views"
+
+    @property
+    def against_overfit(self) -> str:
+        """What can be done where a stage learns the rows that it reads and nothing beyond them."""
+        return "raise views and generation.samples_per_prompt, or lower epochs"
 
     @property
     def dev_view(self) -> str:

@@ -271,6 +271,7 @@ class TaskDistillConfig(WithoutPasswords):
                 key = f"students.{name}.stages.{number}"
                 require_of_task(key, stage)
                 self._sets_exist(key, stage)
+                self._fits_live(key, stage, student=student, name=name)
         require_general(
             self.students,
             teacher=self.teacher.general,
@@ -378,6 +379,22 @@ class TaskDistillConfig(WithoutPasswords):
                 "labels, in data of a student's stage: name one, or set augmented_baseline: false"
             )
 
+    def _fits_live(self, key: str, stage: TaskStageConfig, *, student: TaskStudentConfig, name: str) -> None:
+        """Refuse a teacher beside the student that reads less than it, or that is one of several."""
+        if stage.teacher != "live":
+            return
+        if self.teachers:
+            raise ValueError(
+                f"{key}.teacher=live has one teacher read beside the student, and teachers names {len(self.teachers)} "
+                "more: remove one of them"
+            )
+        if (student.max_tokens or 0) > self.teacher.max_tokens:
+            raise ValueError(
+                f"students.{name}.max_tokens={student.max_tokens} is more than teacher.max_tokens="
+                f"{self.teacher.max_tokens}, and teacher=live of {key} reads what the student reads: lower the first "
+                "or raise the second"
+            )
+
     def augmented_gold(self, student: str) -> tuple[str, ...]:
         """The sets of augmented texts that a student learns from and that have gold labels."""
         named = [name for stage in self.students[student].stages for name in stage.data]
@@ -403,12 +420,51 @@ class TaskDistillConfig(WithoutPasswords):
                 f"{key}.objective={stage.objective} needs the teacher's logits and teacher.answers=text gives its word "
                 "alone: set objective: hard_labels with labels: teacher"
             )
+        self._copies_exist(key, stage)
         bare = next((name for name in stage.data if not self._has_gold(name)), None)
         if stage.needs == "gold" and bare is not None:
             raise ValueError(
                 f"{key}.data names {bare}, whose examples have no gold label, and objective={stage.objective} needs "
                 f"one: leave {bare} out, or set labels: teacher"
             )
+
+    def _copies_exist(self, key: str, stage: TaskStageConfig) -> None:
+        """Refuse views of which there are too few copies, and a live teacher who cannot read what is learned."""
+        live = stage.teacher == "live"
+        if live and self.teacher.answers != "head":
+            raise ValueError(
+                f"{key}.teacher=live reads beside the student, and teacher.answers={self.teacher.answers} has it "
+                "answer in an engine: set answers: head, or remove teacher"
+            )
+        for name in self.augmented(stage):
+            made = self.data.augment[name]
+            if stage.views is not None and stage.views > made.copies:
+                raise ValueError(
+                    f"{key}.views={stage.views} is more than data.augment.{name}.copies={made.copies}: raise it, or "
+                    "lower views"
+                )
+            if live and made.kind != "rules":
+                raise ValueError(
+                    f"{key}.teacher=live changes texts anew in every epoch, and data.augment.{name} has "
+                    f"kind={made.kind}, which takes a model: name a set of kind=rules, or remove teacher"
+                )
+
+    def augmented(self, stage: TaskStageConfig) -> tuple[str, ...]:
+        """The sets of a stage that are made from others."""
+        return tuple(name for name in stage.data if name in self.data.augment)
+
+    def read_sets(self, stage: TaskStageConfig) -> tuple[str, ...]:
+        """The sets that a stage reads: those of its data, and with turns the texts that stand for their own copies."""
+        sources = (each for name in self.augmented(stage) for each in self.data.augment[name].of)
+        return tuple(dict.fromkeys((*stage.data, *(sources if stage.turns else ()))))
+
+    def drawn_anew(self) -> dict[str, int]:
+        """For how many epochs each augmented set is drawn for live teachers, where it is."""
+        found: dict[str, int] = {}
+        for stage in (stage for student in self.students.values() for stage in student.stages):
+            for name in self.augmented(stage) if stage.teacher == "live" else ():
+                found[name] = max(found.get(name, 0), stage.turns or 0)
+        return found
 
     def _has_gold(self, name: str) -> bool:
         """Whether the examples of a set have gold labels, or are made from such as have."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
@@ -36,7 +38,7 @@ PLAIN = "plain"
 OWN_SETS = frozenset({GOLD, TRANSFER, PLAIN})
 """Sets of examples that no augmentation may be named after."""
 
-LATER_STAGE_KEYS = ("features", "lm_weight", "soft_weight")
+LATER_STAGE_KEYS = ("features", "lm_weight", "soft_weight", "views", "teacher")
 """Keys that stages did not always have: one that does not use them is written, and addressed, as it was before."""
 
 
@@ -174,6 +176,10 @@ class TaskStageConfig(Block):
     teacher believes of it.
     `unfrozen` says what learns: everything, or the head and that many layers below it. `patience` ends the stage when
     so many measurements of the dev split in a row were no better than the best.
+
+    With `views` V an epoch reads one copy of each text of the augmented sets, epoch e copy number e mod V (Beyer et al.
+    2022, arXiv 2106.05237); without it, all copies. With `teacher: live` the teacher is not asked before: it reads
+    beside the student, and texts that rules change are changed anew in every epoch.
     """
 
     objective: TaskObjectiveName
@@ -184,6 +190,8 @@ class TaskStageConfig(Block):
     lm_weight: Annotated[float, Field(ge=0.0)] = 1.0
     soft_weight: Annotated[float, Field(ge=0.0)] = 0.0
     features: tuple[FeatureTerm, ...] = ()
+    views: Positive | None = None
+    teacher: Literal["cache", "live"] = "cache"
     unfrozen: NonNegative | Literal["all"] = "all"
     lora: LoraConfig | None = None
     steps: Positive | None = None
@@ -234,6 +242,8 @@ class TaskStageConfig(Block):
         self._fits_objective()
         self._fits_features()
         self.method.check(self)
+        self._fits_views()
+        self._fits_teacher()
         return self
 
     def _fits_objective(self) -> None:
@@ -264,6 +274,36 @@ class TaskStageConfig(Block):
                 "dev_loss or last"
             )
 
+    def _fits_views(self) -> None:
+        if self.views is not None and set(self.data) <= OWN_SETS:
+            raise ValueError(
+                f"views={self.views} reads one copy of each text an epoch and data={list(self.data)} names no set of "
+                "data.augment: name one, or remove views"
+            )
+        if self.views is not None and self.teacher == "live":
+            raise ValueError(
+                f"views={self.views} with teacher=live, for whom texts are changed anew in every epoch: remove one"
+            )
+
+    def _fits_teacher(self) -> None:
+        if self.teacher == "cache":
+            return
+        if self.needs not in ("label", "logits"):
+            raise ValueError(
+                f"teacher=live answers beside the student and objective={self.objective} needs no answer: remove it"
+            )
+        kept = next((term for term in self.features if term.is_kept), None)
+        if kept is not None:
+            raise ValueError(
+                f"features has kind={kept.kind} with place={kept.where}, which is read from the cache, and "
+                "teacher=live reads texts that it lacks: set place: all, or remove teacher"
+            )
+        if self.epochs is None and not set(self.data) <= OWN_SETS:
+            raise ValueError(
+                f"teacher=live changes texts anew in every epoch and steps={self.steps} does not say how many there "
+                "are: set epochs"
+            )
+
     def identity(self) -> dict[str, Any]:
         """What of a stage changes the student that comes out of it."""
         return self.model_dump(mode="json")
@@ -288,8 +328,31 @@ class TaskStageConfig(Block):
 
     @property
     def needs_answers(self) -> bool:
-        """Whether the teacher must have answered every example of `data`."""
-        return self.needs in ("label", "logits")
+        """Whether the teacher must have answered every example of `data`, before anything is learned."""
+        return self.needs in ("label", "logits") and self.teacher == "cache"
+
+    @property
+    def reads_live(self) -> bool:
+        """Whether the teacher reads beside the student, in the same step."""
+        return self.teacher == "live" or any(not term.is_kept for term in self.features)
+
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether what it learns of the teacher is more than answers that the cache holds."""
+        return self.teacher == "live" or self.reads_inside
+
+    @property
+    def turns(self) -> int | None:
+        """Of how many copies of a text epochs read one after the other; None where each reads all."""
+        if self.teacher == "cache":
+            return self.views
+        return None if self.epochs is None else math.ceil(Fraction(str(self.epochs)))
+
+    @property
+    def against_overfit(self) -> str:
+        """What can be done where a stage learns the rows that it reads and nothing beyond them."""
+        views = "" if self.teacher == "live" else "raise views and copies of data.augment, "
+        return f"{views}lower epochs, or set patience"
 
     @property
     def reads_inside(self) -> bool:

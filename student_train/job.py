@@ -47,13 +47,15 @@ class StageJob(ABC):
 class TaughtInside:
     """The teacher of a stage beside which it reads: where it lies, who it is, and its sizes.
 
-    `identity` is the digest of its identity.
+    `identity` is the digest of its identity. `columns` of its logits are those of the task's decisions, in the task's
+    order.
     """
 
     directory: Path
     identity: str
     dtype: str
     sizes: InsideSizes
+    columns: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,7 @@ class TrainJob(StageJob):
     """One stage of a language model, which learns from sequences of the cache.
 
     `vocab` is the number of tokens that exist (the tokenizer's length); further rows of the embedding are padding.
+    `turns` is the file that says which rows of the train view an epoch reads (`student_train.feed.turns`).
     `plain_text` is the digest of what a stage with `pretrain` finds in `work_dir` (`student_train.feed.plain_text`).
     `taught` is the teacher of a stage beside which it reads.
     `retokenised` says that the views are files of `student_train.feed.retokenised`: the student has another tokenizer
@@ -73,6 +76,7 @@ class TrainJob(StageJob):
     train_view: Path
     dev_view: Path | None
     vocab: int
+    turns: Path | None = None
     plain_text: str | None = None
     taught: TaughtInside | None = None
     retokenised: bool = False
@@ -90,7 +94,7 @@ class TaskJob(StageJob):
 
     `train_examples` and `dev_examples` are files (`student_train.feed.examples`) of a task of this `kind` with these
     `labels`. `sets` says for the model card how many examples of which set the former hold. `taught`
-    is the teacher of a stage with features.
+    is the teacher of a stage with features, or with a live one.
     """
 
     stage: TaskStageConfig

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from configs.architecture import read_text_model
 from configs.models import ModelSource
 from configs.task_experiment import Augmentation, RuleAugmentation, TaskDistillConfig
-from configs.task_stages import TaskStart, TransformerStart
+from configs.task_stages import TaskStageConfig, TaskStart, TransformerStart
 from configs.teachers import FIRST
 from orchestration.commands.plan import ask_cluster, borrowed_models
 from orchestration.commands.plan_task_teacher import show_teacher, stage_steps
@@ -85,6 +85,7 @@ def _load_sets(config: TaskDistillConfig, task: LoadedTask, *, config_dir: Path,
         config_dir=config_dir,
         change=change,
         route=config.route,
+        anew=config.drawn_anew(),
     )
     for teacher in config.every_teacher.values():
         reads = _tokenizer(teacher.model, models_root=config.runtime.models_root)
@@ -205,13 +206,14 @@ def _show_students(config: TaskDistillConfig, sets: TaskSets, *, console: Consol
         begun = bool(student.general)
         for number, stage in enumerate(student.stages):
             known = all(each in sets.sets for each in stage.data)
-            rows = sum(len(sets.sets[each]) for each in stage.data if each in sets.sets)
+            rows = sum(_read_an_epoch(each, stage, sets) for each in stage.data if each in sets.sets)
+            turns = "" if stage.views is None else f", {stage.views} views"
             table.add_row(
                 name if number == 0 and not begun else "",
                 _start_of(student.start) if number == 0 and not begun else "",
                 str(number),
                 stage.objective,
-                " + ".join(stage.data),
+                " + ".join(stage.data) + (", anew" if stage.teacher == "live" and stage.turns else turns),
                 f"{rows:,}" if known else f"{rows:,} and more",
                 f"{stage_steps(stage, rows=rows):,}",
                 f"{stage.learning_rate:g}",
@@ -226,6 +228,11 @@ def _show_students(config: TaskDistillConfig, sets: TaskSets, *, console: Consol
     several = {name: each.seeds for name, each in config.students.items() if each.seeds > 1}
     for name, seeds in several.items():
         console.say(f"{name} is trained {seeds} times, with other seeds.")
+
+
+def _read_an_epoch(name: str, stage: TaskStageConfig, sets: TaskSets) -> int:
+    """How many examples of a set an epoch of a stage reads: of copies that take turns one of each text."""
+    return len(sets.copies[name]) if stage.turns and name in sets.copies else len(sets.sets[name])
 
 
 def _start_of(start: TaskStart) -> str:

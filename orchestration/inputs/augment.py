@@ -69,11 +69,16 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """The rows that came of it, in the order of theirs, copy after copy; `twice` and `empty` ones were dropped."""
+    """The rows that came of it, in the order of theirs, copy after copy; `twice` and `empty` ones were dropped.
+
+    `copies` has for each of their rows what every copy became, by its place among them all: their rows first, then
+    those that came of it. A copy that came out as another text is that text; None stands for one that is empty.
+    """
 
     rows: tuple[Row, ...]
     twice: int
     empty: int
+    copies: tuple[tuple[int | None, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +110,11 @@ def seed_of(*parts: object) -> int:
 
 def gather(rows: Sequence[Row], changed: Iterable[ChangedRow], *, texts: Texts) -> Changed:
     """The rows that were made of `rows`; empty ones, and ones that are there already, are dropped and counted."""
-    seen = {json.dumps(words_of(row, texts)) for row in rows}
+    seen: dict[str, int] = {}
+    for place, row in enumerate(rows):
+        seen.setdefault(json.dumps(words_of(row, texts)), place)
     made: list[Row] = []
+    copies: list[list[int | None]] = [[] for _ in rows]
     twice = empty = 0
     for each in changed:
         key = json.dumps([text.words for text in each.texts])
@@ -115,9 +123,10 @@ def gather(rows: Sequence[Row], changed: Iterable[ChangedRow], *, texts: Texts) 
         elif key in seen:
             twice += 1
         else:
-            seen.add(key)
+            seen[key] = len(rows) + len(made)
             made.append(_rewritten(rows[each.place], each.texts, texts=texts))
-    return Changed(tuple(made), twice, empty)
+        copies[each.place].append(None if each.empty else seen[key])
+    return Changed(tuple(made), twice, empty, tuple(map(tuple, copies)))
 
 
 def change_by_rules(

@@ -89,6 +89,7 @@ def require_across(name: str, stages: Sequence[StageConfig], *, student: ModelFi
             ("select=dev_kl", stage.select == "dev_kl"),
             ("source=plain", stage.source == "plain"),
             ("teacher=live", stage.teacher == "live"),
+            ("views", stage.views is not None),
             ("features", bool(stage.features)),
         ):
             if given:

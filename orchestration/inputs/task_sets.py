@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, S
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
@@ -39,9 +40,22 @@ Change = Callable[[Augmentation, Sequence[Row], Texts], Changed]
 
 VALUE_CHARACTERS = 40
 """Of a row's value that a message shows."""
+NOTHING_ANEW: Mapping[str, int] = MappingProxyType({})
 
 Read = Callable[[Sequence[Example]], Sequence[Hashable]]
 """Examples as a model reads them: equal where it cannot tell them apart."""
+
+
+Place = tuple[str, int]
+"""Of an example: the name of its set, and the number of its row there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """What was made of one text: where it stands itself, and each of its copies in their order (None: an empty one)."""
+
+    source: Place
+    places: tuple[Place | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +63,13 @@ class TaskSets:
     """Examples by the name of their set, and what there is to say about them, a line each.
 
     `routed` has the teacher of each example, those of dev and test too, where rows are routed to several.
+    `copies` says of every augmented set what its texts were made of. Rows that cannot be used, or that are left out,
+    are named there all the same.
     """
 
     sets: Mapping[str, tuple[Example, ...]]
     notes: tuple[str, ...]
+    copies: Mapping[str, tuple[Copies, ...]] = field(default_factory=dict)
     routed: Mapping[Example, str] = field(default_factory=dict)
 
     def only(self, names: Collection[str]) -> dict[str, tuple[Example, ...]]:
@@ -80,9 +97,6 @@ class _Set:
 
     examples: tuple[Example, ...]
     rows: Mapping[int, Row]
-
-    def kept_rows(self) -> list[Row]:
-        return [self.rows[example.row] for example in self.examples]
 
 
 def load_learned_task(path: Path) -> LoadedTask:
@@ -116,10 +130,12 @@ def load_task_sets(
     config_dir: Path,
     change: Change,
     route: TeacherRoute | None = None,
+    anew: Mapping[str, int] = NOTHING_ANEW,
 ) -> TaskSets:
     """Read, draw and make the sets of an experiment.
 
     `folder` is that of the task's own file, `config_dir` that of the experiment, beside which unlabelled texts lie.
+    Augmented sets in `anew` are made a second time, with a copy for each of so many epochs (`name_anew`).
 
     Raises:
         ConfigError: a file is not there, or a row says nothing by which `route` sends it to a teacher.
@@ -149,14 +165,32 @@ def load_task_sets(
         )
         known = (*gold, *task.dev, *task.test)
         sets[TRANSFER] = _transferred(chain(left, *files), task=task.config, known=known, notes=notes)
-    for name, made in data.augment.items():
-        rows = [row for each in made.of for row in sets[each].kept_rows()]
-        sets[name] = _augmented(name, made, rows, task=task.config, change=change, notes=notes)
+    copies: dict[str, tuple[Copies, ...]] = {}
+    again = {name_anew(name): _of_epochs(data.augment[name], epochs) for name, epochs in anew.items()}
+    for name, made in {**data.augment, **again}.items():
+        sources = [(each, example.row) for each in made.of for example in sets[each].examples]
+        rows = [sets[each].rows[number] for each, number in sources]
+        changed = change(made, rows, _texts(task.config))
+        sets[name] = _augmented(name, made, changed, of=len(rows), task=task.config, notes=notes)
+        places: list[Place] = [*sources, *((name, number) for number in range(len(changed.rows)))]
+        copies[name] = tuple(
+            Copies(source, tuple(None if at is None else places[at] for at in found))
+            for source, found in zip(sources, changed.copies, strict=True)
+        )
     routed = {}
     if route is not None:
         held_out = {"dev": _held_out(task, "dev", folder=folder), "test": _held_out(task, "test", folder=folder)}
         routed = _routed(sets | held_out, route)
-    return TaskSets({name: found.examples for name, found in sets.items()}, tuple(notes), routed)
+    return TaskSets({name: found.examples for name, found in sets.items()}, tuple(notes), copies, routed)
+
+
+def name_anew(name: str) -> str:
+    """What an augmented set is called whose texts are drawn anew for every epoch; no set of a file has such a name."""
+    return f"{name} (anew)"
+
+
+def _of_epochs(made: Augmentation, epochs: int) -> Augmentation:
+    return made.model_copy(update={"copies": epochs})
 
 
 def _held_out(task: LoadedTask, split: Literal["dev", "test"], *, folder: Path) -> _Set:
@@ -288,15 +322,12 @@ def _transferred(
     return _Set(tuple(examples), {number: row for number, row in numbered if not isinstance(row, str)})
 
 
-def _augmented(
-    name: str, made: Augmentation, rows: Sequence[Row], *, task: TaskConfig, change: Change, notes: list[str]
-) -> _Set:
-    """Examples of changed rows; gold where those of the rows are and a changed text keeps its label."""
-    changed = change(made, rows, _texts(task))
+def _augmented(name: str, made: Augmentation, changed: Changed, *, of: int, task: TaskConfig, notes: list[str]) -> _Set:
+    """Examples of changed rows; gold where those `of` rows are and a changed text keeps its label."""
     numbered = list(enumerate(changed.rows))
     read = read_examples(task, numbered, labelled=made.keeps_label and tuple(made.of) == (GOLD,))
     dropped = changed.twice + changed.empty + len(read.set_aside)
-    notes.append(f"{name}: {len(read.usable):,} texts made of {len(rows):,}, {dropped:,} dropped as copies or as empty")
+    notes.append(f"{name}: {len(read.usable):,} texts made of {of:,}, {dropped:,} dropped as copies or as empty")
     if not read.usable:
         raise DataError(f"data.augment.{name} makes no text that is not there already: change its settings")
     return _Set(read.usable, dict(numbered))

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from cache import CacheView
 from configs.places import CURVES
 from configs.schema import DistillConfig
 from configs.stages import StageConfig
@@ -100,14 +99,15 @@ def chain(
     stages: Sequence[StageConfig],
     plain: Sequence[PlainTexts | None],
     start: Start,
-    views: Mapping[str, CacheView],
+    learned: Mapping[str, str],
     vocab: int,
     artifacts: Artifacts,
     taught: TaughtInside | None = None,
 ) -> Student:
     """The links of one student, addressed but not made; `plain` is the text of each stage.
 
-    `taught` is the teacher of stages beside which it reads.
+    `learned` are the digests of what there is to learn from and to measure on, by its name (`Lesson.digests`). `taught`
+    is the teacher of stages beside which it reads.
     """
     links: list[Link] = []
     digest, directory, origin = start.digest, start.directory, start.origin
@@ -115,12 +115,13 @@ def chain(
         digest = digest_of(
             start=digest,
             stage=stage.identity(),
-            train=views[stage.train_view].digest,
-            dev=views[stage.dev_view].digest,
+            train=learned[stage.train_view],
+            dev=learned[stage.dev_view],
             vocab=vocab,
             # Where its matrix has more rows than there are tokens, its distribution is over all of them.
             **({} if start.shape.vocab == vocab else {"rows": start.shape.vocab}),
             **({} if texts is None else {"plain_text": texts.digest}),
+            **({} if stage.turns is None else {"turns": learned[stage.turns]}),
             **_replayed(stage),
             **({"taught": taught.identity} if stage.reads_live and taught is not None else {}),
         )

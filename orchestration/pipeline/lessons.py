@@ -7,12 +7,13 @@ measured against. Views are kept in the run directory; a stage with filters has 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from cache import CacheView, TeacherCache
+from cache import CacheView, GenerateRequest, TeacherCache
+from cache.answers import Request
 from configs import CacheError, DataError
 from configs.stages import StageConfig
 from orchestration.inputs.prompts import Prompt
@@ -20,18 +21,33 @@ from orchestration.inputs.teachers import Teacher
 from orchestration.pipeline.filters import Filtered, apply_filters
 from orchestration.pipeline.run import Journal
 from orchestration.plan.requests import SequenceSet
+from student_train.feed.turns import Turns, take_turns
 
 ROWS_PER_READ = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """The pinned views of one teacher by name ("teacher-train"), and the files they are kept in."""
+    """The pinned views of one teacher by name ("teacher-train"), and the files they are kept in.
+
+    `turns` say which rows of its view a stage reads in which epoch, by the names that stages have for them.
+    """
 
     teacher: Teacher
     cache: TeacherCache
     views: Mapping[str, CacheView]
     paths: Mapping[str, Path]
+    turns: Mapping[str, Turns] = field(default_factory=dict)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Of everything that stages learn from and are measured on, by its name."""
+        views = {name: view.digest for name, view in self.views.items()}
+        return views | {name: turns.digest for name, turns in self.turns.items()}
+
+    def turns_of(self, stage: StageConfig) -> Turns | None:
+        """The turns of a stage; None where every epoch reads all rows."""
+        return None if stage.turns is None else self.turns[stage.turns]
 
 
 def pin_lesson(
@@ -59,11 +75,37 @@ def pin_lesson(
             if not result.keys:
                 raise DataError(f"filters leave none of the {len(whole):,} sequences of {whole.dataset}: {result}")
             views[stage.train_view] = cache.view(result.keys, dataset=stage.train_view, k=whole.k)
+    requests = {sequences.name: sequences.requests for sequences in sets}
+    turns = {
+        stage.turns: _turns(stage, requests[f"{stage.source}-train"], view=views[stage.train_view], cache=cache)
+        for stage in stages
+        if stage.turns is not None
+    }
     paths = {name: folder / f"{name}.npz" for name in views}
+    paths |= {name: folder / f"{name}.safetensors" for name in turns}
     folder.mkdir(parents=True, exist_ok=True)
     for name, view in views.items():
         view.save(paths[name])
-    return Lesson(teacher, cache, views, paths)
+    for name, table in turns.items():
+        table.save(paths[name])
+    return Lesson(teacher, cache, views, paths, turns)
+
+
+def _turns(stage: StageConfig, requests: Sequence[Request], *, view: CacheView, cache: TeacherCache) -> Turns:
+    """Which rows of the view each epoch reads: one answer to every prompt, whose answers take turns.
+
+    One that the teacher refused, or that filters left out, is stood for by the next answer to that prompt.
+    """
+    assert stage.views is not None
+    rows = {bytes(key): row for row, key in enumerate(view.keys)}
+    answers: dict[tuple[int, ...], list[int | None]] = {}
+    for request, key in zip(requests, cache.lookup(requests, k=view.k), strict=True):
+        assert isinstance(request, GenerateRequest)
+        # A prompt that stands twice among the rows is asked the same, and read once.
+        known = answers.setdefault(request.prompt_ids, [])
+        if request.replicate == len(known):
+            known.append(None if key is None else rows.get(key))
+    return take_turns(list(answers.values()), views=stage.views)
 
 
 def _pin(sequences: SequenceSet, *, cache: TeacherCache) -> CacheView:

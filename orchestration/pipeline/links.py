@@ -7,11 +7,18 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
 
+from configs.stages import StageConfig
+from configs.task_stages import TaskStageConfig
 from orchestration.outputs.artifacts import Artifacts
 
 
 class TrainedLink(Protocol):
     """One stage of one student, by what addresses it and where it lies."""
+
+    @property
+    def stage(self) -> StageConfig | TaskStageConfig:
+        """What is learned, and how."""
+        ...
 
     @property
     def digest(self) -> str:

@@ -22,6 +22,7 @@ from orchestration.pipeline.training_cost import FIELD, Stopwatch, Took
 from orchestration.plan.machine import group_in_words
 from orchestration.tracking.tracker import Point
 from student_train.job import StageJob, StepMetrics
+from student_train.training.overfit import first_overfit
 
 TrainingOutcome = Mapping[str, object]
 """The fields of a `TrainResult`, and `training_cost.FIELD`."""
@@ -96,6 +97,8 @@ class StageTraining(Stage[Job, TrainingOutcome, list[StepMetrics]], Generic[Job]
         curve = list(read_curve(link.output_dir / CURVES))
         if made is None:
             self.track(*curve)
+        elif (found := first_overfit(curve)) is not None:
+            self.journal.console.warn(f"{self.title}: {found.warning(link.stage.against_overfit)}")
         return curve
 
     def summary(self, made: TrainingOutcome | None, kept: list[StepMetrics]) -> str:

@@ -64,7 +64,7 @@ def train_students(
             _require_ready(name, start, lesson=read[name], settings=settings, journal=journal)
         taught, asked = read[name], lessons[above][1]
         student = _addressed(name, start, lesson=taught, settings=settings)
-        axis = stage_axis([total_steps(each.stage, view=taught.views[each.stage.train_view]) for each in student.links])
+        axis = stage_axis([_steps(each.stage, lesson=taught) for each in student.links])
         _track_student(student, lesson=taught, axis=axis, settings=settings, journal=journal)
         notes = [] if start.tokens is None else [_not_measured(name, lesson=taught)]
         for link, steps in zip(student.links, axis, strict=True):
@@ -96,7 +96,7 @@ def _addressed(name: str, start: Start, *, lesson: Lesson, settings: RunSettings
         stages=stages,
         plain=plain_texts(settings.config, name, positions=start.shape.max_positions, tokenizer=files.tokenizer),
         start=start,
-        views=lesson.views,
+        learned=lesson.digests,
         vocab=start.vocab(lesson.teacher),
         artifacts=settings.artifacts,
         taught=_taught(lesson.teacher) if any(stage.reads_live for stage in stages) else None,
@@ -108,6 +108,10 @@ def _taught(teacher: Teacher) -> TaughtInside:
     directory = teacher.files.directory.resolve()
     inside = read_text_model(directory).inside
     return TaughtInside(directory, teacher.identity.digest(), teacher.identity.dtype, inside)
+
+
+def _steps(stage: StageConfig, *, lesson: Lesson) -> int:
+    return total_steps(stage, view=lesson.views[stage.train_view], turns=lesson.turns_of(stage))
 
 
 def _require_ready(name: str, start: Start, *, lesson: Lesson, settings: RunSettings, journal: Journal) -> None:

@@ -57,6 +57,7 @@ class Training(StageTraining[TrainJob]):
             identity=lesson.teacher.identity,
             train_view=lesson.paths[link.stage.train_view].resolve(),
             dev_view=lesson.paths[link.stage.dev_view].resolve(),
+            turns=None if link.stage.turns is None else lesson.paths[link.stage.turns].resolve(),
             work_dir=link.work_dir.resolve(),
             output_dir=link.output_dir.resolve(),
             vocab=self.student.start.vocab(lesson.teacher),

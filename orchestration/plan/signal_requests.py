@@ -175,7 +175,7 @@ def asked_sets(config: TaskDistillConfig) -> frozenset[str]:
     """The sets of examples that the teacher is asked about: those of stages that learn something of it."""
     stages = [stage for student in config.students.values() for stage in student.stages]
     taught = (stage for stage in stages if stage.needs_answers or any(term.is_kept for term in stage.features))
-    return frozenset(name for stage in taught for name in stage.data)
+    return frozenset(name for stage in taught for name in config.read_sets(stage))
 
 
 def wanted_signals(

@@ -157,9 +157,7 @@ def live_teacher_memory(
     It leaves the states of all layers, and the scores of attention where they are compared; one layer is computed at a
     time.
     """
-    if not general and all(term.is_kept for term in stage.features):
-        return ()
-    if not stage.reads_inside:
+    if not (stage.reads_inside if general else stage.reads_live):
         return ()
     sizes, wide = transformer_sizes(model), DTYPE_BYTES[dtype]
     tokens = max(settings.micro_batch_tokens, longest)

@@ -24,11 +24,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from cache.batches import Rows
 from cache.canonical import canonical
 from cache.disk.durable import replace_file
 from configs.errors import DataError
 from configs.task import TaskKind
 from configs.task_features import StateName
+from student_train.feed.turns import Turns
 
 FORMAT = "stillroom/examples/1"
 
@@ -44,6 +46,7 @@ _ARRAYS = {
     "gold": "<i4",
     "teacher": "<f4",
     "states": "<f4",
+    "turns": "<i4",
 }
 
 
@@ -56,7 +59,8 @@ class ExampleSet:
     token, counted from the first of its example, that speaks for a unit (0 in classification, where the model pools).
     `gold` has one entry a decision: a label, or the unit of an example that its answer begins and then ends with; -1
     where it is not known. `teacher` are the teacher's logits at every unit, None where it was not asked. `states` are
-    its hidden states of every example, by their `state_names`; None where there are none.
+    its hidden states of every example, by their `state_names`; None where there are none. Where copies of texts take
+    turns, epoch e reads the examples `turns[e mod V]` (`student_train.feed.turns`); None where each epoch reads all.
     """
 
     kind: TaskKind
@@ -70,6 +74,7 @@ class ExampleSet:
     teacher: Float32[np.ndarray, "sumU C"] | None
     states: Float32[np.ndarray, "E S H"] | None = None
     state_names: tuple[StateName, ...] = ()
+    turns: Int32[np.ndarray, "V R"] | None = None
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -97,6 +102,10 @@ class ExampleSet:
         if self.kind == "extractive_qa":
             return 2 * np.arange(len(self) + 1, dtype=np.int64)
         return self.unit_offsets
+
+    def of_epoch(self, epoch: int) -> Rows:
+        """The examples that an epoch reads."""
+        return np.arange(len(self)) if self.turns is None else Turns(self.turns).of(epoch)
 
     def save(self, path: Path) -> None:
         """Write the examples as safetensors; a reader sees all of it or nothing.
@@ -171,4 +180,6 @@ class ExampleSet:
         shape = None if self.states is None else self.states.shape[:2]
         if shape != ((examples, len(self.state_names)) if self.state_names else None):
             return f"states {shape} are not {len(self.state_names)} of each of {examples} examples"
+        if self.turns is not None and not (self.turns.size and ((self.turns >= 0) & (self.turns < examples)).all()):
+            return f"its turns read examples that are not among {examples}, or none"
         return None

@@ -22,6 +22,7 @@ from configs.stages import StageConfig
 from student_train.feed.microbatch import MicroBatch, collate
 from student_train.feed.packing import Layout, lay_out, padded_tokens
 from student_train.feed.retokenised import Retokenised
+from student_train.feed.turns import Turns
 from student_train.losses.advantages import PolicyTerms
 from student_train.losses.aligned import Aligned
 from student_train.worker_group import WorkerGroup
@@ -136,22 +137,27 @@ def joined(parts: Sequence[StepBatch], *, metrics: Mapping[str, float]) -> StepB
     )
 
 
-def total_steps(stage: StageConfig, *, view: CacheView) -> int:
-    """The number of optimiser steps of a stage; a fraction of an epoch is rounded up to whole batches."""
+def total_steps(stage: StageConfig, *, view: CacheView, turns: Turns | None = None) -> int:
+    """The number of optimiser steps of a stage; a fraction of an epoch is rounded up to whole batches.
+
+    `turns` say which rows of the view an epoch reads; all of them without.
+    """
     if stage.rollout is not None:
         return stage.rollout.steps
     if stage.steps is not None:
         return stage.steps
     assert stage.epochs is not None
     whole = int(stage.epochs)
-    steps = sum(len(_epoch(stage, view=view, epoch=epoch)) for epoch in range(whole))
+    steps = sum(len(_epoch(stage, view=view, epoch=epoch, turns=turns)) for epoch in range(whole))
     rest = stage.epochs - whole
-    return steps + (math.ceil(rest * len(_epoch(stage, view=view, epoch=whole))) if rest else 0)
+    return steps + (math.ceil(rest * len(_epoch(stage, view=view, epoch=whole, turns=turns))) if rest else 0)
 
 
-def training_batches(stage: StageConfig, *, view: CacheView, first: int, steps: int) -> list[Rows]:
+def training_batches(
+    stage: StageConfig, *, view: CacheView, first: int, steps: int, turns: Turns | None = None
+) -> list[Rows]:
     """Global batches number `first` to `steps` - 1 of a stage, counted over its epochs."""
-    endless = chain.from_iterable(_epoch(stage, view=view, epoch=epoch) for epoch in count())
+    endless = chain.from_iterable(_epoch(stage, view=view, epoch=epoch, turns=turns) for epoch in count())
     return list(islice(endless, first, steps))
 
 
@@ -161,5 +167,6 @@ def held_out_batches(view: CacheView, *, tokens: int) -> list[Rows]:
     return [rows for rows in np.split(np.arange(len(view)), np.flatnonzero(np.diff(ends // tokens)) + 1) if len(rows)]
 
 
-def _epoch(stage: StageConfig, *, view: CacheView, epoch: int) -> tuple[Rows, ...]:
-    return global_batches(view, seed=stage.seed, epoch=epoch, tokens_per_batch=stage.tokens_per_step)
+def _epoch(stage: StageConfig, *, view: CacheView, epoch: int, turns: Turns | None) -> tuple[Rows, ...]:
+    rows = None if turns is None else turns.of(epoch)
+    return global_batches(view, seed=stage.seed, epoch=epoch, tokens_per_batch=stage.tokens_per_step, rows=rows)

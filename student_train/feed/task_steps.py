@@ -117,8 +117,8 @@ def task_batches(stage: TaskStageConfig, *, examples: ExampleSet, first: int, st
 
 
 def batches_an_epoch(stage: TaskStageConfig, *, examples: ExampleSet) -> int:
-    """Global batches that hold every example once."""
-    return math.ceil(len(examples) / stage.batch_size)
+    """Global batches that hold every example once, or one copy of every text."""
+    return math.ceil(len(examples.of_epoch(0)) / stage.batch_size)
 
 
 def measured_batches(examples: ExampleSet, *, tokens: int, related: int = 1) -> list[Rows]:
@@ -138,7 +138,8 @@ def _padded(lengths: NDArray[np.int64]) -> int:
 
 
 def _epoch(stage: TaskStageConfig, *, examples: ExampleSet, epoch: int) -> list[Rows]:
-    """Every example once; the last batch may be short."""
+    """Every example once, or one copy of every text; the last batch may be short."""
     name = canonical("stillroom/task-epoch/1", examples.digest, int(stage.seed), int(epoch))
-    order = permutation(len(examples), name=name)
+    read = examples.of_epoch(epoch)
+    order = read[permutation(len(read), name=name)]
     return [order[at : at + stage.batch_size] for at in range(0, len(order), stage.batch_size)]

@@ -8,7 +8,7 @@ neither cut into parts nor saved.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -40,7 +40,8 @@ class LiveTeacher:
         Raises:
             ModelError: it does not load, or its attention cannot be looked into.
         """
-        # Nothing is read from its head: it may have labels of its own, or be drawn at random where there is none.
+        # Its head keeps its own labels, and without one any will do: only a stage with teacher=live reads it, and a
+        # teacher that answers has one.
         try:
             kind, labels = stored_task(model_dir)
         except ModelError:
@@ -54,6 +55,19 @@ class LiveTeacher:
     def read(self, batch: TaskBatch) -> Trace:
         """What is inside it while it reads a batch."""
         return self._teacher.to(batch.input_ids.device).traced(batch)
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweringTeacher:
+    """A live teacher whose answers are learned, in place of those of the cache; `columns` bring them in order."""
+
+    live: LiveTeacher
+    columns: tuple[int, ...]
+
+    def answered(self, batch: TaskBatch) -> tuple[TaskBatch, Trace]:
+        """The batch with the teacher's logits at its units, and all that was inside the teacher meanwhile."""
+        trace = self.live.read(batch)
+        return replace(batch, teacher=trace.logits.float()[:, list(self.columns)]), trace
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,13 +103,15 @@ class TaskInside(Inside):
         if notes:
             _note(student)
         super().__init__(terms, student=student.sizes, teacher=taught.sizes, seed=seed)
-        self._live: LiveTeacher | None = None
+        self.live: LiveTeacher | None = None
         if any(not term.is_kept for term in terms):
-            self._live = LiveTeacher.load(taught.directory, dtype=taught.dtype, student=student, notes=notes)
+            self.live = LiveTeacher.load(taught.directory, dtype=taught.dtype, student=student, notes=notes)
 
-    def taught(self, batch: TaskBatch) -> TaughtTrace:
-        """What the teacher shows of itself for this batch."""
-        return TaughtTrace(None if self._live is None else self._live.read(batch))
+    def taught(self, batch: TaskBatch, *, read: Trace | None = None) -> TaughtTrace:
+        """What the teacher shows of itself for this batch, which it may have `read` already."""
+        if read is None and self.live is not None:
+            read = self.live.read(batch)
+        return TaughtTrace(read)
 
 
 def _note(model: TaskStudent) -> None:

@@ -9,7 +9,7 @@ from configs.task_stages import TaskStageConfig
 from student_train.feed.task_batch import TaskBatch
 from student_train.models.adapters import attach_adapters
 from student_train.models.inside import with_terms
-from student_train.models.task_inside import TaskInside
+from student_train.models.task_inside import AnsweringTeacher, TaskInside
 from student_train.models.task_model import TaskStudent
 
 
@@ -21,20 +21,32 @@ class TaskModule(nn.Module):
     that the exported student never computes.
     """
 
-    def __init__(self, student: TaskStudent, *, stage: TaskStageConfig, inside: TaskInside | None = None) -> None:
+    def __init__(
+        self,
+        student: TaskStudent,
+        *,
+        stage: TaskStageConfig,
+        inside: TaskInside | None = None,
+        answering: AnsweringTeacher | None = None,
+    ) -> None:
+        """`answering` is the teacher of a stage that asks it in every step."""
         super().__init__()
         self.student, self.inside = student, inside
+        self._answering = answering
         self._stage, self._loss = stage, stage.method.loss
         self._frozen = [] if stage.lora is not None else frozen_parts(student)
 
     def forward(self, batch: TaskBatch) -> tuple[Tensor, Tensor]:
         """Summed loss and metric sums of the batch. An empty batch gives zero and zero gradients everywhere."""
+        taught = None
+        if self._answering is not None:
+            batch, taught = self._answering.answered(batch)
         if self.inside is None:
             sums = self._loss(self.student.unit_logits(batch), batch, self._stage)
             return sums.loss, sums.metrics
         trace = self.student.traced(batch)
         sums = self._loss(trace.logits, batch, self._stage)
-        loss, terms = self.inside(trace, self.inside.taught(batch), batch)
+        loss, terms = self.inside(trace, self.inside.taught(batch, read=taught), batch)
         return sums.loss + loss, with_terms(sums.metrics, loss=loss, terms=terms)
 
     def train(self, mode: bool = True) -> TaskModule:  # noqa: FBT001, FBT002 - torch calls it so

@@ -19,7 +19,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from configs.places import STAGING
 from configs.regular_files import UnreadableFileError, open_regular, read_json
 from student_train.files import commit_directory, new_staging, numbered
 from student_train.job import StepMetrics
+from student_train.training.overfit import Sums
 from student_train.training.random_state import random_state, set_random_state
 from student_train.worker_group import WorkerGroup
 
@@ -62,7 +63,8 @@ class CheckpointState:
 
     The next global batch is number `step`, counted over epochs. `measured` are the held-out metrics so far, from which
     the best step follows. `pending` are all metrics reported since the previous checkpoint: they may not have reached
-    the tracker when the process died, so they are reported again.
+    the tracker when the process died, so they are reported again. `learned` are the sums over the steps since the last
+    measurement (`student_train.training.overfit`).
     """
 
     step: int
@@ -75,6 +77,7 @@ class CheckpointState:
     stage_digest: str
     measured: tuple[StepMetrics, ...]
     pending: tuple[StepMetrics, ...]
+    learned: Sums = field(default_factory=dict)
 
 
 class Checkpoints:
@@ -235,4 +238,5 @@ def _decode(text: str) -> CheckpointState:
         tuple(StepMetrics(entry["step"], entry["values"]) for entry in fields.pop(name))
         for name in ("measured", "pending")
     )
-    return CheckpointState(**fields, measured=measured, pending=pending)
+    learned = {name: (total, places) for name, (total, places) in fields.pop("learned", {}).items()}
+    return CheckpointState(**fields, measured=measured, pending=pending, learned=learned)

@@ -50,7 +50,8 @@ class Learner(ABC):
 
     `module` is what the engine trains: it turns a micro-batch into a summed
     loss and metric sums. `model` holds the weights, under the names that they have in checkpoints. `data_digest` is of
-    everything that is learned from; `measures` says whether there is a held-out split.
+    everything that is learned from; `measures` says whether there is a held-out split, and `from_teacher` whether what
+    is learned is what a teacher said of rows that come again (`student_train.training.overfit`).
     """
 
     module: nn.Module
@@ -58,6 +59,7 @@ class Learner(ABC):
     total_steps: int
     data_digest: str
     measures: bool
+    from_teacher: bool
 
     @abstractmethod
     def __init__(self, job: StageJob, *, group: WorkerGroup) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
+from cache.canonical import canonical
 from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.architecture import read_text_model
 from student_train.feed.retokenised import Retokenised
 from student_train.feed.steps import StepBatch, total_steps, training_batches
+from student_train.feed.turns import Turns
 from student_train.job import StepMetrics, TrainJob
 from student_train.losses.metrics import SCORED_METRICS
 from student_train.models.adapters import attach_adapters
@@ -76,9 +79,13 @@ class SequenceLearner(Learner):
             inside=self._inside(),
         )
         self.model = decoder.model
-        self.total_steps = total_steps(job.stage, view=self._view)
+        self._turns = None if job.turns is None else Turns.load(job.turns)
+        self.total_steps = total_steps(job.stage, view=self._view, turns=self._turns)
         self.data_digest = self._view.digest
+        if self._turns is not None:
+            self.data_digest = hashlib.sha256(canonical(self._view.digest, self._turns.digest)).hexdigest()
         self.measures = self._dev is not None
+        self.from_teacher = job.stage.rollout is None and (job.stage.source == "teacher" or job.stage.reads_beliefs)
         self._on_policy: OnPolicySteps | None = None
 
     def steps(self, worker: StageWorker, *, first: int) -> Iterator[Step | None]:
@@ -159,7 +166,7 @@ class SequenceLearner(Learner):
         if self._stage.rollout is not None:
             self._on_policy = OnPolicySteps(worker, feeds=self._feeds)
             return self._on_policy.steps(first)
-        batches = training_batches(self._stage, view=self._view, first=first, steps=self.total_steps)
+        batches = training_batches(self._stage, view=self._view, first=first, steps=self.total_steps, turns=self._turns)
         return self._feeds.training_feed(self._view).steps(batches)
 
     def _step(self, batch: StepBatch) -> Step:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -12,6 +12,7 @@ from torch import Tensor
 from cache.disk.failpoints import failpoint
 from student_train.job import StepMetrics
 from student_train.training.checkpoint import Checkpoints, CheckpointState, check_resumable
+from student_train.training.overfit import Sums, added, cache_overfit
 from student_train.training.resuming import restore
 from student_train.training.selection import selected
 from student_train.training.worker import StageWorker
@@ -32,6 +33,7 @@ class TrainingState:
         self.skipped_in_a_row = 0
         self.measured: tuple[StepMetrics, ...] = ()
         self.newest: Path | None = None
+        self._learned: Sums = {}
         self._worker, self._job, self._group = worker, worker.job, worker.group
         self._data_digest, self._report = data_digest, report
         self._checkpoints = Checkpoints(worker.job.work_dir, group=worker.group)
@@ -56,8 +58,14 @@ class TrainingState:
         self.skipped += skipped
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
 
+    def learn(self, sums: Sequence[float], *, known: Mapping[str, int]) -> None:
+        """Count the metric sums of a step, each divided by what `known` says, towards the next measurement."""
+        self._learned = added(self._learned, sums, known=known)
+
     def add_measurement(self, values: dict[str, float]) -> None:
-        """Keep and report the held-out metrics of the present step."""
+        """Keep and report the held-out metrics of the present step, beside what was learned since those before."""
+        values = values | cache_overfit(values, self._learned)
+        self._learned = {}
         self.measured += (StepMetrics(self.step, values),)
         self.report(values)
 
@@ -83,6 +91,7 @@ class TrainingState:
             stage_digest=self._job.stage_digest(),
             measured=self.measured,
             pending=self._pending,
+            learned=self._learned,
         )
         self.newest = self._checkpoints.save(state, write_shards=self._write_shards)
         self._saved, self._pending = True, ()
@@ -104,6 +113,7 @@ class TrainingState:
         self.skipped, self.skipped_in_a_row = state.skipped, state.skipped_in_a_row
         # They stay pending: a checkpoint of the same step would replace this one, and has to hold them too.
         self.measured, self._pending = state.measured, state.pending
+        self._learned = state.learned
         self.newest = path
         for metrics in state.pending:
             self._report(metrics)

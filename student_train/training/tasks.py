@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from cache.batches import Rows
 from cache.canonical import canonical
+from configs.task_stages import TaskStageConfig
 from student_train.feed.examples import ExampleSet
 from student_train.feed.task_steps import TaskFeed, TaskStep, measured_batches, task_batches, task_steps
 from student_train.job import StepMetrics, TaskJob
 from student_train.models.decoder import TORCH_DTYPES
 from student_train.models.task_export import TaskCard, export_task_student
-from student_train.models.task_inside import TaskInside
+from student_train.models.task_inside import AnsweringTeacher, LiveTeacher, TaskInside
 from student_train.models.task_model import load_task_student
 from student_train.models.task_module import TaskModule, choose_what_learns
 from student_train.models.task_student import TaskStudent
@@ -45,6 +46,7 @@ class TaskLearner(Learner):
         digests = (self._train.digest, None if self._dev is None else self._dev.digest)
         self.data_digest = hashlib.sha256(canonical(*digests)).hexdigest()
         self.measures = self._dev is not None
+        self.from_teacher = job.stage.is_taught
 
     def steps(self, worker: StageWorker, *, first: int) -> Iterator[Step | None]:
         """See `Learner.steps`."""
@@ -98,11 +100,13 @@ class TaskLearner(Learner):
 
     def _wrapped(self, job: TaskJob, student: TaskStudent) -> nn.Module:
         """Student and loss."""
-        return TaskModule(student, stage=job.stage, inside=_inside(job, student))
+        inside = _inside(job, student)
+        answering = _answering(job, student, inside=inside)
+        return TaskModule(student, stage=job.stage, inside=inside, answering=answering)
 
     def _known(self, examples: ExampleSet) -> tuple[str, ...]:
         """The metrics that mean something for every decision of these examples, terms of features aside."""
-        return _known(examples)
+        return _known(examples, stage=self._stage)
 
     def _fed(self, feed: TaskFeed, batches: Iterable[Rows], *, first: int, measured: bool) -> Iterator[TaskStep]:
         """The work of each global batch, the first being number `first` of the stage."""
@@ -132,8 +136,20 @@ def _inside(job: TaskJob, student: TaskStudent) -> TaskInside | None:
     return TaskInside(job.stage.features, student=student, taught=job.taught, seed=job.stage.seed)
 
 
-def _known(examples: ExampleSet) -> tuple[str, ...]:
+def _answering(job: TaskJob, student: TaskStudent, *, inside: TaskInside | None) -> AnsweringTeacher | None:
+    if job.stage.teacher == "cache":
+        return None
+    taught = job.taught
+    assert taught is not None, "a stage with a live teacher has none"
+    live = None if inside is None else inside.live
+    if live is None:
+        live = LiveTeacher.load(taught.directory, dtype=taught.dtype, student=student, notes=False)
+    return AnsweringTeacher(live, taught.columns)
+
+
+def _known(examples: ExampleSet, *, stage: TaskStageConfig) -> tuple[str, ...]:
     """The metrics that mean something for every decision of these examples."""
     of_gold = ("ce", "accuracy") if known_gold(examples) == len(examples.gold) else ()
-    of_teacher = () if examples.teacher is None else ("divergence", "agreement")
+    answered = examples.teacher is not None or stage.teacher == "live"
+    of_teacher = ("divergence", "agreement") if answered else ()
     return ("loss", *of_gold, *of_teacher)

@@ -14,6 +14,7 @@ from student_train.job import StageJob, TrainResult
 from student_train.losses.metrics import means
 from student_train.models.adapters import merge_adapters
 from student_train.training.learner import Learner, Step
+from student_train.training.overfit import first_overfit
 from student_train.training.random_state import random_state, set_random_state
 from student_train.training.schedule import learning_rate
 from student_train.training.selection import measurement_due
@@ -138,6 +139,8 @@ class _Run:
             set_random_state(random)
             return
         state.advance(tokens=work.tokens, skipped=outcome.skipped)
+        if self._learner.from_teacher and not outcome.skipped:
+            state.learn(outcome.sums, known=work.known)
         seconds = max(time.monotonic() - started, 1e-9)
         state.report(
             {
@@ -185,8 +188,12 @@ class _Run:
         if not self._unmeasured():
             return
         values = self._learner.measure(self._worker)
-        if values is not None:
-            self._state.add_measurement(values)
+        if values is None:
+            return
+        self._state.add_measurement(values)
+        found = first_overfit(self._state.measured)
+        if found is not None and found.step == self._state.step and self._worker.group.leads:
+            logger.warning("%s", found.warning(self._stage.against_overfit))
 
     def _export(self) -> None:
         """The leader writes the student; the others wait until it is there."""

@@ -97,7 +97,8 @@ def make_task_job(folder: Path, *, student: str = "bert", dropout: float = 0.0, 
 def taught_inside(job: TaskJob, folder: Path, *, states: Sequence[StateName] = (), **stage: Any) -> TaskJob:
     """The job with features of a stage: of a teacher of other weights, and of these states of it, which are made up."""
     directory = save_student(folder / "teacher", name="bert", seed=9)
-    teacher = TaughtInside(directory, "identity", "float32", stored_inside(directory))
+    columns = tuple(range(len(LABELS)))
+    teacher = TaughtInside(directory, "identity", "float32", stored_inside(directory), columns)
     made = task_variant(job, folder, stage=stage)
     files = {"train_examples": made.train_examples, "dev_examples": made.dev_examples}
     for seed, (name, path) in enumerate(files.items() if states else ()):

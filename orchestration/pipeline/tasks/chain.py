@@ -62,7 +62,7 @@ def task_chain(
     artifacts: Artifacts,
     taught: TaughtInside | None = None,
 ) -> TaskChain:
-    """The links of one training, addressed but not made; `taught` is the teacher of stages with features."""
+    """The links of one training, addressed but not made; `taught` is the teacher of stages that read it."""
     links: list[TaskLink] = []
     digest, directory, origin = start.digest, start.directory, start.origin
     for stage in stages:
@@ -74,7 +74,7 @@ def task_chain(
             labels=list(labels),
             train=learned.train_digest,
             dev=learned.dev_digest,
-            **({"taught": taught.identity} if stage.reads_inside and taught is not None else {}),
+            **({"taught": taught.identity} if stage.reads_teacher and taught is not None else {}),
         )
         output = artifacts.student_dir(digest)
         links.append(TaskLink(stage, digest, directory, output, artifacts.work_dir(digest), origin, learned))
@@ -96,7 +96,7 @@ def gold_alone(
     has: it is chosen on dev as that one is, and gets no less time.
     """
     gold = {"objective": "hard_labels", "data": data, "labels": "gold", "temperature": 1.0, "gold_weight": 0.0}
-    gold["features"] = ()
+    gold |= {"features": (), "views": None, "teacher": "cache"}
     return tuple(
         stage.model_copy(update=gold | {"steps": count, "epochs": None})
         for stage, count in zip(stages, steps, strict=True)

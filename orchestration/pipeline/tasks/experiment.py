@@ -145,6 +145,7 @@ class TaskExperiment:
                 config_dir=self._written.config_dir,
                 change=change,
                 route=config.route,
+                anew=config.drawn_anew(),
             )
             for name, teacher in config.every_teacher.items():
                 reads = tokenizer if name == FIRST else load_task_tokenizer(self._base(name))

@@ -24,15 +24,14 @@ def require_features(config: TaskDistillConfig, *, teacher_dir: Path) -> None:
     """
     wanted_states(config, teacher=read_text_model(teacher_dir), models=own_models(config))
     for name, student in config.students.items():
-        terms = [term for stage in student.stages for term in stage.features if not term.is_kept]
-        if not terms:
+        if not any(stage.reads_live for stage in student.stages):
             continue
         directories = [teacher_dir]
         start = student.start
         if isinstance(start, TransformerStart) and start.model is not None and is_at_hand(start.model):
             directories.append(locate_model(start.model, models_root=config.runtime.models_root))
             _require_one_tokenizer(*directories, name=name, label=start.model.label)
-        if any(term.reads_attention for term in terms):
+        if any(term.reads_attention for stage in student.stages for term in stage.features):
             for directory in directories:
                 require_open_attention(directory)
 
@@ -40,6 +39,7 @@ def require_features(config: TaskDistillConfig, *, teacher_dir: Path) -> None:
 def _require_one_tokenizer(teacher_dir: Path, own: Path, *, name: str, label: str) -> None:
     if speech_sha256(teacher_dir) != speech_sha256(own):
         raise ConfigError(
-            f"students.{name} learns features of every token, for which the teacher reads the same tokens, and "
-            f"{label} has another tokenizer than the teacher: start from the teacher, or take place: first or mean"
+            f"students.{name} learns from a teacher that reads beside it, the same tokens, and {label} has another "
+            "tokenizer than the teacher: start from the teacher, or take from the cache (features with place: first "
+            "or mean, and no teacher: live)"
         )

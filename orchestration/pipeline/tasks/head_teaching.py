@@ -127,6 +127,7 @@ class AskedHead:
             identity=teacher.identity.digest(),
             dtype=teacher.identity.dtype,
             sizes=teacher.model.inside,
+            columns=teacher.columns,
         )
 
     @property

@@ -7,7 +7,7 @@ teacher. Files are named by their content; a worker group reads them (`student_t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -23,9 +23,10 @@ from configs.task_stages import TaskStageConfig
 from evaluation.tasks.examples import Example
 from orchestration.inputs.task_examples import Beliefs, Said, States, make_examples
 from orchestration.inputs.task_mixture import Together
-from orchestration.inputs.task_sets import TaskSets
+from orchestration.inputs.task_sets import TaskSets, name_anew
 from orchestration.inputs.task_texts import ReadExample, decision_labels, read_with
 from student_train.feed.examples import UNKNOWN, ExampleSet
+from student_train.feed.turns import Turns, take_turns
 
 DEV = "dev"
 """What the file of the held-out examples is called after."""
@@ -94,7 +95,8 @@ class TaskLesson:
 class _Learned:
     """What a stage learns from: sets by their names, answers of the teacher, states of it, and whether labels count.
 
-    What several teachers believe is mixed at a `temperature`.
+    What several teachers believe is mixed at a `temperature`. With `turns` an epoch reads one of so many copies of each
+    text that is made from another.
     """
 
     data: tuple[str, ...]
@@ -102,6 +104,7 @@ class _Learned:
     states: tuple[StateName, ...]
     labelled: bool
     temperature: float
+    turns: int | None
 
 
 class Lessons:
@@ -135,8 +138,17 @@ class Lessons:
             DataError: nothing is left to learn from, or to select by.
             ConfigError: the tokenizer cannot read these examples.
         """
-        labelled = stage.needs != "nothing"
-        learned = _Learned(stage.data, stage.needs_answers, states, labelled, self._mixed_at(stage))
+        made = self._sets.copies
+        live = stage.teacher == "live"
+        data = tuple(name_anew(name) if live and name in made else name for name in stage.data)
+        learned = _Learned(
+            data,
+            stage.needs_answers,
+            states,
+            labelled=stage.needs != "nothing",
+            temperature=self._mixed_at(stage),
+            turns=stage.turns if made.keys() & set(data) else None,
+        )
         key = (reader.name, reader.max_tokens, learned)
         if key not in self._made:
             self._made[key] = self._make(learned, reader)
@@ -152,10 +164,16 @@ class Lessons:
     def _make(self, learned: _Learned, reader: Reader) -> TaskLesson:
         notes: list[str] = []
         names = learned.data
-        train = self._written("-".join(names), names, learned, reader, notes=notes)
+        title = "-".join(name.replace(" ", "-") for name in names)
+        train = self._written(title, self._read_sets(learned), learned, reader, notes=notes)
         dev = self._written(DEV, (DEV,), learned, reader, notes=notes)
         counts = {name: len(self._sets.sets[name]) for name in names}
         return TaskLesson(train[0], dev[0], train[1].digest, dev[1].digest, len(train[1]), counts, tuple(notes))
+
+    def _read_sets(self, learned: _Learned) -> tuple[str, ...]:
+        """The sets of a stage, and with turns those whose texts stand for their own copies."""
+        copies = [] if learned.turns is None else [self._sets.copies.get(name, ()) for name in learned.data]
+        return tuple(dict.fromkeys((*learned.data, *(one.source[0] for each in copies for one in each))))
 
     def _examples(self, name: str) -> Sequence[Example]:
         return self._dev if name == DEV else self._sets.sets[name]
@@ -193,6 +211,9 @@ class Lessons:
                 lost = len(keep) - len(known)
                 notes.append(f"{name}: {lost:,} examples are left out, whose right answer is cut off or not known")
             keep = known
+        turns = None
+        if name != DEV and learned.turns is not None:
+            keep, turns = self._turns(sets, learned, keep)
         if not keep:
             raise DataError(f"{name}: no example of task {self._task.name} is left to learn from or to select by")
         made = make_examples(
@@ -204,9 +225,29 @@ class Lessons:
         )
         if made.unseen:
             notes.append(f"{name}: {made.unseen:,} words or tokens are left out, which the teacher does not see")
-        path = self._folder / f"{name}-{made.examples.digest[:16]}.safetensors"
-        made.examples.save(path)
-        return path, made.examples
+        found = made.examples if turns is None else replace(made.examples, turns=turns.rows)
+        path = self._folder / f"{name}-{found.digest[:16]}.safetensors"
+        found.save(path)
+        return path, found
+
+    def _turns(self, sets: tuple[str, ...], learned: _Learned, keep: Sequence[int]) -> tuple[list[int], Turns]:
+        """Which of the examples to keep any epoch reads, and the turns that these take.
+
+        A copy that is not kept is stood for by the next one, and a text without any by itself.
+        """
+        assert learned.turns is not None
+        places = [(name, example.row) for name in sets for example in self._examples(name)]
+        kept = {places[at]: at for at in keep}
+        found: list[list[int | None]] = []
+        for name in learned.data:
+            if name not in self._sets.copies:
+                found += [[kept.get((name, example.row))] for example in self._examples(name)]
+            for one in self._sets.copies.get(name, ()):
+                copies = [None if place is None else kept.get(place) for place in one.places]
+                found.append([kept.get(one.source)] if all(at is None for at in copies) else copies)
+        rows = take_turns(found, views=learned.turns).rows
+        used = np.unique(rows)
+        return used.tolist(), Turns(np.searchsorted(used, rows).astype(np.int32))
 
     def _read(self, examples: Sequence[Example], reader: Reader) -> list[ReadExample]:
         return read_with(reader.tokenizer, examples, task=self._task, max_tokens=reader.max_tokens)

@@ -73,7 +73,7 @@ class TaskTraining(StageTraining[TaskJob]):
             kind=words.kind,
             labels=words.labels,
             sets=dict(link.lesson.counts),
-            taught=words.taught if link.stage.reads_inside else None,
+            taught=words.taught if link.stage.reads_teacher else None,
         )
 
     def train(self, work: TaskJob, on_step: OnStep) -> TrainingOutcome:

@@ -78,3 +78,14 @@ def test_two_caches_with_the_same_rows_give_the_same_batches(tmp_path: Path) -> 
 
 
 GOLDEN_ORDER = [28, 11, 4, 13, 17, 25, 38, 2]
+
+
+@given(lengths_lists, st.integers(0, 3), st.data())
+def test_an_epoch_may_read_some_rows_alone(lengths: list[int], epoch: int, data: st.DataObject) -> None:
+    view = make_view(lengths)
+    rows = np.array(data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=20)), dtype=np.int64)
+    batches = global_batches(view, seed=0, epoch=epoch, tokens_per_batch=30, rows=rows)
+    assert sorted(np.concatenate(batches).tolist()) == sorted(rows.tolist())
+    whole = global_batches(view, seed=0, epoch=epoch, tokens_per_batch=30)
+    all_rows = global_batches(view, seed=0, epoch=epoch, tokens_per_batch=30, rows=np.arange(len(lengths)))
+    assert [each.tolist() for each in all_rows] == [each.tolist() for each in whole]

@@ -230,3 +230,11 @@ def test_a_temperature_that_engines_would_change_is_refused(temperature: float) 
     with pytest.raises(ValidationError, match=r"set it to 0 \(greedy\) or at least 0\.01"):
         GenerationConfig(temperature=temperature)
     assert GenerationConfig(temperature=0.01).temperature == 0.01
+
+
+def test_a_view_of_a_prompt_is_an_answer_that_was_asked_for() -> None:
+    stage = {"objective": "kd", "epochs": 4, "views": 3}
+    students = {"small": {"init": {"keep_layers": 1}, "stages": [stage]}}
+    with pytest.raises(ValidationError, match=r"small.stages.0.views=3 is more than generation.samples_per_prompt=2"):
+        experiment(students=students, generation={"temperature": 1.0, "samples_per_prompt": 2})
+    experiment(students=students, generation={"temperature": 1.0, "samples_per_prompt": 3})

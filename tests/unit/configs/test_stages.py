@@ -49,6 +49,8 @@ def test_a_divergence_by_name_is_short_for_one_with_its_defaults() -> None:
         ),
         ({"objective": "seqkd", "teacher": "live"}, "teacher=live only acts on objective=kd, not seqkd"),
         ({"teacher": "live", "tail": "renormalize"}, "tail=renormalize with teacher=live, whose distribution is whole"),
+        ({"objective": "sft", "source": "gold", "views": 2}, "views=2 reads one of several answers.*source=gold has"),
+        ({"views": 0}, "greater than 0"),
         ({"features": [{"kind": "patient"}]}, "features.0: kind=patient with place=first is about one place of a text"),
         ({"features": [{"kind": "cosine", "place": "mean"}]}, "kind=cosine with place=mean is about one place"),
     ],
@@ -89,7 +91,7 @@ def test_a_stage_says_whether_the_teacher_reads_beside_it() -> None:
 
 def test_stages_from_before_are_written_as_they_were() -> None:
     for said in (stage().model_dump(mode="json"), stage().identity()):
-        assert "teacher" not in said and "features" not in said
+        assert not {"teacher", "features", "views"} & set(said)
     live = stage(teacher="live", features=[{"kind": "cosine"}])
     assert live.identity() == stage().identity() | {
         "teacher": "live",
@@ -156,3 +158,13 @@ def test_only_activations_make_a_start_wait() -> None:
     assert not InitConfig(keep_layers=4, layers_by="contiguous").calibrated
     assert InitConfig(keep_layers=4, layers_by="block_influence").calibrated
     assert InitConfig(mlp_channels=16).calibrated
+
+
+def test_answers_that_take_turns_are_another_stage_on_the_same_rows() -> None:
+    views = stage(views=3)
+    assert views.identity() == stage().identity() | {"views": 3}
+    assert views.train_view == stage().train_view
+    assert (views.turns, stage().turns) == ("teacher-train-3-views", None)
+    rollouts = {"objective": "kd", "rollout": {"count": 1}, "views": 2}
+    with pytest.raises(ValidationError, match="views=2 with rollout, where the student writes new answers"):
+        StageConfig.model_validate(rollouts)

@@ -129,3 +129,40 @@ def test_several_teachers_change_the_digest_and_one_is_written_as_before() -> No
     large = weighed.of_teacher("large")
     assert (large.teacher, large.teachers, large.combine) == (two.teachers["large"], {}, None)
     assert weighed.of_teacher("teacher").digest() == alone.digest()
+
+
+RULES: dict[str, Any] = {"objective": "logit_mse", "data": ["train", "rules"], "epochs": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "reason"),
+    [
+        ({"views": 9}, {}, "stages.0.views=9 is more than data.augment.rules.copies=4: raise it"),
+        ({"teacher": "live", "data": ["written"]}, {}, "augment.written has kind=continuation, which takes a model"),
+        (
+            {"teacher": "live"},
+            {"teacher__answers": "labels", "teacher__prepare": []},
+            "teacher=live reads beside the student, and teacher.answers=labels has it answer in an engine",
+        ),
+        (
+            {"teacher": "live"},
+            {"students__lstm__max_tokens": 400},
+            "students.lstm.max_tokens=400 is more than teacher.max_tokens=128, and teacher=live of students.lstm.stages.0",
+        ),
+    ],
+)
+def test_views_and_live_teachers_need_what_there_is(
+    stage: dict[str, Any], changes: dict[str, Any], reason: str
+) -> None:
+    four = {"data__augment__rules__copies": 4}
+    with pytest.raises(ValidationError, match=reason):
+        config(students__lstm__stages=[RULES | stage], **four, **changes)
+
+
+def test_with_turns_a_text_is_read_that_may_stand_for_its_own_copies() -> None:
+    stages = [RULES | {"data": ["rules"]}, RULES | {"data": ["rules"], "views": 3}, RULES | {"teacher": "live"}]
+    made = config(students__lstm__stages=stages)
+    assert [made.read_sets(stage) for stage in made.students["lstm"].stages] == [
+        ("rules",), ("rules", "train"), ("train", "rules"),
+    ]  # fmt: skip
+    assert made.drawn_anew() == {"rules": 3}

@@ -113,3 +113,50 @@ def test_whatever_a_stage_says_changes_its_student() -> None:
 def test_a_student_has_stages() -> None:
     with pytest.raises(ValidationError, match="at least 1"):
         TaskStudentConfig.model_validate({"start": {"kind": "bag"}, "stages": []})
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"views": 2}, r"views=2 reads one copy of each text an epoch and data=\['train'\] names no set"),
+        ({"views": 2, "data": ("train", "transfer"), "labels": "teacher"}, "names no set of data.augment"),
+        (
+            {"objective": "logit_mse", "views": 2, "data": ("rules",), "teacher": "live"},
+            "views=2 with teacher=live, for whom texts are changed anew",
+        ),
+        ({"teacher": "live"}, "teacher=live answers beside the student and objective=hard_labels needs no answer"),
+        (
+            {"objective": "logit_mse", "teacher": "live", "features": ({"kind": "patient"},)},
+            "features has kind=patient with place=first, which is read from the cache",
+        ),
+        (
+            {"objective": "logit_mse", "teacher": "live", "data": ("rules",), "epochs": None, "steps": 9},
+            "steps=9 does not say how many there are: set epochs",
+        ),
+    ],
+)
+def test_views_and_live_teachers_that_make_no_sense(fields: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        stage(**fields)
+
+
+def test_a_live_teacher_is_not_asked_before() -> None:
+    live, cached = (stage(objective="logit_mse", data=("train", "rules"), teacher=who) for who in ("live", "cache"))
+    assert (live.needs_answers, live.reads_live, live.reads_teacher, live.is_taught) == (False, True, True, True)
+    assert (cached.needs_answers, cached.reads_live, cached.reads_teacher) == (True, False, False)
+    assert stage(objective="logit_mse", data=("train",), teacher="live", epochs=None, steps=3).turns is None
+
+
+def test_turns_are_views_or_the_epochs_of_a_live_teacher() -> None:
+    soft = {"objective": "soft_labels", "data": ("rules",)}
+    assert stage(**soft).turns is None
+    assert stage(**soft, views=4).turns == 4
+    assert stage(**soft, teacher="live", epochs=2.5).turns == 3
+
+
+def test_stages_from_before_are_written_as_they_were() -> None:
+    plain = stage().identity()
+    assert not {"features", "views", "teacher"} & set(plain)
+    views = stage(data=("rules",), views=2)
+    assert views.identity() == plain | {"data": ["rules"], "views": 2}
+    assert TaskStageConfig.model_validate_json(views.model_dump_json()) == views

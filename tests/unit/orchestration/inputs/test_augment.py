@@ -126,3 +126,20 @@ def test_parts_of_speech_by_hanta() -> None:
     nouns = tagger.of(("the", "booking", "and", "the", "table"))
     assert nouns[1] == nouns[4] != nouns[0] == nouns[3]
     assert tagger.of(()) == ()
+
+
+def test_what_every_copy_became_is_known() -> None:
+    rows = [*ROWS, {"text": "hello", "label": "greet"}, ROWS[0]]
+    changed = change(rows, mask=0.3, ngram=0.2, copies=12)
+    assert changed.twice and changed.empty
+    assert [len(copies) for copies in changed.copies] == [12] * len(rows)
+    places = [*rows, *changed.rows]
+    for row, copies in zip(rows, changed.copies, strict=True):
+        for copy, place in enumerate(copies):
+            alone = change([row], mask=0.3, ngram=0.2, copies=12)
+            words = alone.copies[0][copy]
+            expected = None if words is None else [row, *alone.rows][words]["text"]
+            assert (None if place is None else places[place]["text"]) == expected
+    # Of texts that are the same the first speaks for both.
+    assert changed.copies[0] == changed.copies[4]
+    assert sum(copies.count(None) for copies in changed.copies) == changed.empty

@@ -16,7 +16,15 @@ from evaluation.tasks.examples import Example
 from orchestration.inputs.augment import Changed, Texts
 from orchestration.inputs.random_models import byte_tokenizer
 from orchestration.inputs.rows import Row
-from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, as_read_by, load_learned_task, load_task_sets
+from orchestration.inputs.task_sets import (
+    Copies,
+    TaskSets,
+    apart_from_held_out,
+    as_read_by,
+    load_learned_task,
+    load_task_sets,
+    name_anew,
+)
 from orchestration.inputs.tasks import load_task
 
 TRAIN = [
@@ -47,7 +55,13 @@ def place(tmp_path: Path) -> Path:
 def doubled(made: Augmentation, rows: Sequence[Row], texts: Texts) -> Changed:
     """Every text with its own words behind it."""
     assert texts == Texts(("text",))
-    return Changed(tuple({**row, "text": f"{row['text']} {row['text']}"} for row in rows), twice=made.copies, empty=0)
+    changed = tuple({**row, "text": f"{row['text']} {row['text']}"} for row in rows)
+    copies = tuple((len(rows) + at, at, *[None] * (made.copies - 2)) for at in range(len(rows)))
+    return Changed(changed, twice=made.copies, empty=0, copies=copies)
+
+
+def nothing(made: Augmentation, rows: Sequence[Row], texts: Texts) -> Changed:
+    return Changed((), twice=4, empty=0, copies=((),) * len(rows))
 
 
 def load(place: Path, **data: Any) -> TaskSets:
@@ -133,9 +147,7 @@ def test_an_augmentation_that_makes_nothing_is_refused(place: Path) -> None:
     config = TaskDataConfig.model_validate({"augment": {"more": {"kind": "rules"}}})
     task = load_task(place / "task/moods.yaml")
     with pytest.raises(DataError, match=r"data\.augment\.more makes no text"):
-        load_task_sets(
-            task, config, folder=place / "task", config_dir=place, change=lambda *_: Changed((), twice=4, empty=0)
-        )
+        load_task_sets(task, config, folder=place / "task", config_dir=place, change=nothing)
 
 
 @pytest.mark.parametrize(
@@ -257,3 +269,33 @@ def test_rows_are_routed_to_teachers_with_those_that_are_made_of_them(place: Pat
     lost = route.model_copy(update={"to": {"1": "teacher", "3": "large"}})
     with pytest.raises(ConfigError, match=r"no teacher for from.town='2', which row 6 of train has; it knows 1, 3"):
         load_task_sets(task, data, folder=place / "task", config_dir=place, change=doubled, route=lost)
+
+
+RULES = {"kind": "rules", "of": ["train", "transfer"], "copies": 3}
+
+
+def test_it_is_known_what_texts_were_made_of(place: Path) -> None:
+    sets = load(place, transfer=[{"path": "transfer.jsonl"}], augment={"more": RULES})
+    (first, *_), last = sets.copies["more"], sets.copies["more"][-1]
+    assert first == Copies(("train", 0), (("more", 0), ("train", 0), None))
+    assert (last.source, last.places[0]) == (("transfer", 1), ("more", 11))
+    by_place = {(name, each.row): each.text for name, examples in sets.sets.items() for each in examples}
+    for each in sets.copies["more"]:
+        (copy, itself, _), text = each.places, by_place[each.source]
+        assert copy is not None and by_place[copy] == f"{text} {text}" and itself == each.source
+    assert apart_from_held_out(sets, load_task(place / "task/moods.yaml"), read=list).copies == sets.copies
+
+
+def test_what_live_teachers_read_is_drawn_for_every_epoch(place: Path) -> None:
+    config = TaskDataConfig.model_validate({"augment": {"more": RULES | {"of": ["train"]}}})
+    asked: list[int] = []
+
+    def change(made: Augmentation, rows: Sequence[Row], texts: Texts) -> Changed:
+        asked.append(made.copies)
+        return doubled(made, rows, texts)
+
+    task = load_task(place / "task/moods.yaml")
+    sets = load_task_sets(task, config, folder=place / "task", config_dir=place, change=change, anew={"more": 40})
+    assert asked == [3, 40]
+    assert list(sets.sets) == ["train", "more", name_anew("more")]
+    assert sets.copies[name_anew("more")][2].places[0] == (name_anew("more"), 2)

@@ -33,13 +33,13 @@ def stage(objective: str = "kd", **settings: Any) -> StageConfig:
 def student(
     root: Path, *stages: StageConfig, rows: int = 300, start: str = "start", view: str = "v", **named: Any
 ) -> Student:
-    views = dict.fromkeys(("teacher-train", "teacher-dev"), namespace(digest=view))
+    learned = dict.fromkeys(("teacher-train", "teacher-dev"), view) | named.get("turns", {})
     return chain(
         "s",
         stages=stages or (stage("seqkd"), stage("kd")),
         plain=named.get("plain") or [None] * len(stages or (1, 2)),
         start=Start(start, root / "start", SHAPE.model_copy(update={"vocab": rows}), "a start"),
-        views=views,
+        learned=learned,
         vocab=261,
         artifacts=Artifacts(root),
         taught=named.get("taught"),
@@ -141,3 +141,9 @@ def test_a_stage_that_gave_back_its_start_says_so(tmp_path: Path) -> None:
         "students.s.stages.0 (seqkd): no step was better than the start, which is kept (keep_start: true); set a lower "
         "learning_rate, or leave the stage out"
     ]
+
+
+def test_which_answers_take_turns_addresses_a_student(tmp_path: Path) -> None:
+    turning = stage("kd", views=2)
+    digests = [student(tmp_path, turning, turns={"teacher-train-2-views": each}).digest for each in "ab"]
+    assert len({*digests, student(tmp_path, stage("kd")).digest}) == 3

@@ -11,6 +11,7 @@ from pipeline_builders import FakePool, fake_run
 from cache import CacheView
 from configs import CacheError, DataError
 from orchestration.pipeline.lessons import pin_lesson
+from student_train.feed.turns import Turns
 
 STAGE: dict[str, Any] = {"objective": "kd", "steps": 4, "dtype": "float32"}
 
@@ -74,3 +75,32 @@ def test_a_set_of_which_nothing_was_answered_is_refused(tmp_path: Path) -> None:
         pin_lesson(
             asked.sets, journal=run.journal, teacher=teacher, cache=asked.cache, stages=(), prompts=(), folder=tmp_path
         )
+
+
+def test_answers_to_a_prompt_take_turns_in_the_view_that_all_stages_share(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text("".join(f'{{"prompt": "say {at % 5}"}}\n' for at in range(7)))
+    stages = [STAGE, STAGE | {"views": 2}, STAGE | {"views": 3}, STAGE | {"views": 2, "filters": {"min_tokens": 14}}]
+    run = fake_run(
+        tmp_path,
+        students={"kd": {"init": {"keep_layers": 1}, "stages": stages}},
+        generation={"temperature": 1.0, "max_new_tokens": 20, "samples_per_prompt": 3},
+    )
+    teacher = run.teacher()
+    prompts = run.prompts(teacher)
+    lesson = run.lesson(teacher, prompts)
+    plain, two, three, sifted = run.config.students["kd"].stages
+    assert plain.train_view == two.train_view == three.train_view != sifted.train_view
+    assert lesson.turns_of(plain) is None
+    (train, *_) = run.asked(teacher, prompts).sets
+    answers = dict(zip(train.requests, lesson.cache.lookup(train.requests, k=4), strict=True))
+    for stage in (two, three):
+        turns, keys = lesson.turns_of(stage), lesson.views[stage.train_view].keys
+        assert turns is not None and turns.rows.shape == (stage.views, 5)
+        for epoch in range(5):
+            read = {bytes(keys[row]) for row in turns.of(epoch)}
+            assert read == {key for request, key in answers.items() if request.replicate == epoch % stage.views}
+    assert two.turns is not None and sifted.turns is not None
+    assert Turns.load(lesson.paths[two.turns]).digest == lesson.digests[two.turns]
+    left, kept = lesson.turns[sifted.turns], lesson.views[sifted.train_view]
+    by_prompt = {request.prompt_ids for request, key in answers.items() if key in {bytes(key) for key in kept.keys}}
+    assert 0 < left.rows.shape[1] == len(by_prompt) and left.rows.max() < len(kept) < 15

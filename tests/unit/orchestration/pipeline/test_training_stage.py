@@ -60,13 +60,12 @@ class Place:
         return Artifacts(self.root, say=self.said.append)
 
     def student(self, *texts: PlainTexts | None) -> Student:
-        view = namespace(digest="v" * 64)
         return chain(
             "s",
             stages=STAGES,
             plain=texts or (None, None),
             start=Start("start", self.root / "inits" / "start", SHAPE, "a start"),
-            views={"teacher-train": view, "teacher-dev": view},
+            learned=dict.fromkeys(("teacher-train", "teacher-dev"), "v" * 64),
             vocab=9,
             artifacts=self.artifacts,
         )

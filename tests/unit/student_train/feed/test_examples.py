@@ -90,3 +90,17 @@ def test_a_damaged_file_is_said_to_be_one(damage: str, tmp_path: Path) -> None:
             path.write_text("{}")
     with pytest.raises(DataError, match=r"train\.safetensors"):
         ExampleSet.load(path)
+
+
+def test_turns_are_part_of_what_is_learned(tmp_path: Path) -> None:
+    turns = np.array([[0, 2], [1, 2]], np.int32)
+    examples = classification(turns=turns)
+    examples.save(tmp_path / "train")
+    again = ExampleSet.load(tmp_path / "train")
+    assert [again.of_epoch(epoch).tolist() for epoch in range(3)] == [[0, 2], [1, 2], [0, 2]]
+    assert again.digest == examples.digest != classification().digest
+    assert classification(turns=turns[::-1].copy()).digest != examples.digest
+    assert classification().of_epoch(1).tolist() == [0, 1, 2]
+    for wrong in (np.array([[0, 3]], np.int32), np.array([[-1]], np.int32), np.zeros((2, 0), np.int32)):
+        with pytest.raises(DataError, match="its turns read examples that are not among 3, or none"):
+            classification(turns=wrong)

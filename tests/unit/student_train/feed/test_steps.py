@@ -15,6 +15,7 @@ from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.stages import StageConfig
 from student_train.feed.steps import Feed, StepBatch, held_out_batches, joined, total_steps, training_batches
+from student_train.feed.turns import take_turns
 from student_train.job import TrainJob
 from student_train.losses.advantages import PolicyTerms
 from student_train.worker_group import WorkerGroup
@@ -131,3 +132,18 @@ def test_held_out_rows_come_once_and_in_order(view: CacheView, tokens: int) -> N
     assert len(batches) == {1: len(view), 10_000: 1}.get(tokens, len(batches))
     longest = int(np.asarray(view.lengths).max())
     assert max(int(np.asarray(view.lengths)[rows].sum()) for rows in batches) < tokens + longest
+
+
+@pytest.mark.parametrize("first", [0, 3, 5])
+def test_answers_that_take_turns_are_read_one_a_prompt_and_resumed_where_they_were(view: CacheView, first: int) -> None:
+    turns = take_turns([[2 * prompt, 2 * prompt + 1] for prompt in range(len(view) // 2)], views=2)
+    settings = stage(epochs=4)
+    total = total_steps(settings, view=view, turns=turns)
+    batches = training_batches(settings, view=view, first=0, steps=total, turns=turns)
+    each = [len(global_batches(view, seed=0, epoch=at, tokens_per_batch=60, rows=turns.of(at))) for at in range(4)]
+    assert total == sum(each) < total_steps(settings, view=view)
+    for epoch, end in enumerate(np.cumsum(each)):
+        read = np.concatenate(batches[end - each[epoch] : end])
+        assert sorted(read.tolist()) == list(range(epoch % 2, len(view), 2))
+    rest = training_batches(settings, view=view, first=first, steps=total, turns=turns)
+    assert [rows.tolist() for rows in rest] == [rows.tolist() for rows in batches[first:]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -14,6 +15,7 @@ from configs.task import TaskKind
 from configs.task_stages import TaskStageConfig
 from student_train.feed.examples import ExampleSet
 from student_train.feed.task_steps import TaskFeed, TaskStep, measured_batches, task_batches, task_steps
+from student_train.feed.turns import take_turns
 from student_train.worker_group import WorkerGroup
 
 EXAMPLES = made_examples(30, seed=1)
@@ -140,3 +142,18 @@ def test_what_is_measured_is_related_to_the_same_examples_however_large_its_batc
     assert len(small) > len(large)
     cut = [[rows[at : at + 4].tolist() for rows in part for at in range(0, len(rows), 4)] for part in (small, large)]
     assert cut[0] == cut[1]
+
+
+def test_copies_that_take_turns_are_read_one_a_text() -> None:
+    turns = take_turns([[at, 10 + at, 20 + at] for at in range(10)], views=3)
+    examples = replace(EXAMPLES, turns=turns.rows)
+    settings = stage(epochs=4, batch_size=4)
+    assert task_steps(settings, examples=examples) == 12
+    batches = list(task_batches(settings, examples=examples, first=0, steps=12))
+    for epoch in range(4):
+        read = np.concatenate(batches[3 * epoch : 3 * epoch + 3])
+        assert sorted(read.tolist()) == list(range(10 * (epoch % 3), 10 * (epoch % 3) + 10))
+    rest = list(task_batches(settings, examples=examples, first=5, steps=12))
+    assert [rows.tolist() for rows in rest] == [rows.tolist() for rows in batches[5:]]
+    # The order of an epoch is its own, also where it reads what another read.
+    assert [rows.tolist() for rows in batches[:3]] != [rows.tolist() for rows in batches[9:]]

@@ -14,12 +14,14 @@ from task_students import LABELS, save_student
 from torch import Tensor
 
 from configs.task_features import FeatureTerm
+from configs.task_stages import TaskStageConfig
 from student_train import attention_mse, cosine, hidden_mse, patient
 from student_train.feed.examples import ExampleSet
 from student_train.feed.task_batch import TaskBatch, collate_examples
 from student_train.job import TaughtInside
-from student_train.models.task_inside import TaskInside
+from student_train.models.task_inside import AnsweringTeacher, LiveTeacher, TaskInside
 from student_train.models.task_model import load_task_student, stored_inside
+from student_train.models.task_module import TaskModule
 from student_train.models.tracing import note_attention
 
 
@@ -157,3 +159,29 @@ def test_what_stands_at_padding_enters_nothing(student: Any, teacher: TaughtInsi
     rubbish = replace(batch, input_ids=torch.where(batch.attention_mask.bool(), batch.input_ids, 11))
     terms = {"kind": "cosine"}, {"kind": "hidden_mse"}, {"kind": "attention_mse"}
     torch.testing.assert_close(summed(student, teacher, batch, *terms)[0], summed(student, teacher, rubbish, *terms)[0])
+
+
+def test_a_live_teacher_answers_in_the_order_of_the_task(student: Any, teacher: TaughtInside) -> None:
+    live = LiveTeacher.load(teacher.directory, dtype="float32", student=student, notes=False)
+    examples = made_examples(5, seed=3, teacher=False)
+    batch, trace = AnsweringTeacher(live, (2, 0, 1)).answered(batch_of(examples))
+    expected = loaded(teacher.directory).unit_logits(batch_of(examples)).detach()
+    assert batch.teacher is not None
+    torch.testing.assert_close(batch.teacher, expected[:, [2, 0, 1]])
+    assert not batch.teacher.requires_grad
+    torch.testing.assert_close(trace.logits, expected)
+
+
+def test_a_live_teacher_teaches_what_it_would_have_been_kept_as(student: Any, teacher: TaughtInside) -> None:
+    examples = made_examples(6, seed=4, teacher=False)
+    answers = loaded(teacher.directory).unit_logits(batch_of(examples)).detach().numpy()
+    live = LiveTeacher.load(teacher.directory, dtype="float32", student=student, notes=False)
+    stage = TaskStageConfig(objective="soft_labels", temperature=2.0, epochs=1.0)
+    kept = TaskModule(student, stage=stage)(batch_of(replace(examples, teacher=answers)))
+    asked = TaskModule(
+        student, stage=stage.model_copy(update={"teacher": "live"}), answering=AnsweringTeacher(live, (0, 1, 2))
+    )
+    loss, metrics = asked(batch_of(examples))
+    torch.testing.assert_close(loss, kept[0])
+    torch.testing.assert_close(metrics, kept[1])
+    assert asked.state_dict().keys() == TaskModule(student, stage=stage).state_dict().keys()

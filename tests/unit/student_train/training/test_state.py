@@ -13,6 +13,7 @@ from training_jobs import make_job, variant
 
 from configs.errors import ConfigError
 from student_train.job import StepMetrics, TrainJob
+from student_train.losses.metrics import METRICS
 from student_train.training.state import BEST, TrainingState
 from student_train.training.stopping import StopRequest
 from student_train.training.worker import StageWorker
@@ -142,3 +143,29 @@ def test_a_checkpoint_of_other_data_is_not_gone_on_from(place: TrainJob) -> None
     stage.state.save()
     with pytest.raises(ConfigError, match="was trained on view d, this run reads e"):
         Stage(place, data="e").state.resume()
+
+
+def test_what_was_learned_since_a_measurement_is_not_lost_between_processes(place: TrainJob) -> None:
+    def learn(stage: Stage, loss: float) -> None:
+        stage.step()
+        stage.state.learn([loss] * len(METRICS), known={"loss": 3})
+
+    whole, broken = Stage(place), Stage(variant(place, place.work_dir / "broken"))
+    for stage in (whole, broken):
+        stage.step(5.0)
+        stage.state.save()
+        learn(stage, 0.1)
+        learn(stage, 0.2)
+    broken.state.save()
+    again = Stage(variant(place, place.work_dir / "broken"))
+    again.state.resume()
+    for stage in (whole, again):
+        learn(stage, 0.7)
+        stage.step(2.0)
+        stage.step(1.0)
+    assert whole.state.measured == again.state.measured
+    first, second, third = (at.values for at in whole.state.measured)
+    assert second["train/measured_loss"] == (0.1 + 0.2 + 0.7) / 9
+    assert second["train/cache_overfit"] == 2.0 - second["train/measured_loss"]
+    # Nothing was learned before the first, and since the second.
+    assert (first, third) == ({"dev/loss": 5.0}, {"dev/loss": 1.0})

@@ -23,14 +23,16 @@ from configs.task import TaskKind
 from student_train.feed.examples import ExampleSet
 from student_train.feed.task_batch import TaskBatch, collate_examples
 from student_train.feed.task_steps import task_batches, task_steps
+from student_train.feed.turns import take_turns
 from student_train.job import StepMetrics, TaskJob
 from student_train.losses.metrics import METRICS
 from student_train.models.task_model import load_task_student
 from student_train.models.task_module import TaskModule, choose_what_learns
 from student_train.training.deepspeed_engine import ADAM_BETAS, ADAM_EPS
+from student_train.training.overfit import CACHE_OVERFIT
 from student_train.training.schedule import learning_rate
 from student_train.training.stopping import StopRequest
-from student_train.training.tasks import TaskLearner, _inside
+from student_train.training.tasks import TaskLearner, _answering, _inside
 from student_train.training.worker import StageWorker
 from student_train.worker_group import WorkerGroup
 
@@ -50,6 +52,9 @@ INSIDE: dict[str, Any] = {
     ],
 }
 """Of the cache, and of a teacher that reads beside the student."""
+
+LIVE: dict[str, Any] = {"teacher": "live", "select": "dev_loss", "features": [{"kind": "cosine", "weight": 0.5}]}
+"""Answers of a teacher that reads beside the student, and what is inside it meanwhile."""
 
 PROJECTED: dict[str, Any] = {
     "states": [(3, "first")],
@@ -219,6 +224,15 @@ def broken(job: TaskJob, folder: Path) -> TaskJob:
     return replace(task_variant(job, folder), train_examples=folder / "broken")
 
 
+def with_turns(job: TaskJob, folder: Path) -> TaskJob:
+    """The job with three copies of each of its texts, over four epochs that are each measured once."""
+    turns = take_turns([[at, at + 10, at + 20] for at in range(10)], views=3)
+    folder.mkdir()
+    replace(ExampleSet.load(job.train_examples), turns=turns.rows).save(folder / "turning")
+    stage = {"epochs": 4.0, "evaluate_every": 2, "select": "dev_loss"}
+    return replace(task_variant(job, folder, stage=stage), train_examples=folder / "turning")
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder = tmp_path_factory.mktemp("runs")
@@ -250,10 +264,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         ("projected-resumed", task_variant(projected, folder / "projected-stopped"), {}),
     ]
     general = make_general_job(folder / "general", dropout=0.2)
+    turning = with_turns(lstm, folder / "turning")
     jobs += [
         ("general", general, {}),
         ("general-stopped", general_variant(general, folder / "general-stopped"), {"ask": Ask(after=3)}),
         ("general-resumed", general_variant(general, folder / "general-stopped"), {}),
+        ("live", taught_inside(bert, folder / "live", **LIVE), {}),
+        ("turning", turning, {}),
+        ("turning-stopped", task_variant(turning, folder / "turning-stopped"), {"ask": Ask(after=3)}),
+        ("turning-resumed", task_variant(turning, folder / "turning-stopped"), {}),
     ]
     ended = train_all(*((job, extra) for _, job, extra in jobs), folder=folder / "group")
     return {name: (job, *seen) for (name, job, _), seen in zip(jobs, ended, strict=True)}
@@ -279,7 +298,8 @@ def reference(job: TaskJob) -> tuple[dict[str, Tensor], list[float], dict[str, f
     train, stage = ExampleSet.load(job.train_examples), job.stage
     student = load_task_student(job.model_dir, kind=job.kind, labels=job.labels)
     choose_what_learns(student, stage=stage)
-    module = TaskModule(student, stage=stage, inside=_inside(job, student)).train()
+    inside = _inside(job, student)
+    module = TaskModule(student, stage=stage, inside=inside, answering=_answering(job, student, inside=inside)).train()
     learning = [weight for weight in module.parameters() if weight.requires_grad]
     groups = [
         {"params": [weight for weight in learning if weight.ndim > 1], "weight_decay": stage.weight_decay},
@@ -318,7 +338,7 @@ def assert_close_to(weights: dict[str, Tensor], job: TaskJob) -> None:
 
 @pytest.mark.group
 @pytest.mark.parametrize(
-    "name", ["bert", "lstm", "lstm-0", "frozen", "tags", "spans", "inside", "projected", "related"]
+    "name", ["bert", "lstm", "lstm-0", "frozen", "tags", "spans", "inside", "projected", "related", "live", "turning"]
 )
 def test_two_processes_equal_one(runs: Runs, name: str) -> None:
     job, seen, other = runs[name]
@@ -346,6 +366,23 @@ def test_projections_are_learned_resumed_and_not_exported(runs: Runs) -> None:
 
 
 @pytest.mark.group
+def test_turns_go_on_where_they_were_and_so_does_the_alarm(runs: Runs) -> None:
+    (job, seen, _), (resumed, again, _) = runs["turning"], runs["turning-resumed"]
+    assert seen.result.steps == 8
+    assert_same_bits(weights_of(resumed), weights_of(job))
+    gaps = {at.step: at.values for at in seen.reported if CACHE_OVERFIT in at.values}
+    assert sorted(gaps) == [2, 4, 6, 8]
+    later = {at.step: at.values for at in again.reported if CACHE_OVERFIT in at.values}
+    assert later == {step: values for step, values in gaps.items() if step in later} and 4 in later
+    losses = seen.values("train/divergence")
+    for step, values in gaps.items():
+        # All steps but every second one of two batches of seven and three texts.
+        mean = (7 * losses[step - 2] + 3 * losses[step - 1]) / 10
+        assert values["train/measured_divergence"] == pytest.approx(mean)
+        assert values[CACHE_OVERFIT] == values["dev/divergence"] - values["train/measured_divergence"]
+
+
+@pytest.mark.group
 def test_a_resumed_general_stage_hides_the_same_tokens_and_ends_with_the_same_bits(runs: Runs) -> None:
     job, seen, other = runs["general"]
     stopped = runs["general-stopped"][1]
@@ -356,6 +393,7 @@ def test_a_resumed_general_stage_hides_the_same_tokens_and_ends_with_the_same_bi
     assert {"dev/ce", "dev/accuracy", "dev/divergence", "dev/hidden_mse", "dev/attention_mse"} <= measured
 
 
+@pytest.mark.group
 def test_training_lowers_the_loss_and_counts_what_it_read(runs: Runs) -> None:
     job, seen, _ = runs["bert"]
     losses = seen.values("dev/loss")

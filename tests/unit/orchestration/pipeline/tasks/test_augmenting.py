@@ -93,7 +93,9 @@ def test_a_second_experiment_reads_what_the_first_made_and_loads_no_model(
         models_root=changer.models_root,
         config_dir=changer.config_dir,
     )(settings(kind, of=["transfer"]), relabelled, TEXT)
-    assert second == Changed(tuple({**row, "label": "other"} for row in first.rows), first.twice, first.empty)
+    assert second == Changed(
+        tuple({**row, "label": "other"} for row in first.rows), first.twice, first.empty, first.copies
+    )
     assert len(kept(changer)) == 1
 
 

@@ -90,7 +90,9 @@ def test_another_tokenizer_cannot_read_the_same_tokens(tmp_path: Path) -> None:
     words["model"]["vocab"] = {f"{word}s": at for word, at in words["model"]["vocab"].items()}
     words["model"]["unk_token"] = "[UNK]s"
     (own / "tokenizer.json").write_text(json.dumps(words))
-    with pytest.raises(ConfigError, match=r"students\.small learns features of every token.*another tokenizer"):
+    with pytest.raises(
+        ConfigError, match=r"students\.small learns from a teacher that reads beside it, .*another tokenizer"
+    ):
         place.go("train")
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from configs.task_experiment import AgreementFilter
 from configs.task_stages import TaskStageConfig
 from evaluation.tasks.examples import Example, read_examples
 from orchestration.inputs.task_examples import Beliefs, Said
-from orchestration.inputs.task_sets import TaskSets
+from orchestration.inputs.task_sets import Copies, TaskSets, name_anew
 from orchestration.inputs.task_texts import WHOLE
-from orchestration.pipeline.tasks.lessons import Lessons, Reader
+from orchestration.pipeline.tasks.lessons import Lessons, Reader, TaskLesson
 from student_train.feed.examples import ExampleSet
 
 TASK = task_of("classification", labels=["good", "bad"])
@@ -144,3 +145,74 @@ def test_what_a_teacher_said_is_learned_as_certain(reader: Reader, tmp_path: Pat
         SETS, DEV, task=TASK, beliefs=Speaker(), agreement=AgreementFilter(min_probability=0.5), folder=tmp_path / "l"
     ).of(stage, reader)
     assert ExampleSet.load(filtered.train).gold.tolist() == [1, -1]
+
+
+TURNING = TaskSets(
+    {"train": SETS.sets["train"], "made": examples("sun", "rain oslo", "oslo", "sun sun rain")},
+    (),
+    {
+        "made": (
+            Copies(("train", 0), (("made", 0), ("made", 3), ("train", 0))),
+            Copies(("train", 1), (("made", 1), None, ("made", 9))),
+            Copies(("train", 2), (("made", 2), None, ("made", 9))),
+        )
+    },
+)
+"""Of three texts three copies: one is the text itself, some are empty, and row 9 was left out on the way."""
+
+
+def turning(place: Path, reader: Reader, sets: TaskSets = TURNING, **stage: Any) -> tuple[list[list[str]], TaskLesson]:
+    """The words that epochs read, and the lesson."""
+    fields: dict[str, Any] = {"objective": "logit_mse", "data": ("made",), "epochs": 3.0} | stage
+    teacher = None if fields.get("teacher") == "live" else Teacher()
+    made = Lessons(sets, DEV, task=TASK, beliefs=teacher, agreement=None, folder=place / "lessons")
+    lesson = made.of(TaskStageConfig.model_validate(fields), reader)
+    train = ExampleSet.load(lesson.train)
+    texts = [
+        reader.tokenizer.decode(train.token_ids[first:last], skip_special_tokens=True)
+        for first, last in itertools.pairwise(train.token_offsets)
+    ]
+    return [[texts[at] for at in train.of_epoch(epoch)] for epoch in range(3)], lesson
+
+
+def test_copies_take_turns_and_what_is_not_there_is_stood_for(tmp_path: Path, reader: Reader) -> None:
+    # What the teacher did not answer (oslo alone) is as if it were not there: the text itself stands for all of it.
+    first, second, third = ["sun", "rain oslo", "sun rain"], ["sun sun rain", "rain oslo", "sun rain"], "sun sun"
+    epochs, lesson = turning(tmp_path, reader, views=3)
+    assert epochs == [first, second, [third, *first[1:]]]
+    assert "made: 1 examples are left out: the teacher did not answer" in lesson.notes
+    assert turning(tmp_path, reader, views=2)[0] == [first, second, first]
+    assert turning(tmp_path, reader, views=1)[0] == [first, first, first]
+    # Texts that are named themselves are read in every epoch, beside those that stand for their copies.
+    every = ["sun sun", "rain", "sun rain"]
+    assert turning(tmp_path, reader, views=2, data=("train", "made"))[0][1] == every + second
+
+
+def test_without_turns_every_copy_is_read(tmp_path: Path, reader: Reader) -> None:
+    epochs, lesson = turning(tmp_path, reader)
+    assert epochs == [["sun", "rain oslo", "sun sun rain"]] * 3
+    assert lesson.rows == 3
+
+
+def test_the_turns_are_part_of_what_a_student_is_addressed_by(tmp_path: Path, reader: Reader) -> None:
+    digests = {turning(tmp_path, reader, views=views)[1].train_digest for views in (1, 2, 3)}
+    assert len(digests) == 3
+    again = turning(tmp_path / "elsewhere", reader, views=2)[1].train_digest
+    assert again == turning(tmp_path, reader, views=2)[1].train_digest
+
+
+def test_a_live_teacher_reads_what_is_drawn_anew_and_is_not_asked(tmp_path: Path, reader: Reader) -> None:
+    anew = name_anew("made")
+    copies = tuple(Copies(("train", at), ((anew, at), ("train", at), (anew, at))) for at in range(3))
+    sets = TaskSets(
+        {**TURNING.sets, anew: examples("oslo sun", "oslo rain", "rome")}, (), {**TURNING.copies, anew: copies}
+    )
+    epochs, lesson = turning(tmp_path, reader, sets, teacher="live", epochs=2.5)
+    drawn, themselves = ["oslo sun", "oslo rain", "rome"], ["sun sun", "rain", "sun rain"]
+    assert epochs == [drawn, themselves, drawn]
+    assert lesson.counts == {anew: 3}
+    train, dev = ExampleSet.load(lesson.train), ExampleSet.load(lesson.dev)
+    assert train.turns is not None and len(train.turns) == 3
+    assert (train.teacher, dev.teacher) == (None, None)
+    # Texts that nothing is made of are the same in every epoch.
+    assert turning(tmp_path, reader, sets, teacher="live", data=("train",))[0] == [themselves] * 3
