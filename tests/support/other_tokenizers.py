@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import string
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +12,9 @@ from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE, WordPiece
 from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from configs.models import ModelShape
+from orchestration.inputs.random_models import byte_tokenizer, make_random
 
 TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}</s>{% endfor %}[assistant] "
 WORDS = ("train", "dev", "test", "the answer is", "and the answer to that is")
@@ -77,13 +82,13 @@ def other_model(
     positions: int = 96,
     seed: int = 0,
 ) -> Path:
-    """A random Llama with such a tokenizer, byte-level where none is given."""
+    """A random Llama with such a tokenizer, byte-level where none is given; its heads are as wide as engines take them."""
     tokenizer = tokenizer or byte_level()
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
+        hidden_size=64,
+        intermediate_size=64,
         num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=1,
@@ -95,4 +100,23 @@ def other_model(
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def ascii_teacher(folder: Path, *, positions: int = 512) -> Path:
+    """A random byte-level teacher that writes letters and blanks, so that its answers are texts."""
+    source = ModelShape(
+        layers=4, hidden=64, heads=2, kv_heads=1, mlp=128, vocab=272, tied_embeddings=False, max_positions=positions
+    )
+    shutil.copytree(make_random(source, seed=0, models_root=folder.parent / "made"), folder)
+    model = LlamaForCausalLM.from_pretrained(folder)
+    tokenizer = byte_tokenizer()
+    plain = [tokenizer.encode(each, add_special_tokens=False)[0] for each in string.ascii_letters + " .,"]
+    with torch.no_grad():
+        head = model.get_output_embeddings().weight
+        others = torch.ones(len(head), dtype=torch.bool)
+        others[[*plain, tokenizer.eos_token_id]] = False
+        # Their logits are 0, where others are widely spread: greedily they are never chosen.
+        head[others] = 0.0
+    model.save_pretrained(folder)
     return folder
