@@ -13,6 +13,7 @@ from benchmarks.minillm_pair import bench_minillm_pair
 from benchmarks.rollout_sampling import bench_rollout_sampling
 from benchmarks.student_starts import bench_student_starts
 from benchmarks.trl_step import bench_trl_step
+from benchmarks.views import bench_views
 
 BENCHMARKS = (
     bench_cache_reads,
@@ -26,6 +27,7 @@ BENCHMARKS = (
     bench_minillm_exact,
     bench_minillm_pair,
     bench_rollout_sampling,
+    bench_views,
 )
 
 if __name__ == "__main__":

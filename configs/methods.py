@@ -137,6 +137,13 @@ METHODS: tuple[Method, ...] = (
         takes=frozenset({"logits"}),
     ),
     Method(
+        name="beyer",
+        title="Patience: many views of each text, in turn",
+        paper="Beyer et al. 2022, arXiv 2106.05237",
+        knowledge=("response",),
+        takes=frozenset({"logits"}),
+    ),
+    Method(
         name="pkd",
         title="Patient KD",
         paper="Sun et al. 2019, arXiv 1908.09355",
