@@ -28,7 +28,7 @@ RECIPES = Path(__file__).parent / "recipes"
 
 Knowledge = Literal["response", "feature", "relation"]
 Scheme = Literal["offline", "online", "self"]
-Taken = Literal["text", "topk", "label", "logits", "states", "scores", "distribution", "inside"]
+Taken = Literal["text", "topk", "label", "logits", "states", "scores", "distribution", "afresh", "inside"]
 """Something that a method takes from its teacher."""
 
 KEPT: Mapping[Taken, str] = MappingProxyType(
@@ -46,6 +46,7 @@ LIVE: Mapping[Taken, str] = MappingProxyType(
     {
         "scores": "its log-probabilities of what the student writes",
         "distribution": "its whole distribution, token by token",
+        "afresh": "its logits of texts that are changed anew in every epoch",
         "inside": "its states at every token, or its attention",
     }
 )
@@ -231,5 +232,5 @@ def _of_task(stage: TaskStageConfig) -> frozenset[Taken]:
     found: set[Taken] = {"states" if term.is_kept else "inside" for term in stage.features}
     needs = stage.needs
     if needs == "label" or needs == "logits":
-        found.add(needs)
+        found.add(needs if stage.teacher == "cache" else "afresh")
     return frozenset(found)
