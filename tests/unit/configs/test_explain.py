@@ -81,8 +81,8 @@ def test_several_mistakes_are_all_reported_a_line_each(written: Path) -> None:
         ),
         (
             "learning_rate=1",
-            "learning_rate: unknown key; did you mean students.NAME.stages.0.learning_rate or "
-            "teacher.prepare.0.learning_rate?",
+            "learning_rate: unknown key; did you mean students.NAME.general.0.learning_rate or "
+            "students.NAME.stages.0.learning_rate or teacher.general.0.learning_rate or teacher.prepare.0.learning_rate or",
         ),
         ("teacher.per_class=5", "teacher.per_class: unknown key; did you mean data.gold.per_class?"),
         ("data.mask=0", "data.mask: unknown key; did you mean data.augment.NAME.mask?"),
