@@ -2,8 +2,7 @@
 
 A method is one value in `METHODS` and one experiment below `configs/recipes/` that has its name. To add one, write that
 recipe (offline, small, with a comment before every block), add its value here and a section to docs/methods.md. Tests
-hold the three together: what a value says about its teacher has to be what the stages of its recipe take (`taken_by`),
-and what a run of such stages was seen to read.
+hold the three together: what a value says about its teacher has to be what the stages of its recipe take (`taken_by`).
 
 Knowledge and scheme are in the words of Gou et al. (2021, arXiv 2006.05525): *response* is what a teacher answers,
 *feature* what is inside it, *relation* how its features of several examples lie to each other. *offline*: the teacher
