@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -135,11 +134,10 @@ def test_a_missing_or_empty_file_is_refused_with_its_key(name: str, reason: str,
 
 
 def student(*stages: StageConfig, root: Path) -> Student:
-    view = SimpleNamespace(digest="d")
     start = Start("start", root, SHAPE, "a start")
     texts = [None if each.pretrain is None else read(each.pretrain.path) for each in stages]
-    views = {"teacher-train": view, "teacher-dev": view}
-    return chain("s", stages=stages, plain=texts, start=start, views=views, vocab=9, artifacts=Artifacts(root))
+    learned = {"teacher-train": "d", "teacher-dev": "d"}
+    return chain("s", stages=stages, plain=texts, start=start, learned=learned, vocab=9, artifacts=Artifacts(root))
 
 
 def test_a_student_is_addressed_by_what_the_text_says_and_not_by_its_path(tmp_path: Path) -> None:
