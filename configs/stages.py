@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import (
     BeforeValidator,
     Field,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
-from configs.models import Block, ModelSource, Name, NonNegative, Positive
+from configs.models import Block, GrownBlock, ModelSource, Name, NonNegative, Positive
 from configs.objectives import LOSS_SETTINGS, OBJECTIVES, Objective, find_objective, names_where
 from configs.rollouts import PolicyConfig, PretrainConfig, RolloutConfig
 from configs.task_features import FeatureTerm
@@ -26,9 +24,6 @@ else:
     ObjectiveName = Literal[tuple(OBJECTIVES)]
 
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
-
-LATER_STAGE_KEYS = ("teacher", "features", "views")
-"""Keys that stages did not always have: one that does not use them is written, and addressed, as it was before."""
 
 
 class PlainDivergence(Block):
@@ -167,7 +162,7 @@ class FilterConfig(Block):
         return self
 
 
-class StageConfig(Block):
+class StageConfig(GrownBlock):
     """One training stage of a student.
 
     With `rollout` the student learns from what it writes itself meanwhile, and the number of steps is that of its
@@ -182,6 +177,8 @@ class StageConfig(Block):
     With `views` V an epoch reads one answer to each prompt, epoch e sampled answer number e mod V (Beyer et al. 2022,
     arXiv 2106.05237); without it, all of them.
     """
+
+    later_keys = ("teacher", "features", "views")
 
     objective: ObjectiveName
     source: Literal["teacher", "gold", "plain"] = "teacher"
@@ -321,14 +318,6 @@ class StageConfig(Block):
             raise ValueError(
                 f"views={self.views} with rollout, where the student writes new answers: remove one of them"
             )
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        said: dict[str, Any] = dump(self)
-        for key in LATER_STAGE_KEYS:
-            if getattr(self, key) == type(self).model_fields[key].default:
-                said.pop(key, None)
-        return said
 
     def identity(self) -> dict[str, Any]:
         """What of a stage changes the student that comes out of it.

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from configs.models import Block, ModelSource, Name, NonNegative, Positive
+from configs.models import Block, GrownBlock, ModelSource, Name, NonNegative, Positive
 from configs.schema import BudgetConfig, Dtype, PlainConfig, PriceConfig, RuntimeConfig, SplitConfig, WithoutPasswords
 from configs.task_general import require_general, require_of_task
 from configs.task_stages import GOLD, OWN_SETS, TRANSFER, TaskStageConfig, TaskStudentConfig
@@ -37,7 +37,7 @@ TASK_RESERVED_NAMES = frozenset({"pipeline", "fill", "teacher", "untouched", "ma
 """Names of runs and table rows that are not students."""
 
 
-class TaskTeacherConfig(Block):
+class TaskTeacherConfig(GrownBlock):
     """Who is asked, and how.
 
     `answers` says by what: the logits of a task `head`, the likelihood of each label's words (`labels`) or the text
@@ -48,6 +48,8 @@ class TaskTeacherConfig(Block):
     is asked. `general` are stages before those in which it learns hidden tokens of plain text: a model without the head
     of a masked language model gets one.
     """
+
+    later_keys = ("general",)
 
     model: ModelSource
     answers: Literal["head", "labels", "text"] = "head"
@@ -87,14 +89,6 @@ class TaskTeacherConfig(Block):
                 "add a stage with objective: hard_labels to it, or remove general"
             )
         return self
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A teacher without general stages is written as teachers were before there were any."""
-        said: dict[str, Any] = dump(self)
-        if not self.general:
-            said.pop("general", None)
-        return said
 
 
 class GoldConfig(Block):
@@ -187,26 +181,20 @@ class AgreementFilter(Block):
     min_probability: Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
-class TaskDataConfig(Block):
+class TaskDataConfig(GrownBlock):
     """The examples beside those of the task: unlabelled ones, and ones that are made from others.
 
     `plain` is text about nothing in particular, for general stages: windows of `max_tokens` tokens, special ones among
     them, none of which two share.
     """
 
+    later_keys = ("plain",)
+
     gold: GoldConfig | None = None
     transfer: tuple[SplitConfig, ...] = ()
     augment: dict[Name, Augmentation] = Field(default_factory=dict)
     agreement: AgreementFilter | None = None
     plain: PlainConfig | None = None
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Data without plain text are written as data were before there was any."""
-        said: dict[str, Any] = dump(self)
-        if self.plain is None:
-            said.pop("plain", None)
-        return said
 
     @model_validator(mode="after")
     def _names_are_free(self) -> Self:

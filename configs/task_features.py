@@ -14,10 +14,10 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from configs.errors import ConfigError
-from configs.models import Block
+from configs.models import GrownBlock
 
 FEATURES: Mapping[str, str] = MappingProxyType(
     {
@@ -100,7 +100,7 @@ def find_feature(name: str) -> Feature:
     return value
 
 
-class FeatureTerm(Block):
+class FeatureTerm(GrownBlock):
     """One term of the loss of a stage: what of the teacher's inside, of which layers, and how much it counts.
 
     `layers` matches them: `skip` (PKD: all of the student's but the last, with every so many-th of the teacher's),
@@ -109,6 +109,8 @@ class FeatureTerm(Block):
     attention scores averaged over heads, for students with another number of them. `group` is how many texts are
     related to each other at a time.
     """
+
+    later_keys = ("group",)
 
     kind: FeatureName
     weight: Annotated[float, Field(gt=0.0)] = 1.0
@@ -129,14 +131,6 @@ class FeatureTerm(Block):
         if self.group is not None and not feature.relates:
             raise ValueError(f"group={self.group} is about relations of texts, not kind={self.kind}: remove it")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_group(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A term without a group is written, and addressed, as terms were before there were any."""
-        said: dict[str, Any] = dump(self)
-        if self.group is None:
-            said.pop("group", None)
-        return said
 
     @property
     def feature(self) -> Feature:

@@ -6,9 +6,9 @@ import math
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from configs.models import Block, ModelSource, Name, NonNegative, Positive
+from configs.models import Block, GrownBlock, ModelSource, Name, NonNegative, Positive
 from configs.stages import LoraConfig, require_kept_layers
 from configs.task_features import FeatureTerm
 from configs.task_objectives import (
@@ -37,9 +37,6 @@ PLAIN = "plain"
 
 OWN_SETS = frozenset({GOLD, TRANSFER, PLAIN})
 """Sets of examples that no augmentation may be named after."""
-
-LATER_STAGE_KEYS = ("features", "lm_weight", "soft_weight", "views", "teacher")
-"""Keys that stages did not always have: one that does not use them is written, and addressed, as it was before."""
 
 
 class EncoderShape(Block):
@@ -166,7 +163,7 @@ class BagStart(_OfEmbeddings):
 TaskStart = Annotated[TransformerStart | RecurrentStart | BagStart, Field(discriminator="kind")]
 
 
-class TaskStageConfig(Block):
+class TaskStageConfig(GrownBlock):
     """One training stage of a task student, or of a teacher that is prepared.
 
     `data` names sets of examples: `train` (gold), `transfer` (unlabelled), and augmentations by their names. Where a
@@ -181,6 +178,8 @@ class TaskStageConfig(Block):
     2022, arXiv 2106.05237); without it, all copies. With `teacher: live` the teacher is not asked before: it reads
     beside the student, and texts that rules change are changed anew in every epoch.
     """
+
+    later_keys = ("features", "lm_weight", "soft_weight", "views", "teacher")
 
     objective: TaskObjectiveName
     data: Annotated[tuple[Name, ...], Field(min_length=1)] = (GOLD,)
@@ -308,14 +307,6 @@ class TaskStageConfig(Block):
         """What of a stage changes the student that comes out of it."""
         return self.model_dump(mode="json")
 
-    @model_serializer(mode="wrap")
-    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        said: dict[str, Any] = dump(self)
-        for key in LATER_STAGE_KEYS:
-            if getattr(self, key) == type(self).model_fields[key].default:
-                said.pop(key, None)
-        return said
-
     @property
     def method(self) -> TaskObjective:
         """The value behind `objective`: what it needs, which settings act on it, its loss."""
@@ -370,7 +361,7 @@ class TaskStageConfig(Block):
         return self.needs not in ("gold", "words") or self.reads_inside
 
 
-class TaskStudentConfig(Block):
+class TaskStudentConfig(GrownBlock):
     """One student of a task: what it is and the stages it goes through, each from the one before.
 
     It is trained once for each of `seeds` seeds, counted up from those of its stages; the comparison shows all of them
@@ -378,16 +369,10 @@ class TaskStudentConfig(Block):
     is tuned. What they make is made once, whatever the task and the seeds.
     """
 
+    later_keys = ("general",)
+
     start: TaskStart
     general: tuple[TaskStageConfig, ...] = ()
     stages: Annotated[tuple[TaskStageConfig, ...], Field(min_length=1)]
     seeds: Positive = 1
     max_tokens: Positive | None = None
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A student without general stages is written as students were before there were any."""
-        said: dict[str, Any] = dump(self)
-        if not self.general:
-            said.pop("general", None)
-        return said
