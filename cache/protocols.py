@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cache.identity import TeacherIdentity
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from cache.signals import SignalRecord, SignalRequest
+from cache.views import CacheView
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,5 +61,22 @@ class SignalSource(Protocol):
 
         `requests` is drawn from lazily. Several of one sequence that follow each other cost one forward pass. Yields
         (position of the request in `requests`, record or failure) in the order of completion.
+        """
+        ...
+
+
+@runtime_checkable
+class RecordReader(Protocol):
+    """Whatever reads the rows of a view: the cache of one teacher, or several of them (`cache.combined`)."""
+
+    def iter_blocks(
+        self, view: CacheView, indices: Iterable[NDArray[np.integer]], *, prefetch: int = 0
+    ) -> Iterator[list[TeacherRecord]]:
+        """For each array of positions in the view its records, in that order.
+
+        With `prefetch` that many arrays are read before they are asked for.
+
+        Raises:
+            CacheError: the view is of another teacher, or a row of it was lost or damaged.
         """
         ...

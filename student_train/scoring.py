@@ -15,13 +15,14 @@ import torch
 from jaxtyping import Float32, Int32
 from torch import Tensor
 
+from cache.protocols import RecordReader
 from cache.records import TeacherRecord
-from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.errors import ModelError
 from student_train.feed.microbatch import collate
 from student_train.feed.steps import held_out_batches
-from student_train.losses.divergences import guarded_logsumexp
+from student_train.losses.divergences import guarded_logsumexp, without_padding
+from student_train.losses.targets import SparseTargets
 from student_train.models.decoder import TORCH_DTYPES, Decoder, load_decoder, normalised_rows
 
 OWN_IDS = 5
@@ -51,7 +52,7 @@ class HeldOutRow:
 def score_view(
     model_dir: Path,
     *,
-    cache: TeacherCache,
+    cache: RecordReader,
     view: CacheView,
     vocab: int,
     dtype: str = "float32",
@@ -79,12 +80,12 @@ def score_view(
 def _score(decoder: Decoder, records: Sequence[TeacherRecord], *, rows: int, device: torch.device) -> list[HeldOutRow]:
     batch = collate(records, with_targets=True).to(device)
     assert batch.targets is not None
-    ids, labels = batch.targets.ids, batch.labels
+    targets, labels = batch.targets, batch.labels
     with torch.no_grad():
         hidden = decoder.hidden(batch)
         parts = [
-            _believe(decoder, hidden[at : at + _CHUNK], ids[at : at + _CHUNK], labels[at : at + _CHUNK], rows=rows)
-            for at in range(0, max(1, len(hidden)), _CHUNK)
+            _believe(decoder, hidden[at:end], targets[at:end], labels[at:end], rows=rows)
+            for at, end in ((at, at + _CHUNK) for at in range(0, max(1, len(hidden)), _CHUNK))
         ]
     columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
     scored, start = [], 0
@@ -96,7 +97,9 @@ def _score(decoder: Decoder, records: Sequence[TeacherRecord], *, rows: int, dev
     return scored
 
 
-def _believe(decoder: Decoder, hidden: Tensor, ids: Tensor, labels: Tensor, *, rows: int) -> tuple[Tensor, ...]:
+def _believe(
+    decoder: Decoder, hidden: Tensor, targets: SparseTargets, labels: Tensor, *, rows: int
+) -> tuple[Tensor, ...]:
     """Log-probabilities at ids and labels, log-mass outside the ids, best tokens and entropy of each position."""
     logits = (hidden @ decoder.head[:rows].T).float()
     if decoder.softcap is not None:
@@ -104,7 +107,9 @@ def _believe(decoder: Decoder, hidden: Tensor, ids: Tensor, labels: Tensor, *, r
     logprobs = logits - torch.logsumexp(logits, dim=1, keepdim=True)
     entropy = -(logprobs.exp() * logprobs).sum(dim=1)
     best, own = logprobs.topk(min(OWN_IDS, rows), dim=1)
-    kept = logprobs.gather(1, ids)
+    kept = logprobs.gather(1, targets.ids)
     target = logprobs.gather(1, labels[:, None])[:, 0]
-    tail = guarded_logsumexp(logprobs.scatter_(1, ids, float("-inf")))
+    tail = guarded_logsumexp(logprobs.scatter_(1, targets.ids, float("-inf")))
+    if targets.padding is not None:
+        kept, tail = without_padding(targets.padding, kept, tail)
     return kept, tail, target, own, best[:, 0], entropy

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache import CacheView, TeacherCache, TeacherIdentity
+from cache import TeacherIdentity
+from cache.combined import open_rows
 from configs import DistillError, TrainingError
 from configs.models import Device
 from evaluation.closeness import TokenBeliefs, closeness_of
@@ -59,11 +60,11 @@ def _score_or_why_not(job: ScoringJob) -> Closeness | DistillError:
 
 
 def _score(job: ScoringJob) -> Closeness:
-    cache = TeacherCache.open(job.cache_root, job.identity)
+    view, cache = open_rows(job.view, root=job.cache_root, identity=job.identity)
     rows = score_view(
         job.model_dir,
         cache=cache,
-        view=CacheView.load(job.view),
+        view=view,
         vocab=job.vocab,
         dtype=job.dtype,
         device="cuda" if job.accelerator == "gpu" else "cpu",

@@ -166,10 +166,13 @@ def _scored_targets(records: Sequence[TeacherRecord]) -> SparseTargets:
     logprobs = [record.topk_logprobs for record in records if record.topk_logprobs is not None]
     tails = [record.tail_logmass for record in records if record.tail_logmass is not None]
     empty = np.empty((0, widths[0]))
-    return SparseTargets(
-        ids=torch.from_numpy(np.concatenate([empty, *ids]).astype(np.int64)),
-        logprobs=torch.from_numpy(np.concatenate([empty, *logprobs]).astype(np.float32)),
-        tail_logmass=torch.from_numpy(np.concatenate([np.empty(0), *tails]).astype(np.float32)),
+    kept = torch.from_numpy(np.concatenate([empty, *ids]).astype(np.int64))
+    # Teachers that are mixed do not rank the same tokens, so some rows are filled up.
+    made = SparseTargets.padded if bool((kept < 0).any()) else SparseTargets
+    return made(
+        kept,
+        torch.from_numpy(np.concatenate([empty, *logprobs]).astype(np.float32)),
+        torch.from_numpy(np.concatenate([np.empty(0), *tails]).astype(np.float32)),
     )
 
 

@@ -15,8 +15,8 @@ from itertools import chain, count, islice
 import numpy as np
 
 from cache.batches import Rows, global_batches, rank_rows
+from cache.protocols import RecordReader
 from cache.records import TeacherRecord
-from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.stages import StageConfig
 from student_train.feed.microbatch import MicroBatch, collate
@@ -62,7 +62,7 @@ class Feed:
     a student of another tokenizer reads, whose `sizes` the view is then.
     """
 
-    cache: TeacherCache
+    cache: RecordReader
     view: CacheView
     group: WorkerGroup
     micro_batch_tokens: int

@@ -140,7 +140,7 @@ def fold(
     if targets.in_order:
         return _whole(targets.logprobs.to(kept.dtype), kept, temperature=temperature)
     if targets.padding is not None:
-        kept, rest = _without(targets.padding, kept, rest)
+        kept, rest = without_padding(targets.padding, kept, rest)
     teacher, student = targets.logprobs.to(kept.dtype), kept
     if tail == "bucket":
         teacher = torch.cat([teacher, targets.tail_logmass.to(kept.dtype)[:, None]], dim=1)
@@ -164,7 +164,7 @@ def guarded_logsumexp(values: Float[Tensor, "N E"]) -> Float[Tensor, " N"]:
     return torch.logsumexp(values.masked_fill(empty, 0.0), dim=1).masked_fill(empty[:, 0], float("-inf"))
 
 
-def _without(
+def without_padding(
     padding: Bool[Tensor, "N K"], kept: Float[Tensor, "N K"], rest: Float[Tensor, " N"]
 ) -> tuple[Float[Tensor, "N K"], Float[Tensor, " N"]]:
     """The student's logits with those of padding among the rest."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cache.batches import Rows
-from cache.store import TeacherCache
+from cache.protocols import RecordReader
 from cache.views import CacheView
 from student_train.feed.retokenised import Retokenised
 from student_train.feed.steps import Feed, held_out_batches
@@ -24,7 +24,7 @@ class SequenceFeeds:
 
     job: TrainJob
     group: WorkerGroup
-    cache: TeacherCache
+    cache: RecordReader
     packs: bool
     texts: Mapping[str, Retokenised] = field(default_factory=dict)
 

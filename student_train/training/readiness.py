@@ -5,12 +5,13 @@ Checked in the driver before workers start, and again by each worker, because a 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float64
 
-from cache.blocks import RecordBlock
-from cache.store import TeacherCache
+from cache.protocols import RecordReader
 from cache.views import CacheView
 from configs.architecture import read_architecture
 from configs.errors import ConfigError, DataError, ModelError
@@ -54,7 +55,7 @@ def require_ready(
     _require_model(model_dir, vocab=vocab, longest=longest)
 
 
-def require_head_mass(stage: StageConfig, *, cache: TeacherCache, view: CacheView) -> None:
+def require_head_mass(stage: StageConfig, *, cache: RecordReader, view: CacheView) -> None:
     """Refuse adaptive KL where the kept tokens hold less than `mu`: its head would reach into the unknown tail.
 
     Raises:
@@ -62,8 +63,7 @@ def require_head_mass(stage: StageConfig, *, cache: TeacherCache, view: CacheVie
     """
     if not isinstance(stage.divergence, AdaptiveDivergence) or stage.tail != "bucket" or stage.teacher == "live":
         return
-    batches = held_out_batches(view, tokens=TOKENS_PER_READ)
-    worst = min(_least_mass(block) for block in cache.iter_batches(view, batches))
+    worst = min(float(-np.expm1(tails.max(initial=-np.inf))) for tails in _tails(cache, view=view))
     if worst < stage.divergence.mu:
         raise ConfigError(
             f"divergence=adaptive_kl with mu={stage.divergence.mu:g} needs that much mass in the kept tokens, but a "
@@ -71,11 +71,17 @@ def require_head_mass(stage: StageConfig, *, cache: TeacherCache, view: CacheVie
         )
 
 
-def mean_tail_mass(cache: TeacherCache, *, view: CacheView) -> float:
+def mean_tail_mass(cache: RecordReader, *, view: CacheView) -> float:
     """The teacher's probability outside the kept tokens, averaged over all response tokens of a view."""
-    batches = held_out_batches(view, tokens=TOKENS_PER_READ)
-    tails = [block.tail_logmass for block in cache.iter_batches(view, batches) if block.tail_logmass is not None]
-    return float(np.exp(np.concatenate(tails, dtype=np.float64)).mean()) if tails else 0.0
+    masses = np.concatenate([np.empty(0), *(np.exp(tails) for tails in _tails(cache, view=view))])
+    return float(masses.mean()) if len(masses) else 0.0
+
+
+def _tails(cache: RecordReader, *, view: CacheView) -> Iterator[Float64[np.ndarray, " n"]]:
+    """The log-mass outside the kept tokens at all response tokens of a view, many rows at a time."""
+    for records in cache.iter_blocks(view, held_out_batches(view, tokens=TOKENS_PER_READ)):
+        tails = [record.tail_logmass for record in records if record.tail_logmass is not None]
+        yield np.concatenate([np.empty(0), *tails], dtype=np.float64)
 
 
 def _require_rows(view: CacheView, *, stage: StageConfig) -> None:
@@ -101,8 +107,3 @@ def _require_model(model_dir: Path, *, vocab: int, longest: int) -> None:
             f"{model_dir} has {positions:,} positions but the longest sequence has {longest:,} tokens: lower "
             "generation.max_new_tokens, rollout.max_new_tokens or data.max_prompt_tokens, or choose another student"
         )
-
-
-def _least_mass(block: RecordBlock) -> float:
-    assert block.tail_logmass is not None
-    return float(-np.expm1(block.tail_logmass.max(initial=-np.inf).astype(np.float64)))

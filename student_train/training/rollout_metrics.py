@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from cache.store import TeacherCache
+from cache.protocols import RecordReader
 from configs.rollouts import PolicyConfig, RolloutConfig
 from student_train.handoff.rollouts import Rollout
 from student_train.losses.advantages import PolicyTable, policy_terms
@@ -51,17 +51,18 @@ def rollout_terms(
     rollout: Rollout,
     behaviour: Float32[np.ndarray, " N"],
     *,
-    cache: TeacherCache,
+    cache: RecordReader,
     alpha: float,
     policy: PolicyConfig,
 ) -> PolicyTable:
     """Advantages and weights of a whole rollout, whose teacher's share is `alpha`; one row for each row of its view."""
     view = rollout.view
-    (block,) = cache.iter_batches(view, [np.arange(len(view))])
+    (told,) = cache.iter_blocks(view, [np.arange(len(view))])
+    scores = [record.target_logprobs for record in told if record.target_logprobs is not None]
     lengths = np.asarray(view.lengths) - np.asarray(view.prompt_len)
     mask = np.arange(int(lengths.max()))[None, :] < lengths[:, None]
     teacher, student = (np.zeros(mask.shape) for _ in range(2))
-    teacher[mask], student[mask] = block.target_logprobs, behaviour
+    teacher[mask], student[mask] = np.concatenate(scores), behaviour
     return policy_terms(
         torch.from_numpy(teacher),
         torch.from_numpy(student),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from cache.canonical import canonical
+from cache.combined import SUFFIX, CombinedCache, CombinedView
+from cache.protocols import RecordReader
 from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.architecture import read_text_model
@@ -43,9 +46,9 @@ class SequenceLearner(Learner):
 
     def __init__(self, job: TrainJob, *, group: WorkerGroup) -> None:
         self._job, self._group, self._stage = job, group, job.stage
-        texts: dict[str, Retokenised] = {}
-        self._view = _open(job.train_view, job=job, texts=texts)
-        self._dev = None if job.dev_view is None else _open(job.dev_view, job=job, texts=texts)
+        opened = [_open(path, job=job) for path in (job.train_view, job.dev_view) if path is not None]
+        self._view, self._dev = opened[0].rows, None if job.dev_view is None else opened[1].rows
+        texts = {each.rows.digest: each.texts for each in opened if each.texts is not None}
         require_ready(
             job.stage,
             view=self._view,
@@ -63,7 +66,7 @@ class SequenceLearner(Learner):
         self._feeds = SequenceFeeds(
             job=job,
             group=group,
-            cache=TeacherCache.open(job.cache_root, job.identity, create=False),
+            cache=_reader(job, [each.combined for each in opened if each.combined is not None]),
             packs=self._packs(decoder, teacher=teacher),
             texts=texts,
         )
@@ -186,10 +189,26 @@ class SequenceLearner(Learner):
         )
 
 
-def _open(path: Path, *, job: TrainJob, texts: dict[str, Retokenised]) -> CacheView:
-    """A view as the student reads it; what it reads in the tokens of another tokenizer goes into `texts`."""
-    if not job.retokenised:
-        return CacheView.load(path)
-    found = Retokenised.load(path)
-    texts[found.sizes.digest] = found
-    return found.sizes
+@dataclass(frozen=True, slots=True, eq=False)
+class _Opened:
+    """A view as the student reads it, and what it is made of where it is not one of the teacher's cache."""
+
+    rows: CacheView
+    texts: Retokenised | None = None
+    combined: CombinedView | None = None
+
+
+def _open(path: Path, *, job: TrainJob) -> _Opened:
+    if path.suffix == SUFFIX:
+        combined = CombinedView.load(path)
+        return _Opened(combined.rows, combined=combined)
+    if job.retokenised:
+        texts = Retokenised.load(path)
+        return _Opened(texts.sizes, texts=texts)
+    return _Opened(CacheView.load(path))
+
+
+def _reader(job: TrainJob, combined: Sequence[CombinedView]) -> RecordReader:
+    """What reads the views of a job: the teacher's cache, or the caches of several."""
+    cache = TeacherCache.open(job.cache_root, job.identity, create=False)
+    return CombinedCache(job.cache_root, combined, otherwise=cache) if combined else cache

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from combined_builders import mixture
 from student_builders import PADDED, VOCAB
 from training_jobs import IDENTITY, make_job
 from transformers import AutoModelForCausalLM
 
+from cache.combined import CombinedCache
 from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.errors import ModelError
@@ -51,3 +53,22 @@ def test_a_model_with_fewer_tokens_than_the_teacher_is_refused(job: TrainJob, tm
     cache, view = TeacherCache.open(job.cache_root, IDENTITY), CacheView.load(job.train_view)
     with pytest.raises(ModelError, match=f"has {PADDED} tokens but the teacher's tokenizer has {PADDED + 1}"):
         list(score_view(job.model_dir, cache=cache, view=view, vocab=PADDED + 1))
+
+
+def test_a_mixture_is_scored_at_the_tokens_that_its_teachers_know_in_common(job: TrainJob) -> None:
+    combined = mixture(job.cache_root, CacheView.load(job.train_view))
+    cache = CombinedCache(job.cache_root, [combined])
+    model = AutoModelForCausalLM.from_pretrained(job.model_dir)
+    filled = 0
+    for row in score_view(job.model_dir, cache=cache, view=combined.rows, vocab=VOCAB):
+        record = row.record
+        assert record.topk_ids is not None
+        with torch.no_grad():
+            logits = model(torch.from_numpy(record.token_ids).long()[None]).logits[0]
+        q = logits.double().log_softmax(1)[record.prompt_len - 1 : -1].numpy()
+        held = record.topk_ids >= 0
+        kept = np.where(held, np.take_along_axis(q, np.maximum(record.topk_ids, 0), axis=1), -np.inf)
+        np.testing.assert_allclose(row.topk_logprobs, kept, atol=1e-4)
+        np.testing.assert_allclose(np.exp(row.tail_logmass), 1 - np.exp(kept).sum(axis=1), atol=1e-5)
+        filled += int((~held).sum())
+    assert filled > 0

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from combined_builders import mixture
 from student_builders import records
 from training_jobs import IDENTITY, make_job
 
 from cache.batches import global_batches
+from cache.combined import CombinedCache
 from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.stages import StageConfig
@@ -147,3 +149,26 @@ def test_answers_that_take_turns_are_read_one_a_prompt_and_resumed_where_they_we
         assert sorted(read.tolist()) == list(range(epoch % 2, len(view), 2))
     rest = training_batches(settings, view=view, first=first, steps=total, turns=turns)
     assert [rows.tolist() for rows in rest] == [rows.tolist() for rows in batches[first:]]
+
+
+def test_processes_share_the_steps_of_a_mixture(job: TrainJob, view: CacheView) -> None:
+    combined = mixture(job.cache_root, view)
+    cache, rows = CombinedCache(job.cache_root, [combined]), combined.rows
+    batches = training_batches(stage(steps=3), view=rows, first=0, steps=3)
+    assert [each.tolist() for each in batches] == [
+        each.tolist() for each in training_batches(stage(steps=3), view=view, first=0, steps=3)
+    ]
+
+    def masses(world: int) -> list[float]:
+        known: dict[str, Any] = {"micro_batch_tokens": 40, "with_targets": True, "packs": True}
+        made = [
+            Feed(cache=cache, view=rows, group=WorkerGroup(rank, world, torch.device("cpu")), **known).steps(batches)
+            for rank in range(world)
+        ]
+        found = []
+        for steps in zip(*made, strict=True):
+            targets = [micro.targets for step in steps for micro in step.batches if micro.targets is not None]
+            found.append(sum(float(each.tail_logmass.exp().sum()) for each in targets if each.tail_logmass is not None))
+        return found
+
+    assert masses(2) == pytest.approx(masses(1), rel=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from combined_builders import mixed_job
 from retokenised_builders import read_by_two
 from student_builders import VOCAB
 from torch import Tensor
-from training_jobs import live, make_job, variant
+from training_jobs import IDENTITY, live, make_job, variant
 
+from cache.combined import CombinedView, Part
+from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.errors import ConfigError
 from student_train.feed.microbatch import MicroBatch
@@ -130,3 +134,36 @@ def test_a_student_of_another_tokenizer_learns_in_its_own_tokens(job: TrainJob, 
         assert step is not None and tuple(step.known) == known
         loss = sum(float(learner.module(batch)[0].detach()) for batch in step.batches) / step.places
         assert 0.0 < loss < 50.0
+
+
+def losses(job: TrainJob) -> list[float]:
+    """The sum of the losses of each step, before anything is learned."""
+    learner = SequenceLearner(job, group=ALONE)
+    steps = [step for step in learner.steps(worker(job, learner), first=0) if step is not None]
+    return [sum(float(learner.module(batch)[0].detach()) for batch in step.batches) for step in steps]
+
+
+def test_a_mixture_is_learned_and_measured_as_any_view(job: TrainJob, tmp_path: Path) -> None:
+    mixed = mixed_job(job, tmp_path)
+    learner = SequenceLearner(mixed, group=ALONE)
+    assert learner.data_digest == CombinedView.load(mixed.train_view).digest and learner.measures
+    (step,) = islice(learner.steps(worker(mixed, learner), first=0), 1)
+    assert step is not None and tuple(step.known) == SCORED_METRICS
+    assert any(batch.targets is not None and batch.targets.padding is not None for batch in step.batches)
+    assert all(math.isfinite(loss) and loss > 0.0 for loss in losses(mixed))
+    # Steps go on where they were, whoever begins.
+    whole = [each.rows for each in learner.steps(worker(mixed, learner), first=0) if each is not None]
+    later = SequenceLearner(mixed, group=ALONE).steps(worker(mixed, learner), first=1)
+    assert [each.rows for each in later if each is not None] == whole[1:] and len(whole) == learner.total_steps
+
+
+@pytest.mark.parametrize("tail", ["bucket", "renormalize"])
+def test_a_teacher_mixed_with_itself_teaches_what_it_teaches_alone(job: TrainJob, tmp_path: Path, tail: str) -> None:
+    view = CacheView.load(job.train_view)
+    places = torch.arange(len(view)).numpy()
+    twice = CombinedView("train", (Part(IDENTITY, 0.5, view, places), Part(IDENTITY, 0.5, view, places)))
+    twice.save(tmp_path / "twice.combined")
+    alone = variant(job, tmp_path / "alone", stage={"tail": tail})
+    mixed = replace(variant(job, tmp_path / "mixed", stage={"tail": tail}), train_view=tmp_path / "twice.combined")
+    assert losses(mixed) == pytest.approx(losses(alone), rel=1e-6)
+    assert TeacherCache.open(job.cache_root, IDENTITY).holds(view)

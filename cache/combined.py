@@ -1,0 +1,268 @@
+"""A view that spans the caches of several teachers: which of them told what about each of its rows, and how to read it.
+
+A row has one teacher, or is the mixture of what several told about the same sequence (`cache.mixing`). Nothing is
+copied: it is mixed when it is read, so other shares take no disk, and what a step reads stays a pure function of the
+view. `rows` stands for it wherever only lengths, keys and a digest count, and its digest covers all that is here.
+
+Shapes: R rows of the view; r rows of one teacher.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+from numpy.typing import NDArray
+
+from cache.arrays import LARGEST, UNREADABLE, require_bounded
+from cache.canonical import canonical
+from cache.disk.durable import replace_file
+from cache.identity import Identity, parse_identity
+from cache.mixing import mixed
+from cache.protocols import RecordReader
+from cache.records import TeacherRecord
+from cache.store import TeacherCache
+from cache.views import CacheView
+from configs.errors import CacheError
+from configs.regular_files import UnreadableFileError, parse_json, read_regular
+
+FORMAT = "stillroom/combined/1"
+
+SUFFIX = ".combined"
+"""Of the files of such views: what ends otherwise is a view of one cache."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """What one teacher told: row i of `view` stands at `places[i]` of the combined view, with this share of belief."""
+
+    identity: Identity
+    share: float
+    view: CacheView
+    places: Int64[np.ndarray, " r"]
+
+
+@dataclass(frozen=True, eq=False)
+class CombinedView:
+    """The rows of one dataset split that several teachers answered; shares of one row sum to 1."""
+
+    dataset: str
+    parts: tuple[Part, ...]
+    rows: CacheView = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", self._standing_for())
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of everything here."""
+        return self.rows.digest
+
+    @cached_property
+    def positions(self) -> tuple[Int64[np.ndarray, " R"], ...]:
+        """For each part where it has each row; -1 where it has none."""
+        found = []
+        for part in self.parts:
+            at = np.full(len(self.rows), -1, dtype=np.int64)
+            at[part.places] = np.arange(len(part.places))
+            found.append(at)
+        return tuple(found)
+
+    def save(self, path: Path) -> None:
+        """Write it; a reader sees all of it or nothing.
+
+        Raises:
+            CacheError: it cannot be written.
+        """
+        header = {
+            "format": FORMAT,
+            "dataset": self.dataset,
+            "digest": self.digest,
+            "parts": [{"identity": asdict(part.identity), "share": part.share.hex()} for part in self.parts],
+        }
+        columns: dict[str, Any] = {"header": np.frombuffer(_json(header), dtype=np.uint8)}
+        for number, part in enumerate(self.parts):
+            columns[f"view{number}"] = np.frombuffer(part.view.to_bytes(), dtype=np.uint8)
+            columns[f"places{number}"] = part.places.astype("<i8", copy=False)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **columns)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, buffer.getvalue())
+        except OSError as error:
+            raise CacheError(
+                f"{path}: the view cannot be written ({error.strerror}): check the run directory"
+            ) from error
+
+    @classmethod
+    def load(cls, path: Path) -> CombinedView:
+        """Read what was saved.
+
+        Raises:
+            CacheError: there is nothing, or it is not what was saved.
+        """
+        try:
+            data = read_regular(path, at_most=LARGEST, links="follow")
+        except (OSError, UnreadableFileError) as error:
+            raise CacheError(f"{path}: no combined view can be read there ({error}): run the fill again") from error
+        try:
+            packed = io.BytesIO(data)
+            require_bounded(packed)
+            with np.load(packed, allow_pickle=False) as stored:
+                header: Any = parse_json(stored["header"].tobytes(), origin=str(path))
+                if header["format"] != FORMAT:
+                    raise CacheError(f"{path}: not a combined view of this version: delete it and run again")
+                parts = tuple(_part(stored, number, said) for number, said in enumerate(header["parts"]))
+            found = cls(header["dataset"], parts)
+        except UNREADABLE as error:
+            raise CacheError(f"{path}: not a sound combined view ({error}): delete it and run again") from error
+        if found.digest != header["digest"]:
+            raise CacheError(f"{path}: the combined view differs from its digest: delete it and run again")
+        return found
+
+    def _standing_for(self) -> CacheView:
+        """A view of no cache with the rows of all parts.
+
+        Raises:
+            CacheError: the parts do not make up whole rows.
+        """
+        count = sum(len(part.view) for part in self.parts)
+        size = 1 + max((int(part.places.max(initial=-1)) for part in self.parts), default=-1)
+        if not size or count < size:
+            raise CacheError(f"{self.dataset} cannot be combined: {count} rows of its teachers for {size} places")
+        shares, columns = np.zeros(size), _Columns.of(size)
+        for part in self.parts:
+            if len(part.places) != len(part.view) or len(np.unique(part.places)) != len(part.places):
+                raise CacheError(f"{self.dataset} cannot be combined: a row of {part.view.dataset} has no place")
+            columns.take(part, told=shares[part.places] > 0.0)
+            shares[part.places] += part.share
+        if not np.allclose(shares, 1.0):
+            raise CacheError(f"{self.dataset} cannot be combined: shares of a row sum to {shares.min():.3g}, not to 1")
+        digest = hashlib.sha256(canonical(FORMAT))
+        for part in self.parts:
+            places = hashlib.sha256(part.places.astype("<i8", copy=False).tobytes()).digest()
+            digest.update(canonical(part.view.digest, float(part.share), places))
+        nowhere = np.zeros(size, dtype=np.int32)
+        return CacheView(
+            identity=digest.hexdigest(),
+            dataset=self.dataset,
+            k=min(part.view.k for part in self.parts),
+            segments=(),
+            segment=nowhere,
+            row=nowhere.astype(np.int64),
+            **columns.arrays,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Columns:
+    """The columns of a view, which its parts fill."""
+
+    arrays: dict[str, Any]
+
+    @classmethod
+    def of(cls, size: int) -> _Columns:
+        return cls(
+            {
+                "keys": np.zeros((size, 32), dtype=np.uint8),
+                "row_ids": np.zeros(size, dtype=np.uint64),
+                "prompt_len": np.zeros(size, dtype=np.int32),
+                "lengths": np.zeros(size, dtype=np.int32),
+                "finish": np.zeros(size, dtype=np.uint8),
+            }
+        )
+
+    def take(self, part: Part, *, told: NDArray[np.bool_]) -> None:
+        """Fill the rows of a part; those that were `told` by another must have its lengths, and keep its key.
+
+        Raises:
+            CacheError: they have not.
+        """
+        for name in ("prompt_len", "lengths"):
+            if not np.array_equal(self.arrays[name][part.places[told]], getattr(part.view, name)[told]):
+                raise CacheError(f"{part.view.dataset} cannot be combined: teachers told of sequences that differ")
+        for name, array in self.arrays.items():
+            array[part.places[~told]] = getattr(part.view, name)[~told]
+
+
+class CombinedCache:
+    """Reads combined views below `root`, and with `otherwise` the views of one cache that stand beside them."""
+
+    def __init__(
+        self, root: Path | str, views: Iterable[CombinedView], *, otherwise: RecordReader | None = None
+    ) -> None:
+        self._views: Mapping[str, CombinedView] = {view.digest: view for view in views}
+        self._otherwise = otherwise
+        identities = {part.identity for view in self._views.values() for part in view.parts}
+        self._caches = {each: TeacherCache.open(root, each, create=False) for each in identities}
+
+    def iter_blocks(
+        self, view: CacheView, indices: Iterable[NDArray[np.integer]], *, prefetch: int = 0
+    ) -> Iterator[list[TeacherRecord]]:
+        """See `TeacherCache.iter_blocks`: a row of several teachers is their mixture, any other one as it is stored.
+
+        Raises:
+            CacheError: a row was lost or damaged, or nobody knows the view.
+            DataError: teachers told of sequences that differ.
+        """
+        combined = self._views.get(view.digest)
+        if combined is not None:
+            return self._combined(combined, list(indices), prefetch=prefetch)
+        if self._otherwise is None:
+            raise CacheError(f"{view.dataset} is none of the views that were combined: run the fill again")
+        return self._otherwise.iter_blocks(view, indices, prefetch=prefetch)
+
+    def _combined(
+        self, view: CombinedView, indices: Sequence[NDArray[np.integer]], *, prefetch: int
+    ) -> Iterator[list[TeacherRecord]]:
+        told = [
+            self._caches[part.identity].iter_blocks(
+                part.view, [at[rows][at[rows] >= 0] for rows in indices], prefetch=prefetch
+            )
+            for part, at in zip(view.parts, view.positions, strict=True)
+        ]
+        for rows, *blocks in zip(indices, *told, strict=True):
+            parts: list[list[tuple[float, TeacherRecord]]] = [[] for _ in rows]
+            for part, at, block in zip(view.parts, view.positions, blocks, strict=True):
+                for place, record in zip(np.flatnonzero(at[rows] >= 0), block, strict=True):
+                    parts[place].append((part.share, record))
+            yield [_together(each) for each in parts]
+
+
+def open_rows(path: Path, *, root: Path | str, identity: Identity) -> tuple[CacheView, RecordReader]:
+    """A view in a file and what reads it: one of the cache of `identity`, or one that spans several.
+
+    Raises:
+        CacheError: there is no sound view, or no cache.
+    """
+    if path.suffix != SUFFIX:
+        return CacheView.load(path), TeacherCache.open(root, identity, create=False)
+    combined = CombinedView.load(path)
+    return combined.rows, CombinedCache(root, [combined])
+
+
+def _together(parts: Sequence[tuple[float, TeacherRecord]]) -> TeacherRecord:
+    if len(parts) == 1:
+        return parts[0][1]
+    return mixed([record for _, record in parts], shares=[share for share, _ in parts])
+
+
+def _part(stored: Any, number: int, said: Mapping[str, Any]) -> Part:
+    return Part(
+        identity=parse_identity(said["identity"]),
+        share=float.fromhex(said["share"]),
+        view=CacheView.from_bytes(stored[f"view{number}"].tobytes(), name=f"part {number}"),
+        places=stored[f"places{number}"].astype(np.int64, copy=False),
+    )
+
+
+def _json(header: Mapping[str, Any]) -> bytes:
+    return json.dumps(header).encode()
