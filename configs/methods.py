@@ -2,7 +2,8 @@
 
 A method is one value in `METHODS` and one experiment below `configs/recipes/` that has its name. To add one, write that
 recipe (offline, small, with a comment before every block), add its value here and a section to docs/methods.md. Tests
-hold the three together: what a value says about its teacher has to be what the stages of its recipe take (`taken_by`).
+hold the three together: what a value says about its teacher has to be what the stages of its recipe take (`taken_by`),
+and what changes their first step when it is spoilt (tests/end_to_end/test_methods.py).
 
 Knowledge and scheme are in the words of Gou et al. (2021, arXiv 2006.05525): *response* is what a teacher answers,
 *feature* what is inside it, *relation* how its features of several examples lie to each other. *offline*: the teacher
@@ -214,6 +215,9 @@ def _of_model(stage: StageConfig) -> frozenset[Taken]:
         found.add("distribution")
     elif stage.rollout is not None:
         found.add("scores")
+        if stage.rollout.share < 1.0:
+            # The rest of the sequences are the teacher's own, with what the cache has of them.
+            found.add("topk")
     elif stage.needs_cached:
         found.add("topk")
     elif stage.source == "teacher":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int32
 
 from cache.records import TeacherRecord, tail_logmass
 
@@ -53,25 +54,30 @@ def record(
     """A record with random tokens and a random, fairly peaked teacher."""
     draw = np.random.default_rng(seed)
     tokens = draw.integers(3, vocab, size=prompt + response).astype(np.int32)
-    key = hashlib.sha256(tokens.tobytes()).digest()
     if text_only:
-        return TeacherRecord(key, tokens, prompt, "stop", "decode")
-    logits = 3 * draw.standard_normal((response, vocab))
+        return TeacherRecord(hashlib.sha256(tokens.tobytes()).digest(), tokens, prompt, "stop", "decode")
+    return believed(tokens, prompt=prompt, logits=3 * draw.standard_normal((response, vocab)), k=k)
+
+
+def believed(
+    tokens: Int32[np.ndarray, " T"], *, prompt: int, logits: Float[np.ndarray, "S V"], k: int
+) -> TeacherRecord:
+    """What a teacher of these logits at the response tokens believed of a sequence."""
     logprobs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     order = np.argsort(-logprobs, axis=1)
     top = np.take_along_axis(logprobs, order[:, :k], axis=1)
     answers = tokens[prompt:]
     return TeacherRecord(
-        key=key,
+        key=hashlib.sha256(tokens.tobytes()).digest(),
         token_ids=tokens,
         prompt_len=prompt,
         finish="stop",
         origin="prefill",
         topk_ids=order[:, :k].astype(np.int32),
         topk_logprobs=top.astype(np.float32),
-        target_logprobs=logprobs[np.arange(response), answers].astype(np.float32),
+        target_logprobs=logprobs[np.arange(len(answers)), answers].astype(np.float32),
         target_ranks=(np.argmax(order == answers[:, None], axis=1) + 1).astype(np.int32),
-        tail_logmass=tail_logmass(top, vocab=vocab),
+        tail_logmass=tail_logmass(top, vocab=logits.shape[1]),
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from alone import ALONE
 
 from cache.disk.failpoints import VARIABLE
 from configs.errors import ConfigError, TrainingError
@@ -61,29 +61,18 @@ def save(store: Checkpoints, *steps: int) -> list[Path]:
     return [store.save(checkpoint_state(step), write_shards=write_weights) for step in steps]
 
 
-class Alone(WorkerGroup):
-    """A worker group of one that needs no process group: the threads of one do not live on in a forked child."""
-
-    def total(self, values: Tensor) -> Tensor:
-        return values
-
-    def from_leader(self, text: str | None) -> str | None:
-        return text
-
-
 def end_of_a_child_that_saves(step: int, *, into: Path, dies_at: str) -> int:
     """The wait status of a forked process, which costs nothing to start."""
     with warnings.catch_warnings():
-        # From Python 3.12 on it warns that the threads of this process stay behind; `Alone` needs none of them.
+        # From Python 3.12 on it warns that the threads of this process stay behind; `ALONE` needs none of them.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child:
         return os.waitpid(child, 0)[1]
     try:
         os.environ[VARIABLE] = dies_at
-        Checkpoints(into, group=Alone(0, 1, torch.device("cpu"))).save(
-            checkpoint_state(step), write_shards=write_weights
-        )
+        # The threads of a process group do not live on in a forked child.
+        Checkpoints(into, group=ALONE).save(checkpoint_state(step), write_shards=write_weights)
     finally:
         os._exit(1)
 

@@ -6,14 +6,13 @@ import math
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from alone import ALONE, lone_worker
 from combined_builders import mixed_job
 from retokenised_builders import read_by_two
 from student_builders import VOCAB
-from torch import Tensor
 from training_jobs import IDENTITY, live, make_job, variant
 
 from cache.combined import CombinedView, Part
@@ -26,26 +25,6 @@ from student_train.feed.steps import training_batches
 from student_train.job import StepMetrics, TrainJob
 from student_train.losses.metrics import ALIGNED_METRICS, SCORED_METRICS, TEXT_METRICS
 from student_train.training.sequences import SequenceLearner
-from student_train.training.stopping import StopRequest
-from student_train.training.worker import StageWorker
-from student_train.worker_group import WorkerGroup
-
-
-class Alone(WorkerGroup):
-    """A worker group of one that needs no process group."""
-
-    def total(self, values: Tensor) -> Tensor:
-        return values
-
-
-ALONE = Alone(0, 1, torch.device("cpu"))
-
-
-def worker(job: TrainJob, learner: SequenceLearner) -> StageWorker:
-    """A process whose engine is asked for nothing: steps of a view need none."""
-    engine: Any = object()
-    stop = StopRequest(lambda: False, group=ALONE)
-    return StageWorker(job=job, group=ALONE, engine=engine, model=learner.model, stop=stop)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +37,7 @@ def test_steps_are_those_of_the_view_from_the_asked_one_on(job: TrainJob) -> Non
     view = CacheView.load(job.train_view)
     assert learner.data_digest == view.digest
     assert learner.measures
-    whole = list(learner.steps(worker(job, learner), first=0))
+    whole = list(learner.steps(lone_worker(job, learner), first=0))
     assert len(whole) == learner.total_steps > 4
     batches = training_batches(job.stage, view=view, first=0, steps=learner.total_steps)
     for step, rows in zip(whole, batches, strict=True):
@@ -68,21 +47,21 @@ def test_steps_are_those_of_the_view_from_the_asked_one_on(job: TrainJob) -> Non
         assert step.tokens == int(view.lengths[rows].sum())
         computed = sum(batch.input_ids.numel() for batch in step.batches)
         assert step.padding_share == pytest.approx(1 - (step.tokens - len(rows)) / computed)
-    rest = list(learner.steps(worker(job, learner), first=3))
+    rest = list(learner.steps(lone_worker(job, learner), first=3))
     assert [step.rows for step in rest if step] == [step.rows for step in whole[3:] if step]
 
 
 def test_text_alone_has_no_beliefs_to_measure(job: TrainJob, tmp_path: Path) -> None:
     job = variant(job, tmp_path, stage={"objective": "seqkd"})
     learner = SequenceLearner(job, group=ALONE)
-    (step,) = islice(learner.steps(worker(job, learner), first=0), 1)
+    (step,) = islice(learner.steps(lone_worker(job, learner), first=0), 1)
     assert step is not None and tuple(step.known) == TEXT_METRICS
 
 
 def test_a_teacher_at_hand_knows_whole_distributions_of_text_alone(job: TrainJob, tmp_path: Path) -> None:
     taught = live(job, tmp_path, features=[{"kind": "hidden_mse"}])
     learner = SequenceLearner(taught, group=ALONE)
-    (step,) = islice(learner.steps(worker(taught, learner), first=0), 1)
+    (step,) = islice(learner.steps(lone_worker(taught, learner), first=0), 1)
     assert step is not None and tuple(step.known) == (*SCORED_METRICS, "hidden_mse")
     assert all(isinstance(batch, MicroBatch) and batch.targets is None for batch in step.batches)
     assert [name for name, _ in learner.module.named_parameters() if "projection" in name]
@@ -93,7 +72,7 @@ def test_rows_whose_attention_is_read_are_not_shared(job: TrainJob, tmp_path: Pa
     def longest_row(kind: str) -> int:
         taught = live(job, tmp_path / kind, features=[{"kind": kind}], micro_batch_tokens=200)
         learner = SequenceLearner(taught, group=ALONE)
-        steps = [step for step in learner.steps(worker(taught, learner), first=0) if step is not None]
+        steps = [step for step in learner.steps(lone_worker(taught, learner), first=0) if step is not None]
         batches = [batch for step in steps for batch in step.batches if isinstance(batch, MicroBatch)]
         assert all(
             batch.read is not None and batch.per_text == step.places / len(step.rows)
@@ -130,7 +109,7 @@ def test_a_student_of_another_tokenizer_learns_in_its_own_tokens(job: TrainJob, 
         other = replace(other, **paths, retokenised=True, vocab=VOCAB)
         learner = SequenceLearner(other, group=ALONE)
         assert learner.data_digest == texts.digest
-        (step,) = islice(learner.steps(worker(other, learner), first=0), 1)
+        (step,) = islice(learner.steps(lone_worker(other, learner), first=0), 1)
         assert step is not None and tuple(step.known) == known
         loss = sum(float(learner.module(batch)[0].detach()) for batch in step.batches) / step.places
         assert 0.0 < loss < 50.0
@@ -139,7 +118,7 @@ def test_a_student_of_another_tokenizer_learns_in_its_own_tokens(job: TrainJob, 
 def losses(job: TrainJob) -> list[float]:
     """The sum of the losses of each step, before anything is learned."""
     learner = SequenceLearner(job, group=ALONE)
-    steps = [step for step in learner.steps(worker(job, learner), first=0) if step is not None]
+    steps = [step for step in learner.steps(lone_worker(job, learner), first=0) if step is not None]
     return [sum(float(learner.module(batch)[0].detach()) for batch in step.batches) for step in steps]
 
 
@@ -147,13 +126,13 @@ def test_a_mixture_is_learned_and_measured_as_any_view(job: TrainJob, tmp_path: 
     mixed = mixed_job(job, tmp_path)
     learner = SequenceLearner(mixed, group=ALONE)
     assert learner.data_digest == CombinedView.load(mixed.train_view).digest and learner.measures
-    (step,) = islice(learner.steps(worker(mixed, learner), first=0), 1)
+    (step,) = islice(learner.steps(lone_worker(mixed, learner), first=0), 1)
     assert step is not None and tuple(step.known) == SCORED_METRICS
     assert any(batch.targets is not None and batch.targets.padding is not None for batch in step.batches)
     assert all(math.isfinite(loss) and loss > 0.0 for loss in losses(mixed))
     # Steps go on where they were, whoever begins.
-    whole = [each.rows for each in learner.steps(worker(mixed, learner), first=0) if each is not None]
-    later = SequenceLearner(mixed, group=ALONE).steps(worker(mixed, learner), first=1)
+    whole = [each.rows for each in learner.steps(lone_worker(mixed, learner), first=0) if each is not None]
+    later = SequenceLearner(mixed, group=ALONE).steps(lone_worker(mixed, learner), first=1)
     assert [each.rows for each in later if each is not None] == whole[1:] and len(whole) == learner.total_steps
 
 

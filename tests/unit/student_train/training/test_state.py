@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from alone import ALONE
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from training_jobs import make_job, variant
@@ -17,17 +18,6 @@ from student_train.losses.metrics import METRICS
 from student_train.training.state import BEST, TrainingState
 from student_train.training.stopping import StopRequest
 from student_train.training.worker import StageWorker
-from student_train.worker_group import WorkerGroup
-
-
-class Alone(WorkerGroup):
-    """A worker group of one that needs no process group."""
-
-    def total(self, values: Tensor) -> Tensor:
-        return values
-
-    def from_leader(self, text: str | None) -> str | None:
-        return text
 
 
 class Engine:
@@ -51,13 +41,12 @@ class Stage:
     def __init__(self, job: TrainJob, *, data: str = "d") -> None:
         self.reported: list[StepMetrics] = []
         self.engine: Any = Engine()
-        group = Alone(0, 1, torch.device("cpu"))
         worker = StageWorker(
             job=job,
-            group=group,
+            group=ALONE,
             engine=self.engine,
             model=nn.Identity(),
-            stop=StopRequest(lambda: False, group=group),
+            stop=StopRequest(lambda: False, group=ALONE),
         )
         self.state = TrainingState(worker, data_digest=data, report=self.reported.append)
 
