@@ -237,18 +237,6 @@ class CombinedCache:
             yield [_together(each) for each in parts]
 
 
-def open_rows(path: Path, *, root: Path | str, identity: Identity) -> tuple[CacheView, RecordReader]:
-    """A view in a file and what reads it: one of the cache of `identity`, or one that spans several.
-
-    Raises:
-        CacheError: there is no sound view, or no cache.
-    """
-    if path.suffix != SUFFIX:
-        return CacheView.load(path), TeacherCache.open(root, identity, create=False)
-    combined = CombinedView.load(path)
-    return combined.rows, CombinedCache(root, [combined])
-
-
 def _together(parts: Sequence[tuple[float, TeacherRecord]]) -> TeacherRecord:
     if len(parts) == 1:
         return parts[0][1]

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import CacheView, TeacherCache, TeacherIdentity
+from cache import TeacherIdentity
+from cache.opening import open_rows
 from configs import ModelError
 from configs.models import Device
 from configs.stages import InitConfig
@@ -71,6 +72,6 @@ def _derive(job: DeriveJob) -> None:
 
 def _sequences(job: DeriveJob) -> Iterator[NDArray[np.integer]]:
     """Training sequences, spread evenly over the view."""
-    cache, view = TeacherCache.open(job.cache_root, job.identity, create=False), CacheView.load(job.view)
+    view, cache = open_rows(job.view, root=job.cache_root, identity=job.identity)
     rows = np.unique(np.linspace(0, len(view) - 1, min(job.init.calibration_rows, len(view))).astype(np.int64))
     return (record.token_ids for block in cache.iter_blocks(view, [rows]) for record in block)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache import TeacherIdentity
-from cache.combined import open_rows
+from cache.opening import open_rows
 from configs import DistillError, TrainingError
 from configs.models import Device
 from evaluation.closeness import TokenBeliefs, closeness_of

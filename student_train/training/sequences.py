@@ -10,9 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from cache.canonical import canonical
-from cache.combined import SUFFIX, CombinedCache, CombinedView
-from cache.protocols import RecordReader
-from cache.store import TeacherCache
+from cache.opening import AnyView, open_view, reader_of, rows_of
 from cache.views import CacheView
 from configs.architecture import read_text_model
 from student_train.feed.retokenised import Retokenised
@@ -66,7 +64,9 @@ class SequenceLearner(Learner):
         self._feeds = SequenceFeeds(
             job=job,
             group=group,
-            cache=_reader(job, [each.combined for each in opened if each.combined is not None]),
+            cache=reader_of(
+                [each.view for each in opened if each.view is not None], root=job.cache_root, identity=job.identity
+            ),
             packs=self._packs(decoder, teacher=teacher),
             texts=texts,
         )
@@ -191,24 +191,16 @@ class SequenceLearner(Learner):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Opened:
-    """A view as the student reads it, and what it is made of where it is not one of the teacher's cache."""
+    """A view as the student reads it, and what it is: the texts of a student of another tokenizer, or a kept view."""
 
     rows: CacheView
     texts: Retokenised | None = None
-    combined: CombinedView | None = None
+    view: AnyView | None = None
 
 
 def _open(path: Path, *, job: TrainJob) -> _Opened:
-    if path.suffix == SUFFIX:
-        combined = CombinedView.load(path)
-        return _Opened(combined.rows, combined=combined)
     if job.retokenised:
         texts = Retokenised.load(path)
         return _Opened(texts.sizes, texts=texts)
-    return _Opened(CacheView.load(path))
-
-
-def _reader(job: TrainJob, combined: Sequence[CombinedView]) -> RecordReader:
-    """What reads the views of a job: the teacher's cache, or the caches of several."""
-    cache = TeacherCache.open(job.cache_root, job.identity, create=False)
-    return CombinedCache(job.cache_root, combined, otherwise=cache) if combined else cache
+    view = open_view(path)
+    return _Opened(rows_of(view), view=view)

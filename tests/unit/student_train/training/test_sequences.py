@@ -7,10 +7,12 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from alone import ALONE, lone_worker
 from combined_builders import mixed_job
+from narrowed_builders import narrowed_job, narrowed_view
 from retokenised_builders import read_by_two
 from student_builders import VOCAB
 from training_jobs import IDENTITY, live, make_job, variant
@@ -146,3 +148,26 @@ def test_a_teacher_mixed_with_itself_teaches_what_it_teaches_alone(job: TrainJob
     mixed = replace(variant(job, tmp_path / "mixed", stage={"tail": tail}), train_view=tmp_path / "twice.combined")
     assert losses(mixed) == pytest.approx(losses(alone), rel=1e-6)
     assert TeacherCache.open(job.cache_root, IDENTITY).holds(view)
+
+
+def test_beliefs_are_learned_where_they_stand_behind_a_shorter_prompt(job: TrainJob, tmp_path: Path) -> None:
+    """Against whole softmaxes in float64 over the student's own sequences, and the teacher's rows as they are stored."""
+    narrow, view = narrowed_job(job, tmp_path), narrowed_view(job, job.train_view)
+    learner = SequenceLearner(narrow, group=ALONE)
+    assert learner.data_digest == view.rows.digest
+    rows = training_batches(job.stage, view=view.rows, first=0, steps=1)[0]
+    (told,) = TeacherCache.open(job.cache_root, IDENTITY).iter_blocks(view.view, [rows])
+    expected = 0.0
+    for row, record in zip(rows.tolist(), told, strict=True):
+        tokens = torch.from_numpy(view.token_ids[view.token_offsets[row] : view.token_offsets[row + 1]]).long()
+        with torch.no_grad():
+            logits = learner.model(tokens[None]).logits[0, view.prompt_len[row] - 1 : -1].double()
+        student = torch.log_softmax(logits, dim=1).numpy()
+        assert record.topk_ids is not None and record.topk_logprobs is not None and record.tail_logmass is not None
+        for position in range(record.response_len):
+            ours = student[position, record.topk_ids[position]]
+            theirs, tail = record.topk_logprobs[position].astype(np.float64), float(record.tail_logmass[position])
+            expected += float((np.exp(theirs) * (theirs - ours)).sum())
+            expected += math.exp(tail) * (tail - math.log1p(-np.exp(ours).sum()))
+    assert losses(narrow)[0] == pytest.approx(expected, rel=1e-5)
+    assert losses(narrow)[0] != pytest.approx(losses(job)[0], rel=1e-2)

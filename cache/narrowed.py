@@ -1,0 +1,183 @@
+"""A view of what a teacher said, as a student reads it that was shown less: the same answers behind its own prompts.
+
+The teacher's rows are named by all that it saw; a student never sees that. Its sequence is its own prompt with the
+answer of the teacher, and what the teacher believed at each token of the answer is what the student learns at the same
+token. Nothing is copied but token ids; what is believed is read from the cache as ever. Answers are compared token by
+token whenever a row is read. `rows` stands for the view wherever only lengths, keys and a digest count.
+
+Shapes: R rows; T tokens of the student's in all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32, Int64
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from cache.canonical import canonical
+from cache.disk.durable import replace_file
+from cache.protocols import RecordReader
+from cache.records import TeacherRecord
+from cache.views import CacheView
+from configs.errors import CacheError
+
+FORMAT = "stillroom/narrowed/1"
+
+SUFFIX = ".narrowed"
+"""Of the files of such views."""
+
+_ARRAYS = {"token_ids": "<i4", "token_offsets": "<i8", "prompt_len": "<i4"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NarrowedView:
+    """The rows of `view` as a student reads them.
+
+    Row r has the tokens `token_ids[token_offsets[r] : token_offsets[r + 1]]`, of which `prompt_len[r]` are its prompt
+    and the others the teacher's answer.
+    """
+
+    view: CacheView
+    token_ids: Int32[np.ndarray, " T"]
+    token_offsets: Int64[np.ndarray, " R1"]
+    prompt_len: Int32[np.ndarray, " R"]
+    rows: CacheView = field(init=False)
+
+    def __post_init__(self) -> None:
+        lengths = np.diff(self.token_offsets)
+        answers = np.asarray(self.view.lengths) - np.asarray(self.view.prompt_len)
+        if self.token_offsets[0] != 0 or self.token_offsets[-1] != len(self.token_ids) or (self.prompt_len < 1).any():
+            raise CacheError(f"{self.view.dataset} cannot be narrowed: its offsets or prompts are not those of rows")
+        if len(lengths) != len(answers) or not np.array_equal(lengths - self.prompt_len, answers):
+            raise CacheError(f"{self.view.dataset} cannot be narrowed: answers are not as long as the teacher's")
+        digest = hashlib.sha256(canonical(FORMAT, self.view.digest))
+        for name, array in self._arrays().items():
+            digest.update(canonical(name, hashlib.sha256(array.tobytes()).digest()))
+        rows = replace(
+            self.view,
+            # The digest of a view is over its name too, and so over everything that is here.
+            dataset=f"{self.view.dataset}, narrowed {digest.hexdigest()}",
+            lengths=lengths.astype(np.int32),
+            prompt_len=self.prompt_len.copy(),
+        )
+        object.__setattr__(self, "rows", rows)
+
+    @classmethod
+    def of(
+        cls, view: CacheView, *, cache: RecordReader, prompts: Mapping[tuple[int, ...], tuple[int, ...]]
+    ) -> NarrowedView:
+        """A view whose prompts a student has by what the teacher saw in their place.
+
+        Raises:
+            CacheError: a prompt is unknown, or a row was lost or damaged.
+        """
+        tokens: list[NDArray[np.int32]] = []
+        lengths: list[int] = []
+        for record in _all(view, cache=cache):
+            prompt = prompts.get(tuple(record.token_ids[: record.prompt_len].tolist()))
+            if prompt is None:
+                raise CacheError(f"{view.dataset} cannot be narrowed: what the teacher saw in one row is none of ours")
+            tokens += [np.array(prompt, dtype=np.int32), record.response_ids]
+            lengths.append(len(prompt))
+        ends = np.cumsum([len(each) for each in tokens], dtype=np.int64)[1::2]
+        flat = np.concatenate([np.empty(0, dtype=np.int32), *tokens])
+        return cls(view, flat, np.append(np.int64(0), ends), np.array(lengths, dtype=np.int32))
+
+    def record(self, row: int, told: TeacherRecord) -> TeacherRecord:
+        """The teacher's record of a row behind the student's prompt.
+
+        Raises:
+            CacheError: its answer is not, token by token, the one that the student reads.
+        """
+        tokens, begins = self.token_ids[self.token_offsets[row] : self.token_offsets[row + 1]], self.prompt_len[row]
+        if not np.array_equal(tokens[begins:], told.response_ids):
+            raise CacheError(
+                f"{self.view.dataset}: the answer of row {row} is not the one that was narrowed: run the fill again"
+            )
+        return replace(told, token_ids=tokens, prompt_len=int(begins))
+
+    def save(self, path: Path) -> None:
+        """Write it as safetensors; a reader sees all of it or nothing.
+
+        Raises:
+            CacheError: it cannot be written.
+        """
+        view = np.frombuffer(self.view.to_bytes(), dtype=np.uint8)
+        written = save({"view": view, **self._arrays()}, metadata={"format": FORMAT, "digest": self.rows.digest})
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, written)
+        except OSError as error:
+            raise CacheError(
+                f"{path}: the view cannot be written ({error.strerror}): check the run directory"
+            ) from error
+
+    @classmethod
+    def load(cls, path: Path) -> NarrowedView:
+        """Read what was saved.
+
+        Raises:
+            CacheError: there is nothing, or it is not what was saved.
+        """
+        try:
+            with safe_open(path, framework="numpy") as stored:
+                header = stored.metadata() or {}
+                if header.get("format") != FORMAT:
+                    raise CacheError(f"{path}: not a narrowed view of this version: delete it and run again")
+                arrays: dict[str, Any] = {
+                    name: stored.get_tensor(name).astype(kind, copy=False) for name, kind in _ARRAYS.items()
+                }
+                view = CacheView.from_bytes(stored.get_tensor("view").tobytes(), name=str(path))
+            found = cls(view, **arrays)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise CacheError(f"{path}: no narrowed view can be read there ({error}): run the fill again") from error
+        if found.rows.digest != header.get("digest"):
+            raise CacheError(f"{path}: the narrowed view differs from its digest: delete it and run again")
+        return found
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        return {name: np.ascontiguousarray(getattr(self, name), dtype=kind) for name, kind in _ARRAYS.items()}
+
+
+class NarrowedCache:
+    """Reads narrowed views of a cache, and the other views of it."""
+
+    def __init__(self, cache: RecordReader, views: Iterable[NarrowedView]) -> None:
+        self._cache = cache
+        self._views: Mapping[str, NarrowedView] = {view.rows.digest: view for view in views}
+
+    def iter_blocks(
+        self, view: CacheView, indices: Iterable[NDArray[np.integer]], *, prefetch: int = 0
+    ) -> Iterator[list[TeacherRecord]]:
+        """See `TeacherCache.iter_blocks`: what the teacher said, behind the student's prompts.
+
+        Raises:
+            CacheError: a row was lost or damaged, or an answer is another than was narrowed.
+        """
+        narrowed = self._views.get(view.digest)
+        if narrowed is None:
+            return self._cache.iter_blocks(view, indices, prefetch=prefetch)
+        return self._narrowed(narrowed, list(indices), prefetch=prefetch)
+
+    def _narrowed(
+        self, view: NarrowedView, indices: Sequence[NDArray[np.integer]], *, prefetch: int
+    ) -> Iterator[list[TeacherRecord]]:
+        blocks = self._cache.iter_blocks(view.view, indices, prefetch=prefetch)
+        for rows, block in zip(indices, blocks, strict=True):
+            yield [view.record(row, told) for row, told in zip(rows.tolist(), block, strict=True)]
+
+
+_ROWS_PER_READ = 1024
+
+
+def _all(view: CacheView, *, cache: RecordReader) -> Iterator[TeacherRecord]:
+    pieces = np.split(np.arange(len(view)), range(_ROWS_PER_READ, len(view), _ROWS_PER_READ))
+    return (record for block in cache.iter_blocks(view, pieces) for record in block)
