@@ -16,8 +16,10 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from configs.models import Block, GrownBlock, ModelSource, Name, NonNegative, Positive
 from configs.schema import BudgetConfig, Dtype, PlainConfig, PriceConfig, RuntimeConfig, SplitConfig, WithoutPasswords
+from configs.task_context import context_in_words, require_context
 from configs.task_general import require_general, require_of_task
 from configs.task_stages import GOLD, OWN_SETS, TRANSFER, TaskStageConfig, TaskStudentConfig
+from configs.teacher_context import TeacherContext
 from configs.teachers import (
     BETWEEN,
     FIRST,
@@ -224,7 +226,8 @@ class TaskEvaluationConfig(Block):
 class TaskDistillConfig(WithoutPasswords):
     """One experiment that distils a task.
 
-    `teachers` are further ones, whose beliefs `combine` puts together with those of the first.
+    `teachers` are further ones, whose beliefs `combine` puts together with those of the first. `teacher_context` is
+    what every teacher sees beside a row, and no student.
     """
 
     name: Name
@@ -232,6 +235,7 @@ class TaskDistillConfig(WithoutPasswords):
     teacher: TaskTeacherConfig
     teachers: dict[Name, TaskTeacherConfig] = Field(default_factory=dict)
     combine: Combination | None = None
+    teacher_context: TeacherContext | None = None
     data: TaskDataConfig = TaskDataConfig()
     students: Annotated[dict[Name, TaskStudentConfig], Field(min_length=1)]
     evaluation: TaskEvaluationConfig = TaskEvaluationConfig()
@@ -266,6 +270,14 @@ class TaskDistillConfig(WithoutPasswords):
             answers=self.teacher.answers,
             plain=self.data.plain is not None,
             sets=self._sets,
+        )
+        require_context(
+            self.teacher_context,
+            answers=self.teacher.answers,
+            calibrated=self.teacher.calibrated,
+            drawn_gold=self.data.gold is not None,
+            combine=self.combine,
+            students=self.students,
         )
         second = next((name for name, teacher in self.teachers.items() if teacher.general), None)
         if second is not None:
@@ -329,6 +341,11 @@ class TaskDistillConfig(WithoutPasswords):
         labels = {name: teacher.model.label for name, teacher in self.every_teacher.items()}
         return combined_in_words(labels, tuple(self.teachers), self.combine)
 
+    @property
+    def context_in_words(self) -> str:
+        """What teachers see that students never do; "" where they see the same."""
+        return context_in_words(self.teacher_context)
+
     def of_teacher(self, name: str) -> TaskDistillConfig:
         """The same experiment with one of its teachers alone; features are learned of the first."""
         only = {"teacher": self.every_teacher[name], "teachers": {}, "combine": None}
@@ -343,8 +360,9 @@ class TaskDistillConfig(WithoutPasswords):
         return self.model_copy(update=only | {"students": students})
 
     @model_serializer(mode="wrap")
-    def _one_teacher(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return unless_unused(dump(self))
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        said = unless_unused(dump(self))
+        return {key: value for key, value in said.items() if key != "teacher_context" or value is not None}
 
     @property
     def _sets(self) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from configs.teachers import FIRST
 from orchestration.commands.plan import ask_cluster, borrowed_models
 from orchestration.commands.plan_task_teacher import show_teacher, stage_steps
 from orchestration.inputs.augment import Changed, HanoverTagger, Texts, change_by_rules
+from orchestration.inputs.context_room import with_room_noted
 from orchestration.inputs.general_texts import read_general_texts
 from orchestration.inputs.models import is_at_hand, load_tokenizer, locate_model
 from orchestration.inputs.preflight import resolve_task_paths
@@ -56,7 +57,7 @@ def print_task_plan(config: TaskDistillConfig, *, config_dir: Path, assume_gpus:
         config = config.model_copy(update={"runtime": runtime})
         console = Console(stream)
         hardware = hardware_of(config, ask_cluster=ask_cluster, assume_gpus=assume_gpus)
-        task = load_learned_task(config.task)
+        task = load_learned_task(config.task, config.teacher_context)
         sets = _load_sets(config, task, config_dir=config_dir, console=console)
         _show_sets(sets, task, console=console)
         _show_plain(config, task, console=console)
@@ -87,10 +88,11 @@ def _load_sets(config: TaskDistillConfig, task: LoadedTask, *, config_dir: Path,
         route=config.route,
         anew=config.drawn_anew(),
     )
-    for teacher in config.every_teacher.values():
+    for name, teacher in config.every_teacher.items():
         reads = _tokenizer(teacher.model, models_root=config.runtime.models_root)
         if reads is not None:
             sets = apart_from_held_out(sets, task, read=as_read_by(teacher, reads, task=task.config))
+            sets = with_room_noted(sets, task, teacher=teacher, tokenizer=reads, name=name)
     for name, made in data.augment.items():
         if not isinstance(made, RuleAugmentation):
             most = made.copies * sum(len(sets.sets[each]) for each in made.of)
@@ -107,8 +109,8 @@ def _show_teachers(
     """What each teacher is asked, and how they are combined."""
     if all(is_at_hand(teacher.model) for teacher in config.every_teacher.values()):
         require_mixable(config, task)
-    if config.combined:
-        console.say(f"{config.combined}.")
+    for said in filter(None, (config.combined, config.context_in_words)):
+        console.say(f"{said}.")
     for name in config.every_teacher:
         if config.teachers:
             console.say(f"{name}:")

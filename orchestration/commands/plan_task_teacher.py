@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,12 +23,19 @@ from orchestration.inputs.generative_teachers import open_generative_teacher, re
 from orchestration.inputs.models import is_at_hand, locate_model
 from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.task_teachers import TaskTeacher, open_task_teacher
-from orchestration.inputs.task_texts import decision_labels, read_with
+from orchestration.inputs.task_texts import decision_labels
 from orchestration.inputs.tasks import LoadedTask
+from orchestration.inputs.wide_texts import read_wide
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.console import Console
 from orchestration.pipeline.tasks.chain import TaskChain, task_chain
-from orchestration.pipeline.tasks.generative_plan import asked_examples, plan_questions, show_questions, task_questions
+from orchestration.pipeline.tasks.generative_plan import (
+    asked_examples,
+    plan_questions,
+    require_fitting_context,
+    show_questions,
+    task_questions,
+)
 from orchestration.pipeline.tasks.lessons import DEV, TEST, Lessons
 from orchestration.pipeline.tasks.starts import StartsOf, made_start, reader_of
 from orchestration.plan.duration import expected_signal_seconds
@@ -67,7 +75,8 @@ def show_teacher(
     teacher, gold = config.teacher, len(sets.sets[GOLD])
     heads = teacher.answers == "head"
     if heads:
-        own, tests = sets.of_teacher(name), {TEST: sets.part_of(name, task.test)} if several else {}
+        examined = several or config.teacher_context is not None
+        own, tests = sets.of_teacher(name), {TEST: sets.part_of(name, task.test)} if examined else {}
         asked_of = {**own.only(asked_sets(config)), DEV: sets.part_of(name, task.dev), **tests}
     else:
         asked_of = asked_examples(config, task, sets)
@@ -122,7 +131,11 @@ def _show_questions(
 ) -> None:
     teacher = open_generative_teacher(config, task.config)
     questions = task_questions(config, task, teacher.files)
+    questions.require_taken(task.train[0])
     questions.require_distinct_labels(task.train[0])
+    lost = require_fitting_context(questions, examples)
+    if lost:
+        console.warn(lost)
     refused = open_refusals(config.runtime, teacher.identity, k=questions.k)
     cache = _cache_of(config, teacher.identity) or NothingHeld()
     plan = plan_questions(questions, examples, cache=cache, refused=refused)
@@ -152,7 +165,7 @@ def tuned_chain(config: TaskDistillConfig, task: LoadedTask, sets: TaskSets, *, 
     )
     untouched = TransformerStart(kind="transformer", model=teacher.model)
     start = made_start(untouched, seed=teacher.prepare[0].seed, of=starts)
-    reader = reader_of(start, max_tokens=teacher.max_tokens)
+    reader = replace(reader_of(start, max_tokens=teacher.max_tokens), wide=True)
     lessons = Lessons(
         sets, task.dev, task=task.config, beliefs=None, agreement=config.data.agreement, folder=place / "lessons"
     )
@@ -178,7 +191,7 @@ def _signal_plan(
     longest = config.teacher.max_tokens
     states = wanted_states(config, teacher=teacher.model, models=own_models(config))
     read = {
-        name: read_with(teacher.tokenizer, examples, task=task.config, max_tokens=longest)
+        name: read_wide(teacher.tokenizer, examples, task=task.config, max_tokens=longest)
         for name, examples in sets.items()
     }
     return plan_signals(

@@ -1,7 +1,9 @@
 """The examples of a task as they are put to one model: token ids from its own tokenizer and chat template.
 
 Worked examples are former turns of the conversation where a task goes through the chat template, and stand before the
-question, an empty line between them, where it does not.
+question, an empty line between them, where it does not. A teacher that is shown more than a row (`LoadedTask.context`)
+reads its instruction as the message of the system, or in front of everything, and what stands around the row in front
+of the question.
 """
 
 from __future__ import annotations
@@ -19,10 +21,14 @@ from configs.schema import TEMPLATE_DATE
 from evaluation.results import TaskExample
 from evaluation.tasks.examples import Example
 from evaluation.tasks.few_shot import Turn
+from evaluation.tasks.surroundings import around_of
 from orchestration.inputs.models import ModelFiles
 from orchestration.inputs.prompts import control_tokens
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.inputs.templates import ChatTemplates, Unrendered
+
+BY_TEMPLATE = "refused by the chat template"
+"""How the reason begins for which a question is not asked that the template does not take."""
 
 LONGEST_PROMPT = 4096
 """Tokens of a question; what is longer than an engine reads, the engine refuses itself."""
@@ -131,20 +137,31 @@ def questions_for(
 def _texts(
     examples: Sequence[Example], *, task: LoadedTask, templates: ChatTemplates
 ) -> Iterator[tuple[Example, str | Unrendered]]:
+    system = None if task.context is None else task.context.system_prompt
     for example in examples:
+        question = "\n\n".join([*_around(example), example.question])
         if not task.config.chat:
-            yield example, plain_prompt(task.shots.before(example), example.question)
+            plain = plain_prompt(task.shots.before(example), question)
+            yield example, plain if system is None else f"{system}\n\n{plain}"
             continue
-        turns = [
+        turns = [{"role": "system", "content": system}] if system is not None else []
+        turns += [
             {"role": role, "content": words}
             for turn in task.shots.before(example)
             for role, words in (("user", turn.question), ("assistant", turn.answer))
         ]
         try:
-            messages = [*turns, {"role": "user", "content": example.question}]
+            messages = [*turns, {"role": "user", "content": question}]
             yield example, templates.render(messages, tools=None, opens_answer=True)
         except Unrendered as error:
             yield example, error
+
+
+def _around(example: Example) -> list[str]:
+    """What stands around an example, a paragraph each: the passage, the texts before it, and those behind it."""
+    around = around_of(example)
+    said = {"Passage": [around.passage] if around.passage else [], "Before": around.before, "After": around.after}
+    return [f"{title}:\n" + "\n".join(" ".join(piece) for piece in pieces) for title, pieces in said.items() if pieces]
 
 
 def _question(
@@ -157,8 +174,9 @@ def _question(
     control: Sequence[str],
 ) -> Question:
     if isinstance(text, Unrendered):
-        return Question(example, refused=f"refused by the chat template: {text}")
-    spelt = next((token for token in control if token in example.question), None)
+        return Question(example, refused=f"{BY_TEMPLATE}: {text}")
+    said = "\n".join([*_around(example), example.question])
+    spelt = next((token for token in control if token in said), None)
     if spelt is not None:
         return Question(example, refused=f"its text spells the special token {spelt}")
     prompt = tuple(tokenizer.encode(text, add_special_tokens=not chat))

@@ -190,13 +190,18 @@ def _csv_lines(stream: BinaryIO) -> Iterator[str]:
 
 
 def _conll_rows(stream: BinaryIO) -> Iterator[Row | str]:
-    """Sentences of a tagged corpus (CoNLL 2003): a word a line with its tag last, an empty line behind a sentence."""
+    """Sentences of a tagged corpus (CoNLL 2003): a word a line with its tag last, an empty line behind a sentence.
+
+    Behind a first `-DOCSTART-` each has the number of its `document`.
+    """
     tokens: list[str] = []
     tags: list[str] = []
     reason: str | None = None
+    document: dict[str, int] = {}
     while line := stream.readline(LINE_BYTES):
         cells = line.removeprefix(BYTE_ORDER_MARK).decode(errors="replace").split()
         if cells[:1] == ["-DOCSTART-"]:
+            document = {"document": document.get("document", -1) + 1}
             continue
         if cells:
             tokens.append(cells[0])
@@ -204,10 +209,10 @@ def _conll_rows(stream: BinaryIO) -> Iterator[Row | str]:
             if len(cells) == 1:
                 reason = f"the word {cells[0]!r} has no tag"
         elif tokens:
-            yield reason or {"tokens": tokens, "tags": tags}
+            yield reason or {"tokens": tokens, "tags": tags, **document}
             tokens, tags, reason = [], [], None
     if tokens:
-        yield reason or {"tokens": tokens, "tags": tags}
+        yield reason or {"tokens": tokens, "tags": tags, **document}
 
 
 def _parquet_rows(stream: BinaryIO) -> Iterator[Row | str]:

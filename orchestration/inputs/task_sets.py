@@ -25,13 +25,16 @@ from configs.schema import SplitConfig
 from configs.task import TaskConfig
 from configs.task_experiment import Augmentation, GoldConfig, TaskDataConfig, TaskTeacherConfig
 from configs.task_stages import GOLD, TRANSFER
+from configs.teacher_context import TeacherContext
 from configs.teachers import TeacherRoute
 from configs.visible_text import visible
 from evaluation.tasks.contamination import same_text
 from evaluation.tasks.examples import Example, read_examples, row_field
+from evaluation.tasks.surroundings import Surroundings, WideExample, around_of
 from evaluation.tasks.templates import UnfitRowError, row_template
 from orchestration.inputs.augment import Changed, Texts
 from orchestration.inputs.rows import Row
+from orchestration.inputs.task_context import rows_in_context, shows_text, task_in_context
 from orchestration.inputs.task_texts import decision_labels, read_with
 from orchestration.inputs.tasks import LoadedTask, load_task, task_rows
 
@@ -99,12 +102,13 @@ class _Set:
     rows: Mapping[int, Row]
 
 
-def load_learned_task(path: Path) -> LoadedTask:
-    """The task of a file, which students learn.
+def load_learned_task(path: Path, context: TeacherContext | None = None) -> LoadedTask:
+    """The task of a file, which students learn; its examples with the `context` that the teacher sees.
 
     Raises:
-        ConfigError: it is not a task, not one for a head, or without rows to learn from or to choose by.
-        DataError: its rows cannot be used, or no answer of a split stands in its passage.
+        ConfigError: it is not a task, not one for a head, without rows to learn from or to choose by, or it has worked
+            examples beside those of the context.
+        DataError: its rows cannot be used, lack a field of the context, or no answer of a split stands in its passage.
     """
     task = load_task(path)
     decision_labels(task.config)
@@ -119,7 +123,7 @@ def load_learned_task(path: Path) -> LoadedTask:
                 f"{path}: task {task.config.name}: no {split} row has an answer that stands in its passage, and spans "
                 "are what is learned: write answers as the passage has them"
             )
-    return task
+    return task_in_context(task, context, folder=path.parent)
 
 
 def load_task_sets(
@@ -159,9 +163,13 @@ def load_task_sets(
         notes.append(f"train: {lost:,} of {len(gold):,} answers do not stand in their passage: no span is learned")
     sets = {GOLD: _Set(gold, train)}
     if data.has_transfer:
-        left = ((0, train[example.row]) for example in rest) if data.gold and data.gold.rest == "transfer" else ()
+        around = around_of if shows_text(task.context) else lambda _: None
+        drawn = rest if data.gold and data.gold.rest == "transfer" else ()
+        left = ((train[example.row], around(example)) for example in drawn)
+        names = {f"transfer.{at}": source for at, source in enumerate(data.transfer)}
         files = (
-            task_rows(source, split=f"transfer.{at}", folder=config_dir) for at, source in enumerate(data.transfer)
+            rows_in_context(task_rows(source, split=name, folder=config_dir), task=task, name=name)
+            for name, source in names.items()
         )
         known = (*gold, *task.dev, *task.test)
         sets[TRANSFER] = _transferred(chain(left, *files), task=task.config, known=known, notes=notes)
@@ -177,6 +185,8 @@ def load_task_sets(
             Copies(source, tuple(None if at is None else places[at] for at in found))
             for source, found in zip(sources, changed.copies, strict=True)
         )
+        if shows_text(task.context):
+            sets[name] = _as_wide_as_sources(sets[name], copies[name], of=sets, name=name)
     routed = {}
     if route is not None:
         held_out = {"dev": _held_out(task, "dev", folder=folder), "test": _held_out(task, "test", folder=folder)}
@@ -297,10 +307,15 @@ def _drawn(
 
 
 def _transferred(
-    rows: Iterable[tuple[int, Row | str]], *, task: TaskConfig, known: Sequence[Example], notes: list[str]
+    rows: Iterable[tuple[Row | str, Surroundings | None]],
+    *,
+    task: TaskConfig,
+    known: Sequence[Example],
+    notes: list[str],
 ) -> _Set:
-    """The unlabelled examples among these rows, each text once."""
-    numbered = list(enumerate(row for _, row in rows))
+    """The unlabelled examples among these rows, each text once, with what stands around its row."""
+    given = list(rows)
+    numbered = list(enumerate(row for row, _ in given))
     try:
         read = read_examples(task, numbered, labelled=False)
     except DataError as error:
@@ -311,7 +326,8 @@ def _transferred(
         key = same_text(example.text)
         left_out += key in seen
         if key not in seen:
-            examples.append(example)
+            around = given[example.row][1]
+            examples.append(example if around is None else WideExample.of(example, around))
         seen.add(key)
     if read.set_aside:
         notes.append(f"transfer: {len(read.set_aside)} rows set aside; the first: {read.set_aside[0]}")
@@ -331,6 +347,17 @@ def _augmented(name: str, made: Augmentation, changed: Changed, *, of: int, task
     if not read.usable:
         raise DataError(f"data.augment.{name} makes no text that is not there already: change its settings")
     return _Set(read.usable, dict(numbered))
+
+
+def _as_wide_as_sources(made: _Set, copies: Sequence[Copies], *, of: Mapping[str, _Set], name: str) -> _Set:
+    """Changed texts with what stands around those that they were made of."""
+    known = {(each, example.row): around_of(example) for each, held in of.items() for example in held.examples}
+    around: dict[Place, Surroundings] = {}
+    for one in copies:
+        for place in one.places:
+            if place is not None:
+                around.setdefault(place, known[one.source])
+    return _Set(tuple(WideExample.of(each, around[name, each.row]) for each in made.examples), made.rows)
 
 
 def _texts(task: TaskConfig) -> Texts:

@@ -34,7 +34,8 @@ class ReadExample:
     `token_ids` hold the special tokens; the second text of a pair begins at `split`. `units` name what is decided
     about and `unit_tokens` are the tokens that speak for them. `gold` has an entry a decision: a label, or the place of
     a unit among `units` (of spans the first, then the last); -1 where it is not known or was cut off. `cut` says that
-    the model does not see all of it.
+    the model does not see all of it. `context` of the tokens are of what stands around it, and `context_cut` more would
+    be if the model read further (`orchestration.inputs.wide_texts`).
     """
 
     token_ids: tuple[int, ...]
@@ -43,6 +44,8 @@ class ReadExample:
     unit_tokens: tuple[int, ...]
     gold: tuple[int, ...]
     cut: bool
+    context: int = 0
+    context_cut: int = 0
 
 
 def decision_labels(task: TaskConfig) -> tuple[str, ...]:

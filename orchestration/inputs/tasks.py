@@ -18,6 +18,7 @@ from pathlib import Path
 from configs import ConfigError, DataError, load_task_file, resolve_data_path
 from configs.schema import SplitConfig
 from configs.task import TaskConfig, TaskKind
+from configs.teacher_context import TeacherContext
 from configs.visible_text import REASON_CHARACTERS, visible
 from evaluation.results import TaskExample, TaskFacts
 from evaluation.tasks.contamination import duplicates
@@ -33,7 +34,10 @@ LATER_KEYS = ("label_is_index",)
 
 @dataclass(frozen=True, slots=True)
 class LoadedTask:
-    """A task with its examples. `shots` are the worked ones that stand before every question."""
+    """A task with its examples. `shots` are the worked ones that stand before every question.
+
+    `context` is what its teacher sees beside an example (`orchestration.inputs.task_context`); None of a task alone.
+    """
 
     config: TaskConfig
     shots: WorkedExamples
@@ -41,6 +45,7 @@ class LoadedTask:
     dev: tuple[Example, ...]
     test: tuple[Example, ...]
     facts: TaskFacts
+    context: TeacherContext | None = None
 
 
 def load_tasks(paths: Sequence[Path], *, config_dir: Path) -> tuple[LoadedTask, ...]:
@@ -77,7 +82,8 @@ def load_task(path: Path) -> LoadedTask:
         raise type(error)(f"{path}: {error}") from error
     examples = {split: found.usable for split, found in splits.items()}
     set_aside = [f"{split} {line}" for split, found in splits.items() for line in found.set_aside]
-    return LoadedTask(config, shots, **examples, facts=_facts(config, examples, set_aside))
+    facts = _facts(config, examples, set_aside)
+    return LoadedTask(config, shots, examples["train"], examples["dev"], examples["test"], facts)
 
 
 def task_rows(source: SplitConfig, *, split: str, folder: Path) -> Iterator[tuple[int, Row | str]]:

@@ -183,9 +183,11 @@ def wanted_signals(
 ) -> tuple[Signal, ...]:
     """What the stages of an experiment need of a teacher with a head: its logits, and some of its `states`.
 
-    A label of the teacher is the likeliest by its logits.
+    A label of the teacher is the likeliest by its logits. One that is shown more than a row answers dev and test by
+    them too: what it says of a row alone is not what students learn from.
     """
-    found = [Signal(HEAD_SIGNALS[kind])] if needs_teacher(config) else []
+    wanted = needs_teacher(config) or config.teacher_context is not None
+    found = [Signal(HEAD_SIGNALS[kind])] if wanted else []
     return (*found, *state_signals(states))
 
 

@@ -76,7 +76,11 @@ def report_of_task(
         teacher=_taught_by(finished, run.config),
         rests_on=rests_on,
         cost=cost_of_run(settings=run, journal=journal, saved=finished.saved),
-        notes=(*filter(None, [run.config.combined]), *finished.teacher.notes(), *_notes(finished.students)),
+        notes=(
+            *filter(None, [run.config.combined, run.config.context_in_words]),
+            *finished.teacher.notes(),
+            *_notes(finished.students),
+        ),
     )
 
 

@@ -64,7 +64,8 @@ class TaskModel:
 class GivenAnswers:
     """What was answered elsewhere: by a teacher without a task head, whom only engines can ask, or by several together.
 
-    `note` says how, for a reader of the comparison.
+    `note` says how, for a reader of the comparison. Where a model can be opened after all, `directory` is what is
+    measured for its speed.
     """
 
     dev: DevScores
@@ -73,6 +74,7 @@ class GivenAnswers:
     disk_bytes: int
     digest: str
     note: str
+    directory: Path | None = None
 
 
 @dataclass(slots=True)
@@ -124,6 +126,8 @@ def compare_task_models(
             if given is not None and model.name in given:
                 row: ModelResults | None = _given_row(model, given[model.name])
                 compared.notes.append(f"{model.name}: {given[model.name].note}")
+                if (directory := given[model.name].directory) is not None:
+                    compared.shown[model.name] = directory
             else:
                 row = _row(model, task=task, settings=settings, opened=opened, compared=compared)
             if row is not None:

@@ -19,6 +19,7 @@ from orchestration.cluster.nodes import cluster_hardware
 from orchestration.comparison.publishing import publish
 from orchestration.comparison.report import Report, write_report
 from orchestration.comparison.show import directory_of, show_task_report
+from orchestration.inputs.context_room import with_room_noted
 from orchestration.inputs.general_texts import PlainTexts, read_general_texts
 from orchestration.inputs.models import locate_model
 from orchestration.inputs.preflight import resolve_task_paths
@@ -118,7 +119,7 @@ class TaskExperiment:
     def _read_task(self) -> LoadedTask:
         console = self._journal.console
         with console.stage("task") as stage:
-            task = load_learned_task(self._run.config.task)
+            task = load_learned_task(self._run.config.task, self._run.config.teacher_context)
             facts = task.facts
             stage.summary = (
                 f"{facts.name}: {facts.train_rows:,} train, {facts.dev_rows:,} dev, {facts.test_rows:,} test rows"
@@ -150,6 +151,7 @@ class TaskExperiment:
             for name, teacher in config.every_teacher.items():
                 reads = tokenizer if name == FIRST else load_task_tokenizer(self._base(name))
                 sets = apart_from_held_out(sets, task, read=as_read_by(teacher, reads, task=task.config))
+                sets = with_room_noted(sets, task, teacher=teacher, tokenizer=reads, name=name)
             stage.summary = ", ".join(f"{len(examples):,} {name}" for name, examples in sets.sets.items())
             self._texts = self._plain_texts(task, tokenizer)
             if self._texts is not None:
@@ -240,7 +242,7 @@ class TaskExperiment:
             labels=decision_labels(task.config),
             teacher=config.label_of_teachers,
             licence=config.licence_of_teachers,
-            combined=config.combined,
+            combined="; ".join(filter(None, [config.combined, config.context_in_words])),
         )
 
     def _prepare(self, task: LoadedTask, sets: TaskSets, *, begun: MadeStart | None) -> dict[str, Path]:

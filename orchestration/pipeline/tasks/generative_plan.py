@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from configs import ConfigError
 from configs.models import Device
 from configs.schema import StoredEncoding
 from configs.task_experiment import TaskDistillConfig
@@ -37,6 +38,26 @@ def task_questions(config: TaskDistillConfig, task: LoadedTask, files: ModelFile
 def asked_examples(config: TaskDistillConfig, task: LoadedTask, sets: TaskSets) -> dict[str, tuple[Example, ...]]:
     """The examples that it is asked about, by set: those that students learn from it of; dev and test."""
     return {**sets.only(asked_sets(config)), DEV: task.dev, TEST: task.test}
+
+
+def require_fitting_context(questions: TaskQuestions, examples: Mapping[str, Sequence[Example]]) -> str:
+    """What is to be said of questions that are too long with the context of the teacher; "" where none is.
+
+    Raises:
+        ConfigError: all of them are.
+    """
+    asked = [one for part in examples.values() for one in questions.of(part)]
+    lost = [one for one in asked if questions.is_too_long(one)]
+    if not lost:
+        return ""
+    longest = max(len(one.prompt_ids) for one in lost)
+    sides = (
+        f"with teacher_context have up to {longest:,} tokens, and runtime.teacher_engine.max_model_len="
+        f"{questions.asking.max_prompt_tokens:,} has to hold them and an answer"
+    )
+    if len(lost) == len(asked):
+        raise ConfigError(f"all questions {sides}: raise it, or show less")
+    return f"{len(lost):,} of {len(asked):,} questions {sides}: they are not asked"
 
 
 def plan_questions(

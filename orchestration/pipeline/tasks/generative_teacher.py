@@ -18,7 +18,7 @@ from jaxtyping import Float64
 
 from cache import GenerateRequest, TeacherCache, TeacherRecord
 from cache.answers import Request
-from configs import EngineError, ModelError
+from configs import ConfigError, EngineError, ModelError
 from configs.task import LabelScoring
 from configs.task_experiment import TaskTeacherConfig
 from evaluation.results import TaskExample
@@ -27,7 +27,7 @@ from evaluation.tasks.examples import Example, content_free_examples
 from evaluation.tasks.parsing import answer_reader
 from evaluation.tasks.spans import read_span
 from orchestration.comparison.label_likelihood import LABEL_LOGPROBS, class_logprobs, label_requests, label_score
-from orchestration.comparison.task_questions import Asking, Question, questions_for
+from orchestration.comparison.task_questions import BY_TEMPLATE, Asking, Question, questions_for
 from orchestration.inputs.models import ModelFiles
 from orchestration.inputs.task_examples import Beliefs, Said
 from orchestration.inputs.task_texts import WHOLE
@@ -107,9 +107,35 @@ class TaskQuestions:
         """
         return self.of(content_free_examples(self.task.config))
 
+    def require_taken(self, example: Example) -> None:
+        """Refuse an instruction that the model's chat template has no place for.
+
+        Raises:
+            ConfigError: naming both.
+        """
+        (question,) = self.of([example])
+        context, refused = self.task.context, question.refused or ""
+        if context is not None and context.system_prompt is not None and refused.startswith(BY_TEMPLATE):
+            raise ConfigError(
+                f"teacher_context.system_prompt is a message of the system, and {self.files.label} cannot be asked so "
+                f"({refused}): remove it, put it into the template of task {self.task.config.name}, or name another "
+                "teacher"
+            )
+
+    def is_too_long(self, question: Question) -> bool:
+        """Whether a question is longer with the context of the teacher than the engine reads with an answer.
+
+        Without a context the engine says so itself.
+        """
+        if self.task.context is None:
+            return False
+        # A score is read from one token more than the sequence has.
+        longest = self.task.config.max_new_tokens if self.by_text else 1 + max(map(len, question.label_ids), default=0)
+        return len(question.prompt_ids) + longest > self.asking.max_prompt_tokens
+
     def requests(self, question: Question) -> list[Request]:
         """What the model is asked for one question: a sequence a label, or an answer; nothing if it cannot be asked."""
-        if question.refused is not None:
+        if question.refused is not None or self.is_too_long(question):
             return []
         if not self.by_text:
             return list(label_requests(question))

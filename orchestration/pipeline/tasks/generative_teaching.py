@@ -39,6 +39,7 @@ from orchestration.pipeline.tasks.generative_plan import (
     ENCODING,
     asked_examples,
     plan_questions,
+    require_fitting_context,
     show_questions,
     task_questions,
 )
@@ -64,7 +65,9 @@ class GenerativeTeaching:
         """See `Teaching`."""
         config = self.run.config
         teacher = open_generative_teacher(config, task.config, progress=progress)
-        task_questions(config, task, teacher.files).require_distinct_labels(task.train[0])
+        questions = task_questions(config, task, teacher.files)
+        questions.require_taken(task.train[0])
+        questions.require_distinct_labels(task.train[0])
         return f"{teacher.files.label}, identity {teacher.identity.digest()[:12]}"
 
     def plan(self, task: LoadedTask, sets: TaskSets, *, prepared: Path | None, tests: bool = False) -> AskedInWords:
@@ -78,6 +81,9 @@ class GenerativeTeaching:
         questions = task_questions(config, task, teacher.files)
         refusals = open_refusals(config.runtime, teacher.identity, k=questions.k)
         examples = asked_examples(config, task, sets)
+        lost = require_fitting_context(questions, examples)
+        if lost:
+            self.journal.console.warn(lost)
         plan = plan_questions(questions, examples, cache=cache, refused=refusals)
         pool = (self.engines or self._pool)(teacher)
         asked = fill_stage.AskedTeacher(teacher, cache, pool, plan)

@@ -24,7 +24,8 @@ from orchestration.fill.refusals import Refusals
 from orchestration.fill.work import Engines
 from orchestration.inputs.task_examples import Beliefs
 from orchestration.inputs.task_teachers import TaskTeacher
-from orchestration.inputs.task_texts import ReadExample, read_with
+from orchestration.inputs.task_texts import ReadExample
+from orchestration.inputs.wide_texts import read_wide
 from orchestration.outputs.console import ProgressSink
 from orchestration.plan.signal_requests import (
     HEAD_SIGNALS,
@@ -117,4 +118,4 @@ class HeadTeacher:
         ]
 
     def _read(self, examples: Sequence[Example]) -> list[ReadExample]:
-        return read_with(self.teacher.tokenizer, examples, task=self.task, max_tokens=self.settings.max_tokens)
+        return read_wide(self.teacher.tokenizer, examples, task=self.task, max_tokens=self.settings.max_tokens)

@@ -13,8 +13,12 @@ from cache import SignalRequest
 from configs.places import absolute_root
 from configs.teachers import FIRST
 from evaluation.cost import Saved
+from evaluation.results import DevScores, FinalScores, TaskExample
 from evaluation.tasks.examples import Example
 from orchestration.cluster.signal_engines import SignalPool, SignalSpec
+from orchestration.comparison.belief_answers import answers_of_beliefs
+from orchestration.comparison.predicted_answers import ANSWERED_BY
+from orchestration.comparison.rows import bytes_on_disk, stored_parameters
 from orchestration.fill.budgets import budgets_left
 from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.fill import FillResult
@@ -73,10 +77,12 @@ class HeadTeaching:
         refusals = open_signal_refusals(config, teacher.identity)
         head = HeadTeacher(teacher, task.config, config.teacher, open_task_cache(config, teacher), refusals)
         states = wanted_states(config, teacher=teacher.model, models=own_models(config))
+        # The model that a directory holds would read rows without their context: what it says of test is asked too.
+        tests = tests or task.context is not None
         asked = {**sets.only(asked_sets(config)), DEV: task.dev, **({TEST: task.test} if tests else {})}
         plan = head.plan(asked, wanted_signals(config, kind=task.config.kind, states=states))
         engines = (self.engines or self._pool)(teacher)
-        return AskedHead(head, plan, engines, self.run, self.journal, self.workers)
+        return AskedHead(head, plan, engines, task, self.run, self.journal, self.workers)
 
     def _pool(self, teacher: TaskTeacher) -> SignalPool:
         spec = SignalSpec(
@@ -103,6 +109,7 @@ class AskedHead:
     head: HeadTeacher
     plan: SignalPlan
     engines: ReleasedEngines
+    task: LoadedTask
     run: TaskRun
     journal: Journal
     workers: Workers
@@ -188,8 +195,23 @@ class AskedHead:
         return self.head.about(examples)
 
     def given(self) -> dict[str, GivenAnswers]:
-        """See `AskedTaskTeacher`: its directory holds a model that answers."""
-        return {}
+        """See `AskedTaskTeacher`: its directory holds a model that answers, unless it is shown more than a row."""
+        if self.task.context is None:
+            return {}
+        config, teacher = self.task.config, self.head.teacher
+        answers = GivenAnswers(
+            dev=DevScores(config.name, ANSWERED_BY, self._answered(self.task.dev)),
+            test=FinalScores(config.name, ANSWERED_BY, self._answered(self.task.test)),
+            parameters=stored_parameters(teacher.directory),
+            disk_bytes=bytes_on_disk(teacher.directory),
+            digest=teacher.identity.digest(),
+            note="answered with teacher_context; how fast it is was measured on the rows alone",
+            directory=teacher.directory,
+        )
+        return {FIRST: answers}
+
+    def _answered(self, examples: Sequence[Example]) -> tuple[TaskExample, ...]:
+        return answers_of_beliefs(examples, self.about(examples), task=self.task.config)
 
     def notes(self) -> tuple[str, ...]:
         """See `AskedTaskTeacher`: what is left out, the lessons say."""

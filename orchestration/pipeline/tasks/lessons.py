@@ -25,6 +25,7 @@ from orchestration.inputs.task_examples import Beliefs, Said, States, make_examp
 from orchestration.inputs.task_mixture import Together
 from orchestration.inputs.task_sets import TaskSets, name_anew
 from orchestration.inputs.task_texts import ReadExample, decision_labels, read_with
+from orchestration.inputs.wide_texts import read_wide
 from student_train.feed.examples import UNKNOWN, ExampleSet
 from student_train.feed.turns import Turns, take_turns
 
@@ -68,11 +69,15 @@ class TeacherBeliefs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """How a student reads texts: its tokenizer, a name for it that its content decides, and its longest text."""
+    """How a student reads texts: its tokenizer, a name for it that its content decides, and its longest text.
+
+    A teacher that is prepared reads them `wide`, as it is asked about them later.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     name: str
     max_tokens: int
+    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +133,7 @@ class Lessons:
             raise ConfigError(
                 f"data.agreement compares one label a text, and task {task.name} is of kind={task.kind}: remove it"
             )
-        self._made: dict[tuple[str, int, _Learned], TaskLesson] = {}
+        self._made: dict[tuple[str, int, bool, _Learned], TaskLesson] = {}
         self._believed: dict[str, Sequence[Belief]] = {}
 
     def of(self, stage: TaskStageConfig, reader: Reader, *, states: tuple[StateName, ...] = ()) -> TaskLesson:
@@ -149,7 +154,7 @@ class Lessons:
             temperature=self._mixed_at(stage),
             turns=stage.turns if made.keys() & set(data) else None,
         )
-        key = (reader.name, reader.max_tokens, learned)
+        key = (reader.name, reader.max_tokens, reader.wide, learned)
         if key not in self._made:
             self._made[key] = self._make(learned, reader)
         return self._made[key]
@@ -250,7 +255,8 @@ class Lessons:
         return used.tolist(), Turns(np.searchsorted(used, rows).astype(np.int32))
 
     def _read(self, examples: Sequence[Example], reader: Reader) -> list[ReadExample]:
-        return read_with(reader.tokenizer, examples, task=self._task, max_tokens=reader.max_tokens)
+        read = read_wide if reader.wide else read_with
+        return read(reader.tokenizer, examples, task=self._task, max_tokens=reader.max_tokens)
 
     def _by_units(
         self, believed: Sequence[Belief], examples: Sequence[Example], reader: Reader, *, temperature: float = 1.0

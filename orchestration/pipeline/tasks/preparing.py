@@ -17,6 +17,7 @@ def prepared_teacher(
     """The directory of a tuned teacher; None where it is not to be tuned. `starts.teacher_dir` is the model as it is.
 
     It begins with what general stages have `begun`, if there were any.
+    It reads what stands around the examples, as it will when it is asked about them.
     A model without a head gets that of the task; one with another head was refused before.
 
     Raises:
@@ -28,7 +29,7 @@ def prepared_teacher(
         return None
     untouched = TransformerStart(kind="transformer", model=config.model)
     start = begun or made_start(untouched, seed=config.prepare[0].seed, of=starts)
-    reader = reader_of(start, max_tokens=config.max_tokens)
+    reader = replace(reader_of(start, max_tokens=config.max_tokens), wide=True)
     chain = trainer.addressed(name, stages=config.prepare, start=start, reader=reader)
     learned = chain.links[0].lesson
     trainer.journal.tracker.child(

@@ -224,7 +224,8 @@ class AskedTogether:
             ),
             note="answered from what each of them said to the cache; how fast they are together is not measured",
         )
-        return {TOGETHER: answers}
+        alone = {name: given for name, asked in self.by_name.items() for given in asked.given().values()}
+        return {TOGETHER: answers, **alone}
 
     def _answered(self, examples: Sequence[Example]) -> tuple[TaskExample, ...]:
         beliefs = [belief.at(1.0) if isinstance(belief, Together) else belief for belief in self.about(examples)]

@@ -181,10 +181,16 @@ def test_a_tagged_corpus_is_a_row_a_sentence(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_text("-DOCSTART- -X- O\n\nAnna NNP I-PER\r\nlaughs VBZ O\n\n\nOslo NNP I-LOC\nfell\n\nRome NNP I-LOC")
     assert read(path) == [
-        {"tokens": ["Anna", "laughs"], "tags": ["I-PER", "O"]},
+        {"tokens": ["Anna", "laughs"], "tags": ["I-PER", "O"], "document": 0},
         "the word 'fell' has no tag",
-        {"tokens": ["Rome"], "tags": ["I-LOC"]},
+        {"tokens": ["Rome"], "tags": ["I-LOC"], "document": 0},
     ]
+
+
+def test_sentences_of_a_tagged_corpus_know_their_document(tmp_path: Path) -> None:
+    path = tmp_path / "t.conll"
+    path.write_text("Bern I-LOC\n\n-DOCSTART- O\n\nOslo I-LOC\n\nRome I-LOC\n\n-DOCSTART- O\n\nPisa I-LOC\n")
+    assert [row.get("document") for row in read(path) if not isinstance(row, str)] == [None, 0, 0, 1]
 
 
 def test_lines_of_csv_end_in_any_way(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from task_files import MOODS, write_task
 
 from configs import ConfigError, DataError
 from configs.task_experiment import Augmentation, TaskDataConfig, TaskTeacherConfig
+from configs.teacher_context import TeacherContext
 from configs.teachers import TeacherRoute
 from evaluation.tasks.examples import Example
+from evaluation.tasks.surroundings import around_of
 from orchestration.inputs.augment import Changed, Texts
 from orchestration.inputs.random_models import byte_tokenizer
 from orchestration.inputs.rows import Row
@@ -299,3 +301,39 @@ def test_what_live_teachers_read_is_drawn_for_every_epoch(place: Path) -> None:
     assert asked == [3, 40]
     assert list(sets.sets) == ["train", "more", name_anew("more")]
     assert sets.copies[name_anew("more")][2].places[0] == (name_anew("more"), 2)
+
+
+def in_context(place: Path, *, change: Any = doubled, **data: Any) -> TaskSets:
+    """The sets where a teacher sees one row before each."""
+    context = TeacherContext.model_validate({"neighbours": {"before": 1}})
+    task = load_learned_task(place / "task/moods.yaml", context)
+    config = TaskDataConfig.model_validate(data)
+    return load_task_sets(task, config, folder=place / "task", config_dir=place, change=change)
+
+
+def before(sets: TaskSets, name: str) -> dict[str, str]:
+    """The text before each text."""
+    found = {example.text: around_of(example).before for example in sets.of([name])}
+    return {text: "" if not around else around[0][0] for text, around in found.items()}
+
+
+def test_texts_to_transfer_on_have_neighbours_of_their_own_file(place: Path) -> None:
+    assert before(in_context(place, **TEXTS), "transfer") == {"cake": "", "tea": "cake"}
+    # The file is what counts, also where a row of it is left out: `sunny 0` stands there, and is gold.
+    write(place / "transfer.jsonl", [{"text": "sunny 0"}, {"text": "new"}])
+    assert before(in_context(place, **TEXTS), "transfer") == {"new": "sunny 0"}
+
+
+def test_neighbours_of_a_drawn_part_are_those_of_the_whole_file(place: Path) -> None:
+    sets = in_context(place, gold={"per_class": 2})
+    whole = [row["text"] for row in TRAIN]
+    expected = {text: whole[at - 1] if at else "" for at, text in enumerate(whole)}
+    assert len(sets.of(["train"])) == 4
+    assert before(sets, "train") | before(sets, "transfer") == expected
+
+
+def test_a_changed_text_keeps_the_neighbours_of_the_text_it_was_made_of(place: Path) -> None:
+    augment = {"twice": {"kind": "rules", "of": ["train", "transfer"], "copies": 2}}
+    sets = in_context(place, augment=augment, **TEXTS)
+    own = before(sets, "train") | before(sets, "transfer")
+    assert before(sets, "twice") == {f"{text} {text}": text_before for text, text_before in own.items()}

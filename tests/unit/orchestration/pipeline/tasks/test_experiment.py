@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from task_pipeline_builders import STAGE, spoken_place, task_place
+from task_heads import save_tagger
+from task_pipeline_builders import STAGE, TaskPlace, spoken_place, task_place
 
+from cache import CacheView
 from configs import ConfigError, ModelError
 from orchestration.comparison.text_speed import Timed
 from orchestration.pipeline.tasks import comparing
@@ -203,3 +207,140 @@ def test_a_language_model_stands_in_the_table_and_is_not_timed(tmp_path: Path, m
     assert "how fast it is at one text is not measured" in str(ended.report.results.notes)
     assert teacher.tasks[0].answered_by == "label likelihood per token" and teacher.dev[0].examples
     assert all(student.failures == ("speed: no time",) for student in students)
+
+
+TAGGED = {
+    "train": ["sun oslo", "rain", "rome sun", "oslo"],
+    "dev": ["sun", "rome"],
+    "test": ["rain oslo", "sun", "rain"],
+}
+WIDER = {"neighbours": {"before": 1, "after": 1}}
+
+
+def tagged_place(root: Path, *, context: dict[str, Any] | None = WIDER, **values: Any) -> TaskPlace:
+    """Sentences in order, whose teacher tags `oslo` and `rome`; nothing to transfer on."""
+    place = task_place(root, data={}, **{"teacher_context": context} | values)
+    for split, texts in TAGGED.items():
+        rows = [{"tokens": text.split(), "tags": ["O"] * len(text.split())} for text in texts]
+        (root / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fields = {"tokens": "tokens", "tags": "tags"}
+    place.change_task(kind="tagging", fields=fields, labels=["LOC"], template="{{ tokens }}")
+    save_tagger(root / "teacher", labels=("O", "B-LOC", "I-LOC"))
+    start = {"kind": "recurrent", "hidden": 4, "embedding_size": 4}
+    stage = STAGE | {"objective": "soft_labels", "data": ["train"]}
+    place.values["students"] = {"lstm": {"start": start, "stages": [stage]}}
+    return place
+
+
+def test_students_learn_of_their_own_words_what_a_teacher_says_that_sees_more(tmp_path: Path) -> None:
+    place = tagged_place(tmp_path)
+    ended = place.go("train")
+    # Four train texts, the two of dev, which are one text with what stands around them, and three of test, which the
+    # teacher answers with its context.
+    assert place.called == ["check 2", "fill 8", "release"]
+    learned, gold = (ExampleSet.load(job.train_examples) for job in place.workers.jobs)
+    assert gold.teacher is None and learned.teacher is not None
+    assert learned.token_ids.tolist() == gold.token_ids.tolist(), "the student reads its rows alone"
+    words = [word for text in TAGGED["train"] for word in text.split()]
+    said = ["LOC" if row.argmax() == 1 else "O" for row in learned.teacher]
+    assert said == ["LOC" if word in ("oslo", "rome") else "O" for word in words]
+    # What was asked is keyed by all that the teacher saw: the words between those of the neighbours.
+    (view,) = (CacheView.load(path) for path in (place.run.directory / "views").glob("train.npz"))
+    assert sorted(view.lengths.tolist()) == sorted(2 + count for count in (3, 5, 4, 3))
+    assert (
+        "beside each row the teacher sees the rows around it (1 before and 1 after)" in place.workers.jobs[0].combined
+    )
+    assert ended.students is not None
+
+
+def test_a_second_run_asks_nothing_and_another_context_asks_anew(tmp_path: Path) -> None:
+    first = tagged_place(tmp_path)
+    first.go("train")
+    again = tagged_place(tmp_path)
+    again.go("train")
+    assert again.called == ["release"] and again.workers.jobs == []
+    other = tagged_place(tmp_path, context={"neighbours": {"before": 1}})
+    other.go("train")
+    # Of its nine texts five are among those that were asked about, whichever of their words were the row's own.
+    assert other.called == ["check 2", "fill 4", "release"]
+    # What its words were said to be is the same, as this teacher looks at a word alone: so is the student.
+    assert other.workers.jobs == []
+
+
+def test_without_a_context_test_is_not_asked_about(tmp_path: Path) -> None:
+    place = tagged_place(tmp_path, context=None)
+    place.go("fill")
+    assert place.called == ["check 2", "fill 6", "release"]
+
+
+def test_the_teacher_of_the_table_is_the_one_that_sees_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tagged_place(tmp_path)
+    timed: list[str] = []
+
+    def none(models: dict[str, Path], *_: object) -> Timed:
+        timed.extend(models)
+        return Timed({}, {})
+
+    monkeypatch.setattr(comparing, "compare_task_models", partial(compare_task_models, timed=none))
+    ended = place.go("eval")
+    assert ended.report is not None
+    results = ended.report.results
+    (teacher,) = (row for row in results.models if row.role == "teacher")
+    assert [one.predicted for one in teacher.tasks[0].examples] == [("1 2 LOC",), (), ()]
+    assert timed == ["teacher", "lstm", "lstm-gold"]
+    assert any(
+        "answered with teacher_context; how fast it is was measured on the rows alone" in n for n in results.notes
+    )
+    assert any(note.startswith("beside each row the teacher sees the rows around it") for note in results.notes)
+
+
+def test_a_prepared_teacher_is_tuned_with_the_context_that_it_has_later(tmp_path: Path) -> None:
+    tuned = {}
+    for name, context in (("wide", WIDER), ("alone", None)):
+        place = tagged_place(tmp_path, context=context)
+        place.values["teacher"] |= {"prepare": [PREPARE]}
+        place.go("fill")
+        (job,) = place.workers.jobs
+        tuned[name] = job
+    wide, alone = (ExampleSet.load(tuned[name].train_examples) for name in ("wide", "alone"))
+    assert len(wide.token_ids) > len(alone.token_ids) and wide.gold.tolist() == alone.gold.tolist()
+    assert tuned["wide"].output_dir != tuned["alone"].output_dir
+    held = [ExampleSet.load(tuned[name].dev_examples) for name in ("wide", "alone")]
+    assert len(held[0].token_ids) > len(held[1].token_ids), "it is chosen as it is asked"
+
+
+def test_a_context_without_room_is_refused_before_a_teacher_is_tuned(tmp_path: Path) -> None:
+    place = tagged_place(tmp_path)
+    place.values["teacher"] |= {"prepare": [PREPARE], "max_tokens": 3}
+    with pytest.raises(ConfigError, match=r"teacher.max_tokens=3 leaves no room for teacher_context"):
+        place.go("fill")
+    assert place.workers.jobs == [] and place.called == []
+
+
+def test_several_teachers_see_the_same_context(tmp_path: Path) -> None:
+    save_tagger(tmp_path / "other", labels=("O", "B-LOC", "I-LOC"))
+    other = {"model": {"path": str(tmp_path / "other")}, "max_tokens": 16}
+    place = tagged_place(tmp_path, teachers={"other": other}, combine={"kind": "mixture"})
+    place.go("fill")
+    assert place.called.count("fill 8") == 1, "two equal models are one teacher in the cache"
+    assert place.called.count("release") == 2
+
+
+def test_a_language_model_reads_what_stands_around_a_row_in_its_question(tmp_path: Path) -> None:
+    place = spoken_place(tmp_path, answers="labels", stage={"objective": "soft_labels"})
+    place.values["teacher_context"] = {"system_prompt": "Judge.", "neighbours": {"before": 1}}
+    asked: list[str] = []
+    place.speaks = {"likes": lambda prompt, more: asked.append(prompt) or -1.0}
+    place.go("fill")
+    assert "Judge.\n\nBefore:\nsun\n\nrain is" in asked and "Judge.\n\nsun is" in asked
+
+
+def test_questions_that_are_too_long_with_their_context_are_named(tmp_path: Path) -> None:
+    place = spoken_place(tmp_path, answers="labels", stage={"objective": "soft_labels"})
+    place.values["teacher_context"] = {"system_prompt": "x" * 113}
+    place.go("fill")
+    assert "questions with teacher_context have up to" in place.said and "they are not asked" in place.said
+    place = spoken_place(tmp_path, answers="labels", stage={"objective": "soft_labels"})
+    place.values["teacher_context"] = {"system_prompt": "x" * 200}
+    with pytest.raises(ConfigError, match=r"all questions with teacher_context have up to .*max_model_len=128"):
+        place.go("fill")
