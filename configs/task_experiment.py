@@ -211,15 +211,20 @@ class TaskDataConfig(GrownBlock):
         return bool(self.transfer) or (self.gold is not None and self.gold.rest == "transfer")
 
 
-class TaskEvaluationConfig(Block):
+class TaskEvaluationConfig(GrownBlock):
     """What the final comparison shows, on the test split.
 
     `gold_baseline` trains every student on gold labels alone as well, and `augmented_baseline` on gold labels and on
     those augmented texts of its stages that keep their labels: what distillation adds is the difference to these.
+    With `cka` the layers of every student are held against those of the teacher (Kornblith et al. 2019, arXiv
+    1905.00414).
     """
+
+    later_keys = ("cka",)
 
     gold_baseline: bool = True
     augmented_baseline: bool = False
+    cka: bool = False
     samples_shown: NonNegative = 3
 
 
@@ -250,6 +255,11 @@ class TaskDistillConfig(WithoutPasswords):
             raise ValueError(f"students.{min(taken)} has a name that the comparison uses itself: choose another")
         require_combined(self.teachers, self.combine, taken=TASK_RESERVED_NAMES | set(self.students))
         self._teachers_agree()
+        if self.evaluation.cka and self.teacher.answers != "head":
+            raise ValueError(
+                f"evaluation.cka=true looks into the layers of the teacher, and teacher.answers={self.teacher.answers} "
+                "has it answer in an engine that shows nothing of them: set answers: head, or cka: false"
+            )
         self._twins_differ()
         if self.data.agreement is not None and not any(
             stage.needs_answers for student in self.students.values() for stage in student.stages

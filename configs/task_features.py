@@ -168,7 +168,8 @@ class FeatureTerm(GrownBlock):
         if isinstance(chosen, tuple):
             pairs = chosen
         else:
-            pairs = _spread(chosen, student=student.layers, teacher=teacher.layers)[lowest and chosen == "uniform" :]
+            pairs = spread_layers(chosen, student=student.layers, teacher=teacher.layers)
+            pairs = pairs[lowest and chosen == "uniform" :]
         if not pairs:
             raise ConfigError(
                 f"layers={chosen} leaves the last layer out and the student has {student.layers} alone: set layers: top"
@@ -201,7 +202,12 @@ class FeatureTerm(GrownBlock):
                 )
 
 
-def _spread(layers: LayerMap, *, student: int, teacher: int) -> LayerPairs:
+def spread_layers(layers: LayerMap, *, student: int, teacher: int) -> LayerPairs:
+    """The layers that a map matches, of so many above the embeddings on each side.
+
+    Raises:
+        ConfigError: the map needs as many in the teacher as in the student.
+    """
     if layers == "top":
         return ((student, teacher),)
     if layers == "uniform":

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from configs.task_features import spread_layers
+
 
 @dataclass(frozen=True, slots=True)
 class TaskExample:
@@ -185,6 +187,23 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerLikeness:
+    """How alike a student of a task and one of its teachers are inside, on test texts (`evaluation.analysis.cka`).
+
+    `cka` has a row for each layer of the teacher and a column for each of the student's, both from the embeddings up.
+    """
+
+    teacher: str
+    texts: int
+    cka: tuple[tuple[float, ...], ...]
+
+    @property
+    def matched(self) -> tuple[tuple[int, int], ...]:
+        """(layer of the student, layer of the teacher at the same relative depth); the last is beside the last."""
+        return spread_layers("uniform", student=len(self.cka[0]) - 1, teacher=len(self.cka) - 1)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelResults:
     """One row of the comparison.
 
@@ -195,8 +214,8 @@ class ModelResults:
 
     A student of a task is trained with `seeds` seeds and is one row: its examples bear the number of the training seed.
     A model with fewer seeds than others gives its answers again under theirs, so that all models weigh a row alike.
-    What is not answers (digest, size, speed) is that of the seed which did best on dev. `dev` holds the scores that a
-    choice is made by.
+    What is not answers (digest, size, speed, `likeness`) is that of the seed which did best on dev. `dev` holds the
+    scores that a choice is made by.
     """
 
     name: str
@@ -216,6 +235,7 @@ class ModelResults:
     failures: tuple[str, ...]
     dev: tuple[DevScores, ...] = ()
     seeds: int = 1
+    likeness: LayerLikeness | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from evaluation.report.blocks import Block, Paragraph, Section, Verdict
 from evaluation.report.closeness import calibration_section, closeness_section, exposure_section
 from evaluation.report.cost import cost_section
 from evaluation.report.curves import curves_section
+from evaluation.report.inside import inside_section
 from evaluation.report.judged import judge
 from evaluation.report.labels import confidence_section, labels_section
 from evaluation.report.merging import Part, parts_of
@@ -71,7 +72,7 @@ def _sections_of(part: Part) -> list[Section]:
     ]
     if distils_a_task(part.results):
         # Its models were asked nothing but the task: there is no closeness, no exposure and no text of theirs.
-        own = (labels_section(part), confidence_section(part, how))
+        own = (labels_section(part), confidence_section(part, how), inside_section(part))
         return [*first, *(section for section in own if section is not None), curves_section(part), cost_section(part)]
     return [
         *first,

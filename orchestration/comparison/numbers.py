@@ -10,7 +10,7 @@ from evaluation.diversity import diversity
 from evaluation.exposure import excess_error, own_reverse_kl
 from evaluation.metric import Metric
 from evaluation.ratios import ratio_stderr
-from evaluation.results import ModelResults, Spread, TaskFacts
+from evaluation.results import LayerLikeness, ModelResults, Spread, TaskFacts
 from evaluation.tasks.measuring import measure
 
 
@@ -55,6 +55,13 @@ def metrics_of(row: ModelResults) -> dict[str, float]:
     }
 
 
+def likeness_numbers(likeness: LayerLikeness | None) -> dict[str, float]:
+    """CKA of each layer of a student with the layer of its teacher at the same relative depth, by name."""
+    if likeness is None:
+        return {}
+    return {f"cka_layer_{ours}": likeness.cka[theirs][ours] for ours, theirs in likeness.matched}
+
+
 def tracked_name(metric: Metric) -> str:
     """The name of a metric in MLflow, which takes no brackets: entity_f1[PER] is entity_f1_PER there."""
     return re.sub(r"[^\w\-. :/]", "_", metric.name.removesuffix("]"))
@@ -65,6 +72,7 @@ def task_metrics_of(row: ModelResults, facts: TaskFacts) -> dict[str, float]:
     examples = next((scores.examples for scores in row.tasks if scores.task == facts.name), ())
     measured = measure(facts.kind, examples, labels=facts.labels) if examples else ()
     numbers = {f"eval/test/{tracked_name(one.metric)}": one.value for one in measured}
+    numbers |= {f"eval/test/{name}": value for name, value in likeness_numbers(row.likeness).items()}
     for speed in () if row.serving is None else row.serving.texts:
         numbers[f"eval/text_s_batch_{speed.batch}"] = speed.spread.median
     return {name: value for name, value in numbers.items() if not math.isnan(value)} | {

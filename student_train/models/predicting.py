@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from configs.errors import DataError, ModelError
@@ -159,15 +159,21 @@ class Predictor:
         if empty is not None:
             raise DataError(f"input {empty}: the student's tokenizer makes no token of it: leave it out")
         for places in length_batches([len(window.ids) for window in windows]):
-            rows = torch.zeros(3, len(places), len(windows[places[0]].ids), dtype=torch.int64)
-            for at, place in enumerate(places):
-                ids, parts = windows[place].ids, windows[place].sequence_ids
-                rows[0, at, : len(ids)] = torch.tensor(ids)
-                rows[1, at, : len(ids)] = 1
-                if 1 in parts:
-                    rows[2, at, parts.index(1) : len(ids)] = 1
+            rows = laid_out([windows[place] for place in places])
             with torch.inference_mode():
                 yield places, self._forward(*rows).float()
+
+
+def laid_out(windows: Sequence[Any]) -> Int64[Tensor, "3 B T"]:
+    """Ids, mask and segments of windows, each filled up on the right to the longest."""
+    rows = torch.zeros(3, len(windows), max(len(window.ids) for window in windows), dtype=torch.int64)
+    for at, window in enumerate(windows):
+        ids, parts = window.ids, window.sequence_ids
+        rows[0, at, : len(ids)] = torch.tensor(ids)
+        rows[1, at, : len(ids)] = 1
+        if 1 in parts:
+            rows[2, at, parts.index(1) : len(ids)] = 1
+    return rows
 
 
 def _onnx_forward(path: Path, *, kind: TaskKind, labels: tuple[str, ...]) -> Callable[..., Tensor]:

@@ -23,6 +23,7 @@ from orchestration.pipeline.tasks.starts import MadeStart
 from orchestration.pipeline.tasks.students import TrainedStudents
 from orchestration.pipeline.tasks.teaching import AskedTaskTeacher
 from orchestration.pipeline.training_cost import training_of
+from student_train.models.layer_states import layer_states
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ def report_of_task(
         settings=run,
         journal=journal,
         given=given,
+        cka=layer_states if run.config.evaluation.cka else None,
     )
     chains = [chain for chains in finished.students.chains.values() for chain in chains]
     rests_on = rested_on(

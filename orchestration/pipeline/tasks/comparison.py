@@ -23,6 +23,7 @@ from evaluation.results import (
 )
 from evaluation.statistics import number_in_words
 from evaluation.tasks.measuring import measure_one
+from orchestration.comparison.layer_likeness import Reads, Stored, likenesses
 from orchestration.comparison.numbers import task_metrics_of
 from orchestration.comparison.predicted_answers import (
     ANSWERED_BY,
@@ -36,6 +37,7 @@ from orchestration.comparison.predicted_answers import (
 from orchestration.comparison.rows import bytes_on_disk
 from orchestration.comparison.text_speed import Texts, Timed, time_texts
 from orchestration.inputs.tasks import LoadedTask
+from orchestration.outputs.artifacts import Artifacts
 from orchestration.pipeline.run import AnyRun, Journal
 from student_train.models.predicting import Predictor
 
@@ -115,10 +117,12 @@ def compare_task_models(
     given: Mapping[str, GivenAnswers] | None = None,
     opened: Callable[[Path], AnswersTexts] = Predictor,
     timed: Timing = time_in_processes,
+    cka: Reads | None = None,
 ) -> ComparedTask:
     """Have every model answer dev and test, and measure what each takes, side by side.
 
-    `given` are answers of models that cannot be opened, by name.
+    `given` are answers of models that cannot be opened, by name. With `cka`, which reads the layers of a model, those
+    of students are held against those of the first teacher that can be opened.
     """
     compared = ComparedTask()
     with journal.console.stage("comparison", total=len(models), unit="models") as stage:
@@ -136,6 +140,8 @@ def compare_task_models(
         compared.rows = evened(compared.rows)
         settings.logs.mkdir(parents=True, exist_ok=True)
         _add_speeds(compared, task=task, log=settings.logs / "text-speed.log", timed=timed)
+        if cka is not None:
+            _add_likenesses(compared, task=task, artifacts=settings.artifacts, reads=cka)
         failed = len(models) - len(compared.rows)
         stage.summary = f"{len(compared.rows)} models on {len(task.test)} test rows" + (
             f"; {failed} could not be asked" if failed else ""
@@ -292,6 +298,29 @@ def _add_speeds(compared: ComparedTask, *, task: LoadedTask, log: Path, timed: T
             row,
             serving=found.serving.get(row.name),
             failures=row.failures + ((f"speed: {found.failures[row.name]}",) if row.name in found.failures else ()),
+        )
+        for row in compared.rows
+    ]
+
+
+def _add_likenesses(compared: ComparedTask, *, task: LoadedTask, artifacts: Artifacts, reads: Reads) -> None:
+    """Hold the layers of students against those of their teacher; one that could not be read says so."""
+    stored = {
+        row.name: Stored(row.name, compared.shown[row.name], row.digest)
+        for row in compared.rows
+        if row.name in compared.shown
+    }
+    teacher = next((stored[row.name] for row in compared.rows if row.role == "teacher" and row.name in stored), None)
+    if teacher is None:
+        compared.notes.append("CKA: there is no teacher whose layers could be read")
+        return
+    students = [stored[row.name] for row in compared.rows if row.role == "student" and row.name in stored]
+    found, failures = likenesses(students, teacher=teacher, task=task, artifacts=artifacts, reads=reads)
+    compared.rows = [
+        replace(
+            row,
+            likeness=found.get(row.name),
+            failures=row.failures + ((f"CKA: {failures[row.name]}",) if row.name in failures else ()),
         )
         for row in compared.rows
     ]

@@ -66,6 +66,13 @@ def test_an_experiment_that_makes_sense() -> None:
         ({"runtime__tracking_uri": "postgresql://me:secret@db/x"}, "holds a URI with a password"),
         ({"data__augment": {}, "evaluation__augmented_baseline": True}, "needs data.augment"),
         (
+            {
+                "teacher": {"model": {"path": "m"}, "answers": "labels"},
+                "evaluation": {"cka": True},
+            },
+            "evaluation.cka=true looks into the layers of the teacher, and teacher.answers=labels has it",
+        ),
+        (
             {"data__augment__rules__of": ["transfer"], "evaluation__augmented_baseline": True},
             "needs data.augment with a set of train alone",
         ),
@@ -118,6 +125,12 @@ def test_the_digest_is_of_what_changes_numbers_alone() -> None:
     digest = config().digest()
     assert config(runtime__nodes=2, budgets__max_teacher_tokens=5).digest() == digest
     assert config(teacher__max_tokens=64).digest() != digest
+
+
+def test_a_look_into_layers_is_written_where_it_is_asked_for() -> None:
+    said = config().model_dump(mode="json")["evaluation"]
+    assert "cka" not in said and config(evaluation={**said, "cka": False}).digest() == config().digest()
+    assert config(evaluation={**said, "cka": True}).digest() != config().digest()
 
 
 def test_several_teachers_change_the_digest_and_one_is_written_as_before() -> None:

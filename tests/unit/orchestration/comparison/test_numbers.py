@@ -13,10 +13,11 @@ from evaluation.closeness import closeness_of, measured
 from evaluation.exposure import exposure_of
 from evaluation.metric import Metric
 from evaluation.ratios import ratio_of, ratio_stderr
-from evaluation.results import FinalScores, TaskExample
+from evaluation.results import FinalScores, LayerLikeness, TaskExample
 from orchestration.comparison.numbers import (
     closeness_numbers,
     exposure_numbers,
+    likeness_numbers,
     metrics_of,
     task_metrics_of,
     tokens_per_s,
@@ -82,3 +83,10 @@ def test_numbers_by_type_have_names_that_can_be_logged() -> None:
     found = (TaskExample(0, 0, "", ("0 1 LOC",), "", ("0 1 LOC",), 0.5, 0),)
     row = task_model("bag", right=1, tasks=(FinalScores("names", "head", found),))
     assert task_metrics_of(row, facts)["eval/test/entity_f1_LOC"] == 1.0
+
+
+def test_layers_are_tracked_beside_those_that_they_are_matched_with() -> None:
+    likeness = LayerLikeness("teacher", 9, tuple((float(row), 10.0 + row, 20.0 + row) for row in range(5)))
+    assert likeness.matched == ((0, 0), (1, 2), (2, 4))
+    assert likeness_numbers(likeness) == {"cka_layer_0": 0.0, "cka_layer_1": 12.0, "cka_layer_2": 24.0}
+    assert likeness_numbers(None) == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -75,3 +76,20 @@ def test_a_student_that_begins_with_its_teachers_head_stands_beside_its_untouche
         ("encoder-gold", "student", "untouched"),
     ]
     assert not rows[1].failures, "nobody takes its time"
+
+
+def test_layers_are_compared_where_that_is_asked_for(place: TaskPlace) -> None:
+    rows = [{"text": text, "label": "good" if "sun" in text else "bad"} for text in ("sun", "rain", "oslo", "sun rome")]
+    (place.root / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    place.values["evaluation"] = {"cka": True}
+    place.values["students"]["encoder"] = {"start": {"kind": "transformer", "keep_layers": 1}, "stages": [STAGE]}
+    ended = place.go("eval")
+    assert ended.report is not None
+    found = {row.name: row.likeness for row in ended.report.results.models}
+    assert [name for name, likeness in found.items() if likeness is None] == ["teacher", "untouched"]
+    for name, layers in {"bag": 2, "bag-gold": 2, "encoder": 2}.items():
+        likeness = found[name]
+        assert likeness is not None and (likeness.teacher, likeness.texts) == ("teacher", 4)
+        assert (len(likeness.cka), len(likeness.cka[0])) == (2, layers)
+    assert "beside teacher: CKA of their layers" in (place.run.directory / "report.md").read_text()
+    assert repr(read_results(place.run.directory).models) == repr(ended.report.results.models)

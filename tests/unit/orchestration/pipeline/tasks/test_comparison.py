@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pipeline_builders import NotedTracker
 from results_builders import text_serving
 from task_files import ROWS, write_task
@@ -90,7 +92,7 @@ class Compared:
         return FakePredictor(self.says[place.name], parameters=len(place.name))
 
     def _time(self, models: Mapping[str, Path], texts: Texts, log: Path) -> Timed:
-        assert list(texts) == [("pie",), ("fog",), ("fig",)] and log.parent.is_dir()
+        assert list(texts) == [example.parts for example in self.task.test] and log.parent.is_dir()
         self.timed = dict(models)
         served = {name: text_serving({1: (0.1, 0.2, 0.3)}) for name in models if name != "untimed"}
         return Timed(served, {name: "gone" for name in models if name == "untimed"})
@@ -232,3 +234,33 @@ def test_what_was_found_is_tracked(comparing: Comparing) -> None:
     assert compare.tracker.of("child") == [("teacher", {"role": "teacher"}, None)]
     finals = dict(compare.tracker.of("final"))
     assert finals["teacher"]["eval/test/accuracy"] == 1.0 and finals["bag"]["eval/text_s_batch_1"] == 0.2
+
+
+def test_layers_of_students_are_held_against_the_first_teacher_that_opens(comparing: Comparing) -> None:
+    compare = comparing(large=RIGHT, bag=RIGHT, bert=RIGHT)
+    compare.task = replace(compare.task, test=(*compare.task.test, *compare.task.test))
+    compare.task = replace(compare.task, test=tuple(replace(each, row=at) for at, each in enumerate(compare.task.test)))
+
+    def reads(place: Path, texts: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
+        if place.name == "bag":
+            raise ModelError("bag: cannot be looked into")
+        draw = np.random.default_rng(len(place.name))
+        return [draw.standard_normal((len(texts), 3)).astype(np.float32) for _ in place.name]
+
+    teachers = [model(compare, name, role="teacher", method="") for name in ("gone", "large")]
+    found = compare(*teachers, model(compare, "bag"), model(compare, "bert"), cka=reads)
+    rows = {row.name: row for row in found.rows}
+    assert [name for name, row in rows.items() if row.likeness is not None] == ["bert"]
+    likeness = rows["bert"].likeness
+    assert likeness is not None and (likeness.teacher, likeness.texts) == ("large", 6)
+    assert (len(likeness.cka), len(likeness.cka[0])) == (5, 4)
+    assert "CKA: bag: cannot be looked into" in rows["bag"].failures
+    tracked = {name for told in compare.tracker.of("final", "bert") for name in told[-1]}
+    assert {f"eval/test/cka_layer_{at}" for at in range(4)} <= tracked
+
+
+def test_where_no_teacher_opens_that_is_said(comparing: Comparing) -> None:
+    compare = comparing(bag=RIGHT)
+    found = compare(model(compare, "bag"), cka=lambda place, texts: [])
+    assert found.rows[0].likeness is None
+    assert "CKA: there is no teacher whose layers could be read" in found.notes
