@@ -6,6 +6,7 @@ import math
 
 from rich.table import Table
 
+from configs.models import Device
 from evaluation.cost import whole
 from evaluation.results import RunCost
 from orchestration.outputs.console import Console, clock
@@ -14,11 +15,15 @@ UNKNOWN = "-"
 JOULES_PER_WH = 3600.0
 
 
-def print_cost(cost: RunCost, console: Console) -> None:
-    """Teacher tokens that were paid for and that the cache saved, then the energy of the run."""
+def print_cost(cost: RunCost, console: Console, *, device: Device) -> None:
+    """Teacher tokens that were paid for and that the cache saved, then the energy of the run.
+
+    What counts as the hours of a GPU on `device: cpu` are those of an engine or a worker group, and are called so.
+    """
     table = Table(title="Cost")
     priced = bool(cost.currency)
-    for title in ("", "teacher tokens", "GPU hours", "energy", *([cost.currency] if priced else [])):
+    hours_of = "GPU hours" if device == "gpu" else "engine hours"
+    for title in ("", "teacher tokens", hours_of, "energy", *([cost.currency] if priced else [])):
         table.add_column(title, justify="right" if title else "left", no_wrap=True)
     together = whole(cost)
     rows = {

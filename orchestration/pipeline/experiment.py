@@ -280,4 +280,4 @@ class Experiment:
         write_report(report, directory)  # last: it marks the experiment as finished, and nothing of it is missing then
         tracker.artifact("pipeline", directory / WRITTEN)
         show_report(report, self._written.config, directory=directory, console=self._journal.console)
-        publish_cost(report.results.cost, self._journal)
+        publish_cost(report.results.cost, self._journal, device=self._settings.device)

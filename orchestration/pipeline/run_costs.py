@@ -9,6 +9,7 @@ import numpy as np
 
 from cache import TeacherCache
 from cache.disk.spending import Spent, together
+from configs.models import Device
 from configs.schema import RuntimeConfig
 from evaluation.cost import Saved, Usage, metrics, run_cost
 from evaluation.results import RunCost
@@ -32,10 +33,10 @@ def counting(runtime: RuntimeConfig) -> Iterator[StageCosts]:
         yield StageCosts(meter)
 
 
-def publish_cost(cost: RunCost, journal: Journal) -> None:
-    """Show and track what a run took."""
+def publish_cost(cost: RunCost, journal: Journal, *, device: Device) -> None:
+    """Show and track what a run on a `device` took."""
     journal.tracker.log_final("pipeline", metrics(cost))
-    print_cost(cost, journal.console)
+    print_cost(cost, journal.console, device=device)
 
 
 def saved_by_cache(plan: FillPlan, *, cache: TeacherCache, spent_before: Counts) -> Saved:

@@ -232,7 +232,7 @@ class TaskExperiment:
         publish(report.results, directory=directory, tracker=journal.tracker)
         write_report(report, directory)  # last: it marks the experiment as finished, and nothing of it is missing then
         journal.tracker.artifact("pipeline", directory / WRITTEN)
-        publish_cost(report.results.cost, journal)
+        publish_cost(report.results.cost, journal, device=self._run.device)
         show_task_report(report, self._written.config, directory=directory, console=journal.console)
 
     def _words(self, task: LoadedTask) -> TaskWords:

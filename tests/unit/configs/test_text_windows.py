@@ -9,7 +9,16 @@ from task_heads import save_span_finder
 from transformers import AutoTokenizer
 
 from configs import text_windows
-from configs.text_windows import first_tokens, length_batches, passage_tokens, passage_windows, word_windows
+from configs.text_windows import (
+    first_tokens,
+    length_batches,
+    passage_tokens,
+    passage_windows,
+    word_windows,
+)
+from configs.text_windows import (
+    text_windows as windows_of_texts,
+)
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +34,15 @@ def test_each_word_has_its_first_token_in_one_window(tokenizer: Any) -> None:
     assert first_tokens(windows, owners) == [{0: 1, 1: 2, 2: 3}, {3: 2}, {}, {0: 1}]
 
 
+def test_windows_of_texts_share_no_token_and_none_spans_two(tokenizer: Any) -> None:
+    texts = ["sun rain oslo rome", "rain", "sun sunrain"]
+    windows, owners = windows_of_texts(tokenizer, texts, longest=5)
+    assert owners == [0, 0, 1, 2]
+    inner = [window.tokens[1:-1] for window in windows]
+    assert inner == [["sun", "rain", "oslo"], ["rome"], ["rain"], ["sun", "sun", "##rain"]]
+    assert all((window.tokens[0], window.tokens[-1]) == ("[CLS]", "[SEP]") for window in windows)
+
+
 def test_windows_of_a_passage_overlap_and_each_holds_the_question(tokenizer: Any) -> None:
     passage = "sun rain oslo rome sun rain"
     windows, owners = passage_windows(tokenizer, ["where"], [passage], longest=8)
@@ -35,7 +53,12 @@ def test_windows_of_a_passage_overlap_and_each_holds_the_question(tokenizer: Any
 
 
 def test_nothing_has_no_windows(tokenizer: Any) -> None:
-    assert word_windows(tokenizer, [], longest=5) == passage_windows(tokenizer, [], [], longest=8) == ([], [])
+    assert (
+        windows_of_texts(tokenizer, [], longest=5)
+        == word_windows(tokenizer, [], longest=5)
+        == passage_windows(tokenizer, [], [], longest=8)
+        == ([], [])
+    )
 
 
 def test_batches_hold_windows_of_about_one_length(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import io
 import math
 from dataclasses import replace
 
+from configs.models import Device
 from evaluation.results import RunCost, StageCost
 from orchestration.comparison.cost_table import energy, print_cost
 from orchestration.outputs.console import Console
@@ -24,9 +25,9 @@ COST = RunCost(
 )
 
 
-def shown(cost: RunCost) -> str:
+def shown(cost: RunCost, *, device: Device = "cpu") -> str:
     stream = io.StringIO()
-    print_cost(cost, Console(stream))
+    print_cost(cost, Console(stream), device=device)
     return stream.getvalue()
 
 
@@ -40,6 +41,11 @@ def test_paid_and_saved_stand_one_above_the_other() -> None:
     assert "EUR" in text
     assert "Energy: 3.00 Wh in 1m 30s, 1.5 g CO2; most of it: fill 2.00 Wh, train kd 1.00 Wh." in text
     assert "Source: codecarbon (CPU: estimated)." in text
+
+
+def test_hours_are_those_of_gpus_where_there_are_any() -> None:
+    assert "engine hours" in shown(COST) and "GPU" not in shown(COST)
+    assert "GPU hours" in shown(COST, device="gpu") and "engine" not in shown(COST, device="gpu")
 
 
 def test_what_is_not_known_is_no_number() -> None:

@@ -92,8 +92,8 @@ def test_the_cost_of_a_run_is_shown_and_tracked(tmp_path: Path) -> None:
     journal.ledger.add(fill=500)
     saved = Saved(2_000, 2.0, 7200.0)
     cost = cost_of_run(settings=run.settings, journal=journal, saved=saved)
-    publish_cost(cost, journal)
+    publish_cost(cost, journal, device=run.settings.device)
     assert (cost.teacher_tokens, cost.saved_tokens, cost.saved, cost.currency) == (500, 2_000, 2.0, "EUR")
     (tracked,) = [values for _, values in run.tracker.of("final", "pipeline") if "cost/saved" in values]
     assert tracked["cost/saved_tokens"] == 2_000.0
-    assert "saved by the cache" in run.said
+    assert "saved by the cache" in run.said and "engine hours" in run.said

@@ -12,7 +12,7 @@ from configs.architecture import TextModel
 from configs.schema import EngineSettings, TrainingSettings
 from configs.task_stages import TaskStageConfig, TaskStudentConfig
 from orchestration.plan.hardware import GIB
-from orchestration.plan.memory import MemoryFit
+from orchestration.plan.memory import HEAD_CHUNK_BYTES, MemoryFit
 from orchestration.plan.task_memory import (
     TaskSizes,
     plain_memory,
@@ -20,6 +20,7 @@ from orchestration.plan.task_memory import (
     start_sizes,
     task_training_memory,
     transformer_sizes,
+    word_tables_memory,
 )
 from student_train.models.bag import BagStudent
 from student_train.models.recurrent import RecurrentStudent
@@ -136,3 +137,15 @@ def test_an_engine_holds_weights_in_its_dtype_and_one_layer_of_a_batch() -> None
     assert held("float32", longest=128)["activations"] > held("float32")["activations"] > 0
     plain = plain_memory(BERT, label="plain")
     assert plain.size_bytes == pytest.approx(4 * transformer_sizes(BERT).parameters + 0.9 * GIB)
+
+
+@pytest.mark.parametrize(("soft_weight", "tables"), [(0.0, 5), (5.0, 8)])
+def test_hidden_tokens_have_tables_of_the_vocabulary_and_their_teacher_as_many(soft_weight: float, tables: int) -> None:
+    stage = {"objective": "masked_lm", "data": ["plain"], "steps": 1, "select": "last", "soft_weight": soft_weight}
+    (item,) = word_tables_memory(TaskStageConfig.model_validate(stage))
+    assert (item.name, item.size_bytes) == ("logits", tables * HEAD_CHUNK_BYTES)
+    assert item.arithmetic == f"{tables} x 268,435,456 B"
+
+
+def test_other_stages_have_no_such_tables() -> None:
+    assert word_tables_memory(TaskStageConfig.model_validate(STAGE)) == ()
