@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from cache import CacheView, GenerateRequest, TeacherCache, TeacherRecord
+from cache import CacheView, GenerateRequest, TeacherRecord
 from cache.keys import generation_key
-from cache.protocols import Failure
+from cache.protocols import Failure, RecordReader
 from evaluation.results import Closeness
 from evaluation.text import wording
 from orchestration.comparison.examination import Candidate
@@ -29,12 +29,15 @@ class Bench:
     """What every candidate is measured on.
 
     `compared_tokens` of an answer and of the teacher's are held against each other: one may have been allowed to go on
-    where the other had to stop.
+    where the other had to stop. `view` holds the teacher's answers behind the prompts of `requests`; where it was shown
+    more than that, it is `asked` otherwise, and `told` are its answers as it gave them.
     """
 
-    cache: TeacherCache
+    reader: RecordReader
     view: CacheView
+    told: CacheView
     requests: tuple[GenerateRequest, ...]
+    asked: tuple[GenerateRequest, ...]
     tokenizer_of: ModelFiles
     top_k: int
     compared_tokens: int
@@ -63,7 +66,9 @@ class Bench:
         return self.tokenizer_of if candidate.tokens is None else candidate.tokens.files
 
     def requests_of(self, candidate: Candidate) -> tuple[GenerateRequest, ...]:
-        """What a candidate is asked: the same prompts, in its own tokens where it has others."""
+        """What a candidate is asked: the same prompts, in its own tokens where it has others; the teacher as ever."""
+        if candidate.role == "teacher":
+            return self.asked
         tokens = candidate.tokens
         if tokens is None:
             return self.requests
@@ -116,8 +121,15 @@ class Bench:
         )
 
     def references(self) -> list[TeacherRecord]:
-        """The teacher's records, in the order of the view."""
-        return [r for block in self.cache.iter_blocks(self.view, [np.arange(len(self.view))]) for r in block]
+        """The teacher's records behind the prompts of students, in the order of the view."""
+        return self._records(self.view)
+
+    def as_told(self) -> list[TeacherRecord]:
+        """The teacher's records behind what it was shown, in the order of the view."""
+        return self._records(self.told)
+
+    def _records(self, view: CacheView) -> list[TeacherRecord]:
+        return [r for block in self.reader.iter_blocks(view, [np.arange(len(view))]) for r in block]
 
 
 def lengths(records: Sequence[TeacherRecord | Failure]) -> tuple[int, ...]:

@@ -68,7 +68,7 @@ class HeldOut:
 
     def teacher_tokens(self) -> int:
         """See `Examination`."""
-        return sum(len(record.token_ids) for record in self.bench.references())
+        return sum(len(record.token_ids) for record in self.bench.as_told())
 
     def run(self, candidate: Candidate, pool: EnginePool) -> None:
         """See `Examination`: the live teacher against its own cached answers.
@@ -76,7 +76,7 @@ class HeldOut:
         Raises:
             EngineError: it refuses one of them.
         """
-        references = self.bench.references()
+        references = self.bench.as_told()
         live = rescored(references, pool=pool, k=self.bench.top_k)
         self.keep(candidate, closeness_of(map(shared_beliefs, references, live)))
 

@@ -56,7 +56,7 @@ class Answering:
 
     def teacher_tokens(self) -> int:
         """See `Examination`: answers, and those of the warm-up."""
-        answers = [len(request.prompt_ids) + request.max_new_tokens for request in self.bench.requests]
+        answers = [len(request.prompt_ids) + request.max_new_tokens for request in self.bench.asked]
         return sum(answers) + sum(answers[:WARM_UP])
 
     def run(self, candidate: Candidate, pool: EnginePool) -> None:

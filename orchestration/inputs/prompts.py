@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,21 @@ ALPACA = (
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One usable row. `gold_ids` end with the token that ends a turn; None when the row has no gold answer."""
+    """One usable row. `gold_ids` end with the token that ends a turn; None when the row has no gold answer.
+
+    `wide_ids` are what the teacher sees in place of `prompt_ids` where it is shown more than its students.
+    """
 
     row: int
     text: str
     prompt_ids: tuple[int, ...]
     gold_ids: tuple[int, ...] | None = None
+    wide_ids: tuple[int, ...] | None = None
+
+    @property
+    def asked_ids(self) -> tuple[int, ...]:
+        """What the teacher is asked."""
+        return self.prompt_ids if self.wide_ids is None else self.wide_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,10 @@ class PromptSet:
     splits: Mapping[str, tuple[Prompt, ...]]
     rejected: tuple[Rejected, ...]
     plain: Mapping[str, tuple[Prompt, ...]] = field(default_factory=dict)
+
+    def as_students_see(self) -> PromptSet:
+        """The same prompts for a teacher that is shown no more than a student."""
+        return replace(self, splits={name: tuple(map(_narrow, rows)) for name, rows in self.splits.items()})
 
     def write_rejected(self, path: Path) -> None:
         """Write one JSON object a rejected row."""
@@ -285,6 +298,10 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """The texts that the tokenizer would turn into control tokens: also those that have no name such as EOS."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     return tuple(sorted(added | set(tokenizer.all_special_tokens)))
+
+
+def _narrow(prompt: Prompt) -> Prompt:
+    return replace(prompt, wide_ids=None)
 
 
 def _refuse_overlap(splits: Mapping[str, tuple[Prompt, ...]]) -> None:

@@ -23,9 +23,10 @@ def assistant_lesson(
 ) -> tuple[Lesson, PromptSet]:
     """What a trained student says to those it teaches; starts no engine when its cache holds everything.
 
-    Returns the prompts with the rows that it could not answer set aside.
+    It sees what they see, whatever its own teacher was shown beside that. Returns the prompts with the rows that it
+    could not answer set aside.
     """
-    config, name = settings.config, assistant.name
+    config, name, prompts = settings.config, assistant.name, prompts.as_students_see()
     files = open_model(assistant.directory, label=name)
     teacher = Teacher(files, identity_of(files, config=config, dtype=assistant.dtype))
     cache = open_cache(config, teacher)

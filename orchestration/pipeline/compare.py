@@ -286,11 +286,14 @@ def open_bench(config: DistillConfig, *, lesson: Lesson, sets: Sequence[Sequence
     first = {key: position for position, key in reversed(list(enumerate(keys))) if key is not None}
     kept = sorted(first.values())
     limit = config.evaluation.max_new_tokens or config.generation.max_new_tokens
-    requests = [sequences.requests[i] for i in kept]
+    asked = tuple(_limited(r, limit) for r in (sequences.requests[i] for i in kept) if isinstance(r, GenerateRequest))
+    view = lesson.views["teacher-test"]
     return Bench(
-        cache=lesson.cache,
-        view=lesson.views["teacher-test"],
-        requests=tuple(_limited(r, limit) for r in requests if isinstance(r, GenerateRequest)),
+        reader=lesson.reader,
+        view=view,
+        told=lesson.told.get("teacher-test", view),
+        requests=tuple(replace(each, prompt_ids=lesson.shown.get(each.prompt_ids, each.prompt_ids)) for each in asked),
+        asked=asked,
         tokenizer_of=lesson.teacher.files,
         top_k=config.teacher.top_k,
         compared_tokens=min(limit, config.generation.max_new_tokens),

@@ -86,7 +86,7 @@ def fill_and_pin(
         teacher=asked.teacher,
         cache=asked.cache,
         stages=settings.config.stages_taught_by(assistant),
-        prompts=prompts.splits["train"],
+        prompts=prompts.splits,
         folder=settings.directory / "views" / (assistant or ""),
     )
     return lesson, prompts
@@ -256,7 +256,7 @@ def without_refused(prompts: PromptSet, sets: Sequence[SequenceSet], *, failed: 
     for split, rows in prompts.splits.items():
         kept = []
         for row in rows:
-            reasons, asked = refused.get(row.prompt_ids, []), wanted[row.prompt_ids]
+            reasons, asked = refused.get(row.asked_ids, []), wanted[row.asked_ids]
             if reasons:
                 share = f" ({len(reasons)} of its {asked} sequences)" if asked > 1 else ""
                 set_aside.append(Rejected(split, row.row, reasons[0] + share, row.text))

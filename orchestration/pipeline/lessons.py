@@ -14,6 +14,8 @@ import numpy as np
 
 from cache import CacheView, GenerateRequest, TeacherCache
 from cache.answers import Request
+from cache.narrowed import SUFFIX, NarrowedCache, NarrowedView
+from cache.protocols import RecordReader
 from configs import CacheError, DataError
 from configs.stages import StageConfig
 from orchestration.inputs.prompts import Prompt
@@ -25,19 +27,26 @@ from student_train.feed.turns import Turns, take_turns
 
 ROWS_PER_READ = 1024
 
+Ids = tuple[int, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
     """The pinned views of one teacher by name ("teacher-train"), and the files they are kept in.
 
-    `turns` say which rows of its view a stage reads in which epoch, by the names that stages have for them.
+    `reader` is what reads them. `turns` say which rows of its view a stage reads in which epoch, by the names that
+    stages have for them. Where the teacher was shown more than its students see, `told` are the views as it answered
+    them, and `shown` the students' prompts by what it saw in their place; views and files are those of students.
     """
 
     teacher: Teacher
     cache: TeacherCache
     views: Mapping[str, CacheView]
     paths: Mapping[str, Path]
+    reader: RecordReader
     turns: Mapping[str, Turns] = field(default_factory=dict)
+    told: Mapping[str, CacheView] = field(default_factory=dict)
+    shown: Mapping[Ids, Ids] = field(default_factory=dict)
 
     @property
     def digests(self) -> dict[str, str]:
@@ -57,10 +66,10 @@ def pin_lesson(
     teacher: Teacher,
     cache: TeacherCache,
     stages: Sequence[StageConfig],
-    prompts: Sequence[Prompt],
+    prompts: Mapping[str, Sequence[Prompt]],
     folder: Path,
 ) -> Lesson:
-    """Pin what `stages` read, and write it below `folder`. `prompts` are those of the train split.
+    """Pin what `stages` read, and write it below `folder`. `prompts` are those of every split.
 
     Raises:
         CacheError: a set has no row at all.
@@ -70,7 +79,7 @@ def pin_lesson(
     for stage in stages:
         if stage.train_view not in views:
             whole = views[f"{stage.source}-train"]
-            result = _filtered(stage, view=whole, teacher=teacher, cache=cache, prompts=prompts)
+            result = _filtered(stage, view=whole, teacher=teacher, cache=cache, prompts=prompts["train"])
             _report(stage, result, journal=journal)
             if not result.keys:
                 raise DataError(f"filters leave none of the {len(whole):,} sequences of {whole.dataset}: {result}")
@@ -81,14 +90,28 @@ def pin_lesson(
         for stage in stages
         if stage.turns is not None
     }
-    paths = {name: folder / f"{name}.npz" for name in views}
-    paths |= {name: folder / f"{name}.safetensors" for name in turns}
+    paths = {name: folder / f"{name}.safetensors" for name in turns}
     folder.mkdir(parents=True, exist_ok=True)
-    for name, view in views.items():
-        view.save(paths[name])
     for name, table in turns.items():
         table.save(paths[name])
-    return Lesson(teacher, cache, views, paths, turns)
+    shown = {each.asked_ids: each.prompt_ids for rows in prompts.values() for each in rows if each.wide_ids is not None}
+    # Around windows of plain text nothing is shown to anybody.
+    behind_prompts = [name for name in views if shown and not name.startswith("plain-")]
+    narrowed = {name: NarrowedView.of(views[name], cache=cache, prompts=shown) for name in behind_prompts}
+    for name, view in views.items():
+        kept = narrowed.get(name, view)
+        paths[name] = folder / f"{name}{SUFFIX if name in narrowed else '.npz'}"
+        kept.save(paths[name])
+    return Lesson(
+        teacher,
+        cache,
+        views | {name: view.rows for name, view in narrowed.items()},
+        paths,
+        reader=NarrowedCache(cache, narrowed.values()) if narrowed else cache,
+        turns=turns,
+        told={name: views[name] for name in narrowed},
+        shown=shown,
+    )
 
 
 def _turns(stage: StageConfig, requests: Sequence[Request], *, view: CacheView, cache: TeacherCache) -> Turns:
@@ -122,7 +145,7 @@ def _filtered(
         words: str = teacher.files.tokenizer.decode(ids, skip_special_tokens=True)
         return words
 
-    gold = {prompt.prompt_ids: text(prompt.gold_ids) for prompt in prompts if prompt.gold_ids is not None}
+    gold = {prompt.asked_ids: text(prompt.gold_ids) for prompt in prompts if prompt.gold_ids is not None}
     pieces = np.split(np.arange(len(view)), range(ROWS_PER_READ, len(view), ROWS_PER_READ))
     records = (record for block in cache.iter_blocks(view, pieces) for record in block)
     return apply_filters(records, filters=stage.filters, text=text, gold=gold)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cache import CacheView, TeacherCache, TeacherRecord
+from cache import CacheView, TeacherRecord
+from cache.protocols import RecordReader
 from configs import DataError
 from configs.stages import StageConfig
 from orchestration.inputs.other_tokens import OtherTokens, coverage_in_words, judge_coverage
@@ -45,7 +46,7 @@ def lesson_of(name: str, start: Start, *, lesson: Lesson, stages: Sequence[Stage
     for view in dict.fromkeys(each for stage in stages for each in (stage.train_view, stage.dev_view)):
         reading = retokenise(
             lesson.views[view],
-            cache=lesson.cache,
+            cache=lesson.reader,
             tokens=tokens,
             stop_ids=lesson.teacher.files.stop_ids,
             positions=start.shape.max_positions,
@@ -63,7 +64,7 @@ def lesson_of(name: str, start: Start, *, lesson: Lesson, stages: Sequence[Stage
 
 
 def retokenise(
-    view: CacheView, *, cache: TeacherCache, tokens: OtherTokens, stop_ids: tuple[int, ...], positions: int
+    view: CacheView, *, cache: RecordReader, tokens: OtherTokens, stop_ids: tuple[int, ...], positions: int
 ) -> Reading:
     """Every row of a view that a student of at most `positions` tokens can read; `stop_ids` end the teacher's answers.
 

@@ -125,7 +125,7 @@ def _require_ready(name: str, start: Start, *, lesson: Lesson, settings: RunSett
             vocab=start.vocab(lesson.teacher),
             micro_batch_tokens=settings.config.runtime.training.micro_batch_tokens,
         )
-        require_head_mass(stage, cache=lesson.cache, view=view)
+        require_head_mass(stage, cache=lesson.reader, view=view)
         if stage.rollout is not None:
             former_rollouts(stage.rollout, lesson=lesson)
             _warn_of_tail(name, stage, lesson=lesson, settings=settings, journal=journal)
@@ -133,7 +133,7 @@ def _require_ready(name: str, start: Start, *, lesson: Lesson, settings: RunSett
 
 def _warn_of_tail(name: str, stage: StageConfig, *, lesson: Lesson, settings: RunSettings, journal: Journal) -> None:
     """Say when the kept tokens leave much of the teacher's probability in one bucket: its gradient is a guess there."""
-    tail = mean_tail_mass(lesson.cache, view=lesson.views[stage.dev_view])
+    tail = mean_tail_mass(lesson.reader, view=lesson.views[stage.dev_view])
     if tail > MUCH_TAIL:
         top_k = settings.config.teacher.top_k
         journal.console.warn(

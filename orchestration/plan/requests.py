@@ -221,7 +221,7 @@ def _requests(
     samples = generation.samples_per_prompt if split == "train" else 1
     return tuple(
         GenerateRequest(
-            prompt_ids=prompt.prompt_ids,
+            prompt_ids=prompt.asked_ids,
             stop_ids=stop_ids,
             max_new_tokens=generation.max_new_tokens,
             temperature=generation.temperature,
@@ -240,4 +240,4 @@ def _gold_request(prompt: Prompt, split: str) -> ScoreRequest:
             f"data.{split} row {prompt.row} has no gold answer but a stage has source=gold: "
             "set data.response_field, or source: teacher"
         )
-    return ScoreRequest(token_ids=prompt.prompt_ids + prompt.gold_ids, prompt_len=len(prompt.prompt_ids))
+    return ScoreRequest(token_ids=prompt.asked_ids + prompt.gold_ids, prompt_len=len(prompt.asked_ids))

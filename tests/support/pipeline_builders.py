@@ -9,7 +9,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -323,9 +323,18 @@ class FakeRun:
             teacher=teacher,
             cache=asked.cache,
             stages=self.config.stages_taught_by(None),
-            prompts=prompts.splits["train"],
+            prompts=prompts.splits,
             folder=self.settings.directory / "views",
         )
+
+
+def widened(prompts: PromptSet) -> PromptSet:
+    """These prompts for a teacher that is shown three tokens more than its students."""
+    shown = {
+        name: tuple(replace(row, wide_ids=(7, 8, 9, *row.prompt_ids)) for row in rows)
+        for name, rows in prompts.splits.items()
+    }
+    return replace(prompts, splits=shown)
 
 
 def fake_run(root: Path, **blocks: Any) -> FakeRun:

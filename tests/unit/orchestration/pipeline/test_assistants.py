@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,19 @@ def test_it_is_asked_for_what_those_it_teaches_read(tmp_path: Path) -> None:
     assert found.teacher.files.directory == model and found.teacher.files.label == "ta"
     assert found.cache.identity == found.teacher.identity != run.teacher().identity
     assert [pool.called for pool in run.compute.pools] == [["check 2", "fill 5", "release"]]
+
+
+def test_it_sees_no_more_than_those_that_it_teaches(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, students=STUDENTS)
+    prompts = run.prompts(run.teacher())
+    shown = {
+        name: tuple(replace(row, wide_ids=(7, *row.prompt_ids)) for row in rows)
+        for name, rows in prompts.splits.items()
+    }
+    student = assistant(model_in(tmp_path), "float32")
+    found, left = assistant_lesson(student, **run.parts, prompts=replace(prompts, splits=shown))
+    assert not found.told and found.reader is found.cache
+    assert left.splits == prompts.splits
 
 
 def test_what_its_cache_holds_is_not_asked_again(tmp_path: Path) -> None:

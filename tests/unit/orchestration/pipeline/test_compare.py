@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline_builders import CLOSENESS, FakeRun, fake_run, model_in, student
+from pipeline_builders import CLOSENESS, FakeRun, fake_run, model_in, student, widened
 
 from configs import BudgetReached, EngineError, ModelError, TrainingError
 from evaluation.closeness import measured
@@ -26,9 +26,9 @@ from orchestration.pipeline.compare import (
 from orchestration.pipeline.lessons import Lesson
 
 
-def opened(run: FakeRun) -> tuple[Lesson, benches.Bench]:
+def opened(run: FakeRun, *, shown_more: bool = False) -> tuple[Lesson, benches.Bench]:
     teacher = run.teacher()
-    prompts = run.prompts(teacher)
+    prompts = widened(run.prompts(teacher)) if shown_more else run.prompts(teacher)
     lesson = run.lesson(teacher, prompts)
     return lesson, open_bench(run.config, lesson=lesson, sets=run.asked(teacher, prompts).sets)
 
@@ -50,9 +50,9 @@ def kl(row: ModelResults) -> float:
     return measured(row.closeness)["forward_kl"].value
 
 
-def measured_teacher(run: FakeRun) -> ModelResults:
+def measured_teacher(run: FakeRun, *, shown_more: bool = False) -> ModelResults:
     teacher = run.teacher()
-    _, bench = opened(run)
+    _, bench = opened(run, shown_more=shown_more)
     compared = Compared(run.settings.artifacts)
     asked = run.asked(teacher, run.prompts(teacher))
     compare_teacher(asked, ways=ways_of(run.settings, bench=bench), compared=compared, **run.parts)
@@ -130,6 +130,22 @@ def test_the_live_teacher_agrees_with_its_cached_answers(tmp_path: Path) -> None
     again = fake_run(tmp_path)
     assert repr(measured_teacher(again)) == repr(row)
     assert again.compute.called == [] and again.tracker.of("final") == [("teacher", metrics_of(row))]
+
+
+def test_a_teacher_that_was_shown_more_answers_and_is_scored_behind_that(
+    tmp_path: Path, models: tuple[Path, Path]
+) -> None:
+    """The fake engine believes by prompt: scored behind what students see, it would differ from its own answers."""
+    run = fake_run(tmp_path)
+    lesson, bench = opened(run, shown_more=True)
+    assert [each.prompt_ids[3:] for each in bench.asked] == [each.prompt_ids for each in bench.requests]
+    learner = student_candidates([student("a", *models, "float32")], config=run.config)[0][-1]
+    assert bench.requests_of(learner) == bench.requests
+    assert scoring_job(learner, lesson=lesson, settings=run.settings).view.suffix == ".narrowed"
+    told, read = bench.as_told(), bench.references()
+    assert [record.prompt_len - 3 for record in told] == [record.prompt_len for record in read]
+    row = measured_teacher(run, shown_more=True)
+    assert kl(row) < 0.01
 
 
 def test_the_teachers_row_waits_for_a_budget(tmp_path: Path) -> None:

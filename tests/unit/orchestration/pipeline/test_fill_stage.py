@@ -156,7 +156,7 @@ def prompt(row: int, *ids: int) -> Prompt:
 
 def asked_for(*prompts: Prompt, samples: int = 1) -> SequenceSet:
     requests = tuple(
-        GenerateRequest(each.prompt_ids, stop_ids=(2,), max_new_tokens=4, temperature=1.0, replicate=replicate)
+        GenerateRequest(each.asked_ids, stop_ids=(2,), max_new_tokens=4, temperature=1.0, replicate=replicate)
         for each in prompts
         for replicate in range(samples)
     )
@@ -173,6 +173,13 @@ def test_a_prompt_stays_as_long_as_one_of_its_sequences_was_answered() -> None:
     assert [(each.row, each.reason) for each in left.rejected] == [
         (0, "no (1 of its 2 sequences)"), (1, "never (2 of its 2 sequences)"),
     ]  # fmt: skip
+
+
+def test_a_prompt_that_the_teacher_saw_more_of_is_found_by_what_it_saw() -> None:
+    one, two = prompt(0, 5, 6), replace(prompt(1, 5, 6), wide_ids=(8, 5, 6))
+    sets = [asked_for(one, two, samples=1)]
+    left = without_refused(PromptSet({"train": (one, two)}, ()), sets, failed={sets[0].requests[1]: "too long"})
+    assert left.splits["train"] == (one,) and [each.row for each in left.rejected] == [1]
 
 
 def test_a_gold_answer_that_cannot_be_scored_sets_its_prompt_aside() -> None:

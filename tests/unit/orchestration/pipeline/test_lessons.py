@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from pipeline_builders import FakePool, fake_run
+from pipeline_builders import FakePool, fake_run, widened
 
-from cache import CacheView
+from cache import CacheView, TeacherRecord
+from cache.narrowed import NarrowedView
 from configs import CacheError, DataError
-from orchestration.pipeline.lessons import pin_lesson
+from orchestration.pipeline.lessons import Lesson, pin_lesson
 from student_train.feed.turns import Turns
 
 STAGE: dict[str, Any] = {"objective": "kd", "steps": 4, "dtype": "float32"}
@@ -73,7 +77,7 @@ def test_a_set_of_which_nothing_was_answered_is_refused(tmp_path: Path) -> None:
     asked.cache.refresh()
     with pytest.raises(CacheError, match="the teacher answered none of the 2 rows of teacher-dev"):
         pin_lesson(
-            asked.sets, journal=run.journal, teacher=teacher, cache=asked.cache, stages=(), prompts=(), folder=tmp_path
+            asked.sets, journal=run.journal, teacher=teacher, cache=asked.cache, stages=(), prompts={}, folder=tmp_path
         )
 
 
@@ -104,3 +108,59 @@ def test_answers_to_a_prompt_take_turns_in_the_view_that_all_stages_share(tmp_pa
     left, kept = lesson.turns[sifted.turns], lesson.views[sifted.train_view]
     by_prompt = {request.prompt_ids for request, key in answers.items() if key in {bytes(key) for key in kept.keys}}
     assert 0 < left.rows.shape[1] == len(by_prompt) and left.rows.max() < len(kept) < 15
+
+
+def records(lesson: Lesson, views: Mapping[str, CacheView], name: str) -> list[TeacherRecord]:
+    (told,) = lesson.reader.iter_blocks(views[name], [np.arange(len(views[name]))])
+    return told
+
+
+def test_what_a_teacher_said_of_more_is_pinned_as_students_read_it(tmp_path: Path) -> None:
+    run = fake_run(tmp_path)
+    teacher = run.teacher()
+    prompts = widened(run.prompts(teacher))
+    lesson = run.lesson(teacher, prompts)
+    for split, rows in prompts.splits.items():
+        name = f"teacher-{split}"
+        assert lesson.paths[name] == run.settings.directory / "views" / f"{name}.narrowed"
+        assert NarrowedView.load(lesson.paths[name]).rows.digest == lesson.digests[name] != lesson.told[name].digest
+        read, told = records(lesson, lesson.views, name), records(lesson, lesson.told, name)
+        assert [tuple(each.token_ids[: each.prompt_len]) for each in read] == [row.prompt_ids for row in rows]
+        assert [tuple(each.token_ids[: each.prompt_len]) for each in told] == [row.wide_ids for row in rows]
+        for ours, theirs in zip(read, told, strict=True):
+            assert np.array_equal(ours.response_ids, theirs.response_ids)
+            assert np.array_equal(ours.topk_logprobs, theirs.topk_logprobs)  # type: ignore[arg-type]
+
+
+def test_gold_that_filters_hold_answers_against_is_found_by_what_the_teacher_saw(tmp_path: Path) -> None:
+    for split, rows in {"train": 3, "dev": 2, "test": 2}.items():
+        row = '{{"prompt": "{} {}", "response": "it"}}\n'
+        (tmp_path / f"{split}.jsonl").write_text("".join(row.format(split, number) for number in range(rows)))
+    data = {**{each: {"path": str(tmp_path / f"{each}.jsonl")} for each in ("train", "dev", "test")}}
+    data |= {"max_prompt_tokens": 32, "response_field": "response"}
+    run = fake_run(tmp_path, students=students(min_rouge_l=1.0), data=data)
+    teacher = run.teacher()
+    prompts = widened(run.prompts(teacher))
+    requests: list[Any] = list(run.asked(teacher, prompts).sets[0].requests)
+    said = dict(FakePool(teacher.identity, files=teacher.files).source.generate(requests, k=4))
+    gold = [replace(row, gold_ids=tuple(said[at].response_ids)) for at, row in enumerate(prompts.splits["train"][:2])]
+    splits = {**prompts.splits, "train": (*gold, *prompts.splits["train"][2:])}
+    lesson = run.lesson(teacher, replace(prompts, splits=splits))
+    (name,) = set(lesson.views) - {"teacher-train", "teacher-dev", "teacher-test"}
+    read = records(lesson, lesson.views, name)
+    assert [tuple(each.token_ids[: each.prompt_len]) for each in read] == [row.prompt_ids for row in gold]
+
+
+def test_answers_take_turns_whatever_the_teacher_saw(tmp_path: Path) -> None:
+    stages = [STAGE | {"views": 2}]
+    writes = {"temperature": 1.0, "max_new_tokens": 20, "samples_per_prompt": 2}
+    run = fake_run(tmp_path, students={"kd": {"init": {"keep_layers": 1}, "stages": stages}}, generation=writes)
+    teacher = run.teacher()
+    prompts = run.prompts(teacher)
+    lesson = run.lesson(teacher, widened(prompts))
+    turns = lesson.turns_of(run.config.students["kd"].stages[0])
+    assert turns is not None and turns.rows.shape == (2, 3)
+    read = records(lesson, lesson.views, "teacher-train")
+    for epoch in range(2):
+        asked = [tuple(read[row].token_ids[: read[row].prompt_len]) for row in turns.of(epoch)]
+        assert sorted(asked) == sorted(row.prompt_ids for row in prompts.splits["train"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,16 @@ def test_only_training_prompts_are_answered_several_times() -> None:
 def test_gold_sequences_are_prompt_and_answer() -> None:
     sets = sequence_sets(config(SFT), prompts(), stop_ids=STOPS)
     assert sets[0].requests[1] == ScoreRequest(token_ids=(ord("t"), ord("t"), 9, 2), prompt_len=2)
+
+
+def test_a_teacher_that_is_shown_more_is_asked_what_it_sees() -> None:
+    wide = {
+        split: tuple(replace(row, wide_ids=(8, 8, *row.prompt_ids)) for row in rows)
+        for split, rows in prompts().items()
+    }
+    gold, _, test = sequence_sets(config(SFT), wide, stop_ids=STOPS)
+    assert gold.requests[1] == ScoreRequest(token_ids=(8, 8, ord("t"), ord("t"), 9, 2), prompt_len=4)
+    assert all(isinstance(each, GenerateRequest) and each.prompt_ids[:2] == (8, 8) for each in test.requests)
 
 
 def test_a_row_without_a_gold_answer_names_itself_and_the_cure() -> None:
