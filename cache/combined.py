@@ -194,15 +194,18 @@ class _Columns:
 
 
 class CombinedCache:
-    """Reads combined views below `root`, and with `otherwise` the views of one cache that stand beside them."""
+    """Reads combined views below `root`, and with `otherwise` the views of one cache that stand beside them.
+
+    `views` are the former by their digests, `caches` those of their teachers.
+    """
 
     def __init__(
         self, root: Path | str, views: Iterable[CombinedView], *, otherwise: RecordReader | None = None
     ) -> None:
-        self._views: Mapping[str, CombinedView] = {view.digest: view for view in views}
+        self.views: Mapping[str, CombinedView] = {view.digest: view for view in views}
         self._otherwise = otherwise
-        identities = {part.identity for view in self._views.values() for part in view.parts}
-        self._caches = {each: TeacherCache.open(root, each, create=False) for each in identities}
+        identities = {part.identity for view in self.views.values() for part in view.parts}
+        self.caches = {each: TeacherCache.open(root, each, create=False) for each in identities}
 
     def iter_blocks(
         self, view: CacheView, indices: Iterable[NDArray[np.integer]], *, prefetch: int = 0
@@ -213,7 +216,7 @@ class CombinedCache:
             CacheError: a row was lost or damaged, or nobody knows the view.
             DataError: teachers told of sequences that differ.
         """
-        combined = self._views.get(view.digest)
+        combined = self.views.get(view.digest)
         if combined is not None:
             return self._combined(combined, list(indices), prefetch=prefetch)
         if self._otherwise is None:
@@ -224,7 +227,7 @@ class CombinedCache:
         self, view: CombinedView, indices: Sequence[NDArray[np.integer]], *, prefetch: int
     ) -> Iterator[list[TeacherRecord]]:
         told = [
-            self._caches[part.identity].iter_blocks(
+            self.caches[part.identity].iter_blocks(
                 part.view, [at[rows][at[rows] >= 0] for rows in indices], prefetch=prefetch
             )
             for part, at in zip(view.parts, view.positions, strict=True)

@@ -13,9 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 # Blocks of their own modules; who reads an experiment finds all of its schema here.
 from configs.data import TEMPLATE_DATE as TEMPLATE_DATE
@@ -30,6 +30,8 @@ from configs.runtime import RuntimeConfig as RuntimeConfig
 from configs.runtime import TrainingSettings as TrainingSettings
 from configs.stages import StageConfig, StudentConfig
 from configs.sweep import SweepConfig
+from configs.teachers import FIRST, Combination, Together, require_combined, unless_unused
+from configs.text_teachers import require_combinable
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 SMALLEST_TEMPERATURE = 0.01
@@ -150,11 +152,16 @@ class PriceConfig(Block):
         return self
 
 
-class DistillConfig(WithoutPasswords):
-    """One experiment."""
+class DistillConfig(Together, WithoutPasswords):
+    """One experiment.
+
+    `teachers` are further ones, which `combine` puts together with the first.
+    """
 
     name: Name
     teacher: TeacherConfig
+    teachers: dict[Name, TeacherConfig] = Field(default_factory=dict)
+    combine: Combination | None = None
     data: DataConfig
     generation: GenerationConfig = GenerationConfig()
     students: Annotated[dict[Name, StudentConfig], Field(min_length=1)]
@@ -170,6 +177,8 @@ class DistillConfig(WithoutPasswords):
         if taken:
             raise ValueError(f"students.{min(taken)} has a name that the comparison uses itself: choose another")
         self._teachers_exist()
+        require_combined(self.teachers, self.combine, taken=RESERVED_NAMES | set(self.students))
+        require_combinable(self.teachers, self.combine, students=self.students, exposure=bool(self.evaluation.exposure))
         gold = [
             (name, "source=gold" if stage.source == "gold" else f"filters.min_rouge_l={stage.filters.min_rouge_l}")
             for name, student in self.students.items()
@@ -271,6 +280,19 @@ class DistillConfig(WithoutPasswords):
     def stages_taught_by(self, assistant: str | None) -> tuple[StageConfig, ...]:
         """The stages of the students that this student teaches; None asks for those of the teacher itself."""
         return tuple(s for student in self.students.values() if student.teacher == assistant for s in student.stages)
+
+    @property
+    def every_teacher(self) -> dict[str, TeacherConfig]:
+        """All teachers by their names, the first one first."""
+        return {FIRST: self.teacher, **self.teachers}
+
+    def of_teacher(self, name: str) -> DistillConfig:
+        """The same experiment with one of its teachers alone."""
+        return self.model_copy(update={"teacher": self.every_teacher[name], "teachers": {}, "combine": None})
+
+    @model_serializer(mode="wrap")
+    def _one_teacher(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return unless_unused(dump(self))
 
     def digest(self) -> str:
         """SHA-256 (hex) of everything that changes the numbers of this one experiment."""

@@ -20,17 +20,7 @@ from configs.task_context import context_in_words, require_context
 from configs.task_general import require_general, require_of_task
 from configs.task_stages import GOLD, OWN_SETS, TRANSFER, TaskStageConfig, TaskStudentConfig
 from configs.teacher_context import TeacherContext
-from configs.teachers import (
-    BETWEEN,
-    FIRST,
-    Combination,
-    TeacherRoute,
-    combined_in_words,
-    require_combined,
-    shares_of,
-    united_licences,
-    unless_unused,
-)
+from configs.teachers import FIRST, Combination, TeacherRoute, Together, require_combined, unless_unused
 
 SignalEncoding = Literal["signal-f32", "signal-f16", "signal-u8"]
 """How signals are stored: exact, or smaller."""
@@ -228,7 +218,7 @@ class TaskEvaluationConfig(GrownBlock):
     samples_shown: NonNegative = 3
 
 
-class TaskDistillConfig(WithoutPasswords):
+class TaskDistillConfig(Together, WithoutPasswords):
     """One experiment that distils a task.
 
     `teachers` are further ones, whose beliefs `combine` puts together with those of the first. `teacher_context` is
@@ -324,32 +314,6 @@ class TaskDistillConfig(WithoutPasswords):
     def every_teacher(self) -> dict[str, TaskTeacherConfig]:
         """All teachers by their names, the first one first."""
         return {FIRST: self.teacher, **self.teachers}
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """The share of each teacher in a mixture, by name; they sum to 1."""
-        return shares_of(tuple(self.teachers), self.combine)
-
-    @property
-    def route(self) -> TeacherRoute | None:
-        """By what each row has a teacher of its own; None where it has all of them."""
-        return self.combine if isinstance(self.combine, TeacherRoute) else None
-
-    @property
-    def label_of_teachers(self) -> str:
-        """What the teachers are called for people."""
-        return BETWEEN.join(teacher.model.label for teacher in self.every_teacher.values())
-
-    @property
-    def licence_of_teachers(self) -> str | None:
-        """The licences whose duties a student has."""
-        return united_licences({name: teacher.licence for name, teacher in self.every_teacher.items()})
-
-    @property
-    def combined(self) -> str:
-        """How several teachers are combined, in words; "" where there is one."""
-        labels = {name: teacher.model.label for name, teacher in self.every_teacher.items()}
-        return combined_in_words(labels, tuple(self.teachers), self.combine)
 
     @property
     def context_in_words(self) -> str:

@@ -7,11 +7,11 @@ p = sum w_t p_t, or each row has one of them, by a field of it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
-from configs.models import Block, Name
+from configs.models import Block, ModelSource, Name
 
 FIRST = "teacher"
 """What the teacher that stands at `teacher` is called among several."""
@@ -90,6 +90,69 @@ def shares_of(others: Sequence[str], combine: Combination | None) -> dict[str, f
 def unless_unused(said: Mapping[str, Any]) -> dict[str, Any]:
     """What an experiment says, written as before there could be several teachers where it has one."""
     return {key: value for key, value in said.items() if key not in KEYS or value}
+
+
+class OneTeacher(Protocol):
+    """A teacher, as far as it is named beside others."""
+
+    @property
+    def model(self) -> ModelSource:
+        """Where it comes from."""
+        ...
+
+    @property
+    def licence(self) -> str | None:
+        """Whose duties a student takes over."""
+        ...
+
+
+class HasTeachers(Protocol):
+    """An experiment with one teacher or several."""
+
+    @property
+    def every_teacher(self) -> Mapping[str, OneTeacher]:
+        """All teachers by their names, the first one first."""
+        ...
+
+    @property
+    def teachers(self) -> Mapping[str, OneTeacher]:
+        """Those beside the first."""
+        ...
+
+    @property
+    def combine(self) -> TeacherMixture | TeacherRoute | None:
+        """How they are combined; equally mixed unless it is said."""
+        ...
+
+
+class Together:
+    """What follows from the teachers of an experiment, whatever it distils."""
+
+    @property
+    def shares(self: HasTeachers) -> dict[str, float]:
+        """The share of each teacher in a mixture, by name; they sum to 1."""
+        return shares_of(tuple(self.teachers), self.combine)
+
+    @property
+    def route(self: HasTeachers) -> TeacherRoute | None:
+        """By what each row has a teacher of its own; None where it has all of them."""
+        return self.combine if isinstance(self.combine, TeacherRoute) else None
+
+    @property
+    def label_of_teachers(self: HasTeachers) -> str:
+        """What the teachers are called for people."""
+        return BETWEEN.join(teacher.model.label for teacher in self.every_teacher.values())
+
+    @property
+    def licence_of_teachers(self: HasTeachers) -> str | None:
+        """The licences whose duties a student has."""
+        return united_licences({name: teacher.licence for name, teacher in self.every_teacher.items()})
+
+    @property
+    def combined(self: HasTeachers) -> str:
+        """How several teachers are combined, in words; "" where there is one."""
+        labels = {name: teacher.model.label for name, teacher in self.every_teacher.items()}
+        return combined_in_words(labels, tuple(self.teachers), self.combine)
 
 
 def united_licences(licences: Mapping[str, str | None]) -> str | None:

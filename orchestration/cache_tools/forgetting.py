@@ -118,9 +118,11 @@ def forget_text(
 
 def _every_asked(config: Experiment, config_dir: Path) -> list[_Asked]:
     """The first teacher, and of the others those that were asked before."""
-    if not isinstance(config, TaskDistillConfig):
-        return [_of_language_model(config, config_dir)]
-    first, *others = (_of_task(config.of_teacher(name), config_dir) for name in config.every_teacher)
+    if isinstance(config, TaskDistillConfig):
+        asked = [_of_task(config.of_teacher(name), config_dir) for name in config.every_teacher]
+    else:
+        asked = [_of_language_model(config.of_teacher(name), config_dir) for name in config.every_teacher]
+    first, *others = asked
     there = list_teachers(config.runtime.cache_root) if others else []
     return [first, *(other for other in others if other.identity in there)]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -18,7 +18,7 @@ from configs import ConfigError, DistillConfig
 from configs.experiments import AnyExperiment
 from configs.places import FINGERPRINTS, is_url
 from configs.schema import EngineSettings, TrainingSettings
-from orchestration.fill.refusals import open_refusals
+from configs.teachers import FIRST
 from orchestration.inputs.made_once import STAGING
 from orchestration.inputs.models import is_at_hand, materialise
 from orchestration.inputs.other_tokens import has_other_tokens, tokens_in_words, tokens_of
@@ -26,12 +26,15 @@ from orchestration.inputs.plain_windows import with_plain
 from orchestration.inputs.preflight import require_fitting_lengths, resolve_paths
 from orchestration.inputs.prompts import SPLITS, Prompt, PromptSet, load_prompts
 from orchestration.inputs.shapes import PlannedShape, shape_at_hand, student_shapes
-from orchestration.inputs.teachers import Teacher, open_teacher
+from orchestration.inputs.teachers import Teacher, open_teachers
 from orchestration.outputs.console import Console
+from orchestration.pipeline.teachers import plans_of
+from orchestration.plan.duration import FillTime
 from orchestration.plan.hardware import Hardware, hardware_of
 from orchestration.plan.host_memory import check_host
-from orchestration.plan.placement import plan_placement
+from orchestration.plan.placement import place_further_teacher, plan_placement
 from orchestration.plan.requests import FillPlan, Holdings, NothingHeld, plan_fill, sequence_sets
+from orchestration.plan.scores import score_sets
 from orchestration.plan.tables import fill_time, render_placement, show_money, show_plan, show_rollouts
 
 
@@ -52,46 +55,97 @@ def _print_plan(config: DistillConfig, *, assume_gpus: int | None, stream: TextI
     hardware = hardware_of(config, ask_cluster=ask_cluster, assume_gpus=assume_gpus)
     if assume_gpus is not None:
         config = _cut_to(hardware, config, console=console)
-    if is_at_hand(config.teacher.model):
-        teacher = open_teacher(config)
-        shape = PlannedShape(teacher.files.label, teacher.files.shape, assumed=False)
-        prompts = load_prompts(
-            config.data,
-            tokenizer=teacher.files.tokenizer,
-            stop_ids=teacher.files.stop_ids,
-            max_new_tokens=config.generation.max_new_tokens,
-        )
-        _show_other_tokens(config, teacher, prompts, console=console)
-        prompts = with_plain(prompts, config.data, tokenizer=teacher.files.tokenizer)
-        sets = sequence_sets(config, prompts.splits, stop_ids=teacher.files.stop_ids, plain=prompts.plain)
-        cache, refused = _held(config, teacher), open_refusals(config.runtime, teacher.identity, k=config.teacher.top_k)
-        plan, assumed = plan_fill(sets, cache=cache, refused=refused), False
-    else:
-        shape = _assumed_shape(config)
-        require_fitting_lengths(config, teacher=shape.shape)
-        plan, assumed = _assumed_plan(config), True
-        console.warn(f"{config.teacher.model.label} is not on this machine: shapes from the YAML, all rows misses")
-        for split in SPLITS:
-            if getattr(config.data, split).assumed_rows is None:
-                console.warn(
-                    f"data.{split} is left out, because nobody knows its rows before it is read: "
-                    f"set data.{split}.limit, or slice the split"
-                )
-        if config.data.plain is not None:
-            console.warn("data.plain is left out, because nobody knows its windows before its texts are read")
-    time = fill_time(plan, config=config, teacher=shape, accelerator=hardware.accelerator)
-    if plan.sets:
-        show_plan(plan, time=time, console=console, assumed_rows=assumed)
-        show_money(plan, time=time, config=config, console=console)
+    if config.combined:
+        console.say(f"{config.combined}.")
+    missing = [each.model.label for each in config.every_teacher.values() if not is_at_hand(each.model)]
+    teachers = {} if missing else open_teachers(config)
+    plans = _plans(config, teachers, console=console) if teachers else _assumed_plans(config, missing, console=console)
+    shapes = {name: _shape(config.of_teacher(name), teachers.get(name)) for name in config.every_teacher}
+    times = {}
+    for name, plan in plans.items():
+        alone = config.of_teacher(name)
+        if config.teachers:
+            console.say(f"{name}, {shapes[name].label}:")
+        times[name] = fill_time(plan, config=alone, teacher=shapes[name], accelerator=hardware.accelerator)
+        if plan.sets:
+            show_plan(plan, time=times[name], console=console, assumed_rows=bool(missing))
+            show_money(plan, time=times[name], config=alone, console=console)
     show_rollouts(config, console=console)
     for name in sorted({student.teacher for student in config.students.values() if student.teacher is not None}):
         console.say(f"{name} teaches too: what it is asked is planned when it is trained, and not counted here.")
-    students = student_shapes(config.students, teacher=shape)
-    placement = plan_placement(config, teacher=shape, students=students, hardware=hardware)
-    for line in render_placement(placement, fill=time):
-        console.say(line)
-    for warning in check_host(placement.phases, memory=hardware.memory, asks_teacher=plan.asks_teacher):
-        console.warn(warning)
+    _show_placements(config, plans, shapes=shapes, times=times, hardware=hardware, console=console)
+
+
+def _show_placements(
+    config: DistillConfig,
+    plans: Mapping[str, FillPlan],
+    *,
+    shapes: Mapping[str, PlannedShape],
+    times: Mapping[str, FillTime],
+    hardware: Hardware,
+    console: Console,
+) -> None:
+    """What runs where and what it holds: with the first teacher everything, of each further one its engines."""
+    students = student_shapes(config.students, teacher=shapes[FIRST])
+    placements = {FIRST: plan_placement(config, teacher=shapes[FIRST], students=students, hardware=hardware)}
+    for name in config.teachers:
+        placements[name] = place_further_teacher(config.of_teacher(name), teacher=shapes[name], hardware=hardware)
+    for name, placement in placements.items():
+        if name != FIRST:
+            console.say(f"Before students learn, for {name}:")
+        for line in render_placement(placement, fill=times[name]):
+            console.say(line)
+        for warning in check_host(placement.phases, memory=hardware.memory, asks_teacher=plans[name].asks_teacher):
+            console.warn(warning)
+
+
+def _plans(config: DistillConfig, teachers: Mapping[str, Teacher], *, console: Console) -> dict[str, FillPlan]:
+    """What each teacher is asked, by what the cache lacks."""
+    teacher = teachers[FIRST]
+    prompts = load_prompts(
+        config.data,
+        tokenizer=teacher.files.tokenizer,
+        stop_ids=teacher.files.stop_ids,
+        max_new_tokens=config.generation.max_new_tokens,
+        route=config.route,
+    )
+    _show_other_tokens(config, teacher, prompts, console=console)
+    prompts = with_plain(prompts, config.data, tokenizer=teacher.files.tokenizer)
+    held = {name: _held(config, each) for name, each in teachers.items()}
+    return plans_of(teachers, prompts, config=config, caches=held)
+
+
+def _assumed_plans(config: DistillConfig, missing: Sequence[str], *, console: Console) -> dict[str, FillPlan]:
+    """What each teacher is asked at most, where the files of one are not at hand."""
+    console.warn(f"{', '.join(missing)} is not on this machine: shapes from the YAML, all rows misses")
+    for split in SPLITS:
+        if getattr(config.data, split).assumed_rows is None:
+            console.warn(
+                f"data.{split} is left out, because nobody knows its rows before it is read: "
+                f"set data.{split}.limit, or slice the split"
+            )
+    if config.data.plain is not None:
+        console.warn("data.plain is left out, because nobody knows its windows before its texts are read")
+    if config.route is not None:
+        console.warn("every teacher is planned with all rows, because nobody knows whose they are before they are read")
+    first = _assumed_plan(config)
+    if config.route is not None:
+        return dict.fromkeys(config.every_teacher, first)
+    sets = [part.sequences for part in first.sets]
+    scored = {
+        name: plan_fill(score_sets(sets, sequences={}, teacher=each, planned=True), cache=NothingHeld())
+        for name, each in config.teachers.items()
+    }
+    return {FIRST: first, **scored}
+
+
+def _shape(config: DistillConfig, teacher: Teacher | None) -> PlannedShape:
+    """The sizes of an only teacher, from its files or from the YAML."""
+    if teacher is not None:
+        return PlannedShape(teacher.files.label, teacher.files.shape, assumed=False)
+    shape = _assumed_shape(config)
+    require_fitting_lengths(config, teacher=shape.shape)
+    return shape
 
 
 def ask_cluster(config: AnyExperiment) -> Hardware:

@@ -46,6 +46,12 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
         changed["plain"] = _real_plain(data.plain, config_dir=config_dir)
     model = _real_model(config.teacher.model, key="teacher.model", config_dir=config_dir)
     teacher = config.teacher.model_copy(update={"model": model})
+    others = {
+        name: other.model_copy(
+            update={"model": _real_model(other.model, key=f"teachers.{name}.model", config_dir=config_dir)}
+        )
+        for name, other in config.teachers.items()
+    }
     students = dict(config.students)
     for name, written in students.items():
         stages = [
@@ -68,6 +74,7 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
         update={
             "data": data.model_copy(update=changed),
             "teacher": teacher,
+            "teachers": others,
             "students": students,
             "evaluation": evaluation,
         }

@@ -15,8 +15,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from configs import DataError
+from configs import ConfigError, DataError
 from configs.schema import DataConfig
+from configs.teachers import TeacherRoute
 from configs.visible_text import REASON_CHARACTERS, visible
 from orchestration.inputs.conversations import (
     MARKER,
@@ -33,6 +34,9 @@ from orchestration.inputs.templates import ChatTemplates, Unrendered
 
 SPLITS = ("train", "dev", "test")
 
+VALUE_CHARACTERS = 40
+"""Of a value in a row that an error shows."""
+
 ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
     "### Instruction:\n{prompt}\n\n### Response:\n"
@@ -44,7 +48,8 @@ ALPACA = (
 class Prompt:
     """One usable row. `gold_ids` end with the token that ends a turn; None when the row has no gold answer.
 
-    `wide_ids` are what the teacher sees in place of `prompt_ids` where it is shown more than its students.
+    `wide_ids` are what the teacher sees in place of `prompt_ids` where it is shown more than its students. `teacher`
+    names the one that the row is routed to, where rows are.
     """
 
     row: int
@@ -52,6 +57,7 @@ class Prompt:
     prompt_ids: tuple[int, ...]
     gold_ids: tuple[int, ...] | None = None
     wide_ids: tuple[int, ...] | None = None
+    teacher: str | None = None
 
     @property
     def asked_ids(self) -> tuple[int, ...]:
@@ -84,17 +90,31 @@ class PromptSet:
         """The same prompts for a teacher that is shown no more than a student."""
         return replace(self, splits={name: tuple(map(_narrow, rows)) for name, rows in self.splits.items()})
 
+    def of_teacher(self, name: str) -> PromptSet:
+        """Those whose rows are routed to a teacher; what is routed to nobody is of everybody."""
+        splits = {
+            split: tuple(prompt for prompt in rows if prompt.teacher in (None, name))
+            for split, rows in self.splits.items()
+        }
+        return replace(self, splits=splits)
+
     def write_rejected(self, path: Path) -> None:
         """Write one JSON object a rejected row."""
         path.write_text("".join(json.dumps(asdict(row), ensure_ascii=True) + "\n" for row in self.rejected))
 
 
 def load_prompts(
-    config: DataConfig, *, tokenizer: PreTrainedTokenizerBase, stop_ids: tuple[int, ...], max_new_tokens: int
+    config: DataConfig,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    stop_ids: tuple[int, ...],
+    max_new_tokens: int,
+    route: TeacherRoute | None = None,
 ) -> PromptSet:
     """Load, render and tokenise every split; `stop_ids` are those at which the teacher ends an answer.
 
     Raises:
+        ConfigError: a row says nothing by which `route` sends it to a teacher.
         DataError: a split cannot be read, has no usable row, lacks the field, or repeats a prompt of another split; or
             the chat template cannot be used.
     """
@@ -103,7 +123,7 @@ def load_prompts(
     control = control_tokens(tokenizer)
     with ChatTemplates(config, tokenizer) as templates:
         for name in SPLITS:
-            reader = _Reader(name, config, tokenizer, templates, max_new_tokens, control, stop_ids)
+            reader = _Reader(name, config, tokenizer, templates, max_new_tokens, control, stop_ids, route)
             usable: list[Prompt] = []
             for index, row in split_rows(getattr(config, name), split=name):
                 outcome = row if isinstance(row, str) else reader.prompt(row, index)
@@ -159,6 +179,7 @@ class _Reader:
     max_new_tokens: int
     control: tuple[str, ...]
     stop_ids: tuple[int, ...] | None
+    route: TeacherRoute | None = None
 
     def prompt(self, row: Row, index: int) -> Prompt | str:
         """One prompt, or the reason why the row is set aside."""
@@ -180,7 +201,22 @@ class _Reader:
         gold_ids = None if gold is None else self._gold_ids(gold)
         if gold_ids is not None and len(gold_ids) > self.max_new_tokens:
             return f"{len(gold_ids)} response tokens, more than generation.max_new_tokens={self.max_new_tokens}"
-        return Prompt(index, words_of(talk.messages[-1]), tuple(prompt_ids), gold_ids)
+        teacher = None if self.route is None else self._routed(row, index, self.route)
+        return Prompt(index, words_of(talk.messages[-1]), tuple(prompt_ids), gold_ids, teacher=teacher)
+
+    def _routed(self, row: Row, index: int, route: TeacherRoute) -> str:
+        if row.get(route.field) is None:
+            raise ConfigError(
+                f"combine.field={route.field}: row {index} of data.{self.split} has none: give every row one, or "
+                "combine by kind: mixture"
+            )
+        value = str(row[route.field])
+        if value not in route.to:
+            raise ConfigError(
+                f"combine.to has no teacher for {route.field}={visible(value, at_most=VALUE_CHARACTERS)!r}, which row "
+                f"{index} of data.{self.split} has; it knows {', '.join(route.to)}: add it"
+            )
+        return route.to[value]
 
     def _conversation(self, row: Row, index: int) -> _Talk | str:
         """The messages that make the prompt, and the gold answer if the row has one; or why there are none."""

@@ -15,6 +15,7 @@ from configs.schema import DataConfig
 from orchestration.environment import VLLM, installed_version
 from orchestration.inputs.models import ModelFiles, materialise
 from orchestration.inputs.preflight import require_fitting_lengths, require_positions, require_servable
+from orchestration.inputs.vocabularies import require_one_vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,20 @@ class Teacher:
             "vllm": installed_version(*VLLM),
             "stillroom": installed_version("stillroom"),
         }
+
+
+def open_teachers(config: DistillConfig, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Teacher]:
+    """Every teacher of an experiment by its name, the first one first.
+
+    Raises:
+        ModelError: one cannot be found, loaded or fingerprinted.
+        ConfigError: the experiment asks for more than one can do, or they have different vocabularies.
+    """
+    names = config.every_teacher
+    # Before any weights are hashed, which takes minutes where they are large.
+    files = {name: materialise(each.model, models_root=config.runtime.models_root) for name, each in names.items()}
+    require_one_vocabulary(files)
+    return {name: open_teacher(config.of_teacher(name), progress=progress) for name in names}
 
 
 def open_teacher(config: DistillConfig, *, progress: Callable[[int, int], None] | None = None) -> Teacher:

@@ -123,6 +123,7 @@ def model_sources(config: AnyExperiment) -> Iterator[tuple[str, ModelSource]]:
     match config:
         case DistillConfig():
             yield "teacher.model", config.teacher.model
+            yield from ((f"teachers.{name}.model", each.model) for name, each in config.teachers.items())
             for name, student in config.students.items():
                 if student.init.model is not None:
                     yield f"students.{name}.init.model", student.init.model

@@ -36,10 +36,9 @@ from orchestration.pipeline.chain import Student
 from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.exposure_stage import ExposureScoring
 from orchestration.pipeline.fill_stage import AskedTeacher
-from orchestration.pipeline.lessons import Lesson
+from orchestration.pipeline.lessons import TEST_VIEW, Lesson
 from orchestration.pipeline.run import Journal, RunSettings
 from orchestration.pipeline.stage import Line, Stage, run_stage
-from orchestration.plan.requests import SequenceSet
 
 Failures = dict[str, list[str]]
 """By the name of a model: a line for whatever could not be measured."""
@@ -278,20 +277,15 @@ def compare_students(
         journal.track(candidate.name, metrics_of(row))
 
 
-def open_bench(config: DistillConfig, *, lesson: Lesson, sets: Sequence[SequenceSet]) -> Bench:
+def open_bench(config: DistillConfig, *, lesson: Lesson) -> Bench:
     """The part of the test split that the teacher answered, as every model meets it."""
-    sequences = next(part for part in sets if part.name == "teacher-test")
-    keys = lesson.cache.lookup(sequences.requests, k=sequences.k)
-    # A view holds a prompt that stands twice in the data once.
-    first = {key: position for position, key in reversed(list(enumerate(keys))) if key is not None}
-    kept = sorted(first.values())
     limit = config.evaluation.max_new_tokens or config.generation.max_new_tokens
-    asked = tuple(_limited(r, limit) for r in (sequences.requests[i] for i in kept) if isinstance(r, GenerateRequest))
-    view = lesson.views["teacher-test"]
+    asked = tuple(_limited(r, limit) for r in lesson.tests if isinstance(r, GenerateRequest))
+    view = lesson.views[TEST_VIEW]
     return Bench(
         reader=lesson.reader,
         view=view,
-        told=lesson.told.get("teacher-test", view),
+        told=lesson.told.get(TEST_VIEW, view),
         requests=tuple(replace(each, prompt_ids=lesson.shown.get(each.prompt_ids, each.prompt_ids)) for each in asked),
         asked=asked,
         tokenizer_of=lesson.teacher.files,
@@ -306,7 +300,7 @@ def scoring_job(candidate: Candidate, *, lesson: Lesson, settings: RunSettings) 
         model_dir=candidate.directory.resolve(),
         cache_root=absolute_root(settings.config.runtime.cache_root),
         identity=lesson.teacher.identity,
-        view=lesson.paths["teacher-test"].resolve(),
+        view=lesson.paths[TEST_VIEW].resolve(),
         vocab=lesson.teacher.files.vocab,
         dtype=candidate.identity.dtype,
         accelerator=settings.device,

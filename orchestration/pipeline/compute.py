@@ -44,10 +44,10 @@ class Compute(Workers):
 
     def teacher_pool(self, teacher: Teacher) -> EnginePool:
         """Engines of a teacher; what they are asked is counted. They are released with the run at the latest."""
-        runtime, ledger = self._settings.config.runtime, self._journal.ledger
-        spec = self._spec(
-            teacher.files, teacher.identity, engine=runtime.teacher_engine, k=self._settings.config.teacher.top_k
-        )
+        config, ledger = self._settings.config, self._journal.ledger
+        # The most that any of several teachers is asked for.
+        k = max(each.top_k for each in config.every_teacher.values())
+        spec = self._spec(teacher.files, teacher.identity, engine=config.runtime.teacher_engine, k=k)
         return self._pool(replace(spec, ledger=ledger.directory.absolute(), teaches=True))
 
     def student_pool(self, files: ModelFiles, identity: TeacherIdentity) -> EnginePool:

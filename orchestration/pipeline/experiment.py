@@ -6,28 +6,30 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Literal
 
 from configs import DistillConfig, dump_config
 from configs.places import WRITTEN
+from configs.teachers import FIRST
+from evaluation.cost import Saved
 from orchestration.cluster.nodes import cluster_hardware
 from orchestration.comparison.publishing import publish
 from orchestration.comparison.report import Report, write_report
 from orchestration.comparison.show import directory_of, show_report
-from orchestration.fill.refusals import open_refusals
+from orchestration.fill.ledger import Counts
 from orchestration.inputs.plain_windows import with_plain
 from orchestration.inputs.preflight import require_cache, resolve_paths
 from orchestration.inputs.prompts import PromptSet, load_prompts
 from orchestration.inputs.shapes import PlannedShape, student_shapes
 from orchestration.inputs.tasks import LoadedTask, load_tasks
-from orchestration.inputs.teachers import Teacher, open_cache, open_teacher
+from orchestration.inputs.teachers import Teacher, open_teachers
 from orchestration.outputs.foundations import content_of
 from orchestration.pipeline.chain import Student
 from orchestration.pipeline.compare import Compared, compare_students, compare_teacher, open_bench, speed_of, ways_of
 from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.exposure_stage import exposure_of_run
-from orchestration.pipeline.fill_stage import AskedTeacher, fill_and_pin
 from orchestration.pipeline.lessons import Lesson
 from orchestration.pipeline.opening import PROBE_S, opened_run, require_places
 from orchestration.pipeline.prepare_starts import CalibratedStarts, prepare_starts
@@ -37,11 +39,12 @@ from orchestration.pipeline.run_results import Examined, report_of
 from orchestration.pipeline.session import Session
 from orchestration.pipeline.stage import run_stage
 from orchestration.pipeline.starts import Start
+from orchestration.pipeline.teachers import AskedTeachers, plan_teachers
 from orchestration.pipeline.train_students import train_students
 from orchestration.plan.hardware import hardware_of
-from orchestration.plan.host_memory import check_host
-from orchestration.plan.placement import plan_placement
-from orchestration.plan.requests import FillPlan, plan_fill, sequence_sets
+from orchestration.plan.host_memory import HostPhase, check_host
+from orchestration.plan.placement import place_further_teacher, plan_placement
+from orchestration.plan.requests import FillPlan
 from orchestration.plan.tables import fill_time, show_money, show_plan, show_rollouts
 from orchestration.tracking.tracker import flatten, status_after
 
@@ -113,24 +116,20 @@ class Experiment:
             DistillError: anything that a user can act upon. The runs in the tracker are closed as failed, or as killed
                 where a budget or the user ended them.
         """
-        teacher = self._open_teacher()
-        # Refuses what does not fit before anything is read or made.
-        shape = PlannedShape(teacher.files.label, teacher.files.shape, assumed=False)
-        students = student_shapes(self._settings.config.students, teacher=shape)
-        placement = plan_placement(
-            self._settings.config, teacher=shape, students=students, hardware=self._settings.hardware
-        )
+        teachers = self._open_teachers()
+        teacher = teachers[FIRST]
+        phases = self._place(teachers)
         prompts = self._read_prompts(teacher)
         tasks = self._read_tasks()
         self._written.require_unchanged()  # before anything is paid for
         starts = prepare_starts(self._settings, self._journal, teacher=teacher, prompts=prompts)
-        asked = self._plan(teacher, prompts)
-        for warning in check_host(
-            placement.phases, memory=self._settings.hardware.memory, asks_teacher=asked.plan.asks_teacher
-        ):
-            self._journal.console.warn(warning)
-        require_cache(self._settings.config.runtime.cache_root, needed_bytes=asked.plan.stored_bytes)
-        self._start_tracking(asked.plan)
+        asked = self._plan(teachers, prompts)
+        for placed, plan in zip(phases, asked.plans, strict=True):
+            for warning in check_host(placed, memory=self._settings.hardware.memory, asks_teacher=plan.asks_teacher):
+                self._journal.console.warn(warning)
+        stored = sum(plan.stored_bytes for plan in asked.plans)
+        require_cache(self._settings.config.runtime.cache_root, needed_bytes=stored)
+        self._start_tracking(asked.plans)
         tracker = self._journal.tracker
         try:
             ended = self._work(asked, starts, prompts, tasks, until=until)
@@ -140,16 +139,30 @@ class Experiment:
         tracker.finish_all(status="FINISHED")
         return ended
 
-    def _open_teacher(self) -> Teacher:
+    def _open_teachers(self) -> dict[str, Teacher]:
         with self._journal.console.stage("teacher", unit="MB hashed") as stage:
 
             def hashing(done: int, total: int) -> None:
                 stage.total = total / 1e6
                 stage.update(done / 1e6)
 
-            teacher = open_teacher(self._settings.config, progress=hashing)
-            stage.summary = f"{teacher.files.label}, identity {teacher.identity.digest()[:12]}"
-        return teacher
+            teachers = open_teachers(self._settings.config, progress=hashing)
+            stage.summary = "; ".join(
+                f"{teacher.files.label}, identity {teacher.identity.digest()[:12]}" for teacher in teachers.values()
+            )
+        return teachers
+
+    def _place(self, teachers: Mapping[str, Teacher]) -> list[tuple[HostPhase, ...]]:
+        """Refuse what does not fit before anything is read or made; what lies in memory in each teacher's phases."""
+        config, hardware = self._settings.config, self._settings.hardware
+        shapes = {name: _shape_of(teacher) for name, teacher in teachers.items()}
+        students = student_shapes(config.students, teacher=shapes[FIRST])
+        placed = [plan_placement(config, teacher=shapes[FIRST], students=students, hardware=hardware)]
+        placed += [
+            place_further_teacher(config.of_teacher(name), teacher=shapes[name], hardware=hardware)
+            for name in config.teachers
+        ]
+        return [placement.phases for placement in placed]
 
     def _read_prompts(self, teacher: Teacher) -> PromptSet:
         config, console = self._settings.config, self._journal.console
@@ -159,6 +172,7 @@ class Experiment:
                 tokenizer=teacher.files.tokenizer,
                 stop_ids=teacher.files.stop_ids,
                 max_new_tokens=config.generation.max_new_tokens,
+                route=config.route,
             )
             prompts = with_plain(prompts, config.data, tokenizer=teacher.files.tokenizer)
             counts = ", ".join(f"{len(rows):,} {name}" for name, rows in prompts.splits.items())
@@ -189,33 +203,37 @@ class Experiment:
                 console.warn(f"task {task.facts.name}: {len(aside)} rows set aside; the first: {aside[0]}")
         return tasks
 
-    def _plan(self, teacher: Teacher, prompts: PromptSet) -> AskedTeacher:
-        """Ask the cache what is missing, and show what that will take."""
+    def _plan(self, teachers: Mapping[str, Teacher], prompts: PromptSet) -> AskedTeachers:
+        """Ask the caches what is missing, and show what that will take."""
         config, console = self._settings.config, self._journal.console
-        cache = open_cache(config, teacher)
-        sets = sequence_sets(config, prompts.splits, stop_ids=teacher.files.stop_ids, plain=prompts.plain)
-        plan = plan_fill(
-            sets, cache=cache, refused=open_refusals(config.runtime, teacher.identity, k=config.teacher.top_k)
-        )
-        shape = PlannedShape(teacher.files.label, teacher.files.shape, assumed=False)
-        time = fill_time(plan, config=config, teacher=shape, accelerator=self._settings.device)
-        show_plan(plan, time=time, console=console)
-        show_money(plan, time=time, config=config, console=console)
-        self._saved = saved_by_cache(plan, cache=cache, spent_before=self._journal.ledger.counts())
+        asked = plan_teachers(teachers, prompts, settings=self._settings, journal=self._journal, compute=self._compute)
+        if config.combined:
+            console.say(f"{config.combined}.")
+        for name, each in asked.by_name.items():
+            if config.teachers:
+                console.say(f"{name}, {each.teacher.files.label}:")
+            alone = config.of_teacher(name)
+            time = fill_time(
+                each.plan, config=alone, teacher=_shape_of(each.teacher), accelerator=self._settings.device
+            )
+            show_plan(each.plan, time=time, console=console)
+            show_money(each.plan, time=time, config=alone, console=console)
+        held = [saved_by_cache(each.plan, cache=each.cache, spent_before=Counts()) for each in asked.by_name.values()]
+        self._saved = reduce(Saved.plus, held).beyond(self._journal.ledger.counts().fill)
         show_rollouts(config, console=console)
-        return AskedTeacher(teacher, cache, self._compute.teacher_pool(teacher), plan)
+        return asked
 
-    def _start_tracking(self, plan: FillPlan) -> None:
+    def _start_tracking(self, plans: Sequence[FillPlan]) -> None:
         written, tracker, name = self._written.config, self._journal.tracker, self._settings.directory.name
         params = flatten(written.model_dump(mode="json", exclude={"students"}, exclude_none=True))
         if written.runtime.tracking_uri is None:  # the default store is made only for a run that can begin
             tracker.require_usable(at_most_s=PROBE_S)
         tracker.start(name, params=params, tags={"config_digest": written.digest(), "run_dir": name}, below=self._below)
-        tracker.child("fill", params={"misses": plan.misses}, tags={"role": "fill"})
+        tracker.child("fill", params={"misses": sum(plan.misses for plan in plans)}, tags={"role": "fill"})
 
     def _work(
         self,
-        asked: AskedTeacher,
+        asked: AskedTeachers,
         starts: Mapping[str, Start | None],
         prompts: PromptSet,
         tasks: Sequence[LoadedTask],
@@ -224,16 +242,18 @@ class Experiment:
     ) -> Ended:
         settings, journal, compute = self._settings, self._journal, self._compute
         texts = {prompt.prompt_ids: prompt.text for prompt in prompts.splits["test"]}
-        lesson, prompts = fill_and_pin(asked, settings=settings, journal=journal, compute=compute, prompts=prompts)
-        self._track_fill(asked.plan, lesson=lesson)
+        lesson, prompts = asked.fill_and_pin(prompts)
+        self._track_fill(asked.plans, lesson=lesson)
         if until == "fill":
             return self._ended()
-        bench = open_bench(settings.config, lesson=lesson, sets=asked.sets)
+        bench = open_bench(settings.config, lesson=lesson)
         ways = (*ways_of(settings, bench=bench, tasks=tasks), speed_of(settings, journal, bench=bench))
         compared = Compared(settings.artifacts)
         if until == "eval":
-            compare_teacher(asked, ways=ways, compared=compared, settings=settings, journal=journal, compute=compute)
-        asked.pool.release()
+            compare_teacher(
+                asked.first, ways=ways, compared=compared, settings=settings, journal=journal, compute=compute
+            )
+        asked.first.pool.release()
         untouched = run_stage(CalibratedStarts(starts, lesson, settings, compute), settings=settings, journal=journal)
         students = train_students(
             untouched, settings=settings, journal=journal, compute=compute, lesson=lesson, prompts=prompts
@@ -242,7 +262,7 @@ class Experiment:
             return self._ended(students)
         compare_students(
             students,
-            ways=(*ways, *exposure_of_run(settings, bench=bench, teacher=asked.teacher)),
+            ways=(*ways, *exposure_of_run(settings, bench=bench, teacher=asked.first.teacher)),
             compared=compared,
             settings=settings,
             journal=journal,
@@ -250,7 +270,7 @@ class Experiment:
             lesson=lesson,
         )
         journal.tracker.log_final("pipeline", journal.ledger.metrics())
-        examined = Examined(bench, asked.teacher, prompts, texts, tasks, students)
+        examined = Examined(bench, asked.teachers, prompts, texts, tasks, students)
         report = report_of(
             compared, examined, written=self._written, settings=settings, journal=journal, saved=self._saved
         )
@@ -261,12 +281,13 @@ class Experiment:
         tokens = self._journal.ledger.counts().tokens
         return Ended(self._settings.directory, tokens, tuple(students), report)
 
-    def _track_fill(self, plan: FillPlan, *, lesson: Lesson) -> None:
-        rows = sum(len(part.sequences.requests) for part in plan.sets)
+    def _track_fill(self, plans: Sequence[FillPlan], *, lesson: Lesson) -> None:
+        rows = sum(len(part.sequences.requests) for plan in plans for part in plan.sets)
+        misses = sum(plan.misses for plan in plans)
         self._journal.track(
             "fill",
             {
-                "cache/hit_rate": 1.0 - plan.misses / rows,
+                "cache/hit_rate": 1.0 - misses / rows,
                 "cache/bytes_per_token": lesson.cache.stats().bytes_per_token,
                 "fill/teacher_tokens": float(self._journal.ledger.counts().fill),
             },
@@ -281,3 +302,7 @@ class Experiment:
         tracker.artifact("pipeline", directory / WRITTEN)
         show_report(report, self._written.config, directory=directory, console=self._journal.console)
         publish_cost(report.results.cost, self._journal, device=self._settings.device)
+
+
+def _shape_of(teacher: Teacher) -> PlannedShape:
+    return PlannedShape(teacher.files.label, teacher.files.shape, assumed=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 from cache import GenerateRequest, ScoreRequest, TeacherCache
 from cache.answers import Request
 from configs.places import absolute_root
+from configs.stages import StageConfig
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.reference import kept_reference
 from orchestration.fill.budgets import budgets_left
@@ -67,27 +68,66 @@ def fill_and_pin(
         CacheError: a set has no row at all.
         DataError: filters leave no row.
     """
+    failed = ask(asked, settings=settings, journal=journal, compute=compute)
+    stages, folder = settings.config.stages_taught_by(assistant), assistant or ""
+    return pin_answered(
+        asked, failed=failed, settings=settings, journal=journal, prompts=prompts, stages=stages, folder=folder
+    )
+
+
+def ask(asked: AskedTeacher, *, settings: RunSettings, journal: Journal, compute: Compute) -> dict[Request, str]:
+    """Fill the cache of a teacher; what it could not answer, which it is not asked again, and why.
+
+    `settings` are those of an experiment with this teacher alone.
+
+    Raises:
+        BudgetReached: a budget ended the fill before all rows were there.
+        EngineError: an engine does not say what its weights say, or kept dying.
+    """
     failed = run_fill(asked, order=_order(asked, settings, journal), run=settings, journal=journal, workers=compute)
-    before = len(prompts.rejected)
-    prompts = without_refused(prompts, asked.sets, failed=failed)
-    written = settings.directory / ("rejected.jsonl" if assistant is None else f"rejected-{assistant}.jsonl")
-    prompts.write_rejected(written)
     if failed:
         config = settings.config
         refusals = open_refusals(config.runtime, asked.teacher.identity, k=config.teacher.top_k)
         refusals.add(failed)
         journal.console.warn(
-            f"{len(prompts.rejected) - before} rows could not be answered, see {written}; nobody is asked for them "
+            f"{len(failed)} sequences could not be answered by {asked.teacher.files.label}; nobody is asked for them "
             f"again unless the engine changes or {refusals.path} is removed"
         )
+    return failed
+
+
+def pin_answered(
+    asked: AskedTeacher,
+    *,
+    failed: Mapping[Request, str],
+    settings: RunSettings,
+    journal: Journal,
+    prompts: PromptSet,
+    stages: Sequence[StageConfig],
+    folder: str = "",
+) -> tuple[Lesson, PromptSet]:
+    """Pin the lesson of a filled cache for these stages, in a folder of the views.
+
+    Returns the prompts with the rows of which nothing could be answered set aside.
+
+    Raises:
+        CacheError: a set has no row at all.
+        DataError: filters leave no row.
+    """
+    before = len(prompts.rejected)
+    prompts = without_refused(prompts, asked.sets, failed=failed)
+    written = settings.directory / (f"rejected-{folder}.jsonl" if folder else "rejected.jsonl")
+    prompts.write_rejected(written)
+    if failed:
+        journal.console.warn(f"{len(prompts.rejected) - before} rows could not be answered, see {written}")
     lesson = pin_lesson(
         asked.sets,
         journal=journal,
         teacher=asked.teacher,
         cache=asked.cache,
-        stages=settings.config.stages_taught_by(assistant),
+        stages=stages,
         prompts=prompts.splits,
-        folder=settings.directory / "views" / (assistant or ""),
+        folder=settings.directory / "views" / folder,
     )
     return lesson, prompts
 

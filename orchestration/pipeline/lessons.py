@@ -27,6 +27,9 @@ from student_train.feed.turns import Turns, take_turns
 
 ROWS_PER_READ = 1024
 
+TEST_VIEW = "teacher-test"
+"""What all students are compared on."""
+
 Ids = tuple[int, ...]
 
 
@@ -35,8 +38,10 @@ class Lesson:
     """The pinned views of one teacher by name ("teacher-train"), and the files they are kept in.
 
     `reader` is what reads them. `turns` say which rows of its view a stage reads in which epoch, by the names that
-    stages have for them. Where the teacher was shown more than its students see, `told` are the views as it answered
-    them, and `shown` the students' prompts by what it saw in their place; views and files are those of students.
+    stages have for them. `tests` are the requests that the rows of the test view answer, in their order. Where the
+    teacher was shown more than its students see, `told` are the views as it answered them, and `shown` the students'
+    prompts by what it saw in their place; views and files are those of students. Of a lesson that several teachers gave
+    `teacher` and `cache` are the first one's.
     """
 
     teacher: Teacher
@@ -45,6 +50,7 @@ class Lesson:
     paths: Mapping[str, Path]
     reader: RecordReader
     turns: Mapping[str, Turns] = field(default_factory=dict)
+    tests: tuple[Request, ...] = ()
     told: Mapping[str, CacheView] = field(default_factory=dict)
     shown: Mapping[Ids, Ids] = field(default_factory=dict)
 
@@ -71,11 +77,18 @@ def pin_lesson(
 ) -> Lesson:
     """Pin what `stages` read, and write it below `folder`. `prompts` are those of every split.
 
+    A set without any request is left out.
+
     Raises:
         CacheError: a set has no row at all.
         DataError: filters leave no row.
     """
-    views = {sequences.name: _pin(sequences, cache=cache) for sequences in sets}
+    answered = {sequences.name: _answered(sequences, cache=cache) for sequences in sets if sequences.requests}
+    views = {
+        sequences.name: cache.view(list(answered[sequences.name]), dataset=sequences.name, k=sequences.k)
+        for sequences in sets
+        if sequences.requests
+    }
     for stage in stages:
         if stage.train_view not in views:
             whole = views[f"{stage.source}-train"]
@@ -109,6 +122,7 @@ def pin_lesson(
         paths,
         reader=NarrowedCache(cache, narrowed.values()) if narrowed else cache,
         turns=turns,
+        tests=tuple(answered.get(TEST_VIEW, {}).values()),
         told={name: views[name] for name in narrowed},
         shown=shown,
     )
@@ -131,11 +145,15 @@ def _turns(stage: StageConfig, requests: Sequence[Request], *, view: CacheView, 
     return take_turns(list(answers.values()), views=stage.views)
 
 
-def _pin(sequences: SequenceSet, *, cache: TeacherCache) -> CacheView:
-    keys = [key for key in cache.lookup(sequences.requests, k=sequences.k) if key is not None]
-    if not keys:
+def _answered(sequences: SequenceSet, *, cache: TeacherCache) -> dict[bytes, Request]:
+    """The key of each row, with the first request that it answers: a prompt may stand twice in the data."""
+    found: dict[bytes, Request] = {}
+    for request, key in zip(sequences.requests, cache.lookup(sequences.requests, k=sequences.k), strict=True):
+        if key is not None and request not in sequences.left_out:
+            found.setdefault(key, request)
+    if not found:
         raise CacheError(f"the teacher answered none of the {len(sequences.requests)} rows of {sequences.name}")
-    return cache.view(keys, dataset=sequences.name, k=sequences.k)
+    return found
 
 
 def _filtered(

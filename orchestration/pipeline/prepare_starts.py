@@ -37,6 +37,12 @@ def prepare_starts(
     warnings: list[str] = []
 
     def reads(name: str, model: ModelFiles) -> OtherTokens:
+        if settings.config.teachers:
+            raise ConfigError(
+                f"students.{name} ({model.label}) has another vocabulary than the teacher ({teacher.files.label}), and "
+                f"teachers names {', '.join(settings.config.teachers)}, whose beliefs are about the tokens of the "
+                "first: choose a student with its tokenizer, or remove teachers"
+            )
         tokens = tokens_of(name, model, config=settings.config, teacher=teacher.files, prompts=prompts)
         lines, warned = tokens_in_words(name, tokens, config=settings.config, teacher=teacher.files)
         said.extend(lines)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from configs import DistillConfig
+from configs.teachers import FIRST
 from evaluation.cost import Saved
 from evaluation.results import Provenance, RunResults
 from orchestration.comparison.bench import Bench, lengths
@@ -28,10 +29,13 @@ LIBRARIES = {"vllm": VLLM} | {name: (name,) for name in ("stillroom", "torch", "
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What a comparison was over. `texts` are the test prompts as they were written, by their token ids."""
+    """What a comparison was over. `texts` are the test prompts as they were written, by their token ids.
+
+    `teachers` are all by their names, the first one first.
+    """
 
     bench: Bench
-    teacher: Teacher
+    teachers: Mapping[str, Teacher]
     prompts: PromptSet
     texts: Mapping[tuple[int, ...], str]
     tasks: Sequence[LoadedTask]
@@ -58,19 +62,19 @@ def report_of(
         models=with_training(compared.rows, students, artifacts=settings.artifacts),
         tasks=tuple(task.facts for task in examined.tasks),
         cost=cost_of_run(settings=settings, journal=journal, saved=saved),
-        provenance=_provenance(written, examined.teacher, view=bench.view.digest),
+        provenance=_provenance(written, examined.teachers[FIRST], view=bench.view.digest),
         rows_set_aside=len(examined.prompts.rejected),
         failures=tuple(compared.failures),
-        notes=tuple(note for student in students for note in student.notes),
+        notes=(*filter(None, [settings.config.combined]), *(note for student in students for note in student.notes)),
     )
-    return Report(results, _rested_on(settings, examined.teacher, students), compared.evidence)
+    return Report(results, _rested_on(settings, examined.teachers, students), compared.evidence)
 
 
 def _provenance(written: Written[DistillConfig], teacher: Teacher, *, view: str) -> Provenance:
     return Provenance(
-        teacher=teacher.files.label,
+        teacher=written.config.label_of_teachers,
         teacher_identity=teacher.identity.digest(),
-        teacher_licence=written.config.teacher.licence,
+        teacher_licence=written.config.licence_of_teachers,
         cache_digest=view,
         config_digest=written.config.digest(),
         data={key: digest for key, digest in written.content.items() if key.startswith("data.")},
@@ -78,10 +82,11 @@ def _provenance(written: Written[DistillConfig], teacher: Teacher, *, view: str)
     )
 
 
-def _rested_on(settings: RunSettings, teacher: Teacher, students: Sequence[Student]) -> RestsOn:
+def _rested_on(settings: RunSettings, teachers: Mapping[str, Teacher], students: Sequence[Student]) -> RestsOn:
     starts = {student.name: student.start for student in students}
     directories = {f"students.{name}.init.model": start.directory for name, start in starts.items()}
-    directories["teacher.model"] = teacher.files.directory
+    for name, teacher in teachers.items():
+        directories["teacher.model" if name == FIRST else f"teachers.{name}.model"] = teacher.files.directory
     return rested_on(
         settings.config,
         directories={key: directories[key] for key, _ in model_sources(settings.config)},

@@ -18,7 +18,7 @@ from configs.stages import StageConfig
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.plan.colocation import PartKind, require_room_together
 from orchestration.plan.hardware import GIB, Hardware
-from orchestration.plan.host_memory import HostPhase, engine_on_host, host_phases, worker_on_host
+from orchestration.plan.host_memory import FILL, HostPhase, engine_on_host, host_phases, worker_on_host
 from orchestration.plan.live_teacher import live_memory, longest_sequence, require_matching, teacher_of
 from orchestration.plan.memory import (
     DTYPE_BYTES,
@@ -95,6 +95,27 @@ def plan_placement(
         config, teacher=teacher.shape, engines=memory.engines, training=memory.training, hardware=hardware
     )
     return Placement(hardware, _parts(runtime, hardware), fits, _notes(config, students, hardware), phases)
+
+
+def place_further_teacher(config: DistillConfig, *, teacher: PlannedShape, hardware: Hardware) -> Placement:
+    """Check that the engines of a teacher beside the first fit; `config` is the experiment with that one alone.
+
+    They take turns with those of the first, in the same places, and nothing else of it runs beside a student.
+
+    Raises:
+        ConfigError: heads that cannot be split, or too little memory; names keys and cure.
+    """
+    settings = config.runtime.teacher_engine
+    who = f"the teacher {teacher.label}"
+    _check_engine(settings, key=_TEACHER_KEY, who=who, shape=teacher.shape, dtype=config.teacher.dtype)
+    memory = _memory(config, teacher=teacher, students={}, hardware=hardware)
+    if hardware.accelerator == "gpu":
+        require_fit(memory.engines[""], hardware)
+    phases = host_phases(config, teacher=teacher.shape, engines=memory.engines, training={}, hardware=hardware)
+    parts = _parts(config.runtime, hardware)[:1]
+    return Placement(
+        hardware, parts, (memory.engines[""],), (), tuple(phase for phase in phases if phase.label == FILL)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,8 @@ class NothingHeld:
 class SequenceSet:
     """The sequences of one source on one split, each with at least `k` log-probabilities (0: text alone).
 
-    `encoding` is how new rows are stored; any stored row answers.
+    `encoding` is how new rows are stored; any stored row answers. Those of `left_out` are asked and not learned: a
+    teacher that is mixed with this one could not answer them.
     """
 
     source: Source
@@ -61,6 +62,7 @@ class SequenceSet:
     requests: tuple[Request, ...]
     k: int
     encoding: StoredEncoding = "topk-u8"
+    left_out: frozenset[Request] = frozenset()
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+from pipeline_builders import SHAPE, fake_run, go
 from task_heads import save_classifier
 from task_pipeline_builders import STAGE, TaskPlace, spoken_place, task_place
 
@@ -109,3 +110,18 @@ def test_every_teacher_of_a_config_is_searched_once_it_was_asked(tmp_path: Path)
     assert len(found.searched) == 2 and found.unsearched == ()
     assert len(found.sequences) == 2 * 3
     assert asked_again(place) == "fill 3 fill 3"
+
+
+def test_every_teacher_of_a_language_model_is_searched_once_it_was_asked(tmp_path: Path) -> None:
+    model = {"model": {"random": SHAPE.model_dump(), "seed": 1}, "dtype": "float32", "top_k": 4}
+    go(fake_run(tmp_path), until="fill")
+    run = fake_run(tmp_path, teachers={"second": model})
+
+    def found() -> Forgotten:
+        pattern = TextPattern("train 0")
+        return forget_text(run.config, config_dir=tmp_path, pattern=pattern, remove=False, break_pins=False)
+
+    assert len(found().searched) == 1
+    go(run, until="fill")
+    both = found()
+    assert len(both.searched) == 2 and both.unsearched == () and len(both.sequences) == 2

@@ -239,3 +239,19 @@ def test_a_student_of_another_tokenizer_is_measured_or_refused(tmp_path: Path) -
     assert "81% of the text in tokens that both have" in text
     with pytest.raises(ConfigError, match=r"students.small.stages.0.objective=kd compares token by token"):
         planned(with_student("kd"))
+
+
+def test_every_teacher_is_planned_and_they_have_one_vocabulary(tmp_path: Path) -> None:
+    written = shipped("tiny", tmp_path)
+    model = written.teacher.model.model_dump(mode="json", exclude_none=True) | {"seed": 7}
+    others = json.dumps({"second": {"model": model, "top_k": 8}})
+    text = planned(shipped("tiny", tmp_path, f"teachers={others}"))
+    assert "teachers are mixed in probability space: teacher (random(seed=0)) with weight 0.5; second" in text
+    first, _, second = text.partition("second, random(seed=7):")
+    for name in ("teacher-train", "teacher-dev", "teacher-test"):
+        # The others score what the first has not written yet: as many rows, of the longest answers.
+        assert row(first, name) == row(second, name)
+    assert "Before students learn, for second:" in second
+    away = {"hub": "a/b", "shape": written.teacher.model.random and written.teacher.model.random.model_dump()}
+    text = planned(shipped("tiny", tmp_path, f"teachers={json.dumps({'second': {'model': away}})}"))
+    assert "a/b is not on this machine" in text and text.count("What the teacher is asked") == 2

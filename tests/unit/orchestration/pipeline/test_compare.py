@@ -30,7 +30,7 @@ def opened(run: FakeRun, *, shown_more: bool = False) -> tuple[Lesson, benches.B
     teacher = run.teacher()
     prompts = widened(run.prompts(teacher)) if shown_more else run.prompts(teacher)
     lesson = run.lesson(teacher, prompts)
-    return lesson, open_bench(run.config, lesson=lesson, sets=run.asked(teacher, prompts).sets)
+    return lesson, open_bench(run.config, lesson=lesson)
 
 
 def comparison(run: FakeRun, *students: Student) -> Compared:

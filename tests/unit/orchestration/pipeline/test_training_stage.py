@@ -94,7 +94,9 @@ class Place:
             teacher=namespace(files=files, identity=identity),
             paths={"teacher-train": self.root / "train.npz", "teacher-dev": self.root / "dev.npz"},
         )
-        config = namespace(runtime=DistillConfig.model_fields["runtime"].default, teacher=namespace(licence=None))
+        config = namespace(
+            runtime=DistillConfig.model_fields["runtime"].default, teachers={}, licence_of_teachers=None, combined=""
+        )
         settings = RunSettings(config, self.root, Hardware("cpu"), self.artifacts)
         tracker: Any = self.tracker
         journal = Journal(Console(self.stream), tracker, Ledger(self.root / "ledger"))

@@ -11,8 +11,9 @@ from configs import ConfigError
 from configs.schema import DistillConfig, EngineSettings, ModelShape
 from configs.stages import StageConfig
 from orchestration.plan.hardware import GIB, Hardware
+from orchestration.plan.host_memory import FILL
 from orchestration.plan.memory import kv_tokens
-from orchestration.plan.placement import Part, plan_placement
+from orchestration.plan.placement import Part, place_further_teacher, plan_placement
 
 
 def refusal(hardware: Hardware, shape: ModelShape = SHAPE, **runtime: Any) -> str:
@@ -231,3 +232,12 @@ def test_who_shares_gpus_in_on_policy_stages_is_noted(
     stages = [{"objective": "minillm", "rollout": rollout}]
     notes = place(NODE, stages=stages, training={"workers": 1}, colocate=colocate).notes
     assert notes == ((f"in on-policy stages workers, teacher engines and student engines {words}",) if words else ())
+
+
+def test_a_further_teacher_takes_the_places_of_the_first() -> None:
+    config, cpu = experiment(), Hardware("cpu", cpus=8)
+    placement = place_further_teacher(config, teacher=planned(), hardware=cpu)
+    assert [part.kind for part in placement.parts] == ["teacher engine"]
+    assert [phase.label for phase in placement.phases] == [FILL] and len(placement.fits) == 1
+    with pytest.raises(ConfigError, match=r"teacher engine needs .* GiB a GPU"):
+        place_further_teacher(config, teacher=planned(LLAMA_70B), hardware=NODE)

@@ -1,0 +1,186 @@
+"""Several teachers of a language model that are asked one after the other, each for its own cache, and combined.
+
+Each is asked as if it were the only one (`DistillConfig.of_teacher`), so what one said is found again by every other
+experiment that has it. Where rows are routed a teacher answers its own alone. Where beliefs are mixed the first writes,
+or what is given is taken, and the others score the same sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from cache.answers import Request
+from configs import ConfigError, DistillConfig
+from configs.teachers import FIRST
+from orchestration.fill.refusals import open_refusals
+from orchestration.inputs.prompts import PromptSet
+from orchestration.inputs.teachers import Teacher, open_cache
+from orchestration.pipeline.combining import heads_in_words, mixed_lesson, routed_lesson
+from orchestration.pipeline.compute import Compute
+from orchestration.pipeline.fill_stage import AskedTeacher, ask, fill_and_pin, pin_answered
+from orchestration.pipeline.lessons import Lesson
+from orchestration.pipeline.run import Journal, RunSettings
+from orchestration.plan.requests import FillPlan, Holdings, SequenceSet, plan_fill, sequence_sets
+from orchestration.plan.scores import score_sets, sequences_of
+
+
+@dataclass(frozen=True, slots=True)
+class AskedTeachers:
+    """Every teacher of an experiment by its name, the first one first, and what each is to be asked."""
+
+    by_name: Mapping[str, AskedTeacher]
+    settings: RunSettings
+    journal: Journal
+    compute: Compute
+
+    @property
+    def first(self) -> AskedTeacher:
+        """The one that stands at `teacher`."""
+        return self.by_name[FIRST]
+
+    @property
+    def teachers(self) -> dict[str, Teacher]:
+        """Who they are."""
+        return {name: asked.teacher for name, asked in self.by_name.items()}
+
+    @property
+    def plans(self) -> tuple[FillPlan, ...]:
+        """What each is asked."""
+        return tuple(asked.plan for asked in self.by_name.values())
+
+    def fill_and_pin(self, prompts: PromptSet) -> tuple[Lesson, PromptSet]:
+        """Fill the caches, one after the other, and pin what students learn; prompts as of `fill_stage.fill_and_pin`.
+
+        Raises:
+            CacheError: a set has no row at all.
+            DataError: filters leave no row.
+        """
+        if len(self.by_name) == 1:
+            return fill_and_pin(
+                self.first, settings=self.settings, journal=self.journal, compute=self.compute, prompts=prompts
+            )
+        return self._mixed(prompts) if self.settings.config.route is None else self._routed(prompts)
+
+    def _mixed(self, prompts: PromptSet) -> tuple[Lesson, PromptSet]:
+        first, config = self.first, self.settings.config
+        failed = self._ask(FIRST, first)
+        sequences = sequences_of(first.sets, cache=first.cache)
+        for name, asked in self._others():
+            sets = score_sets(first.sets, sequences=sequences, teacher=config.teachers[name], planned=False)
+            plan = _plan(sets, config=config.of_teacher(name), teacher=asked.teacher, cache=asked.cache)
+            refused = self._ask(name, replace(asked, plan=plan))
+            for request, sequence in sequences.items():
+                if sequence in refused:
+                    failed.setdefault(request, f"{name}: {refused[sequence]}")
+        lesson, prompts = pin_answered(
+            _without(first, failed),
+            failed=failed,
+            settings=self._of(FIRST),
+            journal=self.journal,
+            prompts=prompts,
+            stages=config.stages_taught_by(None),
+        )
+        caches = {name: asked.cache for name, asked in self._others()}
+        folder = self.settings.directory / "views"
+        mixed = mixed_lesson(lesson, others=caches, config=config, folder=folder)
+        heads_in_words(mixed, config=config, console=self.journal.console)
+        return mixed, prompts
+
+    def _routed(self, prompts: PromptSet) -> tuple[Lesson, PromptSet]:
+        config, lessons, kept = self.settings.config, dict[str, Lesson](), dict[str, PromptSet]()
+        for name, asked in self.by_name.items():
+            lessons[name], kept[name] = pin_answered(
+                asked,
+                failed=self._ask(name, asked),
+                settings=self._of(name),
+                journal=self.journal,
+                prompts=prompts.of_teacher(name),
+                stages=config.stages_taught_by(None),
+                folder="" if name == FIRST else name,
+            )
+        there = {split: {row for part in kept.values() for row in part.splits[split]} for split in prompts.splits}
+        aside = [row for part in kept.values() for row in part.rejected[len(prompts.rejected) :]]
+        prompts = replace(
+            prompts,
+            splits={split: tuple(row for row in rows if row in there[split]) for split, rows in prompts.splits.items()},
+            rejected=(*prompts.rejected, *aside),
+        )
+        prompts.write_rejected(self.settings.directory / "rejected.jsonl")
+        return routed_lesson(lessons, config=config, folder=self.settings.directory / "views"), prompts
+
+    def _ask(self, name: str, asked: AskedTeacher) -> dict[Request, str]:
+        """Ask one of them, whose engines end before those of the next one begin."""
+        try:
+            return dict(ask(asked, settings=self._of(name), journal=self.journal, compute=self.compute))
+        finally:
+            asked.pool.release()
+
+    def _others(self) -> list[tuple[str, AskedTeacher]]:
+        return [(name, asked) for name, asked in self.by_name.items() if name != FIRST]
+
+    def _of(self, name: str) -> RunSettings:
+        return replace(self.settings, config=self.settings.config.of_teacher(name))
+
+
+def plan_teachers(
+    teachers: Mapping[str, Teacher], prompts: PromptSet, *, settings: RunSettings, journal: Journal, compute: Compute
+) -> AskedTeachers:
+    """What each of the teachers is asked, as far as that is known before any of them answers.
+
+    Raises:
+        ConfigError: no row of a split to learn from is routed to one of them.
+    """
+    config = settings.config
+    caches = {name: open_cache(config.of_teacher(name), teacher) for name, teacher in teachers.items()}
+    plans = plans_of(teachers, prompts, config=config, caches=caches)
+    asked = {
+        name: AskedTeacher(teacher, caches[name], compute.teacher_pool(teacher), plans[name])
+        for name, teacher in teachers.items()
+    }
+    return AskedTeachers(asked, settings, journal, compute)
+
+
+def plans_of(
+    teachers: Mapping[str, Teacher], prompts: PromptSet, *, config: DistillConfig, caches: Mapping[str, Holdings]
+) -> dict[str, FillPlan]:
+    """The plan of each teacher by its name.
+
+    Raises:
+        ConfigError: no row of a split to learn from is routed to one of them, or they are shown more than students.
+    """
+    found: dict[str, FillPlan] = {}
+    shown_more = any(prompt.wide_ids is not None for rows in prompts.splits.values() for prompt in rows)
+    if config.teachers and shown_more:
+        raise ConfigError(
+            f"the teacher is shown more than its students, and teachers names {', '.join(config.teachers)}, who are "
+            "asked about what students see: remove one of them"
+        )
+    for name, teacher in teachers.items():
+        alone = config.of_teacher(name)
+        if name == FIRST or config.route is not None:
+            own = prompts.of_teacher(name)
+            if not own.splits["train"]:
+                raise ConfigError(f"combine.to sends no row of data.train to {name}: route one, or leave it out")
+            sets = sequence_sets(alone, own.splits, stop_ids=teacher.files.stop_ids, plain=own.plain)
+        else:
+            first = [part.sequences for part in found[FIRST].sets]
+            sequences = sequences_of(first, cache=caches[FIRST])
+            sets = score_sets(first, sequences=sequences, teacher=alone.teacher, planned=True)
+        found[name] = _plan(sets, config=alone, teacher=teacher, cache=caches[name])
+    return found
+
+
+def _plan(sets: Sequence[SequenceSet], *, config: DistillConfig, teacher: Teacher, cache: Holdings) -> FillPlan:
+    refused = open_refusals(config.runtime, teacher.identity, k=config.teacher.top_k)
+    return plan_fill(sets, cache=cache, refused=refused)
+
+
+def _without(asked: AskedTeacher, failed: Mapping[Request, str]) -> AskedTeacher:
+    """The first teacher, whose rows that another one could not answer are not learned."""
+    gone = frozenset(failed)
+    sets = tuple(
+        replace(part, sequences=replace(part.sequences, left_out=gone & frozenset(part.sequences.requests)))
+        for part in asked.plan.sets
+    )
+    return replace(asked, plan=FillPlan(sets))
