@@ -35,8 +35,9 @@ def closeness_section(part: Part, judged: Sequence[Judged]) -> Section:
         blocks.append(Table(caption, "model", columns, tuple(rows)))
         blocks.append(
             Paragraph(
-                "The teacher's own row is the noise floor: the live teacher against what the cache keeps of it. "
-                "Divergences know its most likely tokens, and all others as one."
+                "The teacher's own row is the noise floor: the live teacher against what the cache keeps of it; of "
+                "several teachers it is the first one alone against what students learned from. Divergences know its "
+                "most likely tokens, and all others as one."
             )
         )
     else:

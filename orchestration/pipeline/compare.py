@@ -125,7 +125,11 @@ class TeacherAnswers(Stage[list[Examination], list[str], list[str]]):
     def summary(self, made: list[str] | None, kept: list[str]) -> str:
         """See `Stage`."""
         floor = closeness_numbers(row_of(self.candidate, self.ways, failures=kept)).get("forward_kl")
-        return f"{len(kept)} failed" if floor is None else f"noise floor {floor:.4f} nats"
+        if floor is None:
+            return f"{len(kept)} failed"
+        # Of several teachers it is the first alone, against what students learned from.
+        what = "the first one alone" if self.settings.config.teachers else "noise floor"
+        return f"{what} {floor:.4f} nats"
 
 
 @dataclass(slots=True)

@@ -89,6 +89,7 @@ def test_the_first_writes_and_the_others_score_what_it_wrote(tmp_path: Path) -> 
     assert (report.results.provenance.teacher, report.results.provenance.teacher_licence) == (names, job.licence)
     assert job.combined in report.results.notes
     assert "On teacher-dev the tokens that all teachers rank have" in run.said
+    assert "the first one alone " in run.said and "noise floor" not in run.said
     # Held-out closeness is to what was learned.
     assert (
         report.results.provenance.cache_digest
