@@ -61,10 +61,14 @@ class NarrowedView:
         digest = hashlib.sha256(canonical(FORMAT, self.view.digest))
         for name, array in self._arrays().items():
             digest.update(canonical(name, hashlib.sha256(array.tobytes()).digest()))
+        nowhere = np.zeros(len(self.view), dtype=np.int32)
         rows = replace(
             self.view,
-            # The digest of a view is over its name too, and so over everything that is here.
-            dataset=f"{self.view.dataset}, narrowed {digest.hexdigest()}",
+            # Of no cache, so that nobody reads a teacher's row by a student's lengths.
+            identity=digest.hexdigest(),
+            segments=(),
+            segment=nowhere,
+            row=nowhere.astype(np.int64),
             lengths=lengths.astype(np.int32),
             prompt_len=self.prompt_len.copy(),
         )
@@ -98,7 +102,7 @@ class NarrowedView:
             CacheError: its answer is not, token by token, the one that the student reads.
         """
         tokens, begins = self.token_ids[self.token_offsets[row] : self.token_offsets[row + 1]], self.prompt_len[row]
-        if not np.array_equal(tokens[begins:], told.response_ids):
+        if told.key != bytes(self.view.keys[row]) or not np.array_equal(tokens[begins:], told.response_ids):
             raise CacheError(
                 f"{self.view.dataset}: the answer of row {row} is not the one that was narrowed: run the fill again"
             )

@@ -124,6 +124,14 @@ METHODS: tuple[Method, ...] = (
         takes=frozenset({"distribution", "inside"}),
     ),
     Method(
+        name="context-distillation",
+        title="Context distillation: a teacher that is told more",
+        paper="Snell et al. 2022, arXiv 2209.15189",
+        knowledge=("response",),
+        takes=frozenset({"topk"}),
+        scheme="self",
+    ),
+    Method(
         name="uld",
         title="Across tokenizers: probabilities by rank, likelihood of spans",
         paper="Boizard et al. 2024, arXiv 2402.12030",

@@ -30,6 +30,7 @@ from configs.runtime import RuntimeConfig as RuntimeConfig
 from configs.runtime import TrainingSettings as TrainingSettings
 from configs.stages import StageConfig, StudentConfig
 from configs.sweep import SweepConfig
+from configs.teacher_context import TeacherContext
 from configs.teachers import FIRST, Combination, Together, require_combined, unless_unused
 from configs.text_teachers import require_combinable
 
@@ -155,13 +156,15 @@ class PriceConfig(Block):
 class DistillConfig(Together, WithoutPasswords):
     """One experiment.
 
-    `teachers` are further ones, which `combine` puts together with the first.
+    `teachers` are further ones, which `combine` puts together with the first. `teacher_context` is what the teacher
+    sees beside a row, and its students never do.
     """
 
     name: Name
     teacher: TeacherConfig
     teachers: dict[Name, TeacherConfig] = Field(default_factory=dict)
     combine: Combination | None = None
+    teacher_context: TeacherContext | None = None
     data: DataConfig
     generation: GenerationConfig = GenerationConfig()
     students: Annotated[dict[Name, StudentConfig], Field(min_length=1)]
@@ -197,6 +200,7 @@ class DistillConfig(Together, WithoutPasswords):
                 "raise temperature or remove evaluation.seeds"
             )
         self._lengths_fit()
+        self._context_arrives()
         self._plain_text_there()
         self._answers_for_views()
         self._weights_last()
@@ -231,6 +235,43 @@ class DistillConfig(Together, WithoutPasswords):
                     f"data.max_prompt_tokens={self.data.max_prompt_tokens} + {longest}={limits[longest]} + 1 exceed "
                     f"runtime.{role}.max_model_len={engine.max_model_len}: raise it to {needed} or lower the others"
                 )
+
+    def _context_arrives(self) -> None:
+        """What the teacher sees beside a row is rendered once, with the row, and reaches it through the cache alone."""
+        if self.teacher_context is None:
+            return
+        examples, data = self.teacher_context.examples, self.data
+        if self.teachers:
+            raise ValueError(
+                f"teachers names {', '.join(self.teachers)}, and teacher_context is shown to one teacher alone: remove "
+                "one of them"
+            )
+        if examples is not None and data.response_field is None and data.messages_field is None:
+            raise ValueError(
+                f"teacher_context.examples.count={examples.count} shows rows with their gold answers, but "
+                "data.response_field and data.messages_field are not set: name the field with the answers, or remove "
+                "examples"
+            )
+        if self.evaluation.exposure:
+            raise ValueError(
+                "evaluation.exposure=true has the teacher read prompts as students see them, and teacher_context shows "
+                "it more: remove one of them"
+            )
+        for name, student in self.students.items():
+            for number, stage in enumerate(student.stages):
+                given = _without_context(stage)
+                if student.teacher is None and given is not None:
+                    raise ValueError(
+                        f"students.{name}.stages.{number} has {given}, where the teacher does not see teacher_context: "
+                        "remove it, learn from the cache (source: teacher or gold, teacher: cache), or remove "
+                        "teacher_context"
+                    )
+
+    @property
+    def longest_context(self) -> int:
+        """Tokens of the longest prompt that the teacher reads, context included, beside the answers that it gives."""
+        answers = max(self.generation.max_new_tokens, self.evaluation.max_new_tokens or 0)
+        return self.runtime.teacher_engine.max_model_len - answers - 1
 
     def _plain_text_there(self) -> None:
         """Stages on plain text have some, and the teacher's engine reads its windows."""
@@ -292,7 +333,11 @@ class DistillConfig(Together, WithoutPasswords):
 
     @model_serializer(mode="wrap")
     def _one_teacher(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return unless_unused(dump(self))
+        said = unless_unused(dump(self))
+        if self.teacher_context is None:
+            # An experiment without one is written, and addressed, as it was before there were any.
+            said.pop("teacher_context", None)
+        return said
 
     def digest(self) -> str:
         """SHA-256 (hex) of everything that changes the numbers of this one experiment."""
@@ -311,3 +356,14 @@ class DistillConfig(Together, WithoutPasswords):
                     stage["rollout"]["replay_from"] = "/".join(Path(former).parts[-3:])
         text = json.dumps(said, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _without_context(stage: StageConfig) -> str | None:
+    """What of a stage has a teacher read something else than the rows that were rendered for it."""
+    reasons = {
+        "a rollout": stage.rollout is not None,
+        "source=plain": stage.source == "plain",
+        "teacher=live": stage.teacher == "live",
+        "features": bool(stage.features),
+    }
+    return next((given for given, holds in reasons.items() if holds), None)

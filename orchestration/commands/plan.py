@@ -27,6 +27,7 @@ from orchestration.inputs.preflight import require_fitting_lengths, resolve_path
 from orchestration.inputs.prompts import SPLITS, Prompt, PromptSet, load_prompts
 from orchestration.inputs.shapes import PlannedShape, shape_at_hand, student_shapes
 from orchestration.inputs.teachers import Teacher, open_teachers
+from orchestration.inputs.wide_prompts import with_context
 from orchestration.outputs.console import Console
 from orchestration.pipeline.teachers import plans_of
 from orchestration.plan.duration import FillTime
@@ -110,7 +111,10 @@ def _plans(config: DistillConfig, teachers: Mapping[str, Teacher], *, console: C
         route=config.route,
     )
     _show_other_tokens(config, teacher, prompts, console=console)
-    prompts = with_plain(prompts, config.data, tokenizer=teacher.files.tokenizer)
+    widened = with_context(prompts, config, tokenizer=teacher.files.tokenizer)
+    for line in widened.said:
+        console.say(line)
+    prompts = with_plain(widened.prompts, config.data, tokenizer=teacher.files.tokenizer)
     held = {name: _held(config, each) for name, each in teachers.items()}
     return plans_of(teachers, prompts, config=config, caches=held)
 
@@ -124,6 +128,8 @@ def _assumed_plans(config: DistillConfig, missing: Sequence[str], *, console: Co
                 f"data.{split} is left out, because nobody knows its rows before it is read: "
                 f"set data.{split}.limit, or slice the split"
             )
+    if config.teacher_context is not None:
+        console.warn("teacher_context is left out, because nobody knows its tokens before the tokenizer is there")
     if config.data.plain is not None:
         console.warn("data.plain is left out, because nobody knows its windows before its texts are read")
     if config.route is not None:

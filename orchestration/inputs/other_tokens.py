@@ -110,6 +110,11 @@ def tokens_of(
         ModelError: its tokenizer, or the teacher's, cannot be used for it.
     """
     require_across(name, config.students[name].stages, student=student, teacher=teacher)
+    if config.teacher_context is not None:
+        raise ConfigError(
+            f"students.{name} has another tokenizer than teacher {teacher.label}, and teacher_context keeps response "
+            "tokens as they are: remove teacher_context, or choose a student of the teacher's family"
+        )
     taught = next((each for each, other in config.students.items() if other.teacher == name), None)
     if taught is not None:
         raise ConfigError(

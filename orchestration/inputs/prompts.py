@@ -8,7 +8,7 @@ turn it into the control token itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,8 @@ ALPACA = (
 class Prompt:
     """One usable row. `gold_ids` end with the token that ends a turn; None when the row has no gold answer.
 
-    `wide_ids` are what the teacher sees in place of `prompt_ids` where it is shown more than its students. `teacher`
-    names the one that the row is routed to, where rows are.
+    `wide_ids` are what the teacher sees in place of `prompt_ids` where it is shown more than its students
+    (`orchestration.inputs.wide_prompts`). `teacher` names the one that the row is routed to, where rows are.
     """
 
     row: int
@@ -123,7 +123,7 @@ def load_prompts(
     control = control_tokens(tokenizer)
     with ChatTemplates(config, tokenizer) as templates:
         for name in SPLITS:
-            reader = _Reader(name, config, tokenizer, templates, max_new_tokens, control, stop_ids, route)
+            reader = PromptReader(name, config, tokenizer, templates, max_new_tokens, control, stop_ids, route)
             usable: list[Prompt] = []
             for index, row in split_rows(getattr(config, name), split=name):
                 outcome = row if isinstance(row, str) else reader.prompt(row, index)
@@ -132,9 +132,9 @@ def load_prompts(
                 else:
                     # A template or the data may have worded it.
                     reason = visible(outcome, at_most=REASON_CHARACTERS)
-                    rejected.append(Rejected(name, index, reason, _preview(row)))
+                    rejected.append(Rejected(name, index, reason, preview(row)))
             if not usable:
-                raise DataError(f"data.{name}: no usable row; {_why_empty(name, rejected)}")
+                raise DataError(f"data.{name}: no usable row; {why_empty(name, rejected)}")
             splits[name] = tuple(usable)
     _refuse_overlap(splits)
     return PromptSet(splits, tuple(rejected))
@@ -154,7 +154,7 @@ def render_prompts(
     control = control_tokens(tokenizer)
     with ChatTemplates(config, tokenizer, student=whose) as templates:
         for name in SPLITS:
-            reader = _Reader(name, config, tokenizer, templates, 0, control, None)
+            reader = PromptReader(name, config, tokenizer, templates, 0, control, None)
             rows: dict[int, tuple[int, ...] | str] = {}
             for index, row in split_rows(getattr(config, name), split=name):
                 outcome = row if isinstance(row, str) else reader.prompt(row, index)
@@ -166,7 +166,7 @@ def render_prompts(
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
+class PromptReader:
     """Turns the rows of one split into prompts.
 
     `control` are the texts of the special tokens, `stop_ids` the ids that end an answer; None leaves answers alone.
@@ -183,17 +183,17 @@ class _Reader:
 
     def prompt(self, row: Row, index: int) -> Prompt | str:
         """One prompt, or the reason why the row is set aside."""
-        talk = self._conversation(row, index)
-        reason = talk if isinstance(talk, str) else self._why_unusable(talk)
+        talk = self.conversation(row, index)
+        reason = talk if isinstance(talk, str) else self.why_unusable(talk)
         if isinstance(talk, str) or reason is not None:
             return str(reason)
         try:
-            rendered = self._render(talk)
+            rendered = self.render(talk)
             gold = None if talk.answer is None or self.stop_ids is None else self._answer(talk, rendered)
         except Unrendered as error:
             return f"refused by the chat template: {error}"
         limit = self.config.max_prompt_tokens
-        prompt_ids = self.tokenizer.encode(rendered, add_special_tokens=self.config.template != "chat")
+        prompt_ids = self.encode(rendered)
         if not prompt_ids:
             return "nothing is left of it as a prompt"
         if len(prompt_ids) > limit:
@@ -218,7 +218,12 @@ class _Reader:
             )
         return route.to[value]
 
-    def _conversation(self, row: Row, index: int) -> _Talk | str:
+    def encode(self, rendered: str) -> list[int]:
+        """The tokens of a rendered prompt; a chat template writes the special ones itself."""
+        ids: list[int] = self.tokenizer.encode(rendered, add_special_tokens=self.config.template != "chat")
+        return ids
+
+    def conversation(self, row: Row, index: int) -> Talk | str:
         """The messages that make the prompt, and the gold answer if the row has one; or why there are none."""
         config = self.config
         answer: dict[str, Any] | None = None
@@ -244,9 +249,10 @@ class _Reader:
                 answer = {"role": "assistant", "content": gold}
         if config.system_prompt is not None and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": config.system_prompt})
-        return _Talk(messages, answer, tools)
+        return Talk(messages, answer, tools)
 
-    def _why_unusable(self, talk: _Talk) -> str | None:
+    def why_unusable(self, talk: Talk) -> str | None:
+        """Why what a row says cannot be a prompt, if it cannot."""
         for message in talk.all_messages:
             reason = unusable_message(message, control=self.control)
             if reason is not None:
@@ -270,14 +276,19 @@ class _Reader:
             )
         return row[name]
 
-    def _render(self, talk: _Talk) -> str:
+    def render(self, talk: Talk) -> str:
+        """The text of a prompt, up to where the model goes on.
+
+        Raises:
+            Unrendered: the chat template refuses it.
+        """
         if self.config.template == "raw":
             return words_of(talk.messages[-1])
         if self.config.template == "alpaca":
             return ALPACA.format(prompt=words_of(talk.messages[-1]))
         return self.templates.render(talk.messages, tools=talk.tools, opens_answer=True)
 
-    def _answer(self, talk: _Talk, prompt: str) -> str:
+    def _answer(self, talk: Talk, prompt: str) -> str:
         """The gold answer as the template writes it, with what stands behind it."""
         assert talk.answer is not None
         if self.config.template != "chat":
@@ -293,7 +304,7 @@ class _Reader:
         # Blanks and line feeds are the template's when the answer itself does not end with them.
         return text if text.endswith(words_of(talk.answer)) else text.rstrip()
 
-    def _whole(self, talk: _Talk, last: Mapping[str, Any]) -> str:
+    def _whole(self, talk: Talk, last: Mapping[str, Any]) -> str:
         return self.templates.render([*talk.messages, last], tools=talk.tools, opens_answer=False)
 
     def _gold_ids(self, gold: str) -> tuple[int, ...]:
@@ -318,7 +329,7 @@ class _Reader:
 
 
 @dataclass(frozen=True, slots=True)
-class _Talk:
+class Talk:
     """A conversation up to the answer, the answer if it is known, and the tools on offer."""
 
     messages: list[dict[str, Any]]
@@ -327,6 +338,7 @@ class _Talk:
 
     @property
     def all_messages(self) -> list[dict[str, Any]]:
+        """Those of the prompt, and the answer."""
         return self.messages if self.answer is None else [*self.messages, self.answer]
 
 
@@ -352,10 +364,12 @@ def _refuse_overlap(splits: Mapping[str, tuple[Prompt, ...]]) -> None:
                 )
 
 
-def _why_empty(split: str, rejected: list[Rejected]) -> str:
+def why_empty(split: str, rejected: Sequence[Rejected]) -> str:
+    """Why a split has no usable row."""
     reasons = [row.reason for row in rejected if row.split == split]
     return f"all {len(reasons)} were set aside, the first because: {reasons[0]}" if reasons else "the file has no rows"
 
 
-def _preview(row: Row | str) -> str:
+def preview(row: Row | str) -> str:
+    """The beginning of a row that was set aside, for people."""
     return "" if isinstance(row, str) else json.dumps(row, ensure_ascii=True, default=str)[:300]

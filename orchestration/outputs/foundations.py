@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from cache import CacheView, TeacherCache
+from cache import TeacherCache
 from cache.disk.directory import read_identity
 from cache.disk.roots import open_storage
 from cache.fingerprint import fingerprint_model
+from cache.narrowed import SUFFIX, NarrowedView
+from cache.opening import open_view, rows_of
 from configs import ConfigError, DistillConfig, DistillError, load_task_file, resolve_data_path
 from configs.data import PlainConfig
 from configs.experiments import AnyExperiment
@@ -158,7 +160,7 @@ def rested_on(
             for key, directory in directories.items()
         },
         directories={key: str(directory.absolute()) for key, directory in directories.items()},
-        views={str(path.relative_to(folder)): CacheView.load(path).digest for path in sorted(folder.rglob("*.npz"))},
+        views={str(path.relative_to(folder)): rows_of(open_view(path)).digest for path in _views_below(folder)},
         starts=tuple(dict.fromkeys(starts)),
         students=tuple(dict.fromkeys(students)),
     )
@@ -198,12 +200,18 @@ def _what_broke(rests_on: RestsOn, *, config: AnyExperiment, run_dir: Path, arti
     return None
 
 
+def _views_below(folder: Path) -> list[Path]:
+    """The files of the views that a run keeps: as the teacher answered them, or as students read them."""
+    return sorted(path for ending in (".npz", SUFFIX) for path in folder.rglob(f"*{ending}"))
+
+
 def _require_rows(path: Path, *, digest: str, cache_root: Path | str) -> None:
-    view = CacheView.load(path)
+    kept = open_view(path)
+    if rows_of(kept).digest != digest:
+        raise DistillError(f"{path} names other rows than it did")
+    view = kept.view if isinstance(kept, NarrowedView) else rows_of(kept)
     storage = open_storage(cache_root, view.identity, create=False)
     cache = TeacherCache.open(cache_root, read_identity(storage), create=False)
-    if view.digest != digest:
-        raise DistillError(f"{path} names other rows than it did")
     if not cache.holds(view):
         raise DistillError(f"rows of {path} have left the cache")
 

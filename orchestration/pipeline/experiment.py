@@ -25,6 +25,7 @@ from orchestration.inputs.prompts import PromptSet, load_prompts
 from orchestration.inputs.shapes import PlannedShape, student_shapes
 from orchestration.inputs.tasks import LoadedTask, load_tasks
 from orchestration.inputs.teachers import Teacher, open_teachers
+from orchestration.inputs.wide_prompts import with_context
 from orchestration.outputs.foundations import content_of
 from orchestration.pipeline.chain import Student
 from orchestration.pipeline.compare import Compared, compare_students, compare_teacher, open_bench, speed_of, ways_of
@@ -174,11 +175,14 @@ class Experiment:
                 max_new_tokens=config.generation.max_new_tokens,
                 route=config.route,
             )
-            prompts = with_plain(prompts, config.data, tokenizer=teacher.files.tokenizer)
+            widened = with_context(prompts, config, tokenizer=teacher.files.tokenizer)
+            prompts = with_plain(widened.prompts, config.data, tokenizer=teacher.files.tokenizer)
             counts = ", ".join(f"{len(rows):,} {name}" for name, rows in prompts.splits.items())
             windows = ", ".join(f"{len(rows):,} {name}" for name, rows in prompts.plain.items())
             counts += f"; windows of plain text: {windows}" if windows else ""
             stage.summary = counts + (f"; {len(prompts.rejected)} rows set aside" if prompts.rejected else "")
+        for line in widened.said:
+            console.say(line)
         written = self._settings.directory / "rejected.jsonl"
         prompts.write_rejected(written)
         if prompts.rejected:

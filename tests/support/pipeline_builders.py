@@ -38,6 +38,7 @@ from orchestration.fill.refusals import open_refusals
 from orchestration.inputs.models import ModelFiles, materialise, open_model
 from orchestration.inputs.prompts import PromptSet, load_prompts
 from orchestration.inputs.teachers import Teacher, open_cache, open_teacher
+from orchestration.inputs.wide_prompts import with_context
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.console import Console
 from orchestration.outputs.foundations import content_of
@@ -293,12 +294,13 @@ class FakeRun:
         return open_teacher(self.config)
 
     def prompts(self, teacher: Teacher) -> PromptSet:
-        return load_prompts(
+        narrow = load_prompts(
             self.config.data,
             tokenizer=teacher.files.tokenizer,
             stop_ids=teacher.files.stop_ids,
             max_new_tokens=self.config.generation.max_new_tokens,
         )
+        return with_context(narrow, self.config, tokenizer=teacher.files.tokenizer).prompts
 
     def asked(self, teacher: Teacher, prompts: PromptSet) -> AskedTeacher:
         cache = open_cache(self.config, teacher)

@@ -62,6 +62,13 @@ def test_what_stands_for_it_has_the_lengths_of_the_student(narrow: NarrowedView,
     assert np.array_equal(narrow.rows.keys, wide.keys)
 
 
+def test_the_cache_reads_no_row_of_the_teachers_by_lengths_of_the_student(
+    cache: TeacherCache, narrow: NarrowedView
+) -> None:
+    with pytest.raises(CacheError):
+        list(cache.iter_blocks(narrow.rows, [np.array([0])]))
+
+
 def test_its_name_is_over_what_the_teacher_saw_and_over_what_the_student_reads(narrow: NarrowedView) -> None:
     other_prompt = narrow.token_ids.copy()
     other_prompt[0] += 1

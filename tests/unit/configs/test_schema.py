@@ -194,6 +194,7 @@ def test_speed_place_and_budgets_leave_the_digest_alone(changes: dict[str, Any])
         {"data": data(chat_template="rag").model_dump()},
         {"data": data(plain={"train": {"hub": "a/b"}, "dev": {"hub": "a/c"}}).model_dump()},
         {"students": {"kd": {"init": {"keep_layers": 2}, "stages": [{"objective": "kd", "steps": 11}]}}},
+        {"teacher_context": {"system_prompt": "Be brief."}},
     ],
 )
 def test_what_changes_the_numbers_changes_the_digest(changes: dict[str, Any]) -> None:
@@ -238,3 +239,53 @@ def test_a_view_of_a_prompt_is_an_answer_that_was_asked_for() -> None:
     with pytest.raises(ValidationError, match=r"small.stages.0.views=3 is more than generation.samples_per_prompt=2"):
         experiment(students=students, generation={"temperature": 1.0, "samples_per_prompt": 2})
     experiment(students=students, generation={"temperature": 1.0, "samples_per_prompt": 3})
+
+
+def context(stage: dict[str, Any], **changes: Any) -> DistillConfig:
+    students = {"kd": {"init": {"keep_layers": 2}, "stages": [{"objective": "kd", "steps": 4, **stage}]}}
+    shown = {"system_prompt": "Be brief."}
+    return experiment(**({"students": students, "teacher_context": shown} | changes))
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ({"teacher": "live"}, "has teacher=live"),
+        ({"features": [{"kind": "cosine"}]}, "has features"),
+        ({"steps": None, "rollout": {"count": 2}}, "has a rollout"),
+        ({"objective": "sft", "source": "plain"}, "has source=plain"),
+    ],
+)
+def test_a_stage_that_a_context_does_not_reach_is_refused_with_the_cure(stage: dict[str, Any], words: str) -> None:
+    plain = {"train": {"hub": "a/b"}, "dev": {"hub": "a/c"}}
+    changes = {"data": data(plain=plain).model_dump()}
+    with pytest.raises(
+        ValidationError, match=rf"students\.kd\.stages\.0 {words}, where the teacher does not see teacher"
+    ):
+        context(stage, **changes)
+    assert context(stage, **changes, teacher_context=None).teacher_context is None
+
+
+def test_a_student_that_another_one_teaches_is_free_of_the_context() -> None:
+    stages = [{"objective": "kd", "steps": 4}]
+    students = {
+        "a": {"init": {"keep_layers": 2}, "stages": stages},
+        "b": {"init": {"keep_layers": 2}, "teacher": "a", "stages": [{"objective": "kd", "rollout": {"count": 2}}]},
+    }
+    assert context({}, students=students).students["b"].teacher == "a"
+
+
+def test_what_a_context_cannot_have_is_refused() -> None:
+    with pytest.raises(
+        ValidationError, match=r"evaluation\.exposure=true has the teacher read prompts as students see"
+    ):
+        context({}, evaluation={"exposure": True})
+    with pytest.raises(ValidationError, match=r"teacher_context\.examples\.count=2 shows rows with their gold answers"):
+        context({}, teacher_context={"examples": {"count": 2}})
+    answered = context({}, teacher_context={"examples": {"count": 2}}, data=data(response_field="gold").model_dump())
+    assert answered.longest_context == 1024 - 256 - 1
+
+
+def test_without_a_context_an_experiment_is_written_as_it_was() -> None:
+    assert "teacher_context" not in experiment().model_dump(mode="json")
+    assert context({}).model_dump(mode="json")["teacher_context"]["system_prompt"] == "Be brief."

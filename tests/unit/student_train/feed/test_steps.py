@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from combined_builders import mixture
+from narrowed_builders import narrowed_view
 from student_builders import records
 from training_jobs import IDENTITY, make_job
 
 from cache.batches import global_batches
 from cache.combined import CombinedCache
+from cache.narrowed import NarrowedCache
 from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.stages import StageConfig
@@ -172,3 +174,26 @@ def test_processes_share_the_steps_of_a_mixture(job: TrainJob, view: CacheView) 
         return found
 
     assert masses(2) == pytest.approx(masses(1), rel=1e-6)
+
+
+def test_processes_share_the_steps_of_students_prompts_and_each_label_has_its_teachers_row(
+    job: TrainJob, view: CacheView
+) -> None:
+    made = narrowed_view(job, job.train_view)
+    cache = NarrowedCache(TeacherCache.open(job.cache_root, IDENTITY), [made])
+    (told,) = TeacherCache.open(job.cache_root, IDENTITY).iter_blocks(view, [np.arange(len(view))])
+    batches = training_batches(stage(steps=3), view=made.rows, first=0, steps=3)
+    for world in (1, 2):
+        groups = [WorkerGroup(rank, world, torch.device("cpu")) for rank in range(world)]
+        feeds = [Feed(cache, made.rows, group, 40, with_targets=True, packs=True) for group in groups]
+        for wanted, *steps in zip(batches, *(feed.steps(batches) for feed in feeds), strict=True):
+            read = [int(row) for step in steps for rows in step.rows for row in rows]
+            assert sorted(read) == sorted(wanted.tolist())
+            labels = [label for step in steps for micro in step.batches for label in micro.labels.tolist()]
+            assert labels == [int(token) for row in read for token in told[row].response_ids]
+            targets = [micro.targets for step in steps for micro in step.batches if micro.targets is not None]
+            ids = torch.cat([each.ids for each in targets if len(each.ids)]).numpy()
+            assert np.array_equal(ids, np.concatenate([told[row].topk_ids for row in read]))  # type: ignore[arg-type]
+            assert {step.tokens for step in steps} == {int(made.rows.lengths[wanted].sum())}
+    later = training_batches(stage(steps=3), view=made.rows, first=2, steps=3)
+    assert [rows.tolist() for rows in later] == [rows.tolist() for rows in batches[2:]]

@@ -15,7 +15,9 @@ from combined_builders import mixed_job
 from narrowed_builders import narrowed_job, narrowed_view
 from retokenised_builders import read_by_two
 from student_builders import VOCAB
+from torch import Tensor
 from training_jobs import IDENTITY, live, make_job, variant
+from transformers import AutoModelForCausalLM
 
 from cache.combined import CombinedView, Part
 from cache.store import TeacherCache
@@ -171,3 +173,47 @@ def test_beliefs_are_learned_where_they_stand_behind_a_shorter_prompt(job: Train
             expected += math.exp(tail) * (tail - math.log1p(-np.exp(ours).sum()))
     assert losses(narrow)[0] == pytest.approx(expected, rel=1e-5)
     assert losses(narrow)[0] != pytest.approx(losses(job)[0], rel=1e-2)
+
+
+def by_hand(job: TrainJob, *, shift: int = 0) -> tuple[float, dict[str, Tensor]]:
+    """The forward KL of all rows with its gradient, in double precision, one row at a time.
+
+    The teacher's beliefs are read at its own wide positions; `shift` takes them that many positions later.
+    """
+    model = AutoModelForCausalLM.from_pretrained(job.model_dir, dtype=torch.float64)
+    total = torch.zeros((), dtype=torch.float64)
+    made, view = narrowed_view(job, job.train_view), CacheView.load(job.train_view)
+    (told,) = TeacherCache.open(job.cache_root, IDENTITY).iter_blocks(view, [np.arange(len(view))])
+    for row, record in enumerate(told):
+        own = made.token_ids[made.token_offsets[row] : made.token_offsets[row + 1]].astype(np.int64)
+        logits = model(torch.from_numpy(own)[None]).logits[0, made.prompt_len[row] - 1 : -1]
+        student = torch.log_softmax(logits, dim=1)
+        assert record.topk_ids is not None and record.topk_logprobs is not None and record.tail_logmass is not None
+        ids = torch.from_numpy(np.roll(record.topk_ids, -shift, axis=0).astype(np.int64))
+        kept = torch.from_numpy(np.roll(record.topk_logprobs, -shift, axis=0).astype(np.float64))
+        tail = torch.from_numpy(np.roll(record.tail_logmass, -shift).astype(np.float64))
+        ours = student.gather(1, ids)
+        rest = torch.log1p(-ours.exp().sum(dim=1))
+        total = total + (kept.exp() * (kept - ours)).sum() + (tail.exp() * (tail - rest)).sum()
+    total.backward()
+    return float(total.detach()), {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
+
+
+def test_behind_its_own_prompts_a_student_has_the_gradient_of_the_teachers_wide_positions(
+    job: TrainJob, tmp_path: Path
+) -> None:
+    own = variant(narrowed_job(job, tmp_path), tmp_path, stage={"epochs": 1.0})
+    learner, loss = SequenceLearner(own, group=ALONE), torch.zeros(())
+    for step in learner.steps(lone_worker(own, learner), first=0):
+        assert step is not None
+        for batch in step.batches:
+            loss = loss + learner.module(batch)[0]
+    loss.backward()
+    expected, gradient = by_hand(job)
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
+    found = {name: each.grad for name, each in learner.model.named_parameters() if each.grad is not None}
+    assert found.keys() == gradient.keys()
+    for name, each in gradient.items():
+        assert torch.allclose(found[name].double(), each, rtol=1e-3, atol=1e-4 * float(each.abs().max())), name
+    # One position further is another loss.
+    assert abs(by_hand(job, shift=1)[0] / expected - 1.0) > 1e-3
