@@ -202,6 +202,13 @@ METHODS: tuple[Method, ...] = (
         knowledge=("response",),
         takes=frozenset({"logits"}),
     ),
+    Method(
+        name="futami",
+        title="A teacher that sees more than its student",
+        paper="Futami et al. 2020, arXiv 2008.03822",
+        knowledge=("response",),
+        takes=frozenset({"logits"}),
+    ),
 )
 """Every method that has a recipe, language models first."""
 

@@ -192,16 +192,16 @@ def _csv_lines(stream: BinaryIO) -> Iterator[str]:
 def _conll_rows(stream: BinaryIO) -> Iterator[Row | str]:
     """Sentences of a tagged corpus (CoNLL 2003): a word a line with its tag last, an empty line behind a sentence.
 
-    Behind a first `-DOCSTART-` each has the number of its `document`.
+    Each has the number of its `document`: `-DOCSTART-` stands between two, and may stand before the first.
     """
     tokens: list[str] = []
     tags: list[str] = []
     reason: str | None = None
-    document: dict[str, int] = {}
+    document, found = 0, False
     while line := stream.readline(LINE_BYTES):
         cells = line.removeprefix(BYTE_ORDER_MARK).decode(errors="replace").split()
         if cells[:1] == ["-DOCSTART-"]:
-            document = {"document": document.get("document", -1) + 1}
+            document, found = document + found, False
             continue
         if cells:
             tokens.append(cells[0])
@@ -209,10 +209,10 @@ def _conll_rows(stream: BinaryIO) -> Iterator[Row | str]:
             if len(cells) == 1:
                 reason = f"the word {cells[0]!r} has no tag"
         elif tokens:
-            yield reason or {"tokens": tokens, "tags": tags, **document}
-            tokens, tags, reason = [], [], None
+            yield reason or {"tokens": tokens, "tags": tags, "document": document}
+            tokens, tags, reason, found = [], [], None, True
     if tokens:
-        yield reason or {"tokens": tokens, "tags": tags, **document}
+        yield reason or {"tokens": tokens, "tags": tags, "document": document}
 
 
 def _parquet_rows(stream: BinaryIO) -> Iterator[Row | str]:

@@ -27,7 +27,7 @@ SIZES = {"train": 40, "dev": 30, "test": 60}
 INTENT_SIZES = {"train": 40, "dev": 10, "test": 16}
 """Messages of each intent."""
 
-LARGEST = {"intents": 1_000}
+LARGEST = {"intents": 1_000, "places": 500}
 """Rows of a split at most, where it is more than the 100 of tasks that models are only asked."""
 
 everywhere = pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -38,12 +38,13 @@ def rows(name: str, split: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_three_kinds_are_shipped() -> None:
+def test_four_kinds_are_shipped() -> None:
     kinds = {path.stem: load_task_file(path).kind for path in SHIPPED}
     assert kinds == {
         "intents": "classification",
         "notes": "extractive_qa",
         "past-tense": "exact_match",
+        "places": "tagging",
         "reviews": "classification",
     }
 
@@ -97,6 +98,17 @@ def test_pairs_of_reviews_differ_in_their_label() -> None:
 def test_answers_of_notes_stand_in_them(split: str) -> None:
     for row in rows("notes", split):
         assert all(answer.lower() in row["context"].lower() for answer in row["answers"]), row["question"]
+
+
+@pytest.mark.parametrize("split", SIZES)
+def test_a_name_stands_for_one_thing_in_an_account_and_for_several_in_all(split: str) -> None:
+    accounts: dict[str, set[tuple[str, str]]] = {}
+    for row in rows("places", split):
+        named = {(word, tag) for word, tag in zip(row["tokens"], row["tags"], strict=True) if tag != "O"}
+        accounts.setdefault(row["account"], set()).update(named)
+    assert all(len(named) == 1 for named in accounts.values())
+    meant = [named for each in accounts.values() for named in each]
+    assert len(set(meant)) > len({name for name, _ in meant})
 
 
 def test_no_verb_stands_twice() -> None:

@@ -21,8 +21,9 @@ from task_plan_builders import (
 )
 
 from cache import SignalRecord, SignalRequest, TeacherCache, signal_key
+from configs import ConfigError
 from orchestration.commands.plan_task_teacher import tuned_chain
-from orchestration.inputs.task_sets import load_task_sets
+from orchestration.inputs.task_sets import load_learned_task, load_task_sets
 from orchestration.inputs.task_teachers import open_task_teacher
 from orchestration.inputs.tasks import load_task
 from orchestration.outputs.artifacts import Artifacts
@@ -113,3 +114,32 @@ def test_a_language_model_that_is_not_here_is_planned_by_counts(folder: Path) ->
     teacher = {"model": {"hub": "some/lm"}, "answers": "labels"}
     text = planned(folder, teacher=teacher, students={"bag": {"start": {"kind": "bag"}, "stages": [SPOKEN]}})
     assert "some/lm is not on this machine: it is asked about 4 texts, all misses" in text
+
+
+WIDER = {"neighbours": {"before": 1}}
+
+
+def test_a_teacher_that_sees_more_answers_test_and_says_what_is_cut(folder: Path) -> None:
+    teacher = {"model": {"path": str(folder / "teacher")}, "max_tokens": 8}
+    text = planned(folder, teacher=teacher, teacher_context=WIDER)
+    seen = "beside each row the teacher sees the rows around it (1 before); students see the row alone."
+    assert seen in " ".join(text.split())
+    # Of the second text of train: [CLS] rain oslo [SEP] sun oslo [SEP].
+    assert row(text, "train", table=ASKED) == ["train", "2", "0", "2", "0", "2", "9"]
+    assert row(text, "test", table=ASKED)[:3] == ["test", "1", "0"]
+    less = planned(folder, teacher=teacher | {"max_tokens": 6}, teacher_context=WIDER)
+    assert "have some of it cut" in less and "to teacher.max_tokens=6" in " ".join(less.split())
+    with pytest.raises(ConfigError, match=r"teacher.max_tokens=3 leaves no room for teacher_context"):
+        planned(folder, teacher=teacher | {"max_tokens": 3}, teacher_context=WIDER)
+
+
+def test_a_teacher_is_tuned_anew_for_another_context(folder: Path, tmp_path: Path) -> None:
+    teacher = {"model": {"path": str(folder / "teacher")}, "max_tokens": 8}
+    teacher["prepare"] = [STAGE | {"objective": "hard_labels", "data": ["train"]}]
+    digests = set()
+    for number, context in enumerate((None, WIDER, {"neighbours": {"after": 1}}, WIDER)):
+        config = experiment(folder, teacher=teacher, teacher_context=context)
+        task = load_learned_task(folder / "task/task.yaml", config.teacher_context)
+        sets = load_task_sets(task, config.data, folder=folder / "task", config_dir=folder, change=None)  # type: ignore[arg-type]
+        digests.add(tuned_chain(config, task, sets, place=tmp_path / str(number)).digest)
+    assert len(digests) == 3

@@ -11,9 +11,11 @@ import pytest
 from task_files import ROWS, write_task
 
 from configs import DistillConfig, ModelError
+from configs.teacher_context import TeacherContext
 from evaluation.tasks.few_shot import Turn
 from orchestration.comparison.task_questions import Asking, plain_prompt, questions_for
 from orchestration.inputs.random_models import byte_tokenizer
+from orchestration.inputs.task_context import task_in_context
 from orchestration.inputs.tasks import LoadedTask, load_task
 
 
@@ -101,3 +103,37 @@ def test_an_experiment_says_how_tasks_are_asked() -> None:
 def test_worked_examples_end_where_the_next_begins() -> None:
     turns = (Turn("tea?", "yes"), Turn("mud?\n", "no"))
     assert plain_prompt(turns, "pie?") == "tea? yes\n\nmud?\nno\n\npie?"
+
+
+def shown(root: Path, *, settings: dict[str, Any] | None = None, **context: Any) -> LoadedTask:
+    """The task as a teacher is asked it that sees more."""
+    task = load_task(write_task(root, **(settings or {})))
+    return task_in_context(task, TeacherContext.model_validate(context), folder=root)
+
+
+def test_a_context_stands_in_front_of_a_plain_question(tmp_path: Path) -> None:
+    context = {"system_prompt": "Judge.", "neighbours": {"before": 2, "after": 1}, "passage_field": "mood"}
+    found = asked(shown(tmp_path, **context), model())
+    assert found[1] == "Judge.\n\nPassage:\nbad\n\nBefore:\npie\n\nAfter:\nfig\n\nfog is"
+    assert found[2] == "Judge.\n\nPassage:\ngood\n\nBefore:\npie\nfog\n\nfig is"
+
+
+def test_worked_examples_of_a_context_stand_between_instruction_and_question(tmp_path: Path) -> None:
+    task = shown(tmp_path, system_prompt="Judge.", examples={"count": 1}, neighbours={"before": 1})
+    (shot,) = task.shots.before(task.test[1])
+    worked = f"{shot.question} {shot.answer}"
+    assert asked(task, model())[1] == f"Judge.\n\n{worked}\n\nBefore:\npie\n\nfog is"
+
+
+def test_in_a_chat_the_instruction_is_the_message_of_the_system(tmp_path: Path) -> None:
+    task, files = shown(tmp_path, settings={"chat": True}, system_prompt="Judge.", neighbours={"before": 1}), model()
+    turns = [{"role": "system", "content": "Judge."}, {"role": "user", "content": "Before:\npie\n\nfog is"}]
+    wanted = files.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert asked(task, files)[1] == wanted
+
+
+def test_a_neighbour_that_spells_a_special_token_is_not_asked(tmp_path: Path) -> None:
+    rows = {**ROWS, "test": [{"text": "<|eos|> pie", "mood": "good"}, {"text": "fog", "mood": "bad"}]}
+    task = shown(tmp_path, settings={"rows": rows}, neighbours={"before": 1})
+    found = questions_for(model(), task.test, task=task, asking=Asking())
+    assert [one.refused for one in found] == ["its text spells the special token <|eos|>"] * 2

@@ -208,6 +208,9 @@ def test_a_teacher_without_a_head_brings_its_answers(comparing: Comparing) -> No
     (row,) = found.rows
     assert (row.digest, row.parameters, row.disk_bytes, row.serving) == ("lm", 9, 90, None)
     assert row.tasks == answered.tasks and compare.opened == ["bag"] and found.notes == ["teacher: asked"]
+    opened = replace(given, directory=compare.root / "bag")
+    found = compare(model(compare, "teacher", role="teacher", directories=(), digests=()), given={"teacher": opened})
+    assert found.shown == {"teacher": opened.directory} and found.rows[0].serving is not None
     found = compare(model(compare, "nobody", directories=(), digests=()))
     assert found.rows == [] and found.failures == ["nobody: there is no directory of it"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from speaking_engines import Speaker
 from task_files import IDENTITY, tiny_model, write_task
 
 from cache import GenerateRequest, ScoreRequest, TeacherCache
-from configs import EngineError, ModelError
+from configs import ConfigError, EngineError, ModelError
 from configs.task_experiment import TaskTeacherConfig
+from configs.teacher_context import TeacherContext
 from orchestration.comparison.task_questions import Asking
 from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.fill import Budgets, fill
 from orchestration.inputs.models import ModelFiles
+from orchestration.inputs.random_models import byte_tokenizer
 from orchestration.inputs.task_examples import Beliefs, Said
 from orchestration.inputs.tasks import LoadedTask, load_task
 from orchestration.outputs.console import StageProgress
@@ -239,3 +241,41 @@ def test_without_a_grammar_it_writes_what_it_likes(tmp_path: Path, files: ModelF
     assert {request.grammar for request in engines.asked if isinstance(request, GenerateRequest)} == {""}
     assert here.teacher.about(here.task.test) == [Said(("good",))] * 3
     assert here.teacher.questions.answered_by == "text"
+
+
+def with_prompt(found: Place, prompt: str, *, asking: Asking, files: ModelFiles) -> TaskQuestions:
+    context = TeacherContext(system_prompt=prompt)
+    return TaskQuestions(files, replace(found.task, context=context), found.settings, asking)
+
+
+def test_a_question_that_its_context_makes_too_long_is_not_asked(tmp_path: Path, files: ModelFiles) -> None:
+    found = place(tmp_path, files)
+    short = with_prompt(found, "x", asking=Asking(max_prompt_tokens=40), files=files)
+    (question,) = short.of(found.task.test[:1])
+    assert not short.is_too_long(question) and len(short.requests(question)) == 2
+    room = len(question.prompt_ids) + max(map(len, question.label_ids))
+    tight = with_prompt(found, "x", asking=Asking(max_prompt_tokens=room), files=files)
+    # A score is read from one token more than the sequence has.
+    assert tight.is_too_long(question) and tight.requests(question) == []
+    bare = TaskQuestions(files, found.task, found.settings, Asking(max_prompt_tokens=1))
+    assert not bare.is_too_long(question), "without a context the engine says so itself"
+    written = place(tmp_path, files, answers="text", max_new_tokens=32)
+    longer = with_prompt(written, "x", asking=Asking(max_prompt_tokens=40), files=files)
+    assert longer.is_too_long(*longer.of(written.task.test[:1]))
+
+
+def test_a_chat_template_without_a_place_for_an_instruction_is_named(tmp_path: Path, files: ModelFiles) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "{{ m.content }}{% endfor %}"
+    )
+    strict = replace(files, tokenizer=tokenizer)
+    found = place(tmp_path, files, chat=True)
+    questions = with_prompt(found, "Judge.", asking=Asking(), files=strict)
+    with pytest.raises(
+        ConfigError, match=r"teacher_context.system_prompt is a message of the system, and .* no system"
+    ):
+        questions.require_taken(found.task.train[0])
+    TaskQuestions(strict, found.task, found.settings, Asking()).require_taken(found.task.train[0])
+    with_prompt(found, "Judge.", asking=Asking(), files=files).require_taken(found.task.train[0])
