@@ -104,6 +104,9 @@ def kill_at_random(root: Path, kind: Kind, *, kills: int, count: int, seed: int,
             assert status == signal.SIGKILL, "it had nothing left to do"
             said.update(numbers)
             productive += bool(numbers)
+            if not productive:
+                # The machine has become busier than it was when the first commit was timed.
+                span *= 1.5
             reader.refresh()
             kind.assert_right(reader, numbers)
             if number % look_every == look_every - 1:
