@@ -103,18 +103,11 @@ def pin_lesson(
         for stage in stages
         if stage.turns is not None
     }
-    paths = {name: folder / f"{name}.safetensors" for name in turns}
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, table in turns.items():
-        table.save(paths[name])
     shown = {each.asked_ids: each.prompt_ids for rows in prompts.values() for each in rows if each.wide_ids is not None}
     # Around windows of plain text nothing is shown to anybody.
     behind_prompts = [name for name in views if shown and not name.startswith("plain-")]
     narrowed = {name: NarrowedView.of(views[name], cache=cache, prompts=shown) for name in behind_prompts}
-    for name, view in views.items():
-        kept = narrowed.get(name, view)
-        paths[name] = folder / f"{name}{SUFFIX if name in narrowed else '.npz'}"
-        kept.save(paths[name])
+    paths = _saved({**views, **narrowed}, turns, folder=folder)
     return Lesson(
         teacher,
         cache,
@@ -126,6 +119,20 @@ def pin_lesson(
         told={name: views[name] for name in narrowed},
         shown=shown,
     )
+
+
+def _saved(
+    views: Mapping[str, CacheView | NarrowedView], turns: Mapping[str, Turns], *, folder: Path
+) -> dict[str, Path]:
+    """Where views and turns lie, by name, once they are written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {name: folder / f"{name}.safetensors" for name in turns}
+    for name, table in turns.items():
+        table.save(paths[name])
+    for name, view in views.items():
+        paths[name] = folder / f"{name}{SUFFIX if isinstance(view, NarrowedView) else '.npz'}"
+        view.save(paths[name])
+    return paths
 
 
 def _turns(stage: StageConfig, requests: Sequence[Request], *, view: CacheView, cache: TeacherCache) -> Turns:
