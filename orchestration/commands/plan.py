@@ -19,15 +19,14 @@ from configs.experiments import AnyExperiment
 from configs.places import FINGERPRINTS, is_url
 from configs.schema import EngineSettings, TrainingSettings
 from configs.teachers import FIRST
+from orchestration.inputs.asked_prompts import read_prompts
 from orchestration.inputs.made_once import STAGING
 from orchestration.inputs.models import is_at_hand, materialise
 from orchestration.inputs.other_tokens import has_other_tokens, tokens_in_words, tokens_of
-from orchestration.inputs.plain_windows import with_plain
 from orchestration.inputs.preflight import require_fitting_lengths, resolve_paths
-from orchestration.inputs.prompts import SPLITS, Prompt, PromptSet, load_prompts
+from orchestration.inputs.prompts import SPLITS, Prompt, PromptSet
 from orchestration.inputs.shapes import PlannedShape, shape_at_hand, student_shapes
 from orchestration.inputs.teachers import Teacher, open_teachers
-from orchestration.inputs.wide_prompts import with_context
 from orchestration.outputs.console import Console
 from orchestration.pipeline.teachers import plans_of
 from orchestration.plan.duration import FillTime
@@ -103,20 +102,12 @@ def _show_placements(
 def _plans(config: DistillConfig, teachers: Mapping[str, Teacher], *, console: Console) -> dict[str, FillPlan]:
     """What each teacher is asked, by what the cache lacks."""
     teacher = teachers[FIRST]
-    prompts = load_prompts(
-        config.data,
-        tokenizer=teacher.files.tokenizer,
-        stop_ids=teacher.files.stop_ids,
-        max_new_tokens=config.generation.max_new_tokens,
-        route=config.route,
-    )
-    _show_other_tokens(config, teacher, prompts, console=console)
-    widened = with_context(prompts, config, tokenizer=teacher.files.tokenizer)
-    for line in widened.said:
+    read = read_prompts(config, teacher=teacher.files)
+    _show_other_tokens(config, teacher, read.prompts, console=console)
+    for line in read.said:
         console.say(line)
-    prompts = with_plain(widened.prompts, config.data, tokenizer=teacher.files.tokenizer)
     held = {name: _held(config, each) for name, each in teachers.items()}
-    return plans_of(teachers, prompts, config=config, caches=held)
+    return plans_of(teachers, read.prompts, config=config, caches=held)
 
 
 def _assumed_plans(config: DistillConfig, missing: Sequence[str], *, console: Console) -> dict[str, FillPlan]:

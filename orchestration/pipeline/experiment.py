@@ -19,13 +19,12 @@ from orchestration.comparison.publishing import publish
 from orchestration.comparison.report import Report, write_report
 from orchestration.comparison.show import directory_of, show_report
 from orchestration.fill.ledger import Counts
-from orchestration.inputs.plain_windows import with_plain
+from orchestration.inputs.asked_prompts import read_prompts
 from orchestration.inputs.preflight import require_cache, resolve_paths
-from orchestration.inputs.prompts import PromptSet, load_prompts
+from orchestration.inputs.prompts import PromptSet
 from orchestration.inputs.shapes import PlannedShape, student_shapes
 from orchestration.inputs.tasks import LoadedTask, load_tasks
 from orchestration.inputs.teachers import Teacher, open_teachers
-from orchestration.inputs.wide_prompts import with_context
 from orchestration.outputs.foundations import content_of
 from orchestration.pipeline.chain import Student
 from orchestration.pipeline.compare import Compared, compare_students, compare_teacher, open_bench, speed_of, ways_of
@@ -168,20 +167,13 @@ class Experiment:
     def _read_prompts(self, teacher: Teacher) -> PromptSet:
         config, console = self._settings.config, self._journal.console
         with console.stage("prompts") as stage:
-            prompts = load_prompts(
-                config.data,
-                tokenizer=teacher.files.tokenizer,
-                stop_ids=teacher.files.stop_ids,
-                max_new_tokens=config.generation.max_new_tokens,
-                route=config.route,
-            )
-            widened = with_context(prompts, config, tokenizer=teacher.files.tokenizer)
-            prompts = with_plain(widened.prompts, config.data, tokenizer=teacher.files.tokenizer)
+            read = read_prompts(config, teacher=teacher.files)
+            prompts = read.prompts
             counts = ", ".join(f"{len(rows):,} {name}" for name, rows in prompts.splits.items())
             windows = ", ".join(f"{len(rows):,} {name}" for name, rows in prompts.plain.items())
             counts += f"; windows of plain text: {windows}" if windows else ""
             stage.summary = counts + (f"; {len(prompts.rejected)} rows set aside" if prompts.rejected else "")
-        for line in widened.said:
+        for line in read.said:
             console.say(line)
         written = self._settings.directory / "rejected.jsonl"
         prompts.write_rejected(written)

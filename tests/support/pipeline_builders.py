@@ -35,10 +35,10 @@ from orchestration.fill.answers import SequenceAnswers
 from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress
 from orchestration.fill.ledger import Ledger
 from orchestration.fill.refusals import open_refusals
+from orchestration.inputs.asked_prompts import read_prompts
 from orchestration.inputs.models import ModelFiles, materialise, open_model
-from orchestration.inputs.prompts import PromptSet, load_prompts
+from orchestration.inputs.prompts import PromptSet
 from orchestration.inputs.teachers import Teacher, open_cache, open_teacher
-from orchestration.inputs.wide_prompts import with_context
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.console import Console
 from orchestration.outputs.foundations import content_of
@@ -294,13 +294,7 @@ class FakeRun:
         return open_teacher(self.config)
 
     def prompts(self, teacher: Teacher) -> PromptSet:
-        narrow = load_prompts(
-            self.config.data,
-            tokenizer=teacher.files.tokenizer,
-            stop_ids=teacher.files.stop_ids,
-            max_new_tokens=self.config.generation.max_new_tokens,
-        )
-        return with_context(narrow, self.config, tokenizer=teacher.files.tokenizer).prompts
+        return read_prompts(self.config, teacher=teacher.files).prompts
 
     def asked(self, teacher: Teacher, prompts: PromptSet) -> AskedTeacher:
         cache = open_cache(self.config, teacher)

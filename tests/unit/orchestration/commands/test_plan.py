@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -255,3 +256,16 @@ def test_every_teacher_is_planned_and_they_have_one_vocabulary(tmp_path: Path) -
     away = {"hub": "a/b", "shape": written.teacher.model.random and written.teacher.model.random.model_dump()}
     text = planned(shipped("tiny", tmp_path, f"teachers={json.dumps({'second': {'model': away}})}"))
     assert "a/b is not on this machine" in text and text.count("What the teacher is asked") == 2
+
+
+def test_a_plan_says_what_the_teacher_sees_beside_its_prompts(tmp_path: Path) -> None:
+    context = json.dumps({"system_prompt": "Answer in one word."})
+    bare, wide = (planned(shipped("tiny", tmp_path, *more)) for more in ((), (f"teacher_context={context}",)))
+    assert "The teacher's context" not in bare
+    found = re.search(r"The teacher's context adds (\d+) tokens to a prompt, (\d+) at most\. Students never", wide)
+    assert found is not None and found[1] == found[2]
+    for name in ("teacher-train", "teacher-dev", "teacher-test"):
+        rows = int(row(bare, name)[1])
+        # The context is read with every prompt that is asked.
+        before, after = (int(row(text, name)[4].replace(",", "")) for text in (bare, wide))
+        assert after - before == rows * int(found[1])

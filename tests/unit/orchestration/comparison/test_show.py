@@ -28,7 +28,7 @@ from orchestration import entry
 from orchestration.commands.main import main
 from orchestration.comparison.report import Report, read_report
 from orchestration.comparison.show import run_directory, show_report
-from orchestration.inputs.prompts import PromptSet
+from orchestration.inputs.wide_prompts import Widened
 from orchestration.outputs.console import Console
 from orchestration.outputs.foundations import UNUSABLE, RestsOn, content_of
 from orchestration.pipeline import experiment as pipeline
@@ -268,14 +268,14 @@ def test_data_that_change_while_the_run_reads_them_stop_it(tmp_path: Path, monke
     shutil.copytree(tiny.parent / "prompts", tmp_path / "prompts")
     roots = [f"runtime.{root}={tmp_path / root}" for root in ("cache_root", "models_root", "run_root")]
     config = load_config(Path(shutil.copy(tiny, tmp_path)), overrides=roots)
-    read = pipeline.load_prompts
+    read = pipeline.read_prompts
 
-    def just_before(*given: Any, **named: Any) -> PromptSet:
+    def just_before(*given: Any, **named: Any) -> Widened:
         with (tmp_path / "prompts/test.jsonl").open("a") as rows:
             rows.write('{"prompt": "one more"}\n')
         return read(*given, **named)
 
-    monkeypatch.setattr(pipeline, "load_prompts", just_before)
+    monkeypatch.setattr(pipeline, "read_prompts", just_before)
     with pytest.raises(
         ConfigError, match=r"^data\.test\.path: changed while the experiment was running: run it again$"
     ):

@@ -1,0 +1,33 @@
+"""All that an experiment asks about: its prompts, what the teacher sees beside them, and windows of plain text.
+
+What is planned and what is run must be the same rows, so both read them here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from configs import DistillConfig
+from orchestration.inputs.models import ModelFiles
+from orchestration.inputs.plain_windows import with_plain
+from orchestration.inputs.prompts import load_prompts
+from orchestration.inputs.wide_prompts import Widened, with_context
+
+
+def read_prompts(config: DistillConfig, *, teacher: ModelFiles) -> Widened:
+    """Read everything in the tokens of the first teacher.
+
+    Raises:
+        ConfigError: rows say nothing by which they are sent to a teacher, or the teacher's context cannot be used.
+        DataError: a split cannot be read or has no usable row, or a prompt stands in two splits.
+    """
+    tokenizer = teacher.tokenizer
+    prompts = load_prompts(
+        config.data,
+        tokenizer=tokenizer,
+        stop_ids=teacher.stop_ids,
+        max_new_tokens=config.generation.max_new_tokens,
+        route=config.route,
+    )
+    widened = with_context(prompts, config, tokenizer=tokenizer)
+    return replace(widened, prompts=with_plain(widened.prompts, config.data, tokenizer=tokenizer))
