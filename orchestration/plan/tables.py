@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
+from cache import ScoreRequest
 from configs.models import Device
 from configs.schema import DistillConfig
 from evaluation.cost import Usage, money
@@ -16,7 +17,9 @@ from orchestration.plan.hardware import GIB, Hardware, HostMemory
 from orchestration.plan.host_memory import HostPhase
 from orchestration.plan.memory import USABLE, MemoryFit, MemoryItem
 from orchestration.plan.placement import Placement, assumed_mark
-from orchestration.plan.requests import FillPlan, rollout_tokens
+from orchestration.plan.requests import FillPlan, SetPlan, rollout_tokens
+
+_FOR = {"train": "learn", "dev": "measure by"}
 
 
 def show_plan(plan: FillPlan, *, time: FillTime, console: Console, assumed_rows: bool = False) -> None:
@@ -26,13 +29,15 @@ def show_plan(plan: FillPlan, *, time: FillTime, console: Console, assumed_rows:
     for title in ("sequences", "rows", "cached", "to ask", "prompt tokens", "response tokens ≤"):
         table.add_column(title, justify="left" if title == "sequences" else "right", no_wrap=True)
     for part in plan.sets:
+        # What is stored as text alone is a miss of the cache, and nothing that the teacher is asked.
+        asked = (part.misses, part.prompt_tokens, part.response_tokens) if part.asks_teacher else (0, 0, 0)
         table.add_row(
             part.sequences.name,
             f"{len(part.sequences.requests):,}",
             f"{part.hits:,}",
-            f"{part.misses:,}",
-            f"{part.prompt_tokens:,}{mark}",
-            f"{part.response_tokens:,}{mark}",
+            f"{asked[0]:,}",
+            f"{asked[1]:,}{mark}",
+            f"{asked[2]:,}{mark}",
         )
     console.say(table)
     if not plan.asks_teacher:
@@ -58,6 +63,36 @@ def show_money(plan: FillPlan, *, time: FillTime, config: DistillConfig, console
         f"The teacher costs at most about {money(usage, prices):,.2f} {prices.currency}, at {price:g} {by}; "
         "rows that are cached cost nothing."
     )
+
+
+def show_plain(plan: FillPlan, *, config: DistillConfig, console: Console) -> None:
+    """Print what reading windows of plain text takes of the teacher, by the cache or beside students."""
+    sets = {part.sequences.split: part for part in plan.sets if part.sequences.source == "plain"}
+    if not sets:
+        return
+    tokens = {split: sum(len(r.token_ids) for r in _scored(part)) for split, part in sets.items()}
+    windows = ", ".join(
+        f"{len(part.sequences.requests):,} to {_FOR[split]} ({tokens[split]:,} tokens)" for split, part in sets.items()
+    )
+    once = (
+        "the teacher scores each once, and what is cached costs nothing"
+        if any(part.sequences.k for part in sets.values())
+        else "the cache keeps them as text, for which the teacher is not asked"
+    )
+    console.say(f"Windows of plain text: {windows}; {once}.")
+    for name, student in config.students.items():
+        for number, stage in enumerate(student.stages):
+            if student.teacher is not None or stage.source != "plain" or not stage.reads_live:
+                continue
+            spent = (
+                f"{stage.steps * stage.tokens_per_step:,} tokens at most in {stage.steps:,} steps"
+                if stage.steps is not None
+                else f"about {round((stage.epochs or 0.0) * tokens['train']):,} tokens in {stage.epochs:g} epochs"
+            )
+            console.say(
+                f"students.{name}.stages.{number} reads them with the teacher beside it, which reads {spent}, and "
+                f"{tokens['dev']:,} each time that it is measured; nothing of it is kept."
+            )
 
 
 def show_rollouts(config: DistillConfig, *, console: Console) -> None:
@@ -115,6 +150,10 @@ def render_placement(placement: Placement, *, fill: FillTime | None = None) -> l
             f"(reads {fill.read_rate:,.0f}, writes {fill.write_rate:,.0f} tokens/s){assumed_mark(assumed=fill.assumed)}"
         )
     return lines + [f"  note: {note}" for note in placement.notes]
+
+
+def _scored(part: SetPlan) -> Iterator[ScoreRequest]:
+    return (request for request in part.sequences.requests if isinstance(request, ScoreRequest))
 
 
 def _hardware_line(hardware: Hardware) -> str:

@@ -23,14 +23,17 @@ def planned(shape: ModelShape = SHAPE, *, assumed: bool = False) -> PlannedShape
     return PlannedShape("model", shape, assumed=assumed)
 
 
-def experiment(*, stages: list[dict[str, Any]] | None = None, **runtime: Any) -> DistillConfig:
-    """An experiment with one student, `kd`."""
+def experiment(*, stages: list[dict[str, Any]] | None = None, plain: bool = False, **runtime: Any) -> DistillConfig:
+    """An experiment with one student, `kd`, and perhaps with plain text."""
     student = {"init": {"keep_layers": 2}, "stages": stages or [{"objective": "kd", "steps": 10}]}
+    data: dict[str, Any] = {split: {"path": f"{split}.jsonl"} for split in ("train", "dev", "test")}
+    if plain:
+        data["plain"] = {split: {"path": f"plain-{split}.jsonl"} for split in ("train", "dev")}
     return DistillConfig.model_validate(
         {
             "name": "test",
             "teacher": {"model": {"path": "teacher"}},
-            "data": {split: {"path": f"{split}.jsonl"} for split in ("train", "dev", "test")},
+            "data": data,
             "students": {"kd": student},
             "runtime": runtime,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from plan_builders import NODE, experiment, place, planned
@@ -15,8 +16,8 @@ from orchestration.outputs.console import Console
 from orchestration.plan.duration import TeacherWork, expected_seconds
 from orchestration.plan.hardware import Hardware, HostMemory
 from orchestration.plan.placement import plan_placement
-from orchestration.plan.requests import NothingHeld, SequenceSet, plan_fill
-from orchestration.plan.tables import fill_time, render_placement, show_money, show_plan, show_rollouts
+from orchestration.plan.requests import FillPlan, NothingHeld, SequenceSet, plan_fill
+from orchestration.plan.tables import fill_time, render_placement, show_money, show_plain, show_plan, show_rollouts
 
 
 def test_the_report_shows_places_arithmetic_and_what_is_assumed() -> None:
@@ -121,6 +122,51 @@ def test_what_the_misses_cost_at_most_is_said_where_there_are_prices(
     nothing = plan_fill([], cache=NothingHeld())
     show_money(nothing, time=time, config=config, console=Console(empty := io.StringIO()))
     assert empty.getvalue() == ""
+
+
+WINDOWS = {"train": (ScoreRequest((1, 2, 3, 4, 5), prompt_len=1),) * 3, "dev": (ScoreRequest((6, 7), prompt_len=1),)}
+
+
+def plain_plan(*, k: int) -> FillPlan:
+    """15 tokens to learn, 2 to measure by."""
+    sets = [SequenceSet("plain", split, requests, k) for split, requests in WINDOWS.items()]
+    return plan_fill(sets, cache=NothingHeld())
+
+
+def shown_plain(*, k: int, **stage: Any) -> str:
+    said = {"objective": "kd", "source": "plain", "epochs": 2.0} | stage
+    config = experiment(stages=[{"objective": "seqkd", "steps": 1}, said], plain=True)
+    stream = io.StringIO()
+    show_plain(plain_plan(k=k), config=config, console=Console(stream))
+    return stream.getvalue()
+
+
+def test_windows_of_plain_text_are_counted_with_what_they_ask_of_the_teacher() -> None:
+    counted = "Windows of plain text: 3 to learn (15 tokens), 1 to measure by (2 tokens); "
+    assert shown_plain(k=8) == f"{counted}the teacher scores each once, and what is cached costs nothing.\n"
+    text = f"{counted}the cache keeps them as text, for which the teacher is not asked.\n"
+    assert shown_plain(k=0, objective="sft") == text
+    beside = "students.kd.stages.1 reads them with the teacher beside it, which reads "
+    assert shown_plain(k=0, teacher="live") == (
+        f"{text}{beside}about 30 tokens in 2 epochs, and 2 each time that it is measured; nothing of it is kept.\n"
+    )
+    steps = shown_plain(k=0, objective="sft", features=[{"kind": "cosine"}], epochs=None, steps=4, tokens_per_step=9)
+    assert f"{beside}36 tokens at most in 4 steps, and 2 each" in steps
+
+
+def test_nothing_is_said_of_plain_text_that_nobody_learns() -> None:
+    stream = io.StringIO()
+    show_plain(PLAN, config=experiment(), console=Console(stream))
+    assert stream.getvalue() == ""
+
+
+def test_what_is_stored_as_text_alone_is_nothing_to_ask() -> None:
+    stream = io.StringIO()
+    plan = plain_plan(k=0)
+    time = fill_time(plan, config=experiment(), teacher=planned(), accelerator="cpu")
+    show_plan(plan, time=time, console=Console(stream))
+    (cells,) = (re.findall(r"[\w-]+", line) for line in stream.getvalue().splitlines() if "plain-train" in line)
+    assert cells == ["plain-train", "3", "0", "0", "0", "0"]
 
 
 def test_what_students_write_themselves_is_announced_with_its_tokens() -> None:
