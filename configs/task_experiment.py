@@ -20,7 +20,15 @@ from configs.task_context import context_in_words, require_context
 from configs.task_general import require_general, require_of_task
 from configs.task_stages import GOLD, OWN_SETS, TRANSFER, TaskStageConfig, TaskStudentConfig
 from configs.teacher_context import TeacherContext
-from configs.teachers import FIRST, Combination, TeacherRoute, Together, require_combined, unless_unused
+from configs.teachers import (
+    FIRST,
+    Combination,
+    TeacherRoute,
+    Together,
+    key_of_teacher,
+    require_combined,
+    unless_unused,
+)
 
 SignalEncoding = Literal["signal-f32", "signal-f16", "signal-u8"]
 """How signals are stored: exact, or smaller."""
@@ -293,10 +301,9 @@ class TaskDistillConfig(Together, WithoutPasswords):
             return
         for name, teacher in self.every_teacher.items():
             if teacher.answers != "head":
-                key = FIRST if name == FIRST else f"teachers.{name}"
                 raise ValueError(
-                    f"{key}.answers={teacher.answers}, and several teachers are combined by the logits of their heads: "
-                    "set answers: head, or leave the teacher out"
+                    f"{key_of_teacher(name)}.answers={teacher.answers}, and several teachers are combined by the "
+                    "logits of their heads: set answers: head, or leave the teacher out"
                 )
         stages = [stage for student in self.students.values() for stage in student.stages]
         if not any(stage.needs_answers for stage in stages):

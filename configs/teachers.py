@@ -78,6 +78,11 @@ def require_combined(others: Collection[str], combine: Combination | None, *, ta
                 raise ValueError(f"combine.to sends no row to {idle}: route a value to it, or leave the teacher out")
 
 
+def key_of_teacher(name: str) -> str:
+    """Where the teacher of this name stands in a configuration."""
+    return FIRST if name == FIRST else f"teachers.{name}"
+
+
 def shares_of(others: Sequence[str], combine: Combination | None) -> dict[str, float]:
     """The share of each teacher in a mixture, the first one's first; they sum to 1."""
     names = (FIRST, *others)

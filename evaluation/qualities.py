@@ -27,6 +27,9 @@ CLOSENESS: Mapping[str, tuple[str, bool]] = {
 }
 """What is shown of a model's closeness, under which title, and whether it stands in the first table."""
 
+DIVERGENCES = ("forward_kl", "reverse_kl")
+"""By which of the metrics of closeness a student is held against others."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quality:
@@ -71,6 +74,12 @@ def qualities(results: RunResults, *, how: Resampling | None = None) -> tuple[Qu
     return (*found, *_of_closeness(results, how))
 
 
+def closeness_title(title: str, results: RunResults) -> str:
+    """The title of a divergence, which names the teachers where students learned from several; any other as it is."""
+    of_several = bool(results.held_against) and title in (CLOSENESS[name][0] for name in DIVERGENCES)
+    return title.replace("teacher", "teachers") if of_several else title
+
+
 def _of_task(facts: TaskFacts, results: RunResults, how: Resampling) -> list[Quality]:
     by_metric: dict[str, dict[str, Measured]] = {}
     for model in results.models:
@@ -96,7 +105,7 @@ def _of_closeness(results: RunResults, how: Resampling) -> list[Quality]:
     by_model = {model.name: _closeness(model) for model in results.models}
     return [
         Quality(
-            title=title,
+            title=closeness_title(title, results),
             metric=next(each[name].metric for each in by_model.values() if name in each),
             measured={model: each[name] for model, each in by_model.items() if name in each},
             task=None,

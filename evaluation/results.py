@@ -285,7 +285,8 @@ class Provenance:
 class RunResults:
     """A finished experiment. `settings` is its resolved configuration, flat, by dotted key.
 
-    `prompts` are the test prompts and `references` the teacher's cached answers to them.
+    `prompts` are the test prompts and `references` the teacher's cached answers to them. Where several teachers were
+    combined `held_against` says in words what closeness is measured against; it is empty where there was one.
     """
 
     experiment: str
@@ -300,3 +301,4 @@ class RunResults:
     rows_set_aside: int
     failures: tuple[str, ...]
     notes: tuple[str, ...]
+    held_against: str = ""

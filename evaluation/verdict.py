@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from evaluation.closeness import measured
 from evaluation.metric import Measured
-from evaluation.qualities import Quality, qualities
+from evaluation.qualities import DIVERGENCES, Quality, qualities
 from evaluation.results import ModelResults, RunResults
 from evaluation.statistics import (
     Difference,
@@ -43,9 +43,6 @@ KEPT_WELL, KEPT_BADLY = 0.9, 0.5
 USES = ("good for", "a compromise for", "not for", "undecided for")
 """What a student is for a task; between good and bad it does part of what its teacher does, at its own price. Where the
 teacher itself has no lead, the task cannot tell."""
-
-DIVERGENCES = ("forward_kl", "reverse_kl")
-"""By which of the metrics of closeness a student is held against others."""
 
 
 @dataclass(frozen=True, slots=True)

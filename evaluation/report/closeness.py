@@ -19,6 +19,8 @@ from evaluation.statistics import estimate
 LEAST_ANSWERS = 4
 """A position of the exposure curves that fewer answers reach is left out: its mean is noise."""
 
+NOISE_FLOOR = "The teacher's own row is the noise floor: the live teacher against what the cache keeps of it."
+
 
 def closeness_section(part: Part, judged: Sequence[Judged]) -> Section:
     """Everything about closeness that is not in the first table, and with it what is."""
@@ -35,9 +37,8 @@ def closeness_section(part: Part, judged: Sequence[Judged]) -> Section:
         blocks.append(Table(caption, "model", columns, tuple(rows)))
         blocks.append(
             Paragraph(
-                "The teacher's own row is the noise floor: the live teacher against what the cache keeps of it; of "
-                "several teachers it is the first one alone against what students learned from. Divergences know its "
-                "most likely tokens, and all others as one."
+                f"{part.results.held_against or NOISE_FLOOR} Divergences know the most likely tokens, and all others "
+                "as one."
             )
         )
     else:

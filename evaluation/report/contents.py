@@ -62,6 +62,7 @@ def _sections_of(part: Part) -> list[Section]:
     blocks: list[Block] = [
         Verdict(verdict(part, judged, choice, opinions)),
         comparison_table(part, judged, chosen=chosen),
+        *([Paragraph(part.results.held_against)] if part.results.held_against else []),
         Paragraph(MARKS_SAY),
         *pareto_blocks(part, judged),
     ]

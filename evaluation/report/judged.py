@@ -42,13 +42,15 @@ class Judged:
 
     def marks(self, model: str) -> tuple[Mark, ...]:
         """What to show beside a model's number."""
+        held = self.held.get(model, ())
+        teachers = sum(each.baseline == "teacher" for each in held)
         return tuple(
             Mark(
                 SIGNS[each.difference.verdict],
-                each.name if each.baseline == "simplest" else each.baseline,
+                each.name if _by_name(each, teachers=teachers) else each.baseline,
                 f"against {each.name}: {in_words(each.difference, self.quality.metric)}",
             )
-            for each in self.held.get(model, ())
+            for each in held
             if each.difference.verdict in SIGNS
         )
 
@@ -86,6 +88,11 @@ def _differences(quality: Quality, part: Part) -> Iterator[tuple[Baseline, str, 
     for twin in WITHOUT_TEACHER:
         for student, difference in beyond_twin(students, quality, twin=twin).items():
             yield "simplest", f"{student}{twin}", {student: difference}
+
+
+def _by_name(held: Held, *, teachers: int) -> bool:
+    """Whether a baseline is called by its name: one of several teachers, or of several methods."""
+    return held.baseline == "simplest" or (held.baseline == "teacher" and teachers > 1)
 
 
 def _twins(student: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""Runs whose models can stand in one table: they answered the same prompts, after the same teacher.
+"""Runs whose models can stand in one table: they answered the same prompts, after the same teachers.
 
 Runs that can be compared become one `RunResults`, in which a model that several runs hold stands once and names that
 mean different models say which run they are of. Runs that cannot are told apart, never averaged.
@@ -63,6 +63,9 @@ def _comparable(one: RunResults, other: RunResults) -> bool:
         # Without prompts it is the task that is shared, and the teacher.
         teachers = one.provenance.teacher_identity, other.provenance.teacher_identity
         return digests == {task.name: task.digest for task in other.tasks} and len(set(teachers)) == 1
+    if one.held_against != other.held_against:
+        # Students of other weights learned something else, and each is measured by that.
+        return False
     return (one.prompts, one.references) == (other.prompts, other.references) and all(
         digests.get(task.name, task.digest) == task.digest for task in other.tasks
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from configs.teachers import is_stated
+from configs.teachers import FIRST, is_stated
 from evaluation.report.blocks import Block, Cell, Column, Lines, Paragraph, Row, Section, Table
 from evaluation.report.merging import Part, run_names
 from evaluation.results import RunResults
@@ -36,6 +36,9 @@ def provenance_section(runs: Sequence[RunResults]) -> Section:
         provenance = run.provenance
         note("teacher", index, provenance.teacher)
         note("teacher's identity", index, provenance.teacher_identity[:DIGITS])
+        for model in run.models:
+            if model.role == "teacher" and model.name != FIRST and not distils_a_task(run):
+                note(f"identity of {model.name}", index, model.digest[:DIGITS])
         note("teacher's licence", index, provenance.teacher_licence)
         answers = "what the teacher said" if distils_a_task(run) else "cached answers (test view)"
         note(answers, index, provenance.cache_digest[:DIGITS])

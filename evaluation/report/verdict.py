@@ -95,7 +95,8 @@ def _first(part: Part, student: ModelResults, headlines: Sequence[Judged]) -> st
     tasks = [each for each in known if each.quality.task is not None][:MOST_TASKS]
     divergence = [each for each in known if each.quality.metric.name == "forward_kl"]
     numbers = [f"{each.quality.title} {_beside(each, student, teacher)}" for each in tasks]
-    numbers += [f"{_number(each, student)} nats from its teacher" for each in divergence]
+    whose = "teachers" if part.results.held_against else "teacher"
+    numbers += [f"{_number(each, student)} nats from its {whose}" for each in divergence]
     sizes = _smaller(student, teacher)
     return f"Ship {student.name}: " + "; ".join([*numbers, *sizes]) + "."
 

@@ -30,12 +30,14 @@ class Bench:
 
     `compared_tokens` of an answer and of the teacher's are held against each other: one may have been allowed to go on
     where the other had to stop. `view` holds the teacher's answers behind the prompts of `requests`; where it was shown
-    more than that, it is `asked` otherwise, and `told` are its answers as it gave them.
+    more than that, it is `asked` otherwise, and `told` are its answers as it gave them. `words` is the digest of the
+    rows whose words are held against: of several teachers that are mixed those of who wrote, whatever their weights.
     """
 
     reader: RecordReader
     view: CacheView
     told: CacheView
+    words: str
     requests: tuple[GenerateRequest, ...]
     asked: tuple[GenerateRequest, ...]
     tokenizer_of: ModelFiles
@@ -53,7 +55,7 @@ class Bench:
             identity=identity,
             role=candidate.role,
             dtype=candidate.identity.dtype,
-            view=self.view.digest,
+            view=self.words,
             asked=asked.hexdigest(),
             max_new_tokens=[request.max_new_tokens for request in self.requests[:1]],
             tokenizer=_tokenizer_sha256(self.files_of(candidate).tokenizer),

@@ -1,4 +1,4 @@
-"""Where the models of a finished experiment lie: its teacher, its untouched starts, its students."""
+"""Where the models of a finished experiment lie: its teachers, its untouched starts, its students."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from configs import ConfigError, DistillConfig, load_config
 from configs.places import RESOLVED, WRITTEN
 from configs.stages import StudentConfig
+from configs.teachers import key_of_teacher
 from orchestration.comparison.report import read_report
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.foundations import RestsOn
@@ -48,7 +49,8 @@ def finished_models(run_dir: Path) -> tuple[FinishedModel, ...]:
     found = []
     for row in report.results.models:
         if row.role == "teacher":
-            directory, dtype = _loaded(report.rests_on, "teacher.model"), config.teacher.dtype
+            directory = _loaded(report.rests_on, f"{key_of_teacher(row.name)}.model")
+            dtype = config.every_teacher[row.name].dtype
         elif row.role == "student":
             directory, dtype = artifacts.student_dir(row.digest), config.students[row.name].stages[-1].dtype
         else:

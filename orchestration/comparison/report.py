@@ -11,6 +11,7 @@ from rich.table import Table
 
 from configs import ConfigError
 from configs.visible_text import visible
+from evaluation.qualities import closeness_title
 from evaluation.results import ModelResults, RunResults
 from evaluation.verdict import verdicts
 from orchestration.comparison.numbers import closeness_numbers, tokens_per_s
@@ -28,7 +29,7 @@ COLUMNS = ("model", "params", "KL(teacher‖·)", "KL(·‖teacher)", "top-1", "
 NOTHING = "-"
 """Stands in a cell for what was not, or could not be, measured."""
 
-REPORT = "stillroom/report/5"
+REPORT = "stillroom/report/6"
 """The schema of a kept comparison, with its version."""
 
 
@@ -103,11 +104,13 @@ def print_report(report: Report, console: Console, *, samples: int) -> None:
     """Show the table, what to think of each student, `samples` answers side by side and the times."""
     results = report.results
     table = Table(title=f"{results.experiment}: held-out comparison ({len(results.prompts)} test prompts)")
-    for title in COLUMNS:
+    for title in (closeness_title(column, results) for column in COLUMNS):
         table.add_column(title, justify="left" if title == "model" else "right", no_wrap=True)
     for cells in _rows(report):
         table.add_row(*cells)
     console.say(table)
+    if results.held_against:
+        console.say(results.held_against)
     warn_of_notes(report, console)
     for opinion in verdicts(results).values():
         console.say(opinion.sentence)

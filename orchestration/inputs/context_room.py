@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from configs import ConfigError
 from configs.task_experiment import TaskTeacherConfig
-from configs.teachers import FIRST
+from configs.teachers import FIRST, key_of_teacher
 from orchestration.inputs.task_context import require_room_for_context, shows_text
 from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.tasks import LoadedTask
@@ -31,7 +31,7 @@ def with_room_noted(
     if teacher.answers != "head" or not shows_text(task.context):
         return sets
     require_room_for_context(task.config, task.context, answers=teacher.answers)
-    key = "teacher" if name == FIRST else f"teachers.{name}"
+    key = key_of_teacher(name)
     texts = (*sets.of(sets.sets), *task.dev, *task.test)
     read = read_wide(tokenizer, texts, task=task.config, max_tokens=teacher.max_tokens)
     around = [one for one in read if one.context or one.context_cut]

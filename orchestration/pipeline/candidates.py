@@ -1,4 +1,4 @@
-"""Who is compared: the teacher, the untouched starts and the trained students, as an examination knows them."""
+"""Who is compared: the teachers, the untouched starts and the trained students, as an examination knows them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from functools import partial
 
 from configs import DistillConfig, DistillError
+from configs.teachers import FIRST
 from orchestration.comparison.examination import Candidate
 from orchestration.inputs.models import open_model
 from orchestration.inputs.teachers import Teacher, identity_of
 from orchestration.pipeline.chain import Student
 
 
-def teacher_candidate(teacher: Teacher) -> Candidate:
-    """The teacher as a row of the comparison."""
+def teacher_candidate(teacher: Teacher, *, name: str = FIRST) -> Candidate:
+    """A teacher as a row of the comparison; `name` is what the experiment calls it."""
     files, identity = teacher.files, teacher.identity
-    return Candidate("teacher", "teacher", identity.digest(), files.directory, identity, files.shape.parameters)
+    return Candidate(name, "teacher", identity.digest(), files.directory, identity, files.shape.parameters)
 
 
 def student_candidates(students: Sequence[Student], *, config: DistillConfig) -> tuple[list[Candidate], list[str]]:

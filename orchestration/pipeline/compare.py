@@ -1,4 +1,4 @@
-"""The comparison of a run: the teacher while its engine is up, then every student, each in every way that is due.
+"""The comparison of a run: each teacher while its engine is up, then every student, each in every way that is due.
 
 What is found is kept by each examination. A model that cannot be loaded, or an examination that fails, is named and
 costs the others nothing.
@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cache import GenerateRequest
+from cache import CacheView, GenerateRequest
+from cache.combined import CombinedCache
 from configs import BudgetReached, DistillConfig, DistillError
 from configs.places import absolute_root
+from configs.teachers import FIRST
 from evaluation.results import Closeness, ModelResults
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.scoring import ScoringJob
@@ -83,7 +85,7 @@ def speed_of(settings: RunSettings, journal: Journal, *, bench: Bench) -> SpeedE
 
 @dataclass(slots=True)
 class TeacherAnswers(Stage[list[Examination], list[str], list[str]]):
-    """Examines the live teacher while its engine is up; gives a line for whatever failed."""
+    """Examines a live teacher while its engine is up; gives a line for whatever failed."""
 
     candidate: Candidate
     ways: Sequence[Examination]
@@ -105,14 +107,14 @@ class TeacherAnswers(Stage[list[Examination], list[str], list[str]]):
             self.settings.config.budgets,
             spent=self.journal.ledger.counts(),
             tokens=sum(way.teacher_tokens() for way in due),
-            purpose="the teacher's row of the comparison",
+            purpose=f"the row {self.candidate.name} of the comparison",
         )
         self.compute.need_cluster()
         return due
 
     def line(self) -> Line:
         """See `Stage`."""
-        return Line("teacher answers")
+        return Line(f"{self.candidate.name} answers")
 
     def run(self, work: list[Examination], progress: StageProgress) -> list[str]:
         """Let it answer and score."""
@@ -127,8 +129,8 @@ class TeacherAnswers(Stage[list[Examination], list[str], list[str]]):
         floor = closeness_numbers(row_of(self.candidate, self.ways, failures=kept)).get("forward_kl")
         if floor is None:
             return f"{len(kept)} failed"
-        # Of several teachers it is the first alone, against what students learned from.
-        what = "the first one alone" if self.settings.config.teachers else "noise floor"
+        # Of several teachers it is one alone, against what students learned from.
+        what = f"{self.candidate.name} alone" if self.settings.config.teachers else "noise floor"
         return f"{what} {floor:.4f} nats"
 
 
@@ -235,14 +237,15 @@ def compare_teacher(
     settings: RunSettings,
     journal: Journal,
     compute: Compute,
+    name: str = FIRST,
 ) -> None:
-    """Examine the teacher, and add and track its row."""
-    candidate = teacher_candidate(asked.teacher)
+    """Examine the teacher of this name, and add and track its row."""
+    candidate = teacher_candidate(asked.teacher, name=name)
     stage = TeacherAnswers(candidate, ways, asked.pool, settings, journal, compute)
     failures = run_stage(stage, settings=settings, journal=journal)
     row = compared.add(candidate, ways, failures=failures)
-    journal.tracker.child("teacher", params={}, tags={"role": "teacher"})
-    journal.track("teacher", metrics_of(row))
+    journal.tracker.child(name, params={}, tags={"role": "teacher"})
+    journal.track(name, metrics_of(row))
 
 
 def compare_students(
@@ -290,6 +293,7 @@ def open_bench(config: DistillConfig, *, lesson: Lesson) -> Bench:
         reader=lesson.reader,
         view=view,
         told=lesson.told.get(TEST_VIEW, view),
+        words=_who_wrote(lesson).digest,
         requests=tuple(replace(each, prompt_ids=lesson.shown.get(each.prompt_ids, each.prompt_ids)) for each in asked),
         asked=asked,
         tokenizer_of=lesson.teacher.files,
@@ -310,6 +314,16 @@ def scoring_job(candidate: Candidate, *, lesson: Lesson, settings: RunSettings) 
         accelerator=settings.device,
         log_file=settings.logs / "scoring.log",
     )
+
+
+def _who_wrote(lesson: Lesson) -> CacheView:
+    """The test view; of a mixture that of the teacher whose answers all of them believe something of."""
+    view = lesson.views[TEST_VIEW]
+    combined = lesson.reader.views.get(view.digest) if isinstance(lesson.reader, CombinedCache) else None
+    if combined is None:
+        return view
+    first = combined.parts[0].view
+    return first if len(first) == len(view) else view
 
 
 def _limited(request: GenerateRequest, limit: int) -> GenerateRequest:

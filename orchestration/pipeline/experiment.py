@@ -246,11 +246,13 @@ class Experiment:
         bench = open_bench(settings.config, lesson=lesson)
         ways = (*ways_of(settings, bench=bench, tasks=tasks), speed_of(settings, journal, bench=bench))
         compared = Compared(settings.artifacts)
-        if until == "eval":
-            compare_teacher(
-                asked.first, ways=ways, compared=compared, settings=settings, journal=journal, compute=compute
-            )
-        asked.first.pool.release()
+        for name, each in asked.by_name.items():
+            if until == "eval":
+                compare_teacher(
+                    each, name=name, ways=ways, compared=compared, settings=settings, journal=journal, compute=compute
+                )
+            # Engines of one teacher end before those of the next one begin.
+            each.pool.release()
         untouched = run_stage(CalibratedStarts(starts, lesson, settings, compute), settings=settings, journal=journal)
         students = train_students(
             untouched, settings=settings, journal=journal, compute=compute, lesson=lesson, prompts=prompts

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from configs import DistillConfig
-from configs.teachers import FIRST
+from configs.teachers import FIRST, key_of_teacher
 from evaluation.cost import Saved
 from evaluation.results import Provenance, RunResults
 from orchestration.comparison.bench import Bench, lengths
@@ -65,9 +65,24 @@ def report_of(
         provenance=_provenance(written, examined.teachers[FIRST], view=bench.view.digest),
         rows_set_aside=len(examined.prompts.rejected),
         failures=tuple(compared.failures),
-        notes=(*filter(None, [settings.config.combined]), *(note for student in students for note in student.notes)),
+        notes=tuple(note for student in students for note in student.notes),
+        held_against=_held_against(settings.config),
     )
     return Report(results, _rested_on(settings, examined.teachers, students), compared.evidence)
+
+
+def _held_against(config: DistillConfig) -> str:
+    """What models are held against where several teachers were combined, in words."""
+    if not config.teachers:
+        return ""
+    if config.route is None:
+        what = f"what {FIRST} answered, and what all teachers believe of it together"
+    else:
+        what = "what each row's own teacher answered and believes"
+    return (
+        f"Models are held against what students learned from: {what} ({config.combined}). A teacher's row says how far "
+        "it alone is from that."
+    )
 
 
 def _provenance(written: Written[DistillConfig], teacher: Teacher, *, view: str) -> Provenance:
@@ -86,7 +101,7 @@ def _rested_on(settings: RunSettings, teachers: Mapping[str, Teacher], students:
     starts = {student.name: student.start for student in students}
     directories = {f"students.{name}.init.model": start.directory for name, start in starts.items()}
     for name, teacher in teachers.items():
-        directories["teacher.model" if name == FIRST else f"teachers.{name}.model"] = teacher.files.directory
+        directories[f"{key_of_teacher(name)}.model"] = teacher.files.directory
     return rested_on(
         settings.config,
         directories={key: directories[key] for key, _ in model_sources(settings.config)},

@@ -57,7 +57,7 @@ def real_bench(root: Path) -> Bench:
     keys = [key for key in cache.lookup(requests) if key is not None]
     files: Any = SimpleNamespace(tokenizer=TOKENIZER, vocab=VOCAB)
     view = cache.view(keys, dataset="teacher-test", k=K)
-    return Bench(cache, view, view, tuple(requests), tuple(requests), files, K, 12)
+    return Bench(cache, view, view, view.digest, tuple(requests), tuple(requests), files, K, 12)
 
 
 def bench_candidate(name: str = "kd", role: str = "student", digest: str = "d" * 64) -> Candidate:

@@ -138,10 +138,10 @@ class NotedTracker:
 
 
 class FakePool:
-    """Engines of one model in this process. `fails` maps a prompt's ids to why it cannot be answered."""
+    """Engines of one model in this process; those of another `seed` believe other things."""
 
-    def __init__(self, identity: TeacherIdentity, *, files: ModelFiles) -> None:
-        self.identity, self.vocab = identity, files.vocab
+    def __init__(self, identity: TeacherIdentity, *, files: ModelFiles, seed: int = 0) -> None:
+        self.identity, self.vocab, self.seed = identity, files.vocab, seed
         self._eos = files.stop_ids[0]
         self.called: list[str] = []
         self.on_check: Callable[[], None] = lambda: None
@@ -149,7 +149,7 @@ class FakePool:
 
     @property
     def source(self) -> FakeTeacher:
-        return FakeTeacher(self.identity, vocab=self.vocab, eos_id=self._eos, max_model_len=64)
+        return FakeTeacher(self.identity, vocab=self.vocab, seed=self.seed, eos_id=self._eos, max_model_len=64)
 
     def check(self, prompts: Sequence[Any], *, stop_ids: Any, bos_id: Any, reference: Any) -> None:
         self.called.append(f"check {len(prompts)}")
@@ -203,12 +203,15 @@ class FakeCompute(Compute):
         self.on_train: Callable[[TrainJob], None] = lambda job: None
         self.on_score: Callable[[], None] = lambda: None
         self.unscorable: dict[str, DistillError] = {}
+        self.seeds: dict[str, int] = {}
 
     def need_cluster(self) -> None:
         self.called.append("cluster")
 
     def teacher_pool(self, teacher: Teacher) -> Any:
-        self.pools.append(FakePool(teacher.identity, files=teacher.files))
+        # Every teacher believes something of its own, by whatever name it is asked.
+        seed = self.seeds.setdefault(teacher.identity.digest(), len(self.seeds))
+        self.pools.append(FakePool(teacher.identity, files=teacher.files, seed=seed))
         return self.pools[-1]
 
     def student_pool(self, files: ModelFiles, identity: TeacherIdentity) -> Any:

@@ -33,6 +33,21 @@ def test_all_numbers_of_closeness_stand_in_a_table(part: Part) -> None:
     assert variety.rows[0].cells[-1].text == "1.00"
 
 
+def test_of_several_teachers_it_is_said_what_models_are_held_against() -> None:
+    run = finished_run(prompts=2)
+    said = "Models are held against what students learned from: a mixture."
+    floors, titles = [], []
+    for each in (run, replace(run, held_against=said)):
+        (part,) = parts_of([each])
+        found = [judge(quality, part) for quality in qualities(each) if quality.task is None]
+        table, floor, _ = closeness_section(part, found).blocks
+        assert isinstance(table, Table) and isinstance(floor, Paragraph)
+        floors.append(floor.text)
+        titles.append([column.title for column in table.columns])
+    assert "noise floor" in floors[0] and floors[1].startswith(f"{said} Divergences know")
+    assert titles[1] == ["KL(teachers‖·)", "KL(·‖teachers)", *titles[0][2:]]
+
+
 def test_every_model_has_its_reliability_diagram(part: Part) -> None:
     _, charts = calibration_section(part).blocks
     assert isinstance(charts, Charts)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from results_builders import finished_run, task_model, task_run, with_holes
 
+from evaluation.report.blocks import Paragraph
 from evaluation.report.contents import contents, title_of
 from evaluation.report.markdown import markdown_of
 
@@ -24,6 +25,14 @@ def test_runs_that_cannot_be_compared_have_sections_of_their_own() -> None:
     assert len(keys) == len(set(keys))
     assert [key for key in keys if key.endswith("verdict")] == ["part1-verdict", "part2-verdict"]
     assert keys.count("limits") == 1
+
+
+def test_what_models_are_held_against_stands_below_the_first_table() -> None:
+    run = replace(finished_run(prompts=2), held_against="Models are held against a mixture.")
+    first = contents([run])[0]
+    assert Paragraph(run.held_against) in first.blocks
+    assert "nats from its teachers" in markdown_of("a title", [first])
+    assert not any(block == Paragraph("") for block in contents([finished_run(prompts=2)])[0].blocks)
 
 
 def test_a_report_needs_a_run() -> None:

@@ -53,6 +53,16 @@ def test_a_mark_says_in_words_what_it_is_about(judged: Judged) -> None:
     assert words["seqkd"].startswith("against seqkd: no difference seen (n = 100")
 
 
+def test_one_of_several_teachers_is_called_by_its_name() -> None:
+    run = finished_run(prompts=2)
+    teacher = run.models[0]
+    several = replace(run, models=(teacher, replace(teacher, name="second", digest="b"), *run.models[1:]))
+    found = judge(quality({"teacher": 0.9, "second": 0.5, "kd": 0.6}), parts_of([several])[0])
+    assert signs(found, "kd") == {"teacher": "worse", "second": "better"}
+    words = {mark.against: mark.words for mark in found.marks("kd")}
+    assert words["second"].startswith("against second: better by +10.0 pp")
+
+
 def test_every_number_has_its_interval(judged: Judged) -> None:
     found = judged.estimates["teacher"]
     assert found.value == pytest.approx(0.9) and found.interval.low < 0.9 < found.interval.high

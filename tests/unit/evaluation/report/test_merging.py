@@ -47,6 +47,15 @@ def test_runs_that_met_other_prompts_or_tasks_are_told_apart() -> None:
     assert [part.title for part in parts_of([one, elsewhere, changed])] == ["one", "elsewhere", "changed"]
 
 
+def test_students_of_another_mixture_stand_in_another_table() -> None:
+    """The same prompts and answers, but what each student is from is something else."""
+    one = finished_run(experiment="one")
+    mixed = replace(one, experiment="mixed", held_against="a mixture with weight 0.5")
+    other = replace(one, experiment="other", held_against="a mixture with weight 0.9")
+    assert [part.title for part in parts_of([one, mixed, other])] == ["one", "mixed", "other"]
+    assert [part.title for part in parts_of([mixed, replace(mixed, experiment="again")])] == ["mixed, again"]
+
+
 def test_a_task_that_only_one_run_has_does_not_part_them() -> None:
     one = finished_run(experiment="one")
     fewer = replace(one, experiment="fewer", tasks=one.tasks[:1])

@@ -32,6 +32,15 @@ def test_one_unknown_licence_of_several_teachers_is_warned_of() -> None:
     assert isinstance(warning, Paragraph) and warning.text.startswith("No licence is known of")
 
 
+def test_every_teacher_has_its_identity() -> None:
+    run = finished_run()
+    several = replace(run, models=(*run.models, replace(run.models[0], name="second", digest="b" * 64)))
+    table, *_ = provenance_section([several]).blocks
+    assert isinstance(table, Table)
+    facts = {row.title: row.cells[0].text for row in table.rows}
+    assert (facts["teacher's identity"], facts["identity of second"]) == ("a1" * 8, "b" * 16)
+
+
 def test_a_known_licence_needs_no_warning() -> None:
     assert len(provenance_section([finished_run()]).blocks) == 1
 

@@ -30,7 +30,7 @@ def bench(*references: str, compared_tokens: int) -> Bench:
     cache: Any = SimpleNamespace(iter_blocks=lambda view, pieces: iter([held]))
     view: Any = [None] * len(held)
     files: Any = SimpleNamespace(tokenizer=TOKENIZER)
-    return Bench(cache, view, view, (), (), files, 4, compared_tokens)
+    return Bench(cache, view, view, "", (), (), files, 4, compared_tokens)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,17 @@ def test_every_row_is_a_model_on_disk(tmp_path: Path) -> None:
     }
 
 
+def test_each_of_several_teachers_lies_where_it_was_loaded_from(tmp_path: Path) -> None:
+    second = {"model": {"path": "other"}, "dtype": "bfloat16", "top_k": 4}
+    rows = [model_results("teacher", digest="1" * 64), model_results("second", role="teacher", digest="2" * 64)]
+    directories = {"teacher.model": "models/teacher", "teachers.second.model": "models/other"}
+    run_dir = finished(tmp_path, rows=rows, directories=directories, teachers={"second": second})
+    found = {each.name: (each.directory, each.dtype) for each in finished_models(run_dir)}
+    assert found == {
+        "teacher": (Path("models/teacher"), "float32"), "second": (Path("models/other"), "bfloat16")
+    }  # fmt: skip
+
+
 def test_a_start_that_was_not_cut_lies_where_it_was_loaded_from(tmp_path: Path) -> None:
     own = {"init": {"model": {"path": "own"}}, "stages": [{"objective": "kd", "steps": 4, "dtype": "bfloat16"}]}
     row = model_results("untouched (own)", role="untouched", digest="2" * 64)

@@ -185,6 +185,14 @@ def test_the_table_shows_every_model_and_number() -> None:
     assert "Times: teacher 1m 01s, fill 1m 02s; together 2m 03s" in text
 
 
+def test_what_is_held_against_several_teachers_says_so() -> None:
+    said = "Models are held against what students learned from: a mixture."
+    text = printed(changed(held_against=said, notes=()))
+    assert text.count(said) == 1 and f"! {said}" not in text
+    assert "KL(teachers‖·)" in text and "KL(·‖teachers)" in text and "KL(teacher‖·)" not in text
+    assert "KL(teachers‖·)" not in printed(REPORT) and said not in printed(REPORT)
+
+
 def test_speeds_of_one_machine_and_setting_bear_no_mark() -> None:
     assert "tok/s a" not in printed(REPORT)
     assert "different machines" not in printed(REPORT)

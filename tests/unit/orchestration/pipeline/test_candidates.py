@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ def test_a_teacher_is_known_by_its_identity(tmp_path: Path) -> None:
     found = teacher_candidate(teacher)
     assert (found.name, found.role, found.method, found.start) == ("teacher", "teacher", "", None)
     assert (found.digest, found.identity) == (teacher.identity.digest(), teacher.identity)
+    assert teacher_candidate(teacher, name="second") == replace(found, name="second")
 
 
 def test_each_start_is_measured_once_in_every_dtype_that_it_is_trained_in(

@@ -150,7 +150,7 @@ def test_a_teacher_that_was_shown_more_answers_and_is_scored_behind_that(
 
 def test_the_teachers_row_waits_for_a_budget(tmp_path: Path) -> None:
     run = fake_run(tmp_path, budgets={"max_teacher_tokens": 10})
-    with pytest.raises(BudgetReached, match="the teacher's row of the comparison"):
+    with pytest.raises(BudgetReached, match="the row teacher of the comparison may take"):
         measured_teacher(run)
     assert run.compute.called == []
 

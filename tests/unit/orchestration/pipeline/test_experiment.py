@@ -256,7 +256,7 @@ def test_what_was_bought_before_a_stop_is_not_bought_again(tmp_path: Path) -> No
 def test_a_budget_refuses_the_teachers_row(tmp_path: Path) -> None:
     go(fake_run(tmp_path), until="fill")
     run = fake_run(tmp_path, budgets={"max_teacher_tokens": 1})
-    with pytest.raises(BudgetReached, match="the teacher's row of the comparison"):
+    with pytest.raises(BudgetReached, match="the row teacher of the comparison"):
         go(run)
     assert run.tracker.told[-1] == ("finish all", "KILLED")
 

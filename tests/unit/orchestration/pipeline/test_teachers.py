@@ -17,6 +17,8 @@ from cache.combined import CombinedCache, CombinedView
 from cache.mixing import mixed
 from cache.protocols import Failure
 from configs import BudgetReached, ConfigError
+from orchestration.comparison.numbers import closeness_numbers
+from orchestration.comparison.report import Report
 from student_train.feed.turns import Turns
 from student_train.job import TrainJob
 from teacher_server import FakeTeacher
@@ -30,11 +32,21 @@ def teacher(seed: int, **fields: Any) -> dict[str, Any]:
 
 
 def two(
-    root: Path, *, combine: dict[str, Any] | None = None, second: dict[str, Any] | None = None, **blocks: Any
+    root: Path,
+    *,
+    combine: dict[str, Any] | None = None,
+    second: dict[str, Any] | None = None,
+    top_k: int = 4,
+    **blocks: Any,
 ) -> FakeRun:
     """A run with a second teacher, equally mixed unless it is said."""
-    teachers = {"second": second or teacher(1)}
-    return fake_run(root, teacher=teacher(0, licence="apache-2.0"), teachers=teachers, combine=combine, **blocks)
+    teachers = {"second": second or teacher(1, top_k=top_k)}
+    first = teacher(0, licence="apache-2.0", top_k=top_k)
+    return fake_run(root, teacher=first, teachers=teachers, combine=combine, **blocks)
+
+
+MOST = 200
+"""Of 261 tokens: fakes rank others first, and with fewer they agree on next to nothing."""
 
 
 def weighed(**weights: float) -> dict[str, Any]:
@@ -57,6 +69,11 @@ def dev_view(run: FakeRun) -> Path:
 def asked(run: FakeRun) -> list[list[str]]:
     """What the engines of each teacher were asked to fill."""
     return [[call for call in pool.called if call.startswith(("check", "fill"))] for pool in run.compute.pools]
+
+
+def measured_in(report: Report | None) -> list[Any]:
+    assert report is not None
+    return [(row.name, row.closeness, row.answers) for row in report.results.models]
 
 
 def learned(run: FakeRun, job: TrainJob) -> list[Any]:
@@ -87,9 +104,9 @@ def test_the_first_writes_and_the_others_score_what_it_wrote(tmp_path: Path) -> 
     assert (job.teacher, job.licence) == (names, "teacher: apache-2.0; second: not stated")
     assert "second (random(seed=1)) with weight 0.25" in job.combined
     assert (report.results.provenance.teacher, report.results.provenance.teacher_licence) == (names, job.licence)
-    assert job.combined in report.results.notes
+    held_against = f"what teacher answered, and what all teachers believe of it together ({job.combined})"
+    assert held_against in report.results.held_against and report.results.held_against in " ".join(run.said.split())
     assert "On teacher-dev the tokens that all teachers rank have" in run.said
-    assert "the first one alone " in run.said and "noise floor" not in run.said
     # Held-out closeness is to what was learned.
     assert (
         report.results.provenance.cache_digest
@@ -99,6 +116,46 @@ def test_the_first_writes_and_the_others_score_what_it_wrote(tmp_path: Path) -> 
         path.relative_to(run.settings.directory / "views").as_posix() for path in run.settings.directory.rglob("*.npz")
     }
     assert {"teacher-train.npz", "second/teacher-train.npz", "second/teacher-test.npz"} <= views
+
+
+def test_every_teacher_is_a_row_of_the_comparison(tmp_path: Path) -> None:
+    run = two(tmp_path, combine=weighed(), top_k=MOST)
+    report = go(run)
+    assert report is not None
+    rows = report.results.models
+    assert [(row.name, row.role) for row in rows] == [
+        ("teacher", "teacher"), ("second", "teacher"), ("untouched", "untouched"), ("kd", "student"),
+    ]  # fmt: skip
+    first, second = (closeness_numbers(row) for row in rows[:2])
+    # The heavier teacher is nearer to their mean, and its answers are those that all believe something of.
+    assert 0.0 < first["forward_kl"] < second["forward_kl"]
+    assert first["rouge_l"] == 100.0 and second["rouge_l"] < 100.0
+    assert f"teacher alone {first['forward_kl']:.4f} nats" in run.said
+    assert f"second alone {second['forward_kl']:.4f} nats" in run.said and "noise floor" not in run.said
+    children = [name for name, tags, _ in run.tracker.of("child") if tags["role"] == "teacher"]
+    tracked = {name: values["eval/test/forward_kl"] for name, values in run.tracker.of("final") if name in children}
+    assert tracked == {"teacher": first["forward_kl"], "second": second["forward_kl"]}
+    # Engines of one end before those of the next one begin, and each is asked with its own weights.
+    served = [pool.called[2:] for pool in run.compute.pools[:2]]
+    assert all(each.count("release") == 2 and each[-1] == "release" for each in served)
+    assert all("answer 2 score" in each and "answer 2 write" in each for each in served)
+    (tmp_path / "run_root" / "fake-run" / "report.json").unlink()
+    again = two(tmp_path, combine=weighed(), top_k=MOST)
+    assert repr(measured_in(go(again))) == repr(measured_in(report))
+    assert again.compute.called == [] and asked(again) == [[], []]
+    assert all(pool.called == ["release"] * 2 for pool in again.compute.pools)
+
+
+def test_other_weights_let_nobody_write_again(tmp_path: Path) -> None:
+    go(two(tmp_path, combine=weighed(), top_k=MOST))
+    again = two(tmp_path, combine=weighed(second=9.0), top_k=MOST)
+    report = go(again)
+    assert report is not None
+    # What each teacher believes is held against another mean; its words are held against the same words.
+    for pool in again.compute.pools[:2]:
+        assert "answer 2 score" in pool.called and "answer 2 write" not in pool.called
+    first, second = (closeness_numbers(row) for row in report.results.models[:2])
+    assert first["forward_kl"] > second["forward_kl"] > 0.0 and first["rouge_l"] == 100.0 > second["rouge_l"]
 
 
 def test_other_weights_cost_no_token_and_make_another_student(tmp_path: Path) -> None:
@@ -169,6 +226,8 @@ def test_each_row_has_the_teacher_that_its_field_names(tmp_path: Path) -> None:
     assert all((record.topk_ids >= 0).all() for record in records)
     assert report.results.prompts == ("test 0", "test 1") and len(report.results.references) == 2
     assert "each row has one teacher: teacher (random(seed=0)) for town oslo" in run.said
+    assert [row.name for row in report.results.models[:2]] == ["teacher", "second"]
+    assert "what each row's own teacher answered and believes (each row has one" in report.results.held_against
     again = two(tmp_path, combine=ROUTE)
     assert go(again) is not None and again.compute.called == []
 
