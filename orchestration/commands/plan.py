@@ -35,7 +35,15 @@ from orchestration.plan.host_memory import check_host
 from orchestration.plan.placement import place_further_teacher, plan_placement
 from orchestration.plan.requests import FillPlan, Holdings, NothingHeld, plan_fill, sequence_sets
 from orchestration.plan.scores import score_sets
-from orchestration.plan.tables import fill_time, render_placement, show_money, show_plain, show_plan, show_rollouts
+from orchestration.plan.tables import (
+    fill_time,
+    render_placement,
+    show_money,
+    show_plain,
+    show_plan,
+    show_rollouts,
+    warn_of_slow_dtype,
+)
 
 
 def print_plan(config: DistillConfig, *, config_dir: Path, assume_gpus: int | None, stream: TextIO) -> None:
@@ -70,6 +78,7 @@ def _print_plan(config: DistillConfig, *, assume_gpus: int | None, stream: TextI
         if plan.sets:
             show_plan(plan, time=times[name], console=console, assumed_rows=bool(missing))
             show_money(plan, time=times[name], config=alone, console=console)
+            warn_of_slow_dtype(plan, config=alone, hardware=hardware, console=console)
     show_plain(plans[FIRST], config=config, console=console)
     show_rollouts(config, console=console)
     for name in sorted({student.teacher for student in config.students.values() if student.teacher is not None}):

@@ -45,7 +45,7 @@ from orchestration.plan.hardware import hardware_of
 from orchestration.plan.host_memory import HostPhase, check_host
 from orchestration.plan.placement import place_further_teacher, plan_placement
 from orchestration.plan.requests import FillPlan
-from orchestration.plan.tables import fill_time, show_money, show_plain, show_plan, show_rollouts
+from orchestration.plan.tables import fill_time, show_money, show_plain, show_plan, show_rollouts, warn_of_slow_dtype
 from orchestration.tracking.tracker import flatten, status_after
 
 Until = Literal["fill", "train", "eval"]
@@ -214,6 +214,7 @@ class Experiment:
             )
             show_plan(each.plan, time=time, console=console)
             show_money(each.plan, time=time, config=alone, console=console)
+            warn_of_slow_dtype(each.plan, config=alone, hardware=self._settings.hardware, console=console)
         held = [saved_by_cache(each.plan, cache=each.cache, spent_before=Counts()) for each in asked.by_name.values()]
         self._saved = reduce(Saved.plus, held).beyond(self._journal.ledger.counts().fill)
         show_plain(asked.first.plan, config=config, console=console)

@@ -11,6 +11,9 @@ from configs.models import Device
 from configs.schema import EngineSettings, TrainingSettings
 from orchestration.environment import VLLM, installed_version
 
+BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""What a processor that computes in bfloat16 is said to have in /proc/cpuinfo (the last on ARM)."""
+
 LIMITS = ("max_model_len", "max_batched_tokens", "max_sequences", "kv_cache_gib")
 """Settings of an engine that its speed depends on."""
 
@@ -36,12 +39,14 @@ def group_in_words(settings: TrainingSettings, *, accelerator: Device, dtype: st
 
 def cpu_name() -> str:
     """The model of this machine's processors."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    names = _cpu_facts("model name", proc=Path("/proc"))
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def lacks_bfloat16(proc: Path = Path("/proc")) -> bool:
+    """Whether this machine's processors are known to have no instructions for bfloat16."""
+    features = _cpu_facts("flags", proc=proc) or _cpu_facts("Features", proc=proc)
+    return bool(features) and not BFLOAT16 & set(features[0].split())
 
 
 def gpu_name() -> str:
@@ -55,3 +60,12 @@ def gpu_name() -> str:
     except (OSError, subprocess.SubprocessError):
         return "GPU of an unknown kind"
     return (listed.stdout.strip().splitlines() or ["GPU of an unknown kind"])[0]
+
+
+def _cpu_facts(name: str, *, proc: Path) -> list[str]:
+    """What the system says of each processor under this name; nothing where it does not tell."""
+    try:
+        lines = (proc / "cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    return [line.partition(":")[2].strip() for line in lines if line.startswith(name)]

@@ -15,6 +15,7 @@ from orchestration.outputs.console import Console, clock
 from orchestration.plan.duration import FillTime, TeacherWork, expected_seconds
 from orchestration.plan.hardware import GIB, Hardware, HostMemory
 from orchestration.plan.host_memory import HostPhase
+from orchestration.plan.machine import lacks_bfloat16
 from orchestration.plan.memory import USABLE, MemoryFit, MemoryItem
 from orchestration.plan.placement import Placement, assumed_mark
 from orchestration.plan.requests import FillPlan, SetPlan, rollout_tokens
@@ -93,6 +94,16 @@ def show_plain(plan: FillPlan, *, config: DistillConfig, console: Console) -> No
                 f"students.{name}.stages.{number} reads them with the teacher beside it, which reads {spent}, and "
                 f"{tokens['dev']:,} each time that it is measured; nothing of it is kept."
             )
+
+
+def warn_of_slow_dtype(plan: FillPlan, *, config: DistillConfig, hardware: Hardware, console: Console) -> None:
+    """Say so where the teacher would compute in what this machine's processors have no instructions for."""
+    here = hardware.accelerator == "cpu" and config.runtime.ray_address is None
+    if here and plan.asks_teacher and config.teacher.dtype == "bfloat16" and lacks_bfloat16():
+        console.warn(
+            "teacher.dtype=bfloat16 on a CPU without instructions for it: the engine was three times as fast in "
+            "float32 on such a machine (teacher.dtype=float32, which is another teacher to the cache)"
+        )
 
 
 def show_rollouts(config: DistillConfig, *, console: Console) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from configs.schema import EngineSettings, TrainingSettings
-from orchestration.plan.machine import cpu_name, engine_in_words, gpu_name, group_in_words
+from orchestration.plan.machine import cpu_name, engine_in_words, gpu_name, group_in_words, lacks_bfloat16
 
 SETTINGS = EngineSettings(count=3, tensor_parallel=2, cpus=2, kv_cache_gib=0.5)
 
@@ -59,3 +59,20 @@ def test_an_engine_on_gpus_names_its_own(tmp_path: Path, monkeypatch: pytest.Mon
     tool.unlink()
     monkeypatch.setenv("PATH", str(tmp_path))
     assert gpu_name() == "GPU of an unknown kind"
+
+
+@pytest.mark.parametrize(
+    ("said", "lacks"),
+    [
+        ("flags\t\t: fpu avx2 avx512f\n", True),
+        ("flags\t\t: fpu avx2 avx512f avx512_bf16\n", False),
+        ("Features\t: fp asimd bf16 i8mm\n", False),
+        ("Features\t: fp asimd\n", True),
+        ("processor\t: 0\n", False),
+    ],
+)
+def test_a_processor_says_whether_it_computes_in_bfloat16(said: str, lacks: bool, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(said)
+    assert lacks_bfloat16(tmp_path) == lacks
+    # Nobody is told anything where nothing is known.
+    assert not lacks_bfloat16(tmp_path / "nowhere")

@@ -11,13 +11,23 @@ import pytest
 from plan_builders import NODE, experiment, place, planned
 
 from cache import GenerateRequest, ScoreRequest
+from configs.models import Device
 from configs.schema import PriceConfig
 from orchestration.outputs.console import Console
+from orchestration.plan import tables
 from orchestration.plan.duration import TeacherWork, expected_seconds
 from orchestration.plan.hardware import Hardware, HostMemory
 from orchestration.plan.placement import plan_placement
 from orchestration.plan.requests import FillPlan, NothingHeld, SequenceSet, plan_fill
-from orchestration.plan.tables import fill_time, render_placement, show_money, show_plain, show_plan, show_rollouts
+from orchestration.plan.tables import (
+    fill_time,
+    render_placement,
+    show_money,
+    show_plain,
+    show_plan,
+    show_rollouts,
+    warn_of_slow_dtype,
+)
 
 
 def test_the_report_shows_places_arithmetic_and_what_is_assumed() -> None:
@@ -167,6 +177,27 @@ def test_what_is_stored_as_text_alone_is_nothing_to_ask() -> None:
     show_plan(plan, time=time, console=Console(stream))
     (cells,) = (re.findall(r"[\w-]+", line) for line in stream.getvalue().splitlines() if "plain-train" in line)
     assert cells == ["plain-train", "3", "0", "0", "0", "0"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "accelerator", "lacks", "warned"),
+    [
+        ("bfloat16", "cpu", True, True),
+        ("bfloat16", "cpu", False, False),
+        ("float32", "cpu", True, False),
+        ("bfloat16", "gpu", True, False),
+    ],
+)
+def test_a_teacher_that_this_cpu_is_slow_with_is_warned_of(
+    dtype: str, accelerator: Device, lacks: bool, warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "lacks_bfloat16", lambda: lacks)
+    config = experiment()
+    config = config.model_copy(update={"teacher": config.teacher.model_copy(update={"dtype": dtype})})
+    for plan, speaks in ((PLAN, warned), (plan_fill([], cache=NothingHeld()), False)):
+        console = Console(stream := io.StringIO())
+        warn_of_slow_dtype(plan, config=config, hardware=Hardware(accelerator), console=console)
+        assert ("teacher.dtype=float32" in " ".join(stream.getvalue().split())) == speaks
 
 
 def test_what_students_write_themselves_is_announced_with_its_tokens() -> None:
