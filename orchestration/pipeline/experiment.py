@@ -214,11 +214,12 @@ class Experiment:
             )
             show_plan(each.plan, time=time, console=console)
             show_money(each.plan, time=time, config=alone, console=console)
-            warn_of_slow_dtype(each.plan, config=alone, hardware=self._settings.hardware, console=console)
         held = [saved_by_cache(each.plan, cache=each.cache, spent_before=Counts()) for each in asked.by_name.values()]
         self._saved = reduce(Saved.plus, held).beyond(self._journal.ledger.counts().fill)
         show_plain(asked.first.plan, config=config, console=console)
         show_rollouts(config, console=console)
+        asks = asked.first.plan.asks_teacher
+        warn_of_slow_dtype(config, asks_teacher=asks, hardware=self._settings.hardware, console=console)
         return asked
 
     def _start_tracking(self, plans: Sequence[FillPlan]) -> None:

@@ -96,13 +96,25 @@ def show_plain(plan: FillPlan, *, config: DistillConfig, console: Console) -> No
             )
 
 
-def warn_of_slow_dtype(plan: FillPlan, *, config: DistillConfig, hardware: Hardware, console: Console) -> None:
-    """Say so where the teacher would compute in what this machine's processors have no instructions for."""
-    here = hardware.accelerator == "cpu" and config.runtime.ray_address is None
-    if here and plan.asks_teacher and config.teacher.dtype == "bfloat16" and lacks_bfloat16():
+def warn_of_slow_dtype(config: DistillConfig, *, asks_teacher: bool, hardware: Hardware, console: Console) -> None:
+    """Say so where something computes in what this machine's processors have no instructions for, and how to mend it.
+
+    The teacher of each name in `teachers` is one of its own; only those that are asked compute.
+    """
+    if hardware.accelerator != "cpu" or config.runtime.ray_address is not None or not lacks_bfloat16():
+        return
+    keys = ["teacher.dtype"] if asks_teacher and config.teacher.dtype == "bfloat16" else []
+    keys += [
+        f"students.{name}.stages.{number}.dtype"
+        for name, student in config.students.items()
+        for number, stage in enumerate(student.stages)
+        if stage.dtype == "bfloat16"
+    ]
+    if keys:
         console.warn(
-            "teacher.dtype=bfloat16 on a CPU without instructions for it: the engine was three times as fast in "
-            "float32 on such a machine (teacher.dtype=float32, which is another teacher to the cache)"
+            "this CPU has no instructions for bfloat16: on such a one an engine took three times as long as in "
+            "float32, and a training ten times. What is computed in it changes numbers, so it is yours to say: "
+            f'SET="{" ".join(f"{key}=float32" for key in keys)}"'
         )
 
 

@@ -179,25 +179,25 @@ def test_what_is_stored_as_text_alone_is_nothing_to_ask() -> None:
     assert cells == ["plain-train", "3", "0", "0", "0", "0"]
 
 
-@pytest.mark.parametrize(
-    ("dtype", "accelerator", "lacks", "warned"),
-    [
-        ("bfloat16", "cpu", True, True),
-        ("bfloat16", "cpu", False, False),
-        ("float32", "cpu", True, False),
-        ("bfloat16", "gpu", True, False),
-    ],
-)
-def test_a_teacher_that_this_cpu_is_slow_with_is_warned_of(
-    dtype: str, accelerator: Device, lacks: bool, warned: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tables, "lacks_bfloat16", lambda: lacks)
-    config = experiment()
-    config = config.model_copy(update={"teacher": config.teacher.model_copy(update={"dtype": dtype})})
-    for plan, speaks in ((PLAN, warned), (plan_fill([], cache=NothingHeld()), False)):
-        console = Console(stream := io.StringIO())
-        warn_of_slow_dtype(plan, config=config, hardware=Hardware(accelerator), console=console)
-        assert ("teacher.dtype=float32" in " ".join(stream.getvalue().split())) == speaks
+def slow_warning(*, teacher: str, stage: str, asks: bool = True, accelerator: Device = "cpu") -> str:
+    config = experiment(stages=[{"objective": "kd", "steps": 1, "dtype": stage}])
+    config = config.model_copy(update={"teacher": config.teacher.model_copy(update={"dtype": teacher})})
+    console = Console(stream := io.StringIO())
+    warn_of_slow_dtype(config, asks_teacher=asks, hardware=Hardware(accelerator), console=console)
+    return " ".join(stream.getvalue().split())
+
+
+def test_what_this_cpu_is_slow_in_is_named_with_the_setting_that_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "lacks_bfloat16", lambda: True)
+    both = 'SET="teacher.dtype=float32 students.kd.stages.0.dtype=float32"'
+    assert slow_warning(teacher="bfloat16", stage="bfloat16").endswith(both)
+    # A teacher that is not asked does not compute.
+    stage = slow_warning(teacher="bfloat16", stage="bfloat16", asks=False)
+    assert stage.endswith('SET="students.kd.stages.0.dtype=float32"')
+    assert slow_warning(teacher="float32", stage="float32") == ""
+    assert slow_warning(teacher="bfloat16", stage="bfloat16", accelerator="gpu") == ""
+    monkeypatch.setattr(tables, "lacks_bfloat16", lambda: False)
+    assert slow_warning(teacher="bfloat16", stage="bfloat16") == ""
 
 
 def test_what_students_write_themselves_is_announced_with_its_tokens() -> None:
