@@ -6,7 +6,7 @@ tests, for small models without an engine, and for teachers that are not neural 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,7 +74,7 @@ class FunctionTeacher:
         self._require_k(k, least=1)
         return ((position, self._score(request, k=k)) for position, request in enumerate(requests))
 
-    def work(self, asked: Iterable[Asked | None]) -> Iterator[list[Outcome]]:
+    def work(self, asked: Iterable[Asked | None]) -> Generator[list[Outcome], None, None]:
         """Requests of both kinds, in order, one answer at a time. See `VllmEngine.work`."""
         position = 0
         for each in asked:
