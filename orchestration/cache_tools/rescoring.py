@@ -1,9 +1,9 @@
 """`distill cache verify --rescore N`: is what the cache keeps still what the teacher says?
 
-A sample of cached sequences is scored again by the live teacher. An engine's numbers depend a little on which other
-sequences share its batches, so the same rows are scored a second time, a few at a time and in another order: what the
-two live passes differ by is the control, and the cache should differ from the first pass by little more than that and
-its own quantisation.
+A sample of cached sequences is scored again by the live teacher, of several teachers by each its own. An engine's
+numbers depend a little on which other sequences share its batches, so the same rows are scored a second time, a few at
+a time and in another order: what the two live passes differ by is the control, and the cache should differ from the
+first pass by little more than that and its own quantisation.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ from pathlib import Path
 
 import numpy as np
 
-from cache import ScoreRequest, TeacherCache, TeacherRecord
+from cache import ScoreRequest, TeacherCache, TeacherIdentity, TeacherRecord
 from cache.protocols import Failure
 from configs import CacheError, DistillConfig, EngineError
+from configs.models import Device
 from evaluation.closeness import closeness_of, measured
 from evaluation.metric import Measured
 from evaluation.ratios import ratio_stderr
+from orchestration.cache_tools.configured_teachers import configured_teachers
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.nodes import cluster_hardware
 from orchestration.cluster.planned_engine import engine_spec
 from orchestration.cluster.private import cluster
 from orchestration.comparison.held_out import shared_beliefs
 from orchestration.inputs.preflight import require_compiler, resolve_paths
-from orchestration.inputs.teachers import open_cache, open_teacher
+from orchestration.inputs.teachers import Teacher, open_cache
 from orchestration.plan.hardware import hardware_of
 
 CONTROL_ROWS = 3
@@ -35,8 +37,12 @@ CONTROL_ROWS = 3
 
 @dataclass(frozen=True, slots=True)
 class Rescored:
-    """KL in nats a token and top-1 agreement: the live teacher against the cache, and against itself (the control)."""
+    """KL in nats a token and top-1 agreement: a live teacher against its cache, and against itself (the control).
 
+    `name` is what the experiment calls it.
+    """
+
+    name: str
     identity: str
     rows: int
     tokens: int
@@ -49,42 +55,53 @@ class Rescored:
     control_top1_agreement: float
 
 
-def rescore(config: DistillConfig, *, config_dir: Path, rows: int, log_dir: Path, seed: int = 0) -> Rescored:
-    """Score up to `rows` cached sequences of the teacher of `config` again, twice.
+def rescore(
+    config: DistillConfig, *, config_dir: Path, rows: int, log_dir: Path, prefix: str | None = None, seed: int = 0
+) -> list[Rescored]:
+    """Score up to `rows` cached sequences of each teacher of `config` again, twice.
+
+    Those teachers alone whose identity begins with `prefix`, where one is given.
 
     Raises:
-        CacheError: nothing is cached with log-probabilities.
-        DistillError: the teacher cannot be opened or served.
+        CacheError: of one of them nothing is cached with log-probabilities.
+        DistillError: a teacher cannot be opened or served.
     """
     config = resolve_paths(config, config_dir=config_dir)
     hardware = hardware_of(config, ask_cluster=cluster_hardware)
     require_compiler(hardware.accelerator)
-    teacher = open_teacher(config)
-    cache = open_cache(config, teacher)
-    cached = _cached(cache, rows=rows, seed=seed)
-    if not cached:
-        raise CacheError(
-            f"{config.runtime.cache_root} holds no log-probabilities of teacher {teacher.identity.digest()[:12]}: "
-            "name the --config of a filled experiment"
-        )
-    spec = engine_spec(
-        teacher.files,
-        teacher.identity,
-        settings=config.runtime.teacher_engine,
-        k=max(record.k for record in cached),
-        accelerator=hardware.accelerator,
-        log_dir=log_dir,
-    )
+    teachers = configured_teachers(config, prefix)
+    # All of them before an engine starts.
+    cached = {name: cached_rows(config, name, teacher, rows=rows, seed=seed) for name, teacher in teachers.items()}
+    found = []
     with cluster(address=config.runtime.ray_address, gpus=hardware.gpus_per_node):
-        pool = EnginePool(spec)
-        try:
-            return score_twice(cached, pool=pool, identity=teacher.identity.digest(), seed=seed)
-        finally:
-            pool.release()
+        for name, teacher in teachers.items():
+            pool = _pool(config, teacher, cached[name], accelerator=hardware.accelerator, log_dir=log_dir)
+            try:
+                found.append(score_twice(cached[name], pool=pool, name=name, identity=teacher.identity, seed=seed))
+            finally:
+                pool.release()
+    return found
 
 
-def score_twice(cached: Sequence[TeacherRecord], *, pool: EnginePool, identity: str, seed: int) -> Rescored:
-    """Score cached sequences with the live teacher, whose digest is `identity`, and once more in other batches.
+def cached_rows(config: DistillConfig, name: str, teacher: Teacher, *, rows: int, seed: int) -> list[TeacherRecord]:
+    """A sample of what the cache of the teacher of this name has log-probabilities of.
+
+    Raises:
+        CacheError: that is nothing.
+    """
+    found = _cached(open_cache(config.of_teacher(name), teacher), rows=rows, seed=seed)
+    if not found:
+        raise CacheError(
+            f"{config.runtime.cache_root} holds no log-probabilities of {name} {teacher.identity.digest()[:12]}: name "
+            "the --config of a filled experiment, or the identity of another of its teachers"
+        )
+    return found
+
+
+def score_twice(
+    cached: Sequence[TeacherRecord], *, pool: EnginePool, name: str, identity: TeacherIdentity, seed: int
+) -> Rescored:
+    """Score cached sequences with the live teacher of this name, and once more in other batches.
 
     Raises:
         EngineError: the teacher cannot score one of them any more.
@@ -95,7 +112,8 @@ def score_twice(cached: Sequence[TeacherRecord], *, pool: EnginePool, identity: 
     control = _scored(pool, cached, groups=np.array_split(shuffled, -(-len(cached) // CONTROL_ROWS)), k=k)
     against_cache, against_itself = _compare(cached, live), _compare(live, control)
     return Rescored(
-        identity=identity,
+        name=name,
+        identity=identity.digest(),
         rows=len(cached),
         tokens=sum(record.response_len for record in cached),
         k=k,
@@ -106,6 +124,20 @@ def score_twice(cached: Sequence[TeacherRecord], *, pool: EnginePool, identity: 
         control_kl_stderr=_stderr(against_itself["forward_kl"]),
         control_top1_agreement=against_itself["top1_agreement"].value,
     )
+
+
+def _pool(
+    config: DistillConfig, teacher: Teacher, cached: Sequence[TeacherRecord], *, accelerator: Device, log_dir: Path
+) -> EnginePool:
+    spec = engine_spec(
+        teacher.files,
+        teacher.identity,
+        settings=config.runtime.teacher_engine,
+        k=max(record.k for record in cached),
+        accelerator=accelerator,
+        log_dir=log_dir,
+    )
+    return EnginePool(spec)
 
 
 def _cached(cache: TeacherCache, *, rows: int, seed: int) -> list[TeacherRecord]:

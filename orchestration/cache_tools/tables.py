@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     # They import Ray, which needs its environment set first.
     from orchestration.cache_tools.forgetting import Forgotten
     from orchestration.cache_tools.rescoring import Rescored
+    from orchestration.cache_tools.teacher_check import HashedTeacher
 
 LISTED = 20
 """Names of single objects that the terminal shows; `--json` has all of them."""
@@ -90,9 +91,10 @@ def show_verified(found: Sequence[Verified], *, console: Console) -> None:
 
 
 def show_rescored(found: Rescored, *, console: Console) -> None:
-    """The live teacher against its cache, beside the control."""
+    """A live teacher against its cache, beside the control."""
     console.say(
-        f"{found.rows} sequences of teacher {found.identity[:12]} scored again, {found.tokens:,} tokens, k={found.k}"
+        f"{found.rows} sequences of {found.name} {found.identity[:12]} scored again, {found.tokens:,} tokens, "
+        f"k={found.k}"
     )
     console.say(
         f"  KL(cache || live)    {found.kl:.2e} +- {found.kl_stderr:.1e} nats, top-1 {found.top1_agreement:.2%}"
@@ -101,6 +103,17 @@ def show_rescored(found: Rescored, *, console: Console) -> None:
         f"  KL(live || live)     {found.control_kl:.2e} +- {found.control_kl_stderr:.1e} nats, "
         f"top-1 {found.control_top1_agreement:.2%}  (control: the same rows in other batches)"
     )
+
+
+def show_hashed(found: HashedTeacher, *, console: Console) -> None:
+    """Whether a teacher's weights are those that its identity was computed from."""
+    if found.differs:
+        console.say(
+            f"{found.name}: its weights were taken for {found.remembered[:12]} and are {found.read[:12]}: what was "
+            "filled since they changed stands under the wrong identity; forget it, and fill again"
+        )
+    else:
+        console.say(f"{found.name}: every weight is what identity {found.read[:12]} was computed from")
 
 
 def show_compacted(found: RewriteReport, *, console: Console) -> None:

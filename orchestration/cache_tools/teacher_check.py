@@ -1,4 +1,4 @@
-"""`distill cache verify --teacher`: is the teacher on disk still the one under whose identity its answers are kept?"""
+"""`distill cache verify --teacher`: is a teacher on disk still the one under whose identity its answers are kept?"""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from pathlib import Path
 from cache.fingerprint import fingerprint_model
 from configs import DistillConfig
 from configs.places import FINGERPRINTS
+from orchestration.cache_tools.configured_teachers import configured_teachers
 from orchestration.inputs.preflight import resolve_paths
-from orchestration.inputs.teachers import open_teacher
 
 
 @dataclass(frozen=True, slots=True)
 class HashedTeacher:
-    """The identity (digests, hex) that runs have taken the teacher for, and that of every byte read anew."""
+    """The identity (digests, hex) that runs have taken a teacher for, and that of every byte read anew.
 
+    `name` is what the experiment calls it.
+    """
+
+    name: str
     label: str
     remembered: str
     read: str
@@ -27,15 +31,29 @@ class HashedTeacher:
         return self.remembered != self.read
 
 
-def hash_teacher(config: DistillConfig, *, config_dir: Path, progress: Callable[[int, int], None]) -> HashedTeacher:
-    """Hash every weight of a config's teacher, and correct what is remembered of them.
+def hash_teachers(
+    config: DistillConfig, *, config_dir: Path, progress: Callable[[int, int], None], prefix: str | None = None
+) -> list[HashedTeacher]:
+    """Hash every weight of a config's teachers, and correct what is remembered of them.
+
+    Those alone whose identity begins with `prefix`, where one is given. `progress` hears of bytes, over all of them.
 
     Raises:
-        ModelError: it cannot be found or read.
+        ConfigError: there is no such teacher.
+        ModelError: one cannot be found or read.
     """
     config = resolve_paths(config, config_dir=config_dir)
-    teacher = open_teacher(config)
-    memo = config.runtime.models_root / FINGERPRINTS
-    prints = fingerprint_model(teacher.files.directory, memo=memo, reread=True, progress=progress)
-    read = replace(teacher.identity, weights_sha256=prints.weights_sha256, config_sha256=prints.config_sha256)
-    return HashedTeacher(teacher.files.label, teacher.identity.digest(), read.digest())
+    memo, before, found = config.runtime.models_root / FINGERPRINTS, 0, list[HashedTeacher]()
+    for name, teacher in configured_teachers(config, prefix).items():
+        hashed = 0
+
+        def tell(done: int, total: int, *, before: int = before) -> None:
+            nonlocal hashed
+            hashed = total
+            progress(before + done, before + total)
+
+        prints = fingerprint_model(teacher.files.directory, memo=memo, reread=True, progress=tell)
+        before += hashed
+        read = replace(teacher.identity, weights_sha256=prints.weights_sha256, config_sha256=prints.config_sha256)
+        found.append(HashedTeacher(name, teacher.files.label, teacher.identity.digest(), read.digest()))
+    return found

@@ -46,14 +46,16 @@ def add_cache_commands(parent: argparse.ArgumentParser) -> None:
         actions,
         verify_cache,
         "verify",
-        "check every digest; with --deep decode and name every row anew, with --rescore ask the teacher again",
+        "check every digest; with --deep decode and name every row anew, with --rescore ask the teachers again",
     )
     _teacher_argument(check)
     check.add_argument("--deep", action="store_true", help="decode everything and compute every key anew")
     check.add_argument(
-        "--teacher", action="store_true", dest="hash_teacher", help="hash the config's teacher anew, byte by byte"
+        "--teacher", action="store_true", dest="hash_teacher", help="hash the config's teachers anew, byte by byte"
     )
-    check.add_argument("--rescore", type=parse_count, metavar="N", help="score N cached sequences again and compare")
+    check.add_argument(
+        "--rescore", type=parse_count, metavar="N", help="score N cached sequences of each teacher again"
+    )
     _config_arguments(check)
     check.set_defaults(cache_root=None, config=None)
     _teacher_argument(_action(actions, _compact, "compact", "merge small segments"))

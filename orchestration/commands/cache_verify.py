@@ -1,4 +1,4 @@
-"""`distill cache verify`: the cache against its own digests, its teacher's files, or the live teacher."""
+"""`distill cache verify`: the cache against its own digests, its teachers' files, or the live teachers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from configs import load_config, load_experiment
 from orchestration.cache_tools.actions import select, teachers, verify
-from orchestration.cache_tools.tables import show_rescored, show_verified, size
-from orchestration.commands.results import LeftOut, print_result, progress_console
+from orchestration.cache_tools.tables import show_hashed, show_rescored, show_verified, size
+from orchestration.commands.results import LeftOut, print_result, progress_console, show_each
 from orchestration.environment import prepare_environment
 from orchestration.outputs.console import Console
 
@@ -48,23 +48,20 @@ def _settle_places(arguments: argparse.Namespace) -> None:
 
 
 def _hash_teacher(arguments: argparse.Namespace) -> int:
-    from orchestration.cache_tools.teacher_check import hash_teacher
+    from orchestration.cache_tools.teacher_check import hash_teachers
 
     config = load_config(arguments.config, overrides=arguments.overrides)
     console = progress_console(arguments)
     with console.stage("teacher", unit="MB hashed") as stage:
-        found = hash_teacher(
-            config, config_dir=arguments.config.parent, progress=lambda done, _: stage.update(done / 1e6)
+        found = hash_teachers(
+            config,
+            config_dir=arguments.config.parent,
+            progress=lambda done, _: stage.update(done / 1e6),
+            prefix=arguments.teacher,
         )
-        stage.summary = f"{found.label}, identity {found.read[:12]}"
-    said = (
-        f"its weights were taken for {found.remembered[:12]} and are {found.read[:12]}: what was filled since they "
-        "changed stands under the wrong identity; forget it, and fill again"
-        if found.differs
-        else f"every weight is what identity {found.read[:12]} was computed from"
-    )
-    print_result(arguments, found, lambda console: console.say(said))
-    return 1 if found.differs else 0
+        stage.summary = "; ".join(f"{each.label}, identity {each.read[:12]}" for each in found)
+    print_result(arguments, found, lambda console: show_each(show_hashed, found, console))
+    return 1 if any(each.differs for each in found) else 0
 
 
 def _rescore(arguments: argparse.Namespace) -> int:
@@ -78,7 +75,14 @@ def _rescore(arguments: argparse.Namespace) -> int:
         console = Console(sys.stderr if arguments.json else terminal)
         with console.stage("rescoring") as stage:
             stage.update(0, note="starting an engine")
-            found = rescore(config, config_dir=arguments.config.parent, rows=arguments.rescore, log_dir=logs)
-            stage.summary = f"{found.rows} sequences, {found.tokens:,} tokens"
-    print_result(arguments, found, lambda console: show_rescored(found, console=console))
+            found = rescore(
+                config,
+                config_dir=arguments.config.parent,
+                rows=arguments.rescore,
+                log_dir=logs,
+                prefix=arguments.teacher,
+            )
+            tokens = sum(each.tokens for each in found)
+            stage.summary = f"{sum(each.rows for each in found)} sequences, {tokens:,} tokens"
+    print_result(arguments, found, lambda console: show_each(show_rescored, found, console))
     return 0

@@ -29,8 +29,8 @@ def test_two_experiments_share_a_bucket(tmp_path: Path) -> None:
         sound = command(tmp_path, environment, "cache", "verify", "--cache-root", url, "--json")
         assert [result["damaged"] for result in json.loads(sound)] == [[]]
         tiny = ["--config", str(ROOT / "configs/tiny.yaml"), *overrides(tmp_path, url)]
-        again = json.loads(command(tmp_path, environment, "cache", "verify", "--rescore", "6", "--json", *tiny))
-        assert (again["rows"], again["identity"]) == (6, json.loads(sound)[0]["identity"])
+        (again,) = json.loads(command(tmp_path, environment, "cache", "verify", "--rescore", "6", "--json", *tiny))
+        assert (again["name"], again["rows"], again["identity"]) == ("teacher", 6, json.loads(sound)[0]["identity"])
         # The cache may differ by its quantisation and by what two live passes differ by.
         assert 0 <= again["kl"] < 1e-3 + 10 * again["control_kl"]
         assert again["top1_agreement"] > 0.9

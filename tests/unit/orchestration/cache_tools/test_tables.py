@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,13 @@ from orchestration.cache_tools.tables import (
     LISTED,
     show_collected,
     show_forgotten,
+    show_hashed,
     show_inventory,
     show_rescored,
     show_teachers,
     size,
 )
+from orchestration.cache_tools.teacher_check import HashedTeacher
 from orchestration.outputs.console import Console
 
 
@@ -59,12 +62,23 @@ def test_an_empty_cache_says_how_a_teacher_comes_into_it(shown: Shown) -> None:
 
 
 def test_a_live_teacher_stands_beside_its_control(shown: Shown) -> None:
-    found = Rescored("a" * 64, 7, 1200, 16, 2.5e-4, 1e-5, 0.995, 3e-6, 1e-6, 1.0)
+    found = Rescored("second", "a" * 64, 7, 1200, 16, 2.5e-4, 1e-5, 0.995, 3e-6, 1e-6, 1.0)
     show_rescored(found, console=shown.console)
     assert shown.lines == [
-        f"7 sequences of teacher {'a' * 12} scored again, 1,200 tokens, k=16",
+        f"7 sequences of second {'a' * 12} scored again, 1,200 tokens, k=16",
         "  KL(cache || live)    2.50e-04 +- 1.0e-05 nats, top-1 99.50%",
         "  KL(live || live)     3.00e-06 +- 1.0e-06 nats, top-1 100.00%  (control: the same rows in other batches)",
+    ]
+
+
+def test_weights_that_are_not_what_they_were_taken_for_are_said(shown: Shown) -> None:
+    sound = HashedTeacher("teacher", "a model", "a" * 64, "a" * 64)
+    show_hashed(sound, console=shown.console)
+    show_hashed(replace(sound, name="second", read="b" * 64), console=shown.console)
+    assert shown.lines == [
+        f"teacher: every weight is what identity {'a' * 12} was computed from",
+        f"second: its weights were taken for {'a' * 12} and are {'b' * 12}: what was filled since they changed stands "
+        "under the wrong identity; forget it, and fill again",
     ]
 
 

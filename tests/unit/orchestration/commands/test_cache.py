@@ -111,6 +111,21 @@ def test_verify_looks_at_the_cache_of_the_config_that_is_named(
         assert code == 1 and DIGESTS[1][:12] in printed
 
 
+def test_verify_hashes_every_teacher_of_a_config(tmp_path: Path, distill: Distill) -> None:
+    config = tiny_config(tmp_path)
+    written = yaml.safe_load(config.read_text())
+    first = written["teacher"]
+    written["teachers"] = {"second": first | {"model": first["model"] | {"seed": 1}}}
+    config.write_text(yaml.safe_dump(written))
+    arguments = ("cache", "verify", "--teacher", "--config", config)
+    code, printed, _ = distill(*arguments)
+    assert code == 0 and all(f"{name}: every weight is what identity" in printed for name in ("teacher", "second"))
+    found = json.loads(distill(*arguments, "--json")[1])
+    assert [each["name"] for each in found] == ["teacher", "second"]
+    code, printed, _ = distill(*arguments, found[1]["read"][:6])
+    assert code == 0 and "second: every weight" in printed and "teacher: every weight" not in printed
+
+
 def test_verify_deep_finds_what_every_digest_agrees_with(root: Path, distill: Distill) -> None:
     code, printed, _ = distill("cache", "verify", "--deep", "--cache-root", root)
     assert (code, "every digest agrees" in printed) == (0, True)

@@ -1,0 +1,27 @@
+"""The teachers of an experiment, as `distill cache verify` holds them against what their caches keep."""
+
+from __future__ import annotations
+
+from configs import ConfigError, DistillConfig
+from orchestration.cache_tools.actions import SHORTEST_PREFIX
+from orchestration.inputs.teachers import Teacher, open_teachers
+
+
+def configured_teachers(config: DistillConfig, prefix: str | None) -> dict[str, Teacher]:
+    """By name those whose identity begins like this; all of them without a prefix.
+
+    Raises:
+        ConfigError: there is none.
+        ModelError: one cannot be found or read.
+    """
+    found = open_teachers(config)
+    if prefix is None:
+        return found
+    digests = {name: teacher.identity.digest() for name, teacher in found.items()}
+    chosen = {name: found[name] for name, digest in digests.items() if digest.startswith(prefix.lower())}
+    if not chosen or len(prefix) < SHORTEST_PREFIX:
+        known = ", ".join(f"{name} is {digest[:12]}" for name, digest in digests.items())
+        raise ConfigError(
+            f"no teacher of {config.name} begins with {prefix}: name {SHORTEST_PREFIX} or more digits; {known}"
+        )
+    return chosen
