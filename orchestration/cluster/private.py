@@ -19,8 +19,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import ray
+from ray._private import services
 from ray.job_config import JobConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -41,8 +43,13 @@ logger = logging.getLogger(__name__)
 TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
 PREFIX = "stillroom-"
 CONNECT_S = 10.0
-STARTS = 3
-"""Ray gives its daemons half a minute to come up, which on a busy machine may be too little."""
+STARTS = 2
+
+DAEMON_START_S = 150.0
+"""Ray gives its daemon half a minute to come up, which on a slow or busy machine is too little: eight of ten starts
+failed on two cores with a load of five. It also asks for it without a pause, in the time that the daemon needs."""
+
+DAEMON_POLL_S = 0.5
 
 ALIVE = "alive"
 """A file that the owner of a cluster directory keeps locked while it lives."""
@@ -253,7 +260,8 @@ def _start(directory: Path, *, gpus: int) -> None:
     on_term = signal.getsignal(signal.SIGTERM)
     for left in reversed(range(STARTS)):
         try:
-            _init(directory, gpus=gpus)
+            with _patience():
+                _init(directory, gpus=gpus)
             break
         # Ray has no error of its own for daemons that are not up in time: it raises a bare Exception.
         except Exception as error:
@@ -267,6 +275,34 @@ def _start(directory: Path, *, gpus: int) -> None:
     # Ray replaces this handler by one that leaves its daemons and our engines behind.
     signal.signal(signal.SIGTERM, on_term)
     _require_loopback()
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Within, Ray waits longer for its daemon, and asks for it less often.
+
+    It has no setting for this. A release that looks for its daemon in another way waits as long as it always does.
+    """
+    original = getattr(services, "get_node", None)
+
+    def get_node(gcs_address: str, node_id: str) -> Any:
+        assert original is not None
+        deadline = time.monotonic() + DAEMON_START_S
+        while True:
+            try:
+                return original(gcs_address, node_id)
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(DAEMON_POLL_S)
+
+    if original is not None:
+        services.get_node = get_node
+    try:
+        yield
+    finally:
+        if original is not None:
+            services.get_node = original
 
 
 def _init(directory: Path, *, gpus: int) -> None:
