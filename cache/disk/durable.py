@@ -34,24 +34,27 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_new(path: Path, data: bytes) -> None:
+def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write a file that must not exist yet, and put its bytes (not yet its name) on disk.
 
     Raises:
         FileExistsError: when the name is taken.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write or overwrite a file so that a reader sees the old bytes or the new ones, never a mixture."""
+def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write or overwrite a file so that a reader sees the old bytes or the new ones, never a mixture.
+
+    `mode` says who may read it, from its first byte on.
+    """
     beside = path.with_name(f".{path.name}.{uuid.uuid4()}{UNFINISHED}")
     try:
-        write_new(beside, data)
+        write_new(beside, data, mode=mode)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

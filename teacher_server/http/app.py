@@ -1,0 +1,261 @@
+"""The door: teachers as a service for many, over HTTP.
+
+    POST /v1/score, /v1/generate    rows in, answers out: in JSON, or as the arrays of `teacher_server.http.wire`
+    GET  /v1/teachers               who is behind the door, and what they can be asked
+    GET  /metrics                   for Prometheus
+    GET  /healthz, /readyz          whether the process lives, and whether it can answer
+    GET  /openapi.json              all of this for programs
+
+A server that runs it must not write an access log of its own: theirs hold paths and queries (`exchange` writes ours).
+It has to run the lifespan of the app, which ends with `drain`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Security
+from fastapi.exceptions import RequestValidationError
+from fastapi.security import HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.responses import Response
+
+from cache.answers import Request as Asked
+from teacher_server.http.answering import answers_to, json_answer, taken_tokens, wants_arrays
+from teacher_server.http.bodies import (
+    AnswerBody,
+    ErrorBody,
+    GenerateBody,
+    ScoreBody,
+    StateBody,
+    TeacherBody,
+    TeachersBody,
+)
+from teacher_server.http.exchange import exchange_of
+from teacher_server.http.guard import Guard, Key, require_scope
+from teacher_server.http.layers import DRAINING_RETRY_S, Admission, Admitted, Entrance, Envelope, TimeLimit, WholeBody
+from teacher_server.http.metrics import Metrics
+from teacher_server.http.quotas import Quotas
+from teacher_server.http.refusals import Refusal, as_refusal, error_response
+from teacher_server.http.served import DoorLimits, Served, scored_requests, written_requests
+from teacher_server.http.wire import MEDIA_TYPE, encode_records
+
+WhyNotReady = Callable[[], str | None]
+"""Why the teachers cannot answer (no engine of theirs does), or None where they can."""
+
+_ANYWHERE = {
+    400: "the request is not one",
+    405: "another method",
+    408: "the body was not there in time",
+    413: "too much at once",
+    415: "a body that is not JSON",
+    421: "another Host",
+    500: "a defect",
+    503: "the door is being closed, or what it needs is away: see Retry-After",
+    504: "no answer in time; what was asked goes on",
+}
+_WITH_TOKEN = {
+    401: "no valid token",
+    403: "the token does not allow it",
+    429: "a quota or a queue is full: see Retry-After",
+}
+_ASKED = {404: "no such teacher", 422: "the body says what cannot be asked"}
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What stands behind the routes of an app: `app.state.door`."""
+
+    desks: Mapping[str, Served]
+    quotas: Quotas
+    limits: DoorLimits
+    why_not_ready: WhyNotReady
+    metrics: Metrics
+    admission: Admission
+
+    async def drain(self) -> None:
+        """Let nobody in any more, answer who is inside, then write what was answered; safe to call again."""
+        await self.admission.close()
+        await asyncio.gather(*(served.desk.close() for served in self.desks.values()))
+
+    @property
+    def unwritten(self) -> str | None:
+        """That the disk refuses what a teacher said, or None."""
+        failing = any(served.desk.writing_fails for served in self.desks.values())
+        return "what was answered cannot be written" if failing else None
+
+    def served(self, name: str | None) -> tuple[str, Served]:
+        """A teacher by its name, or the only one.
+
+        Raises:
+            Refusal: 404 for an unknown name, 422 without one where there are several.
+        """
+        known = ", ".join(self.desks)
+        if name is None and len(self.desks) > 1:
+            raise Refusal(422, "which_teacher", f"teacher: name one of {known}")
+        name = next(iter(self.desks)) if name is None else name
+        if name not in self.desks:
+            raise Refusal(404, "unknown_teacher", f"teacher: no such one here, only {known}")
+        return name, self.desks[name]
+
+    async def answer(self, request: Request, requests: list[Asked], *, k: int, name: str) -> Response:
+        """The answer to these requests in the form that the client takes."""
+        served, exchange = self.desks[name], exchange_of(request.scope)
+        exchange.rows = len(requests)
+        answers = await answers_to(requests, k=k, served=served, key=_key(request), quotas=self.quotas)
+        exchange.hits = sum(each.cached for each in answers)
+        exchange.teacher_tokens = taken_tokens(answers)
+        self.metrics.count_hits(name, exchange.hits)
+        if wants_arrays(request.headers.getlist("accept")):
+            body = await asyncio.to_thread(encode_records, answers, identity=served.facts.identity.digest())
+            return Response(body, media_type=MEDIA_TYPE)
+        body = await asyncio.to_thread(json_answer, answers, teacher=name, served=served)
+        return Response(body, media_type="application/json")
+
+
+def build_app(
+    desks: Mapping[str, Served],
+    *,
+    guard: Guard,
+    quotas: Quotas,
+    limits: DoorLimits,
+    why_not_ready: WhyNotReady,
+) -> FastAPI:
+    """The door to these teachers, by the names that they are asked under; its `state.door` is a `Door`."""
+    metrics = Metrics({name: served.desk for name, served in desks.items()})
+    door = Door(desks, quotas, limits, why_not_ready, metrics, Admission())
+    app = FastAPI(
+        title="Stillroom",
+        summary="Teachers that are asked once.",
+        version="1",
+        # The pages of documentation load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+        lifespan=_lifespan,
+        middleware=[
+            Middleware(Envelope, metrics=metrics),
+            Middleware(Admitted, admission=door.admission),
+            Middleware(Entrance, guard=guard, quotas=quotas),
+            Middleware(TimeLimit, limits=limits),
+            Middleware(WholeBody, limits=limits),
+        ],
+        exception_handlers={HTTPException: _refused, RequestValidationError: _refused},
+    )
+    app.state.door = door
+    app.include_router(_questions(door))
+    app.include_router(_probes(door))
+    return app
+
+
+def _questions(door: Door) -> APIRouter:
+    """What needs a token."""
+    router = APIRouter(
+        dependencies=[Security(HTTPBearer(auto_error=False))], responses=_errors(_ANYWHERE | _WITH_TOKEN)
+    )
+    answered: dict[int | str, dict[str, Any]] = {
+        200: {
+            "model": AnswerBody,
+            "description": "the rows in the order of the requests",
+            "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+        }
+    }
+
+    @router.post("/v1/score", responses=answered | _errors(_ASKED))
+    async def score(body: ScoreBody, request: Request) -> Response:
+        """What a teacher believes about given sequences."""
+        name, served = door.served(body.teacher)
+        requests = await asyncio.to_thread(scored_requests, body, served=served, limits=door.limits)
+        return await door.answer(request, requests, k=body.k, name=name)
+
+    @router.post("/v1/generate", responses=answered | _errors(_ASKED))
+    async def generate(body: GenerateBody, request: Request) -> Response:
+        """What a teacher writes."""
+        name, served = door.served(body.teacher)
+        requests = await asyncio.to_thread(written_requests, body, served=served, limits=door.limits)
+        return await door.answer(request, requests, k=body.k, name=name)
+
+    @router.get("/v1/teachers")
+    async def teachers(request: Request) -> TeachersBody:
+        """Who is behind the door, and what they can be asked."""
+        require_scope(_key(request), "read")
+        return TeachersBody(teachers=[_told(name, served) for name, served in door.desks.items()])
+
+    @router.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+    async def metrics(request: Request) -> Response:
+        """Numbers for Prometheus."""
+        require_scope(_key(request), "read")
+        return Response(door.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def _probes(door: Door) -> APIRouter:
+    """What is told to everybody."""
+    router = APIRouter(responses=_errors(_ANYWHERE))
+
+    @router.get("/healthz")
+    async def healthz() -> StateBody:
+        """Whether the process lives."""
+        return StateBody(state="alive")
+
+    @router.get("/readyz")
+    async def readyz() -> StateBody:
+        """Whether it can answer."""
+        if door.admission.closed:
+            raise Refusal(503, "draining", "the door is being closed", retry_after_s=DRAINING_RETRY_S)
+        reason = door.why_not_ready() or door.unwritten
+        if reason is not None:
+            raise Refusal(503, "not_ready", reason, retry_after_s=DRAINING_RETRY_S)
+        return StateBody(state="ready")
+
+    return router
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    await app.state.door.drain()
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    refusal = as_refusal(error)
+    assert refusal is not None
+    return error_response(refusal, request_id=exchange_of(request.scope).request_id)
+
+
+def _errors(said: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": ErrorBody, "description": why} for status, why in said.items()}
+
+
+def _key(request: Request) -> Key:
+    key = exchange_of(request.scope).key
+    assert key is not None
+    return key
+
+
+def _told(name: str, served: Served) -> TeacherBody:
+    facts, terms = served.facts, served.desk.terms
+    return TeacherBody(
+        name=name,
+        identity=facts.identity.digest(),
+        fields=asdict(facts.identity),
+        verifiable=facts.identity.verifiable,
+        vocab=terms.vocab,
+        most_k=terms.most_k,
+        max_model_len=facts.max_model_len,
+        stop_ids=list(facts.stop_ids),
+        label=facts.label,
+        licence=terms.licence,
+    )
