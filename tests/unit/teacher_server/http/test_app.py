@@ -378,7 +378,7 @@ def test_it_is_what_its_description_says(tmp_path: Path, phase: str, met: set[in
     schema = schemathesis.openapi.from_asgi("/openapi.json", door.app)
     schema.config.update(headers=door.headers("ask"), continue_on_failure=True)
     schema.config.phases.update(phases=[phase])
-    schema.config.generation.update(max_examples=10, deterministic=True, database="none")
+    schema.config.generation.update(max_examples=20, deterministic=True, database="none")
     # A schema cannot know the names and the vocabularies of teachers: what it allows may be refused for what it asks.
     expected = ["2xx", "404", "413", "422"]
     schema.config.checks.positive_data_acceptance.expected_statuses = expected
