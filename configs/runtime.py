@@ -8,8 +8,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
-from configs.models import Block, Device, Positive
+from configs.models import Block, Device, GrownBlock, Positive
 from configs.places import parse_root
+from configs.serving import ServeConfig
 
 CacheRoot = Annotated[Path | str, PlainValidator(parse_root), PlainSerializer(str)]
 
@@ -53,7 +54,7 @@ class TrainingSettings(Block):
         return self
 
 
-class RuntimeConfig(Block):
+class RuntimeConfig(GrownBlock):
     """Where and with what the experiment runs. Never part of any digest.
 
     With `colocate` the engines of an on-policy stage share the GPUs of its training workers and sleep while these
@@ -62,6 +63,8 @@ class RuntimeConfig(Block):
     `energy_country` is the country whose electricity the machines take, by its three letters in ISO 3166 (DEU): it says
     how much carbon dioxide a kilowatt-hour makes. Without it the world's average does.
     """
+
+    later_keys = ("serve",)
 
     accelerator: Literal["auto", Device] = "auto"
     nodes: Positive = 1
@@ -78,6 +81,7 @@ class RuntimeConfig(Block):
     teacher_engine: EngineSettings = EngineSettings()
     student_engine: EngineSettings = EngineSettings()
     training: TrainingSettings = TrainingSettings()
+    serve: ServeConfig = ServeConfig()
 
     @model_validator(mode="after")
     def _country_by_three_letters(self) -> Self:

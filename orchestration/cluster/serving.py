@@ -1,0 +1,300 @@
+"""The door under Ray Serve: engines that start, end and are replaced by themselves, and one door before all of them.
+
+Each engine is a replica of a deployment of its teacher (`EngineReplica`), checked against a plain forward pass before
+it is asked anything; Serve starts another one where it dies, and as many as the load takes. The door (`Door`) is one
+replica: equal requests meet in it and are asked once. It writes to the cache, engines do not.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.config import HTTPOptions
+from ray.serve.handle import DeploymentHandle
+
+from cache import TeacherCache
+from cache.answers import Request
+from cache.protocols import Failure
+from cache.records import TeacherRecord
+from configs import EngineError, configure_logging
+from configs.serving import LOOPBACK_NAMES, ServeConfig
+from configs.visible_text import first_line
+from orchestration.cluster.engines import EngineSpec
+from orchestration.cluster.reference import kept_reference
+from orchestration.inputs.models import load_tokenizer
+from orchestration.outputs.redirect import redirect_output
+from teacher_server.environment import engine_environment
+from teacher_server.http.app import build_app
+from teacher_server.http.desk import Desk, DeskTerms
+from teacher_server.http.exchange import ACCESS_LOG
+from teacher_server.http.guard import Guard, TokenStore
+from teacher_server.http.quotas import Quotas
+from teacher_server.http.served import DoorLimits, Served, TeacherFacts
+from teacher_server.http.stepping import SteppedEngine
+from teacher_server.http.texts import Texts
+from teacher_server.reference import NoReferenceError
+from teacher_server.startup_check import ask_engine, judge_engine, reference_dtype
+
+APPLICATION = "stillroom"
+HEALTH_PERIOD_S = 5.0
+HEALTH_TIMEOUT_S = 60.0
+"""An engine's step may hold its process for long."""
+
+ACCESSES = "access.jsonl"
+"""Below the logs: a line for each request."""
+
+_QUIET = {"enable_access_log": False}
+"""Serve's own access log has paths and queries."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ServedTeacher:
+    """A teacher that the door serves: how its engines start and are checked, and what is kept of what it says.
+
+    `check_prompts` are token ids that each engine is compared on; `references` is where the forward passes of this
+    teacher are kept.
+    """
+
+    spec: EngineSpec
+    cache_root: Path | str
+    terms: DeskTerms
+    facts: TeacherFacts
+    bos_id: int | None
+    check_prompts: tuple[tuple[int, ...], ...]
+    references: Path
+    template_variables: Mapping[str, Any]
+
+
+class EngineReplica:
+    """One engine in one process, which answers many at once."""
+
+    def __init__(self, teacher: ServedTeacher) -> None:
+        spec, replica = teacher.spec, serve.get_replica_context().replica_id.unique_id
+        redirect_output(spec.log_dir / f"{spec.name}-{replica}.log")
+        from teacher_server.vllm_engine import VllmEngine
+
+        self._engine = VllmEngine(
+            spec.model_dir,
+            identity=spec.identity,
+            vocab=spec.vocab,
+            settings=spec.settings,
+            # Every engine draws noise of its own, also one that takes the place of another.
+            seed=secrets.randbits(31),
+            max_logprobs=spec.max_logprobs,
+        )
+        self._check(teacher)
+        self._stepped = SteppedEngine(self._engine)
+
+    async def answer(self, request: Request, k: int) -> TeacherRecord | Failure:
+        """See `SteppedEngine.answer`."""
+        return await self._stepped.answer(request, k=k)
+
+    def check_health(self) -> None:
+        """Called by Serve, which replaces the engine where this raises.
+
+        Raises:
+            EngineError: the engine died.
+        """
+        if self._stepped.died is not None:
+            raise self._stepped.died
+
+    def __del__(self) -> None:
+        # Serve lets what is under way end before.
+        if hasattr(self, "_stepped"):
+            self._stepped.close()
+            self._engine.close()
+
+    def _check(self, teacher: ServedTeacher) -> None:
+        """Compare it with a plain forward pass, which is made once for all engines of the teacher.
+
+        Raises:
+            EngineError: it does not say what its weights say.
+        """
+        spec = teacher.spec
+        answers = ask_engine(
+            self._engine,
+            prompts=teacher.check_prompts,
+            stop_ids=teacher.facts.stop_ids,
+            expected_bos=teacher.bos_id,
+        )
+        try:
+            rows = kept_reference(
+                answers.sequences,
+                folder=teacher.references,
+                model_dir=spec.model_dir,
+                dtype=reference_dtype(spec.model_dir, served=spec.identity.dtype),
+                log_dir=spec.log_dir,
+                report=lambda done, layers: None,
+            )
+        except NoReferenceError as error:
+            logger.warning("the engine was not compared with a plain forward pass: %s", error)
+            return
+        judge_engine(answers, rows, model_dir=spec.model_dir)
+
+
+class HandleAsking:
+    """The engines of one teacher as a desk sees them: whichever of them has room."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    async def answer(self, request: Request, *, k: int) -> TeacherRecord | Failure:
+        """See `Asking`."""
+        try:
+            answer: TeacherRecord | Failure = await self._handle.answer.remote(request, k)
+        except EngineError:
+            raise
+        except RayError as error:
+            raise EngineError(f"an engine is gone: {first_line(error)}") from error
+        return answer
+
+
+@serve.ingress()
+class Door:
+    """The door: desks over the caches of its teachers, and the app before them."""
+
+    def __init__(
+        self,
+        teachers: Mapping[str, ServedTeacher],
+        settings: ServeConfig,
+        tokens: Path,
+        log_dir: Path,
+        engines: Mapping[str, DeploymentHandle],
+    ) -> None:
+        redirect_output(log_dir / "door.log")
+        configure_logging(log_dir / "door.log")
+        _write_accesses(log_dir / ACCESSES)
+        self._settings, self._tokens = settings, tokens
+        self._served = {name: _served(teacher, HandleAsking(engines[name])) for name, teacher in teachers.items()}
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Serve after the constructor."""
+        settings = self._settings
+        return build_app(
+            self._served,
+            guard=Guard(TokenStore(self._tokens), hosts={settings.host, *settings.hosts, *LOOPBACK_NAMES}),
+            quotas=Quotas(requests_a_minute=settings.requests_a_minute, tokens_a_minute=settings.tokens_a_minute),
+            limits=DoorLimits(
+                most_rows=settings.most_rows,
+                most_tokens=settings.most_tokens,
+                most_body_bytes=settings.most_body_bytes,
+                request_s=settings.request_s,
+            ),
+            why_not_ready=self._why_not_ready,
+        )
+
+    async def drain(self) -> None:
+        """Let nobody in any more, answer who is inside, and write what was answered."""
+        await self.app.state.door.drain()  # type: ignore[attr-defined]
+
+    def _why_not_ready(self) -> str | None:
+        for name, served in self._served.items():
+            if served.desk.writing_fails:
+                return f"what {name} answers cannot be written"
+        return None
+
+
+def _served(teacher: ServedTeacher, asking: HandleAsking) -> Served:
+    cache = TeacherCache.open(teacher.cache_root, teacher.spec.identity, provenance=teacher.terms.provenance)
+    tokenizer = load_tokenizer(teacher.spec.model_dir, label=teacher.facts.label)
+    texts = Texts(tokenizer, stop_ids=teacher.facts.stop_ids, template_variables=teacher.template_variables)
+    return Served(Desk(cache, asking, teacher.terms), teacher.facts, texts)
+
+
+def _write_accesses(path: Path) -> None:
+    """A line of JSON for each request into a file of their own, which others may rotate."""
+    handler = WatchedFileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    accesses = logging.getLogger(ACCESS_LOG)
+    accesses.addHandler(handler)
+    accesses.setLevel(logging.INFO)
+    accesses.propagate = False
+
+
+def open_door(
+    teachers: Mapping[str, ServedTeacher], settings: ServeConfig, *, tokens: Path, log_dir: Path
+) -> DeploymentHandle:
+    """Start engines and door on the cluster that is attached; returns when they can be asked.
+
+    Raises:
+        EngineError: an engine does not come up, does not say what its weights say, or the port is taken.
+    """
+    # What Serve says of its own work is in its logs; people are told what they can act upon.
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    serve.start(http_options=_http(settings), logging_config=_QUIET)
+    engines = {name: _engines(name, teacher, settings) for name, teacher in teachers.items()}
+    door = serve.deployment(name="door", num_replicas=1, max_ongoing_requests=4096, ray_actor_options={"num_cpus": 0})(
+        Door
+    )
+    try:
+        return serve.run(
+            door.bind(dict(teachers), settings, tokens, log_dir, engines),
+            name=APPLICATION,
+            route_prefix="/",
+        )
+    except RuntimeError as error:
+        raise EngineError(f"the door cannot be opened ({_why(error)}); its logs are in {log_dir}") from error
+
+
+def close_door(door: DeploymentHandle, *, at_most_s: float) -> None:
+    """Answer who is inside and write what was answered, then end door and engines."""
+    try:
+        door.drain.remote().result(timeout_s=at_most_s)
+    except (RayError, TimeoutError) as error:
+        logger.warning("the door was closed before all were answered: %s", first_line(error))
+    finally:
+        serve.shutdown()
+
+
+def _engines(name: str, teacher: ServedTeacher, settings: ServeConfig) -> Any:
+    spec = teacher.spec
+    least = settings.least_engines or spec.settings.count
+    most = max(settings.most_engines or least, least)
+    gpus = spec.settings.tensor_parallel if spec.accelerator == "gpu" else 0
+    scale: dict[str, Any] = {"num_replicas": least}
+    if most > least:
+        target = spec.settings.max_sequences
+        scale = {"autoscaling_config": {"min_replicas": least, "max_replicas": most, "target_ongoing_requests": target}}
+    deployment = serve.deployment(
+        name=f"engine-{name}",
+        logging_config=_QUIET,
+        # More wait in the door, where they are counted.
+        max_ongoing_requests=2 * spec.settings.max_sequences,
+        health_check_period_s=HEALTH_PERIOD_S,
+        health_check_timeout_s=HEALTH_TIMEOUT_S,
+        ray_actor_options={
+            "num_cpus": 1 if gpus else spec.settings.cpus,
+            "num_gpus": gpus,
+            "runtime_env": {"env_vars": engine_environment(spec.settings, spec.accelerator)},
+        },
+        **scale,
+    )(EngineReplica)
+    return deployment.bind(replace(teacher, spec=replace(spec, name=f"engine-{name}")))
+
+
+def _http(settings: ServeConfig) -> HTTPOptions:
+    tls = (
+        {}
+        if settings.certificate is None or settings.private_key is None
+        else {"ssl_certfile": str(settings.certificate), "ssl_keyfile": str(settings.private_key)}
+    )
+    # The door has a time limit of its own, and says so in its own words.
+    return HTTPOptions(host=settings.host, port=settings.port, request_timeout_s=None, **tls)
+
+
+def _why(error: BaseException) -> str:
+    """The line that says it, out of Serve's pages."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "Error" in line]
+    return (telling or lines or [type(error).__name__])[-1]

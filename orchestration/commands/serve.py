@@ -1,0 +1,138 @@
+"""`distill serve`: the teachers of an experiment as a service, until it is stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
+
+from configs import DistillConfig, configure_logging
+from configs.places import absolute_root
+from orchestration.cluster.nodes import cluster_hardware
+from orchestration.cluster.planned_engine import engine_spec
+from orchestration.cluster.private import cluster
+from orchestration.cluster.serving import ServedTeacher, close_door, open_door
+from orchestration.inputs.preflight import resolve_paths
+from orchestration.inputs.shapes import PlannedShape
+from orchestration.inputs.teachers import Teacher, open_teachers
+from orchestration.outputs.redirect import terminal_kept
+from orchestration.pipeline.opening import require_places
+from orchestration.plan.hardware import Hardware, hardware_of
+from orchestration.plan.placement import place_further_teacher
+from teacher_server.http.desk import DeskTerms
+from teacher_server.http.guard import TokenStore
+from teacher_server.http.served import TeacherFacts
+from teacher_server.startup_check import check_prompts
+
+LOGS = "door-logs"
+DRAIN_S = 600.0
+"""How long those who are inside are waited for at the end."""
+
+CHECK_TEXTS = (
+    "Water boils at one hundred degrees at sea level, and at less than that on a mountain, where the air is thin.",
+    "Write one sentence about the first ship that sailed around the world, and say what became of its captain.",
+)
+"""What engines are compared on before they are asked anything."""
+
+
+def serve_teachers(config: DistillConfig, *, config_dir: Path, store: TokenStore) -> None:
+    """Open the door and keep it open until somebody stops it; those who are inside are answered.
+
+    `store` has the tokens of who may come in.
+
+    Raises:
+        ConfigError: a place, a model or the memory does not allow it.
+        EngineError: the door cannot be opened.
+    """
+    config = resolve_paths(config, config_dir=config_dir)
+    hardware = hardware_of(config, ask_cluster=cluster_hardware)
+    require_places(config, accelerator=hardware.accelerator)
+    log_dir = config.runtime.run_root.absolute() / LOGS
+    log_dir.mkdir(parents=True, exist_ok=True)
+    # What Ray and its daemons print goes to the log, and our own lines to whoever watches.
+    with terminal_kept(log_dir / "serve.log") as terminal:
+        configure_logging(log_dir / "serve.log", console=terminal)
+        _serve(config, store, hardware=hardware, log_dir=log_dir, stream=terminal)
+
+
+def _serve(config: DistillConfig, store: TokenStore, *, hardware: Hardware, log_dir: Path, stream: TextIO) -> None:
+    _say(stream, f"Opening the door of {', '.join(config.every_teacher)} (logs in {log_dir}) ...")
+    served = served_teachers(config, open_teachers(config), hardware=hardware, log_dir=log_dir)
+    gpus = hardware.gpus_per_node if hardware.accelerator == "gpu" else 0
+    with cluster(address=config.runtime.ray_address, gpus=gpus):
+        door = open_door(served, config.runtime.serve, tokens=store.path, log_dir=log_dir)
+        try:
+            _say(stream, f"{_address(config)} is open (Ctrl-C closes it).")
+            if not store.keys():
+                _say(stream, f"Nobody may come in yet: distill serve token new NAME, which writes {store.path}")
+            with suppress(KeyboardInterrupt):
+                while True:
+                    time.sleep(3600)
+        finally:
+            _say(stream, "Closing: those who are inside are answered, and what was answered is written ...")
+            close_door(door, at_most_s=DRAIN_S)
+    _say(stream, "The door is closed.")
+
+
+def served_teachers(
+    config: DistillConfig, teachers: Mapping[str, Teacher], *, hardware: Hardware, log_dir: Path
+) -> dict[str, ServedTeacher]:
+    """What the door needs to know of each teacher, each of whose engines fits.
+
+    Raises:
+        ConfigError: an engine does not fit.
+    """
+    served = {}
+    for name, teacher in teachers.items():
+        alone, files = config.of_teacher(name), teacher.files
+        place_further_teacher(alone, teacher=PlannedShape(files.label, files.shape, assumed=False), hardware=hardware)
+        engine, settings = config.runtime.teacher_engine, config.runtime.serve
+        spec = engine_spec(
+            files,
+            teacher.identity,
+            settings=engine,
+            k=alone.teacher.top_k,
+            accelerator=hardware.accelerator,
+            log_dir=log_dir,
+        )
+        tokenizer, data = files.tokenizer, config.data
+        served[name] = ServedTeacher(
+            spec=spec,
+            cache_root=absolute_root(config.runtime.cache_root),
+            terms=DeskTerms(
+                vocab=files.vocab,
+                most_k=min(alone.teacher.top_k, files.vocab),
+                licence=alone.teacher.licence,
+                provenance=teacher.provenance(alone),
+                encoding=alone.teacher.encoding,
+                most_waiting_tokens=settings.most_waiting_tokens,
+                commit_every_s=settings.commit_every_s,
+            ),
+            facts=TeacherFacts(teacher.identity, engine.max_model_len, files.stop_ids, files.label),
+            bos_id=files.leading_bos,
+            check_prompts=tuple(
+                check_prompts(
+                    [tuple(tokenizer(text).input_ids) for text in CHECK_TEXTS],
+                    bos_id=files.leading_bos,
+                    max_model_len=engine.max_model_len,
+                    count=len(CHECK_TEXTS),
+                )
+            ),
+            references=config.runtime.run_root.absolute() / "references" / teacher.identity.digest()[:16],
+            template_variables=dict(data.template_kwargs or {})
+            | ({} if data.chat_template is None else {"chat_template": data.chat_template}),
+        )
+    return served
+
+
+def _address(config: DistillConfig) -> str:
+    settings = config.runtime.serve
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{'http' if settings.certificate is None else 'https'}://{host}:{settings.port}"
+
+
+def _say(stream: TextIO, line: str) -> None:
+    stream.write(line + "\n")
+    stream.flush()

@@ -1,0 +1,317 @@
+"""A teacher behind a door as a `SequenceSource`: what a pipeline, a trainer on another machine or a notebook asks.
+
+Who the teacher is, the door says, and every answer is held against it: one that comes from another teacher is an
+error, and keys are computed here from the tokens that came. Bodies are binary (`wire`), connections are kept, and
+several batches are under way at once. What may pass by itself (a door that is busy, restarts or cannot be reached) is
+tried again within `budget_s`; what was answered before a break is in the door's cache, so whoever asks again pays
+nothing for it.
+
+The token goes into one header and nowhere else: no message, log or representation has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import ssl
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import stamina
+
+from cache.identity import Identity, parse_identity
+from cache.protocols import Failure, Outcome
+from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
+from configs.errors import EngineError
+from teacher_server.http.wire import MEDIA_TYPE, WireError, decode_records
+from teacher_server.requests import Asked, refusal
+
+SPLIT_BY = frozenset({413, 422})
+"""Statuses of a body that asks for too much or for something wrong: of a batch, one row may be to blame."""
+
+PASSING = frozenset({408, 429, 502, 503, 504})
+"""Statuses that pass by themselves."""
+
+_LONGEST_WAIT_S = 120.0
+_ENDED = object()
+
+
+@dataclass(frozen=True, slots=True)
+class DoorSettings:
+    """Where the door is and how it is asked.
+
+    `teacher` is its name there, needed where the door serves several. `budget_s` is how long one batch may take with
+    all its tries; `timeout_s` how long a single one waits for the door to say anything. `ca_file` holds the
+    certificates that the door's is held against, where the system's do not know it.
+    """
+
+    url: str
+    token: str | None = field(default=None, repr=False)
+    teacher: str | None = None
+    batch_rows: int = 32
+    batches: int = 4
+    budget_s: float = 3600.0
+    timeout_s: float = 900.0
+    ca_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DoorTeacher:
+    """What the door says of a teacher. V is `vocab`; more than `most_k` log-probabilities it does not give."""
+
+    name: str
+    identity: Identity
+    vocab: int
+    most_k: int
+    max_model_len: int
+    stop_ids: tuple[int, ...]
+    licence: str | None
+
+
+class Refused(EngineError):
+    """The door does not take a request as it stands; `status` says why in the words of HTTP."""
+
+    def __init__(self, message: str, *, status: int, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.status, self.retry_after_s = status, retry_after_s
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _refused, (str(self), self.status, self.retry_after_s)
+
+
+class HttpTeacher:
+    """A teacher behind a door. Close it, or use it as a context.
+
+    Raises:
+        EngineError: the door cannot be reached within its budget, lets nobody in with this token, or lacks the teacher.
+    """
+
+    def __init__(self, settings: DoorSettings, *, transport: httpx.BaseTransport | None = None) -> None:
+        self._settings = settings
+        headers = {} if settings.token is None else {"Authorization": f"Bearer {settings.token}"}
+        self._http = httpx.Client(
+            base_url=settings.url,
+            headers=headers,
+            timeout=httpx.Timeout(settings.timeout_s, connect=30.0),
+            limits=httpx.Limits(max_connections=settings.batches, max_keepalive_connections=settings.batches),
+            verify=True if settings.ca_file is None else _certificates(settings.ca_file),
+            transport=transport,
+        )
+        try:
+            self.facts = self._pick(self._insist("GET", "/v1/teachers", None).json())
+        except BaseException:
+            self._http.close()
+            raise
+        self.identity = self.facts.identity
+        self._digest = self.identity.digest()
+
+    def __enter__(self) -> HttpTeacher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def generate(self, requests: Iterable[GenerateRequest], *, k: int) -> Iterator[Outcome]:
+        """See `SequenceSource.generate`; equal requests of any client are asked once.
+
+        Raises:
+            EngineError: `k` is more than the door gives, another teacher answers, or the budget is used up.
+        """
+        self._require_k(k, least=0)
+        return self._each(requests, k=k)
+
+    def score(self, requests: Iterable[ScoreRequest], *, k: int) -> Iterator[Outcome]:
+        """See `SequenceSource.score`; it raises the same errors as `generate`."""
+        self._require_k(k, least=1)
+        return self._each(requests, k=k)
+
+    def work(self, asked: Iterable[Asked | None]) -> Generator[list[Outcome], None, None]:
+        """Requests of both kinds side by side; yields what each batch has brought. See `VllmEngine.work`.
+
+        Raises:
+            EngineError: as `generate`.
+        """
+        source, places, ended = iter(asked), itertools.count(), False
+        flying: dict[Future[list[TeacherRecord | Failure]], list[int]] = {}
+        with ThreadPoolExecutor(self._settings.batches, thread_name_prefix="door") as pool:
+            try:
+                while flying or not ended:
+                    drawn: list[tuple[int, Asked]] = []
+                    while not ended and len(flying) < self._settings.batches:
+                        each = next(source, _ENDED)
+                        ended = each is _ENDED
+                        if isinstance(each, Asked):
+                            place = next(places)
+                            if (reason := self._refusal(each)) is not None:
+                                yield [(place, Failure(reason))]
+                                continue
+                            drawn.append((place, each))
+                        if not isinstance(each, Asked) or len(drawn) >= self._settings.batch_rows:
+                            flying |= {pool.submit(self._ask, batch): at for batch, at in _batches(drawn)}
+                            drawn = []
+                        if not isinstance(each, Asked):
+                            break
+                    done = wait(flying, return_when=FIRST_COMPLETED).done if flying else ()
+                    for batch in done:
+                        yield list(zip(flying.pop(batch), batch.result(), strict=True))
+            finally:
+                for batch in flying:
+                    batch.cancel()
+
+    def _each(self, requests: Iterable[GenerateRequest | ScoreRequest], *, k: int) -> Iterator[Outcome]:
+        with closing(self.work(Asked(request, k) for request in requests)) as steps:
+            for finished in steps:
+                yield from finished
+
+    def _require_k(self, k: int, *, least: int) -> None:
+        if not least <= k <= self.facts.most_k:
+            raise EngineError(f"k={k} is outside {least}..{self.facts.most_k}, what this door gives")
+
+    def _refusal(self, asked: Asked) -> str | None:
+        """Why this teacher cannot answer a request, as far as it can be told without asking the door."""
+        return refusal(asked.request, vocab=self.facts.vocab, max_model_len=self.facts.max_model_len)
+
+    def _ask(self, batch: Sequence[Asked]) -> list[TeacherRecord | Failure]:
+        """The answers to requests of one kind and one k. A row that the door refuses fails alone."""
+        scores = isinstance(batch[0].request, ScoreRequest)
+        body = {
+            "teacher": self.facts.name,
+            "k": batch[0].k,
+            "requests": [_plain(each.request) for each in batch],
+        }
+        try:
+            answer = self._insist("POST", "/v1/score" if scores else "/v1/generate", body)
+        except Refused as error:
+            if error.status not in SPLIT_BY:
+                raise
+            if len(batch) == 1:
+                return [Failure(str(error))]
+            half = len(batch) // 2
+            return self._ask(batch[:half]) + self._ask(batch[half:])
+        rows = [each.outcome for each in decode_records(answer.content, identity=self._digest)]
+        if len(rows) != len(batch) or not all(map(_belongs, batch, rows)):
+            raise WireError(f"{len(rows)} answers that do not belong to the {len(batch)} requests of their batch")
+        return rows
+
+    def _insist(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
+        """One answer, tried again while what is in the way may pass, within the budget.
+
+        Raises:
+            Refused: the door said no, or the budget is used up while it is busy.
+            EngineError: it cannot be reached within the budget.
+        """
+        try:
+            for attempt in stamina.retry_context(
+                on=_patience, attempts=None, timeout=self._settings.budget_s, wait_initial=0.2, wait_max=10.0
+            ):
+                with attempt:
+                    return self._once(method, path, body)
+        except httpx.TransportError as error:
+            raise EngineError(
+                f"{self._settings.url} cannot be reached ({type(error).__name__}: {error}), tried for "
+                f"{self._settings.budget_s:g} s: see whether the door is open"
+            ) from error
+        raise AssertionError("unreachable")
+
+    def _once(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
+        accept = "application/json" if body is None else MEDIA_TYPE
+        response = self._http.request(method, path, json=body, headers={"Accept": accept})
+        if response.status_code == httpx.codes.OK:
+            return response
+        raise Refused(
+            f"the door refused {path}: {_reason(response)}",
+            status=response.status_code,
+            retry_after_s=_retry_after(response),
+        )
+
+    def _pick(self, said: Any) -> DoorTeacher:
+        try:
+            teachers = {each["name"]: each for each in said["teachers"]}
+            wanted = self._settings.teacher or (next(iter(teachers)) if len(teachers) == 1 else None)
+            if wanted not in teachers:
+                raise EngineError(
+                    f"{self._settings.url} serves {', '.join(teachers) or 'no teacher'} and teacher={wanted} was asked "
+                    "for: name one of them"
+                )
+            facts = teachers[wanted]
+            identity = parse_identity(facts["fields"])
+            if identity.digest() != facts["identity"]:
+                raise EngineError(f"{self._settings.url} gives a digest of {wanted} that is not that of its identity")
+            return DoorTeacher(
+                name=facts["name"],
+                identity=identity,
+                vocab=int(facts["vocab"]),
+                most_k=int(facts["most_k"]),
+                max_model_len=int(facts["max_model_len"]),
+                stop_ids=tuple(facts["stop_ids"]),
+                licence=facts["licence"],
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise EngineError(
+                f"{self._settings.url} does not say who its teachers are as a door does: {error}"
+            ) from error
+
+
+def _batches(drawn: Sequence[tuple[int, Asked]]) -> Iterator[tuple[list[Asked], list[int]]]:
+    """What was drawn, by kind and k, which one body has in common; with their places."""
+    kinds: dict[tuple[type, int], list[tuple[int, Asked]]] = {}
+    for place, asked in drawn:
+        kinds.setdefault((type(asked.request), asked.k), []).append((place, asked))
+    for same in kinds.values():
+        yield [asked for _, asked in same], [place for place, _ in same]
+
+
+def _plain(request: GenerateRequest | ScoreRequest) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(request).items()}
+
+
+def _belongs(asked: Asked, outcome: TeacherRecord | Failure) -> bool:
+    """Whether an answer is one to this request: its tokens begin as they must, and it has what was asked for."""
+    if isinstance(outcome, Failure):
+        return True
+    request, tokens = asked.request, tuple(outcome.token_ids.tolist())
+    if outcome.k != asked.k:
+        return False
+    if isinstance(request, ScoreRequest):
+        return (tokens, outcome.prompt_len) == (request.token_ids, request.prompt_len)
+    beginning = request.prompt_ids
+    return tokens[: len(beginning)] == beginning and 0 < outcome.response_len <= request.max_new_tokens
+
+
+def _patience(error: Exception) -> bool | float:
+    """Whether to try again, or after how many seconds."""
+    if isinstance(error, Refused):
+        if error.status in PASSING and error.retry_after_s is not None:
+            return min(error.retry_after_s, _LONGEST_WAIT_S)
+        return error.status in PASSING
+    return isinstance(error, httpx.TransportError)
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    with contextlib.suppress(KeyError, ValueError):
+        return max(float(response.headers["Retry-After"]), 0.0)
+    return None
+
+
+def _reason(response: httpx.Response) -> str:
+    """What the door says, in one line; of a stranger's page the status alone."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return " ".join(str(response.json()["error"]["reason"]).split())[:500]
+    return f"status {response.status_code}"
+
+
+def _certificates(path: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(path))
+
+
+def _refused(message: str, status: int, retry_after_s: float | None) -> Refused:
+    return Refused(message, status=status, retry_after_s=retry_after_s)

@@ -1,0 +1,114 @@
+"""The door with all that is real: Ray Serve, a vLLM engine, tokens, clients over HTTP, and processes that are killed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from conformance import greedy, records
+from killed_drivers import DriverPlace, wait_for_line, wait_until
+
+from orchestration.commands.main import main
+from teacher_server.http.client import DoorSettings, HttpTeacher
+
+pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(1500)]
+
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "configs/tiny.yaml"
+PROMPTS = [(72, 101, 108, 108, 111, 32, 48 + at) for at in range(8)]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A place, and the port of its door."""
+
+    place: DriverPlace
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def token(self, capsys: pytest.CaptureFixture[str], name: str, *, scope: str = "ask") -> str:
+        """A token made beside the open door."""
+        capsys.readouterr()
+        run_root = f"runtime.run_root={self.place.root / 'runs'}"
+        arguments = ["serve", "--config", str(TINY), "--set", run_root, "token", "new", name, "--scope", scope]
+        assert main(arguments) == 0
+        return capsys.readouterr().out.strip()
+
+    def written(self) -> str:
+        """All that the door wrote into its logs."""
+        logs = [path for path in (self.place.root / "runs/door-logs").rglob("*") if path.is_file()]
+        return "\n".join(path.read_text(errors="replace") for path in logs)
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Opened]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    place = DriverPlace(tmp_path, TINY, (f"runtime.serve.port={port}", "runtime.serve.commit_every_s=0.5"))
+    yield Opened(place, port)
+    place.clear()
+
+
+def test_a_door_outlives_its_engine_and_answers_to_the_end(opened: Opened, capsys: pytest.CaptureFixture[str]) -> None:
+    process = opened.place.start(command="serve")
+    wait_for_line(process, f"{opened.url} is open")
+    token = opened.token(capsys, "team")
+    with HttpTeacher(DoorSettings(opened.url, token=token, budget_s=600.0)) as teacher:
+        first = records(teacher.generate([greedy(prompt) for prompt in PROMPTS], k=8))
+        again = records(teacher.generate([greedy(prompt) for prompt in PROMPTS], k=8))
+        assert [one.key for one in first] == [one.key for one in again]
+        metrics = httpx.get(f"{opened.url}/metrics", headers={"Authorization": f"Bearer {token}"}).text
+        assert 'result="hit"' in metrics and 'result="asked"' in metrics
+
+        # An engine that is killed is replaced, and whoever asks meanwhile is answered by its successor.
+        (engine,) = opened.place.processes(named="ServeReplica:stillroom:engine-teacher")
+        engine.kill()
+        [late] = records(teacher.generate([greedy((72, 105, 33))], k=8))
+        assert late.k == 8
+
+    process.send_signal(signal.SIGTERM)
+    printed = process.communicate(timeout=300)[0]
+    assert process.returncode == 0 and "The door is closed." in printed, printed
+    opened.place.wait_until_gone()
+    cache = opened.place.cache()
+    assert cache is not None
+    assert None not in cache.lookup([greedy(prompt) for prompt in (*PROMPTS, (72, 105, 33))], k=8)
+    # Nothing of what was asked or said, and no token, stands in a log; who asked does.
+    written = opened.written()
+    assert token not in written and str(list(PROMPTS[0]))[1:-1] not in written
+    lines = [json.loads(line) for line in (opened.place.root / "runs/door-logs/access.jsonl").read_text().splitlines()]
+    assert any(line["key"] == "team" and line["route"] == "/v1/generate" for line in lines)
+
+
+def test_a_door_that_is_drained_answers_who_is_inside_and_lets_nobody_in(
+    opened: Opened, capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = opened.place.start(command="serve")
+    wait_for_line(process, f"{opened.url} is open")
+    token = opened.token(capsys, "team")
+    headers = {"Authorization": f"Bearer {token}"}
+    rows = [{"prompt_ids": list(prompt), "max_new_tokens": 400} for prompt in PROMPTS]
+    with httpx.Client(base_url=opened.url, headers=headers, timeout=300.0) as client:
+        assert client.get("/v1/teachers").status_code == 200
+        answers: list[httpx.Response] = []
+        body = {"k": 8, "requests": rows}
+        asking = threading.Thread(target=lambda: answers.append(client.post("/v1/generate", json=body)))
+        asking.start()
+        wait_until(lambda: "asked" in client.get("/metrics").text, process)
+        process.send_signal(signal.SIGTERM)
+        asking.join(300)
+    assert answers and answers[0].status_code == 200 and len(answers[0].json()["answers"]) == len(rows)
+    printed = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, printed
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{opened.url}/healthz")
