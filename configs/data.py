@@ -59,13 +59,16 @@ class PlainConfig(Block):
 class DataConfig(Block):
     """The prompts. A row holds `prompt_field`, or `messages_field` (a conversation) and perhaps `tools_field`.
 
+    Every model answers `test`. To the prompts of `train` and `dev` answers are learned, and measured: both may be left
+    out where plain text alone is learned.
+
     `chat_template` names one of a tokenizer's several templates, `template_kwargs` are further variables for it
     (`enable_thinking: false`), and `template_date` is the day given to a template that asks for today. `plain` is text
     without any prompt.
     """
 
-    train: SplitConfig
-    dev: SplitConfig
+    train: SplitConfig | None = None
+    dev: SplitConfig | None = None
     test: SplitConfig
     prompt_field: str = "prompt"
     response_field: str | None = None
@@ -98,6 +101,12 @@ class DataConfig(Block):
         if taken:
             raise ValueError(f"template_kwargs.{taken[0]} is given to every template anyway: remove it")
         return self
+
+    @property
+    def splits(self) -> dict[str, SplitConfig]:
+        """The splits that there are, by name."""
+        named = {"train": self.train, "dev": self.dev, "test": self.test}
+        return {name: split for name, split in named.items() if split is not None}
 
     @property
     def date_of_templates(self) -> date:

@@ -201,6 +201,7 @@ class DistillConfig(Together, WithoutPasswords):
             )
         self._lengths_fit()
         self._context_arrives()
+        self._prompts_there()
         self._plain_text_there()
         self._answers_for_views()
         self._weights_last()
@@ -272,6 +273,17 @@ class DistillConfig(Together, WithoutPasswords):
         """Tokens of the longest prompt that the teacher reads, context included, beside the answers that it gives."""
         answers = max(self.generation.max_new_tokens, self.evaluation.max_new_tokens or 0)
         return self.runtime.teacher_engine.max_model_len - answers - 1
+
+    def _prompts_there(self) -> None:
+        """Stages that learn answers have prompts, to learn from and to be measured by."""
+        missing = [split for split in ("train", "dev") if split not in self.data.splits]
+        for name, student in self.students.items():
+            for number, stage in enumerate(student.stages):
+                if missing and stage.source != "plain":
+                    raise ValueError(
+                        f"students.{name}.stages.{number}.source={stage.source} but data.{missing[0]} is not set: name "
+                        "its prompts, or learn plain text alone (source: plain)"
+                    )
 
     def _plain_text_there(self) -> None:
         """Stages on plain text have some, and the teacher's engine reads its windows."""

@@ -24,7 +24,7 @@ from orchestration.inputs.made_once import STAGING
 from orchestration.inputs.models import is_at_hand, materialise
 from orchestration.inputs.other_tokens import has_other_tokens, tokens_in_words, tokens_of
 from orchestration.inputs.preflight import require_fitting_lengths, resolve_paths
-from orchestration.inputs.prompts import SPLITS, Prompt, PromptSet
+from orchestration.inputs.prompts import Prompt, PromptSet
 from orchestration.inputs.shapes import PlannedShape, shape_at_hand, student_shapes
 from orchestration.inputs.teachers import Teacher, open_teachers
 from orchestration.outputs.console import Console
@@ -123,8 +123,8 @@ def _plans(config: DistillConfig, teachers: Mapping[str, Teacher], *, console: C
 def _assumed_plans(config: DistillConfig, missing: Sequence[str], *, console: Console) -> dict[str, FillPlan]:
     """What each teacher is asked at most, where the files of one are not at hand."""
     console.warn(f"{', '.join(missing)} is not on this machine: shapes from the YAML, all rows misses")
-    for split in SPLITS:
-        if getattr(config.data, split).assumed_rows is None:
+    for split, source in config.data.splits.items():
+        if source.assumed_rows is None:
             console.warn(
                 f"data.{split} is left out, because nobody knows its rows before it is read: "
                 f"set data.{split}.limit, or slice the split"
@@ -243,6 +243,6 @@ def _assumed_plan(config: DistillConfig) -> FillPlan:
     """Every row a miss of the longest prompt and answer; splits of unknown length are left out."""
     data, answer = config.data, config.generation.max_new_tokens
     prompt = Prompt(0, "", prompt_ids=(0,) * data.max_prompt_tokens, gold_ids=(0,) * answer)
-    rows = {split: (prompt,) * (getattr(data, split).assumed_rows or 0) for split in SPLITS}
+    rows = {split: (prompt,) * (source.assumed_rows or 0) for split, source in data.splits.items()}
     sets = sequence_sets(config, rows, stop_ids=())
     return plan_fill([part for part in sets if part.requests], cache=NothingHeld())

@@ -65,7 +65,7 @@ def _serve(config: DistillConfig, store: TokenStore, *, hardware: Hardware, log_
         door = open_door(served, config.runtime.serve, tokens=store.path, log_dir=log_dir)
         try:
             _say(stream, f"{_address(config)} is open (Ctrl-C closes it).")
-            if not store.keys():
+            if not store.listed():
                 _say(stream, f"Nobody may come in yet: distill serve token new NAME, which writes {store.path}")
             with suppress(KeyboardInterrupt):
                 while True:

@@ -66,7 +66,7 @@ def _new_token(arguments: argparse.Namespace) -> None:
 def _list_tokens(arguments: argparse.Namespace) -> None:
     now = datetime.now(UTC).timestamp()
     table = Table("name", "scope", "made", "until")
-    made = _store(_load(arguments)).keys()
+    made = _store(_load(arguments)).listed()
     for key in made:
         ended = key.revoked if key.revoked is not None else key.expires
         until = "" if ended is None else _day(ended) + (" (revoked)" if key.revoked is not None else "")

@@ -18,7 +18,6 @@ from configs.stages import StageConfig
 from configs.task_experiment import RuleAugmentation, TaskDistillConfig
 from configs.task_stages import TransformerStart
 from orchestration.inputs.models import ModelFiles
-from orchestration.inputs.prompts import SPLITS
 from orchestration.inputs.rows import FORMATS
 
 FREE_MARGIN_BYTES = 2**30
@@ -36,8 +35,7 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
     """
     data = config.data
     changed: dict[str, Block] = {}
-    for split in SPLITS:
-        source = getattr(data, split)
+    for split, source in data.splits.items():
         if source.path is not None:
             key = f"data.{split}.path"
             path = _real_file(source.path, key=key, config_dir=config_dir, kinds=FORMATS, holds="prompts")

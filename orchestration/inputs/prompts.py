@@ -32,8 +32,6 @@ from orchestration.inputs.conversations import (
 from orchestration.inputs.rows import Row, split_rows
 from orchestration.inputs.templates import ChatTemplates, Unrendered
 
-SPLITS = ("train", "dev", "test")
-
 VALUE_CHARACTERS = 40
 """Of a value in a row that an error shows."""
 
@@ -122,10 +120,10 @@ def load_prompts(
     rejected: list[Rejected] = []
     control = control_tokens(tokenizer)
     with ChatTemplates(config, tokenizer) as templates:
-        for name in SPLITS:
+        for name, source in config.splits.items():
             reader = PromptReader(name, config, tokenizer, templates, max_new_tokens, control, stop_ids, route)
             usable: list[Prompt] = []
-            for index, row in split_rows(getattr(config, name), split=name):
+            for index, row in split_rows(source, split=name):
                 outcome = row if isinstance(row, str) else reader.prompt(row, index)
                 if isinstance(outcome, Prompt):
                     usable.append(outcome)
@@ -153,10 +151,10 @@ def render_prompts(
     found: dict[str, dict[int, tuple[int, ...] | str]] = {}
     control = control_tokens(tokenizer)
     with ChatTemplates(config, tokenizer, student=whose) as templates:
-        for name in SPLITS:
+        for name, source in config.splits.items():
             reader = PromptReader(name, config, tokenizer, templates, 0, control, None)
             rows: dict[int, tuple[int, ...] | str] = {}
-            for index, row in split_rows(getattr(config, name), split=name):
+            for index, row in split_rows(source, split=name):
                 outcome = row if isinstance(row, str) else reader.prompt(row, index)
                 rows[index] = (
                     outcome.prompt_ids if isinstance(outcome, Prompt) else visible(outcome, at_most=REASON_CHARACTERS)

@@ -28,11 +28,12 @@ class Teacher:
     def provenance(self, config: DistillConfig) -> dict[str, str]:
         """What every manifest records and no key depends on."""
         data = config.data
+        first = next(iter(data.splits.values()))
         return {
             "model": self.files.label,
             "tokenizer": type(self.files.tokenizer).__name__,
             **_template(data),
-            "dataset": str(data.train.hub or data.train.path),
+            "dataset": str(first.hub or first.path),
             "vllm": installed_version(*VLLM),
             "stillroom": installed_version("stillroom"),
         }

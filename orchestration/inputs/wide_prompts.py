@@ -34,7 +34,6 @@ from configs.visible_text import REASON_CHARACTERS, visible
 from orchestration.inputs.context_rows import Around, DrawnExamples, draw_examples, neighbours_of
 from orchestration.inputs.conversations import unusable, words_of
 from orchestration.inputs.prompts import (
-    SPLITS,
     Prompt,
     PromptReader,
     PromptSet,
@@ -73,7 +72,7 @@ def with_context(prompts: PromptSet, config: DistillConfig, *, tokenizer: PreTra
         wide = _WidePrompts(config, config.teacher_context, tokenizer, templates, prompts)
         splits: dict[str, tuple[Prompt, ...]] = {}
         rejected: list[Rejected] = []
-        for name in SPLITS:
+        for name in prompts.splits:
             outcomes = list(wide.of_split(name))
             kept = [each for each in outcomes if isinstance(each, Prompt)]
             rejected += [each for each in outcomes if isinstance(each, Rejected)]
@@ -109,7 +108,7 @@ class _WidePrompts:
         """The usable rows of a split, each with what the teacher reads of it or why it is set aside."""
         reader = self._reader(name)
         usable = {prompt.row: prompt for prompt in self._prompts.splits[name]}
-        rows = dict(split_rows(getattr(self._config.data, name), split=name))
+        rows = dict(split_rows(self._config.data.splits[name], split=name))
         talks = {index: talk for index, row in rows.items() if (talk := _talk(reader, row, index)) is not None}
         around = self._around(rows, talks, split=name)
         for index, prompt in usable.items():
@@ -138,7 +137,7 @@ class _WidePrompts:
         reader = self._reader("train")
         talks = {
             index: talk
-            for index, row in split_rows(self._config.data.train, split="train")
+            for index, row in split_rows(self._config.data.splits["train"], split="train")
             # Tools are offered to a whole conversation, and an example's are not the row's.
             if index in contents and (talk := _talk(reader, row, index)) is not None and talk.tools is None
         }

@@ -244,10 +244,9 @@ def _files(config: AnyExperiment) -> Iterator[tuple[str, Path]]:
 
 
 def _files_of_sequences(config: DistillConfig) -> Iterator[tuple[str, Path]]:
-    for split in ("train", "dev", "test"):
-        path = getattr(config.data, split).path
-        if path is not None:
-            yield f"data.{split}.path", path
+    for split, source in config.data.splits.items():
+        if source.path is not None:
+            yield f"data.{split}.path", source.path
     yield from _plain_files(config.data.plain)
     for name, student in config.students.items():
         for number, stage in enumerate(student.stages):

@@ -160,7 +160,7 @@ def plans_of(
         alone = config.of_teacher(name)
         if name == FIRST or config.route is not None:
             own = prompts.of_teacher(name)
-            if not own.splits["train"]:
+            if own.splits.get("train") == ():
                 raise ConfigError(f"combine.to sends no row of data.train to {name}: route one, or leave it out")
             sets = sequence_sets(alone, own.splits, stop_ids=teacher.files.stop_ids, plain=own.plain)
         else:

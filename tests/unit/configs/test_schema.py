@@ -160,6 +160,20 @@ def test_stages_on_plain_text_have_some_that_fits_engine_and_trainer() -> None:
         on_plain_text(**windows(66), runtime=small)
 
 
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_whoever_learns_answers_has_prompts_for_it_and_plain_text_alone_needs_none(split: str) -> None:
+    plain = {"train": {"hub": "a/b"}, "dev": {"hub": "a/c"}}
+    without = data(plain=plain).model_copy(update={split: None}).model_dump()
+    assert split not in on_plain_text(data=without).data.splits
+    with pytest.raises(
+        ValidationError,
+        match=rf"students\.kd\.stages\.0\.source=teacher but data\.{split} is not set: name its prompts",
+    ):
+        experiment(data=without)
+    with pytest.raises(ValidationError, match=r"data\.test"):
+        on_plain_text(data={"plain": plain})
+
+
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
 def test_no_number_is_infinite(value: float) -> None:
     with pytest.raises(ValidationError):

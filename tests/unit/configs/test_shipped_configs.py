@@ -81,7 +81,7 @@ def test_a_comment_stands_before_every_block(path: Path) -> None:
 @of_models
 def test_the_data_files_it_names_exist(path: Path) -> None:
     data = load_config(path).data
-    for split in (data.train, data.dev, data.test):
+    for split in data.splits.values():
         if split.path is not None:
             assert resolve_data_path(split.path, config_dir=path.parent).is_file()
 
@@ -111,8 +111,8 @@ def test_the_teacher_of_the_task_quickstart_lies_in_its_package() -> None:
 @of_models
 def test_its_splits_are_different_rows(path: Path) -> None:
     data = load_config(path).data
-    rows = {(split.path, split.hub, split.subset, split.split) for split in (data.train, data.dev, data.test)}
-    assert len(rows) == 3
+    rows = {(split.path, split.hub, split.subset, split.split) for split in data.splits.values()}
+    assert len(rows) == len(data.splits)
 
 
 @of_models

@@ -92,6 +92,16 @@ def test_plain_text_is_scored_once_or_its_teacher_reads_beside_the_student(tmp_p
     assert job.taught is None and CacheView.load(job.train_view).k == 4
 
 
+def test_plain_text_alone_needs_no_prompts_but_those_that_models_are_compared_on(tmp_path: Path) -> None:
+    data = {key: value for key, value in plain_text(tmp_path).items() if key not in ("train", "dev")}
+    run = fake_run(tmp_path, data=data, students=plain_students({"objective": "kd"}))
+    report = go(run)
+    assert report is not None and {model.name for model in report.results.models} >= {"s", "teacher"}
+    assert "✓ prompts" in run.said and "2 test; windows of plain text: 1 dev, 4 train" in run.said
+    views = {path.stem for path in (run.settings.directory / "views").iterdir()}
+    assert views == {"plain-train", "plain-dev", "teacher-test"}
+
+
 @pytest.mark.parametrize(
     ("stage", "model", "words"),
     [

@@ -1,0 +1,37 @@
+"""What the door is told of each teacher before an engine starts (whole: tests/slow/test_serve.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from configs import ConfigError, load_config
+from orchestration.commands.serve import served_teachers
+from orchestration.inputs.preflight import resolve_paths
+from orchestration.inputs.teachers import open_teachers
+from orchestration.plan.hardware import Hardware, HostMemory
+
+TINY = Path(__file__).resolve().parents[4] / "configs" / "tiny.yaml"
+HERE = Hardware("cpu", cpus=2, memory=HostMemory(16.0, 16.0))
+
+
+def test_a_teacher_is_served_as_it_is_asked_in_a_fill(tmp_path: Path) -> None:
+    roots = [f"runtime.{root}={tmp_path / root}" for root in ("cache_root", "models_root", "run_root")]
+    serve = ["runtime.serve.most_waiting_tokens=5000", "runtime.serve.commit_every_s=2.5", "teacher.licence=mit"]
+    config = load_config(TINY, overrides=[*roots, *serve])
+    config = resolve_paths(config, config_dir=TINY.parent)
+    teachers = open_teachers(config)
+    (served,) = served_teachers(config, teachers, hardware=HERE, log_dir=tmp_path).values()
+    terms, facts, files = served.terms, served.facts, teachers["teacher"].files
+    assert (terms.vocab, terms.most_k, terms.licence) == (261, 16, "mit")
+    assert (terms.most_waiting_tokens, terms.commit_every_s) == (5000, 2.5)
+    assert (facts.identity, facts.max_model_len, facts.stop_ids) == (teachers["teacher"].identity, 512, files.stop_ids)
+    assert served.spec.max_logprobs == 16 and served.spec.model_dir == files.directory.resolve()
+    # Long enough to show a shift by one, and of this teacher's tokens.
+    assert all(len(prompt) > 16 and max(prompt) < 261 for prompt in served.check_prompts)
+    assert len(set(served.check_prompts)) == 2
+
+    small = Hardware("gpu", nodes=1, gpus_per_node=1, gpu_memory_gib=0.01)
+    with pytest.raises(ConfigError, match="GiB"):
+        served_teachers(config, teachers, hardware=small, log_dir=tmp_path)
