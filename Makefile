@@ -66,7 +66,7 @@ define lock
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock distill plan test test-slow test-pythons other-python check format bench bench-gpu ui clean
+.PHONY: help setup lock distill plan test test-slow test-pythons other-python check format bench bench-gpu serve ui clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -98,6 +98,9 @@ plan: setup ## print what an experiment would cost, and stop
 
 ui: setup ## open the MLflow UI on loopback
 	@$(BIN)/distill ui $(THE_CONFIG) $(ARGS)
+
+serve: setup ## open a door to the teacher, for many who ask (docs/service.md)
+	@$(BIN)/distill serve $(THE_CONFIG) $(ARGS)
 
 # Two files of tests at a time, whole runs first; the tests of one file share what they have started.
 test: setup ## the test suite, with a true end-to-end run (about nine minutes on 2 cores)
