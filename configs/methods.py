@@ -139,6 +139,13 @@ METHODS: tuple[Method, ...] = (
         takes=frozenset({"text", "topk"}),
     ),
     Method(
+        name="several-text-teachers",
+        title="Several language models as teachers",
+        paper="Hinton et al. 2015, arXiv 1503.02531",
+        knowledge=("response",),
+        takes=frozenset({"topk"}),
+    ),
+    Method(
         name="tang",
         title="A BiLSTM that learns logits of changed texts",
         paper="Tang et al. 2019, arXiv 1903.12136",

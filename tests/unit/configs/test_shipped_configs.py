@@ -19,7 +19,7 @@ from configs.models import ModelSource
 from configs.task_experiment import TaskDistillConfig
 from orchestration.inputs.shapes import shape_at_hand, student_shape
 from orchestration.plan.hardware import Hardware
-from orchestration.plan.placement import plan_placement
+from orchestration.plan.placement import place_further_teacher, plan_placement
 
 FOLDER = Path(__file__).resolve().parents[3] / "configs"
 GOLDEN = Path(__file__).resolve().parent / "golden"
@@ -36,7 +36,8 @@ of_tasks = pytest.mark.parametrize("path", OF_TASKS, ids=lambda path: path.stem)
 
 def sources(config: DistillConfig) -> list[ModelSource]:
     inits = [student.init.model for student in config.students.values()]
-    return [config.teacher.model, *(model for model in inits if model is not None)]
+    teachers = [each.model for each in config.every_teacher.values()]
+    return [*teachers, *(model for model in inits if model is not None)]
 
 
 def test_the_promised_files_are_shipped() -> None:
@@ -129,6 +130,10 @@ def test_it_can_be_planned_without_a_download_and_fits_the_machine_it_names(path
     students = {name: student_shape(student.init, teacher) for name, student in config.students.items()}
     assert None not in students.values()
     assert plan_placement(config, teacher=teacher, students=students, hardware=hardware).notes == ()
+    for name, further in config.teachers.items():
+        shape = shape_at_hand(further.model)
+        assert shape is not None
+        assert place_further_teacher(config.of_teacher(name), teacher=shape, hardware=hardware).notes == ()
 
 
 @pytest.mark.parametrize(
@@ -138,6 +143,7 @@ def test_it_can_be_planned_without_a_download_and_fits_the_machine_it_names(path
         ("qwen2.5-7b-to-1.5b", "Qwen/Qwen2.5-1.5B-Instruct", 1_543_714_304),
         ("llama3.3-70b-to-8b", "meta-llama/Llama-3.3-70B-Instruct", 70_553_706_496),
         ("llama3.3-70b-to-8b", "meta-llama/Llama-3.1-8B-Instruct", 8_030_261_248),
+        ("recipes/several-text-teachers", "HuggingFaceTB/SmolLM2-360M-Instruct", 361_821_120),
     ],
 )
 def test_shapes_of_hub_models_are_the_published_ones(name: str, hub: str, parameters: int) -> None:
