@@ -71,7 +71,7 @@ def rescore(
     require_compiler(hardware.accelerator)
     teachers = configured_teachers(config, prefix)
     # All of them before an engine starts.
-    cached = {name: cached_rows(config, name, teacher, rows=rows, seed=seed) for name, teacher in teachers.items()}
+    cached = {name: _cached_rows(config, name, teacher, rows=rows, seed=seed) for name, teacher in teachers.items()}
     found = []
     with cluster(address=config.runtime.ray_address, gpus=hardware.gpus_per_node):
         for name, teacher in teachers.items():
@@ -80,21 +80,6 @@ def rescore(
                 found.append(score_twice(cached[name], pool=pool, name=name, identity=teacher.identity, seed=seed))
             finally:
                 pool.release()
-    return found
-
-
-def cached_rows(config: DistillConfig, name: str, teacher: Teacher, *, rows: int, seed: int) -> list[TeacherRecord]:
-    """A sample of what the cache of the teacher of this name has log-probabilities of.
-
-    Raises:
-        CacheError: that is nothing.
-    """
-    found = _cached(open_cache(config.of_teacher(name), teacher), rows=rows, seed=seed)
-    if not found:
-        raise CacheError(
-            f"{config.runtime.cache_root} holds no log-probabilities of {name} {teacher.identity.digest()[:12]}: name "
-            "the --config of a filled experiment, or the identity of another of its teachers"
-        )
     return found
 
 
@@ -124,6 +109,21 @@ def score_twice(
         control_kl_stderr=_stderr(against_itself["forward_kl"]),
         control_top1_agreement=against_itself["top1_agreement"].value,
     )
+
+
+def _cached_rows(config: DistillConfig, name: str, teacher: Teacher, *, rows: int, seed: int) -> list[TeacherRecord]:
+    """A sample of what the cache of the teacher of this name has log-probabilities of.
+
+    Raises:
+        CacheError: that is nothing.
+    """
+    found = _cached(open_cache(config.of_teacher(name), teacher), rows=rows, seed=seed)
+    if not found:
+        raise CacheError(
+            f"{config.runtime.cache_root} holds no log-probabilities of {name} {teacher.identity.digest()[:12]}: name "
+            "the --config of a filled experiment, or the identity of another of its teachers"
+        )
+    return found
 
 
 def _pool(
