@@ -10,7 +10,9 @@ import numpy as np
 from cache.keys import sequence_key
 from cache.protocols import Failure
 from cache.records import Finish, GenerateRequest, Origin, ScoreRequest, TeacherRecord, tail_logmass
-from teacher_server.flat_logprobs import FlatContainer, TopkRows, topk_rows
+from teacher_server.engine_arrays import EngineArrays
+from teacher_server.flat_logprobs import FlatContainer, FlatRows
+from teacher_server.logprob_rows import LogprobRows, TopkRows, topk_rows
 from teacher_server.requests import Asked
 
 
@@ -48,21 +50,21 @@ class Completion(Protocol):
 
     token_ids: Sequence[int]
     finish_reason: str | None
-    logprobs: FlatContainer | None
+    logprobs: FlatContainer | EngineArrays | None
 
 
 class EngineOutput(Protocol):
     """The part of `vllm.outputs.RequestOutput` that is read here."""
 
     outputs: list[Completion]
-    prompt_logprobs: FlatContainer | None
+    prompt_logprobs: FlatContainer | EngineArrays | None
 
 
 def answer(asked: Asked, output: EngineOutput, *, identity_digest: str, vocab: int) -> TeacherRecord | Failure:
     """What the engine made of a request."""
     if isinstance(asked.request, ScoreRequest):
         return _scored(
-            asked.request, flat=output.prompt_logprobs, identity_digest=identity_digest, k=asked.k, vocab=vocab
+            asked.request, given=_rows(output.prompt_logprobs), identity_digest=identity_digest, k=asked.k, vocab=vocab
         )
     return _generated(asked.request, written=output.outputs[0], identity_digest=identity_digest, k=asked.k, vocab=vocab)
 
@@ -76,14 +78,14 @@ def _generated(
     vocab: int,
 ) -> TeacherRecord | Failure:
     """The record of a completion, whose log-probabilities have one row a response token, the stop token included."""
-    response, flat = list(written.token_ids), written.logprobs
+    response, given = list(written.token_ids), _rows(written.logprobs)
     if written.finish_reason not in ("stop", "length"):
         return Failure(f"the engine ended the request with {written.finish_reason}")
     if max(response) >= vocab:
         return Failure(f"the model wrote token id {max(response)}, beyond the tokenizer's {vocab}")
     rows = None
-    if flat is not None:
-        rows = topk_rows(flat, targets=np.array(response, dtype=np.int32), k=k, vocab=vocab)
+    if given is not None:
+        rows = topk_rows(given, targets=np.array(response, dtype=np.int32), k=k, vocab=vocab)
         if rows is None:
             return _too_few(k, vocab=vocab)
     return make_record(
@@ -98,13 +100,13 @@ def _generated(
 
 
 def _scored(
-    request: ScoreRequest, *, flat: FlatContainer | None, identity_digest: str, k: int, vocab: int
+    request: ScoreRequest, *, given: LogprobRows | None, identity_digest: str, k: int, vocab: int
 ) -> TeacherRecord | Failure:
-    """The record of a given sequence. `flat` holds one row a token of the whole sequence, the first one empty."""
-    if flat is None:
+    """The record of a given sequence. `given` has one row a token of the whole sequence but the first."""
+    if given is None:
         return Failure("the engine ended the request without log-probabilities")
     targets = np.array(request.token_ids[request.prompt_len :], dtype=np.int32)
-    rows = topk_rows(flat, targets=targets, k=k, vocab=vocab, first=request.prompt_len)
+    rows = topk_rows(given, targets=targets, k=k, vocab=vocab, first=request.prompt_len)
     if rows is None:
         return _too_few(k, vocab=vocab)
     return make_record(
@@ -116,6 +118,11 @@ def _scored(
         origin="prefill",
         vocab=vocab,
     )
+
+
+def _rows(container: FlatContainer | EngineArrays | None) -> LogprobRows | None:
+    """What an engine gave, ready to be read whichever way it was kept."""
+    return container if container is None or isinstance(container, EngineArrays) else FlatRows(container)
 
 
 def _too_few(k: int, *, vocab: int) -> Failure:

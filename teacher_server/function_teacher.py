@@ -18,7 +18,7 @@ from cache.protocols import Failure, Outcome
 from cache.records import Finish, GenerateRequest, Origin, ScoreRequest, TeacherRecord
 from configs.errors import EngineError
 from teacher_server.answers import make_record
-from teacher_server.flat_logprobs import TopkRows
+from teacher_server.logprob_rows import TopkRows
 from teacher_server.requests import Asked, refusal
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TypedDict
 from cache.keys import engine_seed, generation_key
 from cache.records import GenerateRequest, ScoreRequest
 from configs.schema import SMALLEST_TEMPERATURE
-from teacher_server.flat_logprobs import wanted_ids
+from teacher_server.logprob_rows import wanted_ids
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -79,6 +79,10 @@ class EngineProcess:
     def sockets(self) -> Sockets:
         sockets: Sockets = self._ask("sockets")
         return sockets
+
+    def inside(self, function: Callable[[Any], Any]) -> Any:
+        """What a function of a module gives that is called with the `VllmEngine`, in its process."""
+        return self._ask("inside", function)
 
     def break_down(self) -> None:
         """Let the next step of the engine fail."""
@@ -163,6 +167,8 @@ def _serve(
                 pipe.send(("value", engine.describe()))
             elif command == "sockets":
                 pipe.send(("value", _sockets()))
+            elif command == "inside":
+                pipe.send(("value", rest[0](engine)))
             elif command == "break_down":
                 engine._engine.step = _fail  # type: ignore[union-attr]
                 pipe.send(("value", None))

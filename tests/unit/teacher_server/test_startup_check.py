@@ -17,7 +17,7 @@ from cache.protocols import Failure, Outcome
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from configs.errors import EngineError
 from teacher_server.answers import make_record
-from teacher_server.flat_logprobs import TopkRows
+from teacher_server.logprob_rows import TopkRows
 from teacher_server.startup_check import NEW_TOKENS, check_prompts
 
 BOS = 1

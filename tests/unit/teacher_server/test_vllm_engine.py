@@ -6,9 +6,12 @@ One engine is started for the whole file. The last two tests break and close it,
 from __future__ import annotations
 
 import hashlib
+import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +26,7 @@ from tiny_llama import MATRIX_ROWS, VOCAB, full_logprobs, save_tiny_llama
 
 from cache.identity import TeacherIdentity
 from cache.keys import sequence_key
-from cache.records import GenerateRequest, ScoreRequest
+from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from configs.errors import EngineError, ModelError
 from configs.schema import EngineSettings
 from teacher_server.requests import Asked
@@ -244,6 +247,85 @@ def test_it_says_what_it_is(engine: EngineProcess, models: tuple[Path, Path]) ->
     described = engine.describe()
     assert described["model_dir"] == str(models[0])
     assert described["identity"] == IDENTITY.digest()
+
+
+def read_through_lists(engine: Any) -> None:
+    from teacher_server.engine_arrays import keep_lists
+
+    engine._reading = keep_lists
+
+
+def tried_again(engine: Any) -> tuple[str, list[str]]:
+    """The trial of an engine's start once more: how it reads from then on, and what it warned of."""
+    heard: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    log = logging.getLogger("teacher_server")
+    log.addHandler(handler)
+    try:
+        engine._choose_reading()
+    finally:
+        log.removeHandler(handler)
+    return engine.describe()["logprobs"], heard
+
+
+def tried_with_an_array_that_lies(engine: Any) -> tuple[str, list[str]]:
+    from teacher_server.engine_arrays import EngineArrays
+
+    def spoilt(self: EngineArrays, ids: Any, logprobs: Any, ranks: Any) -> None:
+        honest(self, ids[:, ::-1], logprobs, ranks)
+
+    with pytest.MonkeyPatch.context() as patch:
+        honest = EngineArrays.append
+        patch.setattr(EngineArrays, "append", spoilt)
+        return tried_again(engine)
+
+
+def tried_with_another_version(engine: Any) -> tuple[str, list[str]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vllm.__version__", "0.33.1")
+        return tried_again(engine)
+
+
+def answers(engine: EngineProcess) -> list[TeacherRecord]:
+    """Of writing and scoring with several numbers of log-probabilities side by side, in the order that was asked."""
+    asked = [(3, Asked(greedy(PROMPTS[0], new=9), 5)), (1, Asked(ScoreRequest(sequence(), 7), 120))]
+    asked += [(0, Asked(greedy(PROMPTS[2], new=12), 1)), (2, Asked(greedy(PROMPTS[1], new=6), 0))]
+    found = dict(engine.turn(asked, leave=0))
+    engine.finish()
+    return [found[tag] for tag in sorted(found)]
+
+
+def test_arrays_are_kept_and_hold_what_lists_hold(engine: EngineProcess) -> None:
+    """The tests before this one were about arrays, then; a request of a step is not as wide as the next."""
+    assert engine.describe()["logprobs"] == "arrays"
+    as_arrays = answers(engine)
+    engine.inside(read_through_lists)
+    try:
+        as_lists = answers(engine)
+    finally:
+        assert engine.inside(tried_again) == ("arrays", [])
+    assert [record.k for record in as_arrays] == [1, 120, 0, 5]
+    for ours, theirs in zip(as_arrays, as_lists, strict=True):
+        for name in TeacherRecord.__slots__:
+            np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+
+
+@pytest.mark.parametrize(
+    ("tried", "reason"),
+    [
+        (tried_with_an_array_that_lies, r"vllm 0\.32\.0.*: when writing, they hold other ids"),
+        (tried_with_another_version, r"vllm 0\.33\.1: .* only the processor of 0\.32\.0 is known"),
+    ],
+)
+def test_arrays_that_cannot_be_trusted_are_not_used(engine: EngineProcess, tried: Any, reason: str) -> None:
+    used, [warning] = engine.inside(tried)
+    try:
+        assert used == "lists"
+        assert re.match(reason, warning)
+        assert [record.k for record in answers(engine)] == [1, 120, 0, 5]
+    finally:
+        assert engine.inside(tried_again) == ("arrays", [])
 
 
 @pytest.mark.slow
