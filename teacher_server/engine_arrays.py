@@ -27,6 +27,9 @@ from teacher_server.requests import Asked
 KNOWN_VERSIONS = ("0.32.0",)
 """Releases of vLLM whose processor was read and tried."""
 
+_UNREADABLE: tuple[type[Exception], ...] = (*FAULTS, EngineError)
+"""What reading rows of another layout may end in."""
+
 _IDS, _LOGPROBS = np.dtype(np.int32), np.dtype(np.float32)
 
 
@@ -211,7 +214,7 @@ def _difference(lists: Any, arrays: Any, *, way: str, first: int) -> str | None:
         return None
     try:
         ours = arrays.block(first=first)
-    except (*FAULTS, EngineError) as error:
+    except _UNREADABLE as error:
         return _in_words(error)
     theirs = FlatRows(lists).block(first=first)
     for name in ("ids", "logprobs", "ranks"):
