@@ -6,6 +6,7 @@ from benchmarks.cache_growth import bench_cache_growth
 from benchmarks.cache_reads import bench_cache_reads
 from benchmarks.cache_size import bench_cache_size
 from benchmarks.cache_writes import bench_cache_writes
+from benchmarks.engine_rows import bench_engine_rows
 from benchmarks.kd_step import bench_kd_step
 from benchmarks.loss_memory import bench_loss_memory
 from benchmarks.minillm_exact import bench_minillm_exact
@@ -20,6 +21,7 @@ BENCHMARKS = (
     bench_cache_writes,
     bench_cache_size,
     bench_cache_growth,
+    bench_engine_rows,
     bench_loss_memory,
     bench_kd_step,
     bench_trl_step,
