@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from configs import DistillConfig, configure_logging
+from configs import ConfigError, DistillConfig, configure_logging
 from configs.places import absolute_root
+from configs.serving import ServeConfig
 from orchestration.cluster.nodes import cluster_hardware
 from orchestration.cluster.planned_engine import engine_spec
 from orchestration.cluster.private import cluster
@@ -47,6 +50,7 @@ def serve_teachers(config: DistillConfig, *, config_dir: Path, store: TokenStore
         EngineError: the door cannot be opened.
     """
     config = resolve_paths(config, config_dir=config_dir)
+    require_free(config.runtime.serve)
     hardware = hardware_of(config, ask_cluster=cluster_hardware)
     require_places(config, accelerator=hardware.accelerator)
     log_dir = config.runtime.run_root.absolute() / LOGS
@@ -74,6 +78,23 @@ def _serve(config: DistillConfig, store: TokenStore, *, hardware: Hardware, log_
             _say(stream, "Closing: those who are inside are answered, and what was answered is written ...")
             close_door(door, at_most_s=DRAIN_S)
     _say(stream, "The door is closed.")
+
+
+def require_free(settings: ServeConfig) -> None:
+    """Refuse an address that cannot be listened at, before engines are started for it.
+
+    Raises:
+        ConfigError: naming it and the cure.
+    """
+    try:
+        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
+        socket.create_server((settings.host, settings.port), family=family).close()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise ConfigError(
+            f"runtime.serve: {settings.host}:{settings.port} cannot be listened at ({reason}): name another port "
+            "(--port), or another host"
+        ) from error
 
 
 def served_teachers(

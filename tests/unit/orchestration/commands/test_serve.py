@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
 from configs import ConfigError, load_config
-from orchestration.commands.serve import served_teachers
+from configs.serving import ServeConfig
+from orchestration.commands.serve import require_free, served_teachers
 from orchestration.inputs.preflight import resolve_paths
 from orchestration.inputs.teachers import open_teachers
 from orchestration.plan.hardware import Hardware, HostMemory
@@ -35,3 +37,13 @@ def test_a_teacher_is_served_as_it_is_asked_in_a_fill(tmp_path: Path) -> None:
     small = Hardware("gpu", nodes=1, gpus_per_node=1, gpu_memory_gib=0.01)
     with pytest.raises(ConfigError, match="GiB"):
         served_teachers(config, teachers, hardware=small, log_dir=tmp_path)
+
+
+def test_an_address_that_is_taken_or_is_none_is_refused_before_anything_starts() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"127.0.0.1:{port} cannot be listened at \(Address already in use\)"):
+            require_free(ServeConfig(port=port))
+    require_free(ServeConfig(port=port))
+    with pytest.raises(ConfigError, match="cannot be listened at"):
+        require_free(ServeConfig(host="192.0.2.1", certificate=Path("c"), private_key=Path("k")))
