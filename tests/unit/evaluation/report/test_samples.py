@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import pytest
@@ -42,10 +41,9 @@ def test_a_text_is_cut_and_made_visible() -> None:
     assert shown("short") == ("short", 0)
 
 
+@pytest.mark.timeout(100)  # seconds where the time grows with the text, hours where it grows with its square
 def test_hostile_answers_take_no_time_and_lose_nothing_that_is_seen() -> None:
-    started = time.monotonic()
     section = samples_section(parts_of([hostile(finished_run())])[0])
-    assert time.monotonic() - started < 20
     seen = str(section)
     assert "\u202e" not in seen and "\x1b" not in seen
     assert (

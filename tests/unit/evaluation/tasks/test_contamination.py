@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -67,11 +66,10 @@ def test_all_that_comparing_every_pair_would_find(test: list[str], train: list[s
     assert {copy.test_row: copy.similarity for copy in found.near} == pytest.approx(near)
 
 
+@pytest.mark.timeout(100)  # seconds where the time grows with the text, hours where it grows with its square
 def test_thousands_of_rows_take_seconds() -> None:
     draw = random.Random(0)
     words = [f"w{number}" for number in range(2000)]
     rows = [" ".join(draw.choices(words, k=20)) for _ in range(6000)]
-    started = time.process_time()
     found = duplicates(dict(enumerate(rows[:3000] + rows[3000:3010])), dict(enumerate(rows[3000:])), threshold=0.8)
     assert len(found.exact) == 10
-    assert time.process_time() - started < 8.0

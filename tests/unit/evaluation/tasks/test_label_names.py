@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -86,12 +85,11 @@ def test_what_stands_around_a_label_does_not_matter(label: str, around: str) -> 
     assert TICKETS.first_in(f"{around} {label} {around}") == label
 
 
+@pytest.mark.timeout(100)  # seconds where the time grows with the text, hours where it grows with its square
 @pytest.mark.parametrize("unit", ["a", "card ", "card_", "l1 ", " ", "billing, fault or ", "ﷺ"])
 def test_a_million_characters_are_read_in_no_time(unit: str) -> None:
     many = names([f"l{number}" for number in range(100)] + ["card now", "billing", "fault"])
-    started = time.process_time()
     many.first_in(unit * (10**6 // len(unit)))
-    assert time.process_time() - started < 3.0
 
 
 def test_all_labels_that_a_text_names() -> None:

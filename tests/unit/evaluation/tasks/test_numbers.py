@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from fractions import Fraction
 
 import pytest
@@ -85,9 +84,8 @@ def test_fractions_are_exact(value: Fraction) -> None:
     assert last_number(f"= {value}") == str(value) == canonical(str(value))
 
 
+@pytest.mark.timeout(100)  # seconds where the time grows with the text, hours where it grows with its square
 @pytest.mark.parametrize("unit", ["9", "1,", "1,000,", "1/", "1 ", "-", "$", "1.", "1e", "\\frac{1}{", "٤"])
 def test_a_million_characters_are_read_in_no_time(unit: str) -> None:
-    started = time.process_time()
     last_number(unit * (10**6 // len(unit)))
     canonical(unit * (10**6 // len(unit)))
-    assert time.process_time() - started < 3.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -53,16 +52,14 @@ def test_what_is_not_a_pattern_of_re2_is_refused_in_one_line(regex: str) -> None
         answer_reader(task_of("exact_match", **pattern(regex)))
 
 
+@pytest.mark.timeout(100)  # seconds where the time grows with the text, hours where it grows with its square
 @pytest.mark.parametrize("kind", ["number", "first_line", "text"])
 def test_a_million_characters_are_read_in_no_time(kind: str) -> None:
     read = answer_reader(task_of("exact_match", parser={"kind": kind}))
-    started = time.process_time()
     read("1 ,\n" * 250_000, [])
-    assert time.process_time() - started < 3.0
 
 
+@pytest.mark.timeout(100)  # seconds where the time grows with the text, hours where it grows with its square
 def test_a_pattern_takes_time_in_proportion_to_the_text() -> None:
     read = answer_reader(task_of("exact_match", **pattern("(a*)*b")))
-    started = time.process_time()
     assert read("a" * 10**6, []) is None
-    assert time.process_time() - started < 3.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -86,7 +85,6 @@ def test_the_text_of_a_row_is_never_executed(text: str) -> None:
     assert fill("<{{ text }}>", text=text) == f"<{text}>"
 
 
+@pytest.mark.timeout(100)  # seconds where the time grows with the text, hours where it grows with its square
 def test_a_long_row_takes_no_time() -> None:
-    started = time.process_time()
     fill("{% for one in many %}{% endfor %}", many=[0] * 10**6)
-    assert time.process_time() - started < 3.0

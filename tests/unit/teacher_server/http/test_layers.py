@@ -306,10 +306,8 @@ def test_a_body_that_is_longer_than_it_may_be_is_not_read_to_its_end(served: tup
 
 
 def test_a_body_that_stalls_or_drips_is_given_up(served: tuple[OpenDoor, int]) -> None:
-    began = time.monotonic()
     stalled = refused(exchanged(served, b'{"k": 0', headers="Content-Length: 100\r\n"))
     assert (stalled["status"], stalled["code"], stalled["request_id"]) == (408, "body_too_slow", "raw")
-    assert time.monotonic() - began < 5
     dripped = refused(exchanged(served, *[chunk(b" ")] * 12, headers="Transfer-Encoding: chunked\r\n", pause_s=0.1))
     assert dripped["status"] == 408
 
