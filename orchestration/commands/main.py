@@ -22,7 +22,6 @@ from orchestration.commands.compare import add_compare
 from orchestration.commands.last_words import last_words
 from orchestration.commands.methods import add_methods
 from orchestration.commands.predict import add_export, add_predict
-from orchestration.commands.serve_tokens import add_serve
 from orchestration.entry import run_pipeline
 from orchestration.environment import prepare_environment, require_home
 from orchestration.outputs.interrupts import stopped_by_signals
@@ -113,8 +112,11 @@ def command_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve", help="open a door to the teachers, for many who ask; and the tokens of who may"
     )
-    _add_config(serve)
-    add_serve(serve)
+    if argv[:1] == ["serve"]:
+        from orchestration.commands.serve_tokens import add_serve
+
+        _add_config(serve)
+        add_serve(serve)
     evaluate = commands.add_parser("evaluate", help="put tasks to models, without an experiment around them")
     _add_evaluate_options(evaluate)
     ui = commands.add_parser("ui", help="open the MLflow UI on loopback")
