@@ -22,6 +22,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(1500)]
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "configs/tiny.yaml"
+ASKED = 'stillroom_rows_total{result="asked",teacher="teacher"} 8.0'
+"""What the metrics say once the teacher was asked for all of them."""
+
 PROMPTS = [(72, 101, 108, 108, 111, 32, 48 + at) for at in range(8)]
 
 
@@ -104,10 +107,10 @@ def test_a_door_that_is_drained_answers_who_is_inside_and_lets_nobody_in(
         body = {"k": 8, "requests": rows}
         asking = threading.Thread(target=lambda: answers.append(client.post("/v1/generate", json=body)))
         asking.start()
-        wait_until(lambda: "asked" in client.get("/metrics").text, process)
+        wait_until(lambda: ASKED in client.get("/metrics").text, process)
         process.send_signal(signal.SIGTERM)
         asking.join(300)
-    assert answers and answers[0].status_code == 200 and len(answers[0].json()["answers"]) == len(rows)
+    assert answers and answers[0].status_code == 200 and len(answers[0].json()["rows"]) == len(rows)
     printed = process.communicate(timeout=300)[0]
     assert process.returncode == 0, printed
     with pytest.raises(httpx.ConnectError):
