@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Protocol, TypedDict
 
 from cache.keys import engine_seed, generation_key
+from cache.protocols import Outcome
 from cache.records import GenerateRequest, ScoreRequest
 from configs.schema import SMALLEST_TEMPERATURE
 from teacher_server.logprob_rows import wanted_ids
@@ -17,6 +19,21 @@ class Asked:
 
     request: GenerateRequest | ScoreRequest
     k: int
+
+
+class StepwiseSource(Protocol):
+    """An engine that hands over what each of its steps has finished, all at once (`FakeTeacher`, `VllmEngine`)."""
+
+    def work(self, asked: Iterable[Asked | None]) -> Generator[list[Outcome], None, None]:
+        """See `VllmEngine.work`."""
+        ...
+
+
+def most_tokens(request: GenerateRequest | ScoreRequest) -> int:
+    """Tokens that a teacher reads and writes for a request whose answer is as long as it may be."""
+    if isinstance(request, GenerateRequest):
+        return len(request.prompt_ids) + request.max_new_tokens
+    return len(request.token_ids)
 
 
 class SamplingArguments(TypedDict):

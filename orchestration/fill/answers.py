@@ -23,18 +23,10 @@ from cache.keys import generation_key
 from cache.protocols import Failure, Outcome
 from configs import RecordError
 from orchestration.fill.engine_loop import FillProgress, Questions, longest
-from teacher_server.requests import Asked
+from teacher_server.requests import Asked, StepwiseSource
 
 Reply = Sequence[SignalRecord | Failure]
 """The answers to the questions about one text, in their order."""
-
-
-class StepwiseSource(Protocol):
-    """An engine that hands over what each of its steps has finished, all at once (`FakeTeacher`, `VllmEngine`)."""
-
-    def work(self, asked: Iterable[Asked | None]) -> Generator[list[Outcome], None, None]:
-        """See `VllmEngine.work`."""
-        ...
 
 
 class PassingSource(Protocol):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from cache import CommitReport, GenerateRequest, SignalRequest
+from cache import CommitReport, SignalRequest
 from cache.answers import Request
 from cache.disk.spending import Spent
 from configs import CacheError
@@ -26,6 +26,7 @@ from configs.schema import StoredEncoding
 from configs.task_experiment import SignalEncoding
 from orchestration.fill.ledger import Counts, Meter
 from orchestration.fill.spending import Spending
+from teacher_server.requests import most_tokens
 
 REPORT_EVERY_S = 0.5
 
@@ -88,9 +89,7 @@ def longest(item: Item) -> int:
     """Forward tokens of an item if its answer is as long as it may be; of a text once, whatever is asked of it."""
     if isinstance(item, tuple):
         return len(item[0].token_ids)
-    if isinstance(item, GenerateRequest):
-        return len(item.prompt_ids) + item.max_new_tokens
-    return len(item.token_ids)
+    return most_tokens(item)
 
 
 class Leases(Protocol[AnyItem]):

@@ -14,12 +14,12 @@ from jaxtyping import Float32
 from cache.answers import Request
 from cache.protocols import Failure
 from teacher_server.http.bodies import AnswerRow, FailedRow, RowError
-from teacher_server.http.desk import most_tokens
 from teacher_server.http.guard import Key
 from teacher_server.http.quotas import Quotas
 from teacher_server.http.refusals import Refusal
 from teacher_server.http.served import Served
 from teacher_server.http.wire import MEDIA_TYPE, Answered
+from teacher_server.requests import most_tokens
 
 
 async def answers_to(

@@ -28,6 +28,7 @@ from cache.protocols import Failure
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from configs.errors import CacheError, DistillError, EngineError, RecordError
 from teacher_server.http.wire import Answered
+from teacher_server.requests import most_tokens
 
 ATTEMPTS = 3
 """How many engines may die of a request before it is refused."""
@@ -183,7 +184,9 @@ class Desk:
         while self._under_way:
             await asyncio.gather(*self._under_way.values(), return_exceptions=True)
         if self._committer is not None:
-            self._committer.cancel()
+            # Not while it writes: the thread would go on, and the same rows would be written beside it.
+            async with self._committing:
+                self._committer.cancel()
             with suppress(asyncio.CancelledError):
                 await self._committer
         await self.commit()
@@ -293,13 +296,6 @@ class Desk:
                     except RecordError as error:
                         _log.error("an answer is not kept: %s", error)
                 writer.commit()
-
-
-def most_tokens(request: Request) -> int:
-    """Tokens that a teacher reads and writes at most for a request."""
-    if isinstance(request, GenerateRequest):
-        return len(request.prompt_ids) + request.max_new_tokens
-    return len(request.token_ids)
 
 
 def _generation(request: Request, identity: str) -> tuple[bytes | None, int | None]:

@@ -24,10 +24,10 @@ from teacher_server.http.bodies import (
     WrittenAfterMessages,
     WrittenAfterText,
 )
-from teacher_server.http.desk import Desk, most_tokens
+from teacher_server.http.desk import Desk
 from teacher_server.http.refusals import Refusal
 from teacher_server.http.texts import TextError, Texts
-from teacher_server.requests import refusal
+from teacher_server.requests import most_tokens, refusal
 
 _SAMPLED = [
     field.name for field in fields(GenerateRequest) if field.name in Sampling.model_fields.keys() - {"stop_ids"}

@@ -9,26 +9,17 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import closing
-from typing import Protocol
 
 from cache.answers import Request
-from cache.protocols import Failure, Outcome
+from cache.protocols import Failure
 from cache.records import TeacherRecord
 from configs.errors import DistillError, EngineError
-from teacher_server.requests import Asked
+from teacher_server.requests import Asked, StepwiseSource
 
 Reply = Future[TeacherRecord | Failure]
-
-
-class StepwiseSource(Protocol):
-    """An engine that hands over what each of its steps has finished, all at once (`FakeTeacher`, `VllmEngine`)."""
-
-    def work(self, asked: Iterable[Asked | None]) -> Generator[list[Outcome], None, None]:
-        """See `VllmEngine.work`."""
-        ...
 
 
 class SteppedEngine:

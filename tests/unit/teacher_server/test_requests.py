@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cache.records import GenerateRequest
-from teacher_server.requests import generate_arguments, score_arguments
+from cache.records import GenerateRequest, ScoreRequest
+from teacher_server.requests import generate_arguments, most_tokens, score_arguments
 
 
 def test_greedy_requests_carry_no_seed_and_no_cuts() -> None:
@@ -21,3 +21,7 @@ def test_sampled_requests_carry_their_own_seed() -> None:
 
 def test_scoring_asks_for_prompt_rows() -> None:
     assert score_arguments(logprobs=8)["prompt_logprobs"] == 8
+
+
+def test_the_most_that_a_request_takes() -> None:
+    assert most_tokens(GenerateRequest((1, 5), (2,), 30)) == 32 and most_tokens(ScoreRequest((1, 2, 3), 1)) == 3

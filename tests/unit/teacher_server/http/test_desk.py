@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from cache.protocols import Failure
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from configs import CacheError, EngineError
 from teacher_server import FakeTeacher
-from teacher_server.http.desk import BusyError, Desk, DeskTerms, most_tokens
+from teacher_server.http.desk import BusyError, Desk, DeskTerms
 from teacher_server.http.wire import Answered
 from teacher_server.requests import Asked
 
@@ -224,5 +225,21 @@ def test_what_another_process_commits_is_found(tmp_path: Path, monkeypatch: pyte
     with_desk(tmp_path, play)
 
 
-def test_the_most_that_a_request_takes() -> None:
-    assert most_tokens(prompt(0, new=30)) == 32 and most_tokens(ScoreRequest((1, 2, 3), 1)) == 3
+def test_a_desk_that_closes_while_it_writes_writes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writers: list[object] = []
+    real = TeacherCache.writer
+
+    def slow(self: TeacherCache, **terms: Any) -> Any:
+        writers.append(self)
+        time.sleep(0.3)
+        return real(self, **terms)
+
+    monkeypatch.setattr(TeacherCache, "writer", slow)
+
+    async def play(desk: Desk, slow: Slow) -> None:
+        await desk.answer([prompt(0)], k=2)
+        while not writers:
+            await asyncio.sleep(0.01)
+
+    assert with_desk(tmp_path, play, commit_every_s=0.01).counts.committed_rows == 1
+    assert len(writers) == 1
