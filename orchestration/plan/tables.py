@@ -99,7 +99,7 @@ def show_plain(plan: FillPlan, *, config: DistillConfig, console: Console) -> No
 def warn_of_slow_dtype(config: DistillConfig, *, asks_teacher: bool, hardware: Hardware, console: Console) -> None:
     """Say so where something computes in what this machine's processors have no instructions for, and how to mend it.
 
-    The teacher of each name in `teachers` is one of its own; only those that are asked compute.
+    `asks_teacher` is about the first teacher; further ones are not looked at.
     """
     if hardware.accelerator != "cpu" or config.runtime.ray_address is not None or not lacks_bfloat16():
         return
@@ -113,7 +113,7 @@ def warn_of_slow_dtype(config: DistillConfig, *, asks_teacher: bool, hardware: H
     if keys:
         console.warn(
             "this CPU has no instructions for bfloat16: on such a one an engine took three times as long as in "
-            "float32, and a training ten times. What is computed in it changes numbers, so it is yours to say: "
+            "float32, and a training eight times. What is computed in it changes numbers, so it is yours to say: "
             f'SET="{" ".join(f"{key}=float32" for key in keys)}"'
         )
 
