@@ -46,8 +46,8 @@ CONNECT_S = 10.0
 STARTS = 2
 
 DAEMON_START_S = 150.0
-"""Ray gives its daemon half a minute to come up, which on a slow or busy machine is too little: on two
-slow cores at loads of 4 to 8 more starts failed than not. It also asks for it without a pause, in the time that the daemon needs."""
+"""Ray gives its daemon half a minute to come up, which on a slow or busy machine is too little: on two slow cores at
+loads of 4 to 8 more starts failed than not. It also asks for it without a pause, in the time that the daemon needs."""
 
 DAEMON_POLL_S = 0.5
 

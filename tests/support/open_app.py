@@ -23,4 +23,5 @@ def listening(app: Any, **settings: Any) -> Iterator[str]:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
-            thread.join(10)
+            thread.join(20)
+    assert not thread.is_alive()

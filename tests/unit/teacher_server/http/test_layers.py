@@ -6,17 +6,15 @@ import asyncio
 import json
 import logging
 import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from doors import Gated, OpenDoor, at_door, make_door, why, written
+from open_app import listening
 
 from configs import CacheError
 from teacher_server.http.desk import Desk
@@ -228,28 +226,12 @@ def test_what_is_no_request_passes(tmp_path: Path) -> None:
     assert door.app.state.door.admission.closed
 
 
-class Server(uvicorn.Server):
-    """In a thread, which gets no signals."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[OpenDoor, int]]:
     """A door on a port of the loopback."""
     door = make_door(tmp_path_factory.mktemp("door"), Gated(open_gate=True), limits=LIMITS)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = Server(uvicorn.Config(door.app, log_config=None, access_log=False, lifespan="on"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield door, listening.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join(20)
-    assert not thread.is_alive()
+    with listening(door.app, lifespan="on") as url:
+        yield door, int(url.rpartition(":")[2])
 
 
 def exchanged(
