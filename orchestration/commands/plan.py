@@ -80,7 +80,8 @@ def _print_plan(config: DistillConfig, *, assume_gpus: int | None, stream: TextI
             show_money(plan, time=times[name], config=alone, console=console)
     show_plain(plans[FIRST], config=config, console=console)
     show_rollouts(config, console=console)
-    warn_of_slow_dtype(config, asks_teacher=plans[FIRST].asks_teacher, hardware=hardware, console=console)
+    idle = [name for name, plan in plans.items() if not plan.asks_teacher]
+    warn_of_slow_dtype(config, hardware=hardware, console=console, nothing_to_ask=idle)
     for name in sorted({student.teacher for student in config.students.values() if student.teacher is not None}):
         console.say(f"{name} teaches too: what it is asked is planned when it is trained, and not counted here.")
     _show_placements(config, plans, shapes=shapes, times=times, hardware=hardware, console=console)

@@ -36,7 +36,7 @@ from orchestration.pipeline.tasks.starts import require_start
 from orchestration.pipeline.tasks.teachers import require_mixable
 from orchestration.plan.hardware import Hardware, hardware_of
 from orchestration.plan.host_memory import check_host
-from orchestration.plan.tables import render_placement
+from orchestration.plan.tables import render_placement, warn_of_slow_dtype
 from orchestration.plan.task_placement import own_models, plan_task_placements
 
 USUAL_MASK = "[MASK]"
@@ -65,6 +65,7 @@ def print_task_plan(config: TaskDistillConfig, *, config_dir: Path, assume_gpus:
         _show_teachers(config, task, sets, hardware=hardware, console=console)
         _show_placement(config, hardware=hardware, console=console)
         _show_students(config, sets, console=console)
+        warn_of_slow_dtype(config, hardware=hardware, console=console)
 
 
 def _load_sets(config: TaskDistillConfig, task: LoadedTask, *, config_dir: Path, console: Console) -> TaskSets:

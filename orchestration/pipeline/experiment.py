@@ -218,8 +218,8 @@ class Experiment:
         self._saved = reduce(Saved.plus, held).beyond(self._journal.ledger.counts().fill)
         show_plain(asked.first.plan, config=config, console=console)
         show_rollouts(config, console=console)
-        asks = asked.first.plan.asks_teacher
-        warn_of_slow_dtype(config, asks_teacher=asks, hardware=self._settings.hardware, console=console)
+        idle = [name for name, each in asked.by_name.items() if not each.plan.asks_teacher]
+        warn_of_slow_dtype(config, hardware=self._settings.hardware, console=console, nothing_to_ask=idle)
         return asked
 
     def _start_tracking(self, plans: Sequence[FillPlan]) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
 
 from rich.table import Table
 
 from cache import ScoreRequest
+from configs import Experiment
 from configs.models import Device
 from configs.schema import DistillConfig
+from configs.teachers import FIRST
 from evaluation.cost import Usage, money
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.outputs.console import Console, clock
@@ -96,26 +99,38 @@ def show_plain(plan: FillPlan, *, config: DistillConfig, console: Console) -> No
             )
 
 
-def warn_of_slow_dtype(config: DistillConfig, *, asks_teacher: bool, hardware: Hardware, console: Console) -> None:
+def warn_of_slow_dtype(
+    config: Experiment, *, hardware: Hardware, console: Console, nothing_to_ask: Collection[str] = ()
+) -> None:
     """Say so where something computes in what this machine's processors have no instructions for, and how to mend it.
 
-    `asks_teacher` is about the first teacher; further ones are not looked at.
+    Of the teachers named in `nothing_to_ask` every answer is there: they do not compute.
     """
     if hardware.accelerator != "cpu" or config.runtime.ray_address is not None or not lacks_bfloat16():
         return
-    keys = ["teacher.dtype"] if asks_teacher and config.teacher.dtype == "bfloat16" else []
-    keys += [
-        f"students.{name}.stages.{number}.dtype"
-        for name, student in config.students.items()
-        for number, stage in enumerate(student.stages)
-        if stage.dtype == "bfloat16"
-    ]
+    idle = {"teacher.dtype" if name == FIRST else f"teachers.{name}.dtype" for name in nothing_to_ask}
+    written = config.model_dump(mode="json", include={"teacher", "teachers", "students"})
+    keys = [key for key in _in_bfloat16(written) if key not in idle]
     if keys:
         console.warn(
             "this CPU has no instructions for bfloat16: on such a one an engine took three times as long as in "
-            "float32, and a training eight times. What is computed in it changes numbers, so it is yours to say: "
+            "float32, and a training eight to eleven times. What is computed in it changes numbers, so it is yours to "
+            "say: "
             f'SET="{" ".join(f"{key}=float32" for key in keys)}"'
         )
+
+
+def _in_bfloat16(said: Any, *path: str) -> Iterator[str]:
+    """The keys of a configuration, as `--set` takes them, that say so."""
+    if isinstance(said, dict):
+        parts: Iterable[tuple[str, Any]] = said.items()
+    else:
+        parts = ((str(at), each) for at, each in enumerate(said)) if isinstance(said, list) else ()
+    for name, each in parts:
+        if (name, each) == ("dtype", "bfloat16"):
+            yield ".".join((*path, name))
+        else:
+            yield from _in_bfloat16(each, *path, name)
 
 
 def show_rollouts(config: DistillConfig, *, console: Console) -> None:

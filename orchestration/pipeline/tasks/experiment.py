@@ -47,6 +47,7 @@ from orchestration.pipeline.tasks.training import TaskWords
 from orchestration.pipeline.workers import Workers
 from orchestration.plan.hardware import hardware_of
 from orchestration.plan.host_memory import FILL, check_host
+from orchestration.plan.tables import warn_of_slow_dtype
 from orchestration.plan.task_placement import own_models, plan_task_placements
 from orchestration.tracking.tracker import flatten, status_after
 from student_train.models.task_tokenizer import load_task_tokenizer
@@ -105,6 +106,7 @@ class TaskExperiment:
         task = self._read_task()
         sets = self._make_sets(task)
         self._require_teacher(task)
+        warn_of_slow_dtype(self._run.config, hardware=self._run.hardware, console=self._journal.console)
         self._written.require_unchanged()  # before anything is paid for
         self._start_tracking()
         tracker = self._journal.tracker

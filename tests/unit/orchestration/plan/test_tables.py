@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from plan_builders import NODE, experiment, place, planned
 
 from cache import GenerateRequest, ScoreRequest
+from configs import Experiment, load_experiment
 from configs.models import Device
-from configs.schema import PriceConfig
+from configs.schema import DistillConfig, PriceConfig
 from orchestration.outputs.console import Console
 from orchestration.plan import tables
 from orchestration.plan.duration import TeacherWork, expected_seconds
@@ -179,25 +181,35 @@ def test_what_is_stored_as_text_alone_is_nothing_to_ask() -> None:
     assert cells == ["plain-train", "3", "0", "0", "0", "0"]
 
 
-def slow_warning(*, teacher: str, stage: str, asks: bool = True, accelerator: Device = "cpu") -> str:
-    config = experiment(stages=[{"objective": "kd", "steps": 1, "dtype": stage}])
-    config = config.model_copy(update={"teacher": config.teacher.model_copy(update={"dtype": teacher})})
+def slow_warning(config: Experiment, *, idle: tuple[str, ...] = (), accelerator: Device = "cpu") -> str:
     console = Console(stream := io.StringIO())
-    warn_of_slow_dtype(config, asks_teacher=asks, hardware=Hardware(accelerator), console=console)
+    warn_of_slow_dtype(config, hardware=Hardware(accelerator), console=console, nothing_to_ask=idle)
     return " ".join(stream.getvalue().split())
+
+
+def computing(*, teacher: str, stage: str) -> DistillConfig:
+    config = experiment(stages=[{"objective": "kd", "steps": 1, "dtype": stage}])
+    return config.model_copy(update={"teacher": config.teacher.model_copy(update={"dtype": teacher})})
 
 
 def test_what_this_cpu_is_slow_in_is_named_with_the_setting_that_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "lacks_bfloat16", lambda: True)
-    both = 'SET="teacher.dtype=float32 students.kd.stages.0.dtype=float32"'
-    assert slow_warning(teacher="bfloat16", stage="bfloat16").endswith(both)
+    slow, quick = computing(teacher="bfloat16", stage="bfloat16"), computing(teacher="float32", stage="float32")
+    assert slow_warning(slow).endswith('SET="teacher.dtype=float32 students.kd.stages.0.dtype=float32"')
     # A teacher that is not asked does not compute.
-    stage = slow_warning(teacher="bfloat16", stage="bfloat16", asks=False)
-    assert stage.endswith('SET="students.kd.stages.0.dtype=float32"')
-    assert slow_warning(teacher="float32", stage="float32") == ""
-    assert slow_warning(teacher="bfloat16", stage="bfloat16", accelerator="gpu") == ""
+    assert slow_warning(slow, idle=("teacher",)).endswith('SET="students.kd.stages.0.dtype=float32"')
+    assert slow_warning(quick) == "" and slow_warning(slow, accelerator="gpu") == ""
     monkeypatch.setattr(tables, "lacks_bfloat16", lambda: False)
-    assert slow_warning(teacher="bfloat16", stage="bfloat16") == ""
+    assert slow_warning(slow) == ""
+
+
+def test_of_a_task_the_tuning_of_its_teacher_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "lacks_bfloat16", lambda: True)
+    path = Path(__file__).parents[4] / "configs" / "intents.yaml"
+    sets = re.search(r'SET="(.*)"', slow_warning(load_experiment(path)))
+    assert sets is not None and "teacher.prepare.0.dtype=float32" in sets[1].split()
+    # What is named is taken, and nothing is left.
+    assert slow_warning(load_experiment(path, overrides=sets[1].split())) == ""
 
 
 def test_what_students_write_themselves_is_announced_with_its_tokens() -> None:
