@@ -12,33 +12,26 @@ The token goes into one header and nowhere else: no message, log or representati
 from __future__ import annotations
 
 import contextlib
-import itertools
 import ssl
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
-import stamina
 
 from cache.identity import Identity, parse_identity
 from cache.protocols import Failure, Outcome
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from configs.errors import EngineError
+from teacher_server.batching import Batches
 from teacher_server.http.wire import MEDIA_TYPE, WireError, decode_records
+from teacher_server.insisting import Refused, insist, retry_after_s
 from teacher_server.requests import Asked, refusal
 
 SPLIT_BY = frozenset({413, 422})
 """Statuses of a body that asks for too much or for something wrong: of a batch, one row may be to blame."""
-
-PASSING = frozenset({408, 429, 502, 503, 504})
-"""Statuses that pass by themselves."""
-
-_LONGEST_WAIT_S = 120.0
-_ENDED = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +64,6 @@ class DoorTeacher:
     max_model_len: int
     stop_ids: tuple[int, ...]
     licence: str | None
-
-
-class Refused(EngineError):
-    """The door does not take a request as it stands; `status` says why in the words of HTTP."""
-
-    def __init__(self, message: str, *, status: int, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
-        self.status, self.retry_after_s = status, retry_after_s
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _refused, (str(self), self.status, self.retry_after_s)
 
 
 class HttpTeacher:
@@ -140,32 +122,8 @@ class HttpTeacher:
         Raises:
             EngineError: as `generate`.
         """
-        source, places, ended = iter(asked), itertools.count(), False
-        flying: dict[Future[list[TeacherRecord | Failure]], list[int]] = {}
-        with ThreadPoolExecutor(self._settings.batches, thread_name_prefix="door") as pool:
-            try:
-                while flying or not ended:
-                    drawn: list[tuple[int, Asked]] = []
-                    while not ended and len(flying) < self._settings.batches:
-                        each = next(source, _ENDED)
-                        ended = each is _ENDED
-                        if isinstance(each, Asked):
-                            place = next(places)
-                            if (reason := self._refusal(each)) is not None:
-                                yield [(place, Failure(reason))]
-                                continue
-                            drawn.append((place, each))
-                        if not isinstance(each, Asked) or len(drawn) >= self._settings.batch_rows:
-                            flying |= {pool.submit(self._ask, batch): at for batch, at in _batches(drawn)}
-                            drawn = []
-                        if not isinstance(each, Asked):
-                            break
-                    done = wait(flying, return_when=FIRST_COMPLETED).done if flying else ()
-                    for batch in done:
-                        yield list(zip(flying.pop(batch), batch.result(), strict=True))
-            finally:
-                for batch in flying:
-                    batch.cancel()
+        settings = self._settings
+        return Batches(self._ask, self._refusal, rows=settings.batch_rows, at_once=settings.batches).work(asked)
 
     def _each(self, requests: Iterable[GenerateRequest | ScoreRequest], *, k: int) -> Iterator[Outcome]:
         with closing(self.work(Asked(request, k) for request in requests)) as steps:
@@ -209,18 +167,9 @@ class HttpTeacher:
             Refused: the door said no, or the budget is used up while it is busy.
             EngineError: it cannot be reached within the budget.
         """
-        try:
-            for attempt in stamina.retry_context(
-                on=_patience, attempts=None, timeout=self._settings.budget_s, wait_initial=0.2, wait_max=10.0
-            ):
-                with attempt:
-                    return self._once(method, path, body)
-        except httpx.TransportError as error:
-            raise EngineError(
-                f"{self._settings.url} cannot be reached ({type(error).__name__}: {error}), tried for "
-                f"{self._settings.budget_s:g} s: see whether the door is open"
-            ) from error
-        raise AssertionError("unreachable")
+        return insist(
+            lambda: self._once(method, path, body), server=self._settings.url, budget_s=self._settings.budget_s
+        )
 
     def _once(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
         accept = "application/json" if body is None else MEDIA_TYPE
@@ -230,7 +179,7 @@ class HttpTeacher:
         raise Refused(
             f"the door refused {path}: {_reason(response)}",
             status=response.status_code,
-            retry_after_s=_retry_after(response),
+            retry_after_s=retry_after_s(response),
         )
 
     def _pick(self, said: Any) -> DoorTeacher:
@@ -261,15 +210,6 @@ class HttpTeacher:
             ) from error
 
 
-def _batches(drawn: Sequence[tuple[int, Asked]]) -> Iterator[tuple[list[Asked], list[int]]]:
-    """What was drawn, by kind and k, which one body has in common; with their places."""
-    kinds: dict[tuple[type, int], list[tuple[int, Asked]]] = {}
-    for place, asked in drawn:
-        kinds.setdefault((type(asked.request), asked.k), []).append((place, asked))
-    for same in kinds.values():
-        yield [asked for _, asked in same], [place for place, _ in same]
-
-
 def _plain(request: GenerateRequest | ScoreRequest) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(request).items()}
 
@@ -287,21 +227,6 @@ def _belongs(asked: Asked, outcome: TeacherRecord | Failure) -> bool:
     return tokens[: len(beginning)] == beginning and 0 < outcome.response_len <= request.max_new_tokens
 
 
-def _patience(error: Exception) -> bool | float:
-    """Whether to try again, or after how many seconds."""
-    if isinstance(error, Refused):
-        if error.status in PASSING and error.retry_after_s is not None:
-            return min(error.retry_after_s, _LONGEST_WAIT_S)
-        return error.status in PASSING
-    return isinstance(error, httpx.TransportError)
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    with contextlib.suppress(KeyError, ValueError):
-        return max(float(response.headers["Retry-After"]), 0.0)
-    return None
-
-
 def _reason(response: httpx.Response) -> str:
     """What the door says, in one line; of a stranger's page the status alone."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -311,7 +236,3 @@ def _reason(response: httpx.Response) -> str:
 
 def _certificates(path: Path) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(path))
-
-
-def _refused(message: str, status: int, retry_after_s: float | None) -> Refused:
-    return Refused(message, status=status, retry_after_s=retry_after_s)
