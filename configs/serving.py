@@ -47,12 +47,7 @@ class ServeConfig(Block):
     @property
     def on_loopback(self) -> bool:
         """Whether only this machine can reach it."""
-        if self.host in LOOPBACK_NAMES:
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     @model_validator(mode="after")
     def _tls_beyond_loopback(self) -> Self:
@@ -73,3 +68,13 @@ class ServeConfig(Block):
         if most is not None and most < least:
             raise ValueError(f"most_engines={most} is less than least_engines={least}: change one")
         return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is this machine's own, which no other one reaches."""
+    if host in LOOPBACK_NAMES:
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -7,6 +7,7 @@ wants to be left alone (`Retry-After`) is left alone for so long.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable
 
 import httpx
@@ -31,21 +32,28 @@ class Refused(EngineError):
         return _refused, (str(self), self.status, self.retry_after_s)
 
 
-def insist(once: Callable[[], httpx.Response], *, server: str, budget_s: float) -> httpx.Response:
+def insist(
+    once: Callable[[], httpx.Response], *, server: str, budget_s: float, let_go: threading.Event | None = None
+) -> httpx.Response:
     """What `once` gives in the end.
 
     Args:
         once: Asks one time; raises `Refused` for an answer that is none.
         server: What an error calls the server.
         budget_s: Seconds for all tries together.
+        let_go: Once it is set nothing is tried again.
 
     Raises:
         Refused: the server said no, or the budget is used up while it is busy.
         EngineError: it cannot be reached within the budget.
     """
+
+    def patience(error: Exception) -> bool | float:
+        return False if let_go is not None and let_go.is_set() else _patience(error)
+
     try:
         for attempt in stamina.retry_context(
-            on=_patience, attempts=None, timeout=budget_s, wait_initial=0.2, wait_max=10.0
+            on=patience, attempts=None, timeout=budget_s, wait_initial=0.2, wait_max=10.0
         ):
             with attempt:
                 return once()

@@ -128,9 +128,7 @@ class ActorPool(ABC):
             EngineError: an engine died. All of them are released, and the next call starts new ones.
         """
         self.start()
-        queue = LeaseQueue.remote(  # type: ignore[attr-defined]
-            list(items), token_budget=token_budget, engines=len(self._actors)
-        )
+        queue = LeaseQueue.remote(list(items), token_budget=token_budget, engines=len(self._actors))
         loops = [actor.fill.remote(queue, order) for actor in self._actors]
         started, before = time.monotonic(), self._joules()
         failure: DistillError | None = None

@@ -6,6 +6,7 @@ It hands out leases of items. An engine draws from it as it has room, so that it
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
 from collections.abc import Sequence
 from typing import Generic
@@ -18,9 +19,8 @@ LEASE = 16
 """Items of one lease: a dead engine loses at most this many that it had not begun."""
 
 
-@ray.remote(num_cpus=0)
-class LeaseQueue:
-    """Items still to be done, and the progress of those at work on them.
+class ItemQueue:
+    """Items still to be done, and the progress of those at work on them. Threads may share it.
 
     With a budget, an item is handed out only if its longest possible answer still fits beside everything that is
     done or under way, so the budget is never exceeded.
@@ -34,19 +34,22 @@ class LeaseQueue:
         self._stopped = False
         self._engines = engines
         self._joules = math.nan
+        self._lock = threading.Lock()
 
     def lease(self) -> list[tuple[int, Item]]:
         """Up to `LEASE` items; empty when there is no more work that may be done."""
         leased: list[tuple[int, Item]] = []
-        while self._waiting and len(leased) < LEASE and not self._stopped and self._affords(self._waiting[0][1]):
-            self._reserved += longest(self._waiting[0][1])
-            leased.append(self._waiting.popleft())
+        with self._lock:
+            while self._waiting and len(leased) < LEASE and not self._stopped and self._affords(self._waiting[0][1]):
+                self._reserved += longest(self._waiting[0][1])
+                leased.append(self._waiting.popleft())
         return leased
 
     def report(self, delta: FillProgress) -> bool:
         """Add what an engine did since its last report; the answer is whether it should stop."""
-        self._progress.add(delta)
-        return self._stopped
+        with self._lock:
+            self._progress.add(delta)
+            return self._stopped
 
     def progress(self) -> FillProgress:
         """The totals so far."""
@@ -69,6 +72,10 @@ class LeaseQueue:
             return True
         under_way = self._reserved - self._progress.settled_tokens
         return self._progress.forward_tokens + under_way + longest(item) <= self._token_budget
+
+
+LeaseQueue = ray.remote(num_cpus=0)(ItemQueue)
+"""A queue that engines of a cluster share."""
 
 
 class RemoteLeases(Generic[AnyItem]):

@@ -131,7 +131,9 @@ def served_teachers(
                 most_waiting_tokens=settings.most_waiting_tokens,
                 commit_every_s=settings.commit_every_s,
             ),
-            facts=TeacherFacts(teacher.identity, engine.max_model_len, files.stop_ids, files.label),
+            facts=TeacherFacts(
+                teacher.identity, engine.max_model_len, files.stop_ids, files.label, vocab_sha256=files.vocab_sha256
+            ),
             bos_id=files.leading_bos,
             check_prompts=tuple(
                 check_prompts(

@@ -8,6 +8,7 @@ and never with remote code.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,6 +57,12 @@ class ModelFiles:
     def vocab(self) -> int:
         """V_eff, the number of token ids that the tokenizer can produce; columns of the head beyond it are padding."""
         return len(self.tokenizer)
+
+    @property
+    def vocab_sha256(self) -> str:
+        """SHA-256 (hex) over which token every id means."""
+        tokens = sorted((at, token) for token, at in self.tokenizer.get_vocab().items())
+        return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()
 
     @property
     def leading_bos(self) -> int | None:

@@ -258,4 +258,5 @@ def _told(name: str, served: Served) -> TeacherBody:
         stop_ids=list(facts.stop_ids),
         label=facts.label,
         licence=terms.licence,
+        vocab_sha256=facts.vocab_sha256,
     )

@@ -201,6 +201,7 @@ class TeacherBody(Body):
     """One teacher: who it is, and what it can be asked.
 
     `fields` are those that its digest is over; `verifiable` tells that they are digests of weights and no mere names.
+    `vocab_sha256` is over which token every id means, where the tokenizer is known.
     """
 
     name: str
@@ -213,6 +214,7 @@ class TeacherBody(Body):
     stop_ids: TokenIds
     label: str
     licence: str | None
+    vocab_sha256: str | None = None
 
 
 class TeachersBody(Body):

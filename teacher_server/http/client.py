@@ -6,13 +6,15 @@ several batches are under way at once. What may pass by itself (a door that is b
 tried again within `budget_s`; what was answered before a break is in the door's cache, so whoever asks again pays
 nothing for it.
 
-The token goes into one header and nowhere else: no message, log or representation has it.
+The token goes into one header and nowhere else: no message, log or representation has it, and over plain HTTP it never
+leaves this machine.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ssl
+import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -20,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 
 from cache.identity import Identity, parse_identity
 from cache.protocols import Failure, Outcome
-from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
+from cache.records import GenerateRequest, ScoreRequest, TeacherRecord, validate_record
 from configs.errors import EngineError
+from configs.serving import is_loopback
 from teacher_server.batching import Batches
 from teacher_server.http.wire import MEDIA_TYPE, WireError, decode_records
 from teacher_server.insisting import Refused, insist, retry_after_s
@@ -32,6 +36,13 @@ from teacher_server.requests import Asked, refusal
 
 SPLIT_BY = frozenset({413, 422})
 """Statuses of a body that asks for too much or for something wrong: of a batch, one row may be to blame."""
+
+AGREE_NATS = 0.25
+"""How far a token's own log-probability may lie from its entry in the row: what the coarsest encoding rounds (1/32) and
+the constant that makes a row sum to one, with room. Rows that were shifted differ by nats."""
+
+CAPPED_NATS = 15.0
+"""Entries this far below the first of their row may be capped by the encoding, and say only that they are no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +66,10 @@ class DoorSettings:
 
 @dataclass(frozen=True, slots=True)
 class DoorTeacher:
-    """What the door says of a teacher. V is `vocab`; more than `most_k` log-probabilities it does not give."""
+    """What the door says of a teacher. V is `vocab`; more than `most_k` log-probabilities it does not give.
+
+    `vocab_sha256` (hex) is over which token every id means; None where the door does not know.
+    """
 
     name: str
     identity: Identity
@@ -64,17 +78,21 @@ class DoorTeacher:
     max_model_len: int
     stop_ids: tuple[int, ...]
     licence: str | None
+    vocab_sha256: str | None = None
 
 
 class HttpTeacher:
     """A teacher behind a door. Close it, or use it as a context.
 
     Raises:
-        EngineError: the door cannot be reached within its budget, lets nobody in with this token, or lacks the teacher.
+        EngineError: the door cannot be reached within its budget, lets nobody in with this token, or lacks the teacher;
+            or the token would leave this machine unencrypted.
     """
 
     def __init__(self, settings: DoorSettings, *, transport: httpx.BaseTransport | None = None) -> None:
+        _require_private(settings)
         self._settings = settings
+        self._let_go = threading.Event()
         headers = {} if settings.token is None else {"Authorization": f"Bearer {settings.token}"}
         self._http = httpx.Client(
             base_url=settings.url,
@@ -99,7 +117,8 @@ class HttpTeacher:
         self.close()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections. Nothing under way is waited for, nor tried again; whoever waits for it stops."""
+        self._let_go.set()
         self._http.close()
 
     def generate(self, requests: Iterable[GenerateRequest], *, k: int) -> Iterator[Outcome]:
@@ -123,7 +142,8 @@ class HttpTeacher:
             EngineError: as `generate`.
         """
         settings = self._settings
-        return Batches(self._ask, self._refusal, rows=settings.batch_rows, at_once=settings.batches).work(asked)
+        batches = Batches(self._ask, self._refusal, settings.batch_rows, settings.batches, let_go=self._let_go)
+        return batches.work(asked)
 
     def _each(self, requests: Iterable[GenerateRequest | ScoreRequest], *, k: int) -> Iterator[Outcome]:
         with closing(self.work(Asked(request, k) for request in requests)) as steps:
@@ -158,6 +178,10 @@ class HttpTeacher:
         rows = [each.outcome for each in decode_records(answer.content, identity=self._digest)]
         if len(rows) != len(batch) or not all(map(_belongs, batch, rows)):
             raise WireError(f"{len(rows)} answers that do not belong to the {len(batch)} requests of their batch")
+        for row in rows:
+            if isinstance(row, TeacherRecord):
+                validate_record(row, vocab=self.facts.vocab)
+                _require_agreement(row)
         return rows
 
     def _insist(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
@@ -168,7 +192,10 @@ class HttpTeacher:
             EngineError: it cannot be reached within the budget.
         """
         return insist(
-            lambda: self._once(method, path, body), server=self._settings.url, budget_s=self._settings.budget_s
+            lambda: self._once(method, path, body),
+            server=self._settings.url,
+            budget_s=self._settings.budget_s,
+            let_go=self._let_go,
         )
 
     def _once(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
@@ -203,6 +230,7 @@ class HttpTeacher:
                 max_model_len=int(facts["max_model_len"]),
                 stop_ids=tuple(facts["stop_ids"]),
                 licence=facts["licence"],
+                vocab_sha256=facts.get("vocab_sha256"),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise EngineError(
@@ -225,6 +253,43 @@ def _belongs(asked: Asked, outcome: TeacherRecord | Failure) -> bool:
         return (tokens, outcome.prompt_len) == (request.token_ids, request.prompt_len)
     beginning = request.prompt_ids
     return tokens[: len(beginning)] == beginning and 0 < outcome.response_len <= request.max_new_tokens
+
+
+def _require_agreement(record: TeacherRecord) -> None:
+    """Refuse a record of which a token and its row contradict each other: rows were mixed up.
+
+    Raises:
+        WireError: they do.
+    """
+    if record.topk_ids is None or not record.response_len:
+        return
+    assert record.topk_logprobs is not None and record.target_logprobs is not None
+    rows, named = record.topk_logprobs, record.topk_ids == record.response_ids[:, None]
+    found = named.any(axis=1)
+    # A token that the row does not name is no likelier than its last one.
+    said = np.where(found, rows[np.arange(len(rows)), named.argmax(axis=1)], rows[:, -1])
+    capped = said < rows[:, 0] - CAPPED_NATS
+    above = record.target_logprobs > said + AGREE_NATS
+    below = found & ~capped & (record.target_logprobs < said - AGREE_NATS)
+    if (above | below).any():
+        at = int(np.flatnonzero(above | below)[0])
+        raise WireError(f"log-probabilities that are not those of their tokens, at response token {at}")
+
+
+def _require_private(settings: DoorSettings) -> None:
+    """Refuse to send a token where anybody on the way could read it, and a password within the address.
+
+    Raises:
+        EngineError: naming the cure.
+    """
+    url = httpx.URL(settings.url)
+    if url.userinfo:
+        raise EngineError(f"the address of the door at {url.host} holds a user or password: give the token apart")
+    if settings.token is not None and url.scheme != "https" and not is_loopback(url.host):
+        raise EngineError(
+            f"{settings.url} would send the token unencrypted to another machine: ask the door over https://, or over "
+            "loopback (a tunnel)"
+        )
 
 
 def _reason(response: httpx.Response) -> str:

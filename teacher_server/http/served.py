@@ -38,12 +38,16 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True)
 class TeacherFacts:
-    """What is told of a teacher, beside the terms of its desk. `label` is its name for people."""
+    """What is told of a teacher, beside the terms of its desk. `label` is its name for people.
+
+    `vocab_sha256` (hex) is over which token every id means, where the tokenizer is known.
+    """
 
     identity: Identity
     max_model_len: int
     stop_ids: tuple[int, ...]
     label: str
+    vocab_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

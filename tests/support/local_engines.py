@@ -17,7 +17,7 @@ from cache import GenerateRequest, ScoreRequest, SegmentWriter, TeacherCache, Te
 from cache.answers import Request
 from cache.protocols import Outcome
 from configs import EngineError
-from orchestration.cluster.leases import LeaseQueue
+from orchestration.cluster.leases import ItemQueue
 from orchestration.fill.answers import SequenceAnswers, StepwiseSource
 from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress, Item, Leases
 from orchestration.outputs.console import ProgressSink
@@ -36,8 +36,7 @@ def fake_teacher() -> FakeTeacher:
 
 def lease_queue(work: Sequence[tuple[int, Item]], *, token_budget: int | None, engines: int = 1) -> Any:
     """The real queue as a plain object; Ray makes an actor of the same class."""
-    actor_class: Any = LeaseQueue
-    return actor_class.__ray_metadata__.modified_class(list(work), token_budget=token_budget, engines=engines)
+    return ItemQueue(list(work), token_budget=token_budget, engines=engines)
 
 
 @dataclass(slots=True)

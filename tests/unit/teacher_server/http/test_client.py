@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from open_app import listening
 
 from cache.protocols import Failure
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
-from configs import EngineError
+from configs import EngineError, RecordError
 from teacher_server import FakeTeacher
 from teacher_server.http.client import DoorSettings, HttpTeacher
 from teacher_server.http.stepping import SteppedEngine
@@ -122,7 +123,7 @@ def scripted(answer: Callable[[httpx.Request], httpx.Response], *, budget_s: flo
             return httpx.Response(200, json={"teachers": [told]})
         return answer(request)
 
-    settings = DoorSettings("http://door", token="secret", budget_s=budget_s)
+    settings = DoorSettings("https://door", token="secret", budget_s=budget_s)
     return HttpTeacher(settings, transport=httpx.MockTransport(respond))
 
 
@@ -158,7 +159,7 @@ def test_a_door_that_stays_away_is_given_up_within_the_budget() -> None:
     def away(_: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused")
 
-    with pytest.raises(EngineError, match=r"http://door cannot be reached \(ConnectError: refused\), tried for 0.3 s"):
+    with pytest.raises(EngineError, match=r"https://door cannot be reached \(ConnectError: refused\), tried for 0.3 s"):
         list(scripted(away, budget_s=0.3).generate([greedy(PROMPTS[0])], k=2))
 
 
@@ -178,6 +179,65 @@ def test_a_door_that_lies_or_refuses_is_an_error(said: Callable[[], httpx.Respon
         list(scripted(lambda _: said()).generate([greedy(PROMPTS[0])], k=2))
 
 
+@pytest.mark.parametrize("places", [(1, 0), (1, 1)])
+def test_rows_that_are_not_those_of_their_tokens_are_not_an_answer(places: tuple[int, int]) -> None:
+    """A door that shifts or repeats rows sends what is sound by itself; what every token was given tells."""
+    [(_, right)] = SOURCE.generate([replace(greedy(PROMPTS[0]), max_new_tokens=2)], k=8)
+    assert isinstance(right, TeacherRecord) and right.topk_ids is not None and right.topk_logprobs is not None
+    assert right.tail_logmass is not None and right.response_len == 2
+    taken = list(places)
+    shifted = replace(
+        right,
+        topk_ids=right.topk_ids[taken],
+        topk_logprobs=right.topk_logprobs[taken],
+        tail_logmass=right.tail_logmass[taken],
+    )
+    asked = [replace(greedy(PROMPTS[0]), max_new_tokens=2)]
+    with pytest.raises(WireError, match="not those of their tokens, at response token 0"):
+        list(scripted(lambda _: body_of(shifted)).generate(asked, k=8))
+
+
+def test_ids_beyond_the_vocabulary_are_not_an_answer() -> None:
+    assert isinstance(RIGHT, TeacherRecord) and RIGHT.topk_ids is not None
+    ids = RIGHT.topk_ids.copy()
+    ids[0, 1] = VOCAB
+    with pytest.raises(RecordError, match=f"top-k id {VOCAB} outside"):
+        list(scripted(lambda _: body_of(replace(RIGHT, topk_ids=ids))).generate([greedy(PROMPTS[0])], k=2))
+
+
+def test_whoever_is_let_go_waits_for_no_door() -> None:
+    """A door that is asked and says nothing, until the test is over."""
+    asked, over = threading.Event(), threading.Event()
+
+    def silent(_: httpx.Request) -> httpx.Response:
+        asked.set()
+        over.wait(60)
+        raise httpx.ConnectError("over")
+
+    teacher = scripted(silent, budget_s=600.0)
+    closing = threading.Thread(target=lambda: (asked.wait(60), teacher.close()))
+    closing.start()
+    with pytest.raises(EngineError, match="let go"):
+        list(teacher.generate([greedy(PROMPTS[0])], k=2))
+    over.set()
+    closing.join()
+
+
+@pytest.mark.parametrize("url", ["http://door.example", "http://10.0.0.7:8100", "http://localhost.example:1"])
+def test_a_token_goes_to_no_other_machine_unencrypted(url: str) -> None:
+    asked: list[httpx.Request] = []
+    transport = httpx.MockTransport(lambda request: asked.append(request) or httpx.Response(200, json={}))
+    with pytest.raises(EngineError, match="unencrypted to another machine: ask the door over https") as raised:
+        HttpTeacher(DoorSettings(url, token="stillroom_hidden"), transport=transport)
+    assert not asked and "stillroom_hidden" not in str(raised.value)
+
+
+def test_no_password_stands_in_the_address() -> None:
+    with pytest.raises(EngineError, match=r"the door at door\.example holds a user or password") as raised:
+        HttpTeacher(DoorSettings("https://me:hidden@door.example"))
+    assert "hidden" not in str(raised.value)
+
+
 def test_text_in_place_of_log_probabilities_is_not_an_answer() -> None:
     [(_, text)] = SOURCE.generate([greedy(PROMPTS[0])], k=0)
     with pytest.raises(WireError, match="do not belong"):
@@ -188,11 +248,11 @@ def test_text_in_place_of_log_probabilities_is_not_an_answer() -> None:
 def test_a_server_that_is_not_a_door_is_noticed(told: object) -> None:
     transport = httpx.MockTransport(lambda _: httpx.Response(200, json=told))
     with pytest.raises(EngineError, match=r"does not say who|serves no teacher"):
-        HttpTeacher(DoorSettings("http://door"), transport=transport)
+        HttpTeacher(DoorSettings("https://door"), transport=transport)
 
 
 def test_an_identity_that_does_not_fit_its_digest_is_refused() -> None:
     told = {"name": "x", "identity": "0" * 64, "fields": {name: getattr(IDENTITY, name) for name in IDENTITY.__slots__}}
     transport = httpx.MockTransport(lambda _: httpx.Response(200, json={"teachers": [told]}))
     with pytest.raises(EngineError, match="not that of its identity"):
-        HttpTeacher(DoorSettings("http://door"), transport=transport)
+        HttpTeacher(DoorSettings("https://door"), transport=transport)
