@@ -1,0 +1,1 @@
+"""Teachers that somebody else serves, over the protocol of OpenAI."""
