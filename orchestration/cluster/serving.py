@@ -20,17 +20,19 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
+from transformers import PreTrainedTokenizerBase
 
 from cache import TeacherCache
 from cache.answers import Request
 from cache.protocols import Failure
 from cache.records import TeacherRecord
-from configs import EngineError, configure_logging
+from configs import EngineError, ModelError, configure_logging
 from configs.serving import LOOPBACK_NAMES, ServeConfig
 from configs.visible_text import first_line
 from orchestration.cluster.engines import EngineSpec
 from orchestration.cluster.reference import kept_reference
 from orchestration.inputs.models import load_tokenizer
+from orchestration.inputs.spelling import Spelling, read_spelling
 from orchestration.outputs.redirect import redirect_output
 from teacher_server.environment import engine_environment
 from teacher_server.http.app import build_app
@@ -208,8 +210,22 @@ class Door:
 def _served(teacher: ServedTeacher, asking: HandleAsking) -> Served:
     cache = TeacherCache.open(teacher.cache_root, teacher.spec.identity, provenance=teacher.terms.provenance)
     tokenizer = load_tokenizer(teacher.spec.model_dir, label=teacher.facts.label)
-    texts = Texts(tokenizer, stop_ids=teacher.facts.stop_ids, template_variables=teacher.template_variables)
+    texts = Texts(
+        tokenizer,
+        stop_ids=teacher.facts.stop_ids,
+        template_variables=teacher.template_variables,
+        spelling=_spelling(tokenizer, label=teacher.facts.label),
+    )
     return Served(Desk(cache, asking, teacher.terms), teacher.facts, texts)
+
+
+def _spelling(tokenizer: PreTrainedTokenizerBase, *, label: str) -> Spelling | None:
+    """The bytes of the tokens; None where the vocabulary does not say them: each is decoded by itself then."""
+    try:
+        return read_spelling(tokenizer, label=label)
+    except ModelError as error:
+        logger.warning("tokens that are part of a character are told as U+FFFD: %s", error)
+        return None
 
 
 def _write_accesses(path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
+from transformers import PreTrainedTokenizerBase
 
 from configs import ModelError
 from orchestration.inputs.models import ModelFiles
@@ -61,7 +62,15 @@ def spelling_of(files: ModelFiles) -> Spelling:
     Raises:
         ModelError: its tokenizer decodes tokens in a way that this does not know.
     """
-    tokenizer = files.tokenizer
+    return read_spelling(files.tokenizer, label=files.label)
+
+
+def read_spelling(tokenizer: PreTrainedTokenizerBase, *, label: str) -> Spelling:
+    """How the tokens of a tokenizer are spelt.
+
+    Raises:
+        ModelError: it decodes tokens in a way that this does not know.
+    """
     added = tokenizer.added_tokens_decoder
     backend = getattr(tokenizer, "backend_tokenizer", None)
     steps = [] if backend is None else list(_steps(json.loads(backend.to_str()).get("decoder")))
@@ -69,7 +78,7 @@ def spelling_of(files: ModelFiles) -> Spelling:
     if piece is None:
         names = ", ".join(str(step["type"]) for step in steps) or "none"
         raise ModelError(
-            f"{files.label}: which bytes its tokens stand for cannot be told (decoder: {names}): choose a model with a "
+            f"{label}: which bytes its tokens stand for cannot be told (decoder: {names}): choose a model with a "
             "byte-level, SentencePiece or WordPiece tokenizer, or one with the teacher's vocabulary"
         )
     printed = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))

@@ -2,6 +2,8 @@
 
     POST /v1/score, /v1/generate    rows in, answers out: in JSON, or as the arrays of `teacher_server.http.wire`
     GET  /v1/teachers               who is behind the door, and what they can be asked
+    POST /v1/completions, /v1/chat/completions, GET /v1/models
+                                    the same teachers for clients of OpenAI's protocol (`teacher_server.http.openai`)
     GET  /metrics                   for Prometheus
     GET  /healthz, /readyz          whether the process lives, and whether it can answer
     GET  /openapi.json              all of this for programs
@@ -13,9 +15,9 @@ It has to run the lifespan of the app, which ends with `drain`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Security
@@ -27,27 +29,28 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 
 from cache.answers import Request as Asked
-from teacher_server.http.answering import answers_to, json_answer, taken_tokens, wants_arrays
+from teacher_server.http.answering import json_answer, wants_arrays
 from teacher_server.http.bodies import (
     AnswerBody,
+    Body,
     ErrorBody,
     GenerateBody,
+    OpenAiErrorBody,
     ScoreBody,
     StateBody,
     TeacherBody,
     TeachersBody,
 )
+from teacher_server.http.door import Door, WhyNotReady
 from teacher_server.http.exchange import exchange_of
 from teacher_server.http.guard import Guard, Key, require_scope
 from teacher_server.http.layers import DRAINING_RETRY_S, Admission, Admitted, Entrance, Envelope, TimeLimit, WholeBody
 from teacher_server.http.metrics import Metrics
+from teacher_server.http.openai.routes import openai_routes
 from teacher_server.http.quotas import Quotas
 from teacher_server.http.refusals import Refusal, as_refusal, error_response
 from teacher_server.http.served import DoorLimits, Served, scored_requests, written_requests
 from teacher_server.http.wire import MEDIA_TYPE, encode_records
-
-WhyNotReady = Callable[[], str | None]
-"""Why the teachers cannot answer (no engine of theirs does), or None where they can."""
 
 _ANYWHERE = {
     400: "the request is not one",
@@ -66,57 +69,6 @@ _WITH_TOKEN = {
     429: "a quota or a queue is full: see Retry-After",
 }
 _ASKED = {404: "no such teacher", 422: "the body says what cannot be asked"}
-
-
-@dataclass(frozen=True, slots=True)
-class Door:
-    """What stands behind the routes of an app: `app.state.door`."""
-
-    desks: Mapping[str, Served]
-    quotas: Quotas
-    limits: DoorLimits
-    why_not_ready: WhyNotReady
-    metrics: Metrics
-    admission: Admission
-
-    async def drain(self) -> None:
-        """Let nobody in any more, answer who is inside, then write what was answered; safe to call again."""
-        await self.admission.close()
-        await asyncio.gather(*(served.desk.close() for served in self.desks.values()))
-
-    @property
-    def unwritten(self) -> str | None:
-        """That the disk refuses what a teacher said, or None."""
-        failing = any(served.desk.writing_fails for served in self.desks.values())
-        return "what was answered cannot be written" if failing else None
-
-    def served(self, name: str | None) -> tuple[str, Served]:
-        """A teacher by its name, or the only one.
-
-        Raises:
-            Refusal: 404 for an unknown name, 422 without one where there are several.
-        """
-        known = ", ".join(self.desks)
-        if name is None and len(self.desks) > 1:
-            raise Refusal(422, "which_teacher", f"teacher: name one of {known}")
-        name = next(iter(self.desks)) if name is None else name
-        if name not in self.desks:
-            raise Refusal(404, "unknown_teacher", f"teacher: no such one here, only {known}")
-        return name, self.desks[name]
-
-    async def answer(self, request: Request, requests: list[Asked], *, k: int, name: str) -> Response:
-        """The answer to these requests in the form that the client takes."""
-        served, exchange = self.desks[name], exchange_of(request.scope)
-        exchange.rows = len(requests)
-        answers = await answers_to(requests, k=k, served=served, key=_key(request), quotas=self.quotas)
-        exchange.hits = sum(each.cached for each in answers)
-        exchange.teacher_tokens = taken_tokens(answers)
-        self.metrics.count_hits(name, exchange.hits)
-        if wants_arrays(request.headers.getlist("accept")):
-            body = await asyncio.to_thread(encode_records, answers, identity=served.facts.identity.digest())
-            return Response(body, media_type=MEDIA_TYPE)
-        body = await asyncio.to_thread(json_answer, answers, teacher=name, served=served)
-        return Response(body, media_type="application/json")
 
 
 def build_app(
@@ -151,6 +103,7 @@ def build_app(
     )
     app.state.door = door
     app.include_router(_questions(door))
+    app.include_router(openai_routes(door, errors=_errors(_ANYWHERE | _WITH_TOKEN | _ASKED, OpenAiErrorBody)))
     app.include_router(_probes(door))
     return app
 
@@ -173,14 +126,14 @@ def _questions(door: Door) -> APIRouter:
         """What a teacher believes about given sequences."""
         name, served = door.served(body.teacher)
         requests = await asyncio.to_thread(scored_requests, body, served=served, limits=door.limits)
-        return await door.answer(request, requests, k=body.k, name=name)
+        return await _answer(door, request, requests, k=body.k, name=name)
 
     @router.post("/v1/generate", responses=answered | _errors(_ASKED))
     async def generate(body: GenerateBody, request: Request) -> Response:
         """What a teacher writes."""
         name, served = door.served(body.teacher)
         requests = await asyncio.to_thread(written_requests, body, served=served, limits=door.limits)
-        return await door.answer(request, requests, k=body.k, name=name)
+        return await _answer(door, request, requests, k=body.k, name=name)
 
     @router.get("/v1/teachers")
     async def teachers(request: Request) -> TeachersBody:
@@ -223,6 +176,16 @@ def _probes(door: Door) -> APIRouter:
     return router
 
 
+async def _answer(door: Door, request: Request, requests: list[Asked], *, k: int, name: str) -> Response:
+    """The answer to these requests in the form that the client takes."""
+    answers, served = await door.answers(exchange_of(request.scope), requests, k=k, name=name), door.desks[name]
+    if wants_arrays(request.headers.getlist("accept")):
+        body = await asyncio.to_thread(encode_records, answers, identity=served.facts.identity.digest())
+        return Response(body, media_type=MEDIA_TYPE)
+    body = await asyncio.to_thread(json_answer, answers, teacher=name, served=served)
+    return Response(body, media_type="application/json")
+
+
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
@@ -232,11 +195,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _refused(request: Request, error: Exception) -> Response:
     refusal = as_refusal(error)
     assert refusal is not None
-    return error_response(refusal, request_id=exchange_of(request.scope).request_id)
+    exchange = exchange_of(request.scope)
+    return error_response(refusal, request_id=exchange.request_id, openai=exchange.openai)
 
 
-def _errors(said: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": ErrorBody, "description": why} for status, why in said.items()}
+def _errors(said: Mapping[int, str], model: type[Body] = ErrorBody) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": model, "description": why} for status, why in said.items()}
 
 
 def _key(request: Request) -> Key:

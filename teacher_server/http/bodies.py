@@ -26,6 +26,12 @@ NAME_CHARACTERS = 200
 BY_IDS, BY_TEXT, BY_MESSAGES = "by token ids", "by text", "by messages"
 """Tags of the three ways to say a sequence; pydantic names them in the place of an error."""
 
+BY_MANY_IDS, BY_MANY_TEXTS = "by lists of token ids", "by texts"
+"""Tags of the ways to say several at once."""
+
+WAYS = frozenset({BY_IDS, BY_TEXT, BY_MESSAGES, BY_MANY_IDS, BY_MANY_TEXTS})
+"""All tags, which no client wrote."""
+
 TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
 TokenIds = list[TokenId]
 Count = Annotated[int, Field(ge=1, le=MAX_TOKEN_ID)]
@@ -45,6 +51,15 @@ Text = Annotated[str, AfterValidator(_sound)]
 """JSON can spell halves of characters, which no tokenizer reads."""
 
 TeacherName = Annotated[str, Field(max_length=NAME_CHARACTERS)]
+
+
+Temperature = Annotated[float, Field(ge=0.0, le=100.0)]
+TopP = Annotated[float, Field(gt=0.0, le=1.0)]
+MinP = Annotated[float, Field(ge=0.0, le=1.0)]
+Penalty = Annotated[float, Field(ge=-2.0, le=2.0)]
+RepetitionPenalty = Annotated[float, Field(gt=0.0, le=100.0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+StopIds = Annotated[TokenIds, Field(max_length=MOST_STOP_IDS)]
 
 
 class Body(BaseModel):
@@ -84,15 +99,15 @@ class Sampling(Body):
     """How an answer is written; see `cache.records.GenerateRequest`. Without `stop_ids` the teacher's own are taken."""
 
     max_new_tokens: Count
-    stop_ids: Annotated[TokenIds, Field(max_length=MOST_STOP_IDS)] | None = None
-    temperature: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
-    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    stop_ids: StopIds | None = None
+    temperature: Temperature = 0.0
+    top_p: TopP = 1.0
     top_k: Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)] = 0
-    min_p: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    presence_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] = 0.0
-    frequency_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] = 0.0
-    repetition_penalty: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0
-    sampling_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    min_p: MinP = 0.0
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    repetition_penalty: RepetitionPenalty = 1.0
+    sampling_seed: Seed = 0
     replicate: Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)] = 0
     grammar: Annotated[Text, Field(max_length=GRAMMAR_CHARACTERS)] = ""
 
@@ -242,3 +257,22 @@ class ErrorBody(Body):
     """Every answer that is none."""
 
     error: ErrorFacts
+
+
+OpenAiErrorType = Literal[
+    "invalid_request_error", "authentication_error", "permission_error", "rate_limit_error", "server_error"
+]
+
+
+class OpenAiErrorFacts(ErrorFacts):
+    """The same for clients of OpenAI's protocol, who look for it by other names: `message` is the reason."""
+
+    message: str
+    type: OpenAiErrorType
+    param: str | None
+
+
+class OpenAiErrorBody(Body):
+    """Every answer that is none, on the routes of OpenAI's protocol: the door's fields and OpenAI's."""
+
+    error: OpenAiErrorFacts

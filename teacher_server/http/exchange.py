@@ -30,10 +30,14 @@ _log = logging.getLogger(ACCESS_LOG)
 
 @dataclass(slots=True)
 class Exchange:
-    """What is known of a request so far. `rows` are those asked for, `hits` those that nobody was asked for."""
+    """What is known of a request so far. `rows` are those asked for, `hits` those that nobody was asked for.
+
+    `openai` tells that its client speaks OpenAI's protocol, errors included.
+    """
 
     request_id: str
     method: str
+    openai: bool = False
     key: Key | None = None
     route: str = ""
     status: int = CLIENT_GONE

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from configs.errors import CacheError
@@ -32,6 +33,9 @@ from teacher_server.http.served import DoorLimits
 
 PROBES = frozenset({"/healthz", "/readyz"})
 """What orchestrators ask, by any name and at any time, and everybody may know."""
+
+OPENAI = frozenset({"/v1/completions", "/v1/chat/completions", "/v1/models"})
+"""Whose clients look for errors in the form of OpenAI."""
 
 OPEN = PROBES | {"/openapi.json"}
 """What is told without a token."""
@@ -73,7 +77,7 @@ class Envelope(Layer):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send every error in the same shape, and write down how the request ended."""
         headers = Headers(scope=scope)
-        exchange = Exchange(request_id(headers.get("x-request-id")), scope["method"])
+        exchange = Exchange(request_id(headers.get("x-request-id")), scope["method"], openai=_path(scope) in OPENAI)
         scope.setdefault("state", {})["exchange"] = exchange
 
         async def sending(message: Message) -> None:
@@ -84,7 +88,7 @@ class Envelope(Layer):
 
         try:
             await self._answer(scope, receive, sending)
-        except ClientGone:
+        except (ClientGone, ClientDisconnect):
             pass
         finally:
             # Starlette tells which route it took in the scope; a path that nobody serves is not repeated.
@@ -96,7 +100,7 @@ class Envelope(Layer):
         exchange = exchange_of(scope)
         try:
             await self._app(scope, receive, send)
-        except ClientGone:
+        except (ClientGone, ClientDisconnect):
             raise
         # A defect must not cost more than the request that it met, nor tell it more than that there is one.
         except Exception as error:  # noqa: BLE001
@@ -107,7 +111,8 @@ class Envelope(Layer):
                 _log.error("request %s: %s", exchange.request_id, error)
             if not exchange.answering:
                 said = refusal or Refusal(500, "internal", "a defect of the door: tell its operator the request id")
-                await error_response(said, request_id=exchange.request_id)(scope, receive, send)
+                response = error_response(said, request_id=exchange.request_id, openai=exchange.openai)
+                await response(scope, receive, send)
 
 
 class Admission:

@@ -6,7 +6,8 @@ nothing of a request is asked where a part of it cannot be.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
@@ -64,7 +65,8 @@ class DoorLimits:
     """How much one request may be.
 
     `most_tokens` are those that the teacher reads or writes at most, `most_numbers` the log-probabilities of the answer
-    (response tokens times k, 8 bytes each). A body has to be there within `body_s`, and an answer within `request_s`.
+    (response tokens times k, 8 bytes each). A body has to be there within `body_s`, and an answer within `request_s`;
+    who waits for one as a stream is sent a sign of life every `keep_alive_s`.
     """
 
     most_rows: int = 1024
@@ -73,6 +75,7 @@ class DoorLimits:
     most_body_bytes: int = 16 * 2**20
     body_s: float = 30.0
     request_s: float = 600.0
+    keep_alive_s: float = 10.0
 
 
 def scored_requests(body: ScoreBody, *, served: Served, limits: DoorLimits) -> list[Request]:
@@ -85,7 +88,7 @@ def scored_requests(body: ScoreBody, *, served: Served, limits: DoorLimits) -> l
     def read(row: ScoredIds | ScoredText | ScoredMessages) -> Request:
         if isinstance(row, ScoredIds):
             return ScoreRequest(tuple(row.token_ids), row.prompt_len)
-        texts = _texts(served)
+        texts = require_texts(served)
         if isinstance(row, ScoredText):
             return ScoreRequest(*texts.completed(row.prompt, row.completion))
         return ScoreRequest(*texts.answered(row.messages))
@@ -104,9 +107,9 @@ def written_requests(body: GenerateBody, *, served: Served, limits: DoorLimits) 
         if isinstance(row, WrittenAfterIds):
             prompt = tuple(row.prompt_ids)
         elif isinstance(row, WrittenAfterText):
-            prompt = _texts(served).prompt(row.prompt)
+            prompt = require_texts(served).prompt(row.prompt)
         else:
-            prompt = _texts(served).conversation(row.messages)
+            prompt = require_texts(served).conversation(row.messages)
         stops = served.facts.stop_ids if row.stop_ids is None else row.stop_ids
         sampled = {name: getattr(row, name) for name in _SAMPLED}
         return GenerateRequest(prompt, tuple(sorted(set(stops))), **sampled)
@@ -117,34 +120,86 @@ def written_requests(body: GenerateBody, *, served: Served, limits: DoorLimits) 
 def _checked(
     rows: Sequence[Row], read: Callable[[Row], Request], *, k: int, served: Served, limits: DoorLimits
 ) -> list[Request]:
-    most_k, vocab = served.desk.terms.most_k, served.desk.terms.vocab
-    if k > most_k:
-        raise Refusal(422, "k_too_large", f"k={k} is more than the {most_k} that this teacher gives")
-    _require("requests", len(rows), at_most=limits.most_rows, unit="rows")
+    require_k(k, served=served, field="k")
+    require_at_most("requests", len(rows), at_most=limits.most_rows, unit="rows")
     requests: list[Request] = []
     for at, row in enumerate(rows):
-        try:
+        with reading_texts(f"requests[{at}]"):
             request = read(row)
-        except TextError as error:
-            raise Refusal(422, "invalid_text", f"requests[{at}]: {error}") from error
-        reason = _foreign_stop(request, vocab=vocab) or refusal(
-            request, vocab=vocab, max_model_len=served.facts.max_model_len
-        )
-        if reason is not None:
-            raise Refusal(422, "invalid_request", f"requests[{at}]: {reason}")
+        require_answerable(request, served=served, place=f"requests[{at}]")
         requests.append(request)
-    _require("requests", sum(map(most_tokens, requests)), at_most=limits.most_tokens, unit="tokens")
-    _require("k", k * sum(map(_most_response, requests)), at_most=limits.most_numbers, unit="log-probabilities")
+    require_fitting(requests, k=k, limits=limits)
     return requests
 
 
-def _require(field: str, value: int, *, at_most: int, unit: str) -> None:
+def require_k(k: int, *, served: Served, field: str) -> None:
+    """Refuse more log-probabilities than the teacher gives; `field` is where they are asked for.
+
+    Raises:
+        Refusal: 422.
+    """
+    most = served.desk.terms.most_k
+    if k > most:
+        raise Refusal(422, "k_too_large", f"{field}={k} is more than the {most} that this teacher gives", param=field)
+
+
+def require_answerable(request: Request, *, served: Served, place: str) -> None:
+    """Refuse a request that the teacher cannot answer; `place` is where it stands in its body.
+
+    Raises:
+        Refusal: 422.
+    """
+    vocab = served.desk.terms.vocab
+    reason = _foreign_stop(request, vocab=vocab) or refusal(
+        request, vocab=vocab, max_model_len=served.facts.max_model_len
+    )
+    if reason is not None:
+        raise Refusal(422, "invalid_request", f"{place}: {reason}", param=place)
+
+
+def require_fitting(
+    requests: Sequence[Request], *, k: int, limits: DoorLimits, rows: str = "requests", k_field: str = "k"
+) -> None:
+    """Refuse what is too much at once; `rows` and `k_field` are where the requests and their k stand.
+
+    Raises:
+        Refusal: 413.
+    """
+    require_at_most(rows, sum(map(most_tokens, requests)), at_most=limits.most_tokens, unit="tokens")
+    numbers = k * sum(map(_most_response, requests))
+    require_at_most(k_field, numbers, at_most=limits.most_numbers, unit="log-probabilities")
+
+
+def require_at_most(field: str, value: int, *, at_most: int, unit: str) -> None:
+    """Refuse too much of something.
+
+    Raises:
+        Refusal: 413.
+    """
     if value > at_most:
         reason = f"{field}: {value:,} {unit} at once are more than {at_most:,}: ask for them in several requests"
-        raise Refusal(413, f"too_many_{unit.replace('-', '_')}", reason)
+        raise Refusal(413, f"too_many_{unit.replace('-', '_')}", reason, param=field)
 
 
-def _texts(served: Served) -> Texts:
+@contextmanager
+def reading_texts(place: str) -> Iterator[None]:
+    """For reading the texts of a body at this place.
+
+    Raises:
+        Refusal: 422, one cannot become tokens.
+    """
+    try:
+        yield
+    except TextError as error:
+        raise Refusal(422, "invalid_text", f"{place}: {error}", param=place) from error
+
+
+def require_texts(served: Served) -> Texts:
+    """The tokenizer of a teacher.
+
+    Raises:
+        TextError: it is not here.
+    """
     if served.texts is None:
         raise TextError("the tokenizer of this teacher is not here: give token ids")
     return served.texts

@@ -10,7 +10,7 @@ model serves it without texts.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from jinja2 import TemplateError
@@ -18,6 +18,7 @@ from jinja2 import TemplateError
 from configs.errors import DistillError
 from configs.visible_text import first_line
 from teacher_server.http.bodies import ChatMessage
+from teacher_server.http.pieces import Pieces, Spelling
 
 
 class TextError(DistillError, ValueError):
@@ -60,6 +61,10 @@ class Texts:
         stop_ids: Those at which the teacher ends an answer.
         template_variables: Further variables of its chat template (`enable_thinking`), or the name of one of several
             (`chat_template`).
+        spelling: The bytes of its tokens; without it each is decoded by itself.
+
+    Attributes:
+        pieces: What its tokens stand for, one by one.
     """
 
     def __init__(
@@ -68,14 +73,20 @@ class Texts:
         *,
         stop_ids: Sequence[int] = (),
         template_variables: Mapping[str, Any] | None = None,
+        spelling: Spelling | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._stop_ids = frozenset(stop_ids)
         self._variables = dict(template_variables or {})
-        added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-        self._control = tuple(sorted(added | set(tokenizer.all_special_tokens)))
+        names = {at: token.content for at, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._control = tuple(sorted({*names.values(), *tokenizer.all_special_tokens}))
         # A tokenizer of transformers remembers settings between calls, and refuses to be called twice at once.
         self._lock = threading.Lock()
+        self.pieces = Pieces(
+            self._decoded if spelling is None else _looked_up(spelling.tokens),
+            names=names,
+            blank_first=spelling is not None and spelling.blank_first,
+        )
 
     def prompt(self, text: str) -> tuple[int, ...]:
         """The ids of a text, with the special tokens that the tokenizer puts around one.
@@ -129,6 +140,9 @@ class Texts:
         with self._lock:
             return self._tokenizer.decode(token_ids, skip_special_tokens=True)
 
+    def _decoded(self, token: int) -> bytes:
+        return self.text([token]).encode()
+
     def _encode(self, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
         with self._lock:
             return tuple(self._tokenizer.encode(text, add_special_tokens=add_special_tokens))
@@ -149,3 +163,8 @@ class Texts:
         # Templates raise what they like; without one transformers raises a ValueError.
         except (TemplateError, TypeError, ValueError) as error:
             raise TextError(f"the chat template refuses the messages: {first_line(error)}") from error
+
+
+def _looked_up(tokens: Sequence[bytes | None]) -> Callable[[int], bytes | None]:
+    """Rows of the matrix that no token has stand for no text."""
+    return lambda token: tokens[token] if token < len(tokens) else None

@@ -24,6 +24,7 @@ WITHOUT_A_TEST = {
     "student_train/training/learner.py": "abstract; tests of sequences.py say what a learner does",
     "orchestration/cluster/calibration.py": "a task in a process of its own: tests/end_to_end/test_pipeline.py",
     "evaluation/results.py": "plain values without methods",
+    "teacher_server/http/openai/answer_bodies.py": "plain values without methods",
     "evaluation/report/blocks.py": "plain values without methods",
     "orchestration/commands/cache_verify.py": "a part of the cache's command: tests/unit/orchestration/commands/test_cache.py",
     "orchestration/fill/work.py": "protocols; tests/unit/orchestration/fill/test_sequences.py and test_signals.py",

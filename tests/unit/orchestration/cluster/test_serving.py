@@ -9,13 +9,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from other_tokenizers import byte_level, words_alone
 from ray.exceptions import ActorDiedError, RayError
 
 from cache.protocols import Failure
 from cache.records import GenerateRequest, TeacherRecord
 from configs import EngineError
 from configs.serving import ServeConfig
-from orchestration.cluster.serving import HandleAsking, _http, _why, _write_accesses
+from orchestration.cluster.serving import HandleAsking, _http, _spelling, _why, _write_accesses
 from teacher_server.http.exchange import ACCESS_LOG, Exchange
 
 REQUEST = GenerateRequest((1, 5), (2,), 4)
@@ -48,6 +49,13 @@ def test_an_engine_that_is_gone_is_an_engine_that_died(error: RayError) -> None:
 def test_an_error_of_ours_stays_what_it_is() -> None:
     with pytest.raises(EngineError, match=r"^out of memory$"):
         answered(EngineError("out of memory"))
+
+
+def test_the_bytes_of_tokens_are_told_where_the_vocabulary_says_them(caplog: pytest.LogCaptureFixture) -> None:
+    spelling = _spelling(byte_level(), label="a model")
+    assert spelling is not None and b"\xe2" in spelling.tokens
+    assert _spelling(words_alone(), label="a model") is None
+    assert "tokens that are part of a character are told as U+FFFD: a model: which bytes" in caplog.text
 
 
 def test_the_door_listens_where_it_is_told_and_with_tls_where_there_are_files() -> None:

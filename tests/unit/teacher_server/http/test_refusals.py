@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from configs import CacheError
-from teacher_server.http.bodies import ErrorBody, GenerateBody, ScoreBody
+from teacher_server.http.bodies import ErrorBody, GenerateBody, OpenAiErrorBody, ScoreBody
 from teacher_server.http.desk import BusyError
 from teacher_server.http.refusals import Refusal, as_refusal, error_response
 
@@ -95,3 +95,37 @@ def test_the_answer_says_all_of_it() -> None:
         "error": {"status": 429, "code": "busy", "reason": "full", "request_id": "abc"}
     }
     ErrorBody.model_validate_json(bytes(response.body))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, "invalid_request_error"),
+        (401, "authentication_error"),
+        (403, "permission_error"),
+        (404, "invalid_request_error"),
+        (413, "invalid_request_error"),
+        (422, "invalid_request_error"),
+        (429, "rate_limit_error"),
+        (500, "server_error"),
+        (503, "server_error"),
+    ],
+)
+def test_clients_of_openai_s_protocol_find_their_fields_beside_the_door_s(status: int, kind: str) -> None:
+    refusal = Refusal(status, "a_code", "n=0: too few", retry_after_s=3, param="n")
+    response = error_response(refusal, request_id="an-id", openai=True)
+    assert response.status_code == status and response.headers["retry-after"] == "3"
+    body = OpenAiErrorBody.model_validate_json(bytes(response.body))
+    assert body.error.model_dump() == {
+        "status": status, "code": "a_code", "reason": "n=0: too few", "request_id": "an-id",
+        "message": "n=0: too few", "type": kind, "param": "n",
+    }  # fmt: skip
+    plain = json.loads(bytes(error_response(refusal, request_id="an-id").body))["error"]
+    assert plain == {name: getattr(body.error, name) for name in ("status", "code", "reason", "request_id")}
+
+
+def test_the_field_that_is_to_blame_is_named_by_itself() -> None:
+    assert invalid(ScoreBody, {"k": 0, "requests": []}).param == "k"
+    assert invalid(ScoreBody, {"k": 1, "requests": [{"token_ids": [-1], "prompt_len": 1}]}).param == (
+        "requests[0].token_ids[0]"
+    )
