@@ -30,6 +30,9 @@ CLOSENESS: Mapping[str, tuple[str, bool]] = {
 DIVERGENCES = ("forward_kl", "reverse_kl")
 """By which of the metrics of closeness a student is held against others."""
 
+WORDS = "rouge_l"
+"""By what instead where one has another tokenizer, and so no divergence from its teacher."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quality:
@@ -103,13 +106,14 @@ def _of_task(facts: TaskFacts, results: RunResults, how: Resampling) -> list[Qua
 
 def _of_closeness(results: RunResults, how: Resampling) -> list[Quality]:
     by_model = {model.name: _closeness(model) for model in results.models}
+    by_words = any(WORDS in each and not set(DIVERGENCES) & each.keys() for each in by_model.values())
     return [
         Quality(
             title=closeness_title(title, results),
             metric=next(each[name].metric for each in by_model.values() if name in each),
             measured={model: each[name] for model, each in by_model.items() if name in each},
             task=None,
-            headline=headline,
+            headline=headline or (by_words and name == WORDS),
             how=how,
         )
         for name, (title, headline) in CLOSENESS.items()

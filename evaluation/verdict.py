@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from evaluation.closeness import measured
 from evaluation.metric import Measured
-from evaluation.qualities import DIVERGENCES, Quality, qualities
+from evaluation.qualities import DIVERGENCES, WORDS, Quality, qualities
 from evaluation.results import ModelResults, RunResults
 from evaluation.statistics import (
     Difference,
@@ -66,6 +66,7 @@ def opinions_of(models: Sequence[ModelResults], by: Sequence[Quality]) -> dict[s
     teacher = next((model.name for model in models if model.role == "teacher"), None)
     students = [model for model in models if model.role == "student"]
     ways = [each for each in by if each.task is None and each.metric.name in DIVERGENCES]
+    ways += [each for each in by if each.task is None and each.metric.name == WORDS and each.headline]
     ways += [each for each in by if each.task is not None and each.headline]
     beyond = [(way, twin, beyond_twin(students, way, twin=twin)) for way in ways for twin in WITHOUT_TEACHER]
     found = {}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from results_builders import model_results, run_results
 
-from evaluation.closeness import SUMS
+from evaluation.closeness import SUMS, WORDING, joined
 from evaluation.metric import Measured, Metric
 from evaluation.qualities import Quality
 from evaluation.results import Closeness, FinalScores, ModelResults, TaskExample, TaskFacts
@@ -227,3 +227,22 @@ def test_gold_labels_are_the_simplest_method() -> None:
     rows = [model_results("teacher"), model_results("a", method="logit_mse"), model_results("b", method="hard_labels")]
     intents = task("intents", {"a": accuracy(0.6, seed=1), "b": accuracy(0.6, seed=1)}, 0.25)
     assert "equalled by b, whose method is simpler (hard_labels, no more parameters)" in said(rows, intents)["a"]
+
+
+def test_a_student_of_another_tokenizer_is_held_against_others_by_its_words() -> None:
+    def worded(rouge: float, *, seed: int) -> Closeness:
+        noise = np.random.default_rng(seed).normal(scale=0.05, size=N)
+        return Closeness(WORDING, tuple((1.0, rouge + each, 10.0, 10.0) for each in noise))
+
+    rows = [
+        model_results("teacher", closeness=joined(at(0.0, top1=1.0), worded(1.0, seed=1))),
+        model_results("untouched", closeness=worded(0.3, seed=2)),
+        model_results("words", method="seqkd", closeness=worded(0.5, seed=3)),
+        model_results("worse", method="uld", closeness=worded(0.1, seed=4)),
+    ]
+    found = said(rows)
+    assert "words: better than its start in Rouge-L with the teacher (" in found["words"]
+    assert "worse than its start in Rouge-L with the teacher (" in found["worse"]
+    # Where all have the teacher's tokens, beliefs decide and wording does not.
+    same = [replace(each, closeness=joined(at(1.0), each.closeness)) for each in rows[1:] if each.closeness]
+    assert all("Rouge" not in sentence for sentence in said([rows[0], *same]).values())
