@@ -18,12 +18,20 @@ from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from cache.signals import SignalRecord, SignalRequest
 from cache.views import CacheView
 
+QUOTED = "; it says: "
+"""Behind it a reason quotes another program, which may repeat what it was asked."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A request that the engine could not answer, with the reason in one line."""
 
     reason: str
+
+
+def without_quotes(reason: str) -> str:
+    """A reason in words of this program alone, which hold no text of a row."""
+    return reason.partition(QUOTED)[0]
 
 
 Outcome = tuple[int, TeacherRecord | Failure]

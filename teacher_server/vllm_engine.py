@@ -29,7 +29,7 @@ from vllm.v1.engine.llm_engine import LLMEngine
 from vllm.v1.executor import Executor
 
 from cache.identity import TeacherIdentity
-from cache.protocols import Failure, Outcome
+from cache.protocols import QUOTED, Failure, Outcome
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from configs.errors import EngineError
 from configs.models import Device
@@ -336,7 +336,7 @@ class VllmEngine:
                 taken = engine.add_request(name, tokens_input(list(prompt)), params)
             except ValueError as error:
                 # The engine checks a request before it takes it in; nothing of it is left behind.
-                return one_line(error)
+                return f"vllm refused the request{QUOTED}{one_line(error)}"
             self._reading(engine, taken)
         return None
 

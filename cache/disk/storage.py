@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from configs.regular_files import JSON_BYTES
 
-FOLDERS = ("staging", "segments", "manifests", "quarantine", "pins", "claims", "tombstones")
+FOLDERS = ("staging", "segments", "manifests", "quarantine", "pins", "claims", "tombstones", "failures")
 
 NOTE_BYTES = JSON_BYTES
 """No JSON object of a cache is longer."""

@@ -2,7 +2,8 @@
 
 It holds `identity.json`, then for each segment its objects, its keys and its manifest under the names that they have in
 the cache, and last `complete.json`, which lists the segments: a file without it was cut short. Replaced and damaged
-segments are left out, pins, claims and marks as well.
+segments are left out, pins, claims and marks as well, and what could not be answered: an engine elsewhere has other
+memory, and what it is not asked it cannot answer.
 
 An archive comes from anywhere, so nothing in it is believed: every name, size and digest in the whole file is checked,
 and every row is decoded and named anew (`cache.upkeep.proof`), before the first segment becomes visible.

@@ -16,6 +16,7 @@ from cache.disk.gather import ranges
 from cache.disk.manifests import DamagedObject, Manifest
 from cache.disk.signal_encoding import MeasuredError, errors_together
 from cache.disk.storage import Storage
+from cache.failures import count_failures
 from cache.library import Library
 from cache.pins import Pin, read_pins, read_view
 from cache.protocols import Progress
@@ -78,7 +79,8 @@ class TeacherInventory:
     of them counted twice. `bytes` is all that lies below the teacher's place, `referenced_bytes` what live segments
     name. `encodings` maps each encoding (`text` for rows without log-probabilities) to its rows, `rollouts` each stage
     whose student wrote sequences to the bytes of `referenced_bytes` that they take. What is counted of sequences leaves
-    `signals` out, which have counts of their own.
+    `signals` out, which have counts of their own. `failures` are requests that the teacher could not answer, by the
+    version of its engine.
     """
 
     identity: str
@@ -106,6 +108,7 @@ class TeacherInventory:
     tombstoned: int
     staging: int
     unreadable_pins: int
+    failures: dict[str, int]
 
 
 def teacher_inventory(
@@ -150,6 +153,7 @@ def teacher_inventory(
             tombstoned=len(listed(storage, "tombstones")),
             staging=len(storage.names("staging")),
             unreadable_pins=sum(not pin.readable for pin in pins),
+            failures=count_failures(storage, identity=identity),
         )
 
 

@@ -12,6 +12,7 @@ from cache.disk.directory import DESCRIPTION
 from cache.disk.manifests import DamagedObject, read_manifest
 from cache.disk.roots import list_teachers, open_storage
 from cache.disk.storage import Storage
+from cache.failures import drop_failures
 from cache.pinning import remove_pins
 from cache.pins import PIN_DAYS, read_pins
 from cache.upkeep.garbage import SILENT_S, collect_garbage, delete_segment, place_errors, work_in_progress
@@ -85,6 +86,7 @@ def evict_teacher(storage: Storage, identity: str) -> None:
         for folder in ("tombstones", "quarantine"):
             for uuid in listed(storage, folder) - listed(storage, "manifests"):
                 storage.delete(f"{folder}/{uuid}.json")
+        drop_failures(storage)
         remove_pins(storage, [pin.view for pin in read_pins(storage)])
         collect_garbage(storage, identity=identity, dry_run=False)
         if not storage.names("manifests") and work_in_progress(storage) is None:

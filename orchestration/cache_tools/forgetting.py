@@ -3,6 +3,9 @@
 What is cached is token ids, so the teacher's own tokenizer turns them into text before they are searched. Run
 directories and MLflow's files are not changed here: they are listed, and whoever asked for the erasure decides.
 
+What a teacher could not answer is kept by hashes alone (`cache.failures`), which nobody can search: with a text all of
+it is forgotten. It can also be forgotten by itself, so that it is asked again.
+
 The teacher of a task may be a model that was tuned first. Which tuning a run made depends on rows that may have been
 deleted meanwhile, so every tuning of that model is searched: manifests name the model, and all have its tokenizer.
 """
@@ -18,6 +21,8 @@ from transformers import PreTrainedTokenizerBase
 
 from cache.disk.manifests import DamagedObject, read_manifest
 from cache.disk.roots import list_teachers, open_storage
+from cache.disk.storage import Storage
+from cache.failures import count_failures, drop_failures
 from cache.upkeep.garbage import place_errors
 from cache.upkeep.raw_columns import listed
 from cache.upkeep.rewriting import ForgetReport, find_keys, forget
@@ -55,7 +60,9 @@ class Forgotten:
 
     `searched` are the caches that were looked through: the teacher's (`identity`) first, then those of assistants, of
     the teacher once it was tuned, and of further teachers.
-    With `removed` the sequences are gone, except for the views in `kept_for_views`, which runs still read.
+    With `removed` the sequences are gone, except for the views in `kept_for_views`, which runs still read. `failures`
+    counts requests that could not be answered, which are forgotten with `failures_removed`; where nobody looked for a
+    text (`by_text`) there is nothing else.
     """
 
     identity: str
@@ -66,6 +73,9 @@ class Forgotten:
     kept_for_views: tuple[str, ...]
     files: tuple[str, ...]
     reports: tuple[ForgetReport, ...]
+    failures: int
+    failures_removed: bool
+    by_text: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,25 +91,30 @@ class _Asked:
 
 
 def forget_text(
-    config: Experiment, *, config_dir: Path, pattern: TextPattern, remove: bool, break_pins: bool
+    config: Experiment, *, config_dir: Path, pattern: TextPattern | None, remove: bool, break_pins: bool
 ) -> Forgotten:
     """Find what holds a match of `pattern` in the caches of the teachers of `config`, and of those that go with them.
 
-    These are assistants, or what the teacher of a task was tuned to. With `remove` what is found is removed.
+    These are assistants, or what the teacher of a task was tuned to. With `remove` what is found is removed, and with
+    it what could not be answered there; without a pattern this alone.
     Rollouts lie in the cache of whoever scored them and are searched with it.
 
     Raises:
         DistillError: the teacher cannot be opened, or a cache not be read or changed.
     """
     root, every = config.runtime.cache_root, _every_asked(config, config_dir)
-    searched, unsearched = dict[str, TokenPattern](), dict[str, Unsearched]()
+    searched, unsearched = dict[str, TokenPattern | None](), dict[str, Unsearched]()
     for asked in every:
         also, others = _others(root, asked)
-        searched |= dict.fromkeys((asked.identity, *also), TokenPattern.of(pattern, asked.tokenizer))
+        matching = None if pattern is None else TokenPattern.of(pattern, asked.tokenizer)
+        searched |= dict.fromkeys((asked.identity, *also), matching)
         unsearched |= {other.identity: other for other in others}
-    sequences, reports = list[bytes](), list[ForgetReport]()
+    sequences, reports, failures = list[bytes](), list[ForgetReport](), 0
     for identity, matches in searched.items():
         storage = open_storage(root, identity, create=False)
+        failures += _failures(storage, identity, remove=remove)
+        if matches is None:
+            continue
         keys = find_keys(storage, identity=identity, match=matches.found_in)
         sequences += keys
         if remove and keys:
@@ -111,9 +126,20 @@ def forget_text(
         sequences=tuple(key.hex() for key in sequences),
         removed=bool(reports),
         kept_for_views=tuple(sorted({view for report in reports if report.kept for view in report.pinned_by})),
-        files=tuple(str(path) for path in files_with(pattern, root=config.runtime.run_root)),
+        files=() if pattern is None else tuple(map(str, files_with(pattern, root=config.runtime.run_root))),
         reports=tuple(reports),
+        failures=failures,
+        failures_removed=remove and failures > 0,
+        by_text=pattern is not None,
     )
+
+
+def _failures(storage: Storage, identity: str, *, remove: bool) -> int:
+    with place_errors(storage):
+        found = sum(count_failures(storage, identity=identity).values())
+        if remove:
+            drop_failures(storage)
+    return found
 
 
 def _every_asked(config: Experiment, config_dir: Path) -> list[_Asked]:

@@ -70,6 +70,7 @@ def show_inventory(item: TeacherInventory, *, console: Console) -> None:
         **signals,
         "segments": f"{item.segments:,} ({item.tombstoned} replaced, {item.quarantined} set aside, "
         f"{item.staging} being written)",
+        **({"not answered": _failures(item)} if item.failures else {}),
     }
     for name, text in lines.items():
         console.say(f"  {name:<14} {visible(text)}")
@@ -168,6 +169,15 @@ def show_imported(found: ImportReport, *, console: Console) -> None:
 
 def show_forgotten(found: Forgotten, *, console: Console) -> None:
     """What held the text, what is gone, and where the text still lies."""
+    if found.failures:
+        undone = "could not be answered; add --yes to forget them"
+        verb = "are forgotten and asked again" if found.failures_removed else undone
+        what = "requests of which nobody can tell what they hold" if found.by_text else "requests"
+        console.say(f"{found.failures:,} {what} {verb}")
+    elif not found.by_text:
+        console.say(f"nothing is known that teacher {found.identity[:12]} or its relatives could not answer")
+    if not found.by_text:
+        return
     if not found.sequences:
         console.say(f"no sequence or signal of teacher {found.identity[:12]} or its relatives holds the text")
     elif not found.removed:
@@ -213,6 +223,11 @@ def _signals(item: SignalsInventory) -> dict[str, str]:
     }
     lost = [f"{name} {largest:.3g} at most, {rms:.3g} rms" for name, (largest, rms) in item.errors.items()]
     return lines | ({"signals lost": ", ".join(lost)} if lost else {})
+
+
+def _failures(item: TeacherInventory) -> str:
+    """How many requests each version of the engine could not answer."""
+    return "; ".join(f"{count:,} ({engine})" for engine, count in item.failures.items())
 
 
 def _datasets(item: TeacherInventory) -> Table:

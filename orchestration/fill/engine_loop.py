@@ -21,6 +21,7 @@ from typing import Generic, Protocol, TypeVar
 from cache import CommitReport, SignalRequest
 from cache.answers import Request
 from cache.disk.spending import Spent
+from cache.failures import EngineVersion
 from configs import CacheError
 from configs.schema import StoredEncoding
 from configs.task_experiment import SignalEncoding
@@ -44,7 +45,8 @@ Said = TypeVar("Said")
 class FillOrder:
     """What to do with the outcomes of a fill; `ledger` is where the experiment counts what they cost.
 
-    `scoring` and `k` are about sequences. `gpus` is how many GPUs one engine has; on CPUs an engine counts as one.
+    `scoring` and `k` are about sequences. What cannot be answered is remembered of this version of the `engine`, and of
+    none where that is None. `gpus` is how many GPUs one engine has; on CPUs an engine counts as one.
     """
 
     scoring: bool
@@ -56,6 +58,7 @@ class FillOrder:
     ledger: Path
     encoding: StoredEncoding | SignalEncoding = "topk-u8"
     gpus: float = 1.0
+    engine: EngineVersion | None = None
 
 
 @dataclass(slots=True)

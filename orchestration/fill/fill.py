@@ -20,6 +20,7 @@ from cache import SignalRequest, TeacherCache
 from cache.answers import Request
 from cache.claims import Claims
 from cache.disk.roots import open_storage
+from cache.failures import Failures
 from configs import BudgetReached, DistillError, EngineError
 from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.ledger import read_counts
@@ -128,7 +129,9 @@ def _fill(
     progress: ProgressSink,
 ) -> FillResult[AnyRequest]:
     started, spent_before = time.monotonic(), read_counts(order.ledger).fill
-    claims = Claims(open_storage(order.cache_root, wanted.identity, create=False))
+    storage = open_storage(order.cache_root, wanted.identity, create=False)
+    claims = Claims(storage)
+    known = None if order.engine is None else Failures(storage, identity=wanted.identity, engine=order.engine)
     total = own = 0
     stalled: DistillError | None = None
     while works := wanted.open_work(result.failed):
@@ -145,6 +148,9 @@ def _fill(
                 if stalled is not None:
                     raise stalled
                 died = _ask(part, result=result, wanted=wanted, engines=engines, budgets=left, progress=bar)
+                if known is not None:
+                    # At once, because whoever is killed later would ask again.
+                    known.add(result.failed)
                 result.teacher_tokens = read_counts(order.ledger).fill - spent_before
                 gained = len(part.requests) - len(_still_missing(part, wanted=wanted, failed=result.failed))
                 stalled = None if gained else died or _standstill(missing, budgets)

@@ -10,13 +10,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from cache import SignalRequest
+from cache.answers import Request
 from orchestration.fill.engine_loop import FillOrder, FillProgress
 from orchestration.outputs.console import ProgressSink
 
-AnyRequest = TypeVar("AnyRequest")
+AnyRequest = TypeVar("AnyRequest", bound=Request | SignalRequest)
 """What is asked for one by one: `Request` or `SignalRequest`."""
 
-AnyRequest_contra = TypeVar("AnyRequest_contra", contravariant=True)
+AnyRequest_contra = TypeVar("AnyRequest_contra", bound=Request | SignalRequest, contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)

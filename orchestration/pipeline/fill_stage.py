@@ -16,7 +16,7 @@ from orchestration.cluster.reference import kept_reference
 from orchestration.fill.budgets import budgets_left
 from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.fill import FillResult, fill
-from orchestration.fill.refusals import open_refusals
+from orchestration.fill.refusals import engine_version
 from orchestration.inputs.prompts import Prompt, PromptSet, Rejected
 from orchestration.inputs.teachers import Teacher
 from orchestration.outputs.console import StageProgress
@@ -31,6 +31,9 @@ from teacher_server.startup_check import check_prompts, reference_dtype, weight_
 
 CHECK_PROMPTS = 2
 """Prompts on which engines are compared with a plain forward pass."""
+
+ASK_AGAIN = "`distill cache forget --failures --yes` with this config"
+"""How what could not be answered is asked once more."""
 
 LARGE_BYTES = 64 * 2**30
 """Of weights; beyond it one prompt has to do, because reading them all takes the reference minutes."""
@@ -85,14 +88,6 @@ def ask(asked: AskedTeacher, *, settings: RunSettings, journal: Journal, compute
         EngineError: an engine does not say what its weights say, or kept dying.
     """
     failed = run_fill(asked, order=_order(asked, settings, journal), run=settings, journal=journal, workers=compute)
-    if failed:
-        config = settings.config
-        refusals = open_refusals(config.runtime, asked.teacher.identity, k=config.teacher.top_k)
-        refusals.add(failed)
-        journal.console.warn(
-            f"{len(failed)} sequences could not be answered by {asked.teacher.files.label}; nobody is asked for them "
-            f"again unless the engine changes or {refusals.path} is removed"
-        )
     return failed
 
 
@@ -142,7 +137,19 @@ def run_fill(
         EngineError: an engine does not say what its weights say, or kept dying.
     """
     run_stage(EngineCheck(asked, run, journal, workers), settings=run, journal=journal)
-    return run_stage(Fill(asked, order, run, journal), settings=run, journal=journal)
+    failed = run_stage(Fill(asked, order, run, journal), settings=run, journal=journal)
+    warn_of_failures(len(failed), before=len(asked.plan.refused), label=asked.teacher.files.label, journal=journal)
+    return failed
+
+
+def warn_of_failures(count: int, *, before: int, label: str, journal: Journal, what: str = "sequences") -> None:
+    """Say how many requests could not be answered, how many of them nobody asked this time, and how they are asked."""
+    if count:
+        known = f", {before:,} of which were known before and left out" if before else ""
+        journal.console.warn(
+            f"{count:,} {what} could not be answered by {label}{known}; they are not asked again before the engine "
+            f"changes: {ASK_AGAIN} asks again"
+        )
 
 
 def _order(asked: AskedTeacher, settings: RunSettings, journal: Journal) -> FillOrder:
@@ -157,6 +164,7 @@ def _order(asked: AskedTeacher, settings: RunSettings, journal: Journal) -> Fill
         ledger=journal.ledger.directory.absolute(),
         encoding=config.teacher.encoding,
         gpus=config.runtime.teacher_engine.tensor_parallel,
+        engine=engine_version(config.runtime, k=config.teacher.top_k),
     )
 
 

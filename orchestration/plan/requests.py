@@ -32,7 +32,7 @@ class Holdings(Protocol):
 
 
 class Refused(Protocol):
-    """What the teacher is known not to answer (`refusals.Refusals`)."""
+    """What the teacher is known not to answer (`cache.failures.Failures`)."""
 
     def reason(self, request: Request) -> str | None:
         """Why it cannot answer; None when it has not refused."""

@@ -44,7 +44,7 @@ class SignalHoldings(Protocol):
 
 
 class RefusedSignals(Protocol):
-    """What the teacher is known not to answer (`refusals.Refusals`)."""
+    """What the teacher is known not to answer (`cache.failures.Failures`)."""
 
     def reason(self, request: SignalRequest) -> str | None:
         """Why it cannot answer; None when it has not refused."""

@@ -32,7 +32,10 @@ def show_signal_plan(plan: SignalPlan, *, time: FillTime, max_tokens: int, conso
             "judges their beginnings; raise it if the model reads more"
         )
     if plan.refused:
-        console.say(f"{len(plan.refused):,} signals were refused by the teacher before and are not asked again.")
+        console.say(
+            f"{len(plan.refused):,} signals were refused by the teacher before and are not asked again: "
+            "`distill cache forget --failures --yes` with this config asks again."
+        )
     if not plan.asks_teacher:
         console.say("Nothing to ask: every signal is in the cache and no engine starts for it.")
         return

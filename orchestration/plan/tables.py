@@ -44,8 +44,14 @@ def show_plan(plan: FillPlan, *, time: FillTime, console: Console, assumed_rows:
             f"{asked[2]:,}{mark}",
         )
     console.say(table)
+    if plan.refused:
+        console.say(
+            f"{len(plan.refused):,} rows could not be answered by this version of the engine before and are left out: "
+            "`distill cache forget --failures --yes` with this config asks again."
+        )
     if not plan.asks_teacher:
-        console.say("Nothing to ask: every row is in the cache and no engine starts for it.")
+        rest = "every row" if not plan.refused else "every other row"
+        console.say(f"Nothing to ask: {rest} is in the cache and no engine starts for it.")
         return
     console.say(
         f"At most {plan.prompt_tokens + plan.response_tokens:,} teacher tokens{mark}, "

@@ -25,7 +25,7 @@ import httpx
 import numpy as np
 
 from cache.identity import Identity, parse_identity
-from cache.protocols import Failure, Outcome
+from cache.protocols import QUOTED, Failure, Outcome
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord, validate_record
 from configs.errors import EngineError
 from configs.serving import is_loopback
@@ -172,7 +172,7 @@ class HttpTeacher:
             if error.status not in SPLIT_BY:
                 raise
             if len(batch) == 1:
-                return [Failure(str(error))]
+                return [Failure(f"the server refused the request{QUOTED}{error}")]
             half = len(batch) // 2
             return self._ask(batch[:half]) + self._ask(batch[half:])
         rows = [each.outcome for each in decode_records(answer.content, identity=self._digest)]

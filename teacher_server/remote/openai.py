@@ -20,7 +20,7 @@ import httpx
 
 from cache.identity import RemoteTeacherIdentity
 from cache.keys import engine_seed, generation_key
-from cache.protocols import Failure, Outcome
+from cache.protocols import QUOTED, Failure, Outcome
 from cache.records import Finish, GenerateRequest, ScoreRequest, TeacherRecord, validate_record
 from configs.errors import EngineError, RecordError
 from teacher_server.answers import make_record
@@ -186,7 +186,7 @@ class OpenAiTeacher:
                 return self._write(request, k=asked.k, bill=bill)
         except Refused as error:
             if error.status in ROW_ERRORS:
-                return Failure(str(error))
+                return Failure(f"the server refused the request{QUOTED}{error}")
             raise
         except RecordError as error:
             raise LieError(f"{self._settings.base_url}: {error}") from error

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache import fingerprint_model
+from cache import ScoreRequest, fingerprint_model
+from cache.disk.local_storage import LocalStorage
+from cache.failures import Failures
 from cache.views import CacheView
 from configs import DistillError, load_config
 from configs.places import SUMMARY
@@ -21,7 +23,6 @@ from orchestration.cluster import reference as ray_reference
 from orchestration.comparison.report import REPORT, read_report
 from orchestration.comparison.written_answers import WrittenAnswers
 from orchestration.fill.ledger import Ledger
-from orchestration.fill.refusals import Refusals
 from orchestration.inputs.models import open_model
 from orchestration.inputs.rows import file_rows
 from orchestration.outputs.artifacts import EVALUATION, START, STUDENT, Artifacts, claim_directory
@@ -133,7 +134,8 @@ class NeverAsked:
 
 
 def refuse(path: Path) -> None:
-    Refusals(path.parents[1], identity=DIGEST, terms="x")
+    failures = Failures(LocalStorage(path.parents[1]), identity=DIGEST, engine={"vllm": "1"})
+    failures.add({ScoreRequest((1, 2), prompt_len=1): "too long"})
 
 
 def learn(path: Path) -> None:
@@ -170,7 +172,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "runs/a/ledger/teacher-tokens.json": spent,
     "runs/a/views/train.npz": CacheView.load,
     "runs/digests.json": lambda path: FileDigests(path).of([Path(__file__)]),
-    "runs/refusals/abababababababab.jsonl": refuse,
+    f"cache/{DIGEST}/failures/a.json": refuse,
     "runs/references/a.npz": lambda path: ray_reference._read(path, tokens=3),
     "runs/locks/abababababababab": claim,
     "runs/evaluations/abababababababab.json": lambda path: Artifacts(path.parents[1]).read_evaluation(

@@ -10,6 +10,8 @@ from local_engines import EOS, IDENTITY, VOCAB
 
 from cache import GenerateRequest, TeacherCache, TeacherRecord
 from cache.answers import Request
+from cache.disk.local_storage import LocalStorage
+from cache.failures import Failures
 from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.fill import Budgets, FillResult, fill
 from orchestration.fill.work import Engines
@@ -39,9 +41,14 @@ class Filling:
         self.root = root
         self.cache = TeacherCache.open(root, IDENTITY)
         self.ledger = root.parent / "ledger"
+        self.engine = {"vllm": "1"}
 
     def order(self, *, commit_every_s: float = 1e6) -> FillOrder:
-        return FillOrder(False, self.root, 0, commit_every_s, "cc0", {"model": "fake"}, self.ledger)
+        return FillOrder(False, self.root, 0, commit_every_s, "cc0", {"model": "fake"}, self.ledger, engine=self.engine)
+
+    def failures(self) -> Failures:
+        """What a new reader finds that could not be answered."""
+        return Failures(LocalStorage(self.root / IDENTITY.digest()), identity=IDENTITY.digest(), engine=self.engine)
 
     def fill(
         self,

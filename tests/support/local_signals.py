@@ -19,7 +19,9 @@ from local_engines import IDENTITY, OnePass, lease_queue
 from signal_builders import CLASSES, TAGS, respond
 
 from cache import Signal, SignalRecord, SignalRequest, SignalWriter, TeacherCache
+from cache.disk.local_storage import LocalStorage
 from cache.disk.spending import Spent
+from cache.failures import Failures
 from cache.protocols import Failure
 from orchestration.fill.answers import SignalAnswers
 from orchestration.fill.engine_loop import EngineLoop, FillOrder, Leases, Questions
@@ -118,6 +120,9 @@ class LocalSignals(OnePass):
         run_signal_loop(queue, order, lambda _: self.teacher)
 
 
+ENGINE = {"transformers": "1"}
+
+
 class SignalFilling:
     """A cache and what is done to it."""
 
@@ -128,8 +133,20 @@ class SignalFilling:
 
     def order(self, *, commit_every_s: float = 1e6) -> FillOrder:
         return FillOrder(
-            False, self.root, 0, commit_every_s, "cc0", {"model": "fake"}, self.ledger, encoding="signal-f32"
+            False,
+            self.root,
+            0,
+            commit_every_s,
+            "cc0",
+            {"model": "fake"},
+            self.ledger,
+            encoding="signal-f32",
+            engine=ENGINE,
         )
+
+    def failures(self) -> Failures:
+        """What a new reader finds that could not be answered."""
+        return Failures(LocalStorage(self.root / IDENTITY.digest()), identity=IDENTITY.digest(), engine=ENGINE)
 
     def plan(self, *sets: SignalSet, refused: RefusedSignals | None = None) -> SignalPlan:
         self.cache.refresh()

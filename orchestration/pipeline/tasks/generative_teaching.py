@@ -23,7 +23,7 @@ from orchestration.comparison.label_likelihood import LABEL_LOGPROBS
 from orchestration.comparison.rows import bytes_on_disk
 from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.ledger import Counts
-from orchestration.fill.refusals import Refusals, open_refusals
+from orchestration.fill.refusals import engine_version, open_refusals
 from orchestration.inputs.generative_teachers import generative_provenance, open_generative_teacher
 from orchestration.inputs.task_examples import Beliefs, Said
 from orchestration.inputs.task_sets import TaskSets
@@ -87,9 +87,7 @@ class GenerativeTeaching:
         plan = plan_questions(questions, examples, cache=cache, refused=refusals)
         pool = (self.engines or self._pool)(teacher)
         asked = fill_stage.AskedTeacher(teacher, cache, pool, plan)
-        return AskedInWords(
-            asked, GenerativeTeacher(questions, cache), examples, refusals, self.run, self.journal, self.workers
-        )
+        return AskedInWords(asked, GenerativeTeacher(questions, cache), examples, self.run, self.journal, self.workers)
 
     def _pool(self, teacher: Teacher) -> EnginePool:
         config = self.run.config
@@ -117,7 +115,6 @@ class AskedInWords:
     asked: fill_stage.AskedTeacher
     teacher: GenerativeTeacher
     examples: Mapping[str, Sequence[Example]]
-    refusals: Refusals
     run: TaskRun
     journal: Journal
     workers: Workers
@@ -166,9 +163,9 @@ class AskedInWords:
             ledger=ledger.directory.absolute(),
             encoding=ENCODING,
             gpus=config.runtime.teacher_engine.tensor_parallel,
+            engine=engine_version(config.runtime, k=self.teacher.questions.k),
         )
-        failed = fill_stage.run_fill(self.asked, order=order, run=self.run, journal=self.journal, workers=self.workers)
-        self.refusals.add(failed)
+        fill_stage.run_fill(self.asked, order=order, run=self.run, journal=self.journal, workers=self.workers)
         self.asked.pool.release()
 
     def pin(self, folder: Path) -> dict[str, str]:

@@ -14,13 +14,13 @@ import numpy as np
 from jaxtyping import Float32
 
 from cache import Signal, SignalRequest, TeacherCache
+from cache.failures import Failures
 from configs.task import TaskConfig
 from configs.task_experiment import TaskTeacherConfig
 from configs.task_features import StateName
 from evaluation.tasks.examples import Example
 from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.fill import Budgets, FillResult, fill_signals
-from orchestration.fill.refusals import Refusals
 from orchestration.fill.work import Engines
 from orchestration.inputs.task_examples import Beliefs
 from orchestration.inputs.task_teachers import TaskTeacher
@@ -52,13 +52,13 @@ class CheckedEngines(Engines[SignalRequest], Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HeadTeacher:
-    """A teacher with a head, its cache, and what it has refused before."""
+    """A teacher with a head, its cache, and what it is known not to answer."""
 
     teacher: TaskTeacher
     task: TaskConfig
     settings: TaskTeacherConfig
     cache: TeacherCache
-    refusals: Refusals | None = None
+    refusals: Failures | None = None
 
     def plan(self, sets: Mapping[str, Sequence[Example]], signals: tuple[Signal, ...]) -> SignalPlan:
         """What the cache lacks of these signals of some sets of examples, by their names."""
@@ -85,8 +85,6 @@ class HeadTeacher:
         engines.check(check_requests(request for part in plan.sets for request in part.missing))
         result = fill_signals(plan, cache=self.cache, engines=engines, order=order, budgets=budgets, progress=progress)
         self.cache.refresh()
-        if self.refusals is not None:
-            self.refusals.add(result.failed)
         return result
 
     def about(self, examples: Sequence[Example]) -> list[Beliefs | None]:

@@ -22,7 +22,7 @@ from orchestration.comparison.rows import bytes_on_disk, stored_parameters
 from orchestration.fill.budgets import budgets_left
 from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.fill import FillResult
-from orchestration.fill.refusals import open_signal_refusals
+from orchestration.fill.refusals import open_signal_refusals, signal_engine_version
 from orchestration.inputs.task_examples import Beliefs
 from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.task_teachers import TaskTeacher, open_task_cache, open_task_teacher
@@ -253,6 +253,7 @@ class SignalFill(Stage[SignalPlan, FillResult[SignalRequest], None]):
             provenance=head.teacher.provenance(config),
             ledger=ledger.directory.absolute(),
             encoding=config.teacher.encoding,
+            engine=signal_engine_version(config),
         )
         budgets = budgets_left(config.budgets, spent=ledger.counts(), engines=config.runtime.teacher_engine)
         return head.ask(work, engines=self.asked.engines, order=order, budgets=budgets, progress=progress)

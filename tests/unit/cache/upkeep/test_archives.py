@@ -16,6 +16,7 @@ from store_builders import TEACHER, flip_bit, open_cache, teacher_dir
 from cache.disk.failpoints import FAILPOINTS
 from cache.disk.object_storage import ObjectStorage
 from cache.disk.owners import Owner
+from cache.failures import Failures
 from cache.identity import RemoteTeacherIdentity
 from cache.store import TeacherCache
 from cache.upkeep.archives import export_archive, import_archive
@@ -34,6 +35,15 @@ def export(root: Path, path: Path) -> Path:
 def archive(tmp_path: Path) -> Path:
     put_each(tmp_path / "here", PROMPTS)
     return export(tmp_path / "here", tmp_path / "a.tar")
+
+
+def test_what_could_not_be_answered_stays_where_it_was_asked(tmp_path: Path) -> None:
+    put_each(tmp_path / "here", PROMPTS)
+    (request, *_) = requests_of([9])
+    Failures(storage_of(tmp_path / "here"), identity=DIGEST, engine={"vllm": "1"}).add({request: "too long"})
+    import_archive(tmp_path / "there", export(tmp_path / "here", tmp_path / "b.tar"))
+    assert not any(member.name.startswith("failures") for member, _ in members(tmp_path / "b.tar"))
+    assert Failures(storage_of(tmp_path / "there"), identity=DIGEST, engine={"vllm": "1"}).reason(request) is None
 
 
 def test_an_archive_gives_the_same_answers_elsewhere(tmp_path: Path) -> None:

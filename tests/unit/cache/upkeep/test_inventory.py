@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from rewriting_builders import DIGEST, names, put_answer, put_each, scored_again, storage_of
 from signal_builders import CLASSES, SPANS, STATES, TAGS, ask, respond, some_requests
-from store_builders import TEACHER, VOCAB, flip_bit, make_record, open_cache, teacher_dir
+from store_builders import TEACHER, VOCAB, flip_bit, make_record, make_request, open_cache, teacher_dir
 
 from cache.disk.manifests import read_manifest
+from cache.failures import Failures
 from cache.identity import RemoteTeacherIdentity
 from cache.records import TeacherRecord
 from cache.sampling import sample_rows
@@ -153,6 +154,15 @@ def test_a_dataset_that_lost_rows_is_marked(tmp_path: Path) -> None:
     (teacher_dir(tmp_path) / "pins" / f"{view.digest}.json").write_text("x")
     found = teacher_inventory(storage_of(tmp_path), DIGEST)
     assert (found.unreadable_pins, found.datasets) == (1, ())
+
+
+def test_what_could_not_be_answered_is_counted_by_the_engine_that_could_not(tmp_path: Path) -> None:
+    put_each(tmp_path, [5])
+    storage = storage_of(tmp_path)
+    assert teacher_inventory(storage, DIGEST).failures == {}
+    for version in ("1", "2", "2"):
+        Failures(storage, identity=DIGEST, engine={"vllm": version}).add({make_request([3]): "too long"})
+    assert teacher_inventory(storage, DIGEST).failures == {"vllm=1": 1, "vllm=2": 1}
 
 
 def test_rows_that_stand_twice_are_one_record(tmp_path: Path) -> None:

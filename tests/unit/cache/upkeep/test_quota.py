@@ -12,6 +12,7 @@ from store_builders import STOP, VOCAB, make_record, make_request, open_cache, t
 from cache.claims import Claims
 from cache.disk.local_storage import LocalStorage
 from cache.disk.manifests import read_manifest
+from cache.failures import Failures
 from cache.identity import TeacherIdentity
 from cache.records import TeacherRecord
 from cache.upkeep.quota import QuotaReport, enforce_quota
@@ -83,6 +84,13 @@ def test_the_least_recently_used_go_first(root: Path) -> None:
     report = enforce(root, size(root, TEACHERS[2]) + 2000)
     assert report.evicted == (TEACHERS[0].digest(), TEACHERS[1].digest())
     assert held(root) == [0, 0, 1]
+
+
+def test_what_could_not_be_answered_goes_with_its_teacher(root: Path) -> None:
+    storage, digest = LocalStorage(teacher_dir(root, identity=TEACHERS[0])), TEACHERS[0].digest()
+    Failures(storage, identity=digest, engine={"vllm": "1"}).add({make_request([3]): "too long"})
+    assert enforce(root, size(root, *TEACHERS) - 1).evicted == (digest,)
+    assert storage.names("failures") == []
 
 
 def test_a_view_is_a_use_and_a_live_pin_a_reason_to_stay(root: Path) -> None:

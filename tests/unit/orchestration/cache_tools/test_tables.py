@@ -97,7 +97,7 @@ def test_a_long_list_is_counted_to_its_end(dry_run: bool, verb: str, shown: Show
 
 def test_what_was_not_searched_is_named_and_not_obeyed(shown: Shown) -> None:
     other = Unsearched("c" * 64, ("\x1b[31mred",), "not of this config: name a config of its own")
-    found = Forgotten("a" * 64, ("a" * 64,), (other,), (), False, (), ("runs/a\nb.json",), ())
+    found = Forgotten("a" * 64, ("a" * 64,), (other,), (), False, (), ("runs/a\nb.json",), (), 0, False, True)
     show_forgotten(found, console=shown.console)
     assert shown.lines[0] == f"no sequence or signal of teacher {'a' * 12} or its relatives holds the text"
     assert f"not searched: cache {'c' * 12} of " in shown.lines[1]

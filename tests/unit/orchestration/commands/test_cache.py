@@ -17,6 +17,8 @@ from signal_builders import CLASSES, TAGS, ask, respond
 from task_pipeline_builders import task_place
 
 from cache import GenerateRequest, ScoreRequest, TeacherCache, TeacherIdentity, TeacherRecord
+from cache.disk.local_storage import LocalStorage
+from cache.failures import Failures
 from orchestration.commands.main import main
 from teacher_server import FakeTeacher
 
@@ -322,6 +324,32 @@ def test_a_text_is_forgotten_for_good(tmp_path: Path, distill: Distill) -> None:
     assert asked["forgotten"].hex().encode() not in stored
     assert asked["forgotten"] not in stored
     assert asked["kept"] in stored
+
+
+def test_what_could_not_be_answered_is_shown_and_forgotten_alone_or_with_a_text(
+    tmp_path: Path, distill: Distill
+) -> None:
+    config = tiny_config(tmp_path)
+    ask_something(config, tmp_path)
+    (place,) = (tmp_path / "cache").iterdir()
+
+    def fail() -> None:
+        known = Failures(LocalStorage(place), identity=place.name, engine={"vllm": "1"})
+        known.add({GenerateRequest((5,), stop_ids=(0,), max_new_tokens=4): "too long"})
+
+    fail()
+    assert "not answered   1 (vllm=1)" in distill("cache", "info", "--cache-root", tmp_path / "cache")[1]
+    arguments = ("cache", "forget", "--config", config)
+    assert "1 requests could not be answered; add --yes" in distill(*arguments, "--failures")[1]
+    assert len(list((place / "failures").iterdir())) == 1
+    code, printed, _ = distill(*arguments, "--failures", "--yes")
+    assert code == 0 and "1 requests are forgotten and asked again" in printed
+    assert "nothing is known that" in distill(*arguments, "--failures")[1]
+    assert list((place / "failures").iterdir()) == []
+    fail()
+    found = json.loads(distill(*arguments, "--match", "nobody says this", "--yes", "--json")[1])
+    assert (found["sequences"], found["failures"], found["failures_removed"]) == ([], 1, True)
+    assert list((place / "failures").iterdir()) == []
 
 
 def test_an_experiment_that_distils_a_task_is_taken_too(tmp_path: Path, distill: Distill) -> None:

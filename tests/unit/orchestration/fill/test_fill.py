@@ -25,7 +25,6 @@ from configs import BudgetReached, EngineError
 from orchestration.fill.engine_loop import longest
 from orchestration.fill.fill import Budgets
 from orchestration.fill.ledger import read_counts
-from orchestration.fill.refusals import Refusals
 from orchestration.plan.requests import SequenceSet, plan_fill
 
 
@@ -67,12 +66,11 @@ def test_a_second_fill_asks_nothing(filling: Filling) -> None:
     assert (result.teacher_tokens, result.rows) == (0, 0)
 
 
-def test_what_was_refused_before_is_not_asked_again(filling: Filling, tmp_path: Path) -> None:
+def test_what_was_refused_before_is_not_asked_again(filling: Filling) -> None:
     part = teacher_set((*prompts(4), ask(VOCAB + 5)))
     first = filling.fill(part, engines=LocalEngines())
     assert set(first.failed) == {ask(VOCAB + 5)}
-    Refusals(tmp_path, identity=IDENTITY.digest(), terms="t").add(first.failed)
-    again, refused = LocalEngines(), Refusals(tmp_path, identity=IDENTITY.digest(), terms="t")
+    again, refused = LocalEngines(), filling.failures()
     assert not plan_fill([part], cache=filling.cache, refused=refused).asks_teacher
     result = filling.fill(part, engines=again, refused=refused)
     assert again.orders == []
@@ -80,6 +78,19 @@ def test_what_was_refused_before_is_not_asked_again(filling: Filling, tmp_path: 
     # Beside new rows it is left out as well.
     filling.fill(teacher_set((*prompts(6), ask(VOCAB + 5))), engines=again, refused=refused)
     assert len(again.teacher.asked) == 2
+    # Another version of the engine is asked once.
+    filling.engine = {"vllm": "2"}
+    for _ in range(2):
+        filling.fill(part, engines=again, refused=filling.failures())
+    assert again.teacher.asked.count(ask(VOCAB + 5)) == 1
+
+
+def test_what_was_refused_is_remembered_although_the_fill_ends_too_early(filling: Filling) -> None:
+    refused = ask(9, prompt_tokens=MAX_MODEL_LEN)
+    with pytest.raises(BudgetReached):
+        filling.fill(teacher_set((refused, *prompts(20))), engines=LocalEngines(), budgets=Budgets(150, None))
+    assert "exceed max_model_len" in (filling.failures().reason(refused) or "")
+    assert filling.failures().reason(prompts(1)[0]) is None
 
 
 def test_only_what_is_new_is_asked(filling: Filling) -> None:

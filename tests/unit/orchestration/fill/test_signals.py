@@ -26,7 +26,6 @@ from cache.disk.spending import Spent
 from configs import BudgetReached, EngineError
 from orchestration.fill.fill import Budgets
 from orchestration.fill.ledger import read_counts
-from orchestration.fill.refusals import Refusals
 from orchestration.fill.signals import WantedSignals, by_text, items_of
 from orchestration.plan.signal_requests import SignalSet
 
@@ -78,10 +77,7 @@ def test_a_failure_costs_its_request_and_its_reason_is_kept(filling: SignalFilli
     assert len(filling.records(long)) == 6
     # Nothing was read of the long text, and nothing is counted for it.
     assert result.teacher_tokens == 10
-    refusals = Refusals(tmp_path, identity=IDENTITY.digest(), terms="t")
-    refusals.add(result.failed)
-    again = LocalSignals()
-    refused = Refusals(tmp_path, identity=IDENTITY.digest(), terms="t")
+    again, refused = LocalSignals(), filling.failures()
     assert filling.fill(long, engines=again, refused=refused).failed == result.failed
     assert again.budgets == []
 

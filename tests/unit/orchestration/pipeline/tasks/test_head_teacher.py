@@ -20,10 +20,11 @@ from configs import EngineError
 from configs.task import TaskConfig
 from configs.task_experiment import TaskDistillConfig
 from evaluation.tasks.examples import Example, read_examples
+from orchestration.environment import installed_version
 from orchestration.fill.answers import SignalAnswers
 from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress
 from orchestration.fill.fill import Budgets, FillResult
-from orchestration.fill.refusals import Refusals, open_signal_refusals
+from orchestration.fill.refusals import open_signal_refusals
 from orchestration.fill.signals import items_of
 from orchestration.inputs.task_teachers import open_task_cache, open_task_teacher
 from orchestration.outputs.console import StageProgress
@@ -80,6 +81,9 @@ class Local:
         return found
 
 
+ENGINE = {"transformers": installed_version("transformers"), "encoding": "signal-f32"}
+
+
 def opened(root: Path, model_dir: Path, task: TaskConfig, *, refusals: bool = False) -> HeadTeacher:
     config = TaskDistillConfig.model_validate(
         {
@@ -96,7 +100,7 @@ def opened(root: Path, model_dir: Path, task: TaskConfig, *, refusals: bool = Fa
 
 
 def ask(head: HeadTeacher, engines: Local, root: Path, sets: Any, signals: Any = CLASSES) -> FillResult[SignalRequest]:
-    order = FillOrder(False, root / "cache", 0, 1e6, None, {}, root / "ledger", encoding="signal-f32")
+    order = FillOrder(False, root / "cache", 0, 1e6, None, {}, root / "ledger", encoding="signal-f32", engine=ENGINE)
     progress = StageProgress("fill", total=None, unit="signals", started=time.monotonic())
     plan = head.plan(sets, signals)
     return head.ask(plan, engines=engines, order=order, budgets=Budgets(None, None), progress=progress)
@@ -149,7 +153,6 @@ def test_what_is_refused_is_kept_with_its_reason_and_not_asked_again(tmp_path: P
     wrong = (*CLASSES, Signal("state", layer=9, position="mean"))
     first = ask(head, Local(head), tmp_path, {"train": moods("sun")}, wrong)
     assert list(first.failed.values()) == ["state of layer 9, mean, and the model has 1 layers"]
-    assert isinstance(head.refusals, Refusals)
     later = opened(tmp_path, tmp_path / "model", MOODS, refusals=True)
     again = Local(later)
     assert ask(later, again, tmp_path, {"train": moods("sun")}, wrong).failed == first.failed
