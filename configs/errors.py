@@ -44,6 +44,10 @@ class EngineError(DistillError):
     """An inference engine failed its start-up check or died."""
 
 
+class DoorError(DistillError):
+    """The door of a shared teacher cannot be reached, lets nobody in, or does not answer as it must."""
+
+
 class TrainingError(DistillError):
     """A student could not be trained (non-finite loss, lost worker)."""
 

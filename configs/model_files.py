@@ -83,6 +83,15 @@ def weight_names(model_dir: Path) -> tuple[str, ...]:
     return tuple(sorted(set(_weight_map(index).values()))) if _is_there(index) else (WEIGHTS,)
 
 
+def has_weights(model_dir: Path) -> bool:
+    """Whether all files of the weights are there.
+
+    Raises:
+        ModelError: the index cannot be read.
+    """
+    return all(_is_there(model_dir / name) for name in weight_names(model_dir))
+
+
 def stray_weights(model_dir: Path) -> tuple[str, ...]:
     """Names of safetensors files that lie beside the model and are not part of it."""
     model = {path.name for path in weight_files(model_dir)}

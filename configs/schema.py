@@ -22,7 +22,8 @@ from configs.data import TEMPLATE_DATE as TEMPLATE_DATE
 from configs.data import DataConfig as DataConfig
 from configs.data import PlainConfig as PlainConfig
 from configs.data import SplitConfig as SplitConfig
-from configs.models import Block, ModelSource, Name, NonNegative, Positive
+from configs.doors import DoorConfig as DoorConfig
+from configs.models import Block, GrownBlock, ModelSource, Name, NonNegative, Positive
 from configs.models import ModelShape as ModelShape
 from configs.passwords import passwords_in
 from configs.runtime import EngineSettings as EngineSettings
@@ -71,10 +72,17 @@ class WithoutPasswords(Block):
         return self
 
 
-class TeacherConfig(Block):
-    """The model that is asked once, and what is kept of its beliefs."""
+class TeacherConfig(GrownBlock):
+    """The model that is asked once, and what is kept of its beliefs.
+
+    With `serve` it answers behind somebody else's door, and of `model` tokenizer, templates and config.json are enough
+    (docs/decisions/0039-a-served-teacher.md).
+    """
+
+    later_keys = ("serve",)
 
     model: ModelSource
+    serve: DoorConfig | None = None
     dtype: Dtype = "bfloat16"
     quantization: str | None = None
     licence: str | None = None
@@ -220,22 +228,41 @@ class DistillConfig(Together, WithoutPasswords):
 
     def _lengths_fit(self) -> None:
         """Every engine also answers the test prompts and writes rollouts, so the longest limit counts for all."""
-        limits = {"generation.max_new_tokens": self.generation.max_new_tokens}
-        limits["evaluation.max_new_tokens"] = self.evaluation.max_new_tokens or 0
-        for name, student in self.students.items():
-            for number, stage in enumerate(student.stages):
-                if stage.rollout is not None:
-                    limits[f"students.{name}.stages.{number}.rollout.max_new_tokens"] = stage.rollout.max_new_tokens
+        limits = self._answer_limits()
         longest = max(limits, key=lambda key: limits[key])
         # One more than the sequence: an engine refuses to score a sequence as long as its limit.
         needed = self.data.max_prompt_tokens + limits[longest] + 1
-        for role in ("teacher_engine", "student_engine"):
+        for role in ("teacher_engine", "student_engine") if self._has_engines else ("student_engine",):
             engine: EngineSettings = getattr(self.runtime, role)
             if needed > engine.max_model_len:
                 raise ValueError(
                     f"data.max_prompt_tokens={self.data.max_prompt_tokens} + {longest}={limits[longest]} + 1 exceed "
                     f"runtime.{role}.max_model_len={engine.max_model_len}: raise it to {needed} or lower the others"
                 )
+
+    def _answer_limits(self) -> dict[str, int]:
+        """The tokens of an answer, by the key that says how many they are at most."""
+        limits = {"generation.max_new_tokens": self.generation.max_new_tokens}
+        limits["evaluation.max_new_tokens"] = self.evaluation.max_new_tokens or 0
+        for name, student in self.students.items():
+            for number, stage in enumerate(student.stages):
+                if stage.rollout is not None:
+                    limits[f"students.{name}.stages.{number}.rollout.max_new_tokens"] = stage.rollout.max_new_tokens
+        return limits
+
+    @property
+    def _has_engines(self) -> bool:
+        """Whether engines of this experiment's own answer for a teacher."""
+        return any(teacher.serve is None for teacher in self.every_teacher.values())
+
+    @property
+    def longest_asked(self) -> int:
+        """Tokens that a teacher's engine has to take at once; one more than the longest sequence."""
+        asked = self.data.max_prompt_tokens + max(self._answer_limits().values()) + 1
+        if self.data.plain is not None:
+            asked = max(asked, self.data.plain.max_tokens + 1)
+        # What a teacher is shown more is cut to its engine.
+        return asked if self.teacher_context is None else max(asked, self.runtime.teacher_engine.max_model_len)
 
     def _context_arrives(self) -> None:
         """What the teacher sees beside a row is rendered once, with the row, and reaches it through the cache alone."""
@@ -297,7 +324,7 @@ class DistillConfig(Together, WithoutPasswords):
                         "choose another source"
                     )
         # One more than the window: an engine refuses to score a sequence as long as its limit.
-        if plain is not None and plain.max_tokens + 1 > limit:
+        if plain is not None and plain.max_tokens + 1 > limit and self._has_engines:
             raise ValueError(
                 f"data.plain.max_tokens={plain.max_tokens} + 1 exceed runtime.teacher_engine.max_model_len={limit}: "
                 f"raise it to {plain.max_tokens + 1} or lower the first"
@@ -354,6 +381,9 @@ class DistillConfig(Together, WithoutPasswords):
     def digest(self) -> str:
         """SHA-256 (hex) of everything that changes the numbers of this one experiment."""
         said = self.model_dump(mode="json", exclude={"runtime", "budgets", "prices", "sweep"})
+        # Who answers is in the identity of the teacher, and where changes no number.
+        for teacher in (said["teacher"], *said.get("teachers", {}).values()):
+            teacher.pop("serve", None)
         for block, keys in LATER_KEYS.items():
             for key in keys:
                 # An experiment that does not set them keeps the digest that it had before there were any.

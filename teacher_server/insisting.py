@@ -7,6 +7,7 @@ wants to be left alone (`Retry-After`) is left alone for so long.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Callable
 
@@ -17,6 +18,11 @@ from configs.errors import EngineError
 
 PASSING = frozenset({408, 429, 502, 503, 504})
 """Statuses that pass by themselves."""
+
+BUSY = 429
+"""Of these that of a server that is well and has much to do: nobody has to be told of it."""
+
+_log = logging.getLogger(__name__)
 
 _LONGEST_WAIT_S = 120.0
 
@@ -47,9 +53,15 @@ def insist(
         Refused: the server said no, or the budget is used up while it is busy.
         EngineError: it cannot be reached within the budget.
     """
+    told = False
 
     def patience(error: Exception) -> bool | float:
-        return False if let_go is not None and let_go.is_set() else _patience(error)
+        nonlocal told
+        again = False if let_go is not None and let_go.is_set() else _patience(error)
+        if again is not False and not told and getattr(error, "status", None) != BUSY:
+            told = True
+            _log.warning("%s is away (%s): it is asked again, for up to %g s", server, error, budget_s)
+        return again
 
     try:
         for attempt in stamina.retry_context(

@@ -35,7 +35,7 @@ from orchestration.cache_tools.token_patterns import TokenPattern
 from orchestration.inputs.generative_teachers import open_generative_teacher
 from orchestration.inputs.preflight import resolve_paths, resolve_task_paths
 from orchestration.inputs.task_teachers import open_task_teacher
-from orchestration.inputs.teachers import open_teacher
+from orchestration.inputs.teachers import open_teachers
 
 LARGEST_FILE = 2**28
 """Larger files of a run are weights."""
@@ -147,16 +147,18 @@ def _every_asked(config: Experiment, config_dir: Path) -> list[_Asked]:
     if isinstance(config, TaskDistillConfig):
         asked = [_of_task(config.of_teacher(name), config_dir) for name in config.every_teacher]
     else:
-        asked = [_of_language_model(config.of_teacher(name), config_dir) for name in config.every_teacher]
+        asked = _of_language_models(config, config_dir)
     first, *others = asked
     there = list_teachers(config.runtime.cache_root) if others else []
     return [first, *(other for other in others if other.identity in there)]
 
 
-def _of_language_model(config: DistillConfig, config_dir: Path) -> _Asked:
+def _of_language_models(config: DistillConfig, config_dir: Path) -> list[_Asked]:
     """An assistant is a student of the config, which has the tokenizer of its teacher."""
-    teacher = open_teacher(resolve_paths(config, config_dir=config_dir))
-    return _Asked(teacher.identity.digest(), teacher.files.tokenizer, frozenset(config.students))
+    return [
+        _Asked(teacher.identity.digest(), teacher.files.tokenizer, frozenset(config.students))
+        for teacher in open_teachers(resolve_paths(config, config_dir=config_dir)).values()
+    ]
 
 
 def _of_task(config: TaskDistillConfig, config_dir: Path) -> _Asked:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import ray
 from ray.exceptions import RayError
@@ -38,6 +39,22 @@ logger = logging.getLogger(__name__)
 
 Reference = Callable[[Sequence[tuple[int, ...]]], Sequence[ReferenceRows]]
 """What a plain forward pass says of some sequences."""
+
+
+class AnsweringPool(Protocol):
+    """Whoever serves a model that is examined (`EnginePool`, `door_pool.DoorPool`)."""
+
+    def answer(self, requests: Sequence[Request], *, k: int) -> TimedAnswers:
+        """See `EnginePool.answer`."""
+        ...
+
+    def forget_prefixes(self) -> None:
+        """See `EnginePool.forget_prefixes`."""
+        ...
+
+    def occupancy(self) -> Occupancy:
+        """See `EnginePool.occupancy`."""
+        ...
 
 
 class EnginePool(ActorPool):

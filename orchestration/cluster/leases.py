@@ -13,20 +13,20 @@ from typing import Generic
 
 import ray
 
-from orchestration.fill.engine_loop import AnyItem, FillProgress, Item, longest
+from orchestration.fill.engine_loop import AnyItem, FillProgress, longest
 
 LEASE = 16
 """Items of one lease: a dead engine loses at most this many that it had not begun."""
 
 
-class ItemQueue:
+class ItemQueue(Generic[AnyItem]):
     """Items still to be done, and the progress of those at work on them. Threads may share it.
 
     With a budget, an item is handed out only if its longest possible answer still fits beside everything that is
     done or under way, so the budget is never exceeded.
     """
 
-    def __init__(self, items: Sequence[tuple[int, Item]], *, token_budget: int | None, engines: int = 1) -> None:
+    def __init__(self, items: Sequence[tuple[int, AnyItem]], *, token_budget: int | None, engines: int = 1) -> None:
         self._waiting = deque(items)
         self._token_budget = token_budget
         self._reserved = 0
@@ -36,9 +36,9 @@ class ItemQueue:
         self._joules = math.nan
         self._lock = threading.Lock()
 
-    def lease(self) -> list[tuple[int, Item]]:
+    def lease(self) -> list[tuple[int, AnyItem]]:
         """Up to `LEASE` items; empty when there is no more work that may be done."""
-        leased: list[tuple[int, Item]] = []
+        leased: list[tuple[int, AnyItem]] = []
         with self._lock:
             while self._waiting and len(leased) < LEASE and not self._stopped and self._affords(self._waiting[0][1]):
                 self._reserved += longest(self._waiting[0][1])
@@ -67,7 +67,7 @@ class ItemQueue:
         """The share of one engine in that; NaN as long as nobody measures."""
         return self._joules / self._engines
 
-    def _affords(self, item: Item) -> bool:
+    def _affords(self, item: AnyItem) -> bool:
         if self._token_budget is None:
             return True
         under_way = self._reserved - self._progress.settled_tokens

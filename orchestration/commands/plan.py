@@ -1,7 +1,8 @@
 """`distill plan`: what an experiment would ask, need and cost. Nothing is started, downloaded or left behind.
 
 Where the teacher's files are at hand the cache is asked; where they are not, shapes come from the YAML, every row
-counts as a miss, and each number that rests on that is marked as assumed.
+counts as a miss, and each number that rests on that is marked as assumed. A teacher behind a door is asked who it is;
+where nobody answers there, every row counts as a miss unless its weights are here to say who it is.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import TextIO
 
 from cache import TeacherCache
-from configs import ConfigError, DistillConfig
+from configs import ConfigError, DistillConfig, DoorError
 from configs.experiments import AnyExperiment
 from configs.places import FINGERPRINTS, is_url
 from configs.schema import EngineSettings, TrainingSettings
-from configs.teachers import FIRST
+from configs.teachers import FIRST, NOT_STATED, key_of_teacher
 from orchestration.inputs.asked_prompts import read_prompts
+from orchestration.inputs.doors import TeacherDoor, knock, weights_wanted
 from orchestration.inputs.made_once import STAGING
 from orchestration.inputs.models import is_at_hand, materialise
 from orchestration.inputs.other_tokens import has_other_tokens, tokens_in_words, tokens_of
@@ -45,6 +47,9 @@ from orchestration.plan.tables import (
     warn_of_slow_dtype,
 )
 
+PATIENCE_S = 5.0
+"""How long a plan waits for a door that does not answer at once."""
+
 
 def print_plan(config: DistillConfig, *, config_dir: Path, assume_gpus: int | None, stream: TextIO) -> None:
     """Print the plan.
@@ -65,8 +70,9 @@ def _print_plan(config: DistillConfig, *, assume_gpus: int | None, stream: TextI
         config = _cut_to(hardware, config, console=console)
     if config.combined:
         console.say(f"{config.combined}.")
-    missing = [each.model.label for each in config.every_teacher.values() if not is_at_hand(each.model)]
-    teachers = {} if missing else open_teachers(config)
+    missing = [each.model.label for name, each in config.every_teacher.items() if not _at_hand(config, name)]
+    doors = _show_doors(config, console=console)
+    teachers = {} if missing else open_teachers(config, doors=doors)
     plans = _plans(config, teachers, console=console) if teachers else _assumed_plans(config, missing, console=console)
     shapes = {name: _shape(config.of_teacher(name), teachers.get(name)) for name in config.every_teacher}
     times = {}
@@ -80,7 +86,7 @@ def _print_plan(config: DistillConfig, *, assume_gpus: int | None, stream: TextI
             show_money(plan, time=times[name], config=alone, console=console)
     show_plain(plans[FIRST], config=config, console=console)
     show_rollouts(config, console=console)
-    idle = [name for name, plan in plans.items() if not plan.asks_teacher]
+    idle = [name for name, plan in plans.items() if not plan.asks_teacher or config.every_teacher[name].serve]
     warn_of_slow_dtype(config, hardware=hardware, console=console, nothing_to_ask=idle)
     for name in sorted({student.teacher for student in config.students.values() if student.teacher is not None}):
         console.say(f"{name} teaches too: what it is asked is planned when it is trained, and not counted here.")
@@ -92,7 +98,7 @@ def _show_placements(
     plans: Mapping[str, FillPlan],
     *,
     shapes: Mapping[str, PlannedShape],
-    times: Mapping[str, FillTime],
+    times: Mapping[str, FillTime | None],
     hardware: Hardware,
     console: Console,
 ) -> None:
@@ -102,12 +108,41 @@ def _show_placements(
     for name in config.teachers:
         placements[name] = place_further_teacher(config.of_teacher(name), teacher=shapes[name], hardware=hardware)
     for name, placement in placements.items():
+        if config.every_teacher[name].serve is not None and name != FIRST:
+            continue
         if name != FIRST:
             console.say(f"Before students learn, for {name}:")
         for line in render_placement(placement, fill=times[name]):
             console.say(line)
         for warning in check_host(placement.phases, memory=hardware.memory, asks_teacher=plans[name].asks_teacher):
             console.warn(warning)
+
+
+def _at_hand(config: DistillConfig, name: str) -> bool:
+    """Whether the files of the teacher of this name are here, as far as an experiment needs them."""
+    teacher = config.every_teacher[name]
+    weights = teacher.serve is None or (name == FIRST and weights_wanted(config) is not None)
+    return is_at_hand(teacher.model, weights=weights)
+
+
+def _show_doors(config: DistillConfig, *, console: Console) -> dict[str, TeacherDoor]:
+    """Say who answers behind the doors of this experiment; those that do, by the names of the teachers."""
+    found = {}
+    for name, teacher in config.every_teacher.items():
+        if teacher.serve is None:
+            continue
+        key = key_of_teacher(name)
+        try:
+            door = found[name] = knock(teacher.serve, key=key, patience_s=PATIENCE_S)
+        except (ConfigError, DoorError) as error:
+            console.warn(f"{error}; planned with what is known here, and rows that are cached may count as misses")
+            continue
+        facts = door.facts
+        console.say(
+            f"{key}: {door.label} is {facts.identity.digest()[:12]}, licence {facts.licence or NOT_STATED}; it gives "
+            f"up to {facts.most_k} log-probabilities a token, of sequences of up to {facts.max_model_len:,} tokens."
+        )
+    return found
 
 
 def _plans(config: DistillConfig, teachers: Mapping[str, Teacher], *, console: Console) -> dict[str, FillPlan]:

@@ -13,6 +13,7 @@ from typing import TextIO
 from configs import ConfigError, DistillConfig, configure_logging
 from configs.places import absolute_root
 from configs.serving import ServeConfig
+from configs.teachers import key_of_teacher
 from orchestration.cluster.nodes import cluster_hardware
 from orchestration.cluster.planned_engine import engine_spec
 from orchestration.cluster.private import cluster
@@ -49,6 +50,13 @@ def serve_teachers(config: DistillConfig, *, config_dir: Path, store: TokenStore
         ConfigError: a place, a model or the memory does not allow it.
         EngineError: the door cannot be opened.
     """
+    for name, teacher in config.every_teacher.items():
+        if teacher.serve is not None:
+            key = key_of_teacher(name)
+            raise ConfigError(
+                f"{key}.serve={teacher.serve.url}: a door leads to engines of its own, not to another door: remove it, "
+                "or give out that address"
+            )
     config = resolve_paths(config, config_dir=config_dir)
     require_free(config.runtime.serve)
     hardware = hardware_of(config, ask_cluster=cluster_hardware)

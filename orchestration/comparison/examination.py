@@ -16,7 +16,7 @@ from typing import Protocol
 from cache import TeacherIdentity
 from configs import BudgetReached, DistillError
 from evaluation.results import ModelResults
-from orchestration.cluster.engine_pool import EnginePool
+from orchestration.cluster.engine_pool import AnsweringPool
 from orchestration.inputs.other_tokens import OtherTokens
 
 
@@ -67,7 +67,7 @@ class Examination(Finding, Protocol):
         """Teacher tokens that it takes at most, when the teacher itself is examined."""
         ...
 
-    def run(self, candidate: Candidate, pool: EnginePool) -> None:
+    def run(self, candidate: Candidate, pool: AnsweringPool) -> None:
         """Examine the model that `pool` serves, and keep the result.
 
         Raises:
@@ -76,7 +76,7 @@ class Examination(Finding, Protocol):
         ...
 
 
-def examine(candidate: Candidate, due: Sequence[Examination], pool: EnginePool) -> list[str]:
+def examine(candidate: Candidate, due: Sequence[Examination], pool: AnsweringPool) -> list[str]:
     """Make every examination that is due of the model that `pool` serves; a line for each that failed.
 
     Raises:

@@ -16,7 +16,7 @@ from cache.records import tail_logmass
 from configs import EngineError
 from evaluation.closeness import TokenBeliefs, closeness_of, joined
 from evaluation.results import Closeness, ModelResults
-from orchestration.cluster.engine_pool import EnginePool
+from orchestration.cluster.engine_pool import AnsweringPool
 from orchestration.comparison.bench import MEASURES, Bench
 from orchestration.comparison.examination import Candidate
 from orchestration.outputs.artifacts import Artifacts, digest_of
@@ -70,7 +70,7 @@ class HeldOut:
         """See `Examination`."""
         return sum(len(record.token_ids) for record in self.bench.as_told())
 
-    def run(self, candidate: Candidate, pool: EnginePool) -> None:
+    def run(self, candidate: Candidate, pool: AnsweringPool) -> None:
         """See `Examination`: the live teacher against its own cached answers.
 
         Raises:
@@ -96,7 +96,7 @@ class HeldOut:
         return None if digest is None else self.artifacts.read_evaluation(digest, KeptCloseness)
 
 
-def rescored(records: Sequence[TeacherRecord], *, pool: EnginePool, k: int) -> list[TeacherRecord]:
+def rescored(records: Sequence[TeacherRecord], *, pool: AnsweringPool, k: int) -> list[TeacherRecord]:
     """What the model that `pool` serves says of these sequences, in their order.
 
     Raises:

@@ -27,7 +27,7 @@ from configs.architecture import read_architecture
 from configs.models import Device
 from configs.schema import EngineSettings
 from evaluation.results import ModelResults, Serving, Speed, Spread
-from orchestration.cluster.engine_pool import EnginePool
+from orchestration.cluster.engine_pool import AnsweringPool
 from orchestration.comparison.examination import Candidate
 from orchestration.outputs.artifacts import digest_of, write_json
 from orchestration.outputs.fields import from_fields, to_fields
@@ -89,7 +89,7 @@ class SpeedExamination:
         answers = len(BATCHES) + RUNS * sum(BATCHES) * 2
         return answers * (PROMPT_TOKENS + TOKENS)
 
-    def run(self, candidate: Candidate, pool: EnginePool) -> None:
+    def run(self, candidate: Candidate, pool: AnsweringPool) -> None:
         """Measure the engine that `pool` has up.
 
         Raises:
@@ -142,7 +142,7 @@ class SpeedExamination:
         return self.folder / f"{digest[:16]}.json"
 
 
-def _speed(requests: Sequence[GenerateRequest], pool: EnginePool) -> Speed:
+def _speed(requests: Sequence[GenerateRequest], pool: AnsweringPool) -> Speed:
     """One batch, several times."""
     only_first = [replace(request, max_new_tokens=1) for request in requests]
     firsts, rest, rates = [], [], []
@@ -154,7 +154,7 @@ def _speed(requests: Sequence[GenerateRequest], pool: EnginePool) -> Speed:
     return Speed(len(requests), _spread(firsts), _spread(rest), _spread(rates))
 
 
-def _timed(requests: Sequence[GenerateRequest], pool: EnginePool) -> tuple[float, str]:
+def _timed(requests: Sequence[GenerateRequest], pool: AnsweringPool) -> tuple[float, str]:
     """Seconds that the engine took for the whole batch, which it had never seen, and what it runs on."""
     pool.forget_prefixes()
     answers = pool.answer(requests, k=0)

@@ -20,7 +20,7 @@ from configs.model_files import speech_sha256
 from evaluation.results import DevScores, FinalScores, ModelResults, TaskExample
 from evaluation.tasks.examples import Example
 from evaluation.tasks.parsing import answer_reader
-from orchestration.cluster.engine_pool import EnginePool
+from orchestration.cluster.engine_pool import AnsweringPool
 from orchestration.comparison.examination import Candidate
 from orchestration.comparison.label_likelihood import LABEL_LOGPROBS, class_logprobs, label_requests, label_score
 from orchestration.comparison.task_questions import Asking, Question, questions_for
@@ -108,7 +108,7 @@ class TaskExamination(Generic[Scores]):
         # A score is read from one token more than the sequence has.
         return max((len(one.prompt_ids) + len(ids) + 1 for one in asked for ids in one.label_ids), default=0)
 
-    def run(self, candidate: Candidate, pool: EnginePool) -> None:
+    def run(self, candidate: Candidate, pool: AnsweringPool) -> None:
         """See `Examination`.
 
         Raises:
@@ -135,7 +135,7 @@ class TaskExamination(Generic[Scores]):
     def _questions(self, files: ModelFiles) -> tuple[Question, ...]:
         return questions_for(files, self.examples, task=self.task, asking=self.asking)
 
-    def _by_text(self, asked: Sequence[Question], pool: EnginePool, *, files: ModelFiles) -> tuple[TaskExample, ...]:
+    def _by_text(self, asked: Sequence[Question], pool: AnsweringPool, *, files: ModelFiles) -> tuple[TaskExample, ...]:
         config, asking, read = self.task.config, self.asking, answer_reader(self.task.config)
         stop_ids = files.stop_ids
         pairs = [(one, seed) for seed in asking.all_seeds for one in asked]
@@ -162,7 +162,7 @@ class TaskExamination(Generic[Scores]):
             found.append(one.answered(seed=seed, answer=answer, predicted=read(answer, one.example.tokens)))
         return tuple(found)
 
-    def _by_likelihood(self, asked: Sequence[Question], pool: EnginePool) -> tuple[TaskExample, ...]:
+    def _by_likelihood(self, asked: Sequence[Question], pool: AnsweringPool) -> tuple[TaskExample, ...]:
         scoring, labels = self.task.config.label_scoring, list(self.task.config.verbalisers)
         assert scoring is not None
         requests = [request for each in asked for request in label_requests(each)]
@@ -196,7 +196,7 @@ def on_test(
 
 
 def _answers(
-    pool: EnginePool, requests: Sequence[GenerateRequest | ScoreRequest], *, k: int
+    pool: AnsweringPool, requests: Sequence[GenerateRequest | ScoreRequest], *, k: int
 ) -> Sequence[TeacherRecord | Failure]:
     """Outcomes in the order of the requests.
 

@@ -8,7 +8,7 @@ from cache.protocols import Failure
 from configs import EngineError
 from evaluation.closeness import joined
 from evaluation.results import Closeness, ModelResults
-from orchestration.cluster.engine_pool import EnginePool
+from orchestration.cluster.engine_pool import AnsweringPool
 from orchestration.comparison.bench import Bench, lengths
 from orchestration.comparison.examination import Candidate
 from orchestration.outputs.artifacts import Artifacts
@@ -59,7 +59,7 @@ class Answering:
         answers = [len(request.prompt_ids) + request.max_new_tokens for request in self.bench.asked]
         return sum(answers) + sum(answers[:WARM_UP])
 
-    def run(self, candidate: Candidate, pool: EnginePool) -> None:
+    def run(self, candidate: Candidate, pool: AnsweringPool) -> None:
         """See `Examination`.
 
         Raises:

@@ -8,14 +8,16 @@ from orchestration.fill.fill import Budgets
 from orchestration.fill.ledger import Counts
 
 
-def budgets_left(budgets: BudgetConfig, *, spent: Counts, engines: EngineSettings) -> Budgets:
-    """What a fill with these engines may still spend: teacher tokens of any purpose, and seconds of its engines."""
+def budgets_left(budgets: BudgetConfig, *, spent: Counts, engines: EngineSettings | None) -> Budgets:
+    """What a fill with these engines may still spend: teacher tokens of any purpose, and seconds of its engines.
+
+    A fill without engines of its own takes no time of any.
+    """
     tokens, hours = budgets.max_teacher_tokens, budgets.max_gpu_hours
-    gpus = engines.count * engines.tensor_parallel
-    return Budgets(
-        None if tokens is None else tokens - spent.tokens,
-        None if hours is None else (hours * 3600 - spent.gpu_seconds) / gpus,
-    )
+    left = None if tokens is None else tokens - spent.tokens
+    if hours is None or engines is None:
+        return Budgets(left, None)
+    return Budgets(left, (hours * 3600 - spent.gpu_seconds) / (engines.count * engines.tensor_parallel))
 
 
 def require_budget(budgets: BudgetConfig, *, spent: Counts, tokens: int, purpose: str) -> None:

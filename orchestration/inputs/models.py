@@ -26,6 +26,7 @@ from configs.model_files import (
     CONFIG,
     WEIGHTS_INDEX,
     companions,
+    has_weights,
     read_config,
     read_generation_config,
     stop_ids_of,
@@ -59,6 +60,11 @@ class ModelFiles:
         return len(self.tokenizer)
 
     @property
+    def has_weights(self) -> bool:
+        """Whether the weights are here; of a teacher that is served elsewhere they need not be."""
+        return has_weights(self.directory)
+
+    @property
     def vocab_sha256(self) -> str:
         """SHA-256 (hex) over which token every id means."""
         tokens = sorted((at, token) for token, at in self.tokenizer.get_vocab().items())
@@ -83,23 +89,27 @@ class ModelFiles:
         return tuple(sorted(stops))
 
 
-def materialise(source: ModelSource, *, models_root: Path) -> ModelFiles:
-    """Make sure that the model lies in a plain directory, and return it.
+def materialise(source: ModelSource, *, models_root: Path, weights: bool = True) -> ModelFiles:
+    """Make sure that the model lies in a plain directory, and return it; without `weights` all but these.
 
     Raises:
         ModelError: the model cannot be found or holds no safetensors.
     """
-    return open_model(locate_model(source, models_root=models_root), label=source.label)
+    return open_model(
+        locate_model(source, models_root=models_root, weights=weights), label=source.label, weights=weights
+    )
 
 
-def locate_model(source: ModelSource, *, models_root: Path) -> Path:
+def locate_model(source: ModelSource, *, models_root: Path, weights: bool = True) -> Path:
     """Make sure that a model of any kind lies in a plain directory, and return that; it is not looked into.
+
+    Without `weights` none are fetched, and none need be there.
 
     Raises:
         ModelError: the model cannot be found.
     """
     if source.hub is not None:
-        directory = _download(source.hub, revision=source.revision)
+        directory = _download(source.hub, revision=source.revision, weights=weights)
     elif source.path is not None:
         directory = source.path
     elif source.package is not None and source.file is not None:
@@ -107,10 +117,12 @@ def locate_model(source: ModelSource, *, models_root: Path) -> Path:
     else:
         assert source.random is not None
         directory = make_random(source.random, seed=source.seed, models_root=models_root)
+    if not weights and not has_weights(directory):
+        return directory
     return _without_strays(directory, models_root=models_root)
 
 
-def is_at_hand(source: ModelSource) -> bool:
+def is_at_hand(source: ModelSource, *, weights: bool = True) -> bool:
     """Whether `materialise` would find everything on this machine.
 
     Raises:
@@ -119,10 +131,11 @@ def is_at_hand(source: ModelSource) -> bool:
     if source.hub is None:
         return True
     try:
-        directory = _snapshot(source.hub, revision=source.revision, local_files_only=True)
+        directory = _snapshot(source.hub, revision=source.revision, weights=weights, local_files_only=True)
         # A download that was broken off leaves a directory too.
         read_config(directory)
-        weight_files(directory)
+        if weights:
+            weight_files(directory)
     except HFValidationError as error:
         raise _bad_hub_id(source.hub) from error
     except (LocalEntryNotFoundError, OSError, ModelError):
@@ -130,15 +143,16 @@ def is_at_hand(source: ModelSource) -> bool:
     return True
 
 
-def open_model(directory: Path, *, label: str) -> ModelFiles:
-    """Read the shape and tokenizer of a plain model directory.
+def open_model(directory: Path, *, label: str, weights: bool = True) -> ModelFiles:
+    """Read the shape and tokenizer of a plain model directory; without `weights` it need not hold any.
 
     Raises:
         ModelError: this is not a directory, it is not whole, or its tokenizer does not load.
     """
     try:
         shape = read_architecture(directory).shape
-        weight_files(directory)
+        if weights or has_weights(directory):
+            weight_files(directory)
         # Read by others: what is not a regular file would hold them up for ever.
         companions(directory)
     except ModelError as error:
@@ -185,9 +199,9 @@ def _without_strays(directory: Path, *, models_root: Path) -> Path:
     return make_once(models_root / f"links-{digest[:12]}", link)
 
 
-def _download(hub: str, *, revision: str | None) -> Path:
+def _download(hub: str, *, revision: str | None, weights: bool) -> Path:
     try:
-        return _snapshot(hub, revision=revision)
+        return _snapshot(hub, revision=revision, weights=weights)
     except HFValidationError as error:
         raise _bad_hub_id(hub) from error
     except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
@@ -197,7 +211,7 @@ def _download(hub: str, *, revision: str | None) -> Path:
         ) from error
 
 
-def _snapshot(hub: str, *, revision: str | None, local_files_only: bool = False) -> Path:
+def _snapshot(hub: str, *, revision: str | None, weights: bool = True, local_files_only: bool = False) -> Path:
     """The hub's directory of a model: first all that is small, and then the weights which that says are the model."""
 
     def take(patterns: Sequence[str], *, revision: str | None) -> Path:
@@ -206,6 +220,8 @@ def _snapshot(hub: str, *, revision: str | None, local_files_only: bool = False)
         )
 
     found = take(HUB_PATTERNS, revision=revision)
+    if not weights:
+        return found
     # The directory bears the name of the commit: a branch that moves in between does not tear the model apart.
     commit = found.name if re.fullmatch("[0-9a-f]{40}", found.name) else revision
     return take((*HUB_PATTERNS, *weight_names(found)), revision=commit)

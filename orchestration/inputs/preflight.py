@@ -13,7 +13,7 @@ from configs.architecture import read_architecture
 from configs.experiments import AnyExperiment
 from configs.models import Block, Device, ModelSource
 from configs.places import is_url
-from configs.schema import DistillConfig, Dtype, ModelShape, PlainConfig
+from configs.schema import DistillConfig, Dtype, ModelShape, PlainConfig, TeacherConfig
 from configs.stages import StageConfig
 from configs.task_experiment import RuleAugmentation, TaskDistillConfig
 from configs.task_stages import TransformerStart
@@ -42,12 +42,9 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
             changed[split] = source.model_copy(update={"path": path})
     if data.plain is not None:
         changed["plain"] = _real_plain(data.plain, config_dir=config_dir)
-    model = _real_model(config.teacher.model, key="teacher.model", config_dir=config_dir)
-    teacher = config.teacher.model_copy(update={"model": model})
+    teacher = _real_teacher(config.teacher, key="teacher", config_dir=config_dir)
     others = {
-        name: other.model_copy(
-            update={"model": _real_model(other.model, key=f"teachers.{name}.model", config_dir=config_dir)}
-        )
+        name: _real_teacher(other, key=f"teachers.{name}", config_dir=config_dir)
         for name, other in config.teachers.items()
     }
     students = dict(config.students)
@@ -133,6 +130,15 @@ def _real_plain(plain: PlainConfig, *, config_dir: Path) -> PlainConfig:
             path = _real_file(source.path, key=key, config_dir=config_dir, kinds=FORMATS, holds="text")
             found[split] = source.model_copy(update={"path": path})
     return plain.model_copy(update=found)
+
+
+def _real_teacher(teacher: TeacherConfig, *, key: str, config_dir: Path) -> TeacherConfig:
+    """A teacher with the paths of its model, and of its door's certificates, made real."""
+    changed: dict[str, Block] = {"model": _real_model(teacher.model, key=f"{key}.model", config_dir=config_dir)}
+    if teacher.serve is not None and teacher.serve.ca_file is not None:
+        path = _real(teacher.serve.ca_file, key=f"{key}.serve.ca_file", config_dir=config_dir)
+        changed["serve"] = teacher.serve.model_copy(update={"ca_file": path})
+    return teacher.model_copy(update=changed)
 
 
 def _real_model(source: ModelSource, *, key: str, config_dir: Path) -> ModelSource:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cache import TeacherCache, TeacherIdentity
-from cache.fingerprint import fingerprint_model
+from cache.fingerprint import config_sha256, fingerprint_model
 from configs import DistillConfig
 from configs.experiments import AnyExperiment
 from configs.places import FINGERPRINTS
 from configs.schema import DataConfig
+from configs.teachers import FIRST
 from orchestration.environment import VLLM, installed_version
+from orchestration.inputs.doors import UNKNOWN, TeacherDoor, open_doors, require_same, require_weights, weights_wanted
 from orchestration.inputs.models import ModelFiles, materialise
 from orchestration.inputs.preflight import require_fitting_lengths, require_positions, require_servable
 from orchestration.inputs.vocabularies import require_one_vocabulary
@@ -20,10 +22,16 @@ from orchestration.inputs.vocabularies import require_one_vocabulary
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """The teacher's files and who it is."""
+    """The teacher's files and who it is; `door` is where it answers, if no engine of this run does."""
 
     files: ModelFiles
     identity: TeacherIdentity
+    door: TeacherDoor | None = None
+
+    @property
+    def label(self) -> str:
+        """What it is for people, and where it answers."""
+        return self.files.label if self.door is None else f"{self.files.label} ({self.door.label})"
 
     def provenance(self, config: DistillConfig) -> dict[str, str]:
         """What every manifest records and no key depends on."""
@@ -34,43 +42,89 @@ class Teacher:
             "tokenizer": type(self.files.tokenizer).__name__,
             **_template(data),
             "dataset": str(first.hub or first.path),
-            "vllm": installed_version(*VLLM),
+            # What engine answers behind a door its own manifests say.
+            **({"vllm": installed_version(*VLLM)} if self.door is None else {"served_by": self.door.host}),
             "stillroom": installed_version("stillroom"),
         }
 
 
-def open_teachers(config: DistillConfig, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Teacher]:
+def open_teachers(
+    config: DistillConfig,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    doors: Mapping[str, TeacherDoor] | None = None,
+) -> dict[str, Teacher]:
     """Every teacher of an experiment by its name, the first one first.
+
+    `doors` are those that were asked before; of a served teacher whose door is not among them only that is known which
+    its files say. Without them all doors are asked.
 
     Raises:
         ModelError: one cannot be found, loaded or fingerprinted.
-        ConfigError: the experiment asks for more than one can do, or they have different vocabularies.
+        ConfigError: the experiment asks for more than one can do, they have different vocabularies, or a door has
+            another teacher than the configuration.
+        DoorError: a door does not answer.
     """
-    names = config.every_teacher
     # Before any weights are hashed, which takes minutes where they are large.
-    files = {name: materialise(each.model, models_root=config.runtime.models_root) for name, each in names.items()}
+    doors = open_doors(config) if doors is None else doors
+    files = {name: _files_of(config, name) for name in config.every_teacher}
     require_one_vocabulary(files)
-    return {name: open_teacher(config.of_teacher(name), progress=progress) for name in names}
+    return {
+        name: _opened(config.of_teacher(name), files[name], name=name, door=doors.get(name), progress=progress)
+        for name in config.every_teacher
+    }
 
 
 def open_teacher(config: DistillConfig, *, progress: Callable[[int, int], None] | None = None) -> Teacher:
-    """Make the teacher's directory if need be, and compute its identity; `progress` is told (bytes hashed, in all).
+    """Make the directory of the first teacher if need be, and compute its identity; see `open_teachers`.
+
+    `progress` is told (bytes hashed, in all).
 
     Raises:
         ModelError: it cannot be found, loaded or fingerprinted.
-        ConfigError: the experiment asks for more than it can do.
+        ConfigError: the experiment asks for more than it can do, or its door has another one.
+        DoorError: its door does not answer.
     """
-    models_root = config.runtime.models_root
-    files = materialise(config.teacher.model, models_root=models_root)
+    door = open_doors(config.of_teacher(FIRST)).get(FIRST)
+    return _opened(config, _files_of(config, FIRST), name=FIRST, door=door, progress=progress)
+
+
+def _files_of(config: DistillConfig, name: str) -> ModelFiles:
+    """The files of the teacher of this name; of one that answers behind a door without weights that nobody needs."""
+    teacher, models_root = config.every_teacher[name], config.runtime.models_root
+    if teacher.serve is None:
+        return materialise(teacher.model, models_root=models_root)
+    fetched = teacher.model.hub is not None and name == FIRST and weights_wanted(config) is not None
+    files = materialise(teacher.model, models_root=models_root, weights=fetched)
+    if name == FIRST:
+        require_weights(config, files)
+    return files
+
+
+def _opened(
+    config: DistillConfig,
+    files: ModelFiles,
+    *,
+    name: str,
+    door: TeacherDoor | None,
+    progress: Callable[[int, int], None] | None,
+) -> Teacher:
+    """The teacher of this name, whose experiment `config` has it alone."""
+    teacher = config.teacher
     # The rows of its matrix beyond the tokenizer's length are padding: no k may count on them.
     require_fitting_lengths(config, teacher=files.shape.model_copy(update={"vocab": files.vocab}))
-    require_positions(config, model="the teacher", shape=files.shape, engine="teacher_engine")
-    teacher = config.teacher
+    if teacher.serve is None:
+        require_positions(config, model="the teacher", shape=files.shape, engine="teacher_engine")
     require_servable(files, dtype=teacher.dtype)
-    return Teacher(
-        files,
-        identity_of(files, config=config, dtype=teacher.dtype, quantization=teacher.quantization, progress=progress),
-    )
+    if files.has_weights or teacher.serve is None:
+        here = identity_of(
+            files, config=config, dtype=teacher.dtype, quantization=teacher.quantization, progress=progress
+        )
+    else:
+        here = TeacherIdentity(UNKNOWN, config_sha256(files.directory), None, "", teacher.dtype, teacher.quantization)
+    if door is None:
+        return Teacher(files, here)
+    return Teacher(files, require_same(config, door, files, name=name, here=here), door)
 
 
 def identity_of(

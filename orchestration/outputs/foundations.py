@@ -18,13 +18,13 @@ from pathlib import Path
 from cache import TeacherCache
 from cache.disk.directory import read_identity
 from cache.disk.roots import open_storage
-from cache.fingerprint import fingerprint_model
+from cache.fingerprint import ModelFingerprint, config_sha256, fingerprint_model
 from cache.narrowed import SUFFIX, NarrowedView
 from cache.opening import open_view, rows_of
 from configs import ConfigError, DistillConfig, DistillError, load_task_file, resolve_data_path
 from configs.data import PlainConfig
 from configs.experiments import AnyExperiment
-from configs.model_files import companions
+from configs.model_files import companions, has_weights
 from configs.models import ModelSource
 from configs.places import FINGERPRINTS
 from configs.regular_files import read_regular
@@ -103,8 +103,10 @@ def experiment_digest(config: AnyExperiment, content: Mapping[str, str]) -> str:
 def model_digest(directory: Path, *, models_root: Path, say: Callable[[str], None] = logger.info) -> str:
     """SHA-256 (hex) of a model: weights, configuration, and the files that decide what it reads and where it stops.
 
+    Where weights are not here (of a teacher that is served elsewhere) it is of the rest.
+
     Raises:
-        ModelError: there are no weights, they are not sound, or a file is not a regular one.
+        ModelError: weights are not sound, or a file is not a regular one.
         OSError: one cannot be read.
     """
     announced = False
@@ -115,7 +117,10 @@ def model_digest(directory: Path, *, models_root: Path, say: Callable[[str], Non
             announced = True
             say(f"{directory}: {total / 1e9:,.1f} GB of weights are hashed, once")
 
-    prints = fingerprint_model(directory, memo=models_root / FINGERPRINTS, progress=progress)
+    if has_weights(directory):
+        prints = fingerprint_model(directory, memo=models_root / FINGERPRINTS, progress=progress)
+    else:
+        prints = ModelFingerprint("", config_sha256(directory))
     read = {str(path.relative_to(directory)): file_sha256(path) for path in companions(directory)}
     return digest_of(weights=prints.weights_sha256, config=prints.config_sha256, companions=read)
 

@@ -16,6 +16,7 @@ from configs import BudgetReached, DistillConfig, DistillError
 from configs.places import absolute_root
 from configs.teachers import FIRST
 from evaluation.results import Closeness, ModelResults
+from orchestration.cluster.door_pool import DoorPool
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.scoring import ScoringJob
 from orchestration.comparison.bench import Bench
@@ -89,7 +90,7 @@ class TeacherAnswers(Stage[list[Examination], list[str], list[str]]):
 
     candidate: Candidate
     ways: Sequence[Examination]
-    pool: EnginePool
+    pool: EnginePool | DoorPool
     settings: RunSettings
     journal: Journal
     compute: Compute
@@ -109,7 +110,8 @@ class TeacherAnswers(Stage[list[Examination], list[str], list[str]]):
             tokens=sum(way.teacher_tokens() for way in due),
             purpose=f"the row {self.candidate.name} of the comparison",
         )
-        self.compute.need_cluster()
+        if not isinstance(self.pool, DoorPool):
+            self.compute.need_cluster()
         return due
 
     def line(self) -> Line:
@@ -240,6 +242,9 @@ def compare_teacher(
     name: str = FIRST,
 ) -> None:
     """Examine the teacher of this name, and add and track its row."""
+    if asked.teacher.door is not None:
+        # Nobody knows what else an engine behind a door does meanwhile, nor where it is.
+        ways = [way for way in ways if not isinstance(way, SpeedExamination)]
     candidate = teacher_candidate(asked.teacher, name=name)
     stage = TeacherAnswers(candidate, ways, asked.pool, settings, journal, compute)
     failures = run_stage(stage, settings=settings, journal=journal)

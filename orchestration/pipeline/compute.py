@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 from cache import TeacherIdentity
 from configs import DistillError
@@ -11,6 +12,7 @@ from configs.models import ModelShape
 from configs.schema import EngineSettings
 from evaluation.results import Closeness, Exposure
 from orchestration.cluster.calibration import DeriveJob, derive_in_worker
+from orchestration.cluster.door_pool import DoorPool
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.engines import EngineSpec
 from orchestration.cluster.exposure_scoring import ExposureJob, score_exposure
@@ -39,12 +41,14 @@ class Compute(Workers):
     def __init__(self, settings: RunSettings, journal: Journal, session: Session) -> None:
         super().__init__(settings, journal, session)
         self._settings = settings
-        self._pools: list[EnginePool] = []
+        self._pools: list[EnginePool | DoorPool] = []
         self._answering: tuple[tuple[ModelShape, str, int], EnginePool] | None = None
 
-    def teacher_pool(self, teacher: Teacher) -> EnginePool:
-        """Engines of a teacher; what they are asked is counted. They are released with the run at the latest."""
+    def teacher_pool(self, teacher: Teacher) -> EnginePool | DoorPool:
+        """Engines of a teacher, or its door; what they are asked is counted. Released with the run at the latest."""
         config, ledger = self._settings.config, self._journal.ledger
+        if teacher.door is not None:
+            return self._door_pool(teacher, ledger=ledger.directory.absolute())
         # The most that any of several teachers is asked for.
         k = max(each.top_k for each in config.every_teacher.values())
         spec = self._spec(teacher.files, teacher.identity, engine=config.runtime.teacher_engine, k=k)
@@ -63,11 +67,14 @@ class Compute(Workers):
 
     def rollout_pools(
         self, *, student: ModelFiles, learner: TeacherIdentity, teacher: Teacher
-    ) -> tuple[EnginePool, EnginePool]:
-        """Engines of a student and of its teacher that live side by side, and beside a worker group."""
+    ) -> tuple[EnginePool, EnginePool | DoorPool]:
+        """Engines of a student and of its teacher (or its door) that live side by side, and beside a worker group."""
         config = self._settings.config
         runtime = config.runtime
         writes = self._spec(student, learner, engine=runtime.student_engine, k=0)
+        if teacher.door is not None:
+            # What it is asked is counted by who asks, as of engines.
+            return self._rollout_pool("student engine", writes), self._door_pool(teacher)
         scores = self._spec(teacher.files, teacher.identity, engine=runtime.teacher_engine, k=config.teacher.top_k)
         teaches = replace(scores, teaches=True)
         return self._rollout_pool("student engine", writes), self._rollout_pool("teacher engine", teaches)
@@ -118,6 +125,12 @@ class Compute(Workers):
             accelerator=settings.device,
             log_dir=settings.logs,
         )
+
+    def _door_pool(self, teacher: Teacher, *, ledger: Path | None = None) -> DoorPool:
+        assert teacher.door is not None
+        pool = DoorPool(teacher.door, teacher.identity, vocab=teacher.files.vocab, ledger=ledger)
+        self._pools.append(pool)
+        return pool
 
     def _pool(self, spec: EngineSpec) -> EnginePool:
         # Engines of a rollout work beside a group, and take nothing that a waiting one has.

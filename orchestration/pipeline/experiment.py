@@ -26,6 +26,7 @@ from orchestration.inputs.shapes import PlannedShape, student_shapes
 from orchestration.inputs.tasks import LoadedTask, load_tasks
 from orchestration.inputs.teachers import Teacher, open_teachers
 from orchestration.outputs.foundations import content_of
+from orchestration.pipeline.begun_with import require_begun_with
 from orchestration.pipeline.chain import Student
 from orchestration.pipeline.compare import Compared, compare_students, compare_teacher, open_bench, speed_of, ways_of
 from orchestration.pipeline.compute import Compute
@@ -147,8 +148,9 @@ class Experiment:
                 stage.update(done / 1e6)
 
             teachers = open_teachers(self._settings.config, progress=hashing)
+            require_begun_with(self._settings.directory, teachers)
             stage.summary = "; ".join(
-                f"{teacher.files.label}, identity {teacher.identity.digest()[:12]}" for teacher in teachers.values()
+                f"{teacher.label}, identity {teacher.identity.digest()[:12]}" for teacher in teachers.values()
             )
         return teachers
 
@@ -218,7 +220,11 @@ class Experiment:
         self._saved = reduce(Saved.plus, held).beyond(self._journal.ledger.counts().fill)
         show_plain(asked.first.plan, config=config, console=console)
         show_rollouts(config, console=console)
-        idle = [name for name, each in asked.by_name.items() if not each.plan.asks_teacher]
+        idle = [
+            name
+            for name, each in asked.by_name.items()
+            if not each.plan.asks_teacher or config.every_teacher[name].serve is not None
+        ]
         warn_of_slow_dtype(config, hardware=self._settings.hardware, console=console, nothing_to_ask=idle)
         return asked
 

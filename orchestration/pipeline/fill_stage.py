@@ -11,6 +11,7 @@ from cache import GenerateRequest, ScoreRequest, TeacherCache
 from cache.answers import Request
 from configs.places import absolute_root
 from configs.stages import StageConfig
+from orchestration.cluster.door_pool import DoorPool
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.reference import kept_reference
 from orchestration.fill.budgets import budgets_left
@@ -41,11 +42,11 @@ LARGE_BYTES = 64 * 2**30
 
 @dataclass(frozen=True, slots=True)
 class AskedTeacher:
-    """A teacher with its cache and its engines, and what it is to be asked."""
+    """A teacher with its cache and its engines (or its door), and what it is to be asked."""
 
     teacher: Teacher
     cache: TeacherCache
-    pool: EnginePool
+    pool: EnginePool | DoorPool
     plan: FillPlan
 
     @property
@@ -132,11 +133,15 @@ def run_fill(
 ) -> dict[Request, str]:
     """Ask for what is missing, with engines that agree with a plain forward pass; what could not be answered, and why.
 
+    Engines behind a door were compared where they started.
+
     Raises:
         BudgetReached: a budget ended the fill before all rows were there.
         EngineError: an engine does not say what its weights say, or kept dying.
+        DoorError: the teacher's door stayed away, or answered what cannot be.
     """
-    run_stage(EngineCheck(asked, run, journal, workers), settings=run, journal=journal)
+    if not isinstance(asked.pool, DoorPool):
+        run_stage(EngineCheck(asked, asked.pool, run, journal, workers), settings=run, journal=journal)
     failed = run_stage(Fill(asked, order, run, journal), settings=run, journal=journal)
     warn_of_failures(len(failed), before=len(asked.plan.refused), label=asked.teacher.files.label, journal=journal)
     return failed
@@ -163,7 +168,7 @@ def _order(asked: AskedTeacher, settings: RunSettings, journal: Journal) -> Fill
         provenance=asked.teacher.provenance(config),
         ledger=journal.ledger.directory.absolute(),
         encoding=config.teacher.encoding,
-        gpus=config.runtime.teacher_engine.tensor_parallel,
+        gpus=0.0 if asked.teacher.door is not None else config.runtime.teacher_engine.tensor_parallel,
         engine=engine_version(config.runtime, k=config.teacher.top_k),
     )
 
@@ -173,6 +178,7 @@ class EngineCheck(Stage[list[tuple[int, ...]], str, None]):
     """Start the teacher's engines, if there is anything to ask, and compare them with a plain forward pass."""
 
     asked: AskedTeacher
+    pool: EnginePool
     settings: AnyRun
     journal: Journal
     workers: Workers
@@ -219,7 +225,7 @@ class EngineCheck(Stage[list[tuple[int, ...]], str, None]):
 
         files = teacher.files
         try:
-            self.asked.pool.check(work, stop_ids=files.stop_ids, bos_id=files.leading_bos, reference=reference)
+            self.pool.check(work, stop_ids=files.stop_ids, bos_id=files.leading_bos, reference=reference)
         except NoReferenceError as error:
             self.journal.console.warn(f"the engines were not compared with a plain forward pass: {error}")
             return "not compared with a plain forward pass"
@@ -267,7 +273,12 @@ class Fill(Stage[FillPlan, FillResult[Request], dict[Request, str]]):
             cache=self.asked.cache,
             engines=self.asked.pool,
             order=self.order,
-            budgets=budgets_left(config.budgets, spent=ledger.counts(), engines=config.runtime.teacher_engine),
+            # Behind a door nobody's GPUs are counted here.
+            budgets=budgets_left(
+                config.budgets,
+                spent=ledger.counts(),
+                engines=None if isinstance(self.asked.pool, DoorPool) else config.runtime.teacher_engine,
+            ),
             vocab=self.asked.teacher.files.vocab,
             progress=progress,
         )

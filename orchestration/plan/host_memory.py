@@ -84,8 +84,8 @@ def host_phases(
 ) -> tuple[HostPhase, ...]:
     """What lies in the memory of one machine, phase by phase; engines and workers are taken as spread evenly over them.
 
-    `engines` holds the memory of the teacher's engine under "" and of the students' under their names, `training` that
-    of a worker in every stage of a student. On GPUs only what stages offload is counted.
+    `engines` holds the memory of the teacher's engine under "" (unless it is behind a door) and of the students' under
+    their names, `training` that of a worker in every stage of a student. On GPUs only what stages offload is counted.
     """
     runtime, nodes = config.runtime, hardware.nodes
     if hardware.accelerator == "gpu":
@@ -96,8 +96,8 @@ def host_phases(
         return MemoryItem(fit.label, here * fit.total_bytes, f"{here} x {fit.total_bytes / GIB:.2f} GiB")
 
     driver = MemoryItem("driver", DRIVER_GIB * GIB, f"{DRIVER_GIB:g} GiB, measured")
-    asked = placed(engines[""], runtime.teacher_engine.count)
-    phases = [HostPhase(FILL, (asked, driver), engines[""].cure)]
+    asked = [placed(engines[""], runtime.teacher_engine.count)] if "" in engines else []
+    phases = [HostPhase(FILL, (*asked, driver), engines[""].cure)] if asked else []
     if any(student.init.calibrated for student in config.students.values()):
         cure = "choose layers_by: linspace, alternate or contiguous and no narrower widths, which need no calibration"
         phases.append(HostPhase("calibration", (calibration_memory(teacher), driver), cure))
@@ -105,7 +105,7 @@ def host_phases(
         for stage, fit in zip(config.students[name].stages, stages, strict=True):
             parts = [placed(fit, runtime.training.workers), driver]
             if stage.rollout is not None and stage.rollout.replay_from is None:
-                parts += [asked, placed(engines[name], runtime.student_engine.count)]
+                parts += [*asked, placed(engines[name], runtime.student_engine.count)]
             phases.append(HostPhase(f"training of {name}", tuple(parts), fit.cure))
         answering = placed(engines[name], runtime.student_engine.count)
         phases.append(HostPhase(f"answers of {name}", (answering, driver), engines[name].cure))

@@ -167,29 +167,36 @@ def training_memory(
 
 
 def shared_memory(
-    training: MemoryFit, *, teacher: MemoryFit, student: MemoryFit, label: str, runtime: RuntimeConfig
+    training: MemoryFit, *, teacher: MemoryFit | None, student: MemoryFit, label: str, runtime: RuntimeConfig
 ) -> MemoryFit:
     """What a GPU holds on which a worker, a teacher's and a student's engine take turns, at the worse of two times.
+
+    A teacher behind a door (None) has no engine there.
 
     While the engines write, the worker keeps everything except what a backward pass needs, because it measures the
     held-out split when a stage begins. While it trains, they have moved their weights to the memory of the machine and
     dropped their KV blocks.
     """
-    first = teacher
-    if runtime.teacher_engine.count < runtime.training.workers and runtime.student_engine.count > 1:
+    engines = [student] if teacher is None else [teacher, student]
+    spare = teacher is None or runtime.teacher_engine.count < runtime.training.workers
+    if spare and runtime.student_engine.count > 1:
         # A second student's engine may lie where there is none of the teacher's (`colocation.GPU_SHARES`).
-        first = max(teacher, student, key=lambda fit: fit.total_bytes)
+        engines = [max([teacher or student, student], key=lambda fit: fit.total_bytes), student]
     kept = [item for item in training.items if item.name != "activations"]
-    names = " + ".join(f"{fit.label} {fit.total_bytes / GIB:.2f}" for fit in (first, student))
-    writing = [*kept, MemoryItem("engines", first.total_bytes + student.total_bytes, f"at work: {names} GiB")]
-    asleep = MemoryItem("engines", 2 * RUNTIME_GIB * GIB, f"asleep: 2 x {RUNTIME_GIB:g} GiB, an assumption")
+    names = " + ".join(f"{fit.label} {fit.total_bytes / GIB:.2f}" for fit in engines)
+    writing = [*kept, MemoryItem("engines", sum(fit.total_bytes for fit in engines), f"at work: {names} GiB")]
+    count = len(engines)
+    asleep = MemoryItem("engines", count * RUNTIME_GIB * GIB, f"asleep: {count} x {RUNTIME_GIB:g} GiB, an assumption")
     items = max(writing, [*training.items, asleep], key=lambda items: sum(item.size_bytes for item in items))
-    cure = (
-        f"lower runtime.teacher_engine.kv_cache_gib={runtime.teacher_engine.kv_cache_gib:g} or "
-        f"runtime.student_engine.kv_cache_gib={runtime.student_engine.kv_cache_gib:g}, {training.cure}, or set "
-        "runtime.colocate: false"
+    roles = {"teacher_engine": runtime.teacher_engine, "student_engine": runtime.student_engine}
+    lower = " or ".join(
+        f"runtime.{role}.kv_cache_gib={engine.kv_cache_gib:g}"
+        for role, engine in roles.items()
+        if teacher is not None or role != "teacher_engine"
     )
-    return MemoryFit(label, tuple(items), training.assumed or teacher.assumed, cure)
+    cure = f"lower {lower}, {training.cure}, or set runtime.colocate: false"
+    assumed = training.assumed or (teacher is not None and teacher.assumed)
+    return MemoryFit(label, tuple(items), assumed, cure)
 
 
 def state_memory(

@@ -72,16 +72,17 @@ def plan_placement(
     Raises:
         ConfigError: too few GPUs or CPUs, heads that cannot be split, or too little memory; names keys and cure.
     """
-    runtime = config.runtime
+    runtime, served = config.runtime, config.teacher.serve is not None
     _check_layers(config, teacher)
     require_matching(config, teacher=teacher, students=students)
     dtype = config.teacher.dtype
-    _check_engine(runtime.teacher_engine, key=_TEACHER_KEY, who="the teacher", shape=teacher.shape, dtype=dtype)
+    if not served:
+        _check_engine(runtime.teacher_engine, key=_TEACHER_KEY, who="the teacher", shape=teacher.shape, dtype=dtype)
+        require_engine_room(runtime.teacher_engine, key=_TEACHER_KEY, hardware=hardware)
     for name, student in students.items():
         if student is not None:
             who, served_in = f"students.{name}", _served_in(config.students[name].stages)
             _check_engine(runtime.student_engine, key=_STUDENT_KEY, who=who, shape=student.shape, dtype=served_in)
-    require_engine_room(runtime.teacher_engine, key=_TEACHER_KEY, hardware=hardware)
     require_worker_room(runtime.training, hardware=hardware)
     require_engine_room(runtime.student_engine, key=_STUDENT_KEY, hardware=hardware)
     require_room_together(config, hardware)
@@ -94,17 +95,21 @@ def plan_placement(
     phases = host_phases(
         config, teacher=teacher.shape, engines=memory.engines, training=memory.training, hardware=hardware
     )
-    return Placement(hardware, _parts(runtime, hardware), fits, _notes(config, students, hardware), phases)
+    parts = _parts(runtime, hardware)[1 if served else 0 :]
+    return Placement(hardware, parts, fits, _notes(config, students, hardware), phases)
 
 
 def place_further_teacher(config: DistillConfig, *, teacher: PlannedShape, hardware: Hardware) -> Placement:
     """Check that the engines of a teacher beside the first fit; `config` is the experiment with that one alone.
 
-    They take turns with those of the first, in the same places, and nothing else of it runs beside a student.
+    They take turns with those of the first, in the same places, and nothing else of it runs beside a student. One that
+    answers behind a door takes nothing.
 
     Raises:
         ConfigError: heads that cannot be split, or too little memory; names keys and cure.
     """
+    if config.teacher.serve is not None:
+        return Placement(hardware, (), (), ())
     settings = config.runtime.teacher_engine
     who = f"the teacher {teacher.label}"
     _check_engine(settings, key=_TEACHER_KEY, who=who, shape=teacher.shape, dtype=config.teacher.dtype)
@@ -120,13 +125,16 @@ def place_further_teacher(config: DistillConfig, *, teacher: PlannedShape, hardw
 
 @dataclass(frozen=True, slots=True)
 class _Memory:
-    """The memory of every engine (the teacher's under "") and of a worker in every stage of each known student."""
+    """The memory of every engine (the teacher's under "", unless it is behind a door) and of a worker in every stage.
+
+    Of each known student.
+    """
 
     engines: Mapping[str, MemoryFit]
     training: Mapping[str, list[MemoryFit]]
 
     def listed(self, config: DistillConfig, *, shared: bool) -> tuple[MemoryFit, ...]:
-        fits = [self.engines[""]]
+        fits = [self.engines[""]] if "" in self.engines else []
         for name, training in self.training.items():
             fits += [max(training, key=_total_bytes), self.engines[name]]
             stages = config.students[name].stages
@@ -134,7 +142,7 @@ class _Memory:
             together = [
                 shared_memory(
                     fit,
-                    teacher=fits[0],
+                    teacher=self.engines.get(""),
                     student=self.engines[name],
                     label=f"shared GPU, {name}",
                     runtime=config.runtime,
@@ -174,10 +182,11 @@ def _memory(
         fit = training_memory(shape, label=label, settings=runtime.training, stage=stage, beside=beside)
         return worker_on_host(fit, settings=runtime.training) if on_cpu else fit
 
-    engines = {
-        "": engine(teacher, "teacher engine", _TEACHER_KEY, dtype=teaching.dtype, quantization=teaching.quantization)
-    }
-    training = {}
+    engines, training = dict[str, MemoryFit](), dict[str, list[MemoryFit]]()
+    if teaching.serve is None:
+        engines[""] = engine(
+            teacher, "teacher engine", _TEACHER_KEY, dtype=teaching.dtype, quantization=teaching.quantization
+        )
     for name, shape in students.items():
         if shape is not None:
             stages = config.students[name].stages
@@ -316,15 +325,18 @@ def _notes(config: DistillConfig, students: Mapping[str, PlannedShape | None], h
         for name, shape in students.items()
         if shape is None
     ]
-    width = config.runtime.teacher_engine.tensor_parallel
+    width, served = config.runtime.teacher_engine.tensor_parallel, config.teacher.serve
     idle = hardware.gpus_per_node % width
-    if hardware.accelerator == "gpu" and idle:
+    if served is not None:
+        notes.append(f"the teacher answers behind {served.host}: no engine of it starts here, and it takes no GPU")
+    if hardware.accelerator == "gpu" and idle and served is None:
         notes.append(
             f"runtime.teacher_engine.tensor_parallel={width} leaves {idle} GPUs of every node idle in the fill"
         )
     if hardware.accelerator == "gpu" and _writes_rollouts(config):
         where = "take turns on the GPUs of the workers" if config.runtime.colocate else "each have GPUs of their own"
-        notes.append(f"in on-policy stages workers, teacher engines and student engines {where}")
+        who = "workers, teacher engines and student engines" if served is None else "workers and student engines"
+        notes.append(f"in on-policy stages {who} {where}")
     return tuple(notes)
 
 

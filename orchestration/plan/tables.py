@@ -26,8 +26,11 @@ from orchestration.plan.requests import FillPlan, SetPlan, rollout_tokens
 _FOR = {"train": "learn", "dev": "measure by"}
 
 
-def show_plan(plan: FillPlan, *, time: FillTime, console: Console, assumed_rows: bool = False) -> None:
-    """Print hits and misses set by set, and what the misses would cost at most."""
+def show_plan(plan: FillPlan, *, time: FillTime | None, console: Console, assumed_rows: bool = False) -> None:
+    """Print hits and misses set by set, and what the misses would cost at most.
+
+    How long a teacher behind a door takes (no `time`) is not known.
+    """
     mark = " (assumed)" if assumed_rows else ""
     table = Table(title="What the teacher is asked")
     for title in ("sequences", "rows", "cached", "to ask", "prompt tokens", "response tokens ≤"):
@@ -53,20 +56,27 @@ def show_plan(plan: FillPlan, *, time: FillTime, console: Console, assumed_rows:
         rest = "every row" if not plan.refused else "every other row"
         console.say(f"Nothing to ask: {rest} is in the cache and no engine starts for it.")
         return
+    if time is None:
+        took = "asked at its door, where what was asked before costs nothing"
+    else:
+        took = f"about {clock(time.seconds)} with the engine's start"
     console.say(
         f"At most {plan.prompt_tokens + plan.response_tokens:,} teacher tokens{mark}, "
-        f"{plan.stored_bytes / 2**20:,.1f} MiB of cache{mark}, about {clock(time.seconds)} with the engine's start"
-        + (" (assumed)." if time.assumed or assumed_rows else ".")
+        f"{plan.stored_bytes / 2**20:,.1f} MiB of cache{mark}, {took}"
+        + (" (assumed)." if (time is not None and time.assumed) or assumed_rows else ".")
     )
 
 
-def show_money(plan: FillPlan, *, time: FillTime, config: DistillConfig, console: Console) -> None:
-    """Print what the misses would cost at most; nothing without prices."""
+def show_money(plan: FillPlan, *, time: FillTime | None, config: DistillConfig, console: Console) -> None:
+    """Print what the misses would cost at most; nothing without prices, or where nobody's GPUs are ours (no `time`)."""
     prices = config.prices
     if prices is None or not plan.asks_teacher:
         return
+    if time is None and prices.teacher_million_tokens is None:
+        return
     engines = config.runtime.teacher_engine
-    usage = Usage(plan.prompt_tokens + plan.response_tokens, time.seconds * engines.count * engines.tensor_parallel)
+    seconds = 0.0 if time is None else time.seconds * engines.count * engines.tensor_parallel
+    usage = Usage(plan.prompt_tokens + plan.response_tokens, seconds)
     by = "a million tokens" if prices.teacher_million_tokens is not None else "a GPU hour"
     price = prices.gpu_hour if prices.teacher_million_tokens is None else prices.teacher_million_tokens
     console.say(
@@ -156,8 +166,10 @@ def show_rollouts(config: DistillConfig, *, console: Console) -> None:
             )
 
 
-def fill_time(plan: FillPlan, *, config: DistillConfig, teacher: PlannedShape, accelerator: Device) -> FillTime:
-    """Estimated wall time of the misses."""
+def fill_time(plan: FillPlan, *, config: DistillConfig, teacher: PlannedShape, accelerator: Device) -> FillTime | None:
+    """Estimated wall time of the misses; None of a teacher that answers behind a door."""
+    if config.teacher.serve is not None:
+        return None
     return expected_seconds(
         teacher,
         work=teacher_work(plan),

@@ -300,4 +300,7 @@ def _reason(response: httpx.Response) -> str:
 
 
 def _certificates(path: Path) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(path))
+    try:
+        return ssl.create_default_context(cafile=str(path))
+    except OSError as error:  # also of what is no certificate
+        raise EngineError(f"{path} holds no certificates that can be read ({error}): name a PEM file") from error

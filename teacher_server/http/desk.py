@@ -27,7 +27,7 @@ from cache.keys import generation_key
 from cache.protocols import Failure
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from configs.errors import CacheError, DistillError, EngineError, RecordError
-from teacher_server.http.wire import Answered
+from teacher_server.http.wire import ENGINES_DIED, Answered
 from teacher_server.requests import most_tokens
 
 ATTEMPTS = 3
@@ -271,7 +271,7 @@ class Desk:
             except EngineError as error:
                 _log.warning("an engine died while it was asked: %s", error)
                 if not left:
-                    return Failure(f"{ATTEMPTS} engines died while they were asked this; the last: {error}")
+                    return Failure(f"{ATTEMPTS} {ENGINES_DIED}; the last: {error}")
         raise AssertionError("unreachable")
 
     async def _commit_for_ever(self) -> None:

@@ -53,6 +53,9 @@ FINISHES: tuple[Finish, ...] = get_args(Finish)
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 """Sent as their position."""
 
+ENGINES_DIED = "engines died while they were asked this"
+"""Stands in the reason of a row that the door refuses because its engines die: it says nothing of the teacher."""
+
 _LENGTH = struct.Struct("<I")
 _ALIGNMENT = 8
 _TYPES: dict[str, np.dtype[Any]] = {"u1": np.dtype("u1")} | {name: np.dtype("<" + name) for name in ("i4", "i8", "f4")}

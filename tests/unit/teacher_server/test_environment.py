@@ -16,6 +16,8 @@ def test_every_engine_is_quiet_offline_and_on_the_loopback(accelerator: str) -> 
     assert environment["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
     assert environment["VLLM_HOST_IP"] == "127.0.0.1" and environment["GLOO_SOCKET_IFNAME"] == "lo"
     assert environment["OMP_NUM_THREADS"] == ("3" if accelerator == "cpu" else "1")
+    # Whatever the environment of whoever starts it says: both numbers or neither.
+    assert environment.get("MKL_NUM_THREADS") == ("3" if accelerator == "cpu" else None)
     assert ("GOMP_SPINCOUNT" in environment) == (accelerator == "cpu")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from collections.abc import Callable
 
 import httpx
@@ -73,3 +74,23 @@ def test_how_long_a_server_wants_to_be_left_alone(headers: dict[str, str], secon
 def test_a_refusal_travels_between_processes() -> None:
     told = pickle.loads(pickle.dumps(Refused("no", status=429, retry_after_s=2.0)))
     assert (str(told), told.status, told.retry_after_s) == ("no", 429, 2.0)
+
+
+def test_whoever_waits_is_told_once_and_of_a_busy_server_never(caplog: pytest.LogCaptureFixture) -> None:
+    once, _ = scripted(httpx.ConnectError("refused"), httpx.ConnectError("refused"), ANSWER)
+    insist(once, server="http://there", budget_s=30.0)
+    ours = [record.getMessage() for record in caplog.records if record.name == "teacher_server.insisting"]
+    assert ours == ["http://there is away (refused): it is asked again, for up to 30 s"]
+    caplog.clear()
+    once, _ = scripted(Refused("much to do", status=429, retry_after_s=0.0), ANSWER)
+    insist(once, server="http://there", budget_s=30.0)
+    assert not [record for record in caplog.records if record.name == "teacher_server.insisting"]
+
+
+def test_nothing_is_tried_again_once_it_is_let_go() -> None:
+    let_go = threading.Event()
+    let_go.set()
+    once, left = scripted(httpx.ConnectError("refused"), ANSWER)
+    with pytest.raises(EngineError, match="cannot be reached"):
+        insist(once, server="http://there", budget_s=30.0, let_go=let_go)
+    assert left == [ANSWER]

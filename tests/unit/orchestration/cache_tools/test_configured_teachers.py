@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
-from pipeline_builders import SHAPE, experiment
+from pipeline_builders import KD, SHAPE, experiment, model_in
 
 from configs import ConfigError
+from orchestration.cache_tools import configured_teachers as module
 from orchestration.cache_tools.configured_teachers import configured_teachers
+from orchestration.inputs.teachers import open_teachers
 
 
 def test_all_of_them_unless_one_is_named_by_its_identity(tmp_path: Path) -> None:
@@ -24,3 +27,19 @@ def test_all_of_them_unless_one_is_named_by_its_identity(tmp_path: Path) -> None
     for prefix in ("zzzz", digests["second"][:3]):
         with pytest.raises(ConfigError, match=words.replace("zzzz", prefix)):
             configured_teachers(config, prefix)
+
+
+def test_a_teacher_whose_weights_are_behind_a_door_is_verified_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = Path(shutil.copytree(model_in(tmp_path, seed=9), tmp_path / "bare"))
+    (bare / "model.safetensors").unlink()
+    serve = {"url": "https://teacher.example:8100"}
+    students = {"kd": {"init": {"model": {"path": str(model_in(tmp_path))}}, "stages": [KD]}}
+    teacher = {"model": {"path": str(bare)}, "dtype": "float32", "top_k": 4, "serve": serve}
+    config = experiment(tmp_path, teacher=teacher, students=students)
+    monkeypatch.setattr(module, "open_teachers", lambda config: open_teachers(config, doors={}))
+    with pytest.raises(
+        ConfigError, match=r"^teacher\.model=.*bare holds no weights, because the teacher answers behind"
+    ):
+        configured_teachers(config, None)

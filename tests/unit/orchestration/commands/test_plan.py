@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,7 @@ import huggingface_hub.constants
 import pytest
 import ray
 from other_tokenizers import other_model
+from served_teachers import TOKEN_ENV, serving
 
 from cache import TeacherCache
 from cache.protocols import Outcome
@@ -269,3 +271,64 @@ def test_a_plan_says_what_the_teacher_sees_beside_its_prompts(tmp_path: Path) ->
         # The context is read with every prompt that is asked.
         before, after = (int(row(text, name)[4].replace(",", "")) for text in (bare, wide))
         assert after - before == rows * int(found[1])
+
+
+def bare_teacher(tmp_path: Path) -> list[str]:
+    """The teacher of tiny.yaml without its weights, and an experiment whose student is not cut out of it."""
+    config = resolve_paths(shipped("tiny", tmp_path), config_dir=FOLDER)
+    bare = tmp_path / "bare"
+    shutil.copytree(open_teacher(config).files.directory, bare)
+    (bare / "model.safetensors").unlink()
+    shape = config.teacher.model.random
+    assert shape is not None
+    student = {"init": {"model": {"random": shape.model_dump(exclude_none=True)}},
+               "stages": [{"objective": "kd", "steps": 4, "dtype": "float32"}]}  # fmt: skip
+    return [f"teacher.model={{path: {bare}}}", f"students={json.dumps({'kd': student})}"]
+
+
+def test_a_door_that_answers_says_who_it_is_and_its_rows_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = bare_teacher(tmp_path)
+    config = resolve_paths(shipped("tiny", tmp_path), config_dir=FOLDER)
+    teacher = open_teacher(config)
+    files = teacher.files
+    prompts = load_prompts(config.data, tokenizer=files.tokenizer, stop_ids=files.stop_ids, max_new_tokens=12)
+    (wanted, *_) = sequence_sets(config, prompts.splits, stop_ids=files.stop_ids)
+    source = FakeTeacher(teacher.identity, vocab=files.vocab, eos_id=files.stop_ids[0], max_model_len=512)
+    said: list[Any] = list(source.generate(wanted.requests[:3], k=16))  # type: ignore[arg-type]
+    open_cache(config, teacher).put([(record, wanted.requests[at]) for at, record in said], vocab=files.vocab)
+    place = tmp_path / "door"
+    place.mkdir()
+    facts = {"vocab": files.vocab, "stop_ids": files.stop_ids, "max_model_len": 512, "vocab_sha256": files.vocab_sha256}
+    with serving(place, teacher.identity, **facts, licence="mit") as served:  # type: ignore[arg-type]
+        monkeypatch.setenv(TOKEN_ENV, served.token)
+        serve = f"teacher.serve={{url: '{served.url}', token_env: {TOKEN_ENV}}}"
+        text = planned(shipped("tiny", tmp_path, *overrides, serve, "teacher.licence=mit"))
+        host = served.url.removeprefix("http://")
+        assert f"teacher: noise behind {host} is {teacher.identity.digest()[:12]}, licence mit; it gives" in text
+        assert "up to 16 log-probabilities a token, of sequences of up to 512 tokens." in " ".join(text.split())
+        assert row(text, "teacher-train")[:4] == ["teacher-train", "24", "3", "21"]
+        assert f"answers behind {host}: no engine of it starts here" in text
+        assert "teacher engine" not in text and "asked at its door" in text
+        # A student that is cut out of the teacher needs what is not here.
+        cut = [each for each in overrides if not each.startswith("students")]
+        with pytest.raises(
+            ConfigError, match=r"students\.seqkd\.init is cut out of the teacher's weights, and teacher.m"
+        ):
+            planned(shipped("tiny", tmp_path, *cut, serve, "teacher.licence=mit"))
+        with pytest.raises(ConfigError, match=r"teacher\.licence=not set, and noise behind .* is under mit"):
+            planned(shipped("tiny", tmp_path, *overrides, serve))
+        assert served.moods.questions == 0
+
+
+def test_a_plan_goes_on_without_a_door_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = bare_teacher(tmp_path)
+    serve = f"teacher.serve={{url: 'http://127.0.0.1:9', token_env: {TOKEN_ENV}, patience_s: 0.2}}"
+    monkeypatch.delenv(TOKEN_ENV, raising=False)
+    text = planned(shipped("tiny", tmp_path, *overrides, serve))
+    assert f"teacher.serve.token_env={TOKEN_ENV} is not set in the environment" in " ".join(text.split())
+    monkeypatch.setenv(TOKEN_ENV, "stillroom_hidden")
+    text = planned(shipped("tiny", tmp_path, *overrides, serve))
+    assert "teacher.serve: http://127.0.0.1:9 cannot be reached" in text and "stillroom_hidden" not in text
+    assert row(text, "teacher-train")[:4] == ["teacher-train", "24", "0", "24"]

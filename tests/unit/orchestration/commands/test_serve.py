@@ -9,10 +9,11 @@ import pytest
 
 from configs import ConfigError, load_config
 from configs.serving import ServeConfig
-from orchestration.commands.serve import require_free, served_teachers
+from orchestration.commands.serve import require_free, serve_teachers, served_teachers
 from orchestration.inputs.preflight import resolve_paths
 from orchestration.inputs.teachers import open_teachers
 from orchestration.plan.hardware import Hardware, HostMemory
+from teacher_server.http.guard import TokenStore
 
 TINY = Path(__file__).resolve().parents[4] / "configs" / "tiny.yaml"
 HERE = Hardware("cpu", cpus=2, memory=HostMemory(16.0, 16.0))
@@ -29,6 +30,7 @@ def test_a_teacher_is_served_as_it_is_asked_in_a_fill(tmp_path: Path) -> None:
     assert (terms.vocab, terms.most_k, terms.licence) == (261, 16, "mit")
     assert (terms.most_waiting_tokens, terms.commit_every_s) == (5000, 2.5)
     assert (facts.identity, facts.max_model_len, facts.stop_ids) == (teachers["teacher"].identity, 512, files.stop_ids)
+    assert facts.vocab_sha256 == files.vocab_sha256 and len(files.vocab_sha256) == 64
     assert served.spec.max_logprobs == 16 and served.spec.model_dir == files.directory.resolve()
     # Long enough to show a shift by one, and of this teacher's tokens.
     assert all(len(prompt) > 16 and max(prompt) < 261 for prompt in served.check_prompts)
@@ -47,3 +49,10 @@ def test_an_address_that_is_taken_or_is_none_is_refused_before_anything_starts()
     require_free(ServeConfig(port=port))
     with pytest.raises(ConfigError, match="cannot be listened at"):
         require_free(ServeConfig(host="192.0.2.1", certificate=Path("c"), private_key=Path("k")))
+
+
+def test_a_door_does_not_lead_to_another_door(tmp_path: Path) -> None:
+    config = load_config(TINY, overrides=["teacher.serve=https://teacher.example:8100"])
+    with pytest.raises(ConfigError, match=r"^teacher\.serve=https://teacher\.example:8100: a door leads to engines"):
+        serve_teachers(config, config_dir=TINY.parent, store=TokenStore(tmp_path / "tokens.json"))
+    assert not list(tmp_path.iterdir())

@@ -27,3 +27,9 @@ def test_what_may_take_more_than_is_left_does_not_begin() -> None:
         require_budget(BudgetConfig(max_teacher_tokens=1000), spent=spent, tokens=101, purpose="rollout 3")
     with pytest.raises(BudgetReached, match=r"2\.00 GPU hours are spent of budgets\.max_gpu_hours=2 and rollout 3"):
         require_budget(BudgetConfig(max_gpu_hours=2.0), spent=spent, tokens=1, purpose="rollout 3")
+
+
+def test_without_engines_of_its_own_a_fill_takes_tokens_and_no_hours() -> None:
+    limits = BudgetConfig(max_teacher_tokens=1000, max_gpu_hours=2.0)
+    left = budgets_left(limits, spent=Counts(fill=300, gpu_seconds=7200.0), engines=None)
+    assert (left.teacher_tokens, left.seconds) == (700, None)

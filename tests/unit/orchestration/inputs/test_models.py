@@ -234,8 +234,16 @@ def test_a_download_takes_the_weights_that_load_and_nothing_twice(
         return str(folder)
 
     monkeypatch.setattr(models, "snapshot_download", snapshot)
-    files = materialise(ModelSource(hub="a/b", revision="main"), models_root=tmp_path)
+    # Of a teacher that is served elsewhere the weights stay where they are.
+    source = ModelSource(hub="a/b", revision="main")
+    bare = materialise(source, models_root=tmp_path, weights=False)
+    assert not bare.has_weights and not list(bare.directory.glob("*.safetensors")) and bare.vocab > 200
+    assert is_at_hand(source, weights=False) and asked == ["main", "main"]
+    assert "model.safetensors.index.json" in {path.name for path in bare.directory.iterdir()}
+    asked.clear()
+    files = materialise(source, models_root=tmp_path)
     there = {path.name for path in files.directory.iterdir()}
+    assert files.has_weights and files.vocab_sha256 == bare.vocab_sha256
     assert there == {path.name for path in made.iterdir()} - {"model.safetensors"} | {
         "model-00001-of-00001.safetensors", "model.safetensors.index.json",
     }  # fmt: skip

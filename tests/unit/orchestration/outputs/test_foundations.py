@@ -204,3 +204,14 @@ def test_names_that_no_disk_can_hold_break_what_rests_on_them(name: str, folder:
     config = experiment(tmp_path)
     found = what_broke(rests_on, config=config, run_dir=tmp_path, artifacts=Artifacts(tmp_path / "run_root"))
     assert found is not None and "\n" not in found
+
+
+def test_a_model_without_weights_is_what_else_is_there(tmp_path: Path) -> None:
+    """Of a teacher that is served elsewhere: its tokenizer counts, and it is no model with weights."""
+    folder = write_model(tmp_path / "model", value=1.0)
+    whole = model_digest(folder, models_root=tmp_path / "models")
+    (folder / "model.safetensors").unlink()
+    bare = model_digest(folder, models_root=tmp_path / "models")
+    assert bare not in (whole, UNUSABLE)
+    (folder / "tokenizer.json").write_text('{"vocab": {"a": 0}}')
+    assert model_digest(folder, models_root=tmp_path / "models") != bare

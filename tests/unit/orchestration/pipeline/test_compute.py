@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from pipeline_builders import FakeRun, fake_run, model_in, namespace
 
+from orchestration.cluster.door_pool import DoorPool
 from orchestration.cluster.engines import EngineSpec
 from orchestration.cluster.warm_groups import WarmGroups
 from orchestration.cluster.worker_group import GroupShape
+from orchestration.inputs.doors import TeacherDoor
 from orchestration.inputs.models import open_model
 from orchestration.inputs.teachers import identity_of
 from orchestration.pipeline import compute as module
@@ -21,6 +23,7 @@ from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.session import Session
 from orchestration.plan.colocation import GPU_SHARES
 from orchestration.plan.hardware import Hardware
+from teacher_server.http.client import DoorSettings, DoorTeacher
 
 
 class NotedPool:
@@ -165,3 +168,18 @@ def test_work_is_handed_to_the_cluster_with_the_places_of_the_run(
     assert off_policy["meanwhile"]() is None and on_policy["meanwhile"] is meanwhile
     assert derived[1:] == ((job,), {"cpus": 2}) and scored[1:] == (([job],), {"cpus": 2})
     assert exposed[1:] == ((job,), {"cpus": 2})
+
+
+def test_a_teacher_behind_a_door_is_asked_there_and_needs_no_engine(calls: list[str], tmp_path: Path) -> None:
+    run = fake_run(tmp_path)
+    own = run.teacher()
+    facts = DoorTeacher("noise", own.identity, own.files.vocab, 4, 64, own.files.stop_ids, None)
+    door = TeacherDoor(DoorSettings("https://teacher.example"), facts)
+    compute, teacher = computing(run), replace(own, door=door)
+    files = open_model(model_in(tmp_path), label="student")
+    learner = identity_of(files, config=run.config, dtype="float32")
+    writes, scores = compute.rollout_pools(student=files, learner=learner, teacher=teacher)
+    assert isinstance(compute.teacher_pool(teacher), DoorPool) and isinstance(scores, DoorPool)
+    assert [pool.spec.name for pool in NotedPool.made] == ["student-engine"] and writes is NotedPool.made[0]
+    compute.close()
+    assert calls == ["release student-engine"]

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 from pipeline_builders import CLOSENESS, FakeRun, experiment, fake_run, go
+from served_teachers import TOKEN_ENV, ServedTeacher, serving
 from task_files import write_task
 
-from cache import CacheView
-from configs import BudgetReached, ConfigError, DataError, EngineError
+from cache import CacheView, TeacherCache, TeacherRecord
+from configs import BudgetReached, ConfigError, DataError, DoorError, EngineError
 from evaluation.closeness import measured
 from orchestration.comparison.numbers import closeness_numbers
 from orchestration.comparison.report import read_results
+from orchestration.inputs.teachers import open_teacher
 from orchestration.pipeline.experiment import Until
 from orchestration.tracking.store import sqlite_uri
 from orchestration.tracking.tracker import Tracker
@@ -55,6 +59,105 @@ def test_a_run_asks_trains_and_compares(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert repr(read_results(run.settings.directory)) == repr(results)
     assert len(report.evidence) == 6 and report.missing == ()
+
+
+@contextmanager
+def served_run(root: Path, monkeypatch: pytest.MonkeyPatch, **blocks: Any) -> Iterator[tuple[FakeRun, ServedTeacher]]:
+    """A run whose teacher is the same random one, behind a door."""
+    root.mkdir(exist_ok=True)
+    own = open_teacher(experiment(root))
+    files, believes = own.files, {"vocab": own.files.vocab, "stop_ids": own.files.stop_ids, "max_model_len": 64}
+    place = root / "door"
+    place.mkdir(exist_ok=True)
+    with serving(place, own.identity, vocab_sha256=files.vocab_sha256, **believes) as served:
+        monkeypatch.setenv(TOKEN_ENV, served.token)
+        serve = {"url": served.url, "token_env": TOKEN_ENV, "patience_s": 5.0}
+        teacher = experiment(root).teacher.model_dump(mode="json") | {"serve": serve}
+        yield fake_run(root, teacher=teacher, **blocks), served
+
+
+def all_rows(run: FakeRun) -> dict[bytes, TeacherRecord]:
+    """Everything that the cache of the run's teacher has, by its key."""
+    cache = TeacherCache.open(run.config.runtime.cache_root, open_teacher(experiment(run.root)).identity, create=False)
+    return {record.key: record for record in cache.get_many(cache.sample(1000, k=0, seed=0)) if record is not None}
+
+
+def test_a_teacher_behind_a_door_ends_in_the_same_rows_students_and_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own").mkdir()
+    own = fake_run(tmp_path / "own")
+    wanted = go(own)
+    with served_run(tmp_path / "far", monkeypatch) as (run, served):
+        report = go(run)
+        token = served.token
+        # The comparison asks for what the door has by then.
+        assert (served.desk.counts.asked, served.moods.questions) == (7, 4)
+    assert report is not None and wanted is not None
+    ours, theirs = all_rows(run), all_rows(own)
+    assert ours.keys() == theirs.keys() and len(ours) == 7
+    for key, record in ours.items():
+        for name in TeacherRecord.__slots__:
+            assert np.array_equal(getattr(record, name), getattr(theirs[key], name)), name
+    (far_job,), (near_job,) = run.compute.jobs, own.compute.jobs
+    # What rows are called in a cache is drawn by chance; everything else of what is learned is the same.
+    learned, others = (CacheView.load(job.train_view) for job in (far_job, near_job))
+    assert learned.keys.tobytes() == others.keys.tobytes() and learned.lengths.tolist() == others.lengths.tolist()
+    # No engine of the teacher, and no cluster for it: the first need of one is the training's.
+    assert run.compute.called[:2] == ["train kd", "cluster"]
+    assert not any(call.startswith("check") for pool in run.compute.pools for call in pool.called)
+    assert [row.name for row in report.results.models] == [row.name for row in wanted.results.models]
+    (far, *_), (near, *_) = report.results.models, wanted.results.models
+    # It answers from what it has kept by then, which is rounded as the cache here is.
+    assert closeness_numbers(far) == pytest.approx(closeness_numbers(near), abs=0.01)
+    assert far.serving is None and near.serving is not None and report.missing == ()
+    assert "identity" in run.said and f"noise behind {served.url.removeprefix('http://')}" in run.said
+    assert "about" not in run.said.split("teacher tokens")[1].splitlines()[0]
+    # The token stands nowhere in what was written.
+    written = b"".join(path.read_bytes() for path in run.root.rglob("*") if path.is_file())
+    assert token.encode() not in written and b"served_by" in written
+
+
+def test_rows_of_own_engines_and_of_a_door_are_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go(fake_run(tmp_path), until="fill")
+    with served_run(tmp_path, monkeypatch) as (run, served):
+        go(run, until="fill")
+        assert served.moods.questions == 0 and "Nothing to ask" in run.said
+    other = tmp_path / "other"
+    with served_run(other, monkeypatch) as (run, served):
+        go(run, until="fill")
+        assert served.moods.questions > 0
+    own = fake_run(other)
+    go(own, until="fill")
+    assert own.compute.pools[0].called == []
+
+
+def test_another_teacher_behind_the_door_ends_a_resumed_run_before_anything_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served_run(tmp_path, monkeypatch) as (run, served):
+        go(run, until="fill")
+        note = run.settings.directory / "teachers.json"
+        note.write_text(json.dumps({"teacher": "f" * 64}))
+        before = served.moods.questions
+        with pytest.raises(ConfigError, match="was begun with ffffffffffff"):
+            go(run)
+        assert served.moods.questions == before
+
+
+def test_a_door_that_goes_away_ends_a_run_once_and_the_next_start_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served_run(tmp_path, monkeypatch) as (run, served):
+        served.moods.spoil = lambda _: None
+        config = run.config.teacher.model_dump(mode="json")
+        config["serve"]["patience_s"] = 0.3
+        hasty = fake_run(tmp_path, teacher=config)
+        with pytest.raises(DoorError, match=r"^noise behind .* status 503$"):
+            go(hasty)
+        assert ("finish all", "FAILED") in hasty.tracker.told
+        served.moods.spoil = None
+        assert go(run) is not None
 
 
 def plain_text(root: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from configs import ConfigError
+from configs.doors import DoorConfig
 from configs.schema import DistillConfig, ModelShape
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.plan.colocation import GPU_SHARES
@@ -112,3 +113,20 @@ def test_what_does_not_fit_together_is_refused() -> None:
     assert plan(experiment(**runtime), gpus=1, student=large)
     with pytest.raises(ConfigError, match=r"shared GPU, small needs 173\.7.*engine\.kv_cache_gib=27 .*colocate: false"):
         plan(experiment(**runtime, teacher_engine=engine), gpus=1, student=large)
+
+
+def test_a_teacher_behind_a_door_shares_no_gpu() -> None:
+    door = DoorConfig(url="https://teacher.example")
+
+    def needed(**runtime: Any) -> dict[str, MemoryFit]:
+        config = experiment(teacher_engine={"count": 5, "tensor_parallel": 8, "kv_cache_gib": 40}, **runtime)
+        served = config.teacher.model_copy(update={"serve": door})
+        return plan(config.model_copy(update={"teacher": served}), gpus=2)
+
+    one = needed(training={"workers": 2}, student_engine={"kv_cache_gib": 20})
+    own = one["student engine, small"].total_bytes
+    assert one["shared GPU, small"].items[-1].size_bytes == own
+    # Where there are two of the student's engines, Ray may put both beside one worker.
+    two = needed(training={"workers": 2}, student_engine={"count": 2, "kv_cache_gib": 20})
+    assert two["shared GPU, small"].items[-1].size_bytes == 2 * own
+    assert "teacher_engine" not in two["shared GPU, small"].cure

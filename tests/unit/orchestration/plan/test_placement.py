@@ -8,6 +8,7 @@ import pytest
 from plan_builders import LLAMA_70B, NODE, PARAMETERS, SHAPE, experiment, place, planned, sizes
 
 from configs import ConfigError
+from configs.doors import DoorConfig
 from configs.schema import DistillConfig, EngineSettings, ModelShape
 from configs.stages import StageConfig
 from orchestration.plan.hardware import GIB, Hardware
@@ -241,3 +242,32 @@ def test_a_further_teacher_takes_the_places_of_the_first() -> None:
     assert [phase.label for phase in placement.phases] == [FILL] and len(placement.fits) == 1
     with pytest.raises(ConfigError, match=r"teacher engine needs .* GiB a GPU"):
         place_further_teacher(config, teacher=planned(LLAMA_70B), hardware=NODE)
+
+
+def behind_a_door(config: DistillConfig) -> DistillConfig:
+    teacher = config.teacher.model_copy(update={"serve": DoorConfig(url="https://teacher.example:8100")})
+    return config.model_copy(update={"teacher": teacher})
+
+
+def test_a_teacher_behind_a_door_takes_nothing() -> None:
+    """Not even engines that no machine here could hold count."""
+    engine = {"count": 9, "tensor_parallel": 3, "kv_cache_gib": 200.0}
+    config = behind_a_door(experiment(teacher_engine=engine))
+    for hardware in (NODE, Hardware("cpu", cpus=8)):
+        placement = plan_placement(config, teacher=planned(), students={"kd": planned()}, hardware=hardware)
+        assert [part.kind for part in placement.parts] == ["training worker", "student engine"]
+        assert not any("teacher" in fit.label for fit in placement.fits)
+        assert FILL not in [phase.label for phase in placement.phases]
+        assert any("answers behind teacher.example:8100" in note for note in placement.notes)
+        further = place_further_teacher(config, teacher=planned(LLAMA_70B), hardware=hardware)
+        assert (further.parts, further.fits, further.phases) == ((), (), ())
+
+
+def test_rollouts_beside_a_teacher_behind_a_door_need_no_gpu_for_it() -> None:
+    runtime = {"training": {"workers": 2}, "teacher_engine": {"tensor_parallel": 2}, "student_engine": {"count": 2}}
+    config = behind_a_door(experiment(stages=[{"objective": "minillm", "rollout": {"count": 1}}], **runtime))
+    hardware = Hardware("gpu", 1, 4, 80.0)
+    placement = plan_placement(config, teacher=planned(), students={"kd": planned()}, hardware=hardware)
+    assert any("workers and student engines each have GPUs of their own" in note for note in placement.notes)
+    with pytest.raises(ConfigError, match=r"on 4 GPUs at once: .* but there are 3"):
+        plan_placement(config, teacher=planned(), students={"kd": planned()}, hardware=Hardware("gpu", 1, 3, 80.0))

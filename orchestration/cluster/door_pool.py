@@ -1,0 +1,222 @@
+"""A shared teacher behind its door, in the place that engines of a run's own have: for a fill, a rollout, a comparison.
+
+No engine starts and nothing of the cluster is taken: what is asked goes over connections of this process, several
+batches at once, and answers are committed here as engines of one's own commit theirs. A door that is away is
+waited for (`DoorConfig.patience_s`); one that stays away, or that answers what it was not asked, ends the run with one
+line, and what was answered before is kept.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache import TeacherCache, TeacherIdentity, TeacherRecord
+from cache.answers import Request
+from cache.protocols import Failure, Outcome
+from configs import DoorError, EngineError, RecordError
+from orchestration.cluster.engines import TimedAnswers
+from orchestration.cluster.leases import ItemQueue
+from orchestration.fill.answers import SequenceAnswers
+from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress
+from orchestration.fill.ledger import Counts, Meter
+from orchestration.inputs.doors import TeacherDoor
+from orchestration.outputs.console import ProgressSink
+from orchestration.rollouts.turns import Answered, Tagged, Turns
+from teacher_server.http.client import HttpTeacher
+from teacher_server.http.wire import ENGINES_DIED
+from teacher_server.occupancy import Occupancy
+from teacher_server.requests import Asked
+
+POLL_S = 0.3
+STOP_GRACE_S = 15.0
+"""How long a stopped fill may take to commit what it has."""
+
+BLOCK_TOKENS = 16
+"""Tokens of a KV block of whatever engine answers; used only for a count."""
+
+
+class DoorPool:
+    """A teacher behind a door. It is asked by this process alone, and counted in `ledger` where nobody else counts.
+
+    Of all methods:
+
+    Raises:
+        DoorError: the door stays away, lets nobody in, has another teacher by now, or answers what cannot be.
+    """
+
+    def __init__(self, door: TeacherDoor, identity: TeacherIdentity, *, vocab: int, ledger: Path | None = None) -> None:
+        self._door, self._identity, self._vocab = door, identity, vocab
+        self._meter = None if ledger is None else Meter(ledger)
+        self._teacher: HttpTeacher | None = None
+
+    @property
+    def block_tokens(self) -> int:
+        """See `RolloutPool.block_tokens`."""
+        return BLOCK_TOKENS
+
+    @property
+    def capacity(self) -> int:
+        """See `RolloutPool.capacity`: what is under way at once."""
+        return self._door.settings.batches * self._door.settings.batch_rows
+
+    @property
+    def shares_processor(self) -> bool:
+        """See `RolloutPool.shares_processor`."""
+        return False
+
+    def start(self) -> None:
+        """Open the connections, unless they are."""
+        with self.asking():
+            pass
+
+    def sleep(self) -> None:
+        """It takes nothing that it could give back."""
+
+    def release(self) -> None:
+        """Close the connections; nothing under way is waited for."""
+        if self._teacher is not None:
+            self._teacher.close()
+            self._teacher = None
+        if self._meter is not None:
+            self._meter.close()
+
+    def engines(self) -> list[DoorEngine]:
+        """One, whatever stands behind the door."""
+        self.start()
+        return [DoorEngine(self)]
+
+    def answer(self, requests: Sequence[Request], *, k: int) -> TimedAnswers:
+        """Answer all requests; nothing is cached here."""
+        started, outcomes = time.monotonic(), dict[int, TeacherRecord | Failure]()
+        with self.asking() as teacher:
+            for finished in teacher.work(Asked(request, k) for request in requests):
+                outcomes |= dict(finished)
+                tokens = sum(len(each.token_ids) for _, each in finished if isinstance(each, TeacherRecord))
+                if self._meter is not None:
+                    self._meter.add(Counts(evaluation=tokens))
+        return TimedAnswers(
+            tuple(outcomes[at] for at in range(len(requests))), time.monotonic() - started, self._door.label
+        )
+
+    def forget_prefixes(self) -> None:
+        """Nobody can have an engine behind a door forget, so its speed is not measured."""
+        raise DoorError(f"{self._door.label}: the speed of a teacher behind a door is not measured")
+
+    def occupancy(self) -> Occupancy:
+        """See `forget_prefixes`."""
+        raise DoorError(f"{self._door.label}: the memory of a teacher behind a door is not measured")
+
+    def fill(
+        self,
+        work: Sequence[tuple[int, Request]],
+        order: FillOrder,
+        *,
+        progress: ProgressSink,
+        token_budget: int | None,
+        seconds_budget: float | None,
+    ) -> FillProgress:
+        """See `orchestration.fill.work.Engines`; what was answered is committed whatever happens here."""
+        queue = ItemQueue[Request](list(work), token_budget=token_budget)
+        started, ended = time.monotonic(), list[Exception]()
+        with self.asking() as teacher:
+            thread = threading.Thread(
+                target=self._fill, args=(queue, order, teacher, ended), name="door-fill", daemon=True
+            )
+            thread.start()
+            try:
+                while thread.is_alive():
+                    thread.join(POLL_S)
+                    so_far = queue.progress()
+                    progress.update(so_far.rows + len(so_far.failures), tokens=so_far.response_tokens)
+                    if seconds_budget is not None and time.monotonic() - started > seconds_budget:
+                        break
+            finally:
+                if thread.is_alive():
+                    queue.stop()
+                    # What is under way is let go, and what was answered is committed.
+                    self.release()
+                    thread.join(STOP_GRACE_S)
+                    ended = [error for error in ended if not isinstance(error, EngineError)]
+            for error in ended:
+                raise error
+        return queue.progress()
+
+    def _fill(self, queue: ItemQueue[Request], order: FillOrder, teacher: HttpTeacher, ended: list[Exception]) -> None:
+        """One pass over the queue, as an engine's actor makes it; how it `ended`, if not well."""
+        try:
+            cache = TeacherCache.open(order.cache_root, self._identity)
+            with cache.writer(
+                vocab=self._vocab, licence=order.licence, provenance=order.provenance, encoding=order.encoding
+            ) as writer:
+                EngineLoop(queue, order, SequenceAnswers(_Living(teacher), writer, k=order.k)).work()
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is raised where the fill was asked for)
+            ended.append(error)
+
+    @contextmanager
+    def asking(self) -> Iterator[HttpTeacher]:
+        """The open door, of which errors name it; after one it is opened anew."""
+        try:
+            if self._teacher is None:
+                self._teacher = HttpTeacher(self._door.settings)
+                self._require_same(self._teacher)
+            yield self._teacher
+        # An answer that cannot be is a record that breaks rules: nothing of the kind may be asked for again.
+        except (EngineError, RecordError) as error:
+            self.release()
+            raise DoorError(f"{self._door.label}: {error}") from error
+
+    def _require_same(self, teacher: HttpTeacher) -> None:
+        there, here = teacher.identity.digest(), self._identity.digest()
+        if there != here:
+            raise EngineError(f"it is {there[:12]} by now, and this run asks {here[:12]}: run again to begin with it")
+
+
+@dataclass(frozen=True, slots=True)
+class _Living:
+    """A teacher behind a door, whose engines have to live.
+
+    A row that they died of is no row that the teacher cannot answer: it is asked again by the next run, as it would be
+    of engines of one's own.
+    """
+
+    teacher: HttpTeacher
+
+    def work(self, asked: Iterable[Asked | None]) -> Generator[list[Outcome], None, None]:
+        """See `StepwiseSource.work`.
+
+        Raises:
+            EngineError: engines behind the door die.
+        """
+        with closing(self.teacher.work(asked)) as steps:
+            for finished in steps:
+                dead = [said for _, said in finished if isinstance(said, Failure) and ENGINES_DIED in said.reason]
+                if dead:
+                    yield [(place, said) for place, said in finished if said not in dead]
+                    raise EngineError(dead[0].reason)
+                yield finished
+
+
+class DoorEngine:
+    """A door as a rollout sees it."""
+
+    def __init__(self, pool: DoorPool) -> None:
+        self._pool = pool
+        self._turns: Turns | None = None
+
+    def turn(self, asked: Sequence[Tagged], *, leave: int) -> list[Answered]:
+        """See `RolloutEngine.turn`."""
+        with self._pool.asking() as teacher:
+            if self._turns is None:
+                self._turns = Turns(teacher)
+            return self._turns.turn(asked, leave=leave)
+
+    def finish(self) -> None:
+        """See `RolloutEngine.finish`."""
+        if self._turns is not None:
+            self._turns.finish()
+            self._turns = None

@@ -1,0 +1,207 @@
+"""The door of a shared teacher, before anything is asked of it: who answers there, and whether it is the one wanted.
+
+Who the teacher is, the door says (docs/decisions/0039-a-served-teacher.md). Whatever of that is known here as well is
+held against it: dtype and licence of the configuration, config.json and tokenizer of `teacher.model`, and its weights
+where they are here. So rows are kept and found under the identity that the teacher would have in this process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
+
+import httpx
+
+from cache import TeacherIdentity
+from configs import ConfigError, DistillConfig, DoorError, EngineError
+from configs.doors import DoorConfig
+from configs.schema import TeacherConfig
+from configs.teachers import key_of_teacher
+from orchestration.inputs.models import ModelFiles
+from teacher_server.http.client import DoorSettings, DoorTeacher, HttpTeacher
+
+UNKNOWN = "unknown"
+"""Stands for the digest of weights that nobody could be asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherDoor:
+    """A door, how it is asked, and what it says of the teacher."""
+
+    settings: DoorSettings
+    facts: DoorTeacher
+
+    @property
+    def host(self) -> str:
+        """What the door is called for people."""
+        return httpx.URL(self.settings.url).netloc.decode()
+
+    @property
+    def label(self) -> str:
+        """The teacher behind it, for people."""
+        return f"{self.facts.name} behind {self.host}"
+
+
+def open_doors(config: DistillConfig, *, patience_s: float | None = None) -> dict[str, TeacherDoor]:
+    """The doors of all teachers that are served elsewhere, by the names of these.
+
+    Without `patience_s` a door that is away is waited for as long as the configuration says.
+
+    Raises:
+        ConfigError: the token is not there.
+        DoorError: a door cannot be reached, lets nobody in, or lacks the teacher.
+    """
+    return {
+        name: knock(each.serve, key=key_of_teacher(name), patience_s=patience_s)
+        for name, each in config.every_teacher.items()
+        if each.serve is not None
+    }
+
+
+def knock(door: DoorConfig, *, key: str, patience_s: float | None = None) -> TeacherDoor:
+    """Ask a door who its teacher is; `key` is where the teacher stands in the configuration.
+
+    Raises:
+        ConfigError: the token is not there.
+        DoorError: the door cannot be reached, lets nobody in, or lacks the teacher.
+    """
+    token = os.environ.get(door.token_env)
+    if not token:
+        raise ConfigError(
+            f"{key}.serve.token_env={door.token_env} is not set in the environment: put a token of {door.host} into it "
+            "(distill serve token new NAME, where the door is)"
+        )
+    settings = DoorSettings(door.url, token=token, teacher=door.teacher, budget_s=door.patience_s, ca_file=door.ca_file)
+    patience_s = door.patience_s if patience_s is None else min(patience_s, door.patience_s)
+    try:
+        with HttpTeacher(replace(settings, budget_s=patience_s)) as teacher:
+            return TeacherDoor(settings, teacher.facts)
+    except EngineError as error:
+        raise DoorError(f"{key}.serve: {error}") from error
+
+
+def weights_wanted(config: DistillConfig) -> str | None:
+    """The first thing of an experiment that takes the weights of its first teacher, in words; None where nothing does.
+
+    Of further teachers nothing does: they answer, and that is all.
+    """
+    for name, student in config.students.items():
+        if student.init.model is None:
+            return f"students.{name}.init is cut out of the teacher's weights"
+        for number, stage in enumerate(student.stages):
+            if stage.reads_live and student.teacher is None:
+                return f"students.{name}.stages.{number} has the teacher beside it (teacher: live, or features)"
+    if config.evaluation.exposure:
+        return "evaluation.exposure=true reads with the teacher's weights"
+    return None
+
+
+def require_weights(config: DistillConfig, files: ModelFiles) -> None:
+    """Refuse what takes the weights of the first teacher, where they are not here.
+
+    Raises:
+        ConfigError: naming it and the cure.
+    """
+    wanted = weights_wanted(config)
+    if wanted is not None and not files.has_weights:
+        raise ConfigError(
+            f"{wanted}, and teacher.model={files.label} holds none, because the teacher answers behind teacher.serve: "
+            "name a directory with its weights, or do without"
+        )
+
+
+def require_same(
+    config: DistillConfig, door: TeacherDoor, files: ModelFiles, *, name: str, here: TeacherIdentity
+) -> TeacherIdentity:
+    """Who the teacher of this name is, as its door says it and nothing here contradicts.
+
+    `here` is what is known without the door; weights that are not here are `UNKNOWN`.
+
+    Raises:
+        ConfigError: what is known here is not what the door says; names both sides.
+    """
+    key, teacher, there = key_of_teacher(name), config.every_teacher[name], door.facts.identity
+    if not isinstance(there, TeacherIdentity):
+        raise ConfigError(
+            f"{key}.serve: {door.label} is {there.provider}/{there.model}, whose weights nobody can hash, and "
+            f"{key}.model={files.label} is a model of its own: ask that provider itself"
+        )
+    differences = chain(
+        _other_identity(key, files, door=door, here=here),
+        _other_tokens(key, files, door=door),
+        _too_much(key, teacher, door=door, longest=config.longest_asked),
+    )
+    if (line := next(differences, None)) is not None:
+        raise ConfigError(line)
+    return there
+
+
+def _other_identity(key: str, files: ModelFiles, *, door: TeacherDoor, here: TeacherIdentity) -> Iterator[str]:
+    """Lines for what of the identity differs, the first cause first."""
+    ours, theirs = asdict(here), asdict(door.facts.identity)
+    for field in ("dtype", "quantization"):
+        if ours[field] != theirs[field]:
+            yield (
+                f"{key}.{field}={ours[field]}, and {door.label} has {field}={theirs[field]}, which are other numbers: "
+                f"set {key}.{field} to {theirs[field]}, or ask another door"
+            )
+    if ours["weights_sha256"] == UNKNOWN:
+        ours["weights_sha256"] = theirs["weights_sha256"]
+    names = {"config_sha256": "another config.json", "weights_sha256": "other weights"}
+    for field, what in names.items():
+        if ours[field] != theirs[field]:
+            yield (
+                f"{key}.model={files.label} has {what} ({ours[field][:12]}) than {door.label} ({theirs[field][:12]}): "
+                "name the model that is served there, or ask another door"
+            )
+    for field in ours:
+        if ours[field] != theirs[field]:
+            yield (
+                f"{door.label} has {field}={theirs[field]}, and this installation {ours[field]}: ask a door of its "
+                "version"
+            )
+
+
+def _other_tokens(key: str, files: ModelFiles, *, door: TeacherDoor) -> Iterator[str]:
+    facts = door.facts
+    if files.vocab != facts.vocab:
+        yield (
+            f"{key}.model={files.label} has a tokenizer of {files.vocab:,} tokens and {door.label} one of "
+            f"{facts.vocab:,}: name the model that is served there"
+        )
+    if facts.vocab_sha256 is not None and facts.vocab_sha256 != files.vocab_sha256:
+        yield (
+            f"{key}.model={files.label} has a tokenizer whose ids mean other tokens ({files.vocab_sha256[:12]}) than "
+            f"those of {door.label} ({facts.vocab_sha256[:12]}): name the model that is served there"
+        )
+    if files.stop_ids != facts.stop_ids:
+        yield (
+            f"{key}.model={files.label} ends at the tokens {_listed(files.stop_ids)} and {door.label} at "
+            f"{_listed(facts.stop_ids)}: take tokenizer and generation_config.json of the model that is served there"
+        )
+
+
+def _too_much(key: str, teacher: TeacherConfig, *, door: TeacherDoor, longest: int) -> Iterator[str]:
+    facts = door.facts
+    if facts.licence is not None and facts.licence != teacher.licence:
+        yield (
+            f"{key}.licence={teacher.licence or 'not set'}, and {door.label} is under {facts.licence}, whose duties "
+            f"students take over: set {key}.licence to it"
+        )
+    if teacher.top_k > facts.most_k:
+        yield (
+            f"{key}.top_k={teacher.top_k} is more than the {facts.most_k} that {door.label} gives: lower it, or have "
+            "teacher.top_k raised where the door is"
+        )
+    if longest > facts.max_model_len:
+        yield (
+            f"sequences of this experiment take up to {longest} tokens at once and {door.label} takes "
+            f"{facts.max_model_len}: lower data.max_prompt_tokens or the longest max_new_tokens, or have "
+            "runtime.teacher_engine.max_model_len raised where the door is"
+        )
+
+
+def _listed(ids: tuple[int, ...]) -> str:
+    return ", ".join(map(str, ids))
