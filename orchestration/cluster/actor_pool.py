@@ -23,6 +23,7 @@ from orchestration.cluster.deaths import lost
 from orchestration.cluster.leases import LeaseQueue
 from orchestration.fill.engine_loop import FillOrder, FillProgress, Item
 from orchestration.fill.ledger import Computes
+from orchestration.fill.work import EnginesDiedError
 from orchestration.outputs.console import ProgressSink
 from orchestration.plan.memory import MemoryFit
 
@@ -125,7 +126,7 @@ class ActorPool(ABC):
         Records that were finished are committed whatever happens here.
 
         Raises:
-            EngineError: an engine died. All of them are released, and the next call starts new ones.
+            EnginesDiedError: an engine died. All of them are released, and the next call starts new ones.
         """
         self.start()
         queue = LeaseQueue.remote(list(items), token_budget=token_budget, engines=len(self._actors))
@@ -148,8 +149,9 @@ class ActorPool(ABC):
             # Engines that still live commit what they have, whatever ended the loop.
             self._finish(queue, loops)
         if failure is not None:
+            handed_out = self._handed_out(queue)
             self.release()
-            raise failure
+            raise EnginesDiedError(str(failure), handed_out) if isinstance(failure, EngineError) else failure
         total: FillProgress = self.ask([queue.progress.remote()])[0]
         return total
 
@@ -184,6 +186,14 @@ class ActorPool(ABC):
         with suppress(RayError):
             queue.stop.remote()
             ray.wait(loops, num_returns=len(loops), timeout=STOP_GRACE_S)
+
+    def _handed_out(self, queue: ray.actor.ActorHandle) -> list[int]:
+        """What engines were asked; nothing where the queue is gone as well."""
+        try:
+            handed_out: list[int] = ray.get(queue.handed_out.remote())
+        except RayError:
+            return []
+        return handed_out
 
     def _lost(self, error: RayError) -> DistillError:
         spec = self.spec

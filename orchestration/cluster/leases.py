@@ -30,6 +30,7 @@ class ItemQueue(Generic[AnyItem]):
         self._waiting = deque(items)
         self._token_budget = token_budget
         self._reserved = 0
+        self._handed_out: list[int] = []
         self._progress = FillProgress()
         self._stopped = False
         self._engines = engines
@@ -43,7 +44,15 @@ class ItemQueue(Generic[AnyItem]):
             while self._waiting and len(leased) < LEASE and not self._stopped and self._affords(self._waiting[0][1]):
                 self._reserved += longest(self._waiting[0][1])
                 leased.append(self._waiting.popleft())
+            for position, item in leased:
+                # What is asked about one text stands at as many positions.
+                self._handed_out += range(position, position + (len(item) if isinstance(item, tuple) else 1))
         return leased
+
+    def handed_out(self) -> list[int]:
+        """The positions of everything that engines were handed so far."""
+        with self._lock:
+            return list(self._handed_out)
 
     def report(self, delta: FillProgress) -> bool:
         """Add what an engine did since its last report; the answer is whether it should stop."""

@@ -1,7 +1,8 @@
 """Fill the cache: ask the teacher for what is missing, and for nothing else.
 
 What that is, `WantedRows` says: sequences, or signals. An engine that dies costs what it had not committed; the fill
-then starts new engines and asks for what is still missing, as long as that makes progress. Rows that another pipeline
+then starts new engines and asks for what is still missing, as long as that makes progress, and finds out which row they
+die of (`suspects`). Rows that another pipeline
 is asking for are left to it: they are waited for, and asked for here only if it ends without them.
 """
 
@@ -26,7 +27,8 @@ from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.ledger import read_counts
 from orchestration.fill.sequences import WantedSequences
 from orchestration.fill.signals import WantedSignals
-from orchestration.fill.work import AnyRequest, Engines, WantedRows, Work
+from orchestration.fill.suspects import Suspects
+from orchestration.fill.work import AnyRequest, Engines, EnginesDiedError, WantedRows, Work
 from orchestration.outputs.console import ProgressSink
 from orchestration.plan.requests import FillPlan
 from orchestration.plan.signal_requests import SignalPlan
@@ -134,13 +136,14 @@ def _fill(
     known = None if order.engine is None else Failures(storage, identity=wanted.identity, engine=order.engine)
     total = own = 0
     stalled: DistillError | None = None
-    while works := wanted.open_work(result.failed):
+    suspects = Suspects[AnyRequest]()
+    while opened := wanted.open_work(result.failed):
         looked = time.monotonic()
-        missing = sum(len(work.requests) for work in works)
+        missing = sum(len(work.requests) for work in opened)
         total = max(total, missing)
         bar = _Onward(progress, rows=total - missing, tokens=result.response_tokens)
         left = budgets.after(result.teacher_tokens, seconds=looked - started)
-        with _own_part(works, wanted=wanted, claims=claims) as part:
+        with _own_part(suspects.narrow(opened), wanted=wanted, claims=claims) as part:
             # Waiting takes no tokens, but it takes time, in which our engines stay up.
             if left.spent if part else left.time_is_up:
                 raise _standstill(missing, budgets)
@@ -150,17 +153,43 @@ def _fill(
                 died = _ask(part, result=result, wanted=wanted, engines=engines, budgets=left, progress=bar)
                 if known is not None:
                     # At once, because whoever is killed later would ask again.
-                    known.add(result.failed)
+                    known.add({row: why for row, why in result.failed.items() if row not in suspects.guilty})
                 result.teacher_tokens = read_counts(order.ledger).fill - spent_before
-                gained = len(part.requests) - len(_still_missing(part, wanted=wanted, failed=result.failed))
+                lacking = _still_missing(part, wanted=wanted, failed=result.failed)
+                gained = len(part.requests) - len(lacking)
+                suspects.answered |= gained > 0
                 stalled = None if gained else died or _standstill(missing, budgets)
+                if isinstance(died, EnginesDiedError):
+                    try:
+                        if suspects.died(part.requests, _under_way(part, died, lacking), died):
+                            stalled = None
+                    finally:
+                        _set_aside(suspects, result=result, known=known)
+                elif died is None:
+                    suspects.survived(part.requests)
                 own += gained
         if part is None:
             bar.update(0, note=f"waiting for {missing:,} rows that another pipeline is fetching")
             # Looking at a large plan takes seconds of CPU time, which the pipeline that fetches may need more.
             time.sleep(max(POLL_S, time.monotonic() - looked))
-    result.from_others = max(total - own, 0)
+    _set_aside(suspects, result=result, known=known, ended=True)
+    result.from_others = max(total - own - len(suspects.guilty), 0)
     return result
+
+
+def _under_way(part: Work[AnyRequest], died: EnginesDiedError, lacking: Collection[AnyRequest]) -> list[AnyRequest]:
+    """What engines had been handed when they died and nobody has answered."""
+    unanswered = set(lacking)
+    return [part.requests[at] for at in died.under_way if part.requests[at] in unanswered]
+
+
+def _set_aside(
+    suspects: Suspects[AnyRequest], *, result: FillResult[AnyRequest], known: Failures | None, ended: bool = False
+) -> None:
+    """Ask no more for what was found guilty. It is remembered once it is sure that not every row kills."""
+    result.failed |= suspects.guilty
+    if known is not None and (ended or suspects.answered):
+        known.add(suspects.guilty)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from cache import SignalRequest
 from cache.answers import Request
+from configs import EngineError
 from orchestration.fill.engine_loop import FillOrder, FillProgress
 from orchestration.outputs.console import ProgressSink
 
@@ -69,6 +70,17 @@ class WantedRows(Protocol[AnyRequest]):
         ...
 
 
+class EnginesDiedError(EngineError):
+    """Engines died; `under_way` are the positions of all that they had been handed, answered or not."""
+
+    def __init__(self, message: str, under_way: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.under_way = tuple(under_way)
+
+    def __reduce__(self) -> tuple[type[EnginesDiedError], tuple[str, tuple[int, ...]]]:
+        return type(self), (str(self), self.under_way)
+
+
 class Engines(Protocol[AnyRequest_contra]):
     """The engines of a fill (`engine_pool.EnginePool`, `signal_engines.SignalPool`)."""
 
@@ -84,6 +96,7 @@ class Engines(Protocol[AnyRequest_contra]):
         """Work through `work` within the budgets and commit the records.
 
         Raises:
-            EngineError: engines died; what they had committed before is kept.
+            EngineError: engines died; what they had committed before is kept. It is an `EnginesDiedError` where it is
+                known what they were asked.
         """
         ...

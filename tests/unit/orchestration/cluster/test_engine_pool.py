@@ -22,6 +22,7 @@ from orchestration.cluster import actor_pool, engine_pool
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.engines import EngineSpec
 from orchestration.fill.engine_loop import FillOrder, FillProgress
+from orchestration.fill.work import EnginesDiedError
 from teacher_server.reference import ReferenceRows
 from teacher_server.startup_check import CheckAnswers
 
@@ -78,7 +79,7 @@ class Ray:
         def stop() -> None:
             self.stopped += 1
 
-        methods = {"progress": progress, "stop": stop, "measured": self.joules.append}
+        methods = {"progress": progress, "stop": stop, "measured": self.joules.append, "handed_out": lambda: [0, 2]}
         return SimpleNamespace(**{name: SimpleNamespace(remote=method) for name, method in methods.items()})
 
     def get(self, references: Any, **_: Any) -> Any:
@@ -246,8 +247,9 @@ def test_an_engine_that_dies_in_a_fill_ends_the_pool_and_stops_the_others(cluste
     died = ActorDiedError()
     died.error_msg = "The actor died unexpectedly: connection error code 2"
     cluster.lost = died
-    with pytest.raises(EngineError, match=r"an inference engine was killed .*its log is in /logs"):
+    with pytest.raises(EnginesDiedError, match=r"an inference engine was killed .*its log is in /logs") as told:
         fill(pool)
+    assert told.value.under_way == (0, 2)
     assert cluster.stopped == 1 and cluster.killed == 2
     assert len(cluster.options) == 2
     fill(pool)

@@ -21,6 +21,7 @@ def test_a_queue_hands_out_leases_in_order_until_it_is_empty_or_stopped() -> Non
     assert [number for number, _ in queue.lease()] == list(range(LEASE))
     assert [number for number, _ in queue.lease()] == [LEASE, LEASE + 1, LEASE + 2]
     assert queue.lease() == []
+    assert queue.handed_out() == list(range(LEASE + 3))
     stopped = lease_queue(work(3), token_budget=None)
     assert stopped.report(FillProgress(rows=1)) is False
     stopped.stop()
