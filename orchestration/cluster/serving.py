@@ -18,6 +18,7 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError
+from ray.serve import Application
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
 from transformers import PreTrainedTokenizerBase
@@ -249,18 +250,23 @@ def open_door(
     # What Serve says of its own work is in its logs; people are told what they can act upon.
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(http_options=_http(settings), logging_config=_QUIET)
-    engines = {name: _engines(name, teacher, settings) for name, teacher in teachers.items()}
-    door = serve.deployment(name="door", num_replicas=1, max_ongoing_requests=4096, ray_actor_options={"num_cpus": 0})(
-        Door
-    )
     try:
         return serve.run(
-            door.bind(dict(teachers), settings, tokens, log_dir, engines),
-            name=APPLICATION,
-            route_prefix="/",
+            door_application(teachers, settings, tokens=tokens, log_dir=log_dir), name=APPLICATION, route_prefix="/"
         )
     except RuntimeError as error:
         raise EngineError(f"the door cannot be opened ({_why(error)}); its logs are in {log_dir}") from error
+
+
+def door_application(
+    teachers: Mapping[str, ServedTeacher], settings: ServeConfig, *, tokens: Path, log_dir: Path
+) -> Application:
+    """Engines and the door before them, to be run by whoever runs Serve; where it listens is Serve's to say."""
+    door = serve.deployment(name="door", num_replicas=1, max_ongoing_requests=4096, ray_actor_options={"num_cpus": 0})(
+        Door
+    )
+    engines = {name: _engines(name, teacher, settings) for name, teacher in teachers.items()}
+    return door.bind(dict(teachers), settings, tokens, log_dir, engines)
 
 
 def close_door(door: DeploymentHandle, *, at_most_s: float) -> None:
@@ -273,7 +279,7 @@ def close_door(door: DeploymentHandle, *, at_most_s: float) -> None:
         serve.shutdown()
 
 
-def _engines(name: str, teacher: ServedTeacher, settings: ServeConfig) -> Any:
+def _engines(name: str, teacher: ServedTeacher, settings: ServeConfig) -> Application:
     spec = teacher.spec
     least = settings.least_engines or spec.settings.count
     most = max(settings.most_engines or least, least)

@@ -52,12 +52,12 @@ def serve(arguments: argparse.Namespace) -> None:
     from orchestration.commands.serve import serve_teachers
 
     with last_words():
-        serve_teachers(config, config_dir=arguments.config.parent, store=_store(config))
+        serve_teachers(config, config_dir=arguments.config.parent, store=token_store(config))
 
 
 def _new_token(arguments: argparse.Namespace) -> None:
     expires = None if arguments.days is None else datetime.now(UTC) + timedelta(days=arguments.days)
-    token = _store(_load(arguments)).new(arguments.name, scopes=[arguments.scope], expires=expires)
+    token = token_store(_load(arguments)).new(arguments.name, scopes=[arguments.scope], expires=expires)
     # The token alone, so that it can go into a variable or a file.
     sys.stdout.write(f"{token}\n")
     sys.stderr.write("This is the only time that it is shown: only its hash is kept.\n")
@@ -66,7 +66,7 @@ def _new_token(arguments: argparse.Namespace) -> None:
 def _list_tokens(arguments: argparse.Namespace) -> None:
     now = datetime.now(UTC).timestamp()
     table = Table("name", "scope", "made", "until")
-    made = _store(_load(arguments)).listed()
+    made = token_store(_load(arguments)).listed()
     for key in made:
         ended = key.revoked if key.revoked is not None else key.expires
         until = "" if ended is None else _day(ended) + (" (revoked)" if key.revoked is not None else "")
@@ -77,7 +77,7 @@ def _list_tokens(arguments: argparse.Namespace) -> None:
 
 
 def _revoke_token(arguments: argparse.Namespace) -> None:
-    _store(_load(arguments)).revoke(arguments.name)
+    token_store(_load(arguments)).revoke(arguments.name)
     sys.stdout.write(f"The token of {arguments.name} lets nobody in any more.\n")
 
 
@@ -85,7 +85,8 @@ def _load(arguments: argparse.Namespace) -> DistillConfig:
     return load_config(arguments.config, overrides=arguments.overrides)
 
 
-def _store(config: DistillConfig) -> TokenStore:
+def token_store(config: DistillConfig) -> TokenStore:
+    """Who may come in at the door of a configuration."""
     return TokenStore((config.runtime.serve.tokens or config.runtime.run_root / TOKENS).absolute())
 
 

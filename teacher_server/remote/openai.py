@@ -229,8 +229,7 @@ class OpenAiTeacher:
             body["prompt"] = list(request.prompt_ids) if abilities.takes_ids else self._tokens.text(request.prompt_ids)
         if k:
             body |= {"logprobs": True, "top_logprobs": k} if abilities.chat else {"logprobs": k}
-        if abilities.gives_ids:
-            body |= {"return_token_ids": True, "return_tokens_as_token_ids": True}
+        body |= dict.fromkeys(abilities.id_fields, True)
         if abilities.takes_stops:
             body |= {"stop_token_ids": list(request.stop_ids), "ignore_eos": True}
         penalties = ("presence_penalty", "frequency_penalty")

@@ -4,7 +4,7 @@ Every ability is tried with a short request whose answer shows it. A field that 
 ignore: both count as lacking.
 
     takes_ids     the prompt goes as token ids, and the server counts as many
-    gives_ids     it says which ids it wrote
+    id_fields     it says which ids it wrote where these fields ask for them
     most_k        log-probabilities a position that lead to ids, at most those that were asked for
     scoring       log-probabilities of a given text, and by which field
     takes_stops   it ends at the ids it is told to, keeps the last, and at no others
@@ -54,11 +54,16 @@ class Abilities:
     model: str
     chat: bool
     takes_ids: bool
-    gives_ids: bool
+    id_fields: tuple[str, ...]
     most_k: int
     scoring: Scoring
     takes_stops: bool
     samplers: frozenset[str]
+
+    @property
+    def gives_ids(self) -> bool:
+        """Whether it says which ids it wrote."""
+        return bool(self.id_fields)
 
     def told(self) -> list[str]:
         """What a user is told, in short lines."""
@@ -135,15 +140,13 @@ class Prober:
         if first is None:
             return self._chat_abilities(k=k)
         prompt: list[int] | str = ids if takes_ids and ids is not None else TEXTS[0]
-        extras = {"return_token_ids": True, "return_tokens_as_token_ids": True}
-        told = self._try(COMPLETIONS, prompt=prompt, **extras)
-        gives_ids = told is not None and "token_ids" in _choice(told)
-        more = extras if gives_ids else {}
+        id_fields = self._id_fields(prompt)
+        more = dict.fromkeys(id_fields, True)
         return Abilities(
             model=str(first.get("model", self._model)),
             chat=False,
             takes_ids=takes_ids,
-            gives_ids=gives_ids,
+            id_fields=id_fields,
             most_k=self._most_k(COMPLETIONS, k=k, name="logprobs", prompt=prompt, **more),
             scoring=self._scoring(ids, k=min(k, 1)) if takes_ids and ids is not None else "none",
             takes_stops=self._takes_stops(prompt, more),
@@ -193,12 +196,20 @@ class Prober:
             model=str(said.get("model", self._model)),
             chat=True,
             takes_ids=False,
-            gives_ids=False,
+            id_fields=(),
             most_k=self._most_k(CHAT, k=k, name="top_logprobs", messages=_turn(TEXTS[0]), logprobs=True),
             scoring="none",
             takes_stops=False,
             samplers=frozenset(),
         )
+
+    def _id_fields(self, prompt: list[int] | str) -> tuple[str, ...]:
+        """The fields by which it says which ids it wrote: of log-probabilities too, or of the answer alone."""
+        for fields in (("return_token_ids", "return_tokens_as_token_ids"), ("return_token_ids",)):
+            told = self._try(COMPLETIONS, prompt=prompt, **dict.fromkeys(fields, True))
+            if told is not None and "token_ids" in _choice(told):
+                return fields
+        return ()
 
     def _most_k(self, path: str, *, k: int, name: str, **body: Any) -> int:
         """Log-probabilities that it gives a position, whose tokens can all be told."""

@@ -8,12 +8,15 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import doors
 import numpy as np
 import pytest
 from conformance import *  # noqa: F403
 from conformance import PROMPTS, Subject, greedy, present, records, tokens
+from open_app import listening
 from openai_server import EOS, KEY, LIKE_VLLM, MAX_MODEL_LEN, VOCAB, Habits, Noise, encode, serving
 from openai_server import tokens as remote_tokens
 
@@ -22,10 +25,13 @@ from cache.protocols import Failure
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from configs import EngineError
 from configs.errors import BudgetReached
+from teacher_server import FakeTeacher
+from teacher_server.http.stepping import SteppedEngine
 from teacher_server.remote.calls import ServerSettings
 from teacher_server.remote.choices import LieError
 from teacher_server.remote.openai import OpenAiTeacher, RemoteModel
 from teacher_server.remote.spending import Prices
+from teacher_server.remote.tokens import RemoteTokens
 
 MODEL = RemoteModel("noise", "2026-11", "example", end_id=EOS, max_model_len=MAX_MODEL_LEN)
 HELLO = tuple(encode("hello"))
@@ -131,6 +137,34 @@ def test_an_end_that_is_no_stop_of_the_request_is_not_taken_for_one() -> None:
     with teaching(habits) as teacher:
         outcome = dict(teacher.generate([GenerateRequest((1, 3, *HELLO, 4), (encode("Q")[0],), 80)], k=0))[0]
     assert isinstance(outcome, Failure) and f"ended the answer at token {EOS}, which is no stop" in outcome.reason
+
+
+def test_a_door_of_ours_is_such_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Fixed texts are as long as their letters here.
+    near = FakeTeacher(doors.IDENTITY, vocab=doors.VOCAB, eos_id=doors.EOS, max_model_len=128)
+    monkeypatch.setattr(doors, "FACTS", replace(doors.FACTS, max_model_len=128))
+    engine = SteppedEngine(near)
+    opened = doors.make_door(tmp_path, engine)
+    toy = doors.ToyTokenizer()
+    pieces = [chr(at - doors.FIRST_CHARACTER).encode() if at in range(20, 148) else None for at in range(doors.VOCAB)]
+    names = {number: name for name, number in doors.SPECIAL.items()}
+    known = RemoteTokens(pieces, names, encode=lambda text: toy.encode(text, add_special_tokens=False))
+    model = RemoteModel("noise", "1", "loopback", end_id=doors.EOS, max_model_len=128)
+    with listening(opened.app) as url:
+        settings = ServerSettings(f"{url}/v1", key=opened.tokens.new("test", scopes=["ask"]), budget_s=10.0)
+        with OpenAiTeacher(settings, model, known, k=4) as teacher:
+            assert (teacher.abilities.takes_ids, teacher.abilities.takes_stops) == (True, True)
+            assert teacher.abilities.scoring == "prompt_logprobs"
+            requests = [GenerateRequest((1, 90, 91), (doors.EOS,), 6), GenerateRequest((1, 92), (), 5)]
+            ours = records(teacher.generate(requests, k=0))
+            scored = [ScoreRequest(tokens(each), each.prompt_len) for each in ours]
+            rows = records(teacher.score(scored, k=4))
+    engine.close()
+    for one, other in zip(ours, records(near.generate(requests, k=0)), strict=True):
+        assert (tokens(one), one.finish) == (tokens(other), other.finish)
+    for one, other in zip(rows, records(near.score(scored, k=4)), strict=True):
+        np.testing.assert_array_equal(present(one.topk_ids), present(other.topk_ids))
+        np.testing.assert_allclose(present(one.topk_logprobs), present(other.topk_logprobs), atol=1e-6)
 
 
 def swap_rows(answer: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ LIKE_OUR_ENGINE = Abilities(
     model="noise",
     chat=False,
     takes_ids=True,
-    gives_ids=True,
+    id_fields=("return_token_ids", "return_tokens_as_token_ids"),
     most_k=8,
     scoring="prompt_logprobs",
     takes_stops=True,
@@ -47,6 +47,11 @@ def test_all_that_there_is(strict: bool) -> None:
 @pytest.mark.parametrize(
     ("lacking", "strict", "change"),
     [
+        (
+            {"return_tokens_as_token_ids"},
+            True,
+            {"id_fields": ("return_token_ids",), "most_k": 0, "scoring": "prompt_logprobs"},
+        ),
         ({"prompt_logprobs"}, True, {"scoring": "echo"}),
         ({"prompt_logprobs"}, False, {"scoring": "echo"}),
         ({"stop_token_ids"}, True, {"takes_stops": False}),
@@ -71,7 +76,7 @@ def test_a_server_without_extensions() -> None:
     abilities, fingerprint = probed(
         Habits(fields=frozenset(), takes_ids=False, echoes=False, most_logprobs=20, ascii=True)
     )
-    assert abilities == Abilities("noise", False, False, False, 8, "none", False, frozenset())
+    assert abilities == Abilities("noise", False, False, (), 8, "none", False, frozenset())
     assert not fingerprint.logprobs and len(fingerprint.texts) == 3
     assert abilities.told() == [
         "takes texts, gives up to 8 log-probabilities a token, scores no given texts, ends where it wants to"
@@ -80,7 +85,7 @@ def test_a_server_without_extensions() -> None:
 
 def test_a_server_of_conversations() -> None:
     abilities, fingerprint = probed(Habits(chat_only=True, ascii=True))
-    assert abilities == Abilities("noise", True, False, False, 8, "none", False, frozenset())
+    assert abilities == Abilities("noise", True, False, (), 8, "none", False, frozenset())
     assert len(fingerprint.texts) == 3
 
 

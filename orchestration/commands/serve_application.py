@@ -1,0 +1,56 @@
+"""The door for a Serve that somebody else runs (KubeRay's RayService, `serve deploy`): the application by its name.
+
+    import_path: orchestration.commands.serve_application:application
+    args: {config: /experiment/experiment.yaml, set: [runtime.run_root=/data/runs]}
+
+Where it listens, and by which certificate, Serve's own configuration says; `runtime.serve.hosts` has the names that it
+is asked by. It is drained as Serve ends it: what was answered and not yet written (`commit_every_s`) is paid again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+from ray.serve import Application
+
+from configs import ConfigError, load_config
+from configs.experiments import AnyExperiment
+from orchestration.cluster.serving import door_application
+from orchestration.commands.serve import LOGS, served_teachers
+from orchestration.commands.serve_tokens import token_store
+from orchestration.inputs.preflight import resolve_paths
+from orchestration.inputs.teachers import open_teachers
+from orchestration.pipeline.opening import require_places
+from orchestration.plan.hardware import Hardware, hardware_of
+
+
+class DoorArguments(BaseModel):
+    """The experiment whose teachers are served, and what is changed of it (`key=value`)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    config: Path
+    overrides: Annotated[list[str], Field(alias="set")] = []
+
+
+def application(arguments: DoorArguments) -> Application:
+    """Engines and the door before them.
+
+    Raises:
+        ConfigError: the configuration, a place, a model or the memory does not allow it.
+    """
+    # This runs within the cluster, on a machine that may have none of its GPUs: the configuration is believed.
+    config = load_config(arguments.config, overrides=[*arguments.overrides, "runtime.ray_address=auto"])
+    config = resolve_paths(config, config_dir=arguments.config.parent)
+    hardware = hardware_of(config, ask_cluster=_not_named)
+    require_places(config, accelerator=hardware.accelerator)
+    log_dir = config.runtime.run_root.absolute() / LOGS
+    log_dir.mkdir(parents=True, exist_ok=True)
+    teachers = served_teachers(config, open_teachers(config), hardware=hardware, log_dir=log_dir)
+    return door_application(teachers, config.runtime.serve, tokens=token_store(config).path, log_dir=log_dir)
+
+
+def _not_named(config: AnyExperiment) -> Hardware:
+    raise ConfigError("runtime.accelerator: name cpu or gpu, since this machine may not be one of those that serve")
