@@ -9,12 +9,15 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
+import openai
 import pytest
 from conformance import greedy, records
 from killed_drivers import DriverPlace, wait_for_line, wait_until
 
+from cache.records import ScoreRequest, TeacherRecord
 from orchestration.commands.main import main
 from teacher_server.http.client import DoorSettings, HttpTeacher
 
@@ -62,6 +65,34 @@ def opened(tmp_path: Path) -> Iterator[Opened]:
     place.clear()
 
 
+def ask_as_openai(opened: Opened, token: str, written: TeacherRecord) -> None:
+    """What was written to a client of ours is there for one of OpenAI's, whole and through the proxy's stream."""
+    client = openai.OpenAI(base_url=f"{opened.url}/v1", api_key=token)
+    prompt = written.token_ids[: written.prompt_len].tolist()
+    asked: dict[str, Any] = {
+        "model": "teacher", "prompt": prompt, "temperature": 0, "max_tokens": written.response_len, "logprobs": 1,
+        "extra_body": {"return_token_ids": True, "ignore_eos": True},
+    }  # fmt: skip
+    [choice] = client.completions.create(**asked).choices
+    assert choice.token_ids == written.response_ids.tolist()  # type: ignore[attr-defined]
+    assert choice.logprobs is not None and choice.logprobs.token_logprobs is not None
+    assert written.target_logprobs is not None
+    # By now it may be read from the cache, which keeps these numbers as they are.
+    assert choice.logprobs.token_logprobs == written.target_logprobs.tolist()
+    parts = [part for chunk in client.completions.create(stream=True, **asked) for part in chunk.choices]
+    assert "".join(part.text for part in parts) == choice.text and parts[-1].finish_reason == choice.finish_reason
+
+    # What the engine scores, for whoever reads likelihoods out of an echo.
+    answer = client.completions.create(model="teacher", prompt=prompt, max_tokens=0, echo=True, logprobs=1)
+    told = answer.choices[0].logprobs
+    with HttpTeacher(DoorSettings(opened.url, token=token, budget_s=600.0)) as teacher:
+        [scored] = records(teacher.score([ScoreRequest(tuple(prompt), 1)], k=1))
+    assert told is not None and scored.target_logprobs is not None
+    assert told.token_logprobs == [None, *scored.target_logprobs.tolist()]
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model="nobody", messages=[{"role": "user", "content": "Hi"}])
+
+
 def test_a_door_outlives_its_engine_and_answers_to_the_end(opened: Opened, capsys: pytest.CaptureFixture[str]) -> None:
     process = opened.place.start(command="serve")
     wait_for_line(process, f"{opened.url} is open")
@@ -72,6 +103,8 @@ def test_a_door_outlives_its_engine_and_answers_to_the_end(opened: Opened, capsy
         assert [one.key for one in first] == [one.key for one in again]
         metrics = httpx.get(f"{opened.url}/metrics", headers={"Authorization": f"Bearer {token}"}).text
         assert 'result="hit"' in metrics and 'result="asked"' in metrics
+
+        ask_as_openai(opened, token, first[0])
 
         # An engine that is killed is replaced, and whoever asks meanwhile is answered by its successor.
         (engine,) = opened.place.processes(named="ServeReplica:stillroom:engine-teacher")
