@@ -18,7 +18,7 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve import Application
+from ray.serve import Application as Application
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
 from transformers import PreTrainedTokenizerBase

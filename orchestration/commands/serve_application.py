@@ -9,15 +9,15 @@ is asked by. It is drained as Serve ends it: what was answered and not yet writt
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
-from ray.serve import Application
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from configs import ConfigError, load_config
 from configs.experiments import AnyExperiment
-from orchestration.cluster.serving import door_application
+from orchestration.cluster.serving import Application, door_application
 from orchestration.commands.serve import LOGS, served_teachers
 from orchestration.commands.serve_tokens import token_store
 from orchestration.inputs.preflight import resolve_paths
@@ -35,12 +35,17 @@ class DoorArguments(BaseModel):
     overrides: Annotated[list[str], Field(alias="set")] = []
 
 
-def application(arguments: DoorArguments) -> Application:
-    """Engines and the door before them.
+def application(said: Mapping[str, Any]) -> Application:
+    """Engines and the door before them; `said` are the fields of `DoorArguments`.
 
     Raises:
-        ConfigError: the configuration, a place, a model or the memory does not allow it.
+        ConfigError: the arguments, the configuration, a place, a model or the memory does not allow it.
     """
+    try:
+        arguments = DoorArguments.model_validate(said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"args: {first['msg']} at {first['loc']}") from error
     # This runs within the cluster, on a machine that may have none of its GPUs: the configuration is believed.
     config = load_config(arguments.config, overrides=[*arguments.overrides, "runtime.ray_address=auto"])
     config = resolve_paths(config, config_dir=arguments.config.parent)

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 
 from configs import ConfigError
-from orchestration.commands.serve_application import DoorArguments, application
+from orchestration.commands.serve_application import application
 from orchestration.commands.serve_tokens import TOKENS
 
 TINY = Path(__file__).resolve().parents[4] / "configs" / "tiny.yaml"
 
 
-def arguments(root: Path, *more: str) -> DoorArguments:
+def arguments(root: Path, *more: str) -> dict[str, Any]:
     roots = [f"runtime.{name}={root / name}" for name in ("cache_root", "models_root", "run_root")]
-    return DoorArguments.model_validate({"config": str(TINY), "set": [*roots, *more]})
+    return {"config": str(TINY), "set": [*roots, *more]}
 
 
 def test_engines_of_every_teacher_stand_behind_the_door(tmp_path: Path) -> None:
-    bound = application(arguments(tmp_path, "runtime.accelerator=cpu", "runtime.teacher_engine.count=2"))
+    said = arguments(tmp_path, "runtime.accelerator=cpu", "runtime.teacher_engine.count=2")
+    # As Serve itself calls it.
+    bound = call_user_app_builder_with_args_if_necessary(application, said)
     door = bound._bound_deployment
     teachers, settings, tokens, logs, engines = door.init_args
     assert door.name == "door" and door.ray_actor_options["num_cpus"] == 0
@@ -37,5 +40,5 @@ def test_what_serves_is_named_and_not_looked_for(tmp_path: Path) -> None:
 
 
 def test_an_argument_that_nobody_knows_is_refused() -> None:
-    with pytest.raises(ValidationError, match="nosuch"):
-        DoorArguments.model_validate({"config": str(TINY), "nosuch": 1})
+    with pytest.raises(ConfigError, match=r"args: Extra inputs are not permitted at \('nosuch',\)"):
+        application({"config": str(TINY), "nosuch": 1})
