@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -16,14 +17,8 @@ from orchestration.sweeps.lane import Lane, LaneJob
 from orchestration.sweeps.space import trial_config
 from orchestration.sweeps.trials import Outcome
 
-JOB = LaneJob(
-    trial_config(swept({"students.kd.stages.0.steps": [1, 2]}), {}, name="small").model_copy(
-        update={"teacher": {"model": {"path": "nowhere"}}}
-    ).model_dump_json(warnings=False),
-    ".",
-    "fill",
-    "",
-)  # fmt: skip
+CONFIG = json.loads(trial_config(swept({"students.kd.stages.0.steps": [1, 2]}), {}, name="small").model_dump_json())
+JOB = LaneJob(json.dumps(CONFIG | {"teacher": {"model": {"path": "nowhere"}}}), ".", "fill", "")
 
 
 @pytest.fixture
