@@ -21,7 +21,6 @@ head_is_there() {
     timeout 5 bash -c "exec 3<>/dev/tcp/$HEAD/$PORT" 2>/dev/null
 }
 
-
 if [ "$RANK" != 0 ]; then
     mine=()
     [ -z "${NODE_ADDRESS:-}" ] || mine=(--node-ip-address "$NODE_ADDRESS")

@@ -169,7 +169,7 @@ class Prober:
             else:
                 prompt = self._tokens.ids(text) if abilities.takes_ids else text
                 said = self._server.post(COMPLETIONS, self._body(prompt=prompt))
-            texts.append(read_written(_choice(said), self._tokens).text)
+            texts.append(read_written(only_choice(said), self._tokens).text)
         return Fingerprint(texts=tuple(texts))
 
     def scored(self, token_ids: Sequence[int], *, k: int, by: Scoring) -> list[Position]:
@@ -182,10 +182,10 @@ class Prober:
         body: dict[str, Any] = {"prompt": list(token_ids), "max_tokens": 1}
         if by == "prompt_logprobs":
             said = self._server.post(COMPLETIONS, self._body(**body, prompt_logprobs=k))
-            return read_prompt_logprobs(_choice(said).get("prompt_logprobs"), token_ids, self._tokens)
+            return read_prompt_logprobs(only_choice(said).get("prompt_logprobs"), token_ids, self._tokens)
         said = self._server.post(COMPLETIONS, self._body(**body, echo=True, logprobs=k))
         # One token more is written: not every server takes none.
-        positions = read_echo(_choice(said), self._tokens)[: len(token_ids) - 1]
+        positions = read_echo(only_choice(said), self._tokens)[: len(token_ids) - 1]
         if len(positions) != len(token_ids) - 1:
             raise LieError(f"{len(positions) + 1} positions for a prompt of {len(token_ids)} tokens")
         return positions
@@ -207,7 +207,7 @@ class Prober:
         """The fields by which it says which ids it wrote: of log-probabilities too, or of the answer alone."""
         for fields in (("return_token_ids", "return_tokens_as_token_ids"), ("return_token_ids",)):
             told = self._try(COMPLETIONS, prompt=prompt, **dict.fromkeys(fields, True))
-            if told is not None and "token_ids" in _choice(told):
+            if told is not None and "token_ids" in only_choice(told):
                 return fields
         return ()
 
@@ -218,7 +218,7 @@ class Prober:
             if said is None:
                 continue
             try:
-                written = read_written(_choice(said), self._tokens)
+                written = read_written(only_choice(said), self._tokens)
             except LieError:
                 return 0
             found = _least_best(written)
@@ -254,26 +254,26 @@ class Prober:
     def _samplers(self, prompt: list[int] | str, greedy: Mapping[str, Any]) -> frozenset[str]:
         """Fields beyond the protocol that it heeds: each alone makes the hottest sampling greedy."""
         hot = {"prompt": prompt, "temperature": 2.0, "seed": 1}
-        plain = read_written(_choice(greedy), self._tokens).text
+        plain = read_written(only_choice(greedy), self._tokens).text
         control = self._try(COMPLETIONS, **hot)
-        if control is None or _choice(control).get("text") == plain:
+        if control is None or only_choice(control).get("text") == plain:
             return frozenset()
         found = set()
         for name, value in (("top_k", 1), ("min_p", 1.0)):
             said = self._try(COMPLETIONS, **hot, **{name: value})
-            if said is not None and _choice(said).get("text") == plain:
+            if said is not None and only_choice(said).get("text") == plain:
                 found.add(name)
         return frozenset(found)
 
     def _written(self, prompt: list[int] | str, extras: Mapping[str, Any], **more: Any) -> Written | None:
         said = self._try(COMPLETIONS, prompt=prompt, **extras, **more)
-        return None if said is None else read_written(_choice(said), self._tokens)
+        return None if said is None else read_written(only_choice(said), self._tokens)
 
     def _try(self, path: str, **body: Any) -> dict[str, Any] | None:
         """What it says, or None where it does not do it in this way."""
         try:
             said = self._server.post(path, self._body(**body))
-            _choice(said)
+            only_choice(said)
         except LieError:
             return None
         except Refused as error:
@@ -296,9 +296,6 @@ def only_choice(said: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         raise LieError("an answer without exactly one choice")
     return choices[0]
-
-
-_choice = only_choice
 
 
 def _read(said: Mapping[str, Any]) -> int | None:

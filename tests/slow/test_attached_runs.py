@@ -4,7 +4,6 @@ electricity is counted.
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import os
 import signal
@@ -20,6 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 from listening import Watch
+from outer_address import outer_address
 
 from orchestration.comparison.report import read_results
 
@@ -29,15 +29,6 @@ ROOT = Path(__file__).parents[2]
 MARK = "STILLROOM_TEST_MARK"
 DAEMONS = ("raylet", "gcs_server", "dashboard", "Agent", "log_monitor", "monitor.py", "bin/ray ")
 """Parts of the command lines of the cluster's own processes, which listen where its owner lets them."""
-
-
-def _outer_address() -> str:
-    """An address of this machine that others may reach; the loopback where it has none."""
-    for addresses in psutil.net_if_addrs().values():
-        for each in addresses:
-            if each.family == socket.AF_INET and not ipaddress.ip_address(each.address).is_loopback:
-                return str(each.address)
-    return "127.0.0.1"
 
 
 @contextmanager
@@ -70,7 +61,7 @@ def _cluster(address: str, *, environment: dict[str, str], temporary: str) -> It
 
 
 def test_an_attached_run_listens_on_the_address_of_its_node_and_counts_its_energy(tmp_path: Path) -> None:
-    address = _outer_address()
+    address = outer_address()
     environment = os.environ | {MARK: str(tmp_path), "RAY_USAGE_STATS_ENABLED": "0"}
     names = {"cache_root": "cache", "run_root": "runs", "models_root": "models"}
     sets = [part for key, name in names.items() for part in ("--set", f"runtime.{key}={tmp_path / name}")]

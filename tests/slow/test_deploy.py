@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import socket
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from outer_address import outer_address
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(1500)]
 
@@ -36,22 +36,13 @@ exit "$status"
 SCONTROL = "#!/usr/bin/env bash\necho {address}\necho other-node\n"
 
 
-def _outer_address() -> str:
-    """An address of this machine that is not loopback, which Ray takes for no node of several; else loopback."""
-    for addresses in psutil.net_if_addrs().values():
-        for each in addresses:
-            if each.family == socket.AF_INET and not ipaddress.ip_address(each.address).is_loopback:
-                return str(each.address)
-    return "127.0.0.1"
-
-
 class Job:
     """A job on two nodes, in a session of its own."""
 
     def __init__(self, root: Path, *arguments: str) -> None:
         tools = root / "tools"
         tools.mkdir()
-        for name, text in (("srun", SRUN), ("scontrol", SCONTROL.format(address=_outer_address()))):
+        for name, text in (("srun", SRUN), ("scontrol", SCONTROL.format(address=outer_address()))):
             (tools / name).write_text(text)
             (tools / name).chmod(0o755)
         with socket.create_server(("127.0.0.1", 0)) as free:
