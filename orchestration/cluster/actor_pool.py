@@ -1,7 +1,7 @@
 """Engines that are actors of Ray, of whatever kind: how they start, work through a fill, and what becomes of a death.
 
 They are started when they are first needed, and kept until they are released. An engine that dies ends all of them; the
-next use starts new ones.
+next use starts new ones. So does one that says nothing for too long in the middle of a fill.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ray.exceptions import RayError
 
 from configs import DistillError, EngineError
 from orchestration.cluster.deaths import lost
-from orchestration.cluster.leases import LeaseQueue
+from orchestration.cluster.leases import LeaseQueue, RemoteLeases
 from orchestration.fill.engine_loop import FillOrder, FillProgress, Item
 from orchestration.fill.ledger import Computes
 from orchestration.fill.work import EnginesDiedError
@@ -69,6 +69,9 @@ class ActorPool(ABC):
 
     what = "an inference engine"
     """How people are told of one."""
+
+    silent_after_s = 300.0
+    """How long an engine may say nothing in a fill; it says every few seconds that it lives (`engine_loop`)."""
 
     def __init__(
         self,
@@ -126,13 +129,16 @@ class ActorPool(ABC):
         Records that were finished are committed whatever happens here.
 
         Raises:
-            EnginesDiedError: an engine died. All of them are released, and the next call starts new ones.
+            EnginesDiedError: an engine died, or is silent. All of them are released, and the next call starts new ones.
         """
         self.start()
         queue = LeaseQueue.remote(list(items), token_budget=token_budget, engines=len(self._actors))
-        loops = [actor.fill.remote(queue, order) for actor in self._actors]
+        loops = [
+            actor.fill.remote(RemoteLeases(queue, engine=engine), order) for engine, actor in enumerate(self._actors)
+        ]
         started, before = time.monotonic(), self._joules()
         failure: DistillError | None = None
+        silent: list[int] = []
         try:
             pending = loops
             while pending:
@@ -141,13 +147,18 @@ class ActorPool(ABC):
                 so_far: FillProgress = ray.get(queue.progress.remote())
                 progress.update(so_far.rows + len(so_far.failures), tokens=so_far.response_tokens)
                 ray.get(done)
+                at_work = [engine for engine, loop in enumerate(loops) if loop in pending]
+                silent = ray.get(queue.bar_silent.remote(at_work, after_s=self.silent_after_s))
+                if silent:
+                    failure = self._silence()
+                    break
                 if seconds_budget is not None and time.monotonic() - started > seconds_budget:
                     break
         except RayError as error:
             failure = self._lost(error)
         finally:
             # Engines that still live commit what they have, whatever ended the loop.
-            self._finish(queue, loops)
+            self._finish(queue, [loop for engine, loop in enumerate(loops) if engine not in silent])
         if failure is not None:
             handed_out = self._handed_out(queue)
             self.release()
@@ -194,6 +205,12 @@ class ActorPool(ABC):
         except RayError:
             return []
         return handed_out
+
+    def _silence(self) -> EngineError:
+        return EngineError(
+            f"{self.what} said nothing for {self.silent_after_s:.0f} s, so its process is stopped or hangs: it is "
+            f"ended, and whatever it had not committed is asked anew; its log is in {self.spec.log_dir}"
+        )
 
     def _lost(self, error: RayError) -> DistillError:
         spec = self.spec

@@ -20,9 +20,8 @@ from cache.protocols import Failure
 from configs.interfaces import collective_environment
 from configs.models import Device
 from configs.schema import EngineSettings
-from orchestration.cluster.leases import RemoteLeases
 from orchestration.fill.answers import SequenceAnswers
-from orchestration.fill.engine_loop import EngineLoop, FillOrder
+from orchestration.fill.engine_loop import EngineLoop, FillOrder, Leases
 from orchestration.fill.ledger import Counts, Meter
 from orchestration.outputs.redirect import redirect_output
 from orchestration.plan.machine import engine_in_words
@@ -152,14 +151,14 @@ class EngineActor:
         )
         return TimedAnswers(tuple(outcomes[i] for i in range(len(requests))), seconds, measured_on)
 
-    def fill(self, queue: ray.actor.ActorHandle, order: FillOrder) -> None:
-        """Work on the queue until it is empty or stopped, committing segments on the way."""
+    def fill(self, leases: Leases[Request], order: FillOrder) -> None:
+        """Work on a queue until it is empty or stopped, committing segments on the way."""
         cache = TeacherCache.open(order.cache_root, self._spec.identity)
         with cache.writer(
             vocab=self._spec.vocab, licence=order.licence, provenance=order.provenance, encoding=order.encoding
         ) as writer:
             answers = SequenceAnswers(self._engine, writer, k=order.k)
-            EngineLoop(RemoteLeases[Request](queue), order, answers).work()
+            EngineLoop(leases, order, answers).work()
 
     def forget_prefixes(self) -> None:
         """See `VllmEngine.forget_prefixes`."""

@@ -19,10 +19,9 @@ from configs import EngineError
 from configs.models import Device
 from configs.schema import EngineSettings
 from orchestration.cluster.actor_pool import ActorPool, GpuClock, Room
-from orchestration.cluster.leases import RemoteLeases
 from orchestration.cluster.task import Apart, run_apart
 from orchestration.fill.answers import SignalAnswers
-from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress, Questions
+from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress, Leases, Questions
 from orchestration.fill.ledger import Computes, Counts, Meter
 from orchestration.fill.signals import items_of
 from orchestration.outputs.console import ProgressSink
@@ -91,8 +90,8 @@ class SignalActor:
             meter.close()
         return answers
 
-    def fill(self, queue: ray.actor.ActorHandle, order: FillOrder) -> None:
-        """Work on the queue until it is empty or stopped, committing segments on the way."""
+    def fill(self, leases: Leases[Questions], order: FillOrder) -> None:
+        """Work on a queue until it is empty or stopped, committing segments on the way."""
         store = TeacherCache.open(order.cache_root, self._spec.identity).signals
         with ExitStack() as stack:
 
@@ -100,7 +99,7 @@ class SignalActor:
                 made = store.writer(encoding=order.encoding, provenance=order.provenance, licence=order.licence)
                 return stack.enter_context(made)
 
-            EngineLoop(RemoteLeases[Questions](queue), order, SignalAnswers(self._model, writer)).work()
+            EngineLoop(leases, order, SignalAnswers(self._model, writer)).work()
 
     def close(self) -> None:
         """Nothing to end: the model has no processes of its own."""

@@ -7,13 +7,16 @@ What is committed counts. An engine loop commits at least every `commit_every_s`
 because an engine that writes long answers may finish none for a while; whatever a killed engine had not committed is
 simply still missing in the cache. What it spent is known all the same: every answer is counted in the ledger of the
 experiment.
+
+Another thread says every few seconds that the engine lives, also while it computes or a commit takes long. A process
+that is stopped says nothing; before it commits anything it asks whether what it was handed is still its own.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -22,7 +25,7 @@ from cache import CommitReport, SignalRequest
 from cache.answers import Request
 from cache.disk.spending import Spent
 from cache.failures import EngineVersion
-from configs import CacheError
+from configs import CacheError, EngineError
 from configs.schema import StoredEncoding
 from configs.task_experiment import SignalEncoding
 from orchestration.fill.ledger import Counts, Meter
@@ -30,6 +33,9 @@ from orchestration.fill.spending import Spending
 from teacher_server.requests import most_tokens
 
 REPORT_EVERY_S = 0.5
+
+BEAT_EVERY_S = 2.0
+"""How often an engine says that it lives."""
 
 Questions = tuple[SignalRequest, ...]
 """All that is asked about one text: requests of the same tokens and split."""
@@ -106,6 +112,10 @@ class Leases(Protocol[AnyItem]):
         """Report the work since the last report; the answer is whether to stop."""
         ...
 
+    def holds(self) -> bool:
+        """Whether what this engine was handed is still its own, to be committed. Asking says that the engine lives."""
+        ...
+
     def joules(self) -> float:
         """This engine's share of the energy that the fill has taken so far; NaN where nobody measures it."""
         ...
@@ -166,8 +176,13 @@ class EngineLoop(Generic[AnyItem, Said]):
 
         Raises:
             CacheError: the cache cannot be written.
-            EngineError: the engine died; what it had finished is committed.
+            EngineError: the engine died; what it had finished is committed. Or it was silent for too long, and what it
+                had not committed by then is dropped.
         """
+        with self._beating():
+            self._work()
+
+    def _work(self) -> None:
         reporter = threading.Thread(target=self._report_until_finished, daemon=True)
         reporter.start()
         try:
@@ -183,6 +198,24 @@ class EngineLoop(Generic[AnyItem, Said]):
             self._commit()
             self._report()
             self._meter.close()
+
+    @contextmanager
+    def _beating(self) -> Iterator[None]:
+        """Within, a thread of its own says that this engine lives."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while self._leases.holds() and not ended.wait(BEAT_EVERY_S):
+                pass
+            self._stop.set()
+
+        beating = threading.Thread(target=beat, daemon=True)
+        beating.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            beating.join()
 
     def _draw(self) -> Iterator[AnyItem]:
         index = 0
@@ -207,7 +240,7 @@ class EngineLoop(Generic[AnyItem, Said]):
                 # finished is kept at once.
                 if self._stop.is_set() or self._answers.due(self._order.commit_every_s):
                     self._commit()
-            except CacheError:
+            except (CacheError, EngineError):
                 # More answers could not be kept either. `work` tries once more to commit, and raises if it cannot.
                 self._stop.set()
                 return
@@ -220,6 +253,8 @@ class EngineLoop(Generic[AnyItem, Said]):
             # What brings nothing that can be kept is left to the next commit.
             if not self._answers.pending_rows:
                 return
+            if not self._leases.holds():
+                raise EngineError("this engine was silent for too long: others are asked what it has not committed")
             for report in self._answers.commit(self._spending.take()):
                 self._delta.committed_rows += report.rows
                 self._delta.committed_bytes += report.bytes

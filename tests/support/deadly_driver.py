@@ -30,7 +30,6 @@ def main(root: Path, marked: int) -> None:
     from configs.schema import EngineSettings
     from orchestration.cluster.engine_pool import EnginePool
     from orchestration.cluster.engines import EngineSpec
-    from orchestration.cluster.leases import RemoteLeases
     from orchestration.cluster.private import cluster
     from orchestration.fill.answers import SequenceAnswers
     from orchestration.fill.engine_loop import EngineLoop, FillOrder
@@ -46,7 +45,7 @@ def main(root: Path, marked: int) -> None:
         def close(self) -> None:
             """Nothing to end."""
 
-        def fill(self, queue: Any, order: FillOrder) -> None:
+        def fill(self, leases: Any, order: FillOrder) -> None:
             teacher = FakeTeacher(identity, vocab=vocab, eos_id=eos, max_model_len=longest)
 
             class Deadly:
@@ -61,7 +60,7 @@ def main(root: Path, marked: int) -> None:
 
             cache = TeacherCache.open(order.cache_root, identity)
             with cache.writer(vocab=vocab, licence=order.licence, provenance=order.provenance) as writer:
-                EngineLoop(RemoteLeases(queue), order, SequenceAnswers(Deadly(), writer, k=order.k)).work()
+                EngineLoop(leases, order, SequenceAnswers(Deadly(), writer, k=order.k)).work()
 
     class DeadlyPool(EnginePool):
         starts = 0

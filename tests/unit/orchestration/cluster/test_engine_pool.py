@@ -59,6 +59,8 @@ class Ray:
         self.lost: RayError | None = None
         self.queue = [FillProgress()]
         self.stopped = 0
+        self.silent: list[int] = []
+        self.waited: list[Any] = []
         self.joules: list[float] = []
 
     def start(self, **chosen: Any) -> Any:
@@ -79,7 +81,14 @@ class Ray:
         def stop() -> None:
             self.stopped += 1
 
-        methods = {"progress": progress, "stop": stop, "measured": self.joules.append, "handed_out": lambda: [0, 2]}
+        def bar_silent(engines: list[int], *, after_s: float) -> list[int]:
+            self.calls.append(("heard", engines, after_s))
+            return self.silent
+
+        methods = {
+            "progress": progress, "stop": stop, "measured": self.joules.append, "handed_out": lambda: [0, 2],
+            "bar_silent": bar_silent,
+        }  # fmt: skip
         return SimpleNamespace(**{name: SimpleNamespace(remote=method) for name, method in methods.items()})
 
     def get(self, references: Any, **_: Any) -> Any:
@@ -89,6 +98,7 @@ class Ray:
         return references
 
     def wait(self, references: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
+        self.waited = references
         return (references, []) if len(self.queue) == 1 else ([], references)
 
     def kill(self, actor: Actor) -> None:
@@ -252,6 +262,19 @@ def test_an_engine_that_dies_in_a_fill_ends_the_pool_and_stops_the_others(cluste
     assert told.value.under_way == (0, 2)
     assert cluster.stopped == 1 and cluster.killed == 2
     assert len(cluster.options) == 2
+    fill(pool)
+    assert len(cluster.options) == 4
+
+
+def test_an_engine_that_says_nothing_ends_the_pool_and_nobody_waits_for_it(cluster: Ray) -> None:
+    pool = EnginePool(SPEC)
+    cluster.queue, cluster.silent = [FillProgress(rows=1), FillProgress(rows=2), FillProgress(rows=3)], [1]
+    with pytest.raises(EnginesDiedError, match=r"said nothing for 300 s, .*its log is in /logs") as told:
+        fill(pool)
+    assert ("heard", [0, 1], pool.silent_after_s) in cluster.calls
+    assert told.value.under_way == (0, 2)
+    assert (cluster.stopped, cluster.waited, cluster.killed) == (1, [0], 2)
+    cluster.queue, cluster.silent = [FillProgress(rows=3)], []
     fill(pool)
     assert len(cluster.options) == 4
 

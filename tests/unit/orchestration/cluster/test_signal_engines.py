@@ -56,7 +56,9 @@ class Ray:
 
     def lease(self, items: Any, *, token_budget: int | None, engines: int) -> Any:
         self.queued.append((items, token_budget, engines))
-        methods: dict[str, Any] = {"progress": FillProgress, "stop": lambda: None, "measured": lambda _: None}
+        methods: dict[str, Any] = {
+            "progress": FillProgress, "stop": lambda: None, "measured": lambda _: None, "bar_silent": lambda *_, **__: [],
+        }  # fmt: skip
         return SimpleNamespace(**{name: SimpleNamespace(remote=method) for name, method in methods.items()})
 
 
@@ -121,7 +123,6 @@ def test_an_actor_answers_checks_and_fills_with_its_model(tmp_path: Path, monkey
     # Two texts were read, of two tokens and of one; the third is too long.
     assert read_counts(tmp_path / "checks").evaluation == 3
     queue = lease_queue(items_of(list(enumerate(requests))), token_budget=None)
-    monkeypatch.setattr(signal_engines, "RemoteLeases", _Local)
     actor.fill(queue, filling.order())
     done = queue.progress()
     assert (done.rows, done.committed_rows, done.forward_tokens) == (3, 3, 3)
@@ -133,10 +134,3 @@ def test_an_actor_answers_checks_and_fills_with_its_model(tmp_path: Path, monkey
         np.testing.assert_allclose(record.values, expected.values, atol=1e-6)
     plain = signal_engines._plain(PlainPass(model_dir, tuple(requests[:3]), "float32", tmp_path / "log"))
     np.testing.assert_allclose(plain[0], good[0].values, atol=1e-6)
-
-
-class _Local:
-    """In place of the queue in another process, the queue itself."""
-
-    def __class_getitem__(cls, _: Any) -> Any:
-        return lambda queue: queue

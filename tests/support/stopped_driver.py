@@ -1,0 +1,131 @@
+"""A fill under Ray in which an engine is stopped: `python stopped_driver.py <root> <wake>`.
+
+The pool is the real one; its engines answer without a model. One of the first two stops its own process (SIGSTOP) with
+answers that it has not committed. With `wake` 1 it goes on once it was given up and before it is ended. What came of it
+is a line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from orchestration.environment import prepare_environment
+
+ROWS = 48
+ANSWERED = 4
+"""Rows that are answered, and not committed, when the engine is stopped."""
+
+SILENT_AFTER_S = 10.0
+
+
+def main(root: Path, *, wake: bool) -> None:
+    prepare_environment(ray_address=None)
+    import ray
+    from fill_builders import Filling, prompts, teacher_set
+    from local_engines import EOS, IDENTITY, MAX_MODEL_LEN, VOCAB, fake_teacher
+
+    from cache import TeacherCache
+    from configs.errors import EngineError
+    from configs.schema import EngineSettings
+    from orchestration.cluster.engine_pool import EnginePool
+    from orchestration.cluster.engines import EngineSpec
+    from orchestration.cluster.private import cluster
+    from orchestration.fill.answers import SequenceAnswers
+    from orchestration.fill.engine_loop import EngineLoop, FillOrder
+    from teacher_server import FakeTeacher
+
+    identity, vocab, eos, longest = IDENTITY, VOCAB, EOS, MAX_MODEL_LEN
+    answered, stopped, late = ANSWERED, root / "stopped", root / "late"
+
+    @ray.remote(max_restarts=0)
+    class StoppedActor:
+        def ready(self) -> None:
+            """It is up."""
+
+        def close(self) -> None:
+            """Nothing to end."""
+
+        def fill(self, leases: Any, order: FillOrder) -> None:
+            teacher = FakeTeacher(identity, vocab=vocab, eos_id=eos, max_model_len=longest)
+
+            class Stopped:
+                def work(self, asked: Iterable[Any]) -> Any:
+                    return teacher.work(drawn(asked))
+
+            def drawn(asked: Iterable[Any]) -> Iterator[Any]:
+                for count, each in enumerate(asked):
+                    if count == answered:
+                        try:
+                            stopped.touch(exist_ok=False)
+                        except FileExistsError:
+                            # Another one was.
+                            pass
+                        else:
+                            stopped.write_text(str(os.getpid()))
+                            os.kill(os.getpid(), signal.SIGSTOP)
+                    yield each
+
+            cache = TeacherCache.open(order.cache_root, identity)
+            try:
+                with cache.writer(vocab=vocab, licence=order.licence, provenance=order.provenance) as writer:
+                    EngineLoop(leases, order, SequenceAnswers(Stopped(), writer, k=order.k)).work()
+            except EngineError as error:
+                late.write_text(str(error))
+
+    class StoppedPool(EnginePool):
+        starts = 0
+        silent_after_s = SILENT_AFTER_S
+
+        def new_actors(self) -> list[Any]:
+            self.starts += 1
+            return [StoppedActor.options(num_cpus=0).remote() for _ in range(2)]  # type: ignore[attr-defined]
+
+        def release(self) -> None:
+            if wake and self.starts == 1 and not late.exists():
+                os.kill(int(stopped.read_text()), signal.SIGCONT)
+                _wait_until(late.exists)
+            super().release()
+
+    spec = EngineSpec(
+        root, identity, vocab=vocab, dtype="float32", quantization=None, settings=EngineSettings(count=2),
+        max_logprobs=4, accelerator="cpu", log_dir=root / "logs",
+    )  # fmt: skip
+    filling, part = Filling(root / "cache"), teacher_set(prompts(ROWS))
+    with cluster(address=None, gpus=0):
+        pool = StoppedPool(spec)
+        try:
+            result = filling.fill(part, engines=pool)
+            gone = Path(f"/proc/{stopped.read_text()}")
+            _wait_until(lambda: not gone.exists())
+        finally:
+            pool.release()
+    records, cache = filling.records(part), TeacherCache.open(filling.root, identity)
+    kept, right = {record.key: tuple(record.token_ids) for record in records}, fake_teacher()
+    told: dict[str, object] = {
+        "failed": len(result.failed), "starts": pool.starts, "late": late.read_text() if late.exists() else "",
+        "kept": len(kept), "damage": len(cache.verify()),
+        # Of every segment, so that a sequence that lies in two of them counts twice.
+        "tokens": cache.stats().tokens, "tokens_of_kept": sum(len(ids) for ids in kept.values()),
+        "wrong": sum(
+            kept.get(said.key) != tuple(said.token_ids) for _, said in right.generate(part.requests, k=0)  # type: ignore[arg-type,union-attr]
+        ),
+    }  # fmt: skip
+    sys.stdout.write(json.dumps(told) + "\n")
+
+
+def _wait_until(holds: Any) -> None:
+    deadline = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), wake=sys.argv[2] == "1")
