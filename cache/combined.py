@@ -10,7 +10,6 @@ Shapes: R rows of the view; r rows of one teacher.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,19 +21,17 @@ import numpy as np
 from jaxtyping import Int64
 from numpy.typing import NDArray
 
-from cache.arrays import LARGEST, UNREADABLE, require_bounded
 from cache.canonical import canonical
-from cache.disk.durable import replace_file
 from cache.identity import Identity, parse_identity
 from cache.mixing import mixed
 from cache.protocols import RecordReader
 from cache.records import TeacherRecord
 from cache.store import TeacherCache
+from cache.view_files import ViewFile, load_view_file, save_view_file
 from cache.views import CacheView
 from configs.errors import CacheError
-from configs.regular_files import UnreadableFileError, parse_json, read_regular
 
-FORMAT = "stillroom/combined/1"
+KIND = "combined"
 
 SUFFIX = ".combined"
 """Of the files of such views: what ends otherwise is a view of one cache."""
@@ -82,25 +79,11 @@ class CombinedView:
         Raises:
             CacheError: it cannot be written.
         """
-        header = {
-            "format": FORMAT,
-            "dataset": self.dataset,
-            "digest": self.digest,
-            "parts": [{"identity": asdict(part.identity), "share": part.share.hex()} for part in self.parts],
-        }
-        columns: dict[str, Any] = {"header": np.frombuffer(_json(header), dtype=np.uint8)}
-        for number, part in enumerate(self.parts):
-            columns[f"view{number}"] = np.frombuffer(part.view.to_bytes(), dtype=np.uint8)
-            columns[f"places{number}"] = part.places.astype("<i8", copy=False)
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **columns)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, buffer.getvalue())
-        except OSError as error:
-            raise CacheError(
-                f"{path}: the view cannot be written ({error.strerror}): check the run directory"
-            ) from error
+        places = {_places(at): part.places.astype("<i8", copy=False) for at, part in enumerate(self.parts)}
+        told = [{"identity": asdict(part.identity), "share": part.share.hex()} for part in self.parts]
+        said = {"dataset": self.dataset, "parts": json.dumps(told)}
+        views = tuple(part.view for part in self.parts)
+        save_view_file(path, ViewFile(views, places, said), kind=KIND, digest=self.digest)
 
     @classmethod
     def load(cls, path: Path) -> CombinedView:
@@ -109,24 +92,17 @@ class CombinedView:
         Raises:
             CacheError: there is nothing, or it is not what was saved.
         """
-        try:
-            data = read_regular(path, at_most=LARGEST, links="follow")
-        except (OSError, UnreadableFileError) as error:
-            raise CacheError(f"{path}: no combined view can be read there ({error}): run the fill again") from error
-        try:
-            packed = io.BytesIO(data)
-            require_bounded(packed)
-            with np.load(packed, allow_pickle=False) as stored:
-                header: Any = parse_json(stored["header"].tobytes(), origin=str(path))
-                if header["format"] != FORMAT:
-                    raise CacheError(f"{path}: not a combined view of this version: delete it and run again")
-                parts = tuple(_part(stored, number, said) for number, said in enumerate(header["parts"]))
-            found = cls(header["dataset"], parts)
-        except UNREADABLE as error:
-            raise CacheError(f"{path}: not a sound combined view ({error}): delete it and run again") from error
-        if found.digest != header["digest"]:
-            raise CacheError(f"{path}: the combined view differs from its digest: delete it and run again")
-        return found
+        return load_view_file(path, kind=KIND, make=cls._of)
+
+    @classmethod
+    def _of(cls, content: ViewFile) -> CombinedView:
+        told: Any = json.loads(content.said["parts"])
+        places = content.vectors({_places(at): "<i8" for at in range(len(told))})
+        parts = (
+            Part(parse_identity(said["identity"]), float.fromhex(said["share"]), view, of_part)
+            for said, view, of_part in zip(told, content.views, places.values(), strict=True)
+        )
+        return cls(content.said["dataset"], tuple(parts))
 
     def _standing_for(self) -> CacheView:
         """A view of no cache with the rows of all parts.
@@ -146,7 +122,7 @@ class CombinedView:
             shares[part.places] += part.share
         if not np.allclose(shares, 1.0):
             raise CacheError(f"{self.dataset} cannot be combined: shares of a row sum to {shares.min():.3g}, not to 1")
-        digest = hashlib.sha256(canonical(FORMAT))
+        digest = hashlib.sha256(canonical("stillroom/combined/1"))
         for part in self.parts:
             places = hashlib.sha256(part.places.astype("<i8", copy=False).tobytes()).digest()
             digest.update(canonical(part.view.digest, float(part.share), places))
@@ -246,14 +222,5 @@ def _together(parts: Sequence[tuple[float, TeacherRecord]]) -> TeacherRecord:
     return mixed([record for _, record in parts], shares=[share for share, _ in parts])
 
 
-def _part(stored: Any, number: int, said: Mapping[str, Any]) -> Part:
-    return Part(
-        identity=parse_identity(said["identity"]),
-        share=float.fromhex(said["share"]),
-        view=CacheView.from_bytes(stored[f"view{number}"].tobytes(), name=f"part {number}"),
-        places=stored[f"places{number}"].astype(np.int64, copy=False),
-    )
-
-
-def _json(header: Mapping[str, Any]) -> bytes:
-    return json.dumps(header).encode()
+def _places(at: int) -> str:
+    return f"places{at}"

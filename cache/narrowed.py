@@ -19,17 +19,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32, Int64
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from cache.canonical import canonical
-from cache.disk.durable import replace_file
 from cache.protocols import RecordReader
 from cache.records import TeacherRecord
+from cache.view_files import ViewFile, load_view_file, save_view_file
 from cache.views import CacheView
 from configs.errors import CacheError
 
-FORMAT = "stillroom/narrowed/1"
+KIND = "narrowed"
 
 SUFFIX = ".narrowed"
 """Of the files of such views."""
@@ -58,7 +56,7 @@ class NarrowedView:
             raise CacheError(f"{self.view.dataset} cannot be narrowed: its offsets or prompts are not those of rows")
         if len(lengths) != len(answers) or not np.array_equal(lengths - self.prompt_len, answers):
             raise CacheError(f"{self.view.dataset} cannot be narrowed: answers are not as long as the teacher's")
-        digest = hashlib.sha256(canonical(FORMAT, self.view.digest))
+        digest = hashlib.sha256(canonical("stillroom/narrowed/1", self.view.digest))
         for name, array in self._arrays().items():
             digest.update(canonical(name, hashlib.sha256(array.tobytes()).digest()))
         nowhere = np.zeros(len(self.view), dtype=np.int32)
@@ -108,21 +106,19 @@ class NarrowedView:
             )
         return replace(told, token_ids=tokens, prompt_len=int(begins))
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of everything here."""
+        return self.rows.digest
+
     def save(self, path: Path) -> None:
-        """Write it as safetensors; a reader sees all of it or nothing.
+        """Write it; a reader sees all of it or nothing.
 
         Raises:
             CacheError: it cannot be written.
         """
-        view = np.frombuffer(self.view.to_bytes(), dtype=np.uint8)
-        written = save({"view": view, **self._arrays()}, metadata={"format": FORMAT, "digest": self.rows.digest})
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, written)
-        except OSError as error:
-            raise CacheError(
-                f"{path}: the view cannot be written ({error.strerror}): check the run directory"
-            ) from error
+        content = ViewFile((self.view,), self._arrays(), {})
+        save_view_file(path, content, kind=KIND, digest=self.digest)
 
     @classmethod
     def load(cls, path: Path) -> NarrowedView:
@@ -131,21 +127,7 @@ class NarrowedView:
         Raises:
             CacheError: there is nothing, or it is not what was saved.
         """
-        try:
-            with safe_open(path, framework="numpy") as stored:
-                header = stored.metadata() or {}
-                if header.get("format") != FORMAT:
-                    raise CacheError(f"{path}: not a narrowed view of this version: delete it and run again")
-                arrays: dict[str, Any] = {
-                    name: stored.get_tensor(name).astype(kind, copy=False) for name, kind in _ARRAYS.items()
-                }
-                view = CacheView.from_bytes(stored.get_tensor("view").tobytes(), name=str(path))
-            found = cls(view, **arrays)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise CacheError(f"{path}: no narrowed view can be read there ({error}): run the fill again") from error
-        if found.rows.digest != header.get("digest"):
-            raise CacheError(f"{path}: the narrowed view differs from its digest: delete it and run again")
-        return found
+        return load_view_file(path, kind=KIND, make=lambda content: cls(content.views[0], **content.vectors(_ARRAYS)))
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         return {name: np.ascontiguousarray(getattr(self, name), dtype=kind) for name, kind in _ARRAYS.items()}

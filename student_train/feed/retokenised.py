@@ -20,19 +20,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32, Int64
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from cache.batches import Rows
 from cache.canonical import canonical
-from cache.disk.durable import replace_file
 from cache.records import TeacherRecord
+from cache.view_files import ViewFile, load_view_file, save_view_file
 from cache.views import CacheView
-from configs.errors import CacheError, DataError
+from configs.errors import DataError
 from student_train.losses.aligned import Aligned, align
 from student_train.losses.alignment import common_chunks
 
-FORMAT = "stillroom/retokenised/1"
+KIND = "retokenised"
 
 _ARRAYS = {
     "token_ids": "<i4",
@@ -69,7 +67,7 @@ class Retokenised:
         broken = self._broken()
         if broken is not None:
             raise DataError(f"{self.view.dataset} cannot be read by another tokenizer: {broken}")
-        digest = hashlib.sha256(canonical(FORMAT, self.view.digest))
+        digest = hashlib.sha256(canonical("stillroom/retokenised/1", self.view.digest))
         for name, array in self._arrays().items():
             digest.update(canonical(name, hashlib.sha256(array.tobytes()).digest()))
         sizes = replace(
@@ -107,38 +105,23 @@ class Retokenised:
         return [self._aligned(row, record) for row, record in zip(rows.tolist(), told, strict=True)]
 
     def save(self, path: Path) -> None:
-        """Write it as safetensors; a reader sees all of it or nothing.
+        """Write it; a reader sees all of it or nothing.
 
         Raises:
-            OSError: it cannot be written.
+            CacheError: it cannot be written.
         """
-        view = np.frombuffer(self.view.to_bytes(), dtype=np.uint8)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        header = {"format": FORMAT, "digest": self.digest}
-        replace_file(path, save({"view": view, **self._arrays()}, metadata=header))
+        content = ViewFile((self.view,), self._arrays(), {})
+        save_view_file(path, content, kind=KIND, digest=self.digest)
 
     @classmethod
     def load(cls, path: Path) -> Retokenised:
         """Read what was saved.
 
         Raises:
-            DataError: there is nothing, or it is not what was saved.
+            CacheError: there is nothing, or it is not what was saved.
+            DataError: its arrays cannot be those of rows.
         """
-        try:
-            with safe_open(path, framework="numpy") as stored:
-                header = stored.metadata() or {}
-                if header.get("format") != FORMAT:
-                    raise DataError(f"{path}: not a retokenised view of this version: delete it and run again")
-                arrays: dict[str, Any] = {
-                    name: stored.get_tensor(name).astype(kind, copy=False) for name, kind in _ARRAYS.items()
-                }
-                view = CacheView.from_bytes(stored.get_tensor("view").tobytes(), name=str(path))
-            found = cls(view, **arrays)
-        except (OSError, SafetensorError, CacheError, KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: no retokenised view can be read there ({error}): run the fill again") from error
-        if found.digest != header["digest"]:
-            raise DataError(f"{path}: the retokenised view differs from its digest: delete it and run again")
-        return found
+        return load_view_file(path, kind=KIND, make=lambda content: cls(content.views[0], **content.vectors(_ARRAYS)))
 
     def _tokens(self, row: int) -> Int32[np.ndarray, " t"]:
         return self.token_ids[self.token_offsets[row] : self.token_offsets[row + 1]]

@@ -1,12 +1,16 @@
-"""A view as a made-up student of another tokenizer reads it."""
+"""A view, and a job, as a made-up student of another tokenizer reads them."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from student_builders import VOCAB
 
 from cache.views import CacheView
 from student_train.feed.retokenised import Retokenised
+from student_train.job import TrainJob
 
 
 def read_by_two(view: CacheView) -> Retokenised:
@@ -30,3 +34,12 @@ def read_by_two(view: CacheView) -> Retokenised:
         student_ends=np.concatenate(ours),
         vocabulary=np.where(np.arange(VOCAB) % 5 == 0, -1, np.arange(VOCAB)).astype(np.int32),
     )
+
+
+def retokenised_job(job: TrainJob, folder: Path) -> TrainJob:
+    """The job with views that such a student reads."""
+    assert job.dev_view is not None
+    paths = {name: folder / f"{name}.safetensors" for name in ("train", "dev")}
+    read_by_two(CacheView.load(job.train_view)).save(paths["train"])
+    read_by_two(CacheView.load(job.dev_view)).save(paths["dev"])
+    return replace(job, train_view=paths["train"], dev_view=paths["dev"], retokenised=True, vocab=VOCAB)

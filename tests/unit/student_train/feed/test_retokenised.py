@@ -13,7 +13,7 @@ from training_jobs import IDENTITY, make_job
 
 from cache.store import TeacherCache
 from cache.views import CacheView
-from configs.errors import DataError
+from configs.errors import CacheError, DataError
 from configs.stages import StageConfig
 from student_train.feed.retokenised import Retokenised
 from student_train.feed.steps import Feed, StepBatch, training_batches
@@ -110,11 +110,11 @@ def test_what_cannot_be_is_refused(texts: Retokenised, tmp_path: Path) -> None:
         replace(texts, teacher_ends=texts.teacher_ends[1:])
     with pytest.raises(DataError, match="token_offsets do not lead through 16 rows"):
         replace(texts, token_offsets=texts.token_offsets[:-1])
-    with pytest.raises(DataError, match="no retokenised view can be read there"):
+    with pytest.raises(CacheError, match="no retokenised view can be read there"):
         Retokenised.load(tmp_path / "none")
     texts.save(tmp_path / "texts")
     damaged = bytearray((tmp_path / "texts").read_bytes())
     damaged[damaged.find(texts.token_ids.tobytes())] ^= 1
     (tmp_path / "texts").write_bytes(damaged)
-    with pytest.raises(DataError, match="differs from its digest"):
+    with pytest.raises(CacheError, match="differs from its digest"):
         Retokenised.load(tmp_path / "texts")

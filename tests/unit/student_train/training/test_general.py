@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from general_jobs import MASK, general_variant, make_general_job, plain_examples, save_encoder
+from one_process import learn_alone
 from task_students import WORDS, save_tokenizer
 from torch import Tensor
 from training_jobs import train_all
@@ -18,9 +19,7 @@ from configs.errors import ModelError
 from student_train.feed.task_steps import batches_an_epoch
 from student_train.job import GeneralJob
 from student_train.models.general_student import load_general_student
-from student_train.training.deepspeed_engine import ADAM_BETAS, ADAM_EPS
 from student_train.training.general import GeneralLearner, hiding_of
-from student_train.training.schedule import learning_rate
 from student_train.training.stopping import StopRequest
 from student_train.training.worker import StageWorker
 from student_train.worker_group import WorkerGroup
@@ -105,30 +104,8 @@ def test_a_tokenizer_hides_behind_its_mask_token_and_never_behind_a_special_one(
 
 
 def reference(job: GeneralJob) -> tuple[dict[str, Tensor], list[float]]:
-    """Plain torch on one process, every step one batch: weights, and the loss of each step."""
-    settings = job.settings.model_copy(update={"micro_batch_tokens": 10_000})
-    learner = GeneralLearner(replace(job, settings=settings), group=ALONE)
-    module, stage, losses = learner.module.train(), job.stage, []
-    learning = [weight for weight in module.parameters() if weight.requires_grad]
-    groups = [
-        {"params": [weight for weight in learning if weight.ndim > 1], "weight_decay": stage.weight_decay},
-        {"params": [weight for weight in learning if weight.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimiser = torch.optim.AdamW(groups, betas=ADAM_BETAS, eps=ADAM_EPS)
-    for number, step in enumerate(learner.steps(worker(job, learner), first=0)):
-        assert step is not None
-        (batch,) = step.batches
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(
-                number, peak=stage.learning_rate, total_steps=learner.total_steps, warmup_steps=2
-            )
-        loss = module(batch)[0] / step.places
-        optimiser.zero_grad()
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(learning, stage.gradient_clip)
-        optimiser.step()
-        losses.append(float(loss.detach()))
-    return {name: weight.detach() for name, weight in learner.model.named_parameters()}, losses
+    """What plain torch on one process learns of a job."""
+    return learn_alone(job, lambda whole: GeneralLearner(whole, group=ALONE))
 
 
 def test_what_is_learned_goes_down(job: GeneralJob, tmp_path: Path) -> None:

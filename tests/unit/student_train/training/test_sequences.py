@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -13,10 +14,10 @@ import torch
 from alone import ALONE, lone_worker
 from combined_builders import mixed_job
 from narrowed_builders import narrowed_job, narrowed_view
-from retokenised_builders import read_by_two
-from student_builders import VOCAB
+from one_process import learn_alone
+from retokenised_builders import retokenised_job
 from torch import Tensor
-from training_jobs import IDENTITY, live, make_job, variant
+from training_jobs import IDENTITY, live, make_job, train_all, variant, weights_of
 from transformers import AutoModelForCausalLM
 
 from cache.combined import CombinedView, Part
@@ -102,15 +103,10 @@ def test_what_does_not_fit_together_is_refused_before_a_model_is_read(job: Train
 
 
 def test_a_student_of_another_tokenizer_learns_in_its_own_tokens(job: TrainJob, tmp_path: Path) -> None:
-    paths = {}
-    for name, path in (("train_view", job.train_view), ("dev_view", job.dev_view)):
-        assert path is not None
-        paths[name] = tmp_path / f"{name}.safetensors"
-        read_by_two(CacheView.load(path)).save(paths[name])
-    texts = Retokenised.load(paths["train_view"])
+    job = retokenised_job(job, tmp_path)
+    texts = Retokenised.load(job.train_view)
     for objective, known in (("span_likelihood", ALIGNED_METRICS), ("uld", ALIGNED_METRICS), ("seqkd", TEXT_METRICS)):
         other = variant(job, tmp_path / objective, stage={"objective": objective})
-        other = replace(other, **paths, retokenised=True, vocab=VOCAB)
         learner = SequenceLearner(other, group=ALONE)
         assert learner.data_digest == texts.digest
         (step,) = islice(learner.steps(lone_worker(other, learner), first=0), 1)
@@ -217,3 +213,34 @@ def test_behind_its_own_prompts_a_student_has_the_gradient_of_the_teachers_wide_
         assert torch.allclose(found[name].double(), each, rtol=1e-3, atol=1e-4 * float(each.abs().max())), name
     # One position further is another loss.
     assert abs(by_hand(job, shift=1)[0] / expected - 1.0) > 1e-3
+
+
+VIEWS: dict[str, Callable[[TrainJob, Path], TrainJob]] = {
+    "another tokenizer": retokenised_job,
+    "shorter prompts": narrowed_job,
+    "a mixture": mixed_job,
+}
+"""What a student may read in place of its teacher's own rows."""
+
+
+@pytest.mark.group
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("view", "objective"),
+    [
+        ("another tokenizer", "span_likelihood"),
+        ("another tokenizer", "uld"),
+        ("another tokenizer", "seqkd"),
+        ("shorter prompts", "kd"),
+        ("a mixture", "kd"),
+    ],
+)
+def test_every_layout_equals_one_process(tmp_path: Path, view: str, objective: str) -> None:
+    stage = {"objective": objective, "select": "last"}
+    base = VIEWS[view](variant(make_job(tmp_path / "start"), tmp_path, stage=stage), tmp_path)
+    jobs = [variant(base, tmp_path / f"zero-{zero}", settings={"zero_stage": zero}) for zero in range(4)]
+    weights, losses = learn_alone(base, lambda whole: SequenceLearner(whole, group=ALONE))
+    for job, (seen, _) in zip(jobs, train_all(*((job, {}) for job in jobs), folder=tmp_path / "group"), strict=True):
+        assert seen.values("train/loss") == pytest.approx(losses, rel=1e-4)
+        for name, value in weights_of(job).items():
+            torch.testing.assert_close(value, weights[name], rtol=0, atol=3e-5, msg=name)
