@@ -6,6 +6,7 @@ from benchmarks.cache_growth import bench_cache_growth
 from benchmarks.cache_reads import bench_cache_reads
 from benchmarks.cache_size import bench_cache_size
 from benchmarks.cache_writes import bench_cache_writes
+from benchmarks.dealing import bench_dealing
 from benchmarks.engine_rows import bench_engine_rows
 from benchmarks.kd_step import bench_kd_step
 from benchmarks.loss_memory import bench_loss_memory
@@ -21,6 +22,7 @@ BENCHMARKS = (
     bench_cache_writes,
     bench_cache_size,
     bench_cache_growth,
+    bench_dealing,
     bench_engine_rows,
     bench_loss_memory,
     bench_kd_step,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cache.batches import global_batches, rank_rows
+from cache.batches import global_batches, rank_shares
 from cache.fingerprint import ModelFingerprint, fingerprint_model
 from cache.identity import Identity, RemoteTeacherIdentity, TeacherIdentity
 from cache.keys import GenerationKey, SequenceKey, engine_seed, generation_key, sequence_key
@@ -61,7 +61,7 @@ __all__ = [
     "fingerprint_model",
     "generation_key",
     "global_batches",
-    "rank_rows",
+    "rank_shares",
     "sample_rows",
     "sequence_key",
     "signal_key",

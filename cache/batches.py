@@ -7,6 +7,7 @@ the data pipeline is one number, the index of the next batch.
 from __future__ import annotations
 
 import hashlib
+from heapq import heapreplace
 
 import numpy as np
 from jaxtyping import Int
@@ -41,20 +42,21 @@ def global_batches(
     return tuple(np.split(order, cuts[:-1])) if cuts else ()
 
 
-def rank_rows(batch: Rows, *, lengths: Int[np.ndarray, " R"], rank: int, world_size: int) -> Rows:
-    """The rows of a global batch that one rank takes: a partition of the batch, balanced by tokens.
+def rank_shares(batch: Rows, *, lengths: Int[np.ndarray, " R"], world_size: int) -> tuple[Rows, ...]:
+    """The rows of a global batch that each rank takes: a partition of the batch, balanced by tokens.
 
     The longest row goes first, each to the rank with the fewest tokens so far (the lowest rank among equals); a rank
-    may get none. `lengths` are the token counts of all rows of the view. The share keeps the order of the batch.
+    may get none. `lengths` are the token counts of all rows of the view. Shares keep the order of the batch.
     """
-    sizes = np.asarray(lengths)[batch]
-    loads = np.zeros(world_size, dtype=np.int64)
+    sizes = np.asarray(lengths)[batch].astype(np.int64)
     owner = np.empty(len(batch), dtype=np.int64)
-    for position in np.argsort(-sizes.astype(np.int64), kind="stable"):
-        owner[position] = lightest = int(np.argmin(loads))
-        loads[lightest] += sizes[position]
-    share: Rows = batch[owner == rank]
-    return share
+    loads = [(0, rank) for rank in range(world_size)]
+    for position in np.argsort(-sizes, kind="stable").tolist():
+        load, rank = loads[0]
+        owner[position] = rank
+        heapreplace(loads, (load + int(sizes[position]), rank))
+    ends = np.cumsum(np.bincount(owner, minlength=world_size))
+    return tuple(np.split(batch[np.argsort(owner, kind="stable")], ends[:-1]))
 
 
 def permutation(count: int, *, name: bytes) -> Rows:

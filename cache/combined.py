@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
@@ -194,26 +195,30 @@ class CombinedCache:
         """
         combined = self.views.get(view.digest)
         if combined is not None:
-            return self._combined(combined, list(indices), prefetch=prefetch)
+            return self._combined(combined, indices, prefetch=prefetch)
         if self._otherwise is None:
             raise CacheError(f"{view.dataset} is none of the views that were combined: run the fill again")
         return self._otherwise.iter_blocks(view, indices, prefetch=prefetch)
 
     def _combined(
-        self, view: CombinedView, indices: Sequence[NDArray[np.integer]], *, prefetch: int
+        self, view: CombinedView, indices: Iterable[NDArray[np.integer]], *, prefetch: int
     ) -> Iterator[list[TeacherRecord]]:
+        asked, *each_asked = tee(indices, 1 + len(view.parts))
         told = [
-            self.caches[part.identity].iter_blocks(
-                part.view, [at[rows][at[rows] >= 0] for rows in indices], prefetch=prefetch
-            )
-            for part, at in zip(view.parts, view.positions, strict=True)
+            self.caches[part.identity].iter_blocks(part.view, _held(at, of_part), prefetch=prefetch)
+            for part, at, of_part in zip(view.parts, view.positions, each_asked, strict=True)
         ]
-        for rows, *blocks in zip(indices, *told, strict=True):
+        for rows, *blocks in zip(asked, *told, strict=True):
             parts: list[list[tuple[float, TeacherRecord]]] = [[] for _ in rows]
             for part, at, block in zip(view.parts, view.positions, blocks, strict=True):
                 for place, record in zip(np.flatnonzero(at[rows] >= 0), block, strict=True):
                     parts[place].append((part.share, record))
             yield [_together(each) for each in parts]
+
+
+def _held(at: Int64[np.ndarray, " R"], indices: Iterable[NDArray[np.integer]]) -> Iterator[Int64[np.ndarray, " _"]]:
+    """Where a part has those of the rows that it has at all."""
+    return (at[rows][at[rows] >= 0] for rows in indices)
 
 
 def _together(parts: Sequence[tuple[float, TeacherRecord]]) -> TeacherRecord:

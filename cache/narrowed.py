@@ -11,8 +11,9 @@ Shapes: R rows; T tokens of the student's in all.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
@@ -151,13 +152,14 @@ class NarrowedCache:
         narrowed = self._views.get(view.digest)
         if narrowed is None:
             return self._cache.iter_blocks(view, indices, prefetch=prefetch)
-        return self._narrowed(narrowed, list(indices), prefetch=prefetch)
+        return self._narrowed(narrowed, indices, prefetch=prefetch)
 
     def _narrowed(
-        self, view: NarrowedView, indices: Sequence[NDArray[np.integer]], *, prefetch: int
+        self, view: NarrowedView, indices: Iterable[NDArray[np.integer]], *, prefetch: int
     ) -> Iterator[list[TeacherRecord]]:
-        blocks = self._cache.iter_blocks(view.view, indices, prefetch=prefetch)
-        for rows, block in zip(indices, blocks, strict=True):
+        ours, theirs = tee(indices)
+        blocks = self._cache.iter_blocks(view.view, theirs, prefetch=prefetch)
+        for rows, block in zip(ours, blocks, strict=True):
             yield [view.record(row, told) for row, told in zip(rows.tolist(), block, strict=True)]
 
 

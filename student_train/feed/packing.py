@@ -11,6 +11,7 @@ Shapes: lengths are in tokens that the model reads; a layout names sequences by 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,66 +47,75 @@ def lay_out(lengths: Lengths, *, tokens: int, packs: bool) -> tuple[Layout, ...]
     """
     if not len(lengths):
         return ()
+    # Every process lays out the rows of all: numbers of numpy, taken one at a time, would be five times as slow.
+    each = lengths.tolist()
+    order = np.argsort(-lengths, kind="stable").tolist()
     if not packs:
-        tried = [_rows_of_one(lengths, tokens=tokens, like=like) for like in LIKE_LENGTHS]
-        return min(tried, key=lambda layouts: padded_tokens(layouts, lengths) + BATCH_COST * len(layouts))
-    together = _rows_of_one(lengths, tokens=tokens, like=0.0)
-    packed = [_packed(lengths, tokens=tokens, factor=factor) for factor in _WIDTHS]
-    best = min(packed, key=lambda layouts: _work(layouts, lengths))
-    return best if _work(best, lengths) * (1.0 + MASK_COST) < _work(together, lengths) else together
+        tried = [_rows_of_one(each, order, tokens=tokens, like=like) for like in LIKE_LENGTHS]
+        return min(tried, key=lambda layouts: _padded(layouts, each) + BATCH_COST * len(layouts))
+    together = _rows_of_one(each, order, tokens=tokens, like=0.0)
+    packed = [_packed(each, order, tokens=tokens, factor=factor) for factor in _WIDTHS]
+    best = min(packed, key=lambda layouts: _work(layouts, each))
+    return best if _work(best, each) * (1.0 + MASK_COST) < _work(together, each) else together
 
 
 def padded_tokens(layouts: Sequence[Layout], lengths: Lengths) -> int:
     """Tokens that the model computes for these micro-batches, padding included."""
+    return _padded(layouts, lengths.tolist())
+
+
+def _padded(layouts: Sequence[Layout], lengths: list[int]) -> int:
     return sum(len(layout) * _width(layout, lengths) for layout in layouts)
 
 
-def _rows_of_one(lengths: Lengths, *, tokens: int, like: float) -> tuple[Layout, ...]:
+def _rows_of_one(lengths: list[int], order: list[int], *, tokens: int, like: float) -> tuple[Layout, ...]:
     """A row for each sequence, longest first; no row of a micro-batch is shorter than `like` of its longest."""
     layouts: list[Layout] = []
-    order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        longest = max(1, int(lengths[order[start]]))
+        longest = max(1, lengths[order[start]])
         stop = start + max(1, tokens // longest)
-        alike = int(np.count_nonzero(lengths[order[start:stop]] >= like * longest))
+        alike = sum(lengths[at] >= like * longest for at in order[start:stop])
         stop = start + max(1, alike)
-        layouts.append(tuple((int(at),) for at in order[start:stop]))
+        layouts.append(tuple((at,) for at in order[start:stop]))
         start = stop
     return tuple(layouts)
 
 
-def _packed(lengths: Lengths, *, tokens: int, factor: float) -> tuple[Layout, ...]:
+def _packed(lengths: list[int], order: list[int], *, tokens: int, factor: float) -> tuple[Layout, ...]:
     """Rows of `factor` times the longest sequence that is left, each micro-batch narrower than the one before.
 
     First fit, longest first: a sequence goes into the first row that has room for it.
     """
     layouts: list[Layout] = []
-    left = [int(at) for at in np.argsort(-lengths, kind="stable")]
+    left = order
     while left:
-        longest = max(1, int(lengths[left[0]]))
+        longest = max(1, lengths[left[0]])
         width = max(longest, min(int(longest * factor), tokens))
         rows: list[list[int]] = [[] for _ in range(max(1, tokens // width))]
         room = [width] * len(rows)
         over: list[int] = []
-        for at in left:
-            length = int(lengths[at])
-            row = next((number for number, free in enumerate(room) if free >= length), None)
-            if row is None:
-                over.append(at)
-                continue
-            rows[row].append(at)
-            room[row] -= length
+        start = 0
+        while start < len(left):
+            # Those before it are longer than any room that is left.
+            fits = bisect_left(left, -max(room), lo=start, key=lambda at: -lengths[at])
+            over += left[start:fits]
+            if fits < len(left):
+                length = lengths[left[fits]]
+                row = next(number for number, free in enumerate(room) if free >= length)
+                rows[row].append(left[fits])
+                room[row] -= length
+            start = fits + 1
         layouts.append(tuple(tuple(row) for row in rows if row))
         left = over
     return tuple(layouts)
 
 
-def _work(layouts: Sequence[Layout], lengths: Lengths) -> float:
+def _work(layouts: Sequence[Layout], lengths: list[int]) -> float:
     """Padded tokens, each with the attention that its row's width costs."""
     widths = [(len(layout), _width(layout, lengths)) for layout in layouts]
     return sum(rows * width * (1.0 + width / ATTENTION_WIDTH) for rows, width in widths)
 
 
-def _width(layout: Layout, lengths: Lengths) -> int:
-    return max(1, *(int(lengths[list(row)].sum()) for row in layout))
+def _width(layout: Layout, lengths: list[int]) -> int:
+    return max(1, *(sum(lengths[at] for at in row) for row in layout))

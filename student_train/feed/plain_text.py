@@ -22,7 +22,7 @@ from jaxtyping import Int32, Int64
 from numpy.typing import NDArray
 
 from cache.arrays import stored_arrays, vector
-from cache.batches import permutation, rank_rows
+from cache.batches import permutation, rank_shares
 from cache.canonical import canonical
 from cache.disk.durable import replace_file
 from cache.records import TeacherRecord
@@ -143,8 +143,8 @@ class PlainFeed:
 
     def _micro_batches(self, rows: NDArray[np.int64]) -> list[MicroBatch]:
         """This process's share of some pieces, in as many micro-batches as every other process has."""
-        world, predicted = self.group.world_size, self.pieces.predicted
-        shares = [rank_rows(rows, rank=rank, world_size=world, lengths=predicted) for rank in range(world)]
+        predicted = self.pieces.predicted
+        shares = rank_shares(rows, world_size=self.group.world_size, lengths=predicted)
         layouts = [lay_out(predicted[share], tokens=self.micro_batch_tokens, packs=self.packs) for share in shares]
         records = [self.pieces.record(int(at)) for at in shares[self.group.rank]]
         made = [collate(records, with_targets=False, layout=layout) for layout in layouts[self.group.rank]]

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, count, islice
+from itertools import chain, count, islice, tee
 
 import numpy as np
 
-from cache.batches import Rows, global_batches, rank_rows
+from cache.batches import Rows, global_batches, rank_shares
 from cache.protocols import RecordReader
 from cache.records import TeacherRecord
 from cache.views import CacheView
@@ -73,11 +73,13 @@ class Feed:
 
     def steps(self, batches: Sequence[Rows]) -> Iterator[StepBatch]:
         """The work of each global batch in turn, read from the cache as it is asked for."""
-        shares = [self._share(rows, rank=self.group.rank) for rows in batches]
+        # Each step is dealt out once, when its rows are about to be read.
+        dealt, ahead = tee(self._shares(rows) for rows in batches)
         stored = self.view if self.texts is None else self.texts.view
-        blocks = self.cache.iter_blocks(stored, shares, prefetch=STEPS_AHEAD)
-        for rows, share, records in zip(batches, shares, blocks, strict=True):
-            inputs = [self._input_tokens(self._share(rows, rank=rank)) for rank in range(self.group.world_size)]
+        blocks = self.cache.iter_blocks(stored, (shares[self.group.rank] for shares in ahead), prefetch=STEPS_AHEAD)
+        for rows, shares, records in zip(batches, dealt, blocks, strict=True):
+            share = shares[self.group.rank]
+            inputs = [self._input_tokens(each) for each in shares]
             layouts = [self._lay_out(lengths) for lengths in inputs]
             terms = None if self.terms is None else [self.terms[row] for row in share]
             mine = layouts[self.group.rank]
@@ -113,8 +115,8 @@ class Feed:
         order = [at for row in layout for at in row]
         return replace(made, aligned=Aligned.joined(self.texts.aligned(rows[order], [records[at] for at in order])))
 
-    def _share(self, rows: Rows, *, rank: int) -> Rows:
-        return rank_rows(rows, rank=rank, world_size=self.group.world_size, lengths=np.asarray(self.view.lengths))
+    def _shares(self, rows: Rows) -> tuple[Rows, ...]:
+        return rank_shares(rows, world_size=self.group.world_size, lengths=np.asarray(self.view.lengths))
 
     def _input_tokens(self, share: Rows) -> Rows:
         """Tokens of each row that the model reads: all but the last."""

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache.batches import Rows, permutation, rank_rows
+from cache.batches import Rows, permutation, rank_shares
 from cache.canonical import canonical
 from configs.task_stages import TaskStageConfig
 from student_train.feed.examples import ExampleSet
@@ -63,7 +63,7 @@ class TaskFeed:
         if self.hiding is not None:
             decisions = hidden_counts(decisions)
         for rows in batches:
-            dealt = [self._dealt(rows, rank=rank) for rank in range(self.group.world_size)]
+            dealt = self._dealt(rows)
             mine = [self._collated(groups) for groups in dealt[self.group.rank]]
             # A process that has fewer runs empty ones, so that all take part in the same collectives.
             mine += [self._collated([rows[:0]])] * (max(map(len, dealt)) - len(mine))
@@ -81,14 +81,15 @@ class TaskFeed:
                 batches=tuple(replace(each, per_text=float(per_text), per_token=float(per_token)) for each in mine),
             )
 
-    def _dealt(self, rows: Rows, *, rank: int) -> list[list[Rows]]:
-        """The micro-batches of one process, each as the groups of examples in it."""
+    def _dealt(self, rows: Rows) -> list[list[list[Rows]]]:
+        """The micro-batches of each process, each as the groups of examples in it."""
         groups = np.split(rows, range(self.related, len(rows), self.related))
         sizes = np.array([_padded(self.examples.lengths[group]) for group in groups])
-        world = self.group.world_size
-        share = rank_rows(np.arange(len(groups)), lengths=sizes, rank=rank, world_size=world)
-        layouts = lay_out(sizes[share], tokens=self.micro_batch_tokens, packs=False)
-        return [[groups[share[at]] for at in chain.from_iterable(layout)] for layout in layouts]
+        dealt = []
+        for share in rank_shares(np.arange(len(groups)), lengths=sizes, world_size=self.group.world_size):
+            layouts = lay_out(sizes[share], tokens=self.micro_batch_tokens, packs=False)
+            dealt.append([[groups[share[at]] for at in chain.from_iterable(layout)] for layout in layouts])
+        return dealt
 
     def _collated(self, groups: list[Rows]) -> TaskBatch:
         rows = np.concatenate(groups)

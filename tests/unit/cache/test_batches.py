@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_builders import VOCAB, make_record, open_cache
 
-from cache.batches import global_batches, rank_rows
+from cache.batches import global_batches, rank_shares
 from cache.views import CacheView
 
 
@@ -43,13 +43,23 @@ def test_every_row_is_taken_exactly_once_an_epoch(
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or view.lengths[batch].sum() <= budget
-        shares = [rank_rows(batch, lengths=view.lengths, rank=rank, world_size=world) for rank in range(world)]
+        shares = rank_shares(batch, lengths=view.lengths, world_size=world)
+        assert len(shares) == world and [share.tolist() for share in shares] == dealt_by_hand(batch, view, world)
         assert sorted(np.concatenate(shares).tolist()) == sorted(batch.tolist())
         loads = [int(view.lengths[share].sum()) for share in shares]
         # Greedy from the longest: the heaviest rank exceeds the lightest by one row at most.
         assert max(loads) - min(loads) <= int(view.lengths[batch].max())
     for left, right in itertools.pairwise(batches):
         assert view.lengths[left].sum() + view.lengths[right[0]] > budget, "a batch is as full as it can be"
+
+
+def dealt_by_hand(batch: np.ndarray, view: CacheView, world: int) -> list[list[int]]:
+    """The longest row first, each to the lowest of the ranks that have the fewest tokens; in the order of the batch."""
+    loads, owner = [0] * world, {}
+    for row in sorted(batch.tolist(), key=lambda row: (-int(view.lengths[row]), batch.tolist().index(row))):
+        owner[row] = lightest = min(range(world), key=loads.__getitem__)
+        loads[lightest] += int(view.lengths[row])
+    return [[row for row in batch.tolist() if owner[row] == rank] for rank in range(world)]
 
 
 def test_batches_follow_from_keys_seed_epoch_and_budget_alone() -> None:
