@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +13,10 @@ import httpx
 import openai
 import pytest
 from conformance import greedy, records
-from killed_drivers import DriverPlace, wait_for_line, wait_until
+from killed_drivers import wait_until
+from real_doors import RealDoor, real_door
 
 from cache.records import ScoreRequest, TeacherRecord
-from orchestration.commands.main import main
 from teacher_server.http.client import DoorSettings, HttpTeacher
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(1500)]
@@ -31,43 +29,16 @@ ASKED = 'stillroom_rows_total{result="asked",teacher="teacher"} 8.0'
 PROMPTS = [(72, 101, 108, 108, 111, 32, 48 + at) for at in range(8)]
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A place, and the port of its door."""
-
-    place: DriverPlace
-    port: int
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def token(self, capsys: pytest.CaptureFixture[str], name: str, *, scope: str = "ask") -> str:
-        """A token made beside the open door."""
-        capsys.readouterr()
-        run_root = f"runtime.run_root={self.place.root / 'runs'}"
-        arguments = ["serve", "--config", str(TINY), "--set", run_root, "token", "new", name, "--scope", scope]
-        assert main(arguments) == 0
-        return capsys.readouterr().out.strip()
-
-    def written(self) -> str:
-        """All that the door wrote into its logs."""
-        logs = [path for path in (self.place.root / "runs/door-logs").rglob("*") if path.is_file()]
-        return "\n".join(path.read_text(errors="replace") for path in logs)
-
-
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Opened]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    place = DriverPlace(tmp_path, TINY, (f"runtime.serve.port={port}", "runtime.serve.commit_every_s=0.5"))
-    yield Opened(place, port)
-    place.clear()
+def door(tmp_path: Path) -> Iterator[RealDoor]:
+    made = real_door(tmp_path, TINY)
+    yield made
+    made.place.clear()
 
 
-def ask_as_openai(opened: Opened, token: str, written: TeacherRecord) -> None:
+def ask_as_openai(door: RealDoor, token: str, written: TeacherRecord) -> None:
     """What was written to a client of ours is there for one of OpenAI's, whole and through the proxy's stream."""
-    client = openai.OpenAI(base_url=f"{opened.url}/v1", api_key=token)
+    client = openai.OpenAI(base_url=f"{door.url}/v1", api_key=token)
     prompt = written.token_ids[: written.prompt_len].tolist()
     asked: dict[str, Any] = {
         "model": "teacher", "prompt": prompt, "temperature": 0, "max_tokens": written.response_len, "logprobs": 1,
@@ -85,7 +56,7 @@ def ask_as_openai(opened: Opened, token: str, written: TeacherRecord) -> None:
     # What the engine scores, for whoever reads likelihoods out of an echo.
     answer = client.completions.create(model="teacher", prompt=prompt, max_tokens=0, echo=True, logprobs=1)
     told = answer.choices[0].logprobs
-    with HttpTeacher(DoorSettings(opened.url, token=token, budget_s=600.0)) as teacher:
+    with HttpTeacher(DoorSettings(door.url, token=token, budget_s=600.0)) as teacher:
         [scored] = records(teacher.score([ScoreRequest(tuple(prompt), 1)], k=1))
     assert told is not None and scored.target_logprobs is not None
     assert told.token_logprobs == [None, *scored.target_logprobs.tolist()]
@@ -93,21 +64,19 @@ def ask_as_openai(opened: Opened, token: str, written: TeacherRecord) -> None:
         client.chat.completions.create(model="nobody", messages=[{"role": "user", "content": "Hi"}])
 
 
-def test_a_door_outlives_its_engine_and_answers_to_the_end(opened: Opened, capsys: pytest.CaptureFixture[str]) -> None:
-    process = opened.place.start(command="serve")
-    wait_for_line(process, f"{opened.url} is open")
-    token = opened.token(capsys, "team")
-    with HttpTeacher(DoorSettings(opened.url, token=token, budget_s=600.0)) as teacher:
+def test_a_door_outlives_its_engine_and_answers_to_the_end(door: RealDoor) -> None:
+    process, token = door.open(), door.token("team")
+    with HttpTeacher(DoorSettings(door.url, token=token, budget_s=600.0)) as teacher:
         first = records(teacher.generate([greedy(prompt) for prompt in PROMPTS], k=8))
         again = records(teacher.generate([greedy(prompt) for prompt in PROMPTS], k=8))
         assert [one.key for one in first] == [one.key for one in again]
-        metrics = httpx.get(f"{opened.url}/metrics", headers={"Authorization": f"Bearer {token}"}).text
+        metrics = httpx.get(f"{door.url}/metrics", headers={"Authorization": f"Bearer {token}"}).text
         assert 'result="hit"' in metrics and 'result="asked"' in metrics
 
-        ask_as_openai(opened, token, first[0])
+        ask_as_openai(door, token, first[0])
 
         # An engine that is killed is replaced, and whoever asks meanwhile is answered by its successor.
-        (engine,) = opened.place.processes(named="ServeReplica:stillroom:engine-teacher")
+        (engine,) = door.place.processes(named="ServeReplica:stillroom:engine-teacher")
         engine.kill()
         [late] = records(teacher.generate([greedy((72, 105, 33))], k=8))
         assert late.k == 8
@@ -115,26 +84,22 @@ def test_a_door_outlives_its_engine_and_answers_to_the_end(opened: Opened, capsy
     process.send_signal(signal.SIGTERM)
     printed = process.communicate(timeout=300)[0]
     assert process.returncode == 0 and "The door is closed." in printed, printed
-    opened.place.wait_until_gone()
-    cache = opened.place.cache()
+    door.place.wait_until_gone()
+    cache = door.place.cache()
     assert cache is not None
     assert None not in cache.lookup([greedy(prompt) for prompt in (*PROMPTS, (72, 105, 33))], k=8)
     # Nothing of what was asked or said, and no token, stands in a log; who asked does.
-    written = opened.written()
+    written = door.written()
     assert token not in written and str(list(PROMPTS[0]))[1:-1] not in written
-    lines = [json.loads(line) for line in (opened.place.root / "runs/door-logs/access.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (door.place.root / "runs/door-logs/access.jsonl").read_text().splitlines()]
     assert any(line["key"] == "team" and line["route"] == "/v1/generate" for line in lines)
 
 
-def test_a_door_that_is_drained_answers_who_is_inside_and_lets_nobody_in(
-    opened: Opened, capsys: pytest.CaptureFixture[str]
-) -> None:
-    process = opened.place.start(command="serve")
-    wait_for_line(process, f"{opened.url} is open")
-    token = opened.token(capsys, "team")
+def test_a_door_that_is_drained_answers_who_is_inside_and_lets_nobody_in(door: RealDoor) -> None:
+    process, token = door.open(), door.token("team")
     headers = {"Authorization": f"Bearer {token}"}
     rows = [{"prompt_ids": list(prompt), "max_new_tokens": 400} for prompt in PROMPTS]
-    with httpx.Client(base_url=opened.url, headers=headers, timeout=300.0) as client:
+    with httpx.Client(base_url=door.url, headers=headers, timeout=300.0) as client:
         assert client.get("/v1/teachers").status_code == 200
         answers: list[httpx.Response] = []
         body = {"k": 8, "requests": rows}
@@ -147,4 +112,4 @@ def test_a_door_that_is_drained_answers_who_is_inside_and_lets_nobody_in(
     printed = process.communicate(timeout=300)[0]
     assert process.returncode == 0, printed
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{opened.url}/healthz")
+        httpx.get(f"{door.url}/healthz")

@@ -1,0 +1,146 @@
+"""Experiments whose teacher stands behind a real door: `distill serve`, its engine, and runs in places of their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from conformance import present
+from killed_drivers import DriverPlace, newly_asked, wait_for_line, wait_until
+from real_doors import RealDoor, real_door
+
+from cache import TeacherRecord
+from cache.disk.manifests import read_manifest
+from cache.disk.roots import open_storage
+from orchestration.fill.ledger import read_counts
+
+pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(1800)]
+
+TINY = Path(__file__).parents[2] / "configs/tiny.yaml"
+# Without rows of padding no sequence of a student is lost to them.
+MODEL = "teacher.model.random.vocab=261"
+ROUNDED_NATS = 0.04
+"""What `topk-u8` makes of a log-probability, with what another batch of the same engine makes of it."""
+
+TOKEN_ENV = "STILLROOM_TEST_TOKEN"
+# The teacher draws some of the tokens that the student writes, so both write in turns.
+ROLLOUT = {"count": 2, "prompts": 8, "minibatches": 2, "max_new_tokens": 8, "dev_prompts": 4, "alpha": 0.2}
+MINILLM = {"objective": "minillm", "learning_rate": 1e-3, "dtype": "float32", "rollout": ROLLOUT}
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealDoor]:
+    """An open one, for all tests that leave it as it is."""
+    made = real_door(tmp_path_factory.mktemp("door"), TINY, MODEL)
+    made.open()
+    yield made
+    made.place.clear()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[DriverPlace]:
+    """A place of runs with engines of their own."""
+    place = DriverPlace(tmp_path, TINY, (MODEL,))
+    yield place
+    place.clear()
+
+
+def through(
+    door: RealDoor, root: Path, monkeypatch: pytest.MonkeyPatch, *changes: str, config: Path = TINY
+) -> DriverPlace:
+    """A place of runs that ask this door."""
+    monkeypatch.setenv(TOKEN_ENV, door.token(root.name))
+    serve = f"teacher.serve={{url: '{door.url}', token_env: {TOKEN_ENV}}}"
+    root.mkdir()
+    return DriverPlace(root, config, (MODEL, serve, *changes))
+
+
+def kept(place: DriverPlace) -> dict[bytes, TeacherRecord]:
+    """All rows of the cache of a place, none of which it may hold twice."""
+    cache = place.cache()
+    assert cache is not None
+    digest = cache.identity.digest()
+    storage = open_storage(place.root / "cache", digest, create=False)
+    manifests = (place.root / "cache" / digest / "manifests").glob("*.json")
+    written = sum(read_manifest(storage, manifest.stem, identity=digest).rows for manifest in manifests)
+    records = cache.get_many(cache.sample(written, k=0, seed=0))
+    found = {record.key: record for record in records if record is not None}
+    assert len(found) == written
+    return found
+
+
+def assert_same_rows(found: dict[bytes, TeacherRecord], wanted: dict[bytes, TeacherRecord]) -> None:
+    """The same sequences, of which a teacher believed the same."""
+    assert found.keys() == wanted.keys()
+    for key, record in found.items():
+        other = wanted[key]
+        assert record.token_ids.tolist() == other.token_ids.tolist() and record.k == other.k
+        for name in ("target_logprobs", "topk_logprobs"):
+            ours, theirs = present(getattr(record, name)), present(getattr(other, name))
+            np.testing.assert_allclose(ours, theirs, atol=ROUNDED_NATS, err_msg=name)
+
+
+def test_a_run_through_a_door_has_the_rows_of_an_engine_of_its_own(
+    door: RealDoor, own: DriverPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = through(door, tmp_path / "far", monkeypatch)
+    far.finish()
+    assert [row["name"] for row in far.came_to()["rows"]] == ["teacher", "untouched", "seqkd", "kd"]
+    own.finish(command="fill")
+    assert_same_rows(kept(far), kept(own))
+
+    # Whoever has an engine of its own finds what was asked at the door, here as there: none starts.
+    for cache in (far.root, door.place.root):
+        again = own.finish(f"runtime.cache_root={cache / 'cache'}", "runtime.run_root=again", command="fill")
+        assert newly_asked(again) == 0 and "Nothing to ask" in again
+
+
+def test_what_a_student_writes_is_scored_at_the_door(
+    door: RealDoor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config: dict[str, Any] = yaml.safe_load(TINY.read_text())
+    for split in ("train", "dev", "test"):
+        config["data"][split]["path"] = str(TINY.parent / config["data"][split]["path"])
+    config["students"] = {"writer": {"init": {"keep_layers": 2}, "stages": [MINILLM]}}
+    file = tmp_path / "on-policy.yaml"
+    file.write_text(yaml.safe_dump(config, sort_keys=False))
+    far = through(door, tmp_path / "on-policy", monkeypatch, config=file)
+    far.finish(command="train")
+    (run,) = (far.root / "runs").glob("tiny-*")
+    assert read_counts(run / "ledger").rollout > 0
+    # Which student wrote them stands with the rows that the door scored.
+    assert {record.policy_version for record in kept(far).values()} == {None, 0, 1}
+
+
+def test_a_door_that_is_killed_in_the_middle_of_a_fill_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = real_door(tmp_path / "door", TINY, MODEL)
+    prompts = tmp_path / "many.jsonl"
+    rows = [{"prompt": f"Say something about the number {n} and the one after it."} for n in range(600)]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    many = (f"data.train.path={prompts}", "data.train.limit=600", "generation.max_new_tokens=48")
+    far = through(door, tmp_path / "far", monkeypatch, *many, "runtime.commit_every_s=0.5")
+    try:
+        door.open()
+        process = far.start(command="fill")
+        wait_for_line(process, "- fill")
+        wait_until(lambda: (cache := far.cache()) is not None and cache.stats().records > 0, process)
+        door.place.clear()
+        door.place.wait_until_gone()
+        assert process.poll() is None
+        before = len(kept(far))
+        door.open()
+        printed = process.communicate(timeout=900)[0]
+        assert process.returncode == 0, printed
+    finally:
+        for place in (far, door.place):
+            place.clear()
+    # Nothing is lost, nothing is there twice, and nothing was left for an engine of one's own.
+    assert before < len(kept(far)) == newly_asked(printed)
+    assert kept(door.place).keys() <= kept(far).keys()
