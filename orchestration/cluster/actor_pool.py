@@ -13,17 +13,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import ray
 from ray.exceptions import RayError
 
 from configs import DistillError, EngineError
-from orchestration.cluster.deaths import lost
+from orchestration.cluster.deaths import lost, memory_ran_out
 from orchestration.cluster.leases import LeaseQueue, RemoteLeases
 from orchestration.fill.engine_loop import FillOrder, FillProgress, Item
 from orchestration.fill.ledger import Computes
-from orchestration.fill.work import EnginesDiedError
+from orchestration.fill.work import EnginesDiedError, MemoryRanOutError
 from orchestration.outputs.console import ProgressSink
 from orchestration.plan.memory import MemoryFit
 
@@ -33,6 +33,8 @@ STOP_GRACE_S = 15.0
 POLL_S = 0.3
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 Room = Callable[[], AbstractContextManager[None]]
 """Keeps places of the cluster free, for who is about to take some."""
@@ -106,14 +108,33 @@ class ActorPool(ABC):
         Raises:
             EngineError: an engine does not come up.
         """
-        if self._actors:
-            return
-        with self._room():
-            self._actors = self.new_actors()
-            if self._clock is not None:
-                gpus, whose = self.counted
-                self._down = self._clock.engines_up(gpus, whose=whose)
-            self.ask([actor.ready.remote() for actor in self._actors])
+        if not self._actors:
+            with self._room():
+                self.lighter_if_needed(self._start)
+
+    def _start(self) -> None:
+        self._actors = self.new_actors()
+        if self._clock is not None:
+            gpus, whose = self.counted
+            self._down = self._clock.engines_up(gpus, whose=whose)
+        self.ask([actor.ready.remote() for actor in self._actors])
+
+    def lighten(self) -> bool:
+        """Have engines take less memory from their next start on, if they can; whether they will."""
+        return False
+
+    def lighter_if_needed(self, ask: Callable[[], Result]) -> Result:
+        """What `ask` makes of the engines; it is called anew for lighter ones as long as they run out of memory.
+
+        Raises:
+            EngineError: an engine died of something else, or of memory and cannot be any lighter.
+        """
+        while True:
+            try:
+                return ask()
+            except EngineError as error:
+                if not (memory_ran_out(error) and self.lighten()):
+                    raise
 
     def fill_items(
         self,
@@ -130,6 +151,7 @@ class ActorPool(ABC):
 
         Raises:
             EnginesDiedError: an engine died, or is silent. All of them are released, and the next call starts new ones.
+            MemoryRanOutError: so it was, and the new ones take less memory.
         """
         self.start()
         queue = LeaseQueue.remote(list(items), token_budget=token_budget, engines=len(self._actors))
@@ -138,7 +160,7 @@ class ActorPool(ABC):
         ]
         started, before = time.monotonic(), self._joules()
         failure: DistillError | None = None
-        silent: list[int] = []
+        silent, out_of_memory = list[int](), False
         try:
             pending = loops
             while pending:
@@ -155,14 +177,17 @@ class ActorPool(ABC):
                 if seconds_budget is not None and time.monotonic() - started > seconds_budget:
                     break
         except RayError as error:
-            failure = self._lost(error)
+            failure, out_of_memory = self._lost(error), memory_ran_out(error)
         finally:
             # Engines that still live commit what they have, whatever ended the loop.
             self._finish(queue, [loop for engine, loop in enumerate(loops) if engine not in silent])
         if failure is not None:
             handed_out = self._handed_out(queue)
             self.release()
-            raise EnginesDiedError(str(failure), handed_out) if isinstance(failure, EngineError) else failure
+            if not isinstance(failure, EngineError):
+                raise failure
+            kind = MemoryRanOutError if out_of_memory and self.lighten() else EnginesDiedError
+            raise kind(str(failure), handed_out)
         total: FillProgress = self.ask([queue.progress.remote()])[0]
         return total
 

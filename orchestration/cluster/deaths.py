@@ -29,8 +29,10 @@ from orchestration.plan.memory import MemoryFit
 CLUSTER_LOST = (LocalRayletDiedError, RaySystemError, AuthenticationError, OutOfDiskError)
 """Errors after which no process of this cluster can be reached or started."""
 
-_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory|bad_alloc|MemoryError", re.I)
-"""How torch, the C++ library and Python say inside a process that lives on that memory ran out."""
+_NO_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|cannot allocate memory|bad_alloc|MemoryError|STATUS_ALLOC_FAILED", re.I
+)
+"""How torch, CUDA's libraries, C++'s and Python say inside a process that lives on that memory ran out."""
 
 _WITHOUT_A_WORD = re.compile(r"SIGKILL|connection error code|unexpected(ly)? (system )?exit|OOM|was killed", re.I)
 """How Ray speaks of a process that ended without an error of its own."""
@@ -69,13 +71,27 @@ def lost(
             f"the same command to go on; the log of {what} is in {log}"
         )
     reason = " ".join(str(each) for each in causes)
-    if any(isinstance(each, OutOfMemoryError | MemoryError) for each in causes) or _NO_MEMORY.search(reason):
+    if memory_ran_out(error):
         said = f"{what} ended because memory ran out{_planned(fit)}"
     elif any(isinstance(each, WorkerCrashedError) for each in causes) or _WITHOUT_A_WORD.search(reason):
         said = f"{what} was killed without an error of its own, most often because memory ran out{_planned(fit)}"
     else:
         said = f"{what} failed: {_first_sentence(error)}"
     return kind("; ".join(part for part in (said, kept, f"its log is in {log}") if part))
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Whether what ended a process says that memory ran out.
+
+    Seen at the driver: where an engine makes an error of ours of what it died of, the words of that are left ("it died
+    of OutOfMemoryError: CUDA out of memory ..."). vLLM repeats the words of a rank of a group in the same way ("Worker
+    failed with error 'CUDA out of memory ..."). What nobody caught keeps its class as well. Ray's own guard raises its
+    `OutOfMemoryError`. Of what the kernel kills nothing is left but that it is gone, which may have other reasons.
+    """
+    causes = _causes(error)
+    if any(isinstance(each, OutOfMemoryError | MemoryError) for each in causes):
+        return True
+    return any(_NO_MEMORY.search(str(each)) for each in causes)
 
 
 def _planned(fit: MemoryFit | None) -> str:

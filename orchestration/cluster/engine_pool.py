@@ -25,7 +25,7 @@ from orchestration.fill.ledger import Computes
 from orchestration.outputs.console import ProgressSink
 from orchestration.rollouts.turns import Answered, Tagged
 from student_train.handoff.broadcast import OfferedTensor, Receiver
-from teacher_server.engine_arguments import CPU_ROLLOUT_BLOCK
+from teacher_server.engine_arguments import CPU_ROLLOUT_BLOCK, with_half_a_batch
 from teacher_server.environment import engine_environment
 from teacher_server.occupancy import Occupancy
 from teacher_server.reference import ReferenceRows
@@ -33,6 +33,9 @@ from teacher_server.startup_check import CheckAnswers, judge_engine
 
 GPU_BLOCK = 16
 """Tokens of a KV block on a GPU, where vLLM's platform chooses it; used only for a count."""
+
+MOST_HALVINGS = 3
+"""Of the batches of one pool: an eighth of what was planned is no longer a matter of batches."""
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +74,7 @@ class EnginePool(ActorPool):
         super().__init__(clock=clock, room=room, joules=joules)
         self._spec = spec
         self._asleep = False
+        self._halvings = 0
 
     @property
     def spec(self) -> EngineSpec:
@@ -109,6 +113,25 @@ class EnginePool(ActorPool):
             for index in range(settings.count)
         ]
 
+    def lighten(self) -> bool:
+        """Halve the tokens and sequences of a step, a few times at most. No number that is stored depends on them."""
+        before, spec = self._spec.settings, self._spec
+        after = with_half_a_batch(before, accelerator=spec.accelerator)
+        if self._halvings == MOST_HALVINGS or after == before:
+            return False
+        self._halvings += 1
+        self._spec = replace(spec, settings=after)
+        logger.warning(
+            "memory ran out with max_batched_tokens=%d and max_sequences=%d: engines are started again with less; to "
+            "begin with it, write max_batched_tokens: %d and max_sequences: %d%s",
+            before.max_batched_tokens,
+            before.max_sequences,
+            after.max_batched_tokens,
+            after.max_sequences,
+            f" into {spec.key}" if spec.key else "",
+        )
+        return True
+
     def sleep(self) -> None:
         """Let engines that share their GPUs give the memory back until they are used again.
 
@@ -140,9 +163,12 @@ class EnginePool(ActorPool):
         Raises:
             EngineError: one of them does not say what its weights say.
         """
-        self.start()
-        asked = [actor.check.remote(prompts, stop_ids=stop_ids, bos_id=bos_id) for actor in self._actors]
-        answers: list[CheckAnswers] = self.ask(asked)
+
+        def answered() -> list[CheckAnswers]:
+            self.start()
+            return self.ask([actor.check.remote(prompts, stop_ids=stop_ids, bos_id=bos_id) for actor in self._actors])
+
+        answers = self.lighter_if_needed(answered)
         # Engines of one kind write the same almost always.
         sequences = list(dict.fromkeys(sequence for each in answers for sequence in each.sequences))
         rows = dict(zip(sequences, reference(sequences), strict=True))

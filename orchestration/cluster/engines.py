@@ -44,7 +44,8 @@ class EngineSpec:
     that run side by side have different ones. `gpu_share` is the part of each of its GPUs that an engine takes in Ray's
     books: less than all where its purpose is "shared rollout". `ledger` is where the answers of a teacher are counted
     that no fill asks for; None where they are counted elsewhere, or not at all. `memory` is what was planned for it.
-    `teaches` says that its time is a teacher's, `grammars` that its answers will be held to some.
+    `teaches` says that its time is a teacher's, `grammars` that its answers will be held to some. `key` is the block of
+    the configuration that `settings` are from, if any.
     """
 
     model_dir: Path
@@ -64,6 +65,7 @@ class EngineSpec:
     memory: MemoryFit | None = None
     teaches: bool = False
     grammars: bool = False
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

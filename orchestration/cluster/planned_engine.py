@@ -48,4 +48,5 @@ def engine_spec(
         accelerator=accelerator,
         log_dir=log_dir,
         memory=engine_on_host(memory, key=key, settings=settings) if accelerator == "cpu" else memory,
+        key=key,
     )

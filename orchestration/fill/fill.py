@@ -28,7 +28,7 @@ from orchestration.fill.ledger import read_counts
 from orchestration.fill.sequences import WantedSequences
 from orchestration.fill.signals import WantedSignals
 from orchestration.fill.suspects import Suspects
-from orchestration.fill.work import AnyRequest, Engines, EnginesDiedError, WantedRows, Work
+from orchestration.fill.work import AnyRequest, Engines, EnginesDiedError, MemoryRanOutError, WantedRows, Work
 from orchestration.outputs.console import ProgressSink
 from orchestration.plan.requests import FillPlan
 from orchestration.plan.signal_requests import SignalPlan
@@ -159,7 +159,9 @@ def _fill(
                 gained = len(part.requests) - len(lacking)
                 suspects.answered |= gained > 0
                 stalled = None if gained else died or _standstill(missing, budgets)
-                if isinstance(died, EnginesDiedError):
+                if isinstance(died, MemoryRanOutError):
+                    stalled = None
+                elif isinstance(died, EnginesDiedError):
                     try:
                         if suspects.died(part.requests, _under_way(part, died, lacking), died):
                             stalled = None

@@ -81,6 +81,10 @@ class EnginesDiedError(EngineError):
         return type(self), (str(self), self.under_way)
 
 
+class MemoryRanOutError(EnginesDiedError):
+    """Engines died of memory, and their next start takes less of it: no row is to blame yet."""
+
+
 class Engines(Protocol[AnyRequest_contra]):
     """The engines of a fill (`engine_pool.EnginePool`, `signal_engines.SignalPool`)."""
 

@@ -6,13 +6,19 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cache.identity import TeacherIdentity
 from configs.errors import EngineError
 from configs.schema import EngineSettings
-from teacher_server.engine_arguments import engine_arguments, require_declared, require_same_numerics
+from teacher_server.engine_arguments import (
+    engine_arguments,
+    require_declared,
+    require_same_numerics,
+    with_half_a_batch,
+)
 
 IDENTITY = TeacherIdentity(weights_sha256="a", config_sha256="b", hf_overrides='{"rope_theta": 5.0}')
 
@@ -95,3 +101,26 @@ def test_only_an_engine_that_holds_answers_to_grammars_has_a_tokenizer() -> None
     held = arguments(EngineSettings(), "cpu", grammars=True)
     added = {"skip_tokenizer_init": False, "structured_outputs_config": {"backend": "guidance"}}
     assert usual["skip_tokenizer_init"] is True and held == usual | added
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "tokens", "sequences", "expected"),
+    [
+        ("gpu", 4096, 64, [(2048, 32), (1024, 16), (512, 8)]),
+        # A step holds a prompt of any length on a CPU.
+        ("cpu", 3000, 5, [(1500, 2), (1024, 1), (1024, 1)]),
+        # A step holds a token of every sequence.
+        ("gpu", 3, 2, [(1, 1), (1, 1)]),
+        # What was less than a prompt before is none of ours: the engine raises it.
+        ("cpu", 512, 2, [(512, 1)]),
+    ],
+)
+def test_half_a_batch_is_never_less_than_an_engine_takes(
+    accelerator: Any, tokens: int, sequences: int, expected: list[tuple[int, int]]
+) -> None:
+    settings = EngineSettings(count=3, max_model_len=1024, max_batched_tokens=tokens, max_sequences=sequences)
+    for each in expected:
+        before, settings = settings, with_half_a_batch(settings, accelerator=accelerator)
+        assert (settings.max_batched_tokens, settings.max_sequences) == each
+        untouched = {"max_batched_tokens", "max_sequences"}
+        assert settings.model_dump(exclude=untouched) == before.model_dump(exclude=untouched)

@@ -18,7 +18,7 @@ from ray.exceptions import (
 from configs import DistillError, EngineError, ModelError, TrainingError
 from configs.schema import EngineSettings, ModelShape
 from orchestration.cluster import deaths
-from orchestration.cluster.deaths import WorkersFailedError, lost
+from orchestration.cluster.deaths import WorkersFailedError, lost, memory_ran_out
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.plan.hardware import HostMemory
 from orchestration.plan.host_memory import engine_on_host
@@ -88,6 +88,32 @@ def test_torch_and_cuda_without_memory_are_known() -> None:
     for text in ("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried", "CUDA out of memory. Tried"):
         error = RayTaskError("f", "traceback", RuntimeError(text))
         assert "memory ran out: each was planned with" in str(said(error, kind=TrainingError))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (EngineError("the engine cannot be used: it died of OutOfMemoryError: CUDA out of memory. Tried"), True),
+        (EngineError("/model: the engine did not start: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), True),
+        (RuntimeError("Worker failed with error 'HIP out of memory. Tried', please check the stack trace"), True),
+        (MemoryError(), True),
+        (EngineError("the engine cannot be used: it died of RuntimeError: expected a tensor"), False),
+    ],
+)
+def test_it_is_known_of_what_an_engine_died(error: Exception, expected: bool) -> None:
+    told = RayTaskError("f", "traceback", error)
+    assert memory_ran_out(told) is expected
+    # And of what is raised in its place.
+    lost_engine = said(told)
+    lost_engine.__cause__ = told
+    assert memory_ran_out(lost_engine) is expected
+
+
+def test_what_was_killed_without_a_word_may_have_died_of_anything() -> None:
+    assert memory_ran_out(OutOfMemoryError(ADVERTISEMENT))
+    for error in (_actor_died(GONE), WorkerCrashedError()):
+        assert not memory_ran_out(error)
+        assert not memory_ran_out(said(error))
 
 
 def test_an_error_of_ours_comes_back_as_it_was() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from local_engines import IDENTITY
-from ray.exceptions import ActorDiedError, RayError
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from cache import TeacherRecord
 from cache.keys import sequence_key
@@ -22,7 +22,7 @@ from orchestration.cluster import actor_pool, engine_pool
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.engines import EngineSpec
 from orchestration.fill.engine_loop import FillOrder, FillProgress
-from orchestration.fill.work import EnginesDiedError
+from orchestration.fill.work import EnginesDiedError, MemoryRanOutError
 from teacher_server.reference import ReferenceRows
 from teacher_server.startup_check import CheckAnswers
 
@@ -59,6 +59,7 @@ class Ray:
         self.lost: RayError | None = None
         self.queue = [FillProgress()]
         self.stopped = 0
+        self.settings: list[EngineSettings] = []
         self.silent: list[int] = []
         self.waited: list[Any] = []
         self.joules: list[float] = []
@@ -68,6 +69,7 @@ class Ray:
 
         def remote(spec: EngineSpec, *, index: int) -> Actor:
             self.calls.append((index, "start", spec.model_dir))
+            self.settings.append(spec.settings)
             return Actor(index, self.calls)
 
         return SimpleNamespace(remote=remote)
@@ -277,6 +279,70 @@ def test_an_engine_that_says_nothing_ends_the_pool_and_nobody_waits_for_it(clust
     cluster.queue, cluster.silent = [FillProgress(rows=3)], []
     fill(pool)
     assert len(cluster.options) == 4
+
+
+OUT_OF_MEMORY = RayTaskError("fill", "traceback", RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
+SHORT = EngineSettings(count=2, max_model_len=64, max_batched_tokens=1000, max_sequences=16)
+
+
+def sizes(cluster: Ray) -> list[tuple[int, int]]:
+    """Tokens and sequences of a step, of each engine that was started."""
+    return [(each.max_batched_tokens, each.max_sequences) for each in cluster.settings]
+
+
+def test_engines_that_ran_out_of_memory_in_a_fill_start_again_with_half_the_batch_three_times(
+    cluster: Ray, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = EnginePool(replace(SPEC, settings=SHORT, key="runtime.teacher_engine"))
+    for _ in range(3):
+        pool.start()
+        cluster.lost = OUT_OF_MEMORY
+        with pytest.raises(MemoryRanOutError, match="memory ran out") as told:
+            fill(pool)
+        assert told.value.under_way == (0, 2)
+    pool.start()
+    cluster.lost = OUT_OF_MEMORY
+    with pytest.raises(EnginesDiedError) as died:
+        fill(pool)
+    assert type(died.value) is EnginesDiedError
+    assert sizes(cluster)[::2] == [(1000, 16), (500, 8), (250, 4), (125, 2)]
+    assert caplog.records[0].getMessage() == (
+        "memory ran out with max_batched_tokens=1000 and max_sequences=16: engines are started again with less; to "
+        "begin with it, write max_batched_tokens: 500 and max_sequences: 8 into runtime.teacher_engine"
+    )
+    assert len(caplog.records) == 3
+
+
+def test_engines_that_die_of_anything_else_start_as_they_were(cluster: Ray) -> None:
+    pool = EnginePool(replace(SPEC, settings=SHORT))
+    pool.start()
+    cluster.lost = RayTaskError("fill", "traceback", RuntimeError("a kernel is missing"))
+    with pytest.raises(EnginesDiedError) as died:
+        fill(pool)
+    assert type(died.value) is EnginesDiedError
+    fill(pool)
+    assert set(sizes(cluster)) == {(1000, 16)}
+
+
+def test_engines_that_run_out_of_memory_at_their_start_or_their_check_start_again_lighter(cluster: Ray) -> None:
+    pool = EnginePool(replace(SPEC, settings=SHORT))
+    cluster.lost = OUT_OF_MEMORY
+    pool.start()
+    assert sizes(cluster)[::2] == [(1000, 16), (500, 8)]
+    cluster.lost = OUT_OF_MEMORY
+    with pytest.raises(AttributeError):
+        # The fake's answers are no answers.
+        pool.check([], stop_ids=(), bos_id=None, reference=lambda _: [])
+    assert sizes(cluster)[::2] == [(1000, 16), (500, 8), (250, 4)]
+
+
+def test_an_engine_that_cannot_be_lighter_is_not_started_again(cluster: Ray) -> None:
+    least = EngineSettings(count=2, max_model_len=64, max_batched_tokens=64, max_sequences=1)
+    pool = EnginePool(replace(SPEC, settings=least))
+    cluster.lost = OUT_OF_MEMORY
+    with pytest.raises(EngineError, match="memory ran out"):
+        pool.start()
+    assert len(cluster.options) == 2
 
 
 def rows_of(sequence: tuple[int, ...]) -> ReferenceRows:

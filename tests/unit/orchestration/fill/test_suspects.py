@@ -17,7 +17,7 @@ from configs import EngineError
 from orchestration.fill import suspects
 from orchestration.fill.engine_loop import FillOrder, FillProgress
 from orchestration.fill.suspects import KILLED
-from orchestration.fill.work import EnginesDiedError
+from orchestration.fill.work import EnginesDiedError, MemoryRanOutError
 
 
 class Deadly(LocalEngines):
@@ -105,3 +105,33 @@ def test_deaths_are_bounded_and_what_was_found_is_remembered(filling: Filling, m
     assert engines.deaths == 12
     known = [request for request in prompts(40) if filling.failures().reason(request) is not None]
     assert known and all(first_id(request) % 2 for request in known)
+
+
+class Heavy(LocalEngines):
+    """Engines that run out of memory at their first row, and are lighter after it as often as `halvings`."""
+
+    halvings = 3
+    deaths = 0
+
+    def fill(self, work: Sequence[tuple[int, Request]], order: FillOrder, **terms: Any) -> FillProgress:
+        if self.deaths < 3:
+            self.deaths += 1
+            kind = MemoryRanOutError if self.deaths <= self.halvings else EnginesDiedError
+            raise kind("memory ran out", [position for position, _ in work])
+        return super().fill(work, order, **terms)
+
+
+def test_no_row_is_suspected_while_engines_grow_lighter(filling: Filling) -> None:
+    engines = Heavy()
+    result = filling.fill(teacher_set(prompts(40)), engines=engines)
+    assert (result.failed, result.rows, engines.deaths) == ({}, 40, 3)
+    # One pass over everything, not by halves.
+    assert len(engines.orders) == 1
+
+
+def test_rows_are_suspected_when_engines_are_as_light_as_they_can_be(filling: Filling) -> None:
+    engines = Heavy()
+    engines.halvings = 1
+    result = filling.fill(teacher_set(prompts(40)), engines=engines)
+    assert (result.failed, result.rows) == ({}, 40)
+    assert len(engines.orders) > 1

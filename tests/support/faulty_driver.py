@@ -1,8 +1,11 @@
-"""A fill under Ray in which an engine is stopped: `python stopped_driver.py <root> <wake>`.
+"""A fill under Ray in which engines fail: `python faulty_driver.py <root> left|woken|heavy`.
 
-The pool is the real one; its engines answer without a model. One of the first two stops its own process (SIGSTOP) with
-answers that it has not committed. With `wake` 1 it goes on once it was given up and before it is ended. What came of it
-is a line of JSON.
+The pool is the real one; its engines answer without a model, and fail with answers that they have not committed. What
+came of it is a line of JSON.
+
+left: One of the first two engines stops its own process (SIGSTOP).
+woken: So it does; it goes on once it was given up and before it is ended.
+heavy: Engines run out of memory as long as they take more than `BEARABLE` sequences at once.
 """
 
 from __future__ import annotations
@@ -20,12 +23,14 @@ from orchestration.environment import prepare_environment
 
 ROWS = 48
 ANSWERED = 4
-"""Rows that are answered, and not committed, when the engine is stopped."""
+"""Rows that are answered, and not committed, when an engine fails."""
+
+BEARABLE = 16
 
 SILENT_AFTER_S = 10.0
 
 
-def main(root: Path, *, wake: bool) -> None:
+def main(root: Path, fault: str) -> None:
     prepare_environment(ray_address=None)
     import ray
     from fill_builders import Filling, prompts, teacher_set
@@ -40,12 +45,16 @@ def main(root: Path, *, wake: bool) -> None:
     from orchestration.fill.answers import SequenceAnswers
     from orchestration.fill.engine_loop import EngineLoop, FillOrder
     from teacher_server import FakeTeacher
+    from teacher_server.condition import FAULTS, Condition
 
     identity, vocab, eos, longest = IDENTITY, VOCAB, EOS, MAX_MODEL_LEN
-    answered, stopped, late = ANSWERED, root / "stopped", root / "late"
+    answered, bearable, stopped, late = ANSWERED, BEARABLE, root / "stopped", root / "late"
 
     @ray.remote(max_restarts=0)
-    class StoppedActor:
+    class FaultyActor:
+        def __init__(self, max_sequences: int) -> None:
+            self.max_sequences = max_sequences
+
         def ready(self) -> None:
             """It is up."""
 
@@ -55,40 +64,51 @@ def main(root: Path, *, wake: bool) -> None:
         def fill(self, leases: Any, order: FillOrder) -> None:
             teacher = FakeTeacher(identity, vocab=vocab, eos_id=eos, max_model_len=longest)
 
-            class Stopped:
+            class Faulty:
                 def work(self, asked: Iterable[Any]) -> Any:
                     return teacher.work(drawn(asked))
 
             def drawn(asked: Iterable[Any]) -> Iterator[Any]:
                 for count, each in enumerate(asked):
-                    if count == answered:
-                        try:
-                            stopped.touch(exist_ok=False)
-                        except FileExistsError:
-                            # Another one was.
-                            pass
-                        else:
-                            stopped.write_text(str(os.getpid()))
-                            os.kill(os.getpid(), signal.SIGSTOP)
+                    if count == answered and fault == "heavy":
+                        run_out()
+                    elif count == answered:
+                        stop_once()
                     yield each
+
+            def run_out() -> None:
+                # As the real engine dies of what goes wrong in a step.
+                with Condition(FAULTS).fatal():
+                    if self.max_sequences > bearable:
+                        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+            def stop_once() -> None:
+                try:
+                    stopped.touch(exist_ok=False)
+                except FileExistsError:
+                    return
+                stopped.write_text(str(os.getpid()))
+                os.kill(os.getpid(), signal.SIGSTOP)
 
             cache = TeacherCache.open(order.cache_root, identity)
             try:
                 with cache.writer(vocab=vocab, licence=order.licence, provenance=order.provenance) as writer:
-                    EngineLoop(leases, order, SequenceAnswers(Stopped(), writer, k=order.k)).work()
+                    EngineLoop(leases, order, SequenceAnswers(Faulty(), writer, k=order.k)).work()
             except EngineError as error:
                 late.write_text(str(error))
+                raise
 
-    class StoppedPool(EnginePool):
+    class FaultyPool(EnginePool):
         starts = 0
         silent_after_s = SILENT_AFTER_S
 
         def new_actors(self) -> list[Any]:
             self.starts += 1
-            return [StoppedActor.options(num_cpus=0).remote() for _ in range(2)]  # type: ignore[attr-defined]
+            started = FaultyActor.options(num_cpus=0)  # type: ignore[attr-defined]
+            return [started.remote(self.spec.settings.max_sequences) for _ in range(2)]
 
         def release(self) -> None:
-            if wake and self.starts == 1 and not late.exists():
+            if fault == "woken" and self.starts == 1 and not late.exists():
                 os.kill(int(stopped.read_text()), signal.SIGCONT)
                 _wait_until(late.exists)
             super().release()
@@ -99,17 +119,18 @@ def main(root: Path, *, wake: bool) -> None:
     )  # fmt: skip
     filling, part = Filling(root / "cache"), teacher_set(prompts(ROWS))
     with cluster(address=None, gpus=0):
-        pool = StoppedPool(spec)
+        pool = FaultyPool(spec)
         try:
             result = filling.fill(part, engines=pool)
-            gone = Path(f"/proc/{stopped.read_text()}")
-            _wait_until(lambda: not gone.exists())
+            if fault != "heavy":
+                gone = Path(f"/proc/{stopped.read_text()}")
+                _wait_until(lambda: not gone.exists())
         finally:
             pool.release()
     records, cache = filling.records(part), TeacherCache.open(filling.root, identity)
     kept, right = {record.key: tuple(record.token_ids) for record in records}, fake_teacher()
     told: dict[str, object] = {
-        "failed": len(result.failed), "starts": pool.starts, "late": late.read_text() if late.exists() else "",
+        "failed": len(result.failed), "starts": pool.starts, "sequences": pool.spec.settings.max_sequences, "late": late.read_text() if late.exists() else "",
         "kept": len(kept), "damage": len(cache.verify()),
         # Of every segment, so that a sequence that lies in two of them counts twice.
         "tokens": cache.stats().tokens, "tokens_of_kept": sum(len(ids) for ids in kept.values()),
@@ -128,4 +149,4 @@ def _wait_until(holds: Any) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), wake=sys.argv[2] == "1")
+    main(Path(sys.argv[1]), sys.argv[2])
