@@ -103,6 +103,10 @@ class DoorPool:
             tuple(outcomes[at] for at in range(len(requests))), time.monotonic() - started, self._door.label
         )
 
+    def answer_alone(self, requests: Sequence[Request], *, k: int) -> TimedAnswers:
+        """See `forget_prefixes`."""
+        raise DoorError(f"{self._door.label}: the speed of a teacher behind a door is not measured")
+
     def forget_prefixes(self) -> None:
         """Nobody can have an engine behind a door forget, so its speed is not measured."""
         raise DoorError(f"{self._door.label}: the speed of a teacher behind a door is not measured")

@@ -51,6 +51,10 @@ class AnsweringPool(Protocol):
         """See `EnginePool.answer`."""
         ...
 
+    def answer_alone(self, requests: Sequence[Request], *, k: int) -> TimedAnswers:
+        """See `EnginePool.answer_alone`."""
+        ...
+
     def forget_prefixes(self) -> None:
         """See `EnginePool.forget_prefixes`."""
         ...
@@ -224,18 +228,30 @@ class EnginePool(ActorPool):
         return [PooledEngine(self, actor=actor) for actor in self._actors]
 
     def answer(self, requests: Sequence[Request], *, k: int) -> TimedAnswers:
-        """Answer all requests with the first engine; nothing is cached."""
+        """Answer all requests, which are dealt to the engines in turn; nothing is cached.
+
+        It took as long as the slowest of them.
+        """
+        return together(self.lighter_if_needed(lambda: self._answers(requests, k=k, engines=None)))
+
+    def answer_alone(self, requests: Sequence[Request], *, k: int) -> TimedAnswers:
+        """Answer all requests with the first engine, which is the one that is measured; nothing is cached."""
+        return together(self.lighter_if_needed(lambda: self._answers(requests, k=k, engines=1)))
+
+    def _answers(self, requests: Sequence[Request], *, k: int, engines: int | None) -> list[TimedAnswers]:
+        """What each of the first `engines` says to its share; who has none is not asked."""
         self.start()
-        answers: TimedAnswers = self.ask([self._actors[0].answer.remote(requests, k=k)])[0]
-        return answers
+        asked = self._actors[:engines]
+        shares = [requests[at :: len(asked)] for at in range(max(1, min(len(asked), len(requests))))]
+        return self.ask([actor.answer.remote(share, k=k) for actor, share in zip(asked, shares, strict=False)])
 
     def forget_prefixes(self) -> None:
-        """See `VllmEngine.forget_prefixes`: of the first engine, which is the one that answers."""
+        """See `VllmEngine.forget_prefixes`."""
         self.start()
-        self.ask([self._actors[0].forget_prefixes.remote()])
+        self.ask([actor.forget_prefixes.remote() for actor in self._actors])
 
     def occupancy(self) -> Occupancy:
-        """Memory that the first engine takes."""
+        """Memory that the first engine takes, which is the one that is measured."""
         self.start()
         occupied: Occupancy = self.ask([self._actors[0].occupancy.remote()])[0]
         return occupied
@@ -256,6 +272,17 @@ class EnginePool(ActorPool):
         """See `ActorPool`."""
         super().release()
         self._asleep = False
+
+
+def together(shares: Sequence[TimedAnswers]) -> TimedAnswers:
+    """Answers to requests that were dealt in turn, in the order of the requests."""
+    count = sum(len(share.outcomes) for share in shares)
+    first = shares[0].measured_on
+    return TimedAnswers(
+        tuple(shares[at % len(shares)].outcomes[at // len(shares)] for at in range(count)),
+        max(share.seconds for share in shares),
+        first if len(shares) == 1 else f"{len(shares)} engines, each {first}",
+    )
 
 
 class PooledEngine:

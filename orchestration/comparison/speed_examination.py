@@ -1,8 +1,9 @@
 """How fast a warm engine serves a model, and what memory and energy that takes.
 
-Time to first token, time a token and tokens a second for some prompts of the test split at a time. An engine is asked
-for one token and then for several: the first is the time until every prompt of the batch has its first token, the
-difference is what the others took. Every answer has the same length, because a model that stops early would seem fast.
+Time to first token, time a token and tokens a second for some prompts of the test split at a time. One engine, however
+many there are, is asked for one token and then for several: the first is the time until every prompt of the batch has
+its first token, the difference is what the others took. Every answer has the same length, because a model that stops
+early would seem fast.
 
 Nothing is found again: prefixes are forgotten before each measurement, and where there are fewer prompts than a batch
 holds, those that come again are turned round, so that no two begin alike.
@@ -155,9 +156,9 @@ def _speed(requests: Sequence[GenerateRequest], pool: AnsweringPool) -> Speed:
 
 
 def _timed(requests: Sequence[GenerateRequest], pool: AnsweringPool) -> tuple[float, str]:
-    """Seconds that the engine took for the whole batch, which it had never seen, and what it runs on."""
+    """Seconds that one engine took for the whole batch, which it had never seen, and what it runs on."""
     pool.forget_prefixes()
-    answers = pool.answer(requests, k=0)
+    answers = pool.answer_alone(requests, k=0)
     failed = next((outcome.reason for outcome in answers.outcomes if isinstance(outcome, Failure)), None)
     if failed is not None:
         raise EngineError(f"no speed was measured: {failed}")

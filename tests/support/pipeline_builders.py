@@ -177,6 +177,9 @@ class FakePool:
         outcomes = dict(asked(list(requests), k=max(k, 1)))
         return TimedAnswers(tuple(outcomes[at] for at in range(len(requests))), 2.0, "a fake")
 
+    def answer_alone(self, requests: Sequence[Any], *, k: int) -> TimedAnswers:
+        return self.answer(requests, k=k)
+
     def forget_prefixes(self) -> None:
         """It keeps none."""
 

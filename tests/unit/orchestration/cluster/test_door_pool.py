@@ -219,6 +219,8 @@ def test_what_a_comparison_asks_is_counted_and_not_kept(served: ServedTeacher, f
     assert read_counts(filling.ledger).evaluation == 6
     assert filling.cache.lookup(asked, k=3) == [None, None]
     with pytest.raises(DoorError, match="speed of a teacher behind a door is not measured"):
+        pool.answer_alone([], k=0)
+    with pytest.raises(DoorError, match="speed of a teacher behind a door is not measured"):
         pool.forget_prefixes()
     with pytest.raises(DoorError, match="memory of a teacher behind a door"):
         pool.occupancy()

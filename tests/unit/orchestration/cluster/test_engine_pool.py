@@ -20,7 +20,7 @@ from configs import EngineError
 from configs.schema import EngineSettings
 from orchestration.cluster import actor_pool, engine_pool
 from orchestration.cluster.engine_pool import EnginePool
-from orchestration.cluster.engines import EngineSpec
+from orchestration.cluster.engines import EngineSpec, TimedAnswers
 from orchestration.fill.engine_loop import FillOrder, FillProgress
 from orchestration.fill.work import EnginesDiedError, MemoryRanOutError
 from teacher_server.reference import ReferenceRows
@@ -343,6 +343,56 @@ def test_an_engine_that_cannot_be_lighter_is_not_started_again(cluster: Ray) -> 
     with pytest.raises(EngineError, match="memory ran out"):
         pool.start()
     assert len(cluster.options) == 2
+
+
+def answering(count: int, monkeypatch: pytest.MonkeyPatch) -> tuple[EnginePool, list[Any]]:
+    """A pool of so many engines, and what each of them was asked. Engine i takes i + 1 seconds."""
+    pool, asked = EnginePool(SPEC), list[Any]()
+
+    def actor(index: int) -> Any:
+        def answer(requests: Any, *, k: int) -> TimedAnswers:
+            asked.append((index, list(requests), k))
+            return TimedAnswers(tuple(f"says {each}" for each in requests), index + 1.0, "2 CPUs")
+
+        def forget() -> None:
+            asked.append((index, "forget"))
+
+        methods = {"answer": answer, "forget_prefixes": forget}
+        return SimpleNamespace(**{name: SimpleNamespace(remote=method) for name, method in methods.items()})
+
+    pool._actors = [actor(index) for index in range(count)]
+    monkeypatch.setattr(actor_pool.ray, "get", lambda references: references)
+    return pool, asked
+
+
+def test_requests_are_dealt_to_all_engines_and_answers_come_back_in_their_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool, asked = answering(3, monkeypatch)
+    requests: Any = list(range(7))
+    answers = pool.answer(requests, k=4)
+    assert asked == [(0, [0, 3, 6], 4), (1, [1, 4], 4), (2, [2, 5], 4)]
+    assert answers == TimedAnswers(tuple(f"says {each}" for each in requests), 3.0, "3 engines, each 2 CPUs")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("count", "engines"), [(0, [0]), (1, [0]), (2, [0, 1])])
+def test_engines_without_a_request_are_not_asked(
+    count: int, engines: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, asked = answering(3, monkeypatch)
+    requests: Any = list(range(count))
+    answers = pool.answer(requests, k=0)
+    assert len(answers.outcomes) == count and [each[0] for each in asked] == engines
+    assert answers.seconds == len(engines)
+
+
+def test_what_is_measured_is_one_engine_and_all_of_them_forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, asked = answering(2, monkeypatch)
+    requests: Any = list(range(5))
+    pool.forget_prefixes()
+    answers = pool.answer_alone(requests, k=0)
+    assert asked == [(0, "forget"), (1, "forget"), (0, requests, 0)]
+    assert (answers.seconds, answers.measured_on, len(answers.outcomes)) == (1.0, "2 CPUs", 5)
 
 
 def rows_of(sequence: tuple[int, ...]) -> ReferenceRows:

@@ -37,7 +37,7 @@ class Pool:
     refuses: str | None = None
     joules: float = 0.0
 
-    def answer(self, requests: Sequence[GenerateRequest], *, k: int) -> TimedAnswers:
+    def answer_alone(self, requests: Sequence[GenerateRequest], *, k: int) -> TimedAnswers:
         assert k == 0 and self.forgot == len(self.asked) + 1, "it was asked without being told to forget"
         self.asked.append(list(requests))
         self.joules += 9.0
