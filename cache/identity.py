@@ -48,6 +48,7 @@ class RemoteTeacherIdentity:
     """
 
     verifiable: ClassVar[bool] = False
+    dtype: ClassVar[str] = "unknown"
 
     provider: str
     model: str

@@ -23,8 +23,11 @@ from configs.data import DataConfig as DataConfig
 from configs.data import PlainConfig as PlainConfig
 from configs.data import SplitConfig as SplitConfig
 from configs.doors import DoorConfig as DoorConfig
+from configs.doors import OpenAiConfig as OpenAiConfig
+from configs.doors import TokenPrice
 from configs.models import Block, GrownBlock, ModelSource, Name, NonNegative, Positive
 from configs.models import ModelShape as ModelShape
+from configs.objectives import names_where
 from configs.passwords import passwords_in
 from configs.runtime import EngineSettings as EngineSettings
 from configs.runtime import RuntimeConfig as RuntimeConfig
@@ -32,7 +35,7 @@ from configs.runtime import TrainingSettings as TrainingSettings
 from configs.stages import StageConfig, StudentConfig
 from configs.sweep import SweepConfig
 from configs.teacher_context import TeacherContext
-from configs.teachers import FIRST, Combination, Together, require_combined, unless_unused
+from configs.teachers import FIRST, Combination, Together, key_of_teacher, require_combined, unless_unused
 from configs.text_teachers import require_combinable
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -72,22 +75,70 @@ class WithoutPasswords(Block):
         return self
 
 
+CURRENCY = "USD"
+"""What prices are in, unless it is said."""
+
+
 class TeacherConfig(GrownBlock):
     """The model that is asked once, and what is kept of its beliefs.
 
     With `serve` it answers behind somebody else's door, and of `model` tokenizer, templates and config.json are enough
-    (docs/decisions/0039-a-served-teacher.md).
+    (docs/decisions/0039-a-served-teacher.md). With `openai` it is whatever answers under that name, and `model` the one
+    whose tokenizer its texts are read with; there `top_k: 0` keeps what it wrote and asks for no beliefs.
     """
 
-    later_keys = ("serve",)
+    later_keys = ("serve", "openai")
 
     model: ModelSource
     serve: DoorConfig | None = None
+    openai: OpenAiConfig | None = None
     dtype: Dtype = "bfloat16"
     quantization: str | None = None
     licence: str | None = None
-    top_k: Positive = 64
+    top_k: NonNegative = 64
     encoding: StoredEncoding = "topk-u8"
+
+    @property
+    def elsewhere(self) -> DoorConfig | OpenAiConfig | None:
+        """Where it answers, if no engine of this experiment does."""
+        return self.serve or self.openai
+
+    @property
+    def price(self) -> TokenPrice | None:
+        """What its tokens cost, where it is paid by the token."""
+        return None if self.openai is None else self.openai.price
+
+    @property
+    def label(self) -> str:
+        """What it is called for people."""
+        return self.model.label if self.openai is None else self.openai.label
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.serve is not None and self.openai is not None:
+            raise ValueError(
+                f"serve={self.serve.url} and openai.base_url={self.openai.base_url}: the teacher answers in one place, "
+                "remove one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _only_what_acts(self) -> Self:
+        if self.openai is None:
+            if self.top_k == 0:
+                raise ValueError(
+                    "top_k=0 keeps nothing that a teacher believes, which only one behind openai may have to do "
+                    "without: set it to 1 or more"
+                )
+            return self
+        for name in ("dtype", "quantization"):
+            value = getattr(self, name)
+            if value != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name}={value} acts on engines, and {self.openai.model} behind {self.openai.host} has whatever "
+                    "it has there: remove it"
+                )
+        return self
 
 
 class GenerationConfig(Block):
@@ -144,13 +195,21 @@ class BudgetConfig(Block):
     max_gpu_hours: Annotated[float, Field(gt=0.0)] | None = None
 
 
+class PaidBudgetConfig(BudgetConfig, GrownBlock):
+    """Those of an experiment whose teachers may be paid by the token (`teacher.openai.price`), in `prices.currency`."""
+
+    later_keys = ("max_teacher_money",)
+
+    max_teacher_money: Annotated[float, Field(gt=0.0)] | None = None
+
+
 class PriceConfig(Block):
     """What the time of a GPU, or a token of a teacher that is paid by the token, costs in `currency`.
 
     On CPUs an hour of an engine or of a worker group counts as one GPU hour.
     """
 
-    currency: str = "USD"
+    currency: str = CURRENCY
     gpu_hour: Annotated[float, Field(ge=0.0)] | None = None
     teacher_million_tokens: Annotated[float, Field(ge=0.0)] | None = None
 
@@ -178,7 +237,7 @@ class DistillConfig(Together, WithoutPasswords):
     students: Annotated[dict[Name, StudentConfig], Field(min_length=1)]
     evaluation: EvaluationConfig = EvaluationConfig()
     runtime: RuntimeConfig = RuntimeConfig()
-    budgets: BudgetConfig = BudgetConfig()
+    budgets: PaidBudgetConfig = PaidBudgetConfig()
     prices: PriceConfig | None = None
     sweep: SweepConfig | None = None
 
@@ -212,6 +271,8 @@ class DistillConfig(Together, WithoutPasswords):
         self._prompts_there()
         self._plain_text_there()
         self._answers_for_views()
+        self._beliefs_for_stages()
+        self._paid_once()
         self._weights_last()
         return self
 
@@ -253,7 +314,7 @@ class DistillConfig(Together, WithoutPasswords):
     @property
     def _has_engines(self) -> bool:
         """Whether engines of this experiment's own answer for a teacher."""
-        return any(teacher.serve is None for teacher in self.every_teacher.values())
+        return any(teacher.elsewhere is None for teacher in self.every_teacher.values())
 
     @property
     def longest_asked(self) -> int:
@@ -346,6 +407,44 @@ class DistillConfig(Together, WithoutPasswords):
                         f"generation.samples_per_prompt={samples}, the answers to a prompt: raise it, or lower views"
                     )
 
+    def _beliefs_for_stages(self) -> None:
+        """No stage learns, or is measured by, what a teacher believes of whom nothing but texts is kept."""
+        mute = next((name for name, teacher in self.every_teacher.items() if teacher.top_k == 0), None)
+        if mute is None:
+            return
+        key = f"{key_of_teacher(mute)}.top_k=0"
+        if self.teachers and self.route is None:
+            raise ValueError(f"{key} keeps no beliefs, and those of all teachers are mixed: combine by kind: route")
+        for name, student in self.students.items():
+            for number, stage in enumerate(student.stages):
+                given = {
+                    f"objective={stage.objective}": stage.needs_cached,
+                    "rollout": stage.rollout is not None,
+                    "select=dev_kl": stage.select == "dev_kl",
+                }
+                wanted = next((what for what, holds in given.items() if holds), None)
+                if wanted is not None:
+                    raise ValueError(
+                        f"students.{name}.stages.{number} has {wanted}, which reads what a teacher believes, and {key} "
+                        "keeps none of it: raise top_k to what the server gives, or learn the texts alone "
+                        f"(objective: {names_where(lambda each: not each.needs_logprobs)})"
+                    )
+
+    def _paid_once(self) -> None:
+        """What is paid by the token has one price, and a limit of money something that is paid."""
+        priced = next((name for name, teacher in self.every_teacher.items() if teacher.price is not None), None)
+        limit, flat = self.budgets.max_teacher_money, self.prices and self.prices.teacher_million_tokens
+        if priced is None and limit is not None:
+            raise ValueError(
+                f"budgets.max_teacher_money={limit:g} and no teacher has a price: set teacher.openai.price, or "
+                "remove it"
+            )
+        if priced is not None and flat is not None:
+            raise ValueError(
+                f"prices.teacher_million_tokens={flat:g} and {key_of_teacher(priced)}.openai.price are prices of the "
+                "same tokens: remove one of them"
+            )
+
     def _teachers_exist(self) -> None:
         """A teacher assistant stands above the students that it teaches, so nobody teaches himself by a detour."""
         above: list[str] = []
@@ -381,9 +480,12 @@ class DistillConfig(Together, WithoutPasswords):
     def digest(self) -> str:
         """SHA-256 (hex) of everything that changes the numbers of this one experiment."""
         said = self.model_dump(mode="json", exclude={"runtime", "budgets", "prices", "sweep"})
-        # Who answers is in the identity of the teacher, and where changes no number.
-        for teacher in (said["teacher"], *said.get("teachers", {}).values()):
+        # Who answers is in the identity of the teacher, or declared, and where changes no number.
+        for name, teacher in {FIRST: said["teacher"], **said.get("teachers", {})}.items():
             teacher.pop("serve", None)
+            remote = self.every_teacher[name].openai
+            if remote is not None:
+                teacher["openai"] = remote.declared
         for block, keys in LATER_KEYS.items():
             for key in keys:
                 # An experiment that does not set them keeps the digest that it had before there were any.

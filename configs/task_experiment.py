@@ -62,6 +62,11 @@ class TaskTeacherConfig(GrownBlock):
     general: tuple[TaskStageConfig, ...] = ()
     prepare: tuple[TaskStageConfig, ...] = ()
 
+    @property
+    def label(self) -> str:
+        """What it is called for people."""
+        return self.model.label
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.calibrated and self.answers != "labels":

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
-from configs.models import Block, ModelSource, Name
+from configs.models import Block, Name
 
 FIRST = "teacher"
 """What the teacher that stands at `teacher` is called among several."""
@@ -101,8 +101,8 @@ class OneTeacher(Protocol):
     """A teacher, as far as it is named beside others."""
 
     @property
-    def model(self) -> ModelSource:
-        """Where it comes from."""
+    def label(self) -> str:
+        """What it is called for people."""
         ...
 
     @property
@@ -146,7 +146,7 @@ class Together:
     @property
     def label_of_teachers(self: HasTeachers) -> str:
         """What the teachers are called for people."""
-        return BETWEEN.join(teacher.model.label for teacher in self.every_teacher.values())
+        return BETWEEN.join(teacher.label for teacher in self.every_teacher.values())
 
     @property
     def licence_of_teachers(self: HasTeachers) -> str | None:
@@ -156,7 +156,7 @@ class Together:
     @property
     def combined(self: HasTeachers) -> str:
         """How several teachers are combined, in words; "" where there is one."""
-        labels = {name: teacher.model.label for name, teacher in self.every_teacher.items()}
+        labels = {name: teacher.label for name, teacher in self.every_teacher.items()}
         return combined_in_words(labels, tuple(self.teachers), self.combine)
 
 

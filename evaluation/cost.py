@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from configs.schema import PriceConfig
+from configs.schema import CURRENCY, PriceConfig
 from evaluation.results import RunCost, StageCost
 
 BETWEEN = "between the stages"
@@ -21,11 +21,15 @@ HOUR_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of teachers, and GPU seconds: of the teachers' engines, and of all else that computes."""
+    """Tokens of teachers, and GPU seconds: of the teachers' engines, and of all else that computes.
+
+    `paid` is the money of those teachers that are paid by the token, each at a price of its own.
+    """
 
     teacher_tokens: int
     teacher_gpu_seconds: float
     other_gpu_seconds: float = 0.0
+    paid: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +52,16 @@ class Saved:
 
 
 def money(usage: Usage, prices: PriceConfig | None) -> float:
-    """What it costs in the currency of `prices`; NaN without them."""
+    """What it costs in the currency of prices; NaN where nothing has one."""
     if prices is None:
-        return math.nan
+        return usage.paid or math.nan
     by_hour = usage.other_gpu_seconds
     by_token = 0.0
     if prices.teacher_million_tokens is None:
         by_hour += usage.teacher_gpu_seconds
     else:
         by_token = prices.teacher_million_tokens * usage.teacher_tokens / 1e6
+    by_token += usage.paid
     return by_token if prices.gpu_hour is None else by_token + prices.gpu_hour * by_hour / HOUR_S
 
 
@@ -70,6 +75,7 @@ def run_cost(
     prices: PriceConfig | None,
 ) -> RunCost:
     """The cost of a run whose stages are these, and which took `total` in all."""
+    unnamed = CURRENCY if usage.paid else ""
     return RunCost(
         stages=phases(stages, total=total),
         energy_source=energy_source,
@@ -80,7 +86,7 @@ def run_cost(
         saved_joules=saved.joules,
         paid=money(usage, prices),
         saved=money(Usage(saved.tokens, saved.gpu_seconds), prices),
-        currency="" if prices is None else prices.currency,
+        currency=unnamed if prices is None else prices.currency,
     )
 
 

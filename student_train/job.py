@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cache.identity import TeacherIdentity
+from cache.identity import Identity
 from configs.models import Device
 from configs.schema import TrainingSettings
 from configs.stages import StageConfig
@@ -72,7 +72,7 @@ class TrainJob(StageJob):
 
     stage: StageConfig
     cache_root: Path | str
-    identity: TeacherIdentity
+    identity: Identity
     train_view: Path
     dev_view: Path | None
     vocab: int

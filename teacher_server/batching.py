@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from cache.protocols import Failure, Outcome
 from cache.records import TeacherRecord
-from configs.errors import EngineError
+from configs.errors import BudgetReached, EngineError
 from teacher_server.requests import Asked
 
 AskBatch = Callable[[Sequence[Asked]], Sequence[TeacherRecord | Failure]]
@@ -40,14 +40,17 @@ class Batches:
     def work(self, asked: Iterable[Asked | None]) -> Generator[list[Outcome], None, None]:
         """Requests of both kinds side by side; yields what each batch has brought. See `VllmEngine.work`.
 
-        An error of `ask` ends it; batches that have not begun are not asked then.
+        An error of `ask` ends it; batches that have not begun are not asked then. Where a budget is spent those that
+        are under way are waited for: they are paid.
 
         Raises:
             EngineError: it was let go with batches under way.
+            BudgetReached: `ask` may not ask any more.
         """
         source, places, ended = iter(asked), itertools.count(), False
         flying: dict[Answers, list[int]] = {}
         room = threading.Semaphore(self.at_once)
+        spent: BudgetReached | None = None
         try:
             while flying or not ended:
                 drawn: list[tuple[int, Asked]] = []
@@ -66,7 +69,15 @@ class Batches:
                     if not isinstance(each, Asked):
                         break
                 for batch in self._landed(flying):
-                    yield list(zip(flying.pop(batch), batch.result(), strict=True))
+                    at = flying.pop(batch)
+                    try:
+                        answers = batch.result()
+                    except BudgetReached as error:
+                        spent, ended = error, True
+                        continue
+                    yield list(zip(at, answers, strict=True))
+            if spent is not None:
+                raise spent
         finally:
             for batch in flying:
                 batch.cancel()

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import ssl
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import stamina
@@ -73,6 +75,18 @@ def insist(
         why = f"({type(error).__name__}: {error}), tried for {budget_s:g} s"
         raise EngineError(f"{server} cannot be reached {why}: see whether it is up") from error
     raise AssertionError("unreachable")
+
+
+def certificates(path: Path) -> ssl.SSLContext:
+    """What a server's certificate is held against: those of a PEM file.
+
+    Raises:
+        EngineError: it holds none that can be read.
+    """
+    try:
+        return ssl.create_default_context(cafile=str(path))
+    except OSError as error:  # also of what is no certificate
+        raise EngineError(f"{path} holds no certificates that can be read ({error}): name a PEM file") from error
 
 
 def retry_after_s(response: httpx.Response) -> float | None:

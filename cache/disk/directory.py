@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,8 @@ from configs.regular_files import UnreadableFileError, parse_json
 from configs.visible_text import visible
 
 DESCRIPTION = "identity.json"
+FINGERPRINT = "fingerprint.json"
+"""What a teacher said when it was first asked, whose weights nobody can hash."""
 
 
 def open_directory(root: Path | str, identity: Identity, *, create: bool) -> Storage:
@@ -56,6 +59,29 @@ def read_identity(storage: Storage) -> Identity:
         raise CacheError(f"{error}: delete it, a fill writes it anew") from error
     except OSError as error:
         raise CacheError(f"{path}: cannot be read ({error.strerror or error}): check runtime.cache_root") from error
+
+
+def kept_fingerprint(storage: Storage, now: Mapping[str, Any]) -> Any:
+    """What the teacher of this place said when it was first asked: `now`, where nobody had asked it before.
+
+    Raises:
+        CacheError: what is kept cannot be read, or nothing can be written.
+    """
+    try:
+        # Another process may come first, and counts then.
+        with suppress(FileExistsError):
+            storage.create(FINGERPRINT, json.dumps({"format": FORMAT, "said": now}).encode() + b"\n")
+        body: Any = parse_json(storage.read(FINGERPRINT), origin=f"{storage.place}/{FINGERPRINT}")
+        if body["format"] != FORMAT:
+            raise ValueError(f"of format {_shown(body['format'])}")
+        return body["said"]
+    except OSError as error:
+        raise CacheError(f"{storage.place}/{FINGERPRINT}: cannot be kept ({error.strerror or error})") from error
+    except (UnreadableFileError, ValueError, KeyError, TypeError) as error:
+        raise CacheError(
+            f"{storage.place}/{FINGERPRINT}: not readable as what the teacher said first: delete it only if you know "
+            "that the same model still answers, it is written anew"
+        ) from error
 
 
 def parse_description(text: bytes, *, path: str) -> Identity:

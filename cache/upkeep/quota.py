@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.disk.directory import DESCRIPTION
+from cache.disk.directory import DESCRIPTION, FINGERPRINT
 from cache.disk.manifests import DamagedObject, read_manifest
 from cache.disk.roots import list_teachers, open_storage
 from cache.disk.storage import Storage
@@ -90,7 +90,8 @@ def evict_teacher(storage: Storage, identity: str) -> None:
         remove_pins(storage, [pin.view for pin in read_pins(storage)])
         collect_garbage(storage, identity=identity, dry_run=False)
         if not storage.names("manifests") and work_in_progress(storage) is None:
-            # Whoever comes next writes it anew.
+            # Whoever comes next writes them anew.
+            storage.delete(FINGERPRINT)
             storage.delete(DESCRIPTION)
 
 

@@ -31,6 +31,11 @@ def configured_teachers(config: DistillConfig, prefix: str | None) -> dict[str, 
 def _with_weights(teachers: dict[str, Teacher]) -> dict[str, Teacher]:
     """The same, of which each can be read here: what a door says is no proof of what the cache has from it."""
     for name, teacher in teachers.items():
+        if not teacher.identity.verifiable:
+            raise ConfigError(
+                f"{key_of_teacher(name)}: {teacher.known_as}: its rows can only be held against what its provider says "
+                "now: fill under another epoch, and compare"
+            )
         if not teacher.files.has_weights:
             raise ConfigError(
                 f"{key_of_teacher(name)}.model={teacher.files.label} holds no weights, because the teacher answers "

@@ -77,7 +77,7 @@ def rescore(
         for name, teacher in teachers.items():
             pool = _pool(config, teacher, cached[name], accelerator=hardware.accelerator, log_dir=log_dir)
             try:
-                found.append(score_twice(cached[name], pool=pool, name=name, identity=teacher.identity, seed=seed))
+                found.append(score_twice(cached[name], pool=pool, name=name, identity=teacher.by_weights, seed=seed))
             finally:
                 pool.release()
     return found
@@ -131,7 +131,7 @@ def _pool(
 ) -> EnginePool:
     spec = engine_spec(
         teacher.files,
-        teacher.identity,
+        teacher.by_weights,
         settings=config.runtime.teacher_engine,
         k=max(record.k for record in cached),
         accelerator=accelerator,

@@ -54,6 +54,6 @@ def hash_teachers(
 
         prints = fingerprint_model(teacher.files.directory, memo=memo, reread=True, progress=tell)
         before += hashed
-        read = replace(teacher.identity, weights_sha256=prints.weights_sha256, config_sha256=prints.config_sha256)
+        read = replace(teacher.by_weights, weights_sha256=prints.weights_sha256, config_sha256=prints.config_sha256)
         found.append(HashedTeacher(name, teacher.files.label, teacher.identity.digest(), read.digest()))
     return found

@@ -1,9 +1,9 @@
-"""A shared teacher behind its door, in the place that engines of a run's own have: for a fill, a rollout, a comparison.
+"""A teacher behind a door, in the place that engines of a run's own have: for a fill, a rollout, a comparison.
 
 No engine starts and nothing of the cluster is taken: what is asked goes over connections of this process, several
-batches at once, and answers are committed here as engines of one's own commit theirs. A door that is away is
-waited for (`DoorConfig.patience_s`); one that stays away, or that answers what it was not asked, ends the run with one
-line, and what was answered before is kept.
+batches at once, and answers are committed here as engines of one's own commit theirs. A door that is away is waited for
+(`patience_s` of its block); one that stays away, or that answers what it was not asked, ends the run with one line, and
+what was answered before is kept.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache import TeacherCache, TeacherIdentity, TeacherRecord
+from cache import TeacherCache, TeacherRecord
 from cache.answers import Request
+from cache.identity import Identity
 from cache.protocols import Failure, Outcome
 from configs import DoorError, EngineError, RecordError
 from orchestration.cluster.engines import TimedAnswers
 from orchestration.cluster.leases import ItemQueue
 from orchestration.fill.answers import SequenceAnswers
 from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress
-from orchestration.fill.ledger import Counts, Meter
-from orchestration.inputs.doors import TeacherDoor
+from orchestration.fill.ledger import Counts, Meter, read_counts
+from orchestration.inputs.doors import Door, DoorSource, Till
 from orchestration.outputs.console import ProgressSink
 from orchestration.rollouts.turns import Answered, Tagged, Turns
-from teacher_server.http.client import HttpTeacher
 from teacher_server.http.wire import ENGINES_DIED
 from teacher_server.occupancy import Occupancy
-from teacher_server.requests import Asked
+from teacher_server.requests import Asked, StepwiseSource
 
 POLL_S = 0.3
 STOP_GRACE_S = 15.0
@@ -41,18 +41,23 @@ BLOCK_TOKENS = 16
 
 
 class DoorPool:
-    """A teacher behind a door. It is asked by this process alone, and counted in `ledger` where nobody else counts.
+    """A teacher behind a door. It is asked by this process alone.
+
+    What it is asked is counted in `ledger` where nobody else counts it, and whatever is paid for.
 
     Of all methods:
 
     Raises:
+        ConfigError: it is not the teacher that is wanted, or gives less.
+        BudgetReached: what may be paid for it is paid.
         DoorError: the door stays away, lets nobody in, has another teacher by now, or answers what cannot be.
     """
 
-    def __init__(self, door: TeacherDoor, identity: TeacherIdentity, *, vocab: int, ledger: Path | None = None) -> None:
+    def __init__(self, door: Door, identity: Identity, *, vocab: int, ledger: Path | None = None) -> None:
         self._door, self._identity, self._vocab = door, identity, vocab
-        self._meter = None if ledger is None else Meter(ledger)
-        self._teacher: HttpTeacher | None = None
+        self._ledger, self._meter = ledger, None if ledger is None else Meter(ledger)
+        self._teacher: DoorSource | None = None
+        self._said = ""
 
     @property
     def block_tokens(self) -> int:
@@ -62,17 +67,17 @@ class DoorPool:
     @property
     def capacity(self) -> int:
         """See `RolloutPool.capacity`: what is under way at once."""
-        return self._door.settings.batches * self._door.settings.batch_rows
+        return self._door.capacity
 
     @property
     def shares_processor(self) -> bool:
         """See `RolloutPool.shares_processor`."""
         return False
 
-    def start(self) -> None:
-        """Open the connections, unless they are."""
+    def start(self) -> str:
+        """Open the connections, unless they are; who answers, and what it gives, in a line for people."""
         with self.asking():
-            pass
+            return self._said
 
     def sleep(self) -> None:
         """It takes nothing that it could give back."""
@@ -150,7 +155,7 @@ class DoorPool:
                 raise error
         return queue.progress()
 
-    def _fill(self, queue: ItemQueue[Request], order: FillOrder, teacher: HttpTeacher, ended: list[Exception]) -> None:
+    def _fill(self, queue: ItemQueue[Request], order: FillOrder, teacher: DoorSource, ended: list[Exception]) -> None:
         """One pass over the queue, as an engine's actor makes it; how it `ended`, if not well."""
         try:
             cache = TeacherCache.open(order.cache_root, self._identity)
@@ -162,11 +167,11 @@ class DoorPool:
             ended.append(error)
 
     @contextmanager
-    def asking(self) -> Iterator[HttpTeacher]:
+    def asking(self) -> Iterator[DoorSource]:
         """The open door, of which errors name it; after one it is opened anew."""
         try:
             if self._teacher is None:
-                self._teacher = HttpTeacher(self._door.settings)
+                self._teacher, self._said = self._door.open(self._till())
                 self._require_same(self._teacher)
             yield self._teacher
         # An answer that cannot be is a record that breaks rules: nothing of the kind may be asked for again.
@@ -174,7 +179,13 @@ class DoorPool:
             self.release()
             raise DoorError(f"{self._door.label}: {error}") from error
 
-    def _require_same(self, teacher: HttpTeacher) -> None:
+    def _till(self) -> Till:
+        ledger, meter = self._ledger, self._meter
+        if ledger is None or meter is None:
+            return Till()
+        return Till(read_counts(ledger).paid, lambda money: meter.add(Counts(paid=money)))
+
+    def _require_same(self, teacher: DoorSource) -> None:
         there, here = teacher.identity.digest(), self._identity.digest()
         if there != here:
             raise EngineError(f"it is {there[:12]} by now, and this run asks {here[:12]}: run again to begin with it")
@@ -188,7 +199,7 @@ class _Living:
     of engines of one's own.
     """
 
-    teacher: HttpTeacher
+    teacher: StepwiseSource
 
     def work(self, asked: Iterable[Asked | None]) -> Generator[list[Outcome], None, None]:
         """See `StepwiseSource.work`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache import TeacherIdentity
+from cache.identity import Identity
 from cache.opening import open_rows
 from configs import DistillError, TrainingError
 from configs.models import Device
@@ -24,7 +24,7 @@ class ScoringJob:
 
     model_dir: Path
     cache_root: Path | str
-    identity: TeacherIdentity
+    identity: Identity
     view: Path
     vocab: int
     dtype: str

@@ -2,7 +2,8 @@
 
 Where the teacher's files are at hand the cache is asked; where they are not, shapes come from the YAML, every row
 counts as a miss, and each number that rests on that is marked as assumed. A teacher behind a door is asked who it is;
-where nobody answers there, every row counts as a miss unless its weights are here to say who it is.
+where nobody answers there, every row counts as a miss unless its weights are here to say who it is. A server of
+somebody else's is not asked: who the teacher is, the configuration declares.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from configs import ConfigError, DistillConfig, DoorError
 from configs.experiments import AnyExperiment
 from configs.places import FINGERPRINTS, is_url
 from configs.schema import EngineSettings, TrainingSettings
-from configs.teachers import FIRST, NOT_STATED, key_of_teacher
+from configs.teachers import FIRST, key_of_teacher
 from orchestration.inputs.asked_prompts import read_prompts
 from orchestration.inputs.doors import TeacherDoor, knock, weights_wanted
 from orchestration.inputs.made_once import STAGING
@@ -27,6 +28,7 @@ from orchestration.inputs.models import is_at_hand, materialise
 from orchestration.inputs.other_tokens import has_other_tokens, tokens_in_words, tokens_of
 from orchestration.inputs.preflight import require_fitting_lengths, resolve_paths
 from orchestration.inputs.prompts import Prompt, PromptSet
+from orchestration.inputs.remote_teachers import scores_wanted
 from orchestration.inputs.shapes import PlannedShape, shape_at_hand, student_shapes
 from orchestration.inputs.teachers import Teacher, open_teachers
 from orchestration.outputs.console import Console
@@ -86,7 +88,7 @@ def _print_plan(config: DistillConfig, *, assume_gpus: int | None, stream: TextI
             show_money(plan, time=times[name], config=alone, console=console)
     show_plain(plans[FIRST], config=config, console=console)
     show_rollouts(config, console=console)
-    idle = [name for name, plan in plans.items() if not plan.asks_teacher or config.every_teacher[name].serve]
+    idle = [name for name, plan in plans.items() if not plan.asks_teacher or config.every_teacher[name].elsewhere]
     warn_of_slow_dtype(config, hardware=hardware, console=console, nothing_to_ask=idle)
     for name in sorted({student.teacher for student in config.students.values() if student.teacher is not None}):
         console.say(f"{name} teaches too: what it is asked is planned when it is trained, and not counted here.")
@@ -108,7 +110,7 @@ def _show_placements(
     for name in config.teachers:
         placements[name] = place_further_teacher(config.of_teacher(name), teacher=shapes[name], hardware=hardware)
     for name, placement in placements.items():
-        if config.every_teacher[name].serve is not None and name != FIRST:
+        if config.every_teacher[name].elsewhere is not None and name != FIRST:
             continue
         if name != FIRST:
             console.say(f"Before students learn, for {name}:")
@@ -121,28 +123,41 @@ def _show_placements(
 def _at_hand(config: DistillConfig, name: str) -> bool:
     """Whether the files of the teacher of this name are here, as far as an experiment needs them."""
     teacher = config.every_teacher[name]
-    weights = teacher.serve is None or (name == FIRST and weights_wanted(config) is not None)
+    weights = teacher.elsewhere is None
+    if teacher.serve is not None:
+        weights = name == FIRST and weights_wanted(config) is not None
     return is_at_hand(teacher.model, weights=weights)
 
 
 def _show_doors(config: DistillConfig, *, console: Console) -> dict[str, TeacherDoor]:
-    """Say who answers behind the doors of this experiment; those that do, by the names of the teachers."""
+    """Say who answers behind the doors of this experiment; those that do, by the names of the teachers.
+
+    A server of somebody else's, which may want money for every question, is not asked.
+    """
     found = {}
     for name, teacher in config.every_teacher.items():
+        key = key_of_teacher(name)
+        if teacher.openai is not None:
+            console.say(
+                f"{key}: {teacher.label}, at {teacher.openai.host}, is not asked by a plan. A run that lacks rows asks "
+                f"it a dozen short questions first, and goes on if it gives {_needs(config, name)}."
+            )
         if teacher.serve is None:
             continue
-        key = key_of_teacher(name)
         try:
             door = found[name] = knock(teacher.serve, key=key, patience_s=PATIENCE_S)
         except (ConfigError, DoorError) as error:
             console.warn(f"{error}; planned with what is known here, and rows that are cached may count as misses")
             continue
-        facts = door.facts
-        console.say(
-            f"{key}: {door.label} is {facts.identity.digest()[:12]}, licence {facts.licence or NOT_STATED}; it gives "
-            f"up to {facts.most_k} log-probabilities a token, of sequences of up to {facts.max_model_len:,} tokens."
-        )
+        console.say(f"{key}: {door.said}.")
     return found
+
+
+def _needs(config: DistillConfig, name: str) -> str:
+    """What an experiment needs of a server, in words."""
+    k, scored = config.every_teacher[name].top_k, scores_wanted(config, name)
+    beliefs = f"{k} log-probabilities a token" if k else "texts"
+    return beliefs if scored is None else f"{beliefs}, also of given texts ({scored})"
 
 
 def _plans(config: DistillConfig, teachers: Mapping[str, Teacher], *, console: Console) -> dict[str, FillPlan]:

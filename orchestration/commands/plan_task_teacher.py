@@ -137,7 +137,7 @@ def _show_questions(
     if lost:
         console.warn(lost)
     refused = open_refusals(config.runtime, teacher.identity, k=questions.k)
-    cache = _cache_of(config, teacher.identity) or NothingHeld()
+    cache = _cache_of(config, teacher.by_weights) or NothingHeld()
     plan = plan_questions(questions, examples, cache=cache, refused=refused)
     show_questions(plan, config=config, files=teacher.files, device=device, console=console)
 

@@ -51,11 +51,11 @@ def serve_teachers(config: DistillConfig, *, config_dir: Path, store: TokenStore
         EngineError: the door cannot be opened.
     """
     for name, teacher in config.every_teacher.items():
-        if teacher.serve is not None:
+        if teacher.elsewhere is not None:
             key = key_of_teacher(name)
             raise ConfigError(
-                f"{key}.serve={teacher.serve.url}: a door leads to engines of its own, not to another door: remove it, "
-                "or give out that address"
+                f"{key} answers behind {teacher.elsewhere.host}: a door leads to engines of its own, not to another "
+                f"door: remove {key}.{'serve' if teacher.openai is None else 'openai'}, or give out that address"
             )
     config = resolve_paths(config, config_dir=config_dir)
     require_free(config.runtime.serve)
@@ -120,7 +120,7 @@ def served_teachers(
         engine, settings = config.runtime.teacher_engine, config.runtime.serve
         spec = engine_spec(
             files,
-            teacher.identity,
+            teacher.by_weights,
             settings=engine,
             k=alone.teacher.top_k,
             accelerator=hardware.accelerator,

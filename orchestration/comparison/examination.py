@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cache import TeacherIdentity
+from cache.identity import Identity
 from configs import BudgetReached, DistillError
 from evaluation.results import ModelResults
 from orchestration.cluster.engine_pool import AnsweringPool
@@ -32,11 +33,17 @@ class Candidate:
     role: str
     digest: str
     directory: Path
-    identity: TeacherIdentity
+    identity: Identity
     parameters: int
     method: str = ""
     start: str | None = None
     tokens: OtherTokens | None = None
+
+    @property
+    def by_weights(self) -> TeacherIdentity:
+        """Who it is by its weights, which an engine of this run serves."""
+        assert isinstance(self.identity, TeacherIdentity)
+        return self.identity
 
 
 class Finding(Protocol):

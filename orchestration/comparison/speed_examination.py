@@ -75,7 +75,7 @@ class SpeedExamination:
                 self.settings(candidate),
                 accelerator=self.accelerator,
                 dtype=candidate.identity.dtype,
-                quantization=candidate.identity.quantization,
+                quantization=candidate.by_weights.quantization,
             ),
             prompts=[len(prompt[:PROMPT_TOKENS]) for prompt in self.prompts],
             measured=[*BATCHES, TOKENS, RUNS],

@@ -25,7 +25,7 @@ from configs.regular_files import UnreadableFileError, read_json
 LEDGER = "stillroom/ledger/1"
 """The schema of a file. Earlier releases named none and wrote the same counts."""
 
-COUNTS_BYTES = 256
+COUNTS_BYTES = 320
 """Length of a file: written in one piece, so a reader never sees half of a count."""
 
 TICK_S = 5.0
@@ -45,7 +45,8 @@ class Counts:
     """Forward tokens of teachers by purpose, and GPU seconds of engines: GPUs of an engine times its life.
 
     On CPUs an engine counts as one GPU, so a limit of GPU hours is one of engine hours there. `teacher_gpu_seconds` are
-    those of teachers among them; worker groups have theirs apart, in `training_gpu_seconds`.
+    those of teachers among them; worker groups have theirs apart, in `training_gpu_seconds`. `paid` is the money that
+    teachers cost which are paid by the token.
     """
 
     fill: int = 0
@@ -54,6 +55,7 @@ class Counts:
     gpu_seconds: float = 0.0
     teacher_gpu_seconds: float = 0.0
     training_gpu_seconds: float = 0.0
+    paid: float = 0.0
 
     @property
     def tokens(self) -> int:
@@ -181,6 +183,7 @@ class Ledger:
             "eval/teacher_tokens": float(spent.evaluation),
             "teacher/forward_tokens": float(spent.tokens),
             "engines/gpu_hours": spent.gpu_seconds / 3600,
+            **({"teacher/paid": spent.paid} if spent.paid else {}),
         }
 
     def _keep_ticking(self) -> None:
@@ -214,10 +217,11 @@ def _counts(raw: object) -> Counts:
     if (schema := raw.get("schema", LEDGER)) != LEDGER:
         raise ValueError(f"it was written by another version ({schema}, this one has {LEDGER})")
     tokens = {name: raw.get(name, 0) for name in ("fill", "rollout", "evaluation")}
-    seconds = {name: raw.get(name, 0.0) for name in ("gpu_seconds", "teacher_gpu_seconds", "training_gpu_seconds")}
+    amounts = ("gpu_seconds", "teacher_gpu_seconds", "training_gpu_seconds", "paid")
+    spent = {name: raw.get(name, 0.0) for name in amounts}
     if any(type(value) is not int or value < 0 for value in tokens.values()):
         raise ValueError(f"tokens are whole numbers from 0, not {list(tokens.values())}")
-    for name, value in seconds.items():
+    for name, value in spent.items():
         if type(value) not in (int, float) or not 0 <= value < float("inf"):
-            raise ValueError(f"{name}={value} is not a time")
-    return Counts(*tokens.values(), *map(float, seconds.values()))
+            raise ValueError(f"{name}={value} is not an amount")
+    return Counts(*tokens.values(), *map(float, spent.values()))

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from cache.disk.roots import open_storage
 from cache.failures import EngineVersion, Failures
-from cache.identity import TeacherIdentity
+from cache.identity import Identity, TeacherIdentity
 from configs.runtime import RuntimeConfig
 from configs.task_experiment import TaskDistillConfig
 from orchestration.environment import VLLM, installed_version
+from orchestration.inputs.doors import Door
 
 
-def engine_version(runtime: RuntimeConfig, *, k: int) -> EngineVersion:
-    """The version of a vLLM engine that is asked for `k` log-probabilities."""
+def engine_version(runtime: RuntimeConfig, *, k: int, door: Door | None = None) -> EngineVersion:
+    """The version of a vLLM engine, or of what answers behind a `door`, that is asked for `k` log-probabilities."""
+    if door is not None and door.version is not None:
+        return door.version
     settings = runtime.teacher_engine
     return {
         "vllm": installed_version(*VLLM),
@@ -34,9 +37,9 @@ def signal_engine_version(config: TaskDistillConfig) -> EngineVersion:
     return {"transformers": installed_version("transformers"), "encoding": config.teacher.encoding}
 
 
-def open_refusals(runtime: RuntimeConfig, identity: TeacherIdentity, *, k: int) -> Failures:
+def open_refusals(runtime: RuntimeConfig, identity: Identity, *, k: int, door: Door | None = None) -> Failures:
     """What a teacher that is asked for `k` log-probabilities could not answer."""
-    return _open(runtime, identity, engine_version(runtime, k=k))
+    return _open(runtime, identity, engine_version(runtime, k=k, door=door))
 
 
 def open_signal_refusals(config: TaskDistillConfig, identity: TeacherIdentity) -> Failures:
@@ -44,6 +47,6 @@ def open_signal_refusals(config: TaskDistillConfig, identity: TeacherIdentity) -
     return _open(config.runtime, identity, signal_engine_version(config))
 
 
-def _open(runtime: RuntimeConfig, identity: TeacherIdentity, engine: EngineVersion) -> Failures:
+def _open(runtime: RuntimeConfig, identity: Identity, engine: EngineVersion) -> Failures:
     digest = identity.digest()
     return Failures(open_storage(runtime.cache_root, digest, create=False), identity=digest, engine=engine)

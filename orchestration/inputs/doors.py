@@ -1,29 +1,95 @@
-"""The door of a shared teacher, before anything is asked of it: who answers there, and whether it is the one wanted.
+"""Where a teacher answers that no engine of this run is (`Door`), and the door of somebody else's Stillroom.
 
-Who the teacher is, the door says (docs/decisions/0039-a-served-teacher.md). Whatever of that is known here as well is
-held against it: dtype and licence of the configuration, config.json and tokenizer of `teacher.model`, and its weights
-where they are here. So rows are kept and found under the identity that the teacher would have in this process.
+Who the teacher is, such a door says (docs/decisions/0039-a-served-teacher.md). Whatever of that is known here as well
+is held against it: dtype and licence of the configuration, config.json and tokenizer of `teacher.model`, and its
+weights where they are here. So rows are kept and found under the identity that the teacher would have in this process.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
+from typing import ClassVar, Protocol
 
 import httpx
 
 from cache import TeacherIdentity
+from cache.failures import EngineVersion
+from cache.identity import Identity
 from configs import ConfigError, DistillConfig, DoorError, EngineError
 from configs.doors import DoorConfig
 from configs.schema import TeacherConfig
-from configs.teachers import key_of_teacher
+from configs.teachers import NOT_STATED, key_of_teacher
 from orchestration.inputs.models import ModelFiles
 from teacher_server.http.client import DoorSettings, DoorTeacher, HttpTeacher
+from teacher_server.requests import StepwiseSource
 
 UNKNOWN = "unknown"
 """Stands for the digest of weights that nobody could be asked for."""
+
+
+class DoorSource(StepwiseSource, Protocol):
+    """The teacher behind an open door."""
+
+    @property
+    def identity(self) -> Identity:
+        """Who answers."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections; nothing under way is waited for."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Till:
+    """What the teachers of an experiment that are paid by the token cost over all its starts: `spent` so far.
+
+    `pay` counts more.
+    """
+
+    spent: float = 0.0
+    pay: Callable[[float], None] = lambda _: None
+
+
+class Door(Protocol):
+    """Where a teacher answers: what it is called, and how it is asked."""
+
+    @property
+    def host(self) -> str:
+        """What the place is called for people."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """The teacher behind it, for people."""
+        ...
+
+    @property
+    def capacity(self) -> int:
+        """Requests under way at once."""
+        ...
+
+    @property
+    def version(self) -> EngineVersion | None:
+        """What may make it answer what it could not answer before; None where that is as with engines here."""
+        ...
+
+    def provenance(self) -> dict[str, str]:
+        """What manifests record of who answers there."""
+        ...
+
+    def open(self, till: Till) -> tuple[DoorSource, str]:
+        """The teacher, and what it gives, in a line for people.
+
+        Raises:
+            ConfigError: it is not the teacher that is wanted, or gives less.
+            EngineError: it cannot be reached, or lets nobody in.
+            DoorError: another teacher answers than before.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +99,43 @@ class TeacherDoor:
     settings: DoorSettings
     facts: DoorTeacher
 
+    version: ClassVar[None] = None
+
     @property
     def host(self) -> str:
-        """What the door is called for people."""
+        """See `Door`."""
         return httpx.URL(self.settings.url).netloc.decode()
 
     @property
     def label(self) -> str:
-        """The teacher behind it, for people."""
+        """See `Door`."""
         return f"{self.facts.name} behind {self.host}"
+
+    @property
+    def capacity(self) -> int:
+        """See `Door`."""
+        return self.settings.batches * self.settings.batch_rows
+
+    @property
+    def said(self) -> str:
+        """Who answers, and what it gives, for people."""
+        facts = self.facts
+        return (
+            f"{self.label} is {facts.identity.digest()[:12]}, licence {facts.licence or NOT_STATED}; it gives up to "
+            f"{facts.most_k} log-probabilities a token, of sequences of up to {facts.max_model_len:,} tokens"
+        )
+
+    def provenance(self) -> dict[str, str]:
+        """See `Door`. What engine answers there, its own manifests say."""
+        return {"served_by": self.host}
+
+    def open(self, till: Till) -> tuple[DoorSource, str]:
+        """See `Door`; who asks pays nothing."""
+        return HttpTeacher(self.settings), self.said
 
 
 def open_doors(config: DistillConfig, *, patience_s: float | None = None) -> dict[str, TeacherDoor]:
-    """The doors of all teachers that are served elsewhere, by the names of these.
+    """The doors of all teachers that somebody else's Stillroom serves, by the names of these.
 
     Without `patience_s` a door that is away is waited for as long as the configuration says.
 
@@ -99,12 +189,17 @@ def weights_wanted(config: DistillConfig) -> str | None:
 
 
 def require_weights(config: DistillConfig, files: ModelFiles) -> None:
-    """Refuse what takes the weights of the first teacher, where they are not here.
+    """Refuse what takes the weights of the first teacher, where they are not here or nobody has them.
 
     Raises:
         ConfigError: naming it and the cure.
     """
-    wanted = weights_wanted(config)
+    wanted, remote = weights_wanted(config), config.teacher.openai
+    if wanted is not None and remote is not None:
+        raise ConfigError(
+            f"{wanted}, and nobody here has those of {remote.model} behind {remote.host} (teacher.model="
+            f"{files.label} lends its tokenizer): name a model that the student starts from (init.model), or do without"
+        )
     if wanted is not None and not files.has_weights:
         raise ConfigError(
             f"{wanted}, and teacher.model={files.label} holds none, because the teacher answers behind teacher.serve: "

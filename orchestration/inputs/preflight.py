@@ -138,6 +138,9 @@ def _real_teacher(teacher: TeacherConfig, *, key: str, config_dir: Path) -> Teac
     if teacher.serve is not None and teacher.serve.ca_file is not None:
         path = _real(teacher.serve.ca_file, key=f"{key}.serve.ca_file", config_dir=config_dir)
         changed["serve"] = teacher.serve.model_copy(update={"ca_file": path})
+    if teacher.openai is not None and teacher.openai.ca_file is not None:
+        path = _real(teacher.openai.ca_file, key=f"{key}.openai.ca_file", config_dir=config_dir)
+        changed["openai"] = teacher.openai.model_copy(update={"ca_file": path})
     return teacher.model_copy(update=changed)
 
 

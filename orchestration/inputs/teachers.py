@@ -8,30 +8,56 @@ from dataclasses import dataclass
 
 from cache import TeacherCache, TeacherIdentity
 from cache.fingerprint import config_sha256, fingerprint_model
+from cache.identity import Identity
 from configs import DistillConfig
 from configs.experiments import AnyExperiment
 from configs.places import FINGERPRINTS
 from configs.schema import DataConfig
 from configs.teachers import FIRST
 from orchestration.environment import VLLM, installed_version
-from orchestration.inputs.doors import UNKNOWN, TeacherDoor, open_doors, require_same, require_weights, weights_wanted
+from orchestration.inputs.doors import (
+    UNKNOWN,
+    Door,
+    TeacherDoor,
+    open_doors,
+    require_same,
+    require_weights,
+    weights_wanted,
+)
 from orchestration.inputs.models import ModelFiles, materialise
 from orchestration.inputs.preflight import require_fitting_lengths, require_positions, require_servable
+from orchestration.inputs.remote_teachers import RemoteDoor
 from orchestration.inputs.vocabularies import require_one_vocabulary
 
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """The teacher's files and who it is; `door` is where it answers, if no engine of this run does."""
+    """The teacher's files and who it is; `door` is where it answers, if no engine of this run does.
+
+    The files of one whose weights nobody can hash are those of whose tokenizer it is read with; it is `declared`, in
+    words, otherwise.
+    """
 
     files: ModelFiles
-    identity: TeacherIdentity
-    door: TeacherDoor | None = None
+    identity: Identity
+    door: Door | None = None
+    declared: str | None = None
+
+    @property
+    def known_as(self) -> str:
+        """What it is for people, wherever it answers."""
+        return self.declared or self.files.label
 
     @property
     def label(self) -> str:
         """What it is for people, and where it answers."""
-        return self.files.label if self.door is None else f"{self.files.label} ({self.door.label})"
+        return self.known_as if self.door is None else f"{self.known_as} ({self.door.label})"
+
+    @property
+    def by_weights(self) -> TeacherIdentity:
+        """Who it is by its weights, which an engine of this run serves."""
+        assert isinstance(self.identity, TeacherIdentity)
+        return self.identity
 
     def provenance(self, config: DistillConfig) -> dict[str, str]:
         """What every manifest records and no key depends on."""
@@ -42,8 +68,7 @@ class Teacher:
             "tokenizer": type(self.files.tokenizer).__name__,
             **_template(data),
             "dataset": str(first.hub or first.path),
-            # What engine answers behind a door its own manifests say.
-            **({"vllm": installed_version(*VLLM)} if self.door is None else {"served_by": self.door.host}),
+            **({"vllm": installed_version(*VLLM)} if self.door is None else self.door.provenance()),
             "stillroom": installed_version("stillroom"),
         }
 
@@ -70,7 +95,7 @@ def open_teachers(
     files = {name: _files_of(config, name) for name in config.every_teacher}
     require_one_vocabulary(files)
     return {
-        name: _opened(config.of_teacher(name), files[name], name=name, door=doors.get(name), progress=progress)
+        name: _opened(config, files[name], name=name, door=doors.get(name), progress=progress)
         for name in config.every_teacher
     }
 
@@ -92,9 +117,10 @@ def open_teacher(config: DistillConfig, *, progress: Callable[[int, int], None] 
 def _files_of(config: DistillConfig, name: str) -> ModelFiles:
     """The files of the teacher of this name; of one that answers behind a door without weights that nobody needs."""
     teacher, models_root = config.every_teacher[name], config.runtime.models_root
-    if teacher.serve is None:
+    if teacher.elsewhere is None:
         return materialise(teacher.model, models_root=models_root)
-    fetched = teacher.model.hub is not None and name == FIRST and weights_wanted(config) is not None
+    wanted = teacher.serve is not None and name == FIRST and weights_wanted(config) is not None
+    fetched = wanted and teacher.model.hub is not None
     files = materialise(teacher.model, models_root=models_root, weights=fetched)
     if name == FIRST:
         require_weights(config, files)
@@ -109,12 +135,16 @@ def _opened(
     door: TeacherDoor | None,
     progress: Callable[[int, int], None] | None,
 ) -> Teacher:
-    """The teacher of this name, whose experiment `config` has it alone."""
-    teacher = config.teacher
+    """The teacher of this name."""
+    alone = config.of_teacher(name)
+    teacher = alone.teacher
     # The rows of its matrix beyond the tokenizer's length are padding: no k may count on them.
-    require_fitting_lengths(config, teacher=files.shape.model_copy(update={"vocab": files.vocab}))
+    require_fitting_lengths(alone, teacher=files.shape.model_copy(update={"vocab": files.vocab}))
+    if teacher.openai is not None:
+        remote = RemoteDoor(config, name, files)
+        return Teacher(files, remote.identity, remote, declared=teacher.label)
     if teacher.serve is None:
-        require_positions(config, model="the teacher", shape=files.shape, engine="teacher_engine")
+        require_positions(alone, model="the teacher", shape=files.shape, engine="teacher_engine")
     require_servable(files, dtype=teacher.dtype)
     if files.has_weights or teacher.serve is None:
         here = identity_of(

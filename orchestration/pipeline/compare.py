@@ -69,7 +69,9 @@ def ways_of(
     """How every model of this experiment is examined, in this order."""
     artifacts, asking = settings.artifacts, Asking.of(settings.config)
     asked = [on_test(task, asking, artifacts=artifacts, teacher=bench.tokenizer_of) for task in tasks]
-    return HeldOut(bench, artifacts), Answering(bench, artifacts), *asked
+    # Of a teacher whose beliefs are not kept there is nothing to score against.
+    held_out = [HeldOut(bench, artifacts)] if bench.view.k else []
+    return *held_out, Answering(bench, artifacts), *asked
 
 
 def speed_of(settings: RunSettings, journal: Journal, *, bench: Bench) -> SpeedExamination:
@@ -130,7 +132,7 @@ class TeacherAnswers(Stage[list[Examination], list[str], list[str]]):
         """See `Stage`."""
         floor = closeness_numbers(row_of(self.candidate, self.ways, failures=kept)).get("forward_kl")
         if floor is None:
-            return f"{len(kept)} failed"
+            return f"{len(kept)} failed" if kept else "in words alone"
         # Of several teachers it is one alone, against what students learned from.
         what = f"{self.candidate.name} alone" if self.settings.config.teachers else "noise floor"
         return f"{what} {floor:.4f} nats"
@@ -209,8 +211,8 @@ class StudentAnswers(Stage[list[Candidate], Failures, Failures]):
             progress.update(number, note=candidate.name)
             try:
                 files = open_model(candidate.directory, label=candidate.name)
-                pool = self.compute.student_pool(files, candidate.identity)
-                pool.load(candidate.directory, candidate.identity)
+                pool = self.compute.student_pool(files, candidate.by_weights)
+                pool.load(candidate.directory, candidate.by_weights)
             except BudgetReached:
                 raise
             except DistillError as error:

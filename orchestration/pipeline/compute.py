@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 
 from cache import TeacherIdentity
 from configs import DistillError
@@ -48,10 +47,10 @@ class Compute(Workers):
         """Engines of a teacher, or its door; what they are asked is counted. Released with the run at the latest."""
         config, ledger = self._settings.config, self._journal.ledger
         if teacher.door is not None:
-            return self._door_pool(teacher, ledger=ledger.directory.absolute())
+            return self._door_pool(teacher)
         # The most that any of several teachers is asked for.
         k = max(each.top_k for each in config.every_teacher.values())
-        spec = self._spec(teacher.files, teacher.identity, engine=config.runtime.teacher_engine, k=k)
+        spec = self._spec(teacher.files, teacher.by_weights, engine=config.runtime.teacher_engine, k=k)
         return self._pool(replace(spec, ledger=ledger.directory.absolute(), teaches=True))
 
     def student_pool(self, files: ModelFiles, identity: TeacherIdentity) -> EnginePool:
@@ -73,9 +72,8 @@ class Compute(Workers):
         runtime = config.runtime
         writes = self._spec(student, learner, engine=runtime.student_engine, k=0)
         if teacher.door is not None:
-            # What it is asked is counted by who asks, as of engines.
             return self._rollout_pool("student engine", writes), self._door_pool(teacher)
-        scores = self._spec(teacher.files, teacher.identity, engine=runtime.teacher_engine, k=config.teacher.top_k)
+        scores = self._spec(teacher.files, teacher.by_weights, engine=runtime.teacher_engine, k=config.teacher.top_k)
         teaches = replace(scores, teaches=True)
         return self._rollout_pool("student engine", writes), self._rollout_pool("teacher engine", teaches)
 
@@ -126,8 +124,9 @@ class Compute(Workers):
             log_dir=settings.logs,
         )
 
-    def _door_pool(self, teacher: Teacher, *, ledger: Path | None = None) -> DoorPool:
+    def _door_pool(self, teacher: Teacher) -> DoorPool:
         assert teacher.door is not None
+        ledger = self._journal.ledger.directory.absolute()
         pool = DoorPool(teacher.door, teacher.identity, vocab=teacher.files.vocab, ledger=ledger)
         self._pools.append(pool)
         return pool

@@ -120,7 +120,7 @@ class Engines:
             self.release()
             self._serving = served, EnginePool(self._spec(candidate, files, longest=served[2]))
         pool = self._serving[1]
-        pool.load(candidate.directory.resolve(), candidate.identity)
+        pool.load(candidate.directory.resolve(), candidate.by_weights)
         return pool
 
     def release(self) -> None:
@@ -133,7 +133,7 @@ class Engines:
         place = self.place
         return EngineSpec(
             model_dir=files.directory.resolve(),
-            identity=candidate.identity,
+            identity=candidate.by_weights,
             vocab=files.vocab,
             dtype=candidate.identity.dtype,
             quantization=None,

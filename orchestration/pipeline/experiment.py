@@ -14,6 +14,7 @@ from configs import DistillConfig, dump_config
 from configs.places import WRITTEN
 from configs.teachers import FIRST
 from evaluation.cost import Saved
+from orchestration.cluster.door_pool import DoorPool
 from orchestration.cluster.nodes import cluster_hardware
 from orchestration.comparison.publishing import publish
 from orchestration.comparison.report import Report, write_report
@@ -209,13 +210,17 @@ class Experiment:
             console.say(f"{config.combined}.")
         for name, each in asked.by_name.items():
             if config.teachers:
-                console.say(f"{name}, {each.teacher.files.label}:")
+                console.say(f"{name}, {each.teacher.known_as}:")
             alone = config.of_teacher(name)
             time = fill_time(
                 each.plan, config=alone, teacher=_shape_of(each.teacher), accelerator=self._settings.device
             )
             show_plan(each.plan, time=time, console=console)
             show_money(each.plan, time=time, config=alone, console=console)
+        for each in asked.by_name.values():
+            # All of them before any is asked: what one cannot do is known before another one is paid.
+            if each.plan.asks_teacher and isinstance(each.pool, DoorPool):
+                console.say(f"{each.pool.start()}.")
         held = [saved_by_cache(each.plan, cache=each.cache, spent_before=Counts()) for each in asked.by_name.values()]
         self._saved = reduce(Saved.plus, held).beyond(self._journal.ledger.counts().fill)
         show_plain(asked.first.plan, config=config, console=console)
@@ -223,7 +228,7 @@ class Experiment:
         idle = [
             name
             for name, each in asked.by_name.items()
-            if not each.plan.asks_teacher or config.every_teacher[name].serve is not None
+            if not each.plan.asks_teacher or config.every_teacher[name].elsewhere is not None
         ]
         warn_of_slow_dtype(config, hardware=self._settings.hardware, console=console, nothing_to_ask=idle)
         return asked

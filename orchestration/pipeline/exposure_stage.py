@@ -96,7 +96,7 @@ class ExposureScoring(Stage[Work, dict[str, list[str]], dict[str, list[str]]]):
 
     def _refusal(self, tokens: int) -> str | None:
         """Why the teacher does not read `tokens` tokens; None where it does."""
-        parameters, quantization = self.teacher.files.shape.parameters, self.teacher.identity.quantization
+        parameters, quantization = self.teacher.files.shape.parameters, self.teacher.by_weights.quantization
         if parameters > LARGEST_TEACHER:
             return (
                 f"its teacher has {parameters:,} parameters and {LARGEST_TEACHER:,} is the most that one device reads"

@@ -143,7 +143,7 @@ def run_fill(
     if not isinstance(asked.pool, DoorPool):
         run_stage(EngineCheck(asked, asked.pool, run, journal, workers), settings=run, journal=journal)
     failed = run_stage(Fill(asked, order, run, journal), settings=run, journal=journal)
-    warn_of_failures(len(failed), before=len(asked.plan.refused), label=asked.teacher.files.label, journal=journal)
+    warn_of_failures(len(failed), before=len(asked.plan.refused), label=asked.teacher.known_as, journal=journal)
     return failed
 
 
@@ -169,7 +169,7 @@ def _order(asked: AskedTeacher, settings: RunSettings, journal: Journal) -> Fill
         ledger=journal.ledger.directory.absolute(),
         encoding=config.teacher.encoding,
         gpus=0.0 if asked.teacher.door is not None else config.runtime.teacher_engine.tensor_parallel,
-        engine=engine_version(config.runtime, k=config.teacher.top_k),
+        engine=engine_version(config.runtime, k=config.teacher.top_k, door=asked.teacher.door),
     )
 
 

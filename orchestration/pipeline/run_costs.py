@@ -76,7 +76,7 @@ def cost_of_run(*, settings: AnyRun, journal: Journal, saved: Saved) -> RunCost:
         costs.stages,
         total=costs.total(),
         energy_source=costs.meter.source,
-        usage=Usage(spent.tokens, spent.teacher_gpu_seconds, students + spent.training_gpu_seconds),
+        usage=Usage(spent.tokens, spent.teacher_gpu_seconds, students + spent.training_gpu_seconds, spent.paid),
         saved=saved,
         prices=settings.config.prices,
     )

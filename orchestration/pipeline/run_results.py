@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from configs import DistillConfig
@@ -65,10 +65,19 @@ def report_of(
         provenance=_provenance(written, examined.teachers[FIRST], view=bench.view.digest),
         rows_set_aside=len(examined.prompts.rejected),
         failures=tuple(compared.failures),
-        notes=tuple(note for student in students for note in student.notes),
+        notes=(*_unverifiable(examined.teachers), *(note for student in students for note in student.notes)),
         held_against=_held_against(settings.config),
     )
     return Report(results, _rested_on(settings, examined.teachers, students), compared.evidence)
+
+
+def _unverifiable(teachers: Mapping[str, Teacher]) -> Iterator[str]:
+    for name, teacher in teachers.items():
+        if not teacher.identity.verifiable:
+            yield (
+                f"{name}: {teacher.known_as}. Nobody can hash its weights: it is who its provider says it is, and only "
+                "that it still answered alike was looked at whenever it was asked"
+            )
 
 
 def _held_against(config: DistillConfig) -> str:

@@ -110,7 +110,7 @@ def calibrated_start(
                 teacher_dir=teacher.files.directory.resolve(),
                 out_dir=directory.resolve(),
                 cache_root=absolute_root(settings.config.runtime.cache_root),
-                identity=teacher.identity,
+                identity=teacher.by_weights,
                 view=lesson.paths[view].resolve(),
                 accelerator=settings.device,
                 log_file=settings.logs / "calibration.log",
@@ -131,7 +131,7 @@ def training_bytes(shapes: Iterable[ModelShape]) -> int:
 
 
 def _made_of_teacher(teacher: Teacher) -> dict[str, str]:
-    identity = teacher.identity
+    identity = teacher.by_weights
     return _made_of(teacher.files.directory, weights=identity.weights_sha256, config=identity.config_sha256)
 
 

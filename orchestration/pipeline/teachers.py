@@ -172,7 +172,7 @@ def plans_of(
 
 
 def _plan(sets: Sequence[SequenceSet], *, config: DistillConfig, teacher: Teacher, cache: Holdings) -> FillPlan:
-    refused = open_refusals(config.runtime, teacher.identity, k=config.teacher.top_k)
+    refused = open_refusals(config.runtime, teacher.identity, k=config.teacher.top_k, door=teacher.door)
     return plan_fill(sets, cache=cache, refused=refused)
 
 

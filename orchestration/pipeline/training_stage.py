@@ -63,7 +63,7 @@ class Training(StageTraining[TrainJob]):
             vocab=self.student.start.vocab(lesson.teacher),
             retokenised=self.student.start.tokens is not None,
             accelerator=self.settings.device,
-            teacher=config.label_of_teachers if config.teachers else lesson.teacher.files.label,
+            teacher=config.label_of_teachers if config.teachers else lesson.teacher.known_as,
             licence=config.licence_of_teachers,
             combined=config.combined,
             start=link.origin,

@@ -54,7 +54,7 @@ def _require_own_room(config: DistillConfig, hardware: Hardware, *, key: str) ->
     teacher, student = (
         engine.count * engine.tensor_parallel for engine in (runtime.teacher_engine, runtime.student_engine)
     )
-    if config.teacher.serve is not None:  # its GPUs are somebody else's
+    if config.teacher.elsewhere is not None:  # its GPUs are somebody else's
         teacher = 0
     needed, there = runtime.training.workers + teacher + student, hardware.nodes * hardware.gpus_per_node
     if needed > there:
@@ -85,7 +85,7 @@ def _require_shared_room(config: DistillConfig, hardware: Hardware, *, key: str)
     """Refuse engines that cannot share the GPU of a worker; `GPU_SHARES` keeps them apart from one another."""
     runtime, workers = config.runtime, config.runtime.training.workers
     engines = {"teacher_engine": runtime.teacher_engine, "student_engine": runtime.student_engine}
-    if config.teacher.serve is not None:
+    if config.teacher.elsewhere is not None:
         del engines["teacher_engine"]
     for field, engine in engines.items():
         if engine.tensor_parallel > 1:

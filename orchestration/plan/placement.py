@@ -72,7 +72,7 @@ def plan_placement(
     Raises:
         ConfigError: too few GPUs or CPUs, heads that cannot be split, or too little memory; names keys and cure.
     """
-    runtime, served = config.runtime, config.teacher.serve is not None
+    runtime, served = config.runtime, config.teacher.elsewhere is not None
     _check_layers(config, teacher)
     require_matching(config, teacher=teacher, students=students)
     dtype = config.teacher.dtype
@@ -108,7 +108,7 @@ def place_further_teacher(config: DistillConfig, *, teacher: PlannedShape, hardw
     Raises:
         ConfigError: heads that cannot be split, or too little memory; names keys and cure.
     """
-    if config.teacher.serve is not None:
+    if config.teacher.elsewhere is not None:
         return Placement(hardware, (), (), ())
     settings = config.runtime.teacher_engine
     who = f"the teacher {teacher.label}"
@@ -183,7 +183,7 @@ def _memory(
         return worker_on_host(fit, settings=runtime.training) if on_cpu else fit
 
     engines, training = dict[str, MemoryFit](), dict[str, list[MemoryFit]]()
-    if teaching.serve is None:
+    if teaching.elsewhere is None:
         engines[""] = engine(
             teacher, "teacher engine", _TEACHER_KEY, dtype=teaching.dtype, quantization=teaching.quantization
         )
@@ -325,7 +325,7 @@ def _notes(config: DistillConfig, students: Mapping[str, PlannedShape | None], h
         for name, shape in students.items()
         if shape is None
     ]
-    width, served = config.runtime.teacher_engine.tensor_parallel, config.teacher.serve
+    width, served = config.runtime.teacher_engine.tensor_parallel, config.teacher.elsewhere
     idle = hardware.gpus_per_node % width
     if served is not None:
         notes.append(f"the teacher answers behind {served.host}: no engine of it starts here, and it takes no GPU")

@@ -10,7 +10,7 @@ from rich.table import Table
 from cache import ScoreRequest
 from configs import Experiment
 from configs.models import Device
-from configs.schema import DistillConfig
+from configs.schema import CURRENCY, DistillConfig
 from configs.teachers import FIRST
 from evaluation.cost import Usage, money
 from orchestration.inputs.shapes import PlannedShape
@@ -56,10 +56,7 @@ def show_plan(plan: FillPlan, *, time: FillTime | None, console: Console, assume
         rest = "every row" if not plan.refused else "every other row"
         console.say(f"Nothing to ask: {rest} is in the cache and no engine starts for it.")
         return
-    if time is None:
-        took = "asked at its door, where what was asked before costs nothing"
-    else:
-        took = f"about {clock(time.seconds)} with the engine's start"
+    took = "asked where it answers" if time is None else f"about {clock(time.seconds)} with the engine's start"
     console.say(
         f"At most {plan.prompt_tokens + plan.response_tokens:,} teacher tokens{mark}, "
         f"{plan.stored_bytes / 2**20:,.1f} MiB of cache{mark}, {took}"
@@ -69,8 +66,20 @@ def show_plan(plan: FillPlan, *, time: FillTime | None, console: Console, assume
 
 def show_money(plan: FillPlan, *, time: FillTime | None, config: DistillConfig, console: Console) -> None:
     """Print what the misses would cost at most; nothing without prices, or where nobody's GPUs are ours (no `time`)."""
-    prices = config.prices
-    if prices is None or not plan.asks_teacher:
+    prices, price = config.prices, config.teacher.price
+    if not plan.asks_teacher:
+        return
+    if price is not None:
+        work, currency = teacher_work(plan), CURRENCY if prices is None else prices.currency
+        most = (price.read * work.read_tokens + price.written * work.written_tokens) / 1e6
+        limit = config.budgets.max_teacher_money
+        within = "" if limit is None else f"; budgets.max_teacher_money={limit:g} ends it where that is spent"
+        console.say(
+            f"The teacher costs at most about {most:,.2f} {currency}, at {price.read:g} a million tokens read and "
+            f"{price.written:g} written{within}; rows that are cached cost nothing."
+        )
+        return
+    if prices is None:
         return
     if time is None and prices.teacher_million_tokens is None:
         return
@@ -78,9 +87,9 @@ def show_money(plan: FillPlan, *, time: FillTime | None, config: DistillConfig, 
     seconds = 0.0 if time is None else time.seconds * engines.count * engines.tensor_parallel
     usage = Usage(plan.prompt_tokens + plan.response_tokens, seconds)
     by = "a million tokens" if prices.teacher_million_tokens is not None else "a GPU hour"
-    price = prices.gpu_hour if prices.teacher_million_tokens is None else prices.teacher_million_tokens
+    each = prices.gpu_hour if prices.teacher_million_tokens is None else prices.teacher_million_tokens
     console.say(
-        f"The teacher costs at most about {money(usage, prices):,.2f} {prices.currency}, at {price:g} {by}; "
+        f"The teacher costs at most about {money(usage, prices):,.2f} {prices.currency}, at {each:g} {by}; "
         "rows that are cached cost nothing."
     )
 
@@ -168,7 +177,7 @@ def show_rollouts(config: DistillConfig, *, console: Console) -> None:
 
 def fill_time(plan: FillPlan, *, config: DistillConfig, teacher: PlannedShape, accelerator: Device) -> FillTime | None:
     """Estimated wall time of the misses; None of a teacher that answers behind a door."""
-    if config.teacher.serve is not None:
+    if config.teacher.elsewhere is not None:
         return None
     return expected_seconds(
         teacher,

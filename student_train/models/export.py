@@ -137,8 +137,8 @@ def features_learned(terms: Sequence[FeatureTerm]) -> str:
 
 
 def base_models(teacher: str) -> str | list[str]:
-    """The teachers as model hubs read them."""
-    labels = teacher.split(BETWEEN)
+    """The teachers as model hubs read them: what is said in brackets of one behind a server is for people."""
+    labels = [label.partition(" (revision ")[0] for label in teacher.split(BETWEEN)]
     return labels[0] if len(labels) == 1 else labels
 
 

@@ -13,7 +13,6 @@ leaves this machine.
 from __future__ import annotations
 
 import contextlib
-import ssl
 import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -31,7 +30,7 @@ from configs.errors import EngineError
 from configs.serving import is_loopback
 from teacher_server.batching import Batches
 from teacher_server.http.wire import MEDIA_TYPE, WireError, decode_records
-from teacher_server.insisting import Refused, insist, retry_after_s
+from teacher_server.insisting import Refused, certificates, insist, retry_after_s
 from teacher_server.requests import Asked, refusal
 
 SPLIT_BY = frozenset({413, 422})
@@ -99,7 +98,7 @@ class HttpTeacher:
             headers=headers,
             timeout=httpx.Timeout(settings.timeout_s, connect=30.0),
             limits=httpx.Limits(max_connections=settings.batches, max_keepalive_connections=settings.batches),
-            verify=True if settings.ca_file is None else _certificates(settings.ca_file),
+            verify=True if settings.ca_file is None else certificates(settings.ca_file),
             transport=transport,
         )
         try:
@@ -297,10 +296,3 @@ def _reason(response: httpx.Response) -> str:
     with contextlib.suppress(ValueError, KeyError, TypeError):
         return " ".join(str(response.json()["error"]["reason"]).split())[:500]
     return f"status {response.status_code}"
-
-
-def _certificates(path: Path) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=str(path))
-    except OSError as error:  # also of what is no certificate
-        raise EngineError(f"{path} holds no certificates that can be read ({error}): name a PEM file") from error

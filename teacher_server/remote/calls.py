@@ -9,6 +9,7 @@ import contextlib
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,7 +19,7 @@ from limits.strategies import MovingWindowRateLimiter
 
 from configs.errors import EngineError
 from configs.serving import LOOPBACK_NAMES
-from teacher_server.insisting import Refused, insist, retry_after_s
+from teacher_server.insisting import Refused, certificates, insist, retry_after_s
 from teacher_server.remote.choices import LieError
 
 MOST_BYTES = 256 * 2**20
@@ -33,7 +34,8 @@ class ServerSettings:
 
     `base_url` ends before `/completions` (`https://host/v1`). `budget_s` is how long one request may take with all its
     tries, `timeout_s` how long a single one waits for the server to say anything. `requests_a_minute` is what a hosted
-    one allows; it says no for itself, too, which is waited for.
+    one allows; it says no for itself, too, which is waited for. `ca_file` holds the certificates that the server's is
+    held against, where the system's do not know it.
     """
 
     base_url: str
@@ -42,13 +44,17 @@ class ServerSettings:
     requests_a_minute: int | None = None
     budget_s: float = 1800.0
     timeout_s: float = 600.0
+    ca_file: Path | None = None
 
 
 class Server:
     """Calls to one server, from many threads. Close it.
 
+    Attributes:
+        let_go: Set once it is closed: nothing is tried again then.
+
     Raises:
-        EngineError: the address is none that a key may be sent to.
+        EngineError: the address is none that a key may be sent to, or there are no certificates.
     """
 
     def __init__(self, settings: ServerSettings, *, transport: httpx.BaseTransport | None = None) -> None:
@@ -59,6 +65,7 @@ class Server:
         # Headers hold Latin-1 alone, and what httpx says of others holds the key.
         if settings.key is not None and not (settings.key.isascii() and settings.key.isprintable()):
             raise EngineError(f"the key for {settings.base_url} holds characters that no header can hold")
+        self.let_go = threading.Event()
         self._http = httpx.Client(
             base_url=settings.base_url.rstrip("/") + "/",
             headers={} if settings.key is None else {"Authorization": f"Bearer {settings.key}"},
@@ -66,13 +73,14 @@ class Server:
             limits=httpx.Limits(max_connections=settings.at_once, max_keepalive_connections=settings.at_once),
             # An address that sends elsewhere would have the key follow.
             follow_redirects=False,
+            verify=True if settings.ca_file is None else certificates(settings.ca_file),
             transport=transport,
         )
-        self._pace = _Pace(settings.requests_a_minute)
+        self._pace = _Pace(settings.requests_a_minute, let_go=self.let_go)
 
     def close(self) -> None:
-        """Close the connections; what waits for its turn gives up."""
-        self._pace.stop()
+        """Close the connections; what waits for its turn gives up, and nothing under way is waited for."""
+        self.let_go.set()
         self._http.close()
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,6 +96,7 @@ class Server:
                 lambda: self._once("POST", path, body),
                 server=self.settings.base_url,
                 budget_s=self.settings.budget_s,
+                let_go=self.let_go,
             )
         )
 
@@ -106,19 +115,16 @@ class Server:
 class _Pace:
     """No more than so many requests in any minute."""
 
-    def __init__(self, a_minute: int | None) -> None:
+    def __init__(self, a_minute: int | None, *, let_go: threading.Event) -> None:
         self._limit = None if a_minute is None else RateLimitItemPerMinute(a_minute)
         self._window = MovingWindowRateLimiter(MemoryStorage())
-        self._stopped = threading.Event()
+        self._let_go = let_go
 
     def wait(self) -> None:
         """Until the next one may go."""
         while self._limit is not None and not self._window.hit(self._limit, "requests"):
-            if self._stopped.wait(_PAUSE_S):
+            if self._let_go.wait(_PAUSE_S):
                 raise EngineError("the server is not asked any more")
-
-    def stop(self) -> None:
-        self._stopped.set()
 
 
 def _url(text: str) -> httpx.URL:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -37,13 +37,16 @@ from teacher_server.requests import Asked, most_tokens, refusal
 ROW_ERRORS = frozenset({400, 413, 422})
 """Statuses that speak of one request, and not of all."""
 
+NO_SCORES = "this server gives no log-probabilities of given texts: it can write, and not score"
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteModel:
     """Which model of a server is the teacher.
 
     `revision` is what is declared of it: hosted models change under their names. `end_id` is the token that ends an
-    answer whose text alone is told. `max_model_len` are tokens of the longest sequence.
+    answer whose text alone is told, `bos_id` the one that the tokenizer puts before every text. `max_model_len` are
+    tokens of the longest sequence.
     """
 
     name: str
@@ -52,8 +55,7 @@ class RemoteModel:
     end_id: int
     max_model_len: int
     epoch: int = 1
-    prices: Prices = field(default_factory=Prices)
-    budget: float | None = None
+    bos_id: int | None = None
 
     @property
     def identity(self) -> RemoteTeacherIdentity:
@@ -69,6 +71,7 @@ class OpenAiTeacher:
         model: Which one of the server.
         tokens: The tokenizer that its answers are read with.
         k: Log-probabilities a position that are wanted; how many it gives `abilities` says.
+        purse: What is paid from; without one nothing costs anything.
 
     Raises:
         EngineError: it cannot be reached, lets nobody in with this key, has no such model, or speaks another protocol.
@@ -81,12 +84,13 @@ class OpenAiTeacher:
         tokens: RemoteTokens,
         *,
         k: int,
+        purse: Purse | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._settings, self._model, self._tokens = settings, model, tokens
         self.identity = model.identity
         self._digest = self.identity.digest()
-        self.purse = Purse(model.prices, budget=model.budget)
+        self.purse = purse or Purse(Prices())
         self._server = Server(settings, transport=transport)
         self._prober = Prober(self._server, model=model.name, tokens=tokens)
         try:
@@ -119,15 +123,14 @@ class OpenAiTeacher:
     def score(self, requests: Iterable[ScoreRequest], *, k: int) -> Iterator[Outcome]:
         """See `SequenceSource.score`; it raises the same errors as `generate`."""
         if self.abilities.scoring == "none":
-            raise EngineError(
-                f"{self._settings.base_url} gives no log-probabilities of given texts: it can write, and not score"
-            )
+            raise EngineError(f"{self._settings.base_url}: {NO_SCORES}")
         self._require_k(k, least=1)
         return self._each(requests, k=k)
 
     def work(self, asked: Iterable[Asked | None]) -> Generator[list[Outcome], None, None]:
         """Requests of both kinds side by side. See `VllmEngine.work`; it raises the same errors as `generate`."""
-        return Batches(self._ask_each, self._refusal, rows=1, at_once=self._settings.at_once).work(asked)
+        settings, let_go = self._settings, self._server.let_go
+        return Batches(self._ask_each, self._refusal, rows=1, at_once=settings.at_once, let_go=let_go).work(asked)
 
     def _each(self, requests: Iterable[GenerateRequest | ScoreRequest], *, k: int) -> Iterator[Outcome]:
         with closing(self.work(Asked(request, k) for request in requests)) as steps:
@@ -145,8 +148,10 @@ class OpenAiTeacher:
         """Why this teacher cannot answer a request: a field that it would ignore is one that it cannot answer."""
         request = asked.request
         reason = refusal(request, vocab=self._tokens.vocab, max_model_len=self._model.max_model_len)
-        if reason is not None or isinstance(request, ScoreRequest):
+        if reason is not None:
             return reason
+        if isinstance(request, ScoreRequest):
+            return NO_SCORES if self.abilities.scoring == "none" else None
         return self._unheeded(request) or self._unreadable(request)
 
     def _unheeded(self, request: GenerateRequest) -> str | None:
@@ -166,12 +171,17 @@ class OpenAiTeacher:
     def _unreadable(self, request: GenerateRequest) -> str | None:
         if self.abilities.takes_ids:
             return None
-        if self.abilities.chat and self._tokens.holds_special(request.prompt_ids):
+        if self.abilities.chat and self._tokens.holds_special(self._words(request)):
             return (
                 "this server takes conversations, and writes the special tokens around them itself: give prompts that "
                 "are rendered without the chat template"
             )
         return None if self._tokens.text(request.prompt_ids) is not None else "the prompt ends within a character"
+
+    def _words(self, request: GenerateRequest) -> tuple[int, ...]:
+        """What is said in a conversation, before which the server writes what has to stand there."""
+        prompt = request.prompt_ids
+        return prompt[1:] if self._model.bos_id is not None and prompt[0] == self._model.bos_id else prompt
 
     def _ask_each(self, batch: Sequence[Asked]) -> list[TeacherRecord | Failure]:
         return [self._ask(each) for each in batch]
@@ -224,7 +234,7 @@ class OpenAiTeacher:
             "temperature": request.temperature,
         }
         if abilities.chat:
-            body["messages"] = [{"role": "user", "content": self._tokens.text(request.prompt_ids)}]
+            body["messages"] = [{"role": "user", "content": self._tokens.text(self._words(request))}]
         else:
             body["prompt"] = list(request.prompt_ids) if abilities.takes_ids else self._tokens.text(request.prompt_ids)
         if k:

@@ -65,13 +65,23 @@ class Abilities:
         """Whether it says which ids it wrote."""
         return bool(self.id_fields)
 
-    def told(self) -> list[str]:
-        """What a user is told, in short lines."""
+    @property
+    def kept_k(self) -> int:
+        """Log-probabilities a position that whole answers come with.
+
+        None where it does not tell the end of an answer and scores no given texts: each that ends is the text alone.
+        """
+        return self.most_k if self.takes_stops or self.scoring != "none" else 0
+
+    def told(self) -> str:
+        """What a user is told, in a line."""
         way = "conversations" if self.chat else "token ids" if self.takes_ids else "texts"
-        beliefs = f"up to {self.most_k} log-probabilities a token" if self.most_k else "no log-probabilities"
+        beliefs = f"up to {self.kept_k} log-probabilities a token" if self.kept_k else "no log-probabilities"
+        if self.most_k and not self.kept_k:
+            beliefs += " of the end of an answer"
         scores = "scores given texts" if self.scoring != "none" else "scores no given texts"
         ends = "at the stops it is given" if self.takes_stops else "where it wants to"
-        return [f"takes {way}, gives {beliefs}, {scores}, ends {ends}"]
+        return f"takes {way}, gives {beliefs}, {scores}, ends {ends}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +97,8 @@ class Fingerprint:
         Two answers of one model may differ (batches are rounded differently, and a server may draw at temperature 0):
         of texts alone it is only said that it is another one where all of them differ.
         """
+        if bool(self.logprobs) != bool(other.logprobs):
+            return "log-probabilities of given texts are told at one time and not at the other"
         if self.logprobs and other.logprobs:
             if [len(each) for each in self.logprobs] != [len(each) for each in other.logprobs]:
                 return "it counts other tokens in the same texts"

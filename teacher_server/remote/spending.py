@@ -7,7 +7,7 @@ the budget is never exceeded, however many are asked at once.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -37,12 +37,26 @@ class Bill:
 
 
 class Purse:
-    """A budget for many threads; without one everything is counted and nothing refused."""
+    """A budget for many threads; without one everything is counted and nothing refused.
 
-    def __init__(self, prices: Prices, *, budget: float | None = None) -> None:
+    Args:
+        prices: What tokens cost.
+        budget: What may be spent.
+        spent: What of it is spent already.
+        pay: Told what every request cost.
+    """
+
+    def __init__(
+        self,
+        prices: Prices,
+        *,
+        budget: float | None = None,
+        spent: float = 0.0,
+        pay: Callable[[float], None] = lambda _: None,
+    ) -> None:
         self.prices = prices
-        self._budget = budget
-        self._spent = self._reserved = 0.0
+        self._budget, self._pay = budget, pay
+        self._spent, self._reserved = spent, 0.0
         self._lock = threading.Lock()
 
     @property
@@ -70,6 +84,8 @@ class Purse:
             with self._lock:
                 self._reserved -= most
                 self._spent += bill.cost
+            if bill.cost:
+                self._pay(bill.cost)
 
     def _reserve(self, most: float) -> None:
         with self._lock:

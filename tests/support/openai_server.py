@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,13 +42,43 @@ Answer = dict[str, Any]
 
 
 def encode(text: str) -> list[int]:
-    return [FIRST_BYTE + byte for byte in text.encode()]
+    return BYTES.encode(text)
 
 
 def tokens() -> RemoteTokens:
     """One id a byte, behind five that stand for no text."""
-    pieces: list[bytes | None] = [None] * FIRST_BYTE + [bytes([byte]) for byte in range(256)]
-    return RemoteTokens(pieces, NAMES, encode=encode)
+    return RemoteTokens(BYTES.pieces, NAMES, encode=encode)
+
+
+@dataclass(frozen=True)
+class Alphabet:
+    """The tokens of a server: one a byte, and some that stand for no text."""
+
+    pieces: tuple[bytes | None, ...]
+    names: Mapping[int, str]
+    eos: int
+
+    def encode(self, text: str) -> list[int]:
+        return [self.pieces.index(bytes([byte])) for byte in text.encode()]
+
+    def with_names(self, text: str) -> list[int]:
+        """Special tokens that a text spells are read as such, as servers do."""
+        for number, name in self.names.items():
+            if name in text:
+                before, after = text.split(name, 1)
+                return [*self.with_names(before), number, *self.with_names(after)]
+        return self.encode(text)
+
+    def text(self, ids: Sequence[int]) -> str:
+        return b"".join(self.pieces[each] or b"" for each in ids).decode("utf-8", "replace")
+
+    def name(self, token: int, *, by_id: bool = False) -> str:
+        if by_id:
+            return f"token_id:{token}"
+        return self.names[token] if token in self.names else self.text([token])
+
+
+BYTES = Alphabet((*[None] * FIRST_BYTE, *(bytes([byte]) for byte in range(256))), NAMES, EOS)
 
 
 @dataclass
@@ -67,6 +98,7 @@ class Habits:
     chat_only: bool = False
     ascii: bool = False
     seed: int = 0
+    alphabet: Alphabet = BYTES
     spoil: Callable[[str, Answer], Answer] = lambda _, answer: answer
     before: Callable[[int], JSONResponse | None] = lambda _: None
     asked: list[dict[str, Any]] = field(default_factory=list)
@@ -83,16 +115,18 @@ class Noise(FakeTeacher):
 
     def __init__(self, habits: Habits) -> None:
         identity = TeacherIdentity(weights_sha256="a" * 64, config_sha256="b" * 64)
-        super().__init__(identity, vocab=VOCAB, seed=habits.seed, eos_id=EOS, max_model_len=MAX_MODEL_LEN)
-        self._letters = habits.ascii
+        alphabet = habits.alphabet
+        vocab = len(alphabet.pieces)
+        super().__init__(identity, vocab=vocab, seed=habits.seed, eos_id=alphabet.eos, max_model_len=MAX_MODEL_LEN)
+        self._letters = [alphabet.eos, *alphabet.encode("abcdefghijklmnopqrstuvwxyz")] if habits.ascii else []
 
     def _draw_row(self, context: tuple[int, ...]) -> np.ndarray:
         row = super()._draw_row(context).astype(np.float64)
         if self._letters:
-            other = np.ones(VOCAB, dtype=bool)
-            other[[EOS, *range(FIRST_BYTE + ord("a"), FIRST_BYTE + ord("z") + 1)]] = False
+            other = np.ones(len(row), dtype=bool)
+            other[self._letters] = False
             row[other] -= 30.0
-            row[EOS] -= 4.0
+            row[self._letters[0]] -= 4.0
             row -= np.log(np.exp(row).sum())
         return row.astype(np.float32)
 
@@ -147,8 +181,9 @@ def serving(habits: Habits) -> Iterator[str]:
 
 def _said(source: FakeTeacher, body: dict[str, Any], habits: Habits) -> Answer:
     conversation = "messages" in body
-    prompt = _prompt(body)
-    own_stop = () if body.get("ignore_eos") else (EOS,)
+    alphabet = habits.alphabet
+    prompt = _prompt(body, alphabet)
+    own_stop = () if body.get("ignore_eos") else (alphabet.eos,)
     stops = tuple(sorted({*body.get("stop_token_ids", ()), *own_stop}))
     request = GenerateRequest(
         tuple(prompt),
@@ -173,87 +208,68 @@ def _said(source: FakeTeacher, body: dict[str, Any], habits: Habits) -> Answer:
     by_id = bool(body.get("return_tokens_as_token_ids"))
     choice: Answer = {"index": 0, "finish_reason": record.finish}
     if conversation:
-        choice["message"] = {"role": "assistant", "content": _text(shown)}
+        choice["message"] = {"role": "assistant", "content": alphabet.text(shown)}
         if logprobs:
-            choice["logprobs"] = {"content": _content(record, shown, logprobs)}
+            choice["logprobs"] = {"content": _content(record, shown, logprobs, alphabet)}
     else:
-        choice["text"] = _text(shown)
-        tables = _tables(record, shown, logprobs, by_id=by_id) if logprobs else None
+        name = partial(alphabet.name, by_id=by_id)
+        choice["text"] = alphabet.text(shown)
+        tables = _tables(record, shown, logprobs, name=name) if logprobs else None
         if body.get("echo"):
-            choice["text"] = _text(prompt) + choice["text"]
-            tables = _joined(_echoed(source, prompt, logprobs, by_id=by_id), tables)
+            choice["text"] = alphabet.text(prompt) + choice["text"]
+            tables = _joined(_echoed(source, prompt, logprobs, name=name), tables)
         choice["logprobs"] = tables
         if body.get("return_token_ids"):
             choice["token_ids"] = ids
         if body.get("prompt_logprobs") is not None:
-            choice["prompt_logprobs"] = _prompt_logprobs(source, prompt, body["prompt_logprobs"])
+            choice["prompt_logprobs"] = _prompt_logprobs(source, prompt, body["prompt_logprobs"], alphabet)
     usage = {"prompt_tokens": len(request.prompt_ids), "completion_tokens": len(ids)}
     return {"object": "text_completion", "model": habits.name, "choices": [choice], "usage": usage}
 
 
-def _prompt(body: dict[str, Any]) -> list[int]:
+def _prompt(body: dict[str, Any], alphabet: Alphabet) -> list[int]:
     if "messages" in body:
-        return encode(body["messages"][-1]["content"])
-    return body["prompt"] if isinstance(body["prompt"], list) else _with_names(body["prompt"])
-
-
-def _with_names(text: str) -> list[int]:
-    """Special tokens that a text spells are read as such, as servers do."""
-    for number, name in NAMES.items():
-        if name in text:
-            before, after = text.split(name, 1)
-            return [*_with_names(before), number, *_with_names(after)]
-    return encode(text)
-
-
-def _text(ids: Sequence[int]) -> str:
-    return bytes(each - FIRST_BYTE for each in ids if each >= FIRST_BYTE).decode("utf-8", "replace")
-
-
-def _name(token: int, *, by_id: bool = False) -> str:
-    if by_id:
-        return f"token_id:{token}"
-    return NAMES[token] if token in NAMES else _text([token])
+        return alphabet.encode(body["messages"][-1]["content"])
+    return body["prompt"] if isinstance(body["prompt"], list) else alphabet.with_names(body["prompt"])
 
 
 def _finite(value: float) -> float:
     return max(float(value), -9999.0)
 
 
-def _tables(record: TeacherRecord, ids: Sequence[int], k: int, *, by_id: bool) -> Answer:
+def _tables(record: TeacherRecord, ids: Sequence[int], k: int, *, name: Callable[[int], str]) -> Answer:
     assert record.topk_ids is not None and record.topk_logprobs is not None and record.target_logprobs is not None
     rows = zip(record.topk_ids.tolist(), record.topk_logprobs.tolist(), strict=True)
-    tops = [{_name(n, by_id=by_id): _finite(x) for n, x in zip(*row, strict=True)} for row in rows]
+    tops = [{name(n): _finite(x) for n, x in zip(*row, strict=True)} for row in rows]
     given = [_finite(x) for x in record.target_logprobs.tolist()]
     return {
-        "tokens": [_name(each, by_id=by_id) for each in ids],
+        "tokens": [name(each) for each in ids],
         "token_logprobs": given[: len(ids)],
         # The token itself is always in its table.
-        "top_logprobs": [
-            {_name(token, by_id=by_id): value} | table for token, value, table in zip(ids, given, tops, strict=False)
-        ],
+        "top_logprobs": [{name(token): value} | table for token, value, table in zip(ids, given, tops, strict=False)],
     }
 
 
-def _echoed(source: FakeTeacher, prompt: Sequence[int], k: int, *, by_id: bool) -> Answer:
-    first: Answer = {"tokens": [_name(prompt[0], by_id=by_id)], "token_logprobs": [None], "top_logprobs": [None]}
+def _echoed(source: FakeTeacher, prompt: Sequence[int], k: int, *, name: Callable[[int], str]) -> Answer:
+    first: Answer = {"tokens": [name(prompt[0])], "token_logprobs": [None], "top_logprobs": [None]}
     if len(prompt) == 1:
         return first
     [(_, record)] = source.score([ScoreRequest(tuple(prompt), 1)], k=max(k, 1))
     assert isinstance(record, TeacherRecord)
-    return _joined(first, _tables(record, prompt[1:], k, by_id=by_id))
+    return _joined(first, _tables(record, prompt[1:], k, name=name))
 
 
 def _joined(one: Answer, other: Answer | None) -> Answer:
-    return one if other is None else {name: one[name] + other[name] for name in one}
+    return one if other is None else {field: one[field] + other[field] for field in one}
 
 
-def _content(record: TeacherRecord, ids: Sequence[int], k: int) -> list[Answer]:
+def _content(record: TeacherRecord, ids: Sequence[int], k: int, alphabet: Alphabet) -> list[Answer]:
     assert record.topk_ids is not None and record.topk_logprobs is not None and record.target_logprobs is not None
 
     def said(token: int, value: float) -> Answer:
-        raw = None if token < FIRST_BYTE else [token - FIRST_BYTE]
-        return {"token": _name(token), "logprob": _finite(value), "bytes": raw}
+        piece = alphabet.pieces[token]
+        raw = None if piece is None else list(piece)
+        return {"token": alphabet.name(token), "logprob": _finite(value), "bytes": raw}
 
     return [
         said(token, value) | {"top_logprobs": [said(n, x) for n, x in zip(best, given, strict=True)][:k]}
@@ -263,7 +279,7 @@ def _content(record: TeacherRecord, ids: Sequence[int], k: int) -> list[Answer]:
     ]
 
 
-def _prompt_logprobs(source: FakeTeacher, prompt: Sequence[int], k: int) -> list[Answer | None]:
+def _prompt_logprobs(source: FakeTeacher, prompt: Sequence[int], k: int, alphabet: Alphabet) -> list[Answer | None]:
     if len(prompt) == 1:
         return [None]
     [(_, record)] = source.score([ScoreRequest(tuple(prompt), 1)], k=max(k, 1))
@@ -272,7 +288,7 @@ def _prompt_logprobs(source: FakeTeacher, prompt: Sequence[int], k: int) -> list
     tables: list[Answer | None] = [None]
     for at, token in enumerate(prompt[1:]):
         table = {
-            str(n): {"logprob": _finite(x), "rank": rank, "decoded_token": _name(n)}
+            str(n): {"logprob": _finite(x), "rank": rank, "decoded_token": alphabet.name(n)}
             for rank, (n, x) in enumerate(
                 zip(record.topk_ids[at].tolist(), record.topk_logprobs[at].tolist(), strict=True), start=1
             )

@@ -93,7 +93,7 @@ class GenerativeTeaching:
         config = self.run.config
         spec = engine_spec(
             teacher.files,
-            teacher.identity,
+            teacher.by_weights,
             settings=config.runtime.teacher_engine,
             k=LABEL_LOGPROBS,
             accelerator=self.run.device,
@@ -123,7 +123,7 @@ class AskedInWords:
     def name(self) -> TeacherName:
         """See `AskedTaskTeacher`."""
         files = self.asked.teacher.files
-        return TeacherName(files.directory, files.label, self.asked.teacher.identity)
+        return TeacherName(files.directory, files.label, self.asked.teacher.by_weights)
 
     @property
     def names(self) -> dict[str, TeacherName]:

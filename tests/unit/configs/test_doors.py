@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from configs import ConfigError, DistillConfig, load_config
-from configs.doors import DoorConfig
+from configs.doors import DoorConfig, OpenAiConfig
+from configs.secrets import redact
 
 TINY = Path(__file__).parents[3] / "configs/tiny.yaml"
 HIDDEN = "stillroom_very-hidden"
@@ -33,7 +35,10 @@ def test_text_is_the_address_of_a_door(url: str, host: str) -> None:
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        ("http://teacher.example:8100", "would take the token unencrypted to another machine: write https://"),
+        (
+            "http://teacher.example:8100",
+            "would take prompts and the token unencrypted to another machine: write https://",
+        ),
         ("http://10.0.0.3", "unencrypted"),
         (f"https://me:{HIDDEN}@teacher.example", "url of teacher.example holds a user or password"),
         (f"https://{HIDDEN}@teacher.example", "holds a user or password"),
@@ -88,3 +93,78 @@ def test_engines_of_a_served_teacher_limit_nothing() -> None:
         config_with(tight)
     served = config_with(tight, "teacher.serve=https://teacher.example:8100")
     assert served.longest_asked == served.data.max_prompt_tokens + 12 + 1
+
+
+SERVER = {"base_url": "https://api.example/v1", "model": "big", "revision": "2026-11"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"base_url": "http://api.example/v1"}, "would take prompts and the key unencrypted to another machine"),
+        ({"base_url": f"https://me:{HIDDEN}@api.example/v1"}, "base_url of api.example holds a user or password"),
+        ({"base_url": f"https://api.example/v1?key={HIDDEN}"}, "goes on behind its path: write it as https://HOST/v1"),
+        ({"base_url": "api.example"}, "base_url is not the address of a server"),
+        ({"key_env": HIDDEN}, "key_env names no environment variable that ends in KEY: name one, e.g. OPENAI_API_KEY"),
+        ({"revision": ""}, "at least 1 character"),
+        ({"key": HIDDEN}, "key"),
+    ],
+)
+def test_what_is_no_server_or_gives_a_key_away_is_refused_in_one_line(changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        OpenAiConfig.model_validate(SERVER | changes)
+    (error,) = raised.value.errors()
+    assert why in error["msg"] or why in error["loc"]
+    assert HIDDEN not in error["msg"]
+
+
+def test_a_key_is_in_a_variable_whose_value_is_hidden() -> None:
+    assert (
+        redact(f"a {HIDDEN}", environ={OpenAiConfig(**SERVER, key_env="MY_KEY").key_env or "": HIDDEN}) == "a <MY_KEY>"
+    )
+
+
+def elsewhere(*overrides: str, **changes: Any) -> DistillConfig:
+    server = json.dumps(SERVER | changes)
+    return config_with(f"teacher.openai={server}", "teacher.dtype=bfloat16", *overrides)
+
+
+def test_who_is_declared_is_another_experiment_and_how_it_is_asked_is_none() -> None:
+    alone, declared = config_with(), elsewhere()
+    assert "openai" not in alone.model_dump(mode="json")["teacher"]
+    same = elsewhere(
+        "budgets.max_teacher_money=5", base_url="https://api.example:8443/v2", key_env="A_KEY", concurrency=2,
+        requests_a_minute=60, patience_s=5, price={"read": 1, "written": 2},
+    )  # fmt: skip
+    moved = elsewhere(base_url="http://127.0.0.1:8000/v1", provider="api.example")
+    assert declared.digest() == same.digest() == moved.digest()
+    others = [elsewhere(**each) for each in ({"model": "b"}, {"revision": "b"}, {"provider": "b"}, {"epoch": 2})]
+    assert len({each.digest() for each in (alone, declared, *others)}) == 6
+    assert declared.label_of_teachers == "big (revision 2026-11, as api.example declares it; unverifiable)"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        (["teacher.serve=https://teacher.example"], "the teacher answers in one place, remove one of them"),
+        (["teacher.dtype=float16"], "dtype=float16 acts on engines, and big behind api.example has"),
+        (["teacher.quantization=fp8"], "quantization=fp8 acts on engines"),
+        (["teacher.top_k=0"], r"students\.kd\.stages\.0 has objective=kd, .* teacher\.top_k=0 keeps none .*seqkd"),
+        (["budgets.max_teacher_money=5"], "budgets.max_teacher_money=5 and no teacher has a price"),
+        (
+            ["teacher.openai.price={read: 1, written: 2}", "prices.teacher_million_tokens=3"],
+            "prices.teacher_million_tokens=3 and teacher.openai.price are prices of the same tokens",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused_with_both_sides(overrides: list[str], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        elsewhere(*overrides)
+
+
+def test_only_a_server_of_somebody_elses_may_keep_its_beliefs_to_itself() -> None:
+    with pytest.raises(ConfigError, match="top_k=0 keeps nothing that a teacher believes"):
+        config_with("teacher.top_k=0")
+    stages = "[{objective: seqkd, steps: 4, dtype: float32}]"
+    students = f"students={{a: {{init: {{model: {{hub: a/b}}}}, stages: {stages}}}}}"
+    assert elsewhere("teacher.top_k=0", students).teacher.top_k == 0

@@ -310,7 +310,7 @@ def test_a_door_that_answers_says_who_it_is_and_its_rows_are_found(
         assert "up to 16 log-probabilities a token, of sequences of up to 512 tokens." in " ".join(text.split())
         assert row(text, "teacher-train")[:4] == ["teacher-train", "24", "3", "21"]
         assert f"answers behind {host}: no engine of it starts here" in text
-        assert "teacher engine" not in text and "asked at its door" in text
+        assert "teacher engine" not in text and "asked where it answers" in text
         # A student that is cut out of the teacher needs what is not here.
         cut = [each for each in overrides if not each.startswith("students")]
         with pytest.raises(

@@ -53,6 +53,6 @@ def test_an_address_that_is_taken_or_is_none_is_refused_before_anything_starts()
 
 def test_a_door_does_not_lead_to_another_door(tmp_path: Path) -> None:
     config = load_config(TINY, overrides=["teacher.serve=https://teacher.example:8100"])
-    with pytest.raises(ConfigError, match=r"^teacher\.serve=https://teacher\.example:8100: a door leads to engines"):
+    with pytest.raises(ConfigError, match=r"^teacher answers behind teacher\.example:8100: a door leads to engines"):
         serve_teachers(config, config_dir=TINY.parent, store=TokenStore(tmp_path / "tokens.json"))
     assert not list(tmp_path.iterdir())

@@ -124,7 +124,7 @@ def test_counts_name_their_schema_and_those_that_name_none_are_read(
     (path,) = tmp_path.iterdir()
     assert json.loads(path.read_text()) == {
         "schema": "stillroom/ledger/1", "fill": 1, "rollout": 0, "evaluation": 0, "gpu_seconds": 0.5,
-        "teacher_gpu_seconds": 0.0, "training_gpu_seconds": 0.0,
+        "teacher_gpu_seconds": 0.0, "training_gpu_seconds": 0.0, "paid": 0.0,
     }  # fmt: skip
     former = '{"fill": 300, "rollout": 20, "evaluation": 7, "gpu_seconds": 12.25}'
     (tmp_path / "former.json").write_text(former.ljust(COUNTS_BYTES - 1) + "\n")

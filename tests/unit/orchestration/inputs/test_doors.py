@@ -83,6 +83,18 @@ def test_a_served_teacher_is_the_one_that_it_would_be_here(
         assert served.token not in repr(teacher) + str(said)
 
 
+def test_of_several_teachers_behind_doors_each_knows_its_own_key(
+    tmp_path: Path, local: Teacher, served: ServedTeacher
+) -> None:
+    second = teacher_block(local.files.directory, served.url)
+    blocks = {"teachers": {"b": second}, "students": own(tmp_path)}
+    found = open_teachers(experiment(tmp_path, teacher=second, **blocks))
+    assert [teacher.identity for teacher in found.values()] == [local.identity] * 2
+    blocks["teachers"] = {"b": second | {"dtype": "bfloat16"}}
+    with pytest.raises(ConfigError, match=r"^teachers\.b\.dtype=bfloat16, and noise behind"):
+        open_teachers(experiment(tmp_path, teacher=second, **blocks))
+
+
 def test_without_a_door_only_that_is_known_which_files_say(
     tmp_path: Path, local: Teacher, served: ServedTeacher
 ) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from mlflow import MlflowClient
-from pipeline_builders import CLOSENESS, FakeRun, experiment, fake_run, go
+from openai_server import KEY, Habits
+from pipeline_builders import CLOSENESS, SHAPE, FakeRun, experiment, fake_run, go
+from remote_runs import KEY_ENV, remote, remote_experiment
 from served_teachers import TOKEN_ENV, ServedTeacher, serving
 from task_files import write_task
 
@@ -410,3 +412,91 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(tmp_path: Path) ->
     with pytest.raises(ConfigError, match="tensor_parallel"):
         go(run)
     assert run.tracker.told == [] and not (tmp_path / "run_root" / "inits").exists()
+
+
+@contextmanager
+def remote_run(
+    root: Path, monkeypatch: pytest.MonkeyPatch, *, habits: dict[str, Any] | None = None, **changes: Any
+) -> Iterator[tuple[FakeRun, Habits]]:
+    """A run whose teacher answers behind a server of OpenAI's protocol; `changes` are of its block."""
+    root.mkdir(exist_ok=True)
+    blocks = {name: changes.pop(name) for name in ("students", "budgets", "data") if name in changes}
+    with remote(root, monkeypatch, **habits or {}) as (server, block):
+        block["openai"] |= changes.pop("openai", {})
+        yield FakeRun(root, remote_experiment(root, block | changes, **blocks)), server
+
+
+def test_a_server_of_somebody_elses_teaches_and_is_marked_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    price = {"openai": {"price": {"read": 100.0, "written": 1000.0}}}
+    with remote_run(tmp_path, monkeypatch, **price) as (run, server):
+        report = go(run)
+        asked = len(server.asked)
+    assert report is not None and asked > 7
+    said = " ".join(run.said.split())
+    # Who it is, what it gives and what it may cost is said before it is asked.
+    assert "unverifiable) (noise behind 127.0.0.1" in said and "takes token ids, gives up to 20" in said
+    assert "at 100 a million tokens read and 1000 written" in said
+    results = report.results
+    assert [row.name for row in results.models] == ["teacher", "untouched", "kd"] and not results.models[0].failures
+    assert closeness_numbers(results.models[0])["forward_kl"] < 0.01
+    assert "unverifiable" in results.provenance.teacher and "Nobody can hash its weights" in results.notes[0]
+    # Seven prompts, the scores and answers of the comparison: at least what they read and wrote was paid.
+    paid = run.journal.ledger.counts().paid
+    assert results.cost.currency == "USD" and results.cost.paid == pytest.approx(paid) and paid > 0.01
+    cache = Path(run.config.runtime.cache_root)
+    manifests = [path.read_text() for path in cache.rglob("manifests/*.json")]
+    assert manifests and all('"unverifiable"' in each for each in manifests)
+    # The key stands nowhere in what was written or said.
+    written = b"".join(path.read_bytes() for path in run.root.rglob("*") if path.is_file())
+    assert KEY.encode() not in written and KEY not in run.said
+
+
+def test_who_has_all_rows_needs_no_server_and_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with remote_run(tmp_path, monkeypatch) as (run, _):
+        assert go(run) is not None
+    monkeypatch.delenv(KEY_ENV)
+    again = FakeRun(tmp_path, run.config)
+    assert go(again) is not None
+    assert "is not asked" not in again.said and "gives up to" not in again.said
+
+
+def test_texts_alone_teach_seqkd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server of conversations that says nothing of what it believes."""
+    students = {
+        "seqkd": {
+            "init": {"model": {"random": SHAPE.model_dump(), "seed": 1}},
+            "stages": [{"objective": "seqkd", "steps": 4, "dtype": "float32"}],
+        }
+    }
+    habits = {"chat_only": True, "most_logprobs": 0, "ascii": True}
+    chat = {"habits": habits, "top_k": 0, "students": students}
+    said = r"data\.template=chat renders conversations here, and noise behind .* set data\.template to raw"
+    with remote_run(tmp_path, monkeypatch, **chat) as (run, server), pytest.raises(ConfigError, match=said):
+        go(run)
+    raw = {**run.config.data.model_dump(mode="json"), "template": "raw"}
+    with remote_run(tmp_path, monkeypatch, **chat, data=raw) as (run, server):
+        report = go(run)
+        assert all("logprobs" not in each for each in server.asked[-5:])
+    assert report is not None
+    teacher, *others = report.results.models
+    assert not teacher.failures and set(closeness_numbers(teacher)) == set(closeness_numbers(others[0]))
+    assert "forward_kl" not in closeness_numbers(teacher) and "score" not in "".join(run.compute.called)
+    (job,) = run.compute.jobs
+    assert CacheView.load(job.train_view).k == 0
+
+
+def test_a_budget_in_money_ends_a_fill_over_all_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    price = {"price": {"read": 0.0, "written": 1000.0}, "concurrency": 1}
+    limited = {"openai": price, "budgets": {"max_teacher_money": 0.03}}
+    with remote_run(tmp_path, monkeypatch, **limited) as (run, server):
+        with pytest.raises(BudgetReached, match=r"of the budget of 0\.03 are spent"):
+            go(run, until="fill")
+        paid = run.journal.ledger.counts().paid
+        assert 0.02 < paid <= 0.03
+        bought = len(server.asked)
+        with pytest.raises(BudgetReached, match=r"of the budget of 0\.03 are spent"):
+            go(FakeRun(tmp_path, run.config), until="fill")
+        # The short questions are asked again, and nothing that costs more than is left.
+        assert run.journal.ledger.counts().paid == pytest.approx(paid) and len(server.asked) > bought

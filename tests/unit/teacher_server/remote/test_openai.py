@@ -30,7 +30,7 @@ from teacher_server.http.stepping import SteppedEngine
 from teacher_server.remote.calls import ServerSettings
 from teacher_server.remote.choices import LieError
 from teacher_server.remote.openai import OpenAiTeacher, RemoteModel
-from teacher_server.remote.spending import Prices
+from teacher_server.remote.spending import Prices, Purse
 from teacher_server.remote.tokens import RemoteTokens
 
 MODEL = RemoteModel("noise", "2026-11", "example", end_id=EOS, max_model_len=MAX_MODEL_LEN)
@@ -38,12 +38,14 @@ HELLO = tuple(encode("hello"))
 
 
 @contextmanager
-def teaching(habits: Habits, *, k: int = 8, model: RemoteModel = MODEL, **settings: Any) -> Iterator[OpenAiTeacher]:
+def teaching(
+    habits: Habits, *, k: int = 8, model: RemoteModel = MODEL, purse: Purse | None = None, **settings: Any
+) -> Iterator[OpenAiTeacher]:
     """A teacher at a server with these habits."""
     with (
         serving(habits) as url,
         OpenAiTeacher(
-            ServerSettings(url, **{"key": KEY, "budget_s": 10.0} | settings), model, remote_tokens(), k=k
+            ServerSettings(url, **{"key": KEY, "budget_s": 10.0} | settings), model, remote_tokens(), k=k, purse=purse
         ) as teacher,
     ):
         yield teacher
@@ -98,13 +100,16 @@ def test_a_server_that_takes_texts_and_tells_strings() -> None:
 
 
 def test_a_server_of_conversations() -> None:
-    with teaching(Habits(chat_only=True, ascii=True, most_logprobs=20)) as teacher:
+    habits = Habits(chat_only=True, ascii=True, most_logprobs=20)
+    with teaching(habits, model=replace(MODEL, bos_id=1)) as teacher:
         assert teacher.abilities.chat and teacher.abilities.most_k == 8
-        outcomes = dict(
-            teacher.generate([greedy(HELLO, new=5, stop=(EOS,)), greedy((1, *HELLO), new=5, stop=(EOS,))], k=4)
-        )
-        record, refused = outcomes[0], outcomes[1]
+        asked = [greedy(prompt, new=5, stop=(EOS,)) for prompt in (HELLO, (3, *HELLO), (1, *HELLO))]
+        outcomes = dict(teacher.generate(asked, k=4))
+        record, refused, begun = outcomes[0], outcomes[1], outcomes[2]
         assert isinstance(record, TeacherRecord) and (record.k, record.response_len) == (4, 5)
+        # What stands before every text the server writes itself.
+        assert isinstance(begun, TeacherRecord) and begun.response_ids.tolist() == record.response_ids.tolist()
+        assert habits.asked[-1]["messages"] == habits.asked[-2]["messages"]
         assert isinstance(refused, Failure) and "without the chat template" in refused.reason
 
 
@@ -251,14 +256,19 @@ def test_rows_of_a_given_text_that_are_shifted_are_noticed() -> None:
 
 
 def test_a_budget_in_money_is_never_exceeded() -> None:
-    model = replace(MODEL, prices=Prices(read=1.0, written=10.0), budget=0.001)
-    with teaching(Habits(), model=model, at_once=4) as teacher:
+    paid: list[float] = []
+    purse = Purse(Prices(read=1.0, written=10.0), budget=0.002, spent=0.001, pay=paid.append)
+    habits = Habits()
+    with teaching(habits, purse=purse, at_once=4) as teacher:
+        before = len(habits.asked)
         requests = [greedy((*HELLO, n), new=10) for n in range(5, 45)]
         done = []
-        with pytest.raises(BudgetReached, match=r"of the budget of 0\.001 are spent"):
-            done.extend(teacher.generate(requests, k=0))
-        assert 0 < teacher.purse.spent <= 0.001
-        assert len(done) < 10
+        with pytest.raises(BudgetReached, match=r"of the budget of 0\.002 are spent"):
+            for outcome in teacher.generate(requests, k=0):
+                done.append(outcome)
+        assert 0.001 + sum(paid) == pytest.approx(purse.spent) and purse.spent <= 0.002
+        # Whatever was paid came back, also what was under way when the next one was refused.
+        assert len(done) == len(paid) == len(habits.asked) - before < 10
 
 
 def test_no_row_is_to_blame_for_a_key_that_is_refused() -> None:

@@ -78,9 +78,10 @@ def test_a_server_without_extensions() -> None:
     )
     assert abilities == Abilities("noise", False, False, (), 8, "none", False, frozenset())
     assert not fingerprint.logprobs and len(fingerprint.texts) == 3
-    assert abilities.told() == [
-        "takes texts, gives up to 8 log-probabilities a token, scores no given texts, ends where it wants to"
-    ]
+    assert abilities.kept_k == 0
+    assert abilities.told() == (
+        "takes texts, gives no log-probabilities of the end of an answer, scores no given texts, ends where it wants to"
+    )
 
 
 def test_a_server_of_conversations() -> None:
@@ -110,6 +111,12 @@ def test_rounding_is_no_other_model() -> None:
     assert one.difference(Fingerprint(logprobs=((-1.02, -1.98, float("-inf")),))) is None
     assert one.difference(Fingerprint(logprobs=((-1.0 - 4 * DRIFT_NATS, -2.0, float("-inf")),))) is not None
     assert one.difference(Fingerprint(logprobs=((-1.0, -2.0),))) == "it counts other tokens in the same texts"
+
+
+def test_what_cannot_be_compared_any_more_is_not_the_same() -> None:
+    told, silent = Fingerprint(logprobs=((-1.0, -2.0),)), Fingerprint(texts=("a", "b"))
+    for one, other in ((told, silent), (silent, told)):
+        assert one.difference(other) == "log-probabilities of given texts are told at one time and not at the other"
 
 
 def test_a_fingerprint_goes_through_a_file() -> None:
