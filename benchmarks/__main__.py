@@ -8,6 +8,7 @@ from benchmarks.cache_size import bench_cache_size
 from benchmarks.cache_writes import bench_cache_writes
 from benchmarks.dealing import bench_dealing
 from benchmarks.engine_rows import bench_engine_rows
+from benchmarks.fill_queue import bench_fill_queue
 from benchmarks.kd_step import bench_kd_step
 from benchmarks.loss_memory import bench_loss_memory
 from benchmarks.minillm_exact import bench_minillm_exact
@@ -24,6 +25,7 @@ BENCHMARKS = (
     bench_cache_growth,
     bench_dealing,
     bench_engine_rows,
+    bench_fill_queue,
     bench_loss_memory,
     bench_kd_step,
     bench_trl_step,
