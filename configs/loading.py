@@ -52,7 +52,7 @@ _SCIENTIFIC = re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$")
 TELLS_A_TASK = "task"
 """The key that makes a file an experiment that distils a task."""
 
-TASK_COMMANDS = ("run", "plan", "fill", "train", "eval", "report", "ui", "cache forget")
+TASK_COMMANDS = ("run", "plan", "fill", "train", "eval", "report", "serve", "ui", "cache forget")
 """The commands that take the configuration of either kind of experiment."""
 
 _OF_TASKS = frozenset(TaskDistillConfig.model_fields)

@@ -57,6 +57,15 @@ def passage_tokens(window: Any) -> list[int]:
     return [token for token, part in enumerate(window.sequence_ids) if part == 1]
 
 
+def split_of(encoding: Any) -> int | None:
+    """Where the second of two texts begins, behind the end of one text; None where no token stands between the two."""
+    owners = encoding.sequence_ids
+    if 1 not in owners:
+        return len(owners)
+    split = int(owners.index(1))
+    return split if split and owners[split - 1] != 0 else None
+
+
 def length_batches(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Places of windows by length, longest first, cut where padding all to the longest would pass `BATCH_TOKENS`."""
     left = sorted(range(len(lengths)), key=lambda place: -lengths[place])

@@ -32,15 +32,17 @@ from configs.serving import LOOPBACK_NAMES, ServeConfig
 from configs.visible_text import first_line
 from orchestration.cluster.engines import EngineSpec
 from orchestration.cluster.reference import kept_reference
+from orchestration.cluster.serving_signals import TEXTS_AT_ONCE, ServedHead, SignalReplica, served_signals
 from orchestration.inputs.models import load_tokenizer
 from orchestration.inputs.spelling import Spelling, read_spelling
 from orchestration.outputs.redirect import redirect_output
 from teacher_server.environment import engine_environment
 from teacher_server.http.app import build_app
-from teacher_server.http.desk import Desk, DeskTerms
+from teacher_server.http.door import every_desk
 from teacher_server.http.exchange import ACCESS_LOG
 from teacher_server.http.guard import Guard, TokenStore
 from teacher_server.http.quotas import Quotas
+from teacher_server.http.sequence_desk import DeskTerms, SequenceDesk
 from teacher_server.http.served import DoorLimits, Served, TeacherFacts
 from teacher_server.http.stepping import SteppedEngine
 from teacher_server.http.texts import Texts
@@ -77,6 +79,10 @@ class ServedTeacher:
     check_prompts: tuple[tuple[int, ...], ...]
     references: Path
     template_variables: Mapping[str, Any]
+
+
+Behind = ServedTeacher | ServedHead
+"""Whom a door serves: a language model, or a model with a task head."""
 
 
 class EngineReplica:
@@ -169,7 +175,7 @@ class Door:
 
     def __init__(
         self,
-        teachers: Mapping[str, ServedTeacher],
+        teachers: Mapping[str, Behind],
         settings: ServeConfig,
         tokens: Path,
         log_dir: Path,
@@ -179,13 +185,21 @@ class Door:
         configure_logging(log_dir / "door.log")
         _write_accesses(log_dir / ACCESSES)
         self._settings, self._tokens = settings, tokens
-        self._served = {name: _served(teacher, HandleAsking(engines[name])) for name, teacher in teachers.items()}
+        self._served = {
+            name: _served(each, HandleAsking(engines[name]))
+            for name, each in teachers.items()
+            if isinstance(each, ServedTeacher)
+        }
+        self._signals = {
+            name: served_signals(each, engines[name]) for name, each in teachers.items() if isinstance(each, ServedHead)
+        }
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve after the constructor."""
         settings = self._settings
         return build_app(
             self._served,
+            signals=self._signals,
             guard=Guard(TokenStore(self._tokens), hosts={settings.host, *settings.hosts, *LOOPBACK_NAMES}),
             quotas=Quotas(requests_a_minute=settings.requests_a_minute, tokens_a_minute=settings.tokens_a_minute),
             limits=DoorLimits(
@@ -202,8 +216,8 @@ class Door:
         await self.app.state.door.drain()  # type: ignore[attr-defined]
 
     def _why_not_ready(self) -> str | None:
-        for name, served in self._served.items():
-            if served.desk.writing_fails:
+        for name, desk in every_desk(self._served, self._signals).items():
+            if desk.writing_fails:
                 return f"what {name} answers cannot be written"
         return None
 
@@ -217,7 +231,7 @@ def _served(teacher: ServedTeacher, asking: HandleAsking) -> Served:
         template_variables=teacher.template_variables,
         spelling=_spelling(tokenizer, label=teacher.facts.label),
     )
-    return Served(Desk(cache, asking, teacher.terms), teacher.facts, texts)
+    return Served(SequenceDesk(cache, asking, teacher.terms), teacher.facts, texts)
 
 
 def _spelling(tokenizer: PreTrainedTokenizerBase, *, label: str) -> Spelling | None:
@@ -240,7 +254,7 @@ def _write_accesses(path: Path) -> None:
 
 
 def open_door(
-    teachers: Mapping[str, ServedTeacher], settings: ServeConfig, *, tokens: Path, log_dir: Path
+    teachers: Mapping[str, Behind], settings: ServeConfig, *, tokens: Path, log_dir: Path
 ) -> DeploymentHandle:
     """Start engines and door on the cluster that is attached; returns when they can be asked.
 
@@ -259,7 +273,7 @@ def open_door(
 
 
 def door_application(
-    teachers: Mapping[str, ServedTeacher], settings: ServeConfig, *, tokens: Path, log_dir: Path
+    teachers: Mapping[str, Behind], settings: ServeConfig, *, tokens: Path, log_dir: Path
 ) -> Application:
     """Engines and the door before them, to be run by whoever runs Serve; where it listens is Serve's to say."""
     door = serve.deployment(name="door", num_replicas=1, max_ongoing_requests=4096, ray_actor_options={"num_cpus": 0})(
@@ -279,20 +293,22 @@ def close_door(door: DeploymentHandle, *, at_most_s: float) -> None:
         serve.shutdown()
 
 
-def _engines(name: str, teacher: ServedTeacher, settings: ServeConfig) -> Application:
-    spec = teacher.spec
+def _engines(name: str, teacher: Behind, settings: ServeConfig) -> Application:
+    """Engines of a teacher; of one with a head each is on one GPU at most."""
+    spec, has_head = teacher.spec, isinstance(teacher, ServedHead)
+    many = TEXTS_AT_ONCE if has_head else 2 * spec.settings.max_sequences
     least = settings.least_engines or spec.settings.count
     most = max(settings.most_engines or least, least)
     gpus = spec.settings.tensor_parallel if spec.accelerator == "gpu" else 0
     scale: dict[str, Any] = {"num_replicas": least}
     if most > least:
-        target = spec.settings.max_sequences
+        target = many // 2
         scale = {"autoscaling_config": {"min_replicas": least, "max_replicas": most, "target_ongoing_requests": target}}
     deployment = serve.deployment(
         name=f"engine-{name}",
         logging_config=_QUIET,
         # More wait in the door, where they are counted.
-        max_ongoing_requests=2 * spec.settings.max_sequences,
+        max_ongoing_requests=many,
         health_check_period_s=HEALTH_PERIOD_S,
         health_check_timeout_s=HEALTH_TIMEOUT_S,
         ray_actor_options={
@@ -301,8 +317,14 @@ def _engines(name: str, teacher: ServedTeacher, settings: ServeConfig) -> Applic
             "runtime_env": {"env_vars": engine_environment(spec.settings, spec.accelerator)},
         },
         **scale,
-    )(EngineReplica)
-    return deployment.bind(replace(teacher, spec=replace(spec, name=f"engine-{name}")))
+    )(SignalReplica if has_head else EngineReplica)
+    return deployment.bind(_named(teacher, f"engine-{name}"))
+
+
+def _named(teacher: Behind, name: str) -> Behind:
+    if isinstance(teacher, ServedHead):
+        return replace(teacher, spec=replace(teacher.spec, name=name))
+    return replace(teacher, spec=replace(teacher.spec, name=name))
 
 
 def _http(settings: ServeConfig) -> HTTPOptions:

@@ -10,23 +10,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from configs import ConfigError, DistillConfig, configure_logging
+from configs import ConfigError, DistillConfig, Experiment, configure_logging
 from configs.places import absolute_root
 from configs.serving import ServeConfig
+from configs.task_experiment import TaskDistillConfig
 from configs.teachers import key_of_teacher
 from orchestration.cluster.nodes import cluster_hardware
 from orchestration.cluster.planned_engine import engine_spec
 from orchestration.cluster.private import cluster
-from orchestration.cluster.serving import ServedTeacher, close_door, open_door
-from orchestration.inputs.preflight import resolve_paths
+from orchestration.cluster.serving import Behind, ServedTeacher, close_door, open_door
+from orchestration.commands.serve_task import served_heads
+from orchestration.inputs.preflight import resolve_paths, resolve_task_paths
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.inputs.teachers import Teacher, open_teachers
 from orchestration.outputs.redirect import terminal_kept
 from orchestration.pipeline.opening import require_places
 from orchestration.plan.hardware import Hardware, hardware_of
 from orchestration.plan.placement import place_further_teacher
-from teacher_server.http.desk import DeskTerms
 from teacher_server.http.guard import TokenStore
+from teacher_server.http.sequence_desk import DeskTerms
 from teacher_server.http.served import TeacherFacts
 from teacher_server.startup_check import check_prompts
 
@@ -41,7 +43,7 @@ CHECK_TEXTS = (
 """What engines are compared on before they are asked anything."""
 
 
-def serve_teachers(config: DistillConfig, *, config_dir: Path, store: TokenStore) -> None:
+def serve_teachers(config: Experiment, *, config_dir: Path, store: TokenStore) -> None:
     """Open the door and keep it open until somebody stops it; those who are inside are answered.
 
     `store` has the tokens of who may come in.
@@ -50,14 +52,7 @@ def serve_teachers(config: DistillConfig, *, config_dir: Path, store: TokenStore
         ConfigError: a place, a model or the memory does not allow it.
         EngineError: the door cannot be opened.
     """
-    for name, teacher in config.every_teacher.items():
-        if teacher.elsewhere is not None:
-            key = key_of_teacher(name)
-            raise ConfigError(
-                f"{key} answers behind {teacher.elsewhere.host}: a door leads to engines of its own, not to another "
-                f"door: remove {key}.{'serve' if teacher.openai is None else 'openai'}, or give out that address"
-            )
-    config = resolve_paths(config, config_dir=config_dir)
+    config = ready_to_serve(config, config_dir=config_dir)
     require_free(config.runtime.serve)
     hardware = hardware_of(config, ask_cluster=cluster_hardware)
     require_places(config, accelerator=hardware.accelerator)
@@ -69,9 +64,39 @@ def serve_teachers(config: DistillConfig, *, config_dir: Path, store: TokenStore
         _serve(config, store, hardware=hardware, log_dir=log_dir, stream=terminal)
 
 
-def _serve(config: DistillConfig, store: TokenStore, *, hardware: Hardware, log_dir: Path, stream: TextIO) -> None:
+def ready_to_serve(config: Experiment, *, config_dir: Path) -> Experiment:
+    """The experiment with its paths made real, unless a teacher of it is behind a door already.
+
+    Raises:
+        ConfigError: one is, or a path leads nowhere.
+    """
+    if isinstance(config, TaskDistillConfig):
+        return resolve_task_paths(config, config_dir=config_dir)
+    for name, teacher in config.every_teacher.items():
+        if teacher.elsewhere is not None:
+            key = key_of_teacher(name)
+            raise ConfigError(
+                f"{key} answers behind {teacher.elsewhere.host}: a door leads to engines of its own, not to another "
+                f"door: remove {key}.{'serve' if teacher.openai is None else 'openai'}, or give out that address"
+            )
+    return resolve_paths(config, config_dir=config_dir)
+
+
+def behind_door(config: Experiment, *, hardware: Hardware, log_dir: Path) -> dict[str, Behind]:
+    """What the door needs to know of each teacher of an experiment.
+
+    Raises:
+        ConfigError: one cannot be served, or its engines do not fit.
+        ModelError: one cannot be found.
+    """
+    if isinstance(config, TaskDistillConfig):
+        return {**served_heads(config, texts=CHECK_TEXTS, hardware=hardware, log_dir=log_dir)}
+    return {**served_teachers(config, open_teachers(config), hardware=hardware, log_dir=log_dir)}
+
+
+def _serve(config: Experiment, store: TokenStore, *, hardware: Hardware, log_dir: Path, stream: TextIO) -> None:
     _say(stream, f"Opening the door of {', '.join(config.every_teacher)} (logs in {log_dir}) ...")
-    served = served_teachers(config, open_teachers(config), hardware=hardware, log_dir=log_dir)
+    served = behind_door(config, hardware=hardware, log_dir=log_dir)
     gpus = hardware.gpus_per_node if hardware.accelerator == "gpu" else 0
     with cluster(address=config.runtime.ray_address, gpus=gpus):
         door = open_door(served, config.runtime.serve, tokens=store.path, log_dir=log_dir)
@@ -158,7 +183,7 @@ def served_teachers(
     return served
 
 
-def _address(config: DistillConfig) -> str:
+def _address(config: Experiment) -> str:
     settings = config.runtime.serve
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"{'http' if settings.certificate is None else 'https'}://{host}:{settings.port}"

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from rich.table import Table
 
-from configs import DistillConfig, load_config
+from configs import Experiment, load_experiment
 from orchestration.commands.last_words import last_words
 from orchestration.environment import prepare_environment
 from orchestration.outputs.console import Console
@@ -47,7 +47,7 @@ def serve(arguments: argparse.Namespace) -> None:
         overrides.append(f"runtime.serve.port={arguments.port}")
     if arguments.ray_address:
         overrides.append(f"runtime.ray_address={arguments.ray_address}")
-    config = load_config(arguments.config, overrides=overrides)
+    config = load_experiment(arguments.config, overrides=overrides)
     prepare_environment(ray_address=config.runtime.ray_address)
     from orchestration.commands.serve import serve_teachers
 
@@ -81,11 +81,11 @@ def _revoke_token(arguments: argparse.Namespace) -> None:
     sys.stdout.write(f"The token of {arguments.name} lets nobody in any more.\n")
 
 
-def _load(arguments: argparse.Namespace) -> DistillConfig:
-    return load_config(arguments.config, overrides=arguments.overrides)
+def _load(arguments: argparse.Namespace) -> Experiment:
+    return load_experiment(arguments.config, overrides=arguments.overrides)
 
 
-def token_store(config: DistillConfig) -> TokenStore:
+def token_store(config: Experiment) -> TokenStore:
     """Who may come in at the door of a configuration."""
     return TokenStore((config.runtime.serve.tokens or config.runtime.run_root / TOKENS).absolute())
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from configs import ConfigError
 from configs.task import TaskConfig
+from configs.text_windows import split_of
 from evaluation.tasks.examples import Example
 from evaluation.tasks.spans import read_span
 from student_train.feed.examples import UNKNOWN
@@ -112,11 +113,8 @@ def _encodings(
 
 def _split(encoding: Any, *, task: TaskConfig) -> int:
     """Where the second text begins; behind the end where there is one text."""
-    owners = encoding.sequence_ids
-    if 1 not in owners:
-        return len(owners)
-    split = int(owners.index(1))
-    if split == 0 or owners[split - 1] == 0:
+    split = split_of(encoding)
+    if split is None:
         raise ConfigError(
             f"task {task.name}: the tokenizer puts no token between the two texts of a pair, so a model cannot tell "
             "them apart: take a model whose tokenizer separates pairs ([SEP], </s>)"

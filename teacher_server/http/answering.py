@@ -11,49 +11,43 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32
 
-from cache.answers import Request
 from cache.protocols import Failure
+from cache.records import TeacherRecord
 from teacher_server.http.bodies import AnswerRow, FailedRow, RowError
+from teacher_server.http.desk import Desk, Question, Record
 from teacher_server.http.guard import Key
 from teacher_server.http.quotas import Quotas
 from teacher_server.http.refusals import Refusal
 from teacher_server.http.served import Served
 from teacher_server.http.wire import MEDIA_TYPE, Answered
-from teacher_server.requests import most_tokens
 
 
 async def answers_to(
-    requests: Sequence[Request], *, k: int, served: Served, key: Key, quotas: Quotas
-) -> list[Answered]:
-    """The answers in the order of the requests, each with `k` log-probabilities a position.
+    questions: Sequence[Question], *, desk: Desk[Question, Record], key: Key, quotas: Quotas, per_row: int = 1
+) -> list[Answered[Record]]:
+    """The answers in the order of the questions, of which a row of the request asked `per_row`.
 
     Raises:
         Refusal: 403 where the key may not have the teacher asked, 429 where its quota is used up.
         BusyError: the teacher has too much to do.
         CacheError: the cache cannot be read.
     """
-    held = await served.desk.held(requests, k=k)
+    held = await desk.held(questions)
     lacking = [at for at, record in enumerate(held) if record is None]
-    asked: list[Answered] = []
+    asked: list[Answered[Record]] = []
     if lacking:
         if not key.may("ask"):
+            rows = {at // per_row for at in lacking}
             reason = (
-                f"requests[{lacking[0]}] and {len(lacking) - 1} more of {len(requests)} rows are not in the cache, and "
-                f"the token of {key.name} may not have the teacher asked: it needs the scope ask"
+                f"requests[{min(rows)}] and {len(rows) - 1} more of {len(questions) // per_row} rows are not in the "
+                f"cache, and the token of {key.name} may not have the teacher asked: it needs the scope ask"
             )
             raise Refusal(403, "not_cached", reason)
-        new = [requests[at] for at in lacking]
-        quotas.charge(key.name, tokens=sum(most_tokens(request) for request in dict.fromkeys(new)))
-        asked = await served.desk.answer(new, k=k)
+        new = [questions[at] for at in lacking]
+        quotas.charge(key.name, tokens=desk.cost(new))
+        asked = await desk.answer(new)
     found = iter(asked)
     return [next(found) if record is None else Answered(record, cached=True) for record in held]
-
-
-def taken_tokens(answers: Sequence[Answered]) -> int:
-    """Tokens that a teacher read or wrote for these answers."""
-    return sum(
-        len(each.outcome.token_ids) for each in answers if not each.cached and not isinstance(each.outcome, Failure)
-    )
 
 
 def wants_arrays(accept: Sequence[str]) -> bool:
@@ -65,14 +59,14 @@ def wants_arrays(accept: Sequence[str]) -> bool:
     return False
 
 
-def json_answer(answers: Sequence[Answered], *, teacher: str, served: Served) -> bytes:
+def json_answer(answers: Sequence[Answered[TeacherRecord]], *, teacher: str, served: Served) -> bytes:
     """An `AnswerBody`, written row by row, so that others get a turn in between."""
     head = json.dumps({"teacher": teacher, "identity": served.facts.identity.digest()})[:-1]
     rows = ",".join(_row(each, served=served).model_dump_json(exclude_none=True) for each in answers)
     return f'{head}, "rows": [{rows}]}}'.encode()
 
 
-def _row(answer: Answered, *, served: Served) -> AnswerRow | FailedRow:
+def _row(answer: Answered[TeacherRecord], *, served: Served) -> AnswerRow | FailedRow:
     record = answer.outcome
     if isinstance(record, Failure):
         return FailedRow(error=RowError(code="not_answered", reason=record.reason))

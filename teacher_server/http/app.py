@@ -1,6 +1,7 @@
 """The door: teachers as a service for many, over HTTP.
 
     POST /v1/score, /v1/generate    rows in, answers out: in JSON, or as the arrays of `teacher_server.http.wire`
+    POST /v1/signals                the same of teachers that say what they see in texts (`teacher_server.http.signals`)
     GET  /v1/teachers               who is behind the door, and what they can be asked
     POST /v1/completions, /v1/chat/completions, GET /v1/models
                                     the same teachers for clients of OpenAI's protocol (`teacher_server.http.openai`)
@@ -39,9 +40,8 @@ from teacher_server.http.bodies import (
     ScoreBody,
     StateBody,
     TeacherBody,
-    TeachersBody,
 )
-from teacher_server.http.door import Door, WhyNotReady
+from teacher_server.http.door import Door, WhyNotReady, every_desk
 from teacher_server.http.exchange import exchange_of
 from teacher_server.http.guard import Guard, Key, require_scope
 from teacher_server.http.layers import DRAINING_RETRY_S, Admission, Admitted, Entrance, Envelope, TimeLimit, WholeBody
@@ -50,6 +50,10 @@ from teacher_server.http.openai.routes import openai_routes
 from teacher_server.http.quotas import Quotas
 from teacher_server.http.refusals import Refusal, as_refusal, error_response
 from teacher_server.http.served import DoorLimits, Served, scored_requests, written_requests
+from teacher_server.http.signals.answering import json_signals, told_signals
+from teacher_server.http.signals.bodies import SignalsAnswer, SignalsBody, TeachersBody
+from teacher_server.http.signals.served import ServedSignals, SignalInquiry, asked_signals
+from teacher_server.http.signals.wire import encode_signals
 from teacher_server.http.wire import MEDIA_TYPE, encode_records
 
 _ANYWHERE = {
@@ -68,20 +72,25 @@ _WITH_TOKEN = {
     403: "the token does not allow it",
     429: "a quota or a queue is full: see Retry-After",
 }
+NO_SIGNALS: Mapping[str, ServedSignals] = {}
 _ASKED = {404: "no such teacher", 422: "the body says what cannot be asked"}
 
 
 def build_app(
     desks: Mapping[str, Served],
     *,
+    signals: Mapping[str, ServedSignals] = NO_SIGNALS,
     guard: Guard,
     quotas: Quotas,
     limits: DoorLimits,
     why_not_ready: WhyNotReady,
 ) -> FastAPI:
-    """The door to these teachers, by the names that they are asked under; its `state.door` is a `Door`."""
-    metrics = Metrics({name: served.desk for name, served in desks.items()})
-    door = Door(desks, quotas, limits, why_not_ready, metrics, Admission())
+    """The door to these teachers, by the names that they are asked under; its `state.door` is a `Door`.
+
+    Those of `desks` write and score sequences; those of `signals`, of other names, say what they see in texts.
+    """
+    metrics = Metrics(every_desk(desks, signals))
+    door = Door(desks, signals, quotas, limits, why_not_ready, metrics, Admission())
     app = FastAPI(
         title="Stillroom",
         summary="Teachers that are asked once.",
@@ -113,13 +122,7 @@ def _questions(door: Door) -> APIRouter:
     router = APIRouter(
         dependencies=[Security(HTTPBearer(auto_error=False))], responses=_errors(_ANYWHERE | _WITH_TOKEN)
     )
-    answered: dict[int | str, dict[str, Any]] = {
-        200: {
-            "model": AnswerBody,
-            "description": "the rows in the order of the requests",
-            "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
-        }
-    }
+    answered = _answered_with(AnswerBody)
 
     @router.post("/v1/score", responses=answered | _errors(_ASKED))
     async def score(body: ScoreBody, request: Request) -> Response:
@@ -135,11 +138,21 @@ def _questions(door: Door) -> APIRouter:
         requests = await asyncio.to_thread(written_requests, body, served=served, limits=door.limits)
         return await _answer(door, request, requests, k=body.k, name=name)
 
+    @router.post("/v1/signals", responses=_answered_with(SignalsAnswer) | _errors(_ASKED))
+    async def signals(body: SignalsBody, request: Request) -> Response:
+        """What a teacher sees in given texts: logits of its head, hidden states."""
+        name, served = door.served_signals(body.teacher)
+        inquiry = await asyncio.to_thread(asked_signals, body, served=served, limits=door.limits)
+        return await _seen(door, request, inquiry, name=name)
+
     @router.get("/v1/teachers")
     async def teachers(request: Request) -> TeachersBody:
         """Who is behind the door, and what they can be asked."""
         require_scope(_key(request), "read")
-        return TeachersBody(teachers=[_told(name, served) for name, served in door.desks.items()])
+        return TeachersBody(
+            teachers=[_told(name, served) for name, served in door.desks.items()],
+            signals=[told_signals(name, each) for name, each in door.signals.items()],
+        )
 
     @router.get(
         "/metrics",
@@ -186,6 +199,18 @@ async def _answer(door: Door, request: Request, requests: list[Asked], *, k: int
     return Response(body, media_type="application/json")
 
 
+async def _seen(door: Door, request: Request, inquiry: SignalInquiry, *, name: str) -> Response:
+    """As `_answer`, of signals."""
+    exchange, served = exchange_of(request.scope), door.signals[name]
+    answers = await door.seen(exchange, inquiry.questions, name=name, per_row=len(inquiry.signals))
+    if wants_arrays(request.headers.getlist("accept")):
+        identity = served.facts.identity.digest()
+        body = await asyncio.to_thread(encode_signals, answers, inquiry.texts, inquiry.signals, identity=identity)
+        return Response(body, media_type=MEDIA_TYPE)
+    body = await asyncio.to_thread(json_signals, answers, inquiry, teacher=name, served=served)
+    return Response(body, media_type="application/json")
+
+
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
@@ -201,6 +226,16 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 def _errors(said: Mapping[int, str], model: type[Body] = ErrorBody) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": model, "description": why} for status, why in said.items()}
+
+
+def _answered_with(model: type[Body]) -> dict[int | str, dict[str, Any]]:
+    return {
+        200: {
+            "model": model,
+            "description": "the rows in the order of the requests",
+            "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+        }
+    }
 
 
 def _key(request: Request) -> Key:

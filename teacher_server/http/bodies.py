@@ -23,13 +23,13 @@ MOST_STOP_IDS = 256
 GRAMMAR_CHARACTERS = 65_536
 NAME_CHARACTERS = 200
 
-BY_IDS, BY_TEXT, BY_MESSAGES = "by token ids", "by text", "by messages"
-"""Tags of the three ways to say a sequence; pydantic names them in the place of an error."""
+BY_IDS, BY_TEXT, BY_MESSAGES, BY_WORDS = "by token ids", "by text", "by messages", "by words"
+"""Tags of the ways to say a sequence; pydantic names them in the place of an error."""
 
 BY_MANY_IDS, BY_MANY_TEXTS = "by lists of token ids", "by texts"
 """Tags of the ways to say several at once."""
 
-WAYS = frozenset({BY_IDS, BY_TEXT, BY_MESSAGES, BY_MANY_IDS, BY_MANY_TEXTS})
+WAYS = frozenset({BY_IDS, BY_TEXT, BY_MESSAGES, BY_WORDS, BY_MANY_IDS, BY_MANY_TEXTS})
 """All tags, which no client wrote."""
 
 TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
@@ -230,12 +230,6 @@ class TeacherBody(Body):
     label: str
     licence: str | None
     vocab_sha256: str | None = None
-
-
-class TeachersBody(Body):
-    """`GET /v1/teachers`."""
-
-    teachers: list[TeacherBody]
 
 
 class StateBody(Body):

@@ -35,7 +35,7 @@ PROBES = frozenset({"/healthz", "/readyz"})
 """What orchestrators ask, by any name and at any time, and everybody may know."""
 
 OPENAI = frozenset({"/v1/completions", "/v1/chat/completions", "/v1/models"})
-"""Whose clients look for errors in the form of OpenAI."""
+"""Whose clients look for errors in the form of OpenAI, as those of the models below the last one do."""
 
 OPEN = PROBES | {"/openapi.json"}
 """What is told without a token."""
@@ -77,7 +77,9 @@ class Envelope(Layer):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send every error in the same shape, and write down how the request ended."""
         headers = Headers(scope=scope)
-        exchange = Exchange(request_id(headers.get("x-request-id")), scope["method"], openai=_path(scope) in OPENAI)
+        exchange = Exchange(
+            request_id(headers.get("x-request-id")), scope["method"], openai=_speaks_openai(_path(scope))
+        )
         scope.setdefault("state", {})["exchange"] = exchange
 
         async def sending(message: Message) -> None:
@@ -255,6 +257,10 @@ def _path(scope: Scope) -> str:
     """The path as the door knows it, wherever a server has put the door."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
+
+
+def _speaks_openai(path: str) -> bool:
+    return path in OPENAI or path.startswith("/v1/models/")
 
 
 def _told_size(told: str) -> int:

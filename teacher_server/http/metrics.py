@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -30,7 +31,7 @@ SECONDS = (0.005, 0.02, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
 class Metrics:
     """The numbers of a door over its desks by name."""
 
-    def __init__(self, desks: Mapping[str, Desk]) -> None:
+    def __init__(self, desks: Mapping[str, Desk[Any, Any]]) -> None:
         self._registry = CollectorRegistry()
         self._hits: Tally[str] = Tally()
         self._requests = Counter("stillroom_requests", "Requests", ["key", "route", "status"], registry=self._registry)
@@ -58,7 +59,7 @@ class Metrics:
 
 
 class _Desks(Collector):
-    def __init__(self, desks: Mapping[str, Desk], hits: Mapping[str, int]) -> None:
+    def __init__(self, desks: Mapping[str, Desk[Any, Any]], hits: Mapping[str, int]) -> None:
         self._desks, self._hits = desks, hits
 
     def collect(self) -> Iterator[Metric]:

@@ -25,8 +25,8 @@ from teacher_server.http.bodies import (
     WrittenAfterMessages,
     WrittenAfterText,
 )
-from teacher_server.http.desk import Desk
 from teacher_server.http.refusals import Refusal
+from teacher_server.http.sequence_desk import SequenceDesk
 from teacher_server.http.texts import TextError, Texts
 from teacher_server.requests import most_tokens, refusal
 
@@ -55,7 +55,7 @@ class TeacherFacts:
 class Served:
     """A teacher behind the door; without `texts` it is asked in token ids alone."""
 
-    desk: Desk
+    desk: SequenceDesk
     facts: TeacherFacts
     texts: Texts | None = None
 

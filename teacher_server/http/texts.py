@@ -79,7 +79,7 @@ class Texts:
         self._stop_ids = frozenset(stop_ids)
         self._variables = dict(template_variables or {})
         names = {at: token.content for at, token in tokenizer.added_tokens_decoder.items() if token.special}
-        self._control = tuple(sorted({*names.values(), *tokenizer.all_special_tokens}))
+        self._control = control_tokens(tokenizer)
         # A tokenizer of transformers remembers settings between calls, and refuses to be called twice at once.
         self._lock = threading.Lock()
         self.pieces = Pieces(
@@ -94,7 +94,7 @@ class Texts:
         Raises:
             TextError: it spells a special token.
         """
-        return self._encode(self._plain(text), add_special_tokens=True)
+        return self._encode(require_plain(text, control=self._control), add_special_tokens=True)
 
     def completed(self, prompt: str, completion: str) -> tuple[tuple[int, ...], int]:
         """The ids of a text and what follows it, each tokenised by itself, and how many are the prompt's.
@@ -103,7 +103,8 @@ class Texts:
             TextError: either spells a special token.
         """
         before = self.prompt(prompt)
-        return before + self._encode(self._plain(completion), add_special_tokens=False), len(before)
+        after = require_plain(completion, control=self._control)
+        return before + self._encode(after, add_special_tokens=False), len(before)
 
     def conversation(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
         """The ids of a conversation, up to where the teacher goes on.
@@ -147,14 +148,11 @@ class Texts:
         with self._lock:
             return tuple(self._tokenizer.encode(text, add_special_tokens=add_special_tokens))
 
-    def _plain(self, text: str) -> str:
-        spelled = next((token for token in self._control if token in text), None)
-        if spelled is not None:
-            raise TextError(f"a text spells the special token {spelled}: give token ids where it is meant")
-        return text
-
     def _render(self, messages: Sequence[ChatMessage], *, opens_answer: bool) -> str:
-        turns = [{"role": message.role, "content": self._plain(message.content)} for message in messages]
+        turns = [
+            {"role": message.role, "content": require_plain(message.content, control=self._control)}
+            for message in messages
+        ]
         try:
             with self._lock:
                 return self._tokenizer.apply_chat_template(
@@ -163,6 +161,24 @@ class Texts:
         # Templates raise what they like; without one transformers raises a ValueError.
         except (TemplateError, TypeError, ValueError) as error:
             raise TextError(f"the chat template refuses the messages: {first_line(error)}") from error
+
+
+def control_tokens(tokenizer: Any) -> tuple[str, ...]:
+    """What a text must not spell: the special tokens of a tokenizer of transformers."""
+    added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    return tuple(sorted({*added, *tokenizer.all_special_tokens}))
+
+
+def require_plain(text: str, *, control: Sequence[str]) -> str:
+    """A text that spells none of these.
+
+    Raises:
+        TextError: it does.
+    """
+    spelled = next((token for token in control if token in text), None)
+    if spelled is not None:
+        raise TextError(f"a text spells the special token {spelled}: give token ids where it is meant")
+    return text
 
 
 def _looked_up(tokens: Sequence[bytes | None]) -> Callable[[int], bytes | None]:

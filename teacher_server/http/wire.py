@@ -31,7 +31,7 @@ import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Generic, TypeVar, get_args
 
 import google_crc32c
 import numpy as np
@@ -71,15 +71,18 @@ class WireError(RecordError):
     """A body is not what it should be: cut short, of another format, or its parts contradict each other."""
 
 
+Record = TypeVar("Record")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Answered:
+class Answered(Generic[Record]):
     """One row of an answer: the record, or why there is none, and whether the cache had it."""
 
-    outcome: TeacherRecord | Failure
+    outcome: Record | Failure
     cached: bool = False
 
 
-def encode_records(answers: Sequence[Answered], *, identity: str) -> bytes:
+def encode_records(answers: Sequence[Answered[TeacherRecord]], *, identity: str) -> bytes:
     """The body of these rows, all with the same k, or as text alone; `identity` is the teacher's digest."""
     records = [each.outcome for each in answers if isinstance(each.outcome, TeacherRecord)]
     lengths = [0 if isinstance(each.outcome, Failure) else len(each.outcome.token_ids) for each in answers]
@@ -99,24 +102,33 @@ def encode_records(answers: Sequence[Answered], *, identity: str) -> bytes:
     return pack({"kind": "records", "identity": identity, "failures": failures}, arrays)
 
 
-def decode_records(body: bytes, *, identity: str) -> list[Answered]:
+def decode_records(body: bytes, *, identity: str) -> list[Answered[TeacherRecord]]:
     """The rows of a body, each checked as a record is before it is kept.
 
     Raises:
         WireError: the body is damaged or of another format, or another teacher answered than `identity`.
     """
     header, arrays = unpack(body)
-    if header.get("kind") != "records":
-        raise WireError(f"an answer of kind {header.get('kind')!r} where records were due")
+    require_kind(header, "records", identity=identity)
+    try:
+        return list(_rows(arrays, failures=header["failures"], identity=identity))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise WireError(f"an answer whose parts do not fit together: {error}") from error
+
+
+def require_kind(header: Mapping[str, Any], kind: str, *, identity: str) -> None:
+    """Refuse a body of another kind, or of another teacher than the one of this digest.
+
+    Raises:
+        WireError: naming both.
+    """
+    if header.get("kind") != kind:
+        raise WireError(f"an answer of kind {header.get('kind')!r} where {kind} were due")
     if header.get("identity") != identity:
         raise WireError(
             f"the teacher {str(header.get('identity'))[:12]} answered and not {identity[:12]}: the door serves another "
             "one now"
         )
-    try:
-        return list(_rows(arrays, failures=header["failures"], identity=identity))
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise WireError(f"an answer whose parts do not fit together: {error}") from error
 
 
 def pack(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> bytes:
@@ -172,7 +184,9 @@ def _shape(said: Any) -> tuple[int, ...]:
     return shape
 
 
-def _rows(arrays: Mapping[str, Array], *, failures: Mapping[str, str], identity: str) -> Iterator[Answered]:
+def _rows(
+    arrays: Mapping[str, Array], *, failures: Mapping[str, str], identity: str
+) -> Iterator[Answered[TeacherRecord]]:
     """Row by row; every array has to have as many entries as the others say."""
     failed, offsets, prompts = arrays["failed"], arrays["offsets"], arrays["prompt_len"]
     tokens, rows = arrays["token_ids"], len(failed)
@@ -210,7 +224,7 @@ def _rows(arrays: Mapping[str, Array], *, failures: Mapping[str, str], identity:
         yield Answered(record, cached)
 
 
-def _facts(answers: Sequence[Answered], fact: Any, *, dtype: str) -> Array:
+def _facts(answers: Sequence[Answered[TeacherRecord]], fact: Any, *, dtype: str) -> Array:
     values = [0 if isinstance(each.outcome, Failure) else fact(each.outcome) for each in answers]
     return np.array(values, dtype=dtype)
 

@@ -20,12 +20,14 @@ from cache.protocols import Failure
 from cache.records import GenerateRequest, TeacherRecord
 from teacher_server import FakeTeacher
 from teacher_server.http.app import build_app
-from teacher_server.http.desk import Asking, Desk, DeskTerms
 from teacher_server.http.guard import Guard, Scope, TokenStore
 from teacher_server.http.quotas import Quotas
+from teacher_server.http.sequence_desk import Asking, DeskTerms, SequenceDesk
 from teacher_server.http.served import DoorLimits, Served, TeacherFacts
+from teacher_server.http.signals.served import ServedSignals
 from teacher_server.http.stepping import SteppedEngine
 from teacher_server.http.texts import Texts
+from teacher_server.requests import Asked
 
 VOCAB = 151
 EOS = 2
@@ -92,7 +94,7 @@ class OpenDoor:
     """A door with its parts, and a client that knows its name."""
 
     app: FastAPI
-    desk: Desk
+    desk: SequenceDesk
     tokens: TokenStore
     client: httpx.AsyncClient
     made: dict[str, str] = field(default_factory=dict)
@@ -119,14 +121,18 @@ def make_door(
     limits: DoorLimits | None = None,
     why_not_ready: Callable[[], str | None] = lambda: None,
     names: Sequence[str] = ("noise",),
+    signals: Mapping[str, ServedSignals] | None = None,
     **terms: Any,
 ) -> OpenDoor:
-    """A door over the cache in `root`; all names lead to one teacher."""
-    desk = Desk(TeacherCache.open(root / "cache", IDENTITY), asking, DeskTerms(**{"vocab": VOCAB, "most_k": 8} | terms))
+    """A door over the cache in `root`; all names lead to one teacher, beside those that give `signals`."""
+    desk = SequenceDesk(
+        TeacherCache.open(root / "cache", IDENTITY), asking, DeskTerms(**{"vocab": VOCAB, "most_k": 8} | terms)
+    )
     tokens = TokenStore(root / "tokens.json")
     served = Served(desk, FACTS, Texts(ToyTokenizer(), stop_ids=(EOS,)) if texts else None)
     app = build_app(
         dict.fromkeys(names, served),
+        signals=signals or {},
         guard=Guard(tokens, hosts=["door", "127.0.0.1", "testserver"]),
         quotas=quotas or Quotas(),
         limits=limits or DoorLimits(),
@@ -155,6 +161,11 @@ def at_door(
         if engine is not None:
             engine.close()
     return door
+
+
+def asked(requests: Sequence[Request], *, k: int) -> list[Asked]:
+    """Questions to a desk."""
+    return [Asked(request, k) for request in requests]
 
 
 def written(*prompt_ids: int, new: int = 4, **sampling: Any) -> dict[str, Any]:

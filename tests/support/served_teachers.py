@@ -16,9 +16,9 @@ from orchestration.inputs.doors import TeacherDoor
 from teacher_server import FakeTeacher
 from teacher_server.http.app import build_app
 from teacher_server.http.client import DoorSettings, HttpTeacher
-from teacher_server.http.desk import Desk, DeskTerms
 from teacher_server.http.guard import Guard, TokenStore
 from teacher_server.http.quotas import Quotas
+from teacher_server.http.sequence_desk import DeskTerms, SequenceDesk
 from teacher_server.http.served import DoorLimits, Served, TeacherFacts
 from teacher_server.http.stepping import SteppedEngine
 
@@ -74,7 +74,7 @@ class ServedTeacher:
 
     url: str
     token: str = field(repr=False)
-    desk: Desk
+    desk: SequenceDesk
     moods: Moods
 
     def settings(self, **changes: Any) -> DoorSettings:
@@ -104,7 +104,7 @@ def serving(
     source = FakeTeacher(identity, vocab=vocab, seed=seed, eos_id=stop_ids[0], max_model_len=max_model_len)
     engine, tokens = SteppedEngine(source), TokenStore(root / "door-tokens.json")
     terms = DeskTerms(vocab=vocab, most_k=most_k, licence=licence, commit_every_s=0.05)
-    desk = Desk(TeacherCache.open(root / "door-cache", identity), engine, terms)
+    desk = SequenceDesk(TeacherCache.open(root / "door-cache", identity), engine, terms)
     facts = TeacherFacts(identity, max_model_len, stop_ids, "Noise", vocab_sha256)
     app = build_app(
         {"noise": Served(desk, facts)},

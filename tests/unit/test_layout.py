@@ -25,6 +25,7 @@ WITHOUT_A_TEST = {
     "orchestration/cluster/calibration.py": "a task in a process of its own: tests/end_to_end/test_pipeline.py",
     "evaluation/results.py": "plain values without methods",
     "teacher_server/http/openai/answer_bodies.py": "plain values without methods",
+    "teacher_server/http/sequence_desk.py": "a kind of desk: tests/unit/teacher_server/http/test_desk.py",
     "evaluation/report/blocks.py": "plain values without methods",
     "orchestration/commands/cache_verify.py": "a part of the cache's command: tests/unit/orchestration/commands/test_cache.py",
     "orchestration/fill/work.py": "protocols; tests/unit/orchestration/fill/test_sequences.py and test_signals.py",

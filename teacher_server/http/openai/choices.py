@@ -58,7 +58,7 @@ class Choice:
     paid_tokens: int
 
 
-def choices_of(inquiry: Inquiry, answers: Sequence[Answered], *, pieces: Pieces) -> list[Choice]:
+def choices_of(inquiry: Inquiry, answers: Sequence[Answered[TeacherRecord]], *, pieces: Pieces) -> list[Choice]:
     """The choices in the order of the prompts, all answers to one behind the other.
 
     Raises:
@@ -215,7 +215,7 @@ def _chat_logprobs(choice: Choice, part: slice, *, pieces: Pieces) -> ChatLogPro
     return ChatLogProbs(content=chat_tokens([each for each in choice.beliefs[part] if each is not None], pieces=pieces))
 
 
-def _record(answer: Answered, *, question: Question) -> TeacherRecord:
+def _record(answer: Answered[TeacherRecord], *, question: Question) -> TeacherRecord:
     if isinstance(answer.outcome, Failure):
         place = question.place
         raise Refusal(422, "not_answered", f"{place}: {answer.outcome.reason}", param=place)

@@ -1,7 +1,7 @@
 """The routes of OpenAI's protocol, over the desks of a door.
 
     POST /v1/completions, /v1/chat/completions
-    GET  /v1/models
+    GET  /v1/models, /v1/models/{model}
 
 They ask what `POST /v1/score` and `/v1/generate` ask, in other words: the same cache, quotas, limits and scopes.
 """
@@ -18,6 +18,7 @@ from fastapi import APIRouter, Request, Security
 from fastapi.security import HTTPBearer
 from starlette.responses import Response
 
+from cache import TeacherRecord
 from teacher_server.http.bodies import Body
 from teacher_server.http.door import Door
 from teacher_server.http.exchange import exchange_of
@@ -43,6 +44,7 @@ from teacher_server.http.openai.choices import (
 from teacher_server.http.openai.questions import Inquiry, asked_chat, asked_completions
 from teacher_server.http.openai.streaming import MEDIA_TYPE, Streamed
 from teacher_server.http.pieces import Pieces
+from teacher_server.http.served import Served
 from teacher_server.http.wire import Answered
 
 OWNER = "stillroom"
@@ -92,16 +94,26 @@ def openai_routes(door: Door, *, errors: Mapping[int | str, dict[str, Any]]) -> 
     @router.get("/v1/models")
     async def models(request: Request) -> ModelsBody:
         """The teachers, by the names that `model` takes."""
-        key = exchange_of(request.scope).key
-        assert key is not None
-        require_scope(key, "read")
-        facts = [
-            ModelFacts(id=name, created=opened, owned_by=OWNER, max_model_len=served.facts.max_model_len)
-            for name, served in door.desks.items()
-        ]
-        return ModelsBody(data=facts)
+        _require_reader(request)
+        return ModelsBody(data=[_facts(name, served, opened=opened) for name, served in door.desks.items()])
+
+    @router.get("/v1/models/{model}")
+    async def model(model: str, request: Request) -> ModelFacts:
+        """One teacher by the name that `model` takes."""
+        _require_reader(request)
+        return _facts(*door.served(model, field="model"), opened=opened)
 
     return router
+
+
+def _require_reader(request: Request) -> None:
+    key = exchange_of(request.scope).key
+    assert key is not None
+    require_scope(key, "read")
+
+
+def _facts(name: str, served: Served, *, opened: int) -> ModelFacts:
+    return ModelFacts(id=name, created=opened, owned_by=OWNER, max_model_len=served.facts.max_model_len)
 
 
 async def _respond(door: Door, request: Request, inquiry: Inquiry, *, name: str, dialect: Dialect) -> Response:
@@ -115,14 +127,14 @@ async def _respond(door: Door, request: Request, inquiry: Inquiry, *, name: str,
         system_fingerprint=f"fp_{served.facts.identity.digest()[:16]}",
     )
 
-    async def ask() -> list[Answered]:
+    async def ask() -> list[Answered[TeacherRecord]]:
         # A prompt that is given back as it is needs no teacher.
         return await door.answers(exchange, requests, k=inquiry.k, name=name) if requests else []
 
-    def whole(answers: list[Answered]) -> str:
+    def whole(answers: list[Answered[TeacherRecord]]) -> str:
         return _whole_json(head, choices_of(inquiry, answers, pieces=pieces), inquiry, dialect, pieces)
 
-    def parts(answers: list[Answered]) -> Iterator[str]:
+    def parts(answers: list[Answered[TeacherRecord]]) -> Iterator[str]:
         return _part_jsons(head, choices_of(inquiry, answers, pieces=pieces), inquiry, dialect, pieces)
 
     requests = inquiry.requests

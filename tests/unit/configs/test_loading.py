@@ -301,7 +301,7 @@ def test_a_task_experiment_is_refused_where_a_language_model_is_due(written_task
         load_config(written_task)
     assert str(refused.value) == (
         f"{written_task}: task=task.yaml makes it an experiment that distils a task, and this command is for language "
-        "models: distill run, plan, fill, train, eval, report, ui, cache forget take it"
+        "models: distill run, plan, fill, train, eval, report, serve, ui, cache forget take it"
     )
 
 

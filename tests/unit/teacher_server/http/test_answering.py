@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doors import EOS, FACTS, IDENTITY, TEACHER, VOCAB, Gated, ToyTokenizer
+from doors import EOS, FACTS, IDENTITY, TEACHER, VOCAB, Gated, ToyTokenizer, asked
 
 from cache import TeacherCache
 from cache.answers import Request
 from cache.protocols import Failure
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
-from teacher_server.http.answering import answers_to, json_answer, taken_tokens, wants_arrays
+from teacher_server.http.answering import answers_to, json_answer, wants_arrays
 from teacher_server.http.bodies import AnswerBody, AnswerRow, FailedRow
-from teacher_server.http.desk import Desk, DeskTerms
 from teacher_server.http.guard import Key, Scope
 from teacher_server.http.quotas import Quotas
 from teacher_server.http.refusals import Refusal
+from teacher_server.http.sequence_desk import DeskTerms, SequenceDesk
 from teacher_server.http.served import Served
 from teacher_server.http.texts import Texts
 from teacher_server.http.wire import MEDIA_TYPE, Answered
@@ -35,7 +35,7 @@ def key(scope: Scope) -> Key:
 
 def with_served(root: Path, play: Callable[[Served, Gated], Coroutine[Any, Any, None]]) -> None:
     gated = Gated(open_gate=True)
-    served = Served(Desk(TeacherCache.open(root, IDENTITY), gated, DeskTerms(vocab=VOCAB, most_k=VOCAB)), FACTS)
+    served = Served(SequenceDesk(TeacherCache.open(root, IDENTITY), gated, DeskTerms(vocab=VOCAB, most_k=VOCAB)), FACTS)
 
     async def run() -> None:
         await play(served, gated)
@@ -46,8 +46,8 @@ def with_served(root: Path, play: Callable[[Served, Gated], Coroutine[Any, Any, 
 
 def test_only_what_is_lacking_is_asked_and_all_stands_in_its_place(tmp_path: Path) -> None:
     async def play(served: Served, gated: Gated) -> None:
-        def ask(rows: list[Request]) -> Coroutine[Any, Any, list[Answered]]:
-            return answers_to(rows, k=2, served=served, key=key("ask"), quotas=Quotas())
+        def ask(rows: list[Request]) -> Coroutine[Any, Any, list[Answered[TeacherRecord]]]:
+            return answers_to(asked(rows, k=2), desk=served.desk, key=key("ask"), quotas=Quotas())
 
         await ask(PROMPTS[1:2])
         answers = await ask(PROMPTS)
@@ -55,20 +55,20 @@ def test_only_what_is_lacking_is_asked_and_all_stands_in_its_place(tmp_path: Pat
         assert gated.asked == [PROMPTS[1], PROMPTS[0], PROMPTS[2]]
         firsts = [each.outcome.token_ids[:2].tolist() for each in answers if isinstance(each.outcome, TeacherRecord)]
         assert firsts == [[1, 5], [1, 6], [1, 7]]
-        lengths = [len(answers[at].outcome.token_ids) for at in (0, 2)]  # type: ignore[union-attr]
-        assert taken_tokens(answers) == sum(lengths)
+        lengths = [len(each.outcome.token_ids) for each in answers]  # type: ignore[union-attr]
+        assert served.desk.counts.teacher_tokens == sum(lengths)
 
     with_served(tmp_path, play)
 
 
 def test_whoever_may_only_read_is_never_the_cause_of_a_question(tmp_path: Path) -> None:
     async def play(served: Served, gated: Gated) -> None:
-        await answers_to(PROMPTS[:1], k=2, served=served, key=key("ask"), quotas=Quotas())
+        await answers_to(asked(PROMPTS[:1], k=2), desk=served.desk, key=key("ask"), quotas=Quotas())
         reader = key("read")
-        [answer] = await answers_to(PROMPTS[:1], k=2, served=served, key=reader, quotas=Quotas())
+        [answer] = await answers_to(asked(PROMPTS[:1], k=2), desk=served.desk, key=reader, quotas=Quotas())
         assert answer.cached
         with pytest.raises(Refusal, match=r"requests\[1\] and 1 more of 3 rows are not in the cache") as refused:
-            await answers_to(PROMPTS, k=2, served=served, key=reader, quotas=Quotas())
+            await answers_to(asked(PROMPTS, k=2), desk=served.desk, key=reader, quotas=Quotas())
         assert (refused.value.status, refused.value.code) == (403, "not_cached")
         assert gated.asked == PROMPTS[:1]
 
@@ -79,8 +79,8 @@ def test_what_the_cache_has_costs_no_tokens_and_what_is_asked_is_charged_once(tm
     async def play(served: Served, gated: Gated) -> None:
         quotas = Quotas(tokens_a_minute=13)
 
-        def ask(rows: list[Request]) -> Coroutine[Any, Any, list[Answered]]:
-            return answers_to(rows, k=0, served=served, key=key("ask"), quotas=quotas)
+        def ask(rows: list[Request]) -> Coroutine[Any, Any, list[Answered[TeacherRecord]]]:
+            return answers_to(asked(rows, k=0), desk=served.desk, key=key("ask"), quotas=quotas)
 
         # Two and four tokens each at most: twelve of thirteen.
         await ask([PROMPTS[0], PROMPTS[0], PROMPTS[1]])

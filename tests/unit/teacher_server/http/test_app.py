@@ -19,10 +19,11 @@ from cache import TeacherCache
 from cache.protocols import Failure
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from configs import CacheError
-from teacher_server.http.bodies import AnswerBody, TeachersBody
+from teacher_server.http.bodies import AnswerBody
 from teacher_server.http.exchange import ACCESS_LOG
 from teacher_server.http.layers import OPENAI
 from teacher_server.http.quotas import Quotas
+from teacher_server.http.signals.bodies import TeachersBody
 from teacher_server.http.wire import MEDIA_TYPE, Answered, decode_records
 
 ASKED = {"k": 2, "requests": [written(1, 5), written(1, 6)]}
@@ -36,7 +37,7 @@ def exact(request: GenerateRequest | ScoreRequest, *, k: int) -> TeacherRecord:
     return record
 
 
-def records(response: httpx.Response) -> list[Answered]:
+def records(response: httpx.Response) -> list[Answered[TeacherRecord]]:
     assert response.status_code == 200 and response.headers["content-type"] == MEDIA_TYPE
     return decode_records(response.content, identity=IDENTITY.digest())
 
@@ -347,19 +348,20 @@ def test_its_description_tells_of_errors_tokens_and_both_forms(tmp_path: Path) -
     async def play(door: OpenDoor) -> None:
         described = (await door.client.get("/openapi.json")).json()
         routes = described["paths"]
-        own = {"/v1/score", "/v1/generate", "/v1/teachers", "/metrics", "/healthz", "/readyz"}
-        assert set(routes) == own | OPENAI
+        own = {"/v1/score", "/v1/generate", "/v1/signals", "/v1/teachers", "/metrics", "/healthz", "/readyz"}
+        openai = OPENAI | {"/v1/models/{model}"}
+        assert set(routes) == own | openai
         for path, operations in routes.items():
             for operation in operations.values():
                 errors = {int(status) for status in operation["responses"] if status >= "4"}
                 assert errors >= {400, 405, 408, 413, 421, 500, 503, 504}
                 for status in errors:
                     schema = operation["responses"][str(status)]["content"]["application/json"]["schema"]
-                    kind = "OpenAiErrorBody" if path in OPENAI else "ErrorBody"
+                    kind = "OpenAiErrorBody" if path in openai else "ErrorBody"
                     assert schema == {"$ref": f"#/components/schemas/{kind}"}
                 assert ("security" in operation) == (path not in ("/healthz", "/readyz"))
                 assert (MEDIA_TYPE in operation["responses"]["200"]["content"]) == (
-                    path in ("/v1/score", "/v1/generate")
+                    path in ("/v1/score", "/v1/generate", "/v1/signals")
                 )
         for page in ("/docs", "/redoc"):
             assert (await door.told(page)).status_code == 404

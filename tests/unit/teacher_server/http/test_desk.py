@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from doors import asked
 
 from cache import TeacherCache
 from cache.answers import Request
@@ -18,7 +19,8 @@ from cache.protocols import Failure
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from configs import CacheError, EngineError
 from teacher_server import FakeTeacher
-from teacher_server.http.desk import BusyError, Desk, DeskTerms
+from teacher_server.http.desk import BusyError
+from teacher_server.http.sequence_desk import DeskTerms, SequenceDesk
 from teacher_server.http.wire import Answered
 from teacher_server.requests import Asked
 
@@ -52,10 +54,14 @@ class Slow:
 
 
 def with_desk(
-    root: Path, play: Callable[[Desk, Slow], Coroutine[Any, Any, None]], *, slow: Slow | None = None, **terms: Any
-) -> Desk:
+    root: Path,
+    play: Callable[[SequenceDesk, Slow], Coroutine[Any, Any, None]],
+    *,
+    slow: Slow | None = None,
+    **terms: Any,
+) -> SequenceDesk:
     """Run `play` with a desk over the cache in `root`; what it answered is written then."""
-    desk = Desk(
+    desk = SequenceDesk(
         TeacherCache.open(root, IDENTITY),
         slow := slow or Slow(),
         DeskTerms(**{"vocab": VOCAB, "most_k": VOCAB, "commit_every_s": 3600.0} | terms),
@@ -69,7 +75,7 @@ def with_desk(
     return desk
 
 
-def record(answer: Answered) -> TeacherRecord:
+def record(answer: Answered[TeacherRecord]) -> TeacherRecord:
     assert isinstance(answer.outcome, TeacherRecord), answer.outcome
     return answer.outcome
 
@@ -77,14 +83,14 @@ def record(answer: Answered) -> TeacherRecord:
 def test_what_was_answered_once_is_read_by_the_next_door(tmp_path: Path) -> None:
     requests: list[Request] = [prompt(0), ScoreRequest((1, 9, 5, 6), 2), prompt(1)]
 
-    async def first(desk: Desk, slow: Slow) -> None:
-        answers = await desk.answer(requests, k=4)
+    async def first(desk: SequenceDesk, slow: Slow) -> None:
+        answers = await desk.answer(asked(requests, k=4))
         assert [each.cached for each in answers] == [False] * 3 and set(slow.asked) == set(requests)
-        again = await desk.answer(requests, k=4)
+        again = await desk.answer(asked(requests, k=4))
         assert [each.cached for each in again] == [True] * 3 and len(slow.asked) == 3
 
-    async def second(desk: Desk, slow: Slow) -> None:
-        answers = await desk.answer(requests, k=4)
+    async def second(desk: SequenceDesk, slow: Slow) -> None:
+        answers = await desk.answer(asked(requests, k=4))
         assert [each.cached for each in answers] == [True] * 3 and not slow.asked
         [(_, exact)] = TEACHER.generate([prompt(0)], k=4)
         assert isinstance(exact, TeacherRecord) and exact.topk_logprobs is not None
@@ -93,8 +99,8 @@ def test_what_was_answered_once_is_read_by_the_next_door(tmp_path: Path) -> None
         assert kept is not None
         np.testing.assert_allclose(kept, exact.topk_logprobs, atol=0.04)
         # Fewer log-probabilities, a shorter answer and the text alone are there as well.
-        assert all(each.cached for each in await desk.answer([prompt(0, new=3)], k=2))
-        assert record((await desk.answer([prompt(0)], k=0))[0]).topk_ids is None
+        assert all(each.cached for each in await desk.answer(asked([prompt(0, new=3)], k=2)))
+        assert record((await desk.answer(asked([prompt(0)], k=0)))[0]).topk_ids is None
 
     desk = with_desk(tmp_path, first)
     assert desk.counts.asked == 3 and desk.counts.hits == 3 and desk.counts.committed_rows == 3
@@ -102,8 +108,10 @@ def test_what_was_answered_once_is_read_by_the_next_door(tmp_path: Path) -> None
 
 
 def test_equal_requests_that_come_together_are_asked_once(tmp_path: Path) -> None:
-    async def play(desk: Desk, slow: Slow) -> None:
-        waiting = [asyncio.create_task(desk.answer([prompt(0), prompt(at % 2), prompt(0)], k=3)) for at in range(8)]
+    async def play(desk: SequenceDesk, slow: Slow) -> None:
+        waiting = [
+            asyncio.create_task(desk.answer(asked([prompt(0), prompt(at % 2), prompt(0)], k=3))) for at in range(8)
+        ]
         while len(slow.asked) < 2:
             await asyncio.sleep(0.01)
         slow.gate.set()
@@ -116,8 +124,8 @@ def test_equal_requests_that_come_together_are_asked_once(tmp_path: Path) -> Non
 
 
 def test_a_client_that_goes_away_loses_nothing_for_others(tmp_path: Path) -> None:
-    async def play(desk: Desk, slow: Slow) -> None:
-        gone, waits = (asyncio.create_task(desk.answer([prompt(0)], k=3)) for _ in range(2))
+    async def play(desk: SequenceDesk, slow: Slow) -> None:
+        gone, waits = (asyncio.create_task(desk.answer(asked([prompt(0)], k=3))) for _ in range(2))
         while not slow.asked:
             await asyncio.sleep(0.01)
         gone.cancel()
@@ -128,41 +136,41 @@ def test_a_client_that_goes_away_loses_nothing_for_others(tmp_path: Path) -> Non
 
 
 def test_a_stored_text_is_scored_and_never_written_anew(tmp_path: Path) -> None:
-    async def play(desk: Desk, slow: Slow) -> None:
-        text = record((await desk.answer([prompt(0)], k=0))[0])
+    async def play(desk: SequenceDesk, slow: Slow) -> None:
+        text = record((await desk.answer(asked([prompt(0)], k=0)))[0])
         await desk.commit()
-        scored = record((await desk.answer([prompt(0)], k=4))[0])
+        scored = record((await desk.answer(asked([prompt(0)], k=4)))[0])
         assert slow.asked[1] == ScoreRequest(tuple(text.token_ids.tolist()), 2)
         assert scored.k == 4 and scored.finish == text.finish
         await desk.commit()
-        assert record((await desk.answer([prompt(0)], k=4))[0]).finish == text.finish
+        assert record((await desk.answer(asked([prompt(0)], k=4)))[0]).finish == text.finish
 
     with_desk(tmp_path, play)
 
 
 def test_what_is_refused_is_told_and_not_kept(tmp_path: Path) -> None:
-    async def play(desk: Desk, slow: Slow) -> None:
-        bad, good = await desk.answer([GenerateRequest((), (2,), 4), prompt(0)], k=0)
+    async def play(desk: SequenceDesk, slow: Slow) -> None:
+        bad, good = await desk.answer(asked([GenerateRequest((), (2,), 4), prompt(0)], k=0))
         assert bad.outcome == Failure("the prompt is empty") and record(good).k == 0
 
     assert with_desk(tmp_path, play).counts.failed == 1
 
 
 def test_more_than_fits_is_refused_with_the_time_to_wait(tmp_path: Path) -> None:
-    async def play(desk: Desk, slow: Slow) -> None:
-        first = asyncio.create_task(desk.answer([prompt(0), prompt(1)], k=0))
+    async def play(desk: SequenceDesk, slow: Slow) -> None:
+        first = asyncio.create_task(desk.answer(asked([prompt(0), prompt(1)], k=0)))
         while len(slow.asked) < 2:
             await asyncio.sleep(0.01)
         with pytest.raises(BusyError, match="20 tokens wait for the teacher and 10 more do not fit") as busy:
-            await desk.answer([prompt(2)], k=0)
+            await desk.answer(asked([prompt(2)], k=0))
         assert 1.0 <= busy.value.retry_after_s <= 60.0
         # What is under way for others takes no room.
-        joined = asyncio.create_task(desk.answer([prompt(1)], k=0))
+        joined = asyncio.create_task(desk.answer(asked([prompt(1)], k=0)))
         await asyncio.sleep(0.05)
         slow.gate.set()
         await asyncio.gather(first, joined)
         # Larger than all room, and nothing waits: it is let in.
-        assert record((await desk.answer([prompt(3, new=100)], k=0))[0]).k == 0
+        assert record((await desk.answer(asked([prompt(3, new=100)], k=0)))[0]).k == 0
 
     desk = with_desk(tmp_path, play, slow=Slow(open_gate=False), most_waiting_tokens=25)
     assert desk.counts.refused == 1
@@ -172,8 +180,8 @@ def test_more_than_fits_is_refused_with_the_time_to_wait(tmp_path: Path) -> None
 def test_an_engine_that_dies_is_asked_for_again_and_a_poisonous_request_is_refused(
     tmp_path: Path, deaths: int, answered: bool
 ) -> None:
-    async def play(desk: Desk, slow: Slow) -> None:
-        [answer] = await desk.answer([prompt(0)], k=0)
+    async def play(desk: SequenceDesk, slow: Slow) -> None:
+        [answer] = await desk.answer(asked([prompt(0)], k=0))
         assert isinstance(answer.outcome, TeacherRecord) == answered
         if isinstance(answer.outcome, Failure):
             assert "3 engines died while they were asked this; the last: killed" in answer.outcome.reason
@@ -182,8 +190,8 @@ def test_an_engine_that_dies_is_asked_for_again_and_a_poisonous_request_is_refus
 
 
 def test_answers_are_kept_in_memory_until_the_disk_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def play(desk: Desk, slow: Slow) -> None:
-        await desk.answer([prompt(0)], k=2)
+    async def play(desk: SequenceDesk, slow: Slow) -> None:
+        await desk.answer(asked([prompt(0)], k=2))
 
         def full(*_: object, **__: object) -> None:
             raise CacheError("no space left")
@@ -191,7 +199,7 @@ def test_answers_are_kept_in_memory_until_the_disk_takes_them(tmp_path: Path, mo
         with monkeypatch.context() as patched:
             patched.setattr(TeacherCache, "writer", full)
             await desk.commit()
-            assert (await desk.answer([prompt(0)], k=2))[0].cached and len(slow.asked) == 1
+            assert (await desk.answer(asked([prompt(0)], k=2)))[0].cached and len(slow.asked) == 1
         assert desk.counts.commit_errors == 1 and desk.counts.committed_rows == 0 and desk.writing_fails
         await desk.commit()
         assert not desk.writing_fails
@@ -201,8 +209,8 @@ def test_answers_are_kept_in_memory_until_the_disk_takes_them(tmp_path: Path, mo
 
 
 def test_answers_are_written_by_and_by(tmp_path: Path) -> None:
-    async def play(desk: Desk, slow: Slow) -> None:
-        await desk.answer([prompt(0)], k=2)
+    async def play(desk: SequenceDesk, slow: Slow) -> None:
+        await desk.answer(asked([prompt(0)], k=2))
         for _ in range(200):
             await asyncio.sleep(0.01)
             if desk.counts.committed_rows:
@@ -215,12 +223,12 @@ def test_answers_are_written_by_and_by(tmp_path: Path) -> None:
 def test_what_another_process_commits_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("teacher_server.http.desk.REFRESH_S", 0.0)
 
-    async def play(desk: Desk, slow: Slow) -> None:
-        await desk.answer([prompt(1)], k=2)
+    async def play(desk: SequenceDesk, slow: Slow) -> None:
+        await desk.answer(asked([prompt(1)], k=2))
         [(_, written)] = TEACHER.generate([prompt(0)], k=2)
         assert isinstance(written, TeacherRecord)
         TeacherCache.open(tmp_path, IDENTITY).put([(written, prompt(0))], vocab=VOCAB)
-        assert (await desk.answer([prompt(0)], k=2))[0].cached and slow.asked == [prompt(1)]
+        assert (await desk.answer(asked([prompt(0)], k=2)))[0].cached and slow.asked == [prompt(1)]
 
     with_desk(tmp_path, play)
 
@@ -236,8 +244,8 @@ def test_a_desk_that_closes_while_it_writes_writes_once(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(TeacherCache, "writer", slow)
 
-    async def play(desk: Desk, slow: Slow) -> None:
-        await desk.answer([prompt(0)], k=2)
+    async def play(desk: SequenceDesk, slow: Slow) -> None:
+        await desk.answer(asked([prompt(0)], k=2))
         while not writers:
             await asyncio.sleep(0.01)
 

@@ -17,10 +17,10 @@ from doors import Gated, OpenDoor, at_door, make_door, why, written
 from open_app import listening
 
 from configs import CacheError
-from teacher_server.http.desk import Desk
 from teacher_server.http.exchange import ACCESS_LOG, CLIENT_GONE
 from teacher_server.http.layers import Admission
 from teacher_server.http.refusals import Refusal
+from teacher_server.http.sequence_desk import SequenceDesk
 from teacher_server.http.served import DoorLimits
 
 LIMITS = DoorLimits(most_body_bytes=20_000, body_s=0.4, request_s=5.0)
@@ -151,7 +151,7 @@ def test_a_request_that_takes_too_long_ends_and_what_it_asked_goes_on(tmp_path: 
 
 def test_a_timeout_of_something_else_is_no_slow_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def play(door: OpenDoor) -> None:
-        monkeypatch.setattr(Desk, "held", failing(TimeoutError("a disk")))
+        monkeypatch.setattr(SequenceDesk, "held", failing(TimeoutError("a disk")))
         response = await door.ask("/v1/generate", {"k": 0, "requests": [written(1, 5)]})
         assert (response.status_code, why(response)["code"]) == (500, "internal")
 
@@ -183,7 +183,7 @@ def test_a_defect_costs_one_request_and_tells_nothing(
 ) -> None:
     async def play(door: OpenDoor) -> None:
         with monkeypatch.context() as patched:
-            patched.setattr(Desk, "held", failing(error))
+            patched.setattr(SequenceDesk, "held", failing(error))
             response = await door.ask("/v1/generate", {"k": 0, "requests": [written(1, 5)]})
         said = why(response)
         assert (said["status"], said["code"]) == (status, code)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from doors import IDENTITY, VOCAB, Gated
+from doors import IDENTITY, VOCAB, Gated, asked
 from prometheus_client.parser import text_string_to_metric_families
 
 from cache import TeacherCache
 from cache.records import GenerateRequest
-from teacher_server.http.desk import Desk, DeskTerms
 from teacher_server.http.exchange import Exchange
 from teacher_server.http.guard import Key
 from teacher_server.http.metrics import Metrics
+from teacher_server.http.sequence_desk import DeskTerms, SequenceDesk
 
 Samples = dict[tuple[str, ...], float]
 
@@ -30,12 +30,12 @@ def samples(metrics: Metrics) -> Samples:
 
 def test_what_the_desk_counts_is_read_at_the_moment_of_asking(tmp_path: Path) -> None:
     gated = Gated()
-    desk = Desk(TeacherCache.open(tmp_path, IDENTITY), gated, DeskTerms(vocab=VOCAB, most_k=8))
+    desk = SequenceDesk(TeacherCache.open(tmp_path, IDENTITY), gated, DeskTerms(vocab=VOCAB, most_k=8))
     metrics = Metrics({"noise": desk})
 
     async def run() -> None:
         one, other = GenerateRequest((1, 5), (2,), 4), GenerateRequest((1, 6), (2,), 4)
-        waiting = [asyncio.create_task(desk.answer(rows, k=0)) for rows in ([one, other], [one])]
+        waiting = [asyncio.create_task(desk.answer(asked(rows, k=0))) for rows in ([one, other], [one])]
         await gated.until_asked(2)
         while not desk.counts.shared:
             await asyncio.sleep(0.005)
@@ -45,7 +45,7 @@ def test_what_the_desk_counts_is_read_at_the_moment_of_asking(tmp_path: Path) ->
         assert meanwhile["stillroom_rows_total", "shared", "noise"] == 1
         gated.gate.set()
         await asyncio.gather(*waiting)
-        await desk.answer([GenerateRequest((), (2,), 4)], k=0)
+        await desk.answer(asked([GenerateRequest((), (2,), 4)], k=0))
         await desk.close()
 
     asyncio.run(run())

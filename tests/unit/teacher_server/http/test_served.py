@@ -13,8 +13,8 @@ from doors import EOS, FACTS, IDENTITY, VOCAB, Gated, ToyTokenizer, scored, writ
 from cache import TeacherCache
 from cache.records import GenerateRequest, ScoreRequest
 from teacher_server.http.bodies import GenerateBody, ScoreBody
-from teacher_server.http.desk import Desk, DeskTerms
 from teacher_server.http.refusals import Refusal
+from teacher_server.http.sequence_desk import DeskTerms, SequenceDesk
 from teacher_server.http.served import DoorLimits, Served, scored_requests, written_requests
 from teacher_server.http.texts import Texts
 
@@ -23,7 +23,7 @@ LIMITS = DoorLimits(most_rows=3, most_tokens=60, most_numbers=100)
 
 @pytest.fixture
 def served(tmp_path: Path) -> Served:
-    desk = Desk(TeacherCache.open(tmp_path, IDENTITY), Gated(), DeskTerms(vocab=VOCAB, most_k=8))
+    desk = SequenceDesk(TeacherCache.open(tmp_path, IDENTITY), Gated(), DeskTerms(vocab=VOCAB, most_k=8))
     return Served(desk, FACTS, Texts(ToyTokenizer(), stop_ids=(EOS,)))
 
 

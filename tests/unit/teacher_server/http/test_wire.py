@@ -24,7 +24,7 @@ DIGEST = IDENTITY.digest()
 TEACHER = FakeTeacher(IDENTITY, vocab=151, eos_id=2)
 
 
-def answers(*, k: int, prompts: int = 4) -> list[Answered]:
+def answers(*, k: int, prompts: int = 4) -> list[Answered[TeacherRecord]]:
     """Written answers and one scored sequence, with a failure among them."""
     asked = [GenerateRequest((1, 5 + at), (2,), 6 + at) for at in range(prompts)]
     rows = [Answered(outcome, cached=at % 2 == 1) for at, outcome in TEACHER.generate(asked, k=k)]
@@ -33,7 +33,7 @@ def answers(*, k: int, prompts: int = 4) -> list[Answered]:
     return [*rows[:2], Answered(Failure("the prompt is empty – said plainly")), *rows[2:]]
 
 
-def same(one: Answered, other: Answered) -> bool:
+def same(one: Answered[TeacherRecord], other: Answered[TeacherRecord]) -> bool:
     if isinstance(one.outcome, Failure) or isinstance(other.outcome, Failure):
         return one.outcome == other.outcome and one.cached == other.cached
     names = [name for name in TeacherRecord.__slots__ if name != "key"]
@@ -49,7 +49,7 @@ def test_what_goes_in_comes_out(k: int) -> None:
 
 
 @pytest.mark.parametrize("rows", [[], [Answered(Failure("no"), cached=True)]])
-def test_a_body_may_hold_no_record_at_all(rows: list[Answered]) -> None:
+def test_a_body_may_hold_no_record_at_all(rows: list[Answered[TeacherRecord]]) -> None:
     received = decode_records(encode_records(rows, identity=DIGEST), identity=DIGEST)
     assert all(same(one, other) for one, other in zip(rows, received, strict=True))
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from cache import TeacherCache
 from cache.records import GenerateRequest, ScoreRequest
 from teacher_server.http.bodies import ChatMessage
-from teacher_server.http.desk import Desk, DeskTerms
 from teacher_server.http.openai.bodies import ChatBody, CompletionBody
 from teacher_server.http.openai.questions import CHAT_TOKENS, COMPLETION_TOKENS, Inquiry, asked_chat, asked_completions
 from teacher_server.http.refusals import Refusal
+from teacher_server.http.sequence_desk import DeskTerms, SequenceDesk
 from teacher_server.http.served import DoorLimits, Served
 from teacher_server.http.texts import Texts
 
@@ -28,7 +28,7 @@ TEXTS = Texts(ToyTokenizer(), stop_ids=(EOS,))
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     cache = TeacherCache.open(tmp_path_factory.mktemp("cache"), IDENTITY)
-    yield Served(Desk(cache, Gated(), DeskTerms(vocab=VOCAB, most_k=8)), FACTS, TEXTS)
+    yield Served(SequenceDesk(cache, Gated(), DeskTerms(vocab=VOCAB, most_k=8)), FACTS, TEXTS)
 
 
 def completions(served: Served, limits: DoorLimits = LIMITS, **fields: Any) -> Inquiry:

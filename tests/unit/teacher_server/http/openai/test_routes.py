@@ -85,8 +85,14 @@ def believed(tokens: Sequence[int]) -> np.ndarray:
 
 
 def test_the_teachers_are_its_models(opened: Opened) -> None:
-    [model] = opened.client("read").models.list().data
+    client = opened.client("read")
+    [model] = client.models.list().data
     assert (model.id, model.object, model.owned_by) == ("noise", "model", "stillroom")
+    assert client.models.retrieve("noise") == model
+    for name in ("gpt", "org/gpt"):
+        with pytest.raises(openai.NotFoundError) as nobody:
+            client.models.retrieve(name)
+        assert nobody.value.type == "invalid_request_error"
 
 
 def test_a_completion_is_what_generate_writes_and_the_teacher_believes(opened: Opened) -> None:
