@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from pipeline_builders import KD, SHAPE, experiment, model_in
+from remote_runs import remote, remote_experiment
 
 from configs import ConfigError
 from orchestration.cache_tools import configured_teachers as module
@@ -43,3 +44,13 @@ def test_a_teacher_whose_weights_are_behind_a_door_is_verified_where_they_are(
         ConfigError, match=r"^teacher\.model=.*bare holds no weights, because the teacher answers behind"
     ):
         configured_teachers(config, None)
+
+
+def test_what_nobody_can_hash_nobody_verifies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with remote(tmp_path, monkeypatch) as (server, block):
+        config = remote_experiment(tmp_path, block)
+        with pytest.raises(
+            ConfigError, match=r"^teacher: noise \(revision 3, .*its rows can only be held against what"
+        ):
+            configured_teachers(config, None)
+        assert server.asked == []

@@ -15,6 +15,7 @@ import huggingface_hub.constants
 import pytest
 import ray
 from other_tokenizers import other_model
+from remote_runs import remote, remote_experiment
 from served_teachers import TOKEN_ENV, serving
 
 from cache import TeacherCache
@@ -332,3 +333,17 @@ def test_a_plan_goes_on_without_a_door_that_does_not_answer(tmp_path: Path, monk
     text = planned(shipped("tiny", tmp_path, *overrides, serve))
     assert "teacher.serve: http://127.0.0.1:9 cannot be reached" in text and "stillroom_hidden" not in text
     assert row(text, "teacher-train")[:4] == ["teacher-train", "24", "0", "24"]
+
+
+def test_a_server_of_somebody_elses_is_not_asked_by_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may want money for every answer; what a run would need of it, and what that may cost, is said."""
+    with remote(tmp_path, monkeypatch) as (server, block):
+        block["openai"]["price"] = {"read": 1000.0, "written": 10000.0}
+        config = remote_experiment(tmp_path, block)
+        text = " ".join(planned(config).split())
+        assert server.asked == []
+    host = block["openai"]["base_url"].removeprefix("http://").removesuffix("/v1")
+    assert f"unverifiable), at {host}, is not asked by a plan" in text
+    assert "goes on if it gives 4 log-probabilities a token." in text
+    assert "USD, at 1000 a million tokens read and 10000 written; rows that are cached cost nothing" in text
+    assert f"answers behind {host}: no engine of it starts here" in text and not (tmp_path / "cache_root").exists()
