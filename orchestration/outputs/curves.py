@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cache.disk.durable import replace_file
 from configs.regular_files import UnreadableFileError, open_own, open_regular, parse_json
@@ -37,15 +38,31 @@ class CurveWriter:
 
 
 class CurveReader:
-    """Follows a growing curve; every point is returned once, also when a resumed training writes it again."""
+    """Follows a growing curve; every point is returned once, also when a resumed training writes it again.
+
+    What was read of a file is not read again. A resumed training puts another file in its place, which is.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._returned: set[tuple[int, frozenset[str]]] = set()
+        self._file: tuple[int, int] | None = None
+        self._read = 0
 
     def new(self) -> list[StepMetrics]:
         """Points that were not returned before. A step may have two: of the training and of the held-out set."""
-        found = [point for point in read_curve(self._path) if _name(point) not in self._returned]
+        try:
+            with open_regular(self._path) as stream:
+                told = os.fstat(stream.fileno())
+                file = told.st_dev, told.st_ino
+                if file != self._file or told.st_size < self._read:
+                    self._file, self._read = file, 0
+                stream.seek(self._read)
+                lines = _whole_lines(stream)
+        except FileNotFoundError:
+            return []
+        self._read += sum(map(len, lines))
+        found = [point for point in _points(lines, origin=self._path) if _name(point) not in self._returned]
         self._returned |= {_name(point) for point in found}
         return found
 
@@ -54,10 +71,17 @@ def read_curve(path: Path) -> list[StepMetrics]:
     """All whole lines of a curve, in order; one that a kill cut short or a disk damaged is left out."""
     try:
         with open_regular(path) as stream:
-            lines = [line for line in stream if line.endswith(b"\n")]
+            return _points(_whole_lines(stream), origin=path)
     except FileNotFoundError:
         return []
-    points = (_point(line, origin=str(path)) for line in lines)
+
+
+def _whole_lines(stream: BinaryIO) -> list[bytes]:
+    return [line for line in stream if line.endswith(b"\n")]
+
+
+def _points(lines: Iterable[bytes], *, origin: Path) -> list[StepMetrics]:
+    points = (_point(line, origin=str(origin)) for line in lines)
     return [point for point in points if point is not None]
 
 

@@ -133,3 +133,28 @@ def test_two_points_of_one_step_are_both_followed(path: Path) -> None:
     writer(held_out)
     assert reader.new() == [held_out]
     assert reader.new() == []
+
+
+def test_what_was_read_is_not_read_again(path: Path) -> None:
+    write(path, 1, 2)
+    reader = CurveReader(path)
+    assert reader.new() == [point(1), point(2)]
+    content = path.read_bytes()
+    with path.open("r+b") as stream:
+        stream.write(content.replace(b'"step": 1', b'"step": 7'))
+    line = json.dumps({"step": 3, "values": {"train/loss": 1.0, "train/grad_norm": 0.5}}).encode()
+    with path.open("ab") as stream:
+        stream.write(line[:20])
+        stream.flush()
+        assert reader.new() == []
+        stream.write(line[20:] + b"\n")
+    assert reader.new() == [point(3)]
+    assert CurveReader(path).new() == [point(7), point(2), point(3)]
+
+
+def test_a_curve_that_became_shorter_in_place_is_read_from_its_beginning(path: Path) -> None:
+    write(path, 1, 2, 3)
+    reader = CurveReader(path)
+    assert len(reader.new()) == 3
+    path.write_bytes(path.read_bytes().replace(b'"step": 1', b'"step": 9')[:70])
+    assert [each.step for each in reader.new()] == [9]
