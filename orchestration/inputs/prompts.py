@@ -8,8 +8,10 @@ turn it into the control token itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,15 @@ from orchestration.inputs.conversations import (
     words_of,
 )
 from orchestration.inputs.rows import Row, split_rows
-from orchestration.inputs.templates import ChatTemplates, Unrendered
+from orchestration.inputs.templates import ChatTemplates, Conversation, Unrendered
+
+logger = logging.getLogger(__name__)
+
+ROWS_AT_ONCE = 512
+"""Rows that are rendered and tokenised together."""
+
+SAID_EVERY = 100_000
+"""Rows after which a user is told that it goes on."""
 
 VALUE_CHARACTERS = 40
 """Of a value in a row that an error shows."""
@@ -123,8 +133,7 @@ def load_prompts(
         for name, source in config.splits.items():
             reader = PromptReader(name, config, tokenizer, templates, max_new_tokens, control, stop_ids, route)
             usable: list[Prompt] = []
-            for index, row in split_rows(source, split=name):
-                outcome = row if isinstance(row, str) else reader.prompt(row, index)
+            for index, row, outcome in reader.prompts(split_rows(source, split=name)):
                 if isinstance(outcome, Prompt):
                     usable.append(outcome)
                 else:
@@ -154,8 +163,7 @@ def render_prompts(
         for name, source in config.splits.items():
             reader = PromptReader(name, config, tokenizer, templates, 0, control, None)
             rows: dict[int, tuple[int, ...] | str] = {}
-            for index, row in split_rows(source, split=name):
-                outcome = row if isinstance(row, str) else reader.prompt(row, index)
+            for index, _, outcome in reader.prompts(split_rows(source, split=name)):
                 rows[index] = (
                     outcome.prompt_ids if isinstance(outcome, Prompt) else visible(outcome, at_most=REASON_CHARACTERS)
                 )
@@ -179,28 +187,55 @@ class PromptReader:
     stop_ids: tuple[int, ...] | None
     route: TeacherRoute | None = None
 
-    def prompt(self, row: Row, index: int) -> Prompt | str:
-        """One prompt, or the reason why the row is set aside."""
-        talk = self.conversation(row, index)
-        reason = talk if isinstance(talk, str) else self.why_unusable(talk)
-        if isinstance(talk, str) or reason is not None:
-            return str(reason)
-        try:
-            rendered = self.render(talk)
-            gold = None if talk.answer is None or self.stop_ids is None else self._answer(talk, rendered)
-        except Unrendered as error:
-            return f"refused by the chat template: {error}"
+    def prompts(self, rows: Iterable[tuple[int, Row | str]]) -> Iterator[tuple[int, Row | str, Prompt | str]]:
+        """Each numbered row with its prompt, or the reason why it is set aside.
+
+        Rows are rendered and tokenised many at once, which takes half the processor time of one after the other.
+        """
+        rows, read = iter(rows), 0
+        while chunk := list(islice(rows, ROWS_AT_ONCE)):
+            yield from self._of_chunk(chunk)
+            if read // SAID_EVERY < (read + len(chunk)) // SAID_EVERY:
+                logger.info("data.%s: %s rows are read", self.split, f"{read + len(chunk):,}")
+            read += len(chunk)
+
+    def _of_chunk(self, rows: Sequence[tuple[int, Row | str]]) -> Iterator[tuple[int, Row | str, Prompt | str]]:
+        talks = [row if isinstance(row, str) else self._usable(row, index) for index, row in rows]
+        usable = [talk for talk in talks if isinstance(talk, Talk)]
+        rendered = self._render_all(usable)
+        ids = iter(self._encode_all([text for text in rendered if isinstance(text, str)]))
+        golds = iter(self._gold_of_all(usable, rendered))
+        texts = iter(rendered)
+        for (index, row), talk in zip(rows, talks, strict=True):
+            if isinstance(talk, str) or isinstance(row, str):
+                yield index, row, str(talk)
+                continue
+            text, gold = next(texts), next(golds)
+            prompt_ids = next(ids) if isinstance(text, str) else []
+            refused = next((each for each in (text, gold) if isinstance(each, Unrendered)), None)
+            if refused is not None:
+                yield index, row, f"refused by the chat template: {refused}"
+                continue
+            assert not isinstance(gold, Unrendered)
+            yield index, row, self._fitting(row, index, talk=talk, prompt_ids=prompt_ids, gold_ids=gold)
+
+    def _fitting(
+        self, row: Row, index: int, *, talk: Talk, prompt_ids: list[int], gold_ids: tuple[int, ...] | None
+    ) -> Prompt | str:
+        """The prompt, or why it or its gold answer is not of a usable length."""
         limit = self.config.max_prompt_tokens
-        prompt_ids = self.encode(rendered)
         if not prompt_ids:
             return "nothing is left of it as a prompt"
         if len(prompt_ids) > limit:
             return f"{len(prompt_ids)} prompt tokens, more than data.max_prompt_tokens={limit}"
-        gold_ids = None if gold is None else self._gold_ids(gold)
         if gold_ids is not None and len(gold_ids) > self.max_new_tokens:
             return f"{len(gold_ids)} response tokens, more than generation.max_new_tokens={self.max_new_tokens}"
         teacher = None if self.route is None else self._routed(row, index, self.route)
         return Prompt(index, words_of(talk.messages[-1]), tuple(prompt_ids), gold_ids, teacher=teacher)
+
+    def _usable(self, row: Row, index: int) -> Talk | str:
+        talk = self.conversation(row, index)
+        return talk if isinstance(talk, str) else self.why_unusable(talk) or talk
 
     def _routed(self, row: Row, index: int, route: TeacherRoute) -> str:
         if row.get(route.field) is None:
@@ -218,8 +253,11 @@ class PromptReader:
 
     def encode(self, rendered: str) -> list[int]:
         """The tokens of a rendered prompt; a chat template writes the special ones itself."""
-        ids: list[int] = self.tokenizer.encode(rendered, add_special_tokens=self.config.template != "chat")
+        (ids,) = self._encode_all([rendered])
         return ids
+
+    def _encode_all(self, rendered: Sequence[str]) -> list[list[int]]:
+        return _tokens(self.tokenizer, rendered, add_special_tokens=self.config.template != "chat")
 
     def conversation(self, row: Row, index: int) -> Talk | str:
         """The messages that make the prompt, and the gold answer if the row has one; or why there are none."""
@@ -280,34 +318,66 @@ class PromptReader:
         Raises:
             Unrendered: the chat template refuses it.
         """
-        if self.config.template == "raw":
-            return words_of(talk.messages[-1])
-        if self.config.template == "alpaca":
-            return ALPACA.format(prompt=words_of(talk.messages[-1]))
-        return self.templates.render(talk.messages, tools=talk.tools, opens_answer=True)
+        (text,) = self._render_all([talk])
+        if isinstance(text, Unrendered):
+            raise text
+        return text
 
-    def _answer(self, talk: Talk, prompt: str) -> str:
-        """The gold answer as the template writes it, with what stands behind it."""
-        assert talk.answer is not None
+    def _render_all(self, talks: Sequence[Talk]) -> list[str | Unrendered]:
+        if self.config.template == "raw":
+            return [words_of(talk.messages[-1]) for talk in talks]
+        if self.config.template == "alpaca":
+            return [ALPACA.format(prompt=words_of(talk.messages[-1])) for talk in talks]
+        return self.templates.render_all([Conversation(talk.messages, talk.tools) for talk in talks], opens_answer=True)
+
+    def _gold_of_all(
+        self, talks: Sequence[Talk], prompts: Sequence[str | Unrendered]
+    ) -> list[tuple[int, ...] | Unrendered | None]:
+        """The tokens of each gold answer, behind its rendered prompt; None where there is no answer or prompt."""
+        if self.stop_ids is None:
+            return [None] * len(talks)
+        known = {
+            at: (talk, prompt)
+            for at, (talk, prompt) in enumerate(zip(talks, prompts, strict=True))
+            if talk.answer is not None and isinstance(prompt, str)
+        }
+        texts = dict(zip(known, self._answers([*known.values()]), strict=True))
+        written = {at: text for at, text in texts.items() if isinstance(text, str)}
+        ids = zip(written, _tokens(self.tokenizer, [*written.values()], add_special_tokens=False), strict=True)
+        ended: dict[int, tuple[int, ...] | Unrendered] = {at: self._ended(each) for at, each in ids}
+        ended |= {at: text for at, text in texts.items() if isinstance(text, Unrendered)}
+        return [ended.get(at) for at in range(len(talks))]
+
+    def _answers(self, told: Sequence[tuple[Talk, str]]) -> list[str | Unrendered]:
+        """The gold answer of each as the template writes it, with what stands behind it."""
         if self.config.template != "chat":
-            return words_of(talk.answer)
-        whole = self._whole(talk, talk.answer)
+            return [words_of(talk.answer or {}) for talk, _ in told]
+        wholes = self.templates.render_all(
+            [Conversation(talk.all_messages, talk.tools) for talk, _ in told], opens_answer=False
+        )
+        return [
+            whole if isinstance(whole, Unrendered) else self._answer(talk, prompt, whole)
+            for (talk, prompt), whole in zip(told, wholes, strict=True)
+        ]
+
+    def _answer(self, talk: Talk, prompt: str, whole: str) -> str | Unrendered:
+        """What of a whole rendered conversation is the answer."""
+        assert talk.answer is not None
         if whole.startswith(prompt):
             text: str | None = whole[len(prompt) :]
         else:
-            marked = self._whole(talk, {"role": "assistant", "content": MARKER})
+            last = [*talk.messages, {"role": "assistant", "content": MARKER}]
+            (marked,) = self.templates.render_all([Conversation(last, talk.tools)], opens_answer=False)
+            if isinstance(marked, Unrendered):
+                return marked
             text = answer_within(whole, answer=talk.answer, marked=marked)
         if text is None:
-            raise Unrendered("it does not write the answer behind the prompt")
+            return Unrendered("it does not write the answer behind the prompt")
         # Blanks and line feeds are the template's when the answer itself does not end with them.
         return text if text.endswith(words_of(talk.answer)) else text.rstrip()
 
-    def _whole(self, talk: Talk, last: Mapping[str, Any]) -> str:
-        return self.templates.render([*talk.messages, last], tools=talk.tools, opens_answer=False)
-
-    def _gold_ids(self, gold: str) -> tuple[int, ...]:
+    def _ended(self, ids: list[int]) -> tuple[int, ...]:
         """The tokens of an answer up to the one that ends its turn."""
-        ids: list[int] = self.tokenizer.encode(gold, add_special_tokens=False)
         last = next((at for at, token in enumerate(ids) if token in (self.stop_ids or ())), None)
         if last is not None:
             return tuple(ids[: last + 1])
@@ -344,6 +414,15 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """The texts that the tokenizer would turn into control tokens: also those that have no name such as EOS."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     return tuple(sorted(added | set(tokenizer.all_special_tokens)))
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
+    """The tokens of texts, on all cores where the tokenizer can."""
+    if not texts:
+        return []
+    told = tokenizer([*texts], add_special_tokens=add_special_tokens, return_attention_mask=False)
+    ids: list[list[int]] = told["input_ids"]
+    return ids
 
 
 def _narrow(prompt: Prompt) -> Prompt:

@@ -11,9 +11,10 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -40,6 +41,14 @@ LEAST_CHARACTERS = 2**20
 
 class Unrendered(Exception):
     """The template does not render these messages; why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What a template is given of one row."""
+
+    messages: Sequence[Mapping[str, Any]]
+    tools: list[Any] | None
 
 
 class TemplateSettings(Protocol):
@@ -104,27 +113,51 @@ class ChatTemplates:
             Unrendered: the template refuses it, or takes too long over it.
             DataError: the template cannot be used at all.
         """
-        source = self._source(tools=tools is not None)
-        variables = {
+        (text,) = self.render_all([Conversation(messages, tools)], opens_answer=opens_answer)
+        if isinstance(text, Unrendered):
+            raise text
+        return text
+
+    def render_all(self, conversations: Sequence[Conversation], *, opens_answer: bool) -> list[str | Unrendered]:
+        """`render` of each, or why there is no text; one is rendered while others are written and read.
+
+        Raises:
+            DataError: the template cannot be used at all.
+        """
+        sources = [self._source(tools=each.tools is not None) for each in conversations]
+        found: dict[int, str | Unrendered] = {}
+        for source in dict.fromkeys(sources):
+            left = [at for at, own in enumerate(sources) if own == source]
+            while left:
+                asked = [self._variables(conversations[at], opens_answer=opens_answer) for at in left]
+                answered = 0
+                for at, answer in zip(left, self._worker(source).ask_all(asked), strict=False):
+                    found[at] = answer.text if answer.error is None else Unrendered(answer.error)
+                    answered += 1
+                    if answer.used_up:
+                        self._give_up(source, answer)
+                left = left[answered:]
+        return [found[at] for at in range(len(conversations))]
+
+    def _variables(self, conversation: Conversation, *, opens_answer: bool) -> dict[str, Any]:
+        return {
             **self._special,
             **(self._config.template_kwargs or {}),
-            "messages": messages,
-            "tools": tools,
+            "messages": conversation.messages,
+            "tools": conversation.tools,
             "documents": None,
             "add_generation_prompt": opens_answer,
         }
-        answer = self._worker(source).ask(variables)
-        if answer.used_up:
-            self._open.pop(source).close()
-            self._failures += 1
-            if self._failures == PATIENCE:
-                raise DataError(
-                    f"data.template=chat: {self._whose} chat template {answer.error}, at {PATIENCE} rows by now: mend "
-                    "it, choose another with data.chat_template, or use alpaca or raw"
-                )
-        if answer.error is not None:
-            raise Unrendered(answer.error)
-        return answer.text
+
+    def _give_up(self, source: str, answer: _Answer) -> None:
+        """End a process that a row used up; the next row gets another."""
+        self._open.pop(source).close()
+        self._failures += 1
+        if self._failures == PATIENCE:
+            raise DataError(
+                f"data.template=chat: {self._whose} chat template {answer.error}, at {PATIENCE} rows by now: mend it, "
+                "choose another with data.chat_template, or use alpaca or raw"
+            )
 
     def _worker(self, source: str) -> _Worker:
         if source not in self._open:
@@ -194,6 +227,7 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
+        self._unread = bytearray()
         order = {
             "template": source,
             "date": date,
@@ -201,7 +235,7 @@ class _Worker:
             "seconds": SECONDS,
             "memory_bytes": MEMORY_BYTES,
         }
-        first = self._exchange(order)
+        (first,) = self._exchange([order])
         found: dict[str, Any] = first if isinstance(first, dict) else {"error": first}
         self.broken: str | None = visible(found["error"]) if "error" in found else None
         self.variables: list[str] = found.get("variables", [])
@@ -226,39 +260,53 @@ class _Worker:
                 # What it did not read any more is still in the buffer.
                 continue
 
-    def ask(self, variables: Mapping[str, Any]) -> _Answer:
-        """The rendered text, or why there is none."""
-        answer = self._exchange(variables)
-        if isinstance(answer, str):
-            return _Answer(error=answer, used_up=True)
-        return _Answer(text=answer.get("text", ""), error=answer.get("error"))
+    def ask_all(self, asked: Sequence[Mapping[str, Any]]) -> Iterator[_Answer]:
+        """For each the rendered text, or why there is none; the last one is that at which the process ended."""
+        for answer in self._exchange(asked):
+            if isinstance(answer, str):
+                yield _Answer(error=answer, used_up=True)
+                return
+            yield _Answer(text=answer.get("text", ""), error=answer.get("error"))
 
-    def _exchange(self, asked: Mapping[str, Any]) -> dict[str, Any] | str:
-        """What the process answers; how it ended, if it did."""
+    def _exchange(self, asked: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any] | str]:
+        """What the process answers to each; how it ended, if it did."""
+        lines = [json.dumps(each, default=str).encode() + b"\n" for each in asked]
+        # In a thread: the process may wait for its answers to be read before it reads on.
+        feeding = threading.Thread(target=self._feed, args=(lines,), daemon=True)
+        feeding.start()
+        for _ in lines:
+            line = self._line(until=time.monotonic() + WALL_SECONDS)
+            if line is None:
+                ended = self._how_it_ended()
+                feeding.join()
+                yield ended
+                return
+            yield json.loads(line)
+        feeding.join()
+
+    def _feed(self, lines: Sequence[bytes]) -> None:
         assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(asked, default=str).encode() + b"\n")
+        # Of a process that ended the answer will be missing; nobody reads on after `close`.
+        with suppress(BrokenPipeError, ValueError):
+            self._process.stdin.writelines(lines)
             self._process.stdin.flush()
-        except BrokenPipeError:
-            return self._how_it_ended()
-        line = self._line(until=time.monotonic() + WALL_SECONDS)
-        if line is None:
-            return self._how_it_ended()
-        found: dict[str, Any] = json.loads(line)
-        return found
 
     def _line(self, *, until: float) -> bytes | None:
+        """The next line that the process writes; None where it writes none in time, or ended."""
         assert self._process.stdout is not None
-        handle, parts = self._process.stdout.fileno(), [b""]
-        while not parts[-1].endswith(b"\n"):
+        handle, searched = self._process.stdout.fileno(), 0
+        while (end := self._unread.find(b"\n", searched)) < 0:
+            searched = len(self._unread)
             if not select.select([handle], [], [], max(until - time.monotonic(), 0))[0]:
                 return None
             # Unbuffered, since nothing may be left behind in a buffer that select does not see.
             part = self._process.stdout.raw.read(2**20)  # type: ignore[attr-defined]
             if not part:
                 return None
-            parts.append(part)
-        return b"".join(parts)
+            self._unread += part
+        line = bytes(self._unread[: end + 1])
+        del self._unread[: end + 1]
+        return line
 
     def _how_it_ended(self) -> str:
         try:

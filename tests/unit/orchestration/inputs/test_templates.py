@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from configs import DataError
 from configs.schema import DataConfig
 from orchestration.inputs import templates
-from orchestration.inputs.prompts import Prompt, PromptSet, load_prompts
+from orchestration.inputs.prompts import ROWS_AT_ONCE, Prompt, PromptSet, load_prompts
 from orchestration.inputs.random_models import byte_tokenizer
 from orchestration.inputs.templates import ChatTemplates, Unrendered
 
@@ -301,6 +301,26 @@ def test_a_template_that_fails_or_does_not_end_costs_its_row(
     assert [prompt.text for prompt in found.splits["train"]] == ["good", "good too"]
     (row,) = found.rejected
     assert row.reason.startswith("refused by the chat template: ") and reason in row.reason
+
+
+def test_rows_that_are_rendered_together_stay_themselves(tmp_path: Path, impatient: None) -> None:
+    """Several times as many as are read at once; one ends the process, and one is longer than any pipe holds."""
+    template = (
+        "{% for m in messages %}{% if 'evil' in m.content %}" + LOOP + "{% endif %}"
+        "{% if 'broken' in m.content %}{{ 1 / 0 }}{% endif %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
+    )
+    rows = [{"prompt": f"row {number}", "answer": f"say {number * 7}"} for number in range(2 * ROWS_AT_ONCE + 9)]
+    rows[3]["prompt"], rows[4]["answer"], rows[ROWS_AT_ONCE]["prompt"] = "evil", "broken", "broken"
+    rows[5]["prompt"] = "long " * 60_000
+    using = tokenizer(template)
+    found = load(config(tmp_path, *rows), using, stops=("<|eos|>",))
+    reasons = {row.row: row.reason for row in found.rejected}
+    assert set(reasons) == {3, 4, 5, ROWS_AT_ONCE}
+    assert "does not end" in reasons[3] and "division" in reasons[4] and "prompt tokens, more than" in reasons[5]
+    assert [prompt.row for prompt in found.splits["train"]] == [at for at in range(len(rows)) if at not in reasons]
+    for prompt in found.splits["train"]:
+        assert asked(prompt, using) == f"<|user|>row {prompt.row}"
+        assert gold(prompt, using).startswith(f"<|assistant|>say {prompt.row * 7}")
 
 
 def test_a_template_that_never_ends_is_given_up(tmp_path: Path, impatient: None) -> None:
