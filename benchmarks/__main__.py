@@ -7,6 +7,7 @@ from benchmarks.cache_reads import bench_cache_reads
 from benchmarks.cache_size import bench_cache_size
 from benchmarks.cache_writes import bench_cache_writes
 from benchmarks.dealing import bench_dealing
+from benchmarks.door import bench_door
 from benchmarks.engine_rows import bench_engine_rows
 from benchmarks.fill_queue import bench_fill_queue
 from benchmarks.kd_step import bench_kd_step
@@ -25,6 +26,7 @@ BENCHMARKS = (
     bench_cache_growth,
     bench_dealing,
     bench_engine_rows,
+    bench_door,
     bench_fill_queue,
     bench_loss_memory,
     bench_kd_step,

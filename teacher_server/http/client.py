@@ -25,7 +25,7 @@ import numpy as np
 
 from cache.identity import Identity, parse_identity
 from cache.protocols import QUOTED, Failure, Outcome
-from cache.records import GenerateRequest, ScoreRequest, TeacherRecord, validate_record
+from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from configs.errors import EngineError
 from configs.serving import is_loopback
 from teacher_server.batching import Batches
@@ -174,12 +174,11 @@ class HttpTeacher:
                 return [Failure(f"the server refused the request{QUOTED}{error}")]
             half = len(batch) // 2
             return self._ask(batch[:half]) + self._ask(batch[half:])
-        rows = [each.outcome for each in decode_records(answer.content, identity=self._digest)]
+        rows = [each.outcome for each in decode_records(answer.content, identity=self._digest, vocab=self.facts.vocab)]
         if len(rows) != len(batch) or not all(map(_belongs, batch, rows)):
             raise WireError(f"{len(rows)} answers that do not belong to the {len(batch)} requests of their batch")
         for row in rows:
             if isinstance(row, TeacherRecord):
-                validate_record(row, vocab=self.facts.vocab)
                 _require_agreement(row)
         return rows
 

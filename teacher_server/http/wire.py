@@ -102,8 +102,8 @@ def encode_records(answers: Sequence[Answered[TeacherRecord]], *, identity: str)
     return pack({"kind": "records", "identity": identity, "failures": failures}, arrays)
 
 
-def decode_records(body: bytes, *, identity: str) -> list[Answered[TeacherRecord]]:
-    """The rows of a body, each checked as a record is before it is kept.
+def decode_records(body: bytes, *, identity: str, vocab: int | None = None) -> list[Answered[TeacherRecord]]:
+    """The rows of a body, each checked as a record is before it is kept; `vocab` is V where it is known.
 
     Raises:
         WireError: the body is damaged or of another format, or another teacher answered than `identity`.
@@ -111,7 +111,7 @@ def decode_records(body: bytes, *, identity: str) -> list[Answered[TeacherRecord
     header, arrays = unpack(body)
     require_kind(header, "records", identity=identity)
     try:
-        return list(_rows(arrays, failures=header["failures"], identity=identity))
+        return list(_rows(arrays, failures=header["failures"], identity=identity, vocab=vocab))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise WireError(f"an answer whose parts do not fit together: {error}") from error
 
@@ -185,7 +185,7 @@ def _shape(said: Any) -> tuple[int, ...]:
 
 
 def _rows(
-    arrays: Mapping[str, Array], *, failures: Mapping[str, str], identity: str
+    arrays: Mapping[str, Array], *, failures: Mapping[str, str], identity: str, vocab: int | None
 ) -> Iterator[Answered[TeacherRecord]]:
     """Row by row; every array has to have as many entries as the others say."""
     failed, offsets, prompts = arrays["failed"], arrays["offsets"], arrays["prompt_len"]
@@ -220,7 +220,7 @@ def _rows(
             target_ranks=arrays["target_ranks"][inside] if scored else None,
             tail_logmass=arrays["tail_logmass"][inside] if scored else None,
         )
-        validate_record(record)
+        validate_record(record, vocab=vocab)
         yield Answered(record, cached)
 
 
