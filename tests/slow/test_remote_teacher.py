@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from conformance import greedy, present, records, tokens
 from tiny_llama import full_logprobs
 from transformers import AutoTokenizer
+from vllm_server import vllm_server
 
 from cache.protocols import Failure
 from cache.records import ScoreRequest
 from configs import EngineError
-from configs.schema import EngineSettings, ModelShape
+from configs.schema import ModelShape
 from orchestration.inputs.random_models import make_random
-from teacher_server.environment import engine_environment
 from teacher_server.remote.calls import ServerSettings
 from teacher_server.remote.openai import OpenAiTeacher, RemoteModel
 from teacher_server.remote.tokens import RemoteTokens
@@ -34,7 +27,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(1200)]
 KEY = "sk-of-the-server"
 SHAPE = ModelShape(layers=2, hidden=64, heads=2, kv_heads=2, mlp=128, vocab=264, max_positions=256)
 NEAR = 2e-2
-STARTS_WITHIN_S = 900
 
 
 @pytest.fixture(scope="module")
@@ -44,27 +36,9 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The base address of `vllm serve` as anybody starts it, on loopback."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("server") / "log"
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", f"--model={model_dir}", "--dtype=float32"]
-    command += ["--host=127.0.0.1", f"--port={port}", "--served-model-name=noise", f"--api-key={KEY}"]
-    command += ["--max-model-len=192", "--max-num-seqs=4", "--enforce-eager", "--max-logprobs=20"]
-    environment = os.environ | engine_environment(EngineSettings(cpus=1), "cpu") | {"VLLM_CPU_KVCACHE_SPACE": "1"}
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            command, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        until = time.monotonic() + STARTS_WITHIN_S
-        while not _healthy(port):
-            assert process.poll() is None and time.monotonic() < until, log.read_text()[-3000:]
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
+    """The base address of a real one."""
+    with vllm_server(model_dir, key=KEY, max_model_len=192, log=tmp_path_factory.mktemp("server") / "log") as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -150,10 +124,3 @@ def test_the_same_server_has_the_same_fingerprint(
 def test_a_wrong_key_is_let_in_nowhere(server: str, model: RemoteModel, remote_tokens: RemoteTokens) -> None:
     with pytest.raises(EngineError, match="status 401"):
         OpenAiTeacher(ServerSettings(server, key="sk-wrong"), model, remote_tokens, k=1)
-
-
-def _healthy(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=5.0).status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False
