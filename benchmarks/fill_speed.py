@@ -1,0 +1,143 @@
+"""A fill against the same engine that says the same with nobody storing it, in turn in one process.
+
+The model is the quickstart's teacher. What a fill does beside the engine's steps: it makes records, packs and commits
+them, counts tokens in a ledger, reports, says that it lives. The queue is in the same process; `fill_queue` measures it
+behind Ray. Beside other programs processor time says more than the clock.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.timing import at_least
+
+if TYPE_CHECKING:
+    from cache import GenerateRequest
+    from teacher_server.vllm_engine import VllmEngine
+
+QUICKSTART = Path("configs/quickstart.yaml")
+PROMPTS, TOKENS, K = 64, 32, 64
+ROUNDS = 3
+LEAST_RATIO = 0.95
+
+
+def bench_fill_speed() -> Iterator[str]:
+    """Two lines, from a process of its own: an engine reads its environment once, when its libraries are imported."""
+    from configs.loading import load_config
+    from teacher_server.environment import engine_environment
+
+    settings = load_config(QUICKSTART).runtime.teacher_engine
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.fill_speed"]
+    environment = {**os.environ, **engine_environment(settings, "cpu")}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    yield from done.stdout.splitlines()
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """Seconds by the clock, and of the processor."""
+
+    clock: float
+    processor: float
+
+
+def bare(engine: VllmEngine, requests: list[GenerateRequest]) -> Took:
+    """What the engine takes for all answers, which are dropped."""
+    from teacher_server.requests import Asked
+
+    engine.forget_prefixes()
+    since = _now()
+    for _ in engine.work(Asked(request, K) for request in requests):
+        pass
+    return _since(since)
+
+
+def filling(engine: VllmEngine, requests: list[GenerateRequest], *, vocab: int, root: Path) -> Took:
+    """What it takes for all answers, which are in a new cache then."""
+    from cache import TeacherCache
+    from orchestration.cluster.leases import ItemQueue
+    from orchestration.fill.answers import SequenceAnswers
+    from orchestration.fill.engine_loop import EngineLoop, FillOrder
+
+    engine.forget_prefixes()
+    cache = TeacherCache.open(root / "cache", engine.identity)
+    order = FillOrder(
+        scoring=False,
+        cache_root=root / "cache",
+        k=K,
+        commit_every_s=5.0,
+        licence=None,
+        provenance={},
+        ledger=root / "ledger",
+    )
+    queue = ItemQueue(list(enumerate(requests)), token_budget=None)
+    since = _now()
+    with cache.writer(vocab=vocab, licence=None, provenance={}, encoding=order.encoding) as writer:
+        EngineLoop(queue, order, SequenceAnswers(engine, writer, k=K)).work()
+    took = _since(since)
+    if queue.progress().committed_rows != len(requests):
+        raise RuntimeError(f"the fill kept {queue.progress().committed_rows} of {len(requests)} rows")
+    return took
+
+
+def _now() -> Took:
+    return Took(time.perf_counter(), time.process_time())
+
+
+def _since(before: Took) -> Took:
+    now = _now()
+    return Took(now.clock - before.clock, now.processor - before.processor)
+
+
+def main() -> None:
+    """Print what was measured."""
+    from cache import GenerateRequest
+    from configs.loading import load_config
+    from orchestration.inputs.models import materialise
+    from orchestration.inputs.preflight import resolve_paths
+    from orchestration.inputs.prompts import load_prompts
+    from orchestration.inputs.teachers import identity_of
+    from orchestration.plan.machine import lacks_bfloat16
+    from teacher_server.vllm_engine import VllmEngine
+
+    config = resolve_paths(load_config(QUICKSTART), config_dir=QUICKSTART.parent)
+    files = materialise(config.teacher.model, models_root=config.runtime.models_root)
+    dtype = "float32" if lacks_bfloat16() else config.teacher.dtype
+    texts = load_prompts(config.data, tokenizer=files.tokenizer, stop_ids=files.stop_ids, max_new_tokens=TOKENS).splits[
+        "train"
+    ]
+    # Nothing ends before its length, so both sides write the same.
+    requests = [GenerateRequest(each.prompt_ids, (), TOKENS) for each in texts[:PROMPTS]]
+    engine = VllmEngine(
+        files.directory, identity=identity_of(files, config=config, dtype=dtype), vocab=files.vocab,
+        settings=config.runtime.teacher_engine, seed=1, max_logprobs=K,
+    )  # fmt: skip
+    alone, filled = list[Took](), list[Took]()
+    try:
+        bare(engine, requests[:4])
+        for _ in range(ROUNDS):
+            alone.append(bare(engine, requests))
+            with tempfile.TemporaryDirectory() as folder:
+                filled.append(filling(engine, requests, vocab=files.vocab, root=Path(folder)))
+    finally:
+        engine.close()
+    best = min(each.clock for each in filled)
+    ratio = min(each.clock for each in alone) / best
+    work = min(each.processor for each in alone) / min(each.processor for each in filled)
+    print(
+        f"fill of {len(requests)} x {TOKENS} tokens, k={K}: {len(requests) * TOKENS / best:.0f} tokens/s, of processor "
+        f"time {work:.2f} of the bare engine's rate"
+    )
+    print(at_least("fill's rate / that of the bare engine", ratio, LEAST_RATIO))
+
+
+if __name__ == "__main__":
+    main()
