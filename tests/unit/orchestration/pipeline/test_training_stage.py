@@ -91,7 +91,7 @@ class Place:
         files = namespace(tokenizer=TOKENIZER, vocab=9, label="a teacher")
         identity = TeacherIdentity(weights_sha256="a" * 64, config_sha256="b" * 64)
         lesson = namespace(
-            teacher=namespace(files=files, identity=identity),
+            teacher=namespace(files=files, identity=identity, known_as=files.label),
             paths={"teacher-train": self.root / "train.npz", "teacher-dev": self.root / "dev.npz"},
         )
         config = namespace(
