@@ -106,7 +106,7 @@ def recorded_maker(folder: Path, calls: list[str], *, colocate: bool, patch: pyt
     ledger = Ledger(folder / "ledger")
     settings = RunSettings(config, folder, Hardware("gpu"), nothing)
     compute = Compute(settings, Journal(Console(io.StringIO()), nothing, ledger), Session(folder))
-    teacher = SimpleNamespace(files=_files(folder), identity=IDENTITY, door=None)
+    teacher = SimpleNamespace(files=_files(folder), identity=IDENTITY, by_weights=IDENTITY, door=None)
     stage = config.students["small"].stages[0]
     link: Any = SimpleNamespace(stage=stage, work_dir=folder, start_dir=folder / "start", origin="start")
     prompts: Any = SimpleNamespace(splits={"train": [], "dev": []})
