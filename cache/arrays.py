@@ -7,7 +7,7 @@ changed or cut comes from numpy, zipfile, zlib and json.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +16,7 @@ from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from configs.regular_files import UnreadableFileError, open_regular
 
@@ -57,7 +57,7 @@ def stored_arrays(path: Path, *, at_most: int = LARGEST) -> Iterator[NpzFile]:
             raise UnreadableFileError(f"{path}: its arrays are damaged ({error})") from error
 
 
-def vector(stored: NpzFile, name: str, kind: type[np.generic]) -> NDArray[Any]:
+def vector(stored: Mapping[str, NDArray[Any]], name: str, kind: DTypeLike) -> NDArray[Any]:
     """A one-dimensional array of a file.
 
     Raises:

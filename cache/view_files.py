@@ -16,10 +16,11 @@ from numpy.typing import DTypeLike, NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from cache.arrays import UNREADABLE, vector
 from cache.disk.durable import replace_file
 from cache.views import CacheView
 from configs.errors import CacheError
-from configs.regular_files import UnreadableFileError, open_regular
+from configs.regular_files import open_regular
 
 
 @runtime_checkable
@@ -50,11 +51,7 @@ class ViewFile:
             KeyError: there is none of this name.
             TypeError: it has another dtype or another number of dimensions.
         """
-        for name, kind in kinds.items():
-            found = self.arrays[name]
-            if found.ndim != 1 or found.dtype != np.dtype(kind):
-                raise TypeError(f"{name} is {found.dtype} of shape {found.shape}, not a row of {np.dtype(kind)}")
-        return {name: self.arrays[name] for name in kinds}
+        return {name: vector(self.arrays, name, kind) for name, kind in kinds.items()}
 
 
 def save_view_file(path: Path, content: ViewFile, *, kind: str, digest: str) -> None:
@@ -94,15 +91,11 @@ def load_view_file(path: Path, *, kind: str, make: Callable[[ViewFile], View]) -
             )
             arrays = {name: stored.get_tensor(name) for name in stored.keys() if name not in names}  # noqa: SIM118
         found = make(ViewFile(views, arrays, header))
-    except UNREADABLE as error:
+    except (*UNREADABLE, SafetensorError, IndexError) as error:
         raise CacheError(f"{path}: no {kind} view can be read there ({error}): run the fill again") from error
     if found.digest != header.get("digest"):
         raise CacheError(f"{path}: the {kind} view differs from its digest: delete it and run again")
     return found
-
-
-UNREADABLE = (OSError, UnreadableFileError, SafetensorError, LookupError, TypeError, ValueError, OverflowError)
-"""What is raised for a file that is missing, or whose bytes were changed or cut."""
 
 
 def _view(at: int) -> str:
