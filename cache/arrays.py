@@ -7,7 +7,7 @@ changed or cut comes from numpy, zipfile, zlib and json.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -57,14 +57,22 @@ def stored_arrays(path: Path, *, at_most: int = LARGEST) -> Iterator[NpzFile]:
             raise UnreadableFileError(f"{path}: its arrays are damaged ({error})") from error
 
 
-def vector(stored: Mapping[str, NDArray[Any]], name: str, kind: DTypeLike) -> NDArray[Any]:
+def vector(stored: NpzFile, name: str, kind: type[np.generic]) -> NDArray[Any]:
     """A one-dimensional array of a file.
 
     Raises:
         KeyError: there is none of this name.
         TypeError: it has another number of dimensions or another dtype.
     """
-    found: NDArray[Any] = stored[name]
+    return require_vector(stored[name], name, kind)
+
+
+def require_vector(found: NDArray[Any], name: str, kind: DTypeLike) -> NDArray[Any]:
+    """The array of this name, if it is one-dimensional and of this dtype.
+
+    Raises:
+        TypeError: it is not.
+    """
     if found.ndim != 1 or found.dtype != np.dtype(kind):
         raise TypeError(f"{name} is {found.dtype} of shape {found.shape}, not a row of {np.dtype(kind)}")
     return found

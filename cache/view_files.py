@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from cache.arrays import UNREADABLE, vector
+from cache.arrays import UNREADABLE, require_vector
 from cache.disk.durable import replace_file
 from cache.views import CacheView
 from configs.errors import CacheError
@@ -51,7 +51,7 @@ class ViewFile:
             KeyError: there is none of this name.
             TypeError: it has another dtype or another number of dimensions.
         """
-        return {name: vector(self.arrays, name, kind) for name, kind in kinds.items()}
+        return {name: require_vector(self.arrays[name], name, kind) for name, kind in kinds.items()}
 
 
 def save_view_file(path: Path, content: ViewFile, *, kind: str, digest: str) -> None:
