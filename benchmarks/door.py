@@ -30,7 +30,8 @@ from cache.protocols import Outcome
 from cache.records import GenerateRequest
 from teacher_server import FakeTeacher
 from teacher_server.http.app import build_app
-from teacher_server.http.client import DoorSettings, HttpTeacher
+from teacher_server.http.client import HttpTeacher
+from teacher_server.http.connection import DoorSettings
 from teacher_server.http.guard import Guard, TokenStore
 from teacher_server.http.quotas import Quotas
 from teacher_server.http.sequence_desk import DeskTerms, SequenceDesk

@@ -23,7 +23,8 @@ from configs.doors import DoorConfig
 from configs.schema import TeacherConfig
 from configs.teachers import NOT_STATED, key_of_teacher
 from orchestration.inputs.models import ModelFiles
-from teacher_server.http.client import DoorSettings, DoorTeacher, HttpTeacher
+from teacher_server.http.client import DoorTeacher, HttpTeacher
+from teacher_server.http.connection import DoorSettings
 from teacher_server.requests import StepwiseSource
 
 UNKNOWN = "unknown"

@@ -122,8 +122,8 @@ class Desk(ABC, Generic[Question, Record]):
         ...
 
     @abstractmethod
-    def _find(self, questions: Sequence[Question]) -> list[Record | None]:
-        """What the cache has."""
+    def find(self, questions: Sequence[Question]) -> list[Record | None]:
+        """What the cache has, as far as it was read."""
         ...
 
     @abstractmethod
@@ -135,6 +135,11 @@ class Desk(ABC, Generic[Question, Record]):
     def _write(self, fresh: Mapping[Question, Record]) -> None:
         """Commit answers to the cache. One that breaks a rule is left out: it was given, and is not kept."""
         ...
+
+    @property
+    def cache(self) -> TeacherCache:
+        """Where what the teacher says is kept."""
+        return self._cache
 
     @property
     def waiting_tokens(self) -> int:
@@ -227,7 +232,7 @@ class Desk(ABC, Generic[Question, Record]):
         if now - self._refreshed > REFRESH_S:
             self._refreshed = now
             self._cache.refresh()
-        return self._find(questions)
+        return self.find(questions)
 
     def _require_room(self, new: Sequence[Sequence[Question]]) -> None:
         """Refuse what would wait for too long."""

@@ -61,7 +61,8 @@ class SequenceDesk(Desk[Asked, TeacherRecord]):
         """See `Desk`."""
         return sum(len(record.token_ids) for record in records)
 
-    def _find(self, questions: Sequence[Asked]) -> list[TeacherRecord | None]:
+    def find(self, questions: Sequence[Asked]) -> list[TeacherRecord | None]:
+        """See `Desk`."""
         found: list[TeacherRecord | None] = [None] * len(questions)
         for k in {each.k for each in questions}:
             mine = [at for at, each in enumerate(questions) if each.k == k]

@@ -17,7 +17,8 @@ from killed_drivers import wait_until
 from real_doors import RealDoor, real_door
 
 from cache.records import ScoreRequest, TeacherRecord
-from teacher_server.http.client import DoorSettings, HttpTeacher
+from teacher_server.http.client import HttpTeacher
+from teacher_server.http.connection import DoorSettings
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(1500)]
 

@@ -15,7 +15,8 @@ from cache import TeacherCache, TeacherIdentity
 from orchestration.inputs.doors import TeacherDoor
 from teacher_server import FakeTeacher
 from teacher_server.http.app import build_app
-from teacher_server.http.client import DoorSettings, HttpTeacher
+from teacher_server.http.client import HttpTeacher
+from teacher_server.http.connection import DoorSettings
 from teacher_server.http.guard import Guard, TokenStore
 from teacher_server.http.quotas import Quotas
 from teacher_server.http.sequence_desk import DeskTerms, SequenceDesk

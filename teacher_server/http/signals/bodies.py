@@ -120,7 +120,8 @@ class SignalTeacherBody(Body):
     """One teacher that gives signals: who it is (`TeacherBody`), and what it can be asked.
 
     `gives` is what its head says, null without one, and `labels` are those of its W values in their order. Hidden
-    states are those of layers 0 (the embeddings) to `layers`, of width `hidden`. It reads up to `max_tokens`.
+    states are those of layers 0 (the embeddings) to `layers`, of width `hidden`; one that shows none has 0 of both. It
+    reads up to `max_tokens`.
     """
 
     name: str
@@ -133,8 +134,8 @@ class SignalTeacherBody(Body):
     vocab: Count
     gives: SignalName | None
     labels: list[str]
-    layers: Count
-    hidden: Count
+    layers: Annotated[int, Field(ge=0)]
+    hidden: Annotated[int, Field(ge=0)]
 
 
 class TeachersBody(Body):

@@ -49,7 +49,8 @@ class SignalDesk(Desk[SignalRequest, SignalRecord]):
         texts = {(record.token_ids.tobytes(), record.split): len(record.token_ids) for record in records}
         return sum(texts.values())
 
-    def _find(self, questions: Sequence[SignalRequest]) -> list[SignalRecord | None]:
+    def find(self, questions: Sequence[SignalRequest]) -> list[SignalRecord | None]:
+        """See `Desk`."""
         store = self._cache.signals
         return store.get_many(store.keys(questions))
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cache import SignalRequest
+from cache import SignalRecord, SignalRequest
 from cache.identity import Identity
 from cache.signals import POSITIONS, SPAN_WIDTH, Signal, SignalName
+from teacher_server.http.desk import Desk
 from teacher_server.http.refusals import Refusal
 from teacher_server.http.served import DoorLimits, reading_texts, require_at_most
 from teacher_server.http.signals.bodies import AboutIds, AboutText, AboutWords, SignalsBody
-from teacher_server.http.signals.desk import SignalDesk
-from teacher_server.http.signals.texts import ReadText, SignalTexts
+from teacher_server.http.signals.texts import ReadsTexts, ReadText
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,8 @@ class SignalFacts:
     """What is told of a teacher that gives signals.
 
     `gives` is what its head says, None without one; `labels` are those of the head, in the order of its logits. It has
-    `layers` blocks of width `hidden`, and reads up to `max_tokens` tokens of `vocab` ones. `label` is for people.
+    `layers` blocks of width `hidden`, and reads up to `max_tokens` tokens of `vocab` ones. One that shows no states has
+    0 of both. `label` is for people.
     """
 
     identity: Identity
@@ -34,6 +35,8 @@ class SignalFacts:
 
     def refusal(self, signal: Signal) -> str | None:
         """Why the teacher does not give a signal; None where it does."""
+        if signal.layer is not None and not self.hidden:
+            return f"{signal}: the teacher answers in words, and its engines show no states"
         if signal.layer is not None:
             return None if signal.layer <= self.layers else f"{signal}: the teacher has {self.layers} layers"
         said = "it has no head" if self.gives is None else f"its head gives {self.gives}"
@@ -57,9 +60,9 @@ class SignalFacts:
 class ServedSignals:
     """A teacher behind the door that gives signals."""
 
-    desk: SignalDesk
+    desk: Desk[SignalRequest, SignalRecord]
     facts: SignalFacts
-    texts: SignalTexts
+    texts: ReadsTexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ class SignalInquiry:
     @property
     def questions(self) -> list[SignalRequest]:
         """All signals of one text after another."""
-        return [SignalRequest(text.token_ids, text.split, signal) for text in self.texts for signal in self.signals]
+        return [text.asks(signal) for text in self.texts for signal in self.signals]
 
 
 def asked_signals(body: SignalsBody, *, served: ServedSignals, limits: DoorLimits) -> SignalInquiry:
@@ -97,7 +100,7 @@ def _read(row: AboutIds | AboutText | AboutWords, *, served: ServedSignals, plac
     facts = served.facts
     with reading_texts(place):
         if isinstance(row, AboutIds):
-            text = ReadText(tuple(row.token_ids), len(row.token_ids) if row.split is None else row.split)
+            text = served.texts.ids(tuple(row.token_ids), row.split)
         elif isinstance(row, AboutWords):
             text = served.texts.words(row.words)
         else:

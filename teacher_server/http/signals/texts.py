@@ -9,8 +9,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+from cache.signals import Signal, SignalRequest
 from configs.text_windows import split_of
 from teacher_server.http.texts import TextError, control_tokens, require_plain
 
@@ -28,6 +29,33 @@ class ReadText:
     token_ids: tuple[int, ...]
     split: int
     places: tuple[Place | None, ...] | None = None
+
+    def asks(self, signal: Signal) -> SignalRequest:
+        """The question what the teacher sees in it."""
+        return SignalRequest(self.token_ids, self.split, signal)
+
+
+@runtime_checkable
+class ReadsTexts(Protocol):
+    """Whoever makes of a body's rows what a teacher sees.
+
+    Of all methods:
+
+    Raises:
+        TextError: the teacher cannot be asked about it.
+    """
+
+    def text(self, text: str, pair: str | None = None) -> ReadText:
+        """A text, or a pair of texts."""
+        ...
+
+    def words(self, words: Sequence[str]) -> ReadText:
+        """A text as its words."""
+        ...
+
+    def ids(self, token_ids: tuple[int, ...], split: int | None) -> ReadText:
+        """A text as token ids; without `split` it is one text."""
+        ...
 
 
 class SignalTexts:
@@ -64,6 +92,10 @@ class SignalTexts:
             for word, offsets in zip(encoding.word_ids, encoding.offsets, strict=True)
         ]
         return _read(encoding, places, parts=1)
+
+    def ids(self, token_ids: tuple[int, ...], split: int | None) -> ReadText:
+        """See `ReadsTexts`; they are what they are."""
+        return ReadText(token_ids, len(token_ids) if split is None else split)
 
     def _encoded(self, *parts: Sequence[Any], said: Sequence[str], **options: Any) -> Any:
         for text in said:

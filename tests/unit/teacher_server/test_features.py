@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from signal_conformance import *  # noqa: F403
+from signal_conformance import Seer
 from task_heads import save_classifier, save_span_finder, save_tagger
 from transformers import (
     AutoTokenizer,
@@ -65,6 +67,14 @@ KINDS = {
 def kind(request: pytest.FixtureRequest) -> Iterator[tuple[str, Any]]:
     torch.manual_seed(3)
     yield request.param, KINDS[request.param]().eval()
+
+
+@pytest.fixture
+def seer(tmp_path: Path) -> Seer:
+    torch.manual_seed(3)
+    source = SignalModel(save(KINDS["class_logits"](), tmp_path / "seer"), IDENTITY)
+    widths = {Signal("class_logits"): 3, **dict.fromkeys(STATES, 16)}
+    return Seer(source, widths, longest=64, tolerance=2e-6)
 
 
 def answers(model: SignalModel, requests: list[SignalRequest]) -> list[SignalRecord | Failure]:

@@ -23,7 +23,8 @@ from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.session import Session
 from orchestration.plan.colocation import GPU_SHARES
 from orchestration.plan.hardware import Hardware
-from teacher_server.http.client import DoorSettings, DoorTeacher
+from teacher_server.http.client import DoorTeacher
+from teacher_server.http.connection import DoorSettings
 
 
 class NotedPool:

@@ -14,6 +14,7 @@ import schemathesis
 from doors import EOS, FACTS, IDENTITY, TEACHER, VOCAB, Gated, OpenDoor, at_door, make_door, scored, why, written
 from schemathesis.engine import from_schema
 from schemathesis.engine.events import FatalError, NonFatalError, ScenarioFinished
+from signal_doors import Seeing, served_signals
 
 from cache import TeacherCache
 from cache.protocols import Failure
@@ -379,7 +380,8 @@ def test_its_description_tells_of_errors_tokens_and_both_forms(tmp_path: Path) -
 )
 def test_it_is_what_its_description_says(tmp_path: Path, phase: str, met: set[int]) -> None:
     """Requests that are drawn from the schema, with and against it."""
-    door = make_door(tmp_path, Gated(open_gate=True))
+    seers = {"seer": served_signals(tmp_path, Seeing())}
+    door = make_door(tmp_path, Gated(open_gate=True), signals=seers)
     schema = schemathesis.openapi.from_asgi("/openapi.json", door.app)
     schema.config.update(headers=door.headers("ask"), continue_on_failure=True)
     schema.config.phases.update(phases=[phase])
@@ -387,12 +389,14 @@ def test_it_is_what_its_description_says(tmp_path: Path, phase: str, met: set[in
     # A schema cannot know the names and the vocabularies of teachers: what it allows may be refused for what it asks.
     expected = ["2xx", "404", "413", "422"]
     schema.config.checks.positive_data_acceptance.expected_statuses = expected
-    failures, statuses = [], Counter[int]()
+    failures, statuses, asked = [], Counter[int](), set[str]()
     for event in from_schema(schema).execute():
         assert not isinstance(event, NonFatalError | FatalError), event
         if isinstance(event, ScenarioFinished):
+            asked.add(event.recorder.label)
             statuses.update(each.response.status_code for each in event.recorder.interactions.values() if each.response)
             checks = [check for row in event.recorder.checks.values() for check in row]
             failures += [check.failure_info.failure for check in checks if check.failure_info is not None]
     assert failures == []
     assert set(statuses) >= met and 500 not in statuses
+    assert asked >= {"POST /v1/score", "POST /v1/generate", "POST /v1/signals", "POST /v1/chat/completions"}

@@ -19,7 +19,8 @@ from cache.protocols import Failure
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from configs import EngineError, RecordError
 from teacher_server import FakeTeacher
-from teacher_server.http.client import DoorSettings, HttpTeacher
+from teacher_server.http.client import HttpTeacher
+from teacher_server.http.connection import DoorSettings
 from teacher_server.http.stepping import SteppedEngine
 from teacher_server.http.wire import MEDIA_TYPE, Answered, WireError, encode_records
 from teacher_server.requests import Asked
