@@ -22,6 +22,7 @@ from configs.regular_files import UnreadableFileError, open_regular, parse_json,
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
 WEIGHTS = "model.safetensors"
+CARD = "README.md"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 
 SPEECH = (

@@ -25,7 +25,7 @@ from configs.data import SplitConfig as SplitConfig
 from configs.doors import DoorConfig as DoorConfig
 from configs.doors import OpenAiConfig as OpenAiConfig
 from configs.doors import TokenPrice
-from configs.models import Block, GrownBlock, ModelSource, Name, NonNegative, Positive
+from configs.models import Block, GrownBlock, Name, NonNegative, Positive
 from configs.models import ModelShape as ModelShape
 from configs.objectives import names_where
 from configs.passwords import passwords_in
@@ -35,7 +35,15 @@ from configs.runtime import TrainingSettings as TrainingSettings
 from configs.stages import StageConfig, StudentConfig
 from configs.sweep import SweepConfig
 from configs.teacher_context import TeacherContext
-from configs.teachers import FIRST, Combination, Together, key_of_teacher, require_combined, unless_unused
+from configs.teachers import (
+    FIRST,
+    Combination,
+    LicensedTeacher,
+    Together,
+    key_of_teacher,
+    require_combined,
+    unless_unused,
+)
 from configs.text_teachers import require_combinable
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -79,7 +87,7 @@ CURRENCY = "USD"
 """What prices are in, unless it is said."""
 
 
-class TeacherConfig(GrownBlock):
+class TeacherConfig(LicensedTeacher):
     """The model that is asked once, and what is kept of its beliefs.
 
     With `serve` it answers behind somebody else's door, and of `model` tokenizer, templates and config.json are enough
@@ -87,14 +95,12 @@ class TeacherConfig(GrownBlock):
     whose tokenizer its texts are read with; there `top_k: 0` keeps what it wrote and asks for no beliefs.
     """
 
-    later_keys = ("serve", "openai")
+    later_keys = (*LicensedTeacher.later_keys, "serve", "openai")
 
-    model: ModelSource
     serve: DoorConfig | None = None
     openai: OpenAiConfig | None = None
     dtype: Dtype = "bfloat16"
     quantization: str | None = None
-    licence: str | None = None
     top_k: NonNegative = 64
     encoding: StoredEncoding = "topk-u8"
 

@@ -23,6 +23,7 @@ from configs.teacher_context import TeacherContext
 from configs.teachers import (
     FIRST,
     Combination,
+    LicensedTeacher,
     TeacherRoute,
     Together,
     key_of_teacher,
@@ -37,7 +38,7 @@ TASK_RESERVED_NAMES = frozenset({"pipeline", "fill", "teacher", "untouched", "ma
 """Names of runs and table rows that are not students."""
 
 
-class TaskTeacherConfig(GrownBlock):
+class TaskTeacherConfig(LicensedTeacher):
     """Who is asked, and how.
 
     `answers` says by what: the logits of a task `head`, the likelihood of each label's words (`labels`) or the text
@@ -49,23 +50,16 @@ class TaskTeacherConfig(GrownBlock):
     of a masked language model gets one.
     """
 
-    later_keys = ("general",)
+    later_keys = (*LicensedTeacher.later_keys, "general")
 
-    model: ModelSource
     answers: Literal["head", "labels", "text"] = "head"
     dtype: Dtype = "float32"
-    licence: str | None = None
     max_tokens: Positive = 128
     encoding: SignalEncoding = "signal-f32"
     calibrated: bool = False
     constrained: bool = True
     general: tuple[TaskStageConfig, ...] = ()
     prepare: tuple[TaskStageConfig, ...] = ()
-
-    @property
-    def label(self) -> str:
-        """What it is called for people."""
-        return self.model.label
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

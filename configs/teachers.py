@@ -7,11 +7,11 @@ p = sum w_t p_t, or each row has one of them, by a field of it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import Field
 
-from configs.models import Block, Name
+from configs.models import Block, GrownBlock, ModelSource, Name
 
 FIRST = "teacher"
 """What the teacher that stands at `teacher` is called among several."""
@@ -97,30 +97,38 @@ def unless_unused(said: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in said.items() if key not in KEYS or value}
 
 
-class OneTeacher(Protocol):
-    """A teacher, as far as it is named beside others."""
+class LicensedTeacher(GrownBlock):
+    """A model that teaches under a licence; with `licence_override` for a reason that stands there in its place."""
+
+    later_keys: ClassVar[tuple[str, ...]] = ("licence_override",)
+
+    model: ModelSource
+    licence: Annotated[str, Field(min_length=1)] | None = None
+    licence_override: Annotated[str, Field(min_length=1)] | None = None
 
     @property
     def label(self) -> str:
         """What it is called for people."""
-        ...
+        return self.model.label
 
     @property
-    def licence(self) -> str | None:
-        """Whose duties a student takes over."""
-        ...
+    def licence_as_used(self) -> str | None:
+        """The licence whose duties a student takes over, and why it is used in spite of it if it is."""
+        if self.licence_override is None:
+            return self.licence
+        return f"{self.licence or NOT_STATED} (used all the same: {self.licence_override})"
 
 
 class HasTeachers(Protocol):
     """An experiment with one teacher or several."""
 
     @property
-    def every_teacher(self) -> Mapping[str, OneTeacher]:
+    def every_teacher(self) -> Mapping[str, LicensedTeacher]:
         """All teachers by their names, the first one first."""
         ...
 
     @property
-    def teachers(self) -> Mapping[str, OneTeacher]:
+    def teachers(self) -> Mapping[str, LicensedTeacher]:
         """Those beside the first."""
         ...
 
@@ -151,7 +159,7 @@ class Together:
     @property
     def licence_of_teachers(self: HasTeachers) -> str | None:
         """The licences whose duties a student has."""
-        return united_licences({name: teacher.licence for name, teacher in self.every_teacher.items()})
+        return united_licences({name: teacher.licence_as_used for name, teacher in self.every_teacher.items()})
 
     @property
     def combined(self: HasTeachers) -> str:

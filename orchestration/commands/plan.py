@@ -23,6 +23,7 @@ from configs.schema import EngineSettings, TrainingSettings
 from configs.teachers import FIRST, key_of_teacher
 from orchestration.inputs.asked_prompts import read_prompts
 from orchestration.inputs.doors import TeacherDoor, knock, weights_wanted
+from orchestration.inputs.licences import licences_in_words, with_licences
 from orchestration.inputs.made_once import STAGING
 from orchestration.inputs.models import is_at_hand, materialise
 from orchestration.inputs.other_tokens import has_other_tokens, tokens_in_words, tokens_of
@@ -59,7 +60,7 @@ def print_plan(config: DistillConfig, *, config_dir: Path, assume_gpus: int | No
     Raises:
         ConfigError: it cannot work: too little memory, a missing file, a shape that is neither at hand nor described.
     """
-    config = resolve_paths(config, config_dir=config_dir)
+    config = with_licences(resolve_paths(config, config_dir=config_dir), fetch=False)
     with borrowed_models(config.runtime.models_root) as models_root:
         runtime = config.runtime.model_copy(update={"models_root": models_root})
         _print_plan(config.model_copy(update={"runtime": runtime}), assume_gpus=assume_gpus, stream=stream)
@@ -70,6 +71,8 @@ def _print_plan(config: DistillConfig, *, assume_gpus: int | None, stream: TextI
     hardware = hardware_of(config, ask_cluster=ask_cluster, assume_gpus=assume_gpus)
     if assume_gpus is not None:
         config = _cut_to(hardware, config, console=console)
+    for line in licences_in_words(config):
+        console.say(f"{line}.")
     if config.combined:
         console.say(f"{config.combined}.")
     missing = [each.model.label for name, each in config.every_teacher.items() if not _at_hand(config, name)]

@@ -23,6 +23,7 @@ from orchestration.commands.plan_task_teacher import show_teacher, stage_steps
 from orchestration.inputs.augment import Changed, HanoverTagger, Texts, change_by_rules
 from orchestration.inputs.context_room import with_room_noted
 from orchestration.inputs.general_texts import read_general_texts
+from orchestration.inputs.licences import licences_in_words, with_licences
 from orchestration.inputs.models import is_at_hand, load_tokenizer, locate_model
 from orchestration.inputs.preflight import resolve_task_paths
 from orchestration.inputs.rows import Row
@@ -51,12 +52,14 @@ def print_task_plan(config: TaskDistillConfig, *, config_dir: Path, assume_gpus:
         DataError: rows cannot be used, or nothing is left to learn from once held-out texts are left out.
         ModelError: the teacher has no head for the task and is not tuned, or one with other labels.
     """
-    config = resolve_task_paths(config, config_dir=config_dir)
+    config = with_licences(resolve_task_paths(config, config_dir=config_dir), fetch=False)
     with borrowed_models(config.runtime.models_root) as models_root:
         runtime = config.runtime.model_copy(update={"models_root": models_root})
         config = config.model_copy(update={"runtime": runtime})
         console = Console(stream)
         hardware = hardware_of(config, ask_cluster=ask_cluster, assume_gpus=assume_gpus)
+        for line in licences_in_words(config):
+            console.say(f"{line}.")
         task = load_learned_task(config.task, config.teacher_context)
         sets = _load_sets(config, task, config_dir=config_dir, console=console)
         _show_sets(sets, task, console=console)

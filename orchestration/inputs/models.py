@@ -22,6 +22,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from configs import ModelError
 from configs.architecture import read_architecture
 from configs.model_files import (
+    CARD,
     COMPANIONS,
     CONFIG,
     WEIGHTS_INDEX,
@@ -41,7 +42,7 @@ from orchestration.inputs.made_once import make_once
 from orchestration.inputs.package_models import model_in_package
 from orchestration.inputs.random_models import make_random
 
-HUB_PATTERNS = ("*.json", "*.model", "*.txt", *COMPANIONS)
+HUB_PATTERNS = ("*.json", "*.model", "*.txt", CARD, *COMPANIONS)
 """What is taken from a hub repository besides the weights that load: no pickles, no code, no second copy of them."""
 
 

@@ -11,8 +11,19 @@ from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from configs import ConfigError
+from configs.model_files import CARD
 from configs.schema import ModelShape
 from orchestration.inputs.made_once import make_once
+
+RANDOM_CARD = """\
+---
+license: cc0-1.0
+---
+
+# Random weights
+
+Drawn from a seed by Stillroom: nobody's work, and it says nothing sensible.
+"""
 
 RANDOM_TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|eos|>{% endfor %}<|assistant|>"
 
@@ -32,6 +43,7 @@ def make_random(shape: ModelShape, *, seed: int, models_root: Path) -> Path:
     def save(folder: Path) -> None:
         _random_llama(shape, seed=seed, tokenizer=tokenizer).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        (folder / CARD).write_text(RANDOM_CARD, encoding="utf-8")
 
     return make_once(target, save)
 

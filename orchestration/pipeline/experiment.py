@@ -21,6 +21,7 @@ from orchestration.comparison.report import Report, write_report
 from orchestration.comparison.show import directory_of, show_report
 from orchestration.fill.ledger import Counts
 from orchestration.inputs.asked_prompts import read_prompts
+from orchestration.inputs.licences import licences_in_words, with_licences
 from orchestration.inputs.preflight import require_cache, resolve_paths
 from orchestration.inputs.prompts import PromptSet
 from orchestration.inputs.shapes import PlannedShape, student_shapes
@@ -82,7 +83,7 @@ def run_experiment(
     `session` holds the cluster and the worker groups of several experiments; without one, this experiment has its own.
     `below` is the directory of the sweep that it is a trial of: its run in the tracker stands below that one's.
     """
-    real = resolve_paths(config, config_dir=config_dir)
+    real = with_licences(resolve_paths(config, config_dir=config_dir), fetch=True)
     hardware = hardware_of(real, ask_cluster=cluster_hardware)
     require_places(real, accelerator=hardware.accelerator)
     written = Written(config, config_dir, content_of(config, config_dir=config_dir))
@@ -153,6 +154,8 @@ class Experiment:
             stage.summary = "; ".join(
                 f"{teacher.label}, identity {teacher.identity.digest()[:12]}" for teacher in teachers.values()
             )
+        for line in licences_in_words(self._settings.config):
+            self._journal.console.say(f"{line}.")
         return teachers
 
     def _place(self, teachers: Mapping[str, Teacher]) -> list[tuple[HostPhase, ...]]:

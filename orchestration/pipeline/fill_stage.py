@@ -164,7 +164,7 @@ def _order(asked: AskedTeacher, settings: RunSettings, journal: Journal) -> Fill
         cache_root=absolute_root(config.runtime.cache_root),
         k=config.teacher.top_k,
         commit_every_s=config.runtime.commit_every_s,
-        licence=config.teacher.licence,
+        licence=config.teacher.licence_as_used,
         provenance=asked.teacher.provenance(config),
         ledger=journal.ledger.directory.absolute(),
         encoding=config.teacher.encoding,

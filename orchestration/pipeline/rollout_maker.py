@@ -186,7 +186,7 @@ class RolloutMaker:
             [replace(each.record, finish="given") for each in samples],
             vocab=lesson.teacher.files.vocab,
             encoding=teacher.encoding,
-            licence=teacher.licence,
+            licence=teacher.licence_as_used,
             provenance=lesson.teacher.provenance(self._experiment),
             rollout=self._link.digest[:12],
         )

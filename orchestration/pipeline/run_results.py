@@ -62,7 +62,7 @@ def report_of(
         models=with_training(compared.rows, students, artifacts=settings.artifacts),
         tasks=tuple(task.facts for task in examined.tasks),
         cost=cost_of_run(settings=settings, journal=journal, saved=saved),
-        provenance=_provenance(written, examined.teachers[FIRST], view=bench.view.digest),
+        provenance=_provenance(written, settings.config, examined.teachers[FIRST], view=bench.view.digest),
         rows_set_aside=len(examined.prompts.rejected),
         failures=tuple(compared.failures),
         notes=(*_unverifiable(examined.teachers), *(note for student in students for note in student.notes)),
@@ -94,11 +94,12 @@ def _held_against(config: DistillConfig) -> str:
     )
 
 
-def _provenance(written: Written[DistillConfig], teacher: Teacher, *, view: str) -> Provenance:
+def _provenance(written: Written[DistillConfig], config: DistillConfig, teacher: Teacher, *, view: str) -> Provenance:
+    """Where the results come from; `config` has licences that cards say and nobody wrote."""
     return Provenance(
         teacher=written.config.label_of_teachers,
         teacher_identity=teacher.identity.digest(),
-        teacher_licence=written.config.licence_of_teachers,
+        teacher_licence=config.licence_of_teachers,
         cache_digest=view,
         config_digest=written.config.digest(),
         data={key: digest for key, digest in written.content.items() if key.startswith("data.")},

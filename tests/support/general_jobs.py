@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from model_cards import save_card
 from task_jobs import set_dropout
 from task_students import WORDS, save_tokenizer, transformer_config
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
@@ -62,7 +63,7 @@ def save_encoder(
     tokenizer = AutoTokenizer.from_pretrained(place)
     tokenizer.mask_token = MASK
     tokenizer.save_pretrained(place)
-    return place
+    return save_card(place)
 
 
 def plain_examples(count: int, *, seed: int) -> ExampleSet:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from model_cards import save_card
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.pre_tokenizers import Whitespace
@@ -99,4 +100,4 @@ def _save(model: Any, place: Path, *, template: str) -> Path:
         tokenizer_object=backend, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     ).save_pretrained(place)  # fmt: skip
-    return place
+    return save_card(place)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from model_cards import save_card
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.pre_tokenizers import Whitespace
@@ -127,7 +128,7 @@ def save_transformer(
                     weight.add_(0.1 * torch.randn_like(weight))
     model.save_pretrained(place)
     save_tokenizer(place, family=family)
-    return place
+    return save_card(place)
 
 
 def save_network(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from model_cards import save_card
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
@@ -44,7 +45,7 @@ def save_tiny_llama(
     with torch.no_grad():
         model.lm_head.weight[vocab:] = 0.0
     model.to(dtype).save_pretrained(model_dir)
-    return model_dir
+    return save_card(model_dir)
 
 
 def full_logprobs(model_dir: Path, tokens: tuple[int, ...]) -> NDArray[np.float32]:

@@ -91,6 +91,7 @@ def _taught_by(finished: Finished, config: TaskDistillConfig) -> TaughtBy:
     return TaughtBy(
         config.label_of_teachers,
         identities[FIRST] if len(identities) == 1 else digest_of(teachers=identities),
+        config.licence_of_teachers,
         digest_of(views=finished.views),
     )
 

@@ -21,6 +21,7 @@ from orchestration.comparison.report import Report, write_report
 from orchestration.comparison.show import directory_of, show_task_report
 from orchestration.inputs.context_room import with_room_noted
 from orchestration.inputs.general_texts import PlainTexts, read_general_texts
+from orchestration.inputs.licences import licences_in_words, with_licences
 from orchestration.inputs.models import locate_model
 from orchestration.inputs.preflight import resolve_task_paths
 from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, as_read_by, load_learned_task, load_task_sets
@@ -68,7 +69,7 @@ class TaskEnded:
 
 def run_task_experiment(config: TaskDistillConfig, *, config_dir: Path, until: Until) -> TaskEnded:
     """Go as far as it is told, and never do again what is done."""
-    real = resolve_task_paths(config, config_dir=config_dir)
+    real = with_licences(resolve_task_paths(config, config_dir=config_dir), fetch=True)
     hardware = hardware_of(real, ask_cluster=cluster_hardware)
     require_places(real, accelerator=hardware.accelerator)
     written = Written(config, config_dir, content_of(config, config_dir=config_dir))
@@ -179,6 +180,8 @@ class TaskExperiment:
                 stage.update(done / 1e6)
 
             stage.summary = self._teachers.require(task, progress=hashing)
+        for line in licences_in_words(self._run.config):
+            self._journal.console.say(f"{line}.")
         config, kind, base = self._run.config, task.config.kind, self._base(FIRST)
         models = own_models(config)
         for name, student in config.students.items():

@@ -116,7 +116,7 @@ def general_stages(
         kind="tagging",
         labels=vocabulary(tokenizer),
         teacher=config.teacher.model.label,
-        licence=config.teacher.licence,
+        licence=config.teacher.licence_as_used,
         taught=untuned_teacher(base, dtype=config.teacher.dtype, models_root=models_root),
         general=True,
     )

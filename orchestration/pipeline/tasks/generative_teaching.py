@@ -158,7 +158,7 @@ class AskedInWords:
             cache_root=absolute_root(config.runtime.cache_root),
             k=self.teacher.questions.k,
             commit_every_s=config.runtime.commit_every_s,
-            licence=config.teacher.licence,
+            licence=config.teacher.licence_as_used,
             provenance=generative_provenance(config, self.asked.teacher.files),
             ledger=ledger.directory.absolute(),
             encoding=ENCODING,

@@ -249,7 +249,7 @@ class SignalFill(Stage[SignalPlan, FillResult[SignalRequest], None]):
             cache_root=absolute_root(config.runtime.cache_root),
             k=0,
             commit_every_s=config.runtime.commit_every_s,
-            licence=config.teacher.licence,
+            licence=config.teacher.licence_as_used,
             provenance=head.teacher.provenance(config),
             ledger=ledger.directory.absolute(),
             encoding=config.teacher.encoding,

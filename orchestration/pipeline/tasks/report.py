@@ -21,10 +21,11 @@ LIBRARIES = ("stillroom", "torch", "transformers")
 
 @dataclass(frozen=True, slots=True)
 class TaughtBy:
-    """The teacher of an experiment: what it is called, its identity, and the digest of what it said."""
+    """The teacher of an experiment: what it is called, its identity, its licence, and the digest of what it said."""
 
     label: str
     identity: str
+    licence: str | None
     answers: str
 
 
@@ -51,7 +52,7 @@ def task_report(
         provenance=Provenance(
             teacher=teacher.label,
             teacher_identity=teacher.identity,
-            teacher_licence=written.config.licence_of_teachers,
+            teacher_licence=teacher.licence,
             cache_digest=teacher.answers,
             config_digest=written.config.digest(),
             data=dict(written.content),

@@ -1,0 +1,143 @@
+"""Teachers whose licence lets students learn, refuses them, or is not known: from the configuration and from cards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from model_cards import save_card
+
+from configs import ConfigError, DistillConfig, load_config
+from orchestration.inputs.licences import licence_on_card, licences_in_words, with_licences
+
+TINY = Path(__file__).resolve().parents[4] / "configs" / "tiny.yaml"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    return folder
+
+
+def experiment(model: Path, **teacher: Any) -> DistillConfig:
+    said = load_config(TINY).model_dump(mode="json", exclude_unset=True)
+    said["teacher"] = {"model": {"path": str(model)}, "top_k": 16} | teacher
+    return DistillConfig.model_validate(said)
+
+
+def passed(config: DistillConfig) -> DistillConfig:
+    return with_licences(config, fetch=True)
+
+
+def test_the_card_says_what_the_configuration_does_not(model: Path) -> None:
+    save_card(model, licence="mit")
+    config = passed(experiment(model))
+    assert (config.teacher.licence, config.licence_of_teachers) == ("mit", "mit")
+    assert licences_in_words(config) == ()
+
+
+def test_without_either_nothing_is_asked_of_the_teacher(model: Path) -> None:
+    with pytest.raises(ConfigError) as raised:
+        passed(experiment(model))
+    assert "nothing says under which licence" in str(raised.value)
+    assert "set teacher.licence to" in str(raised.value) and "teacher.licence_override" in str(raised.value)
+
+
+@pytest.mark.parametrize("card", ["llama2", "openai-terms", "zlib", "made-up"])
+def test_a_licence_that_refuses_students_or_is_not_known_is_refused_with_its_clause(model: Path, card: str) -> None:
+    save_card(model, licence=card)
+    with pytest.raises(
+        ConfigError, match=rf"is under {card}, and no student may learn from it \(.*: .*\): choose another"
+    ):
+        passed(experiment(model))
+    with pytest.raises(ConfigError, match=f"is under {card}, and no student may learn"):
+        passed(experiment(model, licence=card))
+
+
+def test_a_card_that_contradicts_the_configuration_is_refused_with_both(model: Path) -> None:
+    save_card(model, licence="llama3.1")
+    with pytest.raises(
+        ConfigError, match=r"teacher\.licence=apache-2\.0, and the card of .* says llama3\.1: set it to"
+    ):
+        passed(experiment(model, licence="apache-2.0"))
+
+
+def test_two_names_of_one_licence_agree(model: Path) -> None:
+    save_card(model, licence="llama3.1")
+    config = passed(experiment(model, licence="LicenseRef-scancode-llama-3.1-license-2024"))
+    assert config.teacher.licence == "LicenseRef-scancode-llama-3.1-license-2024"
+
+
+@pytest.mark.parametrize("card", [None, "llama2", "mit"])
+def test_a_reason_overrides_and_stands_wherever_the_licence_stands(model: Path, card: str | None) -> None:
+    if card is not None:
+        save_card(model, licence=card)
+    config = passed(experiment(model, licence_override="agreed with its owner, 2026-11"))
+    said = f"{card or 'not stated'} (used all the same: agreed with its owner, 2026-11)"
+    assert config.licence_of_teachers == said
+    (line,) = licences_in_words(config)
+    assert line.startswith("teacher: ") and line.endswith(f"is used under {said}")
+
+
+def test_duties_of_students_are_told_before_anything_is_asked(model: Path) -> None:
+    save_card(model, licence="other", name="gemma")
+    (line,) = licences_in_words(passed(experiment(model)))
+    assert "is under gemma, and so of every student: a copy of the licence goes with it; a notice" in line
+
+
+def test_each_teacher_has_its_licence(model: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    second.mkdir()
+    (second / "config.json").write_text("{}", encoding="utf-8")
+    save_card(model, licence="mit")
+    said = experiment(model).model_dump(mode="json", exclude_unset=True)
+    said["teachers"] = {"second": {"model": {"path": str(second)}, "top_k": 16}}
+    two = DistillConfig.model_validate(said)
+    with pytest.raises(ConfigError, match=r"set teachers\.second\.licence to"):
+        passed(two)
+    save_card(second, licence="llama3.3")
+    config = passed(two)
+    assert config.licence_of_teachers == "teacher: mit; second: llama3.3"
+    (line,) = licences_in_words(config)
+    assert line.startswith("teachers.second: ")
+
+
+def test_weights_from_a_seed_need_no_licence() -> None:
+    config = load_config(TINY)
+    assert passed(config) == config and licences_in_words(config) == ()
+
+
+def test_a_plan_waits_for_the_card_of_a_model_that_is_not_here() -> None:
+    said = load_config(TINY).model_dump(mode="json", exclude_unset=True)
+    said["teacher"] = {"model": {"hub": "nobody/has-this"}, "top_k": 16}
+    config = DistillConfig.model_validate(said)
+    assert with_licences(config, fetch=False).teacher.licence is None
+
+
+@pytest.mark.parametrize(
+    ("written", "licence"),
+    [
+        ("---\nlicense: apache-2.0\n---\n", "apache-2.0"),
+        ("---\nlicense: other\nlicense_name: gemma\n---\n", "gemma"),
+        ("---\nlicense: [mit, apache-2.0]\n---\n", "mit AND apache-2.0"),
+        ("---\nlicense: unknown\n---\n", None),
+        ("---\nlicense: other\n---\n", None),
+        ("---\ntags: [x]\n---\n", None),
+        ("no front matter", None),
+        ("", None),
+        ("---\nlicense: [\n---\n", None),
+        ("---\n- a list\n---\n", None),
+    ],
+)
+def test_the_front_matter_of_a_card_is_read_and_never_fatal(model: Path, written: str, licence: str | None) -> None:
+    (model / "README.md").write_text(written, encoding="utf-8")
+    assert licence_on_card(model) == licence
+
+
+def test_a_card_that_is_no_file_says_nothing(model: Path) -> None:
+    assert licence_on_card(model) is None
+    (model / "README.md").mkdir()
+    assert licence_on_card(model) is None
