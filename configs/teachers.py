@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 from pydantic import Field
 
 from configs.models import Block, GrownBlock, ModelSource, Name
+from configs.runtime import RuntimeConfig
 
 FIRST = "teacher"
 """What the teacher that stands at `teacher` is called among several."""
@@ -130,6 +131,11 @@ class HasTeachers(Protocol):
     @property
     def teachers(self) -> Mapping[str, LicensedTeacher]:
         """Those beside the first."""
+        ...
+
+    @property
+    def runtime(self) -> RuntimeConfig:
+        """Where it runs."""
         ...
 
     @property

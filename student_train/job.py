@@ -16,6 +16,7 @@ from configs.stages import StageConfig
 from configs.task import TaskKind
 from configs.task_features import InsideSizes
 from configs.task_stages import TaskStageConfig
+from student_train.papers import Papers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,8 @@ class StageJob(ABC):
 
     `model_dir` is where it starts, `output_dir` where the trained model appears (whole, or not at all), `work_dir`
     holds the checkpoints. Without `accelerator` a GPU is used where there is one. `teacher`, `licence`, `combined` (how
-    several teachers are, in words) and `start` (what `model_dir` is, in words) go into the model card.
+    several teachers are, in words) and `start` (what `model_dir` is, in words) go into the model card; `papers`
+    are the licences of its teachers, which lie beside it.
     """
 
     stage: StageConfig | TaskStageConfig
@@ -37,6 +39,7 @@ class StageJob(ABC):
     licence: str | None = None
     combined: str = ""
     start: str = "unnamed"
+    papers: tuple[Papers, ...] = ()
 
     @abstractmethod
     def stage_digest(self) -> str:

@@ -19,9 +19,10 @@ from configs.task_experiment import TaskDistillConfig
 from configs.visible_text import visible
 from orchestration.commands.argument_types import parse_count
 from orchestration.commands.compare import add_compare
+from orchestration.commands.export import add_export
 from orchestration.commands.last_words import last_words
 from orchestration.commands.methods import add_methods
-from orchestration.commands.predict import add_export, add_predict
+from orchestration.commands.predict import add_predict
 from orchestration.entry import run_pipeline
 from orchestration.environment import prepare_environment, require_home
 from orchestration.outputs.interrupts import stopped_by_signals
@@ -105,7 +106,7 @@ def command_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         add_cache_commands(cache)
     text = "answer texts by a student of a task: its label, its tags, or the answer in a passage"
     add_predict(commands.add_parser("predict", help=text, description=text))
-    text = "write a student of a task as an ONNX file"
+    text = "give a student away with the licences of its teachers, or write one of a task as an ONNX file"
     add_export(commands.add_parser("export", help=text, description=text))
     text = "list the methods of the literature, what each takes from its teacher, and the recipe that runs it"
     add_methods(commands.add_parser("methods", help=text, description=text))

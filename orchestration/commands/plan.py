@@ -60,10 +60,11 @@ def print_plan(config: DistillConfig, *, config_dir: Path, assume_gpus: int | No
     Raises:
         ConfigError: it cannot work: too little memory, a missing file, a shape that is neither at hand nor described.
     """
-    config = with_licences(resolve_paths(config, config_dir=config_dir), fetch=False)
+    config = resolve_paths(config, config_dir=config_dir)
     with borrowed_models(config.runtime.models_root) as models_root:
         runtime = config.runtime.model_copy(update={"models_root": models_root})
-        _print_plan(config.model_copy(update={"runtime": runtime}), assume_gpus=assume_gpus, stream=stream)
+        config = with_licences(config.model_copy(update={"runtime": runtime}), fetch=False)
+        _print_plan(config, assume_gpus=assume_gpus, stream=stream)
 
 
 def _print_plan(config: DistillConfig, *, assume_gpus: int | None, stream: TextIO) -> None:

@@ -52,10 +52,10 @@ def print_task_plan(config: TaskDistillConfig, *, config_dir: Path, assume_gpus:
         DataError: rows cannot be used, or nothing is left to learn from once held-out texts are left out.
         ModelError: the teacher has no head for the task and is not tuned, or one with other labels.
     """
-    config = with_licences(resolve_task_paths(config, config_dir=config_dir), fetch=False)
+    config = resolve_task_paths(config, config_dir=config_dir)
     with borrowed_models(config.runtime.models_root) as models_root:
         runtime = config.runtime.model_copy(update={"models_root": models_root})
-        config = config.model_copy(update={"runtime": runtime})
+        config = with_licences(config.model_copy(update={"runtime": runtime}), fetch=False)
         console = Console(stream)
         hardware = hardware_of(config, ask_cluster=ask_cluster, assume_gpus=assume_gpus)
         for line in licences_in_words(config):

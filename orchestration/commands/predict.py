@@ -60,15 +60,6 @@ def add_predict(command: argparse.ArgumentParser) -> None:
     command.set_defaults(command=predict)
 
 
-def add_export(command: argparse.ArgumentParser) -> None:
-    """Its arguments, and what it runs."""
-    command.add_argument("--model", type=Path, required=True, metavar="DIR", help="a student of a task")
-    command.add_argument(
-        "--onnx", type=Path, metavar="FILE", help=f"where to; {ONNX} in the model's directory if left out"
-    )
-    command.set_defaults(command=export)
-
-
 def predict(arguments: argparse.Namespace) -> int:
     """Answer, and print or write the answers; the exit code is 1 where a row could not be read.
 
@@ -89,7 +80,7 @@ def predict(arguments: argparse.Namespace) -> int:
     empty = next((text for text in arguments.text if not text.strip()), None)
     if empty is not None:
         raise ConfigError(f"--text {empty!r} is empty: type something")
-    _require_directory(arguments.model)
+    require_directory(arguments.model)
     from student_train.models.predicting import Predictor
 
     model = Predictor(arguments.model, onnx=_onnx_file(arguments.model) if arguments.onnx else None)
@@ -121,24 +112,8 @@ def predict(arguments: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
-def export(arguments: argparse.Namespace) -> None:
-    """Write a student as an ONNX file that says what the student says.
-
-    Raises:
-        ModelError: the directory holds no such student, or it cannot be written as ONNX.
-    """
-    _require_directory(arguments.model)
-    from student_train.models.onnx_export import export_onnx
-    from student_train.models.task_model import load_task_student, stored_task
-
-    kind, labels = stored_task(arguments.model)
-    path = arguments.onnx or arguments.model / ONNX
-    difference = export_onnx(load_task_student(arguments.model, kind=kind, labels=labels), path)
-    size = path.stat().st_size / 1e6
-    Console(sys.stdout).say(f"{path}: {size:,.1f} MB; its logits are within {difference:.1e} of the student's.")
-
-
-def _require_directory(place: Path) -> None:
+def require_directory(place: Path) -> None:
+    """Refuse a model that is not there."""
     if not place.is_dir():
         raise ConfigError(f"--model {place} is not a directory: name that of a student, e.g. runs/students/<digest>")
 

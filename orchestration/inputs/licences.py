@@ -8,6 +8,7 @@ from a seed are nobody's and need none.
 
 from __future__ import annotations
 
+from importlib.metadata import files
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from configs.schema import DistillConfig
 from configs.task_experiment import TaskDistillConfig
 from configs.teachers import FIRST, HasTeachers, LicensedTeacher, key_of_teacher
 from orchestration.inputs.models import is_at_hand, locate_model
+from student_train.papers import Papers, TaughtUnder, papers_beside
 
 CARD_BYTES = 4 * 2**20
 """No model's card is longer."""
@@ -57,6 +59,40 @@ def licences_in_words(config: HasTeachers) -> tuple[str, ...]:
     return tuple(line for name in config.every_teacher if (line := _in_words(config, name)) is not None)
 
 
+def papers_of(config: HasTeachers, *, began: bool) -> tuple[Papers, ...]:
+    """What a student of these teachers takes along: under what each was used, and the files that lie beside it.
+
+    `began` says that the student began with the first one's weights. `config` is one that `with_licences` has passed.
+
+    Raises:
+        ModelError: a licence is not a plain file, or the model has gone since.
+    """
+    return tuple(
+        Papers(
+            TaughtUnder(
+                name=name,
+                label=teacher.label,
+                licence=teacher.licence,
+                override=teacher.licence_override,
+                began=began and name == FIRST,
+            ),
+            _files_beside(teacher.model, models_root=config.runtime.models_root),
+        )
+        for name, teacher in config.every_teacher.items()
+    )
+
+
+def _files_beside(model: ModelSource, *, models_root: Path) -> dict[str, bytes]:
+    """The licence files of a model; of one that is a file in a package those of the package."""
+    if model.random is not None:
+        return {}
+    if not _is_converted(model):
+        return papers_beside(locate_model(model, models_root=models_root, weights=False))
+    assert model.package is not None
+    about = {Path(str(path.locate())).parent for path in files(model.package) or () if path.name == "METADATA"}
+    return {name: paper for folder in about for name, paper in papers_beside(folder).items()}
+
+
 def licence_on_card(directory: Path) -> str | None:
     """The licence in the front matter of a model's README.md; None where there is none that has a name."""
     try:
@@ -78,7 +114,7 @@ def _licensed(config: HasTeachers, name: str, *, fetch: bool) -> LicensedTeacher
     teacher, key = config.every_teacher[name], key_of_teacher(name)
     if teacher.model.random is not None and teacher.licence is None:
         return teacher
-    card = _licence_on_card(teacher.model, fetch=fetch)
+    card = _licence_on_card(teacher.model, models_root=config.runtime.models_root, fetch=fetch)
     licence = teacher.licence or card
     if teacher.licence_override is None:
         if licence is not None:
@@ -93,13 +129,18 @@ def _licensed(config: HasTeachers, name: str, *, fetch: bool) -> LicensedTeacher
     return teacher.model_copy(update={"licence": licence})
 
 
-def _licence_on_card(model: ModelSource, *, fetch: bool) -> str | None:
+def _licence_on_card(model: ModelSource, *, models_root: Path, fetch: bool) -> str | None:
     """What the card of a model says, where it has one that can be read without converting the model first."""
-    if model.random is not None or (model.package is not None and str(model.file).endswith(".gguf")):
+    if model.random is not None or _is_converted(model):
         return None
     if not fetch and not is_at_hand(model, weights=False):
         return None
-    return licence_on_card(locate_model(model, models_root=Path(), weights=False))
+    return licence_on_card(locate_model(model, models_root=models_root, weights=False))
+
+
+def _is_converted(model: ModelSource) -> bool:
+    """Whether it is one file in a package, of which nothing else is the model's."""
+    return model.package is not None and str(model.file).endswith(".gguf")
 
 
 def _require_agreed(teacher: LicensedTeacher, card: str | None, *, key: str) -> None:
@@ -123,7 +164,7 @@ def _require_permitted(licence: str, teacher: LicensedTeacher, *, key: str) -> N
 
 
 def _or_override(key: str) -> str:
-    return f"If you may all the same, set {key}.licence_override to the reason, which caches, students and reports then say"
+    return f"If you may all the same, set {key}.licence_override to the reason: caches, students and reports say it"
 
 
 def _in_words(config: HasTeachers, name: str) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from configs.places import absolute_root
+from orchestration.inputs.licences import papers_of
 from orchestration.inputs.prompts import PromptSet
 from orchestration.pipeline.chain import Link, Student
 from orchestration.pipeline.compute import Compute
@@ -66,6 +67,7 @@ class Training(StageTraining[TrainJob]):
             teacher=config.label_of_teachers if config.teachers else lesson.teacher.known_as,
             licence=config.licence_of_teachers,
             combined=config.combined,
+            papers=papers_of(config, began=config.students[self.student.name].init.model is None),
             start=link.origin,
             plain_text=self._write_plain_text(),
             taught=link.taught,

@@ -19,12 +19,13 @@ from transformers import GenerationConfig
 
 from cache.disk.failpoints import failpoint
 from cache.views import CacheView
-from configs.model_files import mended_generation_config, read_generation_config
+from configs.model_files import CARD, mended_generation_config, read_generation_config
 from configs.stages import StageConfig
 from configs.task_features import FeatureTerm
 from configs.teachers import BETWEEN
 from student_train.files import copy_companions, staged_directory
 from student_train.job import StepMetrics
+from student_train.papers import Papers, write_papers
 
 EXPORT_FAILPOINTS = ("export-before-commit", "export-after-commit")
 """Where a test may kill the process: before and after the model appears under its name."""
@@ -56,14 +57,17 @@ def export_student(
     start: Path,
     out: Path,
     card: ModelCard,
+    papers: Sequence[Papers] = (),
 ) -> Path:
     """Write `weights` with the model's config, and tokenizer and generation config from `start`, to `out`.
 
-    `out` appears whole or not at all; an existing one is replaced. Tied weights are stored once.
+    `out` appears whole or not at all; an existing one is replaced. Tied weights are stored once. `papers` are the
+    licences of its teachers.
     """
     with staged_directory(out) as staging:
         write_model(model, weights, start=start, folder=staging)
-        (staging / "README.md").write_text(card_text(card), encoding="utf-8")
+        (staging / CARD).write_text(card_text(card), encoding="utf-8")
+        write_papers(staging, papers)
         failpoint("export-before-commit")
     failpoint("export-after-commit")
     return out

@@ -11,11 +11,13 @@ import yaml
 from torch import Tensor
 
 from cache.disk.failpoints import failpoint
+from configs.model_files import CARD
 from configs.task_stages import TaskStageConfig
 from student_train.files import staged_directory
 from student_train.job import StepMetrics
 from student_train.models.export import base_models, features_learned, held_out_table, licence_id, licence_line
 from student_train.models.task_model import TaskStudent, write_task_student
+from student_train.papers import Papers, write_papers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,18 +42,27 @@ class TaskCard:
 
 
 def export_task_student(
-    student: TaskStudent, weights: Mapping[str, Tensor], *, start: Path, out: Path, card: TaskCard
+    student: TaskStudent,
+    weights: Mapping[str, Tensor],
+    *,
+    start: Path,
+    out: Path,
+    card: TaskCard,
+    papers: Sequence[Papers] = (),
 ) -> Path:
     """Write `weights` with config and tokenizer of `start` to `out`, which appears whole or not at all.
+
+    `papers` are the licences of its teachers.
 
     The places where a test may kill the process are those of `student_train.models.export`.
     """
     with staged_directory(out) as staging:
         write_task_student(student, weights, start=start, folder=staging)
-        readme = staging / "README.md"
+        readme = staging / CARD
         # Some kinds of students say there how they are loaded.
         loading = f"\n{readme.read_text(encoding='utf-8')}" if readme.exists() else ""
         readme.write_text(task_card_text(card, student=student) + loading, encoding="utf-8")
+        write_papers(staging, papers)
         failpoint("export-before-commit")
     failpoint("export-after-commit")
     return out

@@ -127,7 +127,7 @@ class SequenceLearner(Learner):
             selected_step=state.selected_step,
             measured=state.measured,
         )
-        export_student(self.model, weights, start=job.model_dir, out=job.output_dir, card=card)
+        export_student(self.model, weights, start=job.model_dir, out=job.output_dir, card=card, papers=job.papers)
 
     def _teacher(self) -> LiveDecoder | None:
         """The teacher that reads beside the student, where the stage asks for one."""

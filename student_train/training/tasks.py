@@ -85,7 +85,9 @@ class TaskLearner(Learner):
             selected_step=state.selected_step,
             measured=state.measured,
         )
-        export_task_student(self._student, weights, start=job.model_dir, out=job.output_dir, card=card)
+        export_task_student(
+            self._student, weights, start=job.model_dir, out=job.output_dir, card=card, papers=job.papers
+        )
 
     def _loaded(self, job: TaskJob, *, longest: int) -> TaskStudent:
         """The student where it starts, which will be given rows of so many tokens at most."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from configs.task import TaskKind
-from orchestration.pipeline.run import AnyRun, Journal
+from orchestration.inputs.licences import papers_of
+from orchestration.pipeline.run import Journal
 from orchestration.pipeline.stage_training import OnStep, StageTraining, TrainingOutcome
 from orchestration.pipeline.tasks.chain import TaskChain, TaskLink
+from orchestration.pipeline.tasks.run import TaskRun
 from orchestration.pipeline.workers import Workers
 from student_train.job import GeneralJob, TaskJob, TaughtInside
 
@@ -37,7 +39,7 @@ class TaskTraining(StageTraining[TaskJob]):
     link: TaskLink
     steps: range
     words: TaskWords
-    settings: AnyRun
+    settings: TaskRun
     journal: Journal
     workers: Workers
 
@@ -54,6 +56,12 @@ class TaskTraining(StageTraining[TaskJob]):
         )
         return f"train {self.chain.name}{number}"
 
+    @property
+    def _begins_with_teacher(self) -> bool:
+        """Whether it starts from the first teacher's weights, or some of them: all that names no other model does."""
+        student = self.settings.config.students.get(self.chain.name)
+        return student is None or getattr(student.start, "model", None) is None
+
     def job(self) -> TaskJob:
         """See `StageTraining`."""
         link, words = self.link, self.words
@@ -66,6 +74,7 @@ class TaskTraining(StageTraining[TaskJob]):
             accelerator=self.settings.device,
             teacher=words.teacher,
             licence=words.licence,
+            papers=papers_of(self.settings.config, began=self._begins_with_teacher),
             combined=words.combined,
             start=link.origin,
             train_examples=link.lesson.train.resolve(),
