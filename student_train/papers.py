@@ -21,6 +21,7 @@ from configs.licences import Duties, terms_of
 from configs.model_files import CARD
 from configs.models import Block
 from configs.regular_files import UnreadableFileError, read_regular
+from configs.visible_text import first_line
 from student_train.files import staged_directory
 
 FOLDER = "licences"
@@ -128,7 +129,10 @@ def publish(model: Path, to: Path) -> tuple[str, ...]:
         raise ConfigError(f"{model} cannot be given away as {to.name} yet: {'; '.join(still_open)}")
     duties = reduce(Duties.and_of, (teacher.duties for teacher in teachers), Duties())
     with staged_directory(to) as staging:
-        shutil.copytree(model, staging, dirs_exist_ok=True)
+        try:
+            shutil.copytree(model, staging, dirs_exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{model} cannot be copied to {to}: {first_line(error)}") from error
         notices = [*duties.notices, *_kept_notices(model, teachers)]
         if notices:
             (staging / NOTICE).write_text("\n\n".join(notices) + "\n", encoding="utf-8")

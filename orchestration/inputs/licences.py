@@ -82,17 +82,6 @@ def papers_of(config: HasTeachers, *, began: bool) -> tuple[Papers, ...]:
     )
 
 
-def _files_beside(model: ModelSource, *, models_root: Path) -> dict[str, bytes]:
-    """The licence files of a model; of one that is a file in a package those of the package."""
-    if model.random is not None:
-        return {}
-    if not _is_converted(model):
-        return papers_beside(locate_model(model, models_root=models_root, weights=False))
-    assert model.package is not None
-    about = {Path(str(path.locate())).parent for path in files(model.package) or () if path.name == "METADATA"}
-    return {name: paper for folder in about for name, paper in papers_beside(folder).items()}
-
-
 def licence_on_card(directory: Path) -> str | None:
     """The licence in the front matter of a model's README.md; None where there is none that has a name."""
     try:
@@ -107,6 +96,17 @@ def licence_on_card(directory: Path) -> str | None:
     if licence in WITHOUT_NAME:
         licence = name
     return str(licence) if licence else None
+
+
+def _files_beside(model: ModelSource, *, models_root: Path) -> dict[str, bytes]:
+    """The licence files of a model; of one that is a file in a package those of the package."""
+    if model.random is not None:
+        return {}
+    if not _is_converted(model):
+        return papers_beside(locate_model(model, models_root=models_root, weights=False))
+    assert model.package is not None
+    about = {Path(str(path.locate())).parent for path in files(model.package) or () if path.name == "METADATA"}
+    return {name: paper for folder in about for name, paper in papers_beside(folder).items()}
 
 
 def _licensed(config: HasTeachers, name: str, *, fetch: bool) -> LicensedTeacher:

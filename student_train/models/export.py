@@ -147,10 +147,10 @@ def base_models(teacher: str) -> str | list[str]:
 
 
 def licence_id(licence: str | None) -> str:
-    """A licence as model hubs read it; several that differ are in the text alone."""
+    """A licence as model hubs read it; several that differ, or one that is used all the same, are in the text alone."""
     if licence is None:
         return "unknown"
-    return "other" if ";" in licence else licence.lower()
+    return "other" if ";" in licence or "(" in licence else licence.lower()
 
 
 def licence_line(licence: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,11 @@ def test_the_papers_beside_a_model_are_found_and_are_plain_files(tmp_path: Path)
     (tmp_path / "LICENCE").mkdir()
     with pytest.raises(ModelError, match="put the licence there as a plain file"):
         papers_beside(tmp_path)
+
+
+def test_what_cannot_be_copied_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    model = student(tmp_path / "student", of("mit"))
+    os.mkfifo(model / "pipe")
+    with pytest.raises(ConfigError, match="cannot be copied to"):
+        publish(model, tmp_path / "small")
+    assert [path.name for path in tmp_path.iterdir()] == ["student"]

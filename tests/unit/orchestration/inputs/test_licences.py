@@ -9,7 +9,7 @@ import pytest
 from model_cards import save_card
 
 from configs import ConfigError, DistillConfig, load_config
-from orchestration.inputs.licences import licence_on_card, licences_in_words, with_licences
+from orchestration.inputs.licences import licence_on_card, licences_in_words, papers_of, with_licences
 
 TINY = Path(__file__).resolve().parents[4] / "configs" / "tiny.yaml"
 
@@ -141,3 +141,24 @@ def test_a_card_that_is_no_file_says_nothing(model: Path) -> None:
     assert licence_on_card(model) is None
     (model / "README.md").mkdir()
     assert licence_on_card(model) is None
+
+
+def test_a_student_takes_along_what_lies_beside_its_teachers(model: Path) -> None:
+    save_card(model, licence="mit")
+    (model / "LICENSE").write_text("the licence")
+    config = passed(experiment(model))
+    (papers,) = papers_of(config, began=True)
+    assert papers.files == {"LICENSE": b"the licence"}
+    assert (papers.teacher.label, papers.teacher.licence, papers.teacher.began) == (str(model), "mit", True)
+    assert not papers_of(config, began=False)[0].teacher.began
+
+
+def test_of_a_file_in_a_package_the_licence_of_the_package_goes_along() -> None:
+    config = load_config(TINY.parent / "quickstart.yaml")
+    (papers,) = papers_of(passed(config), began=True)
+    assert b"Apache License" in papers.files["LICENSE"]
+
+
+def test_weights_from_a_seed_bring_nothing() -> None:
+    (papers,) = papers_of(passed(load_config(TINY)), began=True)
+    assert (papers.teacher.licence, papers.files) == (None, {})

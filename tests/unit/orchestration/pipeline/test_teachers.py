@@ -102,6 +102,10 @@ def test_the_first_writes_and_the_others_score_what_it_wrote(tmp_path: Path) -> 
     # Who is who, and under which licence, goes with the student and with the report.
     names = "random(seed=0) + random(seed=1)"
     assert (job.teacher, job.licence) == (names, "teacher: apache-2.0; second: not stated")
+    assert [(each.teacher.name, each.teacher.licence, each.teacher.began) for each in job.papers] == [
+        ("teacher", "apache-2.0", True),
+        ("second", None, False),
+    ]
     assert "second (random(seed=1)) with weight 0.25" in job.combined
     assert (report.results.provenance.teacher, report.results.provenance.teacher_licence) == (names, job.licence)
     held_against = f"what teacher answered, and what all teachers believe of it together ({job.combined})"

@@ -94,14 +94,19 @@ class Place:
             teacher=namespace(files=files, identity=identity, known_as=files.label),
             paths={"teacher-train": self.root / "train.npz", "teacher-dev": self.root / "dev.npz"},
         )
+        student = student or self.student()
         config = namespace(
-            runtime=DistillConfig.model_fields["runtime"].default, teachers={}, licence_of_teachers=None, combined=""
+            runtime=DistillConfig.model_fields["runtime"].default,
+            teachers={},
+            every_teacher={},
+            students={student.name: namespace(init=namespace(model=None))},
+            licence_of_teachers=None,
+            combined="",
         )
         settings = RunSettings(config, self.root, Hardware("cpu"), self.artifacts)
         tracker: Any = self.tracker
         journal = Journal(Console(self.stream), tracker, Ledger(self.root / "ledger"))
         compute = namespace(train=self.train if train is None else train)
-        student = student or self.student()
         number = student.links.index(link)
         steps = range(2 * number, 2 * number + 2)
         before = len(self.trained)
