@@ -83,9 +83,10 @@ def run_experiment(
     `session` holds the cluster and the worker groups of several experiments; without one, this experiment has its own.
     `below` is the directory of the sweep that it is a trial of: its run in the tracker stands below that one's.
     """
-    real = with_licences(resolve_paths(config, config_dir=config_dir), fetch=True)
+    real = resolve_paths(config, config_dir=config_dir)
     hardware = hardware_of(real, ask_cluster=cluster_hardware)
     require_places(real, accelerator=hardware.accelerator)
+    real = with_licences(real, fetch=True)
     written = Written(config, config_dir, content_of(config, config_dir=config_dir))
     directory = directory_of(config, written.content)
     with opened_run(real, directory, written=dump_config(config)) as (journal, artifacts), ExitStack() as opened:

@@ -69,9 +69,10 @@ class TaskEnded:
 
 def run_task_experiment(config: TaskDistillConfig, *, config_dir: Path, until: Until) -> TaskEnded:
     """Go as far as it is told, and never do again what is done."""
-    real = with_licences(resolve_task_paths(config, config_dir=config_dir), fetch=True)
+    real = resolve_task_paths(config, config_dir=config_dir)
     hardware = hardware_of(real, ask_cluster=cluster_hardware)
     require_places(real, accelerator=hardware.accelerator)
+    real = with_licences(real, fetch=True)
     written = Written(config, config_dir, content_of(config, config_dir=config_dir))
     directory = directory_of(config, written.content)
     with opened_run(real, directory, written=dump_config(config)) as (journal, artifacts), ExitStack() as opened:

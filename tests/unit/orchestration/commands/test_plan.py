@@ -280,6 +280,7 @@ def bare_teacher(tmp_path: Path) -> list[str]:
     bare = tmp_path / "bare"
     shutil.copytree(open_teacher(config).files.directory, bare)
     (bare / "model.safetensors").unlink()
+    (bare / "README.md").unlink()
     shape = config.teacher.model.random
     assert shape is not None
     student = {"init": {"model": {"random": shape.model_dump(exclude_none=True)}},
@@ -318,7 +319,9 @@ def test_a_door_that_answers_says_who_it_is_and_its_rows_are_found(
             ConfigError, match=r"students\.seqkd\.init is cut out of the teacher's weights, and teacher.m"
         ):
             planned(shipped("tiny", tmp_path, *cut, serve, "teacher.licence=mit"))
-        with pytest.raises(ConfigError, match=r"teacher\.licence=not set, and noise behind .* is under mit"):
+        with pytest.raises(ConfigError, match=r"teacher\.licence=apache-2\.0, and noise behind .* is under mit"):
+            planned(shipped("tiny", tmp_path, *overrides, serve, "teacher.licence=apache-2.0"))
+        with pytest.raises(ConfigError, match="nothing says under which licence .*bare is"):
             planned(shipped("tiny", tmp_path, *overrides, serve))
         assert served.moods.questions == 0
 

@@ -106,3 +106,9 @@ def test_settings_of_sampling_survive_where_sampling_is_asked_for(tmp_path: Path
     (tmp_path / "out").mkdir()
     write_model(model, model.state_dict(), start=start, folder=tmp_path / "out")
     assert said.items() <= json.loads((tmp_path / "out" / "generation_config.json").read_text()).items()
+
+
+@pytest.mark.parametrize("licence", ["teacher: mit; other: gemma", "llama2 (used all the same: agreed)"])
+def test_what_is_not_one_licence_has_no_name_for_hubs(tmp_path: Path, licence: str) -> None:
+    _, front, text = card_text(card(tmp_path, licence=licence, measured=())).split("---\n", 2)
+    assert yaml.safe_load(front)["license"] == "other" and licence in text
