@@ -327,7 +327,7 @@ def test_a_door_that_answers_says_who_it_is_and_its_rows_are_found(
 
 
 def test_a_plan_goes_on_without_a_door_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    overrides = bare_teacher(tmp_path)
+    overrides = [*bare_teacher(tmp_path), "teacher.licence=mit"]
     serve = f"teacher.serve={{url: 'http://127.0.0.1:9', token_env: {TOKEN_ENV}, patience_s: 0.2}}"
     monkeypatch.delenv(TOKEN_ENV, raising=False)
     text = planned(shipped("tiny", tmp_path, *overrides, serve))
