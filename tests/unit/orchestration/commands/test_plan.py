@@ -321,7 +321,7 @@ def test_a_door_that_answers_says_who_it_is_and_its_rows_are_found(
             planned(shipped("tiny", tmp_path, *cut, serve, "teacher.licence=mit"))
         with pytest.raises(ConfigError, match=r"teacher\.licence=apache-2\.0, and noise behind .* is under mit"):
             planned(shipped("tiny", tmp_path, *overrides, serve, "teacher.licence=apache-2.0"))
-        with pytest.raises(ConfigError, match="nothing says under which licence .*bare is"):
+        with pytest.raises(ConfigError, match=r"nothing says under which licence .*bare is"):
             planned(shipped("tiny", tmp_path, *overrides, serve))
         assert served.moods.questions == 0
 
