@@ -71,16 +71,26 @@ def kept_fingerprint(storage: Storage, now: Mapping[str, Any]) -> Any:
         # Another process may come first, and counts then.
         with suppress(FileExistsError):
             storage.create(FINGERPRINT, json.dumps({"format": FORMAT, "said": now}).encode() + b"\n")
-        body: Any = parse_json(storage.read(FINGERPRINT), origin=f"{storage.place}/{FINGERPRINT}")
+        return parse_fingerprint(storage.read(FINGERPRINT), path=f"{storage.place}/{FINGERPRINT}")
+    except OSError as error:
+        raise CacheError(f"{storage.place}/{FINGERPRINT}: cannot be kept ({error.strerror or error})") from error
+
+
+def parse_fingerprint(text: bytes, *, path: str) -> Any:
+    """What a teacher said when it was first asked, of a `fingerprint.json`.
+
+    Raises:
+        CacheError: it is not one.
+    """
+    try:
+        body: Any = parse_json(text, origin=path)
         if body["format"] != FORMAT:
             raise ValueError(f"of format {_shown(body['format'])}")
         return body["said"]
-    except OSError as error:
-        raise CacheError(f"{storage.place}/{FINGERPRINT}: cannot be kept ({error.strerror or error})") from error
     except (UnreadableFileError, ValueError, KeyError, TypeError) as error:
         raise CacheError(
-            f"{storage.place}/{FINGERPRINT}: not readable as what the teacher said first: delete it only if you know "
-            "that the same model still answers, it is written anew"
+            f"{path}: not readable as what the teacher said first: delete it only if you know that the same model "
+            "still answers, it is written anew"
         ) from error
 
 

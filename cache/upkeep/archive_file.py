@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cache.disk.directory import DESCRIPTION, parse_description
+from cache.disk.directory import DESCRIPTION, FINGERPRINT, parse_description, parse_fingerprint
 from cache.disk.manifests import LARGEST_MANIFEST, DamagedObject, Manifest, ObjectInfo, parse_manifest
 from cache.disk.storage import NOTE_BYTES, Span
 from cache.identity import Identity
@@ -63,7 +63,7 @@ class Archive:
             shown = visible(member.name, at_most=200)
             if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
                 raise self.refused(f"{shown} is not a regular file")
-            if member.name not in (DESCRIPTION, COMPLETE) and not _NAME.fullmatch(member.name):
+            if member.name not in (DESCRIPTION, FINGERPRINT, COMPLETE) and not _NAME.fullmatch(member.name):
                 raise self.refused(f"{shown} is not a name that a cache has")
             if member.name in self._members:
                 raise self.refused(f"{shown} stands in it twice")
@@ -117,6 +117,16 @@ class Archive:
         """Whose cache it is; raises `CacheError`."""
         return parse_description(self._bytes(DESCRIPTION, most=NOTE_BYTES), path=f"{self._path}: {DESCRIPTION}")
 
+    def fingerprint(self) -> tuple[bytes, Any] | None:
+        """What its teacher said when it was first asked, as it lies there and as JSON; None where it does not say.
+
+        Raises `CacheError`.
+        """
+        if FINGERPRINT not in self._members:
+            return None
+        data = self._bytes(FINGERPRINT, most=NOTE_BYTES)
+        return data, parse_fingerprint(data, path=f"{self._path}: {FINGERPRINT}")
+
     def manifests(self, identity: str) -> list[Manifest]:
         """The manifests of all its segments, which name exactly what is in it; raises `CacheError`."""
         try:
@@ -124,7 +134,7 @@ class Archive:
             names = list(dict.fromkeys(str(name) for name in note["segments"]))
         except (ValueError, KeyError, TypeError) as error:
             raise self.refused(f"{COMPLETE} lists no segments") from error
-        found, expected = [], {DESCRIPTION, COMPLETE}
+        found, expected = [], {DESCRIPTION, FINGERPRINT, COMPLETE}
         for name in names:
             data = self._bytes(f"manifests/{name}.json", most=LARGEST_MANIFEST)
             try:

@@ -1,12 +1,13 @@
 """A teacher's cache as one file, to be carried elsewhere: an uncompressed tar.
 
-It holds `identity.json`, then for each segment its objects, its keys and its manifest under the names that they have in
-the cache, and last `complete.json`, which lists the segments: a file without it was cut short. Replaced and damaged
-segments are left out, pins, claims and marks as well, and what could not be answered: an engine elsewhere has other
-memory, and what it is not asked it cannot answer.
+It holds `identity.json`, `fingerprint.json` where there is one, then for each segment its objects, its keys and its
+manifest under the names that they have in the cache, and last `complete.json`, which lists the segments: a file without
+it was cut short. Replaced and damaged segments are left out, pins, claims and marks as well, and what could not be
+answered: an engine elsewhere has other memory, and what it is not asked it cannot answer.
 
 An archive comes from anywhere, so nothing in it is believed: every name, size and digest in the whole file is checked,
-and every row is decoded and named anew (`cache.upkeep.proof`), before the first segment becomes visible.
+and every row is decoded and named anew (`cache.upkeep.proof`), before the first segment becomes visible. Of a teacher
+whose weights nobody can hash, what it said first there is held against what it said first here.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from cache.disk.directory import DESCRIPTION, open_directory
+from cache.disk.directory import DESCRIPTION, FINGERPRINT, open_directory, parse_fingerprint
 from cache.disk.durable import large_file
 from cache.disk.manifests import ARRIVED, FORMAT, DamagedObject, Manifest, arrival_ns, read_manifest
 from cache.disk.owners import Owner
@@ -38,6 +39,15 @@ from configs.visible_text import first_line
 
 EARLIEST_NS = 10**18
 """September 2001: a segment that says it is older does not know its time."""
+
+
+Differs = Callable[[Any, Any], str | None]
+"""Why two of one name are not the same teacher by what they said first, here and there, in a line; None if they are."""
+
+
+def differs_at_all(here: Any, there: Any) -> str | None:
+    """For whoever cannot read what was said."""
+    return None if here == there else "they are not equal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +88,12 @@ def export_archive(storage: Storage, path: Path, *, identity: str, progress: Pro
     return report
 
 
-def import_archive(root: Path | str, path: Path, *, progress: Progress | None = None) -> ImportReport:
+def import_archive(
+    root: Path | str, path: Path, *, progress: Progress | None = None, differs: Differs = differs_at_all
+) -> ImportReport:
     """Take the segments of an archive into the cache below `root`, in the place of the teacher that it names.
+
+    `differs` compares what that teacher said first, where both sides know it.
 
     Raises:
         CacheError: when the archive is not whole and sound, or the cache cannot be written. What was imported before a
@@ -88,7 +102,7 @@ def import_archive(root: Path | str, path: Path, *, progress: Progress | None = 
     """
     with open_archive(path) as archive:
         identity = archive.identity()
-        manifests = archive.manifests(identity.digest())
+        manifests, said = archive.manifests(identity.digest()), archive.fingerprint()
         total, done = sum(manifest.disk_bytes for manifest in manifests), 0
         for manifest in manifests:
             for name, info in segment_objects(manifest).items():
@@ -101,6 +115,8 @@ def import_archive(root: Path | str, path: Path, *, progress: Progress | None = 
             if progress is not None:
                 progress(done, 2 * total)
         storage = open_directory(root, identity, create=True)
+        if said is not None:
+            _keep_fingerprint(storage, archive, *said, differs=differs)
         here = Library(storage, identity=identity.digest(), cache_bytes=0)
         imported, skipped = list[Manifest](), list[Manifest]()
         # The oldest first: of what came together the older answer stays the older one.
@@ -132,6 +148,8 @@ def _write(file: BinaryIO, storage: Storage, path: Path, *, identity: str, progr
     total, done, whole = sum(manifest.disk_bytes for manifest in manifests), 0, []
     with tarfile.open(fileobj=file, mode="w") as archive:
         add_member(archive, DESCRIPTION, storage.read(DESCRIPTION))
+        with suppress(FileNotFoundError):
+            add_member(archive, FINGERPRINT, storage.read(FINGERPRINT))
         for manifest in manifests:
             try:
                 # All of a segment is checked before any of it is written.
@@ -159,6 +177,22 @@ def _write(file: BinaryIO, storage: Storage, path: Path, *, identity: str, progr
         bytes=file.tell(),
         damaged=tuple(damaged),
     )
+
+
+def _keep_fingerprint(storage: Storage, archive: Archive, data: bytes, said: Any, *, differs: Differs) -> None:
+    """Take what the teacher said first there, unless it is known what it said here: that has to be the same model."""
+    with place_errors(storage):
+        try:
+            if differs(said, said) is None:  # whatever reads it later can
+                storage.create(FINGERPRINT, data)
+            return
+        except FileExistsError:
+            first = parse_fingerprint(storage.read(FINGERPRINT), path=f"{storage.place}/{FINGERPRINT}")
+    if (reason := differs(first, said)) is not None:
+        raise archive.refused(
+            f"its rows are of another model under the same name than those in {storage.place} ({reason}): keep apart "
+            "what each says, with another epoch"
+        )
 
 
 def _take(storage: Storage, archive: Archive, manifest: Manifest, *, newest: Callable[[], int]) -> bool:

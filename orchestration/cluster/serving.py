@@ -44,6 +44,8 @@ from teacher_server.http.guard import Guard, TokenStore
 from teacher_server.http.quotas import Quotas
 from teacher_server.http.sequence_desk import DeskTerms, SequenceDesk
 from teacher_server.http.served import DoorLimits, Served, TeacherFacts
+from teacher_server.http.signals.labels import LabelDesk, LabelReader, LabelTexts
+from teacher_server.http.signals.served import ServedSignals, SignalFacts
 from teacher_server.http.stepping import SteppedEngine
 from teacher_server.http.texts import Texts
 from teacher_server.reference import NoReferenceError
@@ -81,8 +83,22 @@ class ServedTeacher:
     template_variables: Mapping[str, Any]
 
 
-Behind = ServedTeacher | ServedHead
-"""Whom a door serves: a language model, or a model with a task head."""
+@dataclass(frozen=True, slots=True)
+class ServedWords:
+    """A language model that the door serves as a teacher of signals: how it is asked, and what is told of it."""
+
+    model: ServedTeacher
+    reader: LabelReader
+    facts: SignalFacts
+
+    @property
+    def spec(self) -> EngineSpec:
+        """Its engines."""
+        return self.model.spec
+
+
+Behind = ServedTeacher | ServedHead | ServedWords
+"""Whom a door serves: a language model, a model with a task head, a language model that knows labels by their words."""
 
 
 class EngineReplica:
@@ -191,7 +207,11 @@ class Door:
             if isinstance(each, ServedTeacher)
         }
         self._signals = {
-            name: served_signals(each, engines[name]) for name, each in teachers.items() if isinstance(each, ServedHead)
+            name: _served_words(each, HandleAsking(engines[name]))
+            if isinstance(each, ServedWords)
+            else served_signals(each, engines[name])
+            for name, each in teachers.items()
+            if not isinstance(each, ServedTeacher)
         }
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -222,8 +242,17 @@ class Door:
         return None
 
 
-def _served(teacher: ServedTeacher, asking: HandleAsking) -> Served:
+def _served_words(words: ServedWords, asking: HandleAsking) -> ServedSignals:
+    desk = LabelDesk(_sequences(words.model, asking), words.reader, identity=words.facts.identity.digest())
+    return ServedSignals(desk, words.facts, LabelTexts(words.reader))
+
+
+def _sequences(teacher: ServedTeacher, asking: HandleAsking) -> SequenceDesk:
     cache = TeacherCache.open(teacher.cache_root, teacher.spec.identity, provenance=teacher.terms.provenance)
+    return SequenceDesk(cache, asking, teacher.terms)
+
+
+def _served(teacher: ServedTeacher, asking: HandleAsking) -> Served:
     tokenizer = load_tokenizer(teacher.spec.model_dir, label=teacher.facts.label)
     texts = Texts(
         tokenizer,
@@ -231,7 +260,7 @@ def _served(teacher: ServedTeacher, asking: HandleAsking) -> Served:
         template_variables=teacher.template_variables,
         spelling=_spelling(tokenizer, label=teacher.facts.label),
     )
-    return Served(SequenceDesk(cache, asking, teacher.terms), teacher.facts, texts)
+    return Served(_sequences(teacher, asking), teacher.facts, texts)
 
 
 def _spelling(tokenizer: PreTrainedTokenizerBase, *, label: str) -> Spelling | None:
@@ -318,10 +347,12 @@ def _engines(name: str, teacher: Behind, settings: ServeConfig) -> Application:
         },
         **scale,
     )(SignalReplica if has_head else EngineReplica)
-    return deployment.bind(_named(teacher, f"engine-{name}"))
+    # Of what is said in words an engine need not know.
+    bound = teacher.model if isinstance(teacher, ServedWords) else teacher
+    return deployment.bind(_named(bound, f"engine-{name}"))
 
 
-def _named(teacher: Behind, name: str) -> Behind:
+def _named(teacher: ServedTeacher | ServedHead, name: str) -> ServedTeacher | ServedHead:
     if isinstance(teacher, ServedHead):
         return replace(teacher, spec=replace(teacher.spec, name=name))
     return replace(teacher, spec=replace(teacher.spec, name=name))

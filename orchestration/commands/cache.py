@@ -181,9 +181,18 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    found = import_archive(arguments.cache_root, arguments.file)
+    found = import_archive(arguments.cache_root, arguments.file, differs=_other_model)
     print_result(arguments, found, lambda console: show_imported(found, console=console))
     return 0
+
+
+def _other_model(here: Any, there: Any) -> str | None:
+    from teacher_server.remote.probing import Fingerprint
+
+    try:
+        return Fingerprint.parse(here).difference(Fingerprint.parse(there))
+    except (KeyError, TypeError, ValueError):
+        return "what one of them said first is not readable"
 
 
 def _forget(arguments: argparse.Namespace) -> int:

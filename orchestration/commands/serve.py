@@ -19,22 +19,24 @@ from orchestration.cluster.nodes import cluster_hardware
 from orchestration.cluster.planned_engine import engine_spec
 from orchestration.cluster.private import cluster
 from orchestration.cluster.serving import Behind, ServedTeacher, close_door, open_door
-from orchestration.commands.serve_task import served_heads
+from orchestration.commands.serve_model import served_model
+from orchestration.commands.serve_task import task_teachers
 from orchestration.inputs.preflight import resolve_paths, resolve_task_paths
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.inputs.teachers import Teacher, open_teachers
 from orchestration.outputs.redirect import terminal_kept
 from orchestration.pipeline.opening import require_places
+from orchestration.pipeline.tasks.preparing import prepared_models
 from orchestration.plan.hardware import Hardware, hardware_of
 from orchestration.plan.placement import place_further_teacher
 from teacher_server.http.guard import TokenStore
 from teacher_server.http.sequence_desk import DeskTerms
-from teacher_server.http.served import TeacherFacts
-from teacher_server.startup_check import check_prompts
 
 LOGS = "door-logs"
 DRAIN_S = 600.0
 """How long those who are inside are waited for at the end."""
+
+NONE_TUNED: Mapping[str, Path] = {}
 
 CHECK_TEXTS = (
     "Water boils at one hundred degrees at sea level, and at less than that on a mountain, where the air is thin.",
@@ -52,6 +54,7 @@ def serve_teachers(config: Experiment, *, config_dir: Path, store: TokenStore) -
         ConfigError: a place, a model or the memory does not allow it.
         EngineError: the door cannot be opened.
     """
+    prepared = tuned_teachers(config, config_dir=config_dir)
     config = ready_to_serve(config, config_dir=config_dir)
     require_free(config.runtime.serve)
     hardware = hardware_of(config, ask_cluster=cluster_hardware)
@@ -61,7 +64,7 @@ def serve_teachers(config: Experiment, *, config_dir: Path, store: TokenStore) -
     # What Ray and its daemons print goes to the log, and our own lines to whoever watches.
     with terminal_kept(log_dir / "serve.log") as terminal:
         configure_logging(log_dir / "serve.log", console=terminal)
-        _serve(config, store, hardware=hardware, log_dir=log_dir, stream=terminal)
+        _serve(config, store, prepared=prepared, hardware=hardware, log_dir=log_dir, stream=terminal)
 
 
 def ready_to_serve(config: Experiment, *, config_dir: Path) -> Experiment:
@@ -82,21 +85,40 @@ def ready_to_serve(config: Experiment, *, config_dir: Path) -> Experiment:
     return resolve_paths(config, config_dir=config_dir)
 
 
-def behind_door(config: Experiment, *, hardware: Hardware, log_dir: Path) -> dict[str, Behind]:
-    """What the door needs to know of each teacher of an experiment.
+def tuned_teachers(config: Experiment, *, config_dir: Path) -> dict[str, Path]:
+    """The directories of teachers that the experiment, as it is written, tunes before it asks them.
+
+    Raises:
+        ConfigError: one of them is not tuned yet.
+    """
+    return prepared_models(config, config_dir=config_dir) if isinstance(config, TaskDistillConfig) else {}
+
+
+def behind_door(
+    config: Experiment, *, hardware: Hardware, log_dir: Path, prepared: Mapping[str, Path] = NONE_TUNED
+) -> dict[str, Behind]:
+    """What the door needs to know of each teacher of an experiment; `prepared` are those of `tuned_teachers`.
 
     Raises:
         ConfigError: one cannot be served, or its engines do not fit.
         ModelError: one cannot be found.
     """
     if isinstance(config, TaskDistillConfig):
-        return {**served_heads(config, texts=CHECK_TEXTS, hardware=hardware, log_dir=log_dir)}
+        return task_teachers(config, prepared=prepared, texts=CHECK_TEXTS, hardware=hardware, log_dir=log_dir)
     return {**served_teachers(config, open_teachers(config), hardware=hardware, log_dir=log_dir)}
 
 
-def _serve(config: Experiment, store: TokenStore, *, hardware: Hardware, log_dir: Path, stream: TextIO) -> None:
+def _serve(
+    config: Experiment,
+    store: TokenStore,
+    *,
+    prepared: Mapping[str, Path],
+    hardware: Hardware,
+    log_dir: Path,
+    stream: TextIO,
+) -> None:
     _say(stream, f"Opening the door of {', '.join(config.every_teacher)} (logs in {log_dir}) ...")
-    served = behind_door(config, hardware=hardware, log_dir=log_dir)
+    served = behind_door(config, hardware=hardware, log_dir=log_dir, prepared=prepared)
     gpus = hardware.gpus_per_node if hardware.accelerator == "gpu" else 0
     with cluster(address=config.runtime.ray_address, gpus=gpus):
         door = open_door(served, config.runtime.serve, tokens=store.path, log_dir=log_dir)
@@ -151,10 +173,13 @@ def served_teachers(
             accelerator=hardware.accelerator,
             log_dir=log_dir,
         )
-        tokenizer, data = files.tokenizer, config.data
-        served[name] = ServedTeacher(
+        data = config.data
+        served[name] = served_model(
+            files,
+            teacher.identity,
             spec=spec,
             cache_root=absolute_root(config.runtime.cache_root),
+            references=config.runtime.run_root.absolute() / "references",
             terms=DeskTerms(
                 vocab=files.vocab,
                 most_k=min(alone.teacher.top_k, files.vocab),
@@ -164,19 +189,7 @@ def served_teachers(
                 most_waiting_tokens=settings.most_waiting_tokens,
                 commit_every_s=settings.commit_every_s,
             ),
-            facts=TeacherFacts(
-                teacher.identity, engine.max_model_len, files.stop_ids, files.label, vocab_sha256=files.vocab_sha256
-            ),
-            bos_id=files.leading_bos,
-            check_prompts=tuple(
-                check_prompts(
-                    [tuple(tokenizer(text).input_ids) for text in CHECK_TEXTS],
-                    bos_id=files.leading_bos,
-                    max_model_len=engine.max_model_len,
-                    count=len(CHECK_TEXTS),
-                )
-            ),
-            references=config.runtime.run_root.absolute() / "references" / teacher.identity.digest()[:16],
+            texts=CHECK_TEXTS,
             template_variables=dict(data.template_kwargs or {})
             | ({} if data.chat_template is None else {"chat_template": data.chat_template}),
         )

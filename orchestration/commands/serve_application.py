@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from configs import ConfigError, load_experiment
 from configs.experiments import AnyExperiment
 from orchestration.cluster.serving import Application, door_application
-from orchestration.commands.serve import LOGS, behind_door, ready_to_serve
+from orchestration.commands.serve import LOGS, behind_door, ready_to_serve, tuned_teachers
 from orchestration.commands.serve_tokens import token_store
 from orchestration.pipeline.opening import require_places
 from orchestration.plan.hardware import Hardware, hardware_of
@@ -46,12 +46,13 @@ def application(said: Mapping[str, Any]) -> Application:
         raise ConfigError(f"args: {first['msg']} at {first['loc']}") from error
     # This runs within the cluster, on a machine that may have none of its GPUs: the configuration is believed.
     config = load_experiment(arguments.config, overrides=[*arguments.overrides, "runtime.ray_address=auto"])
+    prepared = tuned_teachers(config, config_dir=arguments.config.parent)
     config = ready_to_serve(config, config_dir=arguments.config.parent)
     hardware = hardware_of(config, ask_cluster=_not_named)
     require_places(config, accelerator=hardware.accelerator)
     log_dir = config.runtime.run_root.absolute() / LOGS
     log_dir.mkdir(parents=True, exist_ok=True)
-    teachers = behind_door(config, hardware=hardware, log_dir=log_dir)
+    teachers = behind_door(config, hardware=hardware, log_dir=log_dir, prepared=prepared)
     return door_application(teachers, config.runtime.serve, tokens=token_store(config).path, log_dir=log_dir)
 
 

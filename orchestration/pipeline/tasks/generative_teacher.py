@@ -75,11 +75,13 @@ class TaskQuestions:
         """The examples as the model is asked them, in their order."""
         new = [each for each in dict.fromkeys(examples) if each not in self._known]
         if new:
-            config = self.task.config.model_copy(update={"label_scoring": None if self.by_text else self.scoring})
-            task = replace(self.task, config=config)
-            found = questions_for(self.files, new, task=task, asking=self.asking)
-            self._known.update(zip(new, found, strict=True))
+            self._known.update(zip(new, self.made_of(new), strict=True))
         return [self._known[each] for each in examples]
+
+    def made_of(self, examples: Sequence[Example]) -> tuple[Question, ...]:
+        """As `of`, and nothing of it is remembered."""
+        config = self.task.config.model_copy(update={"label_scoring": None if self.by_text else self.scoring})
+        return questions_for(self.files, examples, task=replace(self.task, config=config), asking=self.asking)
 
     def require_distinct_labels(self, example: Example) -> None:
         """Refuse labels that the model cannot tell apart: whose words add the same tokens to a question, or none.

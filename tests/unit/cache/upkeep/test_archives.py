@@ -13,6 +13,7 @@ from archive_builders import Members, assert_nothing_came, members, write
 from rewriting_builders import DIGEST, everything, killed_at, names, put_each, requests_of, storage_of
 from store_builders import TEACHER, flip_bit, open_cache, teacher_dir
 
+from cache.disk.directory import kept_fingerprint, open_directory
 from cache.disk.failpoints import FAILPOINTS
 from cache.disk.object_storage import ObjectStorage
 from cache.disk.owners import Owner
@@ -44,6 +45,42 @@ def test_what_could_not_be_answered_stays_where_it_was_asked(tmp_path: Path) -> 
     import_archive(tmp_path / "there", export(tmp_path / "here", tmp_path / "b.tar"))
     assert not any(member.name.startswith("failures") for member, _ in members(tmp_path / "b.tar"))
     assert Failures(storage_of(tmp_path / "there"), identity=DIGEST, engine={"vllm": "1"}).reason(request) is None
+
+
+def fingerprinted(root: Path, said: object) -> Path:
+    """A cache whose teacher said this when it was first asked, and its archive."""
+    put_each(root, PROMPTS)
+    kept_fingerprint(storage_of(root), {"said": said})
+    return export(root, root.parent / f"{root.name}.tar")
+
+
+def test_what_the_teacher_said_first_goes_with_its_rows(tmp_path: Path) -> None:
+    archive = fingerprinted(tmp_path / "here", 1)
+    import_archive(tmp_path / "there", archive)
+    # It counts there from now on, whatever is said by then.
+    assert kept_fingerprint(storage_of(tmp_path / "there"), {"said": 2}) == {"said": 1}
+    # The same again, and one of before there were any, are taken.
+    import_archive(tmp_path / "there", archive)
+    put_each(tmp_path / "old", [8])
+    assert import_archive(tmp_path / "there", export(tmp_path / "old", tmp_path / "old.tar")).rows == 1
+
+
+def test_rows_of_another_model_under_the_same_name_are_refused(tmp_path: Path) -> None:
+    archive = fingerprinted(tmp_path / "here", 1)
+    kept_fingerprint(open_directory(tmp_path / "there", TEACHER, create=True), {"said": 2})
+    with pytest.raises(CacheError, match=r"another model under the same name .* \(they are not equal\)"):
+        import_archive(tmp_path / "there", archive)
+    assert_nothing_came(tmp_path / "there")
+    # What is the same model, whoever reads it says.
+    assert import_archive(tmp_path / "there", archive, differs=lambda here, there: None).rows == len(PROMPTS)
+
+
+def test_a_fingerprint_that_is_none_is_refused(tmp_path: Path) -> None:
+    archive = fingerprinted(tmp_path / "here", 1)
+    content = [(item, b"{}" if item.name == "fingerprint.json" else data) for item, data in members(archive)]
+    with pytest.raises(CacheError, match="not readable as what the teacher said first"):
+        import_archive(tmp_path / "there", write(tmp_path / "bad.tar", content))
+    assert_nothing_came(tmp_path / "there")
 
 
 def test_an_archive_gives_the_same_answers_elsewhere(tmp_path: Path) -> None:
