@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from speaking_engines import Speaker
-from task_files import IDENTITY, tiny_model
-from test_generative_teacher import likes, place
+from task_files import IDENTITY, tiny_model, write_task
 
 from cache import SignalRecord, TeacherCache
 from cache.answers import Request
@@ -19,11 +18,17 @@ from cache.protocols import Failure
 from cache.records import TeacherRecord
 from cache.signals import Signal
 from configs import ConfigError
+from configs.task_experiment import TaskTeacherConfig
+from orchestration.comparison.task_questions import Asking
 from orchestration.inputs.models import ModelFiles
+from orchestration.inputs.task_examples import Beliefs
+from orchestration.inputs.tasks import load_task
+from orchestration.pipeline.tasks.generative_teacher import GenerativeTeacher, TaskQuestions
 from orchestration.pipeline.tasks.label_questions import LabelQuestions
 from teacher_server.http.sequence_desk import DeskTerms, SequenceDesk
 from teacher_server.http.signals.labels import LabelDesk, LabelTexts
 from teacher_server.http.texts import TextError
+from teacher_server.requests import Asked
 
 CLASSES = Signal("class_logits")
 
@@ -33,6 +38,18 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
     return tiny_model(tmp_path_factory.mktemp("models"))
 
 
+def likes(prompt: str, more: str) -> float:
+    """Prefers `rain` three to one a token, whatever it is asked, and `sun` nine times as much of a pie."""
+    liked = {"sun": -3.0, "rain": -3.0 + math.log(3)}[more.strip()]
+    return liked + (math.log(9) if "pie" in prompt and "sun" in more else 0.0)
+
+
+def asked_as(root: Path, files: ModelFiles, *, calibrated: bool = False, **task: Any) -> TaskQuestions:
+    model: Any = {"path": files.directory}
+    settings = TaskTeacherConfig.model_validate({"model": model, "answers": "labels", "calibrated": calibrated})
+    return TaskQuestions(files, load_task(write_task(root / "task", **task)), settings, Asking())
+
+
 class Engine:
     """A speaking engine as a desk asks it."""
 
@@ -40,46 +57,46 @@ class Engine:
         self.speaker = Speaker(files, IDENTITY, likes=likes)
 
     async def answer(self, request: Request, *, k: int) -> TeacherRecord | Failure:
-        [answer] = self.speaker.answer([request], k=k).answers
-        return answer
+        [[(_, outcome)]] = self.speaker.work([Asked(request, k)])
+        return outcome
 
 
 @pytest.mark.parametrize("calibrated", [False, True])
-def test_the_door_says_what_the_fill_says_and_asks_nothing_that_the_fill_has(
+def test_the_door_says_what_a_fill_says_of_rows_that_both_find(
     tmp_path: Path, files: ModelFiles, *, calibrated: bool
 ) -> None:
-    here = place(tmp_path, files, calibrated=calibrated)
-    here.ask(likes=likes)
-    reader = LabelQuestions.of(here.teacher.questions, identity=IDENTITY, key="teacher")
-    engine = Engine(files)
+    questions = asked_as(tmp_path, files, calibrated=calibrated)
+    reader, examples = LabelQuestions.of(questions, identity=IDENTITY, key="teacher"), questions.task.test
+    texts = LabelTexts(reader)
+    asks = [texts.text(example.text).asks(CLASSES) for example in examples]
 
-    async def play() -> None:
-        cache = TeacherCache.open(here.root / "cache", IDENTITY)
+    def seen() -> tuple[list[SignalRecord], int]:
+        """What a new door says, and how many sequences it had scored."""
+        engine = Engine(files)
         terms = DeskTerms(vocab=files.vocab, most_k=1, encoding="topk-f16", commit_every_s=3600.0)
-        desk = LabelDesk(SequenceDesk(cache, engine, terms), reader, identity=reader.identity.digest())
-        texts = LabelTexts(reader)
-        questions = [texts.text(example.text).asks(CLASSES) for example in here.task.test]
-        for found, expected in zip(await desk.answer(questions), here.teacher.about(here.task.test), strict=True):
-            assert found.cached and isinstance(found.outcome, SignalRecord) and expected is not None
-            np.testing.assert_allclose(found.outcome.values, expected.logits, atol=1e-6)
-        assert engine.speaker.asked == []
-        # A text that nobody asked about, twice at once: one question, a sequence a label.
-        new = texts.text("hail").asks(CLASSES)
-        first, second = await asyncio.gather(desk.answer([new]), desk.answer([new]))
-        assert len(engine.speaker.asked) == 2 and not first[0].cached and not second[0].cached
-        assert desk.counts.teacher_tokens == sum(len(each.token_ids) for each in new.scores)
-        (held,) = await desk.held([new])
-        assert isinstance(held, SignalRecord)
-        await desk.close()
+        sequences = SequenceDesk(TeacherCache.open(tmp_path / "cache", IDENTITY), engine, terms)
+        desk = LabelDesk(sequences, reader, identity=reader.identity.digest())
 
-    asyncio.run(play())
-    # What was said is an ordinary row of the language model: the next door, and a fill, find it.
-    cache = TeacherCache.open(here.root / "cache", IDENTITY)
-    assert None not in cache.lookup(list(LabelTexts(reader).text("hail").asks(CLASSES).scores), k=1)
+        async def play() -> list[SignalRecord]:
+            found = [each.outcome for each in await desk.answer(asks)]
+            await desk.close()
+            return [each for each in found if isinstance(each, SignalRecord)]
+
+        return asyncio.run(play()), len(engine.speaker.asked)
+
+    first, paid = seen()
+    assert paid == 2 * (len(examples) + (3 if calibrated else 0))
+    # What a fill would have asked for is there, and is read as it is read here.
+    teacher = GenerativeTeacher(questions, TeacherCache.open(tmp_path / "cache", IDENTITY))
+    for record, expected in zip(first, teacher.about(examples), strict=True):
+        assert isinstance(expected, Beliefs)
+        np.testing.assert_allclose(record.values, expected.logits, atol=1e-6)
+    again, paid = seen()
+    assert paid == 0 and len(again) == len(first)
 
 
 def test_a_text_that_cannot_be_asked_about_is_refused(tmp_path: Path, files: ModelFiles) -> None:
-    texts = LabelTexts(LabelQuestions.of(place(tmp_path, files).teacher.questions, identity=IDENTITY, key="teacher"))
+    texts = LabelTexts(LabelQuestions.of(asked_as(tmp_path, files), identity=IDENTITY, key="teacher"))
     special = files.tokenizer.all_special_tokens[0]
     for ask, reason in [
         (lambda: texts.text(f"tea {special}"), "spells the special token"),
@@ -100,7 +117,7 @@ def test_pairs_are_the_two_fields_that_the_task_names(tmp_path: Path, files: Mod
         "fields": {"label": "mood", "second": "more"},
         "template": "{{ text }} and {{ more }} is",
     }
-    questions = place(tmp_path, files, **task).teacher.questions
+    questions = asked_as(tmp_path, files, **task)
     reader = LabelQuestions.of(questions, identity=IDENTITY, key="teacher")
     text = LabelTexts(reader).text("tea", "milk")
     assert files.tokenizer.decode(text.token_ids) == "tea and milk is"
@@ -110,7 +127,6 @@ def test_pairs_are_the_two_fields_that_the_task_names(tmp_path: Path, files: Mod
 
 
 def test_more_fields_than_texts_are_refused(tmp_path: Path, files: ModelFiles) -> None:
-    questions = place(tmp_path, files, template="{{ text }} {{ mood }} is").teacher.questions
+    questions = asked_as(tmp_path, files, template="{{ text }} {{ mood }} is")
     with pytest.raises(ConfigError, match="name one field in it"):
         LabelQuestions.of(questions, identity=IDENTITY, key="teacher")
-    assert math.isfinite(likes("pie is", " sun"))
