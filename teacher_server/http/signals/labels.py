@@ -148,7 +148,7 @@ class LabelDesk(Desk[SignalRequest, SignalRecord]):
         free = answers[len(questions) :]
         return [
             None if None in said or any(None in each for each in free) else self._record(request, said, free)
-            for request, said in zip(requests, answers, strict=False)
+            for request, said in zip(requests[: len(questions)], answers, strict=False)
         ]
 
     async def commit(self) -> None:

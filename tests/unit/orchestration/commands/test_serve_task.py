@@ -59,7 +59,11 @@ def test_a_head_is_served_as_it_is_asked_in_a_fill(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("teacher", "error", "reason"),
     [
-        ({"answers": "text"}, ConfigError, r"^teacher\.answers=text is an answer that is written: .* answers: labels"),
+        (
+            {"answers": "text"},
+            ConfigError,
+            r"^teacher\.answers=text is an answer that is written: .*teacher\.answers: labels",
+        ),
         ({"answers": "labels"}, ModelError, "has a head for classification and writes no text"),
         ({"max_tokens": 1000}, ConfigError, "max_tokens=1000"),
     ],
@@ -98,7 +102,7 @@ def test_a_language_model_is_served_by_the_words_of_labels(tmp_path: Path) -> No
     served = in_words(tmp_path, licence="mit")
     facts, model = served.facts, served.model
     assert (facts.gives, facts.labels, facts.layers, facts.hidden) == ("class_logits", ("good", "bad"), 0, 0)
-    assert facts.label.endswith("by label likelihood") and facts.vocab == SHAPE.vocab
+    assert facts.label.endswith("by label likelihood per token") and facts.vocab == SHAPE.vocab
     # " rain" is the longest label, five tokens of bytes; a score is read from one more.
     assert facts.max_tokens == 64 - 5 - 1
     assert model.spec.identity == model.facts.identity and model.terms.most_k == 1
@@ -116,7 +120,7 @@ def test_other_words_or_another_scale_are_another_teacher(tmp_path: Path) -> Non
         "as it is": {},
         "calibrated": {"calibrated": True},
         "words": {"task": {"labels": {"good": "sun", "bad": "storm"}}},
-        "per token": {"task": {"label_scoring": {"per_token": True}}},
+        "whole": {"task": {"label_scoring": {"per_token": False}}},
     }
     made = {name: in_words(tmp_path / name.replace(" ", "-"), **each) for name, each in settings.items()}
     assert len({each.facts.identity.digest() for each in made.values()}) == len(settings)
