@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from task_files import SHAPE, tiny_model, write_task
+from task_files import tiny_model, write_task
 from task_heads import POSITIONS, WORDS, save_classifier
 
 from configs import ConfigError, ModelError, load_experiment
@@ -102,7 +102,7 @@ def test_a_language_model_is_served_by_the_words_of_labels(tmp_path: Path) -> No
     served = in_words(tmp_path, licence="mit")
     facts, model = served.facts, served.model
     assert (facts.gives, facts.labels, facts.layers, facts.hidden) == ("class_logits", ("good", "bad"), 0, 0)
-    assert facts.label.endswith("by label likelihood per token") and facts.vocab == SHAPE.vocab
+    assert facts.label.endswith("by label likelihood per token") and facts.vocab == model.spec.vocab
     # " rain" is the longest label, five tokens of bytes; a score is read from one more.
     assert facts.max_tokens == 64 - 5 - 1
     assert model.spec.identity == model.facts.identity and model.terms.most_k == 1
