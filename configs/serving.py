@@ -25,6 +25,9 @@ class ServeConfig(Block):
     there are as many as `runtime.teacher_engine.count`. Each key may ask `requests_a_minute`, and have the teacher read
     or write `tokens_a_minute`. One request may hold `most_rows` rows and `most_tokens` tokens, and takes `request_s` at
     most; more than `most_waiting_tokens` never wait for a teacher. What was answered is written every `commit_every_s`.
+
+    Of `most_connections` none is kept for nothing: headers have to be there within `headers_s`, a body within `body_s`;
+    whoever asks nothing for `idle_s`, or takes nothing of an answer for `stalled_s`, is cut off.
     """
 
     host: str = "127.0.0.1"
@@ -41,6 +44,11 @@ class ServeConfig(Block):
     most_tokens: Positive = 262_144
     most_body_bytes: Positive = 16 * 2**20
     request_s: Annotated[float, Field(gt=0.0)] = 600.0
+    headers_s: Annotated[float, Field(gt=0.0)] = 20.0
+    body_s: Annotated[float, Field(gt=0.0)] = 30.0
+    idle_s: Positive = 75
+    stalled_s: Annotated[float, Field(gt=0.0)] = 60.0
+    most_connections: Positive = 1024
     most_waiting_tokens: Positive = 262_144
     commit_every_s: Annotated[float, Field(gt=0.0)] = 5.0
 

@@ -32,6 +32,7 @@ from configs.serving import LOOPBACK_NAMES, ServeConfig
 from configs.visible_text import first_line
 from orchestration.cluster.engines import EngineSpec
 from orchestration.cluster.reference import kept_reference
+from orchestration.cluster.serving_front import front_environment
 from orchestration.cluster.serving_signals import TEXTS_AT_ONCE, ServedHead, SignalReplica, served_signals
 from orchestration.inputs.models import load_tokenizer
 from orchestration.inputs.spelling import Spelling, read_spelling
@@ -227,6 +228,7 @@ class Door:
                 most_tokens=settings.most_tokens,
                 most_body_bytes=settings.most_body_bytes,
                 request_s=settings.request_s,
+                body_s=settings.body_s,
             ),
             why_not_ready=self._why_not_ready,
         )
@@ -292,7 +294,9 @@ def open_door(
     """
     # What Serve says of its own work is in its logs; people are told what they can act upon.
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    serve.start(http_options=_http(settings), logging_config=_QUIET)
+    # Whoever listens is started by Serve's controller and inherits its environment.
+    listening = {"runtime_env": {"env_vars": front_environment(settings)}}
+    serve.start(http_options=_http(settings), logging_config=_QUIET, controller_options=listening)
     try:
         return serve.run(
             door_application(teachers, settings, tokens=tokens, log_dir=log_dir), name=APPLICATION, route_prefix="/"
@@ -365,7 +369,13 @@ def _http(settings: ServeConfig) -> HTTPOptions:
         else {"ssl_certfile": str(settings.certificate), "ssl_keyfile": str(settings.private_key)}
     )
     # The door has a time limit of its own, and says so in its own words.
-    return HTTPOptions(host=settings.host, port=settings.port, request_timeout_s=None, **tls)
+    return HTTPOptions(
+        host=settings.host,
+        port=settings.port,
+        request_timeout_s=None,
+        keep_alive_timeout_s=settings.idle_s,
+        **tls,
+    )
 
 
 def _why(error: BaseException) -> str:

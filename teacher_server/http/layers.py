@@ -40,6 +40,9 @@ OPENAI = frozenset({"/v1/completions", "/v1/chat/completions", "/v1/models"})
 OPEN = PROBES | {"/openapi.json"}
 """What is told without a token."""
 
+OURS = "X-Content-Type-Options"
+"""Every answer of the door has this header; those of a server that stands before it have not (`front`)."""
+
 DRAINING_RETRY_S = 10.0
 """After this time another door may stand in the place of one that is being closed."""
 
@@ -78,7 +81,7 @@ class Envelope(Layer):
         """Send every error in the same shape, and write down how the request ended."""
         headers = Headers(scope=scope)
         exchange = Exchange(
-            request_id(headers.get("x-request-id")), scope["method"], openai=_speaks_openai(_path(scope))
+            request_id(headers.get("x-request-id")), scope["method"], openai=speaks_openai(_path(scope))
         )
         scope.setdefault("state", {})["exchange"] = exchange
 
@@ -259,7 +262,8 @@ def _path(scope: Scope) -> str:
     return path.removeprefix(scope.get("root_path", ""))
 
 
-def _speaks_openai(path: str) -> bool:
+def speaks_openai(path: str) -> bool:
+    """Whether whoever asks there looks for errors in the form of OpenAI."""
     return path in OPENAI or path.startswith("/v1/models/")
 
 
@@ -272,7 +276,7 @@ def _told_size(told: str) -> int:
 def _mark(headers: MutableHeaders, exchange: Exchange, scope: Scope) -> None:
     headers["X-Request-Id"] = exchange.request_id
     headers["Cache-Control"] = "no-store"
-    headers["X-Content-Type-Options"] = "nosniff"
+    headers[OURS] = "nosniff"
     # What is left of a body that nobody wants would be read as the next request, or for ever.
     if not exchange.body_read and scope["http_version"].startswith("1"):
         headers["Connection"] = "close"
