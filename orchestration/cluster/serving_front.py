@@ -20,7 +20,7 @@ from teacher_server.http.front import Front
 
 CALLED = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 SETTINGS = "STILLROOM_DOOR_FRONT"
-"""The variable with those settings of the door that are the proxy's, as JSON; without it each is as it is by default."""
+"""The variable with those settings of the door that are the proxy's, as JSON; without it they have their defaults."""
 
 SPARE_FILES = 256
 """File descriptors that the process needs besides connections."""

@@ -29,7 +29,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, get_args
 
@@ -61,6 +61,7 @@ _ALIGNMENT = 8
 _TYPES: dict[str, np.dtype[Any]] = {"u1": np.dtype("u1")} | {name: np.dtype("<" + name) for name in ("i4", "i8", "f4")}
 _MOST_ARRAYS = 32
 _MOST_DIMENSIONS = 2
+_LONGEST = 2**31 - 1
 
 _PER_RESPONSE = ("topk_ids", "topk_logprobs", "target_logprobs", "target_ranks", "tail_logmass")
 
@@ -177,9 +178,36 @@ def unpack(body: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
     return header, arrays
 
 
+def require_dimensions(arrays: Mapping[str, Array], *, matrices: Collection[str] = ()) -> None:
+    """Refuse arrays that are not as the format has them: lists of numbers, but for the `matrices` by name.
+
+    Rows of nothing take no bytes, so a body of a few could have more of them than anybody can count.
+
+    Raises:
+        ValueError: naming the first one.
+    """
+    for name, array in arrays.items():
+        if array.ndim != (2 if name in matrices else 1):
+            raise ValueError(f"{name} has {array.ndim} dimensions")
+
+
+def said_failure(failures: Mapping[str, Any], at: int) -> Failure:
+    """Why there is no answer at this place.
+
+    Raises:
+        KeyError: nothing is said of it.
+        TypeError: it is not a text.
+    """
+    reason = failures[str(at)]
+    if not isinstance(reason, str):
+        raise TypeError(f"a reason that is a {type(reason).__name__}")
+    return Failure(reason)
+
+
 def _shape(said: Any) -> tuple[int, ...]:
     shape = tuple(said)
-    if not 0 < len(shape) <= _MOST_DIMENSIONS or any(type(size) is not int or size < 0 for size in shape):
+    sound = all(type(size) is int and 0 <= size <= _LONGEST for size in shape)
+    if not 0 < len(shape) <= _MOST_DIMENSIONS or not sound:
         raise ValueError(f"no shape: {shape}")
     return shape
 
@@ -188,6 +216,7 @@ def _rows(
     arrays: Mapping[str, Array], *, failures: Mapping[str, str], identity: str, vocab: int | None
 ) -> Iterator[Answered[TeacherRecord]]:
     """Row by row; every array has to have as many entries as the others say."""
+    require_dimensions(arrays, matrices=("topk_ids", "topk_logprobs"))
     failed, offsets, prompts = arrays["failed"], arrays["offsets"], arrays["prompt_len"]
     tokens, rows = arrays["token_ids"], len(failed)
     lengths = np.diff(offsets)
@@ -204,7 +233,7 @@ def _rows(
     for at in range(rows):
         cached = bool(arrays["cached"][at])
         if failed[at]:
-            yield Answered(Failure(failures[str(at)]), cached)
+            yield Answered(said_failure(failures, at), cached)
             continue
         inside = slice(int(ends[at] - responses[at]), int(ends[at]))
         token_ids, prompt_len = tokens[offsets[at] : offsets[at + 1]], int(prompts[at])

@@ -24,7 +24,16 @@ from cache import SignalRecord, SignalRequest
 from cache.protocols import Failure
 from cache.signals import Signal, signal_key, validate_signal
 from teacher_server.http.signals.texts import ReadText
-from teacher_server.http.wire import Answered, Array, WireError, pack, require_kind, unpack
+from teacher_server.http.wire import (
+    Answered,
+    Array,
+    WireError,
+    pack,
+    require_dimensions,
+    require_kind,
+    said_failure,
+    unpack,
+)
 
 KIND = "signals"
 
@@ -69,6 +78,7 @@ def decode_signals(body: bytes, *, identity: str) -> list[Answered[SignalRecord]
 def _answers(
     arrays: Mapping[str, Array], signals: Sequence[Signal], *, failures: Mapping[str, str], identity: str
 ) -> Iterator[Answered[SignalRecord]]:
+    require_dimensions(arrays)
     tokens, offsets, splits = arrays["token_ids"], arrays["offsets"], arrays["split"]
     values, begins = arrays["values"], arrays["value_offsets"]
     count = len(splits) * len(signals)
@@ -81,7 +91,7 @@ def _answers(
     for at in range(count):
         cached = bool(arrays["cached"][at])
         if arrays["failed"][at]:
-            yield Answered(Failure(failures[str(at)]), cached)
+            yield Answered(said_failure(failures, at), cached)
             continue
         text, signal = at // len(signals), signals[at % len(signals)]
         ids, split = tokens[offsets[text] : offsets[text + 1]], int(splits[text])

@@ -123,6 +123,8 @@ def changed(body: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
         (lambda head: head["arrays"][0].__setitem__(2, [2**40]), "ends within its array failed"),
         (lambda head: head["arrays"][0].__setitem__(2, [-1]), "header cannot be read"),
         (lambda head: head["arrays"][0].__setitem__(2, [True]), "header cannot be read"),
+        (lambda head: head["arrays"][0].__setitem__(2, [2**63, 0]), "header cannot be read"),
+        (lambda head: head["failures"].update({"2": 5}), "a reason that is a int"),
         (lambda head: head["arrays"].pop(), "goes on behind its last array"),
         (lambda head: head["arrays"][0].__setitem__(0, "lost"), "do not fit together"),
         (lambda head: head["arrays"].extend([["more", "u1", [0]]] * 40), "more than 32"),
@@ -131,6 +133,15 @@ def changed(body: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
 def test_a_header_that_lies_is_refused(change: Callable[[dict[str, Any]], None], said: str) -> None:
     with pytest.raises(WireError, match=said):
         decode_records(changed(encode_records(answers(k=2), identity=DIGEST), change), identity=DIGEST)
+
+
+def test_more_rows_of_nothing_than_anybody_can_count_are_refused() -> None:
+    _, arrays = unpack(encode_records([], identity=DIGEST))
+    for name in ("failed", "cached", "finish", "origin", "prompt_len", "offsets"):
+        arrays[name] = np.empty((2**31 - 2 + (name == "offsets"), 0), dtype=arrays[name].dtype)
+    body = pack({"kind": "records", "identity": DIGEST, "failures": {}}, arrays)
+    with pytest.raises(WireError, match="failed has 2 dimensions"):
+        decode_records(body, identity=DIGEST)
 
 
 def test_the_honest_header_survives_the_change_of_nothing() -> None:
