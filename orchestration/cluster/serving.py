@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
@@ -19,6 +20,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve import Application as Application
+from ray.serve._private import api
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
 from transformers import PreTrainedTokenizerBase
@@ -56,6 +58,9 @@ APPLICATION = "stillroom"
 HEALTH_PERIOD_S = 5.0
 HEALTH_TIMEOUT_S = 60.0
 """An engine's step may hold its process for long."""
+
+LISTENING_S = 180.0
+"""How long whoever listens may take to come up; on busy cores one process takes a minute to start."""
 
 ACCESSES = "access.jsonl"
 """Below the logs: a line for each request."""
@@ -294,15 +299,33 @@ def open_door(
     """
     # What Serve says of its own work is in its logs; people are told what they can act upon.
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    # Whoever listens is started by Serve's controller and inherits its environment.
-    listening = {"runtime_env": {"env_vars": front_environment(settings)}}
-    serve.start(http_options=_http(settings), logging_config=_QUIET, controller_options=listening)
     try:
+        with _patience():
+            serve.start(
+                http_options=_http(settings),
+                logging_config=_QUIET,
+                # Whoever listens is started by Serve's controller and inherits its environment.
+                controller_options={"runtime_env": {"env_vars": front_environment(settings)}},
+            )
         return serve.run(
             door_application(teachers, settings, tokens=tokens, log_dir=log_dir), name=APPLICATION, route_prefix="/"
         )
-    except RuntimeError as error:
+    except (RuntimeError, RayError, TimeoutError) as error:
         raise EngineError(f"the door cannot be opened ({_why(error)}); its logs are in {log_dir}") from error
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Within, `serve.start` waits longer for whoever listens: it has no setting for this.
+
+    A release that waits in another way waits as long as it always does.
+    """
+    before = getattr(api, "HTTP_PROXY_TIMEOUT", None)
+    api.HTTP_PROXY_TIMEOUT = LISTENING_S
+    try:
+        yield
+    finally:
+        api.HTTP_PROXY_TIMEOUT = before
 
 
 def door_application(

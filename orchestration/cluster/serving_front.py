@@ -22,6 +22,10 @@ CALLED = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 SETTINGS = "STILLROOM_DOOR_FRONT"
 """The variable with those settings of the door that are the proxy's, as JSON; without it they have their defaults."""
 
+PATIENCE = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "150", "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60"}
+"""Serve kills a proxy that is not up within 5 s of its creation, before it has imported itself where cores are busy, and
+one that does not say within 10 s that it is well; the first time ends `serve.start`."""
+
 SPARE_FILES = 256
 """File descriptors that the process needs besides connections."""
 
@@ -36,9 +40,9 @@ class FrontSettings(BaseModel):
 
 
 def front_environment(settings: ServeConfig) -> Mapping[str, str]:
-    """The environment of a Serve whose proxy calls `front`."""
+    """The environment of a Serve whose proxy calls `front` and is given time."""
     wanted = FrontSettings.model_validate(settings.model_dump(include=set(FrontSettings.model_fields)))
-    return {CALLED: f"{__name__}:{front.__name__}", SETTINGS: wanted.model_dump_json()}
+    return PATIENCE | {CALLED: f"{__name__}:{front.__name__}", SETTINGS: wanted.model_dump_json()}
 
 
 def front() -> list[Middleware]:

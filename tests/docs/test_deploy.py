@@ -16,6 +16,7 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from configs import load_config
+from orchestration.cluster.serving_front import SETTINGS, FrontSettings, front_environment
 from orchestration.commands.serve_application import DoorArguments
 
 ROOT = Path(__file__).parents[2]
@@ -186,6 +187,14 @@ def test_the_door_on_kubernetes_is_served_by_serve_and_with_tls() -> None:
     assert config.runtime.serve.hosts == ("stillroom-serve-svc",)
     assert served.http_options.ssl_certfile and served.http_options.ssl_keyfile
     assert served.logging_config is not None and served.logging_config.enable_access_log is False
+    # The process that listens is bounded as that of `distill serve` is.
+    head = loaded("kuberay/rayservice.yaml")["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]
+    environment = {each["name"]: each["value"] for each in head["containers"][0]["env"]}
+    # All but the settings, which have their defaults there.
+    assert (front_environment(config.runtime.serve).items() - environment.items()) == {
+        (SETTINGS, FrontSettings().model_dump_json())
+    }
+    assert served.http_options.keep_alive_timeout_s == config.runtime.serve.idle_s
 
 
 def test_skypilot_starts_what_is_there() -> None:

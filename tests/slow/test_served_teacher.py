@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
+import openai
 import pytest
 import yaml
 from conformance import present
@@ -31,6 +35,9 @@ TOKEN_ENV = "STILLROOM_TEST_TOKEN"
 # The teacher draws some of the tokens that the student writes, so both write in turns.
 ROLLOUT = {"count": 2, "prompts": 8, "minibatches": 2, "max_new_tokens": 8, "dev_prompts": 4, "alpha": 0.2}
 MINILLM = {"objective": "minillm", "learning_rate": 1e-3, "dtype": "float32", "rollout": ROLLOUT}
+GKD = MINILLM | {
+    "objective": "kd", "divergence": {"kind": "jsd", "beta": 0.5}, "rollout": ROLLOUT | {"share": 0.5, "alpha": 0.0},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -100,21 +107,101 @@ def test_a_run_through_a_door_has_the_rows_of_an_engine_of_its_own(
         assert newly_asked(again) == 0 and "Nothing to ask" in again
 
 
-def test_what_a_student_writes_is_scored_at_the_door(
-    door: RealDoor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def experiment(file: Path, stage: dict[str, Any], *, prompts: range | None = None) -> Path:
+    """The tiny experiment with one student of one stage, and with questions of its own if they are numbered."""
     config: dict[str, Any] = yaml.safe_load(TINY.read_text())
     for split in ("train", "dev", "test"):
         config["data"][split]["path"] = str(TINY.parent / config["data"][split]["path"])
-    config["students"] = {"writer": {"init": {"keep_layers": 2}, "stages": [MINILLM]}}
-    file = tmp_path / "on-policy.yaml"
+    if prompts is not None:
+        rows = file.with_suffix(".jsonl")
+        rows.write_text("".join(json.dumps({"prompt": f"What comes after {at}, and why?"}) + "\n" for at in prompts))
+        config["data"]["train"] = {"path": str(rows)}
+    config["students"] = {"student": {"init": {"keep_layers": 2}, "stages": [stage]}}
     file.write_text(yaml.safe_dump(config, sort_keys=False))
-    far = through(door, tmp_path / "on-policy", monkeypatch, config=file)
+    return file
+
+
+@pytest.mark.parametrize("stage", [MINILLM, GKD], ids=["minillm", "gkd"])
+def test_what_a_student_writes_is_scored_at_the_door(
+    door: RealDoor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: dict[str, Any]
+) -> None:
+    config = experiment(tmp_path / "on-policy.yaml", stage)
+    far = through(door, tmp_path / f"on-policy-{stage['objective']}", monkeypatch, config=config)
     far.finish(command="train")
     (run,) = (far.root / "runs").glob("tiny-*")
     assert read_counts(run / "ledger").rollout > 0
     # Which student wrote them stands with the rows that the door scored.
     assert {record.policy_version for record in kept(far).values()} == {None, 0, 1}
+
+
+def asked_rows(door: RealDoor, token: str) -> int:
+    """Rows that the teacher was asked for since the door was opened."""
+    page = httpx.get(f"{door.url}/metrics", headers={"Authorization": f"Bearer {token}"}, timeout=60).text
+    [line] = [each for each in page.splitlines() if each.startswith('stillroom_rows_total{result="asked"')]
+    return int(float(line.rpartition(" ")[2]))
+
+
+def complete(client: openai.OpenAI, prompt: list[int]) -> list[int]:
+    """The tokens of an answer as an experiment asks for one, by OpenAI's protocol."""
+    [choice] = client.completions.create(
+        model="teacher", prompt=prompt, temperature=0, max_tokens=12, extra_body={"return_token_ids": True}
+    ).choices
+    tokens: list[int] = choice.token_ids  # type: ignore[attr-defined]
+    return tokens
+
+
+def test_two_pipelines_a_training_and_a_client_of_openai_share_one_door(
+    door: RealDoor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learns = {"objective": "kd", "steps": 4, "tokens_per_step": 400, "learning_rate": 1e-3, "dtype": "float32"}
+    first, second, third = (
+        through(door, tmp_path / name, monkeypatch, config=experiment(tmp_path / f"{name}.yaml", learns, prompts=asked))
+        for name, asked in (("first", range(24)), ("second", range(12, 36)), ("third", range(24, 48)))
+    )
+    token = door.token("openai")
+    client = openai.OpenAI(base_url=f"{door.url}/v1", api_key=token, timeout=600)
+    mine = [[72, 105, 32, 48 + at] for at in range(8)]
+    before, asked = kept(door.place).keys(), asked_rows(door, token)
+    trained = DriverPlace(
+        tmp_path / "trained", first.config, (MODEL, f"runtime.cache_root={door.place.root / 'cache'}")
+    )
+    trained.root.mkdir()
+    try:
+        # Two pipelines with equal questions, and a client who asks each of its own twice at once.
+        filling = [place.start(command="fill") for place in (first, second)]
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda prompt: complete(client, prompt), [*mine, *mine]))
+        assert answers[:8] == answers[8:]
+        for process in filling:
+            printed = process.communicate(timeout=900)[0]
+            assert process.returncode == 0, printed
+
+        # A training reads what the door writes, while a pipeline fills on and the client reads what others asked.
+        training, filling_on = trained.start(command="train"), third.start(command="fill")
+        rows = list(kept(first).values())
+        assert len(rows) >= 24
+        for record in rows:
+            prompt = record.token_ids[: record.prompt_len].tolist()
+            assert complete(client, prompt) == record.response_ids.tolist()
+        for process in (training, filling_on):
+            printed = process.communicate(timeout=900)[0]
+            assert process.returncode == 0, printed
+        (run,) = (trained.root / "runs").glob("tiny-*")
+        assert read_counts(run / "ledger").fill == 0
+    finally:
+        for place in (first, second, third, trained):
+            place.clear()
+
+    # Every question was asked once, whoever asked it and at the same time as whom.
+    new = asked_rows(door, token) - asked
+    assert new >= 48 + len(mine)
+    deadline = time.monotonic() + 60
+    while len((there := kept(door.place)).keys() - before) < new and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert len(there.keys() - before) == new
+    for place in (first, second, third):
+        found = kept(place)
+        assert_same_rows(found, {key: there[key] for key in found})
 
 
 def test_a_door_that_is_killed_in_the_middle_of_a_fill_is_waited_for(

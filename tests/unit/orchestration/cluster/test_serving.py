@@ -10,13 +10,15 @@ from types import SimpleNamespace
 
 import pytest
 from other_tokenizers import byte_level, words_alone
+from ray import serve
 from ray.exceptions import ActorDiedError, RayError
+from ray.serve._private import api
 
 from cache.protocols import Failure
 from cache.records import GenerateRequest, TeacherRecord
 from configs import EngineError
 from configs.serving import ServeConfig
-from orchestration.cluster.serving import HandleAsking, _http, _spelling, _why, _write_accesses
+from orchestration.cluster.serving import LISTENING_S, HandleAsking, _http, _spelling, _why, _write_accesses, open_door
 from teacher_server.http.exchange import ACCESS_LOG, Exchange
 
 REQUEST = GenerateRequest((1, 5), (2,), 4)
@@ -56,6 +58,23 @@ def test_the_bytes_of_tokens_are_told_where_the_vocabulary_says_them(caplog: pyt
     assert spelling is not None and b"\xe2" in spelling.tokens
     assert _spelling(words_alone(), label="a model") is None
     assert "tokens that are part of a character are told as U+FFFD: a model: which bytes" in caplog.text
+
+
+@pytest.mark.parametrize("error", [RuntimeError("port taken"), ActorDiedError(), TimeoutError("not up")])
+def test_a_door_that_cannot_be_opened_says_so_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
+    waited = []
+
+    def start(**_: object) -> None:
+        waited.append(api.HTTP_PROXY_TIMEOUT)
+        raise error
+
+    before = api.HTTP_PROXY_TIMEOUT
+    monkeypatch.setattr(serve, "start", start)
+    with pytest.raises(EngineError, match=r"^the door cannot be opened \(.+\); its logs are in") as raised:
+        open_door({}, ServeConfig(), tokens=tmp_path / "tokens.json", log_dir=tmp_path)
+    assert "\n" not in str(raised.value) and waited == [LISTENING_S] and before == api.HTTP_PROXY_TIMEOUT
 
 
 def test_the_door_listens_where_it_is_told_and_with_tls_where_there_are_files() -> None:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 import uvicorn
+from ray.serve._private import constants
 from uvicorn.config import HTTP_PROTOCOLS
 
 from configs.serving import ServeConfig
-from orchestration.cluster.serving_front import CALLED, SETTINGS, SPARE_FILES, front, front_environment
+from orchestration.cluster.serving_front import CALLED, PATIENCE, SETTINGS, SPARE_FILES, front, front_environment
 from teacher_server.http.connections import BoundedConnection
 from teacher_server.http.front import Front
 
@@ -37,6 +38,13 @@ def test_the_settings_of_the_door_reach_connections_and_bodies(monkeypatch: pyte
     limits = listener().limits
     assert (limits.headers_s, limits.stalled_s, limits.most_connections) == (1.5, 2.5, 7)
     assert middleware.cls is Front and middleware.kwargs == {"most_body_bytes": 99}
+
+
+def test_serve_has_the_settings_by_which_it_waits_for_whoever_listens() -> None:
+    """They are read once, where Serve is imported, and unknown ones are ignored."""
+    names = {name.removeprefix("RAY_SERVE_") for name in PATIENCE}
+    assert all(isinstance(getattr(constants, name), float) for name in names)
+    assert PATIENCE.items() <= front_environment(ServeConfig()).items()
 
 
 def test_there_are_fewer_connections_than_file_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
