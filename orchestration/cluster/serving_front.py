@@ -23,7 +23,7 @@ SETTINGS = "STILLROOM_DOOR_FRONT"
 """The variable with those settings of the door that are the proxy's, as JSON; without it they have their defaults."""
 
 PATIENCE = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "150", "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60"}
-"""Serve kills a proxy that is not up within 5 s of its creation, before it has imported itself where cores are busy, and
+"""Serve kills a proxy that is not up within 5 s of its creation, before it is imported where cores are busy, and
 one that does not say within 10 s that it is well; the first time ends `serve.start`."""
 
 SPARE_FILES = 256

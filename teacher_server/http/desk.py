@@ -22,6 +22,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -260,7 +261,8 @@ class Desk(ABC, Generic[Question, Record]):
     def _ask(self, together: tuple[Question, ...]) -> None:
         tokens = self.most_tokens(together)
         self._waiting_tokens += tokens
-        task = asyncio.create_task(self._answer_once(together))
+        # It belongs to nobody who asks: Ray Serve ends what a request began, known by its context, as its client goes away.
+        task = asyncio.create_task(self._answer_once(together), context=Context())
         self._under_way |= dict.fromkeys(together, task)
         task.add_done_callback(lambda _: self._settle(together, tokens))
 
