@@ -261,7 +261,7 @@ class Desk(ABC, Generic[Question, Record]):
     def _ask(self, together: tuple[Question, ...]) -> None:
         tokens = self.most_tokens(together)
         self._waiting_tokens += tokens
-        # It belongs to nobody who asks: Ray Serve ends what a request began, known by its context, as its client goes away.
+        # In nobody's context: what Ray Serve finds in that of a request it ends when the client goes away.
         task = asyncio.create_task(self._answer_once(together), context=Context())
         self._under_way |= dict.fromkeys(together, task)
         task.add_done_callback(lambda _: self._settle(together, tokens))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,23 @@ def test_equal_requests_that_come_together_are_asked_once(tmp_path: Path) -> Non
         assert desk.waiting_tokens == 0
 
     with_desk(tmp_path, play, slow=Slow(open_gate=False))
+
+
+def test_a_teacher_is_asked_in_nobody_s_context(tmp_path: Path) -> None:
+    """A server ends what it finds in the context of a request whose client goes away."""
+    whose, seen = ContextVar("whose", default="nobody's"), list[str]()
+
+    class Looking(Slow):
+        async def answer(self, request: Request, *, k: int) -> TeacherRecord | Failure:
+            seen.append(whose.get())
+            return await super().answer(request, k=k)
+
+    async def play(desk: SequenceDesk, slow: Slow) -> None:
+        whose.set("a client's")
+        await desk.answer(asked([prompt(0)], k=2))
+
+    with_desk(tmp_path, play, slow=Looking())
+    assert seen == ["nobody's"]
 
 
 def test_a_client_that_goes_away_loses_nothing_for_others(tmp_path: Path) -> None:
