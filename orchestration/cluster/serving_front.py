@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from uvicorn.config import HTTP_PROTOCOLS
 
 from configs.serving import ServeConfig
-from teacher_server.http.connections import ConnectionLimits, bounded
+from teacher_server.http.bounds import ConnectionLimits, bounded
 from teacher_server.http.front import Front
 
 CALLED = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"

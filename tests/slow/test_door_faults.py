@@ -217,7 +217,7 @@ def test_whoever_does_not_read_a_long_answer_is_cut_off(opened: Opened) -> None:
     assert received > 12 * 2**20
 
 
-def test_connections_that_are_opened_and_left_make_room_again(opened: Opened) -> None:
+def test_bounds_that_are_opened_and_left_make_room_again(opened: Opened) -> None:
     opened.until(lambda: opened.connections() == 0)
     left = [connected(opened.door.port) for _ in range(CONNECTIONS)]
     try:

@@ -12,7 +12,7 @@ from uvicorn.config import HTTP_PROTOCOLS
 
 from configs.serving import ServeConfig
 from orchestration.cluster.serving_front import CALLED, PATIENCE, SETTINGS, SPARE_FILES, front, front_environment
-from teacher_server.http.connections import BoundedConnection
+from teacher_server.http.bounds import BoundedConnection
 from teacher_server.http.front import Front
 
 

@@ -11,7 +11,7 @@ import pytest
 from open_app import listening
 from raw_http import connected, refused, until_closed
 
-from teacher_server.http.connections import ConnectionLimits, bounded
+from teacher_server.http.bounds import ConnectionLimits, bounded
 
 LIMITS = ConnectionLimits(headers_s=0.5, stalled_s=0.5, most_connections=4, most_header_bytes=300_000)
 REQUEST = b"GET /%d HTTP/1.1\r\nHost: door\r\n\r\n"
