@@ -15,16 +15,30 @@ from configs.serving import ServeConfig
 CacheRoot = Annotated[Path | str, PlainValidator(parse_root), PlainSerializer(str)]
 
 
-class EngineSettings(Block):
-    """Size and number of the inference engines of one role. Changes speed only."""
+class EngineSettings(GrownBlock):
+    """Size and number of the inference engines of one role. Changes speed only.
+
+    An engine is split over `ranks` processes of one machine, each with a GPU of its own (on CPUs with `cpus` of them):
+    every layer over `tensor_parallel` of them, and the layers one after the other over `pipeline_parallel` groups of
+    those. The first needs an exchange in every layer and so fast links between the GPUs, the second only hands hidden
+    states on, for which its stages wait for one another where few sequences are at work.
+    """
+
+    later_keys = ("pipeline_parallel",)
 
     count: Positive = 1
     tensor_parallel: Positive = 1
+    pipeline_parallel: Positive = 1
     cpus: Positive = 2
     max_model_len: Positive = 1024
     max_batched_tokens: Positive = 1024
     max_sequences: Positive = 64
     kv_cache_gib: Annotated[float, Field(gt=0.0)] = 1.0
+
+    @property
+    def ranks(self) -> int:
+        """Processes of one engine, each with a part of its weights; where there are GPUs each has one."""
+        return self.tensor_parallel * self.pipeline_parallel
 
 
 class TrainingSettings(Block):
@@ -82,6 +96,16 @@ class RuntimeConfig(GrownBlock):
     student_engine: EngineSettings = EngineSettings()
     training: TrainingSettings = TrainingSettings()
     serve: ServeConfig = ServeConfig()
+
+    @model_validator(mode="after")
+    def _students_engines_hold_all_layers(self) -> Self:
+        stages = self.student_engine.pipeline_parallel
+        if stages > 1:
+            raise ValueError(
+                f"student_engine.pipeline_parallel={stages}, but a student's engines are given whole new weights while "
+                "they run: set it to 1, and split them by student_engine.tensor_parallel"
+            )
+        return self
 
     @model_validator(mode="after")
     def _country_by_three_letters(self) -> Self:

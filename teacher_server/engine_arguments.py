@@ -100,8 +100,9 @@ def _sizes(settings: EngineSettings, *, on_cpu: bool) -> dict[str, Any]:
         "enable_chunked_prefill": not on_cpu,
         "enforce_eager": on_cpu,
         "tensor_parallel_size": settings.tensor_parallel,
+        "pipeline_parallel_size": settings.pipeline_parallel,
         # Named, because inside a Ray actor vLLM would otherwise start its workers through Ray.
-        "distributed_executor_backend": "mp" if settings.tensor_parallel > 1 else "uni",
+        "distributed_executor_backend": "mp" if settings.ranks > 1 else "uni",
     }
 
 

@@ -42,6 +42,7 @@ from teacher_server.environment import require_environment
 from teacher_server.occupancy import Occupancy, most_reserved_bytes, resident_bytes
 from teacher_server.requests import Asked, prompt_and_arguments, refusal
 from teacher_server.shared_memory import remove_files, shared_by_children
+from teacher_server.stages import make_room_between_stages
 from teacher_server.weights import (
     Shapes,
     WeightSource,
@@ -117,6 +118,8 @@ class VllmEngine:
             )
         except _FAULTS as error:
             raise EngineError(f"{model_dir}: the engine did not start: {one_line(error)}") from error
+        if accelerator == "cpu" and settings.pipeline_parallel > 1:
+            self._engine.collective_rpc(make_room_between_stages)
         self._max_model_len = int(config.model_config.max_model_len)
         self._matrix_rows = int(config.model_config.get_vocab_size())
         if vocab > self._matrix_rows:

@@ -1,7 +1,8 @@
 """Engines that are actors of Ray, of whatever kind: how they start, work through a fill, and what becomes of a death.
 
-They are started when they are first needed, and kept until they are released. An engine that dies ends all of them; the
-next use starts new ones. So does one that says nothing for too long in the middle of a fill.
+They are started when they are first needed, on places that are taken for all of them at once (`places`), and kept
+until they are released. An engine that dies ends all of them; the next use starts new ones, fewer where a machine went
+with the old ones. So does one that says nothing for too long (`pulse`), whatever it was asked.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from ray.exceptions import RayError
 from configs import DistillError, EngineError
 from orchestration.cluster.deaths import lost, memory_ran_out
 from orchestration.cluster.leases import LeaseQueue, RemoteLeases
+from orchestration.cluster.places import Places, Wanted, beside_the_driver, take_places
+from orchestration.cluster.pulse import LOOK_EVERY_S, SILENT_AFTER_S, Life, Watch
 from orchestration.fill.engine_loop import FillOrder, FillProgress, Item
 from orchestration.fill.ledger import Computes
 from orchestration.fill.work import EnginesDiedError, MemoryRanOutError
@@ -72,8 +75,8 @@ class ActorPool(ABC):
     what = "an inference engine"
     """How people are told of one."""
 
-    silent_after_s = 300.0
-    """How long an engine may say nothing in a fill; it says every few seconds that it lives (`engine_loop`)."""
+    silent_after_s = SILENT_AFTER_S
+    """How long an engine may say nothing."""
 
     def __init__(
         self,
@@ -87,6 +90,9 @@ class ActorPool(ABC):
         self._joules = joules or (lambda: math.nan)
         self._down: Callable[[], None] | None = None
         self._actors: list[ray.actor.ActorHandle] = []
+        self._places: Places | None = None
+        self._watch: Watch | None = None
+        self._were_up = False
 
     @property
     @abstractmethod
@@ -96,28 +102,60 @@ class ActorPool(ABC):
     @property
     @abstractmethod
     def counted(self) -> tuple[float, Computes]:
-        """The GPUs of all engines together (on CPUs an engine counts as one), and whose time that is."""
+        """The GPUs of one engine (on CPUs its processes), and whose time that is."""
+
+    @property
+    @abstractmethod
+    def wanted(self) -> Wanted:
+        """The places of all engines."""
 
     @abstractmethod
-    def new_actors(self) -> list[ray.actor.ActorHandle]:
-        """Actors that begin to start now; each has `ready`, `fill` and `close`."""
+    def new_actor(self, index: int, *, life: Life, options: dict[str, Any]) -> ray.actor.ActorHandle:
+        """An actor that begins to start now, with these options of Ray; it has `ready`, `fill` and `close`.
+
+        Its process beats as long as it lives.
+        """
+
+    @property
+    def up(self) -> int:
+        """How many engines there are, or are to be."""
+        return len(self._actors) or self.wanted.count
 
     def start(self) -> None:
         """Start the engines, unless they are there.
 
         Raises:
             EngineError: an engine does not come up.
+            ConfigError: the machines have no room for them.
         """
         if not self._actors:
             with self._room():
                 self.lighter_if_needed(self._start)
 
     def _start(self) -> None:
-        self._actors = self.new_actors()
+        try:
+            self._begin(self.wanted)
+        except RayError as error:
+            self.release()
+            raise self._lost(error) from error
+        self.ask([actor.ready.remote() for actor in self._actors])
+        self._were_up = True
+
+    def _begin(self, wanted: Wanted) -> None:
+        """Take the places and have the engines begin to start there."""
+        # Who goes on after a machine is gone goes on with what is left.
+        self._places = take_places(wanted, fewer=self._were_up)
+        count = self._places.count
+        if count < wanted.count:
+            logger.warning("the machines that are left have room for %d of %d %s", count, wanted.count, wanted.what)
+        self._watch = Watch(count, after_s=self.silent_after_s)
+        self._actors = [
+            self.new_actor(index, life=life, options={**_reserved(wanted), **self._places.options(index)})
+            for index, life in enumerate(self._watch.lives)
+        ]
         if self._clock is not None:
             gpus, whose = self.counted
-            self._down = self._clock.engines_up(gpus, whose=whose)
-        self.ask([actor.ready.remote() for actor in self._actors])
+            self._down = self._clock.engines_up(count * gpus, whose=whose)
 
     def lighten(self) -> bool:
         """Have engines take less memory from their next start on, if they can; whether they will."""
@@ -154,9 +192,14 @@ class ActorPool(ABC):
             MemoryRanOutError: so it was, and the new ones take less memory.
         """
         self.start()
-        queue = LeaseQueue.remote(list(items), token_budget=token_budget, engines=len(self._actors))
+        assert self._watch is not None
+        watch = self._watch
+        queue = LeaseQueue.options(**beside_the_driver()).remote(
+            list(items), token_budget=token_budget, engines=len(self._actors)
+        )
         loops = [
-            actor.fill.remote(RemoteLeases(queue, engine=engine), order) for engine, actor in enumerate(self._actors)
+            actor.fill.remote(RemoteLeases(queue, life), order)
+            for actor, life in zip(self._actors, watch.lives, strict=True)
         ]
         started, before = time.monotonic(), self._joules()
         failure: DistillError | None = None
@@ -170,8 +213,7 @@ class ActorPool(ABC):
                 progress.update(so_far.rows + len(so_far.failures), tokens=so_far.response_tokens)
                 ray.get(done)
                 at_work = [engine for engine, loop in enumerate(loops) if loop in pending]
-                silent = ray.get(queue.bar_silent.remote(at_work, after_s=self.silent_after_s))
-                if silent:
+                if silent := watch.silent(at_work):
                     failure = self._silence()
                     break
                 if seconds_budget is not None and time.monotonic() - started > seconds_budget:
@@ -202,6 +244,12 @@ class ActorPool(ABC):
             with suppress(RayError):
                 ray.kill(actor)
         self._actors = []
+        if self._watch is not None:
+            with suppress(RayError):
+                self._watch.end()
+        if self._places is not None:
+            self._places.release()
+        self._watch = self._places = None
         if self._down is not None:
             self._down()
             self._down = None
@@ -210,9 +258,17 @@ class ActorPool(ABC):
         """Wait for answers of the engines.
 
         Raises:
-            EngineError: an engine died. All of them are released, and the next use starts new ones.
+            EngineError: an engine died, or is silent. All of them are released, and the next use starts new ones.
         """
+        watch, pending = self._watch, references
         try:
+            while pending:
+                done, pending = ray.wait(pending, num_returns=len(pending), timeout=LOOK_EVERY_S)
+                # Of one that failed at once: nobody is waited for any more.
+                ray.get(done)
+                if pending and watch is not None and watch.silent():
+                    self.release()
+                    raise self._silence()
             return list(ray.get(references))
         except RayError as error:
             self.release()
@@ -234,9 +290,14 @@ class ActorPool(ABC):
     def _silence(self) -> EngineError:
         return EngineError(
             f"{self.what} said nothing for {self.silent_after_s:.0f} s, so its process is stopped or hangs: it is "
-            f"ended, and whatever it had not committed is asked anew; its log is in {self.spec.log_dir}"
+            f"ended, and what it had not answered is asked anew; its log is in {self.spec.log_dir}"
         )
 
     def _lost(self, error: RayError) -> DistillError:
         spec = self.spec
         return lost(error, what=self.what, fit=spec.memory, log=spec.log_dir, kind=EngineError)
+
+
+def _reserved(wanted: Wanted) -> dict[str, Any]:
+    """What one engine takes in Ray's books, as options of its actor."""
+    return {"num_cpus": wanted.each.get("CPU", 0), "num_gpus": wanted.each.get("GPU", 0)}

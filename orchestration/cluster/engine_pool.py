@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import ray
 from ray.exceptions import RayError
@@ -20,6 +20,8 @@ from cache.answers import Request
 from configs import EngineError
 from orchestration.cluster.actor_pool import ActorPool, GpuClock, Room
 from orchestration.cluster.engines import EngineActor, EngineSpec, TimedAnswers
+from orchestration.cluster.places import Wanted
+from orchestration.cluster.pulse import Life
 from orchestration.fill.engine_loop import FillOrder, FillProgress
 from orchestration.fill.ledger import Computes
 from orchestration.outputs.console import ProgressSink
@@ -88,9 +90,17 @@ class EnginePool(ActorPool):
     @property
     def counted(self) -> tuple[float, Computes]:
         """See `ActorPool`."""
-        settings = self._spec.settings
-        share = settings.count * settings.tensor_parallel * self._spec.gpu_share
-        return share, "teacher" if self._spec.teaches else "student"
+        return self._spec.settings.ranks * self._spec.gpu_share, "teacher" if self._spec.teaches else "student"
+
+    @property
+    def wanted(self) -> Wanted:
+        """See `ActorPool`."""
+        spec, settings = self._spec, self._spec.settings
+        gpus = settings.ranks * spec.gpu_share if spec.accelerator == "gpu" else 0
+        # Engines of a rollout live beside a worker group that holds all CPUs in Ray's books, and take turns with it.
+        cpus = 0 if spec.purpose != "fill" else settings.ranks * (1 if gpus else settings.cpus)
+        key = f"{spec.key}.count" if spec.key else "their number"
+        return Wanted("engines", settings.count, {"GPU": gpus, "CPU": cpus}, "SPREAD", f"lower {key}")
 
     def start(self) -> None:
         """Start the engines, or wake them if they sleep. Does nothing to those at work.
@@ -103,19 +113,11 @@ class EnginePool(ActorPool):
         else:
             super().start()
 
-    def new_actors(self) -> list[ray.actor.ActorHandle]:
+    def new_actor(self, index: int, *, life: Life, options: dict[str, Any]) -> ray.actor.ActorHandle:
         """See `ActorPool`."""
-        settings = self._spec.settings
-        gpus = settings.tensor_parallel * self._spec.gpu_share if self._spec.accelerator == "gpu" else 0
-        environment = engine_environment(settings, self._spec.accelerator)
-        # Engines of a rollout live beside a worker group that holds all CPUs in Ray's books, and take turns with it.
-        cpus = 0 if self._spec.purpose != "fill" else 1 if gpus else settings.cpus
-        return [
-            EngineActor.options(  # type: ignore[attr-defined]
-                num_cpus=cpus, num_gpus=gpus, runtime_env={"env_vars": environment}
-            ).remote(self._spec, index=index)
-            for index in range(settings.count)
-        ]
+        environment = engine_environment(self._spec.settings, self._spec.accelerator)
+        started = EngineActor.options(runtime_env={"env_vars": environment}, **options)  # type: ignore[attr-defined]
+        return started.remote(self._spec, index=index, life=life)
 
     def lighten(self) -> bool:
         """Halve the tokens and sequences of a step, a few times at most. No number that is stored depends on them."""
@@ -191,7 +193,7 @@ class EnginePool(ActorPool):
     @property
     def processes(self) -> int:
         """Processes of all engines together; each holds weights."""
-        return self._spec.settings.count * self._spec.settings.tensor_parallel
+        return self.up * self._spec.settings.ranks
 
     def receive(self, meeting: Path, tensors: tuple[OfferedTensor, ...], identity: TeacherIdentity) -> None:
         """Have the engines take over weights that a worker group sends to all of them at once; see `BroadcastSync`.
@@ -199,7 +201,7 @@ class EnginePool(ActorPool):
         Engines that are started again begin with the weights of the pool's own model.
         """
         self.start()
-        width, size = self._spec.settings.tensor_parallel, 1 + self.processes
+        width, size = self._spec.settings.ranks, 1 + self.processes
         self.ask(
             [
                 actor.receive.remote(Receiver(meeting, 1 + index * width, size, tensors), identity)
@@ -215,7 +217,7 @@ class EnginePool(ActorPool):
     @property
     def capacity(self) -> int:
         """See `RolloutPool.capacity`."""
-        return self._spec.settings.count * self._spec.settings.max_sequences
+        return self.up * self._spec.settings.max_sequences
 
     @property
     def shares_processor(self) -> bool:

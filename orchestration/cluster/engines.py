@@ -20,6 +20,7 @@ from cache.protocols import Failure
 from configs.interfaces import collective_environment
 from configs.models import Device
 from configs.schema import EngineSettings
+from orchestration.cluster.pulse import Life
 from orchestration.fill.answers import SequenceAnswers
 from orchestration.fill.engine_loop import EngineLoop, FillOrder, Leases
 from orchestration.fill.ledger import Counts, Meter
@@ -81,7 +82,8 @@ class TimedAnswers:
 class EngineActor:
     """One engine in one process."""
 
-    def __init__(self, spec: EngineSpec, *, index: int) -> None:
+    def __init__(self, spec: EngineSpec, *, index: int, life: Life) -> None:
+        life.beat()
         redirect_output(spec.log_dir / f"{spec.name}-{index}.log")
         if spec.purpose != "fill":
             # A worker group may send its weights from another node, over the cluster's own interface.

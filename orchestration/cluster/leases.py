@@ -1,24 +1,20 @@
 """The queue of a fill, from which its engines draw their work.
 
-It hands out leases of items. An engine draws from it as it has room, so that it never waits at the end of a lease.
-
-An engine holds what it was handed as long as it is heard of: it asks `holds` every few seconds, and before each commit.
-One that is silent for too long (its process is stopped, or hangs) is barred, for good: what it says when it wakes up
-comes too late, because others may have been asked by then.
+It hands out leases of items. An engine draws from it as it has room, so that it never waits at the end of a lease. An
+engine holds what it was handed as long as it is heard of (`pulse`), which it asks before each commit.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from typing import Generic
 
 import ray
-from ray.exceptions import RayError
 
+from orchestration.cluster.pulse import Life
 from orchestration.fill.engine_loop import AnyItem, FillProgress, longest
 
 LEASE = 16
@@ -38,7 +34,6 @@ class ItemQueue(Generic[AnyItem]):
         *,
         token_budget: int | None,
         engines: int = 1,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._waiting = deque(items)
         self._token_budget = token_budget
@@ -48,10 +43,6 @@ class ItemQueue(Generic[AnyItem]):
         self._stopped = False
         self._engines = engines
         self._joules = math.nan
-        self._clock = clock
-        self._looked = clock()
-        self._heard = dict.fromkeys(range(engines), self._looked)
-        self._barred: set[int] = set()
         self._lock = threading.Lock()
 
     def lease(self) -> list[tuple[int, AnyItem]]:
@@ -77,26 +68,9 @@ class ItemQueue(Generic[AnyItem]):
             self._progress.add(delta)
             return self._stopped
 
-    def holds(self, engine: int = 0) -> bool:
-        """Whether an engine may still commit what it was handed; by asking it also says that it lives."""
-        with self._lock:
-            self._heard[engine] = self._clock()
-            return engine not in self._barred
-
-    def bar_silent(self, engines: Collection[int], *, after_s: float) -> list[int]:
-        """Those of `engines` that were not heard of for longer than `after_s`; they hold nothing any more.
-
-        It is to be asked often: after a long time without a question everything may have been stopped, the queue as
-        well (a paused machine), and nobody is taken for silent yet.
-        """
-        with self._lock:
-            now = self._clock()
-            if now - self._looked > after_s / 2:
-                self._heard = dict.fromkeys(self._heard, now)
-            self._looked = now
-            silent = [engine for engine in engines if now - self._heard[engine] > after_s]
-            self._barred.update(silent)
-            return silent
+    def holds(self) -> bool:
+        """Whoever draws from a queue of its own process lives as long as it does."""
+        return True
 
     def progress(self) -> FillProgress:
         """The totals so far."""
@@ -126,10 +100,10 @@ LeaseQueue = ray.remote(num_cpus=0)(ItemQueue)
 
 
 class RemoteLeases(Generic[AnyItem]):
-    """The queue as one `engine` of several sees it."""
+    """The queue as one engine of several sees it."""
 
-    def __init__(self, queue: ray.actor.ActorHandle, *, engine: int) -> None:
-        self._queue, self._engine = queue, engine
+    def __init__(self, queue: ray.actor.ActorHandle, life: Life) -> None:
+        self._queue, self._life = queue, life
 
     def lease(self) -> list[tuple[int, AnyItem]]:
         """The next lease; empty when there is no more work."""
@@ -141,11 +115,8 @@ class RemoteLeases(Generic[AnyItem]):
         return bool(ray.get(self._queue.report.remote(delta)))
 
     def holds(self) -> bool:
-        """Whether this engine may commit; it may not where the queue is gone, as after a fill that gave it up."""
-        try:
-            return bool(ray.get(self._queue.holds.remote(self._engine)))
-        except RayError:
-            return False
+        """Whether this engine may commit: it was not given up."""
+        return self._life.holds()
 
     def joules(self) -> float:
         """This engine's share of the energy so far."""

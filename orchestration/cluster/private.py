@@ -31,6 +31,7 @@ from configs.interfaces import LOOPBACK
 from configs.regular_files import UnreadableFileError, open_regular
 from configs.visible_text import first_line
 from orchestration.cluster.daemons import forget_raylet, remember_raylet
+from orchestration.cluster.pulse import forget_pulse
 from orchestration.outputs.interrupts import hangups_blocked
 from orchestration.outputs.locks import take_if_possible
 from orchestration.own_packages import ROOT
@@ -78,6 +79,7 @@ def cluster(*, address: str | None, gpus: int) -> Iterator[None]:
             yield
         finally:
             forget_raylet()
+            forget_pulse()
 
 
 def cluster_address() -> str:

@@ -355,7 +355,7 @@ def _engines(name: str, teacher: Behind, settings: ServeConfig) -> Application:
     many = TEXTS_AT_ONCE if has_head else 2 * spec.settings.max_sequences
     least = settings.least_engines or spec.settings.count
     most = max(settings.most_engines or least, least)
-    gpus = spec.settings.tensor_parallel if spec.accelerator == "gpu" else 0
+    gpus = spec.settings.ranks if spec.accelerator == "gpu" else 0
     scale: dict[str, Any] = {"num_replicas": least}
     if most > least:
         target = many // 2
@@ -368,7 +368,7 @@ def _engines(name: str, teacher: Behind, settings: ServeConfig) -> Application:
         health_check_period_s=HEALTH_PERIOD_S,
         health_check_timeout_s=HEALTH_TIMEOUT_S,
         ray_actor_options={
-            "num_cpus": 1 if gpus else spec.settings.cpus,
+            "num_cpus": gpus or spec.settings.cpus * spec.settings.ranks,
             "num_gpus": gpus,
             "runtime_env": {"env_vars": engine_environment(spec.settings, spec.accelerator)},
         },

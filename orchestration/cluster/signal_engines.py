@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -19,6 +19,8 @@ from configs import EngineError
 from configs.models import Device
 from configs.schema import EngineSettings
 from orchestration.cluster.actor_pool import ActorPool, GpuClock, Room
+from orchestration.cluster.places import Wanted
+from orchestration.cluster.pulse import Life
 from orchestration.cluster.task import Apart, run_apart
 from orchestration.fill.answers import SignalAnswers
 from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress, Leases, Questions
@@ -64,7 +66,8 @@ class PlainPass:
 class SignalActor:
     """One model in one process."""
 
-    def __init__(self, spec: SignalSpec, *, index: int) -> None:
+    def __init__(self, spec: SignalSpec, *, index: int, life: Life) -> None:
+        life.beat()
         redirect_output(spec.log_dir / f"{spec.name}-{index}.log")
         import torch
 
@@ -129,20 +132,22 @@ class SignalPool(ActorPool):
     @property
     def counted(self) -> tuple[float, Computes]:
         """See `ActorPool`."""
-        return float(self._spec.settings.count), "teacher"
+        return 1.0, "teacher"
 
-    def new_actors(self) -> list[ray.actor.ActorHandle]:
+    @property
+    def wanted(self) -> Wanted:
+        """See `ActorPool`."""
+        spec, settings = self._spec, self._spec.settings
+        each = {"GPU": 1, "CPU": 1} if spec.accelerator == "gpu" else {"CPU": settings.cpus}
+        return Wanted("engines", settings.count, each, "SPREAD", "lower runtime.teacher_engine.count")
+
+    def new_actor(self, index: int, *, life: Life, options: dict[str, Any]) -> ray.actor.ActorHandle:
         """See `ActorPool`."""
         spec, cpus = self._spec, self._spec.settings.cpus
-        gpus = 1 if spec.accelerator == "gpu" else 0
         # Threads that spin at every barrier starve each other when anything else runs on the machine.
         environment = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(cpus), "GOMP_SPINCOUNT": "1000"}
-        return [
-            SignalActor.options(  # type: ignore[attr-defined]
-                num_cpus=1 if gpus else cpus, num_gpus=gpus, runtime_env={"env_vars": environment}
-            ).remote(spec, index=index)
-            for index in range(spec.settings.count)
-        ]
+        started = SignalActor.options(runtime_env={"env_vars": environment}, **options)  # type: ignore[attr-defined]
+        return started.remote(spec, index=index, life=life)
 
     def check(
         self, requests: Sequence[SignalRequest], *, plain: Callable[[PlainPass], list[Values]] | None = None

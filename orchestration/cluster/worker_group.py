@@ -19,16 +19,15 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from configs import ModelError, TrainingError
+from configs import DistillError, ModelError, TrainingError
 from configs.architecture import read_architecture
 from configs.models import Device
 from configs.places import CURVES
 from configs.regular_files import read_json
 from configs.stages import StageConfig
 from orchestration.cluster.deaths import WorkersFailedError, lost
+from orchestration.cluster.places import Places, Wanted, begin_to_take, wait_for
 from orchestration.cluster.training_worker import PLACED, RESULT, STOP, TrainingWorker, seats
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.outputs.curves import CurveReader
@@ -65,6 +64,12 @@ class GroupShape:
         return {"CPU": self.cpus_per_worker, **gpus}
 
     @property
+    def wanted(self) -> Wanted:
+        """The places of all workers: as close to each other as there is room."""
+        cure = "lower runtime.training.workers"
+        return Wanted("training workers", self.workers, self.bundle, "PACK", cure)
+
+    @property
     def environment(self) -> dict[str, str]:
         """What each worker is started with."""
         threads = max(int(self.cpus_per_worker), 1)
@@ -82,7 +87,7 @@ class WorkerGroup:
     def __init__(self, shape: GroupShape, *, meeting: Path) -> None:
         self.shape = shape
         self._meeting = meeting
-        self._placement: PlacementGroup | None = None
+        self._places: Places | None = None
         self._workers: list[ray.actor.ActorHandle] = []
         self._ended = False
         self._changing = threading.Lock()
@@ -92,6 +97,7 @@ class WorkerGroup:
 
         Raises:
             WorkersFailedError: one of the workers failed. The group is of no use any more.
+            ConfigError: the machines have no room for them.
         """
         if not self._workers:
             self._start()
@@ -113,16 +119,17 @@ class WorkerGroup:
             for worker in self._workers:
                 with suppress(RayError):
                     ray.kill(worker)
-            if self._placement is not None:
-                with suppress(RayError):
-                    remove_placement_group(self._placement)
-            self._workers, self._placement = [], None
+            if self._places is not None:
+                self._places.release()
+            self._workers, self._places = [], None
         # Last: torch aborts a process that finds its store gone.
         shutil.rmtree(self._meeting, ignore_errors=True)
 
     def _start(self) -> None:
         started = time.monotonic()
-        workers = self._placed()
+        workers, taken = self._placed(), self._places
+        if taken is not None:
+            wait_for(taken, self.shape.wanted, given_up=lambda: self._ended)
         places = _all([worker.place.remote() for worker in workers])
         logger.info("%d workers are there after %.1f s", len(workers), time.monotonic() - started)
         self._meeting.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -137,22 +144,20 @@ class WorkerGroup:
 
     def _placed(self) -> list[ray.actor.ActorHandle]:
         """Workers that begin as soon as there is room for all of them; none if the group was ended before that."""
-        shape = self.shape
         with self._changing:
             if not self._ended:
-                # As close to each other as there is room.
-                self._placement = placement_group([shape.bundle] * shape.workers, strategy="PACK")
-                self._workers = [self._worker(index) for index in range(shape.workers)]
+                self._places = places = begin_to_take(self.shape.wanted)
+                self._workers = [self._worker(index, places) for index in range(places.count)]
             return self._workers
 
-    def _worker(self, index: int) -> ray.actor.ActorHandle:
+    def _worker(self, index: int, places: Places) -> ray.actor.ActorHandle:
         bundle = self.shape.bundle
         actor = ray.remote(TrainingWorker).options(
             num_cpus=bundle["CPU"],
             num_gpus=bundle.get("GPU", 0),
             max_restarts=0,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(self._placement, placement_group_bundle_index=index),
             runtime_env={"env_vars": self.shape.environment},
+            **places.options(index),
         )
         return actor.remote()
 
@@ -238,7 +243,7 @@ class StageUnderWay:
     def _train(self) -> None:
         try:
             self._group.train(self._job, log_dir=self._log_dir)
-        except (WorkersFailedError, RayError) as error:
+        except (WorkersFailedError, RayError, DistillError) as error:
             # Pages of tracebacks: for the log. `raise_failure` says it in a line.
             logger.info("the worker group failed: %s", error)
             self._error = error

@@ -272,7 +272,7 @@ def _cut_to(hardware: Hardware, config: DistillConfig, *, console: Console) -> D
     changed: dict[str, EngineSettings | TrainingSettings] = {}
     for role in ("teacher_engine", "student_engine"):
         engine: EngineSettings = getattr(runtime, role)
-        whole = hardware.nodes * (hardware.gpus_per_node // engine.tensor_parallel)
+        whole = hardware.nodes * (hardware.gpus_per_node // engine.ranks)
         # A group that does not fit at all is left as it is, and refused with its cure.
         if 0 < whole < engine.count:
             console.warn(f"runtime.{role}.count={engine.count}: planned with the {whole} that these GPUs hold")

@@ -17,7 +17,7 @@ def budgets_left(budgets: BudgetConfig, *, spent: Counts, engines: EngineSetting
     left = None if tokens is None else tokens - spent.tokens
     if hours is None or engines is None:
         return Budgets(left, None)
-    return Budgets(left, (hours * 3600 - spent.gpu_seconds) / (engines.count * engines.tensor_parallel))
+    return Budgets(left, (hours * 3600 - spent.gpu_seconds) / (engines.count * engines.ranks))
 
 
 def require_budget(budgets: BudgetConfig, *, spent: Counts, tokens: int, purpose: str) -> None:

@@ -8,15 +8,15 @@ because an engine that writes long answers may finish none for a while; whatever
 simply still missing in the cache. What it spent is known all the same: every answer is counted in the ledger of the
 experiment.
 
-Another thread says every few seconds that the engine lives, also while it computes or a commit takes long. A process
-that is stopped says nothing; before it commits anything it asks whether what it was handed is still its own.
+A process that was stopped, and goes on, may have been given up meanwhile: before anything is committed it is asked
+whether what the engine was handed is still its own.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -33,9 +33,6 @@ from orchestration.fill.spending import Spending
 from teacher_server.requests import most_tokens
 
 REPORT_EVERY_S = 0.5
-
-BEAT_EVERY_S = 2.0
-"""How often an engine says that it lives."""
 
 Questions = tuple[SignalRequest, ...]
 """All that is asked about one text: requests of the same tokens and split."""
@@ -113,7 +110,7 @@ class Leases(Protocol[AnyItem]):
         ...
 
     def holds(self) -> bool:
-        """Whether what this engine was handed is still its own, to be committed. Asking says that the engine lives."""
+        """Whether what this engine was handed is still its own, to be committed."""
         ...
 
     def joules(self) -> float:
@@ -179,10 +176,6 @@ class EngineLoop(Generic[AnyItem, Said]):
             EngineError: the engine died; what it had finished is committed. Or it was silent for too long, and what it
                 had not committed by then is dropped.
         """
-        with self._beating():
-            self._work()
-
-    def _work(self) -> None:
         reporter = threading.Thread(target=self._report_until_finished, daemon=True)
         reporter.start()
         try:
@@ -198,24 +191,6 @@ class EngineLoop(Generic[AnyItem, Said]):
             self._commit()
             self._report()
             self._meter.close()
-
-    @contextmanager
-    def _beating(self) -> Iterator[None]:
-        """Within, a thread of its own says that this engine lives."""
-        ended = threading.Event()
-
-        def beat() -> None:
-            while self._leases.holds() and not ended.wait(BEAT_EVERY_S):
-                pass
-            self._stop.set()
-
-        beating = threading.Thread(target=beat, daemon=True)
-        beating.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            beating.join()
 
     def _draw(self) -> Iterator[AnyItem]:
         index = 0

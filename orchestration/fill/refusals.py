@@ -29,6 +29,7 @@ def engine_version(runtime: RuntimeConfig, *, k: int, door: Door | None = None) 
         "max_sequences": settings.max_sequences,
         "kv_cache_gib": settings.kv_cache_gib,
         "tensor_parallel": settings.tensor_parallel,
+        **({"pipeline_parallel": settings.pipeline_parallel} if settings.pipeline_parallel > 1 else {}),
     }
 
 

@@ -168,7 +168,7 @@ def _order(asked: AskedTeacher, settings: RunSettings, journal: Journal) -> Fill
         provenance=asked.teacher.provenance(config),
         ledger=journal.ledger.directory.absolute(),
         encoding=config.teacher.encoding,
-        gpus=0.0 if asked.teacher.door is not None else config.runtime.teacher_engine.tensor_parallel,
+        gpus=0.0 if asked.teacher.door is not None else config.runtime.teacher_engine.ranks,
         engine=engine_version(config.runtime, k=config.teacher.top_k, door=asked.teacher.door),
     )
 

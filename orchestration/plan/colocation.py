@@ -51,9 +51,7 @@ def require_room_together(config: DistillConfig, hardware: Hardware) -> None:
 
 def _require_own_room(config: DistillConfig, hardware: Hardware, *, key: str) -> None:
     runtime = config.runtime
-    teacher, student = (
-        engine.count * engine.tensor_parallel for engine in (runtime.teacher_engine, runtime.student_engine)
-    )
+    teacher, student = (engine.count * engine.ranks for engine in (runtime.teacher_engine, runtime.student_engine))
     if config.teacher.elsewhere is not None:  # its GPUs are somebody else's
         teacher = 0
     needed, there = runtime.training.workers + teacher + student, hardware.nodes * hardware.gpus_per_node
@@ -61,8 +59,8 @@ def _require_own_room(config: DistillConfig, hardware: Hardware, *, key: str) ->
         raise ConfigError(
             f"{key} learns while engines write for it, on {needed} GPUs at once: "
             f"runtime.training.workers={runtime.training.workers}, {teacher} of runtime.teacher_engine and "
-            f"{student} of runtime.student_engine (count x tensor_parallel), but there are {there}: lower one of them, "
-            "or set runtime.colocate: true to let them take turns on the same GPUs"
+            f"{student} of runtime.student_engine (count x tensor_parallel x pipeline_parallel), but there are "
+            f"{there}: lower one of them, or set runtime.colocate: true to let them take turns on the same GPUs"
         )
 
 
@@ -88,9 +86,10 @@ def _require_shared_room(config: DistillConfig, hardware: Hardware, *, key: str)
     if config.teacher.elsewhere is not None:
         del engines["teacher_engine"]
     for field, engine in engines.items():
-        if engine.tensor_parallel > 1:
+        if engine.ranks > 1:
+            split = "tensor_parallel" if engine.tensor_parallel > 1 else "pipeline_parallel"
             raise ConfigError(
-                f"runtime.{field}.tensor_parallel={engine.tensor_parallel} with runtime.colocate=true: Ray divides "
+                f"runtime.{field}.{split}={getattr(engine, split)} with runtime.colocate=true: Ray divides "
                 f"single GPUs only, and {key} needs parts of them: set it to 1, or colocate: false"
             )
         if engine.count > workers:

@@ -108,7 +108,7 @@ def expected_seconds(
     read, write = read * settings.count, write * settings.count
     asked = work.read_tokens + work.written_tokens
     seconds = START_SECONDS + work.read_tokens / read + work.written_tokens / write if asked else 0.0
-    gpus = settings.count * settings.tensor_parallel if accelerator == "gpu" else 0
+    gpus = settings.count * settings.ranks if accelerator == "gpu" else 0
     return FillTime(seconds, gpus, read, write, teacher.assumed)
 
 
@@ -130,10 +130,15 @@ def expected_signal_seconds(
 def _gpu_rates(
     teacher: PlannedShape, *, settings: EngineSettings, dtype: str, quantization: str | None
 ) -> tuple[float, float]:
-    """Tokens a second of one engine, reading and writing."""
+    """Tokens a second of one engine, reading and writing.
+
+    The stages of a pipeline compute at once, each for another part of the sequences. So a token is written no sooner
+    for it than the weights of all stages are read, one after the other.
+    """
     shape, split, sequences = teacher.shape, settings.tensor_parallel, settings.max_sequences
-    read = GPU_FLOPS * COMPUTE_SHARE * split / (2 * shape.parameters)
+    read = GPU_FLOPS * COMPUTE_SHARE * settings.ranks / (2 * shape.parameters)
     weights = shape.parameters * QUANTIZED_BYTES.get(quantization or "", DTYPE_BYTES[dtype]) / split
     cached = sequences * settings.max_model_len / 2 * kv_bytes(shape, split=split, dtype=dtype)
+    cached /= settings.pipeline_parallel
     step = (weights + cached) / (GPU_BANDWIDTH * BANDWIDTH_SHARE) + sequences / read
     return read, sequences / step

@@ -21,9 +21,9 @@ LIMITS = ("max_model_len", "max_batched_tokens", "max_sequences", "kv_cache_gib"
 def engine_in_words(settings: EngineSettings, *, accelerator: Device, dtype: str, quantization: str | None) -> str:
     """One engine on this machine: its devices, arithmetic, program and limits."""
     parts = [
-        f"{settings.tensor_parallel} x {gpu_name()}"
+        f"{settings.ranks} x {gpu_name()}"
         if accelerator == "gpu"
-        else f"{settings.cpus * settings.tensor_parallel} of {len(os.sched_getaffinity(0))} CPUs, {cpu_name()}",
+        else f"{settings.cpus * settings.ranks} of {len(os.sched_getaffinity(0))} CPUs, {cpu_name()}",
         dtype if quantization is None else f"{dtype}, {quantization}",
         f"vLLM {installed_version(*VLLM)}",
         ", ".join(f"{name} {getattr(settings, name):g}" for name in LIMITS),

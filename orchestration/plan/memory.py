@@ -2,6 +2,8 @@
 
 Engines: weights and the KV cache are split over a tensor-parallel group; the logits are not, because every rank of
 vLLM's runner gathers all columns and keeps them in float32 for a whole scheduled chunk, outside its memory profile.
+The stages of a pipeline hold whole layers, the first also the embedding, the last the head (both, where they are one
+matrix) and the logits; what is planned is the stage that holds most.
 
 Training: ZeRO stage 1 splits the optimiser's state over the workers, 2 also the gradients, 3 also the weights
 (Rajbhandari et al., arXiv 1910.02054). In bfloat16 a parameter costs 2 bytes of weight, 4 of gradient (accumulated in
@@ -87,10 +89,15 @@ def engine_memory(
     quantization: str | None = None,
 ) -> MemoryFit:
     """What one GPU of an inference engine holds; `key` is the engine's block, e.g. `runtime.teacher_engine`."""
-    shape, split = model.shape, settings.tensor_parallel
+    shape, split, stages = model.shape, settings.tensor_parallel, settings.pipeline_parallel
     wide = DTYPE_BYTES[dtype]
     weight = QUANTIZED_BYTES.get(quantization or "", wide)
     tokens = settings.max_batched_tokens
+    logits = 4.0 * tokens * shape.vocab
+    parameters = stage_parameters(shape, stages=stages)
+    held_by = [count * weight / split + (logits if at == stages - 1 else 0.0) for at, count in enumerate(parameters)]
+    largest = max(range(stages), key=held_by.__getitem__)
+    of = "" if stages == 1 else f" of stage {largest + 1} of pipeline_parallel {stages}"
     per_token = 4 * shape.hidden + 3 * shape.mlp / split
     held = kv_tokens(shape, settings=settings, dtype=dtype)
     return MemoryFit(
@@ -98,8 +105,8 @@ def engine_memory(
         (
             MemoryItem(
                 "weights",
-                shape.parameters * weight / split,
-                f"{count_in_words(shape.parameters)} x {weight:g} B / tensor_parallel {split}",
+                parameters[largest] * weight / split,
+                f"{count_in_words(parameters[largest])}{of} x {weight:g} B / tensor_parallel {split}",
             ),
             MemoryItem(
                 "KV cache",
@@ -107,25 +114,55 @@ def engine_memory(
                 f"kv_cache_gib {settings.kv_cache_gib:g}: {count_in_words(held)} tokens, "
                 f"{held // settings.max_model_len} sequences of max_model_len {settings.max_model_len}",
             ),
-            MemoryItem("logits", 4.0 * tokens * shape.vocab, f"max_batched_tokens {tokens} x {shape.vocab} x 4 B"),
+            *(
+                [MemoryItem("logits", logits, f"max_batched_tokens {tokens} x {shape.vocab} x 4 B")]
+                if largest == stages - 1
+                else []
+            ),
             MemoryItem(
                 "activations", wide * tokens * per_token, f"max_batched_tokens {tokens} x {per_token:.0f} x {wide:g} B"
             ),
             _runtime(),
         ),
         model.assumed,
-        f"raise {key}.tensor_parallel={split}, or lower its kv_cache_gib={settings.kv_cache_gib:g} or "
-        f"max_batched_tokens={tokens}",
+        f"raise {key}.tensor_parallel={split}{_or_stages(key, stages)}, or lower its "
+        f"kv_cache_gib={settings.kv_cache_gib:g} or max_batched_tokens={tokens}",
     )
 
 
 def kv_tokens(shape: ModelShape, *, settings: EngineSettings, dtype: str) -> int:
-    """Tokens that the KV cache of one engine holds; a head that cannot be split is kept whole by every GPU."""
-    return int(settings.kv_cache_gib * GIB / kv_bytes(shape, split=settings.tensor_parallel, dtype=dtype))
+    """Tokens that the KV cache of one engine holds; a head that cannot be split is kept whole by every GPU.
+
+    Every stage of a pipeline keeps those of its own layers, and vLLM gives all of them as many tokens as the stage with
+    the most layers has room for.
+    """
+    whole = kv_bytes(shape, split=settings.tensor_parallel, dtype=dtype)
+    share = max(stage_layers(shape.layers, stages=settings.pipeline_parallel)) / shape.layers
+    return int(settings.kv_cache_gib * GIB / (whole * share))
+
+
+def stage_layers(layers: int, *, stages: int) -> tuple[int, ...]:
+    """Layers of each stage of a pipeline, as vLLM deals them (`get_pp_indices`, 0.32).
+
+    What is left over goes to the stages before the last, from the back: the last one has the head already.
+    """
+    least, more = divmod(layers, stages)
+    return tuple(least + (stages - 1 - more <= at < stages - 1) for at in range(stages))
+
+
+def stage_parameters(shape: ModelShape, *, stages: int) -> tuple[int, ...]:
+    """Parameters of each stage of a pipeline: its layers, the embedding in the first, norm and head in the last."""
+    if stages == 1:
+        return (shape.parameters,)
+    matrix, layer = shape.vocab * shape.hidden, _layer_parameters(shape)
+    return tuple(
+        count * layer + (matrix if at == 0 else 0) + (matrix + shape.hidden if at == stages - 1 else 0)
+        for at, count in enumerate(stage_layers(shape.layers, stages=stages))
+    )
 
 
 def kv_bytes(shape: ModelShape, *, split: int, dtype: str) -> float:
-    """Bytes of one token's keys and values on one GPU of a group of `split`."""
+    """Bytes of one token's keys and values in all layers, on one GPU of a tensor-parallel group of `split`."""
     heads = math.ceil(shape.kv_heads / split)
     return 2 * shape.layers * heads * shape.head_size * DTYPE_BYTES[dtype]
 
@@ -247,6 +284,11 @@ def _share(count: int, per_parameter: float, *, world: int, is_split: bool) -> t
 def _layer_parameters(shape: ModelShape) -> int:
     embeddings = shape.vocab * shape.hidden * (1 if shape.tied_embeddings else 2)
     return (shape.parameters - embeddings - shape.hidden) // shape.layers
+
+
+def _or_stages(key: str, stages: int) -> str:
+    """The other way to split an engine, where it can be (`configs.runtime`)."""
+    return f" or pipeline_parallel={stages}" if key == "runtime.teacher_engine" else ""
 
 
 def _runtime() -> MemoryItem:

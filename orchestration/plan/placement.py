@@ -4,7 +4,8 @@ An experiment has three phases that follow one another and may use the same GPUs
 a group of workers trains, student engines write the answers that are compared. A student that learns from what it
 writes itself needs all three at once, on GPUs of their own or in turns on the same (`colocation`).
 
-Which node and which GPUs a part gets is left to Ray (docs/decisions/0018-placement.md).
+Engines are spread over the machines and workers packed onto few of them; which machine and which GPUs that are is
+left to Ray (docs/decisions/0018-placement.md).
 """
 
 from __future__ import annotations
@@ -39,12 +40,31 @@ class Part:
     """All engines or workers of one kind: how many, and the GPUs (CPUs where there are none) that each of them takes.
 
     The GPUs of one engine are those of one node: the ranks of a tensor-parallel group exchange activations in every
-    layer. Ray sees to that, since an engine is one actor that asks for all of them.
+    layer, and an engine starts the processes of all its ranks itself.
     """
 
     kind: PartKind
     count: int
     each: float
+
+    @property
+    def packed(self) -> bool:
+        """Whether the parts go onto as few machines as there is room for; else they are spread over all of them."""
+        return self.kind == "training worker"
+
+    def dealt(self, hardware: Hardware) -> tuple[int, ...]:
+        """How many of the parts each machine gets where nothing else is there, from the fullest on.
+
+        `orchestration.cluster.places` has Ray do it. Empty where there is one machine, or it is not known what one has.
+        """
+        there = hardware.gpus_per_node if hardware.accelerator == "gpu" else hardware.cpus
+        if hardware.nodes == 1 or there is None:
+            return ()
+        if self.packed:
+            room = max(int(there / self.each + 1e-6), 1)
+            return tuple(min(room, self.count - at) for at in range(0, self.count, room))
+        least, more = divmod(self.count, hardware.nodes)
+        return tuple(least + (at < more) for at in range(min(hardware.nodes, self.count)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,10 +228,11 @@ def require_engine_room(settings: EngineSettings, *, key: str, hardware: Hardwar
     Raises:
         ConfigError: naming keys and cure.
     """
-    count, width = settings.count, settings.tensor_parallel
+    count, width, groups = settings.count, settings.ranks, _groups(settings)
     if hardware.accelerator == "cpu":
         if width > 1:
-            raise ConfigError(f"{key}.tensor_parallel={width} needs GPUs: set it to 1, or raise {key}.cpus")
+            split = "tensor_parallel" if settings.tensor_parallel > 1 else "pipeline_parallel"
+            raise ConfigError(f"{key}.{split}={getattr(settings, split)} needs GPUs: set it to 1, or raise {key}.cpus")
         if settings.max_batched_tokens < settings.max_model_len:
             # A prompt cut in chunks crashes seeded requests on the CPU engine, so it must fit one batch.
             raise ConfigError(
@@ -222,14 +243,14 @@ def require_engine_room(settings: EngineSettings, *, key: str, hardware: Hardwar
         return
     if width > hardware.gpus_per_node:
         raise ConfigError(
-            f"{key}.tensor_parallel={width} is more than the {hardware.gpus_per_node} GPUs of a node "
-            "(runtime.gpus_per_node), and a group stays on one node: lower it"
+            f"{key}.{groups} is more than the {hardware.gpus_per_node} GPUs of a node "
+            "(runtime.gpus_per_node), and an engine stays on one node: lower it"
         )
     room = hardware.nodes * (hardware.gpus_per_node // width)
     if count > room:
         raise ConfigError(
-            f"{key}.count={count} x tensor_parallel={width} does not fit {hardware.nodes} nodes x "
-            f"{hardware.gpus_per_node} GPUs, which hold {room} whole groups: set count to {room} or less"
+            f"{key}.count={count} x {groups} does not fit {hardware.nodes} nodes x "
+            f"{hardware.gpus_per_node} GPUs, which hold {room} whole engines: set count to {room} or less"
         )
 
 
@@ -252,6 +273,12 @@ def require_worker_room(settings: TrainingSettings, *, hardware: Hardware) -> No
         )
 
 
+def _groups(settings: EngineSettings) -> str:
+    """How an engine is split, by the keys that say it."""
+    split = f"tensor_parallel={settings.tensor_parallel}"
+    return split if settings.pipeline_parallel == 1 else f"{split} x pipeline_parallel={settings.pipeline_parallel}"
+
+
 def _check_cpus(needed: float, asked: str, hardware: Hardware) -> None:
     """With more than there are the scheduler would wait forever."""
     if hardware.cpus is not None and needed > hardware.nodes * hardware.cpus:
@@ -263,9 +290,9 @@ def _parts(runtime: RuntimeConfig, hardware: Hardware) -> tuple[Part, ...]:
     teacher, training, student = runtime.teacher_engine, runtime.training, runtime.student_engine
     gpu = hardware.accelerator == "gpu"
     return (
-        Part("teacher engine", teacher.count, teacher.tensor_parallel if gpu else teacher.cpus),
+        Part("teacher engine", teacher.count, teacher.ranks if gpu else teacher.cpus),
         Part("training worker", training.workers, 1 if gpu else training.cpus_per_worker),
-        Part("student engine", student.count, student.tensor_parallel if gpu else student.cpus),
+        Part("student engine", student.count, student.ranks if gpu else student.cpus),
     )
 
 
@@ -282,7 +309,12 @@ def _check_layers(config: DistillConfig, teacher: PlannedShape) -> None:
 
 def _check_engine(settings: EngineSettings, *, key: str, who: str, shape: ModelShape, dtype: str) -> None:
     """Refuse what the engine itself would refuse, minutes later: an uneven split, a cache too small for one row."""
-    split = settings.tensor_parallel
+    split, stages = settings.tensor_parallel, settings.pipeline_parallel
+    if stages > shape.layers:
+        raise ConfigError(
+            f"{key}.pipeline_parallel={stages} is more than the {shape.layers} layers of {who}: lower it to "
+            f"{shape.layers} or less"
+        )
     if not _splits_evenly(shape, split):
         fine = ", ".join(str(ways) for ways in range(1, 2 * split) if _splits_evenly(shape, ways))
         raise ConfigError(
@@ -325,14 +357,13 @@ def _notes(config: DistillConfig, students: Mapping[str, PlannedShape | None], h
         for name, shape in students.items()
         if shape is None
     ]
-    width, served = config.runtime.teacher_engine.tensor_parallel, config.teacher.elsewhere
+    engine, served = config.runtime.teacher_engine, config.teacher.elsewhere
+    width = engine.ranks
     idle = hardware.gpus_per_node % width
     if served is not None:
         notes.append(f"the teacher answers behind {served.host}: no engine of it starts here, and it takes no GPU")
     if hardware.accelerator == "gpu" and idle and served is None:
-        notes.append(
-            f"runtime.teacher_engine.tensor_parallel={width} leaves {idle} GPUs of every node idle in the fill"
-        )
+        notes.append(f"runtime.teacher_engine.{_groups(engine)} leaves {idle} GPUs of every node idle in the fill")
     if hardware.accelerator == "gpu" and _writes_rollouts(config):
         where = "take turns on the GPUs of the workers" if config.runtime.colocate else "each have GPUs of their own"
         who = "workers, teacher engines and student engines" if served is None else "workers and student engines"

@@ -84,7 +84,7 @@ def show_money(plan: FillPlan, *, time: FillTime | None, config: DistillConfig, 
     if time is None and prices.teacher_million_tokens is None:
         return
     engines = config.runtime.teacher_engine
-    seconds = 0.0 if time is None else time.seconds * engines.count * engines.tensor_parallel
+    seconds = 0.0 if time is None else time.seconds * engines.count * engines.ranks
     usage = Usage(plan.prompt_tokens + plan.response_tokens, seconds)
     by = "a million tokens" if prices.teacher_million_tokens is not None else "a GPU hour"
     each = prices.gpu_hour if prices.teacher_million_tokens is None else prices.teacher_million_tokens
@@ -201,7 +201,9 @@ def render_placement(placement: Placement, *, fill: FillTime | None = None) -> l
     lines = [_hardware_line(hardware)]
     unit, device = ("GPU", "GPU") if hardware.accelerator == "gpu" else ("process", "CPU")
     for part in placement.parts:
-        lines.append(f"  {part.kind}s: {part.count} x {part.each:g} {device}{'' if part.each == 1 else 's'}")
+        dealt = part.dealt(hardware)
+        how = f", {'packed' if part.packed else 'spread'} over machines: {' + '.join(map(str, dealt))}" if dealt else ""
+        lines.append(f"  {part.kind}s: {part.count} x {part.each:g} {device}{'' if part.each == 1 else 's'}{how}")
     room = f" of {hardware.gpu_memory_gib * USABLE:.1f} usable" if hardware.accelerator == "gpu" else ""
     for fit, names in _distinct(placement.fits):
         lines.append(f"  {names}: {fit.total_bytes / GIB:.2f} GiB{room} a {unit}{assumed_mark(assumed=fit.assumed)}")
@@ -227,7 +229,7 @@ def _hardware_line(hardware: Hardware) -> str:
         return f"placement on CPUs: {hardware.nodes} node(s){cpus}"
     return (
         f"placement on GPUs: {hardware.nodes} node(s) x {hardware.gpus_per_node} x {hardware.gpu_memory_gib:g} GiB; "
-        "phases follow one another and reuse them, Ray chooses which"
+        "phases follow one another and reuse them"
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from configs import ConfigError
 from configs.architecture import TextModel, read_text_model
 from configs.task_experiment import TaskDistillConfig
 from configs.task_stages import TaskStageConfig, TransformerStart
@@ -67,6 +68,11 @@ def plan_task_placement(
     require_worker_room(runtime.training, hardware=hardware)
     engine = None
     if config.teacher.answers == "head":
+        stages = runtime.teacher_engine.pipeline_parallel
+        if stages > 1:
+            raise ConfigError(
+                f"{_TEACHER_KEY}.pipeline_parallel={stages}, but a teacher with a head answers on one GPU: set it to 1"
+            )
         engine = signal_engine_memory(
             teacher,
             settings=runtime.teacher_engine,

@@ -1,4 +1,4 @@
-"""One engine over two ranks: worker processes of its own, the same rows, nothing left behind."""
+"""One engine over two ranks, by heads or by layers: processes of its own, the same rows, nothing left behind."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from engine_process import EngineProcess, abandoned_shared_memory
 from tiny_llama import VOCAB, full_logprobs, save_tiny_llama
 
 from cache.identity import TeacherIdentity
-from cache.records import ScoreRequest
+from cache.records import GenerateRequest, ScoreRequest
 from configs.schema import EngineSettings
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
-def test_two_ranks_say_what_one_model_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize("split", ["tensor_parallel", "pipeline_parallel"])
+def test_two_ranks_say_what_one_model_says(split: str, tmp_path: Path) -> None:
     first, second = save_tiny_llama(tmp_path / "1", seed=0), save_tiny_llama(tmp_path / "2", seed=1)
     shared_memory = abandoned_shared_memory()
     engine = EngineProcess(
         first,
         identity=TeacherIdentity(weights_sha256="a" * 64, config_sha256="b" * 64, dtype="float32"),
-        settings=EngineSettings(
-            cpus=1, max_model_len=128, max_batched_tokens=128, max_sequences=4, kv_cache_gib=0.05, tensor_parallel=2
+        settings=EngineSettings.model_validate(
+            {"cpus": 1, "max_model_len": 128, "max_batched_tokens": 128, "max_sequences": 4, "kv_cache_gib": 0.05}
+            | {split: 2}
         ),
         vocab=VOCAB,
         seed=1,
@@ -42,6 +44,12 @@ def test_two_ranks_say_what_one_model_says(tmp_path: Path) -> None:
             np.testing.assert_allclose(
                 present(record.target_logprobs), truth[np.arange(32), list(given[5:])], atol=2e-2
             )
+            # More than are at work at once, of different lengths: what is written is what the model would write.
+            asked = [GenerateRequest(tuple(range(5, 9 + more)), (2,), 6) for more in range(6)]
+            for request, written in zip(asked, records(engine.generate(asked, k=4)), strict=True):
+                likeliest = full_logprobs(model_dir, tuple(written.token_ids))[:, :VOCAB].argmax(axis=1)
+                start = len(request.prompt_ids)
+                assert list(written.token_ids[start:]) == list(likeliest[start - 1 :])
     finally:
         left = engine.close()
     assert left is not None and (left.children, left.listening) == ((), ())

@@ -31,6 +31,7 @@ def main(root: Path, marked: int) -> None:
     from orchestration.cluster.engine_pool import EnginePool
     from orchestration.cluster.engines import EngineSpec
     from orchestration.cluster.private import cluster
+    from orchestration.cluster.pulse import Life
     from orchestration.fill.answers import SequenceAnswers
     from orchestration.fill.engine_loop import EngineLoop, FillOrder
     from teacher_server import FakeTeacher
@@ -39,6 +40,9 @@ def main(root: Path, marked: int) -> None:
 
     @ray.remote(max_restarts=0)
     class DeadlyActor:
+        def __init__(self, life: Life) -> None:
+            life.beat()
+
         def ready(self) -> None:
             """It is up."""
 
@@ -65,12 +69,12 @@ def main(root: Path, marked: int) -> None:
     class DeadlyPool(EnginePool):
         starts = 0
 
-        def new_actors(self) -> list[Any]:
-            self.starts += 1
-            return [DeadlyActor.options(num_cpus=0).remote() for _ in range(2)]  # type: ignore[attr-defined]
+        def new_actor(self, index: int, *, life: Life, options: dict[str, Any]) -> Any:
+            self.starts += index == 0
+            return DeadlyActor.options(**options).remote(life)  # type: ignore[attr-defined]
 
     spec = EngineSpec(
-        root, identity, vocab=vocab, dtype="float32", quantization=None, settings=EngineSettings(count=2),
+        root, identity, vocab=vocab, dtype="float32", quantization=None, settings=EngineSettings(count=2, cpus=1),
         max_logprobs=4, accelerator="cpu", log_dir=root / "logs",
     )  # fmt: skip
     filling, part, told = Filling(root / "cache"), teacher_set(prompts(ROWS)), dict[str, object]()

@@ -42,6 +42,7 @@ def main(root: Path, fault: str) -> None:
     from orchestration.cluster.engine_pool import EnginePool
     from orchestration.cluster.engines import EngineSpec
     from orchestration.cluster.private import cluster
+    from orchestration.cluster.pulse import Life
     from orchestration.fill.answers import SequenceAnswers
     from orchestration.fill.engine_loop import EngineLoop, FillOrder
     from teacher_server import FakeTeacher
@@ -52,7 +53,8 @@ def main(root: Path, fault: str) -> None:
 
     @ray.remote(max_restarts=0)
     class FaultyActor:
-        def __init__(self, max_sequences: int) -> None:
+        def __init__(self, max_sequences: int, life: Life) -> None:
+            life.beat()
             self.max_sequences = max_sequences
 
         def ready(self) -> None:
@@ -102,10 +104,10 @@ def main(root: Path, fault: str) -> None:
         starts = 0
         silent_after_s = SILENT_AFTER_S
 
-        def new_actors(self) -> list[Any]:
-            self.starts += 1
-            started = FaultyActor.options(num_cpus=0)  # type: ignore[attr-defined]
-            return [started.remote(self.spec.settings.max_sequences) for _ in range(2)]
+        def new_actor(self, index: int, *, life: Life, options: dict[str, Any]) -> Any:
+            self.starts += index == 0
+            started = FaultyActor.options(**options)  # type: ignore[attr-defined]
+            return started.remote(self.spec.settings.max_sequences, life)
 
         def release(self) -> None:
             if fault == "woken" and self.starts == 1 and not late.exists():
@@ -114,7 +116,7 @@ def main(root: Path, fault: str) -> None:
             super().release()
 
     spec = EngineSpec(
-        root, identity, vocab=vocab, dtype="float32", quantization=None, settings=EngineSettings(count=2),
+        root, identity, vocab=vocab, dtype="float32", quantization=None, settings=EngineSettings(count=2, cpus=1),
         max_logprobs=4, accelerator="cpu", log_dir=root / "logs",
     )  # fmt: skip
     filling, part = Filling(root / "cache"), teacher_set(prompts(ROWS))

@@ -162,7 +162,7 @@ class AskedInWords:
             provenance=generative_provenance(config, self.asked.teacher.files),
             ledger=ledger.directory.absolute(),
             encoding=ENCODING,
-            gpus=config.runtime.teacher_engine.tensor_parallel,
+            gpus=config.runtime.teacher_engine.ranks,
             engine=engine_version(config.runtime, k=self.teacher.questions.k),
         )
         fill_stage.run_fill(self.asked, order=order, run=self.run, journal=self.journal, workers=self.workers)

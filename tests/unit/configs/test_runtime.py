@@ -29,6 +29,19 @@ def test_what_is_offloaded_has_to_be_sharded(offload: str, least: int) -> None:
                 TrainingSettings.model_validate(settings)
 
 
+def test_an_engine_of_one_stage_is_written_as_before_there_were_stages() -> None:
+    said = RuntimeConfig().model_dump(mode="json")
+    assert "pipeline_parallel" not in said["teacher_engine"] and "pipeline_parallel" not in said["student_engine"]
+    deep = RuntimeConfig.model_validate({"teacher_engine": {"tensor_parallel": 4, "pipeline_parallel": 2}})
+    assert deep.model_dump(mode="json")["teacher_engine"]["pipeline_parallel"] == 2
+    assert deep.teacher_engine.ranks == 8 and EngineSettings().ranks == 1
+
+
+def test_a_students_engine_is_not_a_pipeline() -> None:
+    with pytest.raises(ValidationError, match=r"student_engine\.pipeline_parallel=2, but .* set it to 1, and split"):
+        RuntimeConfig.model_validate({"student_engine": {"pipeline_parallel": 2}})
+
+
 @pytest.mark.parametrize("root", ["data/cache", "s3://bucket/cache"])
 def test_a_cache_lies_in_a_folder_or_in_an_object_store(root: str) -> None:
     kept = RuntimeConfig.model_validate({"cache_root": root})

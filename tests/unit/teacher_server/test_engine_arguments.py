@@ -73,6 +73,17 @@ def test_a_gpu_engine_splits_prompts_and_compiles() -> None:
     assert found["distributed_executor_backend"] == "mp"
 
 
+@pytest.mark.parametrize(("split", "backend"), [({}, "uni"), ({"pipeline_parallel": 2}, "mp")])
+def test_the_stages_of_an_engine_are_processes_of_its_own_machine(split: dict[str, int], backend: str) -> None:
+    for accelerator in ("cpu", "gpu"):
+        found = arguments(EngineSettings(**split), accelerator)
+        assert (found["tensor_parallel_size"], found["pipeline_parallel_size"]) == (
+            1,
+            split.get("pipeline_parallel", 1),
+        )
+        assert found["distributed_executor_backend"] == backend
+
+
 def test_what_the_identity_says_reaches_the_engine() -> None:
     found = arguments(EngineSettings(), "cpu")
     assert (found["dtype"], found["logprobs_mode"], found["kv_cache_dtype"]) == ("bfloat16", "raw_logprobs", "auto")

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import ray.exceptions
+from pool_builders import surround
 from ray.exceptions import RayError
 
 from configs import DistillError, EngineError
 from orchestration.cluster import actor_pool, deaths
 from orchestration.cluster.actor_pool import ActorPool
+from orchestration.cluster.places import Wanted
 from orchestration.fill.ledger import Computes
 
 
@@ -40,26 +42,47 @@ class Pool(ActorPool):
 
     @property
     def counted(self) -> tuple[float, Computes]:
-        return 3.0, "teacher"
+        return 2.0, "teacher"
 
-    def new_actors(self) -> list[Any]:
-        self.starts += 1
-        return [SimpleNamespace(ready=_Reference(), close=_Reference()) for _ in range(3)]
+    @property
+    def wanted(self) -> Wanted:
+        return Wanted("engines", 3, {"GPU": 2}, "SPREAD", "lower their number")
+
+    def new_actor(self, index: int, *, life: Any, options: dict[str, Any]) -> Any:
+        assert (options["num_gpus"], options["num_cpus"]) == (2, 0)
+        self.starts += index == 0
+        return SimpleNamespace(ready=_Reference(), close=_Reference())
 
 
 def test_engines_start_once_and_are_counted_until_they_are_released(monkeypatch: pytest.MonkeyPatch) -> None:
     killed: list[Any] = []
-    monkeypatch.setattr(actor_pool, "ray", SimpleNamespace(get=lambda refs, **_: refs, kill=killed.append))
+    around = surround(monkeypatch)
+    fake = SimpleNamespace(get=lambda refs, **_: refs, wait=lambda refs, **_: (refs, []), kill=killed.append)
+    monkeypatch.setattr(actor_pool, "ray", fake)
     clock = Clock()
     pool = Pool(clock=clock)
     pool.release()
     assert clock.noted == [] and pool.starts == 0
     pool.start()
     pool.start()
-    assert pool.starts == 1 and clock.noted == [(3.0, "teacher")]
+    assert pool.starts == 1 and clock.noted == [(6.0, "teacher")]
     pool.release()
     pool.release()
-    assert clock.noted == [(3.0, "teacher"), "down"] and len(killed) == 3
+    assert clock.noted == [(6.0, "teacher"), "down"] and len(killed) == 3
+    assert len(around.released) == around.ended == 1
+
+
+def test_a_cluster_that_is_gone_when_places_are_taken_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    surround(monkeypatch)
+
+    def gone(*_: object, **__: object) -> None:
+        raise ray.exceptions.RayActorError()
+
+    monkeypatch.setattr(actor_pool, "Watch", gone)
+    pool = Pool()
+    with pytest.raises(EngineError, match="inference engine"):
+        pool.start()
+    assert pool._places is None and pool.starts == 0
 
 
 def _every_ray_error() -> list[RayError]:
@@ -88,6 +111,7 @@ def test_a_pool_turns_every_error_of_ray_into_one_of_ours(error: RayError, monke
         raise error
 
     monkeypatch.setattr(actor_pool.ray, "get", get)
+    monkeypatch.setattr(actor_pool.ray, "wait", lambda references, **_: (references, []))
     monkeypatch.setattr(actor_pool.ray, "kill", lambda _: get())
     pool = Pool()
     pool._actors = [SimpleNamespace(close=_Reference())]  # type: ignore[list-item]

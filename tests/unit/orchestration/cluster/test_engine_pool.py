@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from local_engines import IDENTITY
+from pool_builders import Surroundings, surround
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from cache import TeacherRecord
@@ -21,6 +22,7 @@ from configs.schema import EngineSettings
 from orchestration.cluster import actor_pool, engine_pool
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.engines import EngineSpec, TimedAnswers
+from orchestration.cluster.pulse import LOOK_EVERY_S
 from orchestration.fill.engine_loop import FillOrder, FillProgress
 from orchestration.fill.work import EnginesDiedError, MemoryRanOutError
 from teacher_server.reference import ReferenceRows
@@ -50,9 +52,14 @@ class Actor:
 
 
 class Ray:
-    """Answers at once. `lost` is raised at the next `get`; `queue` is the progress of a fill, poll after poll."""
+    """Answers at once, or after as many looks as are `slow`.
+
+    `lost` is raised at the next `get`; `queue` is the progress of a fill, poll after poll.
+    """
 
     def __init__(self) -> None:
+        self.around = Surroundings()
+        self.slow = 0
         self.calls: list[tuple[Any, ...]] = []
         self.options: list[dict[str, Any]] = []
         self.killed = 0
@@ -60,14 +67,14 @@ class Ray:
         self.queue = [FillProgress()]
         self.stopped = 0
         self.settings: list[EngineSettings] = []
-        self.silent: list[int] = []
         self.waited: list[Any] = []
         self.joules: list[float] = []
 
     def start(self, **chosen: Any) -> Any:
         self.options.append(chosen)
 
-        def remote(spec: EngineSpec, *, index: int) -> Actor:
+        def remote(spec: EngineSpec, *, index: int, life: Any) -> Actor:
+            assert life.name == str(index)
             self.calls.append((index, "start", spec.model_dir))
             self.settings.append(spec.settings)
             return Actor(index, self.calls)
@@ -83,13 +90,8 @@ class Ray:
         def stop() -> None:
             self.stopped += 1
 
-        def bar_silent(engines: list[int], *, after_s: float) -> list[int]:
-            self.calls.append(("heard", engines, after_s))
-            return self.silent
-
         methods = {
             "progress": progress, "stop": stop, "measured": self.joules.append, "handed_out": lambda: [0, 2],
-            "bar_silent": bar_silent,
         }  # fmt: skip
         return SimpleNamespace(**{name: SimpleNamespace(remote=method) for name, method in methods.items()})
 
@@ -99,8 +101,12 @@ class Ray:
             raise error
         return references
 
-    def wait(self, references: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
+    def wait(self, references: list[Any], *, timeout: float, **_: Any) -> tuple[list[Any], list[Any]]:
         self.waited = references
+        if timeout == LOOK_EVERY_S:
+            # Whoever is asked something else than a fill.
+            self.slow -= 1
+            return (references, []) if self.slow < 0 else ([], references)
         return (references, []) if len(self.queue) == 1 else ([], references)
 
     def kill(self, actor: Actor) -> None:
@@ -110,9 +116,12 @@ class Ray:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Ray:
     fake = Ray()
+    fake.around = surround(monkeypatch)
     monkeypatch.setattr(actor_pool, "ray", fake)
     monkeypatch.setattr(engine_pool, "EngineActor", SimpleNamespace(options=fake.start))
-    monkeypatch.setattr(actor_pool, "LeaseQueue", SimpleNamespace(remote=fake.lease))
+    monkeypatch.setattr(
+        actor_pool, "LeaseQueue", SimpleNamespace(options=lambda **_: SimpleNamespace(remote=fake.lease))
+    )
     return fake
 
 
@@ -122,7 +131,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Ray:
         ({}, 3, 0),
         # Beside a worker group that holds all CPUs in Ray's books.
         ({"purpose": "rollout"}, 0, 0),
-        ({"accelerator": "gpu", "settings": EngineSettings(count=2, tensor_parallel=4)}, 1, 4),
+        ({"accelerator": "gpu", "settings": EngineSettings(count=2, tensor_parallel=4)}, 4, 4),
+        ({"accelerator": "gpu", "settings": EngineSettings(count=2, tensor_parallel=2, pipeline_parallel=3)}, 6, 6),
+        ({"settings": EngineSettings(count=2, pipeline_parallel=2, cpus=3)}, 6, 0),
         ({"accelerator": "gpu", "purpose": "shared rollout", "gpu_share": 0.25}, 0, 0.25),
     ],
 )
@@ -270,15 +281,81 @@ def test_an_engine_that_dies_in_a_fill_ends_the_pool_and_stops_the_others(cluste
 
 def test_an_engine_that_says_nothing_ends_the_pool_and_nobody_waits_for_it(cluster: Ray) -> None:
     pool = EnginePool(SPEC)
-    cluster.queue, cluster.silent = [FillProgress(rows=1), FillProgress(rows=2), FillProgress(rows=3)], [1]
+    pool.start()
+    cluster.queue = [FillProgress(rows=1), FillProgress(rows=2), FillProgress(rows=3)]
+    cluster.around.silent = [1]
     with pytest.raises(EnginesDiedError, match=r"said nothing for 300 s, .*its log is in /logs") as told:
         fill(pool)
-    assert ("heard", [0, 1], pool.silent_after_s) in cluster.calls
+    assert cluster.around.looks == [([0, 1], 300.0)]
     assert told.value.under_way == (0, 2)
     assert (cluster.stopped, cluster.waited, cluster.killed) == (1, [0], 2)
-    cluster.queue, cluster.silent = [FillProgress(rows=3)], []
+    assert len(cluster.around.released) == cluster.around.ended == 1
+    cluster.queue, cluster.around.silent = [FillProgress(rows=3)], []
     fill(pool)
     assert len(cluster.options) == 4
+
+
+ASKED: list[Any] = [
+    lambda pool: pool.answer([None, None], k=0),
+    lambda pool: pool.load(Path("/other"), OTHER),
+    lambda pool: pool.engines()[1].turn([], leave=0),
+    lambda pool: pool.occupancy(),
+]
+
+
+@pytest.mark.parametrize("ask", ASKED)
+def test_an_engine_that_says_nothing_is_waited_for_no_longer_whatever_it_was_asked(ask: Any, cluster: Ray) -> None:
+    pool = EnginePool(SPEC)
+    pool.start()
+    cluster.around.silent, cluster.slow = [0], 1
+    with pytest.raises(EngineError, match=r"said nothing for 300 s, .*its log is in /logs"):
+        ask(pool)
+    assert cluster.around.looks == [(None, 300.0)]
+    assert cluster.killed == 2 and len(cluster.around.released) == cluster.around.ended == 1
+    # New ones may say nothing from the beginning.
+    cluster.slow = 1
+    with pytest.raises(EngineError, match="said nothing"):
+        pool.start()
+    cluster.around.silent = []
+    pool.start()
+    assert len(cluster.options) == 6
+
+
+def test_nobody_looks_after_engines_that_answer_at_once_and_slow_ones_are_waited_for(cluster: Ray) -> None:
+    pool = EnginePool(SPEC)
+    pool.start()
+    assert cluster.around.looks == []
+    cluster.slow = 3
+    pool.forget_prefixes()
+    assert len(cluster.around.looks) == 3 and cluster.killed == 0
+
+
+def test_engines_are_spread_over_places_that_all_have_and_that_are_given_back(cluster: Ray) -> None:
+    pool = EnginePool(replace(SPEC, key="runtime.teacher_engine"))
+    pool.start()
+    (wanted,) = cluster.around.wanted
+    assert (wanted.count, wanted.bundle, wanted.strategy) == (2, {"CPU": 3}, "SPREAD")
+    assert "runtime.teacher_engine.count" in wanted.cure
+    assert [each["scheduling_strategy"] for each in cluster.options] == ["SPREAD"] * 2
+    pool.release()
+    assert cluster.around.released == [wanted]
+
+
+def test_engines_that_went_with_their_machine_are_replaced_as_far_as_there_is_room(
+    cluster: Ray, caplog: pytest.LogCaptureFixture
+) -> None:
+    counted: list[float] = []
+    clock: Any = SimpleNamespace(engines_up=lambda gpus, **_: counted.append(gpus) or (lambda: None))
+    pool = EnginePool(replace(SPEC, settings=EngineSettings(count=3, cpus=3, max_sequences=8)), clock=clock)
+    pool.start()
+    assert (pool.up, pool.capacity, pool.processes) == (3, 24, 3)
+    cluster.lost, cluster.around.room = ActorDiedError(), 2
+    with pytest.raises(EnginesDiedError):
+        fill(pool)
+    fill(pool)
+    assert (pool.up, pool.capacity, pool.processes, counted) == (2, 16, 2, [3.0, 2.0])
+    assert "the machines that are left have room for 2 of 3 engines" in caplog.text
+    assert ("queue", 3, 99, 2) in cluster.calls
 
 
 OUT_OF_MEMORY = RayTaskError("fill", "traceback", RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
@@ -362,6 +439,7 @@ def answering(count: int, monkeypatch: pytest.MonkeyPatch) -> tuple[EnginePool, 
 
     pool._actors = [actor(index) for index in range(count)]
     monkeypatch.setattr(actor_pool.ray, "get", lambda references: references)
+    monkeypatch.setattr(actor_pool.ray, "wait", lambda references, **_: (references, []))
     return pool, asked
 
 
@@ -421,6 +499,7 @@ def checked(*engines: CheckAnswers, monkeypatch: pytest.MonkeyPatch) -> list[Any
     check = SimpleNamespace(remote=lambda *_, **__: next(said))
     pool._actors = [SimpleNamespace(check=check) for _ in engines]  # type: ignore[misc]
     monkeypatch.setattr(actor_pool.ray, "get", lambda references: references)
+    monkeypatch.setattr(actor_pool.ray, "wait", lambda references, **_: (references, []))
     passes: list[Any] = []
 
     def compute(sequences: Any) -> list[ReferenceRows]:

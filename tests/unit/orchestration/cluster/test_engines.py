@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import ray
+from pool_builders import QuietLife
 
 from configs.interfaces import interface_of
 from orchestration.cluster import engines
@@ -31,6 +32,7 @@ def test_engines_of_a_rollout_meet_the_group_on_the_clusters_interface(
         accelerator="cpu", log_dir=tmp_path, purpose=purpose,  # type: ignore[arg-type]
     )  # fmt: skip
     actor: Any = engines.EngineActor
-    actor.__ray_metadata__.modified_class(spec, index=0)
+    actor.__ray_metadata__.modified_class(spec, index=0, life=(life := QuietLife()))
+    assert life.beats == 1
     expected = "as it was" if purpose == "fill" else f"={interface_of('127.0.0.1')}"
     assert os.environ["NCCL_SOCKET_IFNAME"] == expected

@@ -1,4 +1,4 @@
-"""The queue of a fill, the budget that it keeps, and engines that it does not hear of."""
+"""The queue of a fill, the budget that it keeps, and whose what it hands out is."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 from local_engines import EOS, lease_queue
-from ray.exceptions import ActorDiedError
 
 from cache import GenerateRequest
 from cache.answers import Request
-from orchestration.cluster import leases
-from orchestration.cluster.leases import LEASE, ItemQueue, RemoteLeases
+from orchestration.cluster.leases import LEASE, RemoteLeases
 from orchestration.fill.engine_loop import FillProgress
 
 
@@ -45,53 +43,12 @@ def test_a_budget_keeps_room_for_the_longest_answers_of_what_is_under_way() -> N
     assert queue.lease() == []
 
 
-class Watch:
-    """A clock that stands until it is moved."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+def test_whoever_draws_from_a_queue_beside_it_holds_what_it_drew() -> None:
+    assert lease_queue(work(3), token_budget=None).holds()
 
 
-def watched(engines: int) -> tuple[ItemQueue[Request], Watch]:
-    clock = Watch()
-    return ItemQueue(work(8), token_budget=None, engines=engines, clock=clock), clock
-
-
-def test_an_engine_that_is_silent_for_too_long_holds_nothing_any_more_not_even_when_it_wakes_up() -> None:
-    queue, clock = watched(3)
-    for _ in range(6):
-        clock.now += 2.0
-        assert queue.holds(0) and queue.holds(2)
-        # The second one was last heard of when the fill began, the third has ended its work.
-        silent = queue.bar_silent([0, 1], after_s=10.0)
-        assert silent == ([1] if clock.now > 1010.0 else [])
-    assert not queue.holds(1)
-    assert queue.holds(0)
-    clock.now += 2.0
-    assert queue.bar_silent([0], after_s=10.0) == []
-
-
-def test_nobody_is_silent_when_everything_stood_still() -> None:
-    queue, clock = watched(1)
-    clock.now += 3600.0
-    assert queue.bar_silent([0], after_s=10.0) == []
-    for _ in range(3):
-        clock.now += 4.0
-        silent = queue.bar_silent([0], after_s=10.0)
-    assert silent == [0]
-
-
-def test_an_engine_asks_for_itself_and_holds_nothing_where_the_queue_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-    holds = SimpleNamespace(remote=lambda engine: asked.append(engine) or True)
-    queue: Any = SimpleNamespace(holds=holds)
-    monkeypatch.setattr(leases.ray, "get", lambda answer: answer)
-    assert RemoteLeases(queue, engine=3).holds() and asked == [3]
-
-    def gone(_: object) -> None:
-        raise ActorDiedError()
-
-    monkeypatch.setattr(leases.ray, "get", gone)
-    assert not RemoteLeases(queue, engine=3).holds()
+@pytest.mark.parametrize("lives", [True, False])
+def test_an_engine_holds_what_it_drew_as_long_as_it_is_not_given_up(lives: bool) -> None:
+    life: Any = SimpleNamespace(holds=lambda: lives)
+    queue: Any = None
+    assert RemoteLeases(queue, life).holds() == lives

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from local_engines import IDENTITY, lease_queue
 from local_signals import SignalFilling, signal_set
+from pool_builders import QuietLife, surround
 from signal_builders import CLASSES, ask, respond
 from task_heads import save_classifier
 
@@ -44,7 +45,7 @@ class Ray:
         self.options.append(chosen)
         return SimpleNamespace(remote=self._actor)
 
-    def _actor(self, _spec: SignalSpec, *, index: int) -> Any:
+    def _actor(self, _spec: SignalSpec, *, index: int, life: Any) -> Any:
         def answer(requests: Any) -> Any:
             return [replace(said(each), values=said(each).values + (self.off if index else 0)) for each in requests]
 
@@ -57,8 +58,10 @@ class Ray:
     def lease(self, items: Any, *, token_budget: int | None, engines: int) -> Any:
         self.queued.append((items, token_budget, engines))
         methods: dict[str, Any] = {
-            "progress": FillProgress, "stop": lambda: None, "measured": lambda _: None, "bar_silent": lambda *_, **__: [],
-        }  # fmt: skip
+            "progress": FillProgress,
+            "stop": lambda: None,
+            "measured": lambda _: None,
+        }
         return SimpleNamespace(**{name: SimpleNamespace(remote=method) for name, method in methods.items()})
 
 
@@ -68,7 +71,10 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Ray:
     ray = SimpleNamespace(get=lambda refs, **_: refs, wait=lambda refs, **_: (refs, []), kill=lambda _: None)
     monkeypatch.setattr(actor_pool, "ray", ray)
     monkeypatch.setattr(signal_engines, "SignalActor", SimpleNamespace(options=fake.start))
-    monkeypatch.setattr(actor_pool, "LeaseQueue", SimpleNamespace(remote=fake.lease))
+    monkeypatch.setattr(
+        actor_pool, "LeaseQueue", SimpleNamespace(options=lambda **_: SimpleNamespace(remote=fake.lease))
+    )
+    surround(monkeypatch)
     return fake
 
 
@@ -79,7 +85,7 @@ def test_each_engine_reserves_what_it_needs(accelerator: Any, cpus: int, gpus: i
     pool.start()
     assert [(each["num_cpus"], each["num_gpus"]) for each in cluster.options] == [(cpus, gpus)] * 2
     assert cluster.options[0]["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "3"
-    assert pool.counted == (2.0, "teacher")
+    assert pool.counted == (1.0, "teacher") and pool.up == 2
 
 
 def test_what_is_asked_about_one_text_is_one_item_of_a_fill(cluster: Ray, tmp_path: Path) -> None:
@@ -114,8 +120,9 @@ def test_an_actor_answers_checks_and_fills_with_its_model(tmp_path: Path, monkey
     actor_class: Any = SignalActor
     filling = SignalFilling(tmp_path / "cache")
     spec = replace(SPEC, model_dir=model_dir, ledger=tmp_path / "checks")
-    actor = actor_class.__ray_metadata__.modified_class(spec, index=0)
+    actor = actor_class.__ray_metadata__.modified_class(spec, index=0, life=(life := QuietLife()))
     actor.ready()
+    assert life.beats == 1
     assert threads == [3]
     state = Signal("state", layer=1, position="first")
     requests = [ask((4, 6), CLASSES), ask((4, 6), state), ask((5,), CLASSES), ask((4,) * 65, CLASSES)]

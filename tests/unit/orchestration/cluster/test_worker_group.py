@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, GetTimeoutError, OutOfMemoryError, RayError, RayTaskError
 
-from configs import TrainingError
+from configs import ConfigError, TrainingError
 from configs.models import ModelSource
 from configs.schema import ModelShape, TrainingSettings
 from configs.stages import StageConfig
 from configs.task_stages import TaskStageConfig
 from orchestration.cluster import worker_group
 from orchestration.cluster.deaths import WorkersFailedError
+from orchestration.cluster.places import Places, Wanted
 from orchestration.cluster.training_worker import PLACED, Place
 from orchestration.cluster.worker_group import GroupShape, StageUnderWay, WorkerGroup, train_in_group
 from orchestration.inputs.models import materialise
@@ -38,6 +39,8 @@ class FakeRay:
         self.asked: list[tuple[Any, ...]] = []
         self.options: list[dict[str, Any]] = []
         self.killed: list[int] = []
+        self.wanted: list[Wanted] = []
+        self.waited: list[bool] = []
 
     def remote(self, _: type) -> Any:
         def start() -> Any:
@@ -77,12 +80,28 @@ def raised(error: Exception) -> RayTaskError:
     return RayTaskError("train", f"a traceback\n{type(error).__name__}: {error}", error)
 
 
-def grouped(fake: FakeRay, folder: Path, patch: pytest.MonkeyPatch, shape: GroupShape = TWO) -> WorkerGroup:
+def grouped(
+    fake: FakeRay,
+    folder: Path,
+    patch: pytest.MonkeyPatch,
+    shape: GroupShape = TWO,
+    *,
+    refused: Exception | None = None,
+) -> WorkerGroup:
     patch.setattr(worker_group, "ray", fake)
-    places: list[Any] = []
-    patch.setattr(worker_group, "placement_group", lambda bundles, strategy: places.append(bundles) or tuple(bundles))
-    patch.setattr(worker_group, "remove_placement_group", lambda placement: fake.asked.append(("remove", placement)))
-    patch.setattr(worker_group, "PlacementGroupSchedulingStrategy", lambda group, placement_group_bundle_index: None)
+
+    class Given(Places):
+        def release(self) -> None:
+            fake.asked.append(("remove", self.count))
+
+    def begin(wanted: Wanted) -> Places:
+        if refused is not None:
+            raise refused
+        fake.wanted.append(wanted)
+        return Given(wanted.count)
+
+    patch.setattr(worker_group, "begin_to_take", begin)
+    patch.setattr(worker_group, "wait_for", lambda places, wanted, *, given_up: fake.waited.append(given_up()))
     return WorkerGroup(shape, meeting=folder / "meeting")
 
 
@@ -107,7 +126,10 @@ def test_workers_start_once_and_train_one_stage_after_the_other(
     assert (tmp_path / "meeting").stat().st_mode & 0o077 == 0
     assert group.answers()
     group.end()
-    assert fake.killed == [0, 1] and fake.asked[-1] == ("remove", ({"CPU": 1.0}, {"CPU": 1.0}))
+    assert fake.killed == [0, 1] and fake.asked[-1] == ("remove", 2)
+    (wanted,) = fake.wanted
+    assert (wanted.count, wanted.bundle, wanted.strategy) == (2, {"CPU": 1.0}, "PACK")
+    assert fake.waited == [False]
     assert not (tmp_path / "meeting").exists()
     # Ended before its next stage could start: nothing is started behind the back of whoever ended it.
     group.train(first, log_dir=LOG)
@@ -124,6 +146,19 @@ def test_a_worker_takes_its_share_of_a_gpu_and_threads_for_its_cores(
     assert [(each["num_cpus"], each["num_gpus"], each["max_restarts"]) for each in fake.options] == [(3.0, 0.6, 0)] * 2
     assert fake.options[0]["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "3"
     assert {each[4] for each in fake.asked if each[0] == "meet"} == {"nccl"}
+
+
+def test_a_group_for_which_there_is_no_room_says_so_in_the_stage_that_needs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = ConfigError("2 training workers of 1 CPU each do not fit the cluster")
+    group = grouped(FakeRay(), tmp_path, monkeypatch, refused=full)
+    failing: Any = SimpleNamespace(work_dir=tmp_path, stage=None)
+    stage = StageUnderWay(failing, group=group, log_dir=LOG)
+    stage.wait(60)
+    with pytest.raises(ConfigError) as told:
+        stage.raise_failure()
+    assert told.value is full
 
 
 @pytest.mark.parametrize("error", [ActorDiedError(), GetTimeoutError("too late")])

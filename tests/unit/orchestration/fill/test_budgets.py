@@ -13,7 +13,7 @@ from orchestration.fill.ledger import Counts
 def test_limits_are_those_of_the_experiment() -> None:
     limits = BudgetConfig(max_teacher_tokens=1000, max_gpu_hours=2.0)
     spent = Counts(fill=300, rollout=150, evaluation=50, gpu_seconds=3600.0)
-    engines = EngineSettings(count=2, tensor_parallel=4)
+    engines = EngineSettings(count=2, tensor_parallel=2, pipeline_parallel=2)
     left = budgets_left(limits, spent=spent, engines=engines)
     # One GPU hour is left, which 8 GPUs take in 450 s.
     assert (left.teacher_tokens, left.seconds) == (500, 450.0)

@@ -103,8 +103,16 @@ def test_what_changes_the_engine_has_everything_asked_again_and_nothing_else_doe
         return open_refusals(other, IDENTITY, k=k).reason(request) is not None
 
     assert known() and known(count=3, cpus=9)
-    for name in ("max_model_len", "max_batched_tokens", "max_sequences", "kv_cache_gib", "tensor_parallel"):
+    for name in (
+        "max_model_len",
+        "max_batched_tokens",
+        "max_sequences",
+        "kv_cache_gib",
+        "tensor_parallel",
+        "pipeline_parallel",
+    ):
         assert not known(**{name: 2048}), name
+    assert "pipeline_parallel" not in engine_version(runtime, k=4), "what was refused before there were stages is known"
     assert not known(k=5)
     monkeypatch.setattr(refusals, "installed_version", lambda *_: "99.1")
     assert engine_version(runtime, k=4)["vllm"] == "99.1"

@@ -14,6 +14,7 @@ import pytest
 from local_engines import IDENTITY, VOCAB
 from pipeline_builders import experiment as tiny_experiment
 from pipeline_builders import model_in
+from pool_builders import surround
 
 from cache import TeacherIdentity
 from configs import EngineError
@@ -78,7 +79,7 @@ def recorded_maker(folder: Path, calls: list[str], *, colocate: bool, patch: pyt
     def options(*, num_gpus: float, num_cpus: float, **_: object) -> Any:
         assert num_cpus == 0
 
-        def start(spec: EngineSpec, *, index: int) -> Told:
+        def start(spec: EngineSpec, *, index: int, **_: object) -> Told:
             calls.append(f"{spec.name} starts on {num_gpus:g} of GPU {index}")
             return Told(spec.name.removesuffix("-engine"), calls)
 
@@ -99,6 +100,7 @@ def recorded_maker(folder: Path, calls: list[str], *, colocate: bool, patch: pyt
     patch.setattr(rollout_maker, "identity_of", identity)
     patch.setattr(compute_module, "EnginePool", Pool)
     patch.setattr(engine_pool, "EngineActor", SimpleNamespace(options=options))
+    surround(patch)
     patch.setattr(rollout_maker, "open_model", lambda directory, **_: _files(directory))
     patch.setattr(RolloutExchange, "commit", commit)
     patch.setattr(RolloutMaker, "_write", write)

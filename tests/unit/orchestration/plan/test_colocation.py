@@ -70,6 +70,7 @@ def test_on_cpus_there_is_nothing_to_share() -> None:
     [
         ({"ahead": True}, ["students.small.stages.0.rollout.ahead=true", "runtime.colocate=true", "remove one"]),
         ({"teacher_engine": {"tensor_parallel": 2}}, ["runtime.teacher_engine.tensor_parallel=2", "set it to 1"]),
+        ({"teacher_engine": {"pipeline_parallel": 2}}, ["runtime.teacher_engine.pipeline_parallel=2", "set it to 1"]),
         ({"student_engine": {"tensor_parallel": 2}}, ["runtime.student_engine.tensor_parallel=2", "colocate: false"]),
         ({"student_engine": {"count": 3}}, ["runtime.student_engine.count=3", "workers=2", "lower the first"]),
         ({"training": {"weight_sync": "broadcast"}}, ["weight_sync=broadcast", "NCCL", "set weight_sync: files"]),

@@ -45,6 +45,15 @@ def test_gpu_writing_by_hand() -> None:
     assert found.write_rate == pytest.approx(64 / (0.03163 + 0.01809), rel=1e-3)
 
 
+def test_stages_read_together_and_a_token_passes_all_of_them() -> None:
+    one, two = (fill(written=1, tensor_parallel=4, pipeline_parallel=n, max_sequences=64) for n in (1, 2))
+    assert two.read_rate == pytest.approx(2 * one.read_rate)
+    # Each half of the sequences waits for the weights of both stages: 35.277 GB in all at 1.2 TB/s. Their keys and
+    # values (1.342 GB a stage) and their arithmetic (9.05 ms) halve.
+    assert two.write_rate == pytest.approx(64 / (0.03052 + 0.00905), rel=1e-3)
+    assert (one.gpus, two.gpus) == (4, 8)
+
+
 def test_cpu_rates_scale_with_cores_and_parameters() -> None:
     small = ModelShape(layers=30, hidden=576, heads=9, kv_heads=3, mlp=1536, vocab=49152, tied_embeddings=True)
     measured = fill(small, accelerator="cpu", read=5500, written=2300, cpus=2)

@@ -11,7 +11,7 @@ import pytest
 from configs.schema import EngineSettings, TrainingSettings
 from orchestration.plan.machine import cpu_name, engine_in_words, gpu_name, group_in_words, lacks_bfloat16
 
-SETTINGS = EngineSettings(count=3, tensor_parallel=2, cpus=2, kv_cache_gib=0.5)
+SETTINGS = EngineSettings(count=3, pipeline_parallel=2, cpus=2, kv_cache_gib=0.5)
 
 
 def test_an_engine_on_cpus_names_them_and_its_limits() -> None:

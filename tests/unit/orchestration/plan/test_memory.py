@@ -9,7 +9,14 @@ from configs.schema import EngineSettings, TrainingSettings
 from configs.stages import StageConfig
 from orchestration.plan import memory
 from orchestration.plan.hardware import GIB
-from orchestration.plan.memory import activation_bytes, engine_memory, kv_tokens, training_memory
+from orchestration.plan.memory import (
+    activation_bytes,
+    engine_memory,
+    kv_tokens,
+    stage_layers,
+    stage_parameters,
+    training_memory,
+)
 
 KD = StageConfig(objective="kd", steps=1)
 
@@ -31,6 +38,51 @@ def test_engine_memory_by_hand() -> None:
     # 2 x 4 layers x 1 head x 8 wide x 2 B = 128 B a token: half a GiB holds 4,194,304 tokens, 8,192 rows of 512.
     assert "8192 sequences of max_model_len 512" in fit.items[1].arithmetic
     assert fit.total_bytes == sum(sizes(fit).values())
+
+
+@pytest.mark.parametrize(
+    ("layers", "stages", "expected"),
+    [
+        (4, 1, (4,)), (4, 2, (2, 2)), (5, 2, (3, 2)), (9, 4, (2, 2, 3, 2)), (10, 4, (2, 3, 3, 2)), (11, 4, (3, 3, 3, 2)),
+        (3, 3, (1, 1, 1)),
+    ],
+)  # fmt: skip
+def test_layers_are_dealt_to_stages_as_the_engine_deals_them(
+    layers: int, stages: int, expected: tuple[int, ...]
+) -> None:
+    assert stage_layers(layers, stages=stages) == expected
+
+
+def test_the_stages_of_a_pipeline_by_hand() -> None:
+    # A layer has (PARAMETERS - 2 x 64,000 - 64) / 4 parameters; the embedding and the head have 64,000 each.
+    layer = (PARAMETERS - 2 * 64_000 - 64) // 4
+    assert stage_parameters(SHAPE, stages=1) == (PARAMETERS,)
+    assert stage_parameters(SHAPE, stages=2) == (64_000 + 2 * layer, 2 * layer + 64_000 + 64)
+    assert stage_parameters(SHAPE, stages=3) == (64_000 + layer, 2 * layer, layer + 64_000 + 64)
+    tied = SHAPE.model_copy(update={"tied_embeddings": True})
+    assert stage_parameters(tied, stages=2) == stage_parameters(SHAPE, stages=2)
+    assert sum(stage_parameters(SHAPE, stages=4)) == PARAMETERS
+
+
+def test_an_engine_of_stages_is_planned_with_the_stage_that_holds_most() -> None:
+    settings = EngineSettings(
+        tensor_parallel=2, pipeline_parallel=2, kv_cache_gib=0.5, max_batched_tokens=1024, max_model_len=512
+    )
+    fit = engine_memory(planned(), label="x", key="runtime.teacher_engine", settings=settings, dtype="bfloat16")
+    last = stage_parameters(SHAPE, stages=2)[1]
+    assert sizes(fit)["weights"] == last * 2 / 2 and sizes(fit)["logits"] == 1024 * 1000 * 4
+    assert "of stage 2 of pipeline_parallel 2" in fit.items[0].arithmetic
+    # Two layers a stage: half a GiB holds twice the tokens that it holds where one GPU keeps all four.
+    assert "16384 sequences of max_model_len 512" in fit.items[1].arithmetic
+    assert fit.cure.startswith("raise runtime.teacher_engine.tensor_parallel=2 or pipeline_parallel=2, or lower")
+    # Of three stages with nine layers the last has three and the head: no stage is larger. With ten the middle has
+    # four, but less than three layers, head and logits.
+    few = EngineSettings(pipeline_parallel=3, max_batched_tokens=1, max_model_len=1)
+    deep = SHAPE.model_copy(update={"layers": 10, "vocab": 100})
+    middle = engine_memory(planned(deep), label="x", key="k", settings=few, dtype="bfloat16")
+    assert sizes(middle)["weights"] == stage_parameters(deep, stages=3)[1] * 2 and "logits" not in sizes(middle)
+    # Tokens are those that the stage with four layers has room for.
+    assert kv_tokens(deep, settings=few, dtype="bfloat16") == GIB // (2 * 4 * 2 * 8 * 2)
 
 
 def test_a_large_teacher_by_hand() -> None:

@@ -35,12 +35,31 @@ def test_every_part_takes_gpus_or_cpus() -> None:
         Part("training worker", 3, 1),
         Part("student engine", 5, 1),
     )
+    runtime["teacher_engine"] = {"count": 2, "tensor_parallel": 2, "pipeline_parallel": 2}
+    assert place(NODE, **runtime).parts[0] == Part("teacher engine", 2, 4)
     runtime["teacher_engine"] = {"count": 2, "cpus": 4}
     assert place(Hardware("cpu", cpus=8), **runtime).parts == (
         Part("teacher engine", 2, 4),
         Part("training worker", 3, 0.5),
         Part("student engine", 5, 1),
     )
+
+
+@pytest.mark.parametrize(
+    ("part", "hardware", "dealt"),
+    [
+        (Part("teacher engine", 4, 2), Hardware("gpu", 2, 8), (2, 2)),
+        (Part("teacher engine", 5, 1), Hardware("gpu", 3, 8), (2, 2, 1)),
+        (Part("student engine", 2, 1), Hardware("gpu", 3, 8), (1, 1)),
+        (Part("training worker", 11, 1), Hardware("gpu", 2, 8), (8, 3)),
+        (Part("training worker", 5, 1.5), Hardware("cpu", 3, cpus=4), (2, 2, 1)),
+        # On one machine there is nothing to say, and of machines that are not known nothing that is sure.
+        (Part("teacher engine", 4, 2), Hardware("gpu", 1, 8), ()),
+        (Part("teacher engine", 4, 2), Hardware("cpu", 3), ()),
+    ],
+)
+def test_engines_are_spread_and_workers_packed(part: Part, hardware: Hardware, dealt: tuple[int, ...]) -> None:
+    assert part.dealt(hardware) == dealt
 
 
 @pytest.mark.parametrize(("nodes", "gpus", "width"), [(1, 8, 1), (1, 8, 2), (2, 8, 8), (3, 4, 2), (2, 5, 2)])
@@ -96,6 +115,26 @@ def test_an_engine_of_a_student_is_planned_in_the_widest_dtype_that_it_runs_in()
             Hardware("cpu", cpus=8),
             {"teacher_engine": {"tensor_parallel": 2}},
             ["runtime.teacher_engine.tensor_parallel=2", "needs GPUs", "set it to 1"],
+        ),
+        (
+            Hardware("cpu", cpus=8),
+            {"teacher_engine": {"pipeline_parallel": 2}},
+            ["runtime.teacher_engine.pipeline_parallel=2", "needs GPUs", "set it to 1"],
+        ),
+        (
+            NODE,
+            {"teacher_engine": {"tensor_parallel": 4, "pipeline_parallel": 3}},
+            ["runtime.teacher_engine.tensor_parallel=4 x pipeline_parallel=3", "8 GPUs of a node", "lower it"],
+        ),
+        (
+            NODE,
+            {"teacher_engine": {"count": 3, "tensor_parallel": 2, "pipeline_parallel": 2}},
+            ["count=3 x tensor_parallel=2 x pipeline_parallel=2", "hold 2 whole engines", "set count to 2 or less"],
+        ),
+        (
+            NODE,
+            {"teacher_engine": {"pipeline_parallel": 5}},
+            ["runtime.teacher_engine.pipeline_parallel=5", "4 layers of the teacher", "lower it to 4 or less"],
         ),
         (
             Hardware("cpu", cpus=8),

@@ -45,7 +45,7 @@ def test_the_report_shows_places_arithmetic_and_what_is_assumed() -> None:
     )
     lines = render_placement(placement, fill=time)
     assert lines[:4] == [
-        "placement on GPUs: 1 node(s) x 8 x 80 GiB; phases follow one another and reuse them, Ray chooses which",
+        "placement on GPUs: 1 node(s) x 8 x 80 GiB; phases follow one another and reuse them",
         "  teacher engines: 2 x 2 GPUs",
         "  training workers: 2 x 1 GPU",
         "  student engines: 1 x 1 GPU",
@@ -56,6 +56,18 @@ def test_the_report_shows_places_arithmetic_and_what_is_assumed() -> None:
     assert worker.endswith("of 76.0 usable a GPU")
     assert any("267.8k x 2 B / tensor_parallel 2" in line for line in lines)
     assert any(line.startswith("  fill: about") and line.endswith("(assumed)") for line in lines)
+
+
+def test_the_report_says_how_parts_are_dealt_to_several_machines() -> None:
+    runtime: dict[str, Any] = {
+        "teacher_engine": {"count": 3, "tensor_parallel": 2}, "training": {"workers": 10}, "student_engine": {"count": 1},
+    }  # fmt: skip
+    lines = render_placement(place(Hardware("gpu", 2, 8, 80.0), **runtime))
+    assert lines[1:4] == [
+        "  teacher engines: 3 x 2 GPUs, spread over machines: 2 + 1",
+        "  training workers: 10 x 1 GPU, packed over machines: 8 + 2",
+        "  student engines: 1 x 1 GPU, spread over machines: 1",
+    ]
 
 
 def test_students_of_one_shape_share_a_line() -> None:

@@ -66,6 +66,13 @@ def test_a_gpu_holds_the_engine_or_is_refused(values: dict[str, Any]) -> None:
     ]
 
 
+def test_a_teacher_with_a_head_is_not_split_into_stages(values: dict[str, Any]) -> None:
+    values["teacher"] |= {"dtype": "bfloat16"}
+    engine = {"pipeline_parallel": 2}
+    with pytest.raises(ConfigError, match=r"teacher_engine.pipeline_parallel=2, but .* on one GPU: set it to 1"):
+        placed(values, hardware=GPUS, training={"workers": 2}, teacher_engine=engine)
+
+
 @pytest.mark.parametrize(
     ("runtime", "words"),
     [
