@@ -48,8 +48,8 @@ LIMITS = {
 MARKER = "Quokkas-are-not-to-be-logged"
 """Stands in bodies, queries, headers and paths, and may stand in no log."""
 
-ROUNDED_NATS = 0.05
-"""What the cache makes of a log-probability."""
+ROUNDED_NATS = 1 / 16
+"""What `topk-u8` makes of a log-probability at most: half a step of 1/16, and as much to have the row sum to one."""
 
 LONG = 400
 ENGINE, DOOR, LISTENER = "ServeReplica:stillroom:engine-teacher", "ServeReplica:stillroom:door", "ProxyActor"
