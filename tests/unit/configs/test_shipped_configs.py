@@ -130,7 +130,8 @@ def test_it_can_be_planned_without_a_download_and_fits_the_machine_it_names(path
     )
     students = {name: student_shape(student.init, teacher) for name, student in config.students.items()}
     assert None not in students.values()
-    assert plan_placement(config, teacher=teacher, students=students, hardware=hardware).notes == ()
+    notes = plan_placement(config, teacher=teacher, students=students, hardware=hardware).notes
+    assert [note for note in notes if not note.endswith("it takes no GPU")] == []
     for name, further in config.teachers.items():
         shape = shape_at_hand(further.model)
         assert shape is not None
