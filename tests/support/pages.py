@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from configs.model_files import CARD
 from configs.models import ModelSource
 from orchestration.inputs.models import materialise
 
@@ -87,9 +88,10 @@ def copy_of_the_code(place: Path) -> Path:
 
 
 def small_model(directory: Path) -> Path:
-    """A directory as `save_pretrained` writes it: random weights and a byte tokenizer."""
+    """A directory as `save_pretrained` writes it, without a card: random weights and a byte tokenizer."""
     source = ModelSource.model_validate({"random": SHAPE, "seed": 3})
-    return Path(shutil.copytree(materialise(source, models_root=directory.parent / "made").directory, directory))
+    made = materialise(source, models_root=directory.parent / "made").directory
+    return Path(shutil.copytree(made, directory, ignore=shutil.ignore_patterns(CARD)))
 
 
 def write(step: Step, *, place: Path) -> None:
