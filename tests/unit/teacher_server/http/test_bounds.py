@@ -92,11 +92,11 @@ def test_headers_are_as_long_as_they_may_be(port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [b"\x16\x03\x01\x02\x00\x01", b"HELLO\r\n\r\n", b"GET /0 HTTP/1.1\r\nHo st: x\r\n\r\n"]
+    "sent", [b"\x16\x03\x01\x02\x00\x01", b"HELLO\r\n\r\n", b"GET /0 HTTP/1.1\r\nHo st: x\r\n\r\n"]
 )
-def test_what_is_no_request_is_refused_in_the_same_form(port: int, said: bytes) -> None:
+def test_what_is_no_request_is_refused_in_the_same_form(port: int, sent: bytes) -> None:
     with connected(port) as client:
-        client.sendall(said)
+        client.sendall(sent)
         assert said(until_closed(client)) == (400, "bad_request")
 
 
