@@ -156,7 +156,8 @@ def beside_the_driver() -> dict[str, Any]:
 
 def _machines_in_words(machines: Sequence[Mapping[str, float]], bundle: Mapping[str, float]) -> str:
     kinds = Counter(_in_words({name: machine.get(name, 0.0) for name in bundle}) for machine in machines)
-    return ", ".join(f"{count} x ({kind})" for kind, count in kinds.items()) or "no machine"
+    most_first = sorted(kinds.items(), key=lambda each: (-each[1], each[0]))
+    return ", ".join(f"{count} x ({kind})" for kind, count in most_first) or "no machine"
 
 
 def _in_words(resources: Mapping[str, float]) -> str:

@@ -36,8 +36,8 @@ def test_engines_are_spread_workers_packed_and_a_fill_outlives_a_machine() -> No
     assert told["beside"] == [False, False]
     assert told["free"] == told["free_again"] == 8
     assert told["refused"] == (
-        "3 engines of 3 GPUs, 3 CPUs each do not fit the cluster, which has room for 2: 1 x (0 GPUs, 4 CPUs), "
-        "2 x (4 GPUs, 8 CPUs); lower runtime.teacher_engine.count"
+        "3 engines of 3 GPUs, 3 CPUs each do not fit the cluster, which has room for 2: 2 x (4 GPUs, 8 CPUs), "
+        "1 x (0 GPUs, 4 CPUs); lower runtime.teacher_engine.count"
     )
     # Two of four engines went with their machine, with what they had answered: others were asked that, once.
     assert (told["starts"], told["up"], told["on"], told["free_at_last"]) == (2, 2, [2], 4)

@@ -160,8 +160,11 @@ def main(root: Path) -> None:
         workers.release()
         free()
 
+        two = pool(2, 3)
+        two.start()
+        two.release()
+        free()
         try:
-            pool(2, 3).start()
             pool(3, 3).start()
         except ConfigError as error:
             told["refused"] = str(error)

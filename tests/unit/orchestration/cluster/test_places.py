@@ -90,8 +90,8 @@ def test_what_can_never_fit_says_what_is_asked_and_what_there_is(cluster: Cluste
         with pytest.raises(ConfigError) as told:
             take(wide)
         assert str(told.value) == (
-            "3 engines of 8 GPUs, 8 CPUs each do not fit the cluster, which has room for 2: 2 x (8 GPUs, 16 CPUs), "
-            "2 x (1 GPU, 4 CPUs); lower runtime.teacher_engine.count"
+            "3 engines of 8 GPUs, 8 CPUs each do not fit the cluster, which has room for 2: 2 x (1 GPU, 4 CPUs), "
+            "2 x (8 GPUs, 16 CPUs); lower runtime.teacher_engine.count"
         )
     assert cluster.groups == []
 
