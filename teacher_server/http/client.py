@@ -20,7 +20,7 @@ from cache.protocols import QUOTED, Failure, Outcome
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from configs.errors import EngineError
 from teacher_server.batching import Batches
-from teacher_server.http.connection import SPLIT_BY, DoorConnection, DoorSettings
+from teacher_server.http.connection import SPLIT_BY, DoorClient, DoorSettings
 from teacher_server.http.wire import WireError, decode_records
 from teacher_server.insisting import Refused
 from teacher_server.requests import Asked, refusal
@@ -50,7 +50,7 @@ class DoorTeacher:
     vocab_sha256: str | None = None
 
 
-class HttpTeacher:
+class HttpTeacher(DoorClient):
     """A teacher behind a door. Close it, or use it as a context.
 
     Raises:
@@ -59,25 +59,10 @@ class HttpTeacher:
     """
 
     def __init__(self, settings: DoorSettings, *, transport: httpx.BaseTransport | None = None) -> None:
-        self._settings = settings
-        self._door = DoorConnection(settings, transport=transport)
-        try:
-            self.facts = self._door.facts("teachers", _facts)
-        except BaseException:
-            self._door.close()
-            raise
+        super().__init__(settings, transport=transport)
+        self.facts = self._told("teachers", _facts)
         self.identity = self.facts.identity
         self._digest = self.identity.digest()
-
-    def __enter__(self) -> HttpTeacher:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections. Nothing under way is waited for, nor tried again; whoever waits for it stops."""
-        self._door.close()
 
     def generate(self, requests: Iterable[GenerateRequest], *, k: int) -> Iterator[Outcome]:
         """See `SequenceSource.generate`; equal requests of any client are asked once.

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import httpx
 
@@ -128,6 +128,32 @@ class DoorConnection:
             status=response.status_code,
             retry_after_s=retry_after_s(response),
         )
+
+
+class DoorClient:
+    """Whoever asks one teacher behind a door, over connections of its own. Close it, or use it as a context."""
+
+    def __init__(self, settings: DoorSettings, *, transport: httpx.BaseTransport | None) -> None:
+        self._settings = settings
+        self._door = DoorConnection(settings, transport=transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections. Nothing under way is waited for, nor tried again; whoever waits for it stops."""
+        self._door.close()
+
+    def _told(self, kind: Kind, read: Callable[[Mapping[str, Any], Identity], Facts]) -> Facts:
+        """What the door tells of the teacher (`DoorConnection.facts`); without it there is nobody to ask."""
+        try:
+            return self._door.facts(kind, read)
+        except BaseException:
+            self._door.close()
+            raise
 
 
 def _none(kind: Kind) -> str:

@@ -20,7 +20,7 @@ from cache.identity import Identity
 from cache.protocols import QUOTED, Failure
 from cache.signals import Signal, signal_key
 from teacher_server.batching import Batches
-from teacher_server.http.connection import SPLIT_BY, DoorConnection, DoorSettings
+from teacher_server.http.connection import SPLIT_BY, DoorClient, DoorSettings
 from teacher_server.http.signals.bodies import MOST_SIGNALS
 from teacher_server.http.signals.served import SignalFacts
 from teacher_server.http.signals.wire import decode_signals
@@ -58,7 +58,7 @@ class _About:
         return [SignalRequest(self.token_ids, self.split, signal) for signal in self.signals]
 
 
-class HttpSignals:
+class HttpSignals(DoorClient):
     """A teacher of signals behind a door. Close it, or use it as a context.
 
     Raises:
@@ -67,26 +67,11 @@ class HttpSignals:
     """
 
     def __init__(self, settings: DoorSettings, *, transport: httpx.BaseTransport | None = None) -> None:
-        self._settings = settings
-        self._door = DoorConnection(settings, transport=transport)
-        try:
-            self.told = self._door.facts("signals", _told)
-        except BaseException:
-            self._door.close()
-            raise
+        super().__init__(settings, transport=transport)
+        self.told = self._told("signals", _told)
         self.facts = self.told.facts
         self.identity = self.facts.identity
         self._digest = self.identity.digest()
-
-    def __enter__(self) -> HttpSignals:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections. Nothing under way is waited for, nor tried again; whoever waits for it stops."""
-        self._door.close()
 
     def signals(self, requests: Iterable[SignalRequest]) -> Iterator[Outcome]:
         """See `cache.protocols.SignalSource`; equal requests of any client are asked once.
