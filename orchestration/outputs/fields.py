@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 Value = TypeVar("Value")
 
@@ -36,7 +36,8 @@ def to_fields(value: Any) -> Any:
 def from_fields(kind: type[Value], raw: Mapping[str, object]) -> Value:
     """The dataclass `kind` of these fields, as `to_fields` and JSON left them; nothing is bent to fit.
 
-    Texts, numbers, tuples, mappings from texts, dataclasses and None beside one of them may stand in it.
+    Texts, one of several named texts, numbers, tuples, mappings from texts, dataclasses and None beside one of them may
+    stand in it.
 
     Raises:
         ValueError: a field is missing, unknown or of another type; which one, in words.
@@ -67,6 +68,8 @@ def _value(kind: Any, raw: object, *, where: str) -> Any:
             return None
     if is_dataclass(kind):
         return _dataclass(kind, raw, where=where)
+    if get_origin(kind) is Literal and isinstance(raw, str) and raw in get_args(kind):
+        return raw
     if get_origin(kind) is tuple and isinstance(raw, list):
         inner = get_args(kind)
         kinds = [inner[0]] * len(raw) if inner[1:] == (...,) else list(inner)
