@@ -27,7 +27,7 @@ from cache import CacheView, TeacherCache, TeacherIdentity
 from orchestration.comparison.numbers import closeness_numbers, tokens_per_s
 from orchestration.comparison.report import read_results
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[2]
 MARK = "STILLROOM_TEST_MARK"
@@ -63,7 +63,7 @@ class Place:
             env=self.environment() | environment,
             capture_output=True,
             text=True,
-            timeout=500,
+            timeout=1500,
             check=False,
         )
 
