@@ -270,7 +270,10 @@ class RunCost:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where it all comes from: what a reader who wants to repeat or to ship it has to know."""
+    """Where it all comes from: what a reader who wants to repeat or to ship it has to know.
+
+    `licence_terms` says a line a teacher what its licence asks of students; nothing of one that asks nothing.
+    """
 
     teacher: str
     teacher_identity: str
@@ -279,6 +282,7 @@ class Provenance:
     config_digest: str
     data: Mapping[str, str]
     versions: Mapping[str, str]
+    licence_terms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from evaluation.qualities import qualities
 from evaluation.report.analysis import analysis_section
+from evaluation.report.before_shipping import before_shipping, without_audits
 from evaluation.report.blocks import Block, Paragraph, Section, Verdict
 from evaluation.report.closeness import calibration_section, closeness_section, exposure_section
 from evaluation.report.cost import cost_section
@@ -14,7 +15,7 @@ from evaluation.report.curves import curves_section
 from evaluation.report.inside import inside_section
 from evaluation.report.judged import judge
 from evaluation.report.labels import confidence_section, labels_section
-from evaluation.report.merging import Part, parts_of
+from evaluation.report.merging import Part, parts_of, run_names
 from evaluation.report.overview import MARKS_SAY, comparison_table, pareto_blocks
 from evaluation.report.provenance import failures_section, limits_section, provenance_section
 from evaluation.report.samples import samples_section
@@ -23,15 +24,16 @@ from evaluation.report.tasks import tasks_section
 from evaluation.report.verdict import choose, verdict
 from evaluation.results import RunResults
 from evaluation.shipping import distils_a_task
+from evaluation.side_effects.findings import Audited
 from evaluation.statistics import Resampling
 from evaluation.verdict import opinions_of
 
 
-def contents(runs: Sequence[RunResults]) -> tuple[Section, ...]:
-    """The sections of a report.
+def contents(runs: Sequence[RunResults], audited: Sequence[Audited] | None = None) -> tuple[Section, ...]:
+    """The sections of a report; `audited` is what audits found of each run, in the same order.
 
     Raises:
-        ValueError: there are no runs.
+        ValueError: there are no runs, or audits of other runs.
     """
     if not runs:
         raise ValueError("a report needs a run")
@@ -43,6 +45,7 @@ def contents(runs: Sequence[RunResults]) -> tuple[Section, ...]:
             replace(section, key=f"{part.key}{section.key}", title=f"{section.title}{of}")
             for section in _sections_of(part)
         ]
+    sections.append(before_shipping(run_names(runs), runs, without_audits(runs) if audited is None else audited))
     sections += [settings_section(runs), provenance_section(runs), failures_section(parts), limits_section(parts)]
     return tuple(sections)
 

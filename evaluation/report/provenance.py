@@ -20,7 +20,7 @@ TASK_LIMITS = (
     "was trained with several seeds, numbers are means over them, and what is shipped is the one that is best on dev.",
     "Tests are corrected for the students of one table, not for everything that is compared on this page.",
     "Speed and memory hold for the named machine and settings alone.",
-    "Whether answers are fair, or rest on what they should not rest on, was not examined.",
+    "Whether answers are fair, or rest on what they should not rest on, is known as far as audits looked.",
 )
 
 
@@ -105,7 +105,7 @@ def limits_section(parts: Sequence[Part]) -> Section:
         "Tests are corrected for the students of one table, not for everything that is compared on this page.",
         "Divergences know the teacher's most likely tokens; all others count as one (a lower bound on the divergence).",
         "Speed, memory and energy hold for the named machine and settings alone.",
-        "Whether answers are safe, fair or free of personal data was not examined.",
+        "Whether answers are safe, fair or free of personal data is known as far as audits looked.",
     ]
     if not any(part.results.tasks for part in parts):
         lines.insert(0, "No task was run: nothing here says whether an answer is right.")

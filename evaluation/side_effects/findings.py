@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from evaluation.statistics.differences import Estimate
 from evaluation.statistics.intervals import Interval
 
+AUDITS = ("privacy", "bias", "refusals")
+"""The kinds of audits that there are, in the order in which they are shown."""
+
 NOT_MEASURED = Estimate(math.nan, Interval(math.nan, math.nan, "none", math.nan), 0)
 """The value of a finding that says why there is none."""
 
@@ -70,6 +73,18 @@ class Audit:
         names = [(each.instrument, each.model) for each in self.findings]
         if len(set(names)) < len(names):
             raise ValueError("two findings are of one instrument and one model")
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """The audits that were made of one run, by their names; `unreadable` has a line for each that cannot be used."""
+
+    audits: Mapping[str, Audit]
+    unreadable: tuple[str, ...] = ()
+
+
+NOT_AUDITED = Audited({})
+"""Of a run that nobody audited."""
 
 
 def unknown(*, audit: str, instrument: str, model: str, method: str, unit: str, meaning: str, why: str) -> Finding:

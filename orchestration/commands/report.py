@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from configs import ConfigError
+from orchestration.comparison.audits import read_audits
 from orchestration.comparison.publishing import write_pages
 from orchestration.comparison.report import read_results
 from orchestration.comparison.runs import find_run
@@ -26,7 +27,7 @@ def report_runs(runs: Sequence[str], *, run_root: Path, out: Path | None, stream
     results = [read_results(directory) for directory in directories]
     try:
         place.mkdir(parents=True, exist_ok=True)
-        published = write_pages(results, place)
+        published = write_pages(results, place, [read_audits(directory) for directory in directories])
     except OSError as error:
         raise ConfigError(f"{place}: the report cannot be written ({error.strerror})") from error
     console = Console(stream)

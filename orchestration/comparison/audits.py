@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from evaluation.side_effects.findings import Audit
+from evaluation.side_effects.findings import Audit, Audited
 from orchestration.outputs.artifacts import digest_of, write_json
 from orchestration.outputs.fields import from_fields, to_fields
 from orchestration.outputs.kept import OutdatedError, read_sealed, sealed
@@ -53,7 +53,7 @@ def read_audit(run_dir: Path, name: str, *, rests_on: Mapping[str, str] | None =
     return audit
 
 
-def read_audits(run_dir: Path) -> tuple[dict[str, Audit], tuple[str, ...]]:
+def read_audits(run_dir: Path) -> Audited:
     """Every audit of a run that can be read, by name, and a line for each file that cannot."""
     found: dict[str, Audit] = {}
     unreadable: list[str] = []
@@ -65,7 +65,7 @@ def read_audits(run_dir: Path) -> tuple[dict[str, Audit], tuple[str, ...]]:
             continue
         if audit is not None:
             found[path.stem] = audit
-    return found, tuple(unreadable)
+    return Audited(found, tuple(unreadable))
 
 
 def _address(rests_on: Mapping[str, str]) -> str:

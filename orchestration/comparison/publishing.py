@@ -15,6 +15,8 @@ from evaluation.report.markdown import markdown_of, note_of
 from evaluation.report.page import page_of
 from evaluation.results import ModelResults, RunResults
 from evaluation.shipping import distils_a_task
+from evaluation.side_effects.findings import Audited
+from orchestration.comparison.audits import read_audits
 from orchestration.comparison.numbers import tracked_name
 from orchestration.tracking.tracker import TrackedModel, Tracker
 
@@ -33,9 +35,9 @@ class Published:
     note: str
 
 
-def write_pages(runs: Sequence[RunResults], directory: Path) -> Published:
-    """Write `report.html` and `report.md` into a directory; each is whole or not there."""
-    title, sections = title_of(runs), contents(runs)
+def write_pages(runs: Sequence[RunResults], directory: Path, audited: Sequence[Audited]) -> Published:
+    """Write `report.html` and `report.md` into a directory, each whole or not there; `audited` is of the same runs."""
+    title, sections = title_of(runs), contents(runs, audited)
     published = Published(directory / PAGE, directory / MARKDOWN, note_of(sections))
     replace_file(published.page, page_of(title, sections).encode())
     replace_file(published.markdown, markdown_of(title, sections).encode())
@@ -44,7 +46,7 @@ def write_pages(runs: Sequence[RunResults], directory: Path) -> Published:
 
 def publish(results: RunResults, *, directory: Path, tracker: Tracker) -> Published:
     """Write the report of one run, and give it with every model and its numbers to the tracker."""
-    published = write_pages([results], directory)
+    published = write_pages([results], directory, [read_audits(directory)])
     tracker.artifact("pipeline", published.page)
     tracker.artifact("pipeline", published.markdown)
     tracker.note("pipeline", published.note)

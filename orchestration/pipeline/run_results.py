@@ -12,6 +12,7 @@ from evaluation.results import Provenance, RunResults
 from orchestration.comparison.bench import Bench, lengths
 from orchestration.comparison.report import Report
 from orchestration.environment import VLLM, installed_version
+from orchestration.inputs.licences import licences_in_words
 from orchestration.inputs.prompts import PromptSet
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.inputs.teachers import Teacher
@@ -104,6 +105,7 @@ def _provenance(written: Written[DistillConfig], config: DistillConfig, teacher:
         config_digest=written.config.digest(),
         data={key: digest for key, digest in written.content.items() if key.startswith("data.")},
         versions={name: installed_version(*names) for name, names in LIBRARIES.items()},
+        licence_terms=licences_in_words(config),
     )
 
 

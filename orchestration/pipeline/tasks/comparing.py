@@ -10,6 +10,7 @@ from configs.task_experiment import TaskDistillConfig
 from configs.teachers import FIRST
 from evaluation.cost import Saved
 from orchestration.comparison.report import Report
+from orchestration.inputs.licences import licences_in_words
 from orchestration.inputs.models import locate_model
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.outputs.artifacts import digest_of
@@ -93,6 +94,7 @@ def _taught_by(finished: Finished, config: TaskDistillConfig) -> TaughtBy:
         identities[FIRST] if len(identities) == 1 else digest_of(teachers=identities),
         config.licence_of_teachers,
         digest_of(views=finished.views),
+        licences_in_words(config),
     )
 
 

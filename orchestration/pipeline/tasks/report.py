@@ -21,12 +21,16 @@ LIBRARIES = ("stillroom", "torch", "transformers")
 
 @dataclass(frozen=True, slots=True)
 class TaughtBy:
-    """The teacher of an experiment: what it is called, its identity, its licence, and the digest of what it said."""
+    """The teacher of an experiment: what it is called, its identity, its licence, and the digest of what it said.
+
+    `licence_terms` is what its licence asks of students, in words.
+    """
 
     label: str
     identity: str
     licence: str | None
     answers: str
+    licence_terms: tuple[str, ...]
 
 
 def task_report(
@@ -57,6 +61,7 @@ def task_report(
             config_digest=written.config.digest(),
             data=dict(written.content),
             versions={name: installed_version(name) for name in LIBRARIES},
+            licence_terms=teacher.licence_terms,
         ),
         rows_set_aside=0,
         failures=tuple(compared.failures),

@@ -13,8 +13,8 @@ from evaluation.report.markdown import markdown_of
 def test_the_sections_in_their_order() -> None:
     found = [section.key for section in contents([with_holes(finished_run(prompts=2))])]
     assert found == [
-        "verdict", "tasks", "analysis", "closeness", "calibration", "exposure", "samples", "curves", "cost", "settings",
-        "provenance", "failures", "limits",
+        "verdict", "tasks", "analysis", "closeness", "calibration", "exposure", "samples", "curves", "cost", "shipping",
+        "settings", "provenance", "failures", "limits",
     ]  # fmt: skip
 
 
@@ -49,8 +49,8 @@ def test_an_experiment_that_distils_a_task_has_its_own_sections() -> None:
     run = task_run(task_model("teacher", role="teacher", right=90, text_s=0.02), task_model("bag", right=88))
     sections = {section.key: section for section in contents([run])}
     assert list(sections) == [
-        "verdict", "tasks", "analysis", "labels", "calibration", "curves", "cost", "settings", "provenance", "failures",
-        "limits",
+        "verdict", "tasks", "analysis", "labels", "calibration", "curves", "cost", "shipping", "settings", "provenance",
+        "failures", "limits",
     ]  # fmt: skip
     page = markdown_of(title_of([run]), contents([run]))
     assert "**Ship bag: it keeps 98 % " in page

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.side_effects.findings import Audit, Finding, unknown
+from evaluation.side_effects.findings import Audit, Audited, Finding, unknown
 from evaluation.statistics import Estimate
 from evaluation.statistics.intervals import Interval
 from orchestration.comparison.audits import AUDIT as AUDIT_SCHEMA
@@ -30,7 +30,7 @@ def test_it_is_read_back_the_same(tmp_path: Path) -> None:
     found = read_audit(tmp_path, "privacy", rests_on=AUDIT.rests_on)
     # NaN is not equal to itself, and its text is.
     assert repr(found) == repr(AUDIT)
-    assert repr(read_audits(tmp_path)) == repr(({"privacy": AUDIT}, ()))
+    assert repr(read_audits(tmp_path)) == repr(Audited({"privacy": AUDIT}))
 
 
 def test_one_that_was_made_from_other_weights_is_not_used_again(tmp_path: Path) -> None:
@@ -53,9 +53,9 @@ def test_what_cannot_be_read_is_told_and_hides_nothing_else(tmp_path: Path, chan
     path.write_text(json.dumps(change(json.loads(path.read_text()))))  # type: ignore[operator]
     with pytest.raises(OutdatedError, match=said):
         read_audit(tmp_path, "privacy")
-    found, unreadable = read_audits(tmp_path)
-    assert list(found) == ["bias"]
-    assert len(unreadable) == 1 and said in unreadable[0] and "audit the run again" in unreadable[0]
+    found = read_audits(tmp_path)
+    assert list(found.audits) == ["bias"]
+    assert len(found.unreadable) == 1 and said in found.unreadable[0] and "audit the run again" in found.unreadable[0]
 
 
 def test_a_sealed_file_of_other_fields_or_another_name_is_no_audit(tmp_path: Path) -> None:

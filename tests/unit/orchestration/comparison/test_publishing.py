@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from results_builders import finished_run, task_facts, task_model, task_run, with_holes
 
 from evaluation.results import FinalScores, RunResults, TaskExample
+from evaluation.side_effects.findings import NOT_AUDITED
 from orchestration.comparison.publishing import publish, tracked_models, write_pages
 from orchestration.tracking.store import sqlite_uri
 from orchestration.tracking.tracker import Tracker
@@ -76,9 +77,9 @@ def test_what_was_not_measured_is_not_tracked(run: RunResults) -> None:
 
 def test_the_pages_are_the_same_when_made_again(run: RunResults, tmp_path: Path) -> None:
     bare = with_holes(run)
-    first = write_pages([bare], tmp_path)
+    first = write_pages([bare], tmp_path, [NOT_AUDITED])
     kept = first.page.read_bytes(), first.markdown.read_bytes()
-    assert write_pages([bare], tmp_path) == first
+    assert write_pages([bare], tmp_path, [NOT_AUDITED]) == first
     assert (first.page.read_bytes(), first.markdown.read_bytes()) == kept
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.md"]
 
