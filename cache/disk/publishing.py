@@ -61,7 +61,7 @@ class Staging:
         """
         self._storage.create_segment(self.name, packed.objects)
         self._storage.create(f"manifests/{self.name}.keys", packed.keys)
-        manifest = _manifest(
+        manifest = manifest_of(
             packed, terms, name=self.name, created_ns=time.time_ns() if created_ns is None else created_ns
         )
         failpoint("segment-before-manifest")
@@ -93,7 +93,8 @@ def segments_under_way(storage: Storage, *, silent_s: float) -> int:
     return count
 
 
-def _manifest(packed: PackedSegment, terms: SegmentTerms, *, name: str, created_ns: int) -> Manifest:
+def manifest_of(packed: PackedSegment, terms: SegmentTerms, *, name: str, created_ns: int) -> Manifest:
+    """The manifest of a segment of this name."""
     size = packed.size
     return Manifest(
         uuid=name,

@@ -24,6 +24,19 @@ def open_storage(root: Path | str, digest: str, *, create: bool) -> Storage:
     return LocalStorage(Path(root) / digest, create=create)
 
 
+def open_root(root: Path | str) -> Storage:
+    """What lies below a cache root beside its teachers; nothing is made before something is written.
+
+    Raises:
+        ConfigError: when the URL cannot be used.
+    """
+    if is_url(root):
+        from cache.disk.object_storage import ObjectStorage
+
+        return ObjectStorage(str(root).rstrip("/"))
+    return LocalStorage(Path(root))
+
+
 def list_teachers(root: Path | str) -> list[str]:
     """Digests of the teachers below a cache root.
 

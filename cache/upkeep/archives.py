@@ -6,7 +6,8 @@ it was cut short. Replaced and damaged segments are left out, pins, claims and m
 answered: an engine elsewhere has other memory, and what it is not asked it cannot answer.
 
 An archive comes from anywhere, so nothing in it is believed: every name, size and digest in the whole file is checked,
-and every row is decoded and named anew (`cache.upkeep.proof`), before the first segment becomes visible. Of a teacher
+and every row is decoded and named anew (`cache.upkeep.proof`), before the first segment becomes visible. Rows that were
+forgotten here (`cache.erasures`) are not taken in, whenever the archive was made. Of a teacher
 whose weights nobody can hash, what it said first there is held against what it said first here.
 """
 
@@ -27,12 +28,14 @@ from cache.disk.manifests import ARRIVED, FORMAT, DamagedObject, Manifest, arriv
 from cache.disk.owners import Owner
 from cache.disk.storage import Storage
 from cache.disk.verified import read_verified
+from cache.erasures import Erasures
 from cache.library import Library
 from cache.protocols import Progress
 from cache.upkeep.archive_file import COMPLETE, Archive, add_member, open_archive, segment_objects
 from cache.upkeep.garbage import SILENT_S, place_errors
 from cache.upkeep.proof import prove_segment
 from cache.upkeep.raw_columns import listed, live_segments
+from cache.upkeep.sifting import Sieve, Sifted
 from configs.errors import CacheError
 from configs.regular_files import UnreadableFileError
 from configs.visible_text import first_line
@@ -64,13 +67,17 @@ class ExportReport:
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What came out of an archive. `skipped` segments are here already, or were replaced or set aside here."""
+    """What came out of an archive. `skipped` segments are here already, or were replaced or set aside here.
+
+    `forgotten` rows of it were forgotten here, and stay out.
+    """
 
     identity: str
     imported: tuple[str, ...]
     skipped: tuple[str, ...]
     rows: int
     bytes: int
+    forgotten: int = 0
 
 
 def export_archive(storage: Storage, path: Path, *, identity: str, progress: Progress | None = None) -> ExportReport:
@@ -107,13 +114,13 @@ def import_archive(
         for manifest in manifests:
             for name, info in segment_objects(manifest).items():
                 archive.read(name, info)
-            try:
+            with _sound(archive):
                 prove_segment(archive, manifest, identity=identity.digest())
-            except DamagedObject as error:
-                raise archive.refused(str(error)) from error
             done += manifest.disk_bytes
             if progress is not None:
                 progress(done, 2 * total)
+        with _sound(archive):
+            sieve = Sieve(archive, manifests, Erasures.read(root))
         storage = open_directory(root, identity, create=True)
         if said is not None:
             _keep_fingerprint(storage, archive, *said, differs=differs)
@@ -121,9 +128,12 @@ def import_archive(
         imported, skipped = list[Manifest](), list[Manifest]()
         # The oldest first: of what came together the older answer stays the older one.
         for manifest in sorted(manifests, key=lambda manifest: manifest.order):
-            with place_errors(storage):
-                taken = _take(storage, archive, manifest, newest=here.newest_ns)
-            (imported if taken else skipped).append(manifest)
+            with _sound(archive):
+                sifted = sieve.sift(manifest)
+            if sifted is not None:
+                with place_errors(storage):
+                    taken = _take(storage, sifted, newest=here.newest_ns)
+                (imported if taken else skipped).append(sifted.manifest)
             done += manifest.disk_bytes
             if progress is not None:
                 progress(done, 2 * total)
@@ -133,7 +143,21 @@ def import_archive(
         skipped=tuple(manifest.uuid for manifest in skipped),
         rows=sum(manifest.rows for manifest in imported),
         bytes=sum(manifest.disk_bytes for manifest in imported),
+        forgotten=sieve.rows,
     )
+
+
+@contextmanager
+def _sound(archive: Archive) -> Iterator[None]:
+    """What is read of an archive is what its manifests say.
+
+    Raises:
+        CacheError: it is not.
+    """
+    try:
+        yield
+    except DamagedObject as error:
+        raise archive.refused(str(error)) from error
 
 
 def _write(file: BinaryIO, storage: Storage, path: Path, *, identity: str, progress: Progress | None) -> ExportReport:
@@ -195,21 +219,20 @@ def _keep_fingerprint(storage: Storage, archive: Archive, data: bytes, said: Any
         )
 
 
-def _take(storage: Storage, archive: Archive, manifest: Manifest, *, newest: Callable[[], int]) -> bool:
+def _take(storage: Storage, sifted: Sifted, *, newest: Callable[[], int]) -> bool:
     """Make one segment count, unless it is known here. It is younger than all that is here, whatever it says."""
+    manifest = sifted.manifest
     name = manifest.uuid
     if any(name in listed(storage, folder) for folder in ("tombstones", "quarantine", "manifests")):
         return False
-    objects = {path: archive.read(f"segments/{name}/{path}", info) for path, info in manifest.objects.items()}
-    keys = archive.read(f"manifests/{name}.keys", manifest.keys)
     with _staged(storage, name):
         if name in listed(storage, "manifests"):
             return False  # another import was faster
         # Of an import that was killed; nobody else has this name, which the staging is proof of.
         storage.delete_folder(f"segments/{name}")
         storage.delete(f"manifests/{name}.keys")
-        storage.create_segment(name, objects)
-        storage.create(f"manifests/{name}.keys", keys)
+        storage.create_segment(name, sifted.objects)
+        storage.create(f"manifests/{name}.keys", sifted.keys)
         said = min(max(manifest.created_ns, EARLIEST_NS), time.time_ns())
         arrived = replace(
             manifest,

@@ -68,6 +68,12 @@ def replace_segments(
     return True, manifest
 
 
+def terms_of(oldest: Manifest, pieces: Sequence[Piece]) -> SegmentTerms:
+    """What the manifest says of a segment that is put together of these pieces, the oldest of which is of `oldest`."""
+    provenance = oldest.origin | _spent(pieces).provenance() | _error(pieces).provenance()
+    return SegmentTerms(oldest.identity, oldest.vocab, provenance, oldest.licence, oldest.rollout)
+
+
 def _stands(storage: Storage, uuids: Sequence[str]) -> list[bool]:
     """Which segments are neither replaced nor deleted."""
     # A mark is deleted after its manifest: what is deleted between the two listings is missing in the second.
@@ -78,13 +84,11 @@ def _stands(storage: Storage, uuids: Sequence[str]) -> list[bool]:
 
 def _publish(storage: Storage, sources: Sequence[RawSegment], pieces: Sequence[Piece]) -> Manifest:
     oldest = min((source.manifest for source in sources), key=lambda manifest: manifest.order)
-    provenance = oldest.origin | _spent(pieces).provenance() | _error(pieces).provenance()
-    terms = SegmentTerms(oldest.identity, oldest.vocab, provenance, oldest.licence, oldest.rollout)
     staging = Staging(storage)
     try:
         packed = pack_pieces(pieces, uuid=staging.name)
         # One nanosecond older, so that a row that a crash leaves in a source as well is the younger of the two.
-        return staging.publish(packed, terms, created_ns=max(oldest.created_ns - 1, 0))
+        return staging.publish(packed, terms_of(oldest, pieces), created_ns=max(oldest.created_ns - 1, 0))
     finally:
         staging.drop()
 

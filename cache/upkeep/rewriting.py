@@ -6,12 +6,11 @@ forgotten goes at once. Any number of both may run at the same time (`cache.upke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Int32
 
 from cache.committing import MAX_ROWS
 from cache.disk.key_objects import KEY, KeyTables, Table, key_array, key_bytes
@@ -126,21 +125,6 @@ def forget(
         while work.round(progress):
             pass
         return work.report()
-
-
-def find_keys(storage: Storage, *, identity: str, match: Callable[[Int32[np.ndarray, " T"]], bool]) -> list[bytes]:
-    """The keys of all stored sequences whose tokens (prompt and response) match, replaced segments included.
-
-    Raises:
-        CacheError: when the place cannot be read, or is of another format or teacher.
-    """
-    found: set[bytes] = set()
-    with place_errors(storage):
-        for uuid in sorted(listed(storage, "manifests")):
-            # What cannot be read now is missing to everybody; `forget` deletes what is set aside.
-            with suppress(DamagedObject, FileNotFoundError):
-                found.update(_matches(RawSegment(storage, read_manifest(storage, uuid, identity=identity)), match))
-    return sorted(found)
 
 
 def _planned(
@@ -284,12 +268,3 @@ class _Forgetting:
         for folder in ("tombstones", "quarantine"):
             self._storage.delete(f"{folder}/{uuid}.json")
         self._found.deleted.append(uuid)
-
-
-def _matches(segment: RawSegment, match: Callable[[Int32[np.ndarray, " T"]], bool]) -> Iterator[bytes]:
-    tables = segment.tables()
-    tokens, offsets = segment.column("token_ids"), segment.column("token_offsets").tolist()
-    rows = tables.entries["row"].tolist()
-    for key, row in zip(key_bytes(tables.keys), rows, strict=True):
-        if match(tokens[offsets[row] : offsets[row + 1]]):
-            yield key

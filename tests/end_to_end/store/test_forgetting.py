@@ -22,7 +22,8 @@ from store_builders import VOCAB, flip_bit, open_cache, teacher_dir
 from cache.disk.failpoints import REWRITE_FAILPOINTS
 from cache.pins import read_pins
 from cache.upkeep import rewriting
-from cache.upkeep.rewriting import find_keys, forget
+from cache.upkeep.rewriting import forget
+from cache.upkeep.searching import find_matches
 
 PROMPTS = list(range(5, 11))
 
@@ -36,7 +37,7 @@ def test_processes_that_forget_and_merge_at_once(tmp_path: Path) -> None:
     assert [record is None for record in cache.get_many([r.key for r in records])] == [True] * 3 + [False] * 3
     merge(tmp_path)
     sweep(tmp_path)
-    assert find_keys(storage_of(tmp_path), identity=DIGEST, match=lambda _: True) == sorted(
+    assert list(find_matches(storage_of(tmp_path), identity=DIGEST, match=lambda _: True)) == sorted(
         record.key for record in records[3:]
     )
 
@@ -55,7 +56,7 @@ def test_a_merge_does_not_bring_back_what_is_forgotten_meanwhile(
     monkeypatch.setattr(rewriting, "replace_segments", overtaken)
     merge(tmp_path)
     assert open_cache(tmp_path).get_many([records[2].key]) == [None]
-    assert find_keys(storage_of(tmp_path), identity=DIGEST, match=lambda _: True) == sorted(
+    assert list(find_matches(storage_of(tmp_path), identity=DIGEST, match=lambda _: True)) == sorted(
         record.key for record in records if record is not records[2]
     )
 
@@ -75,7 +76,7 @@ def test_forgetting_removes_every_trace(tmp_path: Path) -> None:
         assert cache.missing(requests, k=8).generate == (0, 1)
         assert cache.get_many(gone) == [None, None]
         assert None not in cache.get_many(stay)
-    assert find_keys(storage_of(tmp_path), identity=DIGEST, match=lambda _: True) == sorted(stay)
+    assert list(find_matches(storage_of(tmp_path), identity=DIGEST, match=lambda _: True)) == sorted(stay)
     for folder in ("tombstones", "manifests", "segments"):
         assert not any(uuid in name for name in names(tmp_path, folder) for uuid in report.deleted)
     again = forget(storage_of(tmp_path), identity=DIGEST, keys=gone)
@@ -91,11 +92,13 @@ def test_pinned_rows_are_forgotten_but_their_bytes_stay(tmp_path: Path) -> None:
     assert report.pinned_by == (view.digest,)
     assert len(report.kept) == 1 and report.kept[0] in uuids
     assert open_cache(tmp_path).get_many([records[0].key]) == [None]
-    assert find_keys(storage_of(tmp_path), identity=DIGEST, match=lambda _: True) == sorted(r.key for r in records)
+    assert list(find_matches(storage_of(tmp_path), identity=DIGEST, match=lambda _: True)) == sorted(
+        r.key for r in records
+    )
     report = forget(storage_of(tmp_path), identity=DIGEST, keys=[records[0].key], break_pins=True)
     assert (report.unpinned, report.kept) == ((view.digest,), ())
     assert read_pins(storage_of(tmp_path)) == []
-    assert find_keys(storage_of(tmp_path), identity=DIGEST, match=lambda _: True) == [records[1].key]
+    assert list(find_matches(storage_of(tmp_path), identity=DIGEST, match=lambda _: True)) == [records[1].key]
 
 
 @pytest.mark.parametrize("failpoint", ["segment-before-manifest", *REWRITE_FAILPOINTS])
@@ -142,5 +145,5 @@ def test_segments_set_aside_are_forgotten_even_unread(tmp_path: Path) -> None:
 def test_rows_are_found_by_their_tokens(tmp_path: Path) -> None:
     records = put_each(tmp_path, PROMPTS)
     merge(tmp_path)
-    found = find_keys(storage_of(tmp_path), identity=DIGEST, match=lambda tokens: 7 in tokens[:3])
+    found = list(find_matches(storage_of(tmp_path), identity=DIGEST, match=lambda tokens: 7 in tokens[:3]))
     assert found == [record.key for record in records if record.token_ids[2] == 7]

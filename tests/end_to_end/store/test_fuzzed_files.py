@@ -31,7 +31,8 @@ from cache.upkeep.garbage import collect_garbage
 from cache.upkeep.inventory import teacher_inventory
 from cache.upkeep.proof import prove_segment
 from cache.upkeep.quota import enforce_quota
-from cache.upkeep.rewriting import compact, find_keys
+from cache.upkeep.rewriting import compact
+from cache.upkeep.searching import find_matches
 from cache.views import CacheView
 from configs.errors import DistillError
 
@@ -161,7 +162,7 @@ def everything_is_asked(root: Path) -> None:
         lambda: read_pins(storage),
         lambda: Claims(storage).held([b"k" * 32], k=0),
         lambda: export_archive(storage, root / "a.tar", identity=DIGEST),
-        lambda: find_keys(storage, identity=DIGEST, match=lambda _: False),
+        lambda: find_matches(storage, identity=DIGEST, match=lambda _: False),
         lambda: collect_garbage(storage, identity=DIGEST, dry_run=True),
         lambda: enforce_quota(root, max_bytes=2**40, evict=False),
         lambda: compact(storage, identity=DIGEST),

@@ -41,8 +41,9 @@ from cache.upkeep.garbage import collect_garbage
 from cache.upkeep.proof import prove_segment
 from cache.upkeep.quota import enforce_quota
 from cache.upkeep.raw_columns import RawSegment
-from cache.upkeep.rewriting import find_keys, forget
+from cache.upkeep.rewriting import forget
 from cache.upkeep.rollouts import enforce_rollout_quota
+from cache.upkeep.searching import find_matches
 
 TEXTS = range(10, 16)
 REQUESTS = [ask([3, text, 5, text], signal) for text in TEXTS for signal in (CLASSES, TAGS, STATES[0])]
@@ -207,7 +208,7 @@ def test_processes_that_merge_write_and_forget_at_once(tmp_path: Path) -> None:
     merge(tmp_path)
     sweep(tmp_path)
     assert open_cache(tmp_path).signals.missing(REQUESTS) == (0, 1, 2)
-    assert find_keys(storage_of(tmp_path), identity=DIGEST, match=lambda _: True) == sorted(
+    assert list(find_matches(storage_of(tmp_path), identity=DIGEST, match=lambda _: True)) == sorted(
         cache.signals.keys(REQUESTS[3:])
     )
 
@@ -233,7 +234,7 @@ def test_forgetting_takes_both_kinds_of_a_text_and_nothing_else(tmp_path: Path) 
     merge(tmp_path)
     sweep(tmp_path)
     # The token that stands for a word of the text, wherever it stands.
-    keys = find_keys(storage_of(tmp_path), identity=DIGEST, match=lambda tokens: 12 in tokens)
+    keys = list(find_matches(storage_of(tmp_path), identity=DIGEST, match=lambda tokens: 12 in tokens))
     wanted = [record.key for record in signals if 12 in record.token_ids]
     assert set(wanted) < set(keys) and {r.key for r in sequences if r.token_ids[2] == 12} <= set(keys)
     report = forget(storage_of(tmp_path), identity=DIGEST, keys=keys)
@@ -244,7 +245,7 @@ def test_forgetting_takes_both_kinds_of_a_text_and_nothing_else(tmp_path: Path) 
     for record in signals:
         if record.key not in keys:
             assert_same_signal(cache.signals.get_many([record.key])[0], record)
-    assert find_keys(storage_of(tmp_path), identity=DIGEST, match=lambda tokens: 12 in tokens) == []
+    assert find_matches(storage_of(tmp_path), identity=DIGEST, match=lambda tokens: 12 in tokens) == {}
     assert proved(tmp_path) == len(names(tmp_path, "manifests", suffix=".json"))
 
 
@@ -256,7 +257,7 @@ def test_pinned_signals_are_forgotten_but_their_bytes_stay(tmp_path: Path) -> No
     assert open_cache(tmp_path).signals.get_many([records[0].key]) == [None]
     report = forget(storage_of(tmp_path), identity=DIGEST, keys=[records[0].key], break_pins=True)
     assert (report.unpinned, report.kept) == ((view.digest,), ())
-    left = find_keys(storage_of(tmp_path), identity=DIGEST, match=lambda _: True)
+    left = list(find_matches(storage_of(tmp_path), identity=DIGEST, match=lambda _: True))
     assert left == sorted(record.key for record in records[1:])
 
 
