@@ -93,6 +93,11 @@ class TeacherCache:
         opened = Opened(absolute_root(root), create=create, cache_bytes=cache_bytes)
         return cls(identity, library, provenance=provenance or {}, opened=opened)
 
+    @property
+    def root(self) -> Path | str:
+        """The cache root below which it lies."""
+        return self._opened.root
+
     def refresh(self) -> None:
         """Pick up what others committed, and drop what others found damaged.
 

@@ -83,12 +83,8 @@ def load_view_file(path: Path, *, kind: str, make: Callable[[ViewFile], View]) -
             header: Mapping[str, str] = stored.metadata() or {}
             if header.get("format") != _format(kind):
                 raise CacheError(f"{path}: not a {kind} view of this version: delete it and run again")
-            count = int(header["views"])
-            names = {_view(at) for at in range(count)}
-            views = tuple(
-                CacheView.from_bytes(stored.get_tensor(_view(at)).tobytes(), name=f"{path}, view {at}")
-                for at in range(count)
-            )
+            views = _views(stored, header, path=path)
+            names = {_view(at) for at in range(len(views))}
             arrays = {name: stored.get_tensor(name) for name in stored.keys() if name not in names}  # noqa: SIM118
         found = make(ViewFile(views, arrays, header))
     except (*UNREADABLE, SafetensorError, IndexError) as error:
@@ -96,6 +92,32 @@ def load_view_file(path: Path, *, kind: str, make: Callable[[ViewFile], View]) -
     if found.digest != header.get("digest"):
         raise CacheError(f"{path}: the {kind} view differs from its digest: delete it and run again")
     return found
+
+
+def views_within(path: Path) -> tuple[CacheView, ...]:
+    """The views that the file of a view is made of, or which it is, whatever its kind; none in any other file.
+
+    Raises:
+        CacheError: it is of a view and cannot be read.
+    """
+    if path.suffix == ".npz":
+        return (CacheView.load(path),)
+    try:
+        open_regular(path, links="follow").close()
+        with safe_open(path, framework="numpy") as stored:
+            header: Mapping[str, str] = stored.metadata() or {}
+            if not header.get("format", "").startswith("stillroom/") or "views" not in header:
+                return ()
+            return _views(stored, header, path=path)
+    except (*UNREADABLE, SafetensorError, IndexError) as error:
+        raise CacheError(f"{path}: no view can be read there ({error}): delete it") from error
+
+
+def _views(stored: Any, header: Mapping[str, str], *, path: Path) -> tuple[CacheView, ...]:
+    return tuple(
+        CacheView.from_bytes(stored.get_tensor(_view(at)).tobytes(), name=f"{path}, view {at}")
+        for at in range(int(header["views"]))
+    )
 
 
 def _view(at: int) -> str:

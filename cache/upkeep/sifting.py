@@ -80,4 +80,5 @@ def _erased(segment: RawSegment, erasures: Erasures) -> Keys:
     tokens, offsets = segment.column("token_ids"), segment.column("token_offsets").tolist()
     places = zip(tables.entries["row"].tolist(), tables.entries["prompt_len"].tolist(), strict=True)
     gone = [erasures.hold(tokens[offsets[row] : offsets[row + 1]], prompt_len=prompt_len) for row, prompt_len in places]
-    return tables.keys[np.array(gone, dtype=bool)]
+    erased: Keys = tables.keys[np.array(gone, dtype=bool)]
+    return erased

@@ -1,68 +1,47 @@
-"""Erasure: remove every cached sequence that holds a text, and say where else the same text lies.
+"""Erasure: remove what holds a text, wherever it lies below a cache root and a run root, and say what stays.
 
-What is cached is token ids, so the teacher's own tokenizer turns them into text before they are searched. Run
-directories and MLflow's files are not changed here: they are listed, and whoever asked for the erasure decides.
+What is cached is token ids, so the tokenizers of whoever asked turn them into text before they are searched
+(`asked_caches`). Nothing is removed before it is remembered by hashes (`cache.erasures`), so that no fill, door or
+archive brings it back; then go files of runs and of MLflow (`searched_files`), what their students read (`taught`), and
+last the rows themselves, by which all of this is found: an erasure that is killed is finished by the next.
+
+Out of reach are students that learned from it, folders that were exported, archives, databases, and the data; what is
+known of these is named.
 
 What a teacher could not answer is kept by hashes alone (`cache.failures`), which nobody can search: with a text all of
 it is forgotten. It can also be forgotten by itself, so that it is asked again.
-
-The teacher of a task may be a model that was tuned first. Which tuning a run made depends on rows that may have been
-deleted meanwhile, so every tuning of that model is searched: manifests name the model, and all have its tokenizer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
-
-from cache.disk.manifests import DamagedObject, read_manifest
-from cache.disk.roots import list_teachers, open_storage
+from cache.disk.roots import open_storage
 from cache.disk.storage import Storage
+from cache.erasures import Erasures
 from cache.failures import count_failures, drop_failures
 from cache.upkeep.garbage import place_errors
-from cache.upkeep.raw_columns import listed
-from cache.upkeep.rewriting import ForgetReport, find_keys, forget
-from configs import CacheError, DistillConfig, load_task_file
+from cache.upkeep.rewriting import ForgetReport, forget
+from cache.upkeep.searching import find_matches
+from configs import CacheError
 from configs.loading import Experiment
-from configs.regular_files import UnreadableFileError, parse_json, read_regular, texts_within
-from configs.task_experiment import TaskDistillConfig
+from orchestration.cache_tools.asked_caches import AskedCaches, Unsearched, find_caches
+from orchestration.cache_tools.searched_files import KeptFile, files_with, take_out, why_kept
+from orchestration.cache_tools.taught import Taught, taught_by
 from orchestration.cache_tools.text_patterns import TextPattern
 from orchestration.cache_tools.token_patterns import TokenPattern
-from orchestration.inputs.generative_teachers import open_generative_teacher
-from orchestration.inputs.preflight import resolve_paths, resolve_task_paths
-from orchestration.inputs.task_teachers import open_task_teacher
-from orchestration.inputs.teachers import open_teachers
-
-LARGEST_FILE = 2**28
-"""Larger files of a run are weights."""
-
-WEIGHTS = frozenset({".safetensors", ".pt", ".bin", ".npz"})
-VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "merges.txt"})
-"""Every common word stands in them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unsearched:
-    """A cache below the same root that was not searched, the models that its manifests name, and why."""
-
-    identity: str
-    models: tuple[str, ...]
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
     """What holds a text: cached sequences and signals of sequences, by key, and files of runs and of MLflow.
 
-    `searched` are the caches that were looked through: the teacher's (`identity`) first, then those of assistants, of
-    the teacher once it was tuned, and of further teachers.
-    With `removed` the sequences are gone, except for the views in `kept_for_views`, which runs still read. `failures`
-    counts requests that could not be answered, which are forgotten with `failures_removed`; where nobody looked for a
-    text (`by_text`) there is nothing else.
+    `searched` are the caches that were looked through: the teacher's (`identity`) first.
+    With `removed` the sequences are gone, except for the views in `kept_for_views`, which runs still read, and with
+    them `files` and `lessons`; `names` counts the new hashes by which they are remembered. `kept_files` hold the text
+    and stay; `students` learned from it. `failures` counts requests that could not be answered, which are forgotten
+    with `failures_removed`; where nobody looked for a text (`by_text`) there is nothing else.
     """
 
     identity: str
@@ -70,8 +49,12 @@ class Forgotten:
     unsearched: tuple[Unsearched, ...]
     sequences: tuple[str, ...]
     removed: bool
+    names: int
     kept_for_views: tuple[str, ...]
     files: tuple[str, ...]
+    kept_files: tuple[KeptFile, ...]
+    lessons: tuple[str, ...]
+    students: tuple[str, ...]
     reports: tuple[ForgetReport, ...]
     failures: int
     failures_removed: bool
@@ -79,54 +62,66 @@ class Forgotten:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """Who is asked in an experiment: the teacher's identity and tokenizer, and what its relatives are called.
+class _Held:
+    """What holds the text: by identity the keys of rows with the names that an erasure gives them; and files."""
 
-    `relatives` are the models that manifests name of caches whose token ids are read with the same tokenizer.
-    """
+    rows: dict[str, dict[bytes, frozenset[str]]]
+    files: tuple[Path, ...]
+    kept_files: tuple[KeptFile, ...]
+    taught: Taught
 
-    identity: str
-    tokenizer: PreTrainedTokenizerBase
-    relatives: frozenset[str]
+    @property
+    def keys(self) -> list[bytes]:
+        """Of all rows."""
+        return [key for found in self.rows.values() for key in found]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """By which all rows are remembered."""
+        return frozenset().union(*(names for found in self.rows.values() for names in found.values()))
 
 
 def forget_text(
     config: Experiment, *, config_dir: Path, pattern: TextPattern | None, remove: bool, break_pins: bool
 ) -> Forgotten:
-    """Find what holds a match of `pattern` in the caches of the teachers of `config`, and of those that go with them.
+    """Find what holds a match of `pattern` in every cache below the cache root of `config` and below its run root.
 
-    These are assistants, or what the teacher of a task was tuned to. With `remove` what is found is removed, and with
-    it what could not be answered there; without a pattern this alone.
-    Rollouts lie in the cache of whoever scored them and are searched with it.
+    With `remove` what is found is removed, and with it what could not be answered there; without a pattern this alone,
+    and of the teachers of `config` alone. Rollouts lie in the cache of whoever scored them and are searched with it.
 
     Raises:
-        DistillError: the teacher cannot be opened, or a cache not be read or changed.
+        DistillError: a teacher of `config` cannot be opened, or a cache or file not be read or changed.
     """
-    root, every = config.runtime.cache_root, _every_asked(config, config_dir)
-    searched, unsearched = dict[str, TokenPattern | None](), dict[str, Unsearched]()
-    for asked in every:
-        also, others = _others(root, asked)
-        matching = None if pattern is None else TokenPattern.of(pattern, asked.tokenizer)
-        searched |= dict.fromkeys((asked.identity, *also), matching)
-        unsearched |= {other.identity: other for other in others}
-    sequences, reports, failures = list[bytes](), list[ForgetReport](), 0
-    for identity, matches in searched.items():
-        storage = open_storage(root, identity, create=False)
-        failures += _failures(storage, identity, remove=remove)
-        if matches is None:
-            continue
-        keys = find_keys(storage, identity=identity, match=matches.found_in)
-        sequences += keys
-        if remove and keys:
-            reports.append(forget(storage, identity=identity, keys=keys, break_pins=break_pins))
+    root, run_root = config.runtime.cache_root, config.runtime.run_root
+    caches = find_caches(config, config_dir=config_dir, runs=pattern is not None)
+    storages = {identity: open_storage(root, identity, create=False) for identity in caches.tokenizers}
+    failures = sum(_failures(storage, identity, remove=remove) for identity, storage in storages.items())
+    held = _Held({}, (), (), Taught((), (), ()))
+    names, reports = 0, list[ForgetReport]()
+    if pattern is not None:
+        held = _held(pattern, caches, storages, run_root=run_root)
+    if pattern is not None and remove:
+        names = Erasures.read(root).add(held.names, root=root)
+        for path in held.files:
+            take_out(path, pattern)
+        for path in (*held.taught.lessons, *(held.taught.views if break_pins else ())):
+            _delete(path)
+        reports = [
+            forget(storages[identity], identity=identity, keys=list(found), break_pins=break_pins)
+            for identity, found in held.rows.items()
+        ]
     return Forgotten(
-        identity=every[0].identity,
-        searched=tuple(searched),
-        unsearched=tuple(other for identity, other in unsearched.items() if identity not in searched),
-        sequences=tuple(key.hex() for key in sequences),
-        removed=bool(reports),
+        identity=next(iter(caches.tokenizers)),
+        searched=tuple(caches.tokenizers),
+        unsearched=caches.unsearched,
+        sequences=tuple(key.hex() for key in held.keys),
+        removed=remove and bool(held.rows or held.files or held.taught.lessons),
+        names=names,
         kept_for_views=tuple(sorted({view for report in reports if report.kept for view in report.pinned_by})),
-        files=() if pattern is None else tuple(map(str, files_with(pattern, root=config.runtime.run_root))),
+        files=tuple(map(str, held.files)),
+        kept_files=held.kept_files,
+        lessons=tuple(map(str, (*held.taught.lessons, *held.taught.views))),
+        students=tuple(map(str, held.taught.students)),
         reports=tuple(reports),
         failures=failures,
         failures_removed=remove and failures > 0,
@@ -142,95 +137,28 @@ def _failures(storage: Storage, identity: str, *, remove: bool) -> int:
     return found
 
 
-def _every_asked(config: Experiment, config_dir: Path) -> list[_Asked]:
-    """The first teacher, and of the others those that were asked before."""
-    if isinstance(config, TaskDistillConfig):
-        asked = [_of_task(config.of_teacher(name), config_dir) for name in config.every_teacher]
-    else:
-        asked = _of_language_models(config, config_dir)
-    first, *others = asked
-    there = list_teachers(config.runtime.cache_root) if others else []
-    return [first, *(other for other in others if other.identity in there)]
+def _held(pattern: TextPattern, caches: AskedCaches, storages: dict[str, Storage], *, run_root: Path) -> _Held:
+    rows = dict[str, dict[bytes, frozenset[str]]]()
+    for identity, storage in storages.items():
+        matching = TokenPattern.of(pattern, caches.tokenizers[identity])
+        if found := find_matches(storage, identity=identity, match=matching.found_in):
+            rows[identity] = found
+    files, kept = _files(pattern, root=run_root)
+    task_runs = {run for identity in rows for run in caches.task_runs.get(identity, ())}
+    keys = [key for found in rows.values() for key in found]
+    taught = taught_by(keys, storages=storages.values(), run_root=run_root, task_runs=task_runs)
+    return _Held(rows, files, kept, taught)
 
 
-def _of_language_models(config: DistillConfig, config_dir: Path) -> list[_Asked]:
-    """An assistant is a student of the config, which has the tokenizer of its teacher."""
-    return [
-        _Asked(teacher.identity.digest(), teacher.files.tokenizer, frozenset(config.students))
-        for teacher in open_teachers(resolve_paths(config, config_dir=config_dir)).values()
-    ]
+def _files(pattern: TextPattern, *, root: Path) -> tuple[tuple[Path, ...], tuple[KeptFile, ...]]:
+    """The files that hold the text: those it is taken out of, and those that stay, with the reason."""
+    reasons = {path: why_kept(path, root=root) for path in files_with(pattern, root=root)}
+    kept = tuple(KeptFile(str(path), reason) for path, reason in reasons.items() if reason is not None)
+    return tuple(path for path, reason in reasons.items() if reason is None), kept
 
 
-def _of_task(config: TaskDistillConfig, config_dir: Path) -> _Asked:
-    config = resolve_task_paths(config, config_dir=config_dir)
-    task = load_task_file(config.task)
-    if config.teacher.answers != "head":
-        writer = open_generative_teacher(config, task)
-        return _Asked(writer.identity.digest(), writer.files.tokenizer, frozenset())
-    teacher = open_task_teacher(config, task)
-    tuned = frozenset({teacher.label}) if config.teacher.prepare else frozenset[str]()
-    return _Asked(teacher.identity.digest(), teacher.tokenizer, tuned)
-
-
-def _others(root: Path | str, asked: _Asked) -> tuple[list[str], list[Unsearched]]:
-    """The caches of the teacher's relatives, and all others below the root."""
-    tokenizer = type(asked.tokenizer).__name__
-    also, unsearched = list[str](), list[Unsearched]()
+def _delete(path: Path) -> None:
     try:
-        found = list_teachers(root)
+        path.unlink(missing_ok=True)
     except OSError as error:
-        raise CacheError(f"{root}: cannot be read ({error.strerror or error}): check runtime.cache_root") from error
-    for identity in found:
-        if identity == asked.identity:
-            continue
-        try:
-            provenances = _provenances(root, identity)
-        except CacheError as error:
-            unsearched.append(Unsearched(identity, (), str(error)))
-            continue
-        models = tuple(sorted({model for model, _ in provenances}))
-        if provenances and set(models) <= asked.relatives and {name for _, name in provenances} == {tokenizer}:
-            also.append(identity)
-        elif provenances:
-            unsearched.append(Unsearched(identity, models, "not of this config: name a config of its own"))
-    return also, unsearched
-
-
-def _provenances(root: Path | str, identity: str) -> set[tuple[str, str]]:
-    """(model, tokenizer) of every manifest in the cache of a teacher."""
-    storage, found = open_storage(root, identity, create=False), set[tuple[str, str]]()
-    with place_errors(storage):
-        for uuid in listed(storage, "manifests"):
-            with suppress(DamagedObject, FileNotFoundError):
-                provenance = read_manifest(storage, uuid, identity=identity).provenance
-                found.add((provenance.get("model", "?"), provenance.get("tokenizer", "?")))
-    return found
-
-
-def files_with(pattern: TextPattern, *, root: Path) -> list[Path]:
-    """Files below a run root (MLflow's own among them) that hold a match, in plain text or as a JSON string."""
-    return [path for path in sorted(root.rglob("*")) if _is_text(path) and _holds(pattern, path)]
-
-
-def _is_text(path: Path) -> bool:
-    named = path.suffix not in WEIGHTS and path.name not in VOCABULARIES
-    return named and path.is_file() and path.stat().st_size <= LARGEST_FILE
-
-
-def _holds(pattern: TextPattern, path: Path) -> bool:
-    try:
-        text = read_regular(path, at_most=LARGEST_FILE, links="follow").decode("utf-8", errors="replace")
-    except (OSError, UnreadableFileError):
-        return False  # it went away while we looked
-    return pattern.found_in(text) or any(pattern.found_in(found) for found in _json_strings(path, text))
-
-
-def _json_strings(path: Path, text: str) -> Iterator[str]:
-    """The strings of a JSON or JSON-lines file, where quotes and other scripts may stand escaped."""
-    if path.suffix not in (".json", ".jsonl"):
-        return
-    for line in text.splitlines() if path.suffix == ".jsonl" else [text]:
-        try:
-            yield from texts_within(parse_json(line.encode("utf-8", errors="replace"), origin=str(path)))
-        except UnreadableFileError:
-            continue
+        raise CacheError(f"{path}: cannot be deleted ({error.strerror}): mend that and run again") from error

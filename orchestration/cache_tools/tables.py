@@ -165,6 +165,8 @@ def show_imported(found: ImportReport, *, console: Console) -> None:
         f"teacher {found.identity[:12]}: {len(found.imported)} segments taken in, {found.rows:,} rows; "
         f"{len(found.skipped)} were here already"
     )
+    if found.forgotten:
+        console.warn(f"{found.forgotten:,} rows of the archive were forgotten here and are not taken in")
 
 
 def show_forgotten(found: Forgotten, *, console: Console) -> None:
@@ -179,14 +181,14 @@ def show_forgotten(found: Forgotten, *, console: Console) -> None:
     if not found.by_text:
         return
     if not found.sequences:
-        console.say(f"no sequence or signal of teacher {found.identity[:12]} or its relatives holds the text")
+        console.say(f"no sequence or signal in the {len(found.searched)} caches that were searched holds the text")
     elif not found.removed:
         console.say(f"{len(found.sequences)} sequences and signals hold the text; add --yes to remove them for good")
     else:
         console.say(
-            f"{len(found.sequences)} sequences and signals are removed; what stays in the data is asked for again"
+            f"{len(found.sequences)} sequences and signals are removed, and remembered by {found.names:,} new hashes: "
+            "no fill, door or archive brings them back"
         )
-        console.say("Archives, lessons of runs, and students that were trained on them, still hold what they held.")
     for key in found.sequences[:LISTED]:
         console.say(f"  {key}")
     if found.kept_for_views:
@@ -198,10 +200,34 @@ def show_forgotten(found: Forgotten, *, console: Console) -> None:
     for other in found.unsearched:
         names = visible(", ".join(other.models) or "unknown", at_most=80)
         console.warn(f"not searched: cache {other.identity[:12]} of {names}: {visible(other.reason)}")
+    _show_places(found, console=console)
+
+
+def _show_places(found: Forgotten, *, console: Console) -> None:
+    """The files that hold the text or rest on it, what became of them, and what is out of reach."""
+    verb = "went out of" if found.removed else "lies in"
     if found.files:
-        console.say(f"The same text lies in {len(found.files)} files of runs and of MLflow, not changed here:")
-        for path in found.files:
-            console.say(f"  {visible(path)}")
+        console.say(f"The text {verb} {len(found.files)} files of runs and of MLflow:")
+        _list(found.files, console=console)
+    if found.lessons:
+        became = "are removed, those of keys alone with --break-pins" if found.removed else "would be removed"
+        console.say(f"{len(found.lessons)} views and lessons of runs rest on what holds it and {became}:")
+        _list(found.lessons, console=console)
+    if found.students:
+        console.warn(f"{len(found.students)} students learned from it and cannot unlearn it, only be deleted:")
+        _list(found.students, console=console)
+    for kept in found.kept_files:
+        console.warn(f"{visible(kept.path)} holds the text and stays: {kept.reason}")
+    if found.sequences or found.files or found.students:
+        console.say(
+            "Out of reach: exported folders, archives and copies elsewhere, and the data, of which such rows are left "
+            "out from now on."
+        )
+
+
+def _list(paths: Sequence[str], *, console: Console) -> None:
+    for path in paths:
+        console.say(f"  {visible(path)}")
 
 
 def size(count: float) -> str:

@@ -80,14 +80,17 @@ def add_cache_commands(parent: argparse.ArgumentParser) -> None:
         actions,
         _forget,
         "forget",
-        "remove what a config's teacher, its assistants and their rollouts have of a text, for good; archives, data, "
-        "lessons and trained students are not changed. Or forget what they could not answer, which is then asked again",
+        "remove a text from every cache below the cache root and from the runs beside it, for good, and remember it by "
+        "hashes, so that nothing brings it back; trained students, archives and data are not changed. Or forget what "
+        "teachers could not answer, which is then asked again",
     )
     _config_arguments(forget)
     what = forget.add_mutually_exclusive_group(required=True)
     what.add_argument("--match", type=parse_pattern, metavar="REGEX", help="what to look for, in RE2's syntax")
     what.add_argument("--failures", action="store_true", help="what could not be answered, so that it is asked again")
-    forget.add_argument("--yes", action="store_true", help="remove them; without it they are only counted and listed")
+    how = forget.add_mutually_exclusive_group()
+    how.add_argument("--yes", action="store_true", help="remove them; without it they are only counted and listed")
+    how.add_argument("--dry-run", action="store_true", help="count and list alone, as without --yes")
     forget.add_argument("--break-pins", action="store_true", help="also where a run's view still needs them")
 
 

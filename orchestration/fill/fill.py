@@ -133,6 +133,8 @@ def _fill(
     started, spent_before = time.monotonic(), read_counts(order.ledger).fill
     storage = open_storage(order.cache_root, wanted.identity, create=False)
     claims = Claims(storage)
+    # What nobody asks (`orchestration.fill.refusals`) was remembered where it was decided.
+    unasked = frozenset(result.failed)
     known = None if order.engine is None else Failures(storage, identity=wanted.identity, engine=order.engine)
     total = own = 0
     stalled: DistillError | None = None
@@ -153,7 +155,9 @@ def _fill(
                 died = _ask(part, result=result, wanted=wanted, engines=engines, budgets=left, progress=bar)
                 if known is not None:
                     # At once, because whoever is killed later would ask again.
-                    known.add({row: why for row, why in result.failed.items() if row not in suspects.guilty})
+                    known.add(
+                        {row: why for row, why in result.failed.items() if row not in {*suspects.guilty, *unasked}}
+                    )
                 result.teacher_tokens = read_counts(order.ledger).fill - spent_before
                 lacking = _still_missing(part, wanted=wanted, failed=result.failed)
                 gained = len(part.requests) - len(lacking)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cache.erasures import Erasures
 from configs import DistillConfig
+from orchestration.inputs.forgotten_rows import without_forgotten
 from orchestration.inputs.models import ModelFiles
 from orchestration.inputs.plain_windows import with_plain
 from orchestration.inputs.prompts import load_prompts
@@ -15,9 +17,10 @@ from orchestration.inputs.wide_prompts import Widened, with_context
 
 
 def read_prompts(config: DistillConfig, *, teacher: ModelFiles) -> Widened:
-    """Read everything in the tokens of the first teacher.
+    """Read everything in the tokens of the first teacher, without what was forgotten.
 
     Raises:
+        CacheError: what was forgotten cannot be read.
         ConfigError: rows say nothing by which they are sent to a teacher, or the teacher's context cannot be used.
         DataError: a split cannot be read or has no usable row, or a prompt stands in two splits.
     """
@@ -30,4 +33,5 @@ def read_prompts(config: DistillConfig, *, teacher: ModelFiles) -> Widened:
         route=config.route,
     )
     widened = with_context(prompts, config, tokenizer=tokenizer)
-    return replace(widened, prompts=with_plain(widened.prompts, config.data, tokenizer=tokenizer))
+    read = replace(widened, prompts=with_plain(widened.prompts, config.data, tokenizer=tokenizer))
+    return without_forgotten(read, Erasures.read(config.runtime.cache_root))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cache import GenerateRequest, ScoreRequest, TeacherCache
 from cache.answers import Request
+from cache.erasures import FORGOTTEN, forgotten_among
 from configs.places import absolute_root
 from configs.stages import StageConfig
 from orchestration.cluster.door_pool import DoorPool
@@ -26,15 +27,13 @@ from orchestration.pipeline.lessons import Lesson, pin_lesson
 from orchestration.pipeline.run import AnyRun, Journal, RunSettings
 from orchestration.pipeline.stage import Line, Stage, run_stage
 from orchestration.pipeline.workers import Workers
+from orchestration.plan.left_out import ASK_AGAIN, forgotten_in_words
 from orchestration.plan.requests import FillPlan, SequenceSet
 from teacher_server.reference import NoReferenceError, ReferenceRows
 from teacher_server.startup_check import check_prompts, reference_dtype, weight_bytes
 
 CHECK_PROMPTS = 2
 """Prompts on which engines are compared with a plain forward pass."""
-
-ASK_AGAIN = "`distill cache forget --failures --yes` with this config"
-"""How what could not be answered is asked once more."""
 
 LARGE_BYTES = 64 * 2**30
 """Of weights; beyond it one prompt has to do, because reading them all takes the reference minutes."""
@@ -143,18 +142,24 @@ def run_fill(
     if not isinstance(asked.pool, DoorPool):
         run_stage(EngineCheck(asked, asked.pool, run, journal, workers), settings=run, journal=journal)
     failed = run_stage(Fill(asked, order, run, journal), settings=run, journal=journal)
-    warn_of_failures(len(failed), before=len(asked.plan.refused), label=asked.teacher.known_as, journal=journal)
+    warn_of_failures(failed, before=asked.plan.refused, label=asked.teacher.known_as, journal=journal)
     return failed
 
 
-def warn_of_failures(count: int, *, before: int, label: str, journal: Journal, what: str = "sequences") -> None:
-    """Say how many requests could not be answered, how many of them nobody asked this time, and how they are asked."""
+def warn_of_failures(
+    failed: Mapping[Request, str], *, before: Mapping[Request, str], label: str, journal: Journal
+) -> None:
+    """Say how many requests were not answered: forgotten, or refused, now or `before`; and how they are asked."""
+    forgotten, known_before = forgotten_among(failed), len(before) - forgotten_among(before)
+    count = len(failed) - forgotten
     if count:
-        known = f", {before:,} of which were known before and left out" if before else ""
+        known = f", {known_before:,} of which were known before and left out" if known_before else ""
         journal.console.warn(
-            f"{count:,} {what} could not be answered by {label}{known}; they are not asked again before the engine "
-            f"changes: {ASK_AGAIN} asks again"
+            f"{count:,} sequences could not be answered by {label}{known}; they are not asked again before the engine "
+            f"changes: {ASK_AGAIN}"
         )
+    if forgotten:
+        journal.console.warn(forgotten_in_words(forgotten, what="sequences"))
 
 
 def _order(asked: AskedTeacher, settings: RunSettings, journal: Journal) -> FillOrder:
@@ -318,7 +323,9 @@ def without_refused(prompts: PromptSet, sets: Sequence[SequenceSet], *, failed: 
             reasons, asked = refused.get(row.asked_ids, []), wanted[row.asked_ids]
             if reasons:
                 share = f" ({len(reasons)} of its {asked} sequences)" if asked > 1 else ""
-                set_aside.append(Rejected(split, row.row, reasons[0] + share, row.text))
+                # What is to be gone must not stand in a run directory.
+                text = "" if FORGOTTEN in reasons else row.text
+                set_aside.append(Rejected(split, row.row, reasons[0] + share, text))
             if not reasons or len(reasons) < asked:
                 kept.append(row)
         splits[split] = tuple(kept)

@@ -32,10 +32,10 @@ class Holdings(Protocol):
 
 
 class Refused(Protocol):
-    """What the teacher is known not to answer (`cache.failures.Failures`)."""
+    """What the teacher is not asked: it cannot answer it, or it was forgotten (`orchestration.fill.refusals`)."""
 
     def reason(self, request: Request) -> str | None:
-        """Why it cannot answer; None when it has not refused."""
+        """Why it is not asked; None where it is."""
         ...
 
 
@@ -74,8 +74,8 @@ class SequenceSet:
 class SetPlan:
     """Hits and misses of one sequence set, with the tokens that the misses would cost at most.
 
-    `refused` are requests that the cache lacks and the teacher could not answer before, with the reasons; they are
-    not misses, because they are not asked again.
+    `refused` are requests that the cache lacks and that were forgotten, or that the teacher could not answer before,
+    with the reasons; they are not misses, because they are not asked.
     """
 
     sequences: SequenceSet
@@ -113,7 +113,7 @@ class FillPlan:
 
     @property
     def refused(self) -> dict[Request, str]:
-        """What the teacher could not answer before, over all sets."""
+        """What the teacher is not asked, over all sets, and why."""
         return {request: reason for part in self.sets for request, reason in part.refused.items()}
 
     @property

@@ -44,10 +44,10 @@ class SignalHoldings(Protocol):
 
 
 class RefusedSignals(Protocol):
-    """What the teacher is known not to answer (`cache.failures.Failures`)."""
+    """What the teacher is not asked: it cannot answer it, or it was forgotten (`orchestration.fill.refusals`)."""
 
     def reason(self, request: SignalRequest) -> str | None:
-        """Why it cannot answer; None when it has not refused."""
+        """Why it is not asked; None where it is."""
         ...
 
 
@@ -87,8 +87,9 @@ class SignalSet:
 class SignalSetPlan:
     """Hits and misses of one set. `tokens` are those of the texts that have to be read, each once.
 
-    `refused` are requests that the cache lacks and the teacher could not answer before, with the reasons; they are not
-    misses, because they are not asked again. What another set before it misses too is no miss of this one.
+    `refused` are requests that the cache lacks and that were forgotten, or that the teacher could not answer before,
+    with the reasons; they are not misses, because they are not asked. What another set before it misses too is no miss
+    of this one.
     """
 
     signals: SignalSet
@@ -123,7 +124,7 @@ class SignalPlan:
 
     @property
     def refused(self) -> dict[SignalRequest, str]:
-        """What the teacher could not answer before, over all sets."""
+        """What the teacher is not asked, over all sets, and why."""
         return {request: reason for part in self.sets for request, reason in part.refused.items()}
 
     @property

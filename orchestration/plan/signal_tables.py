@@ -6,6 +6,7 @@ from rich.table import Table
 
 from orchestration.outputs.console import Console, clock
 from orchestration.plan.duration import FillTime
+from orchestration.plan.left_out import left_out_in_words
 from orchestration.plan.signal_requests import SignalPlan
 
 
@@ -31,11 +32,9 @@ def show_signal_plan(plan: SignalPlan, *, time: FillTime, max_tokens: int, conso
             f"{plan.cut:,} of {texts:,} texts are longer than teacher.max_tokens={max_tokens} and are cut: the teacher "
             "judges their beginnings; raise it if the model reads more"
         )
-    if plan.refused:
-        console.say(
-            f"{len(plan.refused):,} signals were refused by the teacher before and are not asked again: "
-            "`distill cache forget --failures --yes` with this config asks again."
-        )
+    unanswered = "were refused by the teacher before and are not asked again"
+    for line in left_out_in_words(plan.refused, unanswered=unanswered, what="signals"):
+        console.say(line)
     if not plan.asks_teacher:
         console.say("Nothing to ask: every signal is in the cache and no engine starts for it.")
         return

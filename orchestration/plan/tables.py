@@ -18,6 +18,7 @@ from orchestration.outputs.console import Console, clock
 from orchestration.plan.duration import FillTime, TeacherWork, expected_seconds
 from orchestration.plan.hardware import GIB, Hardware, HostMemory
 from orchestration.plan.host_memory import HostPhase
+from orchestration.plan.left_out import left_out_in_words
 from orchestration.plan.machine import lacks_bfloat16
 from orchestration.plan.memory import USABLE, MemoryFit, MemoryItem
 from orchestration.plan.placement import Placement, assumed_mark
@@ -47,11 +48,9 @@ def show_plan(plan: FillPlan, *, time: FillTime | None, console: Console, assume
             f"{asked[2]:,}{mark}",
         )
     console.say(table)
-    if plan.refused:
-        console.say(
-            f"{len(plan.refused):,} rows could not be answered by this version of the engine before and are left out: "
-            "`distill cache forget --failures --yes` with this config asks again."
-        )
+    unanswered = "could not be answered by this version of the engine before and are left out"
+    for line in left_out_in_words(plan.refused, unanswered=unanswered, what="rows"):
+        console.say(line)
     if not plan.asks_teacher:
         rest = "every row" if not plan.refused else "every other row"
         console.say(f"Nothing to ask: {rest} is in the cache and no engine starts for it.")

@@ -5,6 +5,8 @@ somebody else; or by the teacher. What it answers is written within `commit_ever
 on, by everybody: pipelines, trainers, other doors. An answer that was given and lost with its process before it was
 written is lost to the cache alone: whoever asks again pays for it again.
 
+What was forgotten (`cache.erasures`) is neither asked nor kept, also where it is forgotten while the door is open.
+
 Nobody waits in an endless queue: what would have to wait behind more than `most_waiting_tokens` is refused
 (`BusyError`) with the time after which it is worth trying again.
 
@@ -27,6 +29,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from cache import TeacherCache
+from cache.erasures import AnyRequest, Erasures
 from cache.protocols import Failure
 from configs.errors import CacheError, DistillError, EngineError, RecordError
 from teacher_server.http.wire import ENGINES_DIED, Answered
@@ -98,6 +101,7 @@ class Desk(ABC, Generic[Question, Record]):
         self.counts = Counts()
         self.terms = terms
         self._cache = cache
+        self._erasures = Erasures()
         self._under_way: dict[Question, asyncio.Task[dict[Question, Record | Failure]]] = {}
         self._fresh: dict[Question, Record] = {}
         self._waiting_tokens = 0
@@ -120,6 +124,11 @@ class Desk(ABC, Generic[Question, Record]):
     @abstractmethod
     def tokens(self, records: Iterable[Record]) -> int:
         """Tokens that the teacher read or wrote for these answers."""
+        ...
+
+    @abstractmethod
+    def request(self, question: Question) -> AnyRequest:
+        """What the teacher is asked by a question."""
         ...
 
     @abstractmethod
@@ -166,18 +175,21 @@ class Desk(ABC, Generic[Question, Record]):
             CacheError: the cache cannot be read.
         """
         held = await self.held(questions)
-        lacking = dict.fromkeys(each for each, record in zip(questions, held, strict=True) if record is None)
+        wanted = dict.fromkeys(each for each, record in zip(questions, held, strict=True) if record is None)
+        unasked = self._unasked(wanted)
+        lacking = [each for each in wanted if each not in unasked]
         new = self.together(each for each in lacking if each not in self._under_way)
         asked = sum(map(len, new))
         self.counts.hits += sum(record is not None for record in held)
         self._require_room(new)
         self.counts.asked += asked
+        self.counts.failed += len(unasked)
         self.counts.shared += len(lacking) - asked
         for each in new:
             self._ask(each)
         tasks = {each: self._under_way[each] for each in lacking}
         # A client that goes away does not take the answer from others who wait for it.
-        said = {each: (await asyncio.shield(task))[each] for each, task in tasks.items()}
+        said = {**unasked, **{each: (await asyncio.shield(task))[each] for each, task in tasks.items()}}
         return [
             Answered(said[each]) if record is None else Answered(record, cached=True)
             for each, record in zip(questions, held, strict=True)
@@ -204,7 +216,7 @@ class Desk(ABC, Generic[Question, Record]):
             if not fresh:
                 return
             try:
-                await asyncio.to_thread(self._write, fresh)
+                await asyncio.to_thread(self._write_remembered, fresh)
             except CacheError as error:
                 self.counts.commit_errors += 1
                 self._writing_fails = True
@@ -227,12 +239,28 @@ class Desk(ABC, Generic[Question, Record]):
                 await self._committer
         await self.commit()
 
+    def _unasked(self, questions: Iterable[Question]) -> dict[Question, Record | Failure]:
+        """Those of which nobody is asked, and why."""
+        reasons = {each: self._erasures.reason(self.request(each)) for each in questions}
+        return {each: Failure(reason) for each, reason in reasons.items() if reason is not None}
+
+    def _write_remembered(self, fresh: Mapping[Question, Record]) -> None:
+        """Write what was not forgotten since it was asked.
+
+        Raises:
+            CacheError: the place refuses, or what was forgotten cannot be read.
+        """
+        self._erasures = Erasures.read(self._cache.root)
+        gone = self._unasked(fresh)
+        self._write({each: record for each, record in fresh.items() if each not in gone})
+
     def _read(self, questions: Sequence[Question]) -> list[Record | None]:
         """What the cache has, with what others committed a while ago."""
         now = time.monotonic()
         if now - self._refreshed > REFRESH_S:
             self._refreshed = now
             self._cache.refresh()
+            self._erasures = Erasures.read(self._cache.root)
         return self.find(questions)
 
     def _require_room(self, new: Sequence[Sequence[Question]]) -> None:

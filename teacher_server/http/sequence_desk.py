@@ -61,6 +61,10 @@ class SequenceDesk(Desk[Asked, TeacherRecord]):
         """See `Desk`."""
         return sum(len(record.token_ids) for record in records)
 
+    def request(self, question: Asked) -> Request:
+        """See `Desk`."""
+        return question.request
+
     def find(self, questions: Sequence[Asked]) -> list[TeacherRecord | None]:
         """See `Desk`."""
         found: list[TeacherRecord | None] = [None] * len(questions)

@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Float32
 
 from cache import Signal, SignalRequest, TeacherCache
-from cache.failures import Failures
 from configs.task import TaskConfig
 from configs.task_experiment import TaskTeacherConfig
 from configs.task_features import StateName
@@ -29,6 +28,7 @@ from orchestration.inputs.wide_texts import read_wide
 from orchestration.outputs.console import ProgressSink
 from orchestration.plan.signal_requests import (
     HEAD_SIGNALS,
+    RefusedSignals,
     SignalPlan,
     SignalWidths,
     plan_signals,
@@ -52,13 +52,13 @@ class CheckedEngines(Engines[SignalRequest], Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HeadTeacher:
-    """A teacher with a head, its cache, and what it is known not to answer."""
+    """A teacher with a head, its cache, and what it is not asked."""
 
     teacher: TaskTeacher
     task: TaskConfig
     settings: TaskTeacherConfig
     cache: TeacherCache
-    refusals: Failures | None = None
+    refusals: RefusedSignals | None = None
 
     def plan(self, sets: Mapping[str, Sequence[Example]], signals: tuple[Signal, ...]) -> SignalPlan:
         """What the cache lacks of these signals of some sets of examples, by their names."""

@@ -49,6 +49,10 @@ class SignalDesk(Desk[SignalRequest, SignalRecord]):
         texts = {(record.token_ids.tobytes(), record.split): len(record.token_ids) for record in records}
         return sum(texts.values())
 
+    def request(self, question: SignalRequest) -> SignalRequest:
+        """See `Desk`."""
+        return question
+
     def find(self, questions: Sequence[SignalRequest]) -> list[SignalRecord | None]:
         """See `Desk`."""
         store = self._cache.signals

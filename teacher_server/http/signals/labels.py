@@ -140,6 +140,10 @@ class LabelDesk(Desk[SignalRequest, SignalRecord]):
         """See `Desk`."""
         return sum(record.tokens_read for record in records if isinstance(record, LabelRecord))
 
+    def request(self, question: SignalRequest) -> SignalRequest:
+        """See `Desk`."""
+        return question
+
     def find(self, questions: Sequence[SignalRequest]) -> list[SignalRecord | None]:
         """See `Desk`."""
         requests = [*map(_labelled, questions), *self._free]

@@ -12,8 +12,9 @@ from pipeline_builders import SHAPE, fake_run, go
 from task_heads import save_classifier
 from task_pipeline_builders import STAGE, TaskPlace, spoken_place, task_place
 
-from orchestration.cache_tools import forgetting
-from orchestration.cache_tools.forgetting import Forgotten, files_with, forget_text
+from orchestration.cache_tools import searched_files
+from orchestration.cache_tools.forgetting import Forgotten, forget_text
+from orchestration.cache_tools.searched_files import files_with
 from orchestration.cache_tools.text_patterns import TextPattern
 
 NAME = TextPattern("Zoë")
@@ -46,7 +47,7 @@ def test_weights_and_vocabularies_hold_every_common_word(name: str, tmp_path: Pa
 def test_a_pipe_and_a_giant_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe.json")
     put(tmp_path / "giant.log", "Zoë" + "x" * 100)
-    monkeypatch.setattr(forgetting, "LARGEST_FILE", 50)
+    monkeypatch.setattr(searched_files, "LARGEST_FILE", 50)
     assert files_with(NAME, root=tmp_path) == []
 
 

@@ -80,13 +80,13 @@ def test_what_was_refused_is_no_miss_of_a_later_plan_and_starts_no_engine(tmp_pa
     runtime = RuntimeConfig(cache_root=tmp_path)
     first = open_refusals(runtime, IDENTITY, k=4)
     assert plan_fill(sets, cache=Empty(), refused=first).misses == 3
-    first.add({samples(1, 2)[0]: "too long", gold: "unknown id"})
+    first.failures.add({samples(1, 2)[0]: "too long", gold: "unknown id"})
     plan = plan_fill(sets, cache=Empty(), refused=open_refusals(runtime, IDENTITY, k=4))
     assert (plan.misses, plan.sets[0].hits, plan.sets[1].hits) == (1, 0, 0)
     assert plan.refused == {samples(1, 2)[0]: "too long", gold: "unknown id"}
     assert plan.sets[0].asks_teacher and not plan.sets[1].asks_teacher
     assert (plan.prompt_tokens, plan.response_tokens) == (2, 5)
-    first.add({samples(1, 2, count=2)[1]: "too long"})
+    first.failures.add({samples(1, 2, count=2)[1]: "too long"})
     assert not plan_fill(sets, cache=Empty(), refused=open_refusals(runtime, IDENTITY, k=4)).asks_teacher
 
 
@@ -95,7 +95,7 @@ def test_what_changes_the_engine_has_everything_asked_again_and_nothing_else_doe
 ) -> None:
     (request,) = samples(1, 2)
     runtime = RuntimeConfig(cache_root=tmp_path)
-    open_refusals(runtime, IDENTITY, k=4).add({request: "too long"})
+    open_refusals(runtime, IDENTITY, k=4).failures.add({request: "too long"})
 
     def known(k: int = 4, **settings: float) -> bool:
         changed = runtime.teacher_engine.model_copy(update=settings)
