@@ -14,6 +14,7 @@ from cache.upkeep.garbage import Garbage, GarbageReport
 from cache.upkeep.inventory import teacher_inventory
 from orchestration.cache_tools.forgetting import Forgotten, Unsearched
 from orchestration.cache_tools.rescoring import Rescored
+from orchestration.cache_tools.searched_files import KeptFile
 from orchestration.cache_tools.tables import (
     LISTED,
     show_collected,
@@ -97,12 +98,18 @@ def test_a_long_list_is_counted_to_its_end(dry_run: bool, verb: str, shown: Show
 
 def test_what_was_not_searched_is_named_and_not_obeyed(shown: Shown) -> None:
     other = Unsearched("c" * 64, ("\x1b[31mred",), "not of this config: name a config of its own")
-    found = Forgotten("a" * 64, ("a" * 64,), (other,), (), False, (), ("runs/a\nb.json",), (), 0, False, True)
+    kept = KeptFile("runs/mlflow.db", "a database")
+    found = Forgotten(
+        "a" * 64, ("a" * 64,), (other,), (), False, 0, (), ("runs/a\nb.json",), (kept,), (), (), (), 0, False, True
+    )
     show_forgotten(found, console=shown.console)
-    assert shown.lines[0] == f"no sequence or signal of teacher {'a' * 12} or its relatives holds the text"
+    assert shown.lines[0] == "no sequence or signal in the 1 caches that were searched holds the text"
     assert f"not searched: cache {'c' * 12} of " in shown.lines[1]
     assert "\x1b" not in shown.getvalue()
-    assert shown.lines[-1].startswith("  runs/a") and shown.lines[-1].endswith("b.json")
+    path, database, reach = shown.lines[-3:]
+    assert path.startswith("  runs/a") and path.endswith("b.json")
+    assert "runs/mlflow.db holds the text and stays: a database" in database
+    assert reach.startswith("Out of reach: exported folders, archives")
 
 
 def test_signals_are_told_with_what_keeping_them_lost(tmp_path: Path, shown: Shown) -> None:

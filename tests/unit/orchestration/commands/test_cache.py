@@ -317,7 +317,10 @@ def test_a_text_is_forgotten_for_good(tmp_path: Path, distill: Distill) -> None:
     assert code == 0
     assert "1 sequences and signals hold the text; add --yes" in printed
     assert "mlartifacts/table.json" in printed
+    assert distill(*arguments, "--dry-run")[1] == printed
+    assert (tmp_path / "runs" / "mlartifacts" / "table.json").exists()
     found = json.loads(distill(*arguments, "--yes", "--json")[1])
+    assert not (tmp_path / "runs" / "mlartifacts" / "table.json").exists()
     assert (len(found["sequences"]), found["removed"], found["kept_for_views"]) == (1, True, [])
     assert "no sequence" in distill(*arguments)[1]
     stored = b"".join(path.read_bytes() for path in (tmp_path / "cache").rglob("*") if path.is_file())
@@ -361,8 +364,8 @@ def test_an_experiment_that_distils_a_task_is_taken_too(tmp_path: Path, distill:
     code, printed, _ = distill(*arguments)
     assert code == 0 and "3 sequences and signals hold the text" in printed
     code, printed, _ = distill(*arguments, "--yes")
-    assert code == 0 and "3 sequences and signals are removed" in printed and "lessons of runs" in printed
-    assert "or its relatives holds the text" in distill(*arguments)[1]
+    assert code == 0 and "3 sequences and signals are removed" in printed and "views and lessons of runs" in printed
+    assert "no sequence or signal in the 1 caches" in distill(*arguments)[1]
 
 
 def test_a_text_is_forgotten_by_assistants_too_and_what_is_not_searched_is_named(

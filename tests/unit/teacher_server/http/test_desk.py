@@ -15,6 +15,7 @@ from doors import asked
 
 from cache import TeacherCache
 from cache.answers import Request
+from cache.erasures import FORGOTTEN, Erasures, held_name
 from cache.identity import TeacherIdentity
 from cache.protocols import Failure
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
@@ -269,3 +270,18 @@ def test_a_desk_that_closes_while_it_writes_writes_once(tmp_path: Path, monkeypa
 
     assert with_desk(tmp_path, play, commit_every_s=0.01).counts.committed_rows == 1
     assert len(writers) == 1
+
+
+def test_what_was_forgotten_is_neither_asked_nor_kept(tmp_path: Path) -> None:
+    """Also what was answered and not written yet when it was forgotten."""
+    Erasures().add([held_name(prompt(0).prompt_ids)], root=tmp_path)
+
+    async def play(desk: SequenceDesk, slow: Slow) -> None:
+        one, two = await desk.answer([asked(prompt(0)), asked(prompt(1))])
+        assert isinstance(one.outcome, Failure) and one.outcome.reason == FORGOTTEN
+        assert record(two) is not None and slow.asked == [prompt(1)]
+        assert (desk.counts.asked, desk.counts.failed) == (1, 1)
+        Erasures().add([held_name(prompt(1).prompt_ids)], root=tmp_path)
+
+    desk = with_desk(tmp_path, play)
+    assert desk.cache.stats().records == 0
