@@ -277,11 +277,12 @@ def test_what_was_forgotten_is_neither_asked_nor_kept(tmp_path: Path) -> None:
     Erasures().add([held_name(prompt(0).prompt_ids)], root=tmp_path)
 
     async def play(desk: SequenceDesk, slow: Slow) -> None:
-        one, two = await desk.answer([asked(prompt(0)), asked(prompt(1))])
+        one, two = await desk.answer(asked([prompt(0), prompt(1)], k=4))
         assert isinstance(one.outcome, Failure) and one.outcome.reason == FORGOTTEN
         assert record(two) is not None and slow.asked == [prompt(1)]
         assert (desk.counts.asked, desk.counts.failed) == (1, 1)
         Erasures().add([held_name(prompt(1).prompt_ids)], root=tmp_path)
 
     desk = with_desk(tmp_path, play)
+    desk.cache.refresh()
     assert desk.cache.stats().records == 0
