@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,9 @@ ROUNDED_NATS = 1 / 16
 """What `topk-u8` makes of a log-probability at most: half a step of 1/16, and as much to have the row sum to one."""
 
 LONG = 400
+MUCH = 20 * 2**20
+"""Bytes of an answer, more than the kernel and the process that listens hold between the door and a client."""
+
 ENGINE, DOOR, LISTENER = "ServeReplica:stillroom:engine-teacher", "ServeReplica:stillroom:door", "ProxyActor"
 
 
@@ -144,12 +148,13 @@ def long_answers(opened: Opened, prompts: Sequence[tuple[int, ...]]) -> dict[str
 
 
 def asked_meanwhile(opened: Opened, body: dict[str, Any], token: str) -> tuple[threading.Thread, list[httpx.Response]]:
-    """A request that is under way when this returns, and where its answer will be."""
+    """A request that is under way when this returns, and where its answer will be unless its connection breaks."""
     answers: list[httpx.Response] = []
 
     def ask() -> None:
         headers = {"Authorization": f"Bearer {token}"}
-        answers.append(httpx.post(f"{opened.door.url}/v1/generate", json=body, headers=headers, timeout=600))
+        with suppress(httpx.TransportError):
+            answers.append(httpx.post(f"{opened.door.url}/v1/generate", json=body, headers=headers, timeout=600))
 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
@@ -199,12 +204,12 @@ def test_a_body_that_is_too_long_is_refused_whether_its_length_is_told_or_not(op
 def test_whoever_does_not_read_a_long_answer_is_cut_off(opened: Opened) -> None:
     token = opened.token("stalling")
     rows = [
-        {"token_ids": [*prompt, *[97 + at % 7 for at in range(480)]], "prompt_len": 1} for prompt in opened.prompts(40)
+        {"token_ids": [*prompt, *[97 + at % 7 for at in range(480)]], "prompt_len": 1} for prompt in opened.prompts(120)
     ]
     body = json.dumps({"k": 16, "requests": rows}).encode()
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     whole = httpx.post(f"{opened.door.url}/v1/score", content=body, headers=headers, timeout=600)
-    assert whole.status_code == 200 and len(whole.content) > 12 * 2**20
+    assert whole.status_code == 200 and len(whole.content) > MUCH
     with connected(opened.door.port) as client:
         client.sendall(head("/v1/score", token=token, length=len(body)) + body)
         opened.until(lambda: opened.connections() == 0)
@@ -214,7 +219,7 @@ def test_whoever_does_not_read_a_long_answer_is_cut_off(opened: Opened) -> None:
         for piece in slowly.iter_raw(2**21):
             received += len(piece)
             time.sleep(0.3)
-    assert received > 12 * 2**20
+    assert received > MUCH
 
 
 def test_bounds_that_are_opened_and_left_make_room_again(opened: Opened) -> None:
