@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from configs.doors import DoorConfig
 from configs.models import Block, GrownBlock, ModelSource, Name, NonNegative, Positive
 from configs.schema import BudgetConfig, Dtype, PlainConfig, PriceConfig, RuntimeConfig, SplitConfig, WithoutPasswords
 from configs.task_context import context_in_words, require_context
@@ -47,10 +48,11 @@ class TaskTeacherConfig(LicensedTeacher):
     With `calibrated` the likelihood of each label is divided by that of the same words after a question without
     content (Zhao et al. 2021, arXiv 2102.09690). `prepare` are stages that tune the teacher on gold labels before it
     is asked. `general` are stages before those in which it learns hidden tokens of plain text: a model without the head
-    of a masked language model gets one.
+    of a masked language model gets one. With `serve` a head answers behind somebody else's door, whose teacher has to
+    be this `model` (docs/decisions/0047-a-task-teacher-behind-a-door.md).
     """
 
-    later_keys = (*LicensedTeacher.later_keys, "general")
+    later_keys = (*LicensedTeacher.later_keys, "general", "serve")
 
     answers: Literal["head", "labels", "text"] = "head"
     dtype: Dtype = "float32"
@@ -60,6 +62,28 @@ class TaskTeacherConfig(LicensedTeacher):
     constrained: bool = True
     general: tuple[TaskStageConfig, ...] = ()
     prepare: tuple[TaskStageConfig, ...] = ()
+    serve: DoorConfig | None = None
+
+    @property
+    def elsewhere(self) -> DoorConfig | None:
+        """Where it answers, if no engine of this experiment does."""
+        return self.serve
+
+    @model_validator(mode="after")
+    def _one_that_is_served(self) -> Self:
+        if self.serve is None:
+            return self
+        if self.answers != "head":
+            raise ValueError(
+                f"serve={self.serve.url} has a task head answer behind a door, and answers={self.answers} asks a "
+                "language model here: set answers: head, or remove serve"
+            )
+        if self.prepare:
+            raise ValueError(
+                f"prepare tunes the teacher here, and serve={self.serve.url} asks one that is tuned there: name the "
+                "directory of the tuned one as model and remove prepare, or remove serve"
+            )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -462,4 +486,7 @@ class TaskDistillConfig(Together, WithoutPasswords):
     def digest(self) -> str:
         """SHA-256 (hex) of everything that changes the numbers."""
         said = self.model_dump(mode="json", exclude={"runtime", "budgets", "prices"})
+        # Where a teacher answers changes no number: who answers is held against its weights.
+        for teacher in (said["teacher"], *said.get("teachers", {}).values()):
+            teacher.pop("serve", None)
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

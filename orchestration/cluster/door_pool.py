@@ -8,11 +8,11 @@ what was answered before is kept.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cache import TeacherCache, TeacherRecord
@@ -20,6 +20,7 @@ from cache.answers import Request
 from cache.identity import Identity
 from cache.protocols import Failure, Outcome
 from configs import DoorError, EngineError, RecordError
+from orchestration.cluster.door_fill import DoorFill
 from orchestration.cluster.engines import TimedAnswers
 from orchestration.cluster.leases import ItemQueue
 from orchestration.fill.answers import SequenceAnswers
@@ -31,10 +32,6 @@ from orchestration.rollouts.turns import Answered, Tagged, Turns
 from teacher_server.http.wire import ENGINES_DIED
 from teacher_server.occupancy import Occupancy
 from teacher_server.requests import Asked, StepwiseSource
-
-POLL_S = 0.3
-STOP_GRACE_S = 15.0
-"""How long a stopped fill may take to commit what it has."""
 
 BLOCK_TOKENS = 16
 """Tokens of a KV block of whatever engine answers; used only for a count."""
@@ -131,40 +128,17 @@ class DoorPool:
     ) -> FillProgress:
         """See `orchestration.fill.work.Engines`; what was answered is committed whatever happens here."""
         queue = ItemQueue[Request](list(work), token_budget=token_budget)
-        started, ended = time.monotonic(), list[Exception]()
         with self.asking() as teacher:
-            thread = threading.Thread(
-                target=self._fill, args=(queue, order, teacher, ended), name="door-fill", daemon=True
-            )
-            thread.start()
-            try:
-                while thread.is_alive():
-                    thread.join(POLL_S)
-                    so_far = queue.progress()
-                    progress.update(so_far.rows + len(so_far.failures), tokens=so_far.response_tokens)
-                    if seconds_budget is not None and time.monotonic() - started > seconds_budget:
-                        break
-            finally:
-                if thread.is_alive():
-                    queue.stop()
-                    # What is under way is let go, and what was answered is committed.
-                    self.release()
-                    thread.join(STOP_GRACE_S)
-                    ended = [error for error in ended if not isinstance(error, EngineError)]
-            for error in ended:
-                raise error
-        return queue.progress()
+            fill = DoorFill(queue, work=partial(self._fill, order=order, teacher=teacher), let_go=self.release)
+            return fill.until_done(progress=progress, seconds_budget=seconds_budget)
 
-    def _fill(self, queue: ItemQueue[Request], order: FillOrder, teacher: DoorSource, ended: list[Exception]) -> None:
-        """One pass over the queue, as an engine's actor makes it; how it `ended`, if not well."""
-        try:
-            cache = TeacherCache.open(order.cache_root, self._identity)
-            with cache.writer(
-                vocab=self._vocab, licence=order.licence, provenance=order.provenance, encoding=order.encoding
-            ) as writer:
-                EngineLoop(queue, order, SequenceAnswers(_Living(teacher), writer, k=order.k)).work()
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is raised where the fill was asked for)
-            ended.append(error)
+    def _fill(self, queue: ItemQueue[Request], *, order: FillOrder, teacher: DoorSource) -> None:
+        """One pass over the queue, as an engine's actor makes it."""
+        cache = TeacherCache.open(order.cache_root, self._identity)
+        with cache.writer(
+            vocab=self._vocab, licence=order.licence, provenance=order.provenance, encoding=order.encoding
+        ) as writer:
+            EngineLoop(queue, order, SequenceAnswers(_Living(teacher), writer, k=order.k)).work()
 
     @contextmanager
     def asking(self) -> Iterator[DoorSource]:

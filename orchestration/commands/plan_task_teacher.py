@@ -12,15 +12,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cache import TeacherCache, TeacherIdentity
+from configs import ConfigError, DoorError
 from configs.models import Device
 from configs.places import is_url
 from configs.task_experiment import TaskDistillConfig
 from configs.task_stages import GOLD, TaskStageConfig, TransformerStart
 from configs.teachers import FIRST
 from evaluation.tasks.examples import Example
+from orchestration.commands.plan import PATIENCE_S
 from orchestration.fill.refusals import open_refusals, open_signal_refusals
 from orchestration.inputs.generative_teachers import open_generative_teacher, require_askable
 from orchestration.inputs.models import is_at_hand, locate_model
+from orchestration.inputs.signal_doors import SignalDoor
 from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.task_teachers import TaskTeacher, open_task_teacher
 from orchestration.inputs.task_texts import decision_labels
@@ -38,7 +41,6 @@ from orchestration.pipeline.tasks.generative_plan import (
 )
 from orchestration.pipeline.tasks.lessons import DEV, TEST, Lessons
 from orchestration.pipeline.tasks.starts import StartsOf, made_start, reader_of
-from orchestration.plan.duration import expected_signal_seconds
 from orchestration.plan.hardware import Hardware
 from orchestration.plan.requests import NothingHeld
 from orchestration.plan.signal_requests import (
@@ -51,7 +53,7 @@ from orchestration.plan.signal_requests import (
     signal_sets,
     wanted_signals,
 )
-from orchestration.plan.signal_tables import show_signal_plan
+from orchestration.plan.signal_tables import show_signal_plan, signal_fill_time
 from orchestration.plan.task_features import wanted_states
 from orchestration.plan.task_placement import own_models
 
@@ -106,14 +108,18 @@ def show_teacher(
     if unknown:
         console.say("Until it is tuned nobody knows what the cache holds of it: everything counts as a miss.")
     plan = _signal_plan(config, task, opened, asked_of, held=NoSignals() if unknown else _held(config, opened))
-    time = expected_signal_seconds(
-        opened.model,
-        tokens=plan.tokens,
-        settings=config.runtime.teacher_engine,
-        accelerator=hardware.accelerator,
-        dtype=teacher.dtype,
-    )
+    if teacher.serve is not None:
+        _show_door(SignalDoor(teacher.serve, opened, teacher), console=console)
+    time = signal_fill_time(plan, config=config, teacher=opened.model, accelerator=hardware.accelerator)
     show_signal_plan(plan, time=time, max_tokens=teacher.max_tokens, console=console)
+
+
+def _show_door(door: SignalDoor, *, console: Console) -> None:
+    """Say who answers behind a door. One that does not may do so by the time of a run."""
+    try:
+        console.say(f"{door.said(patience_s=PATIENCE_S)}.")
+    except (ConfigError, DoorError) as error:
+        console.warn(f"{error}; planned with what is known here")
 
 
 def stage_steps(stage: TaskStageConfig, *, rows: int) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from configs import ConfigError, DistillConfig, Experiment, configure_logging
+from configs.doors import DoorConfig
 from configs.places import absolute_root
 from configs.serving import ServeConfig
 from configs.task_experiment import TaskDistillConfig
@@ -73,15 +74,15 @@ def ready_to_serve(config: Experiment, *, config_dir: Path) -> Experiment:
     Raises:
         ConfigError: one is, or a path leads nowhere.
     """
-    if isinstance(config, TaskDistillConfig):
-        return resolve_task_paths(config, config_dir=config_dir)
     for name, teacher in config.every_teacher.items():
         if teacher.elsewhere is not None:
-            key = key_of_teacher(name)
+            key, block = key_of_teacher(name), "serve" if isinstance(teacher.elsewhere, DoorConfig) else "openai"
             raise ConfigError(
                 f"{key} answers behind {teacher.elsewhere.host}: a door leads to engines of its own, not to another "
-                f"door: remove {key}.{'serve' if teacher.openai is None else 'openai'}, or give out that address"
+                f"door: remove {key}.{block}, or give out that address"
             )
+    if isinstance(config, TaskDistillConfig):
+        return resolve_task_paths(config, config_dir=config_dir)
     return resolve_paths(config, config_dir=config_dir)
 
 

@@ -158,19 +158,28 @@ def knock(door: DoorConfig, *, key: str, patience_s: float | None = None) -> Tea
         ConfigError: the token is not there.
         DoorError: the door cannot be reached, lets nobody in, or lacks the teacher.
     """
-    token = os.environ.get(door.token_env)
-    if not token:
-        raise ConfigError(
-            f"{key}.serve.token_env={door.token_env} is not set in the environment: put a token of {door.host} into it "
-            "(distill serve token new NAME, where the door is)"
-        )
-    settings = DoorSettings(door.url, token=token, teacher=door.teacher, budget_s=door.patience_s, ca_file=door.ca_file)
+    settings = settings_of(door, key=key)
     patience_s = door.patience_s if patience_s is None else min(patience_s, door.patience_s)
     try:
         with HttpTeacher(replace(settings, budget_s=patience_s)) as teacher:
             return TeacherDoor(settings, teacher.facts)
     except EngineError as error:
         raise DoorError(f"{key}.serve: {error}") from error
+
+
+def settings_of(door: DoorConfig, *, key: str) -> DoorSettings:
+    """How a door is asked, with the token that the environment has for it.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    token = os.environ.get(door.token_env)
+    if not token:
+        raise ConfigError(
+            f"{key}.serve.token_env={door.token_env} is not set in the environment: put a token of {door.host} into it "
+            "(distill serve token new NAME, where the door is)"
+        )
+    return DoorSettings(door.url, token=token, teacher=door.teacher, budget_s=door.patience_s, ca_file=door.ca_file)
 
 
 def weights_wanted(config: DistillConfig) -> str | None:
@@ -219,28 +228,30 @@ def require_same(
         ConfigError: what is known here is not what the door says; names both sides.
     """
     key, teacher, there = key_of_teacher(name), config.every_teacher[name], door.facts.identity
-    if not isinstance(there, TeacherIdentity):
-        raise ConfigError(
-            f"{key}.serve: {door.label} is {there.provider}/{there.model}, whose weights nobody can hash, and "
-            f"{key}.model={files.label} is a model of its own: ask that provider itself"
-        )
     differences = chain(
-        _other_identity(key, files, door=door, here=here),
+        other_identity(key, model=files.label, here=here, door=door.label, there=there),
         _other_tokens(key, files, door=door),
         _too_much(key, teacher, door=door, longest=config.longest_asked),
     )
     if (line := next(differences, None)) is not None:
         raise ConfigError(line)
+    assert isinstance(there, TeacherIdentity)
     return there
 
 
-def _other_identity(key: str, files: ModelFiles, *, door: TeacherDoor, here: TeacherIdentity) -> Iterator[str]:
-    """Lines for what of the identity differs, the first cause first."""
-    ours, theirs = asdict(here), asdict(door.facts.identity)
+def other_identity(key: str, *, model: str, here: TeacherIdentity, door: str, there: Identity) -> Iterator[str]:
+    """Lines for what differs between who a `model` is here and who is behind a `door`, the first cause first."""
+    if not isinstance(there, TeacherIdentity):
+        yield (
+            f"{key}.serve: {door} is {there.provider}/{there.model}, whose weights nobody can hash, and "
+            f"{key}.model={model} is a model of its own: ask that provider itself"
+        )
+        return
+    ours, theirs = asdict(here), asdict(there)
     for field in ("dtype", "quantization"):
         if ours[field] != theirs[field]:
             yield (
-                f"{key}.{field}={ours[field]}, and {door.label} has {field}={theirs[field]}, which are other numbers: "
+                f"{key}.{field}={ours[field]}, and {door} has {field}={theirs[field]}, which are other numbers: "
                 f"set {key}.{field} to {theirs[field]}, or ask another door"
             )
     if ours["weights_sha256"] == UNKNOWN:
@@ -249,14 +260,13 @@ def _other_identity(key: str, files: ModelFiles, *, door: TeacherDoor, here: Tea
     for field, what in names.items():
         if ours[field] != theirs[field]:
             yield (
-                f"{key}.model={files.label} has {what} ({ours[field][:12]}) than {door.label} ({theirs[field][:12]}): "
+                f"{key}.model={model} has {what} ({ours[field][:12]}) than {door} ({theirs[field][:12]}): "
                 "name the model that is served there, or ask another door"
             )
     for field in ours:
         if ours[field] != theirs[field]:
             yield (
-                f"{door.label} has {field}={theirs[field]}, and this installation {ours[field]}: ask a door of its "
-                "version"
+                f"{door} has {field}={theirs[field]}, and this installation {ours[field]}: ask a door of its version"
             )
 
 

@@ -10,13 +10,15 @@ from uuid import uuid4
 from cache.disk.roots import probe_root
 from configs import ConfigError, ModelError, load_task_file, resolve_data_path
 from configs.architecture import read_architecture
+from configs.doors import DoorConfig
 from configs.experiments import AnyExperiment
 from configs.models import Block, Device, ModelSource
 from configs.places import is_url
 from configs.schema import DistillConfig, Dtype, ModelShape, PlainConfig, TeacherConfig
 from configs.stages import StageConfig
-from configs.task_experiment import RuleAugmentation, TaskDistillConfig
+from configs.task_experiment import RuleAugmentation, TaskDistillConfig, TaskTeacherConfig
 from configs.task_stages import TransformerStart
+from configs.teachers import FIRST, key_of_teacher
 from orchestration.inputs.models import ModelFiles
 from orchestration.inputs.rows import FORMATS
 
@@ -102,11 +104,8 @@ def resolve_task_paths(config: TaskDistillConfig, *, config_dir: Path) -> TaskDi
         if isinstance(start, TransformerStart) and start.model is not None:
             model = _real_model(start.model, key=f"students.{name}.start.model", config_dir=config_dir)
             students[name] = student.model_copy(update={"start": start.model_copy(update={"model": model})})
-    model = _real_model(teacher.model, key="teacher.model", config_dir=config_dir)
     others = {
-        name: other.model_copy(
-            update={"model": _real_model(other.model, key=f"teachers.{name}.model", config_dir=config_dir)}
-        )
+        name: _real_task_teacher(other, key=key_of_teacher(name), config_dir=config_dir)
         for name, other in config.teachers.items()
     }
     return config.model_copy(
@@ -114,10 +113,25 @@ def resolve_task_paths(config: TaskDistillConfig, *, config_dir: Path) -> TaskDi
             "teachers": others,
             "task": task,
             "data": data.model_copy(update={"transfer": tuple(transfer), "augment": augment, "plain": plain}),
-            "teacher": teacher.model_copy(update={"model": model}),
+            "teacher": _real_task_teacher(teacher, key=FIRST, config_dir=config_dir),
             "students": students,
         }
     )
+
+
+def _real_task_teacher(teacher: TaskTeacherConfig, *, key: str, config_dir: Path) -> TaskTeacherConfig:
+    """The same of a teacher of a task as `_real_teacher`."""
+    model = _real_model(teacher.model, key=f"{key}.model", config_dir=config_dir)
+    return teacher.model_copy(
+        update={"model": model, "serve": _real_door(teacher.serve, key=key, config_dir=config_dir)}
+    )
+
+
+def _real_door(door: DoorConfig | None, *, key: str, config_dir: Path) -> DoorConfig | None:
+    """A door with the path of its certificates made real."""
+    if door is None or door.ca_file is None:
+        return door
+    return door.model_copy(update={"ca_file": _real(door.ca_file, key=f"{key}.serve.ca_file", config_dir=config_dir)})
 
 
 def _real_plain(plain: PlainConfig, *, config_dir: Path) -> PlainConfig:
@@ -134,10 +148,10 @@ def _real_plain(plain: PlainConfig, *, config_dir: Path) -> PlainConfig:
 
 def _real_teacher(teacher: TeacherConfig, *, key: str, config_dir: Path) -> TeacherConfig:
     """A teacher with the paths of its model, and of its door's certificates, made real."""
-    changed: dict[str, Block] = {"model": _real_model(teacher.model, key=f"{key}.model", config_dir=config_dir)}
-    if teacher.serve is not None and teacher.serve.ca_file is not None:
-        path = _real(teacher.serve.ca_file, key=f"{key}.serve.ca_file", config_dir=config_dir)
-        changed["serve"] = teacher.serve.model_copy(update={"ca_file": path})
+    changed: dict[str, Block | None] = {
+        "model": _real_model(teacher.model, key=f"{key}.model", config_dir=config_dir),
+        "serve": _real_door(teacher.serve, key=key, config_dir=config_dir),
+    }
     if teacher.openai is not None and teacher.openai.ca_file is not None:
         path = _real(teacher.openai.ca_file, key=f"{key}.openai.ca_file", config_dir=config_dir)
         changed["openai"] = teacher.openai.model_copy(update={"ca_file": path})

@@ -46,13 +46,14 @@ class TaskTeacher:
     model: TextModel
 
     def provenance(self, config: TaskDistillConfig) -> dict[str, str]:
-        """What every manifest records and no key depends on."""
+        """What every manifest records and no key depends on. What answers behind a door, its own manifests say."""
+        door = config.teacher.serve
         return {
             "model": self.label,
             "tokenizer": type(self.tokenizer).__name__,
             "max_tokens": str(config.teacher.max_tokens),
             "dataset": str(config.task),
-            "transformers": installed_version("transformers"),
+            **({"transformers": installed_version("transformers")} if door is None else {"served_by": door.host}),
             "stillroom": installed_version("stillroom"),
         }
 

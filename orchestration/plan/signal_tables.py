@@ -4,14 +4,35 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from configs.architecture import TextModel
+from configs.models import Device
+from configs.task_experiment import TaskDistillConfig
 from orchestration.outputs.console import Console, clock
-from orchestration.plan.duration import FillTime
+from orchestration.plan.duration import FillTime, expected_signal_seconds
 from orchestration.plan.left_out import left_out_in_words
 from orchestration.plan.signal_requests import SignalPlan
 
 
-def show_signal_plan(plan: SignalPlan, *, time: FillTime, max_tokens: int, console: Console) -> None:
-    """Print hits and misses set by set, what the misses would cost, and how many texts are cut to `max_tokens`."""
+def signal_fill_time(
+    plan: SignalPlan, *, config: TaskDistillConfig, teacher: TextModel, accelerator: Device
+) -> FillTime | None:
+    """Estimated wall time of the misses; None of a teacher that answers behind a door."""
+    if config.teacher.serve is not None:
+        return None
+    return expected_signal_seconds(
+        teacher,
+        tokens=plan.tokens,
+        settings=config.runtime.teacher_engine,
+        accelerator=accelerator,
+        dtype=config.teacher.dtype,
+    )
+
+
+def show_signal_plan(plan: SignalPlan, *, time: FillTime | None, max_tokens: int, console: Console) -> None:
+    """Print hits and misses set by set, what the misses would cost, and how many texts are cut to `max_tokens`.
+
+    Of a teacher behind a door nobody here knows the `time`.
+    """
     table = Table(title="What the teacher is asked")
     for title in ("texts", "rows", "cut", "signals", "cached", "to ask", "tokens to read"):
         table.add_column(title, justify="left" if title == "texts" else "right", no_wrap=True)
@@ -39,7 +60,7 @@ def show_signal_plan(plan: SignalPlan, *, time: FillTime, max_tokens: int, conso
         console.say("Nothing to ask: every signal is in the cache and no engine starts for it.")
         return
     rows = "; ".join(f"{signal}: {size:,} bytes a row" for signal, size in plan.row_bytes.items())
+    takes = "answered behind a door" if time is None else f"about {clock(time.seconds)} with the engine's start"
     console.say(
-        f"{plan.tokens:,} teacher tokens, at most {plan.stored_bytes / 2**20:,.1f} MiB of cache ({rows}), about "
-        f"{clock(time.seconds)} with the engine's start."
+        f"{plan.tokens:,} teacher tokens, at most {plan.stored_bytes / 2**20:,.1f} MiB of cache ({rows}), {takes}."
     )

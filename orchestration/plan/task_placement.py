@@ -56,18 +56,19 @@ def plan_task_placements(
 def plan_task_placement(
     config: TaskDistillConfig, *, teacher: TextModel, models: Mapping[str, TextModel], hardware: Hardware
 ) -> Placement:
-    """Check that the trainings fit, and the engines of a teacher with a head.
+    """Check that the trainings fit, and the engines of a teacher with a head that is not behind a door.
 
     `models` are those of students that start from a model of their own and are at hand, by the student's name.
 
     Raises:
         ConfigError: too few GPUs or CPUs, or too little memory of a GPU; names keys and cure.
     """
-    runtime, on_gpu = config.runtime, hardware.accelerator == "gpu"
-    require_engine_room(runtime.teacher_engine, key=_TEACHER_KEY, hardware=hardware)
+    runtime, on_gpu, served = config.runtime, hardware.accelerator == "gpu", config.teacher.serve is not None
+    if not served:
+        require_engine_room(runtime.teacher_engine, key=_TEACHER_KEY, hardware=hardware)
     require_worker_room(runtime.training, hardware=hardware)
     engine = None
-    if config.teacher.answers == "head":
+    if config.teacher.answers == "head" and not served:
         stages = runtime.teacher_engine.pipeline_parallel
         if stages > 1:
             raise ConfigError(
@@ -90,7 +91,7 @@ def plan_task_placement(
             require_fit(fit, hardware)
     engines, workers = runtime.teacher_engine, runtime.training
     parts = (
-        Part("teacher engine", engines.count, 1 if on_gpu else engines.cpus),
+        *(() if served else (Part("teacher engine", engines.count, 1 if on_gpu else engines.cpus),)),
         Part("training worker", workers.workers, 1 if on_gpu else workers.cpus_per_worker),
     )
     notes = tuple(

@@ -15,6 +15,7 @@ from configs.teachers import FIRST
 from evaluation.cost import Saved
 from evaluation.results import DevScores, FinalScores, TaskExample
 from evaluation.tasks.examples import Example
+from orchestration.cluster.signal_door_pool import SignalDoorPool
 from orchestration.cluster.signal_engines import SignalPool, SignalSpec
 from orchestration.comparison.belief_answers import answers_of_beliefs
 from orchestration.comparison.predicted_answers import ANSWERED_BY
@@ -23,6 +24,7 @@ from orchestration.fill.budgets import budgets_left
 from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.fill import FillResult
 from orchestration.fill.refusals import open_signal_refusals, signal_engine_version
+from orchestration.inputs.signal_doors import SignalDoor
 from orchestration.inputs.task_examples import Beliefs
 from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.task_teachers import TaskTeacher, open_task_cache, open_task_teacher
@@ -37,9 +39,8 @@ from orchestration.pipeline.tasks.lessons import DEV, TEST
 from orchestration.pipeline.tasks.run import TaskRun
 from orchestration.pipeline.tasks.teaching import HashingProgress, TeacherName, Wanted
 from orchestration.pipeline.workers import Workers
-from orchestration.plan.duration import expected_signal_seconds
 from orchestration.plan.signal_requests import SignalPlan, asked_sets, wanted_signals
-from orchestration.plan.signal_tables import show_signal_plan
+from orchestration.plan.signal_tables import show_signal_plan, signal_fill_time
 from orchestration.plan.task_features import wanted_states
 from orchestration.plan.task_placement import own_models
 from student_train.job import TaughtInside
@@ -68,7 +69,8 @@ class HeadTeaching:
         config = self.run.config
         teacher = open_task_teacher(config, task.config, progress=progress)
         tuned = ", to be tuned on gold" if config.teacher.prepare else ""
-        return f"{teacher.label}, identity {teacher.identity.digest()[:12]}{tuned}"
+        there = f", behind {config.teacher.serve.host}" if config.teacher.serve is not None else ""
+        return f"{teacher.label}, identity {teacher.identity.digest()[:12]}{tuned}{there}"
 
     def plan(self, task: LoadedTask, sets: TaskSets, *, prepared: Path | None, tests: bool = False) -> AskedHead:
         """See `Teaching`."""
@@ -81,8 +83,15 @@ class HeadTeaching:
         tests = tests or task.context is not None
         asked = {**sets.only(asked_sets(config)), DEV: task.dev, **({TEST: task.test} if tests else {})}
         plan = head.plan(asked, wanted_signals(config, kind=task.config.kind, states=states))
-        engines = (self.engines or self._pool)(teacher)
+        engines = (self.engines or self._engines)(teacher)
         return AskedHead(head, plan, engines, task, self.run, self.journal, self.workers)
+
+    def _engines(self, teacher: TaskTeacher) -> ReleasedEngines:
+        """Those of this run, or whoever answers behind a door."""
+        wanted = self.run.config.teacher
+        if wanted.serve is not None:
+            return SignalDoorPool(SignalDoor(wanted.serve, teacher, wanted))
+        return self._pool(teacher)
 
     def _pool(self, teacher: TaskTeacher) -> SignalPool:
         spec = SignalSpec(
@@ -150,13 +159,7 @@ class AskedHead:
     def show(self, console: Console) -> None:
         """See `AskedTaskTeacher`."""
         config = self.run.config
-        time = expected_signal_seconds(
-            self.head.teacher.model,
-            tokens=self.plan.tokens,
-            settings=config.runtime.teacher_engine,
-            accelerator=self.run.device,
-            dtype=config.teacher.dtype,
-        )
+        time = signal_fill_time(self.plan, config=config, teacher=self.head.teacher.model, accelerator=self.run.device)
         show_signal_plan(self.plan, time=time, max_tokens=config.teacher.max_tokens, console=console)
 
     def saved(self) -> Saved:
@@ -228,7 +231,8 @@ class SignalFill(Stage[SignalPlan, FillResult[SignalRequest], None]):
         """The plan, unless every signal is in the cache."""
         if not self.asked.plan.asks_teacher:
             return None
-        self.asked.workers.need_cluster()
+        if self.asked.run.config.teacher.serve is None:
+            self.asked.workers.need_cluster()
         return self.asked.plan
 
     def line(self) -> Line:
@@ -241,9 +245,13 @@ class SignalFill(Stage[SignalPlan, FillResult[SignalRequest], None]):
         Raises:
             BudgetReached: a budget ended the fill before everything was there.
             EngineError: an engine does not say what its weights say, or kept dying.
+            ConfigError: the teacher behind its door is not the one here.
+            DoorError: the door stays away, or answers what cannot be.
         """
         config, ledger, head = self.asked.run.config, self.asked.journal.ledger, self.asked.head
-        progress.update(0, note="loading the teacher, comparing it with a plain forward pass")
+        own = config.teacher.serve is None
+        note = "loading the teacher, comparing it with a plain forward pass" if own else "asking who is behind the door"
+        progress.update(0, note=note)
         order = FillOrder(
             scoring=True,
             cache_root=absolute_root(config.runtime.cache_root),
@@ -253,9 +261,13 @@ class SignalFill(Stage[SignalPlan, FillResult[SignalRequest], None]):
             provenance=head.teacher.provenance(config),
             ledger=ledger.directory.absolute(),
             encoding=config.teacher.encoding,
+            # Behind a door nobody's GPUs are counted here.
+            gpus=1.0 if own else 0.0,
             engine=signal_engine_version(config),
         )
-        budgets = budgets_left(config.budgets, spent=ledger.counts(), engines=config.runtime.teacher_engine)
+        budgets = budgets_left(
+            config.budgets, spent=ledger.counts(), engines=config.runtime.teacher_engine if own else None
+        )
         return head.ask(work, engines=self.asked.engines, order=order, budgets=budgets, progress=progress)
 
     def keep(self, made: FillResult[SignalRequest] | None) -> None:

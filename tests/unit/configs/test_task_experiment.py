@@ -179,3 +179,33 @@ def test_with_turns_a_text_is_read_that_may_stand_for_its_own_copies() -> None:
         ("rules",), ("rules", "train"), ("train", "rules"),
     ]  # fmt: skip
     assert made.drawn_anew() == {"rules": 3}
+
+
+DOOR = "https://teacher.example:8100"
+
+
+def test_where_a_teacher_answers_changes_no_number_and_is_written_only_if_it_is_said() -> None:
+    plain, served = config(teacher={"model": {"hub": "some/encoder"}}), config(teacher__serve=DOOR, teacher__prepare=[])
+    assert served.teacher.serve is not None and served.teacher.serve.host == "teacher.example:8100"
+    assert served.digest() == plain.digest()
+    assert "serve" not in plain.model_dump(mode="json")["teacher"]
+    assert TaskDistillConfig.model_validate(served.model_dump(mode="json")) == served
+    second = {"second": {**LARGE, "serve": DOOR}}
+    assert config(teachers=second).digest() == config(teachers={"second": LARGE}).digest()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, r"prepare tunes the teacher here, and serve=https://teacher\.example:8100 asks one that is tuned there"),
+        (
+            {"teacher__prepare": [], "teacher__answers": "labels"},
+            r"serve=.* has a task head answer behind a door, and answers=labels asks a language model here",
+        ),
+    ],
+)
+def test_a_served_teacher_that_would_not_be_the_one_that_is_asked_is_refused(
+    changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValidationError, match=said):
+        config(teacher__serve=DOOR, **changes)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from served_heads import serving_head
+from served_teachers import TOKEN_ENV
 from signal_builders import CLASSES
 from task_files import tiny_model
 from task_heads import save_classifier
@@ -143,3 +145,16 @@ def test_a_teacher_is_tuned_anew_for_another_context(folder: Path, tmp_path: Pat
         sets = load_task_sets(task, config.data, folder=folder / "task", config_dir=folder, change=None)  # type: ignore[arg-type]
         digests.add(tuned_chain(config, task, sets, place=tmp_path / str(number)).digest)
     assert len(digests) == 3
+
+
+def test_who_answers_behind_a_door_is_said_or_why_nobody_does(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = {"model": {"path": str(folder / "teacher")}, "max_tokens": 3}
+    config = experiment(folder, teacher=teacher)
+    opened = open_task_teacher(config, load_task(folder / "task/task.yaml").config)
+    with serving_head(folder, opened) as served:
+        monkeypatch.setenv(TOKEN_ENV, served.token)
+        said = planned(folder, teacher=teacher | {"serve": served.block()})
+        assert f"seer behind {served.url.removeprefix('http://')} is {opened.identity.digest()[:12]}" in said
+        assert "answered behind a door" in said and "teacher engine" not in said
+    said = planned(folder, teacher=teacher | {"serve": served.block(patience_s=0.1)})
+    assert "teacher.serve: " in said and "planned with what is known here" in said

@@ -150,3 +150,8 @@ def test_a_tuned_teacher_is_served_from_where_it_was_tuned(tmp_path: Path) -> No
     config = experiment(tmp_path, prepare=PREPARE)
     [served] = behind_door(config, hardware=HERE, log_dir=tmp_path, prepared={"teacher": tuned}).values()
     assert isinstance(served, ServedHead) and served.spec.model_dir == tuned.resolve()
+
+
+def test_a_door_of_a_task_does_not_lead_to_another_door(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^teacher answers behind teacher\.example: .* remove teacher\.serve"):
+        experiment(tmp_path, serve="https://teacher.example")

@@ -100,3 +100,14 @@ def test_a_student_whose_model_is_not_there_is_a_note(values: dict[str, Any], tm
     assert list(models) == ["own"] and models["own"].vocab == 10
     placement = plan_task_placement(config, teacher=LARGE, models=models, hardware=CPUS)
     assert placement.notes == ("students.far: its model is not at hand, so its memory was not checked",)
+
+
+def test_engines_behind_a_door_take_nothing_here(values: dict[str, Any]) -> None:
+    values["teacher"]["serve"] = "https://teacher.example:8100"
+    engine = {"teacher_engine": {"count": 64, "cpus": 64}}
+    placement = placed(values, **engine)
+    assert [part.kind for part in placement.parts] == ["training worker"]
+    assert [phase.label for phase in placement.phases] == ["training of bag"]
+    del values["teacher"]["serve"]
+    with pytest.raises(ConfigError, match=r"runtime\.teacher_engine"):
+        placed(values, **engine)

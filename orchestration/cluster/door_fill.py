@@ -1,0 +1,70 @@
+"""A fill through a door: one pass over the questions in a thread of this process, whoever answers behind it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic
+
+from configs import EngineError
+from orchestration.cluster.leases import ItemQueue
+from orchestration.fill.engine_loop import AnyItem, FillProgress
+from orchestration.outputs.console import ProgressSink
+
+POLL_S = 0.3
+STOP_GRACE_S = 15.0
+"""How long a stopped fill may take to commit what it has."""
+
+
+class DoorFill(Generic[AnyItem]):
+    """Has `work` draw from a queue in a thread of its own, until it ends or has to.
+
+    `let_go` ends what is under way at the door, so that whoever stops waits for nobody.
+    """
+
+    def __init__(
+        self,
+        queue: ItemQueue[AnyItem],
+        *,
+        work: Callable[[ItemQueue[AnyItem]], None],
+        let_go: Callable[[], None],
+    ) -> None:
+        self._queue, self._work, self._let_go = queue, work, let_go
+        self._ended: Exception | None = None
+
+    def until_done(self, *, progress: ProgressSink, seconds_budget: float | None) -> FillProgress:
+        """Wait for it, at most for `seconds_budget`; what was answered is committed whatever happens here.
+
+        Raises:
+            Exception: what `work` raised.
+        """
+        thread = threading.Thread(target=self._run, name="door-fill", daemon=True)
+        started = time.monotonic()
+        thread.start()
+        working, stopped = True, False
+        try:
+            while working:
+                thread.join(POLL_S)
+                working = thread.is_alive()
+                so_far = self._queue.progress()
+                progress.update(so_far.rows + len(so_far.failures), tokens=so_far.response_tokens)
+                if seconds_budget is not None and time.monotonic() - started > seconds_budget:
+                    break
+        finally:
+            if thread.is_alive():
+                stopped = True
+                self._queue.stop()
+                # What is under way is let go, and what was answered is committed.
+                self._let_go()
+                thread.join(STOP_GRACE_S)
+        # That the door was let go is no error of it.
+        if self._ended is not None and not (stopped and isinstance(self._ended, EngineError)):
+            raise self._ended
+        return self._queue.progress()
+
+    def _run(self) -> None:
+        try:
+            self._work(self._queue)
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is raised where the fill was asked for)
+            self._ended = error
