@@ -29,7 +29,7 @@ COLUMNS = ("model", "params", "KL(teacher‖·)", "KL(·‖teacher)", "top-1", "
 NOTHING = "-"
 """Stands in a cell for what was not, or could not be, measured."""
 
-REPORT = "stillroom/report/6"
+REPORT = "stillroom/report/7"
 """The schema of a kept comparison, with its version."""
 
 
