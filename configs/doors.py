@@ -61,6 +61,10 @@ class TokenPrice(Block):
     read: Annotated[float, Field(ge=0.0)]
     written: Annotated[float, Field(ge=0.0)]
 
+    def cost(self, *, read: int, written: int) -> float:
+        """What so many tokens cost."""
+        return (read * self.read + written * self.written) / 1e6
+
 
 class OpenAiConfig(Block):
     """A model behind a server that speaks the protocol of OpenAI (docs/decisions/0040-teachers-elsewhere.md).

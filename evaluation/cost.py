@@ -34,25 +34,37 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What rows that were in the cache took when they were bought; NaN: nobody counted then."""
+    """What rows that were in the cache took when they were bought; NaN: nobody counted then.
+
+    `paid` is what those of teachers that are paid by the token would cost now.
+    """
 
     tokens: int
     gpu_seconds: float
     joules: float
+    paid: float = 0.0
 
     def beyond(self, tokens: int) -> Saved:
         """The same without so many of its tokens, which the experiment itself bought in an earlier start."""
         left = max(self.tokens - tokens, 0)
         part = left / self.tokens if self.tokens else 0.0
-        return Saved(left, self.gpu_seconds * part, self.joules * part)
+        return Saved(left, self.gpu_seconds * part, self.joules * part, self.paid * part)
 
     def plus(self, other: Saved) -> Saved:
         """Both together."""
-        return Saved(self.tokens + other.tokens, self.gpu_seconds + other.gpu_seconds, self.joules + other.joules)
+        return Saved(
+            self.tokens + other.tokens,
+            self.gpu_seconds + other.gpu_seconds,
+            self.joules + other.joules,
+            self.paid + other.paid,
+        )
+
+
+NOTHING_SAVED = Saved(0, 0.0, 0.0)
 
 
 def money(usage: Usage, prices: PriceConfig | None) -> float:
-    """What it costs in the currency of prices; NaN where nothing has one."""
+    """What it costs in the currency of prices; without any what is paid by the token, NaN where that is nothing."""
     if prices is None:
         return usage.paid or math.nan
     by_hour = usage.other_gpu_seconds
@@ -75,7 +87,10 @@ def run_cost(
     prices: PriceConfig | None,
 ) -> RunCost:
     """The cost of a run whose stages are these, and which took `total` in all."""
-    unnamed = CURRENCY if usage.paid else ""
+    bought = Usage(saved.tokens, saved.gpu_seconds, paid=saved.paid)
+    # A run that found all of it in the cache has paid nothing, which is not the same as not to know.
+    by_token = prices is None and bool(usage.paid or saved.paid)
+    unnamed = CURRENCY if by_token else ""
     return RunCost(
         stages=phases(stages, total=total),
         energy_source=energy_source,
@@ -84,8 +99,8 @@ def run_cost(
         teacher_hours=usage.teacher_gpu_seconds / HOUR_S,
         saved_hours=saved.gpu_seconds / HOUR_S,
         saved_joules=saved.joules,
-        paid=money(usage, prices),
-        saved=money(Usage(saved.tokens, saved.gpu_seconds), prices),
+        paid=usage.paid if by_token else money(usage, prices),
+        saved=saved.paid if by_token else money(bought, prices),
         currency=unnamed if prices is None else prices.currency,
     )
 

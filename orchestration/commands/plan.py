@@ -21,6 +21,7 @@ from configs.experiments import AnyExperiment
 from configs.places import FINGERPRINTS, is_url
 from configs.schema import EngineSettings, TrainingSettings
 from configs.teachers import FIRST, key_of_teacher
+from evaluation.cost import NOTHING_SAVED, Saved
 from orchestration.inputs.asked_prompts import read_prompts
 from orchestration.inputs.doors import TeacherDoor, knock, weights_wanted
 from orchestration.inputs.licences import licences_in_words, with_licences
@@ -39,6 +40,7 @@ from orchestration.plan.hardware import Hardware, hardware_of
 from orchestration.plan.host_memory import check_host
 from orchestration.plan.placement import place_further_teacher, plan_placement
 from orchestration.plan.requests import FillPlan, Holdings, NothingHeld, plan_fill, sequence_sets
+from orchestration.plan.savings import saved_by_cache
 from orchestration.plan.scores import score_sets
 from orchestration.plan.tables import (
     fill_time,
@@ -89,7 +91,8 @@ def _print_plan(config: DistillConfig, *, assume_gpus: int | None, stream: TextI
         times[name] = fill_time(plan, config=alone, teacher=shapes[name], accelerator=hardware.accelerator)
         if plan.sets:
             show_plan(plan, time=times[name], console=console, assumed_rows=bool(missing))
-            show_money(plan, time=times[name], config=alone, console=console)
+            saved = _saved(plan, config=alone, teacher=teachers.get(name))
+            show_money(plan, time=times[name], saved=saved, config=alone, console=console)
     show_plain(plans[FIRST], config=config, console=console)
     show_rollouts(config, console=console)
     idle = [name for name, plan in plans.items() if not plan.asks_teacher or config.every_teacher[name].elsewhere]
@@ -264,6 +267,14 @@ def _held(config: DistillConfig, teacher: Teacher) -> Holdings:
     if not is_url(root) and not (Path(root) / teacher.identity.digest()).exists():
         return NothingHeld()
     return TeacherCache.open(root, teacher.identity, create=False)
+
+
+def _saved(plan: FillPlan, *, config: DistillConfig, teacher: Teacher | None) -> Saved:
+    """What the cache saves of a teacher that is paid by the token; nothing where there is no cache yet."""
+    price, cache = config.teacher.price, None if teacher is None else _held(config, teacher)
+    if price is None or not isinstance(cache, TeacherCache):
+        return NOTHING_SAVED
+    return saved_by_cache(plan, cache=cache, price=price)
 
 
 def _cut_to(hardware: Hardware, config: DistillConfig, *, console: Console) -> DistillConfig:

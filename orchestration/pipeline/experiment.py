@@ -13,13 +13,12 @@ from typing import Literal
 from configs import DistillConfig, dump_config
 from configs.places import WRITTEN
 from configs.teachers import FIRST
-from evaluation.cost import Saved
+from evaluation.cost import NOTHING_SAVED, Saved
 from orchestration.cluster.door_pool import DoorPool
 from orchestration.cluster.nodes import cluster_hardware
 from orchestration.comparison.publishing import publish
 from orchestration.comparison.report import Report, write_report
 from orchestration.comparison.show import directory_of, show_report
-from orchestration.fill.ledger import Counts
 from orchestration.inputs.asked_prompts import read_prompts
 from orchestration.inputs.licences import licences_in_words, with_licences
 from orchestration.inputs.preflight import require_cache, resolve_paths
@@ -37,7 +36,7 @@ from orchestration.pipeline.lessons import Lesson
 from orchestration.pipeline.opening import PROBE_S, opened_run, require_places
 from orchestration.pipeline.prepare_starts import CalibratedStarts, prepare_starts
 from orchestration.pipeline.run import Journal, RunSettings, Written
-from orchestration.pipeline.run_costs import NOTHING_SAVED, publish_cost, saved_by_cache
+from orchestration.pipeline.run_costs import publish_cost
 from orchestration.pipeline.run_results import Examined, report_of
 from orchestration.pipeline.session import Session
 from orchestration.pipeline.stage import run_stage
@@ -48,6 +47,7 @@ from orchestration.plan.hardware import hardware_of
 from orchestration.plan.host_memory import HostPhase, check_host
 from orchestration.plan.placement import place_further_teacher, plan_placement
 from orchestration.plan.requests import FillPlan
+from orchestration.plan.savings import saved_by_cache
 from orchestration.plan.tables import fill_time, show_money, show_plain, show_plan, show_rollouts, warn_of_slow_dtype
 from orchestration.tracking.tracker import flatten, status_after
 
@@ -212,6 +212,7 @@ class Experiment:
         asked = plan_teachers(teachers, prompts, settings=self._settings, journal=self._journal, compute=self._compute)
         if config.combined:
             console.say(f"{config.combined}.")
+        saved = dict[str, Saved]()
         for name, each in asked.by_name.items():
             if config.teachers:
                 console.say(f"{name}, {each.teacher.known_as}:")
@@ -220,13 +221,13 @@ class Experiment:
                 each.plan, config=alone, teacher=_shape_of(each.teacher), accelerator=self._settings.device
             )
             show_plan(each.plan, time=time, console=console)
-            show_money(each.plan, time=time, config=alone, console=console)
+            saved[name] = saved_by_cache(each.plan, cache=each.cache, price=alone.teacher.price)
+            show_money(each.plan, time=time, saved=saved[name], config=alone, console=console)
         for each in asked.by_name.values():
             # All of them before any is asked: what one cannot do is known before another one is paid.
             if each.plan.asks_teacher and isinstance(each.pool, DoorPool):
                 console.say(f"{each.pool.start()}.")
-        held = [saved_by_cache(each.plan, cache=each.cache, spent_before=Counts()) for each in asked.by_name.values()]
-        self._saved = reduce(Saved.plus, held).beyond(self._journal.ledger.counts().fill)
+        self._saved = reduce(Saved.plus, saved.values()).beyond(self._journal.ledger.counts().fill)
         show_plain(asked.first.plan, config=config, console=console)
         show_rollouts(config, console=console)
         idle = [

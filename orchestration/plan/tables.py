@@ -12,7 +12,7 @@ from configs import Experiment
 from configs.models import Device
 from configs.schema import CURRENCY, DistillConfig
 from configs.teachers import FIRST
-from evaluation.cost import Usage, money
+from evaluation.cost import NOTHING_SAVED, Saved, Usage, money
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.outputs.console import Console, clock
 from orchestration.plan.duration import FillTime, TeacherWork, expected_seconds
@@ -63,14 +63,29 @@ def show_plan(plan: FillPlan, *, time: FillTime | None, console: Console, assume
     )
 
 
-def show_money(plan: FillPlan, *, time: FillTime | None, config: DistillConfig, console: Console) -> None:
-    """Print what the misses would cost at most; nothing without prices, or where nobody's GPUs are ours (no `time`)."""
+def show_money(
+    plan: FillPlan,
+    *,
+    time: FillTime | None,
+    config: DistillConfig,
+    console: Console,
+    saved: Saved = NOTHING_SAVED,
+) -> None:
+    """Print what the misses would cost at most; nothing without prices, or where nobody's GPUs are ours (no `time`).
+
+    Of a teacher that is paid by the token also what `saved` is worth.
+    """
     prices, price = config.prices, config.teacher.price
+    currency = CURRENCY if prices is None else prices.currency
+    if saved.paid:
+        console.say(
+            f"What is cached would cost about {saved.paid:,.2f} {currency} to ask for again: {saved.tokens:,} tokens."
+        )
     if not plan.asks_teacher:
         return
     if price is not None:
-        work, currency = teacher_work(plan), CURRENCY if prices is None else prices.currency
-        most = (price.read * work.read_tokens + price.written * work.written_tokens) / 1e6
+        work = teacher_work(plan)
+        most = price.cost(read=work.read_tokens, written=work.written_tokens)
         limit = config.budgets.max_teacher_money
         within = "" if limit is None else f"; budgets.max_teacher_money={limit:g} ends it where that is spent"
         console.say(

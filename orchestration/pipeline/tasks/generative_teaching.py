@@ -22,7 +22,6 @@ from orchestration.cluster.planned_engine import engine_spec
 from orchestration.comparison.label_likelihood import LABEL_LOGPROBS
 from orchestration.comparison.rows import bytes_on_disk
 from orchestration.fill.engine_loop import FillOrder
-from orchestration.fill.ledger import Counts
 from orchestration.fill.refusals import engine_version, open_refusals
 from orchestration.inputs.generative_teachers import generative_provenance, open_generative_teacher
 from orchestration.inputs.task_examples import Beliefs, Said
@@ -33,7 +32,6 @@ from orchestration.inputs.teachers import Teacher
 from orchestration.outputs.console import Console
 from orchestration.pipeline import fill_stage
 from orchestration.pipeline.run import Journal
-from orchestration.pipeline.run_costs import saved_by_cache
 from orchestration.pipeline.tasks.comparison import GivenAnswers
 from orchestration.pipeline.tasks.generative_plan import (
     ENCODING,
@@ -47,6 +45,7 @@ from orchestration.pipeline.tasks.generative_teacher import GenerativeTeacher
 from orchestration.pipeline.tasks.run import TaskRun
 from orchestration.pipeline.tasks.teaching import HashingProgress, TeacherName, Wanted
 from orchestration.pipeline.workers import Workers
+from orchestration.plan.savings import saved_by_cache
 from student_train.starts.task_layers import Rows
 
 Pool = Callable[[Teacher], EnginePool]
@@ -148,7 +147,7 @@ class AskedInWords:
 
     def saved(self) -> Saved:
         """See `AskedTaskTeacher`."""
-        return saved_by_cache(self.asked.plan, cache=self.asked.cache, spent_before=Counts())
+        return saved_by_cache(self.asked.plan, cache=self.asked.cache)
 
     def ask(self) -> None:
         """See `AskedTaskTeacher`."""

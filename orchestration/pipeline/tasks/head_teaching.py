@@ -31,7 +31,6 @@ from orchestration.inputs.task_teachers import TaskTeacher, open_task_cache, ope
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.outputs.console import Console, StageProgress
 from orchestration.pipeline.run import Journal
-from orchestration.pipeline.run_costs import saved_signals
 from orchestration.pipeline.stage import Line, Stage, run_stage
 from orchestration.pipeline.tasks.comparison import GivenAnswers
 from orchestration.pipeline.tasks.head_teacher import CheckedEngines, HeadTeacher
@@ -39,6 +38,7 @@ from orchestration.pipeline.tasks.lessons import DEV, TEST
 from orchestration.pipeline.tasks.run import TaskRun
 from orchestration.pipeline.tasks.teaching import HashingProgress, TeacherName, Wanted
 from orchestration.pipeline.workers import Workers
+from orchestration.plan.savings import saved_signals
 from orchestration.plan.signal_requests import SignalPlan, asked_sets, wanted_signals
 from orchestration.plan.signal_tables import show_signal_plan, signal_fill_time
 from orchestration.plan.task_features import wanted_states

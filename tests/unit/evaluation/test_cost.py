@@ -81,3 +81,24 @@ def test_what_the_experiment_bought_itself_is_not_saved() -> None:
     assert saved.beyond(250) == Saved(750, 37.5, 300.0)
     assert saved.beyond(5000).tokens == 0
     assert Saved(0, math.nan, math.nan).beyond(5).tokens == 0
+    assert Saved(1000, 50.0, 400.0, 8.0).beyond(250).paid == 6.0
+    assert saved.plus(Saved(1, 2.0, 3.0, 4.0)) == Saved(1001, 52.0, 403.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("paid", "saved", "prices", "said"),
+    [
+        (2.0, 3.0, None, (2.0, 3.0, "USD")),
+        (0.0, 3.0, None, (0.0, 3.0, "USD")),
+        (2.0, 0.0, None, (2.0, 0.0, "USD")),
+        (2.0, 3.0, PriceConfig(currency="EUR", gpu_hour=36.0), (2.5, 4.0, "EUR")),
+    ],
+)
+def test_what_is_paid_by_the_token_is_saved_by_the_token(
+    paid: float, saved: float, prices: PriceConfig | None, said: tuple[float, float, str]
+) -> None:
+    cost = run_cost(
+        (), total=StageCost("", 1.0, 0.0, 0.0), energy_source="", usage=Usage(10, 50.0, paid=paid),
+        saved=Saved(20, 100.0, 0.0, saved), prices=prices,
+    )  # fmt: skip
+    assert (cost.paid, cost.saved, cost.currency) == said

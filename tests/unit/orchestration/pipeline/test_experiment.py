@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -21,6 +22,7 @@ from task_files import write_task
 from cache import CacheView, TeacherCache, TeacherRecord
 from configs import BudgetReached, ConfigError, DataError, DoorError, EngineError
 from evaluation.closeness import measured
+from orchestration.commands.plan import print_plan
 from orchestration.comparison.numbers import closeness_numbers
 from orchestration.comparison.report import read_results
 from orchestration.inputs.teachers import open_teacher
@@ -453,13 +455,23 @@ def test_a_server_of_somebody_elses_teaches_and_is_marked_everywhere(
     assert KEY.encode() not in written and KEY not in run.said
 
 
-def test_who_has_all_rows_needs_no_server_and_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with remote_run(tmp_path, monkeypatch) as (run, _):
+def test_who_has_all_rows_needs_no_server_and_no_key_and_is_told_what_that_saves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    price = {"openai": {"price": {"read": 100.0, "written": 1000.0}}}
+    with remote_run(tmp_path, monkeypatch, **price) as (run, _):
         assert go(run) is not None
     monkeypatch.delenv(KEY_ENV)
-    again = FakeRun(tmp_path, run.config)
-    assert go(again) is not None
+    # Another experiment, which bought none of the rows itself.
+    again = FakeRun(tmp_path / "again", run.config)
+    report = go(again)
+    assert report is not None
     assert "is not asked" not in again.said and "gives up to" not in again.said
+    print_plan(run.config, config_dir=tmp_path, assume_gpus=None, stream=(planned := io.StringIO()))
+    cost = report.results.cost
+    worth = f"What is cached would cost about {cost.saved:,.2f} USD to ask for again: {cost.saved_tokens:,} tokens."
+    assert cost.currency == "USD" and cost.saved > 0.01
+    assert worth in " ".join(again.said.split()) and worth in " ".join(planned.getvalue().split())
 
 
 def test_texts_alone_teach_seqkd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

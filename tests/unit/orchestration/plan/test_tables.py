@@ -15,6 +15,7 @@ from cache import GenerateRequest, ScoreRequest
 from configs import Experiment, load_experiment
 from configs.models import Device
 from configs.schema import DistillConfig, PriceConfig
+from evaluation.cost import Saved
 from orchestration.outputs.console import Console
 from orchestration.plan import tables
 from orchestration.plan.duration import TeacherWork, expected_seconds
@@ -146,6 +147,14 @@ def test_what_the_misses_cost_at_most_is_said_where_there_are_prices(
     nothing = plan_fill([], cache=NothingHeld())
     show_money(nothing, time=time, config=config, console=Console(empty := io.StringIO()))
     assert empty.getvalue() == ""
+
+
+def test_what_is_cached_of_a_teacher_that_is_paid_by_the_token_is_worth_something() -> None:
+    stream, saved = io.StringIO(), Saved(1_200, 0.0, 0.0, paid=3.456)
+    # Also where nothing is to be asked any more.
+    for plan in (PLAN, plan_fill([], cache=NothingHeld())):
+        show_money(plan, time=None, saved=saved, config=experiment(), console=Console(stream))
+    assert stream.getvalue() == "What is cached would cost about 3.46 USD to ask for again: 1,200 tokens.\n" * 2
 
 
 WINDOWS = {"train": (ScoreRequest((1, 2, 3, 4, 5), prompt_len=1),) * 3, "dev": (ScoreRequest((6, 7), prompt_len=1),)}
