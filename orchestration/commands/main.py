@@ -1,7 +1,7 @@
 """The command line.
 
-`distill run | plan | fill | train | eval | evaluate | sweep | report | compare | predict | export | methods | cache |
-serve | ui`.
+`distill run | plan | fill | train | eval | evaluate | sweep | report | compare | audit | predict | export | methods |
+cache | serve | ui`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from configs import ConfigError, DistillError, Experiment, load_config, load_exp
 from configs.task_experiment import TaskDistillConfig
 from configs.visible_text import visible
 from orchestration.commands.argument_types import parse_count
+from orchestration.commands.audit import add_audit
 from orchestration.commands.compare import add_compare
 from orchestration.commands.export import add_export
 from orchestration.commands.last_words import last_words
@@ -98,6 +99,8 @@ def command_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     _add_config(report)
     report.set_defaults(command=_report)
     add_compare(commands.add_parser("compare", help="compare the students of finished runs with their baselines"))
+    text = "ask of the students of a finished run what they give away that their teacher does not"
+    add_audit(commands.add_parser("audit", help=text))
     cache = commands.add_parser("cache", help="look into the teacher cache, check it, tidy it up, move it")
     if argv[:1] == ["cache"]:
         # The other commands need not wait for what these import.

@@ -1,0 +1,61 @@
+"""The audits there are, and running one: what was found before, of the same run, is not computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from configs import ConfigError
+from evaluation.side_effects.findings import Audit
+from orchestration.audits.finished import FinishedRun
+from orchestration.audits.privacy import PRIVACY, audit_privacy, privacy_rests_on
+from orchestration.audits.settings import AuditSettings
+from orchestration.comparison.audits import read_audit, write_audit
+from orchestration.outputs.console import Console
+from orchestration.outputs.kept import OutdatedError
+
+
+@dataclass(frozen=True, slots=True)
+class AuditKind:
+    """One audit: what it rests on, told without computing anything, and how it is made."""
+
+    name: str
+    asks: str
+    rests_on: Callable[[FinishedRun, AuditSettings], Mapping[str, str]]
+    make: Callable[[FinishedRun, AuditSettings, Console], Audit]
+
+
+KINDS = (AuditKind(PRIVACY, "what of its training rows a student gives away", privacy_rests_on, audit_privacy),)
+
+EVERY = "all"
+"""Stands for all of them."""
+
+
+def kinds_named(name: str) -> Sequence[AuditKind]:
+    """The audit of this name, or all.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name == EVERY:
+        return KINDS
+    found = [kind for kind in KINDS if kind.name == name]
+    if not found:
+        known = ", ".join(f"{kind.name} ({kind.asks})" for kind in KINDS)
+        raise ConfigError(f"there is no audit {name}: choose {known}, or {EVERY}")
+    return found
+
+
+def audit_run(run: FinishedRun, kind: AuditKind, *, settings: AuditSettings, console: Console) -> Audit:
+    """What an audit of a run finds: as it is kept, if it was made from all that is there now, or made and kept."""
+    rests_on = kind.rests_on(run, settings)
+    try:
+        kept = read_audit(run.directory, kind.name, rests_on=rests_on)
+    except OutdatedError as error:
+        console.say(f"{error}: the audit is made anew")
+        kept = None
+    if kept is not None:
+        return kept
+    made = kind.make(run, settings, console)
+    write_audit(made, run.directory)
+    return made

@@ -1,0 +1,221 @@
+"""Membership inference against the students of a finished run, their teacher and what they began as.
+
+Each training row stands beside a held-out row of its length (`evaluation.side_effects.membership`), and everybody is
+asked about the same rows. What the teacher believes of them is in the cache; where it is not, its weights are asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from cache import ScoreRequest, TeacherRecord
+from configs import DistillError
+from evaluation.metric import Measured
+from evaluation.side_effects.findings import Finding
+from evaluation.side_effects.membership import (
+    FEWEST_OTHERS,
+    found_at_few_false_positives,
+    loss_score,
+    matched,
+    min_k_score,
+    reference_score,
+    separation,
+    zlib_score,
+)
+from evaluation.side_effects.paired import Instrument, found
+from orchestration.audits.beliefs import Beliefs
+from orchestration.audits.finished import AuditedStudent, FinishedRun
+from orchestration.audits.learned import WORDS, Learned
+
+NamedScores = Mapping[str, list[float]]
+"""A score of every row, members first, by whose belief it is: student, teacher, untouched."""
+
+MEANINGS = {
+    "loss": "how likely the row is",
+    "against the teacher": "how much likelier the row is than to the teacher",
+    "against the start": "how much likelier the row is than to what the student began as",
+    "zlib": "how likely the row is for a text that zlib shortens so much",
+    "min-k": "how likely the least likely fifth of its tokens is",
+}
+"""By what a row is taken for a training row, for each score."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Matched rows, members first and then as many others: as sequences and as text, with what each model believes.
+
+    Where the teacher or the start is not known, `why` says so by its name.
+    """
+
+    members: int
+    texts: tuple[str, ...]
+    beliefs: Mapping[str, list[NDArray[np.float32]]]
+    why: Mapping[str, str]
+
+
+def membership_findings(
+    student: AuditedStudent,
+    learned: Learned,
+    *,
+    run: FinishedRun,
+    beliefs: Beliefs,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: int,
+) -> tuple[list[Finding], list[str]]:
+    """What every score tells of membership in one source of answers, and what a reader has to know of the rows.
+
+    At most so many `pairs` of rows are looked at.
+
+    Raises:
+        ModelError: the student cannot be loaded, or cannot read a row.
+    """
+    what = f"membership ({WORDS[learned.source]})" if _several(student) else "membership"
+    instruments = [(name, *_instruments(what, name)) for name in MEANINGS]
+    chosen = matched(_lengths(learned.members), _lengths(learned.others), at_most=pairs)
+    if not chosen:
+        lacking = "no training row was read" if not learned.members else "the run kept no held-out row"
+        why = f"{lacking} with {WORDS[learned.source]}"
+        nothing = [
+            each.unknown(student.name, method=student.method, why=why) for _, *both in instruments for each in both
+        ]
+        return nothing, []
+    kept = [(learned.members[pair.member], pair.tokens) for pair in chosen]
+    kept += [(learned.others[pair.other], pair.tokens) for pair in chosen]
+    rows = _believed(kept, student=student, run=run, beliefs=beliefs, tokenizer=tokenizer)
+    scores = _scores(rows)
+    findings = []
+    for name, area, rate in instruments:
+        findings += _findings(scores[name], area, rate, student=student, rows=rows, why=_why(name, rows))
+    return findings, [_about(rows, kept, source=learned.source)]
+
+
+def _instruments(what: str, name: str) -> tuple[Instrument, Instrument]:
+    by = MEANINGS[name]
+    area = (
+        f"of a training row and a held-out row of its length, how often the training row is picked by {by}: 50 % if "
+        "nothing of its training rows is left in it, 100 % if all can be told"
+    )
+    rate = f"training rows found by {by} where one held-out row in 100 is taken for one: 1 % if nothing is left of them"
+    return (
+        Instrument("privacy", f"{what}: {name}", "fraction", area),
+        Instrument("privacy", f"{what}: {name}, found at 1 % false alarms", "fraction", rate),
+    )
+
+
+def _findings(
+    scores: NamedScores, area: Instrument, rate: Instrument, *, student: AuditedStudent, rows: Rows, why: str | None
+) -> list[Finding]:
+    whose = {"model": student.name, "method": student.method}
+    if why is not None:
+        return [each.unknown(student.name, method=student.method, why=why) for each in (area, rate)]
+    made = [_found(area, scores, separation, rows.members, **whose)]
+    others = len(rows.texts) - rows.members
+    if others < FEWEST_OTHERS:
+        too_few = f"1 % of {others} held-out rows is less than one row: it takes {FEWEST_OTHERS}"
+        return [*made, rate.unknown(student.name, method=student.method, why=too_few)]
+    return [*made, _found(rate, scores, found_at_few_false_positives, rows.members, **whose)]
+
+
+def _found(
+    instrument: Instrument,
+    scores: NamedScores,
+    measure: Callable[[Sequence[float], Sequence[float]], Measured],
+    members: int,
+    *,
+    model: str,
+    method: str,
+) -> Finding:
+    measured = {who: measure(each[:members], each[members:]) for who, each in scores.items()}
+    return found(
+        instrument,
+        measured["student"],
+        model=model,
+        method=method,
+        teacher=measured.get("teacher"),
+        untouched=measured.get("untouched"),
+    )
+
+
+def _scores(rows: Rows) -> dict[str, NamedScores]:
+    """Every score of every row by whose belief it is; a model is not held against itself."""
+    own = rows.beliefs
+
+    def against(whom: str) -> NamedScores:
+        reference = own.get(whom, [])
+        return {
+            who: [reference_score(*each) for each in zip(theirs, reference, strict=True)]
+            for who, theirs in own.items()
+            if who != whom and reference
+        }
+
+    return {
+        "loss": {who: list(map(loss_score, theirs)) for who, theirs in own.items()},
+        "against the teacher": against("teacher"),
+        "against the start": against("untouched"),
+        "zlib": {
+            who: [zlib_score(*each) for each in zip(theirs, rows.texts, strict=True)] for who, theirs in own.items()
+        },
+        "min-k": {who: list(map(min_k_score, theirs)) for who, theirs in own.items()},
+    }
+
+
+def _believed(
+    kept: Sequence[tuple[TeacherRecord, int]],
+    *,
+    student: AuditedStudent,
+    run: FinishedRun,
+    beliefs: Beliefs,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Rows:
+    sequences = [
+        ScoreRequest(tuple(record.token_ids[: record.prompt_len + tokens].tolist()), record.prompt_len)
+        for record, tokens in kept
+    ]
+    believed = {"student": beliefs.of(student.model, sequences)}
+    why = {}
+    cached = [(record.target_logprobs, tokens) for record, tokens in kept]
+    if all(each is not None for each, _ in cached):
+        believed["teacher"] = [each[:tokens] for each, tokens in cached if each is not None]
+    elif run.why_no_teacher_weights is not None:
+        why["teacher"] = f"the cache holds no log-probabilities of these rows, and {run.why_no_teacher_weights}"
+    for who, model in (("teacher", run.teacher), ("untouched", student.start)):
+        if who in believed or who in why:
+            continue
+        if model is None:
+            why[who] = "what it began as was not compared"
+            continue
+        try:
+            believed[who] = beliefs.of(model, sequences)
+        except DistillError as error:
+            why[who] = str(error)
+    texts = tuple(tokenizer.decode(record.response_ids[:tokens], skip_special_tokens=True) for record, tokens in kept)
+    return Rows(len(kept) // 2, texts, believed, why)
+
+
+def _why(name: str, rows: Rows) -> str | None:
+    """Why a score cannot be made."""
+    return rows.why.get({"against the teacher": "teacher", "against the start": "untouched"}.get(name, ""))
+
+
+def _about(rows: Rows, kept: Sequence[tuple[TeacherRecord, int]], *, source: str) -> str:
+    tokens = [float(each) for _, each in kept]
+    ended = [float(record.finish == "stop") for record, _ in kept]
+    members, others = slice(0, rows.members), slice(rows.members, None)
+    return (
+        f"membership was asked of {rows.members:,} training rows and as many held-out rows with {WORDS[source]}, cut "
+        f"to the same lengths ({np.mean(tokens[members]):.0f} tokens on average), with the same template; "
+        f"{np.mean(ended[members]):.0%} and {np.mean(ended[others]):.0%} of them had been answered to the end"
+    )
+
+
+def _lengths(records: Sequence[TeacherRecord]) -> list[int]:
+    return [record.response_len for record in records]
+
+
+def _several(student: AuditedStudent) -> bool:
+    return len({stage.source for stage in student.settings.stages if stage.source in WORDS}) > 1

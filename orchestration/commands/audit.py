@@ -1,0 +1,63 @@
+"""`distill audit [NAME] RUN`: what the students of a finished run give away that their teacher does not."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from orchestration.commands.argument_types import parse_count
+from orchestration.environment import prepare_environment
+
+DESCRIPTION = """\
+Audits of a finished run: each student beside its teacher and what it began as, with 95 % intervals.
+
+  distill audit privacy RUN   can training rows be told from held-out rows? what is repeated word for word?
+  distill audit RUN           all audits that there are
+
+What was found is kept in RUN/audits and shown again at once for as long as the run stays what it is.
+What each number does and does not mean: docs/trust.md."""
+
+
+def add_audit(command: argparse.ArgumentParser) -> None:
+    """Its arguments, and what it runs."""
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.description = DESCRIPTION
+    command.add_argument("what", nargs="+", metavar="[NAME] RUN", help="an audit (without one: all), and the run")
+    command.add_argument("--run-root", type=Path, default=Path("runs"), help="where runs are looked for by name")
+    command.add_argument(
+        "--rows", type=parse_count, metavar="N", help="training rows, and as many held-out rows, that are asked about"
+    )
+    command.add_argument("--json", action="store_true", help="print what was found as JSON")
+    command.set_defaults(command=audit)
+
+
+def audit(arguments: argparse.Namespace) -> None:
+    """Make the audits that are not kept yet, and show them.
+
+    Raises:
+        ConfigError: there is no such audit or run, or the run is not finished.
+    """
+    prepare_environment(ray_address=None)
+    from transformers.utils import logging as transformers_logging
+
+    from configs import ConfigError
+    from orchestration.audits.finished import open_finished
+    from orchestration.audits.kinds import EVERY, audit_run, kinds_named
+    from orchestration.audits.settings import ROWS, AuditSettings
+    from orchestration.audits.tables import show_audit
+    from orchestration.commands.results import print_result, progress_console, show_each
+    from orchestration.comparison.runs import find_run
+    from orchestration.outputs.fields import to_fields
+    from orchestration.plan.hardware import visible_gpus
+
+    if len(arguments.what) > 2:
+        raise ConfigError(f"{' '.join(arguments.what)}: name one audit at most, and one run")
+    transformers_logging.disable_progress_bar()
+    *names, named = arguments.what
+    kinds = kinds_named(names[0] if names else EVERY)
+    run = open_finished(find_run(named, run_root=arguments.run_root))
+    settings = AuditSettings(device="gpu" if visible_gpus() else "cpu", rows=arguments.rows or ROWS)
+    console = progress_console(arguments)
+    found = [audit_run(run, kind, settings=settings, console=console) for kind in kinds]
+    shown = [to_fields(each) for each in found] if arguments.json else found
+    print_result(arguments, shown, lambda to: show_each(show_audit, found, to))
