@@ -32,6 +32,8 @@ from configs.passwords import passwords_in
 from configs.runtime import EngineSettings as EngineSettings
 from configs.runtime import RuntimeConfig as RuntimeConfig
 from configs.runtime import TrainingSettings as TrainingSettings
+from configs.screening import ContentConfig as ContentConfig
+from configs.screening import PrivacyConfig as PrivacyConfig
 from configs.stages import StageConfig, StudentConfig
 from configs.sweep import SweepConfig
 from configs.teacher_context import TeacherContext
@@ -230,7 +232,8 @@ class DistillConfig(Together, WithoutPasswords):
     """One experiment.
 
     `teachers` are further ones, which `combine` puts together with the first. `teacher_context` is what the teacher
-    sees beside a row, and its students never do.
+    sees beside a row, and its students never do. `privacy` and `content` say what becomes of rows and answers that hold
+    personal data, secrets, or what is not wanted.
     """
 
     name: Name
@@ -239,6 +242,8 @@ class DistillConfig(Together, WithoutPasswords):
     combine: Combination | None = None
     teacher_context: TeacherContext | None = None
     data: DataConfig
+    privacy: PrivacyConfig | None = None
+    content: ContentConfig | None = None
     generation: GenerationConfig = GenerationConfig()
     students: Annotated[dict[Name, StudentConfig], Field(min_length=1)]
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -478,9 +483,10 @@ class DistillConfig(Together, WithoutPasswords):
     @model_serializer(mode="wrap")
     def _one_teacher(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         said = unless_unused(dump(self))
-        if self.teacher_context is None:
+        for key in ("teacher_context", "privacy", "content"):
             # An experiment without one is written, and addressed, as it was before there were any.
-            said.pop("teacher_context", None)
+            if getattr(self, key) is None:
+                said.pop(key, None)
         return said
 
     def digest(self) -> str:

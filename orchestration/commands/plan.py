@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TextIO
 
 from cache import TeacherCache
@@ -31,6 +32,7 @@ from orchestration.inputs.other_tokens import has_other_tokens, tokens_in_words,
 from orchestration.inputs.preflight import require_fitting_lengths, resolve_paths
 from orchestration.inputs.prompts import Prompt, PromptSet
 from orchestration.inputs.remote_teachers import scores_wanted
+from orchestration.inputs.screened_rows import screened_data, screened_in_words, screened_root
 from orchestration.inputs.shapes import PlannedShape, shape_at_hand, student_shapes
 from orchestration.inputs.teachers import Teacher, open_teachers
 from orchestration.outputs.console import Console
@@ -170,9 +172,12 @@ def _needs(config: DistillConfig, name: str) -> str:
 def _plans(config: DistillConfig, teachers: Mapping[str, Teacher], *, console: Console) -> dict[str, FillPlan]:
     """What each teacher is asked, by what the cache lacks."""
     teacher = teachers[FIRST]
-    read = read_prompts(config, teacher=teacher.files)
-    _show_other_tokens(config, teacher, read.prompts, console=console)
-    for line in read.said:
+    # A plan makes nothing: what a run has not screened yet is screened for the plan alone.
+    with TemporaryDirectory(prefix="stillroom-plan-") as scratch:
+        screened = screened_data(config, root=Path(scratch), made=screened_root(config), say=console.say)
+        read = read_prompts(screened.config, teacher=teacher.files)
+        _show_other_tokens(screened.config, teacher, read.prompts, console=console)
+    for line in (*screened_in_words(screened.splits), *read.said):
         console.say(line)
     held = {name: _held(config, each) for name, each in teachers.items()}
     return plans_of(teachers, read.prompts, config=config, caches=held)

@@ -60,6 +60,10 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
             model = _real_model(student.init.model, key=f"students.{name}.init.model", config_dir=config_dir)
             init = student.init.model_copy(update={"model": model})
             students[name] = student.model_copy(update={"init": init})
+    content = config.content
+    if content is not None and content.blocklist is not None:
+        blocklist = _real(content.blocklist, key="content.blocklist", config_dir=config_dir)
+        content = content.model_copy(update={"blocklist": blocklist})
     evaluation = config.evaluation
     if evaluation.tasks is not None:
         tasks = tuple(
@@ -70,6 +74,7 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
     return config.model_copy(
         update={
             "data": data.model_copy(update=changed),
+            "content": content,
             "teacher": teacher,
             "teachers": others,
             "students": students,

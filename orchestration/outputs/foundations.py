@@ -253,6 +253,8 @@ def _files_of_sequences(config: DistillConfig) -> Iterator[tuple[str, Path]]:
         if source.path is not None:
             yield f"data.{split}.path", source.path
     yield from _plain_files(config.data.plain)
+    if config.content is not None and config.content.blocklist is not None:
+        yield "content.blocklist", config.content.blocklist
     for name, student in config.students.items():
         for number, stage in enumerate(student.stages):
             if stage.pretrain is not None:

@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from configs import DistillConfig, dump_config
@@ -23,6 +24,8 @@ from orchestration.inputs.asked_prompts import read_prompts
 from orchestration.inputs.licences import licences_in_words, with_licences
 from orchestration.inputs.preflight import require_cache, resolve_paths
 from orchestration.inputs.prompts import PromptSet
+from orchestration.inputs.screen import Screened
+from orchestration.inputs.screened_rows import screened_data, screened_in_words, screened_root
 from orchestration.inputs.shapes import PlannedShape, student_shapes
 from orchestration.inputs.tasks import LoadedTask, load_tasks
 from orchestration.inputs.teachers import Teacher, open_teachers
@@ -90,11 +93,12 @@ def run_experiment(
     written = Written(config, config_dir, content_of(config, config_dir=config_dir))
     directory = directory_of(config, written.content)
     with opened_run(real, directory, written=dump_config(config)) as (journal, artifacts), ExitStack() as opened:
-        settings = RunSettings(real, directory, hardware, artifacts)
+        screened = screened_data(real, root=screened_root(real), say=journal.console.say)
+        settings = RunSettings(screened.config, directory, hardware, artifacts)
         if session is None:
             session = opened.enter_context(Session(directory))
         compute = opened.enter_context(closing(Compute(settings, journal, session)))
-        return Experiment(written, settings, journal, compute, below=below).run(until=until)
+        return Experiment(written, settings, journal, compute, below=below, screened=screened.splits).run(until=until)
 
 
 class Experiment:
@@ -108,8 +112,9 @@ class Experiment:
         compute: Compute,
         *,
         below: Path | None = None,
+        screened: Mapping[str, Screened] = MappingProxyType({}),
     ) -> None:
-        self._written, self._below = written, below
+        self._written, self._below, self._screened = written, below, screened
         self._settings, self._journal, self._compute = settings, journal, compute
         self._saved = NOTHING_SAVED
 
@@ -180,7 +185,7 @@ class Experiment:
             windows = ", ".join(f"{len(rows):,} {name}" for name, rows in prompts.plain.items())
             counts += f"; windows of plain text: {windows}" if windows else ""
             stage.summary = counts + (f"; {len(prompts.rejected)} rows set aside" if prompts.rejected else "")
-        for line in read.said:
+        for line in (*screened_in_words(self._screened), *read.said):
             console.say(line)
         written = self._settings.directory / "rejected.jsonl"
         prompts.write_rejected(written)
@@ -245,6 +250,8 @@ class Experiment:
             tracker.require_usable(at_most_s=PROBE_S)
         tracker.start(name, params=params, tags={"config_digest": written.digest(), "run_dir": name}, below=self._below)
         tracker.child("fill", params={"misses": sum(plan.misses for plan in plans)}, tags={"role": "fill"})
+        for split, found in self._screened.items():
+            tracker.log_final("fill", found.metrics(f"data.{split}"))
 
     def _work(
         self,
@@ -287,7 +294,8 @@ class Experiment:
             lesson=lesson,
         )
         journal.tracker.log_final("pipeline", journal.ledger.metrics())
-        examined = Examined(bench, asked.teachers, prompts, texts, tasks, students)
+        said = screened_in_words(self._screened)
+        examined = Examined(bench, asked.teachers, prompts, texts, tasks, students, said)
         report = report_of(
             compared, examined, written=self._written, settings=settings, journal=journal, saved=self._saved
         )

@@ -25,6 +25,7 @@ from orchestration.outputs.console import StageProgress
 from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.lessons import Lesson, pin_lesson
 from orchestration.pipeline.run import AnyRun, Journal, RunSettings
+from orchestration.pipeline.screened_answers import unlearned_answers
 from orchestration.pipeline.stage import Line, Stage, run_stage
 from orchestration.pipeline.workers import Workers
 from orchestration.plan.left_out import ASK_AGAIN, forgotten_in_words
@@ -109,14 +110,19 @@ def pin_answered(
         CacheError: a set has no row at all.
         DataError: filters leave no row.
     """
-    before = len(prompts.rejected)
-    prompts = without_refused(prompts, asked.sets, failed=failed)
+    before, sets = len(prompts.rejected), asked.sets
+    gone = unlearned_answers(sets, teacher=asked.teacher, cache=asked.cache, settings=settings, journal=journal)
+    failed = {**failed, **gone}
+    # What is in the cache and not learned has to be left out of views.
+    sets = [replace(each, left_out=each.left_out | (gone.keys() & set(each.requests))) for each in sets]
+    prompts = without_refused(prompts, sets, failed=failed)
     written = settings.directory / (f"rejected-{folder}.jsonl" if folder else "rejected.jsonl")
     prompts.write_rejected(written)
     if failed:
-        journal.console.warn(f"{len(prompts.rejected) - before} rows could not be answered, see {written}")
+        what = "could not be answered, or their answers are not learned" if gone else "could not be answered"
+        journal.console.warn(f"{len(prompts.rejected) - before} rows {what}, see {written}")
     lesson = pin_lesson(
-        asked.sets,
+        sets,
         journal=journal,
         teacher=asked.teacher,
         cache=asked.cache,

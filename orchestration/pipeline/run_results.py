@@ -32,7 +32,7 @@ LIBRARIES = {"vllm": VLLM} | {name: (name,) for name in ("stillroom", "torch", "
 class Examined:
     """What a comparison was over. `texts` are the test prompts as they were written, by their token ids.
 
-    `teachers` are all by their names, the first one first.
+    `teachers` are all by their names, the first one first; `screened` says what was found in the data.
     """
 
     bench: Bench
@@ -41,6 +41,7 @@ class Examined:
     texts: Mapping[tuple[int, ...], str]
     tasks: Sequence[LoadedTask]
     students: Sequence[Student]
+    screened: tuple[str, ...] = ()
 
 
 def report_of(
@@ -66,7 +67,11 @@ def report_of(
         provenance=_provenance(written, settings.config, examined.teachers[FIRST], view=bench.view.digest),
         rows_set_aside=len(examined.prompts.rejected),
         failures=tuple(compared.failures),
-        notes=(*_unverifiable(examined.teachers), *(note for student in students for note in student.notes)),
+        notes=(
+            *examined.screened,
+            *_unverifiable(examined.teachers),
+            *(note for student in students for note in student.notes),
+        ),
         held_against=_held_against(settings.config),
     )
     return Report(results, _rested_on(settings, examined.teachers, students), compared.evidence)
