@@ -1,8 +1,8 @@
-"""What becomes of personal data, of secrets and of unwanted content: in the rows of the data and in the teacher's answers.
+"""What becomes of personal data, of secrets and of unwanted content: in the rows of the data and in answers.
 
-Two blocks of an experiment with the same two questions: what happens to a row of data in which something is found, before
-anybody is asked about it, and what to an answer, before anybody learns it. What changes a row changes what is asked, so
-both blocks are part of an experiment's digest.
+Two blocks of an experiment with the same two questions: what happens to a row of data in which something is found,
+before anybody is asked about it, and what to an answer, before anybody learns it. What changes a row changes what is
+asked, so both blocks are part of an experiment's digest.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class PrivacyConfig(Block):
     """Personal data and secrets.
 
     In the rows of the data they are `count`ed, `redact`ed (each value becomes a placeholder such as `<EMAIL_1>`, the
-    same value the same one in all splits) or the row is `drop`ped; of answers the whole is dropped. `find` chooses among
-    the kinds that have a form; names of people are found by the spaCy pipeline `names`, an installed package, where one
-    is named. What a recogniser is surer of than `threshold` counts.
+    same value the same one in all splits) or the row is `drop`ped; of answers the whole is dropped. `find` chooses
+    among the kinds that have a form; names of people are found by the spaCy pipeline `names`, an installed package,
+    where one is named. What a recogniser is at least as sure of as `threshold` counts.
     """
 
     prompts: Literal["off", "count", "redact", "drop"] = "count"

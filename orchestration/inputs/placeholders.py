@@ -1,7 +1,7 @@
 """Placeholders for what is private: the same value has the same one wherever it stands.
 
-They are numbered by kind in the order in which values are first met. What they stand for is kept in memory alone, for as
-long as the data are read.
+They are numbered by kind in the order in which values are first met. What they stand for is kept in memory alone, for
+as long as the data are read.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from configs import ConfigError
@@ -37,6 +37,9 @@ UNSURE = frozenset(
 )
 """Of detect-secrets, what only looks random: here the name beside it tells (`_NAMED_SECRET`)."""
 
+MODEL_SCORE = 0.85
+"""How sure a pipeline of spaCy is taken to be, which does not say: as presidio takes it."""
+
 LARGEST_TEXT = 1_000_000
 """Characters of what is looked at in one go; a longer text is looked at in parts."""
 
@@ -60,11 +63,12 @@ more."""
 
 @dataclass(frozen=True, slots=True, order=True)
 class PrivateSpan:
-    """Characters `start` to `end` of a text, and what they are."""
+    """Characters `start` to `end` of a text, what they are, and how sure that is (0 to 1)."""
 
     start: int
     end: int
     kind: str
+    score: float = field(default=1.0, compare=False)
 
 
 FindSpans = Callable[[str], Iterable[PrivateSpan]]
@@ -89,18 +93,18 @@ class SpanFinder:
             self._finders.append(_by_model(config.names))
 
     def find(self, text: str) -> list[PrivateSpan]:
-        """What is found, in order; where two overlap the longer one counts, and of equal ones the first kind found."""
+        """What is found, in order; where two overlap the surer one counts, and of equally sure ones the longer."""
         found: list[PrivateSpan] = []
         for at, part in _parts(text):
             for finder in self._finders:
-                found += [PrivateSpan(at + each.start, at + each.end, each.kind) for each in finder(part)]
+                found += [PrivateSpan(at + each.start, at + each.end, each.kind, each.score) for each in finder(part)]
         return without_overlaps(found)
 
 
 def without_overlaps(spans: Sequence[PrivateSpan]) -> list[PrivateSpan]:
-    """The longest spans that do not touch each other, in order."""
+    """The surest spans that do not touch each other, in order; the digits of most numbers are a phone's somewhere."""
     kept: list[PrivateSpan] = []
-    for span in sorted(spans, key=lambda each: each.start - each.end):
+    for span in sorted(spans, key=lambda each: (-each.score, each.start - each.end)):
         if all(span.end <= other.start or other.end <= span.start for other in kept):
             kept.append(span)
     return sorted(kept)
@@ -126,7 +130,7 @@ def _by_presidio(kinds: Sequence[str], *, threshold: float) -> FindSpans:
         for kind, recogniser in recognisers.items():
             for each in recogniser.analyze(text, recogniser.supported_entities, None) or ():
                 if each.score >= threshold:
-                    yield PrivateSpan(each.start, each.end, kind)
+                    yield PrivateSpan(each.start, each.end, kind, each.score)
 
     return find
 
@@ -176,6 +180,6 @@ def _by_model(name: str) -> FindSpans:
     def find(text: str) -> Iterator[PrivateSpan]:
         for entity in pipeline(text).ents:
             if entity.label_ in ("PERSON", "PER"):
-                yield PrivateSpan(entity.start_char, entity.end_char, PERSON)
+                yield PrivateSpan(entity.start_char, entity.end_char, PERSON, MODEL_SCORE)
 
     return find

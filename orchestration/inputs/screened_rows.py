@@ -17,7 +17,7 @@ from typing import Any
 from cache.disk.durable import replace_file
 from configs import DataError
 from configs.data import DataConfig, SplitConfig
-from configs.regular_files import UnreadableFileError, parse_json, read_regular
+from configs.regular_files import JSON_BYTES, UnreadableFileError, parse_json, read_regular
 from configs.schema import DistillConfig
 from orchestration.inputs.made_once import make_once
 from orchestration.inputs.placeholders import Placeholders
@@ -165,7 +165,7 @@ def _reading(config: DistillConfig, sources: Mapping[str, SplitConfig], *, folde
 
 def _read_counts(path: Path) -> dict[str, Screened]:
     try:
-        said: Any = parse_json(read_regular(path), origin=str(path))
+        said: Any = parse_json(read_regular(path, at_most=JSON_BYTES), origin=str(path))
         return {name: Screened(**each) for name, each in said.items()}
     except (OSError, UnreadableFileError, TypeError, AttributeError) as error:
         raise DataError(f"{path.parent}: screened data cannot be used ({error}): delete it and run again") from error

@@ -19,12 +19,7 @@ SENTENCES = {
     "IBAN": ("Please transfer the rent to {}.", "IBAN {} belongs to my landlord."),
     "IP": ("Blocked {} after three attempts.", "ssh to {} and look"),
     "SSN": ("Her social security number is {}.", "SSN {} on the form"),
-    "SECRET": (
-        "Set API_KEY={} before you start.",
-        'client = Client(token="{}")',
-        "the password is {}",
-        "use {} for the bucket",
-    ),
+    "SECRET": ("Set API_KEY={} before you start.", 'client = Client(token="{}")', "the password is {}", "secret: {}"),
 }
 
 CLEAN = (
@@ -34,6 +29,7 @@ CLEAN = (
     "The token is parsed by the tokenizer; a password must have eight characters.",
     "In {year} the company sold {a} units at {price} each.",
     "Write a function that returns the secret of a good soup.",
+    "Parcel {parcel} left the depot with release {v}.{b}.{b} of the software.",
 )
 
 
@@ -71,7 +67,8 @@ def clean_records(count: int, *, seed: int) -> list[Record]:
             f"{faker.sentence()} "
             + chance.choice(CLEAN).format(
                 a=f"{chance.randrange(100, 100_000):,}",
-                b=chance.randrange(2, 999),
+                b=chance.randrange(2, 99),
+                parcel=chance.randrange(10**9, 10**12),
                 date=faker.date(),
                 year=chance.randrange(1900, 2026),
                 v=f"{chance.randrange(9)}.{chance.randrange(20)}",
@@ -124,11 +121,9 @@ def _value(kind: str, *, faker: Faker, chance: random.Random) -> str:
         case "EMAIL":
             return str(faker.ascii_safe_email() if chance.random() < 0.3 else faker.email(domain="example.com"))
         case "PHONE":
-            area, line = (
-                chance.choice((212, 312, 415, 617)),
-                f"{chance.randrange(200, 999)}-{chance.randrange(1000, 9999)}",
-            )
-            return chance.choice((f"({area}) {line}", f"+1 {area} {line.replace('-', ' ')}", f"{area}-{line}"))
+            area, line = chance.choice((212, 312, 415, 617)), str(chance.randrange(2_000_000, 9_999_999))
+            plain = f"({area}) {line[:3]}-{line[3:]}", f"+1 {area} {line[:3]} {line[3:]}"
+            return chance.choice((*plain, str(faker.phone_number()), str(Faker("de_DE").phone_number())))
         case "CARD":
             number = str(faker.credit_card_number(card_type="visa16"))
             return number if chance.random() < 0.5 else " ".join(number[at : at + 4] for at in range(0, 16, 4))
@@ -154,5 +149,6 @@ def _secret(chance: random.Random) -> str:
             f"ghp_{some(alphanumeric, 36)}",
             f"xoxb-{some(string.digits, 12)}-{some(string.digits, 12)}-{some(alphanumeric, 24)}",
             f"sk_live_{some(alphanumeric, 24)}",
+            some(alphanumeric + "!#%+_", 14),
         )
     )
