@@ -34,6 +34,13 @@ def rows_of(view: AnyView) -> CacheView:
     return view if isinstance(view, CacheView) else view.rows
 
 
+def cached_rows(view: AnyView) -> tuple[CacheView, ...]:
+    """The rows of caches that a view is made of, one for each teacher."""
+    if isinstance(view, CombinedView):
+        return tuple(part.view for part in view.parts)
+    return (view.view if isinstance(view, NarrowedView) else view,)
+
+
 def reader_of(views: Sequence[AnyView], *, root: Path | str, identity: Identity) -> RecordReader:
     """What reads these views, and all views of the cache of `identity` below `root`.
 

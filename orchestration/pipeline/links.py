@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +23,16 @@ class TrainedLink(Protocol):
     @property
     def digest(self) -> str:
         """What the student of this stage is addressed by."""
+        ...
+
+    @property
+    def made_of(self) -> Mapping[str, object]:
+        """What that address is the digest of."""
+        ...
+
+    @property
+    def start_dir(self) -> Path:
+        """What it starts from."""
         ...
 
     @property

@@ -12,10 +12,12 @@ from configs.models import Device
 from configs.places import RESOLVED, WRITTEN
 from orchestration.fill.ledger import Ledger
 from orchestration.inputs.preflight import require_cache, require_compiler, require_writable
+from orchestration.lineage.records import Foundation, write_foundation
 from orchestration.outputs.artifacts import Artifacts, claim_directory, sweep_run
 from orchestration.outputs.console import Console
+from orchestration.outputs.foundations import experiment_digest
 from orchestration.outputs.redirect import terminal_kept
-from orchestration.pipeline.run import Journal
+from orchestration.pipeline.run import AnyWritten, Journal
 from orchestration.pipeline.run_costs import counting
 from orchestration.tracking.store import tracking_uri
 from orchestration.tracking.tracker import Tracker
@@ -38,10 +40,11 @@ def require_places(config: AnyExperiment, *, accelerator: Device) -> None:
 
 
 @contextmanager
-def opened_run(config: Experiment, directory: Path, *, written: str) -> Iterator[tuple[Journal, Artifacts]]:
+def opened_run(config: Experiment, directory: Path, *, written: AnyWritten) -> Iterator[tuple[Journal, Artifacts]]:
     """Hold a run directory for as long as the context lasts.
 
-    `config` has its paths made real; `written` is the configuration as a person wrote it. Both are kept there.
+    `config` has its paths made real; `written` is the configuration as a person wrote it, with what the files hold that
+    it names. All of it is kept there.
 
     Raises:
         ConfigError: another process holds it, or its tracker cannot be used.
@@ -58,8 +61,13 @@ def opened_run(config: Experiment, directory: Path, *, written: str) -> Iterator
         # Standard error goes to the log from here on, but warnings are for whoever watches.
         configure_logging(log_file, console=console.warnings)
         console.say(f"Experiment {config.name} in {directory} (logs in {directory / 'logs'})")
-        (directory / WRITTEN).write_text(written)
+        (directory / WRITTEN).write_text(dump_config(written.config))
         (directory / RESOLVED).write_text(dump_config(config))
+        write_foundation(
+            Foundation(written.config.digest(), written.content),
+            directory,
+            experiment=experiment_digest(written.config, written.content),
+        )
         artifacts = Artifacts(runtime.run_root, say=console.warn)
         tracker = opened.enter_context(closing(Tracker(directory, uri=tracking_uri(config))))
         journal = Journal(console, tracker, opened.enter_context(closing(Ledger.open(directory))))

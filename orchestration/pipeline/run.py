@@ -10,6 +10,7 @@ from typing import Generic, Protocol, TypeVar
 from configs import DistillConfig
 from configs.experiments import AnyExperiment
 from configs.models import Device
+from configs.task_experiment import TaskDistillConfig
 from orchestration.fill.ledger import Ledger
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.console import Console
@@ -36,6 +37,10 @@ class Written(Generic[Config]):
             ConfigError: it is.
         """
         require_unchanged(self.config, config_dir=self.config_dir, since=self.content)
+
+
+AnyWritten = Written[DistillConfig] | Written[TaskDistillConfig]
+"""Whatever the experiment distils."""
 
 
 class AnyRun(Protocol):

@@ -11,7 +11,7 @@ from evaluation.cost import Saved
 from evaluation.results import Provenance, RunResults
 from orchestration.comparison.bench import Bench, lengths
 from orchestration.comparison.report import Report
-from orchestration.environment import VLLM, installed_version
+from orchestration.environment import installed_versions
 from orchestration.inputs.licences import licences_in_words
 from orchestration.inputs.prompts import PromptSet
 from orchestration.inputs.tasks import LoadedTask
@@ -23,9 +23,6 @@ from orchestration.pipeline.run import Journal, RunSettings, Written
 from orchestration.pipeline.run_costs import cost_of_run
 from orchestration.pipeline.training_cost import with_training
 from orchestration.tracking.tracker import flatten
-
-LIBRARIES = {"vllm": VLLM} | {name: (name,) for name in ("stillroom", "torch", "transformers", "deepspeed", "ray")}
-"""Distributions whose versions stand in the results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +106,7 @@ def _provenance(written: Written[DistillConfig], config: DistillConfig, teacher:
         cache_digest=view,
         config_digest=written.config.digest(),
         data={key: digest for key, digest in written.content.items() if key.startswith("data.")},
-        versions={name: installed_version(*names) for name, names in LIBRARIES.items()},
+        versions=installed_versions(),
         licence_terms=licences_in_words(config),
     )
 

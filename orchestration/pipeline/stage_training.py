@@ -10,11 +10,14 @@ import shutil
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Generic, TypeVar
 
-from configs.places import CURVES
+from configs.places import CURVES, SUMMARY
+from orchestration.lineage.records import lineage_of, to_summary
 from orchestration.outputs.console import StageProgress
 from orchestration.outputs.curves import read_curve
+from orchestration.outputs.foundations import model_digest
 from orchestration.pipeline.links import TrainedLink, selected_step
 from orchestration.pipeline.run import AnyRun, Journal
 from orchestration.pipeline.stage import ArtifactClaim, Line, Stage
@@ -61,6 +64,10 @@ class StageTraining(Stage[Job, TrainingOutcome, list[StepMetrics]], Generic[Job]
     def train(self, work: Job, on_step: OnStep) -> TrainingOutcome:
         """Train in a worker group, with whatever has to go on beside it."""
 
+    @abstractmethod
+    def learned(self) -> Mapping[Path, str]:
+        """Digests of what was learned and measured on, by the files of the run directory that hold it."""
+
     def claim(self) -> ArtifactClaim:
         """The trained student."""
         return ArtifactClaim(self.link.digest, f"the student {self.link.output_dir}")
@@ -92,7 +99,7 @@ class StageTraining(Stage[Job, TrainingOutcome, list[StepMetrics]], Generic[Job]
         if made is not None:
             shutil.copy(link.work_dir / CURVES, link.output_dir / CURVES)
             # This comes last: it marks the artifact as finished.
-            self.settings.artifacts.keep_student(link.digest, made)
+            self.settings.artifacts.keep_student(link.digest, {**made, **self._descent()})
             shutil.rmtree(link.work_dir, ignore_errors=True)
         curve = list(read_curve(link.output_dir / CURVES))
         if made is None:
@@ -123,6 +130,19 @@ class StageTraining(Stage[Job, TrainingOutcome, list[StepMetrics]], Generic[Job]
         """How many steps it has."""
         # The first of its steps is what is measured before it learns.
         return len(self.steps) - 1
+
+    def _descent(self) -> Mapping[str, object]:
+        """Where the student comes from, for its summary."""
+        runtime, start = self.settings.config.runtime, self.link.start_dir
+        made_here = (start / SUMMARY).exists()
+        lineage = lineage_of(
+            run=self.settings.directory,
+            run_root=runtime.run_root,
+            start=start,
+            start_model="" if made_here else model_digest(start, models_root=runtime.models_root),
+            learned=self.learned(),
+        )
+        return to_summary(lineage, made_of=self.link.made_of)
 
     def track(self, *curve: StepMetrics) -> None:
         """Log points of the curve."""

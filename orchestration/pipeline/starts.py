@@ -7,7 +7,7 @@ beforehand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from orchestration.cluster.calibration import DeriveJob
 from orchestration.inputs.models import ModelFiles, materialise
 from orchestration.inputs.other_tokens import OtherTokens, has_other_tokens
 from orchestration.inputs.teachers import Teacher
+from orchestration.lineage.records import MADE_OF
 from orchestration.outputs.artifacts import Artifacts, digest_of
 from orchestration.pipeline.lessons import Lesson
 from orchestration.pipeline.run import RunSettings
@@ -82,12 +83,12 @@ def prepare_start(
         made_of = _made_of(model.directory, weights=prints.weights_sha256, config=prints.config_sha256)
         return Start(digest_of(model=made_of), model.directory, model.shape, model.label, tokens)
     kept = kept_layers(init.keep_layers, total=teacher.files.shape.layers, by=init.layers_by)
-    digest = digest_of(teacher=_made_of_teacher(teacher), kept=kept)
+    cut_of: dict[str, object] = {"teacher": _made_of_teacher(teacher), "kept": kept}
 
     def make(directory: Path) -> None:
         derive_student(teacher.files.directory, directory, keep_layers=kept)
 
-    return _derived(init, digest, teacher=teacher, artifacts=artifacts, make=make)
+    return _derived(init, cut_of, teacher=teacher, artifacts=artifacts, make=make)
 
 
 def calibrated_start(
@@ -99,9 +100,11 @@ def calibrated_start(
     """
     teacher = lesson.teacher
     view = _train_view(lesson.views)
-    digest = digest_of(
-        teacher=_made_of_teacher(teacher), init=init.model_dump(mode="json"), train=lesson.views[view].digest
-    )
+    made_of = {
+        "teacher": _made_of_teacher(teacher),
+        "init": init.model_dump(mode="json"),
+        "train": lesson.views[view].digest,
+    }
 
     def make(directory: Path) -> None:
         derive(
@@ -117,7 +120,7 @@ def calibrated_start(
             )
         )
 
-    return _derived(init, digest, teacher=teacher, artifacts=settings.artifacts, make=make)
+    return _derived(init, made_of, teacher=teacher, artifacts=settings.artifacts, make=make)
 
 
 def training_bytes(shapes: Iterable[ModelShape]) -> int:
@@ -144,14 +147,20 @@ def _made_of(model_dir: Path, *, weights: str, config: str) -> dict[str, str]:
 
 
 def _derived(
-    init: InitConfig, digest: str, *, teacher: Teacher, artifacts: Artifacts, make: Callable[[Path], None]
+    init: InitConfig,
+    made_of: Mapping[str, object],
+    *,
+    teacher: Teacher,
+    artifacts: Artifacts,
+    make: Callable[[Path], None],
 ) -> Start:
     """A start that is derived from the teacher: what is there, or what `make` writes into the directory it is given."""
+    digest = digest_of(**made_of)
     directory = artifacts.init_dir(digest)
     with artifacts.claim(digest, what=f"the untouched student {directory}"):
         if not artifacts.has_start(digest):
             make(directory)
-            artifacts.keep_start(digest)
+            artifacts.keep_start(digest, {MADE_OF: made_of})
     kept = (f"{name} {value}" for name, value in init.model_dump(mode="json", exclude_none=True).items())
     origin = f"derived from {teacher.files.label}: {', '.join(kept)}"
     return Start(digest, directory, read_architecture(directory).shape, origin)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from configs.places import absolute_root
 from orchestration.inputs.licences import papers_of
@@ -46,6 +47,12 @@ class Training(StageTraining[TrainJob]):
         """See `StageTraining`."""
         objective = f" {self.link.stage.objective}" if len(self.student.links) > 1 else ""
         return f"train {self.student.name}{objective}"
+
+    def learned(self) -> Mapping[Path, str]:
+        """See `StageTraining`."""
+        lesson, stage = self.lesson, self.link.stage
+        names = dict.fromkeys((stage.train_view, stage.dev_view))
+        return {lesson.paths[name]: lesson.views[name].digest for name in names}
 
     def job(self) -> TrainJob:
         """See `StageTraining`."""

@@ -80,7 +80,7 @@ class Experiment:
         for split in SPLITS:
             self.ask(split).save(directory / "views" / f"teacher-{split}.npz")
         write_model(artifacts.init_dir(START), value=3.0)
-        artifacts.keep_start(START)
+        artifacts.keep_start(START, {})
         write_model(artifacts.student_dir(STUDENT), value=4.0)
         artifacts.keep_student(STUDENT, {"selected_step": 1})
         artifacts.write_evaluation(EVALUATION, {"nats": 0.5})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from configs.task import TaskKind
@@ -16,7 +16,10 @@ from student_train.job import TaughtInside
 
 @dataclass(frozen=True, slots=True)
 class TaskLink:
-    """One stage of one student: where it starts, where it ends, what it learns from; `origin` is its start in words."""
+    """One stage of one student: where it starts, where it ends, what it learns from; `origin` is its start in words.
+
+    `digest` is that of `made_of`.
+    """
 
     stage: TaskStageConfig
     digest: str
@@ -25,6 +28,7 @@ class TaskLink:
     work_dir: Path
     origin: str
     lesson: TaskLesson
+    made_of: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +71,18 @@ def task_chain(
     digest, directory, origin = start.digest, start.directory, start.origin
     for stage in stages:
         learned = lesson(stage)
-        digest = digest_of(
-            start=digest,
-            stage=stage.identity(),
-            kind=kind,
-            labels=list(labels),
-            train=learned.train_digest,
-            dev=learned.dev_digest,
+        made_of: dict[str, object] = {
+            "start": digest,
+            "stage": stage.identity(),
+            "kind": kind,
+            "labels": list(labels),
+            "train": learned.train_digest,
+            "dev": learned.dev_digest,
             **({"taught": taught.identity} if stage.reads_teacher and taught is not None else {}),
-        )
+        }
+        digest = digest_of(**made_of)
         output = artifacts.student_dir(digest)
-        links.append(TaskLink(stage, digest, directory, output, artifacts.work_dir(digest), origin, learned))
+        links.append(TaskLink(stage, digest, directory, output, artifacts.work_dir(digest), origin, learned, made_of))
         directory, origin = output, f"{origin}; then {stage.objective}"
     return TaskChain(name, start, tuple(links))
 

@@ -9,7 +9,6 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from configs import dump_config
 from configs.architecture import read_text_model
 from configs.places import WRITTEN
 from configs.task_experiment import TaskDistillConfig
@@ -75,7 +74,7 @@ def run_task_experiment(config: TaskDistillConfig, *, config_dir: Path, until: U
     real = with_licences(real, fetch=True)
     written = Written(config, config_dir, content_of(config, config_dir=config_dir))
     directory = directory_of(config, written.content)
-    with opened_run(real, directory, written=dump_config(config)) as (journal, artifacts), ExitStack() as opened:
+    with opened_run(real, directory, written=written) as (journal, artifacts), ExitStack() as opened:
         run = TaskRun(real, directory, hardware, artifacts)
         workers = Workers(run, journal, opened.enter_context(Session(directory)))
         return TaskExperiment(written, run, journal, workers).run(until=until)

@@ -20,12 +20,13 @@ from configs.teachers import FIRST
 from orchestration.inputs.general_texts import PlainTexts, vocabulary, window_tokens
 from orchestration.inputs.models import locate_model
 from orchestration.inputs.task_sets import TaskSets
+from orchestration.lineage.records import MADE_OF
 from orchestration.outputs.artifacts import digest_of
 from orchestration.pipeline.run import Journal
 from orchestration.pipeline.tasks.chain import TaskChain
 from orchestration.pipeline.tasks.general_lessons import GeneralLessons
 from orchestration.pipeline.tasks.run import TaskRun
-from orchestration.pipeline.tasks.starts import MadeStart, StartsOf, content_of_model, in_words, reader_of
+from orchestration.pipeline.tasks.starts import MadeStart, StartsOf, content_of_model, in_words, reader_of, rows_sha256
 from orchestration.pipeline.tasks.students import TaskTrainer
 from orchestration.pipeline.tasks.training import TaskWords
 from orchestration.pipeline.workers import Workers
@@ -142,14 +143,15 @@ def general_start(start: TransformerStart, *, stages: tuple[TaskStageConfig, ...
     model_dir = None if start.model is None else locate_model(start.model, models_root=of.models_root)
     rows = of.rows[: start.calibration_rows] if start.measured else ()
     ignored = set() if start.measured else {"calibration_rows"}
-    digest = digest_of(
-        general_start=start.model_dump(mode="json", exclude={"model", *ignored}),
-        seed=seed,
-        guesses=guesses,
-        teacher=content_of_model(of.teacher_dir, models_root=of.models_root),
-        model=None if model_dir is None else content_of_model(model_dir, models_root=of.models_root),
-        rows=[row.tolist() for row in rows],
-    )
+    made_of: dict[str, object] = {
+        "general_start": start.model_dump(mode="json", exclude={"model", *ignored}),
+        "seed": seed,
+        "guesses": guesses,
+        "teacher": content_of_model(of.teacher_dir, models_root=of.models_root),
+        "model": None if model_dir is None else content_of_model(model_dir, models_root=of.models_root),
+        "rows": rows_sha256(rows),
+    }
+    digest = digest_of(**made_of)
     directory = of.artifacts.init_dir(digest)
     with of.artifacts.claim(digest, what=f"the untouched encoder {directory}"):
         if not of.artifacts.has_start(digest):
@@ -162,7 +164,7 @@ def general_start(start: TransformerStart, *, stages: tuple[TaskStageConfig, ...
                 model_dir=model_dir,
                 rows=rows,
             )
-            of.artifacts.keep_start(digest)
+            of.artifacts.keep_start(digest, {MADE_OF: made_of})
     return MadeStart(digest, directory, in_words(start))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.canonical import canonical, token_bytes
 from cache.fingerprint import fingerprint_model
 from configs import ConfigError, ModelError
 from configs.architecture import TextModel, read_text_model
@@ -13,6 +15,7 @@ from configs.places import FINGERPRINTS
 from configs.task import TaskKind
 from configs.task_stages import BagStart, TaskStart, TransformerStart
 from orchestration.inputs.models import locate_model
+from orchestration.lineage.records import MADE_OF
 from orchestration.outputs.artifacts import Artifacts, digest_of
 from orchestration.pipeline.tasks.lessons import Reader
 from student_train.models.task_model import longest_text, stored_task
@@ -68,17 +71,18 @@ def made_start(start: TaskStart, *, seed: int, of: StartsOf) -> MadeStart:
     own = start.model if isinstance(start, TransformerStart) else None
     model_dir = None if own is None else locate_model(own, models_root=of.models_root)
     rows = of.rows[: start.calibration_rows] if isinstance(start, TransformerStart) and settings.measured else ()
-    digest = digest_of(
-        task_start=settings.identity(),
-        teacher=content_of_model(of.teacher_dir, models_root=of.models_root),
+    made_of: dict[str, object] = {
+        "task_start": settings.identity(),
+        "teacher": content_of_model(of.teacher_dir, models_root=of.models_root),
         **({} if model_dir is None else {"model": content_of_model(model_dir, models_root=of.models_root)}),
-        **({"rows": [row.tolist() for row in rows]} if len(rows) else {}),
-    )
+        **({"rows": rows_sha256(rows)} if len(rows) else {}),
+    }
+    digest = digest_of(**made_of)
     directory = of.artifacts.init_dir(digest)
     with of.artifacts.claim(digest, what=f"the untouched student {directory}"):
         if not of.artifacts.has_start(digest):
             make_task_start(settings, teacher_dir=of.teacher_dir, out=directory, model_dir=model_dir, rows=rows)
-            of.artifacts.keep_start(digest)
+            of.artifacts.keep_start(digest, {MADE_OF: made_of})
     source = of.teacher_dir if model_dir is None else model_dir
     own_head = isinstance(start, TransformerStart) and start.shape is None and _has_head(source)
     return MadeStart(digest, directory, in_words(start), knows_task=own_head)
@@ -157,6 +161,11 @@ def in_words(start: TaskStart) -> str:
         return "a narrower teacher" if start.model is None else whole
     layers = f"layers {', '.join(map(str, kept))}" if isinstance(kept, tuple) else f"{kept} layers ({start.layers_by})"
     return f"{layers} of {whole}"
+
+
+def rows_sha256(rows: Rows) -> str:
+    """SHA-256 (hex) of token ids in their order; the texts themselves are not to stand in what is kept of a start."""
+    return hashlib.sha256(canonical("stillroom/rows/1", *(token_bytes(row) for row in rows))).hexdigest()
 
 
 def content_of_model(directory: Path, *, models_root: Path) -> dict[str, str]:

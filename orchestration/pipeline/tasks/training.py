@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from cache.opening import open_view, rows_of
 from configs.task import TaskKind
 from orchestration.inputs.licences import papers_of
+from orchestration.outputs.foundations import views_below
 from orchestration.pipeline.run import Journal
 from orchestration.pipeline.stage_training import OnStep, StageTraining, TrainingOutcome
 from orchestration.pipeline.tasks.chain import TaskChain, TaskLink
@@ -61,6 +65,13 @@ class TaskTraining(StageTraining[TaskJob]):
         """Whether it starts from the first teacher's weights, or some of them: all that names no other model does."""
         student = self.settings.config.students.get(self.chain.name)
         return student is None or getattr(student.start, "model", None) is None
+
+    def learned(self) -> Mapping[Path, str]:
+        """See `StageTraining`: examples, and what the cache said of them and of others as far as it was asked."""
+        lesson = self.link.lesson
+        examples = {lesson.train: lesson.train_digest, lesson.dev: lesson.dev_digest}
+        folder = self.settings.directory / "views"
+        return examples | {path: rows_of(open_view(path)).digest for path in views_below(folder)}
 
     def job(self) -> TaskJob:
         """See `StageTraining`."""

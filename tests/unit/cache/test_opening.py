@@ -10,7 +10,7 @@ from combined_builders import mixture
 from narrowed_builders import narrowed_view
 from training_jobs import IDENTITY, make_job
 
-from cache.opening import open_rows, open_view, reader_of, rows_of
+from cache.opening import cached_rows, open_rows, open_view, reader_of, rows_of
 from cache.store import TeacherCache
 from cache.views import CacheView
 from student_train.job import TrainJob
@@ -30,6 +30,9 @@ def test_each_kind_comes_back_as_it_was_saved(job: TrainJob, tmp_path: Path) -> 
         open_view(path) for path in (job.train_view, *(tmp_path / f"train.{end}" for end in ("combined", "narrowed")))
     ]
     assert [rows_of(view).digest for view in views] == [plain.digest, mixed.rows.digest, narrow.rows.digest]
+    assert [[each.digest for each in cached_rows(view)] for view in views] == [
+        [plain.digest], [part.view.digest for part in mixed.parts], [plain.digest],
+    ]  # fmt: skip
     reader = reader_of(views, root=job.cache_root, identity=IDENTITY)
     for view in views:
         ((told,),) = reader.iter_blocks(rows_of(view), [np.array([1])])

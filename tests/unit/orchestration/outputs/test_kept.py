@@ -156,7 +156,7 @@ def test_a_start_is_not_taken_for_a_student(place: Place) -> None:
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(WEIGHTS)
     assert not place.artifacts.has_start(DIGEST)
-    place.artifacts.keep_start(DIGEST)
+    place.artifacts.keep_start(DIGEST, {})
     assert place.artifacts.has_start(DIGEST)
     shutil.copytree(folder, place.artifacts.student_dir(DIGEST))
     assert place.artifacts.read_student(DIGEST) is None

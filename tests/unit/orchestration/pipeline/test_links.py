@@ -12,6 +12,8 @@ from orchestration.pipeline.links import selected_step
 @dataclass(frozen=True)
 class Link:
     digest: str
+    made_of: dict[str, object]
+    start_dir: Path
     output_dir: Path
     work_dir: Path
 
@@ -23,7 +25,7 @@ def test_the_chosen_step_is_what_was_kept_with_a_finished_stage(
     kept: dict[str, object] | None, step: int | None, tmp_path: Path
 ) -> None:
     artifacts = Artifacts(tmp_path)
-    link = Link("ab" * 32, artifacts.student_dir("ab" * 32), tmp_path / "work")
+    link = Link("ab" * 32, {}, tmp_path, artifacts.student_dir("ab" * 32), tmp_path / "work")
     if kept is not None:
         link.output_dir.mkdir(parents=True)
         artifacts.keep_student(link.digest, kept)

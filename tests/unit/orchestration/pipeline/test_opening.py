@@ -6,22 +6,26 @@ import pytest
 from pipeline_builders import experiment
 
 from configs import ConfigError, load_config
+from orchestration.lineage.records import Foundation, read_foundation
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.pipeline.opening import opened_run, require_places
-from orchestration.pipeline.run import Journal
+from orchestration.pipeline.run import Journal, Written
 
 
 def test_an_open_run_is_held_alone_and_keeps_what_was_written(tmp_path: Path) -> None:
     config, directory = experiment(tmp_path), tmp_path / "runs/e-1"
-    with opened_run(config, directory, written="name: e\n") as (journal, artifacts):
+    written = Written(config, tmp_path, {"data.train.path": "ab" * 32})
+    with opened_run(config, directory, written=written) as (journal, artifacts):
         assert isinstance(journal, Journal) and isinstance(artifacts, Artifacts)
         assert artifacts.root == config.runtime.run_root
-        with pytest.raises(ConfigError, match="is in use by another run"), opened_run(config, directory, written=""):
+        again = opened_run(config, directory, written=written)
+        with pytest.raises(ConfigError, match="is in use by another run"), again:
             pass
-    assert (directory / "config.yaml").read_text() == "name: e\n"
+    assert load_config(directory / "config.yaml").digest() == config.digest()
+    assert read_foundation(directory) == Foundation(config.digest(), written.content)
     assert load_config(directory / "resolved.yaml") == config
     assert (directory / "logs/driver.log").is_file()
-    with opened_run(config, directory, written="name: e\n"):
+    with opened_run(config, directory, written=written):
         pass
 
 

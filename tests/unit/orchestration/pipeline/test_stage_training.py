@@ -12,7 +12,8 @@ from pipeline_builders import NotedTracker, namespace
 
 from configs.places import CURVES
 from orchestration.fill.ledger import Ledger
-from orchestration.outputs.artifacts import Artifacts
+from orchestration.lineage.records import MADE_OF, from_summary
+from orchestration.outputs.artifacts import Artifacts, digest_of
 from orchestration.outputs.console import Console
 from orchestration.pipeline.run import Journal
 from orchestration.pipeline.stage import run_stage
@@ -24,6 +25,8 @@ from student_train.job import StepMetrics
 @dataclass(frozen=True)
 class Link:
     digest: str
+    made_of: dict[str, object]
+    start_dir: Path
     output_dir: Path
     work_dir: Path
 
@@ -46,6 +49,9 @@ class Training(StageTraining[Any]):
     def title(self) -> str:
         return "train someone"
 
+    def learned(self) -> dict[Path, str]:
+        return {self.settings.directory / "views/train.npz": "cd" * 32}
+
     def job(self) -> Any:
         training = namespace(workers=2, cpus_per_worker=1.0, zero_stage=0)
         return namespace(settings=training, stage=namespace(dtype="float32"))
@@ -63,10 +69,17 @@ class Training(StageTraining[Any]):
 
 def test_a_stage_is_trained_once_kept_and_tracked_from_where_its_curve_begins(tmp_path: Path) -> None:
     artifacts, stream, tracker = Artifacts(tmp_path), io.StringIO(), NotedTracker()
-    link = Link("ab" * 32, artifacts.student_dir("ab" * 32), artifacts.work_dir("ab" * 32))
+    begun = artifacts.init_dir("ef" * 32)
+    begun.mkdir(parents=True)
+    artifacts.keep_start("ef" * 32, {})
+    digest = digest_of(start="ef" * 32)
+    link = Link(digest, {"start": "ef" * 32}, begun, artifacts.student_dir(digest), artifacts.work_dir(digest))
     noted: Any = tracker
     journal = Journal(Console(stream), noted, Ledger.open(tmp_path))
-    settings = namespace(artifacts=artifacts, device="cpu")
+    runtime = namespace(run_root=tmp_path, models_root=tmp_path)
+    settings = namespace(
+        artifacts=artifacts, device="cpu", directory=tmp_path / "e-1", config=namespace(runtime=runtime)
+    )
     trained: list[int] = []
     curves = [
         run_stage(Training(link, range(10, 14), settings, journal, trained), settings=settings, journal=journal)
@@ -76,6 +89,10 @@ def test_a_stage_is_trained_once_kept_and_tracked_from_where_its_curve_begins(tm
     assert not link.work_dir.exists()
     summary = artifacts.read_student(link.digest)
     assert summary is not None and summary["selected_step"] == 1
+    assert digest_of(**summary[MADE_OF]) == digest  # type: ignore[arg-type]
+    lineage = from_summary(summary)
+    assert lineage is not None and (lineage.run, lineage.start) == ("e-1", f"inits/{'ef' * 8}")
+    assert lineage.learned == {"views/train.npz": "cd" * 32} and lineage.start_model == ""
     assert Took.of(summary).trained_on.startswith("2 ")
     steps = [step for _, name, _, step in tracker.of("point", "someone") if name == "dev/loss"]
     assert steps == [10, 11, 12] * 2

@@ -1,0 +1,59 @@
+"""`distill lineage STUDENT`: where a student comes from, step by step, and whether all of it is as it was."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs import ConfigError
+from orchestration.outputs.console import Console
+
+if TYPE_CHECKING:
+    from orchestration.lineage.steps import Step
+
+SIGNS = {"holds": "✓", "broken": "✗", "missing": "?", "said": " "}
+
+
+def add_lineage(command: argparse.ArgumentParser) -> None:
+    """Its arguments, and what it runs."""
+    command.add_argument("student", type=Path, metavar="STUDENT", help="a student, e.g. runs/students/<digest>")
+    command.add_argument(
+        "--run-root", type=Path, metavar="DIR", help="where its run lies, of a student that was copied elsewhere"
+    )
+    command.add_argument("--json", action="store_true", help="print the steps as JSON")
+    command.set_defaults(command=lineage)
+
+
+def lineage(arguments: argparse.Namespace) -> int:
+    """Print every step; the exit code is 1 where one is broken.
+
+    Raises:
+        ConfigError: there is no such directory.
+        ModelError: the directory holds no student that was made here.
+    """
+    from orchestration.lineage.walk import walk
+
+    if not arguments.student.is_dir():
+        raise ConfigError(f"{arguments.student} is not a directory: name that of a student, runs/students/<digest>")
+    steps = list(walk(arguments.student, run_root=arguments.run_root))
+    if arguments.json:
+        sys.stdout.write(json.dumps([asdict(step) for step in steps], indent=2) + "\n")
+    else:
+        _show(steps, Console(sys.stdout))
+    return 1 if any(step.state == "broken" for step in steps) else 0
+
+
+def _show(steps: Sequence[Step], console: Console) -> None:
+    width = max(len(step.what) for step in steps)
+    for step in steps:
+        console.say(f"{SIGNS[step.state]} {step.what:<{width}}  {step.says}")
+    count = Counter(step.state for step in steps)
+    console.say(
+        f"{count['holds']} steps hold, {count['broken']} are broken, {count['missing']} could not be looked at."
+    )
