@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from configs import ConfigError
 from evaluation.side_effects.findings import Audit
+from orchestration.audits.bias import BIAS, audit_bias, bias_rests_on
 from orchestration.audits.finished import FinishedRun
 from orchestration.audits.privacy import PRIVACY, audit_privacy, privacy_rests_on
 from orchestration.audits.settings import AuditSettings
@@ -25,7 +26,10 @@ class AuditKind:
     make: Callable[[FinishedRun, AuditSettings, Console], Audit]
 
 
-KINDS = (AuditKind(PRIVACY, "what of its training rows a student gives away", privacy_rests_on, audit_privacy),)
+KINDS = (
+    AuditKind(PRIVACY, "what of its training rows a student gives away", privacy_rests_on, audit_privacy),
+    AuditKind(BIAS, "what a student prefers that its teacher does not", bias_rests_on, audit_bias),
+)
 
 EVERY = "all"
 """Stands for all of them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from configs.models import Device
 
@@ -12,7 +13,8 @@ ROWS = 256
 
 @dataclass(frozen=True, slots=True)
 class AuditSettings:
-    """At most so many `rows` of each kind are asked about, on this device."""
+    """At most so many `rows` of each kind are asked about, on this device; `pairs` are files of pairs of sentences."""
 
     device: Device = "cpu"
     rows: int = ROWS
+    pairs: tuple[Path, ...] = ()

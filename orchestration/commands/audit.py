@@ -1,4 +1,4 @@
-"""`distill audit [NAME] RUN`: what the students of a finished run give away that their teacher does not."""
+"""`distill audit [NAME] RUN`: what the students of a finished run give away or prefer that their teacher does not."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ DESCRIPTION = """\
 Audits of a finished run: each student beside its teacher and what it began as, with 95 % intervals.
 
   distill audit privacy RUN   can training rows be told from held-out rows? what is repeated word for word?
+  distill audit bias RUN      which groups does it prefer? what changes if a prompt is about somebody else?
   distill audit RUN           all audits that there are
 
 What was found is kept in RUN/audits and shown again at once for as long as the run stays what it is.
@@ -27,6 +28,10 @@ def add_audit(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--rows", type=parse_count, metavar="N", help="training rows, and as many held-out rows, that are asked about"
     )
+    command.add_argument(
+        "--pairs", type=Path, action="append", default=[], metavar="FILE",
+        help="bias: more pairs of sentences: CrowS-Pairs, WinoBias, Winogender, BBQ, or a CSV; may be repeated",
+    )  # fmt: skip
     command.add_argument("--json", action="store_true", help="print what was found as JSON")
     command.set_defaults(command=audit)
 
@@ -41,6 +46,7 @@ def audit(arguments: argparse.Namespace) -> None:
     from transformers.utils import logging as transformers_logging
 
     from configs import ConfigError
+    from configs.models import Device
     from orchestration.audits.finished import open_finished
     from orchestration.audits.kinds import EVERY, audit_run, kinds_named
     from orchestration.audits.settings import ROWS, AuditSettings
@@ -56,7 +62,8 @@ def audit(arguments: argparse.Namespace) -> None:
     *names, named = arguments.what
     kinds = kinds_named(names[0] if names else EVERY)
     run = open_finished(find_run(named, run_root=arguments.run_root))
-    settings = AuditSettings(device="gpu" if visible_gpus() else "cpu", rows=arguments.rows or ROWS)
+    device: Device = "gpu" if visible_gpus() else "cpu"
+    settings = AuditSettings(device=device, rows=arguments.rows or ROWS, pairs=tuple(arguments.pairs))
     console = progress_console(arguments)
     found = [audit_run(run, kind, settings=settings, console=console) for kind in kinds]
     shown = [to_fields(each) for each in found] if arguments.json else found
