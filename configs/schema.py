@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -192,21 +192,25 @@ class EvaluationConfig(Block):
     exposure: bool | None = None
 
 
-class BudgetConfig(Block):
+class BudgetConfig(GrownBlock):
     """Limits of an experiment over all its starts; what was bought stays in the cache.
 
-    They stop a fill, a rollout or the teacher's evaluation. GPU hours are those of all engines, GPUs times their life;
-    on CPUs an engine counts as one GPU.
+    Tokens and hours stop a fill, a rollout or the teacher's evaluation. GPU hours are those of all engines, GPUs times
+    their life; on CPUs an engine counts as one GPU. `max_kwh` is what all machines of the run may take, and stops
+    whatever computes.
     """
+
+    later_keys: ClassVar[tuple[str, ...]] = ("max_kwh",)
 
     max_teacher_tokens: Positive | None = None
     max_gpu_hours: Annotated[float, Field(gt=0.0)] | None = None
+    max_kwh: Annotated[float, Field(gt=0.0)] | None = None
 
 
-class PaidBudgetConfig(BudgetConfig, GrownBlock):
+class PaidBudgetConfig(BudgetConfig):
     """Those of an experiment whose teachers may be paid by the token (`teacher.openai.price`), in `prices.currency`."""
 
-    later_keys = ("max_teacher_money",)
+    later_keys = (*BudgetConfig.later_keys, "max_teacher_money")
 
     max_teacher_money: Annotated[float, Field(gt=0.0)] | None = None
 

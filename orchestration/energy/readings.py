@@ -11,6 +11,8 @@ from typing import Protocol
 
 from evaluation.results import StageCost
 
+JOULES_PER_KWH = 3.6e6
+
 UNKNOWN_SOURCE = ""
 """What `source` is where nothing measures."""
 

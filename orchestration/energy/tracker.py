@@ -14,9 +14,8 @@ import math
 import threading
 from typing import Any
 
-from orchestration.energy.readings import NOTHING, UNKNOWN, UNKNOWN_SOURCE, Reading
+from orchestration.energy.readings import JOULES_PER_KWH, NOTHING, UNKNOWN, UNKNOWN_SOURCE, Reading
 
-JOULES_PER_KWH = 3.6e6
 SAMPLE_S = 10.0
 """How often the tracker samples by itself; it also does whenever it is read."""
 

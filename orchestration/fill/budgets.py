@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from configs import BudgetReached
 from configs.schema import BudgetConfig, EngineSettings
+from orchestration.energy.readings import JOULES_PER_KWH
 from orchestration.fill.fill import Budgets
 from orchestration.fill.ledger import Counts
 
@@ -18,6 +19,20 @@ def budgets_left(budgets: BudgetConfig, *, spent: Counts, engines: EngineSetting
     if hours is None or engines is None:
         return Budgets(left, None)
     return Budgets(left, (hours * 3600 - spent.gpu_seconds) / (engines.count * engines.ranks))
+
+
+def require_energy(budgets: BudgetConfig, *, spent: Counts, purpose: str) -> None:
+    """Refuse to begin, or to go on with, what takes energy when none is left.
+
+    Raises:
+        BudgetReached: naming the limit, what was spent of it, and the cure.
+    """
+    limit = budgets.max_kwh
+    if limit is not None and spent.joules >= limit * JOULES_PER_KWH:
+        raise BudgetReached(
+            f"{spent.joules / JOULES_PER_KWH:.3g} kWh are spent of budgets.max_kwh={limit:g} and {purpose} is not "
+            "done: raise it and run again, everything so far is kept"
+        )
 
 
 def require_budget(budgets: BudgetConfig, *, spent: Counts, tokens: int, purpose: str) -> None:

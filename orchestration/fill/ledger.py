@@ -1,4 +1,4 @@
-"""What an experiment has spent on its teacher, over all its starts: tokens by purpose, and GPU time of engines.
+"""What an experiment has spent, over all its starts: teacher tokens by purpose, GPU time of engines, and energy.
 
 Every process that spends writes a file of its own below `ledger/` of the run directory: one line of counts that is
 written over in place at each answer, so a process that is killed has counted all that it had finished. The sum over
@@ -25,7 +25,7 @@ from configs.regular_files import UnreadableFileError, read_json
 LEDGER = "stillroom/ledger/1"
 """The schema of a file. Earlier releases named none and wrote the same counts."""
 
-COUNTS_BYTES = 320
+COUNTS_BYTES = 384
 """Length of a file: written in one piece, so a reader never sees half of a count."""
 
 TICK_S = 5.0
@@ -46,7 +46,7 @@ class Counts:
 
     On CPUs an engine counts as one GPU, so a limit of GPU hours is one of engine hours there. `teacher_gpu_seconds` are
     those of teachers among them; worker groups have theirs apart, in `training_gpu_seconds`. `paid` is the money that
-    teachers cost which are paid by the token.
+    teachers cost which are paid by the token. `joules` are of everything that the machines of the run did.
     """
 
     fill: int = 0
@@ -56,6 +56,7 @@ class Counts:
     teacher_gpu_seconds: float = 0.0
     training_gpu_seconds: float = 0.0
     paid: float = 0.0
+    joules: float = 0.0
 
     @property
     def tokens(self) -> int:
@@ -129,6 +130,7 @@ class Ledger:
         self._meter = Meter(directory)
         self._running: dict[int, tuple[Computes, float, float]] = {}
         self._next = 0
+        self._joules = 0.0
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._ticker: threading.Thread | None = None
@@ -151,6 +153,15 @@ class Ledger:
     def add(self, *, fill: int = 0, rollout: int = 0, evaluation: int = 0) -> None:
         """Count teacher tokens that were just spent."""
         self._meter.add(Counts(fill, rollout, evaluation))
+
+    def took(self, joules: float) -> None:
+        """Count the energy of this start, which is `joules` by now; NaN, where nothing measures, counts nothing."""
+        with self._lock:
+            more = joules - self._joules
+            if not more > 0.0:
+                return
+            self._joules = joules
+        self._meter.add(Counts(joules=more))
 
     def engines_up(self, gpus: float, *, whose: Computes = "student") -> Callable[[], None]:
         """Count the time of engines on `gpus` GPUs from now on; call what is returned when they have ended."""
@@ -217,7 +228,7 @@ def _counts(raw: object) -> Counts:
     if (schema := raw.get("schema", LEDGER)) != LEDGER:
         raise ValueError(f"it was written by another version ({schema}, this one has {LEDGER})")
     tokens = {name: raw.get(name, 0) for name in ("fill", "rollout", "evaluation")}
-    amounts = ("gpu_seconds", "teacher_gpu_seconds", "training_gpu_seconds", "paid")
+    amounts = ("gpu_seconds", "teacher_gpu_seconds", "training_gpu_seconds", "paid", "joules")
     spent = {name: raw.get(name, 0.0) for name in amounts}
     if any(type(value) is not int or value < 0 for value in tokens.values()):
         raise ValueError(f"tokens are whole numbers from 0, not {list(tokens.values())}")

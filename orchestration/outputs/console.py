@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TextIO
 
@@ -25,6 +25,9 @@ from orchestration.energy.readings import StageCosts
 
 PLAIN_EVERY_S = 15.0
 """Without a terminal, a progress line this often."""
+
+WATCH_EVERY_S = 5.0
+"""How often progress is watched at most (`StageProgress`)."""
 
 PLAIN_WIDTH = 140
 """Columns of a table in a pipe, which has no width of its own; the usual 80 would cut numbers off."""
@@ -106,7 +109,10 @@ class Console:
 
 
 class StageProgress:
-    """ProgressSink of one stage; renders itself as one line."""
+    """ProgressSink of one stage; renders itself as one line.
+
+    `watch` is called every few seconds while there is progress, and may end the stage by raising.
+    """
 
     def __init__(self, title: str, *, total: float | None, unit: str, started: float) -> None:
         self._title = title
@@ -120,6 +126,8 @@ class StageProgress:
         self.total = total
         self.summary = ""
         self.plain: Console | None = None
+        self.watch: Callable[[], None] | None = None
+        self._last_watched = started
 
     def update(self, done: float, *, tokens: int | None = None, note: str = "") -> None:
         """See `ProgressSink`."""
@@ -131,6 +139,9 @@ class StageProgress:
         if self.plain is not None and now - self._last_plain >= PLAIN_EVERY_S:
             self._last_plain = now
             self.plain.say(f"  {self.line()}")
+        if self.watch is not None and now - self._last_watched >= WATCH_EVERY_S:
+            self._last_watched = now
+            self.watch()
 
     def line(self) -> str:
         """The current state as text: count, rate, time left."""

@@ -75,4 +75,7 @@ def opened_run(config: Experiment, directory: Path, *, written: AnyWritten) -> I
         sweep_run(directory)
         if runtime.tracking_uri is not None:
             tracker.require_usable(at_most_s=PROBE_S)
-        yield journal, artifacts
+        try:
+            yield journal, artifacts
+        finally:
+            journal.ledger.took(costs.meter.read().joules)

@@ -13,11 +13,14 @@ line even when nothing is left to do (`always_shown`).
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from configs import ConfigError
+from orchestration.fill.budgets import require_energy
 from orchestration.outputs.console import StageProgress
 from orchestration.pipeline.run import AnyRun, Journal
 
@@ -81,8 +84,31 @@ def run_stage(stage: Stage[Work, Made, Kept], *, settings: AnyRun, journal: Jour
         if work is None and not line.always_shown:
             return stage.keep(None)
         with journal.console.stage(line.title, total=line.total, unit=line.unit) as progress:
+            if work is not None:
+                _limit_energy(progress, title=line.title, settings=settings, journal=journal)
             made = None if work is None else stage.run(work, progress)
             kept = stage.keep(made)
             progress.summary = stage.summary(made, kept)
     journal.tracker.flush()
     return kept
+
+
+def _limit_energy(progress: StageProgress, *, title: str, settings: AnyRun, journal: Journal) -> None:
+    """Have a stage end when no energy is left for it, which is looked at now and while it shows progress.
+
+    Raises:
+        BudgetReached: none is left.
+        ConfigError: it is limited, and nothing here measures it.
+    """
+    limits = settings.config.budgets
+
+    def look() -> None:
+        now = journal.console.costs.meter.read().joules
+        journal.ledger.took(now)
+        if limits.max_kwh is not None:
+            if math.isnan(now):
+                raise ConfigError(f"budgets.max_kwh={limits.max_kwh:g}: nothing here measures energy: remove it")
+            require_energy(limits, spent=journal.ledger.counts(), purpose=title)
+
+    look()
+    progress.watch = look

@@ -24,7 +24,7 @@ from experiment_files import complaint, one_line
             "generation.learning_rate=1",
             "generation.learning_rate: unknown key; did you mean students.NAME.stages.0.learning_rate?",
         ),
-        ("budgets.qqq=1", "budgets.qqq: unknown key; remove it; valid here: max_gpu_hours, max_teacher_money"),
+        ("budgets.qqq=1", "budgets.qqq: unknown key; remove it; valid here: max_gpu_hours, max_kwh, max_teacher_money"),
         ("teacher.top_k=abc", "teacher.top_k: given 'abc'; must be a whole number"),
         ("teacher.top_k='64'", "teacher.top_k: given '64'; must be a whole number"),
         ("teacher.top_k=true", "teacher.top_k: given true; must be a whole number"),

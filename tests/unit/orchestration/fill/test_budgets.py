@@ -6,7 +6,7 @@ import pytest
 
 from configs import BudgetReached
 from configs.schema import BudgetConfig, EngineSettings
-from orchestration.fill.budgets import budgets_left, require_budget
+from orchestration.fill.budgets import budgets_left, require_budget, require_energy
 from orchestration.fill.ledger import Counts
 
 
@@ -27,6 +27,14 @@ def test_what_may_take_more_than_is_left_does_not_begin() -> None:
         require_budget(BudgetConfig(max_teacher_tokens=1000), spent=spent, tokens=101, purpose="rollout 3")
     with pytest.raises(BudgetReached, match=r"2\.00 GPU hours are spent of budgets\.max_gpu_hours=2 and rollout 3"):
         require_budget(BudgetConfig(max_gpu_hours=2.0), spent=spent, tokens=1, purpose="rollout 3")
+
+
+def test_energy_ends_what_is_under_way() -> None:
+    limits = BudgetConfig(max_kwh=0.5)
+    require_energy(limits, spent=Counts(joules=1.79e6), purpose="train kd")
+    require_energy(BudgetConfig(), spent=Counts(joules=1e12), purpose="train kd")
+    with pytest.raises(BudgetReached, match=r"0\.5 kWh are spent of budgets\.max_kwh=0\.5 and train kd is not done"):
+        require_energy(limits, spent=Counts(joules=1.8e6), purpose="train kd")
 
 
 def test_without_engines_of_its_own_a_fill_takes_tokens_and_no_hours() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -124,7 +125,7 @@ def test_counts_name_their_schema_and_those_that_name_none_are_read(
     (path,) = tmp_path.iterdir()
     assert json.loads(path.read_text()) == {
         "schema": "stillroom/ledger/1", "fill": 1, "rollout": 0, "evaluation": 0, "gpu_seconds": 0.5,
-        "teacher_gpu_seconds": 0.0, "training_gpu_seconds": 0.0, "paid": 0.0,
+        "teacher_gpu_seconds": 0.0, "training_gpu_seconds": 0.0, "paid": 0.0, "joules": 0.0,
     }  # fmt: skip
     former = '{"fill": 300, "rollout": 20, "evaluation": 7, "gpu_seconds": 12.25}'
     (tmp_path / "former.json").write_text(former.ljust(COUNTS_BYTES - 1) + "\n")
@@ -135,6 +136,16 @@ def test_counts_name_their_schema_and_those_that_name_none_are_read(
 
 def test_the_largest_counts_fit_a_file(tmp_path: Path) -> None:
     most = 10**18
-    Meter(tmp_path).add(Counts(most, most, most, gpu_seconds=1234567890.1234567))
+    Meter(tmp_path).add(Counts(most, most, most, *[1234567890.1234567] * 5))
     (path,) = tmp_path.iterdir()
     assert path.stat().st_size == COUNTS_BYTES
+
+
+def test_energy_is_counted_once_and_over_all_starts(tmp_path: Path) -> None:
+    for _ in range(2):
+        ledger = Ledger.open(tmp_path)
+        # What is told is how much it is since this start, not how much more.
+        for joules in (10.0, 25.0, 25.0, math.nan, 40.0):
+            ledger.took(joules)
+        ledger.close()
+    assert read_counts(tmp_path / "ledger").joules == 80.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from pipeline_builders import FakeRun, fake_run
 
+from configs import BudgetReached, ConfigError
+from orchestration.energy.readings import Reading
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.console import StageProgress
 from orchestration.pipeline.stage import ArtifactClaim, Line, Stage, run_stage
@@ -106,3 +109,49 @@ def test_a_claim_is_free_after_an_error(run: FakeRun) -> None:
         result(Noted(claimed=True, error=ValueError("no")), run)
     assert result(Noted(claimed=True), run) == "kept made of work"
     assert "waiting for it" not in run.said
+
+
+@dataclass
+class Told:
+    """A meter that says what it is told."""
+
+    joules: list[float]
+    source: str = "a test"
+
+    def read(self) -> Reading:
+        return Reading(self.joules.pop(0) if len(self.joules) > 1 else self.joules[0], 0.0)
+
+
+def limited(root: Path, *joules: float) -> FakeRun:
+    run = fake_run(root, budgets={"max_kwh": 1.0})
+    run.journal.console.costs.meter = Told(list(joules))
+    return run
+
+
+def test_a_stage_does_not_begin_without_energy_and_nothing_that_is_done_is_refused(tmp_path: Path) -> None:
+    run = limited(tmp_path, 4e6)
+    with pytest.raises(BudgetReached, match=r"1\.11 kWh are spent of budgets\.max_kwh=1 and noted is not done"):
+        result(Noted(), run)
+    assert result(Noted(work=None, shown=True), run) == "kept None"
+
+
+def test_a_stage_ends_while_it_runs_when_energy_is_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestration.outputs.console.WATCH_EVERY_S", 0.0)
+
+    @dataclass
+    class Long(Noted):
+        def run(self, work: str, progress: StageProgress) -> str:
+            for step in range(9):
+                self.done.append(f"step {step}")
+                progress.update(step)
+            return ""
+
+    stage = Long()
+    with pytest.raises(BudgetReached, match="noted is not done"):
+        result(stage, limited(tmp_path, 0.0, 0.0, 1e6, 2e6, 3e6, 4e6))
+    assert stage.done[-1].startswith("step ") and "step 8" not in stage.done
+
+
+def test_a_limit_that_nobody_can_measure_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"budgets\.max_kwh=1: nothing here measures energy: remove it"):
+        result(Noted(), limited(tmp_path, math.nan))

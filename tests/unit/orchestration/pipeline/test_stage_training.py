@@ -11,6 +11,7 @@ from typing import Any
 from pipeline_builders import NotedTracker, namespace
 
 from configs.places import CURVES
+from configs.schema import BudgetConfig
 from orchestration.fill.ledger import Ledger
 from orchestration.lineage.records import MADE_OF, from_summary
 from orchestration.outputs.artifacts import Artifacts, digest_of
@@ -78,7 +79,10 @@ def test_a_stage_is_trained_once_kept_and_tracked_from_where_its_curve_begins(tm
     journal = Journal(Console(stream), noted, Ledger.open(tmp_path))
     runtime = namespace(run_root=tmp_path, models_root=tmp_path)
     settings = namespace(
-        artifacts=artifacts, device="cpu", directory=tmp_path / "e-1", config=namespace(runtime=runtime)
+        artifacts=artifacts,
+        device="cpu",
+        directory=tmp_path / "e-1",
+        config=namespace(runtime=runtime, budgets=BudgetConfig()),
     )
     trained: list[int] = []
     curves = [
