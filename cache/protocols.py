@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,18 @@ QUOTED = "; it says: "
 """Behind it a reason quotes another program, which may repeat what it was asked."""
 
 
+FailureCode = Literal["not_answered", "forgotten", "unwanted"]
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A request that the engine could not answer, with the reason in one line."""
+    """A request that is not answered, with the reason in one line.
+
+    `code` says which kind of reason that is: the engine could not, it was forgotten, or it is not wanted.
+    """
 
     reason: str
+    code: FailureCode = "not_answered"
 
 
 def without_quotes(reason: str) -> str:

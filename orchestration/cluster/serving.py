@@ -30,11 +30,13 @@ from cache.answers import Request
 from cache.protocols import Failure
 from cache.records import TeacherRecord
 from configs import EngineError, ModelError, configure_logging
+from configs.screening import ContentConfig, PrivacyConfig
 from configs.serving import LOOPBACK_NAMES, ServeConfig
 from configs.visible_text import first_line
 from orchestration.cluster.engines import EngineSpec
 from orchestration.cluster.reference import kept_reference
 from orchestration.cluster.serving_front import front_environment
+from orchestration.cluster.serving_rules import ScreenRules
 from orchestration.cluster.serving_signals import TEXTS_AT_ONCE, ServedHead, SignalReplica, served_signals
 from orchestration.inputs.models import load_tokenizer
 from orchestration.inputs.spelling import Spelling, read_spelling
@@ -76,7 +78,7 @@ class ServedTeacher:
     """A teacher that the door serves: how its engines start and are checked, and what is kept of what it says.
 
     `check_prompts` are token ids that each engine is compared on; `references` is where the forward passes of this
-    teacher are kept.
+    teacher are kept. What `privacy` and `content` would not ask or learn is refused.
     """
 
     spec: EngineSpec
@@ -87,6 +89,8 @@ class ServedTeacher:
     check_prompts: tuple[tuple[int, ...], ...]
     references: Path
     template_variables: Mapping[str, Any]
+    privacy: PrivacyConfig | None = None
+    content: ContentConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +271,9 @@ def _served(teacher: ServedTeacher, asking: HandleAsking) -> Served:
         template_variables=teacher.template_variables,
         spelling=_spelling(tokenizer, label=teacher.facts.label),
     )
-    return Served(_sequences(teacher, asking), teacher.facts, texts)
+    screened = teacher.privacy is not None or teacher.content is not None
+    rules = ScreenRules(teacher.privacy, teacher.content, text=texts.text) if screened else None
+    return Served(_sequences(teacher, asking), teacher.facts, texts, rules)
 
 
 def _spelling(tokenizer: PreTrainedTokenizerBase, *, label: str) -> Spelling | None:

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -23,6 +24,7 @@ from orchestration.cluster.serving import Behind, ServedTeacher, close_door, ope
 from orchestration.commands.serve_model import served_model
 from orchestration.commands.serve_task import task_teachers
 from orchestration.inputs.preflight import resolve_paths, resolve_task_paths
+from orchestration.inputs.screen import Screen
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.inputs.teachers import Teacher, open_teachers
 from orchestration.outputs.redirect import terminal_kept
@@ -159,8 +161,10 @@ def served_teachers(
     """What the door needs to know of each teacher, each of whose engines fits.
 
     Raises:
-        ConfigError: an engine does not fit.
+        ConfigError: an engine does not fit, or what `privacy` or `content` needs is not installed.
     """
+    for answers in (False, True):
+        Screen.of(config, answers=answers)  # what is not installed is said before an engine starts
     served = {}
     for name, teacher in teachers.items():
         alone, files = config.of_teacher(name), teacher.files
@@ -175,7 +179,7 @@ def served_teachers(
             log_dir=log_dir,
         )
         data = config.data
-        served[name] = served_model(
+        model = served_model(
             files,
             teacher.identity,
             spec=spec,
@@ -194,6 +198,7 @@ def served_teachers(
             template_variables=dict(data.template_kwargs or {})
             | ({} if data.chat_template is None else {"chat_template": data.chat_template}),
         )
+        served[name] = replace(model, privacy=config.privacy, content=config.content)
     return served
 
 

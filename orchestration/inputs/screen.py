@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from configs.schema import DistillConfig
+from configs.screening import ContentConfig, PrivacyConfig
 from orchestration.inputs.private_spans import PrivateSpan, SpanFinder
 from orchestration.inputs.unwanted import Judges
 
@@ -21,17 +22,21 @@ class Look:
 class Screen:
     """Looks at texts, for what is to be done with prompts or with answers; made once."""
 
-    def __init__(self, config: DistillConfig, *, answers: bool) -> None:
+    def __init__(self, privacy: PrivacyConfig | None, content: ContentConfig | None, *, answers: bool) -> None:
         """Load what is needed for that.
 
         Raises:
             ConfigError: a part is not installed, or a list cannot be read.
         """
-        privacy, content = config.privacy, config.content
         self.private = "off" if privacy is None else privacy.answers if answers else privacy.prompts
         self.unwanted = "off" if content is None else content.answers if answers else content.prompts
         self._finder = None if privacy is None or self.private == "off" else SpanFinder(privacy)
         self._judges = None if content is None or self.unwanted == "off" else Judges(content)
+
+    @classmethod
+    def of(cls, config: DistillConfig, *, answers: bool) -> Screen:
+        """What an experiment asks for; raises as the constructor."""
+        return cls(config.privacy, config.content, answers=answers)
 
     @property
     def is_on(self) -> bool:

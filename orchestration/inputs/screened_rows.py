@@ -63,8 +63,8 @@ def screened_data(config: DistillConfig, *, root: Path, say: Say, made: Path | N
         ConfigError: a part is not installed, or a blocklist cannot be read.
         DataError: a split cannot be read.
     """
-    screen = Screen(config, answers=False)
-    Screen(config, answers=True)  # what is missing for answers is said before anything is paid
+    screen = Screen.of(config, answers=False)
+    Screen.of(config, answers=True)  # what is missing for answers is said before anything is paid
     if not screen.is_on:
         return ScreenedData(config, {})
     sources = _sources(config.data)

@@ -26,7 +26,7 @@ def unlearned_answers(
         CacheError: an answer cannot be read.
         ConfigError: a recogniser is not installed.
     """
-    screen = Screen(settings.config, answers=True)
+    screen = Screen.of(settings.config, answers=True)
     gone = dict[Request, str]()
     for part in sets if screen.is_on else ():
         if part.source != "teacher":

@@ -69,7 +69,7 @@ def json_answer(answers: Sequence[Answered[TeacherRecord]], *, teacher: str, ser
 def _row(answer: Answered[TeacherRecord], *, served: Served) -> AnswerRow | FailedRow:
     record = answer.outcome
     if isinstance(record, Failure):
-        return FailedRow(error=RowError(code="not_answered", reason=record.reason))
+        return FailedRow(error=RowError(code=record.code, reason=record.reason))
     return AnswerRow(
         token_ids=record.token_ids.tolist(),
         prompt_len=record.prompt_len,

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from cache.canonical import MAX_TOKEN_ID
+from cache.protocols import FailureCode
 from cache.records import MASS_TOLERANCE, Finish
 
 MOST_STOP_IDS = 256
@@ -194,7 +195,7 @@ class AnswerRow(Body):
 class RowError(Body):
     """Why there is no answer to one row; the others have theirs."""
 
-    code: Literal["not_answered"]
+    code: FailureCode
     reason: str
 
 

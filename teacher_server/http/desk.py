@@ -242,7 +242,7 @@ class Desk(ABC, Generic[Question, Record]):
     def _unasked(self, questions: Iterable[Question]) -> dict[Question, Record | Failure]:
         """Those of which nobody is asked, and why."""
         reasons = {each: self._erasures.reason(self.request(each)) for each in questions}
-        return {each: Failure(reason) for each, reason in reasons.items() if reason is not None}
+        return {each: Failure(reason, "forgotten") for each, reason in reasons.items() if reason is not None}
 
     def _write_remembered(self, fresh: Mapping[Question, Record]) -> None:
         """Write what was not forgotten since it was asked.

@@ -17,6 +17,7 @@ from teacher_server.http.layers import Admission
 from teacher_server.http.metrics import Metrics
 from teacher_server.http.quotas import Quotas
 from teacher_server.http.refusals import Refusal
+from teacher_server.http.rules import under_rules
 from teacher_server.http.served import DoorLimits, Served
 from teacher_server.http.signals.served import ServedSignals
 from teacher_server.http.wire import Answered
@@ -80,8 +81,17 @@ class Door:
         Raises:
             Refusal: see `answers_to`, and its other errors.
         """
-        questions = [Asked(request, k) for request in requests]
-        return await self._answers(exchange, questions, desk=self.desks[name].desk, name=name)
+        served = self.desks[name]
+
+        async def ask(wanted: Sequence[Request]) -> list[Answered[TeacherRecord]]:
+            questions = [Asked(request, k) for request in wanted]
+            return await self._answers(exchange, questions, desk=served.desk, name=name)
+
+        if served.rules is None:
+            return await ask(requests)
+        answers = await under_rules(requests, served.rules, ask=ask)
+        exchange.rows = len(requests)
+        return answers
 
     async def seen(
         self, exchange: Exchange, questions: Sequence[SignalRequest], *, name: str, per_row: int

@@ -26,6 +26,7 @@ from teacher_server.http.bodies import (
     WrittenAfterText,
 )
 from teacher_server.http.refusals import Refusal
+from teacher_server.http.rules import Rules
 from teacher_server.http.sequence_desk import SequenceDesk
 from teacher_server.http.texts import TextError, Texts
 from teacher_server.requests import most_tokens, refusal
@@ -53,11 +54,12 @@ class TeacherFacts:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A teacher behind the door; without `texts` it is asked in token ids alone."""
+    """A teacher behind the door; without `texts` it is asked in token ids alone, without `rules` about everything."""
 
     desk: SequenceDesk
     facts: TeacherFacts
     texts: Texts | None = None
+    rules: Rules | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from teacher_server import FakeTeacher
 from teacher_server.http.app import build_app
 from teacher_server.http.guard import Guard, Scope, TokenStore
 from teacher_server.http.quotas import Quotas
+from teacher_server.http.rules import Rules
 from teacher_server.http.sequence_desk import Asking, DeskTerms, SequenceDesk
 from teacher_server.http.served import DoorLimits, Served, TeacherFacts
 from teacher_server.http.signals.served import ServedSignals
@@ -122,6 +123,7 @@ def make_door(
     why_not_ready: Callable[[], str | None] = lambda: None,
     names: Sequence[str] = ("noise",),
     signals: Mapping[str, ServedSignals] | None = None,
+    rules: Rules | None = None,
     **terms: Any,
 ) -> OpenDoor:
     """A door over the cache in `root`; all names lead to one teacher, beside those that give `signals`."""
@@ -129,7 +131,7 @@ def make_door(
         TeacherCache.open(root / "cache", IDENTITY), asking, DeskTerms(**{"vocab": VOCAB, "most_k": 8} | terms)
     )
     tokens = TokenStore(root / "tokens.json")
-    served = Served(desk, FACTS, Texts(ToyTokenizer(), stop_ids=(EOS,)) if texts else None)
+    served = Served(desk, FACTS, Texts(ToyTokenizer(), stop_ids=(EOS,)) if texts else None, rules)
     app = build_app(
         dict.fromkeys(names, served),
         signals=signals or {},

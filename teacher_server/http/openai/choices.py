@@ -218,5 +218,5 @@ def _chat_logprobs(choice: Choice, part: slice, *, pieces: Pieces) -> ChatLogPro
 def _record(answer: Answered[TeacherRecord], *, question: Question) -> TeacherRecord:
     if isinstance(answer.outcome, Failure):
         place = question.place
-        raise Refusal(422, "not_answered", f"{place}: {answer.outcome.reason}", param=place)
+        raise Refusal(422, answer.outcome.code, f"{place}: {answer.outcome.reason}", param=place)
     return answer.outcome

@@ -60,5 +60,5 @@ def _row(text: ReadText, answers: Sequence[Answered[SignalRecord]]) -> SignalRow
 
 def _values(answer: Answered[SignalRecord]) -> SignalValues | FailedRow:
     if isinstance(answer.outcome, Failure):
-        return FailedRow(error=RowError(code="not_answered", reason=answer.outcome.reason))
+        return FailedRow(error=RowError(code=answer.outcome.code, reason=answer.outcome.reason))
     return SignalValues(values=answer.outcome.values.tolist(), cached=answer.cached)

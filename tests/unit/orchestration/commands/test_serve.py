@@ -9,6 +9,7 @@ import pytest
 
 from configs import ConfigError, load_config
 from configs.serving import ServeConfig
+from orchestration.cluster.serving_rules import ScreenRules
 from orchestration.commands.serve import require_free, serve_teachers, served_teachers
 from orchestration.inputs.preflight import resolve_paths
 from orchestration.inputs.teachers import open_teachers
@@ -56,3 +57,19 @@ def test_a_door_does_not_lead_to_another_door(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^teacher answers behind teacher\.example:8100: a door leads to engines"):
         serve_teachers(config, config_dir=TINY.parent, store=TokenStore(tmp_path / "tokens.json"))
     assert not list(tmp_path.iterdir())
+
+
+def test_what_the_experiment_would_not_ask_is_refused_at_its_door(tmp_path: Path) -> None:
+    (tmp_path / "blocked.txt").write_text("nutmeg")
+    roots = [f"runtime.{root}={tmp_path / root}" for root in ("cache_root", "models_root", "run_root")]
+    content = f"content={{blocklist: {tmp_path / 'blocked.txt'}}}"
+    config = resolve_paths(load_config(TINY, overrides=[*roots, content]), config_dir=TINY.parent)
+    teachers = open_teachers(config)
+    (served,) = served_teachers(config, teachers, hardware=HERE, log_dir=tmp_path).values()
+    assert served.content == config.content and served.content is not None
+    files = teachers["teacher"].files
+    rules = ScreenRules(served.privacy, served.content, text=lambda ids: str(files.tokenizer.decode(ids)))
+    assert rules.why_unasked(files.tokenizer("some nutmeg")["input_ids"]) == "it holds a phrase of the blocklist"
+    (tmp_path / "blocked.txt").unlink()
+    with pytest.raises(ConfigError, match=r"content\.blocklist"):
+        served_teachers(config, teachers, hardware=HERE, log_dir=tmp_path)

@@ -16,17 +16,24 @@ from mlflow import MlflowClient
 from openai_server import KEY, Habits
 from pipeline_builders import CLOSENESS, SHAPE, FakeRun, experiment, fake_run, go
 from remote_runs import KEY_ENV, remote, remote_experiment
+from screening_builders import find_digits
 from served_teachers import TOKEN_ENV, ServedTeacher, serving
 from task_files import write_task
 
 from cache import CacheView, TeacherCache, TeacherRecord
-from configs import BudgetReached, ConfigError, DataError, DoorError, EngineError
+from configs import BudgetReached, ConfigError, DataError, DistillConfig, DoorError, EngineError
 from evaluation.closeness import measured
 from orchestration.commands.plan import print_plan
 from orchestration.comparison.numbers import closeness_numbers
 from orchestration.comparison.report import read_results
+from orchestration.inputs.rows import split_rows
+from orchestration.inputs.screen import Screened
 from orchestration.inputs.teachers import open_teacher
+from orchestration.inputs.wide_prompts import Widened
+from orchestration.outputs.foundations import content_of
+from orchestration.pipeline import experiment as module
 from orchestration.pipeline.experiment import Until
+from orchestration.pipeline.run import Written
 from orchestration.tracking.store import sqlite_uri
 from orchestration.tracking.tracker import Tracker
 
@@ -512,3 +519,43 @@ def test_a_budget_in_money_ends_a_fill_over_all_starts(tmp_path: Path, monkeypat
             go(FakeRun(tmp_path, run.config), until="fill")
         # The short questions are asked again, and nothing that costs more than is left.
         assert run.journal.ledger.counts().paid == pytest.approx(paid) and len(server.asked) > bought
+
+
+def test_a_run_reads_screened_data_and_says_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_digits(monkeypatch)
+    config = experiment(tmp_path, privacy={"prompts": "redact"})
+    (tmp_path / "train.jsonl").write_text('{"prompt": "call 555"}\n{"prompt": "train 1"}\n{"prompt": "train 2"}\n')
+    written = content_of(config, config_dir=tmp_path)
+    read: list[str] = []
+
+    def noted(real: DistillConfig, **named: Any) -> Widened:
+        read.extend(row["prompt"] for _, row in split_rows(real.data.splits["train"], split="train"))
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(module, "read_prompts", noted)
+    with pytest.raises(ConfigError, match="enough"):
+        module.run_experiment(config, config_dir=tmp_path, until="fill")
+    assert read == ["call <PHONE_1>", "train 1", "train 2"]
+    assert content_of(config, config_dir=tmp_path) == written, "the data themselves are left as they are"
+
+
+def test_what_was_found_in_the_data_is_said_tracked_and_reported(tmp_path: Path) -> None:
+    run = fake_run(tmp_path)
+    found = {"train": Screened(3, {"PHONE": 2}, 0, 1)}
+    written = Written(run.config, run.root, content_of(run.config, config_dir=run.root))
+    parts = module.Experiment(written, run.settings, run.journal, run.compute, screened=found)
+    report = parts.run(until="eval").report
+    line = "data.train: 3 rows looked at: 2 PHONE; 1 left out."
+    assert line in run.said and report is not None and line in report.results.notes
+    told = {name: value for values in run.tracker.of("final", "fill") for name, value in values[1].items()}
+    assert told["screened/data.train/found/PHONE"] == 2.0 and told["screened/data.train/dropped"] == 1.0
+
+
+def test_a_plan_counts_what_is_found_and_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_digits(monkeypatch)
+    config = experiment(tmp_path, privacy={"prompts": "drop"})
+    (tmp_path / "train.jsonl").write_text('{"prompt": "call 555"}\n{"prompt": "train 1"}\n{"prompt": "train 2"}\n')
+    stream = io.StringIO()
+    print_plan(config, config_dir=tmp_path, assume_gpus=None, stream=stream)
+    assert "data.train: 3 rows looked at: 1 PHONE; 1 left out." in stream.getvalue()
+    assert not (tmp_path / "run_root" / "screened").exists()
