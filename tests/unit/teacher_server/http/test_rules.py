@@ -62,6 +62,7 @@ def test_what_the_cache_holds_is_refused_and_withheld_as_well(tmp_path: Path) ->
         assert "error" not in (await door.ask("/v1/score", given)).json()["rows"][0], "who brought a text knows it"
 
     at_door(tmp_path, fill)
+    (tmp_path / "tokens.json").unlink()
     at_door(tmp_path, play, rules=NoSevens(withhold=True))
 
 
