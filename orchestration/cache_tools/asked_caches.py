@@ -25,6 +25,7 @@ from configs import CacheError, DistillConfig, DistillError, Experiment, load_ex
 from configs.places import RESOLVED, absolute_root
 from configs.task_experiment import TaskDistillConfig
 from orchestration.inputs.generative_teachers import open_generative_teacher
+from orchestration.inputs.models import is_at_hand
 from orchestration.inputs.preflight import resolve_paths, resolve_task_paths
 from orchestration.inputs.task_teachers import open_task_teacher
 from orchestration.inputs.teachers import open_teachers
@@ -154,17 +155,24 @@ def _configs_of_runs(config: Experiment) -> Iterator[tuple[Experiment, list[Path
             theirs = load_experiment(path)
         except DistillError:
             continue  # of another version
-        # A door or a server elsewhere would be asked who it is: only where its config is named.
-        if absolute_root(theirs.runtime.cache_root) == root and not _is_elsewhere(theirs):
+        if absolute_root(theirs.runtime.cache_root) == root and _opens_alone(theirs):
             asked = theirs.model_dump_json(include={"teacher", "teachers", "task"}) + "".join(sorted(theirs.students))
             found.setdefault(asked, (theirs, []))[1].append(path.parent)
     yield from found.values()
 
 
-def _is_elsewhere(config: Experiment) -> bool:
-    return isinstance(config, DistillConfig) and any(
+def _opens_alone(config: Experiment) -> bool:
+    """Whether its teachers can be opened without the network.
+
+    A door or a server elsewhere would be asked who it is, and a model that is gone from this machine fetched again:
+    that is done where its config is named.
+    """
+    teachers = config.every_teacher.values()
+    if isinstance(config, DistillConfig) and any(
         teacher.elsewhere is not None for teacher in config.every_teacher.values()
-    )
+    ):
+        return False
+    return all(is_at_hand(teacher.model) for teacher in teachers)
 
 
 def _every_asked(config: Experiment, config_dir: Path) -> list[_Asked]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from pipeline_builders import SHAPE, FakeRun, fake_run, go
 
-from configs import dump_config
+from configs import dump_config, load_experiment
 from orchestration.cache_tools import asked_caches
 from orchestration.cache_tools.asked_caches import AskedCaches, find_caches
 
@@ -45,6 +46,18 @@ def test_runs_of_another_cache_or_version_say_nothing(two: FakeRun, tmp_path: Pa
         assert len(found(two).unsearched) == 1
 
 
-def test_a_run_whose_teacher_answers_elsewhere_is_not_opened(two: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asked_caches, "_is_elsewhere", lambda config: True)
+@pytest.mark.parametrize("there", [True, False])
+def test_a_run_whose_model_would_be_fetched_is_not_opened(
+    there: bool, two: FakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asked_caches, "is_at_hand", lambda source: there)
+    assert len(found(two).unsearched) == (0 if there else 1)
+
+
+def test_a_run_whose_teacher_answers_elsewhere_is_not_asked_who_it_is(two: FakeRun, tmp_path: Path) -> None:
+    resolved = tmp_path / "run_root" / "fake-run" / "resolved.yaml"
+    written = yaml.safe_load(resolved.read_text())
+    written["teacher"]["serve"] = {"url": "https://nowhere.example:8100"}
+    resolved.write_text(yaml.safe_dump(written))
+    assert load_experiment(resolved).teacher.elsewhere is not None
     assert len(found(two).unsearched) == 1
