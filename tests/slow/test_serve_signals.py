@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from killed_drivers import newly_asked, wait_until
+from killed_drivers import DriverPlace, newly_asked, wait_until
 from real_doors import RealDoor, real_door
+from served_teachers import TOKEN_ENV
 from task_heads import WORDS, save_classifier
 from task_pipeline_builders import TASK
 from transformers import BertConfig, BertForSequenceClassification
 
+from cache import CacheView
 from teacher_server.http.signals.wire import decode_signals
 from teacher_server.http.wire import MEDIA_TYPE
 
@@ -105,3 +107,42 @@ def test_an_encoder_is_asked_at_a_door_and_a_run_beside_it_pays_nothing(door: Re
     door.place.wait_until_gone()
     written = door.written()
     assert token not in written and "rain rome oslo" not in written
+
+
+def test_an_experiment_of_a_task_asks_a_door_and_comes_to_the_same(
+    door: RealDoor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = door.open()
+    monkeypatch.setenv(TOKEN_ENV, door.token("another-team"))
+    there = f"teacher.serve={{url: '{door.url}', token_env: {TOKEN_ENV}}}"
+    config = door.place.config
+    far, own = DriverPlace(tmp_path / "far", config, (there,)), DriverPlace(tmp_path / "own", config)
+    for place in (far, own):
+        place.root.mkdir()
+    try:
+        printed = far.finish()
+        assert f"behind {door.url.removeprefix('http://')}" in printed and newly_asked(printed) > 0
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=300)
+        assert process.returncode == 0
+        # A run that has every signal asks nobody: the door is closed.
+        again = far.finish("runtime.run_root=again")
+        assert newly_asked(again) == 0
+        own.finish()
+        assert [row["name"] for row in far.came_to()["rows"]] == [row["name"] for row in own.came_to()["rows"]]
+        found, wanted = said_of(far), said_of(own)
+        assert found.keys() == wanted.keys() and len(found) == len(TEXTS) - 5  # nobody asks about test
+        for key, values in found.items():
+            np.testing.assert_allclose(values, wanted[key], atol=1e-5)
+    finally:
+        for place in (far, own):
+            place.clear()
+
+
+def said_of(place: DriverPlace) -> dict[bytes, np.ndarray]:
+    """What the teacher said, as the cache of a run has it."""
+    (run,) = (place.root / "runs").glob("moods-*")
+    cache = place.cache()
+    assert cache is not None
+    keys = [key.tobytes() for path in (run / "views").glob("*.npz") for key in CacheView.load(path).keys]
+    return {key: record.values for key, record in zip(keys, cache.signals.get_many(keys), strict=True) if record}
