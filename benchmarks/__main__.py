@@ -10,6 +10,7 @@ from benchmarks.dealing import bench_dealing
 from benchmarks.door import bench_door
 from benchmarks.engine_rows import bench_engine_rows
 from benchmarks.fill_queue import bench_fill_queue
+from benchmarks.fill_scaling import bench_fill_scaling
 from benchmarks.fill_speed import bench_fill_speed
 from benchmarks.kd_step import bench_kd_step
 from benchmarks.loss_memory import bench_loss_memory
@@ -29,6 +30,7 @@ BENCHMARKS = (
     bench_engine_rows,
     bench_door,
     bench_fill_queue,
+    bench_fill_scaling,
     bench_fill_speed,
     bench_loss_memory,
     bench_kd_step,

@@ -81,7 +81,7 @@ def bench_door() -> Iterator[str]:
         with httpx.Client(base_url=url, headers=headers, timeout=60.0, limits=limits) as client:
 
             def ask(at: int) -> None:
-                rows = [{"prompt_ids": _request(at).prompt_ids, "max_new_tokens": NEW}]
+                rows = [{"prompt_ids": request_of(at).prompt_ids, "max_new_tokens": NEW}]
                 client.post("/v1/generate", json={"k": K, "requests": rows}).raise_for_status()
 
             closed = _closed(ask, first=ROWS)
@@ -101,7 +101,7 @@ def _hits(url: str, token: str) -> str:
         seconds = []
         for _ in range(ROUNDS + 1):
             started = time.perf_counter()
-            answers = list(teacher.generate(map(_request, range(ROWS)), k=K))
+            answers = list(teacher.generate(map(request_of, range(ROWS)), k=K))
             seconds.append(time.perf_counter() - started)
             assert len(answers) == ROWS and all(isinstance(each, TeacherRecord) for _, each in answers)
     # The first time the engine was asked.
@@ -113,7 +113,7 @@ def _bare() -> Load:
     """The engine alone under the same load."""
     engine = SteppedEngine(Paced())
     try:
-        return _closed(lambda at: engine.submit(_request(at), k=K).result(), first=0)
+        return _closed(lambda at: engine.submit(request_of(at), k=K).result(), first=0)
     finally:
         engine.close()
 
@@ -148,7 +148,7 @@ def _open(ask: Ask, *, first: int, rate: float) -> Load:
     return Load.of(took, seconds=time.monotonic() - began)
 
 
-def _request(at: int) -> GenerateRequest:
+def request_of(at: int) -> GenerateRequest:
     """One of many that differ."""
     return GenerateRequest((1, *(10 + at // 500**place % 500 for place in range(3))), (2,), NEW)
 
