@@ -20,7 +20,9 @@ from configs.teachers import key_of_teacher
 from orchestration.cluster.nodes import cluster_hardware
 from orchestration.cluster.planned_engine import engine_spec
 from orchestration.cluster.private import cluster
-from orchestration.cluster.serving import Behind, ServedTeacher, close_door, open_door
+from orchestration.cluster.serving import close_door, open_door
+from orchestration.cluster.serving_door import Behind
+from orchestration.cluster.serving_sequences import ServedTeacher
 from orchestration.commands.serve_model import served_model
 from orchestration.commands.serve_task import task_teachers
 from orchestration.inputs.preflight import resolve_paths, resolve_task_paths

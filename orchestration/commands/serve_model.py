@@ -8,7 +8,7 @@ from typing import Any
 
 from cache.identity import Identity
 from orchestration.cluster.engines import EngineSpec
-from orchestration.cluster.serving import ServedTeacher
+from orchestration.cluster.serving_sequences import ServedTeacher
 from orchestration.inputs.models import ModelFiles
 from teacher_server.http.sequence_desk import DeskTerms
 from teacher_server.http.served import TeacherFacts

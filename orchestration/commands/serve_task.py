@@ -11,7 +11,7 @@ from configs.task import TaskConfig
 from configs.task_experiment import TaskDistillConfig
 from configs.teachers import key_of_teacher
 from orchestration.cluster.planned_engine import engine_spec
-from orchestration.cluster.serving import Behind, ServedWords
+from orchestration.cluster.serving_door import Behind, ServedWords
 from orchestration.cluster.serving_signals import ServedHead
 from orchestration.cluster.signal_engines import SignalSpec
 from orchestration.commands.serve_model import served_model

@@ -15,7 +15,7 @@ from task_heads import POSITIONS, WORDS, save_classifier
 
 from configs import ConfigError, ModelError, load_experiment
 from configs.task_experiment import TaskDistillConfig
-from orchestration.cluster.serving import ServedWords
+from orchestration.cluster.serving_door import ServedWords
 from orchestration.cluster.serving_signals import ServedHead
 from orchestration.commands.serve import behind_door, ready_to_serve, tuned_teachers
 from orchestration.plan.hardware import Hardware, HostMemory
