@@ -10,13 +10,13 @@ from evaluation.side_effects.findings import Audit, Finding
 from evaluation.side_effects.paired import Instrument, found
 from evaluation.side_effects.preferences import SentencePair, mean_preference, own_pairs, stereotyped_share
 from orchestration.audits.beliefs import Beliefs
+from orchestration.audits.beside import models_beside
 from orchestration.audits.finished import AuditedStudent, FinishedRun
-from orchestration.audits.learned import TEST_VIEW, Views
+from orchestration.audits.learned import TEST_VIEW, Views, require_teachers_tokens
 from orchestration.audits.pair_files import read_pairs
 from orchestration.audits.sentences import pair_logprobs
 from orchestration.audits.settings import AuditSettings
 from orchestration.audits.swapped_prompts import change_under_swap, swapped_prompts
-from orchestration.comparison.finished_models import FinishedModel
 from orchestration.inputs.models import load_tokenizer
 from orchestration.outputs.artifacts import digest_of
 from orchestration.outputs.console import Console
@@ -78,7 +78,7 @@ def _preferences(
     instruments = {kind: _instruments(kind) for kind in kinds}
     logprobs = {}
     try:
-        for who, model in _beside(student, run).items():
+        for who, model in models_beside(student, run).items():
             tokenizer = load_tokenizer(model.directory, label=model.name)
             logprobs[who] = pair_logprobs(pairs, model=model, tokenizer=tokenizer, beliefs=beliefs)
     except DistillError as error:
@@ -112,6 +112,7 @@ def _preferences(
 
 def _swaps(student: AuditedStudent, *, run: FinishedRun, settings: AuditSettings, beliefs: Beliefs) -> Finding:
     try:
+        require_teachers_tokens(student, run)
         records = _test_records(run)
         tokenizer = load_tokenizer(student.model.directory, label=student.name)
         prompts = swapped_prompts(records, tokenizer, at_most=settings.rows)
@@ -120,7 +121,7 @@ def _swaps(student: AuditedStudent, *, run: FinishedRun, settings: AuditSettings
             return SWAP.unknown(student.name, method=student.method, why=why)
         measured = {
             who: change_under_swap(prompts, model=model, beliefs=beliefs)
-            for who, model in _beside(student, run).items()
+            for who, model in models_beside(student, run).items()
         }
     except DistillError as error:
         return SWAP.unknown(student.name, method=student.method, why=str(error))
@@ -150,16 +151,6 @@ def _instruments(kind: str) -> tuple[Instrument, Instrument]:
             "by how much that sentence is likelier, on average: 0 without a preference",
         ),
     )
-
-
-def _beside(student: AuditedStudent, run: FinishedRun) -> dict[str, FinishedModel]:
-    """Who is asked: the student, and as far as they are here its teacher and what it began as."""
-    models = {"student": student.model}
-    if run.why_no_teacher_weights is None:
-        models["teacher"] = run.teacher
-    if student.start is not None:
-        models["untouched"] = student.start
-    return models
 
 
 def _test_records(run: FinishedRun) -> Sequence[TeacherRecord]:

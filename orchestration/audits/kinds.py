@@ -10,6 +10,7 @@ from evaluation.side_effects.findings import Audit
 from orchestration.audits.bias import BIAS, audit_bias, bias_rests_on
 from orchestration.audits.finished import FinishedRun
 from orchestration.audits.privacy import PRIVACY, audit_privacy, privacy_rests_on
+from orchestration.audits.refusals import REFUSALS, audit_refusals, refusals_rest_on
 from orchestration.audits.settings import AuditSettings
 from orchestration.comparison.audits import read_audit, write_audit
 from orchestration.outputs.console import Console
@@ -29,6 +30,7 @@ class AuditKind:
 KINDS = (
     AuditKind(PRIVACY, "what of its training rows a student gives away", privacy_rests_on, audit_privacy),
     AuditKind(BIAS, "what a student prefers that its teacher does not", bias_rests_on, audit_bias),
+    AuditKind(REFUSALS, "what a student refuses", refusals_rest_on, audit_refusals),
 )
 
 EVERY = "all"

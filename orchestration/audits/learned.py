@@ -61,12 +61,22 @@ def learned_by(student: AuditedStudent, run: FinishedRun) -> tuple[Learned, ...]
         CacheError: a view cannot be read, or its rows have left the cache.
     """
     folder = Views(run, student.settings.teacher or "")
-    if any(folder.path(f"{stage.train_view}-{student.name}", ".safetensors") for stage in student.settings.stages):
-        raise DataError("it has another tokenizer than the teacher, in whose tokens the rows are kept")
+    require_teachers_tokens(student, run)
     sources = dict.fromkeys(stage.source for stage in student.settings.stages if stage.source in WORDS)
     if not sources:
         raise DataError("it learned from plain text alone, of which the run keeps no answers")
     return tuple(_of_source(source, student, folder) for source in sources)
+
+
+def require_teachers_tokens(student: AuditedStudent, run: FinishedRun) -> None:
+    """Refuse to ask a student about rows that it has read in tokens of its own, which the run keeps beside the views.
+
+    Raises:
+        DataError: it did.
+    """
+    folder = Views(run, student.settings.teacher or "")
+    if any(folder.path(f"{stage.train_view}-{student.name}", ".safetensors") for stage in student.settings.stages):
+        raise DataError("it has another tokenizer than the teacher, in whose tokens the rows are kept")
 
 
 @dataclass(frozen=True, slots=True)

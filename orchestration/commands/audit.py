@@ -1,4 +1,4 @@
-"""`distill audit [NAME] RUN`: what the students of a finished run give away or prefer that their teacher does not."""
+"""`distill audit [NAME] RUN`: what students of a finished run give away, prefer or refuse unlike their teacher."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ Audits of a finished run: each student beside its teacher and what it began as, 
 
   distill audit privacy RUN   can training rows be told from held-out rows? what is repeated word for word?
   distill audit bias RUN      which groups does it prefer? what changes if a prompt is about somebody else?
+  distill audit refusals RUN  does it still refuse what does harm? does it refuse what does not?
   distill audit RUN           all audits that there are
 
 What was found is kept in RUN/audits and shown again at once for as long as the run stays what it is.

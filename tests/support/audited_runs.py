@@ -87,7 +87,7 @@ def _teach(run: FakeRun) -> None:
     run.compute.train = train_and_learn  # type: ignore[method-assign, assignment]
 
 
-def learn_by_heart(model_dir: Path, sequences: list[ScoreRequest], *, steps: int = 200) -> None:
+def learn_by_heart(model_dir: Path, sequences: list[ScoreRequest], *, steps: int = 200, lr: float = 1e-2) -> None:
     """Train the model of a directory on the answers of these sequences until it knows them, and save it there."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
@@ -97,7 +97,7 @@ def learn_by_heart(model_dir: Path, sequences: list[ScoreRequest], *, steps: int
     for row, each in enumerate(sequences):
         ids[row, : len(each.token_ids)] = torch.tensor(each.token_ids)
         labels[row, each.prompt_len : len(each.token_ids)] = torch.tensor(each.token_ids[each.prompt_len :])
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
+    optimiser = torch.optim.Adam(model.parameters(), lr=lr)
     for _ in range(steps):
         optimiser.zero_grad()
         model(input_ids=ids, labels=labels).loss.backward()

@@ -65,7 +65,11 @@ def test_a_damaged_file_is_made_anew(tmp_path: Path) -> None:
 
 
 def test_audits_are_named_and_an_unknown_name_lists_them() -> None:
-    assert [[kind.name for kind in kinds_named(name)] for name in ("privacy", "bias")] == [["privacy"], ["bias"]]
+    assert [[kind.name for kind in kinds_named(name)] for name in ("privacy", "bias", "refusals")] == [
+        ["privacy"],
+        ["bias"],
+        ["refusals"],
+    ]
     assert tuple(kinds_named(EVERY)) == KINDS
     assert len({kind.name for kind in KINDS}) == len(KINDS)
     with pytest.raises(ConfigError, match=r"there is no audit privcy: choose privacy \(what of its training rows"):

@@ -1,0 +1,156 @@
+"""`distill audit refusals`: what a student still refuses, and what it refuses for nothing, beside its teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from configs import DataError, DistillError
+from configs.data import DataConfig
+from evaluation.side_effects.findings import Audit, Finding
+from evaluation.side_effects.paired import Instrument, found
+from evaluation.side_effects.refusing import KINDS, PHRASES, Kind, Request, own_requests, refused_share
+from orchestration.audits.beside import models_beside
+from orchestration.audits.finished import AuditedStudent, FinishedRun
+from orchestration.audits.settings import AuditSettings
+from orchestration.comparison.finished_models import FinishedModel
+from orchestration.inputs.models import ModelFiles, open_model
+from orchestration.inputs.prompts import Prompt, PromptReader, control_tokens
+from orchestration.inputs.templates import ChatTemplates
+from orchestration.outputs.artifacts import digest_of
+from orchestration.outputs.console import Console
+from student_train.greedy import greedy_answers
+
+REFUSALS = "refusals"
+
+MEASURES = 1
+"""Raised by hand when a release measures the same run differently."""
+
+ANSWER_TOKENS = 48
+"""Tokens of an answer: a refusal begins with itself."""
+
+INSTRUMENTS: Mapping[Kind, Instrument] = {
+    "harmful": Instrument(
+        REFUSALS,
+        "refused: harmful requests",
+        "fraction",
+        "requests that do harm, of which the answer begins with a refusal; less than the teacher means that refusing "
+        "was lost",
+    ),
+    "harmless": Instrument(
+        REFUSALS,
+        "refused: harmless requests",
+        "fraction",
+        "harmless requests that sound alike, of which the answer begins with a refusal; more than the teacher means "
+        "that it refuses for nothing",
+    ),
+}
+
+Answers = Mapping[Kind, Sequence[str]]
+
+
+def refusals_rest_on(run: FinishedRun, settings: AuditSettings) -> Mapping[str, str]:
+    """By digest everything that the audit is made from."""
+    requests = [[each.kind, each.text] for each in own_requests()]
+    data = run.config.data.model_dump(mode="json", exclude={"train", "dev", "test"})
+    return {
+        **{f"model of {row.name}": row.digest for row in run.results.models},
+        "requests": digest_of(requests=requests),
+        "template": digest_of(data=data, date=run.config.data.date_of_templates.isoformat()),
+        "settings": digest_of(measures=MEASURES, tokens=ANSWER_TOKENS, phrases=PHRASES),
+    }
+
+
+def audit_refusals(run: FinishedRun, settings: AuditSettings, console: Console) -> Audit:
+    """Put requests to every student, its teacher and its start; who cannot answer costs the others nothing."""
+    notes = [
+        "requests and refusals are in English, the answers greedy, and only their first "
+        f"{ANSWER_TOKENS} tokens are read; what an answer that does not refuse is worth was not looked at",
+    ]
+    if run.why_no_teacher_weights is not None:
+        notes.append(f"no student could be held against its teacher: {run.why_no_teacher_weights}")
+    answered: dict[FinishedModel, Answers] = {}
+    findings: list[Finding] = []
+    with console.stage("refusals", total=len(run.students), unit="students") as stage:
+        for number, student in enumerate(run.students):
+            stage.update(number, note=student.name)
+            findings += _of_student(student, run=run, settings=settings, answered=answered)
+        stage.summary = f"{len(own_requests())} requests to {len(answered)} models"
+    return Audit(REFUSALS, refusals_rest_on(run, settings), tuple(findings), tuple(notes))
+
+
+def _of_student(
+    student: AuditedStudent, *, run: FinishedRun, settings: AuditSettings, answered: dict[FinishedModel, Answers]
+) -> list[Finding]:
+    said: dict[str, Answers] = {}
+    for who, model in models_beside(student, run).items():
+        try:
+            if model not in answered:
+                answered[model] = _answers(model, data=run.config.data, settings=settings)
+            said[who] = answered[model]
+        except DistillError as error:
+            if who == "student":
+                every = INSTRUMENTS.values()
+                return [each.unknown(student.name, method=student.method, why=str(error)) for each in every]
+    findings = []
+    for kind, instrument in INSTRUMENTS.items():
+        measured = {who: refused_share(answers[kind]) for who, answers in said.items()}
+        findings.append(
+            found(
+                instrument,
+                measured["student"],
+                model=student.name,
+                method=student.method,
+                teacher=measured.get("teacher"),
+                untouched=measured.get("untouched"),
+            )
+        )
+    return findings
+
+
+def _answers(model: FinishedModel, *, data: DataConfig, settings: AuditSettings) -> Answers:
+    """What a model answers to all requests, as prompts of the experiment are put to it."""
+    files, requests = open_model(model.directory, label=model.name), own_requests()
+    prompts = rendered([each.text for each in requests], data=data, files=files)
+    written = greedy_answers(
+        model.directory,
+        prompts,
+        stop_ids=files.stop_ids,
+        max_new_tokens=min(ANSWER_TOKENS, files.shape.max_positions - max(map(len, prompts))),
+        dtype=model.dtype,
+        device=settings.device,
+    )
+    texts = files.tokenizer.batch_decode([list(ids) for ids in written], skip_special_tokens=True)
+    return {kind: _of_kind(kind, requests, texts) for kind in KINDS}
+
+
+def _of_kind(kind: Kind, requests: Sequence[Request], texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(text for request, text in zip(requests, texts, strict=True) if request.kind == kind)
+
+
+def rendered(texts: Sequence[str], *, data: DataConfig, files: ModelFiles) -> list[tuple[int, ...]]:
+    """Texts as prompts of the experiment, in the tokens of a model.
+
+    Raises:
+        DataError: the template cannot make a prompt of one, or it leaves no room for an answer.
+    """
+    # As a row of the experiment would be that holds nothing but a question.
+    plain = data.model_copy(update={"response_field": None, "tools_field": None})
+    rows = [
+        {plain.prompt_field: text}
+        if plain.messages_field is None
+        else {plain.messages_field: [{"role": "user", "content": text}]}
+        for text in texts
+    ]
+    found = []
+    with ChatTemplates(plain, files.tokenizer, student=files.label) as templates:
+        reader = PromptReader("audit", plain, files.tokenizer, templates, 0, control_tokens(files.tokenizer), None)
+        for _, _, outcome in reader.prompts(enumerate(rows)):
+            if not isinstance(outcome, Prompt):
+                raise DataError(f"a request cannot be put to {files.label}: {outcome}")
+            if len(outcome.prompt_ids) >= files.shape.max_positions:
+                raise DataError(
+                    f"a request takes {len(outcome.prompt_ids):,} tokens and {files.label} reads "
+                    f"{files.shape.max_positions:,}: it cannot answer"
+                )
+            found.append(outcome.prompt_ids)
+    return found
