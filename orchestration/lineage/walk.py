@@ -43,10 +43,11 @@ class _Made:
         return found if isinstance(found, Mapping) else {}
 
 
-def walk(student: Path, *, run_root: Path | None = None) -> Iterator[Step]:
+def walk(student: Path, *, run_root: Path | None = None, after: Lineage | None = None) -> Iterator[Step]:
     """Every step from a trained student back to its teachers and its data.
 
-    `run_root` is where runs, students and starts lie: two directories above the student's unless it is said.
+    `run_root` is where runs, students and starts lie: two directories above the student's unless it is said. `after` is
+    the lineage of a student that began as this one: what stands behind both is told there.
 
     Raises:
         ModelError: the directory holds no student that was made here.
@@ -66,7 +67,9 @@ def walk(student: Path, *, run_root: Path | None = None) -> Iterator[Step]:
         return
     yield _made_with(lineage)
     yield from _start(made, lineage, root=root)
-    yield from behind_run(root / lineage.run, learned=lineage.learned, wanted=_learned(made))
+    told = after is not None and after.run == lineage.run and lineage.learned.items() <= after.learned.items()
+    if not told:
+        yield from behind_run(root / lineage.run, learned=lineage.learned, wanted=_learned(made))
 
 
 def _made(folder: Path, *, schema: str) -> _Made:
@@ -151,7 +154,8 @@ def _start(made: _Made, lineage: Lineage, *, root: Path) -> Iterator[Step]:
     if begun.address != made.made_of.get("start"):
         yield Step("start", "broken", f"{folder} is {begun.address[:SHOWN]}, and the student began as another one")
         return
-    for step in walk(folder, run_root=root) if is_student else (_files(begun), _address(begun)):
+    steps = walk(folder, run_root=root, after=lineage) if is_student else (_files(begun), _address(begun))
+    for step in steps:
         yield Step(f"start: {step.what}", step.state, step.says)
 
 
