@@ -13,6 +13,7 @@ from configs.teachers import is_stated
 from evaluation.report.blocks import Block, Cell, Column, Folded, Lines, Paragraph, Row, Section, Table
 from evaluation.report.numbers import written
 from evaluation.results import RunResults
+from evaluation.shipping import distils_a_task
 from evaluation.side_effects.findings import AUDITS, NOT_AUDITED, Audit, Audited, Finding
 from evaluation.statistics import Estimate
 from evaluation.statistics.wording import change_in_words, interval_in_words, number_in_words
@@ -59,7 +60,7 @@ def _licence(run: RunResults) -> Iterator[str]:
             f"No licence is known of {provenance.teacher}: find out whether its answers may train a model before one "
             "is shipped."
         )
-    yield "`distill export --to FOLDER` fulfils what files can fulfil, and is refused while something else is open."
+    yield "distill export --to FOLDER fulfils what files can fulfil, and is refused while something else is open."
 
 
 def _audits(found: Audited, *, of: str) -> Iterator[Block]:
@@ -112,8 +113,8 @@ def _cell(estimate: Estimate | None, unit: str) -> Cell:
 def _change(estimate: Estimate | None, unit: str) -> Cell:
     if estimate is None or math.isnan(estimate.value):
         return Cell(NONE)
-    low, high = estimate.interval.low, estimate.interval.high
-    between = f"{change_in_words(low, unit)} to {change_in_words(high, unit)}" if not math.isnan(low) else ""
+    low, high = (change_in_words(bound, unit) for bound in (estimate.interval.low, estimate.interval.high))
+    between = "" if math.isnan(estimate.interval.low) else f"{low.removesuffix(' pp')} to {high}"
     return Cell(change_in_words(estimate.value, unit), between)
 
 
@@ -163,8 +164,10 @@ def _unknown(run: RunResults, found: Audited) -> Iterator[str]:
                 if finding.unknown is not None
             )
         elif not any(f"{name}.json" in line for line in found.unreadable):
-            yield f"{name}: was not looked at. `distill audit {name} RUN` does, and `distill report RUN` then shows it."
+            yield f"{name}: was not looked at. distill audit {name} RUN does, and distill report RUN then shows it."
     yield from found.unreadable
+    if not distils_a_task(run) and not any(key.startswith("privacy.") for key in run.settings):
+        yield "personal data and secrets: nobody looked for them in the data or in what was learned (the block privacy)."
     if not any(not math.isnan(stage.joules) for stage in run.cost.stages):
         yield "energy: nothing here could measure it."
     yield from (

@@ -49,7 +49,7 @@ def lines(shown: Section, title: str) -> tuple[str, ...]:
 def test_a_leak_stands_in_words_and_in_the_table_beside_what_is_none() -> None:
     shown = section(finished_run(prompts=2), AUDITED)
     assert lines(shown, "Where a student differs from its teacher") == (
-        "seqkd, membership: loss: 95.0 %, its teacher 52.0 %, +43.0 pp (+37.0 pp to +49.0 pp)",
+        "seqkd, membership: loss: 95.0 %, its teacher 52.0 %, +43.0 pp (+37.0 to +49.0 pp)",
     )
     table = next(block for block in shown.blocks if isinstance(block, Table))
     assert [row.title for row in table.rows] == ["seqkd", "kd"]
@@ -66,17 +66,20 @@ def test_where_nothing_differs_that_is_said_and_not_left_open() -> None:
 def test_a_student_that_differs_to_the_other_side_is_named_too() -> None:
     less = replace(LEAKS, difference=between(-0.1, -0.2, -0.05))
     shown = section(finished_run(prompts=2), Audited({"privacy": Audit("privacy", {}, (less,), ())}))
-    assert "-10.0 pp (-20.0 pp to -5.0 pp)" in lines(shown, "Where a student differs from its teacher")[0]
+    assert "-10.0 pp (-20.0 to -5.0 pp)" in lines(shown, "Where a student differs from its teacher")[0]
 
 
 def test_what_was_not_measured_is_never_silence() -> None:
     found = Audited({"bias": Audit("bias", {}, (NOTHING,), ())}, ("runs/x/audits/refusals.json: was edited",))
     said = lines(section(finished_run(prompts=2), found), "Not known")
     assert said == (
-        "privacy: was not looked at. `distill audit privacy RUN` does, and `distill report RUN` then shows it.",
+        "privacy: was not looked at. distill audit privacy RUN does, and distill report RUN then shows it.",
         "kd, pairs: no pair names a group of this task",
         "runs/x/audits/refusals.json: was edited",
+        "personal data and secrets: nobody looked for them in the data or in what was learned (the block privacy).",
     )
+    looked = replace(finished_run(prompts=2), settings={"privacy.prompts": "count"})
+    assert not any("personal data" in line for line in lines(section(looked, found), "Not known"))
     assert not any(isinstance(block, Table) for block in section(finished_run(prompts=2), found).blocks)
 
 
