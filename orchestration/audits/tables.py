@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.table import Table
 
 from evaluation.side_effects.findings import Audit, Finding
@@ -17,14 +19,15 @@ def show_audit(audit: Audit, console: Console) -> None:
     """Print a table for each student, what could not be measured and why, how to read the numbers, and the notes."""
     for model in dict.fromkeys(finding.model for finding in audit.findings):
         of_model = [finding for finding in audit.findings if finding.model == model]
-        measured = [finding for finding in of_model if finding.unknown is None]
+        known = [finding for finding in of_model if finding.unknown is None]
         method = f" ({of_model[0].method})" if of_model[0].method else ""
-        if measured:
-            console.say(_table(f"{audit.audit}: {model}{method}", measured))
+        if known:
+            console.say(_table(f"{audit.audit}: {model}{method}", known))
         for why in dict.fromkeys(finding.unknown for finding in of_model if finding.unknown is not None):
             names = ", ".join(finding.instrument for finding in of_model if finding.unknown == why)
             console.say(f"{model}: not known: {names}: {why}")
-    for instrument, meaning in {each.instrument: each.meaning for each in audit.findings}.items():
+    measured = (each for each in audit.findings if each.unknown is None)
+    for instrument, meaning in {each.instrument: each.meaning for each in measured}.items():
         console.say(f"{instrument}: {meaning}.")
     for note in audit.notes:
         console.say(f"Note: {note}.")
@@ -47,8 +50,16 @@ def _cells(finding: Finding) -> tuple[str, ...]:
         _number(finding.teacher, unit),
         _number(finding.untouched, unit),
         NOTHING if apart is None else change_in_words(apart.value, unit),
-        NOTHING if apart is None else interval_in_words(apart.interval, unit),
+        NOTHING if apart is None else _range(apart, unit),
     )
+
+
+def _range(apart: Estimate, unit: str) -> str:
+    """The interval of a difference with its signs, the unit said once: that of fractions is percentage points."""
+    if math.isnan(apart.interval.low):
+        return interval_in_words(apart.interval, unit)
+    low, high = (change_in_words(bound, unit) for bound in (apart.interval.low, apart.interval.high))
+    return f"{low.partition(' ')[0]} to {high}"
 
 
 def _number(estimate: Estimate | None, unit: str) -> str:

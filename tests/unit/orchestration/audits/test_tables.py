@@ -24,7 +24,9 @@ def test_numbers_intervals_reasons_and_notes_are_shown() -> None:
     show_audit(Audit("privacy", {}, (found, missing), ("all is well",)), Console(stream))
     text = stream.getvalue()
     assert "privacy: kd (kd)" in text
-    for part in ("61.0 %", "52.0 to 70.0 %", "40.8 %", "+20.2 pp", "10.0 to 30.0 %"):
+    for part in ("61.0 %", "52.0 to 70.0 %", "40.8 %", "+20.2 pp", "+10.0 to +30.0 pp"):
         assert part in text
     assert "kd: not known: zlib: no rows" in text
+    # What was not measured needs no key.
+    assert "zlib: m." not in text
     assert "loss: 50 % is a guess." in text and "Note: all is well." in text
