@@ -167,9 +167,7 @@ def _unknown(run: RunResults, found: Audited) -> Iterator[str]:
             yield f"{name}: was not looked at. distill audit {name} RUN does, and distill report RUN then shows it."
     yield from found.unreadable
     if not distils_a_task(run) and not any(key.startswith("privacy.") for key in run.settings):
-        yield (
-            "personal data and secrets: nobody looked for them in the data or in what was learned (the block privacy)."
-        )
+        yield "personal data and secrets: nobody looked for them in data or answers (the block privacy does)."
     if not any(not math.isnan(stage.joules) for stage in run.cost.stages):
         yield "energy: nothing here could measure it."
     yield from (

@@ -26,6 +26,9 @@ def add_lineage(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--run-root", type=Path, metavar="DIR", help="where its run lies, of a student that was copied elsewhere"
     )
+    key = command.add_mutually_exclusive_group()
+    key.add_argument("--sign", type=Path, metavar="KEY", help="sign the student with a private Ed25519 key (PEM) first")
+    key.add_argument("--signed-by", type=Path, metavar="KEY", help="require a signature by the other half of this key")
     command.add_argument("--json", action="store_true", help="print the steps as JSON")
     command.set_defaults(command=lineage)
 
@@ -33,15 +36,25 @@ def add_lineage(command: argparse.ArgumentParser) -> None:
 def lineage(arguments: argparse.Namespace) -> int:
     """Print every step; the exit code is 1 where one is broken.
 
+    Nothing is signed that does not hold.
+
     Raises:
-        ConfigError: there is no such directory.
+        ConfigError: there is no such directory, or a key is not one.
         ModelError: the directory holds no student that was made here.
     """
+    from orchestration.lineage.signing import sign, signed_by
+    from orchestration.lineage.steps import Step
     from orchestration.lineage.walk import walk
 
     if not arguments.student.is_dir():
         raise ConfigError(f"{arguments.student} is not a directory: name that of a student, runs/students/<digest>")
     steps = list(walk(arguments.student, run_root=arguments.run_root))
+    broken = any(step.state == "broken" for step in steps)
+    if arguments.signed_by is not None:
+        steps.append(signed_by(arguments.student, key=arguments.signed_by))
+    elif arguments.sign is not None and not broken:
+        path = sign(arguments.student, key=arguments.sign)
+        steps.append(Step("signature", "said", f"written to {path}"))
     if arguments.json:
         sys.stdout.write(json.dumps([asdict(step) for step in steps], indent=2) + "\n")
     else:

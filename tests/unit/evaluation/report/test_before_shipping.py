@@ -76,7 +76,7 @@ def test_what_was_not_measured_is_never_silence() -> None:
         "privacy: was not looked at. distill audit privacy RUN does, and distill report RUN then shows it.",
         "kd, pairs: no pair names a group of this task",
         "runs/x/audits/refusals.json: was edited",
-        "personal data and secrets: nobody looked for them in the data or in what was learned (the block privacy).",
+        "personal data and secrets: nobody looked for them in data or answers (the block privacy does).",
     )
     looked = replace(finished_run(prompts=2), settings={"privacy.prompts": "count"})
     assert not any("personal data" in line for line in lines(section(looked, found), "Not known"))

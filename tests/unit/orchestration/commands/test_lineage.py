@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 from descended import Descent, descended
 
 from orchestration.commands.main import main
+from orchestration.lineage.signing import SIGNATURE
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +42,20 @@ def test_what_is_no_student_is_one_line(made: Descent, capsys: pytest.CaptureFix
     assert "not a student that was made here" in capsys.readouterr().err
     assert main(["lineage", str(made.teacher / "nowhere")]) != 0
     assert "is not a directory: name that of a student" in capsys.readouterr().err
+
+
+def test_a_student_that_holds_is_signed_and_one_that_does_not_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = descended(tmp_path)
+    private, public = tmp_path / "key.pem", tmp_path / "public.pem"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", private], check=True)
+    subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True)
+    assert main(["lineage", str(made.student), "--signed-by", str(public)]) == 1
+    assert main(["lineage", str(made.student), "--sign", str(private)]) == 0
+    assert main(["lineage", str(made.student), "--signed-by", str(public)]) == 0
+    assert "✓ signature" in capsys.readouterr().out
+    (made.before / "model.safetensors").write_bytes(b"other weights")
+    (made.student / SIGNATURE).unlink()
+    assert main(["lineage", str(made.student), "--sign", str(private)]) == 1
+    assert not (made.student / SIGNATURE).exists()
