@@ -54,7 +54,8 @@ def _licence(run: RunResults) -> Iterator[str]:
     if provenance.licence_terms:
         yield from provenance.licence_terms
     elif is_stated(provenance.teacher_licence):
-        yield f"{provenance.teacher} is under {provenance.teacher_licence}, which asks nothing of what learns from it."
+        asks = "asks nothing of what learned from its answers alone"
+        yield f"{provenance.teacher} is under {provenance.teacher_licence}, which {asks}."
     if not is_stated(provenance.teacher_licence):
         yield (
             f"No licence is known of {provenance.teacher}: find out whether its answers may train a model before one "

@@ -27,7 +27,12 @@ LONGEST_LINE = 2_000
 
 def markdown_of(title: str, sections: Sequence[Section]) -> str:
     """Sections as Markdown."""
-    lines = [f"# {markdown_text(title)}", ""]
+    return f"# {markdown_text(title)}\n\n{sections_in_markdown(sections)}"
+
+
+def sections_in_markdown(sections: Sequence[Section]) -> str:
+    """The same without a title, for a page that has one."""
+    lines: list[str] = []
     for section in sections:
         lines += [f"## {markdown_text(section.title)}", ""]
         for block in section.blocks:

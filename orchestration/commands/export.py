@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from configs import ConfigError
+from configs.model_files import CARD
 from orchestration.commands.predict import ONNX, require_directory
 from orchestration.outputs.console import Console
 
@@ -47,9 +48,11 @@ def export(arguments: argparse.Namespace) -> None:
 
 
 def _publish(model: Path, to: Path) -> None:
+    from orchestration.commands.export_card import complete_card
     from student_train.papers import publish
 
     terms = publish(model, to)
+    complete_card(model, card=to / CARD)
     console = Console(sys.stdout)
     console.say(f"{to}: {to.name}, with what its teachers' licences ask for.")
     for line in terms:

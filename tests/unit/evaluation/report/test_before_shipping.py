@@ -85,7 +85,10 @@ def test_what_was_not_measured_is_never_silence() -> None:
 
 def test_duties_and_licences_that_nobody_knows() -> None:
     run = finished_run(prompts=2)
-    assert "Apache-2.0, which asks nothing" in lines(section(run, Audited({})), "Licence")[0]
+    assert (
+        "Apache-2.0, which asks nothing of what learned from its answers alone"
+        in lines(section(run, Audited({})), "Licence")[0]
+    )
     duty = "teacher: Llama is under llama3.3, and so of every student: its name begins with Llama"
     owing = replace(run, provenance=replace(run.provenance, licence_terms=(duty,)))
     assert lines(section(owing, Audited({})), "Licence")[0] == duty
