@@ -122,9 +122,15 @@ def _of_source(source: str, student: AuditedStudent, folder: Views) -> Learned:
     stages = student.settings.stages
     members: dict[bytes, TeacherRecord] = {}
     digests, notes = {}, []
+    # What a student writes itself is kept nowhere as rows. Answers to the same prompts stand for it only where it
+    # learned from nothing else of this source: beside rows that it has read they would be members that are none.
+    read_rows = any(stage.source == source and stage.rollout is None for stage in stages)
     for at, stage in enumerate(stages):
         path = folder.path(stage.train_view)
         if stage.source != source or path is None:
+            continue
+        if stage.rollout is not None and read_rows:
+            notes.append(f"{stage.objective} learned from what the student wrote itself, which was not asked about")
             continue
         rows, records = folder.open(path)
         digests[path.name] = rows.digest

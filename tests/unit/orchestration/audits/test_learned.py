@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from pipeline_builders import KD
 
 from cache import CacheView
 from configs import ConfigError, DataError
+from configs.rollouts import RolloutConfig
 from orchestration.audits.finished import open_finished
 from orchestration.audits.learned import Learned, Views, learned_by
 
@@ -68,3 +70,21 @@ def test_other_rows_or_another_tokenizer_are_refused(tmp_path: Path) -> None:
     (directory / "views" / "teacher-train-kd.safetensors").write_bytes(b"")
     with pytest.raises(DataError, match="it has another tokenizer than the teacher"):
         learned_by(run.students[0], run)
+
+
+def test_what_a_student_wrote_itself_adds_no_members_beside_rows_that_it_has_read(tmp_path: Path) -> None:
+    write_rows(tmp_path, train=20, dev=4, test=3)
+    run = open_finished(audited_run(tmp_path, by_heart=False, students=students(tokens_per_step=8)))
+    (student,) = run.students
+    stage = student.settings.stages[0]
+    rollout = RolloutConfig.model_validate({"count": 1, "prompts": 4})
+    wrote = stage.model_copy(update={"rollout": rollout, "steps": None})
+    both = replace(student, settings=student.settings.model_copy(update={"stages": (stage, wrote)}))
+    (told,) = learned_by(both, run)
+    # Four steps of one row each: only the last stage is cut at the step that was selected.
+    assert len(told.members) == 4
+    assert "kd learned from what the student wrote itself, which was not asked about" in told.notes
+    alone = replace(student, settings=student.settings.model_copy(update={"stages": (wrote,)}))
+    (told,) = learned_by(alone, run)
+    assert len(told.members) == 20
+    assert any("the teacher's answers to them stand for it" in note for note in told.notes)
