@@ -21,6 +21,8 @@ from orchestration.comparison.publishing import publish
 from orchestration.comparison.report import Report, write_report
 from orchestration.comparison.show import directory_of, show_report
 from orchestration.inputs.asked_prompts import read_prompts
+from orchestration.inputs.data_card import FILE as DATA_CARD
+from orchestration.inputs.data_card import data_card
 from orchestration.inputs.licences import licences_in_words, with_licences
 from orchestration.inputs.preflight import require_cache, resolve_paths
 from orchestration.inputs.prompts import PromptSet
@@ -185,8 +187,11 @@ class Experiment:
             windows = ", ".join(f"{len(rows):,} {name}" for name, rows in prompts.plain.items())
             counts += f"; windows of plain text: {windows}" if windows else ""
             stage.summary = counts + (f"; {len(prompts.rejected)} rows set aside" if prompts.rejected else "")
-        for line in (*screened_in_words(self._screened), *read.said):
+        said = (*screened_in_words(self._screened), *read.said)
+        for line in said:
             console.say(line)
+        card = data_card(config.name, prompts, data=self._written.config.data, said=said)
+        (self._settings.directory / DATA_CARD).write_text(card, encoding="utf-8")
         written = self._settings.directory / "rejected.jsonl"
         prompts.write_rejected(written)
         if prompts.rejected:

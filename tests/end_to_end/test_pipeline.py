@@ -146,7 +146,8 @@ def test_every_model_is_in_the_table(first: Finished) -> None:
 
 
 def test_the_run_directory_holds_what_readme_says(first: Finished) -> None:
-    for name in ("config.yaml", "report.md", "report.json", "rejected.jsonl", "logs/driver.log", "mlflow-runs.json"):
+    names = ("config.yaml", "report.md", "report.json", "rejected.jsonl", "data-card.md", "foundation.json")
+    for name in (*names, "logs/driver.log", "mlflow-runs.json"):
         assert (first.directory / name).exists(), name
     assert {path.stem for path in (first.directory / "views").iterdir()} == {
         "teacher-train", "teacher-dev", "teacher-test",
