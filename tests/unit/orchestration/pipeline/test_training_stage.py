@@ -12,9 +12,10 @@ import pytest
 from pipeline_builders import NotedTracker, namespace
 
 from cache.identity import TeacherIdentity
-from configs import DistillConfig
 from configs.models import ModelShape
 from configs.places import CURVES, SUMMARY
+from configs.runtime import RuntimeConfig
+from configs.schema import PaidBudgetConfig
 from configs.stages import StageConfig
 from orchestration.fill.ledger import Ledger
 from orchestration.inputs.plain_text import PlainTexts
@@ -54,6 +55,7 @@ class Place:
         start.mkdir(parents=True)
         for name in ("config.json", "tokenizer.json", "model.safetensors"):
             (start / name).write_text(f"{name} of the start")
+        self.artifacts.keep_start("start", {})
 
     @property
     def artifacts(self) -> Artifacts:
@@ -93,10 +95,12 @@ class Place:
         lesson = namespace(
             teacher=namespace(files=files, identity=identity, known_as=files.label),
             paths={"teacher-train": self.root / "train.npz", "teacher-dev": self.root / "dev.npz"},
+            views=dict.fromkeys(("teacher-train", "teacher-dev"), namespace(digest="v" * 64)),
         )
         student = student or self.student()
         config = namespace(
-            runtime=DistillConfig.model_fields["runtime"].default,
+            runtime=RuntimeConfig(run_root=self.root, models_root=self.root / "models"),
+            budgets=PaidBudgetConfig(),
             teachers={},
             every_teacher={},
             students={student.name: namespace(init=namespace(model=None))},

@@ -42,7 +42,7 @@ def test_a_report_says_where_everything_comes_from(tmp_path: Path) -> None:
         compared,
         task=load_task(write_task(tmp_path / "task")),
         written=Written(config, tmp_path, {"task": "t" * 64}),
-        teacher=TaughtBy("a teacher", "i" * 64, "CC0-1.0", "v" * 64),
+        teacher=TaughtBy("a teacher", "i" * 64, "CC0-1.0", "v" * 64, ("it owes a notice",)),
         rests_on=RestsOn({}, {}, {}, (), ()),
         cost=short_run_cost(),
         notes=["train: 3 texts are cut"],
@@ -57,6 +57,7 @@ def test_a_report_says_where_everything_comes_from(tmp_path: Path) -> None:
         "i" * 64,
         "v" * 64,
     )
+    assert provenance.licence_terms == ("it owes a notice",)
     assert provenance.teacher_licence == "CC0-1.0" and provenance.data == {"task": "t" * 64}
     assert set(provenance.versions) == {"stillroom", "torch", "transformers"}
     assert report.missing == ("lstm: does not load",)

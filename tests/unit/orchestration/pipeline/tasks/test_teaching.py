@@ -5,8 +5,7 @@ from typing import Any
 
 from task_pipeline_builders import task_place
 
-from evaluation.cost import Saved
-from orchestration.pipeline.run_costs import NOTHING_SAVED
+from evaluation.cost import NOTHING_SAVED, Saved
 from orchestration.pipeline.tasks.teaching import Answered, Wanted, ask_teacher
 
 
