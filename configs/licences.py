@@ -56,14 +56,14 @@ class Duties(Block):
         Raises:
             ConfigError: a name cannot begin with two words.
         """
-        prefixes = list(dict.fromkeys(prefix for prefix in (self.name_prefix, other.name_prefix) if prefix))
-        if len(prefixes) > 1:
+        shorter, longer = sorted((self.name_prefix, other.name_prefix), key=len)
+        if not longer.startswith(shorter):
             raise ConfigError(
-                f"a student's name would have to begin with {' and with '.join(prefixes)}, which no name can: "
-                "learn from one of these teachers"
+                f"a student's name would have to begin with {self.name_prefix} and with {other.name_prefix}, which no "
+                "name can: learn from one of these teachers"
             )
         return Duties(
-            name_prefix="".join(prefixes),
+            name_prefix=longer,
             displays=_each_once(self.displays, other.displays),
             notices=_each_once(self.notices, other.notices),
             licence_copy=self.licence_copy or other.licence_copy,
@@ -81,7 +81,7 @@ class Duties(Block):
             *(("a copy of the licence goes with it",) if self.licence_copy else ()),
             *(("a copy of the acceptable use policy goes with it",) if self.use_policy else ()),
             *(("a notice goes with it",) if self.notices else ()),
-            *(("it is a derivative of the teacher, under its licence",) if self.derivative else ()),
+            *(("it is a derivative, under the same licence",) if self.derivative else ()),
             *self.terms,
         )
 
@@ -100,11 +100,15 @@ class Licence(Block):
 
 
 class Terms(Block):
-    """What an expression of licences comes to: its normal form, the verdict and why, and what a student must carry."""
+    """What an expression of licences comes to: its normal form, the verdict and why, and what a student must carry.
+
+    It is `known` if all that binds stands in the table.
+    """
 
     licence: str
     verdict: Verdict
     because: tuple[str, ...]
+    known: bool = True
     of_any: Duties = Duties()
     of_weights: Duties = Duties()
 
@@ -118,6 +122,7 @@ class Terms(Block):
             licence=self.licence if self.licence == other.licence else f"{self.licence} AND {other.licence}",
             verdict=max(self.verdict, other.verdict, key=VERDICTS.index),
             because=_each_once(self.because, other.because),
+            known=self.known and other.known,
             of_any=self.of_any.and_of(other.of_any),
             of_weights=self.of_weights.and_of(other.of_weights),
         )
@@ -170,7 +175,7 @@ def _terms(parsed: Any) -> Terms:
 def _terms_of_one(name: str) -> Terms:
     known = _table().get(name)
     if known is None:
-        return Terms(licence=name, verdict="refused", because=(f"{name}: {_unknown(name)}",))
+        return Terms(licence=name, verdict="refused", because=(f"{name}: {_unknown(name)}",), known=False)
     return Terms(
         licence=name,
         verdict=known.verdict,

@@ -389,3 +389,8 @@ class StudentConfig(Block):
     init: InitConfig
     stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
     teacher: Name | None = None
+
+    @property
+    def begins_with(self) -> ModelSource | None:
+        """The model whose weights it begins with, if they are not the teacher's."""
+        return self.init.model

@@ -376,3 +376,8 @@ class TaskStudentConfig(GrownBlock):
     stages: Annotated[tuple[TaskStageConfig, ...], Field(min_length=1)]
     seeds: Positive = 1
     max_tokens: Positive | None = None
+
+    @property
+    def begins_with(self) -> ModelSource | None:
+        """The model whose weights it begins with, if they are not the teacher's."""
+        return self.start.model if isinstance(self.start, TransformerStart) else None

@@ -1,9 +1,9 @@
 """What goes with a student when it is given to others: the licences of its teachers, and what they ask of it.
 
-A trained student carries `licences/`: `teachers.json`, which says under what each teacher was used, and copies of the
-licence, notice and policy files that lay beside the teacher. `publish` copies a student to a folder that may be given
-away. It fulfils what a copy can fulfil (NOTICE, what the card must show) and refuses while something else is open: a
-name that a licence prescribes, or a text that is to go along and is not there.
+A trained student carries `licences/`: `teachers.json`, which says under what each teacher was used and what else the
+student began with, and copies of the licence, notice and policy files that lay beside them. `publish` copies a student
+to a folder that may be given away. It fulfils what a copy can fulfil (NOTICE, what the card must show) and refuses
+while something else is open: a name that a licence prescribes, or a text that is to go along and is not there.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from configs.errors import ConfigError, ModelError
-from configs.licences import Duties, terms_of
+from configs.licences import Duties, Terms, terms_of
 from configs.model_files import CARD
 from configs.models import Block
 from configs.regular_files import UnreadableFileError, read_regular
@@ -39,21 +40,31 @@ PAPER_BYTES = 4 * 2**20
 class TaughtUnder(Block):
     """A teacher of a student: its name among the teachers, and under what it was used.
 
-    `override` is why, where the licence refuses. `began` says that the student began with its weights.
+    `override` is why, where the licence refuses. `began` says that the student began with its weights; if it did not
+    teach beside that, `taught` is false. The name is that of its folder too.
     """
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_][a-z0-9._-]*$")]
     label: str
     licence: str | None = None
     override: str | None = None
     began: bool = False
+    taught: bool = True
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the student began with weights of which nobody knows what they ask; an unknown teacher is refused."""
+        return not self.taught and (self.licence is None or not self._terms(self.licence).known)
 
     @property
     def duties(self) -> Duties:
         """What its licence asks of the student; nothing where nobody owns it, or a reason stands in its place."""
         if self.licence is None or self.override is not None:
             return Duties()
-        return terms_of(self.licence, key=f"the licence of {self.label}").duties(begins_with_weights=self.began)
+        return self._terms(self.licence).duties(begins_with_weights=self.began)
+
+    def _terms(self, licence: str) -> Terms:
+        return terms_of(licence, key=f"the licence of {self.label}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +115,17 @@ def teachers_of(model: Path) -> tuple[TaughtUnder, ...]:
         raise ModelError(f"{path} does not say who taught {model}: train the student again, which writes it") from error
 
 
+def papers_carried(model: Path) -> tuple[Papers, ...]:
+    """The papers of a student that was made here; none of a model that was not.
+
+    Raises:
+        ModelError: they cannot be read.
+    """
+    if not (model / FOLDER / RECORD).exists():
+        return ()
+    return tuple(Papers(each, papers_beside(model / FOLDER / each.name)) for each in teachers_of(model))
+
+
 def asks_for_company(model: Path) -> bool:
     """Whether something has to go with a model wherever it goes; of one that was not trained here nothing is known."""
     if not (model / FOLDER / RECORD).exists():
@@ -140,7 +162,12 @@ def publish(model: Path, to: Path) -> tuple[str, ...]:
         text = card.read_text(encoding="utf-8") if card.exists() else ""
         card.write_text(_headed(text, name=to.name, displays=duties.displays), encoding="utf-8")
     derived = ("it is a derivative of its teacher, under its licence",) if duties.derivative else ()
-    return (*derived, *duties.terms)
+    unknown = (
+        f"nothing is known of the licence of {teacher.label}, with whose weights it began: find out what it asks"
+        for teacher in teachers
+        if teacher.unknown
+    )
+    return (*derived, *duties.terms, *unknown)
 
 
 def _open(model: Path, teacher: TaughtUnder, *, name: str) -> list[str]:

@@ -8,29 +8,23 @@ from a seed are nobody's and need none.
 
 from __future__ import annotations
 
-from importlib.metadata import files
-from pathlib import Path
 from typing import TypeVar
-
-from huggingface_hub import ModelCard
-from yaml import YAMLError
 
 from configs import ConfigError
 from configs.licences import terms_of
-from configs.model_files import CARD
 from configs.models import ModelSource
-from configs.regular_files import UnreadableFileError, read_regular
 from configs.schema import DistillConfig
 from configs.task_experiment import TaskDistillConfig
 from configs.teachers import FIRST, HasTeachers, LicensedTeacher, key_of_teacher
-from orchestration.inputs.models import is_at_hand, locate_model
-from student_train.papers import Papers, TaughtUnder, papers_beside
-
-CARD_BYTES = 4 * 2**20
-"""No model's card is longer."""
-
-WITHOUT_NAME = ("other", "unknown")
-"""What hubs write where a licence has no short name, or nobody gave one."""
+from orchestration.inputs.model_papers import licence_of_model, papers_of_model
+from orchestration.inputs.models import is_at_hand
+from orchestration.inputs.start_licences import (
+    HasStudents,
+    fetch_start_papers,
+    papers_of_start,
+    starts_in_words,
+)
+from student_train.papers import Papers, TaughtUnder
 
 Experiment = TypeVar("Experiment", DistillConfig, TaskDistillConfig)
 
@@ -38,8 +32,8 @@ Experiment = TypeVar("Experiment", DistillConfig, TaskDistillConfig)
 def with_licences(config: Experiment, *, fetch: bool) -> Experiment:
     """The experiment with the licence of every teacher that a card names and the configuration does not.
 
-    With `fetch` the small files of a model on a hub are fetched if need be. Without, one that is not at hand stays
-    without a licence.
+    With `fetch` the small files of a model on a hub are fetched if need be, also of those that students begin
+    with. Without, one that is not at hand stays without a licence.
 
     Raises:
         ConfigError: a licence refuses students, is unknown, or is another one than on the card, and
@@ -47,66 +41,45 @@ def with_licences(config: Experiment, *, fetch: bool) -> Experiment:
         ModelError: a model cannot be found.
     """
     found = {name: _licensed(config, name, fetch=fetch) for name in config.every_teacher}
+    if fetch:
+        fetch_start_papers(config)
     others = {name: teacher for name, teacher in found.items() if name != FIRST}
     return config.model_copy(update={"teacher": found[FIRST], "teachers": others})
 
 
-def licences_in_words(config: HasTeachers) -> tuple[str, ...]:
-    """What the licence of each teacher means for its students, a line each; nothing of what is free and asks nothing.
+def licences_in_words(config: HasStudents) -> tuple[str, ...]:
+    """What the licences of teachers and of what students begin with mean for students, a line each.
+
+    Nothing of what is free and asks nothing.
 
     `config` is one that `with_licences` has passed.
     """
-    return tuple(line for name in config.every_teacher if (line := _in_words(config, name)) is not None)
+    of_teachers = (line for name in config.every_teacher if (line := _in_words(config, name)) is not None)
+    return (*of_teachers, *starts_in_words(config))
 
 
-def papers_of(config: HasTeachers, *, began: bool) -> tuple[Papers, ...]:
-    """What a student of these teachers takes along: under what each was used, and the files that lie beside it.
+def papers_of(config: HasTeachers, *, begins_with: ModelSource | None) -> tuple[Papers, ...]:
+    """What a student takes along: under what each teacher was used and what it began with, and the files beside these.
 
-    `began` says that the student began with the first one's weights. `config` is one that `with_licences` has passed.
+    Without `begins_with` that is the first teacher. `config` is one that `with_licences` has passed.
 
     Raises:
         ModelError: a licence is not a plain file, or the model has gone since.
     """
-    return tuple(
+    of_teachers = (
         Papers(
             TaughtUnder(
                 name=name,
                 label=teacher.label,
                 licence=teacher.licence,
                 override=teacher.licence_override,
-                began=began and name == FIRST,
+                began=name == FIRST if begins_with is None else teacher.model == begins_with,
             ),
-            _files_beside(teacher.model, models_root=config.runtime.models_root),
+            papers_of_model(teacher.model, models_root=config.runtime.models_root),
         )
         for name, teacher in config.every_teacher.items()
     )
-
-
-def licence_on_card(directory: Path) -> str | None:
-    """The licence in the front matter of a model's README.md; None where there is none that has a name."""
-    try:
-        text = read_regular(directory / CARD, at_most=CARD_BYTES, links="follow").decode("utf-8", errors="replace")
-        data = ModelCard(text, ignore_metadata_errors=True).data
-    # A card may hold anything: what is not front matter says nothing.
-    except (UnreadableFileError, OSError, ValueError, YAMLError):
-        return None
-    licence, name = data.get("license"), data.get("license_name")
-    if isinstance(licence, list):
-        licence = " AND ".join(str(each) for each in licence)
-    if licence in WITHOUT_NAME:
-        licence = name
-    return str(licence) if licence else None
-
-
-def _files_beside(model: ModelSource, *, models_root: Path) -> dict[str, bytes]:
-    """The licence files of a model; of one that is a file in a package those of the package."""
-    if model.random is not None:
-        return {}
-    if not _is_converted(model):
-        return papers_beside(locate_model(model, models_root=models_root, weights=False))
-    assert model.package is not None
-    about = {Path(str(path.locate())).parent for path in files(model.package) or () if path.name == "METADATA"}
-    return {name: paper for folder in about for name, paper in papers_beside(folder).items()}
+    return (*of_teachers, *papers_of_start(config, begins_with))
 
 
 def _licensed(config: HasTeachers, name: str, *, fetch: bool) -> LicensedTeacher:
@@ -114,7 +87,7 @@ def _licensed(config: HasTeachers, name: str, *, fetch: bool) -> LicensedTeacher
     teacher, key = config.every_teacher[name], key_of_teacher(name)
     if teacher.model.random is not None and teacher.licence is None:
         return teacher
-    card = _licence_on_card(teacher.model, models_root=config.runtime.models_root, fetch=fetch)
+    card = licence_of_model(teacher.model, models_root=config.runtime.models_root, fetch=fetch)
     licence = teacher.licence or card
     if teacher.licence_override is None:
         if licence is not None:
@@ -127,20 +100,6 @@ def _licensed(config: HasTeachers, name: str, *, fetch: bool) -> LicensedTeacher
                 f"it (llama3.1). {_or_override(key)}"
             )
     return teacher.model_copy(update={"licence": licence})
-
-
-def _licence_on_card(model: ModelSource, *, models_root: Path, fetch: bool) -> str | None:
-    """What the card of a model says, where it has one that can be read without converting the model first."""
-    if model.random is not None or _is_converted(model):
-        return None
-    if not fetch and not is_at_hand(model, weights=False):
-        return None
-    return licence_on_card(locate_model(model, models_root=models_root, weights=False))
-
-
-def _is_converted(model: ModelSource) -> bool:
-    """Whether it is one file in a package, of which nothing else is the model's."""
-    return model.package is not None and str(model.file).endswith(".gguf")
 
 
 def _require_agreed(teacher: LicensedTeacher, card: str | None, *, key: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from configs.places import absolute_root
 from orchestration.inputs.licences import papers_of
 from orchestration.inputs.prompts import PromptSet
+from orchestration.inputs.start_licences import licence_with_start
 from orchestration.pipeline.chain import Link, Student
 from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.lessons import Lesson
@@ -57,6 +58,7 @@ class Training(StageTraining[TrainJob]):
     def job(self) -> TrainJob:
         """See `StageTraining`."""
         link, lesson, config = self.link, self.lesson, self.settings.config
+        papers = papers_of(config, begins_with=config.students[self.student.name].begins_with)
         return TrainJob(
             stage=link.stage,
             settings=config.runtime.training,
@@ -72,9 +74,9 @@ class Training(StageTraining[TrainJob]):
             retokenised=self.student.start.tokens is not None,
             accelerator=self.settings.device,
             teacher=config.label_of_teachers if config.teachers else lesson.teacher.known_as,
-            licence=config.licence_of_teachers,
+            licence=licence_with_start(config.licence_of_teachers, papers),
             combined=config.combined,
-            papers=papers_of(config, began=config.students[self.student.name].init.model is None),
+            papers=papers,
             start=link.origin,
             plain_text=self._write_plain_text(),
             taught=link.taught,

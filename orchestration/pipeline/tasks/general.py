@@ -103,7 +103,7 @@ class GeneralStages:
         # Students that differ in their tasks' stages alone share one.
         chain = self._chains.setdefault(chain.digest, chain)
         origin = f"{begun.origin}; then {', '.join(stage.objective for stage in stages)} on plain text"
-        return MadeStart(chain.digest, chain.directory, origin, like=begun.described)
+        return MadeStart(chain.digest, chain.directory, origin, like=begun.described, begins_with=begun.begins_with)
 
 
 def general_stages(
@@ -165,7 +165,7 @@ def general_start(start: TransformerStart, *, stages: tuple[TaskStageConfig, ...
                 rows=rows,
             )
             of.artifacts.keep_start(digest, {MADE_OF: made_of})
-    return MadeStart(digest, directory, in_words(start))
+    return MadeStart(digest, directory, in_words(start), begins_with=start.model)
 
 
 def untuned_teacher(directory: Path, *, dtype: str, models_root: Path) -> TaughtInside:

@@ -11,6 +11,7 @@ from cache.fingerprint import fingerprint_model
 from configs import ConfigError, ModelError
 from configs.architecture import TextModel, read_text_model
 from configs.model_files import speech_sha256
+from configs.models import ModelSource
 from configs.places import FINGERPRINTS
 from configs.task import TaskKind
 from configs.task_stages import BagStart, TaskStart, TransformerStart
@@ -45,7 +46,8 @@ class MadeStart:
     """An untouched student: what it is addressed by, where it lies, what it is in words.
 
     It `knows_task` where its head was trained before, as that of a teacher from which it keeps layers. What is still to
-    be trained has the tokenizer and the sizes of the model that it is `like`.
+    be trained has the tokenizer and the sizes of the model that it is `like`. It
+    `begins_with` a model that it names, or a part of it.
     """
 
     digest: str
@@ -53,6 +55,7 @@ class MadeStart:
     origin: str
     knows_task: bool = False
     like: Path | None = None
+    begins_with: ModelSource | None = None
 
     @property
     def described(self) -> Path:
@@ -85,7 +88,7 @@ def made_start(start: TaskStart, *, seed: int, of: StartsOf) -> MadeStart:
             of.artifacts.keep_start(digest, {MADE_OF: made_of})
     source = of.teacher_dir if model_dir is None else model_dir
     own_head = isinstance(start, TransformerStart) and start.shape is None and _has_head(source)
-    return MadeStart(digest, directory, in_words(start), knows_task=own_head)
+    return MadeStart(digest, directory, in_words(start), knows_task=own_head, begins_with=own)
 
 
 def require_start(

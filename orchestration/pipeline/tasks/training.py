@@ -9,6 +9,7 @@ from pathlib import Path
 from cache.opening import open_view, rows_of
 from configs.task import TaskKind
 from orchestration.inputs.licences import papers_of
+from orchestration.inputs.start_licences import licence_with_start
 from orchestration.outputs.foundations import views_below
 from orchestration.pipeline.run import Journal
 from orchestration.pipeline.stage_training import OnStep, StageTraining, TrainingOutcome
@@ -60,12 +61,6 @@ class TaskTraining(StageTraining[TaskJob]):
         )
         return f"train {self.chain.name}{number}"
 
-    @property
-    def _begins_with_teacher(self) -> bool:
-        """Whether it starts from the first teacher's weights, or some of them: all that names no other model does."""
-        student = self.settings.config.students.get(self.chain.name)
-        return student is None or getattr(student.start, "model", None) is None
-
     def learned(self) -> Mapping[Path, str]:
         """See `StageTraining`: examples, and what the cache said of them and of others as far as it was asked."""
         lesson = self.link.lesson
@@ -76,6 +71,7 @@ class TaskTraining(StageTraining[TaskJob]):
     def job(self) -> TaskJob:
         """See `StageTraining`."""
         link, words = self.link, self.words
+        papers = papers_of(self.settings.config, begins_with=self.chain.start.begins_with)
         return (GeneralJob if words.general else TaskJob)(
             stage=link.stage,
             settings=self.settings.config.runtime.training,
@@ -84,8 +80,8 @@ class TaskTraining(StageTraining[TaskJob]):
             output_dir=link.output_dir.resolve(),
             accelerator=self.settings.device,
             teacher=words.teacher,
-            licence=words.licence,
-            papers=papers_of(self.settings.config, began=self._begins_with_teacher),
+            licence=licence_with_start(words.licence, papers),
+            papers=papers,
             combined=words.combined,
             start=link.origin,
             train_examples=link.lesson.train.resolve(),

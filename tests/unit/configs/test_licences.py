@@ -115,6 +115,24 @@ def test_no_name_begins_with_two_words() -> None:
         Duties(name_prefix="Llama").and_of(Duties(name_prefix="Other"))
 
 
+def test_of_two_beginnings_of_a_name_the_longer_one_fulfils_both() -> None:
+    llama, older = (terms_of(name, key=KEY).duties(begins_with_weights=True) for name in ("llama3.1", "llama3"))
+    assert llama.and_of(older).name_prefix == older.and_of(llama).name_prefix == "Llama-3"
+    assert older.and_of(Duties()).name_prefix == "Llama-3"
+
+
+@pytest.mark.parametrize("licence", ["llama2", "llama3"])
+def test_weights_that_may_not_teach_ask_something_of_what_begins_with_them(licence: str) -> None:
+    terms = terms_of(licence, key=KEY)
+    assert terms.of_any == Duties()
+    assert terms.of_weights.licence_copy and "Meta" in terms.of_weights.notices[0]
+
+
+def test_it_is_known_whether_the_table_has_all_that_binds() -> None:
+    assert terms_of("llama2", key=KEY).known and terms_of("zlib OR mit", key=KEY).known
+    assert not terms_of("zlib", key=KEY).known and not terms_of("mit AND zlib", key=KEY).known
+
+
 def test_duties_that_both_have_are_said_once() -> None:
     one = Duties(notices=("a", "b"), terms=("x",))
     assert one.and_of(Duties(notices=("b", "c"), terms=("x",))) == Duties(notices=("a", "b", "c"), terms=("x",))

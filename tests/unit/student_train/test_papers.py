@@ -13,6 +13,7 @@ from student_train.papers import (
     TaughtUnder,
     asks_for_company,
     papers_beside,
+    papers_carried,
     publish,
     teachers_of,
     write_papers,
@@ -149,3 +150,32 @@ def test_what_cannot_be_copied_is_one_line_and_leaves_nothing(tmp_path: Path) ->
     with pytest.raises(ConfigError, match="cannot be copied to"):
         publish(model, tmp_path / "small")
     assert [path.name for path in tmp_path.iterdir()] == ["student"]
+
+
+def test_what_the_student_began_with_is_asked_for_as_a_teacher_is(tmp_path: Path) -> None:
+    begun = of("apache-2.0", name="_start", began=True, taught=False)
+    model = student(tmp_path / "student", of("mit"), begun)
+    with pytest.raises(ConfigError, match=r"apache-2\.0 asks for a copy of the licence of big: put it at .*_start/LIC"):
+        publish(model, tmp_path / "small")
+    (model / "licences" / "_start" / "LICENSE").write_text("the licence")
+    assert publish(model, tmp_path / "small") == ()
+
+
+@pytest.mark.parametrize("licence", [None, "zlib"])
+def test_an_unknown_licence_of_a_start_is_said_to_whoever_gives_the_student_away(
+    tmp_path: Path, licence: str | None
+) -> None:
+    model = student(tmp_path / "student", of("mit"), of(licence, name="_start", began=True, taught=False))
+    (line,) = publish(model, tmp_path / "small")
+    assert line == "nothing is known of the licence of big, with whose weights it began: find out what it asks"
+
+
+def test_nothing_is_unknown_of_weights_that_are_nobodys_and_taught(tmp_path: Path) -> None:
+    assert not of(None, began=True).teacher.unknown
+    assert publish(student(tmp_path / "student", of(None, began=True)), tmp_path / "small") == ()
+
+
+def test_papers_are_read_back_as_they_were_written(tmp_path: Path) -> None:
+    both = of("gemma", LICENCE), of("mit", {}, name="second")
+    assert papers_carried(student(tmp_path / "student", *both)) == both
+    assert papers_carried(student(tmp_path / "other")) == ()

@@ -9,9 +9,12 @@ import pytest
 from model_cards import save_card
 
 from configs import ConfigError, DistillConfig, load_config
-from orchestration.inputs.licences import licence_on_card, licences_in_words, papers_of, with_licences
+from configs.models import ModelSource
+from orchestration.inputs.licences import licences_in_words, papers_of, with_licences
 
 TINY = Path(__file__).resolve().parents[4] / "configs" / "tiny.yaml"
+
+SHAPE = {"layers": 1, "hidden": 8, "heads": 2, "kv_heads": 2, "mlp": 16, "vocab": 32}
 
 
 @pytest.fixture
@@ -117,48 +120,50 @@ def test_a_plan_waits_for_the_card_of_a_model_that_is_not_here() -> None:
     assert with_licences(config, fetch=False).teacher.licence is None
 
 
-@pytest.mark.parametrize(
-    ("written", "licence"),
-    [
-        ("---\nlicense: apache-2.0\n---\n", "apache-2.0"),
-        ("---\nlicense: other\nlicense_name: gemma\n---\n", "gemma"),
-        ("---\nlicense: [mit, apache-2.0]\n---\n", "mit AND apache-2.0"),
-        ("---\nlicense: unknown\n---\n", None),
-        ("---\nlicense: other\n---\n", None),
-        ("---\ntags: [x]\n---\n", None),
-        ("no front matter", None),
-        ("", None),
-        ("---\nlicense: [\n---\n", None),
-        ("---\n- a list\n---\n", None),
-    ],
-)
-def test_the_front_matter_of_a_card_is_read_and_never_fatal(model: Path, written: str, licence: str | None) -> None:
-    (model / "README.md").write_text(written, encoding="utf-8")
-    assert licence_on_card(model) == licence
-
-
-def test_a_card_that_is_no_file_says_nothing(model: Path) -> None:
-    assert licence_on_card(model) is None
-    (model / "README.md").mkdir()
-    assert licence_on_card(model) is None
-
-
 def test_a_student_takes_along_what_lies_beside_its_teachers(model: Path) -> None:
     save_card(model, licence="mit")
     (model / "LICENSE").write_text("the licence")
     config = passed(experiment(model))
-    (papers,) = papers_of(config, began=True)
+    (papers,) = papers_of(config, begins_with=None)
     assert papers.files == {"LICENSE": b"the licence"}
     assert (papers.teacher.label, papers.teacher.licence, papers.teacher.began) == (str(model), "mit", True)
-    assert not papers_of(config, began=False)[0].teacher.began
+    random = ModelSource.model_validate({"random": SHAPE})
+    assert not papers_of(config, begins_with=random)[0].teacher.began
 
 
 def test_of_a_file_in_a_package_the_licence_of_the_package_goes_along() -> None:
     config = load_config(TINY.parent / "quickstart.yaml")
-    (papers,) = papers_of(passed(config), began=True)
+    (papers,) = papers_of(passed(config), begins_with=None)
     assert b"Apache License" in papers.files["LICENSE"]
 
 
 def test_weights_from_a_seed_bring_nothing() -> None:
-    (papers,) = papers_of(passed(load_config(TINY)), began=True)
+    (papers,) = papers_of(passed(load_config(TINY)), begins_with=None)
     assert (papers.teacher.licence, papers.files) == (None, {})
+
+
+def test_a_student_that_begins_as_another_teacher_has_its_papers_once(model: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    second.mkdir()
+    (second / "config.json").write_text("{}", encoding="utf-8")
+    save_card(save_card(model, licence="mit").parent / "second", licence="apache-2.0")
+    said = experiment(model).model_dump(mode="json", exclude_unset=True)
+    said["teachers"] = {"second": {"model": {"path": str(second)}, "top_k": 16}}
+    config = passed(DistillConfig.model_validate(said))
+    both = papers_of(config, begins_with=config.teachers["second"].model)
+    assert [(each.teacher.name, each.teacher.began) for each in both] == [("teacher", False), ("second", True)]
+
+
+def test_plan_and_report_have_the_lines_of_teachers_and_of_starts(model: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    start.mkdir()
+    (start / "config.json").write_text("{}", encoding="utf-8")
+    save_card(model, licence="llama3.1")
+    save_card(start, licence="apache-2.0")
+    said = experiment(model).model_dump(mode="json", exclude_unset=True)
+    (name, *_) = said["students"]
+    said["students"][name]["init"] = {"model": {"path": str(start)}}
+    config = passed(DistillConfig.model_validate(said))
+    assert [line.split(":")[0] for line in licences_in_words(config)] == ["teacher", f"students.{name}.init.model"]
+    papers = papers_of(config, begins_with=config.students[name].begins_with)
+    assert [(each.teacher.label, each.teacher.began) for each in papers] == [(str(model), False), (str(start), True)]

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from model_cards import save_card
 from pipeline_builders import NotedTracker, namespace
 
 from cache.identity import TeacherIdentity
-from configs.models import ModelShape
+from configs.models import ModelShape, ModelSource
 from configs.places import CURVES, SUMMARY
 from configs.runtime import RuntimeConfig
 from configs.schema import PaidBudgetConfig
@@ -49,6 +50,7 @@ class Place:
         self.trained: list[str] = []
         self.losses = (2.0, 1.0)
         self.selected_step = 1
+        self.begins_with: ModelSource | None = None
         self.stream = io.StringIO()
         self.tracker = NotedTracker()
         start = root / "inits" / "start"
@@ -103,7 +105,7 @@ class Place:
             budgets=PaidBudgetConfig(),
             teachers={},
             every_teacher={},
-            students={student.name: namespace(init=namespace(model=None))},
+            students={student.name: namespace(begins_with=self.begins_with)},
             licence_of_teachers=None,
             combined="",
         )
@@ -230,6 +232,20 @@ def test_the_job_says_where_it_starts_and_what_it_reads(place: Place) -> None:
     assert jobs[0].train_view == place.root / "train.npz" and jobs[0].dev_view == place.root / "dev.npz"
     assert [job.start for job in jobs] == ["a start", "a start; then seqkd for 4 steps"]
     assert (jobs[0].accelerator, jobs[0].vocab, jobs[0].teacher, jobs[0].plain_text) == ("cpu", 9, "a teacher", None)
+
+
+def test_the_job_has_the_papers_of_the_model_that_the_student_begins_with(place: Place) -> None:
+    place.begins_with = ModelSource(path=save_card(place.root / "inits" / "start", licence="apache-2.0"))
+    jobs: list[TrainJob] = []
+
+    def train(job: TrainJob, **named: Any) -> Mapping[str, object]:
+        jobs.append(job)
+        return place.train(job, **named)
+
+    place.run(place.student().links[0], train=train)
+    (papers,) = jobs[0].papers
+    assert (papers.teacher.licence, papers.teacher.began, papers.teacher.taught) == ("apache-2.0", True, False)
+    assert jobs[0].licence == "not stated; start: apache-2.0"
 
 
 def test_the_group_finds_the_plain_text_in_the_directory_of_its_stage(place: Place) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from task_heads import save_classifier
 from task_pipeline_builders import STAGE, TaskPlace, task_place
 
 from student_train.feed.examples import ExampleSet
@@ -57,6 +58,15 @@ def test_what_is_general_is_made_once_for_every_task_and_student(tmp_path: Path)
     (tmp_path / "train.jsonl").write_text((tmp_path / "train.jsonl").read_text().replace("rain oslo", "rain rome"))
     place.go("train")
     assert [type(job) for job in place.workers.jobs].count(GeneralJob) == 1, "nothing of the task addresses it"
+
+
+def test_general_stages_and_those_after_them_have_the_papers_of_a_model_that_the_student_names(tmp_path: Path) -> None:
+    own = {"kind": "transformer", "model": {"path": str(save_classifier(tmp_path / "own"))}}
+    place = general_place(tmp_path, own=HALF | {"start": own})
+    place.go("train")
+    assert [type(job) for job in place.workers.jobs].count(GeneralJob) == 1 < len(place.workers.jobs)
+    for job in place.workers.jobs:
+        assert [each.teacher.label for each in job.papers if each.teacher.began] == [str(tmp_path / "own")]
 
 
 @pytest.mark.parametrize("changed", ["stage", "texts", "teacher"])

@@ -147,3 +147,10 @@ def test_layers_of_a_teacher_with_a_head_know_the_task_and_nothing_else_does(of:
         for what in (start(kind="transformer", keep_layers=1), start(kind="transformer", shape=shape), BAG)
     }
     assert known == {"layers": True, "shape": False, "bag": False}
+
+
+def test_a_start_says_which_model_it_begins_with_unless_that_is_the_teacher(of: StartsOf, tmp_path: Path) -> None:
+    named = start(kind="transformer", model={"path": str(save_classifier(tmp_path / "own"))})
+    begun = made_start(named, seed=0, of=of).begins_with
+    assert begun is not None and begun.path == tmp_path / "own"
+    assert made_start(start(kind="transformer", keep_layers=1), seed=0, of=of).begins_with is None
