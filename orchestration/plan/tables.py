@@ -248,12 +248,23 @@ def _hardware_line(hardware: Hardware) -> str:
 
 
 def _memory_lines(phases: Sequence[HostPhase], *, memory: HostMemory | None) -> list[str]:
+    """A line for all phases that take the same of a machine, but for whose they are."""
     room = "" if memory is None else f" of {memory.total_gib * USABLE:.1f} usable"
-    lines = []
+    groups: dict[tuple[tuple[str, float], ...], list[HostPhase]] = {}
     for phase in phases:
-        terms = " + ".join(f"{part.name} {part.size_bytes / GIB:.2f}" for part in phase.parts)
-        lines.append(f"  memory of a machine, {phase.label}: {phase.total_bytes / GIB:.2f} GiB{room} ({terms})")
+        groups.setdefault(tuple((_whoever(part.name), part.size_bytes) for part in phase.parts), []).append(phase)
+    lines = []
+    for parts, same in groups.items():
+        named = [(part.name, part.size_bytes) for part in same[0].parts] if len(same) == 1 else parts
+        terms = " + ".join(f"{name} {size / GIB:.2f}" for name, size in named)
+        labels = "; ".join(phase.label for phase in same)
+        lines.append(f"  memory of a machine, {labels}: {same[0].total_bytes / GIB:.2f} GiB{room} ({terms})")
     return lines
+
+
+def _whoever(part: str) -> str:
+    """A part of a phase without the name of the student that it is of: "training worker, kd" is a training worker."""
+    return part.partition(", ")[0]
 
 
 def _distinct(fits: Sequence[MemoryFit]) -> list[tuple[MemoryFit, str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plan_builders import NODE, experiment, place, planned
+from plan_builders import NODE, SHAPE, experiment, place, planned
 
 from cache import GenerateRequest, ScoreRequest
 from configs import Experiment, load_experiment
@@ -78,6 +78,18 @@ def test_students_of_one_shape_share_a_line() -> None:
     placement = plan_placement(config, teacher=planned(), students={"a": planned(), "b": planned()}, hardware=NODE)
     lines = render_placement(placement)
     assert sum("training worker, a; training worker, b" in line for line in lines) == 1
+
+
+def test_phases_that_take_the_same_of_a_machine_share_a_line() -> None:
+    config = experiment()
+    students = {"a": planned(), "b": planned(), "c": planned(SHAPE.model_copy(update={"layers": 1}))}
+    config = config.model_copy(update={"students": dict.fromkeys(students, config.students["kd"])})
+    cpus = Hardware("cpu", cpus=2, memory=HostMemory(64.0, 64.0))
+    lines = render_placement(plan_placement(config, teacher=planned(), students=students, hardware=cpus))
+    trained = [line for line in lines if "memory of a machine, training of" in line]
+    assert len(trained) == 2
+    assert "training of a; training of b: " in trained[0] and "(training worker 3." in trained[0]
+    assert "training of c: " in trained[1] and "(training worker, c " in trained[1]
 
 
 def test_the_plan_shows_every_phase() -> None:
