@@ -14,7 +14,7 @@ from evaluation.report.blocks import Block, Cell, Column, Folded, Lines, Paragra
 from evaluation.report.numbers import written
 from evaluation.results import RunResults
 from evaluation.shipping import distils_a_task
-from evaluation.side_effects.findings import AUDITS, NOT_AUDITED, Audit, Audited, Finding
+from evaluation.side_effects.findings import AUDITS, Audit, Audited, Finding
 from evaluation.statistics import Estimate
 from evaluation.statistics.wording import change_in_words, interval_in_words, number_in_words
 
@@ -42,11 +42,6 @@ def before_shipping(names: Sequence[str], runs: Sequence[RunResults], audited: S
         if unknown := tuple(_unknown(run, found)):
             blocks.append(Lines(f"Not known{of}", unknown))
     return Section("shipping", TITLE, tuple(blocks))
-
-
-def without_audits(runs: Sequence[RunResults]) -> tuple[Audited, ...]:
-    """What there is of runs that nobody audited."""
-    return (NOT_AUDITED,) * len(runs)
 
 
 def _licence(run: RunResults) -> Iterator[str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from evaluation.qualities import qualities
 from evaluation.report.analysis import analysis_section
-from evaluation.report.before_shipping import before_shipping, without_audits
+from evaluation.report.before_shipping import before_shipping
 from evaluation.report.blocks import Block, Paragraph, Section, Verdict
 from evaluation.report.closeness import calibration_section, closeness_section, exposure_section
 from evaluation.report.cost import cost_section
@@ -24,7 +24,7 @@ from evaluation.report.tasks import tasks_section
 from evaluation.report.verdict import choose, verdict
 from evaluation.results import RunResults
 from evaluation.shipping import distils_a_task
-from evaluation.side_effects.findings import Audited
+from evaluation.side_effects.findings import NOT_AUDITED, Audited
 from evaluation.statistics import Resampling
 from evaluation.verdict import opinions_of
 
@@ -45,7 +45,8 @@ def contents(runs: Sequence[RunResults], audited: Sequence[Audited] | None = Non
             replace(section, key=f"{part.key}{section.key}", title=f"{section.title}{of}")
             for section in _sections_of(part)
         ]
-    sections.append(before_shipping(run_names(runs), runs, without_audits(runs) if audited is None else audited))
+    found = [NOT_AUDITED] * len(runs) if audited is None else audited
+    sections.append(before_shipping(run_names(runs), runs, found))
     sections += [settings_section(runs), provenance_section(runs), failures_section(parts), limits_section(parts)]
     return tuple(sections)
 

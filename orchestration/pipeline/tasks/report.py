@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from configs.task_experiment import TaskDistillConfig
 from evaluation.results import Provenance, RunCost, RunResults
 from orchestration.comparison.report import Report
-from orchestration.environment import installed_version
+from orchestration.environment import installed_versions
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.outputs.foundations import RestsOn
 from orchestration.pipeline.run import Written
 from orchestration.pipeline.tasks.comparison import ComparedTask
 from orchestration.tracking.tracker import flatten
-
-LIBRARIES = ("stillroom", "torch", "transformers")
-"""Distributions whose versions stand in the results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +57,7 @@ def task_report(
             cache_digest=teacher.answers,
             config_digest=written.config.digest(),
             data=dict(written.content),
-            versions={name: installed_version(name) for name in LIBRARIES},
+            versions=installed_versions(),
             licence_terms=teacher.licence_terms,
         ),
         rows_set_aside=0,

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from results_builders import finished_run
 
-from evaluation.report.before_shipping import NO_DIFFERENCE, TITLE, before_shipping, without_audits
+from evaluation.report.before_shipping import NO_DIFFERENCE, TITLE, before_shipping
 from evaluation.report.blocks import Folded, Lines, Section, Table
 from evaluation.report.contents import contents
 from evaluation.report.markdown import markdown_of
 from evaluation.results import RunResults
-from evaluation.side_effects.findings import Audit, Audited, Finding, unknown
+from evaluation.side_effects.findings import NOT_AUDITED, Audit, Audited, Finding, unknown
 from evaluation.statistics import Estimate
 from evaluation.statistics.intervals import Interval
 
@@ -114,7 +114,7 @@ def test_energy_is_that_of_the_run_and_of_each_student_or_is_said_not_to_be_know
 
 def test_of_several_runs_each_block_says_whose_it_is() -> None:
     runs = [finished_run(experiment=name, prompts=2) for name in ("one", "other")]
-    shown = before_shipping(["one", "other"], runs, without_audits(runs))
+    shown = before_shipping(["one", "other"], runs, [NOT_AUDITED] * 2)
     titles = [block.title for block in shown.blocks if isinstance(block, Lines)]
     assert "Licence (one)" in titles and "Not known (other)" in titles
 
