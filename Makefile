@@ -136,7 +136,7 @@ format: setup ## let ruff format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: setup $(BENCH_STAMP) ## print measured ratios (never asserted)
+bench: setup $(BENCH_STAMP) ## one table: what, measured, target, peers (never asserted)
 	@$(BIN)/python -m benchmarks
 
 bench-gpu: setup ## losses, steps and feed against the device's own floors (six minutes on a GPU)

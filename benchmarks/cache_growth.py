@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.measurement import Measurement, at_most
 from benchmarks.synthetic import TEACHER, zipf_rows
-from benchmarks.timing import at_most
 from cache import TeacherCache
 from cache.disk.columns import SegmentSize, rows_per_chunk, segment_columns, zarr_objects
 from cache.disk.key_objects import ENTRY, GENERATION, KEY, Table, key_bytes, pack_keys
@@ -35,7 +35,7 @@ LARGEST_GROWTH = 2.0
 """A read from the largest cache may cost this many times one from the smallest: flat, but for noise."""
 
 
-def bench_cache_growth(*, records: tuple[int, ...] = RECORDS) -> Iterator[str]:
+def bench_cache_growth(*, records: tuple[int, ...] = RECORDS) -> Iterator[Measurement]:
     """Costs at each size, then how the last compares with the first, then opening the last in a process of its own."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as directory:
@@ -50,14 +50,15 @@ def bench_cache_growth(*, records: tuple[int, ...] = RECORDS) -> Iterator[str]:
                 keys.append(_write(root, objects, size=size, rng=rng))
             costs.append(_costs(root, keys, rng=rng))
             look, read = costs[-1]
-            yield f"{count:,} records: {look * 1e6:.1f} us a lookup by key, {read * 1e6:.2f} us a row of an epoch"
-        name = f"{records[-1]:,} records"
+            yield Measurement(f"cache of {count:,} records, a lookup by key", look * 1e6, "us", digits=1)
+            yield Measurement(f"cache of {count:,} records, a row of an epoch", read * 1e6, "us")
+        name = f"cache of {records[-1]:,} records"
         yield at_most(f"{name}, a row of an epoch / at {records[0]:,}", costs[-1][1] / costs[0][1], LARGEST_GROWTH)
         # A process of its own, so that the memory of this one does not count.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             seconds, gigabytes = pool.submit(_open, root).result()
-    yield at_most(f"{name}, opening", seconds, LARGEST_OPEN_S, unit=" s")
-    yield at_most(f"{name}, peak memory of a process that opens them", gigabytes, LARGEST_OPEN_GB, unit=" GB")
+    yield at_most(f"{name}, opening", seconds, LARGEST_OPEN_S, unit="s")
+    yield at_most(f"{name}, peak memory of a process that opens them", gigabytes, LARGEST_OPEN_GB, unit="GB")
 
 
 def _columns() -> tuple[dict[str, NDArray[np.generic]], SegmentSize]:

@@ -16,8 +16,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from benchmarks.measurement import Measurement, at_least
 from benchmarks.synthetic import PROMPT, TEACHER, Rows, zipf_rows
-from benchmarks.timing import ROUNDS, at_least, best_seconds
+from benchmarks.timing import ROUNDS, best_seconds
 from cache import CacheView, TeacherCache
 
 ROWS, K, VOCAB = 131_072, 64, 49_152
@@ -34,7 +35,7 @@ CONSUMER_TOKENS = 500_000
 Order = list[NDArray[np.int64]]
 
 
-def bench_cache_reads() -> Iterator[str]:
+def bench_cache_reads() -> Iterator[Measurement]:
     """Ratios for short and for long sequences, then tokens a second from one process."""
     rows = zipf_rows(rows=ROWS, k=K, vocab=VOCAB)
     for length in (64, 512):
@@ -42,7 +43,7 @@ def bench_cache_reads() -> Iterator[str]:
             yield from _bench(Path(directory), rows, length=length)
 
 
-def _bench(root: Path, rows: Rows, *, length: int) -> Iterator[str]:
+def _bench(root: Path, rows: Rows, *, length: int) -> Iterator[Measurement]:
     cache = TeacherCache.open(root / "cache", TEACHER)
     records = rows.records(length)
     report = cache.put(records, vocab=VOCAB)
@@ -67,15 +68,17 @@ def _bench(root: Path, rows: Rows, *, length: int) -> Iterator[str]:
     fresh = [TeacherCache.open(root / "cache", TEACHER) for _ in range(ROUNDS + 1)]
     ahead = best_seconds({"first": lambda: _read(fresh.pop(), view, order, prefetch=PREFETCH)})
     name = f"shuffled reads, {length} rows a sequence"
-    yield f"{name}: memory map {seconds['memmap'] / ROWS * 1e9:.0f} ns a row, cache {seconds['next'] / ROWS * 1e9:.0f}"
+    row = {contender: taken / ROWS * 1e9 for contender, taken in seconds.items()}
+    slices = _zarr_seconds(root / "cache" / TEACHER.digest() / "segments" / report.uuid, length=length) * 1e9
+    peers = {"memory map": row["memmap"], "zarr-python slices": slices}
+    yield Measurement(f"{name}, a row of an epoch", row["next"], "ns", digits=0, peers=peers)
     yield at_least(f"{name}, epoch / memory map", seconds["memmap"] / seconds["next"], 0.25)
     # The first epoch of a process also reads, hashes, expands and decodes every chunk once. No target stands for it.
     first, read_ahead = seconds["memmap"] / seconds["first"], seconds["memmap"] / ahead["first"]
-    yield f"{name}, first epoch of a process / memory map: {first:.2f}, read ahead {read_ahead:.2f}"
-    slices = _zarr_seconds(root / "cache" / TEACHER.digest() / "segments" / report.uuid, length=length)
-    yield at_least(f"{name}, epoch / zarr-python slices", slices / (seconds["next"] / ROWS), 15, digits=0)
+    yield Measurement(f"{name}, first epoch of a process / memory map", first, peers={"read ahead": read_ahead})
+    yield at_least(f"{name}, epoch / zarr-python slices", slices / row["next"], 15, digits=0)
     tokens = len(records) * (PROMPT + length) / _consumed(root, view, order)
-    yield at_least(f"{name}, one process feeds", tokens / 1e6, CONSUMER_TOKENS / 1e6, unit=" M tokens/s")
+    yield at_least(f"{name}, one process feeds", tokens / 1e6, CONSUMER_TOKENS / 1e6, unit="M tokens/s")
 
 
 def _read(cache: TeacherCache, view: CacheView, order: Order, *, prefetch: int = 0) -> None:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from benchmarks.measurement import Measurement, Row, at_most
 from benchmarks.synthetic import TEACHER
-from benchmarks.timing import at_most
 from cache import TeacherCache, TeacherRecord, sequence_key
 from configs.loading import load_config
 from orchestration.inputs.models import materialise
@@ -36,7 +36,7 @@ SMALL_VOCAB_BITS, SMALL_BYTES, BYTES_A_BIT = 17, 165, 8
 """A token may take 165 bytes up to V = 2^17 and 8 bytes more for each further bit of an id."""
 
 
-def bench_cache_size() -> Iterator[str]:
+def bench_cache_size() -> Iterator[Row]:
     """Bytes a response token, everything counted, and KL, of both lossy encodings."""
     with torch.inference_mode():
         real, vocab = _real_records()
@@ -44,7 +44,7 @@ def bench_cache_size() -> Iterator[str]:
         yield from _report("random weights", list(_random_records()), vocab=LARGE_VOCAB)
 
 
-def _report(name: str, records: Sequence[TeacherRecord], *, vocab: int) -> Iterator[str]:
+def _report(name: str, records: Sequence[TeacherRecord], *, vocab: int) -> Iterator[Row]:
     tokens = sum(record.response_len for record in records)
     yield f"{name}: {len(records)} sequences, {tokens:,} response tokens, K={K}, V={vocab:,}"
     limit = SMALL_BYTES + BYTES_A_BIT * max(0.0, log2(vocab) - SMALL_VOCAB_BITS)
@@ -56,12 +56,12 @@ def _report(name: str, records: Sequence[TeacherRecord], *, vocab: int) -> Itera
             stored = cache.get_many([record.key for record in records])
         size = report.bytes / tokens
         if encoding == "topk-u8":
-            yield at_most(f"{name}, {encoding}", size, limit, digits=1, unit=" bytes a token")
+            yield at_most(f"{name}, {encoding}", size, limit, digits=1, unit="bytes a token")
         else:
-            yield f"{name}, {encoding}: {size:.1f} bytes a token"
+            yield Measurement(f"{name}, {encoding}", size, "bytes a token", digits=1)
         costs = np.concatenate([_kl(found, record) for found, record in zip(stored, records, strict=True) if found])
-        yield at_most(f"{name}, {encoding}, mean KL", float(costs.mean()), LARGEST_KL, digits=7, unit=" nats")
-        yield f"{name}, {encoding}, worst KL: {costs.max():.7f} nats"
+        yield at_most(f"{name}, {encoding}, mean KL", float(costs.mean()), LARGEST_KL, digits=7, unit="nats")
+        yield Measurement(f"{name}, {encoding}, worst KL", float(costs.max()), "nats", digits=7)
 
 
 def _kl(stored: TeacherRecord, original: TeacherRecord) -> Any:

@@ -14,8 +14,9 @@ import numpy as np
 from numcodecs import Blosc  # type: ignore[import-untyped]  # ships no types
 from numpy.typing import NDArray
 
+from benchmarks.measurement import Measurement, at_least
 from benchmarks.synthetic import TEACHER, zipf_rows
-from benchmarks.timing import at_least, best_seconds
+from benchmarks.timing import best_seconds
 from cache import TeacherCache, TeacherRecord
 from cache.disk.columns import SegmentSize, layouts, rows_per_chunk, segment_columns
 from cache.disk.encoding import Encoding
@@ -27,14 +28,15 @@ ROWS, K, VOCAB = 131_072, 64, 49_152
 ENCODING: Encoding = "topk-u8"
 
 
-def bench_cache_writes() -> Iterator[str]:
+def bench_cache_writes() -> Iterator[Measurement]:
     """The ratio for short and for long sequences."""
     rows = zipf_rows(rows=ROWS, k=K, vocab=VOCAB)
     for length in (64, 512):
         with tempfile.TemporaryDirectory() as directory:
             seconds = _seconds(Path(directory), rows.records(length))
         name = f"writing, {length} rows a sequence"
-        yield f"{name}: {ROWS / seconds['cache'] / 1e6:.2f} M rows/s, bare {ROWS / seconds['bare'] / 1e6:.2f} M rows/s"
+        rates = {contender: ROWS / taken / 1e6 for contender, taken in seconds.items()}
+        yield Measurement(name, rates["cache"], "M rows/s", peers={"bare compression": rates["bare"]})
         yield at_least(f"{name}, cache / bare compression", seconds["bare"] / seconds["cache"], 0.25)
 
 

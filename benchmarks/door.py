@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 import uvicorn
 
-from benchmarks.timing import at_least, at_most
+from benchmarks.measurement import Measurement, at_least, at_most
 from cache import TeacherCache, TeacherIdentity, TeacherRecord
 from cache.keys import sequence_key
 from cache.protocols import Outcome
@@ -67,11 +67,16 @@ class Load:
         median, last = np.percentile(took, [50, 99])
         return cls(len(took) / seconds, float(median), float(last))
 
-    def __str__(self) -> str:
-        return f"{self.rate:.0f} rows/s, p50 {1000 * self.median:.0f} ms, p99 {1000 * self.last:.0f} ms"
+    def rows(self, name: str, *, beside: Load) -> Iterator[Measurement]:
+        """Rate and latencies, with those of the engine alone."""
+        figures = (("rate", "rows/s", 1.0), ("median", "ms", 1e3), ("last", "ms", 1e3))
+        words = {"rate": "rate", "median": "a row, p50", "last": "a row, p99"}
+        for field, unit, scale in figures:
+            ours, theirs = (scale * getattr(load, field) for load in (self, beside))
+            yield Measurement(f"{name}, {words[field]}", ours, unit, digits=0, peers={"the bare engine": theirs})
 
 
-def bench_door() -> Iterator[str]:
+def bench_door() -> Iterator[Measurement]:
     """Lines about rows that are there, about load, and about memory."""
     bare = _bare()
     with tempfile.TemporaryDirectory() as root, _opened(Path(root)) as (url, token, door):
@@ -85,18 +90,18 @@ def bench_door() -> Iterator[str]:
                 client.post("/v1/generate", json={"k": K, "requests": rows}).raise_for_status()
 
             closed = _closed(ask, first=ROWS)
-            yield f"door, {CLIENTS} who wait: {closed}; the bare engine: {bare}"
+            yield from closed.rows(f"door, {CLIENTS} who wait", beside=bare)
             yield at_least("door, throughput over the bare engine's", closed.rate / bare.rate, 0.9)
             rate = 0.7 * bare.rate
-            yield f"door, {rate:.0f} rows/s come: {_open(ask, first=10**6, rate=rate)}"
+            yield from _open(ask, first=10**6, rate=rate).rows(f"door, {rate:.0f} rows/s come", beside=bare)
             before = door.memory_info().rss
             with ThreadPoolExecutor(CLIENTS) as pool:
                 list(pool.map(lambda at: ask(at % ROWS), range(REQUESTS)))
             grown = (door.memory_info().rss - before) / 2**20
-            yield at_most(f"door, memory over {REQUESTS:,} requests", grown, 64.0, digits=0, unit=" MiB")
+            yield at_most(f"door, memory over {REQUESTS:,} requests", grown, 64.0, digits=0, unit="MiB")
 
 
-def _hits(url: str, token: str) -> str:
+def _hits(url: str, token: str) -> Measurement:
     with HttpTeacher(DoorSettings(url, token=token)) as teacher:
         seconds = []
         for _ in range(ROUNDS + 1):
@@ -106,7 +111,7 @@ def _hits(url: str, token: str) -> str:
             assert len(answers) == ROWS and all(isinstance(each, TeacherRecord) for _, each in answers)
     # The first time the engine was asked.
     rate = ROWS / min(seconds[1:])
-    return at_least(f"door, rows of {NEW} tokens from the cache, k={K}", rate, 2000.0, digits=0, unit=" rows/s")
+    return at_least(f"door, rows of {NEW} tokens from the cache, k={K}", rate, 2000.0, digits=0, unit="rows/s")
 
 
 def _bare() -> Load:

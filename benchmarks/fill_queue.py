@@ -8,14 +8,11 @@ processor time of the two processes, Ray's part in it included, because whoever 
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.timing import at_least
+from benchmarks.measurement import Measurement, at_least
 from orchestration.environment import prepare_environment
 
 ENGINES = 200
@@ -28,11 +25,24 @@ PROMPT, ANSWER = 512, 256
 LEASES, BEATS, ROUNDS = 400, 2000, 3
 
 
-def bench_fill_queue() -> Iterator[str]:
-    """Four lines, from a process of its own: Ray reads its environment once, when it is imported."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.fill_queue"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ)
-    yield from done.stdout.splitlines()
+def bench_fill_queue() -> Iterator[Measurement]:
+    """What a lease and a sign of life take, and how many engines that would serve."""
+    # Before Ray is imported, which reads it once.
+    prepare_environment(ray_address=None)
+    from orchestration.cluster.leases import LEASE
+    from orchestration.cluster.private import cluster
+    from orchestration.cluster.pulse import BEAT_EVERY_S
+
+    engine_s = LEASE * ANSWER / TOKENS_PER_S
+    with cluster(address=None, gpus=0):
+        queue_s, beat_s = seconds_a_lease(engine_s), seconds_a_beat()
+    pace = f"an engine of {TOKENS_PER_S:,} tokens/s has a lease in {engine_s:.2f} s"
+    what = f"queue of a fill, work a lease of {LEASE} prompts of {PROMPT} tokens, reports included"
+    yield Measurement(what, 1e3 * queue_s, "ms", note=pace)
+    yield at_least(f"queue's rate / that of {ENGINES} such engines", engine_s / (ENGINES * queue_s), 1.0, digits=1)
+    pace = f"an engine gives one in {BEAT_EVERY_S:g} s"
+    yield Measurement("pulse of a run, work a sign of life", 1e3 * beat_s, "ms", note=pace)
+    yield at_least(f"pulse's rate / that of {ENGINES} engines", BEAT_EVERY_S / (ENGINES * beat_s), 1.0, digits=1)
 
 
 def seconds_a_lease(engine_s: float) -> float:
@@ -85,26 +95,3 @@ def seconds_a_beat() -> float:
         best = min(best, (ray.get(pulse.worked_s.remote()) - started) / BEATS)
         ray.kill(pulse)
     return best
-
-
-def main() -> None:
-    """Print what was measured."""
-    prepare_environment(ray_address=None)
-    from orchestration.cluster.leases import LEASE
-    from orchestration.cluster.private import cluster
-    from orchestration.cluster.pulse import BEAT_EVERY_S
-
-    engine_s = LEASE * ANSWER / TOKENS_PER_S
-    with cluster(address=None, gpus=0):
-        queue_s, beat_s = seconds_a_lease(engine_s), seconds_a_beat()
-    print(
-        f"queue of a fill: {1e3 * queue_s:.2f} ms of work a lease of {LEASE} prompts of {PROMPT} tokens, reports "
-        f"included; an engine of {TOKENS_PER_S:,} tokens/s has one in {engine_s:.2f} s"
-    )
-    print(at_least(f"queue's rate / that of {ENGINES} such engines", engine_s / (ENGINES * queue_s), 1.0, digits=1))
-    print(f"pulse of a run: {1e3 * beat_s:.2f} ms of work a sign of life; an engine gives one in {BEAT_EVERY_S:g} s")
-    print(at_least(f"pulse's rate / that of {ENGINES} engines", BEAT_EVERY_S / (ENGINES * beat_s), 1.0, digits=1))
-
-
-if __name__ == "__main__":
-    main()

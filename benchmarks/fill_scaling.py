@@ -7,9 +7,6 @@ told beside the rate.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.timing import at_least
+from benchmarks.measurement import Measurement, at_least
 from orchestration.environment import prepare_environment
 
 ENGINES = (1, 2, 4, 8)
@@ -44,18 +41,25 @@ class Filled:
         """Rows a second."""
         return self.rows / self.seconds
 
-    def __str__(self) -> str:
-        return (
-            f"fill with {self.engines} paced engines: {self.rate:.0f} rows/s, "
-            f"{1e3 * self.worked / self.rows:.2f} ms of processor a row"
-        )
+    def measured(self) -> Iterator[Measurement]:
+        """Rate, and what a row takes of the engines' processors."""
+        name = f"fill with {self.engines} paced engine{'s' if self.engines > 1 else ''}"
+        yield Measurement(name, self.rate, "rows/s", digits=0)
+        yield Measurement(f"{name}, processor time a row", 1e3 * self.worked / self.rows, "ms")
 
 
-def bench_fill_scaling() -> Iterator[str]:
-    """Lines from a process of its own: Ray reads its environment once, when it is imported."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.fill_scaling"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ)
-    yield from done.stdout.splitlines()
+def bench_fill_scaling() -> Iterator[Measurement]:
+    """The rate of each number of engines, beside so many times that of one."""
+    # Before Ray is imported, which reads it once.
+    prepare_environment(ray_address=None)
+    from orchestration.cluster.private import cluster
+
+    with cluster(address=None, gpus=0), tempfile.TemporaryDirectory() as folder:
+        one, *more = (filled(engines, Path(folder) / str(engines)) for engines in ENGINES)
+        yield from one.measured()
+        for took in more:
+            yield from took.measured()
+            yield at_least(f"rate / {took.engines} x that of one engine", took.rate / took.engines / one.rate, LEAST)
 
 
 def paced_pool(engines: int, *, log_dir: Path) -> Any:
@@ -144,20 +148,3 @@ def _filled(pool: Any, engines: int, root: Path) -> Filled:
     if done.committed_rows != rows:
         raise RuntimeError(f"the fill kept {done.committed_rows} of {rows} rows")
     return Filled(engines, rows, seconds, worked)
-
-
-def main() -> None:
-    """Print what was measured."""
-    prepare_environment(ray_address=None)
-    from orchestration.cluster.private import cluster
-
-    with cluster(address=None, gpus=0), tempfile.TemporaryDirectory() as folder:
-        one, *more = (filled(engines, Path(folder) / str(engines)) for engines in ENGINES)
-        print(one)
-        for took in more:
-            print(took)
-            print(at_least(f"rate / {took.engines} x that of one engine", took.rate / took.engines / one.rate, LEAST))
-
-
-if __name__ == "__main__":
-    main()

@@ -8,8 +8,6 @@ behind Ray. Beside other programs processor time says more than the clock.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.timing import at_least
+from benchmarks.measurement import Measurement, at_least
 
 if TYPE_CHECKING:
     from cache import GenerateRequest
@@ -29,16 +27,27 @@ ROUNDS = 3
 LEAST_RATIO = 0.95
 
 
-def bench_fill_speed() -> Iterator[str]:
-    """Two lines, from a process of its own: an engine reads its environment once, when its libraries are imported."""
-    from configs.loading import load_config
-    from teacher_server.environment import engine_environment
-
-    settings = load_config(QUICKSTART).runtime.teacher_engine
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.fill_speed"]
-    environment = {**os.environ, **engine_environment(settings, "cpu")}
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
-    yield from done.stdout.splitlines()
+def bench_fill_speed() -> Iterator[Measurement]:
+    """The fill's rate beside that of the engine alone, by the clock and by the processor's time."""
+    engine, requests, vocab = _engine()
+    alone, filled = list[Took](), list[Took]()
+    try:
+        bare(engine, requests[:4])
+        for _ in range(ROUNDS):
+            alone.append(bare(engine, requests))
+            with tempfile.TemporaryDirectory() as folder:
+                filled.append(filling(engine, requests, vocab=vocab, root=Path(folder)))
+    finally:
+        engine.close()
+    clock, processor = (
+        {name: min(getattr(each, field) for each in tries) for name, tries in (("bare", alone), ("fill", filled))}
+        for field in ("clock", "processor")
+    )
+    rates = {name: PROMPTS * TOKENS / seconds for name, seconds in clock.items()}
+    name = f"fill of {PROMPTS} x {TOKENS} tokens, k={K}"
+    yield Measurement(name, rates["fill"], "tokens/s", digits=0, peers={"the bare engine": rates["bare"]})
+    yield Measurement(f"{name}, rate / the bare engine's by processor time", processor["bare"] / processor["fill"])
+    yield at_least("fill's rate / that of the bare engine", clock["bare"] / clock["fill"], LEAST_RATIO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +106,14 @@ def _since(before: Took) -> Took:
     return Took(now.clock - before.clock, now.processor - before.processor)
 
 
-def main() -> None:
-    """Print what was measured."""
-    from cache import GenerateRequest
+def _engine() -> tuple[VllmEngine, list[GenerateRequest], int]:
+    """The quickstart's teacher, its first prompts, and V. Nothing ends before its length: both sides write the same."""
     from configs.loading import load_config
+    from teacher_server.environment import engine_environment
+
+    # Before the engine's libraries are imported, which read it once.
+    os.environ.update(engine_environment(load_config(QUICKSTART).runtime.teacher_engine, "cpu"))
+    from cache import GenerateRequest
     from orchestration.inputs.models import materialise
     from orchestration.inputs.preflight import resolve_paths
     from orchestration.inputs.prompts import load_prompts
@@ -114,30 +127,8 @@ def main() -> None:
     texts = load_prompts(config.data, tokenizer=files.tokenizer, stop_ids=files.stop_ids, max_new_tokens=TOKENS).splits[
         "train"
     ]
-    # Nothing ends before its length, so both sides write the same.
-    requests = [GenerateRequest(each.prompt_ids, (), TOKENS) for each in texts[:PROMPTS]]
     engine = VllmEngine(
         files.directory, identity=identity_of(files, config=config, dtype=dtype), vocab=files.vocab,
         settings=config.runtime.teacher_engine, seed=1, max_logprobs=K,
     )  # fmt: skip
-    alone, filled = list[Took](), list[Took]()
-    try:
-        bare(engine, requests[:4])
-        for _ in range(ROUNDS):
-            alone.append(bare(engine, requests))
-            with tempfile.TemporaryDirectory() as folder:
-                filled.append(filling(engine, requests, vocab=files.vocab, root=Path(folder)))
-    finally:
-        engine.close()
-    best = min(each.clock for each in filled)
-    ratio = min(each.clock for each in alone) / best
-    work = min(each.processor for each in alone) / min(each.processor for each in filled)
-    print(
-        f"fill of {len(requests)} x {TOKENS} tokens, k={K}: {len(requests) * TOKENS / best:.0f} tokens/s, of processor "
-        f"time {work:.2f} of the bare engine's rate"
-    )
-    print(at_least("fill's rate / that of the bare engine", ratio, LEAST_RATIO))
-
-
-if __name__ == "__main__":
-    main()
+    return engine, [GenerateRequest(each.prompt_ids, (), TOKENS) for each in texts[:PROMPTS]], files.vocab

@@ -11,8 +11,9 @@ from functools import partial
 
 import torch
 
+from benchmarks.measurement import Measurement, at_least, at_most
 from benchmarks.pair import STUDENT_LAYERS, TEACHER_LAYERS, K, answers, device, llama, parameters
-from benchmarks.timing import at_least, at_most, best_seconds
+from benchmarks.timing import best_seconds
 from configs.stages import StageConfig
 from student_train.feed.microbatch import MicroBatch
 from student_train.losses.divergences import guarded_logsumexp
@@ -22,7 +23,7 @@ from student_train.models.live_decoder import LiveDecoder
 from student_train.worker_group import keep_freed_memory
 
 
-def bench_kd_step() -> Iterator[str]:
+def bench_kd_step() -> Iterator[Measurement]:
     """Seconds of the steps, what the cache costs over text, and what it saves over a teacher at hand."""
     keep_freed_memory()
     teacher, student = take_apart(llama(TEACHER_LAYERS)), take_apart(llama(STUDENT_LAYERS))
@@ -38,10 +39,13 @@ def bench_kd_step() -> Iterator[str]:
             "whole": partial(afresh, replace(batch, targets=None)),
         }
     )
-    yield (
-        f"student step: cross-entropy {seconds['text']:.2f} s, cached KD {seconds['cached']:.2f} s, with the teacher's "
-        f"forward pass {seconds['live']:.2f} s (the pass alone {seconds['teacher']:.2f} s)"
-    )
+    peers = {
+        "cross-entropy": seconds["text"],
+        "with the teacher's pass": seconds["live"],
+        "whole distributions of a live teacher": seconds["whole"],
+        "the teacher's pass alone": seconds["teacher"],
+    }
+    yield Measurement("student step, cached KD", seconds["cached"], "s", peers=peers)
     yield at_most("cached KD step / cross-entropy step", seconds["cached"] / seconds["text"], 1.05, digits=3)
     ratio = parameters(teacher.model) / parameters(student.model)
     yield at_least(
@@ -49,10 +53,8 @@ def bench_kd_step() -> Iterator[str]:
         seconds["live"] / seconds["cached"],
         round(0.95 * (seconds["text"] + seconds["teacher"]) / seconds["text"], 2),
     )
-    yield (
-        f"step with whole distributions of a teacher at hand (`teacher: live`) {seconds['whole']:.2f} s, "
-        f"{seconds['whole'] / seconds['cached']:.2f} times the cached KD step"
-    )
+    name = "step with a teacher at hand (`teacher: live`) / cached KD step"
+    yield Measurement(name, seconds["whole"] / seconds["cached"])
 
 
 def training_step(student: Decoder, *, objective: str, teacher: Decoder | None = None) -> Callable[[MicroBatch], None]:

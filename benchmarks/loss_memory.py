@@ -7,16 +7,16 @@ from functools import partial
 
 import torch
 
+from benchmarks.measurement import Measurement, at_most
 from benchmarks.memory import peak_bytes
 from benchmarks.pair import device
-from benchmarks.timing import at_most
 from student_train.losses.fused import fused_divergence
 from student_train.losses.targets import SparseTargets
 
 POSITIONS, HIDDEN, VOCAB, K = 2048, 256, 151_936, 64
 
 
-def bench_loss_memory() -> Iterator[str]:
+def bench_loss_memory() -> Iterator[Measurement]:
     """Both peaks, gradients of hidden states and head included, and their ratio."""
     hidden = torch.randn(POSITIONS, HIDDEN, dtype=torch.bfloat16, device=device(), requires_grad=True)
     head = torch.randn(VOCAB, HIDDEN, dtype=torch.bfloat16, device=device(), requires_grad=True)
@@ -37,12 +37,10 @@ def bench_loss_memory() -> Iterator[str]:
     for name, loss in (("plain", plain), ("fused", fused)):
         hidden.grad = head.grad = None
         peaks[name] = peak_bytes(partial(_differentiate, loss))
-    yield at_most(
-        f"peak memory of loss and head / plain log-softmax ({peaks['fused'] / 2**20:.0f} / "
-        f"{peaks['plain'] / 2**20:.0f} MiB, {POSITIONS} positions, V = {VOCAB})",
-        peaks["fused"] / peaks["plain"],
-        0.33,
-    )
+    name = f"peak memory of loss and head, {POSITIONS:,} positions, V = {VOCAB:,}"
+    peers = {"plain log-softmax": peaks["plain"] / 2**20}
+    yield Measurement(name, peaks["fused"] / 2**20, "MiB", digits=0, peers=peers)
+    yield at_most("peak memory / plain log-softmax", peaks["fused"] / peaks["plain"], 0.33)
 
 
 def _differentiate(loss: Callable[[], torch.Tensor]) -> None:

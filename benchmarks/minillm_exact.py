@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.timing import at_most, one_thread
+from benchmarks.measurement import Measurement, at_most
+from benchmarks.timing import one_thread
 from configs.rollouts import PolicyConfig
 from student_train.losses.divergences import divergence
 from student_train.losses.minillm import SampledResponses, minillm_loss
@@ -101,14 +102,14 @@ UNBIASED = PolicyConfig(importance="per_decision", length_normalised=False)
 """Its expected gradient is that of the reverse KL also where the teacher writes some of the tokens."""
 
 
-def bench_minillm_exact() -> Iterator[str]:
+def bench_minillm_exact() -> Iterator[Measurement]:
     """One line a method with exact updates, then one a method and number of drawn responses."""
     with one_thread():
         yield from _exact()
         yield from _drawn()
 
 
-def _exact() -> Iterator[str]:
+def _exact() -> Iterator[Measurement]:
     world = World.of(0)
     found = {}
     for name, losses, share in (
@@ -118,7 +119,8 @@ def _exact() -> Iterator[str]:
     ):
         found[name] = world.divergences(_learn(world, losses, student_share=share, steps=STEPS))
         reverse, forward = found[name]
-        yield f"exact updates, {name}: reverse KL {reverse:.3f}, forward KL {forward:.3f} nats a response"
+        for kind, value in (("reverse", reverse), ("forward", forward)):
+            yield Measurement(f"exact updates, {name}, {kind} KL", value, "nats a response", digits=3)
     gap = abs(found["SeqKD"][1] - found["word-level KD"][1])
     yield at_most("exact updates, forward KL: SeqKD and word-level KD differ by", gap, 1e-6, digits=8)
     for better, worse, at in (("MiniLLM", "SeqKD", 0), ("SeqKD", "MiniLLM", 1)):
@@ -126,7 +128,7 @@ def _exact() -> Iterator[str]:
         yield at_most(f"exact updates, {kind} KL: {better} / {worse}", found[better][at] / found[worse][at], 1.0)
 
 
-def _drawn() -> Iterator[str]:
+def _drawn() -> Iterator[Measurement]:
     methods: tuple[tuple[str, Losses, float], ...] = (
         ("SeqKD", seqkd, 0.0),
         ("word-level KD", word_kd, 0.0),
@@ -142,11 +144,10 @@ def _drawn() -> Iterator[str]:
             first = first or list(reverse)
             # Worlds differ far more than methods do: each is compared within its own.
             ratios = [ours / theirs for ours, theirs in zip(reverse, first, strict=True)]
-            yield (
-                f"{DRAWN_STEPS} steps of {count} responses, {name}: reverse KL {statistics.mean(reverse):.3f}, "
-                f"{statistics.mean(ratios):.2f} ± {T_95 * statistics.stdev(ratios) / SEEDS**0.5:.2f} of SeqKD's; "
-                f"forward KL {statistics.mean(forward):.3f}"
-            )
+            width = T_95 * statistics.stdev(ratios) / SEEDS**0.5
+            note = f"{statistics.mean(ratios):.2f} ± {width:.2f} of SeqKD's; forward KL {statistics.mean(forward):.3f}"
+            what = f"{DRAWN_STEPS} steps of {count} responses, {name}, reverse KL"
+            yield Measurement(what, statistics.mean(reverse), "nats a response", digits=3, note=note)
 
 
 def _after_draws(seed: int, losses: Losses, *, student_share: float, count: int) -> tuple[float, float]:

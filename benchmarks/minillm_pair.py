@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from benchmarks.measurement import Measurement, at_most
 from benchmarks.student_starts import VOCAB, language, trained_teacher
 from benchmarks.timing import one_thread
 from configs.rollouts import PolicyConfig
@@ -48,7 +49,7 @@ class Gain:
     end: SampledReverseKL
 
 
-def bench_minillm_pair() -> Iterator[str]:
+def bench_minillm_pair() -> Iterator[Measurement]:
     """One line a seed, then the mean difference with its interval."""
     with one_thread(), tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         yield from _lines(list(gains(Path(folder))))
@@ -71,14 +72,18 @@ def gains(folder: Path) -> Iterator[Gain]:
         yield Gain(start, _reverse_kl(improved, teacher, seed=seed))
 
 
-def _lines(found: list[Gain]) -> Iterator[str]:
+def _lines(found: list[Gain]) -> Iterator[Measurement]:
     for seed, gain in enumerate(found):
-        start, end = (f"{kl.a_token:.3f} +- {1.96 * kl.a_token_stderr:.3f}" for kl in (gain.start, gain.end))
-        yield f"small pair, seed {seed}: reverse KL of SeqKD {start} nats a token, after MiniLLM {end}"
+        widths = [f"± {1.96 * kl.a_token_stderr:.3f}" for kl in (gain.end, gain.start)]
+        what, peers = f"small pair, seed {seed}, reverse KL after MiniLLM", {"after SeqKD": gain.start.a_token}
+        yield Measurement(what, gain.end.a_token, "nats a token", digits=3, peers=peers, note=" and ".join(widths))
     differences = np.array([gain.end.a_token - gain.start.a_token for gain in found])
     width = T_95 * differences.std(ddof=1) / math.sqrt(len(differences))
-    met = "ok" if differences.mean() + width < 0 else "MISSED"
-    yield f"small pair, MiniLLM - SeqKD: {differences.mean():.3f} +- {width:.3f} nats a token (target below 0) {met}"
+    yield Measurement(
+        "small pair, MiniLLM - SeqKD", differences.mean(), "nats a token", digits=3, note=f"± {width:.3f}"
+    )
+    what = "small pair, MiniLLM - SeqKD, upper end of the interval"
+    yield at_most(what, differences.mean() + width, 0.0, unit="nats a token", digits=3)
 
 
 def _seqkd(student: Any, lessons: list[Tensor]) -> None:

@@ -7,9 +7,6 @@ both sides have the same tokens. The student is not trained, which changes what 
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.timing import at_most
+from benchmarks.measurement import Measurement, at_most
 from orchestration.environment import prepare_environment
 
 if TYPE_CHECKING:
@@ -31,17 +28,15 @@ ROUNDS = 2
 LARGEST_RATIO = 2.5
 
 
-def bench_rollout_sampling() -> Iterator[str]:
-    """One line a length, from a process of its own: Ray reads its environment once, when it is imported."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.rollout_sampling"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
-        assert process.stdout is not None
-        yield from (line.rstrip() for line in process.stdout)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed with {process.returncode}")
+def bench_rollout_sampling() -> Iterator[Measurement]:
+    """Rollouts of each length beside their floor."""
+    with tempfile.TemporaryDirectory() as folder, quickstart_engines(Path(folder)) as (student, teacher, prompts):
+        yield from compare_lengths(student, teacher, prompts)
 
 
-def compare_lengths(student: EnginePool, teacher: EnginePool, prompts: Sequence[RolloutPrompt]) -> Iterator[str]:
+def compare_lengths(
+    student: EnginePool, teacher: EnginePool, prompts: Sequence[RolloutPrompt]
+) -> Iterator[Measurement]:
     """Rollouts and their floor in turn."""
     from orchestration.rollouts.mixture import sample_rollout
     from orchestration.rollouts.sequence import Sampling
@@ -55,11 +50,12 @@ def compare_lengths(student: EnginePool, teacher: EnginePool, prompts: Sequence[
             floors.append(floor(student, teacher, prompts, length=length, number=number))
         seconds, tally = min(mixed, key=lambda each: each[0])
         written, scored = (min(part) for part in zip(*floors, strict=True))
-        yield (
-            f"rollout of {PROMPTS} x {length} tokens: {seconds:.1f} s in {tally.rounds} turns, {tally.teacher_tokens} "
-            f"tokens by the teacher, {tally.recomputed_tokens} prefix tokens computed again; floor {written:.1f} s of "
-            f"writing + {scored:.1f} s of scoring"
+        note = (
+            f"{tally.rounds} turns, {tally.teacher_tokens} tokens by the teacher, {tally.recomputed_tokens} prefix "
+            "tokens computed again"
         )
+        peers = {"floor: writing": written, "scoring": scored}
+        yield Measurement(f"rollout of {PROMPTS} x {length} tokens", seconds, "s", digits=1, peers=peers, note=note)
         yield at_most(f"rollout of {length} tokens / its floor", seconds / (written + scored), LARGEST_RATIO)
 
 
@@ -82,6 +78,7 @@ def floor(
 @contextmanager
 def quickstart_engines(folder: Path) -> Iterator[tuple[EnginePool, EnginePool, list[RolloutPrompt]]]:
     """Engines of the student and of the teacher, warm, and the prompts."""
+    # Before Ray is imported, which reads it once.
     prepare_environment(ray_address=None)
     from configs.loading import load_config
     from orchestration.cluster.engine_pool import EnginePool
@@ -114,14 +111,3 @@ def quickstart_engines(folder: Path) -> Iterator[tuple[EnginePool, EnginePool, l
         # Nobody's first step counts: it is slower than the rest.
         floor(*pools, prompts, length=4, number=-1)
         yield pools[0], pools[1], prompts
-
-
-def main() -> None:
-    """Print what was measured."""
-    with tempfile.TemporaryDirectory() as folder, quickstart_engines(Path(folder)) as (student, teacher, prompts):
-        for line in compare_lengths(student, teacher, prompts):
-            print(line, flush=True)
-
-
-if __name__ == "__main__":
-    main()

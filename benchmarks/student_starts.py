@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from benchmarks.measurement import Measurement
 from benchmarks.timing import one_thread
 from configs.stages import LoraConfig, StageConfig
 from student_train.feed.microbatch import MicroBatch
@@ -41,14 +42,13 @@ class StartResult:
     random: float
 
 
-def bench_student_starts() -> Iterator[str]:
+def bench_student_starts() -> Iterator[Measurement]:
     """One line a start."""
     with one_thread(), tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         for result in compare_starts(Path(folder)):
-            yield (
-                f"start {result.name}: KL {result.untouched:.3f}, after {STEPS} steps {result.trained:.3f}, "
-                f"random weights of that shape {result.random:.3f}"
-            )
+            peers = {"untouched": result.untouched, "random weights of that shape": result.random}
+            what = f"start {result.name}, KL after {STEPS} steps"
+            yield Measurement(what, result.trained, "nats a token", digits=3, peers=peers)
 
 
 def compare_starts(folder: Path) -> Iterator[StartResult]:

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-import torch
+from benchmarks.measurement import at_least, at_most
+
+__all__ = ["at_least", "at_most", "best_seconds", "one_thread"]
 
 ROUNDS = 5
 
@@ -14,6 +16,9 @@ ROUNDS = 5
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Compute on one thread: small tensors cost more to share between threads than to compute."""
+    # Imported late: an engine's environment has to stand before torch is imported.
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -32,17 +37,3 @@ def best_seconds(contenders: Mapping[str, Callable[[], object]], *, rounds: int 
             if number:
                 best[name] = min(best[name], time.perf_counter() - started)
     return best
-
-
-def at_least(name: str, value: float, target: float, *, digits: int = 2, unit: str = "") -> str:
-    """One line of a report: the larger the better."""
-    return _line(name, value, f"at least {target:g}{unit}", met=value >= target, digits=digits, unit=unit)
-
-
-def at_most(name: str, value: float, target: float, *, digits: int = 2, unit: str = "") -> str:
-    """One line of a report: the smaller the better."""
-    return _line(name, value, f"at most {target:g}{unit}", met=value <= target, digits=digits, unit=unit)
-
-
-def _line(name: str, value: float, target: str, *, met: bool, digits: int, unit: str) -> str:
-    return f"{name}: {value:.{digits}f}{unit} (target {target}) {'ok' if met else 'MISSED'}"

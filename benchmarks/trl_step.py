@@ -23,8 +23,8 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+from benchmarks.measurement import Measurement, Row, at_least
 from benchmarks.pair import LENGTH, RESPONSE, ROWS, STUDENT_LAYERS, TEACHER_LAYERS, VOCAB, answers, llama
-from benchmarks.timing import at_least
 from configs.logs import quiet_environment
 from configs.schema import TrainingSettings
 from configs.stages import StageConfig
@@ -35,14 +35,14 @@ STEPS = 2
 """Measured steps of each; the best counts. One more before them does not."""
 
 
-def bench_trl_step() -> Iterator[str]:
+def bench_trl_step() -> Iterator[Row]:
     """Tokens a second of each, and how much faster ours is."""
     if importlib.util.find_spec("trl") is None:
         yield "TRL's step: not measured, TRL is not installed (pip install --no-deps -r requirements/bench.txt)"
         return
     seconds = {name: _in_own_process(name) for name in CONTENDERS}
-    rates = ", ".join(f"{name} {ROWS * LENGTH / value:.0f}" for name, value in seconds.items())
-    yield f"training step, tokens/s: {rates}"
+    rates = {name: ROWS * LENGTH / value for name, value in seconds.items()}
+    yield Measurement("training step, cached KD", rates.pop("ours"), "tokens/s", digits=0, peers=rates)
     for name in ("GKDTrainer", "DistillationTrainer"):
         yield at_least(f"TRL {name} step / our cached-KD step", seconds[name] / seconds["ours"], 1.0)
 

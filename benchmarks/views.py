@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.measurement import Measurement
 from benchmarks.timing import one_thread
 from configs.task_experiment import RuleAugmentation
 from configs.task_stages import TaskStageConfig
@@ -53,7 +54,7 @@ class PatientResult:
         return self.held_out[-1] / self.learned[-1]
 
 
-def bench_views() -> Iterator[str]:
+def bench_views() -> Iterator[Measurement]:
     """One line a way to be taught, and one that sets them side by side."""
     with one_thread(), torch.random.fork_rng(devices=[]):
         results = []
@@ -62,13 +63,15 @@ def bench_views() -> Iterator[str]:
             held_out, learned = (
                 " ".join(f"{value:.3f}" for value in values) for values in (result.held_out, result.learned)
             )
-            yield (
-                f"views, {result.name}: KL after {', '.join(map(str, SHOWN))} epochs held out {held_out}, of rows that "
-                f"are learned {learned}; at the end the one is {result.over_learned:.0f} times the other"
-            )
-        single = results[0].held_out[-1]
-        ratios = ", ".join(f"{each.name} {single / each.held_out[-1]:.2f}" for each in results[1:])
-        yield f"views, held-out KL of one copy over that of: {ratios}"
+            epochs = ", ".join(map(str, SHOWN))
+            yield Measurement(
+                f"views, {result.name}, held-out KL after {EPOCHS} epochs", result.held_out[-1], "nats a message",
+                digits=3, peers={"of rows that are learned": result.learned[-1]},
+                note=f"after {epochs} epochs: held out {held_out}; learned {learned}",
+            )  # fmt: skip
+        for each in results[1:]:
+            ratio = results[0].held_out[-1] / each.held_out[-1]
+            yield Measurement(f"views, held-out KL of one copy / {each.name}", ratio)
 
 
 def compare_views() -> Iterator[PatientResult]:
