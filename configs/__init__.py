@@ -1,26 +1,61 @@
 """What an experiment is: the schema, its loading, the error tree and logging; beside them the shipped YAML files.
 
-Nothing here needs more than pydantic and PyYAML.
+Nothing here needs more than pydantic and PyYAML. The names below are imported when they are first asked for: the
+command line knows its errors without the schema, which takes longer to build than all else that `distill --help` needs.
 """
 
 from __future__ import annotations
 
-from configs.errors import (
-    BudgetReached,
-    CacheError,
-    ConfigError,
-    DataError,
-    DistillError,
-    DoorError,
-    EngineError,
-    ModelError,
-    RecordError,
-    TrainingError,
-)
-from configs.loading import Experiment, dump_config, load_config, load_experiment, load_task_file, resolve_data_path
-from configs.logs import configure_logging, quiet_environment
-from configs.schema import DistillConfig
-from configs.secrets import redact
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from configs.errors import (
+        BudgetReached,
+        CacheError,
+        ConfigError,
+        DataError,
+        DistillError,
+        DoorError,
+        EngineError,
+        ModelError,
+        RecordError,
+        TrainingError,
+    )
+    from configs.loading import Experiment, dump_config, load_config, load_experiment, load_task_file, resolve_data_path
+    from configs.logs import configure_logging, quiet_environment
+    from configs.schema import DistillConfig
+    from configs.secrets import redact
+else:
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+_MODULES = {
+    "BudgetReached": "errors",
+    "CacheError": "errors",
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "DistillConfig": "schema",
+    "DistillError": "errors",
+    "DoorError": "errors",
+    "EngineError": "errors",
+    "Experiment": "loading",
+    "ModelError": "errors",
+    "RecordError": "errors",
+    "TrainingError": "errors",
+    "configure_logging": "logs",
+    "dump_config": "loading",
+    "load_config": "loading",
+    "load_experiment": "loading",
+    "load_task_file": "loading",
+    "quiet_environment": "logs",
+    "redact": "secrets",
+    "resolve_data_path": "loading",
+}
 
 __all__ = [
     "BudgetReached",

@@ -25,6 +25,9 @@ PAGE = "report.html"
 STAGING = ".staging-"
 """Begins the names of directories and files that are being written; nothing reads them."""
 
+ARCHITECTURES = "architectures.json"
+"""The file of a models root that remembers what each `config.json` means (`inputs.known_architectures`)."""
+
 FINGERPRINTS = "fingerprints.json"
 """The file of a models root that remembers what weights hashed to (`cache.fingerprint`)."""
 

@@ -12,10 +12,7 @@ from functools import cache
 from typing import Any, get_args
 from urllib.parse import quote
 
-from pydantic import BaseModel
-
 from configs.passwords import hide_passwords
-from configs.schema import RESERVED_NAMES, DistillConfig
 
 SECRET_SUFFIXES = ("TOKEN", "KEY", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE")
 """Environment variables whose names end in one of these (in any case) hold secrets."""
@@ -46,6 +43,11 @@ def redact(text: str, *, environ: Mapping[str, str] | None = None) -> str:
 @cache
 def _words() -> frozenset[str]:
     """The words that our own messages are made of: keys and choices of the schema, and names of runs and parts."""
+    # Logging needs this module, and the command line that, without the schema.
+    from pydantic import BaseModel
+
+    from configs.schema import RESERVED_NAMES, DistillConfig
+
     plain = "true false null none train test dev eval fill plan run report cache student students stillroom distill"
     found = set(plain.split()) | RESERVED_NAMES
     waiting: list[Any] = [DistillConfig]

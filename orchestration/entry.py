@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs import Experiment
-from configs.task_experiment import TaskDistillConfig
 from orchestration.environment import prepare_environment
 
 if TYPE_CHECKING:
+    from configs import Experiment
     from orchestration.comparison.report import Report
     from orchestration.pipeline.experiment import Until
 
@@ -25,6 +24,7 @@ def run_pipeline(config: Experiment, *, config_dir: Path, until: Until = "eval")
         DistillError: anything that a user can act upon, see `configs.errors`.
     """
     # Not before it is needed: statistics and metrics take a second to load, and other commands do without.
+    from configs.task_experiment import TaskDistillConfig
     from orchestration.comparison.show import show_finished
 
     report = show_finished(config, config_dir=config_dir, stream=sys.stdout)

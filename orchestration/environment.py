@@ -9,7 +9,6 @@ import getpass
 import os
 import shutil
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from configs import ConfigError
@@ -70,6 +69,8 @@ def prepare_environment(*, ray_address: str | None) -> None:
 
 def installed_version(*names: str) -> str:
     """The version of the first of these distributions that is installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
     for name in names:
         try:
             return version(name)

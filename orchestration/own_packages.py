@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMES = frozenset({"configs", "cache", "teacher_server", "student_train", "evaluation", "orchestration"})
 
 
-class OwnPackages(MetaPathFinder):
+class OwnPackages:
     """Finds these packages below `ROOT`, and nothing else."""
 
     def find_spec(

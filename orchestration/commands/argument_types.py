@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from configs.places import parse_root
-from orchestration.cache_tools.text_patterns import TextPattern
+
+if TYPE_CHECKING:
+    from orchestration.cache_tools.text_patterns import TextPattern
 
 SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -41,6 +44,8 @@ def parse_pattern(text: str) -> TextPattern:
     Raises:
         argparse.ArgumentTypeError: it is not one.
     """
+    from orchestration.cache_tools.text_patterns import TextPattern
+
     try:
         return TextPattern(text)
     except ValueError as error:

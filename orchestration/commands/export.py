@@ -9,7 +9,6 @@ from pathlib import Path
 from configs import ConfigError
 from configs.model_files import CARD
 from orchestration.commands.predict import ONNX, require_directory
-from orchestration.outputs.console import Console
 
 
 def add_export(command: argparse.ArgumentParser) -> None:
@@ -53,6 +52,8 @@ def _publish(model: Path, to: Path) -> None:
 
     terms = publish(model, to)
     complete_card(model, card=to / CARD)
+    from orchestration.outputs.console import Console
+
     console = Console(sys.stdout)
     console.say(f"{to}: {to.name}, with what its teachers' licences ask for.")
     for line in terms:
@@ -72,4 +73,6 @@ def _write_onnx(model: Path, path: Path) -> None:
     kind, labels = stored_task(model)
     difference = export_onnx(load_task_student(model, kind=kind, labels=labels), path)
     size = path.stat().st_size / 1e6
+    from orchestration.outputs.console import Console
+
     Console(sys.stdout).say(f"{path}: {size:,.1f} MB; its logits are within {difference:.1e} of the student's.")

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs import ConfigError
-from orchestration.outputs.console import Console
 
 if TYPE_CHECKING:
     from orchestration.lineage.steps import Step
+    from orchestration.outputs.console import Console
 
 SIGNS = {"holds": "✓", "broken": "✗", "missing": "?", "said": " "}
 
@@ -58,6 +58,8 @@ def lineage(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sys.stdout.write(json.dumps([asdict(step) for step in steps], indent=2) + "\n")
     else:
+        from orchestration.outputs.console import Console
+
         _show(steps, Console(sys.stdout))
     return 1 if any(step.state == "broken" for step in steps) else 0
 

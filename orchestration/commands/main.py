@@ -14,8 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs import ConfigError, DistillError, Experiment, load_config, load_experiment, redact
-from configs.task_experiment import TaskDistillConfig
+from configs import ConfigError, DistillError
 from configs.visible_text import visible
 from orchestration.commands.argument_types import parse_count
 from orchestration.commands.audit import add_audit
@@ -30,6 +29,7 @@ from orchestration.environment import prepare_environment, require_home
 from orchestration.outputs.interrupts import stopped_by_signals
 
 if TYPE_CHECKING:
+    from configs import Experiment
     from orchestration.pipeline.experiment import Until
 
 STAGES: dict[str, tuple[Until, str]] = {
@@ -56,6 +56,8 @@ def _exit_code_of(arguments: argparse.Namespace) -> int:
         require_home()
         return int(arguments.command(arguments) or 0)
     except DistillError as error:
+        from configs import redact
+
         _say_last(visible(redact(str(error)), lines=True))
         return error.exit_code
     except KeyboardInterrupt:
@@ -169,6 +171,9 @@ def _add_config(command: argparse.ArgumentParser) -> None:
 
 
 def _load(arguments: argparse.Namespace) -> Experiment:
+    # Not before it is needed: the schema takes a fifth of a second to build, and `--help` does without.
+    from configs import load_experiment
+
     return load_experiment(arguments.config, overrides=_overrides(arguments))
 
 
@@ -188,6 +193,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
+    from configs.task_experiment import TaskDistillConfig
+
     config = _load(arguments)
     prepare_environment(ray_address=config.runtime.ray_address)
     # A plan downloads nothing. Both are read when the libraries are imported.
@@ -204,6 +211,8 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _sweep(arguments: argparse.Namespace) -> None:
+    from configs import load_config
+
     config = load_config(arguments.config, overrides=_overrides(arguments))
     prepare_environment(ray_address=config.runtime.ray_address)
     from orchestration.commands.sweep import sweep

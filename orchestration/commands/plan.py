@@ -19,10 +19,11 @@ from typing import TextIO
 from cache import TeacherCache
 from configs import ConfigError, DistillConfig, DoorError
 from configs.experiments import AnyExperiment
-from configs.places import FINGERPRINTS, is_url
+from configs.places import ARCHITECTURES, FINGERPRINTS, is_url
 from configs.schema import EngineSettings, TrainingSettings
 from configs.teachers import FIRST, key_of_teacher
 from evaluation.cost import NOTHING_SAVED, Saved
+from orchestration.fill.teacher_plans import plans_of
 from orchestration.inputs.asked_prompts import read_prompts
 from orchestration.inputs.doors import TeacherDoor, knock, weights_wanted
 from orchestration.inputs.licences import licences_in_words, with_licences
@@ -32,12 +33,10 @@ from orchestration.inputs.other_tokens import has_other_tokens, tokens_in_words,
 from orchestration.inputs.preflight import require_fitting_lengths, resolve_paths
 from orchestration.inputs.prompts import Prompt, PromptSet
 from orchestration.inputs.remote_teachers import scores_wanted
-from orchestration.inputs.screened_files import screened_in_words, screened_root
-from orchestration.inputs.screened_rows import screened_data
+from orchestration.inputs.screened_rows import screened_data, screened_in_words, screened_root
 from orchestration.inputs.shapes import PlannedShape, shape_at_hand, student_shapes
 from orchestration.inputs.teachers import Teacher, open_teachers
 from orchestration.outputs.console import Console
-from orchestration.pipeline.teachers import plans_of
 from orchestration.plan.duration import FillTime
 from orchestration.plan.hardware import Hardware, hardware_of
 from orchestration.plan.host_memory import check_host
@@ -239,9 +238,9 @@ def borrowed_models(models_root: Path) -> Iterator[Path]:
             for entry in models_root.iterdir() if models_root.is_dir() else ():
                 if entry.is_dir() and not entry.name.endswith(STAGING):
                     (Path(name) / entry.name).symlink_to(entry.absolute())
-            memo = models_root / FINGERPRINTS
-            if memo.is_file():
-                shutil.copyfile(memo, Path(name) / memo.name)
+            for memo in (models_root / FINGERPRINTS, models_root / ARCHITECTURES):
+                if memo.is_file():
+                    shutil.copyfile(memo, Path(name) / memo.name)
             yield Path(name)
     except FileNotFoundError as error:
         raise ConfigError(f"a plan needs a place for temporary files ({error.strerror}): set TMPDIR to one") from error

@@ -21,10 +21,10 @@ from configs.teachers import FIRST
 from evaluation.tasks.examples import Example
 from orchestration.commands.plan import PATIENCE_S
 from orchestration.fill.refusals import open_refusals, open_signal_refusals
-from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.generative_teachers import open_generative_teacher, require_askable
 from orchestration.inputs.models import is_at_hand, locate_model
 from orchestration.inputs.signal_doors import SignalDoor
+from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.task_teachers import TaskTeacher, open_task_teacher
 from orchestration.inputs.task_texts import decision_labels
 from orchestration.inputs.tasks import LoadedTask

@@ -16,12 +16,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from configs import ConfigError, DataError, load_task_file
-from configs.task import SECOND, TaskConfig, TaskKind
+from configs import ConfigError, DataError
 from configs.visible_text import visible
-from orchestration.outputs.console import Console
 
 if TYPE_CHECKING:
+    from configs.task import TaskConfig, TaskKind
     from student_train.models.predicting import Prediction, Predictor
 
 ROWS_AT_ONCE = 1000
@@ -70,6 +69,8 @@ def predict(arguments: argparse.Namespace) -> int:
     """
     if bool(arguments.text) == (arguments.file is not None):
         raise ConfigError("name what to answer: either --text (it may be repeated) or --file, and not both")
+    from configs import load_task_file
+
     task = None if arguments.task is None else load_task_file(arguments.task)
     if (
         arguments.out is not None
@@ -108,6 +109,8 @@ def predict(arguments: argparse.Namespace) -> int:
         reason = f"{len(wrong):,} of {len(wrong) + answered:,} rows cannot be read; the first, {visible(first)}"
         if not answered:
             raise DataError(f"{reason}: name the fields with --task, or correct the rows")
+        from orchestration.outputs.console import Console
+
         Console(sys.stderr).warn(reason)
     return 1 if wrong else 0
 
@@ -127,6 +130,8 @@ def _onnx_file(place: Path) -> Path:
 
 def _typed(at: int, text: str, *, kind: TaskKind, task: TaskConfig | None) -> Input:
     """A text from the command line; a task says into which field it goes."""
+    from configs.task import SECOND
+
     if kind == "extractive_qa":
         raise ConfigError("--text is one text, and answers are looked for with a question and a context: use --file")
     if kind == "tagging":

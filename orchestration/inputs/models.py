@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from configs import ModelError
-from configs.architecture import read_architecture
+from configs.architecture import Architecture, read_architecture
 from configs.model_files import (
     CARD,
     COMPANIONS,
@@ -36,24 +36,48 @@ from configs.model_files import (
     weight_names,
 )
 from configs.models import ModelSource
+from configs.places import ARCHITECTURES
 from configs.schema import ModelShape
 from configs.visible_text import first_line
+from orchestration.inputs.known_architectures import KnownArchitectures
 from orchestration.inputs.made_once import make_once
 from orchestration.inputs.package_models import model_in_package
 from orchestration.inputs.random_models import make_random
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 HUB_PATTERNS = ("*.json", "*.model", "*.txt", CARD, *COMPANIONS)
 """What is taken from a hub repository besides the weights that load: no pickles, no code, no second copy of them."""
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+
+_ANY = {"TokenizersBackend": "TokenizersBackend", "PreTrainedTokenizerFast": "TokenizersBackend"}
+OWN_TOKENIZERS: dict[str, dict[str, str]] = {
+    "bert": {"BertTokenizer": "BertTokenizer", "BertTokenizerFast": "BertTokenizer"},
+    "gpt2": {**_ANY, "GPT2Tokenizer": "GPT2Tokenizer", "GPT2TokenizerFast": "GPT2Tokenizer"},
+    "gpt_neox": {**_ANY, "GPTNeoXTokenizer": "GPTNeoXTokenizer", "GPTNeoXTokenizerFast": "GPTNeoXTokenizer"},
+    "llama": _ANY,
+    "qwen2": dict.fromkeys(("Qwen2Tokenizer", "Qwen2TokenizerFast"), "Qwen2Tokenizer"),
+    "qwen3": {**_ANY, "Qwen2Tokenizer": "Qwen2Tokenizer", "Qwen2TokenizerFast": "Qwen2Tokenizer"},
+}
+"""By `model_type` and `tokenizer_class` of a directory: the choice of `AutoTokenizer`, which a test asks."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A model as a plain directory."""
+    """A model as a plain directory; `known` remembers what models are built like, where somebody does."""
 
     directory: Path
     label: str
     shape: ModelShape
     tokenizer: PreTrainedTokenizerBase
+    known: KnownArchitectures | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        """What it is built like."""
+        return read_architecture(self.directory) if self.known is None else self.known.of(self.directory)
 
     @property
     def vocab(self) -> int:
@@ -96,9 +120,9 @@ def materialise(source: ModelSource, *, models_root: Path, weights: bool = True)
     Raises:
         ModelError: the model cannot be found or holds no safetensors.
     """
-    return open_model(
-        locate_model(source, models_root=models_root, weights=weights), label=source.label, weights=weights
-    )
+    directory = locate_model(source, models_root=models_root, weights=weights)
+    known = KnownArchitectures(models_root / ARCHITECTURES)
+    return open_model(directory, label=source.label, weights=weights, known=known)
 
 
 def locate_model(source: ModelSource, *, models_root: Path, weights: bool = True) -> Path:
@@ -144,21 +168,23 @@ def is_at_hand(source: ModelSource, *, weights: bool = True) -> bool:
     return True
 
 
-def open_model(directory: Path, *, label: str, weights: bool = True) -> ModelFiles:
+def open_model(
+    directory: Path, *, label: str, weights: bool = True, known: KnownArchitectures | None = None
+) -> ModelFiles:
     """Read the shape and tokenizer of a plain model directory; without `weights` it need not hold any.
 
     Raises:
         ModelError: this is not a directory, it is not whole, or its tokenizer does not load.
     """
     try:
-        shape = read_architecture(directory).shape
+        shape = (read_architecture(directory) if known is None else known.of(directory)).shape
         if weights or has_weights(directory):
             weight_files(directory)
         # Read by others: what is not a regular file would hold them up for ever.
         companions(directory)
     except ModelError as error:
         raise ModelError(f"{label}: {error}") from error
-    return ModelFiles(directory, label, shape, load_tokenizer(directory, label=label))
+    return ModelFiles(directory, label, shape, load_tokenizer(directory, label=label), known)
 
 
 def load_tokenizer(directory: Path, *, label: str) -> PreTrainedTokenizerBase:
@@ -168,7 +194,7 @@ def load_tokenizer(directory: Path, *, label: str) -> PreTrainedTokenizerBase:
         ModelError: it does not load.
     """
     try:
-        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+        return _tokenizer_class(directory).from_pretrained(directory, trust_remote_code=False, local_files_only=True)
     # What the tokenizers library cannot read (a file of a newer release, above all) it refuses with a bare Exception.
     except Exception as error:
         raise ModelError(
@@ -176,6 +202,28 @@ def load_tokenizer(directory: Path, *, label: str) -> PreTrainedTokenizerBase:
             f"directory, with libraries no newer than tokenizers {version('tokenizers')} and "
             f"transformers {version('transformers')}"
         ) from error
+
+
+def _tokenizer_class(directory: Path) -> type[PreTrainedTokenizerBase]:
+    """What reads the tokenizer of a directory: `AutoTokenizer`, or the class that it is known to choose.
+
+    `AutoTokenizer` loads every kind of model first, torch and pandas with it: four seconds that a plan need not wait.
+    """
+    try:
+        config = json.loads((directory / TOKENIZER_CONFIG).read_bytes())
+        kind = read_config(directory).get("model_type")
+    except (ModelError, OSError, ValueError):
+        config, kind = {}, None
+    own = OWN_TOKENIZERS.get(kind) if isinstance(kind, str) and isinstance(config, dict) else None
+    if own is None or "auto_map" in config or config.get("tokenizer_class") not in own:
+        from transformers import AutoTokenizer
+
+        chosen: type[PreTrainedTokenizerBase] = AutoTokenizer
+    else:
+        import transformers
+
+        chosen = getattr(transformers, own[config["tokenizer_class"]])
+    return chosen
 
 
 def _without_strays(directory: Path, *, models_root: Path) -> Path:

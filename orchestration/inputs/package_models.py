@@ -11,9 +11,6 @@ import importlib.util
 import logging
 from pathlib import Path
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
 from configs import ModelError
 from configs.model_files import CONFIG
 from orchestration.inputs.made_once import make_once
@@ -56,6 +53,10 @@ def _package_folder(package: str) -> Path:
 
 def _convert(gguf: Path, folder: Path) -> None:
     """Save a GGUF file as safetensors: in a fresh model, as transformers refuses to save one that it read from GGUF."""
+    # They take seconds to load, and a model that is unpacked already needs neither.
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     config = type(loaded.config).from_dict(loaded.config.to_dict())
     if hasattr(config, "quantization_config"):

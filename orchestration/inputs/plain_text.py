@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from configs import DataError
 from configs.stages import StageConfig
@@ -15,7 +14,11 @@ from orchestration.inputs.conversations import unusable
 from orchestration.inputs.prompts import control_tokens
 from orchestration.inputs.rows import Row, file_rows
 from orchestration.outputs.artifacts import digest_of
-from student_train.feed.plain_text import PlainPieces
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from student_train.feed.plain_text import PlainPieces
 
 FIELD = "text"
 
@@ -39,6 +42,9 @@ class PlainTexts:
         Raises:
             DataError: no text has two tokens, so there is nothing to predict.
         """
+        # It loads torch, which an experiment without plain text need not wait for.
+        from student_train.feed.plain_text import PlainPieces
+
         end = tokenizer.eos_token_id
         rows: list[list[int]] = tokenizer(list(self.texts), verbose=False)["input_ids"]
         ended = (row if end is None or row[-1:] == [end] else [*row, end] for row in rows)

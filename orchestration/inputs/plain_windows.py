@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Set
 from dataclasses import replace
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from configs import DataError
 from configs.schema import DataConfig, PlainConfig
@@ -17,7 +16,9 @@ from configs.visible_text import REASON_CHARACTERS, visible
 from orchestration.inputs.plain_text import why_refused
 from orchestration.inputs.prompts import Prompt, PromptSet, Rejected, control_tokens
 from orchestration.inputs.rows import split_rows
-from student_train.feed.plain_text import PlainPieces
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PREVIEW = 300
 """Characters of a text that was set aside which are kept beside the reason."""
@@ -80,5 +81,8 @@ def _cut(text: str, *, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> l
     end = tokenizer.eos_token_id
     whole = ids if end is None or ids[-1:] == [end] else [*ids, end]
     # The model reads all tokens of a piece but the last.
+    # It loads torch, which an experiment without plain text need not wait for.
+    from student_train.feed.plain_text import PlainPieces
+
     pieces = PlainPieces.cut([whole], max_tokens=max_tokens - 1)
     return [tuple(pieces.record(at).token_ids.tolist()) for at in range(len(pieces.ends))]

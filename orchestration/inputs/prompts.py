@@ -13,9 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from configs import ConfigError, DataError
 from configs.schema import DataConfig
@@ -33,6 +31,9 @@ from orchestration.inputs.conversations import (
 )
 from orchestration.inputs.rows import Row, split_rows
 from orchestration.inputs.templates import ChatTemplates, Conversation, Unrendered
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 

@@ -21,8 +21,6 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import ClassLabel, load_dataset
-from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from configs import DataError
 from configs.regular_files import UnreadableFileError, open_regular
@@ -262,6 +260,10 @@ def _pruned(value: Any) -> Any:
 
 def _hub_rows(source: SplitConfig, key: str) -> Iterator[Row]:
     """Rows of a hub dataset, or of a local directory that is laid out as one."""
+    # It takes a second to load with all of pandas, and files are read without it.
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+
     assert source.hub is not None
     with TemporaryDirectory(prefix="stillroom-dataset-") as scratch:
         name, options = source.hub, {}
@@ -289,6 +291,8 @@ def _hub_rows(source: SplitConfig, key: str) -> Iterator[Row]:
 
 def _named(value: Any, feature: Any) -> Any:
     """Classes by the names that a dataset gives them; it holds their numbers. What has no name (-1) stays a number."""
+    from datasets import ClassLabel
+
     if isinstance(feature, ClassLabel):
         return feature.names[value] if isinstance(value, int) and 0 <= value < len(feature.names) else value
     if isinstance(value, dict) and isinstance(feature, Mapping):

@@ -11,15 +11,17 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int32
-from transformers import PreTrainedTokenizerBase
 
 from configs import ModelError
 from orchestration.inputs.models import ModelFiles
 from student_train.losses.alignment import TokenBytes, token_ends
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 BLANK = "▁"
 """How SentencePiece prints a blank (U+2581)."""

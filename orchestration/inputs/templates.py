@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from configs import DataError
 from configs.visible_text import visible
 from orchestration.inputs import template_worker
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SECONDS = 5.0
 """Processor time of one row: a thousand times what a long conversation takes."""

@@ -24,9 +24,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from configs import ConfigError, DataError, DistillConfig
 from configs.teacher_context import TeacherContext
@@ -45,6 +43,9 @@ from orchestration.inputs.prompts import (
 )
 from orchestration.inputs.rows import Row, split_rows
 from orchestration.inputs.templates import ChatTemplates, Unrendered
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 KEY = "teacher_context"
 

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from configs import ConfigError, DataError
 from configs.task import TaskConfig
 from evaluation.tasks.examples import Example
 from evaluation.tasks.surroundings import Piece, around_of
 from orchestration.inputs.task_texts import ReadExample, read_with
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Tokens = tuple[int, ...]
 

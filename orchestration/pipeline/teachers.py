@@ -7,13 +7,12 @@ or what is given is taken, and the others score the same sequences.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from cache.answers import Request
-from configs import ConfigError, DistillConfig
 from configs.teachers import FIRST
-from orchestration.fill.refusals import open_refusals
+from orchestration.fill.teacher_plans import plan_of, plans_of
 from orchestration.inputs.prompts import PromptSet
 from orchestration.inputs.teachers import Teacher, open_cache
 from orchestration.pipeline.combining import heads_in_words, mixed_lesson, routed_lesson
@@ -21,7 +20,7 @@ from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.fill_stage import AskedTeacher, ask, fill_and_pin, pin_answered
 from orchestration.pipeline.lessons import Lesson
 from orchestration.pipeline.run import Journal, RunSettings
-from orchestration.plan.requests import FillPlan, Holdings, SequenceSet, plan_fill, sequence_sets
+from orchestration.plan.requests import FillPlan
 from orchestration.plan.scores import score_sets, sequences_of
 
 
@@ -68,7 +67,7 @@ class AskedTeachers:
         sequences = sequences_of(first.sets, cache=first.cache)
         for name, asked in self._others():
             sets = score_sets(first.sets, sequences=sequences, teacher=config.teachers[name], planned=False)
-            plan = _plan(sets, config=config.of_teacher(name), teacher=asked.teacher, cache=asked.cache)
+            plan = plan_of(sets, config=config.of_teacher(name), teacher=asked.teacher, cache=asked.cache)
             refused = self._ask(name, replace(asked, plan=plan))
             for request, sequence in sequences.items():
                 if sequence in refused:
@@ -139,41 +138,6 @@ def plan_teachers(
         for name, teacher in teachers.items()
     }
     return AskedTeachers(asked, settings, journal, compute)
-
-
-def plans_of(
-    teachers: Mapping[str, Teacher], prompts: PromptSet, *, config: DistillConfig, caches: Mapping[str, Holdings]
-) -> dict[str, FillPlan]:
-    """The plan of each teacher by its name.
-
-    Raises:
-        ConfigError: no row of a split to learn from is routed to one of them, or they are shown more than students.
-    """
-    found: dict[str, FillPlan] = {}
-    shown_more = any(prompt.wide_ids is not None for rows in prompts.splits.values() for prompt in rows)
-    if config.teachers and shown_more:
-        raise ConfigError(
-            f"the teacher is shown more than its students, and teachers names {', '.join(config.teachers)}, who are "
-            "asked about what students see: remove one of them"
-        )
-    for name, teacher in teachers.items():
-        alone = config.of_teacher(name)
-        if name == FIRST or config.route is not None:
-            own = prompts.of_teacher(name)
-            if own.splits.get("train") == ():
-                raise ConfigError(f"combine.to sends no row of data.train to {name}: route one, or leave it out")
-            sets = sequence_sets(alone, own.splits, stop_ids=teacher.files.stop_ids, plain=own.plain)
-        else:
-            first = [part.sequences for part in found[FIRST].sets]
-            sequences = sequences_of(first, cache=caches[FIRST])
-            sets = score_sets(first, sequences=sequences, teacher=alone.teacher, planned=True)
-        found[name] = _plan(sets, config=alone, teacher=teacher, cache=caches[name])
-    return found
-
-
-def _plan(sets: Sequence[SequenceSet], *, config: DistillConfig, teacher: Teacher, cache: Holdings) -> FillPlan:
-    refused = open_refusals(config.runtime, teacher.identity, k=config.teacher.top_k, door=teacher.door)
-    return plan_fill(sets, cache=cache, refused=refused)
 
 
 def _without(asked: AskedTeacher, failed: Mapping[Request, str]) -> AskedTeacher:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from cache import ScoreRequest, TeacherCache
@@ -10,7 +12,9 @@ from cache.disk.spending import Spent, together
 from configs.doors import TokenPrice
 from evaluation.cost import Saved
 from orchestration.plan.requests import FillPlan
-from orchestration.plan.signal_requests import SignalPlan
+
+if TYPE_CHECKING:
+    from orchestration.plan.signal_requests import SignalPlan
 
 
 def saved_by_cache(plan: FillPlan, *, cache: TeacherCache, price: TokenPrice | None = None) -> Saved:

@@ -15,6 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from configs import load_config
+from orchestration.inputs.preflight import resolve_paths
+from orchestration.inputs.teachers import open_teacher
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("configs", "cache", "teacher_server", "student_train", "evaluation", "orchestration")
 HOMES = {
@@ -63,11 +67,34 @@ def test_it_loads_nothing_heavy(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_the_command_line_starts_without_metrics_and_statistics() -> None:
-    heavy = ("numpy", "scipy", "sklearn", "sacrebleu", "rouge_score", "torch", "ray", "mlflow")
-    code = f"import sys, orchestration.commands.main; print([name for name in {heavy!r} if name in sys.modules])"
+HEAVY = (*HOMES, "torch", "transformers", "datasets", "pandas", "scipy", "sklearn", "nltk", "sympy", "accelerate")
+
+
+def loaded_by(arguments: list[str], among: tuple[str, ...]) -> list[str]:
+    """Which of these modules are there after a command of a process of its own."""
+    code = (
+        "import sys\nfrom orchestration.commands.main import main\n"
+        f"try:\n    code = main({arguments!r})\nexcept SystemExit as ended:\n    code = ended.code\n"
+        f"print('exit', code)\nprint([name for name in {among!r} if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    *_, ended, found = done.stdout.strip().splitlines()
+    assert ended in ("exit 0", "exit None"), done.stderr
+    return list(ast.literal_eval(found))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["predict", "--help"]])
+def test_help_needs_no_library_at_all(arguments: list[str]) -> None:
+    assert loaded_by(arguments, (*HEAVY, "numpy", "zarr", "pydantic", "yaml", "rich")) == []
+
+
+def test_a_plan_of_a_model_that_is_known_loads_no_library_that_computes(tmp_path: Path) -> None:
+    roots = [f"runtime.{root}={tmp_path / root}" for root in ("cache_root", "models_root", "run_root")]
+    config = load_config(ROOT / "configs/tiny.yaml", overrides=roots)
+    open_teacher(resolve_paths(config, config_dir=ROOT / "configs"))
+    arguments = ["plan", "--config", "configs/tiny.yaml", *(part for root in roots for part in ("--set", root))]
+    among = tuple(name for name in HEAVY if name != "transformers")  # which reads tokenizers, and loads nothing for it
+    assert loaded_by(arguments, among) == []
 
 
 @pytest.mark.parametrize("module", ["student_train.losses.fused", "student_train.models.decoder"])

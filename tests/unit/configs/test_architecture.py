@@ -11,7 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, Gemma2Config, GraniteConfig, LlamaConfig
 
 from configs import ModelError
-from configs.architecture import HeadForm, head_form, parsed_config, read_architecture, read_text_model
+from configs.architecture import DECODERS, HeadForm, head_form, parsed_config, read_architecture, read_text_model
 
 SIZES = {
     "num_hidden_layers": 3,
@@ -139,3 +139,9 @@ def test_an_encoder_without_a_size_or_a_label_is_refused(changes: dict[str, Any]
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"} | changes))
     with pytest.raises(ModelError, match=says):
         read_text_model(tmp_path)
+
+
+def test_the_decoders_that_are_known_are_those_of_transformers() -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    assert set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) >= DECODERS

@@ -14,13 +14,22 @@ from huggingface_hub.utils import filter_repo_objects
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
+from transformers import CONFIG_MAPPING, AutoTokenizer
 
 from cache import fingerprint_model
 from configs import ModelError
 from configs.models import ModelSource
+from configs.places import ARCHITECTURES
 from configs.schema import ModelShape
 from orchestration.inputs import models
-from orchestration.inputs.models import is_at_hand, materialise, open_model
+from orchestration.inputs.models import (
+    OWN_TOKENIZERS,
+    TOKENIZER_CONFIG,
+    is_at_hand,
+    load_tokenizer,
+    materialise,
+    open_model,
+)
 from teacher_server.weights import require_weights
 
 SHAPE = ModelShape(layers=2, hidden=32, heads=4, kv_heads=2, mlp=48, vocab=300, tied_embeddings=True, max_positions=128)
@@ -72,7 +81,7 @@ def test_a_model_whose_saving_was_killed_is_not_taken_for_whole(
 def test_a_local_directory_is_used_where_it_lies(made: Path, tmp_path: Path) -> None:
     files = materialise(ModelSource(path=made), models_root=tmp_path / "unused")
     assert files.directory == made
-    assert not (tmp_path / "unused").exists()
+    assert [path.name for path in (tmp_path / "unused").iterdir()] == [ARCHITECTURES]
 
 
 def test_every_declared_end_token_stops_an_answer(copy: Path) -> None:
@@ -297,3 +306,25 @@ def test_a_downloaded_model_is_at_hand_without_network(no_network: Path, made: P
 def test_a_download_that_was_broken_off_is_not_at_hand(missing: str, no_network: Path, made: Path) -> None:
     (downloaded(no_network, made) / missing).unlink()
     assert not is_at_hand(ModelSource(hub="someone/some-model"))
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, own in OWN_TOKENIZERS.items() for name in own])
+def test_a_tokenizer_is_read_by_what_transformers_would_choose(copy: Path, kind: str, name: str) -> None:
+    CONFIG_MAPPING[kind]().save_pretrained(copy)
+    settings = json.loads((copy / TOKENIZER_CONFIG).read_text())
+    (copy / TOKENIZER_CONFIG).write_text(json.dumps(settings | {"tokenizer_class": name}))
+    ours, theirs = load_tokenizer(copy, label="m"), AutoTokenizer.from_pretrained(copy)
+    assert type(ours) is type(theirs) and type(ours).__name__ == OWN_TOKENIZERS[kind][name]
+    assert ours.get_vocab() == theirs.get_vocab()
+    assert ours.backend_tokenizer.to_str() == theirs.backend_tokenizer.to_str()
+
+
+def test_a_kind_of_tokenizer_that_is_not_known_is_left_to_transformers(copy: Path) -> None:
+    CONFIG_MAPPING["phi3"]().save_pretrained(copy)
+    assert type(load_tokenizer(copy, label="m")) is type(AutoTokenizer.from_pretrained(copy))
+
+
+def test_what_a_config_means_is_remembered_beside_the_models(tmp_path: Path) -> None:
+    files = materialise(random_source(), models_root=tmp_path)
+    assert len(json.loads((tmp_path / ARCHITECTURES).read_text())["files"]) == 1
+    assert files.architecture == open_model(files.directory, label="m").architecture
