@@ -48,8 +48,8 @@ class TaskTeacherConfig(LicensedTeacher):
     With `calibrated` the likelihood of each label is divided by that of the same words after a question without
     content (Zhao et al. 2021, arXiv 2102.09690). `prepare` are stages that tune the teacher on gold labels before it
     is asked. `general` are stages before those in which it learns hidden tokens of plain text: a model without the head
-    of a masked language model gets one. With `serve` a head answers behind somebody else's door, whose teacher has to
-    be this `model` (docs/decisions/0047-a-task-teacher-behind-a-door.md).
+    of a masked language model gets one. With `serve` it answers behind somebody else's door, whose teacher has to be
+    this `model` (docs/decisions/0047-a-task-teacher-behind-a-door.md).
     """
 
     later_keys = (*LicensedTeacher.later_keys, "general", "serve")
@@ -69,16 +69,14 @@ class TaskTeacherConfig(LicensedTeacher):
         """Where it answers, if no engine of this experiment does."""
         return self.serve
 
+    @property
+    def in_words_elsewhere(self) -> bool:
+        """Whether it is a language model behind a door, of which no weights are needed here."""
+        return self.serve is not None and self.answers != "head"
+
     @model_validator(mode="after")
     def _one_that_is_served(self) -> Self:
-        if self.serve is None:
-            return self
-        if self.answers != "head":
-            raise ValueError(
-                f"serve={self.serve.url} has a task head answer behind a door, and answers={self.answers} asks a "
-                "language model here: set answers: head, or remove serve"
-            )
-        if self.prepare:
+        if self.serve is not None and self.prepare:
             raise ValueError(
                 f"prepare tunes the teacher here, and serve={self.serve.url} asks one that is tuned there: name the "
                 "directory of the tuned one as model and remove prepare, or remove serve"
@@ -344,6 +342,16 @@ class TaskDistillConfig(Together, WithoutPasswords):
     def every_teacher(self) -> dict[str, TaskTeacherConfig]:
         """All teachers by their names, the first one first."""
         return {FIRST: self.teacher, **self.teachers}
+
+    @property
+    def needs_teacher_weights(self) -> bool:
+        """Whether the weights of the first teacher have to be here.
+
+        Of a language model behind a door only those students need them that are cut out of it.
+        """
+        return not self.teacher.in_words_elsewhere or any(
+            student.general or student.start.in_teacher for student in self.students.values()
+        )
 
     @property
     def context_in_words(self) -> str:

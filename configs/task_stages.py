@@ -88,6 +88,11 @@ class TransformerStart(Block):
         """Whether it is cut from the teacher, or from a model of its own."""
         return self.keep_layers is not None or self.narrows
 
+    @property
+    def in_teacher(self) -> bool:
+        """Whether it takes weights of the teacher."""
+        return self.derived and self.model is None
+
     def layers_of(self, total: int) -> int:
         """How many layers stay of a model that has `total`."""
         kept = total if self.keep_layers is None else self.keep_layers
@@ -100,7 +105,7 @@ class TransformerStart(Block):
             for words, there in (
                 ("model", self.model is not None),
                 ("shape", self.shape is not None),
-                ("what to keep of the teacher", self.derived and self.model is None),
+                ("what to keep of the teacher", self.in_teacher),
             )
             if there
         ]
@@ -129,6 +134,11 @@ class _OfEmbeddings(Block):
     embeddings: Literal["teacher", "random"] = "teacher"
     embedding_size: Positive | None = None
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+
+    @property
+    def in_teacher(self) -> bool:
+        """Whether it takes weights of the teacher."""
+        return self.embeddings == "teacher"
 
     @model_validator(mode="after")
     def _size_known(self) -> Self:

@@ -24,7 +24,7 @@ from cache.upkeep.raw_columns import listed
 from configs import CacheError, DistillConfig, DistillError, Experiment, load_experiment, load_task_file
 from configs.places import RESOLVED, absolute_root
 from configs.task_experiment import TaskDistillConfig
-from orchestration.inputs.generative_teachers import open_generative_teacher
+from orchestration.inputs.generative_teachers import door_of_writer, open_generative_teacher
 from orchestration.inputs.models import is_at_hand
 from orchestration.inputs.preflight import resolve_paths, resolve_task_paths
 from orchestration.inputs.task_teachers import open_task_teacher
@@ -168,11 +168,11 @@ def _opens_alone(config: Experiment) -> bool:
     that is done where its config is named.
     """
     teachers = config.every_teacher.values()
-    if isinstance(config, DistillConfig) and any(
-        teacher.elsewhere is not None for teacher in config.every_teacher.values()
-    ):
-        return False
-    return all(is_at_hand(teacher.model) for teacher in teachers)
+    if isinstance(config, TaskDistillConfig):
+        asks_door = config.teacher.in_words_elsewhere
+    else:
+        asks_door = any(teacher.elsewhere is not None for teacher in config.every_teacher.values())
+    return not asks_door and all(is_at_hand(teacher.model) for teacher in teachers)
 
 
 def _every_asked(config: Experiment, config_dir: Path) -> list[_Asked]:
@@ -194,7 +194,7 @@ def _of_task(config: TaskDistillConfig, config_dir: Path) -> _Asked:
     config = resolve_task_paths(config, config_dir=config_dir)
     task = load_task_file(config.task)
     if config.teacher.answers != "head":
-        writer = open_generative_teacher(config, task)
+        writer = open_generative_teacher(config, task, door=door_of_writer(config))
         return _Asked(writer.identity.digest(), writer.files.tokenizer, frozenset())
     teacher = open_task_teacher(config, task)
     tuned = frozenset({teacher.label}) if config.teacher.prepare else frozenset[str]()

@@ -14,7 +14,6 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from configs.architecture import read_text_model
-from configs.models import ModelSource
 from configs.task_experiment import Augmentation, RuleAugmentation, TaskDistillConfig
 from configs.task_stages import TaskStageConfig, TaskStart, TransformerStart
 from configs.teachers import FIRST
@@ -24,10 +23,11 @@ from orchestration.inputs.augment import Changed, HanoverTagger, Texts, change_b
 from orchestration.inputs.context_room import with_room_noted
 from orchestration.inputs.general_texts import read_general_texts
 from orchestration.inputs.licences import licences_in_words, with_licences
-from orchestration.inputs.models import is_at_hand, load_tokenizer, locate_model
+from orchestration.inputs.models import load_tokenizer
 from orchestration.inputs.preflight import resolve_task_paths
 from orchestration.inputs.rows import Row
 from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, as_read_by, load_learned_task, load_task_sets
+from orchestration.inputs.task_teachers import locate_teacher, teacher_at_hand
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.outputs.console import Console
 from orchestration.pipeline.tasks.features import require_features
@@ -75,7 +75,7 @@ def _load_sets(config: TaskDistillConfig, task: LoadedTask, *, config_dir: Path,
     """The sets that are there without any model, those made by rules included."""
     data = config.data
     by_rules = {name: made for name, made in data.augment.items() if isinstance(made, RuleAugmentation)}
-    tokenizer = _tokenizer(config.teacher.model, models_root=config.runtime.models_root)
+    tokenizer = _tokenizer(config, FIRST)
     mask = USUAL_MASK if tokenizer is None else tokenizer.mask_token or tokenizer.unk_token
 
     def change(made: Augmentation, rows: Sequence[Row], texts: Texts) -> Changed:
@@ -93,7 +93,7 @@ def _load_sets(config: TaskDistillConfig, task: LoadedTask, *, config_dir: Path,
         anew=config.drawn_anew(),
     )
     for name, teacher in config.every_teacher.items():
-        reads = _tokenizer(teacher.model, models_root=config.runtime.models_root)
+        reads = _tokenizer(config, name)
         if reads is not None:
             sets = apart_from_held_out(sets, task, read=as_read_by(teacher, reads, task=task.config))
             sets = with_room_noted(sets, task, teacher=teacher, tokenizer=reads, name=name)
@@ -111,7 +111,7 @@ def _show_teachers(
     config: TaskDistillConfig, task: LoadedTask, sets: TaskSets, *, hardware: Hardware, console: Console
 ) -> None:
     """What each teacher is asked, and how they are combined."""
-    if all(is_at_hand(teacher.model) for teacher in config.every_teacher.values()):
+    if all(teacher_at_hand(config, name) for name in config.every_teacher):
         require_mixable(config, task)
     for said in filter(None, (config.combined, config.context_in_words)):
         console.say(f"{said}.")
@@ -121,17 +121,17 @@ def _show_teachers(
         show_teacher(config, task, sets, name=name, hardware=hardware, console=console)
 
 
-def _tokenizer(model: ModelSource, *, models_root: Path) -> PreTrainedTokenizerBase | None:
-    """The tokenizer of a model; None where the model is not at hand."""
-    if not is_at_hand(model):
+def _tokenizer(config: TaskDistillConfig, name: str) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a teacher; None where that is not at hand."""
+    if not teacher_at_hand(config, name):
         return None
-    return load_tokenizer(locate_model(model, models_root=models_root), label=model.label)
+    return load_tokenizer(locate_teacher(config, name), label=config.every_teacher[name].model.label)
 
 
 def _require_starts(config: TaskDistillConfig, task: LoadedTask) -> None:
     """Refuse students that cannot begin, where the teacher's sizes are known."""
-    if is_at_hand(config.teacher.model):
-        teacher_dir = locate_model(config.teacher.model, models_root=config.runtime.models_root)
+    if teacher_at_hand(config):
+        teacher_dir = locate_teacher(config)
         own, kind = own_models(config), task.config.kind
         for name, student in config.students.items():
             require_start(student.start, name=name, kind=kind, teacher_dir=teacher_dir, own=own.get(name))
@@ -158,7 +158,7 @@ def _show_sets(sets: TaskSets, task: LoadedTask, *, console: Console) -> None:
 
 def _show_plain(config: TaskDistillConfig, task: LoadedTask, *, console: Console) -> None:
     """The texts of general stages, where the tokenizer that they are read with is there."""
-    plain, tokenizer = config.data.plain, _tokenizer(config.teacher.model, models_root=config.runtime.models_root)
+    plain, tokenizer = config.data.plain, _tokenizer(config, FIRST)
     if plain is None or tokenizer is None:
         return
     held_out = (example.text for example in (*task.dev, *task.test))
@@ -173,13 +173,12 @@ def _show_plain(config: TaskDistillConfig, task: LoadedTask, *, console: Console
 
 def _show_placement(config: TaskDistillConfig, *, hardware: Hardware, console: Console) -> None:
     """What runs where and what it holds, of each teacher whose sizes are known."""
-    root, every = config.runtime.models_root, config.every_teacher
-    there = {name: teacher.model for name, teacher in every.items() if is_at_hand(teacher.model)}
+    there = [name for name in config.every_teacher if teacher_at_hand(config, name)]
     if FIRST not in there:
         return
     placements = plan_task_placements(
         config,
-        teachers={name: read_text_model(locate_model(model, models_root=root)) for name, model in there.items()},
+        teachers={name: read_text_model(locate_teacher(config, name)) for name in there},
         models=own_models(config),
         hardware=hardware,
     )

@@ -21,11 +21,11 @@ from configs.teachers import FIRST
 from evaluation.tasks.examples import Example
 from orchestration.commands.plan import PATIENCE_S
 from orchestration.fill.refusals import open_refusals, open_signal_refusals
-from orchestration.inputs.generative_teachers import open_generative_teacher, require_askable
-from orchestration.inputs.models import is_at_hand, locate_model
+from orchestration.inputs.doors import TeacherDoor
+from orchestration.inputs.generative_teachers import door_of_writer, open_generative_teacher, require_askable
 from orchestration.inputs.signal_doors import SignalDoor
 from orchestration.inputs.task_sets import TaskSets
-from orchestration.inputs.task_teachers import TaskTeacher, open_task_teacher
+from orchestration.inputs.task_teachers import TaskTeacher, locate_teacher, open_task_teacher, teacher_at_hand
 from orchestration.inputs.task_texts import decision_labels
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.inputs.wide_texts import read_wide
@@ -90,7 +90,7 @@ def show_teacher(
         console.say(f"{teacher.model.label} is tuned on {gold:,} gold examples first, {steps:,} steps.")
     if not heads:
         require_askable(config, task.config)
-    if not is_at_hand(teacher.model):
+    if not teacher_at_hand(config):
         console.warn(
             f"{teacher.model.label} is not on this machine: it is asked about {count:,} texts, all misses, and what it "
             "and the students take of memory is not known"
@@ -122,6 +122,18 @@ def _show_door(door: SignalDoor, *, console: Console) -> None:
         console.warn(f"{error}; planned with what is known here")
 
 
+def _asked_door(config: TaskDistillConfig, *, console: Console) -> TeacherDoor | None:
+    """The door that a language model answers behind, having said so; as `_show_door` of one that does not."""
+    try:
+        door = door_of_writer(config, patience_s=PATIENCE_S)
+    except (ConfigError, DoorError) as error:
+        console.warn(f"{error}; planned with what is known here")
+        return None
+    if door is not None:
+        console.say(f"{door.said}.")
+    return door
+
+
 def stage_steps(stage: TaskStageConfig, *, rows: int) -> int:
     """Optimiser steps of a stage that learns from so many examples, as far as none of them is left out."""
     return stage.steps or math.ceil((stage.epochs or 0.0) * math.ceil(rows / stage.batch_size))
@@ -135,14 +147,15 @@ def _show_questions(
     device: Device,
     console: Console,
 ) -> None:
-    teacher = open_generative_teacher(config, task.config)
+    door = _asked_door(config, console=console)
+    teacher = open_generative_teacher(config, task.config, door=door)
     questions = task_questions(config, task, teacher.files)
     questions.require_taken(task.train[0])
     questions.require_distinct_labels(task.train[0])
     lost = require_fitting_context(questions, examples)
     if lost:
         console.warn(lost)
-    refused = open_refusals(config.runtime, teacher.identity, k=questions.k)
+    refused = open_refusals(config.runtime, teacher.identity, k=questions.k, door=teacher.door)
     cache = _cache_of(config, teacher.by_weights) or NothingHeld()
     plan = plan_questions(questions, examples, cache=cache, refused=refused)
     show_questions(plan, config=config, files=teacher.files, device=device, console=console)
@@ -163,7 +176,7 @@ def tuned_chain(config: TaskDistillConfig, task: LoadedTask, sets: TaskSets, *, 
     kind, labels = task.config.kind, decision_labels(task.config)
     models_root, teacher = config.runtime.models_root, config.teacher
     starts = StartsOf(
-        teacher_dir=locate_model(teacher.model, models_root=models_root),
+        teacher_dir=locate_teacher(config),
         kind=kind,
         labels=labels,
         models_root=models_root,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,13 @@ def served_model(
     texts: tuple[str, ...],
     template_variables: Mapping[str, Any],
 ) -> ServedTeacher:
-    """What the door needs to know of a model; its engines are compared on `texts` with passes kept in `references`."""
+    """What the door needs to know of a model; its engines are compared on `texts` with passes kept in `references`.
+
+    They read grammars, since whoever asks may have answers held to some.
+    """
     longest = spec.settings.max_model_len
     return ServedTeacher(
-        spec=spec,
+        spec=replace(spec, grammars=True),
         cache_root=cache_root,
         terms=terms,
         facts=TeacherFacts(identity, longest, files.stop_ids, files.label, vocab_sha256=files.vocab_sha256),

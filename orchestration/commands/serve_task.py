@@ -102,7 +102,7 @@ def _served_words(
             vocab=files.vocab,
             most_k=questions.k,
             licence=config.teacher.licence,
-            provenance=generative_provenance(config, files),
+            provenance=generative_provenance(config, teacher),
             encoding=ENCODING,
             most_waiting_tokens=settings.most_waiting_tokens,
             commit_every_s=settings.commit_every_s,

@@ -218,20 +218,21 @@ def require_weights(config: DistillConfig, files: ModelFiles) -> None:
 
 
 def require_same(
-    config: DistillConfig, door: TeacherDoor, files: ModelFiles, *, name: str, here: TeacherIdentity
+    key: str, door: TeacherDoor, files: ModelFiles, *, here: TeacherIdentity, terms: Iterator[str]
 ) -> TeacherIdentity:
-    """Who the teacher of this name is, as its door says it and nothing here contradicts.
+    """Who the teacher at `key` of the configuration is, as its door says it and nothing here contradicts.
 
-    `here` is what is known without the door; weights that are not here are `UNKNOWN`.
+    `here` is what is known without the door; weights that are not here are `UNKNOWN`. `terms` are lines for what else
+    the door does otherwise than it is wanted.
 
     Raises:
         ConfigError: what is known here is not what the door says; names both sides.
     """
-    key, teacher, there = key_of_teacher(name), config.every_teacher[name], door.facts.identity
+    there = door.facts.identity
     differences = chain(
         other_identity(key, model=files.label, here=here, door=door.label, there=there),
         _other_tokens(key, files, door=door),
-        _too_much(key, teacher, door=door, longest=config.longest_asked),
+        terms,
     )
     if (line := next(differences, None)) is not None:
         raise ConfigError(line)
@@ -289,13 +290,19 @@ def _other_tokens(key: str, files: ModelFiles, *, door: TeacherDoor) -> Iterator
         )
 
 
-def _too_much(key: str, teacher: TeacherConfig, *, door: TeacherDoor, longest: int) -> Iterator[str]:
-    facts = door.facts
-    if facts.licence is not None and facts.licence != teacher.licence:
+def other_licence(key: str, here: str | None, *, door: str, there: str | None) -> Iterator[str]:
+    """A line where a `door` states another licence than the configuration at `key`."""
+    if there is not None and there != here:
         yield (
-            f"{key}.licence={teacher.licence or 'not set'}, and {door.label} is under {facts.licence}, whose duties "
-            f"students take over: set {key}.licence to it"
+            f"{key}.licence={here or 'not set'}, and {door} is under {there}, whose duties students take over: set "
+            f"{key}.licence to it"
         )
+
+
+def too_much(key: str, teacher: TeacherConfig, *, door: TeacherDoor, longest: int) -> Iterator[str]:
+    """Lines for what a language model is wanted to give to students of its kind and its door does not give."""
+    facts = door.facts
+    yield from other_licence(key, teacher.licence, door=door.label, there=facts.licence)
     if teacher.top_k > facts.most_k:
         yield (
             f"{key}.top_k={teacher.top_k} is more than the {facts.most_k} that {door.label} gives: lower it, or have "

@@ -6,23 +6,26 @@ loaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from configs import ConfigError, ModelError
 from configs.model_files import read_config
 from configs.task import TaskConfig
 from configs.task_experiment import TaskDistillConfig
+from configs.teachers import FIRST
 from evaluation.tasks.answer_grammar import answer_grammar
 from evaluation.tasks.examples import content_free_examples
 from evaluation.tasks.label_names import LabelNames
 from evaluation.tasks.parsing import answer_reader
 from evaluation.tasks.templates import UnfitRowError, row_template
 from orchestration.environment import VLLM, installed_version
-from orchestration.inputs.models import ModelFiles, locate_model, open_model
+from orchestration.inputs.doors import TeacherDoor, knock, other_licence, require_same
+from orchestration.inputs.models import open_model
 from orchestration.inputs.preflight import require_positions, require_servable
+from orchestration.inputs.task_teachers import locate_teacher
 from orchestration.inputs.task_texts import decision_labels
-from orchestration.inputs.teachers import Teacher, identity_of
+from orchestration.inputs.teachers import Teacher, identity_of, identity_without_weights
 from teacher_server.encoder import head_of
 
 ENCODERS = ("ForMaskedLM", "ForPreTraining", "Model")
@@ -32,23 +35,66 @@ LISTED = 2
 """A template that names so many of the labels is taken to list them; one alone may be any word."""
 
 
+def door_of_writer(config: TaskDistillConfig, *, patience_s: float | None = None) -> TeacherDoor | None:
+    """The door that the language model answers behind; None where an engine of the experiment does.
+
+    Without `patience_s` a door that is away is waited for as long as the configuration says.
+
+    Raises:
+        ConfigError: there is no token.
+        DoorError: the door cannot be reached, lets nobody in, or lacks the teacher.
+    """
+    served = config.teacher.serve
+    return None if served is None else knock(served, key=FIRST, patience_s=patience_s)
+
+
 def open_generative_teacher(
-    config: TaskDistillConfig, task: TaskConfig, *, progress: Callable[[int, int], None] | None = None
+    config: TaskDistillConfig,
+    task: TaskConfig,
+    *,
+    door: TeacherDoor | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Teacher:
     """Make the teacher's directory if need be, and compute its identity; `progress` is told (bytes hashed, in all).
 
+    `door` is where it answers; of one that was not asked only that is known which the files say.
+
     Raises:
-        ConfigError: it cannot be asked about this task, or its engine takes more than it reads.
+        ConfigError: it cannot be asked about this task, its engine takes more than it reads, or its door has another
+            one.
         ModelError: it cannot be found, loaded or fingerprinted, or it writes no text.
     """
     require_askable(config, task)
-    teacher, models_root = config.teacher, config.runtime.models_root
-    directory = locate_model(teacher.model, models_root=models_root)
+    teacher, directory = config.teacher, locate_teacher(config)
     _require_writer(directory, config)
-    files = open_model(directory, label=teacher.model.label)
-    require_positions(config, model="the teacher", shape=files.shape, engine="teacher_engine")
+    files = open_model(directory, label=teacher.model.label, weights=config.needs_teacher_weights)
+    if teacher.serve is None:
+        require_positions(config, model="the teacher", shape=files.shape, engine="teacher_engine")
     require_servable(files, dtype=teacher.dtype)
-    return Teacher(files, identity_of(files, config=config, dtype=teacher.dtype, progress=progress))
+    if files.has_weights:
+        here = identity_of(files, config=config, dtype=teacher.dtype, progress=progress)
+    else:
+        here = identity_without_weights(files, dtype=teacher.dtype)
+    if door is None:
+        return Teacher(files, here)
+    terms = _too_much(config, door=door)
+    return Teacher(files, require_same(FIRST, door, files, here=here, terms=terms), door)
+
+
+def _too_much(config: TaskDistillConfig, *, door: TeacherDoor) -> Iterator[str]:
+    """Lines for what is wanted of it and its door does not give."""
+    teacher, facts, longest = config.teacher, door.facts, config.runtime.teacher_engine.max_model_len
+    yield from other_licence(FIRST, teacher.licence, door=door.label, there=facts.licence)
+    if teacher.answers == "labels" and not facts.most_k:
+        yield (
+            f"{FIRST}.answers={teacher.answers} reads log-probabilities, and {door.label} gives none: have "
+            "teacher.top_k raised where the door is, or set answers: text"
+        )
+    if longest > facts.max_model_len:
+        yield (
+            f"runtime.teacher_engine.max_model_len={longest} is how long a question with its answer may be here, and "
+            f"{door.label} takes {facts.max_model_len} tokens: lower it, or have it raised where the door is"
+        )
 
 
 def require_askable(config: TaskDistillConfig, task: TaskConfig) -> None:
@@ -91,13 +137,13 @@ def require_askable(config: TaskDistillConfig, task: TaskConfig) -> None:
             ) from error
 
 
-def generative_provenance(config: TaskDistillConfig, files: ModelFiles) -> dict[str, str]:
-    """What every manifest records and no key depends on."""
+def generative_provenance(config: TaskDistillConfig, teacher: Teacher) -> dict[str, str]:
+    """What every manifest records and no key depends on. What engine answers behind a door, its own manifests say."""
     return {
-        "model": files.label,
-        "tokenizer": type(files.tokenizer).__name__,
+        "model": teacher.files.label,
+        "tokenizer": type(teacher.files.tokenizer).__name__,
         "dataset": str(config.task),
-        "vllm": installed_version(*VLLM),
+        **({"vllm": installed_version(*VLLM)} if teacher.door is None else teacher.door.provenance()),
         "stillroom": installed_version("stillroom"),
     }
 

@@ -15,7 +15,7 @@ from configs import ConfigError, DoorError, EngineError
 from configs.doors import DoorConfig
 from configs.task_experiment import TaskTeacherConfig
 from configs.teachers import FIRST, NOT_STATED
-from orchestration.inputs.doors import other_identity, settings_of
+from orchestration.inputs.doors import other_identity, other_licence, settings_of
 from orchestration.inputs.task_teachers import TaskTeacher
 from teacher_server.http.signals.client import DoorSignals, HttpSignals
 
@@ -78,11 +78,7 @@ class SignalDoor:
 
     def _other_terms(self, told: DoorSignals, *, there: str) -> Iterator[str]:
         wanted = self.wanted
-        if told.licence is not None and told.licence != wanted.licence:
-            yield (
-                f"{FIRST}.licence={wanted.licence or 'not set'}, and {there} is under {told.licence}, whose duties "
-                f"students take over: set {FIRST}.licence to it"
-            )
+        yield from other_licence(FIRST, wanted.licence, door=there, there=told.licence)
         if wanted.max_tokens > told.facts.max_tokens:
             yield (
                 f"{FIRST}.max_tokens={wanted.max_tokens} and {there} reads {told.facts.max_tokens} tokens: lower it, "

@@ -20,9 +20,10 @@ from configs.model_files import weight_files
 from configs.places import FINGERPRINTS
 from configs.task import TaskConfig
 from configs.task_experiment import TaskDistillConfig
+from configs.teachers import FIRST
 from evaluation.tasks.label_names import LabelNames
 from orchestration.environment import installed_version
-from orchestration.inputs.models import load_tokenizer, locate_model
+from orchestration.inputs.models import is_at_hand, load_tokenizer, locate_model
 from orchestration.inputs.task_texts import decision_labels
 from student_train.models.task_student import SHOWN_LABELS
 from teacher_server.encoder import head_of, longest_sequence
@@ -56,6 +57,27 @@ class TaskTeacher:
             **({"transformers": installed_version("transformers")} if door is None else {"served_by": door.host}),
             "stillroom": installed_version("stillroom"),
         }
+
+
+def locate_teacher(config: TaskDistillConfig, name: str = FIRST) -> Path:
+    """Make sure that what is needed of a teacher lies in a plain directory, and return that.
+
+    Raises:
+        ModelError: it cannot be found.
+    """
+    model = config.every_teacher[name].model
+    return locate_model(
+        model, models_root=config.runtime.models_root, weights=config.of_teacher(name).needs_teacher_weights
+    )
+
+
+def teacher_at_hand(config: TaskDistillConfig, name: str = FIRST) -> bool:
+    """Whether `locate_teacher` would find everything on this machine.
+
+    Raises:
+        ModelError: it is named by what is not a hub id.
+    """
+    return is_at_hand(config.every_teacher[name].model, weights=config.of_teacher(name).needs_teacher_weights)
 
 
 def open_task_teacher(

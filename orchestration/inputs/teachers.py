@@ -13,7 +13,7 @@ from configs import DistillConfig
 from configs.experiments import AnyExperiment
 from configs.places import FINGERPRINTS
 from configs.schema import DataConfig
-from configs.teachers import FIRST
+from configs.teachers import FIRST, key_of_teacher
 from orchestration.environment import VLLM, installed_version
 from orchestration.inputs.doors import (
     UNKNOWN,
@@ -22,6 +22,7 @@ from orchestration.inputs.doors import (
     open_doors,
     require_same,
     require_weights,
+    too_much,
     weights_wanted,
 )
 from orchestration.inputs.models import ModelFiles, materialise
@@ -151,10 +152,12 @@ def _opened(
             files, config=config, dtype=teacher.dtype, quantization=teacher.quantization, progress=progress
         )
     else:
-        here = TeacherIdentity(UNKNOWN, config_sha256(files.directory), None, "", teacher.dtype, teacher.quantization)
+        here = identity_without_weights(files, dtype=teacher.dtype, quantization=teacher.quantization)
     if door is None:
         return Teacher(files, here)
-    return Teacher(files, require_same(config, door, files, name=name, here=here), door)
+    key = key_of_teacher(name)
+    terms = too_much(key, teacher, door=door, longest=config.longest_asked)
+    return Teacher(files, require_same(key, door, files, here=here, terms=terms), door)
 
 
 def identity_of(
@@ -178,6 +181,11 @@ def identity_of(
         dtype=dtype,
         quantization=quantization,
     )
+
+
+def identity_without_weights(files: ModelFiles, *, dtype: str, quantization: str | None = None) -> TeacherIdentity:
+    """What is known of who a model is whose weights are not here."""
+    return TeacherIdentity(UNKNOWN, config_sha256(files.directory), None, "", dtype, quantization)
 
 
 def open_cache(config: DistillConfig, teacher: Teacher) -> TeacherCache:

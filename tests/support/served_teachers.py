@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from teacher_server.http.quotas import Quotas
 from teacher_server.http.sequence_desk import DeskTerms, SequenceDesk
 from teacher_server.http.served import DoorLimits, Served, TeacherFacts
 from teacher_server.http.stepping import SteppedEngine
+from teacher_server.requests import StepwiseSource
 
 TOKEN_ENV = "STILLROOM_TEST_TOKEN"
 
@@ -78,6 +80,10 @@ class ServedTeacher:
     desk: SequenceDesk
     moods: Moods
 
+    def block(self, **changes: Any) -> dict[str, Any]:
+        """How a configuration names it."""
+        return {"url": self.url, "token_env": TOKEN_ENV, "patience_s": 5.0} | changes
+
     def settings(self, **changes: Any) -> DoorSettings:
         """As a run asks it, in small batches."""
         return DoorSettings(self.url, token=self.token, **{"batch_rows": 2, "batches": 2, "budget_s": 20.0} | changes)
@@ -86,6 +92,13 @@ class ServedTeacher:
         settings = self.settings(**changes)
         with HttpTeacher(settings) as teacher:
             return TeacherDoor(settings, teacher.facts)
+
+
+def without_weights(model: Path, into: Path) -> Path:
+    """A copy of a model as it lies where only the door has its weights."""
+    shutil.copytree(model, into)
+    (into / "model.safetensors").unlink()
+    return into
 
 
 @contextmanager
@@ -100,9 +113,11 @@ def serving(
     licence: str | None = None,
     vocab_sha256: str | None = None,
     seed: int = 0,
+    source: StepwiseSource | None = None,
 ) -> Iterator[ServedTeacher]:
-    """Open the door of a teacher that believes noise."""
-    source = FakeTeacher(identity, vocab=vocab, seed=seed, eos_id=stop_ids[0], max_model_len=max_model_len)
+    """Open the door of a teacher that believes noise, unless it is another `source`."""
+    if source is None:
+        source = FakeTeacher(identity, vocab=vocab, seed=seed, eos_id=stop_ids[0], max_model_len=max_model_len)
     engine, tokens = SteppedEngine(source), TokenStore(root / "door-tokens.json")
     terms = DeskTerms(vocab=vocab, most_k=most_k, licence=licence, commit_every_s=0.05)
     desk = SequenceDesk(TeacherCache.open(root / "door-cache", identity), engine, terms)

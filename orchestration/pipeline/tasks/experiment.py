@@ -21,9 +21,9 @@ from orchestration.comparison.show import directory_of, show_task_report
 from orchestration.inputs.context_room import with_room_noted
 from orchestration.inputs.general_texts import PlainTexts, read_general_texts
 from orchestration.inputs.licences import licences_in_words, with_licences
-from orchestration.inputs.models import locate_model
 from orchestration.inputs.preflight import resolve_task_paths
 from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, as_read_by, load_learned_task, load_task_sets
+from orchestration.inputs.task_teachers import locate_teacher
 from orchestration.inputs.task_texts import decision_labels
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.outputs.foundations import content_of
@@ -301,12 +301,12 @@ class TaskExperiment:
             models_root=self._run.config.runtime.models_root,
             artifacts=self._run.artifacts,
             rows=asked.rows() if asked is not None and measured else (),
+            teacher_weights=None if asked is None else asked.name.identity.weights_sha256,
         )
 
     def _base(self, teacher: str) -> Path:
         """The model of a teacher as it is, before any tuning."""
-        config = self._run.config
-        return locate_model(config.every_teacher[teacher].model, models_root=config.runtime.models_root)
+        return locate_teacher(self._run.config, teacher)
 
     def _ended(self, students: TrainedStudents | None = None, *, report: Report | None = None) -> TaskEnded:
         return TaskEnded(self._run.directory, self._journal.ledger.counts().tokens, students, report)

@@ -86,11 +86,13 @@ def show_questions(
     plan: FillPlan, *, config: TaskDistillConfig, files: ModelFiles, device: Device, console: Console
 ) -> None:
     """Print hits and misses set by set, and what the misses would cost at most."""
-    time = expected_seconds(
-        PlannedShape(files.label, files.shape, assumed=False),
-        work=teacher_work(plan),
-        settings=config.runtime.teacher_engine,
-        accelerator=device,
-        dtype=config.teacher.dtype,
-    )
+    time = None
+    if config.teacher.serve is None:
+        time = expected_seconds(
+            PlannedShape(files.label, files.shape, assumed=False),
+            work=teacher_work(plan),
+            settings=config.runtime.teacher_engine,
+            accelerator=device,
+            dtype=config.teacher.dtype,
+        )
     show_plan(plan, time=time, console=console)

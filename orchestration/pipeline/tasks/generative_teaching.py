@@ -1,4 +1,4 @@
-"""Asking a language model about all examples of an experiment, with engines of vLLM under Ray.
+"""Asking a language model about all examples of an experiment: engines of vLLM under Ray, or whoever serves it.
 
 It answers dev and test too: no model with a head could be opened that does it later.
 """
@@ -17,13 +17,14 @@ from configs.teachers import FIRST
 from evaluation.cost import Saved
 from evaluation.results import DevScores, FinalScores
 from evaluation.tasks.examples import Example
+from orchestration.cluster.door_pool import DoorPool
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.planned_engine import engine_spec
 from orchestration.comparison.label_likelihood import LABEL_LOGPROBS
 from orchestration.comparison.rows import bytes_on_disk
 from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.refusals import engine_version, open_refusals
-from orchestration.inputs.generative_teachers import generative_provenance, open_generative_teacher
+from orchestration.inputs.generative_teachers import door_of_writer, generative_provenance, open_generative_teacher
 from orchestration.inputs.task_examples import Beliefs, Said
 from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.task_texts import read_with
@@ -63,30 +64,35 @@ class GenerativeTeaching:
     def require(self, task: LoadedTask, *, progress: HashingProgress) -> str:
         """See `Teaching`."""
         config = self.run.config
-        teacher = open_generative_teacher(config, task.config, progress=progress)
+        teacher = open_generative_teacher(config, task.config, door=door_of_writer(config), progress=progress)
         questions = task_questions(config, task, teacher.files)
         questions.require_taken(task.train[0])
         questions.require_distinct_labels(task.train[0])
-        return f"{teacher.files.label}, identity {teacher.identity.digest()[:12]}"
+        return f"{teacher.label}, identity {teacher.identity.digest()[:12]}"
 
     def plan(self, task: LoadedTask, sets: TaskSets, *, prepared: Path | None, tests: bool = False) -> AskedInWords:
         """See `Teaching`."""
         assert prepared is None, "the configuration refuses stages of preparation for a language model"
         config = self.run.config
-        teacher = open_generative_teacher(config, task.config)
+        teacher = open_generative_teacher(config, task.config, door=door_of_writer(config))
         cache = TeacherCache.open(
-            config.runtime.cache_root, teacher.identity, provenance=generative_provenance(config, teacher.files)
+            config.runtime.cache_root, teacher.identity, provenance=generative_provenance(config, teacher)
         )
         questions = task_questions(config, task, teacher.files)
-        refusals = open_refusals(config.runtime, teacher.identity, k=questions.k)
+        refusals = open_refusals(config.runtime, teacher.identity, k=questions.k, door=teacher.door)
         examples = asked_examples(config, task, sets)
         lost = require_fitting_context(questions, examples)
         if lost:
             self.journal.console.warn(lost)
         plan = plan_questions(questions, examples, cache=cache, refused=refusals)
-        pool = (self.engines or self._pool)(teacher)
+        pool = self._door_pool(teacher) if teacher.door is not None else (self.engines or self._pool)(teacher)
         asked = fill_stage.AskedTeacher(teacher, cache, pool, plan)
         return AskedInWords(asked, GenerativeTeacher(questions, cache), examples, self.run, self.journal, self.workers)
+
+    def _door_pool(self, teacher: Teacher) -> DoorPool:
+        assert teacher.door is not None
+        ledger = self.journal.ledger.directory.absolute()
+        return DoorPool(teacher.door, teacher.identity, vocab=teacher.files.vocab, ledger=ledger)
 
     def _pool(self, teacher: Teacher) -> EnginePool:
         config = self.run.config
@@ -151,18 +157,19 @@ class AskedInWords:
 
     def ask(self) -> None:
         """See `AskedTaskTeacher`."""
-        config, ledger = self.run.config, self.journal.ledger
+        config, ledger, door = self.run.config, self.journal.ledger, self.asked.teacher.door
         order = FillOrder(
             scoring=False,
             cache_root=absolute_root(config.runtime.cache_root),
             k=self.teacher.questions.k,
             commit_every_s=config.runtime.commit_every_s,
             licence=config.teacher.licence_as_used,
-            provenance=generative_provenance(config, self.asked.teacher.files),
+            provenance=generative_provenance(config, self.asked.teacher),
             ledger=ledger.directory.absolute(),
             encoding=ENCODING,
-            gpus=config.runtime.teacher_engine.ranks,
-            engine=engine_version(config.runtime, k=self.teacher.questions.k),
+            # Behind a door nobody's GPUs are counted here.
+            gpus=config.runtime.teacher_engine.ranks if door is None else 0.0,
+            engine=engine_version(config.runtime, k=self.teacher.questions.k, door=door),
         )
         fill_stage.run_fill(self.asked, order=order, run=self.run, journal=self.journal, workers=self.workers)
         self.asked.pool.release()
@@ -206,7 +213,8 @@ class AskedInWords:
     def given(self) -> dict[str, GivenAnswers]:
         """See `AskedTaskTeacher`."""
         teacher, questions, files = self.teacher, self.teacher.questions, self.asked.teacher.files
-        task = questions.task
+        task, door = questions.task, self.asked.teacher.door
+        where = "in an engine of vLLM" if door is None else f"by {door.label}"
         name, by = task.config.name, questions.answered_by
         answers = GivenAnswers(
             dev=DevScores(name, by, teacher.answered(task.dev)),
@@ -214,7 +222,7 @@ class AskedInWords:
             parameters=files.shape.parameters,
             disk_bytes=bytes_on_disk(files.directory),
             digest=self.asked.teacher.identity.digest(),
-            note=f"answered by {by}, in an engine of vLLM; how fast it is at one text is not measured",
+            note=f"answered by {by}, {where}; how fast it is at one text is not measured",
         )
         return {FIRST: answers}
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.canonical import canonical, token_bytes
-from cache.fingerprint import fingerprint_model
+from cache.fingerprint import ModelFingerprint, config_sha256, fingerprint_model
 from configs import ConfigError, ModelError
 from configs.architecture import TextModel, read_text_model
-from configs.model_files import speech_sha256
+from configs.model_files import has_weights, speech_sha256
 from configs.models import ModelSource
 from configs.places import FINGERPRINTS
 from configs.task import TaskKind
@@ -30,7 +30,8 @@ from student_train.starts.task_starts import TaskStartSettings, make_task_start
 class StartsOf:
     """What all starts of an experiment have in common: the teacher's directory, the task, and where artifacts lie.
 
-    `rows` are token ids of texts as the teacher reads them, for what is measured.
+    `rows` are token ids of texts as the teacher reads them, for what is measured. Where `teacher_dir` holds no weights,
+    because the teacher answers behind a door, `teacher_weights` is their digest.
     """
 
     teacher_dir: Path
@@ -39,6 +40,13 @@ class StartsOf:
     models_root: Path
     artifacts: Artifacts
     rows: Rows = ()
+    teacher_weights: str | None = None
+
+    def content_of_teacher(self) -> dict[str, str]:
+        """What the teacher is addressed by; see `content_of_model`."""
+        if self.teacher_weights is None or has_weights(self.teacher_dir):
+            return content_of_model(self.teacher_dir, models_root=self.models_root)
+        return _content(self.teacher_dir, ModelFingerprint(self.teacher_weights, config_sha256(self.teacher_dir)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,7 @@ def made_start(start: TaskStart, *, seed: int, of: StartsOf) -> MadeStart:
     rows = of.rows[: start.calibration_rows] if isinstance(start, TransformerStart) and settings.measured else ()
     made_of: dict[str, object] = {
         "task_start": settings.identity(),
-        "teacher": content_of_model(of.teacher_dir, models_root=of.models_root),
+        "teacher": of.content_of_teacher(),
         **({} if model_dir is None else {"model": content_of_model(model_dir, models_root=of.models_root)}),
         **({"rows": rows_sha256(rows)} if len(rows) else {}),
     }
@@ -173,7 +181,10 @@ def rows_sha256(rows: Rows) -> str:
 
 def content_of_model(directory: Path, *, models_root: Path) -> dict[str, str]:
     """What a model is addressed by: digests of its weights, its configuration, and its tokenizer."""
-    prints = fingerprint_model(directory, memo=models_root / FINGERPRINTS)
+    return _content(directory, fingerprint_model(directory, memo=models_root / FINGERPRINTS))
+
+
+def _content(directory: Path, prints: ModelFingerprint) -> dict[str, str]:
     return {
         "weights": prints.weights_sha256,
         "config": prints.config_sha256,

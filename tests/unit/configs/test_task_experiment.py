@@ -194,18 +194,7 @@ def test_where_a_teacher_answers_changes_no_number_and_is_written_only_if_it_is_
     assert config(teachers=second).digest() == config(teachers={"second": LARGE}).digest()
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({}, r"prepare tunes the teacher here, and serve=https://teacher\.example:8100 asks one that is tuned there"),
-        (
-            {"teacher__prepare": [], "teacher__answers": "labels"},
-            r"serve=.* has a task head answer behind a door, and answers=labels asks a language model here",
-        ),
-    ],
-)
-def test_a_served_teacher_that_would_not_be_the_one_that_is_asked_is_refused(
-    changes: dict[str, Any], said: str
-) -> None:
+def test_a_served_teacher_that_would_not_be_the_one_that_is_asked_is_refused() -> None:
+    said = r"prepare tunes the teacher here, and serve=https://teacher\.example:8100 asks one that is tuned there"
     with pytest.raises(ValidationError, match=said):
-        config(teacher__serve=DOOR, **changes)
+        config(teacher__serve=DOOR)

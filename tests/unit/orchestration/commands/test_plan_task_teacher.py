@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from served_heads import serving_head
-from served_teachers import TOKEN_ENV
+from served_teachers import TOKEN_ENV, serving, without_weights
 from signal_builders import CLASSES
 from task_files import tiny_model
 from task_heads import save_classifier
@@ -25,6 +26,7 @@ from task_plan_builders import (
 from cache import SignalRecord, SignalRequest, TeacherCache, signal_key
 from configs import ConfigError
 from orchestration.commands.plan_task_teacher import tuned_chain
+from orchestration.inputs.generative_teachers import open_generative_teacher
 from orchestration.inputs.task_sets import load_learned_task, load_task_sets
 from orchestration.inputs.task_teachers import open_task_teacher
 from orchestration.inputs.tasks import load_task
@@ -158,3 +160,30 @@ def test_who_answers_behind_a_door_is_said_or_why_nobody_does(folder: Path, monk
         assert "answered behind a door" in said and "teacher engine" not in said
     said = planned(folder, teacher=teacher | {"serve": served.block(patience_s=0.1)})
     assert "teacher.serve: " in said and "planned with what is known here" in said
+
+
+def test_a_language_model_behind_a_door_is_planned_without_its_weights(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = tiny_model(folder.parent / "models_root")
+    teacher: dict[str, Any] = {"model": {"path": str(without_weights(files.directory, folder / "bare"))}}
+    students = {"bag": {"start": {"kind": "bag", "embeddings": "random", "embedding_size": 4}, "stages": [SPOKEN]}}
+    places = {root: str(folder.parent / root) for root in ("cache_root", "models_root", "run_root")}
+    rest = {"students": students, "runtime": places | {"teacher_engine": {"max_model_len": 128}}}
+    weighed = {"teacher": {"model": {"path": str(files.directory)}, "answers": "labels"}}
+    identity = open_generative_teacher(
+        experiment(folder, **weighed, **rest), load_task(folder / "task/task.yaml").config
+    ).by_weights
+    with serving(
+        folder, identity, vocab=files.vocab, stop_ids=files.stop_ids, max_model_len=128, vocab_sha256=files.vocab_sha256
+    ) as served:
+        monkeypatch.setenv(TOKEN_ENV, served.token)
+        teacher |= {"answers": "labels", "serve": served.block()}
+        said = planned(folder, teacher=teacher, **rest)
+        assert f"noise behind {served.url.removeprefix('http://')} is {identity.digest()[:12]}" in said
+        assert row(said, "teacher-test", table="What the teacher is asked")[1:4] == ["2", "0", "2"]
+        assert "asked where it answers" in said and "teacher engine" not in said
+    teacher["serve"] = served.block(patience_s=0.1)
+    said = planned(folder, teacher=teacher, **rest)
+    assert "teacher.serve: " in said and "planned with what is known here" in said
+    assert row(said, "teacher-test", table="What the teacher is asked")[1:4] == ["2", "0", "2"]

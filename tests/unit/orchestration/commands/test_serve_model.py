@@ -23,5 +23,7 @@ def test_engines_are_compared_on_texts_that_they_can_read(tmp_path: Path) -> Non
     )  # fmt: skip
     assert served.check_prompts and all(0 < len(ids) < 48 for ids in served.check_prompts)
     assert served.facts.max_model_len == 48 and served.facts.stop_ids == files.stop_ids
+    # Whoever asks may have answers held to grammars.
+    assert served.spec.grammars and not spec.grammars
     # Forward passes of one teacher are not those of another.
     assert served.references == tmp_path / "references" / IDENTITY.digest()[:16]

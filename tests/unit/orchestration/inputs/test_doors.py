@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 from pipeline_builders import experiment, model_in
-from served_teachers import TOKEN_ENV, ServedTeacher, serving
+from served_teachers import TOKEN_ENV, ServedTeacher, serving, without_weights
 
 from cache.identity import RemoteTeacherIdentity
 from configs import ConfigError, DistillConfig, DoorError
@@ -31,12 +30,6 @@ def own(root: Path) -> dict[str, Any]:
 def teacher_block(model: Path, url: str, **changes: Any) -> dict[str, Any]:
     serve = {"url": url, "token_env": TOKEN_ENV, "patience_s": 5.0}
     return {"model": {"path": str(model)}, "dtype": "float32", "top_k": 4, "serve": serve} | changes
-
-
-def without_weights(model: Path, into: Path) -> Path:
-    shutil.copytree(model, into)
-    (into / "model.safetensors").unlink()
-    return into
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def test_a_teacher_is_who_its_weights_and_its_dtype_say(tmp_path: Path) -> None:
     )
     assert half.files.shape.parameters == SHAPE.parameters and half.identity.dtype == "bfloat16" and told
     assert open_generative_teacher(config(tmp_path), MOODS).identity.digest() != half.identity.digest()
-    assert generative_provenance(config(tmp_path), half.files).keys() == {
+    assert generative_provenance(config(tmp_path), half).keys() == {
         "model", "tokenizer", "dataset", "vllm", "stillroom",
     }  # fmt: skip
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from served_teachers import TOKEN_ENV, serving, without_weights
+from speaking_engines import Speaker
 from task_pipeline_builders import TaskPlace, spoken_place
 
 from cache import CacheView
-from configs import BudgetReached
+from configs import BudgetReached, ConfigError, DoorError, ModelError
+from orchestration.inputs.generative_teachers import generative_provenance, open_generative_teacher
 from orchestration.inputs.task_examples import Said
 from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.tasks import LoadedTask, load_task
@@ -99,3 +103,94 @@ def test_engines_for_text_hold_answers_to_grammars(answers: str, grammars: bool,
     spec = asked.asked.pool.spec
     assert (spec.grammars, spec.teaches, spec.identity) == (grammars, True, asked.name.identity)
     assert spec.ledger == place.journal.ledger.directory.absolute()
+
+
+@pytest.fixture
+def there(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[TaskPlace]:
+    """An experiment without the weights of its teacher, which answers behind a door as long as the test lasts."""
+    (tmp_path / "there").mkdir()
+    place = spoken_place(tmp_path / "there", answers=getattr(request, "param", "labels"), stage=HARD)
+    teacher = open_generative_teacher(place.run.config, load_task(place.run.config.task).config)
+    files = teacher.files
+    speaker = Speaker(files, teacher.by_weights, **place.speaks)
+    with serving(
+        tmp_path, teacher.by_weights, vocab=files.vocab, stop_ids=files.stop_ids, max_model_len=128,
+        licence="mit", vocab_sha256=files.vocab_sha256, source=speaker,
+    ) as served:  # fmt: skip
+        monkeypatch.setenv(TOKEN_ENV, served.token)
+        place.values["teacher"] |= {
+            "model": {"path": str(without_weights(files.directory, tmp_path / "bare"))},
+            "serve": served.block(),
+            "licence": "mit",
+        }
+        place.values["students"]["bag"]["start"]["embeddings"] = "random"
+        yield place
+
+
+@pytest.mark.parametrize("there", ["labels", "text"], indirect=True)
+def test_a_language_model_behind_a_door_answers_as_one_here(tmp_path: Path, there: TaskPlace) -> None:
+    (tmp_path / "here").mkdir()
+    here = spoken_place(tmp_path / "here", answers=there.values["teacher"]["answers"], stage=HARD)
+    ours, task = opened(here)
+    ours.ask()
+    theirs, _ = opened(there)
+    theirs.show(there.journal.console)
+    theirs.ask()
+    assert theirs.name.identity == ours.name.identity
+    assert repr(theirs.about(task.train)) == repr(ours.about(task.train))
+    assert there.called == [] and there.workers.clusters == 0
+    assert "asked where it answers" in there.said and there.journal.ledger.counts().gpu_seconds == 0
+    answers = theirs.given()["teacher"]
+    assert "by noise behind 127.0.0.1" in answers.note and "vLLM" not in answers.note
+    said = generative_provenance(there.run.config, theirs.asked.teacher)
+    assert said["served_by"].startswith("127.0.0.1") and "vllm" not in said
+    again, _ = opened(there)
+    assert again.wanted.misses == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"licence": "apache-2.0"}, "teacher.licence=apache-2.0, and noise behind .* is under mit"),
+        ({"dtype": "bfloat16"}, "teacher.dtype=bfloat16, and noise behind .* has dtype=float32"),
+    ],
+)
+def test_a_door_to_another_language_model_is_refused_before_it_is_asked(
+    there: TaskPlace, changes: dict[str, Any], said: str
+) -> None:
+    there.values["teacher"] |= changes
+    with pytest.raises(ConfigError, match=said):
+        opened(there)
+
+
+def test_questions_that_the_door_does_not_take_are_refused(there: TaskPlace) -> None:
+    there.values["runtime"]["teacher_engine"] = {"max_model_len": 256}
+    with pytest.raises(ConfigError, match=r"max_model_len=256 is how long .* and noise behind .* takes 128 tokens"):
+        opened(there)
+
+
+def test_a_door_that_is_away_is_said(there: TaskPlace) -> None:
+    there.values["teacher"]["serve"] = {"url": "http://127.0.0.1:9", "token_env": TOKEN_ENV, "patience_s": 0.1}
+    with pytest.raises(DoorError, match=r"^teacher\.serve: "):
+        opened(there)
+
+
+def test_students_that_are_cut_out_of_it_need_its_weights(there: TaskPlace) -> None:
+    there.values["students"]["bag"]["start"]["embeddings"] = "teacher"
+    with pytest.raises(ModelError, match="safetensors"):
+        opened(there)
+
+
+def test_an_experiment_needs_no_weights_of_a_language_model_behind_a_door(there: TaskPlace, tmp_path: Path) -> None:
+    ended = there.go("train")
+    (tmp_path / "here").mkdir()
+    here = spoken_place(tmp_path / "here", answers="labels", stage=HARD)
+    here.values["students"] = there.values["students"]
+    here.values["teacher"]["licence"] = "mit"
+    weighed = here.go("train")
+    # A student has the same address, wherever the weights of its teacher are.
+    found, expected = ended.students, weighed.students
+    assert found is not None and expected is not None
+    assert found.chains.keys() == expected.chains.keys()
+    for name, chains in found.chains.items():
+        assert [each.digest for each in chains] == [each.digest for each in expected.chains[name]]
