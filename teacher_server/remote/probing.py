@@ -41,8 +41,8 @@ DRIFT_NATS = 0.1
 """Mean difference of log-probabilities between two fingerprints of one model: rounding and batching stay below 0.03."""
 
 _FEW = 4
-_NOT_KNOWN = frozenset({400, 404, 405, 415, 422, 501})
-"""Statuses that say: not in this way."""
+_NOT_KNOWN = frozenset({400, 404, 405, 415, 422, 500, 501})
+"""Statuses that say: not in this way. Some servers answer 500 to a body that they cannot read (llama-cpp-python)."""
 
 Scoring = Literal["prompt_logprobs", "echo", "none"]
 
