@@ -86,7 +86,8 @@ class Habits:
     """What a server knows, and how it lies. `fields` are those beyond the protocol that it heeds.
 
     Others it refuses where it is `strict` and ignores where it is not. `spoil` changes an answer before it goes out.
-    `ascii`: it writes nothing but letters, as a model that answers in words.
+    `ascii`: it writes nothing but letters, as a model that answers in words. `unread` is what it says to a body that it
+    cannot read.
     """
 
     name: str = "noise"
@@ -97,6 +98,7 @@ class Habits:
     most_logprobs: int = VOCAB
     chat_only: bool = False
     ascii: bool = False
+    unread: int = 400
     seed: int = 0
     alphabet: Alphabet = BYTES
     spoil: Callable[[str, Answer], Answer] = lambda _, answer: answer
@@ -162,7 +164,7 @@ def make_server(habits: Habits) -> FastAPI:
         @app.post("/v1/completions")
         async def completions(request: Request) -> Response:
             if not habits.takes_ids and isinstance((await request.json())["prompt"], list):
-                return _no(400, "prompt must be a string")
+                return _no(habits.unread, "prompt must be a string")
             return await answer(request, "completions")
 
     @app.post("/v1/chat/completions")

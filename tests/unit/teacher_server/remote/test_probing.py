@@ -84,6 +84,11 @@ def test_a_server_without_extensions() -> None:
     )
 
 
+def test_a_server_that_breaks_down_over_token_ids_takes_texts() -> None:
+    abilities, _ = probed(Habits(takes_ids=False, unread=500, ascii=True))
+    assert not abilities.chat and not abilities.takes_ids
+
+
 def test_a_server_of_conversations() -> None:
     abilities, fingerprint = probed(Habits(chat_only=True, ascii=True))
     assert abilities == Abilities("noise", True, False, (), 8, "none", False, frozenset())
