@@ -1,8 +1,9 @@
 """Engines that are actors of Ray, of whatever kind: how they start, work through a fill, and what becomes of a death.
 
 They are started when they are first needed, on places that are taken for all of them at once (`places`), and kept
-until they are released. An engine that dies ends all of them; the next use starts new ones, fewer where a machine went
-with the old ones. So does one that says nothing for too long (`pulse`), whatever it was asked.
+until they are released. Who knows that they will be needed has them begin before (`begin`), and goes on meanwhile. An
+engine that dies ends all of them; the next use starts new ones, fewer where a machine went with the old ones. So does
+one that says nothing for too long (`pulse`), whatever it was asked.
 """
 
 from __future__ import annotations
@@ -11,18 +12,18 @@ import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import ray
 from ray.exceptions import RayError
 
-from configs import DistillError, EngineError
+from configs import ConfigError, DistillError, EngineError
 from orchestration.cluster.deaths import lost, memory_ran_out
 from orchestration.cluster.leases import LeaseQueue, RemoteLeases
-from orchestration.cluster.places import Places, Wanted, beside_the_driver, take_places
+from orchestration.cluster.places import Places, Wanted, begin_to_take, beside_the_driver, take_places, wait_for
 from orchestration.cluster.pulse import LOOK_EVERY_S, SILENT_AFTER_S, Life, Watch
 from orchestration.fill.engine_loop import FillOrder, FillProgress, Item
 from orchestration.fill.ledger import Computes
@@ -92,6 +93,7 @@ class ActorPool(ABC):
         self._actors: list[ray.actor.ActorHandle] = []
         self._places: Places | None = None
         self._watch: Watch | None = None
+        self._beginning = False
         self._were_up = False
 
     @property
@@ -121,6 +123,24 @@ class ActorPool(ABC):
         """How many engines there are, or are to be."""
         return len(self._actors) or self.wanted.count
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the engines are there; not as long as they only begin to start."""
+        return bool(self._actors) and not self._beginning
+
+    def begin(self) -> None:
+        """Have the engines begin to start and wait for nothing, neither for them nor for their places: `start` does.
+
+        Raises:
+            EngineError: Ray does not take them on.
+            ConfigError: the machines have no room for them.
+        """
+        if not self._actors:
+            with self._room(), self._saying_what_is_lost():
+                # Before the actors are there, so that nobody takes what is half made for engines.
+                self._beginning = True
+                self._begin(begin_to_take(self.wanted))
+
     def start(self) -> None:
         """Start the engines, unless they are there.
 
@@ -128,23 +148,36 @@ class ActorPool(ABC):
             EngineError: an engine does not come up.
             ConfigError: the machines have no room for them.
         """
-        if not self._actors:
+        if not self.is_up:
             with self._room():
                 self.lighter_if_needed(self._start)
 
     def _start(self) -> None:
+        with self._saying_what_is_lost():
+            if self._actors:
+                assert self._places is not None
+                wait_for(self._places, self.wanted)
+            else:
+                # Who goes on after a machine is gone goes on with what is left.
+                self._begin(take_places(self.wanted, fewer=self._were_up))
+        self.ask([actor.ready.remote() for actor in self._actors])
+        self._beginning, self._were_up = False, True
+
+    @contextmanager
+    def _saying_what_is_lost(self) -> Iterator[None]:
+        """Whatever goes wrong leaves nothing behind that was begun."""
         try:
-            self._begin(self.wanted)
+            yield
         except RayError as error:
             self.release()
             raise self._lost(error) from error
-        self.ask([actor.ready.remote() for actor in self._actors])
-        self._were_up = True
+        except ConfigError:
+            self.release()
+            raise
 
-    def _begin(self, wanted: Wanted) -> None:
-        """Take the places and have the engines begin to start there."""
-        # Who goes on after a machine is gone goes on with what is left.
-        self._places = take_places(wanted, fewer=self._were_up)
+    def _begin(self, places: Places) -> None:
+        """Have the engines begin to start at these places."""
+        wanted, self._places = self.wanted, places
         count = self._places.count
         if count < wanted.count:
             logger.warning("the machines that are left have room for %d of %d %s", count, wanted.count, wanted.what)
@@ -236,14 +269,16 @@ class ActorPool(ABC):
     def release(self) -> None:
         """End the engines and give their memory and devices back."""
         for actor in self._actors:
-            # Lets the engine end its own children before its process goes.
-            try:
-                ray.get(actor.close.remote(), timeout=STOP_GRACE_S)
-            except RayError:
-                logger.info("an engine did not close by itself")
+            # Lets the engine end its own children before its process goes. One that only begins would not hear it
+            # before it is up; what it has started by then ends with it.
+            if not self._beginning:
+                try:
+                    ray.get(actor.close.remote(), timeout=STOP_GRACE_S)
+                except RayError:
+                    logger.info("an engine did not close by itself")
             with suppress(RayError):
                 ray.kill(actor)
-        self._actors = []
+        self._actors, self._beginning = [], False
         if self._watch is not None:
             with suppress(RayError):
                 self._watch.end()

@@ -108,7 +108,7 @@ class EnginePool(ActorPool):
         Raises:
             EngineError: an engine does not come up.
         """
-        if self._actors:
+        if self.is_up:
             self.wake()
         else:
             super().start()

@@ -9,11 +9,29 @@ from dataclasses import replace
 
 from cache.erasures import Erasures
 from configs import DistillConfig
+from configs.schema import DataConfig
 from orchestration.inputs.forgotten_rows import without_forgotten
 from orchestration.inputs.models import ModelFiles
 from orchestration.inputs.plain_windows import with_plain
 from orchestration.inputs.prompts import load_prompts
 from orchestration.inputs.wide_prompts import Widened, with_context
+
+LONG_BYTES = 8 * 2**20
+"""Of files of rows; they take more than ten seconds to render and tokenise."""
+
+LONG_ROWS = 10_000
+"""Fewer rows of a file are read in a moment, however large it is."""
+
+
+def takes_long(data: DataConfig) -> bool:
+    """Whether the prompts take so long to read that it is worth to do other things meanwhile.
+
+    Nobody knows it of a dataset of the hub that is not limited. A path that is not there is somebody else's to refuse.
+    """
+    whole = [source for source in data.splits.values() if source.limit is None or source.limit > LONG_ROWS]
+    if any(source.path is None for source in whole):
+        return True
+    return sum(source.path.stat().st_size for source in whole if source.path and source.path.exists()) > LONG_BYTES
 
 
 def read_prompts(config: DistillConfig, *, teacher: ModelFiles) -> Widened:

@@ -16,11 +16,12 @@ from configs.places import WRITTEN
 from configs.teachers import FIRST
 from evaluation.cost import NOTHING_SAVED, Saved
 from orchestration.cluster.door_pool import DoorPool
+from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.nodes import cluster_hardware
 from orchestration.comparison.publishing import publish
 from orchestration.comparison.report import Report, write_report
 from orchestration.comparison.show import directory_of, show_report
-from orchestration.inputs.asked_prompts import read_prompts
+from orchestration.inputs.asked_prompts import read_prompts, takes_long
 from orchestration.inputs.data_card import FILE as DATA_CARD
 from orchestration.inputs.data_card import data_card
 from orchestration.inputs.licences import licences_in_words, with_licences
@@ -46,7 +47,7 @@ from orchestration.pipeline.run_results import Examined, report_of
 from orchestration.pipeline.session import Session
 from orchestration.pipeline.stage import run_stage
 from orchestration.pipeline.starts import Start
-from orchestration.pipeline.teachers import AskedTeachers, plan_teachers
+from orchestration.pipeline.teachers import AskedTeachers, OpenTeacher, begin_engines, plan_teachers, with_caches
 from orchestration.pipeline.train_students import train_students
 from orchestration.plan.hardware import hardware_of
 from orchestration.plan.host_memory import HostPhase, check_host
@@ -130,11 +131,19 @@ class Experiment:
         teachers = self._open_teachers()
         teacher = teachers[FIRST]
         phases = self._place(teachers)
+        opened = with_caches(teachers, config=self._settings.config, compute=self._compute)
+        # Engines take a minute to come up. Where the rows take as long to read and nothing is kept of the teacher, they
+        # are needed for sure and begin now; otherwise once nothing is wrong with the rows and some are missing.
+        if opened[FIRST].surely_asked and takes_long(self._settings.config.data):
+            self._begin(opened[FIRST].pool)
         prompts = self._read_prompts(teacher)
         tasks = self._read_tasks()
         self._written.require_unchanged()  # before anything is paid for
         starts = prepare_starts(self._settings, self._journal, teacher=teacher, prompts=prompts)
-        asked = self._plan(teachers, prompts)
+        asked = self._plan(opened, prompts)
+        if asked.first.plan.asks_teacher:
+            self._begin(asked.first.pool)
+        self._show_plan(asked)
         for placed, plan in zip(phases, asked.plans, strict=True):
             for warning in check_host(placed, memory=self._settings.hardware.memory, asks_teacher=plan.asks_teacher):
                 self._journal.console.warn(warning)
@@ -216,10 +225,16 @@ class Experiment:
                 console.warn(f"task {task.facts.name}: {len(aside)} rows set aside; the first: {aside[0]}")
         return tasks
 
-    def _plan(self, teachers: Mapping[str, Teacher], prompts: PromptSet) -> AskedTeachers:
-        """Ask the caches what is missing, and show what that will take."""
+    def _begin(self, pool: EnginePool | DoorPool) -> None:
+        begin_engines(pool, settings=self._settings, compute=self._compute)
+
+    def _plan(self, opened: Mapping[str, OpenTeacher], prompts: PromptSet) -> AskedTeachers:
+        """Ask the caches what is missing."""
+        return plan_teachers(opened, prompts, settings=self._settings, journal=self._journal, compute=self._compute)
+
+    def _show_plan(self, asked: AskedTeachers) -> None:
+        """Say what teachers will be asked, and what that will take; of doors, whether they can."""
         config, console = self._settings.config, self._journal.console
-        asked = plan_teachers(teachers, prompts, settings=self._settings, journal=self._journal, compute=self._compute)
         if config.combined:
             console.say(f"{config.combined}.")
         saved = dict[str, Saved]()
@@ -246,7 +261,6 @@ class Experiment:
             if not each.plan.asks_teacher or config.every_teacher[name].elsewhere is not None
         ]
         warn_of_slow_dtype(config, hardware=self._settings.hardware, console=console, nothing_to_ask=idle)
-        return asked
 
     def _start_tracking(self, plans: Sequence[FillPlan]) -> None:
         written, tracker, name = self._written.config, self._journal.tracker, self._settings.directory.name

@@ -10,8 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from cache import TeacherCache
 from cache.answers import Request
+from configs import DistillConfig
 from configs.teachers import FIRST
+from orchestration.cluster.door_pool import DoorPool
+from orchestration.cluster.engine_pool import EnginePool
 from orchestration.fill.teacher_plans import plan_of, plans_of
 from orchestration.inputs.prompts import PromptSet
 from orchestration.inputs.teachers import Teacher, open_cache
@@ -22,6 +26,20 @@ from orchestration.pipeline.lessons import Lesson
 from orchestration.pipeline.run import Journal, RunSettings
 from orchestration.plan.requests import FillPlan
 from orchestration.plan.scores import score_sets, sequences_of
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTeacher:
+    """A teacher with its cache, and its engines or its door, before it is known what it is asked."""
+
+    teacher: Teacher
+    cache: TeacherCache
+    pool: EnginePool | DoorPool
+
+    @property
+    def surely_asked(self) -> bool:
+        """Whether it is asked whatever the prompts are: nothing that it said is kept, and it answers the test split."""
+        return self.cache.stats().records == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,21 +140,36 @@ class AskedTeachers:
         return replace(self.settings, config=self.settings.config.of_teacher(name))
 
 
+def with_caches(teachers: Mapping[str, Teacher], *, config: DistillConfig, compute: Compute) -> dict[str, OpenTeacher]:
+    """Every teacher with its cache and its engines, none of which is started."""
+    return {
+        name: OpenTeacher(teacher, open_cache(config.of_teacher(name), teacher), compute.teacher_pool(teacher))
+        for name, teacher in teachers.items()
+    }
+
+
+def begin_engines(pool: EnginePool | DoorPool, *, settings: RunSettings, compute: Compute) -> None:
+    """Have engines that will be asked begin to start, unless they answer behind a door or energy is limited.
+
+    Energy is looked at when a stage begins, and nothing begins to take any before that.
+    """
+    if not isinstance(pool, DoorPool) and settings.config.budgets.max_kwh is None:
+        compute.need_cluster()
+        pool.begin()
+
+
 def plan_teachers(
-    teachers: Mapping[str, Teacher], prompts: PromptSet, *, settings: RunSettings, journal: Journal, compute: Compute
+    opened: Mapping[str, OpenTeacher], prompts: PromptSet, *, settings: RunSettings, journal: Journal, compute: Compute
 ) -> AskedTeachers:
     """What each of the teachers is asked, as far as that is known before any of them answers.
 
     Raises:
         ConfigError: no row of a split to learn from is routed to one of them.
     """
-    config = settings.config
-    caches = {name: open_cache(config.of_teacher(name), teacher) for name, teacher in teachers.items()}
-    plans = plans_of(teachers, prompts, config=config, caches=caches)
-    asked = {
-        name: AskedTeacher(teacher, caches[name], compute.teacher_pool(teacher), plans[name])
-        for name, teacher in teachers.items()
-    }
+    teachers = {name: each.teacher for name, each in opened.items()}
+    caches = {name: each.cache for name, each in opened.items()}
+    plans = plans_of(teachers, prompts, config=settings.config, caches=caches)
+    asked = {name: AskedTeacher(each.teacher, each.cache, each.pool, plans[name]) for name, each in opened.items()}
     return AskedTeachers(asked, settings, journal, compute)
 
 

@@ -151,6 +151,9 @@ class FakePool:
     def source(self) -> FakeTeacher:
         return FakeTeacher(self.identity, vocab=self.vocab, seed=self.seed, eos_id=self._eos, max_model_len=64)
 
+    def begin(self) -> None:
+        self.called.append("begin")
+
     def check(self, prompts: Sequence[Any], *, stop_ids: Any, bos_id: Any, reference: Any) -> None:
         self.called.append(f"check {len(prompts)}")
         self.on_check()
@@ -216,8 +219,10 @@ class FakeCompute(Compute):
             return super().teacher_pool(teacher)
         # Every teacher believes something of its own, by whatever name it is asked.
         seed = self.seeds.setdefault(teacher.identity.digest(), len(self.seeds))
-        self.pools.append(FakePool(teacher.identity, files=teacher.files, seed=seed))
-        return self.pools[-1]
+        pool: Any = FakePool(teacher.identity, files=teacher.files, seed=seed)
+        self.pools.append(pool)
+        self._pools.append(pool)
+        return pool
 
     def student_pool(self, files: ModelFiles, identity: TeacherIdentity) -> Any:
         self.called.append(f"student pool {files.label}")

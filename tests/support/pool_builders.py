@@ -34,6 +34,7 @@ class Surroundings:
     room: int = 10**9
     wanted: list[Wanted] = field(default_factory=list)
     released: list[Wanted] = field(default_factory=list)
+    waited: list[Wanted] = field(default_factory=list)
     looks: list[tuple[list[int] | None, float]] = field(default_factory=list)
     silent: list[int] = field(default_factory=list)
     ended: int = 0
@@ -68,6 +69,8 @@ def surround(patch: pytest.MonkeyPatch) -> Surroundings:
     """Have pools of any kind find such surroundings."""
     found = Surroundings()
     patch.setattr(actor_pool, "take_places", found.take)
+    patch.setattr(actor_pool, "begin_to_take", found.take)
+    patch.setattr(actor_pool, "wait_for", lambda places, wanted: found.waited.append(wanted))
     patch.setattr(actor_pool, "Watch", found.watch)
     patch.setattr(actor_pool, "beside_the_driver", dict)
     return found

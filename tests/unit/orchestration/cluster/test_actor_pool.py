@@ -13,7 +13,7 @@ import ray.exceptions
 from pool_builders import surround
 from ray.exceptions import RayError
 
-from configs import DistillError, EngineError
+from configs import ConfigError, DistillError, EngineError
 from orchestration.cluster import actor_pool, deaths
 from orchestration.cluster.actor_pool import ActorPool
 from orchestration.cluster.places import Wanted
@@ -70,6 +70,89 @@ def test_engines_start_once_and_are_counted_until_they_are_released(monkeypatch:
     pool.release()
     assert clock.noted == [(6.0, "teacher"), "down"] and len(killed) == 3
     assert len(around.released) == around.ended == 1
+
+
+class Rays:
+    """Ray, as far as pools use it; actors that are to be waited for are noted, and so are those that are killed."""
+
+    def __init__(self) -> None:
+        self.killed: list[Any] = []
+        self.awaited = self.asked = 0
+
+    def wait(self, references: Any, **_: object) -> tuple[Any, list[Any]]:
+        self.awaited += 1
+        return references, []
+
+    def get(self, references: Any, **_: object) -> Any:
+        self.asked += 1
+        return references
+
+    def kill(self, actor: Any) -> None:
+        self.killed.append(actor)
+
+
+def test_engines_that_begin_are_waited_for_by_whoever_uses_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    around, rays, clock = surround(monkeypatch), Rays(), Clock()
+    monkeypatch.setattr(actor_pool, "ray", rays)
+    pool = Pool(clock=clock)
+    pool.begin()
+    pool.begin()
+    assert pool.starts == 1 and rays.awaited == 0 and not pool.is_up and clock.noted == [(6.0, "teacher")]
+    assert around.waited == []
+    pool.start()
+    assert pool.starts == 1 and rays.awaited == 1 and pool.is_up and around.waited == [pool.wanted]
+    pool.begin()
+    pool.start()
+    assert pool.starts == 1 and rays.awaited == 1
+    assert len(around.wanted) == 1
+
+
+def test_engines_that_only_begin_are_ended_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    around, rays, clock = surround(monkeypatch), Rays(), Clock()
+    monkeypatch.setattr(actor_pool, "ray", rays)
+    pool = Pool(clock=clock)
+    pool.begin()
+    pool.release()
+    # An engine that starts hears nothing, and whoever ends it would wait in vain for its answer.
+    assert rays.asked == 0 and len(rays.killed) == 3 and clock.noted == [(6.0, "teacher"), "down"]
+    assert len(around.released) == 1
+    pool.start()
+    assert pool.starts == 2 and pool.is_up
+
+
+@pytest.mark.parametrize("method", ["begin", "start"])
+@pytest.mark.parametrize("error", [ConfigError("no room"), ray.exceptions.RayActorError()])
+def test_what_goes_wrong_at_the_beginning_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, method: str, error: Exception
+) -> None:
+    around = surround(monkeypatch)
+    monkeypatch.setattr(actor_pool, "ray", Rays())
+
+    def gone(*_: object, **__: object) -> None:
+        raise error
+
+    pool = Pool()
+    monkeypatch.setattr(actor_pool, "Watch", gone)
+    with pytest.raises(DistillError):
+        getattr(pool, method)()
+    assert not pool.is_up and pool._places is None and pool._actors == [] and len(around.released) == 1
+
+
+def test_places_that_are_gone_by_the_time_that_engines_are_needed_are_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    around, rays = surround(monkeypatch), Rays()
+    monkeypatch.setattr(actor_pool, "ray", rays)
+    pool = Pool()
+    pool.begin()
+
+    def gone(*_: object) -> None:
+        raise ConfigError("a machine went")
+
+    monkeypatch.setattr(actor_pool, "wait_for", gone)
+    with pytest.raises(ConfigError, match="a machine went"):
+        pool.start()
+    assert len(rays.killed) == 3 and len(around.released) == 1 and pool._actors == []
 
 
 def test_a_cluster_that_is_gone_when_places_are_taken_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:

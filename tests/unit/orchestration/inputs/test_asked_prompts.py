@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pipeline_builders import experiment
 
-from configs.schema import DistillConfig
-from orchestration.inputs.asked_prompts import read_prompts
+from configs.schema import DataConfig, DistillConfig
+from orchestration.inputs import asked_prompts
+from orchestration.inputs.asked_prompts import read_prompts, takes_long
 from orchestration.inputs.models import ModelFiles, materialise
 from orchestration.inputs.wide_prompts import Widened
 
@@ -64,3 +66,20 @@ def test_rows_are_sent_to_their_teachers(tmp_path: Path) -> None:
     read, _ = asked(tmp_path, experiment(tmp_path, teachers={"second": second}, combine=route))
     assert [prompt.teacher for prompt in read.prompts.splits["train"]] == ["teacher", "second"]
     assert read.said == ()
+
+
+def test_rows_take_long_where_files_are_large_or_nobody_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = tmp_path / "small.jsonl", tmp_path / "large.jsonl"
+    small.write_bytes(b"x" * 10)
+    large.write_bytes(b"x" * 20)
+    monkeypatch.setattr(asked_prompts, "LONG_BYTES", 30)
+
+    def long(train: dict[str, Any], dev: Path = small) -> bool:
+        given = {"train": train, "dev": {"path": str(dev)}, "test": {"path": str(tmp_path / "missing.jsonl")}}
+        return takes_long(DataConfig.model_validate(given))
+
+    assert not long({"path": str(large)})
+    assert long({"path": str(large)}, large)
+    assert not long({"path": str(large), "limit": 10_000}, large)
+    assert long({"path": str(large), "limit": 10_001}, large)
+    assert long({"hub": "owner/name"}) and not long({"hub": "owner/name", "limit": 5})

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from openai_server import KEY, Habits
-from pipeline_builders import CLOSENESS, SHAPE, FakeRun, experiment, fake_run, go
+from pipeline_builders import CLOSENESS, SHAPE, FakePool, FakeRun, experiment, fake_run, go
 from remote_runs import KEY_ENV, remote, remote_experiment
 from screening_builders import find_digits
 from served_teachers import TOKEN_ENV, ServedTeacher, serving
@@ -26,6 +26,8 @@ from evaluation.closeness import measured
 from orchestration.commands.plan import print_plan
 from orchestration.comparison.numbers import closeness_numbers
 from orchestration.comparison.report import read_results
+from orchestration.inputs import asked_prompts
+from orchestration.inputs.asked_prompts import read_prompts
 from orchestration.inputs.rows import split_rows
 from orchestration.inputs.screen import Screened
 from orchestration.inputs.teachers import open_teacher
@@ -47,9 +49,9 @@ def test_a_run_asks_trains_and_compares(tmp_path: Path) -> None:
     # Its speed follows: one prompt to warm up, then each batch for a token and for several, three times.
     answers = ["answer 2 score", "answer 2 write", "answer 2 write"]
     speed = ["answer 1 write", *(f"answer {batch} write" for batch in (1, 8, 32) for _ in range(6))]
-    assert teacher_pool.called == ["check 2", "fill 7", *answers, *speed, "release"]
+    assert teacher_pool.called == ["begin", "check 2", "fill 7", *answers, *speed, "release"]
     assert run.compute.called == [
-        "cluster", "cluster", "train kd", "cluster", "score 2", "cluster", "student pool untouched", "student pool kd",
+        "cluster", "cluster", "cluster", "train kd", "cluster", "score 2", "cluster", "student pool untouched", "student pool kd",
     ]  # fmt: skip
     # A student is as fast as it was before it learned.
     write = ["answer 2 write", "answer 2 write"]
@@ -70,6 +72,69 @@ def test_a_run_asks_trains_and_compares(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert repr(read_results(run.settings.directory)) == repr(results)
     assert len(report.evidence) == 6 and report.missing == ()
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """How often engines had been told to begin when the prompts were read, run by run."""
+    begun: list[int] = []
+    found: list[int] = []
+
+    def begin(pool: FakePool) -> None:
+        pool.called.append("begin")
+        begun.append(1)
+
+    def reading(*args: Any, **kwargs: Any) -> Any:
+        found.append(len(begun))
+        return read_prompts(*args, **kwargs)
+
+    monkeypatch.setattr(FakePool, "begin", begin)
+    monkeypatch.setattr(module, "read_prompts", reading)
+    yield found
+
+
+def test_engines_begin_before_many_prompts_are_read_where_nothing_is_kept(
+    tmp_path: Path, seen: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asked_prompts, "LONG_BYTES", 20)
+    run = fake_run(tmp_path)
+    go(run, until="fill")
+    assert seen == [1] and run.compute.pools[0].called[0] == "begin"
+    # Everything is kept by now, and nothing begins.
+    again = fake_run(tmp_path, name="again")
+    go(again, until="fill")
+    assert seen == [1, 2] and again.compute.pools[0].called == [] and again.compute.called == []
+    # A row is missing, which is known when the rows are read.
+    (tmp_path / "train.jsonl").write_text((tmp_path / "train.jsonl").read_text() + '{"prompt": "one more"}\n')
+    more = fake_run(tmp_path, name="more")
+    go(more, until="fill")
+    assert seen == [1, 2, 2] and more.compute.pools[0].called == ["begin", "check 2", "fill 1"]
+
+
+def test_few_prompts_are_read_before_anything_begins(tmp_path: Path, seen: list[int]) -> None:
+    run = fake_run(tmp_path)
+    (tmp_path / "dev.jsonl").write_text('{"prompt": "test 0"}\n')
+    with pytest.raises(DataError, match="the same prompt"):
+        go(run)
+    assert seen == [0] and run.compute.called == []
+
+
+def test_prompts_that_cannot_be_used_end_engines_that_began(
+    tmp_path: Path, seen: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asked_prompts, "LONG_BYTES", 20)
+    run = fake_run(tmp_path)
+    (tmp_path / "dev.jsonl").write_text('{"prompt": "test 0"}\n')
+    with pytest.raises(DataError, match="the same prompt"), closing(run.compute):
+        go(run)
+    assert seen == [1] and run.compute.pools[0].called == ["begin", "release"] and run.tracker.told == []
+
+
+def test_engines_wait_for_their_stage_where_energy_is_limited(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, budgets={"max_kwh": 1.0})
+    with pytest.raises(ConfigError, match="nothing here measures energy"):
+        go(run, until="fill")
+    assert "begin" not in run.compute.pools[0].called
 
 
 @contextmanager
@@ -191,7 +256,7 @@ def test_plain_text_is_scored_once_or_its_teacher_reads_beside_the_student(tmp_p
     assert go(run) is not None
     assert "windows of plain text: 1 dev, 4 train" in run.said
     # Windows are kept as text, and the two test prompts are answered: nobody is asked to score a window.
-    assert run.compute.pools[0].called[:2] == ["check 2", "fill 2"]
+    assert run.compute.pools[0].called[:3] == ["begin", "check 2", "fill 2"]
     views = {path.stem for path in (run.settings.directory / "views").iterdir()}
     assert views == {"plain-train", "plain-dev", "teacher-test"}
     text, asked = run.compute.jobs
@@ -201,7 +266,7 @@ def test_plain_text_is_scored_once_or_its_teacher_reads_beside_the_student(tmp_p
     cached = fake_run(tmp_path, data=plain_text(tmp_path), students=plain_students({"objective": "kd"}))
     assert go(cached) is not None
     # The test prompts are in the cache by now.
-    assert cached.compute.pools[0].called[:2] == ["check 2", "fill 5"]
+    assert cached.compute.pools[0].called[:3] == ["begin", "check 2", "fill 5"]
     (job,) = cached.compute.jobs
     assert job.taught is None and CacheView.load(job.train_view).k == 4
 
@@ -230,7 +295,7 @@ def test_a_teacher_that_cannot_read_beside_a_student_ends_a_run_before_anything_
     run = fake_run(tmp_path, data=plain_text(tmp_path), students=plain_students(stage), teacher=base | model)
     with pytest.raises(ConfigError, match=words):
         go(run)
-    assert run.compute.called == [] and run.compute.pools == []
+    assert run.compute.called == [] and all(pool.called == [] for pool in run.compute.pools)
 
 
 def test_every_model_answers_the_tasks_once(tmp_path: Path) -> None:
@@ -315,7 +380,9 @@ def test_a_second_run_asks_and_trains_nothing(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("until", "called"), [("fill", ["cluster"]), ("train", ["cluster", "train kd"])])
+@pytest.mark.parametrize(
+    ("until", "called"), [("fill", ["cluster", "cluster"]), ("train", ["cluster", "cluster", "train kd"])]
+)
 def test_a_run_stops_where_it_is_told_to(until: Until, called: list[str], tmp_path: Path) -> None:
     run = fake_run(tmp_path)
     assert go(run, until=until) is None

@@ -262,7 +262,7 @@ def test_a_value_that_nobody_answers_ends_a_run_before_anything_is_asked(tmp_pat
     (tmp_path / "train.jsonl").write_text('{"prompt": "train 0", "town": "oslo"}\n')
     with pytest.raises(ConfigError, match=r"combine\.to sends no row of data\.train to second"):
         go(two(tmp_path, combine=ROUTE))
-    assert run.compute.pools == []
+    assert all(pool.called == [] for pool in run.compute.pools)
 
 
 def test_a_split_of_one_teacher_alone_is_learned_too(tmp_path: Path) -> None:
