@@ -5,36 +5,33 @@ Credentials, region and endpoint come from the usual environment variables of th
 no rename and none is needed: objects are put under their final names, and nobody looks at a segment before its
 manifest names it.
 
-Copies lie below `STILLROOM_COPIES`, by default `stillroom` in the user's cache directory. Objects never change, so a
-copy is either what was written or is found damaged by its digest and fetched anew.
+What was read is kept on this machine (`cache.disk.copies`). A large object comes in parts, several at once, since one
+connection to such a service is slower than the line.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import os
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from pathlib import Path
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import from_url
 
-from cache.disk.durable import UNFINISHED, remove_entry, remove_leftovers
+from cache.disk.copies import Copies, copies_directory, copies_room
 from cache.disk.failpoints import failpoint
-from cache.disk.local_storage import read_spans
 from cache.disk.storage import NOTE_BYTES, Span
 from configs.errors import ConfigError
-from configs.regular_files import UnreadableFileError, read_regular
+from configs.regular_files import UnreadableFileError
 from configs.visible_text import first_line
 
-COPIES_VARIABLE = "STILLROOM_COPIES"
 PARALLEL_REQUESTS = 8
+PART_BYTES = 8 * 2**20
+"""What one request asks for: large enough that its latency does not count."""
+
 RETRIES = 5
 GIVE_UP_AFTER = timedelta(seconds=60)
 """A service that does not answer for this long counts as an I/O error."""
@@ -45,7 +42,8 @@ class ObjectStorage:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._copies = copies_directory() / hashlib.sha256(url.encode()).hexdigest()[:32]
+        self._copies = Copies(url, root=copies_directory(), room=copies_room())
+        self._fetched = set[str]()
         try:
             self._store = from_url(url, retry_config={"max_retries": RETRIES, "retry_timeout": GIVE_UP_AFTER})
         except (BaseError, ValueError) as error:
@@ -76,45 +74,49 @@ class ObjectStorage:
         """See `cache.disk.storage.Storage`."""
         with self._as_os_errors(name):
             found = obstore.get(self._store, name)
-            if found.meta["size"] > at_most:
+            size = found.meta["size"]
+            if size > at_most:
                 raise UnreadableFileError(f"{self._url}/{name}: is longer than the {at_most:,} bytes that it may have")
-            return bytes(found.bytes())
+            # What answers has sent no more than its head so far: the body is left where it comes in parts.
+            return bytes(found.bytes()) if size <= PART_BYTES else self._in_parts(name, size=size)
+
+    def _in_parts(self, name: str, *, size: int) -> bytes:
+        spans = [(start, min(PART_BYTES, size - start)) for start in range(0, size, PART_BYTES)]
+        with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
+            return b"".join(pool.map(lambda span: self._part(name, span), spans))
+
+    def _part(self, name: str, span: Span) -> bytes:
+        return bytes(obstore.get_range(self._store, name, start=span[0], length=span[1]))
 
     def fetch(self, name: str, *, at_most: int) -> bytes:
         """See `cache.disk.storage.Objects`."""
-        copy = self._copies / name
         with suppress(FileNotFoundError):
-            return read_regular(copy, at_most=at_most)
+            return self._copies.read(name, at_most=at_most)
         data = self.read(name, at_most=at_most)
-        self._keep(copy, data)
+        self._copies.keep(name, data)
+        self._fetched.add(name)
         return data
 
     def fetch_spans(self, name: str, spans: Iterable[Span]) -> list[bytes]:
-        """See `cache.disk.storage.Objects`."""
-        copy = self._copies / name
+        """See `cache.disk.storage.Objects`.
+
+        Of an object whose copy had to make room already only the parts are fetched: to copy it again for each of them
+        would be many times as much.
+        """
+        spans = list(spans)
         with suppress(FileNotFoundError):
-            return read_spans(copy, spans)
+            return self._copies.read_spans(name, spans)
         with self._as_os_errors(name):
             size = obstore.head(self._store, name)["size"]
+            if name in self._fetched:
+                inside = [(start, min(length, size - start)) for start, length in spans]
+                return [self._part(name, span) if span[1] > 0 else b"" for span in inside]
         data = self.fetch(name, at_most=size)
         return [data[offset : offset + length] for offset, length in spans]
 
     def forget_copy(self, name: str) -> None:
         """See `cache.disk.storage.Storage`; whatever stands in its place goes."""
-        with suppress(FileNotFoundError):
-            remove_entry(self._copies / name)
-
-    @staticmethod
-    def _keep(copy: Path, data: bytes) -> None:
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(copy.parent, of=copy.name)
-        beside = copy.with_name(f".{copy.name}.{uuid.uuid4()}{UNFINISHED}")
-        try:
-            # Not put on disk: a copy that a power cut empties fails its digest and is fetched again.
-            beside.write_bytes(data)
-            os.replace(beside, copy)
-        finally:
-            beside.unlink(missing_ok=True)
+        self._copies.forget(name)
 
     def create(self, name: str, data: bytes) -> None:
         """See `cache.disk.storage.Storage`."""
@@ -166,11 +168,3 @@ class ObjectStorage:
             raise FileExistsError(errno.EEXIST, "exists", f"{self._url}/{name}") from error
         except BaseError as error:
             raise OSError(errno.EIO, first_line(error), f"{self._url}/{name}") from error
-
-
-def copies_directory() -> Path:
-    """Where local copies of objects are kept."""
-    chosen = os.environ.get(COPIES_VARIABLE)
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stillroom"

@@ -231,3 +231,33 @@ def test_a_door_that_is_killed_in_the_middle_of_a_fill_is_waited_for(
     # Nothing is lost, nothing is there twice, and nothing was left for an engine of one's own.
     assert before < len(kept(far)) == newly_asked(printed)
     assert kept(door.place).keys() <= kept(far).keys()
+
+
+@pytest.mark.group
+@pytest.mark.parametrize("answers", ["labels", "text"])
+def test_a_task_is_labelled_through_the_door_of_a_language_model(
+    door: RealDoor, tmp_path: Path, answers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = yaml.safe_load(TINY.read_text())
+    start = {"kind": "bag", "embeddings": "random", "embedding_size": 8}
+    stage = {"objective": "hard_labels", "labels": "teacher", "data": ["train"], "steps": 2, "batch_size": 8}
+    teacher = {"model": tiny["teacher"]["model"], "answers": answers, "max_tokens": 64}
+    engine = tiny["runtime"]["teacher_engine"]
+    values: dict[str, Any] = {
+        "name": "labelled",
+        "task": str(TINY.parent / "tasks/reviews.yaml"),
+        "teacher": teacher,
+        "students": {"bag": {"start": start, "stages": [stage]}},
+        "runtime": {"accelerator": "cpu", "teacher_engine": engine, "training": {"workers": 1, "zero_stage": 0}},
+    }
+    config = tmp_path / "labelled.yaml"
+    config.write_text(yaml.safe_dump(values))
+    far = through(door, tmp_path / "far", monkeypatch, config=config)
+    far.finish()
+    (asked,) = (row for row in far.came_to()["rows"] if row["role"] == "teacher")
+    # Held to a grammar, an answer of noise can be read too.
+    assert all(example["predicted"] for example in asked["tasks"][0]["examples"])
+    # Whoever has an engine of its own finds there what the door said.
+    (tmp_path / "own").mkdir()
+    own = DriverPlace(tmp_path / "own", config, (MODEL,))
+    assert newly_asked(own.finish(f"runtime.cache_root={far.root / 'cache'}", command="fill")) == 0
