@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.measurement import Measurement
 from benchmarks.timing import one_thread
-from configs.task_experiment import RuleAugmentation
+from configs.task_data import RuleAugmentation
 from configs.task_stages import TaskStageConfig
 from orchestration.inputs.augment import Row, Texts, change_by_rules
 from student_train.feed.examples import ExampleSet

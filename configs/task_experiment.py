@@ -10,21 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from configs.doors import DoorConfig
-from configs.models import Block, GrownBlock, ModelSource, Name, NonNegative, Positive
-from configs.schema import BudgetConfig, Dtype, PlainConfig, PriceConfig, RuntimeConfig, SplitConfig, WithoutPasswords
+from configs.models import GrownBlock, Name, NonNegative
+from configs.schema import BudgetConfig, PriceConfig, RuntimeConfig, WithoutPasswords
+from configs.screening import ContentConfig, PrivacyConfig
 from configs.task_context import context_in_words, require_context
+from configs.task_data import TaskDataConfig
 from configs.task_general import require_general, require_of_task
 from configs.task_stages import GOLD, OWN_SETS, TRANSFER, TaskStageConfig, TaskStudentConfig
+from configs.task_teacher import TaskTeacherConfig
 from configs.teacher_context import TeacherContext
 from configs.teachers import (
     FIRST,
     Combination,
-    LicensedTeacher,
     TeacherRoute,
     Together,
     key_of_teacher,
@@ -32,202 +33,8 @@ from configs.teachers import (
     unless_unused,
 )
 
-SignalEncoding = Literal["signal-f32", "signal-f16", "signal-u8"]
-"""How signals are stored: exact, or smaller."""
-
 TASK_RESERVED_NAMES = frozenset({"pipeline", "fill", "teacher", "untouched", "majority"})
 """Names of runs and table rows that are not students."""
-
-
-class TaskTeacherConfig(LicensedTeacher):
-    """Who is asked, and how.
-
-    `answers` says by what: the logits of a task `head`, the likelihood of each label's words (`labels`) or the text
-    that it writes (`text`), read as the task says; `constrained` has its engine write nothing that cannot be read so.
-    Texts are cut to `max_tokens`, and those that are cut are counted.
-    With `calibrated` the likelihood of each label is divided by that of the same words after a question without
-    content (Zhao et al. 2021, arXiv 2102.09690). `prepare` are stages that tune the teacher on gold labels before it
-    is asked. `general` are stages before those in which it learns hidden tokens of plain text: a model without the head
-    of a masked language model gets one. With `serve` it answers behind somebody else's door, whose teacher has to be
-    this `model` (docs/decisions/0047-a-task-teacher-behind-a-door.md).
-    """
-
-    later_keys = (*LicensedTeacher.later_keys, "general", "serve")
-
-    answers: Literal["head", "labels", "text"] = "head"
-    dtype: Dtype = "float32"
-    max_tokens: Positive = 128
-    encoding: SignalEncoding = "signal-f32"
-    calibrated: bool = False
-    constrained: bool = True
-    general: tuple[TaskStageConfig, ...] = ()
-    prepare: tuple[TaskStageConfig, ...] = ()
-    serve: DoorConfig | None = None
-
-    @property
-    def elsewhere(self) -> DoorConfig | None:
-        """Where it answers, if no engine of this experiment does."""
-        return self.serve
-
-    @property
-    def in_words_elsewhere(self) -> bool:
-        """Whether it is a language model behind a door, of which no weights are needed here."""
-        return self.serve is not None and self.answers != "head"
-
-    @model_validator(mode="after")
-    def _one_that_is_served(self) -> Self:
-        if self.serve is not None and self.prepare:
-            raise ValueError(
-                f"prepare tunes the teacher here, and serve={self.serve.url} asks one that is tuned there: name the "
-                "directory of the tuned one as model and remove prepare, or remove serve"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.calibrated and self.answers != "labels":
-            raise ValueError(
-                f"calibrated=true is about the likelihood of labels, not answers={self.answers}: remove one"
-            )
-        if not self.constrained and self.answers != "text":
-            raise ValueError(f"constrained=false is about text that is written, not answers={self.answers}: remove one")
-        for number, stage in enumerate(self.prepare):
-            require_of_task(f"prepare.{number}", stage)
-            if stage.is_taught or stage.data != (GOLD,):
-                features = " with features" if stage.features else ""
-                raise ValueError(
-                    f"prepare.{number} has objective={stage.objective}{features} on data={list(stage.data)}: a teacher "
-                    f"is prepared on gold labels alone, so set objective: hard_labels and data: [{GOLD}]"
-                )
-        if self.prepare and self.answers != "head":
-            raise ValueError(
-                f"prepare tunes a model with a task head, and answers={self.answers} has none: set answers: head, or "
-                "tune the language model in an experiment of its own"
-            )
-        if self.general and not self.prepare:
-            raise ValueError(
-                "general leaves the teacher without a head for the task and prepare, which would train one, is empty: "
-                "add a stage with objective: hard_labels to it, or remove general"
-            )
-        return self
-
-
-class GoldConfig(Block):
-    """How much of the train split is taken as gold: `per_class` examples of each label, drawn with `seed`.
-
-    The other rows become texts of the transfer set, without their labels, or are left out.
-    """
-
-    per_class: Positive
-    seed: NonNegative = 0
-    rest: Literal["transfer", "drop"] = "transfer"
-
-
-class RuleAugmentation(Block):
-    """Texts changed by rules (Tang et al. 2019, arXiv 1903.12136).
-
-    Every word becomes the mask token with probability `mask`, or another word of its part of speech with probability
-    `same_part`; then, with probability `ngram`, one to five words that follow each other stand for the whole. Each text
-    is changed `copies` times; what comes out twice, or holds nothing but masks, is dropped.
-    """
-
-    kind: Literal["rules"]
-    of: tuple[Literal["train", "transfer"], ...] = ("train",)
-    mask: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
-    same_part: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
-    ngram: Annotated[float, Field(ge=0.0, le=1.0)] = 0.25
-    copies: Positive = 20
-    seed: NonNegative = 0
-
-    @property
-    def keeps_label(self) -> bool:
-        """Whether a text keeps its gold label when it is changed."""
-        return True
-
-    @model_validator(mode="after")
-    def _one_fate_a_word(self) -> Self:
-        if self.mask + self.same_part > 1.0:
-            raise ValueError(f"mask={self.mask} and same_part={self.same_part} sum to more than 1: lower one")
-        return self
-
-
-class WordReplacement(Block):
-    """Words replaced by a masked language model (Jiao et al. 2020, arXiv 1909.10351).
-
-    Every word is replaced with probability `replace` by one of the `candidates` words that `model` finds likeliest in
-    its place. Each text is changed `copies` times.
-    """
-
-    kind: Literal["masked_lm"]
-    model: ModelSource
-    of: tuple[Literal["train", "transfer"], ...] = ("train",)
-    replace: Annotated[float, Field(gt=0.0, le=1.0)] = 0.4
-    candidates: Positive = 15
-    copies: Positive = 20
-    seed: NonNegative = 0
-
-    @property
-    def keeps_label(self) -> bool:
-        """Whether a text keeps its gold label when it is changed."""
-        return True
-
-
-class Continuation(Block):
-    """Texts that a language model writes on from the first words of others (Tang, Lu and Lin 2019, ACL D19-6122)."""
-
-    kind: Literal["continuation"]
-    model: ModelSource
-    of: tuple[Literal["train", "transfer"], ...] = ("train",)
-    first_words: Positive = 4
-    max_new_tokens: Positive = 32
-    temperature: Annotated[float, Field(gt=0.0)] = 1.0
-    copies: Positive = 1
-    seed: NonNegative = 0
-
-    @property
-    def keeps_label(self) -> bool:
-        """Whether a text keeps its gold label when it is changed: what is written on may say something else."""
-        return False
-
-
-Augmentation = Annotated[RuleAugmentation | WordReplacement | Continuation, Field(discriminator="kind")]
-
-
-class AgreementFilter(Block):
-    """Leaves out gold examples on which the teacher disagrees with gold: with less than `min_probability` for it.
-
-    Of stages that learn what the teacher believes; one that learns gold alone does not depend on a teacher.
-    """
-
-    min_probability: Annotated[float, Field(gt=0.0, lt=1.0)]
-
-
-class TaskDataConfig(GrownBlock):
-    """The examples beside those of the task: unlabelled ones, and ones that are made from others.
-
-    `plain` is text about nothing in particular, for general stages: windows of `max_tokens` tokens, special ones among
-    them, none of which two share.
-    """
-
-    later_keys = ("plain",)
-
-    gold: GoldConfig | None = None
-    transfer: tuple[SplitConfig, ...] = ()
-    augment: dict[Name, Augmentation] = Field(default_factory=dict)
-    agreement: AgreementFilter | None = None
-    plain: PlainConfig | None = None
-
-    @model_validator(mode="after")
-    def _names_are_free(self) -> Self:
-        taken = OWN_SETS & set(self.augment)
-        if taken:
-            raise ValueError(f"augment.{min(taken)} has a name that a set of examples has already: choose another")
-        return self
-
-    @property
-    def has_transfer(self) -> bool:
-        """Whether there are texts that only the teacher labels."""
-        return bool(self.transfer) or (self.gold is not None and self.gold.rest == "transfer")
 
 
 class TaskEvaluationConfig(GrownBlock):
@@ -251,7 +58,8 @@ class TaskDistillConfig(Together, WithoutPasswords):
     """One experiment that distils a task.
 
     `teachers` are further ones, whose beliefs `combine` puts together with those of the first. `teacher_context` is
-    what every teacher sees beside a row, and no student.
+    what every teacher sees beside a row, and no student. `privacy` and `content` say what becomes of rows, and of texts
+    that a model writes while they are augmented, in which personal data, secrets or unwanted content are found.
     """
 
     name: Name
@@ -261,6 +69,8 @@ class TaskDistillConfig(Together, WithoutPasswords):
     combine: Combination | None = None
     teacher_context: TeacherContext | None = None
     data: TaskDataConfig = TaskDataConfig()
+    privacy: PrivacyConfig | None = None
+    content: ContentConfig | None = None
     students: Annotated[dict[Name, TaskStudentConfig], Field(min_length=1)]
     evaluation: TaskEvaluationConfig = TaskEvaluationConfig()
     runtime: RuntimeConfig = RuntimeConfig()
@@ -374,7 +184,9 @@ class TaskDistillConfig(Together, WithoutPasswords):
     @model_serializer(mode="wrap")
     def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         said = unless_unused(dump(self))
-        return {key: value for key, value in said.items() if key != "teacher_context" or value is not None}
+        # An experiment without one is written, and addressed, as it was before there were any.
+        later = ("teacher_context", "privacy", "content")
+        return {key: value for key, value in said.items() if key not in later or value is not None}
 
     @property
     def _sets(self) -> tuple[str, ...]:

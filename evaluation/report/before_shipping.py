@@ -13,7 +13,6 @@ from configs.teachers import is_stated
 from evaluation.report.blocks import Block, Cell, Column, Folded, Lines, Paragraph, Row, Section, Table
 from evaluation.report.numbers import written
 from evaluation.results import RunResults
-from evaluation.shipping import distils_a_task
 from evaluation.side_effects.findings import AUDITS, Audit, Audited, Finding
 from evaluation.statistics import Estimate
 from evaluation.statistics.wording import change_in_words, interval_in_words, number_in_words
@@ -162,7 +161,7 @@ def _unknown(run: RunResults, found: Audited) -> Iterator[str]:
         elif not any(f"{name}.json" in line for line in found.unreadable):
             yield f"{name}: was not looked at. distill audit {name} RUN does, and distill report RUN then shows it."
     yield from found.unreadable
-    if not distils_a_task(run) and not any(key.startswith("privacy.") for key in run.settings):
+    if not any(key.startswith("privacy.") for key in run.settings):
         yield "personal data and secrets: nobody looked for them in data or answers (the block privacy does)."
     if not any(not math.isnan(stage.joules) for stage in run.cost.stages):
         yield "energy: nothing here could measure it."

@@ -33,7 +33,8 @@ from orchestration.inputs.other_tokens import has_other_tokens, tokens_in_words,
 from orchestration.inputs.preflight import require_fitting_lengths, resolve_paths
 from orchestration.inputs.prompts import Prompt, PromptSet
 from orchestration.inputs.remote_teachers import scores_wanted
-from orchestration.inputs.screened_rows import screened_data, screened_in_words, screened_root
+from orchestration.inputs.screened_files import screened_in_words, screened_root
+from orchestration.inputs.screened_rows import screened_data
 from orchestration.inputs.shapes import PlannedShape, shape_at_hand, student_shapes
 from orchestration.inputs.teachers import Teacher, open_teachers
 from orchestration.outputs.console import Console

@@ -7,26 +7,33 @@ and what the cache holds of a teacher that is still to be tuned.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TextIO
 
 from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from configs.architecture import read_text_model
-from configs.task_experiment import Augmentation, RuleAugmentation, TaskDistillConfig
+from configs.task_data import Augmentation, RuleAugmentation
+from configs.task_experiment import TaskDistillConfig
 from configs.task_stages import TaskStageConfig, TaskStart, TransformerStart
 from configs.teachers import FIRST
 from orchestration.commands.plan import ask_cluster, borrowed_models
 from orchestration.commands.plan_task_teacher import show_teacher, stage_steps
 from orchestration.inputs.augment import Changed, HanoverTagger, Texts, change_by_rules
 from orchestration.inputs.context_room import with_room_noted
+from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.general_texts import read_general_texts
+from orchestration.inputs.left_out_examples import apart_from_held_out, as_read_by
 from orchestration.inputs.licences import licences_in_words, with_licences
 from orchestration.inputs.models import load_tokenizer
 from orchestration.inputs.preflight import resolve_task_paths
 from orchestration.inputs.rows import Row
-from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, as_read_by, load_learned_task, load_task_sets
+from orchestration.inputs.screened_files import screened_in_words, screened_root
+from orchestration.inputs.screened_tasks import screened_task
+from orchestration.inputs.task_sets import load_learned_task, load_task_sets
 from orchestration.inputs.task_teachers import locate_teacher, teacher_at_hand
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.outputs.console import Console
@@ -53,13 +60,19 @@ def print_task_plan(config: TaskDistillConfig, *, config_dir: Path, assume_gpus:
         ModelError: the teacher has no head for the task and is not tuned, or one with other labels.
     """
     config = resolve_task_paths(config, config_dir=config_dir)
-    with borrowed_models(config.runtime.models_root) as models_root:
+    with borrowed_models(config.runtime.models_root) as models_root, ExitStack() as opened:
         runtime = config.runtime.model_copy(update={"models_root": models_root})
         config = with_licences(config.model_copy(update={"runtime": runtime}), fetch=False)
         console = Console(stream)
         hardware = hardware_of(config, ask_cluster=ask_cluster, assume_gpus=assume_gpus)
         for line in licences_in_words(config):
             console.say(f"{line}.")
+        # A plan makes nothing: what a run has not screened yet is screened for the plan alone.
+        scratch = opened.enter_context(TemporaryDirectory(prefix="stillroom-screened-"))
+        screened = screened_task(config, root=Path(scratch), made=screened_root(config), say=console.say)
+        config = screened.config
+        for line in screened_in_words(screened.splits):
+            console.say(line)
         task = load_learned_task(config.task, config.teacher_context)
         sets = _load_sets(config, task, config_dir=config_dir, console=console)
         _show_sets(sets, task, console=console)

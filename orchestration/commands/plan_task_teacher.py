@@ -22,9 +22,9 @@ from evaluation.tasks.examples import Example
 from orchestration.commands.plan import PATIENCE_S
 from orchestration.fill.refusals import open_refusals, open_signal_refusals
 from orchestration.inputs.doors import TeacherDoor
+from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.generative_teachers import door_of_writer, open_generative_teacher, require_askable
 from orchestration.inputs.signal_doors import SignalDoor
-from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.task_teachers import TaskTeacher, locate_teacher, open_task_teacher, teacher_at_hand
 from orchestration.inputs.task_texts import decision_labels
 from orchestration.inputs.tasks import LoadedTask

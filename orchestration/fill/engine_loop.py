@@ -27,7 +27,7 @@ from cache.disk.spending import Spent
 from cache.failures import EngineVersion
 from configs import CacheError, EngineError
 from configs.schema import StoredEncoding
-from configs.task_experiment import SignalEncoding
+from configs.task_teacher import SignalEncoding
 from orchestration.fill.ledger import Counts, Meter
 from orchestration.fill.spending import Spending
 from teacher_server.requests import most_tokens

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from configs import ConfigError
-from configs.task_experiment import RuleAugmentation
+from configs.task_data import RuleAugmentation
 
 LONGEST_NGRAM = 5
 

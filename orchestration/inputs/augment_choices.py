@@ -19,7 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
-from configs.task_experiment import Continuation, WordReplacement
+from configs.task_data import Continuation, WordReplacement
 from orchestration.inputs.augment import ChangedRow, ChangedText, Words, seed_of
 
 RowWords = tuple[Words, ...]

@@ -7,10 +7,10 @@ from dataclasses import replace
 from transformers import PreTrainedTokenizerBase
 
 from configs import ConfigError
-from configs.task_experiment import TaskTeacherConfig
+from configs.task_teacher import TaskTeacherConfig
 from configs.teachers import FIRST, key_of_teacher
+from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.task_context import require_room_for_context, shows_text
-from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.inputs.wide_texts import read_wide
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from configs.data import DataConfig, SplitConfig
 from configs.visible_text import markdown_text
@@ -39,16 +40,16 @@ def data_card(name: str, prompts: PromptSet, *, data: DataConfig, said: Sequence
 
 
 def _split(split: str, rows: Sequence[Prompt], prompts: PromptSet, *, data: DataConfig) -> list[str]:
-    aside = Counter(_NUMBER.sub("N", row.reason) for row in prompts.rejected if row.split == split)
+    aside = Counter(without_numbers(row.reason) for row in prompts.rejected if row.split == split)
     texts = Counter(row.text for row in rows)
     gold = [len(row.gold_ids) for row in rows if row.gold_ids is not None]
     systems = Counter(writing_system(row.text) for row in rows)
     return [
-        f"Source: {markdown_text(_source(data.splits[split]))}",
+        f"Source: {markdown_text(source_in_words(data.splits[split]))}",
         f"Rows: {len(rows):,}, of which {len(rows) - len(texts):,} ask what another one asks",
-        f"Tokens of a prompt: {_lengths([len(row.prompt_ids) for row in rows])}",
-        *([f"Tokens of a gold answer: {_lengths(gold)} ({len(gold):,} rows have one)"] if gold else []),
-        f"Writing systems, by most letters of a row: {_counted(systems)}",
+        f"Tokens of a prompt: {lengths_in_words([len(row.prompt_ids) for row in rows])}",
+        *([f"Tokens of a gold answer: {lengths_in_words(gold)} ({len(gold):,} rows have one)"] if gold else []),
+        f"Writing systems, by most letters of a row: {counted(systems)}",
         *(f"Set aside: {count:,} because {markdown_text(reason)}" for reason, count in aside.most_common()),
     ]
 
@@ -62,17 +63,24 @@ def writing_system(text: str) -> str:
     return found.most_common(1)[0][0] if found else NO_LETTERS
 
 
-def _source(source: SplitConfig) -> str:
+def without_numbers(reason: str) -> str:
+    """A reason that is the same of many rows."""
+    return _NUMBER.sub("N", reason)
+
+
+def source_in_words(source: SplitConfig) -> str:
     """The file by its name or the data set by its id, with what is taken of it."""
     said = source.model_dump(mode="json", exclude_none=True, exclude={"path"})
     where = [] if source.path is None else [source.path.name]
     return ", ".join([*where, *(f"{key} {value}" for key, value in said.items())])
 
 
-def _lengths(lengths: Iterable[int]) -> str:
-    low, median, high, most = np.percentile(np.fromiter(lengths, dtype=np.int64), [5, 50, 95, 100])
+def lengths_in_words(lengths: Sequence[int] | NDArray[np.int64]) -> str:
+    """Median and spread."""
+    low, median, high, most = np.percentile(np.asarray(lengths), [5, 50, 95, 100])
     return f"median {median:,.0f}, 5 to 95 %: {low:,.0f} to {high:,.0f}, most {most:,.0f}"
 
 
-def _counted(counts: Counter[str]) -> str:
+def counted(counts: Counter[str]) -> str:
+    """Names with their counts, the most frequent first."""
     return ", ".join(f"{name} {count:,}" for name, count in counts.most_common())

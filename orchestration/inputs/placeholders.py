@@ -23,13 +23,31 @@ class Placeholders:
         """The text with a placeholder for each span; spans are in order and do not overlap."""
         parts, at = list[str](), 0
         for span in spans:
-            parts += [text[at : span.start], self._of(span.kind, text[span.start : span.end])]
+            parts += [text[at : span.start], self.of(text, span)]
             at = span.end
         return "".join([*parts, text[at:]])
 
-    def _of(self, kind: str, value: str) -> str:
-        named = kind, " ".join(value.casefold().split())
+    def put_in_words(self, words: Sequence[str], spans: Sequence[PrivateSpan]) -> list[str]:
+        """As many words, with `spans` of the text that they make with a space between.
+
+        The placeholder of a value of several words stands for each of them: the tag of a word stays where it was.
+        """
+        text, start, found = " ".join(words), 0, list[str]()
+        for word in words:
+            end = start + len(word)
+            inside = [span for span in spans if span.start < end and start < span.end]
+            at, parts = start, list[str]()
+            for span in inside:
+                parts += [text[at : max(span.start, at)], self.of(text, span)]
+                at = min(span.end, end)
+            found.append("".join([*parts, text[at:end]]))
+            start = end + 1
+        return found
+
+    def of(self, text: str, span: PrivateSpan) -> str:
+        """The placeholder of what stands in a text there."""
+        named = span.kind, " ".join(text[span.start : span.end].casefold().split())
         if named not in self._numbers:
-            self._last[kind] += 1
-            self._numbers[named] = self._last[kind]
-        return f"<{kind}_{self._numbers[named]}>"
+            self._last[span.kind] += 1
+            self._numbers[named] = self._last[span.kind]
+        return f"<{span.kind}_{self._numbers[named]}>"

@@ -14,9 +14,12 @@ from configs.experiments import AnyExperiment
 from configs.models import Block, Device, ModelSource
 from configs.places import is_url
 from configs.schema import DistillConfig, Dtype, ModelShape, PlainConfig, TeacherConfig
+from configs.screening import ContentConfig
 from configs.stages import StageConfig
-from configs.task_experiment import RuleAugmentation, TaskDistillConfig, TaskTeacherConfig
+from configs.task_data import RuleAugmentation
+from configs.task_experiment import TaskDistillConfig
 from configs.task_stages import TransformerStart
+from configs.task_teacher import TaskTeacherConfig
 from configs.teachers import FIRST, key_of_teacher
 from orchestration.inputs.models import ModelFiles
 from orchestration.inputs.rows import FORMATS
@@ -59,10 +62,6 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
             model = _real_model(student.init.model, key=f"students.{name}.init.model", config_dir=config_dir)
             init = student.init.model_copy(update={"model": model})
             students[name] = student.model_copy(update={"init": init})
-    content = config.content
-    if content is not None and content.blocklist is not None:
-        blocklist = _real(content.blocklist, key="content.blocklist", config_dir=config_dir)
-        content = content.model_copy(update={"blocklist": blocklist})
     evaluation = config.evaluation
     if evaluation.tasks is not None:
         tasks = tuple(
@@ -73,7 +72,7 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
     return config.model_copy(
         update={
             "data": data.model_copy(update=changed),
-            "content": content,
+            "content": _real_content(config.content, config_dir=config_dir),
             "teacher": teacher,
             "teachers": others,
             "students": students,
@@ -116,11 +115,20 @@ def resolve_task_paths(config: TaskDistillConfig, *, config_dir: Path) -> TaskDi
         update={
             "teachers": others,
             "task": task,
+            "content": _real_content(config.content, config_dir=config_dir),
             "data": data.model_copy(update={"transfer": tuple(transfer), "augment": augment, "plain": plain}),
             "teacher": _real_task_teacher(teacher, key=FIRST, config_dir=config_dir),
             "students": students,
         }
     )
+
+
+def _real_content(content: ContentConfig | None, *, config_dir: Path) -> ContentConfig | None:
+    """The block with the path of its list made real."""
+    if content is None or content.blocklist is None:
+        return content
+    blocklist = _real(content.blocklist, key="content.blocklist", config_dir=config_dir)
+    return content.model_copy(update={"blocklist": blocklist})
 
 
 def _real_task_teacher(teacher: TaskTeacherConfig, *, key: str, config_dir: Path) -> TaskTeacherConfig:

@@ -13,7 +13,7 @@ from itertools import chain
 
 from configs import ConfigError, DoorError, EngineError
 from configs.doors import DoorConfig
-from configs.task_experiment import TaskTeacherConfig
+from configs.task_teacher import TaskTeacherConfig
 from configs.teachers import FIRST, NOT_STATED
 from orchestration.inputs.doors import other_identity, other_licence, settings_of
 from orchestration.inputs.task_teachers import TaskTeacher

@@ -8,98 +8,36 @@ reads no further than they agree, go in a second step (`apart_from_held_out`).
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from transformers import PreTrainedTokenizerBase
-
 from configs import ConfigError, DataError
 from configs.schema import SplitConfig
 from configs.task import TaskConfig
-from configs.task_experiment import Augmentation, GoldConfig, TaskDataConfig, TaskTeacherConfig
+from configs.task_data import Augmentation, TaskDataConfig
 from configs.task_stages import GOLD, TRANSFER
 from configs.teacher_context import TeacherContext
 from configs.teachers import TeacherRoute
-from configs.visible_text import visible
 from evaluation.tasks.contamination import same_text
-from evaluation.tasks.examples import Example, read_examples, row_field
+from evaluation.tasks.examples import Example, read_examples
 from evaluation.tasks.surroundings import Surroundings, WideExample, around_of
-from evaluation.tasks.templates import UnfitRowError, row_template
+from evaluation.tasks.templates import row_template
 from orchestration.inputs.augment import Changed, Texts
+from orchestration.inputs.drawn_gold import drawn_gold
+from orchestration.inputs.example_sets import Copies, Place, RowSet, TaskSets
+from orchestration.inputs.routed_examples import routed_examples
 from orchestration.inputs.rows import Row
 from orchestration.inputs.task_context import rows_in_context, shows_text, task_in_context
-from orchestration.inputs.task_texts import decision_labels, read_with
+from orchestration.inputs.task_texts import decision_labels
 from orchestration.inputs.tasks import LoadedTask, load_task, task_rows
 
 Change = Callable[[Augmentation, Sequence[Row], Texts], Changed]
 """Makes rows from others as an augmentation says."""
 
-VALUE_CHARACTERS = 40
-"""Of a row's value that a message shows."""
 NOTHING_ANEW: Mapping[str, int] = MappingProxyType({})
-
-Read = Callable[[Sequence[Example]], Sequence[Hashable]]
-"""Examples as a model reads them: equal where it cannot tell them apart."""
-
-
-Place = tuple[str, int]
-"""Of an example: the name of its set, and the number of its row there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Copies:
-    """What was made of one text: where it stands itself, and each of its copies in their order (None: an empty one)."""
-
-    source: Place
-    places: tuple[Place | None, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TaskSets:
-    """Examples by the name of their set, and what there is to say about them, a line each.
-
-    `routed` has the teacher of each example, those of dev and test too, where rows are routed to several.
-    `copies` says of every augmented set what its texts were made of. Rows that cannot be used, or that are left out,
-    are named there all the same.
-    """
-
-    sets: Mapping[str, tuple[Example, ...]]
-    notes: tuple[str, ...]
-    copies: Mapping[str, tuple[Copies, ...]] = field(default_factory=dict)
-    routed: Mapping[Example, str] = field(default_factory=dict)
-
-    def only(self, names: Collection[str]) -> dict[str, tuple[Example, ...]]:
-        """The sets of these names, in their order here."""
-        return {name: examples for name, examples in self.sets.items() if name in names}
-
-    def of_teacher(self, name: str) -> TaskSets:
-        """What is routed to a teacher; everything where nothing is routed."""
-        return replace(self, sets={each: self.part_of(name, examples) for each, examples in self.sets.items()})
-
-    def part_of(self, name: str, examples: tuple[Example, ...]) -> tuple[Example, ...]:
-        """Those of some examples that are routed to a teacher; all where nothing is routed."""
-        if not self.routed:
-            return examples
-        return tuple(example for example in examples if self.routed[example] == name)
-
-    def of(self, names: Iterable[str]) -> tuple[Example, ...]:
-        """The examples of several sets, one set after the other."""
-        return tuple(example for name in names for example in self.sets[name])
-
-
-@dataclass(frozen=True, slots=True)
-class _Set:
-    """Examples, and the rows that they were read from by their numbers."""
-
-    examples: tuple[Example, ...]
-    rows: Mapping[int, Row]
 
 
 def load_learned_task(path: Path, context: TeacherContext | None = None) -> LoadedTask:
@@ -152,46 +90,79 @@ def load_task_sets(
         )
     notes: list[str] = []
     train = _train_rows(task, folder=folder)
-    gold, rest = _drawn(task.train, data.gold, notes=notes)
-    if task.config.kind == "classification":
-        seen = {example.gold[0] for example in gold if example.gold}
-        never = [label for label in task.config.verbalisers if label not in seen]
-        if never:
-            notes.append(f"train has no example of {', '.join(never)}: gold labels alone cannot teach it")
-    lost = _without_span(gold) if task.config.kind == "extractive_qa" else 0
-    if lost:
-        notes.append(f"train: {lost:,} of {len(gold):,} answers do not stand in their passage: no span is learned")
-    sets = {GOLD: _Set(gold, train)}
+    gold, rest = drawn_gold(task.train, data.gold, notes=notes)
+    notes += _about_gold(gold, task.config)
+    sets = {GOLD: RowSet(gold, train)}
     if data.has_transfer:
-        around = around_of if shows_text(task.context) else lambda _: None
-        drawn = rest if data.gold and data.gold.rest == "transfer" else ()
-        left = ((train[example.row], around(example)) for example in drawn)
-        names = {f"transfer.{at}": source for at, source in enumerate(data.transfer)}
-        files = (
-            rows_in_context(task_rows(source, split=name, folder=config_dir), task=task, name=name)
-            for name, source in names.items()
-        )
-        known = (*gold, *task.dev, *task.test)
-        sets[TRANSFER] = _transferred(chain(left, *files), task=task.config, known=known, notes=notes)
+        sets[TRANSFER] = _transfer_set(task, data, rest=rest, sets=sets, config_dir=config_dir, notes=notes)
     copies: dict[str, tuple[Copies, ...]] = {}
     again = {name_anew(name): _of_epochs(data.augment[name], epochs) for name, epochs in anew.items()}
     for name, made in {**data.augment, **again}.items():
-        sources = [(each, example.row) for each in made.of for example in sets[each].examples]
-        rows = [sets[each].rows[number] for each, number in sources]
-        changed = change(made, rows, _texts(task.config))
-        sets[name] = _augmented(name, made, changed, of=len(rows), task=task.config, notes=notes)
-        places: list[Place] = [*sources, *((name, number) for number in range(len(changed.rows)))]
-        copies[name] = tuple(
-            Copies(source, tuple(None if at is None else places[at] for at in found))
-            for source, found in zip(sources, changed.copies, strict=True)
-        )
-        if shows_text(task.context):
-            sets[name] = _as_wide_as_sources(sets[name], copies[name], of=sets, name=name)
+        sets[name], copies[name] = _made_set(name, made, task=task, of=sets, change=change, notes=notes)
     routed = {}
     if route is not None:
         held_out = {"dev": _held_out(task, "dev", folder=folder), "test": _held_out(task, "test", folder=folder)}
-        routed = _routed(sets | held_out, route)
+        routed = routed_examples(sets | held_out, route)
     return TaskSets({name: found.examples for name, found in sets.items()}, tuple(notes), copies, routed)
+
+
+def _about_gold(gold: Sequence[Example], task: TaskConfig) -> Iterator[str]:
+    """What gold labels alone cannot teach."""
+    if task.kind == "classification":
+        seen = {example.gold[0] for example in gold if example.gold}
+        never = [label for label in task.verbalisers if label not in seen]
+        if never:
+            yield f"train has no example of {', '.join(never)}: gold labels alone cannot teach it"
+    lost = _without_span(gold) if task.kind == "extractive_qa" else 0
+    if lost:
+        yield f"train: {lost:,} of {len(gold):,} answers do not stand in their passage: no span is learned"
+
+
+def _transfer_set(
+    task: LoadedTask,
+    data: TaskDataConfig,
+    *,
+    rest: Sequence[Example],
+    sets: Mapping[str, RowSet],
+    config_dir: Path,
+    notes: list[str],
+) -> RowSet:
+    """Texts without labels: the `rest` of train, where it goes there, and rows of the files that are named."""
+    gold = sets[GOLD]
+    around = around_of if shows_text(task.context) else lambda _: None
+    drawn = rest if data.gold and data.gold.rest == "transfer" else ()
+    left = ((gold.rows[example.row], around(example)) for example in drawn)
+    names = {f"transfer.{at}": source for at, source in enumerate(data.transfer)}
+    files = (
+        rows_in_context(task_rows(source, split=name, folder=config_dir), task=task, name=name)
+        for name, source in names.items()
+    )
+    known = (*gold.examples, *task.dev, *task.test)
+    return _transferred(chain(left, *files), task=task.config, known=known, notes=notes)
+
+
+def _made_set(
+    name: str,
+    made: Augmentation,
+    *,
+    task: LoadedTask,
+    of: Mapping[str, RowSet],
+    change: Change,
+    notes: list[str],
+) -> tuple[RowSet, tuple[Copies, ...]]:
+    """What an augmentation makes of the sets that it names, and which text became which."""
+    sources = [(each, example.row) for each in made.of for example in of[each].examples]
+    rows = [of[each].rows[number] for each, number in sources]
+    changed = change(made, rows, _texts(task.config))
+    found = _augmented(name, made, changed, of=len(rows), task=task.config, notes=notes)
+    places: list[Place] = [*sources, *((name, number) for number in range(len(changed.rows)))]
+    copies = tuple(
+        Copies(source, tuple(None if at is None else places[at] for at in each))
+        for source, each in zip(sources, changed.copies, strict=True)
+    )
+    if shows_text(task.context):
+        found = _as_wide_as_sources(found, copies, of={**of, name: found}, name=name)
+    return found, copies
 
 
 def name_anew(name: str) -> str:
@@ -203,75 +174,16 @@ def _of_epochs(made: Augmentation, epochs: int) -> Augmentation:
     return made.model_copy(update={"copies": epochs})
 
 
-def _held_out(task: LoadedTask, split: Literal["dev", "test"], *, folder: Path) -> _Set:
+def _held_out(task: LoadedTask, split: Literal["dev", "test"], *, folder: Path) -> RowSet:
     """The examples of a split with the rows that they were read from."""
     source: SplitConfig | None = getattr(task.config.data, split)
     rows = () if source is None else task_rows(source, split=split, folder=folder)
-    return _Set(getattr(task, split), {number: row for number, row in rows if not isinstance(row, str)})
-
-
-def _routed(sets: Mapping[str, _Set], route: TeacherRoute) -> dict[Example, str]:
-    """The teacher of every example; one that stands in two sets has that of the first.
-
-    Raises:
-        ConfigError: a row lacks the field, or has a value that is not routed.
-    """
-    found: dict[Example, str] = {}
-    for name, held in sets.items():
-        for example in held.examples:
-            try:
-                value = str(row_field(held.rows[example.row], route.field))
-            except UnfitRowError as error:
-                raise ConfigError(
-                    f"combine.field={route.field}: row {example.row} of {name} has none ({error}): give every row one, "
-                    "or combine by kind: mixture"
-                ) from error
-            if value not in route.to:
-                raise ConfigError(
-                    f"combine.to has no teacher for {route.field}={visible(value, at_most=VALUE_CHARACTERS)!r}, which "
-                    f"row {example.row} of {name} has; it knows {', '.join(route.to)}: add it"
-                )
-            found.setdefault(example, route.to[value])
-    return found
+    return RowSet(getattr(task, split), {number: row for number, row in rows if not isinstance(row, str)})
 
 
 def _without_span(examples: Sequence[Example]) -> int:
     """How many examples of a task with spans have no answer that stands in the passage."""
     return sum(not any(answer and answer in example.context for answer in example.gold) for example in examples)
-
-
-def apart_from_held_out(sets: TaskSets, task: LoadedTask, *, read: Read) -> TaskSets:
-    """The sets without texts that a model reads as it reads one of dev, or, where they are not gold, one of test.
-
-    Gold examples that stand in test too are counted with the task: published results have learned from them.
-
-    Raises:
-        DataError: nothing is left of a set.
-    """
-    dev = set(read(task.dev))
-    held_out = dev | set(read(task.test))
-    kept, notes = {}, list(sets.notes)
-    for name, examples in sets.sets.items():
-        unseen = dev if name == GOLD else held_out
-        apart = [one not in unseen for one in read(examples)]
-        kept[name] = tuple(example for example, is_apart in zip(examples, apart, strict=True) if is_apart)
-        if not kept[name]:
-            raise DataError(f"{name}: every text is read as one of dev or test is: name others, or raise max_tokens")
-        if not all(apart):
-            notes.append(f"{name}: {apart.count(False)} texts left out that are read as others of dev or test are")
-    return replace(sets, sets=kept, notes=tuple(notes))
-
-
-def as_read_by(teacher: TaskTeacherConfig, tokenizer: PreTrainedTokenizerBase, *, task: TaskConfig) -> Read:
-    """How a teacher with this tokenizer reads examples: one with a head no further than `max_tokens`, others whole."""
-
-    def read(examples: Sequence[Example]) -> Sequence[Hashable]:
-        if teacher.answers != "head":
-            return [example.question for example in examples]
-        found = read_with(tokenizer, examples, task=task, max_tokens=teacher.max_tokens)
-        return [(one.token_ids, one.split) for one in found]
-
-    return read
 
 
 def _train_rows(task: LoadedTask, *, folder: Path) -> dict[int, Row]:
@@ -282,37 +194,13 @@ def _train_rows(task: LoadedTask, *, folder: Path) -> dict[int, Row]:
     return {number: row for number, row in rows if not isinstance(row, str)}
 
 
-def _drawn(
-    train: Sequence[Example], wanted: GoldConfig | None, *, notes: list[str]
-) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """The examples that are taken as gold, in their order, and the others.
-
-    Drawn by what they say and not by their order: a file that was shuffled gives the same ones.
-    """
-    if wanted is None:
-        return tuple(train), ()
-    by_label: dict[tuple[str, ...], list[Example]] = defaultdict(list)
-    for example in train:
-        by_label[example.gold].append(example)
-    chosen: set[int] = set()
-    for label, examples in by_label.items():
-        ranked = sorted(examples, key=lambda example: (_lot(example.text, seed=wanted.seed), example.row))
-        chosen |= {example.row for example in ranked[: wanted.per_class]}
-        if len(examples) < wanted.per_class:
-            notes.append(
-                f"data.gold.per_class={wanted.per_class}: train has {len(examples)} examples of {', '.join(label)}"
-            )
-    kept = tuple(example for example in train if example.row in chosen)
-    return kept, tuple(example for example in train if example.row not in chosen)
-
-
 def _transferred(
     rows: Iterable[tuple[Row | str, Surroundings | None]],
     *,
     task: TaskConfig,
     known: Sequence[Example],
     notes: list[str],
-) -> _Set:
+) -> RowSet:
     """The unlabelled examples among these rows, each text once, with what stands around its row."""
     given = list(rows)
     numbered = list(enumerate(row for row, _ in given))
@@ -335,10 +223,12 @@ def _transferred(
         notes.append(f"transfer: {left_out} texts left out that stand there twice, or among gold, dev or test examples")
     if not examples:
         raise DataError("data.transfer: no text is left that is not in the task already: name further ones")
-    return _Set(tuple(examples), {number: row for number, row in numbered if not isinstance(row, str)})
+    return RowSet(tuple(examples), {number: row for number, row in numbered if not isinstance(row, str)})
 
 
-def _augmented(name: str, made: Augmentation, changed: Changed, *, of: int, task: TaskConfig, notes: list[str]) -> _Set:
+def _augmented(
+    name: str, made: Augmentation, changed: Changed, *, of: int, task: TaskConfig, notes: list[str]
+) -> RowSet:
     """Examples of changed rows; gold where those `of` rows are and a changed text keeps its label."""
     numbered = list(enumerate(changed.rows))
     read = read_examples(task, numbered, labelled=made.keeps_label and tuple(made.of) == (GOLD,))
@@ -346,10 +236,10 @@ def _augmented(name: str, made: Augmentation, changed: Changed, *, of: int, task
     notes.append(f"{name}: {len(read.usable):,} texts made of {of:,}, {dropped:,} dropped as copies or as empty")
     if not read.usable:
         raise DataError(f"data.augment.{name} makes no text that is not there already: change its settings")
-    return _Set(read.usable, dict(numbered))
+    return RowSet(read.usable, dict(numbered))
 
 
-def _as_wide_as_sources(made: _Set, copies: Sequence[Copies], *, of: Mapping[str, _Set], name: str) -> _Set:
+def _as_wide_as_sources(made: RowSet, copies: Sequence[Copies], *, of: Mapping[str, RowSet], name: str) -> RowSet:
     """Changed texts with what stands around those that they were made of."""
     known = {(each, example.row): around_of(example) for each, held in of.items() for example in held.examples}
     around: dict[Place, Surroundings] = {}
@@ -357,7 +247,7 @@ def _as_wide_as_sources(made: _Set, copies: Sequence[Copies], *, of: Mapping[str
         for place in one.places:
             if place is not None:
                 around.setdefault(place, known[one.source])
-    return _Set(tuple(WideExample.of(each, around[name, each.row]) for each in made.examples), made.rows)
+    return RowSet(tuple(WideExample.of(each, around[name, each.row]) for each in made.examples), made.rows)
 
 
 def _texts(task: TaskConfig) -> Texts:
@@ -375,7 +265,3 @@ def _texts(task: TaskConfig) -> Texts:
         )
     read = row_template(task.template, task=task.name, key="template").reads
     return Texts(tuple(name for name in read if name not in ("labels", "row", task.fields.get("label"))))
-
-
-def _lot(text: str, *, seed: int) -> bytes:
-    return hashlib.sha256(json.dumps([seed, text]).encode()).digest()

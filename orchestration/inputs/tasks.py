@@ -12,7 +12,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from configs import ConfigError, DataError, load_task_file, resolve_data_path
@@ -84,6 +84,21 @@ def load_task(path: Path) -> LoadedTask:
     set_aside = [f"{split} {line}" for split, found in splits.items() for line in found.set_aside]
     facts = _facts(config, examples, set_aside)
     return LoadedTask(config, shots, examples["train"], examples["dev"], examples["test"], facts)
+
+
+def with_splits(task: LoadedTask, splits: Mapping[str, tuple[Example, ...]], *, set_aside: Sequence[str]) -> LoadedTask:
+    """The task with fewer examples in its splits, and facts about those; `set_aside` has a line for each that is gone.
+
+    Its worked examples stay: whoever was shown one that is gone was asked nothing else.
+    """
+    plain = {split: tuple(map(_plain, examples)) for split, examples in splits.items()}
+    facts = _facts(task.config, plain, (*task.facts.set_aside, *set_aside))
+    return replace(task, train=splits["train"], dev=splits["dev"], test=splits["test"], facts=facts)
+
+
+def _plain(example: Example) -> Example:
+    """An example without what stands around it, which no digest of a task is over."""
+    return Example(**{each.name: getattr(example, each.name) for each in fields(Example)})
 
 
 def task_rows(source: SplitConfig, *, split: str, folder: Path) -> Iterator[tuple[int, Row | str]]:

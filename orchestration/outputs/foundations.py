@@ -28,7 +28,9 @@ from configs.model_files import companions, has_weights
 from configs.models import ModelSource
 from configs.places import FINGERPRINTS
 from configs.regular_files import read_regular
-from configs.task_experiment import RuleAugmentation, TaskDistillConfig
+from configs.screening import ContentConfig
+from configs.task_data import RuleAugmentation
+from configs.task_experiment import TaskDistillConfig
 from configs.task_stages import TransformerStart
 from orchestration.outputs.artifacts import Artifacts, digest_of
 from orchestration.outputs.kept import FileDigests, file_sha256
@@ -246,6 +248,7 @@ def _files(config: AnyExperiment) -> Iterator[tuple[str, Path]]:
                 if source.path is not None:
                     yield f"data.transfer.{at}.path", source.path
             yield from _plain_files(config.data.plain)
+            yield from _blocklist(config.content)
 
 
 def _files_of_sequences(config: DistillConfig) -> Iterator[tuple[str, Path]]:
@@ -253,12 +256,16 @@ def _files_of_sequences(config: DistillConfig) -> Iterator[tuple[str, Path]]:
         if source.path is not None:
             yield f"data.{split}.path", source.path
     yield from _plain_files(config.data.plain)
-    if config.content is not None and config.content.blocklist is not None:
-        yield "content.blocklist", config.content.blocklist
+    yield from _blocklist(config.content)
     for name, student in config.students.items():
         for number, stage in enumerate(student.stages):
             if stage.pretrain is not None:
                 yield f"students.{name}.stages.{number}.pretrain.path", stage.pretrain.path
+
+
+def _blocklist(content: ContentConfig | None) -> Iterator[tuple[str, Path]]:
+    if content is not None and content.blocklist is not None:
+        yield "content.blocklist", content.blocklist
 
 
 def _plain_files(plain: PlainConfig | None) -> Iterator[tuple[str, Path]]:

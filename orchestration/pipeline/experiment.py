@@ -28,7 +28,8 @@ from orchestration.inputs.licences import licences_in_words, with_licences
 from orchestration.inputs.preflight import require_cache, resolve_paths
 from orchestration.inputs.prompts import PromptSet
 from orchestration.inputs.screen import Screened
-from orchestration.inputs.screened_rows import screened_data, screened_in_words, screened_root
+from orchestration.inputs.screened_files import screened_in_words, screened_root
+from orchestration.inputs.screened_rows import screened_data
 from orchestration.inputs.shapes import PlannedShape, student_shapes
 from orchestration.inputs.tasks import LoadedTask, load_tasks
 from orchestration.inputs.teachers import Teacher, open_teachers

@@ -12,8 +12,9 @@ from typing import Protocol
 from cache import Signal, SignalRequest
 from cache.signals import PER_TOKEN, SPAN_WIDTH, SignalName
 from configs.task import TaskKind
-from configs.task_experiment import SignalEncoding, TaskDistillConfig
+from configs.task_experiment import TaskDistillConfig
 from configs.task_features import StateName
+from configs.task_teacher import SignalEncoding
 from orchestration.inputs.task_texts import ReadExample
 
 HEAD_SIGNALS: Mapping[TaskKind, SignalName] = {

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from configs.task_experiment import TaskDistillConfig
 from orchestration.fill.engine_loop import FillOrder, FillProgress
 from orchestration.fill.ledger import Counts, Ledger, Meter
 from orchestration.inputs.preflight import resolve_task_paths
+from orchestration.inputs.screened_tasks import screened_task
 from orchestration.inputs.task_teachers import TaskTeacher
 from orchestration.inputs.teachers import Teacher
 from orchestration.outputs.artifacts import Artifacts
@@ -153,7 +154,9 @@ class TaskPlace:
         written = Written(config, self.root, content_of(config, config_dir=self.root))
         fake: Any = workers
         run, journal = self.run, self.journal
-        return TaskExperiment(written, run, journal, fake, teaching=self.teaching)
+        screened = screened_task(run.config, root=self.root / "runs/screened", say=journal.console.say)
+        run = replace(run, config=screened.config)
+        return TaskExperiment(written, run, journal, fake, teaching=self.teaching, screened=screened.splits)
 
     def teaching(self, run: TaskRun, journal: Journal, workers: Any) -> HeadTeaching | GenerativeTeaching:
         if run.config.teacher.answers == "head":

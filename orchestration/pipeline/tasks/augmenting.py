@@ -19,7 +19,7 @@ from cache.protocols import Progress
 from configs import ConfigError, resolve_data_path
 from configs.models import Device
 from configs.regular_files import open_regular
-from configs.task_experiment import Augmentation, Continuation, RuleAugmentation, WordReplacement
+from configs.task_data import Augmentation, Continuation, RuleAugmentation, WordReplacement
 from orchestration.inputs.augment import (
     Changed,
     ChangedRow,

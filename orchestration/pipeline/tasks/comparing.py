@@ -31,7 +31,8 @@ from student_train.models.layer_states import layer_states
 class Finished:
     """What a task experiment has come to before the comparison.
 
-    `views` are digests by set, `saved` is what its answers took that were in the cache before.
+    `views` are digests by set, `saved` is what its answers took that were in the cache before, and `screened` says what
+    was found in the data.
     """
 
     task: LoadedTask
@@ -39,6 +40,7 @@ class Finished:
     students: TrainedStudents
     views: dict[str, str]
     saved: Saved
+    screened: tuple[str, ...] = ()
 
 
 def report_of_task(
@@ -81,6 +83,7 @@ def report_of_task(
         cost=cost_of_run(settings=run, journal=journal, saved=finished.saved),
         notes=(
             *filter(None, [run.config.combined, run.config.context_in_words]),
+            *finished.screened,
             *finished.teacher.notes(),
             *_notes(finished.students),
         ),

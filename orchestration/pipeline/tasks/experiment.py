@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from cache.erasures import Erasures
+from configs import load_task_file, resolve_data_path
 from configs.architecture import read_text_model
 from configs.places import WRITTEN
 from configs.task_experiment import TaskDistillConfig
@@ -19,10 +24,17 @@ from orchestration.comparison.publishing import publish
 from orchestration.comparison.report import Report, write_report
 from orchestration.comparison.show import directory_of, show_task_report
 from orchestration.inputs.context_room import with_room_noted
+from orchestration.inputs.data_card import FILE as DATA_CARD
+from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.general_texts import PlainTexts, read_general_texts
+from orchestration.inputs.left_out_examples import apart_from_held_out, as_read_by, without_forgotten
 from orchestration.inputs.licences import licences_in_words, with_licences
 from orchestration.inputs.preflight import resolve_task_paths
-from orchestration.inputs.task_sets import TaskSets, apart_from_held_out, as_read_by, load_learned_task, load_task_sets
+from orchestration.inputs.screen import Screened
+from orchestration.inputs.screened_files import screened_in_words, screened_root
+from orchestration.inputs.screened_tasks import screened_task, without_unwanted
+from orchestration.inputs.task_data_card import task_data_card
+from orchestration.inputs.task_sets import load_learned_task, load_task_sets
 from orchestration.inputs.task_teachers import locate_teacher
 from orchestration.inputs.task_texts import decision_labels
 from orchestration.inputs.tasks import LoadedTask
@@ -52,6 +64,8 @@ from orchestration.plan.task_placement import own_models, plan_task_placements
 from orchestration.tracking.tracker import flatten, status_after
 from student_train.models.task_tokenizer import load_task_tokenizer
 
+NOTHING_SCREENED: Mapping[str, Screened] = MappingProxyType({})
+
 Until = Literal["fill", "train", "eval"]
 """The last stage that is run."""
 
@@ -75,9 +89,10 @@ def run_task_experiment(config: TaskDistillConfig, *, config_dir: Path, until: U
     written = Written(config, config_dir, content_of(config, config_dir=config_dir))
     directory = directory_of(config, written.content)
     with opened_run(real, directory, written=written) as (journal, artifacts), ExitStack() as opened:
-        run = TaskRun(real, directory, hardware, artifacts)
+        screened = screened_task(real, root=screened_root(real), say=journal.console.say)
+        run = TaskRun(screened.config, directory, hardware, artifacts)
         workers = Workers(run, journal, opened.enter_context(Session(directory)))
-        return TaskExperiment(written, run, journal, workers).run(until=until)
+        return TaskExperiment(written, run, journal, workers, screened=screened.splits).run(until=until)
 
 
 class TaskExperiment:
@@ -91,8 +106,13 @@ class TaskExperiment:
         workers: Workers,
         *,
         teaching: TeachingOf = usual_teaching,
+        screened: Mapping[str, Screened] = NOTHING_SCREENED,
     ) -> None:
-        """`teaching` makes how a teacher is asked, as the configuration says unless a test has another."""
+        """`teaching` makes how a teacher is asked, as the configuration says unless a test has another.
+
+        `screened` says what was found in the data.
+        """
+        self._screened = dict(screened)
         self._written, self._run, self._journal, self._workers = written, run, journal, workers
         self._texts: PlainTexts | None = None
         self._teachers = Teachers.of(run, journal, workers, teaching=teaching)
@@ -107,6 +127,8 @@ class TaskExperiment:
         task = self._read_task()
         sets = self._make_sets(task)
         self._require_teacher(task)
+        task, sets = self._without_forgotten(task, sets)
+        self._write_data_card(task, sets)
         warn_of_slow_dtype(self._run.config, hardware=self._run.hardware, console=self._journal.console)
         self._written.require_unchanged()  # before anything is paid for
         self._start_tracking()
@@ -155,13 +177,34 @@ class TaskExperiment:
                 reads = tokenizer if name == FIRST else load_task_tokenizer(self._base(name))
                 sets = apart_from_held_out(sets, task, read=as_read_by(teacher, reads, task=task.config))
                 sets = with_room_noted(sets, task, teacher=teacher, tokenizer=reads, name=name)
+            sets, written = without_unwanted(sets, config)
+            self._screened |= written
             stage.summary = ", ".join(f"{len(examples):,} {name}" for name, examples in sets.sets.items())
             self._texts = self._plain_texts(task, tokenizer)
             if self._texts is not None:
                 stage.summary += f", {len(self._texts.train):,} plain texts"
         for note in (*sets.notes, *(() if self._texts is None else self._texts.notes)):
             console.warn(note)
+        for line in screened_in_words(self._screened):
+            console.say(line)
         return sets
+
+    def _without_forgotten(self, task: LoadedTask, sets: TaskSets) -> tuple[LoadedTask, TaskSets]:
+        """What is left of the data when rows that were forgotten go, whoever would have learned from them."""
+        erasures = Erasures.read(self._run.config.runtime.cache_root)
+        if not erasures.names:
+            return task, sets
+        forgotten = partial(self._teachers.forgotten, task, erasures=erasures)
+        left = without_forgotten(task, sets, is_forgotten=forgotten)
+        for note in left[1].notes[len(sets.notes) :]:
+            self._journal.console.warn(note)
+        return left
+
+    def _write_data_card(self, task: LoadedTask, sets: TaskSets) -> None:
+        written, said = self._written, screened_in_words(self._screened)
+        data = load_task_file(resolve_data_path(written.config.task, config_dir=written.config_dir)).data
+        card = task_data_card(written.config.name, task, sets, data=data, said=said)
+        (self._run.directory / DATA_CARD).write_text(card, encoding="utf-8")
 
     def _plain_texts(self, task: LoadedTask, tokenizer: PreTrainedTokenizerBase) -> PlainTexts | None:
         """Those of general stages, without what the task holds out."""
@@ -215,6 +258,8 @@ class TaskExperiment:
         if asked.wanted.misses:
             self._require_memory(fill=True)
         answered = ask_teacher(asked, run=self._run, journal=self._journal)
+        for name, found in self._screened.items():
+            self._journal.tracker.log_final("fill", found.metrics(f"data.{name}"))
         if until == "fill":
             return self._ended()
         trainer = self._trainer(replace(words, taught=asked.taught), task=task, sets=sets, asked=asked)
@@ -225,7 +270,8 @@ class TaskExperiment:
         )
         if until == "train":
             return self._ended(students)
-        finished = Finished(task, asked, students, answered.views, answered.saved)
+        said = screened_in_words(self._screened)
+        finished = Finished(task, asked, students, answered.views, answered.saved, said)
         report = report_of_task(finished, written=self._written, run=self._run, journal=self._journal)
         self._publish(report)
         return self._ended(students, report=report)

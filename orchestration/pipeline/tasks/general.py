@@ -17,9 +17,9 @@ from configs.schema import PlainConfig
 from configs.task import TaskConfig
 from configs.task_stages import TaskStageConfig, TaskStudentConfig, TransformerStart
 from configs.teachers import FIRST
+from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.general_texts import PlainTexts, vocabulary, window_tokens
 from orchestration.inputs.models import locate_model
-from orchestration.inputs.task_sets import TaskSets
 from orchestration.lineage.records import MADE_OF
 from orchestration.outputs.artifacts import digest_of
 from orchestration.pipeline.run import Journal

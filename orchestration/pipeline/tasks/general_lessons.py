@@ -11,8 +11,8 @@ import numpy as np
 from configs.task import TaskConfig
 from configs.task_features import StateName
 from configs.task_stages import PLAIN, TaskStageConfig
+from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.general_texts import PlainTexts, Tokens, hideable, window_tokens
-from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.task_texts import read_with
 from orchestration.pipeline.tasks.lessons import Reader, TaskLesson
 from student_train.feed.examples import ExampleSet

@@ -10,9 +10,9 @@ from configs.schema import StoredEncoding
 from configs.task_experiment import TaskDistillConfig
 from evaluation.tasks.examples import Example
 from orchestration.comparison.task_questions import Asking
+from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.models import ModelFiles
 from orchestration.inputs.shapes import PlannedShape
-from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.outputs.console import Console
 from orchestration.pipeline.tasks.generative_teacher import TaskQuestions

@@ -20,7 +20,7 @@ from cache import GenerateRequest, TeacherCache, TeacherRecord
 from cache.answers import Request
 from configs import ConfigError, EngineError, ModelError
 from configs.task import LabelScoring
-from configs.task_experiment import TaskTeacherConfig
+from configs.task_teacher import TaskTeacherConfig
 from evaluation.results import TaskExample
 from evaluation.tasks.answer_grammar import GrammarOf, answer_grammar
 from evaluation.tasks.examples import Example, content_free_examples

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cache import TeacherCache
+from cache.erasures import Erasures
 from configs.places import absolute_root
 from configs.teachers import FIRST
 from evaluation.cost import Saved
@@ -24,9 +25,9 @@ from orchestration.comparison.label_likelihood import LABEL_LOGPROBS
 from orchestration.comparison.rows import bytes_on_disk
 from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.refusals import engine_version, open_refusals
+from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.generative_teachers import door_of_writer, generative_provenance, open_generative_teacher
 from orchestration.inputs.task_examples import Beliefs, Said
-from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.task_texts import read_with
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.inputs.teachers import Teacher
@@ -69,6 +70,12 @@ class GenerativeTeaching:
         questions.require_taken(task.train[0])
         questions.require_distinct_labels(task.train[0])
         return f"{teacher.label}, identity {teacher.identity.digest()[:12]}"
+
+    def forgotten(self, task: LoadedTask, examples: Sequence[Example], erasures: Erasures) -> list[bool]:
+        """See `Teaching`."""
+        teacher = open_generative_teacher(self.run.config, task.config)
+        questions = task_questions(self.run.config, task, teacher.files).of(examples)
+        return [erasures.hold(each.prompt_ids, prompt_len=len(each.prompt_ids)) for each in questions]
 
     def plan(self, task: LoadedTask, sets: TaskSets, *, prepared: Path | None, tests: bool = False) -> AskedInWords:
         """See `Teaching`."""

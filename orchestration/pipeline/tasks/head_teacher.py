@@ -15,8 +15,8 @@ from jaxtyping import Float32
 
 from cache import Signal, SignalRequest, TeacherCache
 from configs.task import TaskConfig
-from configs.task_experiment import TaskTeacherConfig
 from configs.task_features import StateName
+from configs.task_teacher import TaskTeacherConfig
 from evaluation.tasks.examples import Example
 from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.fill import Budgets, FillResult, fill_signals

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from cache import SignalRequest
+from cache.erasures import Erasures
 from configs.places import absolute_root
 from configs.teachers import FIRST
 from evaluation.cost import Saved
@@ -24,11 +25,12 @@ from orchestration.fill.budgets import budgets_left
 from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.fill import FillResult
 from orchestration.fill.refusals import open_signal_refusals, signal_engine_version
+from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.signal_doors import SignalDoor
 from orchestration.inputs.task_examples import Beliefs
-from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.task_teachers import TaskTeacher, open_task_cache, open_task_teacher
 from orchestration.inputs.tasks import LoadedTask
+from orchestration.inputs.wide_texts import read_wide
 from orchestration.outputs.console import Console, StageProgress
 from orchestration.pipeline.run import Journal
 from orchestration.pipeline.stage import Line, Stage, run_stage
@@ -71,6 +73,13 @@ class HeadTeaching:
         tuned = ", to be tuned on gold" if config.teacher.prepare else ""
         there = f", behind {config.teacher.serve.host}" if config.teacher.serve is not None else ""
         return f"{teacher.label}, identity {teacher.identity.digest()[:12]}{tuned}{there}"
+
+    def forgotten(self, task: LoadedTask, examples: Sequence[Example], erasures: Erasures) -> list[bool]:
+        """See `Teaching`."""
+        teacher = open_task_teacher(self.run.config, task.config)
+        longest = self.run.config.teacher.max_tokens
+        read = read_wide(teacher.tokenizer, examples, task=task.config, max_tokens=longest)
+        return [erasures.hold(each.token_ids, prompt_len=each.split) for each in read]
 
     def plan(self, task: LoadedTask, sets: TaskSets, *, prepared: Path | None, tests: bool = False) -> AskedHead:
         """See `Teaching`."""

@@ -17,13 +17,14 @@ from transformers import PreTrainedTokenizerBase
 
 from configs import ConfigError, DataError
 from configs.task import TaskConfig
-from configs.task_experiment import AgreementFilter
+from configs.task_data import AgreementFilter
 from configs.task_features import StateName
 from configs.task_stages import TaskStageConfig
 from evaluation.tasks.examples import Example
+from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.task_examples import Beliefs, Said, States, make_examples
 from orchestration.inputs.task_mixture import Together
-from orchestration.inputs.task_sets import TaskSets, name_anew
+from orchestration.inputs.task_sets import name_anew
 from orchestration.inputs.task_texts import ReadExample, decision_labels, read_with
 from orchestration.inputs.wide_texts import read_wide
 from student_train.feed.examples import UNKNOWN, ExampleSet

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 
+from cache.erasures import Erasures
 from configs import ConfigError
 from configs.model_files import speech_sha256
 from configs.task_experiment import TaskDistillConfig
@@ -21,10 +22,10 @@ from evaluation.tasks.examples import Example
 from orchestration.comparison.belief_answers import answers_of_beliefs
 from orchestration.comparison.predicted_answers import ANSWERED_BY
 from orchestration.comparison.rows import bytes_on_disk, stored_parameters
+from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.models import locate_model
 from orchestration.inputs.task_examples import Beliefs
 from orchestration.inputs.task_mixture import Together
-from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.outputs.artifacts import digest_of
 from orchestration.outputs.console import Console
@@ -89,6 +90,11 @@ class Teachers:
         if len(said) == 1:
             return said[FIRST]
         return "; ".join(f"{name}: {words}" for name, words in said.items())
+
+    def forgotten(self, task: LoadedTask, examples: Sequence[Example], erasures: Erasures) -> list[bool]:
+        """Whether any of them reads an example as something that was forgotten."""
+        each = [teaching.forgotten(task, examples, erasures) for teaching in self.by_name.values()]
+        return [any(found) for found in zip(*each, strict=True)]
 
     def plan(self, task: LoadedTask, sets: TaskSets, *, prepared: Mapping[str, Path]) -> AskedTaskTeacher:
         """What they are asked about these sets; `prepared` are the directories of those that were tuned."""

@@ -7,15 +7,17 @@ gives is asked once, and knows what was answered.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from cache import TeacherIdentity
+from cache.erasures import Erasures
 from evaluation.cost import Saved
+from evaluation.tasks.examples import Example
+from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.preflight import require_cache
-from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.outputs.console import Console
 from orchestration.pipeline.run import Journal
@@ -129,6 +131,10 @@ class Teaching(Protocol):
             ConfigError: it cannot be asked about this task.
             ModelError: it cannot be found, or does not answer in this way.
         """
+        ...
+
+    def forgotten(self, task: LoadedTask, examples: Sequence[Example], erasures: Erasures) -> list[bool]:
+        """Whether the teacher reads an example as something that was forgotten."""
         ...
 
     def plan(self, task: LoadedTask, sets: TaskSets, *, prepared: Path | None, tests: bool = False) -> AskedTaskTeacher:

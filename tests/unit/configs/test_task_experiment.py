@@ -127,6 +127,13 @@ def test_the_digest_is_of_what_changes_numbers_alone() -> None:
     assert config(teacher__max_tokens=64).digest() != digest
 
 
+def test_screening_changes_the_digest_and_is_written_only_where_it_is_asked_for() -> None:
+    plain, screened = config(), config(privacy={"prompts": "redact"}, content={"offensive": 0.9})
+    assert not {"privacy", "content"} & set(plain.model_dump(mode="json"))
+    assert screened.digest() != plain.digest()
+    assert TaskDistillConfig.model_validate(screened.model_dump(mode="json")) == screened
+
+
 def test_a_look_into_layers_is_written_where_it_is_asked_for() -> None:
     said = config().model_dump(mode="json")["evaluation"]
     assert "cka" not in said and config(evaluation={**said, "cka": False}).digest() == config().digest()

@@ -99,6 +99,13 @@ def test_duties_and_licences_that_nobody_knows() -> None:
     assert said[-1] == f"licence of the data of {task.name}: the task does not state it."
 
 
+def test_who_looked_for_personal_data_is_not_told_that_nobody_did() -> None:
+    run = finished_run(prompts=2)
+    for settings, count in (({}, 1), ({"privacy.prompts": "count"}, 0)):
+        said = lines(section(replace(run, settings={**run.settings, **settings}), Audited({})), "Not known")
+        assert sum(line.startswith("personal data and secrets") for line in said) == count
+
+
 def test_energy_is_that_of_the_run_and_of_each_student_or_is_said_not_to_be_known() -> None:
     run = finished_run(prompts=2)
     said = lines(section(run, Audited({})), "Energy")

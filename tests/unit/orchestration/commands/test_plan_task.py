@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from screening_builders import find_digits
 from task_files import write_task
 from task_heads import save_tagger
 from task_plan_builders import (
@@ -97,3 +98,12 @@ def test_what_every_part_holds_is_printed_and_what_has_no_room_is_refused(
     monkeypatch.setattr(hardware, "read_host_memory", lambda: hardware.HostMemory(total_gib=2.0, free_gib=1.0))
     with pytest.raises(ConfigError, match=r"fill needs .* GiB of memory on one machine but 1.9 of its 2.0 GiB are"):
         planned(folder)
+
+
+def test_what_is_found_in_the_data_is_said_and_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_digits(monkeypatch)
+    with (folder / "task/train.jsonl").open("a") as file:
+        file.write('{"text": "rain 555", "mood": "bad"}\n')
+    text = planned(folder, privacy={"prompts": "drop"})
+    assert "data.train: 3 rows looked at: 1 PHONE; 1 left out." in text
+    assert row(text, "train", table=EXAMPLES) == ["train", "2", "2"]

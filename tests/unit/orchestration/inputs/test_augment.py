@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs import ConfigError
-from configs.task_experiment import RuleAugmentation
+from configs.task_data import RuleAugmentation
 from orchestration.inputs.augment import LONGEST_NGRAM, Changed, HanoverTagger, Texts, change_by_rules
 
 TEXT = Texts(("text",))

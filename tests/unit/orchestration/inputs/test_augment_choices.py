@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.task_experiment import Continuation, WordReplacement
+from configs.task_data import Continuation, WordReplacement
 from orchestration.inputs.augment import ChangedRow, Texts, gather, words_of
 from orchestration.inputs.augment_choices import Beginning, Gap, is_of_a_word, replace_words, write_on
 

@@ -12,10 +12,11 @@ from task_pipeline_builders import TASK
 from transformers import AutoTokenizer
 
 from configs import ConfigError
-from configs.task_experiment import TaskTeacherConfig
+from configs.task_teacher import TaskTeacherConfig
 from configs.teacher_context import TeacherContext
 from orchestration.inputs.context_room import with_room_noted
-from orchestration.inputs.task_sets import TaskSets, load_learned_task
+from orchestration.inputs.example_sets import TaskSets
+from orchestration.inputs.task_sets import load_learned_task
 
 
 def noted(

@@ -101,6 +101,9 @@ def test_paths_of_a_task_experiment_become_real_and_nothing_else_changes(folder:
     assert real.students["bag"] == written.students["bag"]
     assert real.data.augment["rules"] == written.data.augment["rules"]
     assert written.task == Path("task.yaml")
+    (folder / "words.txt").write_text("nutmeg")
+    screened = resolve_task_paths(task_config(content={"blocklist": "words.txt"}), config_dir=folder)
+    assert screened.content is not None and screened.content.blocklist == folder / "words.txt"
 
 
 @pytest.mark.parametrize(
@@ -109,6 +112,7 @@ def test_paths_of_a_task_experiment_become_real_and_nothing_else_changes(folder:
         ({"task": "odd.yaml"}, "task: odd.yaml: found neither "),
         ({"task": "train.jsonl"}, "task: "),
         ({"teacher": {"model": {"path": "gone"}}}, "teacher.model.path: gone: found neither "),
+        ({"content": {"blocklist": "gone.txt"}}, "content.blocklist: gone.txt: found neither "),
         ({"data": {"transfer": [{"path": "gone.jsonl"}]}}, "data.transfer.0.path: gone.jsonl: found neither "),
         ({"data": {"transfer": [{"path": "empty.jsonl"}]}}, "data.transfer.0.path=empty.jsonl is empty: put rows"),
         (

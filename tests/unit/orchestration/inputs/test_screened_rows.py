@@ -12,10 +12,11 @@ from screening_builders import find_digits
 
 from configs import ConfigError
 from configs.schema import DistillConfig
-from orchestration.inputs import screened_rows
+from orchestration.inputs import screened_files
 from orchestration.inputs.rows import split_rows
 from orchestration.inputs.screen import Screened
-from orchestration.inputs.screened_rows import ScreenedData, screened_data, screened_in_words
+from orchestration.inputs.screened_files import screened_in_words
+from orchestration.inputs.screened_rows import ScreenedData, screened_data
 
 ROWS = {
     "train": [{"prompt": "call 555", "note": "or 556"}, {"prompt": "hello"}, {"prompt": "nutmeg"}],
@@ -87,7 +88,7 @@ def test_plain_text_is_screened_as_well(tmp_path: Path) -> None:
 def test_the_same_files_are_screened_once_and_other_ones_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = screened(tmp_path, privacy={})
     with monkeypatch.context() as patch:
-        patch.setattr(screened_rows, "_fill", None)
+        patch.setattr(screened_files, "_fill", None)
         assert screened(tmp_path, privacy={}) == first
         planned = experiment(tmp_path, privacy={})
         there = screened_data(planned, root=tmp_path / "x", made=tmp_path / "screened", say=lambda line: None)

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from configs import ConfigError, ModelError
 from configs.places import SUMMARY
-from configs.task_experiment import Augmentation
+from configs.task_data import Augmentation
 from orchestration.inputs.augment import Changed, ChangedRow, Texts, change_by_rules
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.pipeline.tasks import augmenting

@@ -10,8 +10,9 @@ from task_pipeline_builders import task_place
 from transformers import AutoTokenizer
 
 from configs.task_stages import TaskStageConfig
+from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.general_texts import PlainTexts
-from orchestration.inputs.task_sets import TaskSets, load_learned_task
+from orchestration.inputs.task_sets import load_learned_task
 from orchestration.pipeline.tasks.general_lessons import GeneralLessons
 from orchestration.pipeline.tasks.lessons import Reader
 from student_train.feed.examples import ExampleSet

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from task_pipeline_builders import spoken_place
 
+from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.models import materialise
-from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.tasks import load_task
 from orchestration.outputs.console import Console
 from orchestration.pipeline.tasks.generative_plan import (

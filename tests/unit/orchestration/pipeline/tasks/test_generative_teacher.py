@@ -16,7 +16,7 @@ from task_files import IDENTITY, tiny_model, write_task
 
 from cache import GenerateRequest, ScoreRequest, TeacherCache
 from configs import ConfigError, EngineError, ModelError
-from configs.task_experiment import TaskTeacherConfig
+from configs.task_teacher import TaskTeacherConfig
 from configs.teacher_context import TeacherContext
 from orchestration.comparison.task_questions import Asking
 from orchestration.fill.engine_loop import FillOrder

@@ -13,9 +13,9 @@ from task_pipeline_builders import TaskPlace, spoken_place
 
 from cache import CacheView
 from configs import BudgetReached, ConfigError, DoorError, ModelError
+from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.generative_teachers import generative_provenance, open_generative_teacher
 from orchestration.inputs.task_examples import Said
-from orchestration.inputs.task_sets import TaskSets
 from orchestration.inputs.tasks import LoadedTask, load_task
 from orchestration.pipeline.tasks.generative_teaching import AskedInWords, GenerativeTeaching
 

@@ -11,7 +11,7 @@ from task_pipeline_builders import LocalEngines, TaskPlace, task_place
 
 from cache import CacheView, TeacherCache
 from configs import ConfigError
-from orchestration.inputs.task_sets import TaskSets
+from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.task_teachers import open_task_teacher
 from orchestration.inputs.tasks import load_task
 from orchestration.pipeline.tasks.head_teaching import AskedHead, HeadTeaching

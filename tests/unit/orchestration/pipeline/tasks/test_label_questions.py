@@ -18,7 +18,7 @@ from cache.protocols import Failure
 from cache.records import TeacherRecord
 from cache.signals import Signal
 from configs import ConfigError
-from configs.task_experiment import TaskTeacherConfig
+from configs.task_teacher import TaskTeacherConfig
 from orchestration.comparison.task_questions import Asking
 from orchestration.inputs.models import ModelFiles
 from orchestration.inputs.task_examples import Beliefs

@@ -12,11 +12,12 @@ from task_heads import save_span_finder
 from transformers import AutoTokenizer
 
 from configs import ConfigError, DataError
-from configs.task_experiment import AgreementFilter
+from configs.task_data import AgreementFilter
 from configs.task_stages import TaskStageConfig
 from evaluation.tasks.examples import Example, read_examples
+from orchestration.inputs.example_sets import Copies, TaskSets
 from orchestration.inputs.task_examples import Beliefs, Said
-from orchestration.inputs.task_sets import Copies, TaskSets, name_anew
+from orchestration.inputs.task_sets import name_anew
 from orchestration.inputs.task_texts import WHOLE
 from orchestration.pipeline.tasks.lessons import Lessons, Reader, TaskLesson
 from student_train.feed.examples import ExampleSet

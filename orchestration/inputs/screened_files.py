@@ -1,0 +1,189 @@
+"""Files of screened rows that every reader reads in place of those that are named.
+
+Rows keep their numbers: one that is left out stays as a line with its reason. What is written holds nothing that was to
+be redacted, in any field, and is made once for the same files under the same settings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from cache.disk.durable import replace_file
+from configs import DataError
+from configs.data import SplitConfig
+from configs.experiments import AnyExperiment
+from configs.regular_files import JSON_BYTES, UnreadableFileError, parse_json, read_regular
+from configs.screening import ContentConfig, PrivacyConfig
+from evaluation.tasks.templates import UnfitRowError
+from orchestration.inputs.made_once import make_once
+from orchestration.inputs.placeholders import Placeholders
+from orchestration.inputs.rows import SET_ASIDE, Row, split_rows
+from orchestration.inputs.screen import Screen, Screened, count_looks
+from orchestration.inputs.screened_row import RowForm, RowLooks, every_text
+from orchestration.outputs.artifacts import digest_of
+from orchestration.outputs.kept import file_sha256
+
+FORMAT = 1
+"""Raised by hand when the same settings screen otherwise."""
+
+COUNTS = "counts.json"
+PARTS = ("presidio-analyzer", "detect-secrets", "alt-profanity-check")
+"""Whose releases find other things."""
+
+NOTHING_BESIDE: Mapping[str, str] = MappingProxyType({})
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenSettings:
+    """What is looked for, and what becomes of what is found."""
+
+    privacy: PrivacyConfig | None
+    content: ContentConfig | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenedSource:
+    """Rows that are screened, and how each of them is looked at."""
+
+    rows: SplitConfig
+    form: RowForm = every_text
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenedFiles:
+    """A folder with a file for each source, and what was found in each."""
+
+    folder: Path
+    splits: Mapping[str, Screened]
+
+    def of(self, name: str) -> SplitConfig:
+        """The rows of a source once they were screened."""
+        return SplitConfig(path=self.folder / file_of(name))
+
+
+def screened_root(config: AnyExperiment) -> Path:
+    """Where the screened data of runs lie."""
+    return config.runtime.run_root / "screened"
+
+
+def file_of(name: str) -> str:
+    """What the file of a source is called."""
+    return f"{name}.jsonl"
+
+
+def screened_in_words(splits: Mapping[str, Screened]) -> tuple[str, ...]:
+    """A line for each split."""
+    return tuple(f"data.{name}: {found.in_words('rows')}" for name, found in splits.items())
+
+
+def screen_files(
+    sources: Mapping[str, ScreenedSource],
+    settings: ScreenSettings,
+    *,
+    root: Path,
+    say: Say,
+    made: Path | None = None,
+    beside: Mapping[str, str] = NOTHING_BESIDE,
+) -> ScreenedFiles | None:
+    """Screen sources, whose paths are real, below `root`; None where nobody asks for it, and nothing is read then.
+
+    What is there below `made` already is taken from there. `beside` are texts of further files in the folder, by name.
+
+    Raises:
+        ConfigError: a part is not installed, or a blocklist cannot be read.
+        DataError: a source cannot be read.
+    """
+    screen = Screen(settings.privacy, settings.content, answers=False)
+    Screen(settings.privacy, settings.content, answers=True)  # what answers need is missed before anything is paid
+    if not screen.is_on:
+        return None
+    name = _digest(sources, settings, beside)[:16]
+    there = (made or root) / name
+
+    def fill(target: Path) -> None:
+        for file, text in beside.items():
+            replace_file(target / file, text.encode())
+        _fill(target, sources, screen=screen, say=say)
+
+    folder = make_once(there if there.is_dir() else root / name, fill)
+    return ScreenedFiles(folder, _read_counts(folder / COUNTS))
+
+
+def _digest(sources: Mapping[str, ScreenedSource], settings: ScreenSettings, beside: Mapping[str, str]) -> str:
+    """Of everything that decides what the screened files hold."""
+    privacy, content = settings.privacy, settings.content
+    rows = {name: source.rows for name, source in sources.items()}
+    try:
+        files = {name: file_sha256(each.path) for name, each in rows.items() if each.path is not None}
+        blocked = None if content is None or content.blocklist is None else file_sha256(content.blocklist)
+    except (OSError, UnreadableFileError) as error:
+        raise DataError(f"the data cannot be screened ({error}): name files that can be read") from error
+    blocks = {
+        "privacy": None if privacy is None else privacy.model_dump(mode="json"),
+        "content": None if content is None else content.model_dump(mode="json", exclude={"blocklist"}),
+    }
+    named = {name: each.model_dump(mode="json", exclude={"path"}) for name, each in rows.items()}
+    names = () if privacy is None or privacy.names is None else (privacy.names,)
+    parts = {part: _version(part) for part in (*PARTS, *names)}
+    more = {"beside": dict(beside)} if beside else {}
+    return digest_of(
+        screened=FORMAT, files=files, blocked=blocked, rows=named, parts=parts, order=list(sources), **blocks, **more
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _fill(folder: Path, sources: Mapping[str, ScreenedSource], *, screen: Screen, say: Say) -> None:
+    """Write a file for each source, and what was found."""
+    placeholders, found = Placeholders(), dict[str, Screened]()
+    for name, source in sources.items():
+        say(f"data.{name} is looked through for what is private or not wanted")
+        counts = Counter[str]()
+        rows = (row for _, row in split_rows(source.rows, split=name))
+        clean = _screened(rows, screen, placeholders, counts, form=source.form)
+        with (folder / file_of(name)).open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, default=str) + "\n" for row in clean)
+        found[name] = Screened.of(counts)
+    text = json.dumps({name: asdict(each) for name, each in found.items()}, indent=2)
+    replace_file(folder / COUNTS, text.encode())
+
+
+def _screened(
+    rows: Iterable[Row | str], screen: Screen, placeholders: Placeholders, counts: Counter[str], *, form: RowForm
+) -> Iterator[Row]:
+    for row in rows:
+        if isinstance(row, str):
+            yield {SET_ASIDE: row}
+            continue
+        looks = RowLooks(screen, placeholders)
+        clean: Row = {}
+        lost: str | None = None
+        try:
+            clean = form(row, looks)
+        except UnfitRowError as error:
+            lost = str(error)
+        reason = screen.why_dropped(looks.looks) or lost
+        count_looks(counts, looks.looks, dropped=reason is not None)
+        yield clean if reason is None else {SET_ASIDE: reason}
+
+
+def _read_counts(path: Path) -> dict[str, Screened]:
+    try:
+        said: Any = parse_json(read_regular(path, at_most=JSON_BYTES), origin=str(path))
+        return {name: Screened(**each) for name, each in said.items()}
+    except (OSError, UnreadableFileError, TypeError, AttributeError) as error:
+        raise DataError(f"{path.parent}: screened data cannot be used ({error}): delete it and run again") from error
