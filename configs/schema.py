@@ -17,6 +17,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from configs.audit import AuditConfig, CanaryPlace
+
 # Blocks of their own modules; who reads an experiment finds all of its schema here.
 from configs.data import TEMPLATE_DATE as TEMPLATE_DATE
 from configs.data import DataConfig as DataConfig
@@ -237,7 +239,7 @@ class DistillConfig(Together, WithoutPasswords):
 
     `teachers` are further ones, which `combine` puts together with the first. `teacher_context` is what the teacher
     sees beside a row, and its students never do. `privacy` and `content` say what becomes of rows and answers that hold
-    personal data, secrets, or what is not wanted.
+    personal data, secrets, or what is not wanted. `audit` plants into the training data what audits look for.
     """
 
     name: Name
@@ -248,6 +250,7 @@ class DistillConfig(Together, WithoutPasswords):
     data: DataConfig
     privacy: PrivacyConfig | None = None
     content: ContentConfig | None = None
+    audit: AuditConfig | None = None
     generation: GenerationConfig = GenerationConfig()
     students: Annotated[dict[Name, StudentConfig], Field(min_length=1)]
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -289,7 +292,41 @@ class DistillConfig(Together, WithoutPasswords):
         self._beliefs_for_stages()
         self._paid_once()
         self._weights_last()
+        self._canaries_reach()
         return self
+
+    @property
+    def canary_places(self) -> tuple[CanaryPlace, ...]:
+        """Where canaries stand: where the block says, or where stages learn from."""
+        wanted = None if self.audit is None else self.audit.canaries.where
+        if wanted is not None:
+            return wanted
+        sources = {stage.source for student in self.students.values() for stage in student.stages}
+        places: dict[CanaryPlace, bool] = {"prompt": "teacher" in sources, "answer": "gold" in sources}
+        return tuple(place for place, holds in places.items() if holds)
+
+    def _canaries_reach(self) -> None:
+        """Canaries are planted where a student can learn them, and nobody else is shown them."""
+        if self.audit is None:
+            return
+        sources = {stage.source for student in self.students.values() for stage in student.stages}
+        if not self.canary_places:
+            raise ValueError(
+                "audit.canaries stand in prompts and answers, and all stages learn plain text: add a stage with "
+                "source: teacher or gold, or remove audit"
+            )
+        if "answer" in self.canary_places and "gold" not in sources:
+            raise ValueError(
+                "audit.canaries.where names answer, and no stage has source: gold, so nobody would learn them: name "
+                "prompt, or remove where"
+            )
+        shown = {
+            "teacher_context shows rows beside others": self.teacher_context is not None,
+            "combine.kind=route wants a field that planted rows lack": self.route is not None,
+        }
+        reason = next((given for given, holds in shown.items() if holds), None)
+        if reason is not None:
+            raise ValueError(f"audit.canaries are planted rows, and {reason}: remove one of them")
 
     def _weights_last(self) -> None:
         """A rollout ahead may be begun anew when the workers have moved on; weights that are only sent are gone."""
@@ -487,7 +524,7 @@ class DistillConfig(Together, WithoutPasswords):
     @model_serializer(mode="wrap")
     def _one_teacher(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         said = unless_unused(dump(self))
-        for key in ("teacher_context", "privacy", "content"):
+        for key in ("teacher_context", "privacy", "content", "audit"):
             # An experiment without one is written, and addressed, as it was before there were any.
             if getattr(self, key) is None:
                 said.pop(key, None)

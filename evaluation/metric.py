@@ -26,14 +26,14 @@ Finish = Callable[[Float64[np.ndarray, "*D M"]], Float64[np.ndarray, "*D"]]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A kind of number. `unit` is how it is written: a fraction of 1 as %, nats, points of 100, a count.
+    """A kind of number. `unit` is how it is written: a fraction of 1 as %, nats, bits, points of 100, a count.
 
     `signature` says how it was computed where that varies: the library, its version, how words are cut.
     """
 
     name: str
     better: Better
-    unit: Literal["fraction", "nats", "points", "count"]
+    unit: Literal["fraction", "nats", "bits", "points", "count"]
     finish: Finish
     signature: str = ""
 

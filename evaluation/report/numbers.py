@@ -6,7 +6,18 @@ import math
 from typing import Literal
 
 Unit = Literal[
-    "fraction", "nats", "points", "count", "parameters", "bytes", "seconds", "joules", "tokens", "per second", "grams"
+    "fraction",
+    "nats",
+    "bits",
+    "points",
+    "count",
+    "parameters",
+    "bytes",
+    "seconds",
+    "joules",
+    "tokens",
+    "per second",
+    "grams",
 ]
 
 MISSING = "not measured"
@@ -32,7 +43,7 @@ def written(value: Number, unit: Unit) -> str:
         return f"{100 * value:.1f} %"
     if unit == "nats":
         return f"{value:.3f}"
-    if unit == "points":
+    if unit in ("points", "bits"):
         return f"{value:.1f}"
     if unit in ("count", "tokens"):
         return f"{value:,.0f}"

@@ -11,7 +11,12 @@ from evaluation.statistics.intervals import Interval
 FEW_DIFFERING = 10
 """With fewer examples that differ, the interval comes from a handful of rows and is too narrow."""
 
-_FORMATS = {"fraction": (100.0, ".1f", " %"), "nats": (1.0, ".3f", " nats"), "points": (1.0, ".1f", "")}
+_FORMATS = {
+    "fraction": (100.0, ".1f", " %"),
+    "nats": (1.0, ".3f", " nats"),
+    "points": (1.0, ".1f", ""),
+    "bits": (1.0, ".1f", " bits"),
+}
 _OTHER = (1.0, ".1f", "")
 
 

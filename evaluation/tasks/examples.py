@@ -13,6 +13,7 @@ from typing import Any
 from configs import DataError
 from configs.task import PAIR, SECOND, TaskConfig
 from evaluation.tasks.parsing import answer_reader
+from evaluation.tasks.row_fields import row_field
 from evaluation.tasks.spans import Span, spans_of
 from evaluation.tasks.templates import RowTemplate, UnfitRowError, row_template
 
@@ -216,25 +217,6 @@ def _label_at(given: str, labels: Sequence[str]) -> str:
     if not given.isascii() or not given.isdecimal() or int(given[:9]) >= len(labels):
         raise UnfitRowError(f"label {given[:80]!r} is not a place in labels: 0 to {len(labels) - 1} (label_is_index)")
     return labels[int(given)]
-
-
-def row_field(row: Row, name: str) -> object:
-    """A field by its name, or by a path of names and numbers with dots between (`instances.0.output`).
-
-    Raises:
-        UnfitRowError: there is none.
-    """
-    if name in row:
-        return row[name]
-    value: object = row
-    for part in name.split("."):
-        if isinstance(value, Mapping) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-            value = value[int(part)]
-        else:
-            raise UnfitRowError(f"field {name} is missing")
-    return value
 
 
 def _text(row: Row, name: str) -> str:

@@ -8,6 +8,7 @@ from configs import DistillError
 from evaluation.side_effects.findings import Audit, Finding
 from evaluation.side_effects.paired import Instrument
 from orchestration.audits.beliefs import Beliefs
+from orchestration.audits.canaries import CanaryAudit
 from orchestration.audits.finished import AuditedStudent, FinishedRun
 from orchestration.audits.learned import learned_by
 from orchestration.audits.membership import membership_findings
@@ -42,16 +43,17 @@ def privacy_rests_on(run: FinishedRun, settings: AuditSettings) -> Mapping[str, 
 def audit_privacy(run: FinishedRun, settings: AuditSettings, console: Console) -> Audit:
     """Ask of every student what it gives away; one that cannot be asked says why and costs the others nothing."""
     beliefs = Beliefs(settings.device)
+    canaries = None if run.config.audit is None else CanaryAudit(run, settings, beliefs)
     findings: list[Finding] = []
     notes: list[str] = []
     with console.stage("privacy", total=len(run.students), unit="students") as stage:
         for number, student in enumerate(run.students):
             stage.update(number, note=student.name)
             try:
-                more, said = _of_student(student, run=run, settings=settings, beliefs=beliefs)
+                more, said = _of_student(student, run=run, settings=settings, beliefs=beliefs, canaries=canaries)
             except DistillError as error:
                 more, said = [ANY.unknown(student.name, method=student.method, why=str(error))], []
-            findings += more
+            findings += more + ([] if canaries is None else canaries.of(student))
             notes += [f"{student.name}: {line}" for line in said]
         stage.summary = f"{sum(each.unknown is None for each in findings)} numbers"
     notes.append("scores are of the answers alone, not of the prompts, because only answers are learned")
@@ -59,12 +61,21 @@ def audit_privacy(run: FinishedRun, settings: AuditSettings, console: Console) -
 
 
 def _of_student(
-    student: AuditedStudent, *, run: FinishedRun, settings: AuditSettings, beliefs: Beliefs
+    student: AuditedStudent,
+    *,
+    run: FinishedRun,
+    settings: AuditSettings,
+    beliefs: Beliefs,
+    canaries: CanaryAudit | None,
 ) -> tuple[list[Finding], list[str]]:
     learned = learned_by(student, run)
     tokenizer = load_tokenizer(student.model.directory, label=student.name)
     findings: list[Finding] = []
     notes = [line for each in learned for line in each.notes]
+    if canaries is not None:
+        parted = [canaries.apart(each, tokenizer) for each in learned]
+        learned = tuple(each for each, _ in parted)
+        notes += [line for _, lines in parted for line in lines]
     for each in learned:
         more, said = membership_findings(
             student, each, run=run, beliefs=beliefs, tokenizer=tokenizer, pairs=settings.rows

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from configs import ConfigError
 from configs.teachers import TeacherRoute
 from configs.visible_text import visible
-from evaluation.tasks.examples import Example, row_field
+from evaluation.tasks.examples import Example
+from evaluation.tasks.row_fields import row_field
 from evaluation.tasks.templates import UnfitRowError
 from orchestration.inputs.example_sets import RowSet
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from configs.task import TaskConfig
-from evaluation.tasks.examples import row_field
+from evaluation.tasks.row_fields import row_field
 from evaluation.tasks.templates import UnfitRowError
 from orchestration.inputs.placeholders import Placeholders
 from orchestration.inputs.private_spans import PrivateSpan

@@ -17,8 +17,9 @@ from configs import ConfigError, DataError
 from configs.schema import SplitConfig
 from configs.task import SECOND, TaskConfig
 from configs.teacher_context import Neighbours, TeacherContext
-from evaluation.tasks.examples import Example, row_field
+from evaluation.tasks.examples import Example
 from evaluation.tasks.few_shot import WorkedExamples
+from evaluation.tasks.row_fields import row_field
 from evaluation.tasks.surroundings import Piece, Surroundings, WideExample
 from evaluation.tasks.templates import UnfitRowError, row_template
 from orchestration.inputs.context_rows import Around, neighbours_of

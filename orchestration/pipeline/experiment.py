@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal
 
 from configs import DistillConfig
@@ -25,6 +24,7 @@ from orchestration.inputs.asked_prompts import read_prompts, takes_long
 from orchestration.inputs.data_card import FILE as DATA_CARD
 from orchestration.inputs.data_card import data_card
 from orchestration.inputs.licences import licences_in_words, with_licences
+from orchestration.inputs.planted_rows import Planted, planted_data, planted_root
 from orchestration.inputs.preflight import require_cache, resolve_paths
 from orchestration.inputs.prompts import PromptSet
 from orchestration.inputs.screen import Screened
@@ -98,11 +98,29 @@ def run_experiment(
     directory = directory_of(config, written.content)
     with opened_run(real, directory, written=written) as (journal, artifacts), ExitStack() as opened:
         screened = screened_data(real, root=screened_root(real), say=journal.console.say)
-        settings = RunSettings(screened.config, directory, hardware, artifacts)
+        planted = planted_data(screened.config, root=planted_root(real))
+        settings = RunSettings(planted.config, directory, hardware, artifacts)
         if session is None:
             session = opened.enter_context(Session(directory))
         compute = opened.enter_context(closing(Compute(settings, journal, session)))
-        return Experiment(written, settings, journal, compute, below=below, screened=screened.splits).run(until=until)
+        found = FoundInData(screened.splits, planted)
+        return Experiment(written, settings, journal, compute, below=below, found=found).run(until=until)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundInData:
+    """What was found in the data when they were screened, by split, and what was planted into them."""
+
+    screened: Mapping[str, Screened] = field(default_factory=dict)
+    planted: Planted | None = None
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """A line for each."""
+        return (*screened_in_words(self.screened), *(() if self.planted is None else self.planted.said))
+
+
+NOTHING_FOUND = FoundInData()
 
 
 class Experiment:
@@ -116,9 +134,9 @@ class Experiment:
         compute: Compute,
         *,
         below: Path | None = None,
-        screened: Mapping[str, Screened] = MappingProxyType({}),
+        found: FoundInData = NOTHING_FOUND,
     ) -> None:
-        self._written, self._below, self._screened = written, below, screened
+        self._written, self._below, self._found = written, below, found
         self._settings, self._journal, self._compute = settings, journal, compute
         self._saved = NOTHING_SAVED
 
@@ -197,7 +215,9 @@ class Experiment:
             windows = ", ".join(f"{len(rows):,} {name}" for name, rows in prompts.plain.items())
             counts += f"; windows of plain text: {windows}" if windows else ""
             stage.summary = counts + (f"; {len(prompts.rejected)} rows set aside" if prompts.rejected else "")
-        said = (*screened_in_words(self._screened), *read.said)
+        if self._found.planted is not None:
+            self._found.planted.require_readable(prompts, reader=teacher.files)
+        said = (*self._found.said, *read.said)
         for line in said:
             console.say(line)
         card = data_card(config.name, prompts, data=self._written.config.data, said=said)
@@ -270,7 +290,7 @@ class Experiment:
             tracker.require_usable(at_most_s=PROBE_S)
         tracker.start(name, params=params, tags={"config_digest": written.digest(), "run_dir": name}, below=self._below)
         tracker.child("fill", params={"misses": sum(plan.misses for plan in plans)}, tags={"role": "fill"})
-        for split, found in self._screened.items():
+        for split, found in self._found.screened.items():
             tracker.log_final("fill", found.metrics(f"data.{split}"))
 
     def _work(
@@ -314,8 +334,7 @@ class Experiment:
             lesson=lesson,
         )
         journal.tracker.log_final("pipeline", journal.ledger.metrics())
-        said = screened_in_words(self._screened)
-        examined = Examined(bench, asked.teachers, prompts, texts, tasks, students, said)
+        examined = Examined(bench, asked.teachers, prompts, texts, tasks, students, self._found.said)
         report = report_of(
             compared, examined, written=self._written, settings=settings, journal=journal, saved=self._saved
         )

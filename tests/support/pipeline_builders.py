@@ -37,6 +37,7 @@ from orchestration.fill.ledger import Ledger
 from orchestration.fill.refusals import open_refusals
 from orchestration.inputs.asked_prompts import read_prompts
 from orchestration.inputs.models import ModelFiles, materialise, open_model
+from orchestration.inputs.planted_rows import planted_data
 from orchestration.inputs.prompts import PromptSet
 from orchestration.inputs.teachers import Teacher, open_cache, open_teacher
 from orchestration.outputs.artifacts import Artifacts
@@ -44,7 +45,7 @@ from orchestration.outputs.console import Console
 from orchestration.outputs.foundations import content_of
 from orchestration.pipeline.chain import Link, Student
 from orchestration.pipeline.compute import Compute
-from orchestration.pipeline.experiment import Experiment, Until
+from orchestration.pipeline.experiment import Experiment, FoundInData, Until
 from orchestration.pipeline.fill_stage import AskedTeacher
 from orchestration.pipeline.lessons import Lesson, pin_lesson
 from orchestration.pipeline.run import Journal, RunSettings, Written
@@ -142,6 +143,7 @@ class FakePool:
 
     def __init__(self, identity: TeacherIdentity, *, files: ModelFiles, seed: int = 0) -> None:
         self.identity, self.vocab, self.seed = identity, files.vocab, seed
+        self._longest = files.shape.max_positions
         self._eos = files.stop_ids[0]
         self.called: list[str] = []
         self.on_check: Callable[[], None] = lambda: None
@@ -149,7 +151,9 @@ class FakePool:
 
     @property
     def source(self) -> FakeTeacher:
-        return FakeTeacher(self.identity, vocab=self.vocab, seed=self.seed, eos_id=self._eos, max_model_len=64)
+        return FakeTeacher(
+            self.identity, vocab=self.vocab, seed=self.seed, eos_id=self._eos, max_model_len=self._longest
+        )
 
     def begin(self) -> None:
         self.called.append("begin")
@@ -290,7 +294,8 @@ class FakeRun:
         directory.mkdir(parents=True, exist_ok=True)
         console, tracker = Console(self.stream), self.tracker
         artifacts = Artifacts(self.root / "run_root", say=console.warn)
-        self.settings = RunSettings(self.config, directory, Hardware("cpu", cpus=2), artifacts)
+        self.planted = planted_data(self.config, root=self.root / "run_root/planted")
+        self.settings = RunSettings(self.planted.config, directory, Hardware("cpu", cpus=2), artifacts)
         noted: Any = tracker
         self.journal = Journal(console, noted, Ledger.open(directory))
         self.compute = FakeCompute(self.settings, self.journal)
@@ -355,9 +360,9 @@ def go(run: FakeRun, *, until: Until = "eval", written: DistillConfig | None = N
     """Run it, as far as it is told; the report of a run that went to its end."""
     config = run.config if written is None else written
     content = content_of(config, config_dir=run.root)
-    return (
-        Experiment(Written(config, run.root, content), run.settings, run.journal, run.compute).run(until=until).report
-    )
+    found = FoundInData(planted=run.planted)
+    parts = Written(config, run.root, content), run.settings, run.journal, run.compute
+    return Experiment(*parts, found=found).run(until=until).report
 
 
 def model_in(root: Path, *, layers: int = 1, seed: int = 5) -> Path:

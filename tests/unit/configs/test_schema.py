@@ -303,3 +303,44 @@ def test_what_a_context_cannot_have_is_refused() -> None:
 def test_without_a_context_an_experiment_is_written_as_it_was() -> None:
     assert "teacher_context" not in experiment().model_dump(mode="json")
     assert context({}).model_dump(mode="json")["teacher_context"]["system_prompt"] == "Be brief."
+
+
+CANARIES: dict[str, Any] = {"audit": {"canaries": {}}}
+
+
+def test_canaries_change_the_digest_and_are_written_only_where_they_are_planted() -> None:
+    plain, planted = experiment(), experiment(**CANARIES)
+    assert "audit" not in plain.model_dump(mode="json") and planted.digest() != plain.digest()
+    assert planted.canary_places == ("prompt",)
+    assert DistillConfig.model_validate(planted.model_dump(mode="json")) == planted
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"audit": {"canaries": {"where": ["answer"]}}}, "where names answer, and no stage has source: gold"),
+        (
+            {"teacher_context": {"system_prompt": "be brief"}},
+            "planted rows, and teacher_context shows rows beside others",
+        ),
+        (
+            {
+                "teachers": {"other": {"model": {"path": "other"}}},
+                "combine": {"kind": "route", "field": "of", "to": {"a": "teacher", "b": "other"}},
+            },
+            "planted rows, and combine.kind=route wants a field that planted rows lack",
+        ),
+    ],
+)
+def test_canaries_that_nobody_could_learn_or_everybody_is_shown_are_refused(
+    changes: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        experiment(**(CANARIES | changes))
+
+
+def test_plain_text_alone_has_no_place_for_canaries() -> None:
+    with pytest.raises(
+        ValidationError, match=r"audit.canaries stand in prompts and answers, and all stages learn plain"
+    ):
+        on_plain_text(data=data(plain={"train": {"hub": "a/b"}, "dev": {"hub": "a/c"}}).model_dump(), **CANARIES)

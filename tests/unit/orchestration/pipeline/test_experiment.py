@@ -610,7 +610,7 @@ def test_what_was_found_in_the_data_is_said_tracked_and_reported(tmp_path: Path)
     run = fake_run(tmp_path)
     found = {"train": Screened(3, {"PHONE": 2}, 0, 1)}
     written = Written(run.config, run.root, content_of(run.config, config_dir=run.root))
-    parts = module.Experiment(written, run.settings, run.journal, run.compute, screened=found)
+    parts = module.Experiment(written, run.settings, run.journal, run.compute, found=module.FoundInData(found))
     report = parts.run(until="eval").report
     line = "data.train: 3 rows looked at: 2 PHONE; 1 left out."
     assert line in run.said and report is not None and line in report.results.notes
@@ -626,3 +626,31 @@ def test_a_plan_counts_what_is_found_and_makes_nothing(tmp_path: Path, monkeypat
     print_plan(config, config_dir=tmp_path, assume_gpus=None, stream=stream)
     assert "data.train: 3 rows looked at: 1 PHONE; 1 left out." in stream.getvalue()
     assert not (tmp_path / "run_root" / "screened").exists()
+
+
+def test_planted_canaries_are_read_said_and_written_into_the_card(tmp_path: Path) -> None:
+    limits = {"max_model_len": 64, "max_batched_tokens": 64, "count": 1}
+    run = fake_run(
+        tmp_path,
+        audit={"canaries": {"count": 6, "repeats": [1]}},
+        generation={"temperature": 0.0, "max_new_tokens": 6},
+        runtime={"teacher_engine": limits, "student_engine": limits},
+    )
+    with pytest.raises(ConfigError, match=r"audit.canaries: 6 of 6 planted rows cannot be used"):
+        go(run, until="fill")
+    wide = {"max_model_len": 192, "max_batched_tokens": 192, "count": 1}
+    shape = SHAPE.model_copy(update={"max_positions": 192})
+    splits = {split: {"path": str(tmp_path / f"{split}.jsonl")} for split in ("train", "dev", "test")}
+    run = fake_run(
+        tmp_path,
+        audit={"canaries": {"count": 6, "repeats": [1]}},
+        data={**splits, "max_prompt_tokens": 128},
+        teacher={"model": {"random": shape.model_dump(), "seed": 0}, "dtype": "float32", "top_k": 4},
+        runtime={"teacher_engine": wide, "student_engine": wide},
+    )
+    go(run, until="fill")
+    line = "data.train: 6 rows with canaries stand behind its 3 rows"
+    assert line in " ".join(run.said.split())
+    card = (run.settings.directory / "data-card.md").read_text()
+    assert "Source: train.jsonl" in card and line in card
+    assert len((tmp_path / "train.jsonl").read_text().splitlines()) == 3, "nobody's file is touched"
