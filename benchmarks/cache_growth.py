@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -40,14 +40,8 @@ def bench_cache_growth(*, records: tuple[int, ...] = RECORDS) -> Iterator[Measur
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
-        TeacherCache.open(root, TEACHER)
-        columns, size = _columns()
-        objects = zarr_objects(columns, size=size)
-        keys: list[Table] = []
         costs: list[tuple[float, float]] = []
-        for count in records:
-            while len(keys) * SEGMENT_ROWS < count:
-                keys.append(_write(root, objects, size=size, rng=rng))
+        for count, keys in zip(records, growing_cache(root, records=records, rng=rng), strict=True):
             costs.append(_costs(root, keys, rng=rng))
             look, read = costs[-1]
             yield Measurement(f"cache of {count:,} records, a lookup by key", look * 1e6, "us", digits=1)
@@ -59,6 +53,18 @@ def bench_cache_growth(*, records: tuple[int, ...] = RECORDS) -> Iterator[Measur
             seconds, gigabytes = pool.submit(_open, root).result()
     yield at_most(f"{name}, opening", seconds, LARGEST_OPEN_S, unit="s")
     yield at_most(f"{name}, peak memory of a process that opens them", gigabytes, LARGEST_OPEN_GB, unit="GB")
+
+
+def growing_cache(root: Path, *, records: Sequence[int], rng: np.random.Generator) -> Iterator[list[Table]]:
+    """The keys of each segment of a cache that has so many records, then of the same cache with more."""
+    TeacherCache.open(root, TEACHER)
+    columns, size = _columns()
+    objects = zarr_objects(columns, size=size)
+    keys: list[Table] = []
+    for count in records:
+        while len(keys) * SEGMENT_ROWS < count:
+            keys.append(_write(root, objects, size=size, rng=rng))
+        yield keys
 
 
 def _columns() -> tuple[dict[str, NDArray[np.generic]], SegmentSize]:

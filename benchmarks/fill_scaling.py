@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.fills import fill_order, require_all
 from benchmarks.measurement import Measurement, at_least
 from orchestration.environment import prepare_environment
 
@@ -127,24 +128,14 @@ def filled(engines: int, root: Path) -> Filled:
 
 def _filled(pool: Any, engines: int, root: Path) -> Filled:
     from benchmarks.door import BATCH, STEP_S, K, request_of
-    from orchestration.fill.engine_loop import FillOrder
     from orchestration.outputs.console import StageProgress
 
     rows = round(engines * SECONDS / STEP_S) * BATCH
-    order = FillOrder(
-        scoring=False,
-        cache_root=root / "cache",
-        k=K,
-        commit_every_s=5.0,
-        licence=None,
-        provenance={},
-        ledger=root / "ledger",
-    )
+    order = fill_order(root, k=K)
     progress = StageProgress("fill", total=rows, unit="rows", started=time.monotonic())
     work = [(at, request_of(at)) for at in range(rows)]
     before, started = pool.worked_s(), time.perf_counter()
     done = pool.fill_items(work, order, progress=progress, token_budget=None, seconds_budget=None)
     seconds, worked = time.perf_counter() - started, pool.worked_s() - before
-    if done.committed_rows != rows:
-        raise RuntimeError(f"the fill kept {done.committed_rows} of {rows} rows")
+    require_all(done, rows=rows)
     return Filled(engines, rows, seconds, worked)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.fills import fill_order, require_all
 from benchmarks.measurement import Measurement, at_least
 
 if TYPE_CHECKING:
@@ -74,26 +75,17 @@ def filling(engine: VllmEngine, requests: list[GenerateRequest], *, vocab: int, 
     from cache import TeacherCache
     from orchestration.cluster.leases import ItemQueue
     from orchestration.fill.answers import SequenceAnswers
-    from orchestration.fill.engine_loop import EngineLoop, FillOrder
+    from orchestration.fill.engine_loop import EngineLoop
 
     engine.forget_prefixes()
     cache = TeacherCache.open(root / "cache", engine.identity)
-    order = FillOrder(
-        scoring=False,
-        cache_root=root / "cache",
-        k=K,
-        commit_every_s=5.0,
-        licence=None,
-        provenance={},
-        ledger=root / "ledger",
-    )
+    order = fill_order(root, k=K)
     queue = ItemQueue(list(enumerate(requests)), token_budget=None)
     since = _now()
     with cache.writer(vocab=vocab, licence=None, provenance={}, encoding=order.encoding) as writer:
         EngineLoop(queue, order, SequenceAnswers(engine, writer, k=K)).work()
     took = _since(since)
-    if queue.progress().committed_rows != len(requests):
-        raise RuntimeError(f"the fill kept {queue.progress().committed_rows} of {len(requests)} rows")
+    require_all(queue.progress(), rows=len(requests))
     return took
 
 

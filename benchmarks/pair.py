@@ -13,7 +13,7 @@ from student_train.feed.microbatch import MicroBatch
 from student_train.losses.targets import SparseTargets
 
 TEACHER_LAYERS, STUDENT_LAYERS = 30, 10
-HIDDEN, VOCAB = 576, 49_152
+HIDDEN, MLP, VOCAB = 576, 1536, 49_152
 ROWS, LENGTH, RESPONSE, K = 8, 96, 56, 64
 """Sequences of a step, tokens of each, of which the last are the answer, and tokens kept of the teacher."""
 
@@ -21,7 +21,7 @@ ROWS, LENGTH, RESPONSE, K = 8, 96, 56, 64
 def llama(layers: int) -> LlamaForCausalLM:
     """A random model in bfloat16, the same each time."""
     config = LlamaConfig(
-        vocab_size=VOCAB, hidden_size=HIDDEN, intermediate_size=1536, num_hidden_layers=layers, num_attention_heads=9,
+        vocab_size=VOCAB, hidden_size=HIDDEN, intermediate_size=MLP, num_hidden_layers=layers, num_attention_heads=9,
         num_key_value_heads=3, tie_word_embeddings=True, attn_implementation="sdpa",
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):

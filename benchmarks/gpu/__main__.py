@@ -1,104 +1,73 @@
 """`python -m benchmarks.gpu`: the floors, then every part in a process of its own, at most six minutes in all.
 
-A part that fails or takes too long is named with its reason, and the others go on. `python -m benchmarks.gpu losses`
+A part that fails or finds no time is named with its reason, and the others go on. `python -m benchmarks.gpu losses`
 runs the named parts alone. Without a GPU the same runs at small sizes.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import os
-import platform
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from importlib import import_module, metadata
+from collections.abc import Sequence
 
 import torch
 
-from benchmarks.gpu.measure import ON_GPU, Floors, measured_floors
-from configs.logs import quiet_environment
-
-PARTS = {
-    "losses": ("benchmarks.gpu.losses", "bench_losses"),
-    "liger": ("benchmarks.gpu.losses", "bench_liger"),
-    "steps": ("benchmarks.gpu.steps", "bench_steps"),
-    "feed": ("benchmarks.gpu.steps", "bench_feed"),
-    "deepspeed": ("benchmarks.gpu.engine", "bench_deepspeed"),
-}
+from benchmarks.gpu.measure import ON_GPU, SIDE, Floors, measured_floors
+from benchmarks.gpu.parts import PARTS
+from benchmarks.machine import describe_machine
+from benchmarks.measurement import Measurement
+from benchmarks.running import Benchmark, run_all
+from benchmarks.table import Table
 
 SECONDS = 350
 """For all parts together."""
 
-SHOWN = ("torch", "triton", "transformers", "numpy", "deepspeed", "liger-kernel")
+SHOWN = ("torch", "triton", "transformers", "numpy", "deepspeed", "liger-kernel", "zarr")
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""On a CPU small tensors cost more to share between threads than to compute."""
 
 
-def main() -> None:
-    """Read the command line; run all parts, or one in this process."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; default: all")
-    parser.add_argument("--floors", nargs=2, type=float, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if unknown := set(given.parts) - set(PARTS):
-        parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    if given.floors is not None:
-        for name in given.parts:
-            for line in _part(name)(Floors(*given.floors)):
-                print(line, flush=True)
-        return
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the command line and run; 1 if a part did not come to its end."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description="One GPU against its own floors.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
+    given = parser.parse_args(arguments)
+    if unknown := [name for name in given.parts if name not in PARTS]:
+        parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
     started = time.monotonic()
     if not ON_GPU:
-        # Small tensors cost more to share between threads than to compute; the parts inherit it.
-        os.environ["OMP_NUM_THREADS"] = "1"
         torch.set_num_threads(1)
-    floors = measured_floors()
-    for line in _machine(floors):
-        print(line, flush=True)
+    device = f"{torch.cuda.get_device_name()}, " if ON_GPU else "no GPU, so small sizes: "
+    table, floors = Table(), measured_floors()
+    table.begin(machine=device + describe_machine(versions=SHOWN))
+    table.group("floors")
+    for row in _rows(floors):
+        table.add(row)
     if ON_GPU:
+        # The parts need it, and this process does not any more.
         torch.cuda.empty_cache()
-    for name in given.parts or PARTS:
-        _run(name, floors=floors, seconds=SECONDS - (time.monotonic() - started))
-    print(f"{time.monotonic() - started:.0f} s in all", flush=True)
-
-
-def _machine(floors: Floors) -> Iterator[str]:
-    name = torch.cuda.get_device_name() if ON_GPU else f"{os.cpu_count()} CPUs, no GPU: small sizes"
-    versions = [
-        f"{each} {metadata.version(each)}" for each in SHOWN if importlib.util.find_spec(each.replace("-", "_"))
-    ]
-    yield f"{name}; Python {platform.python_version()}, {', '.join(versions)}"
-    yield (
-        f"floors: matrix peak {floors.flops / 1e12:.1f} TFLOP/s (bfloat16, random data), memory "
-        f"{floors.bandwidth / 1e9:.0f} GB/s (copy, read plus written)"
-    )
-    yield "not needed and not measured: vLLM, Ray, MLflow, Zarr"
-
-
-def _run(name: str, *, floors: Floors, seconds: float) -> None:
-    """One part in a process of its own, its lines as they come; what went wrong on a line of its own."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu", name]
-    command += ["--floors", str(floors.flops), str(floors.bandwidth)]
-    started = time.monotonic()
-    try:
-        done = subprocess.run(
-            command, stderr=subprocess.PIPE, text=True, timeout=max(1.0, seconds), env=os.environ | quiet_environment()
+    parts = [
+        Benchmark(
+            name, "benchmarks.gpu.parts", "run_part",
+            arguments=(name, floors.flops, floors.bandwidth), environment={} if ON_GPU else ONE_THREAD,
         )
-    except subprocess.TimeoutExpired:
-        print(f"{name}: stopped after {seconds:.0f} s, no time is left", flush=True)
-        return
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["without a word"])[-1]
-        print(f"{name}: failed with exit code {done.returncode}: {reason}\n{done.stderr[-4000:]}", flush=True)
-    print(f"({name}: {time.monotonic() - started:.0f} s)", flush=True)
+        for name in given.parts or PARTS
+    ]  # fmt: skip
+    try:
+        run_all(parts, table=table, seconds=lambda: SECONDS - (time.monotonic() - started))
+    finally:
+        table.end()
+    return 1 if table.failed else 0
 
 
-def _part(name: str) -> Callable[[Floors], Iterator[str]]:
-    module, function = PARTS[name]
-    part: Callable[[Floors], Iterator[str]] = getattr(import_module(module), function)
-    return part
+def _rows(floors: Floors) -> list[Measurement]:
+    note = f"{SIDE} x {SIDE}, random data: zeros would run faster"
+    return [
+        Measurement("matrix peak, bfloat16", floors.flops / 1e12, "TFLOP/s", digits=1, note=note),
+        Measurement("memory, read plus written by a copy", floors.bandwidth / 1e9, "GB/s", digits=0),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

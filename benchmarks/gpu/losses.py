@@ -16,7 +16,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.measure import ON_GPU, Floors, host_waits, median_seconds, ratio, shown
+from benchmarks.gpu.measure import ON_GPU, Floors, host_waits, judged, median_seconds, share
+from benchmarks.measurement import Measurement, Row, at_most
 from benchmarks.memory import peak_bytes
 from benchmarks.pair import beliefs, device
 from configs.rollouts import PolicyConfig
@@ -32,6 +33,10 @@ SIZES = (
     else ((2_000, 64, 256), (8_000, 64, 256))
 )
 """Vocabulary, hidden size and positions: the heads of Llama 2 (cut), Llama 3.2 1B, Qwen2.5 1.5B and Gemma 3 1B."""
+
+PRODUCTS = "three products alone"
+FURTHEST = (5e-3, 2e-2, 2e-2)
+"""Distances from float64 of the loss, the gradient of hidden states and that of the head, relative."""
 
 CHUNKED = 2 if ON_GPU else 1
 """Of the sizes the one at which the size of the chunks varies."""
@@ -66,6 +71,11 @@ class Problem:
         """Of the three products that no loss goes without."""
         return 6 * self.hidden.numel() * len(self.head)
 
+    @property
+    def traffic(self) -> int:
+        """Bytes of hidden states and head, which are read, and of their gradients, which are written."""
+        return 4 * (self.hidden.numel() + self.head.numel())
+
     def kl(self, kind: str = "forward_kl", *, chunk_bytes: int | None = None) -> Tensor:
         """Our divergence from the sparse teacher."""
         return fused_divergence(kind, self.hidden, Head(self.head, chunk_bytes=chunk_bytes), self.targets).loss
@@ -88,6 +98,13 @@ class Problem:
         rest = torch.log1p(-kept.exp().sum(dim=1).clamp_max(1 - 1e-6))
         return (logprobs.exp() * (logprobs - kept)).sum() + (tail.exp() * (tail - rest)).sum()
 
+    def plain_policy(self) -> Tensor:
+        """A clipped loss of sampled tokens from a log-softmax over the whole table."""
+        student = (self.hidden @ self.head.T).float().log_softmax(dim=1)
+        ratio = (student.gather(1, self.labels[:, None])[:, 0] - self.terms.behaviour.float()).exp()
+        advantages = self.terms.advantages.float()
+        return -torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages).sum()
+
     def products(self) -> None:
         """The three products alone, in one piece."""
         with torch.no_grad():
@@ -105,7 +122,7 @@ class Problem:
         return run
 
 
-def bench_losses(floors: Floors) -> Iterator[str]:
+def bench_losses(floors: Floors) -> Iterator[Row]:
     """The distance from float64, then each vocabulary, the size of chunks and the host's waits."""
     yield from _accuracy()
     for number, size in enumerate(SIZES):
@@ -116,14 +133,16 @@ def bench_losses(floors: Floors) -> Iterator[str]:
             "fused policy loss": problem.policy,
             "fused cross-entropy": problem.cross_entropy,
             "plain forward KL": problem.plain,
+            "plain policy loss": problem.plain_policy,
         }
-        yield from _compared(problem, losses, floors=floors)
+        against = {"fused forward KL": "plain forward KL", "fused policy loss": "plain policy loss"}
+        yield from _compared(problem, losses, floors=floors, against=against)
         if number == CHUNKED:
             yield from _chunk_sizes(problem, floors=floors)
             yield from _waits(problem)
 
 
-def bench_liger(floors: Floors) -> Iterator[str]:
+def bench_liger(floors: Floors) -> Iterator[Row]:
     """Liger's chunked losses beside ours, where they are installed."""
     if importlib.util.find_spec("liger_kernel") is None or not ON_GPU:
         yield "Liger: left out, it needs a GPU and the package liger-kernel"
@@ -148,41 +167,63 @@ def bench_liger(floors: Floors) -> Iterator[str]:
                 LigerFusedLinearJSD(jsd_beta=0.0), problem.hidden, problem.head, *teacher
             ),
         }
-        yield from _compared(problem, losses, floors=floors)
+        against = {
+            "fused cross-entropy": "Liger cross-entropy, sums in float32",
+            "fused forward KL": "Liger forward KL, teacher live",
+        }
+        yield from _compared(problem, losses, floors=floors, against=against)
 
 
-def _compared(problem: Problem, losses: Mapping[str, Loss], *, floors: Floors) -> Iterator[str]:
+def _compared(
+    problem: Problem, losses: Mapping[str, Loss], *, floors: Floors, against: Mapping[str, str]
+) -> Iterator[Row]:
+    """Each loss beside the products alone, then ours over `against`, by our name: time, and memory at the peak."""
     (positions, hidden), vocab = problem.hidden.shape, len(problem.head)
-    yield f"loss and both gradients, V={vocab}, H={hidden}, {positions} positions, K={problem.targets.k}, bfloat16:"
-    runs: dict[str, Callable[[], None]] = {name: problem.differentiated(loss) for name, loss in losses.items()}
-    seconds = median_seconds({"three products alone": problem.products, **runs})
-    yield f"  three products alone: {shown(seconds['three products alone'], flops=problem.flops, floors=floors)}"
-    first: tuple[float | None, int] | None = None
-    for name, run in runs.items():
-        if (taken := seconds[name]) is None:
-            yield f"  {name}: out of memory"
+    name = f"V={vocab:,}"
+    yield f"{name}: loss and both gradients, H={hidden}, {positions:,} positions, K={problem.targets.k}, bfloat16"
+    runs: dict[str, Callable[[], None]] = {each: problem.differentiated(loss) for each, loss in losses.items()}
+    seconds = median_seconds({PRODUCTS: problem.products, **runs})
+    floor = seconds[PRODUCTS]
+    if floor is not None:
+        note = f"{share(problem.flops / floor / floors.flops)} of the matrix peak"
+        yield Measurement(f"{name}, {PRODUCTS}", 1e3 * floor, "ms", note=note)
+    peaks: dict[str, int] = {}
+    for each, run in runs.items():
+        if (taken := seconds[each]) is None:
+            yield f"{name}, {each}: out of memory"
             continue
         problem.hidden.grad = problem.head.grad = None
-        peak = peak_bytes(run)
-        first = first or (taken, peak)
-        yield (
-            f"  {name}: {shown(taken, flops=problem.flops, floors=floors)}, {peak / 2**20:.0f} MiB at the peak; "
-            f"time and memory {ratio(taken, first[0])} and {peak / first[1]:.2f} of the first"
+        peaks[each] = peak_bytes(run)
+        note = (
+            f"{share(problem.flops / taken / floors.flops)} of the matrix peak, what it has to read and write at "
+            f"{share(problem.traffic / taken / floors.bandwidth)} of the memory's rate, {peaks[each] / 2**20:,.0f} MiB"
         )
+        yield Measurement(f"{name}, {each}", 1e3 * taken, "ms", note=note)
+    for ours, theirs in against.items():
+        if ours in peaks and theirs in peaks:
+            time_ratio, memory = (seconds[ours] or 0.0) / (seconds[theirs] or 1.0), peaks[ours] / peaks[theirs]
+            yield judged(f"{name}, time: {ours} / {theirs}", time_ratio, 1.0)
+            yield judged(f"{name}, memory: {ours} / {theirs}", memory, 0.5)
 
 
-def _chunk_sizes(problem: Problem, *, floors: Floors) -> Iterator[str]:
+def _chunk_sizes(problem: Problem, *, floors: Floors) -> Iterator[Row]:
     default = chunk_budget(problem.hidden.device)
     sizes = {f"{mib} MiB": mib * 2**20 for mib in CHUNK_MIB} | {f"default, {default / 2**20:.0f} MiB": default}
     runs = {name: problem.differentiated(partial(problem.kl, chunk_bytes=size)) for name, size in sizes.items()}
     seconds = median_seconds(runs)
     for name, run in runs.items():
+        what = f"V={len(problem.head):,}, fused forward KL, chunks of {name}"
+        if (taken := seconds[name]) is None:
+            yield f"{what}: out of memory"
+            continue
         problem.hidden.grad = problem.head.grad = None
-        memory = "" if seconds[name] is None else f", {peak_bytes(run) / 2**20:.0f} MiB at the peak"
-        yield f"  forward KL, chunks of {name}: {shown(seconds[name], flops=problem.flops, floors=floors)}{memory}"
+        peak = share(problem.flops / taken / floors.flops)
+        yield Measurement(
+            what, 1e3 * taken, "ms", note=f"{peak} of the matrix peak, {peak_bytes(run) / 2**20:,.0f} MiB"
+        )
 
 
-def _waits(problem: Problem) -> Iterator[str]:
+def _waits(problem: Problem) -> Iterator[Row]:
     """One wait for the look at all ids, whatever the number of chunks; so none in the loop."""
     row = 4 * len(problem.head)
     counts = []
@@ -194,12 +235,13 @@ def _waits(problem: Problem) -> Iterator[str]:
         counts.append(host_waits(run))
     one, many = counts
     if one is None or many is None:
-        yield "  waits of the host in the loop over chunks: not counted without a GPU"
+        yield "waits of the host in the loop over chunks: not counted without a GPU"
     else:
-        yield f"  waits of the host: {one} with one chunk, {many} with 16, so {(many - one) / 15:g} a turn of the loop"
+        note = f"{one} with one chunk, {many} with 16"
+        yield at_most("waits of the host, a turn of the loop over chunks", (many - one) / 15, 0.0, note=note)
 
 
-def _accuracy() -> Iterator[str]:
+def _accuracy() -> Iterator[Row]:
     """Loss and gradients in bfloat16 against float64 on the same numbers, in several chunks."""
     base = Problem.random(SIZES[0][0], 128, 256)
     size = 4 * len(base.head) * 50
@@ -216,7 +258,8 @@ def _accuracy() -> Iterator[str]:
             loss = form(replace(base, hidden=hidden, head=head))
             found.append((loss.detach(), *torch.autograd.grad(loss, (hidden, head))))
         apart = [float((rough.double() - exact).norm() / exact.norm()) for exact, rough in zip(*found, strict=True)]
-        yield (
-            f"distance of the fused {name} in bfloat16 from float64: loss {apart[0]:.1e}, gradient of hidden states "
-            f"{apart[1]:.1e}, of head {apart[2]:.1e}"
-        )
+        what = f"fused {name} in bfloat16, distance from float64"
+        for value, of, bound in zip(
+            apart, ("loss", "gradient of hidden states", "gradient of head"), FURTHEST, strict=True
+        ):
+            yield at_most(f"{what}, {of}", value, bound, digits=5)

@@ -7,14 +7,18 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from benchmarks.kd_step import wait
+from benchmarks.measurement import Measurement, at_most
 from benchmarks.pair import device
 
 ON_GPU = torch.cuda.is_available()
 ROUNDS = 9 if ON_GPU else 3
+SIDE = 8192 if ON_GPU else 1024
+"""Of the matrices whose product is the floor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +31,12 @@ class Floors:
 
 def measured_floors() -> Floors:
     """Both, from a large product of random matrices and a large copy (zeros would run faster than real data)."""
-    side, elements = (8192, 2**31) if ON_GPU else (1024, 2**25)
-    first, second = (torch.randn(side, side, device=device()).bfloat16() for _ in range(2))
+    elements = 2**31 if ON_GPU else 2**25
+    first, second = (torch.randn(SIDE, SIDE, device=device()).bfloat16() for _ in range(2))
     source = torch.randint(-128, 127, (elements,), dtype=torch.int8, device=device())
     target = torch.empty_like(source)
     seconds = median_seconds({"product": lambda: first @ second, "copy": lambda: target.copy_(source)})
-    return Floors(2 * side**3 / (seconds["product"] or 1.0), 2 * elements / (seconds["copy"] or 1.0))
+    return Floors(2 * SIDE**3 / (seconds["product"] or 1.0), 2 * elements / (seconds["copy"] or 1.0))
 
 
 def median_seconds(contenders: Mapping[str, Callable[[], object]], *, rounds: int = ROUNDS) -> dict[str, float | None]:
@@ -79,16 +83,14 @@ def busy_seconds(run: Callable[[], object]) -> float | None:
     return sum(event.self_device_time_total for event in profile.key_averages()) / 1e6
 
 
-def shown(seconds: float | None, *, flops: float, floors: Floors) -> str:
-    """Milliseconds and the share of the matrix peak at which `flops` were done in them."""
-    if seconds is None:
-        return "out of memory"
-    return f"{1000 * seconds:.2f} ms ({flops / seconds / floors.flops:.0%} of the matrix peak)"
+def judged(what: str, value: float, target: float, **rest: Any) -> Measurement:
+    """A ratio that should be small on a GPU; the small sizes without one say too little for a target."""
+    return at_most(what, value, target, **rest) if ON_GPU else Measurement(what, value, **rest)
 
 
-def ratio(above: float | None, below: float | None) -> str:
-    """A ratio with two digits, or a word where one of both is missing."""
-    return "not measured" if above is None or below is None else f"{above / below:.2f}"
+def share(value: float) -> str:
+    """A share in percent."""
+    return f"{100 * value:.0f} %"
 
 
 def _seconds(run: Callable[[], object]) -> float:

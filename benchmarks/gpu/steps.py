@@ -1,4 +1,4 @@
-"""Whole training steps of a 0.5 B student: cross-entropy, from the cache, with a live 1.5 B teacher; and its feed.
+"""Whole training steps of a 0.5 B student: cross-entropy, from the cache, with a live 1.5 B teacher.
 
 Both have the shapes of Qwen2.5 and random weights, in bfloat16. A step is forward, backward, gradient clipping and a
 fused AdamW. MFU counts the student's operations alone (the teacher's beside them where one runs), attention included,
@@ -8,16 +8,15 @@ and is a share of the matrix peak as measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from benchmarks.gpu.measure import ON_GPU, Floors, busy_seconds
+from benchmarks.gpu.measure import ON_GPU, Floors, busy_seconds, judged, share
 from benchmarks.kd_step import ask_teacher, teacher_logits, training_step, wait
+from benchmarks.measurement import Measurement, Row
 from benchmarks.memory import peak_bytes
 from benchmarks.pair import answers, device
 from benchmarks.timing import best_seconds
@@ -51,11 +50,11 @@ class Shape:
 
 if ON_GPU:
     STUDENT, TEACHER = Shape(896, 4864, 24, 14, 2), Shape(1536, 8960, 28, 12, 2)
-    ROWS, LENGTH, RESPONSE, MICRO_ROWS, MICROS = 8, 1024, 768, 16, 4
+    ROWS, LENGTH, RESPONSE = 8, 1024, 768
     MICRO_SIZES = (4, 8, 16, 32)
 else:
     STUDENT, TEACHER = Shape(64, 128, 2, 2, 1, 1000), Shape(128, 256, 2, 2, 1, 1000)
-    ROWS, LENGTH, RESPONSE, MICRO_ROWS, MICROS = 2, 64, 48, 2, 2
+    ROWS, LENGTH, RESPONSE = 2, 64, 48
     MICRO_SIZES = (1, 4)
 
 
@@ -72,8 +71,8 @@ def qwen2(shape: Shape) -> Decoder:
         return take_apart(Qwen2ForCausalLM(config).to(torch.bfloat16))
 
 
-def bench_steps(floors: Floors) -> Iterator[str]:
-    """Tokens a second and MFU of the three steps, and what the cache costs over text and saves over a teacher."""
+def bench_steps(floors: Floors) -> Iterator[Row]:
+    """Time, tokens a second and MFU of the three steps, and what the cache costs over text and saves over a teacher."""
     student, teacher = qwen2(STUDENT), qwen2(TEACHER)
     batch = answers(rows=ROWS, length=LENGTH, response=RESPONSE, vocab=STUDENT.vocab)
     text, kd = (training_step(student, objective=name) for name in ("seqkd", "kd"))
@@ -89,21 +88,30 @@ def bench_steps(floors: Floors) -> Iterator[str]:
     flops["the teacher's forward pass alone"] = asked
     seconds = best_seconds(runs)
     yield (
-        f"step of a student of {_billions(student)} B, {ROWS} x {LENGTH} tokens, {len(batch.positions)} of them "
-        f"learned, teacher of {_billions(teacher)} B:"
+        f"student of {_millions(student)} M, {ROWS} x {LENGTH} tokens a step, {len(batch.positions):,} of them "
+        f"learned, teacher of {_millions(teacher)} M"
     )
     for name, run in runs.items():
-        yield (
-            f"  {name}: {1000 * seconds[name]:.1f} ms, {ROWS * LENGTH / seconds[name]:.0f} tokens/s, "
-            f"MFU {flops[name] / seconds[name] / floors.flops:.1%}, {peak_bytes(run) / 2**30:.1f} GiB at the peak"
-        )
-    yield f"  cached KD / cross-entropy: {seconds['cached KD'] / seconds['cross-entropy']:.3f}"
-    yield f"  live teacher / cached KD: {seconds['KD with a live teacher'] / seconds['cached KD']:.3f}"
+        peak = peak_bytes(run)
+        yield timed(name, seconds[name], tokens=ROWS * LENGTH, flops=flops[name], peak=peak, floors=floors)
+    ratio = seconds["cached KD"] / seconds["cross-entropy"]
+    yield judged("cached KD step / cross-entropy step", ratio, 1.05, digits=3)
+    parts = (seconds["cached KD"] + seconds["the teacher's forward pass alone"]) / seconds["cached KD"]
+    live = seconds["KD with a live teacher"] / seconds["cached KD"]
+    yield Measurement("step with a live teacher / cached KD step", live, peers={"by the sum of its parts": parts})
     yield from _loss_alone(student, batch, seconds=seconds["cached KD"])
     yield from _microbatches(student, floors=floors)
 
 
-def _loss_alone(student: Decoder, batch: MicroBatch, *, seconds: float) -> Iterator[str]:
+def timed(name: str, seconds: float, *, tokens: int, flops: float, peak: int, floors: Floors) -> Measurement:
+    """Tokens a second, and in words how long it took, MFU and memory."""
+    note = (
+        f"{1000 * seconds:.1f} ms, MFU {100 * flops / seconds / floors.flops:.1f} %, {peak / 2**30:.1f} GiB at the peak"
+    )
+    return Measurement(name, tokens / seconds, "tokens/s", digits=0, note=note)
+
+
+def _loss_alone(student: Decoder, batch: MicroBatch, *, seconds: float) -> Iterator[Row]:
     stage = StageConfig.model_validate({"objective": "kd", "steps": 1})
     module = StudentModule(student, stage=stage, vocab=student.vocab)
     with torch.no_grad():
@@ -117,10 +125,10 @@ def _loss_alone(student: Decoder, batch: MicroBatch, *, seconds: float) -> Itera
         wait()
 
     taken = best_seconds({"loss": run})["loss"]
-    yield f"  head and loss alone: {1000 * taken:.1f} ms, {taken / seconds:.0%} of the cached-KD step"
+    yield Measurement("head and loss alone", 1e3 * taken, "ms", note=f"{share(taken / seconds)} of the cached-KD step")
 
 
-def _microbatches(student: Decoder, *, floors: Floors) -> Iterator[str]:
+def _microbatches(student: Decoder, *, floors: Floors) -> Iterator[Row]:
     """Forward and backward alone: small microbatches leave a fast device waiting for the host."""
     stage = StageConfig.model_validate({"objective": "kd", "steps": 1})
     module = StudentModule(student, stage=stage, vocab=student.vocab)
@@ -135,97 +143,12 @@ def _microbatches(student: Decoder, *, floors: Floors) -> Iterator[str]:
             wait()
 
         taken = best_seconds({"pass": run})["pass"]
-        busy = busy_seconds(run)
-        yield (
-            f"  cached KD, forward and backward of {rows * LENGTH} tokens: {1000 * taken:.1f} ms, "
-            f"{rows * LENGTH / taken:.0f} tokens/s, MFU {STUDENT.flops(batch, passes=3) / taken / floors.flops:.1%}, "
-            f"{peak_bytes(run) / 2**30:.1f} GiB at the peak"
-            f"{'' if busy is None else f', the GPU busy for {busy / taken:.0%} of the time'}"
-        )
+        name = f"cached KD, forward and backward of {rows * LENGTH:,} tokens"
+        flops = STUDENT.flops(batch, passes=3)
+        yield timed(name, taken, tokens=rows * LENGTH, flops=flops, peak=peak_bytes(run), floors=floors)
+        if (busy := busy_seconds(run)) is not None:
+            yield Measurement(f"{name}, the GPU works for so much of the time", busy / taken)
 
 
-def bench_feed(floors: Floors) -> Iterator[str]:
-    """A step of several microbatches that come from the host: copied when needed, or ahead on another stream."""
-    student = qwen2(STUDENT)
-    stage = StageConfig.model_validate({"objective": "kd", "steps": 1})
-    module = StudentModule(student, stage=stage, vocab=student.vocab)
-    whole = answers(rows=MICRO_ROWS, length=LENGTH, response=RESPONSE, vocab=STUDENT.vocab).to(torch.device("cpu"))
-    micros = [_changed(whole, torch.clone) for _ in range(MICROS)]
-    there = [micro.to(device()) for micro in micros]
-
-    def train(batches: Iterator[MicroBatch]) -> None:
-        for batch in batches:
-            loss, _ = module(batch)
-            loss.backward()
-        for parameter in module.parameters():
-            parameter.grad = None
-        wait()
-
-    runs: dict[str, Callable[[], object]] = {
-        "already on the device": lambda: train(iter(there)),
-        "copied when needed": lambda: train(micro.to(device()) for micro in micros),
-    }
-    if ON_GPU:
-        pinned = [_changed(micro, Tensor.pin_memory) for micro in micros]
-        runs |= {
-            "pinned and copied ahead": lambda: train(_ahead(_changed(micro, Tensor.pin_memory) for micro in micros)),
-            "copied ahead from pinned memory": lambda: train(_ahead(iter(pinned))),
-        }
-    seconds = best_seconds(runs)
-    tokens = MICROS * MICRO_ROWS * LENGTH
-    size = sum(part.numel() * part.element_size() for part in _parts(whole))
-    yield f"feed of {MICROS} microbatches of {MICRO_ROWS} x {LENGTH} tokens, {size / 2**20:.1f} MiB each, no optimiser:"
-    for name, taken in seconds.items():
-        yield f"  {name}: {tokens / taken:.0f} tokens/s, {taken / seconds['already on the device']:.3f} of the time"
-    if not ON_GPU:
-        yield "  pinned memory: left out without a GPU"
-
-
-def _ahead(batches: Iterator[MicroBatch]) -> Iterator[MicroBatch]:
-    """Each batch on the GPU; while one is worked on the next is on its way."""
-    stream = torch.cuda.Stream()
-
-    def sent(batch: MicroBatch) -> tuple[MicroBatch, torch.cuda.Event]:
-        with torch.cuda.stream(stream):
-            return _changed(batch, lambda part: part.to(device(), non_blocking=True)), stream.record_event()
-
-    coming = None
-    for batch in batches:
-        ready, coming = coming, sent(batch)
-        if ready is not None:
-            yield _received(*ready)
-    if coming is not None:
-        yield _received(*coming)
-
-
-def _received(batch: MicroBatch, arrived: torch.cuda.Event) -> MicroBatch:
-    current = torch.cuda.current_stream()
-    current.wait_event(arrived)
-    for part in _parts(batch):
-        # Its memory came from the other stream: it must not be given away before this one is through with it.
-        part.record_stream(current)
-    return batch
-
-
-def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The same frozen value with every tensor in it changed."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{part.name: _changed(getattr(value, part.name), change) for part in fields(value)})
-    return value
-
-
-def _parts(batch: MicroBatch) -> list[Tensor]:
-    found: list[Tensor] = []
-
-    def keep(part: Tensor) -> Tensor:
-        found.append(part)
-        return part
-
-    _changed(batch, keep)
-    return found
-
-
-def _billions(decoder: Decoder) -> str:
-    return f"{sum(weight.numel() for weight in decoder.model.parameters()) / 1e9:.2f}"
+def _millions(decoder: Decoder) -> str:
+    return f"{sum(weight.numel() for weight in decoder.model.parameters()) / 1e6:,.1f}"

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from typing import Generic
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import Generic, TypeVar
 
+from cache.protocols import Failure
 from configs import EngineError
 from orchestration.cluster.leases import ItemQueue
 from orchestration.fill.engine_loop import AnyItem, FillProgress
 from orchestration.outputs.console import ProgressSink
+from teacher_server.http.wire import ENGINES_DIED
+
+Answer = TypeVar("Answer")
 
 POLL_S = 0.3
 STOP_GRACE_S = 15.0
@@ -68,3 +73,23 @@ class DoorFill(Generic[AnyItem]):
             self._work(self._queue)
         except Exception as error:  # noqa: BLE001 (whatever it is, it is raised where the fill was asked for)
             self._ended = error
+
+
+def while_engines_live(
+    steps: Generator[list[tuple[int, Answer | Failure]], None, None],
+) -> Generator[list[tuple[int, Answer | Failure]], None, None]:
+    """What a teacher behind a door finishes, for as long as its engines live.
+
+    A row that they died of is no row that the teacher cannot answer: it is asked again by the next run, as it would be
+    of engines of one's own.
+
+    Raises:
+        EngineError: engines behind the door die.
+    """
+    with closing(steps):
+        for finished in steps:
+            dead = [said for _, said in finished if isinstance(said, Failure) and ENGINES_DIED in said.reason]
+            if dead:
+                yield [(place, said) for place, said in finished if said not in dead]
+                raise EngineError(dead[0].reason)
+            yield finished

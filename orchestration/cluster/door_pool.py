@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from cache.answers import Request
 from cache.identity import Identity
 from cache.protocols import Failure, Outcome
 from configs import DoorError, EngineError, RecordError
-from orchestration.cluster.door_fill import DoorFill
+from orchestration.cluster.door_fill import DoorFill, while_engines_live
 from orchestration.cluster.engines import TimedAnswers
 from orchestration.cluster.leases import ItemQueue
 from orchestration.fill.answers import SequenceAnswers
@@ -29,7 +29,6 @@ from orchestration.fill.ledger import Counts, Meter, read_counts
 from orchestration.inputs.doors import Door, DoorSource, Till
 from orchestration.outputs.console import ProgressSink
 from orchestration.rollouts.turns import Answered, Tagged, Turns
-from teacher_server.http.wire import ENGINES_DIED
 from teacher_server.occupancy import Occupancy
 from teacher_server.requests import Asked, StepwiseSource
 
@@ -167,11 +166,7 @@ class DoorPool:
 
 @dataclass(frozen=True, slots=True)
 class _Living:
-    """A teacher behind a door, whose engines have to live.
-
-    A row that they died of is no row that the teacher cannot answer: it is asked again by the next run, as it would be
-    of engines of one's own.
-    """
+    """A teacher behind a door, whose engines have to live."""
 
     teacher: StepwiseSource
 
@@ -181,13 +176,7 @@ class _Living:
         Raises:
             EngineError: engines behind the door die.
         """
-        with closing(self.teacher.work(asked)) as steps:
-            for finished in steps:
-                dead = [said for _, said in finished if isinstance(said, Failure) and ENGINES_DIED in said.reason]
-                if dead:
-                    yield [(place, said) for place, said in finished if said not in dead]
-                    raise EngineError(dead[0].reason)
-                yield finished
+        return while_engines_live(self.teacher.work(asked))
 
 
 class DoorEngine:

@@ -7,13 +7,13 @@ compared with, the door sees to; here it is seen to that the teacher there is th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 from cache import Failure, SignalRecord, SignalRequest, SignalWriter, TeacherCache
 from configs import DoorError, EngineError, RecordError
-from orchestration.cluster.door_fill import DoorFill
+from orchestration.cluster.door_fill import DoorFill, while_engines_live
 from orchestration.cluster.leases import ItemQueue
 from orchestration.fill.answers import SignalAnswers
 from orchestration.fill.engine_loop import EngineLoop, FillOrder, FillProgress, Questions
@@ -21,7 +21,6 @@ from orchestration.fill.signals import items_of
 from orchestration.inputs.signal_doors import SignalDoor
 from orchestration.outputs.console import ProgressSink
 from teacher_server.http.signals.client import HttpSignals
-from teacher_server.http.wire import ENGINES_DIED
 
 
 class SignalDoorPool:
@@ -90,7 +89,7 @@ class SignalDoorPool:
 
 @dataclass(frozen=True, slots=True)
 class _Living:
-    """A teacher behind a door whose engines have to live: see `door_pool`."""
+    """A teacher behind a door, whose engines have to live."""
 
     source: HttpSignals
 
@@ -100,10 +99,4 @@ class _Living:
         Raises:
             EngineError: engines behind the door die.
         """
-        with closing(self.source.passes(requests)) as steps:
-            for finished in steps:
-                dead = [said for _, said in finished if isinstance(said, Failure) and ENGINES_DIED in said.reason]
-                if dead:
-                    yield [(place, said) for place, said in finished if said not in dead]
-                    raise EngineError(dead[0].reason)
-                yield finished
+        return while_engines_live(self.source.passes(requests))

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 
 from benchmarks.measurement import Measurement, Row, at_least, at_most
+from benchmarks.turns import Turn
 
 NOISE = "noise-of-a-library"
 
@@ -48,3 +49,19 @@ def bench_hanging(folder: str) -> Iterator[Row]:
         file.write(str(sleeper.pid))
     yield Measurement("before", 1.0)
     time.sleep(60)
+
+
+def contend(turn: Turn, *, pause: float = 0.0, at_most: int = 1000) -> None:
+    """Steps of a known length; an error at the one after `at_most`."""
+    for number in range(1000):
+        turn.begin()
+        if number == at_most:
+            raise ValueError("out of batches\nand more")
+        time.sleep(pause)
+        turn.end()
+
+
+def contend_and_die(turn: Turn) -> None:
+    """The process ends in the midst of a step."""
+    turn.begin()
+    os._exit(4)
