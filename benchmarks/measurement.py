@@ -16,7 +16,7 @@ class Target:
 
     def met(self, value: float) -> bool:
         """Whether the value stands on the right side; what is not a number never does."""
-        return value >= self.bound if self.kind == "at least" else value <= self.bound
+        return bool(value >= self.bound if self.kind == "at least" else value <= self.bound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,9 @@ class Measurement:
 
     def to_fields(self) -> dict[str, Any]:
         """What JSON can hold; with the verdict, for those who read it elsewhere."""
-        return asdict(self) | {"met": self.met}
+        # Values often come from numpy, whose numbers JSON does not know.
+        plain = {"value": float(self.value), "peers": {name: float(value) for name, value in self.peers.items()}}
+        return asdict(self) | plain | {"met": self.met}
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Measurement:
@@ -56,10 +58,10 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A benchmark that did not come to its end: why, and where all that it wrote can be read."""
+    """A benchmark that did not come to its end: why, and where all that it wrote can be read, if it wrote."""
 
     reason: str
-    log: str
+    log: str = ""
 
 
 Row = Measurement | str | Failure

@@ -65,8 +65,11 @@ def run_all(
     with _logs() as logs:
         for place, benchmark in enumerate(todo, start=1):
             table.group(benchmark.name)
-            what, since = f"{benchmark.name} ({place} of {len(todo)})", time.monotonic()
-            for row in _rows(benchmark, log=logs / f"{benchmark.name}.log", seconds=seconds()):
+            what, since, left = f"{benchmark.name} ({place} of {len(todo)})", time.monotonic(), seconds()
+            if left is not None and left <= 0:
+                table.add(Failure("no time is left"))
+                continue
+            for row in _rows(benchmark, log=logs / f"{benchmark.name}.log", seconds=left):
                 if row is None:
                     table.running(what, since=since)
                 else:

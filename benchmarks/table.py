@@ -42,7 +42,8 @@ def cells(row: Measurement) -> tuple[str, str, str, str]:
 def lines(row: Row) -> list[str]:
     """A row of any kind as it is printed."""
     if isinstance(row, Failure):
-        return wrap(f"FAILED: {row.reason} (log: {row.log})", _width(), initial_indent=GAP, subsequent_indent=2 * GAP)
+        told = f"FAILED: {row.reason}" + (f" (log: {row.log})" if row.log else "")
+        return wrap(told, _width(), initial_indent=GAP, subsequent_indent=2 * GAP)
     if isinstance(row, str):
         return wrap(row, _width(), initial_indent=f"{GAP}- ", subsequent_indent=2 * GAP)
     return _columns(cells(row)) + ([] if not row.note else lines(row.note))

@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 from benchmarks.measurement import Measurement, Row, at_least, at_most
 from benchmarks.turns import Turn
@@ -43,21 +44,23 @@ def bench_dying() -> Iterator[Row]:
 
 
 def bench_hanging(folder: str) -> Iterator[Row]:
-    """One row, then nothing for a minute; the number of a process that it has started lies in `folder`."""
+    """One row, then nothing for a minute; then the number of a process that it has started lies in `folder`."""
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    with open(os.path.join(folder, "pid"), "w", encoding="utf-8") as file:
-        file.write(str(sleeper.pid))
     yield Measurement("before", 1.0)
+    (Path(folder) / "started").write_text(str(sleeper.pid), encoding="utf-8")
+    (Path(folder) / "started").replace(Path(folder) / "pid")
     time.sleep(60)
 
 
-def contend(turn: Turn, *, pause: float = 0.0, at_most: int = 1000) -> None:
-    """Steps of a known length; an error at the one after `at_most`."""
+def contend(turn: Turn, *, work: float = 0.0, at_most: int = 1000) -> None:
+    """Steps that keep a processor busy for so long; an error at the one after `at_most`."""
     for number in range(1000):
         turn.begin()
         if number == at_most:
             raise ValueError("out of batches\nand more")
-        time.sleep(pause)
+        until = time.process_time() + work
+        while time.process_time() < until:
+            pass
         turn.end()
 
 

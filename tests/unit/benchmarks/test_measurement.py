@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 
 from benchmarks.measurement import Measurement, at_least, at_most
@@ -22,6 +23,11 @@ def test_at_most_takes_the_bound_and_all_below(value: float, met: bool) -> None:
 
 def test_without_a_target_nothing_is_met_or_missed() -> None:
     assert Measurement("speed", 1.0).met is None
+
+
+def test_numbers_of_numpy_survive_it_too() -> None:
+    row = at_most("memory", np.float32(2.0), 1.0, peers={"the other": np.float64(3.0)})
+    assert Measurement.from_fields(json.loads(json.dumps(row.to_fields()))) == row
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import io
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from toy_benchmarks import NOISE
@@ -62,11 +63,21 @@ def test_one_whose_process_dies_says_with_which_words() -> None:
     assert isinstance(failure, Failure) and failure.reason == "it ended with code 3: last words"
 
 
-def test_one_that_takes_too_long_is_stopped_with_all_that_it_started(tmp_path: Path) -> None:
-    _, failure = run(toy("hanging", str(tmp_path)), seconds=2.0).rows["hanging"]
+def test_one_that_takes_too_long_is_stopped_with_all_that_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On a busy machine the process alone takes seconds to start: time passes when it hangs.
+    monkeypatch.setattr("benchmarks.running.time", SimpleNamespace(monotonic=lambda: 9.0 * (tmp_path / "pid").exists()))
+    before, failure = run(toy("hanging", str(tmp_path)), seconds=2.0).rows["hanging"]
+    assert before == Measurement("before", 1.0)
     assert isinstance(failure, Failure) and failure.reason == "it was stopped after 2 s"
     started = int((tmp_path / "pid").read_text(encoding="utf-8"))
     assert gone(started), "a process that nobody ended"
+
+
+def test_where_no_time_is_left_nothing_is_started() -> None:
+    table = run(toy("noisy"), seconds=-3.0)
+    assert table.rows["noisy"] == [Failure("no time is left")]
 
 
 def gone(pid: int) -> bool:

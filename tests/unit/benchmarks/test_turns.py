@@ -11,7 +11,7 @@ from benchmarks.turns import ContenderFailed, best_of_turns, stepping
 
 
 def test_the_best_of_each_is_that_of_its_own_steps() -> None:
-    with stepping(contend) as quick, stepping(partial(contend, pause=0.05)) as slow:
+    with stepping(contend) as quick, stepping(partial(contend, work=0.05)) as slow:
         best = best_of_turns({"quick": quick, "slow": slow}, rounds=3)
     assert best["slow"] >= 0.05 > best["quick"] >= 0.0
 
