@@ -14,7 +14,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from configs.task_features import spread_layers
 
@@ -285,12 +285,30 @@ class Provenance:
     licence_terms: tuple[str, ...] = ()
 
 
+Place = Literal["driver", "cluster", "teacher", "workers", "student"]
+"""What something runs on: this program, Ray, engines of a teacher, worker groups, engines of students."""
+
+PLACES: tuple[Place, ...] = get_args(Place)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Something that ran, from one moment to another, in seconds since 1970. `start` numbers the starts of a run."""
+
+    title: str
+    place: Place
+    start: int
+    began: float
+    ended: float
+
+
 @dataclass(frozen=True, slots=True)
 class RunResults:
     """A finished experiment. `settings` is its resolved configuration, flat, by dotted key.
 
     `prompts` are the test prompts and `references` the teacher's cached answers to them. Where several teachers were
     combined `held_against` says in words what closeness is measured against; it is empty where there was one.
+    `timeline` is what ran when, over all starts of the run.
     """
 
     experiment: str
@@ -306,3 +324,4 @@ class RunResults:
     failures: tuple[str, ...]
     notes: tuple[str, ...]
     held_against: str = ""
+    timeline: tuple[Span, ...] = ()

@@ -21,6 +21,7 @@ from evaluation.report.provenance import failures_section, limits_section, prove
 from evaluation.report.samples import samples_section
 from evaluation.report.settings import settings_section
 from evaluation.report.tasks import tasks_section
+from evaluation.report.timeline import timeline_section
 from evaluation.report.verdict import choose, verdict
 from evaluation.results import RunResults
 from evaluation.shipping import distils_a_task
@@ -75,10 +76,13 @@ def _sections_of(part: Part) -> list[Section]:
         tasks_section(part, judged),
         analysis_section(part),
     ]
+    timeline = timeline_section(part)
+    when = [] if timeline is None else [timeline]
     if distils_a_task(part.results):
         # Its models were asked nothing but the task: there is no closeness, no exposure and no text of theirs.
         own = (labels_section(part), confidence_section(part, how), inside_section(part))
-        return [*first, *(section for section in own if section is not None), curves_section(part), cost_section(part)]
+        there = [section for section in own if section is not None]
+        return [*first, *there, curves_section(part), cost_section(part), *when]
     return [
         *first,
         closeness_section(part, judged),
@@ -87,4 +91,5 @@ def _sections_of(part: Part) -> list[Section]:
         samples_section(part),
         curves_section(part),
         cost_section(part),
+        *when,
     ]

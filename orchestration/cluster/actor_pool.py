@@ -70,7 +70,8 @@ class ActorPool(ABC):
     """Engines of one kind. Not started before `start` or the first use.
 
     They take their places within a `room`, which frees some that only wait for work. `joules` gives the energy that all
-    machines of the run have taken so far.
+    machines of the run have taken so far. `started` is told when engines began to start and when they were up, in
+    seconds since 1970.
     """
 
     what = "an inference engine"
@@ -85,10 +86,13 @@ class ActorPool(ABC):
         clock: GpuClock | None = None,
         room: Room = nullcontext,
         joules: Callable[[], float] | None = None,
+        started: Callable[[float, float], None] | None = None,
     ) -> None:
         self._clock = clock
         self._room = room
         self._joules = joules or (lambda: math.nan)
+        self._started = started or (lambda began, ended: None)
+        self._began = 0.0
         self._down: Callable[[], None] | None = None
         self._actors: list[ray.actor.ActorHandle] = []
         self._places: Places | None = None
@@ -162,6 +166,7 @@ class ActorPool(ABC):
                 self._begin(take_places(self.wanted, fewer=self._were_up))
         self.ask([actor.ready.remote() for actor in self._actors])
         self._beginning, self._were_up = False, True
+        self._started(self._began, time.time())
 
     @contextmanager
     def _saying_what_is_lost(self) -> Iterator[None]:
@@ -177,7 +182,7 @@ class ActorPool(ABC):
 
     def _begin(self, places: Places) -> None:
         """Have the engines begin to start at these places."""
-        wanted, self._places = self.wanted, places
+        wanted, self._places, self._began = self.wanted, places, time.time()
         count = self._places.count
         if count < wanted.count:
             logger.warning("the machines that are left have room for %d of %d %s", count, wanted.count, wanted.what)

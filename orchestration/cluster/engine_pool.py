@@ -76,8 +76,9 @@ class EnginePool(ActorPool):
         clock: GpuClock | None = None,
         room: Room = nullcontext,
         joules: Callable[[], float] | None = None,
+        started: Callable[[float, float], None] | None = None,
     ) -> None:
-        super().__init__(clock=clock, room=room, joules=joules)
+        super().__init__(clock=clock, room=room, joules=joules, started=started)
         self._spec = spec
         self._asleep = False
         self._halvings = 0

@@ -45,14 +45,22 @@ class WarmGroups:
         log_dir: Path,
         on_step: Callable[[StepMetrics], None],
         meanwhile: Callable[[], None],
+        started: Callable[[float, float], None] = lambda began, ended: None,
     ) -> dict[str, object]:
         """Train a stage in a group of this shape, see `train_in_group`; waits while others take up the cluster.
+
+        `started` is told when a new group began to start and when it was there, in seconds since 1970.
 
         Raises:
             TrainingError: a worker failed; the checkpoint of the last save remains.
         """
         with self._leased(shape) as group:
-            return train_in_group(job, group=group, log_dir=log_dir, on_step=on_step, meanwhile=meanwhile)
+            try:
+                return train_in_group(job, group=group, log_dir=log_dir, on_step=on_step, meanwhile=meanwhile)
+            finally:
+                if group.started is not None:
+                    started(*group.started)
+                group.started = None
 
     @contextmanager
     def room(self) -> Iterator[None]:

@@ -90,6 +90,8 @@ class WorkerGroup:
         self._places: Places | None = None
         self._workers: list[ray.actor.ActorHandle] = []
         self._ended = False
+        self.started: tuple[float, float] | None = None
+        """When it began to start, and when it was there, in seconds since 1970; for whoever takes note of it."""
         self._changing = threading.Lock()
 
     def train(self, job: StageJob, *, log_dir: Path) -> None:
@@ -126,7 +128,7 @@ class WorkerGroup:
         shutil.rmtree(self._meeting, ignore_errors=True)
 
     def _start(self) -> None:
-        started = time.monotonic()
+        started, began = time.monotonic(), time.time()
         workers, taken = self._placed(), self._places
         if taken is not None:
             wait_for(taken, self.shape.wanted, given_up=lambda: self._ended)
@@ -140,6 +142,7 @@ class WorkerGroup:
             for worker, seat in zip(workers, seats(places), strict=True)
         ]
         _all(met)
+        self.started = began, began + time.monotonic() - started
         logger.info("they have met after %.1f s", time.monotonic() - started)
 
     def _placed(self) -> list[ray.actor.ActorHandle]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.table import Table
@@ -12,7 +12,7 @@ from rich.table import Table
 from configs import ConfigError
 from configs.visible_text import visible
 from evaluation.qualities import closeness_title
-from evaluation.results import ModelResults, RunResults
+from evaluation.results import ModelResults, RunResults, Span
 from evaluation.verdict import verdicts
 from orchestration.comparison.numbers import closeness_numbers, tokens_per_s
 from orchestration.outputs.artifacts import write_json
@@ -29,7 +29,7 @@ COLUMNS = ("model", "params", "KL(teacher‖·)", "KL(·‖teacher)", "top-1", "
 NOTHING = "-"
 """Stands in a cell for what was not, or could not be, measured."""
 
-REPORT = "stillroom/report/7"
+REPORT = "stillroom/report/8"
 """The schema of a kept comparison, with its version."""
 
 
@@ -49,6 +49,11 @@ class Report:
         """A line for whatever could not be measured; the next run tries again."""
         of_models = (f"{model.name}: {line}" for model in self.results.models for line in model.failures)
         return (*self.results.failures, *of_models)
+
+
+def timed(report: Report, timeline: tuple[Span, ...]) -> Report:
+    """A report that says what ran when, too."""
+    return replace(report, results=replace(report.results, timeline=timeline))
 
 
 def write_report(report: Report, run_dir: Path) -> None:

@@ -21,7 +21,9 @@ from rich.text import Text
 
 from configs.secrets import redact
 from configs.visible_text import visible
+from evaluation.results import Place
 from orchestration.energy.readings import StageCosts
+from orchestration.outputs.timeline import Timeline
 
 PLAIN_EVERY_S = 15.0
 """Without a terminal, a progress line this often."""
@@ -45,13 +47,14 @@ class ProgressSink(Protocol):
 
 
 class Console:
-    """The user's terminal. Of every stage that it shows, `costs` counts what it takes."""
+    """The user's terminal. Of every stage that it shows, `costs` counts what it takes, and `timeline` notes when."""
 
-    def __init__(self, stream: TextIO, *, costs: StageCosts | None = None) -> None:
+    def __init__(self, stream: TextIO, *, costs: StageCosts | None = None, timeline: Timeline | None = None) -> None:
         width = None if stream.isatty() else PLAIN_WIDTH
         self._rich = RichConsole(file=stream, highlight=False, markup=False, emoji=False, width=width)
         self.times: list[tuple[str, float]] = []
         self.costs = costs or StageCosts()
+        self.timeline = timeline or Timeline()
         self.warnings = WarningLines(self)
         self._warned: set[str] = set()
 
@@ -83,20 +86,23 @@ class Console:
         return message in self._warned
 
     @contextmanager
-    def stage(self, title: str, *, total: float | None = None, unit: str = "") -> Iterator[StageProgress]:
-        """Time a stage, show its progress and close it with one line.
+    def stage(
+        self, title: str, *, total: float | None = None, unit: str = "", place: Place = "driver"
+    ) -> Iterator[StageProgress]:
+        """Time a stage, show its progress and close it with one line; `place` is what it runs on.
 
         The body may set `summary` on the yielded progress.
         """
         started = time.monotonic()
         progress = StageProgress(title, total=total, unit=unit, started=started)
+        counted = self.timeline.span(title, place=place), self.costs.stage(title)
         if self._rich.is_terminal:
-            with Live(progress, console=self._rich, refresh_per_second=4, transient=True), self.costs.stage(title):
+            with counted[0], counted[1], Live(progress, console=self._rich, refresh_per_second=4, transient=True):
                 yield progress
         else:
             progress.plain = self
             self.say(f"- {title} ...")
-            with self.costs.stage(title):
+            with counted[0], counted[1]:
                 yield progress
         seconds = time.monotonic() - started
         self.times.append((title, seconds))

@@ -118,7 +118,7 @@ class TeacherAnswers(Stage[list[Examination], list[str], list[str]]):
 
     def line(self) -> Line:
         """See `Stage`."""
-        return Line(f"{self.candidate.name} answers")
+        return Line(f"{self.candidate.name} answers", place="teacher")
 
     def run(self, work: list[Examination], progress: StageProgress) -> list[str]:
         """Let it answer and score."""
@@ -157,7 +157,7 @@ class HeldOutScoring(Stage[list[Candidate], Failures, Failures]):
 
     def line(self) -> Line:
         """See `Stage`."""
-        return Line("held-out scoring", unit="models")
+        return Line("held-out scoring", unit="models", place="workers")
 
     def run(self, work: list[Candidate], progress: StageProgress) -> Failures:
         """Score them one after the other, in one process, and keep what it finds."""
@@ -202,7 +202,7 @@ class StudentAnswers(Stage[list[Candidate], Failures, Failures]):
 
     def line(self) -> Line:
         """See `Stage`."""
-        return Line("student answers", total=len(self.candidates), unit="models")
+        return Line("student answers", total=len(self.candidates), unit="models", place="student")
 
     def run(self, work: list[Candidate], progress: StageProgress) -> Failures:
         """Load one after the other into the running engines, or into new ones where they have another shape."""

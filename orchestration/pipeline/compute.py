@@ -9,7 +9,7 @@ from cache import TeacherIdentity
 from configs import DistillError
 from configs.models import ModelShape
 from configs.schema import EngineSettings
-from evaluation.results import Closeness, Exposure
+from evaluation.results import Closeness, Exposure, Place
 from orchestration.cluster.calibration import DeriveJob, derive_in_worker
 from orchestration.cluster.door_pool import DoorPool
 from orchestration.cluster.engine_pool import EnginePool
@@ -135,7 +135,14 @@ class Compute(Workers):
         # Engines of a rollout work beside a group, and take nothing that a waiting one has.
         room = self.room if spec.purpose == "fill" else nullcontext
         costs = self._journal.console.costs
-        pool = EnginePool(spec, clock=self._journal.ledger, room=room, joules=lambda: costs.meter.read().joules)
+        whose: Place = "teacher" if spec.teaches else "student"
+        pool = EnginePool(
+            spec,
+            clock=self._journal.ledger,
+            room=room,
+            joules=lambda: costs.meter.read().joules,
+            started=self._journal.console.timeline.noting(f"{whose} engines start", place=whose),
+        )
         self._pools.append(pool)
         return pool
 

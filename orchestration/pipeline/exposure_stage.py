@@ -60,7 +60,7 @@ class ExposureScoring(Stage[Work, dict[str, list[str]], dict[str, list[str]]]):
 
     def line(self) -> Line:
         """See `Stage`."""
-        return Line("exposure", unit="models")
+        return Line("exposure", unit="models", place="workers")
 
     def run(self, work: Work, progress: StageProgress) -> dict[str, list[str]]:
         """Read them one after the other, in one process, and keep what it finds."""

@@ -210,7 +210,7 @@ class EngineCheck(Stage[list[tuple[int, ...]], str, None]):
 
     def line(self) -> Line:
         """See `Stage`."""
-        return Line("teacher engine")
+        return Line("teacher engine", place="teacher")
 
     def run(self, work: list[tuple[int, ...]], progress: StageProgress) -> str:
         """Compare; says what came of it."""
@@ -270,7 +270,7 @@ class Fill(Stage[FillPlan, FillResult[Request], dict[Request, str]]):
 
     def line(self) -> Line:
         """See `Stage`."""
-        return Line("fill", total=self.asked.plan.misses, unit="rows", always_shown=True)
+        return Line("fill", total=self.asked.plan.misses, unit="rows", always_shown=True, place="teacher")
 
     def run(self, work: FillPlan, progress: StageProgress) -> FillResult[Request]:
         """Fill within the budgets of the experiment.

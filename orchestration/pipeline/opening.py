@@ -17,6 +17,7 @@ from orchestration.outputs.artifacts import Artifacts, claim_directory, sweep_ru
 from orchestration.outputs.console import Console
 from orchestration.outputs.foundations import experiment_digest
 from orchestration.outputs.redirect import terminal_kept
+from orchestration.outputs.timeline import Timeline
 from orchestration.pipeline.run import AnyWritten, Journal
 from orchestration.pipeline.run_costs import counting
 from orchestration.tracking.store import tracking_uri
@@ -55,7 +56,7 @@ def opened_run(config: Experiment, directory: Path, *, written: AnyWritten) -> I
         claim_directory(directory),
         terminal_kept(log_file) as terminal,
         counting(runtime) as costs,
-        closing(Console(terminal, costs=costs)) as console,
+        closing(Console(terminal, costs=costs, timeline=Timeline.of(directory))) as console,
         ExitStack() as opened,
     ):
         # Standard error goes to the log from here on, but warnings are for whoever watches.

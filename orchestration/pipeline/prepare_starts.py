@@ -124,7 +124,7 @@ class CalibratedStarts(Stage[list[str], dict[str, Start], dict[str, Start]]):
 
     def line(self) -> Line:
         """See `Stage`."""
-        return Line("calibration", total=len(self.prepare() or ()), unit="students")
+        return Line("calibration", total=len(self.prepare() or ()), unit="students", place="workers")
 
     def run(self, work: list[str], progress: StageProgress) -> dict[str, Start]:
         """Derive those that no run has derived before; each claims its own artifact."""

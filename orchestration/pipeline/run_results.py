@@ -70,6 +70,7 @@ def report_of(
             *(note for student in students for note in student.notes),
         ),
         held_against=_held_against(settings.config),
+        timeline=journal.console.timeline.spans,
     )
     return Report(results, _rested_on(settings, examined.teachers, students), compared.evidence)
 

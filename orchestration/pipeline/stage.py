@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from configs import ConfigError
+from evaluation.results import Place
 from orchestration.fill.budgets import require_energy
 from orchestration.outputs.console import StageProgress
 from orchestration.pipeline.run import AnyRun, Journal
@@ -31,12 +32,13 @@ Kept = TypeVar("Kept")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """How a stage is shown: its title, how much there is to do (in `unit`), whether it is shown without any work."""
+    """How a stage is shown: its title, how much there is to do (in `unit`), whether without work too; where it runs."""
 
     title: str
     total: float | None = None
     unit: str = ""
     always_shown: bool = False
+    place: Place = "driver"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def run_stage(stage: Stage[Work, Made, Kept], *, settings: AnyRun, journal: Jour
         line = stage.line()
         if work is None and not line.always_shown:
             return stage.keep(None)
-        with journal.console.stage(line.title, total=line.total, unit=line.unit) as progress:
+        with journal.console.stage(line.title, total=line.total, unit=line.unit, place=line.place) as progress:
             if work is not None:
                 _limit_energy(progress, title=line.title, settings=settings, journal=journal)
             made = None if work is None else stage.run(work, progress)

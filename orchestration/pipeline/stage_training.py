@@ -78,7 +78,7 @@ class StageTraining(Stage[Job, TrainingOutcome, list[StepMetrics]], Generic[Job]
 
     def line(self) -> Line:
         """See `Stage`."""
-        return Line(self.title, total=self.total, unit="steps", always_shown=True)
+        return Line(self.title, total=self.total, unit="steps", always_shown=True, place="workers")
 
     def run(self, work: Job, progress: StageProgress) -> TrainingOutcome:
         """Train, and count what it takes."""

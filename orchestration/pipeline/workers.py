@@ -22,7 +22,7 @@ class Workers:
         if self._session.attached:
             return
         run, runtime = self._run, self._run.config.runtime
-        with self._journal.console.stage("ray") as stage:
+        with self._journal.console.stage("ray", place="cluster") as stage:
             nodes = self._session.attach(runtime, device=run.device, gpus=run.hardware.gpus_per_node)
             stage.summary = f"attached to {nodes} nodes" if runtime.ray_address else "local, loopback only"
 
@@ -58,6 +58,7 @@ class Workers:
             log_dir=self._run.logs,
             on_step=on_step,
             meanwhile=meanwhile or _nothing,
+            started=self._journal.console.timeline.noting("workers start", place="workers"),
         )
 
 

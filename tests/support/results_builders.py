@@ -26,6 +26,7 @@ from evaluation.results import (
     RunCost,
     RunResults,
     Serving,
+    Span,
     Speed,
     Spread,
     StageCost,
@@ -106,6 +107,18 @@ def run_results(*models: ModelResults, **fields: Any) -> RunResults:
     return RunResults(**(made | fields))
 
 
+TIMELINE = (
+    Span("teacher", "driver", 0, 1.7e9, 1.7e9 + 2),
+    Span("ray", "cluster", 0, 1.7e9 + 2, 1.7e9 + 9),
+    Span("teacher engines start", "teacher", 0, 1.7e9 + 9, 1.7e9 + 61),
+    Span("prompts", "driver", 0, 1.7e9 + 9, 1.7e9 + 44),
+    Span("fill", "teacher", 0, 1.7e9 + 61, 1.7e9 + 330),
+    Span("teacher", "driver", 1, 1.7e9 + 5000, 1.7e9 + 5000.2),
+    Span("train kd", "workers", 1, 1.7e9 + 5001, 1.7e9 + 5100),
+)
+"""Of a run that was stopped once."""
+
+
 def short_run_cost() -> RunCost:
     """Two stages, and nothing known of energy and money."""
     stages = (StageCost("teacher", 61.0, math.nan, math.nan), StageCost("fill", 62.4, math.nan, math.nan))
@@ -138,6 +151,7 @@ def finished_run(
         rows_set_aside=3,
         failures=(),
         notes=("kd was selected at step 120 of 200 by dev KL",),
+        timeline=TIMELINE,
     )
 
 

@@ -21,7 +21,7 @@ from configs.task_stages import TransformerStart
 from configs.teachers import FIRST
 from orchestration.cluster.nodes import cluster_hardware
 from orchestration.comparison.publishing import publish
-from orchestration.comparison.report import Report, write_report
+from orchestration.comparison.report import Report, timed, write_report
 from orchestration.comparison.show import directory_of, show_task_report
 from orchestration.inputs.context_room import with_room_noted
 from orchestration.inputs.data_card import FILE as DATA_CARD
@@ -273,6 +273,7 @@ class TaskExperiment:
         said = screened_in_words(self._screened)
         finished = Finished(task, asked, students, answered.views, answered.saved, said)
         report = report_of_task(finished, written=self._written, run=self._run, journal=self._journal)
+        report = timed(report, self._journal.console.timeline.spans)
         self._publish(report)
         return self._ended(students, report=report)
 

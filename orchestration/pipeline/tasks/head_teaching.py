@@ -246,7 +246,7 @@ class SignalFill(Stage[SignalPlan, FillResult[SignalRequest], None]):
 
     def line(self) -> Line:
         """See `Stage`."""
-        return Line("fill", total=self.asked.plan.misses, unit="signals", always_shown=True)
+        return Line("fill", total=self.asked.plan.misses, unit="signals", always_shown=True, place="teacher")
 
     def run(self, work: SignalPlan, progress: StageProgress) -> FillResult[SignalRequest]:
         """Fill within the budgets of the experiment, once the engines agree with a plain forward pass.

@@ -13,8 +13,8 @@ from evaluation.report.markdown import markdown_of
 def test_the_sections_in_their_order() -> None:
     found = [section.key for section in contents([with_holes(finished_run(prompts=2))])]
     assert found == [
-        "verdict", "tasks", "analysis", "closeness", "calibration", "exposure", "samples", "curves", "cost", "shipping",
-        "settings", "provenance", "failures", "limits",
+        "verdict", "tasks", "analysis", "closeness", "calibration", "exposure", "samples", "curves", "cost", "timeline",
+        "shipping", "settings", "provenance", "failures", "limits",
     ]  # fmt: skip
 
 

@@ -94,7 +94,8 @@ class Rays:
 def test_engines_that_begin_are_waited_for_by_whoever_uses_them(monkeypatch: pytest.MonkeyPatch) -> None:
     around, rays, clock = surround(monkeypatch), Rays(), Clock()
     monkeypatch.setattr(actor_pool, "ray", rays)
-    pool = Pool(clock=clock)
+    told: list[tuple[float, float]] = []
+    pool = Pool(clock=clock, started=lambda began, ended: told.append((began, ended)))
     pool.begin()
     pool.begin()
     assert pool.starts == 1 and rays.awaited == 0 and not pool.is_up and clock.noted == [(6.0, "teacher")]
@@ -105,6 +106,8 @@ def test_engines_that_begin_are_waited_for_by_whoever_uses_them(monkeypatch: pyt
     pool.start()
     assert pool.starts == 1 and rays.awaited == 1
     assert len(around.wanted) == 1
+    ((began, ended),) = told
+    assert 1e9 < began <= ended
 
 
 def test_engines_that_only_begin_are_ended_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ class Group:
     def __init__(self, shape: GroupShape, *, meeting: Path) -> None:
         self.shape, self.meeting = shape, meeting
         self.alive, self.ended = True, False
+        self.started: tuple[float, float] | None = (1.0, 2.0)
         self.made.append(self)
 
     def answers(self) -> bool:
@@ -45,9 +46,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Group]:
     return Group.made
 
 
-def train(groups: WarmGroups, stage: Callable[[Group], Any], shape: GroupShape = ONE) -> Any:
+def train(groups: WarmGroups, stage: Callable[[Group], Any], shape: GroupShape = ONE, **named: Any) -> Any:
     job: Any = stage
-    return groups.train(job, shape=shape, log_dir=Path(), on_step=lambda _: None, meanwhile=lambda: None)
+    return groups.train(job, shape=shape, log_dir=Path(), on_step=lambda _: None, meanwhile=lambda: None, **named)
 
 
 def itself(group: Group) -> Group:
@@ -61,6 +62,13 @@ def test_stages_of_one_shape_have_the_same_group(made: list[Group], tmp_path: Pa
     assert len(made) == 1 and made[0].meeting.parent == tmp_path / "meetings"
     groups.close()
     assert made[0].ended
+
+
+def test_a_start_is_told_once_of_every_group(made: list[Group], tmp_path: Path) -> None:
+    groups, told = WarmGroups(tmp_path / "meetings"), list[tuple[float, float]]()
+    for shape in (ONE, ONE, WIDE):
+        train(groups, itself, shape, started=lambda began, ended: told.append((began, ended)))
+    assert len(made) == 2 and told == [(1.0, 2.0)] * 2
 
 
 def test_another_shape_ends_the_group_that_waits(made: list[Group], tmp_path: Path) -> None:

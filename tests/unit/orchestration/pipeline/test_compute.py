@@ -33,7 +33,7 @@ class NotedPool:
     made: list[NotedPool]
     calls: list[str]
 
-    def __init__(self, spec: EngineSpec, *, clock: Any, room: Any, joules: Any) -> None:
+    def __init__(self, spec: EngineSpec, *, clock: Any, room: Any, joules: Any, started: Any) -> None:
         self.spec, self.clock, self.room = spec, clock, room
         self.made.append(self)
 

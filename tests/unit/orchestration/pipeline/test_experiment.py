@@ -70,6 +70,10 @@ def test_a_run_asks_trains_and_compares(tmp_path: Path) -> None:
         "teacher", "prompts", "students", "teacher engine", "fill", "teacher answers", "train kd",
         "held-out scoring", "student answers", "between the stages",
     ]  # fmt: skip
+    ran = {span.title: span.place for span in results.timeline}
+    assert (ran["prompts"], ran["fill"], ran["train kd"], ran["student answers"]) == (
+        "driver", "teacher", "workers", "student",
+    )  # fmt: skip
     assert repr(read_results(run.settings.directory)) == repr(results)
     assert len(report.evidence) == 6 and report.missing == ()
 
