@@ -74,6 +74,12 @@ class WorkerGroup:
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
 
+    def from_all(self, text: str | None) -> list[str | None]:
+        """The texts of all processes, in their order, on every process."""
+        texts: list[str | None] = [None] * self.world_size
+        dist.all_gather_object(texts, text)
+        return texts
+
 
 def meet(meeting: Path, *, rank: int, size: int, backend: str, timeout: timedelta) -> None:
     """Make the process group of `size` processes that meet at `meeting`, a file that does not exist yet.

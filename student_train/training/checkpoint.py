@@ -1,10 +1,12 @@
 """Checkpoints that survive being killed at any moment.
 
 A checkpoint is a directory `step-<n>`: DeepSpeed's shards, the best weights so far, one random state a process,
-`state.json` and, written last, `manifest.json` with the size and SHA-256 of every other file. All processes write into
-a staging directory; after a barrier the leader hashes and syncs it, renames it into place, reads it back and replaces
-the file `LATEST`; only then are older ones removed. Reading takes the newest one of which every file still matches the
-manifest, so a torn or damaged one costs only the time since the one before.
+`state.json` and, written last, `manifest.json` with the size and SHA-256 of every other file. Training stands still
+while each process takes hold of what it will write (`student_train.training.snapshots`). Then a thread beside the
+training writes it into a staging directory, hashes it, syncs it and reads it back; the leader's waits for the digests
+of the others, writes the manifest, renames the directory into its place and replaces the file `LATEST`; only then are
+older ones removed. No two checkpoints are on their way at once. Reading takes the newest one of which every file still
+matches the manifest, so a torn or damaged one costs only the time since the one before.
 
 DeepSpeed's own files are pickles. They are read only after their digests matched a manifest, and only from the run
 directory that this program wrote.
@@ -13,25 +15,29 @@ directory that this program wrote.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from cache.disk.durable import remove_leftovers, replace_file
 from cache.disk.failpoints import failpoint
 from configs.errors import ConfigError, TrainingError
 from configs.places import STAGING
-from configs.regular_files import UnreadableFileError, open_regular, read_json
+from configs.regular_files import UnreadableFileError, read_json
 from student_train.files import commit_directory, new_staging, numbered
 from student_train.job import StepMetrics
+from student_train.training.commit import Commit, StopWaiting
 from student_train.training.overfit import Sums
 from student_train.training.random_state import random_state, set_random_state
+from student_train.training.shares import Described, ShareFile, put_on_disk, sha256
 from student_train.worker_group import WorkerGroup
 
 logger = logging.getLogger(__name__)
@@ -41,20 +47,26 @@ KEPT = 2
 """How many checkpoints stay: the newest, and one to fall back on should that be damaged later."""
 
 CHECKPOINT_FAILPOINTS = (
-    "checkpoint-after-shards",  # this process has written its share into the staging directory, others perhaps not
-    "checkpoint-after-best",  # the best weights stand beside it
-    "checkpoint-before-manifest",  # everything is written, nothing says so yet
+    "checkpoint-before-share",  # this process has taken hold of what it will write, and its training goes on
+    "checkpoint-before-best",  # its shards are written, the best weights are not yet
+    "checkpoint-after-share",  # its share is on disk, nobody knows, and others are perhaps not as far
+    "checkpoint-before-manifest",  # the shares of all are on disk, nothing says so yet
     "checkpoint-before-rename",  # the manifest is there, still in the staging directory
     "checkpoint-before-latest",  # the checkpoint is in its place and counts, `LATEST` names the one before
     "checkpoint-before-drop",  # `LATEST` names it, those that it makes superfluous are still there
 )
 """Where a test may kill the process, in the order they are passed."""
 
+TRAINING_FAILPOINT = "training-beside-commit"
+"""The same, after an optimiser step that was taken while this process still wrote a checkpoint."""
+
 _MANIFEST = "manifest.json"
 _STATE = "state.json"
 _LATEST = "LATEST"
 _STEP = "step-"
-_BLOCK = 2**22
+_SHARE = ".share-"
+_POLL_S = 0.05
+_HASHING_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,41 +98,68 @@ class Checkpoints:
     def __init__(self, root: Path, *, group: WorkerGroup) -> None:
         self._root = root
         self._group = group
+        self._commit: Commit | None = None
 
-    def save(self, state: CheckpointState, *, write_shards: Callable[[Path], None]) -> Path:
-        """Write a checkpoint; `write_shards` is called on every process with the directory to write into.
+    @property
+    def committing(self) -> bool:
+        """Whether this process is still at work on a checkpoint; on the leader: whether any of them is."""
+        return self._commit is not None and self._commit.running
+
+    @property
+    def failed(self) -> bool:
+        """Whether this process failed to write the last one; `settle` raises why."""
+        return self._commit is not None and self._commit.error is not None
+
+    def save(self, state: CheckpointState, *, take: Callable[[Path], Iterable[ShareFile]]) -> Path:
+        """Begin a checkpoint, once the one before has its place; training may go on when this returns.
+
+        `take` is called on every process with the directory to write into, and gives what that process will write.
 
         Raises:
-            TrainingError: what was written does not read back as it was; all earlier checkpoints are still there.
+            TrainingError, OSError: see `settle`, about the one before.
         """
-        # The order of the commit. Killed after any line, the newest checkpoint with a manifest that matches is whole:
-        # 1. all shares, then a barrier: no manifest is written while a process still writes what it would describe;
-        # 2. the manifest, last of all files: without it a directory is not a checkpoint;
-        # 3. sync and rename: the name appears when the bytes are on disk;
-        # 4. read back: nothing older is given up for what the disk did not keep;
-        # 5. LATEST, for people and scripts; reading does not need it;
-        # 6. the older ones go.
+        self.settle()
         final = self._root / f"{_STEP}{state.step:09d}"
         name = self._group.from_leader(str(new_staging(final)) if self._group.leads else None)
         assert name is not None
         staging = Path(name)
-        write_shards(staging)
-        (staging / f"random-{self._group.rank}.json").write_text(json.dumps(random_state()), encoding="utf-8")
-        self._group.barrier()
+        files = [*take(staging), _text_file(staging / f"random-{self._group.rank}.json", json.dumps(random_state()))]
         if self._group.leads:
-            (staging / _STATE).write_text(_encode(state), encoding="utf-8")
-            failpoint("checkpoint-before-manifest")
-            (staging / _MANIFEST).write_text(json.dumps(_describe(staging), indent=1), encoding="utf-8")
-            failpoint("checkpoint-before-rename")
-            commit_directory(staging, final)
-            if (damage := damaged(final)) is not None:
-                raise TrainingError(f"checkpoint {final} was damaged while it was written ({damage}): check the disk")
-            failpoint("checkpoint-before-latest")
-            replace_file(self._root / _LATEST, f"{final.name}\n".encode())
-            failpoint("checkpoint-before-drop")
-            self._drop_all_but(state.step)
-        self._group.barrier()
+            files.append(_text_file(staging / _STATE, _encode(state)))
+        self._commit = Commit(lambda given_up: self._write(files, staging=staging, final=final, given_up=given_up))
         return final
+
+    def settle(self) -> None:
+        """Wait until the checkpoint that was begun last has its place.
+
+        Raises:
+            TrainingError: what was written does not read back as it was, or another process failed.
+            OSError: the disk refuses, or is full. All earlier checkpoints are still there in any case.
+        """
+        commit, self._commit = self._commit, None
+        if commit is None:
+            return
+        # Together, and not each for itself: the leader would wait for ever for the share of a process that has failed.
+        while True:
+            commit.wait(_POLL_S)
+            mine = [float(commit.error is not None), float(commit.running)]
+            failed, running = self._group.total(torch.tensor(mine)).tolist()
+            if failed or not running:
+                break
+        if not failed:
+            return
+        commit.abandon()
+        reasons = self._group.from_all(None if commit.error is None else str(commit.error))
+        if commit.error is not None:
+            raise commit.error
+        rank, reason = next((rank, reason) for rank, reason in enumerate(reasons) if reason is not None)
+        raise TrainingError(f"worker {rank} could not write its share of a checkpoint: {reason}")
+
+    def abandon(self) -> None:
+        """After an error of the training: give up what is on its way, unless nothing of it is missing."""
+        commit, self._commit = self._commit, None
+        if commit is not None:
+            commit.abandon()
 
     def newest(self) -> tuple[Path, CheckpointState] | None:
         """The newest checkpoint of which every file is as it was written, or None."""
@@ -147,6 +186,56 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
             remove_leftovers(self._root, of=_LATEST, older_than_s=0.0)
         self._group.barrier()
+
+    def _write(self, files: list[ShareFile], *, staging: Path, final: Path, given_up: StopWaiting) -> None:
+        """This process's share of a checkpoint, and for the leader all that follows; beside the training."""
+        failpoint("checkpoint-before-share")
+        share = put_on_disk(files, staging=staging, final=final)
+        failpoint("checkpoint-after-share")
+        if not self._group.leads:
+            self._tell(share, staging=staging)
+        elif (others := self._told(staging, given_up=given_up)) is not None:
+            self._publish(share | others, staging=staging, final=final)
+
+    def _tell(self, share: Described, *, staging: Path) -> None:
+        """Let the leader know the digests of what this process wrote."""
+        # A file, not a collective: those belong to the training. Its name appears with all that is in it.
+        beside = staging / f"{_SHARE}{self._group.rank}.tmp"
+        beside.write_text(json.dumps(share), encoding="utf-8")
+        beside.rename(staging / f"{_SHARE}{self._group.rank}")
+
+    def _told(self, staging: Path, *, given_up: StopWaiting) -> Described | None:
+        """The digests of all others, when all of them are done; None when that is not waited for any more."""
+        paths = [staging / f"{_SHARE}{rank}" for rank in range(1, self._group.world_size)]
+        while not all(path.exists() for path in paths):
+            if given_up.wait(_POLL_S):
+                return None
+        described: Described = {}
+        for path in paths:
+            shares: Any = read_json(path)
+            described |= {name: (size, digest) for name, (size, digest) in shares.items()}
+            path.unlink()
+        return described
+
+    def _publish(self, described: Described, *, staging: Path, final: Path) -> None:
+        # The order of the commit. Killed after any line, the newest checkpoint with a manifest that matches is whole:
+        # 1. all shares, on disk and read back: nothing older is given up for what the disk did not keep;
+        # 2. the manifest, last of all files: without it a directory is not a checkpoint;
+        # 3. sync and rename: the name appears when the bytes are on disk;
+        # 4. LATEST, for people and scripts; reading does not need it;
+        # 5. the older ones go.
+        # DeepSpeed has put a script beside its shards.
+        more = [ShareFile(staging / name) for name in _files(staging) if name not in described]
+        described |= put_on_disk(more, staging=staging, final=final)
+        manifest = {"format": CHECKPOINT_FORMAT, "files": dict(sorted(described.items()))}
+        failpoint("checkpoint-before-manifest")
+        put_on_disk([_text_file(staging / _MANIFEST, json.dumps(manifest, indent=1))], staging=staging, final=final)
+        failpoint("checkpoint-before-rename")
+        commit_directory(staging, final)
+        failpoint("checkpoint-before-latest")
+        replace_file(self._root / _LATEST, f"{final.name}\n".encode())
+        failpoint("checkpoint-before-drop")
+        self._drop_all_but(int(final.name.removeprefix(_STEP)))
 
     def _drop_all_but(self, newest: int) -> None:
         """Remove checkpoints that are superfluous now that the one of step `newest` was read back.
@@ -189,11 +278,15 @@ def damaged(path: Path) -> str | None:
             return f"format {manifest['format']} is not {CHECKPOINT_FORMAT}"
         if _STATE not in manifest["files"]:
             return f"{_MANIFEST} does not name {_STATE}"
-        for name, (size, digest) in manifest["files"].items():
+        for name, (size, _) in manifest["files"].items():
             if (path / name).stat().st_size != size:
                 return f"{name} does not have the size that its manifest says"
-            if _sha256(path / name) != digest:
-                return f"{name} does not match its digest"
+        # Hashing leaves Python's lock free: as many files at once as there are processors.
+        with ThreadPoolExecutor(min(_HASHING_THREADS, os.cpu_count() or 1)) as pool:
+            found = pool.map(lambda name: sha256(path / name, from_disk=True), manifest["files"])
+            for (name, (_, digest)), is_now in zip(manifest["files"].items(), found, strict=True):
+                if is_now != digest:
+                    return f"{name} does not match its digest"
         # DeepSpeed finds its shards by pattern, and they are pickles: a file too many is as bad as a changed one.
         for unknown in (name for name in _files(path) if name != _MANIFEST and name not in manifest["files"]):
             return f"{unknown} is not named by {_MANIFEST}"
@@ -208,24 +301,12 @@ def damaged(path: Path) -> str | None:
     return None
 
 
-def _describe(folder: Path) -> dict[str, object]:
-    listed = {name: ((folder / name).stat().st_size, _sha256(folder / name)) for name in _files(folder)}
-    return {"format": CHECKPOINT_FORMAT, "files": listed}
-
-
 def _files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open_regular(path) as stream:
-        # Drop the file's cached pages, so that what is read is what the disk holds.
-        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        # In blocks, until `read` returns nothing at the end of the file: shards are larger than memory may be.
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+def _text_file(path: Path, text: str) -> ShareFile:
+    return ShareFile(path, lambda place: place.write_text(text, encoding="utf-8"))
 
 
 def _encode(state: CheckpointState) -> str:

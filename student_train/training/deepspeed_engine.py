@@ -26,6 +26,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 import deepspeed
 import torch
+from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -36,6 +37,8 @@ from configs.task_stages import TaskStageConfig
 from student_train.feed.microbatch import MicroBatch
 from student_train.losses.metrics import METRICS
 from student_train.training.gradient_order import fix_gradient_order
+from student_train.training.shares import ShareFile
+from student_train.training.snapshots import copied, free_to_each, has_room, size_of
 from student_train.worker_group import WorkerGroup
 
 ADAM_BETAS = (0.9, 0.95)
@@ -90,6 +93,8 @@ class DeepSpeedEngine:
             config=deepspeed_config(stage, settings=settings),
             dist_init_required=False,
         )
+        self._writer = Snapshots(self._engine._config)
+        self._engine.checkpoint_engine = self._writer
         # Stage 0 sums weight by weight, and stage 3 sorts its buckets.
         if settings.zero_stage in (1, 2):
             fix_gradient_order(module)
@@ -153,9 +158,10 @@ class DeepSpeedEngine:
         logprobs, _ = self._engine.module(batch.to(self._group.device), scores=True)
         return logprobs
 
-    def save(self, folder: Path) -> None:
-        """Write this process's share of weights and optimiser state below `folder`."""
+    def save(self, folder: Path) -> list[ShareFile]:
+        """This process's share of weights and optimiser state, as they are now, to be written below `folder`."""
         self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
+        return self._writer.taken()
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote with the same number of processes and the same ZeRO stage.
@@ -218,6 +224,39 @@ class DeepSpeedEngine:
                 sums.update(dict.fromkeys(sums))
             return math.nan, True
         return float(engine.get_global_grad_norm()), False
+
+
+class Snapshots(TorchCheckpointEngine):  # type: ignore[misc]  # DeepSpeed ships no types
+    """What DeepSpeed writes its checkpoints with. It copies what it is given, to be written later, if there is room."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._taken: list[ShareFile] = []
+
+    def save(self, state_dict: Any, path: str) -> None:
+        """See `CheckpointEngine.save`."""
+        place = Path(path)
+        if has_room(size_of(state_dict), free=free_to_each()):
+            state = copied(state_dict)
+            self._taken.append(ShareFile(place, lambda path: _write_state(path, state)))
+        else:
+            _write_state(place, state_dict)
+            self._taken.append(ShareFile(place))
+
+    def taken(self) -> list[ShareFile]:
+        """What was saved since the last call."""
+        taken, self._taken = self._taken, []
+        return taken
+
+
+def _write_state(path: Path, state: Any) -> None:
+    # The manifest has a better digest of the file: without a CRC of every tensor, writing takes half the time.
+    usual = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(state, path)
+    finally:
+        torch.serialization.set_crc32_options(usual)
 
 
 def join_shards(source: Path, target: Path) -> None:

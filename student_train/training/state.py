@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -15,6 +15,7 @@ from student_train.training.checkpoint import Checkpoints, CheckpointState, chec
 from student_train.training.overfit import Sums, added, cache_overfit
 from student_train.training.resuming import restore
 from student_train.training.selection import selected
+from student_train.training.shares import ShareFile
 from student_train.training.worker import StageWorker
 
 BEST = "best.safetensors"
@@ -76,9 +77,24 @@ class TrainingState:
         self._saved = False
         self._report(metrics)
 
+    @property
+    def committing(self) -> bool:
+        """Whether a checkpoint is still on its way to the disk, as far as this process knows; the leader does."""
+        return self._checkpoints.committing
+
+    @property
+    def commit_failed(self) -> bool:
+        """Whether this process could not write its share of the last checkpoint; `save` and `settle` raise why."""
+        return self._checkpoints.failed
+
     def save(self) -> None:
-        """Write a checkpoint, unless nothing was reported since the newest one."""
+        """Begin a checkpoint, unless nothing was reported since the newest one; waits for that one to be written.
+
+        Raises:
+            TrainingError, OSError: the newest one could not be written.
+        """
         if self._saved:
+            self.settle()
             return
         state = CheckpointState(
             step=self.step,
@@ -93,8 +109,20 @@ class TrainingState:
             pending=self._pending,
             learned=self._learned,
         )
-        self.newest = self._checkpoints.save(state, write_shards=self._write_shards)
+        self.newest = self._checkpoints.save(state, take=self._take)
         self._saved, self._pending = True, ()
+
+    def settle(self) -> None:
+        """Wait until the newest checkpoint is written.
+
+        Raises:
+            TrainingError, OSError: it could not be.
+        """
+        self._checkpoints.settle()
+
+    def close(self) -> None:
+        """Leave no thread behind. Without `settle` before, a checkpoint that is on its way may be given up."""
+        self._checkpoints.abandon()
 
     def resume(self) -> None:
         """Resume from the newest sound checkpoint, if there is one, and report its pending metrics again.
@@ -119,7 +147,7 @@ class TrainingState:
             self._report(metrics)
 
     def selected_weights(self) -> dict[str, Tensor] | None:
-        """The weights of the selected step, whole, on the leader; None elsewhere. To be called after `save`."""
+        """The weights of the selected step, whole, on the leader; None elsewhere. To be called after `settle`."""
         if self.best is None:
             return self._worker.whole_weights()
         if not self._group.leads:
@@ -128,17 +156,27 @@ class TrainingState:
         weights: dict[str, Tensor] = load_file(self.newest / BEST)
         return weights
 
-    def _write_shards(self, folder: Path) -> None:
+    def _take(self, folder: Path) -> Iterator[ShareFile]:
         """This process's share of a checkpoint; the leader adds the best weights."""
-        self._worker.engine.save(folder)
-        failpoint("checkpoint-after-shards")
+        yield from self._worker.engine.save(folder)
         best = self.best
         if best is not None and best.step == self.step:
             weights = self._worker.whole_weights()
             if weights is not None:
-                save_file(weights, folder / BEST)
+                yield ShareFile(folder / BEST, lambda path: _write_best(path, weights))
         elif best is not None and self._group.leads:
-            assert self.newest is not None
-            # A copy and not a link: damage to one file must not reach both checkpoints.
-            shutil.copyfile(self.newest / BEST, folder / BEST)
-        failpoint("checkpoint-after-best")
+            # It stays until this checkpoint has its place.
+            former = self.newest
+            assert former is not None
+            yield ShareFile(folder / BEST, lambda path: _copy_best(path, former / BEST))
+
+
+def _write_best(path: Path, weights: dict[str, Tensor]) -> None:
+    failpoint("checkpoint-before-best")
+    save_file(weights, path)
+
+
+def _copy_best(path: Path, former: Path) -> None:
+    failpoint("checkpoint-before-best")
+    # A copy and not a link: damage to one file must not reach both checkpoints.
+    shutil.copyfile(former, path)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from cache.disk.failpoints import failpoint
 from configs.errors import TrainingError
 from student_train.job import StageJob, TrainResult
 from student_train.losses.metrics import means
 from student_train.models.adapters import merge_adapters
+from student_train.training.checkpoint import TRAINING_FAILPOINT
 from student_train.training.learner import Learner, Step
 from student_train.training.overfit import first_overfit
 from student_train.training.random_state import random_state, set_random_state
@@ -45,7 +47,7 @@ def train(
 
     Raises:
         ConfigError: the checkpoint belongs to other data, another stage or another ZeRO stage.
-        TrainingError: no finite gradient for ten steps in a row.
+        TrainingError: no finite gradient for ten steps in a row, or a checkpoint that the disk did not keep.
     """
     group = join_group(job.accelerator)
     # Imported late: DeepSpeed picks its accelerator from the environment while it is imported.
@@ -78,7 +80,10 @@ class _Run:
         state = self._state
         state.resume()
         begun_at = time.time()
-        finished = self._train()
+        try:
+            finished = self._train()
+        finally:
+            state.close()
         if finished:
             self._export()
         return TrainResult(
@@ -96,7 +101,7 @@ class _Run:
         """Whether the end was reached, and not a request to stop. Either way all that was done is in a checkpoint.
 
         Each turn measures, saves and steps, in this order: a checkpoint holds the measurement of its own step, and the
-        last turn ends between saving and stepping.
+        last turn ends between saving and stepping. A checkpoint is written while the next steps are taken.
         """
         state, group = self._state, self._worker.group
         steps = self._learner.steps(self._worker, first=state.step)
@@ -109,14 +114,18 @@ class _Run:
             done = ended and not self._unmeasured()
             # The best weights exist only now: they are kept at once.
             improved = state.best is not None and state.best.step == state.step
-            # Clocks differ: the leader's decides, and `any` carries its answer to the others.
-            late = group.any(group.leads and time.monotonic() - saved_at > self._worker.job.settings.checkpoint_every_s)
-            if done or stop or improved or late:
+            # Clocks differ: the leader's decides, and `any` carries its answer to the others. What nothing but time
+            # asks for waits until the one before is written; what went wrong with that one is told at once.
+            late = time.monotonic() - saved_at > self._worker.job.settings.checkpoint_every_s and not state.committing
+            if group.any((group.leads and late) or state.commit_failed) or done or stop or improved:
                 state.save()
                 saved_at = time.monotonic()
             if done or stop:
+                state.settle()
                 return done
             self._step(steps)
+            if state.committing:
+                failpoint(TRAINING_FAILPOINT)
 
     def _step(self, steps: Iterator[Step | None]) -> None:
         """One optimiser step. A step that is given up because of a request to stop leaves everything as it was."""
@@ -171,6 +180,7 @@ class _Run:
             "step %d was dropped: its gradient was not finite; it read %s %s%s", state.step, work.rows_are, shown, more
         )
         if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            state.settle()
             kept = "there is no checkpoint yet" if state.newest is None else f"the last checkpoint is {state.newest}"
             raise TrainingError(
                 f"no finite gradient in the {MAX_SKIPPED_IN_A_ROW} steps up to {state.step}: lower "

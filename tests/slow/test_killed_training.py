@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from group_worker import Call, Death, Lost, Trained, run_groups
+from group_worker import Ask, Call, Death, Disk, Lost, Trained, run_groups
 from task_jobs import make_task_job
 from training_jobs import assert_same_bits, make_job, train_all, variant, weights_of
 
@@ -16,7 +16,7 @@ from configs.places import CURVES
 from orchestration.outputs.curves import read_curve
 from student_train.job import StageJob
 from student_train.models.export import EXPORT_FAILPOINTS
-from student_train.training.checkpoint import CHECKPOINT_FAILPOINTS
+from student_train.training.checkpoint import CHECKPOINT_FAILPOINTS, TRAINING_FAILPOINT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -47,8 +47,8 @@ def calm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return job, seen
 
 
-def life(job: StageJob, death: Death | None = None) -> Call:
-    return "train_all", {"jobs": [(job, {"death": death})]}, 2
+def life(job: StageJob, death: Death | None = None, *, disk: Disk | None = None, ask: Ask | None = None) -> Call:
+    return "train_all", {"jobs": [(job, {"death": death, "disk": disk, "ask": ask})]}, 2
 
 
 def elsewhere(job: StageJob, folder: Path) -> StageJob:
@@ -79,14 +79,57 @@ def assert_ends_as(calm: Calm, job: StageJob, seen: Trained) -> None:
 
 def test_a_group_killed_at_every_named_place_ends_in_the_same_bits(calm: Calm, tmp_path: Path) -> None:
     job = elsewhere(calm[0], tmp_path)
-    # The leader passes all places, the others write their shards and nothing more. Step 5 is measured and the best so
+    # The leader passes all places, the others write their shares and nothing more. Step 5 is measured and the best so
     # far, so the kills meet a checkpoint that writes the best weights and others that carry them on.
     deaths = [Death(after=at, ranks=(0,), failpoint=name) for at, name in enumerate(CHECKPOINT_FAILPOINTS, start=3)]
-    deaths += [Death(after=at, ranks=(1,), failpoint=CHECKPOINT_FAILPOINTS[0]) for at in (9, 10)]
+    ours = [name for name in CHECKPOINT_FAILPOINTS if name.endswith("-share")]
+    deaths += [Death(after=at, ranks=(1,), failpoint=name) for at, name in enumerate(ours, start=11)]
     deaths += [Death(after=STEPS, ranks=(0,), failpoint=name) for name in EXPORT_FAILPOINTS]
     *killed, (seen, _) = run_groups([*(life(job, death) for death in deaths), life(job)], folder=tmp_path / "groups")
     for group in killed:
         assert_died(group)
+    assert_ends_as(calm, job, seen[0])
+
+
+def test_a_group_killed_while_it_trains_beside_a_commit_ends_in_the_same_bits(calm: Calm, tmp_path: Path) -> None:
+    job = elsewhere(calm[0], tmp_path)
+    # Several steps are taken beside each commit. The last deaths come when some are taken, of whoever is the slower.
+    slow = [Disk(seconds_a_file=0.1), Disk(ranks=(0,), seconds_a_file=0.1), Disk(ranks=(1,), seconds_a_file=0.1)]
+    deaths = [
+        (Death(after=3 * at + 2, ranks=ranks, failpoint=TRAINING_FAILPOINT), slow[at])
+        for at, ranks in enumerate([(0, 1), (0,), (1,)])
+    ]
+    deaths += [(Death(after=12 + at, ranks=(0,), delay_s=0.05), slow[at]) for at in range(3)]
+    lives = [life(job, death, disk=disk) for death, disk in deaths]
+    *killed, (seen, _) = run_groups([*lives, life(job, disk=slow[0])], folder=tmp_path / "groups")
+    for group in killed:
+        assert_died(group)
+    assert_ends_as(calm, job, seen[0])
+
+
+def test_a_disk_that_fills_up_ends_the_training_on_every_process_and_costs_no_bit(calm: Calm, tmp_path: Path) -> None:
+    job = elsewhere(calm[0], tmp_path)
+    full = [Disk(ranks=(1,), full_at=7), Disk(ranks=(0,), full_at=12)]
+    *ended, (seen, _) = run_groups([*(life(job, disk=disk) for disk in full), life(job)], folder=tmp_path / "groups")
+    no_space = "[Errno 28] No space left on device"
+    for (leader, other), failed in zip(ended, (1, 0), strict=True):
+        told = [f"TrainingError: worker {failed} could not write its share of a checkpoint: {no_space}"] * 2
+        told[failed] = f"OSError: {no_space}"
+        assert [leader[0].ended, other[0].ended] == told
+        assert leader[0].reported[-1].step < STEPS
+    assert_ends_as(calm, job, seen[0])
+
+
+def test_a_stop_waits_for_the_commit(calm: Calm, tmp_path: Path) -> None:
+    job = elsewhere(calm[0], tmp_path)
+    stops = [life(job, disk=Disk(seconds_a_file=0.05), ask=Ask(after=at, signal=at == 4)) for at in (4, 9)]
+    *stopped, (seen, _) = run_groups([*stops, life(job)], folder=tmp_path / "groups")
+    for at, (leader, other) in zip((4, 9), stopped, strict=True):
+        for each in (leader[0], other[0]):
+            assert (each.result.finished, each.result.steps) == (False, at)
+    # What follows begins where that ended, so nothing is trained twice.
+    for at, later in ((4, stopped[1][0][0]), (9, seen[0])):
+        assert f"resuming from {job.work_dir / f'step-{at:09d}'}" in later.log
     assert_ends_as(calm, job, seen[0])
 
 

@@ -23,6 +23,9 @@ class Alone(WorkerGroup):
     def from_leader(self, text: str | None) -> str | None:
         return text
 
+    def from_all(self, text: str | None) -> list[str | None]:
+        return [text]
+
 
 ALONE = Alone(0, 1, torch.device("cpu"))
 

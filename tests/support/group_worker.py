@@ -7,6 +7,7 @@ file.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import math
 import os
@@ -16,6 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -39,6 +41,7 @@ from student_train.feed.microbatch import collate
 from student_train.job import StageJob, StepMetrics, TrainResult
 from student_train.models.adapters import attach_adapters
 from student_train.models.decoder import TORCH_DTYPES, Decoder, StudentModule, load_decoder
+from student_train.training import shares
 from student_train.training.stages import train_stage
 from student_train.worker_group import join_group
 
@@ -125,6 +128,31 @@ class Death:
 
 
 @dataclass(frozen=True, slots=True)
+class Disk:
+    """How the disk of some ranks takes checkpoints: this slowly, and from step `full_at` on not at all."""
+
+    ranks: tuple[int, ...] = (0, 1)
+    seconds_a_file: float = 0.0
+    full_at: int | None = None
+
+    @contextlib.contextmanager
+    def under(self, reported: list[StepMetrics]) -> Iterator[None]:
+        sync = shares.sync_file
+
+        def slow(path: Path) -> None:
+            time.sleep(self.seconds_a_file)
+            if self.full_at is not None and reported and reported[-1].step >= self.full_at:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            sync(path)
+
+        shares.sync_file = slow if int(os.environ["RANK"]) in self.ranks else sync
+        try:
+            yield
+        finally:
+            shares.sync_file = sync
+
+
+@dataclass(frozen=True, slots=True)
 class Trained:
     """What one process saw of a training: how it ended, or the error, every report, and the lines of its log."""
 
@@ -158,6 +186,7 @@ def train(
     death: Death | None = None,
     poison: Poison | None = None,
     look_every: int | None = None,
+    disk: Disk | None = None,
 ) -> Trained:
     """Train a stage. The leader writes its curve into the working directory, as it does under Ray."""
     join_group("cpu")
@@ -190,8 +219,9 @@ def train(
         feed.Feed.steps = poisoned(poison)
     deepspeed_engine.STOP_LOOK_EVERY = look_every or usual
     try:
-        return Trained(train_stage(job, report=report, should_stop=should_stop), reported, lines.lines)
-    except DistillError as error:
+        with (disk or Disk(ranks=())).under(reported):
+            return Trained(train_stage(job, report=report, should_stop=should_stop), reported, lines.lines)
+    except (DistillError, OSError) as error:
         return Trained(f"{type(error).__name__}: {error}", reported, lines.lines)
     finally:
         feed.Feed.steps, deepspeed_engine.STOP_LOOK_EVERY = whole, usual

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,13 +15,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from alone import ALONE
+from alone import ALONE, Alone
 
 from cache.disk.failpoints import VARIABLE
 from configs.errors import ConfigError, TrainingError
-from student_train import files as directories
 from student_train.job import StepMetrics
+from student_train.training import shares
 from student_train.training.checkpoint import KEPT, Checkpoints, CheckpointState, check_resumable, damaged
+from student_train.training.shares import ShareFile
 from student_train.worker_group import WorkerGroup
 
 
@@ -38,10 +42,11 @@ def checkpoint_state(step: int) -> CheckpointState:
     )
 
 
-def write_weights(folder: Path) -> None:
-    """Stand in for DeepSpeed's shards."""
+def weights(folder: Path) -> list[ShareFile]:
+    """Stand in for DeepSpeed's shards, and the script that it puts beside them."""
     (folder / "state").mkdir()
-    (folder / "state" / "weights.bin").write_bytes(bytes(range(256)) * 64)
+    (folder / "script.py").write_text("print()")
+    return [ShareFile(folder / "state" / "weights.bin", lambda path: path.write_bytes(bytes(range(256)) * 64))]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,7 +63,11 @@ def store(tmp_path: Path) -> Checkpoints:
 
 
 def save(store: Checkpoints, *steps: int) -> list[Path]:
-    return [store.save(checkpoint_state(step), write_shards=write_weights) for step in steps]
+    saved = []
+    for step in steps:
+        saved.append(store.save(checkpoint_state(step), take=weights))
+        store.settle()
+    return saved
 
 
 def end_of_a_child_that_saves(step: int, *, into: Path, dies_at: str) -> int:
@@ -72,7 +81,9 @@ def end_of_a_child_that_saves(step: int, *, into: Path, dies_at: str) -> int:
     try:
         os.environ[VARIABLE] = dies_at
         # The threads of a process group do not live on in a forked child.
-        Checkpoints(into, group=ALONE).save(checkpoint_state(step), write_shards=write_weights)
+        store = Checkpoints(into, group=ALONE)
+        store.save(checkpoint_state(step), take=weights)
+        store.settle()
     finally:
         os._exit(1)
 
@@ -148,11 +159,11 @@ def test_steps_are_compared_as_numbers(store: Checkpoints) -> None:
 def test_a_failed_save_leaves_the_older_one(store: Checkpoints) -> None:
     (older,) = save(store, 3)
 
-    def full(_: Path) -> None:
+    def full(_: Path) -> list[ShareFile]:
         raise OSError("no space left on device")
 
     with pytest.raises(OSError, match="no space"):
-        store.save(checkpoint_state(4), write_shards=full)
+        store.save(checkpoint_state(4), take=full)
     assert store.newest() == (older, checkpoint_state(3))
     store.clean()
     assert sorted(path.name for path in older.parent.iterdir()) == ["LATEST", "step-000000003"]
@@ -176,13 +187,14 @@ def test_damaged_ones_of_later_steps_do_not_crowd_out_sound_ones(store: Checkpoi
 
 def test_a_disk_that_lies_costs_no_older_checkpoint(store: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     older = save(store, 3, 4)
-    commit = directories.commit_directory
+    sync = shares.sync_file
 
-    def lie(staging: Path, final: Path) -> None:
-        commit(staging, final)
-        flip_a_bit(final / "state" / "weights.bin")
+    def lie(path: Path) -> None:
+        sync(path)
+        if path.name == "weights.bin":
+            flip_a_bit(path)
 
-    monkeypatch.setattr("student_train.training.checkpoint.commit_directory", lie)
+    monkeypatch.setattr("student_train.training.shares.sync_file", lie)
     with pytest.raises(
         TrainingError, match=r"step-000000005 was damaged while it was written \(state/weights.bin does"
     ):
@@ -192,9 +204,109 @@ def test_a_disk_that_lies_costs_no_older_checkpoint(store: Checkpoints, monkeypa
     assert (older[0].parent / "LATEST").read_text(encoding="utf-8") == "step-000000004\n"
 
 
+def test_training_goes_on_while_a_checkpoint_is_written(store: Checkpoints) -> None:
+    (older,) = save(store, 3)
+    go_on = threading.Event()
+
+    def slow(folder: Path) -> list[ShareFile]:
+        return [ShareFile(folder / "weights", lambda path: go_on.wait() and path.write_bytes(b"4"))]
+
+    path = store.save(checkpoint_state(4), take=slow)
+    assert store.committing
+    assert store.newest() == (older, checkpoint_state(3))
+    go_on.set()
+    store.settle()
+    assert not store.committing
+    assert store.newest() == (path, checkpoint_state(4))
+
+
+def test_no_two_checkpoints_are_on_their_way_at_once(store: Checkpoints) -> None:
+    found: list[int] = []
+
+    def look(folder: Path) -> list[ShareFile]:
+        newest = store.newest()
+        found.append(0 if newest is None else newest[1].step)
+        assert len(list(folder.parent.glob(".staging-*"))) == 1
+        return weights(folder)
+
+    for step in (1, 2, 3):
+        store.save(checkpoint_state(step), take=look)
+    assert found == [0, 1, 2]
+    store.settle()
+
+
+def test_a_disk_that_is_full_is_told_where_training_hears_it(store: Checkpoints) -> None:
+    (older,) = save(store, 3)
+
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for hears in (store.settle, lambda: store.save(checkpoint_state(5), take=weights)):
+        store.save(checkpoint_state(4), take=lambda folder: [ShareFile(folder / "weights", full)])
+        while store.committing:
+            time.sleep(0.001)
+        assert store.failed
+        with pytest.raises(OSError, match="No space left on device"):
+            hears()
+        assert not store.failed
+        assert store.newest() == (older, checkpoint_state(3))
+    save(store, 5)
+
+
+class Pair(Alone):
+    """One of two processes that share a directory, as far as it needs no answers of the other."""
+
+    def from_leader(self, text: str | None) -> str | None:
+        return text or Pair.last
+
+    last: str | None = None
+
+
+def test_a_checkpoint_has_its_place_when_the_shares_of_all_are_there(tmp_path: Path) -> None:
+    leader, other = (Checkpoints(tmp_path, group=Pair(rank, 2, torch.device("cpu"))) for rank in range(2))
+    path = leader.save(checkpoint_state(1), take=weights)
+    (staging,) = tmp_path.glob(".staging-*")
+    Pair.last = str(staging)
+    other.save(checkpoint_state(1), take=lambda folder: [ShareFile(folder / "more", lambda path: path.touch())])
+    other.settle()
+    leader.settle()
+    assert damaged(path) is None
+    assert {"random-0.json", "random-1.json", "more", "script.py"} < {file.name for file in path.iterdir()}
+    assert not list(path.glob(".share*"))
+
+
+def test_after_an_error_nobody_waits_for_the_shares_of_others(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path, group=Pair(0, 2, torch.device("cpu")))
+    path = store.save(checkpoint_state(1), take=weights)
+    store.abandon()
+    assert not store.committing and not path.exists()
+
+
+class OtherFailed(Pair):
+    """A process whose peer has failed."""
+
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        return values + torch.tensor([1.0, 0.0])
+
+    def from_all(self, text: str | None) -> list[str | None]:
+        return [text, "[Errno 28] No space left on device"]
+
+
+def test_what_another_process_failed_of_is_told_by_all(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path, group=OtherFailed(0, 2, torch.device("cpu")))
+    store.save(checkpoint_state(1), take=weights)
+    with pytest.raises(
+        TrainingError, match=r"worker 1 could not write its share of a checkpoint: \[Errno 28\] No space"
+    ):
+        store.settle()
+    assert not store.committing
+
+
 @pytest.mark.parametrize(
     ("name", "found"),
     [
+        ("checkpoint-before-share", 1),
+        ("checkpoint-after-share", 1),
         ("checkpoint-before-manifest", 1),
         ("checkpoint-before-rename", 1),
         ("checkpoint-before-latest", 2),

@@ -15,6 +15,7 @@ from training_jobs import make_job, variant
 from configs.errors import ConfigError
 from student_train.job import StepMetrics, TrainJob
 from student_train.losses.metrics import METRICS
+from student_train.training.shares import ShareFile
 from student_train.training.state import BEST, TrainingState
 from student_train.training.stopping import StopRequest
 from student_train.training.worker import StageWorker
@@ -25,8 +26,9 @@ class Engine:
 
     weight = 0.0
 
-    def save(self, folder: Path) -> None:
-        (folder / "shard").write_text(str(self.weight))
+    def save(self, folder: Path) -> list[ShareFile]:
+        taken = str(self.weight)
+        return [ShareFile(folder / "shard", lambda path: path.write_text(taken))]
 
     def load(self, folder: Path) -> None:
         self.weight = float((folder / "shard").read_text())
@@ -49,6 +51,10 @@ class Stage:
             stop=StopRequest(lambda: False, group=ALONE),
         )
         self.state = TrainingState(worker, data_digest=data, report=self.reported.append)
+
+    def save(self) -> None:
+        self.state.save()
+        self.state.settle()
 
     def step(self, loss: float | None = None, *, skipped: bool = False) -> None:
         self.engine.weight += 1.0
@@ -79,10 +85,10 @@ def test_skipped_steps_in_a_row_start_again_after_a_sound_one(place: TrainJob) -
 def test_another_process_goes_on_and_reports_again_what_the_tracker_may_lack(place: TrainJob) -> None:
     stage = Stage(place)
     stage.step(3.0)
-    stage.state.save()
+    stage.save()
     stage.step(2.0)
     stage.step()
-    stage.state.save()
+    stage.save()
     again = Stage(place)
     again.state.resume()
     state = again.state
@@ -98,7 +104,7 @@ def test_the_weights_of_the_best_step_stay_while_training_goes_on(place: TrainJo
     stage = Stage(place)
     for loss in (3.0, 2.0, 2.5, 4.0):
         stage.step(loss)
-        stage.state.save()
+        stage.save()
     assert stage.state.selected_step == 2
     weights = stage.state.selected_weights()
     assert weights is not None and float(weights["w"]) == 2.0
@@ -110,7 +116,7 @@ def test_a_stage_that_takes_the_last_step_keeps_no_other_weights(job: TrainJob, 
     stage = Stage(variant(job, tmp_path, stage={"select": "last"}))
     stage.step(1.0)
     stage.step(9.0)
-    stage.state.save()
+    stage.save()
     assert stage.state.best is None and stage.state.selected_step == 2
     weights = stage.state.selected_weights()
     assert weights is not None and float(weights["w"]) == 2.0
@@ -120,7 +126,7 @@ def test_a_stage_that_takes_the_last_step_keeps_no_other_weights(job: TrainJob, 
 def test_a_checkpoint_of_another_stage_is_not_gone_on_from(place: TrainJob) -> None:
     stage = Stage(place)
     stage.step()
-    stage.state.save()
+    stage.save()
     other = Stage(variant(place, place.work_dir.parent, stage={"learning_rate": 1e-4}))
     with pytest.raises(ConfigError, match="undo the change"):
         other.state.resume()
@@ -129,7 +135,7 @@ def test_a_checkpoint_of_another_stage_is_not_gone_on_from(place: TrainJob) -> N
 def test_a_checkpoint_of_other_data_is_not_gone_on_from(place: TrainJob) -> None:
     stage = Stage(place)
     stage.step()
-    stage.state.save()
+    stage.save()
     with pytest.raises(ConfigError, match="was trained on view d, this run reads e"):
         Stage(place, data="e").state.resume()
 
@@ -142,10 +148,10 @@ def test_what_was_learned_since_a_measurement_is_not_lost_between_processes(plac
     whole, broken = Stage(place), Stage(variant(place, place.work_dir / "broken"))
     for stage in (whole, broken):
         stage.step(5.0)
-        stage.state.save()
+        stage.save()
         learn(stage, 0.1)
         learn(stage, 0.2)
-    broken.state.save()
+    broken.save()
     again = Stage(variant(place, place.work_dir / "broken"))
     again.state.resume()
     for stage in (whole, again):
