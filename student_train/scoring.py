@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,11 @@ from cache.records import TeacherRecord
 from cache.views import CacheView
 from configs.errors import ModelError
 from student_train.feed.microbatch import collate
+from student_train.feed.packing import Layout, lay_out
 from student_train.feed.steps import held_out_batches
 from student_train.losses.divergences import guarded_logsumexp, without_padding
 from student_train.losses.targets import SparseTargets
-from student_train.models.decoder import TORCH_DTYPES, Decoder, load_decoder, normalised_rows
+from student_train.models.decoder import TORCH_DTYPES, Decoder, can_pack, load_decoder, normalised_rows
 
 OWN_IDS = 5
 """Best tokens of the model's own that a row names; fewer where it has fewer."""
@@ -61,6 +63,9 @@ def score_view(
 ) -> Iterator[HeldOutRow]:
     """Score every record of `view`, in its order, with the model in `model_dir`.
 
+    Those that are read together share rows, as in training; a model that cannot keep them apart reads those of like
+    length together (`student_train.feed.packing`).
+
     Raises:
         ModelError: the model cannot be loaded or has fewer than `vocab` tokens.
         DataError: a record holds text alone.
@@ -72,13 +77,21 @@ def score_view(
             "embedding first"
         )
     decoder.model.to(device).eval()
-    rows = normalised_rows(decoder.vocab, vocab=vocab, k=view.k)
+    rows, packs = normalised_rows(decoder.vocab, vocab=vocab, k=view.k), can_pack(decoder)
     for records in cache.iter_blocks(view, held_out_batches(view, tokens=tokens_per_batch)):
-        yield from _score(decoder, records, rows=rows, device=torch.device(device))
+        lengths = np.array([len(record.token_ids) - 1 for record in records], dtype=np.int64)
+        scored: dict[int, HeldOutRow] = {}
+        for layout in lay_out(lengths, tokens=tokens_per_batch, packs=packs):
+            found = _score(decoder, records, layout=layout, rows=rows, device=torch.device(device))
+            scored.update(zip(chain.from_iterable(layout), found, strict=True))
+        yield from (scored[at] for at in range(len(records)))
 
 
-def _score(decoder: Decoder, records: Sequence[TeacherRecord], *, rows: int, device: torch.device) -> list[HeldOutRow]:
-    batch = collate(records, with_targets=True).to(device)
+def _score(
+    decoder: Decoder, records: Sequence[TeacherRecord], *, layout: Layout, rows: int, device: torch.device
+) -> list[HeldOutRow]:
+    """The records of one micro-batch, in the order of its layout."""
+    batch = collate(records, with_targets=True, layout=layout).to(device)
     assert batch.targets is not None
     targets, labels = batch.targets, batch.labels
     with torch.no_grad():
@@ -89,7 +102,7 @@ def _score(decoder: Decoder, records: Sequence[TeacherRecord], *, rows: int, dev
         ]
     columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
     scored, start = [], 0
-    for record in records:
+    for record in (records[at] for row in layout for at in row):
         # Left to right: the old start, then the new one.
         cut = slice(start, start := start + record.response_len)
         topk, tail, target, own, best, entropy = (column[cut] for column in columns)

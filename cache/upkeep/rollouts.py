@@ -45,18 +45,53 @@ class RolloutQuotaReport:
         return self.bytes_after <= self.max_bytes
 
 
+class KnownSegments:
+    """Which segments students wrote, remembered from call to call: what a manifest says never changes."""
+
+    def __init__(self) -> None:
+        self._rollouts: dict[str, Manifest | None] = {}
+
+    def rollouts(self, storage: Storage, uuids: Iterable[str], *, identity: str) -> list[Manifest]:
+        """The manifests of those that students wrote; only what was never asked about is read.
+
+        What is damaged or deleted meanwhile is left to the collection.
+
+        Raises:
+            OSError: when the place cannot be read.
+        """
+        found = []
+        for uuid in sorted(uuids):
+            if uuid not in self._rollouts:
+                with suppress(DamagedObject, FileNotFoundError):
+                    manifest = read_manifest(storage, uuid, identity=identity)
+                    self._rollouts[uuid] = manifest if manifest.rollout is not None else None
+            if (known := self._rollouts.get(uuid)) is not None:
+                found.append(known)
+        return found
+
+
 def enforce_rollout_quota(
-    storage: Storage, *, identity: str, max_bytes: int, grace_s: float = GRACE_S, pin_days: float = PIN_DAYS
+    storage: Storage,
+    *,
+    identity: str,
+    max_bytes: int,
+    grace_s: float = GRACE_S,
+    pin_days: float = PIN_DAYS,
+    known: KnownSegments | None = None,
 ) -> RolloutQuotaReport:
     """Hold the rollouts of the teacher of this digest to `max_bytes`, as far as live views allow.
+
+    Whoever does so again and again gives what it has `known` since the first time: it then reads new manifests alone.
 
     Raises:
         CacheError: when the place cannot be read or changed, or is of another format or teacher.
     """
+    known = known or KnownSegments()
     with place_errors(storage):
-        rollouts = sorted(_rollouts(storage, live_segments(storage), identity=identity), key=lambda item: item.order)
+        rollouts = known.rollouts(storage, live_segments(storage), identity=identity)
+        rollouts.sort(key=lambda item: item.order)
         before = left = sum(manifest.named_bytes for manifest in rollouts)
-        pins, retired, pinned = read_pins(storage), list[str](), list[str]()
+        pins, retired, pinned = read_pins(storage) if left > max_bytes else [], list[str](), list[str]()
         for manifest in rollouts:
             if left <= max_bytes:
                 break
@@ -67,8 +102,10 @@ def enforce_rollout_quota(
             # Otherwise another was faster, and it is gone all the same.
             left -= manifest.named_bytes
             retired += [manifest.uuid] * replaced
-        marked = _rollouts(storage, listed(storage, "tombstones"), identity=identity)
-        collect_replaced(storage, [manifest.uuid for manifest in marked], grace_s=grace_s, pin_days=pin_days)
+        standing = listed(storage, "tombstones") & listed(storage, "manifests")
+        marked = known.rollouts(storage, standing, identity=identity)
+        if marked:
+            collect_replaced(storage, [manifest.uuid for manifest in marked], grace_s=grace_s, pin_days=pin_days)
         there = listed(storage, "manifests")
         waiting = [manifest for manifest in marked if manifest.uuid in there]
     return RolloutQuotaReport(
@@ -82,14 +119,3 @@ def enforce_rollout_quota(
         waiting_bytes=sum(manifest.named_bytes for manifest in waiting),
         pinned=tuple(pinned),
     )
-
-
-def _rollouts(storage: Storage, uuids: Iterable[str], *, identity: str) -> list[Manifest]:
-    """The manifests of those that students wrote. What is damaged or deleted meanwhile is left to the collection."""
-    found = []
-    for uuid in sorted(uuids):
-        with suppress(DamagedObject, FileNotFoundError):
-            manifest = read_manifest(storage, uuid, identity=identity)
-            if manifest.rollout is not None:
-                found.append(manifest)
-    return found

@@ -13,9 +13,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cache.disk.roots import open_storage
-from cache.pinning import remove_pins
-from cache.upkeep.rollouts import enforce_rollout_quota
 from configs import CacheError, ConfigError, DistillConfig, EngineError
 from configs.rollouts import RolloutConfig
 from orchestration.fill.budgets import require_budget
@@ -30,6 +27,7 @@ from orchestration.plan.requests import rollout_tokens
 from orchestration.rollouts.mixture import Tally, sample_rollout
 from orchestration.rollouts.records import chosen, described, held_out_reverse_kl, sampling_metrics
 from orchestration.rollouts.sequence import RolloutPrompt, Sampled, Sampling
+from orchestration.rollouts.shelf import RolloutShelf
 from student_train.handoff.broadcast import Offer
 from student_train.handoff.rollouts import Rollout, RolloutExchange
 
@@ -66,6 +64,9 @@ class RolloutMaker:
         if self._experiment.runtime.training.weight_sync == "broadcast":
             # What a worker group before this one offered went with it.
             self._exchange.withdraw_policies()
+        self._shelf = RolloutShelf(
+            self._experiment.runtime.cache_root, identity=lesson.teacher.identity.digest(), exchange=self._exchange
+        )
         self._next = 0
         self._seconds = dict.fromkeys(("sampling", "scoring", "syncing"), 0.0)
         start = open_model(link.start_dir, label=link.origin)
@@ -203,13 +204,9 @@ class RolloutMaker:
 
     def _hold_to_quota(self) -> None:
         """Let go of rollouts that this stage has learned from, then of what is beyond the quota."""
-        identity = self._lesson.teacher.identity.digest()
-        storage = open_storage(self._experiment.runtime.cache_root, identity, create=False)
         # The worker group may still read the one before this, and those that it replays.
-        over = range(max(0, self._next - 1 - self._config.replay))
-        remove_pins(storage, [self._exchange.rollout(number).view.digest for number in over])
-        report = enforce_rollout_quota(storage, identity=identity, max_bytes=int(self._config.quota_gib * GIB))
-        logger.info("rollouts in the cache: %s", report)
+        self._shelf.let_go(before=self._next - 1 - self._config.replay)
+        logger.info("rollouts in the cache: %s", self._shelf.hold_to(int(self._config.quota_gib * GIB)))
 
 
 def former_rollouts(config: RolloutConfig, *, lesson: Lesson) -> list[Rollout]:

@@ -5,7 +5,7 @@ Both are directories beside the checkpoints of a stage, and each appears whole o
     policies/policy-003/       a plain transformers directory: the weights after the third rollout was learned from
     policies/behaviour-003.npz what those weights gave the tokens of rollout 3, written before they change
     rollouts/rollout-003/      view.npz (a pinned view of the cache, where the teacher's scores are), rollout.npz
-    rollouts/meeting-003-2-*/  where two processes of engines wait for weights that are sent and not written
+    rollouts/meeting-003/2-*/  where two processes of engines wait for weights that are sent and not written
 
 The worker group writes below `policies`, its driver below `rollouts`. Each side waits until the other's directory
 exists; after a kill it finds all that was committed. Version 0 is the model that the stage starts from; it needs no
@@ -70,6 +70,7 @@ class RolloutExchange:
 
     def __init__(self, work_dir: Path) -> None:
         self._policies, self._rollouts = work_dir / "policies", work_dir / "rollouts"
+        self._swept = False
 
     @property
     def rollouts(self) -> Path:
@@ -88,10 +89,13 @@ class RolloutExchange:
         """Let `write` fill a directory, then publish it as the weights `version`; older ones, no longer needed, go."""
         with staged_directory(self.policy(version)) as staging:
             write(staging)
-        for number, path in numbered(self._policies, _POLICY):
-            # The previous version may be loading just now.
+        # The previous version may be loading just now. What an earlier process left is looked for once, and not each
+        # time: the directory grows with every rollout.
+        older = [version - 2] if self._swept else [number for number, _ in numbered(self._policies, _POLICY)]
+        for number in older:
             if number < version - 1:
-                shutil.rmtree(path, ignore_errors=True)
+                shutil.rmtree(self.policy(number), ignore_errors=True)
+        self._swept = True
 
     def withdraw_policies(self) -> None:
         """Remove all published weights: the worker group that published them is gone."""
@@ -106,7 +110,7 @@ class RolloutExchange:
         and then opens it; if it vanished in between, the process would hang and then abort. After an error the meeting
         is marked as withdrawn, and the leader no longer comes.
         """
-        place = self._rollouts / f"meeting-{version:03d}-{receivers}-{uuid.uuid4().hex[:12]}"
+        place = self._meetings(version) / f"{receivers}-{uuid.uuid4().hex[:12]}"
         place.mkdir(parents=True)
         try:
             yield place
@@ -116,8 +120,8 @@ class RolloutExchange:
 
     def meetings(self, version: int) -> list[tuple[Path, int]]:
         """Where processes wait or waited for the weights `version`, and how many of them."""
-        places = self._rollouts.glob(f"meeting-{version:03d}-*")
-        return [(place, int(place.name.split("-")[2])) for place in places if not (place / _WITHDRAWN).exists()]
+        places = self._meetings(version).glob("*-*")
+        return [(place, int(place.name.split("-")[0])) for place in places if not (place / _WITHDRAWN).exists()]
 
     def has_rollout(self, number: int) -> bool:
         """Whether a rollout was committed."""
@@ -200,6 +204,10 @@ class RolloutExchange:
         for path in [*folder.glob(f"{STAGING}*"), *folder.glob("meeting-*")]:
             shutil.rmtree(path, ignore_errors=True)
         remove_leftovers(folder, older_than_s=0.0)
+
+    def _meetings(self, version: int) -> Path:
+        # A directory a version: whoever waits looks into it again and again, however many rollouts there are by then.
+        return self._rollouts / f"meeting-{version:03d}"
 
     def _rollout(self, number: int) -> Path:
         return self._rollouts / f"rollout-{number:03d}"

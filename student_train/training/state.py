@@ -40,12 +40,18 @@ class TrainingState:
         self._checkpoints = Checkpoints(worker.job.work_dir, group=worker.group)
         self._pending: tuple[StepMetrics, ...] = ()
         self._saved = True
+        self._best: tuple[int, StepMetrics | None] = (-1, None)
 
     @property
     def best(self) -> StepMetrics | None:
         """The measurement of the step that would be selected now; None when the last step is."""
-        stage = self._job.stage
-        return selected(self.measured, select=stage.select, keep_start=stage.keep_start)
+        # Asked several times a step, of more and more measurements: only a new one can change it.
+        number, found = self._best
+        if number != len(self.measured):
+            stage = self._job.stage
+            found = selected(self.measured, select=stage.select, keep_start=stage.keep_start)
+            self._best = len(self.measured), found
+        return found
 
     @property
     def selected_step(self) -> int:

@@ -189,9 +189,9 @@ class _Run:
 
     def _unmeasured(self) -> bool:
         """Whether the held-out split has still to be measured at this step."""
-        step = self._state.step
-        due = measurement_due(step, total=self._total, every=self._stage.evaluate_every)
-        return self._learner.measures and due and all(at.step != step for at in self._state.measured)
+        state = self._state
+        due = measurement_due(state.step, total=self._total, every=self._stage.evaluate_every)
+        return self._learner.measures and due and (not state.measured or state.measured[-1].step != state.step)
 
     def _measure_if_due(self) -> None:
         """Measure the held-out split. A request to stop ends that without a result; the next process measures again."""

@@ -303,6 +303,9 @@ def run_group(function: str, args: dict[str, Any], *, folder: Path, world_size: 
 def main() -> None:
     """Import everything once, then fork every worker group: starting a process costs ten times what a worker group does."""
     torch.set_num_threads(1)
+    # DeepSpeed looks for it when it makes an optimiser, and it takes half of torch with it.
+    import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
+
     import student_train.training.deepspeed_engine  # noqa: F401
 
     file = Path(sys.argv[1])

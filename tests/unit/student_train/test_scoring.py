@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from combined_builders import mixture
-from student_builders import PADDED, VOCAB
-from training_jobs import IDENTITY, make_job
+from student_builders import PADDED, VOCAB, record
+from training_jobs import IDENTITY, keyed, make_job
 from transformers import AutoModelForCausalLM
 
 from cache.combined import CombinedCache
 from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.errors import ModelError
+from student_train import scoring
+from student_train.feed.microbatch import MicroBatch, collate
 from student_train.job import TrainJob
 from student_train.scoring import OWN_IDS, score_view
 
@@ -47,6 +50,43 @@ def test_scores_equal_the_plain_model(job: TrainJob, tokens: int) -> None:
         np.testing.assert_allclose(row.own_best, q.max(axis=1), atol=1e-4)
         np.testing.assert_allclose(row.entropy, -(np.exp(q) * q).sum(axis=1), atol=1e-4)
         np.testing.assert_allclose(np.exp(row.tail_logmass), 1 - np.exp(kept).sum(axis=1), atol=1e-5)
+
+
+@pytest.fixture
+def ragged(tmp_path: Path) -> tuple[TeacherCache, CacheView]:
+    """Some long rows among many short ones, as answers are."""
+    answers = [40, 3, 4, 5, 3, 28, 4, 6, 3, 3, 5, 4, 3, 7, 4, 3]
+    rows = [keyed(record(at, prompt=2, response=answer, k=8)) for at, answer in enumerate(answers)]
+    cache = TeacherCache.open(tmp_path / "cache", IDENTITY)
+    cache.put(rows, vocab=VOCAB)
+    return cache, cache.view([row.key for row in rows], dataset="ragged", k=8)
+
+
+@pytest.mark.parametrize("packs", [True, False])
+def test_rows_that_are_read_together_have_the_scores_of_rows_alone_and_little_padding(
+    job: TrainJob, ragged: tuple[TeacherCache, CacheView], monkeypatch: pytest.MonkeyPatch, packs: bool
+) -> None:
+    cache, view = ragged
+    computed: list[int] = []
+
+    def counted(*args: Any, **terms: Any) -> MicroBatch:
+        batch = collate(*args, **terms)
+        computed.append(batch.input_ids.numel())
+        return batch
+
+    monkeypatch.setattr(scoring, "collate", counted)
+    monkeypatch.setattr(scoring, "can_pack", lambda _: packs)
+    alone = list(score_view(job.model_dir, cache=cache, view=view, vocab=VOCAB, tokens_per_batch=1))
+    read = sum(computed)
+    assert read == int((np.asarray(view.lengths) - 1).sum())
+    computed.clear()
+    together = list(score_view(job.model_dir, cache=cache, view=view, vocab=VOCAB, tokens_per_batch=4096))
+    assert sum(computed) < (1.2 if packs else 1.5) * read < len(view) * max(view.lengths) / 3
+    assert [row.record.key for row in together] == [row.record.key for row in alone]
+    for ours, theirs in zip(together, alone, strict=True):
+        for name in ("topk_logprobs", "tail_logmass", "target_logprobs", "own_best", "entropy"):
+            np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), atol=1e-5, err_msg=name)
+        np.testing.assert_array_equal(ours.own_ids, theirs.own_ids)
 
 
 def test_a_model_with_fewer_tokens_than_the_teacher_is_refused(job: TrainJob, tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_the_memo_of_digests_holds_no_weights_of_a_rollout(tmp_path: Path) -> No
     engine = SimpleNamespace(start=lambda: None, load=lambda directory, identity: loaded.append(identity))
     compute: Any = SimpleNamespace(rollout_pools=lambda **_: (engine, engine))
     link: Any = SimpleNamespace(stage=stage, work_dir=tmp_path / "work", start_dir=model, origin="start")
-    lesson: Any = SimpleNamespace(teacher=SimpleNamespace(files=open_model(model, label="t"), identity=None))
+    lesson: Any = SimpleNamespace(teacher=SimpleNamespace(files=open_model(model, label="t"), identity=IDENTITY))
     prompts: Any = SimpleNamespace(splits={"train": [], "dev": []})
     config = tiny_experiment(tmp_path)
     ledger = Ledger(tmp_path / "ledger")
