@@ -18,6 +18,7 @@ from cache.narrowed import NarrowedCache
 from cache.store import TeacherCache
 from cache.views import CacheView
 from configs.stages import StageConfig
+from student_train.feed import steps as feeding
 from student_train.feed.steps import Feed, StepBatch, held_out_batches, joined, total_steps, training_batches
 from student_train.feed.turns import take_turns
 from student_train.job import TrainJob
@@ -49,6 +50,26 @@ def shares(
         list(Feed(cache=cache, view=view, group=WorkerGroup(rank, world, torch.device("cpu")), **known).steps(batches))
         for rank in range(world)
     ]
+
+
+def test_a_step_is_dealt_out_once_by_each_process_and_each_share_laid_out_once(
+    job: TrainJob, view: CacheView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = training_batches(stage(steps=6), view=view, first=0, steps=6)
+    done: list[str] = []
+
+    def counted(name: str) -> None:
+        whole = getattr(feeding, name)
+        monkeypatch.setattr(feeding, name, lambda *args, **terms: done.append(name) or whole(*args, **terms))
+
+    counted("rank_shares")
+    counted("lay_out")
+    cache = TeacherCache.open(job.cache_root, IDENTITY)
+    group = WorkerGroup(1, 3, torch.device("cpu"))
+    feed = Feed(cache=cache, view=view, group=group, micro_batch_tokens=40, with_targets=True)
+    # Also of steps whose rows are read ahead.
+    assert len(list(feed.steps(batches))) == len(batches)
+    assert (done.count("rank_shares"), done.count("lay_out")) == (len(batches), 3 * len(batches))
 
 
 @pytest.mark.parametrize("packs", [True, False], ids=["packed", "buckets"])

@@ -13,6 +13,7 @@ from task_jobs import made_examples
 
 from configs.task import TaskKind
 from configs.task_stages import TaskStageConfig
+from student_train.feed import task_steps as feed
 from student_train.feed.examples import ExampleSet
 from student_train.feed.task_steps import TaskFeed, TaskStep, measured_batches, task_batches, task_steps
 from student_train.feed.turns import take_turns
@@ -44,6 +45,15 @@ def rows_of(step: TaskStep, examples: ExampleSet) -> list[tuple[int, ...]]:
 def texts(examples: ExampleSet, rows: np.ndarray) -> list[tuple[int, ...]]:
     ends = examples.token_offsets
     return [tuple(examples.token_ids[ends[row] : ends[row + 1]].tolist()) for row in rows]
+
+
+def test_a_step_is_dealt_out_once_by_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = list(task_batches(stage(epochs=1), examples=EXAMPLES, first=0, steps=4))
+    done: list[int] = []
+    whole = feed.rank_shares
+    monkeypatch.setattr(feed, "rank_shares", lambda *args, **terms: done.append(1) or whole(*args, **terms))
+    assert len(steps_of(EXAMPLES, batches, world=3)[1]) == 4
+    assert len(done) == 3 * 4
 
 
 def test_an_epoch_has_every_example_once_in_an_order_of_its_own() -> None:
