@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from benchmarks.timing import at_most
+from benchmarks.measurement import Measurement, at_most
 from student_train.training.checkpoint import Checkpoints, CheckpointState
 from student_train.training.deepspeed_engine import Snapshots
 from student_train.worker_group import WorkerGroup, keep_freed_memory
@@ -27,10 +27,11 @@ MILLIONS, ROUNDS = (10, 100, 300), 2
 LARGEST_TENSOR = 50_000_000
 STEP_WIDTH, STEP_PRODUCTS = 1024, 8
 BYTES_A_WEIGHT = 14
+LARGEST_WAIT = 0.5
 
 
-def bench_checkpoints(millions: tuple[int, ...] = MILLIONS) -> Iterator[str]:
-    """Two lines a size."""
+def bench_checkpoints(millions: tuple[int, ...] = MILLIONS) -> Iterator[Measurement]:
+    """How long a step waits, and how fast it is beside the commit, at each size."""
     keep_freed_memory()
     with tempfile.TemporaryDirectory(dir=".") as directory:
         root = Path(directory)
@@ -42,7 +43,7 @@ def bench_checkpoints(millions: tuple[int, ...] = MILLIONS) -> Iterator[str]:
             dist.destroy_process_group()
 
 
-def _of_size(millions: int, *, root: Path) -> Iterator[str]:
+def _of_size(millions: int, *, root: Path) -> Iterator[Measurement]:
     state = _state(millions * 1_000_000)
     stall, whole, beside = float("inf"), float("inf"), float("inf")
     for number in range(1, ROUNDS + 1):
@@ -52,9 +53,10 @@ def _of_size(millions: int, *, root: Path) -> Iterator[str]:
         if found[0] < stall:
             stall, beside = found
     name = f"a checkpoint of {millions:,} M weights ({BYTES_A_WEIGHT * millions / 1000:g} GB)"
-    yield f"{name}: a step waits {stall:.2f} s, or {whole:.2f} s until all is on disk"
-    yield at_most(f"{name}, waited / until all is on disk", stall / whole, 0.5)
-    yield f"{name}: steps beside the commit take {beside:.2f} of what they take alone"
+    peers = {"until all is on disk": whole}
+    yield Measurement(f"{name}: a step waits", stall, "s", peers=peers)
+    yield at_most(f"{name}: a step waits, of the time until all is on disk", stall / whole, LARGEST_WAIT)
+    yield Measurement(f"{name}: a step beside the commit, of one alone", beside)
 
 
 def _saved(state: dict[str, Any], *, root: Path, step: int, at_once: bool) -> tuple[float, float]:
@@ -114,4 +116,4 @@ def _described(step: int) -> CheckpointState:
 
 if __name__ == "__main__":
     for line in bench_checkpoints(tuple(int(size) for size in sys.argv[1:]) or MILLIONS):
-        print(line, flush=True)
+        print(f"{line.what}: {line.value:.2f} {line.unit} {dict(line.peers)}", flush=True)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.measurement import Measurement, at_most
 from benchmarks.synthetic import TEACHER, zipf_rows
-from benchmarks.timing import at_most
 from cache import CacheView, TeacherCache, TeacherRecord
 from orchestration.rollouts.shelf import RolloutShelf
 from student_train.handoff.rollouts import Rollout, RolloutExchange
@@ -25,13 +25,14 @@ SEQUENCES, LENGTH, K, VOCAB = 8, 32, 16, 49_152
 LARGEST_GROWTH = 1.5
 
 
-def bench_rollout_books() -> Iterator[str]:
+def bench_rollout_books() -> Iterator[Measurement]:
     """The milliseconds of both, and one through the other."""
     with tempfile.TemporaryDirectory() as directory:
-        seconds = _seconds(Path(directory))
-    early, late = (float(np.median(seconds[at - AROUND : at + AROUND])) for at in (EARLY, ROLLOUTS - AROUND))
-    yield f"books of a rollout: {1e3 * early:.1f} ms for number {EARLY}, {1e3 * late:.1f} ms for number {ROLLOUTS:,}"
-    yield at_most(f"books of a rollout, number {ROLLOUTS:,} / number {EARLY}", late / early, LARGEST_GROWTH)
+        spent = _seconds(Path(directory))
+    early, late = (float(np.median(spent[at - AROUND : at + AROUND])) for at in (EARLY, ROLLOUTS - AROUND))
+    for number, seconds in ((EARLY, early), (ROLLOUTS, late)):
+        yield Measurement(f"books of rollout {number:,}", 1e3 * seconds, "ms", digits=1)
+    yield at_most(f"books of rollout {ROLLOUTS:,} / of rollout {EARLY}", late / early, LARGEST_GROWTH)
 
 
 def _seconds(root: Path) -> list[float]:
