@@ -29,6 +29,12 @@ def add_export(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"write a student of a task as ONNX there; {ONNX} in the model's directory if neither is said",
     )
+    command.add_argument(
+        "--cyclonedx",
+        type=Path,
+        metavar="FILE",
+        help="with --to: write a bill of materials (CycloneDX 1.6, JSON) as well",
+    )
     command.set_defaults(command=export)
 
 
@@ -40,10 +46,17 @@ def export(arguments: argparse.Namespace) -> None:
         ModelError: the directory holds no such student, or it cannot be written as ONNX.
     """
     require_directory(arguments.model)
+    bill: Path | None = arguments.cyclonedx
     if arguments.to is None:
+        if bill is not None:
+            raise ConfigError(f"--cyclonedx={bill} is about a copy that is given away: name the copy with --to as well")
         _write_onnx(arguments.model, arguments.onnx or arguments.model / ONNX)
     else:
         _publish(arguments.model, arguments.to)
+        if bill is not None:
+            from orchestration.lineage.bom import write_bom
+
+            write_bom(arguments.model, bill)
 
 
 def _publish(model: Path, to: Path) -> None:

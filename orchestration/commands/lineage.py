@@ -29,6 +29,9 @@ def add_lineage(command: argparse.ArgumentParser) -> None:
     key = command.add_mutually_exclusive_group()
     key.add_argument("--sign", type=Path, metavar="KEY", help="sign the student with a private Ed25519 key (PEM) first")
     key.add_argument("--signed-by", type=Path, metavar="KEY", help="require a signature by the other half of this key")
+    command.add_argument(
+        "--cyclonedx", type=Path, metavar="FILE", help="write a bill of materials (CycloneDX 1.6, JSON) as well"
+    )
     command.add_argument("--json", action="store_true", help="print the steps as JSON")
     command.set_defaults(command=lineage)
 
@@ -39,9 +42,10 @@ def lineage(arguments: argparse.Namespace) -> int:
     Nothing is signed that does not hold.
 
     Raises:
-        ConfigError: there is no such directory, or a key is not one.
+        ConfigError: there is no such directory, a key is not one, or a bill of materials cannot be written.
         ModelError: the directory holds no student that was made here.
     """
+    from orchestration.lineage.bom import write_bom
     from orchestration.lineage.signing import sign, signed_by
     from orchestration.lineage.steps import Step
     from orchestration.lineage.walk import walk
@@ -55,6 +59,9 @@ def lineage(arguments: argparse.Namespace) -> int:
     elif arguments.sign is not None and not broken:
         path = sign(arguments.student, key=arguments.sign)
         steps.append(Step("signature", "said", f"written to {path}"))
+    if arguments.cyclonedx is not None:
+        write_bom(arguments.student, arguments.cyclonedx, run_root=arguments.run_root)
+        steps.append(Step("bill", "said", f"of materials written to {arguments.cyclonedx}"))
     if arguments.json:
         sys.stdout.write(json.dumps([asdict(step) for step in steps], indent=2) + "\n")
     else:
