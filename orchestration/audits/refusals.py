@@ -14,7 +14,8 @@ from orchestration.audits.finished import AuditedStudent, FinishedRun
 from orchestration.audits.settings import AuditSettings
 from orchestration.comparison.finished_models import FinishedModel
 from orchestration.inputs.models import ModelFiles, open_model
-from orchestration.inputs.prompts import Prompt, PromptReader, control_tokens
+from orchestration.inputs.prompt_reader import PromptReader, control_tokens
+from orchestration.inputs.prompts import Prompt
 from orchestration.inputs.templates import ChatTemplates
 from orchestration.outputs.artifacts import digest_of
 from orchestration.outputs.console import Console

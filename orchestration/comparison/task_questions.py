@@ -23,7 +23,7 @@ from evaluation.tasks.examples import Example
 from evaluation.tasks.few_shot import Turn
 from evaluation.tasks.surroundings import around_of
 from orchestration.inputs.models import ModelFiles
-from orchestration.inputs.prompts import control_tokens
+from orchestration.inputs.prompt_reader import control_tokens
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.inputs.templates import ChatTemplates, Unrendered
 

@@ -13,7 +13,7 @@ from configs.schema import DataConfig
 from orchestration.inputs.forgotten_rows import without_forgotten
 from orchestration.inputs.models import ModelFiles
 from orchestration.inputs.plain_windows import with_plain
-from orchestration.inputs.prompts import load_prompts
+from orchestration.inputs.prompt_splits import RowsRead, load_prompts
 from orchestration.inputs.wide_prompts import Widened, with_context
 
 LONG_BYTES = 8 * 2**20
@@ -34,8 +34,12 @@ def takes_long(data: DataConfig) -> bool:
     return sum(source.path.stat().st_size for source in whole if source.path and source.path.exists()) > LONG_BYTES
 
 
-def read_prompts(config: DistillConfig, *, teacher: ModelFiles) -> Widened:
+def read_prompts(
+    config: DistillConfig, *, teacher: ModelFiles, progress: RowsRead = lambda split, rows: None
+) -> Widened:
     """Read everything in the tokens of the first teacher, without what was forgotten.
+
+    `progress` is told of which split how many rows are read.
 
     Raises:
         CacheError: what was forgotten cannot be read.
@@ -49,6 +53,7 @@ def read_prompts(config: DistillConfig, *, teacher: ModelFiles) -> Widened:
         stop_ids=teacher.stop_ids,
         max_new_tokens=config.generation.max_new_tokens,
         route=config.route,
+        progress=progress,
     )
     widened = with_context(prompts, config, tokenizer=tokenizer)
     read = replace(widened, prompts=with_plain(widened.prompts, config.data, tokenizer=tokenizer))

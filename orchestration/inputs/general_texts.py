@@ -20,7 +20,7 @@ from configs.text_windows import text_windows
 from configs.visible_text import REASON_CHARACTERS, visible
 from evaluation.tasks.contamination import same_text
 from orchestration.inputs.plain_text import why_refused
-from orchestration.inputs.prompts import control_tokens
+from orchestration.inputs.prompt_reader import control_tokens
 from orchestration.inputs.rows import split_rows
 from student_train.feed.examples import ExampleSet
 

@@ -20,7 +20,8 @@ from configs.objectives import names_where
 from configs.schema import DataConfig, DistillConfig
 from configs.stages import StageConfig
 from orchestration.inputs.models import ModelFiles
-from orchestration.inputs.prompts import PromptSet, render_prompts
+from orchestration.inputs.prompt_splits import render_prompts
+from orchestration.inputs.prompts import PromptSet
 from orchestration.inputs.spelling import Spelling, spelling_of
 from student_train.losses.alignment import Coverage, common_chunks, coverage_of, vocabulary_map
 

@@ -11,7 +11,7 @@ from configs import DataError
 from configs.stages import StageConfig
 from configs.visible_text import visible
 from orchestration.inputs.conversations import unusable
-from orchestration.inputs.prompts import control_tokens
+from orchestration.inputs.prompt_reader import control_tokens
 from orchestration.inputs.rows import Row, file_rows
 from orchestration.outputs.artifacts import digest_of
 

@@ -14,7 +14,8 @@ from configs import DataError
 from configs.schema import DataConfig, PlainConfig
 from configs.visible_text import REASON_CHARACTERS, visible
 from orchestration.inputs.plain_text import why_refused
-from orchestration.inputs.prompts import Prompt, PromptSet, Rejected, control_tokens
+from orchestration.inputs.prompt_reader import control_tokens
+from orchestration.inputs.prompts import Prompt, PromptSet, Rejected
 from orchestration.inputs.rows import split_rows
 
 if TYPE_CHECKING:

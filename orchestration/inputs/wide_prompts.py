@@ -31,16 +31,8 @@ from configs.teacher_context import TeacherContext
 from configs.visible_text import REASON_CHARACTERS, visible
 from orchestration.inputs.context_rows import Around, DrawnExamples, draw_examples, neighbours_of
 from orchestration.inputs.conversations import unusable, words_of
-from orchestration.inputs.prompts import (
-    Prompt,
-    PromptReader,
-    PromptSet,
-    Rejected,
-    Talk,
-    control_tokens,
-    preview,
-    why_empty,
-)
+from orchestration.inputs.prompt_reader import PromptReader, Talk, control_tokens
+from orchestration.inputs.prompts import Prompt, PromptSet, Rejected, preview, why_empty
 from orchestration.inputs.rows import Row, split_rows
 from orchestration.inputs.templates import ChatTemplates, Unrendered
 

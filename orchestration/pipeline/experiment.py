@@ -209,7 +209,11 @@ class Experiment:
     def _read_prompts(self, teacher: Teacher) -> PromptSet:
         config, console = self._settings.config, self._journal.console
         with console.stage("prompts") as stage:
-            read = read_prompts(config, teacher=teacher.files)
+
+            def reading(split: str, rows: int) -> None:
+                stage.update(rows, note=f"{rows:,} rows of {split}")
+
+            read = read_prompts(config, teacher=teacher.files, progress=reading)
             prompts = read.prompts
             counts = ", ".join(f"{len(rows):,} {name}" for name, rows in prompts.splits.items())
             windows = ", ".join(f"{len(rows):,} {name}" for name, rows in prompts.plain.items())

@@ -15,7 +15,9 @@ from transformers import PreTrainedTokenizerFast
 from configs import DataError
 from configs.schema import DataConfig
 from orchestration.inputs import templates
-from orchestration.inputs.prompts import ROWS_AT_ONCE, Prompt, PromptSet, load_prompts
+from orchestration.inputs.prompt_reader import ROWS_AT_ONCE
+from orchestration.inputs.prompt_splits import load_prompts
+from orchestration.inputs.prompts import Prompt, PromptSet
 from orchestration.inputs.random_models import byte_tokenizer
 from orchestration.inputs.templates import ChatTemplates, Unrendered
 

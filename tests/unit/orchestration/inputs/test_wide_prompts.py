@@ -11,7 +11,8 @@ from pipeline_builders import experiment
 
 from configs import ConfigError, DataError
 from configs.schema import DistillConfig
-from orchestration.inputs.prompts import Prompt, PromptSet, load_prompts
+from orchestration.inputs.prompt_splits import load_prompts
+from orchestration.inputs.prompts import Prompt, PromptSet
 from orchestration.inputs.random_models import byte_tokenizer
 from orchestration.inputs.wide_prompts import Widened, laid_out, with_context
 

@@ -1,0 +1,110 @@
+"""How fast rows become prompts, and what they take of memory: N rows and four times as many, each in its own process.
+
+The tokenizer and the chat template are those of the quickstart's teacher. What is held of a row is its text, its tokens
+and a few numbers, so the peak of four times the rows should be no more than four times that of N, and a row among the
+many is what each of ten million would take.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.measurement import Measurement, at_least, at_most
+from configs import load_config
+from configs.schema import DataConfig
+from orchestration.inputs.models import load_tokenizer, locate_model
+
+CONFIG = Path("configs/quickstart.yaml")
+ROWS, TIMES = 50_000, 4
+WORDS_A_ROW = 20
+LEAST_ROWS_S = 1_000_000 / 180
+"""A million in three minutes, on two cores."""
+
+MOST_BYTES_A_ROW = 1_000
+"""Ten million rows in ten gigabytes."""
+
+
+def bench_prompts() -> Iterator[Measurement]:
+    """Rows a second through the chat template, and as they are; the memory of a row, at N and at 4N."""
+    with TemporaryDirectory() as place:
+        source = load_config(CONFIG).teacher.model
+        model = locate_model(source, models_root=Path(place) / "models")
+        few, many = (_measured(Path(place), rows=rows, template="chat", model=model) for rows in (ROWS, TIMES * ROWS))
+        raw = _measured(Path(place), rows=ROWS, template="raw", model=model)
+    yield at_least(
+        f"{TIMES * ROWS:,} rows through a chat template, a second",
+        many["rows_s"],
+        LEAST_ROWS_S,
+        digits=0,
+        peers={f"{ROWS:,} rows": few["rows_s"], "without a template": raw["rows_s"]},
+        note=f"{1e6 * many['cpu_s'] / (TIMES * ROWS):.0f} µs of processor a row",
+    )
+    yield at_most(
+        f"memory of a row among {TIMES * ROWS:,}",
+        many["bytes"] / (TIMES * ROWS),
+        MOST_BYTES_A_ROW,
+        unit="B",
+        digits=0,
+        peers={f"among {ROWS:,}": few["bytes"] / ROWS},
+    )
+
+
+def _measured(place: Path, *, rows: int, template: str, model: Path) -> dict[str, float]:
+    """What a process of its own says."""
+    folder = place / str(rows)
+    if not folder.exists():
+        _write_rows(folder, rows)
+    command = [sys.executable, "-m", "benchmarks.prompts", str(folder), template, str(model)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _write_rows(folder: Path, rows: int) -> None:
+    folder.mkdir()
+    drawn = random.Random(0)
+    words = ["".join(drawn.choices("abcdefghijklmnopqrstuvwxyz", k=drawn.randint(2, 8))) for _ in range(500)]
+    for split, count in (("train", rows), ("dev", 8), ("test", 8)):
+        with (folder / f"{split}.jsonl").open("w") as stream:
+            for at in range(count):
+                text = f"{split} {at}: {' '.join(drawn.choices(words, k=WORDS_A_ROW))}"
+                stream.write(json.dumps({"prompt": text}) + "\n")
+
+
+def _read(folder: Path, template: str, model: Path) -> None:
+    """Read the rows of a folder and print what that took."""
+    from orchestration.inputs.prompt_splits import load_prompts
+
+    tokenizer = load_tokenizer(model, label="the teacher")
+    splits = {split: {"path": str(folder / f"{split}.jsonl")} for split in ("train", "dev", "test")}
+    config = DataConfig.model_validate({**splits, "template": template})
+    before, began, computed = _peak(), time.monotonic(), _cpu_s()
+    prompts = load_prompts(config, tokenizer=tokenizer, stop_ids=(2,), max_new_tokens=64)
+    seconds, rows = time.monotonic() - began, len(prompts.splits["train"])
+    print(json.dumps({"rows_s": rows / seconds, "bytes": _peak() - before, "cpu_s": _cpu_s() - computed}))
+
+
+def _peak() -> int:
+    # Not `ru_maxrss`, in which a process counts what the one had that it was started by.
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def _cpu_s() -> float:
+    """Of this process and of the templates' that have ended."""
+    return sum(
+        used.ru_utime + used.ru_stime
+        for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
+
+
+if __name__ == "__main__":
+    _read(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
