@@ -20,6 +20,9 @@ from cache.records import GenerateRequest, ScoreRequest
 
 Request = GenerateRequest | ScoreRequest
 
+ASKED_AT_ONCE = 65_536
+"""Requests that the index is asked about in one go."""
+
 
 @dataclass(frozen=True, slots=True)
 class Missing:
@@ -46,21 +49,24 @@ class Answers:
 
     def missing(self, requests: Sequence[Request], *, k: int) -> Missing:
         """What a teacher must be asked; see `TeacherCache.missing`."""
-        names = self._names(requests)
-        keys = self._resolve(requests, names)
-        stored = self.stored_k(keys)
         generate: dict[bytes, int] = {}
         score: dict[bytes, tuple[int, ScoreRequest]] = {}
-        for position, (request, name, key) in enumerate(zip(requests, names, keys, strict=True)):
-            if stored[position] >= k:
-                continue
-            if isinstance(request, ScoreRequest):
-                score.setdefault(name, (position, request))
-            elif key is not None and stored[position] >= 0:
-                if key not in score:
-                    score[key] = (position, ScoreRequest(self._tokens(key), len(request.prompt_ids)))
-            elif name not in generate or _limit(requests[generate[name]]) < request.max_new_tokens:
-                generate[name] = position
+        # A million at once would have a million names, keys and entries at once.
+        for first in range(0, len(requests), ASKED_AT_ONCE):
+            block = requests[first : first + ASKED_AT_ONCE]
+            names = self._names(block)
+            keys = self._resolve(block, names)
+            told = zip(block, names, keys, self.stored_k(keys), strict=True)
+            for position, (request, name, key, stored) in enumerate(told, first):
+                if stored >= k:
+                    continue
+                if isinstance(request, ScoreRequest):
+                    score.setdefault(name, (position, request))
+                elif key is not None and stored >= 0:
+                    if key not in score:
+                        score[key] = (position, ScoreRequest(self._tokens(key), len(request.prompt_ids)))
+                elif name not in generate or _limit(requests[generate[name]]) < request.max_new_tokens:
+                    generate[name] = position
         return Missing(tuple(sorted(generate.values())), tuple(sorted(score.values(), key=lambda item: item[0])))
 
     def keys(self, requests: Sequence[Request]) -> list[bytes | None]:

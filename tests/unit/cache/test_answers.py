@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from store_builders import STOP, TEACHER, VOCAB, answer, assert_same_text, make_record, make_request, open_cache
 
+from cache import answers
 from cache.keys import generation_key, sequence_key
 from cache.records import Finish, GenerateRequest, ScoreRequest, TeacherRecord
 from cache.store import Missing, TeacherCache
@@ -34,6 +35,28 @@ def test_what_was_asked_is_a_hit_and_only_that(tmp_path: Path) -> None:
     assert cache.lookup(requests, k=8) == [record.key for record, _ in answers] + [None] * 4
     other = dataclasses.replace(requests[0], temperature=0.5)
     assert cache.missing([other], k=8) == Missing(generate=(0,), score=())
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 7])
+def test_many_requests_are_asked_about_as_few_are(
+    tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = open_cache(tmp_path)
+    kept = [answer(make_request(prompt), k=8) for prompt in PROMPTS[:3]]
+    cache.put(kept, vocab=VOCAB)
+    short = dataclasses.replace(make_request(PROMPTS[5]), max_new_tokens=1)
+    asked = [
+        *(make_request(prompt) for prompt in PROMPTS),
+        short,
+        make_request(PROMPTS[5]),
+        *(sequence_of(record) for record, _ in kept),
+        ScoreRequest((3, 4, 5, 6), 2),
+        ScoreRequest((3, 4, 5, 6), 2),
+    ]
+    wanted = {k: cache.missing(asked, k=k) for k in (3, 8, 9)}
+    assert wanted[3].generate == (3, 4, 5, 6, 7, 8, 9) and wanted[3].score == ((15, asked[15]),)
+    monkeypatch.setattr(answers, "ASKED_AT_ONCE", at_once)
+    assert {k: cache.missing(asked, k=k) for k in wanted} == wanted
 
 
 def test_subsets_supersets_and_other_orders_are_hits(tmp_path: Path) -> None:
