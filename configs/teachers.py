@@ -23,6 +23,9 @@ BETWEEN = " + "
 NOT_STATED = "not stated"
 """Stands for the licence of a teacher that the configuration does not state, among others."""
 
+USED_ALL_THE_SAME = " (used all the same: "
+"""Between a licence and the reason to use a teacher in spite of it, where they are noted."""
+
 KEYS = ("teachers", "combine")
 """What an experiment with one teacher does not set."""
 
@@ -117,7 +120,7 @@ class LicensedTeacher(GrownBlock):
         """The licence whose duties a student takes over, and why it is used in spite of it if it is."""
         if self.licence_override is None:
             return self.licence
-        return f"{self.licence or NOT_STATED} (used all the same: {self.licence_override})"
+        return f"{self.licence or NOT_STATED}{USED_ALL_THE_SAME}{self.licence_override})"
 
 
 class HasTeachers(Protocol):

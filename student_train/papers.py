@@ -53,8 +53,12 @@ class TaughtUnder(Block):
 
     @property
     def unknown(self) -> bool:
-        """Whether the student began with weights of which nobody knows what they ask; an unknown teacher is refused."""
-        return not self.taught and (self.licence is None or not self._terms(self.licence).known)
+        """Whether nobody knows what it asks: of weights that it began with, of an assistant's, of imported rows.
+
+        A teacher of the experiment of which nobody knows it is refused.
+        """
+        told = self.taught and not self.name.startswith("_")
+        return not told and (self.licence is None or not self._terms(self.licence).known)
 
     @property
     def duties(self) -> Duties:
@@ -163,11 +167,15 @@ def publish(model: Path, to: Path) -> tuple[str, ...]:
         card.write_text(_headed(text, name=to.name, displays=duties.displays), encoding="utf-8")
     derived = ("it is a derivative of its teacher, under its licence",) if duties.derivative else ()
     unknown = (
-        f"nothing is known of the licence of {teacher.label}, with whose weights it began: find out what it asks"
+        f"nothing is known of the licence of {teacher.label}, {_part_of(teacher)}: find out what it asks"
         for teacher in teachers
         if teacher.unknown
     )
     return (*derived, *duties.terms, *unknown)
+
+
+def _part_of(teacher: TaughtUnder) -> str:
+    return "whose answers it learned from" if teacher.taught else "with whose weights it began"
 
 
 def _open(model: Path, teacher: TaughtUnder, *, name: str) -> list[str]:

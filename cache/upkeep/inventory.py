@@ -25,6 +25,7 @@ from cache.signals import SIGNAL_NAMES
 from cache.upkeep.garbage import place_errors
 from cache.upkeep.raw_columns import RawSegment, listed
 from configs.errors import CacheError
+from configs.teachers import NOT_STATED
 
 TEXT = "text"
 """How rows without log-probabilities are counted."""
@@ -155,6 +156,20 @@ def teacher_inventory(
             unreadable_pins=sum(not pin.readable for pin in pins),
             failures=count_failures(storage, identity=identity),
         )
+
+
+def imported_licences(storage: Storage, identity: str) -> tuple[str, ...]:
+    """Under what the teacher of this digest was used for rows that came with an archive; "not stated" of older ones.
+
+    Raises:
+        CacheError: when the place cannot be read, or is of another format or teacher.
+    """
+    with place_errors(storage):
+        library = Library(storage, identity=identity, cache_bytes=0)
+        library.refresh()
+        manifests = sorted(library.manifests, key=lambda manifest: manifest.order)
+        said = (manifest.licence or NOT_STATED for manifest in manifests if manifest.imported)
+        return tuple(dict.fromkeys(said))
 
 
 def _encodings(storage: Storage, manifests: Sequence[Manifest]) -> dict[str, int]:

@@ -22,6 +22,7 @@ from orchestration.inputs.start_licences import (
     HasStudents,
     fetch_start_papers,
     papers_of_start,
+    require_assistants_may_teach,
     starts_in_words,
 )
 from student_train.papers import Papers, TaughtUnder
@@ -43,6 +44,8 @@ def with_licences(config: Experiment, *, fetch: bool) -> Experiment:
     found = {name: _licensed(config, name, fetch=fetch) for name in config.every_teacher}
     if fetch:
         fetch_start_papers(config)
+    if isinstance(config, DistillConfig):
+        require_assistants_may_teach(config)
     others = {name: teacher for name, teacher in found.items() if name != FIRST}
     return config.model_copy(update={"teacher": found[FIRST], "teachers": others})
 

@@ -15,6 +15,7 @@ from typing import Protocol
 from configs import ConfigError
 from configs.licences import terms_of
 from configs.models import ModelSource
+from configs.schema import DistillConfig
 from configs.stages import StudentConfig
 from configs.teachers import NOT_STATED, HasTeachers
 from orchestration.inputs.model_papers import licence_of_model, papers_of_model
@@ -23,6 +24,9 @@ from student_train.papers import Papers, TaughtUnder, papers_carried
 
 START = "_start"
 """What the model is called that a student began with, among its papers; no teacher's name begins with a line."""
+
+ASSISTANT = "_assistant"
+"""What a model is called that an assistant began with, among the papers of those whom it teaches."""
 
 
 class Begins(Protocol):
@@ -78,6 +82,60 @@ def papers_of_start(config: HasTeachers, begins_with: ModelSource | None) -> tup
     return (Papers(begun, papers_of_model(model, models_root=models_root)),)
 
 
+def papers_of_assistants(config: DistillConfig, student: str) -> tuple[Papers, ...]:
+    """What a student owes to the models that the assistants above it began with: it learned from what these say.
+
+    Raises:
+        ModelError: a licence is not a plain file, or a model has gone since.
+    """
+    found = list[Papers]()
+    for name in _above(config, student):
+        for each in papers_of_start(config, config.students[name].begins_with):
+            changed = {"name": f"{ASSISTANT}{len(found) + 1}", "began": False, "taught": True}
+            found.append(replace(each, teacher=each.teacher.model_copy(update=changed)))
+    return tuple(found)
+
+
+def require_assistants_may_teach(config: DistillConfig) -> None:
+    """Refuse an assistant that began with a model whose licence lets no other model learn from what it says.
+
+    One of which nobody knows that is named (`starts_in_words`) and not refused, as with any start.
+
+    Raises:
+        ConfigError: naming it, and whom it would teach.
+    """
+    for name in config.students:
+        for above in _above(config, name):
+            model = _foreign(config, config.students[above].begins_with)
+            if model is None or not is_at_hand(model, weights=False):
+                continue
+            for begun in (each.teacher for each in papers_of_start(config, model)):
+                if begun.licence is None or begun.override is not None:
+                    continue
+                terms = terms_of(begun.licence, key=f"the licence of {begun.label}")
+                if terms.known and terms.verdict == "refused":
+                    raise ConfigError(
+                        f"students.{above}.init.model: {begun.label} is under {begun.licence}, and {name} would learn "
+                        f"from what {above} says ({'; '.join(terms.because)}): begin {above} with another model, or "
+                        f"leave students.{name}.teacher out"
+                    )
+
+
+def _above(config: DistillConfig, student: str) -> Iterator[str]:
+    """The assistants that a student learns from: its own, that one's, and so on."""
+    above = config.students[student].teacher
+    while above is not None:
+        yield above
+        above = config.students[above].teacher
+
+
+def _pupils(config: HasStudents, name: str) -> list[str]:
+    """Whom a student teaches, at whatever remove; students of a task teach nobody."""
+    if not isinstance(config, DistillConfig):
+        return []
+    return [each for each in config.students if name in _above(config, each)]
+
+
 def starts_in_words(config: HasStudents) -> Iterator[str]:
     """What the model means for a student that it begins with, a line each; nothing of one that is not here yet."""
     for name, student in config.students.items():
@@ -94,6 +152,15 @@ def starts_in_words(config: HasStudents) -> Iterator[str]:
                 )
             elif duties:
                 yield f"{key}: {begun.label} is under {begun.licence}, and so of {name}: {'; '.join(duties)}"
+            pupils = (
+                [each for each in config.students if name in _above(config, each)]
+                if isinstance(config, DistillConfig)
+                else []
+            )
+            if pupils and begun.unknown:
+                yield f"{key}: whether {name} may teach {', '.join(pupils)} stands in that licence as well"
+            elif pupils and (asked := terms_of(begun.licence or "", key=key).of_any.in_words):
+                yield f"{key}: and so of those that it teaches ({', '.join(pupils)}): {'; '.join(asked)}"
 
 
 def licence_with_start(licence: str | None, papers: Sequence[Papers]) -> str | None:

@@ -18,6 +18,7 @@ from orchestration.outputs.foundations import require_unchanged
 from orchestration.plan.colocation import GPU_SHARES, PartKind
 from orchestration.plan.hardware import Hardware
 from orchestration.tracking.tracker import Tracker
+from student_train.papers import Papers
 
 Config = TypeVar("Config", bound=AnyExperiment)
 
@@ -79,12 +80,16 @@ class AnyRun(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """One experiment on this hardware; the paths of `config` are real, not as they were written."""
+    """One experiment on this hardware; the paths of `config` are real, not as they were written.
+
+    `imported` is what students owe for rows of the teachers' caches that came with archives.
+    """
 
     config: DistillConfig
     directory: Path
     hardware: Hardware
     artifacts: Artifacts
+    imported: tuple[Papers, ...] = ()
 
     @property
     def device(self) -> Device:

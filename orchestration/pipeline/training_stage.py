@@ -10,7 +10,7 @@ from pathlib import Path
 from configs.places import absolute_root
 from orchestration.inputs.licences import papers_of
 from orchestration.inputs.prompts import PromptSet
-from orchestration.inputs.start_licences import licence_with_start
+from orchestration.inputs.start_licences import licence_with_start, papers_of_assistants
 from orchestration.pipeline.chain import Link, Student
 from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.lessons import Lesson
@@ -58,7 +58,11 @@ class Training(StageTraining[TrainJob]):
     def job(self) -> TrainJob:
         """See `StageTraining`."""
         link, lesson, config = self.link, self.lesson, self.settings.config
-        papers = papers_of(config, begins_with=config.students[self.student.name].begins_with)
+        papers = (
+            *papers_of(config, begins_with=config.students[self.student.name].begins_with),
+            *papers_of_assistants(config, self.student.name),
+            *self.settings.imported,
+        )
         return TrainJob(
             stage=link.stage,
             settings=config.runtime.training,

@@ -9,16 +9,21 @@ from configs.models import Device
 from configs.task_experiment import TaskDistillConfig
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.plan.hardware import Hardware
+from student_train.papers import Papers
 
 
 @dataclass(frozen=True, slots=True)
 class TaskRun:
-    """One task experiment on this hardware; the paths of `config` are real, not as they were written."""
+    """One task experiment on this hardware; the paths of `config` are real, not as they were written.
+
+    `imported` is what students owe for rows of the teachers' caches that came with archives.
+    """
 
     config: TaskDistillConfig
     directory: Path
     hardware: Hardware
     artifacts: Artifacts
+    imported: tuple[Papers, ...] = ()
 
     @property
     def device(self) -> Device:

@@ -71,7 +71,8 @@ class TaskTraining(StageTraining[TaskJob]):
     def job(self) -> TaskJob:
         """See `StageTraining`."""
         link, words = self.link, self.words
-        papers = papers_of(self.settings.config, begins_with=self.chain.start.begins_with)
+        own = papers_of(self.settings.config, begins_with=self.chain.start.begins_with)
+        papers = (*own, *self.settings.imported)
         return (GeneralJob if words.general else TaskJob)(
             stage=link.stage,
             settings=self.settings.config.runtime.training,

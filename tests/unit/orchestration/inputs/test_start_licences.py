@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from model_cards import save_card
 
-from configs import DistillConfig, ModelError, load_config
+from configs import ConfigError, DistillConfig, ModelError, load_config
 from configs.loading import load_experiment
 from configs.models import ModelSource
 from configs.task_experiment import TaskDistillConfig
@@ -15,6 +15,7 @@ from orchestration.inputs.licences import with_licences
 from orchestration.inputs.start_licences import (
     fetch_start_papers,
     licence_with_start,
+    papers_of_assistants,
     papers_of_start,
     starts_in_words,
 )
@@ -163,3 +164,45 @@ def test_a_model_in_a_package_has_the_papers_of_its_package() -> None:
     config = experiment({"model": source.model_dump(mode="json", exclude_unset=True)})
     (begun,) = papers_of_start(config, ModelSource.model_validate(source.model_dump()))
     assert b"Apache License" in begun.files["LICENSE"] and begun.teacher.unknown
+
+
+def taught_by_assistant(folder: Path, **assistant: object) -> DistillConfig:
+    """The tiny experiment with an assistant that begins with a model of its own, and a student that it teaches."""
+    said = load_config(CONFIGS / "tiny.yaml").model_dump(mode="json", exclude_unset=True)
+    student = next(iter(said["students"].values()))
+    init = {"model": {"path": str(folder)}}
+    said["students"] = {
+        "middle": student | {"init": init} | assistant,
+        "small": student | {"init": {"keep_layers": 1}, "teacher": "middle"},
+    }
+    return DistillConfig.model_validate(said)
+
+
+def test_an_assistant_does_not_teach_what_its_start_lets_nobody_learn(start: Path) -> None:
+    save_card(start, licence="llama2")
+    with pytest.raises(ConfigError) as raised:
+        with_licences(taught_by_assistant(start), fetch=True)
+    assert str(raised.value).startswith(
+        f"students.middle.init.model: {start} is under llama2, and small would learn from what middle says ("
+    )
+    assert "begin middle with another model, or leave students.small.teacher out" in str(raised.value)
+    with_licences(began(start), fetch=True)  # who teaches nobody may begin with it
+
+
+def test_who_learns_from_an_assistant_owes_what_its_start_asks_of_others(start: Path) -> None:
+    save_card(start, licence="llama3.3")
+    config = with_licences(taught_by_assistant(start), fetch=True)
+    (owed,) = papers_of_assistants(config, "small")
+    assert owed.teacher.name == "_assistant1" and owed.teacher.taught and not owed.teacher.began
+    assert owed.teacher.duties.name_prefix == "Llama" and papers_of_assistants(config, "middle") == ()
+    of_middle, of_small = starts_in_words(config)
+    assert "and so of middle: its name begins with Llama" in of_middle
+    assert "students.middle.init.model: and so of those that it teaches (small): its name begins" in of_small
+
+
+def test_an_assistant_of_unknown_licence_is_named_and_not_refused(start: Path) -> None:
+    config = with_licences(taught_by_assistant(start), fetch=True)
+    (owed,) = papers_of_assistants(config, "small")
+    assert owed.teacher.unknown
+    *_, line = starts_in_words(config)
+    assert line == "students.middle.init.model: whether middle may teach small stands in that licence as well"

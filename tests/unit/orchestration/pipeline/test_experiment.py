@@ -38,6 +38,7 @@ from orchestration.pipeline.experiment import Until
 from orchestration.pipeline.run import Written
 from orchestration.tracking.store import sqlite_uri
 from orchestration.tracking.tracker import Tracker
+from student_train.papers import Papers, TaughtUnder
 
 
 def test_a_run_asks_trains_and_compares(tmp_path: Path) -> None:
@@ -658,3 +659,14 @@ def test_planted_canaries_are_read_said_and_written_into_the_card(tmp_path: Path
     card = (run.settings.directory / "data-card.md").read_text()
     assert "Source: train.jsonl" in card and line in card
     assert len((tmp_path / "train.jsonl").read_text().splitlines()) == 3, "nobody's file is touched"
+
+
+def test_what_imported_rows_ask_is_said_and_goes_along_with_students(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owed = Papers(TaughtUnder(name="_imported1", label="big (imported rows)", licence="llama3.3"))
+    monkeypatch.setattr(module, "papers_of_imported", lambda *_, **__: (owed,))
+    run = fake_run(tmp_path)
+    go(run, until="train")
+    assert run.compute.jobs and all(owed in job.papers for job in run.compute.jobs)
+    assert "big (imported rows) were bought under llama3.3, and so of every student" in " ".join(run.said.split())

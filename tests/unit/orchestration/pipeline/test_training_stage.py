@@ -105,7 +105,7 @@ class Place:
             budgets=PaidBudgetConfig(),
             teachers={},
             every_teacher={},
-            students={student.name: namespace(begins_with=self.begins_with)},
+            students={student.name: namespace(begins_with=self.begins_with, teacher=None)},
             licence_of_teachers=None,
             combined="",
         )

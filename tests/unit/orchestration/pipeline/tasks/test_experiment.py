@@ -21,6 +21,7 @@ from orchestration.pipeline.tasks import comparing
 from orchestration.pipeline.tasks.comparison import compare_task_models
 from orchestration.plan.hardware import HostMemory
 from student_train.feed.examples import ExampleSet
+from student_train.papers import Papers, TaughtUnder
 
 PREPARE = {"objective": "hard_labels", "epochs": 1.0, "batch_size": 4}
 
@@ -398,3 +399,14 @@ class FirstTokens:
     def hold(self, token_ids: Any, *, prompt_len: int) -> bool:
         self.read.append(token_ids)
         return False
+
+
+def test_what_imported_rows_ask_is_said_and_goes_along_with_students(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owed = Papers(TaughtUnder(name="_imported1", label="big (imported rows)", licence="llama3.3"))
+    monkeypatch.setattr("orchestration.pipeline.tasks.experiment.papers_of_imported", lambda *_, **__: (owed,))
+    place = task_place(tmp_path)
+    place.go("train")
+    assert place.workers.jobs and all(owed in job.papers for job in place.workers.jobs)
+    assert "big (imported rows) were bought under llama3.3, and so of every student" in " ".join(place.said.split())
