@@ -89,7 +89,28 @@ class Continuation(Block):
         return False
 
 
-Augmentation = Annotated[RuleAugmentation | WordReplacement | Continuation, Field(discriminator="kind")]
+class SwappedPeople(Block):
+    """Texts about somebody of the other gender: counterfactual augmentation (Lu et al. 2018, arXiv 1807.11714).
+
+    Pronouns, names and words such as "mother" are swapped by a list, in English; a text that names nobody gives none.
+    Each is changed once, since there is one way to do it.
+    """
+
+    kind: Literal["swap"]
+    of: tuple[Literal["train", "transfer"], ...] = ("train",)
+    copies: Literal[1] = 1
+    seed: Literal[0] = 0
+
+    @property
+    def keeps_label(self) -> bool:
+        """Whether a text keeps its gold label when it is changed: it should be right of either."""
+        return True
+
+
+ByModel = WordReplacement | Continuation
+"""What takes a model."""
+
+Augmentation = Annotated[RuleAugmentation | WordReplacement | Continuation | SwappedPeople, Field(discriminator="kind")]
 
 
 class AgreementFilter(Block):

@@ -276,7 +276,7 @@ class TaskDistillConfig(Together, WithoutPasswords):
             if live and made.kind != "rules":
                 raise ValueError(
                     f"{key}.teacher=live changes texts anew in every epoch, and data.augment.{name} has "
-                    f"kind={made.kind}, which takes a model: name a set of kind=rules, or remove teacher"
+                    f"kind={made.kind}, which is made once: name a set of kind=rules, or remove teacher"
                 )
 
     def augmented(self, stage: TaskStageConfig) -> tuple[str, ...]:

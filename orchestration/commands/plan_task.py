@@ -16,13 +16,14 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from configs.architecture import read_text_model
-from configs.task_data import Augmentation, RuleAugmentation
+from configs.task_data import Augmentation, ByModel, RuleAugmentation
 from configs.task_experiment import TaskDistillConfig
 from configs.task_stages import TaskStageConfig, TaskStart, TransformerStart
 from configs.teachers import FIRST
 from orchestration.commands.plan import ask_cluster, borrowed_models
 from orchestration.commands.plan_task_teacher import show_teacher, stage_steps
 from orchestration.inputs.augment import Changed, HanoverTagger, Texts, change_by_rules
+from orchestration.inputs.augment_swaps import change_by_swaps
 from orchestration.inputs.context_room import with_room_noted
 from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.general_texts import read_general_texts
@@ -87,12 +88,13 @@ def print_task_plan(config: TaskDistillConfig, *, config_dir: Path, assume_gpus:
 def _load_sets(config: TaskDistillConfig, task: LoadedTask, *, config_dir: Path, console: Console) -> TaskSets:
     """The sets that are there without any model, those made by rules included."""
     data = config.data
-    by_rules = {name: made for name, made in data.augment.items() if isinstance(made, RuleAugmentation)}
+    by_rules = {name: made for name, made in data.augment.items() if not isinstance(made, ByModel)}
     tokenizer = _tokenizer(config, FIRST)
     mask = USUAL_MASK if tokenizer is None else tokenizer.mask_token or tokenizer.unk_token
 
     def change(made: Augmentation, rows: Sequence[Row], texts: Texts) -> Changed:
-        assert isinstance(made, RuleAugmentation)
+        if not isinstance(made, RuleAugmentation):
+            return change_by_swaps(rows, texts=texts)
         parts = HanoverTagger() if made.same_part else None
         return change_by_rules(rows, texts=texts, rules=made, mask=mask, parts=parts)
 
@@ -111,7 +113,7 @@ def _load_sets(config: TaskDistillConfig, task: LoadedTask, *, config_dir: Path,
             sets = apart_from_held_out(sets, task, read=as_read_by(teacher, reads, task=task.config))
             sets = with_room_noted(sets, task, teacher=teacher, tokenizer=reads, name=name)
     for name, made in data.augment.items():
-        if not isinstance(made, RuleAugmentation):
+        if isinstance(made, ByModel):
             most = made.copies * sum(len(sets.sets[each]) for each in made.of)
             console.say(
                 f"{name}: at most {most:,} texts, which {made.model.label} writes when the experiment runs; they are "

@@ -16,7 +16,7 @@ from configs.places import is_url
 from configs.schema import DistillConfig, Dtype, ModelShape, PlainConfig, TeacherConfig
 from configs.screening import ContentConfig
 from configs.stages import StageConfig
-from configs.task_data import RuleAugmentation
+from configs.task_data import ByModel
 from configs.task_experiment import TaskDistillConfig
 from configs.task_stages import TransformerStart
 from configs.task_teacher import TaskTeacherConfig
@@ -98,7 +98,7 @@ def resolve_task_paths(config: TaskDistillConfig, *, config_dir: Path) -> TaskDi
     plain = None if data.plain is None else _real_plain(data.plain, config_dir=config_dir)
     augment = dict(data.augment)
     for name, made in augment.items():
-        if not isinstance(made, RuleAugmentation):
+        if isinstance(made, ByModel):
             model = _real_model(made.model, key=f"data.augment.{name}.model", config_dir=config_dir)
             augment[name] = made.model_copy(update={"model": model})
     students = dict(config.students)

@@ -18,7 +18,7 @@ import yaml
 from configs import load_task_file, resolve_data_path
 from configs.data import SplitConfig
 from configs.task import TaskConfig
-from configs.task_data import RuleAugmentation
+from configs.task_data import ByModel
 from configs.task_experiment import TaskDistillConfig
 from evaluation.tasks.examples import Example
 from orchestration.inputs.example_sets import TaskSets
@@ -72,7 +72,7 @@ def without_unwanted(sets: TaskSets, config: TaskDistillConfig) -> tuple[TaskSet
     Raises:
         ConfigError: a part is not installed.
     """
-    written = [name for name, made in config.data.augment.items() if not isinstance(made, RuleAugmentation)]
+    written = [name for name, made in config.data.augment.items() if isinstance(made, ByModel)]
     screen = Screen(config.privacy, config.content, answers=True)
     kept, found = dict(sets.sets), dict[str, Screened]()
     for name in written if screen.is_on else ():

@@ -29,7 +29,7 @@ from configs.models import ModelSource
 from configs.places import FINGERPRINTS
 from configs.regular_files import read_regular
 from configs.screening import ContentConfig
-from configs.task_data import RuleAugmentation
+from configs.task_data import ByModel
 from configs.task_experiment import TaskDistillConfig
 from configs.task_stages import TransformerStart
 from orchestration.outputs.artifacts import Artifacts, digest_of
@@ -143,7 +143,7 @@ def model_sources(config: AnyExperiment) -> Iterator[tuple[str, ModelSource]]:
                 if isinstance(each.start, TransformerStart) and each.start.model is not None:
                     yield f"students.{name}.start.model", each.start.model
             for name, made in config.data.augment.items():
-                if not isinstance(made, RuleAugmentation):
+                if isinstance(made, ByModel):
                     yield f"data.augment.{name}.model", made.model
 
 

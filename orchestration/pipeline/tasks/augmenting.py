@@ -19,7 +19,7 @@ from cache.protocols import Progress
 from configs import ConfigError, resolve_data_path
 from configs.models import Device
 from configs.regular_files import open_regular
-from configs.task_data import Augmentation, Continuation, RuleAugmentation, WordReplacement
+from configs.task_data import Augmentation, ByModel, Continuation, RuleAugmentation, SwappedPeople, WordReplacement
 from orchestration.inputs.augment import (
     Changed,
     ChangedRow,
@@ -33,6 +33,7 @@ from orchestration.inputs.augment import (
 )
 from orchestration.inputs.augment_choices import RowWords, replace_words, write_on
 from orchestration.inputs.augment_masked import MaskedWords
+from orchestration.inputs.augment_swaps import change_by_swaps
 from orchestration.inputs.augment_writer import CausalWriter
 from orchestration.inputs.models import locate_model
 from orchestration.outputs.artifacts import MADE_ANEW, Artifacts, digest_of
@@ -43,8 +44,6 @@ AUGMENTED = "stillroom/augmented/1"
 """Schema of what is kept, with its version."""
 
 ROWS = "rows.jsonl"
-
-ByModel = WordReplacement | Continuation
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +76,8 @@ class Changer:
                 mask=self.tokenizer.mask_token or self.tokenizer.unk_token,
                 parts=HanoverTagger() if made.same_part > 0 else None,
             )
+        if isinstance(made, SwappedPeople):
+            return change_by_swaps(rows, texts=texts)
         if isinstance(made, Continuation) and texts.tags is not None:
             raise ConfigError(
                 f"data.augment has kind={made.kind}, and what {made.model.label} writes has none of the tags that this "

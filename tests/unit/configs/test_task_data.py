@@ -14,6 +14,7 @@ MODEL = {"hub": "some/lm"}
     ("made", "keeps"),
     [
         ({"kind": "rules"}, True),
+        ({"kind": "swap"}, True),
         ({"kind": "masked_lm", "model": MODEL}, True),
         ({"kind": "continuation", "model": MODEL}, False),
     ],
@@ -38,6 +39,7 @@ def test_there_are_texts_without_labels_where_files_or_the_rest_of_train_are_nam
             {"augment": {"a": {"kind": "rules", "mask": 0.6, "same_part": 0.5}}},
             "mask=0.6 and same_part=0.5 sum to more",
         ),
+        ({"augment": {"a": {"kind": "swap", "copies": 2}}}, "Input should be 1"),
         ({"agreement": {"min_probability": 1.0}}, "less than 1"),
     ],
 )

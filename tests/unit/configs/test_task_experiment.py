@@ -158,7 +158,7 @@ RULES: dict[str, Any] = {"objective": "logit_mse", "data": ["train", "rules"], "
     ("stage", "changes", "reason"),
     [
         ({"views": 9}, {}, "stages.0.views=9 is more than data.augment.rules.copies=4: raise it"),
-        ({"teacher": "live", "data": ["written"]}, {}, "augment.written has kind=continuation, which takes a model"),
+        ({"teacher": "live", "data": ["written"]}, {}, "augment.written has kind=continuation, which is made once"),
         (
             {"teacher": "live"},
             {"teacher__answers": "labels", "teacher__prepare": []},

@@ -410,3 +410,15 @@ def test_what_imported_rows_ask_is_said_and_goes_along_with_students(
     place.go("train")
     assert place.workers.jobs and all(owed in job.papers for job in place.workers.jobs)
     assert "big (imported rows) were bought under llama3.3, and so of every student" in " ".join(place.said.split())
+
+
+def test_texts_about_somebody_else_are_asked_about_and_learned(tmp_path: Path) -> None:
+    place = task_place(tmp_path, data={"augment": {"swap": {"kind": "swap"}}})
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write(json.dumps({"text": "sun he", "label": "good"}) + "\n")
+    place.values["students"]["bag"]["stages"] = [STAGE | {"data": ["train", "swap"]}]
+    place.go("train")
+    learned = ExampleSet.load(place.workers.jobs[0].train_examples)
+    # Seven train texts, one of which is about somebody; that one once more.
+    assert len(learned) == 8 and learned.gold.tolist()[-2:] == [0, 0]
+    assert "swap: 1 texts made of 7, 6 dropped as copies or as empty" in place.said
