@@ -6,6 +6,7 @@ import gc
 import importlib.util
 import itertools
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -37,21 +38,24 @@ def bench_deepspeed(floors: Floors) -> Iterator[Row]:
     if importlib.util.find_spec("deepspeed") is None:
         yield MISSING
         return
-    for zero_stage, rows, micros in CASES:
-        batch = answers(rows=rows, length=LENGTH, response=RESPONSE, vocab=STUDENT.vocab).to(torch.device("cpu"))
-        with _engine(zero_stage) as engine:
-            step = partial(
-                engine.step, [batch] * micros, places=micros * len(batch.labels), learning_rate=1e-6,
-                stop=lambda: False,
-            )  # fmt: skip
-            taken = best_seconds({"step": lambda step=step: wait(step())})["step"]
-            flops, tokens = micros * STUDENT.flops(batch, passes=3), micros * rows * LENGTH
-            name = f"step under DeepSpeed, ZeRO {zero_stage}, {micros} x {rows * LENGTH:,} tokens"
-            yield timed(name, taken, tokens=tokens, flops=flops, peak=peak_bytes(step), floors=floors)
-            busy, waits = busy_seconds(step), host_waits(step)
-            if busy is not None:
-                note = f"{waits} waits of the host"
-                yield Measurement(f"{name}, the GPU works for so much of the time", busy / taken, note=note)
+    for case in CASES:
+        yield from _steps(*case, floors=floors)
+
+
+def _steps(zero_stage: int, rows: int, micros: int, *, floors: Floors) -> Iterator[Row]:
+    batch = answers(rows=rows, length=LENGTH, response=RESPONSE, vocab=STUDENT.vocab).to(torch.device("cpu"))
+    with _engine(zero_stage) as engine:
+        step = partial(
+            engine.step, [batch] * micros, places=micros * len(batch.labels), learning_rate=1e-6, stop=lambda: False
+        )
+        taken = best_seconds({"step": lambda: wait(step())})["step"]
+        flops, tokens = micros * STUDENT.flops(batch, passes=3), micros * rows * LENGTH
+        name = f"step under DeepSpeed, ZeRO {zero_stage}, {micros} x {rows * LENGTH:,} tokens"
+        yield timed(name, taken, tokens=tokens, flops=flops, peak=peak_bytes(step), floors=floors)
+        busy, waits = busy_seconds(step), host_waits(step)
+        if busy is not None:
+            note = f"{waits} waits of the host"
+            yield Measurement(f"{name}, the GPU works for so much of the time", busy / taken, note=note)
 
 
 def bench_checkpoint(floors: Floors) -> Iterator[Row]:
@@ -67,14 +71,24 @@ def bench_checkpoint(floors: Floors) -> Iterator[Row]:
 
         def save() -> None:
             state = CheckpointState(next(steps), 0, 0, 0, 1, CASES[0][0], "0" * 64, "0" * 64, (), ())
-            checkpoints.save(state, write_shards=engine.save)
+            checkpoints.save(state, take=engine.save)
 
-        taken = best_seconds({"save": save}, rounds=2)["save"]
+        def save_and_settle() -> None:
+            save()
+            checkpoints.settle()
+
+        taken = best_seconds({"save": save_and_settle}, rounds=2)["save"]
+        begun = time.perf_counter()
+        save()
+        waited = time.perf_counter() - begun
+        checkpoints.settle()
         newest = checkpoints.newest()
         assert newest is not None
         size = sum(path.stat().st_size for path in newest[0].rglob("*") if path.is_file())
         rate = f"{size / 2**20:,.1f} MiB, {size / taken / 1e9:.2f} GB/s"
-        yield Measurement(f"checkpoint, ZeRO {CASES[0][0]}, one process", taken, "s", note=rate)
+        name = f"checkpoint, ZeRO {CASES[0][0]}, one process"
+        yield Measurement(f"{name}, until all is on disk", taken, "s", note=rate)
+        yield Measurement(f"{name}, a step waits", waited, "s")
         loaded = best_seconds({"load": lambda: engine.load(newest[0])}, rounds=1)["load"]
         yield Measurement("reading it back into the engine", loaded, "s")
 
