@@ -27,6 +27,9 @@ from orchestration.tracking.store import tracking_uri
 
 HOST = "127.0.0.1"
 GRACE_S = 20.0
+PAGE = "#/experiments"
+"""Where the address leads once the token is taken: to the runs, past MLflow's own welcome."""
+
 TOKEN_FILE = "ui-token"
 TOKEN_BYTES = 32
 
@@ -52,7 +55,7 @@ def serve_ui(config: AnyExperiment, *, port: int, stream: TextIO) -> None:
         bound = listening.getsockname()[1]
         settings = UiSettings(uri, str(artifacts), token, bound, listening.fileno())
         server = _start(settings)
-    stream.write(f"MLflow at http://{HOST}:{bound}/?token={token} (Ctrl-C ends it)\n")
+    stream.write(f"MLflow at http://{HOST}:{bound}/?token={token}{PAGE} (Ctrl-C ends it)\n")
     stream.write(f"The address is for you alone: it opens everything there. The token is kept in {root / TOKEN_FILE}\n")
     stream.flush()
     try:

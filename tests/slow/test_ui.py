@@ -65,7 +65,7 @@ def ui() -> Iterator[Ui]:
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         printed = process.stdout.readline().split()[2]
-        address, _, token = printed.partition("/?token=")
+        address, _, token = printed.partition("#")[0].partition("/?token=")
         try:
             found = Ui(address, token, root, run)
             _wait_for(found)
