@@ -27,7 +27,7 @@ from zarr.storage import MemoryStore
 from cache.disk.encoding import Encoding, encode_draws, encode_rows, row_columns
 from cache.disk.key_objects import FINISHES
 from cache.disk.manifests import DamagedObject, Manifest
-from cache.disk.shards import COMPRESSION_LEVEL, ChunkLayout, encode_chunk, join_shard
+from cache.disk.shards import COMPRESSION_LEVEL, ChunkLayout, Shuffle, encode_chunk, join_shard
 from cache.disk.signal_columns import FILLS, asked_columns, signal_layouts
 from cache.disk.signal_encoding import SIGNAL_ENCODINGS, SignalEncoding
 from cache.keys import KEY_BYTES
@@ -48,16 +48,24 @@ _PER_SEQUENCE = {"prompt_len": "<i4", "finish": "u1", "origin": "u1", "policy_ve
 _OF_SIGNALS = ("prompt_len", "finish", "k")
 """Those that a segment of signals has too: where the second text of a pair begins, `given`, and W."""
 
+Columns = Mapping[str, NDArray[np.generic]]
+
 _OFFSETS = {"token_offsets": "<i8", "row_offsets": "<i8"}
 _PER_ROW = {"top1_logprob": "<f4", "tail_logmass": "<f4", "target_logprob": "<f4", "target_rank": "<i4"}
+RANKS, IDS_BY_RANK = "topk_ranks", "ids_by_rank"
+TABLE = 2**16
+"""Entries of `ids_by_rank`: one for every number that a rank can be."""
+
 _PER_ENTRY = {
     "topk_ids": "<i4",
+    RANKS: "<u2",
     "topk_dq": "u1",
     "topk_logprob_f16": "<f2",
     "topk_logprob": "<f4",
     "draw_count": "<u2",
 }
 _TRANSPOSED = frozenset({"topk_dq"})
+_BYTE_SHUFFLED = frozenset({RANKS})
 _SHUFFLES: Mapping[str, Literal["bitshuffle", "shuffle"]] = {"bit": "bitshuffle", "byte": "shuffle"}
 
 
@@ -65,7 +73,8 @@ _SHUFFLES: Mapping[str, Literal["bitshuffle", "shuffle"]] = {"bit": "bitshuffle"
 class SegmentSize:
     """The numbers that fix the shape of every array: R, N, all tokens, K, and rows a chunk.
 
-    `moved` is set when the rows were first written in other segments and keep the ids that they had there.
+    `moved` is set when the rows were first written in other segments and keep the ids that they had there. `ranked` is
+    set when token ids are kept by their ranks (`cache.disk.ranked_ids`).
     """
 
     rows: int
@@ -75,6 +84,7 @@ class SegmentSize:
     chunk_rows: int
     encoding: Encoding | SignalEncoding | None
     moved: bool = False
+    ranked: bool = False
 
     @classmethod
     def of(cls, manifest: Manifest) -> SegmentSize:
@@ -87,6 +97,7 @@ class SegmentSize:
             chunk_rows=manifest.chunk_rows,
             encoding=cast(Encoding | SignalEncoding | None, manifest.encoding),
             moved=any(path.startswith(f"{ROW_ID}/") for path in manifest.objects),
+            ranked=manifest.ranked,
         )
 
 
@@ -114,7 +125,10 @@ def layouts(size: SegmentSize) -> dict[str, ChunkLayout]:
             chunk_rows=size.chunk_rows,
             encoding=cast(SignalEncoding, size.encoding),
         )
-    columns = {"topk_ids", "target_logprob", "target_rank", *row_columns(cast(Encoding, size.encoding))}
+    ids = RANKS if size.ranked else "topk_ids"
+    columns = {ids, "target_logprob", "target_rank", *row_columns(cast(Encoding, size.encoding))}
+    if size.ranked:
+        found[IDS_BY_RANK] = ChunkLayout(np.dtype("<i4"), (TABLE,), 1)
     if size.encoding == "sampled":
         found["sampled_from"] = ChunkLayout(np.dtype("u1"), (size.rows, KEY_BYTES), 1)
         found["sampling_seed"] = ChunkLayout(np.dtype("<i8"), (size.rows,), 1)
@@ -127,7 +141,8 @@ def layouts(size: SegmentSize) -> dict[str, ChunkLayout]:
     for name, kind in _PER_ENTRY.items():
         if name in columns:
             shape = (size.chunk_rows, size.k)
-            found[name] = ChunkLayout(np.dtype(kind), shape, chunks, transposed=name in _TRANSPOSED)
+            shuffle: Shuffle = "byte" if name in _BYTE_SHUFFLED else "bit"
+            found[name] = ChunkLayout(np.dtype(kind), shape, chunks, name in _TRANSPOSED, shuffle)
     return found
 
 
@@ -193,7 +208,7 @@ def row_id_base(uuid: str) -> int:
     return int.from_bytes(hashlib.sha256(uuid.encode("ascii")).digest()[:8], "little")
 
 
-def zarr_objects(columns: Mapping[str, NDArray[np.generic]], *, size: SegmentSize) -> dict[str, bytes]:
+def zarr_objects(columns: Columns, *, size: SegmentSize) -> dict[str, bytes]:
     """The objects of the Zarr group, by path, with the very bytes that go to disk."""
     found = layouts(size)
     # Compression lets go of the interpreter lock.
@@ -214,7 +229,7 @@ def _encoded(
     return [pool.submit(encode_chunk, part, layout, fill=fill) for part in parts]
 
 
-def _descriptions(columns: Mapping[str, NDArray[np.generic]], found: Mapping[str, ChunkLayout]) -> dict[str, bytes]:
+def _descriptions(columns: Columns, found: Mapping[str, ChunkLayout]) -> dict[str, bytes]:
     """The zarr.json of the group and of every array, which zarr-python knows best how to write."""
     held: dict[str, Any] = {}
     # Indented they would be a third larger, which shows in small segments.

@@ -25,6 +25,9 @@ from configs.visible_text import visible
 FORMAT = 1
 """Version of the on-disk format; a reader refuses any other."""
 
+RANKED_FORMAT = 2
+"""Of a segment whose token ids are kept by their ranks, which a reader of the first version does not know."""
+
 LARGEST_COUNT = 2**32 - 1
 LARGEST_OBJECT = 2**40
 LARGEST_MANIFEST = 2**24
@@ -106,6 +109,11 @@ class Manifest:
         return self.encoding in SIGNAL_ENCODINGS
 
     @property
+    def ranked(self) -> bool:
+        """Whether token ids are kept by their ranks (`cache.disk.ranked_ids`)."""
+        return self.format == RANKED_FORMAT
+
+    @property
     def origin(self) -> dict[str, str]:
         """Where the rows come from, which many segments share: the provenance without what was spent and measured."""
         measured = (PREFIX, ERROR_PREFIX)
@@ -173,11 +181,11 @@ def parse_manifest(data: bytes, *, uuid: str, identity: str, place: str) -> Mani
         raise DamagedObject(uuid, name, "not a manifest") from error
     if hashlib.sha256(_canonical_json(body).encode()).hexdigest() != digest:
         raise DamagedObject(uuid, name, "differs from its own digest")
-    if not isinstance(body, dict) or body.get("format") != FORMAT:
+    if not isinstance(body, dict) or body.get("format") not in (FORMAT, RANKED_FORMAT):
         version = visible(str(body.get("format")), at_most=40) if isinstance(body, dict) else None
         raise CacheError(
-            f"{path}: written in format {version}, this version reads format {FORMAT}: upgrade stillroom or use "
-            "another runtime.cache_root"
+            f"{path}: written in format {version}, this version reads formats {FORMAT} and {RANKED_FORMAT}: upgrade "
+            "stillroom or use another runtime.cache_root"
         )
     manifest = _parse(body, uuid=uuid, name=name)
     if manifest.identity != identity:

@@ -10,6 +10,7 @@ import numpy as np
 from cache.disk.columns import SegmentSize, rows_per_chunk, segment_columns, shared_columns, zarr_objects
 from cache.disk.encoding import resolve_encoding
 from cache.disk.key_objects import ENTRY, FINISHES, GENERATION, key_array, pack_keys
+from cache.disk.ranked_ids import by_rank
 from cache.disk.signal_encoding import SignalEncoding, encode_values, measure_error
 from cache.records import TeacherRecord
 from cache.signals import SignalRecord
@@ -76,6 +77,7 @@ def pack_segment(
         chunk_rows=rows_per_chunk(scored_rows, k=k),
         encoding=resolved,
     )
+    columns, size = by_rank(segment_columns(records, encoding=resolved), size)
     entries = np.zeros(len(records), dtype=ENTRY)
     entries["row"] = np.arange(len(records))
     entries["k"] = [record.k for record in records]
@@ -86,7 +88,7 @@ def pack_segment(
     for at, found in enumerate(generations):
         answered[at] = (found.key, found.sequence, found.response_len, found.max_new_tokens, found.finish, b"")
     return PackedSegment(
-        objects=zarr_objects(segment_columns(records, encoding=resolved), size=size),
+        objects=zarr_objects(columns, size=size),
         keys=pack_keys(key_array([record.key for record in records]), entries, answered),
         size=size,
         response_tokens=sum(record.response_len for record in records),

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from cache.disk.failpoints import failpoint
-from cache.disk.manifests import Manifest, ObjectInfo
+from cache.disk.manifests import FORMAT, RANKED_FORMAT, Manifest, ObjectInfo
 from cache.disk.owners import HEARTBEAT_S, Owner
 from cache.disk.packing import PackedSegment
 from cache.disk.storage import Storage
@@ -114,4 +114,5 @@ def manifest_of(packed: PackedSegment, terms: SegmentTerms, *, name: str, create
         provenance={**terms.provenance, **packed.measured},
         licence=terms.licence,
         rollout=terms.rollout,
+        format=RANKED_FORMAT if size.ranked else FORMAT,
     )

@@ -15,10 +15,21 @@ import numpy as np
 from jaxtyping import Int32
 from numpy.typing import NDArray
 
-from cache.disk.columns import NO_VERSION, ORIGINS, ROW_ID, SegmentSize, check_column, layouts, row_id_base
+from cache.disk.columns import (
+    IDS_BY_RANK,
+    NO_VERSION,
+    ORIGINS,
+    RANKS,
+    ROW_ID,
+    SegmentSize,
+    check_column,
+    layouts,
+    row_id_base,
+)
 from cache.disk.encoding import Encoding, Held, grown_tail, held_logprobs, held_rows, row_columns
 from cache.disk.key_objects import Table
 from cache.disk.manifests import DamagedObject, Manifest
+from cache.disk.ranked_ids import ids_of
 from cache.disk.shards import ChunkCache, ShardFile
 from cache.disk.storage import Objects
 
@@ -148,7 +159,10 @@ class Segment:
         return RowChunk(ids, *self._load_values(number, k=k))
 
     def _load_ids(self, number: int, *, k: int | None) -> NDArray[np.int32]:
-        ids = self.part("topk_ids", number)
+        if self._size.ranked:
+            ids = ids_of(self.part(RANKS, number), self.column(IDS_BY_RANK))
+        else:
+            ids = self.part("topk_ids", number)
         # A copy, so that what is cut off is let go.
         return ids if k is None or k == self._size.k else ids[:, :k].copy()
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.blocks import read_records
-from cache.disk.columns import NO_VERSION, ORIGINS, ROW_ID, SegmentSize, layouts
+from cache.disk.columns import IDS_BY_RANK, NO_VERSION, ORIGINS, ROW_ID, TABLE, SegmentSize, layouts
 from cache.disk.key_objects import FINISHES, KeyTables, Table
 from cache.disk.manifests import DamagedObject, Manifest
 from cache.disk.segments import Segment
@@ -101,6 +101,8 @@ def _count(manifest: Manifest, name: str) -> int:
         return manifest.rows + 1
     if name == "token_ids":
         return manifest.tokens
+    if name == IDS_BY_RANK:
+        return TABLE
     return manifest.rows if name in _PER_SEQUENCE else manifest.scored_rows
 
 

@@ -15,11 +15,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.disk.columns import ROW_ID, SegmentSize, check_column, layouts, row_id_base, rows_per_chunk, zarr_objects
+from cache.disk.columns import (
+    IDS_BY_RANK,
+    RANKS,
+    ROW_ID,
+    SegmentSize,
+    check_column,
+    layouts,
+    row_id_base,
+    rows_per_chunk,
+    zarr_objects,
+)
 from cache.disk.gather import Numbers, ranges
 from cache.disk.key_objects import ENTRY, GENERATION, Keys, KeyTables, Table, pack_keys
 from cache.disk.manifests import DamagedObject, Manifest
 from cache.disk.packing import PackedSegment
+from cache.disk.ranked_ids import by_rank, ids_of
 from cache.disk.shards import ShardFile
 from cache.disk.signal_columns import SIGNAL_COLUMNS
 from cache.disk.storage import Objects, Storage
@@ -81,11 +92,15 @@ class RawSegment:
 
     def copy_rows(self, name: str, flat: Numbers, target: Column) -> None:
         """Copy the scored rows `flat` of a column into `target`, which may be wider; raises like `tables`."""
-        layout, shard = self._layouts[name], self._shard(name)
+        ranked = name == "topk_ids" and self.size.ranked
+        stored = RANKS if ranked else name
+        layout, shard = self._layouts[stored], self._shard(stored)
         numbers, inside = np.divmod(flat, layout.shape[0])
         for number in np.unique(numbers).tolist():
             here = numbers == number
             values = shard.chunk(number)[inside[here]]
+            if ranked:
+                values = ids_of(values, self.column(IDS_BY_RANK))
             if values.ndim == 1:
                 target[here] = values
             else:
@@ -153,8 +168,10 @@ def pack_pieces(pieces: Sequence[Piece], *, uuid: str) -> PackedSegment:
     flat = [ranges(offsets[at], count) for offsets, at, count in zip(stored, rows, counts, strict=True)]
     columns |= _per_row(parts, flat, size=size)
     generations = np.concatenate([part.generations for part in parts]).astype(GENERATION)
+    # Ranks are those of one segment, so ids move as they are and are ranked anew.
+    stored_columns, size = by_rank(columns, size)
     return PackedSegment(
-        objects=zarr_objects(columns, size=size),
+        objects=zarr_objects(stored_columns, size=size),
         keys=pack_keys(np.concatenate([part.keys for part in parts]), entries, generations),
         size=size,
         response_tokens=size.tokens - int(entries["prompt_len"].sum(dtype=np.int64)),

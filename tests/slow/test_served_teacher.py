@@ -252,7 +252,7 @@ def test_a_task_is_labelled_through_the_door_of_a_language_model(
     }
     config = tmp_path / "labelled.yaml"
     config.write_text(yaml.safe_dump(values))
-    far = through(door, tmp_path / "far", monkeypatch, config=config)
+    far = through(door, tmp_path / f"far-{answers}", monkeypatch, config=config)
     far.finish()
     (asked,) = (row for row in far.came_to()["rows"] if row["role"] == "teacher")
     # Held to a grammar, an answer of noise can be read too.

@@ -138,7 +138,8 @@ def read_manifest(path: Path, *, identity: str) -> dict[str, Any]:
     body: dict[str, Any] = outer["body"]
     text = json.dumps(body, sort_keys=True, separators=(",", ":"))
     assert hashlib.sha256(text.encode()).hexdigest() == outer["sha256"]
-    assert (body["format"], body["identity"], body["uuid"]) == (1, identity, path.stem)
+    assert body["format"] in (1, 2)
+    assert (body["identity"], body["uuid"]) == (identity, path.stem)
     return body
 
 
@@ -202,7 +203,12 @@ def _row(columns: dict[str, np.ndarray], row: int, manifest: dict[str, Any]) -> 
 
 
 def _decoded(columns: dict[str, np.ndarray], scored: slice, encoding: str) -> dict[str, np.ndarray]:
-    found = {"topk_ids": columns["topk_ids"][scored], "target_logprobs": columns["target_logprob"][scored]}
+    ids = (
+        columns["ids_by_rank"][columns["topk_ranks"][scored]]
+        if "topk_ranks" in columns
+        else columns["topk_ids"][scored]
+    )
+    found = {"topk_ids": ids, "target_logprobs": columns["target_logprob"][scored]}
     found["target_ranks"] = columns["target_rank"][scored]
     if encoding == "sampled":
         return found | {"counts": columns["draw_count"][scored].astype(np.int32)}

@@ -1,7 +1,7 @@
 """The format on disk: a golden cache that must stay readable for ever, by the product and by an independent reader.
 
-Only a new format version may change the golden files, and then the old ones stay beside the new ones:
-`STILLROOM_WRITE_GOLDEN=1 python -m pytest tests/end_to_end/store/test_format.py` writes those of the present format.
+No golden file is ever changed; a new format version has files of its own beside the old ones:
+`STILLROOM_WRITE_GOLDEN=1 python -m pytest tests/end_to_end/store/test_format.py` writes those that are not there.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ import dataclasses
 import json
 import os
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -20,26 +23,35 @@ from golden_records import REQUESTS, golden_records
 from independent_reader import Row, read_cache
 from store_builders import TEACHER, VOCAB, open_cache
 
-from cache.disk.manifests import FORMAT
+from cache.disk import ranked_ids
+from cache.disk.manifests import FORMAT, RANKED_FORMAT
 from cache.keys import generation_key
 from cache.records import TeacherRecord
 from cache.store import TeacherCache
 
 GOLDEN = Path(__file__).with_name("golden")
-ARCHIVE = GOLDEN / f"cache-format-{FORMAT}.tar.gz"
-EXPECTED = GOLDEN / f"cache-format-{FORMAT}.json"
+FORMATS = (FORMAT, RANKED_FORMAT)
 ARRAYS = ("topk_ids", "topk_logprobs", "target_logprobs", "target_ranks", "tail_logmass", "counts")
 
 
-def write_golden(root: Path) -> None:
-    """Make the golden files."""
+def write_golden(root: Path, *, number: int) -> None:
+    """Make the golden files of a format."""
     cache = open_cache(root)
-    for encoding, vocab, rows in golden_records():
-        items: list[Any] = [record if request is None else (record, request) for record, request in rows]
-        cache.put(items, vocab=vocab, encoding=encoding, provenance={"model": "golden"}, licence="cc0-1.0")
+    with written_as(number):
+        for encoding, vocab, rows in golden_records():
+            items: list[Any] = [record if request is None else (record, request) for record, request in rows]
+            cache.put(items, vocab=vocab, encoding=encoding, provenance={"model": "golden"}, licence="cc0-1.0")
     GOLDEN.mkdir(exist_ok=True)
-    ARCHIVE.write_bytes(pack_golden(root))
-    EXPECTED.write_text(json.dumps(expected(cache), indent=1) + "\n")
+    (GOLDEN / f"cache-format-{number}.tar.gz").write_bytes(pack_golden(root))
+    (GOLDEN / f"cache-format-{number}.json").write_text(json.dumps(expected(cache), indent=1) + "\n")
+
+
+@contextmanager
+def written_as(number: int) -> Iterator[None]:
+    """Have segments written in this format, small as they are."""
+    least = 0 if number == RANKED_FORMAT else 2**62
+    with patch.multiple(ranked_ids, LEAST_ENTRIES=least, LEAST_USES=least):
+        yield
 
 
 def expected(cache: TeacherCache) -> list[dict[str, Any]]:
@@ -65,17 +77,19 @@ def array(values: np.ndarray | None) -> list[Any] | None:
     return None if values is None else np.where(np.isneginf(values), -1e30, values).round(6).tolist()
 
 
-@pytest.fixture(scope="module", params=sorted(path.name for path in GOLDEN.glob("cache-*.tar.gz")) or [ARCHIVE.name])
+@pytest.fixture(scope="module", params=FORMATS)
 def golden(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[dict[str, Any]]]:
-    if os.environ.get("STILLROOM_WRITE_GOLDEN"):
-        write_golden(tmp_path_factory.mktemp("new"))
+    number = request.param
+    if os.environ.get("STILLROOM_WRITE_GOLDEN") and not (GOLDEN / f"cache-format-{number}.tar.gz").exists():
+        write_golden(tmp_path_factory.mktemp("new"), number=number)
     root = tmp_path_factory.mktemp("golden")
-    with tarfile.open(GOLDEN / request.param) as archive:
+    with tarfile.open(GOLDEN / f"cache-format-{number}.tar.gz") as archive:
         archive.extractall(root, filter="data")
-    expectations = json.loads((GOLDEN / request.param.replace(".tar.gz", ".json")).read_text())
-    return root, expectations
+    manifests = [json.loads(path.read_text())["body"] for path in root.glob("*/manifests/*.json")]
+    assert number in {manifest["format"] for manifest in manifests}
+    return root, json.loads((GOLDEN / f"cache-format-{number}.json").read_text())
 
 
 def assert_like(found: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -111,12 +125,16 @@ def test_an_independent_reader_finds_the_same(golden: tuple[Path, list[dict[str,
             assert (response_len, finish) == (len(wanted["token_ids"]) - wanted["prompt_len"], wanted["finish"])
 
 
-def test_what_is_written_today_has_the_golden_shape(tmp_path: Path, golden: tuple[Path, list[dict[str, Any]]]) -> None:
+@pytest.mark.parametrize("number", FORMATS)
+def test_what_is_written_today_has_the_golden_shape(tmp_path: Path, number: int) -> None:
     # Names, sizes and codecs of every object, times and names of segments aside.
+    with tarfile.open(GOLDEN / f"cache-format-{number}.tar.gz") as archive:
+        archive.extractall(tmp_path / "golden", filter="data")
     write = [record for record, _ in golden_records()[0][2]]
-    open_cache(tmp_path).put(write, vocab=VOCAB)
+    with written_as(number):
+        open_cache(tmp_path).put(write, vocab=VOCAB)
     (new,) = (tmp_path / TEACHER.digest() / "segments").iterdir()
-    olds = {path.name: path for path in (golden[0] / TEACHER.digest() / "segments").iterdir()}
+    olds = {path.name: path for path in (tmp_path / "golden" / TEACHER.digest() / "segments").iterdir()}
     metadata = {path.relative_to(new).as_posix(): path.read_bytes() for path in new.rglob("zarr.json")}
     assert any(
         metadata == {path.relative_to(old).as_posix(): path.read_bytes() for path in old.rglob("zarr.json")}

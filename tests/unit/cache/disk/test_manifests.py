@@ -54,7 +54,7 @@ def test_another_format_names_itself_and_the_cure(manifest: Manifest) -> None:
     body = json.loads(manifest.to_json())["body"] | {"format": 9}
     text = json.dumps(body, sort_keys=True, separators=(",", ":"))
     outer = {"body": body, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-    with pytest.raises(CacheError, match=r"written in format 9, this version reads format 1: upgrade stillroom"):
+    with pytest.raises(CacheError, match=r"written in format 9, this version reads formats 1 and 2: upgrade stillroom"):
         parsed(json.dumps(outer).encode(), manifest)
 
 

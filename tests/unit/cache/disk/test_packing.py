@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from store_builders import VOCAB, make_record
 
 from cache.disk.columns import segment_columns, shared_columns
 from cache.disk.packing import PackedSegment, pack_segment, pack_signals
+from cache.disk.ranked_ids import by_rank
 from cache.disk.signal_encoding import SIGNAL_ENCODINGS, SignalEncoding, encode_values
 from cache.records import TeacherRecord
 from cache.sampling import sample_rows
@@ -30,6 +32,7 @@ def some_records(rng: np.random.Generator, *, count: int, k: int, most: int = 20
 @pytest.mark.parametrize("encoding", ["topk-u8", "topk-f16", "full", "sampled"])
 def test_objects_are_what_zarr_python_would_write(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cache.disk.columns.CHUNK_ROWS", 16)
+    monkeypatch.setattr("cache.disk.ranked_ids.LEAST_ENTRIES", 0)
     records = [record for record in some_records(np.random.default_rng(2), count=12, k=VOCAB) if record.response_len]
     if encoding == "sampled":
         records = [sample_rows(record, draws=9, seed=0) for record in records if record.k]
@@ -37,7 +40,9 @@ def test_objects_are_what_zarr_python_would_write(encoding: str, monkeypatch: py
         records = [make_record(record.token_ids.tolist(), prompt_len=2, k=8) for record in records]
     packed = pack_segment(records, generations=[], encoding=encoding, vocab=VOCAB)
     assert packed.size.scored_rows % 16 and packed.size.scored_rows > 32, "whole chunks and a shorter one"
-    assert as_zarr_writes(packed, segment_columns(records, encoding=packed.size.encoding)) == packed.objects  # type: ignore[arg-type]
+    columns, size = by_rank(segment_columns(records, encoding=packed.size.encoding), packed.size)  # type: ignore[arg-type]
+    assert size.ranked == packed.size.ranked == encoding.startswith("topk")
+    assert as_zarr_writes(packed, columns) == packed.objects
 
 
 @pytest.mark.parametrize("encoding", SIGNAL_ENCODINGS)
@@ -52,7 +57,7 @@ def test_objects_of_signals_are_what_zarr_python_would_write(
     assert as_zarr_writes(packed, {**shared_columns(records), **values}) == packed.objects
 
 
-def as_zarr_writes(packed: PackedSegment, columns: dict[str, Any]) -> dict[str, bytes]:
+def as_zarr_writes(packed: PackedSegment, columns: Mapping[str, Any]) -> dict[str, bytes]:
     """The objects that zarr-python makes of these columns below the same descriptions."""
     buffers = zarr.core.buffer.default_buffer_prototype().buffer
     held: dict[str, Any] = {

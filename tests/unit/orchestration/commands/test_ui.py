@@ -108,7 +108,9 @@ def test_ctrl_c_ends_the_server_too(
     monkeypatch.setattr(POPEN, "wait", interrupted)
     serve_ui(with_store(tmp_path), port=port, stream=stream)
     token = (tmp_path / "runs/ui-token").read_text().strip()
-    assert stream.getvalue().startswith(f"MLflow at http://127.0.0.1:{port}/?token={token}#/experiments (Ctrl-C ends it)\n")
+    assert stream.getvalue().startswith(
+        f"MLflow at http://127.0.0.1:{port}/?token={token}#/experiments (Ctrl-C ends it)\n"
+    )
     assert servers[0].poll() is not None
 
 
