@@ -39,6 +39,7 @@ from teacher_server.condition import FAULTS, Condition, one_line
 from teacher_server.engine_arguments import Purpose, engine_arguments, require_same_numerics
 from teacher_server.engine_arrays import Reading, Trial, keep_arrays, keep_lists, unknown_version
 from teacher_server.environment import require_environment
+from teacher_server.grammar import Grammars
 from teacher_server.occupancy import Occupancy, most_reserved_bytes, resident_bytes
 from teacher_server.requests import Asked, prompt_and_arguments, refusal
 from teacher_server.shared_memory import remove_files, shared_by_children
@@ -118,6 +119,8 @@ class VllmEngine:
             )
         except _FAULTS as error:
             raise EngineError(f"{model_dir}: the engine did not start: {one_line(error)}") from error
+        # The engine dies of a text that is not a grammar, so it must never see one.
+        self._grammars = Grammars(self._engine.get_tokenizer(), vocab=vocab) if grammars else None
         if accelerator == "cpu" and settings.pipeline_parallel > 1:
             self._engine.collective_rpc(make_room_between_stages)
         self._max_model_len = int(config.model_config.max_model_len)
@@ -328,20 +331,25 @@ class VllmEngine:
         """Hand one request to the engine; the reason when it is refused."""
         if (reason := refusal(asked.request, vocab=self._vocab, max_model_len=self._max_model_len)) is not None:
             return reason
+        grammar = asked.request.grammar if isinstance(asked.request, GenerateRequest) else ""
+        if grammar and (reason := self._refused_grammar(grammar)) is not None:
+            return reason
         prompt, arguments = prompt_and_arguments(
             asked, identity_digest=self._digest, vocab=self._vocab, matrix_rows=self._matrix_rows
         )
         with self._condition.fatal():
             try:
-                params = SamplingParams(
-                    **arguments, structured_outputs=_held_to(asked), output_kind=RequestOutputKind.FINAL_ONLY
-                )
+                held = StructuredOutputsParams(grammar=grammar) if grammar else None
+                params = SamplingParams(**arguments, structured_outputs=held, output_kind=RequestOutputKind.FINAL_ONLY)
                 taken = engine.add_request(name, tokens_input(list(prompt)), params)
             except ValueError as error:
                 # The engine checks a request before it takes it in; nothing of it is left behind.
                 return f"vllm refused the request{QUOTED}{one_line(error)}"
             self._reading(engine, taken)
         return None
+
+    def _refused_grammar(self, grammar: str) -> str | None:
+        return "it reads no grammars" if self._grammars is None else self._grammars.refusal(grammar)
 
     def _record(self, asked: Asked, output: RequestOutput) -> TeacherRecord | Failure:
         return answer(asked, output, identity_digest=self._digest, vocab=self._vocab)
@@ -352,8 +360,3 @@ class VllmEngine:
         with self._condition.fatal():
             outputs = self._engine.step()
         return [output for output in outputs if output.finished]
-
-
-def _held_to(asked: Asked) -> StructuredOutputsParams | None:
-    grammar = asked.request.grammar if isinstance(asked.request, GenerateRequest) else ""
-    return StructuredOutputsParams(grammar=grammar) if grammar else None

@@ -76,6 +76,7 @@ class EngineReplica:
             # Every engine draws noise of its own, also one that takes the place of another.
             seed=secrets.randbits(31),
             max_logprobs=spec.max_logprobs,
+            grammars=spec.grammars,
         )
         self._check(teacher)
         self._stepped = SteppedEngine(self._engine)

@@ -261,3 +261,16 @@ def test_a_task_is_labelled_through_the_door_of_a_language_model(
     (tmp_path / "own").mkdir()
     own = DriverPlace(tmp_path / "own", config, (MODEL,))
     assert newly_asked(own.finish(f"runtime.cache_root={far.root / 'cache'}", command="fill")) == 0
+
+
+def test_a_text_that_is_not_a_grammar_costs_its_row_alone(door: RealDoor) -> None:
+    grammars = ['start: "good" | "bad"', "start: ((((", "x" * 2000]
+    requests = [{"prompt": "Was it good?", "max_new_tokens": 8, "grammar": text} for text in grammars]
+    headers = {"Authorization": f"Bearer {door.token('grammars')}"}
+    with httpx.Client(base_url=door.url, headers=headers, timeout=300.0) as client:
+        for _ in range(2):
+            answer = client.post("/v1/generate", json={"k": 0, "requests": requests}).raise_for_status().json()
+            said, *refused = answer["rows"]
+            assert said["text"].startswith(("good", "bad"))
+            assert all(row["error"]["code"] == "not_answered" for row in refused)
+            assert "ngines died" not in json.dumps(refused)

@@ -26,6 +26,7 @@ from tiny_llama import MATRIX_ROWS, VOCAB, full_logprobs, save_tiny_llama
 
 from cache.identity import TeacherIdentity
 from cache.keys import sequence_key
+from cache.protocols import Failure
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from configs.errors import EngineError, ModelError
 from configs.schema import EngineSettings
@@ -235,6 +236,12 @@ def test_the_startup_check_passes_on_the_right_model_alone(engine: EngineProcess
         assert agreement.mean_nats < NEAR and agreement.top1 > 0.9
     with pytest.raises(EngineError, match="not the model that transformers loads"):
         check_engine(engine, model_dir=models[1], prompts=PROMPTS[:3:2])
+
+
+def test_a_grammar_is_refused_where_none_are_read_and_the_engine_goes_on(engine: EngineProcess) -> None:
+    held = GenerateRequest(PROMPTS[0], (), 4, grammar='start: "a"')
+    [(_, refused), (_, answered)] = engine.generate([held, greedy(PROMPTS[0], new=4)], k=0)
+    assert refused == Failure("it reads no grammars") and isinstance(answered, TeacherRecord)
 
 
 def test_it_listens_on_the_loopback_alone_and_has_no_children(engine: EngineProcess) -> None:
