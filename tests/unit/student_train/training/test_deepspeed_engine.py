@@ -17,7 +17,8 @@ from configs.schema import TrainingSettings
 from configs.stages import LoraConfig, StageConfig
 from student_train.feed.microbatch import collate
 from student_train.models.decoder import StudentModule
-from student_train.training.deepspeed_engine import ADAM_BETAS, ADAM_EPS
+from student_train.training import deepspeed_engine
+from student_train.training.deepspeed_engine import ADAM_BETAS, ADAM_EPS, Snapshots
 
 pytestmark = pytest.mark.group
 
@@ -177,3 +178,25 @@ def test_variants_equal_one_process(tmp_path: Path, stage: dict[str, object], se
 def test_every_layout_drops_steps_that_are_not_finite(tmp_path: Path) -> None:
     cases = broken_cases(tmp_path, LAYOUTS, dtypes=("float32", "bfloat16"))
     assert_broken_steps_left_no_trace(*both_ranks(cases, folder=tmp_path))
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_a_checkpoint_holds_what_was_saved_whether_there_is_room_for_a_copy_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: bool
+) -> None:
+    monkeypatch.setattr(deepspeed_engine, "has_room", lambda *_, **__: room)
+    state = {"weights": torch.arange(4.0), "moments": [torch.ones(2)], "version": "1"}
+    writer, path = Snapshots(None), tmp_path / "state.pt"
+    writer.save(state, str(path))
+    assert path.exists() == (not room)
+    # The training goes on.
+    state["weights"].zero_()
+    (file,) = writer.taken()
+    assert writer.taken() == []
+    assert (file.path, file.write is not None) == (path, room)
+    if file.write is not None:
+        file.write(path)
+    found = torch.load(path)
+    assert torch.equal(found["weights"], torch.arange(4.0)) and torch.equal(found["moments"][0], torch.ones(2))
+    assert found["version"] == "1"
+    assert torch.serialization.get_crc32_options()
