@@ -50,6 +50,13 @@ class KnownSegments:
 
     def __init__(self) -> None:
         self._rollouts: dict[str, Manifest | None] = {}
+        self._sizes: dict[str, int] = {}
+
+    def size(self, manifest: Manifest) -> int:
+        """The bytes of a segment; added up once, as a manifest names many objects."""
+        if manifest.uuid not in self._sizes:
+            self._sizes[manifest.uuid] = manifest.named_bytes
+        return self._sizes[manifest.uuid]
 
     def rollouts(self, storage: Storage, uuids: Iterable[str], *, identity: str) -> list[Manifest]:
         """The manifests of those that students wrote; only what was never asked about is read.
@@ -90,7 +97,7 @@ def enforce_rollout_quota(
     with place_errors(storage):
         rollouts = known.rollouts(storage, live_segments(storage), identity=identity)
         rollouts.sort(key=lambda item: item.order)
-        before = left = sum(manifest.named_bytes for manifest in rollouts)
+        before = left = sum(map(known.size, rollouts))
         pins, retired, pinned = read_pins(storage) if left > max_bytes else [], list[str](), list[str]()
         for manifest in rollouts:
             if left <= max_bytes:
@@ -100,7 +107,7 @@ def enforce_rollout_quota(
                 continue
             replaced, _ = replace_segments(storage, [RawSegment(storage, manifest)], [], reason="quota")
             # Otherwise another was faster, and it is gone all the same.
-            left -= manifest.named_bytes
+            left -= known.size(manifest)
             retired += [manifest.uuid] * replaced
         standing = listed(storage, "tombstones") & listed(storage, "manifests")
         marked = known.rollouts(storage, standing, identity=identity)

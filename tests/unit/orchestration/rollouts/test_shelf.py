@@ -12,6 +12,7 @@ from rollout_builders import STAGE, rollouts_of, written
 from store_builders import VOCAB, open_cache
 
 from cache.disk.local_storage import LocalStorage
+from cache.disk.manifests import Manifest
 from cache.store import TeacherCache
 from orchestration.rollouts.shelf import RolloutShelf
 from student_train.handoff.rollouts import Rollout, RolloutExchange
@@ -76,6 +77,8 @@ def test_the_work_for_a_rollout_does_not_grow_with_those_before_it(
     for kind, name in ((LocalStorage, "read"), (LocalStorage, "fetch"), (LocalStorage, "names")):
         counted(kind, name)
     counted(RolloutExchange, "rollout")
+    # What a manifest takes on disk is found by writing it anew.
+    counted(Manifest, "to_json")
     for number in range(12):
         counts.clear()
         commit(number, cache=cache, exchange=exchange)
