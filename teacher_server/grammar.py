@@ -21,7 +21,11 @@ class Grammars:
 
     def refusal(self, grammar: str) -> str | None:
         """Why a text is not a grammar, in one line, or None."""
-        found = llguidance.LLMatcher.validate_grammar(llguidance.grammar_from("grammar", grammar), self._tokenizer)
+        try:
+            # What does not look like Lark is taken for GBNF and converted, which raises where it is neither.
+            found = llguidance.LLMatcher.validate_grammar(llguidance.grammar_from("grammar", grammar), self._tokenizer)
+        except ValueError as error:
+            found = str(error)
         return " ".join(found.split()) or None
 
     def begin(self, grammar: str) -> Held:

@@ -271,6 +271,7 @@ def test_a_text_that_is_not_a_grammar_costs_its_row_alone(door: RealDoor) -> Non
         for _ in range(2):
             answer = client.post("/v1/generate", json={"k": 0, "requests": requests}).raise_for_status().json()
             said, *refused = answer["rows"]
+            assert "error" not in said, said
             assert said["text"].startswith(("good", "bad"))
             assert all(row["error"]["code"] == "not_answered" for row in refused)
             assert "ngines died" not in json.dumps(refused)

@@ -28,8 +28,9 @@ def test_what_may_come_next_and_where_an_answer_may_end() -> None:
 def test_a_text_that_is_no_grammar_is_refused_in_one_line() -> None:
     grammars = Grammars(byte_tokenizer(), vocab=len(byte_tokenizer()))
     assert grammars.refusal(YES) is None
-    refused = grammars.refusal('start: "yes')
-    assert refused is not None and "\n" not in refused
+    for text in ('start: "yes', "start: ((((", "x" * 2000, "root ::= (", "%", "start: <|none|>", "\x00"):
+        refused = grammars.refusal(text)
+        assert refused and "\n" not in refused, text
 
 
 def test_a_fake_teacher_writes_what_the_grammar_allows() -> None:
