@@ -38,6 +38,7 @@ from student_train.handoff.rollouts import RolloutExchange
 from student_train.job import StepMetrics
 from student_train.training import checkpoint
 from student_train.training.checkpoint import damaged
+from student_train.training.shares import ShareFile, put_on_disk
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -299,7 +300,9 @@ def test_what_was_put_beside_a_student_and_is_not_a_file_is_noticed(kind: str, t
 
 def test_so_is_what_was_put_beside_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / checkpoint._STATE).write_bytes(b"{}")
-    (tmp_path / checkpoint._MANIFEST).write_text(json.dumps(checkpoint._describe(tmp_path)))
+    described = put_on_disk([ShareFile(tmp_path / checkpoint._STATE)], staging=tmp_path, final=tmp_path)
+    manifest = {"format": checkpoint.CHECKPOINT_FORMAT, "files": described}
+    (tmp_path / checkpoint._MANIFEST).write_text(json.dumps(manifest))
     assert damaged(tmp_path) is None
     os.mkfifo(tmp_path / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
     assert damaged(tmp_path) == "zero_pp_rank_0_mp_rank_00_optim_states.pt is not named by " + checkpoint._MANIFEST

@@ -37,7 +37,7 @@ def test_signals_of_texts_are_forgotten_and_no_others(tmp_path: Path) -> None:
     assert forgotten(place, "oslo", remove=True).sequences == found.sequences
     assert forgotten(place, "oslo").sequences == ()
     assert asked_again(place) == "", "three texts are forgotten, and of the others everything is there"
-    assert "3 signals were forgotten (`distill cache forget`), are not asked" in place.stream.getvalue()
+    assert "3 rows of the data were forgotten and are left out" in place.stream.getvalue()
 
 
 @pytest.mark.parametrize(("answers", "rows"), [("labels", 6), ("text", 3)])
@@ -50,7 +50,7 @@ def test_answers_of_a_language_model_are_forgotten_with_their_questions(
         assert forgotten(place, "clearly").sequences, "what it wrote is searched, not the question alone"
     assert len(forgotten(place, "oslo", remove=True).sequences) == rows
     assert asked_again(place) == ""
-    assert "forgotten (`distill cache forget`), are not asked" in place.stream.getvalue()
+    assert "rows of the data were forgotten and are left out" in place.stream.getvalue()
 
 
 def test_every_tuning_of_a_teacher_is_searched_and_strangers_are_named(tmp_path: Path) -> None:
