@@ -6,10 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from benchmarks.measurement import at_least, at_most
-
-__all__ = ["at_least", "at_most", "best_seconds", "one_thread"]
-
 ROUNDS = 5
 
 
