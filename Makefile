@@ -103,7 +103,7 @@ serve: setup ## open a door to the teacher, for many who ask (docs/service.md)
 	@$(BIN)/distill serve $(THE_CONFIG) $(ARGS)
 
 # Two files of tests at a time, whole runs first; the tests of one file share what they have started.
-test: setup ## the test suite, with a true end-to-end run (about nine minutes on 2 cores)
+test: setup ## the test suite, with a true end-to-end run (about a quarter of an hour on 2 cores)
 	@$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup ## kills, matrices and statistics (up to an hour)
