@@ -27,6 +27,7 @@ from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.refusals import engine_version, open_refusals
 from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.generative_teachers import door_of_writer, generative_provenance, open_generative_teacher
+from orchestration.inputs.models import ModelFiles
 from orchestration.inputs.task_examples import Beliefs, Said
 from orchestration.inputs.task_texts import read_with
 from orchestration.inputs.tasks import LoadedTask
@@ -47,6 +48,7 @@ from orchestration.pipeline.tasks.generative_teacher import GenerativeTeacher
 from orchestration.pipeline.tasks.run import TaskRun
 from orchestration.pipeline.tasks.teaching import HashingProgress, TeacherName, Wanted
 from orchestration.pipeline.workers import Workers
+from orchestration.plan.memory import DTYPE_BYTES
 from orchestration.plan.savings import saved_by_cache
 from student_train.starts.task_layers import Rows
 
@@ -227,7 +229,7 @@ class AskedInWords:
             dev=DevScores(name, by, teacher.answered(task.dev)),
             test=FinalScores(name, by, teacher.answered(task.test)),
             parameters=files.shape.parameters,
-            disk_bytes=bytes_on_disk(files.directory),
+            disk_bytes=_bytes_of(files, dtype=self.asked.teacher.by_weights.dtype),
             digest=self.asked.teacher.identity.digest(),
             note=f"answered by {by}, {where}; how fast it is at one text is not measured",
         )
@@ -243,3 +245,10 @@ class AskedInWords:
             if unread:
                 found.append(f"{name}: {unread:,} of {len(examples):,} answers of the teacher could not be read")
         return tuple(found)
+
+
+def _bytes_of(files: ModelFiles, *, dtype: str) -> int:
+    """What a model takes on disk; of one whose weights lie behind a door, what these take as they are served."""
+    if files.has_weights:
+        return bytes_on_disk(files.directory)
+    return int(files.shape.parameters * DTYPE_BYTES[dtype])

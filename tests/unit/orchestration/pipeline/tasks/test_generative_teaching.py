@@ -142,6 +142,8 @@ def test_a_language_model_behind_a_door_answers_as_one_here(tmp_path: Path, ther
     assert "asked where it answers" in there.said and there.journal.ledger.counts().gpu_seconds == 0
     answers = theirs.given()["teacher"]
     assert "by noise behind 127.0.0.1" in answers.note and "vLLM" not in answers.note
+    # Its weights are nowhere here: what they take is what the door serves.
+    assert answers.disk_bytes == 4 * answers.parameters
     said = generative_provenance(there.run.config, theirs.asked.teacher)
     assert said["served_by"].startswith("127.0.0.1") and "vllm" not in said
     again, _ = opened(there)
