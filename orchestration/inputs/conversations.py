@@ -63,8 +63,8 @@ def unusable_message(message: Message, *, control: tuple[str, ...]) -> str | Non
         reason = unusable(content, control=control)
         if reason is not None:
             return reason
-    others = {key: value for key, value in message.items() if key not in ("role", "content")}
-    return unusable_parts(others, control=control)
+    others = message.keys() - {"role", "content"}
+    return unusable_parts({key: message[key] for key in message if key in others}, control=control) if others else None
 
 
 def unusable_parts(value: object, *, control: tuple[str, ...]) -> str | None:

@@ -7,6 +7,10 @@ process a limit of memory. `orchestration.inputs.templates` starts it and says w
 The environment is that of transformers' `apply_chat_template`, to the letter of what it renders, with one difference:
 `strftime_now` tells the pinned date. Only the standard library and jinja2 are imported, so a start takes a tenth of a
 second; `python -P` runs this file by its path and puts nothing beside it on the search path.
+
+Rows come many to a line and answers go out many to a line, because a line each costs as much as rendering it. What was
+rendered goes out before the next row is begun, `HELD_BACK_S` after the answers before it at the latest: whoever reads
+knows all but the last moment of a process that is ended.
 """
 
 from __future__ import annotations
@@ -17,7 +21,10 @@ import random
 import resource
 import signal
 import sys
+import time
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from jinja2 import Template, meta, nodes
@@ -28,6 +35,12 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 OUT_OF_MEMORY = 71
 """Exit status of a process whose template wanted more memory than it may have."""
+
+HELD_BACK_S = 0.05
+"""How long an answer may wait for others to go out with it."""
+
+CHANCE = ("random", "lipsum")
+"""Names by which a template draws: of one without them nothing is drawn."""
 
 
 class GenerationBlock(Extension):
@@ -67,16 +80,17 @@ def environment(today: datetime) -> ImmutableSandboxedEnvironment:
     return made
 
 
-def render(template: Template, variables: dict[str, Any], *, at_most: int) -> str:
-    """The text, of at most `at_most` characters.
+def render(template: Template, variables: dict[str, Any], *, at_most: int, draws: bool = True) -> str:
+    """The text, of at most `at_most` characters; `draws` unless the template has nothing of `CHANCE`.
 
     Raises:
         TemplateError: it is longer.
     """
-    # The filter `random` draws the same each time.
-    random.seed(0)
+    if draws:
+        # The filter `random` draws the same each time.
+        random.seed(0)
     pieces, length = [], 0
-    for piece in template.generate(**variables):
+    for piece in template.generate(variables):
         length += len(piece)
         if length > at_most:
             raise TemplateError(f"it writes more than {at_most:,} characters")
@@ -84,29 +98,68 @@ def render(template: Template, variables: dict[str, Any], *, at_most: int) -> st
     return "".join(pieces)
 
 
-def main() -> None:
-    """Read the template and its limits from the first line, then render a line after another."""
-    order = json.loads(sys.stdin.readline())
-    resource.setrlimit(resource.RLIMIT_AS, (order["memory_bytes"],) * 2)
-    template: Template | None = None
-    line: str | None = order["template"]
-    while line:
-        signal.setitimer(signal.ITIMER_PROF, order["seconds"])
+class Renderer:
+    """The template of an order, with its limits; `shared` is what all rows of a line are given."""
+
+    def __init__(self, order: dict[str, Any]) -> None:
+        self._order = order
+        self._draws = any(name in order["template"] for name in CHANCE)
+        self._template: Template | None = None
+        self._shared: dict[str, Any] = {}
+
+    def compile(self) -> dict[str, Any]:
+        """Make the template; the answer names its variables."""
+        made, text = environment(datetime.fromisoformat(self._order["date"])), self._order["template"]
+        self._template = made.from_string(text)
+        return {"variables": sorted(meta.find_undeclared_variables(made.parse(text)))}
+
+    def rows(self, line: str) -> list[dict[str, Any]]:
+        """The variables of each row of a line."""
         try:
-            if template is None:
-                made = environment(datetime.fromisoformat(order["date"]))
-                template = made.from_string(line)
-                answer: dict[str, Any] = {"variables": sorted(meta.find_undeclared_variables(made.parse(line)))}
-            else:
-                answer = {"text": render(template, json.loads(line), at_most=order["characters"])}
-            text = json.dumps(answer)
+            read = json.loads(line)
+        except MemoryError:
+            os._exit(OUT_OF_MEMORY)
+        self._shared = read["shared"]
+        rows: list[dict[str, Any]] = read["rows"]
+        return rows
+
+    def answer(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The text of a row."""
+        assert self._template is not None
+        at_most = self._order["characters"]
+        return {"text": render(self._template, {**self._shared, **row}, at_most=at_most, draws=self._draws)}
+
+    def within_limits(self, made: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What is made, or why it is not; a template that takes too long over it ends here."""
+        signal.setitimer(signal.ITIMER_PROF, self._order["seconds"])
+        try:
+            return made()
         except MemoryError:
             os._exit(OUT_OF_MEMORY)
         except Exception as error:  # noqa: BLE001 - a stranger's program may raise anything; the row says why
-            text = json.dumps({"error": " ".join(str(error).split())[:300] or type(error).__name__})
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        print(text, flush=True)  # noqa: T201 - the answer
-        line = sys.stdin.readline()
+            return {"error": " ".join(str(error).split())[:300] or type(error).__name__}
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def main() -> None:
+    """Read the template and its limits from the first line, then render a line of rows after another."""
+    order = json.loads(sys.stdin.readline())
+    resource.setrlimit(resource.RLIMIT_AS, (order["memory_bytes"],) * 2)
+    renderer = Renderer(order)
+    _write([renderer.within_limits(renderer.compile)])
+    while line := sys.stdin.readline():
+        wrote, held = time.monotonic(), list[dict[str, Any]]()
+        for row in renderer.rows(line):
+            if held and time.monotonic() - wrote > HELD_BACK_S:
+                _write(held)
+                wrote, held = time.monotonic(), []
+            held.append(renderer.within_limits(partial(renderer.answer, row)))
+        _write(held)
+
+
+def _write(answers: list[dict[str, Any]]) -> None:
+    print(json.dumps(answers), flush=True)  # noqa: T201 - the answers
 
 
 if __name__ == "__main__":

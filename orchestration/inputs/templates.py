@@ -36,6 +36,9 @@ MEMORY_BYTES = 2**30
 PATIENCE = 5
 """This many rows may use up their time or memory before the template is given up."""
 
+LINE_BYTES = 2**18
+"""Rows that go to the process together, so that what they take of its memory is small beside its limit."""
+
 CHARACTERS_A_TOKEN = 64
 LEAST_CHARACTERS = 2**20
 
@@ -129,30 +132,35 @@ class ChatTemplates:
         found: dict[int, str | Unrendered] = {}
         for source in dict.fromkeys(sources):
             left = [at for at, own in enumerate(sources) if own == source]
+            alone = False
             while left:
-                asked = [self._variables(conversations[at], opens_answer=opens_answer) for at in left]
-                answered = 0
-                for at, answer in zip(left, self._worker(source).ask_all(asked), strict=False):
-                    found[at] = answer.text if answer.error is None else Unrendered(answer.error)
-                    answered += 1
-                    if answer.used_up:
-                        self._give_up(source, answer)
-                left = left[answered:]
+                # Of a process that ended the last answers are lost, so who ended it shows when rows are asked alone.
+                lot = left[:1] if alone else left
+                answers = self._rendered([conversations[at] for at in lot], source, opens_answer=opens_answer)
+                found |= zip(lot, answers, strict=False)
+                if source not in self._open:
+                    alone = len(lot) > 1
+                left = left[len(answers) :]
         return [found[at] for at in range(len(conversations))]
 
-    def _variables(self, conversation: Conversation, *, opens_answer: bool) -> dict[str, Any]:
-        return {
-            **self._special,
-            **(self._config.template_kwargs or {}),
-            "messages": conversation.messages,
-            "tools": conversation.tools,
-            "documents": None,
-            "add_generation_prompt": opens_answer,
-        }
+    def _rendered(
+        self, conversations: Sequence[Conversation], source: str, *, opens_answer: bool
+    ) -> list[str | Unrendered]:
+        """`render` of each as far as a process comes with them, of one alone in any case."""
+        shared = {**self._special, **(self._config.template_kwargs or {}), "documents": None}
+        asked = [{"messages": each.messages, "tools": each.tools} for each in conversations]
+        found: list[str | Unrendered] = []
+        for answer in self._worker(source).ask_all(asked, shared={**shared, "add_generation_prompt": opens_answer}):
+            if answer.used_up:
+                self._open.pop(source).close()
+                if len(asked) > 1:
+                    return found
+                self._count_failure(answer)
+            found.append(answer.text if answer.error is None else Unrendered(answer.error))
+        return found
 
-    def _give_up(self, source: str, answer: _Answer) -> None:
-        """End a process that a row used up; the next row gets another."""
-        self._open.pop(source).close()
+    def _count_failure(self, answer: _Answer) -> None:
+        """Take note of a row that used up a process; the next row gets another."""
         self._failures += 1
         if self._failures == PATIENCE:
             raise DataError(
@@ -201,6 +209,19 @@ class ChatTemplates:
         return listed["default"]
 
 
+def _lines(asked: Sequence[Mapping[str, Any]], *, shared: Mapping[str, Any]) -> list[bytes]:
+    """The questions as lines of not much more than `LINE_BYTES`, each with what they share."""
+    head = b'{"shared": ' + json.dumps(shared, default=str).encode() + b', "rows": ['
+    lots, size = list[list[bytes]](), LINE_BYTES
+    for each in asked:
+        row = json.dumps(each, default=str).encode()
+        if size + len(row) > LINE_BYTES:
+            lots, size = [*lots, []], 0
+        lots[-1].append(row)
+        size += len(row)
+    return [head + b", ".join(lot) + b"]}\n" for lot in lots]
+
+
 def _listed(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     """Templates by name; a single one is the default."""
     held = tokenizer.chat_template
@@ -236,7 +257,7 @@ class _Worker:
             "seconds": SECONDS,
             "memory_bytes": MEMORY_BYTES,
         }
-        (first,) = self._exchange([order])
+        (first,) = self._exchange([json.dumps(order).encode() + b"\n"], count=1)
         found: dict[str, Any] = first if isinstance(first, dict) else {"error": first}
         self.broken: str | None = visible(found["error"]) if "error" in found else None
         self.variables: list[str] = found.get("variables", [])
@@ -261,28 +282,32 @@ class _Worker:
                 # What it did not read any more is still in the buffer.
                 continue
 
-    def ask_all(self, asked: Sequence[Mapping[str, Any]]) -> Iterator[_Answer]:
-        """For each the rendered text, or why there is none; the last one is that at which the process ended."""
-        for answer in self._exchange(asked):
+    def ask_all(self, asked: Sequence[Mapping[str, Any]], *, shared: Mapping[str, Any]) -> Iterator[_Answer]:
+        """For each the rendered text, or why there is none; at the last one the process may have ended.
+
+        It may then have ended at a later row: what it had rendered in its last moment is not known.
+        """
+        for answer in self._exchange(_lines(asked, shared=shared), count=len(asked)):
             if isinstance(answer, str):
                 yield _Answer(error=answer, used_up=True)
                 return
             yield _Answer(text=answer.get("text", ""), error=answer.get("error"))
 
-    def _exchange(self, asked: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any] | str]:
-        """What the process answers to each; how it ended, if it did."""
-        lines = [json.dumps(each, default=str).encode() + b"\n" for each in asked]
+    def _exchange(self, lines: Sequence[bytes], *, count: int) -> Iterator[dict[str, Any] | str]:
+        """What the process answers to each of `count` questions; how it ended, if it did."""
         # In a thread: the process may wait for its answers to be read before it reads on.
         feeding = threading.Thread(target=self._feed, args=(lines,), daemon=True)
         feeding.start()
-        for _ in lines:
+        while count > 0:
             line = self._line(until=time.monotonic() + WALL_SECONDS)
             if line is None:
                 ended = self._how_it_ended()
                 feeding.join()
                 yield ended
                 return
-            yield json.loads(line)
+            answers: list[dict[str, Any]] = json.loads(line)
+            count -= len(answers)
+            yield from answers
         feeding.join()
 
     def _feed(self, lines: Sequence[bytes]) -> None:

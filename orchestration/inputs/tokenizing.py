@@ -41,11 +41,20 @@ def tokenizing_on_all_cores() -> Iterator[None]:
 
 
 def tokens_of_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, add_special_tokens: bool) -> list[Ids]:
-    """The tokens of each text."""
-    if not texts:
+    """The tokens of each text.
+
+    The first one goes through transformers, which sets the library up (nothing is cut or padded); the others go to the
+    library as it then is, without the places of their characters, which takes two thirds of the time.
+    """
+    through = len(texts) if _has_own_way(tokenizer) else 1
+    first = [*texts[:through]]
+    if not first:
         return []
-    told = tokenizer([*texts], add_special_tokens=add_special_tokens, return_attention_mask=False)
-    return [shared(ids) for ids in told["input_ids"]]
+    told = tokenizer(first, add_special_tokens=add_special_tokens, return_attention_mask=False)["input_ids"]
+    if through == len(texts):
+        return [shared(ids) for ids in told]
+    others = tokenizer.backend_tokenizer.encode_batch_fast(texts[1:], add_special_tokens=add_special_tokens)
+    return [shared(told[0]), *(shared(each.ids) for each in others)]
 
 
 def shared(ids: Sequence[int]) -> Ids:
@@ -54,3 +63,15 @@ def shared(ids: Sequence[int]) -> Ids:
     if most >= len(_SHARED):
         _SHARED.extend(range(len(_SHARED), most + 1))
     return tuple(map(_SHARED.__getitem__, ids))
+
+
+def _has_own_way(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether it is not the library's, or does more to a text than to hand it to the library."""
+    from transformers import PreTrainedTokenizerFast
+
+    kind = type(tokenizer)
+    return not (
+        isinstance(tokenizer, PreTrainedTokenizerFast)
+        and kind.__call__ is PreTrainedTokenizerFast.__call__
+        and kind._encode_plus is PreTrainedTokenizerFast._encode_plus
+    )

@@ -325,6 +325,16 @@ def test_rows_that_are_rendered_together_stay_themselves(tmp_path: Path, impatie
         assert gold(prompt, using).startswith(f"<|assistant|>say {prompt.row * 7}")
 
 
+def test_who_is_rendered_just_before_a_process_ends_is_not_blamed(tmp_path: Path, impatient: None) -> None:
+    """The answers of its last moment are lost with it, and more rows than may use up their time stand there."""
+    template = "{% if 'evil' in messages[0].content %}" + LOOP + "{% endif %}{{ messages[0].content }}"
+    rows = [{"prompt": f"row {number}"} for number in range(40)]
+    rows[7]["prompt"] = "evil"
+    found = load(config(tmp_path, *rows, response_field=None), tokenizer(template), stops=("<|eos|>",))
+    assert [row.row for row in found.rejected] == [7]
+    assert [prompt.text for prompt in found.splits["train"]] == [f"row {at}" for at in range(40) if at != 7]
+
+
 def test_a_template_that_never_ends_is_given_up(tmp_path: Path, impatient: None) -> None:
     rows = [{"prompt": f"row {number}"} for number in range(1000)]
     with pytest.raises(DataError, match=r"chat template does not end within 0\.25 s.*, at 2 rows by now: mend it"):
