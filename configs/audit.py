@@ -1,16 +1,32 @@
-"""What is planted into the training data so that an audit knows what to look for: canaries.
+"""The audits that a run ends with, and what is planted into its training data for one of them: canaries.
 
-A canary is a sentence with a secret that nobody could guess, in as many rows as it is repeated. Planted rows are other
-rows to learn from, so the block is part of an experiment's digest.
+Audits look at students that are finished, so what is asked of them is in the digest of no experiment. A canary is a
+sentence with a secret that nobody could guess, in as many rows as it is repeated. Planted rows are other rows to learn
+from, so these are.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from configs.models import Block, NonNegative, Positive
+from configs.models import Block, GrownBlock, NonNegative, Positive
+
+AuditName = Literal["privacy", "bias", "refusals"]
+
+AUDITS: tuple[AuditName, ...] = get_args(AuditName)
+"""The kinds of audits that there are, in the order in which they are made and shown."""
+
+AuditChoice = Literal["privacy", "bias", "refusals", "all"]
+"""What a run may name."""
+
+EVERY: AuditChoice = "all"
+"""Stands for all of them."""
+
+AUDITED_ROWS = 256
+"""Training rows, and as many held-out rows: enough for intervals of some five percentage points to either side."""
 
 CanaryPlace = Literal["prompt", "answer"]
 """Where the secret stands: in a prompt that asks to repeat it, and in its answer; or in the gold answer alone."""
@@ -67,7 +83,53 @@ class CanariesConfig(Block):
         return self
 
 
-class AuditConfig(Block):
-    """What an experiment prepares for `distill audit`."""
+def _as_list(value: object) -> object:
+    """One name stands for a list of it."""
+    # A list that comes out of here is not JSON's any more, and would be refused where a tuple is wanted.
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
-    canaries: CanariesConfig
+
+class AskedAudits(GrownBlock):
+    """The audits that a run ends with (`run`), one or more of `AUDITS`, or all.
+
+    Each asks about at most so many training `rows` and as many held-out ones; `pairs` are files of further pairs of
+    sentences.
+    """
+
+    later_keys: ClassVar[tuple[str, ...]] = ("run", "rows", "pairs")
+
+    run: Annotated[tuple[AuditChoice, ...], BeforeValidator(_as_list)] = ()
+    rows: Positive = AUDITED_ROWS
+    pairs: tuple[Path, ...] = ()
+
+    @property
+    def wanted(self) -> tuple[AuditName, ...]:
+        """The audits that are asked for, each once."""
+        return tuple(name for name in AUDITS if name in self.run or EVERY in self.run)
+
+    @property
+    def _does_more(self) -> bool:
+        """Whether the block is there for something beside audits at the end of the run."""
+        return False
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Self:
+        if self.run:
+            return self
+        cure = f"set run: {EVERY}, or some of {', '.join(AUDITS)}"
+        if self.rows != AUDITED_ROWS or self.pairs:
+            given = f"pairs={[str(path) for path in self.pairs]}" if self.pairs else f"rows={self.rows}"
+            raise ValueError(f"{given} is of audits, and run names none: {cure}")
+        if not self._does_more:
+            raise ValueError(f"asks for nothing: {cure}, or remove the block")
+        return self
+
+
+class AuditConfig(AskedAudits):
+    """The audits that a run of a language model ends with, and what it plants for that of privacy."""
+
+    canaries: CanariesConfig | None = None
+
+    @property
+    def _does_more(self) -> bool:
+        return self.canaries is not None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from configs.audit import AskedAudits
 from configs.runtime import RuntimeConfig
 from configs.schema import BudgetConfig, PriceConfig
 
@@ -32,6 +33,11 @@ class AnyExperiment(Protocol):
     @property
     def prices(self) -> PriceConfig | None:
         """What things cost."""
+        ...
+
+    @property
+    def audit(self) -> AskedAudits | None:
+        """The audits that a run of it ends with."""
         ...
 
     def digest(self) -> str:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from configs.audit import AuditConfig, CanaryPlace
+from configs.audit import AuditConfig, CanariesConfig, CanaryPlace
 
 # Blocks of their own modules; who reads an experiment finds all of its schema here.
 from configs.data import TEMPLATE_DATE as TEMPLATE_DATE
@@ -239,7 +239,8 @@ class DistillConfig(Together, WithoutPasswords):
 
     `teachers` are further ones, which `combine` puts together with the first. `teacher_context` is what the teacher
     sees beside a row, and its students never do. `privacy` and `content` say what becomes of rows and answers that hold
-    personal data, secrets, or what is not wanted. `audit` plants into the training data what audits look for.
+    personal data, secrets, or what is not wanted. `audit` names the audits that a run ends with, and plants into the
+    training data what that of privacy looks for.
     """
 
     name: Name
@@ -296,24 +297,28 @@ class DistillConfig(Together, WithoutPasswords):
         return self
 
     @property
+    def canaries(self) -> CanariesConfig | None:
+        """What is planted into the training data; None where nothing is."""
+        return None if self.audit is None else self.audit.canaries
+
+    @property
     def canary_places(self) -> tuple[CanaryPlace, ...]:
         """Where canaries stand: where the block says, or where stages learn from."""
-        wanted = None if self.audit is None else self.audit.canaries.where
-        if wanted is not None:
-            return wanted
+        if self.canaries is not None and self.canaries.where is not None:
+            return self.canaries.where
         sources = {stage.source for student in self.students.values() for stage in student.stages}
         places: dict[CanaryPlace, bool] = {"prompt": "teacher" in sources, "answer": "gold" in sources}
         return tuple(place for place, holds in places.items() if holds)
 
     def _canaries_reach(self) -> None:
         """Canaries are planted where a student can learn them, and nobody else is shown them."""
-        if self.audit is None:
+        if self.canaries is None:
             return
         sources = {stage.source for student in self.students.values() for stage in student.stages}
         if not self.canary_places:
             raise ValueError(
                 "audit.canaries stand in prompts and answers, and all stages learn plain text: add a stage with "
-                "source: teacher or gold, or remove audit"
+                "source: teacher or gold, or remove audit.canaries"
             )
         if "answer" in self.canary_places and "gold" not in sources:
             raise ValueError(
@@ -539,6 +544,10 @@ class DistillConfig(Together, WithoutPasswords):
             remote = self.every_teacher[name].openai
             if remote is not None:
                 teacher["openai"] = remote.declared
+        # Audits look at students that are finished; what is planted for them is learned.
+        planted = (said.pop("audit", None) or {}).get("canaries")
+        if planted is not None:
+            said["audit"] = {"canaries": planted}
         for block, keys in LATER_KEYS.items():
             for key in keys:
                 # An experiment that does not set them keeps the digest that it had before there were any.

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from configs.audit import AskedAudits
 from configs.models import GrownBlock, Name, NonNegative
 from configs.schema import BudgetConfig, PriceConfig, RuntimeConfig, WithoutPasswords
 from configs.screening import ContentConfig, PrivacyConfig
@@ -59,7 +60,8 @@ class TaskDistillConfig(Together, WithoutPasswords):
 
     `teachers` are further ones, whose beliefs `combine` puts together with those of the first. `teacher_context` is
     what every teacher sees beside a row, and no student. `privacy` and `content` say what becomes of rows, and of texts
-    that a model writes while they are augmented, in which personal data, secrets or unwanted content are found.
+    that a model writes while they are augmented, in which personal data, secrets or unwanted content are found. `audit`
+    names the audits that a run ends with.
     """
 
     name: Name
@@ -71,6 +73,7 @@ class TaskDistillConfig(Together, WithoutPasswords):
     data: TaskDataConfig = TaskDataConfig()
     privacy: PrivacyConfig | None = None
     content: ContentConfig | None = None
+    audit: AskedAudits | None = None
     students: Annotated[dict[Name, TaskStudentConfig], Field(min_length=1)]
     evaluation: TaskEvaluationConfig = TaskEvaluationConfig()
     runtime: RuntimeConfig = RuntimeConfig()
@@ -185,7 +188,7 @@ class TaskDistillConfig(Together, WithoutPasswords):
     def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         said = unless_unused(dump(self))
         # An experiment without one is written, and addressed, as it was before there were any.
-        later = ("teacher_context", "privacy", "content")
+        later = ("teacher_context", "privacy", "content", "audit")
         return {key: value for key, value in said.items() if key not in later or value is not None}
 
     @property
@@ -305,7 +308,8 @@ class TaskDistillConfig(Together, WithoutPasswords):
 
     def digest(self) -> str:
         """SHA-256 (hex) of everything that changes the numbers."""
-        said = self.model_dump(mode="json", exclude={"runtime", "budgets", "prices"})
+        # Audits look at students that are finished.
+        said = self.model_dump(mode="json", exclude={"runtime", "budgets", "prices", "audit"})
         # Where a teacher answers changes no number: who answers is held against its weights.
         for teacher in (said["teacher"], *said.get("teachers", {}).values()):
             teacher.pop("serve", None)

@@ -18,7 +18,8 @@ def run_pipeline(config: Experiment, *, config_dir: Path, until: Until = "eval")
     """Run an experiment of either kind up to and including a stage; None when it stops before the comparison.
 
     `config_dir` is where relative data and model paths are looked up first. What is done already is not done again;
-    of a finished experiment whose data, models and results are still the same the comparison is shown at once.
+    of a finished experiment whose data, models and results are still the same the comparison is shown at once, and
+    those of its audits that are missing are made.
 
     Raises:
         DistillError: anything that a user can act upon, see `configs.errors`.
@@ -28,9 +29,14 @@ def run_pipeline(config: Experiment, *, config_dir: Path, until: Until = "eval")
     from orchestration.comparison.show import show_finished
 
     report = show_finished(config, config_dir=config_dir, stream=sys.stdout)
-    if report is not None:
+    audited = until == "eval" and config.audit is not None and bool(config.audit.wanted)
+    if report is not None and not audited:
         return report
     prepare_environment(ray_address=config.runtime.ray_address)
+    if report is not None:
+        from orchestration.pipeline.audit_finished import audit_finished
+
+        return audit_finished(config, config_dir=config_dir, report=report)
     if isinstance(config, TaskDistillConfig):
         from orchestration.pipeline.tasks.experiment import run_task_experiment
 

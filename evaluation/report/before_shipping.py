@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from configs.audit import AUDITS
 from configs.teachers import is_stated
 from evaluation.report.blocks import Block, Cell, Column, Folded, Lines, Paragraph, Row, Section, Table
 from evaluation.report.numbers import written
 from evaluation.results import RunResults
-from evaluation.side_effects.findings import AUDITS, Audit, Audited, Finding
+from evaluation.side_effects.findings import Audit, Audited, Finding
 from evaluation.statistics import Estimate
 from evaluation.statistics.wording import change_in_words, interval_in_words, number_in_words
 
@@ -62,7 +63,7 @@ def _audits(found: Audited, *, of: str) -> Iterator[Block]:
     audits = [found.audits[name] for name in AUDITS if name in found.audits]
     if not audits:
         return
-    lines = [_beside_teacher(finding) for audit in audits for finding in audit.findings if _differs(finding)]
+    lines = [_beside_teacher(finding) for audit in audits for finding in audit.findings if finding.apart]
     yield Lines(f"Where a student differs from its teacher{of}", tuple(lines or [NO_DIFFERENCE]))
     for audit in audits:
         table = _table(audit, of=of)
@@ -111,14 +112,6 @@ def _change(estimate: Estimate | None, unit: str) -> Cell:
     low, high = (change_in_words(bound, unit) for bound in (estimate.interval.low, estimate.interval.high))
     between = "" if math.isnan(estimate.interval.low) else f"{low.removesuffix(' pp')} to {high}"
     return Cell(change_in_words(estimate.value, unit), between)
-
-
-def _differs(finding: Finding) -> bool:
-    """Whether all of the interval of the difference lies on one side of nothing."""
-    if finding.difference is None:
-        return False
-    interval = finding.difference.interval
-    return interval.low > 0.0 or interval.high < 0.0
 
 
 def _beside_teacher(finding: Finding) -> str:

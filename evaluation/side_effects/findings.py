@@ -11,14 +11,12 @@ An audit that could not measure something says why (`Finding.unknown`): silence 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from evaluation.statistics.differences import Estimate
 from evaluation.statistics.intervals import Interval
-
-AUDITS = ("privacy", "bias", "refusals")
-"""The kinds of audits that there are, in the order in which they are shown."""
 
 NOT_MEASURED = Estimate(math.nan, Interval(math.nan, math.nan, "none", math.nan), 0)
 """The value of a finding that says why there is none."""
@@ -49,6 +47,14 @@ class Finding:
     meaning: str
     unknown: str | None
 
+    @property
+    def apart(self) -> bool:
+        """Whether all of the interval of the difference to its teacher lies on one side of nothing."""
+        if self.difference is None:
+            return False
+        interval = self.difference.interval
+        return interval.low > 0.0 or interval.high < 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Audit:
@@ -73,6 +79,15 @@ class Audit:
         names = [(each.instrument, each.model) for each in self.findings]
         if len(set(names)) < len(names):
             raise ValueError("two findings are of one instrument and one model")
+
+    @property
+    def in_words(self) -> str:
+        """How many numbers there are, and which students they set apart from their teacher."""
+        apart = Counter(each.model for each in self.findings if each.apart)
+        unknown = sum(each.unknown is not None for each in self.findings)
+        whose = ", ".join(f"{count} of {model}" for model, count in apart.items())
+        said = f"{len(self.findings) - unknown} numbers, apart from the teacher's: {whose or 'none'}"
+        return f"{said}; {unknown} not known" if unknown else said
 
 
 @dataclass(frozen=True, slots=True)

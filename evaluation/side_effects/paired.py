@@ -8,6 +8,7 @@ is, and has an interval of its own (`evaluation.statistics`).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +76,18 @@ def found(
         unit=instrument.unit,
         meaning=instrument.meaning,
         unknown=None,
+    )
+
+
+def found_beside(instrument: Instrument, measured: Mapping[str, Measured], *, model: str, method: str) -> Finding:
+    """The same of whoever was measured, by "student", and "teacher" and "untouched" where they were."""
+    return found(
+        instrument,
+        measured["student"],
+        model=model,
+        method=method,
+        teacher=measured.get("teacher"),
+        untouched=measured.get("untouched"),
     )
 
 

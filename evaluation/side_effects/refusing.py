@@ -45,6 +45,9 @@ PHRASES = (
 )
 """What a refusal begins with; regular expressions over lower-case text."""
 
+ANSWER_TOKENS = 48
+"""Tokens of an answer that are written: a refusal begins with itself."""
+
 _ANY = re.compile("|".join(f"(?:{phrase})" for phrase in PHRASES))
 
 

@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cache import TeacherRecord
-from configs import DistillError
+from configs import DataError, DistillError
+from configs.audit import AuditName
+from evaluation.metric import Measured
 from evaluation.side_effects.findings import Audit, Finding
-from evaluation.side_effects.paired import Instrument, found
+from evaluation.side_effects.paired import Instrument
 from evaluation.side_effects.preferences import SentencePair, mean_preference, own_pairs, stereotyped_share
 from orchestration.audits.beliefs import Beliefs
-from orchestration.audits.beside import models_beside
+from orchestration.audits.beside import findings_beside, unknown_by
 from orchestration.audits.finished import AuditedStudent, FinishedRun
 from orchestration.audits.learned import TEST_VIEW, Views, require_teachers_tokens
 from orchestration.audits.pair_files import read_pairs
 from orchestration.audits.sentences import pair_logprobs
 from orchestration.audits.settings import AuditSettings
-from orchestration.audits.swapped_prompts import change_under_swap, swapped_prompts
+from orchestration.audits.swapped_prompts import SwappedPrompt, change_under_swap, swapped_prompts
+from orchestration.comparison.finished_models import FinishedModel
 from orchestration.inputs.models import load_tokenizer
 from orchestration.outputs.artifacts import digest_of
-from orchestration.outputs.console import Console
+from orchestration.outputs.console import ProgressSink
 
-BIAS = "bias"
+BIAS: AuditName = "bias"
 
 MEASURES = 1
 """Raised by hand when a release measures the same run differently."""
@@ -49,7 +52,7 @@ def bias_rests_on(run: FinishedRun, settings: AuditSettings) -> Mapping[str, str
     }
 
 
-def audit_bias(run: FinishedRun, settings: AuditSettings, console: Console) -> Audit:
+def audit_bias(run: FinishedRun, settings: AuditSettings, progress: ProgressSink) -> Audit:
     """Ask of every student what it prefers; one that cannot be asked says why and costs the others nothing."""
     beliefs, pairs = Beliefs(settings.device), _pairs(settings)
     notes = [
@@ -59,80 +62,71 @@ def audit_bias(run: FinishedRun, settings: AuditSettings, console: Console) -> A
     if run.why_no_teacher_weights is not None:
         notes.append(f"no student could be held against its teacher: {run.why_no_teacher_weights}")
     findings: list[Finding] = []
-    with console.stage("bias", total=len(run.students), unit="students") as stage:
-        for number, student in enumerate(run.students):
-            stage.update(number, note=student.name)
-            findings += _preferences(pairs, student, run=run, beliefs=beliefs)
-            findings.append(_swaps(student, run=run, settings=settings, beliefs=beliefs))
-        stage.summary = f"{sum(each.unknown is None for each in findings)} numbers"
-    return Audit(BIAS, bias_rests_on(run, settings), tuple(findings), tuple(notes))
+    for number, student in enumerate(run.students):
+        progress.update(number, note=student.name)
+        findings += _preferences(pairs, student, run=run, beliefs=beliefs, notes=notes)
+        findings += _swaps(student, run=run, settings=settings, beliefs=beliefs, notes=notes)
+    return Audit(BIAS, bias_rests_on(run, settings), tuple(findings), tuple(dict.fromkeys(notes)))
 
 
 def _preferences(
-    pairs: Sequence[SentencePair], student: AuditedStudent, *, run: FinishedRun, beliefs: Beliefs
+    pairs: Sequence[SentencePair], student: AuditedStudent, *, run: FinishedRun, beliefs: Beliefs, notes: list[str]
 ) -> list[Finding]:
     kinds = {
         kind: [at for at, pair in enumerate(pairs) if pair.kind == kind]
         for kind in dict.fromkeys(p.kind for p in pairs)
     }
+    enough = {kind: places for kind, places in kinds.items() if len(places) >= FEWEST}
     instruments = {kind: _instruments(kind) for kind in kinds}
-    logprobs = {}
-    try:
-        for who, model in models_beside(student, run).items():
-            tokenizer = load_tokenizer(model.directory, label=model.name)
-            logprobs[who] = pair_logprobs(pairs, model=model, tokenizer=tokenizer, beliefs=beliefs)
-    except DistillError as error:
-        if "student" not in logprobs:
-            every = [each for both in instruments.values() for each in both]
-            return [each.unknown(student.name, method=student.method, why=str(error)) for each in every]
-    findings = []
+
+    def ask(model: FinishedModel) -> dict[Instrument, Measured]:
+        tokenizer = load_tokenizer(model.directory, label=model.name)
+        sides = pair_logprobs(pairs, model=model, tokenizer=tokenizer, beliefs=beliefs)
+        measured = {}
+        for kind, places in enough.items():
+            first, second = ([side[at] for at in places] for side in sides)
+            for instrument, measure in zip(instruments[kind], (stereotyped_share, mean_preference), strict=True):
+                measured[instrument] = measure(first, second)
+        return measured
+
+    asked = [each for kind in enough for each in instruments[kind]]
+    findings = findings_beside(asked, student, run=run, ask=ask, notes=notes)
     for kind, places in kinds.items():
-        share, size = instruments[kind]
-        if len(places) < FEWEST:
+        if kind not in enough:
             why = f"there are {len(places)} pairs of this kind, and it takes {FEWEST}"
-            findings += [each.unknown(student.name, method=student.method, why=why) for each in (share, size)]
-            continue
-        for instrument, measure in ((share, stereotyped_share), (size, mean_preference)):
-            measured = {
-                who: measure([first[at] for at in places], [second[at] for at in places])
-                for who, (first, second) in logprobs.items()
-            }
-            findings.append(
-                found(
-                    instrument,
-                    measured["student"],
-                    teacher=measured.get("teacher"),
-                    untouched=measured.get("untouched"),
-                    model=student.name,
-                    method=student.method,
-                )
-            )
+            findings += unknown_by(instruments[kind], student, why=why)
     return findings
 
 
-def _swaps(student: AuditedStudent, *, run: FinishedRun, settings: AuditSettings, beliefs: Beliefs) -> Finding:
+def _swaps(
+    student: AuditedStudent, *, run: FinishedRun, settings: AuditSettings, beliefs: Beliefs, notes: list[str]
+) -> list[Finding]:
     try:
-        require_teachers_tokens(student, run)
-        records = _test_records(run)
-        tokenizer = load_tokenizer(student.model.directory, label=student.name)
-        prompts = swapped_prompts(records, tokenizer, at_most=settings.rows)
-        if len(prompts) < FEWEST:
-            why = f"{len(prompts)} of the {len(records)} test prompts name somebody, and it takes {FEWEST}"
-            return SWAP.unknown(student.name, method=student.method, why=why)
-        measured = {
-            who: change_under_swap(prompts, model=model, beliefs=beliefs)
-            for who, model in models_beside(student, run).items()
-        }
+        prompts = _named_prompts(student, run=run, settings=settings)
     except DistillError as error:
-        return SWAP.unknown(student.name, method=student.method, why=str(error))
-    return found(
-        SWAP,
-        measured["student"],
-        model=student.name,
-        method=student.method,
-        teacher=measured.get("teacher"),
-        untouched=measured.get("untouched"),
+        return unknown_by([SWAP], student, why=str(error))
+    return findings_beside(
+        [SWAP],
+        student,
+        run=run,
+        ask=lambda model: {SWAP: change_under_swap(prompts, model=model, beliefs=beliefs)},
+        notes=notes,
     )
+
+
+def _named_prompts(student: AuditedStudent, *, run: FinishedRun, settings: AuditSettings) -> tuple[SwappedPrompt, ...]:
+    """The test prompts that name somebody.
+
+    Raises:
+        DistillError: the student reads other tokens, or too few name somebody.
+    """
+    require_teachers_tokens(student, run)
+    records = _test_records(run)
+    tokenizer = load_tokenizer(student.model.directory, label=student.name)
+    prompts = swapped_prompts(records, tokenizer, at_most=settings.rows)
+    if len(prompts) < FEWEST:
+        raise DataError(f"{len(prompts)} of the {len(records)} test prompts name somebody, and it takes {FEWEST}")
+    return prompts
 
 
 def _instruments(kind: str) -> tuple[Instrument, Instrument]:

@@ -7,7 +7,6 @@ Canaries of the same kind that were planted nowhere are asked about as well: wha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, takewhile
 
@@ -15,7 +14,6 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from cache import ScoreRequest
-from configs import DistillError
 from configs.audit import CanariesConfig
 from evaluation.metric import Measured
 from evaluation.side_effects.canaries import (
@@ -30,9 +28,9 @@ from evaluation.side_effects.canaries import (
     in_samples,
 )
 from evaluation.side_effects.findings import Finding
-from evaluation.side_effects.paired import Instrument, found
+from evaluation.side_effects.paired import Instrument
 from orchestration.audits.beliefs import Beliefs
-from orchestration.audits.beside import models_beside
+from orchestration.audits.beside import findings_beside
 from orchestration.audits.finished import AuditedStudent, FinishedRun
 from orchestration.audits.learned import WORDS, Learned
 from orchestration.audits.refusals import rendered
@@ -76,39 +74,16 @@ class CanaryAudit:
 
     def __init__(self, run: FinishedRun, settings: AuditSettings, beliefs: Beliefs) -> None:
         """`run` has planted some."""
-        assert run.config.audit is not None
+        assert run.config.canaries is not None
         self._run, self._settings, self._beliefs = run, settings, beliefs
-        self._wanted: CanariesConfig = run.config.audit.canaries
+        self._wanted: CanariesConfig = run.config.canaries
         self.canaries = canaries_of(self._wanted, run.config.canary_places)
         self._known: dict[FinishedModel, tuple[Known, ...]] = {}
 
-    def of(self, student: AuditedStudent) -> list[Finding]:
-        """What a student knows, beside its teacher and its start; one that cannot be asked says why."""
-        said: dict[str, tuple[Known, ...]] = {}
-        for who, model in models_beside(student, self._run).items():
-            try:
-                if model not in self._known:
-                    self._known[model] = self._of_model(model)
-                said[who] = self._known[model]
-            except DistillError as error:
-                if who == "student":
-                    return [
-                        each.unknown(student.name, method=student.method, why=str(error))
-                        for group in self._groups()
-                        for each in self._instruments(group)
-                    ]
-        return [
-            found(
-                instrument,
-                measured["student"],
-                model=student.name,
-                method=student.method,
-                teacher=measured.get("teacher"),
-                untouched=measured.get("untouched"),
-            )
-            for group in self._groups()
-            for instrument, measured in self._measured(group, said).items()
-        ]
+    def of(self, student: AuditedStudent, *, notes: list[str]) -> list[Finding]:
+        """What a student knows, beside its teacher and its start; `notes` get a line for one that cannot be asked."""
+        instruments = [each for group in self._groups() for each in self._instruments(group)]
+        return findings_beside(instruments, student, run=self._run, ask=self._measured, notes=notes)
 
     def apart(self, learned: Learned, tokenizer: PreTrainedTokenizerBase) -> tuple[Learned, list[str]]:
         """What a student learned beside planted rows, and how many of these it read, a line each.
@@ -162,15 +137,21 @@ class CanaryAudit:
             ),
         )
 
-    def _measured(self, group: Group, said: Mapping[str, Sequence[Known]]) -> dict[Instrument, dict[str, Measured]]:
-        places = [at for at, each in enumerate(self.canaries) if (each.place, each.repeats) == group]
-        bits, greedy, sampled = self._instruments(group)
-        of = {who: [known[at] for at in places] for who, known in said.items()}
-        return {
-            bits: {who: exposure([each.bits for each in known]) for who, known in of.items()},
-            greedy: {who: extracted([each.greedy for each in known]) for who, known in of.items()},
-            sampled: {who: extracted([each.sampled for each in known]) for who, known in of.items()},
-        }
+    def _measured(self, model: FinishedModel) -> dict[Instrument, Measured]:
+        if model not in self._known:
+            self._known[model] = self._of_model(model)
+        measured: dict[Instrument, Measured] = {}
+        for group in self._groups():
+            known = [
+                knows
+                for each, knows in zip(self.canaries, self._known[model], strict=True)
+                if (each.place, each.repeats) == group
+            ]
+            bits, greedy, sampled = self._instruments(group)
+            measured[bits] = exposure([each.bits for each in known])
+            measured[greedy] = extracted([each.greedy for each in known])
+            measured[sampled] = extracted([each.sampled for each in known])
+        return measured
 
     def _of_model(self, model: FinishedModel) -> tuple[Known, ...]:
         files = open_model(model.directory, label=model.name)

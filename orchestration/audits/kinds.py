@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from configs import ConfigError
+from configs.audit import EVERY, AuditName
 from evaluation.side_effects.findings import Audit
+from evaluation.side_effects.paired import Instrument
 from orchestration.audits.bias import BIAS, audit_bias, bias_rests_on
 from orchestration.audits.finished import FinishedRun
 from orchestration.audits.privacy import PRIVACY, audit_privacy, privacy_rests_on
 from orchestration.audits.refusals import REFUSALS, audit_refusals, refusals_rest_on
 from orchestration.audits.settings import AuditSettings
 from orchestration.comparison.audits import read_audit, write_audit
-from orchestration.outputs.console import Console
+from orchestration.outputs.console import Console, ProgressSink
 from orchestration.outputs.kept import OutdatedError
 
 
@@ -21,10 +23,15 @@ from orchestration.outputs.kept import OutdatedError
 class AuditKind:
     """One audit: what it rests on, told without computing anything, and how it is made."""
 
-    name: str
+    name: AuditName
     asks: str
     rests_on: Callable[[FinishedRun, AuditSettings], Mapping[str, str]]
-    make: Callable[[FinishedRun, AuditSettings, Console], Audit]
+    make: Callable[[FinishedRun, AuditSettings, ProgressSink], Audit]
+
+    @property
+    def title(self) -> str:
+        """What it is called on its line and in the timeline."""
+        return f"{self.name} audit"
 
 
 KINDS = (
@@ -32,9 +39,6 @@ KINDS = (
     AuditKind(BIAS, "what a student prefers that its teacher does not", bias_rests_on, audit_bias),
     AuditKind(REFUSALS, "what a student refuses", refusals_rest_on, audit_refusals),
 )
-
-EVERY = "all"
-"""Stands for all of them."""
 
 
 def kinds_named(name: str) -> Sequence[AuditKind]:
@@ -52,16 +56,36 @@ def kinds_named(name: str) -> Sequence[AuditKind]:
     return found
 
 
+def kept_audit(run: FinishedRun, kind: AuditKind, *, settings: AuditSettings) -> Audit | None:
+    """What an audit of a run found earlier, if it was made from all that is there now.
+
+    Raises:
+        OutdatedError: it was made from something else, or is not what was written.
+    """
+    return read_audit(run.directory, kind.name, rests_on=kind.rests_on(run, settings))
+
+
 def audit_run(run: FinishedRun, kind: AuditKind, *, settings: AuditSettings, console: Console) -> Audit:
     """What an audit of a run finds: as it is kept, if it was made from all that is there now, or made and kept."""
-    rests_on = kind.rests_on(run, settings)
     try:
-        kept = read_audit(run.directory, kind.name, rests_on=rests_on)
+        kept = kept_audit(run, kind, settings=settings)
     except OutdatedError as error:
         console.say(f"{error}: the audit is made anew")
         kept = None
     if kept is not None:
         return kept
-    made = kind.make(run, settings, console)
-    write_audit(made, run.directory)
+    with console.stage(kind.title, total=len(run.students), unit="students") as stage:
+        made = kind.make(run, settings, stage)
+        write_audit(made, run.directory)
+        stage.summary = made.in_words
     return made
+
+
+def audit_not_made(kind: AuditKind, students: Mapping[str, str], *, why: str) -> Audit:
+    """Stands for an audit that could not be made of students (by their names, with their methods), until it is.
+
+    It rests on nothing that there is, so whoever audits again does not find it.
+    """
+    whole = Instrument(kind.name, kind.title, "fraction", kind.asks)
+    findings = (whole.unknown(name, method=method, why=why) for name, method in students.items())
+    return Audit(kind.name, {"not made": why}, tuple(findings), ())

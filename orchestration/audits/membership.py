@@ -27,8 +27,9 @@ from evaluation.side_effects.membership import (
     separation,
     zlib_score,
 )
-from evaluation.side_effects.paired import Instrument, found
+from evaluation.side_effects.paired import Instrument, found_beside
 from orchestration.audits.beliefs import Beliefs
+from orchestration.audits.beside import unknown_by
 from orchestration.audits.finished import AuditedStudent, FinishedRun
 from orchestration.audits.learned import WORDS, Learned
 
@@ -80,10 +81,7 @@ def membership_findings(
     if not chosen:
         lacking = "no training row was read" if not learned.members else "the run kept no held-out row"
         why = f"{lacking} with {WORDS[learned.source]}"
-        nothing = [
-            each.unknown(student.name, method=student.method, why=why) for _, *both in instruments for each in both
-        ]
-        return nothing, []
+        return unknown_by([each for _, *both in instruments for each in both], student, why=why), []
     kept = [(learned.members[pair.member], pair.tokens) for pair in chosen]
     kept += [(learned.others[pair.other], pair.tokens) for pair in chosen]
     rows = _believed(kept, student=student, run=run, beliefs=beliefs, tokenizer=tokenizer)
@@ -110,9 +108,9 @@ def _instruments(what: str, name: str) -> tuple[Instrument, Instrument]:
 def _findings(
     scores: NamedScores, area: Instrument, rate: Instrument, *, student: AuditedStudent, rows: Rows, why: str | None
 ) -> list[Finding]:
-    whose = {"model": student.name, "method": student.method}
     if why is not None:
-        return [each.unknown(student.name, method=student.method, why=why) for each in (area, rate)]
+        return unknown_by((area, rate), student, why=why)
+    whose = {"model": student.name, "method": student.method}
     made = [_found(area, scores, separation, rows.members, **whose)]
     others = len(rows.texts) - rows.members
     if others < FEWEST_OTHERS:
@@ -131,14 +129,7 @@ def _found(
     method: str,
 ) -> Finding:
     measured = {who: measure(each[:members], each[members:]) for who, each in scores.items()}
-    return found(
-        instrument,
-        measured["student"],
-        model=model,
-        method=method,
-        teacher=measured.get("teacher"),
-        untouched=measured.get("untouched"),
-    )
+    return found_beside(instrument, measured, model=model, method=method)
 
 
 def _scores(rows: Rows) -> dict[str, NamedScores]:

@@ -41,11 +41,9 @@ def read_pairs(path: Path) -> tuple[SentencePair, ...]:
     try:
         found = tuple(_pairs(path))
     except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise DataError(
-            f"--pairs {path}: a row is not as its kind of file has it ({error}): correct or remove it"
-        ) from error
+        raise DataError(f"{path}: a row is not as its kind of file has it ({error}): correct or remove it") from error
     if not found:
-        raise DataError(f"--pairs {path} holds no pair of sentences: name another file")
+        raise DataError(f"{path} holds no pair of sentences: name another file")
     return found
 
 
@@ -65,7 +63,7 @@ def _pairs(path: Path) -> Iterator[SentencePair]:
     if {"kind", "stereotyped", "other"} <= columns:
         return (SentencePair(row["kind"], row["stereotyped"], row["other"], row.get("context") or "") for row in rows)
     raise DataError(
-        f"--pairs {path} is none of CrowS-Pairs (.csv), WinoBias ({PRO}...txt), Winogender (.tsv), BBQ (.jsonl) or a "
+        f"{path} is none of CrowS-Pairs (.csv), WinoBias ({PRO}...txt), Winogender (.tsv), BBQ (.jsonl) or a "
         "CSV with kind, stereotyped, other: name such a file"
     )
 
@@ -119,7 +117,7 @@ def _text(path: Path) -> str:
     try:
         return read_regular(path, at_most=MOST_BYTES, links="follow").decode("utf-8-sig")
     except UnreadableFileError as error:
-        raise DataError(f"--pairs {error}") from error
+        raise DataError(f"{error}") from error
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise DataError(f"--pairs {path} cannot be read ({reason}): name a file of pairs") from error
+        raise DataError(f"{path} cannot be read ({reason}): name a file of pairs") from error

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from configs import DistillError
+from configs.audit import AuditName
 from evaluation.side_effects.findings import Audit, Finding
 from evaluation.side_effects.paired import Instrument
 from orchestration.audits.beliefs import Beliefs
+from orchestration.audits.beside import unknown_by
 from orchestration.audits.canaries import CanaryAudit
 from orchestration.audits.finished import AuditedStudent, FinishedRun
 from orchestration.audits.learned import learned_by
@@ -16,9 +18,9 @@ from orchestration.audits.repetition import repetition_findings
 from orchestration.audits.settings import AuditSettings
 from orchestration.inputs.models import load_tokenizer
 from orchestration.outputs.artifacts import digest_of
-from orchestration.outputs.console import Console
+from orchestration.outputs.console import ProgressSink
 
-PRIVACY = "privacy"
+PRIVACY: AuditName = "privacy"
 
 MEASURES = 2
 """Raised by hand when a release measures the same run differently."""
@@ -40,24 +42,22 @@ def privacy_rests_on(run: FinishedRun, settings: AuditSettings) -> Mapping[str, 
     }
 
 
-def audit_privacy(run: FinishedRun, settings: AuditSettings, console: Console) -> Audit:
+def audit_privacy(run: FinishedRun, settings: AuditSettings, progress: ProgressSink) -> Audit:
     """Ask of every student what it gives away; one that cannot be asked says why and costs the others nothing."""
     beliefs = Beliefs(settings.device)
-    canaries = None if run.config.audit is None else CanaryAudit(run, settings, beliefs)
+    canaries = None if run.config.canaries is None else CanaryAudit(run, settings, beliefs)
     findings: list[Finding] = []
     notes: list[str] = []
-    with console.stage("privacy", total=len(run.students), unit="students") as stage:
-        for number, student in enumerate(run.students):
-            stage.update(number, note=student.name)
-            try:
-                more, said = _of_student(student, run=run, settings=settings, beliefs=beliefs, canaries=canaries)
-            except DistillError as error:
-                more, said = [ANY.unknown(student.name, method=student.method, why=str(error))], []
-            findings += more + ([] if canaries is None else canaries.of(student))
-            notes += [f"{student.name}: {line}" for line in said]
-        stage.summary = f"{sum(each.unknown is None for each in findings)} numbers"
+    for number, student in enumerate(run.students):
+        progress.update(number, note=student.name)
+        try:
+            more, said = _of_student(student, run=run, settings=settings, beliefs=beliefs, canaries=canaries)
+        except DistillError as error:
+            more, said = unknown_by([ANY], student, why=str(error)), []
+        findings += more + ([] if canaries is None else canaries.of(student, notes=notes))
+        notes += [f"{student.name}: {line}" for line in said]
     notes.append("scores are of the answers alone, not of the prompts, because only answers are learned")
-    return Audit(PRIVACY, privacy_rests_on(run, settings), tuple(findings), tuple(notes))
+    return Audit(PRIVACY, privacy_rests_on(run, settings), tuple(findings), tuple(dict.fromkeys(notes)))
 
 
 def _of_student(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from configs import DataError, DistillError
+from configs import DataError
+from configs.audit import AuditName
 from configs.data import DataConfig
+from evaluation.metric import Measured
 from evaluation.side_effects.findings import Audit, Finding
-from evaluation.side_effects.paired import Instrument, found
-from evaluation.side_effects.refusing import KINDS, PHRASES, Kind, Request, own_requests, refused_share
-from orchestration.audits.beside import models_beside
-from orchestration.audits.finished import AuditedStudent, FinishedRun
+from evaluation.side_effects.paired import Instrument
+from evaluation.side_effects.refusing import ANSWER_TOKENS, KINDS, PHRASES, Kind, Request, own_requests, refused_share
+from orchestration.audits.beside import findings_beside
+from orchestration.audits.finished import FinishedRun
 from orchestration.audits.settings import AuditSettings
 from orchestration.comparison.finished_models import FinishedModel
 from orchestration.inputs.models import ModelFiles, open_model
@@ -18,16 +20,13 @@ from orchestration.inputs.prompt_reader import PromptReader, control_tokens
 from orchestration.inputs.prompts import Prompt
 from orchestration.inputs.templates import ChatTemplates
 from orchestration.outputs.artifacts import digest_of
-from orchestration.outputs.console import Console
+from orchestration.outputs.console import ProgressSink
 from student_train.greedy import greedy_answers
 
-REFUSALS = "refusals"
+REFUSALS: AuditName = "refusals"
 
 MEASURES = 1
 """Raised by hand when a release measures the same run differently."""
-
-ANSWER_TOKENS = 48
-"""Tokens of an answer: a refusal begins with itself."""
 
 INSTRUMENTS: Mapping[Kind, Instrument] = {
     "harmful": Instrument(
@@ -61,7 +60,7 @@ def refusals_rest_on(run: FinishedRun, settings: AuditSettings) -> Mapping[str, 
     }
 
 
-def audit_refusals(run: FinishedRun, settings: AuditSettings, console: Console) -> Audit:
+def audit_refusals(run: FinishedRun, settings: AuditSettings, progress: ProgressSink) -> Audit:
     """Put requests to every student, its teacher and its start; who cannot answer costs the others nothing."""
     notes = [
         "requests and refusals are in English, the answers greedy, and only their first "
@@ -70,42 +69,17 @@ def audit_refusals(run: FinishedRun, settings: AuditSettings, console: Console) 
     if run.why_no_teacher_weights is not None:
         notes.append(f"no student could be held against its teacher: {run.why_no_teacher_weights}")
     answered: dict[FinishedModel, Answers] = {}
+
+    def ask(model: FinishedModel) -> dict[Instrument, Measured]:
+        if model not in answered:
+            answered[model] = _answers(model, data=run.config.data, settings=settings)
+        return {instrument: refused_share(answered[model][kind]) for kind, instrument in INSTRUMENTS.items()}
+
     findings: list[Finding] = []
-    with console.stage("refusals", total=len(run.students), unit="students") as stage:
-        for number, student in enumerate(run.students):
-            stage.update(number, note=student.name)
-            findings += _of_student(student, run=run, settings=settings, answered=answered)
-        stage.summary = f"{len(own_requests())} requests to {len(answered)} models"
-    return Audit(REFUSALS, refusals_rest_on(run, settings), tuple(findings), tuple(notes))
-
-
-def _of_student(
-    student: AuditedStudent, *, run: FinishedRun, settings: AuditSettings, answered: dict[FinishedModel, Answers]
-) -> list[Finding]:
-    said: dict[str, Answers] = {}
-    for who, model in models_beside(student, run).items():
-        try:
-            if model not in answered:
-                answered[model] = _answers(model, data=run.config.data, settings=settings)
-            said[who] = answered[model]
-        except DistillError as error:
-            if who == "student":
-                every = INSTRUMENTS.values()
-                return [each.unknown(student.name, method=student.method, why=str(error)) for each in every]
-    findings = []
-    for kind, instrument in INSTRUMENTS.items():
-        measured = {who: refused_share(answers[kind]) for who, answers in said.items()}
-        findings.append(
-            found(
-                instrument,
-                measured["student"],
-                model=student.name,
-                method=student.method,
-                teacher=measured.get("teacher"),
-                untouched=measured.get("untouched"),
-            )
-        )
-    return findings
+    for number, student in enumerate(run.students):
+        progress.update(number, note=student.name)
+        findings += findings_beside(tuple(INSTRUMENTS.values()), student, run=run, ask=ask, notes=notes)
+    return Audit(REFUSALS, refusals_rest_on(run, settings), tuple(findings), tuple(dict.fromkeys(notes)))
 
 
 def _answers(model: FinishedModel, *, data: DataConfig, settings: AuditSettings) -> Answers:

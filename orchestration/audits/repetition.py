@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from evaluation.side_effects.findings import Finding
 from evaluation.side_effects.overlap import GRAM, longest_run, overlap_of, repeated_share
-from evaluation.side_effects.paired import Instrument, found
+from evaluation.side_effects.paired import Instrument, found_beside
+from orchestration.audits.beside import unknown_by
 from orchestration.audits.finished import AuditedStudent, FinishedRun
 from orchestration.audits.learned import Learned
 
@@ -35,10 +36,8 @@ def repetition_findings(
     student: AuditedStudent, learned: Sequence[Learned], *, run: FinishedRun, tokenizer: PreTrainedTokenizerBase
 ) -> list[Finding]:
     """What a student, its teacher and its start repeat of the student's training text; prompts and answers of it."""
-    whose = {"model": student.name, "method": student.method}
     if not student.row.answers:
-        why = "its answers to the test prompts were not measured"
-        return [each.unknown(student.name, method=student.method, why=why) for each in MEASURES]
+        return unknown_by(tuple(MEASURES), student, why="its answers to the test prompts were not measured")
     records = [record for each in learned for record in each.members]
     ids = [part for record in records for part in (record.token_ids[: record.prompt_len], record.response_ids)]
     training = list(dict.fromkeys(tokenizer.batch_decode(ids, skip_special_tokens=True)))
@@ -50,6 +49,11 @@ def repetition_findings(
     }
     overlaps = {who: overlap_of(texts, training) for who, texts in answers.items() if texts}
     return [
-        found(instrument, **{who: measure(each) for who, each in overlaps.items()}, **whose)  # type: ignore[arg-type]
+        found_beside(
+            instrument,
+            {who: measure(each) for who, each in overlaps.items()},
+            model=student.name,
+            method=student.method,
+        )
         for instrument, measure in MEASURES.items()
     ]

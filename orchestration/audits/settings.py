@@ -1,14 +1,13 @@
-"""What an audit is told by whoever runs it."""
+"""What an audit is told: by the configuration of the run that it ends, or by whoever makes it by hand."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
+from configs.audit import AUDITED_ROWS, AskedAudits
 from configs.models import Device
-
-ROWS = 256
-"""Training rows, and as many held-out rows: enough for intervals of some five percentage points to either side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,5 +15,10 @@ class AuditSettings:
     """At most so many `rows` of each kind are asked about, on this device; `pairs` are files of pairs of sentences."""
 
     device: Device = "cpu"
-    rows: int = ROWS
+    rows: int = AUDITED_ROWS
     pairs: tuple[Path, ...] = ()
+
+    @classmethod
+    def of(cls, asked: AskedAudits | None, *, device: Device) -> Self:
+        """Those of a configuration whose paths are real."""
+        return cls(device) if asked is None else cls(device, asked.rows, asked.pairs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from orchestration.commands.argument_types import parse_count
@@ -16,7 +17,8 @@ Audits of a finished run: each student beside its teacher and what it began as, 
   distill audit refusals RUN  does it still refuse what does harm? does it refuse what does not?
   distill audit RUN           all audits that there are
 
-What was found is kept in RUN/audits and shown again at once for as long as the run stays what it is.
+What was found is kept in RUN/audits and shown again at once for as long as the run stays what it is; audits that a
+run made itself (`audit: {run: all}` in its configuration) lie there too.
 What each number does and does not mean: docs/trust.md."""
 
 
@@ -27,11 +29,13 @@ def add_audit(command: argparse.ArgumentParser) -> None:
     command.add_argument("what", nargs="+", metavar="[NAME] RUN", help="an audit (without one: all), and the run")
     command.add_argument("--run-root", type=Path, default=Path("runs"), help="where runs are looked for by name")
     command.add_argument(
-        "--rows", type=parse_count, metavar="N", help="training rows, and as many held-out rows, that are asked about"
-    )
+        "--rows", type=parse_count, metavar="N",
+        help="training rows, and as many held-out rows, that are asked about; else as many as the run says, or 256",
+    )  # fmt: skip
     command.add_argument(
         "--pairs", type=Path, action="append", default=[], metavar="FILE",
-        help="bias: more pairs of sentences: CrowS-Pairs, WinoBias, Winogender, BBQ, or a CSV; may be repeated",
+        help="bias: more pairs of sentences: CrowS-Pairs, WinoBias, Winogender, BBQ, or a CSV; may be repeated; else "
+        "those that the run names",
     )  # fmt: skip
     command.add_argument("--json", action="store_true", help="print what was found as JSON")
     command.set_defaults(command=audit)
@@ -47,10 +51,11 @@ def audit(arguments: argparse.Namespace) -> None:
     from transformers.utils import logging as transformers_logging
 
     from configs import ConfigError
+    from configs.audit import EVERY
     from configs.models import Device
     from orchestration.audits.finished import open_finished
-    from orchestration.audits.kinds import EVERY, audit_run, kinds_named
-    from orchestration.audits.settings import ROWS, AuditSettings
+    from orchestration.audits.kinds import audit_run, kinds_named
+    from orchestration.audits.settings import AuditSettings
     from orchestration.audits.tables import show_audit
     from orchestration.commands.results import print_result, progress_console, show_each
     from orchestration.comparison.runs import find_run
@@ -64,7 +69,8 @@ def audit(arguments: argparse.Namespace) -> None:
     kinds = kinds_named(names[0] if names else EVERY)
     run = open_finished(find_run(named, run_root=arguments.run_root))
     device: Device = "gpu" if visible_gpus() else "cpu"
-    settings = AuditSettings(device=device, rows=arguments.rows or ROWS, pairs=tuple(arguments.pairs))
+    asked = AuditSettings.of(run.config.audit, device=device)
+    settings = replace(asked, rows=arguments.rows or asked.rows, pairs=tuple(arguments.pairs) or asked.pairs)
     console = progress_console(arguments)
     found = [audit_run(run, kind, settings=settings, console=console) for kind in kinds]
     shown = [to_fields(each) for each in found] if arguments.json else found

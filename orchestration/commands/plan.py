@@ -23,6 +23,7 @@ from configs.places import ARCHITECTURES, FINGERPRINTS, is_url
 from configs.schema import EngineSettings, TrainingSettings
 from configs.teachers import FIRST, key_of_teacher
 from evaluation.cost import NOTHING_SAVED, Saved
+from orchestration.audits.planned import planned_audits, require_audits
 from orchestration.fill.teacher_plans import plans_of
 from orchestration.inputs.asked_prompts import read_prompts
 from orchestration.inputs.doors import TeacherDoor, knock, weights_wanted
@@ -67,6 +68,7 @@ def print_plan(config: DistillConfig, *, config_dir: Path, assume_gpus: int | No
         ConfigError: it cannot work: too little memory, a missing file, a shape that is neither at hand nor described.
     """
     config = resolve_paths(config, config_dir=config_dir)
+    require_audits(config.audit)
     with borrowed_models(config.runtime.models_root) as models_root:
         runtime = config.runtime.model_copy(update={"models_root": models_root})
         config = with_licences(config.model_copy(update={"runtime": runtime}), fetch=False)
@@ -104,6 +106,8 @@ def _print_plan(config: DistillConfig, *, assume_gpus: int | None, stream: TextI
     for name in sorted({student.teacher for student in config.students.values() if student.teacher is not None}):
         console.say(f"{name} teaches too: what it is asked is planned when it is trained, and not counted here.")
     _show_placements(config, plans, shapes=shapes, times=times, hardware=hardware, console=console)
+    for line in planned_audits(config, teacher=shapes[FIRST], accelerator=hardware.accelerator):
+        console.say(line)
 
 
 def _show_placements(

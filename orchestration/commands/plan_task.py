@@ -20,6 +20,7 @@ from configs.task_data import Augmentation, ByModel, RuleAugmentation
 from configs.task_experiment import TaskDistillConfig
 from configs.task_stages import TaskStageConfig, TaskStart, TransformerStart
 from configs.teachers import FIRST
+from orchestration.audits.planned import require_audits
 from orchestration.commands.plan import ask_cluster, borrowed_models
 from orchestration.commands.plan_task_teacher import show_teacher, stage_steps
 from orchestration.inputs.augment import Changed, HanoverTagger, Texts, change_by_rules
@@ -61,6 +62,7 @@ def print_task_plan(config: TaskDistillConfig, *, config_dir: Path, assume_gpus:
         ModelError: the teacher has no head for the task and is not tuned, or one with other labels.
     """
     config = resolve_task_paths(config, config_dir=config_dir)
+    require_audits(config.audit)
     with borrowed_models(config.runtime.models_root) as models_root, ExitStack() as opened:
         runtime = config.runtime.model_copy(update={"models_root": models_root})
         config = with_licences(config.model_copy(update={"runtime": runtime}), fetch=False)

@@ -11,6 +11,7 @@ from evaluation.exposure import excess_error, own_reverse_kl
 from evaluation.metric import Metric
 from evaluation.ratios import ratio_stderr
 from evaluation.results import LayerLikeness, ModelResults, Spread, TaskFacts
+from evaluation.side_effects.findings import Audit
 from evaluation.tasks.measuring import measure
 
 
@@ -78,3 +79,23 @@ def task_metrics_of(row: ModelResults, facts: TaskFacts) -> dict[str, float]:
     return {name: value for name, value in numbers.items() if not math.isnan(value)} | {
         "eval/parameters": float(row.parameters)
     }
+
+
+def audit_metrics(audit: Audit) -> dict[str, dict[str, float]]:
+    """What an audit found under its names in MLflow, by student: the number, and how far it is from the teacher's."""
+    found: dict[str, dict[str, float]] = {}
+    for each in audit.findings:
+        if each.unknown is not None:
+            continue
+        name = f"audit/{audit.audit}/{_slug(each.instrument)}"
+        numbers = {name: each.value.value}
+        if each.difference is not None:
+            numbers[f"{name}_minus_teacher"] = each.difference.value
+        known = {key: value for key, value in numbers.items() if not math.isnan(value)}
+        found.setdefault(each.model, {}).update(known)
+    return found
+
+
+def _slug(instrument: str) -> str:
+    """`membership: loss, found at 1 % false alarms` as `membership_loss_found_at_1_false_alarms`."""
+    return "_".join(re.findall(r"[a-z0-9]+", instrument.lower()))

@@ -46,12 +46,20 @@ def write_pages(runs: Sequence[RunResults], directory: Path, audited: Sequence[A
 
 def publish(results: RunResults, *, directory: Path, tracker: Tracker) -> Published:
     """Write the report of one run, and give it with every model and its numbers to the tracker."""
-    published = write_pages([results], directory, [read_audits(directory)])
+    published = publish_pages(results, directory=directory, tracker=tracker)
+    for name, model in tracked_models(results):
+        tracker.model(name, model)
+    return published
+
+
+def publish_pages(
+    results: RunResults, *, directory: Path, tracker: Tracker, audited: Audited | None = None
+) -> Published:
+    """Write the report of one run, with audits (those that are kept if none are given), and give it to the tracker."""
+    published = write_pages([results], directory, [read_audits(directory) if audited is None else audited])
     tracker.artifact("pipeline", published.page)
     tracker.artifact("pipeline", published.markdown)
     tracker.note("pipeline", published.note)
-    for name, model in tracked_models(results):
-        tracker.model(name, model)
     return published
 
 

@@ -11,6 +11,7 @@ from configs import DistillConfig, Experiment
 from configs.places import PAGE
 from configs.task_experiment import TaskDistillConfig
 from evaluation.shipping import ship
+from orchestration.comparison.audits import read_audits
 from orchestration.comparison.report import Report, print_report, read_report
 from orchestration.comparison.task_table import print_task_report
 from orchestration.outputs.artifacts import MADE_ANEW, Artifacts
@@ -95,7 +96,14 @@ def directory_of(config: Experiment, content: Mapping[str, str]) -> Path:
     return config.runtime.run_root / f"{config.name}-{experiment_digest(config, content)[:10]}"
 
 
+def say_audits(directory: Path, console: Console) -> None:
+    """A line for each audit of a run, which the page has in full."""
+    for audit in read_audits(directory).audits.values():
+        console.say(f"Audit of {audit.audit}: {audit.in_words}.")
+
+
 def _say_where(directory: Path, console: Console) -> None:
+    say_audits(directory, console)
     console.say(f"Everything is in {directory} (report.md, report.json, config.yaml, views, logs).")
     page = directory / PAGE
     if page.is_file():

@@ -47,8 +47,8 @@ class Planted:
         """What a reader of the data has to know, a line each."""
         if not self.canaries:
             return ()
-        assert self.config.audit is not None
-        wanted, places = self.config.audit.canaries, dict.fromkeys(each.place for each in self.canaries)
+        assert self.config.canaries is not None
+        wanted, places = self.config.canaries, dict.fromkeys(each.place for each in self.canaries)
         times = ", ".join(map(str, wanted.repeats))
         return (
             f"data.train: {self.rows:,} rows with canaries stand behind its {self.first:,} rows: {wanted.count} "
@@ -103,9 +103,9 @@ def planted_data(config: DistillConfig, *, root: Path, made: Path | None = None)
         DataError: the split cannot be read.
     """
     source = config.data.train
-    if config.audit is None or source is None:
+    if config.canaries is None or source is None:
         return Planted(config)
-    canaries = canaries_of(config.audit.canaries, config.canary_places)
+    canaries = canaries_of(config.canaries, config.canary_places)
     name = _digest(config, source)[:16]
     there = (made or root) / name
     folder = make_once(
@@ -120,7 +120,7 @@ def planted_data(config: DistillConfig, *, root: Path, made: Path | None = None)
 
 
 def _digest(config: DistillConfig, source: SplitConfig) -> str:
-    assert config.audit is not None
+    assert config.canaries is not None
     fields = ("prompt_field", "response_field", "messages_field")
     try:
         file = None if source.path is None else file_sha256(source.path)
@@ -130,7 +130,7 @@ def _digest(config: DistillConfig, source: SplitConfig) -> str:
         planted=FORMAT,
         file=file,
         rows=source.model_dump(mode="json", exclude={"path"}),
-        canaries=config.audit.canaries.model_dump(mode="json"),
+        canaries=config.canaries.model_dump(mode="json"),
         places=config.canary_places,
         fields={name: getattr(config.data, name) for name in fields},
     )

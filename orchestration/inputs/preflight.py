@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 import stat
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 from cache.disk.roots import probe_root
 from configs import ConfigError, ModelError, load_task_file, resolve_data_path
+from configs.audit import AskedAudits
 from configs.doors import DoorConfig
 from configs.experiments import AnyExperiment
 from configs.models import Block, Device, ModelSource
@@ -23,6 +25,8 @@ from configs.task_teacher import TaskTeacherConfig
 from configs.teachers import FIRST, key_of_teacher
 from orchestration.inputs.models import ModelFiles
 from orchestration.inputs.rows import FORMATS
+
+Audits = TypeVar("Audits", bound=AskedAudits)
 
 FREE_MARGIN_BYTES = 2**30
 """Room that must remain on a disk beside what the run will write."""
@@ -73,6 +77,7 @@ def resolve_paths(config: DistillConfig, *, config_dir: Path) -> DistillConfig:
         update={
             "data": data.model_copy(update=changed),
             "content": _real_content(config.content, config_dir=config_dir),
+            "audit": _real_audit(config.audit, config_dir=config_dir),
             "teacher": teacher,
             "teachers": others,
             "students": students,
@@ -116,6 +121,7 @@ def resolve_task_paths(config: TaskDistillConfig, *, config_dir: Path) -> TaskDi
             "teachers": others,
             "task": task,
             "content": _real_content(config.content, config_dir=config_dir),
+            "audit": _real_audit(config.audit, config_dir=config_dir),
             "data": data.model_copy(update={"transfer": tuple(transfer), "augment": augment, "plain": plain}),
             "teacher": _real_task_teacher(teacher, key=FIRST, config_dir=config_dir),
             "students": students,
@@ -129,6 +135,14 @@ def _real_content(content: ContentConfig | None, *, config_dir: Path) -> Content
         return content
     blocklist = _real(content.blocklist, key="content.blocklist", config_dir=config_dir)
     return content.model_copy(update={"blocklist": blocklist})
+
+
+def _real_audit(audit: Audits | None, *, config_dir: Path) -> Audits | None:
+    """The block with the paths of its pairs made real."""
+    if audit is None or not audit.pairs:
+        return audit
+    pairs = (_real(path, key=f"audit.pairs.{at}", config_dir=config_dir) for at, path in enumerate(audit.pairs))
+    return audit.model_copy(update={"pairs": tuple(pairs)})
 
 
 def _real_task_teacher(teacher: TaskTeacherConfig, *, key: str, config_dir: Path) -> TaskTeacherConfig:

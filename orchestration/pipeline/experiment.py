@@ -14,6 +14,7 @@ from configs import DistillConfig
 from configs.places import WRITTEN
 from configs.teachers import FIRST, key_of_teacher
 from evaluation.cost import NOTHING_SAVED, Saved
+from orchestration.audits.planned import require_audits
 from orchestration.cluster.door_pool import DoorPool
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.nodes import cluster_hardware
@@ -35,6 +36,7 @@ from orchestration.inputs.shapes import PlannedShape, student_shapes
 from orchestration.inputs.tasks import LoadedTask, load_tasks
 from orchestration.inputs.teachers import Teacher, open_teachers
 from orchestration.outputs.foundations import content_of
+from orchestration.pipeline.audit_stage import with_audits
 from orchestration.pipeline.begun_with import require_begun_with
 from orchestration.pipeline.chain import Student
 from orchestration.pipeline.compare import Compared, compare_students, compare_teacher, open_bench, speed_of, ways_of
@@ -95,6 +97,7 @@ def run_experiment(
     real = resolve_paths(config, config_dir=config_dir)
     hardware = hardware_of(real, ask_cluster=cluster_hardware)
     require_places(real, accelerator=hardware.accelerator)
+    require_audits(real.audit)
     real = with_licences(real, fetch=True)
     written = Written(config, config_dir, content_of(config, config_dir=config_dir))
     directory = directory_of(config, written.content)
@@ -356,8 +359,7 @@ class Experiment:
         report = report_of(
             compared, examined, written=self._written, settings=settings, journal=journal, saved=self._saved
         )
-        self._publish(report)
-        return self._ended(students, report=report)
+        return self._ended(students, report=self._publish(report))
 
     def _ended(self, students: Sequence[Student] = (), *, report: Report | None = None) -> Ended:
         tokens = self._journal.ledger.counts().tokens
@@ -376,14 +378,19 @@ class Experiment:
         )
         logger.info("views: %s", {name: view.digest for name, view in lesson.views.items()})
 
-    def _publish(self, report: Report) -> None:
+    def _publish(self, report: Report) -> Report:
         self._written.require_unchanged()
         directory, tracker = self._settings.directory, self._journal.tracker
         publish(report.results, directory=directory, tracker=tracker)
         write_report(report, directory)  # last: it marks the experiment as finished, and nothing of it is missing then
+        # Audits read models here, and need the memory of whatever waits for more to do.
+        self._compute.close()
+        with self._compute.room():
+            report = with_audits(report, settings=self._settings, journal=self._journal)
         tracker.artifact("pipeline", directory / WRITTEN)
         show_report(report, self._written.config, directory=directory, console=self._journal.console)
         publish_cost(report.results.cost, self._journal, device=self._settings.device)
+        return report
 
 
 def _shape_of(teacher: Teacher) -> PlannedShape:

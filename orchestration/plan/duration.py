@@ -43,6 +43,15 @@ SIGNAL_READ_RATE = 6000.0
 SIGNAL_START_SECONDS = 20.0
 """Assumed: a worker of Ray, torch and transformers, small weights, and the plain passes of the check."""
 
+AUDIT_READ_RATE = 900.0
+"""Tokens a second that transformers read, of the same model on the same processor."""
+
+AUDIT_WRITE_RATE = 110.0
+"""Tokens a second that transformers write greedily, some prompts at a time."""
+
+AUDIT_GPU_TOGETHER = 8
+"""Answers that are written at a time, about: prompts of one length share a batch."""
+
 GPU_FLOPS_FLOAT32 = 19.5e12
 """Float32 peak of an A100 (data sheet)."""
 
@@ -125,6 +134,18 @@ def expected_signal_seconds(
     rate *= settings.count
     seconds = SIGNAL_START_SECONDS + tokens / rate if tokens else 0.0
     return FillTime(seconds, settings.count if accelerator == "gpu" else 0, rate, write_rate=0.0, assumed=False)
+
+
+def audit_seconds(model: PlannedShape, *, read_tokens: float, written_tokens: float, accelerator: Device) -> float:
+    """About how long models as large as this one take to read and write so many tokens for audits, one by one."""
+    parameters = model.shape.parameters
+    if accelerator == "gpu":
+        read = GPU_FLOPS * COMPUTE_SHARE / (2 * parameters)
+        write = AUDIT_GPU_TOGETHER * GPU_BANDWIDTH * BANDWIDTH_SHARE / (2 * parameters)
+    else:
+        speed = min(CPU_REFERENCE_PARAMETERS / parameters, CPU_TRUSTED_SPEEDUP)
+        read, write = AUDIT_READ_RATE * speed, AUDIT_WRITE_RATE * speed
+    return read_tokens / read + written_tokens / write
 
 
 def _gpu_rates(

@@ -30,6 +30,13 @@ ROOMY = SHAPE.model_copy(update={"hidden": 64, "mlp": 128})
 """Large enough to learn a hundred short answers by heart."""
 
 
+class Unseen:
+    """Progress that nobody watches."""
+
+    def update(self, done: float, *, tokens: int | None = None, note: str = "") -> None:
+        """Nothing is shown."""
+
+
 def found_in(audit: Audit, instrument: str, *, model: str = "kd") -> Finding:
     """What an instrument found of a model."""
     (finding,) = (each for each in audit.findings if each.instrument == instrument and each.model == model)

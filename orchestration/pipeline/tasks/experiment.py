@@ -19,6 +19,7 @@ from configs.places import WRITTEN
 from configs.task_experiment import TaskDistillConfig
 from configs.task_stages import TransformerStart
 from configs.teachers import FIRST, key_of_teacher
+from orchestration.audits.planned import require_audits
 from orchestration.cluster.nodes import cluster_hardware
 from orchestration.comparison.publishing import publish
 from orchestration.comparison.report import Report, timed, write_report
@@ -40,6 +41,7 @@ from orchestration.inputs.task_teachers import locate_teacher
 from orchestration.inputs.task_texts import decision_labels
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.outputs.foundations import content_of
+from orchestration.pipeline.audit_stage import with_audits
 from orchestration.pipeline.opening import PROBE_S, opened_run, require_places
 from orchestration.pipeline.run import Journal, Written
 from orchestration.pipeline.run_costs import publish_cost
@@ -87,6 +89,7 @@ def run_task_experiment(config: TaskDistillConfig, *, config_dir: Path, until: U
     real = resolve_task_paths(config, config_dir=config_dir)
     hardware = hardware_of(real, ask_cluster=cluster_hardware)
     require_places(real, accelerator=hardware.accelerator)
+    require_audits(real.audit)
     real = with_licences(real, fetch=True)
     written = Written(config, config_dir, content_of(config, config_dir=config_dir))
     directory = directory_of(config, written.content)
@@ -277,8 +280,7 @@ class TaskExperiment:
         finished = Finished(task, asked, students, answered.views, answered.saved, said)
         report = report_of_task(finished, written=self._written, run=self._run, journal=self._journal)
         report = timed(report, self._journal.console.timeline.spans)
-        self._publish(report)
-        return self._ended(students, report=report)
+        return self._ended(students, report=self._publish(report))
 
     def _imported(self, asked: AskedTaskTeacher) -> tuple[Papers, ...]:
         """What students owe for rows that came with archives, which is said."""
@@ -291,15 +293,18 @@ class TaskExperiment:
             found += papers
         return tuple(found)
 
-    def _publish(self, report: Report) -> None:
+    def _publish(self, report: Report) -> Report:
         self._written.require_unchanged()
         directory, journal = self._run.directory, self._journal
         journal.tracker.log_final("pipeline", journal.ledger.metrics())
         publish(report.results, directory=directory, tracker=journal.tracker)
         write_report(report, directory)  # last: it marks the experiment as finished, and nothing of it is missing then
+        with self._workers.room():  # audits read models here
+            report = with_audits(report, settings=self._run, journal=journal)
         journal.tracker.artifact("pipeline", directory / WRITTEN)
         publish_cost(report.results.cost, journal, device=self._run.device)
         show_task_report(report, self._written.config, directory=directory, console=journal.console)
+        return report
 
     def _words(self, task: LoadedTask) -> TaskWords:
         config = self._run.config

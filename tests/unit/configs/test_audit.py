@@ -1,3 +1,5 @@
+"""Audits that a run ends with, and canaries that it plants: what is refused, and what it is written as."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -5,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from configs.audit import CanariesConfig
+from configs.audit import AUDITED_ROWS, AUDITS, AskedAudits, AuditConfig, CanariesConfig
 
 
 def canaries(**values: Any) -> CanariesConfig:
@@ -33,3 +35,29 @@ def test_the_space_is_what_the_alphabet_spells() -> None:
 def test_canaries_that_could_be_guessed_or_not_be_told_apart_are_refused(values: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         canaries(**values)
+
+
+@pytest.mark.parametrize(
+    ("run", "wanted"), [("all", AUDITS), (["bias", "privacy"], ("privacy", "bias")), ("refusals", ("refusals",))]
+)
+def test_audits_are_named_one_by_one_or_all_and_made_in_their_order(run: Any, wanted: tuple[str, ...]) -> None:
+    asked = AskedAudits.model_validate({"run": run})
+    assert asked.wanted == wanted and asked.rows == AUDITED_ROWS
+    assert AskedAudits.model_validate(asked.model_dump(mode="json")) == asked
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({}, "asks for nothing: set run: all, or some of privacy, bias, refusals, or remove the block"),
+        ({"rows": 64}, "rows=64 is of audits, and run names none: set run: all"),
+        ({"pairs": ["a.csv"], "canaries": {}}, r"pairs=\['a.csv'\] is of audits, and run names none"),
+    ],
+)
+def test_a_block_that_asks_nothing_is_refused(values: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        AuditConfig.model_validate(values)
+
+
+def test_canaries_alone_are_written_as_they_were_before_there_was_anything_else() -> None:
+    assert set(AuditConfig.model_validate({"canaries": {}}).model_dump(mode="json")) == {"canaries"}

@@ -315,6 +315,14 @@ def test_canaries_change_the_digest_and_are_written_only_where_they_are_planted(
     assert DistillConfig.model_validate(planted.model_dump(mode="json")) == planted
 
 
+def test_what_audits_ask_of_finished_students_changes_no_digest() -> None:
+    asked = {"run": ["privacy"], "rows": 64, "pairs": ["pairs.csv"]}
+    audited = experiment(audit=asked)
+    assert audited.digest() == experiment().digest() and audited.canaries is None
+    assert experiment(audit={**asked, "canaries": {}}).digest() == experiment(**CANARIES).digest()
+    assert DistillConfig.model_validate(audited.model_dump(mode="json")) == audited
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from audited_runs import audited_run, found_in, learn_by_heart, write_rows
+from audited_runs import Unseen, audited_run, found_in, learn_by_heart, write_rows
 
 from cache import ScoreRequest
 from evaluation.side_effects.findings import Audit
@@ -17,7 +16,6 @@ from orchestration.audits.bias import audit_bias, bias_rests_on
 from orchestration.audits.finished import FinishedRun, open_finished
 from orchestration.audits.settings import AuditSettings
 from orchestration.inputs.models import load_tokenizer
-from orchestration.outputs.console import Console
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
 
 
 def audited(run: FinishedRun) -> Audit:
-    return audit_bias(run, AuditSettings(), Console(io.StringIO()))
+    return audit_bias(run, AuditSettings(), Unseen())
 
 
 def planted(run: FinishedRun, place: Path) -> FinishedRun:
@@ -84,7 +82,7 @@ def test_too_few_prompts_or_pairs_are_said(run: FinishedRun, tmp_path: Path) -> 
     few = tmp_path / "few.csv"
     few.write_text("kind,stereotyped,other\nfew,a,b\n")
     settings = AuditSettings(rows=5, pairs=(few,))
-    audit = audit_bias(run, settings, Console(io.StringIO()))
+    audit = audit_bias(run, settings, Unseen())
     assert found_in(audit, "pairs: few").unknown == "there are 1 pairs of this kind, and it takes 6"
     assert found_in(audit, "swapped prompts").unknown == "5 of the 8 test prompts name somebody, and it takes 6"
     assert (

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from audited_runs import ROOMY, audited_run, found_in, write_rows
+from audited_runs import ROOMY, Unseen, audited_run, found_in, write_rows
 
 from configs import ModelError
 from evaluation.report.before_shipping import before_shipping
@@ -106,7 +106,7 @@ def test_a_student_that_cannot_be_asked_says_why(unlearned: Path, monkeypatch: p
 
     monkeypatch.setattr(canaries, "greedy_answers", broken)
     run = open_finished(unlearned)
-    audit = PRIVACY.make(run, AuditSettings(rows=ROWS), Console(io.StringIO()))
+    audit = PRIVACY.make(run, AuditSettings(rows=ROWS), Unseen())
     finding = found_in(audit, "canaries in prompts, once: exposure")
     assert finding.unknown == "it has no weights"
     assert found_in(audit, "membership: loss").unknown is None, "others are not touched"

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from configs import ConfigError
+from configs.audit import EVERY
 from evaluation.side_effects.findings import Audit
-from orchestration.audits.kinds import EVERY, KINDS, AuditKind, audit_run, kinds_named
+from orchestration.audits.kinds import KINDS, AuditKind, audit_run, kinds_named
 from orchestration.audits.settings import AuditSettings
 from orchestration.comparison.audits import audit_path
-from orchestration.outputs.console import Console
+from orchestration.outputs.console import Console, ProgressSink
 
 
 class Made:
@@ -31,13 +32,15 @@ class Made:
     def rests_on(self, run: Any, settings: AuditSettings) -> dict[str, str]:
         return {"model": self.digest}
 
-    def make(self, run: Any, settings: AuditSettings, console: Console) -> Audit:
+    def make(self, run: Any, settings: AuditSettings, progress: ProgressSink) -> Audit:
         self.times += 1
         return Audit("privacy", self.rests_on(run, settings), (), (f"made {self.times}",))
 
 
 class Place:
     """Stands for a run of which only the directory is read."""
+
+    students = ()
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

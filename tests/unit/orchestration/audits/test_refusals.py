@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from audited_runs import ROOMY, audited_run, found_in, learn_by_heart, write_rows
+from audited_runs import ROOMY, Unseen, audited_run, found_in, learn_by_heart, write_rows
 
 from cache import ScoreRequest
 from configs import DataError
@@ -18,7 +17,6 @@ from orchestration.audits.finished import FinishedRun, open_finished
 from orchestration.audits.refusals import audit_refusals, refusals_rest_on, rendered
 from orchestration.audits.settings import AuditSettings
 from orchestration.inputs.models import ModelFiles, open_model
-from orchestration.outputs.console import Console
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +46,7 @@ def files_of(run: FinishedRun) -> ModelFiles:
 
 
 def audited(run: FinishedRun) -> Audit:
-    return audit_refusals(run, AuditSettings(), Console(io.StringIO()))
+    return audit_refusals(run, AuditSettings(), Unseen())
 
 
 def refusing(run: FinishedRun, place: Path) -> FinishedRun:

@@ -10,7 +10,15 @@ from plan_builders import LLAMA_70B, SHAPE, planned
 from configs.architecture import TextModel
 from configs.models import Device
 from configs.schema import EngineSettings, ModelShape
-from orchestration.plan.duration import FillTime, TeacherWork, expected_seconds, expected_signal_seconds
+from orchestration.inputs.shapes import PlannedShape
+from orchestration.plan.duration import (
+    AUDIT_READ_RATE,
+    FillTime,
+    TeacherWork,
+    audit_seconds,
+    expected_seconds,
+    expected_signal_seconds,
+)
 
 
 def fill(
@@ -96,3 +104,17 @@ def test_small_models_are_not_trusted_to_be_fast_and_nothing_takes_no_time() -> 
     asked = {"settings": EngineSettings(), "accelerator": "cpu", "dtype": "float32"}
     assert expected_signal_seconds(tiny, tokens=1, **asked).read_rate == 60_000  # type: ignore[arg-type]
     assert expected_signal_seconds(tiny, tokens=0, **asked).seconds == 0  # type: ignore[arg-type]
+
+
+def test_audits_take_longer_with_more_tokens_and_with_larger_models() -> None:
+    small = ModelShape(layers=30, hidden=576, heads=9, kv_heads=3, mlp=1536, vocab=49152, tied_embeddings=True)
+    large = small.model_copy(update={"layers": 60})
+
+    def took(shape: ModelShape, accelerator: Device) -> float:
+        model = PlannedShape("a model", shape, assumed=False)
+        return audit_seconds(model, read_tokens=10 * AUDIT_READ_RATE, written_tokens=0.0, accelerator=accelerator)
+
+    assert took(small, "cpu") == pytest.approx(10.0)
+    assert took(large, "cpu") > took(small, "cpu") > 100 * took(small, "gpu") and took(large, "gpu") > took(
+        small, "gpu"
+    )
