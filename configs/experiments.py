@@ -10,6 +10,7 @@ from typing import Protocol
 from configs.audit import AskedAudits
 from configs.runtime import RuntimeConfig
 from configs.schema import BudgetConfig, PriceConfig
+from configs.screening import ContentConfig
 
 
 class AnyExperiment(Protocol):
@@ -28,6 +29,11 @@ class AnyExperiment(Protocol):
     @property
     def budgets(self) -> BudgetConfig:
         """Its limits."""
+        ...
+
+    @property
+    def content(self) -> ContentConfig | None:
+        """What content is not wanted."""
         ...
 
     @property

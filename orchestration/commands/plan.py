@@ -29,12 +29,14 @@ from orchestration.inputs.asked_prompts import read_prompts
 from orchestration.inputs.doors import TeacherDoor, knock, weights_wanted
 from orchestration.inputs.licences import licences_in_words, with_licences
 from orchestration.inputs.made_once import STAGING
+from orchestration.inputs.model_guard import guard_in_words, planned_guard
 from orchestration.inputs.models import is_at_hand, materialise
 from orchestration.inputs.other_tokens import has_other_tokens, tokens_in_words, tokens_of
 from orchestration.inputs.planted_rows import planted_data, planted_root
 from orchestration.inputs.preflight import require_fitting_lengths, resolve_paths
 from orchestration.inputs.prompts import Prompt, PromptSet
 from orchestration.inputs.remote_teachers import scores_wanted
+from orchestration.inputs.screened_experiment import Screening
 from orchestration.inputs.screened_files import screened_in_words, screened_root
 from orchestration.inputs.screened_rows import screened_data
 from orchestration.inputs.shapes import PlannedShape, shape_at_hand, student_shapes
@@ -180,12 +182,15 @@ def _plans(config: DistillConfig, teachers: Mapping[str, Teacher], *, console: C
     teacher = teachers[FIRST]
     # A plan makes nothing: what a run has not screened yet is screened for the plan alone.
     with TemporaryDirectory(prefix="stillroom-plan-") as scratch:
-        screened = screened_data(config, root=Path(scratch), made=screened_root(config), say=console.say)
+        guard = planned_guard(config)
+        screening = Screening(Path(scratch), made=screened_root(config), say=console.say, guard=guard)
+        screened = screened_data(config, screening)
         planted = planted_data(screened.config, root=Path(scratch), made=planted_root(config))
         read = read_prompts(planted.config, teacher=teacher.files)
         planted.require_readable(read.prompts, reader=teacher.files)
         _show_other_tokens(planted.config, teacher, read.prompts, console=console)
-    for line in (*screened_in_words(screened.splits), *planted.said, *read.said):
+    guarded = guard_in_words(config, guard)
+    for line in (*guarded, *screened_in_words(screened.splits), *planted.said, *read.said):
         console.say(line)
     held = {name: _held(config, each) for name, each in teachers.items()}
     return plans_of(teachers, read.prompts, config=config, caches=held)

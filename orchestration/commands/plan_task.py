@@ -30,9 +30,11 @@ from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.general_texts import read_general_texts
 from orchestration.inputs.left_out_examples import apart_from_held_out, as_read_by
 from orchestration.inputs.licences import licences_in_words, with_licences
+from orchestration.inputs.model_guard import guard_in_words, planned_guard
 from orchestration.inputs.models import load_tokenizer
 from orchestration.inputs.preflight import resolve_task_paths
 from orchestration.inputs.rows import Row
+from orchestration.inputs.screened_experiment import Screening
 from orchestration.inputs.screened_files import screened_in_words, screened_root
 from orchestration.inputs.screened_tasks import screened_task
 from orchestration.inputs.task_sets import load_learned_task, load_task_sets
@@ -72,9 +74,12 @@ def print_task_plan(config: TaskDistillConfig, *, config_dir: Path, assume_gpus:
             console.say(f"{line}.")
         # A plan makes nothing: what a run has not screened yet is screened for the plan alone.
         scratch = opened.enter_context(TemporaryDirectory(prefix="stillroom-screened-"))
-        screened = screened_task(config, root=Path(scratch), made=screened_root(config), say=console.say)
+        guard = planned_guard(config)
+        screening = Screening(Path(scratch), made=screened_root(config), say=console.say, guard=guard)
+        screened = screened_task(config, screening)
         config = screened.config
-        for line in screened_in_words(screened.splits):
+        guarded = guard_in_words(config, guard)
+        for line in (*guarded, *screened_in_words(screened.splits)):
             console.say(line)
         task = load_learned_task(config.task, config.teacher_context)
         sets = _load_sets(config, task, config_dir=config_dir, console=console)

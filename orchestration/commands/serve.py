@@ -76,7 +76,7 @@ def ready_to_serve(config: Experiment, *, config_dir: Path) -> Experiment:
     """The experiment with its paths made real, unless a teacher of it is behind a door already.
 
     Raises:
-        ConfigError: one is, or a path leads nowhere.
+        ConfigError: one is, the experiment has a guard, or a path leads nowhere.
     """
     for name, teacher in config.every_teacher.items():
         if teacher.elsewhere is not None:
@@ -85,6 +85,11 @@ def ready_to_serve(config: Experiment, *, config_dir: Path) -> Experiment:
                 f"{key} answers behind {teacher.elsewhere.host}: a door leads to engines of its own, not to another "
                 f"door: remove {key}.{block}, or give out that address"
             )
+    if isinstance(config, DistillConfig) and config.content is not None and config.content.guard is not None:
+        raise ConfigError(
+            "content.guard is asked by runs, with engines that no door has: serve a configuration without it (a door "
+            "refuses by blocklist and offensive), and let the guard judge in front of the door"
+        )
     if isinstance(config, TaskDistillConfig):
         return resolve_task_paths(config, config_dir=config_dir)
     return resolve_paths(config, config_dir=config_dir)
@@ -166,7 +171,7 @@ def served_teachers(
         ConfigError: an engine does not fit, or what `privacy` or `content` needs is not installed.
     """
     for answers in (False, True):
-        Screen.of(config, answers=answers)  # what is not installed is said before an engine starts
+        Screen.of(config, answers=answers, guard=None)  # what is not installed is said before an engine starts
     served = {}
     for name, teacher in teachers.items():
         alone, files = config.of_teacher(name), teacher.files

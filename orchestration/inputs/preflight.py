@@ -16,7 +16,7 @@ from configs.experiments import AnyExperiment
 from configs.models import Block, Device, ModelSource
 from configs.places import is_url
 from configs.schema import DistillConfig, Dtype, ModelShape, PlainConfig, TeacherConfig
-from configs.screening import ContentConfig
+from configs.screening import ContentConfig, GuardConfig
 from configs.stages import StageConfig
 from configs.task_data import ByModel
 from configs.task_experiment import TaskDistillConfig
@@ -130,11 +130,16 @@ def resolve_task_paths(config: TaskDistillConfig, *, config_dir: Path) -> TaskDi
 
 
 def _real_content(content: ContentConfig | None, *, config_dir: Path) -> ContentConfig | None:
-    """The block with the path of its list made real."""
-    if content is None or content.blocklist is None:
-        return content
-    blocklist = _real(content.blocklist, key="content.blocklist", config_dir=config_dir)
-    return content.model_copy(update={"blocklist": blocklist})
+    """The block with the paths of its list and of its guard made real."""
+    if content is None:
+        return None
+    changed: dict[str, Path | GuardConfig] = {}
+    if content.blocklist is not None:
+        changed["blocklist"] = _real(content.blocklist, key="content.blocklist", config_dir=config_dir)
+    if content.guard is not None:
+        model = _real_model(content.guard.model, key="content.guard.model", config_dir=config_dir)
+        changed["guard"] = content.guard.model_copy(update={"model": model})
+    return content.model_copy(update=changed)
 
 
 def _real_audit(audit: Audits | None, *, config_dir: Path) -> Audits | None:

@@ -1,50 +1,36 @@
-"""The data of an experiment with a language model once it was screened (`orchestration.inputs.screened_files`)."""
+"""The data of an experiment with a language model once it was screened (`orchestration.inputs.screened_experiment`)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from configs.data import DataConfig, SplitConfig
 from configs.schema import DistillConfig
-from orchestration.inputs.screen import Screened
-from orchestration.inputs.screened_files import Say, ScreenedFiles, ScreenedSource, ScreenSettings, screen_files
+from orchestration.inputs.exchanges import exchange_of_prompts
+from orchestration.inputs.screened_experiment import (
+    ScreenedExperiment,
+    Screening,
+    plain_reading,
+    plain_sources,
+    screened_experiment,
+)
+from orchestration.inputs.screened_files import ScreenedFiles, ScreenedSource
 
 
-@dataclass(frozen=True, slots=True)
-class ScreenedData:
-    """An experiment that reads screened files, and what was found in each split."""
-
-    config: DistillConfig
-    splits: Mapping[str, Screened]
-
-
-def screened_data(config: DistillConfig, *, root: Path, say: Say, made: Path | None = None) -> ScreenedData:
-    """Screen the data of an experiment, whose paths are real, below `root`; nothing is read where nobody asks for it.
-
-    What is there below `made` already is taken from there.
+def screened_data(config: DistillConfig, screening: Screening) -> ScreenedExperiment[DistillConfig]:
+    """Screen the splits of prompts, and plain text, of an experiment whose paths are real.
 
     Raises:
         ConfigError: a part is not installed, or a blocklist cannot be read.
         DataError: a split cannot be read.
     """
-    sources = {name: ScreenedSource(source) for name, source in _sources(config.data).items()}
-    files = screen_files(sources, ScreenSettings(config.privacy, config.content), root=root, say=say, made=made)
-    return ScreenedData(config, {}) if files is None else ScreenedData(_reading(config, files), files.splits)
+    data = config.data
+    exchange = exchange_of_prompts(data)
+    sources = {name: ScreenedSource(rows, exchange=exchange) for name, rows in data.splits.items()}
 
+    def reading(files: ScreenedFiles) -> DistillConfig:
+        changed: dict[str, Any] = {name: files.of(name) for name in data.splits}
+        if data.plain is not None:
+            changed["plain"] = plain_reading(data.plain, files)
+        return config.model_copy(update={"data": data.model_copy(update=changed)})
 
-def _sources(data: DataConfig) -> dict[str, SplitConfig]:
-    """The splits of prompts and of plain text, by their names."""
-    plain = {} if data.plain is None else {"plain.train": data.plain.train, "plain.dev": data.plain.dev}
-    return {**data.splits, **plain}
-
-
-def _reading(config: DistillConfig, files: ScreenedFiles) -> DistillConfig:
-    """The experiment with the screened files in place of its data."""
-    changed: dict[str, Any] = {name: files.of(name) for name in config.data.splits}
-    if config.data.plain is not None:
-        plain = {split: files.of(f"plain.{split}") for split in ("train", "dev")}
-        changed["plain"] = config.data.plain.model_copy(update=plain)
-    return config.model_copy(update={"data": config.data.model_copy(update=changed)})
+    return screened_experiment(config, sources | plain_sources(data.plain), reading=reading, screening=screening)

@@ -1,4 +1,4 @@
-"""Content that is not wanted: lines of a list, and what a classifier rates offensive.
+"""Content that is not wanted: lines of a list, what a classifier rates offensive, what a guard finds unsafe.
 
 The classifier is alt-profanity-check's, a linear model over words in the package itself. It knows words and not what is
 meant: it flags some harmless uses of them, and misses what is said politely.
@@ -7,12 +7,14 @@ meant: it flags some harmless uses of them, and misses what is said politely.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from configs import ConfigError
 from configs.regular_files import UnreadableFileError, read_regular
 from configs.screening import ContentConfig
+from orchestration.inputs.exchanges import Exchange
 
 LARGEST_LIST = 16 * 2**20
 """Bytes of a list at most."""
@@ -22,10 +24,37 @@ LINES_AT_ONCE = 1_000
 
 
 class Judge(Protocol):
-    """Whoever says of a text why it is not wanted: a list, a classifier, a model that guards another one."""
+    """Whoever says of a text why it is not wanted, at once: a list, a classifier of words."""
 
     def reason(self, text: str) -> str | None:
         """Why it is not wanted, in words that repeat nothing of it; None where it is."""
+        ...
+
+
+class Guard(Protocol):
+    """A model that guards another one (`orchestration.inputs.model_guard`), which is asked about many at a time."""
+
+    @property
+    def said(self) -> str:
+        """Who it is and under what licence, in a line for people."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Of its weights and of how it is asked: all that decides what it finds."""
+        ...
+
+    def reasons(
+        self, exchanges: Sequence[Exchange], *, making_room: Callable[[], None] | None = None
+    ) -> list[str | None]:
+        """Why each is not wanted, in words that repeat nothing of it; None where it is.
+
+        `making_room` is called before the guard takes memory, and only if it has anything to read.
+        """
+        ...
+
+    def rest(self) -> None:
+        """Give back what it takes of the machine, until it is asked again."""
         ...
 
 

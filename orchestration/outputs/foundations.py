@@ -36,6 +36,9 @@ from orchestration.outputs.artifacts import Artifacts, digest_of
 from orchestration.outputs.kept import FileDigests, file_sha256
 from student_train.handoff.rollouts import RolloutExchange
 
+GUARD_MODEL = "content.guard.model"
+"""The key of the model that judges texts."""
+
 UNUSABLE = "unusable"
 """Stands for the digest of what is missing or cannot be read; whoever needs it says why."""
 
@@ -129,6 +132,8 @@ def model_digest(directory: Path, *, models_root: Path, say: Callable[[str], Non
 
 def model_sources(config: AnyExperiment) -> Iterator[tuple[str, ModelSource]]:
     """Every model that the configuration names, with its key."""
+    if config.content is not None and config.content.guard is not None:
+        yield GUARD_MODEL, config.content.guard.model
     match config:
         case DistillConfig():
             yield "teacher.model", config.teacher.model

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 
 from cache import TeacherIdentity
 from configs import DistillError
 from configs.models import ModelShape
 from configs.schema import EngineSettings
-from evaluation.results import Closeness, Exposure, Place
+from evaluation.results import Closeness, Exposure
 from orchestration.cluster.calibration import DeriveJob, derive_in_worker
 from orchestration.cluster.door_pool import DoorPool
 from orchestration.cluster.engine_pool import EnginePool
@@ -132,17 +131,7 @@ class Compute(Workers):
         return pool
 
     def _pool(self, spec: EngineSpec) -> EnginePool:
-        # Engines of a rollout work beside a group, and take nothing that a waiting one has.
-        room = self.room if spec.purpose == "fill" else nullcontext
-        costs = self._journal.console.costs
-        whose: Place = "teacher" if spec.teaches else "student"
-        pool = EnginePool(
-            spec,
-            clock=self._journal.ledger,
-            room=room,
-            joules=lambda: costs.meter.read().joules,
-            started=self._journal.console.timeline.noting(f"{whose} engines start", place=whose),
-        )
+        pool = self.new_pool(spec)
         self._pools.append(pool)
         return pool
 

@@ -30,6 +30,7 @@ from orchestration.inputs.planted_rows import Planted, planted_data, planted_roo
 from orchestration.inputs.preflight import require_cache, resolve_paths
 from orchestration.inputs.prompts import PromptSet
 from orchestration.inputs.screen import Screened
+from orchestration.inputs.screened_experiment import Screening
 from orchestration.inputs.screened_files import screened_in_words, screened_root
 from orchestration.inputs.screened_rows import screened_data
 from orchestration.inputs.shapes import PlannedShape, student_shapes
@@ -42,6 +43,7 @@ from orchestration.pipeline.chain import Student
 from orchestration.pipeline.compare import Compared, compare_students, compare_teacher, open_bench, speed_of, ways_of
 from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.exposure_stage import exposure_of_run
+from orchestration.pipeline.guarding import opened_guard
 from orchestration.pipeline.lessons import Lesson
 from orchestration.pipeline.opening import PROBE_S, opened_run, require_places
 from orchestration.pipeline.prepare_starts import CalibratedStarts, prepare_starts
@@ -53,6 +55,7 @@ from orchestration.pipeline.stage import run_stage
 from orchestration.pipeline.starts import Start
 from orchestration.pipeline.teachers import AskedTeachers, OpenTeacher, begin_engines, plan_teachers, with_caches
 from orchestration.pipeline.train_students import train_students
+from orchestration.pipeline.workers import Workers
 from orchestration.plan.hardware import hardware_of
 from orchestration.plan.host_memory import HostPhase, check_host
 from orchestration.plan.placement import place_further_teacher, plan_placement
@@ -102,27 +105,34 @@ def run_experiment(
     written = Written(config, config_dir, content_of(config, config_dir=config_dir))
     directory = directory_of(config, written.content)
     with opened_run(real, directory, written=written) as (journal, artifacts), ExitStack() as opened:
-        screened = screened_data(real, root=screened_root(real), say=journal.console.say)
-        planted = planted_data(screened.config, root=planted_root(real))
-        settings = RunSettings(planted.config, directory, hardware, artifacts)
         if session is None:
             session = opened.enter_context(Session(directory))
+        settings = RunSettings(real, directory, hardware, artifacts)
+        guard = opened.enter_context(opened_guard(settings, journal, Workers(settings, journal, session)))
+        screened = screened_data(real, Screening(screened_root(real), say=journal.console.say, guard=guard))
+        planted = planted_data(screened.config, root=planted_root(real))
+        settings = replace(settings, config=planted.config, guard=guard)
         compute = opened.enter_context(closing(Compute(settings, journal, session)))
-        found = FoundInData(screened.splits, planted)
+        found = FoundInData(screened.splits, planted, guard=None if guard is None else guard.said)
         return Experiment(written, settings, journal, compute, below=below, found=found).run(until=until)
 
 
 @dataclass(frozen=True, slots=True)
 class FoundInData:
-    """What was found in the data when they were screened, by split, and what was planted into them."""
+    """What was found in the data when they were screened, by split, and what was planted into them.
+
+    `guard` says who judged them, where a model did.
+    """
 
     screened: Mapping[str, Screened] = field(default_factory=dict)
     planted: Planted | None = None
+    guard: str | None = None
 
     @property
     def said(self) -> tuple[str, ...]:
         """A line for each."""
-        return (*screened_in_words(self.screened), *(() if self.planted is None else self.planted.said))
+        guarded = () if self.guard is None else (f"{self.guard}.",)
+        return (*guarded, *screened_in_words(self.screened), *(() if self.planted is None else self.planted.said))
 
 
 NOTHING_FOUND = FoundInData()

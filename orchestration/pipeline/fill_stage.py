@@ -111,7 +111,7 @@ def pin_answered(
         DataError: filters leave no row.
     """
     before, sets = len(prompts.rejected), asked.sets
-    gone = unlearned_answers(sets, teacher=asked.teacher, cache=asked.cache, settings=settings, journal=journal)
+    gone = unlearned_answers(asked, prompts=prompts, settings=settings, journal=journal)
     failed = {**failed, **gone}
     # What is in the cache and not learned has to be left out of views.
     sets = [replace(each, left_out=each.left_out | (gone.keys() & set(each.requests))) for each in sets]

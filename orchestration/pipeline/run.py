@@ -12,6 +12,7 @@ from configs.experiments import AnyExperiment
 from configs.models import Device
 from configs.task_experiment import TaskDistillConfig
 from orchestration.fill.ledger import Ledger
+from orchestration.inputs.unwanted import Guard
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.console import Console
 from orchestration.outputs.foundations import require_unchanged
@@ -82,7 +83,8 @@ class AnyRun(Protocol):
 class RunSettings:
     """One experiment on this hardware; the paths of `config` are real, not as they were written.
 
-    `imported` is what students owe for rows of the teachers' caches that came with archives.
+    `imported` is what students owe for rows of the teachers' caches that came with archives. `guard` judges texts, if
+    the experiment has one.
     """
 
     config: DistillConfig
@@ -90,6 +92,7 @@ class RunSettings:
     hardware: Hardware
     artifacts: Artifacts
     imported: tuple[Papers, ...] = ()
+    guard: Guard | None = None
 
     @property
     def device(self) -> Device:

@@ -13,10 +13,11 @@ from orchestration.comparison.bench import Bench, lengths
 from orchestration.comparison.report import Report
 from orchestration.environment import installed_versions
 from orchestration.inputs.licences import licences_in_words
+from orchestration.inputs.models import locate_model
 from orchestration.inputs.prompts import PromptSet
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.inputs.teachers import Teacher
-from orchestration.outputs.foundations import RestsOn, model_sources, rested_on
+from orchestration.outputs.foundations import GUARD_MODEL, RestsOn, model_sources, rested_on
 from orchestration.pipeline.chain import Student
 from orchestration.pipeline.compare import Compared
 from orchestration.pipeline.run import Journal, RunSettings, Written
@@ -117,6 +118,9 @@ def _rested_on(settings: RunSettings, teachers: Mapping[str, Teacher], students:
     directories = {f"students.{name}.init.model": start.directory for name, start in starts.items()}
     for name, teacher in teachers.items():
         directories[f"{key_of_teacher(name)}.model"] = teacher.files.directory
+    guard = None if settings.config.content is None else settings.config.content.guard
+    if guard is not None:
+        directories[GUARD_MODEL] = locate_model(guard.model, models_root=settings.config.runtime.models_root)
     return rested_on(
         settings.config,
         directories={key: directories[key] for key, _ in model_sources(settings.config)},

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
+from evaluation.results import Place
+from orchestration.cluster.engine_pool import EnginePool
+from orchestration.cluster.engines import EngineSpec
 from orchestration.cluster.worker_group import GroupShape
 from orchestration.pipeline.run import AnyRun, Journal
 from orchestration.pipeline.session import Session
@@ -25,6 +28,20 @@ class Workers:
         with self._journal.console.stage("ray", place="cluster") as stage:
             nodes = self._session.attach(runtime, device=run.device, gpus=run.hardware.gpus_per_node)
             stage.summary = f"attached to {nodes} nodes" if runtime.ray_address else "local, loopback only"
+
+    def new_pool(self, spec: EngineSpec) -> EnginePool:
+        """Engines that are not started yet; whoever asks for them ends them."""
+        # Engines of a rollout work beside a group, and take nothing that a waiting one has.
+        room = self.room if spec.purpose == "fill" else nullcontext
+        costs = self._journal.console.costs
+        whose: Place = "teacher" if spec.teaches else "student"
+        return EnginePool(
+            spec,
+            clock=self._journal.ledger,
+            room=room,
+            joules=lambda: costs.meter.read().joules,
+            started=self._journal.console.timeline.noting(f"{whose} engines start", place=whose),
+        )
 
     def room(self) -> AbstractContextManager[None]:
         """For whatever is about to take CPUs or GPUs of the cluster: worker groups that only wait are ended."""

@@ -23,6 +23,7 @@ from configs.task_experiment import TaskDistillConfig
 from orchestration.fill.engine_loop import FillOrder, FillProgress
 from orchestration.fill.ledger import Counts, Ledger, Meter
 from orchestration.inputs.preflight import resolve_task_paths
+from orchestration.inputs.screened_experiment import Screening
 from orchestration.inputs.screened_tasks import screened_task
 from orchestration.inputs.task_teachers import TaskTeacher
 from orchestration.inputs.teachers import Teacher
@@ -154,7 +155,7 @@ class TaskPlace:
         written = Written(config, self.root, content_of(config, config_dir=self.root))
         fake: Any = workers
         run, journal = self.run, self.journal
-        screened = screened_task(run.config, root=self.root / "runs/screened", say=journal.console.say)
+        screened = screened_task(run.config, Screening(self.root / "runs/screened", say=journal.console.say))
         run = replace(run, config=screened.config)
         return TaskExperiment(written, run, journal, fake, teaching=self.teaching, screened=screened.splits)
 

@@ -33,6 +33,7 @@ from orchestration.inputs.left_out_examples import apart_from_held_out, as_read_
 from orchestration.inputs.licences import licences_in_words, with_licences
 from orchestration.inputs.preflight import resolve_task_paths
 from orchestration.inputs.screen import Screened
+from orchestration.inputs.screened_experiment import Screening
 from orchestration.inputs.screened_files import screened_in_words, screened_root
 from orchestration.inputs.screened_tasks import screened_task, without_unwanted
 from orchestration.inputs.task_data_card import task_data_card
@@ -40,8 +41,10 @@ from orchestration.inputs.task_sets import load_learned_task, load_task_sets
 from orchestration.inputs.task_teachers import locate_teacher
 from orchestration.inputs.task_texts import decision_labels
 from orchestration.inputs.tasks import LoadedTask
+from orchestration.inputs.unwanted import Guard
 from orchestration.outputs.foundations import content_of
 from orchestration.pipeline.audit_stage import with_audits
+from orchestration.pipeline.guarding import opened_guard
 from orchestration.pipeline.opening import PROBE_S, opened_run, require_places
 from orchestration.pipeline.run import Journal, Written
 from orchestration.pipeline.run_costs import publish_cost
@@ -94,10 +97,13 @@ def run_task_experiment(config: TaskDistillConfig, *, config_dir: Path, until: U
     written = Written(config, config_dir, content_of(config, config_dir=config_dir))
     directory = directory_of(config, written.content)
     with opened_run(real, directory, written=written) as (journal, artifacts), ExitStack() as opened:
-        screened = screened_task(real, root=screened_root(real), say=journal.console.say)
-        run = TaskRun(screened.config, directory, hardware, artifacts)
-        workers = Workers(run, journal, opened.enter_context(Session(directory)))
-        return TaskExperiment(written, run, journal, workers, screened=screened.splits).run(until=until)
+        run, session = TaskRun(real, directory, hardware, artifacts), opened.enter_context(Session(directory))
+        guard = opened.enter_context(opened_guard(run, journal, Workers(run, journal, session)))
+        screened = screened_task(real, Screening(screened_root(real), say=journal.console.say, guard=guard))
+        run = replace(run, config=screened.config)
+        workers = Workers(run, journal, session)
+        parts = written, run, journal, workers
+        return TaskExperiment(*parts, screened=screened.splits, guard=guard).run(until=until)
 
 
 class TaskExperiment:
@@ -112,12 +118,13 @@ class TaskExperiment:
         *,
         teaching: TeachingOf = usual_teaching,
         screened: Mapping[str, Screened] = NOTHING_SCREENED,
+        guard: Guard | None = None,
     ) -> None:
         """`teaching` makes how a teacher is asked, as the configuration says unless a test has another.
 
-        `screened` says what was found in the data.
+        `screened` says what was found in the data, and `guard` judges texts that models write.
         """
-        self._screened = dict(screened)
+        self._screened, self._guard = dict(screened), guard
         self._written, self._run, self._journal, self._workers = written, run, journal, workers
         self._texts: PlainTexts | None = None
         self._teachers = Teachers.of(run, journal, workers, teaching=teaching)
@@ -182,7 +189,7 @@ class TaskExperiment:
                 reads = tokenizer if name == FIRST else load_task_tokenizer(self._base(name))
                 sets = apart_from_held_out(sets, task, read=as_read_by(teacher, reads, task=task.config))
                 sets = with_room_noted(sets, task, teacher=teacher, tokenizer=reads, name=name)
-            sets, written = without_unwanted(sets, config)
+            sets, written = without_unwanted(sets, config, guard=self._guard)
             self._screened |= written
             stage.summary = ", ".join(f"{len(examples):,} {name}" for name, examples in sets.sets.items())
             self._texts = self._plain_texts(task, tokenizer)
@@ -190,9 +197,15 @@ class TaskExperiment:
                 stage.summary += f", {len(self._texts.train):,} plain texts"
         for note in (*sets.notes, *(() if self._texts is None else self._texts.notes)):
             console.warn(note)
-        for line in screened_in_words(self._screened):
+        for line in self._said:
             console.say(line)
         return sets
+
+    @property
+    def _said(self) -> tuple[str, ...]:
+        """What was found in the data, and who judged them where a model did."""
+        guarded = () if self._guard is None else (f"{self._guard.said}.",)
+        return (*guarded, *screened_in_words(self._screened))
 
     def _without_forgotten(self, task: LoadedTask, sets: TaskSets) -> tuple[LoadedTask, TaskSets]:
         """What is left of the data when rows that were forgotten go, whoever would have learned from them."""
@@ -206,7 +219,7 @@ class TaskExperiment:
         return left
 
     def _write_data_card(self, task: LoadedTask, sets: TaskSets) -> None:
-        written, said = self._written, screened_in_words(self._screened)
+        written, said = self._written, self._said
         data = load_task_file(resolve_data_path(written.config.task, config_dir=written.config_dir)).data
         card = task_data_card(written.config.name, task, sets, data=data, said=said)
         (self._run.directory / DATA_CARD).write_text(card, encoding="utf-8")
@@ -276,7 +289,7 @@ class TaskExperiment:
         )
         if until == "train":
             return self._ended(students)
-        said = screened_in_words(self._screened)
+        said = self._said
         finished = Finished(task, asked, students, answered.views, answered.saved, said)
         report = report_of_task(finished, written=self._written, run=self._run, journal=self._journal)
         report = timed(report, self._journal.console.timeline.spans)

@@ -21,7 +21,7 @@ def blocked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def reasons(root: Path, *texts: str, answers: bool = False, **blocks: Any) -> str | None:
-    screen = Screen.of(experiment(root, **blocks), answers=answers)
+    screen = Screen.of(experiment(root, **blocks), answers=answers, guard=None)
     return screen.why_dropped([screen.look(text) for text in texts])
 
 
@@ -37,13 +37,13 @@ def test_what_becomes_of_a_row_is_what_its_block_says(tmp_path: Path, blocked: d
 
 
 def test_where_nothing_is_asked_for_nothing_is_loaded(tmp_path: Path) -> None:
-    screen = Screen.of(experiment(tmp_path, privacy={"prompts": "off"}), answers=False)
+    screen = Screen.of(experiment(tmp_path, privacy={"prompts": "off"}), answers=False, guard=None)
     assert not screen.is_on and screen.look("zoe@example.com") == Look()
-    assert not Screen.of(experiment(tmp_path), answers=True).is_on
+    assert not Screen.of(experiment(tmp_path), answers=True, guard=None).is_on
 
 
 def test_what_was_found_is_counted_by_kind_and_said(tmp_path: Path, blocked: dict[str, Any]) -> None:
-    screen = Screen.of(experiment(tmp_path, privacy={}, content=blocked), answers=False)
+    screen = Screen.of(experiment(tmp_path, privacy={}, content=blocked), answers=False, guard=None)
     counts = Counter[str]()
     for texts in (["555 and 556", "nutmeg"], ["nothing"]):
         looks = [screen.look(text) for text in texts]

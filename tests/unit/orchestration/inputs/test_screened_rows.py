@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from configs.schema import DistillConfig
 from orchestration.inputs import screened_files
 from orchestration.inputs.rows import split_rows
 from orchestration.inputs.screen import Screened
+from orchestration.inputs.screened_experiment import ScreenedExperiment, Screening
 from orchestration.inputs.screened_files import screened_in_words
-from orchestration.inputs.screened_rows import ScreenedData, screened_data
+from orchestration.inputs.screened_rows import screened_data
 
 ROWS = {
     "train": [{"prompt": "call 555", "note": "or 556"}, {"prompt": "hello"}, {"prompt": "nutmeg"}],
@@ -35,8 +37,12 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "blocked.txt").write_text("nutmeg")
 
 
-def screened(root: Path, **blocks: Any) -> ScreenedData:
-    return screened_data(experiment(root, **blocks), root=root / "screened", say=lambda line: None)
+def below(root: Path) -> Screening:
+    return Screening(root / "screened", say=lambda line: None)
+
+
+def screened(root: Path, **blocks: Any) -> ScreenedExperiment[DistillConfig]:
+    return screened_data(experiment(root, **blocks), below(root))
 
 
 def read(config: DistillConfig, split: str) -> dict[int, Any]:
@@ -80,7 +86,7 @@ def test_plain_text_is_screened_as_well(tmp_path: Path) -> None:
     plain = {split: {"path": str(tmp_path / "text.jsonl")} for split in ("train", "dev")}
     values = experiment(tmp_path, privacy={"prompts": "redact"})
     data = values.data.model_validate(values.data.model_dump() | {"plain": plain})
-    found = screened_data(values.model_copy(update={"data": data}), root=tmp_path / "screened", say=lambda line: None)
+    found = screened_data(values.model_copy(update={"data": data}), below(tmp_path))
     assert found.config.data.plain is not None
     assert list(split_rows(found.config.data.plain.dev, split="plain.dev")) == [(0, {"text": "<PHONE_1>"})]
 
@@ -91,7 +97,7 @@ def test_the_same_files_are_screened_once_and_other_ones_anew(tmp_path: Path, mo
         patch.setattr(screened_files, "_fill", None)
         assert screened(tmp_path, privacy={}) == first
         planned = experiment(tmp_path, privacy={})
-        there = screened_data(planned, root=tmp_path / "x", made=tmp_path / "screened", say=lambda line: None)
+        there = screened_data(planned, replace(below(tmp_path), root=tmp_path / "x", made=tmp_path / "screened"))
         assert there == first and not (tmp_path / "x").exists()
     (tmp_path / "test.jsonl").write_text('{"prompt": "ciao 559"}\n')
     assert screened(tmp_path, privacy={}).splits["test"].found == {"PHONE": 1}
@@ -100,7 +106,7 @@ def test_the_same_files_are_screened_once_and_other_ones_anew(tmp_path: Path, mo
 
 def test_without_a_block_nothing_is_read(tmp_path: Path) -> None:
     config = experiment(tmp_path)
-    assert screened_data(config, root=tmp_path / "screened", say=lambda line: None) == ScreenedData(config, {})
+    assert screened_data(config, below(tmp_path)) == ScreenedExperiment(config, {})
     assert not (tmp_path / "screened").exists()
 
 

@@ -17,7 +17,8 @@ from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.preflight import resolve_task_paths
 from orchestration.inputs.rows import split_rows
 from orchestration.inputs.screen import Screened
-from orchestration.inputs.screened_tasks import ScreenedTask, screened_task, without_unwanted
+from orchestration.inputs.screened_experiment import ScreenedExperiment, Screening
+from orchestration.inputs.screened_tasks import screened_task, without_unwanted
 from orchestration.inputs.task_sets import load_learned_task
 from orchestration.inputs.tasks import load_task
 
@@ -62,8 +63,8 @@ def config(root: Path, **blocks: Any) -> TaskDistillConfig:
     return resolve_task_paths(TaskDistillConfig.model_validate(values | blocks), config_dir=root)
 
 
-def screened(root: Path, **blocks: Any) -> ScreenedTask:
-    return screened_task(config(root, **blocks), root=root / "screened", say=lambda line: None)
+def screened(root: Path, **blocks: Any) -> ScreenedExperiment[TaskDistillConfig]:
+    return screened_task(config(root, **blocks), Screening(root / "screened", say=lambda line: None))
 
 
 def test_an_experiment_reads_its_task_from_screened_rows(tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_rows_that_are_left_out_are_named_with_the_reason(tmp_path: Path) -> Non
 
 def test_without_a_block_nothing_is_read(tmp_path: Path) -> None:
     plain = config(tmp_path)
-    assert screened_task(plain, root=tmp_path / "screened", say=lambda line: None) == ScreenedTask(plain, {})
+    assert screened_task(plain, Screening(tmp_path / "screened", print)) == ScreenedExperiment(plain, {})
     assert not (tmp_path / "screened").exists()
 
 
