@@ -14,7 +14,9 @@ from cache.opening import cached_rows, open_view, rows_of
 from cache.views import CacheView
 from configs import DistillError, Experiment, load_experiment
 from configs.places import RESOLVED, SUMMARY, WRITTEN
-from configs.visible_text import first_line
+from configs.teachers import NOT_STATED
+from configs.visible_text import first_line, visible
+from orchestration.inputs.model_papers import licence_of_model
 from orchestration.inputs.models import is_at_hand, locate_model
 from orchestration.lineage.records import read_foundation
 from orchestration.lineage.steps import SHOWN, Step, compared
@@ -38,6 +40,7 @@ def behind_run(run: Path, *, learned: Mapping[str, str], wanted: Collection[str]
         yield from _learned(run, name, digest=digest, rows=rows)
     if config is not None:
         yield from _caches(config, rows, run=run)
+        yield from _guard(config)
 
 
 def _configuration(run: Path) -> Generator[Step, None, Experiment | None]:
@@ -118,6 +121,16 @@ def _teacher(identity: Identity, config: Experiment, *, run: Path) -> Step:
             return Step("teacher", "holds", f"{folder}: weights {prints.weights_sha256[:SHOWN]}, {identity.dtype}")
     gone = f"no model here has the weights {identity.weights_sha256[:SHOWN]}"
     return Step("teacher", "missing", f"{gone} that answered: they were changed or moved, or are of another machine")
+
+
+def _guard(config: Experiment) -> Iterator[Step]:
+    """Who judged what was learned, where a model did; it taught nobody."""
+    guard = None if config.content is None else config.content.guard
+    if guard is None:
+        return
+    licence = guard.licence or licence_of_model(guard.model, models_root=config.runtime.models_root, fetch=False)
+    said = f"{guard.model.label}, licence {visible(licence or NOT_STATED)}"
+    yield Step("guard", "said", f"{said}: it judged what was learned and taught nobody")
 
 
 def _models(config: Experiment, *, run: Path) -> Iterator[Path]:

@@ -59,6 +59,15 @@ def test_a_door_does_not_lead_to_another_door(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_door_has_no_engines_for_a_guard(tmp_path: Path) -> None:
+    guard = "content={guard: {model: {path: somewhere}, unsafe: [unsafe], safe: [safe]}}"
+    with pytest.raises(ConfigError, match=r"^content\.guard is asked by runs, .*: serve a configuration without it"):
+        serve_teachers(
+            load_config(TINY, overrides=[guard]), config_dir=TINY.parent, store=TokenStore(tmp_path / "tokens.json")
+        )
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_the_experiment_would_not_ask_is_refused_at_its_door(tmp_path: Path) -> None:
     (tmp_path / "blocked.txt").write_text("nutmeg")
     roots = [f"runtime.{root}={tmp_path / root}" for root in ("cache_root", "models_root", "run_root")]

@@ -11,7 +11,8 @@ from descended import descended
 from cache.identity import RemoteTeacherIdentity
 from configs import load_experiment
 from configs.places import RESOLVED
-from orchestration.lineage.behind_run import _teacher, behind_run
+from configs.screening import ContentConfig
+from orchestration.lineage.behind_run import _guard, _teacher, behind_run
 from orchestration.lineage.records import FILE
 
 
@@ -45,6 +46,16 @@ def test_a_teacher_that_nobody_can_hash_is_only_told(tmp_path: Path) -> None:
     config = load_experiment(made.run / RESOLVED)
     step = _teacher(RemoteTeacherIdentity("somebody", "large", "3"), config, run=made.run)
     assert (step.state, step.says) == ("said", "large of somebody, whose weights nobody can hash")
+
+
+def test_a_guard_is_told_with_its_licence(tmp_path: Path) -> None:
+    config = load_experiment(descended(tmp_path).run / RESOLVED)
+    assert list(_guard(config)) == []
+    guard = {"model": {"path": str(tmp_path)}, "unsafe": ["unsafe"], "safe": ["safe"]}
+    for licence, expected in ((None, "not stated"), ("llama3.1", "llama3.1")):
+        content = ContentConfig.model_validate({"guard": guard | {"licence": licence}})
+        [step] = _guard(config.model_copy(update={"content": content}))
+        assert (step.what, step.state) == ("guard", "said") and f"licence {expected}: it judged" in step.says
 
 
 def _learned(run: Path) -> dict[str, str]:

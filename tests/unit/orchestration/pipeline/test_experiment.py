@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from guard_models import PlainEngine, guard_config, save_guard
 from mlflow import MlflowClient
 from openai_server import KEY, Habits
-from pipeline_builders import CLOSENESS, SHAPE, FakePool, FakeRun, experiment, fake_run, go
+from pipeline_builders import CLOSENESS, SHAPE, FakePool, FakeRun, experiment, fake_run, go, namespace
 from remote_runs import KEY_ENV, remote, remote_experiment
 from screening_builders import find_digits
 from served_teachers import TOKEN_ENV, ServedTeacher, serving
@@ -23,6 +24,7 @@ from task_files import write_task
 from cache import CacheView, TeacherCache, TeacherRecord
 from configs import BudgetReached, ConfigError, DataError, DistillConfig, DoorError, EngineError
 from evaluation.closeness import measured
+from orchestration.cluster.engines import TimedAnswers
 from orchestration.commands.plan import print_plan
 from orchestration.comparison.numbers import closeness_numbers
 from orchestration.comparison.report import read_results
@@ -36,6 +38,7 @@ from orchestration.outputs.foundations import content_of
 from orchestration.pipeline import experiment as module
 from orchestration.pipeline.experiment import Until
 from orchestration.pipeline.run import Written
+from orchestration.pipeline.workers import Workers
 from orchestration.tracking.store import sqlite_uri
 from orchestration.tracking.tracker import Tracker
 from student_train.papers import Papers, TaughtUnder
@@ -631,6 +634,46 @@ def test_a_plan_counts_what_is_found_and_makes_nothing(tmp_path: Path, monkeypat
     print_plan(config, config_dir=tmp_path, assume_gpus=None, stream=stream)
     assert "data.train: 3 rows looked at: 1 PHONE; 1 left out." in stream.getvalue()
     assert not (tmp_path / "run_root" / "screened").exists()
+
+
+def test_a_guard_judges_the_data_of_a_run_and_a_plan_says_what_it_has_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = guard_config(save_guard(tmp_path / "guard")).model_dump(mode="json")
+    config = experiment(tmp_path, content={"guard": guard})
+    for split, words in {
+        "train": ["tea", "tea bomb", "rain"],
+        "dev": ["sun", "river"],
+        "test": ["salad", "piano"],
+    }.items():
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps({"prompt": word}) + "\n" for word in words))
+    stream = io.StringIO()
+    print_plan(config, config_dir=tmp_path, assume_gpus=None, stream=stream)
+    assert "7 texts of the data were not put to the guard yet" in stream.getvalue()
+    engine = PlainEngine(tmp_path / "guard")
+    pool = namespace(
+        answer=lambda requests, k: TimedAnswers(tuple(engine.answer(requests)), 1.0, "a fake"), release=engine.rest
+    )
+    monkeypatch.setattr(Workers, "new_pool", lambda workers, spec: pool)
+    monkeypatch.setattr(Workers, "need_cluster", lambda workers: None)
+    read: list[Any] = []
+
+    def noted(real: DistillConfig, **named: Any) -> Widened:
+        read.extend(row for _, row in split_rows(real.data.splits["train"], split="train"))
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(module, "read_prompts", noted)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="enough"):
+            module.run_experiment(config, config_dir=tmp_path, until="fill")
+    assert read[:3] == [{"prompt": "tea"}, "the guard finds it unsafe (0.5 or more)", {"prompt": "rain"}]
+    assert engine.asked == [3, 2, 2] and engine.rested, "a second run asks nothing"
+    stream = io.StringIO()
+    print_plan(config, config_dir=tmp_path, assume_gpus=None, stream=stream)
+    assert "3 rows looked at: nothing private; 1 are not wanted (1 by what the guard says); 1 left out." in " ".join(
+        stream.getvalue().split()
+    )
+    assert "not put to the guard" not in stream.getvalue() and "judges texts and teaches nobody" in stream.getvalue()
 
 
 def test_planted_canaries_are_read_said_and_written_into_the_card(tmp_path: Path) -> None:
