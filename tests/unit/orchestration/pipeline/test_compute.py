@@ -19,6 +19,7 @@ from orchestration.inputs.doors import TeacherDoor
 from orchestration.inputs.models import open_model
 from orchestration.inputs.teachers import identity_of
 from orchestration.pipeline import compute as module
+from orchestration.pipeline import workers
 from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.session import Session
 from orchestration.plan.colocation import GPU_SHARES
@@ -46,7 +47,7 @@ def calls(ray_calls: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is done to Ray and to engines."""
     monkeypatch.setattr(NotedPool, "made", [], raising=False)
     monkeypatch.setattr(NotedPool, "calls", ray_calls, raising=False)
-    monkeypatch.setattr(module, "EnginePool", NotedPool)
+    monkeypatch.setattr(workers, "EnginePool", NotedPool)
     return ray_calls
 
 

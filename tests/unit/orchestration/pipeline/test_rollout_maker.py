@@ -27,8 +27,8 @@ from orchestration.fill.ledger import Ledger
 from orchestration.inputs.models import open_model
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.outputs.console import Console
-from orchestration.pipeline import compute as compute_module
 from orchestration.pipeline import rollout_maker
+from orchestration.pipeline import workers as workers_module
 from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.rollout_maker import RolloutMaker
 from orchestration.pipeline.run import Journal, RunSettings
@@ -98,7 +98,7 @@ def recorded_maker(folder: Path, calls: list[str], *, colocate: bool, patch: pyt
         return version
 
     patch.setattr(rollout_maker, "identity_of", identity)
-    patch.setattr(compute_module, "EnginePool", Pool)
+    patch.setattr(workers_module, "EnginePool", Pool)
     patch.setattr(engine_pool, "EngineActor", SimpleNamespace(options=options))
     surround(patch)
     patch.setattr(rollout_maker, "open_model", lambda directory, **_: _files(directory))
