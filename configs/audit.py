@@ -133,3 +133,26 @@ class AuditConfig(AskedAudits):
     @property
     def _does_more(self) -> bool:
         return self.canaries is not None
+
+
+class TaskAudits(AskedAudits):
+    """The audits that a run of a task ends with; `groups` are fields of its test rows whose values are groups."""
+
+    later_keys: ClassVar[tuple[str, ...]] = (*AskedAudits.later_keys, "groups")
+
+    groups: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+
+    @property
+    def _does_more(self) -> bool:
+        return bool(self.groups)
+
+    @model_validator(mode="after")
+    def _fits_labels(self) -> Self:
+        if self.pairs:
+            raise ValueError(
+                f"pairs={[str(path) for path in self.pairs]} are sentences of which a language model finds one "
+                "likelier, and students of a task give labels: remove it, or name groups of test rows by groups"
+            )
+        if len(set(self.groups)) < len(self.groups):
+            raise ValueError(f"groups={list(self.groups)} names a field twice: name it once")
+        return self

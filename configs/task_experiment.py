@@ -14,7 +14,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from configs.audit import AskedAudits
+from configs.audit import TaskAudits
 from configs.models import GrownBlock, Name, NonNegative
 from configs.schema import BudgetConfig, PriceConfig, RuntimeConfig, WithoutPasswords
 from configs.screening import ContentConfig, PrivacyConfig
@@ -73,7 +73,7 @@ class TaskDistillConfig(Together, WithoutPasswords):
     data: TaskDataConfig = TaskDataConfig()
     privacy: PrivacyConfig | None = None
     content: ContentConfig | None = None
-    audit: AskedAudits | None = None
+    audit: TaskAudits | None = None
     students: Annotated[dict[Name, TaskStudentConfig], Field(min_length=1)]
     evaluation: TaskEvaluationConfig = TaskEvaluationConfig()
     runtime: RuntimeConfig = RuntimeConfig()

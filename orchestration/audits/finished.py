@@ -16,7 +16,7 @@ from configs.stages import StudentConfig
 from configs.teachers import FIRST
 from evaluation.results import ModelResults, RunResults
 from orchestration.comparison.finished_models import FinishedModel, finished_config, finished_models
-from orchestration.comparison.report import read_report
+from orchestration.comparison.report import Report, read_report
 from orchestration.outputs.artifacts import Artifacts
 
 
@@ -70,11 +70,11 @@ class FinishedRun:
         return None if has_weights(directory) else f"the weights of the teacher are not in {directory}"
 
 
-def open_finished(directory: Path) -> FinishedRun:
-    """A run whose students are all there, as they were compared.
+def finished_report(directory: Path) -> Report:
+    """The report of a finished run, whatever it distils.
 
     Raises:
-        ConfigError: this is not a run of a language model, it is not finished, or a student is not what it was.
+        ConfigError: this is not a run, or it is not finished.
     """
     report = read_report(directory)
     if report is None:
@@ -83,6 +83,16 @@ def open_finished(directory: Path) -> FinishedRun:
                 f"{directory} is not finished: `distill run` with the config that is in it ({WRITTEN}) goes on with it"
             )
         raise ConfigError(f"{directory} is not a run directory: name the directory of a finished run")
+    return report
+
+
+def open_finished(directory: Path) -> FinishedRun:
+    """A run whose students are all there, as they were compared.
+
+    Raises:
+        ConfigError: this is not a run of a language model, it is not finished, or a student is not what it was.
+    """
+    report = finished_report(directory)
     config, artifacts = finished_config(directory), Artifacts(directory.parent)
     models = {model.name: model for model in finished_models(directory)}
     students = [

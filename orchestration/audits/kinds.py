@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from configs import ConfigError
 from configs.audit import EVERY, AuditName
 from evaluation.side_effects.findings import Audit
 from evaluation.side_effects.paired import Instrument
 from orchestration.audits.bias import BIAS, audit_bias, bias_rests_on
-from orchestration.audits.finished import FinishedRun
+from orchestration.audits.opening import AuditedRun
 from orchestration.audits.privacy import PRIVACY, audit_privacy, privacy_rests_on
 from orchestration.audits.refusals import REFUSALS, audit_refusals, refusals_rest_on
 from orchestration.audits.settings import AuditSettings
+from orchestration.audits.tasks.bias import audit_task_bias, task_bias_rests_on
+from orchestration.audits.tasks.finished import FinishedTaskRun
+from orchestration.audits.tasks.privacy import audit_task_privacy, task_privacy_rests_on
+from orchestration.audits.tasks.refusals import audit_task_refusals, task_refusals_rest_on
 from orchestration.comparison.audits import read_audit, write_audit
 from orchestration.outputs.console import Console, ProgressSink
 from orchestration.outputs.kept import OutdatedError
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +32,8 @@ class AuditKind:
 
     name: AuditName
     asks: str
-    rests_on: Callable[[FinishedRun, AuditSettings], Mapping[str, str]]
-    make: Callable[[FinishedRun, AuditSettings, ProgressSink], Audit]
+    rests_on: Callable[[AuditedRun, AuditSettings], Mapping[str, str]]
+    make: Callable[[AuditedRun, AuditSettings, ProgressSink], Audit]
 
     @property
     def title(self) -> str:
@@ -34,10 +41,34 @@ class AuditKind:
         return f"{self.name} audit"
 
 
+def _either(of_language: Callable[..., Found], of_task: Callable[..., Found]) -> Callable[..., Found]:
+    """The one of two functions that is for the kind of run that it is called with, which comes first."""
+
+    def of_run(run: AuditedRun, *more: object) -> Found:
+        return (of_task if isinstance(run, FinishedTaskRun) else of_language)(run, *more)
+
+    return of_run
+
+
 KINDS = (
-    AuditKind(PRIVACY, "what of its training rows a student gives away", privacy_rests_on, audit_privacy),
-    AuditKind(BIAS, "what a student prefers that its teacher does not", bias_rests_on, audit_bias),
-    AuditKind(REFUSALS, "what a student refuses", refusals_rest_on, audit_refusals),
+    AuditKind(
+        PRIVACY,
+        "what of its training rows a student gives away",
+        _either(privacy_rests_on, task_privacy_rests_on),
+        _either(audit_privacy, audit_task_privacy),
+    ),
+    AuditKind(
+        BIAS,
+        "what a student prefers that its teacher does not",
+        _either(bias_rests_on, task_bias_rests_on),
+        _either(audit_bias, audit_task_bias),
+    ),
+    AuditKind(
+        REFUSALS,
+        "what a student refuses",
+        _either(refusals_rest_on, task_refusals_rest_on),
+        _either(audit_refusals, audit_task_refusals),
+    ),
 )
 
 
@@ -56,7 +87,7 @@ def kinds_named(name: str) -> Sequence[AuditKind]:
     return found
 
 
-def kept_audit(run: FinishedRun, kind: AuditKind, *, settings: AuditSettings) -> Audit | None:
+def kept_audit(run: AuditedRun, kind: AuditKind, *, settings: AuditSettings) -> Audit | None:
     """What an audit of a run found earlier, if it was made from all that is there now.
 
     Raises:
@@ -65,7 +96,7 @@ def kept_audit(run: FinishedRun, kind: AuditKind, *, settings: AuditSettings) ->
     return read_audit(run.directory, kind.name, rests_on=kind.rests_on(run, settings))
 
 
-def audit_run(run: FinishedRun, kind: AuditKind, *, settings: AuditSettings, console: Console) -> Audit:
+def audit_run(run: AuditedRun, kind: AuditKind, *, settings: AuditSettings, console: Console) -> Audit:
     """What an audit of a run finds: as it is kept, if it was made from all that is there now, or made and kept."""
     try:
         kept = kept_audit(run, kind, settings=settings)

@@ -37,6 +37,11 @@ def add_audit(command: argparse.ArgumentParser) -> None:
         help="bias: more pairs of sentences: CrowS-Pairs, WinoBias, Winogender, BBQ, or a CSV; may be repeated; else "
         "those that the run names",
     )  # fmt: skip
+    command.add_argument(
+        "--groups", action="append", default=[], metavar="FIELD",
+        help="bias, of a task: a field of its test rows whose values are groups (gender, region); may be repeated; else those "
+        "that the run names",
+    )  # fmt: skip
     command.add_argument("--json", action="store_true", help="print what was found as JSON")
     command.set_defaults(command=audit)
 
@@ -53,8 +58,8 @@ def audit(arguments: argparse.Namespace) -> None:
     from configs import ConfigError
     from configs.audit import EVERY
     from configs.models import Device
-    from orchestration.audits.finished import open_finished
     from orchestration.audits.kinds import audit_run, kinds_named
+    from orchestration.audits.opening import open_audited
     from orchestration.audits.settings import AuditSettings
     from orchestration.audits.tables import show_audit
     from orchestration.commands.results import print_result, progress_console, show_each
@@ -67,10 +72,15 @@ def audit(arguments: argparse.Namespace) -> None:
     transformers_logging.disable_progress_bar()
     *names, named = arguments.what
     kinds = kinds_named(names[0] if names else EVERY)
-    run = open_finished(find_run(named, run_root=arguments.run_root))
+    run = open_audited(find_run(named, run_root=arguments.run_root))
     device: Device = "gpu" if visible_gpus() else "cpu"
     asked = AuditSettings.of(run.config.audit, device=device)
-    settings = replace(asked, rows=arguments.rows or asked.rows, pairs=tuple(arguments.pairs) or asked.pairs)
+    settings = replace(
+        asked,
+        rows=arguments.rows or asked.rows,
+        pairs=tuple(arguments.pairs) or asked.pairs,
+        groups=tuple(arguments.groups) or asked.groups,
+    )
     console = progress_console(arguments)
     found = [audit_run(run, kind, settings=settings, console=console) for kind in kinds]
     shown = [to_fields(each) for each in found] if arguments.json else found

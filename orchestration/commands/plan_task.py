@@ -21,6 +21,7 @@ from configs.task_experiment import TaskDistillConfig
 from configs.task_stages import TaskStageConfig, TaskStart, TransformerStart
 from configs.teachers import FIRST
 from orchestration.audits.planned import require_audits
+from orchestration.audits.tasks.planned import planned_task_audits, require_groups
 from orchestration.commands.plan import ask_cluster, borrowed_models
 from orchestration.commands.plan_task_teacher import show_teacher, stage_steps
 from orchestration.inputs.augment import Changed, HanoverTagger, Texts, change_by_rules
@@ -81,6 +82,7 @@ def print_task_plan(config: TaskDistillConfig, *, config_dir: Path, assume_gpus:
         guarded = guard_in_words(config, guard)
         for line in (*guarded, *screened_in_words(screened.splits)):
             console.say(line)
+        require_groups(config)
         task = load_learned_task(config.task, config.teacher_context)
         sets = _load_sets(config, task, config_dir=config_dir, console=console)
         _show_sets(sets, task, console=console)
@@ -89,6 +91,8 @@ def print_task_plan(config: TaskDistillConfig, *, config_dir: Path, assume_gpus:
         _show_teachers(config, task, sets, hardware=hardware, console=console)
         _show_placement(config, hardware=hardware, console=console)
         _show_students(config, sets, console=console)
+        for line in planned_task_audits(config):
+            console.say(line)
         warn_of_slow_dtype(config, hardware=hardware, console=console)
 
 

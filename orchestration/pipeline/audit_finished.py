@@ -6,8 +6,8 @@ from pathlib import Path
 
 from configs import DistillConfig, DistillError, Experiment
 from configs.models import Device
-from orchestration.audits.finished import open_finished
 from orchestration.audits.kinds import KINDS, kept_audit
+from orchestration.audits.opening import open_audited
 from orchestration.audits.planned import require_audits
 from orchestration.audits.settings import AuditSettings
 from orchestration.comparison.report import Report
@@ -62,7 +62,7 @@ def _due(config: Experiment, directory: Path) -> bool:
     """Whether an audit that a finished experiment asks for is not kept."""
     wanted = () if config.audit is None else config.audit.wanted
     try:
-        finished = open_finished(directory)
+        finished = open_audited(directory)
         settings = AuditSettings.of(config.audit, device="cpu")
         kinds = [kind for kind in KINDS if kind.name in wanted]
         return any(kept_audit(finished, kind, settings=settings) is None for kind in kinds)

@@ -16,8 +16,8 @@ from configs.audit import AskedAudits
 from configs.models import Device
 from evaluation.results import RunResults, StageCost
 from evaluation.side_effects.findings import Audit, Audited
-from orchestration.audits.finished import FinishedRun, open_finished
 from orchestration.audits.kinds import KINDS, AuditKind, audit_not_made, kept_audit
+from orchestration.audits.opening import AuditedRun, open_audited
 from orchestration.audits.settings import AuditSettings
 from orchestration.comparison.audits import read_audits, write_audit
 from orchestration.comparison.numbers import audit_metrics
@@ -59,16 +59,16 @@ class Keeper:
 
 
 @dataclass(slots=True)
-class AuditStage(Stage[FinishedRun, Audit, Audit]):
+class AuditStage(Stage[AuditedRun, Audit, Audit]):
     """Makes one audit, unless it is kept and was made from all that is there now."""
 
     kind: AuditKind
-    finished: FinishedRun
+    finished: AuditedRun
     settings: AuditSettings
     keeper: Keeper
     kept: Audit | None = None
 
-    def prepare(self) -> FinishedRun | None:
+    def prepare(self) -> AuditedRun | None:
         """The run, unless the audit is kept."""
         try:
             self.kept = kept_audit(self.finished, self.kind, settings=self.settings)
@@ -82,7 +82,7 @@ class AuditStage(Stage[FinishedRun, Audit, Audit]):
         """See `Stage`."""
         return Line(self.kind.title, total=len(self.finished.students), unit="students")
 
-    def run(self, work: FinishedRun, progress: StageProgress) -> Audit:
+    def run(self, work: AuditedRun, progress: StageProgress) -> Audit:
         """Make it, in this process; one that cannot be made stands there with its reason."""
         try:
             return self.kind.make(work, self.settings, progress)
@@ -116,7 +116,7 @@ def with_audits(report: Report, *, settings: AnyRun, journal: Journal) -> Report
     before = len(journal.console.costs.stages)
     keeper = Keeper(report.results, settings.directory, journal)
     try:
-        finished = open_finished(settings.directory)
+        finished = open_audited(settings.directory)
     except DistillError as error:
         for kind in kinds:
             keeper.keep(keeper.not_made(kind, error))

@@ -6,7 +6,9 @@ and the embeddings are unit vectors.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,20 +26,31 @@ from transformers import (
 )
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "sun", "rain", "oslo", "rome", "where", "##rain")
+SUN_OR_RAIN = MappingProxyType({"sun": 0, "rain": 1})
 HIDDEN = 16
 POSITIONS = 64
 
 
-def save_classifier(place: Path, *, labels: tuple[str, ...] = ("good", "bad")) -> Path:
-    """Says the first label of a text that begins with `sun`, else the second."""
-    model = BertForSequenceClassification(_config(labels))
-    _look_at_one_token(model)
+def save_classifier(
+    place: Path,
+    *,
+    labels: tuple[str, ...] = ("good", "bad"),
+    more_words: tuple[str, ...] = (),
+    says: Mapping[str, int] = SUN_OR_RAIN,
+) -> Path:
+    """Says the first label of a text that begins with `sun`, else the second, or what a first word `says` instead.
+
+    It knows `more_words` than `WORDS`.
+    """
+    words = (*WORDS, *more_words)
+    model = BertForSequenceClassification(_config(labels, words=words))
+    _look_at_one_token(model, words=words)
     with torch.no_grad():
         # The pooler reads the first place, which is [CLS]: the tokenizer of a classifier adds none.
-        model.bert.pooler.dense.weight.copy_(torch.eye(HIDDEN))
+        model.bert.pooler.dense.weight.copy_(torch.eye(_hidden(words)))
         model.bert.pooler.dense.bias.zero_()
-        _set_head(model.classifier, {("sun", 0): 5.0, ("rain", 1): 5.0})
-    return _save(model, place, template="$A")
+        _set_head(model.classifier, dict.fromkeys(says.items(), 5.0), words=words)
+    return _save(model, place, template="$A", words=words)
 
 
 def save_tagger(place: Path, *, labels: tuple[str, ...] = ("O", "B-LOC")) -> Path:
@@ -61,10 +74,14 @@ def save_span_finder(place: Path) -> Path:
     return _save(model, place, template="[CLS] $A [SEP]")
 
 
-def _config(labels: tuple[str, ...]) -> BertConfig:
+def _hidden(words: tuple[str, ...]) -> int:
+    return max(HIDDEN, len(words))
+
+
+def _config(labels: tuple[str, ...], *, words: tuple[str, ...] = WORDS) -> BertConfig:
     return BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=HIDDEN,
+        vocab_size=len(words),
+        hidden_size=_hidden(words),
         num_hidden_layers=1,
         num_attention_heads=1,
         intermediate_size=HIDDEN,
@@ -74,24 +91,24 @@ def _config(labels: tuple[str, ...]) -> BertConfig:
     )
 
 
-def _look_at_one_token(model: Any) -> None:
+def _look_at_one_token(model: Any, *, words: tuple[str, ...] = WORDS) -> None:
     with torch.no_grad():
         for name, weight in model.bert.named_parameters():
             if "LayerNorm" not in name and "word_embeddings" not in name:
                 weight.zero_()
-        model.bert.embeddings.word_embeddings.weight.copy_(torch.eye(HIDDEN)[: len(WORDS)])
+        model.bert.embeddings.word_embeddings.weight.copy_(torch.eye(_hidden(words))[: len(words)])
 
 
-def _set_head(head: Any, weights: dict[tuple[str, int], float]) -> None:
+def _set_head(head: Any, weights: dict[tuple[str, int], float], *, words: tuple[str, ...] = WORDS) -> None:
     head.weight.zero_()
     head.bias.zero_()
     for (word, label), weight in weights.items():
-        head.weight[label, WORDS.index(word)] = weight
+        head.weight[label, words.index(word)] = weight
 
 
-def _save(model: Any, place: Path, *, template: str) -> Path:
+def _save(model: Any, place: Path, *, template: str, words: tuple[str, ...] = WORDS) -> Path:
     model.save_pretrained(place)
-    backend = Tokenizer(WordPiece({word: at for at, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    backend = Tokenizer(WordPiece({word: at for at, word in enumerate(words)}, unk_token="[UNK]"))
     backend.pre_tokenizer = Whitespace()
     specials = [(word, WORDS.index(word)) for word in ("[CLS]", "[SEP]")]
     pair = "[CLS] $A [SEP] $B:1 [SEP]:1"

@@ -20,6 +20,7 @@ from configs.task_experiment import TaskDistillConfig
 from configs.task_stages import TransformerStart
 from configs.teachers import FIRST, key_of_teacher
 from orchestration.audits.planned import require_audits
+from orchestration.audits.tasks.planned import require_groups
 from orchestration.cluster.nodes import cluster_hardware
 from orchestration.comparison.publishing import publish
 from orchestration.comparison.report import Report, timed, write_report
@@ -100,6 +101,7 @@ def run_task_experiment(config: TaskDistillConfig, *, config_dir: Path, until: U
         run, session = TaskRun(real, directory, hardware, artifacts), opened.enter_context(Session(directory))
         guard = opened.enter_context(opened_guard(run, journal, Workers(run, journal, session)))
         screened = screened_task(real, Screening(screened_root(real), say=journal.console.say, guard=guard))
+        require_groups(screened.config)
         run = replace(run, config=screened.config)
         workers = Workers(run, journal, session)
         parts = written, run, journal, workers

@@ -1,30 +1,23 @@
 """A teacher that is tuned on gold labels before it is asked: trained once, an artifact like a student.
 
-The run directory notes which artifact it became (`prepared.json`), so that whoever serves the teachers of an experiment
-finds them without making its data anew: the directory is named by all that the tuning depends on.
+The run directory notes which artifact it became (`orchestration.outputs.prepared`), so that whoever serves or audits
+the teachers of an experiment finds them without making its data anew: it is named by all that the tuning depends on.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
-from cache.disk.durable import replace_file
 from configs import ConfigError
-from configs.regular_files import UnreadableFileError, read_json
 from configs.task_experiment import TaskDistillConfig
 from configs.task_stages import TransformerStart
 from configs.teachers import FIRST, key_of_teacher
 from orchestration.comparison.show import run_directory
 from orchestration.outputs.artifacts import Artifacts
+from orchestration.outputs.prepared import note_prepared, noted_prepared
 from orchestration.pipeline.tasks.starts import MadeStart, StartsOf, made_start, reader_of
 from orchestration.pipeline.tasks.students import TaskTrainer
-
-PREPARED = "prepared.json"
-"""The file of a run directory with the digest of each tuned teacher by the teacher's name."""
-
-FILE_BYTES = 2**20
 
 
 def prepared_models(config: TaskDistillConfig, *, config_dir: Path) -> dict[str, Path]:
@@ -37,7 +30,7 @@ def prepared_models(config: TaskDistillConfig, *, config_dir: Path) -> dict[str,
     if not wanted:
         return {}
     directory, artifacts = run_directory(config, config_dir=config_dir), Artifacts(config.runtime.run_root)
-    noted, found = _noted(directory), dict[str, Path]()
+    noted, found = noted_prepared(directory), dict[str, Path]()
     for name in wanted:
         digest = noted.get(name)
         if digest is None or artifacts.read_student(digest) is None:
@@ -77,20 +70,5 @@ def prepared_teacher(
         dataset=("train", learned.train_digest),
     )
     trainer.train(replace(chain, name=f"{name} prepared"))
-    _note(trainer.run.directory, name, chain.digest)
+    note_prepared(trainer.run.directory, name, digest=chain.digest)
     return chain.directory
-
-
-def _note(directory: Path, name: str, digest: str) -> None:
-    noted = _noted(directory)
-    if noted.get(name) != digest:
-        replace_file(directory / PREPARED, json.dumps(noted | {name: digest}, indent=1).encode())
-
-
-def _noted(directory: Path) -> dict[str, str]:
-    """What was noted; nothing where nothing sound was."""
-    try:
-        said = read_json(directory / PREPARED, at_most=FILE_BYTES)
-    except (OSError, UnreadableFileError):
-        return {}
-    return {name: digest for name, digest in said.items() if isinstance(digest, str)} if isinstance(said, dict) else {}

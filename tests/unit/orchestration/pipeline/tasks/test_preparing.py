@@ -7,8 +7,9 @@ import pytest
 from task_pipeline_builders import STAGE, task_place
 
 from configs import ConfigError
+from orchestration.outputs.prepared import PREPARED
 from orchestration.pipeline.tasks import preparing
-from orchestration.pipeline.tasks.preparing import PREPARED, prepared_models
+from orchestration.pipeline.tasks.preparing import prepared_models
 
 PREPARE = {"objective": "hard_labels", "epochs": 1.0, "batch_size": 4}
 
