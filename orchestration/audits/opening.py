@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from configs import load_experiment
-from configs.places import WRITTEN
+from configs.places import RESOLVED, WRITTEN
 from configs.task_experiment import TaskDistillConfig
 from orchestration.audits.finished import FinishedRun, finished_report, open_finished
 from orchestration.audits.tasks.finished import FinishedTaskRun, open_finished_task
@@ -21,6 +21,7 @@ def open_audited(directory: Path) -> AuditedRun:
         DataError: the rows of a task cannot be read any more.
     """
     report = finished_report(directory)
-    if isinstance(load_experiment(directory / WRITTEN), TaskDistillConfig):
+    resolved = directory / RESOLVED
+    if isinstance(load_experiment(resolved if resolved.is_file() else directory / WRITTEN), TaskDistillConfig):
         return open_finished_task(directory, report)
     return open_finished(directory)

@@ -39,8 +39,8 @@ def add_audit(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     command.add_argument(
         "--groups", action="append", default=[], metavar="FIELD",
-        help="bias, of a task: a field of its test rows whose values are groups (gender, region); may be repeated; else those "
-        "that the run names",
+        help="bias, of a task: a field of its test rows whose values are groups (gender, region); may be repeated; "
+        "else those that the run names",
     )  # fmt: skip
     command.add_argument("--json", action="store_true", help="print what was found as JSON")
     command.set_defaults(command=audit)

@@ -136,7 +136,7 @@ def test_a_run_that_cannot_be_opened_says_why_in_place_of_every_audit(
     def closed(directory: Path) -> None:
         raise ModelError("a student has gone")
 
-    monkeypatch.setattr(audit_stage, "open_finished", closed)
+    monkeypatch.setattr(audit_stage, "open_audited", closed)
     run, _ = finished(tmp_path, "privacy", "bias")
     assert audits.made == []
     assert (run.settings.directory / PAGE).read_text().count("a student has gone") >= 2
