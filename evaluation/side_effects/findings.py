@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from evaluation.statistics.differences import Estimate
 from evaluation.statistics.intervals import Interval
 
+EVERY_STUDENT = "every student"
+"""Stands in place of a model for all students, where something is known, or not, of what they are and not of one."""
+
 NOT_MEASURED = Estimate(math.nan, Interval(math.nan, math.nan, "none", math.nan), 0)
 """The value of a finding that says why there is none."""
 

@@ -17,7 +17,7 @@ from configs.visible_text import visible
 from evaluation.report.before_shipping import before_shipping
 from evaluation.report.markdown import sections_in_markdown
 from evaluation.results import RunResults
-from evaluation.side_effects.findings import Audited
+from evaluation.side_effects.findings import EVERY_STUDENT, Audited
 from orchestration.comparison.audits import read_audits
 from orchestration.comparison.report import read_results
 from orchestration.lineage.records import Lineage, from_summary
@@ -67,7 +67,7 @@ def _descent(address: str, lineage: Lineage, fields: Mapping[str, object]) -> st
 def _known(address: str, results: RunResults, audited: Audited) -> str:
     """The section of the report before shipping, of this student alone."""
     models = tuple(model for model in results.models if model.digest == address)
-    names = {model.name for model in models}
+    names = {EVERY_STUDENT, *(model.name for model in models)}
     audits = {
         name: replace(audit, findings=tuple(finding for finding in audit.findings if finding.model in names))
         for name, audit in audited.audits.items()

@@ -32,9 +32,6 @@ from orchestration.outputs.artifacts import Artifacts, digest_of
 from orchestration.outputs.prepared import noted_prepared
 from student_train.models.task_model import longest_text, stored_task
 
-EVERY_STUDENT = "every student"
-"""Stands for all of them where something holds of a run of this kind and not of one student."""
-
 
 @dataclass(frozen=True, slots=True)
 class HeadModel:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from configs import DistillError
 from evaluation.metric import Measured
 from evaluation.results import ModelResults, TaskExample, TaskFacts
-from evaluation.side_effects.findings import Finding
+from evaluation.side_effects.findings import EVERY_STUDENT, Finding
 from evaluation.side_effects.group_gaps import (
     InGroup,
     gap,
@@ -27,7 +27,7 @@ from evaluation.statistics import Estimate, change_in_words
 from evaluation.statistics.intervals import Interval, never_seen_in
 from evaluation.statistics.power import detectable_difference
 from evaluation.tasks.measuring import measure
-from orchestration.audits.tasks.finished import EVERY_STUDENT, AuditedTaskStudent, FinishedTaskRun
+from orchestration.audits.tasks.finished import AuditedTaskStudent, FinishedTaskRun
 from orchestration.audits.tasks.groups import FEWEST_IN_GROUP, Groups, field_rows, groups_of
 
 BIAS = "bias"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from configs import DistillError
-from evaluation.side_effects.findings import Audit, Finding
+from evaluation.side_effects.findings import EVERY_STUDENT, Audit, Finding
 from evaluation.side_effects.paired import Instrument
 from orchestration.audits.settings import AuditSettings
 from orchestration.audits.tasks.beliefs import LabelBeliefs
-from orchestration.audits.tasks.finished import EVERY_STUDENT, AuditedTaskStudent, FinishedTaskRun
+from orchestration.audits.tasks.finished import AuditedTaskStudent, FinishedTaskRun
 from orchestration.audits.tasks.learned import learned_rows
 from orchestration.audits.tasks.membership import about_rows, asked_rows, membership_findings
 from orchestration.outputs.artifacts import digest_of

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from evaluation.side_effects.findings import Audit
+from evaluation.side_effects.findings import EVERY_STUDENT, Audit
 from evaluation.side_effects.paired import Instrument
 from orchestration.audits.settings import AuditSettings
-from orchestration.audits.tasks.finished import EVERY_STUDENT, FinishedTaskRun
+from orchestration.audits.tasks.finished import FinishedTaskRun
 from orchestration.outputs.artifacts import digest_of
 from orchestration.outputs.console import ProgressSink
 

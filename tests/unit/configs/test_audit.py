@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from configs.audit import AUDITED_ROWS, AUDITS, AskedAudits, AuditConfig, CanariesConfig
+from configs.audit import AUDITED_ROWS, AUDITS, AskedAudits, AuditConfig, CanariesConfig, TaskAudits
 
 
 def canaries(**values: Any) -> CanariesConfig:
@@ -61,3 +61,14 @@ def test_a_block_that_asks_nothing_is_refused(values: dict[str, Any], reason: st
 
 def test_canaries_alone_are_written_as_they_were_before_there_was_anything_else() -> None:
     assert set(AuditConfig.model_validate({"canaries": {}}).model_dump(mode="json")) == {"canaries"}
+
+
+def test_a_task_names_groups_by_fields_of_its_rows_and_takes_no_sentences() -> None:
+    """Groups alone are a reason for the block: whoever audits by hand finds them there."""
+    alone = TaskAudits.model_validate_json('{"groups": ["gender", "who.Age"]}')
+    assert alone.groups == ("gender", "who.Age") and alone.wanted == ()
+    assert TaskAudits.model_validate_json('{"run": "bias"}').model_dump(mode="json") == {"run": ["bias"]}
+    with pytest.raises(ValidationError, match="students of a task give labels: remove it, or name groups"):
+        TaskAudits.model_validate_json('{"run": "bias", "pairs": ["more.csv"]}')
+    with pytest.raises(ValidationError, match="names a field twice: name it once"):
+        TaskAudits.model_validate_json('{"groups": ["gender", "gender"]}')

@@ -10,7 +10,7 @@ from descended import Descent, descended
 from results_builders import finished_run
 
 from configs.places import SUMMARY
-from evaluation.side_effects.findings import Audit, Finding
+from evaluation.side_effects.findings import EVERY_STUDENT, Audit, Finding, unknown
 from evaluation.statistics import Estimate
 from evaluation.statistics.intervals import Interval
 from orchestration.commands.export_card import complete_card
@@ -45,12 +45,22 @@ def test_it_has_the_descent_and_the_findings_of_this_student_alone(made: Descent
     run = finished_run(prompts=2)
     models = tuple(replace(each, digest=address(made)) if each.name == "kd" else each for each in run.models)
     write_report(Report(replace(run, models=models), RestsOn({}, {}, {}, (), ()), {}), made.run)
-    write_audit(Audit("privacy", {}, (LEAK, replace(LEAK, model="seqkd")), ()), made.run)
+    whole = unknown(
+        audit="privacy",
+        instrument="verbatim",
+        model=EVERY_STUDENT,
+        method="",
+        unit="fraction",
+        meaning="",
+        why="no words",
+    )
+    write_audit(Audit("privacy", {}, (LEAK, replace(LEAK, model="seqkd"), whole), ()), made.run)
     complete_card(made.student, card=card)
     text = card.read_text().replace("\\", "")
     assert text.startswith(FRONT.rstrip())
     assert f"- Student: `{address(made)}`" in text and "- Learned: `views/train.npz`" in text
     assert "kd, membership: loss: 90.0 %" in text and "seqkd, membership" not in text
+    assert "every student, verbatim: no words" in text
     assert "bias: was not looked at" in text
 
 
