@@ -45,8 +45,8 @@ def engine_arguments(
     For a fill, KV blocks keep the platform's size: on a CPU that is 128 tokens, so only prompts with a longer common
     beginning share it, and blocks of 32 made writing 10-15 % slower. A rollout continues every sequence many times,
     and only whole blocks of what was computed before are found again: extending 150 tokens twelve times by 4 took 1.4
-    times as long as writing 48 at once with blocks of 32, and 3.4 times with 128. On a GPU the platform's own size is
-    small.
+    times as long as writing 48 at once with blocks of 32, and 3.4 times with 128. An engine of one process keeps them
+    open instead (`sessions`) and fills smaller blocks better. On a GPU the platform's own size is small.
 
     On a CPU there is no compilation (50 s of start for at most 3 % of speed) and no chunked prefill: a sampled request
     crashes the CPU engine when its prompt is split over steps, so one step must hold any prompt.

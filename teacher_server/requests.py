@@ -15,10 +15,15 @@ from teacher_server.logprob_rows import wanted_ids
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request, and the number `k` of log-probabilities that its answer keeps a position."""
+    """A request, and the number `k` of log-probabilities that its answer keeps a position.
+
+    `comes_back` says that its answer, with more tokens behind it, will be asked about again with the same
+    `sampling_seed`, which no other sequence has: an engine may keep what it computed.
+    """
 
     request: GenerateRequest | ScoreRequest
     k: int
+    comes_back: bool = False
 
 
 class StepwiseSource(Protocol):

@@ -42,6 +42,7 @@ from teacher_server.environment import require_environment
 from teacher_server.grammar import Grammars
 from teacher_server.occupancy import Occupancy, most_reserved_bytes, resident_bytes
 from teacher_server.requests import Asked, prompt_and_arguments, refusal
+from teacher_server.sessions import Sessions
 from teacher_server.shared_memory import remove_files, shared_by_children
 from teacher_server.stages import make_room_between_stages
 from teacher_server.weights import (
@@ -123,6 +124,9 @@ class VllmEngine:
         self._grammars = Grammars(self._engine.get_tokenizer(), vocab=vocab) if grammars else None
         if accelerator == "cpu" and settings.pipeline_parallel > 1:
             self._engine.collective_rpc(make_room_between_stages)
+        # Tried on a CPU alone; a GPU's small blocks leave little to compute a second time.
+        keeps = accelerator == "cpu" and settings.ranks == 1 and unknown_version(vllm.__version__) is None
+        self._sessions = Sessions(self._engine, as_input=tokens_input, keeps=keeps, most=settings.max_sequences)
         self._max_model_len = int(config.model_config.max_model_len)
         self._matrix_rows = int(config.model_config.get_vocab_size())
         if vocab > self._matrix_rows:
@@ -186,7 +190,7 @@ class VllmEngine:
                     if not isinstance(drawn, Asked):
                         break
                     name = str(next(self._ids))
-                    if (reason := self._submit(engine, name, drawn)) is not None:
+                    if (reason := self._submit(engine, name, drawn, under_way=len(flying))) is not None:
                         yield [(position, Failure(reason))]
                     else:
                         flying[name] = (position, drawn)
@@ -196,8 +200,9 @@ class VllmEngine:
                     yield [(place, self._record(each, output)) for place, each, output in finished]
         finally:
             self._condition.busy = False
-            if flying and not self._condition.is_broken:
+            if not self._condition.is_broken:
                 engine.abort_request(list(flying))
+                self._sessions.end_all()
 
     def load(self, model_dir: Path, *, identity: TeacherIdentity) -> None:
         """Replace the weights by those of another model of the same shape.
@@ -327,8 +332,8 @@ class VllmEngine:
         if reason is not None:
             _log.warning("vllm %s: rows are read through lists, 13 µs a token (K = 64): %s", vllm.__version__, reason)
 
-    def _submit(self, engine: LLMEngine, name: str, asked: Asked) -> str | None:
-        """Hand one request to the engine; the reason when it is refused."""
+    def _submit(self, engine: LLMEngine, name: str, asked: Asked, *, under_way: int) -> str | None:
+        """Hand one request to the engine beside those that are under way; the reason when it is refused."""
         if (reason := refusal(asked.request, vocab=self._vocab, max_model_len=self._max_model_len)) is not None:
             return reason
         grammar = asked.request.grammar if isinstance(asked.request, GenerateRequest) else ""
@@ -341,7 +346,7 @@ class VllmEngine:
             try:
                 held = StructuredOutputsParams(grammar=grammar) if grammar else None
                 params = SamplingParams(**arguments, structured_outputs=held, output_kind=RequestOutputKind.FINAL_ONLY)
-                taken = engine.add_request(name, tokens_input(list(prompt)), params)
+                taken = self._sessions.hand_over(name, asked, prompt, params, under_way=under_way)
             except ValueError as error:
                 # The engine checks a request before it takes it in; nothing of it is left behind.
                 return f"vllm refused the request{QUOTED}{one_line(error)}"
@@ -352,6 +357,7 @@ class VllmEngine:
         return "it reads no grammars" if self._grammars is None else self._grammars.refusal(grammar)
 
     def _record(self, asked: Asked, output: RequestOutput) -> TeacherRecord | Failure:
+        self._sessions.answered(output.request_id, asked, finish=output.outputs[0].finish_reason)
         return answer(asked, output, identity_digest=self._digest, vocab=self._vocab)
 
     def _step(self) -> list[RequestOutput]:
@@ -359,4 +365,5 @@ class VllmEngine:
         assert self._engine is not None
         with self._condition.fatal():
             outputs = self._engine.step()
+            self._sessions.let_go_if_stuck()
         return [output for output in outputs if output.finished]

@@ -213,7 +213,10 @@ class EnginePool(ActorPool):
     @property
     def block_tokens(self) -> int:
         """See `RolloutPool.block_tokens`."""
-        return CPU_ROLLOUT_BLOCK if self._spec.accelerator == "cpu" else GPU_BLOCK
+        if self._spec.accelerator == "gpu":
+            return GPU_BLOCK
+        # An engine of one process keeps sequences open (`teacher_server.sessions`), and so every token of them.
+        return 1 if self._spec.settings.ranks == 1 else CPU_ROLLOUT_BLOCK
 
     @property
     def capacity(self) -> int:

@@ -27,7 +27,8 @@ from orchestration.rollouts.turns import Answered, RolloutEngine, RolloutPool, T
 
 LEFT_BEHIND: dict[Role, float] = {"student": 0.5, "teacher": 0.25}
 """The share of its sequences that an engine leaves unfinished when it hands over. The longest run of a batch would
-otherwise be waited for: leaving none took 1.4 times as long (same pair and sizes)."""
+otherwise be waited for: with a teacher that leaves none a rollout took up to 8 % longer (same pair and sizes). Shares
+from 0.3 and 0.1 to 0.7 and 0.4 were as good."""
 
 
 @dataclass(slots=True)

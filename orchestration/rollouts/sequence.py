@@ -122,8 +122,9 @@ class Growing:
             temperature=1.0,
             sampling_seed=self._noise[role],
         )
+        later = ahead[request.max_new_tokens :] == ahead[0]
         # The student's own log-probability is that of the token it drew; of the teacher's tokens the text is enough.
-        return Asked(request, 1 if role == "student" else 0)
+        return Asked(request, 1 if role == "student" else 0, comes_back=bool(later.any()))
 
     def take(self, record: TeacherRecord) -> int:
         """Append the run that `record` ends with; the number of its tokens."""

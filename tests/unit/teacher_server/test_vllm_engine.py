@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from cache.protocols import Failure
 from cache.records import GenerateRequest, ScoreRequest, TeacherRecord
 from configs.errors import EngineError, ModelError
 from configs.schema import EngineSettings
+from orchestration.rollouts.turns import Turns
 from teacher_server.requests import Asked
 
 pytestmark = pytest.mark.engine
@@ -220,6 +222,74 @@ def test_it_works_in_turns_on_both_kinds_of_requests(engine: EngineProcess) -> N
     engine.finish()
     assert [tag for tag, _ in engine.turn([(5, short)], leave=0)] == [5]
     engine.finish()
+
+
+def in_runs(
+    engine: Any, *, count: int, comes_back: bool, runs: int = 4, most: int | None = None
+) -> tuple[list[list[int]], int, int]:
+    """Sequences that are drawn two tokens at a time, with a token of somebody else behind each run.
+
+    Their tokens, the number of tokens that the engine computed, and of requests that it holds afterwards.
+    """
+    scheduler = engine._engine.engine_core.engine_core.scheduler
+    turns, computed = Turns(engine), 0
+
+    def schedule(*arguments: Any, **named: Any) -> Any:
+        nonlocal computed
+        step = honest(*arguments, **named)
+        computed += step.total_num_scheduled_tokens
+        return step
+
+    with pytest.MonkeyPatch.context() as patch:
+        honest = scheduler.schedule
+        patch.setattr(scheduler, "schedule", schedule)
+        if most is not None:
+            patch.setattr(engine._sessions, "_most", most)
+        texts = [[*range(5, 20), 20 + number % 60] for number in range(count)]
+        for left in reversed(range(runs)):
+            asked = [
+                (number, Asked(run_of(text, number=number), 1, comes_back=comes_back and left > 0))
+                for number, text in enumerate(texts)
+            ]
+            for number, record in turns.turn(asked, leave=0):
+                # A model that knows nothing may write an id that the tokenizer does not have.
+                if isinstance(record, TeacherRecord):
+                    texts[number] = [*record.token_ids.tolist(), 7]
+        held = len(scheduler.requests)
+        turns.finish()
+    return texts, computed, held + len(scheduler.requests)
+
+
+def run_of(text: list[int], *, number: int) -> GenerateRequest:
+    return GenerateRequest(tuple(text), (), 2, temperature=1.0, sampling_seed=1000 + number)
+
+
+@pytest.mark.parametrize(("count", "let_go"), [(SETTINGS.max_sequences, False), (SETTINGS.max_sequences + 2, True)])
+def test_a_sequence_that_comes_back_is_computed_once_and_draws_what_it_would_have(
+    engine: EngineProcess, count: int, let_go: bool
+) -> None:
+    anew, again, _ = engine.inside(partial(in_runs, count=count, comes_back=False))
+    engine.inside(forget_prefixes)
+    kept, once, held = engine.inside(partial(in_runs, count=count, comes_back=True))
+    assert kept == anew and len({tuple(text[16:]) for text in kept}) == count
+    assert held == 0
+    # Nobody has computed the last token that was drawn, nor the one behind it.
+    least = sum(len(text) - 2 for text in kept)
+    assert again >= once > least if let_go else again > once == least
+
+
+def forget_prefixes(engine: Any) -> None:
+    engine.forget_prefixes()
+
+
+def test_sequences_that_rest_on_all_blocks_give_way(engine: EngineProcess) -> None:
+    count = engine.inside(blocks_of) + 20
+    _, computed, _ = engine.inside(partial(in_runs, count=count, comes_back=True, runs=2, most=10 * count))
+    assert computed > count * 16
+
+
+def blocks_of(engine: Any) -> int:
+    return int(engine._engine.engine_core.engine_core.scheduler.kv_cache_manager.block_pool.num_gpu_blocks)
 
 
 def test_a_model_of_another_shape_is_refused_and_changes_nothing(

@@ -219,7 +219,7 @@ def test_engines_that_share_gpus_sleep_once_and_wake_when_used(cluster: Ray) -> 
 
 def test_what_a_rollout_may_expect_of_a_pool() -> None:
     pool = EnginePool(SPEC)
-    assert (pool.block_tokens, pool.capacity, pool.shares_processor, pool.processes) == (32, 16, True, 2)
+    assert (pool.block_tokens, pool.capacity, pool.shares_processor, pool.processes) == (1, 16, True, 2)
     gpus = EnginePool(
         replace(SPEC, accelerator="gpu", settings=EngineSettings(count=2, tensor_parallel=4, max_sequences=8))
     )

@@ -48,7 +48,7 @@ def test_noise_depends_on_all_that_it_should() -> None:
 
 def test_each_run_of_equal_coins_is_one_request() -> None:
     sequence = growing()
-    roles, lengths = [], []
+    roles, lengths, come_back = [], [], []
     while not sequence.finish:
         asked = sequence.next_request()
         assert isinstance(asked.request, GenerateRequest)
@@ -57,9 +57,13 @@ def test_each_run_of_equal_coins_is_one_request() -> None:
         assert asked.k == (1 if sequence.next_role == "student" else 0)
         roles.append(sequence.next_role)
         lengths.append(asked.request.max_new_tokens)
+        come_back.append(asked.comes_back)
         sequence.take(run(sequence, *[9] * lengths[-1]))
     assert sum(lengths) == 20 and len(roles) > 4
     assert all(one != other for one, other in pairwise(roles))
+    # Whoever's last run it is need not keep anything.
+    assert come_back == [*[True] * (len(roles) - 2), False, False]
+    assert not sequence.next_request().comes_back
 
 
 @pytest.mark.parametrize(("alpha", "role"), [(0.0, "student"), (1.0, "teacher")])
