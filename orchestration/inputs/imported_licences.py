@@ -7,18 +7,46 @@ teacher in spite of its licence is no reason of ours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cache.disk.roots import open_storage
 from cache.upkeep.inventory import imported_licences
 from configs import ConfigError
 from configs.licences import terms_of
-from configs.teachers import NOT_STATED, USED_ALL_THE_SAME, LicensedTeacher
+from configs.teachers import NOT_STATED, USED_ALL_THE_SAME, HasTeachers, LicensedTeacher, key_of_teacher
 from student_train.papers import Papers, TaughtUnder
 
 IMPORTED = "_imported"
 """What such rows are called among the papers of a student; no teacher's name begins with a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What students owe for rows that came with archives: papers that go with them, and the same in words."""
+
+    papers: tuple[Papers, ...] = ()
+    terms: tuple[str, ...] = ()
+
+
+NOTHING_IMPORTED = Imported()
+
+
+def imported_rows(config: HasTeachers, identities: Mapping[str, str]) -> Imported:
+    """That of all teachers of an experiment, whose identities (hex) stand by their names.
+
+    Raises:
+        CacheError: a cache cannot be read.
+        ConfigError: no student may learn from such rows, and `licence_override` gives no reason.
+    """
+    found, terms = list[Papers](), list[str]()
+    for name, identity in identities.items():
+        key = key_of_teacher(name)
+        papers = papers_of_imported(config.runtime.cache_root, identity, config.every_teacher[name], key=key)
+        terms += imported_in_words(papers, key=key)
+        found += papers
+    return Imported(tuple(found), tuple(terms))
 
 
 def papers_of_imported(root: Path | str, identity: str, teacher: LicensedTeacher, *, key: str) -> tuple[Papers, ...]:

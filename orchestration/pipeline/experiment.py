@@ -12,7 +12,7 @@ from typing import Literal
 
 from configs import DistillConfig
 from configs.places import WRITTEN
-from configs.teachers import FIRST, key_of_teacher
+from configs.teachers import FIRST
 from evaluation.cost import NOTHING_SAVED, Saved
 from orchestration.audits.planned import require_audits
 from orchestration.cluster.door_pool import DoorPool
@@ -24,7 +24,7 @@ from orchestration.comparison.show import directory_of, show_report
 from orchestration.inputs.asked_prompts import read_prompts, takes_long
 from orchestration.inputs.data_card import FILE as DATA_CARD
 from orchestration.inputs.data_card import data_card
-from orchestration.inputs.imported_licences import imported_in_words, papers_of_imported
+from orchestration.inputs.imported_licences import imported_rows
 from orchestration.inputs.licences import licences_in_words, with_licences
 from orchestration.inputs.planted_rows import Planted, planted_data, planted_root
 from orchestration.inputs.preflight import require_cache, resolve_paths
@@ -63,7 +63,6 @@ from orchestration.plan.requests import FillPlan
 from orchestration.plan.savings import saved_by_cache
 from orchestration.plan.tables import fill_time, show_money, show_plain, show_plan, show_rollouts, warn_of_slow_dtype
 from orchestration.tracking.tracker import flatten, status_after
-from student_train.papers import Papers
 
 Until = Literal["fill", "train", "eval"]
 """The last stage that is run."""
@@ -288,7 +287,10 @@ class Experiment:
             show_plan(each.plan, time=time, console=console)
             saved[name] = saved_by_cache(each.plan, cache=each.cache, price=alone.teacher.price)
             show_money(each.plan, time=time, saved=saved[name], config=alone, console=console)
-        self._settings = replace(self._settings, imported=self._imported(asked))
+        identities = {name: each.teacher.identity.digest() for name, each in asked.by_name.items()}
+        self._settings = replace(self._settings, imported=imported_rows(config, identities))
+        for line in self._settings.imported.terms:
+            console.say(f"{line}.")
         for each in asked.by_name.values():
             # All of them before any is asked: what one cannot do is known before another one is paid.
             if each.plan.asks_teacher and isinstance(each.pool, DoorPool):
@@ -302,17 +304,6 @@ class Experiment:
             if not each.plan.asks_teacher or config.every_teacher[name].elsewhere is not None
         ]
         warn_of_slow_dtype(config, hardware=self._settings.hardware, console=console, nothing_to_ask=idle)
-
-    def _imported(self, asked: AskedTeachers) -> tuple[Papers, ...]:
-        """What students owe for rows that came with archives, which is said."""
-        config, found = self._settings.config, list[Papers]()
-        for name, each in asked.by_name.items():
-            key, identity = key_of_teacher(name), each.teacher.identity.digest()
-            papers = papers_of_imported(config.runtime.cache_root, identity, config.every_teacher[name], key=key)
-            for line in imported_in_words(papers, key=key):
-                self._journal.console.say(f"{line}.")
-            found += papers
-        return tuple(found)
 
     def _start_tracking(self, plans: Sequence[FillPlan]) -> None:
         written, tracker, name = self._written.config, self._journal.tracker, self._settings.directory.name

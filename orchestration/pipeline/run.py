@@ -12,6 +12,7 @@ from configs.experiments import AnyExperiment
 from configs.models import Device
 from configs.task_experiment import TaskDistillConfig
 from orchestration.fill.ledger import Ledger
+from orchestration.inputs.imported_licences import NOTHING_IMPORTED, Imported
 from orchestration.inputs.unwanted import Guard
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.console import Console
@@ -19,7 +20,6 @@ from orchestration.outputs.foundations import require_unchanged
 from orchestration.plan.colocation import GPU_SHARES, PartKind
 from orchestration.plan.hardware import Hardware
 from orchestration.tracking.tracker import Tracker
-from student_train.papers import Papers
 
 Config = TypeVar("Config", bound=AnyExperiment)
 
@@ -91,6 +91,7 @@ class RunSettings:
     directory: Path
     hardware: Hardware
     artifacts: Artifacts
+    imported: Imported = NOTHING_IMPORTED
     imported: tuple[Papers, ...] = ()
     guard: Guard | None = None
 

@@ -62,7 +62,7 @@ def report_of(
         models=with_training(compared.rows, students, artifacts=settings.artifacts),
         tasks=tuple(task.facts for task in examined.tasks),
         cost=cost_of_run(settings=settings, journal=journal, saved=saved),
-        provenance=_provenance(written, settings.config, examined.teachers[FIRST], view=bench.view.digest),
+        provenance=_provenance(written, settings, examined.teachers[FIRST], view=bench.view.digest),
         rows_set_aside=len(examined.prompts.rejected),
         failures=tuple(compared.failures),
         notes=(
@@ -99,8 +99,9 @@ def _held_against(config: DistillConfig) -> str:
     )
 
 
-def _provenance(written: Written[DistillConfig], config: DistillConfig, teacher: Teacher, *, view: str) -> Provenance:
-    """Where the results come from; `config` has licences that cards say and nobody wrote."""
+def _provenance(written: Written[DistillConfig], settings: RunSettings, teacher: Teacher, *, view: str) -> Provenance:
+    """Where the results come from; the configuration of `settings` has licences that cards say and nobody wrote."""
+    config = settings.config
     return Provenance(
         teacher=written.config.label_of_teachers,
         teacher_identity=teacher.identity.digest(),
@@ -109,7 +110,7 @@ def _provenance(written: Written[DistillConfig], config: DistillConfig, teacher:
         config_digest=written.config.digest(),
         data={key: digest for key, digest in written.content.items() if key.startswith("data.")},
         versions=installed_versions(),
-        licence_terms=licences_in_words(config),
+        licence_terms=(*licences_in_words(config), *settings.imported.terms),
     )
 
 

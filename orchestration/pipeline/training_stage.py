@@ -61,7 +61,7 @@ class Training(StageTraining[TrainJob]):
         papers = (
             *papers_of(config, begins_with=config.students[self.student.name].begins_with),
             *papers_of_assistants(config, self.student.name),
-            *self.settings.imported,
+            *self.settings.imported.papers,
         )
         return TrainJob(
             stage=link.stage,

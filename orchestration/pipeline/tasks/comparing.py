@@ -78,7 +78,7 @@ def report_of_task(
         compared,
         task=finished.task,
         written=written,
-        teacher=_taught_by(finished, run.config),
+        teacher=_taught_by(finished, run),
         rests_on=rests_on,
         cost=cost_of_run(settings=run, journal=journal, saved=finished.saved),
         notes=(
@@ -90,14 +90,15 @@ def report_of_task(
     )
 
 
-def _taught_by(finished: Finished, config: TaskDistillConfig) -> TaughtBy:
+def _taught_by(finished: Finished, run: TaskRun) -> TaughtBy:
+    config = run.config
     identities = {name: each.identity.digest() for name, each in finished.teacher.names.items()}
     return TaughtBy(
         config.label_of_teachers,
         identities[FIRST] if len(identities) == 1 else digest_of(teachers=identities),
         config.licence_of_teachers,
         digest_of(views=finished.views),
-        licences_in_words(config),
+        (*licences_in_words(config), *run.imported.terms),
     )
 
 

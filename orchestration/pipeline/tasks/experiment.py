@@ -18,7 +18,7 @@ from configs.architecture import read_text_model
 from configs.places import WRITTEN
 from configs.task_experiment import TaskDistillConfig
 from configs.task_stages import TransformerStart
-from configs.teachers import FIRST, key_of_teacher
+from configs.teachers import FIRST
 from orchestration.audits.planned import require_audits
 from orchestration.audits.tasks.planned import require_groups
 from orchestration.cluster.nodes import cluster_hardware
@@ -29,7 +29,7 @@ from orchestration.inputs.context_room import with_room_noted
 from orchestration.inputs.data_card import FILE as DATA_CARD
 from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.general_texts import PlainTexts, read_general_texts
-from orchestration.inputs.imported_licences import imported_in_words, papers_of_imported
+from orchestration.inputs.imported_licences import imported_rows
 from orchestration.inputs.left_out_examples import apart_from_held_out, as_read_by, without_forgotten
 from orchestration.inputs.licences import licences_in_words, with_licences
 from orchestration.inputs.preflight import resolve_task_paths
@@ -70,7 +70,6 @@ from orchestration.plan.tables import warn_of_slow_dtype
 from orchestration.plan.task_placement import own_models, plan_task_placements
 from orchestration.tracking.tracker import flatten, status_after
 from student_train.models.task_tokenizer import load_task_tokenizer
-from student_train.papers import Papers
 
 NOTHING_SCREENED: Mapping[str, Screened] = MappingProxyType({})
 
@@ -275,7 +274,10 @@ class TaskExperiment:
     def _work(self, task: LoadedTask, sets: TaskSets, *, until: Until) -> TaskEnded:
         words, begun = self._words(task), self._begun_teacher(task, sets)
         asked = self._teachers.plan(task, sets, prepared=self._prepare(task, sets, begun=begun))
-        self._run = replace(self._run, imported=self._imported(asked))
+        identities = {name: teacher.identity.digest() for name, teacher in asked.names.items()}
+        self._run = replace(self._run, imported=imported_rows(self._run.config, identities))
+        for line in self._run.imported.terms:
+            self._journal.console.say(f"{line}.")
         if asked.wanted.misses:
             self._require_memory(fill=True)
         answered = ask_teacher(asked, run=self._run, journal=self._journal)
@@ -296,17 +298,6 @@ class TaskExperiment:
         report = report_of_task(finished, written=self._written, run=self._run, journal=self._journal)
         report = timed(report, self._journal.console.timeline.spans)
         return self._ended(students, report=self._publish(report))
-
-    def _imported(self, asked: AskedTaskTeacher) -> tuple[Papers, ...]:
-        """What students owe for rows that came with archives, which is said."""
-        config, found = self._run.config, list[Papers]()
-        for name, teacher in asked.names.items():
-            key, identity = key_of_teacher(name), teacher.identity.digest()
-            papers = papers_of_imported(config.runtime.cache_root, identity, config.every_teacher[name], key=key)
-            for line in imported_in_words(papers, key=key):
-                self._journal.console.say(f"{line}.")
-            found += papers
-        return tuple(found)
 
     def _publish(self, report: Report) -> Report:
         self._written.require_unchanged()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from configs.models import Device
 from configs.task_experiment import TaskDistillConfig
+from orchestration.inputs.imported_licences import NOTHING_IMPORTED, Imported
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.plan.hardware import Hardware
-from student_train.papers import Papers
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class TaskRun:
     directory: Path
     hardware: Hardware
     artifacts: Artifacts
-    imported: tuple[Papers, ...] = ()
+    imported: Imported = NOTHING_IMPORTED
 
     @property
     def device(self) -> Device:

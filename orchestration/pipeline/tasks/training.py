@@ -72,7 +72,7 @@ class TaskTraining(StageTraining[TaskJob]):
         """See `StageTraining`."""
         link, words = self.link, self.words
         own = papers_of(self.settings.config, begins_with=self.chain.start.begins_with)
-        papers = (*own, *self.settings.imported)
+        papers = (*own, *self.settings.imported.papers)
         return (GeneralJob if words.general else TaskJob)(
             stage=link.stage,
             settings=self.settings.config.runtime.training,

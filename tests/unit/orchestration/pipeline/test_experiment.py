@@ -708,8 +708,11 @@ def test_what_imported_rows_ask_is_said_and_goes_along_with_students(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owed = Papers(TaughtUnder(name="_imported1", label="big (imported rows)", licence="llama3.3"))
-    monkeypatch.setattr(module, "papers_of_imported", lambda *_, **__: (owed,))
+    monkeypatch.setattr("orchestration.inputs.imported_licences.papers_of_imported", lambda *_, **__: (owed,))
     run = fake_run(tmp_path)
-    go(run, until="train")
+    report = go(run)
     assert run.compute.jobs and all(owed in job.papers for job in run.compute.jobs)
-    assert "big (imported rows) were bought under llama3.3, and so of every student" in " ".join(run.said.split())
+    terms = "big (imported rows) were bought under llama3.3, and so of every student"
+    assert terms in " ".join(run.said.split())
+    assert report is not None and terms in " ".join(report.results.provenance.licence_terms)
+    assert terms in (run.settings.directory / "report.html").read_text()

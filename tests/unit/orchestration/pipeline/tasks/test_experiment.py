@@ -405,11 +405,13 @@ def test_what_imported_rows_ask_is_said_and_goes_along_with_students(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owed = Papers(TaughtUnder(name="_imported1", label="big (imported rows)", licence="llama3.3"))
-    monkeypatch.setattr("orchestration.pipeline.tasks.experiment.papers_of_imported", lambda *_, **__: (owed,))
+    monkeypatch.setattr("orchestration.inputs.imported_licences.papers_of_imported", lambda *_, **__: (owed,))
     place = task_place(tmp_path)
-    place.go("train")
+    report = place.go("eval").report
     assert place.workers.jobs and all(owed in job.papers for job in place.workers.jobs)
-    assert "big (imported rows) were bought under llama3.3, and so of every student" in " ".join(place.said.split())
+    terms = "big (imported rows) were bought under llama3.3, and so of every student"
+    assert terms in " ".join(place.said.split())
+    assert report is not None and terms in " ".join(report.results.provenance.licence_terms)
 
 
 def test_texts_about_somebody_else_are_asked_about_and_learned(tmp_path: Path) -> None:
