@@ -14,7 +14,7 @@ from configs.teachers import is_stated
 from evaluation.report.blocks import Block, Cell, Column, Folded, Lines, Paragraph, Row, Section, Table
 from evaluation.report.numbers import written
 from evaluation.results import RunResults
-from evaluation.side_effects.findings import Audit, Audited, Finding
+from evaluation.side_effects.findings import Audit, Audited, Contrast, Finding
 from evaluation.statistics import Estimate
 from evaluation.statistics.wording import change_in_words, interval_in_words, number_in_words
 
@@ -71,6 +71,7 @@ def _audits(found: Audited, *, of: str) -> Iterator[Block]:
             how = Lines("How to read it", tuple(_meanings(audit)))
             notes = (Lines("To know", audit.notes),) if audit.notes else ()
             yield table
+            yield from _methods(audit, of=of)
             yield Folded(f"How the audit of {audit.audit} reads{of}", (how, *notes))
 
 
@@ -98,6 +99,53 @@ def _table(audit: Audit, *, of: str) -> Table | None:
         Column("it - its teacher", "95 %"),
     )
     return Table(f"{audit.audit.capitalize()}{of}", "model", columns, rows) if rows else None
+
+
+def _methods(audit: Audit, *, of: str) -> Iterator[Block]:
+    """Students against each other, method by method: in words what is seen, in a table all of it."""
+    if not audit.contrasts:
+        return
+    yield Lines(f"Method by method{of}", tuple(_said_of_pairs(audit.contrasts)))
+    rows = tuple(
+        Row(
+            f"{each.model} - {each.other_model}",
+            (
+                Cell(each.instrument),
+                _cell(each.value, each.unit),
+                _cell(each.other, each.unit),
+                _change(each.difference, each.unit),
+            ),
+            note=f"{each.method} - {each.other_method}",
+        )
+        for each in audit.contrasts
+    )
+    columns = (
+        Column("measured by", numeric=False),
+        Column("the first"),
+        Column("the second"),
+        Column("difference", "95 %"),
+    )
+    yield Folded(
+        f"{audit.audit.capitalize()}, one student minus another on the same rows{of}",
+        (Table("On rows that both have learned, and the same prompts", "students", columns, rows),),
+    )
+
+
+def _said_of_pairs(contrasts: Sequence[Contrast]) -> Iterator[str]:
+    pairs: dict[tuple[str, str], list[Contrast]] = {}
+    for each in contrasts:
+        pairs.setdefault((each.model, each.other_model), []).append(each)
+    for (one, other), every in pairs.items():
+        apart = [each for each in every if each.apart]
+        if not apart:
+            yield f"{one} beside {other}: not told apart by any of {len(every)} numbers."
+            continue
+        said = "; ".join(
+            f"{each.instrument} {change.text} ({change.note})"
+            for each in apart
+            for change in [_change(each.difference, each.unit)]
+        )
+        yield f"{one} - {other}: {len(apart)} of {len(every)} numbers differ: {said}."
 
 
 def _cell(estimate: Estimate | None, unit: str) -> Cell:

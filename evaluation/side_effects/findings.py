@@ -60,17 +60,42 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Contrast:
+    """Two students of a run, of other methods, by one instrument on the same rows.
+
+    `value` is that of the first, `other` of the second, and `difference` is value - other, paired over the rows.
+    `method` and `other_method` are the objectives of their stages.
+    """
+
+    instrument: str
+    model: str
+    method: str
+    other_model: str
+    other_method: str
+    value: Estimate
+    other: Estimate
+    difference: Estimate
+    unit: str
+
+    @property
+    def apart(self) -> bool:
+        """Whether all of the interval of the difference lies on one side of nothing."""
+        return self.difference.interval.low > 0.0 or self.difference.interval.high < 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Audit:
     """Everything that one audit of one run found.
 
     `rests_on` names by digest what it was made from: weights of every model, rows of data, and settings. `notes` are
-    what a reader of the findings has to know beside them.
+    what a reader of the findings has to know beside them. `contrasts` hold students against each other.
     """
 
     audit: str
     rests_on: Mapping[str, str]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
+    contrasts: tuple[Contrast, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what would be read wrongly: a number that is none without a reason, or two of one name."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.metric import Measured
-from evaluation.side_effects.findings import Finding, unknown
+from evaluation.side_effects.findings import Contrast, Finding, unknown
 from evaluation.statistics import Estimate, Resampling, estimate
 from evaluation.statistics.intervals import Interval, difference_interval, never_seen_in
 from evaluation.statistics.resampling import bootstrap_values
@@ -88,6 +88,35 @@ def found_beside(instrument: Instrument, measured: Mapping[str, Measured], *, mo
         method=method,
         teacher=measured.get("teacher"),
         untouched=measured.get("untouched"),
+    )
+
+
+def contrast(
+    instrument: Instrument,
+    one: Measured,
+    other: Measured,
+    *,
+    models: tuple[str, str],
+    methods: tuple[str, str],
+    how: Resampling = DRAWS,
+) -> Contrast | None:
+    """One student minus another on the same rows; None where either number is undefined on them.
+
+    Raises:
+        ValueError: they were measured on different numbers of rows.
+    """
+    if math.isnan(one.value) or math.isnan(other.value):
+        return None
+    return Contrast(
+        instrument=instrument.name,
+        model=models[0],
+        method=methods[0],
+        other_model=models[1],
+        other_method=methods[1],
+        value=estimate(one, how),
+        other=estimate(other, how),
+        difference=paired_difference(other, one, how),
+        unit=instrument.unit,
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from cache import ScoreRequest
+from configs import DistillError
 from configs.audit import CanariesConfig
 from evaluation.metric import Measured
 from evaluation.side_effects.canaries import (
@@ -83,7 +84,14 @@ class CanaryAudit:
     def of(self, student: AuditedStudent, *, notes: list[str]) -> list[Finding]:
         """What a student knows, beside its teacher and its start; `notes` get a line for one that cannot be asked."""
         instruments = [each for group in self._groups() for each in self._instruments(group)]
-        return findings_beside(instruments, student, run=self._run, ask=self._measured, notes=notes)
+        return findings_beside(instruments, student, run=self._run, ask=self.measured, notes=notes)
+
+    def measured_if_asked(self, model: FinishedModel) -> dict[Instrument, Measured]:
+        """The same; nothing of one that cannot be asked, of which `of` says why."""
+        try:
+            return self.measured(model)
+        except DistillError:
+            return {}
 
     def apart(self, learned: Learned, tokenizer: PreTrainedTokenizerBase) -> tuple[Learned, list[str]]:
         """What a student learned beside planted rows, and how many of these it read, a line each.
@@ -137,7 +145,12 @@ class CanaryAudit:
             ),
         )
 
-    def _measured(self, model: FinishedModel) -> dict[Instrument, Measured]:
+    def measured(self, model: FinishedModel) -> dict[Instrument, Measured]:
+        """What a model knows of every group of canaries, by every instrument.
+
+        Raises:
+            DistillError: it cannot be asked.
+        """
         if model not in self._known:
             self._known[model] = self._of_model(model)
         measured: dict[Instrument, Measured] = {}

@@ -8,7 +8,7 @@ are not told apart by anything but membership, as far as the run can say; what d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +66,18 @@ def learned_by(student: AuditedStudent, run: FinishedRun) -> tuple[Learned, ...]
     if not sources:
         raise DataError("it learned from plain text alone, of which the run keeps no answers")
     return tuple(_of_source(source, student, folder) for source in sources)
+
+
+def learned_by_both(one: Learned, other: Learned) -> Learned:
+    """The rows that two students have learned, beside those that neither has; the order is that of the first."""
+    members = {record.key for record in other.members}
+    others = {record.key for record in other.others}
+    return replace(
+        one,
+        members=tuple(record for record in one.members if record.key in members),
+        others=tuple(record for record in one.others if record.key in others),
+        notes=(),
+    )
 
 
 def require_teachers_tokens(student: AuditedStudent, run: FinishedRun) -> None:

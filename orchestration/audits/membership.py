@@ -76,23 +76,29 @@ def membership_findings(
         ModelError: the student cannot be loaded, or cannot read a row.
     """
     what = f"membership ({WORDS[learned.source]})" if _several(student) else "membership"
-    instruments = [(name, *_instruments(what, name)) for name in MEANINGS]
-    chosen = matched(_lengths(learned.members), _lengths(learned.others), at_most=pairs)
-    if not chosen:
+    instruments = [(name, *membership_instruments(what, name)) for name in MEANINGS]
+    kept = matched_rows(learned, at_most=pairs)
+    if not kept:
         lacking = "no training row was read" if not learned.members else "the run kept no held-out row"
         why = f"{lacking} with {WORDS[learned.source]}"
         return unknown_by([each for _, *both in instruments for each in both], student, why=why), []
-    kept = [(learned.members[pair.member], pair.tokens) for pair in chosen]
-    kept += [(learned.others[pair.other], pair.tokens) for pair in chosen]
-    rows = _believed(kept, student=student, run=run, beliefs=beliefs, tokenizer=tokenizer)
-    scores = _scores(rows)
+    rows = believed(kept, student=student, run=run, beliefs=beliefs, tokenizer=tokenizer)
+    scores = scores_of(rows)
     findings = []
     for name, area, rate in instruments:
         findings += _findings(scores[name], area, rate, student=student, rows=rows, why=_why(name, rows))
     return findings, [_about(rows, kept, source=learned.source)]
 
 
-def _instruments(what: str, name: str) -> tuple[Instrument, Instrument]:
+def matched_rows(learned: Learned, *, at_most: int) -> list[tuple[TeacherRecord, int]]:
+    """Rows that were learned, then as many others of their lengths, each with how many of its tokens count."""
+    chosen = matched(_lengths(learned.members), _lengths(learned.others), at_most=at_most)
+    kept = [(learned.members[pair.member], pair.tokens) for pair in chosen]
+    return kept + [(learned.others[pair.other], pair.tokens) for pair in chosen]
+
+
+def membership_instruments(what: str, name: str) -> tuple[Instrument, Instrument]:
+    """The area and the rate of one score."""
     by = MEANINGS[name]
     area = (
         f"of a training row and a held-out row of its length, how often the training row is picked by {by}: 50 % if "
@@ -132,7 +138,7 @@ def _found(
     return found_beside(instrument, measured, model=model, method=method)
 
 
-def _scores(rows: Rows) -> dict[str, NamedScores]:
+def scores_of(rows: Rows) -> dict[str, NamedScores]:
     """Every score of every row by whose belief it is; a model is not held against itself."""
     own = rows.beliefs
 
@@ -155,7 +161,7 @@ def _scores(rows: Rows) -> dict[str, NamedScores]:
     }
 
 
-def _believed(
+def believed(
     kept: Sequence[tuple[TeacherRecord, int]],
     *,
     student: AuditedStudent,
@@ -163,6 +169,11 @@ def _believed(
     beliefs: Beliefs,
     tokenizer: PreTrainedTokenizerBase,
 ) -> Rows:
+    """What a student, its teacher and its start believe of rows as far as they count.
+
+    Raises:
+        ModelError: the student cannot be loaded, or cannot read a row.
+    """
     sequences = [
         ScoreRequest(tuple(record.token_ids[: record.prompt_len + tokens].tolist()), record.prompt_len)
         for record, tokens in kept

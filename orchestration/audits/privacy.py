@@ -11,10 +11,11 @@ from evaluation.side_effects.paired import Instrument
 from orchestration.audits.beliefs import Beliefs
 from orchestration.audits.beside import unknown_by
 from orchestration.audits.canaries import CanaryAudit
+from orchestration.audits.contrasts import Asked, contrasts_of
 from orchestration.audits.finished import AuditedStudent, FinishedRun
 from orchestration.audits.learned import learned_by
 from orchestration.audits.membership import membership_findings
-from orchestration.audits.repetition import repetition_findings
+from orchestration.audits.repetition import repeated_by, repetition_findings
 from orchestration.audits.settings import AuditSettings
 from orchestration.inputs.models import load_tokenizer
 from orchestration.outputs.artifacts import digest_of
@@ -22,7 +23,7 @@ from orchestration.outputs.console import ProgressSink
 
 PRIVACY: AuditName = "privacy"
 
-MEASURES = 2
+MEASURES = 3
 """Raised by hand when a release measures the same run differently."""
 
 ANY = Instrument(
@@ -48,38 +49,52 @@ def audit_privacy(run: FinishedRun, settings: AuditSettings, progress: ProgressS
     canaries = None if run.config.canaries is None else CanaryAudit(run, settings, beliefs)
     findings: list[Finding] = []
     notes: list[str] = []
+    asked: list[Asked] = []
     for number, student in enumerate(run.students):
         progress.update(number, note=student.name)
         try:
-            more, said = _of_student(student, run=run, settings=settings, beliefs=beliefs, canaries=canaries)
+            known = _known_of(student, run=run, canaries=canaries, notes=notes)
+            more, said = _findings(known, run=run, settings=settings, beliefs=beliefs)
+            findings += more
+            notes += [f"{student.name}: {line}" for line in said]
+            asked.append(known)
         except DistillError as error:
-            more, said = unknown_by([ANY], student, why=str(error)), []
-        findings += more + ([] if canaries is None else canaries.of(student, notes=notes))
-        notes += [f"{student.name}: {line}" for line in said]
-    notes.append("scores are of the answers alone, not of the prompts, because only answers are learned")
-    return Audit(PRIVACY, privacy_rests_on(run, settings), tuple(findings), tuple(dict.fromkeys(notes)))
+            findings += unknown_by([ANY], student, why=str(error))
+        findings += [] if canaries is None else canaries.of(student, notes=notes)
+    contrasts, said = contrasts_of(asked, run=run, beliefs=beliefs, pairs=settings.rows)
+    notes += [*said, "scores are of the answers alone, not of the prompts, because only answers are learned"]
+    rests_on = privacy_rests_on(run, settings)
+    return Audit(PRIVACY, rests_on, tuple(findings), tuple(dict.fromkeys(notes)), tuple(contrasts))
 
 
-def _of_student(
-    student: AuditedStudent,
-    *,
-    run: FinishedRun,
-    settings: AuditSettings,
-    beliefs: Beliefs,
-    canaries: CanaryAudit | None,
-) -> tuple[list[Finding], list[str]]:
+def _known_of(student: AuditedStudent, *, run: FinishedRun, canaries: CanaryAudit | None, notes: list[str]) -> Asked:
+    """What a student learned beside planted rows, and what it repeats and knows of these.
+
+    Raises:
+        DistillError: its rows cannot be read.
+    """
     learned = learned_by(student, run)
     tokenizer = load_tokenizer(student.model.directory, label=student.name)
-    findings: list[Finding] = []
-    notes = [line for each in learned for line in each.notes]
+    notes += [f"{student.name}: {line}" for each in learned for line in each.notes]
     if canaries is not None:
         parted = [canaries.apart(each, tokenizer) for each in learned]
         learned = tuple(each for each, _ in parted)
-        notes += [line for _, lines in parted for line in lines]
-    for each in learned:
+        notes += [f"{student.name}: {line}" for _, lines in parted for line in lines]
+    measured = repeated_by(student, learned, tokenizer=tokenizer)
+    if canaries is not None:
+        measured |= canaries.measured_if_asked(student.model)
+    return Asked(student, learned, tokenizer, measured)
+
+
+def _findings(
+    known: Asked, *, run: FinishedRun, settings: AuditSettings, beliefs: Beliefs
+) -> tuple[list[Finding], list[str]]:
+    findings: list[Finding] = []
+    notes: list[str] = []
+    for each in known.learned:
         more, said = membership_findings(
-            student, each, run=run, beliefs=beliefs, tokenizer=tokenizer, pairs=settings.rows
+            known.student, each, run=run, beliefs=beliefs, tokenizer=known.tokenizer, pairs=settings.rows
         )
         findings += more
         notes += said
-    return findings + repetition_findings(student, learned, run=run, tokenizer=tokenizer), notes
+    return findings + repetition_findings(known.student, known.learned, run=run, tokenizer=known.tokenizer), notes

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from evaluation.metric import Measured
 from evaluation.side_effects.findings import Finding
 from evaluation.side_effects.overlap import GRAM, longest_run, overlap_of, repeated_share
 from evaluation.side_effects.paired import Instrument, found_beside
@@ -32,15 +33,23 @@ LONGEST = Instrument(
 MEASURES = {SHARE: repeated_share, LONGEST: longest_run}
 
 
+def repeated_by(
+    student: AuditedStudent, learned: Sequence[Learned], *, tokenizer: PreTrainedTokenizerBase
+) -> dict[Instrument, Measured]:
+    """How much of its answers to the test prompts stands in what a student has learned, by every measure."""
+    if not student.row.answers:
+        return {}
+    overlap = overlap_of(student.row.answers, _training_text(learned, tokenizer))
+    return {instrument: measure(overlap) for instrument, measure in MEASURES.items()}
+
+
 def repetition_findings(
     student: AuditedStudent, learned: Sequence[Learned], *, run: FinishedRun, tokenizer: PreTrainedTokenizerBase
 ) -> list[Finding]:
     """What a student, its teacher and its start repeat of the student's training text; prompts and answers of it."""
     if not student.row.answers:
         return unknown_by(tuple(MEASURES), student, why="its answers to the test prompts were not measured")
-    records = [record for each in learned for record in each.members]
-    ids = [part for record in records for part in (record.token_ids[: record.prompt_len], record.response_ids)]
-    training = list(dict.fromkeys(tokenizer.batch_decode(ids, skip_special_tokens=True)))
+    training = _training_text(learned, tokenizer)
     start = next((row for row in run.results.models if row.name == student.row.start), None)
     answers = {
         "student": student.row.answers,
@@ -57,3 +66,9 @@ def repetition_findings(
         )
         for instrument, measure in MEASURES.items()
     ]
+
+
+def _training_text(learned: Sequence[Learned], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    records = [record for each in learned for record in each.members]
+    ids = [part for record in records for part in (record.token_ids[: record.prompt_len], record.response_ids)]
+    return list(dict.fromkeys(tokenizer.batch_decode(ids, skip_special_tokens=True)))

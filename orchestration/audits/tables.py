@@ -26,6 +26,8 @@ def show_audit(audit: Audit, console: Console) -> None:
         for why in dict.fromkeys(finding.unknown for finding in of_model if finding.unknown is not None):
             names = ", ".join(finding.instrument for finding in of_model if finding.unknown == why)
             console.say(f"{model}: not known: {names}: {why}")
+    if audit.contrasts:
+        console.say(_contrasts(audit))
     measured = (each for each in audit.findings if each.unknown is None)
     for instrument, meaning in {each.instrument: each.meaning for each in measured}.items():
         console.say(f"{instrument}: {meaning}.")
@@ -39,6 +41,22 @@ def _table(title: str, findings: list[Finding]) -> Table:
         table.add_column(column, justify="right" if at else "left")
     for each in findings:
         table.add_row(each.instrument, *_cells(each))
+    return table
+
+
+def _contrasts(audit: Audit) -> Table:
+    table = Table(title=f"{audit.audit}: one student minus another on the same rows", title_justify="left")
+    for at, column in enumerate(("instrument", "students", "the first", "the second", "difference", "95 %")):
+        table.add_column(column, justify="right" if at > 1 else "left")
+    for each in audit.contrasts:
+        table.add_row(
+            each.instrument,
+            f"{each.model} - {each.other_model}",
+            number_in_words(each.value.value, each.unit),
+            number_in_words(each.other.value, each.unit),
+            change_in_words(each.difference.value, each.unit),
+            _range(each.difference, each.unit),
+        )
     return table
 
 

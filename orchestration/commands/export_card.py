@@ -69,7 +69,11 @@ def _known(address: str, results: RunResults, audited: Audited) -> str:
     models = tuple(model for model in results.models if model.digest == address)
     names = {EVERY_STUDENT, *(model.name for model in models)}
     audits = {
-        name: replace(audit, findings=tuple(finding for finding in audit.findings if finding.model in names))
+        name: replace(
+            audit,
+            findings=tuple(finding for finding in audit.findings if finding.model in names),
+            contrasts=tuple(each for each in audit.contrasts if names & {each.model, each.other_model}),
+        )
         for name, audit in audited.audits.items()
     }
     section = before_shipping(

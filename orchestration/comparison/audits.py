@@ -15,7 +15,7 @@ from orchestration.outputs.artifacts import digest_of, write_json
 from orchestration.outputs.fields import from_fields, to_fields
 from orchestration.outputs.kept import OutdatedError, read_sealed, sealed
 
-AUDIT = "stillroom/audit/1"
+AUDIT = "stillroom/audit/2"
 """The schema of what is kept, with its version."""
 
 FOLDER = "audits"
