@@ -92,7 +92,6 @@ class RunSettings:
     hardware: Hardware
     artifacts: Artifacts
     imported: Imported = NOTHING_IMPORTED
-    imported: tuple[Papers, ...] = ()
     guard: Guard | None = None
 
     @property
