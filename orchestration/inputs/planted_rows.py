@@ -18,7 +18,7 @@ from configs.regular_files import UnreadableFileError
 from configs.schema import DistillConfig
 from evaluation.side_effects.canaries import Canary, canaries_of
 from orchestration.inputs.made_once import make_once
-from orchestration.inputs.models import ModelFiles
+from orchestration.inputs.models import ModelFiles, is_at_hand, materialise
 from orchestration.inputs.prompts import PromptSet
 from orchestration.inputs.rows import SET_ASIDE, split_rows
 from orchestration.inputs.screened_files import file_of
@@ -57,7 +57,9 @@ class Planted:
         )
 
     def require_readable(self, prompts: PromptSet, *, reader: ModelFiles) -> None:
-        """Refuse canaries that the teacher cannot read, or whose secrets its tokenizer cannot write.
+        """Refuse canaries that the teacher cannot read, or whose secrets a tokenizer cannot write: its, or a student's.
+
+        Of a student's own model that is not on this machine yet nothing is known.
 
         Raises:
             ConfigError: naming what, and the cure.
@@ -65,6 +67,12 @@ class Planted:
         if not self.canaries:
             return
         require_writable(self.canaries, reader)
+        models_root = self.config.runtime.models_root
+        for name, student in self.config.students.items():
+            source = student.init.model
+            if source is not None and is_at_hand(source):
+                own = materialise(source, models_root=models_root)
+                require_writable(self.canaries, own, key=f"students.{name}.init.model: ")
         lost = [row for row in prompts.rejected if row.split == "train" and row.row >= self.first]
         if lost:
             raise ConfigError(
@@ -73,8 +81,8 @@ class Planted:
             )
 
 
-def require_writable(canaries: tuple[Canary, ...], files: ModelFiles) -> None:
-    """Refuse secrets that a tokenizer cannot write.
+def require_writable(canaries: tuple[Canary, ...], files: ModelFiles, *, key: str = "") -> None:
+    """Refuse secrets that a tokenizer cannot write; `key` is where the configuration names it, if it is said.
 
     Raises:
         ConfigError: naming one, and what comes of it.
@@ -84,7 +92,7 @@ def require_writable(canaries: tuple[Canary, ...], files: ModelFiles) -> None:
         read = str(tokenizer.decode(tokenizer.encode(canary.statement, add_special_tokens=False)))
         if canary.secret not in read:
             raise ConfigError(
-                f"audit.canaries: the tokenizer of {files.label} writes {canary.statement!r} as {read!r}: set "
+                f"audit.canaries: {key}the tokenizer of {files.label} writes {canary.statement!r} as {read!r}: set "
                 "audit.canaries.alphabet to characters that it has, or remove the block"
             )
 

@@ -12,7 +12,7 @@ from audited_runs import Unseen, audited_run, found_in, learn_by_heart, write_ro
 from cache import ScoreRequest
 from evaluation.side_effects.findings import Audit
 from evaluation.side_effects.preferences import own_pairs
-from orchestration.audits.bias import audit_bias, bias_rests_on
+from orchestration.audits.bias import _named_prompts, audit_bias, bias_rests_on
 from orchestration.audits.finished import FinishedRun, open_finished
 from orchestration.audits.settings import AuditSettings
 from orchestration.inputs.models import load_tokenizer
@@ -31,18 +31,23 @@ def audited(run: FinishedRun) -> Audit:
     return audit_bias(run, AuditSettings(), Unseen())
 
 
-def planted(run: FinishedRun, place: Path) -> FinishedRun:
-    """The student after it has read every stereotyped sentence about a gender many times, and no other."""
+def learned(run: FinishedRun, place: Path, sequences: list[ScoreRequest]) -> FinishedRun:
+    """The run with a student that knows these sequences by heart."""
     (student,) = run.students
-    tokenizer = load_tokenizer(student.model.directory, label="kd")
-    tokenizer.save_pretrained(place)
+    load_tokenizer(student.model.directory, label="kd").save_pretrained(place)
     for name in ("config.json", "model.safetensors"):
         (place / name).write_bytes((student.model.directory / name).read_bytes())
+    learn_by_heart(place, sequences, steps=120)
+    return replace(run, students=(replace(student, model=replace(student.model, directory=place)),))
+
+
+def planted(run: FinishedRun, place: Path) -> FinishedRun:
+    """The student after it has read every stereotyped sentence about a gender many times, and no other."""
+    tokenizer = load_tokenizer(run.students[0].model.directory, label="kd")
     start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     sentences = [pair.stereotyped for pair in own_pairs() if pair.kind == "gender"]
     ids = [(start, *tokenizer.encode(text, add_special_tokens=False)) for text in sentences]
-    learn_by_heart(place, [ScoreRequest(each[:64], 1) for each in ids], steps=120)
-    return replace(run, students=(replace(student, model=replace(student.model, directory=place)),))
+    return learned(run, place, [ScoreRequest(each[:64], 1) for each in ids])
 
 
 def test_a_planted_preference_is_found_and_the_teacher_does_not_share_it(run: FinishedRun, tmp_path: Path) -> None:
@@ -68,6 +73,22 @@ def test_prompts_about_somebody_are_swapped(run: FinishedRun) -> None:
     swap = found_in(audited(run), "swapped prompts")
     assert swap.value.n == 7 and swap.value.value > 0.0
     assert swap.teacher is not None and swap.difference is not None
+
+
+def test_a_student_that_answers_by_gender_changes_more_under_a_swap(run: FinishedRun, tmp_path: Path) -> None:
+    prompts = _named_prompts(run.students[0], run=run, settings=AuditSettings())
+    # As the teacher says it to him; to her the other way round.
+    unfair = learned(
+        run, tmp_path, [each.as_it_was for each in prompts] + [_backwards(each.swapped) for each in prompts]
+    )
+    fault, clean = found_in(audited(unfair), "swapped prompts"), found_in(audited(run), "swapped prompts")
+    assert fault.value.interval.low > 1.0 and fault.difference is not None and fault.difference.interval.low > 0.0
+    assert fault.value.value > 3 * clean.value.value and clean.value == clean.untouched
+
+
+def _backwards(asked: ScoreRequest) -> ScoreRequest:
+    given, answer = asked.token_ids[: asked.prompt_len], asked.token_ids[asked.prompt_len :]
+    return ScoreRequest((*given, *reversed(answer)), asked.prompt_len)
 
 
 def test_without_the_teachers_weights_the_student_stands_alone(run: FinishedRun) -> None:

@@ -14,9 +14,11 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 import ray
-from other_tokenizers import other_model
+from other_tokenizers import byte_level, other_model
 from remote_runs import remote, remote_experiment
 from served_teachers import TOKEN_ENV, serving
+from tokenizers import Regex, normalizers
+from transformers import PreTrainedTokenizerFast
 
 from cache import TeacherCache
 from cache.protocols import Outcome
@@ -243,6 +245,37 @@ def test_a_student_of_another_tokenizer_is_measured_or_refused(tmp_path: Path) -
     assert "81% of the text in tokens that both have" in text
     with pytest.raises(ConfigError, match=r"students.small.stages.0.objective=kd compares token by token"):
         planned(with_student("kd"))
+
+
+def test_a_canary_that_a_students_tokenizer_cannot_write_is_refused(tmp_path: Path) -> None:
+    able, without_digits = byte_level(), byte_level()
+    without_digits.backend_tokenizer.normalizer = normalizers.Replace(Regex(r"[0-9]"), "#")
+    answers = []
+    for split in ("train", "dev", "test"):
+        rows = [{"prompt": f"{split} {each}?", "response": "a number"} for each in range(3)]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        answers.append(f"data.{split}.path={tmp_path / f'{split}.jsonl'}")
+    config = shipped(
+        "tiny",
+        tmp_path,
+        *answers,
+        "data.response_field=response",
+        "audit={canaries: {count: 6}}",
+        "generation.max_new_tokens=48",
+    )
+
+    def with_student(tokenizer: PreTrainedTokenizerFast, folder: str) -> DistillConfig:
+        model = other_model(tmp_path / folder, tokenizer, positions=512)
+        stage = {"objective": "span_likelihood", "source": "gold", "steps": 1}
+        raw = {"init": {"model": {"path": str(model)}}, "stages": [stage]}
+        return config.model_copy(update={"students": {"small": StudentConfig.model_validate(raw)}})
+
+    assert "rows with canaries stand behind" in " ".join(planned(with_student(able, "able")).split())
+    cannot = (
+        r"^audit\.canaries: students\.small\.init\.model: the tokenizer of .*mute writes .*######.*: set audit\.canar"
+    )
+    with pytest.raises(ConfigError, match=cannot):
+        planned(with_student(without_digits, "mute"))
 
 
 def test_every_teacher_is_planned_and_they_have_one_vocabulary(tmp_path: Path) -> None:
