@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from scipy.special import ndtri
-from scipy.stats import beta
+from scipy.stats import beta, binom
 
 ALPHA = 0.05
 POWER = 0.8
@@ -25,3 +25,20 @@ def detectable_rate(n: int) -> float:
     With probability POWER at least `FEWEST_SWAPS` of them do. NaN with fewer examples than that.
     """
     return float(beta.ppf(POWER, FEWEST_SWAPS, n - FEWEST_SWAPS + 1)) if n >= FEWEST_SWAPS else math.nan
+
+
+def detectable_area(members: int, others: int) -> float:
+    """The smallest distance of an area under a ROC curve from a half that is seen, with so many rows on either side.
+
+    Its standard error where the two are alike is that of the rank sum test (Hanley and McNeil 1982).
+    """
+    return detectable_difference(math.sqrt((members + others + 1) / (12 * members * others)))
+
+
+def detectable_share(n: int, *, expected: float) -> float:
+    """The smallest share above an `expected` one that `n` rows see: an exact two-sided test at ALPHA rejects it then.
+
+    NaN where no count of so few rows would be rejected. With expected = 0 a single row is enough.
+    """
+    rejected = next((count for count in range(1, n + 1) if binom.sf(count - 1, n, expected) <= ALPHA / 2), None)
+    return math.nan if rejected is None else float(beta.ppf(POWER, rejected, n - rejected + 1))

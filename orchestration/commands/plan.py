@@ -90,7 +90,7 @@ def _print_plan(config: DistillConfig, *, assume_gpus: int | None, stream: TextI
     doors = _show_doors(config, console=console)
     teachers = {} if missing else open_teachers(config, doors=doors)
     plans = _plans(config, teachers, console=console) if teachers else _assumed_plans(config, missing, console=console)
-    shapes = {name: _shape(config.of_teacher(name), teachers.get(name)) for name in config.every_teacher}
+    shapes = {name: _shape(config, teachers.get(name), name=name) for name in config.every_teacher}
     times = {}
     for name, plan in plans.items():
         alone = config.of_teacher(name)
@@ -222,12 +222,13 @@ def _assumed_plans(config: DistillConfig, missing: Sequence[str], *, console: Co
     return {FIRST: first, **scored}
 
 
-def _shape(config: DistillConfig, teacher: Teacher | None) -> PlannedShape:
-    """The sizes of an only teacher, from its files or from the YAML."""
+def _shape(config: DistillConfig, teacher: Teacher | None, *, name: str) -> PlannedShape:
+    """The sizes of the teacher of this name, from its files or from the YAML."""
     if teacher is not None:
         return PlannedShape(teacher.files.label, teacher.files.shape, assumed=False)
-    shape = _assumed_shape(config)
-    require_fitting_lengths(config, teacher=shape.shape)
+    alone, key = config.of_teacher(name), key_of_teacher(name)
+    shape = _assumed_shape(alone, key=key)
+    require_fitting_lengths(alone, teacher=shape.shape, key=key)
     return shape
 
 
@@ -313,12 +314,12 @@ def _cut_to(hardware: Hardware, config: DistillConfig, *, console: Console) -> D
     return config.model_copy(update={"runtime": runtime.model_copy(update=changed)})
 
 
-def _assumed_shape(config: DistillConfig) -> PlannedShape:
+def _assumed_shape(config: DistillConfig, *, key: str) -> PlannedShape:
     shape = shape_at_hand(config.teacher.model)
     if shape is None:
         raise ConfigError(
-            f"teacher.model={config.teacher.model.label} is not on this machine and has no shape to plan with: "
-            "download it, or write its sizes under teacher.model.shape"
+            f"{key}.model={config.teacher.model.label} is not on this machine and has no shape to plan with: "
+            f"download it, or write its sizes under {key}.model.shape"
         )
     return shape
 

@@ -17,7 +17,7 @@ from configs.models import Device
 from configs.places import is_url
 from configs.task_experiment import TaskDistillConfig
 from configs.task_stages import GOLD, TaskStageConfig, TransformerStart
-from configs.teachers import FIRST
+from configs.teachers import FIRST, key_of_teacher
 from evaluation.tasks.examples import Example
 from orchestration.commands.plan import PATIENCE_S
 from orchestration.fill.refusals import open_refusals, open_signal_refusals
@@ -73,7 +73,7 @@ def show_teacher(
         ConfigError: it cannot be asked about this task.
         ModelError: it has no head for the task and is not tuned, or one with other labels.
     """
-    several, config = bool(config.teachers), config.of_teacher(name)
+    several, config, key = bool(config.teachers), config.of_teacher(name), key_of_teacher(name)
     teacher, gold = config.teacher, len(sets.sets[GOLD])
     heads = teacher.answers == "head"
     if heads:
@@ -97,19 +97,19 @@ def show_teacher(
         )
         return
     if not heads:
-        _show_questions(config, task, asked_of, device=hardware.accelerator, console=console)
+        _show_questions(config, task, asked_of, key=key, device=hardware.accelerator, console=console)
         return
     # What general stages make of it first is addressed by texts that are not read here.
     tuned = _tuned(config, task, sets) if teacher.prepare and not teacher.general else None
     if tuned is not None:
         console.say("That is done already: it is asked as it was tuned.")
-    opened = open_task_teacher(config, task.config, prepared=tuned)
+    opened = open_task_teacher(config, task.config, prepared=tuned, key=key)
     unknown = bool(teacher.prepare) and tuned is None
     if unknown:
         console.say("Until it is tuned nobody knows what the cache holds of it: everything counts as a miss.")
     plan = _signal_plan(config, task, opened, asked_of, held=NoSignals() if unknown else _held(config, opened))
     if teacher.serve is not None:
-        _show_door(SignalDoor(teacher.serve, opened, teacher), console=console)
+        _show_door(SignalDoor(teacher.serve, opened, teacher, key), console=console)
     time = signal_fill_time(plan, config=config, teacher=opened.model, accelerator=hardware.accelerator)
     show_signal_plan(plan, time=time, max_tokens=teacher.max_tokens, console=console)
 
@@ -122,10 +122,10 @@ def _show_door(door: SignalDoor, *, console: Console) -> None:
         console.warn(f"{error}; planned with what is known here")
 
 
-def _asked_door(config: TaskDistillConfig, *, console: Console) -> TeacherDoor | None:
+def _asked_door(config: TaskDistillConfig, *, key: str, console: Console) -> TeacherDoor | None:
     """The door that a language model answers behind, having said so; as `_show_door` of one that does not."""
     try:
-        door = door_of_writer(config, patience_s=PATIENCE_S)
+        door = door_of_writer(config, key=key, patience_s=PATIENCE_S)
     except (ConfigError, DoorError) as error:
         console.warn(f"{error}; planned with what is known here")
         return None
@@ -144,11 +144,12 @@ def _show_questions(
     task: LoadedTask,
     examples: Mapping[str, Sequence[Example]],
     *,
+    key: str,
     device: Device,
     console: Console,
 ) -> None:
-    door = _asked_door(config, console=console)
-    teacher = open_generative_teacher(config, task.config, door=door)
+    door = _asked_door(config, key=key, console=console)
+    teacher = open_generative_teacher(config, task.config, door=door, key=key)
     questions = task_questions(config, task, teacher.files)
     questions.require_taken(task.train[0])
     questions.require_distinct_labels(task.train[0])

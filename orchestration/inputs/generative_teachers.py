@@ -35,17 +35,20 @@ LISTED = 2
 """A template that names so many of the labels is taken to list them; one alone may be any word."""
 
 
-def door_of_writer(config: TaskDistillConfig, *, patience_s: float | None = None) -> TeacherDoor | None:
+def door_of_writer(
+    config: TaskDistillConfig, *, key: str = FIRST, patience_s: float | None = None
+) -> TeacherDoor | None:
     """The door that the language model answers behind; None where an engine of the experiment does.
 
-    Without `patience_s` a door that is away is waited for as long as the configuration says.
+    `key` is where the model stands in the configuration. Without `patience_s` a door that is away is waited for as long
+    as the configuration says.
 
     Raises:
         ConfigError: there is no token.
         DoorError: the door cannot be reached, lets nobody in, or lacks the teacher.
     """
     served = config.teacher.serve
-    return None if served is None else knock(served, key=FIRST, patience_s=patience_s)
+    return None if served is None else knock(served, key=key, patience_s=patience_s)
 
 
 def open_generative_teacher(
@@ -53,11 +56,13 @@ def open_generative_teacher(
     task: TaskConfig,
     *,
     door: TeacherDoor | None = None,
+    key: str = FIRST,
     progress: Callable[[int, int], None] | None = None,
 ) -> Teacher:
     """Make the teacher's directory if need be, and compute its identity; `progress` is told (bytes hashed, in all).
 
-    `door` is where it answers; of one that was not asked only that is known which the files say.
+    `door` is where it answers; of one that was not asked only that is known which the files say. `key` is where it
+    stands in the configuration.
 
     Raises:
         ConfigError: it cannot be asked about this task, its engine takes more than it reads, or its door has another
@@ -70,24 +75,24 @@ def open_generative_teacher(
     files = open_model(directory, label=teacher.model.label, weights=config.needs_teacher_weights)
     if teacher.serve is None:
         require_positions(config, model="the teacher", shape=files.shape, engine="teacher_engine")
-    require_servable(files, dtype=teacher.dtype)
+    require_servable(files, dtype=teacher.dtype, key=key)
     if files.has_weights:
         here = identity_of(files, config=config, dtype=teacher.dtype, progress=progress)
     else:
         here = identity_without_weights(files, dtype=teacher.dtype)
     if door is None:
         return Teacher(files, here)
-    terms = _too_much(config, door=door)
-    return Teacher(files, require_same(FIRST, door, files, here=here, terms=terms), door)
+    terms = _too_much(config, key=key, door=door)
+    return Teacher(files, require_same(key, door, files, here=here, terms=terms), door)
 
 
-def _too_much(config: TaskDistillConfig, *, door: TeacherDoor) -> Iterator[str]:
+def _too_much(config: TaskDistillConfig, *, key: str, door: TeacherDoor) -> Iterator[str]:
     """Lines for what is wanted of it and its door does not give."""
     teacher, facts, longest = config.teacher, door.facts, config.runtime.teacher_engine.max_model_len
-    yield from other_licence(FIRST, teacher.licence, door=door.label, there=facts.licence)
+    yield from other_licence(key, teacher.licence, door=door.label, there=facts.licence)
     if teacher.answers == "labels" and not facts.most_k:
         yield (
-            f"{FIRST}.answers={teacher.answers} reads log-probabilities, and {door.label} gives none: have "
+            f"{key}.answers={teacher.answers} reads log-probabilities, and {door.label} gives none: have "
             "teacher.top_k raised where the door is, or set answers: text"
         )
     if longest > facts.max_model_len:

@@ -280,8 +280,8 @@ def require_writable(path: Path, *, key: str, needed_bytes: int = 0) -> None:
         )
 
 
-def require_fitting_lengths(config: DistillConfig, *, teacher: ModelShape) -> None:
-    """Refuse sequences longer than the teacher, and a k that its vocabulary does not have.
+def require_fitting_lengths(config: DistillConfig, *, teacher: ModelShape, key: str = FIRST) -> None:
+    """Refuse sequences longer than the teacher at `key`, and a k that its vocabulary does not have.
 
     That they fit the engines, whose limits stand in the configuration, is checked when that is loaded.
 
@@ -298,7 +298,7 @@ def require_fitting_lengths(config: DistillConfig, *, teacher: ModelShape) -> No
             )
     if config.teacher.top_k > teacher.vocab:
         raise ConfigError(
-            f"teacher.top_k={config.teacher.top_k} is more than the teacher's {teacher.vocab} tokens: lower it"
+            f"{key}.top_k={config.teacher.top_k} is more than the teacher's {teacher.vocab} tokens: lower it"
         )
 
 
@@ -330,8 +330,8 @@ def require_windows(config: DistillConfig, *, model: str, shape: ModelShape) -> 
         )
 
 
-def require_servable(teacher: ModelFiles, *, dtype: Dtype) -> None:
-    """Refuse a teacher that its engine would refuse, minutes later.
+def require_servable(teacher: ModelFiles, *, dtype: Dtype, key: str = FIRST) -> None:
+    """Refuse a teacher, the one at `key`, that its engine would refuse, minutes later.
 
     Raises:
         ModelError: its tokenizer has more ids than its matrix has rows, or it names no architecture.
@@ -347,7 +347,7 @@ def require_servable(teacher: ModelFiles, *, dtype: Dtype) -> None:
         raise ModelError(f"{teacher.label}: its config.json names no architectures: save it with save_pretrained")
     if dtype == "float16" and built.model_type in NOT_IN_FLOAT16:
         raise ConfigError(
-            f"teacher.dtype=float16 overflows in a {built.model_type} model: set teacher.dtype: bfloat16 or float32"
+            f"{key}.dtype=float16 overflows in a {built.model_type} model: set {key}.dtype: bfloat16 or float32"
         )
 
 

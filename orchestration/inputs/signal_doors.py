@@ -22,11 +22,15 @@ from teacher_server.http.signals.client import DoorSignals, HttpSignals
 
 @dataclass(frozen=True, slots=True)
 class SignalDoor:
-    """A door, and the teacher that it has to lead to, as it is here and as it is wanted."""
+    """A door, and the teacher that it has to lead to, as it is here and as it is wanted.
+
+    `key` is where the teacher stands in the configuration.
+    """
 
     place: DoorConfig
     teacher: TaskTeacher
     wanted: TaskTeacherConfig
+    key: str = FIRST
 
     @property
     def host(self) -> str:
@@ -54,13 +58,13 @@ class SignalDoor:
             ConfigError: it is another one, or gives less than is wanted, naming both sides; or there is no token.
             DoorError: the door cannot be reached, lets nobody in, or lacks the teacher.
         """
-        settings = settings_of(self.place, key=FIRST)
+        settings = settings_of(self.place, key=self.key)
         if patience_s is not None:
             settings = replace(settings, budget_s=min(patience_s, settings.budget_s))
         try:
             source = HttpSignals(settings)
         except EngineError as error:
-            raise DoorError(f"{FIRST}.serve: {error}") from error
+            raise DoorError(f"{self.key}.serve: {error}") from error
         line = next(self._differences(source.told), None)
         if line is not None:
             source.close()
@@ -72,15 +76,15 @@ class SignalDoor:
         facts, there = told.facts, f"{told.name} behind {self.host}"
         here, label = self.teacher.identity, self.teacher.label
         return chain(
-            other_identity(FIRST, model=label, here=here, door=there, there=facts.identity),
+            other_identity(self.key, model=label, here=here, door=there, there=facts.identity),
             self._other_terms(told, there=there),
         )
 
     def _other_terms(self, told: DoorSignals, *, there: str) -> Iterator[str]:
         wanted = self.wanted
-        yield from other_licence(FIRST, wanted.licence, door=there, there=told.licence)
+        yield from other_licence(self.key, wanted.licence, door=there, there=told.licence)
         if wanted.max_tokens > told.facts.max_tokens:
             yield (
-                f"{FIRST}.max_tokens={wanted.max_tokens} and {there} reads {told.facts.max_tokens} tokens: lower it, "
-                "or ask another door"
+                f"{self.key}.max_tokens={wanted.max_tokens} and {there} reads {told.facts.max_tokens} tokens: lower "
+                "it, or ask another door"
             )

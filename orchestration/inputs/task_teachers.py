@@ -86,8 +86,11 @@ def open_task_teacher(
     *,
     prepared: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    key: str = FIRST,
 ) -> TaskTeacher:
     """Make the teacher's directory if need be, and compute its identity; `progress` is told (bytes hashed, in all).
+
+    `key` is where it stands in the configuration.
 
     `prepared` is the directory that the stages of `teacher.prepare` made; where there are stages and it is not made
     yet, the model may have no head, because it gets that of the task.
@@ -110,7 +113,7 @@ def open_task_teacher(
     tokenizer = load_tokenizer(directory, label=label)
     longest = longest_sequence(model.positions, tokenizer)
     if teacher.max_tokens > longest:
-        raise ConfigError(f"teacher.max_tokens={teacher.max_tokens} and {label} reads {longest} tokens: lower it")
+        raise ConfigError(f"{key}.max_tokens={teacher.max_tokens} and {label} reads {longest} tokens: lower it")
     prints = fingerprint_model(directory, memo=models_root / FINGERPRINTS, progress=progress)
     return TaskTeacher(
         directory=directory,

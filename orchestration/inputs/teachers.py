@@ -138,15 +138,15 @@ def _opened(
 ) -> Teacher:
     """The teacher of this name."""
     alone = config.of_teacher(name)
-    teacher = alone.teacher
+    teacher, key = alone.teacher, key_of_teacher(name)
     # The rows of its matrix beyond the tokenizer's length are padding: no k may count on them.
-    require_fitting_lengths(alone, teacher=files.shape.model_copy(update={"vocab": files.vocab}))
+    require_fitting_lengths(alone, teacher=files.shape.model_copy(update={"vocab": files.vocab}), key=key)
     if teacher.openai is not None:
         remote = RemoteDoor(config, name, files)
         return Teacher(files, remote.identity, remote, declared=teacher.label)
     if teacher.serve is None:
         require_positions(alone, model="the teacher", shape=files.shape, engine="teacher_engine")
-    require_servable(files, dtype=teacher.dtype)
+    require_servable(files, dtype=teacher.dtype, key=key)
     if files.has_weights or teacher.serve is None:
         here = identity_of(
             files, config=config, dtype=teacher.dtype, quantization=teacher.quantization, progress=progress
@@ -155,7 +155,6 @@ def _opened(
         here = identity_without_weights(files, dtype=teacher.dtype, quantization=teacher.quantization)
     if door is None:
         return Teacher(files, here)
-    key = key_of_teacher(name)
     terms = too_much(key, teacher, door=door, longest=config.longest_asked)
     return Teacher(files, require_same(key, door, files, here=here, terms=terms), door)
 

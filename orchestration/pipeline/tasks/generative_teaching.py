@@ -14,7 +14,7 @@ import numpy as np
 from cache import TeacherCache
 from cache.erasures import Erasures
 from configs.places import absolute_root
-from configs.teachers import FIRST
+from configs.teachers import FIRST, key_of_teacher
 from evaluation.cost import Saved
 from evaluation.results import DevScores, FinalScores
 from evaluation.tasks.examples import Example
@@ -66,8 +66,10 @@ class GenerativeTeaching:
 
     def require(self, task: LoadedTask, *, progress: HashingProgress) -> str:
         """See `Teaching`."""
-        config = self.run.config
-        teacher = open_generative_teacher(config, task.config, door=door_of_writer(config), progress=progress)
+        config, key = self.run.config, key_of_teacher(self.run.asks)
+        teacher = open_generative_teacher(
+            config, task.config, door=door_of_writer(config, key=key), key=key, progress=progress
+        )
         questions = task_questions(config, task, teacher.files)
         questions.require_taken(task.train[0])
         questions.require_distinct_labels(task.train[0])
@@ -82,8 +84,8 @@ class GenerativeTeaching:
     def plan(self, task: LoadedTask, sets: TaskSets, *, prepared: Path | None, tests: bool = False) -> AskedInWords:
         """See `Teaching`."""
         assert prepared is None, "the configuration refuses stages of preparation for a language model"
-        config = self.run.config
-        teacher = open_generative_teacher(config, task.config, door=door_of_writer(config))
+        config, key = self.run.config, key_of_teacher(self.run.asks)
+        teacher = open_generative_teacher(config, task.config, door=door_of_writer(config, key=key), key=key)
         cache = TeacherCache.open(
             config.runtime.cache_root, teacher.identity, provenance=generative_provenance(config, teacher)
         )

@@ -12,7 +12,7 @@ import numpy as np
 from cache import SignalRequest
 from cache.erasures import Erasures
 from configs.places import absolute_root
-from configs.teachers import FIRST
+from configs.teachers import FIRST, key_of_teacher
 from evaluation.cost import Saved
 from evaluation.results import DevScores, FinalScores, TaskExample
 from evaluation.tasks.examples import Example
@@ -69,7 +69,7 @@ class HeadTeaching:
     def require(self, task: LoadedTask, *, progress: HashingProgress) -> str:
         """See `Teaching`."""
         config = self.run.config
-        teacher = open_task_teacher(config, task.config, progress=progress)
+        teacher = open_task_teacher(config, task.config, progress=progress, key=key_of_teacher(self.run.asks))
         tuned = ", to be tuned on gold" if config.teacher.prepare else ""
         there = f", behind {config.teacher.serve.host}" if config.teacher.serve is not None else ""
         return f"{teacher.label}, identity {teacher.identity.digest()[:12]}{tuned}{there}"
@@ -99,7 +99,7 @@ class HeadTeaching:
         """Those of this run, or whoever answers behind a door."""
         wanted = self.run.config.teacher
         if wanted.serve is not None:
-            return SignalDoorPool(SignalDoor(wanted.serve, teacher, wanted))
+            return SignalDoorPool(SignalDoor(wanted.serve, teacher, wanted, key_of_teacher(self.run.asks)))
         return self._pool(teacher)
 
     def _pool(self, teacher: TaskTeacher) -> SignalPool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from configs.models import Device
 from configs.task_experiment import TaskDistillConfig
+from configs.teachers import FIRST
 from orchestration.inputs.imported_licences import NOTHING_IMPORTED, Imported
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.plan.hardware import Hardware
@@ -16,7 +17,8 @@ from orchestration.plan.hardware import Hardware
 class TaskRun:
     """One task experiment on this hardware; the paths of `config` are real, not as they were written.
 
-    `imported` is what students owe for rows of the teachers' caches that came with archives.
+    `imported` is what students owe for rows of the teachers' caches that came with archives. `asks` is the name that
+    the teacher of `config` has, where that is an experiment's with several.
     """
 
     config: TaskDistillConfig
@@ -24,6 +26,7 @@ class TaskRun:
     hardware: Hardware
     artifacts: Artifacts
     imported: Imported = NOTHING_IMPORTED
+    asks: str = FIRST
 
     @property
     def device(self) -> Device:

@@ -73,7 +73,7 @@ class Teachers:
         return cls(
             run,
             {
-                name: teaching(replace(run, config=config.of_teacher(name)), journal, workers)
+                name: teaching(replace(run, config=config.of_teacher(name), asks=name), journal, workers)
                 for name in config.every_teacher
             },
         )

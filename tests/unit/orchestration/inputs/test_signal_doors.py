@@ -80,6 +80,9 @@ def test_a_teacher_that_is_wanted_otherwise_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         door(place, served, **wanted).open()
+    second = replace(door(place, served, **wanted), key="teachers.second")
+    with pytest.raises(ConfigError, match=said.replace("teacher", "teachers.second", 1)):
+        second.open()
 
 
 def test_another_dtype_is_another_teacher(place: TaskPlace, served: ServedHeadDoor) -> None:

@@ -16,7 +16,7 @@ from cache import TeacherIdentity
 from configs import DistillConfig, DistillError
 from orchestration.environment import VLLM, installed_version
 from orchestration.inputs.models import open_model
-from orchestration.inputs.teachers import identity_of, open_cache, open_teacher
+from orchestration.inputs.teachers import identity_of, open_cache, open_teacher, open_teachers
 
 MEMO = "models_root/fingerprints.json"
 
@@ -75,8 +75,15 @@ def test_a_teacher_that_its_engine_would_refuse_is_refused_before(
     change: Callable[[Path], None], teacher: dict[str, Any], said: str, model: Path
 ) -> None:
     change(model)
+    config = config_of(model, **teacher)
     with pytest.raises(DistillError, match=said):
-        open_teacher(config_of(model, **teacher))
+        open_teacher(config)
+    if teacher:
+        # What a further teacher lacks is said of that one.
+        good = config.teacher.model_copy(update={"dtype": "float32", "top_k": 4})
+        several = config.model_copy(update={"teacher": good, "teachers": {"second": config.teacher}})
+        with pytest.raises(DistillError, match=said.replace("teacher", "teachers.second", 1)):
+            open_teachers(several)
 
 
 @pytest.mark.parametrize("remember", [True, False])
