@@ -21,6 +21,7 @@ from evaluation.results import ModelResults, RunResults
 from evaluation.tasks.examples import Example
 from evaluation.verdict import WITHOUT_TEACHER
 from orchestration.comparison.report import Report
+from orchestration.inputs.model_guard import planned_guard
 from orchestration.inputs.screened_experiment import Screening
 from orchestration.inputs.screened_files import screened_root
 from orchestration.inputs.screened_tasks import screened_task
@@ -149,7 +150,9 @@ def open_finished_task(directory: Path, report: Report) -> FinishedTaskRun:
     config = load_experiment(resolved if resolved.is_file() else directory / WRITTEN)
     assert isinstance(config, TaskDistillConfig), "only a task has results of one and no prompts"
     artifacts = Artifacts(directory.parent)
-    config = screened_task(config, Screening(screened_root(config), say=lambda _: None)).config
+    # What the run's guard has said is kept, and it is not asked again.
+    screening = Screening(screened_root(config), say=lambda _: None, guard=planned_guard(config))
+    config = screened_task(config, screening).config
     task = _task_of(config, report.results, directory)
     rows = report.results.models
     found = [_student(row, config, artifacts, rows=rows) for row in rows if row.role == "student"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from orchestration.inputs.model_guard import (
     open_guard,
     planned_guard,
 )
+from orchestration.inputs.screened_experiment import Screening
+from orchestration.inputs.screened_rows import screened_data
 
 FOUND = "the guard finds it unsafe (0.5 or more)"
 
@@ -114,6 +118,17 @@ def test_who_it_is_is_said_and_is_part_of_what_was_screened(tmp_path: Path, lear
     others.append(opened(tmp_path, unlearned, PlainEngine(unlearned)))
     assert stated.digest == first.digest and len({first.digest, *(each.digest for each in others)}) == 3
     assert guarded(tmp_path, learned).digest() != experiment(tmp_path, content={"offensive": 0.5}).digest()
+
+
+def test_what_a_run_screened_is_read_again_by_what_its_guard_has_said(tmp_path: Path, learned: Path) -> None:
+    config, engine = guarded(tmp_path, learned), PlainEngine(learned)
+    screening = Screening(tmp_path / "screened", say=lambda line: None, guard=opened(tmp_path, learned, engine))
+    made = screened_data(config, screening)
+    known = replace(screening, guard=planned_guard(config))
+    for _ in range(2):
+        asked = list(engine.asked)
+        assert screened_data(config, known) == made and engine.asked == asked
+        shutil.rmtree(tmp_path / "screened")
 
 
 def test_a_plan_asks_nothing_and_says_what_is_open(tmp_path: Path, learned: Path) -> None:

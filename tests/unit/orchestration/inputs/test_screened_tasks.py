@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from screening_builders import find_digits
+from screening_builders import WordGuard, find_digits
 from task_files import MOODS, write_task
 
 from configs.task_experiment import TaskDistillConfig
@@ -122,3 +122,8 @@ def test_texts_that_a_model_wrote_are_looked_through_as_answers(tmp_path: Path) 
     counted, found = without_unwanted(sets, config(tmp_path, privacy={}))
     assert counted == sets and found["written"].dropped == 0
     assert without_unwanted(sets, config(tmp_path)) == (sets, {})
+    guarded = {"guard": {"model": {"path": str(tmp_path)}, "unsafe": ["unsafe"], "safe": ["safe"]}, "prompts": "off"}
+    guard = WordGuard("fine")
+    left, found = without_unwanted(sets, config(tmp_path, content=guarded), guard=guard)
+    assert [each.text for each in left.sets["written"]] == ["call 555"] and guard.told == ["asked 2", "rest"]
+    assert found == {"written": Screened(2, {}, 1, 1, guarded=1)}

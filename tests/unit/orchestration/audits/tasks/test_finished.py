@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from audited_task_runs import audited_task_run, bag, finished, mood_rows
+from screening_builders import WordGuard
 from task_pipeline_builders import STAGE, FakeWorkers, spoken_place
 
 from configs import ConfigError
 from orchestration.audits.opening import open_audited
+from orchestration.audits.tasks import finished as module
 from orchestration.audits.tasks.finished import FinishedTaskRun
+from orchestration.inputs.screened_experiment import Screening
+from orchestration.inputs.screened_tasks import screened_task
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +49,21 @@ def test_students_stand_with_their_stages_and_what_they_began_as(directory: Path
     assert run.teacher is not None and run.teacher.columns == (0, 1) and run.teacher.labels == ("good", "bad")
     assert len(run.tested) == 8
     assert run.about_asking() == ["of encoder, encoder-gold the training seed that did best on dev was asked"]
+
+
+def test_rows_that_a_guard_judged_are_read_by_what_it_has_said(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard, asked = WordGuard("nothing"), []
+
+    def noted(config: Any, screening: Screening) -> Any:
+        asked.append(screening.guard)
+        return screened_task(config, replace(screening, guard=None))
+
+    monkeypatch.setattr(module, "planned_guard", lambda config: guard)
+    monkeypatch.setattr(module, "screened_task", noted)
+    opened(directory)
+    assert asked == [guard]
 
 
 def test_rows_that_are_not_those_that_were_compared_are_refused(directory: Path) -> None:
