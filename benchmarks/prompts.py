@@ -61,14 +61,14 @@ def _measured(place: Path, *, rows: int, template: str, model: Path) -> dict[str
     """What a process of its own says."""
     folder = place / str(rows)
     if not folder.exists():
-        _write_rows(folder, rows)
+        write_rows(folder, rows)
     command = [sys.executable, "-m", "benchmarks.prompts", str(folder), template, str(model)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def _write_rows(folder: Path, rows: int) -> None:
+def write_rows(folder: Path, rows: int) -> None:
     folder.mkdir()
     drawn = random.Random(0)
     words = ["".join(drawn.choices("abcdefghijklmnopqrstuvwxyz", k=drawn.randint(2, 8))) for _ in range(500)]
@@ -86,19 +86,19 @@ def _read(folder: Path, template: str, model: Path) -> None:
     tokenizer = load_tokenizer(model, label="the teacher")
     splits = {split: {"path": str(folder / f"{split}.jsonl")} for split in ("train", "dev", "test")}
     config = DataConfig.model_validate({**splits, "template": template})
-    before, began, computed = _peak(), time.monotonic(), _cpu_s()
+    before, began, computed = peak_bytes(), time.monotonic(), cpu_s()
     prompts = load_prompts(config, tokenizer=tokenizer, stop_ids=(2,), max_new_tokens=64)
     seconds, rows = time.monotonic() - began, len(prompts.splits["train"])
-    print(json.dumps({"rows_s": rows / seconds, "bytes": _peak() - before, "cpu_s": _cpu_s() - computed}))
+    print(json.dumps({"rows_s": rows / seconds, "bytes": peak_bytes() - before, "cpu_s": cpu_s() - computed}))
 
 
-def _peak() -> int:
+def peak_bytes() -> int:
     # Not `ru_maxrss`, in which a process counts what the one had that it was started by.
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
 
 
-def _cpu_s() -> float:
+def cpu_s() -> float:
     """Of this process and of the templates' that have ended."""
     return sum(
         used.ru_utime + used.ru_stime

@@ -6,17 +6,20 @@ by setting the segment aside and asking again.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.disk.key_objects import FINISHES, Table, key_array, key_bytes
+from cache.canonical import token_bytes, token_ids_of
+from cache.disk.key_objects import FINISHES, KEY, Keys, Table, key_array, key_bytes, one_of_each
 from cache.disk.manifests import DamagedObject
 from cache.keys import KEY_BYTES, generation_key, sequence_key
 from cache.library import Library
 from cache.records import GenerateRequest, ScoreRequest
+from cache.rows import MadeRows, Places, Positions, SpilledRows, taken
 
 Request = GenerateRequest | ScoreRequest
 
@@ -30,11 +33,75 @@ class Missing:
 
     `generate` holds positions of requests to be written anew; `score` holds (position, sequence) whose
     log-probabilities are to be had, a stored completion that lacks them included. Of requests that one answer serves
-    only one is listed.
+    only one is listed. Of a cache they take 8 and 16 bytes each; sequences are read where they lie.
     """
 
-    generate: tuple[int, ...]
-    score: tuple[tuple[int, ScoreRequest], ...]
+    generate: Sequence[int]
+    score: Sequence[tuple[int, ScoreRequest]]
+
+    @property
+    def written(self) -> Positions:
+        """`generate` as an array."""
+        return self.generate.numbers if isinstance(self.generate, Places) else np.array(self.generate, dtype=np.int64)
+
+    @property
+    def scored(self) -> Positions:
+        """The positions of `score`."""
+        return self.score.at if isinstance(self.score, Scores) else np.array([at for at, _ in self.score], np.int64)
+
+
+class Scores(MadeRows[tuple[int, ScoreRequest]]):
+    """Sequences that are to be scored, each with the position `at` of its request.
+
+    A sequence that a teacher wrote is row `texts_at` of `texts`; where that is -1 it is the request itself.
+    """
+
+    __slots__ = ("_requests", "_texts", "_texts_at", "at")
+
+    def __init__(self, requests: Sequence[Request], *, at: Positions, texts: SpilledRows, texts_at: Positions) -> None:
+        self._requests, self.at, self._texts, self._texts_at = requests, at, texts, texts_at
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def made(self, start: int, stop: int) -> list[tuple[int, ScoreRequest]]:
+        """See `MadeRows`."""
+        at, texts_at = self.at[start:stop], self._texts_at[start:stop]
+        asked = taken(self._requests, at[texts_at < 0])
+        texts = taken(self._texts, texts_at[texts_at >= 0])
+        made: list[tuple[int, ScoreRequest]] = []
+        for position, text_at in zip(at.tolist(), texts_at.tolist(), strict=True):
+            if text_at >= 0:
+                prompt_len, *token_ids = token_ids_of(next(texts))
+                made.append((position, ScoreRequest(tuple(token_ids), prompt_len)))
+            else:
+                request = next(asked)
+                assert isinstance(request, ScoreRequest)
+                made.append((position, request))
+        return made
+
+
+@dataclass(slots=True)
+class _Lacking:
+    """Requests that nothing answers, 48 bytes each; `written` are positions of those that a teacher wrote itself."""
+
+    positions: array[int] = field(default_factory=lambda: array("q"))
+    limits: array[int] = field(default_factory=lambda: array("q"))
+    names: bytearray = field(default_factory=bytearray)
+    written: array[int] = field(default_factory=lambda: array("q"))
+
+    def add(self, position: int, name: bytes, *, limit: int = 0, written: bool = False) -> None:
+        self.positions.append(position)
+        self.limits.append(limit)
+        self.names += name
+        if written:
+            self.written.append(position)
+
+    def one_of_each(self) -> tuple[Positions, Keys]:
+        """Position and name of those with the highest limit of their name, the first among equals."""
+        names = np.frombuffer(self.names, dtype=KEY)
+        kept = one_of_each(names, limits=np.frombuffer(self.limits, dtype=np.int64))
+        return np.frombuffer(self.positions, dtype=np.int64)[kept], names[kept]
 
 
 class Answers:
@@ -49,8 +116,7 @@ class Answers:
 
     def missing(self, requests: Sequence[Request], *, k: int) -> Missing:
         """What a teacher must be asked; see `TeacherCache.missing`."""
-        generate: dict[bytes, int] = {}
-        score: dict[bytes, tuple[int, ScoreRequest]] = {}
+        written, scored = _Lacking(), _Lacking()
         # A million at once would have a million names, keys and entries at once.
         for first in range(0, len(requests), ASKED_AT_ONCE):
             block = requests[first : first + ASKED_AT_ONCE]
@@ -61,13 +127,25 @@ class Answers:
                 if stored >= k:
                     continue
                 if isinstance(request, ScoreRequest):
-                    score.setdefault(name, (position, request))
+                    scored.add(position, name)
                 elif key is not None and stored >= 0:
-                    if key not in score:
-                        score[key] = (position, ScoreRequest(self._tokens(key), len(request.prompt_ids)))
-                elif name not in generate or _limit(requests[generate[name]]) < request.max_new_tokens:
-                    generate[name] = position
-        return Missing(tuple(sorted(generate.values())), tuple(sorted(score.values(), key=lambda item: item[0])))
+                    scored.add(position, key, written=True)
+                else:
+                    written.add(position, name, limit=request.max_new_tokens)
+        positions, _ = written.one_of_each()
+        return Missing(Places(np.sort(positions)), self._scores(requests, scored))
+
+    def _scores(self, requests: Sequence[Request], lacking: _Lacking) -> Scores:
+        """What is to be scored, with the sequences that the teacher wrote itself."""
+        at, names = lacking.one_of_each()
+        own = np.isin(at, np.array(lacking.written, dtype=np.int64))
+        texts, texts_at = SpilledRows(), np.full(len(at), -1)
+        texts_at[own] = np.arange(np.count_nonzero(own))
+        for request, key in zip(taken(requests, at[own]), names[own], strict=True):
+            assert isinstance(request, GenerateRequest)
+            name = bytes(key).ljust(KEY_BYTES, b"\0")
+            texts.append(token_bytes((len(request.prompt_ids), *self._tokens(name))))
+        return Scores(requests, at=at, texts=texts, texts_at=texts_at)
 
     def keys(self, requests: Sequence[Request]) -> list[bytes | None]:
         """The sequence key of each request, `None` for a completion that was never written far enough."""

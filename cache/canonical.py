@@ -19,7 +19,15 @@ from configs.errors import RecordError
 
 Scalar = str | bytes | int | float | None
 
+Ids = tuple[int, ...]
+
 MAX_TOKEN_ID = 2**31 - 1
+
+LARGEST_SHARED = 2**20
+"""Of ids that are shared objects; no vocabulary is larger, so others are no tokens."""
+
+_SHARED: list[int] = []
+"""Every token that was seen, at its own place; it grows to the size of the largest vocabulary."""
 
 
 def canonical(*values: Scalar) -> bytes:
@@ -49,6 +57,24 @@ def token_bytes(token_ids: NDArray[np.integer] | Sequence[int]) -> bytes:
     if ids.min() < 0 or ids.max() > MAX_TOKEN_ID:
         raise RecordError(f"token ids must lie in 0..{MAX_TOKEN_ID}, found {ids.min()}..{ids.max()}")
     return ids.astype("<i4", copy=False).tobytes()
+
+
+def token_ids_of(packed: bytes) -> Ids:
+    """The ids [T] that `token_bytes` made these bytes of."""
+    ids = array("i", packed)
+    if sys.byteorder != "little":
+        ids.byteswap()
+    return shared(ids)
+
+
+def shared(token_ids: Sequence[int]) -> Ids:
+    """The same ids, each the one object that stands for it everywhere: 8 bytes a token in place of 36."""
+    most = max(token_ids, default=-1)
+    if most >= len(_SHARED):
+        if most > LARGEST_SHARED:
+            return tuple(token_ids)
+        _SHARED.extend(range(len(_SHARED), most + 1))
+    return tuple(map(_SHARED.__getitem__, token_ids))
 
 
 def _packed(token_ids: tuple[int, ...]) -> bytes | None:

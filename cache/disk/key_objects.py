@@ -73,6 +73,22 @@ def key_prefixes(keys: Keys) -> Prefixes:
     return np.ascontiguousarray(heads).view(KEY_PREFIX).reshape(-1).astype(np.uint64)
 
 
+def one_of_each(keys: Keys, *, limits: NDArray[np.int64]) -> RowNumbers:
+    """Where the one with the highest limit stands of all with the same key, the first among equals; in order."""
+    prefixes = key_prefixes(keys)
+    order = np.argsort(prefixes, kind="stable")
+    alike = np.flatnonzero(prefixes[order[1:]] == prefixes[order[:-1]])
+    several = np.zeros(len(keys), dtype=bool)
+    several[order[alike]] = several[order[alike + 1]] = True
+    # Few begin alike, so few are compared whole.
+    ranked = np.flatnonzero(several)
+    ranked = ranked[np.lexsort((ranked, -limits[ranked], keys[ranked]))]
+    kept = ~several
+    kept[ranked[:1]] = True
+    kept[ranked[1:][keys[ranked[1:]] != keys[ranked[:-1]]]] = True
+    return np.flatnonzero(kept)
+
+
 def pack_keys(keys: Keys, entries: Table, generations: Table) -> bytes:
     """The key object: R sorted keys, their R entries in the same order, G generations sorted by key."""
     order = np.argsort(keys, kind="stable")

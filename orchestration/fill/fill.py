@@ -33,6 +33,9 @@ from orchestration.outputs.console import ProgressSink
 from orchestration.plan.requests import FillPlan
 from orchestration.plan.signal_requests import SignalPlan
 
+LOT = 262_144
+"""Requests that engines are handed at once; of all others a fill holds only the places."""
+
 POLL_S = 1.0
 """How often a fill looks whether another pipeline has committed the rows that it waits for."""
 
@@ -143,15 +146,19 @@ def _fill(
         looked = time.monotonic()
         missing = sum(len(work.requests) for work in opened)
         total = max(total, missing)
-        bar = _Onward(progress, rows=total - missing, tokens=result.response_tokens)
-        left = budgets.after(result.teacher_tokens, seconds=looked - started)
-        with _own_part(suspects.narrow(opened), wanted=wanted, claims=claims) as part:
-            # Waiting takes no tokens, but it takes time, in which our engines stay up.
-            if left.spent if part else left.time_is_up:
-                raise _standstill(missing, budgets)
-            if part is not None:
+        asked = False
+        for lot in _lots(suspects.narrow(opened)):
+            bar = _Onward(progress, rows=total - missing, tokens=result.response_tokens)
+            left = budgets.after(result.teacher_tokens, seconds=time.monotonic() - started)
+            with _own_part(lot, wanted=wanted, claims=claims) as part:
+                # Waiting takes no tokens, but it takes time, in which our engines stay up.
+                if left.spent if part else left.time_is_up:
+                    raise _standstill(missing, budgets)
+                if part is None:
+                    continue
                 if stalled is not None:
                     raise stalled
+                asked = True
                 died = _ask(part, result=result, wanted=wanted, engines=engines, budgets=left, progress=bar)
                 if known is not None:
                     # At once, because whoever is killed later would ask again.
@@ -174,8 +181,13 @@ def _fill(
                 elif died is None:
                     suspects.survived(part.requests)
                 own += gained
-        if part is None:
-            bar.update(0, note=f"waiting for {missing:,} rows that another pipeline is fetching")
+                missing -= gained
+            if lacking:
+                # What is left of a lot is looked at anew before any other.
+                break
+        if not asked:
+            progress_note = f"waiting for {missing:,} rows that another pipeline is fetching"
+            _Onward(progress, rows=total - missing, tokens=result.response_tokens).update(0, note=progress_note)
             # Looking at a large plan takes seconds of CPU time, which the pipeline that fetches may need more.
             time.sleep(max(POLL_S, time.monotonic() - looked))
     _set_aside(suspects, result=result, known=known, ended=True)
@@ -210,27 +222,28 @@ class _Onward:
         self.inner.update(self.rows + done, tokens=self.tokens + (tokens or 0), note=note)
 
 
+def _lots(works: Sequence[Work[AnyRequest]]) -> Iterator[Work[AnyRequest]]:
+    """The requests of all works in their order, so many at a time as are held."""
+    for work in works:
+        for at in range(0, len(work.requests), LOT):
+            yield replace(work, requests=work.requests[at : at + LOT])
+
+
 @contextmanager
 def _own_part(
-    works: Sequence[Work[AnyRequest]], *, wanted: WantedRows[AnyRequest], claims: Claims
+    lot: Work[AnyRequest], *, wanted: WantedRows[AnyRequest], claims: Claims
 ) -> Iterator[Work[AnyRequest] | None]:
-    """Requests that no other pipeline asks for, claimed while the context lasts; None where there are none.
-
-    They are those of the first work that has any.
-    """
-    for work in works:
-        names, k = wanted.names(work.requests), work.claimed_k
-        free = np.flatnonzero(~claims.held(names, k=k))
-        if not len(free):
-            continue
-        with claims.claim([names[at] for at in free], k=k) as claim:
-            part = replace(work, requests=tuple(work.requests[at] for at in free[claim.mine]))
-            # Before the claim was made another pipeline may have asked for these rows and committed them.
-            part = replace(part, requests=tuple(_still_missing(part, wanted=wanted, failed=())))
-            if part.requests:
-                yield part
-                return
-    yield None
+    """Requests of a lot that no other pipeline asks for, claimed while the context lasts; None where there are none."""
+    names, k = wanted.names(lot.requests), lot.claimed_k
+    free = np.flatnonzero(~claims.held(names, k=k))
+    if not len(free):
+        yield None
+        return
+    with claims.claim([names[at] for at in free], k=k) as claim:
+        part = replace(lot, requests=tuple(lot.requests[at] for at in free[claim.mine]))
+        # Before the claim was made another pipeline may have asked for these rows and committed them.
+        part = replace(part, requests=tuple(_still_missing(part, wanted=wanted, failed=())))
+        yield part if part.requests else None
 
 
 def _still_missing(

@@ -7,12 +7,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cache import GenerateRequest, ScoreRequest, TeacherCache, TeacherRecord
+from cache import GenerateRequest, Missing, ScoreRequest, TeacherCache, TeacherRecord
 from cache.answers import Request
+from cache.disk.key_objects import KEY, one_of_each
 from cache.keys import generation_key, sequence_key
+from cache.rows import JoinedRows, SecondOf, TakenRows
 from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.work import Kept, Work
-from orchestration.plan.requests import SequenceSet, SetPlan, plan_fill
+from orchestration.plan.requests import SequenceSet
+
+ROWS_AT_ONCE = 65_536
+"""Rows that are looked at, or kept as text, together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +36,31 @@ class WantedSequences:
     def open_work(self, failed: Collection[Request]) -> list[Work[Request]]:
         """See `WantedRows`: completions of one k after another, then scores of one k after another."""
         self.cache.refresh()
-        open_sets = [part for part in plan_fill(self.sets, cache=self.cache).sets if part.asks_teacher]
+        looked = [(each, self.cache.missing(each.requests, k=each.k)) for each in self.sets]
+        # Gold answers of which text is enough need nobody.
+        open_sets = [(each, lacks) for each, lacks in looked if each.k or lacks.generate]
         works = []
         for scoring in (False, True):
-            for k in sorted({part.sequences.k for part in open_sets}):
-                wanted: dict[Request, None] = {}
-                for part in open_sets:
-                    if part.sequences.k == k:
-                        wanted |= dict.fromkeys(r for r in _missing(part, scoring=scoring) if r not in failed)
+            for k in sorted({each.k for each, _ in open_sets}):
+                parts = [_missing(each, lacks, scoring=scoring) for each, lacks in open_sets if each.k == k]
+                wanted = self._distinct([part for part in parts if part], failed=failed)
                 if wanted:
                     order = replace(self.order, scoring=scoring, k=k)
-                    works.append(Work(tuple(wanted), order, claimed_k=k if scoring else 0))
+                    works.append(Work(wanted, order, claimed_k=k if scoring else 0))
         return works
+
+    def _distinct(self, parts: Sequence[Sequence[Request]], *, failed: Collection[Request]) -> Sequence[Request]:
+        """The requests of several sets, each once, without those that failed; none is held."""
+        rows: Sequence[Request] = JoinedRows(parts)
+        if len(parts) > 1:
+            names = bytearray()
+            for at in range(0, len(rows), ROWS_AT_ONCE):
+                names += b"".join(self.names(rows[at : at + ROWS_AT_ONCE]))
+            rows = TakenRows(rows, one_of_each(np.frombuffer(names, dtype=KEY), limits=np.zeros(len(rows), np.int64)))
+        if failed:
+            asked = np.fromiter((request not in failed for request in rows), dtype=bool, count=len(rows))
+            rows = TakenRows(rows, np.flatnonzero(asked))
+        return rows
 
     def names(self, requests: Sequence[Request]) -> list[bytes]:
         """See `WantedRows`."""
@@ -65,12 +83,12 @@ class WantedSequences:
 
     def store_gold_text(self, *, vocab: int) -> None:
         """Gold answers that need no scores are kept as text, without asking the teacher."""
-        records = []
-        for part in plan_fill(self.sets, cache=self.cache).sets:
-            if part.sequences.k == 0:
-                records += [_text_record(self.identity, request) for _, request in part.missing.score]
-        if records:
-            self.cache.put(records, vocab=vocab, licence=self.order.licence, provenance=self.order.provenance)
+        for part in self.sets:
+            lacks = self.cache.missing(part.requests, k=0).score if part.k == 0 else ()
+            for at in range(0, len(lacks), ROWS_AT_ONCE):
+                block = lacks[at : at + ROWS_AT_ONCE]
+                records = [_text_record(self.identity, request) for _, request in block]
+                self.cache.put(records, vocab=vocab, licence=self.order.licence, provenance=self.order.provenance)
 
 
 def _name(request: Request, *, identity: str) -> bytes:
@@ -79,10 +97,8 @@ def _name(request: Request, *, identity: str) -> bytes:
     return sequence_key(identity, request.token_ids, request.prompt_len)
 
 
-def _missing(part: SetPlan, *, scoring: bool) -> list[Request]:
-    if scoring:
-        return [request for _, request in part.missing.score]
-    return [part.sequences.requests[position] for position in part.missing.generate]
+def _missing(part: SequenceSet, lacks: Missing, *, scoring: bool) -> Sequence[Request]:
+    return SecondOf(lacks.score) if scoring else TakenRows(part.requests, lacks.written)
 
 
 def _text_record(identity: str, request: ScoreRequest) -> TeacherRecord:

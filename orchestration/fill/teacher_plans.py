@@ -25,8 +25,7 @@ def plans_of(
         ConfigError: no row of a split to learn from is routed to one of them, or they are shown more than students.
     """
     found: dict[str, FillPlan] = {}
-    shown_more = any(prompt.wide_ids is not None for rows in prompts.splits.values() for prompt in rows)
-    if config.teachers and shown_more:
+    if config.teachers and prompts.wide:
         raise ConfigError(
             f"the teacher is shown more than its students, and teachers names {', '.join(config.teachers)}, who are "
             "asked about what students see: remove one of them"
@@ -35,7 +34,7 @@ def plans_of(
         alone = config.of_teacher(name)
         if name == FIRST or config.route is not None:
             own = prompts.of_teacher(name)
-            if own.splits.get("train") == ():
+            if "train" in own.splits and not own.splits["train"]:
                 raise ConfigError(f"combine.to sends no row of data.train to {name}: route one, or leave it out")
             sets = sequence_sets(alone, own.splits, stop_ids=teacher.files.stop_ids, plain=own.plain)
         else:

@@ -29,7 +29,7 @@ class Work(Generic[AnyRequest]):
     `claimed_k` is with how many log-probabilities they are claimed: 0 where any answer serves.
     """
 
-    requests: tuple[AnyRequest, ...]
+    requests: Sequence[AnyRequest]
     order: FillOrder
     claimed_k: int = 0
 

@@ -5,10 +5,11 @@ They are set aside without their text: what is to be gone must not stand in a ru
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from cache.erasures import FORGOTTEN, Erasures
-from orchestration.inputs.prompts import Prompt, Rejected
+from orchestration.inputs.prompts import Prompt, PromptTable, Rejected
 from orchestration.inputs.wide_prompts import Widened
 
 
@@ -26,13 +27,13 @@ def without_forgotten(read: Widened, erasures: Erasures) -> Widened:
     return Widened(left, (*read.said, said))
 
 
-def _kept(rows: tuple[Prompt, ...], erasures: Erasures, *, split: str, gone: list[Rejected]) -> tuple[Prompt, ...]:
+def _kept(rows: Sequence[Prompt], erasures: Erasures, *, split: str, gone: list[Rejected]) -> PromptTable:
     """Those that hold nothing that was forgotten; `gone` grows by the others."""
-    kept = []
+    kept = PromptTable()
     for row in rows:
         answer = row.gold_ids or ()
         if any(erasures.hold(prompt + answer, prompt_len=len(prompt)) for prompt in {row.prompt_ids, row.asked_ids}):
             gone.append(Rejected(split, row.row, FORGOTTEN, ""))
         else:
             kept.append(row)
-    return tuple(kept)
+    return kept

@@ -15,7 +15,7 @@ from configs.schema import DataConfig, PlainConfig
 from configs.visible_text import REASON_CHARACTERS, visible
 from orchestration.inputs.plain_text import why_refused
 from orchestration.inputs.prompt_reader import control_tokens
-from orchestration.inputs.prompts import Prompt, PromptSet, Rejected
+from orchestration.inputs.prompts import Prompt, PromptSet, PromptTable, Rejected
 from orchestration.inputs.rows import split_rows
 
 if TYPE_CHECKING:
@@ -35,23 +35,25 @@ def with_plain(prompts: PromptSet, config: DataConfig, *, tokenizer: PreTrainedT
     """
     if config.plain is None:
         return prompts
-    splits: dict[str, tuple[Prompt, ...]] = {}
+    splits: dict[str, PromptTable] = {}
     rejected: list[Rejected] = []
     held_out: set[Window] = set()
     # What is held out first, so that nothing of it is learned.
     for name in ("dev", "train"):
-        usable: list[Prompt] = []
+        usable = PromptTable()
         for row, found in _texts(config.plain, name, tokenizer=tokenizer, held_out=held_out):
             if isinstance(found, Rejected):
                 rejected.append(found)
             else:
-                usable += [Prompt(row, "", window[:1], window[1:]) for window in found]
+                for window in found:
+                    usable.append(Prompt(row, "", window[:1], window[1:]))
         if not usable:
             reasons = [each.reason for each in rejected if each.split == f"plain-{name}"]
             why = f"all {len(reasons)} were set aside, the first because: {reasons[0]}" if reasons else "there is none"
             raise DataError(f"data.plain.{name}: no usable text; {why}")
-        splits[name] = tuple(usable)
-        held_out = {prompt.prompt_ids + (prompt.gold_ids or ()) for prompt in usable}
+        splits[name] = usable
+        if name == "dev":
+            held_out = {prompt.prompt_ids + (prompt.gold_ids or ()) for prompt in usable}
     return replace(prompts, plain=splits, rejected=(*prompts.rejected, *rejected))
 
 

@@ -6,15 +6,17 @@ cannot be used is set aside with its reason; a file that cannot be used is an er
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from cache.canonical import shared, token_bytes
 from configs import DataError
 from configs.schema import DataConfig
 from configs.teachers import TeacherRoute
 from configs.visible_text import REASON_CHARACTERS, visible
 from orchestration.inputs.prompt_reader import ROWS_AT_ONCE, PromptReader, control_tokens
-from orchestration.inputs.prompts import Prompt, PromptSet, Rejected, preview, why_empty
+from orchestration.inputs.prompts import Prompt, PromptSet, PromptTable, Rejected, preview, why_empty
 from orchestration.inputs.rows import split_rows
 from orchestration.inputs.templates import ChatTemplates
 from orchestration.inputs.tokenizing import tokenizing_on_all_cores
@@ -44,13 +46,13 @@ def load_prompts(
         DataError: a split cannot be read, has no usable row, lacks the field, or repeats a prompt of another split; or
             the chat template cannot be used.
     """
-    splits: dict[str, tuple[Prompt, ...]] = {}
+    splits: dict[str, PromptTable] = {}
     rejected: list[Rejected] = []
     control = control_tokens(tokenizer)
     with tokenizing_on_all_cores(), ChatTemplates(config, tokenizer) as templates:
         for name, source in config.splits.items():
             reader = PromptReader(name, config, tokenizer, templates, max_new_tokens, control, stop_ids, route)
-            usable: list[Prompt] = []
+            usable = PromptTable()
             for index, row, outcome in reader.prompts(split_rows(source, split=name)):
                 if isinstance(outcome, Prompt):
                     usable.append(outcome)
@@ -62,7 +64,7 @@ def load_prompts(
                     progress(name, index)
             if not usable:
                 raise DataError(f"data.{name}: no usable row; {why_empty(name, rejected)}")
-            splits[name] = tuple(usable)
+            splits[name] = usable
     _refuse_overlap(splits)
     return PromptSet(splits, tuple(rejected))
 
@@ -85,27 +87,33 @@ def render_prompts(
             rows: dict[int, tuple[int, ...] | str] = {}
             for index, _, outcome in reader.prompts(split_rows(source, split=name)):
                 rows[index] = (
-                    outcome.prompt_ids if isinstance(outcome, Prompt) else visible(outcome, at_most=REASON_CHARACTERS)
+                    shared(outcome.prompt_ids)
+                    if isinstance(outcome, Prompt)
+                    else visible(outcome, at_most=REASON_CHARACTERS)
                 )
             found[name] = rows
     return found
 
 
-def _refuse_overlap(splits: Mapping[str, tuple[Prompt, ...]]) -> None:
+def _refuse_overlap(splits: Mapping[str, Sequence[Prompt]]) -> None:
     """Refuse a prompt in two splits. The largest is looked through and not looked up, so that it takes no memory."""
     largest = max(splits, key=lambda name: len(splits[name]))
-    seen: dict[tuple[int, ...], tuple[str, int]] = {}
+    seen: dict[bytes, tuple[str, int]] = {}
     for name, prompts in splits.items():
         for prompt in prompts if name != largest else ():
-            other = seen.setdefault(prompt.prompt_ids, (name, prompt.row))
+            other = seen.setdefault(_name(prompt), (name, prompt.row))
             if other[0] != name:
                 raise _same_prompt((name, prompt.row), other)
     order = list(splits)
     for prompt in splits[largest]:
-        found = seen.get(prompt.prompt_ids)
+        found = seen.get(_name(prompt))
         if found is not None:
             both = sorted([found, (largest, prompt.row)], key=lambda each: order.index(each[0]))
             raise _same_prompt(both[1], both[0])
+
+
+def _name(prompt: Prompt) -> bytes:
+    return blake2b(token_bytes(prompt.prompt_ids), digest_size=16).digest()
 
 
 def _same_prompt(later: tuple[str, int], earlier: tuple[str, int]) -> DataError:

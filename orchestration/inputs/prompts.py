@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from cache.canonical import token_bytes, token_ids_of
+from cache.rows import MadeRows, SpilledRows
 from orchestration.inputs.rows import Row
+
+_HEAD = struct.Struct("<qiiii")
+"""Of a kept prompt: its row, the tokens of its three kinds, and its teacher; -1 is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,55 @@ class Prompt:
         return self.prompt_ids if self.wide_ids is None else self.wide_ids
 
 
+class PromptTable(MadeRows[Prompt]):
+    """Prompts that lie in a file (`cache.rows`), whatever their length: 8 bytes of memory each."""
+
+    __slots__ = ("_kept", "_teachers", "wide")
+
+    def __init__(self, prompts: Iterable[Prompt] = ()) -> None:
+        self._kept, self._teachers = SpilledRows(), list[str]()
+        self.wide = False
+        """Whether the teacher is shown more of any of them."""
+        for prompt in prompts:
+            self.append(prompt)
+
+    def append(self, prompt: Prompt) -> None:
+        """Add a prompt behind the others.
+
+        Raises:
+            ConfigError: there is no room for it.
+        """
+        self.wide |= prompt.wide_ids is not None
+        if prompt.teacher is not None and prompt.teacher not in self._teachers:
+            self._teachers.append(prompt.teacher)
+        teacher = -1 if prompt.teacher is None else self._teachers.index(prompt.teacher)
+        kinds = (prompt.prompt_ids, prompt.gold_ids, prompt.wide_ids)
+        counts = (-1 if ids is None else len(ids) for ids in kinds)
+        tokens = b"".join(token_bytes(ids) for ids in kinds if ids)
+        # A text may hold halves of pairs.
+        text = prompt.text.encode("utf-8", "surrogatepass")
+        self._kept.append(_HEAD.pack(prompt.row, *counts, teacher) + tokens + text)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def made(self, start: int, stop: int) -> list[Prompt]:
+        """See `MadeRows`."""
+        return [self._prompt(kept) for kept in self._kept.made(start, stop)]
+
+    def _prompt(self, kept: bytes) -> Prompt:
+        row, *counts, teacher = _HEAD.unpack_from(kept)
+        at, kinds = _HEAD.size, list[tuple[int, ...] | None]()
+        for count in counts:
+            end = at + 4 * max(count, 0)
+            kinds.append(None if count < 0 else token_ids_of(kept[at:end]))
+            at = end
+        prompt_ids, gold_ids, wide_ids = kinds
+        assert prompt_ids is not None
+        text = kept[at:].decode("utf-8", "surrogatepass")
+        return Prompt(row, text, prompt_ids, gold_ids, wide_ids, None if teacher < 0 else self._teachers[teacher])
+
+
 @dataclass(frozen=True, slots=True)
 class Rejected:
     """A row that was set aside."""
@@ -48,18 +103,23 @@ class PromptSet:
     `plain` are the windows of plain text by split, each as a prompt of one token with the rest as its answer.
     """
 
-    splits: Mapping[str, tuple[Prompt, ...]]
+    splits: Mapping[str, Sequence[Prompt]]
     rejected: tuple[Rejected, ...]
-    plain: Mapping[str, tuple[Prompt, ...]] = field(default_factory=dict)
+    plain: Mapping[str, Sequence[Prompt]] = field(default_factory=dict)
+
+    @property
+    def wide(self) -> bool:
+        """Whether the teacher is shown more of any prompt than students are."""
+        return any(map(_any_wide, self.splits.values()))
 
     def as_students_see(self) -> PromptSet:
         """The same prompts for a teacher that is shown no more than a student."""
-        return replace(self, splits={name: tuple(map(_narrow, rows)) for name, rows in self.splits.items()})
+        return replace(self, splits={name: _narrow(rows) for name, rows in self.splits.items()})
 
     def of_teacher(self, name: str) -> PromptSet:
         """Those whose rows are routed to a teacher; what is routed to nobody is of everybody."""
         splits = {
-            split: tuple(prompt for prompt in rows if prompt.teacher in (None, name))
+            split: PromptTable(prompt for prompt in rows if prompt.teacher in (None, name))
             for split, rows in self.splits.items()
         }
         return replace(self, splits=splits)
@@ -69,8 +129,12 @@ class PromptSet:
         path.write_text("".join(json.dumps(asdict(row), ensure_ascii=True) + "\n" for row in self.rejected))
 
 
-def _narrow(prompt: Prompt) -> Prompt:
-    return replace(prompt, wide_ids=None)
+def _any_wide(prompts: Sequence[Prompt]) -> bool:
+    return prompts.wide if isinstance(prompts, PromptTable) else any(each.wide_ids is not None for each in prompts)
+
+
+def _narrow(prompts: Sequence[Prompt]) -> Sequence[Prompt]:
+    return PromptTable(replace(each, wide_ids=None) for each in prompts) if _any_wide(prompts) else prompts
 
 
 def why_empty(split: str, rejected: Sequence[Rejected]) -> str:

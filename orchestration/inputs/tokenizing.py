@@ -1,8 +1,4 @@
-"""Many texts to tokens: on all cores, and with one object for each token however often it occurs.
-
-A Python integer takes 28 bytes and a place in a tuple 8, so tuples whose integers are shared take a quarter of the
-memory of others. That decides how many rows a plan or a run can hold.
-"""
+"""Many texts to tokens, on all cores."""
 
 from __future__ import annotations
 
@@ -18,9 +14,6 @@ Ids = tuple[int, ...]
 
 PARALLEL = "TOKENIZERS_PARALLELISM"
 """Read by the tokenizers library whenever it encodes a batch."""
-
-_SHARED: list[int] = []
-"""Every token that was seen, at its own place; it grows to the size of the largest vocabulary."""
 
 
 @contextmanager
@@ -52,17 +45,9 @@ def tokens_of_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, a
         return []
     told = tokenizer(first, add_special_tokens=add_special_tokens, return_attention_mask=False)["input_ids"]
     if through == len(texts):
-        return [shared(ids) for ids in told]
+        return [tuple(ids) for ids in told]
     others = tokenizer.backend_tokenizer.encode_batch_fast(texts[1:], add_special_tokens=add_special_tokens)
-    return [shared(told[0]), *(shared(each.ids) for each in others)]
-
-
-def shared(ids: Sequence[int]) -> Ids:
-    """The same tokens, each the one object that stands for it everywhere."""
-    most = max(ids, default=-1)
-    if most >= len(_SHARED):
-        _SHARED.extend(range(len(_SHARED), most + 1))
-    return tuple(map(_SHARED.__getitem__, ids))
+    return [tuple(told[0]), *(tuple(each.ids) for each in others)]
 
 
 def _has_own_way(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -32,7 +32,7 @@ from configs.visible_text import REASON_CHARACTERS, visible
 from orchestration.inputs.context_rows import Around, DrawnExamples, draw_examples, neighbours_of
 from orchestration.inputs.conversations import unusable, words_of
 from orchestration.inputs.prompt_reader import PromptReader, Talk, control_tokens
-from orchestration.inputs.prompts import Prompt, PromptSet, Rejected, preview, why_empty
+from orchestration.inputs.prompts import Prompt, PromptSet, PromptTable, Rejected, preview, why_empty
 from orchestration.inputs.rows import Row, split_rows
 from orchestration.inputs.templates import ChatTemplates, Unrendered
 
@@ -63,15 +63,17 @@ def with_context(prompts: PromptSet, config: DistillConfig, *, tokenizer: PreTra
     with ExitStack() as opened:
         templates = opened.enter_context(ChatTemplates(config.data, tokenizer))
         wide = _WidePrompts(config, config.teacher_context, tokenizer, templates, prompts)
-        splits: dict[str, tuple[Prompt, ...]] = {}
+        splits: dict[str, PromptTable] = {}
         rejected: list[Rejected] = []
         for name in prompts.splits:
-            outcomes = list(wide.of_split(name))
-            kept = [each for each in outcomes if isinstance(each, Prompt)]
-            rejected += [each for each in outcomes if isinstance(each, Rejected)]
+            kept = splits[name] = PromptTable()
+            for outcome in wide.of_split(name):
+                if isinstance(outcome, Prompt):
+                    kept.append(outcome)
+                else:
+                    rejected.append(outcome)
             if not kept:
                 raise DataError(f"data.{name}: no usable row with {KEY}; {why_empty(name, rejected)}")
-            splits[name] = tuple(kept)
     _refuse_ambiguous(splits)
     made = replace(prompts, splits=splits, rejected=(*prompts.rejected, *rejected))
     return Widened(made, (_in_words(splits, set_aside=len(rejected)),))

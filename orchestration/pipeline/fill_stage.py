@@ -19,7 +19,7 @@ from orchestration.fill.budgets import budgets_left
 from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.fill import FillResult, fill
 from orchestration.fill.refusals import engine_version
-from orchestration.inputs.prompts import Prompt, PromptSet, Rejected
+from orchestration.inputs.prompts import Prompt, PromptSet, PromptTable, Rejected
 from orchestration.inputs.teachers import Teacher
 from orchestration.outputs.console import StageProgress
 from orchestration.pipeline.compute import Compute
@@ -114,7 +114,8 @@ def pin_answered(
     gone = unlearned_answers(asked, prompts=prompts, settings=settings, journal=journal)
     failed = {**failed, **gone}
     # What is in the cache and not learned has to be left out of views.
-    sets = [replace(each, left_out=each.left_out | (gone.keys() & set(each.requests))) for each in sets]
+    if gone:
+        sets = [replace(each, left_out=each.left_out | {r for r in each.requests if r in gone}) for each in sets]
     prompts = without_refused(prompts, sets, failed=failed)
     written = settings.directory / (f"rejected-{folder}.jsonl" if folder else "rejected.jsonl")
     prompts.write_rejected(written)
@@ -312,7 +313,8 @@ def without_refused(prompts: PromptSet, sets: Sequence[SequenceSet], *, failed: 
 
     A row is set aside once, however many samples of it were asked. One that has at least one of its sequences stays.
     """
-    wanted = Counter(_prompt_of(request) for request in {each for part in sets for each in part.requests})
+    if not failed:
+        return prompts
     refused: dict[tuple[int, ...], list[str]] = {}
     splits, set_aside = {}, []
     # Windows of plain text begin with one token, which says nothing about the prompts that do.
@@ -323,8 +325,10 @@ def without_refused(prompts: PromptSet, sets: Sequence[SequenceSet], *, failed: 
             set_aside.append(Rejected(f"plain-{split}", at, reason, ""))
         else:
             refused.setdefault(_prompt_of(request), []).append(reason)
+    about = {each for part in sets for each in part.requests if _prompt_of(each) in refused}
+    wanted = Counter(map(_prompt_of, about))
     for split, rows in prompts.splits.items():
-        kept = []
+        kept = PromptTable()
         for row in rows:
             reasons, asked = refused.get(row.asked_ids, []), wanted[row.asked_ids]
             if reasons:
@@ -334,7 +338,7 @@ def without_refused(prompts: PromptSet, sets: Sequence[SequenceSet], *, failed: 
                 set_aside.append(Rejected(split, row.row, reasons[0] + share, text))
             if not reasons or len(reasons) < asked:
                 kept.append(row)
-        splits[split] = tuple(kept)
+        splits[split] = kept
     return replace(prompts, splits=splits, rejected=(*prompts.rejected, *set_aside))
 
 

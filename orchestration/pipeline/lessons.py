@@ -27,6 +27,8 @@ from student_train.feed.turns import Turns, take_turns
 
 ROWS_PER_READ = 1024
 
+ROWS_PER_LOOKUP = 65_536
+
 TEST_VIEW = "teacher-test"
 """What all students are compared on."""
 
@@ -85,7 +87,7 @@ def pin_lesson(
     """
     answered = {sequences.name: _answered(sequences, cache=cache) for sequences in sets if sequences.requests}
     views = {
-        sequences.name: cache.view(list(answered[sequences.name]), dataset=sequences.name, k=sequences.k)
+        sequences.name: cache.view([*answered[sequences.name]], dataset=sequences.name, k=sequences.k)
         for sequences in sets
         if sequences.requests
     }
@@ -115,7 +117,7 @@ def pin_lesson(
         paths,
         reader=NarrowedCache(cache, narrowed.values()) if narrowed else cache,
         turns=turns,
-        tests=tuple(answered.get(TEST_VIEW, {}).values()),
+        tests=tuple(requests[TEST_VIEW][at] for at in answered.get(TEST_VIEW, {}).values()),
         told={name: views[name] for name in narrowed},
         shown=shown,
     )
@@ -152,12 +154,14 @@ def _turns(stage: StageConfig, requests: Sequence[Request], *, view: CacheView, 
     return take_turns(list(answers.values()), views=stage.views)
 
 
-def _answered(sequences: SequenceSet, *, cache: TeacherCache) -> dict[bytes, Request]:
-    """The key of each row, with the first request that it answers: a prompt may stand twice in the data."""
-    found: dict[bytes, Request] = {}
-    for request, key in zip(sequences.requests, cache.lookup(sequences.requests, k=sequences.k), strict=True):
-        if key is not None and request not in sequences.left_out:
-            found.setdefault(key, request)
+def _answered(sequences: SequenceSet, *, cache: TeacherCache) -> dict[bytes, int]:
+    """The key of each row, with the place of the first request that it answers: prompts may stand twice in the data."""
+    found: dict[bytes, int] = {}
+    for first in range(0, len(sequences.requests), ROWS_PER_LOOKUP):
+        asked = sequences.requests[first : first + ROWS_PER_LOOKUP]
+        for at, (request, key) in enumerate(zip(asked, cache.lookup(asked, k=sequences.k), strict=True), first):
+            if key is not None and request not in sequences.left_out:
+                found.setdefault(key, at)
     if not found:
         raise CacheError(f"the teacher answered none of the {len(sequences.requests)} rows of {sequences.name}")
     return found

@@ -111,7 +111,7 @@ def _end(pool: EnginePool | DoorPool) -> None:
 
 def _answers(requests: Sequence[Request], *, cache: TeacherCache) -> Iterator[list[tuple[Request, TeacherRecord]]]:
     for at in range(0, len(requests), ANSWERS_AT_ONCE):
-        keys = cache.lookup(requests[at : at + ANSWERS_AT_ONCE])
-        held = [(request, key) for request, key in zip(requests[at:], keys, strict=False) if key is not None]
+        asked = requests[at : at + ANSWERS_AT_ONCE]
+        held = [(request, key) for request, key in zip(asked, cache.lookup(asked), strict=True) if key is not None]
         records = cache.get_many([key for _, key in held], k=0)
         yield [(request, record) for (request, _), record in zip(held, records, strict=True) if record is not None]

@@ -7,7 +7,7 @@ or what is given is taken, and the others score the same sequences.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cache import TeacherCache
@@ -17,7 +17,7 @@ from configs.teachers import FIRST
 from orchestration.cluster.door_pool import DoorPool
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.fill.teacher_plans import plan_of, plans_of
-from orchestration.inputs.prompts import PromptSet
+from orchestration.inputs.prompts import PromptSet, PromptTable
 from orchestration.inputs.teachers import Teacher, open_cache
 from orchestration.pipeline.combining import heads_in_words, mixed_lesson, routed_lesson
 from orchestration.pipeline.compute import Compute
@@ -116,11 +116,14 @@ class AskedTeachers:
                 stages=config.stages_taught_by(None),
                 folder="" if name == FIRST else name,
             )
-        there = {split: {row for part in kept.values() for row in part.splits[split]} for split in prompts.splits}
+        there = {split: {row.row for part in kept.values() for row in part.splits[split]} for split in prompts.splits}
         aside = [row for part in kept.values() for row in part.rejected[len(prompts.rejected) :]]
         prompts = replace(
             prompts,
-            splits={split: tuple(row for row in rows if row in there[split]) for split, rows in prompts.splits.items()},
+            splits={
+                split: PromptTable(row for row in rows if row.row in there[split])
+                for split, rows in prompts.splits.items()
+            },
             rejected=(*prompts.rejected, *aside),
         )
         prompts.write_rejected(self.settings.directory / "rejected.jsonl")
@@ -173,11 +176,14 @@ def plan_teachers(
     return AskedTeachers(asked, settings, journal, compute)
 
 
+def _among(requests: Sequence[Request], failed: Mapping[Request, str]) -> frozenset[Request]:
+    return frozenset(request for request in requests if request in failed) if failed else frozenset()
+
+
 def _without(asked: AskedTeacher, failed: Mapping[Request, str]) -> AskedTeacher:
     """The first teacher, whose rows that another one could not answer are not learned."""
-    gone = frozenset(failed)
     sets = tuple(
-        replace(part, sequences=replace(part.sequences, left_out=gone & frozenset(part.sequences.requests)))
+        replace(part, sequences=replace(part.sequences, left_out=_among(part.sequences.requests, failed)))
         for part in asked.plan.sets
     )
     return replace(asked, plan=FillPlan(sets))

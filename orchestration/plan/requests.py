@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Literal, Protocol
 
+import numpy as np
+
 from cache import GenerateRequest, Missing, ScoreRequest
-from cache.answers import Request
+from cache.answers import Request, Scores
+from cache.rows import Places, SpilledRows, TakenRows
 from configs import ConfigError
 from configs.rollouts import RolloutConfig
 from configs.schema import DistillConfig, GenerationConfig, StoredEncoding
 from orchestration.inputs.prompts import Prompt
+from orchestration.plan.asked_rows import AskedRows
 
 Source = Literal["teacher", "gold", "plain"]
 
@@ -44,9 +49,11 @@ class NothingHeld:
 
     def missing(self, requests: Sequence[Request], *, k: int) -> Missing:
         """All of them."""
-        generate = tuple(i for i, request in enumerate(requests) if isinstance(request, GenerateRequest))
-        score = tuple((i, request) for i, request in enumerate(requests) if isinstance(request, ScoreRequest))
-        return Missing(generate=generate, score=score)
+        written = np.fromiter((isinstance(each, GenerateRequest) for each in requests), dtype=bool, count=len(requests))
+        at = np.flatnonzero(~written)
+        return Missing(
+            Places(np.flatnonzero(written)), Scores(requests, at=at, texts=SpilledRows(), texts_at=np.full(len(at), -1))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ class SequenceSet:
 
     source: Source
     split: str
-    requests: tuple[Request, ...]
+    requests: Sequence[Request]
     k: int
     encoding: StoredEncoding = "topk-u8"
     left_out: frozenset[Request] = frozenset()
@@ -141,10 +148,10 @@ class FillPlan:
 
 def sequence_sets(
     config: DistillConfig,
-    prompts: Mapping[str, tuple[Prompt, ...]],
+    prompts: Mapping[str, Sequence[Prompt]],
     *,
     stop_ids: tuple[int, ...],
-    plain: Mapping[str, tuple[Prompt, ...]] = MappingProxyType({}),
+    plain: Mapping[str, Sequence[Prompt]] = MappingProxyType({}),
     assistant: str | None = None,
 ) -> tuple[SequenceSet, ...]:
     """Every sequence set that the students of the teacher need, or those that `assistant` teaches.
@@ -156,7 +163,7 @@ def sequence_sets(
     sets: list[tuple[Source, str, int]] = []
     if any(stage.source == "teacher" for stage in stages):
         sets += [("teacher", split, config.teacher.top_k) for split in ("train", "dev")]
-    given: dict[Source, Mapping[str, tuple[Prompt, ...]]] = {"gold": prompts, "plain": plain}
+    given: dict[Source, Mapping[str, Sequence[Prompt]]] = {"gold": prompts, "plain": plain}
     for source, texts in given.items():
         # What nobody wrote for the prompt is scored where its scores are kept, and stored as text where they are not.
         k = config.teacher.top_k if any(s.source == source and s.needs_cached for s in stages) else 0
@@ -199,40 +206,60 @@ def rollout_tokens(rollout: RolloutConfig, *, longest_prompt: int) -> int:
 def _plan_set(sequences: SequenceSet, missing: Missing, *, refused: Refused | None) -> SetPlan:
     known: dict[Request, str] = {}
     if refused is not None:
-        asked = [sequences.requests[at] for at in missing.generate] + [request for _, request in missing.score]
-        reasons = {request: refused.reason(request) for request in asked}
-        known = {request: reason for request, reason in reasons.items() if reason is not None}
-        missing = Missing(
-            generate=tuple(at for at in missing.generate if sequences.requests[at] not in known),
-            score=tuple((at, request) for at, request in missing.score if request not in known),
-        )
-    generate = [sequences.requests[position] for position in missing.generate]
-    prompt_tokens = sum(len(r.prompt_ids) for r in generate if isinstance(r, GenerateRequest))
-    response_tokens = sum(r.max_new_tokens for r in generate if isinstance(r, GenerateRequest))
-    prompt_tokens += sum(r.prompt_len for _, r in missing.score)
-    response_tokens += sum(len(r.token_ids) - r.prompt_len for _, r in missing.score)
+        known = {
+            request: reason
+            for request in _lacking(sequences, missing)
+            if (reason := refused.reason(request)) is not None
+        }
+    missing = _without(known, missing, sequences=sequences) if known else missing
+    prompt_tokens = response_tokens = 0
+    for request in _lacking(sequences, missing):
+        if isinstance(request, GenerateRequest):
+            prompt_tokens += len(request.prompt_ids)
+            response_tokens += request.max_new_tokens
+        else:
+            prompt_tokens += request.prompt_len
+            response_tokens += len(request.token_ids) - request.prompt_len
     return SetPlan(sequences, missing, prompt_tokens, response_tokens, known)
+
+
+def _lacking(sequences: SequenceSet, missing: Missing) -> Iterator[Request]:
+    """What is missing, first what is to be written."""
+    yield from TakenRows(sequences.requests, missing.written)
+    yield from (request for _, request in missing.score)
+
+
+def _without(known: Mapping[Request, str], missing: Missing, *, sequences: SequenceSet) -> Missing:
+    """What is missing and not `known` to be refused."""
+    written = TakenRows(sequences.requests, missing.written)
+    asked = np.fromiter((request not in known for request in written), dtype=bool, count=len(written))
+    scored = np.fromiter((request not in known for _, request in missing.score), dtype=bool, count=len(missing.score))
+    return Missing(Places(missing.written[asked]), TakenRows(missing.score, np.flatnonzero(scored)))
 
 
 def _requests(
     source: str, prompts: Sequence[Prompt], generation: GenerationConfig, split: str, stop_ids: tuple[int, ...]
-) -> tuple[Request, ...]:
+) -> Sequence[Request]:
     if source != "teacher":
-        return tuple(_gold_request(prompt, split) for prompt in prompts)
+        for prompt in prompts:
+            _gold_request(prompt, split)
+        return AskedRows(prompts, lambda prompt, _: _gold_request(prompt, split))
     # Several samples a prompt are for training only; held-out prompts are answered once.
     samples = generation.samples_per_prompt if split == "train" else 1
-    return tuple(
-        GenerateRequest(
-            prompt_ids=prompt.asked_ids,
-            stop_ids=stop_ids,
-            max_new_tokens=generation.max_new_tokens,
-            temperature=generation.temperature,
-            top_p=generation.top_p,
-            sampling_seed=generation.seed,
-            replicate=replicate,
-        )
-        for prompt in prompts
-        for replicate in range(samples)
+    return AskedRows(prompts, partial(_teacher_request, generation=generation, stop_ids=stop_ids), samples=samples)
+
+
+def _teacher_request(
+    prompt: Prompt, replicate: int, *, generation: GenerationConfig, stop_ids: tuple[int, ...]
+) -> GenerateRequest:
+    return GenerateRequest(
+        prompt_ids=prompt.asked_ids,
+        stop_ids=stop_ids,
+        max_new_tokens=generation.max_new_tokens,
+        temperature=generation.temperature,
+        top_p=generation.top_p,
+        sampling_seed=generation.seed,
+        replicate=replicate,
     )
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from store_builders import TEACHER, VOCAB, answer, make_request, open_cache, teacher_dir
 
-from cache.disk.key_objects import KeyObject, KeyTables, key_array, key_bytes, key_prefixes
+from cache.disk.key_objects import KeyObject, KeyTables, key_array, key_bytes, key_prefixes, one_of_each
 from cache.disk.local_storage import LocalStorage
 from cache.disk.manifests import DamagedObject, Manifest, read_manifest
 from cache.keys import KEY_BYTES
@@ -22,6 +24,19 @@ def test_keys_keep_their_zeros_and_their_order() -> None:
     assert key_bytes(found) == KEYS
     assert key_bytes(np.sort(found)) == sorted(KEYS)
     assert key_prefixes(found).tolist() == [int.from_bytes(key[:8], "big") for key in KEYS]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 3)), max_size=30))
+def test_of_equal_keys_the_first_with_the_highest_limit_is_kept(drawn: list[tuple[int, int, int]]) -> None:
+    """Also where keys only begin alike, and where they end with zeros."""
+    keys = [bytes([head]) * 8 + bytes([tail]) * (KEY_BYTES - 8) for head, tail, _ in drawn]
+    limits = [limit for *_, limit in drawn]
+    best: dict[bytes, int] = {}
+    for at, key in enumerate(keys):
+        if key not in best or limits[best[key]] < limits[at]:
+            best[key] = at
+    found = one_of_each(key_array(keys), limits=np.array(limits, dtype=np.int64))
+    assert found.tolist() == sorted(best.values())
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from local_engines import LocalEngines, lease_queue, run_engine_loop
 from cache import GenerateRequest
 from cache.answers import Request
 from configs import EngineError
-from orchestration.fill import suspects
+from orchestration.fill import fill, suspects
 from orchestration.fill.engine_loop import FillOrder, FillProgress
 from orchestration.fill.suspects import KILLED
 from orchestration.fill.work import EnginesDiedError, MemoryRanOutError
@@ -45,8 +45,9 @@ def deadly(kills: Callable[[Request], bool]) -> Deadly:
     return engines
 
 
-@pytest.fixture
-def filling(tmp_path: Path) -> Filling:
+@pytest.fixture(params=[fill.LOT, 24], ids=["at once", "in lots"])
+def filling(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Filling:
+    monkeypatch.setattr(fill, "LOT", request.param)
     return Filling(tmp_path / "cache")
 
 
@@ -125,8 +126,8 @@ def test_no_row_is_suspected_while_engines_grow_lighter(filling: Filling) -> Non
     engines = Heavy()
     result = filling.fill(teacher_set(prompts(40)), engines=engines)
     assert (result.failed, result.rows, engines.deaths) == ({}, 40, 3)
-    # One pass over everything, not by halves.
-    assert len(engines.orders) == 1
+    # One pass over everything, or over each lot, not by halves.
+    assert len(engines.orders) == math.ceil(40 / fill.LOT)
 
 
 def test_rows_are_suspected_when_engines_are_as_light_as_they_can_be(filling: Filling) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from orchestration.inputs.prompts import Prompt, PromptSet, Rejected, preview, why_empty
+import pytest
+
+from cache import rows
+from orchestration.inputs.prompts import Prompt, PromptSet, PromptTable, Rejected, preview, why_empty
 
 ROWS = (
     Prompt(0, "zero", (1, 2), wide_ids=(9, 1, 2), teacher="first"),
@@ -15,9 +18,21 @@ ROWS = (
 SET = PromptSet({"train": ROWS, "test": ROWS[2:]}, (Rejected("train", 3, "too long", "thr\u202ee"),))
 
 
+@pytest.mark.parametrize("held", [1, 40, 10**6])
+def test_a_table_gives_the_prompts_that_were_put_in(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "HELD_BYTES", held)
+    odd = (Prompt(2**40, "hälf \ud800", (2**31 - 1,), (), teacher="first"), Prompt(5, "", ()))
+    prompts = (*ROWS, *odd)
+    table = PromptTable(prompts)
+    assert table == prompts and [table[at] for at in range(len(prompts))] == list(prompts)
+    assert table.wide and not PromptTable(ROWS[1:]).wide and not PromptTable()
+
+
 def test_the_teacher_is_asked_the_wide_prompt_and_a_student_the_narrow_one() -> None:
     assert [row.asked_ids for row in ROWS] == [(9, 1, 2), (3,), (6,)]
-    assert [row.asked_ids for row in SET.as_students_see().splits["train"]] == [(1, 2), (3,), (6,)]
+    narrow = SET.as_students_see()
+    assert [row.asked_ids for row in narrow.splits["train"]] == [(1, 2), (3,), (6,)]
+    assert SET.wide and not narrow.wide
 
 
 def test_rows_of_a_teacher_are_its_own_and_those_of_nobody() -> None:

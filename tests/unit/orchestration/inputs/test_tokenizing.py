@@ -1,4 +1,4 @@
-"""Tokens of many texts: the same as of one after the other, each object once, and threads only as long as they are let."""
+"""Tokens of many texts: the same as of one after the other, and threads only as long as they are let."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from orchestration.inputs.random_models import byte_tokenizer
-from orchestration.inputs.tokenizing import PARALLEL, shared, tokenizing_on_all_cores, tokens_of_all
+from orchestration.inputs.tokenizing import PARALLEL, tokenizing_on_all_cores, tokens_of_all
 
 
 class OwnWay(PreTrainedTokenizerFast):
@@ -39,14 +37,6 @@ def test_texts_are_tokenised_as_by_transformers_one_after_the_other(
     tokenizer.backend_tokenizer.enable_padding(length=9)
     assert tokens_of_all(tokenizer, texts, add_special_tokens=special) == expected
     assert tokens_of_all(tokenizer, [], add_special_tokens=special) == []
-
-
-@given(st.lists(st.integers(0, 300_000)))
-def test_the_same_token_is_the_same_object(ids: list[int]) -> None:
-    # Python itself has small integers once, and makes others anew.
-    one, other = shared(ids), shared([int(str(each)) for each in ids])
-    assert one == other == tuple(ids)
-    assert all(here is there for here, there in zip(one, other, strict=True))
 
 
 @pytest.mark.parametrize("before", [None, "false"])

@@ -1,0 +1,97 @@
+"""What `distill plan` takes of time and memory: N rows and ten times as many, each plan in a process of its own.
+
+Rows, tokenizer and chat template are those of `prompts`; the cache is empty, so each row is a miss. What grows in
+memory with the rows are the places of prompts and misses (`cache.rows`); their tokens and texts lie in a file. The
+floor of time is the tokenizer: the same text, in batches, on the same cores, in the same run.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.measurement import Measurement, at_most
+from benchmarks.prompts import CONFIG, cpu_s, peak_bytes, write_rows
+from configs import load_config
+from orchestration.commands.plan import print_plan
+from orchestration.inputs.models import load_tokenizer, locate_model
+from orchestration.inputs.tokenizing import tokenizing_on_all_cores
+
+ROWS, TIMES = 100_000, 10
+MOST_BYTES_A_ROW = 100
+"""Ten million rows in one gigabyte."""
+
+MOST_TIMES_FLOOR = 4.0
+"""Of the tokenizer alone: reading, rendering, naming and looking up take some, too."""
+
+
+def bench_plans() -> Iterator[Measurement]:
+    """Seconds and peak memory of a plan, and what a further row takes of both."""
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        few, many = (_measured(folder, rows) for rows in (ROWS, TIMES * ROWS))
+        floor = _tokenizer_s(folder)
+    further = (TIMES - 1) * ROWS
+    yield at_most(
+        f"memory of a further row of a plan of {TIMES * ROWS:,}",
+        (many["peak_bytes"] - few["peak_bytes"]) / further,
+        MOST_BYTES_A_ROW,
+        unit="B",
+        digits=0,
+        peers={"peak of it, MB": many["peak_bytes"] / 1e6, f"of {ROWS:,}, MB": few["peak_bytes"] / 1e6},
+    )
+    yield at_most(
+        "time of a further row, in times of the tokenizer alone",
+        (many["seconds"] - few["seconds"]) / further / (floor / ROWS),
+        MOST_TIMES_FLOOR,
+        unit="x",
+        peers={f"seconds of {TIMES * ROWS:,}": many["seconds"], f"of {ROWS:,}": few["seconds"]},
+        note=f"{1e6 * (many['cpu_s'] - few['cpu_s']) / further:.0f} µs of processor a row, the tokenizer's "
+        f"{1e6 * floor / ROWS:.0f} by the clock",
+    )
+
+
+def _measured(folder: Path, rows: int) -> dict[str, float]:
+    """What a process of its own says."""
+    data = folder / str(rows)
+    if not data.exists():
+        write_rows(data, rows)
+    command = [sys.executable, "-m", "benchmarks.plans", str(folder), str(data)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _tokenizer_s(folder: Path) -> float:
+    """Seconds that the tokenizer takes for the texts of `ROWS` rows with their template around them."""
+    model = locate_model(load_config(CONFIG).teacher.model, models_root=folder / "models")
+    tokenizer = load_tokenizer(model, label="the teacher")
+    frame = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "{}"}], tokenize=False, add_generation_prompt=True
+    )
+    with (folder / str(ROWS) / "train.jsonl").open() as stream:
+        texts = [str(frame).replace("{}", json.loads(line)["prompt"]) for line in stream]
+    with tokenizing_on_all_cores():
+        began = time.monotonic()
+        for at in range(0, len(texts), 512):
+            tokenizer(texts[at : at + 512], add_special_tokens=False, return_attention_mask=False)
+        return time.monotonic() - began
+
+
+def _plan(folder: Path, data: Path) -> None:
+    """Print a plan, and then what it took."""
+    roots = [f"runtime.{root}={folder / root}" for root in ("cache_root", "models_root", "run_root")]
+    paths = [f"data.{split}.path={data / split}.jsonl" for split in ("train", "dev", "test")]
+    began = time.monotonic()
+    config = load_config(CONFIG, overrides=[*roots, *paths])
+    print_plan(config, config_dir=CONFIG.parent, assume_gpus=None, stream=sys.stderr)
+    print(json.dumps({"seconds": time.monotonic() - began, "peak_bytes": peak_bytes(), "cpu_s": cpu_s()}))
+
+
+if __name__ == "__main__":
+    _plan(Path(sys.argv[1]), Path(sys.argv[2]))
