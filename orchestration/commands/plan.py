@@ -25,7 +25,7 @@ from configs.teachers import FIRST, key_of_teacher
 from evaluation.cost import NOTHING_SAVED, Saved
 from orchestration.audits.planned import planned_audits, require_audits
 from orchestration.fill.teacher_plans import plans_of
-from orchestration.inputs.asked_prompts import read_prompts
+from orchestration.inputs.asked_prompts import read_prompts, takes_long
 from orchestration.inputs.doors import TeacherDoor, knock, weights_wanted
 from orchestration.inputs.licences import licences_in_words, with_licences
 from orchestration.inputs.made_once import STAGING
@@ -41,6 +41,7 @@ from orchestration.inputs.screened_files import screened_in_words, screened_root
 from orchestration.inputs.screened_rows import screened_data
 from orchestration.inputs.shapes import PlannedShape, shape_at_hand, student_shapes
 from orchestration.inputs.teachers import Teacher, open_teachers
+from orchestration.inputs.wide_prompts import Widened
 from orchestration.outputs.console import Console
 from orchestration.plan.duration import FillTime
 from orchestration.plan.hardware import Hardware, hardware_of
@@ -186,7 +187,7 @@ def _plans(config: DistillConfig, teachers: Mapping[str, Teacher], *, console: C
         screening = Screening(Path(scratch), made=screened_root(config), say=console.say, guard=guard)
         screened = screened_data(config, screening)
         planted = planted_data(screened.config, root=Path(scratch), made=planted_root(config))
-        read = read_prompts(planted.config, teacher=teacher.files)
+        read = _read(planted.config, teacher, console=console)
         planted.require_readable(read.prompts, reader=teacher.files)
         _show_other_tokens(planted.config, teacher, read.prompts, console=console)
     guarded = guard_in_words(config, guard)
@@ -194,6 +195,20 @@ def _plans(config: DistillConfig, teachers: Mapping[str, Teacher], *, console: C
         console.say(line)
     held = {name: _held(config, each) for name, each in teachers.items()}
     return plans_of(teachers, read.prompts, config=config, caches=held)
+
+
+def _read(config: DistillConfig, teacher: Teacher, *, console: Console) -> Widened:
+    """The prompts; where there are many, with a line that says how far it is."""
+    if not takes_long(config.data):
+        return read_prompts(config, teacher=teacher.files)
+    with console.stage("prompts") as stage:
+
+        def reading(split: str, rows: int) -> None:
+            stage.update(rows, note=f"{rows:,} rows of {split}")
+
+        read = read_prompts(config, teacher=teacher.files, progress=reading)
+        stage.summary = ", ".join(f"{len(rows):,} {name}" for name, rows in read.prompts.splits.items())
+    return read
 
 
 def _assumed_plans(config: DistillConfig, missing: Sequence[str], *, console: Console) -> dict[str, FillPlan]:

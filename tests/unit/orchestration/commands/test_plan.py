@@ -26,6 +26,7 @@ from configs import ConfigError, DistillConfig, load_config
 from configs.models import ModelSource
 from configs.schema import ModelShape
 from configs.stages import StudentConfig
+from orchestration.commands import plan
 from orchestration.commands.plan import print_plan
 from orchestration.inputs.models import materialise
 from orchestration.inputs.preflight import resolve_paths
@@ -72,6 +73,14 @@ def test_tiny(tmp_path: Path) -> None:
     assert row(text, "teacher-test")[5] == str(8 * 12)
     assert "assumed)" not in text.replace("an assumption", "")
     assert "placement on CPUs: 1 node(s), 2 CPUs each" in text
+
+
+def test_where_there_are_many_rows_a_plan_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "prompts  " not in planned(shipped("tiny", tmp_path))
+    monkeypatch.setattr(plan, "takes_long", lambda data: True)
+    text = planned(shipped("tiny", tmp_path))
+    assert re.search(r"✓ prompts +\S+ +24 train, 8 dev, 8 test", text), text
+    assert row(text, "teacher-train")[:4] == ["teacher-train", "24", "0", "24"]
 
 
 def test_a_plan_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
