@@ -16,13 +16,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.measurement import Measurement, at_most
-from benchmarks.prompts import CONFIG, cpu_s, peak_bytes, write_rows
+from benchmarks.prompts import CONFIG, cpu_s, peak_bytes, tokenizer_s, write_rows
 from configs import DistillConfig, load_config
 from orchestration.commands.plan import print_plan
 from orchestration.inputs.models import load_tokenizer, locate_model
 from orchestration.inputs.preflight import resolve_paths
 from orchestration.inputs.teachers import open_teacher
-from orchestration.inputs.tokenizing import tokenizing_on_all_cores
 
 ROWS, TIMES = 100_000, 10
 MOST_BYTES_A_ROW = 100
@@ -39,7 +38,8 @@ def bench_plans() -> Iterator[Measurement]:
         # As after a first run: its model is made, and known by its fingerprint.
         open_teacher(resolve_paths(_config(folder, CONFIG.parent / "prompts"), config_dir=CONFIG.parent))
         few, many = (_measured(folder, rows) for rows in (ROWS, TIMES * ROWS))
-        floor = _tokenizer_s(folder)
+        model = locate_model(load_config(CONFIG).teacher.model, models_root=folder / "models_root")
+        floor = tokenizer_s(folder / str(ROWS), load_tokenizer(model, label="the teacher"))
     further = (TIMES - 1) * ROWS
     yield at_most(
         f"memory of a further row of a plan of {TIMES * ROWS:,}",
@@ -69,22 +69,6 @@ def _measured(folder: Path, rows: int) -> dict[str, float]:
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-def _tokenizer_s(folder: Path) -> float:
-    """Seconds that the tokenizer takes for the texts of `ROWS` rows with their template around them."""
-    model = locate_model(load_config(CONFIG).teacher.model, models_root=folder / "models_root")
-    tokenizer = load_tokenizer(model, label="the teacher")
-    frame = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "{}"}], tokenize=False, add_generation_prompt=True
-    )
-    with (folder / str(ROWS) / "train.jsonl").open() as stream:
-        texts = [str(frame).replace("{}", json.loads(line)["prompt"]) for line in stream]
-    with tokenizing_on_all_cores():
-        began = time.monotonic()
-        for at in range(0, len(texts), 512):
-            tokenizer(texts[at : at + 512], add_special_tokens=False, return_attention_mask=False)
-        return time.monotonic() - began
 
 
 def _config(folder: Path, data: Path) -> DistillConfig:

@@ -26,8 +26,8 @@ MAX_TOKEN_ID = 2**31 - 1
 LARGEST_SHARED = 2**20
 """Of ids that are shared objects; no vocabulary is larger, so others are no tokens."""
 
-_SHARED: list[int] = []
-"""Every token that was seen, at its own place; it grows to the size of the largest vocabulary."""
+_SHARED = [np.empty(0, dtype=object)]
+"""Every token that was seen, at its own place, in one array; it grows to the size of the largest vocabulary."""
 
 
 def canonical(*values: Scalar) -> bytes:
@@ -61,20 +61,24 @@ def token_bytes(token_ids: NDArray[np.integer] | Sequence[int]) -> bytes:
 
 def token_ids_of(packed: bytes) -> Ids:
     """The ids [T] that `token_bytes` made these bytes of."""
-    ids = array("i", packed)
-    if sys.byteorder != "little":
-        ids.byteswap()
-    return shared(ids)
+    return _objects_of(np.frombuffer(packed, dtype="<i4"))
 
 
 def shared(token_ids: Sequence[int]) -> Ids:
     """The same ids, each the one object that stands for it everywhere: 8 bytes a token in place of 36."""
-    most = max(token_ids, default=-1)
-    if most >= len(_SHARED):
-        if most > LARGEST_SHARED:
-            return tuple(token_ids)
-        _SHARED.extend(range(len(_SHARED), most + 1))
-    return tuple(map(_SHARED.__getitem__, token_ids))
+    return _objects_of(np.array(token_ids, dtype=np.int64))
+
+
+def _objects_of(ids: NDArray[np.integer]) -> Ids:
+    try:
+        return tuple(_SHARED[0][ids].tolist())
+    except IndexError:
+        most = int(ids.max())
+    if most > LARGEST_SHARED:
+        return tuple(ids.tolist())
+    before = _SHARED[0]
+    _SHARED[0] = np.concatenate([before, np.arange(len(before), max(most + 1, 2 * len(before))).astype(object)])
+    return _objects_of(ids)
 
 
 def _packed(token_ids: tuple[int, ...]) -> bytes | None:

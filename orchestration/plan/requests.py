@@ -205,21 +205,18 @@ def rollout_tokens(rollout: RolloutConfig, *, longest_prompt: int) -> int:
 
 def _plan_set(sequences: SequenceSet, missing: Missing, *, refused: Refused | None) -> SetPlan:
     known: dict[Request, str] = {}
-    if refused is not None:
-        known = {
-            request: reason
-            for request in _lacking(sequences, missing)
-            if (reason := refused.reason(request)) is not None
-        }
-    missing = _without(known, missing, sequences=sequences) if known else missing
     prompt_tokens = response_tokens = 0
     for request in _lacking(sequences, missing):
-        if isinstance(request, GenerateRequest):
+        reason = None if refused is None else refused.reason(request)
+        if reason is not None:
+            known[request] = reason
+        elif isinstance(request, GenerateRequest):
             prompt_tokens += len(request.prompt_ids)
             response_tokens += request.max_new_tokens
         else:
             prompt_tokens += request.prompt_len
             response_tokens += len(request.token_ids) - request.prompt_len
+    missing = _without(known, missing, sequences=sequences) if known else missing
     return SetPlan(sequences, missing, prompt_tokens, response_tokens, known)
 
 
