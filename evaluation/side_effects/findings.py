@@ -113,8 +113,12 @@ class Audit:
         """How many numbers there are, and which students they set apart from their teacher."""
         apart = Counter(each.model for each in self.findings if each.apart)
         unknown = sum(each.unknown is not None for each in self.findings)
+        known = len(self.findings) - unknown
         whose = ", ".join(f"{count} of {model}" for model, count in apart.items())
-        said = f"{len(self.findings) - unknown} numbers, apart from the teacher's: {whose or 'none'}"
+        said = f"{known} numbers, apart from the teacher's: {whose or 'none'}" if known else "nothing was measured"
+        if self.contrasts:
+            differ = sum(each.apart for each in self.contrasts)
+            said += f"; between students {differ} of {len(self.contrasts)} differ"
         return f"{said}; {unknown} not known" if unknown else said
 
 

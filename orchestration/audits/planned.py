@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 from configs import DataError, DistillConfig
 from configs.audit import AskedAudits, AuditName
-from configs.models import Device
 from evaluation.side_effects.preferences import own_pairs
 from evaluation.side_effects.refusing import ANSWER_TOKENS, own_requests
 from orchestration.audits.pair_files import read_pairs
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.outputs.console import clock
 from orchestration.plan.duration import audit_seconds
+from orchestration.plan.hardware import Hardware, cpu_count
 
 PAIR_TOKENS = 24
 """Of a sentence of a pair with what stands before it, about (those that come along have 9 to 20)."""
@@ -37,14 +37,20 @@ def require_audits(asked: AskedAudits | None) -> None:
             raise DataError(f"audit.pairs.{at}: {error}") from error
 
 
-def planned_audits(config: DistillConfig, *, teacher: PlannedShape, accelerator: Device) -> tuple[str, ...]:
+def planned_audits(config: DistillConfig, *, teacher: PlannedShape, hardware: Hardware) -> tuple[str, ...]:
     """What a plan says of the audits that follow, a line each; nothing where none does. The paths are real."""
     if config.audit is None or not config.audit.wanted:
         return ()
     starts = {student.init.model_dump_json() for student in config.students.values()}
     models = len(config.students) + len(starts) + 1
     read, written = (sum(each) for each in zip(*_tokens(config, models=models), strict=True))
-    seconds = audit_seconds(teacher, read_tokens=read, written_tokens=written, accelerator=accelerator)
+    seconds = audit_seconds(
+        teacher,
+        read_tokens=read,
+        written_tokens=written,
+        accelerator=hardware.accelerator,
+        cpus=hardware.cpus or cpu_count(),
+    )
     return (
         f"Audits follow the comparison, of {len(config.students)} students beside their teacher and what they began "
         f"as, in about {clock(seconds)}; what they find changes no student:",

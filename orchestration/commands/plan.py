@@ -109,7 +109,7 @@ def _print_plan(config: DistillConfig, *, assume_gpus: int | None, stream: TextI
     for name in sorted({student.teacher for student in config.students.values() if student.teacher is not None}):
         console.say(f"{name} teaches too: what it is asked is planned when it is trained, and not counted here.")
     _show_placements(config, plans, shapes=shapes, times=times, hardware=hardware, console=console)
-    for line in planned_audits(config, teacher=shapes[FIRST], accelerator=hardware.accelerator):
+    for line in planned_audits(config, teacher=shapes[FIRST], hardware=hardware):
         console.say(line)
 
 

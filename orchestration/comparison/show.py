@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from configs import DistillConfig, Experiment
+from configs.audit import AUDITS
 from configs.places import PAGE
 from configs.task_experiment import TaskDistillConfig
 from evaluation.shipping import ship
@@ -98,8 +99,9 @@ def directory_of(config: Experiment, content: Mapping[str, str]) -> Path:
 
 def say_audits(directory: Path, console: Console) -> None:
     """A line for each audit of a run, which the page has in full."""
-    for audit in read_audits(directory).audits.values():
-        console.say(f"Audit of {audit.audit}: {audit.in_words}.")
+    found = read_audits(directory).audits
+    for name in (each for each in AUDITS if each in found):
+        console.say(f"Audit of {name}: {found[name].in_words}.")
 
 
 def _say_where(directory: Path, console: Console) -> None:

@@ -10,7 +10,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Literal
 
-from configs import DistillConfig
+from configs import BudgetReached, DistillConfig
 from configs.places import WRITTEN
 from configs.teachers import FIRST
 from evaluation.cost import NOTHING_SAVED, Saved
@@ -386,8 +386,13 @@ class Experiment:
         write_report(report, directory)  # last: it marks the experiment as finished, and nothing of it is missing then
         # Audits read models here, and need the memory of whatever waits for more to do.
         self._compute.close()
-        with self._compute.room():
-            report = with_audits(report, settings=self._settings, journal=self._journal)
+        try:
+            with self._compute.room():
+                report = with_audits(report, settings=self._settings, journal=self._journal)
+        except BudgetReached:
+            # It is finished: only its audits are missing.
+            show_report(report, self._written.config, directory=directory, console=self._journal.console)
+            raise
         tracker.artifact("pipeline", directory / WRITTEN)
         show_report(report, self._written.config, directory=directory, console=self._journal.console)
         publish_cost(report.results.cost, self._journal, device=self._settings.device)

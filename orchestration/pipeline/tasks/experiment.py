@@ -13,7 +13,7 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from cache.erasures import Erasures
-from configs import load_task_file, resolve_data_path
+from configs import BudgetReached, load_task_file, resolve_data_path
 from configs.architecture import read_text_model
 from configs.places import WRITTEN
 from configs.task_experiment import TaskDistillConfig
@@ -305,8 +305,13 @@ class TaskExperiment:
         journal.tracker.log_final("pipeline", journal.ledger.metrics())
         publish(report.results, directory=directory, tracker=journal.tracker)
         write_report(report, directory)  # last: it marks the experiment as finished, and nothing of it is missing then
-        with self._workers.room():  # audits read models here
-            report = with_audits(report, settings=self._run, journal=journal)
+        try:
+            with self._workers.room():  # audits read models here
+                report = with_audits(report, settings=self._run, journal=journal)
+        except BudgetReached:
+            # It is finished: only its audits are missing.
+            show_task_report(report, self._written.config, directory=directory, console=journal.console)
+            raise
         journal.tracker.artifact("pipeline", directory / WRITTEN)
         publish_cost(report.results.cost, journal, device=self._run.device)
         show_task_report(report, self._written.config, directory=directory, console=journal.console)

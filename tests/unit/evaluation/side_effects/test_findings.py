@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.side_effects.findings import NOT_MEASURED, Audit, Finding, unknown
+from evaluation.side_effects.findings import NOT_MEASURED, Audit, Contrast, Finding, unknown
 from evaluation.statistics import Estimate
 from evaluation.statistics.intervals import Interval
 
@@ -45,3 +45,16 @@ def test_one_instrument_has_one_number_of_a_model() -> None:
 def test_a_finding_of_another_audit_is_refused() -> None:
     with pytest.raises(ValueError, match="of the audit privacy, not bias"):
         Audit("bias", {}, (FINDING,), ())
+
+
+def test_an_audit_says_in_a_line_how_much_it_found() -> None:
+    sure = Estimate(0.2, Interval(0.1, 0.3, "bca", 0.0), 80)
+    found = Finding("bias", "seen", "kd", "kd", sure, sure, None, sure, "fraction", "it is", None)
+    missing = unknown(
+        audit="bias", instrument="other", model="kd", method="kd", unit="nats", meaning="m", why="no rows"
+    )
+    beside = Contrast("seen", "kd", "kd", "seqkd", "seqkd", sure, sure, sure, "fraction")
+    assert Audit("bias", {}, (found, missing), (), (beside,)).in_words == (
+        "1 numbers, apart from the teacher's: 1 of kd; between students 1 of 1 differ; 1 not known"
+    )
+    assert Audit("bias", {}, (missing,), ()).in_words == "nothing was measured; 1 not known"

@@ -13,12 +13,13 @@ from configs.audit import AskedAudits
 from configs.models import Device
 from orchestration.audits.planned import planned_audits, require_audits
 from orchestration.inputs.shapes import PlannedShape
+from orchestration.plan.hardware import Hardware
 
 TEACHER = PlannedShape("teacher", SHAPE, assumed=False)
 
 
 def planned(root: Path, *, accelerator: Device = "cpu", **audit: Any) -> tuple[str, ...]:
-    return planned_audits(experiment(root, audit=audit), teacher=TEACHER, accelerator=accelerator)
+    return planned_audits(experiment(root, audit=audit), teacher=TEACHER, hardware=Hardware(accelerator, cpus=2))
 
 
 @pytest.mark.parametrize("accelerator", ["cpu", "gpu"])

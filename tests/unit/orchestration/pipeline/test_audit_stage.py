@@ -142,11 +142,14 @@ def test_a_run_that_cannot_be_opened_says_why_in_place_of_every_audit(
     assert (run.settings.directory / PAGE).read_text().count("a student has gone") >= 2
 
 
-def test_a_budget_that_is_spent_ends_it_and_no_file_says_otherwise(tmp_path: Path, audits: FakeAudits) -> None:
+def test_a_budget_that_is_spent_ends_it_when_the_table_is_shown(tmp_path: Path, audits: FakeAudits) -> None:
     def spent(name: str) -> None:
         raise BudgetReached("raise it")
 
     audits.on_make = spent
+    run = fake_run(tmp_path, audit={"run": ["bias"]})
+    (run.settings.directory / RESOLVED).write_text(dump_config(run.config))
     with pytest.raises(BudgetReached):
-        finished(tmp_path, "bias")
-    assert not audit_path(tmp_path / "run_root" / "fake-run", "bias").exists()
+        go(run)
+    assert "held-out comparison" in run.said and run.tracker.told[-1] == ("finish all", "KILLED")
+    assert not audit_path(run.settings.directory, "bias").exists()

@@ -112,7 +112,9 @@ def test_audits_take_longer_with_more_tokens_and_with_larger_models() -> None:
 
     def took(shape: ModelShape, accelerator: Device) -> float:
         model = PlannedShape("a model", shape, assumed=False)
-        return audit_seconds(model, read_tokens=10 * AUDIT_READ_RATE, written_tokens=0.0, accelerator=accelerator)
+        return audit_seconds(
+            model, read_tokens=20 * AUDIT_READ_RATE, written_tokens=0.0, accelerator=accelerator, cpus=2
+        )
 
     assert took(small, "cpu") == pytest.approx(10.0)
     assert took(large, "cpu") > took(small, "cpu") > 100 * took(small, "gpu") and took(large, "gpu") > took(
