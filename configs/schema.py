@@ -4,8 +4,8 @@ What changes the numbers (teacher, data, generation, students, evaluation) stand
 place and cost (`runtime`, `budgets`, `prices`): the digest of an experiment covers the first group alone, so moving to
 another machine or another number of engines continues the same run.
 
-Every model is frozen and refuses unknown keys. Contradictions inside a block and between blocks are refused here, with
-both values and the cure; what needs files or hardware is checked in `orchestration`.
+Every model is frozen and refuses unknown keys. Contradictions inside a block are refused here, those between blocks in
+`agreement`, with both values and the cure; what needs files or hardware is checked in `orchestration`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from configs.agreement import require_agreement
 from configs.audit import AuditConfig, CanariesConfig, CanaryPlace
 
 # Blocks of their own modules; who reads an experiment finds all of its schema here.
@@ -29,7 +30,6 @@ from configs.doors import OpenAiConfig as OpenAiConfig
 from configs.doors import TokenPrice
 from configs.models import Block, GrownBlock, Name, NonNegative, Positive
 from configs.models import ModelShape as ModelShape
-from configs.objectives import names_where
 from configs.passwords import passwords_in
 from configs.runtime import EngineSettings as EngineSettings
 from configs.runtime import RuntimeConfig as RuntimeConfig
@@ -44,11 +44,8 @@ from configs.teachers import (
     Combination,
     LicensedTeacher,
     Together,
-    key_of_teacher,
-    require_combined,
     unless_unused,
 )
-from configs.text_teachers import require_combinable
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 SMALLEST_TEMPERATURE = 0.01
@@ -68,9 +65,6 @@ PASSWORD_PLACES = {
     "usual variables of other services)",
 }
 """Where a password goes that does not belong into a configuration, by key."""
-
-RESERVED_NAMES = frozenset({"pipeline", "fill", "teacher", "untouched"})
-"""Names of runs and table rows that are not students."""
 
 
 class WithoutPasswords(Block):
@@ -262,38 +256,7 @@ class DistillConfig(Together, WithoutPasswords):
 
     @model_validator(mode="after")
     def _blocks_agree(self) -> Self:
-        taken = RESERVED_NAMES & set(self.students)
-        if taken:
-            raise ValueError(f"students.{min(taken)} has a name that the comparison uses itself: choose another")
-        self._teachers_exist()
-        require_combined(self.teachers, self.combine, taken=RESERVED_NAMES | set(self.students))
-        require_combinable(self.teachers, self.combine, students=self.students, exposure=bool(self.evaluation.exposure))
-        gold = [
-            (name, "source=gold" if stage.source == "gold" else f"filters.min_rouge_l={stage.filters.min_rouge_l}")
-            for name, student in self.students.items()
-            for stage in student.stages
-            if stage.source == "gold" or stage.filters.min_rouge_l is not None
-        ]
-        if gold and self.data.response_field is None and self.data.messages_field is None:
-            raise ValueError(
-                f"students.{gold[0][0]} has {gold[0][1]} but data.response_field and data.messages_field are not set: "
-                "name the field with the answers, or do without them"
-            )
-        seeds = self.evaluation.seeds
-        if seeds is not None and seeds > 1 and self.generation.temperature == 0.0:
-            raise ValueError(
-                f"evaluation.seeds={seeds} with generation.temperature=0.0 gives the same answer under every seed: "
-                "raise temperature or remove evaluation.seeds"
-            )
-        self._lengths_fit()
-        self._context_arrives()
-        self._prompts_there()
-        self._plain_text_there()
-        self._answers_for_views()
-        self._beliefs_for_stages()
-        self._paid_once()
-        self._weights_last()
-        self._canaries_reach()
+        require_agreement(self)
         return self
 
     @property
@@ -310,55 +273,7 @@ class DistillConfig(Together, WithoutPasswords):
         places: dict[CanaryPlace, bool] = {"prompt": "teacher" in sources, "answer": "gold" in sources}
         return tuple(place for place, holds in places.items() if holds)
 
-    def _canaries_reach(self) -> None:
-        """Canaries are planted where a student can learn them, and nobody else is shown them."""
-        if self.canaries is None:
-            return
-        sources = {stage.source for student in self.students.values() for stage in student.stages}
-        if not self.canary_places:
-            raise ValueError(
-                "audit.canaries stand in prompts and answers, and all stages learn plain text: add a stage with "
-                "source: teacher or gold, or remove audit.canaries"
-            )
-        if "answer" in self.canary_places and "gold" not in sources:
-            raise ValueError(
-                "audit.canaries.where names answer, and no stage has source: gold, so nobody would learn them: name "
-                "prompt, or remove where"
-            )
-        shown = {
-            "teacher_context shows rows beside others": self.teacher_context is not None,
-            "combine.kind=route wants a field that planted rows lack": self.route is not None,
-        }
-        reason = next((given for given, holds in shown.items() if holds), None)
-        if reason is not None:
-            raise ValueError(f"audit.canaries are planted rows, and {reason}: remove one of them")
-
-    def _weights_last(self) -> None:
-        """A rollout ahead may be begun anew when the workers have moved on; weights that are only sent are gone."""
-        for name, student in self.students.items():
-            for number, stage in enumerate(student.stages):
-                ahead = stage.rollout is not None and stage.rollout.ahead
-                if ahead and self.runtime.training.weight_sync == "broadcast":
-                    raise ValueError(
-                        f"students.{name}.stages.{number}.rollout.ahead=true needs weights that last while the student "
-                        "learns on, which runtime.training.weight_sync=broadcast does not keep: set weight_sync: files"
-                    )
-
-    def _lengths_fit(self) -> None:
-        """Every engine also answers the test prompts and writes rollouts, so the longest limit counts for all."""
-        limits = self._answer_limits()
-        longest = max(limits, key=lambda key: limits[key])
-        # One more than the sequence: an engine refuses to score a sequence as long as its limit.
-        needed = self.data.max_prompt_tokens + limits[longest] + 1
-        for role in ("teacher_engine", "student_engine") if self._has_engines else ("student_engine",):
-            engine: EngineSettings = getattr(self.runtime, role)
-            if needed > engine.max_model_len:
-                raise ValueError(
-                    f"data.max_prompt_tokens={self.data.max_prompt_tokens} + {longest}={limits[longest]} + 1 exceed "
-                    f"runtime.{role}.max_model_len={engine.max_model_len}: raise it to {needed} or lower the others"
-                )
-
-    def _answer_limits(self) -> dict[str, int]:
+    def answer_limits(self) -> dict[str, int]:
         """The tokens of an answer, by the key that says how many they are at most."""
         limits = {"generation.max_new_tokens": self.generation.max_new_tokens}
         limits["evaluation.max_new_tokens"] = self.evaluation.max_new_tokens or 0
@@ -369,149 +284,24 @@ class DistillConfig(Together, WithoutPasswords):
         return limits
 
     @property
-    def _has_engines(self) -> bool:
+    def has_engines(self) -> bool:
         """Whether engines of this experiment's own answer for a teacher."""
         return any(teacher.elsewhere is None for teacher in self.every_teacher.values())
 
     @property
     def longest_asked(self) -> int:
         """Tokens that a teacher's engine has to take at once; one more than the longest sequence."""
-        asked = self.data.max_prompt_tokens + max(self._answer_limits().values()) + 1
+        asked = self.data.max_prompt_tokens + max(self.answer_limits().values()) + 1
         if self.data.plain is not None:
             asked = max(asked, self.data.plain.max_tokens + 1)
         # What a teacher is shown more is cut to its engine.
         return asked if self.teacher_context is None else max(asked, self.runtime.teacher_engine.max_model_len)
-
-    def _context_arrives(self) -> None:
-        """What the teacher sees beside a row is rendered once, with the row, and reaches it through the cache alone."""
-        if self.teacher_context is None:
-            return
-        examples, data = self.teacher_context.examples, self.data
-        if self.teachers:
-            raise ValueError(
-                f"teachers names {', '.join(self.teachers)}, and teacher_context is shown to one teacher alone: remove "
-                "one of them"
-            )
-        if examples is not None and data.response_field is None and data.messages_field is None:
-            raise ValueError(
-                f"teacher_context.examples.count={examples.count} shows rows with their gold answers, but "
-                "data.response_field and data.messages_field are not set: name the field with the answers, or remove "
-                "examples"
-            )
-        if self.evaluation.exposure:
-            raise ValueError(
-                "evaluation.exposure=true has the teacher read prompts as students see them, and teacher_context shows "
-                "it more: remove one of them"
-            )
-        for name, student in self.students.items():
-            for number, stage in enumerate(student.stages):
-                given = _without_context(stage)
-                if student.teacher is None and given is not None:
-                    raise ValueError(
-                        f"students.{name}.stages.{number} has {given}, where the teacher does not see teacher_context: "
-                        "remove it, learn from the cache (source: teacher or gold, teacher: cache), or remove "
-                        "teacher_context"
-                    )
 
     @property
     def longest_context(self) -> int:
         """Tokens of the longest prompt that the teacher reads, context included, beside the answers that it gives."""
         answers = max(self.generation.max_new_tokens, self.evaluation.max_new_tokens or 0)
         return self.runtime.teacher_engine.max_model_len - answers - 1
-
-    def _prompts_there(self) -> None:
-        """Stages that learn answers have prompts, to learn from and to be measured by."""
-        missing = [split for split in ("train", "dev") if split not in self.data.splits]
-        for name, student in self.students.items():
-            for number, stage in enumerate(student.stages):
-                if missing and stage.source != "plain":
-                    raise ValueError(
-                        f"students.{name}.stages.{number}.source={stage.source} but data.{missing[0]} is not set: name "
-                        "its prompts, or learn plain text alone (source: plain)"
-                    )
-
-    def _plain_text_there(self) -> None:
-        """Stages on plain text have some, and the teacher's engine reads its windows."""
-        plain, limit = self.data.plain, self.runtime.teacher_engine.max_model_len
-        micro = self.runtime.training.micro_batch_tokens
-        for name, student in self.students.items():
-            for number, stage in enumerate(student.stages):
-                if stage.source == "plain" and plain is None:
-                    raise ValueError(
-                        f"students.{name}.stages.{number}.source=plain but data.plain is not set: name its texts, or "
-                        "choose another source"
-                    )
-        # One more than the window: an engine refuses to score a sequence as long as its limit.
-        if plain is not None and plain.max_tokens + 1 > limit and self._has_engines:
-            raise ValueError(
-                f"data.plain.max_tokens={plain.max_tokens} + 1 exceed runtime.teacher_engine.max_model_len={limit}: "
-                f"raise it to {plain.max_tokens + 1} or lower the first"
-            )
-        if plain is not None and plain.max_tokens - 1 > micro:
-            raise ValueError(
-                f"data.plain.max_tokens={plain.max_tokens} is more than runtime.training.micro_batch_tokens={micro} "
-                "holds: raise it or lower the first"
-            )
-
-    def _answers_for_views(self) -> None:
-        """Every view of a prompt is an answer that was asked for."""
-        samples = self.generation.samples_per_prompt
-        for name, student in self.students.items():
-            for number, stage in enumerate(student.stages):
-                if stage.views is not None and stage.views > samples:
-                    raise ValueError(
-                        f"students.{name}.stages.{number}.views={stage.views} is more than "
-                        f"generation.samples_per_prompt={samples}, the answers to a prompt: raise it, or lower views"
-                    )
-
-    def _beliefs_for_stages(self) -> None:
-        """No stage learns, or is measured by, what a teacher believes of whom nothing but texts is kept."""
-        mute = next((name for name, teacher in self.every_teacher.items() if teacher.top_k == 0), None)
-        if mute is None:
-            return
-        key = f"{key_of_teacher(mute)}.top_k=0"
-        if self.teachers and self.route is None:
-            raise ValueError(f"{key} keeps no beliefs, and those of all teachers are mixed: combine by kind: route")
-        for name, student in self.students.items():
-            for number, stage in enumerate(student.stages):
-                given = {
-                    f"objective={stage.objective}": stage.needs_cached,
-                    "rollout": stage.rollout is not None,
-                    "select=dev_kl": stage.select == "dev_kl",
-                }
-                wanted = next((what for what, holds in given.items() if holds), None)
-                if wanted is not None:
-                    raise ValueError(
-                        f"students.{name}.stages.{number} has {wanted}, which reads what a teacher believes, and {key} "
-                        "keeps none of it: raise top_k to what the server gives, or learn the texts alone "
-                        f"(objective: {names_where(lambda each: not each.needs_logprobs)})"
-                    )
-
-    def _paid_once(self) -> None:
-        """What is paid by the token has one price, and a limit of money something that is paid."""
-        priced = next((name for name, teacher in self.every_teacher.items() if teacher.price is not None), None)
-        limit, flat = self.budgets.max_teacher_money, self.prices and self.prices.teacher_million_tokens
-        if priced is None and limit is not None:
-            raise ValueError(
-                f"budgets.max_teacher_money={limit:g} and no teacher has a price: set teacher.openai.price, or "
-                "remove it"
-            )
-        if priced is not None and flat is not None:
-            raise ValueError(
-                f"prices.teacher_million_tokens={flat:g} and {key_of_teacher(priced)}.openai.price are prices of the "
-                "same tokens: remove one of them"
-            )
-
-    def _teachers_exist(self) -> None:
-        """A teacher assistant stands above the students that it teaches, so nobody teaches himself by a detour."""
-        above: list[str] = []
-        for name, student in self.students.items():
-            if student.teacher is not None and student.teacher not in above:
-                raise ValueError(
-                    f"students.{name}.teacher={student.teacher} is not a student listed above {name}: "
-                    f"choose one of {', '.join(above) or 'none, it is the first'}, or leave it out for the teacher"
-                )
-            above.append(name)
 
     def stages_taught_by(self, assistant: str | None) -> tuple[StageConfig, ...]:
         """The stages of the students that this student teaches; None asks for those of the teacher itself."""
@@ -562,14 +352,3 @@ class DistillConfig(Together, WithoutPasswords):
                     stage["rollout"]["replay_from"] = "/".join(Path(former).parts[-3:])
         text = json.dumps(said, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _without_context(stage: StageConfig) -> str | None:
-    """What of a stage has a teacher read something else than the rows that were rendered for it."""
-    reasons = {
-        "a rollout": stage.rollout is not None,
-        "source=plain": stage.source == "plain",
-        "teacher=live": stage.teacher == "live",
-        "features": bool(stage.features),
-    }
-    return next((given for given, holds in reasons.items() if holds), None)

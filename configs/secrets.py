@@ -46,7 +46,8 @@ def _words() -> frozenset[str]:
     # Logging needs this module, and the command line that, without the schema.
     from pydantic import BaseModel
 
-    from configs.schema import RESERVED_NAMES, DistillConfig
+    from configs.agreement import RESERVED_NAMES
+    from configs.schema import DistillConfig
 
     plain = "true false null none train test dev eval fill plan run report cache student students stillroom distill"
     found = set(plain.split()) | RESERVED_NAMES
