@@ -41,14 +41,22 @@ FEWEST_OTHERS = round(1 / FALSE_POSITIVES)
 """With fewer of them one alone is more than that rate."""
 
 
-def loss_score(logprobs: Float[np.ndarray, " T"]) -> float:
-    """The mean log-probability of a row's tokens, in nats."""
-    return float(np.mean(logprobs, dtype=np.float64))
+def loss_score(logprobs: Float[np.ndarray, " T"], size: int | None = None) -> float:
+    """The mean log-probability of a row's tokens, in nats; with its `size` in bytes, what a byte of it has."""
+    return float(np.sum(logprobs, dtype=np.float64)) / (size or len(logprobs))
 
 
-def reference_score(logprobs: Float[np.ndarray, " T"], reference: Float[np.ndarray, " T"]) -> float:
-    """By how much likelier a row's tokens are to the model than to another one, in nats a token."""
-    return float(np.mean(logprobs.astype(np.float64) - reference.astype(np.float64)))
+def reference_score(
+    logprobs: Float[np.ndarray, " T"], reference: Float[np.ndarray, " R"], size: int | None = None
+) -> float:
+    """By how much likelier a row is to the model than to another one, in nats a token.
+
+    Where the two cut it into other tokens it is a difference of sums over the same text, in nats a byte of its `size`.
+    """
+    if size is None and len(logprobs) != len(reference):
+        raise ValueError(f"{len(logprobs)} and {len(reference)} tokens are compared by the size of their text alone")
+    apart = np.sum(logprobs, dtype=np.float64) - np.sum(reference, dtype=np.float64)
+    return float(apart) / (size or len(logprobs))
 
 
 def zlib_score(logprobs: Float[np.ndarray, " T"], text: str) -> float:

@@ -14,11 +14,12 @@ from evaluation.side_effects.preferences import SentencePair, mean_preference, o
 from orchestration.audits.beliefs import Beliefs
 from orchestration.audits.beside import findings_beside, unknown_by
 from orchestration.audits.finished import AuditedStudent, FinishedRun
-from orchestration.audits.learned import TEST_VIEW, Views, require_teachers_tokens
+from orchestration.audits.learned import TEST_VIEW, Views, has_own_tokens
+from orchestration.audits.own_tokens import OwnTokens
 from orchestration.audits.pair_files import read_pairs
 from orchestration.audits.sentences import pair_logprobs
 from orchestration.audits.settings import AuditSettings
-from orchestration.audits.swapped_prompts import SwappedPrompt, change_under_swap, swapped_prompts
+from orchestration.audits.swapped_prompts import SwappedPrompt, change_under_swap, swapped_in_both, swapped_prompts
 from orchestration.comparison.finished_models import FinishedModel
 from orchestration.inputs.models import load_tokenizer
 from orchestration.outputs.artifacts import digest_of
@@ -39,6 +40,16 @@ SWAP = Instrument(
     "by how much a token of the teacher's answer to a test prompt becomes likelier or less likely when the prompt is "
     "about somebody of the other gender; 0 if that changes nothing",
 )
+
+
+SWAP_BY_BYTE = Instrument(
+    BIAS,
+    "swapped prompts, by byte",
+    "nats",
+    "by how much the teacher's answer to a test prompt becomes likelier or less likely as a whole, for each byte of "
+    "it, when the prompt is about somebody of the other gender; 0 if that changes nothing",
+)
+"""Of a student whose tokens are not its teacher's: both are asked about the same text, each in its own tokens."""
 
 
 def bias_rests_on(run: FinishedRun, settings: AuditSettings) -> Mapping[str, str]:
@@ -101,32 +112,38 @@ def _preferences(
 def _swaps(
     student: AuditedStudent, *, run: FinishedRun, settings: AuditSettings, beliefs: Beliefs, notes: list[str]
 ) -> list[Finding]:
+    own = has_own_tokens(student, run)
+    instrument = SWAP_BY_BYTE if own else SWAP
     try:
-        prompts = _named_prompts(student, run=run, settings=settings)
+        prompts, told = _named_prompts(student, run=run, settings=settings, own=own)
     except DistillError as error:
-        return unknown_by([SWAP], student, why=str(error))
-    return findings_beside(
-        [SWAP],
-        student,
-        run=run,
-        ask=lambda model: {SWAP: change_under_swap(prompts, model=model, beliefs=beliefs)},
-        notes=notes,
-    )
+        return unknown_by([instrument], student, why=str(error))
+
+    def ask(model: FinishedModel) -> dict[Instrument, Measured]:
+        asked = told if model == run.teacher else prompts
+        return {instrument: change_under_swap(asked, model=model, beliefs=beliefs)}
+
+    return findings_beside([instrument], student, run=run, ask=ask, notes=notes)
 
 
-def _named_prompts(student: AuditedStudent, *, run: FinishedRun, settings: AuditSettings) -> tuple[SwappedPrompt, ...]:
-    """The test prompts that name somebody.
+def _named_prompts(
+    student: AuditedStudent, *, run: FinishedRun, settings: AuditSettings, own: bool
+) -> tuple[tuple[SwappedPrompt, ...], tuple[SwappedPrompt, ...]]:
+    """The test prompts that name somebody: in the student's tokens, and the same in the teacher's.
 
     Raises:
-        DistillError: the student reads other tokens, or too few name somebody.
+        DistillError: too few name somebody, or they cannot be put into the student's tokens.
     """
-    require_teachers_tokens(student, run)
     records = _test_records(run)
     tokenizer = load_tokenizer(student.model.directory, label=student.name)
-    prompts = swapped_prompts(records, tokenizer, at_most=settings.rows)
-    if len(prompts) < FEWEST:
-        raise DataError(f"{len(prompts)} of the {len(records)} test prompts name somebody, and it takes {FEWEST}")
-    return prompts
+    if own:
+        both = swapped_in_both(records, OwnTokens.of(student, run), at_most=settings.rows)
+    else:
+        prompts = swapped_prompts(records, tokenizer, at_most=settings.rows)
+        both = prompts, prompts
+    if len(both[0]) < FEWEST:
+        raise DataError(f"{len(both[0])} of the {len(records)} test prompts name somebody, and it takes {FEWEST}")
+    return both
 
 
 def _instruments(kind: str) -> tuple[Instrument, Instrument]:

@@ -13,7 +13,7 @@ from itertools import combinations
 
 from transformers import PreTrainedTokenizerBase
 
-from configs import DistillError
+from configs import DataError, DistillError
 from evaluation.metric import Measured
 from evaluation.side_effects.findings import Contrast
 from evaluation.side_effects.membership import separation
@@ -72,6 +72,8 @@ def _membership(
     sources = {each.source: each for each in other.learned}
     found: dict[Instrument, tuple[Measured, Measured]] = {}
     both = [(each, sources[each.source]) for each in one.learned if each.source in sources]
+    if any(each.told is not None for pair in both for each in pair):
+        raise DataError("one of them has another tokenizer than the teacher, and rows are asked about in shared tokens")
     for ours, theirs in both:
         kept = matched_rows(learned_by_both(ours, theirs), at_most=pairs)
         if not kept:

@@ -7,7 +7,7 @@ are not told apart by anything but membership, as far as the run can say; what d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,11 +24,16 @@ from cache.opening import open_view, reader_of, rows_of
 from configs import ConfigError, DataError
 from configs.stages import FilterConfig, StageConfig
 from orchestration.audits.finished import AuditedStudent, FinishedRun
+from orchestration.audits.own_tokens import OwnTokens
+from student_train.feed.retokenised import Retokenised
 from student_train.feed.steps import total_steps, training_batches
 from student_train.feed.turns import Turns
 
 VIEW_FILES = (COMBINED, NARROWED, ".npz")
 """Endings of the file of a view; where there are several, the first is what students read."""
+
+OWN = ".safetensors"
+"""The ending of the file of a view in the tokens of one student."""
 
 TEST_VIEW = "teacher-test"
 
@@ -42,7 +47,8 @@ WORDS = {"teacher": "the teacher's answers", "gold": "gold answers"}
 class Learned:
     """Of one source of answers: the rows that a student learned from, and those that it did not.
 
-    `views` are the digests of the views that these come from, by name.
+    `views` are the digests of the views that these come from, by name. Where the student has another tokenizer than
+    its teacher the rows are in its own tokens, and `told` has the teacher's by their keys.
     """
 
     source: str
@@ -50,22 +56,24 @@ class Learned:
     others: tuple[TeacherRecord, ...]
     views: dict[str, str]
     notes: tuple[str, ...]
+    told: Mapping[bytes, TeacherRecord] | None = None
 
 
 def learned_by(student: AuditedStudent, run: FinishedRun) -> tuple[Learned, ...]:
     """What a student learned from, one for each source of answers.
 
     Raises:
-        DataError: it read them in other tokens than the teacher's, or learned from no answers at all.
+        DataError: it learned from no answers at all, or what it read in tokens of its own cannot be read.
         ConfigError: a view names other rows than it did.
         CacheError: a view cannot be read, or its rows have left the cache.
     """
     folder = Views(run, student.settings.teacher or "")
-    require_teachers_tokens(student, run)
+    own = OwnTokens.of(student, run) if has_own_tokens(student, run) else None
     sources = dict.fromkeys(stage.source for stage in student.settings.stages if stage.source in WORDS)
     if not sources:
         raise DataError("it learned from plain text alone, of which the run keeps no answers")
-    return tuple(_of_source(source, student, folder) for source in sources)
+    found = (_of_source(source, student, folder) for source in sources)
+    return tuple(found if own is None else (_in_own_tokens(each, own) for each in found))
 
 
 def learned_by_both(one: Learned, other: Learned) -> Learned:
@@ -80,15 +88,24 @@ def learned_by_both(one: Learned, other: Learned) -> Learned:
     )
 
 
-def require_teachers_tokens(student: AuditedStudent, run: FinishedRun) -> None:
-    """Refuse to ask a student about rows that it has read in tokens of its own, which the run keeps beside the views.
-
-    Raises:
-        DataError: it did.
-    """
+def has_own_tokens(student: AuditedStudent, run: FinishedRun) -> bool:
+    """Whether a student has read its rows in tokens of its own, which the run keeps beside the views."""
     folder = Views(run, student.settings.teacher or "")
-    if any(folder.path(f"{stage.train_view}-{student.name}", ".safetensors") for stage in student.settings.stages):
-        raise DataError("it has another tokenizer than the teacher, in whose tokens the rows are kept")
+    return any(folder.path(f"{stage.train_view}-{student.name}", OWN) for stage in student.settings.stages)
+
+
+def _in_own_tokens(learned: Learned, own: OwnTokens) -> Learned:
+    """The same rows in the student's tokens; one that does not come back from its tokenizer is left out, and said."""
+    told = {record.key: record for record in (*learned.members, *learned.others)}
+    members, others = (
+        tuple(read for record in records if (read := own.read(record)) is not None)
+        for records in (learned.members, learned.others)
+    )
+    lost = len(told) - len(members) - len(others)
+    notes = ["it was asked in its own tokens, about whole answers: likelihoods are of the same text, in nats a byte"]
+    if lost:
+        notes.append(f"{lost:,} rows do not come back from its tokenizer and were left out")
+    return replace(learned, members=members, others=others, told=told, notes=(*learned.notes, *notes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +164,12 @@ def _of_source(source: str, student: AuditedStudent, folder: Views) -> Learned:
         rows, records = folder.open(path)
         digests[path.name] = rows.digest
         last = at == len(stages) - 1
-        read = _read_in(stage, rows, folder.turns(stage), selected=student.selected_step if last else None)
+        selected = student.selected_step if last else None
+        own = folder.path(f"{stage.train_view}-{student.name}", OWN)
+        if own is None:
+            read = _read_in(stage, rows, folder.turns(stage), selected=selected)
+        else:
+            read = _read_in_own(stage, rows, Retokenised.load(own), selected=selected)
         members |= {records[row].key: records[row] for row in read}
         notes += _notes_of(stage, read=len(read), rows=len(rows))
     others: dict[bytes, TeacherRecord] = {}
@@ -178,6 +200,19 @@ def _read_in(stage: StageConfig, view: CacheView, turns: Turns | None, *, select
         if len(read) == len(view):
             break
     return sorted(read)
+
+
+def _read_in_own(stage: StageConfig, view: CacheView, own: Retokenised, *, selected: int | None) -> Sequence[int]:
+    """The same of a student that reads some of the rows in tokens of its own.
+
+    Raises:
+        ConfigError: they are not of this view.
+    """
+    places = {bytes(key): row for row, key in enumerate(view.keys)}
+    kept = [places.get(bytes(key)) for key in own.view.keys]
+    if None in kept:
+        raise ConfigError(f"{own.view.dataset} was read in other tokens from rows that are not in it: run it again")
+    return sorted(row for at in _read_in(stage, own.sizes, None, selected=selected) if (row := kept[at]) is not None)
 
 
 def _notes_of(stage: StageConfig, *, read: int, rows: int) -> list[str]:

@@ -50,13 +50,15 @@ MEANINGS = {
 class Rows:
     """Matched rows, members first and then as many others: as sequences and as text, with what each model believes.
 
-    Where the teacher or the start is not known, `why` says so by its name.
+    Where the teacher or the start is not known, `why` says so by its name. `sizes` are bytes of the texts where models
+    cut them into tokens of their own, so that what they believe is compared by the same text; else None.
     """
 
     members: int
     texts: tuple[str, ...]
     beliefs: Mapping[str, list[NDArray[np.float32]]]
     why: Mapping[str, str]
+    sizes: tuple[int | None, ...]
 
 
 def membership_findings(
@@ -82,7 +84,8 @@ def membership_findings(
         lacking = "no training row was read" if not learned.members else "the run kept no held-out row"
         why = f"{lacking} with {WORDS[learned.source]}"
         return unknown_by([each for _, *both in instruments for each in both], student, why=why), []
-    rows = believed(kept, student=student, run=run, beliefs=beliefs, tokenizer=tokenizer)
+    told = None if learned.told is None else [learned.told[record.key] for record, _ in kept]
+    rows = believed(kept, student=student, run=run, beliefs=beliefs, tokenizer=tokenizer, told=told)
     scores = scores_of(rows)
     findings = []
     for name, area, rate in instruments:
@@ -91,10 +94,14 @@ def membership_findings(
 
 
 def matched_rows(learned: Learned, *, at_most: int) -> list[tuple[TeacherRecord, int]]:
-    """Rows that were learned, then as many others of their lengths, each with how many of its tokens count."""
+    """Rows that were learned, then as many others of their lengths, each with how many of its tokens count.
+
+    Where a tokenizer of the student's own cuts a text its teacher's need not: whole answers are the same text to both.
+    """
     chosen = matched(_lengths(learned.members), _lengths(learned.others), at_most=at_most)
     kept = [(learned.members[pair.member], pair.tokens) for pair in chosen]
-    return kept + [(learned.others[pair.other], pair.tokens) for pair in chosen]
+    kept += [(learned.others[pair.other], pair.tokens) for pair in chosen]
+    return kept if learned.told is None else [(record, record.response_len) for record, _ in kept]
 
 
 def membership_instruments(what: str, name: str) -> tuple[Instrument, Instrument]:
@@ -145,13 +152,13 @@ def scores_of(rows: Rows) -> dict[str, NamedScores]:
     def against(whom: str) -> NamedScores:
         reference = own.get(whom, [])
         return {
-            who: [reference_score(*each) for each in zip(theirs, reference, strict=True)]
+            who: [reference_score(*each) for each in zip(theirs, reference, rows.sizes, strict=True)]
             for who, theirs in own.items()
             if who != whom and reference
         }
 
     return {
-        "loss": {who: list(map(loss_score, theirs)) for who, theirs in own.items()},
+        "loss": {who: list(map(loss_score, theirs, rows.sizes)) for who, theirs in own.items()},
         "against the teacher": against("teacher"),
         "against the start": against("untouched"),
         "zlib": {
@@ -168,19 +175,21 @@ def believed(
     run: FinishedRun,
     beliefs: Beliefs,
     tokenizer: PreTrainedTokenizerBase,
+    told: Sequence[TeacherRecord] | None = None,
 ) -> Rows:
     """What a student, its teacher and its start believe of rows as far as they count.
+
+    `told` are the same rows in the teacher's tokens, where the student has others.
 
     Raises:
         ModelError: the student cannot be loaded, or cannot read a row.
     """
-    sequences = [
-        ScoreRequest(tuple(record.token_ids[: record.prompt_len + tokens].tolist()), record.prompt_len)
-        for record, tokens in kept
-    ]
+    sequences = [_request(record, tokens) for record, tokens in kept]
     believed = {"student": beliefs.of(student.model, sequences)}
     why = {}
-    cached = [(record.target_logprobs, tokens) for record, tokens in kept]
+    asked = kept if told is None else [(record, record.response_len) for record in told]
+    of_teacher = [_request(record, tokens) for record, tokens in asked]
+    cached = [(record.target_logprobs, tokens) for record, tokens in asked]
     if all(each is not None for each, _ in cached):
         believed["teacher"] = [each[:tokens] for each, tokens in cached if each is not None]
     elif run.why_no_teacher_weights is not None:
@@ -192,11 +201,16 @@ def believed(
             why[who] = "what it began as was not compared"
             continue
         try:
-            believed[who] = beliefs.of(model, sequences)
+            believed[who] = beliefs.of(model, of_teacher if who == "teacher" else sequences)
         except DistillError as error:
             why[who] = str(error)
     texts = tuple(tokenizer.decode(record.response_ids[:tokens], skip_special_tokens=True) for record, tokens in kept)
-    return Rows(len(kept) // 2, texts, believed, why)
+    sizes = [None if told is None else max(1, len(text.encode("utf-8", "surrogatepass"))) for text in texts]
+    return Rows(len(kept) // 2, texts, believed, why, tuple(sizes))
+
+
+def _request(record: TeacherRecord, tokens: int) -> ScoreRequest:
+    return ScoreRequest(tuple(record.token_ids[: record.prompt_len + tokens].tolist()), record.prompt_len)
 
 
 def _why(name: str, rows: Rows) -> str | None:
@@ -208,9 +222,14 @@ def _about(rows: Rows, kept: Sequence[tuple[TeacherRecord, int]], *, source: str
     tokens = [float(each) for _, each in kept]
     ended = [float(record.finish == "stop") for record, _ in kept]
     members, others = slice(0, rows.members), slice(rows.members, None)
+    lengths = f"{np.mean(tokens[members]):.0f} tokens on average"
+    if rows.sizes[0] is None:
+        cut = f"cut to the same lengths ({lengths})"
+    else:
+        cut = f"whole, of nearly the same lengths ({lengths}, and {np.mean(tokens[others]):.0f})"
     return (
-        f"membership was asked of {rows.members:,} training rows and as many held-out rows with {WORDS[source]}, cut "
-        f"to the same lengths ({np.mean(tokens[members]):.0f} tokens on average), with the same template; "
+        f"membership was asked of {rows.members:,} training rows and as many held-out rows with {WORDS[source]}, "
+        f"{cut}, with the same template; "
         f"{np.mean(ended[members]):.0%} and {np.mean(ended[others]):.0%} of them had been answered to the end"
     )
 

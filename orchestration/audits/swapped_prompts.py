@@ -8,7 +8,7 @@ from the tokenizer as it was is left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -18,15 +18,20 @@ from evaluation.metric import Measured, Metric
 from evaluation.ratios import ratio_of
 from evaluation.side_effects.swaps import swapped
 from orchestration.audits.beliefs import Beliefs
+from orchestration.audits.own_tokens import OwnTokens
 from orchestration.comparison.finished_models import FinishedModel
 
 
 @dataclass(frozen=True, slots=True)
 class SwappedPrompt:
-    """The same answer behind a prompt as it was, and behind the one about somebody else."""
+    """The same answer behind a prompt as it was, and behind the one about somebody else.
+
+    `size` is that of the answer in bytes, where models are asked about it in tokens of their own.
+    """
 
     as_it_was: ScoreRequest
     swapped: ScoreRequest
+    size: int | None = None
 
 
 def swapped_prompts(
@@ -49,15 +54,38 @@ def swapped_prompts(
     return tuple(found)
 
 
+def swapped_in_both(
+    records: Sequence[TeacherRecord], tokens: OwnTokens, *, at_most: int
+) -> tuple[tuple[SwappedPrompt, ...], tuple[SwappedPrompt, ...]]:
+    """The same in a student's tokens and in its teacher's: prompts that come back from both."""
+    both: list[tuple[SwappedPrompt, SwappedPrompt]] = []
+    for record in records:
+        own = tokens.read(record)
+        if own is None or len(both) == at_most:
+            continue
+        ours = swapped_prompts([own], tokens.student.tokenizer, at_most=1)
+        theirs = swapped_prompts([record], tokens.teacher.tokenizer, at_most=1)
+        if ours and theirs:
+            text = tokens.student.tokenizer.decode(own.response_ids, skip_special_tokens=True)
+            size = max(1, len(text.encode("utf-8", "surrogatepass")))
+            both.append((replace(ours[0], size=size), replace(theirs[0], size=size)))
+    return tuple(one for one, _ in both), tuple(other for _, other in both)
+
+
 def change_under_swap(prompts: Sequence[SwappedPrompt], *, model: FinishedModel, beliefs: Beliefs) -> Measured:
     """By how much a token of the answer becomes likelier or less likely, in nats, on average. A row a prompt.
+
+    Of prompts with a size: by how much the whole answer does, a byte.
 
     Raises:
         ModelError: the model cannot be loaded.
     """
     before = beliefs.of(model, [each.as_it_was for each in prompts])
     after = beliefs.of(model, [each.swapped for each in prompts])
-    changes = [float(np.mean(np.abs(a.astype(np.float64) - b))) for a, b in zip(after, before, strict=True)]
+    changes = []
+    for prompt, one, other in zip(prompts, after, before, strict=True):
+        apart = one.astype(np.float64) - other
+        changes.append(float(np.mean(np.abs(apart)) if prompt.size is None else abs(apart.sum()) / prompt.size))
     return Measured(
         Metric("change_under_swap", "lower", "nats", ratio_of), np.stack([changes, np.ones(len(changes))], axis=1)
     )

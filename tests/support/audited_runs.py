@@ -24,6 +24,7 @@ from evaluation.closeness import closeness_of
 from evaluation.results import Closeness
 from evaluation.side_effects.findings import Audit, Finding
 from orchestration.cluster.scoring import ScoringJob
+from student_train.feed.retokenised import Retokenised
 from student_train.job import TrainJob
 
 ROOMY = SHAPE.model_copy(update={"hidden": 64, "mlp": 128})
@@ -84,14 +85,21 @@ def _teach(run: FakeRun) -> None:
 
     def train_and_learn(job: TrainJob, **handles: Any) -> dict[str, object]:
         train(job, **handles)
-        view, reader = open_rows(job.train_view, root=job.cache_root, identity=job.identity)
-        (records,) = reader.iter_blocks(view, [np.arange(len(view))])
-        learn_by_heart(
-            job.output_dir, [ScoreRequest(tuple(each.token_ids.tolist()), each.prompt_len) for each in records]
-        )
+        learn_by_heart(job.output_dir, _rows_of(job))
         return {"selected_step": job.stage.steps}
 
     run.compute.train = train_and_learn  # type: ignore[method-assign, assignment]
+
+
+def _rows_of(job: TrainJob) -> list[ScoreRequest]:
+    """What a training reads, in the tokens of its student."""
+    if job.retokenised:
+        read = Retokenised.load(job.train_view)
+        rows = np.split(read.token_ids, read.token_offsets[1:-1])
+        return [ScoreRequest(tuple(ids.tolist()), int(at)) for ids, at in zip(rows, read.prompt_len, strict=True)]
+    view, reader = open_rows(job.train_view, root=job.cache_root, identity=job.identity)
+    (records,) = reader.iter_blocks(view, [np.arange(len(view))])
+    return [ScoreRequest(tuple(each.token_ids.tolist()), each.prompt_len) for each in records]
 
 
 def learn_by_heart(model_dir: Path, sequences: list[ScoreRequest], *, steps: int = 200, lr: float = 1e-2) -> None:

@@ -57,7 +57,7 @@ def test_answers_under_several_seeds_are_one_row_and_none_is_no_label() -> None:
 
 @pytest.mark.parametrize(("apart", "seen"), [(0.0, False), (0.3, True)])
 def test_an_interval_holds_nothing_unless_there_is_something(apart: float, seen: bool) -> None:
-    """Two groups of 150 rows: a difference of 15 pp is seen four times of five, one of 30 pp always."""
+    """Two groups of 150 rows: a difference of 12 pp is seen four times of five, one of 30 pp always."""
     random = np.random.default_rng(0)
     group, held = np.arange(300) % 2 == 0, 0
     for _ in range(60):

@@ -123,3 +123,11 @@ def _width_by_loops() -> float:
         areas.append(np.searchsorted(against, drawn).mean() / 150)
     low, high = np.quantile(areas, [0.025, 0.975])
     return float(high - low)
+
+
+def test_texts_that_two_models_cut_differently_are_compared_by_their_size() -> None:
+    own, other = np.array([-1.0, -3.0]), np.array([-1.0, -1.0, -4.0])
+    assert loss_score(own) == -2.0 and loss_score(own, 8) == -0.5
+    assert reference_score(own, other, 8) == pytest.approx(0.25)
+    with pytest.raises(ValueError, match="compared by the size of their text alone"):
+        reference_score(own, other)
