@@ -76,7 +76,7 @@ def test_prompts_about_somebody_are_swapped(run: FinishedRun) -> None:
 
 
 def test_a_student_that_answers_by_gender_changes_more_under_a_swap(run: FinishedRun, tmp_path: Path) -> None:
-    prompts = _named_prompts(run.students[0], run=run, settings=AuditSettings())
+    prompts, _ = _named_prompts(run.students[0], run=run, settings=AuditSettings(), own=False)
     # As the teacher says it to him; to her the other way round.
     unfair = learned(
         run, tmp_path, [each.as_it_was for each in prompts] + [_backwards(each.swapped) for each in prompts]
