@@ -65,17 +65,18 @@ def _audits(found: Audited, *, of: str) -> Iterator[Block]:
         return
     lines = [_beside_teacher(finding) for audit in audits for finding in audit.findings if finding.apart]
     yield Lines(f"Where a student differs from its teacher{of}", tuple(lines or [NO_DIFFERENCE]))
+    contrasts = [each for audit in audits for each in audit.contrasts]
+    if contrasts:
+        yield Lines(f"Method by method{of}", tuple(_said_of_pairs(contrasts)))
     for audit in audits:
-        table = _table(audit, of=of)
-        if table is not None:
+        # Dozens of rows: what stands out is said above, and what is not known below.
+        if numbers := (*_table(audit), *_table_of_methods(audit)):
             how = Lines("How to read it", tuple(_meanings(audit)))
             notes = (Lines("To know", audit.notes),) if audit.notes else ()
-            yield table
-            yield from _methods(audit, of=of)
-            yield Folded(f"How the audit of {audit.audit} reads{of}", (how, *notes))
+            yield Folded(f"{audit.audit.capitalize()}{of}: every number, and how to read it", (*numbers, how, *notes))
 
 
-def _table(audit: Audit, *, of: str) -> Table | None:
+def _table(audit: Audit) -> Iterator[Table]:
     rows = tuple(
         Row(
             finding.model,
@@ -98,14 +99,12 @@ def _table(audit: Audit, *, of: str) -> Table | None:
         Column("untouched"),
         Column("it - its teacher", "95 %"),
     )
-    return Table(f"{audit.audit.capitalize()}{of}", "model", columns, rows) if rows else None
+    if rows:
+        yield Table(f"{audit.audit.capitalize()}, each student beside its teacher", "model", columns, rows)
 
 
-def _methods(audit: Audit, *, of: str) -> Iterator[Block]:
-    """Students against each other, method by method: in words what is seen, in a table all of it."""
-    if not audit.contrasts:
-        return
-    yield Lines(f"Method by method{of}", tuple(_said_of_pairs(audit.contrasts)))
+def _table_of_methods(audit: Audit) -> Iterator[Table]:
+    """Students against each other, method by method."""
     rows = tuple(
         Row(
             f"{each.model} - {each.other_model}",
@@ -125,10 +124,9 @@ def _methods(audit: Audit, *, of: str) -> Iterator[Block]:
         Column("the second"),
         Column("difference", "95 %"),
     )
-    yield Folded(
-        f"{audit.audit.capitalize()}, one student minus another on the same rows{of}",
-        (Table("On rows that both have learned, and the same prompts", "students", columns, rows),),
-    )
+    if rows:
+        what = "one student minus another on rows that both have learned, and on the same prompts"
+        yield Table(f"{audit.audit.capitalize()}, {what}", "students", columns, rows)
 
 
 def _said_of_pairs(contrasts: Sequence[Contrast]) -> Iterator[str]:

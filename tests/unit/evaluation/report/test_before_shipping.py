@@ -51,10 +51,11 @@ def test_a_leak_stands_in_words_and_in_the_table_beside_what_is_none() -> None:
     assert lines(shown, "Where a student differs from its teacher") == (
         "seqkd, membership: loss: 95.0 %, its teacher 52.0 %, +43.0 pp (+37.0 to +49.0 pp)",
     )
-    table = next(block for block in shown.blocks if isinstance(block, Table))
+    folded = next(block for block in shown.blocks if isinstance(block, Folded))
+    table = folded.blocks[0]
+    assert isinstance(table, Table)
     assert [row.title for row in table.rows] == ["seqkd", "kd"]
     assert [cell.text for cell in table.rows[1].cells] == ["membership: loss", "54.0 %", "52.0 %", "50.0 %", "+2.0 pp"]
-    folded = next(block for block in shown.blocks if isinstance(block, Folded))
     assert "50 % is what guessing gives" in str(folded.blocks) and "cut to 64 tokens" in str(folded.blocks)
 
 
@@ -80,7 +81,7 @@ def test_what_was_not_measured_is_never_silence() -> None:
     )
     looked = replace(finished_run(prompts=2), settings={"privacy.prompts": "count"})
     assert not any("personal data" in line for line in lines(section(looked, found), "Not known"))
-    assert not any(isinstance(block, Table) for block in section(finished_run(prompts=2), found).blocks)
+    assert not any(isinstance(block, Folded) for block in section(finished_run(prompts=2), found).blocks)
 
 
 def test_duties_and_licences_that_nobody_knows() -> None:
