@@ -449,7 +449,7 @@ def test_what_was_bought_before_a_stop_is_not_bought_again(tmp_path: Path) -> No
         go(run)
     again = fake_run(tmp_path)
     assert go(again) is not None
-    assert again.compute.pools[0].called == ["release"]
+    assert set(again.compute.pools[0].called) == {"release"}
     assert "train kd" in again.compute.called
 
 
