@@ -31,8 +31,8 @@ def test_the_samples_of_a_prompt_stand_side_by_side(samples: int, kind: type[Seq
 
 def test_a_plan_holds_a_few_bytes_of_a_row_however_long_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """Places of prompts and of misses: 8 bytes each, of which the arrays may have as many again in reserve."""
-    monkeypatch.setattr(rows, "HELD_BYTES", 2**14)
-    count = 20_000
+    monkeypatch.setattr(rows, "HELD_BYTES", 2**12)
+    count = 5_000
     tracemalloc.start()
     try:
         table = PromptTable(Prompt(at, "word " * 20, (5,) * 60, (6,) * 60) for at in range(count))
