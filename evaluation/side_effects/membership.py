@@ -18,7 +18,7 @@ Shapes: T tokens of a row, M training rows (members), N others, G distinct score
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from evaluation.metric import Measured, Metric
+from evaluation.side_effects.findings import Finding
+from evaluation.side_effects.paired import Instrument, found_beside
 
 LEAST_LIKELY = 0.2
 """The part of a row's tokens that Min-K% looks at."""
@@ -39,6 +41,9 @@ CHOICE = 8
 
 FEWEST_OTHERS = round(1 / FALSE_POSITIVES)
 """With fewer of them one alone is more than that rate."""
+
+NamedScores = Mapping[str, list[float]]
+"""A score of every row, members first, by whose belief it is: student, teacher, untouched."""
 
 
 def loss_score(logprobs: Float[np.ndarray, " T"], size: int | None = None) -> float:
@@ -156,3 +161,22 @@ def _true_positives(counts: Float64[np.ndarray, "*D C"]) -> Float64[np.ndarray, 
 def _halves(counts: Float64[np.ndarray, "*D C"]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     middle = counts.shape[-1] // 2
     return counts[..., :middle], counts[..., middle:]
+
+
+def told_apart(
+    area: Instrument, rate: Instrument, scores: NamedScores, *, members: int, model: str, method: str
+) -> list[Finding]:
+    """By one score, how well members are told from others, and how many are found at few false alarms.
+
+    `scores` has every row's, so many `members` first. Of too few others the second is not known.
+    """
+
+    def by(instrument: Instrument, measure: Callable[[Sequence[float], Sequence[float]], Measured]) -> Finding:
+        measured = {who: measure(each[:members], each[members:]) for who, each in scores.items()}
+        return found_beside(instrument, measured, model=model, method=method)
+
+    others = len(scores["student"]) - members
+    if others < FEWEST_OTHERS:
+        too_few = f"1 % of {others} held-out rows is less than one row: it takes {FEWEST_OTHERS}"
+        return [by(area, separation), rate.unknown(model, method=method, why=too_few)]
+    return [by(area, separation), by(rate, found_at_few_false_positives)]

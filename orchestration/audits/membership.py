@@ -6,7 +6,7 @@ asked about the same rows. What the teacher believes of them is in the cache; wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,26 +15,21 @@ from transformers import PreTrainedTokenizerBase
 
 from cache import ScoreRequest, TeacherRecord
 from configs import DistillError
-from evaluation.metric import Measured
 from evaluation.side_effects.findings import Finding
 from evaluation.side_effects.membership import (
-    FEWEST_OTHERS,
-    found_at_few_false_positives,
+    NamedScores,
     loss_score,
     matched,
     min_k_score,
     reference_score,
-    separation,
+    told_apart,
     zlib_score,
 )
-from evaluation.side_effects.paired import Instrument, found_beside
+from evaluation.side_effects.paired import Instrument
 from orchestration.audits.beliefs import Beliefs
 from orchestration.audits.beside import unknown_by
 from orchestration.audits.finished import AuditedStudent, FinishedRun
 from orchestration.audits.learned import WORDS, Learned
-
-NamedScores = Mapping[str, list[float]]
-"""A score of every row, members first, by whose belief it is: student, teacher, untouched."""
 
 MEANINGS = {
     "loss": "how likely the row is",
@@ -123,26 +118,7 @@ def _findings(
 ) -> list[Finding]:
     if why is not None:
         return unknown_by((area, rate), student, why=why)
-    whose = {"model": student.name, "method": student.method}
-    made = [_found(area, scores, separation, rows.members, **whose)]
-    others = len(rows.texts) - rows.members
-    if others < FEWEST_OTHERS:
-        too_few = f"1 % of {others} held-out rows is less than one row: it takes {FEWEST_OTHERS}"
-        return [*made, rate.unknown(student.name, method=student.method, why=too_few)]
-    return [*made, _found(rate, scores, found_at_few_false_positives, rows.members, **whose)]
-
-
-def _found(
-    instrument: Instrument,
-    scores: NamedScores,
-    measure: Callable[[Sequence[float], Sequence[float]], Measured],
-    members: int,
-    *,
-    model: str,
-    method: str,
-) -> Finding:
-    measured = {who: measure(each[:members], each[members:]) for who, each in scores.items()}
-    return found_beside(instrument, measured, model=model, method=method)
+    return told_apart(area, rate, scores, members=rows.members, model=student.name, method=student.method)
 
 
 def scores_of(rows: Rows) -> dict[str, NamedScores]:

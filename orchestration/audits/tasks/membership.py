@@ -9,22 +9,16 @@ may give away the rows that it learned them on even where it never saw their lab
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from configs import DataError, DistillError
 from configs.task import TaskKind
-from evaluation.metric import Measured
 from evaluation.side_effects.findings import Finding
-from evaluation.side_effects.membership import (
-    FEWEST_OTHERS,
-    found_at_few_false_positives,
-    matched,
-    separation,
-)
-from evaluation.side_effects.paired import Instrument, found
+from evaluation.side_effects.membership import FEWEST_OTHERS, NamedScores, matched, told_apart
+from evaluation.side_effects.paired import Instrument
 from orchestration.audits.tasks.beliefs import LabelBeliefs, Logits
 from orchestration.audits.tasks.finished import AuditedTaskStudent, FinishedTaskRun, HeadModel
 from orchestration.audits.tasks.learned import AskedRow, LearnedRows, TaughtRow, lesson_row
@@ -32,9 +26,6 @@ from orchestration.audits.tasks.scores import belief_score, certainty, label_sco
 from orchestration.inputs.task_examples import Beliefs, make_examples
 from orchestration.inputs.task_texts import ReadExample, decision_labels
 from student_train.feed.examples import UNKNOWN
-
-NamedScores = Mapping[str, list[float]]
-"""A score of every row, members first, by whose belief it is: student, teacher, untouched."""
 
 LABEL, TAUGHT = "the right label", "what the teacher believes"
 """What of a row a student may have learned."""
@@ -134,12 +125,7 @@ def membership_findings(
         if name in why_not:
             findings += [each.unknown(student.name, method=student.method, why=why_not[name]) for each in (area, rate)]
             continue
-        findings.append(_found(area, scores[name], separation, asked.members, **whose))
-        if asked.members < FEWEST_OTHERS:
-            too_few = f"1 % of {asked.members} held-out rows is less than one row: it takes {FEWEST_OTHERS}"
-            findings.append(rate.unknown(student.name, method=student.method, why=too_few))
-        else:
-            findings.append(_found(rate, scores[name], found_at_few_false_positives, asked.members, **whose))
+        findings += told_apart(area, rate, scores[name], members=asked.members, **whose)
     return findings
 
 
@@ -163,26 +149,6 @@ def _instruments(asked: Asked, name: str) -> tuple[Instrument, Instrument]:
     return (
         Instrument("privacy", f"{asked.what}: {name}", "fraction", area),
         Instrument("privacy", f"{asked.what}: {name}, found at 1 % false alarms", "fraction", rate),
-    )
-
-
-def _found(
-    instrument: Instrument,
-    scores: NamedScores,
-    measure: Callable[[Sequence[float], Sequence[float]], Measured],
-    members: int,
-    *,
-    model: str,
-    method: str,
-) -> Finding:
-    measured = {who: measure(each[:members], each[members:]) for who, each in scores.items()}
-    return found(
-        instrument,
-        measured["student"],
-        model=model,
-        method=method,
-        teacher=measured.get("teacher"),
-        untouched=measured.get("untouched"),
     )
 
 
