@@ -7,6 +7,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+
+# Where PYTHONDONTWRITEBYTECODE is set, nothing is to lie beside the sources. Without any bytecode each process of the
+# hundreds that the suite starts would compile what it imports, Ray, vLLM and torch among it: the virtual environment
+# keeps it instead.
+if sys.dont_write_bytecode and sys.prefix != sys.base_prefix and sys.pycache_prefix is None:
+    sys.dont_write_bytecode, sys.pycache_prefix = False, os.path.join(sys.prefix, "pycache")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 from configs.logs import quiet_environment
 

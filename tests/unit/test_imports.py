@@ -126,3 +126,12 @@ def test_every_public_name_is_there(package: str) -> None:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_test_folder_bears_the_name_of_a_package(package: str) -> None:
     assert not (ROOT / "tests" / package).exists()
+
+
+@pytest.mark.skipif(sys.dont_write_bytecode, reason="no virtual environment to keep bytecode in")
+def test_no_process_of_the_suite_compiles_what_another_has_compiled() -> None:
+    code = (
+        "import sys, os.path, configs.errors as done; print(sys.dont_write_bytecode, os.path.exists(done.__cached__))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
