@@ -30,7 +30,7 @@ from configs.visible_text import first_line
 
 PARALLEL_REQUESTS = 8
 PART_BYTES = 8 * 2**20
-"""What one request asks for: large enough that its latency does not count."""
+"""What one request asks for at most: large enough that its latency does not count."""
 
 RETRIES = 5
 GIVE_UP_AFTER = timedelta(seconds=60)
@@ -81,12 +81,15 @@ class ObjectStorage:
             return bytes(found.bytes()) if size <= PART_BYTES else self._in_parts(name, size=size)
 
     def _in_parts(self, name: str, *, size: int) -> bytes:
-        spans = [(start, min(PART_BYTES, size - start)) for start in range(0, size, PART_BYTES)]
+        # As many parts in every round of requests: those of a short last one would be waited for while others idle.
+        rounds = -(-size // (PARALLEL_REQUESTS * PART_BYTES))
+        length = -(-size // (PARALLEL_REQUESTS * rounds))
+        spans = [(start, min(length, size - start)) for start in range(0, size, length)]
         with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
             return b"".join(pool.map(lambda span: self._part(name, span), spans))
 
-    def _part(self, name: str, span: Span) -> bytes:
-        return bytes(obstore.get_range(self._store, name, start=span[0], length=span[1]))
+    def _part(self, name: str, span: Span) -> obstore.Bytes:
+        return obstore.get_range(self._store, name, start=span[0], length=span[1])
 
     def fetch(self, name: str, *, at_most: int) -> bytes:
         """See `cache.disk.storage.Objects`."""
@@ -110,7 +113,7 @@ class ObjectStorage:
             size = obstore.head(self._store, name)["size"]
             if name in self._fetched:
                 inside = [(start, min(length, size - start)) for start, length in spans]
-                return [self._part(name, span) if span[1] > 0 else b"" for span in inside]
+                return [bytes(self._part(name, span)) if span[1] > 0 else b"" for span in inside]
         data = self.fetch(name, at_most=size)
         return [data[offset : offset + length] for offset, length in spans]
 

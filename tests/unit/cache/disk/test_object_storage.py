@@ -6,6 +6,7 @@ import os
 
 import pytest
 from buckets import REQUESTS, fill, server, url
+from obstore import Bytes
 from storage_conformance import StorageConformance
 from store_builders import TEACHER, answer, assert_same_text
 
@@ -51,22 +52,26 @@ def test_a_read_object_is_not_fetched_twice(url: str, monkeypatch: pytest.Monkey
     assert not any(name.endswith(".keys") for name in asked)
 
 
-def test_a_large_object_comes_in_parts_and_is_the_same(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("size", "parts", "length"), [(1001, 8, 126), (4321, 8, 541), (8001, 16, 501)])
+def test_a_large_object_comes_in_whole_rounds_of_parts_and_is_the_same(
+    size: int, parts: int, length: int, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("cache.disk.object_storage.PART_BYTES", 1000)
     asked: list[Span] = []
     part = ObjectStorage._part
 
-    def counted(storage: ObjectStorage, name: str, span: Span) -> bytes:
+    def counted(storage: ObjectStorage, name: str, span: Span) -> Bytes:
         asked.append(span)
         return part(storage, name, span)
 
     monkeypatch.setattr(ObjectStorage, "_part", counted)
-    data = os.urandom(4321)
+    data = os.urandom(size)
     ObjectStorage(url).create("segments/a/x", data)
-    assert ObjectStorage(url).fetch("segments/a/x", at_most=4321) == data
-    assert sorted(asked) == [(0, 1000), (1000, 1000), (2000, 1000), (3000, 1000), (4000, 321)]
+    assert ObjectStorage(url).fetch("segments/a/x", at_most=size) == data
+    starts = range(0, size, length)
+    assert sorted(asked) == [(start, min(length, size - start)) for start in starts] and len(starts) == parts
     # The second time it is here.
-    assert ObjectStorage(url).fetch("segments/a/x", at_most=4321) == data and len(asked) == 5
+    assert ObjectStorage(url).fetch("segments/a/x", at_most=size) == data and len(asked) == parts
 
 
 def test_a_cache_larger_than_the_room_for_copies_is_read_all_the_same(
