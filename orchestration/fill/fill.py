@@ -2,8 +2,8 @@
 
 What that is, `WantedRows` says: sequences, or signals. An engine that dies costs what it had not committed; the fill
 then starts new engines and asks for what is still missing, as long as that makes progress, and finds out which row they
-die of (`suspects`). Rows that another pipeline
-is asking for are left to it: they are waited for, and asked for here only if it ends without them.
+die of (`suspects`). Rows that another pipeline is asking for are left to it: they are waited for, and asked for here
+only if it ends without them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Generic
 
 import numpy as np
@@ -103,9 +103,9 @@ def fill(
     """
     wanted = WantedSequences([part.sequences for part in plan.sets], cache, order)
     wanted.store_gold_text(vocab=vocab)
-    return _fill(
+    return _Filling(
         wanted, FillResult(failed=plan.refused), engines=engines, order=order, budgets=budgets, progress=progress
-    )
+    ).run()
 
 
 def fill_signals(
@@ -119,95 +119,179 @@ def fill_signals(
 ) -> FillResult[SignalRequest]:
     """Ask for every signal of `plan` that is missing, as `fill` does for sequences; it raises the same errors."""
     wanted = WantedSignals(plan.requests, cache, order)
-    return _fill(
+    return _Filling(
         wanted, FillResult(failed=plan.refused), engines=engines, order=order, budgets=budgets, progress=progress
-    )
+    ).run()
 
 
-def _fill(
-    wanted: WantedRows[AnyRequest],
-    result: FillResult[AnyRequest],
-    *,
-    engines: Engines[AnyRequest],
-    order: FillOrder,
-    budgets: Budgets,
-    progress: ProgressSink,
-) -> FillResult[AnyRequest]:
-    started, spent_before = time.monotonic(), read_counts(order.ledger).fill
-    storage = open_storage(order.cache_root, wanted.identity, create=False)
-    claims = Claims(storage)
-    # What nobody asks (`orchestration.fill.refusals`) was remembered where it was decided.
-    unasked = frozenset(result.failed)
-    known = None if order.engine is None else Failures(storage, identity=wanted.identity, engine=order.engine)
-    total = own = 0
-    stalled: DistillError | None = None
-    suspects = Suspects[AnyRequest]()
-    while opened := wanted.open_work(result.failed):
-        looked = time.monotonic()
-        missing = sum(len(work.requests) for work in opened)
-        total = max(total, missing)
+@dataclass(slots=True)
+class _Filling(Generic[AnyRequest]):
+    """A fill under way.
+
+    `total` is the most that was ever missing, `missing` what is missing now, and `own` what our engines gave of it.
+    `stalled` is why the last lot gained nothing: it ends the fill unless nothing is left to ask.
+    """
+
+    wanted: WantedRows[AnyRequest]
+    result: FillResult[AnyRequest]
+    _: KW_ONLY
+    engines: Engines[AnyRequest]
+    order: FillOrder
+    budgets: Budgets
+    progress: ProgressSink
+    claims: Claims = field(init=False)
+    known: Failures | None = field(init=False)
+    unasked: frozenset[AnyRequest] = field(init=False)
+    started: float = field(init=False)
+    spent_before: int = field(init=False)
+    suspects: Suspects[AnyRequest] = field(init=False, default_factory=Suspects)
+    total: int = field(init=False, default=0)
+    missing: int = field(init=False, default=0)
+    own: int = field(init=False, default=0)
+    stalled: DistillError | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.started, self.spent_before = time.monotonic(), read_counts(self.order.ledger).fill
+        storage = open_storage(self.order.cache_root, self.wanted.identity, create=False)
+        self.claims = Claims(storage)
+        # What nobody asks (`orchestration.fill.refusals`) was remembered where it was decided.
+        self.unasked = frozenset(self.result.failed)
+        engine = self.order.engine
+        self.known = None if engine is None else Failures(storage, identity=self.wanted.identity, engine=engine)
+
+    def run(self) -> FillResult[AnyRequest]:
+        """Ask, and look again, until nothing is missing that can be had; see `fill` for what it raises."""
+        while opened := self.wanted.open_work(self.result.failed):
+            looked = time.monotonic()
+            self.missing = sum(len(work.requests) for work in opened)
+            self.total = max(self.total, self.missing)
+            if not self._ask_lots(opened):
+                self._onward().update(0, note=f"waiting for {self.missing:,} rows that another pipeline is fetching")
+                # Looking at a large plan takes seconds of CPU time, which the pipeline that fetches may need more.
+                time.sleep(max(POLL_S, time.monotonic() - looked))
+        self._set_aside(ended=True)
+        self.result.from_others = max(self.total - self.own - len(self.suspects.guilty), 0)
+        return self.result
+
+    def _ask_lots(self, opened: Sequence[Work[AnyRequest]]) -> bool:
+        """Ask lot after lot until something is left of one; whether any of them had rows for us to ask."""
         asked = False
-        for lot in _lots(suspects.narrow(opened)):
-            bar = _Onward(progress, rows=total - missing, tokens=result.response_tokens)
-            left = budgets.after(result.teacher_tokens, seconds=time.monotonic() - started)
-            with _own_part(lot, wanted=wanted, claims=claims) as part:
+        for lot in _lots(self.suspects.narrow(opened)):
+            left = self.budgets.after(self.result.teacher_tokens, seconds=time.monotonic() - self.started)
+            with self._own_part(lot) as part:
                 # Waiting takes no tokens, but it takes time, in which our engines stay up.
                 if left.spent if part else left.time_is_up:
-                    raise _standstill(missing, budgets)
+                    raise self._standstill()
                 if part is None:
                     continue
-                if stalled is not None:
-                    raise stalled
+                if self.stalled is not None:
+                    raise self.stalled
                 asked = True
-                died = _ask(part, result=result, wanted=wanted, engines=engines, budgets=left, progress=bar)
-                if known is not None:
-                    # At once, because whoever is killed later would ask again.
-                    known.add(
-                        {row: why for row, why in result.failed.items() if row not in {*suspects.guilty, *unasked}}
-                    )
-                result.teacher_tokens = read_counts(order.ledger).fill - spent_before
-                lacking = _still_missing(part, wanted=wanted, failed=result.failed)
-                gained = len(part.requests) - len(lacking)
-                suspects.answered |= gained > 0
-                stalled = None if gained else died or _standstill(missing, budgets)
-                if isinstance(died, MemoryRanOutError):
-                    stalled = None
-                elif isinstance(died, EnginesDiedError):
-                    try:
-                        if suspects.died(part.requests, _under_way(part, died, lacking), died):
-                            stalled = None
-                    finally:
-                        _set_aside(suspects, result=result, known=known)
-                elif died is None:
-                    suspects.survived(part.requests)
-                own += gained
-                missing -= gained
+                lacking = self._ask_part(part, budgets=left)
             if lacking:
                 # What is left of a lot is looked at anew before any other.
                 break
-        if not asked:
-            progress_note = f"waiting for {missing:,} rows that another pipeline is fetching"
-            _Onward(progress, rows=total - missing, tokens=result.response_tokens).update(0, note=progress_note)
-            # Looking at a large plan takes seconds of CPU time, which the pipeline that fetches may need more.
-            time.sleep(max(POLL_S, time.monotonic() - looked))
-    _set_aside(suspects, result=result, known=known, ended=True)
-    result.from_others = max(total - own - len(suspects.guilty), 0)
-    return result
+        return asked
 
+    def _ask_part(self, part: Work[AnyRequest], *, budgets: Budgets) -> list[AnyRequest]:
+        """Ask for claimed requests and take stock of how that ended; those that are still missing."""
+        died = self._ask(part, budgets=budgets)
+        self._remember_refusals()
+        self.result.teacher_tokens = read_counts(self.order.ledger).fill - self.spent_before
+        lacking = self._still_missing(part)
+        gained = len(part.requests) - len(lacking)
+        self.suspects.answered |= gained > 0
+        leads_on = self._suspect(part, died, lacking)
+        self.stalled = None if gained or leads_on else died or self._standstill()
+        self.own += gained
+        self.missing -= gained
+        return lacking
 
-def _under_way(part: Work[AnyRequest], died: EnginesDiedError, lacking: Collection[AnyRequest]) -> list[AnyRequest]:
-    """What engines had been handed when they died and nobody has answered."""
-    unanswered = set(lacking)
-    return [part.requests[at] for at in died.under_way if part.requests[at] in unanswered]
+    def _ask(self, part: Work[AnyRequest], *, budgets: Budgets) -> EngineError | None:
+        """Hand requests to the engines and count what it cost; the answer is how the engines died, if they did."""
+        result = self.result
+        try:
+            done = self.engines.fill(
+                list(enumerate(part.requests)),
+                part.order,
+                progress=self._onward(),
+                token_budget=budgets.teacher_tokens,
+                seconds_budget=budgets.seconds,
+            )
+        except EngineError as error:
+            # Dead engines report nothing any more.
+            kept = self.wanted.kept(part)
+            result.response_tokens += kept.response_tokens
+            result.rows += kept.rows
+            logger.warning("%s; starting new engines for what is still missing", error)
+            return error
+        result.response_tokens += done.response_tokens
+        result.rows += done.committed_rows
+        result.stored_bytes += done.committed_bytes
+        result.failed |= {part.requests[position]: reason for position, reason in done.failures}
+        return None
 
+    def _suspect(self, part: Work[AnyRequest], died: EngineError | None, lacking: Collection[AnyRequest]) -> bool:
+        """Learn from how the engines ended which rows kill them; whether that alone is reason enough to go on.
 
-def _set_aside(
-    suspects: Suspects[AnyRequest], *, result: FillResult[AnyRequest], known: Failures | None, ended: bool = False
-) -> None:
-    """Ask no more for what was found guilty. It is remembered once it is sure that not every row kills."""
-    result.failed |= suspects.guilty
-    if known is not None and (ended or suspects.answered):
-        known.add(suspects.guilty)
+        Raises:
+            EngineError: engines die whatever they are asked, or died too often.
+        """
+        if isinstance(died, MemoryRanOutError):
+            return True
+        if isinstance(died, EnginesDiedError):
+            unanswered = set(lacking)
+            under_way = [part.requests[at] for at in died.under_way if part.requests[at] in unanswered]
+            try:
+                return self.suspects.died(part.requests, under_way, died)
+            finally:
+                self._set_aside()
+        if died is None:
+            self.suspects.survived(part.requests)
+        return False
+
+    def _remember_refusals(self) -> None:
+        """Keep what could not be answered at once, because whoever is killed later would ask again."""
+        if self.known is not None:
+            elsewhere = {*self.suspects.guilty, *self.unasked}
+            self.known.add({row: why for row, why in self.result.failed.items() if row not in elsewhere})
+
+    def _set_aside(self, *, ended: bool = False) -> None:
+        """Ask no more for what was found guilty. It is remembered once it is sure that not every row kills."""
+        self.result.failed |= self.suspects.guilty
+        if self.known is not None and (ended or self.suspects.answered):
+            self.known.add(self.suspects.guilty)
+
+    @contextmanager
+    def _own_part(self, lot: Work[AnyRequest]) -> Iterator[Work[AnyRequest] | None]:
+        """Requests of a lot that no other pipeline asks for, claimed while the context lasts; None: there are none."""
+        names, k = self.wanted.names(lot.requests), lot.claimed_k
+        free = np.flatnonzero(~self.claims.held(names, k=k))
+        if not len(free):
+            yield None
+            return
+        with self.claims.claim([names[at] for at in free], k=k) as claim:
+            part = replace(lot, requests=tuple(lot.requests[at] for at in free[claim.mine]))
+            # Before the claim was made another pipeline may have asked for these rows and committed them.
+            part = replace(part, requests=tuple(self.wanted.missing(part)))
+            yield part if part.requests else None
+
+    def _still_missing(self, part: Work[AnyRequest]) -> list[AnyRequest]:
+        """The requests of `part` that are neither answered nor known to fail."""
+        return [request for request in self.wanted.missing(part) if request not in self.result.failed]
+
+    def _onward(self) -> _Onward:
+        """The bar of the whole fill as an engine pool moves it on from here."""
+        return _Onward(self.progress, rows=self.total - self.missing, tokens=self.result.response_tokens)
+
+    def _standstill(self) -> DistillError:
+        """Why a fill ends before all rows are there."""
+        if self.budgets.teacher_tokens is None and self.budgets.seconds is None:
+            return EngineError(f"the engines ended with {self.missing:,} rows still missing; see their logs")
+        return BudgetReached(
+            f"the experiment's budget is spent and {self.missing:,} rows are still missing; what was bought is in the "
+            "cache: raise budgets.max_teacher_tokens or budgets.max_gpu_hours and run again"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,68 +311,3 @@ def _lots(works: Sequence[Work[AnyRequest]]) -> Iterator[Work[AnyRequest]]:
     for work in works:
         for at in range(0, len(work.requests), LOT):
             yield replace(work, requests=work.requests[at : at + LOT])
-
-
-@contextmanager
-def _own_part(
-    lot: Work[AnyRequest], *, wanted: WantedRows[AnyRequest], claims: Claims
-) -> Iterator[Work[AnyRequest] | None]:
-    """Requests of a lot that no other pipeline asks for, claimed while the context lasts; None where there are none."""
-    names, k = wanted.names(lot.requests), lot.claimed_k
-    free = np.flatnonzero(~claims.held(names, k=k))
-    if not len(free):
-        yield None
-        return
-    with claims.claim([names[at] for at in free], k=k) as claim:
-        part = replace(lot, requests=tuple(lot.requests[at] for at in free[claim.mine]))
-        # Before the claim was made another pipeline may have asked for these rows and committed them.
-        part = replace(part, requests=tuple(_still_missing(part, wanted=wanted, failed=())))
-        yield part if part.requests else None
-
-
-def _still_missing(
-    work: Work[AnyRequest], *, wanted: WantedRows[AnyRequest], failed: Collection[AnyRequest]
-) -> list[AnyRequest]:
-    """The requests of `work` that are neither answered nor known to fail."""
-    return [request for request in wanted.missing(work) if request not in failed]
-
-
-def _ask(
-    work: Work[AnyRequest],
-    *,
-    result: FillResult[AnyRequest],
-    wanted: WantedRows[AnyRequest],
-    engines: Engines[AnyRequest],
-    budgets: Budgets,
-    progress: ProgressSink,
-) -> EngineError | None:
-    """Ask for `work` and count what it cost; the answer is how the engines died, if they did."""
-    try:
-        done = engines.fill(
-            list(enumerate(work.requests)),
-            work.order,
-            progress=progress,
-            token_budget=budgets.teacher_tokens,
-            seconds_budget=budgets.seconds,
-        )
-    except EngineError as error:
-        # Dead engines report nothing any more.
-        kept = wanted.kept(work)
-        result.response_tokens += kept.response_tokens
-        result.rows += kept.rows
-        logger.warning("%s; starting new engines for what is still missing", error)
-        return error
-    result.response_tokens += done.response_tokens
-    result.rows += done.committed_rows
-    result.stored_bytes += done.committed_bytes
-    result.failed |= {work.requests[position]: reason for position, reason in done.failures}
-    return None
-
-
-def _standstill(missing: int, budgets: Budgets) -> DistillError:
-    if budgets.teacher_tokens is None and budgets.seconds is None:
-        return EngineError(f"the engines ended with {missing:,} rows still missing; see their logs")
-    return BudgetReached(
-        f"the experiment's budget is spent and {missing:,} rows are still missing; what was bought is in the cache: "
-        "raise budgets.max_teacher_tokens or budgets.max_gpu_hours and run again"
-    )
