@@ -26,6 +26,9 @@ METRICS: Mapping[TaskKind, tuple[str, ...]] = {
 }
 """What a task of each kind can be judged by; the first is what it is judged by unless it says otherwise."""
 
+SHOWN_LABELS = 8
+"""Labels that a message names; tasks have up to hundreds."""
+
 FIELDS: Mapping[TaskKind, tuple[str, ...]] = {
     "classification": ("label",),
     "tagging": ("tokens", "tags"),

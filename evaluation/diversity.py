@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sacrebleu.metrics.bleu import BLEU
-
 from evaluation.words import Words
 
 MOST = 200
@@ -27,6 +25,9 @@ def distinct(answers: Sequence[str], *, n: int) -> float:
 
 def self_bleu(answers: Sequence[str]) -> float:
     """Mean BLEU x 100 of each answer against the others (up to four words, smoothed); NaN for fewer than two."""
+    # Not before it is needed: whoever shows results measures none.
+    from sacrebleu.metrics.bleu import BLEU
+
     words = Words()
     said = [text for text in (" ".join(words.tokenize(answer)) for answer in answers[:MOST]) if text]
     if len(said) < 2:

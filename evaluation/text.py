@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rouge_score.rouge_scorer import RougeScorer
-
 from evaluation.closeness import WORDING
 from evaluation.results import Closeness
 from evaluation.words import Words
@@ -41,6 +39,9 @@ def wording(
 def _rouge_l_each(answers: Sequence[str], references: Sequence[str]) -> list[float]:
     if len(answers) != len(references) or not answers:
         raise ValueError(f"{len(answers)} answers for {len(references)} references")
+    # Not before it is needed: what stands behind it takes five seconds to load.
+    from rouge_score.rouge_scorer import RougeScorer
+
     scorer = RougeScorer(["rougeL"], tokenizer=Words())
     return [
         float(scorer.score(reference, answer)["rougeL"].fmeasure)

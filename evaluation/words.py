@@ -14,7 +14,6 @@ from collections import Counter
 from typing import Literal
 
 import re2
-from rouge_score.tokenizers import DefaultTokenizer
 
 _WITHOUT_SPACES = ("Han", "Hiragana", "Katakana", "Bopomofo", "Thai", "Lao", "Khmer", "Myanmar")
 _SHARED = "〇ーｰ"
@@ -60,15 +59,18 @@ def script_of(text: str) -> Script:
     return max(("latin", "spaced", "unspaced"), key=lambda kind: kinds[kind])
 
 
-class Words(DefaultTokenizer):  # type: ignore[misc]  # rouge-score has no types
+class Words:
     """What `rouge_score.rouge_scorer.RougeScorer` asks for the words of a text."""
 
     def __init__(self) -> None:
-        super().__init__(use_stemmer=True)
+        # Not before words are stemmed: what stands behind rouge-score takes five seconds to load.
+        from rouge_score.tokenizers import DefaultTokenizer
+
+        self._latin = DefaultTokenizer(use_stemmer=True)
 
     def tokenize(self, text: str) -> list[str]:
         """The words of a text: lower case, stemmed where they are Latin."""
         words: list[str] = []
         for word in words_of(text):
-            words += super().tokenize(word) if word.isascii() else [word]
+            words += self._latin.tokenize(word) if word.isascii() else [word]
         return words

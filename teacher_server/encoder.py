@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,28 +26,17 @@ from transformers import (
 )
 
 from configs import ModelError
-from configs.model_files import read_config, weight_files
+from configs.model_files import weight_files
 from configs.models import Device
 from configs.text_windows import first_tokens, length_batches, passage_tokens, passage_windows, word_windows
 from configs.visible_text import first_line
-
-HeadKind = Literal["classification", "tagging", "extractive_qa"]
-
-HEADS: dict[str, HeadKind] = {
-    "ForSequenceClassification": "classification",
-    "ForTokenClassification": "tagging",
-    "ForQuestionAnswering": "extractive_qa",
-}
-"""What a model does whose class, in the `architectures` of its config.json, ends like this."""
+from teacher_server.heads import HEADS, HeadKind, head_of, longest_sequence
 
 LOADERS: dict[HeadKind, Any] = {
     "classification": AutoModelForSequenceClassification,
     "tagging": AutoModelForTokenClassification,
     "extractive_qa": AutoModelForQuestionAnswering,
 }
-
-RESERVED_POSITIONS = 2
-"""RoBERTa and its kin count positions from 2 on; others lose two tokens of a long text by it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,18 +49,6 @@ class SpanWindow:
     start: Float32[np.ndarray, " T"]
     end: Float32[np.ndarray, " T"]
     characters: tuple[tuple[int, int], ...]
-
-
-def head_of(model_dir: Path) -> HeadKind | None:
-    """The task head of a model, by the `architectures` of its config.json; None where it has none.
-
-    Raises:
-        ModelError: there is no config.json that can be read.
-    """
-    classes = read_config(model_dir).get("architectures")
-    names = [name for name in classes if isinstance(name, str)] if isinstance(classes, list) else []
-    found = (kind for name in names for ending, kind in HEADS.items() if name.endswith(ending))
-    return next(found, None)
 
 
 class TaskHead:
@@ -169,12 +146,6 @@ def load_with_head(model_dir: Path, kind: HeadKind | None, *, dtype: torch.dtype
     # A decoder with a head finds the last token of a text by what is padding.
     model.config.pad_token_id = tokenizer.pad_token_id
     return model.eval(), tokenizer
-
-
-def longest_sequence(positions: int, tokenizer: Any) -> int:
-    """Tokens of the longest sequence that a model of so many positions reads, special ones included."""
-    stated = int(tokenizer.model_max_length)
-    return min(stated, positions - RESERVED_POSITIONS) if stated > positions else stated
 
 
 def _array(logits: torch.Tensor) -> Float32[np.ndarray, "..."]:

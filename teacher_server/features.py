@@ -24,7 +24,8 @@ from cache.protocols import Failure
 from cache.signals import Signal, SignalName, SignalRecord, SignalRequest, signal_key
 from configs.models import Device
 from configs.text_windows import length_batches
-from teacher_server.encoder import HeadKind, head_of, load_with_head, longest_sequence
+from teacher_server.encoder import load_with_head
+from teacher_server.heads import HeadKind, head_of, longest_sequence
 
 REQUESTS_AT_ONCE = 4096
 """Requests that are drawn before passes are planned over them: enough for batches of one length."""

@@ -22,8 +22,9 @@ from jaxtyping import Float32
 from cache.protocols import Failure
 from cache.signals import SignalRecord, SignalRequest
 from configs.errors import EngineError
-from teacher_server.encoder import head_of, load_with_head
+from teacher_server.encoder import load_with_head
 from teacher_server.features import TORCH_DTYPES
+from teacher_server.heads import head_of
 
 TOLERANCES: Mapping[str, float] = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 """How far a value may be off, as a share of 1 + the largest absolute value of its signal."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import pearsonr, spearmanr
 
 from evaluation.analysis.judging import BothAnswers
 
@@ -30,5 +29,8 @@ def confidence_correlation(answers: Sequence[BothAnswers]) -> Correlation:
     known = np.array([pair for pair in pairs if not any(map(math.isnan, pair))]).reshape(-1, 2)
     if len(known) < FEWEST or bool(np.any(np.ptp(known, axis=0) == 0)):
         return Correlation(math.nan, math.nan, len(known))
+    # Not before it is needed: it takes two seconds to load, and whoever shows results correlates none.
+    from scipy.stats import pearsonr, spearmanr
+
     linear, ranked = pearsonr(known[:, 0], known[:, 1]), spearmanr(known[:, 0], known[:, 1])
     return Correlation(float(linear.statistic), float(ranked.statistic), len(known))

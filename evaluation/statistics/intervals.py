@@ -19,8 +19,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.special import ndtr, ndtri
-from scipy.stats import t
+from scipy.special import ndtr, ndtri, stdtrit
 
 LEVEL = 0.95
 
@@ -88,7 +87,7 @@ def _undefined(draws: Float64[np.ndarray, " D"]) -> float:
 
 
 def _edges(n: int) -> Float64[np.ndarray, "2"]:
-    edge = math.sqrt(n / (n - 1)) * float(t.ppf((1 + LEVEL) / 2, n - 1))
+    edge = math.sqrt(n / (n - 1)) * float(stdtrit(n - 1, (1 + LEVEL) / 2))
     return np.array([-edge, edge])
 
 

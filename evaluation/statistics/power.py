@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scipy.special import ndtri
-from scipy.stats import beta, binom
+from scipy.special import betainc, betaincinv, ndtri
 
 ALPHA = 0.05
 POWER = 0.8
@@ -24,7 +23,7 @@ def detectable_rate(n: int) -> float:
 
     With probability POWER at least `FEWEST_SWAPS` of them do. NaN with fewer examples than that.
     """
-    return float(beta.ppf(POWER, FEWEST_SWAPS, n - FEWEST_SWAPS + 1)) if n >= FEWEST_SWAPS else math.nan
+    return _least_share(FEWEST_SWAPS, of=n) if n >= FEWEST_SWAPS else math.nan
 
 
 def detectable_area(members: int, others: int) -> float:
@@ -40,5 +39,12 @@ def detectable_share(n: int, *, expected: float) -> float:
 
     NaN where no count of so few rows would be rejected. With expected = 0 a single row is enough.
     """
-    rejected = next((count for count in range(1, n + 1) if binom.sf(count - 1, n, expected) <= ALPHA / 2), None)
-    return math.nan if rejected is None else float(beta.ppf(POWER, rejected, n - rejected + 1))
+    # That `count` or more of n rows are hit, of which each is with this probability.
+    by_chance = ((count, betainc(count, n - count + 1, expected)) for count in range(1, n + 1))
+    rejected = next((count for count, chance in by_chance if chance <= ALPHA / 2), None)
+    return math.nan if rejected is None else _least_share(rejected, of=n)
+
+
+def _least_share(count: int, *, of: int) -> float:
+    """The share of rows with which `count` or more of them are hit with probability POWER (Clopper and Pearson)."""
+    return float(betaincinv(count, of - count + 1, POWER))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from cache import TeacherRecord
 from configs import DataError, DistillError
@@ -10,25 +10,21 @@ from configs.audit import AuditName
 from evaluation.metric import Measured
 from evaluation.side_effects.findings import Audit, Finding
 from evaluation.side_effects.paired import Instrument
-from evaluation.side_effects.preferences import SentencePair, mean_preference, own_pairs, stereotyped_share
+from evaluation.side_effects.preferences import SentencePair, mean_preference, stereotyped_share
 from orchestration.audits.beliefs import Beliefs
 from orchestration.audits.beside import findings_beside, unknown_by
 from orchestration.audits.finished import AuditedStudent, FinishedRun
-from orchestration.audits.learned import TEST_VIEW, Views, has_own_tokens
+from orchestration.audits.learned import Views, has_own_tokens
 from orchestration.audits.own_tokens import OwnTokens
-from orchestration.audits.pair_files import read_pairs
+from orchestration.audits.rests_on import TEST_VIEW, asked_pairs, bias_rests_on
 from orchestration.audits.sentences import pair_logprobs
 from orchestration.audits.settings import AuditSettings
 from orchestration.audits.swapped_prompts import SwappedPrompt, change_under_swap, swapped_in_both, swapped_prompts
 from orchestration.comparison.finished_models import FinishedModel
 from orchestration.inputs.models import load_tokenizer
-from orchestration.outputs.artifacts import digest_of
 from orchestration.outputs.console import ProgressSink
 
 BIAS: AuditName = "bias"
-
-MEASURES = 1
-"""Raised by hand when a release measures the same run differently."""
 
 FEWEST = 6
 """Pairs of one kind, or swapped prompts; fewer say nothing with an interval."""
@@ -52,20 +48,9 @@ SWAP_BY_BYTE = Instrument(
 """Of a student whose tokens are not its teacher's: both are asked about the same text, each in its own tokens."""
 
 
-def bias_rests_on(run: FinishedRun, settings: AuditSettings) -> Mapping[str, str]:
-    """By digest everything that the audit is made from."""
-    pairs = [[pair.kind, pair.stereotyped, pair.other, pair.context] for pair in _pairs(settings)]
-    return {
-        **{f"model of {row.name}": row.digest for row in run.results.models},
-        **{f"view {name}": digest for name, digest in run.views.items() if name.startswith(TEST_VIEW)},
-        "pairs of sentences": digest_of(pairs=pairs),
-        "settings": digest_of(rows=settings.rows, measures=MEASURES),
-    }
-
-
 def audit_bias(run: FinishedRun, settings: AuditSettings, progress: ProgressSink) -> Audit:
     """Ask of every student what it prefers; one that cannot be asked says why and costs the others nothing."""
-    beliefs, pairs = Beliefs(settings.device), _pairs(settings)
+    beliefs, pairs = Beliefs(settings.device), asked_pairs(settings)
     notes = [
         "pairs of sentences show preferences between groups that their authors thought of, and in English; a share of "
         "50 % is no proof that there are none",
@@ -168,8 +153,3 @@ def _test_records(run: FinishedRun) -> Sequence[TeacherRecord]:
     views = Views(run, "")
     path = views.path(TEST_VIEW)
     return () if path is None else views.open(path)[1]
-
-
-def _pairs(settings: AuditSettings) -> tuple[SentencePair, ...]:
-    """Those that come with this program, and those of the user's files."""
-    return (*own_pairs(), *(pair for path in settings.pairs for pair in read_pairs(path)))

@@ -10,15 +10,11 @@ from configs import ConfigError
 from configs.audit import EVERY, AuditName
 from evaluation.side_effects.findings import Audit
 from evaluation.side_effects.paired import Instrument
-from orchestration.audits.bias import BIAS, audit_bias, bias_rests_on
 from orchestration.audits.opening import AuditedRun
-from orchestration.audits.privacy import PRIVACY, audit_privacy, privacy_rests_on
-from orchestration.audits.refusals import REFUSALS, audit_refusals, refusals_rest_on
+from orchestration.audits.rests_on import bias_rests_on, privacy_rests_on, refusals_rest_on
 from orchestration.audits.settings import AuditSettings
-from orchestration.audits.tasks.bias import audit_task_bias, task_bias_rests_on
 from orchestration.audits.tasks.finished import FinishedTaskRun
-from orchestration.audits.tasks.privacy import audit_task_privacy, task_privacy_rests_on
-from orchestration.audits.tasks.refusals import audit_task_refusals, task_refusals_rest_on
+from orchestration.audits.tasks.rests_on import task_bias_rests_on, task_privacy_rests_on, task_refusals_rest_on
 from orchestration.comparison.audits import read_audit, write_audit
 from orchestration.outputs.console import Console, ProgressSink
 from orchestration.outputs.kept import OutdatedError
@@ -50,24 +46,49 @@ def _either(of_language: Callable[..., Found], of_task: Callable[..., Found]) ->
     return of_run
 
 
+# What makes an audit is imported when one is made: networks take seconds to load, and to tell whether it is kept takes
+# none of them.
+
+
+def _make_privacy(run: AuditedRun, settings: AuditSettings, progress: ProgressSink) -> Audit:
+    from orchestration.audits.privacy import audit_privacy
+    from orchestration.audits.tasks.privacy import audit_task_privacy
+
+    return _either(audit_privacy, audit_task_privacy)(run, settings, progress)
+
+
+def _make_bias(run: AuditedRun, settings: AuditSettings, progress: ProgressSink) -> Audit:
+    from orchestration.audits.bias import audit_bias
+    from orchestration.audits.tasks.bias import audit_task_bias
+
+    return _either(audit_bias, audit_task_bias)(run, settings, progress)
+
+
+def _make_refusals(run: AuditedRun, settings: AuditSettings, progress: ProgressSink) -> Audit:
+    from orchestration.audits.refusals import audit_refusals
+    from orchestration.audits.tasks.refusals import audit_task_refusals
+
+    return _either(audit_refusals, audit_task_refusals)(run, settings, progress)
+
+
 KINDS = (
     AuditKind(
-        PRIVACY,
+        "privacy",
         "what of its training rows a student gives away",
         _either(privacy_rests_on, task_privacy_rests_on),
-        _either(audit_privacy, audit_task_privacy),
+        _make_privacy,
     ),
     AuditKind(
-        BIAS,
+        "bias",
         "what a student prefers that its teacher does not",
         _either(bias_rests_on, task_bias_rests_on),
-        _either(audit_bias, audit_task_bias),
+        _make_bias,
     ),
     AuditKind(
-        REFUSALS,
+        "refusals",
         "what a student refuses",
         _either(refusals_rest_on, task_refusals_rest_on),
-        _either(audit_refusals, audit_task_refusals),
+        _make_refusals,
     ),
 )
 

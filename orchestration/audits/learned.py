@@ -25,6 +25,7 @@ from configs import ConfigError, DataError
 from configs.stages import FilterConfig, StageConfig
 from orchestration.audits.finished import AuditedStudent, FinishedRun
 from orchestration.audits.own_tokens import OwnTokens
+from orchestration.audits.rests_on import TEST_VIEW
 from student_train.feed.retokenised import Retokenised
 from student_train.feed.steps import total_steps, training_batches
 from student_train.feed.turns import Turns
@@ -34,8 +35,6 @@ VIEW_FILES = (COMBINED, NARROWED, ".npz")
 
 OWN = ".safetensors"
 """The ending of the file of a view in the tokens of one student."""
-
-TEST_VIEW = "teacher-test"
 
 ROWS_PER_READ = 1024
 

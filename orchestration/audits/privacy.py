@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from configs import DistillError
 from configs.audit import AuditName
 from evaluation.side_effects.findings import Audit, Finding
@@ -16,31 +14,17 @@ from orchestration.audits.finished import AuditedStudent, FinishedRun
 from orchestration.audits.learned import learned_by
 from orchestration.audits.membership import membership_findings
 from orchestration.audits.repetition import repeated_by, repetition_findings
+from orchestration.audits.rests_on import privacy_rests_on
 from orchestration.audits.settings import AuditSettings
 from orchestration.inputs.models import load_tokenizer
-from orchestration.outputs.artifacts import digest_of
 from orchestration.outputs.console import ProgressSink
 
 PRIVACY: AuditName = "privacy"
-
-MEASURES = 3
-"""Raised by hand when a release measures the same run differently."""
 
 ANY = Instrument(
     PRIVACY, "membership", "fraction", "how well training rows can be told from held-out ones: 50 % if not at all"
 )
 """Stands for all instruments of a student whose rows cannot be read."""
-
-
-def privacy_rests_on(run: FinishedRun, settings: AuditSettings) -> Mapping[str, str]:
-    """By digest everything that the audit is made from."""
-    return {
-        **{f"model of {row.name}": row.digest for row in run.results.models},
-        **{f"answers of {row.name}": digest_of(answers=row.answers) for row in run.results.models},
-        "answers that students learn by": digest_of(answers=run.results.references),
-        **{f"view {name}": digest for name, digest in run.views.items()},
-        "settings": digest_of(pairs=settings.rows, measures=MEASURES),
-    }
 
 
 def audit_privacy(run: FinishedRun, settings: AuditSettings, progress: ProgressSink) -> Audit:

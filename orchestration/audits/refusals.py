@@ -10,23 +10,20 @@ from configs.data import DataConfig
 from evaluation.metric import Measured
 from evaluation.side_effects.findings import Audit, Finding
 from evaluation.side_effects.paired import Instrument
-from evaluation.side_effects.refusing import ANSWER_TOKENS, KINDS, PHRASES, Kind, Request, own_requests, refused_share
+from evaluation.side_effects.refusing import ANSWER_TOKENS, KINDS, Kind, Request, own_requests, refused_share
 from orchestration.audits.beside import findings_beside
 from orchestration.audits.finished import FinishedRun
+from orchestration.audits.rests_on import refusals_rest_on
 from orchestration.audits.settings import AuditSettings
 from orchestration.comparison.finished_models import FinishedModel
 from orchestration.inputs.models import ModelFiles, open_model
 from orchestration.inputs.prompt_reader import PromptReader, control_tokens
 from orchestration.inputs.prompts import Prompt
 from orchestration.inputs.templates import ChatTemplates
-from orchestration.outputs.artifacts import digest_of
 from orchestration.outputs.console import ProgressSink
 from student_train.greedy import greedy_answers
 
 REFUSALS: AuditName = "refusals"
-
-MEASURES = 1
-"""Raised by hand when a release measures the same run differently."""
 
 INSTRUMENTS: Mapping[Kind, Instrument] = {
     "harmful": Instrument(
@@ -46,18 +43,6 @@ INSTRUMENTS: Mapping[Kind, Instrument] = {
 }
 
 Answers = Mapping[Kind, Sequence[str]]
-
-
-def refusals_rest_on(run: FinishedRun, settings: AuditSettings) -> Mapping[str, str]:
-    """By digest everything that the audit is made from."""
-    requests = [[each.kind, each.text] for each in own_requests()]
-    data = run.config.data.model_dump(mode="json", exclude={"train", "dev", "test"})
-    return {
-        **{f"model of {row.name}": row.digest for row in run.results.models},
-        "requests": digest_of(requests=requests),
-        "template": digest_of(data=data, date=run.config.data.date_of_templates.isoformat()),
-        "settings": digest_of(measures=MEASURES, tokens=ANSWER_TOKENS, phrases=PHRASES),
-    }
 
 
 def audit_refusals(run: FinishedRun, settings: AuditSettings, progress: ProgressSink) -> Audit:

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.table import Table
-from transformers import PreTrainedTokenizerBase
 
 from configs.architecture import read_text_model
 from configs.task_data import Augmentation, ByModel, RuleAugmentation
@@ -51,6 +50,9 @@ from orchestration.plan.hardware import Hardware, hardware_of
 from orchestration.plan.host_memory import check_host
 from orchestration.plan.tables import render_placement, warn_of_slow_dtype
 from orchestration.plan.task_placement import own_models, plan_task_placements
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 USUAL_MASK = "[MASK]"
 """Stands for the mask token of a teacher that is not at hand: what rules make depends on it by that word alone."""

@@ -24,7 +24,7 @@ from orchestration.plan.hardware import Hardware
 from orchestration.plan.placement import require_engine_room, require_fit
 from orchestration.plan.signal_requests import HEAD_SIGNALS
 from orchestration.plan.task_memory import signal_engine_memory
-from teacher_server.encoder import longest_sequence
+from teacher_server.heads import longest_sequence
 from teacher_server.http.desk import KeepingTerms
 from teacher_server.http.sequence_desk import DeskTerms
 from teacher_server.http.signals.served import SignalFacts

@@ -15,7 +15,8 @@ from evaluation.results import TaskExample
 from evaluation.tasks.examples import Example
 from evaluation.tasks.label_names import LabelNames
 from evaluation.tasks.spans import spans_of
-from teacher_server.encoder import HeadKind, SpanWindow, TaskHead
+from teacher_server.encoder import SpanWindow, TaskHead
+from teacher_server.heads import HeadKind
 
 LONGEST_SPAN = 30
 """Tokens of the longest answer that is looked for (as in Devlin et al. 2019)."""

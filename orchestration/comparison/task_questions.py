@@ -12,9 +12,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
-from transformers import PreTrainedTokenizerBase
 
 from configs import DataError, DistillConfig, ModelError
 from configs.schema import TEMPLATE_DATE
@@ -26,6 +26,9 @@ from orchestration.inputs.models import ModelFiles
 from orchestration.inputs.prompt_reader import control_tokens
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.inputs.templates import ChatTemplates, Unrendered
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 BY_TEMPLATE = "refused by the chat template"
 """How the reason begins for which a question is not asked that the template does not take."""

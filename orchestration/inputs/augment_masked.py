@@ -27,7 +27,7 @@ from configs.visible_text import first_line
 from orchestration.inputs.augment import Words
 from orchestration.inputs.augment_choices import Gap, is_of_a_word
 from orchestration.inputs.models import load_tokenizer
-from teacher_server.encoder import longest_sequence
+from teacher_server.heads import longest_sequence
 
 LOGITS = 2**26
 """Logits of a batch: 256 MiB in float32. The model makes them for every token."""

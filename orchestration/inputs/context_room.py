@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from configs import ConfigError
 from configs.task_teacher import TaskTeacherConfig
@@ -13,6 +12,9 @@ from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.task_context import require_room_for_context, shows_text
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.inputs.wide_texts import read_wide
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def with_room_noted(

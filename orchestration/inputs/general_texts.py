@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
 from configs import ConfigError, DataError, ModelError
 from configs.schema import PlainConfig
@@ -23,6 +22,9 @@ from orchestration.inputs.plain_text import why_refused
 from orchestration.inputs.prompt_reader import control_tokens
 from orchestration.inputs.rows import split_rows
 from student_train.feed.examples import ExampleSet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 READ_TOGETHER = 1000
 """Texts that are turned into tokens at once."""

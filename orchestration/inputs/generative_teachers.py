@@ -26,7 +26,7 @@ from orchestration.inputs.preflight import require_positions, require_servable
 from orchestration.inputs.task_teachers import locate_teacher
 from orchestration.inputs.task_texts import decision_labels
 from orchestration.inputs.teachers import Teacher, identity_of, identity_without_weights
-from teacher_server.encoder import head_of
+from teacher_server.heads import head_of
 
 ENCODERS = ("ForMaskedLM", "ForPreTraining", "Model")
 """How the classes of models that write nothing end, those with a task head aside; `GPT2LMHeadModel` is none of them."""

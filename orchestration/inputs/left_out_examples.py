@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from cache.erasures import FORGOTTEN
 from configs import DataError
@@ -20,6 +19,9 @@ from evaluation.tasks.examples import Example
 from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.task_texts import read_with
 from orchestration.inputs.tasks import SPLITS, LoadedTask, with_splits
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Read = Callable[[Sequence[Example]], Sequence[Hashable]]
 """Examples as a model reads them: equal where it cannot tell them apart."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
-from transformers import PreTrainedTokenizerFast
 
 from configs import ConfigError
 from configs.model_files import CARD
@@ -16,7 +15,7 @@ from configs.schema import ModelShape
 from orchestration.inputs.made_once import make_once
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 RANDOM_CARD = """\
 ---
@@ -84,6 +83,9 @@ def _random_llama(shape: ModelShape, *, seed: int, tokenizer: PreTrainedTokenize
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level tokenizer without merges: 256 bytes and five special tokens."""
+    # Not before it is needed: it takes a second to load, and most that names a model makes no tokenizer.
+    from transformers import PreTrainedTokenizerFast
+
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     core = Tokenizer(BPE(vocab={symbol: index for index, symbol in enumerate(alphabet)}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from cache import TeacherCache, TeacherIdentity
 from cache.fingerprint import fingerprint_model
@@ -18,15 +17,17 @@ from configs import ConfigError, ModelError
 from configs.architecture import TextModel, read_text_model
 from configs.model_files import weight_files
 from configs.places import FINGERPRINTS
-from configs.task import TaskConfig
+from configs.task import SHOWN_LABELS, TaskConfig
 from configs.task_experiment import TaskDistillConfig
 from configs.teachers import FIRST
 from evaluation.tasks.label_names import LabelNames
 from orchestration.environment import installed_version
 from orchestration.inputs.models import is_at_hand, load_tokenizer, locate_model
 from orchestration.inputs.task_texts import decision_labels
-from student_train.models.task_student import SHOWN_LABELS
-from teacher_server.encoder import head_of, longest_sequence
+from teacher_server.heads import head_of, longest_sequence
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Columns = tuple[int, ...]
 """The column of a head's logits that speaks for each decision of the task, in the task's order."""

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from configs import ConfigError
 from configs.task import TaskConfig
@@ -19,6 +17,9 @@ from configs.text_windows import split_of
 from evaluation.tasks.examples import Example
 from evaluation.tasks.spans import read_span
 from student_train.feed.examples import UNKNOWN
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 UnitName = tuple[int, int]
 

@@ -31,7 +31,8 @@ from orchestration.inputs.models import ModelFiles, locate_model, open_model
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.console import Console
-from teacher_server.encoder import TaskHead, head_of
+from teacher_server.encoder import TaskHead
+from teacher_server.heads import head_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from orchestration.inputs.models import locate_model
 from orchestration.inputs.templates import ChatTemplates, Unrendered
 from orchestration.outputs.console import Console
 from orchestration.pipeline.evaluate_models import Engines, Place, Subject, candidate_of, engines_at
-from teacher_server.encoder import head_of
+from teacher_server.heads import head_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from configs.errors import ModelError
-from configs.task import TaskKind
+from configs.task import SHOWN_LABELS, TaskKind
 from configs.task_features import InsideSizes
 from student_train.feed.task_batch import TaskBatch
 from student_train.models.tracing import Trace
@@ -35,9 +35,6 @@ PIPELINES: Mapping[TaskKind, str] = {
 
 ANY_LENGTH = 2**31 - 1
 """`max_tokens` of a network without positions."""
-
-SHOWN_LABELS = 8
-"""Labels that a message names; tasks have up to hundreds."""
 
 
 class TaskStudent(nn.Module, ABC):

@@ -14,8 +14,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from finished_experiment import Experiment as Finished
 
-from configs import load_config
+from configs import dump_config, load_config
 from orchestration.inputs.preflight import resolve_paths
 from orchestration.inputs.teachers import open_teacher
 
@@ -95,6 +96,15 @@ def test_a_plan_of_a_model_that_is_known_loads_no_library_that_computes(tmp_path
     arguments = ["plan", "--config", "configs/tiny.yaml", *(part for root in roots for part in ("--set", root))]
     among = tuple(name for name in HEAVY if name != "transformers")  # which reads tokenizers, and loads nothing for it
     assert loaded_by(arguments, among) == []
+
+
+def test_a_finished_experiment_is_shown_without_any_library_that_computes(tmp_path: Path) -> None:
+    made = Finished(tmp_path / "work", tmp_path / "runs")
+    made.write()
+    made.finish()
+    (made.folder / "experiment.yaml").write_text(dump_config(made.config()))
+    among = (*(name for name in HEAVY if name != "scipy"), "scipy.stats", "matplotlib")
+    assert loaded_by(["run", "--config", str(made.folder / "experiment.yaml")], among) == []
 
 
 @pytest.mark.parametrize("module", ["student_train.losses.fused", "student_train.models.decoder"])

@@ -15,18 +15,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import zip_longest
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float64
-from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu.metrics.bleu import BLEU
-from sacrebleu.metrics.chrf import CHRF
 
 from evaluation.metric import Measured, Metric
 from evaluation.ratios import ratio_of
 from evaluation.results import TaskExample
 from evaluation.tasks.metrics.rows import ratio, row_sums
 from evaluation.words import Script, Words, script_of
+
+if TYPE_CHECKING:
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
 
 ROUGES = {"rouge_l": "rougeL", "rouge_1": "rouge1", "rouge_2": "rouge2"}
 TOKENIZERS: dict[Script, str] = {"latin": "13a", "spaced": "intl", "unspaced": "char"}
@@ -49,6 +51,10 @@ def generation(examples: Sequence[TaskExample]) -> tuple[Measured, ...]:
 
 
 def _rouges(examples: Sequence[TaskExample], answers: Sequence[str]) -> list[Measured]:
+    # Not before it is needed, as in all that measures words: what stands behind it takes five seconds to load, and
+    # whoever shows results measures none.
+    from rouge_score.rouge_scorer import RougeScorer
+
     scorer = RougeScorer(list(ROUGES.values()), tokenizer=Words())
     scores = [scorer.score_multi(example.gold, answer) for example, answer in zip(examples, answers, strict=True)]
     signature = f"rouge-score {version('rouge-score')}, F of the best reference, stems of Latin words"
@@ -62,6 +68,8 @@ def _rouges(examples: Sequence[TaskExample], answers: Sequence[str]) -> list[Mea
 
 
 def _bleu(examples: Sequence[TaskExample], answers: Sequence[str], references: Sequence[Sequence[str]]) -> Measured:
+    from sacrebleu.metrics.bleu import BLEU
+
     tokenizer = TOKENIZERS[script_of("\n".join(text for texts in references for text in texts))]
     theirs = BLEU(tokenize=tokenizer, force=True)
     sums = _statistics(theirs, examples, answers, references, columns=2 + 2 * MAX_WORDS)
@@ -70,6 +78,8 @@ def _bleu(examples: Sequence[TaskExample], answers: Sequence[str], references: S
 
 
 def _chrf(examples: Sequence[TaskExample], answers: Sequence[str], references: Sequence[Sequence[str]]) -> Measured:
+    from sacrebleu.metrics.chrf import CHRF
+
     theirs = CHRF(char_order=MAX_CHARACTERS)
     sums = _statistics(theirs, examples, answers, references, columns=3 * MAX_CHARACTERS)
     signature = str(theirs.get_signature()) if examples else ""

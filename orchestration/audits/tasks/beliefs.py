@@ -18,6 +18,7 @@ from orchestration.audits.tasks.finished import HeadModel
 from orchestration.inputs.task_examples import Beliefs, make_examples
 from orchestration.inputs.task_texts import ReadExample, decision_labels, read_with
 from student_train.label_logits import label_logits
+from student_train.models.task_model import longest_text
 from student_train.models.task_tokenizer import load_task_tokenizer
 
 Logits = Float32[np.ndarray, "U C"]
@@ -37,7 +38,8 @@ class LabelBeliefs:
         if model.directory not in self._tokenizers:
             self._tokenizers[model.directory] = load_task_tokenizer(model.directory)
         tokenizer = self._tokenizers[model.directory]
-        return read_with(tokenizer, examples, task=self.task, max_tokens=model.max_tokens)
+        longest = min(model.max_tokens, longest_text(model.directory))
+        return read_with(tokenizer, examples, task=self.task, max_tokens=longest)
 
     def of_read(self, model: HeadModel, read: Sequence[ReadExample]) -> list[Logits]:
         """The logits of a model at the units of examples that were read by its tokenizer, labels as the task has them.

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from evaluation.side_effects.findings import Audit
 from orchestration.audits.settings import AuditSettings
 from orchestration.audits.tasks.beliefs import LabelBeliefs
 from orchestration.audits.tasks.finished import FinishedTaskRun
-from orchestration.audits.tasks.groups import field_rows, said_of
 from orchestration.audits.tasks.outcomes import BIAS, outcome_findings
+from orchestration.audits.tasks.rests_on import task_bias_rests_on
 from orchestration.audits.tasks.swapped_texts import swap_findings, swapped_texts
-from orchestration.outputs.artifacts import digest_of
 from orchestration.outputs.console import ProgressSink
-
-MEASURES = 1
-"""Raised by hand when a release measures the same run differently."""
-
-
-def task_bias_rests_on(run: FinishedTaskRun, settings: AuditSettings) -> Mapping[str, str]:
-    """By digest everything that the audit is made from."""
-    rows = field_rows(run.task.config, folder=run.config.task.parent) if settings.groups else {}
-    return {
-        **run.models(),
-        "task": run.results.tasks[0].digest,
-        "rows by group": digest_of(said={field: said_of(field, rows) for field in settings.groups}),
-        "settings": digest_of(rows=settings.rows, groups=settings.groups, measures=MEASURES),
-    }
 
 
 def audit_task_bias(run: FinishedTaskRun, settings: AuditSettings, progress: ProgressSink) -> Audit:

@@ -31,12 +31,13 @@ from orchestration.inputs.tasks import LoadedTask
 from orchestration.lineage.records import MADE_OF
 from orchestration.outputs.artifacts import Artifacts, digest_of
 from orchestration.outputs.prepared import noted_prepared
-from student_train.models.task_model import longest_text, stored_task
 
 
 @dataclass(frozen=True, slots=True)
 class HeadModel:
-    """A model with a task head on disk: its directory, the longest text that it is given, and what it is known by.
+    """A model with a task head on disk: its directory, how much of a text it is given, and what it is known by.
+
+    No text is given to it in more than `max_tokens`, or than it reads.
 
     Of a teacher `labels` are what its head calls them, and `columns` where its logits have those of the task. Both are
     empty of a model that has the task's own, in their order.
@@ -223,7 +224,7 @@ def _settings_of(name: str, config: TaskDistillConfig) -> TaskStudentConfig:
 
 
 def _model(row: ModelResults, directory: Path, *, longest: int) -> HeadModel:
-    return HeadModel(row.name, directory, row.digest, min(longest, longest_text(directory)))
+    return HeadModel(row.name, directory, row.digest, longest)
 
 
 def _teacher(
@@ -245,5 +246,6 @@ def _teacher(
         return None, f"the teacher's weights are not here ({first_line(error)})"
     if found.identity.digest() != row.digest:
         return None, f"{found.directory} does not hold the teacher that was asked any more"
-    labels = stored_task(found.directory)[1]
+    # A head for spans has no labels of its own.
+    labels = () if task.config.kind == "extractive_qa" else found.model.labels
     return HeadModel(row.name, found.directory, row.digest, config.teacher.max_tokens, labels, found.columns), ""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from configs import DistillError
 from evaluation.side_effects.findings import EVERY_STUDENT, Audit, Finding
 from evaluation.side_effects.paired import Instrument
@@ -12,13 +10,10 @@ from orchestration.audits.tasks.beliefs import LabelBeliefs
 from orchestration.audits.tasks.finished import AuditedTaskStudent, FinishedTaskRun
 from orchestration.audits.tasks.learned import learned_rows
 from orchestration.audits.tasks.membership import about_rows, asked_rows, membership_findings
-from orchestration.outputs.artifacts import digest_of
+from orchestration.audits.tasks.rests_on import task_privacy_rests_on
 from orchestration.outputs.console import ProgressSink
 
 PRIVACY = "privacy"
-
-MEASURES = 1
-"""Raised by hand when a release measures the same run differently."""
 
 ANY = Instrument(
     PRIVACY, "membership", "fraction", "how well training rows can be told from held-out ones: 50 % if not at all"
@@ -28,19 +23,6 @@ ANY = Instrument(
 WORDS = Instrument(PRIVACY, "verbatim, canaries", "fraction", "what of its training text a student repeats")
 
 NO_WORDS = "they do not apply: students of this task give labels and write nothing that they could repeat"
-
-
-def task_privacy_rests_on(run: FinishedTaskRun, settings: AuditSettings) -> Mapping[str, str]:
-    """By digest everything that the audit is made from."""
-    return {
-        **run.models(),
-        "task": run.results.tasks[0].digest,
-        **{
-            f"lessons of {student.name}": digest_of(read=[[stage.train, stage.dev] for stage in student.stages])
-            for student in run.students
-        },
-        "settings": digest_of(pairs=settings.rows, measures=MEASURES),
-    }
 
 
 def audit_task_privacy(run: FinishedTaskRun, settings: AuditSettings, progress: ProgressSink) -> Audit:

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from jaxtyping import Float32
-from transformers import PreTrainedTokenizerBase
 
 from configs import ConfigError, DataError
 from configs.task import TaskConfig
@@ -29,6 +28,9 @@ from orchestration.inputs.task_texts import ReadExample, decision_labels, read_w
 from orchestration.inputs.wide_texts import read_wide
 from student_train.feed.examples import UNKNOWN, ExampleSet
 from student_train.feed.turns import Turns, take_turns
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 DEV = "dev"
 """What the file of the held-out examples is called after."""

@@ -11,16 +11,7 @@ import torch
 from task_heads import WORDS, save_classifier, save_span_finder, save_tagger
 
 from configs import ModelError, text_windows
-from teacher_server.encoder import TaskHead, head_of
-
-
-def test_the_kind_of_head_stands_in_the_config(tmp_path: Path) -> None:
-    assert head_of(save_classifier(tmp_path / "c")) == "classification"
-    assert head_of(save_tagger(tmp_path / "t")) == "tagging"
-    assert head_of(save_span_finder(tmp_path / "s")) == "extractive_qa"
-    (tmp_path / "none").mkdir()
-    (tmp_path / "none" / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
-    assert head_of(tmp_path / "none") is None
+from teacher_server.encoder import TaskHead
 
 
 def test_a_class_is_what_the_first_token_says(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from orchestration.cluster.serving_door import ServedWords
 from orchestration.cluster.serving_signals import ServedHead
 from orchestration.commands.serve import behind_door, ready_to_serve, tuned_teachers
 from orchestration.plan.hardware import Hardware, HostMemory
-from teacher_server.encoder import RESERVED_POSITIONS
+from teacher_server.heads import RESERVED_POSITIONS
 
 HERE = Hardware("cpu", cpus=2, memory=HostMemory(16.0, 16.0))
 PREPARE = [{"objective": "hard_labels", "steps": 1}]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,19 @@ import pytest
 from audited_runs import audited_run, write_rows
 
 from configs import DataError, DistillConfig, dump_config, load_config
-from configs.places import PAGE, RESOLVED, WRITTEN
+from configs.places import WRITTEN
+from evaluation.side_effects.findings import Audit
 from orchestration import entry
-from orchestration.comparison.audits import audit_path
+from orchestration.audits.kinds import KINDS
+from orchestration.audits.opening import open_audited
+from orchestration.audits.settings import AuditSettings
+from orchestration.comparison.audits import audit_path, write_audit
 from orchestration.comparison.report import Report, read_report
 from orchestration.pipeline import audit_finished as module
+from orchestration.pipeline import late_audits
 from orchestration.pipeline.audit_finished import audit_finished
+
+ROOT = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture
@@ -37,23 +45,49 @@ def report_in(directory: Path) -> Report:
     return report
 
 
-def test_a_finished_experiment_makes_the_audits_that_it_lacks_and_nothing_else(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config, before = asking(directory, run=["bias"]), report_in(directory)
-    assert config.digest() == load_config(directory / WRITTEN).digest()
-    report = audit_finished(config, config_dir=directory, report=before)
-    assert [stage.name for stage in report.results.cost.stages][-1] == "bias audit"
-    assert len(report.results.cost.stages) == len(before.results.cost.stages) + 1
-    assert replace(report.results, cost=before.results.cost, timeline=()) == replace(before.results, timeline=())
-    assert "pairs: gender" in (directory / PAGE).read_text()
-    # The run says what it was asked, so `distill audit` asks the same.
-    for name in (WRITTEN, RESOLVED):
-        assert load_config(directory / name).audit == config.audit
-    made = audit_path(directory, "bias").read_bytes()
-    monkeypatch.setattr(module, "opened_run", lambda *_, **__: pytest.fail("it was opened again"))
+def keep(directory: Path, config: DistillConfig) -> None:
+    """Leave the audits of a configuration as if they had been made."""
+    run, settings = open_audited(directory), AuditSettings.of(config.audit, device="cpu")
+    for kind in KINDS:
+        write_audit(Audit(kind.name, kind.rests_on(run, settings), (), ()), directory)
+
+
+SHOW = """
+import sys
+from pathlib import Path
+from configs import load_config
+from orchestration.comparison.report import read_report
+from orchestration.pipeline import audit_finished as module
+config, directory = Path(sys.argv[1]), Path(sys.argv[2])
+module.directory_of = lambda *_: directory
+report = read_report(directory)
+assert module.audit_finished(load_config(config), config_dir=directory, report=report) is report
+print([name for name in sys.argv[3:] if name in sys.modules])
+"""
+
+
+def test_audits_that_are_kept_are_found_without_any_library_that_computes(directory: Path, tmp_path: Path) -> None:
+    config = asking(directory, run=["privacy", "bias", "refusals"])
+    keep(directory, config)
+    (tmp_path / "asking.yaml").write_text(dump_config(config))
+    heavy = ("torch", "transformers", "ray", "mlflow", "vllm", "deepspeed", "datasets", "nltk", "sklearn", "pandas")
+    heavy += ("scipy.stats", "matplotlib")
+    command = [sys.executable, "-c", SHOW, str(tmp_path / "asking.yaml"), str(directory), *heavy]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[]\n"
+
+
+def test_one_that_is_not_kept_is_made(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, report = asking(directory, run=["privacy", "bias"]), report_in(directory)
+    keep(directory, config)
+    late: list[str] = []
+    monkeypatch.setattr(late_audits, "make_late_audits", lambda report, *_, **__: late.append("made") or report)
     assert audit_finished(config, config_dir=directory, report=report) is report
-    assert audit_path(directory, "bias").read_bytes() == made
+    assert late == []
+    audit_path(directory, "bias").unlink()
+    assert audit_finished(config, config_dir=directory, report=report) is report
+    assert late == ["made"]
 
 
 def test_a_file_of_pairs_that_is_none_is_refused_in_one_line(directory: Path, tmp_path: Path) -> None:
