@@ -37,6 +37,7 @@ from orchestration.inputs.rows import Row
 from orchestration.inputs.screened_experiment import Screening
 from orchestration.inputs.screened_files import screened_in_words, screened_root
 from orchestration.inputs.screened_tasks import screened_task
+from orchestration.inputs.task_mixture import require_mixable
 from orchestration.inputs.task_sets import load_learned_task, load_task_sets
 from orchestration.inputs.task_teachers import locate_teacher, teacher_at_hand
 from orchestration.inputs.tasks import LoadedTask
@@ -45,7 +46,6 @@ from orchestration.pipeline.tasks.features import require_features
 from orchestration.pipeline.tasks.general_checks import require_general_models
 from orchestration.pipeline.tasks.lessons import DEV
 from orchestration.pipeline.tasks.starts import require_start
-from orchestration.pipeline.tasks.teachers import require_mixable
 from orchestration.plan.hardware import Hardware, hardware_of
 from orchestration.plan.host_memory import check_host
 from orchestration.plan.tables import render_placement, warn_of_slow_dtype

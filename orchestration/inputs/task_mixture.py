@@ -14,9 +14,13 @@ import numpy as np
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
-from configs import DataError
+from configs import ConfigError, DataError
+from configs.model_files import speech_sha256
 from configs.task import TaskKind
+from configs.task_experiment import TaskDistillConfig
+from orchestration.inputs.models import locate_model
 from orchestration.inputs.task_examples import Beliefs
+from orchestration.inputs.tasks import LoadedTask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +70,31 @@ def mixed_logits(
     mixed = temperature * np.logaddexp.reduce(parts)
     centred: Float32[np.ndarray, "U C"] = (mixed - mixed.mean(axis=axis, keepdims=True)).astype(np.float32)
     return centred
+
+
+def require_mixable(config: TaskDistillConfig, task: LoadedTask) -> None:
+    """Refuse teachers whose answers in a passage cannot be mixed: they are places among tokens, which have to be alike.
+
+    Raises:
+        ConfigError: naming both.
+    """
+    if task.config.kind != "extractive_qa" or config.route is not None:
+        return
+    first, root = config.teacher, config.runtime.models_root
+    for name, other in config.teachers.items():
+        if other.max_tokens != first.max_tokens:
+            raise ConfigError(
+                f"teachers.{name}.max_tokens={other.max_tokens} and teacher.max_tokens={first.max_tokens}: answers in "
+                "a passage are mixed token by token, so let both read as much"
+            )
+        if speech_sha256(locate_model(other.model, models_root=root)) != speech_sha256(
+            locate_model(first.model, models_root=root)
+        ):
+            raise ConfigError(
+                f"teachers.{name} ({other.model.label}) has another tokenizer than teacher ({first.model.label}), and "
+                "answers in a passage are mixed token by token: name teachers with one tokenizer, or combine by kind: "
+                "route"
+            )
 
 
 def _log_softmax(values: NDArray[np.float64], *, axis: int) -> NDArray[np.float64]:

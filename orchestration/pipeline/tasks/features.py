@@ -12,7 +12,6 @@ from configs.task_stages import TransformerStart
 from orchestration.inputs.models import is_at_hand, locate_model
 from orchestration.plan.task_features import wanted_states
 from orchestration.plan.task_placement import own_models
-from student_train.models.tracing import require_open_attention
 
 
 def require_features(config: TaskDistillConfig, *, teacher_dir: Path) -> None:
@@ -32,6 +31,9 @@ def require_features(config: TaskDistillConfig, *, teacher_dir: Path) -> None:
             directories.append(locate_model(start.model, models_root=config.runtime.models_root))
             _require_one_tokenizer(*directories, name=name, label=start.model.label)
         if any(term.reads_attention for stage in student.stages for term in stage.features):
+            # Not before attention is read: it takes seconds to load, and a plan is there at once.
+            from student_train.models.tracing import require_open_attention
+
             for directory in directories:
                 require_open_attention(directory)
 

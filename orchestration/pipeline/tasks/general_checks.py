@@ -1,4 +1,8 @@
-"""General stages that cannot work are refused before anything is loaded, by what config.json and tokenizers say."""
+"""General stages that cannot work are refused before anything is loaded, by what config.json and tokenizers say.
+
+Networks and tokenizers are imported where there is a general stage: they take seconds to load, and a plan without one
+is there at once.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,6 @@ from configs.task_stages import TaskStageConfig, TaskStudentConfig, TransformerS
 from orchestration.inputs.models import is_at_hand, locate_model
 from orchestration.plan.task_features import require_general_matched
 from orchestration.plan.task_placement import own_models
-from student_train.models.general_student import has_word_head
-from student_train.models.task_model import longest_text
-from student_train.models.task_tokenizer import load_task_tokenizer
-from student_train.models.tracing import require_open_attention
 
 
 def require_general_models(config: TaskDistillConfig, *, teacher_dir: Path) -> None:
@@ -29,6 +29,9 @@ def require_general_models(config: TaskDistillConfig, *, teacher_dir: Path) -> N
     stages = [stage for student in config.students.values() for stage in student.general] + [*config.teacher.general]
     if not stages:
         return
+    from student_train.models.general_student import has_word_head
+    from student_train.models.task_tokenizer import load_task_tokenizer
+
     label = config.teacher.model.label
     if any(stage.needs == "words" for stage in stages) and load_task_tokenizer(teacher_dir).mask_token_id is None:
         raise ConfigError(
@@ -46,6 +49,9 @@ def require_general_models(config: TaskDistillConfig, *, teacher_dir: Path) -> N
 def _require_student(
     config: TaskDistillConfig, name: str, student: TaskStudentConfig, *, teacher_dir: Path, guesses: bool
 ) -> None:
+    from student_train.models.general_student import has_word_head
+    from student_train.models.tracing import require_open_attention
+
     start, teacher = student.start, config.teacher.model.label
     assert isinstance(start, TransformerStart)
     own = None
@@ -85,6 +91,8 @@ def _keyed(name: str, student: TaskStudentConfig) -> Iterator[tuple[str, TaskSta
 
 
 def _require_positions(config: TaskDistillConfig, teacher_dir: Path, *, label: str) -> None:
+    from student_train.models.task_model import longest_text
+
     assert config.data.plain is not None
     longest, shapes = config.data.plain.max_tokens, {label: longest_text(teacher_dir)}
     for name, student in config.students.items():

@@ -1,10 +1,14 @@
-"""The untouched students of a task: each made once as an artifact, addressed by what was asked for and made from."""
+"""The untouched students of a task: each made once as an artifact, addressed by what was asked for and made from.
+
+Networks and tokenizers are imported where one is made or read: they take seconds to load, and a plan is there at once.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cache.canonical import canonical, token_bytes
 from cache.fingerprint import ModelFingerprint, config_sha256, fingerprint_model
@@ -19,11 +23,10 @@ from orchestration.inputs.models import locate_model
 from orchestration.lineage.records import MADE_OF
 from orchestration.outputs.artifacts import Artifacts, digest_of
 from orchestration.pipeline.tasks.lessons import Reader
-from student_train.models.task_model import longest_text, stored_task
-from student_train.models.task_tokenizer import load_task_tokenizer, require_pairs
 from student_train.starts.sizes import kept_layers
-from student_train.starts.task_layers import Rows
-from student_train.starts.task_starts import TaskStartSettings, make_task_start
+
+if TYPE_CHECKING:
+    from student_train.starts.task_layers import Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ def made_start(start: TaskStart, *, seed: int, of: StartsOf) -> MadeStart:
         ConfigError: sizes that the teacher does not have, or a network that cannot do such a task.
         ModelError: a model that does not load, that has another head, or that cannot be cut.
     """
+    from student_train.starts.task_starts import TaskStartSettings, make_task_start
+
     settings = TaskStartSettings(start, of.kind, of.labels, seed)
     own = start.model if isinstance(start, TransformerStart) else None
     model_dir = None if own is None else locate_model(own, models_root=of.models_root)
@@ -116,6 +121,8 @@ def require_start(
             "transformer"
         )
     if kind == "extractive_qa" and not (isinstance(start, TransformerStart) and start.model is not None):
+        from student_train.models.task_tokenizer import load_task_tokenizer, require_pairs
+
         require_pairs(load_task_tokenizer(teacher_dir), teacher_dir)
     teacher = read_text_model(teacher_dir)
     if isinstance(start, TransformerStart):
@@ -154,6 +161,9 @@ def reader_of(start: MadeStart, *, max_tokens: int) -> Reader:
     Raises:
         ModelError: its tokenizer does not load.
     """
+    from student_train.models.task_model import longest_text
+    from student_train.models.task_tokenizer import load_task_tokenizer
+
     described = start.described
     tokenizer = load_task_tokenizer(described)
     return Reader(tokenizer, speech_sha256(described), min(max_tokens, longest_text(described)))
@@ -193,6 +203,8 @@ def _content(directory: Path, prints: ModelFingerprint) -> dict[str, str]:
 
 
 def _has_head(directory: Path) -> bool:
+    from student_train.models.task_model import stored_task
+
     try:
         stored_task(directory)
     except ModelError:

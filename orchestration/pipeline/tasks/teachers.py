@@ -12,8 +12,6 @@ from functools import reduce
 from pathlib import Path
 
 from cache.erasures import Erasures
-from configs import ConfigError
-from configs.model_files import speech_sha256
 from configs.task_experiment import TaskDistillConfig
 from configs.teachers import FIRST
 from evaluation.cost import Saved
@@ -23,9 +21,8 @@ from orchestration.comparison.belief_answers import answers_of_beliefs
 from orchestration.comparison.predicted_answers import ANSWERED_BY
 from orchestration.comparison.rows import bytes_on_disk, stored_parameters
 from orchestration.inputs.example_sets import TaskSets
-from orchestration.inputs.models import locate_model
 from orchestration.inputs.task_examples import Beliefs
-from orchestration.inputs.task_mixture import Together
+from orchestration.inputs.task_mixture import Together, require_mixable
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.outputs.artifacts import digest_of
 from orchestration.outputs.console import Console
@@ -107,31 +104,6 @@ class Teachers:
             for name, each in self.by_name.items()
         }
         return AskedTogether(asked, task, self.run.config, sets.routed)
-
-
-def require_mixable(config: TaskDistillConfig, task: LoadedTask) -> None:
-    """Refuse teachers whose answers in a passage cannot be mixed: they are places among tokens, which have to be alike.
-
-    Raises:
-        ConfigError: naming both.
-    """
-    if task.config.kind != "extractive_qa" or config.route is not None:
-        return
-    first, root = config.teacher, config.runtime.models_root
-    for name, other in config.teachers.items():
-        if other.max_tokens != first.max_tokens:
-            raise ConfigError(
-                f"teachers.{name}.max_tokens={other.max_tokens} and teacher.max_tokens={first.max_tokens}: answers in "
-                "a passage are mixed token by token, so let both read as much"
-            )
-        if speech_sha256(locate_model(other.model, models_root=root)) != speech_sha256(
-            locate_model(first.model, models_root=root)
-        ):
-            raise ConfigError(
-                f"teachers.{name} ({other.model.label}) has another tokenizer than teacher ({first.model.label}), and "
-                "answers in a passage are mixed token by token: name teachers with one tokenizer, or combine by kind: "
-                "route"
-            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,11 @@ from task_pipeline_builders import STAGE, TASK, TEXTS, TRANSFER, TaskPlace, task
 from configs import ConfigError, ModelError
 from configs.task import TaskConfig
 from orchestration.comparison.text_speed import Timed
+from orchestration.inputs.task_mixture import require_mixable
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.pipeline.tasks import comparing
 from orchestration.pipeline.tasks.comparison import compare_task_models
-from orchestration.pipeline.tasks.teachers import TOGETHER, require_mixable
+from orchestration.pipeline.tasks.teachers import TOGETHER
 from student_train.feed.examples import ExampleSet
 
 SOFT = STAGE | {"objective": "soft_labels", "temperature": 2.0}
