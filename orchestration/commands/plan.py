@@ -49,7 +49,7 @@ from orchestration.plan.host_memory import check_host
 from orchestration.plan.placement import place_further_teacher, plan_placement
 from orchestration.plan.requests import FillPlan, Holdings, NothingHeld, plan_fill, sequence_sets
 from orchestration.plan.savings import saved_by_cache
-from orchestration.plan.scores import score_sets
+from orchestration.plan.scores import told_sets
 from orchestration.plan.tables import (
     fill_time,
     render_placement,
@@ -229,9 +229,9 @@ def _assumed_plans(config: DistillConfig, missing: Sequence[str], *, console: Co
     first = _assumed_plan(config)
     if config.route is not None:
         return dict.fromkeys(config.every_teacher, first)
-    sets = [part.sequences for part in first.sets]
+    told = told_sets([part.sequences for part in first.sets], cache=NothingHeld())
     scored = {
-        name: plan_fill(score_sets(sets, sequences={}, teacher=each, planned=True), cache=NothingHeld())
+        name: plan_fill([part.scored_by(each, planned=True) for part in told], cache=NothingHeld())
         for name, each in config.teachers.items()
     }
     return {FIRST: first, **scored}

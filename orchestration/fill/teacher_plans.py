@@ -13,7 +13,7 @@ from orchestration.fill.refusals import open_refusals
 from orchestration.inputs.prompts import PromptSet
 from orchestration.inputs.teachers import Teacher
 from orchestration.plan.requests import FillPlan, Holdings, SequenceSet, plan_fill, sequence_sets
-from orchestration.plan.scores import score_sets, sequences_of
+from orchestration.plan.scores import told_sets
 
 
 def plans_of(
@@ -39,8 +39,8 @@ def plans_of(
             sets = sequence_sets(alone, own.splits, stop_ids=teacher.files.stop_ids, plain=own.plain)
         else:
             first = [part.sequences for part in found[FIRST].sets]
-            sequences = sequences_of(first, cache=caches[FIRST])
-            sets = score_sets(first, sequences=sequences, teacher=alone.teacher, planned=True)
+            told = told_sets(first, cache=caches[FIRST])
+            sets = tuple(each.scored_by(alone.teacher, planned=True) for each in told)
         found[name] = plan_of(sets, config=alone, teacher=teacher, cache=caches[name])
     return found
 

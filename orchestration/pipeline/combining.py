@@ -6,7 +6,7 @@ of the first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,12 +35,15 @@ def mixed_lesson(lesson: Lesson, *, others: Mapping[str, TeacherCache], config: 
     for name, view in lesson.views.items():
         if not view.k:
             continue
-        scores = _sequences(view, cache=lesson.cache)
+        keys: dict[str, list[bytes]] = {other: [] for other in others}
+        for scores in _sequences(view, cache=lesson.cache):
+            for other, cache in others.items():
+                found = cache.lookup(scores, k=config.teachers[other].top_k)
+                keys[other] += [key for key in found if key is not None]
         places = np.arange(len(view), dtype=np.int64)
         parts = [Part(lesson.teacher.identity, config.shares[FIRST], view, places)]
         for other, cache in others.items():
-            keys = [key for key in cache.lookup(scores, k=config.teachers[other].top_k) if key is not None]
-            told = cache.view(keys, dataset=name, k=config.teachers[other].top_k)
+            told = cache.view(keys[other], dataset=name, k=config.teachers[other].top_k)
             told.save(folder / other / f"{name}.npz")
             parts.append(Part(cache.identity, config.shares[other], told, places))
         made[name] = CombinedView(name, tuple(parts))
@@ -97,10 +100,10 @@ def heads_in_words(lesson: Lesson, *, config: DistillConfig, console: Console) -
             console.say(f"{line}.")
 
 
-def _sequences(view: CacheView, *, cache: TeacherCache) -> list[ScoreRequest]:
-    """The sequence of each row, as another teacher is asked about it."""
+def _sequences(view: CacheView, *, cache: TeacherCache) -> Iterator[list[ScoreRequest]]:
+    """The sequence of each row, as another teacher is asked about it, many at a time."""
     pieces = np.split(np.arange(len(view)), range(ROWS_PER_READ, len(view), ROWS_PER_READ))
-    return [sequence_of(record) for block in cache.iter_blocks(view, pieces) for record in block]
+    return ([sequence_of(record) for record in block] for block in cache.iter_blocks(view, pieces))
 
 
 def _over(lesson: Lesson, made: Mapping[str, CombinedView], *, folder: Path, root: Path | str) -> Lesson:

@@ -25,7 +25,7 @@ from orchestration.pipeline.fill_stage import AskedTeacher, ask, fill_and_pin, p
 from orchestration.pipeline.lessons import Lesson
 from orchestration.pipeline.run import Journal, RunSettings
 from orchestration.plan.requests import FillPlan
-from orchestration.plan.scores import score_sets, sequences_of
+from orchestration.plan.scores import told_sets
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +82,12 @@ class AskedTeachers:
     def _mixed(self, prompts: PromptSet) -> tuple[Lesson, PromptSet]:
         first, config = self.first, self.settings.config
         failed = self._ask(FIRST, first)
-        sequences = sequences_of(first.sets, cache=first.cache)
+        told = told_sets(first.sets, cache=first.cache)
         for name, asked in self._others():
-            sets = score_sets(first.sets, sequences=sequences, teacher=config.teachers[name], planned=False)
+            sets = tuple(each.scored_by(config.teachers[name], planned=False) for each in told)
             plan = plan_of(sets, config=config.of_teacher(name), teacher=asked.teacher, cache=asked.cache)
             refused = self._ask(name, replace(asked, plan=plan))
-            for request, sequence in sequences.items():
+            for request, sequence in (pair for each in told if refused for pair in each.answered()):
                 if sequence in refused:
                     failed.setdefault(request, f"{name}: {refused[sequence]}")
         lesson, prompts = pin_answered(
