@@ -8,7 +8,7 @@ after that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -43,11 +43,11 @@ class ContextFile:
         fields = _text_fields(task)
         self._pieces = {number: _piece(row, fields, words=task.kind == "tagging") for number, row in self._rows.items()}
         self._first = dict[int, int]()
-        self._around = dict[int, Around]()
+        self._around: Mapping[int, Around] = {}
         if context.neighbours is not None:
             self._first = self._first_of_each(context.neighbours)
             told = {number: self._rows[number] for number in dict.fromkeys(self._first.values())}
-            self._around = neighbours_of(told, context.neighbours, split=name)
+            self._around = neighbours_of(told.items(), context.neighbours, split=name)
 
     def wide(self, examples: Iterable[Example]) -> tuple[WideExample, ...]:
         """Examples of this file with what stands around them.

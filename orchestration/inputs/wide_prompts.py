@@ -21,15 +21,23 @@ A neighbour is shown by the last words of its user, an example as students see i
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.canonical import token_bytes
+from cache.rows import JoinedRows, Positions, SpilledRows
 from configs import ConfigError, DataError, DistillConfig
 from configs.teacher_context import TeacherContext
 from configs.visible_text import REASON_CHARACTERS, visible
-from orchestration.inputs.context_rows import Around, DrawnExamples, draw_examples, neighbours_of
+from orchestration.inputs.context_rows import DrawnExamples, Nearby, Said, draw_examples, neighbours_of
 from orchestration.inputs.conversations import unusable, words_of
 from orchestration.inputs.prompt_reader import PromptReader, Talk, control_tokens
 from orchestration.inputs.prompts import Prompt, PromptSet, PromptTable, Rejected, preview, why_empty
@@ -40,6 +48,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 KEY = "teacher_context"
+
+DIGEST = np.dtype("S16")
+"""Of the tokens of a prompt, to find equal ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +112,24 @@ class _WidePrompts:
 
     def of_split(self, name: str) -> Iterator[Prompt | Rejected]:
         """The usable rows of a split, each with what the teacher reads of it or why it is set aside."""
-        reader = self._reader(name)
-        usable = {prompt.row: prompt for prompt in self._prompts.splits[name]}
-        rows = dict(split_rows(self._config.data.splits[name], split=name))
-        talks = {index: talk for index, row in rows.items() if (talk := _talk(reader, row, index)) is not None}
-        around = self._around(rows, talks, split=name)
-        for index, prompt in usable.items():
-            row = rows[index]
-            assert not isinstance(row, str)
-            outcome = self._wide(reader, row, prompt, talks=talks, around=around.get(index, Around()))
+        reader, nearby = self._reader(name), self._nearby(name)
+        for row, prompt in self._usable(name):
+            outcome = self._wide(reader, row, prompt, around=nearby.around(prompt.row))
             if isinstance(outcome, str):
-                yield Rejected(name, index, visible(outcome, at_most=REASON_CHARACTERS), preview(row))
+                yield Rejected(name, prompt.row, visible(outcome, at_most=REASON_CHARACTERS), preview(row))
             else:
                 yield replace(prompt, wide_ids=outcome)
+
+    def _usable(self, name: str) -> Iterator[tuple[Row, Prompt]]:
+        """The rows of a split that are prompts, each with its prompt. They are read anew, and none is held."""
+        prompts = iter(self._prompts.splits[name])
+        prompt = next(prompts, None)
+        for index, row in split_rows(self._config.data.splits[name], split=name):
+            if prompt is not None and index == prompt.row:
+                assert not isinstance(row, str)
+                yield row, prompt
+                prompt = next(prompts, None)
+        assert prompt is None, "prompts stand in the order of their rows"
 
     def _reader(self, split: str) -> PromptReader:
         config = self._config
@@ -128,16 +144,20 @@ class _WidePrompts:
 
     def _draw(self) -> None:
         assert self._context.examples is not None
-        contents: dict[int, Hashable] = {p.row: p.prompt_ids for p in self._prompts.splits["train"] if p.gold_ids}
-        reader = self._reader("train")
-        talks = {
-            index: talk
-            for index, row in split_rows(self._config.data.splits["train"], split="train")
+        reader, rows, places = self._reader("train"), array("q"), array("q")
+        for place, (row, prompt) in enumerate(self._usable("train")):
             # Tools are offered to a whole conversation, and an example's are not the row's.
-            if index in contents and (talk := _talk(reader, row, index)) is not None and talk.tools is None
-        }
-        self._drawn = draw_examples({index: contents[index] for index in talks}, self._context.examples)
-        self._shown = {index: talks[index] for index in (*self._drawn.shown.values(), self._drawn.spare)}
+            if prompt.gold_ids and (talk := _talk(reader, row, prompt.row)) is not None and talk.tools is None:
+                rows.append(prompt.row)
+                places.append(place)
+        contents = _Contents(self._prompts.splits["train"], rows, places)
+        self._drawn = draw_examples(contents, self._context.examples)
+        wanted = {*self._drawn.shown.values(), self._drawn.spare}
+        for row, prompt in self._usable("train"):
+            if prompt.row in wanted:
+                talk = _talk(reader, row, prompt.row)
+                assert talk is not None
+                self._shown[prompt.row] = talk
 
     def _require_room(self) -> None:
         """Refuse a context that fills the teacher before any row has a word: its texts alone, without any template."""
@@ -159,15 +179,22 @@ class _WidePrompts:
         limit = config.runtime.teacher_engine.max_model_len
         return f"runtime.teacher_engine.max_model_len={limit} - max_new_tokens={answers} - 1"
 
-    def _around(self, rows: Mapping[int, Row | str], talks: Mapping[int, Talk], *, split: str) -> Mapping[int, Around]:
+    def _nearby(self, split: str) -> Nearby:
+        """Who stands around the rows of a split, and what they say: nobody unless neighbours are shown."""
         if self._context.neighbours is None:
-            return {}
-        readable = {index: row for index, row in rows.items() if index in talks and not isinstance(row, str)}
-        return neighbours_of(readable, self._context.neighbours, split=split)
+            return Nearby()
+        reader, words = self._reader(split), SpilledRows()
 
-    def _wide(
-        self, reader: PromptReader, row: Row, prompt: Prompt, *, talks: Mapping[int, Talk], around: Around
-    ) -> tuple[int, ...] | str:
+        def readable() -> Iterator[tuple[int, Row]]:
+            for index, row in split_rows(self._config.data.splits[split], split=split):
+                talk = _talk(reader, row, index)
+                if talk is not None and not isinstance(row, str):
+                    words.append(words_of(_last_user(talk)).encode("utf-8", "surrogatepass"))
+                    yield index, row
+
+        return Nearby(neighbours_of(readable(), self._context.neighbours, split=split), words)
+
+    def _wide(self, reader: PromptReader, row: Row, prompt: Prompt, *, around: Said) -> tuple[int, ...] | str:
         """The tokens that the teacher reads of a row, or why it is set aside."""
         passage = None
         if self._context.passage_field is not None:
@@ -175,9 +202,9 @@ class _WidePrompts:
             reason = unusable(passage, control=self._control)
             if reason is not None:
                 return f"{KEY}.passage_field={self._context.passage_field}: {reason}"
-        before, after = ([words_of(_last_user(talks[n])) for n in each] for each in (around.before, around.after))
-        talk = talks[prompt.row]
-        asked = _last_user(talk)
+        talk = _talk(reader, row, prompt.row)
+        assert talk is not None, "it was made a prompt"
+        asked, before, after = _last_user(talk), around.before, around.after
         if not asked and (passage is not None or before or after):
             return f"no message of the user for {KEY} to stand in"
         shown = _with_words(talk, asked, laid_out(words_of(asked), passage=passage, before=before, after=after))
@@ -200,6 +227,22 @@ class _WidePrompts:
         blocks = [] if system is None else [system]
         blocks += [reader.render(example) + words_of(example.answer or {}) for example in examples]
         return "\n\n".join([*blocks, reader.render(talk)])
+
+
+class _Contents(Mapping[int, Hashable]):
+    """What rows of train ask, by their numbers: they stand at `places` of the prompts, which are not held."""
+
+    def __init__(self, prompts: Sequence[Prompt], rows: Sequence[int], places: Sequence[int]) -> None:
+        self._prompts, self._rows, self._places = prompts, rows, places
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._rows)
+
+    def __getitem__(self, row: int) -> Hashable:
+        return self._prompts[self._places[bisect_left(self._rows, row)]].prompt_ids
 
 
 def laid_out(words: str, *, passage: str | None, before: Sequence[str], after: Sequence[str]) -> str:
@@ -242,22 +285,56 @@ def _passage(row: Row, index: int, field: str, *, split: str) -> Any:
 
 
 def _refuse_ambiguous(splits: Mapping[str, Sequence[Prompt]]) -> None:
-    """Refuse rows that are one to the teacher and two to students: which of them it answered could not be told."""
-    seen: dict[tuple[int, ...], tuple[str, Prompt]] = {}
+    """Refuse rows that are one to the teacher and two to students: which of them it answered could not be told.
+
+    Takes 32 bytes of memory a row, and as much again while they are sorted.
+    """
+    asked, own = bytearray(), bytearray()
+    for prompt in JoinedRows([*splits.values()]):
+        asked += _digest(prompt.asked_ids)
+        own += _digest(prompt.prompt_ids)
+    first = _first_alike(np.frombuffer(asked, dtype=DIGEST))
+    students = np.frombuffer(own, dtype=DIGEST)
+    apart = np.flatnonzero(students != students[first])
+    if len(apart):
+        (name, prompt), (other, earlier) = (_found(splits, int(at)) for at in (apart[0], first[apart[0]]))
+        raise DataError(
+            f"data.{name} row {prompt.row} and data.{other} row {earlier.row} are different prompts, but with {KEY} "
+            "the same: remove one of them"
+        )
+
+
+def _first_alike(digests: NDArray[np.bytes_]) -> Positions:
+    """For each digest the position of the first that is equal to it."""
+    order = np.argsort(digests, kind="stable")
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = digests[order[1:]] != digests[order[:-1]]
+    begins = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))
+    first = np.empty_like(order)
+    first[order] = order[begins]
+    return first
+
+
+def _found(splits: Mapping[str, Sequence[Prompt]], at: int) -> tuple[str, Prompt]:
+    """The prompt at a position of all splits one behind the other, with its split."""
     for name, prompts in splits.items():
-        for prompt in prompts:
-            other, first = seen.setdefault(prompt.asked_ids, (name, prompt))
-            if first.prompt_ids != prompt.prompt_ids:
-                raise DataError(
-                    f"data.{name} row {prompt.row} and data.{other} row {first.row} are different prompts, but with "
-                    f"{KEY} the same: remove one of them"
-                )
+        if at < len(prompts):
+            return name, prompts[at]
+        at -= len(prompts)
+    raise IndexError(at)
+
+
+def _digest(ids: tuple[int, ...]) -> bytes:
+    return blake2b(token_bytes(ids), digest_size=DIGEST.itemsize).digest()
 
 
 def _in_words(splits: Mapping[str, Sequence[Prompt]], *, set_aside: int) -> str:
-    added = [len(prompt.asked_ids) - len(prompt.prompt_ids) for rows in splits.values() for prompt in rows]
+    count = total = most = 0
+    for prompt in JoinedRows([*splits.values()]):
+        added = len(prompt.asked_ids) - len(prompt.prompt_ids)
+        count, total, most = count + 1, total + added, max(most, added)
     aside = f"; {set_aside:,} rows set aside for it" if set_aside else ""
     return (
-        f"The teacher's context adds {sum(added) / len(added):,.0f} tokens to a prompt, {max(added):,} at most{aside}. "
-        "Students never see it."
+        f"The teacher's context adds {total / count:,.0f} tokens to a prompt, {most:,} at most{aside}. Students never "
+        "see it."
     )

@@ -8,13 +8,13 @@ import pytest
 
 from configs import DataError
 from configs.teacher_context import Neighbours, WorkedExamples
-from orchestration.inputs.context_rows import Around, draw_examples, neighbours_of
+from orchestration.inputs.context_rows import Around, Nearby, Neighbourhood, Said, draw_examples, neighbours_of
 
 DOCUMENTS = {number: {"text": f"t{number}", "of": name} for number, name in enumerate("aabaab")}
 
 
-def near(rows: dict[int, dict[str, Any]], **settings: Any) -> dict[int, Around]:
-    return neighbours_of(rows, Neighbours(**settings), split="train")
+def near(rows: dict[int, dict[str, Any]], **settings: Any) -> Neighbourhood:
+    return neighbours_of(rows.items(), Neighbours(**settings), split="train")
 
 
 def test_neighbours_stand_in_the_order_of_the_file_and_end_with_it() -> None:
@@ -49,6 +49,13 @@ def test_a_field_that_is_not_there_is_named() -> None:
         DataError, match=r"data\.train row 0 has no field 'doc', only 'text', 'of': correct teacher_con"
     ):
         near(DOCUMENTS, before=1, within="doc")
+
+
+def test_what_neighbours_say_is_found_by_their_numbers() -> None:
+    left = {number: row for number, row in DOCUMENTS.items() if number != 2}
+    said = Nearby(near(left, before=2, after=1), [str(row["text"]).encode() for row in left.values()])
+    assert said.around(3) == Said(("t0", "t1"), ("t4",))
+    assert said.around(2) == Said() == Nearby().around(3)
 
 
 def test_examples_are_the_same_for_all_rows_but_one_that_is_shown() -> None:

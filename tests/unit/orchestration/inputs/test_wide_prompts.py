@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pipeline_builders import experiment
 
+from cache import rows
 from configs import ConfigError, DataError
 from configs.schema import DistillConfig
 from orchestration.inputs.prompt_splits import load_prompts
@@ -221,3 +223,24 @@ def test_rows_that_only_students_can_tell_apart_are_refused(tmp_path: Path) -> N
         DataError, match=r"data\.train row 2 and data\.train row 1 are different prompts, but with teach"
     ):
         widen(config(tmp_path, {"neighbours": {"before": 1, "within": "of"}}))
+
+
+def test_rows_that_are_shown_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As objects a row, what it says, what stands around it and its two prompts take six thousand bytes."""
+    monkeypatch.setattr(rows, "HELD_BYTES", 2**14)
+
+    def most_held(count: int) -> int:
+        told = rows_of(*(f"{number} {'w' * 100}" for number in range(count)))
+        write(tmp_path, train=told)
+        context = {"neighbours": {"before": 1, "after": 1}, "examples": {"count": 2}}
+        wanted = config(tmp_path, context, limit=4000, response_field="answer", max_prompt_tokens=200)
+        prompts = load_prompts(wanted.data, tokenizer=TOKENIZER, stop_ids=(EOS,), max_new_tokens=200)
+        tracemalloc.start()
+        widened = with_context(prompts, wanted, tokenizer=TOKENIZER)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert len(widened.prompts.splits["train"]) == count
+        return most
+
+    few, many = 200, 800
+    assert (most_held(many) - most_held(few)) / (many - few) < 300
