@@ -7,8 +7,9 @@ known before anything is asked.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -20,13 +21,17 @@ from configs.objectives import names_where
 from configs.schema import DataConfig, DistillConfig
 from configs.stages import StageConfig
 from orchestration.inputs.models import ModelFiles
-from orchestration.inputs.prompt_splits import render_prompts
-from orchestration.inputs.prompts import PromptSet
+from orchestration.inputs.own_prompts import OwnPrompts
+from orchestration.inputs.prompt_splits import rendering
+from orchestration.inputs.prompts import Prompt, PromptSet
 from orchestration.inputs.spelling import Spelling, spelling_of
+from orchestration.inputs.tokenizing import Ids
 from student_train.losses.alignment import Coverage, common_chunks, coverage_of, vocabulary_map
 
 MEASURED_TEXTS = 512
 """Texts of the train split on which two tokenizers are compared before anything is asked."""
+
+GONE = "the row is not there any more"
 
 LITTLE = 0.8
 """Of the text in chunks of one token on each side: below it what is learned token by token is worth a warning."""
@@ -52,7 +57,7 @@ class OtherTokens:
     student: Spelling
     vocabulary: Int32[np.ndarray, " V"]
     end: int
-    prompts: Mapping[tuple[int, ...], tuple[int, ...]]
+    prompts: Mapping[Ids, Ids]
     left_out: Mapping[str, int]
     coverage: Coverage
 
@@ -242,21 +247,34 @@ def _coverage(
 
 def _prompts(
     name: str, files: ModelFiles, *, prompts: PromptSet, data: DataConfig
-) -> tuple[dict[tuple[int, ...], tuple[int, ...]], dict[str, int]]:
+) -> tuple[OwnPrompts, dict[str, int]]:
     """The student's prompts by the teacher's, and why rows have none, counted."""
-    found: dict[tuple[int, ...], tuple[int, ...]] = {}
     left_out: Counter[str] = Counter()
-    rendered = render_prompts(data, tokenizer=files.tokenizer, whose=f"students.{name}")
-    for split, rows in prompts.splits.items():
-        for prompt in rows:
-            outcome = rendered[split].get(prompt.row, "the row is not there any more")
-            if not isinstance(outcome, str):
-                found.setdefault(prompt.prompt_ids, outcome)
-            elif split == "test":
-                raise DataError(
-                    f"students.{name} cannot be asked row {prompt.row} of data.test ({outcome}), and all models are "
-                    "compared on the same rows: remove the row, raise data.max_prompt_tokens, or choose another student"
-                )
-            else:
-                left_out[outcome] += 1
-    return found, dict(left_out)
+
+    def pairs(rows_of: Callable[[str], Iterator[tuple[int, Ids | str]]]) -> Iterator[tuple[Ids, Ids]]:
+        for split, rows in prompts.splits.items():
+            for prompt, outcome in _side_by_side(rows, rows_of(split)):
+                if not isinstance(outcome, str):
+                    yield prompt.prompt_ids, outcome
+                elif split == "test":
+                    raise DataError(
+                        f"students.{name} cannot be asked row {prompt.row} of data.test ({outcome}), and all models "
+                        "are compared on the same rows: remove the row, raise data.max_prompt_tokens, or choose "
+                        "another student"
+                    )
+                else:
+                    left_out[outcome] += 1
+
+    with rendering(data, tokenizer=files.tokenizer, whose=f"students.{name}") as rows_of:
+        return OwnPrompts(pairs(rows_of)), dict(left_out)
+
+
+def _side_by_side(
+    prompts: Sequence[Prompt], rendered: Iterator[tuple[int, Ids | str]]
+) -> Iterator[tuple[Prompt, Ids | str]]:
+    """Each prompt with what became of its row; both are in the order of the file."""
+    row, outcome = next(rendered, (sys.maxsize, GONE))
+    for prompt in prompts:
+        while row < prompt.row:
+            row, outcome = next(rendered, (sys.maxsize, GONE))
+        yield prompt, outcome if row == prompt.row else GONE

@@ -6,20 +6,20 @@ cannot be used is set aside with its reason; a file that cannot be used is an er
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from hashlib import blake2b
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cache.canonical import shared, token_bytes
+from cache.canonical import shared
 from configs import DataError
 from configs.schema import DataConfig
 from configs.teachers import TeacherRoute
 from configs.visible_text import REASON_CHARACTERS, visible
 from orchestration.inputs.prompt_reader import ROWS_AT_ONCE, PromptReader, control_tokens
-from orchestration.inputs.prompts import Prompt, PromptSet, PromptTable, Rejected, preview, why_empty
+from orchestration.inputs.prompts import Prompt, PromptSet, PromptTable, Rejected, preview, tokens_digest, why_empty
 from orchestration.inputs.rows import split_rows
 from orchestration.inputs.templates import ChatTemplates
-from orchestration.inputs.tokenizing import tokenizing_on_all_cores
+from orchestration.inputs.tokenizing import Ids, tokenizing_on_all_cores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -71,7 +71,7 @@ def load_prompts(
 
 def render_prompts(
     config: DataConfig, *, tokenizer: PreTrainedTokenizerBase, whose: str
-) -> dict[str, dict[int, tuple[int, ...] | str]]:
+) -> dict[str, dict[int, Ids | str]]:
     """The prompts of every split in the tokens of another model, or the reason why there is none, by row.
 
     `whose` names the model for people. Answers are not looked at, and nothing is held against other rows.
@@ -79,20 +79,27 @@ def render_prompts(
     Raises:
         DataError: a split cannot be read, or the chat template cannot be used.
     """
-    found: dict[str, dict[int, tuple[int, ...] | str]] = {}
+    with rendering(config, tokenizer=tokenizer, whose=whose) as rows_of:
+        return {name: dict(rows_of(name)) for name in config.splits}
+
+
+@contextmanager
+def rendering(
+    config: DataConfig, *, tokenizer: PreTrainedTokenizerBase, whose: str
+) -> Iterator[Callable[[str], Iterator[tuple[int, Ids | str]]]]:
+    """What renders a split as `render_prompts` does, row after row in the order of the file, and holds none."""
     control = control_tokens(tokenizer)
+
+    def rows_of(name: str) -> Iterator[tuple[int, Ids | str]]:
+        reader = PromptReader(name, config, tokenizer, templates, 0, control, None)
+        for index, _, outcome in reader.prompts(split_rows(config.splits[name], split=name)):
+            if isinstance(outcome, Prompt):
+                yield index, shared(outcome.prompt_ids)
+            else:
+                yield index, visible(outcome, at_most=REASON_CHARACTERS)
+
     with tokenizing_on_all_cores(), ChatTemplates(config, tokenizer, student=whose) as templates:
-        for name, source in config.splits.items():
-            reader = PromptReader(name, config, tokenizer, templates, 0, control, None)
-            rows: dict[int, tuple[int, ...] | str] = {}
-            for index, _, outcome in reader.prompts(split_rows(source, split=name)):
-                rows[index] = (
-                    shared(outcome.prompt_ids)
-                    if isinstance(outcome, Prompt)
-                    else visible(outcome, at_most=REASON_CHARACTERS)
-                )
-            found[name] = rows
-    return found
+        yield rows_of
 
 
 def _refuse_overlap(splits: Mapping[str, Sequence[Prompt]]) -> None:
@@ -101,19 +108,15 @@ def _refuse_overlap(splits: Mapping[str, Sequence[Prompt]]) -> None:
     seen: dict[bytes, tuple[str, int]] = {}
     for name, prompts in splits.items():
         for prompt in prompts if name != largest else ():
-            other = seen.setdefault(_name(prompt), (name, prompt.row))
+            other = seen.setdefault(tokens_digest(prompt.prompt_ids), (name, prompt.row))
             if other[0] != name:
                 raise _same_prompt((name, prompt.row), other)
     order = list(splits)
     for prompt in splits[largest]:
-        found = seen.get(_name(prompt))
+        found = seen.get(tokens_digest(prompt.prompt_ids))
         if found is not None:
             both = sorted([found, (largest, prompt.row)], key=lambda each: order.index(each[0]))
             raise _same_prompt(both[1], both[0])
-
-
-def _name(prompt: Prompt) -> bytes:
-    return blake2b(token_bytes(prompt.prompt_ids), digest_size=16).digest()
 
 
 def _same_prompt(later: tuple[str, int], earlier: tuple[str, int]) -> DataError:

@@ -6,11 +6,17 @@ import json
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path
+
+import numpy as np
 
 from cache.canonical import token_bytes, token_ids_of
 from cache.rows import MadeRows, SpilledRows
 from orchestration.inputs.rows import Row
+
+DIGEST = np.dtype("S16")
+"""Of the tokens of a prompt, by which equal ones are found among very many."""
 
 _HEAD = struct.Struct("<qiiii")
 """Of a kept prompt: its row, the tokens of its three kinds, and its teacher; -1 is none."""
@@ -127,6 +133,11 @@ class PromptSet:
     def write_rejected(self, path: Path) -> None:
         """Write one JSON object a rejected row."""
         path.write_text("".join(json.dumps(asdict(row), ensure_ascii=True) + "\n" for row in self.rejected))
+
+
+def tokens_digest(ids: tuple[int, ...]) -> bytes:
+    """What equal prompts have in common, and no others."""
+    return blake2b(token_bytes(ids), digest_size=DIGEST.itemsize).digest()
 
 
 def _any_wide(prompts: Sequence[Prompt]) -> bool:

@@ -26,13 +26,11 @@ from bisect import bisect_left
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.canonical import token_bytes
 from cache.rows import JoinedRows, Positions, SpilledRows
 from configs import ConfigError, DataError, DistillConfig
 from configs.teacher_context import TeacherContext
@@ -40,7 +38,16 @@ from configs.visible_text import REASON_CHARACTERS, visible
 from orchestration.inputs.context_rows import DrawnExamples, Nearby, Said, draw_examples, neighbours_of
 from orchestration.inputs.conversations import unusable, words_of
 from orchestration.inputs.prompt_reader import PromptReader, Talk, control_tokens
-from orchestration.inputs.prompts import Prompt, PromptSet, PromptTable, Rejected, preview, why_empty
+from orchestration.inputs.prompts import (
+    DIGEST,
+    Prompt,
+    PromptSet,
+    PromptTable,
+    Rejected,
+    preview,
+    tokens_digest,
+    why_empty,
+)
 from orchestration.inputs.rows import Row, split_rows
 from orchestration.inputs.templates import ChatTemplates, Unrendered
 
@@ -48,9 +55,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 KEY = "teacher_context"
-
-DIGEST = np.dtype("S16")
-"""Of the tokens of a prompt, to find equal ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,8 +295,8 @@ def _refuse_ambiguous(splits: Mapping[str, Sequence[Prompt]]) -> None:
     """
     asked, own = bytearray(), bytearray()
     for prompt in JoinedRows([*splits.values()]):
-        asked += _digest(prompt.asked_ids)
-        own += _digest(prompt.prompt_ids)
+        asked += tokens_digest(prompt.asked_ids)
+        own += tokens_digest(prompt.prompt_ids)
     first = _first_alike(np.frombuffer(asked, dtype=DIGEST))
     students = np.frombuffer(own, dtype=DIGEST)
     apart = np.flatnonzero(students != students[first])
@@ -322,10 +326,6 @@ def _found(splits: Mapping[str, Sequence[Prompt]], at: int) -> tuple[str, Prompt
             return name, prompts[at]
         at -= len(prompts)
     raise IndexError(at)
-
-
-def _digest(ids: tuple[int, ...]) -> bytes:
-    return blake2b(token_bytes(ids), digest_size=DIGEST.itemsize).digest()
 
 
 def _in_words(splits: Mapping[str, Sequence[Prompt]], *, set_aside: int) -> str:
