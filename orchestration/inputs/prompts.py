@@ -92,6 +92,22 @@ class PromptTable(MadeRows[Prompt]):
         return Prompt(row, text, prompt_ids, gold_ids, wide_ids, None if teacher < 0 else self._teachers[teacher])
 
 
+class PromptIds(MadeRows[tuple[int, ...]]):
+    """What students read of each prompt."""
+
+    __slots__ = ("_prompts",)
+
+    def __init__(self, prompts: Sequence[Prompt]) -> None:
+        self._prompts = prompts
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    def made(self, start: int, stop: int) -> list[tuple[int, ...]]:
+        """See `MadeRows`."""
+        return [prompt.prompt_ids for prompt in self._prompts[start:stop]]
+
+
 @dataclass(frozen=True, slots=True)
 class Rejected:
     """A row that was set aside."""

@@ -318,7 +318,12 @@ def without_refused(prompts: PromptSet, sets: Sequence[SequenceSet], *, failed: 
     refused: dict[tuple[int, ...], list[str]] = {}
     splits, set_aside = {}, []
     # Windows of plain text begin with one token, which says nothing about the prompts that do.
-    windows = {request: (split, at) for split, rows in prompts.plain.items() for at, request in _windows(rows)}
+    windows = {
+        request: (split, at)
+        for split, rows in prompts.plain.items()
+        for at, request in _windows(rows)
+        if request in failed
+    }
     for request, reason in failed.items():
         if request in windows:
             split, at = windows[request]

@@ -18,7 +18,8 @@ from cache.narrowed import SUFFIX, NarrowedCache, NarrowedView
 from cache.protocols import RecordReader
 from configs import CacheError, DataError
 from configs.stages import StageConfig
-from orchestration.inputs.prompts import Prompt
+from orchestration.inputs.own_prompts import OwnPrompts
+from orchestration.inputs.prompts import Prompt, tokens_digest
 from orchestration.inputs.teachers import Teacher
 from orchestration.pipeline.filters import Filtered, apply_filters
 from orchestration.pipeline.run import Journal
@@ -105,7 +106,9 @@ def pin_lesson(
         for stage in stages
         if stage.turns is not None
     }
-    shown = {each.asked_ids: each.prompt_ids for rows in prompts.values() for each in rows if each.wide_ids is not None}
+    shown = OwnPrompts(
+        (each.asked_ids, each.prompt_ids) for rows in prompts.values() for each in rows if each.wide_ids is not None
+    )
     # Around windows of plain text nothing is shown to anybody.
     behind_prompts = [name for name in views if shown and not name.startswith("plain-")]
     narrowed = {name: NarrowedView.of(views[name], cache=cache, prompts=shown) for name in behind_prompts}
@@ -144,13 +147,15 @@ def _turns(stage: StageConfig, requests: Sequence[Request], *, view: CacheView, 
     """
     assert stage.views is not None
     rows = {bytes(key): row for row, key in enumerate(view.keys)}
-    answers: dict[tuple[int, ...], list[int | None]] = {}
-    for request, key in zip(requests, cache.lookup(requests, k=view.k), strict=True):
-        assert isinstance(request, GenerateRequest)
-        # A prompt that stands twice among the rows is asked the same, and read once.
-        known = answers.setdefault(request.prompt_ids, [])
-        if request.replicate == len(known):
-            known.append(None if key is None else rows.get(key))
+    answers: dict[bytes, list[int | None]] = {}
+    for first in range(0, len(requests), ROWS_PER_LOOKUP):
+        asked = requests[first : first + ROWS_PER_LOOKUP]
+        for request, key in zip(asked, cache.lookup(asked, k=view.k), strict=True):
+            assert isinstance(request, GenerateRequest)
+            # A prompt that stands twice among the rows is asked the same, and read once.
+            known = answers.setdefault(tokens_digest(request.prompt_ids), [])
+            if request.replicate == len(known):
+                known.append(None if key is None else rows.get(key))
     return take_turns(list(answers.values()), views=stage.views)
 
 

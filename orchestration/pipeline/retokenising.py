@@ -6,9 +6,10 @@ character, or does not come back from the student's tokenizer byte for byte. Not
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -72,8 +73,7 @@ def retokenise(
         DataError: there is none.
     """
     pieces = np.split(np.arange(len(view)), range(ROWS_PER_READ, len(view), ROWS_PER_READ))
-    kept: list[int] = []
-    rows: list[_Row] = []
+    kept, read = array("q"), _Read()
     coverage, left_out = Coverage(), Counter[str]()
     for block, records in zip(pieces, cache.iter_blocks(view, pieces), strict=True):
         for at, record in zip(block.tolist(), records, strict=True):
@@ -83,22 +83,41 @@ def retokenise(
                 coverage += Coverage(texts=1, lost=1)
             else:
                 kept.append(at)
-                rows.append(row)
+                read.append(row)
                 coverage += row.coverage
-    if not rows:
+    if not kept:
         raise DataError(
             f"{view.dataset}: none of its {len(view):,} answers can be read by {tokens.files.label}: {dict(left_out)}"
         )
     texts = Retokenised(
         view=_some(view, kept),
-        token_ids=np.concatenate([row.token_ids for row in rows]).astype(np.int32),
-        token_offsets=np.cumsum([0, *(len(row.token_ids) for row in rows)], dtype=np.int64),
-        prompt_len=np.array([row.prompt_len for row in rows], dtype=np.int32),
-        teacher_ends=np.concatenate([row.teacher_ends for row in rows]).astype(np.int32),
-        student_ends=np.concatenate([row.student_ends for row in rows]).astype(np.int32),
+        token_ids=np.array(read.token_ids, dtype=np.int32),
+        token_offsets=np.array(read.token_offsets, dtype=np.int64),
+        prompt_len=np.array(read.prompt_len, dtype=np.int32),
+        teacher_ends=np.array(read.teacher_ends, dtype=np.int32),
+        student_ends=np.array(read.student_ends, dtype=np.int32),
         vocabulary=tokens.vocabulary,
     )
     return Reading(texts, coverage, dict(left_out))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """What was read of all rows so far, as numbers: an object each would take ten times as much."""
+
+    token_ids: array[int] = field(default_factory=lambda: array("i"))
+    token_offsets: array[int] = field(default_factory=lambda: array("q", [0]))
+    prompt_len: array[int] = field(default_factory=lambda: array("i"))
+    teacher_ends: array[int] = field(default_factory=lambda: array("i"))
+    student_ends: array[int] = field(default_factory=lambda: array("i"))
+
+    def append(self, row: _Row) -> None:
+        """Add a row behind the others."""
+        self.token_ids.extend(row.token_ids)
+        self.token_offsets.append(len(self.token_ids))
+        self.prompt_len.append(row.prompt_len)
+        self.teacher_ends.extend(row.teacher_ends.tolist())
+        self.student_ends.extend(row.student_ends.tolist())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,7 +18,7 @@ from configs.rollouts import RolloutConfig
 from orchestration.fill.budgets import require_budget
 from orchestration.fill.ledger import Ledger
 from orchestration.inputs.models import open_model
-from orchestration.inputs.prompts import PromptSet
+from orchestration.inputs.prompts import PromptIds, PromptSet
 from orchestration.inputs.teachers import identity_of
 from orchestration.pipeline.chain import Link
 from orchestration.pipeline.compute import Compute
@@ -57,8 +57,8 @@ class RolloutMaker:
         self._config: RolloutConfig = link.stage.rollout
         self._former = former_rollouts(self._config, lesson=lesson)
         self._by_student = max(1, round(self._config.share * self._config.prompts))
-        self._train = [prompt.prompt_ids for prompt in prompts.splits["train"]]
-        self._dev = [prompt.prompt_ids for prompt in prompts.splits["dev"]][: self._config.dev_prompts]
+        self._train = PromptIds(prompts.splits["train"])
+        self._dev = PromptIds(prompts.splits["dev"])[: self._config.dev_prompts]
         self._exchange = RolloutExchange(link.work_dir)
         self._exchange.clean(side="rollouts")
         if self._experiment.runtime.training.weight_sync == "broadcast":

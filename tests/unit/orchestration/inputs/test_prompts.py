@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from cache import rows
-from orchestration.inputs.prompts import Prompt, PromptSet, PromptTable, Rejected, preview, why_empty
+from orchestration.inputs.prompts import (
+    DIGEST,
+    Prompt,
+    PromptIds,
+    PromptSet,
+    PromptTable,
+    Rejected,
+    preview,
+    tokens_digest,
+    why_empty,
+)
 
 ROWS = (
     Prompt(0, "zero", (1, 2), wide_ids=(9, 1, 2), teacher="first"),
@@ -26,6 +36,16 @@ def test_a_table_gives_the_prompts_that_were_put_in(held: int, monkeypatch: pyte
     table = PromptTable(prompts)
     assert table == prompts and [table[at] for at in range(len(prompts))] == list(prompts)
     assert table.wide and not PromptTable(ROWS[1:]).wide and not PromptTable()
+
+
+def test_what_students_read_of_each_is_made_when_it_is_looked_at() -> None:
+    read = PromptIds(ROWS)
+    assert read == ((1, 2), (3,), (6,)) and read[1] == (3,) and len(read) == 3
+
+
+def test_equal_tokens_alone_have_one_digest() -> None:
+    assert len({tokens_digest(ids) for ids in ((1, 2), (2, 1), (1,), (), (1, 2))}) == 4
+    assert len(tokens_digest(())) == DIGEST.itemsize
 
 
 def test_the_teacher_is_asked_the_wide_prompt_and_a_student_the_narrow_one() -> None:
