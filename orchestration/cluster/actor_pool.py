@@ -12,8 +12,9 @@ import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -22,7 +23,7 @@ from ray.exceptions import RayError
 
 from configs import ConfigError, DistillError, EngineError
 from orchestration.cluster.deaths import lost, memory_ran_out
-from orchestration.cluster.leases import LeaseQueue, RemoteLeases
+from orchestration.cluster.leases import DRAWN_AT_ONCE, Feed, LeaseQueue, RemoteLeases
 from orchestration.cluster.places import Places, Wanted, begin_to_take, beside_the_driver, take_places, wait_for
 from orchestration.cluster.pulse import LOOK_EVERY_S, SILENT_AFTER_S, Life, Watch
 from orchestration.fill.engine_loop import FillOrder, FillProgress, Item
@@ -35,6 +36,9 @@ STOP_GRACE_S = 15.0
 """How long a stopped fill may take to commit what it has."""
 
 POLL_S = 0.3
+
+AHEAD = 1_024
+"""Items that wait in the queue for each engine: a fast one of a small model needs some ten seconds for them."""
 
 logger = logging.getLogger(__name__)
 
@@ -214,14 +218,14 @@ class ActorPool(ABC):
 
     def fill_items(
         self,
-        items: Sequence[tuple[int, Item]],
+        items: Iterable[tuple[int, Item]],
         order: FillOrder,
         *,
         progress: ProgressSink,
         token_budget: int | None,
         seconds_budget: float | None,
     ) -> FillProgress:
-        """Let all engines work through `items`, within the budgets.
+        """Let all engines work through `items`, which are drawn from as they have room, within the budgets.
 
         Records that were finished are committed whatever happens here.
 
@@ -232,18 +236,22 @@ class ActorPool(ABC):
         self.start()
         assert self._watch is not None
         watch = self._watch
+        coming = iter(items)
+        first = list(islice(coming, DRAWN_AT_ONCE))
         queue = LeaseQueue.options(**beside_the_driver()).remote(
-            list(items), token_budget=token_budget, engines=len(self._actors)
+            first, token_budget=token_budget, engines=len(self._actors)
         )
-        loops = [
-            actor.fill.remote(RemoteLeases(queue, life), order)
-            for actor, life in zip(self._actors, watch.lives, strict=True)
-        ]
+
+        def begin(engine: int) -> ray.ObjectRef:
+            return self._actors[engine].fill.remote(RemoteLeases(queue, watch.lives[engine]), order)
+
+        loops = [begin(engine) for engine in range(len(self._actors))]
+        feed = Feed(queue, coming, ahead=AHEAD * len(loops), over=len(first) < DRAWN_AT_ONCE)
         started, before = time.monotonic(), self._joules()
         failure: DistillError | None = None
         silent, out_of_memory = list[int](), False
         try:
-            pending = loops
+            pending = list(loops)
             while pending:
                 done, pending = ray.wait(pending, num_returns=len(pending), timeout=POLL_S)
                 queue.measured.remote(self._joules() - before)
@@ -256,6 +264,11 @@ class ActorPool(ABC):
                     break
                 if seconds_budget is not None and time.monotonic() - started > seconds_budget:
                     break
+                if feed.top_up():
+                    # Who found nothing to do before there was more has ended.
+                    for engine in (engine for engine, loop in enumerate(loops) if loop not in pending):
+                        loops[engine] = begin(engine)
+                        pending = [*pending, loops[engine]]
         except RayError as error:
             failure, out_of_memory = self._lost(error), memory_ran_out(error)
         finally:

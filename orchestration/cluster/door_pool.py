@@ -118,7 +118,7 @@ class DoorPool:
 
     def fill(
         self,
-        work: Sequence[tuple[int, Request]],
+        work: Iterable[tuple[int, Request]],
         order: FillOrder,
         *,
         progress: ProgressSink,

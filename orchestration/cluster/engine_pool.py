@@ -6,7 +6,7 @@ Starting an engine costs a minute, so the next model of the same shape gets the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -264,7 +264,7 @@ class EnginePool(ActorPool):
 
     def fill(
         self,
-        work: Sequence[tuple[int, Request]],
+        work: Iterable[tuple[int, Request]],
         order: FillOrder,
         *,
         progress: ProgressSink,

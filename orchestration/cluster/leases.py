@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import math
 import threading
+from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Generic
 
 import ray
 
 from orchestration.cluster.pulse import Life
 from orchestration.fill.engine_loop import AnyItem, FillProgress, longest
+
+DRAWN_AT_ONCE = 8_192
+"""Items that are drawn and put into a queue together."""
 
 LEASE = 16
 """Items of one lease: a dead engine loses at most this many that it had not begun."""
@@ -38,7 +43,7 @@ class ItemQueue(Generic[AnyItem]):
         self._waiting = deque(items)
         self._token_budget = token_budget
         self._reserved = 0
-        self._handed_out: list[int] = []
+        self._handed_out = array("q")
         self._progress = FillProgress()
         self._stopped = False
         self._engines = engines
@@ -54,8 +59,15 @@ class ItemQueue(Generic[AnyItem]):
                 leased.append(self._waiting.popleft())
             for position, item in leased:
                 # What is asked about one text stands at as many positions.
-                self._handed_out += range(position, position + (len(item) if isinstance(item, tuple) else 1))
+                self._handed_out.extend(range(position, position + (len(item) if isinstance(item, tuple) else 1)))
         return leased
+
+    def add(self, items: Sequence[tuple[int, AnyItem]]) -> tuple[int, bool]:
+        """Put more items behind the others; how many wait now, and whether a lease would give one."""
+        with self._lock:
+            self._waiting.extend(items)
+            ready = bool(self._waiting) and not self._stopped and self._affords(self._waiting[0][1])
+            return len(self._waiting), ready
 
     def handed_out(self) -> list[int]:
         """The positions of everything that engines were handed so far."""
@@ -97,6 +109,27 @@ class ItemQueue(Generic[AnyItem]):
 
 LeaseQueue = ray.remote(num_cpus=0)(ItemQueue)
 """A queue that engines of a cluster share."""
+
+
+class Feed(Generic[AnyItem]):
+    """Keeps so many items `ahead` of the engines of a queue, as long as there are more; `over` once all are drawn."""
+
+    def __init__(
+        self, queue: ray.actor.ActorHandle, items: Iterator[tuple[int, AnyItem]], *, ahead: int, over: bool
+    ) -> None:
+        self._queue, self._items, self._ahead, self._over = queue, items, ahead, over
+
+    def top_up(self) -> bool:
+        """Draw some more where too few wait; whether engines that have ended would find something to do."""
+        if self._over:
+            return False
+        waiting, ready = ray.get(self._queue.add.remote([]))
+        if waiting < self._ahead:
+            more = list(islice(self._items, DRAWN_AT_ONCE))
+            waiting, ready = ray.get(self._queue.add.remote(more))
+            # As long as some wait an engine may have ended before they came.
+            self._over = not more and waiting == 0
+        return bool(ready)
 
 
 class RemoteLeases(Generic[AnyItem]):

@@ -50,7 +50,7 @@ class SignalDoorPool:
 
     def fill(
         self,
-        work: Sequence[tuple[int, SignalRequest]],
+        work: Iterable[tuple[int, SignalRequest]],
         order: FillOrder,
         *,
         progress: ProgressSink,
@@ -58,7 +58,7 @@ class SignalDoorPool:
         seconds_budget: float | None,
     ) -> FillProgress:
         """See `orchestration.fill.work.Engines`; what was answered is committed whatever happens here."""
-        queue = ItemQueue[Questions](items_of(work), token_budget=token_budget)
+        queue = ItemQueue[Questions](list(items_of(work)), token_budget=token_budget)
         with self._asking() as source:
             fill = DoorFill(queue, work=partial(self._fill, order=order, source=source), let_go=self.release)
             return fill.until_done(progress=progress, seconds_budget=seconds_budget)

@@ -6,7 +6,7 @@ are (`count`) and how many CPUs each takes (`cpus`); where the accelerator is a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,7 +169,7 @@ class SignalPool(ActorPool):
 
     def fill(
         self,
-        work: Sequence[tuple[int, SignalRequest]],
+        work: Iterable[tuple[int, SignalRequest]],
         order: FillOrder,
         *,
         progress: ProgressSink,

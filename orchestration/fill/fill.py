@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Generic
-
-import numpy as np
 
 from cache import SignalRequest, TeacherCache
 from cache.answers import Request
@@ -25,6 +22,7 @@ from cache.failures import Failures
 from configs import BudgetReached, DistillError, EngineError
 from orchestration.fill.engine_loop import FillOrder
 from orchestration.fill.ledger import read_counts
+from orchestration.fill.lots import Claimed, passes
 from orchestration.fill.sequences import WantedSequences
 from orchestration.fill.signals import WantedSignals
 from orchestration.fill.suspects import Suspects
@@ -32,9 +30,6 @@ from orchestration.fill.work import AnyRequest, Engines, EnginesDiedError, Memor
 from orchestration.outputs.console import ProgressSink
 from orchestration.plan.requests import FillPlan
 from orchestration.plan.signal_requests import SignalPlan
-
-LOT = 262_144
-"""Requests that engines are handed at once; of all others a fill holds only the places."""
 
 POLL_S = 1.0
 """How often a fill looks whether another pipeline has committed the rows that it waits for."""
@@ -129,7 +124,7 @@ class _Filling(Generic[AnyRequest]):
     """A fill under way.
 
     `total` is the most that was ever missing, `missing` what is missing now, and `own` what our engines gave of it.
-    `stalled` is why the last lot gained nothing: it ends the fill unless nothing is left to ask.
+    `stalled` is why the last pass gained nothing: it ends the fill unless nothing is left to ask.
     """
 
     wanted: WantedRows[AnyRequest]
@@ -165,7 +160,7 @@ class _Filling(Generic[AnyRequest]):
             looked = time.monotonic()
             self.missing = sum(len(work.requests) for work in opened)
             self.total = max(self.total, self.missing)
-            if not self._ask_lots(opened):
+            if not self._ask_all(opened):
                 self._onward().update(0, note=f"waiting for {self.missing:,} rows that another pipeline is fetching")
                 # Looking at a large plan takes seconds of CPU time, which the pipeline that fetches may need more.
                 time.sleep(max(POLL_S, time.monotonic() - looked))
@@ -173,54 +168,55 @@ class _Filling(Generic[AnyRequest]):
         self.result.from_others = max(self.total - self.own - len(self.suspects.guilty), 0)
         return self.result
 
-    def _ask_lots(self, opened: Sequence[Work[AnyRequest]]) -> bool:
-        """Ask lot after lot until something is left of one; whether any of them had rows for us to ask."""
+    def _ask_all(self, opened: Sequence[Work[AnyRequest]]) -> bool:
+        """Ask one work after the other until something is left of one; whether any of them had rows for us to ask."""
         asked = False
-        for lot in _lots(self.suspects.narrow(opened)):
+        for work in (piece for each in self.suspects.narrow(opened) for piece in passes(each)):
             left = self.budgets.after(self.result.teacher_tokens, seconds=time.monotonic() - self.started)
-            with self._own_part(lot) as part:
+            with Claimed(work, self.wanted, self.claims) as ours:
+                any_ours = ours.more()
                 # Waiting takes no tokens, but it takes time, in which our engines stay up.
-                if left.spent if part else left.time_is_up:
+                if left.spent if any_ours else left.time_is_up:
                     raise self._standstill()
-                if part is None:
+                if not any_ours:
                     continue
                 if self.stalled is not None:
                     raise self.stalled
                 asked = True
-                lacking = self._ask_part(part, budgets=left)
+                lacking = self._ask_ours(ours, budgets=left)
             if lacking:
-                # What is left of a lot is looked at anew before any other.
+                # What is left is looked at anew before anything else.
                 break
         return asked
 
-    def _ask_part(self, part: Work[AnyRequest], *, budgets: Budgets) -> list[AnyRequest]:
-        """Ask for claimed requests and take stock of how that ended; those that are still missing."""
-        died = self._ask(part, budgets=budgets)
+    def _ask_ours(self, ours: Claimed[AnyRequest], *, budgets: Budgets) -> bool:
+        """Ask for claimed requests and take stock of how that ended; whether some are still missing."""
+        died = self._ask(ours, budgets=budgets)
         self._remember_refusals()
         self.result.teacher_tokens = read_counts(self.order.ledger).fill - self.spent_before
-        lacking = self._still_missing(part)
-        gained = len(part.requests) - len(lacking)
+        lacking = ours.lacking(self.result.failed)
+        gained = len(ours) - len(lacking)
         self.suspects.answered |= gained > 0
-        leads_on = self._suspect(part, died, lacking)
+        leads_on = self._suspect(ours, died, lacking)
         self.stalled = None if gained or leads_on else died or self._standstill()
         self.own += gained
         self.missing -= gained
-        return lacking
+        return bool(lacking)
 
-    def _ask(self, part: Work[AnyRequest], *, budgets: Budgets) -> EngineError | None:
+    def _ask(self, ours: Claimed[AnyRequest], *, budgets: Budgets) -> EngineError | None:
         """Hand requests to the engines and count what it cost; the answer is how the engines died, if they did."""
         result = self.result
         try:
             done = self.engines.fill(
-                list(enumerate(part.requests)),
-                part.order,
+                iter(ours),
+                ours.work.order,
                 progress=self._onward(),
                 token_budget=budgets.teacher_tokens,
                 seconds_budget=budgets.seconds,
             )
         except EngineError as error:
             # Dead engines report nothing any more.
-            kept = self.wanted.kept(part)
+            kept = ours.kept()
             result.response_tokens += kept.response_tokens
             result.rows += kept.rows
             logger.warning("%s; starting new engines for what is still missing", error)
@@ -228,10 +224,10 @@ class _Filling(Generic[AnyRequest]):
         result.response_tokens += done.response_tokens
         result.rows += done.committed_rows
         result.stored_bytes += done.committed_bytes
-        result.failed |= {part.requests[position]: reason for position, reason in done.failures}
+        result.failed |= {ours.at(position): reason for position, reason in done.failures}
         return None
 
-    def _suspect(self, part: Work[AnyRequest], died: EngineError | None, lacking: Collection[AnyRequest]) -> bool:
+    def _suspect(self, ours: Claimed[AnyRequest], died: EngineError | None, lacking: Mapping[int, AnyRequest]) -> bool:
         """Learn from how the engines ended which rows kill them; whether that alone is reason enough to go on.
 
         Raises:
@@ -240,14 +236,13 @@ class _Filling(Generic[AnyRequest]):
         if isinstance(died, MemoryRanOutError):
             return True
         if isinstance(died, EnginesDiedError):
-            unanswered = set(lacking)
-            under_way = [part.requests[at] for at in died.under_way if part.requests[at] in unanswered]
+            under_way = [lacking[at] for at in died.under_way if at in lacking]
             try:
-                return self.suspects.died(part.requests, under_way, died)
+                return self.suspects.died(ours.requests, under_way, died)
             finally:
                 self._set_aside()
         if died is None:
-            self.suspects.survived(part.requests)
+            self.suspects.survived(ours.requests)
         return False
 
     def _remember_refusals(self) -> None:
@@ -261,24 +256,6 @@ class _Filling(Generic[AnyRequest]):
         self.result.failed |= self.suspects.guilty
         if self.known is not None and (ended or self.suspects.answered):
             self.known.add(self.suspects.guilty)
-
-    @contextmanager
-    def _own_part(self, lot: Work[AnyRequest]) -> Iterator[Work[AnyRequest] | None]:
-        """Requests of a lot that no other pipeline asks for, claimed while the context lasts; None: there are none."""
-        names, k = self.wanted.names(lot.requests), lot.claimed_k
-        free = np.flatnonzero(~self.claims.held(names, k=k))
-        if not len(free):
-            yield None
-            return
-        with self.claims.claim([names[at] for at in free], k=k) as claim:
-            part = replace(lot, requests=tuple(lot.requests[at] for at in free[claim.mine]))
-            # Before the claim was made another pipeline may have asked for these rows and committed them.
-            part = replace(part, requests=tuple(self.wanted.missing(part)))
-            yield part if part.requests else None
-
-    def _still_missing(self, part: Work[AnyRequest]) -> list[AnyRequest]:
-        """The requests of `part` that are neither answered nor known to fail."""
-        return [request for request in self.wanted.missing(part) if request not in self.result.failed]
 
     def _onward(self) -> _Onward:
         """The bar of the whole fill as an engine pool moves it on from here."""
@@ -304,10 +281,3 @@ class _Onward:
 
     def update(self, done: float, *, tokens: int | None = None, note: str = "") -> None:
         self.inner.update(self.rows + done, tokens=self.tokens + (tokens or 0), note=note)
-
-
-def _lots(works: Sequence[Work[AnyRequest]]) -> Iterator[Work[AnyRequest]]:
-    """The requests of all works in their order, so many at a time as are held."""
-    for work in works:
-        for at in range(0, len(work.requests), LOT):
-            yield replace(work, requests=work.requests[at : at + LOT])

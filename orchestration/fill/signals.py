@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from cache import SignalRequest, TeacherCache
 from orchestration.fill.engine_loop import FillOrder, Questions
@@ -54,16 +55,11 @@ def by_text(requests: Iterable[SignalRequest]) -> list[Questions]:
     return [tuple(questions) for questions in found.values()]
 
 
-def items_of(work: Sequence[tuple[int, SignalRequest]]) -> list[tuple[int, Questions]]:
+def items_of(work: Iterable[tuple[int, SignalRequest]]) -> Iterator[tuple[int, Questions]]:
     """Numbered requests as items of an engine loop: neighbours about one text together, by the number of the first.
 
     Numbers of neighbours count up by one.
     """
-    items: list[tuple[int, Questions]] = []
-    for position, request in work:
-        first = items[-1][1][0] if items else None
-        if first is not None and (first.token_ids, first.split) == (request.token_ids, request.split):
-            items[-1] = (items[-1][0], (*items[-1][1], request))
-        else:
-            items.append((position, (request,)))
-    return items
+    for _, about in groupby(work, key=lambda numbered: (numbered[1].token_ids, numbered[1].split)):
+        (position, first), *others = about
+        yield position, (first, *(request for _, request in others))

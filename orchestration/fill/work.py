@@ -6,7 +6,7 @@ The fill itself (claims, budgets, engines that die, other pipelines) needs to kn
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -90,14 +90,16 @@ class Engines(Protocol[AnyRequest_contra]):
 
     def fill(
         self,
-        work: Sequence[tuple[int, AnyRequest_contra]],
+        work: Iterable[tuple[int, AnyRequest_contra]],
         order: FillOrder,
         *,
         progress: ProgressSink,
         token_budget: int | None,
         seconds_budget: float | None,
     ) -> FillProgress:
-        """Work through `work` within the budgets and commit the records.
+        """Work through `work`, requests with their positions, within the budgets and commit the records.
+
+        It is drawn from as engines have room; what is drawn was claimed.
 
         Raises:
             EngineError: engines died; what they had committed before is kept. It is an `EnginesDiedError` where it is

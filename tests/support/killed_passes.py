@@ -10,7 +10,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class EngineThatIsKilled:
 
     def fill(
         self,
-        work: Sequence[tuple[int, Any]],
+        work: Iterable[tuple[int, Any]],
         order: FillOrder,
         *,
         progress: Any,

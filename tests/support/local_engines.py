@@ -113,7 +113,7 @@ class OnePass(Protocol):
 
     def fill(
         self,
-        work: Sequence[Any],
+        work: Iterable[Any],
         order: FillOrder,
         *,
         progress: ProgressSink,
@@ -122,7 +122,7 @@ class OnePass(Protocol):
     ) -> FillProgress:
         """See `orchestration.fill.work.Engines`."""
         self.budgets.append((token_budget, seconds_budget))
-        queue = self.lease(work, token_budget=token_budget)
+        queue = self.lease(list(work), token_budget=token_budget)
         self.answer(queue, order)
         done: FillProgress = queue.progress()
         progress.update(done.rows, tokens=done.response_tokens)

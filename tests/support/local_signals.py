@@ -114,7 +114,7 @@ class LocalSignals(OnePass):
     budgets: list[tuple[int | None, float | None]] = field(default_factory=list)
 
     def lease(self, work: Sequence[Any], *, token_budget: int | None) -> Any:
-        return lease_queue(items_of(work)[: self.texts_a_pass], token_budget=token_budget)
+        return lease_queue(list(items_of(work))[: self.texts_a_pass], token_budget=token_budget)
 
     def answer(self, queue: Leases[Any], order: FillOrder) -> None:
         run_signal_loop(queue, order, lambda _: self.teacher)
@@ -184,7 +184,7 @@ def main(path: Path) -> None:
 
         return WatchedSignals(at_pass=task.at(commit))
 
-    run_signal_loop(lease_queue(items_of(task.work), token_budget=None), task.order, teacher)
+    run_signal_loop(lease_queue(list(items_of(task.work)), token_budget=None), task.order, teacher)
 
 
 if __name__ == "__main__":

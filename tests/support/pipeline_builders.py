@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -163,11 +163,12 @@ class FakePool:
         self.on_check()
 
     def fill(
-        self, work: Sequence[Any], order: FillOrder, *, progress: Any, token_budget: Any, seconds_budget: Any
+        self, work: Iterable[Any], order: FillOrder, *, progress: Any, token_budget: Any, seconds_budget: Any
     ) -> FillProgress:
-        self.called.append(f"fill {len(work)}")
+        items = list(work)
+        self.called.append(f"fill {len(items)}")
         self.on_fill()
-        queue = lease_queue(work, token_budget=token_budget)
+        queue = lease_queue(items, token_budget=token_budget)
         cache = TeacherCache.open(order.cache_root, self.identity)
         with cache.writer(
             vocab=self.vocab, licence=order.licence, provenance=order.provenance, encoding=order.encoding

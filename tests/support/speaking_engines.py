@@ -40,15 +40,16 @@ class Speaker:
 
     def fill(
         self,
-        work: Sequence[tuple[int, Request]],
+        work: Iterable[tuple[int, Request]],
         order: FillOrder,
         *,
         progress: Any,
         token_budget: int | None,
         seconds_budget: float | None,
     ) -> FillProgress:
-        self.called.append(f"fill {len(work)}")
-        queue = lease_queue(work, token_budget=token_budget)
+        items = list(work)
+        self.called.append(f"fill {len(items)}")
+        queue = lease_queue(items, token_budget=token_budget)
         cache = TeacherCache.open(order.cache_root, self.identity)
         with cache.writer(vocab=self.files.vocab, encoding=order.encoding) as writer:
             EngineLoop(queue, order, SequenceAnswers(self, writer, k=order.k)).work()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -100,16 +100,17 @@ class LocalEngines:
 
     def fill(
         self,
-        work: Sequence[tuple[int, SignalRequest]],
+        work: Iterable[tuple[int, SignalRequest]],
         order: FillOrder,
         *,
         progress: Any,
         token_budget: int | None,
         seconds_budget: float | None,
     ) -> FillProgress:
-        self.called.append(f"fill {len(work)}")
+        items = list(work)
+        self.called.append(f"fill {len(items)}")
         store = TeacherCache.open(order.cache_root, self.teacher.identity, provenance=order.provenance).signals
-        answers = SignalModel(self.teacher.directory, self.teacher.identity).signals(request for _, request in work)
+        answers = SignalModel(self.teacher.directory, self.teacher.identity).signals(request for _, request in items)
         records = [record for _, record in answers if isinstance(record, SignalRecord)]
         for width in {record.width for record in records}:
             store.put([record for record in records if record.width == width], encoding=str(order.encoding))

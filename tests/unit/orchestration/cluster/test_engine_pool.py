@@ -19,7 +19,7 @@ from cache import TeacherRecord
 from cache.keys import sequence_key
 from configs import EngineError
 from configs.schema import EngineSettings
-from orchestration.cluster import actor_pool, engine_pool
+from orchestration.cluster import actor_pool, engine_pool, leases
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.engines import EngineSpec, TimedAnswers
 from orchestration.cluster.pulse import LOOK_EVERY_S
@@ -90,8 +90,13 @@ class Ray:
         def stop() -> None:
             self.stopped += 1
 
+        def add(items: list[Any]) -> tuple[int, bool]:
+            # Engines take at once whatever comes.
+            self.calls.append(("added", len(items)))
+            return 0, bool(items)
+
         methods = {
-            "progress": progress, "stop": stop, "measured": self.joules.append, "handed_out": lambda: [0, 2],
+            "add": add, "progress": progress, "stop": stop, "measured": self.joules.append, "handed_out": lambda: [0, 2],
         }  # fmt: skip
         return SimpleNamespace(**{name: SimpleNamespace(remote=method) for name, method in methods.items()})
 
@@ -248,6 +253,19 @@ def test_a_fill_shows_rows_and_failures_until_all_engines_are_done(cluster: Ray)
     assert ("queue", 3, 99, 2) in cluster.calls
     assert [call[1] for call in cluster.calls if call[1] == "fill"] == ["fill", "fill"]
     assert cluster.killed == 0
+
+
+def test_more_is_drawn_while_a_fill_goes_on_and_who_had_ended_begins_again(
+    cluster: Ray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (actor_pool, leases):
+        monkeypatch.setattr(module, "DRAWN_AT_ONCE", 2)
+    monkeypatch.setattr(leases, "ray", cluster)
+    cluster.queue = [FillProgress(rows=3)]
+    fill(EnginePool(SPEC))
+    queued = [call[1:] for call in cluster.calls if call[0] in ("queue", "added")]
+    assert queued == [(2, 99, 2), (0,), (1,), (0,), (0,)]
+    assert [call[0] for call in cluster.calls if call[1] == "fill"] == [0, 1, 0, 1]
 
 
 def test_the_energy_of_a_fill_is_told_to_its_engines(cluster: Ray) -> None:

@@ -10,7 +10,8 @@ from local_engines import EOS, lease_queue
 
 from cache import GenerateRequest
 from cache.answers import Request
-from orchestration.cluster.leases import LEASE, RemoteLeases
+from orchestration.cluster import leases
+from orchestration.cluster.leases import LEASE, Feed, RemoteLeases
 from orchestration.fill.engine_loop import FillProgress
 
 
@@ -41,6 +42,46 @@ def test_a_budget_keeps_room_for_the_longest_answers_of_what_is_under_way() -> N
     queue.report(FillProgress(forward_tokens=4, settled_tokens=10))
     assert [number for number, _ in queue.lease()] == [2]
     assert queue.lease() == []
+
+
+def test_more_items_come_behind_the_others_and_the_queue_says_whether_a_lease_would_give_one() -> None:
+    queue = lease_queue(work(1), token_budget=15)
+    assert queue.add([]) == (1, True)
+    assert [number for number, _ in queue.lease()] == [0]
+    assert queue.add([]) == (0, False)
+    # Ten tokens are under way, and as many would not fit the budget.
+    assert queue.add(work(2)) == (2, False)
+    queue.report(FillProgress(forward_tokens=3, settled_tokens=10))
+    assert queue.add([]) == (2, True)
+    queue.stop()
+    assert queue.add([]) == (2, False)
+
+
+@pytest.fixture
+def near(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A queue of three items as an actor's handle, which lies in this process."""
+    monkeypatch.setattr(leases, "ray", SimpleNamespace(get=lambda answer: answer))
+    monkeypatch.setattr(leases, "DRAWN_AT_ONCE", 2)
+    queue = lease_queue(work(3), token_budget=None)
+    return SimpleNamespace(add=SimpleNamespace(remote=queue.add), lease=queue.lease)
+
+
+def test_items_are_drawn_while_fewer_wait_than_engines_may_need(near: Any) -> None:
+    coming = iter([(number, request) for number, request in work(100) if number >= 3])
+    feed = Feed(near, coming, ahead=4, over=False)
+    assert feed.top_up() and feed.top_up()
+    assert next(coming)[0] == 5, "two were drawn, once"
+    assert [number for number, _ in near.lease()] == [0, 1, 2, 3, 4]
+    assert feed.top_up() and next(coming)[0] == 8
+
+
+def test_a_feed_is_over_when_all_is_drawn_and_nothing_waits(near: Any) -> None:
+    feed = Feed(near, iter(work(1)), ahead=100, over=False)
+    assert feed.top_up() and feed.top_up()
+    near.lease()
+    assert not feed.top_up()
+    near.add.remote = None
+    assert not feed.top_up()
 
 
 def test_whoever_draws_from_a_queue_beside_it_holds_what_it_drew() -> None:

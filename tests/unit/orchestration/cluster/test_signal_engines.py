@@ -129,7 +129,7 @@ def test_an_actor_answers_checks_and_fills_with_its_model(tmp_path: Path, monkey
     good = actor.answer(requests)
     # Two texts were read, of two tokens and of one; the third is too long.
     assert read_counts(tmp_path / "checks").evaluation == 3
-    queue = lease_queue(items_of(list(enumerate(requests))), token_budget=None)
+    queue = lease_queue(list(items_of(enumerate(requests))), token_budget=None)
     actor.fill(queue, filling.order())
     done = queue.progress()
     assert (done.rows, done.committed_rows, done.forward_tokens) == (3, 3, 3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from local_engines import (
 from cache import GenerateRequest, Missing, ScoreRequest, TeacherCache, TeacherRecord
 from cache.answers import Request
 from configs import BudgetReached, EngineError
-from orchestration.fill import fill as fill_module
+from orchestration.fill import lots
 from orchestration.fill.engine_loop import FillOrder, FillProgress, longest
 from orchestration.fill.fill import Budgets
 from orchestration.fill.ledger import read_counts
@@ -50,9 +50,9 @@ def test_misses_become_hits(filling: Filling) -> None:
     assert result.failed == {}
 
 
-def test_many_rows_are_asked_some_at_a_time_in_their_order(filling: Filling, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache is asked about all of them twice, before and after, and about each lot when its turn comes."""
-    monkeypatch.setattr(fill_module, "LOT", 4)
+def test_many_rows_are_drawn_lot_by_lot_in_their_order(filling: Filling, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache is asked about all of them before and after, and about each lot when it is claimed and behind it."""
+    monkeypatch.setattr(lots, "LOT", 4)
     given = ScoreRequest((5, 6, 7, EOS), prompt_len=2)
     sets = [teacher_set(prompts(10)), SequenceSet("gold", "train", (given,), k=4)]
     looks, asked = list[int](), list[int]()
@@ -62,16 +62,18 @@ def test_many_rows_are_asked_some_at_a_time_in_their_order(filling: Filling, mon
         looks.append(len(requests))
         return missing(cache, requests, k=k)
 
-    def filled(work: Sequence[Any], order: FillOrder, **limits: Any) -> FillProgress:
-        asked.append(len(work))
-        return OnePass.fill(engines, work, order, **limits)
+    def filled(work: Iterable[Any], order: FillOrder, **limits: Any) -> FillProgress:
+        drawn = list(work)
+        asked.append(len(drawn))
+        return OnePass.fill(engines, drawn, order, **limits)
 
     monkeypatch.setattr(TeacherCache, "missing", looked)
     monkeypatch.setattr(LocalEngines, "fill", lambda _, *given, **limits: filled(*given, **limits))
     result = filling.fill(*sets, engines=engines)
-    assert asked == [4, 4, 2, 1] and (result.rows, result.from_others) == (11, 0)
+    assert asked == [10, 1] and (result.rows, result.from_others) == (11, 0)
     assert engines.teacher.asked == [*prompts(10), given]
     assert looks.count(10) == 3, "the plan, before and after"
+    assert looks.count(4) == 4, "two whole lots, each before and after"
 
 
 def test_what_is_kept_is_what_the_teacher_says(filling: Filling) -> None:

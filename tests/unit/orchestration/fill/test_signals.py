@@ -171,7 +171,7 @@ def test_requests_about_one_text_stand_together_and_go_to_one_engine(filling: Si
     wanted = WantedSignals(requests, filling.cache, filling.order())
     (work,) = wanted.open_work(failed={b})
     assert work.requests == (a, ask([1, 2], STATE), ask([1, 2], CLASSES, split=1))
-    assert items_of(list(enumerate(work.requests, start=4))) == [
+    assert list(items_of(enumerate(work.requests, start=4))) == [
         (4, (a, ask([1, 2], STATE))),
         (6, (ask([1, 2], CLASSES, split=1),)),
     ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from local_engines import LocalEngines, lease_queue, run_engine_loop
 from cache import GenerateRequest
 from cache.answers import Request
 from configs import EngineError
-from orchestration.fill import fill, suspects
+from orchestration.fill import lots, suspects
 from orchestration.fill.engine_loop import FillOrder, FillProgress
 from orchestration.fill.suspects import KILLED
 from orchestration.fill.work import EnginesDiedError, MemoryRanOutError
@@ -26,13 +27,13 @@ class Deadly(LocalEngines):
     kills: Callable[[Request], bool]
     deaths: int = 0
 
-    def fill(self, work: Sequence[tuple[int, Request]], order: FillOrder, **terms: Any) -> FillProgress:
-        total = FillProgress()
-        for at in range(0, len(work), 16):
-            part = list(work[at : at + 16])
+    def fill(self, work: Iterable[tuple[int, Request]], order: FillOrder, **terms: Any) -> FillProgress:
+        total, rows, drawn = FillProgress(), iter(work), list[int]()
+        while part := list(islice(rows, 16)):
+            drawn += [position for position, _ in part]
             if any(self.kills(request) for _, request in part):
                 self.deaths += 1
-                raise EnginesDiedError("killed", [position for position, _ in work[: at + 16]])
+                raise EnginesDiedError("killed", drawn)
             queue = lease_queue(part, token_budget=None)
             run_engine_loop(queue, order, lambda _: self.teacher)
             total.add(queue.progress())
@@ -45,9 +46,10 @@ def deadly(kills: Callable[[Request], bool]) -> Deadly:
     return engines
 
 
-@pytest.fixture(params=[fill.LOT, 24], ids=["at once", "in lots"])
+@pytest.fixture(params=[(lots.LOT, lots.PASS), (24, lots.PASS), (7, 24)], ids=["at once", "in lots", "in passes"])
 def filling(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Filling:
-    monkeypatch.setattr(fill, "LOT", request.param)
+    monkeypatch.setattr(lots, "LOT", request.param[0])
+    monkeypatch.setattr(lots, "PASS", request.param[1])
     return Filling(tmp_path / "cache")
 
 
@@ -114,7 +116,7 @@ class Heavy(LocalEngines):
     halvings = 3
     deaths = 0
 
-    def fill(self, work: Sequence[tuple[int, Request]], order: FillOrder, **terms: Any) -> FillProgress:
+    def fill(self, work: Iterable[tuple[int, Request]], order: FillOrder, **terms: Any) -> FillProgress:
         if self.deaths < 3:
             self.deaths += 1
             kind = MemoryRanOutError if self.deaths <= self.halvings else EnginesDiedError
@@ -126,8 +128,8 @@ def test_no_row_is_suspected_while_engines_grow_lighter(filling: Filling) -> Non
     engines = Heavy()
     result = filling.fill(teacher_set(prompts(40)), engines=engines)
     assert (result.failed, result.rows, engines.deaths) == ({}, 40, 3)
-    # One pass over everything, or over each lot, not by halves.
-    assert len(engines.orders) == math.ceil(40 / fill.LOT)
+    # Over everything, pass by pass, not by halves.
+    assert len(engines.orders) == math.ceil(40 / lots.PASS)
 
 
 def test_rows_are_suspected_when_engines_are_as_light_as_they_can_be(filling: Filling) -> None:

@@ -60,17 +60,18 @@ class Local:
 
     def fill(
         self,
-        work: Sequence[tuple[int, SignalRequest]],
+        work: Iterable[tuple[int, SignalRequest]],
         order: FillOrder,
         *,
         progress: Any,
         token_budget: Any,
         seconds_budget: Any,
     ) -> FillProgress:
-        self.asked += [request for _, request in work]
+        items = list(work)
+        self.asked += [request for _, request in items]
         teacher = self.head.teacher
         self.model = SignalModel(teacher.directory, teacher.identity)
-        queue = lease_queue(items_of(work), token_budget=token_budget)
+        queue = lease_queue(list(items_of(items)), token_budget=token_budget)
         store = TeacherCache.open(order.cache_root, teacher.identity).signals
         EngineLoop(queue, order, SignalAnswers(self, lambda: store.writer(encoding=order.encoding))).work()
         done: FillProgress = queue.progress()
