@@ -13,7 +13,6 @@ import secrets
 import shutil
 import signal
 import socket
-import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,12 +27,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from configs import ConfigError, EngineError
 from configs.interfaces import LOOPBACK
-from configs.regular_files import UnreadableFileError, open_regular
 from configs.visible_text import first_line
 from orchestration.cluster.daemons import forget_raylet, remember_raylet
 from orchestration.cluster.pulse import forget_pulse
 from orchestration.outputs.interrupts import hangups_blocked
-from orchestration.outputs.locks import take_if_possible
+from orchestration.outputs.scratch import PREFIX, dead, kept_alive, sweep
 from orchestration.own_packages import ROOT
 
 OBJECT_STORE_BYTES = 256 * 2**20
@@ -42,7 +40,6 @@ OBJECT_STORE_BYTES = 256 * 2**20
 logger = logging.getLogger(__name__)
 
 TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
-PREFIX = "stillroom-"
 CONNECT_S = 10.0
 STARTS = 2
 
@@ -51,9 +48,6 @@ DAEMON_START_S = 150.0
 loads of 4 to 8 more starts failed than not. It also asks for it without a pause, in the time that the daemon needs."""
 
 DAEMON_POLL_S = 0.5
-
-ALIVE = "alive"
-"""A file that the owner of a cluster directory keeps locked while it lives."""
 
 SOCKET_BYTES = 107
 """The longest path of a Unix socket."""
@@ -162,13 +156,9 @@ def _job() -> JobConfig:
 @contextmanager
 def _private(gpus: int) -> Iterator[None]:
     place = _short_place()
-    _sweep(place)
+    sweep(place)
     directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
-    # Locked before it has its name: a sweep that came in between would take this run for dead.
-    with (directory / f"{ALIVE}.new").open("w") as alive:
-        # Where files cannot be locked, a later run does not tidy up after this one; it can start all the same.
-        take_if_possible(alive.fileno())
-        os.rename(alive.name, directory / ALIVE)
+    with kept_alive(directory):
         _set_token(directory)
         try:
             with _temporary_files(directory / "tmp"), hangups_blocked():
@@ -215,9 +205,9 @@ def sweep_after_death(*, at_most_s: float) -> None:
     """Remove the directories of killed runs as soon as the last of their daemons has noticed."""
     place = _short_place()
     deadline = time.monotonic() + at_most_s
-    while time.monotonic() < deadline and _processes_of(_dead(place)):
+    while time.monotonic() < deadline and _processes_of(dead(place)):
         time.sleep(1.0)
-    _sweep(place)
+    sweep(place)
 
 
 def _processes_of(directories: Sequence[Path]) -> list[int]:
@@ -228,33 +218,6 @@ def _processes_of(directories: Sequence[Path]) -> list[int]:
             command = process.read_bytes()
             if any(name in command for name in names):
                 found.append(int(process.parent.name))
-    return found
-
-
-def _sweep(place: Path) -> None:
-    """Remove the directories of runs that were killed."""
-    for directory in _dead(place):
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def _dead(place: Path) -> list[Path]:
-    """The directories of runs that were killed: the kernel freed their lock when they died.
-
-    Every user may write here, so only this user's own directories are looked into.
-    """
-    found = []
-    for directory in place.glob(f"{PREFIX}*"):
-        try:
-            status = directory.lstat()
-            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-                continue
-            with open_regular(directory / ALIVE) as alive:
-                dead = take_if_possible(alive.fileno())
-        except (OSError, UnreadableFileError):
-            # Just being made.
-            continue
-        if dead:
-            found.append(directory)
     return found
 
 

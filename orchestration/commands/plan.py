@@ -9,11 +9,9 @@ somebody else's is not asked: who the teacher is, the configuration declares.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TextIO
 
 from cache import TeacherCache
@@ -43,6 +41,7 @@ from orchestration.inputs.shapes import PlannedShape, shape_at_hand, student_sha
 from orchestration.inputs.teachers import Teacher, open_teachers
 from orchestration.inputs.wide_prompts import Widened
 from orchestration.outputs.console import Console
+from orchestration.outputs.scratch import scratch_directory
 from orchestration.plan.duration import FillTime
 from orchestration.plan.hardware import Hardware, hardware_of
 from orchestration.plan.host_memory import check_host
@@ -182,11 +181,11 @@ def _plans(config: DistillConfig, teachers: Mapping[str, Teacher], *, console: C
     """What each teacher is asked, by what the cache lacks."""
     teacher = teachers[FIRST]
     # A plan makes nothing: what a run has not screened yet is screened for the plan alone.
-    with TemporaryDirectory(prefix="stillroom-plan-") as scratch:
+    with scratch_directory("plan") as scratch:
         guard = planned_guard(config)
-        screening = Screening(Path(scratch), made=screened_root(config), say=console.say, guard=guard)
+        screening = Screening(scratch, made=screened_root(config), say=console.say, guard=guard)
         screened = screened_data(config, screening)
-        planted = planted_data(screened.config, root=Path(scratch), made=planted_root(config))
+        planted = planted_data(screened.config, root=scratch, made=planted_root(config))
         read = _read(planted.config, teacher, console=console)
         planted.require_readable(read.prompts, reader=teacher.files)
         _show_other_tokens(planted.config, teacher, read.prompts, console=console)
@@ -263,14 +262,14 @@ def borrowed_models(models_root: Path) -> Iterator[Path]:
         ConfigError: there is no room for temporary files.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix="stillroom-plan-") as name:
+        with scratch_directory("plan") as borrowed:
             for entry in models_root.iterdir() if models_root.is_dir() else ():
                 if entry.is_dir() and not entry.name.endswith(STAGING):
-                    (Path(name) / entry.name).symlink_to(entry.absolute())
+                    (borrowed / entry.name).symlink_to(entry.absolute())
             for memo in (models_root / FINGERPRINTS, models_root / ARCHITECTURES):
                 if memo.is_file():
-                    shutil.copyfile(memo, Path(name) / memo.name)
-            yield Path(name)
+                    shutil.copyfile(memo, borrowed / memo.name)
+            yield borrowed
     except FileNotFoundError as error:
         raise ConfigError(f"a plan needs a place for temporary files ({error.strerror}): set TMPDIR to one") from error
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TextIO
 
 from rich.table import Table
@@ -42,6 +41,7 @@ from orchestration.inputs.task_sets import load_learned_task, load_task_sets
 from orchestration.inputs.task_teachers import locate_teacher, teacher_at_hand
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.outputs.console import Console
+from orchestration.outputs.scratch import scratch_directory
 from orchestration.pipeline.tasks.features import require_features
 from orchestration.pipeline.tasks.general_checks import require_general_models
 from orchestration.pipeline.tasks.lessons import DEV
@@ -76,9 +76,9 @@ def print_task_plan(config: TaskDistillConfig, *, config_dir: Path, assume_gpus:
         for line in licences_in_words(config):
             console.say(f"{line}.")
         # A plan makes nothing: what a run has not screened yet is screened for the plan alone.
-        scratch = opened.enter_context(TemporaryDirectory(prefix="stillroom-screened-"))
+        scratch = opened.enter_context(scratch_directory("screened"))
         guard = planned_guard(config)
-        screening = Screening(Path(scratch), made=screened_root(config), say=console.say, guard=guard)
+        screening = Screening(scratch, made=screened_root(config), say=console.say, guard=guard)
         screened = screened_task(config, screening)
         config = screened.config
         guarded = guard_in_words(config, guard)

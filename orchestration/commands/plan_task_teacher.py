@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from cache import TeacherCache, TeacherIdentity
 from configs import ConfigError, DoorError
@@ -31,6 +30,7 @@ from orchestration.inputs.tasks import LoadedTask
 from orchestration.inputs.wide_texts import read_wide
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.outputs.console import Console
+from orchestration.outputs.scratch import scratch_directory
 from orchestration.pipeline.tasks.chain import TaskChain, task_chain
 from orchestration.pipeline.tasks.generative_plan import (
     asked_examples,
@@ -167,8 +167,8 @@ def _tuned(config: TaskDistillConfig, task: LoadedTask, sets: TaskSets) -> Path 
     artifacts = Artifacts(config.runtime.run_root)
     if not config.runtime.run_root.is_dir():
         return None
-    with TemporaryDirectory(prefix="stillroom-plan-") as place:
-        chain = tuned_chain(config, task, sets, place=Path(place))
+    with scratch_directory("plan") as place:
+        chain = tuned_chain(config, task, sets, place=place)
     return chain.directory if artifacts.read_student(chain.digest) is not None else None
 
 

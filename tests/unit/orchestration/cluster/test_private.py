@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import inspect
-import os
 import signal
 import socket
 import subprocess
@@ -17,50 +15,7 @@ from ray._private import node, services
 
 from configs import ConfigError, EngineError
 from orchestration.cluster import private
-from orchestration.cluster.private import ALIVE, LONGEST_SOCKET, PREFIX, SOCKET_BYTES, _short_place, _sweep, cluster
-
-
-def _directory(place: Path, name: str) -> Path:
-    directory = place / f"{PREFIX}{name}"
-    directory.mkdir(mode=0o700)
-    return directory
-
-
-def test_only_directories_of_dead_runs_are_swept(tmp_path: Path) -> None:
-    dead, living, young = (_directory(tmp_path, name) for name in ("dead", "living", "young"))
-    (dead / ALIVE).touch()
-    (dead / "token").write_text("x")
-    with (living / ALIVE).open("w") as alive:
-        fcntl.flock(alive, fcntl.LOCK_EX)
-        _sweep(tmp_path)
-    assert sorted(tmp_path.iterdir()) == [living, young]
-
-
-@pytest.mark.timeout(20)
-def test_what_is_no_file_never_holds_a_start_up(tmp_path: Path) -> None:
-    """Opening a FIFO waits for a writer for ever."""
-    pipe, folder, link, gone = (_directory(tmp_path, name) for name in ("pipe", "folder", "link", "gone"))
-    os.mkfifo(pipe / ALIVE)
-    (folder / ALIVE).mkdir()
-    (link / ALIVE).symlink_to("/dev/zero")
-    (gone / ALIVE).symlink_to(tmp_path / "nowhere")
-    os.mkfifo(tmp_path / f"{PREFIX}itself")
-    precious = _directory(tmp_path, "precious").rename(tmp_path / "precious")
-    (precious / ALIVE).touch()
-    (tmp_path / f"{PREFIX}led-astray").symlink_to(precious)
-    before = sorted(tmp_path.iterdir())
-    _sweep(tmp_path)
-    assert sorted(tmp_path.iterdir()) == before
-    assert (precious / ALIVE).exists()
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make directories of somebody else")
-def test_directories_of_others_are_left_alone(tmp_path: Path) -> None:
-    theirs = _directory(tmp_path, "theirs")
-    (theirs / ALIVE).touch()
-    os.chown(theirs, 12345, 12345)
-    _sweep(tmp_path)
-    assert theirs.exists()
+from orchestration.cluster.private import LONGEST_SOCKET, SOCKET_BYTES, _short_place, cluster
 
 
 def test_a_short_directory_for_temporary_files_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
