@@ -16,6 +16,13 @@ from ray._private import node, services
 from configs import ConfigError, EngineError
 from orchestration.cluster import private
 from orchestration.cluster.private import LONGEST_SOCKET, SOCKET_BYTES, _short_place, cluster
+from orchestration.outputs.scratch import PREFIX
+
+
+def _directory(place: Path, name: str) -> Path:
+    directory = place / f"{PREFIX}{name}"
+    directory.mkdir(mode=0o700)
+    return directory
 
 
 def test_a_short_directory_for_temporary_files_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

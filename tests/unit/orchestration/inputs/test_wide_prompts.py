@@ -228,6 +228,7 @@ def test_rows_that_only_students_can_tell_apart_are_refused(tmp_path: Path) -> N
 def test_rows_that_are_shown_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As objects a row, what it says, what stands around it and its two prompts take six thousand bytes."""
     monkeypatch.setattr(rows, "HELD_BYTES", 2**14)
+    monkeypatch.setattr(rows, "AT_ONCE", 16)
 
     def most_held(count: int) -> int:
         told = rows_of(*(f"{number} {'w' * 100}" for number in range(count)))
