@@ -29,11 +29,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
+import shape_checks
 from hypothesis import settings
-from jaxtyping import install_import_hook
 
 # From here on every array that enters or leaves a function of these packages is checked against its signature.
-install_import_hook(["cache", "student_train", "evaluation"], "shape_checks.checked")
+shape_checks.install(["cache", "student_train", "evaluation"])
 
 # Assertions of the conformance suite explain themselves like those of any test file.
 pytest.register_assert_rewrite("conformance")
