@@ -21,27 +21,33 @@ from orchestration.outputs.artifacts import Artifacts
 
 
 @dataclass(frozen=True, slots=True)
-class AuditedStudent:
-    """A student of the run, its row of the comparison, and what it began as (None where that was not compared).
-
-    `selected_step` is the last step of its last stage that is in its weights; None where nobody noted it.
-    """
+class Audited:
+    """A student of a finished run, by its row of the comparison."""
 
     row: ModelResults
-    model: FinishedModel
-    start: FinishedModel | None
-    settings: StudentConfig
-    selected_step: int | None
 
     @property
     def name(self) -> str:
-        """What the experiment calls it."""
+        """What the comparison calls it."""
         return self.row.name
 
     @property
     def method(self) -> str:
         """The objectives of its stages."""
         return self.row.method
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedStudent(Audited):
+    """A student of a language model, and what it began as (None where that was not compared).
+
+    `selected_step` is the last step of its last stage that is in its weights; None where nobody noted it.
+    """
+
+    model: FinishedModel
+    start: FinishedModel | None
+    settings: StudentConfig
+    selected_step: int | None
 
 
 @dataclass(frozen=True, slots=True)

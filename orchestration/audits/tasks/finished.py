@@ -20,6 +20,7 @@ from configs.visible_text import first_line
 from evaluation.results import ModelResults, RunResults
 from evaluation.tasks.examples import Example
 from evaluation.verdict import WITHOUT_TEACHER
+from orchestration.audits.finished import Audited
 from orchestration.comparison.report import Report
 from orchestration.inputs.model_guard import planned_guard
 from orchestration.inputs.screened_experiment import Screening
@@ -62,26 +63,15 @@ class LearnedStage:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditedTaskStudent:
+class AuditedTaskStudent(Audited):
     """A student of the run, as the training seed that did best on dev, and what it began as (None: with an empty head).
 
     `row` has the answers under every seed. `stages` are those that learned the task, the first one first.
     """
 
-    row: ModelResults
     model: HeadModel
     start: HeadModel | None
     stages: tuple[LearnedStage, ...]
-
-    @property
-    def name(self) -> str:
-        """What the comparison calls it."""
-        return self.row.name
-
-    @property
-    def method(self) -> str:
-        """The objectives of its stages."""
-        return self.row.method
 
 
 @dataclass(frozen=True, slots=True)
