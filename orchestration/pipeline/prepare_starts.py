@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from configs import ConfigError
 from configs.architecture import parsed_config
-from configs.schema import DistillConfig
+from configs.schema import DistillConfig, ModelShape
 from orchestration.inputs.models import ModelFiles
 from orchestration.inputs.other_tokens import OtherTokens, tokens_in_words, tokens_of
 from orchestration.inputs.preflight import require_positions, require_windows, require_writable
@@ -33,62 +33,80 @@ def prepare_starts(
     None stands for those that wait for a calibration; what can be said against them is said here. `prompts` are the
     teacher's, which a student of another tokenizer renders for itself.
     """
-    said: list[str] = []
-    warnings: list[str] = []
-
-    def reads(name: str, model: ModelFiles) -> OtherTokens:
-        if settings.config.teachers:
-            raise ConfigError(
-                f"students.{name} ({model.label}) has another vocabulary than the teacher ({teacher.files.label}), and "
-                f"teachers names {', '.join(settings.config.teachers)}, whose beliefs are about the tokens of the "
-                "first: choose a student with its tokenizer, or remove teachers"
-            )
-        tokens = tokens_of(name, model, config=settings.config, teacher=teacher.files, prompts=prompts)
-        lines, warned = tokens_in_words(name, tokens, config=settings.config, teacher=teacher.files)
-        said.extend(lines)
-        warnings.extend(warned)
-        return tokens
-
+    config, readers = settings.config, _Readers(settings.config, teacher.files, prompts)
     starts: dict[str, Start | None] = {}
     with journal.console.stage("students") as stage:
-        sizes = {}
-        for name, wanted in settings.config.students.items():
-            init = wanted.init
-            if init.calibrated:
-                starts[name], sizes[name] = None, start_shape(init, teacher=teacher)
-            else:
-                starts[name] = start = prepare_start(
-                    init,
-                    teacher=teacher,
-                    artifacts=settings.artifacts,
-                    models_root=settings.config.runtime.models_root,
-                    reads=partial(reads, name),
-                )
-                sizes[name] = start.shape
-            made = starts[name]
-            require_trainable(teacher.files.directory if made is None else made.directory, wanted.stages)
-            require_positions(settings.config, model=f"students.{name}", shape=sizes[name], engine="student_engine")
-            require_windows(settings.config, model=f"students.{name}", shape=sizes[name])
-            if any(each.reads_live for each in wanted.stages):
-                _require_live(
-                    settings.config,
-                    teacher=teacher.files,
-                    key=f"students.{name}",
-                    opened=any(each.reads_attention for each in wanted.stages),
-                )
-            plain_texts(settings.config, name, positions=sizes[name].max_positions, tokenizer=teacher.files.tokenizer)
+        shapes = dict[str, ModelShape]()
+        for name in config.students:
+            starts[name], shapes[name] = _begun(name, settings=settings, teacher=teacher, readers=readers)
+            _require_learnable(name, start=starts[name], shape=shapes[name], config=config, teacher=teacher.files)
         stage.summary = "; ".join(
-            f"{size / 1e6:,.1f} M parameters: {', '.join(name for name in sizes if sizes[name].parameters == size)}"
-            for size in dict.fromkeys(shape.parameters for shape in sizes.values())
+            f"{size / 1e6:,.1f} M parameters: {', '.join(name for name in shapes if shapes[name].parameters == size)}"
+            for size in dict.fromkeys(shape.parameters for shape in shapes.values())
         )
-    for line in said:
+    for line in readers.said:
         journal.console.say(line)
-    for line in warnings:
+    for line in readers.warnings:
         journal.console.warn(line)
-    require_writable(
-        settings.config.runtime.run_root, key="runtime.run_root", needed_bytes=training_bytes(sizes.values())
-    )
+    require_writable(config.runtime.run_root, key="runtime.run_root", needed_bytes=training_bytes(shapes.values()))
     return starts
+
+
+@dataclass(frozen=True, slots=True)
+class _Readers:
+    """Students of other tokenizers than the teacher's, as they read its prompts; what is to be said of that."""
+
+    config: DistillConfig
+    teacher: ModelFiles
+    prompts: PromptSet
+    said: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def read(self, name: str, model: ModelFiles) -> OtherTokens:
+        """The tokens of the student `name`, which starts from `model`.
+
+        Raises:
+            ConfigError: the experiment has several teachers.
+        """
+        if self.config.teachers:
+            raise ConfigError(
+                f"students.{name} ({model.label}) has another vocabulary than the teacher ({self.teacher.label}), and "
+                f"teachers names {', '.join(self.config.teachers)}, whose beliefs are about the tokens of the "
+                "first: choose a student with its tokenizer, or remove teachers"
+            )
+        tokens = tokens_of(name, model, config=self.config, teacher=self.teacher, prompts=self.prompts)
+        lines, warned = tokens_in_words(name, tokens, config=self.config, teacher=self.teacher)
+        self.said.extend(lines)
+        self.warnings.extend(warned)
+        return tokens
+
+
+def _begun(name: str, *, settings: RunSettings, teacher: Teacher, readers: _Readers) -> tuple[Start | None, ModelShape]:
+    """A student as it begins, None if that waits for a calibration, and its shape, which is known in any case."""
+    init = settings.config.students[name].init
+    if init.calibrated:
+        return None, start_shape(init, teacher=teacher)
+    start = prepare_start(
+        init,
+        teacher=teacher,
+        artifacts=settings.artifacts,
+        models_root=settings.config.runtime.models_root,
+        reads=partial(readers.read, name),
+    )
+    return start, start.shape
+
+
+def _require_learnable(
+    name: str, *, start: Start | None, shape: ModelShape, config: DistillConfig, teacher: ModelFiles
+) -> None:
+    """Refuse a student that one of its stages cannot train, or that its engine or its texts are too long for."""
+    key, stages = f"students.{name}", config.students[name].stages
+    require_trainable(teacher.directory if start is None else start.directory, stages)
+    require_positions(config, model=key, shape=shape, engine="student_engine")
+    require_windows(config, model=key, shape=shape)
+    if any(stage.reads_live for stage in stages):
+        _require_live(config, teacher=teacher, key=key, opened=any(stage.reads_attention for stage in stages))
+    plain_texts(config, name, positions=shape.max_positions, tokenizer=teacher.tokenizer)
 
 
 def _require_live(config: DistillConfig, *, teacher: ModelFiles, key: str, opened: bool) -> None:
