@@ -5,8 +5,7 @@ What opens a store is loaded when it is first asked for: records, keys and views
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cache.batches import global_batches, rank_shares
 from cache.fingerprint import ModelFingerprint, fingerprint_model
@@ -17,6 +16,21 @@ from cache.records import GenerateRequest, ScoreRequest, TeacherRecord, tail_log
 from cache.sampling import sample_rows
 from cache.signals import Signal, SignalKey, SignalRecord, SignalRequest, signal_key
 from cache.views import CacheView
+from configs.later import names_found_later
+
+_LATER = {
+    "Missing": "answers",
+    "RecordBlock": "blocks",
+    "Damage": "library",
+    "CacheStats": "store",
+    "TeacherCache": "store",
+    "CommitReport": "committing",
+    "SegmentWriter": "writer",
+    "SignalBlock": "signal_blocks",
+    "SignalStore": "signal_store",
+    "SignalWriter": "signal_writer",
+}
+"""Where each name is defined that is imported when it is first asked for."""
 
 if TYPE_CHECKING:
     from cache.answers import Missing
@@ -28,6 +42,8 @@ if TYPE_CHECKING:
     from cache.signal_writer import SignalWriter
     from cache.store import CacheStats, TeacherCache
     from cache.writer import SegmentWriter
+else:
+    __getattr__ = names_found_later(__name__, _LATER)
 
 __all__ = [
     "CacheStats",
@@ -68,22 +84,3 @@ __all__ = [
     "tail_logmass",
     "validate_record",
 ]
-
-_LATER = {
-    "Missing": "cache.answers",
-    "RecordBlock": "cache.blocks",
-    "Damage": "cache.library",
-    "CacheStats": "cache.store",
-    "TeacherCache": "cache.store",
-    "CommitReport": "cache.committing",
-    "SegmentWriter": "cache.writer",
-    "SignalBlock": "cache.signal_blocks",
-    "SignalStore": "cache.signal_store",
-    "SignalWriter": "cache.signal_writer",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LATER[name]), name)

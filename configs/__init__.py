@@ -6,33 +6,9 @@ command line knows its errors without the schema, which takes longer to build th
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from configs.errors import (
-        BudgetReached,
-        CacheError,
-        ConfigError,
-        DataError,
-        DistillError,
-        DoorError,
-        EngineError,
-        ModelError,
-        RecordError,
-        TrainingError,
-    )
-    from configs.loading import Experiment, dump_config, load_config, load_experiment, load_task_file, resolve_data_path
-    from configs.logs import configure_logging, quiet_environment
-    from configs.schema import DistillConfig
-    from configs.secrets import redact
-else:
-
-    def __getattr__(name: str) -> object:
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-
+from configs.later import names_found_later
 
 _MODULES = {
     "BudgetReached": "errors",
@@ -56,6 +32,27 @@ _MODULES = {
     "redact": "secrets",
     "resolve_data_path": "loading",
 }
+"""Where each public name is defined."""
+
+if TYPE_CHECKING:
+    from configs.errors import (
+        BudgetReached,
+        CacheError,
+        ConfigError,
+        DataError,
+        DistillError,
+        DoorError,
+        EngineError,
+        ModelError,
+        RecordError,
+        TrainingError,
+    )
+    from configs.loading import Experiment, dump_config, load_config, load_experiment, load_task_file, resolve_data_path
+    from configs.logs import configure_logging, quiet_environment
+    from configs.schema import DistillConfig
+    from configs.secrets import redact
+else:
+    __getattr__ = names_found_later(__name__, _MODULES)
 
 __all__ = [
     "BudgetReached",

@@ -7,30 +7,9 @@ engine that receives weights, does not load transformers as well. DeepSpeed is i
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from student_train.job import StepMetrics, TaskJob, TrainJob, TrainResult
-    from student_train.losses.divergences import divergence
-    from student_train.losses.fused import LossSums, fused_cross_entropy, fused_divergence, fused_loss
-    from student_train.losses.head import Head
-    from student_train.losses.hidden import attention_mse, cosine, hidden_mse, patient
-    from student_train.losses.logits import logit_mse, soft_cross_entropy
-    from student_train.losses.minillm import MinillmLoss, SampledResponses, minillm_loss
-    from student_train.losses.relations import angle_relation, distance_relation
-    from student_train.losses.targets import SparseTargets
-    from student_train.scoring import HeldOutRow, score_view
-    from student_train.starts.calibration import Calibration, calibrate
-    from student_train.starts.derive import derive_student
-    from student_train.training.stages import train_stage
-else:
-
-    def __getattr__(name: str) -> object:
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-
+from configs.later import names_found_later
 
 _MODULES = {
     "Calibration": "starts.calibration",
@@ -63,6 +42,23 @@ _MODULES = {
     "train_stage": "training.stages",
 }
 """Where each public name is defined."""
+
+if TYPE_CHECKING:
+    from student_train.job import StepMetrics, TaskJob, TrainJob, TrainResult
+    from student_train.losses.divergences import divergence
+    from student_train.losses.fused import LossSums, fused_cross_entropy, fused_divergence, fused_loss
+    from student_train.losses.head import Head
+    from student_train.losses.hidden import attention_mse, cosine, hidden_mse, patient
+    from student_train.losses.logits import logit_mse, soft_cross_entropy
+    from student_train.losses.minillm import MinillmLoss, SampledResponses, minillm_loss
+    from student_train.losses.relations import angle_relation, distance_relation
+    from student_train.losses.targets import SparseTargets
+    from student_train.scoring import HeldOutRow, score_view
+    from student_train.starts.calibration import Calibration, calibrate
+    from student_train.starts.derive import derive_student
+    from student_train.training.stages import train_stage
+else:
+    __getattr__ = names_found_later(__name__, _MODULES)
 
 __all__ = [
     "Calibration",
