@@ -1,20 +1,17 @@
-"""Students: where each one starts, and the stages it goes through."""
+"""Students, and the stages that each one goes through."""
 
 from __future__ import annotations
 
 import hashlib
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
+from configs.divergences import Divergence, PlainDivergence
 from configs.models import Block, GrownBlock, ModelSource, Name, NonNegative, Positive
 from configs.objectives import LOSS_SETTINGS, OBJECTIVES, Objective, find_objective, names_where
 from configs.rollouts import PolicyConfig, PretrainConfig, RolloutConfig
+from configs.starts import InitConfig
 from configs.task_features import FeatureTerm
 
 if TYPE_CHECKING:
@@ -22,115 +19,6 @@ if TYPE_CHECKING:
 else:
     # What the registry names: the schema refuses every other name, and its message lists these.
     ObjectiveName = Literal[tuple(OBJECTIVES)]
-
-Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
-
-
-class PlainDivergence(Block):
-    """A divergence without parameters."""
-
-    kind: Literal["forward_kl", "reverse_kl", "tvd"] = "forward_kl"
-
-
-class JensenShannon(Block):
-    """beta KL(p‖m) + (1 - beta) KL(q‖m); `beta` is the teacher's weight in the mixture m."""
-
-    kind: Literal["jsd"]
-    beta: Fraction = 0.5
-
-
-class SkewDivergence(Block):
-    """A KL to a mixture of both; `alpha` is the share of the one that the expectation is taken over."""
-
-    kind: Literal["skew_kl", "skew_reverse_kl"]
-    alpha: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-
-
-class AdaptiveDivergence(Block):
-    """Forward and reverse KL weighed by where the two differ; the head holds at most the mass `mu`."""
-
-    kind: Literal["adaptive_kl"]
-    mu: Fraction = 0.5
-
-
-class AlphaBetaDivergence(Block):
-    """The family that joins forward KL (1, 0) and reverse KL (0, 1)."""
-
-    kind: Literal["alpha_beta"]
-    a: float = 0.2
-    b: float = 0.7
-
-    @model_validator(mode="after")
-    def _defined(self) -> Self:
-        limits = (self.a, self.b) in {(1.0, 0.0), (0.0, 1.0)}
-        if not limits and (self.a == 0.0 or self.b == 0.0 or self.a + self.b == 0.0):
-            raise ValueError(
-                f"a={self.a}, b={self.b}: neither may be 0 (except 1 and 0, or 0 and 1, the two KLs), nor may their sum"
-            )
-        return self
-
-
-def _kind_alone(value: Any) -> Any:
-    """`divergence: jsd` is short for `divergence: {kind: jsd}`."""
-    return {"kind": value} if isinstance(value, str) else value
-
-
-Divergence = Annotated[
-    PlainDivergence | JensenShannon | SkewDivergence | AdaptiveDivergence | AlphaBetaDivergence,
-    Field(discriminator="kind"),
-    BeforeValidator(_kind_alone),
-]
-
-
-class InitConfig(Block):
-    """Where a student starts: the teacher with fewer layers or narrower ones, or a model of its own.
-
-    Widths, and layers chosen by block influence, are measured on `calibration_rows` sequences of the train split.
-    `alternate` keeps every second layer, the first among them.
-    """
-
-    model: ModelSource | None = None
-    keep_layers: Positive | tuple[NonNegative, ...] | None = None
-    layers_by: Literal["linspace", "contiguous", "alternate", "block_influence"] = "linspace"
-    attention_heads: Positive | None = None
-    mlp_channels: Positive | None = None
-    hidden_size: Positive | None = None
-    calibration_rows: Positive = 64
-
-    @property
-    def narrows(self) -> bool:
-        """Whether any width is cut."""
-        return any(width is not None for width in (self.attention_heads, self.mlp_channels, self.hidden_size))
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether the teacher's activations decide what stays."""
-        return self.narrows or self.layers_by == "block_influence"
-
-    @model_validator(mode="after")
-    def _one_start(self) -> Self:
-        derived = self.keep_layers is not None or self.narrows
-        if (self.model is None) != derived:
-            raise ValueError(
-                "name either model (start from it) or what to keep of the teacher: keep_layers, attention_heads, "
-                "mlp_channels, hidden_size"
-            )
-        require_kept_layers(self.keep_layers, layers_by=self.layers_by)
-        return self
-
-
-def require_kept_layers(keep_layers: int | tuple[int, ...] | None, *, layers_by: str) -> None:
-    """Refuse layers that cannot be kept, or not be chosen so.
-
-    Raises:
-        ValueError: naming the keys.
-    """
-    if keep_layers == ():
-        raise ValueError("keep_layers=[] keeps nothing: name at least one layer, or how many to keep")
-    if isinstance(keep_layers, tuple) and list(keep_layers) != sorted(set(keep_layers)):
-        raise ValueError(f"keep_layers={list(keep_layers)} must be increasing and without repeats")
-    if layers_by != "linspace" and not isinstance(keep_layers, int):
-        raise ValueError(f"layers_by={layers_by} needs keep_layers as a number, not {keep_layers}")
 
 
 class LoraConfig(Block):

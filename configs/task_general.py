@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from configs.task_objectives import task_objectives_where
-from configs.task_stages import GOLD, PLAIN, TRANSFER, TaskStageConfig, TaskStudentConfig, TransformerStart
+from configs.task_stages import GOLD, PLAIN, TRANSFER, TaskStageConfig, TaskStudentConfig
+from configs.task_starts import TransformerStart
 
 OF_TEACHER = "teacher.general"
 """The key of the general stages of a teacher."""

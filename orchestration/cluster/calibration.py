@@ -13,7 +13,7 @@ from cache import TeacherIdentity
 from cache.opening import open_rows
 from configs import ModelError
 from configs.models import Device
-from configs.stages import InitConfig
+from configs.starts import InitConfig
 from orchestration.cluster.task import Apart, run_apart
 from orchestration.outputs.redirect import redirect_output
 from student_train.starts.calibration import calibrate

@@ -16,7 +16,8 @@ from rich.table import Table
 from configs.architecture import read_text_model
 from configs.task_data import Augmentation, ByModel, RuleAugmentation
 from configs.task_experiment import TaskDistillConfig
-from configs.task_stages import TaskStageConfig, TaskStart, TransformerStart
+from configs.task_stages import TaskStageConfig
+from configs.task_starts import TaskStart, TransformerStart
 from configs.teachers import FIRST
 from orchestration.audits.planned import require_audits
 from orchestration.audits.tasks.planned import planned_task_audits, require_groups

@@ -15,7 +15,8 @@ from configs import ConfigError, DoorError
 from configs.models import Device
 from configs.places import is_url
 from configs.task_experiment import TaskDistillConfig
-from configs.task_stages import GOLD, TaskStageConfig, TransformerStart
+from configs.task_stages import GOLD, TaskStageConfig
+from configs.task_starts import TransformerStart
 from configs.teachers import FIRST, key_of_teacher
 from evaluation.tasks.examples import Example
 from orchestration.commands.plan import PATIENCE_S

@@ -20,7 +20,7 @@ from configs.screening import ContentConfig, GuardConfig
 from configs.stages import StageConfig
 from configs.task_data import ByModel
 from configs.task_experiment import TaskDistillConfig
-from configs.task_stages import TransformerStart
+from configs.task_starts import TransformerStart
 from configs.task_teacher import TaskTeacherConfig
 from configs.teachers import FIRST, key_of_teacher
 from orchestration.inputs.models import ModelFiles

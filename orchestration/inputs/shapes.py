@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from configs.architecture import read_architecture
 from configs.model_files import CONFIG
 from configs.models import ModelShape, ModelSource
-from configs.stages import InitConfig, StudentConfig
+from configs.stages import StudentConfig
+from configs.starts import InitConfig
 from student_train.starts.sizes import planned_shape
 
 

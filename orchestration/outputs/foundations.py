@@ -31,7 +31,7 @@ from configs.regular_files import read_regular
 from configs.screening import ContentConfig
 from configs.task_data import ByModel
 from configs.task_experiment import TaskDistillConfig
-from configs.task_stages import TransformerStart
+from configs.task_starts import TransformerStart
 from orchestration.outputs.artifacts import Artifacts, digest_of
 from orchestration.outputs.kept import FileDigests, file_sha256
 from student_train.handoff.rollouts import RolloutExchange

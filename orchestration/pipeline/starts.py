@@ -17,7 +17,7 @@ from configs.architecture import read_architecture
 from configs.model_files import speech_sha256
 from configs.places import FINGERPRINTS, absolute_root
 from configs.schema import ModelShape
-from configs.stages import InitConfig
+from configs.starts import InitConfig
 from orchestration.cluster.calibration import DeriveJob
 from orchestration.inputs.models import ModelFiles, materialise
 from orchestration.inputs.other_tokens import OtherTokens, has_other_tokens

@@ -11,7 +11,8 @@ from configs import ConfigError
 from configs.architecture import TextModel
 from configs.task_experiment import TaskDistillConfig
 from configs.task_features import FeatureTerm, InsideSizes, LayerPairs, StateName
-from configs.task_stages import BagStart, RecurrentStart, TaskStageConfig, TaskStart
+from configs.task_stages import TaskStageConfig
+from configs.task_starts import BagStart, RecurrentStart, TaskStart
 
 
 def inside_of_start(start: TaskStart, *, teacher: TextModel, own: TextModel | None) -> InsideSizes | None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from configs.architecture import TextModel
 from configs.models import Device
 from configs.schema import EngineSettings, TrainingSettings
-from configs.task_stages import BagStart, RecurrentStart, TaskStageConfig, TaskStart
+from configs.task_stages import TaskStageConfig
+from configs.task_starts import BagStart, RecurrentStart, TaskStart
 from configs.text_windows import BATCH_TOKENS
 from orchestration.plan.hardware import GIB
 from orchestration.plan.host_memory import PLAIN_GIB, worker_on_host

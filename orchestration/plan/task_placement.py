@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from configs import ConfigError
 from configs.architecture import TextModel, read_text_model
 from configs.task_experiment import TaskDistillConfig
-from configs.task_stages import TaskStageConfig, TransformerStart
+from configs.task_stages import TaskStageConfig
+from configs.task_starts import TransformerStart
 from configs.teachers import FIRST
 from orchestration.inputs.models import is_at_hand, locate_model
 from orchestration.plan.hardware import GIB, Hardware

@@ -2,7 +2,7 @@
 
 Each is a pure function of two tables of log-probabilities over the same events. One more entry in `KINDS` adds another:
 the reference form and the fused form both take it from there. Formulas, sources and advice: docs/objectives.md.
-Parameters, their ranges and defaults are those of the configuration (`configs.stages`), written nowhere else.
+Parameters, their ranges and defaults are those of the configuration (`configs.divergences`), written nowhere else.
 
 Log-probabilities below `LOG_FLOOR` are raised to it where they are subtracted, on one side only: an event that one
 side holds impossible costs a large finite amount, and its gradient vanishes instead of becoming NaN.
@@ -21,8 +21,8 @@ from jaxtyping import Float
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from configs.divergences import Divergence
 from configs.errors import ConfigError
-from configs.stages import Divergence
 
 LOG_FLOOR = -87.0
 """About the log of the smallest normal float32."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from configs.divergences import AdaptiveDivergence
 from configs.objectives import Objective
-from configs.stages import AdaptiveDivergence, StageConfig
+from configs.stages import StageConfig
 from student_train.objectives.cards import data_learned, in_words
 from student_train.objectives.kd import teacher_loss
 

@@ -20,7 +20,7 @@ from configs.architecture import read_architecture
 from configs.errors import ModelError
 from configs.model_files import CONFIG, WEIGHTS, WEIGHTS_INDEX, read_config, weight_files
 from configs.models import ModelShape
-from configs.stages import InitConfig
+from configs.starts import InitConfig
 from student_train.files import copy_companions, staged_directory
 from student_train.starts.calibration import Calibration
 from student_train.starts.narrowing import LAYER, Cuts, choose_cuts, narrowed_config, require_narrowable

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from configs.task_stages import TransformerStart
+from configs.task_starts import TransformerStart
 from student_train.files import staged_directory
 from student_train.models.general_student import GeneralStudent, load_general_student, random_general_student
 from student_train.models.task_model import write_task_student

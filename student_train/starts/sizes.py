@@ -12,7 +12,7 @@ import numpy as np
 
 from configs.errors import ConfigError
 from configs.models import ModelShape
-from configs.stages import InitConfig
+from configs.starts import InitConfig
 
 LayersBy = Literal["linspace", "contiguous", "first", "alternate", "block_influence"]
 

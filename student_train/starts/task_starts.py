@@ -17,7 +17,7 @@ from transformers import BertConfig
 
 from configs.errors import ConfigError, ModelError
 from configs.task import TaskKind
-from configs.task_stages import BagStart, EncoderShape, RecurrentStart, TaskStart, TransformerStart
+from configs.task_starts import BagStart, EncoderShape, RecurrentStart, TaskStart, TransformerStart
 from student_train.files import staged_directory
 from student_train.models.bag import BagStudent
 from student_train.models.recurrent import RecurrentStudent

@@ -24,7 +24,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
 from configs.errors import ConfigError, DataError, ModelError
-from configs.task_stages import TransformerStart
+from configs.task_starts import TransformerStart
 from student_train.models.task_transformer import TransformerStudent, layers_of
 from student_train.starts.calibration import channel_lengths, head_lengths
 from student_train.starts.narrowing import best_positions, rows_of_heads

@@ -14,9 +14,10 @@ from jaxtyping import Float64
 from cache.protocols import RecordReader
 from cache.views import CacheView
 from configs.architecture import read_architecture
+from configs.divergences import AdaptiveDivergence
 from configs.errors import ConfigError, DataError, ModelError
 from configs.objectives import names_where
-from configs.stages import AdaptiveDivergence, StageConfig
+from configs.stages import StageConfig
 from student_train.feed.steps import held_out_batches
 
 TOKENS_PER_READ = 262_144

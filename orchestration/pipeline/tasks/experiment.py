@@ -17,7 +17,7 @@ from configs import BudgetReached, load_task_file, resolve_data_path
 from configs.architecture import read_text_model
 from configs.places import WRITTEN
 from configs.task_experiment import TaskDistillConfig
-from configs.task_stages import TransformerStart
+from configs.task_starts import TransformerStart
 from configs.teachers import FIRST
 from orchestration.audits.planned import require_audits
 from orchestration.audits.tasks.planned import require_groups

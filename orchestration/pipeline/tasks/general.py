@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from configs.architecture import read_text_model
 from configs.schema import PlainConfig
 from configs.task import TaskConfig
-from configs.task_stages import TaskStageConfig, TaskStudentConfig, TransformerStart
+from configs.task_stages import TaskStageConfig, TaskStudentConfig
+from configs.task_starts import TransformerStart
 from configs.teachers import FIRST
 from orchestration.inputs.example_sets import TaskSets
 from orchestration.inputs.general_texts import PlainTexts, vocabulary, window_tokens

@@ -13,7 +13,8 @@ from configs import ConfigError
 from configs.architecture import read_text_model
 from configs.model_files import speech_sha256
 from configs.task_experiment import TaskDistillConfig
-from configs.task_stages import TaskStageConfig, TaskStudentConfig, TransformerStart
+from configs.task_stages import TaskStageConfig, TaskStudentConfig
+from configs.task_starts import TransformerStart
 from orchestration.inputs.models import is_at_hand, locate_model
 from orchestration.plan.task_features import require_general_matched
 from orchestration.plan.task_placement import own_models

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from configs import ConfigError
 from configs.task_experiment import TaskDistillConfig
-from configs.task_stages import TransformerStart
+from configs.task_starts import TransformerStart
 from configs.teachers import FIRST, key_of_teacher
 from orchestration.comparison.show import run_directory
 from orchestration.outputs.artifacts import Artifacts

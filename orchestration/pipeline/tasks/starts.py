@@ -18,7 +18,7 @@ from configs.model_files import has_weights, speech_sha256
 from configs.models import ModelSource
 from configs.places import FINGERPRINTS
 from configs.task import TaskKind
-from configs.task_stages import BagStart, TaskStart, TransformerStart
+from configs.task_starts import BagStart, TaskStart, TransformerStart
 from orchestration.inputs.models import locate_model
 from orchestration.lineage.records import MADE_OF
 from orchestration.outputs.artifacts import Artifacts, digest_of

@@ -11,7 +11,8 @@ from schema_builders import CANARIES, context, data, experiment
 
 from configs.models import ModelSource
 from configs.schema import DistillConfig, GenerationConfig, ModelShape, PriceConfig
-from configs.stages import InitConfig, StageConfig
+from configs.stages import StageConfig
+from configs.starts import InitConfig
 
 
 def test_whoever_asks_for_exposure_has_another_digest() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs.models import ModelShape, ModelSource
-from configs.stages import InitConfig
+from configs.starts import InitConfig
 from orchestration.inputs.random_models import make_random
 from orchestration.inputs.shapes import PlannedShape, shape_at_hand, student_shape
 

@@ -14,7 +14,7 @@ import pytest
 from configs import DistillConfig
 from configs.models import ModelSource
 from configs.schema import ModelShape
-from configs.stages import InitConfig
+from configs.starts import InitConfig
 from orchestration.inputs.models import ModelFiles, materialise, open_model
 from orchestration.inputs.other_tokens import OtherTokens
 from orchestration.inputs.teachers import Teacher, identity_of

@@ -9,8 +9,8 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
+from configs.divergences import Divergence
 from configs.errors import ConfigError
-from configs.stages import Divergence
 from student_train.losses.kinds import KINDS, LOG_FLOOR, Events, bound, complete
 
 DEFAULTS: dict[str, dict[str, Any]] = {

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file
 from task_students import WORDS, batch_of
 
-from configs.task_stages import TaskStart
+from configs.task_starts import TaskStart
 from student_train.models.general_student import has_word_head, load_general_student
 from student_train.starts.general_starts import make_general_start
 

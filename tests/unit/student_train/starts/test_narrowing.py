@@ -38,7 +38,7 @@ from transformers import (
 )
 
 from configs.errors import ConfigError, ModelError
-from configs.stages import InitConfig
+from configs.starts import InitConfig
 from student_train.starts.calibration import Calibration, calibrate
 from student_train.starts.derive import check_widths, derive_student
 

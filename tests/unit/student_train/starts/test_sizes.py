@@ -6,7 +6,7 @@ import pytest
 
 from configs.errors import ConfigError
 from configs.models import ModelShape
-from configs.stages import InitConfig
+from configs.starts import InitConfig
 from student_train.starts.sizes import kept_heads, kept_layers, planned_shape
 
 TEACHER = ModelShape(layers=30, hidden=576, heads=9, kv_heads=3, mlp=1536, vocab=49_152, tied_embeddings=True)

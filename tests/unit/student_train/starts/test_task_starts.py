@@ -15,7 +15,7 @@ from task_students import FAMILIES, LABELS, OTHERS, WORDS, rows_of, save_tokeniz
 from tiny_llama import save_tiny_llama
 
 from configs.errors import ConfigError, DataError, ModelError
-from configs.task_stages import TaskStart
+from configs.task_starts import TaskStart
 from student_train.models.task_model import TaskStudent, load_task_student
 from student_train.models.task_tokenizer import load_task_tokenizer
 from student_train.models.task_transformer import TransformerStudent

@@ -11,7 +11,7 @@ import torch
 from task_students import FAMILIES, LABELS, PAIRED, rows_of, save_transformer
 
 from configs.errors import ConfigError, DataError, ModelError
-from configs.task_stages import TransformerStart
+from configs.task_starts import TransformerStart
 from student_train.models.task_model import load_task_student
 from student_train.models.task_transformer import TransformerStudent, layers_of
 from student_train.starts import task_widths

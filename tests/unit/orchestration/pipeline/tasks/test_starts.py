@@ -11,7 +11,7 @@ from task_heads import save_classifier
 
 from configs import ConfigError, ModelError
 from configs.architecture import read_text_model
-from configs.task_stages import TaskStart
+from configs.task_starts import TaskStart
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.pipeline.tasks.starts import MadeStart, StartsOf, in_words, made_start, reader_of, require_start
 
