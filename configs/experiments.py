@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from configs.audit import AskedAudits
+from configs.budgets import BudgetConfig, PriceConfig
 from configs.runtime import RuntimeConfig
-from configs.schema import BudgetConfig, PriceConfig
 from configs.screening import ContentConfig
 
 

@@ -13,12 +13,13 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from configs.agreement import require_agreement
 from configs.audit import AuditConfig, CanariesConfig, CanaryPlace
+from configs.budgets import PaidBudgetConfig, PriceConfig
 
 # Blocks of their own modules; who reads an experiment finds all of its schema here.
 from configs.data import TEMPLATE_DATE as TEMPLATE_DATE
@@ -28,7 +29,7 @@ from configs.data import SplitConfig as SplitConfig
 from configs.doors import DoorConfig as DoorConfig
 from configs.doors import OpenAiConfig as OpenAiConfig
 from configs.doors import TokenPrice
-from configs.models import Block, GrownBlock, Name, NonNegative, Positive
+from configs.models import Block, Name, NonNegative, Positive
 from configs.models import ModelShape as ModelShape
 from configs.passwords import passwords_in
 from configs.runtime import EngineSettings as EngineSettings
@@ -79,10 +80,6 @@ class WithoutPasswords(Block):
                 + PASSWORD_PLACES.get(key, "")
             )
         return self
-
-
-CURRENCY = "USD"
-"""What prices are in, unless it is said."""
 
 
 class TeacherConfig(LicensedTeacher):
@@ -186,46 +183,6 @@ class EvaluationConfig(Block):
     tasks: tuple[Path, ...] | None = None
     seeds: Positive | None = None
     exposure: bool | None = None
-
-
-class BudgetConfig(GrownBlock):
-    """Limits of an experiment over all its starts; what was bought stays in the cache.
-
-    Tokens and hours stop a fill, a rollout or the teacher's evaluation. GPU hours are those of all engines, GPUs times
-    their life; on CPUs an engine counts as one GPU. `max_kwh` is what all machines of the run may take, and stops
-    whatever computes.
-    """
-
-    later_keys: ClassVar[tuple[str, ...]] = ("max_kwh",)
-
-    max_teacher_tokens: Positive | None = None
-    max_gpu_hours: Annotated[float, Field(gt=0.0)] | None = None
-    max_kwh: Annotated[float, Field(gt=0.0)] | None = None
-
-
-class PaidBudgetConfig(BudgetConfig):
-    """Those of an experiment whose teachers may be paid by the token (`teacher.openai.price`), in `prices.currency`."""
-
-    later_keys = (*BudgetConfig.later_keys, "max_teacher_money")
-
-    max_teacher_money: Annotated[float, Field(gt=0.0)] | None = None
-
-
-class PriceConfig(Block):
-    """What the time of a GPU, or a token of a teacher that is paid by the token, costs in `currency`.
-
-    On CPUs an hour of an engine or of a worker group counts as one GPU hour.
-    """
-
-    currency: str = CURRENCY
-    gpu_hour: Annotated[float, Field(ge=0.0)] | None = None
-    teacher_million_tokens: Annotated[float, Field(ge=0.0)] | None = None
-
-    @model_validator(mode="after")
-    def _something_has_a_price(self) -> Self:
-        if self.gpu_hour is None and self.teacher_million_tokens is None:
-            raise ValueError("name gpu_hour, teacher_million_tokens or both")
-        return self
 
 
 class DistillConfig(Together, WithoutPasswords):

@@ -15,8 +15,9 @@ from typing import Annotated, Any, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from configs.audit import TaskAudits
+from configs.budgets import BudgetConfig, PriceConfig
 from configs.models import GrownBlock, Name, NonNegative
-from configs.schema import BudgetConfig, PriceConfig, RuntimeConfig, WithoutPasswords
+from configs.schema import RuntimeConfig, WithoutPasswords
 from configs.screening import ContentConfig, PrivacyConfig
 from configs.task_context import context_in_words, require_context
 from configs.task_data import TaskDataConfig

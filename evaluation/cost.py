@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from configs.schema import CURRENCY, PriceConfig
+from configs.budgets import CURRENCY, PriceConfig
 from evaluation.results import RunCost, StageCost
 
 BETWEEN = "between the stages"

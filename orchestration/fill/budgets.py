@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from configs import BudgetReached
-from configs.schema import BudgetConfig, EngineSettings
+from configs.budgets import BudgetConfig
+from configs.schema import EngineSettings
 from orchestration.energy.readings import JOULES_PER_KWH
 from orchestration.fill.fill import Budgets
 from orchestration.fill.ledger import Counts

@@ -9,8 +9,9 @@ from rich.table import Table
 
 from cache import ScoreRequest
 from configs import Experiment
+from configs.budgets import CURRENCY
 from configs.models import Device
-from configs.schema import CURRENCY, DistillConfig
+from configs.schema import DistillConfig
 from configs.teachers import FIRST
 from evaluation.cost import NOTHING_SAVED, Saved, Usage, money
 from orchestration.inputs.shapes import PlannedShape

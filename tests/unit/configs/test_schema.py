@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from schema_builders import CANARIES, context, data, experiment
 
 from configs.models import ModelSource
-from configs.schema import DistillConfig, GenerationConfig, ModelShape, PriceConfig
+from configs.schema import DistillConfig, GenerationConfig, ModelShape
 from configs.stages import StageConfig
 from configs.starts import InitConfig
 
@@ -48,20 +48,6 @@ def test_contradictions_within_a_block_name_both_values(build: Any, words: list[
         build()
     for word in words:
         assert word in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("build", "words"),
-    [
-        (lambda: PriceConfig(), "name gpu_hour, teacher_million_tokens or both"),
-        (lambda: PriceConfig(gpu_hour=-1.0), "greater than or equal to 0"),
-        (lambda: PriceConfig.model_validate({"gpu_hour": "cheap"}), "valid number"),
-        (lambda: PriceConfig.model_validate({"gpu_houre": 2.0}), "Extra inputs"),
-    ],
-)
-def test_malformed_prices_are_refused(build: Any, words: str) -> None:
-    with pytest.raises(ValidationError, match=words):
-        build()
 
 
 def test_neither_prices_nor_a_country_change_what_an_experiment_is() -> None:

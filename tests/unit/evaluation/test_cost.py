@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from configs.schema import PriceConfig
+from configs.budgets import PriceConfig
 from evaluation.cost import BETWEEN, Saved, Usage, metrics, money, phases, run_cost, whole
 from evaluation.results import StageCost
 

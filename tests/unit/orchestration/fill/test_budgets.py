@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from configs import BudgetReached
-from configs.schema import BudgetConfig, EngineSettings
+from configs.budgets import BudgetConfig
+from configs.schema import EngineSettings
 from orchestration.fill.budgets import budgets_left, require_budget, require_energy
 from orchestration.fill.ledger import Counts
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from pipeline_builders import NotedTracker, namespace
 
+from configs.budgets import BudgetConfig
 from configs.places import CURVES
-from configs.schema import BudgetConfig
 from orchestration.fill.ledger import Ledger
 from orchestration.lineage.records import MADE_OF, from_summary
 from orchestration.outputs.artifacts import Artifacts, digest_of

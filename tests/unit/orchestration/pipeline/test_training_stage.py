@@ -13,10 +13,10 @@ from model_cards import save_card
 from pipeline_builders import NotedTracker, namespace
 
 from cache.identity import TeacherIdentity
+from configs.budgets import PaidBudgetConfig
 from configs.models import ModelShape, ModelSource
 from configs.places import CURVES, SUMMARY
 from configs.runtime import RuntimeConfig
-from configs.schema import PaidBudgetConfig
 from configs.stages import StageConfig
 from orchestration.fill.ledger import Ledger
 from orchestration.inputs.plain_text import PlainTexts

@@ -13,8 +13,9 @@ from plan_builders import NODE, SHAPE, experiment, place, planned
 
 from cache import GenerateRequest, ScoreRequest
 from configs import Experiment, load_experiment
+from configs.budgets import PriceConfig
 from configs.models import Device
-from configs.schema import DistillConfig, PriceConfig
+from configs.schema import DistillConfig
 from evaluation.cost import Saved
 from orchestration.outputs.console import Console
 from orchestration.plan import tables
