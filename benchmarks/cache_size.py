@@ -22,8 +22,8 @@ from benchmarks.synthetic import TEACHER
 from cache import TeacherCache, TeacherRecord, sequence_key
 from configs.loading import load_config
 from orchestration.inputs.models import materialise
-from orchestration.inputs.preflight import resolve_paths
 from orchestration.inputs.prompt_splits import load_prompts
+from orchestration.inputs.real_paths import resolve_paths
 
 QUICKSTART = Path("configs/quickstart.yaml")
 PROMPTS, BATCH, RESPONSE, K = 64, 16, 64, 64

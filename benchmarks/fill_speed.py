@@ -107,8 +107,8 @@ def _engine() -> tuple[VllmEngine, list[GenerateRequest], int]:
     os.environ.update(engine_environment(load_config(QUICKSTART).runtime.teacher_engine, "cpu"))
     from cache import GenerateRequest
     from orchestration.inputs.models import materialise
-    from orchestration.inputs.preflight import resolve_paths
     from orchestration.inputs.prompt_splits import load_prompts
+    from orchestration.inputs.real_paths import resolve_paths
     from orchestration.inputs.teachers import identity_of
     from orchestration.plan.machine import lacks_bfloat16
     from teacher_server.vllm_engine import VllmEngine

@@ -20,7 +20,7 @@ from benchmarks.prompts import CONFIG, cpu_s, peak_bytes, tokenizer_s, write_row
 from configs import DistillConfig, load_config
 from orchestration.commands.plan import print_plan
 from orchestration.inputs.models import load_tokenizer, locate_model
-from orchestration.inputs.preflight import resolve_paths
+from orchestration.inputs.real_paths import resolve_paths
 from orchestration.inputs.teachers import open_teacher
 
 ROWS, TIMES = 100_000, 10

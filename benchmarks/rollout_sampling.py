@@ -85,8 +85,8 @@ def quickstart_engines(folder: Path) -> Iterator[tuple[EnginePool, EnginePool, l
     from orchestration.cluster.planned_engine import engine_spec
     from orchestration.cluster.private import cluster
     from orchestration.inputs.models import materialise, open_model
-    from orchestration.inputs.preflight import resolve_paths
     from orchestration.inputs.prompt_splits import load_prompts
+    from orchestration.inputs.real_paths import resolve_paths
     from orchestration.inputs.teachers import identity_of
     from orchestration.rollouts.sequence import RolloutPrompt
     from student_train.starts.derive import derive_student

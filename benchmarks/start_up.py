@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.measurement import Measurement, at_most
 from benchmarks.timing import best_seconds
 from configs import load_config
-from orchestration.inputs.preflight import resolve_paths
+from orchestration.inputs.real_paths import resolve_paths
 from orchestration.inputs.teachers import open_teacher
 
 CONFIG = Path("configs/quickstart.yaml")

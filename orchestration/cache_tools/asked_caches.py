@@ -26,7 +26,7 @@ from configs.places import RESOLVED, absolute_root
 from configs.task_experiment import TaskDistillConfig
 from orchestration.inputs.generative_teachers import door_of_writer, open_generative_teacher
 from orchestration.inputs.models import is_at_hand
-from orchestration.inputs.preflight import resolve_paths, resolve_task_paths
+from orchestration.inputs.real_paths import resolve_paths, resolve_task_paths
 from orchestration.inputs.task_teachers import open_task_teacher
 from orchestration.inputs.teachers import open_teachers
 

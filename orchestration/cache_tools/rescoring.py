@@ -27,7 +27,8 @@ from orchestration.cluster.nodes import cluster_hardware
 from orchestration.cluster.planned_engine import engine_spec
 from orchestration.cluster.private import cluster
 from orchestration.comparison.held_out import shared_beliefs
-from orchestration.inputs.preflight import require_compiler, resolve_paths
+from orchestration.inputs.preflight import require_compiler
+from orchestration.inputs.real_paths import resolve_paths
 from orchestration.inputs.teachers import Teacher, open_cache
 from orchestration.plan.hardware import hardware_of
 

@@ -10,7 +10,7 @@ from cache.fingerprint import fingerprint_model
 from configs import DistillConfig
 from configs.places import FINGERPRINTS
 from orchestration.cache_tools.configured_teachers import configured_teachers
-from orchestration.inputs.preflight import resolve_paths
+from orchestration.inputs.real_paths import resolve_paths
 
 
 @dataclass(frozen=True, slots=True)

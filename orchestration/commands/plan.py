@@ -31,8 +31,9 @@ from orchestration.inputs.model_guard import guard_in_words, planned_guard
 from orchestration.inputs.models import is_at_hand, materialise
 from orchestration.inputs.other_tokens import has_other_tokens, tokens_in_words, tokens_of
 from orchestration.inputs.planted_rows import planted_data, planted_root
-from orchestration.inputs.preflight import require_fitting_lengths, resolve_paths
+from orchestration.inputs.preflight import require_fitting_lengths
 from orchestration.inputs.prompts import Prompt, PromptSet
+from orchestration.inputs.real_paths import resolve_paths
 from orchestration.inputs.remote_teachers import scores_wanted
 from orchestration.inputs.screened_experiment import Screening
 from orchestration.inputs.screened_files import screened_in_words, screened_root

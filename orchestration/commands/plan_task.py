@@ -32,7 +32,7 @@ from orchestration.inputs.left_out_examples import apart_from_held_out, as_read_
 from orchestration.inputs.licences import licences_in_words, with_licences
 from orchestration.inputs.model_guard import guard_in_words, planned_guard
 from orchestration.inputs.models import load_tokenizer
-from orchestration.inputs.preflight import resolve_task_paths
+from orchestration.inputs.real_paths import resolve_task_paths
 from orchestration.inputs.rows import Row
 from orchestration.inputs.screened_experiment import Screening
 from orchestration.inputs.screened_files import screened_in_words, screened_root

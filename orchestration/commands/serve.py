@@ -25,7 +25,7 @@ from orchestration.cluster.serving_door import Behind
 from orchestration.cluster.serving_sequences import ServedTeacher
 from orchestration.commands.serve_model import served_model
 from orchestration.commands.serve_task import task_teachers
-from orchestration.inputs.preflight import resolve_paths, resolve_task_paths
+from orchestration.inputs.real_paths import resolve_paths, resolve_task_paths
 from orchestration.inputs.screen import Screen
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.inputs.teachers import Teacher, open_teachers

@@ -16,7 +16,7 @@ from orchestration.audits.settings import AuditSettings
 from orchestration.comparison.report import Report
 from orchestration.comparison.show import directory_of
 from orchestration.inputs.licences import with_licences
-from orchestration.inputs.preflight import resolve_paths, resolve_task_paths
+from orchestration.inputs.real_paths import resolve_paths, resolve_task_paths
 from orchestration.outputs.foundations import content_of
 
 

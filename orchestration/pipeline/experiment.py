@@ -27,8 +27,9 @@ from orchestration.inputs.data_card import data_card
 from orchestration.inputs.imported_licences import imported_rows
 from orchestration.inputs.licences import licences_in_words, with_licences
 from orchestration.inputs.planted_rows import Planted, planted_data, planted_root
-from orchestration.inputs.preflight import require_cache, resolve_paths
+from orchestration.inputs.preflight import require_cache
 from orchestration.inputs.prompts import PromptSet
+from orchestration.inputs.real_paths import resolve_paths
 from orchestration.inputs.screen import Screened
 from orchestration.inputs.screened_experiment import Screening
 from orchestration.inputs.screened_files import screened_in_words, screened_root

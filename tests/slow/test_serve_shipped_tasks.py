@@ -21,7 +21,7 @@ from configs import load_experiment
 from configs.task_experiment import TaskDistillConfig
 from evaluation.tasks.examples import read_examples
 from orchestration.inputs.generative_teachers import open_generative_teacher
-from orchestration.inputs.preflight import resolve_task_paths
+from orchestration.inputs.real_paths import resolve_task_paths
 from orchestration.inputs.task_examples import Beliefs
 from orchestration.inputs.task_sets import load_learned_task
 from orchestration.pipeline.tasks.generative_plan import task_questions

@@ -14,7 +14,7 @@ from cache.identity import TeacherIdentity
 from cache.views import CacheView
 from configs import dump_config
 from configs.places import RESOLVED, WRITTEN
-from orchestration.inputs.preflight import resolve_paths
+from orchestration.inputs.real_paths import resolve_paths
 from orchestration.lineage.records import MADE_OF, Foundation, lineage_of, to_summary, write_foundation
 from orchestration.outputs.artifacts import digest_of
 from orchestration.outputs.foundations import content_of, experiment_digest, model_digest

@@ -22,7 +22,7 @@ from configs.places import CURVES
 from configs.task_experiment import TaskDistillConfig
 from orchestration.fill.engine_loop import FillOrder, FillProgress
 from orchestration.fill.ledger import Counts, Ledger, Meter
-from orchestration.inputs.preflight import resolve_task_paths
+from orchestration.inputs.real_paths import resolve_task_paths
 from orchestration.inputs.screened_experiment import Screening
 from orchestration.inputs.screened_tasks import screened_task
 from orchestration.inputs.task_teachers import TaskTeacher

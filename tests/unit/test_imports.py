@@ -17,7 +17,7 @@ import pytest
 from finished_experiment import Experiment as Finished
 
 from configs import dump_config, load_config
-from orchestration.inputs.preflight import resolve_paths
+from orchestration.inputs.real_paths import resolve_paths
 from orchestration.inputs.teachers import open_teacher
 
 ROOT = Path(__file__).resolve().parents[2]

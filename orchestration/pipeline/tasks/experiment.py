@@ -32,7 +32,7 @@ from orchestration.inputs.general_texts import PlainTexts, read_general_texts
 from orchestration.inputs.imported_licences import imported_rows
 from orchestration.inputs.left_out_examples import apart_from_held_out, as_read_by, without_forgotten
 from orchestration.inputs.licences import licences_in_words, with_licences
-from orchestration.inputs.preflight import resolve_task_paths
+from orchestration.inputs.real_paths import resolve_task_paths
 from orchestration.inputs.screen import Screened
 from orchestration.inputs.screened_experiment import Screening
 from orchestration.inputs.screened_files import screened_in_words, screened_root

@@ -29,8 +29,8 @@ from configs.stages import StudentConfig
 from orchestration.commands import plan
 from orchestration.commands.plan import print_plan
 from orchestration.inputs.models import materialise
-from orchestration.inputs.preflight import resolve_paths
 from orchestration.inputs.prompt_splits import load_prompts
+from orchestration.inputs.real_paths import resolve_paths
 from orchestration.inputs.teachers import open_cache, open_teacher
 from orchestration.plan import hardware
 from orchestration.plan.requests import sequence_sets

@@ -11,7 +11,7 @@ from configs import ConfigError, load_config
 from configs.serving import ServeConfig
 from orchestration.cluster.serving_rules import ScreenRules
 from orchestration.commands.serve import require_free, serve_teachers, served_teachers
-from orchestration.inputs.preflight import resolve_paths
+from orchestration.inputs.real_paths import resolve_paths
 from orchestration.inputs.teachers import open_teachers
 from orchestration.plan.hardware import Hardware, HostMemory
 from teacher_server.http.guard import TokenStore

@@ -12,8 +12,8 @@ from configs import ConfigError, DataError, DistillConfig
 from configs.schema import ModelShape
 from configs.stages import StageConfig
 from orchestration.inputs.plain_text import PlainTexts, read_plain_texts
-from orchestration.inputs.preflight import resolve_paths
 from orchestration.inputs.random_models import byte_tokenizer
+from orchestration.inputs.real_paths import resolve_paths
 from orchestration.outputs.artifacts import Artifacts
 from orchestration.pipeline.chain import Student, chain
 from orchestration.pipeline.starts import Start

@@ -11,9 +11,9 @@ import pytest
 from configs import ConfigError, DataError
 from configs.schema import DataConfig, DistillConfig
 from orchestration.inputs.plain_windows import with_plain
-from orchestration.inputs.preflight import resolve_paths
 from orchestration.inputs.prompts import PromptSet, Rejected
 from orchestration.inputs.random_models import byte_tokenizer
+from orchestration.inputs.real_paths import resolve_paths
 from orchestration.outputs.foundations import content_of
 
 TOKENIZER = byte_tokenizer()

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from configs import ConfigError, DataError
 from configs.schema import SplitConfig
 from orchestration.inputs import rows
-from orchestration.inputs.preflight import _real_file
+from orchestration.inputs.real_paths import _real_file
 from orchestration.inputs.rows import file_rows, split_rows
 
 Row = Mapping[str, Any]

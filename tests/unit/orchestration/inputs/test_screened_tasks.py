@@ -14,7 +14,7 @@ from task_files import MOODS, write_task
 from configs.task_experiment import TaskDistillConfig
 from evaluation.tasks.examples import Example
 from orchestration.inputs.example_sets import TaskSets
-from orchestration.inputs.preflight import resolve_task_paths
+from orchestration.inputs.real_paths import resolve_task_paths
 from orchestration.inputs.rows import split_rows
 from orchestration.inputs.screen import Screened
 from orchestration.inputs.screened_experiment import ScreenedExperiment, Screening
