@@ -20,8 +20,8 @@ from orchestration.inputs.task_sets import load_learned_task
 from orchestration.inputs.task_teachers import TaskTeacher, open_task_teacher
 from orchestration.pipeline.tasks.generative_plan import ENCODING, task_questions
 from orchestration.pipeline.tasks.label_questions import LabelQuestions
+from orchestration.plan.fitting import require_engine_room, require_fit
 from orchestration.plan.hardware import Hardware
-from orchestration.plan.placement import require_engine_room, require_fit
 from orchestration.plan.signal_requests import HEAD_SIGNALS
 from orchestration.plan.task_memory import signal_engine_memory
 from teacher_server.heads import longest_sequence

@@ -14,19 +14,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from configs import ConfigError
-from configs.schema import DistillConfig, EngineSettings, ModelShape, RuntimeConfig, TrainingSettings
+from configs.schema import DistillConfig, EngineSettings, RuntimeConfig
 from configs.stages import StageConfig
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.plan.colocation import PartKind, require_room_together
-from orchestration.plan.hardware import GIB, Hardware
+from orchestration.plan.fitting import (
+    require_engine_fits,
+    require_engine_room,
+    require_fit,
+    require_worker_room,
+    split_in_words,
+)
+from orchestration.plan.hardware import Hardware
 from orchestration.plan.host_memory import FILL, HostPhase, engine_on_host, host_phases, worker_on_host
 from orchestration.plan.live_teacher import live_memory, longest_sequence, require_matching, teacher_of
 from orchestration.plan.memory import (
     DTYPE_BYTES,
-    USABLE,
     MemoryFit,
     engine_memory,
-    kv_tokens,
     shared_memory,
     training_memory,
 )
@@ -97,12 +102,14 @@ def plan_placement(
     require_matching(config, teacher=teacher, students=students)
     dtype = config.teacher.dtype
     if not served:
-        _check_engine(runtime.teacher_engine, key=_TEACHER_KEY, who="the teacher", shape=teacher.shape, dtype=dtype)
+        require_engine_fits(
+            runtime.teacher_engine, key=_TEACHER_KEY, who="the teacher", shape=teacher.shape, dtype=dtype
+        )
         require_engine_room(runtime.teacher_engine, key=_TEACHER_KEY, hardware=hardware)
     for name, student in students.items():
         if student is not None:
             who, served_in = f"students.{name}", _served_in(config.students[name].stages)
-            _check_engine(runtime.student_engine, key=_STUDENT_KEY, who=who, shape=student.shape, dtype=served_in)
+            require_engine_fits(runtime.student_engine, key=_STUDENT_KEY, who=who, shape=student.shape, dtype=served_in)
     require_worker_room(runtime.training, hardware=hardware)
     require_engine_room(runtime.student_engine, key=_STUDENT_KEY, hardware=hardware)
     require_room_together(config, hardware)
@@ -132,7 +139,7 @@ def place_further_teacher(config: DistillConfig, *, teacher: PlannedShape, hardw
         return Placement(hardware, (), (), ())
     settings = config.runtime.teacher_engine
     who = f"the teacher {teacher.label}"
-    _check_engine(settings, key=_TEACHER_KEY, who=who, shape=teacher.shape, dtype=config.teacher.dtype)
+    require_engine_fits(settings, key=_TEACHER_KEY, who=who, shape=teacher.shape, dtype=config.teacher.dtype)
     memory = _memory(config, teacher=teacher, students={}, hardware=hardware)
     if hardware.accelerator == "gpu":
         require_fit(memory.engines[""], hardware)
@@ -222,70 +229,6 @@ def _served_in(stages: Sequence[StageConfig]) -> str:
     return max((stage.dtype for stage in stages), key=lambda dtype: DTYPE_BYTES[dtype])
 
 
-def require_engine_room(settings: EngineSettings, *, key: str, hardware: Hardware) -> None:
-    """Refuse engines for which there are too few GPUs or CPUs: they would wait forever. `key` is their block.
-
-    Raises:
-        ConfigError: naming keys and cure.
-    """
-    count, width, groups = settings.count, settings.ranks, _groups(settings)
-    if hardware.accelerator == "cpu":
-        if width > 1:
-            split = "tensor_parallel" if settings.tensor_parallel > 1 else "pipeline_parallel"
-            raise ConfigError(f"{key}.{split}={getattr(settings, split)} needs GPUs: set it to 1, or raise {key}.cpus")
-        if settings.max_batched_tokens < settings.max_model_len:
-            # A prompt cut in chunks crashes seeded requests on the CPU engine, so it must fit one batch.
-            raise ConfigError(
-                f"{key}.max_batched_tokens={settings.max_batched_tokens} is less than "
-                f"max_model_len={settings.max_model_len}, which the CPU engine needs: raise the first"
-            )
-        _check_cpus(count * settings.cpus, f"{key}.count={count} x cpus={settings.cpus}", hardware)
-        return
-    if width > hardware.gpus_per_node:
-        raise ConfigError(
-            f"{key}.{groups} is more than the {hardware.gpus_per_node} GPUs of a node "
-            "(runtime.gpus_per_node), and an engine stays on one node: lower it"
-        )
-    room = hardware.nodes * (hardware.gpus_per_node // width)
-    if count > room:
-        raise ConfigError(
-            f"{key}.count={count} x {groups} does not fit {hardware.nodes} nodes x "
-            f"{hardware.gpus_per_node} GPUs, which hold {room} whole engines: set count to {room} or less"
-        )
-
-
-def require_worker_room(settings: TrainingSettings, *, hardware: Hardware) -> None:
-    """Refuse more workers than there are GPUs (one each) or CPUs for.
-
-    Raises:
-        ConfigError: naming keys and cure.
-    """
-    count = settings.workers
-    if hardware.accelerator == "cpu":
-        asked = f"runtime.training.workers={count} x cpus_per_worker={settings.cpus_per_worker:g}"
-        _check_cpus(count * settings.cpus_per_worker, asked, hardware)
-        return
-    room = hardware.nodes * hardware.gpus_per_node
-    if count > room:
-        raise ConfigError(
-            f"runtime.training.workers={count} is more than the {room} GPUs of {hardware.nodes} nodes x "
-            f"{hardware.gpus_per_node}: set it to {room} or less"
-        )
-
-
-def _groups(settings: EngineSettings) -> str:
-    """How an engine is split, by the keys that say it."""
-    split = f"tensor_parallel={settings.tensor_parallel}"
-    return split if settings.pipeline_parallel == 1 else f"{split} x pipeline_parallel={settings.pipeline_parallel}"
-
-
-def _check_cpus(needed: float, asked: str, hardware: Hardware) -> None:
-    """With more than there are the scheduler would wait forever."""
-    if hardware.cpus is not None and needed > hardware.nodes * hardware.cpus:
-        there = f"{hardware.nodes} nodes x {hardware.cpus}" if hardware.nodes > 1 else str(hardware.cpus)
-        raise ConfigError(f"{asked} needs {needed:g} CPUs but there are {there}: lower one of them")
-
-
 def _parts(runtime: RuntimeConfig, hardware: Hardware) -> tuple[Part, ...]:
     teacher, training, student = runtime.teacher_engine, runtime.training, runtime.student_engine
     gpu = hardware.accelerator == "gpu"
@@ -307,50 +250,6 @@ def _check_layers(config: DistillConfig, teacher: PlannedShape) -> None:
             raise ConfigError(f"{key} names layer {kept[-1]} but the teacher's last layer is {layers - 1}: lower it")
 
 
-def _check_engine(settings: EngineSettings, *, key: str, who: str, shape: ModelShape, dtype: str) -> None:
-    """Refuse what the engine itself would refuse, minutes later: an uneven split, a cache too small for one row."""
-    split, stages = settings.tensor_parallel, settings.pipeline_parallel
-    if stages > shape.layers:
-        raise ConfigError(
-            f"{key}.pipeline_parallel={stages} is more than the {shape.layers} layers of {who}: lower it to "
-            f"{shape.layers} or less"
-        )
-    if not _splits_evenly(shape, split):
-        fine = ", ".join(str(ways) for ways in range(1, 2 * split) if _splits_evenly(shape, ways))
-        raise ConfigError(
-            f"{key}.tensor_parallel={split} does not divide {who} (heads={shape.heads}, kv_heads={shape.kv_heads}, "
-            f"mlp={shape.mlp}): set it to one of {fine}"
-        )
-    held = kv_tokens(shape, settings=settings, dtype=dtype)
-    if held < settings.max_model_len:
-        raise ConfigError(
-            f"{key}.kv_cache_gib={settings.kv_cache_gib:g} holds {held} tokens of {who} but "
-            f"{key}.max_model_len={settings.max_model_len}: raise the first or lower the second"
-        )
-
-
-def _splits_evenly(shape: ModelShape, ways: int) -> bool:
-    """Whole heads and equal slices for every rank; few key-value heads may be repeated, a whole number of times."""
-    kv_fine = shape.kv_heads % ways == 0 or ways % shape.kv_heads == 0
-    return shape.heads % ways == 0 and shape.mlp % ways == 0 and kv_fine
-
-
-def require_fit(fit: MemoryFit, hardware: Hardware) -> None:
-    """Refuse what a GPU has no room for.
-
-    Raises:
-        ConfigError: naming what it needs, what there is, and the cure.
-    """
-    if fit.fits(memory_gib=hardware.gpu_memory_gib):
-        return
-    terms = ", ".join(f"{item.name} {item.size_bytes / GIB:.1f}" for item in fit.items)
-    raise ConfigError(
-        f"{fit.label} needs {fit.total_bytes / GIB:.1f} GiB a GPU{assumed_mark(assumed=fit.assumed)} but "
-        f"{hardware.gpu_memory_gib * USABLE:.1f} of runtime.gpu_memory_gib={hardware.gpu_memory_gib:g} are usable "
-        f"({terms}): {fit.cure}"
-    )
-
-
 def _notes(config: DistillConfig, students: Mapping[str, PlannedShape | None], hardware: Hardware) -> tuple[str, ...]:
     notes = [
         f"students.{name}: its model is not at hand and has no shape block, so its memory was not checked"
@@ -363,7 +262,9 @@ def _notes(config: DistillConfig, students: Mapping[str, PlannedShape | None], h
     if served is not None:
         notes.append(f"the teacher answers behind {served.host}: no engine of it starts here, and it takes no GPU")
     if hardware.accelerator == "gpu" and idle and served is None:
-        notes.append(f"runtime.teacher_engine.{_groups(engine)} leaves {idle} GPUs of every node idle in the fill")
+        notes.append(
+            f"runtime.teacher_engine.{split_in_words(engine)} leaves {idle} GPUs of every node idle in the fill"
+        )
     if hardware.accelerator == "gpu" and _writes_rollouts(config):
         where = "take turns on the GPUs of the workers" if config.runtime.colocate else "each have GPUs of their own"
         who = "workers, teacher engines and student engines" if served is None else "workers and student engines"
@@ -378,8 +279,3 @@ def _writes_rollouts(config: DistillConfig) -> bool:
 
 def _total_bytes(fit: MemoryFit) -> float:
     return fit.total_bytes
-
-
-def assumed_mark(*, assumed: bool) -> str:
-    """What stands behind a number that rests on a shape from the YAML."""
-    return " (assumed)" if assumed else ""

@@ -17,12 +17,13 @@ from evaluation.cost import NOTHING_SAVED, Saved, Usage, money
 from orchestration.inputs.shapes import PlannedShape
 from orchestration.outputs.console import Console, clock
 from orchestration.plan.duration import FillTime, TeacherWork, expected_seconds
+from orchestration.plan.fitting import assumed_mark
 from orchestration.plan.hardware import GIB, Hardware, HostMemory
 from orchestration.plan.host_memory import HostPhase
 from orchestration.plan.left_out import left_out_in_words
 from orchestration.plan.machine import lacks_bfloat16
 from orchestration.plan.memory import USABLE, MemoryFit, MemoryItem
-from orchestration.plan.placement import Placement, assumed_mark
+from orchestration.plan.placement import Placement
 from orchestration.plan.requests import FillPlan, SetPlan, rollout_tokens
 
 _FOR = {"train": "learn", "dev": "measure by"}

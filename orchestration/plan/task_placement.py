@@ -16,10 +16,11 @@ from configs.task_stages import TaskStageConfig
 from configs.task_starts import TransformerStart
 from configs.teachers import FIRST
 from orchestration.inputs.models import is_at_hand, locate_model
+from orchestration.plan.fitting import require_engine_room, require_fit, require_worker_room
 from orchestration.plan.hardware import GIB, Hardware
 from orchestration.plan.host_memory import DRIVER_GIB, FILL, HostPhase
 from orchestration.plan.memory import MemoryFit, MemoryItem
-from orchestration.plan.placement import Part, Placement, require_engine_room, require_fit, require_worker_room
+from orchestration.plan.placement import Part, Placement
 from orchestration.plan.task_memory import (
     TaskSizes,
     live_teacher_memory,
