@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from typing import Literal
 
-from configs import BudgetReached, DistillConfig
-from configs.places import WRITTEN
+from configs import DistillConfig
 from configs.teachers import FIRST
 from evaluation.cost import NOTHING_SAVED, Saved
 from orchestration.audits.planned import require_audits
 from orchestration.cluster.door_pool import DoorPool
 from orchestration.cluster.engine_pool import EnginePool
 from orchestration.cluster.nodes import cluster_hardware
-from orchestration.comparison.publishing import publish
-from orchestration.comparison.report import Report, write_report
+from orchestration.comparison.report import Report
 from orchestration.comparison.show import directory_of, show_report
 from orchestration.inputs.asked_prompts import read_prompts, takes_long
 from orchestration.inputs.data_card import FILE as DATA_CARD
@@ -38,15 +36,15 @@ from orchestration.inputs.shapes import PlannedShape, student_shapes
 from orchestration.inputs.tasks import LoadedTask, load_tasks
 from orchestration.inputs.teachers import Teacher, open_teachers
 from orchestration.outputs.foundations import content_of
-from orchestration.pipeline.audit_stage import with_audits
 from orchestration.pipeline.begun_with import require_begun_with
 from orchestration.pipeline.chain import Student
 from orchestration.pipeline.compare import Compared, compare_students, compare_teacher, open_bench, speed_of, ways_of
 from orchestration.pipeline.compute import Compute
 from orchestration.pipeline.exposure_stage import exposure_of_run
+from orchestration.pipeline.finishing import finish
 from orchestration.pipeline.guarding import opened_guard
 from orchestration.pipeline.lessons import Lesson
-from orchestration.pipeline.opening import PROBE_S, opened_run, require_places
+from orchestration.pipeline.opening import opened_run, require_places, tracked_run
 from orchestration.pipeline.prepare_starts import CalibratedStarts, prepare_starts
 from orchestration.pipeline.run import Journal, RunSettings, Written
 from orchestration.pipeline.run_costs import publish_cost
@@ -63,7 +61,6 @@ from orchestration.plan.placement import place_further_teacher, plan_placement
 from orchestration.plan.requests import FillPlan
 from orchestration.plan.savings import saved_by_cache
 from orchestration.plan.tables import fill_time, show_money, show_plain, show_plan, show_rollouts, warn_of_slow_dtype
-from orchestration.tracking.tracker import flatten, status_after
 
 Until = Literal["fill", "train", "eval"]
 """The last stage that is run."""
@@ -183,15 +180,10 @@ class Experiment:
                 self._journal.console.warn(warning)
         stored = sum(plan.stored_bytes for plan in asked.plans)
         require_cache(self._settings.config.runtime.cache_root, needed_bytes=stored)
-        self._start_tracking(asked.plans)
-        tracker = self._journal.tracker
-        try:
-            ended = self._work(asked, starts, prompts, tasks, until=until)
-        except BaseException as error:
-            tracker.finish_all(status=status_after(error))
-            raise
-        tracker.finish_all(status="FINISHED")
-        return ended
+        tracked = tracked_run(self._written, self._settings.directory, tracker=self._journal.tracker, below=self._below)
+        with tracked:
+            self._track_data(asked.plans)
+            return self._work(asked, starts, prompts, tasks, until=until)
 
     def _open_teachers(self) -> dict[str, Teacher]:
         with self._journal.console.stage("teacher", unit="MB hashed") as stage:
@@ -306,12 +298,8 @@ class Experiment:
         ]
         warn_of_slow_dtype(config, hardware=self._settings.hardware, console=console, nothing_to_ask=idle)
 
-    def _start_tracking(self, plans: Sequence[FillPlan]) -> None:
-        written, tracker, name = self._written.config, self._journal.tracker, self._settings.directory.name
-        params = flatten(written.model_dump(mode="json", exclude={"students"}, exclude_none=True))
-        if written.runtime.tracking_uri is None:  # the default store is made only for a run that can begin
-            tracker.require_usable(at_most_s=PROBE_S)
-        tracker.start(name, params=params, tags={"config_digest": written.digest(), "run_dir": name}, below=self._below)
+    def _track_data(self, plans: Sequence[FillPlan]) -> None:
+        tracker = self._journal.tracker
         tracker.child("fill", params={"misses": sum(plan.misses for plan in plans)}, tags={"role": "fill"})
         for split, found in self._found.screened.items():
             tracker.log_final("fill", found.metrics(f"data.{split}"))
@@ -361,7 +349,7 @@ class Experiment:
         report = report_of(
             compared, examined, written=self._written, settings=settings, journal=journal, saved=self._saved
         )
-        return self._ended(students, report=self._publish(report))
+        return self._ended(students, report=self._finish(report))
 
     def _ended(self, students: Sequence[Student] = (), *, report: Report | None = None) -> Ended:
         tokens = self._journal.ledger.counts().tokens
@@ -380,24 +368,18 @@ class Experiment:
         )
         logger.info("views: %s", {name: view.digest for name, view in lesson.views.items()})
 
-    def _publish(self, report: Report) -> Report:
-        self._written.require_unchanged()
-        directory, tracker = self._settings.directory, self._journal.tracker
-        publish(report.results, directory=directory, tracker=tracker)
-        write_report(report, directory)  # last: it marks the experiment as finished, and nothing of it is missing then
-        # Audits read models here, and need the memory of whatever waits for more to do.
-        self._compute.close()
-        try:
-            with self._compute.room():
-                report = with_audits(report, settings=self._settings, journal=self._journal)
-        except BudgetReached:
-            # It is finished: only its audits are missing.
-            show_report(report, self._written.config, directory=directory, console=self._journal.console)
-            raise
-        tracker.artifact("pipeline", directory / WRITTEN)
-        show_report(report, self._written.config, directory=directory, console=self._journal.console)
-        publish_cost(report.results.cost, self._journal, device=self._settings.device)
+    def _finish(self, report: Report) -> Report:
+        written, settings, journal = self._written, self._settings, self._journal
+        report = finish(report, written=written, settings=settings, journal=journal, room=self._room_for_audits)
+        show_report(report, written.config, directory=settings.directory, console=journal.console)
+        publish_cost(report.results.cost, journal, device=settings.device)
         return report
+
+    @contextmanager
+    def _room_for_audits(self) -> Iterator[None]:
+        self._compute.close()
+        with self._compute.room():
+            yield
 
 
 def _shape_of(teacher: Teacher) -> PlannedShape:

@@ -21,7 +21,7 @@ from orchestration.outputs.timeline import Timeline
 from orchestration.pipeline.run import AnyWritten, Journal
 from orchestration.pipeline.run_costs import counting
 from orchestration.tracking.store import tracking_uri
-from orchestration.tracking.tracker import Tracker
+from orchestration.tracking.tracker import Tracker, flatten, status_after
 
 PROBE_S = 15.0
 """A tracker that does not answer in this time is taken for slow; the first answer of a new SQLite file takes three."""
@@ -80,3 +80,23 @@ def opened_run(config: Experiment, directory: Path, *, written: AnyWritten) -> I
             yield journal, artifacts
         finally:
             journal.ledger.took(costs.meter.read().joules)
+
+
+@contextmanager
+def tracked_run(written: AnyWritten, directory: Path, *, tracker: Tracker, below: Path | None = None) -> Iterator[None]:
+    """Keep the run in the tracker for as long as the context lasts.
+
+    It ends there as finished, as failed, or as killed where a budget or the user ended it. `below` is the directory of
+    the sweep that the experiment is a trial of.
+    """
+    config, name = written.config, directory.name
+    params = flatten(config.model_dump(mode="json", exclude={"students"}, exclude_none=True))
+    if config.runtime.tracking_uri is None:  # the default store is made only for a run that can begin
+        tracker.require_usable(at_most_s=PROBE_S)
+    tracker.start(name, params=params, tags={"config_digest": config.digest(), "run_dir": name}, below=below)
+    try:
+        yield
+    except BaseException as error:
+        tracker.finish_all(status=status_after(error))
+        raise
+    tracker.finish_all(status="FINISHED")

@@ -13,18 +13,16 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from cache.erasures import Erasures
-from configs import BudgetReached, load_task_file, resolve_data_path
+from configs import load_task_file, resolve_data_path
 from configs.architecture import read_text_model
-from configs.places import WRITTEN
 from configs.task_experiment import TaskDistillConfig
 from configs.task_starts import TransformerStart
 from configs.teachers import FIRST
 from orchestration.audits.planned import require_audits
 from orchestration.audits.tasks.planned import require_groups
 from orchestration.cluster.nodes import cluster_hardware
-from orchestration.comparison.publishing import publish
-from orchestration.comparison.report import Report, timed, write_report
-from orchestration.comparison.show import directory_of, show_task_report
+from orchestration.comparison.report import Report, timed
+from orchestration.comparison.show import directory_of, show_report
 from orchestration.inputs.context_room import with_room_noted
 from orchestration.inputs.data_card import FILE as DATA_CARD
 from orchestration.inputs.example_sets import TaskSets
@@ -44,9 +42,9 @@ from orchestration.inputs.task_texts import decision_labels
 from orchestration.inputs.tasks import LoadedTask
 from orchestration.inputs.unwanted import Guard
 from orchestration.outputs.foundations import content_of
-from orchestration.pipeline.audit_stage import with_audits
+from orchestration.pipeline.finishing import finish
 from orchestration.pipeline.guarding import opened_guard
-from orchestration.pipeline.opening import PROBE_S, opened_run, require_places
+from orchestration.pipeline.opening import opened_run, require_places, tracked_run
 from orchestration.pipeline.run import Journal, Written
 from orchestration.pipeline.run_costs import publish_cost
 from orchestration.pipeline.session import Session
@@ -68,7 +66,6 @@ from orchestration.plan.hardware import hardware_of
 from orchestration.plan.host_memory import FILL, check_host
 from orchestration.plan.tables import warn_of_slow_dtype
 from orchestration.plan.task_placement import own_models, plan_task_placements
-from orchestration.tracking.tracker import flatten, status_after
 from student_train.models.task_tokenizer import load_task_tokenizer
 
 NOTHING_SCREENED: Mapping[str, Screened] = MappingProxyType({})
@@ -144,15 +141,8 @@ class TaskExperiment:
         self._write_data_card(task, sets)
         warn_of_slow_dtype(self._run.config, hardware=self._run.hardware, console=self._journal.console)
         self._written.require_unchanged()  # before anything is paid for
-        self._start_tracking()
-        tracker = self._journal.tracker
-        try:
-            ended = self._work(task, sets, until=until)
-        except BaseException as error:
-            tracker.finish_all(status=status_after(error))
-            raise
-        tracker.finish_all(status="FINISHED")
-        return ended
+        with tracked_run(self._written, self._run.directory, tracker=self._journal.tracker):
+            return self._work(task, sets, until=until)
 
     def _read_task(self) -> LoadedTask:
         console = self._journal.console
@@ -264,13 +254,6 @@ class TaskExperiment:
         for warning in check_host(phases, memory=self._run.hardware.memory, asks_teacher=fill):
             self._journal.console.warn(warning)
 
-    def _start_tracking(self) -> None:
-        written, tracker, name = self._written.config, self._journal.tracker, self._run.directory.name
-        params = flatten(written.model_dump(mode="json", exclude={"students"}, exclude_none=True))
-        if written.runtime.tracking_uri is None:  # the default store is made only for a run that can begin
-            tracker.require_usable(at_most_s=PROBE_S)
-        tracker.start(name, params=params, tags={"config_digest": written.digest(), "run_dir": name})
-
     def _work(self, task: LoadedTask, sets: TaskSets, *, until: Until) -> TaskEnded:
         words, begun = self._words(task), self._begun_teacher(task, sets)
         asked = self._teachers.plan(task, sets, prepared=self._prepare(task, sets, begun=begun))
@@ -297,24 +280,14 @@ class TaskExperiment:
         finished = Finished(task, asked, students, answered.views, answered.saved, said)
         report = report_of_task(finished, written=self._written, run=self._run, journal=self._journal)
         report = timed(report, self._journal.console.timeline.spans)
-        return self._ended(students, report=self._publish(report))
+        return self._ended(students, report=self._finish(report))
 
-    def _publish(self, report: Report) -> Report:
-        self._written.require_unchanged()
-        directory, journal = self._run.directory, self._journal
+    def _finish(self, report: Report) -> Report:
+        written, run, journal = self._written, self._run, self._journal
         journal.tracker.log_final("pipeline", journal.ledger.metrics())
-        publish(report.results, directory=directory, tracker=journal.tracker)
-        write_report(report, directory)  # last: it marks the experiment as finished, and nothing of it is missing then
-        try:
-            with self._workers.room():  # audits read models here
-                report = with_audits(report, settings=self._run, journal=journal)
-        except BudgetReached:
-            # It is finished: only its audits are missing.
-            show_task_report(report, self._written.config, directory=directory, console=journal.console)
-            raise
-        journal.tracker.artifact("pipeline", directory / WRITTEN)
-        publish_cost(report.results.cost, journal, device=self._run.device)
-        show_task_report(report, self._written.config, directory=directory, console=journal.console)
+        report = finish(report, written=written, settings=run, journal=journal, room=self._workers.room)
+        publish_cost(report.results.cost, journal, device=run.device)
+        show_report(report, written.config, directory=run.directory, console=journal.console)
         return report
 
     def _words(self, task: LoadedTask) -> TaskWords:

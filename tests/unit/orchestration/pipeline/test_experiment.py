@@ -351,19 +351,6 @@ def test_the_tracker_hears_of_parent_children_and_ends(tmp_path: Path) -> None:
     assert tracker.told[:2] == [("usable",), ("start", "fake-run", tracker.of("start")[0][1])]
 
 
-def test_a_run_without_its_page_is_not_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("orchestration.pipeline.experiment.publish", killed)
-        go(fake_run(tmp_path))
-    directory = fake_run(tmp_path).settings.directory
-    assert not (directory / "report.json").exists()
-    assert go(fake_run(tmp_path)) is not None
-    assert (directory / "report.html").is_file() and (directory / "report.json").is_file()
-
-
 def test_a_second_run_asks_and_trains_nothing(tmp_path: Path) -> None:
     go(fake_run(tmp_path))
     run = fake_run(tmp_path)
